@@ -1,0 +1,115 @@
+/* Records (docs/protocol.md): key=value with a NUL byte after each; and whole reads and writes to carry them.
+ *
+ * A buffer that could not grow stays `failed` and swallows what is added: only the one who sends it must ask. */
+#ifndef TERMITE_RECORDS_H
+#define TERMITE_RECORDS_H
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct buffer {
+    char *bytes;
+    size_t length, capacity;
+    bool failed;
+};
+
+/* Room for `more` bytes at the end; NULL where there is no memory for it. */
+static inline char *buffer_reserve(struct buffer *buffer, size_t more)
+{
+    if (buffer->failed)
+        return NULL;
+    if (buffer->capacity - buffer->length < more) {
+        size_t capacity = buffer->capacity * 2 + more + 4096;
+        char *bytes = realloc(buffer->bytes, capacity);
+        if (!bytes) {
+            buffer->failed = true;
+            return NULL;
+        }
+        buffer->bytes = bytes;
+        buffer->capacity = capacity;
+    }
+    return buffer->bytes + buffer->length;
+}
+
+static inline void buffer_add(struct buffer *buffer, const void *bytes, size_t length)
+{
+    char *end = buffer_reserve(buffer, length);
+    if (!end)
+        return;
+    memcpy(end, bytes, length);
+    buffer->length += length;
+}
+
+static inline void record_add(struct buffer *buffer, const char *key, const char *value)
+{
+    buffer_add(buffer, key, strlen(key));
+    buffer_add(buffer, "=", 1);
+    buffer_add(buffer, value, strlen(value) + 1);
+}
+
+static inline void record_add_number(struct buffer *buffer, const char *key, long long number)
+{
+    char text[24];
+    snprintf(text, sizeof text, "%lld", number);
+    record_add(buffer, key, text);
+}
+
+/* Steps through records in place: false at the end, and at a record that is not one (*malformed is set then). */
+static inline bool record_next(char **cursor, char *end, char **key, char **value, bool *malformed)
+{
+    if (*cursor == end)
+        return false;
+    size_t left = (size_t)(end - *cursor);
+    char *stop = memchr(*cursor, '\0', left);
+    char *equals = memchr(*cursor, '=', stop ? (size_t)(stop - *cursor) : left);
+    if (!stop || !equals) {
+        *malformed = true;
+        return false;
+    }
+    *equals = '\0';
+    *key = *cursor;
+    *value = equals + 1;
+    *cursor = stop + 1;
+    return true;
+}
+
+/* False, with errno, where not everything could be written. */
+static inline bool write_whole(int fd, const void *bytes, size_t length)
+{
+    const char *at = bytes;
+    while (length > 0) {
+        ssize_t n = write(fd, at, length);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return false;
+        at += n;
+        length -= (size_t)n;
+    }
+    return true;
+}
+
+/* Everything up to end of file. */
+static inline bool read_whole(int fd, struct buffer *buffer)
+{
+    for (;;) {
+        char *end = buffer_reserve(buffer, 65536);
+        if (!end) {
+            errno = ENOMEM;
+            return false;
+        }
+        ssize_t n = read(fd, end, 65536);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n == 0;
+        buffer->length += (size_t)n;
+    }
+}
+
+#endif

@@ -1,0 +1,335 @@
+/* The conversation with the master, from the sent invocation to the end of this process.
+ *
+ * Frames are taken out of one buffer; output is passed on as it comes, without waiting for the end of its frame. */
+#include "launcher.h"
+#include "records.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <stdint.h>
+#include <sys/wait.h>
+
+enum { BUFFER_BYTES = 64 * 1024, HEADER_BYTES = 5, STDIN_BYTES = 256 * 1024 };
+
+struct conversation {
+    int master;
+    const struct command *command;
+    bool heard;             /* output was written or stdin taken: the command cannot be run again here */
+    struct stdin_wish wish; /* what the job waits for */
+    bool muted;             /* what the command writes cannot be written on */
+    bool broken;            /* that is a write error, and was said */
+    size_t start, end;      /* of what is in the buffer */
+    char buffer[BUFFER_BYTES];
+    char records[BUFFER_BYTES + 1];
+};
+
+static uint32_t read_u32(const char *bytes)
+{
+    uint32_t number = 0;
+    for (int i = 3; i >= 0; i--)
+        number = number << 8 | (unsigned char)bytes[i];
+    return number;
+}
+
+/* -- the ends of a conversation ------------------------------------------------------------------------------------ */
+
+static void end_if_cancelled(const struct conversation *talk)
+{
+    if (talk->broken)
+        _exit(1); /* as nearly every command does that cannot write */
+    if (cancelled_by())
+        end_by_signal(cancelled_by());
+}
+
+static _Noreturn void give_up(struct conversation *talk, const char *reason, int code)
+{
+    end_if_cancelled(talk);
+    if (!talk->heard) {
+        dprintf(STDERR_FILENO, "termite: %s: running this here: %s\n", reason, talk->command->argv[0]);
+        stop_cancelling();
+        exec_command(talk->command, &(struct local_run){.recurse = false});
+    }
+    dprintf(STDERR_FILENO, "termite: %s, in the middle of: %s\n", reason, talk->command->argv[0]);
+    _exit(code);
+}
+
+static _Noreturn void lose_master(struct conversation *talk)
+{
+    give_up(talk, "the master went away", EXIT_LOST);
+}
+
+static _Noreturn void reject_master(struct conversation *talk)
+{
+    close(talk->master); /* it must not bring home what now runs here */
+    give_up(talk, "the master speaks another protocol", EXIT_PROTOCOL);
+}
+
+/* -- stdin --------------------------------------------------------------------------------------------------------- */
+
+static void send_answer(struct conversation *talk, char kind, char *frame, size_t length)
+{
+    for (int i = 0; i < 4; i++)
+        frame[i] = (char)(length >> (8 * i));
+    frame[4] = kind;
+    talk->wish.size = 0;
+    if (!send_undisturbed(talk->master, frame, HEADER_BYTES + length))
+        lose_master(talk);
+}
+
+static void answer_stdin(struct conversation *talk)
+{
+    static char frame[HEADER_BYTES + STDIN_BYTES];
+    char *payload = frame + HEADER_BYTES;
+    bool is_taken;
+    ssize_t n = stdin_read(&talk->wish, payload, &is_taken);
+    if (n < 0 && (errno == EINTR || errno == EAGAIN))
+        return; /* another reader was faster: wait again */
+    talk->heard = talk->heard || is_taken;
+    if (n < 0) {
+        int length = snprintf(payload, STDIN_BYTES, "errno=%d", errno);
+        send_answer(talk, 'F', frame, (size_t)length + 1);
+    } else {
+        send_answer(talk, is_taken || talk->wish.offset >= 0 ? 'S' : 'P', frame, (size_t)n);
+    }
+}
+
+/* Waits until the master speaks; answers the job's read meanwhile, as soon as there is something to read. */
+static void wait_for_master(struct conversation *talk)
+{
+    for (;;) {
+        struct pollfd fds[2] = {{.fd = talk->master, .events = POLLIN},
+                                {.fd = talk->wish.size > 0 ? STDIN_FILENO : -1, .events = POLLIN}};
+        if (poll(fds, 2, -1) < 0)
+            continue;
+        if (fds[0].revents)
+            return;
+        if (fds[1].revents)
+            answer_stdin(talk);
+    }
+}
+
+/* -- taking bytes -------------------------------------------------------------------------------------------------- */
+
+/* Makes at least one byte available. */
+static void fill(struct conversation *talk)
+{
+    if (talk->start < talk->end)
+        return;
+    if (talk->wish.size > 0)
+        wait_for_master(talk);
+    ssize_t n;
+    while ((n = read(talk->master, talk->buffer, BUFFER_BYTES)) < 0 && errno == EINTR)
+        ;
+    if (n <= 0)
+        lose_master(talk);
+    talk->start = 0;
+    talk->end = (size_t)n;
+}
+
+/* Up to `most` bytes that are there. */
+static size_t take(struct conversation *talk, char **bytes, size_t most)
+{
+    fill(talk);
+    size_t length = talk->end - talk->start < most ? talk->end - talk->start : most;
+    *bytes = talk->buffer + talk->start;
+    talk->start += length;
+    return length;
+}
+
+static void take_whole(struct conversation *talk, char *out, size_t length)
+{
+    while (length > 0) {
+        char *bytes;
+        size_t n = take(talk, &bytes, length);
+        memcpy(out, bytes, n);
+        out += n;
+        length -= n;
+    }
+}
+
+/* -- output -------------------------------------------------------------------------------------------------------- */
+
+/* Nobody reads any more, or the disk is full: the command would have ended by that. */
+static void mute(struct conversation *talk, int failure)
+{
+    talk->muted = true;
+    if (cancelled_by()) /* SIGPIPE has come */
+        return;
+    talk->broken = true;
+    dprintf(STDERR_FILENO, "termite: cannot write the output of %s: %s\n", talk->command->argv[0], strerror(failure));
+    cancel_job(SIGPIPE);
+}
+
+static void write_output(struct conversation *talk, int fd, const char *bytes, size_t length)
+{
+    while (length > 0 && !talk->muted) {
+        ssize_t n = write(fd, bytes, length);
+        if (n >= 0) {
+            bytes += n;
+            length -= (size_t)n;
+        } else if (errno == EAGAIN) {
+            poll(&(struct pollfd){.fd = fd, .events = POLLOUT}, 1, -1);
+        } else if (errno != EINTR) {
+            mute(talk, errno);
+        }
+    }
+}
+
+static void pass_on(struct conversation *talk, int fd, size_t length, bool is_the_commands)
+{
+    while (length > 0) {
+        char *bytes;
+        size_t n = take(talk, &bytes, length);
+        talk->heard = talk->heard || is_the_commands;
+        write_output(talk, fd, bytes, n);
+        length -= n;
+    }
+}
+
+/* -- verdicts and exits -------------------------------------------------------------------------------------------- */
+
+/* The records of a frame, with a NUL behind them. */
+static char *take_records(struct conversation *talk, size_t length)
+{
+    if (length > BUFFER_BYTES)
+        reject_master(talk);
+    take_whole(talk, talk->records, length);
+    talk->records[length] = '\0';
+    return talk->records;
+}
+
+static void take_local_run(struct conversation *talk, size_t length, struct local_run *run)
+{
+    static char *set[BUFFER_BYTES / 4 + 1];
+    char *cursor = take_records(talk, length), *end = cursor + length, *key, *value;
+    size_t count = 0;
+    bool malformed = false;
+    *run = (struct local_run){.set = set};
+    while (record_next(&cursor, end, &key, &value, &malformed)) {
+        if (strcmp(key, "recurse") == 0)
+            run->recurse = strcmp(value, "1") == 0;
+        else if (strcmp(key, "env") == 0 && strchr(value, '=') && count < sizeof set / sizeof *set - 1)
+            set[count++] = value;
+    }
+    set[count] = NULL;
+    if (malformed)
+        reject_master(talk);
+}
+
+static _Noreturn void execute_here(struct conversation *talk, size_t length)
+{
+    struct local_run run;
+    take_local_run(talk, length, &run);
+    stop_cancelling();
+    exec_command(talk->command, &run);
+}
+
+static _Noreturn void run_and_report(struct conversation *talk, size_t length)
+{
+    struct local_run run;
+    take_local_run(talk, length, &run);
+    stop_cancelling();
+    int status = run_command(talk->command, &run);
+    struct buffer frame = {0};
+    buffer_add(&frame, "\0\0\0\0D", HEADER_BYTES);
+    if (WIFSIGNALED(status))
+        record_add_number(&frame, "signal", WTERMSIG(status));
+    else
+        record_add_number(&frame, "code", WEXITSTATUS(status));
+    if (!frame.failed) {
+        frame.bytes[0] = (char)(frame.length - HEADER_BYTES);
+        (void)send_undisturbed(talk->master, frame.bytes, frame.length);
+    }
+    end_as_command(status);
+}
+
+/* Before the exit: who shares our stdin reads on where the job has stopped. */
+static void leave_stdin(const char *key, const char *value)
+{
+    if (strcmp(key, "stdin_offset") == 0)
+        stdin_leave_at((off_t)strtoull(value, NULL, 10));
+    else if (strcmp(key, "stdin_taken") == 0)
+        stdin_drop(strtoull(value, NULL, 10));
+}
+
+static _Noreturn void end(struct conversation *talk, size_t length)
+{
+    char *cursor = take_records(talk, length), *stop = cursor + length, *key, *value;
+    bool malformed = false;
+    int code = -1, signal = 0;
+    while (record_next(&cursor, stop, &key, &value, &malformed)) {
+        if (strcmp(key, "code") == 0)
+            code = atoi(value);
+        else if (strcmp(key, "signal") == 0)
+            signal = atoi(value);
+        else if (!cancelled_by())
+            leave_stdin(key, value);
+    }
+    end_if_cancelled(talk);
+    if (signal > 0 && signal <= SIGRTMAX)
+        end_by_signal(signal);
+    if (malformed || signal != 0 || code < 0 || code > 255)
+        reject_master(talk);
+    _exit(code);
+}
+
+static void take_read(struct conversation *talk, size_t length)
+{
+    char *cursor = take_records(talk, length), *end = cursor + length, *key, *value;
+    bool malformed = false, asks = false;
+    struct stdin_wish wish = {.offset = -1};
+    while (record_next(&cursor, end, &key, &value, &malformed)) {
+        unsigned long long number = strtoull(value, NULL, 10);
+        if (strcmp(key, "taken") == 0)
+            stdin_drop(number);
+        else if (strcmp(key, "offset") == 0)
+            wish.offset = (off_t)number;
+        else if (strcmp(key, "peek") == 0)
+            wish.peek = number != 0;
+        else if (strcmp(key, "size") == 0) {
+            wish.size = number < STDIN_BYTES ? (size_t)number : STDIN_BYTES;
+            asks = true;
+        }
+    }
+    if (malformed)
+        reject_master(talk);
+    if (asks)
+        talk->wish = wish;
+}
+
+static void take_frame(struct conversation *talk)
+{
+    char header[HEADER_BYTES];
+    take_whole(talk, header, sizeof header);
+    size_t length = read_u32(header);
+    switch (header[4]) {
+    case '1':
+    case '2':
+        pass_on(talk, header[4] - '0', length, true);
+        break;
+    case 'N':
+        pass_on(talk, STDERR_FILENO, length, false);
+        break;
+    case 'R':
+        take_read(talk, length);
+        break;
+    case 'X':
+        execute_here(talk, length);
+    case 'W':
+        run_and_report(talk, length);
+    case 'E':
+        end(talk, length);
+    default:
+        reject_master(talk);
+    }
+}
+
+_Noreturn void relay(int master, const struct command *command)
+{
+    static struct conversation talk;
+    talk.master = master;
+    talk.command = command;
+    cancel_on_signals(master);
+    for (;;)
+        take_frame(&talk);
+}

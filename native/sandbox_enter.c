@@ -1,0 +1,223 @@
+/* `enter`: a mirror process as uid 0 and pid 1 of namespaces of its own, so that the host never sees its mounts and
+ * nothing of it survives it. Messages are for people: one line, with what to do. */
+#include "sandbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <limits.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+struct entry {
+    long uid, gid; /* outside, or -1: the caller's */
+    char *reached[REACH_MAX];
+    size_t reached_count;
+    char **program;
+};
+
+static _Noreturn void refuse(const char *what, const char *advice)
+{
+    dprintf(STDERR_FILENO, "termite-sandbox: %s: %s%s%s\n", what, strerror(errno), *advice ? ": " : "", advice);
+    exit(EXIT_FAILED);
+}
+
+static bool file_says(const char *path, char wanted)
+{
+    char byte = 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    bool said = fd >= 0 && read(fd, &byte, 1) == 1 && byte == wanted;
+    if (fd >= 0)
+        close(fd);
+    return said;
+}
+
+static const char *user_namespace_advice(int failure)
+{
+    if (file_says("/proc/sys/kernel/unprivileged_userns_clone", '0'))
+        return "run: sysctl -w kernel.unprivileged_userns_clone=1";
+    if (file_says("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", '1'))
+        return "run: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0";
+    if (failure == ENOSPC || file_says("/proc/sys/user/max_user_namespaces", '0'))
+        return "run: sysctl -w user.max_user_namespaces=15000";
+    if (failure == EINVAL || failure == ENOSYS)
+        return "this kernel was built without them (CONFIG_USER_NS)";
+    return "in a container, its seccomp or security profile must allow unshare and mount";
+}
+
+static _Noreturn void refuse_namespaces(const char *what)
+{
+    int failure = errno;
+    const char *advice = user_namespace_advice(failure);
+    errno = failure;
+    refuse(what, advice);
+}
+
+/* -- root only ----------------------------------------------------------------------------------------------------- */
+
+/* The host's node may be 0600. Where this cannot be done the mirror finds out when it mounts, and says it. */
+static void replace_fuse_device(void)
+{
+    static const char place[] = "/tmp", node[] = "/tmp/fuse", device[] = "/dev/fuse";
+    struct stat st;
+    if (stat(device, &st) != 0 || mount("tmpfs", place, "tmpfs", MS_NOSUID | MS_NOEXEC, "size=64k") != 0)
+        return;
+    if (mknod(node, S_IFCHR | 0666, st.st_rdev) == 0)
+        (void)mount(node, device, NULL, MS_BIND, NULL);
+    if (umount2(place, MNT_DETACH) != 0)
+        refuse("cannot unmount a temporary file system", "");
+}
+
+static void become(const struct entry *entry)
+{
+    if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
+        refuse("cannot make a mount namespace", "--uid is for root");
+    mode_t mask = umask(0); /* what is made here is for the other user */
+    replace_fuse_device();
+    const char *unreachable = reach(entry->reached, entry->reached_count);
+    if (unreachable)
+        refuse(unreachable, "cannot be shown to the user that jobs run as: install termite elsewhere (/opt)");
+    umask(mask);
+    uid_t uid = (uid_t)entry->uid;
+    gid_t gid = (gid_t)entry->gid;
+    if (setgroups(0, NULL) != 0 || setresgid(gid, gid, gid) != 0 || setresuid(uid, uid, uid) != 0)
+        refuse("cannot change to another user", "--uid is for root");
+    prctl(PR_SET_DUMPABLE, 1, 0, 0, 0); /* else /proc/self/uid_map belongs to root */
+}
+
+/* -- */
+
+static void make_namespaces(void)
+{
+    uid_t uid = geteuid();
+    gid_t gid = getegid();
+    if (unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID) != 0)
+        refuse_namespaces("cannot make a user namespace");
+    const char *failure = map_user(0, uid, 0, gid);
+    if (failure)
+        refuse_namespaces(failure);
+    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
+        refuse_namespaces("cannot make mounts private in a user namespace");
+}
+
+static _Noreturn void become_program(char **argv, int lifeline, const sigset_t *mask)
+{
+    die_with_parent(lifeline);
+    if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) != 0)
+        refuse("cannot mount /proc in a user namespace", "in a container, /proc must be unmasked");
+    sigprocmask(SIG_SETMASK, mask, NULL);
+    execvp(argv[0], argv);
+    int code = errno == ENOENT ? 127 : 126;
+    dprintf(STDERR_FILENO, "termite-sandbox: %s: %s\n", argv[0], strerror(errno));
+    _exit(code);
+}
+
+static int end_as(int status)
+{
+    if (!WIFSIGNALED(status))
+        return WEXITSTATUS(status);
+    setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+    signal(WTERMSIG(status), SIG_DFL);
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    kill(getpid(), WTERMSIG(status));
+    return 128 + WTERMSIG(status);
+}
+
+static int accompany(pid_t program, const sigset_t *awaited)
+{
+    for (;;) {
+        int signal = sigwaitinfo(awaited, NULL);
+        int status;
+        if (signal == SIGTERM || signal == SIGINT)
+            kill(program, signal);
+        else if (waitpid(program, &status, WNOHANG) == program)
+            return end_as(status);
+    }
+}
+
+static bool parse_id(const char *word, const char *name, long *id)
+{
+    size_t length = strlen(name);
+    if (strncmp(word, name, length) != 0)
+        return false;
+    char *stop;
+    errno = 0;
+    *id = strtol(word + length, &stop, 10);
+    return !errno && !*stop && stop != word + length && *id >= 0 && *id < UINT_MAX;
+}
+
+static bool parse_option(char *word, struct entry *entry)
+{
+    if (strncmp(word, "--reach=/", 9) != 0)
+        return parse_id(word, "--uid=", &entry->uid) || parse_id(word, "--gid=", &entry->gid);
+    if (entry->reached_count == REACH_MAX)
+        return false;
+    entry->reached[entry->reached_count++] = word + 8;
+    return true;
+}
+
+static bool parse(char **argv, struct entry *entry)
+{
+    *entry = (struct entry){.uid = -1, .gid = -1};
+    for (; *argv && strcmp(*argv, "--") != 0; argv++)
+        if (!parse_option(*argv, entry)) {
+            dprintf(STDERR_FILENO, "termite-sandbox: enter: bad argument: %s\n", *argv);
+            return false;
+        }
+    if (!argv[0] || !argv[1] || (entry->uid < 0) != (entry->gid < 0)) {
+        dprintf(STDERR_FILENO,
+                "usage: termite-sandbox enter [--uid=N --gid=N [--reach=DIR]...] -- PROGRAM [ARGUMENT...]\n");
+        return false;
+    }
+    entry->program = argv + 1;
+    return true;
+}
+
+static pid_t start(const struct entry *entry, const sigset_t *mask)
+{
+    int lifeline[2];
+    if (pipe2(lifeline, O_CLOEXEC) != 0)
+        refuse("cannot make a pipe", "");
+    pid_t program = fork();
+    if (program < 0)
+        refuse("cannot fork", "");
+    if (program == 0) {
+        close(lifeline[1]);
+        become_program(entry->program, lifeline[0], mask);
+    }
+    /* Its sockets are its own: a copy here would keep them open after it has closed them. */
+    for (int fd = 3; fd < lifeline[1]; fd++)
+        close(fd);
+    syscall(SYS_close_range, lifeline[1] + 1, UINT_MAX, 0);
+    return program;
+}
+
+int enter(char **argv)
+{
+    struct entry entry;
+    if (!parse(argv, &entry))
+        return EXIT_FAILED;
+    if (entry.uid >= 0)
+        become(&entry);
+    make_namespaces();
+
+    sigset_t awaited, before;
+    sigemptyset(&awaited);
+    sigaddset(&awaited, SIGCHLD);
+    sigaddset(&awaited, SIGTERM);
+    sigaddset(&awaited, SIGINT);
+    sigprocmask(SIG_BLOCK, &awaited, &before);
+    return accompany(start(&entry, &before), &awaited);
+}

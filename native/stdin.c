@@ -1,0 +1,126 @@
+/* The launcher's standard input, as the job asks for it.
+ *
+ * Others may share it, so nothing is taken that the job has not asked for. A regular file is read by position, which
+ * moves nothing; where the job has left it is set at the end. Of a pipe or a stream socket the job may be shown what
+ * comes next (peek): what it has taken of that is told later, and dropped here then. */
+#include "launcher.h"
+#include "records.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+static bool is_null(const struct stat *st)
+{
+    return S_ISCHR(st->st_mode) && major(st->st_rdev) == 1 && minor(st->st_rdev) == 3;
+}
+
+static void add_file(struct buffer *invoke, const struct stat *st, off_t offset)
+{
+    char octal[16];
+    snprintf(octal, sizeof octal, "%o", (unsigned)st->st_mode);
+    record_add_number(invoke, "stdin_size", st->st_size);
+    record_add(invoke, "stdin_mode", octal);
+    record_add_number(invoke, "stdin_mtime_ns", st->st_mtim.tv_sec * 1000000000LL + st->st_mtim.tv_nsec);
+    record_add_number(invoke, "stdin_block", st->st_blksize);
+    record_add_number(invoke, "stdin_offset", offset);
+}
+
+/* A directory counts as a file: a read of either goes by position, and says what is wrong with it. */
+void stdin_describe(struct buffer *invoke)
+{
+    struct stat st;
+    if (fstat(STDIN_FILENO, &st) != 0) {
+        record_add(invoke, "stdin", "closed");
+        return;
+    }
+    off_t offset = S_ISREG(st.st_mode) || S_ISDIR(st.st_mode) ? lseek(STDIN_FILENO, 0, SEEK_CUR) : -1;
+    if (offset >= 0) {
+        record_add(invoke, "stdin", "file");
+        add_file(invoke, &st, offset);
+    } else {
+        record_add(invoke, "stdin", is_null(&st) ? "null" : "read");
+    }
+}
+
+/* -- reading ------------------------------------------------------------------------------------------------------- */
+
+enum { CANNOT_PEEK = -2 };
+
+/* tee(2) copies what is in a pipe and leaves it there. */
+static ssize_t peek_pipe(char *bytes, size_t size)
+{
+    static int copy[2] = {-1, -1};
+    if (copy[0] < 0 && pipe2(copy, O_CLOEXEC) != 0)
+        return CANNOT_PEEK;
+    ssize_t copied = tee(STDIN_FILENO, copy[1], size, SPLICE_F_NONBLOCK);
+    if (copied < 0)
+        return errno == EAGAIN || errno == EINTR ? -1 : CANNOT_PEEK;
+    ssize_t at = 0;
+    while (at < copied) {
+        ssize_t n = read(copy[0], bytes + at, (size_t)(copied - at));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return -1;
+        at += n;
+    }
+    return copied;
+}
+
+/* Datagrams cannot be dropped by half. */
+static ssize_t peek_socket(char *bytes, size_t size)
+{
+    int type;
+    socklen_t length = sizeof type;
+    if (getsockopt(STDIN_FILENO, SOL_SOCKET, SO_TYPE, &type, &length) != 0 || type != SOCK_STREAM)
+        return CANNOT_PEEK;
+    return recv(STDIN_FILENO, bytes, size, MSG_PEEK | MSG_DONTWAIT);
+}
+
+static ssize_t peek(char *bytes, size_t size)
+{
+    struct stat st;
+    if (fstat(STDIN_FILENO, &st) != 0)
+        return CANNOT_PEEK;
+    if (S_ISFIFO(st.st_mode))
+        return peek_pipe(bytes, size);
+    return S_ISSOCK(st.st_mode) ? peek_socket(bytes, size) : CANNOT_PEEK;
+}
+
+ssize_t stdin_read(const struct stdin_wish *wish, char *bytes, bool *is_taken)
+{
+    *is_taken = false;
+    if (wish->offset >= 0)
+        return pread(STDIN_FILENO, bytes, wish->size, wish->offset);
+    ssize_t n = wish->peek ? peek(bytes, wish->size) : CANNOT_PEEK;
+    if (n != CANNOT_PEEK)
+        return n;
+    n = read(STDIN_FILENO, bytes, wish->size);
+    *is_taken = n > 0;
+    return n;
+}
+
+/* -- leaving ------------------------------------------------------------------------------------------------------- */
+
+/* Never waits: somebody who shares it may have taken the same bytes meanwhile. */
+void stdin_drop(unsigned long long size)
+{
+    static char dropped[4096];
+    struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
+    while (size > 0 && poll(&input, 1, 0) == 1) {
+        ssize_t n = read(STDIN_FILENO, dropped, size < sizeof dropped ? (size_t)size : sizeof dropped);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return;
+        size -= (unsigned long long)n;
+    }
+}
+
+void stdin_leave_at(off_t offset)
+{
+    (void)lseek(STDIN_FILENO, offset, SEEK_SET);
+}
