@@ -1,0 +1,31 @@
+"""termite: distributed builds for unmodified projects. This is what a plugin imports.
+
+The names are loaded when they are used: `termite-make` and `termite-ctl` live below this package too and must start
+without the libraries that the values need.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from termite.engine.commands import plain_command
+    from termite.engine.model import Command, How, Invocation, Rule, Verdict
+    from termite.engine.rules import command_regexp
+    from termite.hookspecs import hookimpl
+
+__version__ = "0.1.0"
+
+__all__ = ["Command", "How", "Invocation", "Rule", "Verdict", "command_regexp", "hookimpl", "plain_command"]
+
+_HOMES = {
+    "command_regexp": "termite.engine.rules",
+    "hookimpl": "termite.hookspecs",
+    "plain_command": "termite.engine.commands",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'termite' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES.get(name, "termite.engine.model")), name)

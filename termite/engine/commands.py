@@ -1,0 +1,81 @@
+"""From what a build tool called to the command that should run, where that needs no plugin.
+
+A command line is never parsed: a shell's `-c` word is found by the rules for a shell's own options, and used for
+matching only.
+"""
+
+import re
+from collections.abc import Mapping
+
+from termite.engine.model import Command, Invocation
+
+_SHELLS = frozenset({"sh", "bash", "dash", "ash", "ksh", "mksh", "zsh", "busybox-sh", "termite-shell"})
+_TAKES_A_WORD = frozenset({"--rcfile", "--init-file"})
+_PLAIN_FLAGS = frozenset("ce")  # with any other one (-x, -v, ...) even `true` says something
+_JOBS = re.compile(r"-j\d*|-l[\d.]*|--jobserver-(?:auth|fds|style)=.*")
+
+
+def plain_command(invocation: Invocation) -> Command:
+    """The invocation as it is; its text is the word after a shell's `-c`, else the words joined by single spaces."""
+    text, _ = _shell_text(invocation.argv)
+    return Command(
+        argv=invocation.argv,
+        exe=invocation.exe,
+        search=invocation.search,
+        cwd=invocation.cwd,
+        env=invocation.env,
+        text=" ".join(invocation.argv) if text is None else text,
+    )
+
+
+def is_nothing(command: Command) -> bool:
+    """True for `:`, `true` and blank commands: nothing needs to run to know how they end."""
+    text, flags = _shell_text(command.argv)
+    if text is None:
+        return command.argv == ("true",)
+    return flags <= _PLAIN_FLAGS and text.strip() in ("", ":", "true")
+
+
+def remote_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """What a job may see on a worker: all but what leads to file descriptors and sockets of this machine."""
+    remote = {
+        name: content for name, content in env.items() if not name.startswith("TERMITE_") and name != "MAKE_SHELL"
+    }
+    for name in ("MAKEFLAGS", "MFLAGS", "CARGO_MAKEFLAGS"):
+        if name in remote:
+            remote[name] = without_jobserver(remote[name])
+    return remote
+
+
+def without_jobserver(makeflags: str) -> str:
+    """MAKEFLAGS without `-jN` and the jobserver, whose descriptors do not exist on a worker.
+
+    With `-jN` alone a remote make would open N jobs in the one slot it has; with the jobserver alone it would warn. The
+    words after `--` are variables, which stay.
+    """
+    head, separator, variables = f" {makeflags} ".partition(" -- ")
+    kept = [word for word in head.split(" ") if not _JOBS.fullmatch(word)]
+    if separator:
+        return (" ".join(kept) + separator + variables).removeprefix(" ").removesuffix(" ")
+    return " ".join(kept).removeprefix(" ").removesuffix(" ")
+
+
+def _shell_text(argv: tuple[str, ...]) -> tuple[str | None, frozenset[str]]:
+    """The command string of a shell call and the shell's one-letter flags, or None where it is no `shell -c`."""
+    if not argv or argv[0].rpartition("/")[2].removeprefix("-") not in _SHELLS:
+        return None, frozenset()
+    flags: set[str] = set()
+    words = iter(argv[1:])
+    for word in words:
+        if word.startswith("--") and len(word) > 2:
+            if word in _TAKES_A_WORD:
+                next(words, None)
+            flags.add(word)
+        elif word[:1] in ("-", "+") and len(word) > 1 and word != "--":
+            flags |= set(word[1:])
+            if word[-1] in "oO":
+                next(words, None)
+        else:
+            text = next(words, None) if word in ("--", "-") else word
+            return (text if "c" in flags else None), frozenset(flags)
+    return None, frozenset(flags)

@@ -1,0 +1,105 @@
+"""The plugins as the master asks them. One that breaks costs a line in the log; the others and the build live on."""
+
+import contextlib
+import importlib
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import entry_points
+from typing import Any
+
+import pluggy
+
+from termite import hookspecs
+from termite.engine.commands import plain_command
+from termite.engine.model import Command, Invocation, Rule, Verdict
+
+GROUP = "termite"
+HOOKS = ("termite_parse", "termite_rules", "termite_build", "termite_exports", "termite_decided")
+_OF_ALL = ("termite_rules", "termite_exports", "termite_decided")  # everybody's answer counts
+
+log = logging.getLogger(__name__)
+
+
+class Plugins:
+    """The loaded plugins. `broken` says which failed, and why."""
+
+    def __init__(self, built_in: Iterable[str] = (), found: Iterable[tuple[str, str]] = ()) -> None:
+        """`built_in`: names of modules; `found`: names and modules of installed ones."""
+        self.broken: dict[str, str] = {}
+        self._manager = pluggy.PluginManager(GROUP)
+        self._manager.add_hookspecs(hookspecs)
+        modules = {module: module.rpartition(".")[2] for module in built_in}
+        for name, module in found:
+            modules.setdefault(module, name)
+        for module, name in modules.items():
+            with self._surviving(name):
+                self._manager.register(importlib.import_module(module), name)
+                self._manager.check_pending()
+        for name in self.broken:
+            if self._manager.has_plugin(name):
+                self._manager.unregister(name=name)
+        self._callers = {hook: self._callers_of(hook) for hook in HOOKS}
+
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules of all plugins, by name of plugin."""
+        return tuple(rule for _, rules in self._ask("termite_rules") for rule in rules)
+
+    def exports(self, env: Mapping[str, str]) -> tuple[str, ...]:
+        """What jobs may read besides what everybody may, by name of plugin."""
+        return tuple(path for _, paths in self._ask("termite_exports", env=env) for path in paths)
+
+    def parse(self, invocation: Invocation) -> Command:
+        """The command that an invocation means."""
+        _, command = self.read(invocation)
+        return command
+
+    def read(self, invocation: Invocation) -> tuple[str, Command]:
+        """The same, after the name of the plugin that says so; empty: nobody claims it, it is taken as it stands."""
+        claimed: Command
+        for name, claimed in self._ask("termite_parse", invocation=invocation):
+            return name, claimed
+        return "", plain_command(invocation)
+
+    def build(
+        self, tool: str, args: Sequence[str], cwd: str, env: Mapping[str, str], preload: Mapping[str, str]
+    ) -> Command | None:
+        """How to start a build tool, None where no plugin knows it."""
+        command: Command
+        for _, command in self._ask("termite_build", tool=tool, args=args, cwd=cwd, env=env, preload=preload):
+            return command
+        return None
+
+    def decided(self, command: Command, verdict: Verdict) -> None:
+        """Tell those who want to know."""
+        for _ in self._ask("termite_decided", command=command, verdict=verdict):
+            pass
+
+    def _callers_of(self, hook: str) -> list[tuple[str, pluggy.HookCaller]]:
+        # Each plugin is called by itself: pluggy would let one that raises silence those after it.
+        plugins = sorted(self._manager.list_name_plugin())
+        having = [(name, plugin) for name, plugin in plugins if hasattr(plugin, hook)]
+        everyone = self._manager.get_plugins()
+        return [(name, self._manager.subset_hook_caller(hook, everyone - {plugin})) for name, plugin in having]
+
+    def _ask(self, hook: str, **arguments: object) -> Iterator[tuple[str, Any]]:
+        for name, caller in self._callers[hook]:
+            answer: Any = None
+            with self._surviving(name):
+                answer = caller(**arguments)
+                answer = answer[0] if hook in _OF_ALL and answer else answer
+            if answer is not None and answer != []:
+                yield name, answer
+
+    @contextlib.contextmanager
+    def _surviving(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # a plugin is not ours: whatever it raises, the others and the build live
+            if name not in self.broken:
+                log.warning("plugin failed plugin=%s error=%r", name, error)
+            self.broken[name] = repr(error)
+
+
+def load_plugins(built_in: Iterable[str]) -> Plugins:
+    """The built-in ones and every one that is installed."""
+    return Plugins(built_in, [(entry.name, entry.value) for entry in entry_points(group=GROUP)])
