@@ -1,0 +1,372 @@
+"""One secure connection that carries many requests both ways.
+
+    async with dial(host, port, identity, handler) as connection:
+        reply = await connection.request(GetFile(...), on_chunk=write)
+
+One task reads, one writes (what others posted meanwhile goes out as one TLS write), one listens for silence, and each
+request of the other side has a task of its own. Reading never waits for writing or for a handler, so two sides
+cannot block each other. A lost connection cancels the handlers and fails the requests; the body of the `async with`
+goes on and sees `lost`.
+"""
+
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import trio
+
+from termite.engine.errors import ConnectionLost, FsError, RemoteBug, RemoteProtocolError, Retryable, Stale, UserError
+from termite.engine.wire import messages
+from termite.engine.wire.frames import MAX_CHUNK_BYTES
+from termite.engine.wire.identity import SERVER_NAME, Identity
+from termite.engine.wire.messages import Failed, Message, Ping, Pong
+from termite.engine.wire.peer import Cancelled, Chunked, Credited, Event, Peer, Replied, Requested
+from termite.engine.wire.tls import READ_BYTES, TlsStream
+
+CONNECT_S = 10.0
+SILENCE_S = 10.0  # then we ping
+ANSWER_S = 20.0  # and without any byte for this long after the ping the connection is lost
+BACKLOG_BYTES = 512 * 1024  # posted and not sent: whoever wants to post more waits
+FLUSH_S = 1.0  # for last words, when a connection is closed
+
+log = logging.getLogger(__name__)
+
+OnChunk = Callable[[bytes], Awaitable[None]]
+SendChunk = Callable[[bytes], Awaitable[None]]
+Handler = Callable[["Connection", Message, SendChunk], Awaitable[Message]]
+
+
+class _Inbox:
+    """What came for one request of ours and was not taken yet. Only the requesting task waits for it."""
+
+    __slots__ = ("arrived", "parked")
+
+    def __init__(self) -> None:
+        self.arrived: deque[Chunked | Replied] = deque()
+        self.parked = trio.lowlevel.ParkingLot()
+
+    def put(self, event: Chunked | Replied) -> None:
+        self.arrived.append(event)
+        self.parked.unpark_all()
+
+
+class Connection:
+    """See `dial`, `accepted` and `joined`, which make one. `lost` is set when it is of no use any more."""
+
+    def __init__(self, stream: trio.abc.Stream, handler: Handler, *, client: bool, peer: str) -> None:
+        self.peer = peer
+        self.lost = trio.Event()
+        self._stream = stream
+        self._handler = handler
+        self._protocol = Peer(client=client)
+        self._scope = trio.CancelScope(shield=True)  # a body that is cancelled may still say its last words
+        self._loss = ""
+        self._inboxes: dict[int, _Inbox] = {}
+        self._handlers: dict[int, trio.CancelScope] = {}
+        self._credited: dict[int, trio.lowlevel.ParkingLot] = {}
+        self._outbox: list[bytes] = []
+        self._backlog_bytes = 0
+        self._posted = trio.lowlevel.ParkingLot()
+        self._sent = trio.lowlevel.ParkingLot()
+        self._heard = trio.current_time()
+        self._counts = {"asked": 0, "answered": 0, "received_bytes": 0, "sent_bytes": 0, "writes": 0}
+
+    async def request(
+        self, message: Message, on_chunk: OnChunk | None = None, timeout_s: float | None = None
+    ) -> Message:
+        """Ask and wait for the reply. Chunks are given to `on_chunk` one after the other, all before the reply.
+
+        Raises what the other side's handler raised (FsError, Stale, Retryable, UserError, else RemoteBug), Retryable
+        after `timeout_s`, ConnectionLost. Being cancelled cancels the request there.
+        """
+        if timeout_s is None:
+            return await self._request(message, on_chunk)
+        with trio.move_on_after(timeout_s):
+            return await self._request(message, on_chunk)
+        raise Retryable(f"{self.peer} did not answer {type(message).__name__} in {timeout_s:g} s")
+
+    def statistics(self) -> dict[str, int]:
+        """Counts since the start, and what is open now."""
+        asking, answering = self._protocol.open_streams
+        return {**self._counts, "asking": asking, "answering": answering, "backlog_bytes": self._backlog_bytes}
+
+    # -- asking -------------------------------------------------------------------------------------------------------
+
+    async def _request(self, message: Message, on_chunk: OnChunk | None) -> Message:
+        await self._wait_for_backlog()
+        stream, frame = self._protocol.ask(message, chunks=on_chunk is not None)
+        self._counts["asked"] += 1
+        inbox = self._inboxes[stream] = _Inbox()
+        self._post(frame)
+        try:
+            return _unwrap(await self._collect(stream, inbox, on_chunk))
+        finally:
+            del self._inboxes[stream]
+            self._post(self._protocol.give_up(stream))
+
+    async def _collect(self, stream: int, inbox: _Inbox, on_chunk: OnChunk | None) -> Message:
+        while True:
+            while not inbox.arrived:
+                if self._loss:
+                    raise ConnectionLost(f"{self.peer}: {self._loss}")
+                await inbox.parked.park()
+            match inbox.arrived.popleft():
+                case Replied(message=message):
+                    return message
+                case Chunked(content=content):
+                    assert on_chunk is not None
+                    await on_chunk(content)
+                    self._post(self._protocol.consumed(stream, len(content)))
+
+    # -- answering ----------------------------------------------------------------------------------------------------
+
+    async def _answer(self, stream: int, message: Message, scope: trio.CancelScope) -> None:
+        reply: Message = Failed(messages.RETRYABLE, "cancelled")
+        with scope:
+            reply = await self._reply(stream, message)
+        del self._handlers[stream]
+        self._credited.pop(stream, None)
+        while self._backlog_bytes > BACKLOG_BYTES:
+            await self._sent.park()
+        try:
+            frame = self._protocol.answer(stream, reply)
+        except Retryable as error:
+            log.warning("reply-too-large peer=%s request=%s reason=%s", self.peer, type(message).__name__, error)
+            frame = self._protocol.answer(stream, Failed(messages.RETRYABLE, str(error)))
+        self._counts["answered"] += 1
+        self._post(frame)
+
+    async def _reply(self, stream: int, message: Message) -> Message:
+        async def send_chunk(content: bytes) -> None:
+            await self._send_chunk(stream, content)
+
+        try:
+            return await self._handler(self, message, send_chunk)
+        except FsError as error:
+            return Failed(messages.FS, str(error), error.errno)
+        except Stale as error:
+            return Failed(messages.STALE, str(error))
+        except Retryable as error:
+            return Failed(messages.RETRYABLE, str(error))
+        except UserError as error:
+            return Failed(messages.REFUSED, str(error))
+        except RemoteProtocolError as error:
+            self._drop(error)
+            return Failed(messages.REFUSED, str(error))
+        except Exception as error:  # one peer: its request is lost, everything else lives
+            log.exception("handler-failed peer=%s request=%s", self.peer, type(message).__name__)
+            return Failed(messages.BUG, f"{type(error).__name__}: {error}")
+
+    async def _send_chunk(self, stream: int, content: bytes) -> None:
+        assert len(content) <= MAX_CHUNK_BYTES
+        if not content:
+            return
+        while self._protocol.room(stream) < len(content):
+            await self._credited.setdefault(stream, trio.lowlevel.ParkingLot()).park()
+        await self._wait_for_backlog()
+        self._post(self._protocol.chunk(stream, content))
+
+    # -- the tasks of a connection ------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until the connection is lost, or cancelled by `joined`."""
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._write)
+                    nursery.start_soon(self._listen_for_silence)
+                    await self._read(nursery)
+        finally:
+            await trio.aclose_forcefully(self._stream)
+
+    async def _read(self, nursery: trio.Nursery) -> None:
+        try:
+            while received := await self._stream.receive_some(READ_BYTES):
+                self._heard = trio.current_time()
+                self._counts["received_bytes"] += len(received)
+                for event in self._protocol.receive(bytes(received)):
+                    self._take(event, nursery)
+            self._lose("closed" if not self._protocol.buffered_bytes else "closed in the middle of a message")
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self._lose(_why(error))
+        except RemoteProtocolError as error:
+            self._drop(error)
+
+    def _take(self, event: Event, nursery: trio.Nursery) -> None:
+        match event:
+            case Requested(stream=stream, message=Ping()):
+                self._post(self._protocol.answer(stream, Pong(time.time_ns())))
+            case Requested(stream=stream, message=message):
+                scope = self._handlers[stream] = trio.CancelScope()
+                nursery.start_soon(self._answer, stream, message, scope)
+            case Replied(stream=stream) | Chunked(stream=stream):
+                if inbox := self._inboxes.get(stream):  # none: a ping of ours
+                    inbox.put(event)
+            case Credited(stream=stream):
+                if waiting := self._credited.get(stream):
+                    waiting.unpark_all()
+            case Cancelled(stream=stream):
+                if running := self._handlers.get(stream):
+                    running.cancel()
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                while not self._outbox:
+                    await self._posted.park()
+                batch = self._outbox[0] if len(self._outbox) == 1 else b"".join(self._outbox)
+                self._outbox.clear()
+                await self._stream.send_all(batch)
+                self._counts["sent_bytes"] += len(batch)
+                self._counts["writes"] += 1
+                self._backlog_bytes -= len(batch)
+                self._sent.unpark_all()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self._lose(_why(error))
+
+    async def _listen_for_silence(self) -> None:
+        while True:
+            await trio.sleep_until(self._heard + SILENCE_S)
+            if trio.current_time() < self._heard + SILENCE_S:
+                continue
+            pinged = trio.current_time()
+            try:
+                self._post(self._protocol.ask(Ping(), chunks=False)[1])
+            except ConnectionLost as error:
+                self._lose(str(error))
+            await trio.sleep(ANSWER_S)
+            if self._heard < pinged:
+                self._lose(f"silent for {SILENCE_S + ANSWER_S:.0f} s")
+
+    # -- sending and losing -------------------------------------------------------------------------------------------
+
+    def _post(self, frame: bytes) -> None:
+        if frame and not self._loss:
+            self._outbox.append(frame)
+            self._backlog_bytes += len(frame)
+            self._posted.unpark_all()
+
+    async def _wait_for_backlog(self) -> None:
+        while self._backlog_bytes > BACKLOG_BYTES and not self._loss:
+            await self._sent.park()
+        if self._loss:
+            raise ConnectionLost(f"{self.peer}: {self._loss}")
+
+    def _drop(self, error: RemoteProtocolError) -> None:
+        log.warning("connection-dropped peer=%s reason=%s", self.peer, error)
+        self._lose(f"dropped: {error}")
+
+    def _lose(self, reason: str) -> None:
+        if self._loss:
+            return
+        self._loss = reason
+        self.lost.set()
+        self._scope.cancel()
+        self._sent.unpark_all()
+        for inbox in self._inboxes.values():
+            inbox.parked.unpark_all()
+
+    async def close(self) -> None:
+        """End the tasks; but first send what was posted, for a moment. `joined` does it."""
+        with trio.move_on_after(FLUSH_S, shield=True):
+            while self._backlog_bytes and not self._loss:
+                await self._sent.park()
+        self._lose("closed here")
+
+
+@asynccontextmanager
+async def joined(stream: trio.abc.Stream, handler: Handler, *, client: bool, peer: str) -> AsyncIterator[Connection]:
+    """A connection over a stream that is secure already. `client`: this side opened it."""
+    connection = Connection(stream, handler, client=client, peer=peer)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.run)
+            try:
+                yield connection
+            finally:
+                await connection.close()
+    except BaseExceptionGroup as group:
+        # The tasks of a connection keep their errors to themselves: what comes out is the body's own exception.
+        if len(group.exceptions) != 1:
+            raise
+        raise group.exceptions[0] from group.exceptions[0].__cause__
+
+
+@asynccontextmanager
+async def dial(host: str, port: int, identity: Identity, handler: Handler) -> AsyncIterator[Connection]:
+    """Connect. ConnectionLost if nobody is there, UserError if somebody else is."""
+    peer = f"{host}:{port}"
+    try:
+        with trio.fail_after(CONNECT_S):
+            socket = await trio.open_tcp_stream(host, port)
+    except trio.TooSlowError as error:
+        raise ConnectionLost(f"{peer}: no connection in {CONNECT_S:.0f} s") from error
+    except OSError as error:
+        raise ConnectionLost(f"{peer}: {_os_reason(error)}") from error
+    async with _secured(socket, TlsStream(socket, identity.client_context(), SERVER_NAME), handler, peer) as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def accepted(stream: trio.SocketStream, identity: Identity, handler: Handler) -> AsyncIterator[Connection]:
+    """The other end of `dial`, with the same errors."""
+    peer = peer_name(stream)
+    async with _secured(stream, TlsStream(stream, identity.server_context(), None), handler, peer) as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def _secured(
+    socket: trio.SocketStream, secure: TlsStream, handler: Handler, peer: str
+) -> AsyncIterator[Connection]:
+    async with socket:
+        await secure.shake_hands(peer)
+        async with joined(secure, handler, client=secure.is_client, peer=peer) as connection:
+            yield connection
+
+
+def peer_name(stream: trio.SocketStream) -> str:
+    """`host:port` of the other end, for people."""
+    try:
+        host, port = stream.socket.getpeername()[:2]
+    except OSError:
+        return "somebody who is gone"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _unwrap(reply: Message) -> Message:
+    if not isinstance(reply, Failed):
+        return reply
+    match reply.kind:
+        case messages.FS:
+            raise FsError(reply.errno)
+        case messages.STALE:
+            raise Stale(reply.text)
+        case messages.REFUSED:
+            raise UserError(reply.text)
+        case messages.BUG:
+            raise RemoteBug(reply.text)
+        case _:
+            raise Retryable(reply.text)
+
+
+def _why(error: BaseException) -> str:
+    cause = error.__cause__
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    return str(error) or "broken"
+
+
+def _os_reason(error: OSError) -> str:
+    """The reason of an error of open_tcp_stream, which hides it in a group with one exception per address."""
+    cause = error.__cause__
+    if isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    if isinstance(cause, OSError) and cause.errno:
+        error = cause
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)  # trio's own text names the address once more
+    return error.strerror or str(error)
