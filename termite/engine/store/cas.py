@@ -1,0 +1,258 @@
+"""Blobs by digest, in files: `ROOT/ab/cdef...`, each complete and verified before it gets its name.
+
+Several processes of one uid share a store without a lock: a blob is written under a temporary name and renamed, so a
+reader sees it whole or not at all, and a second writer of the same content replaces it by an equal file. A blob may go
+between two calls (another process evicts), so whoever got a path must be ready not to find it; an open fd stays good.
+"""
+
+import contextlib
+import errno
+import hashlib
+import itertools
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from termite.engine.errors import RemoteProtocolError, Retryable
+from termite.engine.model import Digest
+
+CHUNK_BYTES = 256 * 1024  # large enough that hashing dominates, small enough that ten files at once are nothing
+USED_AGAIN_S = 600.0  # a blob's mtime is its last use; noting that more often would cost an inode write per open
+ABANDONED_S = 3600.0  # a temporary file not written for so long belongs to a process that was killed
+EVICT_TO = 0.9  # evicting a little more than needed keeps the next scan of the whole store away
+
+
+@dataclass(slots=True)
+class _Counters:
+    added: int = 0
+    added_bytes: int = 0
+    hits: int = 0
+    misses: int = 0
+    evicted: int = 0
+
+
+class Cas:
+    """The store below `root`. Synchronous; every method may be called from any thread."""
+
+    def __init__(self, root: Path, max_bytes: int = 20 * 1024**3) -> None:
+        self._root = os.fsencode(root)
+        self._temporary = os.path.join(self._root, b"tmp")
+        self._max_bytes = max_bytes
+        self._serial = itertools.count()
+        self._counters = _Counters()
+        with _full_disk_is_retryable():
+            os.makedirs(self._temporary, mode=0o700, exist_ok=True)
+        self._device = os.stat(self._temporary).st_dev
+
+    def path(self, digest: Digest) -> Path | None:
+        """Where the blob is, or None if it is not here."""
+        name = self._name(digest)
+        try:
+            status = os.stat(name)
+        except FileNotFoundError:
+            self._counters.misses += 1
+            return None
+        return Path(os.fsdecode(name)) if self._is_sound(name, status, digest) else None
+
+    def open(self, digest: Digest) -> int | None:
+        """A file descriptor to read the blob from, which the caller closes; None if it is not here."""
+        name = self._name(digest)
+        try:
+            fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            self._counters.misses += 1
+            return None
+        if self._is_sound(name, os.fstat(fd), digest):
+            return fd
+        os.close(fd)
+        return None
+
+    def put(self, content: bytes) -> Digest:
+        """Store a small content."""
+        digest = Digest(hashlib.sha256(content).digest(), len(content))
+        if self.path(digest) is None:
+            with contextlib.closing(self.writer()) as writer:
+                writer.write(content)
+                writer.finish(digest)
+        return digest
+
+    def adopt(self, path: Path | bytes) -> Digest:
+        """Hash a file and move it in; the name `path` may be gone afterwards. Nobody may be writing to it any more."""
+        name = os.fsencode(path)
+        with open(name, "rb", buffering=0) as source:
+            digest = _hash(source.fileno())
+            device = os.fstat(source.fileno()).st_dev
+        if self.path(digest) is None:
+            with _full_disk_is_retryable():
+                if device != self._device:
+                    name = shutil.copyfile(name, self._temporary_name())
+                os.chmod(name, 0o444)
+                os.utime(name)
+                self.rename_in(name, digest)
+        return digest
+
+    def writer(self) -> "CasWriter":
+        """For a content that comes in pieces."""
+        return CasWriter(self, self._temporary_name())
+
+    def evict(self) -> int:
+        """Remove what was not used for longest until the store fits; returns how many blobs went. Scans everything."""
+        now = time.time()
+        self._remove_abandoned(now)
+        blobs = sorted(self._blobs())
+        excess = sum(size for _, size, _ in blobs)
+        if excess <= self._max_bytes:
+            return 0
+        excess -= int(self._max_bytes * EVICT_TO)
+        evicted = 0
+        for _, size, name in blobs:
+            if excess <= 0:
+                break
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+            excess -= size
+            evicted += 1
+        self._counters.evicted += evicted
+        return evicted
+
+    def rename_in(self, name: bytes, digest: Digest) -> None:
+        """Give a complete file of this file system, which the caller has hashed, its name in the store.
+
+        By link and unlink: a rename to another directory takes a lock of the whole file system. Where jobs write to
+        the same one, overlayfs holds it while it waits for the mirror, which may be waiting here.
+        """
+        final = self._name(digest)
+        try:
+            _link(name, final)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(final), mode=0o700, exist_ok=True)
+            _link(name, final)
+        os.unlink(name)
+        self._counters.added += 1
+        self._counters.added_bytes += digest.size
+
+    def statistics(self) -> dict[str, int]:
+        counters = self._counters
+        return {
+            "added": counters.added,
+            "added_bytes": counters.added_bytes,
+            "hits": counters.hits,
+            "misses": counters.misses,
+            "evicted": counters.evicted,
+        }
+
+    def _temporary_name(self) -> bytes:
+        return b"%b/%d-%d-%d" % (self._temporary, os.getpid(), threading.get_ident(), next(self._serial))
+
+    def _name(self, digest: Digest) -> bytes:
+        text = digest.sha256.hex().encode()
+        return b"%b/%b/%b" % (self._root, text[:2], text[2:])
+
+    def _is_sound(self, name: bytes, status: os.stat_result, digest: Digest) -> bool:
+        # Nothing is synced to the disk, so a machine that lost power may have kept a name without its content.
+        if status.st_size != digest.size:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+            self._counters.misses += 1
+            return False
+        if time.time() - status.st_mtime > USED_AGAIN_S:
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(name)
+        self._counters.hits += 1
+        return True
+
+    def _blobs(self) -> Iterator[tuple[float, int, bytes]]:
+        """Last use, size and name of each blob."""
+        for shard in os.listdir(self._root):
+            if len(shard) != 2:
+                continue
+            with os.scandir(os.path.join(self._root, shard)) as entries:
+                for entry in entries:
+                    with contextlib.suppress(FileNotFoundError):
+                        status = entry.stat(follow_symlinks=False)
+                        yield status.st_mtime, status.st_blocks * 512, entry.path
+
+    def _remove_abandoned(self, now: float) -> None:
+        with os.scandir(self._temporary) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    if now - entry.stat(follow_symlinks=False).st_mtime > ABANDONED_S:
+                        os.unlink(entry.path)
+
+
+class CasWriter:
+    """One blob on its way in: `finish` gives it its name, `discard` drops it; after `finish` it does nothing."""
+
+    def __init__(self, cas: Cas, name: bytes) -> None:
+        self._cas = cas
+        self._name = name
+        self._hash = hashlib.sha256()
+        self._size = 0
+        with _full_disk_is_retryable():
+            self._fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
+
+    def write(self, content: bytes | memoryview) -> None:
+        self._hash.update(content)
+        self._size += len(content)
+        rest = memoryview(content)
+        with _full_disk_is_retryable():
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
+
+    def finish(self, expected: Digest | None = None) -> Digest:
+        """The blob is complete. Raises RemoteProtocolError, and stores nothing, where it is not what was expected."""
+        digest = Digest(self._hash.digest(), self._size)
+        if expected is not None and digest != expected:
+            self.discard()
+            raise RemoteProtocolError(
+                f"a blob is not what its digest says: {digest.size} bytes, SHA-256 {digest.sha256.hex()}; "
+                f"expected {expected.size} bytes, SHA-256 {expected.sha256.hex()}"
+            )
+        with _full_disk_is_retryable():
+            self._cas.rename_in(self._name, digest)
+        self._close()
+        return digest
+
+    def discard(self) -> None:
+        if self._fd >= 0:
+            self._close()
+            os.unlink(self._name)
+
+    close = discard  # for contextlib.closing
+
+    def _close(self) -> None:
+        os.close(self._fd)
+        self._fd = -1
+
+
+def _hash(fd: int) -> Digest:
+    sha256 = hashlib.sha256()
+    size = 0
+    for chunk in _chunks(fd):
+        sha256.update(chunk)
+        size += len(chunk)
+    return Digest(sha256.digest(), size)
+
+
+def _chunks(fd: int) -> Iterator[bytes]:
+    while chunk := os.read(fd, CHUNK_BYTES):
+        yield chunk
+
+
+@contextlib.contextmanager
+def _full_disk_is_retryable() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise Retryable(f"worker's disk is full: {os.strerror(error.errno)}") from error
+        raise
+
+
+def _link(name: bytes, final: bytes) -> None:
+    with contextlib.suppress(FileExistsError):  # another process was faster: it is the same content
+        os.link(name, final)

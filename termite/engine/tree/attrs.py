@@ -1,0 +1,151 @@
+"""What mirrors were told of the master's files: the listing of every directory that was ever served.
+
+A served directory's parent is served too. What was never served is unknown here: nobody needs to hear of its changes.
+"""
+
+import enum
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import msgspec
+
+from termite.engine.model import Attr, Change
+from termite.engine.tree.paths import join, split
+
+
+class Stamp(NamedTuple):
+    """Tells one state of a file from another, as well as the kernel can. An equal inode number alone proves nothing."""
+
+    dev: int
+    ino: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+class Seen(NamedTuple):
+    """What was found at a path. `stamp` is None for a directory that termite itself made up (/proc, /tmp).
+
+    `racy`: it had changed within the last tick of the clock when it was looked at, so that another write could have
+    left the same stamp.
+    """
+
+    attr: Attr
+    stamp: Stamp | None = None
+    racy: bool = False
+
+    @property
+    def is_directory(self) -> bool:
+        return stat.S_ISDIR(self.attr.mode)
+
+
+class Touch(enum.Enum):
+    """What is known to have happened to a name."""
+
+    ATTRIBUTES = "attributes"  # mode, times or links, but not its content
+    WRITTEN = "written"
+    UNKNOWN = "unknown"
+
+
+@dataclass(slots=True)
+class Events:
+    """Where to look again.
+
+    `names`: by directory; an empty one means that only the directory's own attributes may have changed. `replaced`:
+    directories that were made, removed or moved, or whose watch is gone.
+    """
+
+    names: dict[bytes, dict[bytes, Touch]] = field(default_factory=dict)
+    replaced: set[bytes] = field(default_factory=set)
+    overflow: bool = False
+
+    def __bool__(self) -> bool:
+        return self.overflow or bool(self.names) or bool(self.replaced)
+
+    def touch(self, path: bytes, touch: Touch) -> None:
+        parent, name = split(path)
+        self.names.setdefault(parent, {})[name] = touch
+
+
+class AttrTree:
+    """Listings by directory. It only records: `compare` says what is a change."""
+
+    def __init__(self, root: Seen) -> None:
+        self._root = root
+        self._listings: dict[bytes, dict[bytes, Seen]] = {}
+
+    def is_served(self, directory: bytes) -> bool:
+        return directory in self._listings
+
+    def listing(self, directory: bytes) -> Mapping[bytes, Seen]:
+        """Raises KeyError where the directory was never served."""
+        return self._listings[directory]
+
+    def seen(self, path: bytes) -> Seen | None:
+        if not path:
+            return self._root
+        parent, name = split(path)
+        return self._listings.get(parent, {}).get(name)
+
+    def serve(self, directory: bytes, listing: dict[bytes, Seen]) -> None:
+        self._listings[directory] = listing
+
+    def put(self, path: bytes, seen: Seen) -> None:
+        """The parent must be served."""
+        if not path:
+            self._root = seen
+            return
+        parent, name = split(path)
+        self._listings[parent][name] = seen
+
+    def drop(self, path: bytes) -> None:
+        """The name is gone, and with it all that was known below."""
+        for directory in list(self.served_within(path)):
+            del self._listings[directory]
+        parent, name = split(path)
+        self._listings.get(parent, {}).pop(name, None)
+
+    def served_within(self, path: bytes) -> Iterator[bytes]:
+        """Served directories at and below a path, parents first."""
+        waiting = [path]
+        while waiting:
+            directory = waiting.pop()
+            if directory in self._listings:
+                yield directory
+                children = self._listings[directory].items()
+                waiting.extend(join(directory, name) for name, seen in children if seen.is_directory)
+
+    def counts(self) -> tuple[int, int]:
+        """Directories served, and entries known in them."""
+        return len(self._listings), sum(map(len, self._listings.values()))
+
+
+def compare(path: bytes, old: Seen | None, new: Seen, touch: Touch) -> tuple[Seen, Change | None]:
+    """What to remember of `path`, and what to tell others. A digest that became known is no change."""
+    if old is None or not stat.S_ISREG(new.attr.mode) or not stat.S_ISREG(old.attr.mode):
+        unchanged = old is not None and old.attr == new.attr
+        return new, None if unchanged else Change(path, new.attr, content=not _is_same_directory(old, new))
+    same_content = _has_same_content(old, new, touch)
+    if same_content and new.attr.digest is None:
+        new = new._replace(attr=msgspec.structs.replace(new.attr, digest=old.attr.digest))
+    if not same_content and old.stamp == new.stamp:  # written again within one tick: what was known of it is void
+        new = new._replace(attr=msgspec.structs.replace(new.attr, digest=None, link_id=0))
+    if same_content and msgspec.structs.replace(old.attr, digest=new.attr.digest) == new.attr:
+        return new, None
+    return new, Change(path, new.attr, content=not same_content)
+
+
+def _is_same_directory(old: Seen | None, new: Seen) -> bool:
+    return old is not None and old.is_directory and new.is_directory
+
+
+def _has_same_content(old: Seen, new: Seen, touch: Touch) -> bool:
+    if old.stamp is None or new.stamp is None:
+        return False
+    if old.stamp == new.stamp:
+        return not (touch is Touch.WRITTEN and old.racy)
+    if touch is Touch.ATTRIBUTES and old.stamp[:3] == new.stamp[:3]:
+        return True
+    return old.attr.digest is not None and old.attr.digest == new.attr.digest

@@ -1,0 +1,118 @@
+"""The disk below one directory, reached name by name and never through a symlink.
+
+A worker names paths, and a job may have left a symlink anywhere: only what is resolved step by step is what
+`exports` decided about.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
+
+from termite.engine.errors import FsError
+from termite.engine.tree.paths import components, join, split
+
+NOT_A_FILE = (errno.EISDIR, errno.EPERM)  # what unlink says of a directory: Linux, and POSIX
+STEP = os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class Disk:
+    """Everything is relative to `top`. Methods raise OSError, ENOTDIR where a symlink stands in the way."""
+
+    def __init__(self, top: bytes) -> None:
+        self._top = os.open(top, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        os.close(self._top)
+
+    def open_directory(self, path: bytes, flags: int = os.O_RDONLY) -> int:
+        """An fd; with O_PATH no permission to list it is needed."""
+        names = components(path) or [b"."]
+        fd = self._top
+        for i, name in enumerate(names):
+            step = STEP if i < len(names) - 1 else STEP & ~os.O_PATH | flags
+            try:
+                below = os.open(name, step, dir_fd=fd)
+            finally:
+                if fd != self._top:
+                    os.close(fd)
+            fd = below
+        return fd
+
+    def open_file(self, path: bytes) -> int:
+        """For reading. Does not wait for the writer of a FIFO that took the file's place: look at what was opened."""
+        parent, name = split(path)
+        directory = self.open_directory(parent, os.O_PATH)
+        try:
+            return os.open(
+                name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=directory
+            )
+        finally:
+            os.close(directory)
+
+
+@contextmanager
+def failing(path: bytes) -> Iterator[None]:
+    """An error of the disk belongs to the job."""
+    try:
+        yield
+    except OSError as e:
+        raise FsError(e.errno or errno.EIO, path) from e
+
+
+def remove_tree(dir_fd: int, name: bytes, path: bytes = b"", kept: Container[bytes] = ()) -> bool:
+    """Remove what is called `name`, and all in it but for the `kept` paths. Is it gone?
+
+    A directory that its owner may not write is made writable first: whoever removed it in a job had done so as well.
+    """
+    try:
+        os.unlink(name, dir_fd=dir_fd)
+        return True
+    except FileNotFoundError:
+        return True
+    except OSError as e:
+        if e.errno not in NOT_A_FILE:
+            raise
+    fd = _open_to_empty(dir_fd, name)
+    try:
+        for child in map(os.fsencode, os.listdir(fd)):
+            below = join(path, child)
+            if below not in kept:
+                remove_tree(fd, child, below, kept)
+    finally:
+        os.close(fd)
+    try:
+        os.rmdir(name, dir_fd=dir_fd)
+    except OSError as e:
+        if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
+
+
+def set_attributes(name: bytes, dir_fd: int, mode: int, mtime_ns: int) -> None:
+    """Permissions and mtime of what is there, if it is of that type; a symlink is not followed."""
+    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        st = os.fstat(fd)
+        if stat.S_IFMT(st.st_mode) != stat.S_IFMT(mode):
+            return
+        if stat.S_ISLNK(mode):
+            os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=dir_fd, follow_symlinks=False)
+            return
+        itself = b"/proc/self/fd/%d" % fd
+        if st.st_mode != mode:
+            os.chmod(itself, stat.S_IMODE(mode))
+        if st.st_mtime_ns != mtime_ns:
+            os.utime(itself, ns=(st.st_atime_ns, mtime_ns))
+    finally:
+        os.close(fd)
+
+
+def _open_to_empty(dir_fd: int, name: bytes) -> int:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    if stat.S_ISDIR(st.st_mode) and st.st_mode & 0o700 != 0o700:
+        set_attributes(name, dir_fd, st.st_mode | 0o700, st.st_mtime_ns)
+    return os.open(name, flags, dir_fd=dir_fd)

@@ -1,0 +1,290 @@
+"""Bring a job's changes to the user's disk: the only code of termite that writes there.
+
+What can fail for lack of space or permission is done first, in the staging directory; then come renames. All of it is
+synchronous: nothing else of this process sees, or interrupts, a half of it.
+"""
+
+import errno
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from termite.engine.errors import RemoteProtocolError
+from termite.engine.model import Attr, Change, Digest
+from termite.engine.tree.attrs import Events, Seen, Stamp, Touch
+from termite.engine.tree.directories import Directories
+from termite.engine.tree.disk import NOT_A_FILE, failing, remove_tree, set_attributes
+from termite.engine.tree.hashes import stamp_of
+from termite.engine.tree.paths import is_within
+from termite.engine.tree.plan import Plan
+from termite.engine.tree.staging import NEW, Staging, copy_content
+from termite.engine.tree.times import Timing
+
+Contents = Mapping[bytes, bytes | Path]
+
+
+@dataclass(slots=True)
+class Replayed:
+    """What was done, also where it failed half-way. `placed`: files whose content is known. `trash` is still staged."""
+
+    events: Events = field(default_factory=Events)
+    placed: list[tuple[Stamp, Digest]] = field(default_factory=list)
+    trash: list[bytes] = field(default_factory=list)
+
+
+class Replay:
+    """One job's: `prepare`, then `publish`, and `close` in any case.
+
+    What `kept` returns stays where a directory above them is to be removed. `seen` is what stands at a path now.
+    """
+
+    def __init__(
+        self,
+        directories: Directories,
+        staging: Staging,
+        timing: Timing,
+        kept: Callable[[], frozenset[bytes]],
+        seen: Callable[[bytes], Seen | None],
+        done: Replayed,
+    ) -> None:
+        self._directories = directories
+        self._staging = staging
+        self._timing = timing
+        self._kept = kept
+        self._seen = seen
+        self._done = done
+        self._now_ns = staging.now_ns()
+        self._staged: dict[bytes, tuple[bytes, os.stat_result]] = {}
+
+    def prepare(self, plan: Plan, contents: Contents) -> Plan:
+        """Nothing that the user sees is touched. Returns what is left: a file that has its content already keeps it."""
+        new = {change.path for change in plan.directories}
+        for path in sorted(plan.parents - new):
+            with failing(path):
+                self._directories.open(path)
+        same = tuple(change for change in plan.files if self._has_content(change, plan.replaced))
+        files = tuple(change for change in plan.files if change not in same)
+        uses = Counter(_digest(change).sha256 for change in files)
+        for change in files:
+            digest = _digest(change)
+            uses[digest.sha256] -= 1
+            with failing(change.path):
+                self._staged[change.path] = self._stage(change, contents, is_last=not uses[digest.sha256])
+        return replace(plan, files=files, attributes=plan.attributes + same)
+
+    def publish(self, plan: Plan) -> None:
+        """In this order: a reader finds the old or the new file under its name, and a renamed one under either."""
+        steps: tuple[tuple[Callable[[Change], None], tuple[Change, ...]], ...] = (
+            (self._make_directory, plan.directories),
+            (self._place_file, plan.files),
+            (self._make_symlink, plan.symlinks),
+            (self._make_link, plan.links),
+            (self._make_fifo, plan.fifos),
+            (self._set_attributes, plan.attributes),
+        )
+        for path in plan.replaced:
+            self._remove(path)
+        for make, changes in steps:
+            for change in changes:
+                with failing(change.path):
+                    make(change)
+        for path in plan.removed:
+            self._remove(path)
+        with failing(b""):
+            self._directories.finish()
+
+    def close(self) -> None:
+        self._directories.close()
+        for name, _ in self._staged.values():
+            self._staging.remove(name)
+
+    # -- before anything is touched -----------------------------------------------------------------------------------
+
+    def _has_content(self, change: Change, replaced: tuple[bytes, ...]) -> bool:
+        if any(change.path == path or is_within(change.path, path) for path in replaced):
+            return False  # what is there now will be gone
+        seen = self._seen(change.path)
+        return seen is not None and stat.S_ISREG(seen.attr.mode) and seen.attr.digest == _digest(change)
+
+    def _stage(self, change: Change, contents: Contents, *, is_last: bool) -> tuple[bytes, os.stat_result]:
+        """The new file under a name in the staging directory, complete with mode and time."""
+        attr = _attr(change)
+        digest = _digest(change)
+        content = contents.get(digest.sha256, b"" if digest.size == 0 else None)
+        if content is None:
+            raise RemoteProtocolError(f"no content of {change.path!r}")
+        times_ns = self._now_ns, self._home_ns(attr)
+        if isinstance(content, bytes):
+            return self._staging.write(content, stat.S_IMODE(attr.mode), times_ns)
+        name = os.fsencode(content.name) if is_last else self._copy(os.fsencode(content.name))
+        os.chmod(name, stat.S_IMODE(attr.mode), dir_fd=self._staging.fd)
+        os.utime(name, ns=times_ns, dir_fd=self._staging.fd)
+        return name, os.stat(name, dir_fd=self._staging.fd)
+
+    def _copy(self, name: bytes, dir_fd: int | None = None) -> bytes:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self._staging.fd if dir_fd is None else dir_fd)
+        try:
+            return self._staging.copy(fd)
+        finally:
+            os.close(fd)
+
+    # -- making things ------------------------------------------------------------------------------------------------
+
+    def _make_directory(self, change: Change) -> None:
+        self._done.events.touch(change.path, Touch.UNKNOWN)
+        self._directories.make(change.path)
+        self._set_directory_finally(change)
+
+    def _set_directory_finally(self, change: Change) -> None:
+        attr = _attr(change)
+        mtime_ns = self._home_ns(attr)
+        if self._timing.is_made_in_job(attr.mtime_ns):  # another job may have put something into it since
+            mtime_ns = max(mtime_ns, self._directories.mtime_ns(change.path))
+        self._directories.set_finally(change.path, attr.mode, mtime_ns)
+
+    def _place_file(self, change: Change) -> None:
+        name, st = self._staged[change.path]
+        self._place(change.path, name)
+        parent, there = self._directories.parent(change.path)
+        now = os.stat(there, dir_fd=parent, follow_symlinks=False)
+        if (now.st_dev, now.st_ino) == (st.st_dev, st.st_ino):
+            self._done.placed.append((stamp_of(now), _digest(change)))
+
+    def _make_symlink(self, change: Change) -> None:
+        attr = _attr(change)
+        name = self._staging.reserve()
+        os.symlink(attr.target, name, dir_fd=self._staging.fd)
+        os.utime(name, ns=(self._now_ns, self._home_ns(attr)), dir_fd=self._staging.fd, follow_symlinks=False)
+        self._place(change.path, name)
+
+    def _make_fifo(self, change: Change) -> None:
+        attr = _attr(change)
+        name = self._staging.reserve()
+        os.mkfifo(name, 0o600, dir_fd=self._staging.fd)
+        set_attributes(name, self._staging.fd, attr.mode, self._home_ns(attr))
+        self._place(change.path, name)
+
+    def _make_link(self, change: Change) -> None:
+        assert change.link_to is not None
+        parent, target = self._directories.parent(change.link_to)
+        name = self._staging.reserve()
+        try:
+            os.link(target, name, src_dir_fd=parent, dst_dir_fd=self._staging.fd, follow_symlinks=False)
+        except OSError as e:
+            if e.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK):
+                raise
+            name = self._copy(target, parent)
+            attr = _attr(change)
+            set_attributes(name, self._staging.fd, attr.mode, self._home_ns(attr))
+        self._place(change.path, name)
+        self._staging.remove(name)  # it stays where both were names of one file before
+        self._done.events.touch(change.link_to, Touch.ATTRIBUTES)
+
+    def _place(self, path: bytes, staged: bytes) -> None:
+        """Rename into place, whatever is there."""
+        parent, name = self._directories.parent(path)
+        self._done.events.touch(path, Touch.UNKNOWN)
+        try:
+            os.rename(staged, name, src_dir_fd=self._staging.fd, dst_dir_fd=parent)
+        except IsADirectoryError:
+            self._remove(path)
+            os.rename(staged, name, src_dir_fd=self._staging.fd, dst_dir_fd=parent)
+        except OSError as e:
+            if e.errno != errno.EXDEV:
+                raise
+            self._place_across(staged, parent, name)
+
+    def _place_across(self, staged: bytes, parent: int, name: bytes) -> None:
+        """Another file system is mounted below the writable root: the last step of staging happens there."""
+        st = os.stat(staged, dir_fd=self._staging.fd, follow_symlinks=False)
+        near = b".termite-" + staged
+        if stat.S_ISLNK(st.st_mode):
+            os.symlink(os.readlink(staged, dir_fd=self._staging.fd), near, dir_fd=parent)
+        elif stat.S_ISFIFO(st.st_mode):
+            os.mkfifo(near, 0o600, dir_fd=parent)
+        else:
+            self._copy_across(staged, parent, near)
+        try:
+            set_attributes(near, parent, st.st_mode, st.st_mtime_ns)
+            os.rename(near, name, src_dir_fd=parent, dst_dir_fd=parent)
+        except OSError:
+            os.unlink(near, dir_fd=parent)
+            raise
+
+    def _copy_across(self, staged: bytes, parent: int, near: bytes) -> None:
+        source = os.open(staged, os.O_RDONLY, dir_fd=self._staging.fd)
+        target = os.open(near, NEW, 0o600, dir_fd=parent)
+        try:
+            copy_content(source, target)
+        except OSError:
+            os.unlink(near, dir_fd=parent)
+            raise
+        finally:
+            os.close(source)
+            os.close(target)
+
+    def _set_attributes(self, change: Change) -> None:
+        """What has gone meanwhile does not come back for that."""
+        attr = _attr(change)
+        try:
+            if stat.S_ISDIR(attr.mode):
+                self._directories.open(change.path)
+                self._set_directory_finally(change)
+            else:
+                parent, name = self._directories.parent(change.path)
+                set_attributes(name, parent, attr.mode, self._home_ns(attr))
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        self._done.events.touch(change.path, Touch.ATTRIBUTES)
+
+    # -- removing things ----------------------------------------------------------------------------------------------
+
+    def _remove(self, path: bytes) -> None:
+        """It is gone, but for what has come into a directory since the job saw it."""
+        with failing(path):
+            try:
+                parent, name = self._directories.parent(path)
+            except (FileNotFoundError, NotADirectoryError):
+                return
+            self._done.events.replaced.add(path)
+            try:
+                os.unlink(name, dir_fd=parent)
+            except FileNotFoundError:
+                return
+            except OSError as e:
+                if e.errno not in NOT_A_FILE:
+                    raise
+                self._remove_directory(parent, name, path)
+
+    def _remove_directory(self, parent: int, name: bytes, path: bytes) -> None:
+        self._directories.forget(path)
+        kept = self._kept()
+        if any(is_within(other, path) for other in kept) or not self._throw_away(parent, name):
+            remove_tree(parent, name, path, kept)
+
+    def _throw_away(self, parent: int, name: bytes) -> bool:
+        """It goes in one step, whatever is in it: to be emptied later, aside."""
+        trash = self._staging.reserve()
+        try:
+            os.rename(name, trash, src_dir_fd=parent, dst_dir_fd=self._staging.fd)
+        except OSError:  # not ours to move, or on another file system: the slow way says what is wrong
+            return False
+        self._done.trash.append(trash)
+        return True
+
+    def _home_ns(self, attr: Attr) -> int:
+        return self._timing.home_ns(attr.mtime_ns, self._now_ns)
+
+
+def _attr(change: Change) -> Attr:
+    assert change.attr is not None, "the plan has sorted deletions out"
+    return change.attr
+
+
+def _digest(change: Change) -> Digest:
+    digest = _attr(change).digest
+    assert digest is not None, "the plan has checked it"
+    return digest

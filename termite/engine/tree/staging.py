@@ -1,0 +1,140 @@
+"""`.termite-staging` in the writable root: where results wait until all of them are there.
+
+It is on the same file system as most of the tree, so a finished file becomes visible by one rename; and the file
+system's own clock is read here.
+"""
+
+import errno
+import os
+from hashlib import sha256
+from pathlib import Path
+
+from termite.engine.errors import RemoteProtocolError, UserError
+from termite.engine.model import Digest
+from termite.engine.tree.disk import failing, remove_tree
+from termite.engine.tree.exports import STAGING
+
+NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+COPY_BYTES = 1 << 30  # by one copy_file_range
+BLOCK_BYTES = 1 << 20  # by one read and write
+
+
+class Staging:
+    """The directory, empty at the start and gone after `close`."""
+
+    def __init__(self, writable_root: bytes) -> None:
+        self.path = Path(os.fsdecode(b"/" + writable_root)) / os.fsdecode(STAGING)
+        self._top = os.open(self.path.parent, os.O_PATH | os.O_DIRECTORY)
+        try:
+            remove_tree(self._top, STAGING)  # left by a master that was killed
+            os.mkdir(STAGING, 0o700, dir_fd=self._top)
+            self.fd = os.open(STAGING, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=self._top)
+            self._clock = os.open(b"now", os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=self.fd)
+        except OSError as e:
+            os.close(self._top)
+            raise UserError(f"{self.path}: {os.strerror(e.errno or 0)}", hint="results are staged there") from e
+        self._count = 0
+
+    def now_ns(self) -> int:
+        """The file system's own now: what a file written at this moment gets."""
+        os.utime(self._clock)
+        return os.fstat(self._clock).st_mtime_ns
+
+    def reserve(self) -> bytes:
+        """A new name in the directory."""
+        self._count += 1
+        return b"%d" % self._count
+
+    def write(self, content: bytes, mode: int, times_ns: tuple[int, int]) -> tuple[bytes, os.stat_result]:
+        """A whole file, under a new name."""
+        name = self.reserve()
+        fd = os.open(name, NEW, 0o600, dir_fd=self.fd)
+        try:
+            write_all(fd, content)
+            os.fchmod(fd, mode)
+            os.utime(fd, ns=times_ns)
+            return name, os.fstat(fd)
+        except BaseException:
+            self.remove(name)
+            raise
+        finally:
+            os.close(fd)
+
+    def copy(self, source: int) -> bytes:
+        """Another file of the same content (the same blocks, where the file system can share them)."""
+        name = self.reserve()
+        target = os.open(name, NEW, 0o600, dir_fd=self.fd)
+        try:
+            copy_content(source, target)
+        except BaseException:
+            self.remove(name)
+            raise
+        finally:
+            os.close(target)
+        return name
+
+    def remove(self, name: bytes) -> None:
+        """Whatever it is, and whether or not it is there."""
+        remove_tree(self.fd, name)
+
+    def close(self) -> None:
+        os.close(self._clock)
+        os.close(self.fd)
+        remove_tree(self._top, STAGING)
+        os.close(self._top)
+
+
+class StagedWriter:
+    """A content that comes in pieces. `discard` is always allowed; it takes back a finished file as well."""
+
+    def __init__(self, staging: Staging) -> None:
+        self._staging = staging
+        self._name = staging.reserve()
+        self._state = sha256()
+        self._size = 0
+        self._fd = -1
+        with failing(b""):
+            self._fd = os.open(self._name, NEW, 0o600, dir_fd=staging.fd)
+
+    def write(self, chunk: bytes) -> None:
+        self._state.update(chunk)
+        self._size += len(chunk)
+        with failing(b""):
+            write_all(self._fd, chunk)
+
+    def finish(self, expected: Digest) -> Path:
+        """The whole content was written. Its name, for `bring_home`."""
+        self._close()
+        if Digest(self._state.digest(), self._size) != expected:
+            self.discard()
+            raise RemoteProtocolError(f"content does not have the digest {expected.sha256.hex()}")
+        return self._staging.path / os.fsdecode(self._name)
+
+    def discard(self) -> None:
+        self._close()
+        self._staging.remove(self._name)
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def write_all(fd: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def copy_content(source: int, target: int) -> None:
+    """All of it; by the kernel, where both are on one file system."""
+    offset = 0
+    try:
+        while copied := os.copy_file_range(source, target, COPY_BYTES, offset_src=offset):
+            offset += copied
+    except OSError as e:
+        if e.errno not in (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        while block := os.pread(source, BLOCK_BYTES, offset):
+            write_all(target, block)
+            offset += len(block)

@@ -1,0 +1,117 @@
+"""inotify: which names in which directories something happened to.
+
+The kernel queues an event before the system call that caused it returns, so a drained queue means that everything done
+before is known. But an event says where to look, never what is there now: the directory that a watch was made for may
+have been moved when its events are read.
+"""
+
+import errno
+import logging
+import os
+
+from inotify_simple import INotify, flags  # type: ignore[import-untyped]  # it has no stubs
+
+from termite.engine.errors import UserError
+from termite.engine.tree.attrs import Events, Touch
+from termite.engine.tree.paths import join
+
+WRITTEN = flags.MODIFY | flags.CLOSE_WRITE
+ENTRIES = flags.CREATE | flags.DELETE | flags.MOVED_FROM | flags.MOVED_TO
+MASK = WRITTEN | ENTRIES | flags.ATTRIB | flags.ONLYDIR | flags.EXCL_UNLINK
+
+log = logging.getLogger(__name__)
+
+
+class Watches:
+    """Watched directories by path. `unwatched` are those that could not be: they must be listed at every drain."""
+
+    def __init__(self) -> None:
+        try:
+            self._inotify = INotify(nonblocking=True)
+        except OSError as e:
+            raise UserError(
+                f"inotify: {os.strerror(e.errno or 0)}", hint="raise it: sysctl fs.inotify.max_user_instances=1024"
+            ) from e
+        self.unwatched: set[bytes] = set()
+        self._paths: dict[int, bytes] = {}
+        self._wds: dict[bytes, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._wds)
+
+    def is_watched(self, path: bytes) -> bool:
+        return path in self._wds
+
+    def watch(self, path: bytes, fd: int) -> None:
+        """From now on events of the directory that is open as `fd` count for `path`."""
+        try:
+            wd = self._inotify.add_watch(b"/proc/self/fd/%d" % fd, MASK)
+        except OSError as e:
+            if not self.unwatched:
+                log.warning("watch-limit path=%r error=%s hint='raise sysctl fs.inotify.max_user_watches'", path, e)
+            self.unwatched.add(path)
+            return
+        other = self._paths.get(wd)
+        if other is not None and other != path:  # a bind mount shows it twice, or it is on its way from there to here
+            del self._wds[other]
+            self.unwatched.add(other)
+        self.unwatched.discard(path)
+        self._paths[wd] = path
+        self._wds[path] = wd
+
+    def list_always(self, path: bytes) -> None:
+        """There is nothing to watch, as the directory cannot be read: try again at every drain."""
+        self.drop(path)
+        self.unwatched.add(path)
+
+    def drop(self, path: bytes) -> None:
+        self.unwatched.discard(path)
+        wd = self._wds.pop(path, None)
+        if wd is None:
+            return
+        del self._paths[wd]
+        try:
+            self._inotify.rm_watch(wd)
+        except OSError as e:
+            if e.errno != errno.EINVAL:  # the kernel has dropped it already, with the directory
+                raise
+
+    def read(self) -> Events:
+        """All that is in the queue now."""
+        events = Events()
+        for event in self._inotify.read(timeout=0):
+            self._sort_in(event.wd, event.mask, os.fsencode(event.name), events)
+        return events
+
+    def close(self) -> None:
+        self._inotify.close()
+
+    def _sort_in(self, wd: int, mask: int, name: bytes, events: Events) -> None:
+        if mask & flags.Q_OVERFLOW:
+            events.overflow = True
+        path = self._paths.get(wd)
+        if path is None:
+            return
+        if mask & flags.IGNORED:
+            del self._paths[wd], self._wds[path]
+            events.replaced.add(path)
+        elif mask & flags.ISDIR and mask & ENTRIES:
+            events.replaced.add(join(path, name))
+            events.names.setdefault(path, {})
+        else:
+            touched = events.names.setdefault(path, {})
+            if name:
+                touched[name] = _worse(touched.get(name, Touch.ATTRIBUTES), _touch(mask))
+
+
+def _touch(mask: int) -> Touch:
+    if mask & WRITTEN:
+        return Touch.WRITTEN
+    return Touch.UNKNOWN if mask & ENTRIES else Touch.ATTRIBUTES
+
+
+def _worse(a: Touch, b: Touch) -> Touch:
+    for touch in (Touch.WRITTEN, Touch.UNKNOWN):
+        if touch in (a, b):
+            return touch
+    return Touch.ATTRIBUTES
