@@ -1,0 +1,396 @@
+"""The leases a master holds, and the jobs that wait for a slot in one.
+
+`run` keeps the pool alive; a job says `async with pool.slot() as lease`. Leases are opened when jobs wait, and go back
+when they were idle for a while. The cursor of a lease is the last number that its mirror has certainly applied: what
+is sent again because no reply confirmed it yet is ignored there by its number.
+"""
+
+import logging
+import math
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+
+from termite.engine.errors import (
+    ConnectionLost,
+    FsError,
+    Outdated,
+    RemoteProtocolError,
+    Retryable,
+    Stale,
+    TermiteError,
+    UserError,
+)
+from termite.engine.fleet.leases import Fleet, Wish
+from termite.engine.fleet.schedule import choose
+from termite.engine.model import Digest
+from termite.engine.wire.identity import Identity
+from termite.engine.wire.messages import (
+    PROTOCOL,
+    Done,
+    GetBlob,
+    Leased,
+    ListWorkers,
+    Message,
+    OpenLease,
+    Ping,
+    Pong,
+    Ran,
+    Run,
+    SetSlots,
+    Workers,
+)
+from termite.engine.wire.transport import Connection, SendChunk, dial
+
+LIST_TIMEOUT_S = 60.0  # the coordinator answers a long poll after 30 s at the latest
+OPEN_TIMEOUT_S = 30.0  # a mirror process starts and mounts in well under a second
+RECONNECT_S = (0.1, 0.5, 1.0, 2.0, 5.0)  # pauses before asking a lost coordinator again
+REFUSED_REST_S = 60.0  # a worker that needs a person (no /dev/fuse, other clock) is not asked again before
+SKEW_LIMIT_NS = 1_000_000_000
+OUTDATED_CHANGES = 20_000  # a lease that lags by more is replaced: a new one starts with nothing known
+
+log = logging.getLogger(__name__)
+
+OnChunk = Callable[[bytes], Awaitable[None]]
+Answer = Callable[["Lease", Message, SendChunk], Awaitable[Message]]
+
+
+class NoWorker(TermiteError):
+    """There is no worker and none is to be expected: run it here."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolConfig:
+    """`slots`: in all, over all workers; 0: as many as there are."""
+
+    coordinator: tuple[str, int]
+    secret: bytes
+    master: str
+    slots: int
+    uid: int
+    gid: int
+    writable_root: bytes
+    keepalive_s: float = 60.0
+
+
+class Lease:
+    """A worker's grant of slots, which is one connection to one mirror process."""
+
+    def __init__(self, worker: str, cursor: int, now: float) -> None:
+        self.worker = worker
+        self.cursor = cursor
+        self.slots = 0
+        self.running = 0
+        self.jobs = 0  # that came to an end there
+        self.offset_ns = 0  # add it to the worker's clock to get ours
+        self.idle_since = now
+        self.is_retired = True  # until slots were granted
+        self.changed = trio.lowlevel.ParkingLot()
+        self._connection: Connection | None = None
+
+    async def run(self, message: Run, on_chunk: OnChunk) -> Ran:
+        """Run a command there. Retryable: nothing came of it, for a reason that is not its own."""
+        ran = await self._request(message, on_chunk)
+        if not isinstance(ran, Ran):
+            raise Retryable(f"{self.worker} answered Run with {type(ran).__name__}")
+        self.cursor = max(self.cursor, message.number)
+        self.jobs += 1
+        return ran
+
+    async def fetch(self, digest: Digest, on_chunk: OnChunk) -> None:
+        """The content of a result. Whoever takes the chunks checks the digest."""
+        await self._request(GetBlob(digest), on_chunk)
+
+    async def open(self, connection: Connection, request: OpenLease) -> int:
+        """Ask for slots and compare clocks; the number of slots that were granted."""
+        self._connection = connection
+        leased = await connection.request(request, timeout_s=OPEN_TIMEOUT_S)
+        asked_ns = time.time_ns()
+        pong = await connection.request(Ping(), timeout_s=OPEN_TIMEOUT_S)
+        if not isinstance(leased, Leased) or not isinstance(pong, Pong):
+            raise Retryable(f"{self.worker} did not answer a lease as one does")
+        self.offset_ns = (asked_ns + time.time_ns()) // 2 - pong.clock_ns
+        if abs(self.offset_ns) > SKEW_LIMIT_NS:
+            raise UserError(
+                f"worker {self.worker}: its clock differs by {-self.offset_ns / 1e9:+.1f} s",
+                hint="set the clocks of both machines, with NTP for example",
+            )
+        self.slots = leased.slots
+        self.is_retired = leased.slots == 0
+        return leased.slots
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes jobs."""
+        return not self.is_retired and self._connection is not None and not self._connection.lost.is_set()
+
+    def statistics(self) -> dict[str, int]:
+        """The counts of its connection."""
+        return self._connection.statistics() if self._connection else {}
+
+    async def _request(self, message: Message, on_chunk: OnChunk) -> Message:
+        assert self._connection is not None
+        ours: list[TermiteError] = []
+
+        async def take(chunk: bytes) -> None:
+            try:
+                await on_chunk(chunk)
+            except TermiteError as error:  # a full disk here, for example: no other worker would do better
+                ours.append(error)
+                raise
+
+        try:
+            return await self._connection.request(message, take)
+        except Stale as error:
+            raise Outdated(f"a file changed before it was read: {error}") from error
+        except (UserError, RemoteProtocolError, FsError) as error:
+            if error in ours:
+                raise
+            raise Retryable(f"{self.worker}: {error}") from error
+
+
+class _Waiter:
+    """A job that waits for a slot."""
+
+    def __init__(self, avoid: Collection[str]) -> None:
+        self.avoid = avoid
+        self.lease: Lease | None = None
+        self.woken = trio.lowlevel.ParkingLot()
+
+
+class Pool:
+    """See the head of the module. `answer` serves what mirrors ask; `number` is the journal's now."""
+
+    def __init__(self, config: PoolConfig, number: Callable[[], int], answer: Answer) -> None:
+        self._config = config
+        self._number = number
+        self._answer = answer
+        self._fleet = Fleet(config.slots, trio.current_time())
+        self._leases: list[Lease] = []
+        self._waiters: list[_Waiter] = []
+        self._wanted = trio.lowlevel.ParkingLot()
+        self._said: set[str] = set()
+        self.trouble = ""  # why there may be no worker: the last thing that went wrong
+
+    async def run(self) -> None:
+        """Look for workers and open the leases that jobs wait for, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_coordinator)
+            while True:
+                now = trio.current_time()
+                for wish in self._fleet.wishes(len(self._waiters), now):
+                    nursery.start_soon(self._hold, wish)
+                retry = self._fleet.next_retry(now) if self._waiters else None
+                with trio.move_on_at(retry if retry is not None else math.inf):
+                    await self._wanted.park()
+
+    @asynccontextmanager
+    async def slot(self, avoid: Collection[str] = ()) -> AsyncIterator[Lease]:
+        """Wait for room for one job, not on the workers in `avoid` where there is a choice. Raises NoWorker."""
+        lease = await self._take(avoid)
+        try:
+            yield lease
+        finally:
+            self._give_back(lease)
+
+    def failed(self, lease: Lease, error: Retryable) -> None:
+        """A job of this lease did not come back for a reason of ours."""
+        self.trouble = str(error)
+        self._fleet.failed(lease.worker, trio.current_time())
+
+    def succeeded(self, lease: Lease) -> None:
+        """A job of this lease came back, whatever its exit code."""
+        self._fleet.succeeded(lease.worker)
+        self.trouble = ""
+
+    def retire(self, lease: Lease) -> None:
+        """Give no more jobs to this lease, and end it with its last one."""
+        lease.is_retired = True
+        lease.changed.unpark_all()
+
+    def oldest_cursor(self) -> int | None:
+        """The journal before this is known everywhere; None: there is no lease."""
+        return min((lease.cursor for lease in self._leases), default=None)
+
+    @property
+    def leases(self) -> tuple[Lease, ...]:
+        """Those that are open now."""
+        return tuple(self._leases)
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait for a slot."""
+        return len(self._waiters)
+
+    @property
+    def fleet(self) -> Fleet:
+        """The workers, for reports."""
+        return self._fleet
+
+    # -- slots --------------------------------------------------------------------------------------------------------
+
+    async def _take(self, avoid: Collection[str]) -> Lease:
+        waiter = _Waiter(avoid)
+        self._waiters.append(waiter)
+        try:
+            self._grant()
+            while waiter.lease is None:
+                if not self._fleet.is_hopeful(trio.current_time()):
+                    raise NoWorker(self.trouble or "no worker is registered")
+                self._wanted.unpark_all()
+                with trio.move_on_at(self._fleet.hope_ends):
+                    await waiter.woken.park()
+        except BaseException:
+            if waiter.lease is not None:
+                self._give_back(waiter.lease)
+            else:
+                self._waiters.remove(waiter)
+            raise
+        return waiter.lease
+
+    def _give_back(self, lease: Lease) -> None:
+        lease.running -= 1
+        lease.idle_since = trio.current_time()
+        lease.changed.unpark_all()
+        self._grant()
+
+    def _grant(self) -> None:
+        for waiter in tuple(self._waiters):
+            if not any(lease.is_open and lease.running < lease.slots for lease in self._leases):
+                break
+            lease = choose(self._leases, waiter.avoid)
+            if lease is not None:
+                lease.running += 1
+                waiter.lease = lease
+                self._waiters.remove(waiter)
+                waiter.woken.unpark_all()
+
+    # -- leases -------------------------------------------------------------------------------------------------------
+
+    async def _hold(self, wish: Wish) -> None:
+        """One lease, from the connection to its end."""
+        name = wish.worker.name
+        lease = Lease(name, self._number(), trio.current_time())
+
+        async def serve(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
+            if isinstance(message, SetSlots):
+                self._set_slots(lease, message.slots)
+                return Done()
+            return await self._answer(lease, message, send_chunk)
+
+        granted = 0
+        rest_s = 0.0
+        try:
+            host, _, port = wish.worker.address.rpartition(":")
+            async with dial(host.strip("[]"), int(port), self._identity(), serve) as connection:
+                granted = await lease.open(connection, self._open_message(wish, lease))
+                if granted:
+                    await self._keep(lease, connection, granted)
+        except (Retryable, RemoteProtocolError, UserError) as error:
+            self._complain(name, error)
+            rest_s = REFUSED_REST_S if isinstance(error, UserError) else 0.0
+            if granted:
+                self._fleet.failed(name, trio.current_time())
+        if not granted:
+            self._fleet.refused(name, trio.current_time(), rest_s)
+        self._wanted.unpark_all()
+
+    async def _keep(self, lease: Lease, connection: Connection, granted: int) -> None:
+        self._fleet.opened(lease.worker, granted)
+        self._leases.append(lease)
+        log.info("lease-opened lease=%s slots=%d", lease.worker, granted)
+        try:
+            self._grant()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch_loss, lease, connection)
+                await self._wait_until_idle(lease)
+                nursery.cancel_scope.cancel()
+        finally:
+            lease.is_retired = True
+            self._leases.remove(lease)
+            self._fleet.closed(lease.worker, granted, trio.current_time())
+            log.info("lease-closed lease=%s lost=%s", lease.worker, connection.lost.is_set())
+        if connection.lost.is_set():
+            raise ConnectionLost(f"worker {lease.worker} is gone")
+
+    async def _watch_loss(self, lease: Lease, connection: Connection) -> None:
+        await connection.lost.wait()
+        self.retire(lease)
+
+    async def _wait_until_idle(self, lease: Lease) -> None:
+        while lease.is_open or lease.running:
+            deadline = math.inf if lease.running else lease.idle_since + self._config.keepalive_s
+            if trio.current_time() >= deadline:
+                return
+            with trio.move_on_at(deadline):
+                await lease.changed.park()
+
+    def _set_slots(self, lease: Lease, slots: int) -> None:
+        # A lease of no slots is kept: the worker shares it, and may give some back.
+        lease.slots = max(slots, 0)
+        lease.changed.unpark_all()
+        self._grant()
+
+    def _identity(self) -> Identity:
+        """A new one for every connection: a master may live longer than a certificate."""
+        return Identity.mint(self._config.secret, self._config.master)
+
+    def _open_message(self, wish: Wish, lease: Lease) -> OpenLease:
+        config = self._config
+        return OpenLease(
+            protocol=PROTOCOL,
+            master=config.master,
+            slots=wish.slots,
+            uid=config.uid,
+            gid=config.gid,
+            writable_root=config.writable_root,
+            number=lease.cursor,
+            clock_ns=time.time_ns(),
+            hostname=os.uname().nodename,
+        )
+
+    def _complain(self, name: str, error: TermiteError) -> None:
+        self.trouble = str(error)
+        line = f"{name}: {error}"
+        if isinstance(error, UserError) and line not in self._said:
+            self._said.add(line)
+            log.warning("worker-refused worker=%s reason=%s", name, error)
+        elif not isinstance(error, UserError):
+            log.info("worker-failed worker=%s reason=%s", name, error)
+
+    # -- the coordinator ----------------------------------------------------------------------------------------------
+
+    async def _watch_coordinator(self) -> None:
+        host, port = self._config.coordinator
+        attempt = 0
+        while True:
+            try:
+                async with dial(host, port, self._identity(), _refuse) as connection:
+                    if attempt:
+                        log.warning("coordinator-back coordinator=%s:%d", host, port)
+                    attempt = 0
+                    await self._follow(connection)
+            except (Retryable, RemoteProtocolError, UserError) as error:
+                self.trouble = f"coordinator {error}"
+                if not attempt:
+                    log.warning("coordinator-missing coordinator=%s:%d reason=%s", host, port, error)
+            await trio.sleep(RECONNECT_S[min(attempt, len(RECONNECT_S) - 1)])
+            attempt += 1
+
+    async def _follow(self, connection: Connection) -> None:
+        version = 0
+        while True:
+            workers = await connection.request(ListWorkers(PROTOCOL, version), timeout_s=LIST_TIMEOUT_S)
+            if not isinstance(workers, Workers):
+                raise Retryable(f"answered ListWorkers with {type(workers).__name__}")
+            version = workers.version
+            self._fleet.replace(workers.workers, trio.current_time())
+            self._wanted.unpark_all()
+
+
+async def _refuse(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
+    raise RemoteProtocolError(f"a coordinator asks nothing, but sent {type(message).__name__}")

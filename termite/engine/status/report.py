@@ -1,0 +1,93 @@
+"""What a master counts, and how it is reported. Pure."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+NAMED_PATHS = 20  # a summary names so many paths; the rest is a number
+
+Report = dict[str, object]
+
+
+@dataclass(slots=True)
+class Counters:
+    """Since the master started."""
+
+    remote: int = 0
+    local: int = 0
+    retried: int = 0
+    failed: int = 0
+    answered: int = 0
+    dropped_writes: int = 0
+    conflicts: int = 0
+    fuse_requests: int = 0
+    fallbacks: Counter[str] = field(default_factory=Counter)
+    named: list[str] = field(default_factory=list)
+
+    def name(self, what: str, paths: Iterable[str]) -> None:
+        """Remember the first paths, for the summary of a build."""
+        for path in paths:
+            if len(self.named) < NAMED_PATHS:
+                self.named.append(f"{what}: {path}")
+
+    def copy(self) -> "Counters":
+        """As it is now."""
+        return Counters(
+            self.remote,
+            self.local,
+            self.retried,
+            self.failed,
+            self.answered,
+            self.dropped_writes,
+            self.conflicts,
+            self.fuse_requests,
+            Counter(self.fallbacks),
+            list(self.named),
+        )
+
+
+def build_summary(before: Counters, after: Counters) -> Report:
+    """What happened between the two."""
+    return {
+        "remote": after.remote - before.remote,
+        "local": after.local - before.local,
+        "retried": after.retried - before.retried,
+        "failed": after.failed - before.failed,
+        "dropped_writes": after.dropped_writes - before.dropped_writes,
+        "conflicts": after.conflicts - before.conflicts,
+        "fallbacks": dict(after.fallbacks - before.fallbacks),
+        "named": after.named[len(before.named) :],
+    }
+
+
+def status(
+    counters: Counters, phases: Iterable[str], leases: Iterable[Mapping[str, object]], rest: Mapping[str, object]
+) -> Report:
+    """The stable shape of `termite-ctl status --json`; `rest` is what only the master knows."""
+    workers = [dict(lease) for lease in leases]
+    running = Counter(phases)
+    return {
+        "jobs": {
+            "remote": counters.remote,
+            "local": counters.local,
+            "answered": counters.answered,
+            "running": sum(running.values()),
+            "retried": counters.retried,
+            "failed": counters.failed,
+            "phases": dict(running),
+        },
+        "slots": {"leased": _total(workers, "slots"), "busy": _total(workers, "running")},
+        "workers": workers,
+        "dropped_writes": counters.dropped_writes,
+        "conflicts": counters.conflicts,
+        "fallbacks": dict(counters.fallbacks),
+        "fuse_requests": counters.fuse_requests,
+        "requests": {"answered": _total(workers, "answered"), "asked": _total(workers, "asked")},
+        "bytes_sent": _total(workers, "sent_bytes"),
+        "bytes_received": _total(workers, "received_bytes"),
+        **rest,
+    }
+
+
+def _total(workers: Iterable[Mapping[str, object]], key: str) -> int:
+    return sum(count for worker in workers if isinstance(count := worker.get(key), int))
