@@ -1,0 +1,328 @@
+"""The master: one per tree. It owns the truth about the user's files and runs every job of the tree's builds.
+
+`run_job` is one job from top to bottom. Everything else here joins the parts.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from termite.engine.answers import Answers
+from termite.engine.commands import is_nothing, remote_environment
+from termite.engine.control import Control, Sessions
+from termite.engine.errors import FsError, Outdated, Retryable
+from termite.engine.fleet.pool import OUTDATED_CHANGES, Lease, NoWorker, Pool, PoolConfig
+from termite.engine.invocations import Asked
+from termite.engine.jobs import Job, new_job
+from termite.engine.launchers import Launcher, LauncherGone, Launchers, bound_socket
+from termite.engine.local import LocalSlots, parent_of
+from termite.engine.model import Changeset, Command, Exit, Phase, Verdict
+from termite.engine.plugins import Plugins
+from termite.engine.results import fetched
+from termite.engine.rulefile import RuleFile
+from termite.engine.rules import RuleBook
+from termite.engine.status.report import Counters
+from termite.engine.tree.home import HomeTree, TreeConfig
+from termite.engine.tree.times import Timing
+from termite.engine.wire.messages import Ran, Run
+
+SOCKET = ".termite-socket"
+HOUSEKEEPING_S = 5.0
+NOWHERE_TO_RUN = 103
+CANNOT_RUN_AGAIN = 101
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class MasterConfig:
+    """`socket` stands in the writable root. `slots`: how many to lease in all, 0: as many as there are.
+
+    `idle_exit_s`: end after so long without a job or a build, 0: never.
+    """
+
+    socket: Path
+    coordinator: tuple[str, int]
+    secret: bytes
+    plugins: Plugins
+    slots: int = 0
+    local_slots: int = 1
+    keepalive_s: float = 60.0
+    idle_exit_s: float = 0.0
+    exports: tuple[bytes, ...] = ()
+    excludes: tuple[bytes, ...] = ()
+    hidden: tuple[bytes, ...] = ()
+    watched: tuple[bytes, ...] = ()
+    hash_cache: Path | None = None
+
+
+class Master:
+    """What jobs share. It is made and ended by `serve_master`."""
+
+    def __init__(self, config: MasterConfig, tree: HomeTree) -> None:
+        self.config = config
+        self.tree = tree
+        self.plugins = config.plugins
+        self.book = RuleBook(config.plugins.rules())
+        self.rule_file = RuleFile(config.socket.parent, self.book)
+        self.counters = Counters()
+        self.jobs: dict[int, Job] = {}
+        self.local_slots = LocalSlots(config.local_slots, parent_of)
+        self.pool = Pool(_pool_config(config), tree.drain, Answers(tree, self.jobs).answer)
+        self.is_without_worker = False
+        self.last_busy_s = trio.current_time()
+        self._last_job = 0
+
+    async def run(self, launcher: Launcher, asked: Asked) -> Exit | None:
+        """A job of its own for a launcher. None: the launcher runs the command, and was told so."""
+        self._last_job += 1
+        job = new_job(self._last_job, launcher, asked)
+        self.jobs[job.id] = job
+        try:
+            return await run_job(self, job)
+        except LauncherGone:
+            raise
+        except Exception as error:  # one job: whatever is wrong with us, the build goes on
+            log.exception("job-failed job=%d", job.id)
+            return await fall_back(self, job, f"an error inside termite: {error!r}")
+        finally:
+            del self.jobs[job.id]
+            self.last_busy_s = trio.current_time()
+
+    async def decide(self, launcher: Launcher, command: Command) -> Verdict:
+        """By the rules as they are now."""
+        if error := self.rule_file.refresh():
+            await launcher.notice(f"termite: {error}; the last good rules stay in force")
+        verdict = self.book.decide(command.text)
+        self.plugins.decided(command, verdict)
+        return verdict
+
+
+async def run_job(master: Master, job: Job) -> Exit | None:
+    """One job, from what the launcher asked to the exit code that it gets: DESIGN, section 5."""
+    command = job.command = master.plugins.parse(job.asked.invocation)
+    if is_nothing(command):
+        master.counters.answered += 1
+        return Exit(0)
+    verdict = job.verdict = await master.decide(job.launcher, command)
+    if verdict.local:
+        return await run_here(master, job)
+    while job.may_be_tried:
+        job.phase = Phase.WAITING
+        try:
+            async with master.pool.slot(job.failed_on) as lease:
+                message, changesets = dispatch(master, job, command, lease)
+                if _is_outdated(changesets):
+                    master.pool.retire(lease)
+                    continue
+                dispatched_ns = master.tree.now_ns()
+                ran = await run_there(master, job, lease, message)
+                timing = Timing(dispatched_ns, ran.started_ns, ran.ended_ns, lease.offset_ns, message.number)
+                conflicts = await bring_home(master, job, lease, ran, timing)
+            if ran.exec_errno:
+                return await fall_back(master, job, f"cannot start there: {os.strerror(ran.exec_errno)}", quiet=True)
+            await tell_what_happened(master, job, ran, conflicts)
+            return ran.exit
+        except NoWorker as error:
+            return await fall_back(master, job, f"no worker: {error}")
+        except FsError as error:
+            return await fall_back(master, job, f"cannot bring results home: {os.strerror(error.errno)}")
+        except Retryable as error:
+            blame(master, job, error)
+    return await fall_back(master, job, ("lost its workers: " if job.failed_on else "") + job.failures[-1])
+
+
+def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> tuple[Run, tuple[Changeset, ...]]:
+    """The job as its mirror is asked to run it, at the state of the files now."""
+    job.lease = lease
+    number = job.number = master.tree.drain()
+    changesets = master.tree.changesets_since(lease.cursor)
+    rule = job.verdict.rule if job.verdict else None
+    message = Run(
+        job=job.id,
+        number=number,
+        changesets=changesets,
+        argv=tuple(os.fsencode(word) for word in command.argv),
+        exe=os.fsencode(command.exe),
+        search=command.search,
+        env=tuple(os.fsencode(f"{name}={content}") for name, content in remote_environment(command.env).items()),
+        cwd=os.fsencode(command.cwd),
+        umask=job.asked.umask,
+        stdin=job.asked.has_stdin,
+        merge=job.asked.merge,
+        network=rule.network if rule else False,
+        timeout_s=rule.timeout_s if rule else 0.0,
+        memory_bytes=rule.memory_bytes if rule else 0,
+        stdin_file=job.asked.stdin_file,
+        stdin_closed=job.asked.stdin_closed,
+    )
+    return message, changesets
+
+
+async def run_there(master: Master, job: Job, lease: Lease, message: Run) -> Ran:
+    """The command on a worker, its output forwarded as it comes."""
+    job.phase = Phase.RUNNING
+    job.begin_again()
+    ran = await lease.run(message, job.output.take)
+    await job.launcher.stop_reading()
+    master.pool.succeeded(lease)
+    master.is_without_worker = False
+    return ran
+
+
+async def bring_home(master: Master, job: Job, lease: Lease, ran: Ran, timing: Timing) -> tuple[bytes, ...]:
+    """The results on the user's disk; the paths that another job had written differently meanwhile."""
+    if not ran.changes:
+        return ()
+    job.phase = Phase.FETCHING
+    async with fetched(lease, ran, master.tree) as contents:
+        home = await master.tree.bring_home(ran.changes, contents, timing)
+    return home.conflicts
+
+
+def blame(master: Master, job: Job, error: Retryable) -> None:
+    """An attempt came to nothing: note it against the worker, so that the next one is elsewhere."""
+    assert job.lease is not None, "only a lease can fail"
+    if isinstance(error, Outdated):
+        job.failures.append(str(error))
+        log.info("job-outdated job=%d reason=%s", job.id, error)
+        return
+    job.fail(job.lease.worker, str(error))
+    master.pool.failed(job.lease, error)
+    master.counters.retried += 1
+    log.warning("job-retried job=%d lease=%s reason=%s", job.id, job.lease.worker, error)
+
+
+async def run_here(master: Master, job: Job) -> Exit | None:
+    """The launcher runs the command. One that starts jobs itself holds no slot; any other one takes a core."""
+    rule = job.verdict.rule if job.verdict else None
+    master.counters.local += 1
+    if rule is not None and rule.recurse:
+        await job.launcher.replace(recurse=True)
+        return None
+    job.phase = Phase.WAITING
+    async with master.local_slots.slot(job.launcher.pid):
+        job.phase = Phase.LOCAL
+        await job.launcher.wait(recurse=False)
+    return None
+
+
+async def fall_back(master: Master, job: Job, reason: str, *, quiet: bool = False) -> Exit | None:
+    """Run it here since it cannot run there: visibly, and only if that gives what the command would have given.
+
+    What `reason` says before its first colon is what is counted.
+    """
+    master.counters.fallbacks[reason.partition(":")[0]] += 1
+    log.warning("job-falls-back job=%d reason=%s", job.id, reason)
+    if job.stdin.is_read:
+        await job.launcher.notice(f"termite: {reason}; the command has read its input and cannot be run again")
+        master.counters.failed += 1
+        return Exit(CANNOT_RUN_AGAIN)
+    if job.asked.invocation.env.get("TERMITE_LOCAL") == "never":
+        await job.launcher.notice(f"termite: {reason}; TERMITE_LOCAL=never forbids to run it here")
+        master.counters.failed += 1
+        return Exit(NOWHERE_TO_RUN)
+    if reason.startswith("no worker"):
+        # Said once, until there was a worker again: a build of a thousand jobs needs no thousand lines.
+        quiet, master.is_without_worker = master.is_without_worker, True
+    if not quiet:
+        again = ", again from its beginning" if job.output.is_told else ""
+        await job.launcher.notice(f"termite: {reason}: running locally{again}")
+    return await run_here(master, job)
+
+
+async def tell_what_happened(master: Master, job: Job, ran: Ran, conflicts: tuple[bytes, ...]) -> None:
+    """Count the job; what a user should know of its results goes to the launcher."""
+    counters = master.counters
+    counters.remote += 1
+    counters.fuse_requests += ran.usage.requests
+    counters.dropped_writes += len(ran.dropped)
+    counters.conflicts += len(conflicts)
+    if lost := job.stdin.finish(ran.stdin_offset, ran.stdin_taken):
+        log.info("stdin-left-over job=%d bytes=%d", job.id, lost)
+    counters.name("written outside the tree, dropped", map(os.fsdecode, ran.dropped))
+    counters.name("written by two jobs at once", map(os.fsdecode, conflicts))
+    for path in conflicts:
+        await job.launcher.notice(f"termite: another job wrote {os.fsdecode(path)} at the same time; this one's stays")
+    if ran.dropped:
+        names = ", ".join("/" + os.fsdecode(path) for path in ran.dropped[:3])
+        await job.launcher.notice(f"termite: dropped what it wrote outside the tree: {names}")
+    if ran.timed_out:
+        await job.launcher.notice("termite: killed after the time that its rule allows")
+
+
+def _is_outdated(changesets: tuple[Changeset, ...]) -> bool:
+    return sum(len(changeset.changes) for changeset in changesets) > OUTDATED_CHANGES
+
+
+# -- the daemon -------------------------------------------------------------------------------------------------------
+
+
+async def serve_master(config: MasterConfig, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
+    """Until cancelled, told to shut down, or idle for long. Reports the socket's path."""
+    with bound_socket(config.socket) as listener, _home_tree(config) as tree:
+        master = Master(config, tree)
+        async with trio.open_nursery() as nursery:
+            sessions = Sessions(nursery.cancel_scope.cancel)
+            control = Control(master, sessions)
+            launchers = Launchers(master.run, control.session)
+            nursery.start_soon(master.pool.run)
+            nursery.start_soon(_keep_house, master, sessions)
+            nursery.start_soon(trio.serve_listeners, launchers.serve, [listener])
+            task_status.started(str(config.socket))
+
+
+async def _keep_house(master: Master, sessions: Sessions) -> None:
+    """Forget what every mirror knows; end where nobody needs us any more."""
+    idle_exit_s = master.config.idle_exit_s
+    while True:
+        await trio.sleep(HOUSEKEEPING_S)
+        numbers = [job.number for job in master.jobs.values() if job.number]
+        oldest = master.pool.oldest_cursor()
+        master.tree.forget_before(min([*numbers, master.tree.number if oldest is None else oldest]))
+        if master.jobs or sessions.builds:
+            master.last_busy_s = trio.current_time()
+        if idle_exit_s and trio.current_time() - master.last_busy_s > idle_exit_s:
+            log.info("idle-exit")
+            sessions.shut_down()
+
+
+@contextmanager
+def _home_tree(config: MasterConfig) -> Iterator[HomeTree]:
+    tree = HomeTree(
+        TreeConfig(
+            writable_root=_tree_path(config.socket.parent),
+            exports=config.exports,
+            excludes=config.excludes,
+            hidden=config.hidden,
+            watched=config.watched,
+            hash_cache=config.hash_cache,
+        )
+    )
+    try:
+        yield tree
+    finally:
+        tree.close()
+
+
+def _pool_config(config: MasterConfig) -> PoolConfig:
+    name = f"{os.uname().nodename}:{config.socket.parent}"
+    return PoolConfig(
+        coordinator=config.coordinator,
+        secret=config.secret,
+        master=name,
+        slots=config.slots,
+        uid=os.getuid(),
+        gid=os.getgid(),
+        writable_root=_tree_path(config.socket.parent),
+        keepalive_s=config.keepalive_s,
+    )
+
+
+def _tree_path(path: Path) -> bytes:
+    return os.fsencode(path).strip(b"/")
