@@ -1,0 +1,111 @@
+"""Asks the master for what is missing: directories for the tree, contents for the store. Each thing once at a time.
+
+There is no task per fetch: the first that needs a thing fetches it, the others wait until it is done. If the first one
+is cancelled (its job dies), the next one takes over.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import trio
+
+from termite.engine.errors import RemoteProtocolError
+from termite.engine.store.cas import Cas, CasWriter
+from termite.engine.wire.messages import Directory, File, GetDirectory, GetFile, Message
+from termite.engine.wire.transport import Connection
+from termite.fuse.inodes import Node
+from termite.fuse.tree import Tree
+
+log = logging.getLogger(__name__)
+
+M = TypeVar("M", bound=Message)
+
+
+class Fetcher:
+    """The network side of one mirror. `broken` is set when the master said something it must not say."""
+
+    def __init__(self, connection: Connection, tree: Tree, cas: Cas) -> None:
+        self.broken = trio.Event()
+        self._connection = connection
+        self._tree = tree
+        self._cas = cas
+        self._flights: dict[object, trio.Event] = {}
+        self._counts = {"directories": 0, "files": 0, "file_bytes": 0, "files_known": 0}
+
+    async def directory(self, path: bytes) -> None:
+        """Until the tree knows what is in `path`, or that nothing is."""
+        await self._once(path, lambda: self._tree.is_known(path), lambda: self._get_directory(path))
+
+    async def content(self, node: Node) -> None:
+        """Until the content of a file is in the store, and `node.digest` says which it is."""
+        await self._once(node.inode, lambda: self._is_here(node), lambda: self._get_file(node))
+
+    def statistics(self) -> dict[str, int]:
+        return {**self._counts, "fetching": len(self._flights)}
+
+    async def _once(self, key: object, is_done: Callable[[], bool], fetch: Callable[[], Awaitable[None]]) -> None:
+        while (flight := self._flights.get(key)) is not None:
+            await flight.wait()
+        if is_done():
+            return
+        flight = self._flights[key] = trio.Event()
+        try:
+            await fetch()
+        except RemoteProtocolError as error:
+            log.warning("master.protocol reason=%r", str(error))
+            self.broken.set()
+            raise
+        finally:
+            del self._flights[key]
+            flight.set()
+
+    async def _get_directory(self, path: bytes) -> None:
+        self._counts["directories"] += 1
+        reply = None
+        self._tree.asked(path)
+        try:
+            reply = _expect(Directory, await self._connection.request(GetDirectory(path)))
+        finally:
+            self._tree.answered(path, reply)
+
+    def _is_here(self, node: Node) -> bool:
+        if node.digest is None or self._cas.path(node.digest) is None:
+            return False
+        self._counts["files_known"] += not node.is_present
+        node.is_present = True
+        return True
+
+    async def _get_file(self, node: Node) -> None:
+        self._counts["files"] += 1
+        writer: CasWriter | None = None
+
+        async def write(chunk: bytes) -> None:
+            nonlocal writer
+            writer = writer or self._cas.writer()
+            writer.write(chunk)
+
+        request = GetFile(node.path, node.attr.size, node.attr.mtime_ns)
+        try:
+            reply = _expect(File, await self._connection.request(request, on_chunk=write))
+            if reply.content is not None:
+                if self._cas.put(reply.content) != reply.digest:
+                    raise RemoteProtocolError(f"the content of {node.path!r} is not what its digest says")
+                node.content = reply.content if node.opens else None
+            else:
+                (writer or self._cas.writer()).finish(reply.digest)
+        finally:
+            if writer is not None:
+                writer.discard()
+        if node.attr.digest not in (None, reply.digest):
+            log.warning("file.not_as_listed path=%r", node.path)
+        node.digest = reply.digest
+        node.is_present = True
+        self._counts["file_bytes"] += reply.digest.size
+        self._tree.learn_digest(node.path, node.attr, reply.digest)
+
+
+def _expect(kind: type[M], reply: Message) -> M:
+    if not isinstance(reply, kind):
+        raise RemoteProtocolError(f"{type(reply).__name__} in place of {kind.__name__}")
+    return reply

@@ -1,0 +1,192 @@
+"""What a job changed: the entries of its upper layer, compared with the view it ran in. Pure.
+
+An entry in the upper layer need not be a change. Opening a file for writing, `chmod` to the mode it has, `touch -a` and
+`ln` copy it up as it is, and every ancestor of a written path appears too. So everything is compared with what the job
+saw (`lower`), and what is equal is left out. Two steps, because contents are hashed in between: `compare` asks `lower`
+(and so may raise whatever that raises, before anything was moved), `harvest` then makes the changes.
+
+The order of changes is the order of replay: a deletion stands right before what takes its place, a directory before
+what is in it, and a hard link after all files.
+"""
+
+import stat
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from termite.engine.model import Attr, Change, Digest
+
+DROPPED_MAX = 1000  # names of dropped writes travel in one message; a person reads a few of them
+
+# Where writing outside the writable root is what everybody does, and nobody expects to find it at home.
+SCRATCH = (b"tmp", b"var/tmp", b"dev", b"proc", b"sys")
+
+Lower = Callable[[bytes], Attr | None]
+
+
+@dataclass(frozen=True, slots=True)
+class UpperEntry:
+    """One name in the upper layer, as it is on disk. `copied_up`: a file of the lower layers, opened for writing."""
+
+    path: bytes
+    mode: int
+    size: int
+    mtime_ns: int
+    inode: int
+    nlink: int = 1
+    whiteout: bool = False
+    opaque: bool = False
+    copied_up: bool = False
+    target: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An entry below the writable root, and what the job saw there before it wrote."""
+
+    entry: UpperEntry
+    was: Attr | None
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """`dropped`: paths that were written elsewhere, and sockets; they stay on the worker."""
+
+    pairs: tuple[Pair, ...]
+    dropped: tuple[bytes, ...]
+
+
+def is_worth_reading(directory: bytes, writable_root: bytes) -> bool:
+    """Whether the reader has to go into this directory at all."""
+    if directory == writable_root or is_below(directory, writable_root) or is_below(writable_root, directory):
+        return True
+    return not any(directory == scratch or is_below(directory, scratch) for scratch in SCRATCH)
+
+
+def is_below(path: bytes, directory: bytes) -> bool:
+    """Strictly below; everything but the root itself is below the root b""."""
+    return path.startswith(directory + b"/") if directory else path != b""
+
+
+def compare(entries: Iterable[UpperEntry], lower: Lower, writable_root: bytes) -> Compared:
+    """Pair each entry with what was there. `entries` come parents first, each directory's content right after it."""
+    pairs: list[Pair] = []
+    dropped: list[bytes] = []
+    fresh = None  # the last directory that hides whatever was below its path
+    for entry in entries:
+        in_fresh = fresh is not None and is_below(entry.path, fresh)
+        pair = Pair(entry, None if in_fresh else lower(entry.path))
+        if stat.S_ISDIR(entry.mode) and not in_fresh and not _is_merged(pair):
+            fresh = entry.path
+        is_ours = is_below(entry.path, writable_root)
+        if is_ours:
+            pairs.append(pair)
+        # Of a directory that is lost as a whole, its name says enough.
+        if len(dropped) < DROPPED_MAX and (_cannot_travel(pair) if is_ours else not in_fresh and _is_lost(pair)):
+            dropped.append(entry.path)
+    return Compared(tuple(pairs), tuple(dropped))
+
+
+def files(compared: Compared) -> tuple[UpperEntry, ...]:
+    """The regular files whose content has to be known, one name for each inode."""
+    return tuple({pair.entry.inode: pair.entry for pair in compared.pairs if stat.S_ISREG(pair.entry.mode)}.values())
+
+
+def harvest(compared: Compared, digests: Mapping[int, Digest]) -> tuple[Change, ...]:
+    """The changes. `digests` has the content of each of `files`, by inode."""
+    leaders = _leaders(compared.pairs, digests)
+    changes: list[Change] = []
+    links: list[Change] = []
+    for pair in compared.pairs:
+        leader = leaders.get(pair.entry.inode, pair) if stat.S_ISREG(pair.entry.mode) else pair
+        if _ends_what_was(pair):
+            changes.append(Change(pair.entry.path, None))
+        if leader is not pair:
+            links.extend(_link(pair, leader, digests))
+        elif not pair.entry.whiteout and not _cannot_travel(pair):
+            changes.extend(_change(pair, digests))
+    return (*changes, *links)
+
+
+def _is_merged(pair: Pair) -> bool:
+    """Whether this directory shows what is in the lower one, too."""
+    return pair.was is not None and stat.S_ISDIR(pair.was.mode) and not pair.entry.opaque
+
+
+def _cannot_travel(pair: Pair) -> bool:
+    mode = pair.entry.mode
+    travels = stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode) or stat.S_ISFIFO(mode)
+    return not travels and not pair.entry.whiteout
+
+
+def _is_lost(pair: Pair) -> bool:
+    """Whether an entry outside the writable root is a write that a person may miss. Contents are not looked at."""
+    entry, was = pair.entry, pair.was
+    if any(is_below(entry.path, scratch) for scratch in SCRATCH):
+        return False
+    if entry.whiteout or was is None:
+        return was is not None or not entry.whiteout
+    if stat.S_ISDIR(entry.mode):
+        return not _is_merged(pair) or entry.mode != was.mode
+    return (entry.mode, entry.mtime_ns, entry.target) != (was.mode, was.mtime_ns, was.target)
+
+
+def _ends_what_was(pair: Pair) -> bool:
+    """Whether what was there has to be deleted first: a rename cannot replace a directory, nor a directory a file."""
+    if pair.was is None:
+        return False
+    if pair.entry.whiteout or _cannot_travel(pair):
+        return True
+    is_directory, was_directory = stat.S_ISDIR(pair.entry.mode), stat.S_ISDIR(pair.was.mode)
+    return is_directory != was_directory or (is_directory and pair.entry.opaque)
+
+
+def _leaders(pairs: Iterable[Pair], digests: Mapping[int, Digest]) -> dict[int, Pair]:
+    """For each inode with several names the one that the others are links of: best one that needs no new content."""
+    leaders: dict[int, Pair] = {}
+    for pair in pairs:
+        if stat.S_ISREG(pair.entry.mode) and pair.entry.nlink > 1:
+            known = leaders.setdefault(pair.entry.inode, pair)
+            if _novelty(pair, digests) < _novelty(known, digests):
+                leaders[pair.entry.inode] = pair
+    return leaders
+
+
+def _novelty(pair: Pair, digests: Mapping[int, Digest]) -> int:
+    """How much of a regular file is new: 0 nothing, 1 mode or times, 2 its content, or which file it is."""
+    entry, was = pair.entry, pair.was
+    if was is None or not stat.S_ISREG(was.mode) or not _has_content(was, digests[entry.inode]):
+        return 2
+    if (entry.mode, entry.mtime_ns) == (was.mode, was.mtime_ns):
+        return 0
+    # A file made anew has no longer the other names that the old one had; one that was only touched still has them.
+    return 1 if entry.copied_up or was.nlink == 1 else 2
+
+
+def _has_content(was: Attr, digest: Digest) -> bool:
+    return was.digest == digest or was.size == digest.size == 0
+
+
+def _link(pair: Pair, leader: Pair, digests: Mapping[int, Digest]) -> Iterable[Change]:
+    was_linked = pair.was and leader.was and pair.was.link_id == leader.was.link_id != 0
+    if was_linked and _novelty(pair, digests) == _novelty(leader, digests) == 0:
+        return
+    yield Change(pair.entry.path, _attr(pair.entry, digests), link_to=leader.entry.path)
+
+
+def _change(pair: Pair, digests: Mapping[int, Digest]) -> Iterable[Change]:
+    entry, was = pair.entry, pair.was
+    attr = _attr(entry, digests)
+    is_new = True
+    if was is not None and stat.S_IFMT(was.mode) == stat.S_IFMT(entry.mode) and not entry.opaque:
+        is_new = _novelty(pair, digests) == 2 if stat.S_ISREG(entry.mode) else entry.target != was.target
+        if not is_new and (entry.mode, entry.mtime_ns) == (was.mode, was.mtime_ns):
+            return
+        is_new = is_new or stat.S_ISLNK(entry.mode)  # the mtime of a symlink is changed by making it again
+    yield Change(entry.path, attr, content=is_new)
+
+
+def _attr(entry: UpperEntry, digests: Mapping[int, Digest]) -> Attr:
+    if stat.S_ISREG(entry.mode):
+        digest = digests[entry.inode]
+        return Attr(entry.mode, digest.size, entry.mtime_ns, digest, nlink=entry.nlink)
+    return Attr(entry.mode, len(entry.target), entry.mtime_ns, target=entry.target)

@@ -1,0 +1,131 @@
+"""Inode numbers of the mirror: one for each version of each path, as long as the kernel remembers it.
+
+A number is never given to two things, so what the kernel has cached under it stays right. Files are shared between
+views (an unchanged file keeps its number, and its page cache, in the next base); directories belong to one view. A
+version is an `Attr` object: while its node is in the table, the node keeps the object alive, and its `id` with it.
+"""
+
+import stat
+from collections.abc import Iterable
+from typing import Any
+
+from termite.engine.model import Attr, Digest, StdinFile
+from termite.fuse.tree import WHITEOUT, Base, Delta, Listing
+
+ROOT, BASES, DELTAS, STDIN = 1, 2, 3, 4  # the mirror's own directories; ROOT is the protocol's
+_FIRST = 16
+
+
+class Node:
+    """One inode. `entry` and `info` are what the kernel is told of it, made once by whoever talks to the kernel.
+
+    `digest` is known, and the content is in this worker's store, where `is_present`. `content` and `fd` are there
+    while the file is open and was read.
+    """
+
+    __slots__ = (
+        "attr",
+        "block_bytes",
+        "content",
+        "digest",
+        "entry",
+        "fd",
+        "info",
+        "inode",
+        "is_present",
+        "job",
+        "key",
+        "listing",
+        "lookups",
+        "names",
+        "opens",
+        "path",
+        "view",
+    )
+
+    def __init__(self, inode: int, path: bytes, attr: Attr, key: object = None) -> None:
+        self.inode = inode
+        self.path = path
+        self.attr = attr
+        self.key = key
+        self.view: Base | Delta | None = None
+        self.listing: Listing | None = None
+        self.names: list[bytes] | None = None
+        self.digest: Digest | None = attr.digest
+        self.is_present = attr.size == 0
+        self.content: bytes | None = b"" if attr.size == 0 else None
+        self.fd = -1
+        self.opens = 0
+        self.lookups = 0
+        self.job: int | None = None
+        self.block_bytes = 4096
+        self.entry: Any = None
+        self.info: Any = None
+
+
+class Inodes:
+    """The table. The kernel counts each answer that names an inode (`Node.lookups`), and says how many it forgets."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[int, Node] = {}
+        self._by_key: dict[object, Node] = {}
+        self._next = _FIRST
+        directory = Attr(mode=stat.S_IFDIR | 0o755, size=0, mtime_ns=0)
+        for inode in (ROOT, BASES, DELTAS, STDIN):
+            self._pin(Node(inode, b"", directory))
+        # All whiteouts are one inode with many names: nobody can open it, and nothing is ever asked about it.
+        self.whiteout = self._pin(Node(STDIN + 1, b"", WHITEOUT))
+
+    def directory(self, view: Base | Delta, path: bytes, attr: Attr) -> Node:
+        """The directory that `view` shows at `path`."""
+        key = (id(view), path)
+        node = self._by_key.get(key)
+        if node is None:
+            node = self._add(path, attr, key)
+            node.view = view
+        return node
+
+    def file(self, path: bytes, attr: Attr) -> Node:
+        """Anything that is no directory. Names with one link_id were one inode of the master in one state."""
+        state = (attr.link_id, attr.size, attr.mtime_ns, attr.mode, attr.nlink)
+        key: object = state if attr.link_id else (path, id(attr))
+        return self._by_key.get(key) or self._add(path, attr, key)
+
+    def stdin(self, job: int, file: StdinFile) -> Node:
+        """The standard input of a job, whose number never comes again. A directory, too, is shown as a regular file:
+        the kernel would not send us a read of it."""
+        key = ("stdin", job)
+        node = self._by_key.get(key)
+        if node is None:
+            node = self._add(
+                b"", Attr(mode=stat.S_IFREG | stat.S_IMODE(file.mode), size=file.size, mtime_ns=file.mtime_ns), key
+            )
+            node.job = job
+            node.block_bytes = file.block_bytes
+        return node
+
+    def forget(self, forgotten: Iterable[tuple[int, int]]) -> None:
+        for inode, count in forgotten:
+            node = self.nodes.get(inode)
+            if node is not None:
+                node.lookups -= count
+                self.drop_if_unused(node)
+
+    def drop_if_unused(self, node: Node) -> None:
+        """A file may be forgotten while its release is still on the way."""
+        if node.lookups <= 0 and not node.opens and node.key is not None:
+            self.nodes.pop(node.inode, None)
+            self._by_key.pop(node.key, None)
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def _pin(self, node: Node) -> Node:
+        self.nodes[node.inode] = node
+        return node
+
+    def _add(self, path: bytes, attr: Attr, key: object) -> Node:
+        node = Node(self._next, path, attr, key)
+        self._next += 1
+        self.nodes[node.inode] = self._by_key[key] = node
+        return node

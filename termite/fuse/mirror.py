@@ -1,0 +1,277 @@
+"""The mirror process: one lease of one master, one connection, one mount.
+
+It is pid 1 of its own namespaces, made by `termite-sandbox enter`: the host never sees the mount, and when this process
+ends, however it ends, so do the mount and all jobs. It ends with the connection, with the worker, or at SIGTERM.
+"""
+
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import trio
+
+from termite.engine.errors import RemoteProtocolError, TermiteError, UserError
+from termite.engine.preflight import check_fuse
+from termite.engine.store.cas import Cas
+from termite.engine.wire.identity import Identity
+from termite.engine.wire.messages import PROTOCOL, GetBlob, Leased, Message, OpenLease, Run, SetSlots
+from termite.engine.wire.transport import Connection, SendChunk, accepted
+from termite.fuse import ops
+from termite.fuse.actions import Actions
+from termite.fuse.control import Control
+from termite.fuse.fetch import Fetcher
+from termite.fuse.jobs import Jobs
+from termite.fuse.sandbox import Sandboxes
+from termite.fuse.stdin import Stdins
+from termite.fuse.tree import Tree
+from termite.fuse.warm import PLACE, Warm, private_directory
+
+EVICT_S = 600.0  # how often the store is brought back to its size
+DEEPEST_PATH = 4096  # components of a path; the tree is walked by recursion
+
+log = logging.getLogger(__name__)
+
+
+class MirrorConfig(msgspec.Struct, frozen=True):
+    """What the worker writes to the pipe of which it gives us the number."""
+
+    socket_fd: int
+    control_fd: int
+    certificate: str
+    key: str
+    authority: str
+    worker: str
+    cache: str
+    scratch: str
+    tmpfs: bool
+    sandbox: str
+    cores: int
+    log_level: str = "info"
+
+
+def main() -> None:
+    """`python -m termite.fuse.mirror FD`."""
+    with os.fdopen(int(sys.argv[1]), "rb") as pipe:
+        config = msgspec.json.decode(pipe.read(), type=MirrorConfig)
+    logging.basicConfig(level=config.log_level.upper(), format="%(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("pyfuse3").setLevel(logging.WARNING)  # its debugging says something for every request
+    sys.setrecursionlimit(4 * DEEPEST_PATH)
+    # A tree of 100,000 names is no garbage: looking through it again and again costs more than what a cycle leaves.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    trio.run(serve_mirror, config)
+
+
+async def serve_mirror(config: MirrorConfig) -> None:
+    """Until the master or the worker is gone. The kernel is answered longest: jobs that wait for it cannot die."""
+    with private_directory(Path(config.cache) / "warm") as warm_root:
+        mirror = _Mirror(config, Control(config.control_fd), warm_root)
+        async with trio.open_nursery() as kernel:
+            kernel.start_soon(mirror.serve_kernel)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_end_at_signal, nursery.cancel_scope)
+                nursery.start_soon(mirror.listen_to_worker, nursery.cancel_scope)
+                await _serve_master(config, mirror)
+                nursery.cancel_scope.cancel()
+            kernel.cancel_scope.cancel()
+
+
+async def _serve_master(config: MirrorConfig, mirror: "_Mirror") -> None:
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(socket.socket(fileno=config.socket_fd)))
+    identity = Identity(config.certificate, config.key, config.authority)
+    try:
+        async with accepted(stream, identity, mirror.answer) as connection:
+            await mirror.follow(connection)
+    except TermiteError as error:
+        log.warning("connection.failed reason=%r", str(error))
+
+
+class _Mirror:
+    """What lives as long as the process. The rest is made when the master opens the lease."""
+
+    def __init__(self, config: MirrorConfig, control: Control, warm_root: Path) -> None:
+        self._config = config
+        self._control = control
+        self._warm_root = warm_root
+        self._slots = 0
+        self._granted = trio.Event()
+        self._jobs = Jobs()
+        self._opening: Connection | None = None
+        self._lease: _Lease | None = None
+        self._is_mounted = trio.Event()
+        self._jobs_moved = trio.lowlevel.ParkingLot()
+
+    # -- tasks -------------------------------------------------------------------------------------------------------
+
+    async def follow(self, connection: Connection) -> None:
+        """Until it is of no use any more."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._keep_house, nursery.cancel_scope)
+                await connection.lost.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            if self._lease is not None:
+                log.info("lease.ended jobs=%d %s", self._jobs.started, self._lease.statistics())
+
+    async def listen_to_worker(self, scope: trio.CancelScope) -> None:
+        while (order := await self._control.receive()) is not None:
+            slots = order.slots if order.granted is None else order.granted
+            if slots is not None:
+                await self._set_slots(slots)
+        scope.cancel()
+
+    async def serve_kernel(self) -> None:
+        await self._is_mounted.wait()
+        await ops.serve()
+
+    async def answer(self, connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
+        """One request of the master."""
+        match message:
+            case OpenLease() if self._opening is None:
+                self._opening = connection
+                return await self._open_lease(connection, message)
+            case Run() if self._lease is not None:
+                return await self._lease.actions.run(message, send_chunk)
+            case GetBlob() if self._lease is not None:
+                return await self._lease.actions.send_blob(message, send_chunk)
+        raise RemoteProtocolError(f"{type(message).__name__} is nothing to ask a mirror now")
+
+    # -- the lease ---------------------------------------------------------------------------------------------------
+
+    async def _open_lease(self, connection: Connection, request: OpenLease) -> Leased:
+        if request.protocol != PROTOCOL:
+            raise UserError(
+                f"worker {self._config.worker} speaks protocol {PROTOCOL}, this master speaks {request.protocol}",
+                hint="install the same version of termite everywhere",
+            )
+        try:
+            self._lease = await self._set_up(connection, request)
+        except (UserError, OSError, RuntimeError) as error:
+            refusal = _refusal(error)
+            self._control.tell_nowait(error=refusal.message, hint=refusal.hint)
+            raise refusal from error
+        self._is_mounted.set()
+        self._control.tell_nowait(lease=request.slots, master=request.master)
+        await self._granted.wait()
+        log.info("lease.opened master=%s slots=%d", request.master, self._slots)
+        return Leased(self._config.worker, self._slots, time.time_ns(), self._config.cores)
+
+    async def _set_up(self, connection: Connection, request: OpenLease) -> "_Lease":
+        check_fuse(root=False)
+        scratch = Path(self._config.scratch)
+        sandboxes = Sandboxes(Path(self._config.sandbox), scratch, self._config.tmpfs)
+        await sandboxes.setup()
+        mount_point = scratch / "mirror"  # in the scratch space, because that is a place where jobs cannot look
+        mount_point.mkdir(mode=0o700)
+        (scratch / PLACE).symlink_to(self._warm_root)
+        cas = Cas(Path(self._config.cache) / "cas")
+        tree = Tree(request.writable_root, request.number)
+        fetcher = Fetcher(connection, tree, cas)
+        warm = Warm(tree, cas, self._warm_root)
+        stdins = Stdins(connection)
+        operations = ops.MirrorOperations(stdins, tree, cas, fetcher, self._jobs, warm)
+        ops.mount(operations, mount_point)
+        actions = Actions(
+            request,
+            mount_point,
+            tree,
+            cas,
+            fetcher,
+            stdins,
+            sandboxes,
+            self._jobs,
+            warm,
+            requests=lambda: operations.requests,
+            on_change=self._tell_jobs,
+        )
+        return _Lease(tree, cas, fetcher, warm, actions, operations)
+
+    async def _set_slots(self, slots: int) -> None:
+        self._slots = slots
+        if self._lease is not None:
+            self._lease.actions.slots.total_tokens = slots
+        if self._granted.is_set() and self._opening is not None:
+            with suppress(TermiteError):
+                await self._opening.request(SetSlots(slots))
+        self._granted.set()
+
+    # -- housekeeping ------------------------------------------------------------------------------------------------
+
+    def _tell_jobs(self) -> None:
+        self._control.tell_nowait(running=len(self._jobs.running), jobs=self._jobs.started)
+        self._jobs_moved.unpark_all()
+        _reap({job.pid for job in self._jobs.running.values()})
+
+    async def _keep_house(self, scope: trio.CancelScope) -> None:
+        """What goes on beside the jobs, from the moment there can be any."""
+        await self._is_mounted.wait()
+        assert self._lease is not None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._drop_views, self._lease.tree)
+            nursery.start_soon(_evict, self._lease.cas)
+            nursery.start_soon(self._lease.warm.keep_sealing)
+            await self._lease.fetcher.broken.wait()
+            scope.cancel()
+
+    async def _drop_views(self, tree: Tree) -> None:
+        while True:
+            await self._jobs_moved.park()
+            for path in (*tree.pop_unused(), *self._jobs.pop_inputs()):
+                await ops.drop_view(path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lease:
+    """What an open lease has."""
+
+    tree: Tree
+    cas: Cas
+    fetcher: Fetcher
+    warm: Warm
+    actions: Actions
+    operations: ops.MirrorOperations
+
+    def statistics(self) -> dict[str, int]:
+        parts = (self.tree, self.fetcher, self.warm, self.operations)
+        return {name: count for part in parts for name, count in part.statistics().items()}
+
+
+async def _evict(cas: Cas) -> None:
+    while True:
+        await trio.to_thread.run_sync(cas.evict, abandon_on_cancel=True)
+        await trio.sleep(EVICT_S)
+
+
+async def _end_at_signal(scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            scope.cancel()
+
+
+def _reap(own: set[int]) -> None:
+    """We are pid 1: what a killed sandbox leaves behind becomes our child. Whoever started `own` awaits them."""
+    with suppress(ChildProcessError):
+        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid not in own:
+            os.waitpid(ended.si_pid, os.WNOHANG)
+
+
+def _refusal(error: Exception) -> UserError:
+    if isinstance(error, UserError):
+        return error
+    return UserError(
+        f"this worker cannot mount its mirror: {error}",
+        hint="its log has the reason; it needs /dev/fuse, user namespaces and a free scratch directory",
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,344 @@
+"""The mirror's file system: answers the kernel from the tree, and fetches what the tree lacks. Read-only.
+
+Everything shown is immutable, so every answer may be cached for ever. A request costs 30 us of CPU before any code of
+ours runs; what is here is in the way of every look-up of every job, so it stays flat: no logging, no task, no copy.
+"""
+
+import functools
+import logging
+import os
+import stat
+from collections.abc import Awaitable, Callable, Iterable
+from errno import EIO, ENOENT, ENOSYS, ENOTDIR, EROFS
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import pyfuse3
+import trio
+
+from termite.engine.errors import FsError, TermiteError
+from termite.engine.model import Attr
+from termite.engine.store.cas import Cas
+from termite.fuse.fetch import Fetcher
+from termite.fuse.inodes import BASES, DELTAS, ROOT, STDIN, Inodes, Node
+from termite.fuse.jobs import WAIT_S, Jobs
+from termite.fuse.stdin import Stdins
+from termite.fuse.tree import WHITEOUT, Base, Listing, Need, Tree
+from termite.fuse.warm import Warm
+
+FOREVER_S = 1e8  # three years: libfuse converts to an integer number of seconds
+KEPT_BYTES = 64 * 1024  # a file up to this size is read at once and kept while it is open
+MAX_TASKS = 2000  # requests that may wait at once; each waiting one holds a task of pyfuse3's
+
+log = logging.getLogger(__name__)
+
+F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
+
+
+def answered(handler: F) -> F:
+    """Errors as the kernel wants them. pyfuse3 ends its main loop, and with it every job, at any other exception."""
+
+    @functools.wraps(handler)
+    async def wrapper(*args: Any) -> Any:
+        try:
+            return await handler(*args)
+        except pyfuse3.FUSEError:
+            raise
+        except FsError as error:
+            raise pyfuse3.FUSEError(error.errno) from None
+        except TermiteError as error:
+            log.warning("fuse.failed request=%s reason=%r", handler.__name__, str(error))
+            raise pyfuse3.FUSEError(EIO) from None
+        except trio.TooSlowError:
+            raise pyfuse3.FUSEError(EIO) from None
+        except Exception:  # one request: its job sees an error, everything else lives
+            log.exception("fuse.bug request=%s", handler.__name__)
+            raise pyfuse3.FUSEError(EIO) from None
+
+    return cast(F, wrapper)
+
+
+class MirrorOperations(pyfuse3.Operations):
+    """One mount: `base/N`, `delta/N` and `stdin/JOB`."""
+
+    enable_writeback_cache = False
+
+    def __init__(self, stdins: Stdins, tree: Tree, cas: Cas, fetcher: Fetcher, jobs: Jobs, warm: Warm) -> None:
+        super().__init__()
+        self.requests = 0
+        self._stdins = stdins
+        self._tree = tree
+        self._cas = cas
+        self._fetcher = fetcher
+        self._jobs = jobs
+        self._warm = warm
+        self._inodes = Inodes()
+        self._directories: dict[int, tuple[Node, int]] = {}  # open ones by handle, with the thread that opened them
+        self._last_handle = 0
+        self._absent = pyfuse3.EntryAttributes()
+        self._absent.st_ino = 0
+        self._absent.entry_timeout = FOREVER_S
+        for node in (*map(self._inodes.nodes.__getitem__, (ROOT, BASES, DELTAS, STDIN)), self._inodes.whiteout):
+            node.entry = _entry(node)
+
+    def statistics(self) -> dict[str, int]:
+        return {"requests": self.requests, "inodes": len(self._inodes)}
+
+    # -- names -------------------------------------------------------------------------------------------------------
+
+    @answered
+    async def lookup(self, parent_inode: int, name: bytes, ctx: Any = None) -> Any:
+        self.requests += 1
+        parent = self._inodes.nodes[parent_inode]
+        if parent.view is None:
+            node = self._own(parent_inode, name)
+        else:
+            listing = parent.listing
+            if listing is None:
+                listing = await self._listing(parent, ctx.pid)
+            attr = listing.get(name)
+            if attr is None:
+                return self._absent
+            node = self._child(parent, name, attr)
+        node.lookups += 1
+        return node.entry
+
+    @answered
+    async def getattr(self, inode: int, ctx: Any = None) -> Any:
+        self.requests += 1
+        return self._inodes.nodes[inode].entry
+
+    @answered
+    async def readlink(self, inode: int, ctx: Any) -> Any:
+        self.requests += 1
+        node = self._inodes.nodes[inode]
+        self._warm.note(node.path, node.attr, None)
+        return node.attr.target
+
+    @answered
+    async def opendir(self, inode: int, ctx: Any) -> Any:
+        """Never waits for the master: overlayfs opens a directory while it holds the rename lock of the upper file
+        system, and the master may need that very lock to publish a result, where both are on one disk."""
+        self.requests += 1
+        self._last_handle += 1
+        self._directories[self._last_handle] = (self._inodes.nodes[inode], ctx.pid)
+        return self._last_handle
+
+    @answered
+    async def readdir(self, handle: int, offset: int, token: Any) -> None:
+        self.requests += 1
+        node, thread = self._directories[handle]
+        if node.view is None:
+            return  # our own directories have no list: nobody needs one
+        if node.listing is None:
+            await self._listing(node, thread)
+        assert node.listing is not None
+        if node.names is None:
+            node.names = list(node.listing)
+        for position in range(offset, len(node.names)):
+            name = node.names[position]
+            child = self._child(node, name, node.listing[name])
+            if not pyfuse3.readdir_reply(token, name, child.entry, position + 1):
+                self._inodes.drop_if_unused(child)
+                break
+            child.lookups += 1
+
+    @answered
+    async def releasedir(self, handle: int) -> None:
+        self.requests += 1
+        del self._directories[handle]
+
+    async def forget(self, forgotten: Iterable[tuple[int, int]]) -> None:
+        self._inodes.forget(forgotten)
+
+    def _own(self, parent: int, name: bytes) -> Node:
+        """Names of the mirror itself. They never wait for anything: views are dropped while this goes on."""
+        text = name.decode("ascii", "replace")
+        if parent == ROOT and text in _ROOT_NAMES:
+            return self._inodes.nodes[_ROOT_NAMES[text]]
+        if parent == BASES and (base := self._tree.bases.get(text)):
+            return self._entered(self._inodes.directory(base, b"", base.root))
+        if parent == DELTAS and (delta := self._tree.deltas.get(text)):
+            return self._entered(self._inodes.directory(delta, b"", delta.root))
+        if parent == STDIN and text.isdigit() and (job := self._jobs.running.get(int(text))) and job.stdin_file:
+            return self._entered(self._inodes.stdin(job.number, job.stdin_file))
+        raise FsError(ENOENT)
+
+    def _child(self, parent: Node, name: bytes, attr: Attr) -> Node:
+        if attr is WHITEOUT:
+            return self._inodes.whiteout
+        path = parent.path + b"/" + name if parent.path else name
+        if stat.S_ISDIR(attr.mode):
+            assert parent.view is not None
+            return self._entered(self._inodes.directory(parent.view, path, attr))
+        node = self._inodes.file(path, attr)
+        if node.entry is None:
+            node.digest = self._tree.digest_of(path, attr)
+        return self._entered(node)
+
+    def _entered(self, node: Node) -> Node:
+        if node.entry is None:
+            node.entry = _entry(node)
+            node.info = pyfuse3.FileInfo(fh=node.inode, keep_cache=True)
+        return node
+
+    async def _listing(self, node: Node, thread: int) -> Listing:
+        if not isinstance(node.view, Base):
+            assert node.view is not None
+            node.listing = node.view.listings.get(node.path, {})
+            return node.listing
+        while node.listing is None:
+            try:
+                node.listing = self._tree.base_listing(node.view, node.path)
+            except Need as need:
+                await self._jobs.wait_for(thread, functools.partial(self._fetcher.directory, need.path))
+        return node.listing
+
+    # -- contents ----------------------------------------------------------------------------------------------------
+
+    @answered
+    async def open(self, inode: int, flags: int, ctx: Any) -> Any:
+        self.requests += 1
+        node = self._inodes.nodes[inode]
+        if flags & os.O_ACCMODE != os.O_RDONLY:
+            raise FsError(EROFS)
+        node.opens += 1
+        if node.job is not None:
+            return pyfuse3.FileInfo(fh=inode, direct_io=True, keep_cache=False)
+        if not node.is_present:
+            try:
+                await self._jobs.wait_for(ctx.pid, functools.partial(self._fetcher.content, node))
+            except BaseException:
+                self._closed(node)
+                raise
+        self._warm.note(node.path, node.attr, node.digest)
+        return node.info
+
+    @answered
+    async def read(self, inode: int, offset: int, size: int) -> bytes:
+        self.requests += 1
+        node = self._inodes.nodes[inode]
+        if node.job is not None:
+            return await self._read_stdin(node.job, offset, size)
+        if node.content is not None:
+            return node.content[offset : offset + size]
+        if node.fd < 0:
+            await self._open_content(node)
+            if node.content is not None:
+                return node.content[offset : offset + size]
+        return os.pread(node.fd, size, offset)
+
+    @answered
+    async def release(self, inode: int) -> None:
+        self.requests += 1
+        self._closed(self._inodes.nodes[inode])
+
+    async def _open_content(self, node: Node) -> None:
+        """Late, in the first read: mostly the kernel has the pages of an earlier open."""
+        assert node.digest is not None
+        fd = self._cas.open(node.digest)
+        while fd is None:  # evicted since the file was opened
+            with trio.fail_after(WAIT_S):
+                await self._fetcher.content(node)
+            fd = self._cas.open(node.digest)
+        if node.fd >= 0 or node.content is not None:
+            os.close(fd)  # another read was here meanwhile
+        elif node.attr.size <= KEPT_BYTES:
+            node.content = os.read(fd, KEPT_BYTES)
+            os.close(fd)
+        else:
+            node.fd = fd
+
+    async def _read_stdin(self, number: int, offset: int, size: int) -> bytes:
+        job = self._jobs.running.get(number)
+        if job is None:
+            raise FsError(EIO)
+        return await self._stdins.read(job, size, offset=offset)
+
+    def _closed(self, node: Node) -> None:
+        node.opens -= 1
+        if node.opens:
+            return
+        if node.fd >= 0:
+            os.close(node.fd)
+            node.fd = -1
+        node.content = b"" if node.attr.size == 0 else None
+        self._inodes.drop_if_unused(node)
+
+    # -- the rest ----------------------------------------------------------------------------------------------------
+
+    @answered
+    async def statfs(self, ctx: Any) -> Any:
+        self.requests += 1  # overlayfs asks once per mount, and does not mount without an answer
+        answer = pyfuse3.StatvfsData()
+        answer.f_bsize = answer.f_frsize = 4096
+        answer.f_blocks = answer.f_bfree = answer.f_bavail = 1 << 30
+        answer.f_files = answer.f_ffree = answer.f_favail = 1 << 30
+        answer.f_namemax = 255
+        return answer
+
+    # To each of these the kernel takes "not implemented" as an answer for all times, and asks no more.
+
+    async def access(self, inode: int, mode: int, ctx: Any) -> Any:
+        raise pyfuse3.FUSEError(ENOSYS)
+
+    async def getxattr(self, inode: int, name: bytes, ctx: Any) -> Any:
+        raise pyfuse3.FUSEError(ENOSYS)
+
+    async def listxattr(self, inode: int, ctx: Any) -> Any:
+        raise pyfuse3.FUSEError(ENOSYS)
+
+    async def flush(self, inode: int) -> None:
+        raise pyfuse3.FUSEError(ENOSYS)
+
+
+_ROOT_NAMES = {"base": BASES, "delta": DELTAS, "stdin": STDIN}
+
+
+def mount(operations: MirrorOperations, mount_point: Path) -> None:
+    """May be called once in a process. RuntimeError where the kernel refuses."""
+    options = set(pyfuse3.default_options) | {"ro", "fsname=termite", "subtype=termite"}
+    options.discard("default_permissions")  # the overlay on top checks, with the job's credentials
+    pyfuse3.init(operations, str(mount_point), options)
+
+
+async def serve() -> None:
+    """Answer the kernel until `stop`."""
+    await pyfuse3.main(min_tasks=2, max_tasks=MAX_TASKS)
+
+
+async def drop_view(path: bytes) -> None:
+    """Let the kernel forget `base/N`, `delta/N` or `stdin/N`, and all below. In a thread: look-ups may be going on."""
+    parent, _, name = path.partition(b"/")
+    inode = _ROOT_NAMES[parent.decode()]
+    try:
+        await trio.to_thread.run_sync(pyfuse3.invalidate_entry, inode, name)
+    except FileNotFoundError:
+        pass  # no job has ever looked at it
+    except OSError as error:
+        if error.errno != ENOTDIR:
+            log.warning("view.not_dropped path=%s reason=%r", path.decode(), error.strerror)
+
+
+def unmount() -> None:
+    pyfuse3.close(unmount=True)
+
+
+def _entry(node: Node) -> Any:
+    """What the kernel is told of an inode. All is the mirror's own user's: overlay and the job's user namespace turn
+    that into the submitter. A directory has one link, which tells find(1) not to count subdirectories."""
+    attr = node.attr
+    entry = pyfuse3.EntryAttributes()
+    entry.st_ino = node.inode
+    entry.generation = 0
+    entry.entry_timeout = 0 if node.job is not None else FOREVER_S
+    entry.attr_timeout = FOREVER_S
+    entry.st_mode = attr.mode
+    entry.st_nlink = 1 if stat.S_ISDIR(attr.mode) else attr.nlink
+    entry.st_uid = entry.st_gid = 0
+    entry.st_rdev = 0
+    entry.st_size = attr.size
+    entry.st_blksize = node.block_bytes
+    entry.st_blocks = (attr.size + 511) // 512
+    entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = attr.mtime_ns
+    return entry

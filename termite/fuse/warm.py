@@ -1,0 +1,236 @@
+"""The warm layer: settled files that were read, and symlinks, as real files between delta and base.
+
+Without it every open, release and readlink of a header or a library comes to Python, in every job: three quarters of
+what a compiler asks. A *generation* is a directory tree that holds them all, with the modes and times of the mirror. It
+is complete, and never changed once it is there: the next one hard-links what both have. So one layer is enough.
+
+A generation is good for every view made while nothing settled has moved since it was begun. After that there is none,
+until the next one. It belongs to this process, because another master's files are other files: what a new lease saves
+is the network, by the store.
+"""
+
+import errno
+import fcntl
+import itertools
+import logging
+import os
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+
+from termite.engine.model import Attr, Digest
+from termite.engine.store.cas import Cas
+from termite.fuse.tree import Tree
+
+SEAL_S = 0.5  # what is read within so long goes into one generation; making one costs some 10 us a file
+MAX_BYTES = 4 * 1024**3  # a toolchain has some 100 MB; this is a lot of test data
+MAX_FILE_BYTES = 512 * 1024**2
+FRESH_S = 60.0  # a directory this young may belong to a process that has not locked it yet
+PLACE = "warm"  # beside the mount point, so that overlay's options name a generation by a few bytes
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class Generation:
+    """One complete, unchanging tree. `files` says which version of each path it holds."""
+
+    name: str
+    moves: int
+    files: Mapping[bytes, Attr] = field(repr=False)
+    jobs: int = 0
+
+    def layer(self) -> str:
+        """Its part of overlay's lowerdir, relative to the mount point."""
+        return f"../{PLACE}/{self.name}:"
+
+
+class Warm:
+    """The files to keep warm, and the newest generation of them. `root` is a directory of this process alone."""
+
+    def __init__(self, tree: Tree, cas: Cas, root: Path) -> None:
+        self._tree = tree
+        self._cas = cas
+        self._root = os.fsencode(root)
+        self._wanted: dict[bytes, tuple[Attr, Digest | None]] = {}
+        self._wanted_bytes = 0
+        self._noted = trio.Event()
+        self._newest: Generation | None = None
+        self._unused: list[Generation] = []
+        self._names = itertools.count(1)
+
+    def note(self, path: bytes, attr: Attr, digest: Digest | None) -> None:
+        """A job has opened this file, whose content is in the store, or read this symlink."""
+        if path in self._wanted and self._wanted[path][0] is attr:
+            return
+        if self._tree.is_live(path) or attr.size > min(MAX_FILE_BYTES, MAX_BYTES - self._wanted_bytes):
+            return
+        if stat.S_ISLNK(attr.mode) or digest is not None or not attr.size:
+            self._wanted[path] = (attr, digest)
+            self._wanted_bytes += attr.size
+            self._noted.set()
+
+    def enter(self) -> Generation | None:
+        """For a job that starts now, on the newest view; `leave` it when the job has ended."""
+        generation = self._newest
+        if generation is None:
+            return None
+        if generation.moves != self._tree.settled_moves:
+            self._noted.set()
+            return None
+        generation.jobs += 1
+        return generation
+
+    def leave(self, generation: Generation | None) -> None:
+        if generation is not None:
+            generation.jobs -= 1
+
+    def statistics(self) -> dict[str, int]:
+        held = len(self._newest.files) if self._newest else 0
+        return {"warm_files": held, "warm_wanted": len(self._wanted), "warm_wanted_bytes": self._wanted_bytes}
+
+    async def keep_sealing(self) -> None:
+        """Make a new generation whenever there is something for it."""
+        while True:
+            await self._noted.wait()
+            await trio.sleep(SEAL_S)
+            self._noted = trio.Event()
+            try:
+                await self.seal()
+            except OSError as error:
+                log.warning("warm.off reason=%r", str(error))
+                return
+
+    async def seal(self) -> None:
+        """Make the next generation, and remove those that nobody uses any more."""
+        self._wanted = {path: v for path, v in self._wanted.items() if self._tree.truth_at(path) is v[0]}
+        self._wanted_bytes = sum(attr.size for attr, _ in self._wanted.values())
+        moves, before = self._tree.settled_moves, self._newest
+        name = str(next(self._names))
+        build = _Build(self._cas, os.path.join(self._root, name.encode()), dict(self._wanted))
+        if before is not None:
+            build.before, build.held = os.path.join(self._root, before.name.encode()), before.files
+        directories = ancestors(build.wanted, self._tree.truth_at)
+        held = await trio.to_thread.run_sync(build.run, directories)
+        self._newest = Generation(name, moves, held)
+        if before is not None:
+            self._unused.append(before)
+        log.debug("warm.sealed generation=%s files=%d", name, len(held))
+        for generation in [old for old in self._unused if not old.jobs]:
+            self._unused.remove(generation)
+            await trio.to_thread.run_sync(_remove, os.path.join(self._root, generation.name.encode()))
+
+
+def ancestors(paths: Mapping[bytes, object], attr_of: Callable[[bytes], Attr | None]) -> tuple[tuple[bytes, Attr], ...]:
+    """The directories above `paths`, each after its parent."""
+    found: dict[bytes, Attr] = {}
+    for path in paths:
+        while path and (path := path.rpartition(b"/")[0]) not in found:
+            attr = attr_of(path)
+            assert attr is not None, path  # what is true of a name is true of its ancestors
+            found[path] = attr
+    return tuple(sorted(found.items()))
+
+
+@dataclass(slots=True)
+class _Build:
+    """One generation in the making, in a thread: nothing here is shared with the rest of the process but the store."""
+
+    cas: Cas
+    root: bytes
+    wanted: dict[bytes, tuple[Attr, Digest | None]]
+    before: bytes = b""
+    held: Mapping[bytes, Attr] = field(default_factory=dict)
+
+    def run(self, directories: tuple[tuple[bytes, Attr], ...]) -> dict[bytes, Attr]:
+        """What is in it: a content that was evicted meanwhile is not."""
+        for path, _ in directories:
+            os.mkdir(os.path.join(self.root, path) if path else self.root, 0o700)
+        held = {path: attr for path, (attr, digest) in self.wanted.items() if self._add(path, attr, digest)}
+        for path, attr in reversed(directories):  # a directory's time is its own when nothing is added any more
+            _dress(os.path.join(self.root, path) if path else self.root, attr)
+        return held
+
+    def _add(self, path: bytes, attr: Attr, digest: Digest | None) -> bool:
+        name = os.path.join(self.root, path)
+        if self.held.get(path) is attr:
+            os.link(os.path.join(self.before, path), name, follow_symlinks=False)
+            return True
+        if stat.S_ISLNK(attr.mode):
+            os.symlink(attr.target, name)
+            os.utime(name, ns=(attr.mtime_ns, attr.mtime_ns), follow_symlinks=False)
+            return True
+        source = os.open(os.devnull, os.O_RDONLY) if digest is None else self.cas.open(digest)
+        if source is None:
+            return False
+        try:
+            _copy(source, name, attr.size)
+        finally:
+            os.close(source)
+        _dress(name, attr)
+        return True
+
+
+def _copy(source: int, name: bytes, size: int) -> None:
+    target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        while size > 0 and (copied := _copy_some(source, target, size)):
+            size -= copied
+    finally:
+        os.close(target)
+
+
+def _copy_some(source: int, target: int, size: int) -> int:
+    try:
+        return os.copy_file_range(source, target, size)  # shares the blocks, where the file system can
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise
+        return os.sendfile(target, source, None, size)
+
+
+def _dress(name: bytes, attr: Attr) -> None:
+    os.chmod(name, stat.S_IMODE(attr.mode))
+    os.utime(name, ns=(attr.mtime_ns, attr.mtime_ns))
+
+
+@contextmanager
+def private_directory(parent: Path) -> Iterator[Path]:
+    """A directory for this process alone, on disk; what killed processes have left there is removed."""
+    parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for leftover in parent.iterdir():
+        with suppress(OSError), _locked(leftover):
+            if time.time() - leftover.stat().st_mtime > FRESH_S:
+                _remove(os.fsencode(leftover))
+    path = Path(tempfile.mkdtemp(dir=parent))
+    with _locked(path):
+        try:
+            yield path
+        finally:
+            _remove(os.fsencode(path))
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """OSError where another process has it."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _remove(path: bytes) -> None:
+    shutil.rmtree(os.fsdecode(path), onerror=_log_leftover)
+
+
+def _log_leftover(_function: object, path: str, _error: object) -> None:
+    log.warning("warm.not_removed path=%r", path)
