@@ -1,0 +1,53 @@
+"""go: the compiler, the assembler and the linker are started by the launcher (-toolexec), so they run remotely.
+
+Local: what go asks its tools about themselves. C compilers of cgo and tests are run by go, here, as ever. go asks the
+tools the same with and without -toolexec, so its cache serves both.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from termite import Command, Invocation, Rule, hookimpl, plain_command
+
+_SOURCE = "go plugin"
+_TOOL = re.compile(r"/pkg/tool/\w+/(\w+)$")
+
+
+@hookimpl
+def termite_build(
+    tool: str, args: Sequence[str], cwd: str, env: Mapping[str, str], preload: Mapping[str, str]
+) -> Command | None:
+    """go works in a temporary directory, which must be in the tree: jobs do not see /tmp."""
+    if tool != "go":
+        return None
+    flags = f"{env.get('GOFLAGS', '')} -toolexec={preload['TERMITE_LAUNCHER']}".strip()
+    added = {"GOFLAGS": flags, "GOTMPDIR": env.get("GOTMPDIR") or cwd}
+    return Command((tool, *args), tool, True, cwd, {**env, **added}, " ".join((tool, *args)))
+
+
+@hookimpl
+def termite_parse(invocation: Invocation) -> Command | None:
+    """`go tool compile ...`, wherever the toolchain lives."""
+    found = _TOOL.search(invocation.argv[0])
+    if found is None:
+        return None
+    command = plain_command(invocation)
+    text = " ".join(("go tool", found[1], *command.argv[1:]))
+    return Command(command.argv, command.exe, command.search, command.cwd, command.env, text)
+
+
+@hookimpl
+def termite_rules() -> list[Rule]:
+    """Questions are answered at once here; a worker would need a moment."""
+    return [Rule(r"^go tool \w+ -V=full", local=True, skip_refresh=True, source=_SOURCE)]
+
+
+@hookimpl
+def termite_exports(env: Mapping[str, str]) -> list[str]:
+    """What go has built before, and the sources of modules."""
+    home = env.get("HOME", "")
+    caches = env.get("XDG_CACHE_HOME") or (home and f"{home}/.cache")
+    path = env.get("GOPATH", "").split(":")[0] or (home and f"{home}/go")
+    built = env.get("GOCACHE") or (caches and f"{caches}/go-build")
+    modules = env.get("GOMODCACHE") or (path and f"{path}/pkg/mod")
+    return [place for place in (built, modules) if place.startswith("/")]

@@ -1,0 +1,47 @@
+"""make: recursive calls run locally, with their own commands distributed again."""
+
+from collections.abc import Mapping, Sequence
+
+from termite import Command, How, Invocation, Rule, command_regexp, hookimpl, plain_command
+
+TOOLS = ("make", "gmake")
+
+RECURSIVE = command_regexp(r"g?make(?:-\d[\d.]*)?")
+
+
+@hookimpl
+def termite_rules() -> list[Rule]:
+    """A sub-make schedules jobs: it belongs here, and holds no slot."""
+    return [Rule(RECURSIVE, local=True, recurse=True, skip_refresh=True, source="make plugin")]
+
+
+@hookimpl
+def termite_parse(invocation: Invocation) -> Command | None:
+    """Match rules with a recipe as one reads it: without the line breaks that make leaves in it."""
+    if invocation.tool not in TOOLS and invocation.how is not How.SHELL:
+        return None
+    command = plain_command(invocation)
+    if "\\\n" not in command.text:
+        return None
+    return Command(
+        command.argv, command.exe, command.search, command.cwd, command.env, _without_continuations(command.text)
+    )
+
+
+@hookimpl
+def termite_build(
+    tool: str, args: Sequence[str], cwd: str, env: Mapping[str, str], preload: Mapping[str, str]
+) -> Command | None:
+    """Stock make under its own name, so that its messages and $(MAKE) are as ever."""
+    if tool not in TOOLS:
+        return None
+    return Command((tool, *args), tool, True, cwd, {**env, **preload}, " ".join((tool, *args)))
+
+
+def _without_continuations(text: str) -> str:
+    # A backslash that is itself escaped does not continue its line.
+    joined = []
+    for line in text.split("\n"):
+        backslashes = len(line) - len(line.rstrip("\\"))
+        joined.append(line[:-1] if backslashes % 2 else line + "\n")
+    return "".join(joined).removesuffix("\n")

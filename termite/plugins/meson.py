@@ -1,0 +1,39 @@
+"""Meson: its ninja is distributed like any other; what of Meson itself steers the build runs locally.
+
+Local: setting up and regenerating, the checks of a set-up with CC="termite gcc", installing, testing. `meson compile`
+is one more build tool. Remote: the commands that meson wraps (`--internal exe`) and its other helpers.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from termite import Command, Rule, command_regexp, hookimpl
+
+MESON = rf"(?:{command_regexp('meson(?:[.]py)?')}|{command_regexp('python[0-9.]*')}\s++\S*\bmeson(?:[.]py)?)\s++"
+_SOURCE = "meson plugin"
+
+
+@hookimpl
+def termite_rules() -> list[Rule]:
+    """See the head of the module."""
+    return [
+        Rule(MESON + r"compile\b", local=True, recurse=True, skip_refresh=True, source=_SOURCE),
+        Rule(MESON + r"(?!--internal\s+(?!regenerate\b))", local=True, source=_SOURCE),
+        Rule(r"/meson-private/(?:tmp|sanitycheck)", local=True, source=_SOURCE),
+    ]
+
+
+@hookimpl
+def termite_build(
+    tool: str, args: Sequence[str], cwd: str, env: Mapping[str, str], preload: Mapping[str, str]
+) -> Command | None:
+    """Meson passes its environment on to the ninja that it starts."""
+    if tool != "meson":
+        return None
+    return Command((tool, *args), tool, True, cwd, {**env, **preload}, " ".join((tool, *args)))
+
+
+@hookimpl
+def termite_exports(env: Mapping[str, str]) -> list[str]:
+    """Commands call back the Meson that set the build up: it may be one of `pip install --user`."""
+    home = env.get("HOME", "")
+    return [f"{home}/.local/{name}" for name in ("bin", "lib")] if home else []
