@@ -1,0 +1,75 @@
+"""What the user types, except the build tools. Commands are imported when called: `ctl` must not pay for trio."""
+
+import os
+import sys
+
+
+def coordinator() -> int:
+    """termite-coordinator"""
+    have_standard_files()
+    from termite.cli import daemons
+
+    return daemons.coordinator()
+
+
+def worker() -> int:
+    """termite-worker"""
+    have_standard_files()
+    from termite.cli import daemons
+
+    return daemons.worker()
+
+
+def master() -> int:
+    """termite-master"""
+    have_standard_files()
+    from termite.cli.master import main
+
+    return main()
+
+
+def make() -> int:
+    """termite-make"""
+    have_standard_files()
+    from termite.cli.make import main
+
+    return main()
+
+
+def ninja() -> int:
+    """termite-ninja"""
+    have_standard_files()
+    from termite.cli.ninja import main
+
+    return main()
+
+
+def cmake() -> int:
+    """termite-cmake"""
+    from termite.cli.cmake import main
+
+    return main()
+
+
+def build() -> int:
+    """termite-build"""
+    from termite.cli.build import main
+
+    return main()
+
+
+def ctl() -> int:
+    """termite-ctl"""
+    have_standard_files()
+    from termite.cli.ctl import main
+
+    return main()
+
+
+def have_standard_files() -> None:
+    """Where 0, 1 or 2 is closed, nothing that we open may take its place. What we start finds it closed as before."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)) <= 2:
+        pass
+    sys.stdout = sys.stdout or os.fdopen(os.dup(descriptor), "w")
+    sys.stderr = sys.stderr or os.fdopen(os.dup(descriptor), "w")
+    os.close(descriptor)

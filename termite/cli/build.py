@@ -1,0 +1,53 @@
+"""termite-build: any build tool that a plugin knows how to start, its commands run on workers."""
+
+import sys
+from collections.abc import Sequence
+
+from termite.cli import front_end
+from termite.cli.cmake import TOOL as CMAKE
+from termite.cli.cmake import run as run_cmake
+from termite.cli.flags import VERSION, run_command
+from termite.cli.make import TOOL as MAKE
+from termite.cli.ninja import TOOL as NINJA
+from termite.engine.errors import UserError
+
+
+def run(argv: Sequence[str]) -> int:
+    """`argv` is the tool and what it is given."""
+    if not argv or argv[0] in ("--help", "-h", "-help"):
+        print(_HELP)
+        return 0
+    if argv[0] in ("--version", "-version"):
+        print(f"termite-build {VERSION}")
+        return 0
+    if argv[0].startswith("-"):
+        raise UserError(f"no such flag: {argv[0]}", hint="see termite-build --help")
+    program, args = argv[0], argv[1:]
+    name = program.rpartition("/")[2]
+    if name == CMAKE.name:
+        return run_cmake(argv)
+    for tool in (MAKE, NINJA):
+        if program == tool.name:
+            return front_end.run(tool, args)
+    return front_end.build(front_end.Tool(name=name, is_preloaded=False), program, args, "")
+
+
+def main() -> int:
+    """The command termite-build."""
+    return run_command("termite-build", lambda: run(sys.argv[1:]))
+
+
+_HELP = """usage: termite-build TOOL [anything TOOL takes]
+
+Runs a build tool so that its commands run on other machines: make, ninja, cmake, cargo, go, meson, and whatever an
+installed plugin knows (see docs/front-ends.md).
+
+Example:
+  termite-build cargo build --release
+
+It uses the master that runs in this directory or above it, else it starts one that has a worker on this machine inside
+and that goes away ten minutes after the last build. A tool that no plugin knows runs as if termite were not there."""
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,192 @@
+"""The way of a short-lived program to a master: finding its socket, asking it things, starting one.
+
+Plain blocking calls and few imports: every build waits for this.
+"""
+
+import json
+import os
+import select
+import socket
+import struct
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+from termite.cli.places import STATE, home, own_directory
+from termite.engine import records
+from termite.engine.errors import RemoteProtocolError, UserError
+
+SOCKET = ".termite-socket"
+READ_BYTES = 64 * 1024
+START_S = 30.0  # a master is ready in half a second; a loaded machine takes longer
+END_S = 30.0
+IDLE_S = "600"  # then a master that a front end has started goes away; until then its mirror stays warm
+LOG_LIMIT_BYTES = 8 * 1024 * 1024
+_VCS = (".git", ".hg", ".svn")
+# What belongs to the build that happens to start a master, and not to the master.
+_OF_THE_BUILD = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKE_TERMOUT", "MAKE_TERMERR", "LD_PRELOAD")
+
+Reply = dict[str, object]
+
+
+class NoMaster(UserError):
+    """Nobody listens there."""
+
+
+class Client:
+    """A control connection. A build lasts as long as the one it was announced on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._frames = records.Frames()
+        directory = -1
+        try:
+            # By way of a descriptor: an address holds 107 bytes, the path of a tree may have more.
+            directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._socket.connect(f"/proc/self/fd/{directory}/{path.name}")
+        except OSError as error:
+            self._socket.close()
+            raise NoMaster(f"no master listens at {path}: {error.strerror}", hint="termite-ctl start") from error
+        finally:
+            if directory >= 0:
+                os.close(directory)
+
+    def ask(self, command: str, **fields: object) -> Reply:
+        """The answer to one command. UserError where it failed; NoMaster where the master ended meanwhile."""
+        request = json.dumps({"command": command, **fields}).encode()
+        try:
+            self._socket.sendall(records.frame(records.CONTROL, request))
+            reply = self._receive()
+        except OSError as error:
+            raise NoMaster(f"the master is gone: {error.strerror}") from error
+        if "error" in reply:
+            raise UserError(str(reply["error"]), hint=str(reply.get("hint", "")))
+        return reply
+
+    def wait_for_its_end(self) -> None:
+        """Until the master's process is gone."""
+        pid, _, _ = struct.unpack("3i", self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        try:
+            process = os.pidfd_open(pid)
+        except OSError:
+            return
+        if not select.select([process], [], [], END_S)[0]:
+            raise UserError(f"the master (process {pid}) does not end", hint=f"kill {pid}")
+
+    def _receive(self) -> Reply:
+        while True:
+            received = self._socket.recv(READ_BYTES)
+            if not received:
+                raise NoMaster("the master is gone")
+            for kind, payload in self._frames.feed(received):
+                reply = json.loads(payload)
+                if kind != records.ANSWER or not isinstance(reply, dict):
+                    raise RemoteProtocolError(f"a master answered {kind!r}")
+                return cast(Reply, reply)
+
+
+def find_socket(directory: Path, env: Mapping[str, str] = os.environ) -> Path | None:
+    """Where the master of `directory` listens, as the launcher finds it."""
+    named = env.get("TERMITE_SOCKET")
+    if named is not None:
+        return directory / named if named else None
+    for place in (directory, *directory.parents):
+        if (place / SOCKET).is_socket():
+            return place / SOCKET
+    return None
+
+
+def connect(directory: Path) -> Client:
+    """To the master of `directory`."""
+    path = find_socket(directory)
+    if path is None:
+        raise NoMaster(f"no master runs in {directory} or above it", hint="termite-ctl start")
+    return Client(path)
+
+
+def choose_root(
+    directory: Path, started_in: Path, source: Path | None = None, env: Mapping[str, str] = os.environ
+) -> Path:
+    """What a new master for a build in `directory` may let jobs write.
+
+    $TERMITE_ROOT; else the top of the checkout around it, if it is the user's; else the nearest directory above it,
+    where the build was started, and the sources.
+    """
+    if root := env.get("TERMITE_ROOT"):
+        return Path(os.path.realpath(root))
+    for place in (directory, *directory.parents):
+        if any((place / name).exists() for name in _VCS) and place.stat().st_uid == os.geteuid():
+            return place
+    # A build outside its project must not make everything writable.
+    common = directory
+    for other in (source or directory, started_in):
+        wider = Path(os.path.commonpath([common, other]))
+        common = common if wider in (Path("/"), home(), home().parent) else wider
+    return common
+
+
+def start_embedded(root: Path, jobs: int = 0, exports: Sequence[Path] = ()) -> Client:
+    """Start a master for `root` with a worker of its own, detached from everything of ours. UserError: it could not."""
+    log = _log_file(root)
+    ready, ready_for_child = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            _become_master(root, jobs, exports, log, ready_for_child)
+        os._exit(0)
+    os.close(ready_for_child)
+    os.wait()
+    said = _read_until_closed(ready)
+    if said != "ok":
+        # Somebody else may have been a moment faster; then that master is as good.
+        try:
+            return Client(root / SOCKET)
+        except NoMaster:
+            message, _, hint = said.partition("\n")
+            raise UserError(message or "the master ended at its start", hint=hint or f"see {log}") from None
+    return Client(root / SOCKET)
+
+
+def _become_master(root: Path, jobs: int, exports: Sequence[Path], log: Path, ready: int) -> None:
+    try:
+        null = os.open(os.devnull, os.O_RDWR)
+        output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.dup2(null, 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        # ninja takes a job for running as long as its pipe is open, make its jobserver: nothing of theirs may stay.
+        os.closerange(3, ready)
+        os.closerange(ready + 1, os.sysconf("SC_OPEN_MAX"))
+        os.set_inheritable(ready, True)
+        command = [sys.executable, "-m", "termite.cli.master", "--embedded", "--socket", str(root / SOCKET)]
+        command += ["--ready-fd", str(ready), "--idle-exit", IDLE_S, "--keepalive", IDLE_S]
+        command += ["--jobs", str(jobs), "--logfile", str(log)]
+        command += [f"--export={path}" for path in exports]
+        env = {name: text for name, text in os.environ.items() if name not in _OF_THE_BUILD}
+        os.chdir("/")
+        os.execve(sys.executable, command, env)
+    except OSError as error:
+        os.write(ready, f"cannot start a master: {error}".encode())
+    finally:
+        os._exit(127)
+
+
+def _read_until_closed(fd: int) -> str:
+    said = b""
+    while select.select([fd], [], [], START_S)[0]:
+        received = os.read(fd, READ_BYTES)
+        if not received:
+            break
+        said += received
+    os.close(fd)
+    return os.fsdecode(said).strip()
+
+
+def _log_file(root: Path) -> Path:
+    name = os.fsdecode(os.fsencode(root)).strip("/").replace("/", "-")[-150:] or "root"
+    log = own_directory(STATE) / f"{name}.log"
+    if log.exists() and log.stat().st_size > LOG_LIMIT_BYTES:
+        log.unlink()
+    return log

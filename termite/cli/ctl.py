@@ -1,0 +1,227 @@
+"""termite-ctl: look at and operate the master of the tree one is in."""
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import cast
+
+from termite.cli import client
+from termite.cli.flags import Parser, run_command
+from termite.engine.errors import UserError
+
+PROGRAM = "termite-ctl"
+SECRET_BYTES = 32
+_USAGE = """commands:
+  secret [FILE]     make a secret for a cluster (default: secret.txt)
+  start [DIR]       start a master for DIR with a worker of its own (default: as termite-make chooses)
+  status [--json]   what runs where
+  why COMMAND...    where a command would run, and which rule says so; COMMAND may be a line of `make -n`, `ninja -v`,
+                    and may begin with termite
+  refresh           look again at files outside the tree, such as the compiler
+  shutdown          end the master; jobs that run are stopped
+  doctor            check that this machine can run jobs
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command termite-ctl."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `termite-ctl status | head` ends as other programs do
+    return run_command(PROGRAM, lambda: _run(sys.argv[1:] if argv is None else list(argv)))
+
+
+def _run(argv: Sequence[str]) -> int:
+    parser = Parser(PROGRAM, "Look at and operate the master of the tree you are in.", f"{PROGRAM} why gcc -c x.c")
+    parser.epilog = f"{_USAGE}\n{parser.epilog}"
+    parser.add_argument("command", choices=sorted(_COMMANDS), help="see below")
+    # What comes after the command is the command's: `why gcc --version` asks about gcc.
+    words = parser.parse_flags(argv[:1])
+    return _COMMANDS[words.command](argv[1:])
+
+
+def _secret(args: Sequence[str]) -> int:
+    path = Path(_at_most_one(args, "secret [FILE]") or "secret.txt")
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise UserError(f"{path} exists already", hint="use it, or remove it first") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    with os.fdopen(fd, "w") as file:
+        file.write(secrets.token_hex(SECRET_BYTES) + "\n")
+    print(f"{path}: copy it to every machine of the cluster, and let nobody else read it")
+    return 0
+
+
+def _start(args: Sequence[str]) -> int:
+    given = _at_most_one(args, "start [DIR]")
+    here = Path(os.path.realpath(given or "."))
+    if not here.is_dir():
+        raise UserError(f"{here} is not a directory")
+    root = here if given else client.choose_root(here, here)
+    try:
+        client.Client(root / client.SOCKET)
+    except client.NoMaster:
+        client.start_embedded(root)
+        print(f"a master serves {root}, with a worker on this machine; it ends when idle for ten minutes")
+    else:
+        print(f"a master serves {root} already")
+    return 0
+
+
+def _status(args: Sequence[str]) -> int:
+    if list(args) not in ([], ["--json"], ["-json"]):
+        raise UserError("usage: termite-ctl status [--json]")
+    status = _connect().ask("status")
+    print(json.dumps(status, indent=2) if args else _status_text(status))
+    return 0
+
+
+def _why(args: Sequence[str]) -> int:
+    words = args[1:] if args[:1] == ["--"] else args
+    if not words:
+        raise UserError("usage: termite-ctl why COMMAND...")
+    command, notes = _without_launcher(words)
+    # One word with spaces is a command line as a build tool gives it to the shell.
+    if len(command) == 1 and " " in command[0]:
+        command = ["/bin/sh", "-c", command[0]]
+    tool = notes.pop("preload", "")
+    why = _connect().ask("why", argv=command, cwd=os.getcwd(), tool=tool, notes=notes)
+    print("\n".join(_why_lines(why)))
+    return 0
+
+
+def _without_launcher(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """`termite --cmake=link -- ld x` means `ld x`, as the launcher takes it; what it says beside that."""
+    notes: dict[str, str] = {}
+    rest = list(words)
+    if rest[0].rpartition("/")[2] != "termite" or len(rest) == 1:
+        return rest, notes
+    rest.pop(0)
+    while len(rest) > 1 and rest[0].startswith("--"):
+        name, _, text = rest.pop(0).removeprefix("--").partition("=")
+        if not name:
+            break
+        notes[name] = text
+    return rest, notes
+
+
+def _refresh(args: Sequence[str]) -> int:
+    _nothing_more(args, "refresh")
+    reply = _connect().ask("refresh")
+    print(f"every file was looked at; the journal is at {reply['journal']}")
+    return 0
+
+
+def _shutdown(args: Sequence[str]) -> int:
+    _nothing_more(args, "shutdown")
+    master = _connect()
+    with contextlib.suppress(client.NoMaster):  # it may be gone before its answer
+        master.ask("shutdown")
+    master.wait_for_its_end()
+    return 0
+
+
+def _doctor(args: Sequence[str]) -> int:
+    _nothing_more(args, "doctor")
+    from termite.engine import preflight
+    from termite.engine.native import native_program
+
+    sandbox = native_program("termite-sandbox")
+    machine = preflight.read_machine()
+    preflight.check_machine(machine)
+    root = os.geteuid() == 0
+    preflight.check_fuse(root=root)
+    preflight.check_sandbox(sandbox, None)
+    scratch = "memory" if preflight.has_tmpfs_upper(machine.kernel) else "disk"
+    print(f"this machine can run jobs: Linux {machine.kernel}, what they write goes to {scratch}")
+    return 0
+
+
+_COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "secret": _secret,
+    "start": _start,
+    "status": _status,
+    "why": _why,
+    "refresh": _refresh,
+    "shutdown": _shutdown,
+    "doctor": _doctor,
+}
+
+
+def _connect() -> client.Client:
+    return client.connect(Path(os.path.realpath(os.getcwd())))
+
+
+def _at_most_one(args: Sequence[str], usage: str) -> str:
+    if len(args) > 1 or (args and args[0].startswith("-")):
+        raise UserError(f"usage: {PROGRAM} {usage}")
+    return args[0] if args else ""
+
+
+def _nothing_more(args: Sequence[str], command: str) -> None:
+    if args:
+        raise UserError(f"usage: {PROGRAM} {command}")
+
+
+def _status_text(status: client.Reply) -> str:
+    jobs = cast(dict[str, int], status["jobs"])
+    slots = cast(dict[str, int], status["slots"])
+    local = cast(dict[str, int], status["local_slots"])
+    rows = [
+        ("tree", str(status["root"])),
+        (
+            "jobs",
+            f"{jobs['remote']} remote, {jobs['local']} local, {jobs['running']} running, {status['waiting']} waiting",
+        ),
+        ("", f"{jobs['retried']} retried, {jobs['failed']} failed, {jobs['answered']} answered at once"),
+        ("slots", f"{slots['busy']} of {slots['leased']} leased are busy; local: {local['busy']} of {local['count']}"),
+        ("traffic", f"{_bytes(status['bytes_sent'])} sent, {_bytes(status['bytes_received'])} received"),
+        ("results", f"{status['dropped_writes']} dropped writes, {status['conflicts']} conflicts"),
+    ]
+    rows += [("fell back", f"{count} times: {why}") for why, count in cast(dict[str, int], status["fallbacks"]).items()]
+    for worker in cast(list[client.Reply], status["workers"]):
+        rows.append(("worker", f"{worker['name']}: {worker['running']} of {worker['slots']} slots busy"))
+    if not status["workers"]:
+        known = ", ".join(cast(list[str], status["known_workers"]))
+        rows.append(("worker", f"none leased; known: {known or 'none'}"))
+    if status["trouble"]:
+        rows.append(("trouble", str(status["trouble"])))
+    return "\n".join(f"{name:<10}{text}" for name, text in rows)
+
+
+def _why_lines(why: client.Reply) -> list[str]:
+    lines = [f"command    {why['text']}"]
+    if why["plugin"]:
+        lines.append(f"plugin     {why['plugin']}")
+    rule = cast(client.Reply | None, why["rule"])
+    if why["nothing"]:
+        return [*lines, "place      nowhere: it does nothing, and is answered at once"]
+    lines.append(f"place      {'local' if why['local'] else 'remote'}")
+    if rule is None:
+        lines.append("rule       none matches, so it runs remotely")
+    else:
+        flags = [name for name in ("recurse", "skip_refresh", "network") if rule[name]]
+        lines.append(f"rule       {rule['regexp']}  ({rule['source']}{', ' + ', '.join(flags) if flags else ''})")
+    if not why["local"]:
+        lines.append(f"workers    {', '.join(cast(list[str], why['workers'])) or 'none known: it would run here'}")
+    if why["bad_rules"]:
+        lines.append(f"rules      {why['bad_rules']}")
+    return lines
+
+
+def _bytes(count: object) -> str:
+    size = float(cast(int, count))
+    for unit in ("bytes", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,262 @@
+"""Running a stock build tool so that its commands reach the launcher. What all front ends share.
+
+Whatever fails here, the build does not: it goes on without workers, after one line that says why.
+"""
+
+import os
+import resource
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from termite.cli import client
+from termite.cli.flags import EXIT_NOWHERE, VERSION
+from termite.cli.programs import check_preload, find_program, find_source, has_make_shell
+from termite.engine.errors import RemoteProtocolError, UserError
+from termite.engine.native import native_program
+
+_WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGCHLD)
+_BY_KILL = (0, -1)  # si_code of kill and sigqueue; a terminal's signals reach the whole group by themselves
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A build tool's own flags, as far as they matter here.
+
+    `with_word`: letters that take the rest of their word or else the next word; `with_rest`: only the rest.
+    `dry` flags mean that nothing is built. `is_preloaded`: its commands come through the preload library, or MAKE_SHELL
+    where it has `make-shell` among its `.FEATURES`; else a plugin knows how.
+    """
+
+    name: str
+    with_word: str = ""
+    with_rest: str = ""
+    dry_letters: str = ""
+    dry_words: frozenset[str] = frozenset()
+    directory_letter: str = "C"
+    directory_word: str = "--directory"
+    is_preloaded: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What the arguments say: where the build takes place, and whether it builds anything."""
+
+    directory: str = ""
+    is_dry: bool = False
+
+
+def run(tool: Tool, args: Sequence[str]) -> int:
+    """Build, and end as the tool did."""
+    if list(args) == ["--termite-help"]:
+        print(_HELP.format(tool=tool.name, version=VERSION))
+        return 0
+    words = read_words(tool, args)
+    if words.is_dry or not os.path.isdir(words.directory or "."):  # then the tool says so, in its own words
+        return run_plainly([tool.name, *args])
+    return build(tool, tool.name, args, words.directory)
+
+
+def build(tool: Tool, program: str, args: Sequence[str], directory: str) -> int:
+    """Build in `directory` with `program`, a file or a name in PATH; end as it did."""
+    argv = [program, *args]
+    try:
+        prepared = _prepare(tool, program, args, directory)
+    except (UserError, RemoteProtocolError, OSError) as error:
+        if os.environ.get("TERMITE_LOCAL") == "never":
+            say(f"{error}; TERMITE_LOCAL=never forbids to build locally")
+            return EXIT_NOWHERE
+        say(f"{error}: building locally")
+        return run_plainly(argv)
+    status = _run_tool(prepared.argv, prepared.env)
+    _sum_up(prepared.master)
+    return _end_as(status)
+
+
+def run_plainly(argv: Sequence[str]) -> int:
+    """Run it as if termite were not there; end as it did."""
+    return _end_as(_run_tool(argv, os.environ))
+
+
+def read_words(tool: Tool, args: Sequence[str]) -> Words:
+    """Only as much of the tool's command line as is needed, read as getopt does."""
+    directory, is_dry = "", False
+    rest = iter(args)
+    for word in rest:
+        if word == "--":
+            break
+        if word.startswith("--"):
+            name, equals, content = word.partition("=")
+            is_dry |= name in tool.dry_words
+            if name == tool.directory_word:
+                directory = os.path.join(directory, content if equals else next(rest, ""))
+        elif word.startswith("-"):
+            for at, letter in enumerate(word[1:], 2):
+                is_dry |= letter in tool.dry_letters
+                if letter in tool.with_rest:
+                    break
+                if letter in tool.with_word:
+                    content = word[at:] or next(rest, "")
+                    if letter == tool.directory_letter:
+                        directory = os.path.join(directory, content)
+                    break
+    return Words(directory, is_dry)
+
+
+@dataclass(frozen=True, slots=True)
+class _Build:
+    """A build that may begin. It lasts as long as the connection to the master."""
+
+    master: client.Client
+    argv: list[str]
+    env: Mapping[str, str]
+
+
+def _prepare(tool: Tool, name: str, args: Sequence[str], directory: str) -> _Build:
+    program = find_program(name)
+    reach = _reach(program, tool)
+    started_in = Path(os.path.realpath(os.getcwd()))
+    place = Path(os.path.realpath(started_in / directory))
+    master = _find_or_start(place, started_in)
+    reply = master.ask(
+        "build-start", tool=tool.name, args=list(args), cwd=str(started_in), env=dict(os.environ), preload=reach
+    )
+    added = cast(dict[str, str], reply["env"])
+    if not tool.is_preloaded:
+        if "TERMITE_PRELOAD" in added:
+            check_preload(program)
+        # Its launchers may be started outside the tree: cargo does that for a crate that it has downloaded.
+        added["TERMITE_SOCKET"] = str(master.path)
+    if reply.get("bad_rules"):
+        say(str(reply["bad_rules"]))
+    return _Build(master, [name, *cast(list[str], reply["argv"])[1:]], {**os.environ, **added})
+
+
+def _reach(program: Path, tool: Tool) -> dict[str, str]:
+    """What to add to the environment of a make or ninja so that its commands reach the launcher."""
+    if tool.name == "make" and has_make_shell(program):
+        return {"MAKE_SHELL": str(native_program("termite-shell"))}
+    if tool.is_preloaded:
+        check_preload(program)
+    return _preload(os.environ)
+
+
+def _find_or_start(directory: Path, started_in: Path) -> client.Client:
+    try:
+        return client.connect(directory)
+    except client.NoMaster:
+        if os.environ.get("TERMITE_SOCKET"):
+            raise
+    source = find_source(directory) or directory
+    root = client.choose_root(directory, started_in, source)
+    master = client.start_embedded(root, exports=[] if source.is_relative_to(root) else [source])
+    say(f"started a master for {root}, with a worker on this machine (termite-ctl shutdown ends it)")
+    return master
+
+
+def _sum_up(master: client.Client) -> None:
+    try:
+        end = master.ask("build-end")
+    except (UserError, RemoteProtocolError) as error:
+        say(str(error))
+        return
+    fallbacks = cast(dict[str, int], end["fallbacks"])
+    parts = [f"{end['remote']} jobs ran remotely, {end['local']} locally"]
+    parts += [f"{count} of them because: {reason}" for reason, count in fallbacks.items()]
+    for key, text in (
+        ("retried", "jobs were given to another worker"),
+        ("dropped_writes", "files written outside the tree were dropped"),
+        ("conflicts", "files were written by two jobs at once"),
+        ("failed", "jobs could not be run"),
+    ):
+        if end[key]:
+            parts.append(f"{end[key]} {text}")
+    if len(parts) > 1 or os.environ.get("TERMITE_VERBOSE"):
+        say("; ".join(parts))
+    for named in cast(list[str], end["named"]):
+        say(named)
+
+
+def say(line: str) -> None:
+    """A line of ours on stderr."""
+    print(f"termite: {line}", file=sys.stderr, flush=True)
+
+
+# -- the tool's process -----------------------------------------------------------------------------------------------
+
+
+def _run_tool(argv: Sequence[str], env: Mapping[str, str]) -> int:
+    """The wait status of the tool, found in PATH. Signals that somebody sends us are meant for it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
+    sys.stdout.flush()
+    try:
+        # Python ignores these two; the tool must die of them as ever.
+        unignored = (signal.SIGPIPE, signal.SIGXFSZ)
+        child = os.posix_spawn(find_program(argv[0]), list(argv), env, setsigmask=(), setsigdef=unignored)
+    except UserError as error:
+        say(error.message)
+        return 127 << 8
+    except OSError as error:
+        say(f"{argv[0]}: {error.strerror}")
+        return (127 if isinstance(error, FileNotFoundError) else 126) << 8
+    while True:
+        received = signal.sigwaitinfo(_WATCHED)
+        if received.si_signo != signal.SIGCHLD:
+            if received.si_code in _BY_KILL:
+                os.kill(child, received.si_signo)
+            continue
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return status
+
+
+def _end_as(status: int) -> int:
+    """The exit code; where the tool was killed by a signal, so are we."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if number not in (signal.SIGKILL, signal.SIGSTOP):
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
+        os.kill(os.getpid(), number)
+    return os.WEXITSTATUS(status)
+
+
+def _preload(env: Mapping[str, str]) -> dict[str, str]:
+    library = loadable_name(native_program("libtermite-exec.so"))
+    ours = (library, env.get("TERMITE_PRELOAD"))
+    users = [entry for entry in env.get("LD_PRELOAD", "").replace(":", " ").split() if entry not in ours]
+    return {
+        "LD_PRELOAD": ":".join([library, *users]),
+        "TERMITE_PRELOAD": library,
+        "TERMITE_LAUNCHER": str(native_program("termite")),
+    }
+
+
+def loadable_name(library: Path) -> str:
+    """A name for LD_PRELOAD, which splits at spaces and colons and expands `$`, and knows no quoting.
+
+    Where the path has one of these it is a descriptor of ours, which lives as long as the build.
+    """
+    if not set(" :$").intersection(str(library)):
+        return str(library)
+    return f"/proc/{os.getpid()}/fd/{os.open(library, os.O_RDONLY)}"
+
+
+_HELP = """termite-{tool} {version}: {tool}, with its commands run on other machines
+
+usage: termite-{tool} [anything {tool} takes]
+
+It uses the master that runs in this directory or above it, else it starts one that has a worker on this machine inside
+and that goes away ten minutes after the last build.
+
+  TERMITE_ROOT     what a new master lets commands write (default: the checkout, or this directory)
+  TERMITE_SOCKET   the master's socket, instead of looking for one; empty: none
+  TERMITE_LOCAL    never: rather fail than run a command here because no worker can
+  TERMITE_VERBOSE  1: always say at the end what ran where
+
+Rules for what runs where: .termite-localrc beside the socket; `termite-ctl why COMMAND` explains.
+`termite-ctl status` shows the workers. `{tool} --help` is {tool}'s own."""

@@ -1,0 +1,21 @@
+"""Where a daemon's log goes: lines `time LEVEL event key=value` on stderr, or at the end of a file."""
+
+import logging
+from pathlib import Path
+
+from termite.engine.errors import UserError
+
+_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)-7s %(message)s"
+_TIME = "%Y-%m-%d %H:%M:%S"
+
+
+def set_up_logging(level: str, logfile: Path | None = None) -> None:
+    """`level` is a name as in `logging`, in any case."""
+    try:
+        handler: logging.Handler = logging.FileHandler(logfile) if logfile else logging.StreamHandler()
+    except OSError as error:
+        raise UserError(f"{logfile}: cannot write the log: {error.strerror}", hint="see -logfile") from error
+    handler.setFormatter(logging.Formatter(_FORMAT, _TIME))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(level.upper())

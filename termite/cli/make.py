@@ -1,0 +1,23 @@
+"""termite-make: stock GNU make, its commands run on workers."""
+
+import sys
+
+from termite.cli import front_end
+from termite.cli.flags import run_command
+
+TOOL = front_end.Tool(
+    name="make",
+    with_word="CfIoWE",
+    with_rest="jlO",
+    dry_letters="nqvh",
+    dry_words=frozenset({"--just-print", "--dry-run", "--recon", "--question", "--version", "--help"}),
+)
+
+
+def main() -> int:
+    """The command termite-make."""
+    return run_command("termite-make", lambda: front_end.run(TOOL, sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,184 @@
+"""termite-master: the daemon of one tree, joined to a cluster, or with a cluster of its own inside (`--embedded`).
+
+An embedded one is started by a front end or by `termite-ctl start` and detached from it; its last word to the starter
+goes through the pipe `--ready-fd`: `ok`, or the line of an error.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import trio
+
+from termite.cli.daemons import run_daemon, worker_config, worker_parser
+from termite.cli.flags import EXIT_FAILED, Parser, report
+from termite.cli.logs import set_up_logging
+from termite.cli.places import CACHE, own_directory
+from termite.engine.errors import UserError
+from termite.engine.fleet.coordinator import DEFAULT_PORT, CoordinatorConfig, serve_coordinator
+from termite.engine.master import SOCKET, MasterConfig, serve_master
+from termite.engine.native import native_program
+from termite.engine.plugins import load_plugins
+from termite.engine.wire.identity import read_secret
+from termite.engine.wire.listeners import split_address
+from termite.engine.worker import WorkerConfig, serve_worker
+
+PROGRAM = "termite-master"
+BUILT_IN_PLUGINS = tuple(f"termite.plugins.{name}" for name in ("make", "ninja", "cmake", "cargo", "go", "meson"))
+IDLE_EXIT_S = 600.0
+SECRET_BYTES = 32
+LOOPBACK = "127.0.0.1"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command termite-master."""
+    ready_fd = -1
+    try:
+        flags = _parser().parse_flags(sys.argv[1:] if argv is None else argv)
+        ready_fd = flags.ready_fd
+        set_up_logging(flags.log_level, flags.logfile)
+        if flags.embedded:
+            return _run_embedded(flags)
+        return _run(flags)
+    except UserError as error:
+        _tell_starter(ready_fd, f"{error.message}\n{error.hint}")
+        report(PROGRAM, error)
+    return EXIT_FAILED
+
+
+def _run(flags: argparse.Namespace) -> int:
+    host, port = split_address(flags.coordinator, DEFAULT_PORT)
+    config = _master_config(flags, read_secret(flags.secret), (host, port))
+
+    async def serve(task_status: trio.TaskStatus[str]) -> None:
+        await serve_master(config, task_status)
+
+    return run_daemon(PROGRAM, serve, f"serves {config.socket.parent}, coordinator {flags.coordinator}")
+
+
+def _run_embedded(flags: argparse.Namespace) -> int:
+    # The secret is made here and never leaves this process; its coordinator and worker listen on the loopback only.
+    secret = os.urandom(SECRET_BYTES)
+    worker = _embedded_worker(flags, secret)
+
+    async def serve(task_status: trio.TaskStatus[str]) -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                address = await nursery.start(serve_coordinator, CoordinatorConfig(secret, LOOPBACK, 0))
+                await nursery.start(serve_worker, worker(address))  # that it cannot must be said before `ok`
+                config = _master_config(flags, secret, split_address(address, 0))
+                await nursery.start(_serve_until_done, config, nursery.cancel_scope)
+                _tell_starter(flags.ready_fd, "ok")
+                task_status.started(str(config.socket))
+        except* UserError as group:
+            error = _first(group)
+            _tell_starter(flags.ready_fd, f"{error.message}\n{error.hint}")
+            raise error from None
+
+    return run_daemon(PROGRAM, serve, "serves {address}, with a worker of its own")
+
+
+async def _serve_until_done(
+    config: MasterConfig, scope: trio.CancelScope, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """When the master ends, by `termite-ctl shutdown` or idleness, its coordinator and worker end too."""
+    await serve_master(config, task_status)
+    scope.cancel()
+
+
+def _embedded_worker(flags: argparse.Namespace, secret: bytes) -> Callable[[str], WorkerConfig]:
+    """Checks that this machine can run jobs; what then depends on is the coordinator's address only."""
+    cores = len(os.sched_getaffinity(0))
+    # One more than cores: while a job waits for a file, another one computes. The compilers' machine is this one.
+    jobs = flags.jobs or cores + 1
+    words = ["--jobs", str(jobs), "--listen", LOOPBACK, "--port", "0", "--name", "here"]
+    words += ["--log-level", flags.log_level]
+
+    def at(address: str) -> WorkerConfig:
+        return worker_config(worker_parser(PROGRAM).parse_flags([*words, "--coordinator", address]), secret)
+
+    at("")
+    return at
+
+
+def _master_config(flags: argparse.Namespace, secret: bytes, coordinator: tuple[str, int]) -> MasterConfig:
+    socket = Path(os.path.abspath(flags.socket))
+    # The tree is named by what it is, not by symlinks that lead to it: the mirror shows it at that place.
+    socket = Path(os.path.realpath(socket.parent)) / socket.name
+    hidden = [path for path in (flags.logfile, flags.secret) if path]
+    plugins = load_plugins(BUILT_IN_PLUGINS)
+    # A job that says `termite` itself, as a rule of a manifest may, must find it; it then just runs the rest.
+    exports = (*flags.export, native_program("termite"), *_virtual_environments(os.environ))
+    return MasterConfig(
+        socket=socket,
+        coordinator=coordinator,
+        secret=secret,
+        plugins=plugins,
+        slots=0 if flags.embedded else flags.jobs,
+        local_slots=len(os.sched_getaffinity(0)),
+        keepalive_s=flags.keepalive,
+        idle_exit_s=flags.idle_exit,
+        exports=tuple(_tree_path(path) for path in exports),
+        excludes=tuple(_tree_path(path) for path in flags.exclude),
+        hidden=tuple(_tree_path(path) for path in hidden),
+        watched=tuple(_tree_path(Path(path)) for path in plugins.exports(os.environ)),
+        hash_cache=own_directory(CACHE) / "hashes",
+    )
+
+
+def _virtual_environments(env: Mapping[str, str]) -> set[Path]:
+    """Those of Python in PATH: a tool from there, such as pip's CMake, needs all of its own."""
+    places = {Path(directory).parent for directory in env.get("PATH", "").split(":") if directory.startswith("/")}
+    return {place for place in places if (place / "pyvenv.cfg").is_file()}
+
+
+def _tree_path(path: Path) -> bytes:
+    return os.fsencode(os.path.realpath(path)).strip(b"/")
+
+
+def _tell_starter(ready_fd: int, line: str) -> None:
+    if ready_fd >= 0:
+        try:
+            os.write(ready_fd, os.fsencode(line))
+            os.close(ready_fd)
+        except OSError:
+            pass  # told already, or the starter did not wait
+
+
+def _first(group: BaseExceptionGroup[UserError]) -> UserError:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, UserError)
+    return error
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        PROGRAM,
+        "Run in the top directory of a project: sends the commands of its builds to workers. Everything below the "
+        "directory of the socket can be written by them.",
+        "cd project; termite-master -jobs 16 -secret ~/secret.txt -coordinator buildhost & termite-make -j16",
+    )
+    add = parser.add_argument
+    add("--jobs", type=int, default=0, metavar="N", help="slots to lease in all; 0: as many as there are")
+    add("--coordinator", default=f"localhost:{DEFAULT_PORT}", metavar="HOST:PORT", help="who knows the workers")
+    add("--secret", type=Path, default=Path("secret.txt"), metavar="FILE", help="what all machines share, mode 0600")
+    add("--socket", type=Path, default=Path(SOCKET), metavar="FILE", help="its directory is the top of the tree")
+    add(
+        "--export", type=Path, action="append", default=[], metavar="DIR", help="jobs may read it though others may not"
+    )
+    add("--exclude", type=Path, action="append", default=[], metavar="PATH", help="no job ever sees it")
+    add("--keepalive", type=float, default=60.0, metavar="S", help="idle leases go back after so long")
+    add("--idle-exit", type=float, default=0.0, metavar="S", help="end after so long without a build; 0: never")
+    add("--embedded", action="store_true", help="with a coordinator and a worker for this machine inside")
+    add("--ready-fd", type=int, default=-1, help=argparse.SUPPRESS)
+    add("--logfile", type=Path, metavar="FILE", help="append the log to this file (default: stderr)")
+    add("--log-level", choices=("debug", "info", "warning"), default="info", help="how much to log")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
