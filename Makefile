@@ -1,0 +1,19 @@
+# The commands of the README. Paths are relative, so that a checkout may have spaces in its path.
+.PHONY: setup demo test check
+
+setup:
+	@sh tools/setup.sh
+
+demo: setup  ## build Lua plainly and on an embedded cluster, and compare every file
+	@.venv/bin/python tools/demo.py
+
+test:  ## every test, with real mounts, namespaces and processes
+	@sh tools/setup.sh tests
+	@.venv/bin/python -m pytest
+
+check: setup  ## what a change must pass before it is committed; under a minute
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	.venv/bin/python -m pytest -q tests/unit

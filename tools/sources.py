@@ -1,0 +1,137 @@
+"""Fetches and unpacks a source package of Debian, without touching the machine's own apt configuration.
+
+A private apt state is made in a directory of ours from the machine's own sources, turned from `deb` to `deb-src`: the
+same mirror, proxy and keyring as the system uses, and no root needed.
+"""
+
+import contextlib
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+APT = Path("/etc/apt")
+OLDER = 6  # versions that are tried where the newest one cannot be had
+
+
+class SourceError(Exception):
+    """A source package cannot be had; the text is one line for a person."""
+
+
+def fetch_source(package: str, directory: Path, *, patched: bool = True) -> Path:
+    """Return the pristine source tree of `package` in `directory`, fetched once and kept for the next calls.
+
+    Copy it before building. `patched=False` leaves Debian's patches out: the project as its authors released it.
+    """
+    tree = directory / package
+    if tree.is_dir():
+        return tree
+    download = directory / "download" / package
+    shutil.rmtree(download, ignore_errors=True)
+    download.mkdir(parents=True)
+    apt_options = _private_apt(directory.resolve() / "apt")
+    _download(package, apt_options, download)
+    (description,) = download.glob("*.dsc")
+    # apt has verified the files against the signed index; dpkg-source would ask for the maintainers' keyring besides.
+    unpack = ["dpkg-source", "--no-check", *([] if patched else ["--skip-patches"]), "-x", description.name, "tree"]
+    _run(unpack, download)
+    (download / "tree").rename(tree)
+    return tree
+
+
+def _download(package: str, apt_options: list[str], download: Path) -> None:
+    """The newest version, or else an older one: a mirror's index may name files that it does not have yet."""
+    get = ["apt-get", *apt_options, "-qq", "source", "--download-only"]
+    try:
+        _run([*get, package], download)
+    except SourceError as error:
+        listed = _run(["apt-cache", *apt_options, "showsrc", package], download)
+        versions = list(dict.fromkeys(re.findall(r"^Version: (\S+)", listed, re.MULTILINE)))
+        for version in versions[: -OLDER - 2 : -1]:
+            for file in download.iterdir():
+                file.unlink()
+            with contextlib.suppress(SourceError):
+                _run([*get, f"{package}={version}"], download)
+                return
+        raise error
+
+
+def _private_apt(state: Path) -> list[str]:
+    sources = state / "sources.list.d"
+    options = {
+        "Dir::Etc::SourceList": "/dev/null",
+        "Dir::Etc::SourceParts": str(sources),
+        "Dir::State": str(state / "state"),
+        "Dir::Cache": str(state / "cache"),
+        "APT::Sandbox::User": "root",  # as root: _apt could not write below a private home; otherwise without effect
+    }
+    arguments = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+    if not sources.is_dir():
+        for directory in ("state/lists/partial", "cache/archives/partial", "new"):
+            (state / directory).mkdir(parents=True, exist_ok=True)
+        for name, text in _source_lists():
+            (state / "new" / name).write_text(text)
+        (state / "new").rename(sources)
+    _run(["apt-get", *arguments, "-qq", "update"], state)
+    return arguments
+
+
+def _source_lists() -> Iterator[tuple[str, str]]:
+    codename = _codename()
+    found = False
+    lists = [APT / "sources.list", *sorted((APT / "sources.list.d").glob("*"))]
+    for path in lists:
+        text = path.read_text(errors="replace") if path.suffix in (".list", ".sources") and path.is_file() else ""
+        turned = _deb822(text, codename) if path.suffix == ".sources" else _one_line(text, codename)
+        if turned:
+            found = True
+            yield path.name, turned
+    if not found:
+        raise SourceError(f"/etc/apt names no Debian archive for {codename}: sources cannot be fetched")
+
+
+def _codename() -> str:
+    match = re.search(r"^VERSION_CODENAME=(\w+)", Path("/etc/os-release").read_text(), re.MULTILINE)
+    if match is None:
+        raise SourceError("/etc/os-release has no VERSION_CODENAME: is this Debian?")
+    return match[1]
+
+
+def _is_ours(suite: str, codename: str) -> bool:
+    """Third parties name their suites otherwise, and seldom offer sources."""
+    return suite == codename or suite.startswith(f"{codename}-")
+
+
+def _one_line(text: str, codename: str) -> str:
+    lines = re.findall(r"^\s*deb((?:\s+\[[^]]*\])?\s+)((?!cdrom:)\S+)\s+(\S+)\s+(.*)$", text, re.MULTILINE)
+    return "".join(
+        f"deb-src{options}{uri} {suite} {rest}\n" for options, uri, suite, rest in lines if _is_ours(suite, codename)
+    )
+
+
+def _deb822(text: str, codename: str) -> str:
+    stanzas = []
+    for stanza in re.split(r"\n\s*\n", text):
+        uncommented = "\n".join(line for line in stanza.splitlines() if not line.startswith("#"))
+        suites = re.search(r"^Suites:(.*)$", uncommented, re.MULTILINE | re.IGNORECASE)
+        disabled = re.search(r"^Enabled:\s*no", uncommented, re.MULTILINE | re.IGNORECASE)
+        if suites and not disabled and all(_is_ours(suite, codename) for suite in suites[1].split()):
+            stanzas.append(re.sub(r"(?mi)^Types:.*$", "Types: deb-src", uncommented))
+    return "\n\n".join(stanzas) + "\n" if stanzas else ""
+
+
+def _run(command: list[str], directory: Path) -> str:
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False, timeout=600)
+    if done.returncode:
+        last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
+        raise SourceError(f"{command[0]} {command[-1]} failed: {last}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    try:
+        print(fetch_source(sys.argv[1], Path(sys.argv[2])))
+    except SourceError as error:
+        sys.exit(f"sources: {error}")
