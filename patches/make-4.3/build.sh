@@ -1,0 +1,26 @@
+#!/bin/sh
+# Builds GNU make 4.3 with MAKE_SHELL: build.sh SOURCE_DIR PREFIX
+#
+# SOURCE_DIR is Debian's source package make-dfsg 4.3, unpacked; it is left as it is. PREFIX/bin/make is the result.
+# Debian leaves the generated files out of its package, so this needs autoconf, automake, autopoint and pkg-config.
+set -eu
+
+[ $# = 2 ] || { echo "usage: build.sh SOURCE_DIR PREFIX" >&2; exit 2; }
+source=$1
+prefix=$(mkdir -p "$2" && cd "$2" && pwd)
+patches=$(cd "$(dirname "$0")" && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 1' HUP INT TERM
+# A make that started us must not lend its flags, nor its job slots, to this build.
+unset MAKEFLAGS MFLAGS MAKELEVEL MAKE_SHELL
+
+cp -a "$source/." "$work"
+cd "$work"
+for patch in "$patches"/*.patch; do
+    patch -p1 --fuzz=0 <"$patch"
+done
+autoreconf --force --install
+./configure --prefix="$prefix" --without-guile
+make -j2
+make install
