@@ -1,0 +1,54 @@
+"""Stands for a mirror process: what the master's socket says goes to the worker, what the worker says goes back.
+
+Lines that begin with `!` are for this program: `!exit N`, `!die TEXT` (on stderr), `!config`, `!environment`, `!deaf`.
+"""
+
+import json
+import os
+import select
+import socket
+import sys
+
+
+def obey(word: str, rest: str, config: dict[str, object], master: socket.socket) -> None:
+    if word == "!exit":
+        sys.exit(int(rest))
+    elif word == "!die":
+        print(rest, file=sys.stderr, flush=True)
+        sys.exit(7)
+    elif word == "!deaf":
+        master.sendall(b"said\n")
+    elif word == "!config":
+        master.sendall(json.dumps(config).encode() + b"\n")
+    elif word == "!environment":
+        master.sendall(json.dumps([dict(os.environ), os.getcwd(), os.getsid(0) == os.getpid()]).encode() + b"\n")
+
+
+def main() -> None:
+    with open(int(sys.argv[1]), "rb") as file:
+        config = json.load(file)
+    master = socket.socket(fileno=config["socket_fd"])
+    control = socket.socket(fileno=config["control_fd"])
+    master.setblocking(True)
+    control.setblocking(True)
+    deaf = False
+    while True:
+        readable, _, _ = select.select([master] if deaf else [master, control], [], [])
+        if control in readable:
+            received = control.recv(65536)
+            if not received:
+                return
+            master.sendall(received)
+        if master in readable:
+            received = master.recv(65536)
+            if received.startswith(b"!"):
+                word, _, rest = received.decode().strip().partition(" ")
+                deaf = deaf or word == "!deaf"
+                obey(word, rest, config, master)
+            elif received:
+                control.sendall(received)
+            elif not deaf:
+                return
+
+
+main()

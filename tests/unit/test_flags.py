@@ -1,0 +1,174 @@
+"""Command lines: both spellings, one line for an error, help for a person, and addresses."""
+
+import logging
+import re
+import signal
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trio
+
+from termite.cli import daemons, flags
+from termite.cli.flags import Parser, with_two_dashes
+from termite.cli.logs import set_up_logging
+from termite.engine.errors import UserError
+from termite.engine.native import native_program
+from termite.engine.wire.listeners import join_address, split_address
+
+Run = Callable[[list[str]], int]
+
+
+def parser() -> Parser:
+    made = Parser("termite-test", "Tests.", "termite-test -jobs 4")
+    made.add_argument("--jobs", type=int, default=2)
+    made.add_argument("--logfile", default="")
+    return made
+
+
+@pytest.mark.parametrize("words", [["-jobs", "4"], ["--jobs", "4"], ["-jobs=4"], ["--jobs=4"]])
+def test_a_flag_may_have_one_dash_or_two(words: list[str]) -> None:
+    assert parser().parse_flags(words).jobs == 4
+
+
+def test_only_flags_are_respelled() -> None:
+    assert with_two_dashes(["-h", "-j4", "-1", "-", "x-y", "-X", "--", "-jobs"]) == [
+        "-h", "--j4", "-1", "-", "x-y", "-X", "--", "-jobs",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [["-jobs"], ["-jobs", "many"], ["-nosuch"], ["--job", "4"], ["word"]])
+def test_a_wrong_command_line_is_a_line_with_a_hint(words: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        parser().parse_flags(words)
+    assert caught.value.hint == "see termite-test --help"
+
+
+def test_the_version_is_the_projects() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert project["version"] == flags.VERSION
+
+
+@pytest.mark.parametrize("command", [daemons.coordinator, daemons.worker])
+@pytest.mark.parametrize("words", [["-version"], ["--version"]])
+def test_every_daemon_says_its_version(command: Run, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        command(words)
+    assert caught.value.code == 0
+    assert flags.VERSION in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [daemons.coordinator, daemons.worker])
+def test_every_daemon_explains_itself(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Example:" in said
+    assert "(default: secret.txt)" in said
+    assert "(default: )" not in said
+    assert "None" not in said
+
+
+@pytest.mark.parametrize("command", [daemons.coordinator, daemons.worker])
+def test_a_daemon_that_cannot_start_says_why_and_exits_with_100(
+    command: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemons, "set_up_logging", lambda level, logfile: None)
+    assert command(["-secret", str(tmp_path / "none.txt"), "-port", "0"]) == 100
+    said = capsys.readouterr().err
+    assert re.match(r"termite-(coordinator|worker): ", said)
+    assert "Traceback" not in said
+    assert len(said.splitlines()) == 2
+
+
+def test_a_daemon_ends_well_on_a_signal(capsys: pytest.CaptureFixture[str]) -> None:
+    cleaned = False
+
+    async def serve(task_status: trio.TaskStatus[str]) -> None:
+        nonlocal cleaned
+        task_status.started("here:1")
+        signal.raise_signal(signal.SIGTERM)
+        try:
+            await trio.sleep_forever()
+        finally:
+            cleaned = True
+
+    assert daemons.run_daemon("termite-test", serve, "listens on {address}") == 0
+    assert cleaned
+    assert capsys.readouterr().out == "termite-test: listens on here:1\n"
+
+
+def test_a_user_error_while_it_serves_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    async def serve(task_status: trio.TaskStatus[str]) -> None:
+        async with trio.open_nursery():
+            raise UserError("port 1 is in use", hint="choose another")
+
+    assert daemons.run_daemon("termite-test", serve, "{address}") == 100
+    assert capsys.readouterr().err == "termite-test: port 1 is in use\ntermite-test: choose another\n"
+
+
+def test_run_command_reports_and_counts_for_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    def fails() -> int:
+        raise UserError("no")
+
+    assert flags.run_command("termite-x", fails) == 100
+    assert capsys.readouterr().err == "termite-x: no\n"
+    assert flags.run_command("termite-x", lambda: 3) == 3
+
+
+def test_a_command_that_is_interrupted_dies_of_the_signal() -> None:
+    script = "from termite.cli.flags import run_command\ndef main(): raise KeyboardInterrupt\nrun_command('x', main)"
+    assert subprocess.run([sys.executable, "-c", script]).returncode == -signal.SIGINT
+
+
+def test_the_log_goes_to_the_end_of_a_file(tmp_path: Path) -> None:
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    try:
+        set_up_logging("info", tmp_path / "log")
+        logging.getLogger("termite").info("started port=%d", 7)
+    finally:
+        for handler in set(root.handlers) - set(before):
+            root.removeHandler(handler)
+            handler.close()
+        root.setLevel(level)
+    assert re.fullmatch(r"\d{4}-\S+ \S+ INFO +started port=7\n", (tmp_path / "log").read_text())
+
+
+def test_a_log_that_cannot_be_written_is_a_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot write the log: Is a directory"):
+        set_up_logging("info", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("host:1", ("host", 1)),
+        ("host", ("host", 9)),
+        (":7", ("", 7)),
+        ("[::1]:5", ("::1", 5)),
+        ("[::1]", ("::1", 9)),
+        ("::1", ("::1", 9)),
+        ("10.0.0.1:65535", ("10.0.0.1", 65535)),
+    ],
+)
+def test_an_address_has_a_host_and_a_port(text: str, parts: tuple[str, int]) -> None:
+    assert split_address(text, 9) == parts
+    assert split_address(join_address(*parts), 9) == parts
+
+
+@pytest.mark.parametrize("text", ["host:", "host:x", "host:0", "host:65536", "host:-1", "host:٣"])
+def test_what_is_no_address_is_a_line(text: str) -> None:
+    with pytest.raises(UserError, match="is no address"):
+        split_address(text, 9)
+
+
+def test_a_native_program_is_looked_for_where_it_may_be(tmp_path: Path) -> None:
+    (tmp_path / "termite-sandbox").touch()
+    where = {"TERMITE_NATIVE": str(tmp_path)}
+    assert native_program("termite-sandbox", where) == tmp_path / "termite-sandbox"
+    with pytest.raises(UserError, match=f"termite-nosuch is not in {tmp_path}"):
+        native_program("termite-nosuch", where)

@@ -1,0 +1,175 @@
+"""What the front ends read of a build tool's command line, and what they choose before a build."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from termite.cli.client import choose_root, find_socket
+from termite.cli.cmake import Mode, build_directory, read_mode, split_program
+from termite.cli.ctl import _without_launcher
+from termite.cli.front_end import Words, loadable_name, read_words
+from termite.cli.make import TOOL as MAKE
+from termite.cli.ninja import TOOL as NINJA
+from termite.cli.programs import find_source, why_not_preloaded
+from termite.engine.native import native_program
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ((), Words()),
+        (("-j20", "all"), Words()),
+        (("-C", "sub", "-f", "n"), Words("sub")),
+        (("-Csub", "--directory=deeper"), Words("sub/deeper")),
+        (("--directory", "sub"), Words("sub")),
+        (("-kC", "sub"), Words("sub")),
+        (("-n",), Words(is_dry=True)),
+        (("-kn",), Words(is_dry=True)),
+        (("--question", "x"), Words(is_dry=True)),
+        (("-f", "-n"), Words()),
+        (("-jn",), Words()),
+        (("--", "-n"), Words()),
+        (("--version",), Words(is_dry=True)),
+        (("CFLAGS=-n",), Words()),
+    ],
+)
+def test_a_make_command_line_is_read_as_make_reads_it(args: tuple[str, ...], words: Words) -> None:
+    assert read_words(MAKE, args) == words
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("-C", "out", "-j", "4"), Words("out")),
+        (("-n",), Words(is_dry=True)),
+        (("-t", "clean"), Words(is_dry=True)),
+        (("-dexplain", "-vn"), Words(is_dry=True)),
+        (("-j", "-n"), Words()),
+    ],
+)
+def test_a_ninja_command_line_is_read_as_ninja_reads_it(args: tuple[str, ...], words: Words) -> None:
+    assert read_words(NINJA, args) == words
+
+
+def test_a_new_master_gets_the_checkout_else_where_the_build_was_started(tmp_path: Path) -> None:
+    sub = tmp_path / "top" / "sub"
+    sub.mkdir(parents=True)
+    assert choose_root(sub, tmp_path / "top", env={}) == tmp_path / "top"
+    assert choose_root(sub, sub, env={}) == sub
+    (tmp_path / "top" / ".git").mkdir()
+    assert choose_root(sub, sub, env={}) == tmp_path / "top"
+    assert choose_root(sub, sub, env={"TERMITE_ROOT": str(tmp_path)}) == tmp_path
+
+
+def test_a_build_far_from_where_it_was_started_does_not_make_everything_writable() -> None:
+    assert choose_root(Path("/nowhere/project"), Path("/somewhere"), env={}) == Path("/nowhere/project")
+
+
+def test_the_socket_is_the_named_one_or_the_nearest_upwards(tmp_path: Path) -> None:
+    assert find_socket(tmp_path, {"TERMITE_SOCKET": "/x/s"}) == Path("/x/s")
+    assert find_socket(tmp_path, {"TERMITE_SOCKET": ""}) is None
+    assert find_socket(tmp_path, {}) is None or not find_socket(tmp_path, {}).is_relative_to(tmp_path)  # type: ignore[union-attr]  # it is there
+
+
+def test_a_program_that_would_ignore_the_preload_library_is_recognised(tmp_path: Path) -> None:
+    assert why_not_preloaded(Path(os.path.realpath(sys.executable))) == ""
+    script = tmp_path / "make"
+    script.write_text("#!/bin/sh\n")
+    assert why_not_preloaded(script) == ""
+    script.chmod(0o4755)
+    assert why_not_preloaded(script) == "is set-user-id or set-group-id"
+    static = tmp_path / "static"
+    static.write_bytes(
+        b"\x7fELF\x02\x01"
+        + b"\0" * 26
+        + (64).to_bytes(8, "little")
+        + b"\0" * 14
+        + (56).to_bytes(2, "little")
+        + (1).to_bytes(2, "little")
+        + b"\0" * 6
+        + b"\x01"
+        + b"\0" * 55
+    )
+    assert why_not_preloaded(static) == "is linked statically"
+
+
+@pytest.mark.parametrize("name", ["plain", "with space", "with:colon", "$ORIGIN"])
+def test_the_preload_library_is_found_wherever_termite_is_installed(tmp_path: Path, name: str) -> None:
+    library = tmp_path / name / "libtermite-exec.so"
+    library.parent.mkdir()
+    shutil.copy(native_program("libtermite-exec.so"), library)
+    env = {**os.environ, "LD_PRELOAD": loadable_name(library)}
+    mapped = subprocess.run(["cat", "/proc/self/maps"], env=env, capture_output=True, text=True, check=True, timeout=10)
+    assert str(library) in mapped.stdout
+    assert not mapped.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("CMakeCache.txt", "# x\nCMAKE_HOME_DIRECTORY:INTERNAL={source}\nA:STRING=b\n"),
+        ("meson-info/meson-info.json", '{{"directories": {{"source": "{source}"}}}}'),
+        ("Makefile", "VPATH = ..\nsrcdir = ../src\nx: ; y\n"),
+        ("Makefile", "srcdir = ..\ntop_srcdir = ../src \n"),
+    ],
+)
+def test_the_sources_of_a_build_directory_are_found(tmp_path: Path, name: str, text: str) -> None:
+    build, source = tmp_path / "build", tmp_path / "src"
+    source.mkdir()
+    (build / name).parent.mkdir(parents=True)
+    assert find_source(build) is None
+    (build / name).write_text(text.format(source=source))
+    assert find_source(build) == source
+    assert choose_root(build, build, source, env={}) == tmp_path
+
+
+@pytest.mark.parametrize("text", ["srcdir = $(shell pwd)\n", "", "srcdir = no/such\n", "\x00\xff"])
+def test_no_sources_are_made_up(tmp_path: Path, text: str) -> None:
+    for name in ("CMakeCache.txt", "Makefile"):
+        (tmp_path / name).write_text(text)
+    assert find_source(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("args", "mode"),
+    [
+        ((), Mode.OTHER),
+        (("-S", ".", "-B", "build", "-G", "Ninja"), Mode.CONFIGURE),
+        (("--preset", "dev"), Mode.CONFIGURE),
+        ((".", "-LA"), Mode.CONFIGURE),
+        (("--build", "build", "-j4"), Mode.BUILD),
+        (("--workflow", "--preset", "dev"), Mode.BUILD),
+        (("--install", "build"), Mode.OTHER),
+        (("-E", "env", "cmake", "--build", "x"), Mode.OTHER),
+        (("-DA=b", "-P", "script.cmake"), Mode.OTHER),
+        (("--help-command", "project"), Mode.OTHER),
+        (("--version",), Mode.OTHER),
+    ],
+)
+def test_what_a_call_of_cmake_does_is_read_as_cmake_reads_it(args: tuple[str, ...], mode: Mode) -> None:
+    assert read_mode(args) is mode
+
+
+def test_the_build_directory_of_cmake_is_the_word_after_build() -> None:
+    assert build_directory(("--build", "out", "-j4")) == "out"
+    assert build_directory(("--build", "--preset", "dev")) == ""
+
+
+def test_the_cmake_to_use_may_be_named_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert split_program(("cmake", "-B", "x")) == ("cmake", ("-B", "x"))
+    assert split_program(("/opt/bin/cmake", "--build", "x")) == ("/opt/bin/cmake", ("--build", "x"))
+    assert split_program(("-B", "x")) == ("cmake", ("-B", "x"))
+    (tmp_path / "cmake").mkdir()  # a source directory of this name, as LLVM has
+    assert split_program(("cmake", "-B", "x")) == ("cmake", ("cmake", "-B", "x"))
+
+
+def test_a_line_that_begins_with_the_launcher_is_explained_without_it() -> None:
+    assert _without_launcher(["gcc", "--version"]) == (["gcc", "--version"], {})
+    assert _without_launcher(["/x/termite", "--cmake=link", "--", "--odd"]) == (["--odd"], {"cmake": "link"})
+    assert _without_launcher(["termite", "gcc", "--a=b"]) == (["gcc", "--a=b"], {})
+    assert _without_launcher(["termite"]) == (["termite"], {})

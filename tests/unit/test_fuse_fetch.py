@@ -1,0 +1,122 @@
+"""Each missing thing is fetched once at a time, whoever needs it and whoever gives up."""
+
+import hashlib
+import stat
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from termite.engine.errors import FsError, RemoteProtocolError
+from termite.engine.model import Attr, Digest
+from termite.engine.store.cas import Cas
+from termite.engine.wire.messages import Directory, Done, File, GetFile, Message
+from termite.fuse.fetch import Fetcher
+from termite.fuse.inodes import Inodes, Node
+from termite.fuse.tree import Tree
+
+DIRECTORY = Directory(0, Attr(stat.S_IFDIR | 0o755, 0, 0), {})
+
+
+class FakeConnection:
+    """Answers with what `replies` has, in order, when `go` is set."""
+
+    def __init__(self, *replies: Message | Exception, chunks: tuple[bytes, ...] = ()) -> None:
+        self.asked: list[Message] = []
+        self.go = trio.Event()
+        self._replies = list(replies)
+        self._chunks = chunks
+
+    async def request(self, message: Message, on_chunk: Callable[[bytes], Awaitable[None]] | None = None) -> Message:
+        self.asked.append(message)
+        await self.go.wait()
+        if on_chunk is not None:
+            for chunk in self._chunks:
+                await on_chunk(chunk)
+        reply = self._replies.pop(0)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+
+def fetcher(connection: FakeConnection, tmp_path: Path) -> tuple[Fetcher, Tree, Cas]:
+    tree, cas = Tree(b"", 0), Cas(tmp_path)
+    return Fetcher(connection, tree, cas), tree, cas  # type: ignore[arg-type]  # the fake has what is used of it
+
+
+def node(size: int) -> Node:
+    return Inodes().file(b"d/f", Attr(stat.S_IFREG | 0o644, size, 7))
+
+
+def digest_of(content: bytes) -> Digest:
+    return Digest(hashlib.sha256(content).digest(), len(content))
+
+
+async def test_many_that_need_one_directory_ask_once(tmp_path: Path) -> None:
+    connection = FakeConnection(DIRECTORY)
+    fetch, tree, _ = fetcher(connection, tmp_path)
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(fetch.directory, b"")
+        await trio.testing.wait_all_tasks_blocked()
+        connection.go.set()
+    assert tree.is_known(b"")
+    assert len(connection.asked) == 1
+
+
+async def test_when_the_one_that_asked_gives_up_the_next_one_asks(tmp_path: Path) -> None:
+    connection = FakeConnection(DIRECTORY)
+    fetch, tree, _ = fetcher(connection, tmp_path)
+    async with trio.open_nursery() as others:
+        async with trio.open_nursery() as first:
+            first.start_soon(fetch.directory, b"")
+            await trio.testing.wait_all_tasks_blocked()
+            others.start_soon(fetch.directory, b"")
+            await trio.testing.wait_all_tasks_blocked()
+            first.cancel_scope.cancel()
+        connection.go.set()
+    assert tree.is_known(b"")
+    assert len(connection.asked) == 2
+
+
+async def test_a_failure_is_everybodys_own_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    connection = FakeConnection(FsError(5), DIRECTORY)
+    connection.go.set()
+    fetch, tree, _ = fetcher(connection, tmp_path)
+    with pytest.raises(FsError):
+        await fetch.directory(b"")
+    await fetch.directory(b"")
+    assert tree.is_known(b"")
+    assert fetch.statistics()["fetching"] == 0
+
+
+@pytest.mark.parametrize("inline", [True, False], ids=["in the message", "in chunks"])
+async def test_a_content_is_in_the_store_afterwards_and_never_asked_for_again(tmp_path: Path, inline: bool) -> None:
+    content = b"some content"
+    reply = File(digest_of(content), content if inline else None)
+    connection = FakeConnection(reply, chunks=() if inline else (content[:4], content[4:]))
+    connection.go.set()
+    fetch, tree, cas = fetcher(connection, tmp_path)
+    file = node(len(content))
+    await fetch.content(file)
+    await fetch.content(file)
+    path = cas.path(digest_of(content))
+    assert path is not None
+    assert path.read_bytes() == content
+    assert connection.asked == [GetFile(b"d/f", len(content), 7)]
+    assert tree.digest_of(b"d/f", file.attr) == digest_of(content)
+
+
+@pytest.mark.parametrize("reply", [File(digest_of(b"other"), b"content"), File(digest_of(b"other")), Done()])
+async def test_a_wrong_answer_breaks_the_lease(tmp_path: Path, reply: Message) -> None:
+    connection = FakeConnection(reply, chunks=(b"content",))
+    connection.go.set()
+    fetch, _, cas = fetcher(connection, tmp_path)
+    file = node(7)
+    with pytest.raises(RemoteProtocolError):
+        await fetch.content(file)
+    assert fetch.broken.is_set()
+    assert not file.is_present
+    assert cas.path(digest_of(b"other")) is None

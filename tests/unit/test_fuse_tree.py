@@ -1,0 +1,424 @@
+"""The mirror's views, looked at as overlayfs looks at them, against a model of the master's tree."""
+
+import stat
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from termite.engine.errors import RemoteProtocolError
+from termite.engine.model import Attr, Change, Changeset, Digest
+from termite.engine.wire.messages import Directory
+from termite.fuse.tree import IDLE_DELTA_NAMES, WHITEOUT, Listing, Need, Tree, View
+
+Flat = dict[bytes, Attr]
+
+
+def is_directory(attr: Attr) -> bool:
+    return stat.S_ISDIR(attr.mode)
+
+
+def children_of(flat: Flat, path: bytes) -> dict[bytes, Attr]:
+    prefix = path + b"/" if path else b""
+    names = {p[len(prefix) :]: a for p, a in flat.items() if p.startswith(prefix)}
+    return {name: attr for name, attr in names.items() if name and b"/" not in name}
+
+
+class Master:
+    """All trees it ever had, by number."""
+
+    def __init__(self, *directories: bytes, **files: bytes) -> None:
+        self.clock = 0
+        self.trees: list[Flat] = [{}]
+        self.journal: list[Changeset] = []
+        for path in directories:
+            self.trees[0][path] = self.directory()
+
+    def directory(self) -> Attr:
+        self.clock += 1
+        return Attr(stat.S_IFDIR | 0o755, 0, self.clock)
+
+    def file(self, size: int = 1) -> Attr:
+        self.clock += 1
+        return Attr(stat.S_IFREG | 0o644, size, self.clock)
+
+    @property
+    def now(self) -> Flat:
+        return self.trees[-1]
+
+    def change(self, *changes: tuple[bytes, Attr | None]) -> None:
+        flat = dict(self.now)
+        for path, attr in changes:
+            remains = attr is not None and is_directory(attr)
+            for other in [p for p in flat if p.startswith(path + b"/")]:
+                if not remains:
+                    del flat[other]
+            if attr is None:
+                flat.pop(path, None)
+            else:
+                flat[path] = attr
+        self.trees.append(flat)
+        self.journal.append(Changeset(len(self.trees) - 1, tuple(Change(p, a) for p, a in changes)))
+
+    def answer(self, path: bytes) -> Directory | None:
+        flat = self.now
+        if path and (path not in flat or not is_directory(flat[path])):
+            return None
+        return Directory(len(self.trees) - 1, Attr(stat.S_IFDIR | 0o755, 0, 0), children_of(flat, path))
+
+
+def listing(tree: Tree, master: Master, view: View, path: bytes) -> Listing:
+    while True:
+        try:
+            return tree.base_listing(view.base, path)
+        except Need as need:
+            tree.asked(need.path)
+            reply = master.answer(need.path)
+            tree.answered(need.path, reply)
+            if reply is None:  # gone at home, and the change that says so is still to come
+                return {}
+
+
+def merged(tree: Tree, master: Master, view: View, path: bytes) -> dict[bytes, Attr] | None:
+    """What overlayfs shows in `path`; None if it is no directory there."""
+    layers = ["delta", "base"] if view.delta else ["base"]
+
+    def names_in(layer: str, where: bytes) -> Listing:
+        if layer == "base":
+            return listing(tree, master, view, where)
+        assert view.delta
+        return view.delta.listings.get(where, {})
+
+    where = b""
+    for name in path.split(b"/") if path else ():
+        below: list[str] = []
+        for layer in layers:
+            attr = names_in(layer, where).get(name)
+            if attr is None:
+                continue
+            if not is_directory(attr):
+                break
+            below.append(layer)
+        if not below:
+            return None
+        layers = below
+        where = where + b"/" + name if where else name
+    shown: dict[bytes, Attr] = {}
+    for layer in layers:
+        for name, attr in names_in(layer, where).items():
+            shown.setdefault(name, attr)
+    return {name: attr for name, attr in shown.items() if attr is not WHITEOUT}
+
+
+def walk(tree: Tree, master: Master, view: View, path: bytes = b"") -> Flat:
+    seen: Flat = {}
+    for name, attr in (merged(tree, master, view, path) or {}).items():
+        child = path + b"/" + name if path else name
+        seen[child] = attr
+        assert tree.attr_at(view, child) == attr
+        if is_directory(attr):
+            seen.update(walk(tree, master, view, child))
+    return seen
+
+
+def tree_of(master: Master) -> Tree:
+    return Tree(b"", len(master.trees) - 1)
+
+
+def test_with_no_change_a_job_has_the_base_alone() -> None:
+    master = Master(b"d")
+    view = tree_of(master).open_view()
+    assert view.delta is None
+    assert view.layers() == f"base/{view.base.name}"
+
+
+def test_a_directory_not_looked_at_yet_needs_to_be_asked_for() -> None:
+    tree = Tree(b"", 0)
+    with pytest.raises(Need):
+        tree.base_listing(tree.open_view().base, b"")
+
+
+MASTER_AT_START = (b"d", b"d/sub", b"d/sub/deep", b"e")
+
+
+def table() -> dict[str, list[list[tuple[bytes, str]]]]:
+    """Name -> changesets of (path, what it becomes)."""
+    return {
+        "a file is made": [[(b"d/new", "file")]],
+        "a file is changed": [[(b"d/sub/f", "file")], [(b"d/sub/f", "file")]],
+        "a file is deleted": [[(b"d/sub/f", "file")], [(b"d/sub/f", "gone")]],
+        "a directory is deleted": [[(b"d/sub", "gone")]],
+        "a directory is deleted and made again": [[(b"d/sub", "gone"), (b"d/sub", "dir"), (b"d/sub/g", "file")]],
+        "made again in a later changeset": [[(b"d/sub", "gone")], [(b"d/sub", "dir"), (b"d/sub/deep", "dir")]],
+        "a directory becomes a file": [[(b"d/sub", "file")]],
+        "a directory becomes a file and a directory": [[(b"d/sub", "file")], [(b"d/sub", "dir"), (b"d/sub/h", "file")]],
+        "a file becomes a directory": [[(b"d/x", "file")], [(b"d/x", "dir"), (b"d/x/y", "dir"), (b"d/x/y/z", "file")]],
+        "a directory gets another mode": [[(b"d/sub", "dir")]],
+        "a change in a directory that is new": [[(b"n", "dir"), (b"n/m", "dir")], [(b"n/m/f", "file")]],
+        "a new directory goes again": [[(b"n", "dir"), (b"n/f", "file")], [(b"n", "gone")]],
+        "a change is undone": [[(b"d/f", "file")], [(b"d/f", "gone")]],
+    }
+
+
+@pytest.mark.parametrize("name", table())
+@pytest.mark.parametrize(
+    "looked_at", [(), (b"",), (b"", b"d"), (b"", b"d", b"d/sub"), (b"", b"d", b"d/sub", b"d/sub/deep")]
+)
+def test_the_merged_view_is_the_truth_at_every_number(name: str, looked_at: tuple[bytes, ...]) -> None:
+    master = Master(*MASTER_AT_START)
+    tree = tree_of(master)
+    first = tree.open_view()
+    for path in looked_at:
+        listing(tree, master, first, path)
+    for changes in table()[name]:
+        what: dict[str, Callable[[], Attr | None]]
+        what = {"file": master.file, "dir": master.directory, "gone": lambda: None}
+        master.change(*((path, what[kind]()) for path, kind in changes))
+        tree.take_in(master.journal[-1:])
+        view = tree.open_view()
+        assert walk(tree, master, view) == master.now
+
+
+def test_a_job_that_runs_keeps_what_it_saw_while_others_see_the_change() -> None:
+    master = Master(*MASTER_AT_START)
+    tree = tree_of(master)
+    old = tree.open_view()
+    before = walk(tree, master, old)
+    master.change((b"d/sub", None), (b"d/new", master.file()))
+    tree.take_in(master.journal)
+    new = tree.open_view()
+    assert walk(tree, master, old) == before
+    assert walk(tree, master, new) == master.now
+
+
+def test_an_unhashed_file_written_within_one_tick_is_another_version() -> None:
+    attr = Attr(stat.S_IFREG | 0o644, 1, 5)
+    master = Master(b"d")
+    master.change((b"d/f", attr))
+    tree = tree_of(master)
+    shown = listing(tree, master, tree.open_view(), b"")
+    assert shown == children_of(master.now, b"")
+    old = listing(tree, master, tree.open_view(), b"d")[b"f"]
+    master.change((b"d/f", Attr(stat.S_IFREG | 0o644, 1, 5)))
+    tree.take_in(master.journal)
+    view = tree.open_view()
+    assert view.delta is not None
+    assert view.delta.listings[b"d"][b"f"] is not old
+
+
+def test_a_file_written_again_with_equal_digest_is_the_same_version() -> None:
+    attr = Attr(stat.S_IFREG | 0o644, 1, 5, Digest(b"x" * 32, 1))
+    master = Master(b"d")
+    master.change((b"d/f", attr))
+    tree = tree_of(master)
+    for path in (b"", b"d"):
+        listing(tree, master, tree.open_view(), path)
+    master.change((b"d/f", attr))
+    tree.take_in(master.journal)
+    assert tree.open_view().delta is None
+
+
+def test_changes_that_touch_nothing_known_leave_the_delta_as_it_is() -> None:
+    master = Master(*MASTER_AT_START)
+    tree = tree_of(master)
+    for path in (b"", b"d"):
+        listing(tree, master, tree.open_view(), path)
+    master.change((b"d/f", master.file()))
+    tree.take_in(master.journal)
+    first = tree.open_view().delta
+    master.change((b"e/f", master.file()))
+    tree.take_in(master.journal)
+    assert first is not None
+    assert tree.open_view().delta is first
+
+
+def test_a_reply_that_was_overtaken_by_changes_is_rolled_forward() -> None:
+    master = Master(*MASTER_AT_START)
+    tree = tree_of(master)
+    listing(tree, master, tree.open_view(), b"")
+    tree.asked(b"d")
+    reply = master.answer(b"d")
+    master.change((b"d/f", master.file()), (b"d/sub", None))
+    tree.take_in(master.journal)
+    view = tree.open_view()
+    tree.answered(b"d", reply)
+    assert walk(tree, master, view) == master.now
+
+
+def test_a_change_that_a_reply_has_in_it_already_is_not_applied_again() -> None:
+    master = Master(*MASTER_AT_START)
+    tree = tree_of(master)
+    old = master.file()
+    listing(tree, master, tree.open_view(), b"")
+    master.change((b"d/f", old))
+    master.change((b"d/f", None))
+    listing(tree, master, tree.open_view(), b"d")
+    tree.take_in(master.journal[:1])
+    assert b"f" not in (merged(tree, master, tree.open_view(), b"d") or {})
+
+
+def test_a_reply_older_than_what_was_told_is_a_protocol_error() -> None:
+    tree = Tree(b"", 5)
+    tree.asked(b"")
+    with pytest.raises(RemoteProtocolError):
+        tree.answered(b"", Directory(4, Attr(stat.S_IFDIR, 0, 0), {}))
+
+
+def test_changesets_that_come_early_wait_and_duplicates_do_nothing() -> None:
+    master = Master(*MASTER_AT_START)
+    tree = tree_of(master)
+    walk(tree, master, tree.open_view())
+    for _ in range(3):
+        master.change((b"d/f", master.file()))
+    tree.take_in(master.journal[1:])
+    assert tree.number == 0
+    tree.take_in(master.journal[:1])
+    assert tree.number == 3
+    tree.take_in(master.journal)
+    assert walk(tree, master, tree.open_view()) == master.now
+
+
+def test_a_directory_that_went_before_it_was_looked_at_is_empty_for_the_job_that_still_has_it() -> None:
+    master = Master(*MASTER_AT_START)
+    tree = tree_of(master)
+    old = tree.open_view()
+    listing(tree, master, old, b"")
+    master.change((b"d", None))
+    tree.take_in(master.journal)
+    assert merged(tree, master, old, b"d") == {}
+
+
+def test_a_changed_settled_path_makes_a_new_base_and_a_live_one_does_not() -> None:
+    master = Master(b"usr", b"home", b"home/project")
+    tree = Tree(b"home/project", 0)
+    first = tree.open_view()
+    walk(tree, master, first)
+    master.change((b"home/project/f", master.file()), (b"home/project", master.directory()))
+    tree.take_in(master.journal)
+    assert tree.open_view().base is first.base
+    master.change((b"usr/f", master.file()))
+    tree.take_in(master.journal)
+    assert tree.open_view().base is not first.base
+
+
+def test_a_large_delta_gets_a_new_base_and_unused_views_are_dropped_but_the_last_base_is_kept() -> None:
+    master = Master(b"d")
+    tree = tree_of(master)
+    old = tree.open_view()
+    walk(tree, master, old)
+    for turn in range(3):
+        master.change(*((b"d/%d-%d" % (turn, i), master.file()) for i in range(IDLE_DELTA_NAMES + 1)))
+        tree.take_in(master.journal)
+        tree.close_view(old)
+        new = tree.open_view()
+        assert new.base is not old.base
+        assert walk(tree, master, new) == master.now
+        old = new
+    assert tree.pop_unused() == [b"base/1", b"base/2"]
+    assert list(tree.bases) == ["3", "4"]
+
+
+def test_views_of_jobs_are_kept_until_the_jobs_end() -> None:
+    master = Master(b"d")
+    tree = tree_of(master)
+    for path in (b"", b"d"):
+        listing(tree, master, tree.open_view(), path)
+    views = []
+    for _ in range(3):
+        master.change((b"d/f", master.file()))
+        tree.take_in(master.journal)
+        views.append(tree.open_view())
+    assert tree.pop_unused() == []
+    for view in views:
+        tree.close_view(view)
+    assert len(tree.pop_unused()) == 2
+
+
+NAMES = st.sampled_from([b"a", b"b", b"c"])
+PATHS = st.lists(NAMES, min_size=1, max_size=4).map(b"/".join)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("write"), st.lists(PATHS, min_size=1, max_size=3)),
+        st.tuples(st.just("mkdir"), st.lists(PATHS, min_size=1, max_size=3)),
+        st.tuples(st.just("delete"), st.lists(PATHS, min_size=1, max_size=2)),
+        st.tuples(st.just("remake"), st.lists(PATHS, min_size=1, max_size=2)),
+        st.tuples(st.just("look"), st.lists(PATHS, min_size=1, max_size=2)),
+        st.tuples(st.just("ask"), st.lists(PATHS, min_size=1, max_size=1)),
+        st.tuples(st.just("answer"), st.just([])),
+        st.tuples(st.just("deliver"), st.just([])),
+        st.tuples(st.just("open"), st.just([])),
+        st.tuples(st.just("check"), st.just([])),
+    ),
+    max_size=40,
+)
+
+
+def plausible(master: Master, kind: str, path: bytes) -> list[tuple[bytes, Attr | None]]:
+    """The changes a master would journal; none where the parent is no directory."""
+    parent = path.rpartition(b"/")[0]
+    if parent and (parent not in master.now or not is_directory(master.now[parent])):
+        return []
+    if kind == "write":
+        return [(path, master.file())]
+    if kind == "mkdir":
+        return [(path, master.directory())]
+    if kind == "delete":
+        return [(path, None)]
+    return [(path, None), (path, master.directory()), (path + b"/a", master.file()), (path + b"/b", master.directory())]
+
+
+@settings(max_examples=200, deadline=None)
+@given(STEPS, st.booleans())
+def test_whatever_happens_in_whatever_order_a_new_job_sees_the_truth_and_an_old_one_what_it_saw(
+    steps: list[tuple[str, list[bytes]]], settled: bool
+) -> None:
+    master = Master(b"a", b"a/a", b"a/b", b"a/a/a", b"b")
+    tree = Tree(b"elsewhere" if settled else b"", 0)
+    views = [tree.open_view()]
+    seen: dict[tuple[int, bytes], dict[bytes, Attr] | None] = {}
+    in_flight: list[tuple[bytes, Directory | None]] = []
+
+    def land() -> None:
+        while in_flight:
+            tree.answered(*in_flight.pop(0))
+
+    def look(index: int, path: bytes) -> None:
+        if all(path != asked and not path.startswith(asked + b"/") and asked for asked, _ in in_flight):
+            shown = merged(tree, master, views[index], path)
+            assert seen.setdefault((index, path), shown) == shown
+
+    for kind, paths in steps:
+        match kind:
+            case "look":
+                for path in paths:
+                    look(len(path) * 7 % len(views), path)
+            case "ask":
+                parent = paths[0]
+                known_above = all(
+                    tree.is_known(b"/".join(parent.split(b"/")[:i])) for i in range(parent.count(b"/") + 1)
+                )
+                if known_above and tree.is_known(b"") and not tree.is_known(parent) and parent not in dict(in_flight):
+                    tree.asked(parent)
+                    in_flight.append((parent, master.answer(parent)))
+            case "answer":
+                land()
+            case "deliver":
+                tree.take_in(master.journal)
+            case "open":
+                views.append(tree.open_view())
+            case "check":
+                tree.take_in(master.journal)
+                land()
+                view = tree.open_view()
+                assert walk(tree, master, view) == master.now
+                views.append(view)
+            case _:
+                for path in paths:
+                    if changes := plausible(master, kind, path):
+                        master.change(*changes)
+    tree.take_in(master.journal)
+    land()
+    assert walk(tree, master, tree.open_view()) == master.now
+    for (index, path), shown in list(seen.items()):
+        assert merged(tree, master, views[index], path) == shown

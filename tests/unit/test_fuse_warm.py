@@ -1,0 +1,125 @@
+"""The warm layer on a plain disk: complete generations of what is still true."""
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+import trio
+import trio.testing
+
+from termite.engine.model import Attr, Change, Changeset, Digest
+from termite.engine.store.cas import Cas
+from termite.engine.wire.messages import Directory
+from termite.fuse.tree import Tree
+from termite.fuse.warm import SEAL_S, Generation, Warm, ancestors, private_directory
+
+NS = 10**18 + 5
+ROOT = Attr(stat.S_IFDIR | 0o755, 0, NS)
+USR = Attr(stat.S_IFDIR | 0o750, 0, NS)
+FILE = Attr(stat.S_IFREG | 0o751, 7, NS)
+OTHER = Attr(stat.S_IFREG | 0o644, 0, NS)
+LINK = Attr(stat.S_IFLNK | 0o777, 4, NS, target=b"file")
+
+
+def tree_and_store(tmp_path: Path) -> tuple[Tree, Cas, Digest]:
+    tree, cas = Tree(b"home", 0), Cas(tmp_path / "cas")
+    for path, children in ((b"", {b"usr": USR}), (b"usr", {b"file": FILE, b"other": OTHER, b"link": LINK})):
+        tree.asked(path)
+        tree.answered(path, Directory(0, ROOT, children))
+    return tree, cas, cas.put(b"content")
+
+
+async def sealed(warm: Warm) -> Generation:
+    await warm.seal()
+    generation = warm.enter()
+    assert generation is not None
+    return generation
+
+
+async def test_a_generation_has_files_and_links_as_they_are_at_home(tmp_path: Path) -> None:
+    tree, cas, digest = tree_and_store(tmp_path)
+    warm = Warm(tree, cas, tmp_path)
+    warm.note(b"usr/file", FILE, digest)
+    warm.note(b"usr/other", OTHER, None)
+    warm.note(b"usr/link", LINK, None)
+    generation = await sealed(warm)
+    top = tmp_path / generation.name
+    assert (top / "usr/link").read_bytes() == b"content"
+    assert os.readlink(top / "usr/link") == "file"
+    assert (top / "usr/other").read_bytes() == b""
+    for path, attr in ((top, ROOT), (top / "usr", USR), (top / "usr/file", FILE), (top / "usr/other", OTHER)):
+        assert (path.stat().st_mode, path.stat().st_mtime_ns) == (attr.mode, attr.mtime_ns)
+
+
+async def test_what_is_live_or_has_changed_since_is_left_out(tmp_path: Path) -> None:
+    tree, cas, digest = tree_and_store(tmp_path)
+    warm = Warm(tree, cas, tmp_path)
+    warm.note(b"home/f", FILE, digest)
+    warm.note(b"usr/file", Attr(stat.S_IFREG | 0o751, 7, NS - 1), digest)
+    warm.note(b"usr/other", OTHER, None)
+    generation = await sealed(warm)
+    assert list(generation.files) == [b"usr/other"]
+
+
+async def test_after_a_settled_change_there_is_none_until_the_next_one(tmp_path: Path) -> None:
+    tree, cas, digest = tree_and_store(tmp_path)
+    warm = Warm(tree, cas, tmp_path)
+    warm.note(b"usr/file", FILE, digest)
+    warm.note(b"usr/link", LINK, None)
+    first = await sealed(warm)
+    tree.take_in([Changeset(1, (Change(b"usr/link", None),))])
+    assert warm.enter() is None
+    second = await sealed(warm)
+    assert list(second.files) == [b"usr/file"]
+    assert (tmp_path / first.name / "usr/file").samefile(tmp_path / second.name / "usr/file")
+    assert (tmp_path / first.name / "usr/link").exists(), "a job still uses it"
+
+
+async def test_a_generation_goes_when_its_last_job_is_gone_and_a_newer_one_is_there(tmp_path: Path) -> None:
+    tree, cas, digest = tree_and_store(tmp_path)
+    warm = Warm(tree, cas, tmp_path)
+    warm.note(b"usr/link", LINK, None)
+    first = await sealed(warm)
+    warm.leave(first)
+    warm.note(b"usr/file", FILE, digest)
+    second = await sealed(warm)
+    assert not (tmp_path / first.name).exists()
+    assert sorted(second.files) == [b"usr/file", b"usr/link"]
+
+
+async def test_a_content_that_was_evicted_is_left_to_the_mirror(tmp_path: Path) -> None:
+    tree, cas, _ = tree_and_store(tmp_path)
+    warm = Warm(tree, cas, tmp_path)
+    warm.note(b"usr/file", FILE, Digest(hashlib.sha256(b"evicted").digest(), 7))
+    warm.note(b"usr/link", LINK, None)
+    assert list((await sealed(warm)).files) == [b"usr/link"]
+
+
+async def test_generations_come_by_themselves_when_there_is_something_new(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    tree, cas, digest = tree_and_store(tmp_path)
+    warm = Warm(tree, cas, tmp_path)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(warm.keep_sealing)
+        warm.note(b"usr/file", FILE, digest)
+        await trio.sleep(10 * SEAL_S)
+        nursery.cancel_scope.cancel()
+    assert warm.statistics()["warm_files"] == 1
+
+
+def test_ancestors_come_parents_first_and_once() -> None:
+    found = ancestors({b"a/b/c/f": 0, b"a/b/g": 0, b"h": 0}, lambda path: ROOT)
+    assert [path for path, _ in found] == [b"", b"a", b"a/b", b"a/b/c"]
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_has_is_not(tmp_path: Path) -> None:
+    (tmp_path / "left").mkdir()
+    (tmp_path / "left/f").touch()
+    os.utime(tmp_path / "left", (1, 1))
+    with private_directory(tmp_path) as living:
+        os.utime(living, (1, 1))
+        with private_directory(tmp_path) as mine:
+            assert sorted(tmp_path.iterdir()) == sorted((living, mine))
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,184 @@
+"""Who is of the cluster: secrets, certificates, and what both sides say when they do not fit."""
+
+import datetime
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from cryptography import x509
+from trio.testing import MockClock
+
+from termite.engine.errors import ConnectionLost, TermiteError, UserError
+from termite.engine.wire.identity import SERVER_NAME, Identity, read_secret
+from termite.engine.wire.tls import TlsStream
+
+SECRET = b"sixteen bytes at least"
+OTHER = b"another secret, as long"
+
+
+async def sockets() -> tuple[trio.SocketStream, trio.SocketStream]:
+    ours, theirs = trio.socket.socketpair()
+    return trio.SocketStream(ours), trio.SocketStream(theirs)
+
+
+async def shake(stream: TlsStream, peer: str, errors: dict[str, TermiteError]) -> None:
+    try:
+        await stream.shake_hands(peer)
+    except TermiteError as error:
+        errors[peer] = error
+
+
+async def errors_of_handshake(client: ssl.SSLContext, server: ssl.SSLContext) -> dict[str, TermiteError]:
+    """What either side says of the other; the server's verdict of TLS 1.3 reaches the client with its first read."""
+    ours, theirs = await sockets()
+    errors: dict[str, TermiteError] = {}
+    async with ours, theirs, trio.open_nursery() as nursery:
+        nursery.start_soon(shake, TlsStream(ours, client, SERVER_NAME), "server", errors)
+        nursery.start_soon(shake, TlsStream(theirs, server, None), "client", errors)
+    return errors
+
+
+@asynccontextmanager
+async def secured() -> AsyncIterator[tuple[TlsStream, TlsStream]]:
+    ours, theirs = await sockets()
+    client = TlsStream(ours, Identity.mint(SECRET, "c").client_context(), SERVER_NAME)
+    server = TlsStream(theirs, Identity.mint(SECRET, "s").server_context(), None)
+    async with ours, theirs:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.shake_hands, "server")
+            nursery.start_soon(server.shake_hands, "client")
+        yield client, server
+
+
+def test_every_node_derives_the_same_authority() -> None:
+    one, two = Identity.mint(SECRET, "one"), Identity.mint(SECRET, "two")
+    assert one.authority == two.authority
+    assert one.authority != Identity.mint(OTHER, "one").authority
+    assert one.key != two.key
+    assert one.certificate != two.certificate
+
+
+def test_a_certificate_is_short_lived_and_forgives_a_slow_clock() -> None:
+    certificate = x509.load_pem_x509_certificate(Identity.mint(SECRET, "n" * 200).certificate.encode())
+    now = datetime.datetime.now(datetime.UTC)
+    assert certificate.not_valid_before_utc < now - datetime.timedelta(hours=23)
+    assert now + datetime.timedelta(days=29) < certificate.not_valid_after_utc < now + datetime.timedelta(days=31)
+
+
+async def test_two_of_one_secret_understand_each_other() -> None:
+    async with secured() as (client, server), trio.open_nursery() as nursery:
+        content = bytes(range(256)) * 4096 * 15
+        nursery.start_soon(client.send_all, content)
+        received = b""
+        while len(received) < len(content):
+            received += await server.receive_some()
+        assert received == content
+
+
+async def test_one_end_sees_that_the_other_has_closed() -> None:
+    async with secured() as (client, server):
+        await client.send_all(b"the last words")
+        await client.aclose()
+        assert await server.receive_some() == b"the last words"
+        assert await server.receive_some() == b""
+
+
+async def test_another_secret_is_one_clear_line_on_both_sides() -> None:
+    errors = await errors_of_handshake(
+        Identity.mint(SECRET, "c").client_context(), Identity.mint(OTHER, "s").server_context()
+    )
+    assert {peer: str(error) for peer, error in errors.items()} == {
+        "server": "server: the other side has another secret (copy one secret file to every machine)",
+        "client": "client: the other side has another secret (copy one secret file to every machine)",
+    }
+    assert all(isinstance(error, UserError) for error in errors.values())
+
+
+async def test_a_client_without_a_certificate_is_refused() -> None:
+    stranger = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    stranger.load_verify_locations(cadata=Identity.mint(SECRET, "s").authority)
+    errors = await errors_of_handshake(stranger, Identity.mint(SECRET, "s").server_context())
+    assert "shows no certificate" in str(errors["client"])
+
+
+async def test_older_tls_is_refused() -> None:
+    old = Identity.mint(SECRET, "c").client_context()
+    old.minimum_version = ssl.TLSVersion.TLSv1_2
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    errors = await errors_of_handshake(old, Identity.mint(SECRET, "s").server_context())
+    assert isinstance(errors["client"], UserError)
+    assert isinstance(errors["server"], UserError)
+
+
+@pytest.mark.parametrize("age", [datetime.timedelta(days=100), datetime.timedelta(days=-100)])
+async def test_clocks_far_apart_are_named_on_both_sides(age: datetime.timedelta) -> None:
+    then = datetime.datetime.now(datetime.UTC) - age
+    mine, theirs = Identity.mint(SECRET, "c").client_context(), Identity.mint(SECRET, "s", then).server_context()
+    errors = await errors_of_handshake(mine, theirs)
+    assert "clocks" in str(errors["server"])
+    assert "clocks" in str(errors["client"])
+
+
+@pytest.mark.parametrize("said", [b"GET / HTTP/1.1\r\n\r\n", b"\0" * 50, b"\x16\x03\x01\xff\xff", b"SSH-2.0-x\r\n"])
+async def test_who_does_not_speak_tls_is_told_apart(said: bytes) -> None:
+    ours, theirs = await sockets()
+    async with theirs:
+        server = TlsStream(theirs, Identity.mint(SECRET, "s").server_context(), None)
+        async with ours:
+            await ours.send_all(said)
+        with pytest.raises((UserError, ConnectionLost), match=r"not a termite|closed the connection"):
+            await server.shake_hands("somebody")
+
+
+async def test_who_says_nothing_is_left_after_ten_seconds(autojump_clock: MockClock) -> None:
+    ours, theirs = await sockets()
+    async with ours, theirs:
+        server = TlsStream(theirs, Identity.mint(SECRET, "s").server_context(), None)
+        with pytest.raises(ConnectionLost, match="did not finish the handshake in 10 s"):
+            await server.shake_hands("somebody")
+
+
+async def test_rubbish_after_the_handshake_breaks_the_connection() -> None:
+    async with secured() as (client, server):
+        await client._transport.send_all(b"\x17\x03\x03\x00\x20" + b"x" * 32)
+        with pytest.raises(trio.BrokenResourceError):
+            await server.receive_some()
+
+
+# -- the secret file --------------------------------------------------------------------------------------------------
+
+
+def secret_file(path: Path, content: bytes, mode: int = 0o600) -> Path:
+    file = path / "secret.txt"
+    file.write_bytes(content)
+    file.chmod(mode)
+    return file
+
+
+def test_a_secret_is_read_without_the_white_space_that_an_editor_adds(tmp_path: Path) -> None:
+    assert read_secret(secret_file(tmp_path, SECRET + b"\r\n")) == SECRET
+
+
+def test_a_missing_secret_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no secret .*termite-ctl secret"):
+        read_secret(tmp_path / "secret.txt")
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o622, 0o601])
+def test_a_secret_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
+    with pytest.raises(UserError, match=r"others can read the secret \(chmod 0600"):
+        read_secret(secret_file(tmp_path, SECRET, mode))
+
+
+@pytest.mark.parametrize("content", [b"", b"fifteen bytes..", b"short         \n\n\n\n\n", b"x" * 70_000])
+def test_a_secret_of_a_wrong_size_is_refused(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(UserError, match="the secret has"):
+        read_secret(secret_file(tmp_path, content))
+
+
+def test_a_directory_is_no_secret(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot read the secret"):
+        read_secret(tmp_path)

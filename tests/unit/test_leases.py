@@ -1,0 +1,113 @@
+"""Where leases are opened, which one gets a job, and when waiting is no use any more."""
+
+from dataclasses import dataclass
+
+from termite.engine.fleet.leases import LEASE_SLOTS, PATIENCE_S, Fleet
+from termite.engine.fleet.schedule import choose
+from termite.engine.wire.messages import Worker
+
+
+@dataclass
+class Place:
+    worker: str
+    slots: int
+    running: int
+    is_open: bool = True
+
+
+def worker(name: str, slots: int = 4, load: float = 0.0, draining: bool = False) -> Worker:
+    return Worker(name, f"{name}:1235", slots, 0, load, 0, draining)
+
+
+def wishes(fleet: Fleet, waiting: int, now: float = 0.0) -> list[tuple[str, int]]:
+    return [(wish.worker.name, wish.slots) for wish in fleet.wishes(waiting, now)]
+
+
+def test_the_job_goes_where_the_smallest_part_is_taken() -> None:
+    assert choose([Place("a", 4, 2), Place("b", 16, 4)]) == Place("b", 16, 4)
+    assert choose([Place("a", 2, 2), Place("b", 1, 1)]) is None
+    assert choose([Place("a", 2, 0, is_open=False)]) is None
+
+
+def test_a_worker_that_failed_this_job_is_avoided_while_there_is_another_one() -> None:
+    assert choose([Place("a", 4, 0), Place("b", 4, 3)], {"a"}) == Place("b", 4, 3)
+    assert choose([Place("a", 4, 0), Place("b", 4, 4)], {"a"}) is None
+    assert choose([Place("a", 4, 0)], {"a"}) == Place("a", 4, 0)
+
+
+def test_as_many_leases_are_opened_as_jobs_wait_the_idlest_workers_first() -> None:
+    fleet = Fleet(0, 0.0)
+    fleet.replace([worker("a", load=3.0), worker("b"), worker("c", load=1.0), worker("d", draining=True)], 0.0)
+    assert wishes(fleet, 2) == [("b", 4), ("c", 4)]
+    assert wishes(fleet, 2) == []
+    assert wishes(fleet, 9) == [("a", 4)]
+
+
+def test_many_slots_of_one_worker_are_several_leases() -> None:
+    fleet = Fleet(0, 0.0)
+    fleet.replace([worker("big", slots=LEASE_SLOTS + 4)], 0.0)
+    assert wishes(fleet, 50) == [("big", LEASE_SLOTS)]
+    fleet.opened("big", LEASE_SLOTS)
+    assert wishes(fleet, 50) == [("big", 4)]
+    fleet.opened("big", 4)
+    assert wishes(fleet, 50) == []
+
+
+def test_the_total_is_never_exceeded() -> None:
+    fleet = Fleet(6, 0.0)
+    fleet.replace([worker("a"), worker("b"), worker("c")], 0.0)
+    assert wishes(fleet, 50) == [("a", 4), ("b", 2)]
+
+
+def test_a_worker_that_gave_less_than_asked_is_not_asked_for_more() -> None:
+    fleet = Fleet(0, 0.0)
+    fleet.replace([worker("a")], 0.0)
+    fleet.wishes(1, 0.0)
+    fleet.opened("a", 2)
+    assert wishes(fleet, 9) == []
+    fleet.closed("a", 2, 0.0)
+    assert wishes(fleet, 9) == [("a", 4)]
+
+
+def test_a_failing_worker_is_left_alone_for_longer_and_longer_until_a_job_comes_back() -> None:
+    fleet = Fleet(0, 0.0)
+    fleet.replace([worker("a")], 0.0)
+    pauses, now = [], 0.0
+    for _ in range(3):
+        assert wishes(fleet, 1, now) == [("a", 4)]
+        fleet.refused("a", now)
+        retry = fleet.next_retry(now)
+        assert retry is not None
+        pauses.append(retry - now)
+        assert wishes(fleet, 1, retry - 0.01) == []
+        now = retry
+    assert pauses == [0.5, 1.0, 2.0]
+    fleet.succeeded("a")
+    fleet.failed("a", now)
+    assert fleet.next_retry(now) == now + 0.5
+
+
+def test_a_worker_that_was_started_again_is_asked_at_once() -> None:
+    fleet = Fleet(0, 0.0)
+    fleet.replace([worker("a")], 0.0)
+    for _ in range(5):
+        fleet.failed("a", 0.0)
+    assert wishes(fleet, 1, 1.0) == []
+    fleet.replace([], 1.0)
+    fleet.replace([worker("a")], 1.0)
+    assert wishes(fleet, 1, 1.0) == [("a", 4)]
+
+
+def test_hope_lasts_a_moment_without_a_worker_and_as_long_as_there_is_a_lease() -> None:
+    fleet = Fleet(0, 0.0)
+    assert fleet.is_hopeful(PATIENCE_S - 0.1)
+    assert not fleet.is_hopeful(PATIENCE_S)
+    fleet.replace([worker("a")], 10.0)
+    assert fleet.is_hopeful(100.0)
+    fleet.wishes(1, 100.0)
+    fleet.opened("a", 4)
+    fleet.replace([], 200.0)
+    assert fleet.is_hopeful(300.0)
+    fleet.closed("a", 4, 1000.0)
+    assert fleet.is_hopeful(1000.0)
+    assert not fleet.is_hopeful(1000.0 + PATIENCE_S)

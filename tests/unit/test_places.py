@@ -1,0 +1,66 @@
+"""Where logs and caches go: also without a home, and with a home that cannot be written."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from termite.cli.daemons import run_daemon
+from termite.cli.places import CACHE, STATE, candidates, home, own_directory
+from termite.engine.errors import UserError
+
+EVERYWHERE = Path(f"/var/tmp/termite-{os.geteuid()}")
+
+
+def test_the_users_choice_is_taken_if_it_is_absolute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/u")
+    assert candidates(CACHE, {"XDG_CACHE_HOME": "/c"})[0] == Path("/c/termite")
+    assert candidates(CACHE, {"XDG_CACHE_HOME": "c"})[0] == Path("/home/u/.cache/termite")
+    assert candidates(STATE, {})[0] == Path("/home/u/.local/state/termite")
+
+
+@pytest.mark.parametrize("named", ["", "relative", "/nonexistent"])
+def test_there_is_a_place_without_a_home(monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    monkeypatch.setenv("HOME", named)
+    assert home().is_absolute()
+    assert candidates(CACHE, {})[1] == EVERYWHERE / ".cache"
+
+
+def test_the_first_place_that_can_be_written_is_made(tmp_path: Path) -> None:
+    made = own_directory(CACHE, {"XDG_CACHE_HOME": str(tmp_path / "a" / "b")})
+    assert made == tmp_path / "a" / "b" / "termite"
+    assert made.stat().st_mode & 0o077 == 0
+
+
+def test_where_no_place_can_be_written_it_says_what_to_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("termite.cli.places.candidates", lambda kind, env: [tmp_path / "file" / "x"])
+    with pytest.raises(UserError, match="XDG_CACHE_HOME"):
+        own_directory(CACHE, {})
+
+
+def test_a_daemon_can_enter_its_own_directories_whatever_the_callers_umask(capfd: pytest.CaptureFixture[str]) -> None:
+    seen: list[int] = []
+
+    async def serve(task_status: trio.TaskStatus[str]) -> None:
+        seen.append(os.umask(0o022))
+        task_status.started("here")
+
+    before = os.umask(0o777)
+    try:
+        assert run_daemon("termite-test", serve, "serves {address}") == 0
+    finally:
+        os.umask(before)
+    assert seen == [0o022]
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_a_program_with_closed_standard_files_says_no_traceback(tmp_path: Path, closed: str) -> None:
+    command = f'"$0" -c "import sys; from termite import cli; sys.exit(cli.ctl())" status {closed}'
+    said = subprocess.run(["sh", "-c", command, sys.executable], cwd=tmp_path, capture_output=True, timeout=20)
+    assert said.returncode == 100
+    assert b"Traceback" not in said.stderr
+    assert not said.stdout

@@ -1,0 +1,189 @@
+"""The pool with a real coordinator and real connections; the worker at their other end is a function."""
+
+import ssl
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+import trio
+
+from termite.engine.errors import FsError, Retryable
+from termite.engine.fleet.coordinator import CoordinatorConfig, serve_coordinator
+from termite.engine.fleet.pool import Lease, NoWorker, Pool, PoolConfig
+from termite.engine.model import Digest, Exit, Usage
+from termite.engine.wire.identity import Identity
+from termite.engine.wire.listeners import split_address
+from termite.engine.wire.messages import (
+    PROTOCOL,
+    Done,
+    GetBlob,
+    Leased,
+    Message,
+    OpenLease,
+    Ran,
+    Register,
+    Run,
+    SetSlots,
+)
+from termite.engine.wire.transport import Connection, SendChunk, accepted, dial
+
+SECRET = b"the secret of the tests"
+
+
+class FakeWorker:
+    """Grants `slots`; a job whose first word is `die` ends the connection."""
+
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
+        self.opened: list[OpenLease] = []
+        self.connections: list[Connection] = []
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        scope = trio.CancelScope()
+
+        async def answer(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
+            match message:
+                case OpenLease():
+                    self.opened.append(message)
+                    return Leased("w", min(self.slots, message.slots), time.time_ns(), 1)
+                case Run(argv=(b"die",)):
+                    scope.cancel()
+                case Run():
+                    return Ran(Exit(0), Usage(), (), {}, 1, 2)
+                case GetBlob():
+                    await send_chunk(b"content")
+            return Done()
+
+        with suppress(Retryable), scope:
+            async with accepted(stream, Identity.mint(SECRET, "w"), answer) as connection:
+                self.connections.append(connection)
+                await connection.lost.wait()
+
+
+async def _nothing(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
+    raise AssertionError(message)
+
+
+async def _refuse(lease: Lease, message: Message, send_chunk: SendChunk) -> Message:
+    raise AssertionError(message)
+
+
+@asynccontextmanager
+async def pool(worker: FakeWorker | None, keepalive_s: float = 60.0) -> AsyncIterator[Pool]:
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            address = await nursery.start(serve_coordinator, CoordinatorConfig(SECRET, "127.0.0.1", 0))
+            host, port = split_address(address, 0)
+            if worker is not None:
+                listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+                nursery.start_soon(trio.serve_listeners, worker.serve, listeners)
+                there = f"127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+                async with dial(host, port, Identity.mint(SECRET, "w"), _nothing) as connection:
+                    await connection.request(Register(PROTOCOL, "w", there, worker.slots, 0, 0.0, 0))
+            config = PoolConfig((host, port), SECRET, "m", 0, 1000, 1000, b"home/me", keepalive_s)
+            made = Pool(config, lambda: 7, _refuse)
+            nursery.start_soon(made.run)
+            yield made
+            nursery.cancel_scope.cancel()
+
+
+def run(*argv: bytes, number: int = 7) -> Run:
+    return Run(1, number, (), argv, argv[0], False, (), b"/", 0o22, False, False)
+
+
+async def _ignore(chunk: bytes) -> None:
+    raise AssertionError(chunk)
+
+
+async def test_a_lease_is_opened_when_a_job_waits_and_its_cursor_follows_the_replies() -> None:
+    worker = FakeWorker(2)
+    async with pool(worker) as made:
+        assert worker.opened == []
+        async with made.slot() as lease:
+            assert (await lease.run(run(b"gcc", number=9), _ignore)).exit == Exit(0)
+            assert lease.cursor == made.oldest_cursor() == 9
+        (opened,) = worker.opened
+        assert (opened.number, opened.uid, opened.writable_root) == (7, 1000, b"home/me")
+
+
+async def test_never_more_jobs_than_slots_have_a_lease() -> None:
+    async with pool(FakeWorker(2)) as made:
+        async with made.slot(), made.slot():
+            with trio.move_on_after(0.1) as third:
+                async with made.slot():
+                    raise AssertionError
+            assert third.cancelled_caught
+            assert made.waiting == 0
+        async with made.slot():
+            pass
+
+
+async def test_a_worker_that_takes_slots_back_gets_fewer_jobs() -> None:
+    worker = FakeWorker(2)
+    async with pool(worker) as made, made.slot() as lease:
+        await worker.connections[0].request(SetSlots(1))
+        assert lease.slots == 1
+        with trio.move_on_after(0.1) as second:
+            async with made.slot():
+                raise AssertionError
+        assert second.cancelled_caught
+
+
+async def test_a_lost_lease_fails_its_job_and_another_one_is_opened() -> None:
+    worker = FakeWorker(1)
+    async with pool(worker) as made:
+        with pytest.raises(Retryable):
+            async with made.slot() as lease:
+                await lease.run(run(b"die"), _ignore)
+        while lease in made.leases:  # the loss is seen by a task of the pool
+            await trio.lowlevel.checkpoint()
+        async with made.slot() as again:
+            assert again is not lease
+            await again.run(run(b"gcc"), _ignore)
+    assert len(worker.opened) == 2
+
+
+async def test_an_idle_lease_goes_back() -> None:
+    worker = FakeWorker(1)
+    async with pool(worker, keepalive_s=0.05) as made:
+        async with made.slot():
+            pass
+        await worker.connections[0].lost.wait()
+    assert made.leases == ()
+
+
+async def test_without_any_worker_a_job_is_told_so() -> None:
+    async with pool(None) as made:
+        with pytest.raises(NoWorker):
+            async with made.slot():
+                raise AssertionError
+
+
+async def test_every_connection_has_a_new_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A master that lives for months would otherwise be refused everywhere when its only one is out of date."""
+    shown: list[str] = []
+    context = Identity.client_context
+
+    def noted(identity: Identity) -> ssl.SSLContext:
+        shown.append(identity.certificate)
+        return context(identity)
+
+    monkeypatch.setattr(Identity, "client_context", noted)
+    worker = FakeWorker(1)
+    async with pool(worker, keepalive_s=0.02) as made:
+        for number in range(2):
+            async with made.slot():
+                pass
+            await worker.connections[number].lost.wait()
+    assert len(shown) >= 4  # the worker's own, the coordinator's, two leases
+    assert len(set(shown)) == len(shown)
+
+
+async def test_a_full_disk_here_is_not_the_workers_fault() -> None:
+    async def refuse(chunk: bytes) -> None:
+        raise FsError(28)
+
+    async with pool(FakeWorker(1)) as made, made.slot() as lease:
+        with pytest.raises(FsError, match="ENOSPC"):
+            await lease.fetch(Digest(bytes(32), 7), refuse)

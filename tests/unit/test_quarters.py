@@ -1,0 +1,96 @@
+"""Where mirrors live, and who they are there."""
+
+import os
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from termite.engine import quarters
+from termite.engine.errors import Retryable, UserError
+from termite.engine.quarters import House, check_users, make_directory, remove_tree
+
+
+async def test_a_scratch_directory_is_empty_and_goes_with_its_mirror(tmp_path: Path) -> None:
+    house = House(tmp_path / "deep" / "cache", tmp_path, None)
+    async with house.quarters() as mine, house.quarters() as other:
+        assert mine.uid is None
+        assert mine.scratch != other.scratch
+        assert mine.cache == other.cache == tmp_path / "deep" / "cache"
+        (mine.scratch / "job").mkdir()
+        (mine.scratch / "job" / "out").write_bytes(b"x")
+    assert not mine.scratch.exists()
+    house.close()
+    assert sorted(os.listdir(tmp_path)) == ["deep"]
+
+
+async def test_quarters_are_used_again_the_first_ones_first(tmp_path: Path) -> None:
+    house = House(tmp_path / "cache", tmp_path, None)
+    async with house.quarters() as first, house.quarters():
+        pass
+    async with house.quarters() as again:
+        assert again == first
+    house.close()
+
+
+async def test_there_are_only_so_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quarters, "USERS", 2)
+    house = House(tmp_path / "cache", tmp_path, None)
+    async with AsyncExitStack() as stack:
+        for _ in range(2):
+            await stack.enter_async_context(house.quarters())
+        with pytest.raises(Retryable, match="2 mirrors run here already"):
+            await stack.enter_async_context(house.quarters())
+    house.close()
+
+
+async def test_each_mirror_of_a_root_worker_has_a_user_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, int] = {}
+    monkeypatch.setattr(os, "chown", lambda path, uid, gid: given.update({Path(path).name: uid}))
+    house = House(tmp_path / "cache", tmp_path, range(60800, 60864))
+    async with house.quarters() as mine, house.quarters() as other:
+        assert (mine.uid, other.uid) == (60800, 60801)
+        assert mine.cache != other.cache
+    assert given == {"0": 60800, "user-60800": 60800, "1": 60801, "user-60801": 60801}
+    house.close()
+
+
+async def test_two_workers_on_one_machine_do_not_share_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "chown", lambda path, uid, gid: None)
+    users = range(60800, 60864)
+    one, two = House(tmp_path / "cache", tmp_path, users), House(tmp_path / "cache", tmp_path, users)
+    async with one.quarters() as mine, two.quarters() as other:
+        assert (mine.uid, other.uid) == (60800, 60801)
+    async with two.quarters() as other:
+        assert other.uid == 60800
+    one.close()
+    two.close()
+
+
+def test_ids_that_somebody_has_are_refused() -> None:
+    with pytest.raises(UserError, match="user id 0 is root's"):
+        check_users(range(64))
+    check_users(range(60800, 60864))
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file/cache: cannot make this directory"):
+        make_directory(tmp_path / "file" / "cache", 0o700)
+    with pytest.raises(UserError, match="missing: cannot make a directory here"):
+        House(tmp_path / "cache", tmp_path / "missing", None)
+
+
+def test_a_tree_of_closed_directories_is_removed(tmp_path: Path) -> None:
+    deep = tmp_path / "tree" / "a" / "b"
+    deep.mkdir(parents=True)
+    (deep / "file").touch()
+    (tmp_path / "tree" / "link").symlink_to("/nowhere")
+    for directory in (deep, deep.parent, tmp_path / "tree"):
+        directory.chmod(0)
+    remove_tree(tmp_path / "tree")
+    assert os.listdir(tmp_path) == []
+    remove_tree(tmp_path / "tree")
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,46 @@
+"""Frames and records of the launcher: any cut, any bytes."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from termite.engine import records
+from termite.engine.errors import RemoteProtocolError
+
+SENT = records.frame(records.INVOKE, records.pack_records([("arg", b"x\n\xff"), ("arg", b""), ("env", b"A=b=c")]))
+STREAM = SENT + records.frame(records.DONE) + SENT
+
+
+def test_frames_come_out_whole_wherever_the_bytes_are_cut() -> None:
+    whole = records.Frames().feed(STREAM)
+    assert [kind for kind, _ in whole] == [b"I", b"D", b"I"]
+    for cut in range(len(STREAM) + 1):
+        frames = records.Frames()
+        assert frames.feed(STREAM[:cut]) + frames.feed(STREAM[cut:]) == whole
+    frames = records.Frames()
+    assert [found for at in range(len(STREAM)) for found in frames.feed(STREAM[at : at + 1])] == whole
+
+
+def test_records_keep_their_order_and_every_byte() -> None:
+    ((_, payload),) = records.Frames().feed(SENT)
+    assert list(records.parse_records(payload)) == [("arg", b"x\n\xff"), ("arg", b""), ("env", b"A=b=c")]
+
+
+@pytest.mark.parametrize("payload", [b"a=b", b"ab\0", b"\0", b"a=b\0c"])
+def test_what_is_no_record_is_refused(payload: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        list(records.parse_records(payload))
+
+
+def test_a_frame_too_large_is_refused_before_it_has_come() -> None:
+    with pytest.raises(RemoteProtocolError):
+        records.Frames(limit_bytes=10).feed(records.frame(b"I", b"x" * 11)[:5])
+
+
+@given(st.binary(max_size=200))
+def test_garbage_is_refused_or_taken_for_frames_but_breaks_nothing(garbage: bytes) -> None:
+    try:
+        for _, payload in records.Frames().feed(garbage):
+            list(records.parse_records(payload))
+    except RemoteProtocolError:
+        pass

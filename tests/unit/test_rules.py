@@ -1,0 +1,142 @@
+"""Rules: the file's format, what decides, and what a bad file says."""
+
+import time
+
+import pytest
+
+from termite.engine.errors import UserError
+from termite.engine.model import Rule
+from termite.engine.rules import BUILT_IN, RuleBook, command_regexp, decide, parse_rules
+
+
+def place(text: str, rules: tuple[Rule, ...]) -> tuple[bool, bool, bool]:
+    verdict = decide(text, rules)
+    rule = verdict.rule
+    return verdict.local, bool(rule and rule.recurse), bool(rule and rule.skip_refresh)
+
+
+LOCAL, REMOTE = (True, False, False), (False, False, False)
+
+
+def test_the_first_matching_rule_decides() -> None:
+    rules = parse_rules('[{"Regexp": ".*foo", "Local": false}, {"Regexp": "o.*bar", "Local": true}]')
+    assert place("xfoobar", rules) == REMOTE
+    assert place("o bar", rules) == LOCAL
+    assert decide("neither", rules).rule is None
+
+
+def test_lines_that_begin_with_a_comment_sign_are_comments() -> None:
+    text = '# one\n// two\n[ {"Regexp": "# no comment",\n# three\n"Local": true} ]\n'
+    assert place("x # no comment", parse_rules(text)) == LOCAL
+
+
+def test_a_comment_does_not_move_the_line_numbers_of_errors() -> None:
+    with pytest.raises(UserError, match="line 3"):
+        parse_rules('# one\n[\n{"Regexp": oops}]')
+
+
+def test_keys_are_taken_in_any_case_and_unknown_ones_ignored() -> None:
+    (rule,) = parse_rules('[{"REGEXP": "x", "skiprefresh": true, "LOCAL": true, "Comment": 1, "Timeout": 2.5}]')
+    assert (rule.local, rule.skip_refresh, rule.recurse, rule.timeout_s) == (True, True, False, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{}", "must be a JSON array"),
+        ('[{"Local": true}]', "entry 1: needs a Regexp"),
+        ('[{"Regexp": "a"}, 7]', "entry 2: must be an object"),
+        ('[{"Regexp": "a"}, {"Regexp": "("}]', r"entry 2: bad Regexp '\('"),
+        ('[{"Regexp": "a", "Local": "yes"}]', "entry 1: local must be true or false"),
+        ('[{"Regexp": "a", "Timeout": -1}]', "entry 1: timeout must be a number"),
+        ('[{"Regexp": "[[:alpha:]]"}]', "entry 1: bad Regexp"),  # means something else in Python
+        ('[{"Regexp": "a\\\\z"}]', "entry 1: bad Regexp"),
+        ('[{"Regexp": "a(?i)b"}]', "entry 1: bad Regexp"),
+    ],
+)
+def test_a_bad_file_is_reported_with_entry_and_reason(text: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        parse_rules(text)
+
+
+def test_without_a_file_only_the_wrapper_runs_locally_even_after_line_breaks() -> None:
+    assert place("foo \n bar \n  termite-make ; \ndone", BUILT_IN) == (True, True, True)
+    assert place("gcc -c x.c", BUILT_IN) == REMOTE
+
+
+def test_a_dot_stops_at_a_line_break_unless_the_rule_says_otherwise() -> None:
+    assert place("a\nb", parse_rules('[{"Regexp": "a.b", "Local": true}]')) == REMOTE
+    assert place("a\nb", parse_rules('[{"Regexp": "(?s)a.b", "Local": true}]')) == LOCAL
+
+
+def test_a_bad_file_leaves_the_last_good_one_in_force() -> None:
+    book = RuleBook((Rule("plugin", local=True),))
+    book.replace('[{"Regexp": "good", "Local": true}]')
+    with pytest.raises(UserError):
+        book.replace("[")
+    assert book.decide("good").local
+    assert book.decide("plugin").local
+    assert not book.decide("termite-make").local
+    book.replace(None)
+    assert book.decide("termite-make").local
+
+
+# What the old program's example files decide, in our own words.
+ANDROID = r"""
+# read-only scans are faster here, but their redirected output must be brought home
+[ { "Regexp": ".*termite-make", "Local": true, "Recurse": true, "SkipRefresh": true },
+  { "Regexp": "find.*2> /dev/null", "Local": true, "SkipRefresh": true },
+  { "Regexp": "find.*>", "Local": false },
+  { "Regexp": "^cd [^&; ]* [&;]* find[^;&|]*", "Local": true, "SkipRefresh": true },
+  { "Regexp": "^find [^;&]*$", "Local": true, "SkipRefresh": true },
+  { "Regexp": "^if \\[ -d [^ ]* \\] ; then cd [^ ]* ; find ./ -type f -and -not -type l ; fi",
+    "Local": true, "SkipRefresh": true },
+  { "Regexp": "^build/tools/findleaves.py[^;&|]*$", "Local": true, "SkipRefresh": true } ]
+"""
+GCC = r"""
+// build in a directory of its own
+[ {"Regexp": ".*termite-make", "Local": true, "Recurse": true, "SkipRefresh": true},
+  {"Regexp": ".*./config.status", "Local": true},
+  {"Regexp": ".*/configure[ ]", "Local": true} ]
+"""
+LLVM = r"""
+[ {"Regexp": ".*termite-make", "Local": true, "Recurse": true, "SkipRefresh": true},
+# { "Regexp": ".*cmake -E cmake_link_script", "Local": false },
+  {"Regexp": ".*/cmake", "Local": true, "SkipRefresh": true} ]
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "expected"),
+    [
+        (ANDROID, "termite-make -C x", (True, True, True)),
+        (ANDROID, "find . 2> /dev/null", (True, False, True)),
+        (ANDROID, "find . -name x > out", REMOTE),
+        (ANDROID, "cd a && find . -name x", (True, False, True)),
+        (ANDROID, "find a b", (True, False, True)),
+        (ANDROID, "find a; rm x", REMOTE),
+        (ANDROID, "if [ -d x ] ; then cd x ; find ./ -type f -and -not -type l ; fi", (True, False, True)),
+        (ANDROID, "build/tools/findleaves.py --prune=out .", (True, False, True)),
+        (ANDROID, "gcc -c x.c", REMOTE),
+        (GCC, "cd x && ./config.status --recheck", LOCAL),
+        (GCC, "../gcc/configure --prefix=/x", LOCAL),
+        (GCC, "../gcc/configure", REMOTE),
+        (LLVM, "/usr/bin/cmake -E cmake_link_script link.txt", (True, False, True)),
+        (LLVM, "c++ -c x.cpp", REMOTE),
+    ],
+)
+def test_the_examples_of_the_old_program_decide_as_they_did(
+    file: str, text: str, expected: tuple[bool, bool, bool]
+) -> None:
+    assert place(text, parse_rules(file)) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["gcc " + "-Ixxx/yyyy " * 12000, "\n " * 50000, ";" * 100000, "env A=1 " * 20000, "a/" * 50000, "do " * 40000],
+)
+def test_a_command_line_of_100_kib_is_decided_in_a_moment(text: str) -> None:
+    rules = (*BUILT_IN, Rule(command_regexp("g?make"), local=True))
+    started = time.process_time()
+    assert not decide(text, rules).local
+    assert time.process_time() - started < 0.5

@@ -1,0 +1,487 @@
+"""One job in the master, with a launcher at the other end of a real socket, and fakes of the tree and the pool."""
+
+import hashlib
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import cast
+
+import msgspec
+import pytest
+import trio
+import trio.testing
+
+from termite.engine import records
+from termite.engine.control import Control, Sessions
+from termite.engine.errors import FsError, Outdated, Retryable
+from termite.engine.fleet.pool import Lease, NoWorker, Pool
+from termite.engine.jobs import Stdin
+from termite.engine.launchers import Launchers
+from termite.engine.master import Master, MasterConfig
+from termite.engine.model import Attr, Change, Changeset, Digest, Exit, StdinFile, Usage
+from termite.engine.plugins import Plugins
+from termite.engine.tree.home import BroughtHome, HomeTree
+from termite.engine.tree.times import Timing
+from termite.engine.wire.messages import Ran, Run
+
+CONTENT = b"object"
+CHANGE = Change(b"p/x.o", Attr(0o100644, 6, 1, Digest(hashlib.sha256(CONTENT).digest(), 6)))
+
+
+def ran(code: int = 0, signal: int = 0, changes: tuple[Change, ...] = (CHANGE,), exec_errno: int = 0) -> Ran:
+    inline = {CHANGE.attr.digest.sha256: CONTENT} if changes and CHANGE.attr and CHANGE.attr.digest else {}
+    return Ran(Exit(code, signal), Usage(requests=7), changes, inline, 1, 2, exec_errno=exec_errno)
+
+
+class FakeTree:
+    def __init__(self, steps: list[str]) -> None:
+        self.steps = steps
+        self.number = 5
+        self.home: list[Sequence[Change]] = []
+        self.refuses = 0
+
+    def drain(self) -> int:
+        self.steps.append("drain")
+        return self.number
+
+    def now_ns(self) -> int:
+        return 1
+
+    def changesets_since(self, cursor: int) -> tuple[Changeset, ...]:
+        return ()
+
+    def statistics(self) -> dict[str, int]:
+        return {}
+
+    async def bring_home(
+        self, changes: Sequence[Change], contents: Mapping[bytes, bytes | Path], timing: Timing
+    ) -> BroughtHome:
+        await trio.lowlevel.checkpoint()
+        if self.refuses:
+            raise FsError(self.refuses)
+        self.home.append(changes)
+        self.steps.append("home")
+        return BroughtHome(self.number, ())
+
+
+Script = Callable[[Run, Callable[[bytes], Awaitable[None]]], Awaitable[Ran]]
+
+
+class FakeLease:
+    def __init__(self, worker: str, script: Script, steps: list[str]) -> None:
+        self.worker, self.cursor, self.offset_ns = worker, 0, 0
+        self._script, self._steps = script, steps
+
+    async def run(self, message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        self._steps.append(f"run on {self.worker}")
+        return await self._script(message, on_chunk)
+
+
+class FakePool:
+    """One script for each attempt, each on a worker of its own; none left: no worker."""
+
+    leases: tuple[Lease, ...] = ()
+
+    def __init__(self, scripts: Sequence[Script], steps: list[str]) -> None:
+        self._scripts = list(enumerate(scripts))
+        self._steps = steps
+
+    @asynccontextmanager
+    async def slot(self, avoid: Collection[str] = ()) -> AsyncIterator[FakeLease]:
+        await trio.lowlevel.checkpoint()
+        if not self._scripts:
+            raise NoWorker("none is registered")
+        number, script = self._scripts.pop(0)
+        yield FakeLease(f"w{number}", script, self._steps)
+
+    def failed(self, lease: FakeLease, error: Retryable) -> None:
+        self._steps.append(f"failed {lease.worker}")
+
+    def succeeded(self, lease: FakeLease) -> None:
+        pass
+
+
+class World:
+    """A master without workers of its own, and a way to talk to it as a launcher does."""
+
+    def __init__(self, tmp_path: Path, *scripts: Script) -> None:
+        self.steps: list[str] = []
+        self.tree = FakeTree(self.steps)
+        plugins = Plugins(("termite.plugins.make",))
+        config = MasterConfig(tmp_path / ".termite-socket", ("localhost", 1), b"x" * 32, plugins)
+        self.master = Master(config, cast(HomeTree, self.tree))
+        self.master.pool = cast(Pool, FakePool(scripts, self.steps))
+        self._launchers = Launchers(self.master.run, Control(self.master, Sessions(lambda: None)).session)
+
+    @asynccontextmanager
+    async def launcher(
+        self, *argv: str, fields: Mapping[str, bytes] | None = None, **env: str
+    ) -> AsyncIterator["Launched"]:
+        ours, theirs = socket.socketpair()
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+        async with trio.open_nursery() as nursery, stream:
+            nursery.start_soon(self._launchers.serve, trio.SocketStream(trio.socket.from_stdlib_socket(theirs)))
+            launched = Launched(stream)
+            said = [("v", b"1"), ("how", b"direct"), ("cwd", b"/p"), ("umask", b"022")]
+            said += (fields or {"stdin": b"read"}).items()
+            said += [("arg", os.fsencode(word)) for word in argv]
+            said += [("env", os.fsencode(f"{name}={text}")) for name, text in env.items()]
+            await launched.send(records.INVOKE, records.pack_records(said))
+            yield launched
+
+    async def say(self, *argv: str, **env: str) -> list[tuple[bytes, bytes]]:
+        """All that the launcher is told."""
+        async with self.launcher(*argv, fields=None, **env) as launched:
+            return await launched.rest()
+
+
+class Launched:
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._frames = records.Frames()
+
+    async def send(self, kind: bytes, payload: bytes = b"") -> None:
+        await self._stream.send_all(records.frame(kind, payload))
+
+    async def frames(self) -> list[tuple[bytes, bytes]] | None:
+        received = await self._stream.receive_some()
+        return self._frames.feed(bytes(received)) if received else None
+
+    async def rest(self) -> list[tuple[bytes, bytes]]:
+        told: list[tuple[bytes, bytes]] = []
+        while (frames := await self.frames()) is not None:
+            told += frames
+            if any(kind in (records.EXIT, records.EXEC) for kind, _ in frames):
+                break
+        return told
+
+
+def script(*output: bytes, end: Ran | Exception) -> Script:
+    async def run(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        for chunk in output:
+            await on_chunk(chunk)
+        if isinstance(end, Exception):
+            raise end
+        return end
+
+    return run
+
+
+async def test_the_exit_code_leaves_only_after_every_output_is_home(tmp_path: Path) -> None:
+    world = World(tmp_path, script(b"1out", b"2err", end=ran(3)))
+    told = await world.say("gcc", "-c", "x.c")
+    assert told == [(b"1", b"out"), (b"2", b"err"), (b"E", b"code=3\0")]
+    assert world.steps == ["drain", "run on w0", "home"]
+
+
+async def test_a_death_by_signal_is_told_as_one(tmp_path: Path) -> None:
+    assert await World(tmp_path, script(end=ran(0, 11))).say("gcc") == [(b"E", b"signal=11\0")]
+
+
+async def test_what_does_nothing_is_answered_at_once(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    assert await world.say("sh", "-c", " : ") == [(b"E", b"code=0\0")]
+    assert world.steps == []
+
+
+async def test_a_recursive_make_replaces_the_launcher_and_holds_no_slot(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    assert await world.say("make", "-C", "x") == [(b"X", b"recurse=1\0")]
+    assert world.master.local_slots.running == 0
+
+
+async def test_a_local_command_holds_a_slot_until_it_is_done(tmp_path: Path) -> None:
+    (tmp_path / ".termite-localrc").write_text('[{"Regexp": "^ar ", "Local": true}]')
+    world = World(tmp_path)
+    async with world.launcher("ar", "x") as launched:
+        assert await launched.frames() == [(b"W", b"recurse=0\0")]
+        assert world.master.local_slots.running == 1
+        await launched.send(records.DONE, b"code=0\0")
+        assert await launched.frames() is None
+    assert world.master.local_slots.running == 0
+    assert world.master.counters.local == 1
+
+
+async def test_what_the_kernel_asked_for_remote_jobs_is_counted(tmp_path: Path) -> None:
+    world = World(tmp_path, script(end=ran()), script(end=ran()))
+    await world.say("gcc", "-c", "x.c")
+    await world.say("gcc", "-c", "y.c")
+    assert world.master.counters.fuse_requests == 14
+
+
+async def test_a_lost_worker_costs_a_retry_elsewhere_that_repeats_no_output(tmp_path: Path) -> None:
+    lost = script(b"1abc", b"2e", end=Retryable("lost"))
+    world = World(tmp_path, lost, script(b"1ab", b"1cd", b"2ef", end=ran()))
+    told = await world.say("gcc")
+    assert told == [(b"1", b"abc"), (b"2", b"e"), (b"1", b"d"), (b"2", b"f"), (b"E", b"code=0\0")]
+    assert world.steps == ["drain", "run on w0", "failed w0", "drain", "run on w1", "home"]
+    assert world.master.counters.retried == 1
+
+
+async def test_a_second_run_that_says_something_else_is_told_whole_after_a_notice(tmp_path: Path) -> None:
+    world = World(tmp_path, script(b"1abc", end=Retryable("lost")), script(b"1a", b"1xyz", end=ran()))
+    told = await world.say("gcc")
+    assert [kind for kind, _ in told] == [b"1", b"N", b"1", b"E"]
+    assert told[2] == (b"1", b"axyz")
+
+
+async def test_a_job_that_kills_two_workers_runs_here(tmp_path: Path) -> None:
+    lost = script(end=Retryable("lost"))
+    world = World(tmp_path, lost, lost, script(end=ran()))
+    async with world.launcher("gcc") as launched:
+        told = [frame for _ in range(2) for frame in await launched.frames() or []][:2]
+        assert told[0] == (b"N", b"termite: lost its workers: lost: running locally\n")
+        await launched.send(records.DONE, b"code=0\0")
+    assert world.master.counters.fallbacks == {"lost its workers": 1}
+
+
+async def test_a_file_that_changes_all_the_time_is_no_workers_fault(tmp_path: Path) -> None:
+    outdated = script(end=Outdated("a file changed before it was read: f"))
+    world = World(tmp_path, outdated, outdated, outdated)
+    async with world.launcher("gcc") as launched:
+        told = [frame for _ in range(2) for frame in await launched.frames() or []][:2]
+        assert told[0] == (b"N", b"termite: a file changed before it was read: f: running locally\n")
+        await launched.send(records.DONE, b"code=0\0")
+    assert world.steps == ["drain", "run on w0", "drain", "run on w1", "drain", "run on w2"]
+    assert world.master.counters.retried == 0
+
+
+async def test_without_a_worker_it_runs_here_and_says_so_once(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    for is_first in (True, False):
+        async with world.launcher("gcc") as launched:
+            told = await launched.frames() or []
+            told += [] if any(kind == b"W" for kind, _ in told) else await launched.frames() or []
+            assert any(kind == b"N" for kind, _ in told) is is_first
+            await launched.send(records.DONE, b"code=0\0")
+    assert world.master.counters.fallbacks == {"no worker": 2}
+
+
+async def test_where_local_is_forbidden_it_fails_with_103(tmp_path: Path) -> None:
+    told = await World(tmp_path).say("gcc", TERMITE_LOCAL="never")
+    assert [kind for kind, _ in told] == [b"N", b"E"]
+    assert told[1] == (b"E", b"code=103\0")
+
+
+async def test_what_cannot_be_started_there_is_left_to_this_machine(tmp_path: Path) -> None:
+    world = World(tmp_path, script(end=ran(127, changes=(), exec_errno=2)))
+    async with world.launcher("nosuch") as launched:
+        assert await launched.frames() == [(b"W", b"recurse=0\0")]
+
+
+async def test_a_disk_that_refuses_the_results_makes_it_run_here(tmp_path: Path) -> None:
+    world = World(tmp_path, script(end=ran()))
+    world.tree.refuses = 28
+    async with world.launcher("gcc") as launched:
+        told = await launched.frames() or []
+        assert b"No space left" in told[0][1]
+
+
+async def test_a_job_that_has_read_its_input_is_fed_again_from_memory(tmp_path: Path) -> None:
+    read: list[bytes] = []
+    world = World(tmp_path)
+
+    def reading(end: Ran | Exception) -> Script:
+        async def run(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+            read.append(await world.master.jobs[message.job].stdin.read(2))
+            read.append(await world.master.jobs[message.job].stdin.read(9))
+            if isinstance(end, Exception):
+                raise end
+            return end
+
+        return run
+
+    world.master.pool = cast(Pool, FakePool([reading(Retryable("lost")), reading(ran())], world.steps))
+    async with world.launcher("sort") as launched:
+        assert await launched.frames() == [(b"R", records.pack_numbers(taken=0, size=2, peek=0))]
+        await launched.send(records.STDIN, b"abc")  # more than was asked for is not lost
+        assert await launched.frames() == [(b"E", b"code=0\0")]
+    assert read == [b"ab", b"c", b"ab", b"c"]
+
+
+async def test_a_job_that_has_read_its_input_is_never_run_here(tmp_path: Path) -> None:
+    world = World(tmp_path)
+
+    async def run(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        await world.master.jobs[message.job].stdin.read(2)
+        raise Retryable("lost")
+
+    world.master.pool = cast(Pool, FakePool([run], world.steps))
+    async with world.launcher("sort") as launched:
+        await launched.frames()
+        await launched.send(records.STDIN, b"ab")
+        told = await launched.rest()
+    assert told[-1] == (b"E", b"code=101\0")
+
+
+def stdin_of(world: World, message: Run) -> Stdin:
+    return world.master.jobs[message.job].stdin
+
+
+async def test_what_was_only_peeked_is_fed_again_and_what_was_taken_of_it_is_told_at_the_end(tmp_path: Path) -> None:
+    read: list[bytes] = []
+    world = World(tmp_path)
+
+    async def lost(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        read.append(await stdin_of(world, message).read(9, peek=True))
+        raise Retryable("lost")
+
+    async def done(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        read.append(await stdin_of(world, message).read(2))
+        read.append(await stdin_of(world, message).read(9))
+        await stdin_of(world, message).settle(3)
+        return msgspec.structs.replace(ran(), stdin_taken=4)
+
+    world.master.pool = cast(Pool, FakePool([lost, done], world.steps))
+    async with world.launcher("sort") as launched:
+        assert await launched.frames() == [(b"R", records.pack_numbers(taken=0, size=9, peek=1))]
+        await launched.send(records.PEEKED, b"abcdef")
+        told = await launched.rest()
+    assert told == [(b"R", b"taken=3\0"), (b"E", b"stdin_taken=1\0code=0\0")]
+    assert read == [b"abcdef", b"ab", b"cdef"]
+
+
+async def test_a_job_that_has_only_peeked_may_run_here(tmp_path: Path) -> None:
+    world = World(tmp_path)
+
+    async def run(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        await stdin_of(world, message).read(9, peek=True)
+        raise Retryable("lost")
+
+    world.master.pool = cast(Pool, FakePool([run], world.steps))
+    async with world.launcher("sort") as launched:
+        await launched.frames()
+        await launched.send(records.PEEKED, b"ab")
+        told = await launched.frames() or []
+        told += [] if len(told) > 1 else await launched.frames() or []
+        assert [kind for kind, _ in told] == [b"N", b"W"]
+        await launched.send(records.DONE, b"code=0\0")
+
+
+async def test_a_read_that_nobody_waits_for_any_more_is_taken_back(tmp_path: Path) -> None:
+    world = World(tmp_path)
+
+    async def run(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stdin_of(world, message).read, 2)
+                await trio.testing.wait_all_tasks_blocked()
+                scope.cancel()
+        return ran()
+
+    world.master.pool = cast(Pool, FakePool([run], world.steps))
+    told = await world.say("sort")
+    assert told[1:] == [(b"R", b"size=0\0"), (b"E", b"code=0\0")]
+
+
+FILE = {"stdin": b"file", "stdin_size": b"9", "stdin_mode": b"100644", "stdin_mtime_ns": b"1", "stdin_block": b"4096"}
+
+
+async def test_a_file_is_read_by_position_in_every_run_and_left_where_the_last_one_left_it(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    read: list[bytes] = []
+
+    def reading(end: Ran | Exception) -> Script:
+        async def run(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+            assert message.stdin_file == StdinFile(0o100644, 9, 1, 4096, 3)
+            read.append(await stdin_of(world, message).read_at(7, 300_000))
+            if isinstance(end, Exception):
+                raise end
+            return end
+
+        return run
+
+    end = msgspec.structs.replace(ran(), stdin_offset=9)
+    world.master.pool = cast(Pool, FakePool([reading(Retryable("lost")), reading(end)], world.steps))
+    async with world.launcher("sort", fields=FILE | {"stdin_offset": b"3"}) as launched:
+        for _ in range(2):
+            assert await launched.frames() == [(b"R", records.pack_numbers(size=262144, offset=7))]
+            await launched.send(records.STDIN, b"x" * 262144)
+            assert await launched.frames() == [(b"R", records.pack_numbers(size=37856, offset=262151))]
+            await launched.send(records.STDIN, b"end")
+        assert await launched.frames() == [(b"E", b"stdin_offset=9\0code=0\0")]
+    assert read == [b"x" * 262144 + b"end"] * 2
+
+
+async def test_what_cannot_be_read_fails_with_the_launchers_error(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    failures: list[int] = []
+
+    async def run(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        try:
+            await stdin_of(world, message).read_at(0, 1)
+        except FsError as error:
+            failures.append(error.errno)
+        return ran()
+
+    world.master.pool = cast(Pool, FakePool([run], world.steps))
+    async with world.launcher("sort", fields=FILE | {"stdin_offset": b"0"}) as launched:
+        await launched.frames()
+        await launched.send(records.UNREADABLE, b"errno=21\0")
+        assert await launched.rest() == [(b"E", b"code=0\0")]
+    assert failures == [21]
+
+
+@pytest.mark.parametrize("missing", ["stdin_size", "stdin_mode", "stdin_offset"])
+async def test_a_file_that_is_not_described_is_no_invocation(
+    tmp_path: Path, missing: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(tmp_path)
+    fields = {key: value for key, value in (FILE | {"stdin_offset": b"0"}).items() if key != missing}
+    async with world.launcher("sort", fields=fields) as launched:
+        assert await launched.frames() is None
+    assert missing in caplog.text
+
+
+async def test_a_cancelled_job_stops_leaves_nothing_and_then_says_so(tmp_path: Path) -> None:
+    stopped = trio.Event()
+
+    async def run(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        await on_chunk(b"1begun")
+        try:
+            await trio.sleep_forever()
+        finally:
+            stopped.set()
+        raise AssertionError
+
+    world = World(tmp_path, run)
+    async with world.launcher("gcc") as launched:
+        assert await launched.frames() == [(b"1", b"begun")]
+        await launched.send(records.CANCEL, b"signal=2\0")
+        assert await launched.frames() == [(b"E", b"signal=2\0")]
+    assert stopped.is_set()
+    assert world.tree.home == []
+    assert not world.master.jobs
+
+
+async def test_a_launcher_that_vanishes_cancels_its_job(tmp_path: Path) -> None:
+    async def run(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        await on_chunk(b"1begun")
+        await trio.sleep_forever()
+        raise AssertionError
+
+    world = World(tmp_path, run)
+    async with world.launcher("gcc") as launched:
+        await launched.frames()
+    assert world.tree.home == []
+    assert not world.master.jobs
+
+
+async def test_a_bug_of_ours_costs_the_job_a_local_run(tmp_path: Path) -> None:
+    world = World(tmp_path, script(end=ZeroDivisionError()))
+    async with world.launcher("gcc") as launched:
+        told = await launched.frames() or []
+        assert b"an error inside termite" in told[0][1]
+
+
+async def test_garbage_ends_its_own_connection_only(tmp_path: Path) -> None:
+    world = World(tmp_path, script(end=ran()))
+    for garbage in (b"", b"\xff" * 100, records.frame(b"Z"), records.frame(b"I", b"x"), records.frame(b"C", b"[1]")):
+        ours, theirs = socket.socketpair()
+        ours.sendall(garbage)
+        ours.shutdown(socket.SHUT_WR)
+        await world._launchers.serve(trio.SocketStream(trio.socket.from_stdlib_socket(theirs)))
+        ours.close()
+    assert (await world.say("gcc"))[-1] == (b"E", b"code=0\0")

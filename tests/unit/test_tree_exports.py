@@ -1,0 +1,106 @@
+"""What may leave the master, decided without a disk."""
+
+import stat
+
+import pytest
+
+from termite.engine.tree.exports import Exports, View
+
+FILE = stat.S_IFREG
+DIRECTORY = stat.S_IFDIR
+
+
+def shows(exports: Exports, directory: bytes, name: bytes, mode: int, is_open: bool = True) -> bool:
+    return exports.shows(exports.rules(directory), is_open, directory, name, mode)
+
+
+@pytest.fixture
+def exports() -> Exports:
+    return Exports(b"home/u/proj", (b"home/u/.cargo",), (b"home/u/proj/private",), (b"home/u/proj/secret.txt",))
+
+
+@pytest.mark.parametrize("mode", [FILE | 0o600, DIRECTORY | 0o700, stat.S_IFLNK | 0o777, stat.S_IFIFO | 0o600])
+def test_below_the_writable_root_everything_is_shown(exports: Exports, mode: int) -> None:
+    assert shows(exports, b"home/u/proj/sub", b"x", mode)
+    assert shows(exports, b"home/u/.cargo/bin", b"x", mode)
+
+
+@pytest.mark.parametrize("name", [b"private", b"secret.txt", b".termite-socket", b".termite-staging"])
+def test_what_is_hidden_is_not_even_listed(exports: Exports, name: bytes) -> None:
+    assert not shows(exports, b"home/u/proj", name, DIRECTORY | 0o755)
+    assert not exports.is_writable(b"home/u/proj/" + name)
+    assert not exports.is_writable(b"home/u/proj/" + name + b"/below")
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFSOCK, stat.S_IFBLK, stat.S_IFCHR])
+def test_sockets_and_devices_stay_at_home(exports: Exports, kind: int) -> None:
+    assert not shows(exports, b"home/u/proj", b"x", kind | 0o777)
+
+
+@pytest.mark.parametrize(
+    ("mode", "is_shown"),
+    [
+        (FILE | 0o644, True),
+        (FILE | 0o640, False),
+        (FILE | 0o4755, True),
+        (FILE | 0o711, False),
+        (DIRECTORY | 0o755, True),
+        (DIRECTORY | 0o750, False),
+        (DIRECTORY | 0o711, False),
+        (stat.S_IFLNK | 0o777, True),
+    ],
+)
+def test_elsewhere_only_what_others_may_read_is_shown(exports: Exports, mode: int, is_shown: bool) -> None:
+    assert shows(exports, b"etc", b"x", mode) is is_shown
+    assert not shows(exports, b"etc", b"x", mode, is_open=False)
+
+
+def test_a_single_file_can_be_exported() -> None:
+    exports = Exports(b"home/u/proj", (b"root/venv/bin/termite",), (), ())
+    assert shows(exports, b"root/venv", b"bin", DIRECTORY | 0o700, is_open=False)
+    assert shows(exports, b"root/venv/bin", b"termite", FILE | 0o700, is_open=False)
+    assert not shows(exports, b"root/venv/bin", b"python", FILE | 0o755, is_open=False)
+
+
+def test_the_way_down_is_shown_through_directories_that_nobody_may_list(exports: Exports) -> None:
+    assert shows(exports, b"", b"home", DIRECTORY | 0o700, is_open=False)
+    assert shows(exports, b"home/u", b"proj", DIRECTORY | 0o700, is_open=False)
+    assert not shows(exports, b"home/u", b"mail", DIRECTORY | 0o755, is_open=False)
+    assert exports.rules(b"home/u").way == {b"proj", b".cargo"}
+
+
+@pytest.mark.parametrize("place", [b"proc", b"sys", b"dev", b"run", b"tmp", b"var/tmp"])
+def test_places_that_every_machine_has_of_its_own_are_shown_empty(exports: Exports, place: bytes) -> None:
+    assert exports.view(place) is View.WAY
+    assert not shows(exports, place, b"x", FILE | 0o644)
+
+
+def test_a_project_below_tmp_is_reached_through_an_otherwise_empty_tmp() -> None:
+    exports = Exports(b"tmp/x/proj", (), (), ())
+    assert shows(exports, b"tmp", b"x", DIRECTORY | 0o700)
+    assert not shows(exports, b"tmp", b"y", DIRECTORY | 0o755)
+    assert not shows(exports, b"tmp/x", b"y", DIRECTORY | 0o755)
+    assert shows(exports, b"tmp/x/proj", b"y", FILE | 0o600)
+
+
+def test_the_deepest_anchor_decides() -> None:
+    exports = Exports(b"a/b", (), (b"a",), ())
+    assert exports.view(b"a") is View.HIDDEN
+    assert exports.view(b"a/b/c") is View.WHOLE
+    assert shows(exports, b"", b"a", DIRECTORY | 0o755)
+    assert not shows(exports, b"a", b"other", DIRECTORY | 0o755)
+
+
+def test_a_path_that_only_begins_like_the_writable_root_is_not_below_it(exports: Exports) -> None:
+    assert not exports.is_live(b"home/u/project")
+    assert not exports.is_writable(b"home/u/project/x")
+    assert not exports.is_writable(b"home/u/proj")
+    assert exports.is_writable(b"home/u/proj/x")
+
+
+def test_the_root_itself_can_be_the_writable_root() -> None:
+    exports = Exports(b"", (), (), ())
+    assert shows(exports, b"root", b"x", FILE | 0o600, is_open=False)
+    assert not shows(exports, b"proc", b"1", DIRECTORY | 0o555)
+    assert not exports.is_writable(b".termite-socket")
+    assert not exports.is_writable(b"tmp/x")

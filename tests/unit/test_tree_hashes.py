@@ -1,0 +1,42 @@
+"""The digests that are known by stamp: in memory up to a limit, the rest on disk."""
+
+from pathlib import Path
+
+import pytest
+
+from termite.engine.model import Digest
+from termite.engine.tree import hashes
+from termite.engine.tree.attrs import Stamp
+from termite.engine.tree.hashes import Hashes
+
+
+def stamp(inode: int) -> Stamp:
+    return Stamp(1, inode, 5, 6, 7)
+
+
+def digest(inode: int) -> Digest:
+    return Digest(inode.to_bytes(32, "big"), 5)
+
+
+@pytest.fixture
+def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hashes:
+    monkeypatch.setattr(hashes, "KNOWN_LIMIT", 10)
+    monkeypatch.setattr(hashes, "TICK_NS", 0)
+    made = Hashes(tmp_path / "hashes")
+    for inode in range(50):
+        made.remember(stamp(inode), digest(inode))
+        if inode % 5 == 4:
+            made.flush()
+    return made
+
+
+def test_memory_is_bounded_and_what_is_on_disk_is_found(known: Hashes) -> None:
+    assert len(known._known) <= 10
+    assert [known.find(stamp(inode)) for inode in range(50)] == [digest(inode) for inode in range(50)]
+    known.close()
+
+
+def test_what_is_forgotten_is_forgotten_on_disk_too(known: Hashes) -> None:
+    known.forget(stamp(3))
+    assert known.find(stamp(3)) is None
+    known.close()

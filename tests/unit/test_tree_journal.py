@@ -1,0 +1,110 @@
+"""Numbered changes, and who wrote what last."""
+
+import stat
+
+import pytest
+
+from termite.engine.model import Attr, Change, Digest
+from termite.engine.tree.journal import Journal
+from termite.engine.tree.times import TICK_NS, Timing
+
+
+def written(path: bytes, content: bytes = b"x", is_content: bool = True) -> Change:
+    digest = Digest(content.ljust(32, b"\0"), len(content))
+    return Change(path, Attr(stat.S_IFREG | 0o644, len(content), 1, digest), content=is_content)
+
+
+def gone(path: bytes) -> Change:
+    return Change(path, None)
+
+
+def result(journal: Journal, *changes: Change) -> None:
+    journal.note_results(journal.append(changes), changes)
+
+
+def test_numbers_begin_with_one_and_nothing_changed_is_no_number() -> None:
+    journal = Journal()
+    assert journal.number == 0
+    assert journal.append([]) == 0
+    assert journal.append([gone(b"a")]) == 1
+    assert journal.append([gone(b"b")]) == 2
+
+
+def test_a_cursor_gets_everything_after_it() -> None:
+    journal = Journal()
+    for name in (b"a", b"b", b"c"):
+        journal.append([gone(name)])
+    assert [c.number for c in journal.since(0)] == [1, 2, 3]
+    assert [c.changes[0].path for c in journal.since(2)] == [b"c"]
+    assert journal.since(3) == ()
+
+
+def test_what_everybody_has_can_be_forgotten() -> None:
+    journal = Journal()
+    for name in (b"a", b"b", b"c"):
+        journal.append([gone(name)])
+    journal.forget_before(3)
+    assert [c.number for c in journal.since(2)] == [3]
+    with pytest.raises(AssertionError):
+        journal.since(1)
+
+
+def test_two_jobs_that_wrote_a_path_differently_at_the_same_time_are_a_conflict() -> None:
+    journal = Journal()
+    journal.append([gone(b"earlier")])
+    result(journal, written(b"out", b"one"))
+    assert journal.conflicts(1, [written(b"out", b"two"), written(b"mine")]) == (b"out",)
+    assert journal.conflicts(1, [written(b"out", b"one")]) == ()
+    assert journal.conflicts(1, [gone(b"out")]) == (b"out",)
+    assert journal.conflicts(1, [written(b"out", b"two", is_content=False)]) == ()
+
+
+def test_a_job_that_began_after_the_other_was_home_is_none() -> None:
+    journal = Journal()
+    result(journal, written(b"out", b"one"))
+    assert journal.conflicts(1, [written(b"out", b"two")]) == ()
+
+
+def test_the_user_is_no_job() -> None:
+    journal = Journal()
+    journal.append([written(b"out", b"edited")])
+    assert journal.conflicts(0, [written(b"out", b"built")]) == ()
+
+
+def test_what_came_since_is_told_from_what_went_again() -> None:
+    journal = Journal()
+    journal.append([written(b"before")])
+    journal.append([written(b"here"), written(b"touched", is_content=False), written(b"brief")])
+    journal.append([gone(b"brief")])
+    assert journal.made_since(1) == {b"here"}
+
+
+def timing(**more: int) -> Timing:
+    return Timing(
+        **{"dispatched_ns": 1000, "started_ns": 10**9, "ended_ns": 2 * 10**9, "offset_ns": 0, "number": 0} | more
+    )
+
+
+def test_a_file_made_in_the_job_gets_our_clock() -> None:
+    assert timing(offset_ns=-500).home_ns(10**9 + 7000, now_ns=10**10) == 10**9 + 6500
+
+
+def test_a_result_is_never_older_than_the_dispatch_nor_newer_than_now() -> None:
+    skewed = timing(dispatched_ns=5 * 10**9, offset_ns=0)
+    assert skewed.home_ns(15 * 10**8, now_ns=6 * 10**9) == 5 * 10**9
+    assert timing(offset_ns=10**12).home_ns(15 * 10**8, now_ns=6 * 10**9) == 6 * 10**9
+
+
+def test_a_time_that_the_command_set_stays() -> None:
+    for mtime_ns in (1, 10**9 - TICK_NS - 1, 2 * 10**9 + 1, 10**18):
+        assert timing(offset_ns=12345).home_ns(mtime_ns, now_ns=10**10) == mtime_ns
+
+
+def test_a_file_made_in_the_first_tick_counts_as_made_in_the_job() -> None:
+    assert timing().is_made_in_job(10**9 - TICK_NS)
+
+
+def test_the_order_of_a_jobs_files_stays() -> None:
+    order = [10**9 + i * 10**7 for i in range(50)]
+    home = [timing(dispatched_ns=12 * 10**8, offset_ns=1000).home_ns(t, now_ns=14 * 10**8) for t in order]
+    assert home == sorted(home)

@@ -1,0 +1,181 @@
+"""The tree as served, and the tree as its journal tells it, after storms of local changes."""
+
+import contextlib
+import os
+import random
+import stat
+import threading
+import time
+from pathlib import Path
+
+import inotify_simple  # type: ignore[import-untyped]  # it has no annotations
+import pytest
+
+from termite.engine.model import Attr, Change
+from termite.engine.tree.attrs import AttrTree
+from termite.engine.tree.disk import Disk
+from termite.engine.tree.exports import Exports
+from termite.engine.tree.hashes import Hashes
+from termite.engine.tree.paths import join, split
+from termite.engine.tree.truth import Truth
+
+STORM_S = 0.15
+DEPTH = 3
+NAMES = ("a", "b", "c", "d")
+
+
+class Follower:
+    """A mirror that has loaded everything, and then only hears of changes."""
+
+    def __init__(self, tree: AttrTree, top: bytes) -> None:
+        self.listings = {d: {n: s.attr for n, s in tree.listing(d).items()} for d in tree.served_within(top)}
+
+    def hear(self, change: Change) -> None:
+        parent, name = split(change.path)
+        if parent not in self.listings:
+            return
+        if change.attr is None:
+            self.drop(change.path)
+        elif stat.S_ISDIR(change.attr.mode):
+            self.listings.setdefault(change.path, {})
+            self.listings[parent][name] = change.attr
+        else:
+            assert change.path not in self.listings, "a directory that becomes a file must be deleted first"
+            self.listings[parent][name] = change.attr
+
+    def drop(self, path: bytes) -> None:
+        for directory in [d for d in self.listings if d == path or d.startswith(path + b"/")]:
+            del self.listings[directory]
+        parent, name = split(path)
+        self.listings[parent].pop(name, None)
+
+
+def made(root: Path) -> Truth:
+    path = os.fsencode(root)[1:]
+    return Truth(Disk(b"/"), Exports(path, (), (), ()), Hashes(None))
+
+
+def serve_all(truth: Truth, directory: bytes) -> None:
+    truth.serve(directory)
+    for name, seen in list(truth.tree.listing(directory).items()):
+        if seen.is_directory:
+            serve_all(truth, join(directory, name))
+
+
+def plain(listings: dict[bytes, dict[bytes, Attr]]) -> dict[bytes, dict[bytes, tuple[int, int, int, bytes]]]:
+    """Without what no event tells: digests, and the number of names that a file has elsewhere."""
+    return {
+        directory: {name: (a.mode, a.size, a.mtime_ns, a.target) for name, a in sorted(listing.items())}
+        for directory, listing in sorted(listings.items())
+    }
+
+
+def served(truth: Truth, top: bytes) -> dict[bytes, dict[bytes, tuple[int, int, int, bytes]]]:
+    return plain(Follower(truth.tree, top).listings)
+
+
+def act(root: str, chance: random.Random) -> None:
+    """One random change, as any local command could make it. No hard links: a link that was made, written through and
+    removed between two drains leaves no trace of what it was."""
+
+    def path() -> str:
+        return os.path.join(root, *(chance.choice(NAMES) for _ in range(chance.randint(1, DEPTH))))
+
+    def write(mode: str) -> None:
+        with open(path(), mode) as f:
+            f.write("x" * chance.randint(0, 3))
+
+    def remove_tree() -> None:
+        top = path()
+        for directory, subdirectories, files in os.walk(top, topdown=False):
+            for name in files:
+                os.unlink(os.path.join(directory, name))
+            for name in subdirectories:
+                child = os.path.join(directory, name)
+                os.unlink(child) if os.path.islink(child) else os.rmdir(child)
+        os.rmdir(top)
+
+    actions = [
+        (6, lambda: os.makedirs(path())),
+        (4, lambda: os.rename(path(), path())),
+        (4, lambda: write("w")),
+        (2, lambda: write("a")),
+        (3, lambda: os.unlink(path())),
+        (2, remove_tree),
+        (1, lambda: os.symlink(chance.choice(NAMES), path())),
+        (1, lambda: os.chmod(path(), chance.choice((0o755, 0o700)))),
+        (1, lambda: os.utime(path(), ns=(1, chance.randint(1, 9) * 10**18))),
+    ]
+    weights, does = zip(*actions, strict=True)
+    with contextlib.suppress(OSError):  # nothing there, or something in the way: so it is in storms
+        chance.choices(does, weights)[0]()
+
+
+@pytest.mark.parametrize("drains_meanwhile", [False, True])
+def test_after_a_storm_the_tree_is_what_is_on_disk(tmp_path: Path, drains_meanwhile: bool) -> None:
+    top = os.fsencode(tmp_path)[1:]
+    truth = made(tmp_path)
+    serve_all(truth, top)
+    follower = Follower(truth.tree, top)
+    for seed in range(8):
+        chances = [random.Random(seed * 2 + i) for i in range(2)]
+        end = time.monotonic() + STORM_S
+        storm = [threading.Thread(target=rage, args=(str(tmp_path), chance, end)) for chance in chances]
+        for thread in storm:
+            thread.start()
+        while drains_meanwhile and any(thread.is_alive() for thread in storm):
+            for change in truth.drain():
+                follower.hear(change)
+        for thread in storm:
+            thread.join()
+        for change in truth.drain():
+            follower.hear(change)
+        fresh = made(tmp_path)
+        serve_all(fresh, top)
+        assert served(truth, top) == served(fresh, top)
+        assert plain(follower.listings) == served(fresh, top)
+        assert len(truth.watches) == len(fresh.watches)
+        fresh.watches.close()
+
+
+def rage(root: str, chance: random.Random, end: float) -> None:
+    while time.monotonic() < end:
+        act(root, chance)
+
+
+def test_a_queue_that_overflows_costs_a_rescan_and_nothing_else(tmp_path: Path) -> None:
+    top = os.fsencode(tmp_path)[1:]
+    (tmp_path / "sub").mkdir()
+    truth = made(tmp_path)
+    serve_all(truth, top)
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    for _ in range(limit // 2 + 2):  # two names in turn, so that events are not merged
+        os.utime(tmp_path)
+        os.utime(tmp_path / "sub")
+    (tmp_path / "sub" / "unnoticed").write_text("x")
+    truth.drain()
+    assert truth.rescans == 1
+    assert b"unnoticed" in truth.tree.listing(top + b"/sub")
+    (tmp_path / "sub" / "unnoticed").unlink()
+    truth.drain()
+    assert b"unnoticed" not in truth.tree.listing(top + b"/sub")
+
+
+def test_without_watches_every_drain_lists_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: object, path: object, mask: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(inotify_simple.INotify, "add_watch", full)
+    top = os.fsencode(tmp_path)[1:]
+    (tmp_path / "sub").mkdir()
+    truth = made(tmp_path)
+    serve_all(truth, top)
+    follower = Follower(truth.tree, top)
+    chance = random.Random(1)
+    for _ in range(300):
+        act(str(tmp_path), chance)
+        for change in truth.drain():
+            follower.hear(change)
+    fresh = made(tmp_path)
+    serve_all(fresh, top)
+    assert served(truth, top) == served(fresh, top) == plain(follower.listings)

@@ -1,0 +1,281 @@
+"""The worker with a program that stands for the mirror: leases, shares, deaths, and what is left at the end."""
+
+import json
+import logging
+import os
+import stat
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import cast
+
+import pytest
+import trio
+
+from termite.engine import mirrors, quarters
+from termite.engine import worker as workers
+from termite.engine.errors import UserError
+from termite.engine.fleet.coordinator import CoordinatorConfig, serve_coordinator
+from termite.engine.wire.identity import Identity
+from termite.engine.wire.listeners import split_address
+from termite.engine.wire.messages import PROTOCOL, ListWorkers, Message, Worker, Workers
+from termite.engine.wire.transport import Connection, SendChunk, dial
+from termite.engine.worker import WorkerConfig, serve_worker
+
+SECRET = b"the secret of the tests"
+FAKE_MIRROR = Path(__file__).parent / "fake_mirror.py"
+# Stands for `termite-sandbox enter`: the parent stays, and ends as its child did.
+SANDBOX = '#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done\nshift\n"$@" <&0 & wait $!\n'
+
+Start = Callable[..., WorkerConfig]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    """A configuration that differs from the usual one in what is given."""
+    sandbox = tmp_path / "termite-sandbox"
+    sandbox.write_text(SANDBOX)
+    sandbox.chmod(0o755)
+    (tmp_path / "tmp").mkdir()
+
+    def config(slots: int = 8, coordinator: str = "", program: Path = FAKE_MIRROR, port: int = 0) -> WorkerConfig:
+        return WorkerConfig(
+            secret=SECRET,
+            slots=slots,
+            coordinator=coordinator,
+            cache=tmp_path / "cache",
+            tmpdir=tmp_path / "tmp",
+            sandbox=sandbox,
+            tmpfs=True,
+            name="w",
+            listen="127.0.0.1",
+            port=port,
+            program=(sys.executable, "-I", "-S", str(program)),
+        )
+
+    return config
+
+
+@asynccontextmanager
+async def worker(config: WorkerConfig) -> AsyncIterator[int]:
+    async with trio.open_nursery() as nursery:
+        address = await nursery.start(serve_worker, config)
+        yield split_address(address, 0)[1]
+        nursery.cancel_scope.cancel()
+
+
+class Master:
+    """A master's end: its lines reach the worker, the worker's lines reach it."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.stream = stream
+        self._received = b""
+
+    async def tell(self, line: str) -> None:
+        await self.stream.send_all(line.encode() + b"\n")
+
+    async def say(self, **values: object) -> None:
+        await self.tell(json.dumps(values))
+
+    async def hear(self) -> object:
+        while b"\n" not in self._received:
+            received = await self.stream.receive_some()
+            assert received, "the mirror is gone"
+            self._received += received
+        line, _, self._received = self._received.partition(b"\n")
+        return json.loads(line) if line != b"said" else "said"
+
+    async def wait_for_end(self) -> None:
+        assert await self.stream.receive_some() == b""
+
+
+@asynccontextmanager
+async def master(port: int, lease: int | None = None) -> AsyncIterator[Master]:
+    with trio.fail_after(20):
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            one = Master(stream)
+            if lease is not None:
+                await one.say(lease=lease, master="m")
+            yield one
+
+
+async def test_a_lease_is_granted_what_is_there(start: Start) -> None:
+    async with worker(start(slots=8)) as port:
+        async with master(port, lease=3) as modest:
+            assert await modest.hear() == {"granted": 3}
+        async with master(port, lease=100) as greedy:
+            assert await greedy.hear() == {"granted": 8}
+
+
+async def test_two_masters_share_and_the_one_that_stays_gets_all_back(start: Start) -> None:
+    async with worker(start(slots=8)) as port, master(port, lease=100) as first:
+        assert await first.hear() == {"granted": 8}
+        async with master(port, lease=100) as second:
+            assert await second.hear() == {"granted": 4}
+            assert await first.hear() == {"slots": 4}
+        assert await first.hear() == {"slots": 8}
+
+
+async def test_the_mirror_gets_its_configuration_and_nothing_of_our_environment(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not for mirrors")
+    async with worker(start()) as port, master(port) as one:
+        await one.tell("!config")
+        config = cast(dict[str, object], await one.hear())
+        assert {"certificate", "key", "authority", "socket_fd", "control_fd"} < set(config)
+        assert (config["worker"], config["tmpfs"], config["log_level"]) == ("w", True, "info")
+        for name in ("cache", "scratch"):
+            assert stat.S_IMODE(os.stat(str(config[name])).st_mode) == 0o700
+        await one.tell("!environment")
+        environment, cwd, own_session = cast(tuple[dict[str, str], str, bool], await one.hear())
+        ours = {"PATH", "PYTHONPATH", "TERMITE_NATIVE", "LANG", "LC_CTYPE"}
+        assert set(environment) <= ours | {"PWD", "OLDPWD", "SHLVL", "_"}  # a shell stands for the sandbox
+        assert cwd == "/"
+        assert not own_session  # its sandbox leads the session
+    assert not is_there(str(config["scratch"]))
+
+
+def is_there(path: str) -> bool:
+    return os.path.exists(path)
+
+
+async def test_a_mirror_that_dies_is_logged_with_its_last_words_and_frees_its_slots(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with worker(start(slots=2)) as port:
+        async with master(port, lease=2) as one:
+            assert await one.hear() == {"granted": 2}
+            await one.tell("!die the disk is on fire")
+            await one.wait_for_end()
+        async with master(port, lease=2) as other:
+            assert await other.hear() in ({"granted": 2}, {"granted": 1})
+    (warning,) = (record.getMessage() for record in caplog.records if record.levelno == logging.WARNING)
+    assert "mirror-died" in warning
+    assert "code=7" in warning
+    assert "the disk is on fire" in warning
+
+
+async def test_a_mirror_that_cannot_serve_is_shown_once(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    async with worker(start()) as port:
+        for _ in range(2):
+            async with master(port) as one:
+                await one.say(error="there is no /dev/fuse", hint="modprobe fuse")
+                await one.tell("!exit 0")
+                await one.wait_for_end()
+    assert caplog.text.count("there is no /dev/fuse") == 1
+    assert "modprobe fuse" in caplog.text
+
+
+@pytest.mark.parametrize("nonsense", ["nonsense", "[1]", '{"lease": "many"}', '{"lease": 1', "\xff", "x" * 100_000])
+async def test_a_mirror_that_talks_nonsense_is_ended(
+    start: Start, nonsense: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with worker(start()) as port:
+        async with master(port) as one:
+            await one.tell(nonsense)
+            await one.wait_for_end()
+        async with master(port, lease=1) as other:
+            assert await other.hear() == {"granted": 1}
+
+
+async def test_a_negative_wish_is_no_wish(start: Start) -> None:
+    async with worker(start()) as port, master(port, lease=-5) as one:
+        assert await one.hear() == {"granted": 0}
+
+
+async def test_a_stranger_without_a_lease_is_sent_away(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(workers, "LEASE_S", 0.05)
+    async with worker(start()) as port, master(port) as one:
+        await one.wait_for_end()
+    assert "no-lease" in caplog.text
+
+
+async def test_strangers_wait_for_each_other_but_not_leases(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "MAX_STRANGERS", 1)
+    async with worker(start()) as port, master(port, lease=1) as known:
+        assert await known.hear() == {"granted": 1}
+        async with master(port) as stranger, master(port, lease=1) as waiting:
+            await stranger.tell("!config")
+            assert await stranger.hear()
+            await stranger.stream.aclose()
+            assert await waiting.hear() == {"granted": 1}
+
+
+async def test_a_mirror_that_does_not_end_is_killed(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(mirrors, "STOP_S", 0.05)
+    async with worker(start()) as port, master(port, lease=1) as one:
+        assert await one.hear() == {"granted": 1}
+        await one.tell("!deaf")
+        assert await one.hear() == "said"
+        assert children()
+    assert children() == []
+    assert "mirror-killed" in caplog.text
+
+
+async def test_a_worker_that_ends_leaves_no_process_and_no_scratch(start: Start, tmp_path: Path) -> None:
+    async with worker(start()) as port, master(port, lease=1) as one, master(port) as two:
+        assert await one.hear() == {"granted": 1}
+        await two.tell("!config")
+        assert await two.hear()
+        assert os.listdir(tmp_path / "tmp")
+        assert children()
+    assert os.listdir(tmp_path / "tmp") == []
+    assert children() == []
+
+
+def children() -> list[str]:
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+
+
+async def test_what_a_killed_worker_left_is_removed_by_the_next(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarters, "_FRESH_S", -1.0)
+    left = tmp_path / "tmp" / "termite-worker-old"
+    (left / "0" / "closed").mkdir(parents=True)
+    (left / "0" / "closed" / "file").touch()
+    (left / "0" / "closed").chmod(0)
+    async with worker(start()), worker(start()):
+        assert not left.exists()
+        assert len(os.listdir(tmp_path / "tmp")) == 2  # the second one spared the first one's
+
+
+async def test_a_port_in_use_is_one_clear_line(start: Start, tmp_path: Path) -> None:
+    async with worker(start()) as port:
+        with pytest.raises(UserError, match=f"port {port} is in use .*-port"):
+            await serve_worker(start(port=port))
+        assert len(os.listdir(tmp_path / "tmp")) == 1
+
+
+async def listed(connection: Connection) -> Worker:
+    answer = await connection.request(ListWorkers(PROTOCOL, 0))
+    while not (isinstance(answer, Workers) and answer.workers):
+        answer = await connection.request(ListWorkers(PROTOCOL, 0))
+    return answer.workers[0]
+
+
+async def test_a_worker_is_known_to_its_coordinator(start: Start) -> None:
+    async def refuse(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
+        raise AssertionError(message)
+
+    async with trio.open_nursery() as nursery:
+        address = await nursery.start(serve_coordinator, CoordinatorConfig(SECRET, "127.0.0.1", 0, 0.02))
+        host, coordinator_port = split_address(address, 0)
+        async with (
+            worker(start(coordinator=address)) as port,
+            dial(host, coordinator_port, Identity.mint(SECRET, "m"), refuse) as connection,
+            master(port, lease=3) as one,
+        ):
+            assert await one.hear() == {"granted": 3}
+            known = await listed(connection)
+            while known.leased != 3:
+                known = await listed(connection)
+            assert (known.name, known.address, known.slots) == ("w", f"127.0.0.1:{port}", 8)
+            assert known.free_memory_bytes > 0
+        nursery.cancel_scope.cancel()
