@@ -1,0 +1,489 @@
+"""GNU make 4.3 with MAKE_SHELL: what the patch promises, on Debian's source package, against Debian's own make.
+
+The wrapper given as MAKE_SHELL writes down how it was called, then runs the shell that TERMITE_SHELL names, as the
+launcher's termite-shell does.
+"""
+
+import json
+import subprocess
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.front_ends.suites import copy_suite, run_suite
+
+STOCK = Path("/usr/bin/make")
+RUN_TIMEOUT_S = 60  # a run of make here takes milliseconds
+SUITE_TIMEOUT_S = 300  # GNU make's own test suite: 35 s alone
+
+# Scripts of that suite that expect make's words for a command that is not there: with MAKE_SHELL the shell says it.
+SAY_NOT_FOUND = (
+    "features/errors",
+    "features/output-sync",
+    "features/targetvars",
+    "functions/shell",
+    "misc/general4",
+)
+
+WRAPPER = """#!/usr/bin/python3 -SE
+import json, os, sys
+call = json.dumps({"arguments": sys.argv[1:], "environment": dict(os.environ)})
+log = os.open(os.environ["CALLS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+os.write(log, call.encode() + b"\\n")
+os.close(log)
+shell = os.environ.get("TERMITE_SHELL", "/bin/sh")
+os.execvp(shell, [shell, *sys.argv[1:]])
+"""
+
+pytestmark = pytest.mark.timeout(600)  # the first test builds make: 20 s on two idle cores
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of the wrapper."""
+
+    arguments: list[str]
+    environment: dict[str, str]
+
+    @property
+    def shell(self) -> str:
+        return self.environment["TERMITE_SHELL"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a person sees of one run of make."""
+
+    exit_code: int
+    output: str
+
+
+@dataclass(frozen=True)
+class Project:
+    """A directory to run one make in."""
+
+    directory: Path
+    make: Path
+    wrapper: Path
+
+    def write(self, makefile: str, name: str = "Makefile") -> None:
+        path = self.directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(makefile)
+
+    def run(self, *arguments: str, make_shell: bool = True, **environment: str) -> Outcome:
+        """Run the patched make, with MAKE_SHELL in its environment unless told otherwise."""
+        wrapped = {"MAKE_SHELL": str(self.wrapper)} if make_shell else {}
+        return self._run(self.make, arguments, wrapped | environment)
+
+    def run_stock(self, *arguments: str, **environment: str) -> Outcome:
+        return self._run(STOCK, arguments, environment)
+
+    def calls(self) -> list[Call]:
+        log = self.directory / "calls"
+        return [Call(**json.loads(line)) for line in log.read_text().splitlines()] if log.exists() else []
+
+    def arguments(self) -> list[list[str]]:
+        return [call.arguments for call in self.calls()]
+
+    def _run(self, make: Path, arguments: Iterable[str], environment: dict[str, str]) -> Outcome:
+        done = subprocess.run(
+            ["make", *arguments],  # so named, $(MAKE) and the messages are the same for both makes
+            executable=make,
+            cwd=self.directory,
+            env={
+                "PATH": f"{make.parent}:/usr/bin:/bin",
+                "LANG": "C.UTF-8",
+                "CALLS": str(self.directory / "calls"),
+                **environment,
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+            timeout=RUN_TIMEOUT_S,
+        )
+        return Outcome(done.returncode, done.stdout.decode())
+
+
+@pytest.fixture
+def project(tmp_path: Path, patched_make: Path) -> Project:
+    (tmp_path / "project").mkdir()
+    wrapper = tmp_path / "a directory" / "wrapper"
+    wrapper.parent.mkdir()
+    wrapper.write_text(WRAPPER)
+    wrapper.chmod(0o755)
+    return Project(tmp_path / "project", patched_make, wrapper)
+
+
+# -- who runs what ----------------------------------------------------------------------------------------------------
+
+
+def test_features_tell_that_make_knows_make_shell(project: Project) -> None:
+    project.write("$(info $(filter make-shell,$(.FEATURES)))\nall: ;\n")
+    assert project.run(make_shell=False).output.startswith("make-shell\n")
+    assert not project.run_stock().output.startswith("make-shell")
+
+
+def test_a_recipe_line_is_run_by_make_shell(project: Project) -> None:
+    project.write("all:\n\t@echo one; echo two\n")
+    assert project.run() == Outcome(0, "one\ntwo\n")
+    assert project.arguments() == [["-c", "echo one; echo two"]]
+
+
+def test_the_shell_function_is_run_by_make_shell(project: Project) -> None:
+    project.write("$(info got $(shell echo a; echo b))\nv != echo c | cat\n$(info $v)\nall: ; @:\n")
+    assert project.run().output == "got a b\nc\n"
+    assert project.arguments() == [["-c", "echo a; echo b"], ["-c", "echo c | cat"]]
+
+
+def test_a_command_that_needs_no_shell_reaches_make_shell_as_a_shell_command(project: Project) -> None:
+    project.write("$(info $(shell expr 1 + 2))\nall:\n\t@expr  '3  '  +\t4 \n")
+    project.run()
+    assert project.arguments() == [["-c", "expr 1 + 2"], ["-c", "expr  '3  '  +\t4 "]]
+    assert {call.shell for call in project.calls()} == {"/bin/sh"}
+
+
+def test_make_shell_may_be_set_on_the_command_line(project: Project) -> None:
+    project.write("all:\n\t@expr 3 + 4\n")
+    assert project.run(f"MAKE_SHELL={project.wrapper}", make_shell=False).output == "7\n"
+    assert project.arguments() == [["-c", "expr 3 + 4"]]
+
+
+def test_make_shell_may_be_set_in_a_makefile_and_for_one_target(project: Project) -> None:
+    project.write(f"all: one two\ntwo: MAKE_SHELL = {project.wrapper}   # here\none two:\n\t@echo $@\n")
+    assert project.run(make_shell=False).output == "one\ntwo\n"
+    assert project.arguments() == [["-c", "echo two"]]
+
+
+@pytest.mark.parametrize("value", ["", "   "])
+def test_a_blank_make_shell_is_as_none(project: Project, value: str) -> None:
+    project.write("all:\n\t@echo $$MAKE_TARGET $$TERMITE_SHELL done\n")
+    assert project.run(make_shell=False, MAKE_SHELL=value) == Outcome(0, "done\n")
+
+
+def test_make_shell_is_looked_up_in_the_path(project: Project) -> None:
+    project.write("all:\n\t@echo yes\n")
+    path = f"{project.wrapper.parent}:/usr/bin:/bin"
+    assert project.run(make_shell=False, MAKE_SHELL="wrapper", PATH=path).output == "yes\n"
+    assert project.arguments() == [["-c", "echo yes"]]
+
+
+def test_a_make_shell_that_does_not_exist_is_named_in_the_error(project: Project) -> None:
+    project.write("all:\n\t@expr 1\n")
+    outcome = project.run(make_shell=False, MAKE_SHELL="/no/such/shell")
+    assert outcome == Outcome(
+        2, "make: /no/such/shell: No such file or directory\nmake: *** [Makefile:2: all] Error 127\n"
+    )
+
+
+def test_a_line_that_is_only_a_colon_is_run_by_nobody_as_in_stock_make(project: Project) -> None:
+    project.write("all:\n\t:\n\t@:\n")
+    assert project.run() == project.run_stock()
+    assert project.calls() == []
+
+
+def test_many_jobs_at_once_all_reach_make_shell(project: Project) -> None:
+    names = [f"t{i}" for i in range(100)]
+    project.write(f"all: {' '.join(names)}\n{' '.join(names)}:\n\t@touch $@\n")
+    assert project.run("-j20").exit_code == 0
+    assert sorted(call.environment["MAKE_TARGET"] for call in project.calls()) == sorted(names)
+    assert all((project.directory / name).exists() for name in names)
+
+
+# -- the makefile's own shell -----------------------------------------------------------------------------------------
+
+
+def test_shell_keeps_its_value_and_reaches_make_shell(project: Project) -> None:
+    project.write("SHELL := /bin/bash\nall:\n\t@echo $(SHELL) $${BASH_VERSION:+bash} $(origin SHELL)\n")
+    assert project.run().output == "/bin/bash bash file\n"
+    assert [call.shell for call in project.calls()] == ["/bin/bash"]
+
+
+def test_the_shell_in_the_environment_of_a_recipe_is_the_callers(project: Project) -> None:
+    project.write("SHELL := /bin/bash\nall:\n\t@echo $$SHELL\n")
+    assert project.run(SHELL="/bin/zsh").output == "/bin/zsh\n"
+
+
+def test_a_shell_for_one_target_reaches_make_shell(project: Project) -> None:
+    project.write("all: one two\ntwo: SHELL := /bin/bash\none two:\n\t@expr 1\n")
+    project.run()
+    assert [call.shell for call in project.calls()] == ["/bin/sh", "/bin/bash"]
+
+
+def test_a_shell_of_several_words_works(project: Project) -> None:
+    project.write('SHELL := /usr/bin/env -u GONE bash\nall:\n\t@echo "$${BASH_VERSION:+bash} $$GONE"\n')
+    assert project.run(GONE="here").output == "bash \n"
+    (call,) = project.calls()
+    assert call.shell == "/usr/bin/env"
+    assert call.arguments[:4] == ["-u", "GONE", "bash", "-c"]
+
+
+def test_shellflags_arrive_as_words(project: Project) -> None:
+    project.write("SHELL := /bin/bash\n.SHELLFLAGS := -e -o pipefail -c\nall:\n\t@false | true; echo not here\n")
+    assert project.run() == project.run_stock()
+    assert project.arguments() == [["-e", "-o", "pipefail", "-c", "false | true; echo not here"]]
+
+
+def test_posix_mode_adds_its_flag(project: Project) -> None:
+    project.write(".POSIX:\nall:\n\t@expr 1\n")
+    project.run()
+    assert project.arguments() == [["-ec", "expr 1"]]
+
+
+def test_a_script_language_as_shell_works_with_oneshell(project: Project) -> None:
+    program = "import sys\nfor i in range(2):\n    print(i, '@-+')\n"
+    recipe = "".join(f"\t{line}\n" for line in program.splitlines())
+    project.write(f".ONESHELL:\n.SILENT:\nSHELL := /usr/bin/python3\n.SHELLFLAGS := -S -c\nall:\n{recipe}")
+    assert project.run() == Outcome(0, "0 @-+\n1 @-+\n")
+    assert project.arguments() == [["-S", "-c", program.rstrip()]]
+
+
+def test_oneshell_gives_the_whole_recipe_in_one_call(project: Project) -> None:
+    project.write(".ONESHELL:\nall:\n\t@cd /\n\t@-pwd\n\techo '$@'\n")
+    assert project.run() == project.run_stock()
+    assert project.arguments() == [["-c", "cd /\npwd\necho 'all'"]]
+
+
+def test_a_oneshell_recipe_of_one_simple_line_reaches_make_shell(project: Project) -> None:
+    project.write(".ONESHELL:\nall:\n\t@expr 1\n")
+    project.run()
+    assert project.arguments() == [["-c", "expr 1"]]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "command"),
+    [
+        ("echo 'größe ☂' \"ä$$HOME\"", "echo 'größe ☂' \"ä$HOME\""),
+        ("echo $$$$ '\\n' a\\ b", "echo $$ '\\n' a\\ b"),
+        ("printf '%s|' a \\\n\t  b", "printf '%s|' a \\\n  b"),
+        ("expr a \\\n\t  : b", "expr a \\\n  : b"),
+        ("cat <<<x >/dev/null || true # no", "cat <<<x >/dev/null || true # no"),
+    ],
+)
+def test_a_command_arrives_as_it_was_written(project: Project, recipe: str, command: str) -> None:
+    project.write(f"all:\n\t{recipe}\n")
+    project.run()
+    assert project.arguments() == [["-c", command]]
+
+
+def test_each_line_of_a_variable_is_a_command_of_its_own(project: Project) -> None:
+    project.write("define two\nexpr 1\nexpr 2; true\n\nexpr 3\\\\\nexpr 4\nendef\nall:\n\t$(two)\n")
+    assert project.run() == project.run_stock()
+    assert [command for _, command in project.arguments()] == ["expr 1", "expr 2; true", "expr 3\\\\", "expr 4"]
+
+
+# -- the environment of recipes ---------------------------------------------------------------------------------------
+
+
+def test_a_recipe_is_told_its_target_and_prerequisites(project: Project) -> None:
+    project.write(
+        "out/all: b a | c\n\t@echo $$MAKE_TARGET: $$MAKE_DEPS.\na b c:\n\t@echo $$MAKE_TARGET: $$MAKE_DEPS.\n"
+    )
+    assert project.run().output == "b: .\na: .\nc: .\nout/all: b a c.\n"
+
+
+def test_the_names_of_an_implicit_rule_and_of_vpath_are_those_of_the_files(project: Project) -> None:
+    project.write("VPATH = src\n%.o: %.c\n\t@echo $$MAKE_TARGET: $$MAKE_DEPS\n")
+    project.write("", "src/x.c")
+    assert project.run("x.o").output == "x.o: src/x.c\n"
+
+
+def test_prerequisites_that_would_not_fit_are_left_out_and_the_recipe_runs(project: Project) -> None:
+    names = [f"generated/sources/of/the/project/part{i:05}.c" for i in range(10_000)]
+    project.write(f"all: {' '.join(names)}\n\t@echo $(words $^)\n%.c: ;\n")
+    assert project.run() == Outcome(0, "10000\n")
+    (call,) = project.calls()
+    assert call.environment["MAKE_TARGET"] == "all"
+    assert "MAKE_DEPS" not in call.environment
+
+
+def test_ten_thousand_prerequisites_are_told_where_they_fit(project: Project) -> None:
+    names = [f"p{i}" for i in range(10_000)]
+    project.write(f"all: {' '.join(names)}\n\t@echo $(words $^)\n{' '.join(names)}: ;\n")
+    assert project.run() == Outcome(0, "10000\n")
+    (call,) = project.calls()
+    assert call.environment["MAKE_DEPS"].split() == names
+
+
+def test_a_target_too_long_for_the_environment_is_left_out(project: Project) -> None:
+    name = "x" * 200_000
+    project.write(f".PHONY: {name}\nall: {name} ; @echo done\n{name}: ; @echo long\n")
+    assert project.run() == Outcome(0, "long\ndone\n")
+
+
+def test_a_variable_that_the_makefile_or_the_caller_exports_is_theirs(project: Project) -> None:
+    project.write("export MAKE_TARGET := mine\nall:\n\t@echo $$MAKE_TARGET $$MAKE_DEPS\n")
+    assert project.run(MAKE_DEPS="yours").output == "mine yours\n"
+
+
+def test_a_make_below_tells_its_own_targets(project: Project) -> None:
+    project.write("all: a\n\t@$(MAKE) -s -C sub\na:\n")
+    project.write("sub: ; @echo $$MAKE_TARGET:$$MAKE_DEPS.\n", "sub/Makefile")
+    assert project.run("-s").output == "sub:.\n"
+
+
+def test_without_make_shell_the_environment_of_a_recipe_is_as_stock_makes_it(project: Project) -> None:
+    others = "grep -v ^PATH= | sort"  # each make is found first in its own PATH
+    project.write(f"SHELL := /bin/bash\n$(info $(shell env | {others}))\nall: a b\n\t@env | {others}\na b:\n")
+    assert project.run(make_shell=False) == project.run_stock()
+
+
+def test_only_termite_shell_is_added_for_the_shell_function(project: Project) -> None:
+    project.write("unused := $(shell expr 1)\nall: ;\n")
+    project.run()
+    (call,) = project.calls()
+    assert not {"MAKE_TARGET", "MAKE_DEPS"} & call.environment.keys()
+
+
+# -- recursion --------------------------------------------------------------------------------------------------------
+
+RECURSIVE = "all:\n\t@expr 1\n\t@$(MAKE) -s -C sub\n"
+BELOW = "all: ; @expr 2\n"
+
+
+@pytest.mark.parametrize("where", ["environment", "command line", "makefile"])
+def test_a_make_below_obeys_make_shell_as_well(project: Project, where: str) -> None:
+    setting = f"MAKE_SHELL={project.wrapper}"
+    project.write((f"{setting}\n" if where == "makefile" else "") + RECURSIVE)
+    project.write(BELOW, "sub/Makefile")
+    words = [setting] if where == "command line" else []
+    assert project.run("-s", *words, make_shell=where == "environment") == Outcome(0, "1\n2\n")
+    assert [command for _, command in project.arguments()] == ["expr 1", "make -s -C sub", "expr 2"]
+
+
+def test_a_make_that_executes_itself_again_keeps_make_shell(project: Project) -> None:
+    project.write("include made.mk\nall: ; @echo $(v)\nmade.mk: ; @echo v=1 >$@\n")
+    assert project.run(f"MAKE_SHELL={project.wrapper}", make_shell=False).output == "1\n"
+    assert [command for _, command in project.arguments()] == ["echo v=1 >made.mk", "echo 1"]
+
+
+# -- everything else stays as it is -----------------------------------------------------------------------------------
+
+STAGES = """
+.PHONY: phony
+all: group old new
+group: old new
+old new:
+\ttouch $@
+phony: ; @echo $@
+forced: FORCE ; @echo $@
+FORCE:
+rec: ; +@expr 5
+""".lstrip()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-n", "all"],
+        ["-n", "rec"],
+        ["-q", "all"],
+        ["-q", "phony"],
+        ["-t", "all"],
+        ["-t", "-q", "all"],
+        ["all"],
+        ["group"],
+        ["old"],
+        ["phony", "forced"],
+        ["-k", "missing", "old"],
+        ["--trace", "old"],
+        ["-B", "all"],
+    ],
+)
+def test_output_exit_code_and_files_are_those_of_stock_make(project: Project, arguments: list[str]) -> None:
+    seen = []
+    for run in (project.run_stock, project.run):
+        for path in project.directory.iterdir():
+            path.unlink()
+        project.write(STAGES)
+        outcomes = [run(*arguments), run(*arguments)]  # the second run: nothing to be done
+        seen.append((outcomes, sorted({path.name for path in project.directory.iterdir()} - {"calls"})))
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("flag", ["-n", "-q", "-t"])
+def test_nothing_is_run_where_make_would_run_nothing(project: Project, flag: str) -> None:
+    project.write(STAGES)
+    project.run(flag, "all")
+    assert project.calls() == []
+
+
+def test_a_rule_without_a_recipe_stays_one(project: Project) -> None:
+    project.write("all: one\none: two\ntwo:\n")
+    assert project.run() == Outcome(0, "make: Nothing to be done for 'all'.\n")
+    assert project.run("-q").exit_code == 0
+    assert project.calls() == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "exit 3",
+        "-exit 3",
+        "false",
+        "kill -SEGV $$$$",
+        "sh -c 'kill -TERM $$$$';",
+        "\\\n",
+        "@echo out; echo err >&2",
+        "@cat",
+        "@A=1 env | grep ^A=",
+    ],
+)
+def test_a_line_ends_as_with_stock_make(project: Project, line: str) -> None:
+    project.write(f"all: ; @true\n\t{line}\n\t@echo next\n")
+    assert project.run() == project.run_stock()
+
+
+def test_a_command_that_cannot_be_found_fails_in_the_words_of_the_shell(project: Project) -> None:
+    project.write("all: ; ./missing one\n")
+    said, failed = "./missing one\n{}: not found\n", "make: *** [Makefile:1: all] Error 127\n"
+    assert project.run() == Outcome(2, said.format("/bin/sh: 1: ./missing") + failed)
+    assert project.run_stock().output.endswith(failed)
+
+
+@pytest.mark.parametrize("style", ["target", "line", "recurse", "none"])
+def test_synchronised_output_is_that_of_stock_make(project: Project, style: str) -> None:
+    project.write("all:\n\techo 1; echo 2 >&2\n\t$(MAKE) -f sub.mk\n")
+    project.write("all: ; expr 3\n", "sub.mk")
+    arguments = ["-j2", f"--output-sync={style}"]
+    assert project.run(*arguments) == project.run_stock(*arguments)
+
+
+# -- GNU make's own test suite ----------------------------------------------------------------------------------------
+
+
+def test_gnu_makes_own_test_suite_gives_the_results_of_stock_make(
+    source: Path, patched_make: Path, tmp_path: Path
+) -> None:
+    makes = {"stock": STOCK, "patched": patched_make, "wrapped": _always_wrapped(patched_make, tmp_path)}
+    trees = {name: copy_suite(source, tmp_path / name) for name in makes}
+
+    def results(scripts: Iterable[str] = ()) -> list[dict[str, str]]:
+        with ThreadPoolExecutor() as pool:  # the suite mostly sleeps: all three take as long as one
+            return list(pool.map(lambda name: run_suite(trees[name], makes[name], scripts, SUITE_TIMEOUT_S), makes))
+
+    stock, patched, wrapped = results()
+    assert len(stock) > 100
+    for name in SAY_NOT_FOUND:
+        assert wrapped.pop(name) != stock[name]
+    different = [name for name in stock if {patched.get(name), wrapped.get(name, stock[name])} != {stock[name]}]
+    if different:  # some scripts watch the clock; one that differs for a reason differs twice
+        stock, patched, wrapped = results(different)
+        assert stock == patched
+        assert stock == wrapped
+
+
+def _always_wrapped(make: Path, directory: Path) -> Path:
+    """A make that always has a MAKE_SHELL, which only passes on."""
+    shell = directory / "pass-on"
+    shell.write_text('#!/bin/sh\ns=$TERMITE_SHELL\nunset TERMITE_SHELL MAKE_TARGET MAKE_DEPS\nexec "$s" "$@"\n')
+    wrapped = directory / "bin" / "make"
+    wrapped.parent.mkdir()
+    wrapped.write_text(f'#!/bin/bash\nexport MAKE_SHELL="{shell}"\nexec -a "$0" "{make}" "$@"\n')
+    for script in (shell, wrapped):
+        script.chmod(0o755)
+    return wrapped

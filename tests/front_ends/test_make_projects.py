@@ -1,0 +1,177 @@
+"""Whole projects through termite-make, and makes that cannot be preloaded."""
+
+import os
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cluster import Tree
+from tests.e2e.places import COMMANDS, IS_ROOT, Outcome
+from tests.e2e.snapshot import snapshot
+
+SHELL_TRICKS = r"""
+all: heredoc pipes dollars background traps subshell redirections functions
+heredoc: ; @printf 'cat <<E >$@\nline $$HOME is home\nE\n' >script; sh script; grep -c home $@
+pipes: ; @seq 1 1000 | sort -rn | head -3 | tr '\n' ' ' >$@; cat $@; false | true; echo $$? | cat
+dollars: ; @test $$$$ -gt 0 && echo "$$$$" | grep -cE '^[0-9]+$$' >$@; echo '$$$$' "$$(echo $$(echo deep))" >>$@
+background: ; @(sleep 0.2; echo late >$@.part) & (echo early >$@) & wait; cat $@ $@.part
+traps: ; @trap 'echo trapped >$@' EXIT; trap 'echo term; exit 0' TERM; kill -TERM $$$$; echo never
+subshell: ; @(cd / && pwd); { echo a; echo b; } >$@; x=1; (x=2); echo $$x; exec cat $@
+redirections: ; @exec 3>$@; echo three >&3; exec 3>&-; cat <$@ 2>/dev/null; echo err >&2; ls /none 2>&1 | wc -l
+functions: ; @f() { echo "f $$1"; }; f x >$@; case $$(cat $@) in f*) echo ok;; esac; for i in 1 2; do printf $$i; done
+"""
+
+
+def both(tree: Tree, *arguments: str) -> tuple[Outcome, Outcome]:
+    """The outcomes of make and termite-make in two equal trees; what they leave behind is compared."""
+    source = tree.path / "source"
+    outcomes = []
+    for name, program in (("near", "make"), ("far", tree.where.termite("termite-make"))):
+        tree.plain("cp", "-a", str(source), str(tree.path / "work"))
+        done = tree.plain(program, *arguments, within="work", timeout_s=110)
+        tree.plain("mv", "work", name)
+        outcomes.append(done)
+    assert snapshot(tree.path / "far") == snapshot(tree.path / "near")
+    return outcomes[0], outcomes[1]
+
+
+def test_here_documents_pipes_dollars_background_jobs_and_traps(tree: Tree) -> None:
+    tree.write("source/Makefile", SHELL_TRICKS)
+    before = tree.jobs()
+    near, far = both(tree)
+    assert near.code == 0, near
+    assert far == near
+    assert tree.jobs() == before + 8
+
+
+def test_a_thousand_tiny_targets_with_fifty_jobs(tree: Tree) -> None:
+    names = " ".join(f"t{n}" for n in range(1000))
+    tree.write("source/Makefile", f"all: {names}\n\t@cat {names} >all\nt%:\n\t@echo $* >$@\n")
+    before = tree.jobs()
+    near, far = both(tree, "-j50")
+    assert far == near
+    assert tree.jobs() == before + 1001
+    assert tree.plain("make", "-q", within="far").code == 0
+
+
+@pytest.mark.skipif(not shutil.which("autoreconf"), reason="autoconf is not installed")
+def test_a_project_configured_by_autoconf(tree: Tree) -> None:
+    """./configure runs plainly; then termite-make, here and in a build directory of its own, and dist and check."""
+    tree.write("source/configure.ac", CONFIGURE_AC)
+    tree.write("source/Makefile.am", MAKEFILE_AM)
+    tree.write("source/sub/Makefile.am", "noinst_LIBRARIES = libsub.a\nlibsub_a_SOURCES = sub.c\n")
+    tree.write("source/sub/sub.c", "int sub(void){return 0;}\n")
+    tree.write("source/main.c", "#include <config.h>\nint sub(void);int main(void){return sub() + !HAVE_STDLIB_H;}\n")
+    assert tree.plain("autoreconf", "-fi", within="source").code == 0
+    tree.plain("sh", "-c", "cp -a source vpath && cd source && ./configure -q --disable-dependency-tracking")
+    near, far = both(tree, "-j2")
+    assert near.code == 0, near
+    assert far == near
+    assert b"Nothing to be done" in tree.plain("make", within="far").stdout
+    assert tree.plain("far/program").code == 0
+
+    assert tree.plain("sh", "-c", "mkdir vpath/build && cd vpath/build && ../configure -q").code == 0
+    before = tree.jobs()
+    assert tree.make("-j2", within="vpath/build").code == 0
+    done = tree.make("check", within="vpath/build")
+    assert b"# PASS:  1" in done.stdout, done
+    assert tree.jobs() >= before + 5
+    assert b"Nothing to be done" in tree.plain("make", within="vpath/build").stdout
+    tree.write("vpath/main.c", "#include <config.h>\nint sub(void);int main(void){return sub();}\n")
+    assert b"main.o" in tree.make(within="vpath/build").stdout
+    assert b"main.o" not in tree.plain("make", within="vpath/build").stdout
+
+
+CONFIGURE_AC = """
+AC_INIT([example], [1])
+AM_INIT_AUTOMAKE([foreign])
+AC_PROG_CC
+AC_PROG_RANLIB
+AM_PROG_AR
+AC_CHECK_HEADERS([stdlib.h])
+AC_CONFIG_HEADERS([config.h])
+AC_CONFIG_FILES([Makefile sub/Makefile])
+AC_OUTPUT
+"""
+MAKEFILE_AM = """
+SUBDIRS = sub
+bin_PROGRAMS = program
+program_SOURCES = main.c
+program_LDADD = sub/libsub.a
+TESTS = program
+"""
+
+
+# -- makes of another kind --------------------------------------------------------------------------------------------
+
+
+def test_a_make_with_make_shell_needs_no_library(tree: Tree, patched_make: Path) -> None:
+    """Also set-user-id, where the dynamic linker takes no library."""
+    tree.write("Makefile", MAKEFILE)
+    tree.write("sub.mk", "all:\n\t@env | grep -c ^LD_PRELOAD; env | grep -c ^MAKE_SHELL; echo $(SHELL) >sub; :\n")
+    env = _with_make(tree, patched_make)
+    if IS_ROOT:
+        (tree.path / "bin" / "make").chmod(0o4755)
+    before = tree.jobs()
+    done = tree.make("-j2", env=env)
+    assert (done.code, done.stderr) == (0, b""), done
+    assert done.stdout == b"one shell /bin/sh\ngot two\n0\n0\n"
+    assert (tree.path / "sub").read_text() == "/bin/sh\n"
+    assert tree.jobs() == before + 4, "$(shell), two lines here, one below"
+    said = tree.ctl("why", "termite", "--preload=make", "--", "/bin/sh", "-c", "make \\\n -C x").stdout.decode()
+    assert ("plugin     make\n" in said, "place      local\n" in said, "make plugin" in said) == (True, True, True)
+
+
+MAKEFILE = """
+SHELL := /bin/sh
+V := $(shell echo two | cat)
+all:
+	@echo one shell $(SHELL) | cat
+	@+echo got $(V)
+	@$(MAKE) -s -f sub.mk
+"""
+
+
+@pytest.mark.parametrize(
+    "kind", ["static", pytest.param("set-user-id", marks=pytest.mark.skipif(not IS_ROOT, reason="needs root"))]
+)
+def test_a_make_that_ignores_the_library_gets_one_line_and_builds_here(tree: Tree, kind: str) -> None:
+    tree.write("Makefile", "all:\n\t@echo made >out; cat out\n")
+    env = _with_make(tree, Path("/usr/bin/make"))
+    make = tree.path / "bin" / "make"
+    if kind == "static":
+        _static_stand_in(make)
+    else:
+        make.chmod(0o4755)
+    before = tree.jobs()
+    done = tree.make(env=env)
+    reason = "is linked statically" if kind == "static" else "is set-user-id or set-group-id"
+    said = f"termite: {make} {reason}, so its commands cannot be sent to workers: building locally\n"
+    assert (done.code, done.stderr.decode()) == (0, said)
+    assert done.stdout == b"made\n"
+    assert tree.jobs() == before
+    assert tree.make(env={**env, "TERMITE_LOCAL": "never"}).code != 0
+
+
+def test_a_link_to_termite_make_in_front_of_path_is_no_loop(tree: Tree) -> None:
+    tree.write("Makefile", "all:\n\t@$(MAKE) -s below\nbelow:\n\t@echo made\n")
+    (tree.path / "bin").mkdir()
+    (tree.path / "bin" / "make").symlink_to(tree.where.termite("termite-make"))
+    done = tree.plain("make", "-s", env={"PATH": f"{tree.path / 'bin'}:/usr/bin:/bin"})
+    assert done == Outcome(0, b"made\n", b"")
+
+
+def _with_make(tree: Tree, make: Path) -> dict[str, str]:
+    directory = tree.mkdir("bin")
+    shutil.copy(make, directory / "make")
+    return {"PATH": f"{directory}:/usr/bin:/bin:{COMMANDS}"}
+
+
+def _static_stand_in(path: Path) -> None:
+    """A static program that becomes the real make: what matters is that no library can be loaded into it."""
+    text = '#include <unistd.h>\nint main(int c,char**v){return execv("/usr/bin/make",v);}\n'
+    subprocess.run(["gcc", "-static", "-x", "c", "-", "-o", path], input=text.encode(), check=True)
+    assert not os.stat(path).st_mode & stat.S_ISUID

@@ -1,0 +1,43 @@
+"""The native programs, and a master's end of the launcher's socket."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from termite.engine.native import native_program
+from tests.native.fake_master import FakeMaster
+
+
+@pytest.fixture(scope="session")
+def launcher() -> Path:
+    return native_program("termite")
+
+
+@pytest.fixture(scope="session")
+def preload_library() -> Path:
+    return native_program("libtermite-exec.so")
+
+
+@pytest.fixture(scope="session")
+def sandbox_program() -> Path:
+    return native_program("termite-sandbox")
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory to build in, where no set-up of the caller's own is felt."""
+    for name in [name for name in os.environ if name.startswith("TERMITE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.delenv("LD_PRELOAD", raising=False)
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")  # a directory that may not be searched changes what is said
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    return tree
+
+
+@pytest.fixture
+def master(tree: Path) -> Iterator[FakeMaster]:
+    with FakeMaster(tree / ".termite-socket") as master:
+        yield master

@@ -1,0 +1,124 @@
+"""Jobs on a small root of their own, started as a mirror starts them."""
+
+import itertools
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+LIMIT_S = 60
+
+PROGRAMS = """
+sh cat chmod cp dd echo env false grep head hostname id kill ln ls mkdir mv ps pwd readlink rm rmdir seq setsid sleep
+sort stat tail touch tr true tty umask unshare wc yes
+"""
+
+
+def make_small_root(root: Path) -> None:
+    """A root directory with a few programs and the libraries they need."""
+    for name in ("usr/bin", "usr/lib", "usr/lib64", "proc", "dev", "etc", "home/me"):
+        (root / name).mkdir(parents=True)
+    (root / "tmp").mkdir()
+    (root / "tmp").chmod(0o1777)
+    for name in ("bin", "lib", "lib64"):
+        (root / name).symlink_to(f"usr/{name}")
+    for name in PROGRAMS.split():
+        program = shutil.which(name)
+        if program:
+            shutil.copy(program, root / "usr/bin" / name)
+            _copy_libraries(program, root)
+
+
+def _copy_libraries(program: str, root: Path) -> None:
+    words = subprocess.run(["ldd", program], capture_output=True, text=True, check=False).stdout.split()
+    for library in (word for word in words if word.startswith("/") and Path(word).exists()):
+        inside = root / ("usr" + library.removeprefix("/usr"))
+        if not inside.exists():
+            inside.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(library, inside)
+
+
+@dataclass(frozen=True)
+class Job:
+    """How a job went."""
+
+    code: int
+    out: str
+    err: str
+    records: dict[str, str]
+    upper: dict[str, str]
+    network: str
+
+    @property
+    def status(self) -> int:
+        """As a shell's: the exit code, or minus the signal."""
+        return os.waitstatus_to_exitcode(int(self.records["status"]))
+
+
+@dataclass
+class Sandboxes:
+    """`enter` is the command that goes into a mirror's namespaces, as one of the users a worker may have.
+
+    A scratch directory is not used twice, nor removed before the end: it holds what a job has left.
+    """
+
+    base: Path
+    user: str
+    enter: tuple[str, ...]
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    @property
+    def program(self) -> Path:
+        return self.base / "termite-sandbox"
+
+    def sh(self, script: str, *, kill: int = 0, **config: str) -> Job:
+        return self.run(["sh", "-c", script], config, kill=kill)
+
+    def run(
+        self,
+        argv: list[str],
+        config: Mapping[str, str] | None = None,
+        *,
+        env: dict[str, str] | None = None,
+        tmpfs: bool = True,
+        kill: int = 0,
+        scratch: str = "",
+    ) -> Job:
+        """A job as uid 1000 in the small root; `config` has records to add or change."""
+        fields = {
+            "mount": str(self.base),
+            "lower": "root",
+            "uid": "1000",
+            "gid": "1000",
+            "cwd": "/home/me",
+            "umask": "022",
+            "exe": argv[0],
+            "search": "1",
+        }
+        names = {"PATH": "/usr/bin:/bin"} if env is None else env
+        order = {
+            "program": str(self.program),
+            "scratch": str(self.base / "scratch" / f"{self.user}-{next(self._numbers)}{scratch}"),
+            "tmpfs": tmpfs,
+            "kill": kill,
+            "config": [
+                *((fields | dict(config or {})).items()),
+                *(("arg", word) for word in argv),
+                *(("env", f"{name}={value}") for name, value in names.items()),
+            ],
+        }
+        driver = subprocess.run(
+            [*self.enter, "--", "/usr/bin/python3", str(self.base / "sandbox_driver.py")],
+            input=json.dumps(order),
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+        assert driver.returncode == 0, driver.stderr
+        result = json.loads(driver.stdout)
+        pairs = [record.split("=", 1) for record in result.pop("records").split("\0") if record]
+        return Job(records=dict(pairs), **result)

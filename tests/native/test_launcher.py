@@ -1,0 +1,562 @@
+"""The launcher and its master: what it tells, what it passes on, how it ends."""
+
+import errno
+import os
+import pty
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.native.fake_master import (
+    FakeMaster,
+    exit_code,
+    exit_signal,
+    finish,
+    frame,
+    parse_records,
+    records,
+    started,
+)
+
+# -- what it tells ----------------------------------------------------------------------------------------------------
+
+
+def test_a_command_is_told_as_it_was_called(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    with started([launcher, "gcc", "-c", "a b.c", ""], tree) as process:
+        talk = master.accept()
+        talk.say(exit_code(0))
+        finish(process)
+    said = talk.invocation
+    assert said.all("arg") == [b"gcc", b"-c", b"a b.c", b""]
+    assert (said["v"], said["how"], said["tool"]) == (b"1", b"direct", b"")
+    assert (said["exe"], said["search"]) == (b"gcc", b"1")
+    assert said["cwd"] == os.fsencode(tree)
+    assert said["pid"] == str(process.pid).encode()
+
+
+def test_a_shell_call_is_told_with_the_shell_it_stands_for(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    (tree / "termite-shell").symlink_to(launcher)
+    with started([tree / "termite-shell", "-ec", "echo x"], tree, env={"TERMITE_SHELL": "/bin/bash"}) as process:
+        talk = master.accept()
+        talk.say(exit_code(0))
+        finish(process)
+    said = talk.invocation
+    assert (said["how"], said["exe"], said["search"]) == (b"shell", b"/bin/bash", b"0")
+    assert said.all("arg") == [b"/bin/bash", b"-ec", b"echo x"]
+
+
+def test_a_preload_call_is_told_with_the_tool_and_the_real_program(
+    launcher: Path, tree: Path, master: FakeMaster
+) -> None:
+    options = ["--preload=make", "--exe=/bin/sh", "--search=0", "--"]
+    with started([launcher, *options, "sh", "-c", "--exe=no"], tree) as process:
+        talk = master.accept()
+        talk.say(exit_code(0))
+        finish(process)
+    said = talk.invocation
+    assert (said["how"], said["tool"], said["exe"], said["search"]) == (b"preload", b"make", b"/bin/sh", b"0")
+    assert said.all("arg") == [b"sh", b"-c", b"--exe=no"]
+
+
+def test_words_before_the_command_that_are_no_options_are_notes(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    options = ["--cmake=compile", "--exe=/bin/echo", "--object=a=b.o", "--empty=", "--"]
+    with started([launcher, *options, "echo", "--this=stays"], tree) as process:
+        talk = master.accept()
+        talk.say(frame("X"))
+        assert finish(process) == (0, b"--this=stays\n", b"")
+    said = talk.invocation
+    assert said.all("note") == [b"cmake=compile", b"object=a=b.o", b"empty="]
+    assert (said["exe"], said.all("arg")) == (b"/bin/echo", [b"echo", b"--this=stays"])
+
+
+@pytest.mark.parametrize(("recurse", "kept"), [("0", b""), ("1", b"MAKE_SHELL=x\n")])
+def test_makes_below_a_local_command_are_wrapped_only_where_it_says_so(
+    launcher: Path, tree: Path, master: FakeMaster, recurse: str, kept: bytes
+) -> None:
+    (tree / "termite-shell").symlink_to(launcher)
+    env = {"TERMITE_SHELL": "/bin/sh", "MAKE_SHELL": "x"}
+    with started([tree / "termite-shell", "-c", "env | grep SHELL=; :"], tree, env=env) as process:
+        master.accept().say(frame("X", records(("recurse", recurse))))
+        assert finish(process) == (0, kept, b"")
+
+
+def test_the_environment_is_told_without_our_preload_set_up(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    env = {
+        "A": "1=2",
+        "EMPTY": "",
+        "LD_PRELOAD": "/lib/mine.so:/x/libtermite-exec.so /lib/other.so",
+        "TERMITE_PRELOAD": "/x/libtermite-exec.so",
+        "TERMITE_LAUNCHER": "/x/termite",
+        "TERMITE_LOCAL": "never",
+    }
+    with started([launcher, "true"], tree, env=env) as process:
+        talk = master.accept()
+        talk.say(exit_code(0))
+        finish(process)
+    assert talk.invocation.env == {
+        b"A": b"1=2",
+        b"EMPTY": b"",
+        b"LD_PRELOAD": b"/lib/mine.so:/lib/other.so",
+        b"TERMITE_LOCAL": b"never",
+    }
+
+
+def test_an_ld_preload_with_only_our_library_is_not_told(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    env = {"LD_PRELOAD": ":/x/lib.so:", "TERMITE_PRELOAD": "/x/lib.so"}
+    with started([launcher, "true"], tree, env=env) as process:
+        talk = master.accept()
+        talk.say(exit_code(0))
+        finish(process)
+    assert talk.invocation.env == {}
+
+
+def test_large_arguments_and_environments_arrive_whole(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    words = [bytes([65 + i]) * 100_000 for i in range(8)]
+    env = {f"V{i}": "v" * 100_000 for i in range(8)}
+    with started([launcher, b"cat", *words], tree, env=env) as process:
+        talk = master.accept()
+        talk.say(exit_code(0))
+        assert finish(process)[0] == 0
+    assert talk.invocation.all("arg")[1:] == words
+    assert talk.invocation.env == {os.fsencode(k): os.fsencode(v) for k, v in env.items()}
+
+
+def test_bytes_that_are_not_text_arrive_unchanged(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    with started([launcher, b"cat", b"\xff\xfe", b"line\nbreak", "ü".encode()], tree) as process:
+        talk = master.accept()
+        talk.say(exit_code(0))
+        finish(process)
+    assert talk.invocation.all("arg") == [b"cat", b"\xff\xfe", b"line\nbreak", "ü".encode()]
+
+
+def test_the_umask_is_told_in_octal(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    with started(["sh", "-c", 'umask 027; exec "$0" true', launcher], tree) as process:
+        talk = master.accept()
+        talk.say(exit_code(0))
+        finish(process)
+    assert talk.invocation["umask"] == b"027"
+
+
+def test_stdout_and_stderr_in_one_file_are_told_to_be_one(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    with started([launcher, "true"], tree, stderr=subprocess.STDOUT) as process:
+        talk = master.accept()
+        assert talk.invocation["merge"] == b"1"
+        talk.say(frame("1", b"all"), exit_code(0))
+        assert finish(process)[1] == b"all"
+    with started([launcher, "true"], tree) as process:
+        talk = master.accept()
+        assert talk.invocation["merge"] == b"0"
+        talk.say(exit_code(0))
+        finish(process)
+
+
+def test_one_terminal_for_all_is_one_file_and_can_be_read(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    leader, follower = pty.openpty()
+    with started([launcher, "true"], tree, stdin=follower, stdout=follower, stderr=follower) as process:
+        talk = master.accept()
+        talk.say(exit_code(0))
+        finish(process)
+    os.close(leader)
+    os.close(follower)
+    assert (talk.invocation["merge"], talk.invocation["stdin"]) == (b"1", b"read")
+
+
+# -- finding the master -----------------------------------------------------------------------------------------------
+
+
+def test_the_nearest_socket_upwards_is_the_master(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    below = tree / "a" / "b"
+    below.mkdir(parents=True)
+    (tree / "a" / ".termite-socket").write_text("a file is no socket")
+    with started([launcher, "true"], below) as process:
+        talk = master.accept()
+        talk.say(exit_code(9))
+        assert finish(process)[0] == 9
+    assert talk.invocation["cwd"] == os.fsencode(below)
+
+
+def test_a_named_socket_goes_before_the_nearest(launcher: Path, tree: Path, master: FakeMaster, tmp_path: Path) -> None:
+    env = {"TERMITE_SOCKET": str(tmp_path / "other")}
+    with FakeMaster(tmp_path / "other") as other, started([launcher, "true"], tree, env=env) as process:
+        other.accept().say(exit_code(8))
+        assert finish(process)[0] == 8
+
+
+def test_an_empty_name_of_the_socket_means_no_master(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    with started([launcher, "echo", "here"], tree, env={"TERMITE_SOCKET": "", "PATH": "/bin"}) as process:
+        assert finish(process) == (0, b"here\n", b"")
+
+
+def test_a_socket_with_a_very_long_path_is_reached(launcher: Path, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = tree / ("d" * 200) / ("e" * 200)
+    deep.mkdir(parents=True)
+    monkeypatch.chdir(deep)  # bind takes no long path either
+    with FakeMaster(Path(".termite-socket")) as master, started([launcher, "true"], deep) as process:
+        master.accept().say(exit_code(7))
+        assert finish(process)[0] == 7
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: gives a socket to another user")
+def test_a_socket_of_another_user_is_not_our_master(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    os.chown(master.path, 4321, 4321)
+    with started([launcher, "echo", "here"], tree) as process:
+        assert finish(process) == (0, b"here\n", b"")
+
+
+# -- output and ends --------------------------------------------------------------------------------------------------
+
+
+def test_output_goes_to_where_it_belongs_in_order(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    with started([launcher, "true"], tree) as process:
+        talk = master.accept()
+        talk.say(frame("1", b"a"), frame("2", b"x"), frame("1", b""), frame("1", b"b\0"), frame("N", b"termite: y\n"))
+        talk.say(exit_code(0))
+        assert finish(process) == (0, b"ab\0", b"xtermite: y\n")
+
+
+def test_megabytes_of_output_pass_in_one_frame(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    text = os.urandom(3_000_000)
+    with started([launcher, "true"], tree, stdout=os.open(tree / "out", os.O_CREAT | os.O_WRONLY)) as process:
+        master.accept().say(frame("1", text), exit_code(3))
+        assert finish(process)[0] == 3
+    assert (tree / "out").read_bytes() == text
+
+
+def test_output_passes_before_its_frame_is_complete(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    with started([launcher, "true"], tree) as process:
+        talk = master.accept()
+        whole = frame("1", b"first second")
+        talk.say(whole[:10])
+        assert process.stdout is not None
+        assert os.read(process.stdout.fileno(), 100) == b"first"
+        talk.say(whole[10:], exit_code(0))
+        assert finish(process) == (0, b" second", b"")
+
+
+def test_frames_may_come_byte_by_byte(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    with started([launcher, "cat"], tree, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.write(b"input")
+        process.stdin.close()
+        process.stdin = None
+        talk = master.accept()
+        talk.say_bytewise(frame("1", b"one"), wish(size=3))
+        assert talk.receive() == ("S", b"inp")
+        talk.say_bytewise(frame("2", b"two"), exit_code(5))
+        assert finish(process) == (5, b"one", b"two")
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 77, 126, 127, 128, 255])
+def test_it_exits_with_the_commands_code(launcher: Path, tree: Path, master: FakeMaster, code: int) -> None:
+    with started([launcher, "true"], tree) as process:
+        master.accept().say(exit_code(code))
+        assert finish(process) == (code, b"", b"")
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV", "SIGTERM", "SIGINT", "SIGPIPE", "SIGABRT", "SIGALRM"])
+def test_it_dies_of_the_commands_signal_and_dumps_no_core(
+    launcher: Path, tree: Path, master: FakeMaster, name: str
+) -> None:
+    number = signal.Signals[name]
+    with started(["sh", "-c", 'ulimit -c unlimited; exec "$0" true', launcher], tree) as process:
+        master.accept().say(exit_signal(number))
+        assert finish(process) == (-number, b"", b"")
+    assert [path.name for path in tree.iterdir()] == [".termite-socket"]
+
+
+# -- stdin ------------------------------------------------------------------------------------------------------------
+
+
+def wish(**numbers: int) -> bytes:
+    return frame("R", records(*((key, str(number)) for key, number in numbers.items())))
+
+
+def leaving(**numbers: int) -> bytes:
+    """An exit that says where the job has left its stdin."""
+    return frame("E", records(*((key, str(number)) for key, number in numbers.items()), ("code", "0")))
+
+
+def test_stdin_is_read_only_when_asked_and_only_as_much(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"abcdef")
+    with started([launcher, "head", "-c2"], tree, stdin=reader) as process:
+        talk = master.accept()
+        assert talk.invocation["stdin"] == b"read"
+        talk.say(wish(size=2))
+        assert talk.receive() == ("S", b"ab")
+        talk.say(exit_code(0))
+        finish(process)
+    os.close(writer)
+    assert os.read(reader, 100) == b"cdef"
+    os.close(reader)
+
+
+def test_the_end_of_stdin_is_told_each_time_it_is_asked(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    reader, writer = os.pipe()
+    os.close(writer)
+    with started([launcher, "cat"], tree, stdin=reader) as process:
+        talk = master.accept()
+        for peek in (0, 1):
+            talk.say(wish(size=65536, peek=peek))
+            assert talk.receive()[1] == b""
+        talk.say(exit_code(0))
+        assert finish(process)[0] == 0
+    os.close(reader)
+
+
+def test_output_passes_while_stdin_is_awaited(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    with started([launcher, "cat"], tree, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        talk = master.accept()
+        talk.say(wish(size=256), frame("1", b"prompt> "))
+        assert os.read(process.stdout.fileno(), 100) == b"prompt> "
+        process.stdin.write(b"answer")
+        process.stdin.flush()
+        assert talk.receive() == ("S", b"answer")
+        talk.say(exit_code(0))
+        finish(process)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_what_is_peeked_stays_until_it_is_taken(launcher: Path, tree: Path, master: FakeMaster, kind: str) -> None:
+    ours, theirs = socket.socketpair()
+    reader, writer = os.pipe() if kind == "pipe" else (theirs.detach(), ours.detach())
+    os.write(writer, b"abcdefgh")
+    with started([launcher, "cat"], tree, stdin=reader) as process:
+        talk = master.accept()
+        talk.say(wish(size=6, peek=1))
+        assert talk.receive() == ("P", b"abcdef")
+        talk.say(wish(taken=2, size=3, peek=1))
+        assert talk.receive() == ("P", b"cde")
+        talk.say(wish(taken=1), wish(size=2))
+        assert talk.receive() == ("S", b"de")
+        talk.say(wish(size=9, peek=1))
+        assert talk.receive() == ("P", b"fgh")
+        talk.say(leaving(stdin_taken=1))
+        assert finish(process)[0] == 0
+    assert os.read(reader, 100) == b"gh"
+    os.close(reader)
+    os.close(writer)
+
+
+def test_dropping_what_somebody_else_has_taken_does_not_wait(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"ab")
+    with started([launcher, "cat"], tree, stdin=reader) as process:
+        master.accept().say(leaving(stdin_taken=1000))
+        assert finish(process)[0] == 0
+    os.close(writer)
+    assert os.read(reader, 100) == b""
+    os.close(reader)
+
+
+def test_a_terminal_cannot_be_peeked_and_is_read(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    ours, theirs = os.openpty()
+    os.write(ours, b"typed\n")
+    with started([launcher, "cat"], tree, stdin=theirs) as process:
+        talk = master.accept()
+        assert talk.invocation["stdin"] == b"read"
+        talk.say(wish(size=100, peek=1))
+        assert talk.receive() == ("S", b"typed\n")
+        talk.say(exit_code(0))
+        finish(process)
+    os.close(ours)
+    os.close(theirs)
+
+
+def test_a_read_that_nobody_waits_for_any_more_takes_nothing(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    reader, writer = os.pipe()
+    with started([launcher, "cat"], tree, stdin=reader) as process:
+        talk = master.accept()
+        talk.say(wish(size=100), wish(size=0), frame("1", b"."))
+        assert process.stdout is not None
+        assert os.read(process.stdout.fileno(), 1) == b"."
+        os.write(writer, b"left")
+        talk.say(exit_code(0))
+        finish(process)
+    assert os.read(reader, 100) == b"left"
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_file_is_read_by_position_and_left_where_the_job_left_it(
+    launcher: Path, tree: Path, master: FakeMaster
+) -> None:
+    (tree / "in").write_bytes(b"0123456789")
+    (tree / "in").chmod(0o640)
+    with open(tree / "in", "rb+", buffering=0) as file:
+        file.seek(3)
+        with started([launcher, "cat"], tree, stdin=file.fileno()) as process:
+            talk = master.accept()
+            status = os.fstat(file.fileno())
+            said = {key: talk.invocation[f"stdin{key}"] for key in ("", "_size", "_mode", "_offset", "_mtime_ns")}
+            assert said == {
+                "": b"file",
+                "_size": b"10",
+                "_mode": b"100640",
+                "_offset": b"3",
+                "_mtime_ns": b"%d" % status.st_mtime_ns,
+            }
+            for offset, content in ((3, b"34"), (8, b"89"), (0, b"01"), (10, b"")):
+                talk.say(wish(size=2, offset=offset))
+                assert talk.receive() == ("S", content)
+                assert file.tell() == 3
+            talk.say(leaving(stdin_offset=7))
+            finish(process)
+        assert file.tell() == 7
+
+
+@pytest.mark.parametrize(("redirection", "failure"), [("<.", errno.EISDIR), ("0>>out", errno.EBADF)])
+def test_what_cannot_be_read_says_so(
+    launcher: Path, tree: Path, master: FakeMaster, redirection: str, failure: int
+) -> None:
+    with started(["sh", "-c", f'exec "$0" cat {redirection}', launcher], tree) as process:
+        talk = master.accept()
+        assert talk.invocation["stdin"] == b"file"
+        talk.say(wish(size=100, offset=0))
+        assert talk.receive() == ("F", b"errno=%d\0" % failure)
+        talk.say(exit_code(0))
+        assert finish(process)[0] == 0
+
+
+def test_after_only_peeking_the_command_can_run_here(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    with started([launcher, "head", "-n1"], tree, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.write(b"line\n")
+        process.stdin.flush()
+        talk = master.accept()
+        talk.say(wish(size=100, peek=1))
+        assert talk.receive() == ("P", b"line\n")
+        talk.vanish()
+        assert finish(process)[:2] == (0, b"line\n")
+
+
+@pytest.mark.parametrize(("redirection", "kind"), [("</dev/null", b"null"), ("<&-", b"closed")])
+def test_no_stdin_is_told_as_such(
+    launcher: Path, tree: Path, master: FakeMaster, redirection: str, kind: bytes
+) -> None:
+    with started(["sh", "-c", f'exec "$0" true {redirection}', launcher], tree) as process:
+        talk = master.accept()
+        assert talk.invocation["stdin"] == kind
+        talk.say(frame("1", b"out"), exit_code(0))
+        assert finish(process) == (0, b"out", b"")
+
+
+# -- verdicts for here ------------------------------------------------------------------------------------------------
+
+SHOW = ["sh", "-c", 'echo "$LD_PRELOAD|$TERMITE_PRELOAD|$TERMITE_LAUNCHER|$MARK|$0"', "zero"]
+SET_UP = {"PATH": "/usr/bin:/bin", "TERMITE_PRELOAD": "/nowhere/t.so", "TERMITE_LAUNCHER": "/nowhere/termite"}
+
+
+def test_exec_makes_it_the_command_without_our_set_up(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    with started([launcher, *SHOW], tree, env=SET_UP | {"LD_PRELOAD": "/nowhere/t.so"}) as process:
+        talk = master.accept()
+        talk.say(frame("X", records(("recurse", "0"), ("env", "MARK=set"), ("unknown", "key"))))
+        status, out, _ = finish(process)
+        assert (status, out) == (0, b"|||set|zero\n")
+        assert talk.is_closed()
+
+
+def test_recurse_puts_our_library_in_front_of_the_users(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    with started([launcher, *SHOW], tree, env=SET_UP | {"LD_PRELOAD": "/nowhere/mine.so"}) as process:
+        master.accept().say(frame("X", records(("recurse", "1"))))
+        assert finish(process)[1] == b"/nowhere/t.so:/nowhere/mine.so|/nowhere/t.so|/nowhere/termite||zero\n"
+
+
+def test_wait_runs_the_command_and_reports_its_code(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    with started([launcher, "sh", "-c", "echo out; echo err >&2; exit 3"], tree) as process:
+        talk = master.accept()
+        talk.say(frame("W", records(("recurse", "0"))))
+        kind, payload = talk.receive()
+        assert (kind, parse_records(payload)) == ("D", [("code", b"3")])
+        assert finish(process) == (3, b"out\n", b"err\n")
+
+
+def test_wait_reports_a_death_by_signal_and_dies_of_it(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    with started([launcher, "sh", "-c", "kill -9 $$"], tree) as process:
+        talk = master.accept()
+        talk.say(frame("W"))
+        kind, payload = talk.receive()
+        assert (kind, parse_records(payload)) == ("D", [("signal", b"9")])
+        assert finish(process)[0] == -9
+
+
+def test_wait_reports_a_command_that_cannot_be_executed(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    with started([launcher, "no-such-command"], tree) as process:
+        talk = master.accept()
+        talk.say(frame("W"))
+        assert talk.receive() == ("D", b"code=127\0")
+        assert finish(process) == (127, b"", b"termite: no-such-command: No such file or directory\n")
+
+
+# -- not found, not called ---------------------------------------------------------------------------------------------
+
+
+def test_without_a_master_it_is_the_command(launcher: Path, tree: Path) -> None:
+    with started([launcher, "sh", "-c", 'echo "$0 $1 $$"; exit 6', "a", "b"], tree) as process:
+        assert finish(process) == (6, f"a b {process.pid}\n".encode(), b"")
+
+
+def test_a_socket_that_nobody_listens_at_is_no_master(launcher: Path, tree: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(tree / ".termite-socket"))
+    with started([launcher, "echo", "here"], tree) as process:
+        assert finish(process) == (0, b"here\n", b"")
+
+
+def test_a_command_that_cannot_be_executed_fails_as_in_a_shell(launcher: Path, tree: Path) -> None:
+    (tree / "plain").write_text("text")
+    (tree / "plain").chmod(0o644)
+    cases = {
+        ("nosuch",): (127, "termite: nosuch: No such file or directory\n"),
+        ("./plain",): (126, "termite: ./plain: Permission denied\n"),
+        ("--preload=make", "--exe=/nosuch", "--search=0", "--", "x"): (
+            127,
+            "make: /nosuch: No such file or directory\n",
+        ),
+    }
+    for words, (code, message) in cases.items():
+        with started([launcher, *words], tree) as process:
+            assert finish(process) == (code, b"", message.encode())
+
+
+def test_a_script_without_interpreter_runs_as_in_a_shell(launcher: Path, tree: Path) -> None:
+    (tree / "script").write_text("echo script $1\n")
+    (tree / "script").chmod(0o755)
+    with started([launcher, "./script", "one"], tree) as process:
+        assert finish(process) == (0, b"script one\n", b"")
+
+
+def test_a_command_whose_output_is_closed_sees_that_itself(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    with started(["sh", "-c", '"$0" echo x >&-; echo $?', launcher], tree) as process:
+        status, out, err = finish(process)
+        assert (status, out) == (0, b"1\n")
+        assert b"write error" in err
+
+
+def test_a_working_directory_that_is_gone_does_not_stop_it(launcher: Path, tree: Path) -> None:
+    script = 'mkdir gone; cd gone; rmdir ../gone; exec "$0" echo here'
+    with started(["sh", "-c", script, launcher], tree) as process:
+        assert finish(process) == (0, b"here\n", b"")
+
+
+def test_help_and_version_are_for_people(launcher: Path, tree: Path) -> None:
+    with started([launcher, "--help"], tree) as process:
+        status, out, _ = finish(process)
+        assert (status, out.split(b"\n")[0]) == (0, b"usage: termite COMMAND [ARGUMENT...]")
+    with started([launcher, "--version"], tree) as process:
+        assert finish(process)[1].startswith(b"termite 0.")
+    with started([launcher], tree) as process:
+        assert finish(process) == (100, b"", b"termite: no command given (see termite --help)\n")
+    with started([launcher, "--frobnicate", "x"], tree) as process:
+        assert finish(process) == (100, b"", b"termite: no such option: --frobnicate (see termite --help)\n")
+
+
+def test_nothing_of_ours_stays_open_in_the_command(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    with started([launcher, "ls", "/proc/self/fd"], tree) as process:
+        master.accept().say(frame("X"))
+        assert finish(process)[1].split() == [b"0", b"1", b"2", b"3"]  # 3 is ls reading the directory

@@ -1,0 +1,313 @@
+"""The launcher when something goes wrong: signals, a master that vanishes or talks nonsense, output nobody takes."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.native.fake_master import Conversation, FakeMaster, exit_code, finish, frame, records, started
+
+COMMAND = ["echo", "run here"]
+
+
+# -- a master that vanishes -------------------------------------------------------------------------------------------
+
+
+def test_before_any_output_a_lost_master_costs_nothing_but_a_line(
+    launcher: Path, tree: Path, master: FakeMaster
+) -> None:
+    with started([launcher, *COMMAND], tree) as process:
+        master.accept().vanish()
+        status, out, err = finish(process)
+    assert (status, out) == (0, b"run here\n")
+    assert err == b"termite: the master went away: running this here: echo\n"
+
+
+def test_a_notice_is_not_output(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    with started([launcher, *COMMAND], tree) as process:
+        talk = master.accept()
+        talk.say(frame("N", b"a notice\n"), frame("1", b""))
+        talk.vanish()
+        assert finish(process)[:2] == (0, b"run here\n")
+
+
+def test_after_output_a_lost_master_is_told_by_the_exit_code(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    with started([launcher, *COMMAND], tree) as process:
+        talk = master.accept()
+        talk.say(frame("1", b"some"))
+        talk.vanish()
+        assert finish(process) == (101, b"some", b"termite: the master went away, in the middle of: echo\n")
+
+
+def test_after_stdin_was_read_the_command_cannot_run_again(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"text")
+    with started([launcher, "cat"], tree, stdin=reader) as process:
+        talk = master.accept()
+        talk.say(frame("R", records(("size", "256"))))
+        assert talk.receive() == ("S", b"text")
+        talk.vanish()
+        assert finish(process)[:2] == (101, b"")
+    os.close(reader)
+    os.close(writer)
+
+
+ENDING = frame("2", b"text") + exit_code(4)
+
+
+@pytest.mark.parametrize("cut", range(len(ENDING)))
+def test_a_conversation_may_be_cut_anywhere(launcher: Path, tree: Path, master: FakeMaster, cut: int) -> None:
+    with started([launcher, *COMMAND], tree) as process:
+        talk = master.accept()
+        talk.say(ENDING[:cut])
+        talk.vanish()
+        status, out, err = finish(process)
+    heard = cut > 5  # a byte of the text came
+    assert (status, out) == ((101, b"") if heard else (0, b"run here\n"))
+    assert err.startswith(b"text"[: max(0, cut - 5)] + b"termite: ")
+
+
+@pytest.mark.parametrize("verdict", ["X", "W"])
+def test_a_verdict_cut_short_is_no_verdict(launcher: Path, tree: Path, master: FakeMaster, verdict: str) -> None:
+    whole = frame(verdict, records(("recurse", "1")))
+    for cut in range(len(whole)):
+        with started([launcher, *COMMAND], tree) as process:
+            talk = master.accept()
+            talk.say(whole[:cut])
+            talk.vanish()
+            assert finish(process)[:2] == (0, b"run here\n")
+
+
+def test_a_master_that_vanishes_while_the_command_runs_here_does_not_matter(
+    launcher: Path, tree: Path, master: FakeMaster
+) -> None:
+    with started([launcher, "sh", "-c", "read line; exit 3"], tree, stdin=subprocess.PIPE) as process:
+        talk = master.accept()
+        talk.say(frame("W"))
+        talk.vanish()
+        assert finish(process)[0] == 3
+
+
+# -- nonsense ---------------------------------------------------------------------------------------------------------
+
+NONSENSE = {
+    "an unknown frame": frame("Z", b"?"),
+    "a huge exec": b"\xff\xff\xff\xff" + b"X" + b"x" * 70_000,
+    "records without an end": frame("E", b"code=1"),
+    "records without a key": frame("E", b"code\0"),
+    "an exit without code": frame("E", b""),
+    "an exit code out of range": frame("E", b"code=256\0"),
+    "a signal that is none": frame("E", b"signal=99\0"),
+    "a negative signal": frame("E", b"signal=-1\0"),
+    "a read that is no records": frame("R", b"\1"),
+}
+
+
+@pytest.mark.parametrize("nonsense", NONSENSE.values(), ids=NONSENSE)
+def test_a_master_that_talks_nonsense_is_left_alone(
+    launcher: Path, tree: Path, master: FakeMaster, nonsense: bytes
+) -> None:
+    with started([launcher, *COMMAND], tree) as process:
+        talk = master.accept()
+        talk.say(nonsense)
+        assert finish(process)[:2] == (0, b"run here\n")
+    with started([launcher, *COMMAND], tree) as process:
+        talk = master.accept()
+        talk.say(frame("1", b"x"), nonsense)
+        assert finish(process)[:2] == (102, b"x")
+
+
+# -- signals ----------------------------------------------------------------------------------------------------------
+
+
+def cancel(talk: Conversation) -> bytes:
+    kind, payload = talk.receive()
+    assert kind == "K"
+    return payload
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"])
+def test_a_signal_stops_the_job_and_then_the_launcher(
+    launcher: Path, tree: Path, master: FakeMaster, name: str
+) -> None:
+    number = signal.Signals[name]
+    with started([launcher, "sleep", "9"], tree) as process:
+        talk = master.accept()
+        talk.say(frame("1", b"before "))
+        assert process.stdout is not None
+        assert os.read(process.stdout.fileno(), 100) == b"before "
+        process.send_signal(number)
+        assert cancel(talk) == f"signal={number:02d}\0".encode()
+        talk.say(frame("1", b"after"), exit_code(0))
+        assert finish(process) == (-number, b"after", b"")
+    assert sorted(path.name for path in tree.iterdir()) == [".termite-socket"]
+
+
+def wait_for_handlers(talk: Conversation, process: subprocess.Popen[bytes]) -> None:
+    """Until the launcher takes signals its own way: by then it passes output on."""
+    talk.say(frame("1", b"!"))
+    assert process.stdout is not None
+    assert os.read(process.stdout.fileno(), 1) == b"!"
+
+
+def test_a_second_signal_ends_it_at_once(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    with started([launcher, "sleep", "9"], tree) as process:
+        talk = master.accept()
+        wait_for_handlers(talk, process)
+        process.send_signal(signal.SIGINT)
+        cancel(talk)
+        process.send_signal(signal.SIGTERM)
+        assert finish(process)[0] == -signal.SIGTERM
+
+
+def test_a_master_that_does_not_stop_the_job_is_not_waited_for_long(
+    launcher: Path, tree: Path, master: FakeMaster
+) -> None:
+    with started([launcher, "sleep", "9"], tree) as process:
+        talk = master.accept()
+        wait_for_handlers(talk, process)
+        process.send_signal(signal.SIGINT)
+        cancel(talk)
+        assert finish(process)[0] == -signal.SIGINT
+
+
+def test_a_master_that_vanishes_after_a_cancel_does_not_make_the_command_run(
+    launcher: Path, tree: Path, master: FakeMaster
+) -> None:
+    with started([launcher, "touch", "made"], tree) as process:
+        talk = master.accept()
+        talk.say(frame("N", b"!"))
+        assert process.stderr is not None
+        assert os.read(process.stderr.fileno(), 1) == b"!"
+        process.send_signal(signal.SIGTERM)
+        cancel(talk)
+        talk.vanish()
+        assert finish(process) == (-signal.SIGTERM, b"", b"")
+    assert not (tree / "made").exists()
+
+
+def test_a_verdict_that_crosses_a_cancel_is_not_obeyed(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    with started([launcher, "touch", "made"], tree) as process:
+        talk = master.accept()
+        wait_for_handlers(talk, process)
+        process.send_signal(signal.SIGINT)
+        cancel(talk)
+        talk.say(frame("X"))
+        assert finish(process)[0] == -signal.SIGINT
+    assert not (tree / "made").exists()
+
+
+def test_a_signal_is_heard_while_nobody_takes_the_output(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    with started([launcher, "yes"], tree) as process:
+        talk = master.accept()
+        wait_for_handlers(talk, process)
+        talk.say(frame("1", b"y\n" * 50_000))  # more than a pipe holds
+        process.send_signal(signal.SIGINT)
+        cancel(talk)
+        talk.say(exit_code(0))
+        assert finish(process)[0] == -signal.SIGINT
+
+
+def test_an_ignored_signal_stays_ignored(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    with started(["sh", "-c", 'trap "" INT HUP; exec "$0" true', launcher], tree) as process:
+        talk = master.accept()
+        wait_for_handlers(talk, process)
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGHUP)
+        talk.say(exit_code(4))
+        assert finish(process)[0] == 4
+        assert talk.is_closed()
+
+
+def test_a_command_here_has_the_signals_it_would_have_had(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    show = ["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"]
+    plain = subprocess.run(show, capture_output=True, check=True).stdout
+    for verdict in ("X", "W"):
+        with started([launcher, *show], tree) as process:
+            master.accept().say(frame(verdict))
+            assert finish(process)[1] == plain
+
+
+def test_the_keyboards_signals_do_not_kill_it_before_the_command_here(
+    launcher: Path, tree: Path, master: FakeMaster
+) -> None:
+    script = 'trap "echo caught; exit 7" INT; echo ready; read line'
+    with started([launcher, "bash", "-c", script], tree, stdin=subprocess.PIPE) as process:
+        talk = master.accept()
+        talk.say(frame("W"))
+        assert process.stdout is not None
+        assert os.read(process.stdout.fileno(), 100) == b"ready\n"
+        os.killpg(process.pid, signal.SIGINT)
+        assert talk.receive() == ("D", b"code=7\0")
+        assert finish(process)[:2] == (7, b"caught\n")
+
+
+def test_sigterm_to_it_alone_reaches_the_command_here(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    with started([launcher, "sh", "-c", "echo ready; exec sleep 60"], tree) as process:
+        talk = master.accept()
+        talk.say(frame("W"))
+        assert process.stdout is not None
+        assert os.read(process.stdout.fileno(), 100) == b"ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert talk.receive() == ("D", b"signal=15\0")
+        assert finish(process)[0] == -signal.SIGTERM
+
+
+# -- output that cannot be written ------------------------------------------------------------------------------------
+
+
+def test_output_that_nobody_reads_stops_the_job_and_kills_by_sigpipe(
+    launcher: Path, tree: Path, master: FakeMaster
+) -> None:
+    reader, writer = os.pipe()
+    with started([launcher, "yes"], tree, stdout=writer) as process:
+        os.close(writer)
+        talk = master.accept()
+        os.close(reader)
+        talk.say(frame("1", b"y\n"), frame("1", b"y\n"), frame("2", b"still heard"))
+        assert cancel(talk) == b"signal=13\0"
+        talk.say(exit_code(0))
+        assert process.wait(20) == -signal.SIGPIPE
+
+
+def test_where_sigpipe_is_ignored_a_broken_pipe_is_a_write_error(
+    launcher: Path, tree: Path, master: FakeMaster
+) -> None:
+    reader, writer = os.pipe()
+    with started([launcher, "yes"], tree, stdout=writer, restore_signals=False) as process:
+        os.close(writer)
+        talk = master.accept()
+        os.close(reader)
+        talk.say(frame("1", b"y\n"))
+        cancel(talk)
+        talk.say(exit_code(0))
+        status, _, err = finish(process)
+        assert (status, err) == (1, b"termite: cannot write the output of yes: Broken pipe\n")
+
+
+def test_a_full_disk_stops_the_job_with_a_write_error(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    with started([launcher, "yes"], tree, stdout=full) as process:
+        os.close(full)
+        talk = master.accept()
+        talk.say(frame("1", b"y\n"))
+        cancel(talk)
+        talk.say(exit_code(0))
+        status, _, err = finish(process)
+        assert (status, err) == (1, b"termite: cannot write the output of yes: No space left on device\n")
+
+
+def test_a_pipe_that_does_not_block_is_waited_for(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with started([launcher, "yes"], tree, stdout=writer) as process:
+        os.close(writer)
+        talk = master.accept()
+        talk.say(frame("1", b"y" * 150_000), exit_code(0))
+        taken = 0
+        while piece := os.read(reader, 65536):
+            taken += len(piece)
+        os.close(reader)
+        assert (taken, process.wait(20)) == (150_000, 0)

@@ -1,0 +1,312 @@
+"""What a job sees in its sandbox, what it can do, and how its end is told. With each kind of user a worker may be."""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.native.sandboxes import Sandboxes, make_small_root
+
+IS_ROOT = os.geteuid() == 0
+USERS = ["ordinary user", "root worker"] if IS_ROOT else ["ordinary user"]
+
+
+@pytest.fixture(scope="session")
+def base(sandbox_program: Path) -> Iterator[Path]:
+    """Where an ordinary user finds all that a job needs."""
+    base = Path(tempfile.mkdtemp(prefix="termite-native-", dir="/var/tmp"))
+    base.chmod(0o755)
+    make_small_root(base / "root")
+    (base / "scratch").mkdir()
+    (base / "scratch").chmod(0o1777)
+    shutil.copy(sandbox_program, base / "termite-sandbox")
+    shutil.copy(Path(__file__).parent / "sandbox_driver.py", base)
+    yield base
+    subprocess.run(["chmod", "-Rf", "u+rwX", base], check=False)
+    shutil.rmtree(base)
+
+
+@pytest.fixture(scope="session", params=USERS)
+def sandboxes(base: Path, request: pytest.FixtureRequest) -> Sandboxes:
+    """Files of the lower layer belong to whoever the sandbox runs as: so the mirror shows them."""
+    enter = (str(base / "termite-sandbox"), "enter")
+    if not IS_ROOT:
+        return Sandboxes(base, request.param, enter)
+    uid = "4321" if request.param == "root worker" else "1234"
+    subprocess.run(["chown", "-Rh", f"{uid}:{uid}", base / "root"], check=True)
+    if request.param == "root worker":
+        return Sandboxes(base, request.param, (*enter, f"--uid={uid}", f"--gid={uid}"))
+    become = ("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups")
+    return Sandboxes(base, request.param, (*become, *enter))
+
+
+# -- how it ends ------------------------------------------------------------------------------------------------------
+
+
+def test_a_command_says_what_it_says_and_ends_as_it_ends(sandboxes: Sandboxes) -> None:
+    job = sandboxes.sh("echo out; echo err >&2; exit 77")
+    assert (job.code, job.status, job.out, job.err) == (0, 77, "out\n", "err\n")
+
+
+@pytest.mark.parametrize("name", ["TERM", "INT", "KILL", "SEGV", "PIPE", "HUP", "USR1"])
+def test_a_death_by_signal_is_told(sandboxes: Sandboxes, name: str) -> None:
+    assert sandboxes.sh(f"kill -{name} $$").status == -signal.Signals[f"SIG{name}"]
+
+
+def test_usage_and_times_are_told(sandboxes: Sandboxes) -> None:
+    job = sandboxes.sh("i=0; while [ $i -lt 30000 ]; do i=$((i+1)); done")
+    times = {key: int(job.records[key]) for key in ("started_ns", "ended_ns", "user_us", "system_us", "maxrss_kb")}
+    assert times["ended_ns"] - times["started_ns"] > 1_000_000
+    assert times["user_us"] > 1000
+    assert times["maxrss_kb"] > 500
+
+
+def test_children_left_behind_do_not_confuse_the_end(sandboxes: Sandboxes) -> None:
+    job = sandboxes.sh("(sleep 0.01; exit 3) & (setsid true &); (exit 5) & sleep 0.05; exit 4")
+    assert job.status == 4
+
+
+def test_what_is_left_running_is_killed_and_holds_nothing_open(sandboxes: Sandboxes) -> None:
+    job = sandboxes.sh("sleep 1000 & setsid sleep 1000 & trap '' TERM HUP; (yes >late &) ; echo started")
+    assert (job.status, job.out) == (0, "started\n")  # the driver has read to the end of both pipes
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_killing_the_sandbox_kills_the_job_and_tells_no_status(sandboxes: Sandboxes, how: int) -> None:
+    job = sandboxes.sh("trap '' TERM; (sleep 1000 &); echo ready; sleep 1000", kill=how)
+    assert job.code != 0
+    assert "status" not in job.records
+
+
+def test_a_command_that_cannot_be_executed_is_told_by_errno(sandboxes: Sandboxes) -> None:
+    assert sandboxes.run(["nosuch"]).records == {"exec": "2"}
+    assert sandboxes.run(["/usr/bin/nosuch"]).records == {"exec": "2"}
+    assert sandboxes.run(["/usr"]).records == {"exec": "13"}
+    assert sandboxes.run(["x"], {"search": "0", "exe": "sh"}).records == {"exec": "2"}
+
+
+def test_a_script_without_interpreter_runs_only_where_execvp_would_run_it(sandboxes: Sandboxes, base: Path) -> None:
+    script = base / "root/usr/bin/script"
+    script.write_text("echo script $1\n")
+    script.chmod(0o755)
+    assert sandboxes.run(["script", "x"]).out == "script x\n"
+    assert sandboxes.run(["script"], {"search": "0", "exe": "/bin/script"}).records == {"exec": "8"}
+
+
+def test_the_search_is_done_in_the_jobs_own_path(sandboxes: Sandboxes) -> None:
+    assert sandboxes.run(["true"], env={"PATH": "/nowhere"}).records == {"exec": "2"}
+    assert sandboxes.run(["true"], env={}).status == 0  # as execvp does without a PATH
+
+
+# -- what it is given -------------------------------------------------------------------------------------------------
+
+
+def test_arguments_and_environment_arrive_byte_by_byte(sandboxes: Sandboxes) -> None:
+    words = ["cat", "/proc/self/cmdline", "/proc/self/environ"]
+    odd = {"A": "1=2", "EMPTY": "", "LATIN": "\xff\xfe", "LINES": "a\nb"}
+    job = sandboxes.run(words, env=odd)
+    assert job.out == "\0".join(words) + "\0" + "".join(f"{key}={value}\0" for key, value in odd.items())
+
+
+def test_large_arguments_and_environments_arrive_whole(sandboxes: Sandboxes) -> None:
+    words = ["sh", "-c", "echo $# ${#1} ${#BIG}", "sh", *["x" * 100_000] * 9]
+    assert sandboxes.run(words, env={"PATH": "/bin", "BIG": "y" * 120_000}).out == "9 100000 120000\n"
+
+
+def test_ids_umask_working_directory_and_host_name_are_the_submitters(sandboxes: Sandboxes) -> None:
+    job = sandboxes.sh("id -u; id -g; id -G; umask; pwd; hostname", uid="1234", gid="100", umask="027", hostname="home")
+    assert job.out.split() == ["1234", "100", "100", "0027", "/home/me", "home"]
+
+
+def test_a_host_name_too_long_for_the_kernel_is_cut(sandboxes: Sandboxes) -> None:
+    assert sandboxes.sh("hostname", hostname="h" * 100).out == "h" * 64 + "\n"
+
+
+def test_stdin_comes_from_the_mirror_or_as_it_is(sandboxes: Sandboxes, base: Path) -> None:
+    (base / "stdin").mkdir(exist_ok=True)
+    (base / "stdin/7").write_text("from the mirror")
+    job = sandboxes.sh("cat", stdin="stdin/7")
+    assert (job.out, job.records["stdin_offset"]) == ("from the mirror", "15")
+    job = sandboxes.sh("dd bs=2 count=1", stdin="stdin/7", stdin_offset="5")
+    assert (job.out, job.records["stdin_offset"]) == ("th", "7")
+    job = sandboxes.sh("cat; echo end")
+    assert (job.out, "stdin_offset" in job.records) == ("end\n", False)
+
+
+def test_where_stdin_was_left_is_told_of_a_killed_job_too(sandboxes: Sandboxes, base: Path) -> None:
+    (base / "stdin").mkdir(exist_ok=True)
+    (base / "stdin/8").write_text("ready\nnot read")
+    job = sandboxes.sh("dd bs=6 count=1; sleep 100", stdin="stdin/8", kill=signal.SIGTERM)
+    assert job.records == {"stdin_offset": "6"}
+
+
+def test_a_closed_stdin_is_closed(sandboxes: Sandboxes) -> None:
+    assert sandboxes.run(["ls", "/proc/self/fd"], {"stdin_closed": "1"}).out.split() == ["0", "1", "2"]  # 0: ls's own
+
+
+def test_signals_are_as_in_a_fresh_login(sandboxes: Sandboxes) -> None:
+    job = sandboxes.run(["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"])
+    # Signals 32 and 33 are the C library's own: it lets nobody set them, so a caller that ignores them stays seen.
+    assert not any(int(line.split()[1], 16) & ~0x1_8000_0000 for line in job.out.splitlines())
+
+
+def test_nothing_is_open_but_stdio(sandboxes: Sandboxes) -> None:
+    assert sandboxes.run(["ls", "/proc/self/fd"]).out.split() == ["0", "1", "2", "3"]  # 3: ls reading the directory
+
+
+def test_the_limit_of_open_files_is_the_usual_one(sandboxes: Sandboxes) -> None:
+    job = sandboxes.sh("ulimit -Sn; ulimit -n $(ulimit -Hn) && echo raised; ulimit -c")
+    assert job.out.split() == ["1024", "raised", "0"]
+
+
+# -- what it sees -----------------------------------------------------------------------------------------------------
+
+
+def test_it_sees_the_lower_layers_and_writes_to_its_own(sandboxes: Sandboxes, base: Path) -> None:
+    job = sandboxes.sh("ls /; echo new >made; mkdir /etc/d; echo x >/etc/d/f")
+    assert job.out.split() == ["bin", "dev", "etc", "home", "lib", "lib64", "proc", "tmp", "usr"]
+    files = {name: content for name, content in job.upper.items() if content != "directory"}
+    assert files == {"home/me/made": "new\n", "etc/d/f": "x\n"}
+    assert list((base / "root/home/me").iterdir()) == []
+
+
+def test_upper_layers_hide_lower_ones(sandboxes: Sandboxes, base: Path) -> None:
+    for number in range(3):
+        (base / f"layer{number}/etc").mkdir(parents=True, exist_ok=True)
+        (base / f"layer{number}/etc/which").write_text(str(number))
+    assert sandboxes.sh("cat /etc/which", lower="layer2:layer1:layer0:root").out == "2"
+
+
+@pytest.mark.parametrize("tmpfs", [True, False], ids=["tmpfs", "disk"])
+def test_the_scratch_directory_may_be_on_tmpfs_or_disk(sandboxes: Sandboxes, tmpfs: bool) -> None:
+    assert sandboxes.run(["sh", "-c", "echo x >f; rm /etc/../bin/yes"], tmpfs=tmpfs).upper["home/me/f"] == "x\n"
+
+
+def test_a_scratch_directory_may_have_any_name(sandboxes: Sandboxes) -> None:
+    assert sandboxes.run(["sh", "-c", "echo x >f"], scratch="a,b:c\\d e").upper["home/me/f"] == "x\n"
+
+
+def test_it_sees_no_process_but_its_own(sandboxes: Sandboxes) -> None:
+    job = sandboxes.sh("ls /proc | grep -c '^[0-9]'; echo $$")
+    assert int(job.out.split()[0]) <= 4
+    assert job.out.split()[1] == "2"
+
+
+def test_it_has_the_usual_devices_and_no_others(sandboxes: Sandboxes) -> None:
+    job = sandboxes.sh("ls /dev /dev/shm; echo x >/dev/null; head -c3 /dev/zero | wc -c; head -c9 /dev/urandom | wc -c")
+    assert job.err == ""
+    expected = "fd full null ptmx pts random shm stderr stdin stdout tty urandom zero"
+    assert job.out.split() == ["/dev:", *expected.split(), "/dev/shm:", "3", "9"]
+    job = sandboxes.sh(
+        "echo one >/dev/stdout; echo two >/dev/fd/2; touch /dev/shm/s && exec 3<>/dev/ptmx && ls /dev/pts"
+    )
+    assert (job.out, job.err) == ("one\n0\nptmx\n", "two\n")
+    assert "home" not in job.upper  # nothing of all this is a result
+    assert not [name for name in job.upper if name.startswith(("dev/", "proc/"))]
+
+
+def test_the_workers_terminal_is_not_the_jobs(sandboxes: Sandboxes) -> None:
+    assert sandboxes.sh(": </dev/tty").status != 0
+
+
+def test_it_has_a_loopback_interface_and_no_network(sandboxes: Sandboxes) -> None:
+    job = sandboxes.sh(
+        "tail -n +3 /proc/net/dev | tr -d ' ' | sort; grep -c 127.0.0.1 /proc/net/fib_trie; readlink /proc/self/ns/net"
+    )
+    lines = job.out.split()
+    assert lines[0].startswith("lo:")
+    assert int(lines[1]) > 0
+    assert lines[2] != job.network
+
+
+def test_a_rule_may_give_it_the_network(sandboxes: Sandboxes) -> None:
+    job = sandboxes.sh("readlink /proc/self/ns/net", network="1")
+    assert job.out.strip() == job.network
+
+
+# -- what it can do ---------------------------------------------------------------------------------------------------
+
+ALL_CAPABILITIES = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"]
+
+
+@pytest.mark.parametrize("uid", ["1000", "0"])
+def test_it_has_no_capabilities(sandboxes: Sandboxes, uid: str) -> None:
+    job = sandboxes.run(["grep", "-E", "^(Cap|NoNew)", "/proc/self/status"], {"uid": uid})
+    fields = dict(line.split(":\t") for line in job.out.splitlines())
+    assert [int(fields[name], 16) for name in ALL_CAPABILITIES] == [0] * 5
+    assert fields["NoNewPrivs"] == "1"
+
+
+READ_ONLY = "echo a >f; chmod 444 f; echo b >f; cat f; mkdir -m 555 d; touch d/x && ls d"
+
+
+def test_a_submitter_that_is_root_writes_its_own_read_only_files(sandboxes: Sandboxes) -> None:
+    assert sandboxes.sh(READ_ONLY, uid="0", gid="0", root="1").out == "b\nx\n"
+    assert sandboxes.sh(READ_ONLY, uid="1000").out == "a\n"
+    job = sandboxes.run(["grep", "-E", "^Cap(Prm|Eff|Bnd)", "/proc/self/status"], {"uid": "0", "gid": "0", "root": "1"})
+    assert {int(line.split()[1], 16) for line in job.out.splitlines()} == {1 << 1 | 1 << 3}
+
+
+def test_it_cannot_reach_out_of_its_root(sandboxes: Sandboxes) -> None:
+    for path in ("/proc/1/root/", "/proc/1/cwd/", "/../../var", "/var/tmp"):
+        assert sandboxes.run(["ls", path], {"root": "1", "uid": "0", "gid": "0"}).out == ""
+    for path in ("/proc/1/environ", "/proc/1/mem", "/proc/1/fd/3", "/proc/1/fd/4"):
+        assert (
+            sandboxes.run(["cat", path], {"root": "1", "uid": "0", "gid": "0"}).err
+            == f"cat: {path}: Permission denied\n"
+        )
+
+
+def test_it_cannot_kill_its_keeper(sandboxes: Sandboxes) -> None:
+    assert sandboxes.sh("kill -9 1; kill -9 -1; echo alive").out == "alive\n"
+
+
+def test_a_file_may_grow_to_its_limit_only(sandboxes: Sandboxes) -> None:
+    assert sandboxes.sh("exec head -c 100000 /dev/zero >f", fsize="50000").status == -signal.SIGXFSZ
+    assert sandboxes.sh("exec head -c 50000 /dev/zero >f", fsize="50000").status == 0
+
+
+def test_a_job_may_have_so_many_processes_only(sandboxes: Sandboxes) -> None:
+    job = sandboxes.sh("for i in 1 2 3 4 5 6; do sleep 100 & done; echo all", nproc="4")
+    assert (job.out, job.status) == ("", 2)
+    assert "fork" in job.err
+    assert sandboxes.sh("sleep 100 & sleep 100 & echo all", nproc="4").out == "all\n"
+
+
+def test_a_process_may_have_so_much_memory_only(sandboxes: Sandboxes) -> None:
+    limit = str(100 << 20)
+    job = sandboxes.sh("dd if=/dev/zero of=/dev/null bs=200M count=1", memory=limit)
+    assert job.status == 1
+    assert "memory" in job.err
+    assert sandboxes.sh("dd if=/dev/zero of=/dev/null bs=50M count=1", memory=limit).status == 0
+
+
+# -- where it cannot be made ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"cwd": "/nowhere"}, "cannot enter /nowhere: No such file"),
+        ({"mount": "/nowhere"}, "cannot enter /nowhere: No such file"),
+        ({"lower": "nowhere"}, "cannot mount overlay: No such file"),
+        ({"lower": ":".join(["root"] * 1000)}, "too many layers"),
+        ({"stdin": "nowhere"}, "cannot open stdin nowhere: No such file"),
+        ({"uid": "x"}, "bad number"),
+        ({"uid": "-1"}, "bad number"),
+    ],
+)
+def test_a_sandbox_that_cannot_be_made_says_why(sandboxes: Sandboxes, config: dict[str, str], words: str) -> None:
+    job = sandboxes.run(["true"], config)
+    assert list(job.records) == ["error"]
+    assert words in job.records["error"]
+
+
+def test_no_mount_of_a_job_is_seen_outside(sandboxes: Sandboxes) -> None:
+    sandboxes.sh("true")
+    assert str(sandboxes.base) not in Path("/proc/self/mounts").read_text()
