@@ -1,0 +1,80 @@
+"""Places and clusters for the tests of the whole system. Tests of a module share a cluster, but not a directory."""
+
+import itertools
+import shutil
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+
+import pytest
+
+from sources import fetch_source
+from tests.e2e.cluster import Cluster, Tree, cluster, embedded, new_tree
+from tests.e2e.places import CHECKOUT, IS_ROOT, Place, place
+
+needs_root = pytest.mark.skipif(not IS_ROOT, reason="needs root: makes namespaces and users of its own")
+
+MakePlace = Callable[..., AbstractContextManager[Place]]
+
+
+@pytest.fixture(scope="session")
+def make_place() -> Iterator[MakePlace]:
+    """Make a place of a kind of place.sh: `with make_place("bare") as worker:`."""
+    # Where a home is, because what lies in /tmp and /var/tmp is not shown to jobs.
+    base = Path(tempfile.mkdtemp(prefix="termite-e2e-", dir="/home" if IS_ROOT else "/var/tmp"))
+    base.chmod(0o755)
+    numbers = itertools.count(1)
+
+    def make(kind: str, *, network: bool = False) -> AbstractContextManager[Place]:
+        return place(kind, base / f"{next(numbers)}-{kind}", uuid.uuid4().hex, network=network)
+
+    yield make
+    subprocess.run(["chmod", "-Rf", "u+rwX", base], check=False)
+    shutil.rmtree(base)
+
+
+USERS = [pytest.param("ordinary"), pytest.param("root", marks=needs_root)]
+
+
+@pytest.fixture(scope="module", params=USERS)
+def shared(request: pytest.FixtureRequest, make_place: MakePlace) -> Iterator[Tree]:
+    """A tree with an embedded cluster, as an ordinary user and as root, for all tests of a module."""
+    with make_place(request.param) as where, embedded(new_tree(where)) as tree:
+        yield tree
+
+
+@pytest.fixture(scope="module")
+def two_workers(make_place: MakePlace) -> Iterator[Cluster]:
+    """Daemons of their own with two workers, all on this host as one ordinary user, for all tests of a module."""
+    with make_place("ordinary") as where, cluster(new_tree(where), [where, where]) as whole:
+        whole.wait_for_workers(2)
+        yield whole
+
+
+@pytest.fixture
+def tree(shared: Tree, request: pytest.FixtureRequest) -> Tree:
+    """A fresh directory of this test in the shared tree."""
+    return shared.subtree(f"{abs(hash(request.node.nodeid)):x}")
+
+
+@pytest.fixture
+def user(make_place: MakePlace) -> Iterator[Place]:
+    """A fresh place of an ordinary user."""
+    with make_place("ordinary") as where:
+        yield where
+
+
+@pytest.fixture
+def places(make_place: MakePlace) -> Iterator[Callable[..., Place]]:
+    """Several places that end with the test."""
+    with ExitStack() as stack:
+        yield lambda kind, **options: stack.enter_context(make_place(kind, **options))
+
+
+@pytest.fixture(scope="session")
+def source() -> Callable[[str], Path]:
+    """The pristine source tree of a Debian package, fetched once and kept in build/."""
+    return lambda package: fetch_source(package, CHECKOUT / "build" / "sources", patched=False)

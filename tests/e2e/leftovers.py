@@ -1,0 +1,71 @@
+"""What is left on the machine of a termite that has ended: processes, mounts, sockets, temporary files."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.e2e.places import CHECKOUT, Place
+from tests.e2e.waiting import wait_until
+
+
+@dataclass(frozen=True, slots=True)
+class Leftovers:
+    """All empty: nothing is left."""
+
+    processes: tuple[str, ...]
+    mounts: tuple[str, ...]
+    files: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.processes or self.mounts or self.files)
+
+
+def assert_nothing_left(where: Place, *trees: Path) -> None:
+    """Wait for the last process to be gone, then look for everything else."""
+    wait_until(
+        lambda: not list(_processes(where)), "all processes of termite are gone", lambda: str(look(where, *trees))
+    )
+    left = look(where, *trees)
+    assert not left, left
+
+
+def look(where: Place, *trees: Path) -> Leftovers:
+    return Leftovers(tuple(_processes(where)), tuple(_mounts(where)), tuple(_files(where, trees)))
+
+
+def _processes(where: Place) -> Iterator[str]:
+    """Every process, in any namespace, whose environment has this place's mark; ours have not."""
+    mark = f"E2E_MARK={where.env['E2E_MARK']}\0".encode()
+    for directory in Path("/proc").iterdir():
+        if directory.name.isdigit() and directory.name != str(os.getpid()):
+            try:
+                if mark in (directory / "environ").read_bytes() + b"\0":
+                    command = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    yield f"{directory.name} {command.strip()}"
+            except OSError:
+                continue
+
+
+def _mounts(where: Place) -> Iterator[str]:
+    """FUSE and overlay mounts that name this place's directories, as seen by any process of the machine."""
+    seen: set[str] = set()
+    for directory in Path("/proc").iterdir():
+        try:
+            seen.update((directory / "mountinfo").read_text().splitlines() if directory.name.isdigit() else ())
+        except OSError:
+            continue
+    for line in sorted(seen):
+        if (" - fuse" in line or " - overlay" in line) and str(where.base) in line:
+            yield line
+
+
+def _files(where: Place, trees: tuple[Path, ...]) -> Iterator[str]:
+    """Sockets and staging directories in the trees; anything in the place's own /tmp and /var/tmp."""
+    for tree in trees:
+        for pattern in (".termite-*", "**/.termite-*"):
+            yield from (str(path) for path in tree.glob(pattern))
+    for temporary in (Path("/tmp"), Path("/var/tmp")) if where.holder else ():
+        for name in sorted(os.listdir(f"/proc/{where.holder}/root{temporary}")):
+            if (temporary / name) not in (*where.base.parents, CHECKOUT, *CHECKOUT.parents):
+                yield str(temporary / name)

@@ -1,0 +1,326 @@
+"""A mirror process of its own with a fake master: all below the wire is real, what is above it is a few lines."""
+
+import hashlib
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import trio
+
+from termite.engine.errors import FsError, Stale
+from termite.engine.model import Attr, Change, Changeset, Digest
+from termite.engine.native import native_program
+from termite.engine.wire.identity import Identity
+from termite.engine.wire.messages import (
+    INLINE_BYTES,
+    PROTOCOL,
+    Directory,
+    Done,
+    File,
+    GetDirectory,
+    GetFile,
+    Leased,
+    Message,
+    OpenLease,
+    Ran,
+    ReadStdin,
+    Run,
+    SetSlots,
+    Stdin,
+    StdinTaken,
+)
+from termite.engine.wire.transport import Connection, SendChunk, dial
+
+SECRET = b"a secret that only these tests know"
+PROGRAM = [sys.executable, "-P", "-m", "termite.fuse.mirror"]
+EMPTY = (b"proc", b"sys", b"dev", b"run")
+ROOT = Path(__file__).parents[2]
+
+
+class FakeMaster:
+    """Serves this machine's files as they are. Tests change the journal, and hold or count what is asked."""
+
+    def __init__(self, project: Path) -> None:
+        self.project = project
+        self.writable_root = os.fsencode(project)[1:]
+        self.number = 0
+        self.journal: list[Changeset] = []
+        self.sent = 0
+        self.jobs = 0
+        self.asked: Counter[str] = Counter()
+        self.held: dict[bytes, trio.Event] = {}
+        self.reached = trio.Event()
+        self.stdin: list[bytes] = []
+        self.hold_stdin: trio.Event | None = None
+        self.stdin_sizes: list[int] = []
+        self.stdin_taken: list[int] = []
+        self.slots: list[int] = []
+        self.connection: Any = None
+        self.uid, self.gid = os.getuid(), os.getgid()
+
+    async def answer(self, connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
+        self.asked[type(message).__name__] += 1
+        match message:
+            case GetDirectory(path=path):
+                await self._wait_if_held(path)
+                return self._directory(path)
+            case GetFile(path=path):
+                await self._wait_if_held(path)
+                return await self._file(message, send_chunk)
+            case ReadStdin(size=size):
+                self.stdin_sizes.append(size)
+                self.reached.set()
+                if self.hold_stdin is not None:
+                    await self.hold_stdin.wait()
+                return Stdin(self.stdin.pop(0) if self.stdin else b"")
+            case StdinTaken(taken=taken):
+                self.stdin_taken.append(taken)
+                return Done()
+            case SetSlots(slots=slots):
+                self.slots.append(slots)
+                return Done()
+        raise AssertionError(message)
+
+    def journal_disk(self, *paths: Path) -> None:
+        """The paths have changed on disk: one changeset."""
+        changes = []
+        for path in paths:
+            name = os.fsencode(path)[1:]
+            try:
+                changes.append(Change(name, attr_of(os.fsencode(path))))
+            except FileNotFoundError:
+                changes.append(Change(name, None))
+        self.number += 1
+        self.journal.append(Changeset(self.number, tuple(changes)))
+
+    async def run(self, *argv: str, output: list[bytes] | None = None, **fields: Any) -> Ran:
+        """One job, at the newest number."""
+        self.jobs += 1
+        changesets, self.sent = tuple(self.journal[self.sent :]), len(self.journal)
+
+        async def on_chunk(chunk: bytes) -> None:
+            if output is not None:
+                output.append(chunk)
+
+        request = Run(
+            job=self.jobs,
+            number=self.number,
+            changesets=changesets,
+            argv=tuple(map(os.fsencode, argv)),
+            exe=os.fsencode(argv[0]),
+            search=True,
+            env=(b"PATH=/usr/bin:/bin", b"LANG=C.UTF-8"),
+            cwd=os.fsencode(self.project),
+            umask=0o022,
+            stdin=bool(self.stdin),
+            merge=False,
+        )
+        reply = await self.connection.request(msgspec.structs.replace(request, **fields), on_chunk=on_chunk)
+        assert isinstance(reply, Ran)
+        return reply
+
+    async def said(self, *argv: str, **fields: Any) -> bytes:
+        """What a command writes to stdout; it must succeed."""
+        output: list[bytes] = []
+        ran = await self.run(*argv, output=output, **fields)
+        assert ran.exit.code == 0 and not ran.exit.signal, (ran, output)
+        return b"".join(chunk[1:] for chunk in output if chunk[:1] == b"1")
+
+    def _directory(self, path: bytes) -> Directory:
+        where = b"/" + path
+        try:
+            names = [] if path in EMPTY else os.listdir(where)
+            attr = attr_of(where)
+        except OSError as error:
+            raise FsError(error.errno or 5, path) from error
+        children = {}
+        for name in names:
+            try:
+                children[name] = attr_of(os.path.join(where, name))
+            except FileNotFoundError:
+                continue
+        return Directory(self.number, attr, children)
+
+    async def _file(self, request: GetFile, send_chunk: SendChunk) -> File:
+        try:
+            content = read_whole(b"/" + request.path)
+        except OSError as error:
+            raise Stale(os.fsdecode(request.path)) from error
+        status = os.stat(b"/" + request.path)
+        if (status.st_size, status.st_mtime_ns) != (request.size, request.mtime_ns):
+            raise Stale(os.fsdecode(request.path))
+        digest = Digest(hashlib.sha256(content).digest(), len(content))
+        if len(content) <= INLINE_BYTES:
+            return File(digest, content)
+        for start in range(0, len(content), 256 * 1024):
+            await send_chunk(content[start : start + 256 * 1024])
+        return File(digest)
+
+    async def _wait_if_held(self, path: bytes) -> None:
+        if path in self.held:
+            self.reached.set()
+            await self.held[path].wait()
+
+
+def read_whole(path: bytes) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def write_whole(path: bytes, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+
+
+def attr_of(path: bytes) -> Attr:
+    status = os.lstat(path)
+    is_link = stat.S_ISLNK(status.st_mode)
+    return Attr(
+        mode=status.st_mode,
+        size=0 if stat.S_ISDIR(status.st_mode) else status.st_size,
+        mtime_ns=status.st_mtime_ns,
+        target=os.readlink(path) if is_link else b"",
+        nlink=status.st_nlink,
+        link_id=status.st_ino if status.st_nlink > 1 and stat.S_ISREG(status.st_mode) else 0,
+    )
+
+
+class MirrorProcess:
+    """The worker's side of it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], control: socket.socket) -> None:
+        self.process = process
+        self.control = trio.socket.from_stdlib_socket(control)
+        self.lines: list[dict[str, Any]] = []
+        self.said = trio.lowlevel.ParkingLot()
+
+    async def listen(self, slots: int) -> None:
+        received = b""
+        with suppress(trio.ClosedResourceError):
+            while more := await self.control.recv(65536):
+                *lines, received = (received + more).split(b"\n")
+                for line in lines:
+                    self.lines.append(json.loads(line))
+                    self.said.unpark_all()
+                    if "lease" in self.lines[-1]:
+                        await self.tell(granted=slots)
+
+    async def wait(self) -> int:
+        """Until it has ended; its exit code."""
+        pidfd = os.pidfd_open(self.process.pid)
+        try:
+            await trio.lowlevel.wait_readable(pidfd)
+        finally:
+            os.close(pidfd)
+        return self.process.wait()
+
+    async def tell(self, **values: int) -> None:
+        await self.control.send(json.dumps(values).encode() + b"\n")
+
+
+@dataclass(frozen=True)
+class Starter:
+    """Who starts the mirror (None: who runs the tests), and as whom it is to run (None: the same)."""
+
+    user: int | None = None
+    uid: int | None = None
+
+    def owner(self) -> int:
+        return self.uid or self.user or os.getuid()
+
+
+@asynccontextmanager
+async def mirror(
+    master: FakeMaster, place: Path, starter: Starter = Starter(), *, slots: int = 4, tmpfs: bool = True
+) -> AsyncIterator[MirrorProcess]:
+    """A mirror with a lease for `master`; it ends by itself when the block does."""
+    cache, scratch = place / "cache", place / "scratch"
+    for directory in (cache, scratch):
+        directory.mkdir(exist_ok=True)
+        os.chown(directory, starter.owner(), starter.owner())
+    listener = socket.create_server(("127.0.0.1", 0))
+    with listener:
+        port = listener.getsockname()[1]
+        async with trio.open_nursery() as nursery:
+            dialled = trio.Event()
+            box: list[MirrorProcess] = []
+
+            async def accept() -> None:
+                accepted, _ = await trio.to_thread.run_sync(listener.accept)
+                box.append(_start(accepted, cache, scratch, tmpfs, starter))
+                nursery.start_soon(box[0].listen, slots)
+                dialled.set()
+
+            nursery.start_soon(accept)
+            try:
+                async with dial("127.0.0.1", port, Identity.mint(SECRET, "master"), master.answer) as connection:
+                    await dialled.wait()
+                    master.connection = connection
+                    reply = await connection.request(
+                        OpenLease(
+                            PROTOCOL, "test", 4, master.uid, master.gid, master.writable_root, master.number, 1, "home"
+                        )
+                    )
+                    assert isinstance(reply, Leased)
+                    yield box[0]
+            finally:
+                if box:
+                    with trio.CancelScope(shield=True):
+                        await _stop(box[0])
+
+
+def _start(accepted: socket.socket, cache: Path, scratch: Path, tmpfs: bool, starter: Starter) -> MirrorProcess:
+    ours, theirs = socket.socketpair()
+    reader, writer = os.pipe()
+    identity = Identity.mint(SECRET, "worker")
+    sandbox = native_program("termite-sandbox")
+    enter = [str(sandbox), "enter", *([f"--uid={starter.uid}", f"--gid={starter.uid}"] if starter.uid else []), "--"]
+    with accepted, theirs:
+        values = {
+            "socket_fd": accepted.fileno(),
+            "control_fd": theirs.fileno(),
+            "certificate": identity.certificate,
+            "key": identity.key,
+            "authority": identity.authority,
+            "worker": "tester",
+            "cache": str(cache),
+            "scratch": str(scratch),
+            "tmpfs": tmpfs,
+            "sandbox": str(sandbox),
+            "cores": 2,
+            "log_level": os.environ.get("MIRROR_LOG", "warning"),
+        }
+        process = subprocess.Popen(
+            [*enter, *PROGRAM, str(reader)],
+            pass_fds=(reader, accepted.fileno(), theirs.fileno()),
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            cwd="/",
+            user=starter.user,
+            group=starter.user,
+            extra_groups=[] if starter.user else None,
+        )
+        os.close(reader)
+        with os.fdopen(writer, "wb") as file:
+            file.write(json.dumps(values).encode())
+    return MirrorProcess(process, ours)
+
+
+async def _stop(mirror: MirrorProcess) -> None:
+    mirror.control.close()
+    with trio.move_on_after(10) as patience:
+        assert mirror.process.returncode == 0 or await mirror.wait() == 0
+    if patience.cancelled_caught:
+        mirror.process.kill()
+        mirror.process.wait()
+        raise AssertionError("the mirror did not end by itself")

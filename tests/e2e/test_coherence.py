@@ -1,0 +1,148 @@
+"""A job sees every result of earlier jobs, on any worker, and every local change made before it was sent."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cluster import Cluster, Tree
+
+# Local edits after which the next job must see today's tree. Each starts with what `prepare` makes, seen by a job.
+EDITS = {
+    "writes a file": "echo changed >file",
+    "writes the same size again": "echo FILE >file",
+    "replaces a file": "echo other >t && mv t file",
+    "adds a file": "echo x >added",
+    "adds a directory": "mkdir -p new/deep && echo x >new/deep/x",
+    "removes a file": "rm file",
+    "removes a directory": "rm -r dir",
+    "moves a directory": "mv dir moved",
+    "swaps two directories": "mv dir t && mv dir2 dir && mv t dir2",
+    "puts a directory where a file was": "rm file && mkdir file && echo x >file/x",
+    "puts a file where a directory was": "rm -r dir && echo x >dir",
+    "puts a symlink where a directory was": "mv dir real && ln -s real dir",
+    "changes a symlink": "ln -sfn dir2 link",
+    "changes a mode": "chmod 755 file",
+    "appends": "echo more >>dir/in",
+    "truncates": ": >dir/in",
+    "moves a directory in from outside": "mv ../outside in",
+    "changes much": "for i in $(seq 1 300); do echo $i >dir/f$i; done",
+}
+LOOK = "find . -printf '%M %p %l\\n' | sort; find . -type f | sort | xargs cat; cat link/in"
+
+
+@pytest.mark.parametrize("script", EDITS.values(), ids=EDITS.keys())
+def test_a_job_sees_what_was_changed_here_before_it(tree: Tree, script: str) -> None:
+    tree.mkdir("outside/deep")
+    tree.write("outside/deep/x", "x\n")
+    prepare = "mkdir -p dir/sub dir2 && echo file >file && echo in >dir/in && echo in2 >dir2/in && ln -s dir link"
+    tree.mkdir("work")
+    assert tree.plain("sh", "-c", prepare, within="work").code == 0
+    assert tree.termite("sh", "-c", LOOK, within="work") == tree.plain("sh", "-c", LOOK, within="work")
+    assert tree.plain("sh", "-c", script, within="work").code == 0
+    assert tree.termite("sh", "-c", LOOK, within="work") == tree.plain("sh", "-c", LOOK, within="work")
+
+
+def test_a_hundred_edits_in_a_row_are_each_seen_at_once(tree: Tree) -> None:
+    for number in range(100):
+        tree.write("counter", f"{number}\n")
+        assert tree.termite("cat", "counter").stdout == b"%d\n" % number
+
+
+def test_a_source_that_an_editor_replaces_all_the_time_stops_no_job(tree: Tree) -> None:
+    """Each version may be gone before a job has read it, which is then tried again, on the same worker."""
+    tree.write("src", "0\n")
+    script = "mkdir -p sub/$@; cat src >sub/$@/out; sleep 0.02"
+    tree.write("Makefile", f"all: $(shell seq -f o%g 1 30)\no%:\n\t@{script}; cp sub/$@/out $@\n")
+    edit = "i=0; while [ -e src ]; do i=$((i+1)); echo $i >t; mv t src; sleep 0.02; done"
+    editor = tree.where.start(["sh", "-c", edit], tree.path)
+    try:
+        done = tree.make("-j3", timeout_s=60)
+    finally:
+        (tree.path / "src").unlink()
+        editor.communicate()
+    assert done.code == 0, done
+    assert b"silent" not in done.stderr
+    assert b"sandbox" not in done.stderr
+    assert all((tree.path / f"o{number}").read_text().strip().isdigit() for number in range(1, 31))
+
+
+def test_a_file_that_was_missing_is_found_after_it_was_made(tree: Tree) -> None:
+    assert tree.termite("cat", "late.h").code == 1
+    tree.write("late.h", "now\n")
+    assert tree.termite("cat", "late.h").stdout == b"now\n"
+
+
+def test_hard_links_that_one_job_made_are_hard_links_for_the_next(tree: Tree) -> None:
+    assert tree.termite("sh", "-c", "mkdir d; echo x >a; ln a b; ln a d/c").code == 0
+    looks = "stat -c '%h %n' a b d/c; stat -c %i a b d/c | sort -u | wc -l; tar cf - a b d | tar tvf - | cut -c 1-10"
+    assert tree.termite("sh", "-c", looks) == tree.plain("sh", "-c", looks)
+    assert tree.termite("rm", "b").code == 0
+    assert tree.termite("sh", "-c", looks) == tree.plain("sh", "-c", looks)
+
+
+def test_a_result_is_seen_by_the_next_job_and_by_local_commands(tree: Tree) -> None:
+    for number in range(20):
+        tree.termite("sh", "-c", f"echo {number} >result")
+        assert tree.plain("cat", "result").stdout == b"%d\n" % number
+        assert tree.termite("cat", "result").stdout == b"%d\n" % number
+
+
+def test_a_change_outside_the_tree_is_seen_after_a_refresh(tree: Tree) -> None:
+    settled = tree.where.base / "settled"
+    outside = Tree(tree.where, tree.where.base)
+    outside.write("settled/version", "1\n")
+    assert tree.ctl("refresh").code == 0
+    assert tree.termite("cat", str(settled / "version")).stdout == b"1\n"
+    outside.write("settled/version", "version 2\n")
+    assert tree.ctl("refresh").code == 0
+    assert tree.termite("cat", str(settled / "version")).stdout == b"version 2\n"
+
+
+def test_results_of_one_worker_are_seen_on_the_other(two_workers: Cluster) -> None:
+    """Jobs that run at once are spread; each reads what all of the round before wrote."""
+    tree = two_workers.tree.subtree("spread")
+    termite = tree.where.termite("termite")
+    script = f"""
+        echo 0 >sum
+        for round in $(seq 1 8); do
+            for part in 1 2 3 4; do
+                {termite} sh -c "sleep 0.05; cat sum >part$part; echo $round.$part >>part$part" &
+            done
+            wait
+            {termite} sh -c 'cat part1 part2 part3 part4 | sort | uniq >sum'
+        done
+        cat sum"""
+    done = tree.plain("bash", "-c", script)
+    expected = sorted(["0", *(f"{n}.{part}" for n in range(1, 9) for part in range(1, 5))])
+    assert done.stdout.decode().split() == expected, done
+    worked = two_workers.jobs_by_worker()
+    assert len(worked) == 2, worked
+    assert all(worked.values()), worked
+
+
+def test_a_running_job_keeps_the_tree_it_started_with(two_workers: Cluster) -> None:
+    tree = two_workers.tree.subtree("snapshot")
+    for name in ("a", "b/c"):
+        tree.write(name, "old\n")
+    script = "cat a b/c; echo ready; read go; cat a b/c; ls b"
+    process = tree.where.start([tree.where.termite("termite"), "sh", "-c", script], tree.path, stdin=-1)
+    assert process.stdout is not None
+    assert [process.stdout.readline() for _ in range(3)] == [b"old\n", b"old\n", b"ready\n"]
+    other = tree.termite("sh", "-c", "rm a; echo new >a; rm -r b; mkdir b; echo new >b/other")
+    assert other.code == 0, other
+    rest, stderr = process.communicate(b"go\n", timeout=30)
+    assert (rest, stderr) == (b"old\nold\nc\n", b"")
+    assert tree.termite("sh", "-c", "cat a; ls b").stdout == b"new\nother\n"
+
+
+def test_two_jobs_that_write_one_file_at_once_are_named(two_workers: Cluster) -> None:
+    tree = two_workers.tree.subtree("conflict")
+    before = two_workers.tree.status()["conflicts"]
+    termite = tree.where.termite("termite")
+    slow = tree.where.start([termite, "sh", "-c", "echo slow >both; echo on; read go"], tree.path, stdin=-1)
+    assert slow.stdout is not None
+    assert slow.stdout.readline() == b"on\n"
+    assert tree.termite("sh", "-c", "echo quick >both").code == 0
+    slow.communicate(b"go\n", timeout=30)
+    assert Path(tree.path / "both").read_text() == "slow\n"
+    assert two_workers.tree.status()["conflicts"] == before + 1

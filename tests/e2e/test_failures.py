@@ -1,0 +1,161 @@
+"""Nothing of termite breaks a build: whatever dies, the outputs and the exit code are those of a local build."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cluster import Cluster, Daemon, ancestors, cluster, new_tree, processes_running
+from tests.e2e.conftest import MakePlace
+from tests.e2e.leftovers import assert_nothing_left, look
+from tests.e2e.waiting import wait_until
+
+NAP = b"sleep\0001234.5"  # what a job of these tests waits with, as /proc shows it
+
+
+@pytest.fixture
+def whole(make_place: MakePlace) -> Iterator[Cluster]:
+    with make_place("ordinary") as where, cluster(new_tree(where), [where, where]) as running:
+        yield running
+
+
+def start_job(whole: Cluster) -> "subprocess.Popen[bytes]":
+    """A job that naps until it is run again with a file `again` there."""
+    script = "if test -e again; then echo done >out; else echo half >out; sleep 1234.5; fi"
+    tree = whole.tree
+    process = tree.where.start([tree.where.termite("termite"), "sh", "-c", script], tree.path)
+    wait_until(lambda: bool(processes_running(NAP)), "the job runs", whole.master.text)
+    tree.write("again", "")
+    return process
+
+
+def worker_of_the_job(whole: Cluster) -> Daemon:
+    chain = ancestors(processes_running(NAP)[0])
+    (worker,) = [worker for worker in whole.workers if worker.process.pid in chain]
+    return worker
+
+
+def mirror_of_the_job() -> int:
+    chain = ancestors(processes_running(NAP)[0])
+    return next(pid for pid in chain if b"termite.fuse.mirror" in Path(f"/proc/{pid}/cmdline").read_bytes())
+
+
+def expect_done(whole: Cluster, process: "subprocess.Popen[bytes]") -> bytes:
+    stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (0, b""), stderr
+    assert (whole.tree.path / "out").read_text() == "done\n"
+    wait_until(lambda: not processes_running(NAP), "the first run is gone")
+    return stderr
+
+
+def test_a_worker_killed_in_mid_job_costs_a_retry(whole: Cluster) -> None:
+    process = start_job(whole)
+    worker_of_the_job(whole).process.kill()
+    expect_done(whole, process)
+    jobs = whole.tree.status()["jobs"]
+    assert (jobs["retried"], jobs["local"]) == (1, 0), jobs
+
+
+def test_a_mirror_killed_in_mid_job_costs_a_retry(whole: Cluster) -> None:
+    process = start_job(whole)
+    os.kill(mirror_of_the_job(), signal.SIGKILL)
+    expect_done(whole, process)
+    assert whole.tree.jobs("retried") == 1
+
+
+def test_a_worker_that_is_stopped_in_mid_job_costs_a_retry(whole: Cluster) -> None:
+    process = start_job(whole)
+    assert worker_of_the_job(whole).stop() == 0
+    expect_done(whole, process)
+
+
+def test_with_no_worker_left_the_build_goes_on_here_and_says_so(whole: Cluster) -> None:
+    process = start_job(whole)
+    for worker in whole.workers:
+        worker.process.kill()
+    assert b"locally" in expect_done(whole, process)
+    tree = whole.tree
+    tree.write("Makefile", "all: a b\na b:\n\t@echo made >$@\n")
+    made = tree.make("-j2")
+    assert (made.code, made.stdout) == (0, b""), made
+    assert b"termite" in made.stderr
+    assert (tree.path / "b").read_text() == "made\n"
+
+
+def test_with_local_runs_forbidden_a_job_without_workers_fails_with_103(whole: Cluster) -> None:
+    for worker in whole.workers:
+        worker.process.kill()
+    whole.wait_for_workers(0)
+    done = whole.tree.termite("echo", "x", env={"TERMITE_LOCAL": "never"})
+    assert (done.code, done.stdout) == (103, b"")
+    assert done.stderr.startswith(b"termite"), done
+
+
+def test_a_worker_that_comes_later_is_used(whole: Cluster) -> None:
+    for worker in whole.workers:
+        worker.stop()
+    whole.wait_for_workers(0)
+    whole.tree.termite("echo", "x")
+    before = whole.tree.jobs()
+    whole.add_worker(whole.tree.where, "late", "-jobs", "2")
+    whole.wait_for_workers(1)
+    assert whole.tree.termite("echo", "x").code == 0
+    assert whole.tree.jobs() == before + 1
+
+
+def test_a_coordinator_that_dies_stops_nobody(whole: Cluster) -> None:
+    whole.tree.termite("echo", "x")
+    whole.coordinator.process.kill()
+    before = whole.tree.jobs()
+    assert whole.tree.termite("echo", "y").stdout == b"y\n"
+    assert whole.tree.jobs() == before + 1
+
+
+def test_a_master_killed_in_mid_job_loses_no_build(whole: Cluster) -> None:
+    process = start_job(whole)
+    whole.master.process.kill()
+    expect_done(whole, process)
+    assert whole.tree.termite("echo", "on").stdout == b"on\n"
+
+
+def test_a_failing_job_is_not_retried(whole: Cluster) -> None:
+    assert whole.tree.termite("sh", "-c", "echo x >>tried; exit 9").code == 9
+    assert (whole.tree.path / "tried").read_text() == "x\n"
+    assert whole.tree.jobs("retried") == 0
+
+
+def test_no_process_and_no_mount_is_left_after_a_worker_was_killed(make_place: MakePlace) -> None:
+    """Its empty scratch directory is, until the next worker starts there."""
+    with make_place("ordinary") as where:
+        tree = new_tree(where)
+        with cluster(tree, [where]) as whole:
+            process = start_job(whole)
+            whole.workers[0].process.kill()
+            expect_done(whole, process)
+        wait_until(lambda: not look(where).processes, "all processes are gone", lambda: str(look(where)))
+        assert not look(where).mounts
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_daemons_end_cleanly_on_a_signal_and_leave_nothing(make_place: MakePlace, number: signal.Signals) -> None:
+    with make_place("ordinary") as where:
+        tree = new_tree(where)
+        with cluster(tree, [where]) as whole:
+            assert tree.termite("gcc", "--version").code == 0
+            for running in (whole.master, *whole.workers, whole.coordinator):
+                assert running.stop(number) == 0, running.text()
+                assert "Traceback" not in running.text()
+        assert_nothing_left(where, tree.path)
+
+
+def test_nothing_is_left_after_an_embedded_cluster(make_place: MakePlace) -> None:
+    with make_place("ordinary") as where:
+        tree = new_tree(where)
+        assert tree.ctl("start", str(tree.path)).code == 0
+        assert tree.termite("sh", "-c", "gcc --version; echo x >/tmp/x; echo y >made").code == 0
+        assert tree.ctl("shutdown").code == 0
+        assert not (tree.path / ".termite-socket").exists(), "shutdown answers when everything is gone"
+        assert_nothing_left(where, tree.path)

@@ -1,0 +1,132 @@
+"""Several hosts: each in a network namespace of its own, joined by veth through a bridge; one worker has no root."""
+
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cluster import Cluster, Tree, cluster, new_tree
+from tests.e2e.conftest import MakePlace, needs_root
+from tests.e2e.leftovers import assert_nothing_left
+from tests.e2e.places import COMMANDS, Place, held
+from tests.e2e.snapshot import snapshot
+
+pytestmark = needs_root
+PROJECTS = {"lua5.4": ("make -j4 linux",), "zlib": ("./configure && rm configure.log", "make -j4")}
+
+
+@contextmanager
+def bridged(hosts: Sequence[Place]) -> Iterator[list[str]]:
+    """Give each host an address in one network. The bridge has a namespace of its own; all go with their holders."""
+    with held(["unshare", "--net", "sh", "-c", "echo ready; read -r _"]) as switch:
+        ip(switch, "link add bridge type bridge")
+        ip(switch, "link set bridge up")
+        addresses = []
+        for number, host in enumerate(hosts, 1):
+            ip(switch, f"link add port{number} type veth peer name eth0 netns {host.holder}")
+            ip(switch, f"link set port{number} master bridge up")
+            addresses.append(f"10.77.0.{number}")
+            ip(host.holder, "link set lo up")
+            ip(host.holder, f"address add {addresses[-1]}/24 dev eth0")
+            ip(host.holder, "link set eth0 up")
+        yield addresses
+
+
+def ip(pid: int, words: str) -> None:
+    subprocess.run(["nsenter", f"--net=/proc/{pid}/ns/net", "ip", *words.split()], check=True, timeout=10)
+
+
+@pytest.fixture(scope="module")
+def four_hosts(make_place: MakePlace) -> Iterator[Cluster]:
+    """Master and coordinator of an ordinary user, one worker of root, one of an ordinary user: four hosts."""
+    with (
+        make_place("ordinary", network=True) as home,
+        make_place("ordinary", network=True) as middle,
+        make_place("root", network=True) as rooted,
+        make_place("ordinary", network=True) as rootless,
+        bridged([home, middle, rooted, rootless]) as addresses,
+        cluster(new_tree(home), [rooted, rootless], coordinator_at=middle, host=addresses[1]) as whole,
+    ):
+        yield whole
+
+
+def copied(pristine: Path, where: Place) -> Path:
+    """Where the place's user can read it."""
+    copy = where.base / f"{pristine.name}-pristine"
+    subprocess.run(["cp", "-r", pristine, copy], check=True)
+    subprocess.run(["chmod", "-R", "a+rX", copy], check=True)
+    return copy
+
+
+def build(tree: Tree, project: Path, commands: Sequence[str]) -> tuple[dict[bytes, object], dict[bytes, object]]:
+    """What a local and a remote build make of `project`, at the same path."""
+    made: list[dict[bytes, object]] = []
+    for prefix in ("", str(COMMANDS / "termite-")):
+        assert tree.plain("sh", "-c", f"rm -rf work && cp -r {project} work").code == 0
+        for command in commands:
+            words = f"{prefix}{command}" if command.startswith("make") else command
+            done = tree.plain("sh", "-c", words, within="work", timeout_s=300)
+            assert done.code == 0, done
+        made.append(dict(snapshot(tree.path / "work")))
+    return made[0], made[1]
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("project", PROJECTS)
+def test_two_workers_build_a_project_to_the_same_bits(
+    four_hosts: Cluster, source: Callable[[str], Path], project: str
+) -> None:
+    before = four_hosts.jobs_by_worker()
+    tree = four_hosts.tree.subtree(project)
+    near, far = build(tree, copied(source(project), tree.where), PROJECTS[project])
+    assert [path for path in near.keys() | far.keys() if near.get(path) != far.get(path)] == []
+    after = four_hosts.jobs_by_worker()
+    assert len(after) == 2
+    assert all(after[name] > before.get(name, 0) for name in after), (before, after)
+
+
+@pytest.mark.timeout(400)
+def test_a_worker_without_tmpfs_builds_on_the_disk_that_the_project_is_on(
+    make_place: MakePlace, source: Callable[[str], Path]
+) -> None:
+    """Linux before 6.6, Debian 12's for one. The jobs' overlays, the cache and the results share one file system."""
+    with make_place("ordinary") as where:
+        tree = new_tree(where)
+        with cluster(tree, []) as whole:
+            whole.add_worker(where, "disk", "-jobs", "4", "-scratch", "disk", "-tmpdir", str(where.base))
+            whole.wait_for_workers(1)
+            near, far = build(tree, copied(source("lua5.4"), where), PROJECTS["lua5.4"])
+            assert [path for path in near.keys() | far.keys() if near.get(path) != far.get(path)] == []
+            jobs = tree.status()["jobs"]
+            assert (jobs["retried"], jobs["remote"] > 30) == (0, True), jobs
+
+
+def test_a_worker_whose_own_usr_has_no_compiler_compiles(make_place: MakePlace) -> None:
+    with make_place("ordinary", network=True) as home, make_place("bare", network=True) as bare:
+        assert_bare(bare)
+        tree = new_tree(home)
+        with bridged([home, bare]) as addresses, cluster(tree, [bare], host=addresses[0]) as whole:
+            tree.write("a.c", '#include <stdio.h>\nint main(void){puts("made");return 0;}\n')
+            tree.write("Makefile", "all: prog\n\t./prog >out\nprog: a.o\n\tgcc -o $@ a.o\na.o: a.c\n\tgcc -c a.c\n")
+            done = tree.make("-j2", env={"TERMITE_LOCAL": "never"})
+            assert done.code == 0, (done, whole.workers[0].text())
+            assert (tree.path / "out").read_text() == "made\n"
+            assert tree.jobs() == 3
+        assert_nothing_left(home, tree.path)
+
+
+def assert_bare(where: Place) -> None:
+    look = "import shutil; print([shutil.which(name) for name in ('gcc', 'cc', 'ld', 'sh', 'make')])"
+    done = where.run([str(COMMANDS / "python"), "-c", look], "/")
+    assert done.stdout == b"[None, None, None, None, None]\n", done
+
+
+def test_nothing_is_left_on_any_host(make_place: MakePlace) -> None:
+    with make_place("ordinary", network=True) as home, make_place("root", network=True) as rooted:
+        tree = new_tree(home)
+        with bridged([home, rooted]) as addresses, cluster(tree, [rooted], host=addresses[0]):
+            assert tree.termite("sh", "-c", "echo x >made; echo y >/tmp/y").code == 0
+        assert_nothing_left(home, tree.path)
+        assert_nothing_left(rooted)

@@ -1,0 +1,28 @@
+"""The tests of one job once more where a mirror process is: in termite-sandbox's namespaces, as an ordinary user."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from termite.engine.native import native_program
+from tests.e2e.bench import INSIDE
+from tests.e2e.places import CHECKOUT, Place
+
+AGAIN = ("tests/e2e/test_sandbox_run.py", "tests/e2e/test_sandbox_changes.py")
+
+
+def test_all_this_holds_in_the_namespaces_of_an_ordinary_users_mirror(
+    make_place: Callable[..., AbstractContextManager[Place]],
+) -> None:
+    with make_place("ordinary") as where:
+        sandbox = shutil.copy(native_program("termite-sandbox"), where.base)  # $TERMITE_NATIVE may not be seen there
+        pytest_again = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp"]
+        outcome = where.run(
+            [str(sandbox), "enter", "--", *pytest_again, str(where.base / "pytest"), *AGAIN],
+            CHECKOUT,
+            env={INSIDE: "1", "TERMITE_NATIVE": str(where.base), "PYTHONDONTWRITEBYTECODE": "1"},
+            timeout_s=110,
+        )
+    assert outcome.code == 0, os.fsdecode(outcome.stdout + outcome.stderr)

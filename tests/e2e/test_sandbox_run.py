@@ -1,0 +1,272 @@
+"""How one job runs and ends in a real sandbox: exit codes and signals, output and its pace, being killed."""
+
+import errno
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from termite.engine.errors import Retryable
+from termite.engine.model import Exit
+from termite.fuse.sandbox import Sandboxes
+from tests.e2e.bench import PROJECT, SCRATCHES, Bench, is_mirror
+
+
+@pytest.fixture(params=SCRATCHES)
+async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
+    bench = Bench(tmp_path, tmpfs=request.param == "tmpfs")
+    await bench.sandboxes.setup()
+    return bench
+
+
+# -- how a job ends ---------------------------------------------------------------------------------------------------
+
+
+@is_mirror
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("true", Exit(0)),
+        ("exit 1", Exit(1)),
+        ("exit 255", Exit(255)),
+        ("kill -TERM $$", Exit(0, signal.SIGTERM)),
+        ("kill -KILL $$", Exit(0, signal.SIGKILL)),
+        ("kill -SEGV $$", Exit(0, signal.SIGSEGV)),
+        ("sh -c 'kill -9 $$'; exit $?", Exit(137)),
+    ],
+)
+async def test_a_job_ends_as_its_command_did(bench: Bench, script: str, expected: Exit) -> None:
+    assert (await bench.sh(script)).exit == expected
+
+
+@is_mirror
+async def test_a_missing_program_is_127_and_tells_the_errno(bench: Bench) -> None:
+    for search in (True, False):
+        ended = await bench.run(b"no-such-program", search=search)
+        assert (ended.exit, ended.result.exec_errno) == (Exit(127), errno.ENOENT)
+
+
+@is_mirror
+async def test_a_program_that_may_not_be_executed_is_126(bench: Bench) -> None:
+    (bench.project / "data").write_text("data")
+    ended = await bench.run(b"./data", search=False)
+    assert (ended.exit, ended.result.exec_errno) == (Exit(126), errno.EACCES)
+
+
+@is_mirror
+async def test_a_script_without_an_interpreter_line_is_run_by_a_shell_where_execvp_would_do_so(bench: Bench) -> None:
+    script = bench.project / "script"
+    script.write_text("echo from the shell\n")
+    script.chmod(0o755)
+    assert (await bench.run(b"./script", search=True)).stdout == b"from the shell\n"
+    ended = await bench.run(b"./script", search=False)
+    assert (ended.exit, ended.result.exec_errno) == (Exit(126), errno.ENOEXEC)
+
+
+@is_mirror
+async def test_the_job_sees_what_the_specification_says(bench: Bench) -> None:
+    ended = await bench.sh(
+        'id -u; id -g; pwd; umask; hostname; cat; echo $VARIABLE; echo "$0:$#"',
+        uid=1234,
+        gid=4321,
+        umask=0o027,
+        hostname="at-home",
+        env=(b"PATH=/bin", b"VARIABLE=two\nlines \xff"),
+    )
+    assert ended.stdout == b"1234\n4321\n/home/u/p\n0027\nat-home\ntwo lines \xff\nsh:0\n"
+
+
+@is_mirror
+async def test_root_writes_its_own_read_only_file_as_at_home(bench: Bench) -> None:
+    ended = await bench.sh("echo 1 > f; chmod 444 f; echo 2 > f; cat f", uid=0, gid=0)
+    assert (ended.exit, ended.stdout) == (Exit(0), b"2\n")
+
+
+@is_mirror
+async def test_usage_and_times_are_told(bench: Bench) -> None:
+    before = time.time_ns()
+    result = (await bench.sh("i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done")).result
+    assert before <= result.started_ns < result.ended_ns <= time.time_ns()
+    assert 0 < result.usage.user_s + result.usage.system_s <= result.usage.wall_s * 1.5
+    assert result.usage.peak_memory_bytes > 100_000
+
+
+@is_mirror
+async def test_a_sandbox_that_cannot_be_made_is_tried_elsewhere(bench: Bench) -> None:
+    with pytest.raises(Retryable, match="cannot mount overlay"):
+        await bench.sh("true", lower="nowhere")
+
+
+@is_mirror
+async def test_a_sandbox_program_that_cannot_be_started_is_tried_elsewhere(bench: Bench, tmp_path: Path) -> None:
+    sandboxes = Sandboxes(tmp_path / "missing", bench.scratch, tmpfs=False)
+
+    async def on_output(chunk: bytes) -> None:
+        raise AssertionError(chunk)
+
+    with pytest.raises(Retryable, match="a sandbox cannot be started: No such file or directory"):
+        await sandboxes.run(bench.spec(b"true"), on_output)
+
+
+@is_mirror
+async def test_a_sandbox_that_is_killed_is_tried_elsewhere(bench: Bench) -> None:
+    with pytest.raises(Retryable, match="died before its command ended"):
+        await bench.sh("sleep 1000", on_pid=lambda pid: os.kill(pid, signal.SIGKILL))
+
+
+@is_mirror
+async def test_no_file_stays_open(bench: Bench) -> None:
+    await bench.sh("true")
+    before = os.listdir("/proc/self/fd")
+    for _ in range(3):
+        await bench.sh("exit 1", merge=True)
+        with pytest.raises(Retryable):
+            await bench.sh("true", lower="nowhere")
+    assert os.listdir("/proc/self/fd") == before
+
+
+# -- output -----------------------------------------------------------------------------------------------------------
+
+
+@is_mirror
+async def test_output_and_errors_come_apart(bench: Bench) -> None:
+    ended = await bench.sh("echo out; echo err >&2; echo more")
+    assert (ended.stdout, ended.stderr) == (b"out\nmore\n", b"err\n")
+
+
+@is_mirror
+async def test_merged_output_keeps_its_order(bench: Bench) -> None:
+    ended = await bench.sh("for i in $(seq 200); do echo o$i; echo e$i >&2; done", merge=True)
+    assert ended.stdout == b"".join(b"o%d\ne%d\n" % (i, i) for i in range(1, 201))
+    assert ended.stderr == b""
+
+
+@is_mirror
+async def test_what_is_written_right_before_the_end_arrives(bench: Bench) -> None:
+    for _ in range(20):
+        ended = await bench.sh("head -c 60000 /dev/zero; exit 3")
+        assert (len(ended.stdout), ended.exit) == (60_000, Exit(3))
+
+
+@is_mirror
+async def test_a_slow_reader_holds_the_job_back_and_gets_everything(bench: Bench) -> None:
+    received = bytearray()
+
+    def is_done() -> bool:
+        written = [upper / os.fsdecode(PROJECT) for upper in bench.scratch.glob("1-*/upper")]
+        assert len(written) == 1, "the job has one scratch directory"
+        return (written[0] / "done").exists()
+
+    async def on_output(chunk: bytes) -> None:
+        if not received:
+            await trio.testing.wait_all_tasks_blocked(0.1)
+            assert not is_done(), "10 MiB do not fit into a pipe"
+        received.extend(chunk[1:])
+        await trio.lowlevel.checkpoint()
+
+    script = b"head -c 10485760 /dev/urandom | tee copy; echo > done"
+    result = await bench.sandboxes.run(bench.spec(b"sh", b"-c", script), on_output)
+    assert result.exit == Exit(0)
+    assert is_done()
+    assert bytes(received) == (result.upper / os.fsdecode(PROJECT) / "copy").read_bytes()
+
+
+@is_mirror
+async def test_what_a_job_leaves_running_in_the_background_ends_with_it(bench: Bench) -> None:
+    with trio.fail_after(10):
+        ended = await bench.sh("sleep 1234567 & (setsid sleep 1234567 &) ; echo started")
+    assert (ended.exit, ended.stdout) == (Exit(0), b"started\n")
+    assert not running(b"1234567")
+
+
+# -- killing ----------------------------------------------------------------------------------------------------------
+
+STUBBORN = (
+    "trap '' TERM INT HUP; echo ready; (setsid sh -c 'trap \"\" TERM; sleep 7654321') & sleep 7654321; sleep 7654321"
+)
+
+
+def running(word: bytes) -> list[str]:
+    def has_it(pid: str) -> bool:
+        try:
+            return word in Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+
+    return [pid for pid in os.listdir("/proc") if pid.isdigit() and has_it(pid)]
+
+
+@is_mirror
+async def test_a_cancelled_job_is_dead_when_run_returns(bench: Bench) -> None:
+    with trio.CancelScope() as scope:
+
+        async def on_output(chunk: bytes) -> None:
+            assert running(b"7654321")
+            scope.cancel()
+
+        with trio.fail_after(10):
+            await bench.sandboxes.run(bench.spec(b"sh", b"-c", STUBBORN.encode()), on_output)
+    assert scope.cancelled_caught
+    assert not running(b"7654321")
+    bench.sandboxes.discard(1)
+    with trio.fail_after(10):
+        while os.listdir(bench.scratch):  # noqa: ASYNC110  # a thread that nobody waits for tells nobody
+            await trio.sleep(0.001)
+
+
+@is_mirror
+async def test_what_the_reader_of_output_raises_ends_the_job_and_passes_through(bench: Bench) -> None:
+    class Gone(Exception):
+        pass
+
+    async def on_output(chunk: bytes) -> None:
+        raise Gone
+
+    with trio.fail_after(10), pytest.raises(Gone):
+        await bench.sandboxes.run(bench.spec(b"sh", b"-c", STUBBORN.encode()), on_output)
+    assert not running(b"7654321")
+
+
+@is_mirror
+async def test_a_job_whose_time_is_up_is_killed_and_keeps_what_it_wrote(bench: Bench) -> None:
+    kills: list[None] = []
+    with trio.fail_after(10):
+        ended = await bench.sh(f"echo kept > f; {STUBBORN}", timeout_s=0.3, on_kill=lambda: kills.append(None))
+    assert ended.result.timed_out
+    assert (ended.exit, ended.stdout) == (Exit(0, signal.SIGKILL), b"ready\n")
+    assert not running(b"7654321")
+    assert len(kills) == 1
+    assert [change.path for change in (await bench.collect(ended)).changes] == [PROJECT, PROJECT + b"/f"][1:]
+
+
+@is_mirror
+async def test_a_job_that_ends_in_time_is_not_killed(bench: Bench) -> None:
+    kills: list[None] = []
+    ended = await bench.sh("true", timeout_s=30, on_kill=lambda: kills.append(None))
+    assert (ended.result.timed_out, kills) == (False, [])
+
+
+@is_mirror
+async def test_a_job_may_be_cancelled_before_it_has_begun(bench: Bench) -> None:
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await bench.sh("sleep 7654321")
+    assert scope.cancelled_caught
+    assert not running(b"7654321")
+
+
+@is_mirror
+async def test_a_caller_that_fails_when_told_the_pid_leaves_no_job_behind(bench: Bench) -> None:
+    class Gone(Exception):
+        pass
+
+    def on_pid(pid: int) -> None:
+        raise Gone
+
+    with trio.fail_after(10), pytest.raises(Gone):
+        await bench.sh("sleep 7654321", on_pid=on_pid)
+    assert not running(b"7654321")
