@@ -18,9 +18,11 @@ from termite.engine.wire.transport import SendChunk
 from termite.fuse.collect import Harvested, collect
 from termite.fuse.fetch import Fetcher
 from termite.fuse.jobs import Jobs, RunningJob
+from termite.fuse.layers import Layers
 from termite.fuse.sandbox import Sandboxes, SandboxSpec
 from termite.fuse.stdin import StdinPipe, Stdins
-from termite.fuse.tree import Need, Tree, View
+from termite.fuse.tree import Tree
+from termite.fuse.views import Need, View
 from termite.fuse.warm import Warm
 
 JOURNAL_S = 30.0  # the Run that carries the changesets in front of this one is on the same connection
@@ -46,6 +48,7 @@ class Actions:
         sandboxes: Sandboxes,
         jobs: Jobs,
         warm: Warm,
+        layers: Layers,
         requests: Callable[[], int],
         on_change: Callable[[], None],
     ) -> None:
@@ -59,6 +62,7 @@ class Actions:
         self._sandboxes = sandboxes
         self._jobs = jobs
         self._warm = warm
+        self._layers = layers
         self._requests = requests
         self._requests_told = 0
         self._on_change = on_change
@@ -72,6 +76,7 @@ class Actions:
         if not self._tree.is_known(b""):
             await self._fetcher.directory(b"")
         async with self.slots:
+            await self._layers.settle()
             view, generation = self._tree.open_view(), self._warm.enter()
             with trio.CancelScope() as scope:
                 layers = view.layers(generation.layer() if generation else "")

@@ -11,6 +11,7 @@ from typing import TypeVar
 import trio
 
 from termite.engine.errors import RemoteProtocolError
+from termite.engine.model import Attr
 from termite.engine.store.cas import Cas, CasWriter
 from termite.engine.wire.messages import Directory, File, GetDirectory, GetFile, Message
 from termite.engine.wire.transport import Connection
@@ -30,6 +31,7 @@ class Fetcher:
         self._connection = connection
         self._tree = tree
         self._cas = cas
+        self._ahead = 0
         self._flights: dict[object, trio.Event] = {}
         self._counts = {"directories": 0, "files": 0, "file_bytes": 0, "files_known": 0}
 
@@ -40,6 +42,11 @@ class Fetcher:
     async def content(self, node: Node) -> None:
         """Until the content of a file is in the store, and `node.digest` says which it is."""
         await self._once(node.inode, lambda: self._is_here(node), lambda: self._get_file(node))
+
+    async def ahead(self, path: bytes, attr: Attr) -> None:
+        """The same for a version of a file that no job has asked for yet."""
+        self._ahead += 1
+        await self.content(Node(-self._ahead, path, attr))
 
     def statistics(self) -> dict[str, int]:
         return {**self._counts, "fetching": len(self._flights)}

@@ -29,6 +29,7 @@ from termite.fuse.actions import Actions
 from termite.fuse.control import Control
 from termite.fuse.fetch import Fetcher
 from termite.fuse.jobs import Jobs
+from termite.fuse.layers import Layers
 from termite.fuse.sandbox import Sandboxes
 from termite.fuse.stdin import Stdins
 from termite.fuse.tree import Tree
@@ -177,6 +178,7 @@ class _Mirror:
         tree = Tree(request.writable_root, request.number)
         fetcher = Fetcher(connection, tree, cas)
         warm = Warm(tree, cas, self._warm_root)
+        layers = Layers(tree, cas, fetcher, sandboxes.scratch)
         stdins = Stdins(connection)
         operations = ops.MirrorOperations(stdins, tree, cas, fetcher, self._jobs, warm)
         ops.mount(operations, mount_point)
@@ -190,10 +192,11 @@ class _Mirror:
             sandboxes,
             self._jobs,
             warm,
+            layers,
             requests=lambda: operations.requests,
             on_change=self._tell_jobs,
         )
-        return _Lease(tree, cas, fetcher, warm, actions, operations)
+        return _Lease(tree, cas, fetcher, warm, layers, actions, operations)
 
     async def _set_slots(self, slots: int) -> None:
         self._slots = slots
@@ -216,16 +219,18 @@ class _Mirror:
         await self._is_mounted.wait()
         assert self._lease is not None
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._drop_views, self._lease.tree)
+            nursery.start_soon(self._drop_views, self._lease)
+            nursery.start_soon(self._lease.layers.keep_fetching)
             nursery.start_soon(_evict, self._lease.cas)
             nursery.start_soon(self._lease.warm.keep_sealing)
             await self._lease.fetcher.broken.wait()
             scope.cancel()
 
-    async def _drop_views(self, tree: Tree) -> None:
+    async def _drop_views(self, lease: "_Lease") -> None:
         while True:
             await self._jobs_moved.park()
-            for path in (*tree.pop_unused(), *self._jobs.pop_inputs()):
+            lease.layers.discard_unused()
+            for path in (*lease.tree.pop_unused(), *self._jobs.pop_inputs()):
                 await ops.drop_view(path)
 
 
@@ -237,6 +242,7 @@ class _Lease:
     cas: Cas
     fetcher: Fetcher
     warm: Warm
+    layers: Layers
     actions: Actions
     operations: ops.MirrorOperations
 

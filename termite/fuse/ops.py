@@ -23,7 +23,8 @@ from termite.fuse.fetch import Fetcher
 from termite.fuse.inodes import BASES, DELTAS, ROOT, STDIN, Inodes, Node
 from termite.fuse.jobs import WAIT_S, Jobs
 from termite.fuse.stdin import Stdins
-from termite.fuse.tree import WHITEOUT, Base, Listing, Need, Tree
+from termite.fuse.tree import Tree
+from termite.fuse.views import WHITEOUT, Base, Listing, Need
 from termite.fuse.warm import Warm
 
 FOREVER_S = 1e8  # three years: libfuse converts to an integer number of seconds

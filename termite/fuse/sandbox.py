@@ -94,18 +94,18 @@ class Sandboxes:
 
     def __init__(self, binary: Path, scratch: Path, tmpfs: bool) -> None:
         self._binary = binary
-        self._scratch = Scratch(scratch)
+        self.scratch = Scratch(scratch)
         self._wants_tmpfs = tmpfs
 
     async def setup(self) -> None:
         """Must be called once before the first job, in the mount namespace in which jobs are to be started."""
         if self._wants_tmpfs:
-            self._scratch.mount_tmpfs()
+            self.scratch.mount_tmpfs()
 
     async def run(self, spec: SandboxSpec, on_output: OnOutput) -> SandboxResult:
         """Run a command to its end. Raises Retryable where that could not be tried."""
         try:
-            scratch = self._scratch.make(spec.job)
+            scratch = self.scratch.make(spec.job)
         except OSError as error:
             raise Retryable(f"no scratch directory: {error.strerror}") from error
         started_ns = time.time_ns()
@@ -116,13 +116,13 @@ class Sandboxes:
         finally:
             _close(child)
         result = _result(records, started_ns, timed_out, scratch / "upper")
-        if result.exit != Exit(0) and self._scratch.is_full():
+        if result.exit != Exit(0) and self.scratch.is_full():
             raise Retryable("worker's scratch space is full")
         return result
 
     def discard(self, job: int) -> None:
         """Remove all that a job has written; also where `run` has failed."""
-        self._scratch.discard(job)
+        self.scratch.discard(job)
 
 
 def _config(spec: SandboxSpec, scratch: Path) -> bytes:

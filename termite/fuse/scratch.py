@@ -66,7 +66,22 @@ class Scratch:
         """
         path = self._of_jobs.pop(job, None)
         if path is not None:
-            trio.lowlevel.start_thread_soon(lambda: self.remove(path), lambda _: None)
+            self.remove_later(path)
+
+    def directory(self, name: str) -> Path:
+        """A new directory for something else than a job."""
+        path = self._root / name
+        os.mkdir(path, 0o700)
+        return path
+
+    def size_bytes(self) -> int:
+        """Of the file system."""
+        room = os.statvfs(self._root)
+        return room.f_blocks * room.f_frsize
+
+    def remove_later(self, path: Path) -> None:
+        """Remove what was made, in the background."""
+        trio.lowlevel.start_thread_soon(lambda: self.remove(path), lambda _: None)
 
     def remove(self, path: Path) -> None:
         """Remove what was made, and wait for it: not in the mirror's own thread."""

@@ -10,15 +10,19 @@ A directory made by a change is known at once: it is empty until later changes s
 *Base.* `base/n` shows all of the tree. It *freezes* each directory when the kernel first asks for something in it, as
 the truth is in that moment, and shows that for ever. A directory that the truth has lost by then is frozen empty.
 
-*Delta.* `delta/k` is sparse and goes on top of one base. For every directory of the truth there are three cases:
+*Moves.* Above one base stands what has moved since it was made: real layers, and on top a delta of the mirror (which of
+the two, says moves.py). Together, for every directory of the truth, they have:
 
-    frozen in the base             the names whose attributes are not the frozen ones; whiteouts for the names gone
+    frozen in the base             the names that have changed since; whiteouts for the names gone
     in the base, not yet frozen    nothing: when it freezes, it freezes as the truth then, which includes all changes
     not in the base                everything: the base has nothing, or something that is no directory, at this path
 
 A directory that was deleted and made again is the first case, name by name; that is why no opaque mark is needed
-(getxattr answers ENOSYS, so one could not be shown). The ancestors of all this stand in the delta with their
+(getxattr answers ENOSYS, so one could not be shown). The ancestors of all this stand beside it with their
 attributes of today. A delta that a job was given is never changed; the next job gets a new one if a name in it moved.
+
+*Held.* The warm layer holds live files too, between base and moves. What it holds is covered: each directory of it is
+frozen in the base, and a name whose truth is another one by now is among the moves.
 
 So a job that starts at number K sees at least K everywhere, and exactly K in all that was frozen when it started.
 
@@ -28,61 +32,19 @@ change proves nothing, except with an equal digest.
 
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
 from termite.engine.errors import RemoteProtocolError
 from termite.engine.model import Attr, Change, Changeset, Digest
 from termite.engine.wire.messages import Directory
+from termite.fuse.moves import Moves
+from termite.fuse.views import EMPTY, WHITEOUT, Base, Delta, Layer, Listing, Need, Shown, View, is_directory, join
 
-Listing = Mapping[bytes, Attr]
-
-WHITEOUT = Attr(mode=stat.S_IFCHR, size=0, mtime_ns=0)  # overlayfs: a character device 0:0 hides a name
 DELTA_NAMES = 2000  # a larger delta costs more to keep than a new base costs to look up again
 IDLE_DELTA_NAMES = 256  # with no job to disturb, a new base pays for itself earlier
-_EMPTY: Listing = {}
-
-
-class Need(Exception):
-    """A fact is missing: what is in directory `path`."""
-
-    def __init__(self, path: bytes) -> None:
-        super().__init__(path)
-        self.path = path
-
-
-@dataclass(slots=True, eq=False)
-class Base:
-    """A view of the whole tree. `frozen` holds what it has shown."""
-
-    name: str
-    root: Attr
-    frozen: dict[bytes, Listing] = field(default_factory=dict)
-    jobs: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class Delta:
-    """A sparse view on top of `base`; a directory without a listing of its own is empty."""
-
-    name: str
-    root: Attr
-    listings: Mapping[bytes, Listing]
-    jobs: int = 0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class View:
-    """What one job sees."""
-
-    base: Base
-    delta: Delta | None
-
-    def layers(self, warm: str = "") -> str:
-        """Overlayfs's lowerdir, topmost first, relative to the mount point."""
-        delta = f"delta/{self.delta.name}:" if self.delta else ""
-        return f"{delta}{warm}base/{self.base.name}"
+REAL_NAMES = 20_000  # in real layers, where they cost memory, and time when layers are merged
 
 
 @dataclass(slots=True)
@@ -102,6 +64,8 @@ class Tree:
         self.settled_moves = 0  # counts: as long as it stays, everything settled that was shown is still true
         self.bases: dict[str, Base] = {}
         self.deltas: dict[str, Delta] = {}
+        self.layers: set[Layer] = set()
+        self.moves = Moves()
         self._writable_root = writable_root
         self._root = Attr(mode=stat.S_IFDIR | 0o755, size=0, mtime_ns=0)
         self._known: dict[bytes, _Known] = {}
@@ -111,10 +75,8 @@ class Tree:
         self._digests: dict[bytes | int, tuple[Attr, Digest]] = {}  # by path; by link_id where there is one
         self._views_made = 0
         self._base = self._base_before = Base("0", self._root)
-        self._moved: dict[bytes, dict[bytes, Attr]] = {}
-        self._moved_own: set[bytes] = set()  # the listings of `_moved` that no delta shares
         self._delta: Delta | None = None
-        self._delta_is_old = False
+        self._held: dict[bytes, Listing] = {}
         self._settled_moved = False
         self._rebase()
 
@@ -185,19 +147,7 @@ class Tree:
 
     def attr_at(self, view: View, path: bytes) -> Attr | None:
         """What a job with this view sees at `path` where it has not written. Raises Need."""
-        if not path:
-            return view.delta.root if view.delta else view.base.root
-        parent, _, name = path.rpartition(b"/")
-        above = self.attr_at(view, parent)
-        if above is None or not stat.S_ISDIR(above.mode):
-            return None
-        if view.delta is not None:
-            attr = view.delta.listings.get(parent, _EMPTY).get(name)
-            if attr is not None:
-                return None if attr is WHITEOUT else attr
-        if not self._is_base_directory(view.base, parent):
-            return None
-        return self.base_listing(view.base, parent).get(name)
+        return self._resolve(view, path)[0]
 
     def was_at(self, view: View, path: bytes) -> Attr | None:
         """What a job that has ended saw there, with its digest if that is known by now. Raises Need."""
@@ -208,21 +158,17 @@ class Tree:
     def open_view(self) -> View:
         """The view for a job that starts now; it must be closed when the job has ended."""
         idle = not any(base.jobs for base in self.bases.values())
-        names = sum(map(len, self._moved.values()))
-        if self._settled_moved or names > (IDLE_DELTA_NAMES if idle else DELTA_NAMES):
+        loose, real = sum(map(len, self.moves.loose.values())), sum(layer.names for layer in self.moves.stack)
+        if self._settled_moved or loose > (IDLE_DELTA_NAMES if idle else DELTA_NAMES) or real > REAL_NAMES:
             self._rebase()
-        if self._delta_is_old:
+        if self.moves.is_old or self._root is not (self._delta or self._base).root:
             self._delta = self._make_delta()
-        view = View(self._base, self._delta)
-        view.base.jobs += 1
-        if view.delta is not None:
-            view.delta.jobs += 1
+        view = View(self._base, self._delta, tuple(self.moves.stack))
+        view.enter(1)
         return view
 
     def close_view(self, view: View) -> None:
-        view.base.jobs -= 1
-        if view.delta is not None:
-            view.delta.jobs -= 1
+        view.enter(-1)
 
     def pop_unused(self) -> list[bytes]:
         """The paths of views that nobody will ask for again, taken out of `bases` and `deltas`.
@@ -238,13 +184,60 @@ class Tree:
             del self.deltas[delta.name]
         return [b"delta/" + delta.name.encode() for delta in deltas] + [b"base/" + base.name.encode() for base in bases]
 
+    def pop_unused_layers(self) -> list[Layer]:
+        """The real layers that nobody will see again, taken out of `layers`."""
+        unused = [layer for layer in self.layers if not layer.jobs and layer not in self.moves.stack]
+        self.layers.difference_update(unused)
+        return unused
+
+    # -- what stands on this worker's disk ---------------------------------------------------------------------------
+
+    def push(self, layer: Layer) -> None:
+        """A real layer with what was loose when it was begun."""
+        self.layers.add(layer)
+        self.moves.push(layer)
+        self._cover(layer.listings)
+
+    def hold(self, listings: Mapping[bytes, Listing]) -> None:
+        """The warm layer of views made from now on has these live names, ancestors included."""
+        before, self._held = self._held, dict(listings)
+        self._cover(self._held)
+        for directory in before:  # a whiteout over nothing would be listed by overlayfs
+            for name, attr in tuple(self.moves.loose.get(directory, EMPTY).items()):
+                if attr is WHITEOUT:
+                    self._note(directory, name, None)
+
+    def is_here(self, path: bytes, attr: Attr) -> None:
+        """The content of a file has come: if the file is loose, it can be made real now."""
+        parent, _, name = path.rpartition(b"/")
+        if self.moves.loose.get(parent, EMPTY).get(name) is attr:
+            self.moves.fresh[path] = attr
+
+    def add_ancestors(self, listings: dict[bytes, Listing]) -> None:
+        """The directories above, as they are today."""
+        for path in tuple(listings):
+            while path:
+                parent, _, name = path.rpartition(b"/")
+                listing = listings.get(parent, EMPTY)
+                if name in listing:
+                    break
+                listings[parent] = {**listing, name: self._known[parent].children[name]}
+                path = parent
+
+    @property
+    def root(self) -> Attr:
+        """Of `/`, today."""
+        return self._root
+
     def statistics(self) -> dict[str, int]:
         return {
             "number": self.number,
             "known_directories": len(self._known),
             "bases": len(self.bases),
             "deltas": len(self.deltas),
-            "delta_names": sum(map(len, self._moved.values())),
+            "delta_names": sum(map(len, self.moves.loose.values())),
+            "layers": len(self.moves.stack),
+            "layer_names": sum(layer.names for layer in self.moves.stack),
         }
 
     # -- the truth moves ---------------------------------------------------------------------------------------------
@@ -252,7 +245,7 @@ class Tree:
     def _apply(self, change: Change) -> None:
         if not change.path:
             if change.attr is not None:
-                self._root, self._delta_is_old = change.attr, True
+                self._root = change.attr
                 self._settled_moved, self.settled_moves = True, self.settled_moves + 1
             return
         parent, _, name = change.path.rpartition(b"/")
@@ -260,12 +253,12 @@ class Tree:
         if known is None or known.as_of >= self.number:
             return
         old, new = known.children.get(name), change.attr
-        if new is not None and stat.S_ISDIR(new.mode):
+        if is_directory(new):
             self._put(parent, known, name, new)
-            if old is None or not stat.S_ISDIR(old.mode):
+            if not is_directory(old):
                 self._make(change.path)
             return
-        if old is not None and stat.S_ISDIR(old.mode):
+        if is_directory(old):
             self._forget(change.path)
         if new is None:
             self._put(parent, known, name, None)
@@ -280,43 +273,37 @@ class Tree:
         elif known.children.pop(name, None) is None:
             return
         self._note(parent, name, attr)
-        if not self.is_live(_join(parent, name)):
+        if not self.is_live(join(parent, name)):
             self._settled_moved, self.settled_moves = True, self.settled_moves + 1
 
     def _note(self, parent: bytes, name: bytes, attr: Attr | None) -> None:
-        """Keep the newest base's difference from the truth, as the three cases say."""
+        """Keep what stands above the newest base, as the three cases say."""
         frozen = self._base.frozen.get(parent)
         if frozen is None:
-            if self._is_base_directory(self._base, parent):
+            if self._is_base_directory(parent):
                 return
-            frozen = _EMPTY
-        if parent not in self._moved_own:
-            self._moved[parent] = dict(self._moved.get(parent, _EMPTY))
-            self._moved_own.add(parent)
-        moved = self._moved[parent]
-        was = frozen.get(name)
-        if attr is was:
-            moved.pop(name, None)
+            frozen = EMPTY
+        if attr is not None:
+            self.moves.note(parent, name, attr)
+        elif name in frozen or self.moves.has_sealed(parent, name) or name in self._held.get(parent, EMPTY):
+            self.moves.note(parent, name, WHITEOUT)
         else:
-            moved[name] = WHITEOUT if attr is None else attr
-        self._delta_is_old = True
+            self.moves.take_back(parent, name)
 
     def _make(self, path: bytes) -> None:
-        """A new directory, where none was."""
+        """A new directory, where none was. What there was before, below any moves to come, is hidden name by name."""
         self._known[path] = _Known({}, self.number - 1)
-        frozen = self._base.frozen.get(path)
-        if frozen:
-            self._moved[path] = dict.fromkeys(frozen, WHITEOUT)
-            self._moved_own.add(path)
+        for below in (self._base.frozen, self.moves.sealed, self._held):
+            for name in below.get(path, EMPTY):
+                self.moves.note(path, name, WHITEOUT)
 
     def _forget(self, path: bytes) -> None:
         """The directory at `path` is gone, and everything below it."""
         gone = self._known.pop(path, None)
-        self._moved.pop(path, None)
-        self._moved_own.discard(path)
+        self.moves.forget(path)
         for name, attr in gone.children.items() if gone else ():
-            if stat.S_ISDIR(attr.mode):
-                self._forget(_join(path, name))
+            if is_directory(attr):
+                self._forget(join(path, name))
 
     def _learn(self, path: bytes, reply: Directory) -> None:
         if path in self._known or not self._is_directory(path):
@@ -336,7 +323,7 @@ class Tree:
             self._learn_root(reply.attr)
 
     def _learn_root(self, attr: Attr) -> None:
-        self._root, self._delta_is_old = attr, True
+        self._root = attr
         if not self._base.frozen:
             self._base.root = attr
 
@@ -346,16 +333,13 @@ class Tree:
         self._views_made += 1
         self._base_before, self._base = self._base, Base(str(self._views_made), self._root)
         self.bases[self._base.name] = self._base
-        self._moved, self._moved_own = {}, set()
-        self._delta, self._delta_is_old = None, False
+        self.moves, self._delta = Moves(), None
         self._settled_moved = False
+        self._cover(self._held)
 
     def _make_delta(self) -> Delta | None:
-        listings: dict[bytes, Listing] = {path: moved for path, moved in self._moved.items() if moved}
-        self._moved_own.clear()
-        self._delta_is_old = False
-        for path in tuple(listings):
-            self._add_ancestors(listings, path)
+        listings = self.moves.shared()
+        self.add_ancestors(listings)
         if not listings and self._root is self._base.root:
             return None
         self._views_made += 1
@@ -363,18 +347,25 @@ class Tree:
         self.deltas[delta.name] = delta
         return delta
 
-    def _add_ancestors(self, listings: dict[bytes, Listing], path: bytes) -> None:
-        while path:
-            parent, _, name = path.rpartition(b"/")
-            listing = listings.get(parent, _EMPTY)
-            if name in listing:
-                return
-            listings[parent] = {**listing, name: self._known[parent].children[name]}
-            path = parent
+    def _cover(self, listings: Mapping[bytes, Listing]) -> None:
+        """These stand on disk between base and moves: where they are not the truth any more, a move says so."""
+        for directory in sorted(listings):
+            if not self._is_directory(directory):
+                continue  # the name above, of which that is known, hides it
+            if self._is_base_directory(directory):
+                self.base_listing(self._base, directory)
+            children = self._known[directory].children
+            sealed, loose = self.moves.sealed.get(directory, EMPTY), self.moves.loose.get(directory, EMPTY)
+            for name, attr in listings[directory].items():
+                if not is_directory(attr):
+                    self.moves.cut(join(directory, name))
+                truth = children.get(name, WHITEOUT)
+                if loose.get(name, sealed.get(name, attr)) is not truth:
+                    self.moves.note(directory, name, truth)
 
     def _listing_to_freeze(self, path: bytes) -> Listing:
         if not self._is_directory(path):
-            return _EMPTY
+            return EMPTY
         known = self._known.get(path)
         if known is None:
             raise Need(path)
@@ -387,20 +378,41 @@ class Tree:
             return True
         parent, _, name = path.rpartition(b"/")
         known = self._known.get(parent)
-        attr = known.children.get(name) if known else None
-        return attr is not None and stat.S_ISDIR(attr.mode)
+        return known is not None and is_directory(known.children.get(name))
 
-    def _is_base_directory(self, base: Base, path: bytes) -> bool:
-        """Whether `base` shows a directory at `path`, or will when it freezes."""
-        if not path or path in base.frozen:
+    def _is_base_directory(self, path: bytes) -> bool:
+        """Whether the newest base shows a directory at `path`, or will when it freezes, and nothing hides it."""
+        if not path:
+            return True
+        if self.moves.is_cut(path):
+            return False
+        if path in self._base.frozen:
             return True
         parent, _, name = path.rpartition(b"/")
-        frozen = base.frozen.get(parent)
-        if frozen is None:
-            return self._is_base_directory(base, parent)
-        attr = frozen.get(name)
-        return attr is not None and stat.S_ISDIR(attr.mode)
+        frozen = self._base.frozen.get(parent)
+        return self._is_base_directory(parent) if frozen is None else is_directory(frozen.get(name))
 
-
-def _join(parent: bytes, name: bytes) -> bytes:
-    return parent + b"/" + name if parent else name
+    def _resolve(self, view: View, path: bytes) -> Shown:
+        """What `view` shows at `path`, and the layers that show a directory there, from the top."""
+        if not path:
+            return view.root, (*view.sparse(), view.base)
+        if path in view.resolved:
+            return view.resolved[path]
+        parent, _, name = path.rpartition(b"/")
+        shown = None
+        below: list[Base | Delta | Layer] = []
+        for layer in self._resolve(view, parent)[1]:
+            listing = self.base_listing(layer, parent) if isinstance(layer, Base) else layer.listings.get(parent, EMPTY)
+            attr = listing.get(name)
+            if attr is None:
+                continue
+            shown = shown or attr
+            if not is_directory(attr):
+                break
+            below.append(layer)
+            if isinstance(layer, Layer) and path in layer.opaque:
+                break
+        answer = None if shown is WHITEOUT else shown, tuple(below)
+        if below:
+            view.resolved[path] = answer
+        return answer

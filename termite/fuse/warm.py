@@ -1,15 +1,15 @@
-"""The warm layer: settled files that were read, and symlinks, as real files between delta and base.
+"""The warm layer: files that were read, and symlinks, as real files between what has moved and the base.
 
 Without it every open, release and readlink of a header or a library comes to Python, in every job: three quarters of
 what a compiler asks. A *generation* is a directory tree that holds them all, with the modes and times of the mirror. It
 is complete, and never changed once it is there: the next one hard-links what both have. So one layer is enough.
 
 A generation is good for every view made while nothing settled has moved since it was begun. After that there is none,
-until the next one. It belongs to this process, because another master's files are other files: what a new lease saves
-is the network, by the store.
+until the next one. Live files may move: the tree is told which it holds (`Tree.hold`), and covers those that do. Of
+them only those are taken that were opened twice: a source or an object file is mostly read once. A generation belongs
+to this process, because another master's files are other files: what a new lease saves is the network, by the store.
 """
 
-import errno
 import fcntl
 import itertools
 import logging
@@ -27,9 +27,12 @@ import trio
 
 from termite.engine.model import Attr, Digest
 from termite.engine.store.cas import Cas
+from termite.fuse.layers import dress, make_file, make_symlink
 from termite.fuse.tree import Tree
 
 SEAL_S = 0.5  # what is read within so long goes into one generation; making one costs some 10 us a file
+REST = 20  # times as long as the last one took, before the next one is made
+OPENED_MAX = 100_000
 MAX_BYTES = 4 * 1024**3  # a toolchain has some 100 MB; this is a lot of test data
 MAX_FILE_BYTES = 512 * 1024**2
 FRESH_S = 60.0  # a directory this young may belong to a process that has not locked it yet
@@ -61,6 +64,7 @@ class Warm:
         self._root = os.fsencode(root)
         self._wanted: dict[bytes, tuple[Attr, Digest | None]] = {}
         self._wanted_bytes = 0
+        self._opened: dict[bytes, Attr] = {}  # live ones, by one job
         self._noted = trio.Event()
         self._newest: Generation | None = None
         self._unused: list[Generation] = []
@@ -70,12 +74,19 @@ class Warm:
         """A job has opened this file, whose content is in the store, or read this symlink."""
         if path in self._wanted and self._wanted[path][0] is attr:
             return
-        if self._tree.is_live(path) or attr.size > min(MAX_FILE_BYTES, MAX_BYTES - self._wanted_bytes):
+        if attr.size > min(MAX_FILE_BYTES, MAX_BYTES - self._wanted_bytes):
             return
-        if stat.S_ISLNK(attr.mode) or digest is not None or not attr.size:
-            self._wanted[path] = (attr, digest)
-            self._wanted_bytes += attr.size
-            self._noted.set()
+        if not stat.S_ISLNK(attr.mode) and digest is None and attr.size:
+            return
+        if self._tree.is_live(path):
+            self._tree.is_here(path, attr)
+            if attr.nlink > 1 or self._opened.get(path) is not attr:
+                self._opened[path] = attr
+                return
+            del self._opened[path]
+        self._wanted[path] = (attr, digest)
+        self._wanted_bytes += attr.size
+        self._noted.set()
 
     def enter(self) -> Generation | None:
         """For a job that starts now, on the newest view; `leave` it when the job has ended."""
@@ -97,13 +108,16 @@ class Warm:
         return {"warm_files": held, "warm_wanted": len(self._wanted), "warm_wanted_bytes": self._wanted_bytes}
 
     async def keep_sealing(self) -> None:
-        """Make a new generation whenever there is something for it."""
+        """Make a new generation whenever there is something for it, in a small part of the time."""
+        took_s = 0.0
         while True:
             await self._noted.wait()
-            await trio.sleep(SEAL_S)
+            await trio.sleep(max(SEAL_S, REST * took_s))
             self._noted = trio.Event()
+            started_s = time.monotonic()
             try:
                 await self.seal()
+                took_s = time.monotonic() - started_s
             except OSError as error:
                 log.warning("warm.off reason=%r", str(error))
                 return
@@ -120,12 +134,25 @@ class Warm:
         directories = ancestors(build.wanted, self._tree.truth_at)
         held = await trio.to_thread.run_sync(build.run, directories)
         self._newest = Generation(name, moves, held)
+        self._tree.hold(self._live_listings(held, directories))
+        if len(self._opened) > OPENED_MAX:
+            self._opened.clear()
         if before is not None:
             self._unused.append(before)
         log.debug("warm.sealed generation=%s files=%d", name, len(held))
         for generation in [old for old in self._unused if not old.jobs]:
             self._unused.remove(generation)
             await trio.to_thread.run_sync(_remove, os.path.join(self._root, generation.name.encode()))
+
+    def _live_listings(
+        self, held: Mapping[bytes, Attr], directories: tuple[tuple[bytes, Attr], ...]
+    ) -> dict[bytes, dict[bytes, Attr]]:
+        listings: dict[bytes, dict[bytes, Attr]] = {}
+        for path, attr in (*directories, *held.items()):
+            if path and self._tree.is_live(path):
+                parent, _, name = path.rpartition(b"/")
+                listings.setdefault(parent, {})[name] = attr
+        return listings
 
 
 def ancestors(paths: Mapping[bytes, object], attr_of: Callable[[bytes], Attr | None]) -> tuple[tuple[bytes, Attr], ...]:
@@ -155,7 +182,7 @@ class _Build:
             os.mkdir(os.path.join(self.root, path) if path else self.root, 0o700)
         held = {path: attr for path, (attr, digest) in self.wanted.items() if self._add(path, attr, digest)}
         for path, attr in reversed(directories):  # a directory's time is its own when nothing is added any more
-            _dress(os.path.join(self.root, path) if path else self.root, attr)
+            dress(os.path.join(self.root, path) if path else self.root, attr)
         return held
 
     def _add(self, path: bytes, attr: Attr, digest: Digest | None) -> bool:
@@ -164,41 +191,9 @@ class _Build:
             os.link(os.path.join(self.before, path), name, follow_symlinks=False)
             return True
         if stat.S_ISLNK(attr.mode):
-            os.symlink(attr.target, name)
-            os.utime(name, ns=(attr.mtime_ns, attr.mtime_ns), follow_symlinks=False)
+            make_symlink(name, attr)
             return True
-        source = os.open(os.devnull, os.O_RDONLY) if digest is None else self.cas.open(digest)
-        if source is None:
-            return False
-        try:
-            _copy(source, name, attr.size)
-        finally:
-            os.close(source)
-        _dress(name, attr)
-        return True
-
-
-def _copy(source: int, name: bytes, size: int) -> None:
-    target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        while size > 0 and (copied := _copy_some(source, target, size)):
-            size -= copied
-    finally:
-        os.close(target)
-
-
-def _copy_some(source: int, target: int, size: int) -> int:
-    try:
-        return os.copy_file_range(source, target, size)  # shares the blocks, where the file system can
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-            raise
-        return os.sendfile(target, source, None, size)
-
-
-def _dress(name: bytes, attr: Attr) -> None:
-    os.chmod(name, stat.S_IMODE(attr.mode))
-    os.utime(name, ns=(attr.mtime_ns, attr.mtime_ns))
+        return make_file(self.cas, digest, name, attr)
 
 
 @contextmanager

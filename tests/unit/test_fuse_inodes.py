@@ -4,7 +4,7 @@ import stat
 
 from termite.engine.model import Attr
 from termite.fuse.inodes import ROOT, Inodes
-from termite.fuse.tree import Base
+from termite.fuse.views import Base
 
 DIRECTORY = Attr(stat.S_IFDIR | 0o755, 0, 1)
 

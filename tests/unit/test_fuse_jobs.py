@@ -10,7 +10,7 @@ import trio.testing
 from termite.engine.errors import FsError, Stale
 from termite.engine.model import Attr, StdinFile
 from termite.fuse.jobs import WAIT_S, Jobs, RunningJob
-from termite.fuse.tree import Base, View
+from termite.fuse.views import Base, View
 
 
 def job(number: int = 1) -> RunningJob:

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from termite.engine.errors import RemoteProtocolError
 from termite.engine.model import Attr, Change, Changeset, Digest
 from termite.engine.wire.messages import Directory
-from termite.fuse.tree import IDLE_DELTA_NAMES, WHITEOUT, Listing, Need, Tree, View
+from termite.fuse.moves import Moves, merge
+from termite.fuse.tree import IDLE_DELTA_NAMES, Tree
+from termite.fuse.views import WHITEOUT, Base, Delta, Layer, Listing, Need, View, join
 
 Flat = dict[bytes, Attr]
 
@@ -80,19 +82,17 @@ def listing(tree: Tree, master: Master, view: View, path: bytes) -> Listing:
                 return {}
 
 
-def merged(tree: Tree, master: Master, view: View, path: bytes) -> dict[bytes, Attr] | None:
-    """What overlayfs shows in `path`; None if it is no directory there."""
-    layers = ["delta", "base"] if view.delta else ["base"]
+def merged(tree: Tree, master: Master, view: View, path: bytes, warm: Layer | None = None) -> dict[bytes, Attr] | None:
+    """What overlayfs shows in `path`; None if it is no directory there. `warm` stands between moves and base."""
+    layers: list[Delta | Layer | Base] = [*view.sparse(), *([warm] if warm else []), view.base]
 
-    def names_in(layer: str, where: bytes) -> Listing:
-        if layer == "base":
-            return listing(tree, master, view, where)
-        assert view.delta
-        return view.delta.listings.get(where, {})
+    def names_in(layer: Delta | Layer | Base, where: bytes) -> Listing:
+        return listing(tree, master, view, where) if isinstance(layer, Base) else layer.listings.get(where, {})
 
     where = b""
     for name in path.split(b"/") if path else ():
-        below: list[str] = []
+        inside = where + b"/" + name if where else name
+        below: list[Delta | Layer | Base] = []
         for layer in layers:
             attr = names_in(layer, where).get(name)
             if attr is None:
@@ -100,10 +100,14 @@ def merged(tree: Tree, master: Master, view: View, path: bytes) -> dict[bytes, A
             if not is_directory(attr):
                 break
             below.append(layer)
+            if isinstance(layer, Layer) and inside in layer.opaque:
+                break
         if not below:
             return None
-        layers = below
-        where = where + b"/" + name if where else name
+        layers, where = below, inside
+    if len(layers) == 1 and not isinstance(layers[0], Layer):
+        # Overlayfs lists what a directory has that is in one layer alone; real layers have a mark against that.
+        assert WHITEOUT not in names_in(layers[0], where).values()
     shown: dict[bytes, Attr] = {}
     for layer in layers:
         for name, attr in names_in(layer, where).items():
@@ -111,14 +115,14 @@ def merged(tree: Tree, master: Master, view: View, path: bytes) -> dict[bytes, A
     return {name: attr for name, attr in shown.items() if attr is not WHITEOUT}
 
 
-def walk(tree: Tree, master: Master, view: View, path: bytes = b"") -> Flat:
+def walk(tree: Tree, master: Master, view: View, path: bytes = b"", warm: Layer | None = None) -> Flat:
     seen: Flat = {}
-    for name, attr in (merged(tree, master, view, path) or {}).items():
+    for name, attr in (merged(tree, master, view, path, warm) or {}).items():
         child = path + b"/" + name if path else name
         seen[child] = attr
         assert tree.attr_at(view, child) == attr
         if is_directory(attr):
-            seen.update(walk(tree, master, view, child))
+            seen.update(walk(tree, master, view, child, warm))
     return seen
 
 
@@ -349,6 +353,11 @@ STEPS = st.lists(
         st.tuples(st.just("deliver"), st.just([])),
         st.tuples(st.just("open"), st.just([])),
         st.tuples(st.just("check"), st.just([])),
+        st.tuples(st.just("begin layer"), st.lists(PATHS, max_size=2)),
+        st.tuples(st.just("end layer"), st.just([])),
+        st.tuples(st.just("merge"), st.just([])),
+        st.tuples(st.just("begin warm"), st.lists(PATHS, max_size=3)),
+        st.tuples(st.just("end warm"), st.just([])),
     ),
     max_size=40,
 )
@@ -368,7 +377,43 @@ def plausible(master: Master, kind: str, path: bytes) -> list[tuple[bytes, Attr 
     return [(path, None), (path, master.directory()), (path + b"/a", master.file()), (path + b"/b", master.directory())]
 
 
-@settings(max_examples=200, deadline=None)
+def layer_of(tree: Tree, listings: dict[bytes, Listing]) -> Layer:
+    tree.add_ancestors(listings)
+    return Layer("real", listings, names=sum(map(len, listings.values())))
+
+
+def begin_layer(tree: Tree, left_out: list[bytes]) -> Layer | None:
+    """A real layer of what is fresh, but for some names whose content is not here."""
+    fresh, tree.moves.fresh = tree.moves.fresh, {}
+    listings: dict[bytes, dict[bytes, Attr]] = {}
+    for path, attr in fresh.items():
+        if path not in left_out or is_directory(attr):
+            parent, _, name = path.rpartition(b"/")
+            listings.setdefault(parent, {})[name] = attr
+    return layer_of(tree, dict(listings)) if listings else None
+
+
+def begin_warm(tree: Tree, paths: list[bytes]) -> Layer:
+    """A warm layer of the files at these paths that are known."""
+    listings: dict[bytes, dict[bytes, Attr]] = {}
+    for path in paths:
+        attr = tree.truth_at(path)
+        if attr is not None and not is_directory(attr):
+            parent, _, name = path.rpartition(b"/")
+            listings.setdefault(parent, {})[name] = attr
+    return layer_of(tree, dict(listings))
+
+
+def merge_two(tree: Tree) -> None:
+    if len(tree.moves.stack) > 1:
+        pair = tuple(tree.moves.stack[:2])
+        one = merge(pair)
+        names = sum(map(len, one.listings.values()))
+        assert all(path == join(*path.rpartition(b"/")[::2]) for path in one.sources)
+        tree.moves.replace(pair, Layer("merged", one.listings, one.opaque, names))
+
+
+@settings(max_examples=400, deadline=None)
 @given(STEPS, st.booleans())
 def test_whatever_happens_in_whatever_order_a_new_job_sees_the_truth_and_an_old_one_what_it_saw(
     steps: list[tuple[str, list[bytes]]], settled: bool
@@ -376,6 +421,10 @@ def test_whatever_happens_in_whatever_order_a_new_job_sees_the_truth_and_an_old_
     master = Master(b"a", b"a/a", b"a/b", b"a/a/a", b"b")
     tree = Tree(b"elsewhere" if settled else b"", 0)
     views = [tree.open_view()]
+    warms: list[Layer | None] = [None]
+    sealing: list[tuple[Layer, Moves]] = []
+    warming: list[Layer] = []
+    held: Layer | None = None
     seen: dict[tuple[int, bytes], dict[bytes, Attr] | None] = {}
     in_flight: list[tuple[bytes, Directory | None]] = []
 
@@ -385,7 +434,7 @@ def test_whatever_happens_in_whatever_order_a_new_job_sees_the_truth_and_an_old_
 
     def look(index: int, path: bytes) -> None:
         if all(path != asked and not path.startswith(asked + b"/") and asked for asked, _ in in_flight):
-            shown = merged(tree, master, views[index], path)
+            shown = merged(tree, master, views[index], path, warms[index])
             assert seen.setdefault((index, path), shown) == shown
 
     for kind, paths in steps:
@@ -407,18 +456,37 @@ def test_whatever_happens_in_whatever_order_a_new_job_sees_the_truth_and_an_old_
                 tree.take_in(master.journal)
             case "open":
                 views.append(tree.open_view())
+                warms.append(held)
+            case "begin layer":
+                if not sealing and (layer := begin_layer(tree, paths)):
+                    sealing.append((layer, tree.moves))
+            case "end layer":
+                if sealing:
+                    layer, moves = sealing.pop()
+                    if moves is tree.moves:
+                        tree.push(layer)
+            case "merge":
+                if not sealing:
+                    merge_two(tree)
+            case "begin warm":
+                warming = [begin_warm(tree, paths)]
+            case "end warm":
+                if warming and not settled:  # what is settled is dropped when it changes
+                    held = warming.pop()
+                    tree.hold(held.listings)
             case "check":
                 tree.take_in(master.journal)
                 land()
                 view = tree.open_view()
-                assert walk(tree, master, view) == master.now
+                assert walk(tree, master, view, warm=held) == master.now
                 views.append(view)
+                warms.append(held)
             case _:
                 for path in paths:
                     if changes := plausible(master, kind, path):
                         master.change(*changes)
     tree.take_in(master.journal)
     land()
-    assert walk(tree, master, tree.open_view()) == master.now
+    assert walk(tree, master, tree.open_view(), warm=held) == master.now
     for (index, path), shown in list(seen.items()):
-        assert merged(tree, master, views[index], path) == shown
+        assert merged(tree, master, views[index], path, warms[index]) == shown

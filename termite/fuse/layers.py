@@ -1,0 +1,261 @@
+"""Makes real what has moved: directories on this worker's disk, with files, symlinks, whiteouts as views have them.
+
+They stand in the scratch space, where jobs cannot look. What cannot be real stays loose, and the mirror shows it: files
+whose content is not here, files with several names, large ones. Small contents are fetched ahead, so that they need not
+stay so. A layer is complete before any job sees it, and is removed when no job does.
+"""
+
+import errno
+import itertools
+import logging
+import os
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+
+from termite.engine.errors import TermiteError
+from termite.engine.model import Attr, Digest
+from termite.engine.store.cas import Cas
+from termite.fuse.fetch import Fetcher
+from termite.fuse.moves import Merged, merge
+from termite.fuse.scratch import Scratch
+from termite.fuse.tree import Tree
+from termite.fuse.views import REAL_PLACE, WHITEOUT, Layer, Listing, is_directory, join
+
+AT_ONCE_NAMES = 128  # up to here it is done at once: 10 us a name, and a thread costs 100
+AT_ONCE_BYTES = 1024 * 1024
+MAX_FILE_BYTES = 8 * 1024**2  # a larger one is opened by few jobs, and copying it costs more than their requests
+SHARE = 0.25  # of the scratch space
+AHEAD_BYTES = 64 * 1024  # a file up to this size is fetched before a job asks for it
+AHEAD_FILES = 1000  # waiting to be fetched; of more than that, jobs may ask for what they need
+AHEAD_AT_ONCE = 8
+OPAQUE = "user.overlay.opaque"
+# On a directory that no other layer has: without it, overlayfs lists the whiteouts in it as if they were files.
+HAS_WHITEOUTS = "user.overlay.origin"
+
+log = logging.getLogger(__name__)
+
+
+class Layers:
+    """The real layers of one lease."""
+
+    def __init__(self, tree: Tree, cas: Cas, fetcher: Fetcher, scratch: Scratch) -> None:
+        self._tree = tree
+        self._cas = cas
+        self._fetcher = fetcher
+        self._scratch = scratch
+        self._root = os.fsencode(scratch.directory(REAL_PLACE))
+        self._names = itertools.count(1)
+        self._max_bytes = scratch.size_bytes() * SHARE
+        self._is_busy = False
+        self._is_off = False
+        self._ahead: dict[bytes, Attr] = {}
+        self._is_ahead = trio.Event()
+
+    async def settle(self) -> None:
+        """Make real what has moved: called before a job gets its view. Where that goes on already, it does not wait."""
+        if self._is_off or self._is_busy or not self._tree.moves.fresh:
+            return
+        self._is_busy = True
+        try:
+            await self._seal()
+            while count := self._tree.moves.mergeable():
+                await self._merge(tuple(self._tree.moves.stack[:count]))
+        except OSError as error:
+            self._is_off = True  # what is there stays right; what comes is shown by the mirror
+            log.warning("layers.off reason=%r", str(error))
+        finally:
+            self._is_busy = False
+
+    def discard_unused(self) -> None:
+        """Remove, in the background, what no job sees any more."""
+        for layer in self._tree.pop_unused_layers():
+            self._scratch.remove_later(Path(os.fsdecode(self._root)) / layer.name)
+
+    async def keep_fetching(self) -> None:
+        """Fetch small files that have changed elsewhere, before they are asked for."""
+        while True:
+            await self._is_ahead.wait()
+            self._is_ahead = trio.Event()
+            async with trio.open_nursery() as nursery:
+                for _ in range(AHEAD_AT_ONCE):
+                    nursery.start_soon(self._fetch_some)
+
+    async def _fetch_some(self) -> None:
+        while self._ahead:
+            path, attr = self._ahead.popitem()
+            if self._tree.truth_at(path) is attr:
+                try:
+                    await self._fetcher.ahead(path, attr)
+                except TermiteError as error:  # it has changed again, or whoever needs it will say
+                    log.debug("layers.not_ahead path=%r reason=%r", path, str(error))
+                else:
+                    self._tree.is_here(path, attr)
+
+    async def _seal(self) -> None:
+        moves = self._tree.moves
+        room = self._max_bytes - sum(layer.size_bytes for layer in moves.stack)
+        fresh, moves.fresh = moves.fresh, {}
+        build = _Build(self._cas, os.path.join(self._root, b"%d" % next(self._names)), self._tree.root)
+        listings: dict[bytes, dict[bytes, Attr]] = {}
+        for path, attr in fresh.items():
+            digest = self._tree.digest_of(path, attr) if stat.S_ISREG(attr.mode) else None
+            if not self._can_be_real(path, attr, digest) or build.size_bytes + attr.size > room:
+                continue
+            parent, _, name = path.rpartition(b"/")
+            listings.setdefault(parent, {})[name] = attr
+            build.size_bytes += attr.size if stat.S_ISREG(attr.mode) else 0
+            if digest is not None:
+                build.digests[path] = digest
+        if not listings:
+            return
+        build.listings.update(listings)
+        self._tree.add_ancestors(build.listings)
+        layer = await _run(build)
+        if moves is self._tree.moves:  # else there is a new base, for which nothing has moved yet
+            self._tree.push(layer)
+        else:
+            self._tree.layers.add(layer)  # to be removed like any other
+
+    async def _merge(self, layers: tuple[Layer, ...]) -> None:
+        moves = self._tree.moves
+        build = _Build(self._cas, os.path.join(self._root, b"%d" % next(self._names)), self._tree.root)
+        build.take(merge(layers), self._root)
+        for layer in layers:
+            layer.jobs += 1  # else it may go while it is read, if there is a new base meanwhile
+        try:
+            merged = await _run(build)
+        finally:
+            for layer in layers:
+                layer.jobs -= 1
+        self._tree.layers.add(merged)
+        if moves is self._tree.moves:
+            moves.replace(layers, merged)
+
+    def _can_be_real(self, path: bytes, attr: Attr, digest: Digest | None) -> bool:
+        if attr is WHITEOUT or is_directory(attr) or stat.S_ISLNK(attr.mode):
+            return True
+        if not stat.S_ISREG(attr.mode) or attr.nlink > 1 or attr.size > MAX_FILE_BYTES:
+            return False
+        if attr.size == 0 or (digest is not None and self._cas.path(digest) is not None):
+            return True
+        if attr.size <= AHEAD_BYTES and len(self._ahead) < AHEAD_FILES:
+            self._ahead[path] = attr
+            self._is_ahead.set()
+        return False
+
+
+async def _run(build: "_Build") -> Layer:
+    if sum(map(len, build.listings.values())) <= AT_ONCE_NAMES and build.size_bytes <= AT_ONCE_BYTES:
+        return build.run()
+    return await trio.to_thread.run_sync(build.run)
+
+
+@dataclass(slots=True)
+class _Build:
+    """One layer in the making, which may go on in a thread: nothing here is shared but the store.
+
+    `links`: where a name stands already, in a layer that is never changed.
+    """
+
+    cas: Cas
+    top: bytes
+    root: Attr
+    listings: dict[bytes, Listing] = field(default_factory=dict)
+    digests: dict[bytes, Digest] = field(default_factory=dict)
+    links: dict[bytes, bytes] = field(default_factory=dict)
+    opaque: frozenset[bytes] = frozenset()
+    size_bytes: int = 0
+
+    def take(self, merged: Merged, layers_root: bytes) -> None:
+        """Make this the one layer in place of several."""
+        self.listings = dict(merged.listings)
+        self.opaque = merged.opaque
+        for path, layer in merged.sources.items():
+            self.links[path] = b"%b/%b/%b" % (layers_root, os.fsencode(layer.name), path)
+        for listing in merged.listings.values():
+            self.size_bytes += sum(attr.size for attr in listing.values() if stat.S_ISREG(attr.mode))
+
+    def run(self) -> Layer:
+        """Make all of it. A content that was evicted a moment ago is left out, and so its name stays loose."""
+        os.mkdir(self.top, 0o700)
+        directories: list[tuple[bytes, Attr]] = []
+        made: dict[bytes, Listing] = {}
+        for directory in sorted(self.listings):
+            here: dict[bytes, Attr] = {}
+            made[directory] = here
+            for name, attr in self.listings[directory].items():
+                path = join(directory, name)
+                if self._add(path, attr):
+                    here[name] = attr
+                if is_directory(attr):
+                    directories.append((path, attr))
+        for directory, names in made.items():
+            if WHITEOUT in names.values():
+                os.setxattr(os.path.join(self.top, directory), HAS_WHITEOUTS, b"")
+        for path, attr in reversed(directories):  # a directory's time is its own when nothing is added any more
+            dress(os.path.join(self.top, path), attr)
+        dress(self.top, self.root)
+        own_name = os.fsdecode(os.path.basename(self.top))
+        return Layer(own_name, made, self.opaque, sum(map(len, made.values())), self.size_bytes)
+
+    def _add(self, path: bytes, attr: Attr) -> bool:
+        target = os.path.join(self.top, path)
+        if is_directory(attr):
+            os.mkdir(target, 0o700)
+            if path in self.opaque:
+                os.setxattr(target, OPAQUE, b"y")
+        elif path in self.links:
+            os.link(self.links[path], target, follow_symlinks=False)
+        elif attr is WHITEOUT:
+            os.mknod(target, stat.S_IFCHR, 0)
+        elif stat.S_ISLNK(attr.mode):
+            make_symlink(target, attr)
+        else:
+            return make_file(self.cas, self.digests.get(path), target, attr)
+        return True
+
+
+def make_symlink(target: bytes, attr: Attr) -> None:
+    """A symlink as it is at home."""
+    os.symlink(attr.target, target)
+    os.utime(target, ns=(attr.mtime_ns, attr.mtime_ns), follow_symlinks=False)
+
+
+def make_file(cas: Cas, digest: Digest | None, target: bytes, attr: Attr) -> bool:
+    """A file as it is at home; none of a digest: empty. False, and nothing made, where the content is not here."""
+    source = os.open(os.devnull, os.O_RDONLY) if digest is None else cas.open(digest)
+    if source is None:
+        return False
+    try:
+        _copy(source, target, attr.size)
+    finally:
+        os.close(source)
+    dress(target, attr)
+    return True
+
+
+def dress(name: bytes, attr: Attr) -> None:
+    """Mode and time."""
+    os.chmod(name, stat.S_IMODE(attr.mode))
+    os.utime(name, ns=(attr.mtime_ns, attr.mtime_ns))
+
+
+def _copy(source: int, name: bytes, size: int) -> None:
+    target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        while size > 0 and (copied := _copy_some(source, target, size)):
+            size -= copied
+    finally:
+        os.close(target)
+
+
+def _copy_some(source: int, target: int, size: int) -> int:
+    try:
+        return os.copy_file_range(source, target, size)  # shares the blocks, where the file system can
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise
+        return os.sendfile(target, source, None, size)

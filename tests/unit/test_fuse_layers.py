@@ -1,0 +1,215 @@
+"""Real layers on a plain disk: what they hold, how they are merged, when they go."""
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from termite.engine.errors import Stale
+from termite.engine.model import Attr, Change, Changeset, Digest
+from termite.engine.store.cas import Cas
+from termite.engine.wire.messages import Directory, File, GetFile, Message
+from termite.fuse.fetch import Fetcher
+from termite.fuse.layers import AHEAD_BYTES, AT_ONCE_NAMES, HAS_WHITEOUTS, MAX_FILE_BYTES, OPAQUE, Layers
+from termite.fuse.moves import MAX_LAYERS
+from termite.fuse.scratch import Scratch
+from termite.fuse.tree import Tree
+from termite.fuse.views import Layer
+
+NS = 10**18 + 5
+DIRECTORY = Attr(stat.S_IFDIR | 0o750, 0, NS)
+
+
+class FakeConnection:
+    """A master that has some files."""
+
+    def __init__(self, files: dict[bytes, bytes]) -> None:
+        self.asked: list[bytes] = []
+        self._files = files
+
+    async def request(self, message: Message, on_chunk: object = None) -> Message:
+        assert isinstance(message, GetFile)
+        self.asked.append(message.path)
+        if message.path not in self._files:
+            raise Stale(message.path)
+        content = self._files[message.path]
+        return File(Digest(hashlib.sha256(content).digest(), len(content)), content)
+
+
+class Home:
+    """A tree `d` in the mirror's eyes, a store, and the layers over it."""
+
+    def __init__(self, directory: Path, files: dict[bytes, bytes] | None = None) -> None:
+        (directory / "scratch").mkdir()
+        self.tree, self.cas = Tree(b"", 0), Cas(directory / "cas")
+        self.connection = FakeConnection(files or {})
+        fetcher = Fetcher(self.connection, self.tree, self.cas)  # type: ignore[arg-type]  # the fake has what is used
+        self.scratch = Scratch(directory / "scratch")
+        self.layers = Layers(self.tree, self.cas, fetcher, self.scratch)
+        self.top = directory / "scratch" / "layers"
+        for path, children in ((b"", {b"d": DIRECTORY}), (b"d", {b"old": self.file(b"old")})):
+            self.tree.asked(path)
+            self.tree.answered(path, Directory(0, DIRECTORY, children))
+            self.tree.base_listing(self.tree.open_view().base, path)
+
+    def file(self, content: bytes, mode: int = 0o640, *, is_here: bool = True) -> Attr:
+        digest = self.cas.put(content) if is_here else Digest(b"?" * 32, len(content))
+        return Attr(stat.S_IFREG | mode, len(content), NS, digest)
+
+    async def change(self, *changes: tuple[bytes, Attr | None]) -> None:
+        self.tree.take_in([Changeset(self.tree.number + 1, tuple(Change(path, attr) for path, attr in changes))])
+        await self.layers.settle()
+
+    @property
+    def stack(self) -> list[Layer]:
+        return self.tree.moves.stack
+
+    def path(self, name: str, layer: int = 0) -> Path:
+        return self.top / self.stack[layer].name / name
+
+
+def names(layer: Layer) -> set[bytes]:
+    return {directory + b"/" + name for directory, listing in layer.listings.items() for name in listing}
+
+
+async def test_what_moves_stands_on_disk_as_it_is_at_home_and_no_delta_is_left(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    link = Attr(stat.S_IFLNK | 0o777, 3, NS, target=b"new")
+    await home.change(
+        (b"d/new", home.file(b"text", 0o4751)),
+        (b"d/empty", home.file(b"")),
+        (b"d/link", link),
+        (b"d/sub", DIRECTORY),
+        (b"d/old", None),
+    )
+    assert home.path("d/new").read_bytes() == b"text"
+    assert home.path("d/empty").read_bytes() == b""
+    assert os.readlink(home.path("d/link")) == "new"
+    for name, mode in (("d/new", stat.S_IFREG | 0o4751), ("d/sub", DIRECTORY.mode), ("d", DIRECTORY.mode)):
+        status = home.path(name).stat()
+        assert (status.st_mode, status.st_mtime_ns) == (mode, NS), name
+    assert home.path("d/link").lstat().st_mtime_ns == NS
+    view = home.tree.open_view()
+    assert view.delta is None
+    assert view.layers() == f"../layers/{home.stack[0].name}:base/{view.base.name}"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="uid 0 of some namespace makes whiteouts; mirrors always are that")
+async def test_a_name_that_is_gone_is_a_whiteout(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    await home.change((b"d/old", None))
+    status = home.path("d/old").lstat()
+    assert (stat.S_ISCHR(status.st_mode), status.st_rdev) == (True, 0)
+    assert os.getxattr(home.path("d"), HAS_WHITEOUTS) == b""
+
+
+async def test_what_cannot_be_real_stays_with_the_mirror_until_it_can(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    absent = home.file(b"x" * (AHEAD_BYTES + 1), is_here=False)
+    linked = Attr(stat.S_IFREG | 0o644, 1, NS, home.cas.put(b"1"), nlink=2, link_id=7)
+    large = Attr(stat.S_IFREG | 0o644, MAX_FILE_BYTES + 1, NS, Digest(b"?" * 32, MAX_FILE_BYTES + 1))
+    fifo = Attr(stat.S_IFIFO | 0o644, 0, NS)
+    await home.change((b"d/absent", absent), (b"d/linked", linked), (b"d/large", large), (b"d/fifo", fifo))
+    view = home.tree.open_view()
+    assert view.delta is not None
+    assert set(view.delta.listings[b"d"]) == {b"absent", b"linked", b"large", b"fifo"}
+    home.tree.learn_digest(b"d/absent", absent, home.cas.put(b"x" * (AHEAD_BYTES + 1)))
+    present = home.file(b"x" * (AHEAD_BYTES + 1))
+    await home.change((b"d/absent", present))
+    assert home.path("d/absent").stat().st_size == AHEAD_BYTES + 1
+
+
+async def test_small_files_changed_elsewhere_are_fetched_ahead(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    home = Home(tmp_path, {b"d/f": b"fetched"})
+    attr = Attr(stat.S_IFREG | 0o644, 7, NS)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(home.layers.keep_fetching)
+        await home.change((b"d/f", attr), (b"d/gone-again", Attr(stat.S_IFREG | 0o644, 3, NS)))
+        assert home.tree.open_view().delta is not None
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    await home.layers.settle()
+    assert home.path("d/f").read_bytes() == b"fetched"
+    view = home.tree.open_view()
+    assert view.delta is not None
+    assert set(view.delta.listings[b"d"]) == {b"gone-again"}
+
+
+async def test_many_changes_make_few_layers_that_show_the_newest(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    for turn in range(100):
+        await home.change((b"d/f%d" % (turn % 40), home.file(b"%d" % turn)))
+        home.layers.discard_unused()
+    assert len(home.stack) <= MAX_LAYERS
+    for number in range(40):
+        newest = next(layer for layer in home.stack if b"d/f%d" % number in names(layer))
+        content = (home.top / newest.name / "d" / f"f{number}").read_bytes()
+        assert content == b"%d" % (number + 80 if number < 20 else number + 40)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="uid 0 of some namespace makes whiteouts; mirrors always are that")
+async def test_a_directory_made_again_hides_what_it_had(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    await home.change((b"d/n", DIRECTORY), (b"d/n/first", home.file(b"1")), *_padding(home, 12))
+    await home.change((b"d/n", None), *_padding(home, 4))
+    await home.change((b"d/n", DIRECTORY), (b"d/n/second", home.file(b"2")))
+    view = home.tree.open_view()
+    assert home.tree.attr_at(view, b"d/n/first") is None
+    assert home.tree.attr_at(view, b"d/n/second") is not None
+    await home.change(*_padding(home, 40))
+    (merged,) = home.stack
+    assert b"d/n" in merged.opaque
+    assert os.getxattr(home.path("d/n"), OPAQUE) == b"y"
+    assert stat.S_ISCHR(home.path("d/n/first").lstat().st_mode)
+    assert home.path("d/n/second").read_bytes() == b"2"
+
+
+async def test_a_layer_goes_when_it_is_not_in_the_stack_and_no_job_sees_it(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    await home.change((b"d/f", home.file(b"1")))
+    first = home.stack[0].name
+    view = home.tree.open_view()
+    await home.change((b"d/g", home.file(b"2")))
+    assert len(home.stack) == 1
+    assert first not in [layer.name for layer in home.tree.pop_unused_layers()]
+    home.tree.close_view(view)
+    assert [layer.name for layer in home.tree.pop_unused_layers()] == [first]
+
+
+async def test_a_large_change_is_made_real_in_a_thread_while_other_jobs_go_on(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    number = 3 * AT_ONCE_NAMES
+    home.tree.take_in([Changeset(1, tuple(Change(b"d/%d" % i, home.file(b"%d" % i)) for i in range(number)))])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(home.layers.settle)
+        await trio.testing.wait_all_tasks_blocked()
+        await home.layers.settle()  # returns at once
+        view = home.tree.open_view()
+        assert view.delta is not None
+        assert len(view.delta.listings[b"d"]) == number
+        assert view.stack == ()
+    assert home.tree.open_view().delta is None
+    assert home.stack[0].names == number + 1
+
+
+async def test_a_disk_that_is_full_turns_layers_off_and_the_mirror_shows_all(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    home = Home(tmp_path)
+    os.rmdir(home.top)
+    await home.change((b"d/f", home.file(b"1")))
+    assert "layers.off" in caplog.text
+    view = home.tree.open_view()
+    assert view.delta is not None
+    assert home.tree.attr_at(view, b"d/f") is not None
+
+
+def _padding(home: Home, number: int) -> Iterable[tuple[bytes, Attr]]:
+    return [(b"d/pad%d" % i, home.file(b"%d" % number)) for i in range(number)]
