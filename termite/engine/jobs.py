@@ -11,7 +11,7 @@ from errno import EIO, ESPIPE
 from termite.engine.errors import FsError
 from termite.engine.fleet.pool import Lease
 from termite.engine.invocations import Asked
-from termite.engine.launchers import Launcher
+from termite.engine.launcher import Launcher
 from termite.engine.model import Command, Phase, Verdict
 
 # Of each of stdout and stderr. Beyond it a second run is trusted to say the same again.

@@ -5,180 +5,30 @@ One connection is one job. Whatever bytes come: that connection ends, and nothin
 
 import contextlib
 import fcntl
+import functools
 import json
 import logging
 import os
 import resource
+import select
 import socket
-import struct
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import trio
 
 from termite.engine import records
-from termite.engine.errors import FsError, RemoteProtocolError, UserError, first_error
+from termite.engine.errors import RemoteProtocolError, UserError
 from termite.engine.invocations import Asked, parse_invoke
+from termite.engine.launcher import Launcher, LauncherGone, Reply
 from termite.engine.model import Exit
 
 BACKLOG = 4096
-READ_BYTES = 64 * 1024
-STDIN_LIMIT_BYTES = 256 * 1024  # of one answer: a launcher has room for no more
+ACCEPT_REST_S = 0.1
 LOCK_PATIENCE_S = 5.0  # another master that is just starting holds the directory's lock for milliseconds
-PEER = struct.Struct("3i")
 
 log = logging.getLogger(__name__)
-
-Reply = dict[str, object]
-
-
-class LauncherGone(Exception):
-    """The launcher hung up, or asked to stop: its job is cancelled. `signal` is 0 where it just vanished."""
-
-    def __init__(self, signal: int = 0) -> None:
-        super().__init__(signal)
-        self.signal = signal
-
-
-class Launcher:
-    """The connection of one launcher, as its job uses it."""
-
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self._stream = stream
-        self._frames = records.Frames()
-        self._unread: deque[tuple[bytes, bytes]] = deque()
-        self._sending = trio.Lock()
-        self._reading_stdin = trio.Lock()
-        self._answers_out, self._answers_in = trio.open_memory_channel[tuple[bytes, bytes]](1)
-        self._done_out, self._done_in = trio.open_memory_channel[Exit](1)
-        self._asked_offset: int | None = None  # what it was asked to read and has not answered; -1: of a stream
-        self.peeked_bytes = 0  # read, but also left there for others
-        self._stdin_end = b""
-        self.pid = _peer_pid(stream)
-
-    async def output(self, fd: int, content: bytes) -> None:
-        """Bytes for stdout (1) or stderr (2)."""
-        await self._send(records.STDOUT if fd == 1 else records.STDERR, content)
-
-    async def notice(self, line: str) -> None:
-        """One line of ours on stderr."""
-        await self._send(records.NOTICE, line.encode("utf-8", "surrogateescape") + b"\n")
-
-    async def read_stdin(self, size: int, *, peek: bool = False) -> bytes:
-        """What one read(2) of its stdin gives; empty at the end. With `peek` it stays there, if that is possible.
-
-        All that was peeked before is the job's now.
-        """
-        async with self._reading_stdin:
-            # A read that was cancelled is answered all the same: that answer is the next piece, and must not be lost.
-            if self._asked_offset is None:
-                asked = records.pack_numbers(taken=self.peeked_bytes, size=min(size, STDIN_LIMIT_BYTES), peek=peek)
-                self.peeked_bytes = 0
-                await self._ask(-1, asked)
-            kind, content = await self._answer()
-            self.peeked_bytes = len(content) if kind == records.PEEKED else 0
-            return content
-
-    async def read_stdin_at(self, offset: int, size: int) -> bytes:
-        """What is there in the file that is its stdin; less than `size` at the end only."""
-        pieces = []
-        async with self._reading_stdin:
-            if self._asked_offset is not None:  # of a read that was cancelled
-                await self._answer()
-            while size > 0:
-                asked = min(size, STDIN_LIMIT_BYTES)
-                await self._ask(offset, records.pack_numbers(size=asked, offset=offset))
-                _, content = await self._answer()
-                pieces.append(content)
-                if len(content) < asked:
-                    break
-                offset, size = offset + asked, size - asked
-        return b"".join(pieces)
-
-    async def drop_stdin(self, left: int) -> None:
-        """Of what was peeked, all but the last `left` bytes are the job's now."""
-        taken = self.peeked_bytes - left
-        if taken > 0:
-            self.peeked_bytes = left
-            with trio.CancelScope(shield=True):  # else nobody knows whether it was said
-                await self._send(records.READ, records.pack_numbers(taken=taken))
-
-    async def stop_reading(self) -> None:
-        """Nobody waits any more for what it was asked to read."""
-        if self._asked_offset is not None:
-            await self._send(records.READ, records.pack_numbers(size=0))
-
-    def leave_stdin(self, **numbers: int) -> None:
-        """What `finish` says about its stdin besides."""
-        self._stdin_end = records.pack_numbers(**numbers)
-
-    async def replace(self, recurse: bool) -> None:
-        """It becomes the command. Nothing more is heard of it."""
-        await self._send(records.EXEC, records.pack_records([("recurse", b"1" if recurse else b"0")]))
-
-    async def wait(self, recurse: bool) -> Exit:
-        """It runs the command as a child; how that ended."""
-        await self._send(records.WAIT, records.pack_records([("recurse", b"1" if recurse else b"0")]))
-        return await self._done_in.receive()
-
-    async def finish(self, exit: Exit) -> None:
-        """It ends like this."""
-        status = ("signal", b"%d" % exit.signal) if exit.signal else ("code", b"%d" % exit.code)
-        await self._send(records.EXIT, self._stdin_end + records.pack_records([status]))
-
-    async def answer(self, reply: Reply) -> None:
-        """To termite-ctl."""
-        await self._send(records.ANSWER, json.dumps(reply).encode())
-
-    async def next_frame(self) -> tuple[bytes, bytes]:
-        """The next frame. LauncherGone where the connection ended."""
-        while not self._unread:
-            try:
-                received = await self._stream.receive_some(READ_BYTES)
-            except trio.BrokenResourceError:
-                received = b""
-            if not received:
-                raise LauncherGone
-            self._unread += self._frames.feed(bytes(received))
-        return self._unread.popleft()
-
-    async def listen(self) -> None:
-        """Take in what the launcher says while its job runs, until it hangs up or cancels."""
-        while True:
-            kind, payload = await self.next_frame()
-            try:
-                if kind in (records.STDIN, records.PEEKED, records.UNREADABLE):
-                    self._answers_out.send_nowait((kind, payload))
-                elif kind == records.DONE:
-                    self._done_out.send_nowait(_parse_exit(payload))
-                elif kind == records.CANCEL:
-                    raise LauncherGone(_parse_exit(payload).signal)
-                else:
-                    raise RemoteProtocolError(f"a launcher said {kind!r}")
-            except trio.WouldBlock:
-                raise RemoteProtocolError(f"a launcher said {kind!r} twice") from None
-
-    async def _ask(self, offset: int, payload: bytes) -> None:
-        with trio.CancelScope(shield=True):  # else nobody knows whether it was said
-            await self._send(records.READ, payload)
-        self._asked_offset = offset
-
-    async def _answer(self) -> tuple[bytes, bytes]:
-        kind, content = await self._answers_in.receive()
-        self._asked_offset = None
-        if kind == records.UNREADABLE:
-            raise FsError(_parse_errno(content))
-        return kind, content
-
-    async def _send(self, kind: bytes, payload: bytes) -> None:
-        async with self._sending:
-            try:
-                await self._stream.send_all(records.frame(kind, payload))
-            except trio.BrokenResourceError:
-                raise LauncherGone from None
-
 
 Run = Callable[[Launcher, Asked], Awaitable[Exit | None]]
 Control = Callable[[Reply], Awaitable[Reply]]
@@ -191,11 +41,40 @@ class Launchers:
     def __init__(self, run: Run, control: Callable[[], contextlib.AbstractContextManager[Control]]) -> None:
         self._run = run
         self._control = control
+        # What launchers say while their jobs run, mostly nothing, is heard by one task for all of them: a task for each
+        # would be two turns of the scheduler more for every job.
+        self._ears = select.epoll()
+        self._heard: dict[int, Callable[[], bool]] = {}
 
-    async def serve(self, stream: trio.SocketStream) -> None:
+    async def listen(self, listener: socket.socket) -> None:
+        """Until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.hear)
+            while True:
+                await trio.lowlevel.wait_readable(listener)
+                try:
+                    connection, _ = listener.accept()
+                except BlockingIOError:
+                    continue
+                except OSError as error:  # no descriptors, no memory: those who wait are served when there are
+                    log.warning("cannot-accept reason=%s", error.strerror)
+                    await trio.sleep(ACCEPT_REST_S)
+                    continue
+                nursery.start_soon(self.serve, connection)
+
+    async def hear(self) -> None:
+        """Until cancelled."""
+        while True:
+            await trio.lowlevel.wait_readable(self._ears.fileno())
+            for fd, _ in self._ears.poll(0):
+                if fd in self._heard and not self._heard[fd]():
+                    self._forget(fd)
+
+    async def serve(self, connection: socket.socket) -> None:
         """One connection, from the first byte to the last."""
-        async with stream:
-            launcher = Launcher(stream)
+        connection.setblocking(False)
+        with connection:
+            launcher = Launcher(connection)
             try:
                 kind, payload = await launcher.next_frame()
                 if kind == records.INVOKE:
@@ -212,13 +91,25 @@ class Launchers:
                 log.exception("launcher-failed pid=%d", launcher.pid)
 
     async def _serve_job(self, launcher: Launcher, asked: Asked) -> None:
-        async with _watched(launcher) as ended:
-            exit = await self._run(launcher, asked)
-            if exit is not None:
-                await launcher.finish(exit)
-        if ended.gone is not None and ended.gone.signal:
+        with trio.CancelScope() as scope:
+            self._heard[launcher.fd] = functools.partial(launcher.hear, scope)
+            self._ears.register(launcher.fd, select.EPOLLIN)
+            try:
+                if launcher.hear(scope):
+                    exit = await self._run(launcher, asked)
+                    if exit is not None:
+                        await launcher.finish(exit)
+            finally:
+                self._forget(launcher.fd)
+        if isinstance(launcher.gone, RemoteProtocolError):
+            raise launcher.gone
+        if launcher.gone is not None and launcher.gone.signal:
             # The job has stopped and nothing of it was brought home: now the launcher may die of its signal.
-            await launcher.finish(Exit(0, ended.gone.signal))
+            await launcher.finish(Exit(0, launcher.gone.signal))
+
+    def _forget(self, fd: int) -> None:
+        if self._heard.pop(fd, None) is not None:
+            self._ears.unregister(fd)
 
     async def _serve_control(self, launcher: Launcher, payload: bytes) -> None:
         with self._control() as control:
@@ -233,31 +124,8 @@ class Launchers:
                     raise RemoteProtocolError(f"termite-ctl said {kind!r}")
 
 
-class _Ended:
-    gone: LauncherGone | None = None
-
-
-@contextlib.asynccontextmanager
-async def _watched(launcher: Launcher) -> AsyncIterator[_Ended]:
-    """Cancel the body when the launcher hangs up or says so; what it said is in the value."""
-    ended = _Ended()
-
-    async def listen(scope: trio.CancelScope) -> None:
-        try:
-            await launcher.listen()
-        except LauncherGone as gone:
-            ended.gone = gone
-            scope.cancel()
-
-    with first_error():
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(listen, nursery.cancel_scope)
-            yield ended
-            nursery.cancel_scope.cancel()
-
-
 @contextlib.contextmanager
-def bound_socket(path: Path) -> Iterator[trio.SocketListener]:
+def bound_socket(path: Path) -> Iterator[socket.socket]:
     """The listening socket at `path`, mode 0700, gone afterwards. UserError where a master listens already."""
     raise_file_limit()
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -270,7 +138,7 @@ def bound_socket(path: Path) -> Iterator[trio.SocketListener]:
             listening = _listening_socket(address)
             ours = os.stat(path.name, dir_fd=directory).st_ino
         try:
-            yield trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+            yield listening
         finally:
             listening.close()
             with contextlib.suppress(FileNotFoundError):
@@ -295,6 +163,7 @@ def _listening_socket(address: str) -> socket.socket:
         listening.bind(temporary)
         os.chmod(temporary, 0o700)
         listening.listen(BACKLOG)
+        listening.setblocking(False)
         # Its name appears when it answers, and replaces one that a killed master left.
         os.rename(temporary, address)
     except OSError as error:
@@ -339,27 +208,3 @@ def _parse_request(payload: bytes) -> Reply:
     if not isinstance(request, dict):
         raise RemoteProtocolError("a control request that is no object")
     return request
-
-
-def _parse_exit(payload: bytes) -> Exit:
-    fields = dict(records.parse_records(payload))
-    try:
-        return Exit(int(fields.get("code", b"0")), int(fields.get("signal", b"0")))
-    except ValueError:
-        raise RemoteProtocolError(f"an end that is no number: {payload[:40]!r}") from None
-
-
-def _parse_errno(payload: bytes) -> int:
-    try:
-        return int(dict(records.parse_records(payload)).get("errno", b""))
-    except ValueError:
-        raise RemoteProtocolError(f"an error that is no number: {payload[:40]!r}") from None
-
-
-def _peer_pid(stream: trio.SocketStream) -> int:
-    try:
-        credentials = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size)
-    except OSError:
-        return 0
-    pid: int = PEER.unpack(credentials)[0]
-    return pid

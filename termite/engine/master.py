@@ -19,7 +19,8 @@ from termite.engine.errors import FsError, Outdated, Retryable
 from termite.engine.fleet.pool import OUTDATED_CHANGES, Lease, NoWorker, Pool, PoolConfig
 from termite.engine.invocations import Asked
 from termite.engine.jobs import Job, new_job
-from termite.engine.launchers import Launcher, LauncherGone, Launchers, bound_socket
+from termite.engine.launcher import Launcher, LauncherGone
+from termite.engine.launchers import Launchers, bound_socket
 from termite.engine.local import LocalSlots, parent_of
 from termite.engine.model import Changeset, Command, Exit, Phase, Verdict
 from termite.engine.plugins import Plugins
@@ -273,7 +274,7 @@ async def serve_master(config: MasterConfig, task_status: trio.TaskStatus[str] =
             launchers = Launchers(master.run, control.session)
             nursery.start_soon(master.pool.run)
             nursery.start_soon(_keep_house, master, sessions)
-            nursery.start_soon(trio.serve_listeners, launchers.serve, [listener])
+            nursery.start_soon(launchers.listen, listener)
             task_status.started(str(config.socket))
 
 

@@ -35,6 +35,7 @@ from termite.fuse.stdin import Stdins
 from termite.fuse.tree import Tree
 from termite.fuse.warm import PLACE, Warm, private_directory
 
+CLEAR_UP_S = 0.1
 EVICT_S = 600.0  # how often the store is brought back to its size
 DEEPEST_PATH = 4096  # components of a path; the tree is walked by recursion
 
@@ -108,7 +109,7 @@ class _Mirror:
         self._opening: Connection | None = None
         self._lease: _Lease | None = None
         self._is_mounted = trio.Event()
-        self._jobs_moved = trio.lowlevel.ParkingLot()
+        self._jobs_moved = trio.Event()
 
     # -- tasks -------------------------------------------------------------------------------------------------------
 
@@ -210,28 +211,30 @@ class _Mirror:
     # -- housekeeping ------------------------------------------------------------------------------------------------
 
     def _tell_jobs(self) -> None:
-        self._control.tell_nowait(running=len(self._jobs.running), jobs=self._jobs.started)
-        self._jobs_moved.unpark_all()
-        _reap({job.pid for job in self._jobs.running.values()})
+        self._jobs_moved.set()
 
     async def _keep_house(self, scope: trio.CancelScope) -> None:
         """What goes on beside the jobs, from the moment there can be any."""
         await self._is_mounted.wait()
         assert self._lease is not None
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._drop_views, self._lease)
+            nursery.start_soon(self._clear_up, self._lease)
             nursery.start_soon(self._lease.layers.keep_fetching)
             nursery.start_soon(_evict, self._lease.cas)
             nursery.start_soon(self._lease.warm.keep_sealing)
             await self._lease.fetcher.broken.wait()
             scope.cancel()
 
-    async def _drop_views(self, lease: "_Lease") -> None:
+    async def _clear_up(self, lease: "_Lease") -> None:
+        """What jobs leave behind. Not after each one: it costs as much as one."""
         while True:
-            await self._jobs_moved.park()
+            await self._jobs_moved.wait()
+            self._jobs_moved = trio.Event()
+            self._control.tell_nowait(running=len(self._jobs.running), jobs=self._jobs.started)
+            _reap({job.pid for job in self._jobs.running.values()})
             lease.layers.discard_unused()
-            for path in (*lease.tree.pop_unused(), *self._jobs.pop_inputs()):
-                await ops.drop_view(path)
+            await ops.drop_views([*lease.tree.pop_unused(), *self._jobs.pop_inputs()])
+            await trio.sleep(CLEAR_UP_S)
 
 
 @dataclass(frozen=True, slots=True)

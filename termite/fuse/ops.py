@@ -8,7 +8,7 @@ import functools
 import logging
 import os
 import stat
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from errno import EIO, ENOENT, ENOSYS, ENOTDIR, EROFS
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -308,17 +308,22 @@ async def serve() -> None:
     await pyfuse3.main(min_tasks=2, max_tasks=MAX_TASKS)
 
 
-async def drop_view(path: bytes) -> None:
-    """Let the kernel forget `base/N`, `delta/N` or `stdin/N`, and all below. In a thread: look-ups may be going on."""
-    parent, _, name = path.partition(b"/")
-    inode = _ROOT_NAMES[parent.decode()]
-    try:
-        await trio.to_thread.run_sync(pyfuse3.invalidate_entry, inode, name)
-    except FileNotFoundError:
-        pass  # no job has ever looked at it
-    except OSError as error:
-        if error.errno != ENOTDIR:
-            log.warning("view.not_dropped path=%s reason=%r", path.decode(), error.strerror)
+async def drop_views(paths: Sequence[bytes]) -> None:
+    """Let the kernel forget each `base/N`, `delta/N` or `stdin/N`, and all below. In a thread: look-ups may go on."""
+    if paths:
+        await trio.to_thread.run_sync(_drop_views, paths)
+
+
+def _drop_views(paths: Sequence[bytes]) -> None:
+    for path in paths:
+        parent, _, name = path.partition(b"/")
+        try:
+            pyfuse3.invalidate_entry(_ROOT_NAMES[parent.decode()], name)
+        except FileNotFoundError:
+            pass  # no job has ever looked at it
+        except OSError as error:
+            if error.errno != ENOTDIR:
+                log.warning("view.not_dropped path=%s reason=%r", path.decode(), error.strerror)
 
 
 def unmount() -> None:

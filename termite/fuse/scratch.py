@@ -9,6 +9,7 @@ import itertools
 import logging
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ import trio
 
 # What jobs may fill with their writes. The page cache of the inputs, and the jobs themselves, need the other half.
 TMPFS_SHARE = 0.5
+
+MOMENT_S = 0.05
 
 MS_NOSUID, MS_NODEV = 2, 4
 
@@ -30,6 +33,7 @@ class Scratch:
         self._made = itertools.count(1)
         self._discarded = itertools.count()
         self._of_jobs: dict[int, Path] = {}
+        self._unwanted: list[Path] = []
 
     def mount_tmpfs(self) -> bool:
         """Hold everything in memory from now on. False, and nothing done, where the kernel cannot do that."""
@@ -80,8 +84,16 @@ class Scratch:
         return room.f_blocks * room.f_frsize
 
     def remove_later(self, path: Path) -> None:
-        """Remove what was made, in the background."""
-        trio.lowlevel.start_thread_soon(lambda: self.remove(path), lambda _: None)
+        """Remove what was made, in the background: one thread for all that comes within a moment."""
+        self._unwanted.append(path)
+        if len(self._unwanted) == 1:
+            trio.lowlevel.start_thread_soon(self._remove_unwanted, lambda _: None)
+
+    def _remove_unwanted(self) -> None:
+        time.sleep(MOMENT_S)
+        unwanted, self._unwanted = self._unwanted, []
+        for path in unwanted:
+            self.remove(path)
 
     def remove(self, path: Path) -> None:
         """Remove what was made, and wait for it: not in the mirror's own thread."""

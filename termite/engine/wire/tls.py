@@ -34,6 +34,7 @@ class TlsStream(trio.abc.Stream):
         self._buffer = bytearray(READ_BYTES)
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
+        self._unsent = b""
         self._tls = context.wrap_bio(
             self._incoming, self._outgoing, server_side=not self.is_client, server_hostname=server_name
         )
@@ -97,13 +98,19 @@ class TlsStream(trio.abc.Stream):
             room -= len(record)
         return b"".join(records)
 
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Cancelled in the middle, the connection is of no use any more."""
+    def send_nowait(self, data: bytes) -> bool:
+        """Whether the kernel took all of it at once; what it did not take goes with the next `send_all`."""
         try:
-            self._tls.write(data)  # to memory: whole, and at once
+            if data:
+                self._tls.write(data)  # to memory: whole, and at once
         except ssl.SSLError as error:
             raise trio.BrokenResourceError(str(error.reason)) from error
-        await self._send_pending()
+        return self._push()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Cancelled in the middle, the connection is of no use any more."""
+        if not self.send_nowait(bytes(data)):
+            await self._send_pending()
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._transport.wait_send_all_might_not_block()
@@ -113,14 +120,24 @@ class TlsStream(trio.abc.Stream):
         await trio.aclose_forcefully(self._transport)
 
     async def _send_pending(self) -> None:
-        pending = memoryview(self._outgoing.read())
-        while pending:
-            try:
-                pending = pending[os.write(self._socket.fileno(), pending) :]
-            except BlockingIOError:
-                await trio.lowlevel.wait_writable(self._socket)
-            except OSError as error:
-                raise trio.BrokenResourceError(error.strerror) from error
+        while not self._push():
+            await trio.lowlevel.wait_writable(self._socket)
+
+    def _push(self) -> bool:
+        """Give the kernel what it takes; whether that is all."""
+        if self._outgoing.pending:
+            self._unsent += self._outgoing.read()
+        unsent = memoryview(self._unsent)
+        try:
+            while unsent:
+                unsent = unsent[os.write(self._socket.fileno(), unsent) :]
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise trio.BrokenResourceError(error.strerror) from error
+        finally:
+            self._unsent = bytes(unsent)
+        return True
 
     async def _receive_pending(self) -> None:
         await trio.lowlevel.wait_readable(self._socket)

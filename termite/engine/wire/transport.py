@@ -3,8 +3,9 @@
     async with dial(host, port, identity, handler) as connection:
         reply = await connection.request(GetFile(...), on_chunk=write)
 
-One task reads, one writes (what others posted meanwhile goes out as one TLS write), one listens for silence, and each
-request of the other side has a task of its own. Reading never waits for writing or for a handler, so two sides
+One task reads, one listens for silence, and each request of the other side has a task of its own. What is posted is
+written at once; what the kernel does not take, and all that is posted behind it, is written by one more task, as one
+TLS write. Reading never waits for writing or for a handler, so two sides
 cannot block each other. A lost connection cancels the handlers and fails the requests; the body of the `async with`
 goes on and sees `lost`.
 """
@@ -67,6 +68,8 @@ class Connection:
         self._inboxes: dict[int, _Inbox] = {}
         self._handlers: dict[int, trio.CancelScope] = {}
         self._credited: dict[int, trio.lowlevel.ParkingLot] = {}
+        self._send_nowait = stream.send_nowait if isinstance(stream, TlsStream) else None
+        self._is_behind = False  # the writing task has something to write
         self._outbox: list[bytes] = []
         self._backlog_bytes = 0
         self._posted = trio.lowlevel.ParkingLot()
@@ -215,14 +218,15 @@ class Connection:
     async def _write(self) -> None:
         try:
             while True:
-                while not self._outbox:
+                while not self._is_behind:
                     await self._posted.park()
                 batch = self._outbox[0] if len(self._outbox) == 1 else b"".join(self._outbox)
                 self._outbox.clear()
+                size = self._backlog_bytes
                 await self._stream.send_all(batch)
-                self._counts["sent_bytes"] += len(batch)
                 self._counts["writes"] += 1
-                self._backlog_bytes -= len(batch)
+                self._backlog_bytes -= size
+                self._is_behind = bool(self._outbox)
                 self._sent.unpark_all()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self._lose(_why(error))
@@ -244,10 +248,22 @@ class Connection:
     # -- sending and losing -------------------------------------------------------------------------------------------
 
     def _post(self, frame: bytes) -> None:
-        if frame and not self._loss:
+        if not frame or self._loss:
+            return
+        self._counts["sent_bytes"] += len(frame)
+        if self._send_nowait is None or self._is_behind:
             self._outbox.append(frame)
-            self._backlog_bytes += len(frame)
-            self._posted.unpark_all()
+        else:
+            try:
+                self._counts["writes"] += 1
+                if self._send_nowait(frame):
+                    return
+            except trio.BrokenResourceError as error:
+                self._lose(_why(error))
+                return
+        self._is_behind = True
+        self._backlog_bytes += len(frame)
+        self._posted.unpark_all()
 
     async def _wait_for_backlog(self) -> None:
         while self._backlog_bytes > BACKLOG_BYTES and not self._loss:

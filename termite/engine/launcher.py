@@ -1,0 +1,226 @@
+"""One launcher, as its job uses it: what the protocol of docs/protocol.md, "Launcher", says about one connection.
+
+Reading and writing do not go through trio's streams, which yield to the scheduler after what did not block, too: most
+of what is said fits into the socket at once, and a turn of the scheduler costs as much as saying it.
+"""
+
+import json
+import os
+import socket
+import struct
+from collections import deque
+
+import trio
+
+from termite.engine import records
+from termite.engine.errors import FsError, RemoteProtocolError
+from termite.engine.model import Exit
+
+READ_BYTES = 64 * 1024
+STDIN_LIMIT_BYTES = 256 * 1024  # of one answer: a launcher has room for no more
+PEER = struct.Struct("3i")
+
+Reply = dict[str, object]
+
+
+class LauncherGone(Exception):
+    """The launcher hung up, or asked to stop: its job is cancelled. `signal` is 0 where it just vanished."""
+
+    def __init__(self, signal: int = 0) -> None:
+        super().__init__(signal)
+        self.signal = signal
+
+
+class Launcher:
+    """The connection of one launcher. `connection` does not block, and is closed by whoever made it."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.fd = connection.fileno()
+        self.gone: LauncherGone | RemoteProtocolError | None = None  # why nothing more is heard of it
+        self._connection = connection
+        self._frames = records.Frames()
+        self._unread: deque[tuple[bytes, bytes]] = deque()
+        self._sending = trio.Lock()
+        self._reading_stdin = trio.Lock()
+        self._answers_out, self._answers_in = trio.open_memory_channel[tuple[bytes, bytes]](1)
+        self._done_out, self._done_in = trio.open_memory_channel[Exit](1)
+        self._asked_offset: int | None = None  # what it was asked to read and has not answered; -1: of a stream
+        self.peeked_bytes = 0  # read, but also left there for others
+        self._stdin_end = b""
+        self.pid = _peer_pid(connection)
+
+    async def output(self, fd: int, content: bytes) -> None:
+        """Bytes for stdout (1) or stderr (2)."""
+        await self._send(records.STDOUT if fd == 1 else records.STDERR, content)
+
+    async def notice(self, line: str) -> None:
+        """One line of ours on stderr."""
+        await self._send(records.NOTICE, line.encode("utf-8", "surrogateescape") + b"\n")
+
+    async def read_stdin(self, size: int, *, peek: bool = False) -> bytes:
+        """What one read(2) of its stdin gives; empty at the end. With `peek` it stays there, if that is possible.
+
+        All that was peeked before is the job's now.
+        """
+        async with self._reading_stdin:
+            # A read that was cancelled is answered all the same: that answer is the next piece, and must not be lost.
+            if self._asked_offset is None:
+                asked = records.pack_numbers(taken=self.peeked_bytes, size=min(size, STDIN_LIMIT_BYTES), peek=peek)
+                self.peeked_bytes = 0
+                await self._ask(-1, asked)
+            kind, content = await self._answer()
+            self.peeked_bytes = len(content) if kind == records.PEEKED else 0
+            return content
+
+    async def read_stdin_at(self, offset: int, size: int) -> bytes:
+        """What is there in the file that is its stdin; less than `size` at the end only."""
+        pieces = []
+        async with self._reading_stdin:
+            if self._asked_offset is not None:  # of a read that was cancelled
+                await self._answer()
+            while size > 0:
+                asked = min(size, STDIN_LIMIT_BYTES)
+                await self._ask(offset, records.pack_numbers(size=asked, offset=offset))
+                _, content = await self._answer()
+                pieces.append(content)
+                if len(content) < asked:
+                    break
+                offset, size = offset + asked, size - asked
+        return b"".join(pieces)
+
+    async def drop_stdin(self, left: int) -> None:
+        """Of what was peeked, all but the last `left` bytes are the job's now."""
+        taken = self.peeked_bytes - left
+        if taken > 0:
+            self.peeked_bytes = left
+            with trio.CancelScope(shield=True):  # else nobody knows whether it was said
+                await self._send(records.READ, records.pack_numbers(taken=taken))
+
+    async def stop_reading(self) -> None:
+        """Nobody waits any more for what it was asked to read."""
+        if self._asked_offset is not None:
+            await self._send(records.READ, records.pack_numbers(size=0))
+
+    def leave_stdin(self, **numbers: int) -> None:
+        """What `finish` says about its stdin besides."""
+        self._stdin_end = records.pack_numbers(**numbers)
+
+    async def replace(self, recurse: bool) -> None:
+        """It becomes the command. Nothing more is heard of it."""
+        await self._send(records.EXEC, records.pack_records([("recurse", b"1" if recurse else b"0")]))
+
+    async def wait(self, recurse: bool) -> Exit:
+        """It runs the command as a child; how that ended."""
+        await self._send(records.WAIT, records.pack_records([("recurse", b"1" if recurse else b"0")]))
+        return await self._done_in.receive()
+
+    async def finish(self, exit: Exit) -> None:
+        """It ends like this."""
+        status = ("signal", b"%d" % exit.signal) if exit.signal else ("code", b"%d" % exit.code)
+        await self._send(records.EXIT, self._stdin_end + records.pack_records([status]))
+
+    async def answer(self, reply: Reply) -> None:
+        """To termite-ctl."""
+        await self._send(records.ANSWER, json.dumps(reply).encode())
+
+    async def next_frame(self) -> tuple[bytes, bytes]:
+        """The next frame, before there is a job. LauncherGone where the connection ended."""
+        while not self._unread:
+            try:
+                self._read()
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self._connection)
+        return self._unread.popleft()
+
+    def hear(self, job: trio.CancelScope) -> bool:
+        """Take in what it says while its job runs; whether there may be more. If not, `gone` says why."""
+        try:
+            while self._unread:
+                self._take(*self._unread.popleft())
+            self._read()
+            while self._unread:
+                self._take(*self._unread.popleft())
+        except BlockingIOError:
+            return True
+        except (LauncherGone, RemoteProtocolError) as error:
+            self.gone = error
+            job.cancel()
+            return False
+        return True
+
+    def _read(self) -> None:
+        try:
+            received = os.read(self.fd, READ_BYTES)
+        except BlockingIOError:
+            raise
+        except OSError:
+            received = b""
+        if not received:
+            raise LauncherGone
+        self._unread += self._frames.feed(received)
+
+    def _take(self, kind: bytes, payload: bytes) -> None:
+        try:
+            if kind in (records.STDIN, records.PEEKED, records.UNREADABLE):
+                self._answers_out.send_nowait((kind, payload))
+            elif kind == records.DONE:
+                self._done_out.send_nowait(_parse_exit(payload))
+            elif kind == records.CANCEL:
+                raise LauncherGone(_parse_exit(payload).signal)
+            else:
+                raise RemoteProtocolError(f"a launcher said {kind!r}")
+        except trio.WouldBlock:
+            raise RemoteProtocolError(f"a launcher said {kind!r} twice") from None
+
+    async def _ask(self, offset: int, payload: bytes) -> None:
+        with trio.CancelScope(shield=True):  # else nobody knows whether it was said
+            await self._send(records.READ, payload)
+        self._asked_offset = offset
+
+    async def _answer(self) -> tuple[bytes, bytes]:
+        kind, content = await self._answers_in.receive()
+        self._asked_offset = None
+        if kind == records.UNREADABLE:
+            raise FsError(_parse_errno(content))
+        return kind, content
+
+    async def _send(self, kind: bytes, payload: bytes) -> None:
+        unsent = memoryview(records.frame(kind, payload))
+        try:
+            self._sending.acquire_nowait()
+        except trio.WouldBlock:
+            await self._sending.acquire()
+        try:
+            while unsent:
+                try:
+                    unsent = unsent[os.write(self.fd, unsent) :]
+                except BlockingIOError:
+                    await trio.lowlevel.wait_writable(self._connection)
+                except OSError:
+                    raise LauncherGone from None
+        finally:
+            self._sending.release()
+
+
+def _parse_exit(payload: bytes) -> Exit:
+    fields = dict(records.parse_records(payload))
+    try:
+        return Exit(int(fields.get("code", b"0")), int(fields.get("signal", b"0")))
+    except ValueError:
+        raise RemoteProtocolError(f"an end that is no number: {payload[:40]!r}") from None
+
+
+def _parse_errno(payload: bytes) -> int:
+    try:
+        return int(dict(records.parse_records(payload)).get("errno", b""))
+    except ValueError:
+        raise RemoteProtocolError(f"an error that is no number: {payload[:40]!r}") from None
+
+
+def _peer_pid(connection: socket.socket) -> int:
+    try:
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size)
+    except OSError:
+        return 0
+    pid: int = PEER.unpack(credentials)[0]
+    return pid
