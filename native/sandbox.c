@@ -121,6 +121,8 @@ static void set_field(struct job *job, const char *key, char *value)
         job->no_stdin = number(value, 10);
     else if (strcmp(key, "network") == 0)
         job->network = number(value, 10);
+    else if (strcmp(key, "netns") == 0)
+        job->network_namespace = (int)number(value, 10);
     else if (strcmp(key, "nproc") == 0)
         job->processes = number(value, 10);
     else if (strcmp(key, "fsize") == 0)
@@ -145,7 +147,7 @@ static struct job read_job(int fd)
         fail_errno("cannot read the configuration", "");
     close(fd);
     size_t most = count_records(&config) + 1, words = 0, entries = 0;
-    struct job job = {.uid = -1, .gid = -1, .mask = 022};
+    struct job job = {.uid = -1, .gid = -1, .mask = 022, .network_namespace = -1};
     job.argv = calloc(most, sizeof *job.argv);
     job.env = calloc(most, sizeof *job.env);
     if (!job.argv || !job.env)
@@ -229,9 +231,11 @@ static _Noreturn void run_init(const struct job *job, int lifeline)
 {
     die_with_parent(lifeline);
     setsid(); /* the worker's terminal is none of the job's business */
-    int network = job->network ? 0 : CLONE_NEWNET;
+    int network = job->network || job->network_namespace >= 0 ? 0 : CLONE_NEWNET;
     if (unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | network) != 0)
         fail_errno("cannot make namespaces", "");
+    if (!job->network && job->network_namespace >= 0 && setns(job->network_namespace, CLONE_NEWNET) != 0)
+        fail_errno("cannot enter the network namespace", "");
     make_root(job);
     int started[2];
     if (pipe2(started, O_CLOEXEC) != 0)

@@ -12,6 +12,7 @@ struct job {
     char *mount, *lower, *scratch, *standard_input, *hostname, *cwd, *exe;
     char **argv, **env;
     long uid, gid;
+    int network_namespace; /* to be entered; -1: a new one is made */
     bool keeps_root, search, network, no_stdin;
     long long stdin_offset;
     mode_t mask;

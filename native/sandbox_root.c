@@ -160,7 +160,7 @@ void make_root(const struct job *job)
         fail_errno("cannot enter", root);
     mount_on("proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
     make_dev();
-    if (!job->network)
+    if (!job->network && job->network_namespace < 0)
         raise_loopback();
     if (job->hostname)
         set_host_name(job->hostname);

@@ -26,7 +26,7 @@ from termite.engine.wire.identity import Identity
 
 MAX_LINE_BYTES = 64 * 1024
 LAST_LINES = 10  # of stderr, for the log when it dies
-STOP_S = 1.0  # to end by itself, before it is killed
+STOP_S = 5.0  # to end by itself, removing its files, before it is killed
 LAST_WORDS_S = 0.2  # to read what it said when it died
 
 log = logging.getLogger(__name__)

@@ -21,6 +21,7 @@ import trio
 from termite.engine.errors import Retryable
 from termite.engine.model import Exit, Usage
 from termite.engine.records import pack_records, parse_records
+from termite.fuse.network import loopback_namespace
 from termite.fuse.scratch import Scratch
 
 OUTPUT_BYTES = 64 * 1024  # what a pipe holds
@@ -97,11 +98,13 @@ class Sandboxes:
         self._binary = binary
         self.scratch = Scratch(scratch)
         self._wants_tmpfs = tmpfs
+        self._network = -1
 
     async def setup(self) -> None:
         """Must be called once before the first job, in the mount namespace in which jobs are to be started."""
         if self._wants_tmpfs:
             self.scratch.mount_tmpfs()
+        self._network = loopback_namespace()
 
     async def run(self, spec: SandboxSpec, on_output: OnOutput) -> SandboxResult:
         """Run a command to its end. Raises Retryable where that could not be tried."""
@@ -110,7 +113,7 @@ class Sandboxes:
         except OSError as error:
             raise Retryable(f"no scratch directory: {error.strerror}") from error
         started_ns = time.time_ns()
-        child = _start(self._binary, _config(spec, scratch), spec)
+        child = _start(self._binary, _config(spec, scratch, self._network), spec, self._network)
         try:
             timed_out = await _follow(child, spec, on_output)
             records = _read_records(child.status)
@@ -126,7 +129,7 @@ class Sandboxes:
         self.scratch.discard(job)
 
 
-def _config(spec: SandboxSpec, scratch: Path) -> bytes:
+def _config(spec: SandboxSpec, scratch: Path, network: int) -> bytes:
     records = [
         ("mount", os.fsencode(spec.mount)),
         ("lower", os.fsencode(spec.lower)),
@@ -143,6 +146,8 @@ def _config(spec: SandboxSpec, scratch: Path) -> bytes:
     ]
     if spec.stdin_offset >= 0:
         records += [("stdin", b"stdin/%d" % spec.job), ("stdin_offset", b"%d" % spec.stdin_offset)]
+    if network >= 0 and not spec.network:
+        records.append(("netns", b"%d" % network))
     if spec.stdin_closed:
         records.append(("stdin_closed", b"1"))
     if spec.hostname:
@@ -152,7 +157,7 @@ def _config(spec: SandboxSpec, scratch: Path) -> bytes:
     return pack_records(records)
 
 
-def _start(binary: Path, config: bytes, spec: SandboxSpec) -> _Child:
+def _start(binary: Path, config: bytes, spec: SandboxSpec, network: int) -> _Child:
     ours: list[int] = []
     theirs: list[int] = []
     try:
@@ -176,6 +181,7 @@ def _start(binary: Path, config: bytes, spec: SandboxSpec) -> _Child:
                 (os.POSIX_SPAWN_DUP2, err, 2),
                 (os.POSIX_SPAWN_DUP2, memory, memory),  # onto itself: only takes close-on-exec away
                 (os.POSIX_SPAWN_DUP2, status, status),
+                *([(os.POSIX_SPAWN_DUP2, network, network)] if network >= 0 else []),
             ],
             setsigmask=[],
             setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # Python ignores these two; a job must not
