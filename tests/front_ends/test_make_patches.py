@@ -326,6 +326,26 @@ def test_a_make_below_tells_its_own_targets(project: Project) -> None:
     assert project.run("-s").output == "sub:.\n"
 
 
+def test_what_a_recipe_is_told_is_no_variable_of_a_make_below(project: Project) -> None:
+    project.write("all: a\n\t@$(MAKE) -s -C sub\na:\n")
+    project.write("MAKE_TARGET ?= own\nMAKE_DEPS ?= too\nall: ; @echo $(MAKE_TARGET) $(MAKE_DEPS)\n", "sub/Makefile")
+    assert project.run("-s").output == "own too\n"
+
+
+@pytest.mark.parametrize(
+    "makefile",
+    [
+        "export MAKE_TARGET := given\nall: ; @$(MAKE) -s -C sub\n",
+        "all: ; @MAKE_TARGET=given $(MAKE) -s -C sub\n",
+        "all: ; @$(MAKE) -s -C sub MAKE_TARGET=given\n",
+    ],
+)
+def test_a_variable_of_that_name_reaches_a_make_below(project: Project, makefile: str) -> None:
+    project.write(makefile)
+    project.write("all: ; @echo $(MAKE_TARGET) $$MAKE_TARGET:$$MAKE_DEPS.\n", "sub/Makefile")
+    assert project.run("-s").output == "given given:.\n"
+
+
 def test_without_make_shell_the_environment_of_a_recipe_is_as_stock_makes_it(project: Project) -> None:
     others = "grep -v ^PATH= | sort"  # each make is found first in its own PATH
     project.write(f"SHELL := /bin/bash\n$(info $(shell env | {others}))\nall: a b\n\t@env | {others}\na b:\n")
@@ -336,7 +356,7 @@ def test_only_termite_shell_is_added_for_the_shell_function(project: Project) ->
     project.write("unused := $(shell expr 1)\nall: ;\n")
     project.run()
     (call,) = project.calls()
-    assert not {"MAKE_TARGET", "MAKE_DEPS"} & call.environment.keys()
+    assert not {"MAKE_TARGET", "MAKE_DEPS", "MAKE_TOLD"} & call.environment.keys()
 
 
 # -- recursion --------------------------------------------------------------------------------------------------------
@@ -480,7 +500,9 @@ def test_gnu_makes_own_test_suite_gives_the_results_of_stock_make(
 def _always_wrapped(make: Path, directory: Path) -> Path:
     """A make that always has a MAKE_SHELL, which only passes on."""
     shell = directory / "pass-on"
-    shell.write_text('#!/bin/sh\ns=$TERMITE_SHELL\nunset TERMITE_SHELL MAKE_TARGET MAKE_DEPS\nexec "$s" "$@"\n')
+    shell.write_text(
+        '#!/bin/sh\ns=$TERMITE_SHELL\nunset TERMITE_SHELL MAKE_TARGET MAKE_DEPS MAKE_TOLD\nexec "$s" "$@"\n'
+    )
     wrapped = directory / "bin" / "make"
     wrapped.parent.mkdir()
     wrapped.write_text(f'#!/bin/bash\nexport MAKE_SHELL="{shell}"\nexec -a "$0" "{make}" "$@"\n')
