@@ -1,10 +1,12 @@
 """The front ends are tested on the same clusters as the whole system."""
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,12 @@ from tests.e2e.cluster import Tree, embedded, new_tree
 from tests.e2e.conftest import MakePlace, make_place, user
 from tests.e2e.places import CHECKOUT, COMMANDS
 
-PATCHES = CHECKOUT / "patches" / "make-4.3"
 CACHE = CHECKOUT / "build"
 BUILD_TOOLS = {"autoreconf": "autoconf", "automake": "automake", "autopoint": "autopoint", "pkg-config": "pkg-config"}
+
+# Where a source of GNU make 3.82 is, which no package archive has: the release, unpacked, or a checkout of its tag.
+SOURCE_382 = "TERMITE_MAKE382_SRC"
+TODAY_382 = "0001-build-with-todays-glibc-and-gcc.patch"
 
 # With the tools of .venv, as its user has: what is called from there is shown to jobs.
 PATH = f"/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin:{COMMANDS}"
@@ -36,6 +41,16 @@ def tree(shared_tree: Tree, request: pytest.FixtureRequest) -> Tree:
     return shared_tree.subtree(f"{abs(hash(request.node.nodeid)):x}")
 
 
+@dataclass(frozen=True)
+class Make:
+    """One version of GNU make that there is a patch for."""
+
+    version: tuple[int, int]
+    source: Path
+    stock: Path  # without MAKE_SHELL
+    patched: Path
+
+
 @pytest.fixture(scope="session")
 def source() -> Path:
     """Debian's make-dfsg 4.3, unpacked."""
@@ -45,22 +60,50 @@ def source() -> Path:
     return Path(_output_of(fetch).strip())
 
 
+@pytest.fixture(scope="session", params=["4.3", "3.82"])
+def make(request: pytest.FixtureRequest) -> Make:
+    """Each version, built once for each version of its patches."""
+    if request.param == "4.3":
+        debian: Path = request.getfixturevalue("source")
+        return Make((4, 3), debian, Path("/usr/bin/make"), build_make("4.3", debian))
+    source = source_382()
+    return Make((3, 82), source, build_make("3.82", source, TODAY_382), build_make("3.82", source))
+
+
 @pytest.fixture(scope="session")
-def patched_make(source: Path) -> Path:
-    """The patched make, built once for each version of the patch."""
+def static_make(make: Make) -> Path:
+    """The patched make, linked statically."""
+    return build_make("{}.{}".format(*make.version), make.source, LDFLAGS="-static")
+
+
+def source_382() -> Path:
+    """What a person must give: skips where it is not given."""
+    given = os.environ.get(SOURCE_382)
+    if not given:
+        pytest.skip(f"{SOURCE_382} names no source of GNU make 3.82 (no package archive has it)")
+    source = Path(given).resolve()
+    assert "[GNU make],[3.82]" in (source / "configure.in").read_text(), f"{source} is not GNU make 3.82"
+    return source
+
+
+def build_make(version: str, source: Path, *only: str, **env: str) -> Path:
+    """Build it with its patches, or with `only` these; `env` is for its configure."""
     missing = [package for tool, package in BUILD_TOOLS.items() if not shutil.which(tool)]
-    if missing:
-        pytest.skip(f"building Debian's make needs: apt-get install {' '.join(missing)}")
-    inputs = [*sorted(PATCHES.glob("*.patch")), PATCHES / "build.sh"]
-    version = hashlib.sha256(b"".join(path.read_bytes() for path in inputs)).hexdigest()[:16]
-    prefix = CACHE / f"make-4.3-{version}"
-    make = prefix / "bin" / "make"
-    if not make.exists():
-        _output_of([str(PATCHES / "build.sh"), str(source), str(prefix)])
-    return make
+    if missing and not (source / "configure").exists():
+        pytest.skip(f"building make of this source needs: apt-get install {' '.join(missing)}")
+    patches = CHECKOUT / "patches" / f"make-{version}"
+    inputs = b"".join(path.read_bytes() for path in [*sorted(patches.glob("*.patch")), patches / "build.sh"])
+    key = hashlib.sha256(inputs + repr((source, only, env)).encode()).hexdigest()[:16]
+    prefix = CACHE / f"make-{version}-{key}"
+    program = prefix / "bin" / "make"
+    if not program.exists():
+        _output_of([str(patches / "build.sh"), str(source), str(prefix), *only], env)
+    return program
 
 
-def _output_of(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
+def _output_of(command: list[str], env: dict[str, str] | None = None) -> str:
+    done = subprocess.run(
+        command, env={**os.environ, **(env or {})}, capture_output=True, text=True, check=False, timeout=500
+    )
     assert done.returncode == 0, f"{command[0]} failed:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     return done.stdout

@@ -1,4 +1,5 @@
-"""GNU make 4.3 with MAKE_SHELL: what the patch promises, on Debian's source package, against Debian's own make.
+"""GNU make with MAKE_SHELL: what the patches promise, against a make without: 4.3 against Debian's own, and 3.82 where
+its source is given (TERMITE_MAKE382_SRC).
 
 The wrapper given as MAKE_SHELL writes down how it was called, then runs the shell that TERMITE_SHELL names, as the
 launcher's termite-shell does.
@@ -6,27 +7,27 @@ launcher's termite-shell does.
 
 import json
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.front_ends.conftest import Make
 from tests.front_ends.suites import copy_suite, run_suite
 
-STOCK = Path("/usr/bin/make")
 RUN_TIMEOUT_S = 60  # a run of make here takes milliseconds
 SUITE_TIMEOUT_S = 300  # GNU make's own test suite: 35 s alone
+SUITE_TRIES = (
+    4  # of the scripts that differ: on a machine with much to do, targets/SECONDARY is right two times of three
+)
 
 # Scripts of that suite that expect make's words for a command that is not there: with MAKE_SHELL the shell says it.
-SAY_NOT_FOUND = (
-    "features/errors",
-    "features/output-sync",
-    "features/targetvars",
-    "functions/shell",
-    "misc/general4",
-)
+SAY_NOT_FOUND = {
+    (4, 3): ("features/errors", "features/output-sync", "features/targetvars", "functions/shell", "misc/general4"),
+    (3, 82): (),
+}
 
 WRAPPER = """#!/usr/bin/python3 -SE
 import json, os, sys
@@ -66,8 +67,21 @@ class Project:
     """A directory to run one make in."""
 
     directory: Path
-    make: Path
+    make: Make
     wrapper: Path
+
+    @property
+    def is_4(self) -> bool:
+        return self.make.version >= (4, 0)
+
+    def needs_4(self, what: str) -> None:
+        """Skip what 3.82 does not have."""
+        if not self.is_4:
+            pytest.skip(f"GNU make 3.82 has no {what}")
+
+    def failed(self, line: int, code: int) -> str:
+        """What make says of a line of `Makefile` that failed, for the target `all`."""
+        return f"make: *** [{f'Makefile:{line}: ' if self.is_4 else ''}all] Error {code}\n"
 
     def write(self, makefile: str, name: str = "Makefile") -> None:
         path = self.directory / name
@@ -77,10 +91,10 @@ class Project:
     def run(self, *arguments: str, make_shell: bool = True, **environment: str) -> Outcome:
         """Run the patched make, with MAKE_SHELL in its environment unless told otherwise."""
         wrapped = {"MAKE_SHELL": str(self.wrapper)} if make_shell else {}
-        return self._run(self.make, arguments, wrapped | environment)
+        return self._run(self.make.patched, arguments, wrapped | environment)
 
     def run_stock(self, *arguments: str, **environment: str) -> Outcome:
-        return self._run(STOCK, arguments, environment)
+        return self._run(self.make.stock, arguments, environment)
 
     def calls(self) -> list[Call]:
         log = self.directory / "calls"
@@ -110,13 +124,13 @@ class Project:
 
 
 @pytest.fixture
-def project(tmp_path: Path, patched_make: Path) -> Project:
+def project(tmp_path: Path, make: Make) -> Project:
     (tmp_path / "project").mkdir()
     wrapper = tmp_path / "a directory" / "wrapper"
     wrapper.parent.mkdir()
     wrapper.write_text(WRAPPER)
     wrapper.chmod(0o755)
-    return Project(tmp_path / "project", patched_make, wrapper)
+    return Project(tmp_path / "project", make, wrapper)
 
 
 # -- who runs what ----------------------------------------------------------------------------------------------------
@@ -135,9 +149,16 @@ def test_a_recipe_line_is_run_by_make_shell(project: Project) -> None:
 
 
 def test_the_shell_function_is_run_by_make_shell(project: Project) -> None:
-    project.write("$(info got $(shell echo a; echo b))\nv != echo c | cat\n$(info $v)\nall: ; @:\n")
-    assert project.run().output == "got a b\nc\n"
-    assert project.arguments() == [["-c", "echo a; echo b"], ["-c", "echo c | cat"]]
+    project.write("$(info got $(shell echo a; echo b))\nall: ; @:\n")
+    assert project.run().output == "got a b\n"
+    assert project.arguments() == [["-c", "echo a; echo b"]]
+
+
+def test_a_shell_assignment_is_run_by_make_shell(project: Project) -> None:
+    project.needs_4("!=")
+    project.write("v != echo c | cat\n$(info $v)\nall: ; @:\n")
+    assert project.run().output == "c\n"
+    assert project.arguments() == [["-c", "echo c | cat"]]
 
 
 def test_a_command_that_needs_no_shell_reaches_make_shell_as_a_shell_command(project: Project) -> None:
@@ -175,9 +196,8 @@ def test_make_shell_is_looked_up_in_the_path(project: Project) -> None:
 def test_a_make_shell_that_does_not_exist_is_named_in_the_error(project: Project) -> None:
     project.write("all:\n\t@expr 1\n")
     outcome = project.run(make_shell=False, MAKE_SHELL="/no/such/shell")
-    assert outcome == Outcome(
-        2, "make: /no/such/shell: No such file or directory\nmake: *** [Makefile:2: all] Error 127\n"
-    )
+    reason = "No such file or directory" if project.is_4 else "Command not found"
+    assert outcome == Outcome(2, f"make: /no/such/shell: {reason}\n{project.failed(2, 127)}")
 
 
 def test_a_line_that_is_only_a_colon_is_run_by_nobody_as_in_stock_make(project: Project) -> None:
@@ -237,9 +257,11 @@ def test_posix_mode_adds_its_flag(project: Project) -> None:
 def test_a_script_language_as_shell_works_with_oneshell(project: Project) -> None:
     program = "import sys\nfor i in range(2):\n    print(i, '@-+')\n"
     recipe = "".join(f"\t{line}\n" for line in program.splitlines())
-    project.write(f".ONESHELL:\n.SILENT:\nSHELL := /usr/bin/python3\n.SHELLFLAGS := -S -c\nall:\n{recipe}")
+    flags = ["-S", "-c"] if project.is_4 else ["-Sc"]  # 3.82 gives them as one word to such a recipe
+    shell = f"SHELL := /usr/bin/python3\n.SHELLFLAGS := {' '.join(flags)}\n"
+    project.write(f".ONESHELL:\n.SILENT:\n{shell}all:\n{recipe}")
     assert project.run() == Outcome(0, "0 @-+\n1 @-+\n")
-    assert project.arguments() == [["-S", "-c", program.rstrip()]]
+    assert project.arguments() == [[*flags, program.rstrip()]]
 
 
 def test_oneshell_gives_the_whole_recipe_in_one_call(project: Project) -> None:
@@ -376,7 +398,7 @@ def test_a_make_below_obeys_make_shell_as_well(project: Project, where: str) -> 
 
 
 def test_a_make_that_executes_itself_again_keeps_make_shell(project: Project) -> None:
-    project.write("include made.mk\nall: ; @echo $(v)\nmade.mk: ; @echo v=1 >$@\n")
+    project.write("-include made.mk\nall: ; @echo $(v)\nmade.mk: ; @echo v=1 >$@\n")
     assert project.run(f"MAKE_SHELL={project.wrapper}", make_shell=False).output == "1\n"
     assert [command for _, command in project.arguments()] == ["echo v=1 >made.mk", "echo 1"]
 
@@ -415,6 +437,8 @@ rec: ; +@expr 5
     ],
 )
 def test_output_exit_code_and_files_are_those_of_stock_make(project: Project, arguments: list[str]) -> None:
+    if "--trace" in arguments:
+        project.needs_4("--trace")
     seen = []
     for run in (project.run_stock, project.run):
         for path in project.directory.iterdir():
@@ -433,8 +457,9 @@ def test_nothing_is_run_where_make_would_run_nothing(project: Project, flag: str
 
 
 def test_a_rule_without_a_recipe_stays_one(project: Project) -> None:
+    quote = "'" if project.is_4 else "`"
     project.write("all: one\none: two\ntwo:\n")
-    assert project.run() == Outcome(0, "make: Nothing to be done for 'all'.\n")
+    assert project.run() == Outcome(0, f"make: Nothing to be done for {quote}all'.\n")
     assert project.run("-q").exit_code == 0
     assert project.calls() == []
 
@@ -460,13 +485,14 @@ def test_a_line_ends_as_with_stock_make(project: Project, line: str) -> None:
 
 def test_a_command_that_cannot_be_found_fails_in_the_words_of_the_shell(project: Project) -> None:
     project.write("all: ; ./missing one\n")
-    said, failed = "./missing one\n{}: not found\n", "make: *** [Makefile:1: all] Error 127\n"
+    said, failed = "./missing one\n{}: not found\n", project.failed(1, 127)
     assert project.run() == Outcome(2, said.format("/bin/sh: 1: ./missing") + failed)
     assert project.run_stock().output.endswith(failed)
 
 
 @pytest.mark.parametrize("style", ["target", "line", "recurse", "none"])
 def test_synchronised_output_is_that_of_stock_make(project: Project, style: str) -> None:
+    project.needs_4("--output-sync")
     project.write("all:\n\techo 1; echo 2 >&2\n\t$(MAKE) -f sub.mk\n")
     project.write("all: ; expr 3\n", "sub.mk")
     arguments = ["-j2", f"--output-sync={style}"]
@@ -476,25 +502,27 @@ def test_synchronised_output_is_that_of_stock_make(project: Project, style: str)
 # -- GNU make's own test suite ----------------------------------------------------------------------------------------
 
 
-def test_gnu_makes_own_test_suite_gives_the_results_of_stock_make(
-    source: Path, patched_make: Path, tmp_path: Path
-) -> None:
-    makes = {"stock": STOCK, "patched": patched_make, "wrapped": _always_wrapped(patched_make, tmp_path)}
-    trees = {name: copy_suite(source, tmp_path / name) for name in makes}
+def test_gnu_makes_own_test_suite_gives_the_results_of_stock_make(make: Make, tmp_path: Path) -> None:
+    makes = {"stock": make.stock, "patched": make.patched, "wrapped": _always_wrapped(make.patched, tmp_path)}
+    trees = {name: copy_suite(make.source, tmp_path / name) for name in makes}
 
-    def results(scripts: Iterable[str] = ()) -> list[dict[str, str]]:
+    def different(scripts: Sequence[str] = ()) -> list[str]:
+        """Those of `scripts`, or of all, that do not give the same with all three."""
         with ThreadPoolExecutor() as pool:  # the suite mostly sleeps: all three take as long as one
-            return list(pool.map(lambda name: run_suite(trees[name], makes[name], scripts, SUITE_TIMEOUT_S), makes))
+            runs = pool.map(lambda name: run_suite(trees[name], makes[name], scripts, SUITE_TIMEOUT_S), makes)
+        stock, patched, wrapped = runs
+        assert len(stock) == len(scripts) or len(stock) > 100
+        return [name for name in stock if not stock[name] == patched.get(name) == wrapped.get(name)]
 
-    stock, patched, wrapped = results()
-    assert len(stock) > 100
-    for name in SAY_NOT_FOUND:
-        assert wrapped.pop(name) != stock[name]
-    different = [name for name in stock if {patched.get(name), wrapped.get(name, stock[name])} != {stock[name]}]
-    if different:  # some scripts watch the clock; one that differs for a reason differs twice
-        stock, patched, wrapped = results(different)
-        assert stock == patched
-        assert stock == wrapped
+    found = different()
+    expected = set(SAY_NOT_FOUND[make.version])
+    assert expected <= set(found)
+    # Some scripts depend on which of two jobs ends first; one that differs for a reason always differs.
+    for _ in range(SUITE_TRIES):
+        if set(found) == expected:
+            return
+        found = different(found)
+    assert set(found) == expected
 
 
 def _always_wrapped(make: Path, directory: Path) -> Path:

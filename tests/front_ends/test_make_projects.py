@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from termite.cli.programs import why_not_preloaded
 from tests.e2e.cluster import Tree
 from tests.e2e.places import COMMANDS, IS_ROOT, Outcome
 from tests.e2e.snapshot import snapshot
+from tests.front_ends.conftest import Make
 
 SHELL_TRICKS = r"""
 all: heredoc pipes dollars background traps subshell redirections functions
@@ -108,12 +110,12 @@ TESTS = program
 # -- makes of another kind --------------------------------------------------------------------------------------------
 
 
-def test_a_make_with_make_shell_needs_no_library(tree: Tree, patched_make: Path) -> None:
-    """Also set-user-id, where the dynamic linker takes no library."""
+def test_a_make_with_make_shell_needs_no_library(tree: Tree, make: Make) -> None:
+    """Also set-user-id, where the dynamic linker takes no library; 3.82 runs its commands as that user too."""
     tree.write("Makefile", MAKEFILE)
     tree.write("sub.mk", "all:\n\t@env | grep -c ^LD_PRELOAD; env | grep -c ^MAKE_SHELL; echo $(SHELL) >sub; :\n")
-    env = _with_make(tree, patched_make)
-    if IS_ROOT:
+    env = _with_make(tree, make.patched)
+    if IS_ROOT and make.version >= (4, 3):
         (tree.path / "bin" / "make").chmod(0o4755)
     before = tree.jobs()
     done = tree.make("-j2", env=env)
@@ -124,6 +126,35 @@ def test_a_make_with_make_shell_needs_no_library(tree: Tree, patched_make: Path)
     said = tree.ctl("why", "termite", "--preload=make", "--", "/bin/sh", "-c", "make \\\n -C x").stdout.decode()
     assert ("plugin     make\n" in said, "place      local\n" in said, "make plugin" in said) == (True, True, True)
 
+
+def test_a_static_make_with_make_shell_builds_a_c_project_on_workers(tree: Tree, static_make: Path) -> None:
+    """With commands that need no shell, implicit rules, a library made by a make below, and its jobserver."""
+    assert why_not_preloaded(static_make) == "is linked statically"
+    for name, text in C_PROJECT.items():
+        tree.write(f"far/{name}", text)
+    tree.plain("cp", "-a", "far", "near")
+    env = _with_make(tree, static_make)
+    near = tree.plain("make", "-j4", within="near", env=env)
+    before = tree.jobs()
+    far = tree.make("-j4", within="far", env=env)
+    assert (near.code, far.code, far.stderr) == (0, 0, b""), (near, far)
+    assert snapshot(tree.path / "far") == snapshot(tree.path / "near")
+    assert tree.jobs() == before + 7, "five compiles, an archive and a link; what make runs as make stays"
+    assert tree.plain("far/program").stdout == b"6\n"
+    assert tree.plain("make", within="far", env=env) == Outcome(0, b"", b""), "nothing is made again"
+
+
+C_PROJECT = {
+    "Makefile": "CFLAGS = -O1\nall: program\nprogram: main.o one.o sub/libsub.a\n\t$(CC) -o $@ $^\n"
+    "sub/libsub.a: FORCE\n\t+@$(MAKE) -s -C sub\nFORCE:\nmain.o one.o: sub.h\n",
+    "main.c": '#include <stdio.h>\n#include "sub.h"\nint main(void) { return printf("%d\\n", one() + sub()) < 0; }\n',
+    "one.c": '#include "sub.h"\nint one(void) { return 1; }\n',
+    "sub.h": "int one(void), sub(void);\n",
+    "sub/Makefile": "libsub.a: a.o b.o c.o\n\t$(AR) -rcD $@ $^\n",
+    "sub/a.c": "int b(void), c(void);\nint sub(void) { return b() + c(); }\n",
+    "sub/b.c": "int b(void) { return 2; }\n",
+    "sub/c.c": "int c(void) { return 3; }\n",
+}
 
 MAKEFILE = """
 SHELL := /bin/sh
