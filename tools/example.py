@@ -46,14 +46,16 @@ class ExampleError(Exception):
 class Example:
     """What examples/NAME/VARIANT.toml says.
 
-    `parts`: of the source package, all if empty. `configure` and `build` are command lines, run in `directory`; the
+    `package`: Debian's source package; where there is none, `given`: the environment variable that names the source.
+    `parts`: of the source, all if empty. `configure` and `build` are command lines, run in `directory`; the
     first word of one in `build` is the build tool. `differs`: patterns of files in which two plain builds differ too,
     each with the reason. `needs`: programs and headers that must be installed, each with its Debian package.
     """
 
     title: str
-    package: str
     build: tuple[str, ...]
+    package: str = ""
+    given: str = ""
     configure: tuple[str, ...] = ()
     directory: str = "."
     patched: bool = True
@@ -142,7 +144,7 @@ def run_example(example: Example, place: Place, flags: argparse.Namespace) -> No
 
 def configure(example: Example, place: Place, flags: argparse.Namespace) -> None:
     """A fresh copy of the source, with our rules in it, configured plainly, and saved as it then is."""
-    source = fetch_source(example.package, flags.sources, patched=example.patched)
+    source = _source(example, flags)
     shutil.rmtree(place.tree.parent, ignore_errors=True)
     place.state.mkdir(parents=True)
     for part in example.parts or (".",):
@@ -153,9 +155,18 @@ def configure(example: Example, place: Place, flags: argparse.Namespace) -> None
     (place.tree / example.directory).mkdir(exist_ok=True)
     for number, line in enumerate(example.configure):
         console.print(f"configuring: {line}", markup=False)
-        _run(shlex.split(line), example, place, f"configure-{number}")
+        _run(shlex.split(line.replace("{checkout}", str(CHECKOUT))), example, place, f"configure-{number}")
     shutil.copytree(place.tree, place.saved, symlinks=True)
     put_back(place.saved, place.tree)  # the times of directories as well
+
+
+def _source(example: Example, flags: argparse.Namespace) -> Path:
+    if example.package:
+        return fetch_source(example.package, flags.sources, patched=example.patched)
+    given = os.environ.get(example.given)
+    if not given:
+        raise ExampleError(f"{example.given} in the environment must name the source of {example.title}")
+    return Path(given).resolve()
 
 
 def build_plainly(name: str, example: Example, place: Place, flags: argparse.Namespace) -> Built:
