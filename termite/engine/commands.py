@@ -33,7 +33,7 @@ def is_nothing(command: Command) -> bool:
     text, flags = _shell_text(command.argv)
     if text is None:
         return command.argv == ("true",)
-    return flags <= _PLAIN_FLAGS and text.strip() in ("", ":", "true")
+    return flags <= _PLAIN_FLAGS and text.strip() in ("", ":", "true", "exec true")
 
 
 def remote_environment(env: Mapping[str, str]) -> dict[str, str]:

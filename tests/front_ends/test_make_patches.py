@@ -164,20 +164,20 @@ def test_a_shell_assignment_is_run_by_make_shell(project: Project) -> None:
 def test_a_command_that_needs_no_shell_reaches_make_shell_as_a_shell_command(project: Project) -> None:
     project.write("$(info $(shell expr 1 + 2))\nall:\n\t@expr  '3  '  +\t4 \n")
     project.run()
-    assert project.arguments() == [["-c", "expr 1 + 2"], ["-c", "expr  '3  '  +\t4 "]]
+    assert project.arguments() == [["-c", "exec expr 1 + 2"], ["-c", "exec expr  '3  '  +\t4 "]]
     assert {call.shell for call in project.calls()} == {"/bin/sh"}
 
 
 def test_make_shell_may_be_set_on_the_command_line(project: Project) -> None:
     project.write("all:\n\t@expr 3 + 4\n")
     assert project.run(f"MAKE_SHELL={project.wrapper}", make_shell=False).output == "7\n"
-    assert project.arguments() == [["-c", "expr 3 + 4"]]
+    assert project.arguments() == [["-c", "exec expr 3 + 4"]]
 
 
 def test_make_shell_may_be_set_in_a_makefile_and_for_one_target(project: Project) -> None:
     project.write(f"all: one two\ntwo: MAKE_SHELL = {project.wrapper}   # here\none two:\n\t@echo $@\n")
     assert project.run(make_shell=False).output == "one\ntwo\n"
-    assert project.arguments() == [["-c", "echo two"]]
+    assert project.arguments() == [["-c", "exec echo two"]]
 
 
 @pytest.mark.parametrize("value", ["", "   "])
@@ -190,7 +190,7 @@ def test_make_shell_is_looked_up_in_the_path(project: Project) -> None:
     project.write("all:\n\t@echo yes\n")
     path = f"{project.wrapper.parent}:/usr/bin:/bin"
     assert project.run(make_shell=False, MAKE_SHELL="wrapper", PATH=path).output == "yes\n"
-    assert project.arguments() == [["-c", "echo yes"]]
+    assert project.arguments() == [["-c", "exec echo yes"]]
 
 
 def test_a_make_shell_that_does_not_exist_is_named_in_the_error(project: Project) -> None:
@@ -251,7 +251,7 @@ def test_shellflags_arrive_as_words(project: Project) -> None:
 def test_posix_mode_adds_its_flag(project: Project) -> None:
     project.write(".POSIX:\nall:\n\t@expr 1\n")
     project.run()
-    assert project.arguments() == [["-ec", "expr 1"]]
+    assert project.arguments() == [["-ec", "exec expr 1"]]
 
 
 def test_a_script_language_as_shell_works_with_oneshell(project: Project) -> None:
@@ -273,7 +273,7 @@ def test_oneshell_gives_the_whole_recipe_in_one_call(project: Project) -> None:
 def test_a_oneshell_recipe_of_one_simple_line_reaches_make_shell(project: Project) -> None:
     project.write(".ONESHELL:\nall:\n\t@expr 1\n")
     project.run()
-    assert project.arguments() == [["-c", "expr 1"]]
+    assert project.arguments() == [["-c", "exec expr 1"]]
 
 
 @pytest.mark.parametrize(
@@ -281,8 +281,8 @@ def test_a_oneshell_recipe_of_one_simple_line_reaches_make_shell(project: Projec
     [
         ("echo 'größe ☂' \"ä$$HOME\"", "echo 'größe ☂' \"ä$HOME\""),
         ("echo $$$$ '\\n' a\\ b", "echo $$ '\\n' a\\ b"),
-        ("printf '%s|' a \\\n\t  b", "printf '%s|' a \\\n  b"),
-        ("expr a \\\n\t  : b", "expr a \\\n  : b"),
+        ("printf '%s|' a \\\n\t  b", "exec printf '%s|' a \\\n  b"),
+        ("expr a \\\n\t  : b", "exec expr a \\\n  : b"),
         ("cat <<<x >/dev/null || true # no", "cat <<<x >/dev/null || true # no"),
     ],
 )
@@ -292,10 +292,23 @@ def test_a_command_arrives_as_it_was_written(project: Project, recipe: str, comm
     assert project.arguments() == [["-c", command]]
 
 
+@pytest.mark.parametrize(
+    "command", ["echo x $(words)", "echo 'y$(words)' z", 'echo "$(words)"a', "echo x \\\\$(words)"]
+)
+def test_a_newline_in_a_command_of_the_shell_function_ends_no_command_as_in_stock_make(
+    project: Project, command: str
+) -> None:
+    project.write(f"define words\na  b\nc\n\n d\nendef\n$(info $(shell {command}))\nall: ;\n")
+    outcome = project.run()
+    assert len(project.calls()) == 1
+    assert outcome == project.run_stock()
+
+
 def test_each_line_of_a_variable_is_a_command_of_its_own(project: Project) -> None:
     project.write("define two\nexpr 1\nexpr 2; true\n\nexpr 3\\\\\nexpr 4\nendef\nall:\n\t$(two)\n")
     assert project.run() == project.run_stock()
-    assert [command for _, command in project.arguments()] == ["expr 1", "expr 2; true", "expr 3\\\\", "expr 4"]
+    commands = [command for _, command in project.arguments()]
+    assert commands == ["exec expr 1", "expr 2; true", "exec expr 3\\\\", "exec expr 4"]
 
 
 # -- the environment of recipes ---------------------------------------------------------------------------------------
@@ -394,13 +407,13 @@ def test_a_make_below_obeys_make_shell_as_well(project: Project, where: str) -> 
     project.write(BELOW, "sub/Makefile")
     words = [setting] if where == "command line" else []
     assert project.run("-s", *words, make_shell=where == "environment") == Outcome(0, "1\n2\n")
-    assert [command for _, command in project.arguments()] == ["expr 1", "make -s -C sub", "expr 2"]
+    assert [command for _, command in project.arguments()] == ["exec expr 1", "exec make -s -C sub", "exec expr 2"]
 
 
 def test_a_make_that_executes_itself_again_keeps_make_shell(project: Project) -> None:
     project.write("-include made.mk\nall: ; @echo $(v)\nmade.mk: ; @echo v=1 >$@\n")
     assert project.run(f"MAKE_SHELL={project.wrapper}", make_shell=False).output == "1\n"
-    assert [command for _, command in project.arguments()] == ["echo v=1 >made.mk", "echo 1"]
+    assert [command for _, command in project.arguments()] == ["echo v=1 >made.mk", "exec echo 1"]
 
 
 # -- everything else stays as it is -----------------------------------------------------------------------------------
@@ -472,6 +485,9 @@ def test_a_rule_without_a_recipe_stays_one(project: Project) -> None:
         "false",
         "kill -SEGV $$$$",
         "sh -c 'kill -TERM $$$$';",
+        "sh -c 'kill -TERM $$$$'",
+        "@echo -e 'a\\tb'",
+        "@echo a\\\\tb",
         "\\\n",
         "@echo out; echo err >&2",
         "@cat",
@@ -483,10 +499,18 @@ def test_a_line_ends_as_with_stock_make(project: Project, line: str) -> None:
     assert project.run() == project.run_stock()
 
 
+def test_a_program_is_run_where_the_shell_has_a_command_of_that_name(project: Project) -> None:
+    """/bin/pwd says where it is, the shell's own says how it came there."""
+    link = project.directory / "link"
+    link.symlink_to(".")
+    project.write("$(info $(shell pwd))\nall: ; @pwd\n")
+    assert project.run(PWD=str(link)) == Outcome(0, f"{project.directory}\n" * 2)
+
+
 def test_a_command_that_cannot_be_found_fails_in_the_words_of_the_shell(project: Project) -> None:
     project.write("all: ; ./missing one\n")
     said, failed = "./missing one\n{}: not found\n", project.failed(1, 127)
-    assert project.run() == Outcome(2, said.format("/bin/sh: 1: ./missing") + failed)
+    assert project.run() == Outcome(2, said.format("/bin/sh: 1: exec: ./missing") + failed)
     assert project.run_stock().output.endswith(failed)
 
 

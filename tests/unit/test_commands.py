@@ -31,7 +31,9 @@ def test_the_text_is_the_word_after_c_of_a_shell_else_all_words(argv: tuple[str,
     assert command(*argv).text == text
 
 
-@pytest.mark.parametrize("argv", [("sh", "-c", ":"), ("sh", "-ec", " true\n"), ("sh", "-c", ""), ("true",)])
+@pytest.mark.parametrize(
+    "argv", [("sh", "-c", ":"), ("sh", "-ec", " true\n"), ("sh", "-c", ""), ("true",), ("sh", "-c", "exec true")]
+)
 def test_what_does_nothing_is_seen(argv: tuple[str, ...]) -> None:
     assert is_nothing(command(*argv))
 

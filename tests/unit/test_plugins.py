@@ -80,6 +80,14 @@ def test_rules_of_a_recipe_see_it_without_the_line_breaks_that_make_leaves_in_it
     assert plugins.parse(invocation(*argv)).text == argv[2]
 
 
+def test_rules_of_a_make_with_make_shell_see_no_exec_that_make_has_added() -> None:
+    argv = ("/bin/sh", "-c", "exec gcc -c \\\nx.c")
+    called = Invocation(argv, argv[0], True, "/", {}, How.SHELL, "")
+    command = Plugins(BUILT_IN).parse(called)
+    assert (command.text, command.argv) == ("gcc -c x.c", argv)
+    assert Plugins(BUILT_IN).parse(invocation(*argv)).text == argv[2]
+
+
 def test_each_tool_is_started_under_its_own_name_with_the_preload_library() -> None:
     command = Plugins(BUILT_IN).build("make", ["-j2"], "/x", {"A": "1"}, {"LD_PRELOAD": "lib"})
     assert command is not None

@@ -17,15 +17,19 @@ def termite_rules() -> list[Rule]:
 
 @hookimpl
 def termite_parse(invocation: Invocation) -> Command | None:
-    """Match rules with a recipe as one reads it: without the line breaks that make leaves in it."""
+    """Match rules with a recipe as one reads it: without the line breaks that make leaves in it.
+
+    Nor with the `exec` that a make with MAKE_SHELL puts before what it would have run without a shell.
+    """
     if invocation.tool not in TOOLS and invocation.how is not How.SHELL:
         return None
     command = plain_command(invocation)
-    if "\\\n" not in command.text:
+    text = command.text.removeprefix("exec ") if invocation.how is How.SHELL else command.text
+    if "\\\n" in text:
+        text = _without_continuations(text)
+    if text == command.text:
         return None
-    return Command(
-        command.argv, command.exe, command.search, command.cwd, command.env, _without_continuations(command.text)
-    )
+    return Command(command.argv, command.exe, command.search, command.cwd, command.env, text)
 
 
 @hookimpl
