@@ -10,6 +10,7 @@ import itertools
 import logging
 import os
 import stat
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +32,7 @@ SHARE = 0.25  # of the scratch space
 AHEAD_BYTES = 64 * 1024  # a file up to this size is fetched before a job asks for it
 AHEAD_FILES = 1000  # waiting to be fetched; of more than that, jobs may ask for what they need
 AHEAD_AT_ONCE = 8
+AHEAD_TIMES = 2  # versions of a file that no job asks for, as of the log that ninja writes after each command
 OPAQUE = "user.overlay.opaque"
 # On a directory that no other layer has: without it, overlayfs lists the whiteouts in it as if they were files.
 HAS_WHITEOUTS = "user.overlay.origin"
@@ -52,6 +54,7 @@ class Layers:
         self._is_busy = False
         self._is_off = False
         self._ahead: dict[bytes, Attr] = {}
+        self._in_vain: Counter[bytes] = Counter()  # fetched ahead since a job has asked for it
         self._is_ahead = trio.Event()
 
     async def settle(self) -> None:
@@ -68,6 +71,11 @@ class Layers:
             log.warning("layers.off reason=%r", str(error))
         finally:
             self._is_busy = False
+
+    def is_wanted(self, path: bytes, attr: Attr) -> None:
+        """A job has opened this live file, whose content is here now."""
+        del self._in_vain[path]
+        self._tree.is_here(path, attr)
 
     def discard_unused(self) -> None:
         """Remove, in the background, what no job sees any more."""
@@ -86,6 +94,7 @@ class Layers:
     async def _fetch_some(self) -> None:
         while self._ahead:
             path, attr = self._ahead.popitem()
+            self._in_vain[path] += 1
             if self._tree.truth_at(path) is attr:
                 try:
                     await self._fetcher.ahead(path, attr)
@@ -141,7 +150,8 @@ class Layers:
             return False
         if attr.size == 0 or (digest is not None and self._cas.path(digest) is not None):
             return True
-        if attr.size <= AHEAD_BYTES and len(self._ahead) < AHEAD_FILES:
+        is_asked_for = self._in_vain[path] < AHEAD_TIMES
+        if is_asked_for and attr.size <= AHEAD_BYTES and len(self._ahead) < AHEAD_FILES:
             self._ahead[path] = attr
             self._is_ahead.set()
         return False

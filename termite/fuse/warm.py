@@ -56,9 +56,13 @@ class Generation:
 
 
 class Warm:
-    """The files to keep warm, and the newest generation of them. `root` is a directory of this process alone."""
+    """The files to keep warm, and the newest generation of them. `root` is a directory of this process alone.
 
-    def __init__(self, tree: Tree, cas: Cas, root: Path) -> None:
+    `opened_live` is told of each live file that a job opens and that stands in no real directory yet.
+    """
+
+    def __init__(self, tree: Tree, cas: Cas, root: Path, opened_live: Callable[[bytes, Attr], None]) -> None:
+        self._opened_live = opened_live
         self._tree = tree
         self._cas = cas
         self._root = os.fsencode(root)
@@ -79,7 +83,7 @@ class Warm:
         if not stat.S_ISLNK(attr.mode) and digest is None and attr.size:
             return
         if self._tree.is_live(path):
-            self._tree.is_here(path, attr)
+            self._opened_live(path, attr)
             if attr.nlink > 1 or self._opened.get(path) is not attr:
                 self._opened[path] = attr
                 return

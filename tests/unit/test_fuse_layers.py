@@ -15,7 +15,7 @@ from termite.engine.model import Attr, Change, Changeset, Digest
 from termite.engine.store.cas import Cas
 from termite.engine.wire.messages import Directory, File, GetFile, Message
 from termite.fuse.fetch import Fetcher
-from termite.fuse.layers import AHEAD_BYTES, AT_ONCE_NAMES, HAS_WHITEOUTS, MAX_FILE_BYTES, OPAQUE, Layers
+from termite.fuse.layers import AHEAD_BYTES, AHEAD_TIMES, AT_ONCE_NAMES, HAS_WHITEOUTS, MAX_FILE_BYTES, OPAQUE, Layers
 from termite.fuse.moves import MAX_LAYERS
 from termite.fuse.scratch import Scratch
 from termite.fuse.tree import Tree
@@ -140,6 +140,23 @@ async def test_small_files_changed_elsewhere_are_fetched_ahead(
     view = home.tree.open_view()
     assert view.delta is not None
     assert set(view.delta.listings[b"d"]) == {b"gone-again"}
+
+
+async def test_what_no_job_asks_for_is_not_fetched_ahead_again_and_again(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    home = Home(tmp_path, {b"d/log": b"entries"})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(home.layers.keep_fetching)
+        for number in range(5):
+            await home.change((b"d/log", Attr(stat.S_IFREG | 0o644, 7, NS + number)))
+            await trio.sleep(1)
+        assert len(home.connection.asked) == AHEAD_TIMES
+        home.layers.is_wanted(b"d/log", Attr(stat.S_IFREG | 0o644, 7, NS + 4))
+        await home.change((b"d/log", Attr(stat.S_IFREG | 0o644, 7, NS + 5)))
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    assert len(home.connection.asked) == AHEAD_TIMES + 1
 
 
 async def test_many_changes_make_few_layers_that_show_the_newest(tmp_path: Path) -> None:

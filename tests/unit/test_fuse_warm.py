@@ -12,6 +12,7 @@ from termite.engine.model import Attr, Change, Changeset, Digest
 from termite.engine.store.cas import Cas
 from termite.engine.wire.messages import Directory
 from termite.fuse.tree import Tree
+from termite.fuse.views import WHITEOUT
 from termite.fuse.warm import SEAL_S, Generation, Warm, ancestors, private_directory
 
 NS = 10**18 + 5
@@ -39,7 +40,7 @@ async def sealed(warm: Warm) -> Generation:
 
 async def test_a_generation_has_files_and_links_as_they_are_at_home(tmp_path: Path) -> None:
     tree, cas, digest = tree_and_store(tmp_path)
-    warm = Warm(tree, cas, tmp_path)
+    warm = Warm(tree, cas, tmp_path, tree.is_here)
     warm.note(b"usr/file", FILE, digest)
     warm.note(b"usr/other", OTHER, None)
     warm.note(b"usr/link", LINK, None)
@@ -52,9 +53,25 @@ async def test_a_generation_has_files_and_links_as_they_are_at_home(tmp_path: Pa
         assert (path.stat().st_mode, path.stat().st_mtime_ns) == (attr.mode, attr.mtime_ns)
 
 
+async def test_a_live_file_is_taken_when_it_is_opened_again_and_covered_when_it_moves(tmp_path: Path) -> None:
+    tree, cas, digest = tree_and_store(tmp_path)
+    live = Attr(stat.S_IFREG | 0o644, 7, NS)
+    tree.take_in([Changeset(1, (Change(b"home", USR), Change(b"home/f", live)))])
+    warm = Warm(tree, cas, tmp_path, tree.is_here)
+    warm.note(b"home/f", live, digest)
+    warm.note(b"usr/other", OTHER, None)
+    assert b"home/f" not in (await sealed(warm)).files
+    warm.note(b"home/f", live, digest)
+    generation = await sealed(warm)
+    assert (tmp_path / generation.name / "home/f").read_bytes() == b"content"
+    tree.take_in([Changeset(2, (Change(b"home/f", None),))])
+    assert tree.attr_at(tree.open_view(), b"home/f") is None
+    assert tree.moves.loose[b"home"][b"f"] is WHITEOUT
+
+
 async def test_what_is_live_or_has_changed_since_is_left_out(tmp_path: Path) -> None:
     tree, cas, digest = tree_and_store(tmp_path)
-    warm = Warm(tree, cas, tmp_path)
+    warm = Warm(tree, cas, tmp_path, tree.is_here)
     warm.note(b"home/f", FILE, digest)
     warm.note(b"usr/file", Attr(stat.S_IFREG | 0o751, 7, NS - 1), digest)
     warm.note(b"usr/other", OTHER, None)
@@ -64,7 +81,7 @@ async def test_what_is_live_or_has_changed_since_is_left_out(tmp_path: Path) -> 
 
 async def test_after_a_settled_change_there_is_none_until_the_next_one(tmp_path: Path) -> None:
     tree, cas, digest = tree_and_store(tmp_path)
-    warm = Warm(tree, cas, tmp_path)
+    warm = Warm(tree, cas, tmp_path, tree.is_here)
     warm.note(b"usr/file", FILE, digest)
     warm.note(b"usr/link", LINK, None)
     first = await sealed(warm)
@@ -78,7 +95,7 @@ async def test_after_a_settled_change_there_is_none_until_the_next_one(tmp_path:
 
 async def test_a_generation_goes_when_its_last_job_is_gone_and_a_newer_one_is_there(tmp_path: Path) -> None:
     tree, cas, digest = tree_and_store(tmp_path)
-    warm = Warm(tree, cas, tmp_path)
+    warm = Warm(tree, cas, tmp_path, tree.is_here)
     warm.note(b"usr/link", LINK, None)
     first = await sealed(warm)
     warm.leave(first)
@@ -90,7 +107,7 @@ async def test_a_generation_goes_when_its_last_job_is_gone_and_a_newer_one_is_th
 
 async def test_a_content_that_was_evicted_is_left_to_the_mirror(tmp_path: Path) -> None:
     tree, cas, _ = tree_and_store(tmp_path)
-    warm = Warm(tree, cas, tmp_path)
+    warm = Warm(tree, cas, tmp_path, tree.is_here)
     warm.note(b"usr/file", FILE, Digest(hashlib.sha256(b"evicted").digest(), 7))
     warm.note(b"usr/link", LINK, None)
     assert list((await sealed(warm)).files) == [b"usr/link"]
@@ -100,7 +117,7 @@ async def test_generations_come_by_themselves_when_there_is_something_new(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     tree, cas, digest = tree_and_store(tmp_path)
-    warm = Warm(tree, cas, tmp_path)
+    warm = Warm(tree, cas, tmp_path, tree.is_here)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(warm.keep_sealing)
         warm.note(b"usr/file", FILE, digest)
