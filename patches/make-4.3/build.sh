@@ -21,6 +21,7 @@ for patch in "$patches"/*.patch; do
     patch -p1 --fuzz=0 <"$patch"
 done
 autoreconf --force --install
-./configure --prefix="$prefix" --without-guile
+# Where make looks for included files is compiled in; PREFIX could not be, with a space in it.
+./configure --prefix=/usr --without-guile
 make -j2
-make install
+install -D make "$prefix/bin/make"

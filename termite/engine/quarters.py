@@ -146,10 +146,13 @@ def remove_tree(path: Path) -> None:
     with suppress(OSError):
         shutil.rmtree(path)
         return
+    with suppress(OSError):
+        path.chmod(0o700)
     for directory, _, _ in os.walk(path):  # top down: a directory is opened up before it is listed
-        for entry in os.scandir(directory):
-            if entry.is_dir(follow_symlinks=False):
-                os.chmod(entry.path, 0o700)
+        with suppress(OSError):  # another user's
+            for entry in os.scandir(directory):
+                if entry.is_dir(follow_symlinks=False):
+                    os.chmod(entry.path, 0o700)
     shutil.rmtree(path, ignore_errors=True)
     if path.exists():
         log.warning("not-removed path=%s", path)

@@ -24,7 +24,7 @@ MakePlace = Callable[..., AbstractContextManager[Place]]
 def make_place() -> Iterator[MakePlace]:
     """Make a place of a kind of place.sh: `with make_place("bare") as worker:`."""
     # Where a home is, because what lies in /tmp and /var/tmp is not shown to jobs.
-    base = Path(tempfile.mkdtemp(prefix="termite-e2e-", dir="/home" if IS_ROOT else "/var/tmp"))
+    base = Path(tempfile.mkdtemp(prefix="termite-e2e-", dir="/home" if IS_ROOT else Path.home()))
     base.chmod(0o755)
     numbers = itertools.count(1)
 

@@ -6,6 +6,7 @@ started is the program itself, and signals reach it.
 """
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -98,6 +99,10 @@ class Place:
 
     def termite(self, name: str) -> str:
         return str(COMMANDS / name)
+
+    def word(self, name: str) -> str:
+        """The same, for a shell script: a checkout may have spaces in its path."""
+        return shlex.quote(self.termite(name))
 
 
 @contextmanager

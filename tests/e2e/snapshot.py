@@ -49,7 +49,13 @@ def _walk(root: bytes) -> list[bytes]:
 def _content(path: bytes, mode: int) -> bytes:
     if S_ISLNK(mode):
         return os.readlink(path)
-    if S_ISREG(mode):
-        with open(path, "rb") as file:
-            return file.read()
-    return b""
+    if not S_ISREG(mode):
+        return b""
+    closed = not os.access(path, os.R_OK)
+    if closed:
+        os.chmod(path, 0o400)
+    with open(path, "rb") as file:
+        content = file.read()
+    if closed:
+        os.chmod(path, S_IMODE(mode))
+    return content

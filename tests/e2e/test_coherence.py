@@ -101,7 +101,7 @@ def test_a_change_outside_the_tree_is_seen_after_a_refresh(tree: Tree) -> None:
 def test_results_of_one_worker_are_seen_on_the_other(two_workers: Cluster) -> None:
     """Jobs that run at once are spread; each reads what all of the round before wrote."""
     tree = two_workers.tree.subtree("spread")
-    termite = tree.where.termite("termite")
+    termite = tree.where.word("termite")
     script = f"""
         echo 0 >sum
         for round in $(seq 1 8); do

@@ -120,11 +120,11 @@ def test_stdin_from_a_pipe_is_read_to_its_end(tree: Tree) -> None:
 
 def test_stdin_from_a_file_is_read_to_its_end(tree: Tree) -> None:
     tree.write("input", "a line\n" * 1000)
-    assert tree.plain("sh", "-c", f"{tree.where.termite('termite')} wc -l <input").stdout == b"1000\n"
+    assert tree.plain("sh", "-c", f"{tree.where.word('termite')} wc -l <input").stdout == b"1000\n"
 
 
 def test_a_command_takes_from_stdin_only_what_it_reads(tree: Tree) -> None:
-    script = f"{tree.where.termite('termite')} dd bs=1 count=5 status=none; echo; cat"
+    script = f"{tree.where.word('termite')} dd bs=1 count=5 status=none; echo; cat"
     assert tree.plain("sh", "-c", script, stdin=b"firstrest").stdout == b"first\nrest"
     tree.write("input", "firstrest")
     assert tree.plain("sh", "-c", f"({script}) <input").stdout == b"first\nrest"
@@ -132,7 +132,7 @@ def test_a_command_takes_from_stdin_only_what_it_reads(tree: Tree) -> None:
 
 def test_a_command_that_does_not_read_leaves_stdin_alone(tree: Tree) -> None:
     tree.write("list", "a\nb\nc\n")
-    script = f"while read name; do {tree.where.termite('termite')} echo got $name; done <list"
+    script = f"while read name; do {tree.where.word('termite')} echo got $name; done <list"
     assert tree.plain("sh", "-c", script).stdout == b"got a\ngot b\ngot c\n"
 
 
@@ -181,12 +181,12 @@ def test_a_launcher_that_vanishes_cancels_its_job(tree: Tree) -> None:
 
 def test_a_reader_that_stops_reading_ends_the_command_as_at_home(tree: Tree) -> None:
     script = "{} | head -n 1"
-    far = tree.plain("bash", "-c", script.format(f"{tree.where.termite('termite')} yes"), timeout_s=30)
+    far = tree.plain("bash", "-c", script.format(f"{tree.where.word('termite')} yes"), timeout_s=30)
     assert far.stdout == b"y\n"
 
 
 def test_a_project_in_tmp_is_seen_and_nothing_else_there_is(tree: Tree) -> None:
-    termite, ctl = tree.where.termite("termite"), tree.where.termite("termite-ctl")
+    termite, ctl = tree.where.word("termite"), tree.where.word("termite-ctl")
     script = f"""
         touch /tmp/secret-of-another; cd "$(mktemp -d)" && echo in >in && {ctl} start . >/dev/null 2>&1
         {termite} sh -c 'cat in; ls /tmp | grep -c secret; echo out >out' && cat out

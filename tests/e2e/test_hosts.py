@@ -1,5 +1,6 @@
 """Several hosts: each in a network namespace of its own, joined by veth through a bridge; one worker has no root."""
 
+import shlex
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -63,7 +64,7 @@ def copied(pristine: Path, where: Place) -> Path:
 def build(tree: Tree, project: Path, commands: Sequence[str]) -> tuple[dict[bytes, object], dict[bytes, object]]:
     """What a local and a remote build make of `project`, at the same path."""
     made: list[dict[bytes, object]] = []
-    for prefix in ("", str(COMMANDS / "termite-")):
+    for prefix in ("", f"{shlex.quote(str(COMMANDS))}/termite-"):
         assert tree.plain("sh", "-c", f"rm -rf work && cp -r {project} work").code == 0
         for command in commands:
             words = f"{prefix}{command}" if command.startswith("make") else command

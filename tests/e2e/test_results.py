@@ -137,5 +137,5 @@ def test_writes_outside_the_tree_are_dropped_and_counted(tree: Tree) -> None:
 
 
 def test_the_answer_comes_only_when_every_output_has_its_name(tree: Tree) -> None:
-    script = f'for i in $(seq 1 20); do {tree.where.termite("termite")} sh -c "echo $i >out$i"; cat out$i; done'
+    script = f'for i in $(seq 1 20); do {tree.where.word("termite")} sh -c "echo $i >out$i"; cat out$i; done'
     assert tree.plain("sh", "-c", script).stdout == b"".join(b"%d\n" % i for i in range(1, 21))

@@ -3,6 +3,7 @@
 import array
 import fcntl
 import os
+import shlex
 import signal
 import socket
 import termios
@@ -11,6 +12,7 @@ import time
 import pytest
 
 from tests.e2e.cluster import Tree
+from tests.e2e.places import COMMANDS
 from tests.e2e.waiting import wait_until
 
 CAT_BYTES = 50 * 1024 * 1024
@@ -41,7 +43,8 @@ sys.stdout.buffer.write(total)
 
 def script_of(tree: Tree, text: str) -> str:
     """A shell script in which T is the launcher."""
-    return f"T={tree.where.termite('termite')}; {text}"
+    # By way of PATH: $T must be one word, also in a checkout with spaces in its path.
+    return f"PATH=$PATH:{shlex.quote(str(COMMANDS))}; T=termite; {text}"
 
 
 def both(tree: Tree, text: str, stdin: bytes | None = None) -> tuple[bytes, bytes]:
@@ -131,7 +134,7 @@ def unread(fd: int) -> int:
 
 def test_a_make_that_does_not_read_leaves_the_list_of_its_targets(tree: Tree) -> None:
     tree.write("Makefile", "a b c:\n\t@echo made $@\n")
-    make = tree.where.termite("termite-make")
+    make = tree.where.word("termite-make")
     done = tree.plain("sh", "-c", f"while read x; do {make} -s $x; done", stdin=b"a\nb\nc\n")
     assert done.stdout == b"made a\nmade b\nmade c\n"
 

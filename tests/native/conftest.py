@@ -1,6 +1,7 @@
 """The native programs, and a master's end of the launcher's socket."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,8 +17,9 @@ def launcher() -> Path:
 
 
 @pytest.fixture(scope="session")
-def preload_library() -> Path:
-    return native_program("libtermite-exec.so")
+def preload_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy, because LD_PRELOAD splits at the spaces that a checkout may have in its path."""
+    return Path(shutil.copy(native_program("libtermite-exec.so"), tmp_path_factory.mktemp("library")))
 
 
 @pytest.fixture(scope="session")
