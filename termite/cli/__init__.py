@@ -23,9 +23,12 @@ def worker() -> int:
 def master() -> int:
     """termite-master"""
     have_standard_files()
+    from termite.cli.claims import claim_tree
+
+    claim = claim_tree(sys.argv[1:])
     from termite.cli.master import main
 
-    return main()
+    return main(claim=claim)
 
 
 def make() -> int:

@@ -127,8 +127,11 @@ def choose_root(
     return common
 
 
-def start_embedded(root: Path, jobs: int = 0, exports: Sequence[Path] = ()) -> Client:
-    """Start a master for `root` with a worker of its own, detached from everything of ours. UserError: it could not."""
+def start_embedded(root: Path, jobs: int = 0, exports: Sequence[Path] = ()) -> tuple[Client, bool]:
+    """Start a master for `root` with a worker of its own, detached from everything of ours. UserError: it could not.
+
+    False: somebody else was a moment faster, and that master is as good.
+    """
     log = _log_file(root)
     ready, ready_for_child = os.pipe()
     if os.fork() == 0:
@@ -140,13 +143,12 @@ def start_embedded(root: Path, jobs: int = 0, exports: Sequence[Path] = ()) -> C
     os.wait()
     said = _read_until_closed(ready)
     if said != "ok":
-        # Somebody else may have been a moment faster; then that master is as good.
         try:
-            return Client(root / SOCKET)
+            return Client(root / SOCKET), False
         except NoMaster:
             message, _, hint = said.partition("\n")
             raise UserError(message or "the master ended at its start", hint=hint or f"see {log}") from None
-    return Client(root / SOCKET)
+    return Client(root / SOCKET), True
 
 
 def _become_master(root: Path, jobs: int, exports: Sequence[Path], log: Path, ready: int) -> None:

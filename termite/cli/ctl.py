@@ -66,8 +66,9 @@ def _start(args: Sequence[str]) -> int:
     try:
         client.Client(root / client.SOCKET)
     except client.NoMaster:
-        client.start_embedded(root)
-        print(f"a master serves {root}, with a worker on this machine; it ends when idle for ten minutes")
+        _, is_ours = client.start_embedded(root)
+        more = ", with a worker on this machine; it ends when idle for ten minutes" if is_ours else " already"
+        print(f"a master serves {root}{more}")
     else:
         print(f"a master serves {root} already")
     return 0

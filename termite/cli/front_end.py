@@ -3,6 +3,7 @@
 Whatever fails here, the build does not: it goes on without workers, after one line that says why.
 """
 
+import contextlib
 import os
 import resource
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import cast
 
 from termite.cli import client
+from termite.cli.claims import wait_for_claims
 from termite.cli.flags import EXIT_NOWHERE, VERSION
 from termite.cli.programs import check_preload, find_program, find_source, has_make_shell
 from termite.engine.errors import RemoteProtocolError, UserError
@@ -150,10 +152,14 @@ def _find_or_start(directory: Path, started_in: Path) -> client.Client:
     except client.NoMaster:
         if os.environ.get("TERMITE_SOCKET"):
             raise
+    if wait_for_claims(directory):
+        with contextlib.suppress(client.NoMaster):
+            return client.connect(directory)
     source = find_source(directory) or directory
     root = client.choose_root(directory, started_in, source)
-    master = client.start_embedded(root, exports=[] if source.is_relative_to(root) else [source])
-    say(f"started a master for {root}, with a worker on this machine (termite-ctl shutdown ends it)")
+    master, is_ours = client.start_embedded(root, exports=[] if source.is_relative_to(root) else [source])
+    if is_ours:
+        say(f"started a master for {root}, with a worker on this machine (termite-ctl shutdown ends it)")
     return master
 
 

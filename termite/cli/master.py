@@ -6,12 +6,14 @@ goes through the pipe `--ready-fd`: `ok`, or the line of an error.
 
 import argparse
 import os
+import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import trio
 
+from termite.cli.claims import wait_for_claims
 from termite.cli.daemons import run_daemon, worker_config, worker_parser
 from termite.cli.flags import EXIT_FAILED, Parser, report
 from termite.cli.logs import set_up_logging
@@ -32,8 +34,8 @@ SECRET_BYTES = 32
 LOOPBACK = "127.0.0.1"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command termite-master."""
+def main(argv: Sequence[str] | None = None, claim: socket.socket | None = None) -> int:
+    """The command termite-master. `claim` is closed when it serves."""
     ready_fd = -1
     try:
         flags = _parser().parse_flags(sys.argv[1:] if argv is None else argv)
@@ -41,19 +43,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         set_up_logging(flags.log_level, flags.logfile)
         if flags.embedded:
             return _run_embedded(flags)
-        return _run(flags)
+        return _run(flags, claim)
     except UserError as error:
         _tell_starter(ready_fd, f"{error.message}\n{error.hint}")
         report(PROGRAM, error)
     return EXIT_FAILED
 
 
-def _run(flags: argparse.Namespace) -> int:
+def _run(flags: argparse.Namespace, claim: socket.socket | None) -> int:
     host, port = split_address(flags.coordinator, DEFAULT_PORT)
     config = _master_config(flags, read_secret(flags.secret), (host, port))
 
     async def serve(task_status: trio.TaskStatus[str]) -> None:
-        await serve_master(config, task_status)
+        async with trio.open_nursery() as nursery:
+            address = await nursery.start(serve_master, config)
+            if claim is not None:
+                claim.close()
+            task_status.started(address)
 
     return run_daemon(PROGRAM, serve, f"serves {config.socket.parent}, coordinator {flags.coordinator}")
 
@@ -62,6 +68,8 @@ def _run_embedded(flags: argparse.Namespace) -> int:
     # The secret is made here and never leaves this process; its coordinator and worker listen on the loopback only.
     secret = os.urandom(SECRET_BYTES)
     worker = _embedded_worker(flags, secret)
+    # Who has started a master by hand wants that one: then ours will find it there.
+    wait_for_claims(Path(os.path.abspath(flags.socket)).parent)
 
     async def serve(task_status: trio.TaskStatus[str]) -> None:
         try:
@@ -104,15 +112,15 @@ def _embedded_worker(flags: argparse.Namespace, secret: bytes) -> Callable[[str]
 
 
 def _master_config(flags: argparse.Namespace, secret: bytes, coordinator: tuple[str, int]) -> MasterConfig:
-    socket = Path(os.path.abspath(flags.socket))
+    named = Path(os.path.abspath(flags.socket))
     # The tree is named by what it is, not by symlinks that lead to it: the mirror shows it at that place.
-    socket = Path(os.path.realpath(socket.parent)) / socket.name
+    path = Path(os.path.realpath(named.parent)) / named.name
     hidden = [path for path in (flags.logfile, flags.secret) if path]
     plugins = load_plugins(BUILT_IN_PLUGINS)
     # A job that says `termite` itself, as a rule of a manifest may, must find it; it then just runs the rest.
     exports = (*flags.export, native_program("termite"), *_virtual_environments(os.environ))
     return MasterConfig(
-        socket=socket,
+        socket=path,
         coordinator=coordinator,
         secret=secret,
         plugins=plugins,
