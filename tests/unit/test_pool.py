@@ -1,5 +1,6 @@
 """The pool with a real coordinator and real connections; the worker at their other end is a function."""
 
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -105,6 +106,22 @@ async def test_a_lease_is_opened_when_a_job_waits_and_its_cursor_follows_the_rep
             assert lease.cursor == made.oldest_cursor() == 9
         (opened,) = worker.opened
         assert (opened.number, opened.uid, opened.writable_root) == (7, 1000, b"home/me")
+
+
+async def test_a_coordinator_that_is_missing_is_explained_and_forgotten_when_it_is_there() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            made = Pool(PoolConfig(("127.0.0.1", port), SECRET, "m", 0, 1000, 1000, b"home/me"), lambda: 7, _refuse)
+            nursery.start_soon(made.run)
+            while "is termite-coordinator running there?" not in made.trouble:  # noqa: ASYNC110  # it tells nobody
+                await trio.sleep(0.001)
+            await nursery.start(serve_coordinator, CoordinatorConfig(SECRET, "127.0.0.1", port))
+            while made.trouble:  # noqa: ASYNC110  # as above
+                await trio.sleep(0.001)
+            nursery.cancel_scope.cancel()
 
 
 async def test_never_more_jobs_than_slots_have_a_lease() -> None:

@@ -26,6 +26,7 @@ from termite.engine.errors import (
     UserError,
 )
 from termite.engine.fleet.leases import Fleet, Wish
+from termite.engine.fleet.registration import with_advice
 from termite.engine.fleet.schedule import choose
 from termite.engine.model import Digest
 from termite.engine.wire.identity import Identity
@@ -175,6 +176,7 @@ class Pool:
         self._wanted = trio.lowlevel.ParkingLot()
         self._said: set[str] = set()
         self.trouble = ""  # why there may be no worker: the last thing that went wrong
+        self._unreachable = ""  # what it is where the coordinator is to blame
 
     async def run(self) -> None:
         """Look for workers and open the leases that jobs wait for, until cancelled."""
@@ -375,9 +377,9 @@ class Pool:
                     attempt = 0
                     await self._follow(connection)
             except (Retryable, RemoteProtocolError, UserError) as error:
-                self.trouble = f"coordinator {error}"
+                self.trouble = self._unreachable = f"coordinator {with_advice(error)}"
                 if not attempt:
-                    log.warning("coordinator-missing coordinator=%s:%d reason=%s", host, port, error)
+                    log.warning("coordinator-missing coordinator=%s:%d reason=%s", host, port, with_advice(error))
             await trio.sleep(RECONNECT_S[min(attempt, len(RECONNECT_S) - 1)])
             attempt += 1
 
@@ -388,6 +390,8 @@ class Pool:
             if not isinstance(workers, Workers):
                 raise Retryable(f"answered ListWorkers with {type(workers).__name__}")
             version = workers.version
+            if self.trouble == self._unreachable:
+                self.trouble = ""
             self._fleet.replace(workers.workers, trio.current_time())
             self._wanted.unpark_all()
 

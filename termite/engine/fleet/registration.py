@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import trio
 
-from termite.engine.errors import RemoteProtocolError, Retryable, UserError
+from termite.engine.errors import RemoteProtocolError, Retryable, TermiteError, UserError
 from termite.engine.wire.identity import Identity
 from termite.engine.wire.listeners import join_address
 from termite.engine.wire.messages import Deregister, Message, Register, Registered
@@ -31,11 +31,18 @@ async def stay_registered(host: str, port: int, secret: bytes, name: str, descri
                 pause_s, complaint = FIRST_PAUSE_S, ""
                 await _repeat(connection, describe, interval_s)
         except (Retryable, RemoteProtocolError, UserError) as error:
-            if str(error) != complaint:
-                complaint = str(error)
+            if with_advice(error) != complaint:
+                complaint = with_advice(error)
                 log.warning("coordinator-missing reason=%s; trying on", complaint)
         await trio.sleep(pause_s)
         pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+
+
+def with_advice(error: TermiteError) -> str:
+    """Why there is no coordinator, and what to do."""
+    if isinstance(error, UserError):
+        return str(error)
+    return f"{error} (is termite-coordinator running there? see -coordinator)"
 
 
 async def _repeat(connection: Connection, describe: Callable[[], Register], interval_s: float) -> None:
