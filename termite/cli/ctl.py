@@ -23,7 +23,7 @@ _USAGE = """commands:
   why COMMAND...    where a command would run, and which rule says so; COMMAND may be a line of `make -n`, `ninja -v`,
                     and may begin with termite
   refresh           look again at files outside the tree, such as the compiler
-  shutdown          end the master; jobs that run are stopped
+  shutdown          end the master; jobs that run on workers are stopped, and run here from their beginning
   doctor            check that this machine can run jobs
 """
 

@@ -5,6 +5,7 @@ goes through the pipe `--ready-fd`: `ok`, or the line of an error.
 """
 
 import argparse
+import math
 import os
 import socket
 import sys
@@ -52,6 +53,8 @@ def main(argv: Sequence[str] | None = None, claim: socket.socket | None = None) 
 
 def _run(flags: argparse.Namespace, claim: socket.socket | None) -> int:
     host, port = split_address(flags.coordinator, DEFAULT_PORT)
+    if not host:
+        raise UserError("-coordinator names no host", hint=f"write HOST:PORT, such as localhost:{DEFAULT_PORT}")
     config = _master_config(flags, read_secret(flags.secret), (host, port))
 
     async def serve(task_status: trio.TaskStatus[str]) -> None:
@@ -171,7 +174,7 @@ def _parser() -> Parser:
         "cd project; termite-master -jobs 16 -secret ~/secret.txt -coordinator buildhost & termite-make -j16",
     )
     add = parser.add_argument
-    add("--jobs", type=int, default=0, metavar="N", help="slots to lease in all; 0: as many as there are")
+    add("--jobs", type=_count, default=0, metavar="N", help="slots to lease in all; 0: as many as there are")
     add("--coordinator", default=f"localhost:{DEFAULT_PORT}", metavar="HOST:PORT", help="who knows the workers")
     add("--secret", type=Path, default=Path("secret.txt"), metavar="FILE", help="what all machines share, mode 0600")
     add("--socket", type=Path, default=Path(SOCKET), metavar="FILE", help="its directory is the top of the tree")
@@ -179,13 +182,31 @@ def _parser() -> Parser:
         "--export", type=Path, action="append", default=[], metavar="DIR", help="jobs may read it though others may not"
     )
     add("--exclude", type=Path, action="append", default=[], metavar="PATH", help="no job ever sees it")
-    add("--keepalive", type=float, default=60.0, metavar="S", help="idle leases go back after so long")
-    add("--idle-exit", type=float, default=0.0, metavar="S", help="end after so long without a build; 0: never")
+    add("--keepalive", type=_seconds, default=60.0, metavar="S", help="idle leases go back after so long")
+    add("--idle-exit", type=_seconds, default=0.0, metavar="S", help="end after so long without a build; 0: never")
     add("--embedded", action="store_true", help="with a coordinator and a worker for this machine inside")
     add("--ready-fd", type=int, default=-1, help=argparse.SUPPRESS)
     add("--logfile", type=Path, metavar="FILE", help="append the log to this file (default: stderr)")
     add("--log-level", choices=("debug", "info", "warning"), default="info", help="how much to log")
     return parser
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError(text)
+    return number
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < math.inf:
+        raise ValueError(text)
+    return number
+
+
+_count.__name__ = "number"
+_seconds.__name__ = "number"
 
 
 if __name__ == "__main__":

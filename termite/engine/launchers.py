@@ -128,7 +128,10 @@ class Launchers:
 def bound_socket(path: Path) -> Iterator[socket.socket]:
     """The listening socket at `path`, mode 0700, gone afterwards. UserError where a master listens already."""
     raise_file_limit()
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise UserError(f"cannot listen at {path}: {error.strerror}", hint="see -socket") from error
     try:
         with _locked(directory):
             # By way of the descriptor: the path of a deep tree does not fit into an address.
@@ -168,6 +171,8 @@ def _listening_socket(address: str) -> socket.socket:
         os.rename(temporary, address)
     except OSError as error:
         listening.close()
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
         raise UserError(f"cannot listen at {os.path.realpath(address)}: {error.strerror}") from error
     return listening
 

@@ -43,6 +43,8 @@ class RuleFile:
 
     def _read(self) -> str:
         try:
+            if not self._path.is_file():  # a FIFO would hold the master until somebody writes into it
+                raise UserError(f"{FILE_NAME}: is no file", hint="an array of objects, see README, 'Rules'")
             return self._path.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{FILE_NAME}: cannot be read: {error}", hint="it must be UTF-8 text") from None

@@ -1,5 +1,6 @@
 """What a person has to put right is one clear line with what to do: never a traceback, never a hang."""
 
+import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -127,6 +128,7 @@ def test_a_missing_coordinator_is_one_line_and_the_build_runs_here(where: Place)
         assert (done.code, done.stdout) == (0, b"here\n")
         assert master.text().count("coordinator-missing") == 1, master.text()
         assert address in master.text()
+        assert "termite-coordinator" in master.text()
         assert "Traceback" not in master.text()
         assert b"locally" in done.stderr
 
@@ -213,6 +215,37 @@ def test_a_malformed_rule_file_is_told_once_to_who_builds(where: Place) -> None:
         assert [outcome.stdout for outcome in done] == [b"on\n", b"on\n"]
         assert sum(outcome.stderr.count(b"entry 1: ") for outcome in done) == 1, done
         assert "Traceback" not in master.text()
+
+
+def test_a_rule_file_that_is_no_file_stops_nobody(where: Place) -> None:
+    tree = new_tree(where, "fifo")
+    os.mkfifo(tree.path / ".termite-localrc")
+    with daemon(where, "termite-master", "-secret", str(secret_of(where)), cwd=tree.path):
+        done = tree.termite("echo", "on", timeout_s=30)
+    assert done.stdout == b"on\n"
+    assert b".termite-localrc: is no file" in done.stderr
+
+
+def test_a_socket_in_a_directory_that_is_not_there(where: Place) -> None:
+    done = run(where, "termite-master", "-secret", str(secret_of(where)), "-socket", "/nowhere/s")
+    expect_line(done, "termite-master", "/nowhere/s", "-socket")
+
+
+def test_a_socket_where_a_directory_is(where: Place) -> None:
+    tree = new_tree(where, "taken")
+    tree.mkdir("s")
+    done = where.run([where.termite("termite-master"), "-secret", str(secret_of(where)), "-socket", "s"], tree.path)
+    expect_line(done, "termite-master", str(tree.path / "s"))
+    assert os.listdir(tree.path) == ["s"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("-jobs", "-1"), ("-keepalive", "nan"), ("-idle-exit", "-1"), ("-coordinator", ""), ("-coordinator", "a:b")],
+)
+def test_a_flag_of_the_master_that_means_nothing(where: Place, words: tuple[str, str]) -> None:
+    done = run(where, "termite-master", "-secret", str(secret_of(where)), *words)
+    expect_line(done, "termite-master", words[0] if "b" not in words[1] else words[1])
 
 
 def test_no_room_for_the_socket(where: Place) -> None:
