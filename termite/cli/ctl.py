@@ -12,6 +12,7 @@ from typing import cast
 
 from termite.cli import client
 from termite.cli.flags import Parser, run_command
+from termite.cli.places import working_directory
 from termite.engine.errors import UserError
 
 PROGRAM = "termite-ctl"
@@ -59,7 +60,7 @@ def _secret(args: Sequence[str]) -> int:
 
 def _start(args: Sequence[str]) -> int:
     given = _at_most_one(args, "start [DIR]")
-    here = Path(os.path.realpath(given or "."))
+    here = Path(os.path.realpath(given if os.path.isabs(given) else working_directory() / given))
     if not here.is_dir():
         raise UserError(f"{here} is not a directory")
     root = here if given else client.choose_root(here, here)
@@ -91,7 +92,7 @@ def _why(args: Sequence[str]) -> int:
     if len(command) == 1 and " " in command[0]:
         command = ["/bin/sh", "-c", command[0]]
     tool = notes.pop("preload", "")
-    why = _connect().ask("why", argv=command, cwd=os.getcwd(), tool=tool, notes=notes)
+    why = _connect().ask("why", argv=command, cwd=str(working_directory()), tool=tool, notes=notes)
     print("\n".join(_why_lines(why)))
     return 0
 
@@ -155,7 +156,7 @@ _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
 
 
 def _connect() -> client.Client:
-    return client.connect(Path(os.path.realpath(os.getcwd())))
+    return client.connect(working_directory())
 
 
 def _at_most_one(args: Sequence[str], usage: str) -> str:

@@ -16,6 +16,7 @@ from typing import cast
 from termite.cli import client
 from termite.cli.claims import wait_for_claims
 from termite.cli.flags import EXIT_NOWHERE, VERSION
+from termite.cli.places import working_directory
 from termite.cli.programs import check_preload, find_program, find_source, has_make_shell
 from termite.engine.errors import RemoteProtocolError, UserError
 from termite.engine.native import native_program
@@ -120,7 +121,7 @@ class _Build:
 def _prepare(tool: Tool, name: str, args: Sequence[str], directory: str) -> _Build:
     program = find_program(name)
     reach = _reach(program, tool)
-    started_in = Path(os.path.realpath(os.getcwd()))
+    started_in = working_directory()
     place = Path(os.path.realpath(started_in / directory))
     master = _find_or_start(place, started_in)
     reply = master.ask(

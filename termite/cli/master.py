@@ -18,7 +18,7 @@ from termite.cli.claims import wait_for_claims
 from termite.cli.daemons import run_daemon, worker_config, worker_parser
 from termite.cli.flags import EXIT_FAILED, Parser, report
 from termite.cli.logs import set_up_logging
-from termite.cli.places import CACHE, own_directory
+from termite.cli.places import CACHE, own_directory, working_directory
 from termite.engine.errors import UserError
 from termite.engine.fleet.coordinator import DEFAULT_PORT, CoordinatorConfig, serve_coordinator
 from termite.engine.master import SOCKET, MasterConfig, serve_master
@@ -115,7 +115,7 @@ def _embedded_worker(flags: argparse.Namespace, secret: bytes) -> Callable[[str]
 
 
 def _master_config(flags: argparse.Namespace, secret: bytes, coordinator: tuple[str, int]) -> MasterConfig:
-    named = Path(os.path.abspath(flags.socket))
+    named = Path(os.path.normpath(working_directory() / flags.socket))
     # The tree is named by what it is, not by symlinks that lead to it: the mirror shows it at that place.
     path = Path(os.path.realpath(named.parent)) / named.name
     hidden = [path for path in (flags.logfile, flags.secret) if path]

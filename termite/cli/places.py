@@ -32,6 +32,14 @@ def candidates(kind: tuple[str, str], env: Mapping[str, str] = os.environ) -> li
     return [chosen / "termite", Path(f"/var/tmp/termite-{os.geteuid()}") / below_home]
 
 
+def working_directory() -> Path:
+    """Where the user is, without symlinks."""
+    try:
+        return Path(os.path.realpath(os.getcwd()))
+    except FileNotFoundError:
+        raise UserError("the current directory has been removed", hint="cd to one that is there") from None
+
+
 def home() -> Path:
     """The user's; the root directory where there is none."""
     path = Path(os.path.expanduser("~"))

@@ -103,6 +103,25 @@ def test_asking_a_master_that_is_not_there(where: Place, command: tuple[str, ...
     expect_line(run(where, "termite-ctl", *command), "termite-ctl", "master")
 
 
+@pytest.mark.parametrize("words", [("status",), ("start",), ("start", "sub"), ("why", "gcc"), ("shutdown",)])
+def test_asking_from_a_directory_that_was_removed(where: Place, words: tuple[str, ...]) -> None:
+    done = in_a_removed_directory(where, "termite-ctl", *words)
+    expect_line(done, "termite-ctl", "the current directory has been removed")
+
+
+def test_a_master_and_a_build_in_a_directory_that_was_removed(where: Place) -> None:
+    done = in_a_removed_directory(where, "termite-master", "-secret", str(secret_of(where)))
+    expect_line(done, "termite-master", "the current directory has been removed")
+    done = in_a_removed_directory(where, "termite-make", "-s", "--eval=all:;echo on")
+    assert b"Traceback" not in done.stderr
+    assert b"termite: the current directory has been removed" in done.stderr
+
+
+def in_a_removed_directory(where: Place, program: str, *arguments: str) -> Outcome:
+    script = 'cd "$(mktemp -d)" && rmdir "$PWD" && exec "$@"'
+    return where.run(["sh", "-c", script, "sh", where.termite(program), *arguments], where.base, timeout_s=30)
+
+
 def test_a_second_master_in_one_tree(where: Place) -> None:
     tree = new_tree(where, "twice")
     with daemon(where, "termite-master", "-secret", str(secret_of(where)), cwd=tree.path):
