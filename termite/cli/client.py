@@ -52,6 +52,10 @@ class Client:
         finally:
             if directory >= 0:
                 os.close(directory)
+        # Root can connect to everybody's, but must not run what somebody else's master says.
+        if self._peer()[1] != os.geteuid():
+            self._socket.close()
+            raise NoMaster(f"the master that listens at {path} is another user's", hint="termite-ctl start")
 
     def ask(self, command: str, **fields: object) -> Reply:
         """The answer to one command. UserError where it failed; NoMaster where the master ended meanwhile."""
@@ -67,13 +71,18 @@ class Client:
 
     def wait_for_its_end(self) -> None:
         """Until the master's process is gone."""
-        pid, _, _ = struct.unpack("3i", self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        pid, _ = self._peer()
         try:
             process = os.pidfd_open(pid)
         except OSError:
             return
         if not select.select([process], [], [], END_S)[0]:
             raise UserError(f"the master (process {pid}) does not end", hint=f"kill {pid}")
+
+    def _peer(self) -> tuple[int, int]:
+        """Its process and user."""
+        pid, uid, _ = struct.unpack("3i", self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return pid, uid
 
     def _receive(self) -> Reply:
         while True:
@@ -93,8 +102,9 @@ def find_socket(directory: Path, env: Mapping[str, str] = os.environ) -> Path | 
     if named is not None:
         return directory / named if named else None
     for place in (directory, *directory.parents):
-        if (place / SOCKET).is_socket():
-            return place / SOCKET
+        path = place / SOCKET
+        if path.is_socket() and path.stat().st_uid == os.geteuid():
+            return path
     return None
 
 

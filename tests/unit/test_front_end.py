@@ -2,13 +2,14 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from termite.cli.client import choose_root, find_socket
+from termite.cli.client import Client, NoMaster, choose_root, find_socket
 from termite.cli.cmake import Mode, build_directory, read_mode, split_program
 from termite.cli.ctl import _without_launcher
 from termite.cli.front_end import Words, loadable_name, read_words
@@ -16,6 +17,8 @@ from termite.cli.make import TOOL as MAKE
 from termite.cli.ninja import TOOL as NINJA
 from termite.cli.programs import find_source, why_not_preloaded
 from termite.engine.native import native_program
+
+OTHER_UID = 61000
 
 
 @pytest.mark.parametrize(
@@ -73,6 +76,22 @@ def test_the_socket_is_the_named_one_or_the_nearest_upwards(tmp_path: Path) -> N
     assert find_socket(tmp_path, {"TERMITE_SOCKET": "/x/s"}) == Path("/x/s")
     assert find_socket(tmp_path, {"TERMITE_SOCKET": ""}) is None
     assert find_socket(tmp_path, {}) is None or not find_socket(tmp_path, {}).is_relative_to(tmp_path)  # type: ignore[union-attr]  # it is there
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: becomes another user")
+def test_root_does_not_ask_another_users_master(tmp_path: Path) -> None:
+    path = tmp_path / ".termite-socket"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        os.seteuid(OTHER_UID)
+        try:
+            listening.listen()
+        finally:
+            os.seteuid(0)
+        with pytest.raises(NoMaster, match="another user's"):
+            Client(path)
+        os.chown(path, OTHER_UID, -1)
+        assert find_socket(tmp_path, {}) is None or not find_socket(tmp_path, {}).is_relative_to(tmp_path)  # type: ignore[union-attr]  # it is there
 
 
 def test_a_program_that_would_ignore_the_preload_library_is_recognised(tmp_path: Path) -> None:
