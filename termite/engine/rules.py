@@ -53,9 +53,12 @@ def command_regexp(names: str) -> str:
     """A regexp for a program of these names (an alternation) where a shell would run it; elsewhere it is just a word.
 
     That is at the start, after an operator or a keyword; then after assignments and words that run what follows them;
-    with any directory before it. `make`, `cd x && A=b /usr/bin/make -C y`, `(make)`, but not `echo make`.
+    with any directory before it. `make`, `cd x && A=b /usr/bin/make -C y`, `(make)`, but not `echo make`. Where that
+    directory has spaces the word is quoted, or they are: `'/a b/make'`, `/a\\ b/make`.
     """
-    return rf"{_POSITION}(?:[^{_BREAKS}'\"=]*/)?(?:{names})(?=[{_BREAKS}]|$)"
+    plain = rf"(?:(?:[^{_BREAKS}'\"=\\]|\\.)*/)?(?:{names})"
+    quoted = rf"'(?:[^']*/)?(?:{names})'|\"(?:[^\"]*/)?(?:{names})\""
+    return rf"{_POSITION}(?:{plain}|{quoted})(?=[{_BREAKS}]|$)"
 
 
 def parse_rules(text: str, source: str = FILE_NAME) -> tuple[Rule, ...]:

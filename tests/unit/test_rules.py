@@ -133,10 +133,37 @@ def test_the_examples_of_the_old_program_decide_as_they_did(
 
 @pytest.mark.parametrize(
     "text",
-    ["gcc " + "-Ixxx/yyyy " * 12000, "\n " * 50000, ";" * 100000, "env A=1 " * 20000, "a/" * 50000, "do " * 40000],
+    [
+        "gcc " + "-Ixxx/yyyy " * 12000,
+        "\n " * 50000,
+        ";" * 100000,
+        "env A=1 " * 20000,
+        "a/" * 50000,
+        "do " * 40000,
+        ";'/" * 40000,
+        "\\ /" * 40000,
+        ';"/make' * 20000,
+    ],
 )
 def test_a_command_line_of_100_kib_is_decided_in_a_moment(text: str) -> None:
     rules = (*BUILT_IN, Rule(command_regexp("g?make"), local=True))
     started = time.process_time()
     assert not decide(text, rules).local
     assert time.process_time() - started < 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("'/a b/make' -C x", True),
+        ('cd /a\\ b && "/a b/c d/make" -C x', True),
+        ("/a\\ b/make", True),
+        ("'make'", True),
+        ("echo '/a b/make'", False),
+        ("'/a b/make x' y", False),
+        ("'/a b/remake'", False),
+        ("echo 'x; /a b/c' make", False),
+    ],
+)
+def test_a_program_in_a_directory_with_spaces_is_found_as_a_shell_would(text: str, found: bool) -> None:
+    assert bool(decide(text, (Rule(command_regexp("make"), local=True),)).local) is found
