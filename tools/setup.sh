@@ -57,6 +57,11 @@ open_dev_fuse() {
     fi
 }
 
+# What jobs of a root worker run from must be theirs to read, who are other users: also in a checkout made with umask 077.
+open_to_others() {
+    chmod -R go+rX "$@" 2>/dev/null || say "others cannot read $*: workers of root will not start from this checkout"
+}
+
 make_venv() {
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "Python 3.11 is needed; $python is $("$python" -V)"
     say "making .venv"
@@ -88,8 +93,11 @@ if [ "$termite_stamp" != "$(cat .venv/.termite 2>/dev/null)" ]; then
     echo "$termite_stamp" >.venv/.termite
 fi
 open_dev_fuse
+open_to_others termite
 
 if [ "${1:-}" = tests ]; then
     packages=$test_packages
     install_debian_packages
+    # Some tests run once more as a user without rights.
+    chmod go+rx . && open_to_others tests tools pyproject.toml
 fi
