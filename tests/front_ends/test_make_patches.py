@@ -6,6 +6,7 @@ launcher's termite-shell does.
 """
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -527,8 +528,11 @@ def test_synchronised_output_is_that_of_stock_make(project: Project, style: str)
 
 
 def test_gnu_makes_own_test_suite_gives_the_results_of_stock_make(make: Make, tmp_path: Path) -> None:
-    makes = {"stock": make.stock, "patched": make.patched, "wrapped": _always_wrapped(make.patched, tmp_path)}
-    trees = {name: copy_suite(make.source, tmp_path / name) for name in makes}
+    # Copies, because the suite cannot start a make in a path with spaces.
+    stock = Path(shutil.copy(make.stock, tmp_path / "make-stock"))
+    patched = Path(shutil.copy(make.patched, tmp_path / "make-patched"))
+    makes = {"stock": stock, "patched": patched, "wrapped": _always_wrapped(patched, tmp_path)}
+    trees = {name: copy_suite(make.source, tmp_path / f"{name}-suite") for name in makes}
 
     def different(scripts: Sequence[str] = ()) -> list[str]:
         """Those of `scripts`, or of all, that do not give the same with all three."""
