@@ -10,6 +10,7 @@ demo: setup  ## build Lua plainly and on an embedded cluster, and compare every 
 test:  ## every test, with real mounts, namespaces and processes
 	@sh tools/setup.sh tests
 	@.venv/bin/python -m pytest
+	@sh tools/test_as_root.sh
 
 check: setup  ## what a change must pass before it is committed; under a minute
 	.venv/bin/ruff check .
