@@ -43,6 +43,8 @@ def main(argv: Sequence[str] | None = None, claim: socket.socket | None = None) 
         ready_fd = flags.ready_fd
         set_up_logging(flags.log_level, flags.logfile)
         if flags.embedded:
+            if claim is not None:
+                claim.close()  # else it would wait for itself
             return _run_embedded(flags)
         return _run(flags, claim)
     except UserError as error:

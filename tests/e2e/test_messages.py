@@ -2,11 +2,13 @@
 
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from termite.cli.claims import PATIENCE_S
 from tests.e2e.cluster import HOST, copy_secret, daemon, free_port, new_secret, new_tree, start_worker
 from tests.e2e.conftest import MakePlace, needs_root
 from tests.e2e.places import Outcome, Place
@@ -127,6 +129,15 @@ def test_a_second_master_in_one_tree(where: Place) -> None:
     with daemon(where, "termite-master", "-secret", str(secret_of(where)), cwd=tree.path):
         done = where.run([where.termite("termite-master"), "-secret", str(secret_of(where))], tree.path, timeout_s=30)
     expect_line(done, "termite-master", ".termite-socket")
+
+
+def test_a_master_with_its_cluster_inside_can_be_started_by_hand(where: Place) -> None:
+    tree = new_tree(where, "by-hand")
+    started = time.monotonic()
+    with daemon(where, "termite-master", "-embedded", cwd=tree.path):
+        assert time.monotonic() - started < PATIENCE_S, "it has waited for itself"
+        assert tree.termite("echo", "there").stdout == b"there\n"
+        assert tree.jobs() == 1
 
 
 def test_a_stale_socket_is_replaced(where: Place) -> None:
