@@ -21,6 +21,7 @@ SOCKET = ".termite-socket"
 READ_BYTES = 64 * 1024
 START_S = 30.0  # a master is ready in half a second; a loaded machine takes longer
 END_S = 30.0
+ANSWER_S = 120.0  # a build begins with a look at every file that was served, which takes seconds
 IDLE_S = "600"  # then a master that a front end has started goes away; until then its mirror stays warm
 LOG_LIMIT_BYTES = 8 * 1024 * 1024
 _VCS = (".git", ".hg", ".svn")
@@ -52,6 +53,7 @@ class Client:
         finally:
             if directory >= 0:
                 os.close(directory)
+        self._socket.settimeout(ANSWER_S)  # not before: a full backlog must be waited for
         # Root can connect to everybody's, but must not run what somebody else's master says.
         if self._peer()[1] != os.geteuid():
             self._socket.close()
@@ -63,6 +65,9 @@ class Client:
         try:
             self._socket.sendall(records.frame(records.CONTROL, request))
             reply = self._receive()
+        except TimeoutError as error:
+            pid, _ = self._peer()
+            raise NoMaster(f"the master (process {pid}) does not answer", hint=f"kill {pid}") from error
         except OSError as error:
             raise NoMaster(f"the master is gone: {error.strerror}") from error
         if "error" in reply:

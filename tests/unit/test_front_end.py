@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from termite.cli import client
 from termite.cli.client import Client, NoMaster, choose_root, find_socket
 from termite.cli.cmake import Mode, build_directory, read_mode, split_program
 from termite.cli.ctl import _without_launcher
@@ -92,6 +93,17 @@ def test_root_does_not_ask_another_users_master(tmp_path: Path) -> None:
             Client(path)
         os.chown(path, OTHER_UID, -1)
         assert find_socket(tmp_path, {}) is None or not find_socket(tmp_path, {}).is_relative_to(tmp_path)  # type: ignore[union-attr]  # it is there
+
+
+def test_a_master_that_does_not_answer_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "ANSWER_S", 0.01)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "s"))
+        listening.listen()
+        with pytest.raises(NoMaster, match=f"process {os.getpid()}. does not answer .kill {os.getpid()}"):
+            Client(tmp_path / "s").ask("status")
 
 
 def test_a_program_that_would_ignore_the_preload_library_is_recognised(tmp_path: Path) -> None:
