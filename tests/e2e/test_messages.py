@@ -121,7 +121,9 @@ def test_a_master_and_a_build_in_a_directory_that_was_removed(where: Place) -> N
 
 def in_a_removed_directory(where: Place, program: str, *arguments: str) -> Outcome:
     script = 'cd "$(mktemp -d)" && rmdir "$PWD" && exec "$@"'
-    return where.run(["sh", "-c", script, "sh", where.termite(program), *arguments], where.base, timeout_s=30)
+    # By the interpreter: the first line of a program in a path with spaces is a shell's, which has its own words.
+    argv = [where.termite("python"), where.termite(program), *arguments]
+    return where.run(["sh", "-c", script, "sh", *argv], where.base, timeout_s=30)
 
 
 def test_a_second_master_in_one_tree(where: Place) -> None:
