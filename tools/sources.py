@@ -20,10 +20,11 @@ class SourceError(Exception):
     """A source package cannot be had; the text is one line for a person."""
 
 
-def fetch_source(package: str, directory: Path, *, patched: bool = True) -> Path:
+def fetch_source(package: str, directory: Path, *, patched: bool = True, otherwise: str = "") -> Path:
     """Return the pristine source tree of `package` in `directory`, fetched once and kept for the next calls.
 
     Copy it before building. `patched=False` leaves Debian's patches out: the project as its authors released it.
+    `otherwise` is the suite to take it from where no version of this machine's own can be had.
     """
     tree = directory / package
     if tree.is_dir():
@@ -31,8 +32,12 @@ def fetch_source(package: str, directory: Path, *, patched: bool = True) -> Path
     download = directory / "download" / package
     shutil.rmtree(download, ignore_errors=True)
     download.mkdir(parents=True)
-    apt_options = _private_apt(directory.resolve() / "apt")
-    _download(package, apt_options, download)
+    try:
+        _download(package, _private_apt(directory.resolve() / "apt"), download)
+    except SourceError:
+        if not otherwise:
+            raise
+        _download(package, _private_apt(directory.resolve() / f"apt-{otherwise}", otherwise), download)
     (description,) = download.glob("*.dsc")
     # apt has verified the files against the signed index; dpkg-source would ask for the maintainers' keyring besides.
     unpack = ["dpkg-source", "--no-check", *([] if patched else ["--skip-patches"]), "-x", description.name, "tree"]
@@ -50,15 +55,21 @@ def _download(package: str, apt_options: list[str], download: Path) -> None:
         listed = _run(["apt-cache", *apt_options, "showsrc", package], download)
         versions = list(dict.fromkeys(re.findall(r"^Version: (\S+)", listed, re.MULTILINE)))
         for version in versions[: -OLDER - 2 : -1]:
-            for file in download.iterdir():
-                file.unlink()
+            _empty(download)
             with contextlib.suppress(SourceError):
                 _run([*get, f"{package}={version}"], download)
                 return
+        _empty(download)
         raise error
 
 
-def _private_apt(state: Path) -> list[str]:
+def _empty(directory: Path) -> None:
+    for file in directory.iterdir():
+        file.unlink()
+
+
+def _private_apt(state: Path, suite: str = "") -> list[str]:
+    """Options for apt; `suite` in place of this machine's release."""
     sources = state / "sources.list.d"
     options = {
         "Dir::Etc::SourceList": "/dev/null",
@@ -72,7 +83,7 @@ def _private_apt(state: Path) -> list[str]:
         for directory in ("state/lists/partial", "cache/archives/partial", "new"):
             (state / directory).mkdir(parents=True, exist_ok=True)
         for name, text in _source_lists():
-            (state / "new" / name).write_text(text)
+            (state / "new" / name).write_text(other_suite(text, _codename(), suite) if suite else text)
         (state / "new").rename(sources)
     _run(["apt-get", *arguments, "-qq", "update"], state)
     return arguments
@@ -120,6 +131,17 @@ def _deb822(text: str, codename: str) -> str:
         if suites and not disabled and all(_is_ours(suite, codename) for suite in suites[1].split()):
             stanzas.append(re.sub(r"(?mi)^Types:.*$", "Types: deb-src", uncommented))
     return "\n\n".join(stanzas) + "\n" if stanzas else ""
+
+
+def other_suite(text: str, codename: str, suite: str) -> str:
+    """A list of sources, with `suite` in place of the release itself; its updates, which others have not, left out."""
+    if "Suites:" not in text:
+        lines = [line.split(" ") for line in text.splitlines()]
+        kept = [[suite if word == codename else word for word in words] for words in lines if codename in words]
+        return "".join(" ".join(words) + "\n" for words in kept)
+    pattern = re.compile(rf"^(Suites:)(?=.*\s{codename}(?:\s|$)).*$", re.MULTILINE)
+    stanzas = [pattern.sub(rf"\1 {suite}", stanza) for stanza in text.split("\n\n") if pattern.search(stanza)]
+    return "\n\n".join(stanzas) + "\n"
 
 
 def _run(command: list[str], directory: Path) -> str:
