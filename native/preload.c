@@ -55,7 +55,7 @@ static bool is_listed(const char *list, const char *name)
 static bool is_build_tool(const char *name)
 {
     const char *more = getenv("TERMITE_PRELOAD_TOOLS");
-    return is_listed("make:gmake:ninja:samu", name) || (more && is_listed(more, name));
+    return is_listed("make:gmake:ninja:ninja-build:samu", name) || (more && is_listed(more, name));
 }
 
 /* Out of the environment, where the tool would pass us on to its commands; kept for when it executes itself. */

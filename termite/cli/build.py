@@ -1,5 +1,6 @@
 """termite-build: any build tool that a plugin knows how to start, its commands run on workers."""
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 
@@ -10,6 +11,9 @@ from termite.cli.flags import VERSION, run_command
 from termite.cli.make import TOOL as MAKE
 from termite.cli.ninja import TOOL as NINJA
 from termite.engine.errors import UserError
+
+# Other names of makes and ninjas, which take the same flags.
+_PRELOADED = ((MAKE, ("make", "gmake")), (NINJA, ("ninja", "ninja-build", "samu")))
 
 
 def run(argv: Sequence[str]) -> int:
@@ -26,9 +30,9 @@ def run(argv: Sequence[str]) -> int:
     name = program.rpartition("/")[2]
     if name == CMAKE.name:
         return run_cmake(argv)
-    for tool in (MAKE, NINJA):
-        if program == tool.name:
-            return front_end.run(tool, args)
+    for tool, names in _PRELOADED:
+        if program in names:
+            return front_end.run(dataclasses.replace(tool, name=program), args)
     return front_end.build(front_end.Tool(name=name, is_preloaded=False), program, args, "")
 
 
@@ -39,8 +43,8 @@ def main() -> int:
 
 _HELP = """usage: termite-build TOOL [anything TOOL takes]
 
-Runs a build tool so that its commands run on other machines: make, ninja, cmake, cargo, go, meson, and whatever an
-installed plugin knows (see docs/front-ends.md).
+Runs a build tool so that its commands run on other machines: make, ninja, samu, cmake, cargo, go, meson, and whatever
+an installed plugin knows (see docs/front-ends.md).
 
 Example:
   termite-build cargo build --release

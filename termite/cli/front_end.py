@@ -140,7 +140,7 @@ def _prepare(tool: Tool, name: str, args: Sequence[str], directory: str) -> _Bui
 
 def _reach(program: Path, tool: Tool) -> dict[str, str]:
     """What to add to the environment of a make or ninja so that its commands reach the launcher."""
-    if tool.name == "make" and has_make_shell(program):
+    if tool.name in ("make", "gmake") and has_make_shell(program):
         return {"MAKE_SHELL": str(native_program("termite-shell"))}
     if tool.is_preloaded:
         check_preload(program)

@@ -1,6 +1,7 @@
 """`termite-ninja` does what ninja does, with everything that a manifest can say; a tree goes back and forth."""
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -218,3 +219,63 @@ def test_a_rule_written_with_termite_builds_where_no_master_runs(tree: Tree) -> 
     before = tree.jobs()
     assert tree.plain("ninja", env={"PATH": f"{USUAL_PATH}:{COMMANDS}", "TERMITE_SOCKET": ""}).code == 0
     assert tree.jobs() == before
+
+
+# -- ninjas of other names --------------------------------------------------------------------------------------------
+
+# What samu knows as well: no dyndep.
+OTHER_MANIFEST = """
+rule cc
+  command = gcc -MMD -MF $out.d -c $in -o $out
+  depfile = $out.d
+  deps = gcc
+rule link
+  command = gcc @$out.rsp -o $out
+  rspfile = $out.rsp
+  rspfile_content = $in
+rule keep_if_same
+  command = cat $in | tr a-z A-Z | cmp -s - $out || tr a-z A-Z <$in >$out
+  restat = 1
+rule shout
+  command = echo made on the console; cat $in >$out
+  pool = console
+build a.o: cc a.c
+build b.o: cc b.c
+build program: link a.o b.o
+build upper: keep_if_same lower
+build console: shout upper
+"""
+
+
+NAMES = ["ninja-build", pytest.param("samu", marks=pytest.mark.skipif(not shutil.which("samu"), reason="no samu"))]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_ninja_of_another_name(tree: Tree, name: str) -> None:
+    """samu, and ninja as it is called on Fedora: by `termite-build NAME`."""
+    directory = tree.mkdir("bin")
+    shutil.copy(shutil.which("samu" if name == "samu" else "/usr/bin/ninja") or name, directory / name)
+    env = {"PATH": f"{directory}:{USUAL_PATH}"}
+    for file in ("a.c", "a.h", "b.c", "b.h", "lower"):
+        tree.write(f"source/{file}", FILES[file])
+    tree.write("source/build.ninja", OTHER_MANIFEST)
+    ways: tuple[tuple[str, ...], ...] = ((name,), (tree.where.termite("termite-build"), name))
+    before, outcomes = tree.jobs(), []
+    for place, way in zip(("near", "far"), ways, strict=True):
+        tree.plain("cp", "-a", "source", place)
+        outcomes.append(tree.plain(*way, "-v", "-j1", within=place, env=env))
+        for back in ways:
+            done = tree.plain(*back, within=place, env=env)
+            assert b"to do" in done.stdout + done.stderr, done
+    near, far = outcomes
+    assert near.code == 0, near
+    assert far == near
+    assert tree.jobs() == before + 5
+    products = [
+        {path: entry for path, entry in snapshot(tree.path / place).items() if b".ninja_" not in path}
+        for place in ("near", "far")
+    ]
+    assert products[0] == products[1]
+    tree.write("far/b.h", "#define B 2\n")
+    assert tree.plain(*ways[1], "-C", "far", env=env).code == 0
+    assert tree.jobs() == before + 7, "the compile and the link"
