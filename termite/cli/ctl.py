@@ -14,6 +14,7 @@ from termite.cli import client
 from termite.cli.flags import Parser, run_command
 from termite.cli.places import working_directory
 from termite.engine.errors import UserError
+from termite.engine.rules import readable
 
 PROGRAM = "termite-ctl"
 SECRET_BYTES = 32
@@ -198,8 +199,7 @@ def _status_text(status: client.Reply) -> str:
 
 def _why_lines(why: client.Reply) -> list[str]:
     lines = [f"command    {why['text']}"]
-    if why["plugin"]:
-        lines.append(f"plugin     {why['plugin']}")
+    lines.append(f"plugin     {why['plugin'] or 'none reads it: rules see it as it is'}")
     rule = cast(client.Reply | None, why["rule"])
     if why["nothing"]:
         return [*lines, "place      nowhere: it does nothing, and is answered at once"]
@@ -208,7 +208,9 @@ def _why_lines(why: client.Reply) -> list[str]:
         lines.append("rule       none matches, so it runs remotely")
     else:
         flags = [name for name in ("recurse", "skip_refresh", "network") if rule[name]]
-        lines.append(f"rule       {rule['regexp']}  ({rule['source']}{', ' + ', '.join(flags) if flags else ''})")
+        lines.append(
+            f"rule       {readable(str(rule['regexp']))}  ({rule['source']}{', ' + ', '.join(flags) if flags else ''})"
+        )
     if not why["local"]:
         lines.append(f"workers    {', '.join(cast(list[str], why['workers'])) or 'none known: it would run here'}")
     if why["bad_rules"]:

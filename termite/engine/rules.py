@@ -30,6 +30,13 @@ _POSITION = (
     r"(?:^|[;&|(\n`]|[{!]\s|\b(?:do|then|else|exec|env|time|nice|command)\s)"
     rf"\s{{0,64}}+(?:\w{{1,64}}+=[^{_BREAKS}]*+\s{{1,64}}+){{0,16}}+"
 )
+# Between these parts stand the names of a command: with any directory before them, or quoted, and a word that ends.
+_COMMAND = (
+    rf"{_POSITION}(?:(?:(?:[^{_BREAKS}'\"=\\]|\\.)*/)?(?:",
+    r")|'(?:[^']*/)?(?:",
+    r")'|\"(?:[^\"]*/)?(?:",
+    rf")\")(?=[{_BREAKS}]|$)",
+)
 _LEADING_ANYTHING = re.compile(r"^((?:\(\?[a-zA-Z]+\))?)(?:\.\*\??(?![+*?{]))+")
 
 _SWITCHES = {
@@ -56,9 +63,13 @@ def command_regexp(names: str) -> str:
     with any directory before it. `make`, `cd x && A=b /usr/bin/make -C y`, `(make)`, but not `echo make`. Where that
     directory has spaces the word is quoted, or they are: `'/a b/make'`, `/a\\ b/make`.
     """
-    plain = rf"(?:(?:[^{_BREAKS}'\"=\\]|\\.)*/)?(?:{names})"
-    quoted = rf"'(?:[^']*/)?(?:{names})'|\"(?:[^\"]*/)?(?:{names})\""
-    return rf"{_POSITION}(?:{plain}|{quoted})(?=[{_BREAKS}]|$)"
+    return names.join(_COMMAND)
+
+
+def readable(regexp: str) -> str:
+    """For a person: with `COMMAND(names)` for what `command_regexp(names)` has written."""
+    first, *others = map(re.escape, _COMMAND)
+    return re.sub(rf"{first}(.*?)" + r"\1".join(others), r"COMMAND(\1)", regexp)
 
 
 def parse_rules(text: str, source: str = FILE_NAME) -> tuple[Rule, ...]:

@@ -6,7 +6,7 @@ import pytest
 
 from termite.engine.errors import UserError
 from termite.engine.model import Rule
-from termite.engine.rules import BUILT_IN, RuleBook, command_regexp, decide, parse_rules
+from termite.engine.rules import BUILT_IN, RuleBook, command_regexp, decide, parse_rules, readable
 
 
 def place(text: str, rules: tuple[Rule, ...]) -> tuple[bool, bool, bool]:
@@ -167,3 +167,9 @@ def test_a_command_line_of_100_kib_is_decided_in_a_moment(text: str) -> None:
 )
 def test_a_program_in_a_directory_with_spaces_is_found_as_a_shell_would(text: str, found: bool) -> None:
     assert bool(decide(text, (Rule(command_regexp("make"), local=True),)).local) is found
+
+
+def test_a_rule_that_names_commands_is_shown_by_their_names() -> None:
+    two = rf"(?:{command_regexp('meson(?:[.]py)?')}|{command_regexp('python[0-9.]*')}\s)x"
+    assert readable(two) == r"(?:COMMAND(meson(?:[.]py)?)|COMMAND(python[0-9.]*)\s)x"
+    assert readable("^cp (a|b)") == "^cp (a|b)"
