@@ -12,6 +12,9 @@ cd "$(dirname "$0")/.."
 packages="gcc libc6-dev make python3 python3-venv python3-dev pkg-config libfuse3-dev dpkg-dev iproute2"
 # What the tests build with besides: C++ projects, Debian's own cmake and ninja, GNU make from its source, autoconf projects.
 test_packages="g++ cmake ninja-build autoconf automake autopoint perl util-linux"
+# cargo and go, whose tests would be skipped without them: of whatever origin they are.
+command -v cargo >/dev/null || test_packages="$test_packages cargo"
+command -v go >/dev/null || test_packages="$test_packages golang-go"
 python=/usr/bin/python3 # Debian's own: the first on PATH may live in a private home that no worker can read
 
 say() { echo "setup: $*"; }

@@ -1,0 +1,85 @@
+"""Build tools that no preload library can be loaded into: one clear line, and the build is done here."""
+
+import os
+import shutil
+import stat
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cluster import Tree
+from tests.e2e.places import COMMANDS, IS_ROOT
+
+MANIFEST = "rule r\n  command = echo made >$out; cat $out\nbuild out: r\n"
+LISTS = "cmake_minimum_required(VERSION 3.20)\nproject(p NONE)\n"
+LISTS += 'add_custom_target(t ALL COMMAND sh -c "echo made >${CMAKE_SOURCE_DIR}/out" VERBATIM)\n'
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a tool is called through termite, and with what files."""
+
+    tool: str
+    call: tuple[str, ...]
+    name: str
+    content: str
+    configure: tuple[str, ...] = ()
+
+
+KINDS = {
+    "make": Kind("make", ("termite-make",), "Makefile", "all:\n\t@echo made >out; cat out\n"),
+    "ninja": Kind("ninja", ("termite-ninja",), "build.ninja", MANIFEST),
+    "make by termite-build": Kind("make", ("termite-build", "make"), "Makefile", "all:\n\t@echo made >out; cat out\n"),
+    "ninja of a plain CMake build": Kind(
+        "ninja",
+        ("termite-cmake", "--build", "b"),
+        "CMakeLists.txt",
+        LISTS,
+        ("cmake", "-G", "Ninja", "-S", ".", "-B", "b"),
+    ),
+}
+HOWS = ["static", pytest.param("set-user-id", marks=pytest.mark.skipif(not IS_ROOT, reason="needs root"))]
+
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_it_gets_one_line_and_builds_here(tree: Tree, kind: Kind, how: str) -> None:
+    tree.write(kind.name, kind.content)
+    tool = tree.mkdir("bin") / kind.tool
+    shutil.copy(f"/usr/bin/{kind.tool}", tool)
+    env = {"PATH": f"{tree.path / 'bin'}:/usr/bin:/bin:{COMMANDS}"}
+    if kind.configure:
+        assert tree.plain(*kind.configure, env=env).code == 0
+    if how == "static":
+        _static_stand_in(tool)
+    else:
+        tool.chmod(0o4755)
+    before = tree.jobs()
+    program, *arguments = kind.call
+    done = tree.plain(tree.where.termite(program), *arguments, env=env)
+    reason = "is linked statically" if how == "static" else "is set-user-id or set-group-id"
+    said = f"termite: {tool} {reason}, so its commands cannot be sent to workers: building locally\n"
+    assert (done.code, done.stderr.decode()) == (0, said)
+    assert (tree.path / "out").read_text() == "made\n"
+    assert tree.jobs() == before
+
+
+@pytest.mark.parametrize("kind", [KINDS["make"], KINDS["ninja"]], ids=["make", "ninja"])
+def test_it_does_not_where_building_here_is_forbidden(tree: Tree, kind: Kind) -> None:
+    tree.write(kind.name, kind.content)
+    tool = tree.mkdir("bin") / kind.tool
+    _static_stand_in(tool)
+    env = {"PATH": f"{tree.path / 'bin'}:/usr/bin:/bin", "TERMITE_LOCAL": "never"}
+    done = tree.plain(tree.where.termite(kind.call[0]), env=env)
+    assert (done.code, done.stderr.count(b"\n")) == (103, 1), done
+    assert not (tree.path / "out").exists()
+
+
+def _static_stand_in(path: Path) -> None:
+    """A static program that becomes the real tool: what matters is that no library can be loaded into it."""
+    text = f'#include <unistd.h>\nint main(int c,char**v){{return execv("/usr/bin/{path.name}",v);}}\n'
+    path.unlink(missing_ok=True)
+    subprocess.run(["gcc", "-static", "-x", "c", "-", "-o", path], input=text.encode(), check=True)
+    assert not os.stat(path).st_mode & stat.S_ISUID
