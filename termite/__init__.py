@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from termite.engine.commands import plain_command
-    from termite.engine.model import Command, How, Invocation, Rule, Verdict
+    from termite.engine.model import Command, How, Invocation, Rule
     from termite.engine.rules import command_regexp
     from termite.hookspecs import hookimpl
 
 __version__ = "0.1.0"
 
-__all__ = ["Command", "How", "Invocation", "Rule", "Verdict", "command_regexp", "hookimpl", "plain_command"]
+__all__ = ["Command", "How", "Invocation", "Rule", "command_regexp", "hookimpl", "plain_command"]
 
 _HOMES = {
     "command_regexp": "termite.engine.rules",

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 
 import pluggy
 
-from termite.engine.model import Command, Invocation, Rule, Verdict
+from termite.engine.model import Command, Invocation, Rule
 
 hookspec = pluggy.HookspecMarker("termite")
 hookimpl = pluggy.HookimplMarker("termite")
@@ -56,8 +56,3 @@ def termite_exports(env: Mapping[str, str]) -> Sequence[str]:  # type: ignore[em
     Asked once, when the master starts; `env` is its environment. Name as little as will do: never a directory that
     holds credentials. A path need not exist yet; what appears in it is seen at once.
     """
-
-
-@hookspec
-def termite_decided(command: Command, verdict: Verdict) -> None:
-    """A command is about to run, there or here. Observe only."""

@@ -99,9 +99,7 @@ class Master:
         """By the rules as they are now."""
         if error := self.rule_file.refresh():
             await launcher.notice(f"termite: {error}; the last good rules stay in force")
-        verdict = self.book.decide(command.text)
-        self.plugins.decided(command, verdict)
-        return verdict
+        return self.book.decide(command.text)
 
 
 async def run_job(master: Master, job: Job) -> Exit | None:

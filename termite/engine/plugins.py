@@ -11,11 +11,11 @@ import pluggy
 
 from termite import hookspecs
 from termite.engine.commands import plain_command
-from termite.engine.model import Command, Invocation, Rule, Verdict
+from termite.engine.model import Command, Invocation, Rule
 
 GROUP = "termite"
-HOOKS = ("termite_parse", "termite_rules", "termite_build", "termite_exports", "termite_decided")
-_OF_ALL = ("termite_rules", "termite_exports", "termite_decided")  # everybody's answer counts
+HOOKS = ("termite_parse", "termite_rules", "termite_build", "termite_exports")
+_OF_ALL = ("termite_rules", "termite_exports")  # everybody's answer counts
 
 log = logging.getLogger(__name__)
 
@@ -68,11 +68,6 @@ class Plugins:
         for _, command in self._ask("termite_build", tool=tool, args=args, cwd=cwd, env=env, preload=preload):
             return command
         return None
-
-    def decided(self, command: Command, verdict: Verdict) -> None:
-        """Tell those who want to know."""
-        for _ in self._ask("termite_decided", command=command, verdict=verdict):
-            pass
 
     def _callers_of(self, hook: str) -> list[tuple[str, pluggy.HookCaller]]:
         # Each plugin is called by itself: pluggy would let one that raises silence those after it.

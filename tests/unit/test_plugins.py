@@ -1,13 +1,14 @@
 """The built-in plugins, and plugins that break."""
 
+import importlib
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from termite import Command, How, Invocation, hookimpl
-from termite.engine.plugins import Plugins
+from termite import Command, How, Invocation, hookimpl, hookspecs
+from termite.engine.plugins import HOOKS, Plugins
 from termite.engine.rules import RuleBook
 
 BUILT_IN = tuple(f"termite.plugins.{name}" for name in ("make", "ninja", "cmake", "cargo", "go", "meson"))
@@ -156,6 +157,14 @@ def test_toolchains_in_a_home_are_exported_but_not_what_lies_beside_them() -> No
     assert {"/h/.cargo/registry/src", "/h/.rustup/toolchains", "/h/go/pkg/mod"} <= set(paths)
     assert not {"/h", "/h/.cargo", "/h/.rustup", "off"} & set(paths)
     assert "/c/bin" in Plugins(BUILT_IN).exports({"CARGO_HOME": "/c"})
+
+
+def test_each_hook_has_a_built_in_user() -> None:
+    modules = [importlib.import_module(name) for name in BUILT_IN]
+    specified = {name for name in vars(hookspecs) if name.startswith("termite_")}
+    assert specified == set(HOOKS)
+    for hook in HOOKS:
+        assert any(hasattr(module, hook) for module in modules), hook
 
 
 def test_each_tool_is_started_its_own_way() -> None:
