@@ -109,6 +109,7 @@ TESTS = program
 # -- makes of another kind --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(620)  # the first test that wants the patched make builds it
 def test_a_make_with_make_shell_needs_no_library(tree: Tree, make: Make) -> None:
     """Also set-user-id, where the dynamic linker takes no library; 3.82 runs its commands as that user too."""
     tree.write("Makefile", MAKEFILE)
