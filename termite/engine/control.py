@@ -120,6 +120,7 @@ class _Build:
         if self._before is None:
             self._sessions.builds += 1
             self._before = self._master.counters.copy()
+            self._master.told.clear()
         self._master.rule_file.refresh()
         error = self._master.rule_file.error
         await self._master.tree.recheck_settled()

@@ -5,7 +5,7 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,7 @@ SOCKET = ".termite-socket"
 HOUSEKEEPING_S = 5.0
 NOWHERE_TO_RUN = 103
 CANNOT_RUN_AGAIN = 101
+TOLD_PATHS = 1000  # are remembered as told; further ones are told of each time
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ class Master:
         self.book = RuleBook(config.plugins.rules())
         self.rule_file = RuleFile(config.socket.parent, self.book)
         self.counters = Counters()
+        self.told: set[bytes] = set()
         self.jobs: dict[int, Job] = {}
         self.local_slots = LocalSlots(config.local_slots, parent_of)
         self.pool = Pool(_pool_config(config), tree.drain, Answers(tree, self.jobs).answer)
@@ -94,6 +96,13 @@ class Master:
         finally:
             del self.jobs[job.id]
             self.last_busy_s = trio.current_time()
+
+    def is_news(self, paths: Iterable[bytes]) -> bool:
+        """Was one of them not told of since the last build began? ccache drops the same one in every job."""
+        news = set(paths) - self.told
+        if len(self.told) < TOLD_PATHS:
+            self.told |= news
+        return bool(news)
 
     async def decide(self, launcher: Launcher, command: Command) -> Verdict:
         """By the rules as they are now."""
@@ -244,15 +253,20 @@ async def tell_what_happened(master: Master, job: Job, ran: Ran, conflicts: tupl
     counters.conflicts += len(conflicts)
     if lost := job.stdin.finish(ran.stdin_offset, ran.stdin_taken):
         log.info("stdin-left-over job=%d bytes=%d", job.id, lost)
-    counters.name("written outside the tree, dropped", map(os.fsdecode, ran.dropped))
-    counters.name("written by two jobs at once", map(os.fsdecode, conflicts))
+    counters.name("written outside the tree, dropped", map(_absolute, ran.dropped))
+    counters.name("written by two jobs at once", map(_absolute, conflicts))
     for path in conflicts:
-        await job.launcher.notice(f"termite: another job wrote {os.fsdecode(path)} at the same time; this one's stays")
-    if ran.dropped:
-        names = ", ".join("/" + os.fsdecode(path) for path in ran.dropped[:3])
+        await job.launcher.notice(f"termite: another job wrote {_absolute(path)} at the same time; this one's stays")
+    if master.is_news(ran.dropped):
+        names = ", ".join(map(_absolute, ran.dropped[:3]))
         await job.launcher.notice(f"termite: dropped what it wrote outside the tree: {names}")
     if ran.timed_out:
         await job.launcher.notice("termite: killed after the time that its rule allows")
+
+
+def _absolute(path: bytes) -> str:
+    """As the user knows it."""
+    return "/" + os.fsdecode(path)
 
 
 def _is_outdated(changesets: tuple[Changeset, ...]) -> bool:

@@ -136,6 +136,16 @@ def test_writes_outside_the_tree_are_dropped_and_counted(tree: Tree) -> None:
     assert tree.status()["dropped_writes"] > before
 
 
+def test_a_path_that_every_job_of_a_build_drops_is_told_of_once(tree: Tree) -> None:
+    """As ccache's directory is, which it looks after in each job."""
+    outside = f"{tree.where.base}/home/cache"
+    tree.write("Makefile", f"all: a b c\na b c:\n\t@echo x >{outside}\n")
+    for _ in range(2):
+        done = tree.make()
+        assert done.stderr.count(f"termite: dropped what it wrote outside the tree: {outside}\n".encode()) == 1, done
+        assert done.stderr.endswith(f"termite: written outside the tree, dropped: {outside} (3 times)\n".encode())
+
+
 def test_the_answer_comes_only_when_every_output_has_its_name(tree: Tree) -> None:
     script = f'for i in $(seq 1 20); do {tree.where.word("termite")} sh -c "echo $i >out$i"; cat out$i; done'
     assert tree.plain("sh", "-c", script).stdout == b"".join(b"%d\n" % i for i in range(1, 21))

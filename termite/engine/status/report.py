@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 NAMED_PATHS = 20  # a summary names so many paths; the rest is a number
+REMEMBERED_PATHS = 1000  # by a master, so that its memory does not grow with its jobs
 
 Report = dict[str, object]
 
@@ -22,13 +23,14 @@ class Counters:
     conflicts: int = 0
     fuse_requests: int = 0
     fallbacks: Counter[str] = field(default_factory=Counter)
-    named: list[str] = field(default_factory=list)
+    named: Counter[str] = field(default_factory=Counter)
 
     def name(self, what: str, paths: Iterable[str]) -> None:
-        """Remember the first paths, for the summary of a build."""
+        """Count what happened to each path, for the summary of a build."""
         for path in paths:
-            if len(self.named) < NAMED_PATHS:
-                self.named.append(f"{what}: {path}")
+            line = f"{what}: {path}"
+            if line in self.named or len(self.named) < REMEMBERED_PATHS:
+                self.named[line] += 1
 
     def copy(self) -> "Counters":
         """As it is now."""
@@ -42,12 +44,13 @@ class Counters:
             self.conflicts,
             self.fuse_requests,
             Counter(self.fallbacks),
-            list(self.named),
+            Counter(self.named),
         )
 
 
 def build_summary(before: Counters, after: Counters) -> Report:
-    """What happened between the two."""
+    """What happened between the two. What happened to a path many times is one line."""
+    named = (after.named - before.named).most_common(NAMED_PATHS)
     return {
         "remote": after.remote - before.remote,
         "local": after.local - before.local,
@@ -56,7 +59,7 @@ def build_summary(before: Counters, after: Counters) -> Report:
         "dropped_writes": after.dropped_writes - before.dropped_writes,
         "conflicts": after.conflicts - before.conflicts,
         "fallbacks": dict(after.fallbacks - before.fallbacks),
-        "named": after.named[len(before.named) :],
+        "named": [line if count == 1 else f"{line} ({count} times)" for line, count in named],
     }
 
 
