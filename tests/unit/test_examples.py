@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from example import Built, ExampleError, check_remote, read_example
+from example import Built, check_remote
+from projects import ProjectError, read_project
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 EXAMPLES = sorted(CHECKOUT.glob("examples/*/*.toml"))
@@ -17,15 +18,15 @@ def built(remote: int, **counts: int) -> Built:
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_each_example_says_how_many_of_its_jobs_must_run_on_workers(path: Path) -> None:
-    example = read_example(path.parent, path.stem)
+    example = read_project(path)
     assert example.remote > 30
     check_remote(example, [built(example.remote), built(example.remote + 1, local=1)])
     for count in (0, example.remote - 1):
-        with pytest.raises(ExampleError, match=f"{count} jobs ran on workers"):
+        with pytest.raises(ProjectError, match=f"{count} jobs ran on workers"):
             check_remote(example, [built(example.remote), built(count, local=example.remote)])
 
 
 def test_an_example_that_does_not_say_it_is_refused(tmp_path: Path) -> None:
     (tmp_path / "example.toml").write_text('title = "x"\npackage = "x"\nbuild = ["make"]\n')
-    with pytest.raises(ExampleError, match="remote"):
-        read_example(tmp_path, "example")
+    with pytest.raises(ProjectError, match="remote"):
+        read_project(tmp_path / "example.toml")
