@@ -26,10 +26,11 @@ def fetch_source(package: str, directory: Path, *, patched: bool = True, otherwi
     Copy it before building. `patched=False` leaves Debian's patches out: the project as its authors released it.
     `otherwise` is the suite to take it from where no version of this machine's own can be had.
     """
-    tree = directory / package
+    name = package if patched else f"{package}-unpatched"
+    tree = directory / name
     if tree.is_dir():
         return tree
-    download = directory / "download" / package
+    download = directory / "download" / name
     shutil.rmtree(download, ignore_errors=True)
     download.mkdir(parents=True)
     try:
