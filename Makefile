@@ -1,5 +1,5 @@
 # The commands of the README. Paths are relative, so that a checkout may have spaces in its path.
-.PHONY: setup demo test check
+.PHONY: setup demo test check bench
 
 setup:
 	@sh tools/setup.sh
@@ -18,3 +18,6 @@ check: setup  ## what a change must pass before it is committed; under a minute
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	.venv/bin/python -m pytest -q tests/unit
+
+bench: setup  ## measure, beside plain builds and peers; ARGS="--only lua,latency --quick" for a part (docs/performance.md)
+	@sh bench/run.sh $(ARGS)

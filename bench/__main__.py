@@ -1,0 +1,134 @@
+"""`make bench`, or `sh bench/run.sh --only lua,latency`: measures, shows one table, writes one JSON file.
+
+A benchmark never gates: it ends with an error only where a part could not be measured, not where a target was missed.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+from bench import builds, latency, report, throughput
+from bench.cpu import Accounts, accounts
+from bench.figures import Figure, strangers
+from bench.report import RESULTS, Part
+from bench.rounds import BenchError, Settings
+from projects import CHECKOUT, ProjectError
+from sources import SourceError
+
+Measure = Callable[[Settings], list[Figure]]
+
+# In the order in which they run: short ones first.
+PARTS: Mapping[str, tuple[Measure, str]] = {
+    "latency": (latency.measure, "one command: on a worker, local, without a master"),
+    "throughput": (throughput.measure_rate, "short jobs through one master to simulated workers"),
+    "lua": (builds.lua, "Lua, warm, against plain make"),
+    "zlib": (builds.zlib, "zlib, warm, against plain make"),
+}
+
+# Into a file, lines are as long as the table needs.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
+
+
+def main() -> None:
+    flags = _flags()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))  # what runs is ended with us
+    chosen = [name for name in PARTS if not flags.only or name in flags.only]
+    os.environ.pop("PYTHONPATH", None)  # run.sh's; builds have nothing to do with it
+    with accounts() as counted:
+        settings = _settings(flags, counted)
+        if flags.record:
+            name, _, variant = flags.record.partition("-")
+            builds.record(settings, name, variant or "example")
+            return
+        parts: list[Part] = []
+        try:
+            for number, name in enumerate(chosen, 1):
+                console.print(f"[{number}/{len(chosen)}] {name}: {PARTS[name][1]}", markup=False)
+                parts.append(_measure(name, settings))
+        finally:  # also what was measured before somebody lost patience
+            _report(parts, flags)
+    if any(part.trouble for part in parts):
+        sys.exit(1)
+
+
+def _measure(name: str, settings: Settings) -> Part:
+    figures: list[Figure] = []
+    trouble = ""
+
+    def work() -> None:
+        nonlocal trouble
+        try:
+            figures.extend(PARTS[name][0](settings))
+        except (BenchError, ProjectError, SourceError) as error:
+            trouble = str(error)
+            settings.say(f"not measured: {trouble}")
+
+    whole = settings.accounts.measure(work)
+    return Part(name, tuple(figures), whole.wall_s, strangers([whole]), trouble)
+
+
+def _report(parts: list[Part], flags: argparse.Namespace) -> None:
+    if not parts:
+        return
+    report.show(parts, console)
+    told = {name: value for name, value in vars(flags).items() if not isinstance(value, Path)}
+    path = report.write(report.as_json(parts, told), flags.results)
+    console.print(f"written to {path}", markup=False)
+
+
+def _settings(flags: argparse.Namespace, counted: Accounts) -> Settings:
+    return Settings(
+        accounts=counted,
+        say=lambda line: console.print(f"  {time.strftime('%H:%M:%S')} {line}", markup=False),
+        rounds=flags.rounds,
+        limit_s=flags.limit * 60,
+        jobs=flags.jobs,
+        quick=flags.quick,
+        whole_emacs=flags.whole_emacs,
+        work=flags.work,
+        sources=flags.sources,
+        fresh=flags.fresh,
+    )
+
+
+def _flags() -> argparse.Namespace:
+    listed = "\n".join(f"  {name:11} {text}" for name, (_, text) in PARTS.items())
+    parser = argparse.ArgumentParser(
+        prog="sh bench/run.sh",
+        description="Measure termite beside plain builds and its peers. What the figures mean: docs/performance.md.",
+        epilog=f"parts:\n{listed}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--only", type=_names, default=[], metavar="PART,...", help="only these parts")
+    add("--rounds", type=int, default=5, help="of each part (default: 5)")
+    add("--limit", type=float, default=25.0, metavar="MINUTES", help="no part begins a round after so long")
+    add("--jobs", type=int, default=2, help="-j of builds (default: 2)")
+    add("--quick", action="store_true", help="small workloads, to see that the programs work")
+    add("--whole-emacs", action="store_true", help="all of Emacs instead of a part of it")
+    add("--fresh", action="store_true", help="prepare all trees again")
+    add("--work", type=Path, default=CHECKOUT / "build" / "bench", help="where to build")
+    add("--sources", type=Path, default=CHECKOUT / "build" / "sources", help="where sources are kept")
+    add("--results", type=Path, default=RESULTS, help="where the JSON file goes")
+    add("--record", metavar="EXAMPLE", help="only build it plainly and write bench/recorded/EXAMPLE.json anew")
+    flags = parser.parse_args()
+    for name in ("work", "sources", "results"):
+        setattr(flags, name, getattr(flags, name).resolve())
+    return flags
+
+
+def _names(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := [name for name in names if name not in PARTS]:
+        raise argparse.ArgumentTypeError(f"no such part: {', '.join(unknown)} (there are: {', '.join(PARTS)})")
+    return names
+
+
+if __name__ == "__main__":
+    main()

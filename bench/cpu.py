@@ -1,0 +1,88 @@
+"""Who used how much CPU: the whole machine, what this benchmark started, one process.
+
+Wall time alone hides work that was moved to another process. Everything the benchmark starts, daemons and their
+sandboxes too, is in a cgroup of its own, so other users of the machine are not counted as ours.
+"""
+
+import contextlib
+import math
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.figures import Measured
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def busy_ticks(proc_stat: str) -> int:
+    """What the first line of /proc/stat says of work: neither idle, nor waiting for a disk, nor another machine's."""
+    user, nice, system, _idle, _iowait, irq, softirq = map(int, proc_stat.split(maxsplit=8)[1:8])
+    return user + nice + system + irq + softirq
+
+
+def process_cpu_s(pid: int) -> float:
+    """User and system time of a process, its ended threads included, its children not."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """Where the CPU of this benchmark is counted; `cgroup` is None where an ordinary user may not make one."""
+
+    cgroup: Path | None
+
+    def own_s(self) -> float:
+        if self.cgroup is None:
+            return math.nan
+        found = re.search(r"^usage_usec (\d+)", (self.cgroup / "cpu.stat").read_text(), re.MULTILINE)
+        assert found is not None, "the kernel counts this in every cgroup"
+        return int(found[1]) / 1e6
+
+    def measure(self, work: Callable[[], object]) -> Measured:
+        """Do it and say what it took."""
+        machine, own, wall = _machine_s(), self.own_s(), time.monotonic()
+        work()
+        wall_s = time.monotonic() - wall
+        return Measured(wall_s, _machine_s() - machine, self.own_s() - own)
+
+
+@contextlib.contextmanager
+def accounts() -> Iterator[Accounts]:
+    """Put this process, and so all that it starts, into a cgroup of its own for a while."""
+    try:
+        cgroup, before = _join_new_cgroup()
+    except (OSError, LookupError):
+        yield Accounts(None)
+        return
+    try:
+        yield Accounts(cgroup)
+    finally:
+        with contextlib.suppress(OSError):  # a daemon that does not end keeps it
+            (before / "cgroup.procs").write_text(str(os.getpid()))
+            cgroup.rmdir()
+
+
+def _join_new_cgroup() -> tuple[Path, Path]:
+    """The new one and the one before. OSError where we may not, LookupError where there are none."""
+    mounted = re.search(r"^\S+ (\S+) cgroup2 ", Path("/proc/mounts").read_text(), re.MULTILINE)
+    ours = re.search(r"^0::/(.*)$", Path("/proc/self/cgroup").read_text(), re.MULTILINE)
+    if mounted is None or ours is None:
+        raise LookupError("no cgroup2")
+    before = Path(mounted[1]) / ours[1]
+    cgroup = before / f"termite-bench-{os.getpid()}"
+    cgroup.mkdir()
+    try:
+        (cgroup / "cgroup.procs").write_text(str(os.getpid()))
+    except OSError:
+        cgroup.rmdir()
+        raise
+    return cgroup, before
+
+
+def _machine_s() -> float:
+    return busy_ticks(Path("/proc/stat").read_text()) / _TICKS

@@ -1,0 +1,91 @@
+/* latency: how long commands take, one after the other, each once in every turn.
+ *
+ *     latency TURNS -- COMMAND ARG... [--- COMMAND ARG...]...
+ *
+ * Starts each command with posix_spawn, waits for it, and prints one line per turn: the nanoseconds of each command.
+ * An argument TERMITE_SOCKET=... before a command is set in its environment. A command that does not end with 0 is an
+ * error. It is C because a loop in Python adds its own milliseconds. */
+#include <errno.h>
+#include <inttypes.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#define MAX_COMMANDS 16
+#define SOCKET_VARIABLE "TERMITE_SOCKET"
+
+extern char **environ;
+
+struct command {
+    char **argv;
+    char *socket; /* NULL: none named, so the nearest one upwards */
+};
+
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static uint64_t run_once(const struct command *command)
+{
+    if (command->socket)
+        setenv(SOCKET_VARIABLE, command->socket, 1);
+    else
+        unsetenv(SOCKET_VARIABLE);
+    pid_t pid;
+    int status;
+    uint64_t start = now_ns();
+    int error = posix_spawnp(&pid, command->argv[0], NULL, NULL, command->argv, environ);
+    if (error) {
+        fprintf(stderr, "latency: %s: %s\n", command->argv[0], strerror(error));
+        exit(1);
+    }
+    while (waitpid(pid, &status, 0) < 0) {
+        if (errno != EINTR)
+            exit(1);
+    }
+    uint64_t took = now_ns() - start;
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+        fprintf(stderr, "latency: %s ended with status %d\n", command->argv[0], status);
+        exit(1);
+    }
+    return took;
+}
+
+/* Cuts the words at each `---`. */
+static int read_commands(char **words, struct command commands[MAX_COMMANDS])
+{
+    int count = 0;
+    while (*words && count < MAX_COMMANDS) {
+        struct command *command = &commands[count++];
+        command->socket = NULL;
+        if (strncmp(*words, SOCKET_VARIABLE "=", sizeof SOCKET_VARIABLE) == 0)
+            command->socket = *words++ + sizeof SOCKET_VARIABLE;
+        command->argv = words;
+        while (*words && strcmp(*words, "---") != 0)
+            words++;
+        if (*words)
+            *words++ = NULL;
+    }
+    return count;
+}
+
+int main(int argc, char **argv)
+{
+    struct command commands[MAX_COMMANDS];
+    if (argc < 4 || strcmp(argv[2], "--") != 0) {
+        fprintf(stderr, "usage: latency TURNS -- COMMAND ARG... [--- COMMAND ARG...]...\n");
+        return 2;
+    }
+    long turns = strtol(argv[1], NULL, 10);
+    int count = read_commands(argv + 3, commands);
+    for (long turn = 0; turn < turns; turn++)
+        for (int at = 0; at < count; at++)
+            printf("%" PRIu64 "%c", run_once(&commands[at]), at + 1 < count ? ' ' : '\n');
+    return 0;
+}

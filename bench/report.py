@@ -1,0 +1,170 @@
+"""One table for people and one JSON file for machines, with what is needed to judge the figures."""
+
+import dataclasses
+import datetime
+import json
+import math
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.figures import Figure
+from projects import CHECKOUT
+
+RESULTS = CHECKOUT / "bench" / "results"
+LOADED = 0.05  # strangers' share of the machine's work above which a run says that it was disturbed
+PEERS = ("distcc", "distcc-pump", "icecc", "ccache")
+
+Json = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What came of one part. `trouble` says why it has no figures; `strangers` is the share of the machine's work
+    meanwhile that was not ours, NaN where that is not known."""
+
+    name: str
+    figures: tuple[Figure, ...]
+    wall_s: float
+    strangers: float = math.nan
+    trouble: str = ""
+
+
+def table(parts: Sequence[Part]) -> Table:
+    """A row for each figure."""
+    made = Table()
+    made.add_column("workload")
+    made.add_column("figure")
+    for head in ("median", "least", "most", "rounds", "to reach", ""):
+        made.add_column(head, justify="right")
+    for part in parts:
+        for figure in part.figures:
+            made.add_row(*row(figure))
+        if part.trouble:
+            made.add_row(part.name, part.trouble)
+        made.add_section()
+    return made
+
+
+def row(figure: Figure) -> tuple[str, ...]:
+    """The cells of one figure."""
+    verdict = {None: "", True: "reached", False: "missed"}[figure.is_reached]
+    return (
+        figure.workload,
+        figure.name,
+        *(number(value, figure.unit) for value in (figure.median, min(figure.samples), max(figure.samples))),
+        str(len(figure.samples)),
+        str(figure.target or ""),
+        verdict,
+    )
+
+
+def number(value: float, unit: str) -> str:
+    """Three digits that mean something, and the unit."""
+    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 0.1 or value == 0 else 3
+    return f"{value:.{digits}f}" + (f" {unit}" if unit and unit != "x" else "")
+
+
+def as_json(parts: Sequence[Part], settings: Mapping[str, object]) -> Json:
+    """Everything that was measured, sample by sample, and where."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "machine": machine(),
+        "peers": peer_versions(),
+        "settings": dict(settings),
+        "parts": [_part_json(part) for part in parts],
+    }
+
+
+def write(report: Json, directory: Path = RESULTS) -> Path:
+    """Into a file that says when and of which commit."""
+    directory.mkdir(parents=True, exist_ok=True)
+    stamp = str(report["date"]).replace(":", "").replace("+0000", "Z")
+    path = directory / f"{stamp}-{str(report['commit'])[:10]}.json"
+    path.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
+    return path
+
+
+def warnings(parts: Sequence[Part]) -> list[str]:
+    """What a reader must know before believing a figure."""
+    return [
+        f"{part.name}: measured on a loaded machine: {part.strangers:.0%} of its work was not this benchmark's"
+        for part in parts
+        if part.strangers > LOADED
+    ]
+
+
+def show(parts: Sequence[Part], console: Console) -> None:
+    """The table and the warnings."""
+    console.print(table(parts))
+    for line in warnings(parts):
+        console.print(line, markup=False)
+
+
+def machine() -> Json:
+    """What the figures depend on."""
+    cpuinfo = Path("/proc/cpuinfo").read_text()
+    model = re.search(r"^model name\s*: (.*)$", cpuinfo, re.MULTILINE)
+    memory = re.search(r"^MemTotal:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    return {
+        "processor": model[1] if model else platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_mb": int(memory[1]) >> 10 if memory else 0,
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "load": os.getloadavg()[0],
+    }
+
+
+def commit() -> str:
+    """Of the checkout; `+` where it has changes."""
+    try:
+        head = _output("git", "-C", str(CHECKOUT), "rev-parse", "HEAD")
+        changed = _output("git", "-C", str(CHECKOUT), "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head + ("+" if changed else "")
+
+
+def peer_versions() -> Json:
+    """Of the peers that are installed."""
+    found: Json = {}
+    for package in PEERS:
+        try:
+            found[package] = _output("dpkg-query", "-W", "-f", "${Version}", package)
+        except (OSError, subprocess.CalledProcessError):
+            continue
+    return found
+
+
+def _part_json(part: Part) -> Json:
+    return {
+        "name": part.name,
+        "wall_s": round(part.wall_s, 1),
+        "strangers": None if math.isnan(part.strangers) else round(part.strangers, 3),
+        "trouble": part.trouble,
+        "figures": [_figure_json(figure) for figure in part.figures],
+    }
+
+
+def _figure_json(figure: Figure) -> Json:
+    return {
+        **{key: value for key, value in dataclasses.asdict(figure).items() if key != "target"},
+        "median": figure.median,
+        "min": min(figure.samples),
+        "max": max(figure.samples),
+        "target": str(figure.target) if figure.target else None,
+        "reached": figure.is_reached,
+    }
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()

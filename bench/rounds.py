@@ -1,0 +1,54 @@
+"""Sides that are measured in alternation, for so many rounds or so long."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from bench.cpu import Accounts
+from projects import CHECKOUT, Say
+
+T = TypeVar("T")
+
+
+class BenchError(Exception):
+    """A part cannot be measured; the text is for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What parts are told. `limit_s`: a part begins no further round after so long. `quick`: small workloads, to see
+    that the program works: the figures mean little. `fresh`: trees of earlier runs are not used again."""
+
+    accounts: Accounts
+    say: Say
+    rounds: int = 5
+    limit_s: float = 1200.0
+    jobs: int = 2
+    quick: bool = False
+    whole_emacs: bool = False
+    work: Path = CHECKOUT / "build" / "bench"
+    sources: Path = CHECKOUT / "build" / "sources"
+    fresh: bool = False
+
+
+def alternate(settings: Settings, sides: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
+    """Each side once in every round, in the order of the mapping, then in the opposite one: what gets slower with
+    time gets slower for all."""
+    results: dict[str, list[T]] = {side: [] for side in sides}
+    began = time.monotonic()
+    for number in range(settings.rounds):
+        started = time.monotonic()
+        for side in _order(list(sides), number):
+            settings.say(f"round {number + 1} of {settings.rounds}: {side}")
+            results[side].append(sides[side]())
+        now = time.monotonic()
+        if number + 1 < settings.rounds and now - began + (now - started) > settings.limit_s:
+            settings.say(f"stopped after {number + 1} rounds: the next one would end after {settings.limit_s:.0f} s")
+            break
+    return results
+
+
+def _order(sides: Sequence[str], number: int) -> Sequence[str]:
+    return sides if number % 2 == 0 else sides[::-1]

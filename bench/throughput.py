@@ -1,0 +1,158 @@
+"""What one master can do: short jobs to simulated workers, and 200 slots with jobs of recorded length.
+
+The master is a real process with real TLS, a real journal and a real disk. Workers and launchers are simulated in
+processes of their own, so the master's CPU is its own.
+"""
+
+import contextlib
+import functools
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from bench import daemons
+from bench.figures import Figure, Target, slot_use
+from bench.load import make_directories
+from bench.record import read_recorded
+from bench.rounds import BenchError, Settings, alternate
+
+EXAMPLES = ("lua",)  # recorded; the jobs of Lua are the short ones
+RATE_JOBS = 3000
+RATE_AT_ONCE = 64
+WORKERS = 4  # in each of the processes
+PROCESSES = 2
+SLOTS = 200
+SLOT_JOBS = 3000
+QUICK_JOBS = 500
+LIMIT_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """One load of jobs."""
+
+    jobs_a_second: float
+    master_ms: float  # CPU of the master for each job
+
+
+def measure_rate(settings: Settings) -> list[Figure]:
+    """Jobs a second, and what each costs the master."""
+    jobs = QUICK_JOBS if settings.quick else RATE_JOBS
+    figures = []
+    for name in EXAMPLES:
+        with simulated(settings, name, RATE_AT_ONCE) as (master, _):
+            loads = Loads(master, name)
+            loads.run(QUICK_JOBS, RATE_AT_ONCE)  # to open the leases and warm it up
+            rates = alternate(settings, {name: functools.partial(loads.rate, jobs, RATE_AT_ONCE)})[name]
+        figures += _rate_figures(name, rates)
+    return figures
+
+
+def measure_slots(settings: Settings) -> list[Figure]:
+    """How busy 200 slots are kept by one master."""
+    jobs = max(QUICK_JOBS, 2 * SLOTS) if settings.quick else SLOT_JOBS
+
+    def once() -> tuple[float, float]:
+        with simulated(settings, "llvm", SLOTS, "--sleep") as (master, files):
+            loads = Loads(master, "llvm")
+            wall_s, master_s = loads.run(jobs, SLOTS)
+        # The workers have ended and written down what they did.
+        intervals = [tuple(pair) for file in files for pair in json.loads(file.read_text())]
+        return slot_use(intervals, SLOTS, left=SLOTS), master_s / wall_s
+
+    runs = alternate(settings, {f"{SLOTS} slots": once})[f"{SLOTS} slots"]
+    workload = f"{SLOTS} slots, jobs of an LLVM build"
+    return [
+        Figure(
+            workload,
+            f"slot use until the last {SLOTS} jobs",
+            "%",
+            tuple(100 * use for use, _ in runs),
+            Target(92.0, at_most=False),
+        ),
+        Figure(workload, "share of one core that the master uses", "%", tuple(100 * share for _, share in runs)),
+    ]
+
+
+class Loads:
+    """Loads for one master, each into a directory of its own."""
+
+    def __init__(self, master: daemons.Master, name: str) -> None:
+        self._master = master
+        self._name = name
+        self._count = 0
+
+    def rate(self, jobs: int, at_once: int) -> Rate:
+        wall_s, master_s = self.run(jobs, at_once)
+        return Rate(jobs / wall_s, 1000 * master_s / jobs)
+
+    def run(self, jobs: int, at_once: int) -> tuple[float, float]:
+        """Seconds, and seconds of the master's CPU. Refuses a load in which not every job ended well."""
+        self._count += 1
+        directory = f"out-{self._count}"
+        make_directories(self._master.tree, directory, jobs)
+        before = self._master.cpu_s()
+        command = daemons.module("load", str(self._master.tree), self._name, str(jobs), str(at_once), directory)
+        done = subprocess.run(
+            command, env=self._master.env, capture_output=True, text=True, check=False, timeout=LIMIT_S
+        )
+        if done.returncode:
+            raise BenchError(f"the load failed: {done.stderr.strip().splitlines()[-1:]}")
+        answer = json.loads(done.stdout)
+        if answer["ends"] != {"E code=0": jobs}:
+            raise BenchError(f"jobs did not end as they should: {answer['ends']}")
+        return float(answer["wall_s"]), self._master.cpu_s() - before
+
+
+@contextlib.contextmanager
+def simulated(settings: Settings, name: str, slots: int, *flags: str) -> Iterator[tuple[daemons.Master, list[Path]]]:
+    """A master and simulated workers with so many slots in all; the files that the workers write at their end."""
+    base = settings.work / "simulated"
+    shutil.rmtree(base, ignore_errors=True)
+    tree = base / "tree"
+    tree.mkdir(parents=True)
+    files = [base / f"intervals-{number}.json" for number in range(PROCESSES)]
+    each = slots // (WORKERS * PROCESSES)
+    with contextlib.ExitStack() as stack:
+        fleet = stack.enter_context(daemons.fleet(base))
+        env = daemons.environment(base)
+        for number, file in enumerate(files):
+            words = [fleet.coordinator, str(fleet.secret), f"s{number}", str(WORKERS), str(each), name, str(file)]
+            log = base / f"simulated-{number}.log"
+            stack.enter_context(daemons.daemon(daemons.module("simulated", *words, *flags), log, env))
+        master = stack.enter_context(daemons.master(fleet, tree))
+        master.wait_for_workers(WORKERS * PROCESSES)
+        yield master, files
+
+
+def _rate_figures(name: str, rates: Sequence[Rate]) -> list[Figure]:
+    workload = f"jobs of {name} to simulated workers"
+    is_short = name == "lua"
+    mean_s = fmean(job.cpu_s for job in read_recorded(name))
+    return [
+        Figure(
+            workload,
+            "jobs a second",
+            "",
+            tuple(rate.jobs_a_second for rate in rates),
+            Target(600, at_most=False) if is_short else None,
+        ),
+        Figure(
+            workload,
+            "CPU of the master a job",
+            "ms",
+            tuple(rate.master_ms for rate in rates),
+            Target(1.5) if is_short else None,
+        ),
+        Figure(workload, "jobs a second of the master's CPU", "", tuple(1000 / rate.master_ms for rate in rates)),
+        Figure(
+            workload,
+            "worker cores that one core of the master keeps busy",
+            "",
+            tuple(1000 * mean_s / rate.master_ms for rate in rates),
+        ),
+    ]
