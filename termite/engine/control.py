@@ -89,7 +89,9 @@ class Control:
             "journal": master.tree.number,
             "tree": master.tree.statistics(),
         }
-        return report.status(master.counters, (job.phase.value for job in master.jobs.values()), leases, rest)
+        phases = (job.phase.value for job in master.jobs.values())
+        traffic = master.pool.traffic()
+        return report.status(master.counters, phases, leases, traffic.counts, traffic.messages, rest)
 
     def _why(self, request: Reply) -> Reply:
         self._master.rule_file.refresh()

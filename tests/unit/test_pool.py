@@ -170,6 +170,23 @@ async def test_an_idle_lease_goes_back() -> None:
     assert made.leases == ()
 
 
+async def test_the_traffic_of_leases_is_counted_also_when_they_have_ended() -> None:
+    worker = FakeWorker(1)
+    async with pool(worker) as made:
+        for _ in range(2):
+            async with made.slot() as lease:
+                await lease.run(run(b"gcc"), _ignore)
+                await worker.connections[-1].request(SetSlots(1))
+                made.retire(lease)
+            while lease in made.leases:
+                await trio.lowlevel.checkpoint()
+        traffic = made.traffic()
+        # Two leases, each with the Ping that compares the clocks.
+        assert traffic.messages == {"OpenLease": 2, "Ping": 2, "Run": 2, "SetSlots": 2}
+        assert traffic.counts["asked"] == 6
+        assert traffic.counts["sent_bytes"] > 0
+
+
 async def test_without_any_worker_a_job_is_told_so() -> None:
     async with pool(None) as made:
         with pytest.raises(NoWorker):

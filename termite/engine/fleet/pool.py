@@ -9,9 +9,10 @@ import logging
 import math
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
@@ -133,6 +134,11 @@ class Lease:
         """The counts of its connection."""
         return self._connection.statistics() if self._connection else {}
 
+    @property
+    def messages(self) -> Mapping[str, int]:
+        """Requests on its connection so far, by kind."""
+        return self._connection.messages if self._connection else {}
+
     async def _request(self, message: Message, on_chunk: OnChunk) -> Message:
         assert self._connection is not None
         ours: list[TermiteError] = []
@@ -152,6 +158,18 @@ class Lease:
             if error in ours:
                 raise
             raise Retryable(f"{self.worker}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What went over the connections of leases: `counts` of transport's statistics, requests by kind."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    messages: Counter[str] = field(default_factory=Counter)
+
+    def add(self, lease: Lease) -> None:
+        self.counts.update(lease.statistics())
+        self.messages.update(lease.messages)
 
 
 class _Waiter:
@@ -175,6 +193,7 @@ class Pool:
         self._waiters: list[_Waiter] = []
         self._wanted = trio.lowlevel.ParkingLot()
         self._said: set[str] = set()
+        self._ended = Traffic()
         self.trouble = ""  # why there may be no worker: the last thing that went wrong
         self._unreachable = ""  # what it is where the coordinator is to blame
 
@@ -222,6 +241,13 @@ class Pool:
     def leases(self) -> tuple[Lease, ...]:
         """Those that are open now."""
         return tuple(self._leases)
+
+    def traffic(self) -> "Traffic":
+        """Of all leases since the start, also those that have ended."""
+        whole = Traffic(self._ended.counts.copy(), self._ended.messages.copy())
+        for lease in self._leases:
+            whole.add(lease)
+        return whole
 
     @property
     def waiting(self) -> int:
@@ -314,6 +340,7 @@ class Pool:
         finally:
             lease.is_retired = True
             self._leases.remove(lease)
+            self._ended.add(lease)
             self._fleet.closed(lease.worker, granted, trio.current_time())
             log.info("lease-closed lease=%s lost=%s", lease.worker, connection.lost.is_set())
         if connection.lost.is_set():

@@ -64,9 +64,17 @@ def build_summary(before: Counters, after: Counters) -> Report:
 
 
 def status(
-    counters: Counters, phases: Iterable[str], leases: Iterable[Mapping[str, object]], rest: Mapping[str, object]
+    counters: Counters,
+    phases: Iterable[str],
+    leases: Iterable[Mapping[str, object]],
+    traffic: Mapping[str, int],
+    messages: Mapping[str, int],
+    rest: Mapping[str, object],
 ) -> Report:
-    """The stable shape of `termite-ctl status --json`; `rest` is what only the master knows."""
+    """The stable shape of `termite-ctl status --json`; `rest` is what only the master knows.
+
+    `traffic` and `messages` (requests by kind) are of all leases since the start, also of those that have ended.
+    """
     workers = [dict(lease) for lease in leases]
     running = Counter(phases)
     return {
@@ -85,9 +93,10 @@ def status(
         "conflicts": counters.conflicts,
         "fallbacks": dict(counters.fallbacks),
         "fuse_requests": counters.fuse_requests,
-        "requests": {"answered": _total(workers, "answered"), "asked": _total(workers, "asked")},
-        "bytes_sent": _total(workers, "sent_bytes"),
-        "bytes_received": _total(workers, "received_bytes"),
+        "requests": {"answered": traffic.get("answered", 0), "asked": traffic.get("asked", 0)},
+        "messages": dict(messages),
+        "bytes_sent": traffic.get("sent_bytes", 0),
+        "bytes_received": traffic.get("received_bytes", 0),
         **rest,
     }
 

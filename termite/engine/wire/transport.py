@@ -13,7 +13,7 @@ goes on and sees `lost`.
 import logging
 import os
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -76,6 +76,7 @@ class Connection:
         self._sent = trio.lowlevel.ParkingLot()
         self._heard = trio.current_time()
         self._counts = {"asked": 0, "answered": 0, "received_bytes": 0, "sent_bytes": 0, "writes": 0}
+        self.messages: Counter[str] = Counter()  # requests by kind, of both sides; not the pings of a silent connection
 
     async def request(
         self, message: Message, on_chunk: OnChunk | None = None, timeout_s: float | None = None
@@ -102,6 +103,7 @@ class Connection:
         await self._wait_for_backlog()
         stream, frame = self._protocol.ask(message, chunks=on_chunk is not None)
         self._counts["asked"] += 1
+        self.messages[type(message).__name__] += 1
         inbox = self._inboxes[stream] = _Inbox()
         self._post(frame)
         try:
@@ -203,6 +205,7 @@ class Connection:
             case Requested(stream=stream, message=Ping()):
                 self._post(self._protocol.answer(stream, Pong(time.time_ns())))
             case Requested(stream=stream, message=message):
+                self.messages[type(message).__name__] += 1
                 scope = self._handlers[stream] = trio.CancelScope()
                 nursery.start_soon(self._answer, stream, message, scope)
             case Replied(stream=stream) | Chunked(stream=stream):
