@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import builds, latency, report, throughput
+from bench import builds, large, latency, live, llvm, report, throughput, wire
 from bench.cpu import Accounts, accounts
 from bench.figures import Figure, strangers
 from bench.report import RESULTS, Part
@@ -27,9 +27,20 @@ Measure = Callable[[Settings], list[Figure]]
 PARTS: Mapping[str, tuple[Measure, str]] = {
     "latency": (latency.measure, "one command: on a worker, local, without a master"),
     "throughput": (throughput.measure_rate, "short jobs through one master to simulated workers"),
+    "slots": (throughput.measure_slots, "200 slots on simulated workers, jobs as long as those of an LLVM build"),
+    "traffic": (wire.measure_jobs, "requests and bytes of a cold job and a warm one"),
+    "refresh": (live.measure_refresh, "what a local command costs in a live tree of 100,000 files"),
+    "memory": (live.measure_memory, "memory of master and mirror with a live tree of 100,000 files"),
     "lua": (builds.lua, "Lua, warm, against plain make"),
     "zlib": (builds.zlib, "zlib, warm, against plain make"),
+    "llvm": (llvm.measure_warm, "LLVMSupport, warm, against plain ninja, distcc and icecc"),
+    "linux": (large.linux, "Linux 6.1 tinyconfig, warm, against plain make"),
+    "thin": (wire.measure_thin, "LLVMSupport over a link with 20 ms and 25/5 Mbit/s, against the same on the loopback"),
+    "first": (llvm.measure_first, "LLVMSupport for the first time, and on the next day, against plain ninja"),
+    "emacs": (large.emacs, "a part of Emacs (--whole-emacs: all of it), warm, against plain make"),
 }
+
+RECORDABLE = {"lua": "example", "llvm": "ninja"}  # what simulated workers play back, and the variant of it
 
 # Into a file, lines are as long as the table needs.
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
@@ -43,8 +54,7 @@ def main() -> None:
     with accounts() as counted:
         settings = _settings(flags, counted)
         if flags.record:
-            name, _, variant = flags.record.partition("-")
-            builds.record(settings, name, variant or "example")
+            builds.record(settings, flags.record, builds.EXAMPLES / flags.record / f"{RECORDABLE[flags.record]}.toml")
             return
         parts: list[Part] = []
         try:
@@ -69,8 +79,9 @@ def _measure(name: str, settings: Settings) -> Part:
             trouble = str(error)
             settings.say(f"not measured: {trouble}")
 
+    settings.notes.clear()
     whole = settings.accounts.measure(work)
-    return Part(name, tuple(figures), whole.wall_s, strangers([whole]), trouble)
+    return Part(name, tuple(figures), whole.wall_s, strangers([whole]), trouble, tuple(settings.notes))
 
 
 def _report(parts: list[Part], flags: argparse.Namespace) -> None:
@@ -116,7 +127,7 @@ def _flags() -> argparse.Namespace:
     add("--work", type=Path, default=CHECKOUT / "build" / "bench", help="where to build")
     add("--sources", type=Path, default=CHECKOUT / "build" / "sources", help="where sources are kept")
     add("--results", type=Path, default=RESULTS, help="where the JSON file goes")
-    add("--record", metavar="EXAMPLE", help="only build it plainly and write bench/recorded/EXAMPLE.json anew")
+    add("--record", choices=RECORDABLE, help="only build it plainly and write bench/recorded/EXAMPLE.json anew")
     flags = parser.parse_args()
     for name in ("work", "sources", "results"):
         setattr(flags, name, getattr(flags, name).resolve())

@@ -9,15 +9,18 @@ import shlex
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from bench import daemons
 from bench.cpu import process_cpu_s
-from bench.figures import Figure, Measured, Target, Targets, compared, of_plain
+from bench.figures import NO_TARGETS, Figure, Measured, Target, Targets, compared, of_plain
 from bench.record import recording_environment, write_recorded
 from bench.rounds import BenchError, Settings, alternate
 from projects import (
+    BUILD_LIMIT_S,
     CHECKOUT,
     COMMANDS,
     Place,
@@ -28,10 +31,13 @@ from projects import (
     peak_bytes,
     read_project,
     run,
+    save,
+    unpack,
 )
 from trees import put_back
 
 EXAMPLES = CHECKOUT / "examples"
+KEEPALIVE_S = 7200  # a lease must outlast what the other sides of a round take
 PREPARED = "prepared"  # a file that says that a tree was prepared to the end
 
 
@@ -39,26 +45,47 @@ PREPARED = "prepared"  # a file that says that a tree was prepared to the end
 class Ground:
     """A project that is configured and saved, ready to be built again and again."""
 
-    name: str
     project: Project
     place: Place
     settings: Settings
 
-    def build(self, side: str, lines: Sequence[str], env: Mapping[str, str] | None = None) -> Measured:
+    def build(
+        self,
+        side: str,
+        lines: Sequence[str],
+        env: Mapping[str, str] | None = None,
+        project: Project | None = None,
+    ) -> Measured:
         """The tree as it was configured, then these command lines, timed."""
         put_back(self.place.tree, self.place.saved)
 
         def work() -> None:
             for line in lines:
-                run(shlex.split(line), self.project, self.place, side, env=env, limit_s=self.settings.limit_s)
+                run(shlex.split(line), project or self.project, self.place, side, env=env, limit_s=BUILD_LIMIT_S)
 
         return self.settings.accounts.measure(work)
 
     def plain_lines(self) -> list[str]:
         return self.project.lines(self.settings.jobs)
 
+    def plain(self) -> Measured:
+        return self.build("plain", self.plain_lines())
+
     def termite_lines(self) -> list[str]:
         return [f"{COMMANDS / 'termite-'}{line}" for line in self.plain_lines()]
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What went over the wire between master and worker: requests (each at most one round trip), and bytes."""
+
+    requests: Counter[str]  # by kind
+    sent_bytes: int
+    received_bytes: int
+
+    def since(self, before: "Traffic") -> "Traffic":
+        requests = self.requests - before.requests
+        return Traffic(requests, self.sent_bytes - before.sent_bytes, self.received_bytes - before.received_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,35 +96,61 @@ class Remote:
     jobs: Counter[str]
     master_s: float
     mirror_s: float
-    peaks: Mapping[str, int] = field(default_factory=dict)  # bytes, by process
+    peaks: Mapping[str, int]  # bytes, by process
+    traffic: Traffic
+
+
+def traffic_of(status: Mapping[str, Any]) -> Traffic:
+    """Since the master started."""
+    return Traffic(Counter(status["messages"]), status["bytes_sent"], status["bytes_received"])
 
 
 def lua(settings: Settings) -> list[Figure]:
-    return warm(settings, "lua", "example", Targets(wall=Target(1.08)))
+    return _small(settings, "lua")
 
 
 def zlib(settings: Settings) -> list[Figure]:
-    return warm(settings, "zlib", "example", Targets(wall=Target(1.08)))
+    return _small(settings, "zlib")
 
 
-def warm(settings: Settings, name: str, variant: str, targets: Targets) -> list[Figure]:
-    """An example, when everything is known everywhere."""
-    ground = prepare(settings, name, variant)
+def _small(settings: Settings, name: str) -> list[Figure]:
+    ground = prepare(settings, EXAMPLES / name / "example.toml")
+    return warm_ground(settings, name, ground, Targets(wall=Target(1.08)))
+
+
+def warm_ground(settings: Settings, name: str, ground: Ground, targets: Targets) -> list[Figure]:
+    """A project's build when everything is known everywhere."""
+    with warmed(ground) as termite:
+        plain, remote = measure_both(settings, ground.plain, termite)
+    return [*of_plain(name, plain), *beside(name, "termite", remote, plain, targets), *inside(name, remote, plain)]
+
+
+@contextlib.contextmanager
+def warmed(ground: Ground) -> Iterator[Callable[[], Remote]]:
+    """A way to build with termite, after it was done once."""
     with cluster(ground) as (master, worker):
         ground.settings.say("once with termite, to warm it up")
         build_remotely(ground, master, worker)
-        sides: dict[str, Callable[[], Measured | Remote]] = {
-            "plain": lambda: ground.build("plain", ground.plain_lines()),
-            "termite": lambda: build_remotely(ground, master, worker),
-        }
-        runs = alternate(settings, sides)
-    plain = [one for one in runs["plain"] if isinstance(one, Measured)]
-    remote = [one for one in runs["termite"] if isinstance(one, Remote)]
-    return [
-        *of_plain(name, plain),
-        *compared(name, "termite", [one.measured for one in remote], plain, targets),
-        *inside(name, remote, plain),
-    ]
+        yield lambda: build_remotely(ground, master, worker)
+
+
+def measure_both(
+    settings: Settings, plain: Callable[[], Measured], termite: Callable[[], Remote]
+) -> tuple[list[Measured], list[Remote]]:
+    """In alternation."""
+    sides: dict[str, Callable[[], Measured | Remote]] = {"plain": plain, "termite": termite}
+    runs = alternate(settings, sides)
+    return (
+        [one for one in runs["plain"] if isinstance(one, Measured)],
+        [one for one in runs["termite"] if isinstance(one, Remote)],
+    )
+
+
+def beside(
+    name: str, side: str, remote: Sequence[Remote], plain: Sequence[Measured], targets: Targets = NO_TARGETS
+) -> list[Figure]:
+    """Builds through a master against plain ones."""
+    return compared(name, side, [one.measured for one in remote], plain, targets)
 
 
 def inside(name: str, remote: Sequence[Remote], plain: Sequence[Measured]) -> list[Figure]:
@@ -112,6 +165,9 @@ def inside(name: str, remote: Sequence[Remote], plain: Sequence[Measured]) -> li
         Figure(name, "FUSE requests a job", "", per_job(lambda one: one.jobs["requests"])),
         Figure(name, "CPU of the master a job", "ms", per_job(lambda one: 1000 * one.master_s)),
         Figure(name, "CPU of the mirror a job", "ms", per_job(lambda one: 1000 * one.mirror_s)),
+        Figure(name, "requests on the wire a job", "", per_job(lambda one: one.traffic.requests.total())),
+        Figure(name, "sent to the worker a job", "KB", per_job(lambda one: one.traffic.sent_bytes / 1024)),
+        Figure(name, "received from the worker a job", "KB", per_job(lambda one: one.traffic.received_bytes / 1024)),
         *(
             Figure(name, f"peak memory of the {who}", "MB", tuple(one.peaks.get(who, 0) / 2**20 for one in remote))
             for who in ("master", "mirror")
@@ -124,18 +180,20 @@ def inside(name: str, remote: Sequence[Remote], plain: Sequence[Measured]) -> li
 
 def build_remotely(ground: Ground, master: daemons.Master, worker: daemons.Worker) -> Remote:
     """Refuses a build in which a job ran elsewhere than it should: it would be measured as something else."""
-    before, master_s, mirror_s = job_counts(master.status()), master.cpu_s(), _mirrors_cpu_s(worker)
-    measured = ground.build("termite", ground.termite_lines(), _without_preparation(master.env))
-    counted = job_counts(master.status()) - before
+    status, master_s, mirror_s = master.status(), master.cpu_s(), _mirrors_cpu_s(worker)
+    measured = ground.build("termite", ground.termite_lines(), _caches(master.env))
+    after = master.status()
+    counted = job_counts(after) - job_counts(status)
     if not counted["remote"] or counted["fallbacks"] or counted["retried"]:
         raise BenchError(f"jobs did not run as they should, see {ground.place.logs}: {dict(counted)}")
     peaks = {"master": peak_bytes(master.pid), "mirror": max(map(peak_bytes, worker.mirrors()), default=0)}
-    return Remote(measured, counted, master.cpu_s() - master_s, _mirrors_cpu_s(worker) - mirror_s, peaks)
+    traffic = traffic_of(after).since(traffic_of(status))
+    return Remote(measured, counted, master.cpu_s() - master_s, _mirrors_cpu_s(worker) - mirror_s, peaks, traffic)
 
 
-def record(settings: Settings, name: str, variant: str) -> None:
-    """Build an example plainly, one command at a time, and write down what each command took and made."""
-    ground = prepare(settings, name, variant)
+def record(settings: Settings, name: str, file: Path) -> None:
+    """Build a project plainly, one command at a time, and write down what each command took and made."""
+    ground = prepare(settings, file)
     log = settings.work / f"record-{name}.jsonl"
     log.unlink(missing_ok=True)
     lines = [f"{line} -d keepdepfile" if line.startswith("ninja") else line for line in ground.project.lines(1)]
@@ -143,30 +201,37 @@ def record(settings: Settings, name: str, variant: str) -> None:
     settings.say(f"{write_recorded(name, log)} commands recorded")
 
 
-def prepare(settings: Settings, name: str, variant: str) -> Ground:
-    """Fetch, unpack and configure, unless an earlier run has done it."""
-    directory = EXAMPLES / name
-    project = read_project(directory / f"{variant}.toml")
+def prepare(
+    settings: Settings, file: Path, place: str = "", more: Callable[[Ground], None] = lambda ground: None
+) -> Ground:
+    """Fetch, unpack and configure a project at `place`, unless an earlier run has done it. `more` is done before the
+    tree is saved."""
+    project = read_project(file)
     check_needs(project)
-    base = settings.work / f"{name}-{variant}"
-    ground = Ground(name, project, Place.below(base), settings)
+    base = settings.work / (place or f"{file.parent.name}-{file.stem}")
+    ground = Ground(project, Place.below(base), settings)
     if settings.fresh or not (base / PREPARED).exists():
         settings.say(f"preparing {project.title}")
-        configure(project, ground.place, settings.sources, directory / "termite-localrc", settings.say)
+        unpack(project, ground.place, settings.sources, file.parent / "termite-localrc")
+        configure(project, ground.place, settings.say)
+        more(ground)
+        save(ground.place)
         (base / PREPARED).touch()
     return ground
 
 
 @contextlib.contextmanager
-def cluster(ground: Ground) -> Iterator[tuple[daemons.Master, daemons.Worker]]:
-    """A coordinator, one worker and a master for the tree, on this machine, with nothing known from earlier runs."""
+def cluster(ground: Ground, *worker_flags: str, keep: bool = False) -> Iterator[tuple[daemons.Master, daemons.Worker]]:
+    """A coordinator, one worker and a master for the tree, on this machine. Nothing is known from earlier runs, unless
+    `keep`: then the worker's store and the master's digests are still there."""
     base = ground.place.logs.parent / "cluster"
-    shutil.rmtree(base, ignore_errors=True)
+    if not keep:
+        shutil.rmtree(base, ignore_errors=True)
     put_back(ground.place.tree, ground.place.saved)
     with (
         daemons.fleet(base) as fleet,
-        daemons.worker(fleet, "w") as worker,
-        daemons.master(fleet, ground.place.tree) as master,
+        daemons.worker(fleet, "w", *worker_flags) as worker,
+        daemons.master(fleet, ground.place.tree, "--keepalive", str(KEEPALIVE_S)) as master,
     ):
         master.wait_for_workers(1)
         yield master, worker
@@ -176,6 +241,6 @@ def _mirrors_cpu_s(worker: daemons.Worker) -> float:
     return sum(map(process_cpu_s, worker.mirrors()))
 
 
-def _without_preparation(env: Mapping[str, str]) -> dict[str, str]:
+def _caches(env: Mapping[str, str]) -> dict[str, str]:
     """Where the master's caches are, and nothing else of its environment: jobs must see what plain ones see."""
     return {name: env[name] for name in ("XDG_CACHE_HOME",)}

@@ -4,12 +4,14 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -39,11 +41,11 @@ class Master:
     tree: Path
     env: Mapping[str, str]
 
-    def status(self) -> dict[str, object]:
+    def status(self) -> dict[str, Any]:
         done = self.ctl("status", "--json")
         if done.returncode:
             raise BenchError(f"there is no master to ask: {done.stderr.strip()}")
-        answer: dict[str, object] = msgspec.json.decode(done.stdout)
+        answer: dict[str, Any] = msgspec.json.decode(done.stdout)
         return answer
 
     def ctl(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -55,7 +57,7 @@ class Master:
     def wait_for_workers(self, count: int) -> None:
         """Until it knows so many."""
         deadline = time.monotonic() + START_LIMIT_S
-        while (known := self.status()["known_workers"]) is None or not isinstance(known, list) or len(known) < count:
+        while len(known := self.status()["known_workers"]) < count:
             if time.monotonic() > deadline:
                 raise BenchError(f"the master knows {known} after {START_LIMIT_S:.0f} s, not {count} workers")
             time.sleep(0.05)
@@ -93,7 +95,8 @@ def fleet(base: Path) -> Iterator[Fleet]:
 @contextlib.contextmanager
 def worker(fleet: Fleet, name: str, *arguments: str, cache: Path | None = None) -> Iterator[Worker]:
     """A worker of the fleet. `cache`: what it keeps between its runs, empty if the caller has emptied it."""
-    words = ["--name", name, "--listen", HOST, "--port", "0", "--secret", str(fleet.secret)]
+    words = ["--name", name, "--listen", HOST, "--secret", str(fleet.secret)]
+    words += [] if "--port" in arguments else ["--port", "0"]
     words += ["--coordinator", fleet.coordinator, "--cachedir", str(cache or fleet.base / f"cache-{name}"), *arguments]
     log = fleet.base / f"worker-{name}.log"
     with daemon([str(COMMANDS / "termite-worker"), *words], log, environment(fleet.base)) as (process, at):
@@ -143,6 +146,13 @@ def environment(base: Path) -> dict[str, str]:
         "PYTHONPATH": path,
         "TERMITE_VERBOSE": "1",
     }
+
+
+def free_port() -> int:
+    """One that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
 
 
 def module(name: str, *arguments: str) -> list[str]:

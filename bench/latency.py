@@ -96,7 +96,6 @@ def time_commands(
 def _check_what_ran_where(master: daemons.Master, turns: int) -> None:
     """A command that fell back to this machine would be timed as remote."""
     jobs = master.status()["jobs"]
-    assert isinstance(jobs, dict)
     expected = {"remote": turns, "local": 2 * turns, "answered": turns, "retried": 0, "failed": 0}
     counted = {name: jobs[name] for name in expected}
     if counted != expected:

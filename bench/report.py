@@ -35,6 +35,7 @@ class Part:
     wall_s: float
     strangers: float = math.nan
     trouble: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def table(parts: Sequence[Part]) -> Table:
@@ -95,11 +96,12 @@ def write(report: Json, directory: Path = RESULTS) -> Path:
 
 def warnings(parts: Sequence[Part]) -> list[str]:
     """What a reader must know before believing a figure."""
-    return [
+    loaded = [
         f"{part.name}: measured on a loaded machine: {part.strangers:.0%} of its work was not this benchmark's"
         for part in parts
         if part.strangers > LOADED
     ]
+    return [*loaded, *(f"{part.name}: {note}" for part in parts for note in part.notes)]
 
 
 def show(parts: Sequence[Part], console: Console) -> None:
@@ -151,6 +153,7 @@ def _part_json(part: Part) -> Json:
         "wall_s": round(part.wall_s, 1),
         "strangers": None if math.isnan(part.strangers) else round(part.strangers, 3),
         "trouble": part.trouble,
+        "notes": list(part.notes),
         "figures": [_figure_json(figure) for figure in part.figures],
     }
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,6 +31,11 @@ class Settings:
     work: Path = CHECKOUT / "build" / "bench"
     sources: Path = CHECKOUT / "build" / "sources"
     fresh: bool = False
+    notes: list[str] = field(default_factory=list)  # what a reader of the results must know
+
+    def note(self, line: str) -> None:
+        self.say(line)
+        self.notes.append(line)
 
 
 def alternate(settings: Settings, sides: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
@@ -45,7 +50,7 @@ def alternate(settings: Settings, sides: Mapping[str, Callable[[], T]]) -> dict[
             results[side].append(sides[side]())
         now = time.monotonic()
         if number + 1 < settings.rounds and now - began + (now - started) > settings.limit_s:
-            settings.say(f"stopped after {number + 1} rounds: the next one would end after {settings.limit_s:.0f} s")
+            settings.note(f"stopped after {number + 1} rounds: the next one would end after {settings.limit_s:.0f} s")
             break
     return results
 

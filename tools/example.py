@@ -34,7 +34,9 @@ from projects import (
     peak_bytes,
     read_project,
     run,
+    save,
     status,
+    unpack,
 )
 from sources import SourceError
 from trees import Entry, differences, put_back, read_tree
@@ -69,7 +71,9 @@ def main() -> None:
 def run_example(example: Project, place: Place, flags: argparse.Namespace) -> None:
     """All of it; ProjectError where a file differs without a reason or nothing ran remotely."""
     check_needs(example)
-    configure(example, place, flags.sources, flags.example / "termite-localrc", _say)
+    unpack(example, place, flags.sources, flags.example / "termite-localrc")
+    configure(example, place, _say)
+    save(place)
     plain = build_plainly("plain", example, place, flags)
     if flags.plain_twice:
         again = build_plainly("plain again", example, place, flags)

@@ -110,7 +110,14 @@ def unpack(project: Project, place: Place, sources: Path, rules: Path | None) ->
         shutil.copytree(source / part, place.tree / part, symlinks=True)
     if rules is not None and rules.exists():
         shutil.copy(rules, place.tree / ".termite-localrc")
+
+
+def configure(project: Project, place: Place, say: Say) -> None:
+    """Plainly, in the project's directory."""
     (place.tree / project.directory).mkdir(exist_ok=True)
+    for number, line in enumerate(project.configure):
+        say(f"configuring: {line}")
+        run(shlex.split(line.replace("{checkout}", str(CHECKOUT))), project, place, f"configure-{number}")
 
 
 def _source(project: Project, sources: Path) -> Path:
@@ -120,15 +127,6 @@ def _source(project: Project, sources: Path) -> Path:
     if not given:
         raise ProjectError(f"{project.given} in the environment must name the source of {project.title}")
     return Path(given).resolve()
-
-
-def configure(project: Project, place: Place, sources: Path, rules: Path | None, say: Say) -> None:
-    """A fresh copy of the source, with our rules in it, configured plainly, and saved as it then is."""
-    unpack(project, place, sources, rules)
-    for number, line in enumerate(project.configure):
-        say(f"configuring: {line}")
-        run(shlex.split(line.replace("{checkout}", str(CHECKOUT))), project, place, f"configure-{number}")
-    save(place)
 
 
 def save(place: Place) -> None:

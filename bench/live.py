@@ -1,0 +1,152 @@
+"""A live tree of 100,000 files: what the master and a mirror keep in memory, and what a local command costs."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import median
+
+import trio
+
+from bench import daemons
+from bench.figures import Figure, Target
+from bench.rounds import BenchError, Settings, alternate
+from projects import COMMANDS, peak_bytes
+from termite.engine.tree.home import HomeTree, TreeConfig
+
+FILES = 100_000
+QUICK_FILES = 10_000
+FILES_A_DIRECTORY = 100
+SLOTS = 16
+LIMIT_S = 1200.0
+TURNS = 100
+WRITTEN = (1, 20)  # files that a local command has written
+
+
+def measure_memory(settings: Settings) -> list[Figure]:
+    """After every file of the tree was read by one of 16 jobs that ran at once, from every directory."""
+    tree, files = _tree(settings)
+    workload = f"live tree of {files} files"
+    base = settings.work / "live" / "cluster"
+    shutil.rmtree(base, ignore_errors=True)
+    with (
+        daemons.fleet(base) as fleet,
+        daemons.worker(fleet, "w", "--jobs", str(SLOTS)) as worker,
+        daemons.master(fleet, tree) as master,
+    ):
+        master.wait_for_workers(1)
+        fresh = _peak_mb(master.pid)
+        settings.say(f"{SLOTS} jobs read {files} files")
+        started = time.monotonic()
+        _read_all(master, [path.name for path in _directories(tree)])
+        wall_s = time.monotonic() - started
+        status = master.status()
+        if status["jobs"]["remote"] != SLOTS or status["tree"]["entries"] < files:
+            raise BenchError(f"not all was read by jobs on the worker: {status['jobs']}, {status['tree']}")
+        return [
+            Figure(workload, "memory of a master that has done nothing", "MB", (fresh,)),
+            Figure(workload, "peak memory of the master", "MB", (_peak_mb(master.pid),), Target(150)),
+            Figure(workload, f"peak memory of a mirror process with {SLOTS} slots", "MB", _peaks(worker), Target(120)),
+            Figure(workload, f"{SLOTS} jobs read all files for the first time", "s", (wall_s,)),
+        ]
+
+
+def measure_refresh(settings: Settings) -> list[Figure]:
+    """The time in which the master takes in what a local command has written, before it goes on.
+
+    It is what the master itself calls, on a tree of which every directory was served; a sample is a round's median.
+    """
+    tree, files = _tree(settings)
+    workload = f"live tree of {files} files"
+    rounds = alternate(settings, {"refresh": lambda: trio.run(_refresh_times, tree, _directories(tree))})["refresh"]
+    return [
+        Figure(
+            workload,
+            f"refresh after a local command: files written {written}",
+            "ms",
+            tuple(1000 * median(times[written]) for times in rounds),
+            Target(5.0),
+        )
+        for written in WRITTEN
+    ]
+
+
+async def _refresh_times(tree: Path, directories: Sequence[Path]) -> dict[int, list[float]]:
+    """Seconds, by number of files that were written."""
+    with _home_tree(tree) as home:
+        root = os.fsencode(tree).strip(b"/")
+        await home.directory(root)
+        for directory in directories:
+            await home.directory(root + b"/" + os.fsencode(directory.name))
+        home.drain()
+        times: dict[int, list[float]] = {written: [] for written in WRITTEN}
+        for turn in range(TURNS):
+            directory = directories[turn % len(directories)]
+            for written in WRITTEN:
+                for number in range(written):
+                    (directory / f"{number}.c").write_text(f"int changed_{turn}_{written};\n")
+                started = time.perf_counter()
+                home.drain()
+                times[written].append(time.perf_counter() - started)
+        return times
+
+
+@contextlib.contextmanager
+def _home_tree(tree: Path) -> Iterator[HomeTree]:
+    home = HomeTree(TreeConfig(writable_root=os.fsencode(tree).strip(b"/")))
+    try:
+        yield home
+    finally:
+        home.close()
+
+
+def _tree(settings: Settings) -> tuple[Path, int]:
+    """Small sources in directories of a usual size, made once."""
+    files = QUICK_FILES if settings.quick else FILES
+    base = settings.work / "live"
+    tree = base / f"tree-{files}"
+    if settings.fresh or not tree.exists():
+        settings.say(f"making a tree of {files} files")
+        made = base / "made"
+        for path in (tree, made):
+            shutil.rmtree(path, ignore_errors=True)
+        for number in range(files):
+            directory = made / f"d{number // FILES_A_DIRECTORY:04}"
+            if number % FILES_A_DIRECTORY == 0:
+                directory.mkdir(parents=True)
+            text = f"int f_{number}(void) {{ return {number}; }}\n" * 20
+            (directory / f"{number % FILES_A_DIRECTORY}.c").write_text(text)
+        made.rename(tree)
+    return tree, files
+
+
+def _directories(tree: Path) -> list[Path]:
+    """Not a master's own."""
+    return [path for path in sorted(tree.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+
+
+def _read_all(master: daemons.Master, directories: Sequence[str]) -> None:
+    processes = []
+    for at in range(SLOTS):
+        find = ["find", *directories[at::SLOTS], "-type", "f", "-exec", "cat", "{}", "+"]
+        command = [str(COMMANDS / "termite"), "sh", "-c", '"$@" > /dev/null', "sh", *find]
+        processes.append(subprocess.Popen(command, cwd=master.tree, env=master.env, stdin=subprocess.DEVNULL))
+    try:
+        codes = [process.wait(LIMIT_S) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    if any(codes):
+        raise BenchError(f"jobs that read the tree ended with {codes}")
+
+
+def _peaks(worker: daemons.Worker) -> tuple[float, ...]:
+    return tuple(_peak_mb(pid) for pid in worker.mirrors())
+
+
+def _peak_mb(pid: int) -> float:
+    return peak_bytes(pid) / 2**20

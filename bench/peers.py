@@ -1,0 +1,206 @@
+"""Other compiler distributors, each set up on this machine as its manual says, to be measured beside termite.
+
+distcc: a server on the loopback; pump: the same with distcc's include server, so that preprocessing is distributed too.
+icecc: scheduler and client in one network namespace, the compiling daemon in another one, joined by a veth pair: only
+so does every compilation go over the network, instead of being run by the client's own daemon.
+"""
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.daemons import HOST, free_port
+from bench.rounds import BenchError
+from projects import Say
+
+PACKAGES = ("distcc", "distcc-pump", "icecc", "ccache")
+NETWORK = "10.213.77"  # of the two namespaces; nothing outside them sees it
+SCHEDULER_PORT = 8765
+START_LIMIT_S = 30.0
+STOP_LIMIT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """How to build with it: what stands before the build tool, and what is added to the environment."""
+
+    prefix: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+def install(say: Say) -> None:
+    """The peers, where they are missing. BenchError where that cannot be done."""
+    missing = [package for package in PACKAGES if not _is_installed(package)]
+    if not missing:
+        return
+    say(f"installing Debian packages: {' '.join(missing)}")
+    as_root = [] if os.geteuid() == 0 else ["sudo"]
+    get = [*as_root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]
+    install_them = [*get, "install", "-y", "--no-install-recommends", *missing]
+    if _run(install_them) and (_run([*get, "update"]) or _run(install_them)):
+        raise BenchError(f"cannot install {' '.join(missing)}: {' '.join(install_them)}")
+
+
+@contextlib.contextmanager
+def distcc(base: Path, jobs: int) -> Iterator[Peer]:
+    """A server for the loopback that runs any compiler, and never a compilation that falls back to the client."""
+    with _distccd(base, jobs) as port:
+        yield Peer(env=_distcc_environment(base) | {"DISTCC_HOSTS": f"{HOST}:{port}/{jobs}"})
+
+
+@contextlib.contextmanager
+def pump(base: Path, jobs: int) -> Iterator[Peer]:
+    """distcc's pump mode."""
+    with _distccd(base, jobs) as port:
+        env = _distcc_environment(base) | {"DISTCC_HOSTS": f"{HOST}:{port}/{jobs},cpp,lzo"}
+        yield Peer(("distcc-pump",), env)
+
+
+@contextlib.contextmanager
+def icecc(base: Path, jobs: int) -> Iterator[Peer]:
+    """A scheduler and two daemons, of which only the one in the other namespace compiles."""
+    if os.geteuid() != 0:
+        raise BenchError("icecc needs root here: its daemons stand in network namespaces")
+    near, far = (f"termite-bench-{os.getpid()}-{side}" for side in ("near", "far"))
+    user = pwd.getpwnam("icecc")
+    with contextlib.ExitStack() as stack:
+        for name in (near, far):
+            stack.enter_context(_network_namespace(name))
+            _empty(base / name, user.pw_uid)
+        _join(near, far)
+        scheduler = ["icecc-scheduler", "-n", "bench", "-p", str(SCHEDULER_PORT)]
+        scheduler += ["-l", str(base / near / "scheduler.log")]
+        stack.enter_context(_program([*_inside(near), *scheduler], base / "icecc.log"))
+        for name, before, after in ((near, [], ["--no-remote"]), (far, _idle_looking(base), [])):
+            daemon = ["iceccd", "-vv", "-n", "bench", "-N", name, "-m", str(jobs), "--nice", "0"]
+            daemon += ["-s", f"{NETWORK}.1:{SCHEDULER_PORT}", "-b", str(base / name / "cache")]
+            daemon += ["-l", str(base / name / "daemon.log"), *after]
+            socket_file = {"ICECC_TEST_SOCKET": str(base / name / "socket")}
+            stack.enter_context(_program([*_inside(name), *before, *daemon], base / "icecc.log", socket_file))
+        for name in (near, far):
+            _wait_for_line(base / name / "daemon.log", "Connected to scheduler")
+        env = {"ICECC_TEST_SOCKET": str(base / near / "socket"), "ICECC_PREFERRED_HOST": far}
+        yield Peer(tuple(_inside(near)), env)
+
+
+def _idle_looking(base: Path) -> list[str]:
+    """In front of the daemon that compiles. It takes no job while its machine is busy, but here its machine is also the
+    client's: it is shown a machine of its own, which never is."""
+    stat = base / "stat"
+    shutil.copyfile("/proc/stat", stat)
+    script = f'mount --bind {stat} /proc/stat && exec "$@"'
+    return ["unshare", "--mount", "--propagation=private", "sh", "-c", script, "sh"]
+
+
+@contextlib.contextmanager
+def _distccd(base: Path, jobs: int) -> Iterator[int]:
+    base.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    command = ["distccd", "--daemon", "--no-detach", "--allow", HOST, "--listen", HOST, "--port", str(port)]
+    # Else only compilers in /usr/lib/distcc may be run, and CMake names them by their full path.
+    command += ["--jobs", str(jobs), "--log-file", str(base / "distccd.log"), "--enable-tcp-insecure", "--nice", "0"]
+    (base / "distccd.log").touch(mode=0o666)
+    os.chmod(base / "distccd.log", 0o666)
+    with _program(command, base / "distccd.out"):
+        deadline = time.monotonic() + START_LIMIT_S
+        while not _is_open(port):
+            if time.monotonic() > deadline:
+                raise BenchError(f"distccd does not listen: see {base / 'distccd.log'}")
+            time.sleep(0.05)
+        yield port
+
+
+def _distcc_environment(base: Path) -> dict[str, str]:
+    (base / "state").mkdir(exist_ok=True)
+    return {"DISTCC_FALLBACK": "0", "DISTCC_DIR": str(base / "state")}
+
+
+@contextlib.contextmanager
+def _network_namespace(name: str) -> Iterator[None]:
+    _ip("netns", "add", name)
+    try:
+        _ip("-n", name, "link", "set", "lo", "up")
+        yield
+    finally:
+        _ip("netns", "delete", name)
+
+
+def _join(near: str, far: str) -> None:
+    """A veth pair, which goes with the namespaces."""
+    _ip("-n", near, "link", "add", "veth", "type", "veth", "peer", "name", "veth", "netns", far)
+    for number, name in enumerate((near, far), 1):
+        _ip("-n", name, "address", "add", f"{NETWORK}.{number}/24", "dev", "veth")
+        _ip("-n", name, "link", "set", "veth", "up")
+
+
+def _inside(name: str) -> list[str]:
+    return ["nsenter", f"--net=/run/netns/{name}"]
+
+
+def _ip(*words: str) -> None:
+    done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False, timeout=30)
+    if done.returncode:
+        raise BenchError(f"ip {' '.join(words)}: {done.stderr.strip()}")
+
+
+@contextlib.contextmanager
+def _program(command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> Iterator[None]:
+    """A daemon in a process group of its own, which ends with this block."""
+    with log.open("a") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **(env or {})},
+            process_group=0,
+        )
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _wait_for_line(log: Path, line: str) -> None:
+    deadline = time.monotonic() + START_LIMIT_S
+    while not log.exists() or line not in log.read_text(errors="replace"):
+        if time.monotonic() > deadline:
+            raise BenchError(f"{log} does not say {line!r} after {START_LIMIT_S:.0f} s")
+        time.sleep(0.1)
+
+
+def _empty(directory: Path, uid: int) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    (directory / "cache").mkdir(parents=True)
+    for path in (directory, directory / "cache"):
+        os.chown(path, uid, -1)
+
+
+def _is_installed(package: str) -> bool:
+    done = subprocess.run(
+        ["dpkg-query", "-W", "-f", "${db:Status-Status}", package], capture_output=True, text=True, check=False
+    )
+    return done.stdout == "installed"
+
+
+def _run(command: Sequence[str]) -> int:
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=600).returncode
+
+
+def _is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
