@@ -114,26 +114,29 @@ class Simulated:
         if job.printed:
             await send_chunk(b"1" + b"." * min(job.printed, MAX_CHUNK_BYTES - 1))
         ended_ns = time.time_ns()
-        changes, inline = self._results(job, path, ended_ns)
+        changes, inline = results(self._contents, job, path, ended_ns)
         usage = Usage(job.cpu_s, job.cpu_s, 0.0, 0, 0)
         return Ran(Exit(0), usage, changes, inline, began_ns, ended_ns)
-
-    def _results(self, job: Recorded, path: bytes, now_ns: int) -> tuple[tuple[Change, ...], dict[bytes, bytes]]:
-        """As a mirror harvests them: the directory that got a new file, then the files."""
-        changes = [Change(os.path.dirname(path), Attr(_DIRECTORY, 0, now_ns), content=False)]
-        inline: dict[bytes, bytes] = {}
-        for number, size in enumerate(job.outputs):
-            digest, content = self._contents.of_size(size)
-            changes.append(Change(path if not number else b"%s.%d" % (path, number), Attr(_FILE, size, now_ns, digest)))
-            if size <= INLINE_BYTES and sum(map(len, inline.values())) + size <= INLINE_TOTAL_BYTES:
-                inline[digest.sha256] = content
-        return tuple(changes), inline
 
     async def send(self, digest: Digest, send_chunk: SendChunk) -> Done:
         content = self._contents.find(digest)
         for at in range(0, len(content), MAX_CHUNK_BYTES):
             await send_chunk(content[at : at + MAX_CHUNK_BYTES])
         return Done()
+
+
+def results(
+    contents: Contents, job: Recorded, path: bytes, now_ns: int
+) -> tuple[tuple[Change, ...], dict[bytes, bytes]]:
+    """Changes and inline contents as a mirror harvests them: the directory that got a new file, then the files."""
+    changes = [Change(os.path.dirname(path), Attr(_DIRECTORY, 0, now_ns), content=False)]
+    inline: dict[bytes, bytes] = {}
+    for number, size in enumerate(job.outputs):
+        digest, content = contents.of_size(size)
+        changes.append(Change(path if not number else b"%s.%d" % (path, number), Attr(_FILE, size, now_ns, digest)))
+        if size <= INLINE_BYTES and sum(map(len, inline.values())) + size <= INLINE_TOTAL_BYTES:
+            inline[digest.sha256] = content
+    return tuple(changes), inline
 
 
 class _Lease:
