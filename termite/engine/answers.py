@@ -41,8 +41,8 @@ class Answers:
         match message:
             case GetDirectory(path=path):
                 return Directory(*await self._tree.directory(path))
-            case GetFile(path=path, size=size, mtime_ns=mtime_ns):
-                return await self._send_file(path, size, mtime_ns, send_chunk)
+            case GetFile():
+                return await self._send_file(message, send_chunk)
             case ReadStdin(job=number):
                 return Stdin(await self._read_stdin(self._job(lease, number), message))
             case StdinTaken(job=number, taken=taken):
@@ -51,9 +51,12 @@ class Answers:
             case _:
                 raise RemoteProtocolError(f"a mirror asks nothing like {type(message).__name__}")
 
-    async def _send_file(self, path: bytes, size: int, mtime_ns: int, send_chunk: SendChunk) -> File:
-        fd, digest = await self._tree.open_file(path, size, mtime_ns)
+    async def _send_file(self, asked: GetFile, send_chunk: SendChunk) -> File:
+        path, mtime_ns = asked.path, asked.mtime_ns
+        fd, digest = await self._tree.open_file(path, asked.size, mtime_ns)
         try:
+            if digest == asked.candidate:
+                return File(digest)
             if digest.size <= INLINE_BYTES:
                 content = os.pread(fd, digest.size + 1, 0)
                 _check_unchanged(fd, path, mtime_ns, digest, len(content))

@@ -5,18 +5,20 @@ is cancelled (its job dies), the next one takes over.
 """
 
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import trio
 
-from termite.engine.errors import RemoteProtocolError
-from termite.engine.model import Attr
+from termite.engine.errors import RemoteProtocolError, Retryable
+from termite.engine.model import Attr, Digest
 from termite.engine.store.cas import Cas, CasWriter
 from termite.engine.wire.messages import Directory, File, GetDirectory, GetFile, Message
 from termite.engine.wire.transport import Connection
 from termite.fuse.inodes import Node
 from termite.fuse.tree import Tree
+from termite.fuse.twin import WORTH_BYTES, Twin, find_twin
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ class Fetcher:
         self._cas = cas
         self._ahead = 0
         self._flights: dict[object, trio.Event] = {}
-        self._counts = {"directories": 0, "files": 0, "file_bytes": 0, "files_known": 0}
+        self._counts = {"directories": 0, "files": 0, "file_bytes": 0, "files_known": 0, "files_of_ours": 0}
 
     async def directory(self, path: bytes) -> None:
         """Until the tree knows what is in `path`, or that nothing is."""
@@ -92,24 +94,40 @@ class Fetcher:
             writer = writer or self._cas.writer()
             writer.write(chunk)
 
-        request = GetFile(node.path, node.attr.size, node.attr.mtime_ns)
+        twin = await self._find_twin(node)
+        request = GetFile(node.path, node.attr.size, node.attr.mtime_ns, twin.digest if twin else None)
         try:
             reply = _expect(File, await self._connection.request(request, on_chunk=write))
-            if reply.content is not None:
+            if twin is not None and reply.digest == twin.digest and writer is None:
+                if not await trio.to_thread.run_sync(twin.copy, self._cas):
+                    raise Retryable(f"/{os.fsdecode(node.path)} of this worker changed while it was read")
+                self._counts["files_of_ours"] += 1
+            elif reply.content is not None:
                 if self._cas.put(reply.content) != reply.digest:
                     raise RemoteProtocolError(f"the content of {node.path!r} is not what its digest says")
+                self._counts["file_bytes"] += reply.digest.size
                 node.content = reply.content if node.opens else None
             else:
                 (writer or self._cas.writer()).finish(reply.digest)
+                self._counts["file_bytes"] += reply.digest.size
         finally:
             if writer is not None:
                 writer.discard()
-        if node.attr.digest not in (None, reply.digest):
+            if twin is not None:
+                os.close(twin.fd)
+        self._have(node, reply.digest)
+
+    async def _find_twin(self, node: Node) -> Twin | None:
+        if node.attr.size <= WORTH_BYTES or self._tree.is_live(node.path):
+            return None
+        return await trio.to_thread.run_sync(find_twin, node.path, node.attr.size)
+
+    def _have(self, node: Node, digest: Digest) -> None:
+        if node.attr.digest not in (None, digest):
             log.warning("file.not_as_listed path=%r", node.path)
-        node.digest = reply.digest
+        node.digest = digest
         node.is_present = True
-        self._counts["file_bytes"] += reply.digest.size
-        self._tree.learn_digest(node.path, node.attr, reply.digest)
+        self._tree.learn_digest(node.path, node.attr, digest)
 
 
 def _expect(kind: type[M], reply: Message) -> M:

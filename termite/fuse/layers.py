@@ -28,7 +28,7 @@ from termite.fuse.views import REAL_PLACE, WHITEOUT, Layer, Listing, is_director
 AT_ONCE_NAMES = 128  # up to here it is done at once: 10 us a name, and a thread costs 100
 AT_ONCE_BYTES = 1024 * 1024
 MAX_FILE_BYTES = 8 * 1024**2  # a larger one is opened by few jobs, and copying it costs more than their requests
-SHARE = 0.25  # of the scratch space
+SHARE, MOST_BYTES = 0.25, 4 * 1024**3  # of the scratch space
 AHEAD_BYTES = 64 * 1024  # a file up to this size is fetched before a job asks for it
 AHEAD_FILES = 1000  # waiting to be fetched; of more than that, jobs may ask for what they need
 AHEAD_AT_ONCE = 8
@@ -50,7 +50,7 @@ class Layers:
         self._scratch = scratch
         self._root = os.fsencode(scratch.directory(REAL_PLACE))
         self._names = itertools.count(1)
-        self._max_bytes = scratch.size_bytes() * SHARE
+        self._max_bytes = min(scratch.size_bytes() * SHARE, MOST_BYTES)
         self._is_busy = False
         self._is_off = False
         self._ahead: dict[bytes, Attr] = {}

@@ -1,6 +1,7 @@
 """Each missing thing is fetched once at a time, whoever needs it and whoever gives up."""
 
 import hashlib
+import os
 import stat
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from termite.engine.wire.messages import Directory, Done, File, GetFile, Message
 from termite.fuse.fetch import Fetcher
 from termite.fuse.inodes import Inodes, Node
 from termite.fuse.tree import Tree
+from termite.fuse.twin import WORTH_BYTES, find_twin
 
 DIRECTORY = Directory(0, Attr(stat.S_IFDIR | 0o755, 0, 0), {})
 
@@ -41,8 +43,8 @@ class FakeConnection:
         return reply
 
 
-def fetcher(connection: FakeConnection, tmp_path: Path) -> tuple[Fetcher, Tree, Cas]:
-    tree, cas = Tree(b"", 0), Cas(tmp_path)
+def fetcher(connection: FakeConnection, tmp_path: Path, root: bytes = b"") -> tuple[Fetcher, Tree, Cas]:
+    tree, cas = Tree(root, 0), Cas(tmp_path)
     return Fetcher(connection, tree, cas), tree, cas  # type: ignore[arg-type]  # the fake has what is used of it
 
 
@@ -120,3 +122,54 @@ async def test_a_wrong_answer_breaks_the_lease(tmp_path: Path, reply: Message) -
     assert fetch.broken.is_set()
     assert not file.is_present
     assert cas.path(digest_of(b"other")) is None
+
+
+def settled(path: Path, size: int) -> Node:
+    """A file of the master's with the path of one on this machine."""
+    return Node(5, os.fsencode(path).lstrip(b"/"), Attr(stat.S_IFREG | 0o644, size, 7))
+
+
+async def test_a_content_that_this_machine_has_at_the_same_path_is_taken_from_there(tmp_path: Path) -> None:
+    content = b"x" * (WORTH_BYTES + 1)
+    (tmp_path / "cc1").write_bytes(content)
+    connection = FakeConnection(File(digest_of(content)))
+    connection.go.set()
+    fetch, _, cas = fetcher(connection, tmp_path / "cas", root=b"home")
+    wanted = settled(tmp_path / "cc1", len(content))
+    await fetch.content(wanted)
+    (asked,) = connection.asked
+    assert isinstance(asked, GetFile)
+    assert asked.candidate == digest_of(content)
+    assert wanted.digest == digest_of(content)
+    assert cas.path(digest_of(content)) is not None
+    assert fetch.statistics()["file_bytes"] == 0
+
+
+async def test_another_content_at_the_same_path_is_not_taken(tmp_path: Path) -> None:
+    content = b"x" * (WORTH_BYTES + 1)
+    (tmp_path / "cc1").write_bytes(b"y" * len(content))
+    connection = FakeConnection(File(digest_of(content)), chunks=(content,))
+    connection.go.set()
+    fetch, _, cas = fetcher(connection, tmp_path / "cas", root=b"home")
+    wanted = settled(tmp_path / "cc1", len(content))
+    await fetch.content(wanted)
+    found = cas.path(digest_of(content))
+    assert found is not None
+    assert found.read_bytes() == content
+    assert fetch.statistics()["files_of_ours"] == 0
+
+
+@pytest.mark.parametrize("kind", ["none", "directory", "fifo", "other size", "small"])
+def test_what_is_no_such_file_here_is_no_twin(tmp_path: Path, kind: str) -> None:
+    path, size = tmp_path / "f", WORTH_BYTES + 1
+    match kind:
+        case "directory":
+            path.mkdir()
+        case "fifo":
+            os.mkfifo(path)
+        case "other size":
+            path.write_bytes(b"x" * (size + 1))
+        case "small":
+            size = 10
+            path.write_bytes(b"x" * size)
+    assert find_twin(os.fsencode(path).lstrip(b"/"), size) is None

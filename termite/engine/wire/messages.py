@@ -198,17 +198,18 @@ class Directory(Message, frozen=True):
 class GetFile(Message, frozen=True):
     """The content of the file at `path`, which was shown with `size` and `mtime_ns`.
 
-    Answered by File, with `content` inside for a small file, else as chunks on this stream before the answer. If the
-    file is not that version any more: Failed(STALE).
+    Answered by File, with `content` inside for a small file, else as chunks on this stream before the answer; neither
+    where its digest is `candidate`: then the worker has it. If the file is not that version any more: Failed(STALE).
     """
 
     path: bytes
     size: int
     mtime_ns: int
+    candidate: Digest | None = None
 
 
 class File(Message, frozen=True):
-    """The digest of what was sent; the receiver checks it. `content` is None where it came as chunks."""
+    """The digest of what was sent; the receiver checks it. `content` is None where it came as chunks, or is there."""
 
     digest: Digest
     content: bytes | None = None
