@@ -157,7 +157,8 @@ def run(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            process_group=0,
+            # Of its own, as a daemon's is: the scheduler shares a busy machine out among sessions.
+            start_new_session=True,
         )
         try:
             code = process.wait(limit_s)
