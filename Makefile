@@ -19,5 +19,6 @@ check: setup  ## what a change must pass before it is committed; under a minute
 	.venv/bin/lint-imports
 	.venv/bin/python -m pytest -q tests/unit
 
-bench: setup  ## measure, beside plain builds and peers; ARGS="--only lua,latency --quick" for a part (docs/performance.md)
+bench:  ## measure, beside plain builds and peers; ARGS="--only lua,latency --quick" for a part (docs/performance.md)
+	@sh tools/setup.sh tests
 	@sh bench/run.sh $(ARGS)

@@ -17,6 +17,7 @@ from typing import Any
 from bench import daemons
 from bench.cpu import process_cpu_s
 from bench.figures import NO_TARGETS, Figure, Measured, Target, Targets, compared, of_plain
+from bench.packages import install
 from bench.record import recording_environment, write_recorded
 from bench.rounds import BenchError, Settings, alternate
 from projects import (
@@ -25,9 +26,9 @@ from projects import (
     COMMANDS,
     Place,
     Project,
-    check_needs,
     configure,
     job_counts,
+    missing_needs,
     peak_bytes,
     read_project,
     run,
@@ -207,7 +208,7 @@ def prepare(
     """Fetch, unpack and configure a project at `place`, unless an earlier run has done it. `more` is done before the
     tree is saved."""
     project = read_project(file)
-    check_needs(project)
+    install(" ".join(missing_needs(project).values()).split(), settings.say)
     base = settings.work / (place or f"{file.parent.name}-{file.stem}")
     ground = Ground(project, Place.below(base), settings)
     if settings.fresh or not (base / PREPARED).exists():

@@ -6,7 +6,7 @@ import shlex
 import shutil
 from collections.abc import Callable, Sequence
 
-from bench import peers
+from bench import packages, peers
 from bench.builds import EXAMPLES, Ground, Remote, beside, build_remotely, cluster, inside, prepare, warmed
 from bench.figures import Figure, Measured, Target, Targets, compared, of_plain, ratios
 from bench.rounds import BenchError, Settings, alternate
@@ -23,7 +23,7 @@ NO_PUMP = "include server gave up"  # it then preprocesses at the client, and is
 
 def measure_warm(settings: Settings) -> list[Figure]:
     """Everything known everywhere, and the peers, which know nothing but are up."""
-    peers.install(settings.say)
+    packages.install(peers.PACKAGES, settings.say)
     ground = llvm_ground(settings)
     with contextlib.ExitStack() as stack:
         sides: dict[str, Callable[[], Measured | Remote]] = {"plain": ground.plain}

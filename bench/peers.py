@@ -19,7 +19,6 @@ from pathlib import Path
 
 from bench.daemons import HOST, free_port
 from bench.rounds import BenchError
-from projects import Say
 
 PACKAGES = ("distcc", "distcc-pump", "icecc", "ccache")
 NETWORK = "10.213.77"  # of the two namespaces; nothing outside them sees it
@@ -34,19 +33,6 @@ class Peer:
 
     prefix: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
-
-
-def install(say: Say) -> None:
-    """The peers, where they are missing. BenchError where that cannot be done."""
-    missing = [package for package in PACKAGES if not _is_installed(package)]
-    if not missing:
-        return
-    say(f"installing Debian packages: {' '.join(missing)}")
-    as_root = [] if os.geteuid() == 0 else ["sudo"]
-    get = [*as_root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]
-    install_them = [*get, "install", "-y", "--no-install-recommends", *missing]
-    if _run(install_them) and (_run([*get, "update"]) or _run(install_them)):
-        raise BenchError(f"cannot install {' '.join(missing)}: {' '.join(install_them)}")
 
 
 @contextlib.contextmanager
@@ -188,17 +174,6 @@ def _empty(directory: Path, uid: int) -> None:
     (directory / "cache").mkdir(parents=True)
     for path in (directory, directory / "cache"):
         os.chown(path, uid, -1)
-
-
-def _is_installed(package: str) -> bool:
-    done = subprocess.run(
-        ["dpkg-query", "-W", "-f", "${db:Status-Status}", package], capture_output=True, text=True, check=False
-    )
-    return done.stdout == "installed"
-
-
-def _run(command: Sequence[str]) -> int:
-    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=600).returncode
 
 
 def _is_open(port: int) -> bool:

@@ -90,13 +90,18 @@ def read_project(path: Path) -> Project:
         raise ProjectError(f"{path.name}: {error}") from error
 
 
-def check_needs(project: Project) -> None:
-    """ProjectError with the Debian packages that are missing."""
+def missing_needs(project: Project) -> dict[str, str]:
+    """Programs and headers that are not there, each with the Debian packages that have it."""
 
     def is_there(need: str) -> bool:
         return Path(need).exists() if need.startswith("/") else shutil.which(need) is not None
 
-    missing = [f"{need} (Debian: {package})" for need, package in project.needs.items() if not is_there(need)]
+    return {need: packages for need, packages in project.needs.items() if not is_there(need)}
+
+
+def check_needs(project: Project) -> None:
+    """ProjectError with the Debian packages that are missing."""
+    missing = [f"{need} (Debian: {package})" for need, package in missing_needs(project).items()]
     if missing:
         raise ProjectError("needs " + ", ".join(missing))
 
