@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bench.figures import Measured
 
+ENDING_S = 3.0  # a killed process is in its cgroup until the kernel has freed its memory
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -62,9 +63,21 @@ def accounts() -> Iterator[Accounts]:
     try:
         yield Accounts(cgroup)
     finally:
-        with contextlib.suppress(OSError):  # a daemon that does not end keeps it
-            (before / "cgroup.procs").write_text(str(os.getpid()))
+        (before / "cgroup.procs").write_text(str(os.getpid()))
+        _remove(cgroup)
+
+
+def _remove(cgroup: Path) -> None:
+    """As soon as the last process that we have ended is gone. One that does not end keeps it."""
+    deadline = time.monotonic() + ENDING_S
+    while True:
+        try:
             cgroup.rmdir()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.05)
 
 
 def _join_new_cgroup() -> tuple[Path, Path]:
