@@ -12,5 +12,5 @@ echo "test: what needs root, by sudo (it makes namespaces and users of its own)"
 sudo sh -c '
     PYTHONDONTWRITEBYTECODE=1 TERMITE_TESTS=root .venv/bin/python -m pytest -p no:cacheprovider
     code=$?
-    chown -R --reference=pyproject.toml build
+    chown -R --reference=pyproject.toml build termite
     exit $code'
