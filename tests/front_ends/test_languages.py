@@ -1,6 +1,7 @@
 """cargo, go and Meson: real builds of small projects, remotely, without a network; plain builds find nothing to do."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -186,7 +187,8 @@ def test_meson(project: Project) -> None:
     project.write({"meson.build": MESON["meson.build"] + "executable('more', 'main.c', generated, link_with: part)\n"})
     assert b"'more'" in (done := project.run("termite-ninja", "-C", "build")).stdout or b"more.p" in done.stdout
     assert project.tree.jobs("local") == 1, "it is set up again here"
-    assert b"Ok:                1" in project.run("termite-build", "meson", "test", "-C", "build").stdout
+    tested = project.run("termite-build", "meson", "test", "-C", "build")
+    assert re.search(rb"^Ok: +1\b", tested.stdout, re.MULTILINE), tested  # each version of Meson has its own columns
     project.run("termite-build", "meson", "install", "-C", "build", "--destdir", str(project.tree.path / "to"))
     assert list(project.tree.path.rglob("to/**/bin/program"))
 
