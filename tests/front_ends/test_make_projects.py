@@ -85,6 +85,16 @@ def test_a_project_configured_by_autoconf(tree: Tree) -> None:
     assert b"main.o" in tree.make(within="vpath/build").stdout
     assert b"main.o" not in tree.plain("make", within="vpath/build").stdout
 
+    # The makefile makes itself anew: aclocal, automake, autoconf and autoheader, at once, here.
+    tree.write("vpath/configure.ac", CONFIGURE_AC.replace("[1]", "[2]"))
+    local = tree.jobs("local")
+    done = tree.make("-j4", within="vpath/build")
+    assert done.code == 0, done
+    assert b"termite" not in done.stderr, done
+    assert tree.jobs("local") >= local + 4
+    assert "VERSION='2'" in (tree.path / "vpath" / "configure").read_text()
+    assert b"Nothing to be done" in tree.plain("make", within="vpath/build").stdout
+
 
 CONFIGURE_AC = """
 AC_INIT([example], [1])

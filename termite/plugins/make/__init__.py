@@ -1,4 +1,8 @@
-"""make: recursive calls run locally, with their own commands distributed again."""
+"""make: recursive calls run locally, with their own commands distributed again; so do automake and its kin.
+
+Those are called by a makefile that makes itself anew, at once where make may run several jobs, and take turns by a lock
+on a file in autom4te.cache: a lock of one job is not seen by another one.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,11 +12,19 @@ TOOLS = ("make", "gmake")
 
 RECURSIVE = command_regexp(r"g?make(?:-\d[\d.]*)?")
 
+_AUTOTOOLS = r"a(?:clocal|uto(?:conf|header|m4te|make|reconf))(?:-\d[\d.]*)?"
+_SOURCE = "make plugin"
+
 
 @hookimpl
 def termite_rules() -> list[Rule]:
     """A sub-make schedules jobs: it belongs here, and holds no slot."""
-    return [Rule(RECURSIVE, local=True, recurse=True, skip_refresh=True, source="make plugin")]
+    return [
+        Rule(RECURSIVE, local=True, recurse=True, skip_refresh=True, source=_SOURCE),
+        Rule(command_regexp(_AUTOTOOLS), local=True, source=_SOURCE),
+        # As automake writes it: by a script that says what to do where there is none.
+        Rule(rf"/missing['\"]?\s{{1,8}}{_AUTOTOOLS}(?=\s|$)", local=True, source=_SOURCE),
+    ]
 
 
 @hookimpl
