@@ -127,7 +127,7 @@ class Fetcher:
             log.warning("file.not_as_listed path=%r", node.path)
         node.digest = digest
         node.is_present = True
-        self._tree.learn_digest(node.path, node.attr, digest)
+        self._tree.learn_digest(node.attr, digest)
 
 
 def _expect(kind: type[M], reply: Message) -> M:

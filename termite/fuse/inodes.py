@@ -17,7 +17,7 @@ _FIRST = 16
 
 
 class Node:
-    """One inode. `entry` and `info` are what the kernel is told of it, made once by whoever talks to the kernel.
+    """One inode. `entry` is what the kernel is told of a directory, made once by whoever talks to the kernel.
 
     `digest` is known, and the content is in this worker's store, where `is_present`. `content` and `fd` are there
     while the file is open and was read.
@@ -30,7 +30,6 @@ class Node:
         "digest",
         "entry",
         "fd",
-        "info",
         "inode",
         "is_present",
         "job",
@@ -41,6 +40,7 @@ class Node:
         "opens",
         "path",
         "view",
+        "was_opened",
     )
 
     def __init__(self, inode: int, path: bytes, attr: Attr, key: object = None) -> None:
@@ -60,7 +60,7 @@ class Node:
         self.job: int | None = None
         self.block_bytes = 4096
         self.entry: Any = None
-        self.info: Any = None
+        self.was_opened = False
 
 
 class Inodes:
@@ -88,8 +88,12 @@ class Inodes:
     def file(self, path: bytes, attr: Attr) -> Node:
         """Anything that is no directory. Names with one link_id were one inode of the master in one state."""
         state = (attr.link_id, attr.size, attr.mtime_ns, attr.mode, attr.nlink)
-        key: object = state if attr.link_id else (path, id(attr))
-        return self._by_key.get(key) or self._add(path, attr, key)
+        key: object = state if attr.link_id else id(attr)
+        node = self._by_key.get(key)
+        if node is not None and node.path != path and not attr.link_id:  # one value given to two names
+            key = (path, key)
+            node = self._by_key.get(key)
+        return node or self._add(path, attr, key)
 
     def stdin(self, job: int, file: StdinFile) -> Node:
         """The standard input of a job, whose number never comes again. A directory, too, is shown as a regular file:

@@ -110,7 +110,7 @@ class Layers:
         build = _Build(self._cas, os.path.join(self._root, b"%d" % next(self._names)), self._tree.root)
         listings: dict[bytes, dict[bytes, Attr]] = {}
         for path, attr in fresh.items():
-            digest = self._tree.digest_of(path, attr) if stat.S_ISREG(attr.mode) else None
+            digest = self._tree.digest_of(attr) if stat.S_ISREG(attr.mode) else None
             if not self._can_be_real(path, attr, digest) or build.size_bytes + attr.size > room:
                 continue
             parent, _, name = path.rpartition(b"/")

@@ -102,18 +102,19 @@ class MirrorOperations(pyfuse3.Operations):
                 return self._absent
             node = self._child(parent, name, attr)
         node.lookups += 1
-        return node.entry
+        return node.entry or _entry(node)
 
     @answered
     async def getattr(self, inode: int, ctx: Any = None) -> Any:
         self.requests += 1
-        return self._inodes.nodes[inode].entry
+        node = self._inodes.nodes[inode]
+        return node.entry or _entry(node)
 
     @answered
     async def readlink(self, inode: int, ctx: Any) -> Any:
         self.requests += 1
         node = self._inodes.nodes[inode]
-        self._warm.note(node.path, node.attr, None)
+        self._note(node)
         return node.attr.target
 
     @answered
@@ -139,7 +140,7 @@ class MirrorOperations(pyfuse3.Operations):
         for position in range(offset, len(node.names)):
             name = node.names[position]
             child = self._child(node, name, node.listing[name])
-            if not pyfuse3.readdir_reply(token, name, child.entry, position + 1):
+            if not pyfuse3.readdir_reply(token, name, child.entry or _entry(child), position + 1):
                 self._inodes.drop_if_unused(child)
                 break
             child.lookups += 1
@@ -173,14 +174,14 @@ class MirrorOperations(pyfuse3.Operations):
             assert parent.view is not None
             return self._entered(self._inodes.directory(parent.view, path, attr))
         node = self._inodes.file(path, attr)
-        if node.entry is None:
-            node.digest = self._tree.digest_of(path, attr)
-        return self._entered(node)
+        if node.digest is None:
+            node.digest = self._tree.digest_of(attr)
+        return node
 
     def _entered(self, node: Node) -> Node:
+        """A directory, which is asked for in every view. Of each file it would be 250 bytes more, kept in vain."""
         if node.entry is None:
             node.entry = _entry(node)
-            node.info = pyfuse3.FileInfo(fh=node.inode, keep_cache=True)
         return node
 
     async def _listing(self, node: Node, thread: int) -> Listing:
@@ -212,8 +213,8 @@ class MirrorOperations(pyfuse3.Operations):
             except BaseException:
                 self._closed(node)
                 raise
-        self._warm.note(node.path, node.attr, node.digest)
-        return node.info
+        self._note(node)
+        return pyfuse3.FileInfo(fh=inode, keep_cache=True)
 
     @answered
     async def read(self, inode: int, offset: int, size: int) -> bytes:
@@ -233,6 +234,10 @@ class MirrorOperations(pyfuse3.Operations):
     async def release(self, inode: int) -> None:
         self.requests += 1
         self._closed(self._inodes.nodes[inode])
+
+    def _note(self, node: Node) -> None:
+        self._warm.note(node.path, node.attr, node.digest, again=node.was_opened)
+        node.was_opened = True
 
     async def _open_content(self, node: Node) -> None:
         """Late, in the first read: mostly the kernel has the pages of an earlier open."""

@@ -72,7 +72,7 @@ class Tree:
         self._early: dict[int, Changeset] = {}  # arrived before the one in front of it
         self._asked: dict[bytes, int] = {}  # directories asked for, and our number when we did
         self._recent: list[Changeset] = []  # applied since the oldest of these, to roll replies forward
-        self._digests: dict[bytes | int, tuple[Attr, Digest]] = {}  # by path; by link_id where there is one
+        self._digests: dict[int, Digest] = {}  # by link_id; of a file with one name its Attr has it
         self._views_made = 0
         self._base = self._base_before = Base("0", self._root)
         self._delta: Delta | None = None
@@ -125,16 +125,16 @@ class Tree:
         root = self._writable_root
         return not root or path == root or path.startswith(root + b"/")
 
-    def learn_digest(self, path: bytes, attr: Attr, digest: Digest) -> None:
-        """That version of a file was fetched; its inode may be forgotten before its content is wanted again."""
-        self._digests[attr.link_id or path] = (attr, digest)
+    def learn_digest(self, attr: Attr, digest: Digest) -> None:
+        """That version of a file was fetched. It stays the same version, of which more is known."""
+        if attr.link_id:
+            self._digests[attr.link_id] = digest
+        else:
+            msgspec.structs.force_setattr(attr, "digest", digest)
 
-    def digest_of(self, path: bytes, attr: Attr) -> Digest | None:
+    def digest_of(self, attr: Attr) -> Digest | None:
         """As listed, or as learned since."""
-        if attr.digest is None and (learned := self._digests.get(attr.link_id or path)):
-            version, digest = learned
-            return digest if attr.link_id or version is attr else None
-        return attr.digest
+        return attr.digest or self._digests.get(attr.link_id)
 
     # -- what the views show -----------------------------------------------------------------------------------------
 
@@ -152,7 +152,7 @@ class Tree:
     def was_at(self, view: View, path: bytes) -> Attr | None:
         """What a job that has ended saw there, with its digest if that is known by now. Raises Need."""
         attr = self.attr_at(view, path)
-        digest = self.digest_of(path, attr) if attr else None
+        digest = self.digest_of(attr) if attr else None
         return attr if attr is None or digest is attr.digest else msgspec.structs.replace(attr, digest=digest)
 
     def open_view(self) -> View:

@@ -32,7 +32,6 @@ from termite.fuse.tree import Tree
 
 SEAL_S = 0.5  # what is read within so long goes into one generation; making one costs some 10 us a file
 REST = 20  # times as long as the last one took, before the next one is made
-OPENED_MAX = 100_000
 MAX_BYTES = 4 * 1024**3  # a toolchain has some 100 MB; this is a lot of test data
 MAX_FILE_BYTES = 512 * 1024**2
 FRESH_S = 60.0  # a directory this young may belong to a process that has not locked it yet
@@ -68,14 +67,13 @@ class Warm:
         self._root = os.fsencode(root)
         self._wanted: dict[bytes, tuple[Attr, Digest | None]] = {}
         self._wanted_bytes = 0
-        self._opened: dict[bytes, Attr] = {}  # live ones, by one job
         self._noted = trio.Event()
         self._newest: Generation | None = None
         self._unused: list[Generation] = []
         self._names = itertools.count(1)
 
-    def note(self, path: bytes, attr: Attr, digest: Digest | None) -> None:
-        """A job has opened this file, whose content is in the store, or read this symlink."""
+    def note(self, path: bytes, attr: Attr, digest: Digest | None, *, again: bool) -> None:
+        """A job opened this file, whose content is in the store, or read this symlink; `again`: not for the first time."""
         if path in self._wanted and self._wanted[path][0] is attr:
             return
         if attr.size > min(MAX_FILE_BYTES, MAX_BYTES - self._wanted_bytes):
@@ -84,10 +82,8 @@ class Warm:
             return
         if self._tree.is_live(path):
             self._opened_live(path, attr)
-            if attr.nlink > 1 or self._opened.get(path) is not attr:
-                self._opened[path] = attr
+            if attr.nlink > 1 or not again:
                 return
-            del self._opened[path]
         self._wanted[path] = (attr, digest)
         self._wanted_bytes += attr.size
         self._noted.set()
@@ -139,8 +135,6 @@ class Warm:
         held = await trio.to_thread.run_sync(build.run, directories)
         self._newest = Generation(name, moves, held)
         self._tree.hold(self._live_listings(held, directories))
-        if len(self._opened) > OPENED_MAX:
-            self._opened.clear()
         if before is not None:
             self._unused.append(before)
         log.debug("warm.sealed generation=%s files=%d", name, len(held))

@@ -108,7 +108,7 @@ async def test_a_content_is_in_the_store_afterwards_and_never_asked_for_again(tm
     assert path is not None
     assert path.read_bytes() == content
     assert connection.asked == [GetFile(b"d/f", len(content), 7)]
-    assert tree.digest_of(b"d/f", file.attr) == digest_of(content)
+    assert tree.digest_of(file.attr) == digest_of(content)
 
 
 @pytest.mark.parametrize("reply", [File(digest_of(b"other"), b"content"), File(digest_of(b"other")), Done()])

@@ -118,9 +118,9 @@ async def test_what_cannot_be_real_stays_with_the_mirror_until_it_can(tmp_path: 
     view = home.tree.open_view()
     assert view.delta is not None
     assert set(view.delta.listings[b"d"]) == {b"absent", b"linked", b"large", b"fifo"}
-    home.tree.learn_digest(b"d/absent", absent, home.cas.put(b"x" * (AHEAD_BYTES + 1)))
-    present = home.file(b"x" * (AHEAD_BYTES + 1))
-    await home.change((b"d/absent", present))
+    home.tree.learn_digest(absent, home.cas.put(b"x" * (AHEAD_BYTES + 1)))
+    home.layers.is_wanted(b"d/absent", absent)
+    await home.layers.settle()
     assert home.path("d/absent").stat().st_size == AHEAD_BYTES + 1
 
 

@@ -41,9 +41,9 @@ async def sealed(warm: Warm) -> Generation:
 async def test_a_generation_has_files_and_links_as_they_are_at_home(tmp_path: Path) -> None:
     tree, cas, digest = tree_and_store(tmp_path)
     warm = Warm(tree, cas, tmp_path, tree.is_here)
-    warm.note(b"usr/file", FILE, digest)
-    warm.note(b"usr/other", OTHER, None)
-    warm.note(b"usr/link", LINK, None)
+    warm.note(b"usr/file", FILE, digest, again=False)
+    warm.note(b"usr/other", OTHER, None, again=False)
+    warm.note(b"usr/link", LINK, None, again=False)
     generation = await sealed(warm)
     top = tmp_path / generation.name
     assert (top / "usr/link").read_bytes() == b"content"
@@ -58,10 +58,10 @@ async def test_a_live_file_is_taken_when_it_is_opened_again_and_covered_when_it_
     live = Attr(stat.S_IFREG | 0o644, 7, NS)
     tree.take_in([Changeset(1, (Change(b"home", USR), Change(b"home/f", live)))])
     warm = Warm(tree, cas, tmp_path, tree.is_here)
-    warm.note(b"home/f", live, digest)
-    warm.note(b"usr/other", OTHER, None)
+    warm.note(b"home/f", live, digest, again=False)
+    warm.note(b"usr/other", OTHER, None, again=False)
     assert b"home/f" not in (await sealed(warm)).files
-    warm.note(b"home/f", live, digest)
+    warm.note(b"home/f", live, digest, again=True)
     generation = await sealed(warm)
     assert (tmp_path / generation.name / "home/f").read_bytes() == b"content"
     tree.take_in([Changeset(2, (Change(b"home/f", None),))])
@@ -72,9 +72,9 @@ async def test_a_live_file_is_taken_when_it_is_opened_again_and_covered_when_it_
 async def test_what_is_live_or_has_changed_since_is_left_out(tmp_path: Path) -> None:
     tree, cas, digest = tree_and_store(tmp_path)
     warm = Warm(tree, cas, tmp_path, tree.is_here)
-    warm.note(b"home/f", FILE, digest)
-    warm.note(b"usr/file", Attr(stat.S_IFREG | 0o751, 7, NS - 1), digest)
-    warm.note(b"usr/other", OTHER, None)
+    warm.note(b"home/f", FILE, digest, again=False)
+    warm.note(b"usr/file", Attr(stat.S_IFREG | 0o751, 7, NS - 1), digest, again=False)
+    warm.note(b"usr/other", OTHER, None, again=False)
     generation = await sealed(warm)
     assert list(generation.files) == [b"usr/other"]
 
@@ -82,8 +82,8 @@ async def test_what_is_live_or_has_changed_since_is_left_out(tmp_path: Path) -> 
 async def test_after_a_settled_change_there_is_none_until_the_next_one(tmp_path: Path) -> None:
     tree, cas, digest = tree_and_store(tmp_path)
     warm = Warm(tree, cas, tmp_path, tree.is_here)
-    warm.note(b"usr/file", FILE, digest)
-    warm.note(b"usr/link", LINK, None)
+    warm.note(b"usr/file", FILE, digest, again=False)
+    warm.note(b"usr/link", LINK, None, again=False)
     first = await sealed(warm)
     tree.take_in([Changeset(1, (Change(b"usr/link", None),))])
     assert warm.enter() is None
@@ -96,10 +96,10 @@ async def test_after_a_settled_change_there_is_none_until_the_next_one(tmp_path:
 async def test_a_generation_goes_when_its_last_job_is_gone_and_a_newer_one_is_there(tmp_path: Path) -> None:
     tree, cas, digest = tree_and_store(tmp_path)
     warm = Warm(tree, cas, tmp_path, tree.is_here)
-    warm.note(b"usr/link", LINK, None)
+    warm.note(b"usr/link", LINK, None, again=False)
     first = await sealed(warm)
     warm.leave(first)
-    warm.note(b"usr/file", FILE, digest)
+    warm.note(b"usr/file", FILE, digest, again=False)
     second = await sealed(warm)
     assert not (tmp_path / first.name).exists()
     assert sorted(second.files) == [b"usr/file", b"usr/link"]
@@ -108,8 +108,8 @@ async def test_a_generation_goes_when_its_last_job_is_gone_and_a_newer_one_is_th
 async def test_a_content_that_was_evicted_is_left_to_the_mirror(tmp_path: Path) -> None:
     tree, cas, _ = tree_and_store(tmp_path)
     warm = Warm(tree, cas, tmp_path, tree.is_here)
-    warm.note(b"usr/file", FILE, Digest(hashlib.sha256(b"evicted").digest(), 7))
-    warm.note(b"usr/link", LINK, None)
+    warm.note(b"usr/file", FILE, Digest(hashlib.sha256(b"evicted").digest(), 7), again=False)
+    warm.note(b"usr/link", LINK, None, again=False)
     assert list((await sealed(warm)).files) == [b"usr/link"]
 
 
@@ -120,7 +120,7 @@ async def test_generations_come_by_themselves_when_there_is_something_new(
     warm = Warm(tree, cas, tmp_path, tree.is_here)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(warm.keep_sealing)
-        warm.note(b"usr/file", FILE, digest)
+        warm.note(b"usr/file", FILE, digest, again=False)
         await trio.sleep(10 * SEAL_S)
         nursery.cancel_scope.cancel()
     assert warm.statistics()["warm_files"] == 1

@@ -23,7 +23,7 @@ from termite.engine.tree.times import TICK_NS
 
 BLOCK_BYTES = 1024 * 1024
 FLUSH_AFTER = 1000  # new digests: some 10 ms of SQLite
-KNOWN_LIMIT = 100_000  # in memory, some 300 bytes each; an inode of every output ever made would be there otherwise
+KNOWN_LIMIT = 10_000  # in memory, some 500 bytes each; what is on disk is read again when it is asked for: 20 us
 KEEP_DAYS = 60  # since a record was last of use
 DAY_NS = 24 * 3600 * 10**9
 
@@ -96,7 +96,7 @@ class Hashes:
             rows.append((_FILE.pack(*key), _RECORD.pack(*stamp[2:], digest.sha256), self._today))
         if rows and self._store is not None:
             self._write("INSERT OR REPLACE INTO hashes VALUES (?, ?, ?)", rows)
-        if len(self._known) > KNOWN_LIMIT:  # what is on disk is read again when it is asked for
+        if len(self._known) > KNOWN_LIMIT and self._store is not None:
             self._known = {key: self._known[key] for key in self._unsaved}
 
     def close(self) -> None:
