@@ -73,7 +73,7 @@ class Warm:
         self._names = itertools.count(1)
 
     def note(self, path: bytes, attr: Attr, digest: Digest | None, *, again: bool) -> None:
-        """A job opened this file, whose content is in the store, or read this symlink; `again`: not for the first time."""
+        """A job opened this file, whose content is in the store, or read this symlink; `again`: not the first time."""
         if path in self._wanted and self._wanted[path][0] is attr:
             return
         if attr.size > min(MAX_FILE_BYTES, MAX_BYTES - self._wanted_bytes):
