@@ -6,7 +6,7 @@ from pathlib import Path
 from bench.builds import EXAMPLES, Ground, prepare, warm_ground
 from bench.figures import Figure, Target, Targets
 from bench.rounds import Settings
-from projects import CHECKOUT, run
+from projects import run
 
 EMACS_TARGETS = Targets(wall=Target(1.12))
 LINUX_TARGETS = Targets(wall=Target(1.10))
@@ -33,7 +33,7 @@ def emacs(settings: Settings) -> list[Figure]:
 
 def linux(settings: Settings) -> list[Figure]:
     """Warm, against plain make."""
-    ground = prepare(settings, CHECKOUT / "bench" / "linux.toml")
+    ground = prepare(settings, EXAMPLES / "linux" / "example.toml")
     if settings.quick:
         ground = dataclasses.replace(ground, project=dataclasses.replace(ground.project, build=(QUICK_LINUX,)))
     return warm_ground(settings, "linux tinyconfig", ground, LINUX_TARGETS)

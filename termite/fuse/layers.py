@@ -167,7 +167,8 @@ async def _run(build: "_Build") -> Layer:
 class _Build:
     """One layer in the making, which may go on in a thread: nothing here is shared but the store.
 
-    `links`: where a name stands already, in a layer that is never changed.
+    `copies`: where a name stands already, in a layer that is never changed. It is not linked from there: jobs would see
+    that in the link count.
     """
 
     cas: Cas
@@ -175,7 +176,7 @@ class _Build:
     root: Attr
     listings: dict[bytes, Listing] = field(default_factory=dict)
     digests: dict[bytes, Digest] = field(default_factory=dict)
-    links: dict[bytes, bytes] = field(default_factory=dict)
+    copies: dict[bytes, bytes] = field(default_factory=dict)
     opaque: frozenset[bytes] = frozenset()
     size_bytes: int = 0
 
@@ -184,7 +185,7 @@ class _Build:
         self.listings = dict(merged.listings)
         self.opaque = merged.opaque
         for path, layer in merged.sources.items():
-            self.links[path] = b"%b/%b/%b" % (layers_root, os.fsencode(layer.name), path)
+            self.copies[path] = b"%b/%b/%b" % (layers_root, os.fsencode(layer.name), path)
         for listing in merged.listings.values():
             self.size_bytes += sum(attr.size for attr in listing.values() if stat.S_ISREG(attr.mode))
 
@@ -217,12 +218,12 @@ class _Build:
             os.mkdir(target, 0o700)
             if path in self.opaque:
                 os.setxattr(target, OPAQUE, b"y")
-        elif path in self.links:
-            os.link(self.links[path], target, follow_symlinks=False)
         elif attr is WHITEOUT:
             os.mknod(target, stat.S_IFCHR, 0)
         elif stat.S_ISLNK(attr.mode):
             make_symlink(target, attr)
+        elif path in self.copies:
+            copy_file(self.copies[path], target, attr)
         else:
             return make_file(self.cas, self.digests.get(path), target, attr)
         return True
@@ -245,6 +246,16 @@ def make_file(cas: Cas, digest: Digest | None, target: bytes, attr: Attr) -> boo
         os.close(source)
     dress(target, attr)
     return True
+
+
+def copy_file(source: bytes, target: bytes, attr: Attr) -> None:
+    """A file that stands elsewhere on this worker's disk, as it is at home."""
+    fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _copy(fd, target, attr.size)
+    finally:
+        os.close(fd)
+    dress(target, attr)
 
 
 def dress(name: bytes, attr: Attr) -> None:

@@ -4,8 +4,8 @@ A name that moved is *loose* (the mirror shows it, in a delta of its own for eac
 version stands in a *real layer*. Every look-up in a directory that a new delta has costs a request; one in a real layer
 costs none. So what can be made real is made real, and mostly there is no delta at all.
 
-Real layers are stacked, the newest on top, and never changed. Two that are alike in size are merged into one, so there
-are few, and a name is copied a few times in all (a log-structured merge tree).
+Real layers are stacked, the newest on top, and never changed. Some that are alike in size become one, so there are
+few, and a name is copied a few times in all (a log-structured merge tree).
 
 What a layer has at a path that is no directory hides what is below for good, also when the path becomes a directory
 again in a higher layer: that path is *cut*, and everything in it has to come from here.

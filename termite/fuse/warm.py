@@ -2,7 +2,7 @@
 
 Without it every open, release and readlink of a header or a library comes to Python, in every job: three quarters of
 what a compiler asks. A *generation* is a directory tree that holds them all, with the modes and times of the mirror. It
-is complete, and never changed once it is there: the next one hard-links what both have. So one layer is enough.
+is complete, and never changed once it is there: the next one copies or links what both have. So one layer is enough.
 
 A generation is good for every view made while nothing settled has moved since it was begun. After that there is none,
 until the next one. Live files may move: the tree is told which it holds (`Tree.hold`), and covers those that do. Of
@@ -27,12 +27,15 @@ import trio
 
 from termite.engine.model import Attr, Digest
 from termite.engine.store.cas import Cas
-from termite.fuse.layers import dress, make_file, make_symlink
+from termite.fuse.layers import copy_file, dress, make_file, make_symlink
 from termite.fuse.tree import Tree
 
 SEAL_S = 0.5  # what is read within so long goes into one generation; making one costs some 10 us a file
 REST = 20  # times as long as the last one took, before the next one is made
 MAX_BYTES = 4 * 1024**3  # a toolchain has some 100 MB; this is a lot of test data
+# Two names of one file show in its link count, while jobs use both generations. So only what is large is linked, and of
+# that nothing live: compilers and libraries, which nobody packs by their link counts.
+LINKED_BYTES = 64 * 1024
 MAX_FILE_BYTES = 512 * 1024**2
 FRESH_S = 60.0  # a directory this young may belong to a process that has not locked it yet
 PLACE = "warm"  # beside the mount point, so that overlay's options name a generation by a few bytes
@@ -128,7 +131,8 @@ class Warm:
         self._wanted_bytes = sum(attr.size for attr, _ in self._wanted.values())
         moves, before = self._tree.settled_moves, self._newest
         name = str(next(self._names))
-        build = _Build(self._cas, os.path.join(self._root, name.encode()), dict(self._wanted))
+        top = os.path.join(self._root, name.encode())
+        build = _Build(self._cas, self._tree.is_live, top, dict(self._wanted))
         if before is not None:
             build.before, build.held = os.path.join(self._root, before.name.encode()), before.files
         directories = ancestors(build.wanted, self._tree.truth_at)
@@ -169,6 +173,7 @@ class _Build:
     """One generation in the making, in a thread: nothing here is shared with the rest of the process but the store."""
 
     cas: Cas
+    is_live: Callable[[bytes], bool]
     root: bytes
     wanted: dict[bytes, tuple[Attr, Digest | None]]
     before: bytes = b""
@@ -185,11 +190,15 @@ class _Build:
 
     def _add(self, path: bytes, attr: Attr, digest: Digest | None) -> bool:
         name = os.path.join(self.root, path)
-        if self.held.get(path) is attr:
-            os.link(os.path.join(self.before, path), name, follow_symlinks=False)
-            return True
         if stat.S_ISLNK(attr.mode):
             make_symlink(name, attr)
+            return True
+        if self.held.get(path) is attr:
+            before = os.path.join(self.before, path)
+            if attr.size > LINKED_BYTES and not self.is_live(path):
+                os.link(before, name)
+            else:
+                copy_file(before, name, attr)
             return True
         return make_file(self.cas, digest, name, attr)
 

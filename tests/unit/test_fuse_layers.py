@@ -167,7 +167,9 @@ async def test_many_changes_make_few_layers_that_show_the_newest(tmp_path: Path)
     assert len(home.stack) <= MAX_LAYERS
     for number in range(40):
         newest = next(layer for layer in home.stack if b"d/f%d" % number in names(layer))
-        content = (home.top / newest.name / "d" / f"f{number}").read_bytes()
+        path = home.top / newest.name / "d" / f"f{number}"
+        content = path.read_bytes()
+        assert path.stat().st_nlink == 1, "a job would see another name"
         assert content == b"%d" % (number + 80 if number < 20 else number + 40)
 
 

@@ -5,6 +5,7 @@
 import errno
 import os
 import resource
+import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -123,6 +124,26 @@ async def test_no_directory_fails_as_it_would_at_home(home: HomeTree, root: Path
     with pytest.raises(FsError) as e:
         await home.directory(tree_path(root / name))
     assert errno.errorcode[e.value.errno] == errno_name
+
+
+@pytest.mark.parametrize("by_a_job", [True, False])
+async def test_a_file_whose_other_name_goes_with_its_directory_has_one_name_less(
+    home: HomeTree, root: Path, by_a_job: bool
+) -> None:
+    (root / "d").mkdir()
+    (root / "f").write_bytes(b"1")
+    os.link(root / "f", root / "d" / "g")
+    await serve(home, root)
+    await serve(home, root, root / "d")
+    number = home.number
+    if by_a_job:
+        await Job(home, root).delete("d/g").delete("d").end()
+    else:
+        shutil.rmtree(root / "d")
+        home.drain()
+    attr = (await told(home, root, number))["f"]
+    assert attr is not None
+    assert (attr.nlink, attr.link_id) == (1, 0)
 
 
 async def test_a_symlink_leads_nowhere_but_at_the_worker(home: HomeTree, root: Path) -> None:

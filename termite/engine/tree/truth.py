@@ -211,6 +211,10 @@ class Truth:
         if old is not None and (new is None or old.is_directory != new.is_directory):
             for directory in self.tree.served_within(path):
                 self.watches.drop(directory)
+                # The files in it may have other names elsewhere, whose link count is another one now.
+                self._relinked.update(
+                    seen.stamp[:2] for seen in self.tree.listing(directory).values() if seen.stamp and seen.attr.link_id
+                )
             self.tree.drop(path)
             changes.append(Change(path, None))
             old = None
