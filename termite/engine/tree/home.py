@@ -157,6 +157,7 @@ class HomeTree:
             if done.trash:
                 with trio.CancelScope(shield=True):
                     await trio.to_thread.run_sync(self._empty, done.trash)
+                self._journal.append(self._truth.look_at_links())
 
     # -- and the rest -------------------------------------------------------------------------------------------------
 

@@ -44,6 +44,7 @@ class Truth:
         self.exports = exports
         self.watches = Watches()
         self._relinked: set[tuple[int, int]] = set()  # files that lost a name: the others have not heard of it
+        self._lost: set[tuple[int, int]] = set()  # of these, what went with a directory
         self._disk = disk
         self._hashes = hashes
         top = disk.open_directory(b"", os.O_PATH)
@@ -92,6 +93,14 @@ class Truth:
         """Look at these places now."""
         changes: list[Change] = []
         self._take_in(events, changes)
+        self._look_at_other_names(changes)
+        return changes
+
+    def look_at_links(self) -> list[Change]:
+        """Directories that were taken out of the tree are gone altogether: what had other names has fewer now."""
+        changes: list[Change] = []
+        self._relinked |= self._lost
+        self._lost.clear()
         self._look_at_other_names(changes)
         return changes
 
@@ -212,9 +221,10 @@ class Truth:
             for directory in self.tree.served_within(path):
                 self.watches.drop(directory)
                 # The files in it may have other names elsewhere, whose link count is another one now.
-                self._relinked.update(
+                self._lost.update(
                     seen.stamp[:2] for seen in self.tree.listing(directory).values() if seen.stamp and seen.attr.link_id
                 )
+                self._relinked |= self._lost
             self.tree.drop(path)
             changes.append(Change(path, None))
             old = None
