@@ -7,14 +7,26 @@
 #include "records.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 
 static bool is_null(const struct stat *st)
 {
     return S_ISCHR(st->st_mode) && major(st->st_rdev) == 1 && minor(st->st_rdev) == 3;
+}
+
+/* An empty pipe without a name that nobody can write to any more: what make gives to all jobs but one. To say so spares
+ * the worker to look whether the job reads. */
+static bool is_ended_pipe(const struct stat *st)
+{
+    struct statfs where;
+    struct pollfd state = {.fd = STDIN_FILENO, .events = POLLIN};
+    return S_ISFIFO(st->st_mode) && fstatfs(STDIN_FILENO, &where) == 0 && where.f_type == PIPEFS_MAGIC &&
+           poll(&state, 1, 0) == 1 && state.revents == POLLHUP;
 }
 
 static void add_file(struct buffer *invoke, const struct stat *st, off_t offset)
@@ -41,7 +53,7 @@ void stdin_describe(struct buffer *invoke)
         record_add(invoke, "stdin", "file");
         add_file(invoke, &st, offset);
     } else {
-        record_add(invoke, "stdin", is_null(&st) ? "null" : "read");
+        record_add(invoke, "stdin", is_null(&st) ? "null" : is_ended_pipe(&st) ? "ended" : "read");
     }
 }
 

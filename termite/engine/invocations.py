@@ -18,6 +18,7 @@ class Asked:
     merge: bool
     stdin_file: StdinFile | None = None
     stdin_closed: bool = False
+    stdin_ended: bool = False
 
 
 def parse_invoke(payload: bytes) -> Asked:
@@ -63,6 +64,7 @@ def parse_invoke(payload: bytes) -> Asked:
         merge=fields.get("merge") == b"1",
         stdin_file=stdin_file,
         stdin_closed=stdin == b"closed",
+        stdin_ended=stdin == b"ended",
     )
 
 

@@ -168,6 +168,7 @@ def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> tuple[
         memory_bytes=rule.memory_bytes if rule else 0,
         stdin_file=job.asked.stdin_file,
         stdin_closed=job.asked.stdin_closed,
+        stdin_ended=job.asked.stdin_ended,
     )
     return message, changesets
 

@@ -143,13 +143,18 @@ class Actions:
     @contextlib.asynccontextmanager
     async def _standard_input(self, job: RunningJob, run: Run) -> AsyncIterator[StdinPipe | None]:
         """The pipe that is the job's standard input, and is filled as long as this lasts; None: it has none."""
-        if not run.stdin or run.stdin_file is not None:
+        if (not run.stdin or run.stdin_file is not None) and not run.stdin_ended:
             yield None
             return
         try:
             pipe = StdinPipe()
         except OSError as error:
             raise Retryable(f"no pipe for its standard input: {error.strerror}") from error
+        if run.stdin_ended:
+            with pipe:
+                pipe.end()
+                yield pipe
+            return
         with pipe, first_error():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(pipe.feed, job, self._stdins)

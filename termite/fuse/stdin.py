@@ -94,7 +94,7 @@ class StdinPipe:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._close_writer()
+        self.end()
         os.close(self.reader)
 
     @property
@@ -122,7 +122,7 @@ class StdinPipe:
             if wish is not None:
                 content = await stdins.read(job, min(wish.size, self._capacity), peek=not wish.is_exact)
                 if not content:
-                    self._close_writer()
+                    self.end()
                     return
                 await self._write(content)
                 self._peeked = 0 if wish.is_exact else len(content)
@@ -151,7 +151,8 @@ class StdinPipe:
         fcntl.ioctl(self.reader, termios.FIONREAD, count)
         return count[0]
 
-    def _close_writer(self) -> None:
+    def end(self) -> None:
+        """Nothing more will come."""
         if self._writer >= 0:
             os.close(self._writer)
             self._writer = -1

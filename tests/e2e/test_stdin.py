@@ -59,6 +59,7 @@ def both(tree: Tree, text: str, stdin: bytes | None = None) -> tuple[bytes, byte
 SCRIPTS = {
     "a pipe is a pipe": "echo x | $T stat -L -c %F /dev/stdin",
     "a file is a file": "$T stat -L -c '%F %s %a %Y %o' /dev/stdin <list",
+    "a pipe at its end": "true | { sleep 0.1; $T sh -c 'stat -L -c %F /dev/stdin; cat; echo $?'; cat; }",
     "a here-document": "$T cat <<end\none\ntwo\nend",
     "closed": "$T cat <&-; $T ls /proc/self/fd <&-",
     "nothing": "$T stat -L -c %F /dev/stdin </dev/null",

@@ -294,6 +294,27 @@ def test_stdin_is_read_only_when_asked_and_only_as_much(launcher: Path, tree: Pa
     os.close(reader)
 
 
+@pytest.mark.parametrize("kind", ["ended", "full", "named"])
+def test_a_pipe_is_called_ended_only_if_nothing_can_come_any_more(
+    launcher: Path, tree: Path, master: FakeMaster, tmp_path: Path, kind: str
+) -> None:
+    if kind == "named":  # somebody may open it again
+        os.mkfifo(tmp_path / "fifo")
+        reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+        writer = os.open(tmp_path / "fifo", os.O_WRONLY)
+    else:
+        reader, writer = os.pipe()
+    if kind == "full":
+        os.write(writer, b"x")
+    os.close(writer)
+    with started([launcher, "true"], tree, stdin=reader) as process:
+        talk = master.accept()
+        assert talk.invocation["stdin"] == (b"ended" if kind == "ended" else b"read")
+        talk.say(exit_code(0))
+        finish(process)
+    os.close(reader)
+
+
 def test_the_end_of_stdin_is_told_each_time_it_is_asked(launcher: Path, tree: Path, master: FakeMaster) -> None:
     reader, writer = os.pipe()
     os.close(writer)

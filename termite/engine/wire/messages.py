@@ -112,7 +112,7 @@ class Run(Message, frozen=True):
     stdout and stderr come as chunks on this stream, each with one byte before it, b"1" or b"2"; with `merge` all of it
     is b"1". `exe`, `search`: as in Invocation. `env` entries are b"NAME=value". `cwd` is absolute, with leading slash.
     `stdin`: the job's standard input is read from the master on demand (ReadStdin); it is a stream, or `stdin_file`
-    where that is set. Else it is /dev/null, or closed (`stdin_closed`).
+    where that is set. Else it is /dev/null, or closed (`stdin_closed`), or a pipe at its end (`stdin_ended`).
     """
 
     job: int
@@ -131,6 +131,7 @@ class Run(Message, frozen=True):
     memory_bytes: int = 0
     stdin_file: StdinFile | None = None
     stdin_closed: bool = False
+    stdin_ended: bool = False
 
 
 class Ran(Message, frozen=True):
