@@ -43,7 +43,6 @@ from termite.fuse.moves import Moves
 from termite.fuse.views import EMPTY, WHITEOUT, Base, Delta, Layer, Listing, Need, Shown, View, is_directory, join
 
 DELTA_NAMES = 2000  # a larger delta costs more to keep than a new base costs to look up again
-IDLE_DELTA_NAMES = 256  # with no job to disturb, a new base pays for itself earlier
 REAL_NAMES = 20_000  # in real layers, where they cost memory, and time when layers are merged
 
 
@@ -157,9 +156,8 @@ class Tree:
 
     def open_view(self) -> View:
         """The view for a job that starts now; it must be closed when the job has ended."""
-        idle = not any(base.jobs for base in self.bases.values())
         loose, real = sum(map(len, self.moves.loose.values())), sum(layer.names for layer in self.moves.stack)
-        if self._settled_moved or loose > (IDLE_DELTA_NAMES if idle else DELTA_NAMES) or real > REAL_NAMES:
+        if self._settled_moved or loose > DELTA_NAMES or real > REAL_NAMES:
             self._rebase()
         if self.moves.is_old or self._root is not (self._delta or self._base).root:
             self._delta = self._make_delta()

@@ -11,7 +11,7 @@ from termite.engine.errors import RemoteProtocolError
 from termite.engine.model import Attr, Change, Changeset, Digest
 from termite.engine.wire.messages import Directory
 from termite.fuse.moves import Moves, merge
-from termite.fuse.tree import IDLE_DELTA_NAMES, Tree
+from termite.fuse.tree import DELTA_NAMES, Tree
 from termite.fuse.views import WHITEOUT, Base, Delta, Layer, Listing, Need, View, join
 
 Flat = dict[bytes, Attr]
@@ -312,7 +312,7 @@ def test_a_large_delta_gets_a_new_base_and_unused_views_are_dropped_but_the_last
     old = tree.open_view()
     walk(tree, master, old)
     for turn in range(3):
-        master.change(*((b"d/%d-%d" % (turn, i), master.file()) for i in range(IDLE_DELTA_NAMES + 1)))
+        master.change(*((b"d/%d-%d" % (turn, i), master.file()) for i in range(DELTA_NAMES + 1)))
         tree.take_in(master.journal)
         tree.close_view(old)
         new = tree.open_view()
