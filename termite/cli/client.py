@@ -132,7 +132,7 @@ def choose_root(
     if root := env.get("TERMITE_ROOT"):
         return Path(os.path.realpath(root))
     for place in (directory, *directory.parents):
-        if any((place / name).exists() for name in _VCS) and place.stat().st_uid == os.geteuid():
+        if any(os.path.exists(place / name) for name in _VCS) and place.stat().st_uid == os.geteuid():
             return place
     # A build outside its project must not make everything writable.
     common = directory

@@ -123,7 +123,7 @@ def _master_config(flags: argparse.Namespace, secret: bytes, coordinator: tuple[
     hidden = [path for path in (flags.logfile, flags.secret) if path]
     plugins = load_plugins(BUILT_IN_PLUGINS)
     # A job that says `termite` itself, as a rule of a manifest may, must find it; it then just runs the rest.
-    exports = (*flags.export, native_program("termite"), *_virtual_environments(os.environ))
+    exports = (*flags.export, native_program("termite"), *virtual_environments(os.environ))
     return MasterConfig(
         socket=path,
         coordinator=coordinator,
@@ -141,10 +141,13 @@ def _master_config(flags: argparse.Namespace, secret: bytes, coordinator: tuple[
     )
 
 
-def _virtual_environments(env: Mapping[str, str]) -> set[Path]:
-    """Those of Python in PATH: a tool from there, such as pip's CMake, needs all of its own."""
+def virtual_environments(env: Mapping[str, str]) -> set[Path]:
+    """Those of Python in PATH: a tool from there, such as pip's CMake, needs all of its own.
+
+    What cannot be looked at (another user's, after su) is none.
+    """
     places = {Path(directory).parent for directory in env.get("PATH", "").split(":") if directory.startswith("/")}
-    return {place for place in places if (place / "pyvenv.cfg").is_file()}
+    return {place for place in places if os.path.isfile(place / "pyvenv.cfg")}
 
 
 def _tree_path(path: Path) -> bytes:

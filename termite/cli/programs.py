@@ -96,8 +96,8 @@ def find_source(directory: Path) -> Path | None:
                 found = read(file.read(READ_BYTES))
         except OSError:
             continue
-        if found and (source := Path(os.path.realpath(directory / found))).is_dir():
-            return source
+        if found and os.path.isdir(source := os.path.realpath(directory / found)):
+            return Path(source)
     return None
 
 

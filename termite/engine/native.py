@@ -13,7 +13,7 @@ def native_program(name: str, env: Mapping[str, str] = os.environ) -> Path:
     inside = Path(__file__).parent.parent / "native"
     places = [Path(env["TERMITE_NATIVE"])] if env.get("TERMITE_NATIVE") else [Path(sys.executable).parent, inside]
     for place in places:
-        if (place / name).is_file():
+        if os.path.isfile(place / name):
             return (place / name).absolute()
     looked = " and ".join(str(place) for place in places)
     raise UserError(f"{name} is not in {looked}", hint="install termite whole: pip install . in its checkout")

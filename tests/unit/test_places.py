@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from termite.cli.daemons import run_daemon
+from termite.cli.master import virtual_environments
 from termite.cli.places import CACHE, STATE, candidates, home, own_directory
 from termite.engine.errors import UserError
 
@@ -64,3 +65,11 @@ def test_a_program_with_closed_standard_files_says_no_traceback(tmp_path: Path, 
     assert said.returncode == 100
     assert b"Traceback" not in said.stderr
     assert not said.stdout
+
+
+def test_what_cannot_be_looked_at_in_path_is_no_virtual_environment(tmp_path: Path) -> None:
+    """As another user's directory, which stays in PATH after su. A name too long fails for root, too."""
+    (tmp_path / "venv").mkdir()
+    (tmp_path / "venv" / "pyvenv.cfg").touch()
+    path = f"/{'x' * 300}/bin:{tmp_path}/venv/bin:{tmp_path}/other/bin:relative"
+    assert virtual_environments({"PATH": path}) == {tmp_path / "venv"}
