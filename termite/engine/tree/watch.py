@@ -49,18 +49,20 @@ class Watches:
         except OSError as e:
             if not self.unwatched:
                 log.warning("watch-limit path=%r error=%s hint='raise sysctl fs.inotify.max_user_watches'", path, e)
-            self.unwatched.add(path)
+            self.list_always(path)
             return
         other = self._paths.get(wd)
         if other is not None and other != path:  # a bind mount shows it twice, or it is on its way from there to here
             del self._wds[other]
             self.unwatched.add(other)
+        if self._wds.get(path, wd) != wd:  # the directory of this name is another one now
+            self.drop(path)
         self.unwatched.discard(path)
         self._paths[wd] = path
         self._wds[path] = wd
 
     def list_always(self, path: bytes) -> None:
-        """There is nothing to watch, as the directory cannot be read: try again at every drain."""
+        """Nothing watches it, as it cannot be read or there are no watches left: try again at every drain."""
         self.drop(path)
         self.unwatched.add(path)
 

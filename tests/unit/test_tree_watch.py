@@ -1,0 +1,65 @@
+"""Watches follow the directory that has a name, not the one that had it."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from termite.engine.tree.watch import Watches
+
+
+@pytest.fixture
+def watches() -> Iterator[Watches]:
+    watches = Watches()
+    yield watches
+    watches.close()
+
+
+def watch(watches: Watches, name: bytes, directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        watches.watch(name, fd)
+    finally:
+        os.close(fd)
+
+
+def test_a_name_that_another_directory_has_taken_is_watched_there(tmp_path: Path, watches: Watches) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    new.mkdir()
+    watch(watches, b"d", old)
+    watch(watches, b"d", new)
+    old.rmdir()
+    assert not watches.read()
+    assert watches.is_watched(b"d")
+    (new / "file").touch()
+    assert set(watches.read().names[b"d"]) == {b"file"}
+    (new / "file").unlink()
+    new.rmdir()
+    assert watches.read().replaced == {b"d"}
+    assert not watches.is_watched(b"d")
+
+
+def test_a_directory_with_two_names_is_watched_by_the_last_and_listed_by_the_other(
+    tmp_path: Path, watches: Watches
+) -> None:
+    watch(watches, b"one", tmp_path)
+    watch(watches, b"two", tmp_path)
+    assert (watches.is_watched(b"one"), watches.is_watched(b"two")) == (False, True)
+    assert watches.unwatched == {b"one"}
+
+
+def test_a_name_that_moves_to_a_directory_with_another_name_leaves_nothing_behind(
+    tmp_path: Path, watches: Watches
+) -> None:
+    old, shared = tmp_path / "old", tmp_path / "shared"
+    old.mkdir()
+    shared.mkdir()
+    watch(watches, b"a", old)
+    watch(watches, b"b", shared)
+    watch(watches, b"a", shared)
+    old.rmdir()
+    shared.rmdir()
+    assert watches.read().replaced == {b"a"}
+    assert len(watches) == 0
