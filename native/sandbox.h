@@ -2,6 +2,8 @@
 #ifndef TERMITE_SANDBOX_H
 #define TERMITE_SANDBOX_H
 
+#include "records.h"
+
 #include <stdbool.h>
 #include <sys/types.h>
 
@@ -12,21 +14,38 @@ struct job {
     char *mount, *lower, *scratch, *standard_input, *hostname, *cwd, *exe;
     char **argv, **env;
     long uid, gid;
-    int network_namespace; /* to be entered; -1: a new one is made */
-    bool keeps_root, search, network, no_stdin;
+    bool keeps_root, search, no_stdin;
     long long stdin_offset;
     mode_t mask;
     unsigned long long processes, file_bytes, memory_bytes; /* limits, 0: none */
 };
 
-/* Writes one error= record with errno's text to the report and ends this process. */
-_Noreturn void fail_errno(const char *what, const char *subject);
+/* sandbox.c */
+
+/* Where this process says what has become of its part. */
+extern int report;
+
+/* Write one record to the report (error= with the text, or with that of errno), and end this process. */
+_Noreturn void end_with(const char *key, const char *text);
 _Noreturn void fail(const char *text);
+_Noreturn void fail_errno(const char *what, const char *subject);
 
-/* Makes the death of the parent the death of this process; the parent holds the other end of the pipe `lifeline`. */
-void die_with_parent(int lifeline);
+/* The job points into the configuration, which it changes. */
+struct job parse_job(const struct buffer *config);
 
-/* sandbox_root.c: inside fresh mount, pid, ipc and uts namespaces, makes the job's root and goes there. */
+/* sandbox_serve.c: makes sandboxes whenever whoever is at the other end of the socket asks, until that is closed. */
+int serve(int socket, const char *scratch, bool network);
+
+/* sandbox_job.c: pid 1 of a job, in fresh mount, pid, ipc and uts namespaces. Waits at `channel` for a job, and runs it. */
+_Noreturn void be_init(int channel);
+
+/* sandbox_root.c: in three steps, as early as each can be taken. */
+
+/* What all roots have in common, below `scratch`; in the mount namespace that those of the jobs are copies of. */
+void make_parts(const char *scratch);
+/* In the job's namespaces: what needs only these. */
+void make_own_parts(void);
+/* The job's root. Goes there. */
 void make_root(const struct job *job);
 
 /* sandbox_user.c */
@@ -40,6 +59,9 @@ void become_job(const struct job *job);
  * that could not be. */
 enum { REACH_MAX = 16 };
 const char *reach(char *const *paths, size_t count);
+
+/* sandbox_remove.c: removes directories below `scratch` whose names it reads from stdin, a NUL after each. */
+int remove_listed(const char *scratch);
 
 /* sandbox_enter.c */
 int enter(char **argv);

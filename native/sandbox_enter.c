@@ -110,6 +110,17 @@ static void make_namespaces(void)
         refuse_namespaces("cannot make mounts private in a user namespace");
 }
 
+/* The parent holds the other end of the pipe `lifeline`. */
+static void die_with_parent(int lifeline)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    fcntl(lifeline, F_SETFL, O_NONBLOCK);
+    char byte;
+    if (read(lifeline, &byte, 1) == 0) /* it had died before */
+        _exit(EXIT_FAILED);
+    close(lifeline);
+}
+
 static _Noreturn void become_program(char **argv, int lifeline, const sigset_t *mask)
 {
     die_with_parent(lifeline);

@@ -1,18 +1,15 @@
-/* The job's root: an overlay over the mirror's views, with /proc and /dev of its own, and nothing else to be seen.
+/* The job's root: an overlay over the mirror's views, with /proc and /dev, and nothing else to be seen.
  *
- * Everything is mounted with paths relative to the root-to-be, as the old root is still there: the sources of the
- * device nodes are found by absolute paths. */
+ * Only the overlay has to wait for the job. A /dev is mounted once, and copied with the mount namespace; a /proc as soon
+ * as there is a pid namespace. Both are moved into the root. */
 #include "sandbox.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <net/if.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mount.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/xattr.h>
@@ -69,64 +66,94 @@ static void mount_overlay(const struct job *job, const char *root)
         explain_overlay(upper);
 }
 
-/* -- /proc, /dev --------------------------------------------------------------------------------------------------- */
+/* -- what is there before the job ---------------------------------------------------------------------------------- */
 
-/* The mirror shows an empty directory to mount on; where it does not, the job's own layer gets one. */
-static void mount_on(const char *type, const char *directory, unsigned long flags, const char *options)
-{
-    if (mount(type, directory, type, flags, options) == 0)
-        return;
-    if (errno != ENOENT || mkdir(directory, 0755) != 0 || mount(type, directory, type, flags, options) != 0)
-        fail_errno("cannot mount", directory);
-}
+static char common_dev[PATH_MAX], own_proc[PATH_MAX]; /* mounted there until the root is there */
 
 static void bind_device(const char *name)
 {
-    char source[32], target[32];
+    char source[32];
     snprintf(source, sizeof source, "/dev/%s", name);
-    snprintf(target, sizeof target, "dev/%s", name);
-    int fd = open(target, O_CREAT | O_WRONLY | O_CLOEXEC, 0666);
+    int fd = open(name, O_CREAT | O_WRONLY | O_CLOEXEC, 0666);
     if (fd < 0)
-        fail_errno("cannot make", target);
+        fail_errno("cannot make", source);
     close(fd);
-    if (mount(source, target, NULL, MS_BIND, NULL) == 0)
+    if (mount(source, name, NULL, MS_BIND, NULL) == 0)
         return;
-    if (errno != ENOENT || unlink(target) != 0) /* a container may have no tty */
+    if (errno != ENOENT || unlink(name) != 0) /* a container may have no tty */
         fail_errno("cannot bind", source);
 }
 
+/* All jobs share it: it cannot be written to, and what is in it belongs to no job. Of /dev/pts that is as at home. */
 static void make_dev(void)
 {
     static const char *const devices[] = {"null", "zero", "full", "random", "urandom", "tty"};
-    static const char *const links[][2] = {{"/proc/self/fd", "dev/fd"},
-                                           {"/proc/self/fd/0", "dev/stdin"},
-                                           {"/proc/self/fd/1", "dev/stdout"},
-                                           {"/proc/self/fd/2", "dev/stderr"},
-                                           {"pts/ptmx", "dev/ptmx"}};
+    static const char *const links[][2] = {{"/proc/self/fd", "fd"},
+                                           {"/proc/self/fd/0", "stdin"},
+                                           {"/proc/self/fd/1", "stdout"},
+                                           {"/proc/self/fd/2", "stderr"},
+                                           {"pts/ptmx", "ptmx"}};
     const unsigned long inert = MS_NOSUID | MS_NOEXEC;
-    mount_on("tmpfs", "dev", inert, "mode=755,size=64k");
+    if (mount("tmpfs", common_dev, "tmpfs", inert, "mode=755,size=64k") != 0 || chdir(common_dev) != 0)
+        fail_errno("cannot mount", common_dev);
     for (size_t i = 0; i < sizeof devices / sizeof *devices; i++)
         bind_device(devices[i]);
     for (size_t i = 0; i < sizeof links / sizeof *links; i++)
         if (symlink(links[i][0], links[i][1]) != 0)
             fail_errno("cannot make", links[i][1]);
-    if (mkdir("dev/pts", 0755) != 0 || mkdir("dev/shm", 0755) != 0)
-        fail_errno("cannot make directories in", "dev");
-    mount_on("devpts", "dev/pts", inert, "newinstance,ptmxmode=0666,mode=620");
-    mount_on("tmpfs", "dev/shm", MS_NOSUID | MS_NODEV, "mode=1777");
-    if (mount(NULL, "dev", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | inert, NULL) != 0)
-        fail_errno("cannot protect", "dev");
+    if (mkdir("pts", 0755) != 0 || mkdir("shm", 0755) != 0)
+        fail_errno("cannot make directories in", common_dev);
+    if (mount("devpts", "pts", "devpts", inert, "newinstance,ptmxmode=0666,mode=620") != 0)
+        fail_errno("cannot mount", "devpts");
+    if (mount(NULL, common_dev, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | inert, NULL) != 0)
+        fail_errno("cannot protect", common_dev);
+    if (chdir("/") != 0)
+        fail_errno("cannot enter", "/");
 }
 
-/* -- network, names ------------------------------------------------------------------------------------------------ */
-
-static void raise_loopback(void)
+static void make_directory(char path[PATH_MAX], const char *parent, const char *name)
 {
-    struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &request) != 0)
-        fail_errno("cannot start the loopback interface", "");
-    close(fd);
+    join(path, parent, name);
+    if (mkdir(path, 0755) != 0 && errno != EEXIST)
+        fail_errno("cannot make", path);
+}
+
+void make_parts(const char *scratch)
+{
+    char parts[PATH_MAX];
+    umask(0);
+    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
+        fail_errno("cannot make mounts private", "");
+    make_directory(parts, scratch, "parts");
+    make_directory(common_dev, parts, "dev");
+    make_directory(own_proc, parts, "proc");
+    make_dev();
+}
+
+void make_own_parts(void)
+{
+    if (mount("proc", own_proc, "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) != 0)
+        fail_errno("cannot mount", "proc");
+}
+
+/* -- the root ------------------------------------------------------------------------------------------------------ */
+
+/* The mirror shows an empty directory to mount on; where it does not, the job's own layer gets one. */
+static void move_to(const char *from, const char *directory)
+{
+    if (mount(from, directory, NULL, MS_MOVE, NULL) == 0)
+        return;
+    if (errno != ENOENT || mkdir(directory, 0755) != 0 || mount(from, directory, NULL, MS_MOVE, NULL) != 0)
+        fail_errno("cannot mount", directory);
+}
+
+/* A job's own, and part of the space in which it writes. */
+static void make_shm(const struct job *job)
+{
+    char path[PATH_MAX];
+    join(path, job->scratch, "shm");
+    if (mkdir(path, 01777) != 0 || mount(path, "dev/shm", NULL, MS_BIND, NULL) != 0)
+        fail_errno("cannot mount", "dev/shm");
 }
 
 static void set_host_name(const char *name)
@@ -135,8 +162,6 @@ static void set_host_name(const char *name)
     if (sethostname(name, length < HOST_NAME_BYTES ? length : HOST_NAME_BYTES) != 0)
         fail_errno("cannot set the host name", name);
 }
-
-/* -- */
 
 static void change_root(void)
 {
@@ -150,18 +175,14 @@ void make_root(const struct job *job)
 {
     char root[PATH_MAX];
     join(root, job->scratch, "root");
-    umask(0);
-    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
-        fail_errno("cannot make mounts private", "");
     if (chdir(job->mount) != 0)
         fail_errno("cannot enter", job->mount);
     mount_overlay(job, root);
     if (chdir(root) != 0)
         fail_errno("cannot enter", root);
-    mount_on("proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
-    make_dev();
-    if (!job->network && job->network_namespace < 0)
-        raise_loopback();
+    move_to(own_proc, "proc");
+    move_to(common_dev, "dev");
+    make_shm(job);
     if (job->hostname)
         set_host_name(job->hostname);
     change_root();

@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 import trio
 
-from termite.engine.errors import RemoteProtocolError, TermiteError, UserError
+from termite.engine.errors import RemoteProtocolError, Retryable, TermiteError, UserError
 from termite.engine.preflight import check_fuse
 from termite.engine.store.cas import Cas
 from termite.engine.wire.identity import Identity
@@ -157,7 +157,7 @@ class _Mirror:
             )
         try:
             self._lease = await self._set_up(connection, request)
-        except (UserError, OSError, RuntimeError) as error:
+        except (UserError, Retryable, OSError, RuntimeError) as error:
             refusal = _refusal(error)
             self._control.tell_nowait(error=refusal.message, hint=refusal.hint)
             raise refusal from error
@@ -171,7 +171,7 @@ class _Mirror:
         check_fuse(root=False)
         scratch = Path(self._config.scratch)
         sandboxes = Sandboxes(Path(self._config.sandbox), scratch, self._config.tmpfs)
-        await sandboxes.setup()
+        sandboxes.setup()
         mount_point = scratch / "mirror"  # in the scratch space, because that is a place where jobs cannot look
         mount_point.mkdir(mode=0o700)
         (scratch / PLACE).symlink_to(self._warm_root)
@@ -183,6 +183,7 @@ class _Mirror:
         stdins = Stdins(connection)
         operations = ops.MirrorOperations(stdins, tree, cas, fetcher, self._jobs, warm)
         ops.mount(operations, mount_point)
+        await sandboxes.check()
         actions = Actions(
             request,
             mount_point,
@@ -197,12 +198,13 @@ class _Mirror:
             requests=lambda: operations.requests,
             on_change=self._tell_jobs,
         )
-        return _Lease(tree, cas, fetcher, warm, layers, actions, operations)
+        return _Lease(tree, cas, fetcher, warm, layers, sandboxes, actions, operations)
 
     async def _set_slots(self, slots: int) -> None:
         self._slots = slots
         if self._lease is not None:
             self._lease.actions.slots.total_tokens = slots
+            self._lease.sandboxes.keep_ready(slots)
         if self._granted.is_set() and self._opening is not None:
             with suppress(TermiteError):
                 await self._opening.request(SetSlots(slots))
@@ -229,12 +231,13 @@ class _Mirror:
         """What jobs leave behind. Not after each one: it costs as much as one."""
         while True:
             await self._jobs_moved.wait()
+            await trio.sleep(CLEAR_UP_S)  # first, so that it is in nobody's way
             self._jobs_moved = trio.Event()
             self._control.tell_nowait(running=len(self._jobs.running), jobs=self._jobs.started)
-            _reap({job.pid for job in self._jobs.running.values()})
+            _reap()
             lease.layers.discard_unused()
+            lease.sandboxes.scratch.clear_up()
             await ops.drop_views([*lease.tree.pop_unused(), *self._jobs.pop_inputs()])
-            await trio.sleep(CLEAR_UP_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +249,7 @@ class _Lease:
     fetcher: Fetcher
     warm: Warm
     layers: Layers
+    sandboxes: Sandboxes
     actions: Actions
     operations: ops.MirrorOperations
 
@@ -266,18 +270,18 @@ async def _end_at_signal(scope: trio.CancelScope) -> None:
             scope.cancel()
 
 
-def _reap(own: set[int]) -> None:
-    """We are pid 1: what a killed sandbox leaves behind becomes our child. Whoever started `own` awaits them."""
+def _reap() -> None:
+    """We are pid 1: what somebody who died has left behind becomes our child."""
     with suppress(ChildProcessError):
-        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid not in own:
-            os.waitpid(ended.si_pid, os.WNOHANG)
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def _refusal(error: Exception) -> UserError:
     if isinstance(error, UserError):
         return error
     return UserError(
-        f"this worker cannot mount its mirror: {error}",
+        f"this worker cannot run jobs: {error}",
         hint="its log has the reason; it needs /dev/fuse, user namespaces and a free scratch directory",
     )
 

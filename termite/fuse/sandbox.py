@@ -1,7 +1,6 @@
-"""One job in its sandbox: starts `termite-sandbox run`, passes its output on, tells how it ended.
+"""One job in its sandbox: gives it to one that is ready, passes its output on, tells how it ended.
 
-The mirror is a large process, so the sandbox is started by posix_spawn (which does not copy page tables) and awaited
-through a pidfd. Output is read only as fast as `on_output` takes it: a full pipe then stops the job, as at home.
+Output is read only as fast as `on_output` takes it: a full pipe then stops the job, as at home.
 """
 
 import contextlib
@@ -11,6 +10,7 @@ import math
 import os
 import select
 import signal
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -21,10 +21,13 @@ import trio
 from termite.engine.errors import Retryable
 from termite.engine.model import Exit, Usage
 from termite.engine.records import pack_records, parse_records
-from termite.fuse.network import loopback_namespace
 from termite.fuse.scratch import Scratch
+from termite.fuse.spawner import Spawner, Waiting
 
 OUTPUT_BYTES = 64 * 1024  # what a pipe holds
+ORDER_BYTES = 64 * 1024  # what the sandbox reads as one message; more goes through a file
+REPORT_BYTES = 16 * 1024  # its longest text is a path with an error
+READY = 4  # sandboxes that wait for jobs: each costs two hundred KB, and the next is there within a millisecond
 KILLS, KILL_S = 10, 1.0  # a killed sandbox that is still there after these is the kernel's problem, and the log says so
 
 # What execvp's callers (a shell, make) turn into "not found"; any other failure to execute is 126.
@@ -82,29 +85,46 @@ class SandboxResult:
 
 
 @dataclass(frozen=True, slots=True)
-class _Child:
-    """A started sandbox: its process, and our ends of its pipes. `output` pairs a tag byte with an fd."""
+class _Running:
+    """A sandbox with its job, and our ends of its pipes. `output` pairs a tag byte with an fd."""
 
-    pid: int
-    pidfd: int
-    status: int
+    sandbox: Waiting
     output: tuple[tuple[bytes, int], ...]
+
+    def close(self) -> None:
+        self.sandbox.close()
+        for _, fd in self.output:
+            os.close(fd)
 
 
 class Sandboxes:
     """Runs jobs with the program `binary`, each in a directory of its own below `scratch`."""
 
     def __init__(self, binary: Path, scratch: Path, tmpfs: bool) -> None:
-        self._binary = binary
-        self.scratch = Scratch(scratch)
+        self.scratch = Scratch(binary, scratch)
         self._wants_tmpfs = tmpfs
-        self._network = -1
+        self._ready = 1
+        self._spawners = {network: Spawner(binary, scratch, network=network) for network in (False, True)}
 
-    async def setup(self) -> None:
+    def setup(self) -> None:
         """Must be called once before the first job, in the mount namespace in which jobs are to be started."""
         if self._wants_tmpfs:
             self.scratch.mount_tmpfs()
-        self._network = loopback_namespace()
+
+    async def check(self) -> None:
+        """Everything that jobs are to see is mounted. Retryable where none could be run."""
+        await self._spawners[False].check()
+
+    def keep_ready(self, slots: int) -> None:
+        """So many jobs may run at once."""
+        self._ready = min(slots, READY)
+        self._spawners[False].refill(self._ready)
+
+    def close(self) -> None:
+        """No job runs, and none will."""
+        self.scratch.close()
+        for spawner in self._spawners.values():
+            spawner.close()
 
     async def run(self, spec: SandboxSpec, on_output: OnOutput) -> SandboxResult:
         """Run a command to its end. Raises Retryable where that could not be tried."""
@@ -113,23 +133,23 @@ class Sandboxes:
         except OSError as error:
             raise Retryable(f"no scratch directory: {error.strerror}") from error
         started_ns = time.time_ns()
-        child = _start(self._binary, _config(spec, scratch, self._network), spec, self._network)
+        running = _start(await self._spawners[spec.network].take(), _config(spec, scratch), spec)
         try:
-            timed_out = await _follow(child, spec, on_output)
-            records = _read_records(child.status)
+            records, timed_out = await _follow(running, spec, on_output)
         finally:
-            _close(child)
+            running.close()
+            self._spawners[False].refill(self._ready)  # now, as a job's start is what somebody waits for
         result = _result(records, started_ns, timed_out, scratch / "upper")
         if result.exit != Exit(0) and self.scratch.is_full():
             raise Retryable("worker's scratch space is full")
         return result
 
     def discard(self, job: int) -> None:
-        """Remove all that a job has written; also where `run` has failed."""
+        """What a job has written goes at the next clearing up; also where `run` has failed."""
         self.scratch.discard(job)
 
 
-def _config(spec: SandboxSpec, scratch: Path, network: int) -> bytes:
+def _config(spec: SandboxSpec, scratch: Path) -> bytes:
     records = [
         ("mount", os.fsencode(spec.mount)),
         ("lower", os.fsencode(spec.lower)),
@@ -141,13 +161,10 @@ def _config(spec: SandboxSpec, scratch: Path, network: int) -> bytes:
         ("umask", b"%o" % spec.umask),
         ("exe", spec.exe),
         ("search", b"%d" % spec.search),
-        ("network", b"%d" % spec.network),
         ("memory", b"%d" % spec.memory_bytes),
     ]
     if spec.stdin_offset >= 0:
         records += [("stdin", b"stdin/%d" % spec.job), ("stdin_offset", b"%d" % spec.stdin_offset)]
-    if network >= 0 and not spec.network:
-        records.append(("netns", b"%d" % network))
     if spec.stdin_closed:
         records.append(("stdin_closed", b"1"))
     if spec.hostname:
@@ -157,68 +174,59 @@ def _config(spec: SandboxSpec, scratch: Path, network: int) -> bytes:
     return pack_records(records)
 
 
-def _start(binary: Path, config: bytes, spec: SandboxSpec, network: int) -> _Child:
+def _start(sandbox: Waiting, config: bytes, spec: SandboxSpec) -> _Running:
     ours: list[int] = []
     theirs: list[int] = []
     try:
-        for _ in range(2 if spec.merge else 3):
+        for _ in range(1 if spec.merge else 2):
             reader, writer = os.pipe()
             ours.append(reader)
             theirs.append(writer)
-        status, out, err = theirs[0], theirs[1], theirs[-1]
-        theirs.append(memory := os.memfd_create("sandbox"))
-        os.write(memory, config)
-        os.lseek(memory, 0, os.SEEK_SET)
-        pid = os.posix_spawn(
-            binary,
-            [b"termite-sandbox", b"run", b"%d" % memory, b"%d" % status],
-            {},
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)
-                if spec.stdin_fd < 0
-                else (os.POSIX_SPAWN_DUP2, spec.stdin_fd, 0),
-                (os.POSIX_SPAWN_DUP2, out, 1),
-                (os.POSIX_SPAWN_DUP2, err, 2),
-                (os.POSIX_SPAWN_DUP2, memory, memory),  # onto itself: only takes close-on-exec away
-                (os.POSIX_SPAWN_DUP2, status, status),
-                *([(os.POSIX_SPAWN_DUP2, network, network)] if network >= 0 else []),
-            ],
-            setsigmask=[],
-            setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # Python ignores these two; a job must not
-            setsid=True,  # a Ctrl-C for the worker is not for the job
-        )
-        ours.append(pidfd := os.pidfd_open(pid))
+        order, fds = config, [theirs[0], theirs[-1]]
+        if len(config) > ORDER_BYTES:
+            theirs.append(memory := os.memfd_create("job"))
+            os.write(memory, config)
+            os.lseek(memory, 0, os.SEEK_SET)
+            order, fds = b"large=1\0", [*fds, memory]
+        if spec.stdin_fd >= 0:
+            fds.append(spec.stdin_fd)
+        socket.send_fds(sandbox.channel, [order], fds)
     except OSError as error:
         for fd in ours:
             os.close(fd)
+        sandbox.close()
         raise Retryable(f"a sandbox cannot be started: {error.strerror}") from error
     finally:
         for fd in theirs:
             os.close(fd)
     tags = (b"1",) if spec.merge else (b"1", b"2")
-    return _Child(pid, pidfd, ours[0], tuple(zip(tags, ours[1:], strict=False)))
+    return _Running(sandbox, tuple(zip(tags, ours, strict=True)))
 
 
-async def _follow(child: _Child, spec: SandboxSpec, on_output: OnOutput) -> bool:
-    """Until the job is dead and all it has said is passed on; whether its time was up."""
+async def _follow(running: _Running, spec: SandboxSpec, on_output: OnOutput) -> tuple[dict[str, str], bool]:
+    """Until the job is dead and all it has said is passed on: what its sandbox says; whether its time was up."""
+    channel = running.sandbox.channel.fileno()
     try:
         if spec.on_pid is not None:
-            spec.on_pid(child.pid)
+            spec.on_pid(running.sandbox.pid)
         with select.epoll() as events:
-            events.register(child.pidfd, select.EPOLLIN)
-            for _, fd in child.output:
+            events.register(channel, select.EPOLLIN)
+            for _, fd in running.output:
                 events.register(fd, select.EPOLLIN)
-            unended = {child.pidfd: b"", **{fd: tag for tag, fd in child.output}}
+            unended = {channel: b"", **{fd: tag for tag, fd in running.output}}
             with trio.move_on_after(spec.timeout_s or math.inf) as limit:
                 await _forward(events, unended, on_output)
             if limit.cancelled_caught:
-                await _kill(child, spec)
+                await _kill(running, spec)
                 await _forward(events, unended, on_output)
+        said = _read_report(running)
+        if not said:  # its init was killed, and so is all else, but that may take another moment
+            await trio.lowlevel.wait_readable(running.sandbox.pidfd)
     except BaseException:
         with trio.CancelScope(shield=True):
-            await _kill(child, spec)
+            await _kill(running, spec)
         raise
-    return limit.cancelled_caught
+    return said, limit.cancelled_caught
 
 
 async def _forward(events: select.epoll, unended: dict[int, bytes], on_output: OnOutput) -> None:
@@ -237,34 +245,31 @@ async def _forward(events: select.epoll, unended: dict[int, bytes], on_output: O
                 del unended[fd]
 
 
-async def _kill(child: _Child, spec: SandboxSpec) -> None:
+async def _kill(running: _Running, spec: SandboxSpec) -> None:
     if spec.on_kill is not None:
         spec.on_kill()
-    # At SIGTERM it kills the job, and ends only when every process of it is gone. SIGKILL would not wait for that.
+    # At SIGTERM its init kills the job, and says where it has left its input. It ends when all of the job is gone.
     for _ in range(KILLS):
-        _send(child, signal.SIGTERM)
+        _send(running, signal.SIGTERM)
         with trio.move_on_after(KILL_S):
-            await trio.lowlevel.wait_readable(child.pidfd)
+            await trio.lowlevel.wait_readable(running.sandbox.pidfd)
             return
-    log.warning("sandbox.does_not_die job=%d pid=%d", spec.job, child.pid)
-    _send(child, signal.SIGKILL)
+    log.warning("sandbox.does_not_die job=%d pid=%d", spec.job, running.sandbox.pid)
+    _send(running, signal.SIGKILL)
 
 
-def _send(child: _Child, number: signal.Signals) -> None:
+def _send(running: _Running, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
-        signal.pidfd_send_signal(child.pidfd, number)
+        signal.pidfd_send_signal(running.sandbox.pidfd, number)
 
 
-def _read_records(status: int) -> dict[str, str]:
-    """What the sandbox, which has ended, said about the command."""
-    os.set_blocking(status, False)
-    text = b""
+def _read_report(running: _Running) -> dict[str, str]:
+    """What the sandbox said about the command; nothing if it was killed."""
     try:
-        while piece := os.read(status, 4096):
-            text += piece
-    except BlockingIOError:
-        pass  # it was killed, and its init holds the pipe for another moment
-    return {key: content.decode(errors="replace") for key, content in parse_records(text)}
+        said = running.sandbox.channel.recv(REPORT_BYTES)
+    except OSError:  # it was killed with an order in its queue, or is still being killed
+        return {}
+    return {key: content.decode(errors="replace") for key, content in parse_records(said)}
 
 
 def _result(records: dict[str, str], earliest_ns: int, timed_out: bool, upper: Path) -> SandboxResult:
@@ -293,10 +298,3 @@ def _result(records: dict[str, str], earliest_ns: int, timed_out: bool, upper: P
 
 def _exit_of(status: int) -> Exit:
     return Exit(0, os.WTERMSIG(status)) if os.WIFSIGNALED(status) else Exit(os.WEXITSTATUS(status))
-
-
-def _close(child: _Child) -> None:
-    for fd in (child.pidfd, child.status, *(fd for _, fd in child.output)):
-        os.close(fd)
-    with contextlib.suppress(ChildProcessError):  # the mirror, as pid 1, may have reaped it already
-        os.waitpid(child.pid, os.WNOHANG)

@@ -1,24 +1,21 @@
 """The directories in which jobs write: made, and removed whatever a job has left in them.
 
-One tmpfs holds them all, because mounting one per job costs as much as the rest of a sandbox. Removal never goes down a
-path: a directory is moved to the top before its turn comes, so trees deeper than any path can be are nothing special.
+One tmpfs holds them all, because mounting one per job costs as much as the rest of a sandbox. Removing is the work of
+a process, `termite-sandbox remove`. It must not be done in this thread: to move a directory takes a lock of the
+whole file system. Overlayfs holds it for a job that copies a directory up, while it asks the mirror: neither would end.
 """
 
+import contextlib
 import ctypes
 import itertools
 import logging
 import os
-import stat
-import time
-from collections.abc import Iterator
 from pathlib import Path
-
-import trio
 
 # What jobs may fill with their writes. The page cache of the inputs, and the jobs themselves, need the other half.
 TMPFS_SHARE = 0.5
 
-MOMENT_S = 0.05
+REMOVED_AT_ONCE = 64  # names, of which none is longer than sixty bytes: together less than PIPE_BUF
 
 MS_NOSUID, MS_NODEV = 2, 4
 
@@ -26,14 +23,18 @@ log = logging.getLogger(__name__)
 
 
 class Scratch:
-    """Below `root` one directory for each running job, with `upper`, `work` and `root` in it for termite-sandbox."""
+    """Below `root` one directory for each running job, with `upper`, `work` and `root` in it for termite-sandbox.
 
-    def __init__(self, root: Path) -> None:
+    `binary`: that program.
+    """
+
+    def __init__(self, binary: Path, root: Path) -> None:
+        self._binary = binary
         self._root = root
         self._made = itertools.count(1)
-        self._discarded = itertools.count()
         self._of_jobs: dict[int, Path] = {}
         self._unwanted: list[Path] = []
+        self._remover = self.remover_pid = -1  # where its names go
 
     def mount_tmpfs(self) -> bool:
         """Hold everything in memory from now on. False, and nothing done, where the kernel cannot do that."""
@@ -63,11 +64,7 @@ class Scratch:
         return path
 
     def discard(self, job: int) -> None:
-        """Remove all that a job has written, in the background.
-
-        Never here: to move a directory takes a lock of the whole file system. Overlayfs holds it for another job that
-        copies a directory up, while it asks the mirror, which is this thread: neither would ever go on.
-        """
+        """Remove all that a job has written, at the next `clear_up`."""
         path = self._of_jobs.pop(job, None)
         if path is not None:
             self.remove_later(path)
@@ -84,20 +81,32 @@ class Scratch:
         return room.f_blocks * room.f_frsize
 
     def remove_later(self, path: Path) -> None:
-        """Remove what was made, in the background: one thread for all that comes within a moment."""
+        """Remove what was made here, at the next `clear_up`."""
         self._unwanted.append(path)
-        if len(self._unwanted) == 1:
-            trio.lowlevel.start_thread_soon(self._remove_unwanted, lambda _: None)
 
-    def _remove_unwanted(self) -> None:
-        time.sleep(MOMENT_S)
-        unwanted, self._unwanted = self._unwanted, []
-        for path in unwanted:
-            self.remove(path)
+    def clear_up(self) -> None:
+        """Have everything removed that is not wanted any more. It takes a while, but nobody has to wait for it."""
+        while self._unwanted:
+            if self._remover < 0 and not self._start_remover():
+                return
+            names = [os.fsencode(path.relative_to(self._root)) + b"\0" for path in self._unwanted[:REMOVED_AT_ONCE]]
+            try:
+                os.write(self._remover, b"".join(names))  # all or nothing, because it is less than PIPE_BUF
+            except BlockingIOError:
+                return  # it has enough to do
+            except BrokenPipeError:
+                log.warning("scratch.remover_died pid=%d", self.remover_pid)
+                self.close()
+                return
+            del self._unwanted[: len(names)]
 
-    def remove(self, path: Path) -> None:
-        """Remove what was made, and wait for it: not in the mirror's own thread."""
-        _take(self._remove(os.fsencode(path)))
+    def close(self) -> None:
+        """Wait until everything is removed that `clear_up` has named."""
+        if self._remover >= 0:
+            os.close(self._remover)
+            self._remover = -1
+            with contextlib.suppress(ChildProcessError):  # the mirror, as pid 1, may have reaped it already
+                os.waitpid(self.remover_pid, 0)
 
     def is_full(self) -> bool:
         """Whether a job that failed may have failed for want of space."""
@@ -105,48 +114,25 @@ class Scratch:
         has_inodes = room.f_files == 0 or room.f_ffree >= 16  # btrfs counts none
         return room.f_bavail * room.f_frsize < 1024 * 1024 or not has_inodes
 
-    def _remove(self, directory: bytes) -> Iterator[None]:
-        """One step per entry removed or moved."""
-        waiting = [directory]
-        while waiting:
-            directory = waiting.pop()
-            for entry in _list_whatever_its_mode(directory):
-                if entry.is_dir(follow_symlinks=False):
-                    top = os.fsencode(self._root / f"discarded-{next(self._discarded)}")
-                    _move_whatever_its_mode(entry.path, top)
-                    waiting.append(top)
-                else:
-                    os.unlink(entry.path)
-                yield
-            os.rmdir(directory)
-            yield
-
-
-def _take(steps: Iterator[None]) -> None:
-    """What cannot be removed costs space, never a job."""
-    try:
-        for _ in steps:
-            pass
-    except FileNotFoundError:
-        pass  # no sandbox was made for this job
-    except OSError as error:
-        log.warning("scratch.not_removed path=%r reason=%r", error.filename, error.strerror)
-
-
-def _list_whatever_its_mode(directory: bytes) -> list[os.DirEntry[bytes]]:
-    # Reading the list whole, because entries are removed while it is walked; and removing them needs all three bits.
-    if stat.S_IMODE(os.lstat(directory).st_mode) & 0o700 != 0o700:
-        os.chmod(directory, 0o700)
-    with os.scandir(directory) as entries:
-        return list(entries)
-
-
-def _move_whatever_its_mode(path: bytes, to: bytes) -> None:
-    try:
-        os.rename(path, to)
-    except PermissionError:  # moving a directory writes its "..", and so needs its write bit
-        os.chmod(path, 0o700)
-        os.rename(path, to)
+    def _start_remover(self) -> bool:
+        theirs, ours = os.pipe()
+        try:
+            self.remover_pid = os.posix_spawn(
+                self._binary,
+                [b"termite-sandbox", b"remove", os.fsencode(self._root)],
+                {},
+                file_actions=[(os.POSIX_SPAWN_DUP2, theirs, 0)],
+                setsid=True,
+            )
+        except OSError as error:
+            log.warning("scratch.not_removed reason=%r", str(error))
+            os.close(ours)
+            return False
+        finally:
+            os.close(theirs)
+        os.set_blocking(ours, False)
+        self._remover = ours
+        return True
 
 
 def _available_memory_bytes() -> int:

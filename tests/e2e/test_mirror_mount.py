@@ -244,7 +244,7 @@ async def test_more_jobs_than_slots_wait_and_the_master_hears_of_fewer_slots(pla
     async with mirror(master, place, slots=1) as process:
         async with trio.open_nursery() as nursery:
             for _ in range(4):
-                nursery.start_soon(master.said, "true")
+                nursery.start_soon(master.said, "sleep", "0.3")
         assert max(line.get("running", 0) for line in process.lines) == 1
         await process.tell(slots=3)
         with trio.fail_after(10):

@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,11 @@ OLD_S = 1_500_000_000  # the time of everything in the tree before a job; what i
 
 
 @pytest.fixture(params=SCRATCHES)
-async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
+async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
     bench = Bench(tmp_path, tmpfs=request.param == "tmpfs")
-    await bench.sandboxes.setup()
-    return bench
+    bench.sandboxes.setup()
+    yield bench
+    bench.sandboxes.close()
 
 
 TREE = r"""
@@ -149,8 +151,9 @@ async def test_ten_thousand_files_come_home(bench: Bench) -> None:
     harvested = await bench.collect(ended)
     assert len(harvested.changes) == 10_001
     bench.sandboxes.discard(ended.job)
+    bench.sandboxes.scratch.clear_up()
     with trio.fail_after(30):
-        while os.listdir(bench.scratch):  # noqa: ASYNC110  # a thread that nobody waits for tells nobody
+        while os.listdir(bench.scratch) != ["parts"]:  # noqa: ASYNC110  # a process that nobody waits for tells nobody
             await trio.sleep(0.01)
 
 

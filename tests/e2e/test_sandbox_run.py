@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,11 @@ from tests.e2e.bench import PROJECT, SCRATCHES, Bench, is_mirror
 
 
 @pytest.fixture(params=SCRATCHES)
-async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
+async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
     bench = Bench(tmp_path, tmpfs=request.param == "tmpfs")
-    await bench.sandboxes.setup()
-    return bench
+    bench.sandboxes.setup()
+    yield bench
+    bench.sandboxes.close()
 
 
 # -- how a job ends ---------------------------------------------------------------------------------------------------
@@ -213,8 +215,9 @@ async def test_a_cancelled_job_is_dead_when_run_returns(bench: Bench) -> None:
     assert scope.cancelled_caught
     assert not running(b"7654321")
     bench.sandboxes.discard(1)
+    bench.sandboxes.scratch.clear_up()
     with trio.fail_after(10):
-        while os.listdir(bench.scratch):  # noqa: ASYNC110  # a thread that nobody waits for tells nobody
+        while os.listdir(bench.scratch) != ["parts"]:  # noqa: ASYNC110  # a process that nobody waits for tells nobody
             await trio.sleep(0.001)
 
 

@@ -5,13 +5,16 @@ stdin: a JSON object; stdout: another one. Bytes travel as latin-1 text.
 
 import json
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 LIMIT_S = 30
+ORDER_BYTES = 64 * 1024
 
 
 def make_scratch(base: Path, tmpfs: bool) -> Path:
@@ -37,41 +40,82 @@ def upper_entries(upper: Path) -> dict[str, str]:
     return entries
 
 
-def write_config(config: list[list[str]]) -> int:
+def order_of(config: list[list[str]], memory: bool) -> tuple[bytes, list[int]]:
+    """The message, and what goes with it if it is too large for one."""
+    records = b"".join(f"{key}={value}".encode("latin-1") + b"\0" for key, value in config)
+    if not memory and len(records) <= ORDER_BYTES:
+        return records, []
     fd = os.memfd_create("config")
-    os.write(fd, b"".join(f"{key}={value}".encode("latin-1") + b"\0" for key, value in config))
+    os.write(fd, records)
     os.lseek(fd, 0, os.SEEK_SET)
-    return fd
+    return b"large=1\0", [fd]
+
+
+def serve(program: str, options: list[str], scratch: Path) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(LIMIT_S)
+    spawner = subprocess.Popen(
+        [program, "serve", *options, str(theirs.fileno()), str(scratch)],
+        stdin=subprocess.DEVNULL,
+        pass_fds=[theirs.fileno()],
+        restore_signals=False,
+    )
+    theirs.close()
+    return spawner, ours
+
+
+def wait_until_dead(pidfd: int) -> None:
+    assert select.select([pidfd], [], [], LIMIT_S)[0], "the sandbox is still there"
+    os.close(pidfd)
+
+
+def read_whole(out: int, err: int) -> tuple[bytes, bytes]:
+    said = {out: b"", err: b""}
+    unended = [out, err]
+    while unended:
+        ready, _, _ = select.select(unended, [], [], LIMIT_S)
+        assert ready, "the job's output does not end"
+        for fd in ready:
+            chunk = os.read(fd, 65536)
+            said[fd] += chunk
+            if not chunk:
+                unended.remove(fd)
+    return said[out], said[err]
 
 
 def main(order: dict[str, Any]) -> dict[str, Any]:
     for number in (signal.SIGPIPE, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # a daemon may; the job must not notice
     scratch = make_scratch(Path(order["scratch"]), order["tmpfs"])
-    config = write_config([["scratch", str(scratch)], *order["config"]])
-    reader, writer = os.pipe()
-    process = subprocess.Popen(
-        [order["program"], "run", str(config), str(writer)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        pass_fds=(config, writer),
-        restore_signals=False,
-    )
-    os.close(writer)
+    spawner, ours = serve(order["program"], order["options"], scratch.parent)
+    ours.send(b"x")
+    said, (channel_fd, pidfd), _, _ = socket.recv_fds(ours, 4096, 2)
+    assert said.startswith(b"pid="), said
+    channel = socket.socket(fileno=channel_fd)
+    channel.settimeout(LIMIT_S)
+    if order["lone"]:
+        spawner.kill()
+        spawner.wait()
+    message, large = order_of([["scratch", str(scratch)], *order["config"]], order["memory"])
+    out, their_out = os.pipe()
+    err, their_err = os.pipe()
+    socket.send_fds(channel, [message], [their_out, their_err, *large])
+    os.close(their_out)
+    os.close(their_err)
     if order["kill"]:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        process.send_signal(order["kill"])
-    out, err = process.communicate(timeout=LIMIT_S)
-    with open(reader, "rb") as status:
-        records = status.read()
+        assert os.read(out, 6) == b"ready\n"
+        signal.pidfd_send_signal(pidfd, order["kill"])
+    output, errors = read_whole(out, err)
+    records = channel.recv(65536)
+    left = upper_entries(scratch / "upper")  # as soon as it says how it ended, everything is at rest
+    wait_until_dead(pidfd)
+    ours.close()
     return {
-        "code": process.returncode,
-        "out": out.decode("latin-1"),
-        "err": err.decode("latin-1"),
+        "code": spawner.wait(timeout=LIMIT_S),
+        "out": output.decode("latin-1"),
+        "err": errors.decode("latin-1"),
         "records": records.decode("latin-1"),
-        "upper": upper_entries(scratch / "upper"),
+        "upper": left,
         "network": os.readlink("/proc/self/ns/net"),
     }
 

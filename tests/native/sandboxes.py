@@ -86,8 +86,14 @@ class Sandboxes:
         tmpfs: bool = True,
         kill: int = 0,
         scratch: str = "",
+        network: bool = False,
+        memory: bool = False,
+        lone: bool = False,
     ) -> Job:
-        """A job as uid 1000 in the small root; `config` has records to add or change."""
+        """A job as uid 1000 in the small root; `config` has records to add or change.
+
+        `memory`: the configuration goes through a file, as a large one does. `lone`: whoever made the sandbox is dead.
+        """
         fields = {
             "mount": str(self.base),
             "lower": "root",
@@ -102,8 +108,11 @@ class Sandboxes:
         order = {
             "program": str(self.program),
             "scratch": str(self.base / "scratch" / f"{self.user}-{next(self._numbers)}{scratch}"),
+            "options": ["--network"] if network else [],
             "tmpfs": tmpfs,
             "kill": kill,
+            "memory": memory,
+            "lone": lone,
             "config": [
                 *((fields | dict(config or {})).items()),
                 *(("arg", word) for word in argv),

@@ -49,7 +49,7 @@ class Home:
         self.tree, self.cas = Tree(b"", 0), Cas(directory / "cas")
         self.connection = FakeConnection(files or {})
         fetcher = Fetcher(self.connection, self.tree, self.cas)  # type: ignore[arg-type]  # the fake has what is used
-        self.scratch = Scratch(directory / "scratch")
+        self.scratch = Scratch(Path("/unused"), directory / "scratch")
         self.layers = Layers(self.tree, self.cas, fetcher, self.scratch)
         self.top = directory / "scratch" / "layers"
         for path, children in ((b"", {b"d": DIRECTORY}), (b"d", {b"old": self.file(b"old")})):

@@ -1,17 +1,27 @@
 """Scratch directories go, whatever a job has left in them."""
 
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import trio
 
+from termite.engine.native import native_program
 from termite.fuse.scratch import Scratch
 
 
 @pytest.fixture
-def scratch(tmp_path: Path) -> Scratch:
-    return Scratch(tmp_path)
+def scratch(tmp_path: Path) -> Iterator[Scratch]:
+    scratch = Scratch(native_program("termite-sandbox"), tmp_path)
+    yield scratch
+    scratch.close()
+
+
+def remove(scratch: Scratch, path: Path) -> None:
+    scratch.remove_later(path)
+    scratch.clear_up()
+    scratch.close()
 
 
 def test_a_job_gets_the_three_empty_directories_that_the_sandbox_wants(scratch: Scratch, tmp_path: Path) -> None:
@@ -39,7 +49,7 @@ def test_files_directories_links_and_pipes_go(scratch: Scratch, tmp_path: Path) 
     (upper / "a" / "b" / "file").touch()
     (upper / "link").symlink_to("a")
     os.mkfifo(upper / "fifo")
-    scratch.remove(made)
+    remove(scratch, made)
     assert os.listdir(tmp_path) == []
 
 
@@ -51,7 +61,7 @@ def test_modes_are_no_protection(scratch: Scratch, tmp_path: Path, mode: int) ->
     (closed / "inner" / "file").touch(mode=0o000)
     (closed / "inner").chmod(mode)
     closed.chmod(mode)
-    scratch.remove(made)
+    remove(scratch, made)
     assert os.listdir(tmp_path) == []
 
 
@@ -65,7 +75,7 @@ def test_a_tree_deeper_than_any_path_goes(scratch: Scratch, tmp_path: Path) -> N
             os.chdir("d" * 200)
     finally:
         os.chdir(here)
-    scratch.remove(made)
+    remove(scratch, made)
     assert os.listdir(tmp_path) == []
 
 
@@ -75,18 +85,45 @@ def test_a_symlink_to_elsewhere_is_not_followed(scratch: Scratch, tmp_path: Path
     (precious / "file").touch()
     made = scratch.make(7)
     (made / "upper" / "link").symlink_to(precious)
-    scratch.remove(made)
+    remove(scratch, made)
     assert os.listdir(precious) == ["file"]
 
 
-async def test_many_files_go_in_the_background(scratch: Scratch, tmp_path: Path) -> None:
-    upper = scratch.make(7) / "upper"
+def test_many_files_of_many_jobs_go(scratch: Scratch, tmp_path: Path) -> None:
+    for job in range(200):
+        scratch.make(job)
     for number in range(600):
-        (upper / str(number)).touch()
-    scratch.discard(7)
-    with trio.fail_after(10):
-        while os.listdir(tmp_path):  # noqa: ASYNC110  # a thread that nobody waits for tells nobody
-            await trio.sleep(0.001)
+        (scratch.make(7) / "upper" / str(number)).touch()
+        scratch.discard(7)
+    for job in range(200):
+        scratch.discard(job)
+    scratch.clear_up()
+    scratch.close()
+    assert os.listdir(tmp_path) == ["7-8"], "only what was discarded goes: of job 7 the first directory was not"
+
+
+def test_what_is_gone_already_or_cannot_go_stops_nothing(scratch: Scratch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "nowhere", tmp_path / "file", scratch.make(7)):
+        scratch.remove_later(path)
+    scratch.clear_up()
+    scratch.close()
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_remover_that_was_killed_is_started_again(scratch: Scratch, tmp_path: Path) -> None:
+    remove(scratch, scratch.make(7))
+    scratch.make(8)
+    scratch.discard(8)
+    scratch.clear_up()
+    os.kill(scratch.remover_pid, signal.SIGKILL)
+    os.waitpid(scratch.remover_pid, 0)
+    scratch.make(9)
+    scratch.discard(9)
+    scratch.clear_up()  # finds out
+    scratch.clear_up()
+    scratch.close()
+    assert "9-3" not in os.listdir(tmp_path)
 
 
 def test_room_is_known(scratch: Scratch) -> None:

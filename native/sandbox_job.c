@@ -1,0 +1,253 @@
+/* Pid 1 of a job: waits for it, makes its root, starts its command, reaps orphans. When the command has ended it kills
+ * whatever is left, waits until that is gone, and only then says how it ended: so whoever reads the job's files after
+ * that finds them at rest. */
+#include "sandbox.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+
+extern char **environ;
+
+enum { ORDER_BYTES = 64 * 1024, ORDER_FDS = 4 };
+static const char FOLLOWS[] = "large=1";
+
+/* -- the order ----------------------------------------------------------------------------------------------------- */
+
+struct order {
+    struct buffer config;
+    int fds[ORDER_FDS]; /* stdout, stderr; then the configuration, if it is too large for a message; then stdin, if any */
+    size_t fd_count;
+};
+
+static void take_fds(struct msghdr *message, struct order *order)
+{
+    for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header; header = CMSG_NXTHDR(message, header))
+        if (header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS) {
+            order->fd_count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+            memcpy(order->fds, CMSG_DATA(header), order->fd_count * sizeof(int));
+        }
+}
+
+static void receive(int channel, struct order *order)
+{
+    char *room = buffer_reserve(&order->config, ORDER_BYTES);
+    if (!room)
+        fail_errno("cannot read the configuration", "");
+    struct iovec text = {.iov_base = room, .iov_len = ORDER_BYTES};
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(ORDER_FDS * sizeof(int))];
+    } control;
+    struct msghdr message = {
+        .msg_iov = &text, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
+    ssize_t length;
+    do
+        length = recvmsg(channel, &message, MSG_CMSG_CLOEXEC);
+    while (length < 0 && errno == EINTR);
+    if (length <= 0)
+        _exit(0); /* not wanted any more */
+    take_fds(&message, order);
+    if (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC) || order->fd_count < 2)
+        fail("the configuration is incomplete");
+    order->config.length = (size_t)length;
+}
+
+static void read_large(struct order *order)
+{
+    if (order->config.length != sizeof FOLLOWS || memcmp(order->config.bytes, FOLLOWS, sizeof FOLLOWS) != 0)
+        return;
+    order->config.length = 0;
+    if (order->fd_count < 3 || !read_whole(order->fds[2], &order->config))
+        fail_errno("cannot read the configuration", "");
+    close(order->fds[2]);
+    order->fd_count--;
+    order->fds[2] = order->fds[3];
+}
+
+/* -- standard input, output, errors -------------------------------------------------------------------------------- */
+
+static void place_fd(int fd, int number)
+{
+    if (fd < 0 || dup2(fd, number) < 0)
+        fail_errno("cannot give the job its standard files", "");
+    close(fd);
+}
+
+/* As fd 0, at the place where whoever started the job is in it. Returns another descriptor of the same opening: when
+ * all of the job is dead, it tells how far the job has come. */
+static int open_stdin(const struct job *job)
+{
+    char path[PATH_MAX];
+    if (snprintf(path, sizeof path, "%s/%s", job->mount, job->standard_input) >= PATH_MAX)
+        fail("the mount point's path is too long");
+    int fd = open(path, O_RDONLY | O_NOCTTY | O_CLOEXEC);
+    if (fd < 0 || lseek(fd, job->stdin_offset, SEEK_SET) < 0 || dup2(fd, STDIN_FILENO) < 0)
+        fail_errno("cannot open stdin", job->standard_input);
+    return fd;
+}
+
+static int place_stdio(const struct job *job, const struct order *order)
+{
+    place_fd(order->fds[0], STDOUT_FILENO);
+    place_fd(order->fds[1], STDERR_FILENO);
+    if (job->standard_input)
+        return open_stdin(job);
+    place_fd(order->fd_count > 2 ? order->fds[2] : open("/dev/null", O_RDONLY | O_CLOEXEC), STDIN_FILENO);
+    return -1;
+}
+
+static void close_stdio(void)
+{
+    for (int fd = 0; fd < 3; fd++)
+        close(fd);
+}
+
+/* -- the command --------------------------------------------------------------------------------------------------- */
+
+static void default_signals(void)
+{
+    for (int signal = 1; signal <= SIGRTMAX; signal++)
+        sigaction(signal, &(struct sigaction){.sa_handler = SIG_DFL}, NULL); /* not those that cannot be changed */
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+/* With PATH and errors as the job would have them at home. */
+static _Noreturn void run_command(const struct job *job)
+{
+    become_job(job);
+    default_signals();
+    if (job->no_stdin)
+        close(STDIN_FILENO); /* so the first file that it opens is fd 0, as at home */
+    environ = job->env;
+    if (job->search)
+        execvp(job->exe, job->argv);
+    else
+        execve(job->exe, job->argv, job->env);
+    char text[16];
+    snprintf(text, sizeof text, "%d", errno);
+    end_with("exec", text);
+}
+
+/* -- how it ends --------------------------------------------------------------------------------------------------- */
+
+static volatile sig_atomic_t stopped;
+
+/* From outside only: a sender in the job's own pid namespace has a pid here. */
+static void kill_all(int number, siginfo_t *info, void *context)
+{
+    if (info->si_pid != 0)
+        return;
+    stopped = 1;
+    kill(-1, SIGKILL);
+}
+
+static void be_stoppable(void)
+{
+    struct sigaction action = {.sa_sigaction = kill_all, .sa_flags = SA_SIGINFO | SA_RESTART};
+    sigaction(SIGTERM, &action, NULL);
+}
+
+/* Waits for the command, and for whatever it has left behind meanwhile. */
+static int reap_until(pid_t command)
+{
+    for (;;) {
+        int status;
+        pid_t pid = waitpid(-1, &status, 0);
+        if (pid == command)
+            return status;
+        if (pid < 0 && errno != EINTR)
+            fail_errno("cannot wait for the command", "");
+    }
+}
+
+static void end_what_is_left(void)
+{
+    kill(-1, SIGKILL);
+    while (waitpid(-1, NULL, 0) >= 0 || errno == EINTR)
+        ;
+}
+
+static long long realtime_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
+
+static long long microseconds(struct timeval time)
+{
+    return time.tv_sec * 1000000LL + time.tv_usec;
+}
+
+static void add_end(struct buffer *said, int status, long long started_ns, long long ended_ns)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_CHILDREN, &usage);
+    record_add_number(said, "started_ns", started_ns);
+    record_add_number(said, "ended_ns", ended_ns);
+    record_add_number(said, "user_us", microseconds(usage.ru_utime));
+    record_add_number(said, "system_us", microseconds(usage.ru_stime));
+    record_add_number(said, "maxrss_kb", usage.ru_maxrss);
+    record_add_number(said, "status", status);
+}
+
+/* -- */
+
+static pid_t start_command(const struct job *job, int failures)
+{
+    sigset_t stop, before;
+    sigemptyset(&stop);
+    sigaddset(&stop, SIGTERM);
+    sigprocmask(SIG_BLOCK, &stop, &before);
+    pid_t command = stopped ? -1 : fork();
+    if (command == 0) {
+        report = failures;
+        run_command(job);
+    }
+    if (command < 0 && !stopped)
+        fail_errno("cannot fork", "");
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    return command;
+}
+
+_Noreturn void be_init(int channel)
+{
+    report = channel;
+    signal(SIGCHLD, SIG_DFL);
+    be_stoppable();
+    setsid(); /* the worker's terminal is none of the job's business */
+    make_own_parts();
+    struct order order = {0};
+    receive(channel, &order);
+    read_large(&order);
+    struct job job = parse_job(&order.config);
+    int input = place_stdio(&job, &order);
+    make_root(&job);
+    int failures[2]; /* the command says here why it could not be started */
+    if (pipe2(failures, O_CLOEXEC) != 0)
+        fail_errno("cannot make a pipe", "");
+    long long started_ns = realtime_ns();
+    pid_t command = start_command(&job, failures[1]);
+    close(failures[1]);
+    close_stdio();
+    int status = command > 0 ? reap_until(command) : 0;
+    long long ended_ns = realtime_ns();
+    end_what_is_left();
+    struct buffer said = {0};
+    if (!read_whole(failures[0], &said))
+        fail_errno("cannot read from a pipe", "");
+    if (said.length == 0 && !stopped)
+        add_end(&said, status, started_ns, ended_ns);
+    if (input >= 0)
+        record_add_number(&said, "stdin_offset", lseek(input, 0, SEEK_CUR));
+    if (said.length == 0)
+        record_add(&said, "stopped", "1");
+    _exit(!said.failed && write_whole(channel, said.bytes, said.length) ? 0 : EXIT_FAILED);
+}

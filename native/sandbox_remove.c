@@ -1,0 +1,116 @@
+/* `remove`: removes what jobs have left, whatever it is. In C and in a process of its own, because for a short command
+ * this is as much work as all that the mirror does for it.
+ *
+ * It never goes down a path: a directory is moved to the top before its turn comes, so trees deeper than any path can be
+ * are nothing special. Messages are for the mirror's log; what cannot be removed costs space, and nothing else. */
+#include "sandbox.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { MOVED_NAME_BYTES = 64 };
+
+static struct buffer waiting; /* names of directories to be removed, in the scratch directory, a NUL after each */
+static unsigned long moved;
+
+static void say(const char *name)
+{
+    if (errno != ENOENT) /* no sandbox was made for this job */
+        dprintf(STDERR_FILENO, "scratch.not_removed path=%s reason=%s\n", name, strerror(errno));
+}
+
+static bool move_up(int directory, const char *name)
+{
+    char top[MOVED_NAME_BYTES];
+    int length = snprintf(top, sizeof top, "discarded-%d-%lu", (int)getpid(), moved++);
+    bool is_up = renameat(directory, name, AT_FDCWD, top) == 0;
+    if (!is_up && errno == EACCES) /* moving a directory writes its "..", and so needs its write bit */
+        is_up = fchmodat(directory, name, 0700, 0) == 0 && renameat(directory, name, AT_FDCWD, top) == 0;
+    if (is_up)
+        buffer_add(&waiting, top, (size_t)length + 1);
+    return is_up;
+}
+
+static bool is_directory(int directory, const struct dirent *entry)
+{
+    struct stat st;
+    if (entry->d_type != DT_UNKNOWN)
+        return entry->d_type == DT_DIR;
+    return fstatat(directory, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
+}
+
+/* Takes out all that `directory` lists; the number of names, or -1. */
+static long empty(DIR *directory)
+{
+    int fd = dirfd(directory);
+    long count = 0;
+    for (struct dirent *entry; (entry = readdir(directory)); count++) {
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+            count--;
+        else if (is_directory(fd, entry) ? !move_up(fd, entry->d_name) : unlinkat(fd, entry->d_name, 0) != 0)
+            return -1;
+    }
+    return count;
+}
+
+static void remove_directory(const char *name)
+{
+    struct stat st;
+    if (lstat(name, &st) != 0 || ((st.st_mode & 0700) != 0700 && chmod(name, 0700) != 0)) {
+        say(name);
+        return;
+    }
+    DIR *directory = opendir(name);
+    if (!directory) {
+        say(name);
+        return;
+    }
+    long count;
+    while ((count = empty(directory)) > 0) /* what is read while names go may leave some out */
+        rewinddir(directory);
+    closedir(directory);
+    if (count < 0 || rmdir(name) != 0)
+        say(name);
+}
+
+static void remove_waiting(void)
+{
+    while (waiting.length > 0) {
+        size_t start = waiting.length - 1; /* the last one first: as few as possible wait */
+        while (start > 0 && waiting.bytes[start - 1] != '\0')
+            start--;
+        char *name = strdup(waiting.bytes + start);
+        waiting.length = start;
+        if (name)
+            remove_directory(name);
+        free(name);
+    }
+}
+
+int remove_listed(const char *scratch)
+{
+    if (chdir(scratch) != 0) {
+        say(scratch);
+        return EXIT_FAILED;
+    }
+    struct buffer names = {0};
+    for (;;) {
+        char *room = buffer_reserve(&names, 4096);
+        ssize_t count = room ? read(STDIN_FILENO, room, 4096) : -1;
+        if (count < 0 && room && errno == EINTR)
+            continue;
+        if (count <= 0)
+            return count == 0 ? 0 : EXIT_FAILED;
+        names.length += (size_t)count;
+        char *end = memrchr(names.bytes, '\0', names.length);
+        if (!end)
+            continue;
+        size_t whole = (size_t)(end - names.bytes) + 1;
+        buffer_add(&waiting, names.bytes, whole);
+        remove_waiting();
+        names.length -= whole;
+        memmove(names.bytes, names.bytes + whole, names.length);
+    }
+}

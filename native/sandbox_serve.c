@@ -1,0 +1,118 @@
+/* `serve`: a small process that forks the sandboxes of a mirror, which is a large one, and does so before they are needed.
+ *
+ * A sandbox waits as pid 1 of its own namespaces, at a socket of its own, for the job that it is to run. The mirror gets
+ * the other end and a pidfd. Nothing here waits for a job: what ends is reaped by the kernel. */
+#include "sandbox.h"
+
+#include <errno.h>
+#include <linux/sched.h>
+#include <net/if.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { REQUEST_BYTES = 64 };
+
+/* Sends records and two descriptors; without any where `fds` is NULL. */
+static bool announce(int socket, const struct buffer *said, const int *fds)
+{
+    struct iovec text = {.iov_base = said->bytes, .iov_len = said->length};
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(2 * sizeof(int))];
+    } room = {0};
+    struct msghdr message = {.msg_iov = &text, .msg_iovlen = 1};
+    if (fds) {
+        message.msg_control = room.bytes;
+        message.msg_controllen = sizeof room.bytes;
+        room.header = (struct cmsghdr){
+            .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(2 * sizeof(int))};
+        memcpy(CMSG_DATA(&room.header), fds, 2 * sizeof(int));
+    }
+    ssize_t sent;
+    do
+        sent = sendmsg(socket, &message, MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    return sent >= 0;
+}
+
+static bool announce_failure(int socket, const char *what)
+{
+    char text[256];
+    struct buffer said = {0};
+    snprintf(text, sizeof text, "%s: %s", what, strerror(errno));
+    record_add(&said, "error", text);
+    bool announced = !said.failed && announce(socket, &said, NULL);
+    free(said.bytes);
+    return announced;
+}
+
+/* False where nobody listens any more. */
+static bool make_sandbox(int socket)
+{
+    int ends[2], pidfd = -1;
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)
+        return announce_failure(socket, "cannot make a socket");
+    struct clone_args args = {.flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_PIDFD,
+                              .pidfd = (uintptr_t)&pidfd,
+                              .exit_signal = SIGCHLD};
+    long pid = syscall(SYS_clone3, &args, sizeof args);
+    if (pid == 0) {
+        close(socket);
+        close(ends[0]);
+        be_init(ends[1]);
+    }
+    bool listened;
+    if (pid < 0) {
+        listened = announce_failure(socket, "cannot make namespaces");
+    } else {
+        struct buffer said = {0};
+        record_add_number(&said, "pid", pid);
+        listened = !said.failed && announce(socket, &said, (int[]){ends[0], pidfd});
+        free(said.bytes);
+        close(pidfd);
+    }
+    close(ends[0]);
+    close(ends[1]);
+    return listened;
+}
+
+/* The network of all jobs but those that a rule gives the machine's: a loopback interface, and nothing else. One for
+ * all of them, where they meet as they would at home; one for each cost a third of a sandbox. */
+static void make_network(void)
+{
+    if (unshare(CLONE_NEWNET) != 0)
+        fail_errno("cannot make a network namespace", "");
+    struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &request) != 0)
+        fail_errno("cannot start the loopback interface", "");
+    close(fd);
+}
+
+int serve(int socket, const char *scratch, bool network)
+{
+    report = socket;
+    signal(SIGCHLD, SIG_IGN);
+    if (!network)
+        make_network();
+    if (unshare(CLONE_NEWNS) != 0)
+        fail_errno("cannot make a mount namespace", "");
+    make_parts(scratch);
+    char wanted[REQUEST_BYTES]; /* a sandbox for each byte */
+    for (;;) {
+        ssize_t count = read(socket, wanted, sizeof wanted);
+        if (count < 0 && errno == EINTR)
+            continue;
+        if (count <= 0)
+            return 0;
+        for (; count > 0; count--)
+            if (!make_sandbox(socket))
+                return 0;
+    }
+}

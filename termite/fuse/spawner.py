@@ -1,0 +1,169 @@
+"""Sandboxes that are made before their jobs are there.
+
+The mirror is a large process, and a sandbox takes a while. So a small one, `termite-sandbox serve`, forks them, and
+some are kept ready: a job then costs one message to the sandbox that has waited for it.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from termite.engine.errors import Retryable
+from termite.engine.records import parse_records
+
+ANNOUNCEMENT_BYTES = 4096
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A sandbox without a job. `pid`: its first process; `channel`: where it waits, and will say how the job ended."""
+
+    pid: int
+    pidfd: int
+    channel: socket.socket
+
+    def close(self) -> None:
+        """One that has no job ends now."""
+        os.close(self.pidfd)
+        self.channel.close()
+
+
+class Spawner:
+    """Sandboxes of the program `binary`, with the network of this machine or with a loopback of their own.
+
+    Its process is started when one is first wanted: it sees the mounts of that moment. It is started again if it dies;
+    the sandboxes that it has made do not die with it.
+    """
+
+    def __init__(self, binary: Path, scratch: Path, *, network: bool) -> None:
+        self._binary = binary
+        self._scratch = scratch
+        self._options = (b"--network",) if network else ()
+        self._pid = 0
+        self._socket: socket.socket | None = None
+        self._asked = 0
+        self._ready: deque[Waiting] = deque()
+        self._turn = trio.Lock()
+
+    async def check(self) -> None:
+        """Wait until one is ready. Retryable where there will be none."""
+        async with self._turn:
+            await self._wait_for_one()
+
+    async def take(self) -> Waiting:
+        """One that is ready, or the next one. Retryable where there will be none."""
+        while not self._ready:
+            await self.check()
+        return self._ready.popleft()
+
+    def refill(self, count: int) -> None:
+        """So many are to be ready, soon. What fails here, `take` will find out."""
+        missing = count - len(self._ready) - self._asked
+        if missing > 0:
+            with contextlib.suppress(Retryable):
+                self._ask(missing)
+
+    def close(self) -> None:
+        """End the process, and what is ready."""
+        while self._ready:
+            self._ready.popleft().close()
+        self._stop()
+
+    async def _wait_for_one(self) -> None:
+        starts = 0
+        while not self._ready:
+            if self._socket is None:
+                starts += 1
+                if starts > 2:
+                    raise Retryable("a sandbox cannot be started: termite-sandbox has died")
+            if not self._asked:
+                self._ask(1)
+            if self._socket is not None:
+                await trio.lowlevel.wait_readable(self._socket)
+                self._hear()
+
+    def _ask(self, count: int) -> None:
+        if self._socket is None:
+            self._start()
+        assert self._socket is not None
+        try:
+            self._socket.send(bytes(count))
+        except BlockingIOError:
+            return  # it has enough to do
+        except OSError as error:
+            log.warning("spawner.died error=%s", error)
+            self._stop()
+            return
+        self._asked += count
+
+    def _hear(self) -> None:
+        """Everything that it has said. One that could not be made is told to whoever listens."""
+        while self._socket is not None:
+            try:
+                said, fds, _, _ = socket.recv_fds(self._socket, ANNOUNCEMENT_BYTES, 2)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                log.warning("spawner.died error=%s", error)
+                said, fds = b"", []
+            if not said:
+                self._stop()
+                return
+            self._asked -= 1
+            records = {key: content.decode(errors="replace") for key, content in parse_records(said)}
+            if "error" in records:
+                raise Retryable(f"the sandbox could not be made: {records['error']}")
+            if len(fds) != 2:
+                for fd in fds:
+                    os.close(fd)
+                raise Retryable("the sandbox could not be made: too many open files")
+            channel, pidfd = fds
+            self._ready.append(Waiting(int(records["pid"]), pidfd, _seqpacket(channel)))
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self._pid = os.posix_spawn(
+                self._binary,
+                [b"termite-sandbox", b"serve", *self._options, b"%d" % theirs.fileno(), os.fsencode(self._scratch)],
+                {},
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), theirs.fileno()),  # only takes close-on-exec away
+                ],
+                setsigmask=[],
+                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # Python ignores these two; a job must not
+                setsid=True,  # a Ctrl-C for the worker is not for the job
+            )
+        except OSError as error:
+            ours.close()
+            raise Retryable(f"a sandbox cannot be started: {error.strerror}") from error
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        self._socket = ours
+
+    def _stop(self) -> None:
+        """It ends when its socket is closed."""
+        self._asked = 0
+        if self._socket is None:
+            return
+        self._socket.close()
+        self._socket = None
+        with contextlib.suppress(ChildProcessError):  # the mirror, as pid 1, may have reaped it already
+            os.waitpid(self._pid, 0)
+
+
+def _seqpacket(fd: int) -> socket.socket:
+    channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fd)  # all named: it need not ask the kernel
+    channel.setblocking(False)
+    return channel
