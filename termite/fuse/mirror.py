@@ -24,7 +24,7 @@ from termite.engine.store.cas import Cas
 from termite.engine.wire.identity import Identity
 from termite.engine.wire.messages import PROTOCOL, GetBlob, Leased, Message, OpenLease, Run, SetSlots
 from termite.engine.wire.transport import Connection, SendChunk, accepted
-from termite.fuse import ops
+from termite.fuse import ops, session
 from termite.fuse.actions import Actions
 from termite.fuse.control import Control
 from termite.fuse.fetch import Fetcher
@@ -133,7 +133,7 @@ class _Mirror:
 
     async def serve_kernel(self) -> None:
         await self._is_mounted.wait()
-        await ops.serve()
+        await session.serve()
 
     async def answer(self, connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
         """One request of the master."""
@@ -182,7 +182,7 @@ class _Mirror:
         warm = Warm(tree, cas, self._warm_root, layers.is_wanted)
         stdins = Stdins(connection)
         operations = ops.MirrorOperations(stdins, tree, cas, fetcher, self._jobs, warm)
-        ops.mount(operations, mount_point)
+        session.mount(operations, mount_point)
         await sandboxes.check()
         actions = Actions(
             request,

@@ -10,7 +10,6 @@ import os
 import stat
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from errno import EIO, ENOENT, ENOSYS, ENOTDIR, EROFS
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import pyfuse3
@@ -29,7 +28,6 @@ from termite.fuse.warm import Warm
 
 FOREVER_S = 1e8  # three years: libfuse converts to an integer number of seconds
 KEPT_BYTES = 64 * 1024  # a file up to this size is read at once and kept while it is open
-MAX_TASKS = 2000  # requests that may wait at once; each waiting one holds a task of pyfuse3's
 
 log = logging.getLogger(__name__)
 
@@ -301,18 +299,6 @@ class MirrorOperations(pyfuse3.Operations):
 _ROOT_NAMES = {"base": BASES, "delta": DELTAS, "stdin": STDIN}
 
 
-def mount(operations: MirrorOperations, mount_point: Path) -> None:
-    """May be called once in a process. RuntimeError where the kernel refuses."""
-    options = set(pyfuse3.default_options) | {"ro", "fsname=termite", "subtype=termite"}
-    options.discard("default_permissions")  # the overlay on top checks, with the job's credentials
-    pyfuse3.init(operations, str(mount_point), options)
-
-
-async def serve() -> None:
-    """Answer the kernel until `stop`."""
-    await pyfuse3.main(min_tasks=2, max_tasks=MAX_TASKS)
-
-
 async def drop_views(paths: Sequence[bytes]) -> None:
     """Let the kernel forget each `base/N`, `delta/N` or `stdin/N`, and all below. In a thread: look-ups may go on."""
     if paths:
@@ -329,10 +315,6 @@ def _drop_views(paths: Sequence[bytes]) -> None:
         except OSError as error:
             if error.errno != ENOTDIR:
                 log.warning("view.not_dropped path=%s reason=%r", path.decode(), error.strerror)
-
-
-def unmount() -> None:
-    pyfuse3.close(unmount=True)
 
 
 def _entry(node: Node) -> Any:
