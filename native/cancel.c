@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 enum { STOPPING_S = 5 }; /* for the master to stop the job and say so */
@@ -18,6 +19,11 @@ static struct sigaction original[SIGNALS];
 static sigset_t original_mask;
 static volatile sig_atomic_t first; /* signal that came */
 static int connection = -1;
+
+int change_mask(int how, const sigset_t *set, sigset_t *before)
+{
+    return (int)syscall(SYS_rt_sigprocmask, how, set, before, (size_t)_NSIG / 8);
+}
 
 int cancelled_by(void)
 {
@@ -62,6 +68,7 @@ static sigset_t ours(void)
 void cancel_on_signals(int master)
 {
     connection = master;
+    change_mask(SIG_BLOCK, NULL, &original_mask); /* first: musl's sigaction unblocks the signals that it keeps */
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART, .sa_mask = ours()};
     for (int i = 0; i < SIGNALS; i++) {
         sigaction(signals[i], NULL, &original[i]);
@@ -71,18 +78,18 @@ void cancel_on_signals(int master)
     sigset_t alarms;
     sigemptyset(&alarms);
     sigaddset(&alarms, SIGALRM);
-    sigprocmask(SIG_UNBLOCK, &alarms, &original_mask);
+    change_mask(SIG_UNBLOCK, &alarms, NULL);
 }
 
 void stop_cancelling(void)
 {
     sigset_t set = ours();
-    sigprocmask(SIG_BLOCK, &set, NULL);
+    change_mask(SIG_BLOCK, &set, NULL);
     if (first)
         end_by_signal(first);
     for (int i = 0; i < SIGNALS; i++)
         sigaction(signals[i], &original[i], NULL);
-    sigprocmask(SIG_SETMASK, &original_mask, NULL); /* what came meanwhile now does as it would have done */
+    change_mask(SIG_SETMASK, &original_mask, NULL); /* what came meanwhile now does as it would have done */
 }
 
 bool send_whole(int master, const void *bytes, size_t length)
@@ -103,8 +110,8 @@ bool send_whole(int master, const void *bytes, size_t length)
 bool send_undisturbed(int master, const void *bytes, size_t length)
 {
     sigset_t set = ours(), before;
-    sigprocmask(SIG_BLOCK, &set, &before);
+    change_mask(SIG_BLOCK, &set, &before);
     bool sent = send_whole(master, bytes, length);
-    sigprocmask(SIG_SETMASK, &before, NULL);
+    change_mask(SIG_SETMASK, &before, NULL);
     return sent;
 }

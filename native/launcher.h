@@ -2,6 +2,7 @@
 #ifndef TERMITE_LAUNCHER_H
 #define TERMITE_LAUNCHER_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
@@ -41,7 +42,17 @@ _Noreturn void end_as_command(int wait_status);
 /* The library's path, or NULL where the build tool has no library of ours. */
 const char *preload_library(void);
 
+/* search.c: what C libraries do each in its own way. */
+
+/* execvp. Returns where it fails, with errno. `argv` is not empty. */
+void search_and_execute(const char *file, char **argv);
+/* strerror. */
+const char *failure_text(int failure);
+
 /* cancel.c: signals that mean "stop the job". */
+
+/* sigprocmask with nothing left out: musl keeps three signals to itself, one of which (SIGRTMIN) is glibc programs'. */
+int change_mask(int how, const sigset_t *set, sigset_t *before);
 
 void cancel_on_signals(int master);
 /* Back to what this process was started with. Ends it where a signal has come already. */

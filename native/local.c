@@ -66,12 +66,12 @@ static void prepare_environment(bool is_shell, const struct local_run *run)
 static _Noreturn void execute(const struct command *command)
 {
     if (command->search)
-        execvp(command->exe, command->argv);
+        search_and_execute(command->exe, command->argv);
     else
         execve(command->exe, command->argv, environ);
     int failure = errno;
     const char *speaker = *command->tool ? command->tool : "termite";
-    dprintf(STDERR_FILENO, "%s: %s: %s\n", speaker, command->exe, strerror(failure));
+    dprintf(STDERR_FILENO, "%s: %s: %s\n", speaker, command->exe, failure_text(failure));
     _exit(failure == ENOENT || failure == ENOTDIR ? 127 : 126);
 }
 
@@ -118,18 +118,18 @@ int run_command(const struct command *command, const struct local_run *run)
     const size_t count = sizeof manners / sizeof *manners;
     sigset_t all, mask;
     sigfillset(&all);
-    sigprocmask(SIG_BLOCK, &all, &mask);
+    change_mask(SIG_BLOCK, &all, &mask);
     for (size_t i = 0; i < count; i++)
         change_manner(&manners[i]);
     pid_t pid = fork();
     if (pid <= 0) {
         for (size_t i = 0; i < count; i++)
             sigaction(manners[i].signal, &manners[i].before, NULL);
-        sigprocmask(SIG_SETMASK, &mask, NULL);
+        change_mask(SIG_SETMASK, &mask, NULL);
         exec_command(command, run); /* also where fork failed: better without a report than not at all */
     }
     child = pid;
-    sigprocmask(SIG_SETMASK, &mask, NULL);
+    change_mask(SIG_SETMASK, &mask, NULL);
     int status = 0;
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
         ;
@@ -145,7 +145,7 @@ _Noreturn void end_by_signal(int signal)
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, signal);
-    sigprocmask(SIG_UNBLOCK, &set, NULL);
+    change_mask(SIG_UNBLOCK, &set, NULL);
     kill(getpid(), signal);
     _exit(128 + signal); /* a signal that does not kill */
 }

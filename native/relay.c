@@ -156,7 +156,7 @@ static void mute(struct conversation *talk, int failure)
     if (cancelled_by()) /* SIGPIPE has come */
         return;
     talk->broken = true;
-    dprintf(STDERR_FILENO, "termite: cannot write the output of %s: %s\n", talk->command->argv[0], strerror(failure));
+    dprintf(STDERR_FILENO, "termite: cannot write the output of %s: %s\n", talk->command->argv[0], failure_text(failure));
     cancel_job(SIGPIPE);
 }
 

@@ -7,12 +7,13 @@
 #include "records.h"
 
 #include <fcntl.h>
-#include <linux/magic.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
+
+enum { PIPEFS = 0x50495045 }; /* PIPEFS_MAGIC of linux/magic.h, which a C library of its own kernel headers may lack */
 
 static bool is_null(const struct stat *st)
 {
@@ -25,7 +26,7 @@ static bool is_ended_pipe(const struct stat *st)
 {
     struct statfs where;
     struct pollfd state = {.fd = STDIN_FILENO, .events = POLLIN};
-    return S_ISFIFO(st->st_mode) && fstatfs(STDIN_FILENO, &where) == 0 && where.f_type == PIPEFS_MAGIC &&
+    return S_ISFIFO(st->st_mode) && fstatfs(STDIN_FILENO, &where) == 0 && where.f_type == PIPEFS &&
            poll(&state, 1, 0) == 1 && state.revents == POLLHUP;
 }
 

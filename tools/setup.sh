@@ -7,9 +7,9 @@ set -eu
 umask 022 # the .venv is read by workers that run as another user, whatever the caller's umask is
 cd "$(dirname "$0")/.."
 
-# gcc make: native programs, and what the demo builds. python3-dev pkg-config libfuse3-dev: pyfuse3 comes as source.
-# dpkg-dev: unpacks Debian's source packages. iproute2: the tests' network namespaces.
-packages="gcc libc6-dev make python3 python3-venv python3-dev pkg-config libfuse3-dev dpkg-dev iproute2"
+# gcc make: native programs, and what the demo builds. musl-tools: the launcher's C library.
+# python3-dev pkg-config libfuse3-dev: pyfuse3 comes as source. dpkg-dev: unpacks Debian's source packages. iproute2: the tests' network namespaces.
+packages="gcc libc6-dev musl-tools make python3 python3-venv python3-dev pkg-config libfuse3-dev dpkg-dev iproute2"
 # What the tests build with besides: C++ projects, Debian's own cmake and ninja, GNU make from its source, autoconf projects.
 test_packages="g++ cmake ninja-build autoconf automake autopoint perl util-linux"
 # cargo and go, whose tests would be skipped without them: of whatever origin they are.
