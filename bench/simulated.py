@@ -26,8 +26,9 @@ from bench.record import Recorded, read_recorded
 from termite.engine.errors import RemoteProtocolError, TermiteError
 from termite.engine.fleet.registration import stay_registered
 from termite.engine.model import Attr, Change, Digest, Exit, Usage
+from termite.engine.wire.authority import mint
 from termite.engine.wire.frames import MAX_CHUNK_BYTES
-from termite.engine.wire.identity import Identity, read_secret
+from termite.engine.wire.identity import read_secret
 from termite.engine.wire.listeners import listen, port_of, split_address
 from termite.engine.wire.messages import (
     INLINE_BYTES,
@@ -90,7 +91,7 @@ class Simulated:
         async def lease(stream: trio.SocketStream) -> None:
             one = _Lease(name, self._slots, self)
             try:
-                async with accepted(stream, Identity.mint(secret, name), one.answer) as connection:
+                async with accepted(stream, mint(secret, name), one.answer) as connection:
                     await connection.lost.wait()
             except TermiteError as error:
                 print(f"{name}: {error}", file=sys.stderr)

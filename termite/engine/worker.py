@@ -18,7 +18,7 @@ from termite.engine.fleet.registration import stay_registered
 from termite.engine.fleet.shares import share
 from termite.engine.mirrors import Line, Mirror, MirrorConfig, mirror_process
 from termite.engine.quarters import House
-from termite.engine.wire.identity import Identity
+from termite.engine.wire.authority import mint
 from termite.engine.wire.listeners import join_address, listen, port_of, split_address
 from termite.engine.wire.messages import PROTOCOL, Register
 from termite.engine.wire.transport import peer_name
@@ -95,7 +95,7 @@ class _Worker:
             async with stream, AsyncExitStack() as stack:
                 async with self._strangers:
                     quarters = await stack.enter_async_context(self.house.quarters())
-                    identity = Identity.mint(self._config.secret, self.name)
+                    identity = mint(self._config.secret, self.name)
                     mirror = await stack.enter_async_context(mirror_process(self._mirrors, identity, quarters, stream))
                     asked = await self._wait_for_master(mirror, peer)
                 if asked is not None:

@@ -20,7 +20,7 @@ import trio
 from termite.engine.errors import FsError, Stale
 from termite.engine.model import Attr, Change, Changeset, Digest
 from termite.engine.native import native_program
-from termite.engine.wire.identity import Identity
+from termite.engine.wire.authority import mint
 from termite.engine.wire.messages import (
     INLINE_BYTES,
     PROTOCOL,
@@ -263,7 +263,7 @@ async def mirror(
 
             nursery.start_soon(accept)
             try:
-                async with dial("127.0.0.1", port, Identity.mint(SECRET, "master"), master.answer) as connection:
+                async with dial("127.0.0.1", port, mint(SECRET, "master"), master.answer) as connection:
                     await dialled.wait()
                     master.connection = connection
                     reply = await connection.request(
@@ -282,7 +282,7 @@ async def mirror(
 def _start(accepted: socket.socket, cache: Path, scratch: Path, tmpfs: bool, starter: Starter) -> MirrorProcess:
     ours, theirs = socket.socketpair()
     reader, writer = os.pipe()
-    identity = Identity.mint(SECRET, "worker")
+    identity = mint(SECRET, "worker")
     sandbox = native_program("termite-sandbox")
     enter = [str(sandbox), "enter", *([f"--uid={starter.uid}", f"--gid={starter.uid}"] if starter.uid else []), "--"]
     with accepted, theirs:

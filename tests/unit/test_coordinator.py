@@ -12,7 +12,7 @@ from termite.engine.fleet import coordinator as coordinators
 from termite.engine.fleet import registration
 from termite.engine.fleet.coordinator import CoordinatorConfig, serve_coordinator
 from termite.engine.fleet.registration import stay_registered
-from termite.engine.wire.identity import Identity
+from termite.engine.wire.authority import mint
 from termite.engine.wire.listeners import split_address
 from termite.engine.wire.messages import (
     PROTOCOL,
@@ -39,7 +39,7 @@ async def refuse(connection: Connection, message: Message, send_chunk: SendChunk
 
 
 def dialled(port: int, secret: bytes = SECRET) -> AbstractAsyncContextManager[Connection]:
-    return dial(HOST, port, Identity.mint(secret, "test"), refuse)
+    return dial(HOST, port, mint(secret, "test"), refuse)
 
 
 @asynccontextmanager

@@ -12,7 +12,8 @@ from cryptography import x509
 from trio.testing import MockClock
 
 from termite.engine.errors import ConnectionLost, TermiteError, UserError
-from termite.engine.wire.identity import SERVER_NAME, Identity, read_secret
+from termite.engine.wire.authority import mint
+from termite.engine.wire.identity import SERVER_NAME, read_secret
 from termite.engine.wire.tls import TlsStream
 
 SECRET = b"sixteen bytes at least"
@@ -44,8 +45,8 @@ async def errors_of_handshake(client: ssl.SSLContext, server: ssl.SSLContext) ->
 @asynccontextmanager
 async def secured() -> AsyncIterator[tuple[TlsStream, TlsStream]]:
     ours, theirs = await sockets()
-    client = TlsStream(ours, Identity.mint(SECRET, "c").client_context(), SERVER_NAME)
-    server = TlsStream(theirs, Identity.mint(SECRET, "s").server_context(), None)
+    client = TlsStream(ours, mint(SECRET, "c").client_context(), SERVER_NAME)
+    server = TlsStream(theirs, mint(SECRET, "s").server_context(), None)
     async with ours, theirs:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.shake_hands, "server")
@@ -54,15 +55,15 @@ async def secured() -> AsyncIterator[tuple[TlsStream, TlsStream]]:
 
 
 def test_every_node_derives_the_same_authority() -> None:
-    one, two = Identity.mint(SECRET, "one"), Identity.mint(SECRET, "two")
+    one, two = mint(SECRET, "one"), mint(SECRET, "two")
     assert one.authority == two.authority
-    assert one.authority != Identity.mint(OTHER, "one").authority
+    assert one.authority != mint(OTHER, "one").authority
     assert one.key != two.key
     assert one.certificate != two.certificate
 
 
 def test_a_certificate_is_short_lived_and_forgives_a_slow_clock() -> None:
-    certificate = x509.load_pem_x509_certificate(Identity.mint(SECRET, "n" * 200).certificate.encode())
+    certificate = x509.load_pem_x509_certificate(mint(SECRET, "n" * 200).certificate.encode())
     now = datetime.datetime.now(datetime.UTC)
     assert certificate.not_valid_before_utc < now - datetime.timedelta(hours=23)
     assert now + datetime.timedelta(days=29) < certificate.not_valid_after_utc < now + datetime.timedelta(days=31)
@@ -87,9 +88,7 @@ async def test_one_end_sees_that_the_other_has_closed() -> None:
 
 
 async def test_another_secret_is_one_clear_line_on_both_sides() -> None:
-    errors = await errors_of_handshake(
-        Identity.mint(SECRET, "c").client_context(), Identity.mint(OTHER, "s").server_context()
-    )
+    errors = await errors_of_handshake(mint(SECRET, "c").client_context(), mint(OTHER, "s").server_context())
     assert {peer: str(error) for peer, error in errors.items()} == {
         "server": "server: the other side has another secret (copy one secret file to every machine)",
         "client": "client: the other side has another secret (copy one secret file to every machine)",
@@ -99,16 +98,16 @@ async def test_another_secret_is_one_clear_line_on_both_sides() -> None:
 
 async def test_a_client_without_a_certificate_is_refused() -> None:
     stranger = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    stranger.load_verify_locations(cadata=Identity.mint(SECRET, "s").authority)
-    errors = await errors_of_handshake(stranger, Identity.mint(SECRET, "s").server_context())
+    stranger.load_verify_locations(cadata=mint(SECRET, "s").authority)
+    errors = await errors_of_handshake(stranger, mint(SECRET, "s").server_context())
     assert "shows no certificate" in str(errors["client"])
 
 
 async def test_older_tls_is_refused() -> None:
-    old = Identity.mint(SECRET, "c").client_context()
+    old = mint(SECRET, "c").client_context()
     old.minimum_version = ssl.TLSVersion.TLSv1_2
     old.maximum_version = ssl.TLSVersion.TLSv1_2
-    errors = await errors_of_handshake(old, Identity.mint(SECRET, "s").server_context())
+    errors = await errors_of_handshake(old, mint(SECRET, "s").server_context())
     assert isinstance(errors["client"], UserError)
     assert isinstance(errors["server"], UserError)
 
@@ -116,7 +115,7 @@ async def test_older_tls_is_refused() -> None:
 @pytest.mark.parametrize("age", [datetime.timedelta(days=100), datetime.timedelta(days=-100)])
 async def test_clocks_far_apart_are_named_on_both_sides(age: datetime.timedelta) -> None:
     then = datetime.datetime.now(datetime.UTC) - age
-    mine, theirs = Identity.mint(SECRET, "c").client_context(), Identity.mint(SECRET, "s", then).server_context()
+    mine, theirs = mint(SECRET, "c").client_context(), mint(SECRET, "s", then).server_context()
     errors = await errors_of_handshake(mine, theirs)
     assert "clocks" in str(errors["server"])
     assert "clocks" in str(errors["client"])
@@ -126,7 +125,7 @@ async def test_clocks_far_apart_are_named_on_both_sides(age: datetime.timedelta)
 async def test_who_does_not_speak_tls_is_told_apart(said: bytes) -> None:
     ours, theirs = await sockets()
     async with theirs:
-        server = TlsStream(theirs, Identity.mint(SECRET, "s").server_context(), None)
+        server = TlsStream(theirs, mint(SECRET, "s").server_context(), None)
         async with ours:
             await ours.send_all(said)
         with pytest.raises((UserError, ConnectionLost), match=r"not a termite|closed the connection"):
@@ -136,7 +135,7 @@ async def test_who_does_not_speak_tls_is_told_apart(said: bytes) -> None:
 async def test_who_says_nothing_is_left_after_ten_seconds(autojump_clock: MockClock) -> None:
     ours, theirs = await sockets()
     async with ours, theirs:
-        server = TlsStream(theirs, Identity.mint(SECRET, "s").server_context(), None)
+        server = TlsStream(theirs, mint(SECRET, "s").server_context(), None)
         with pytest.raises(ConnectionLost, match="did not finish the handshake in 10 s"):
             await server.shake_hands("somebody")
 

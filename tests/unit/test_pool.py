@@ -13,6 +13,7 @@ from termite.engine.errors import FsError, Retryable
 from termite.engine.fleet.coordinator import CoordinatorConfig, serve_coordinator
 from termite.engine.fleet.pool import Lease, NoWorker, Pool, PoolConfig
 from termite.engine.model import Digest, Exit, Usage
+from termite.engine.wire.authority import mint
 from termite.engine.wire.identity import Identity
 from termite.engine.wire.listeners import split_address
 from termite.engine.wire.messages import (
@@ -57,7 +58,7 @@ class FakeWorker:
             return Done()
 
         with suppress(Retryable), scope:
-            async with accepted(stream, Identity.mint(SECRET, "w"), answer) as connection:
+            async with accepted(stream, mint(SECRET, "w"), answer) as connection:
                 self.connections.append(connection)
                 await connection.lost.wait()
 
@@ -80,7 +81,7 @@ async def pool(worker: FakeWorker | None, keepalive_s: float = 60.0) -> AsyncIte
                 listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
                 nursery.start_soon(trio.serve_listeners, worker.serve, listeners)
                 there = f"127.0.0.1:{listeners[0].socket.getsockname()[1]}"
-                async with dial(host, port, Identity.mint(SECRET, "w"), _nothing) as connection:
+                async with dial(host, port, mint(SECRET, "w"), _nothing) as connection:
                     await connection.request(Register(PROTOCOL, "w", there, worker.slots, 0, 0.0, 0))
             config = PoolConfig((host, port), SECRET, "m", 0, 1000, 1000, b"home/me", keepalive_s)
             made = Pool(config, lambda: 7, _refuse)

@@ -20,8 +20,8 @@ from termite.engine.errors import (
 )
 from termite.engine.model import Digest
 from termite.engine.wire import transport
+from termite.engine.wire.authority import mint
 from termite.engine.wire.frames import MAX_CHUNK_BYTES, MAX_FRAME_BYTES
-from termite.engine.wire.identity import Identity
 from termite.engine.wire.messages import Done, GetBlob, GetDirectory, Message, Ping, Pong, ReadStdin, Stdin
 from termite.engine.wire.peer import WINDOW_BYTES
 from termite.engine.wire.transport import Connection, Handler, SendChunk, dial, joined
@@ -319,6 +319,6 @@ async def test_small_messages_that_are_ready_together_go_out_in_one_write() -> N
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 async def test_where_nobody_listens_the_reason_is_one_plain_line(host: str) -> None:
     with pytest.raises(ConnectionLost) as raised:
-        async with dial(host, 1, Identity.mint(b"0123456789abcdef", "m"), refuse):
+        async with dial(host, 1, mint(b"0123456789abcdef", "m"), refuse):
             pass
     assert str(raised.value) == f"{host}:1: Connection refused"

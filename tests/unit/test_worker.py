@@ -17,7 +17,7 @@ from termite.engine import mirrors, quarters
 from termite.engine import worker as workers
 from termite.engine.errors import UserError
 from termite.engine.fleet.coordinator import CoordinatorConfig, serve_coordinator
-from termite.engine.wire.identity import Identity
+from termite.engine.wire.authority import mint
 from termite.engine.wire.listeners import split_address
 from termite.engine.wire.messages import PROTOCOL, ListWorkers, Message, Worker, Workers
 from termite.engine.wire.transport import Connection, SendChunk, dial
@@ -269,7 +269,7 @@ async def test_a_worker_is_known_to_its_coordinator(start: Start) -> None:
         host, coordinator_port = split_address(address, 0)
         async with (
             worker(start(coordinator=address)) as port,
-            dial(host, coordinator_port, Identity.mint(SECRET, "m"), refuse) as connection,
+            dial(host, coordinator_port, mint(SECRET, "m"), refuse) as connection,
             master(port, lease=3) as one,
         ):
             assert await one.hear() == {"granted": 3}

@@ -10,7 +10,7 @@ import trio
 
 from termite.engine.errors import ConnectionLost, RemoteProtocolError, UserError
 from termite.engine.fleet.registry import Registry
-from termite.engine.wire.identity import Identity
+from termite.engine.wire.authority import mint
 from termite.engine.wire.listeners import join_address, listen, port_of, split_address
 from termite.engine.wire.messages import (
     PROTOCOL,
@@ -80,7 +80,7 @@ class _Coordinator:
         self._strangers += 1
         known = False
         try:
-            async with accepted(stream, Identity.mint(self._config.secret, "coordinator"), answer) as connection:
+            async with accepted(stream, mint(self._config.secret, "coordinator"), answer) as connection:
                 self._strangers -= 1
                 known = True
                 self._refused.pop(host, None)

@@ -30,6 +30,7 @@ from termite.engine.fleet.leases import Fleet, Wish
 from termite.engine.fleet.registration import with_advice
 from termite.engine.fleet.schedule import choose
 from termite.engine.model import Digest
+from termite.engine.wire.authority import mint
 from termite.engine.wire.identity import Identity
 from termite.engine.wire.messages import (
     PROTOCOL,
@@ -366,7 +367,7 @@ class Pool:
 
     def _identity(self) -> Identity:
         """A new one for every connection: a master may live longer than a certificate."""
-        return Identity.mint(self._config.secret, self._config.master)
+        return mint(self._config.secret, self._config.master)
 
     def _open_message(self, wish: Wish, lease: Lease) -> OpenLease:
         config = self._config

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import trio
 
 from termite.engine.errors import RemoteProtocolError, Retryable, TermiteError, UserError
-from termite.engine.wire.identity import Identity
+from termite.engine.wire.authority import mint
 from termite.engine.wire.listeners import join_address
 from termite.engine.wire.messages import Deregister, Message, Register, Registered
 from termite.engine.wire.transport import Connection, SendChunk, dial
@@ -25,7 +25,7 @@ async def stay_registered(host: str, port: int, secret: bytes, name: str, descri
     pause_s, complaint = FIRST_PAUSE_S, ""
     while True:
         try:
-            async with dial(host, port, Identity.mint(secret, name), _refuse) as connection:
+            async with dial(host, port, mint(secret, name), _refuse) as connection:
                 interval_s = await _register(connection, describe())
                 log.info("coordinator-found address=%s", address)
                 pause_s, complaint = FIRST_PAUSE_S, ""

@@ -1,34 +1,19 @@
-"""Who belongs to the cluster: certificates from a key that every node derives from the shared secret.
+"""Who belongs to the cluster, as TLS has it: a certificate that the cluster's authority has signed (authority.py).
 
-The authority's certificate is the same, byte for byte, wherever it is made; each daemon signs a short-lived one of its
-own with it. A private key stays in memory: Python loads keys from files only, so it gets an anonymous one.
+A private key stays in memory: Python loads keys from files only, so it gets an anonymous one.
 """
 
-import datetime
 import os
 import ssl
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from cryptography.x509.oid import NameOID
-
 from termite.engine.errors import UserError
 
 SERVER_NAME = "termite"  # in every certificate: being of the cluster counts, not the machine's name
 SECRET_MIN_BYTES = 16  # a shorter one could be guessed off line from one recorded handshake
 SECRET_MAX_BYTES = 64 * 1024
-VALIDITY = datetime.timedelta(days=30)
-BACKDATED = datetime.timedelta(days=1)  # clocks differ
-_AUTHORITY_NAME = "termite authority"
-_AUTHORITY_SERIAL = 1
-_AUTHORITY_SINCE = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
-_AUTHORITY_UNTIL = datetime.datetime(2120, 1, 1, tzinfo=datetime.UTC)
-_NAME_MAX_CHARS = 64  # X.509's limit for a common name
 
 
 def read_secret(path: Path) -> bytes:
@@ -58,21 +43,6 @@ class Identity:
     key: str
     authority: str
 
-    @staticmethod
-    def mint(secret: bytes, name: str, now: datetime.datetime | None = None) -> "Identity":
-        """A new identity for `name` (only to be read by people), valid for a month from now."""
-        now = now or datetime.datetime.now(datetime.UTC)
-        authority_key = _authority_key(secret)
-        key = Ed25519PrivateKey.generate()
-        certificate = (
-            _certificate(key, name[:_NAME_MAX_CHARS] or "termite", authority_key, now - BACKDATED, now + VALIDITY)
-            .serial_number(x509.random_serial_number())
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(SERVER_NAME)]), critical=False)
-            .sign(authority_key, None)
-        )
-        return Identity(_pem(certificate), _key_pem(key), _pem(_authority(authority_key)))
-
     def server_context(self) -> ssl.SSLContext:
         """For the side that was connected to."""
         context = self._context(ssl.PROTOCOL_TLS_SERVER)
@@ -94,53 +64,3 @@ class Identity:
             file.flush()
             context.load_cert_chain(f"/proc/self/fd/{descriptor}")
         return context
-
-
-def _authority_key(secret: bytes) -> Ed25519PrivateKey:
-    seed = HKDF(hashes.SHA256(), 32, salt=b"termite", info=b"certificate authority 1").derive(secret)
-    return Ed25519PrivateKey.from_private_bytes(seed)
-
-
-def _authority(key: Ed25519PrivateKey) -> x509.Certificate:
-    signs_only = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
-    return (
-        _certificate(key, _AUTHORITY_NAME, key, _AUTHORITY_SINCE, _AUTHORITY_UNTIL)
-        .serial_number(_AUTHORITY_SERIAL)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(signs_only, critical=True)
-        .sign(key, None)
-    )
-
-
-def _certificate(
-    key: Ed25519PrivateKey,
-    name: str,
-    authority_key: Ed25519PrivateKey,
-    since: datetime.datetime,
-    until: datetime.datetime,
-) -> x509.CertificateBuilder:
-    public = key.public_key()
-    authority_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
-    return (
-        x509.CertificateBuilder()
-        .subject_name(_common_name(name))
-        .issuer_name(_common_name(_AUTHORITY_NAME))
-        .public_key(public)
-        .not_valid_before(since)
-        .not_valid_after(until)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-        .add_extension(authority_id, critical=False)
-    )
-
-
-def _common_name(name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-
-
-def _pem(certificate: x509.Certificate) -> str:
-    return certificate.public_bytes(serialization.Encoding.PEM).decode()
-
-
-def _key_pem(key: Ed25519PrivateKey) -> str:
-    form = serialization.PrivateFormat.PKCS8
-    return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()).decode()
