@@ -20,47 +20,64 @@ class Node:
     """One inode. `entry` is what the kernel is told of a directory, made once by whoever talks to the kernel.
 
     `digest` is known, and the content is in this worker's store, where `is_present`. `content` and `fd` are there
-    while the file is open and was read.
+    while the file is open and was read. There are 100,000 of these where a tree has so many files, so what only
+    directories or standard inputs have is theirs.
     """
 
     __slots__ = (
         "attr",
-        "block_bytes",
         "content",
         "digest",
         "entry",
         "fd",
         "inode",
         "is_present",
-        "job",
         "key",
-        "listing",
         "lookups",
-        "names",
         "opens",
         "path",
-        "view",
         "was_opened",
     )
+
+    job: int | None = None
+    block_bytes = 4096
 
     def __init__(self, inode: int, path: bytes, attr: Attr, key: object = None) -> None:
         self.inode = inode
         self.path = path
         self.attr = attr
         self.key = key
-        self.view: Base | Delta | None = None
-        self.listing: Listing | None = None
-        self.names: list[bytes] | None = None
         self.digest: Digest | None = attr.digest
         self.is_present = attr.size == 0
         self.content: bytes | None = b"" if attr.size == 0 else None
         self.fd = -1
         self.opens = 0
         self.lookups = 0
-        self.job: int | None = None
-        self.block_bytes = 4096
         self.entry: Any = None
         self.was_opened = False
+
+
+class DirectoryNode(Node):
+    """A directory of a view. `listing` is what the view shows in it, `names` their order, once it was asked for."""
+
+    __slots__ = ("listing", "names", "view")
+
+    def __init__(self, inode: int, path: bytes, attr: Attr, key: object, view: Base | Delta) -> None:
+        super().__init__(inode, path, attr, key)
+        self.view = view
+        self.listing: Listing | None = None
+        self.names: list[bytes] | None = None
+
+
+class StdinNode(Node):
+    """The standard input of `job`."""
+
+    __slots__ = ("block_bytes", "job")
+
+    def __init__(self, inode: int, attr: Attr, key: object, job: int, block_bytes: int) -> None:
+        super().__init__(inode, b"", attr, key)
+        self.job = job
+        self.block_bytes = block_bytes
 
 
 class Inodes:
@@ -77,13 +94,10 @@ class Inodes:
         self.whiteout = self._pin(Node(STDIN + 1, b"", WHITEOUT))
 
     def directory(self, view: Base | Delta, path: bytes, attr: Attr) -> Node:
-        """The directory that `view` shows at `path`."""
+        """The directory that `view` shows at `path`: a DirectoryNode."""
         key = (id(view), path)
         node = self._by_key.get(key)
-        if node is None:
-            node = self._add(path, attr, key)
-            node.view = view
-        return node
+        return node or self._add(DirectoryNode(self._next, path, attr, key, view))
 
     def file(self, path: bytes, attr: Attr) -> Node:
         """Anything that is no directory. Names with one link_id were one inode of the master in one state."""
@@ -93,20 +107,17 @@ class Inodes:
         if node is not None and node.path != path and not attr.link_id:  # one value given to two names
             key = (path, key)
             node = self._by_key.get(key)
-        return node or self._add(path, attr, key)
+        return node or self._add(Node(self._next, path, attr, key))
 
     def stdin(self, job: int, file: StdinFile) -> Node:
         """The standard input of a job, whose number never comes again. A directory, too, is shown as a regular file:
         the kernel would not send us a read of it."""
         key = ("stdin", job)
         node = self._by_key.get(key)
-        if node is None:
-            node = self._add(
-                b"", Attr(mode=stat.S_IFREG | stat.S_IMODE(file.mode), size=file.size, mtime_ns=file.mtime_ns), key
-            )
-            node.job = job
-            node.block_bytes = file.block_bytes
-        return node
+        if node is not None:
+            return node
+        attr = Attr(mode=stat.S_IFREG | stat.S_IMODE(file.mode), size=file.size, mtime_ns=file.mtime_ns)
+        return self._add(StdinNode(self._next, attr, key, job, file.block_bytes))
 
     def forget(self, forgotten: Iterable[tuple[int, int]]) -> None:
         for inode, count in forgotten:
@@ -128,8 +139,7 @@ class Inodes:
         self.nodes[node.inode] = node
         return node
 
-    def _add(self, path: bytes, attr: Attr, key: object) -> Node:
-        node = Node(self._next, path, attr, key)
+    def _add(self, node: Node) -> Node:
         self._next += 1
-        self.nodes[node.inode] = self._by_key[key] = node
+        self.nodes[node.inode] = self._by_key[node.key] = node
         return node

@@ -19,7 +19,7 @@ from termite.engine.errors import FsError, TermiteError
 from termite.engine.model import Attr
 from termite.engine.store.cas import Cas
 from termite.fuse.fetch import Fetcher
-from termite.fuse.inodes import BASES, DELTAS, ROOT, STDIN, Inodes, Node
+from termite.fuse.inodes import BASES, DELTAS, ROOT, STDIN, DirectoryNode, Inodes, Node
 from termite.fuse.jobs import WAIT_S, Jobs
 from termite.fuse.stdin import Stdins
 from termite.fuse.tree import Tree
@@ -89,7 +89,7 @@ class MirrorOperations(pyfuse3.Operations):
     async def lookup(self, parent_inode: int, name: bytes, ctx: Any = None) -> Any:
         self.requests += 1
         parent = self._inodes.nodes[parent_inode]
-        if parent.view is None:
+        if not isinstance(parent, DirectoryNode):
             node = self._own(parent_inode, name)
         else:
             listing = parent.listing
@@ -128,7 +128,7 @@ class MirrorOperations(pyfuse3.Operations):
     async def readdir(self, handle: int, offset: int, token: Any) -> None:
         self.requests += 1
         node, thread = self._directories[handle]
-        if node.view is None:
+        if not isinstance(node, DirectoryNode):
             return  # our own directories have no list: nobody needs one
         if node.listing is None:
             await self._listing(node, thread)
@@ -164,12 +164,11 @@ class MirrorOperations(pyfuse3.Operations):
             return self._entered(self._inodes.stdin(job.number, job.stdin_file))
         raise FsError(ENOENT)
 
-    def _child(self, parent: Node, name: bytes, attr: Attr) -> Node:
+    def _child(self, parent: DirectoryNode, name: bytes, attr: Attr) -> Node:
         if attr is WHITEOUT:
             return self._inodes.whiteout
         path = parent.path + b"/" + name if parent.path else name
         if stat.S_ISDIR(attr.mode):
-            assert parent.view is not None
             return self._entered(self._inodes.directory(parent.view, path, attr))
         node = self._inodes.file(path, attr)
         if node.digest is None:
@@ -182,9 +181,8 @@ class MirrorOperations(pyfuse3.Operations):
             node.entry = _entry(node)
         return node
 
-    async def _listing(self, node: Node, thread: int) -> Listing:
+    async def _listing(self, node: DirectoryNode, thread: int) -> Listing:
         if not isinstance(node.view, Base):
-            assert node.view is not None
             node.listing = node.view.listings.get(node.path, {})
             return node.listing
         while node.listing is None:
