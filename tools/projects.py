@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import msgspec
 
-from sources import fetch_source
+from sources import fetch_binary, fetch_source
 from trees import put_back
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -34,6 +34,16 @@ class ProjectError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Prebuilt:
+    """Files of a binary `package` of Debian, made from the same source, that go into the tree before it is configured:
+    all below the directory that the pattern `files` names, to the directory `to`."""
+
+    package: str
+    files: str
+    to: str
+
+
+@dataclass(frozen=True, slots=True)
 class Project:
     """What examples/NAME/VARIANT.toml says.
 
@@ -42,7 +52,7 @@ class Project:
     first word of one in `build` is the build tool. `differs`: patterns of files in which two plain builds differ too,
     each with the reason. `needs`: programs and headers that must be installed, each with its Debian package.
     `remote`: so many jobs of each build with termite must run on workers. `otherwise`: a suite of Debian's from which
-    the source package is taken where this machine's own has it in no mirror.
+    the source package is taken where this machine's own has it in no mirror. `prebuilt`: what would take hours to make.
     """
 
     title: str
@@ -58,6 +68,7 @@ class Project:
     needs: dict[str, str] = field(default_factory=dict)
     differs: dict[str, str] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
+    prebuilt: tuple[Prebuilt, ...] = ()
 
     def lines(self, jobs: int) -> list[str]:
         """The command lines of a build with `-j jobs`."""
@@ -113,6 +124,11 @@ def unpack(project: Project, place: Place, sources: Path, rules: Path | None) ->
     place.state.mkdir(parents=True)
     for part in project.parts or (".",):
         shutil.copytree(source / part, place.tree / part, symlinks=True)
+    for prebuilt in project.prebuilt:
+        files = fetch_binary(prebuilt.package, sources, project.package, otherwise=project.otherwise)
+        (directory,) = files.glob(prebuilt.files)
+        # With the time of now, because they are newer than what they were made from.
+        shutil.copytree(directory, place.tree / prebuilt.to, dirs_exist_ok=True, copy_function=shutil.copyfile)
     if rules is not None and rules.exists():
         shutil.copy(rules, place.tree / ".termite-localrc")
 

@@ -1,7 +1,7 @@
-"""Fetches and unpacks a source package of Debian, without touching the machine's own apt configuration.
+"""Fetches and unpacks packages of Debian, sources mostly, without touching the machine's own apt configuration.
 
 A private apt state is made in a directory of ours from the machine's own sources, turned from `deb` to `deb-src`: the
-same mirror, proxy and keyring as the system uses, and no root needed.
+same mirror, proxy and keyring as the system uses, and no root needed. Nothing is installed.
 """
 
 import contextlib
@@ -47,6 +47,31 @@ def fetch_source(package: str, directory: Path, *, patched: bool = True, otherwi
     return tree
 
 
+def fetch_binary(package: str, directory: Path, source: str, *, otherwise: str = "") -> Path:
+    """Return the files of the binary package `package`, made from the version of `source` that `fetch_source` got."""
+    name = f"{package}-files"
+    tree = directory / name
+    if tree.is_dir():
+        return tree
+    (description,) = (directory / "download" / source).glob("*.dsc")
+    match = re.search(r"^Version: (\S+)$", description.read_text(), re.MULTILINE)
+    assert match is not None, description
+    download = directory / "download" / name
+    shutil.rmtree(download, ignore_errors=True)
+    download.mkdir(parents=True)
+    try:
+        _download_binary(package, match[1], _private_apt(directory.resolve() / "apt-deb", kind="deb"), download)
+    except SourceError:
+        if not otherwise:
+            raise
+        apt_options = _private_apt(directory.resolve() / f"apt-deb-{otherwise}", otherwise, kind="deb")
+        _download_binary(package, match[1], apt_options, download)
+    (archive,) = download.glob("*.deb")
+    _run(["dpkg-deb", "-x", archive.name, "tree"], download)
+    (download / "tree").rename(tree)
+    return tree
+
+
 def _download(package: str, apt_options: list[str], download: Path) -> None:
     """The newest version, or else an older one: a mirror's index may name files that it does not have yet."""
     get = ["apt-get", *apt_options, "-qq", "source", "--download-only"]
@@ -64,13 +89,22 @@ def _download(package: str, apt_options: list[str], download: Path) -> None:
         raise error
 
 
+def _download_binary(package: str, version: str, apt_options: list[str], download: Path) -> None:
+    """Of this version of its source, or as that was built once more (+b1)."""
+    listed = _run(["apt-cache", *apt_options, "show", package], download)
+    versions = re.findall(rf"^Version: ({re.escape(version)}(?:\+b\d+)?)$", listed, re.MULTILINE)
+    if not versions:
+        raise SourceError(f"there is no {package} of version {version}")
+    _run(["apt-get", *apt_options, "-qq", "download", f"{package}={versions[0]}"], download)
+
+
 def _empty(directory: Path) -> None:
     for file in directory.iterdir():
         file.unlink()
 
 
-def _private_apt(state: Path, suite: str = "") -> list[str]:
-    """Options for apt; `suite` in place of this machine's release."""
+def _private_apt(state: Path, suite: str = "", *, kind: str = "deb-src") -> list[str]:
+    """Options for apt; `suite` in place of this machine's release, for packages of this `kind`."""
     sources = state / "sources.list.d"
     options = {
         "Dir::Etc::SourceList": "/dev/null",
@@ -83,20 +117,20 @@ def _private_apt(state: Path, suite: str = "") -> list[str]:
     if not sources.is_dir():
         for directory in ("state/lists/partial", "cache/archives/partial", "new"):
             (state / directory).mkdir(parents=True, exist_ok=True)
-        for name, text in _source_lists():
+        for name, text in _source_lists(kind):
             (state / "new" / name).write_text(other_suite(text, _codename(), suite) if suite else text)
         (state / "new").rename(sources)
     _run(["apt-get", *arguments, "-qq", "update"], state)
     return arguments
 
 
-def _source_lists() -> Iterator[tuple[str, str]]:
+def _source_lists(kind: str) -> Iterator[tuple[str, str]]:
     codename = _codename()
     found = False
     lists = [APT / "sources.list", *sorted((APT / "sources.list.d").glob("*"))]
     for path in lists:
         text = path.read_text(errors="replace") if path.suffix in (".list", ".sources") and path.is_file() else ""
-        turned = _deb822(text, codename) if path.suffix == ".sources" else _one_line(text, codename)
+        turned = _deb822(text, codename, kind) if path.suffix == ".sources" else _one_line(text, codename, kind)
         if turned:
             found = True
             yield path.name, turned
@@ -116,21 +150,21 @@ def _is_ours(suite: str, codename: str) -> bool:
     return suite == codename or suite.startswith(f"{codename}-")
 
 
-def _one_line(text: str, codename: str) -> str:
+def _one_line(text: str, codename: str, kind: str) -> str:
     lines = re.findall(r"^\s*deb((?:\s+\[[^]]*\])?\s+)((?!cdrom:)\S+)\s+(\S+)\s+(.*)$", text, re.MULTILINE)
     return "".join(
-        f"deb-src{options}{uri} {suite} {rest}\n" for options, uri, suite, rest in lines if _is_ours(suite, codename)
+        f"{kind}{options}{uri} {suite} {rest}\n" for options, uri, suite, rest in lines if _is_ours(suite, codename)
     )
 
 
-def _deb822(text: str, codename: str) -> str:
+def _deb822(text: str, codename: str, kind: str) -> str:
     stanzas = []
     for stanza in re.split(r"\n\s*\n", text):
         uncommented = "\n".join(line for line in stanza.splitlines() if not line.startswith("#"))
         suites = re.search(r"^Suites:(.*)$", uncommented, re.MULTILINE | re.IGNORECASE)
         disabled = re.search(r"^Enabled:\s*no", uncommented, re.MULTILINE | re.IGNORECASE)
         if suites and not disabled and all(_is_ours(suite, codename) for suite in suites[1].split()):
-            stanzas.append(re.sub(r"(?mi)^Types:.*$", "Types: deb-src", uncommented))
+            stanzas.append(re.sub(r"(?mi)^Types:.*$", f"Types: {kind}", uncommented))
     return "\n\n".join(stanzas) + "\n" if stanzas else ""
 
 
