@@ -69,6 +69,8 @@ def main() -> None:
     # A tree of 100,000 names is no garbage: looking through it again and again costs more than what a cycle leaves.
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+    for fd in (config.socket_fd, config.control_fd):  # we inherited them; no process of a sandbox may
+        os.set_inheritable(fd, False)
     trio.run(serve_mirror, config)
 
 

@@ -15,6 +15,8 @@ from termite.engine.errors import Retryable
 from termite.engine.model import Exit
 from termite.fuse.sandbox import Sandboxes
 from tests.e2e.bench import PROJECT, SCRATCHES, Bench, is_mirror
+from tests.e2e.cluster import processes_running
+from tests.e2e.waiting import wait_until
 
 
 @pytest.fixture(params=SCRATCHES)
@@ -23,6 +25,15 @@ async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     bench.sandboxes.setup()
     yield bench
     bench.sandboxes.close()
+
+
+def first_processes(bench: Bench) -> list[int]:
+    """Of sandboxes below the scratch directory of `bench`."""
+    return [
+        pid
+        for pid in processes_running(b"\0" + os.fsencode(bench.scratch))
+        if Path(f"/proc/{pid}/status").read_text().partition("NSpid:")[2].split("\n")[0].split()[-1] == "1"
+    ]
 
 
 # -- how a job ends ---------------------------------------------------------------------------------------------------
@@ -118,6 +129,36 @@ async def test_a_sandbox_program_that_cannot_be_started_is_tried_elsewhere(bench
 async def test_a_sandbox_that_is_killed_is_tried_elsewhere(bench: Bench) -> None:
     with pytest.raises(Retryable, match="died before its command ended"):
         await bench.sh("sleep 1000", on_pid=lambda pid: os.kill(pid, signal.SIGKILL))
+
+
+@is_mirror
+async def test_a_sandbox_that_is_killed_while_it_waits_is_no_jobs_trouble(bench: Bench) -> None:
+    await bench.sandboxes.check()
+    waiting = first_processes(bench)
+    assert len(waiting) == 1
+    os.kill(waiting[0], signal.SIGKILL)
+    wait_until(lambda: not first_processes(bench), "it is gone")
+    assert (await bench.sh("true")).exit == Exit(0)
+
+
+@is_mirror
+async def test_no_process_of_a_sandbox_has_a_descriptor_of_another_ones(bench: Bench) -> None:
+    own: list[int] = []
+    open_there: list[str] = []
+    reader, writer = os.pipe()
+
+    async def look(chunk: bytes) -> None:
+        there = Path(f"/proc/{own[0]}/fd")
+        open_there.extend(os.readlink(there / fd) for fd in os.listdir(there))
+        os.close(writer)
+
+    bench.sandboxes.keep_ready(4)
+    await bench.sh("true")
+    spec = bench.spec(b"sh", b"-c", b"echo; cat", stdin_fd=reader, network=True, on_pid=own.append)  # a second `serve`
+    await bench.sandboxes.run(spec, look)
+    os.close(reader)
+    assert open_there
+    assert "anon_inode:[pidfd]" not in open_there
 
 
 @is_mirror
