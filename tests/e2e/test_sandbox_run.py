@@ -27,6 +27,12 @@ async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     bench.sandboxes.close()
 
 
+# rt_sigqueueinfo(1, SIGTERM, siginfo of a sender without a pid)
+FORGE = b"$i = pack('i6 x104', 15, 0, -1, 0, 0, 0); exit syscall(%d, 1, 15, $i) != 0" % (
+    129 if os.uname().machine == "x86_64" else 138
+)
+
+
 def first_processes(bench: Bench) -> list[int]:
     """Of sandboxes below the scratch directory of `bench`."""
     return [
@@ -139,6 +145,11 @@ async def test_a_sandbox_that_is_killed_while_it_waits_is_no_jobs_trouble(bench:
     os.kill(waiting[0], signal.SIGKILL)
     wait_until(lambda: not first_processes(bench), "it is gone")
     assert (await bench.sh("true")).exit == Exit(0)
+
+
+@is_mirror
+async def test_a_signal_that_claims_to_come_from_outside_does_not_stop_the_job(bench: Bench) -> None:
+    assert (await bench.run(b"perl", b"-e", FORGE, env=(b"PATH=/bin",))).exit == Exit(0)
 
 
 @is_mirror
