@@ -224,6 +224,7 @@ class _Mirror:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._clear_up, self._lease)
             nursery.start_soon(self._lease.layers.keep_fetching)
+            nursery.start_soon(self._lease.sandboxes.keep_looking)
             nursery.start_soon(_evict, self._lease.cas)
             nursery.start_soon(self._lease.warm.keep_sealing)
             await self._lease.fetcher.broken.wait()

@@ -3,8 +3,9 @@
 import errno
 import os
 import signal
+import subprocess
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,28 @@ async def test_usage_and_times_are_told(bench: Bench) -> None:
 async def test_a_sandbox_that_cannot_be_made_is_tried_elsewhere(bench: Bench) -> None:
     with pytest.raises(Retryable, match="cannot mount overlay"):
         await bench.sh("true", lower="nowhere")
+
+
+@pytest.fixture
+def narrow(bench: Bench) -> Iterator[Bench]:
+    """Its scratch directory has room for a few files."""
+    where = os.fspath(bench.scratch)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", where], check=True)
+    yield bench
+    bench.sandboxes.scratch.close()
+    subprocess.run(["umount", "-l", where], check=True)
+
+
+@is_mirror
+async def test_a_job_that_fails_in_narrow_space_and_clears_up_after_itself_is_tried_elsewhere(narrow: Bench) -> None:
+    with pytest.raises(Retryable, match="scratch space is full"):
+        await narrow.sh("head -c 20000000 /dev/zero >out || { rm out; exit 1; }")
+
+
+@is_mirror
+async def test_a_job_that_does_not_say_that_its_output_is_cut_off_is_tried_elsewhere(narrow: Bench) -> None:
+    with pytest.raises(Retryable, match="scratch space is full"):
+        await narrow.sh("head -c 20000000 /dev/zero >out; true")
 
 
 @is_mirror
