@@ -176,6 +176,12 @@ async def test_a_signal_that_claims_to_come_from_outside_does_not_stop_the_job(b
 
 
 @is_mirror
+async def test_no_job_takes_terminals_from_later_ones(bench: Bench) -> None:
+    assert (await bench.sh("chmod 0 /dev/pts/ptmx")).exit == Exit(1)
+    assert (await bench.sh("exec 3<>/dev/ptmx")).exit == Exit(0)
+
+
+@is_mirror
 async def test_no_process_of_a_sandbox_has_a_descriptor_of_another_ones(bench: Bench) -> None:
     own: list[int] = []
     open_there: list[str] = []
