@@ -139,10 +139,10 @@ static _Noreturn void run_command(const struct job *job)
 
 static volatile sig_atomic_t stopped;
 
-/* From outside only: a sender in the job's own pid namespace has a pid here. */
+/* From outside only: a sender in the job's own pid namespace has a pid here, and cannot say SI_USER where it lies. */
 static void kill_all(int number, siginfo_t *info, void *context)
 {
-    if (info->si_pid != 0)
+    if (info->si_pid != 0 || info->si_code != SI_USER)
         return;
     stopped = 1;
     kill(-1, SIGKILL);

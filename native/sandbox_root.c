@@ -84,7 +84,8 @@ static void bind_device(const char *name)
         fail_errno("cannot bind", source);
 }
 
-/* All jobs share it: it cannot be written to, and what is in it belongs to no job. Of /dev/pts that is as at home. */
+/* All jobs share it, so no job may change it: the mode of ptmx is that of all later jobs. Terminals can be opened, and
+ * those of other jobs seen, as at home. */
 static void make_dev(void)
 {
     static const char *const devices[] = {"null", "zero", "full", "random", "urandom", "tty"};
@@ -105,6 +106,8 @@ static void make_dev(void)
         fail_errno("cannot make directories in", common_dev);
     if (mount("devpts", "pts", "devpts", inert, "newinstance,ptmxmode=0666,mode=620") != 0)
         fail_errno("cannot mount", "devpts");
+    if (mount(NULL, "pts", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | inert, NULL) != 0)
+        fail_errno("cannot protect", "devpts");
     if (mount(NULL, common_dev, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | inert, NULL) != 0)
         fail_errno("cannot protect", common_dev);
     if (chdir("/") != 0)

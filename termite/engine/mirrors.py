@@ -117,6 +117,10 @@ class Mirror:
                 await trio.lowlevel.wait_readable(descriptor)
             if patience.cancelled_caught:
                 self._kill()
+                with trio.move_on_after(STOP_S) as patience:
+                    await trio.lowlevel.wait_readable(descriptor)
+            if patience.cancelled_caught:  # somebody has stopped termite-sandbox, which waits for the mirror
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
                 await trio.lowlevel.wait_readable(descriptor)
         finally:
             os.close(descriptor)

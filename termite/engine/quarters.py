@@ -5,13 +5,14 @@ other. The cache of a user stays; the scratch directory goes with the mirror, or
 """
 
 import fcntl
+import itertools
 import logging
 import os
 import pwd
-import shutil
+import secrets
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,22 +141,79 @@ def remove_leftovers(tmpdir: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """With everything in it, also what a job made unreadable."""
-    if not path.exists():
+    """With everything in it, also what a job made unreadable, or deeper than any path can be.
+
+    It never goes down: a directory is moved to the top before its turn comes. `shutil.rmtree` calls itself for each
+    level, and so a job's deep tree ended the worker.
+    """
+    try:
+        top = _open_up(os.fspath(path))
+    except FileNotFoundError:
         return
-    with suppress(OSError):
-        shutil.rmtree(path)
+    except OSError as error:
+        log.warning("not-removed path=%s reason=%s", path, error.strerror)
         return
+    try:
+        _empty(top, path)
+    finally:
+        os.close(top)
     with suppress(OSError):
-        path.chmod(0o700)
-    for directory, _, _ in os.walk(path):  # top down: a directory is opened up before it is listed
-        with suppress(OSError):  # another user's
-            for entry in os.scandir(directory):
-                if entry.is_dir(follow_symlinks=False):
-                    os.chmod(entry.path, 0o700)
-    shutil.rmtree(path, ignore_errors=True)
+        path.rmdir()
     if path.exists():
         log.warning("not-removed path=%s", path)
+
+
+def _empty(top: int, path: Path) -> None:
+    """Everything in the directory `top`; what cannot be removed stays, somewhere in it."""
+    free_names = map(f"removed-{secrets.token_hex(8)}-{{}}".format, itertools.count())
+    waiting = _take_out(top, top, free_names)
+    while waiting:
+        name = waiting.pop()  # the last one: as few as possible wait
+        try:
+            directory = _open_up(name, top)
+            try:
+                waiting += _take_out(directory, top, free_names)
+            finally:
+                os.close(directory)
+            os.rmdir(name, dir_fd=top)
+        except OSError as error:
+            log.debug("not-removed path=%s name=%s reason=%s", path, name, error.strerror)
+
+
+def _take_out(directory: int, top: int, free_names: Iterator[str]) -> list[str]:
+    """Remove what `directory` lists. Directories are moved to `top`: their names there."""
+    moved = []
+    for entry in list(os.scandir(directory)):
+        with suppress(OSError):
+            if not entry.is_dir(follow_symlinks=False):
+                os.unlink(entry.name, dir_fd=directory)
+            elif directory == top:
+                moved.append(entry.name)
+            else:
+                moved.append(_move_up(entry.name, directory, top, free_names))
+    return moved
+
+
+def _move_up(name: str, directory: int, top: int, free_names: Iterator[str]) -> str:
+    free = next(free_names)
+    try:
+        os.rename(name, free, src_dir_fd=directory, dst_dir_fd=top)
+    except PermissionError:  # moving a directory writes its "..", and so needs its write bit
+        os.close(_open_up(name, directory))
+        os.rename(name, free, src_dir_fd=directory, dst_dir_fd=top)
+    return free
+
+
+def _open_up(name: str, within: int | None = None) -> int:
+    """That directory, where it is one, and from now on open to us."""
+    flags = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    here = os.open(name, os.O_PATH | flags, dir_fd=within)
+    try:
+        if os.fstat(here).st_mode & 0o700 != 0o700:
+            os.chmod(f"/proc/self/fd/{here}", 0o700)
+        return os.open(".", os.O_RDONLY | flags, dir_fd=here)
+    finally:
+        os.close(here)
 
 
 def _locked_directory(tmpdir: Path, mode: int) -> tuple[Path, int]:

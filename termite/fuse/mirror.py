@@ -69,6 +69,8 @@ def main() -> None:
     # A tree of 100,000 names is no garbage: looking through it again and again costs more than what a cycle leaves.
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+    for fd in (config.socket_fd, config.control_fd):  # we inherited them; no process of a sandbox may
+        os.set_inheritable(fd, False)
     trio.run(serve_mirror, config)
 
 
@@ -222,6 +224,7 @@ class _Mirror:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._clear_up, self._lease)
             nursery.start_soon(self._lease.layers.keep_fetching)
+            nursery.start_soon(self._lease.sandboxes.keep_looking)
             nursery.start_soon(_evict, self._lease.cas)
             nursery.start_soon(self._lease.warm.keep_sealing)
             await self._lease.fetcher.broken.wait()

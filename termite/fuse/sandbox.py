@@ -21,7 +21,7 @@ import trio
 from termite.engine.errors import Retryable
 from termite.engine.model import Exit, Usage
 from termite.engine.records import pack_records, parse_records
-from termite.fuse.scratch import Scratch
+from termite.fuse.scratch import LOOK_S, Scratch
 from termite.fuse.spawner import Spawner, Waiting
 
 OUTPUT_BYTES = 64 * 1024  # what a pipe holds
@@ -104,6 +104,8 @@ class Sandboxes:
         self.scratch = Scratch(binary, scratch)
         self._wants_tmpfs = tmpfs
         self._ready = 1
+        self._running = 0
+        self._is_busy = trio.Event()
         self._spawners = {network: Spawner(binary, scratch, network=network) for network in (False, True)}
 
     def setup(self) -> None:
@@ -132,17 +134,30 @@ class Sandboxes:
             scratch = self.scratch.make(spec.job)
         except OSError as error:
             raise Retryable(f"no scratch directory: {error.strerror}") from error
-        started_ns = time.time_ns()
+        began_s, started_ns = time.monotonic(), time.time_ns()
         running = _start(await self._spawners[spec.network].take(), _config(spec, scratch), spec)
+        self._running += 1
+        self._is_busy.set()
         try:
             records, timed_out = await _follow(running, spec, on_output)
         finally:
             running.close()
+            self._running -= 1
             self._spawners[False].refill(self._ready)  # now, as a job's start is what somebody waits for
         result = _result(records, started_ns, timed_out, scratch / "upper")
-        if result.exit != Exit(0) and self.scratch.is_full():
+        self.scratch.look(time.monotonic())
+        if self.scratch.is_full() or (result.exit != Exit(0) and self.scratch.was_low_since(began_s)):
             raise Retryable("worker's scratch space is full")
         return result
+
+    async def keep_looking(self) -> None:
+        """See how much space there is while jobs run. A job that finds none may have made room again when it ends."""
+        while True:
+            await self._is_busy.wait()
+            while self._running:
+                self.scratch.look(time.monotonic())
+                await trio.sleep(LOOK_S)
+            self._is_busy = trio.Event()
 
     def discard(self, job: int) -> None:
         """What a job has written goes at the next clearing up; also where `run` has failed."""

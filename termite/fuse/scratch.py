@@ -9,11 +9,16 @@ import contextlib
 import ctypes
 import itertools
 import logging
+import math
 import os
 from pathlib import Path
 
 # What jobs may fill with their writes. The page cache of the inputs, and the jobs themselves, need the other half.
 TMPFS_SHARE = 0.5
+
+FULL_BYTES = 1024**2  # a file system may keep a little back
+LOW_BYTES = 128 * 1024**2  # more than jobs write between two looks, LOOK_S apart
+LOOK_S = 0.02
 
 REMOVED_AT_ONCE = 64  # names, of which none is longer than sixty bytes: together less than PIPE_BUF
 
@@ -34,6 +39,7 @@ class Scratch:
         self._made = itertools.count(1)
         self._of_jobs: dict[int, Path] = {}
         self._unwanted: list[Path] = []
+        self._low_at_s = -math.inf
         self._remover = self.remover_pid = -1  # where its names go
 
     def mount_tmpfs(self) -> bool:
@@ -109,10 +115,23 @@ class Scratch:
                 os.waitpid(self.remover_pid, 0)
 
     def is_full(self) -> bool:
-        """Whether a job that failed may have failed for want of space."""
+        """Whether a job may just have been refused space. What it wrote may be cut off, even if it does not say so."""
+        return self._has_less_than(FULL_BYTES)
+
+    def look(self, now_s: float) -> None:
+        """Note whether there is little space. To be called every LOOK_S while jobs run, and when one ends."""
+        if self._has_less_than(LOW_BYTES):
+            self._low_at_s = now_s
+
+    def was_low_since(self, then_s: float) -> bool:
+        """Whether a job that failed may have failed for want of space. There may be space again: a compiler removes
+        what it could not write whole."""
+        return self._low_at_s >= then_s
+
+    def _has_less_than(self, free_bytes: int) -> bool:
         room = os.statvfs(self._root)
         has_inodes = room.f_files == 0 or room.f_ffree >= 16  # btrfs counts none
-        return room.f_bavail * room.f_frsize < 1024 * 1024 or not has_inodes
+        return room.f_bavail * room.f_frsize < free_bytes or not has_inodes
 
     def _start_remover(self) -> bool:
         theirs, ours = os.pipe()

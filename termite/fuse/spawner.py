@@ -4,6 +4,7 @@ The mirror is a large process, and a sandbox takes a while. So a small one, `ter
 some are kept ready: a job then costs one message to the sandbox that has waited for it.
 """
 
+import array
 import contextlib
 import logging
 import os
@@ -19,6 +20,7 @@ from termite.engine.errors import Retryable
 from termite.engine.records import parse_records
 
 ANNOUNCEMENT_BYTES = 4096
+ANSWER_S = 10.0  # for what takes a millisecond on an idle machine; then the process is stuck, and there is another one
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,18 @@ class Waiting:
         """One that has no job ends now."""
         os.close(self.pidfd)
         self.channel.close()
+
+    def is_there(self) -> bool:
+        """Whether it still waits. Retryable with what it says where it could not get so far."""
+        try:
+            said = self.channel.recv(ANNOUNCEMENT_BYTES)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        for _, reason in parse_records(said):
+            raise Retryable(f"the sandbox could not be made: {reason.decode(errors='replace')}")
+        return False
 
 
 class Spawner:
@@ -61,9 +75,19 @@ class Spawner:
 
     async def take(self) -> Waiting:
         """One that is ready, or the next one. Retryable where there will be none."""
-        while not self._ready:
-            await self.check()
-        return self._ready.popleft()
+        for _ in range(len(self._ready) + 1):  # all that are ready may have been killed, and a new one not at once
+            while not self._ready:
+                await self.check()
+            sandbox = self._ready.popleft()
+            try:
+                if sandbox.is_there():
+                    return sandbox
+            except Retryable:
+                sandbox.close()
+                raise
+            log.warning("spawner.sandbox_died pid=%d", sandbox.pid)
+            sandbox.close()
+        raise Retryable("the sandbox died before it had a job")
 
     def refill(self, count: int) -> None:
         """So many are to be ready, soon. What fails here, `take` will find out."""
@@ -87,9 +111,18 @@ class Spawner:
                     raise Retryable("a sandbox cannot be started: termite-sandbox has died")
             if not self._asked:
                 self._ask(1)
-            if self._socket is not None:
-                await trio.lowlevel.wait_readable(self._socket)
-                self._hear()
+            await self._wait_for_word()
+
+    async def _wait_for_word(self) -> None:
+        assert self._socket is not None
+        with trio.move_on_after(ANSWER_S) as patience:
+            await trio.lowlevel.wait_readable(self._socket)
+        if patience.cancelled_caught:
+            log.warning("spawner.stuck pid=%d", self._pid)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+            self._stop()
+        self._hear()
 
     def _ask(self, count: int) -> None:
         if self._socket is None:
@@ -97,11 +130,9 @@ class Spawner:
         assert self._socket is not None
         try:
             self._socket.send(bytes(count))
-        except BlockingIOError:
-            return  # it has enough to do
-        except OSError as error:
-            log.warning("spawner.died error=%s", error)
-            self._stop()
+        except OSError:
+            # It has enough to do, or it has died: that is for `_hear`. Somebody may wait for this socket just now, and
+            # would never hear of it if it were closed here.
             return
         self._asked += count
 
@@ -109,13 +140,14 @@ class Spawner:
         """Everything that it has said. One that could not be made is told to whoever listens."""
         while self._socket is not None:
             try:
-                said, fds, _, _ = socket.recv_fds(self._socket, ANNOUNCEMENT_BYTES, 2)
+                said, fds = _receive(self._socket)
             except BlockingIOError:
                 return
             except OSError as error:
-                log.warning("spawner.died error=%s", error)
+                log.info("spawner.broke_off error=%s", error)
                 said, fds = b"", []
             if not said:
+                log.warning("spawner.died pid=%d", self._pid)
                 self._stop()
                 return
             self._asked -= 1
@@ -161,6 +193,14 @@ class Spawner:
         self._socket = None
         with contextlib.suppress(ChildProcessError):  # the mirror, as pid 1, may have reaped it already
             os.waitpid(self._pid, 0)
+
+
+def _receive(announcements: socket.socket) -> tuple[bytes, list[int]]:
+    """A message and its descriptors. Not by socket.recv_fds, which drops its flags: all that is started later would
+    inherit these."""
+    room = socket.CMSG_LEN(2 * array.array("i").itemsize)
+    said, controls, _, _ = announcements.recvmsg(ANNOUNCEMENT_BYTES, room, socket.MSG_CMSG_CLOEXEC)
+    return said, [fd for _, _, content in controls for fd in array.array("i", content)]
 
 
 def _seqpacket(fd: int) -> socket.socket:

@@ -3,8 +3,9 @@
 import errno
 import os
 import signal
+import subprocess
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from termite.engine.errors import Retryable
 from termite.engine.model import Exit
 from termite.fuse.sandbox import Sandboxes
 from tests.e2e.bench import PROJECT, SCRATCHES, Bench, is_mirror
+from tests.e2e.cluster import processes_running
+from tests.e2e.waiting import wait_until
 
 
 @pytest.fixture(params=SCRATCHES)
@@ -23,6 +26,21 @@ async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     bench.sandboxes.setup()
     yield bench
     bench.sandboxes.close()
+
+
+# rt_sigqueueinfo(1, SIGTERM, siginfo of a sender without a pid)
+FORGE = b"$i = pack('i6 x104', 15, 0, -1, 0, 0, 0); exit syscall(%d, 1, 15, $i) != 0" % (
+    129 if os.uname().machine == "x86_64" else 138
+)
+
+
+def first_processes(bench: Bench) -> list[int]:
+    """Of sandboxes below the scratch directory of `bench`."""
+    return [
+        pid
+        for pid in processes_running(b"\0" + os.fsencode(bench.scratch))
+        if Path(f"/proc/{pid}/status").read_text().partition("NSpid:")[2].split("\n")[0].split()[-1] == "1"
+    ]
 
 
 # -- how a job ends ---------------------------------------------------------------------------------------------------
@@ -103,6 +121,28 @@ async def test_a_sandbox_that_cannot_be_made_is_tried_elsewhere(bench: Bench) ->
         await bench.sh("true", lower="nowhere")
 
 
+@pytest.fixture
+def narrow(bench: Bench) -> Iterator[Bench]:
+    """Its scratch directory has room for a few files."""
+    where = os.fspath(bench.scratch)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", where], check=True)
+    yield bench
+    bench.sandboxes.scratch.close()
+    subprocess.run(["umount", "-l", where], check=True)
+
+
+@is_mirror
+async def test_a_job_that_fails_in_narrow_space_and_clears_up_after_itself_is_tried_elsewhere(narrow: Bench) -> None:
+    with pytest.raises(Retryable, match="scratch space is full"):
+        await narrow.sh("head -c 20000000 /dev/zero >out || { rm out; exit 1; }")
+
+
+@is_mirror
+async def test_a_job_that_does_not_say_that_its_output_is_cut_off_is_tried_elsewhere(narrow: Bench) -> None:
+    with pytest.raises(Retryable, match="scratch space is full"):
+        await narrow.sh("head -c 20000000 /dev/zero >out; true")
+
+
 @is_mirror
 async def test_a_sandbox_program_that_cannot_be_started_is_tried_elsewhere(bench: Bench, tmp_path: Path) -> None:
     sandboxes = Sandboxes(tmp_path / "missing", bench.scratch, tmpfs=False)
@@ -118,6 +158,47 @@ async def test_a_sandbox_program_that_cannot_be_started_is_tried_elsewhere(bench
 async def test_a_sandbox_that_is_killed_is_tried_elsewhere(bench: Bench) -> None:
     with pytest.raises(Retryable, match="died before its command ended"):
         await bench.sh("sleep 1000", on_pid=lambda pid: os.kill(pid, signal.SIGKILL))
+
+
+@is_mirror
+async def test_a_sandbox_that_is_killed_while_it_waits_is_no_jobs_trouble(bench: Bench) -> None:
+    await bench.sandboxes.check()
+    waiting = first_processes(bench)
+    assert len(waiting) == 1
+    os.kill(waiting[0], signal.SIGKILL)
+    wait_until(lambda: not first_processes(bench), "it is gone")
+    assert (await bench.sh("true")).exit == Exit(0)
+
+
+@is_mirror
+async def test_a_signal_that_claims_to_come_from_outside_does_not_stop_the_job(bench: Bench) -> None:
+    assert (await bench.run(b"perl", b"-e", FORGE, env=(b"PATH=/bin",))).exit == Exit(0)
+
+
+@is_mirror
+async def test_no_job_takes_terminals_from_later_ones(bench: Bench) -> None:
+    assert (await bench.sh("chmod 0 /dev/pts/ptmx")).exit == Exit(1)
+    assert (await bench.sh("exec 3<>/dev/ptmx")).exit == Exit(0)
+
+
+@is_mirror
+async def test_no_process_of_a_sandbox_has_a_descriptor_of_another_ones(bench: Bench) -> None:
+    own: list[int] = []
+    open_there: list[str] = []
+    reader, writer = os.pipe()
+
+    async def look(chunk: bytes) -> None:
+        there = Path(f"/proc/{own[0]}/fd")
+        open_there.extend(os.readlink(there / fd) for fd in os.listdir(there))
+        os.close(writer)
+
+    bench.sandboxes.keep_ready(4)
+    await bench.sh("true")
+    spec = bench.spec(b"sh", b"-c", b"echo; cat", stdin_fd=reader, network=True, on_pid=own.append)  # a second `serve`
+    await bench.sandboxes.run(spec, look)
+    os.close(reader)
+    assert open_there
+    assert "anon_inode:[pidfd]" not in open_there
 
 
 @is_mirror

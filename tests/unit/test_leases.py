@@ -87,15 +87,26 @@ def test_a_failing_worker_is_left_alone_for_longer_and_longer_until_a_job_comes_
     assert fleet.next_retry(now) == now + 0.5
 
 
+def test_the_jobs_that_die_with_one_mirror_are_one_failure() -> None:
+    fleet = Fleet(0, 0.0)
+    fleet.replace([worker("a")], 0.0)
+    for _ in range(16):
+        fleet.failed("a", 10.0)
+    assert fleet.next_retry(10.0) == 10.5
+    fleet.failed("a", 10.5)
+    assert fleet.next_retry(10.5) == 11.5
+    fleet.failed("a", 11.0, 60.0)
+    assert fleet.next_retry(11.0) == 71.0
+
+
 def test_a_worker_that_was_started_again_is_asked_at_once() -> None:
     fleet = Fleet(0, 0.0)
     fleet.replace([worker("a")], 0.0)
-    for _ in range(5):
-        fleet.failed("a", 0.0)
-    assert wishes(fleet, 1, 1.0) == []
-    fleet.replace([], 1.0)
-    fleet.replace([worker("a")], 1.0)
-    assert wishes(fleet, 1, 1.0) == [("a", 4)]
+    fleet.failed("a", 0.0)
+    assert wishes(fleet, 1, 0.4) == []
+    fleet.replace([], 0.4)
+    fleet.replace([worker("a")], 0.4)
+    assert wishes(fleet, 1, 0.4) == [("a", 4)]
 
 
 def test_hope_lasts_a_moment_without_a_worker_and_as_long_as_there_is_a_lease() -> None:

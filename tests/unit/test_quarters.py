@@ -94,3 +94,29 @@ def test_a_tree_of_closed_directories_is_removed(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
     remove_tree(tmp_path / "tree")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_tree_deeper_than_any_path_is_removed(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    here = os.open(tree, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    remove_tree(tree)
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_symlinks_lead_to_is_not_removed(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir(0o555)
+    tree = tmp_path / "tree"
+    (tree / "a").mkdir(parents=True)
+    (tree / "a" / "link").symlink_to(kept)
+    (tree / "link").symlink_to(kept)
+    remove_tree(tree)
+    assert os.listdir(tmp_path) == ["kept"]
+    assert kept.stat().st_mode & 0o777 == 0o555

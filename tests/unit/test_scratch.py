@@ -128,3 +128,27 @@ def test_a_remover_that_was_killed_is_started_again(scratch: Scratch, tmp_path: 
 
 def test_room_is_known(scratch: Scratch) -> None:
     assert not scratch.is_full()
+
+
+@pytest.mark.parametrize(
+    ("blocks", "inodes", "is_full", "is_low"),
+    [
+        (0, 1000, True, True),
+        (1000, 1000, False, True),
+        (1_000_000, 1000, False, False),
+        (1_000_000, 3, True, True),
+    ],
+)
+def test_a_moment_of_little_space_is_remembered(
+    scratch: Scratch, monkeypatch: pytest.MonkeyPatch, blocks: int, inodes: int, is_full: bool, is_low: bool
+) -> None:
+    lots = os.statvfs_result((4096, 4096, 10**6, 10**6, 10**6, 10**6, 10**6, 10**6, 0, 255))
+    now = os.statvfs_result((4096, 4096, 10**6, blocks, blocks, 10**6, inodes, inodes, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda path: now)
+    assert scratch.is_full() is is_full
+    scratch.look(5.0)
+    monkeypatch.setattr(os, "statvfs", lambda path: lots)
+    scratch.look(6.0)
+    assert not scratch.is_full()
+    assert scratch.was_low_since(4.0) is is_low
+    assert not scratch.was_low_since(5.5)

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import signal
 import stat
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -216,6 +217,18 @@ async def test_a_mirror_that_does_not_end_is_killed(
         assert children()
     assert children() == []
     assert "mirror-killed" in caplog.text
+
+
+async def test_a_worker_ends_though_what_waits_for_its_mirror_is_stopped(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirrors, "STOP_S", 0.05)
+    with trio.fail_after(10):
+        async with worker(start()) as port, master(port, lease=1) as one:
+            assert await one.hear() == {"granted": 1}
+            (stopped,) = map(int, children())
+            os.kill(stopped, signal.SIGSTOP)
+    assert children() == []
 
 
 async def test_a_worker_that_ends_leaves_no_process_and_no_scratch(start: Start, tmp_path: Path) -> None:

@@ -80,8 +80,15 @@ class Fleet:
         self._short.discard(name)
 
     def failed(self, name: str, now: float, rest_s: float = 0.0) -> None:
-        """Something of ours went wrong there: leave it alone for a while."""
+        """Something of ours went wrong there: leave it alone for a while.
+
+        What comes while it is left alone is of the same trouble: a mirror that dies fails all its jobs at once, and
+        each of them would double the pause.
+        """
         trouble = self._trouble.setdefault(name, _Trouble())
+        if now < trouble.until:
+            trouble.until = max(trouble.until, now + rest_s)
+            return
         trouble.failures += 1
         back_off_s = min(BACK_OFF_S * 2 ** (trouble.failures - 1), BACK_OFF_LIMIT_S)
         trouble.until = now + max(back_off_s, rest_s)

@@ -1,0 +1,71 @@
+"""What becomes of whoever waits for a sandbox, when the process that makes them fails. It is a script here."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from termite.engine.errors import Retryable
+from termite.fuse.spawner import Spawner
+
+MakeSpawner = Callable[[str], Spawner]
+
+
+@pytest.fixture
+def make_spawner(tmp_path: Path) -> Iterator[MakeSpawner]:
+    made: list[Spawner] = []
+
+    def make(script: str) -> Spawner:
+        program = tmp_path / "termite-sandbox"
+        program.write_text(f"#!/bin/sh\necho $$ >>{tmp_path}/pids\n{script}\n")
+        program.chmod(0o755)
+        made.append(Spawner(program, tmp_path, network=False))
+        return made[-1]
+
+    yield make
+    for spawner in made:
+        kill_all(tmp_path)
+        spawner.close()
+
+
+def kill_all(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    for pid in map(int, pids.read_text().split() if pids.exists() else []):
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
+async def test_one_that_dies_each_time_is_no_sandbox(make_spawner: MakeSpawner) -> None:
+    with pytest.raises(Retryable, match="termite-sandbox has died"):
+        await make_spawner("exit 1").take()
+
+
+async def test_one_that_never_answers_is_given_up(
+    make_spawner: MakeSpawner, autojump_clock: trio.testing.MockClock
+) -> None:
+    with pytest.raises(Retryable, match="termite-sandbox has died"):
+        await make_spawner("exec sleep 1000").take()
+
+
+async def test_who_waits_hears_of_a_death_that_another_job_was_the_first_to_see(
+    make_spawner: MakeSpawner, tmp_path: Path
+) -> None:
+    spawner = make_spawner(f"test -e {tmp_path}/2 && exit 1; touch {tmp_path}/2; exec sleep 1000")
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+
+            async def wait() -> None:
+                with pytest.raises(Retryable):
+                    await spawner.take()
+
+            nursery.start_soon(wait)
+            while not (tmp_path / "2").exists():
+                await trio.lowlevel.checkpoint()
+            kill_all(tmp_path)
+            spawner.refill(4)  # in the same turn of the scheduler
