@@ -21,7 +21,7 @@ import trio
 from termite.engine.errors import Retryable
 from termite.engine.model import Exit, Usage
 from termite.engine.records import pack_records, parse_records
-from termite.fuse.scratch import LOOK_S, Scratch
+from termite.fuse.scratch import Scratch
 from termite.fuse.spawner import Spawner, Waiting
 
 OUTPUT_BYTES = 64 * 1024  # what a pipe holds
@@ -155,8 +155,8 @@ class Sandboxes:
         while True:
             await self._is_busy.wait()
             while self._running:
-                self.scratch.look(time.monotonic())
-                await trio.sleep(LOOK_S)
+                pause_s = self.scratch.look(time.monotonic())
+                await trio.sleep(pause_s)
             self._is_busy = trio.Event()
 
     def discard(self, job: int) -> None:

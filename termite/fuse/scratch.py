@@ -17,8 +17,9 @@ from pathlib import Path
 TMPFS_SHARE = 0.5
 
 FULL_BYTES = 1024**2  # a file system may keep a little back
-LOW_BYTES = 128 * 1024**2  # more than jobs write between two looks, LOOK_S apart
-LOOK_S = 0.02
+LOW_BYTES = 128 * 1024**2  # more than jobs write between two looks
+FASTEST_BYTES_S = 8 * 1024**3  # nor do all of them write faster, which decides when the next look is due
+LOOK_S, LOOK_LONGEST_S = 0.02, 0.5
 
 REMOVED_AT_ONCE = 64  # names, of which none is longer than sixty bytes: together less than PIPE_BUF
 
@@ -116,22 +117,25 @@ class Scratch:
 
     def is_full(self) -> bool:
         """Whether a job may just have been refused space. What it wrote may be cut off, even if it does not say so."""
-        return self._has_less_than(FULL_BYTES)
+        return self._free_bytes() < FULL_BYTES
 
-    def look(self, now_s: float) -> None:
-        """Note whether there is little space. To be called every LOOK_S while jobs run, and when one ends."""
-        if self._has_less_than(LOW_BYTES):
+    def look(self, now_s: float) -> float:
+        """Note whether there is little space. To be called while jobs run, and when one ends; in how many seconds it
+        must be called again."""
+        free_bytes = self._free_bytes()
+        if free_bytes < LOW_BYTES:
             self._low_at_s = now_s
+        return min(max(LOOK_S, (free_bytes - LOW_BYTES) / FASTEST_BYTES_S), LOOK_LONGEST_S)
 
     def was_low_since(self, then_s: float) -> bool:
         """Whether a job that failed may have failed for want of space. There may be space again: a compiler removes
         what it could not write whole."""
         return self._low_at_s >= then_s
 
-    def _has_less_than(self, free_bytes: int) -> bool:
+    def _free_bytes(self) -> int:
         room = os.statvfs(self._root)
         has_inodes = room.f_files == 0 or room.f_ffree >= 16  # btrfs counts none
-        return room.f_bavail * room.f_frsize < free_bytes or not has_inodes
+        return room.f_bavail * room.f_frsize if has_inodes else 0
 
     def _start_remover(self) -> bool:
         theirs, ours = os.pipe()

@@ -11,7 +11,7 @@ import trio
 
 from termite.engine.errors import FsError, Retryable
 from termite.engine.fleet.coordinator import CoordinatorConfig, serve_coordinator
-from termite.engine.fleet.pool import Lease, NoWorker, Pool, PoolConfig
+from termite.engine.fleet.pool import FAILURES_IN_A_ROW, Lease, NoWorker, Pool, PoolConfig
 from termite.engine.model import Digest, Exit, Usage
 from termite.engine.wire.authority import mint
 from termite.engine.wire.identity import Identity
@@ -34,7 +34,7 @@ SECRET = b"the secret of the tests"
 
 
 class FakeWorker:
-    """Grants `slots`; a job whose first word is `die` ends the connection."""
+    """Grants `slots`. A job whose first word is `die` ends the connection; `fail`: it could not be tried."""
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
@@ -51,6 +51,8 @@ class FakeWorker:
                     return Leased("w", min(self.slots, message.slots), time.time_ns(), 1)
                 case Run(argv=(b"die",)):
                     scope.cancel()
+                case Run(argv=(b"fail",)):
+                    raise Retryable("no space for the store")
                 case Run():
                     return Ran(Exit(0), Usage(), (), {}, 1, 2)
                 case GetBlob():
@@ -160,6 +162,30 @@ async def test_a_lost_lease_fails_its_job_and_another_one_is_opened() -> None:
             assert again is not lease
             await again.run(run(b"gcc"), _ignore)
     assert len(worker.opened) == 2
+
+
+async def test_a_worker_that_only_fails_is_left_alone_and_then_asked_anew() -> None:
+    """Else it would always be free, and every job would go there first."""
+
+    async def fail(made: Pool) -> Lease:
+        async with made.slot() as lease:
+            with pytest.raises(Retryable) as caught:
+                await lease.run(run(b"fail"), _ignore)
+            made.failed(lease, caught.value)
+            return lease
+
+    worker = FakeWorker(1)
+    async with pool(worker) as made:
+        first = await fail(made)
+        assert await fail(made) is first
+        async with made.slot() as lease:
+            await lease.run(run(b"gcc"), _ignore)
+            made.succeeded(lease)
+        for _ in range(FAILURES_IN_A_ROW):
+            assert await fail(made) is first
+        async with made.slot() as another:
+            assert another is not first
+            assert len(worker.opened) == 2
 
 
 async def test_an_idle_lease_goes_back() -> None:

@@ -152,3 +152,13 @@ def test_a_moment_of_little_space_is_remembered(
     assert not scratch.is_full()
     assert scratch.was_low_since(4.0) is is_low
     assert not scratch.was_low_since(5.5)
+
+
+@pytest.mark.parametrize(("free_mb", "pause_s"), [(0, 0.02), (200, 0.02), (1152, 0.125), (100_000, 0.5)])
+def test_the_less_space_there_is_the_sooner_it_is_looked_at_again(
+    scratch: Scratch, monkeypatch: pytest.MonkeyPatch, free_mb: int, pause_s: float
+) -> None:
+    blocks = free_mb * 256
+    now = os.statvfs_result((4096, 4096, 10**9, blocks, blocks, 10**6, 10**6, 10**6, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda path: now)
+    assert scratch.look(0.0) == pause_s

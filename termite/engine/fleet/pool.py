@@ -54,6 +54,7 @@ OPEN_TIMEOUT_S = 30.0  # a mirror process starts and mounts in well under a seco
 RECONNECT_S = (0.1, 0.5, 1.0, 2.0, 5.0)  # pauses before asking a lost coordinator again
 REFUSED_REST_S = 60.0  # a worker that needs a person (no /dev/fuse, other clock) is not asked again before
 SKEW_LIMIT_NS = 1_000_000_000
+FAILURES_IN_A_ROW = 3  # then a lease is given up: one or two may be of their jobs
 OUTDATED_CHANGES = 20_000  # a lease that lags by more is replaced: a new one starts with nothing known
 
 log = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ class Lease:
         self.slots = 0
         self.running = 0
         self.jobs = 0  # that came to an end there
+        self.failures = 0  # since the last one that did
         self.offset_ns = 0  # add it to the worker's clock to get ours
         self.idle_since = now
         self.is_retired = True  # until slots were granted
@@ -220,14 +222,22 @@ class Pool:
             self._give_back(lease)
 
     def failed(self, lease: Lease, error: Retryable) -> None:
-        """A job of this lease did not come back for a reason of ours."""
+        """A job of this lease did not come back for a reason of ours.
+
+        A worker that fails at once is always free, so it would be given every job there is (a full disk of its own,
+        for example): after some failures in a row it has to be asked anew, when its pause is over.
+        """
         self.trouble = str(error)
         self._fleet.failed(lease.worker, trio.current_time())
+        lease.failures += 1
+        if lease.failures >= FAILURES_IN_A_ROW:
+            self.retire(lease)
 
     def succeeded(self, lease: Lease) -> None:
         """A job of this lease came back, whatever its exit code."""
         self._fleet.succeeded(lease.worker)
         self.trouble = ""
+        lease.failures = 0
 
     def retire(self, lease: Lease) -> None:
         """Give no more jobs to this lease, and end it with its last one."""
