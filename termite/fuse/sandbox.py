@@ -21,6 +21,7 @@ import trio
 from termite.engine.errors import Retryable
 from termite.engine.model import Exit, Usage
 from termite.engine.records import pack_records, parse_records
+from termite.fuse.oom import OomWatch
 from termite.fuse.scratch import Scratch
 from termite.fuse.spawner import Spawner, Waiting
 
@@ -103,6 +104,7 @@ class Sandboxes:
     def __init__(self, binary: Path, scratch: Path, tmpfs: bool) -> None:
         self.scratch = Scratch(binary, scratch)
         self._wants_tmpfs = tmpfs
+        self._oom = OomWatch()
         self._ready = 1
         self._running = 0
         self._is_busy = trio.Event()
@@ -125,6 +127,7 @@ class Sandboxes:
     def close(self) -> None:
         """No job runs, and none will."""
         self.scratch.close()
+        self._oom.close()
         for spawner in self._spawners.values():
             spawner.close()
 
@@ -145,9 +148,7 @@ class Sandboxes:
             self._running -= 1
             self._spawners[False].refill(self._ready)  # now, as a job's start is what somebody waits for
         result = _result(records, started_ns, timed_out, scratch / "upper")
-        self.scratch.look(time.monotonic())
-        if self.scratch.is_full() or (result.exit != Exit(0) and self.scratch.was_low_since(began_s)):
-            raise Retryable("worker's scratch space is full")
+        self._raise_shortage(has_failed=result.exit != Exit(0), began_s=began_s)
         return result
 
     async def keep_looking(self) -> None:
@@ -155,9 +156,20 @@ class Sandboxes:
         while True:
             await self._is_busy.wait()
             while self._running:
+                self._oom.look(time.monotonic())
                 pause_s = self.scratch.look(time.monotonic())
                 await trio.sleep(pause_s)
             self._is_busy = trio.Event()
+
+    def _raise_shortage(self, *, has_failed: bool, began_s: float) -> None:
+        """What this machine was short of is no result: Retryable."""
+        if has_failed:
+            self._oom.look(time.monotonic())
+            self.scratch.look(time.monotonic())
+        if self.scratch.is_full() or (has_failed and self.scratch.was_low_since(began_s)):
+            raise Retryable("worker's scratch space is full")
+        if has_failed and self._oom.has_killed_since(began_s):
+            raise Retryable("worker's memory is full: the kernel killed a process")
 
     def discard(self, job: int) -> None:
         """What a job has written goes at the next clearing up; also where `run` has failed."""

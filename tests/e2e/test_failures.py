@@ -1,5 +1,6 @@
 """Nothing of termite breaks a build: whatever dies, the outputs and the exit code are those of a local build."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from tests.e2e.conftest import MakePlace
 from tests.e2e.leftovers import assert_nothing_left, look
 from tests.e2e.waiting import wait_until
 
+MEMORY_GROUPS = Path("/sys/fs/cgroup/memory")
 NAP = b"sleep\0001234.5"  # what a job of these tests waits with, as /proc shows it
 
 
@@ -70,6 +72,38 @@ def test_a_worker_that_is_stopped_in_mid_job_costs_a_retry(whole: Cluster) -> No
     process = start_job(whole)
     assert worker_of_the_job(whole).stop() == 0
     expect_done(whole, process)
+
+
+def _is_empty(group: Path) -> bool:
+    return not (group / "cgroup.procs").read_text()
+
+
+@pytest.fixture
+def narrow(whole: Cluster) -> Iterator[Cluster]:
+    """All that its workers start has 300 MB of memory, and no swap space, for each worker."""
+    groups = []
+    for worker in whole.workers:
+        group = MEMORY_GROUPS / f"termite-test-{worker.process.pid}"
+        group.mkdir()
+        groups.append(group)
+        (group / "memory.limit_in_bytes").write_text(str(300 << 20))
+        (group / "cgroup.procs").write_text(str(worker.process.pid))
+    yield whole
+    for worker, group in zip(whole.workers, groups, strict=True):
+        worker.stop()
+        wait_until(functools.partial(_is_empty, group), "the group is empty")
+        group.rmdir()
+
+
+@pytest.mark.skipif(not os.access(MEMORY_GROUPS, os.W_OK), reason="no memory cgroups (v1) to write to")
+def test_a_job_that_the_kernel_killed_for_want_of_memory_is_run_elsewhere(narrow: Cluster) -> None:
+    big = ["/usr/bin/python3", "-c", "print(len(b'x' * (500 << 20)))"]
+    for argv in (big, ["sh", "-c", '"$0" "$@" || exit 3', *big]):
+        far = narrow.tree.termite(*argv)
+        assert (far.code, far.stdout) == (0, b"%d\n" % (500 << 20)), far
+        assert b"worker's memory is full" in far.stderr
+    jobs = narrow.tree.status()["jobs"]
+    assert jobs["retried"] >= 4 and (jobs["remote"], jobs["local"]) == (0, 2), jobs
 
 
 def test_with_no_worker_left_the_build_goes_on_here_and_says_so(whole: Cluster) -> None:
