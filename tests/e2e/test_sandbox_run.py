@@ -17,7 +17,6 @@ from termite.engine.model import Exit
 from termite.fuse.sandbox import Sandboxes
 from tests.e2e.bench import PROJECT, SCRATCHES, Bench, is_mirror
 from tests.e2e.cluster import processes_running
-from tests.e2e.waiting import wait_until
 
 
 @pytest.fixture(params=SCRATCHES)
@@ -165,8 +164,10 @@ async def test_a_sandbox_that_is_killed_while_it_waits_is_no_jobs_trouble(bench:
     await bench.sandboxes.check()
     waiting = first_processes(bench)
     assert len(waiting) == 1
+    pidfd = os.pidfd_open(waiting[0])
     os.kill(waiting[0], signal.SIGKILL)
-    wait_until(lambda: not first_processes(bench), "it is gone")
+    await trio.lowlevel.wait_readable(pidfd)  # only then has it closed all that it had
+    os.close(pidfd)
     assert (await bench.sh("true")).exit == Exit(0)
 
 
