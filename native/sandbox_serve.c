@@ -67,6 +67,7 @@ static bool make_sandbox(int socket)
         close(ends[0]);
         be_init(ends[1]);
     }
+    close(ends[1]); /* before anybody hears of it: then it is the sandbox's alone, and closed when that has died */
     bool listened;
     if (pid < 0) {
         listened = announce_failure(socket, "cannot make namespaces");
@@ -78,7 +79,6 @@ static bool make_sandbox(int socket)
         close(pidfd);
     }
     close(ends[0]);
-    close(ends[1]);
     return listened;
 }
 
