@@ -4,8 +4,7 @@ The names are loaded when they are used: `termite-make` and `termite-ctl` live b
 without the libraries that the values need.
 """
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # typing's own, whose import every build would wait for
 if TYPE_CHECKING:
     from termite.engine.commands import plain_command
     from termite.engine.model import Command, How, Invocation, Rule

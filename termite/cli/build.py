@@ -1,6 +1,5 @@
 """termite-build: any build tool that a plugin knows how to start, its commands run on workers."""
 
-import dataclasses
 import sys
 from collections.abc import Sequence
 
@@ -32,7 +31,7 @@ def run(argv: Sequence[str]) -> int:
         return run_cmake(argv)
     for tool, names in _PRELOADED:
         if program in names:
-            return front_end.run(dataclasses.replace(tool, name=program), args)
+            return front_end.run(tool.named(program), args)
     return front_end.build(front_end.Tool(name=name, is_preloaded=False), program, args, "")
 
 

@@ -3,6 +3,8 @@
 Plain blocking calls and few imports: every build waits for this.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import select
@@ -11,9 +13,8 @@ import struct
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
 
-from termite.cli.places import STATE, home, own_directory
+from termite.cli.places import STATE, home, own_directory, tree_name
 from termite.engine import records
 from termite.engine.errors import RemoteProtocolError, UserError
 
@@ -28,7 +29,11 @@ _VCS = (".git", ".hg", ".svn")
 # What belongs to the build that happens to start a master, and not to the master.
 _OF_THE_BUILD = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKE_TERMOUT", "MAKE_TERMERR", "LD_PRELOAD")
 
-Reply = dict[str, object]
+TYPE_CHECKING = False  # typing's own, without its import
+if TYPE_CHECKING:
+    from typing import Any
+
+Reply = dict[str, "Any"]
 
 
 class NoMaster(UserError):
@@ -98,7 +103,7 @@ class Client:
                 reply = json.loads(payload)
                 if kind != records.ANSWER or not isinstance(reply, dict):
                     raise RemoteProtocolError(f"a master answered {kind!r}")
-                return cast(Reply, reply)
+                return reply
 
 
 def find_socket(directory: Path, env: Mapping[str, str] = os.environ) -> Path | None:
@@ -202,8 +207,7 @@ def _read_until_closed(fd: int) -> str:
 
 
 def _log_file(root: Path) -> Path:
-    name = os.fsdecode(os.fsencode(root)).strip("/").replace("/", "-")[-150:] or "root"
-    log = own_directory(STATE) / f"{name}.log"
+    log = own_directory(STATE) / f"{tree_name(root)}.log"
     if log.exists() and log.stat().st_size > LOG_LIMIT_BYTES:
         log.unlink()
     return log

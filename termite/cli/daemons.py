@@ -9,8 +9,9 @@ from pathlib import Path
 
 import trio
 
-from termite.cli.flags import EXIT_FAILED, Parser, report
+from termite.cli.flags import EXIT_FAILED, report
 from termite.cli.logs import set_up_logging
+from termite.cli.parser import Parser
 from termite.cli.places import CACHE, own_directory
 from termite.engine import preflight
 from termite.engine.errors import UserError

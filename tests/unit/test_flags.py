@@ -13,8 +13,9 @@ import pytest
 import trio
 
 from termite.cli import daemons, flags
-from termite.cli.flags import Parser, with_two_dashes
+from termite.cli.flags import with_two_dashes
 from termite.cli.logs import set_up_logging
+from termite.cli.parser import Parser
 from termite.engine.errors import UserError
 from termite.engine.native import native_program
 from termite.engine.wire.listeners import join_address, split_address
