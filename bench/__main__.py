@@ -102,6 +102,7 @@ def _settings(flags: argparse.Namespace, counted: Accounts) -> Settings:
         jobs=flags.jobs,
         quick=flags.quick,
         whole_emacs=flags.whole_emacs,
+        short=flags.short,
         work=flags.work,
         sources=flags.sources,
         fresh=flags.fresh,
@@ -123,6 +124,7 @@ def _flags() -> argparse.Namespace:
     add("--jobs", type=int, default=2, help="-j of builds (default: 2)")
     add("--quick", action="store_true", help="small workloads, to see that the programs work")
     add("--whole-emacs", action="store_true", help="all of Emacs instead of a part of it")
+    add("--short", default="auto", metavar="MS", help="termite-master's flag, in whole builds; 0: every job is remote")
     add("--fresh", action="store_true", help="prepare all trees again")
     add("--work", type=Path, default=CHECKOUT / "build" / "bench", help="where to build")
     add("--sources", type=Path, default=CHECKOUT / "build" / "sources", help="where sources are kept")

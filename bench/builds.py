@@ -163,6 +163,7 @@ def inside(name: str, remote: Sequence[Remote], plain: Sequence[Measured]) -> li
     cores = tuple(one.own_s / other.master_s for one, other in zip(plain, remote, strict=True) if other.master_s)
     figures = [
         Figure(name, "jobs on the worker", "", tuple(float(one.jobs["remote"]) for one in remote)),
+        Figure(name, "jobs here, as they are short", "", tuple(float(one.jobs["short"]) for one in remote)),
         Figure(name, "FUSE requests a job", "", per_job(lambda one: one.jobs["requests"])),
         Figure(name, "CPU of the master a job", "ms", per_job(lambda one: 1000 * one.master_s)),
         Figure(name, "CPU of the mirror a job", "ms", per_job(lambda one: 1000 * one.mirror_s)),
@@ -232,7 +233,9 @@ def cluster(ground: Ground, *worker_flags: str, keep: bool = False) -> Iterator[
     with (
         daemons.fleet(base) as fleet,
         daemons.worker(fleet, "w", *worker_flags) as worker,
-        daemons.master(fleet, ground.place.tree, "--keepalive", str(KEEPALIVE_S)) as master,
+        daemons.master(
+            fleet, ground.place.tree, "--keepalive", str(KEEPALIVE_S), short=ground.settings.short
+        ) as master,
     ):
         master.wait_for_workers(1)
         yield master, worker

@@ -104,10 +104,10 @@ def worker(fleet: Fleet, name: str, *arguments: str, cache: Path | None = None) 
 
 
 @contextlib.contextmanager
-def master(fleet: Fleet, tree: Path, *arguments: str) -> Iterator[Master]:
+def master(fleet: Fleet, tree: Path, *arguments: str, short: str = "0") -> Iterator[Master]:
     """The master of `tree`, with whatever workers the fleet has."""
     words = ["--secret", str(fleet.secret), "--coordinator", fleet.coordinator]
-    words += ["--socket", str(tree / ".termite-socket"), *arguments]
+    words += ["--socket", str(tree / ".termite-socket"), "--short", short, *arguments]
     env = environment(fleet.base)
     with daemon([str(COMMANDS / "termite-master"), *words], fleet.base / "master.log", env) as (process, _):
         yield Master(process.pid, tree, env)

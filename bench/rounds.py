@@ -28,6 +28,7 @@ class Settings:
     jobs: int = 2
     quick: bool = False
     whole_emacs: bool = False
+    short: str = "auto"  # of a master that builds: which commands are too short for their way
     work: Path = CHECKOUT / "build" / "bench"
     sources: Path = CHECKOUT / "build" / "sources"
     fresh: bool = False

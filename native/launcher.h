@@ -25,7 +25,7 @@ struct command {
     char **notes; /* --name=value words for the master's plugins, up to argv; NULL: none */
 };
 
-/* local.c: the command in this process or below it. */
+/* local.c: the command in this process. */
 
 /* What a verdict says about the environment: keep the preload set-up, and names to set (NULL at the end). */
 struct local_run {
@@ -34,11 +34,8 @@ struct local_run {
 };
 
 _Noreturn void exec_command(const struct command *command, const struct local_run *run);
-/* Returns the raw wait status. */
-int run_command(const struct command *command, const struct local_run *run);
-/* Ends this process by the same signal, or with the same code. */
+/* Ends this process by the same signal. */
 _Noreturn void end_by_signal(int signal);
-_Noreturn void end_as_command(int wait_status);
 /* The library's path, or NULL where the build tool has no library of ours. */
 const char *preload_library(void);
 

@@ -1,4 +1,4 @@
-/* The command here: in place of this process, or below it. */
+/* The command here, in place of this process. */
 #include "launcher.h"
 #include "ld_preload.h"
 
@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 extern char **environ;
@@ -81,62 +80,6 @@ _Noreturn void exec_command(const struct command *command, const struct local_ru
     execute(command);
 }
 
-static volatile sig_atomic_t child;
-
-/* make and ninja stop a job by killing its process, which is us. */
-static void pass_on(int signal)
-{
-    int saved = errno;
-    if (child > 0)
-        kill(child, signal);
-    errno = saved;
-}
-
-struct manner {
-    int signal;
-    void (*handler)(int);
-    struct sigaction before;
-};
-
-/* What somebody has made us ignore stays ignored, except SIGCHLD: that would reap the command for us. */
-static void change_manner(struct manner *manner)
-{
-    struct sigaction action = {.sa_handler = manner->handler, .sa_flags = SA_RESTART};
-    sigaction(manner->signal, NULL, &manner->before);
-    if (manner->before.sa_handler != SIG_IGN || manner->signal == SIGCHLD)
-        sigaction(manner->signal, &action, NULL);
-}
-
-/* The keyboard's signals reach the whole process group: the command itself decides what they mean, as with a shell. */
-int run_command(const struct command *command, const struct local_run *run)
-{
-    struct manner manners[] = {
-        {.signal = SIGINT, .handler = SIG_IGN},   {.signal = SIGQUIT, .handler = SIG_IGN},
-        {.signal = SIGTERM, .handler = pass_on},  {.signal = SIGHUP, .handler = pass_on},
-        {.signal = SIGCHLD, .handler = SIG_DFL},
-    };
-    const size_t count = sizeof manners / sizeof *manners;
-    sigset_t all, mask;
-    sigfillset(&all);
-    change_mask(SIG_BLOCK, &all, &mask);
-    for (size_t i = 0; i < count; i++)
-        change_manner(&manners[i]);
-    pid_t pid = fork();
-    if (pid <= 0) {
-        for (size_t i = 0; i < count; i++)
-            sigaction(manners[i].signal, &manners[i].before, NULL);
-        change_mask(SIG_SETMASK, &mask, NULL);
-        exec_command(command, run); /* also where fork failed: better without a report than not at all */
-    }
-    child = pid;
-    change_mask(SIG_SETMASK, &mask, NULL);
-    int status = 0;
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-        ;
-    child = 0;
-    return status;
-}
-
 _Noreturn void end_by_signal(int signal)
 {
     setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0}); /* the command has dumped its core, if it was to */
@@ -148,11 +91,4 @@ _Noreturn void end_by_signal(int signal)
     change_mask(SIG_UNBLOCK, &set, NULL);
     kill(getpid(), signal);
     _exit(128 + signal); /* a signal that does not kill */
-}
-
-_Noreturn void end_as_command(int wait_status)
-{
-    if (WIFSIGNALED(wait_status))
-        end_by_signal(WTERMSIG(wait_status));
-    _exit(WEXITSTATUS(wait_status));
 }

@@ -7,7 +7,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdint.h>
-#include <sys/wait.h>
 
 enum { BUFFER_BYTES = 64 * 1024, HEADER_BYTES = 5, STDIN_BYTES = 256 * 1024 };
 
@@ -224,25 +223,6 @@ static _Noreturn void execute_here(struct conversation *talk, size_t length)
     exec_command(talk->command, &run);
 }
 
-static _Noreturn void run_and_report(struct conversation *talk, size_t length)
-{
-    struct local_run run;
-    take_local_run(talk, length, &run);
-    stop_cancelling();
-    int status = run_command(talk->command, &run);
-    struct buffer frame = {0};
-    buffer_add(&frame, "\0\0\0\0D", HEADER_BYTES);
-    if (WIFSIGNALED(status))
-        record_add_number(&frame, "signal", WTERMSIG(status));
-    else
-        record_add_number(&frame, "code", WEXITSTATUS(status));
-    if (!frame.failed) {
-        frame.bytes[0] = (char)(frame.length - HEADER_BYTES);
-        (void)send_undisturbed(talk->master, frame.bytes, frame.length);
-    }
-    end_as_command(status);
-}
-
 /* Before the exit: who shares our stdin reads on where the job has stopped. */
 static void leave_stdin(const char *key, const char *value)
 {
@@ -315,8 +295,6 @@ static void take_frame(struct conversation *talk)
         break;
     case 'X':
         execute_here(talk, length);
-    case 'W':
-        run_and_report(talk, length);
     case 'E':
         end(talk, length);
     default:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import cast
 
 from termite.cli import client
-from termite.cli.flags import Parser, run_command
+from termite.cli.flags import run_command
+from termite.cli.parser import Parser
 from termite.cli.places import working_directory
 from termite.engine.errors import UserError
 from termite.engine.rules import readable
@@ -179,7 +180,8 @@ def _status_text(status: client.Reply) -> str:
         ("tree", str(status["root"])),
         (
             "jobs",
-            f"{jobs['remote']} remote, {jobs['local']} local, {jobs['running']} running, {status['waiting']} waiting",
+            f"{jobs['remote']} remote, {jobs['local']} local, {jobs['short']} here as they are short, "
+            f"{jobs['running']} running, {status['waiting']} waiting",
         ),
         ("", f"{jobs['retried']} retried, {jobs['failed']} failed, {jobs['answered']} answered at once"),
         ("slots", f"{slots['busy']} of {slots['leased']} leased are busy; local: {local['busy']} of {local['count']}"),
@@ -203,9 +205,16 @@ def _why_lines(why: client.Reply) -> list[str]:
     rule = cast(client.Reply | None, why["rule"])
     if why["nothing"]:
         return [*lines, "place      nowhere: it does nothing, and is answered at once"]
-    lines.append(f"place      {'local' if why['local'] else 'remote'}")
+    took_s, short_s = cast(float | None, why["took_s"]), cast(float, why["short_s"])
+    if rule is None and took_s is not None and took_s < short_s:
+        lines.append("place      local while a core is free, else remote")
+        lines.append(
+            f"short      it takes {1000 * took_s:.0f} ms; below {1000 * short_s:.0f} ms it is not worth its way"
+        )
+    else:
+        lines.append(f"place      {'local' if why['local'] else 'remote'}")
     if rule is None:
-        lines.append("rule       none matches, so it runs remotely")
+        lines.append("rule       none matches")
     else:
         flags = [name for name in ("recurse", "skip_refresh", "network") if rule[name]]
         lines.append(

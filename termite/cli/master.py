@@ -16,9 +16,10 @@ import trio
 
 from termite.cli.claims import wait_for_claims
 from termite.cli.daemons import run_daemon, worker_config, worker_parser
-from termite.cli.flags import EXIT_FAILED, Parser, report
+from termite.cli.flags import EXIT_FAILED, report
 from termite.cli.logs import set_up_logging
-from termite.cli.places import CACHE, own_directory, working_directory
+from termite.cli.parser import Parser
+from termite.cli.places import CACHE, own_directory, tree_name, working_directory
 from termite.engine.errors import UserError
 from termite.engine.fleet.coordinator import DEFAULT_PORT, CoordinatorConfig, serve_coordinator
 from termite.engine.master import SOCKET, MasterConfig, serve_master
@@ -131,6 +132,8 @@ def _master_config(flags: argparse.Namespace, secret: bytes, coordinator: tuple[
         plugins=plugins,
         slots=0 if flags.embedded else flags.jobs,
         local_slots=len(os.sched_getaffinity(0)),
+        short_s=flags.short,
+        short_store=own_directory(CACHE) / f"short-{tree_name(path.parent)}",
         keepalive_s=flags.keepalive,
         idle_exit_s=flags.idle_exit,
         exports=tuple(_tree_path(path) for path in exports),
@@ -187,6 +190,8 @@ def _parser() -> Parser:
         "--export", type=Path, action="append", default=[], metavar="DIR", help="jobs may read it though others may not"
     )
     add("--exclude", type=Path, action="append", default=[], metavar="PATH", help="no job ever sees it")
+    what = "commands known to take less run here while a core is free; auto: than 25 times their way; 0: none do"
+    add("--short", type=_short, default=None, metavar="MS", help=what)
     add("--keepalive", type=_seconds, default=60.0, metavar="S", help="idle leases go back after so long")
     add("--idle-exit", type=_seconds, default=0.0, metavar="S", help="end after so long without a build; 0: never")
     add("--embedded", action="store_true", help="with a coordinator and a worker for this machine inside")
@@ -210,6 +215,11 @@ def _seconds(text: str) -> float:
     return number
 
 
+def _short(text: str) -> float | None:
+    return None if text == "auto" else _seconds(text) / 1000
+
+
+_short.__name__ = "number of milliseconds"
 _count.__name__ = "number"
 _seconds.__name__ = "number"
 

@@ -32,6 +32,11 @@ def candidates(kind: tuple[str, str], env: Mapping[str, str] = os.environ) -> li
     return [chosen / "termite", Path(f"/var/tmp/termite-{os.geteuid()}") / below_home]
 
 
+def tree_name(root: Path) -> str:
+    """For a file's name: which tree it is about. The end of the path, where that is long."""
+    return os.fsdecode(os.fsencode(root)).strip("/").replace("/", "-")[-150:] or "root"
+
+
 def working_directory() -> Path:
     """Where the user is, without symlinks."""
     try:

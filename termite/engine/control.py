@@ -83,6 +83,7 @@ class Control:
             "known_workers": [worker.name for worker in master.pool.fleet.workers],
             "trouble": master.pool.trouble,
             "local_slots": {"count": master.local_slots.count, "busy": master.local_slots.running},
+            "short_below_ms": round(1000 * master.short.limit_s),
             "rules": len(master.book.rules),
             "plugins_broken": master.plugins.broken,
             "builds": self._sessions.builds,
@@ -94,17 +95,20 @@ class Control:
         return report.status(master.counters, phases, leases, traffic.counts, traffic.messages, rest)
 
     def _why(self, request: Reply) -> Reply:
-        self._master.rule_file.refresh()
-        error = self._master.rule_file.error
-        plugin, command = self._master.plugins.read(_invocation(request))
-        verdict = self._master.book.decide(command.text)
+        master = self._master
+        master.rule_file.refresh()
+        error = master.rule_file.error
+        plugin, command = master.plugins.read(_invocation(request))
+        verdict = master.book.decide(command.text)
         return {
             "text": command.text,
             "plugin": plugin,
             "nothing": is_nothing(command),
             "local": verdict.local,
+            "took_s": master.short.took_s(command),
+            "short_s": master.short.limit_s,
             "rule": dataclasses.asdict(verdict.rule) if verdict.rule else None,
-            "workers": [worker.name for worker in self._master.pool.fleet.workers],
+            "workers": [worker.name for worker in master.pool.fleet.workers],
             "bad_rules": str(error) if error else "",
         }
 

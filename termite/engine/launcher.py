@@ -43,10 +43,10 @@ class Launcher:
         self._sending = trio.Lock()
         self._reading_stdin = trio.Lock()
         self._answers_out, self._answers_in = trio.open_memory_channel[tuple[bytes, bytes]](1)
-        self._done_out, self._done_in = trio.open_memory_channel[Exit](1)
         self._asked_offset: int | None = None  # what it was asked to read and has not answered; -1: of a stream
         self.peeked_bytes = 0  # read, but also left there for others
         self._stdin_end = b""
+        self._is_replaced = False
         self.pid = _peer_pid(connection)
 
     async def output(self, fd: int, content: bytes) -> None:
@@ -107,12 +107,25 @@ class Launcher:
 
     async def replace(self, recurse: bool) -> None:
         """It becomes the command. Nothing more is heard of it."""
+        self._is_replaced = True
         await self._send(records.EXEC, records.pack_records([("recurse", b"1" if recurse else b"0")]))
 
-    async def wait(self, recurse: bool) -> Exit:
-        """It runs the command as a child; how that ended."""
-        await self._send(records.WAIT, records.pack_records([("recurse", b"1" if recurse else b"0")]))
-        return await self._done_in.receive()
+    async def replace_and_wait(self) -> None:
+        """It becomes the command; until that has ended.
+
+        The process stays the same, so it need not be the launcher that says so. One that is not to be seen from here
+        (in a container) is not waited for.
+        """
+        try:
+            process = os.pidfd_open(self.pid)
+        except OSError:
+            await self.replace(recurse=False)
+            return
+        try:
+            await self.replace(recurse=False)
+            await trio.lowlevel.wait_readable(process)
+        finally:
+            os.close(process)
 
     async def finish(self, exit: Exit) -> None:
         """It ends like this."""
@@ -143,8 +156,9 @@ class Launcher:
         except BlockingIOError:
             return True
         except (LauncherGone, RemoteProtocolError) as error:
-            self.gone = error
-            job.cancel()
+            if not self._is_replaced:
+                self.gone = error
+                job.cancel()
             return False
         return True
 
@@ -163,10 +177,8 @@ class Launcher:
         try:
             if kind in (records.STDIN, records.PEEKED, records.UNREADABLE):
                 self._answers_out.send_nowait((kind, payload))
-            elif kind == records.DONE:
-                self._done_out.send_nowait(_parse_exit(payload))
             elif kind == records.CANCEL:
-                raise LauncherGone(_parse_exit(payload).signal)
+                raise LauncherGone(_parse_signal(payload))
             else:
                 raise RemoteProtocolError(f"a launcher said {kind!r}")
         except trio.WouldBlock:
@@ -202,12 +214,11 @@ class Launcher:
             self._sending.release()
 
 
-def _parse_exit(payload: bytes) -> Exit:
-    fields = dict(records.parse_records(payload))
+def _parse_signal(payload: bytes) -> int:
     try:
-        return Exit(int(fields.get("code", b"0")), int(fields.get("signal", b"0")))
+        return int(dict(records.parse_records(payload)).get("signal", b"0"))
     except ValueError:
-        raise RemoteProtocolError(f"an end that is no number: {payload[:40]!r}") from None
+        raise RemoteProtocolError(f"a signal that is no number: {payload[:40]!r}") from None
 
 
 def _parse_errno(payload: bytes) -> int:

@@ -6,7 +6,7 @@
 import logging
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from termite.engine.plugins import Plugins
 from termite.engine.results import fetched
 from termite.engine.rulefile import RuleFile
 from termite.engine.rules import RuleBook
+from termite.engine.short import ShortCommands
 from termite.engine.status.report import Counters
 from termite.engine.tree.home import HomeTree, TreeConfig
 from termite.engine.tree.times import Timing
@@ -45,6 +46,8 @@ log = logging.getLogger(__name__)
 class MasterConfig:
     """`socket` stands in the writable root. `slots`: how many to lease in all, 0: as many as there are.
 
+    `short_s`: commands that are known to take less run here while a core is free; None: as measured, 0: none do.
+
     `idle_exit_s`: end after so long without a job or a build, 0: never.
     """
 
@@ -54,6 +57,8 @@ class MasterConfig:
     plugins: Plugins
     slots: int = 0
     local_slots: int = 1
+    short_s: float | None = None
+    short_store: Path | None = None
     keepalive_s: float = 60.0
     idle_exit_s: float = 0.0
     exports: tuple[bytes, ...] = ()
@@ -76,6 +81,7 @@ class Master:
         self.told: set[bytes] = set()
         self.jobs: dict[int, Job] = {}
         self.local_slots = LocalSlots(config.local_slots, parent_of)
+        self.short = ShortCommands(config.short_s, config.short_store)
         self.pool = Pool(_pool_config(config), tree.drain, Answers(tree, self.jobs).answer)
         self.is_without_worker = False
         self.last_busy_s = trio.current_time()
@@ -120,6 +126,9 @@ async def run_job(master: Master, job: Job) -> Exit | None:
     verdict = job.verdict = await master.decide(job.launcher, command)
     if verdict.local:
         return await run_here(master, job)
+    if is_better_here(master, job, command):
+        await run_short(master, job, command)
+        return None
     while job.may_be_tried:
         job.phase = Phase.WAITING
         try:
@@ -128,10 +137,11 @@ async def run_job(master: Master, job: Job) -> Exit | None:
                 if _is_outdated(changesets):
                     master.pool.retire(lease)
                     continue
-                dispatched_ns = master.tree.now_ns()
+                dispatched_ns, dispatched_s = master.tree.now_ns(), trio.current_time()
                 ran = await run_there(master, job, lease, message)
                 timing = Timing(dispatched_ns, ran.started_ns, ran.ended_ns, lease.offset_ns, message.number)
                 conflicts = await bring_home(master, job, lease, ran, timing)
+            learn(master, command, ran, trio.current_time() - dispatched_s)
             if ran.exec_errno:
                 return await fall_back(master, job, f"cannot start there: {os.strerror(ran.exec_errno)}", quiet=True)
             await tell_what_happened(master, job, ran, conflicts)
@@ -194,6 +204,37 @@ async def bring_home(master: Master, job: Job, lease: Lease, ran: Ran, timing: T
     return home.conflicts
 
 
+def learn(master: Master, command: Command, ran: Ran, total_s: float) -> None:
+    """What the command took, for the next time. One that may do something else here stays with the workers."""
+    if ran.exit != Exit(0) or ran.dropped or ran.stdin_taken:
+        master.short.forget(command)
+        return
+    took_s = (ran.ended_ns - ran.started_ns) / 1e9
+    master.short.ran_there(command, took_s, max(total_s - took_s, 0.0))
+
+
+def is_better_here(master: Master, job: Job, command: Command) -> bool:
+    """Is its way to a worker not worth it, while a core here has nothing to do?
+
+    A rule that says "remote" is obeyed. Where many jobs run elsewhere, one core is the master's own.
+    """
+    if (job.verdict and job.verdict.rule) or not master.short.is_short(command):
+        return False
+    if job.asked.invocation.env.get("TERMITE_LOCAL") == "never":
+        return False
+    running, count = master.local_slots.running, master.local_slots.count
+    elsewhere = len(master.jobs) - running
+    return running < count - (elsewhere > count)
+
+
+async def run_short(master: Master, job: Job, command: Command) -> None:
+    """Here, on a core that has nothing to do."""
+    master.counters.short += 1
+    started_s = trio.current_time()
+    await hold_core(master, job)
+    master.short.ran_here(command, trio.current_time() - started_s)
+
+
 def blame(master: Master, job: Job, error: Retryable) -> None:
     """An attempt came to nothing: note it against the worker, so that the next one is elsewhere."""
     assert job.lease is not None, "only a lease can fail"
@@ -215,10 +256,15 @@ async def run_here(master: Master, job: Job) -> Exit | None:
         await job.launcher.replace(recurse=True)
         return None
     job.phase = Phase.WAITING
+    await hold_core(master, job)
+    return None
+
+
+async def hold_core(master: Master, job: Job) -> None:
+    """The launcher becomes the command, on one of the cores here."""
     async with master.local_slots.slot(job.launcher.pid):
         job.phase = Phase.LOCAL
-        await job.launcher.wait(recurse=False)
-    return None
+        await job.launcher.replace_and_wait()
 
 
 async def fall_back(master: Master, job: Job, reason: str, *, quiet: bool = False) -> Exit | None:
@@ -279,8 +325,9 @@ def _is_outdated(changesets: tuple[Changeset, ...]) -> bool:
 
 async def serve_master(config: MasterConfig, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
     """Until cancelled, told to shut down, or idle for long. Reports the socket's path."""
-    with bound_socket(config.socket) as listener, _home_tree(config) as tree:
+    with bound_socket(config.socket) as listener, _home_tree(config) as tree, ExitStack() as stack:
         master = Master(config, tree)
+        stack.callback(master.short.save)
         async with trio.open_nursery() as nursery:
             sessions = Sessions(nursery.cancel_scope.cancel)
             control = Control(master, sessions)

@@ -11,9 +11,9 @@ from termite.engine.errors import RemoteProtocolError
 # The largest thing said is an invocation: arguments and environment, which the kernel limits to 6 MiB.
 FRAME_LIMIT_BYTES = 32 * 1024 * 1024
 
-INVOKE, CONTROL, DONE, CANCEL = b"I", b"C", b"D", b"K"  # to the master
+INVOKE, CONTROL, CANCEL = b"I", b"C", b"K"  # to the master
 STDIN, PEEKED, UNREADABLE = b"S", b"P", b"F"  # to the master: the answers to READ
-EXEC, WAIT, STDOUT, STDERR, NOTICE, READ, EXIT, ANSWER = b"X", b"W", b"1", b"2", b"N", b"R", b"E", b"J"  # from it
+EXEC, STDOUT, STDERR, NOTICE, READ, EXIT, ANSWER = b"X", b"1", b"2", b"N", b"R", b"E", b"J"  # from it
 
 _HEADER = struct.Struct("<Ic")
 

@@ -176,7 +176,13 @@ class Cluster:
 
 @contextmanager
 def cluster(
-    tree: Tree, workers: Sequence[Place], *, coordinator_at: Place | None = None, host: str = HOST, jobs: int = 2
+    tree: Tree,
+    workers: Sequence[Place],
+    *,
+    coordinator_at: Place | None = None,
+    host: str = HOST,
+    jobs: int = 2,
+    short: str = "0",
 ) -> Iterator[Cluster]:
     """Coordinator, one worker in each of `workers`, and a master for `tree`, connected through `host`."""
     at = coordinator_at or tree.where
@@ -190,8 +196,9 @@ def cluster(
             stack.enter_context(start_worker(where, copy_secret(secret, where), address, f"w{n}", "-jobs", str(jobs)))
             for n, where in enumerate(workers, 1)
         ]
-        arguments = ("-secret", str(secret), "-coordinator", address)
-        master = stack.enter_context(daemon(tree.where, "termite-master", *arguments, cwd=tree.path))
+        # What is tested is the way to the workers, which a command that is known to be short would not take.
+        flags = ("-secret", str(secret), "-coordinator", address, "-short", short)
+        master = stack.enter_context(daemon(tree.where, "termite-master", *flags, cwd=tree.path))
         whole = Cluster(tree, secret, coordinator, running, master, address, stack)
         whole.wait_for_workers(len(workers))
         yield whole

@@ -17,7 +17,6 @@ from tests.native.fake_master import (
     exit_signal,
     finish,
     frame,
-    parse_records,
     records,
     started,
 )
@@ -489,32 +488,6 @@ def test_recurse_puts_our_library_in_front_of_the_users(launcher: Path, tree: Pa
         assert finish(process)[1] == b"/nowhere/t.so:/nowhere/mine.so|/nowhere/t.so|/nowhere/termite||zero\n"
 
 
-def test_wait_runs_the_command_and_reports_its_code(launcher: Path, tree: Path, master: FakeMaster) -> None:
-    with started([launcher, "sh", "-c", "echo out; echo err >&2; exit 3"], tree) as process:
-        talk = master.accept()
-        talk.say(frame("W", records(("recurse", "0"))))
-        kind, payload = talk.receive()
-        assert (kind, parse_records(payload)) == ("D", [("code", b"3")])
-        assert finish(process) == (3, b"out\n", b"err\n")
-
-
-def test_wait_reports_a_death_by_signal_and_dies_of_it(launcher: Path, tree: Path, master: FakeMaster) -> None:
-    with started([launcher, "sh", "-c", "kill -9 $$"], tree) as process:
-        talk = master.accept()
-        talk.say(frame("W"))
-        kind, payload = talk.receive()
-        assert (kind, parse_records(payload)) == ("D", [("signal", b"9")])
-        assert finish(process)[0] == -9
-
-
-def test_wait_reports_a_command_that_cannot_be_executed(launcher: Path, tree: Path, master: FakeMaster) -> None:
-    with started([launcher, "no-such-command"], tree) as process:
-        talk = master.accept()
-        talk.say(frame("W"))
-        assert talk.receive() == ("D", b"code=127\0")
-        assert finish(process) == (127, b"", b"termite: no-such-command: No such file or directory\n")
-
-
 # -- not found, not called ---------------------------------------------------------------------------------------------
 
 
@@ -583,14 +556,13 @@ def test_a_command_is_looked_for_as_execvp_does_it(launcher: Path, tree: Path, p
 
 
 def test_a_blocked_signal_stays_blocked_in_the_command(launcher: Path, tree: Path, master: FakeMaster) -> None:
-    """All that can be, with those that a C library keeps to itself; here and below the launcher."""
+    """All that can be, with those that a C library keeps to itself."""
     block = "signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))"
     script = f"import os, signal, sys; {block}; os.execv(sys.argv[1], sys.argv[1:])"
     words = [sys.executable, "-c", script, str(launcher), "grep", "SigBlk", "/proc/self/status"]
-    for verdict in ("W", "X"):
-        with started(words, tree) as process:
-            master.accept().say(frame(verdict))
-            assert finish(process)[1] == b"SigBlk:\tfffffffe7ffbfeff\n"
+    with started(words, tree) as process:
+        master.accept().say(frame("X"))
+        assert finish(process)[1] == b"SigBlk:\tfffffffe7ffbfeff\n"
 
 
 def test_a_command_whose_output_is_closed_sees_that_itself(launcher: Path, tree: Path, master: FakeMaster) -> None:

@@ -8,12 +8,12 @@ from termite.engine import records
 from termite.engine.errors import RemoteProtocolError
 
 SENT = records.frame(records.INVOKE, records.pack_records([("arg", b"x\n\xff"), ("arg", b""), ("env", b"A=b=c")]))
-STREAM = SENT + records.frame(records.DONE) + SENT
+STREAM = SENT + records.frame(records.CANCEL) + SENT
 
 
 def test_frames_come_out_whole_wherever_the_bytes_are_cut() -> None:
     whole = records.Frames().feed(STREAM)
-    assert [kind for kind, _ in whole] == [b"I", b"D", b"I"]
+    assert [kind for kind, _ in whole] == [b"I", b"K", b"I"]
     for cut in range(len(STREAM) + 1):
         frames = records.Frames()
         assert frames.feed(STREAM[:cut]) + frames.feed(STREAM[cut:]) == whole

@@ -3,25 +3,30 @@
 import hashlib
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import cast
+from unittest.mock import patch
 
 import msgspec
 import pytest
 import trio
 import trio.testing
 
+from termite.engine import launcher as launcher_module
 from termite.engine import records
 from termite.engine.control import Control, Sessions
 from termite.engine.errors import FsError, Outdated, Retryable
 from termite.engine.fleet.pool import Lease, NoWorker, Pool
 from termite.engine.jobs import Stdin
 from termite.engine.launchers import Launchers
+from termite.engine.local import LocalSlots
 from termite.engine.master import Master, MasterConfig
 from termite.engine.model import Attr, Change, Changeset, Digest, Exit, StdinFile, Usage
 from termite.engine.plugins import Plugins
+from termite.engine.short import ShortCommands
 from termite.engine.tree.home import BroughtHome, HomeTree
 from termite.engine.tree.times import Timing
 from termite.engine.wire.messages import Ran, Run
@@ -103,6 +108,16 @@ class FakePool:
         pass
 
 
+@contextmanager
+def a_process() -> "Iterator[subprocess.Popen[bytes]]":
+    """What every launcher that is made meanwhile is."""
+    with (
+        subprocess.Popen(["sleep", "60"]) as process,
+        patch.object(launcher_module, "_peer_pid", return_value=process.pid),
+    ):
+        yield process
+
+
 class World:
     """A master without workers of its own, and a way to talk to it as a launcher does."""
 
@@ -113,25 +128,32 @@ class World:
         config = MasterConfig(tmp_path / ".termite-socket", ("localhost", 1), b"x" * 32, plugins)
         self.master = Master(config, cast(HomeTree, self.tree))
         self.master.pool = cast(Pool, FakePool(scripts, self.steps))
-        self._launchers = Launchers(self.master.run, Control(self.master, Sessions(lambda: None)).session)
+
+    def launchers(self) -> Launchers:
+        return Launchers(self.master.run, Control(self.master, Sessions(lambda: None)).session)
 
     @asynccontextmanager
     async def launcher(
         self, *argv: str, fields: Mapping[str, bytes] | None = None, **env: str
     ) -> AsyncIterator["Launched"]:
+        launchers = self.launchers()
         ours, theirs = socket.socketpair()
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         async with trio.open_nursery() as ears:
-            ears.start_soon(self._launchers.hear)
-            async with trio.open_nursery() as nursery, stream:
-                nursery.start_soon(self._launchers.serve, theirs)
-                launched = Launched(stream)
-                said = [("v", b"1"), ("how", b"direct"), ("cwd", b"/p"), ("umask", b"022")]
-                said += (fields or {"stdin": b"read"}).items()
-                said += [("arg", os.fsencode(word)) for word in argv]
-                said += [("env", os.fsencode(f"{name}={text}")) for name, text in env.items()]
-                await launched.send(records.INVOKE, records.pack_records(said))
-                yield launched
+            ears.start_soon(launchers.hear)
+            with a_process() as process:
+                async with trio.open_nursery() as nursery, stream:
+                    nursery.start_soon(launchers.serve, theirs)
+                    launched = Launched(stream, process)
+                    said = [("v", b"1"), ("how", b"direct"), ("cwd", b"/p"), ("umask", b"022")]
+                    said += (fields or {"stdin": b"read"}).items()
+                    said += [("arg", os.fsencode(word)) for word in argv]
+                    said += [("env", os.fsencode(f"{name}={text}")) for name, text in env.items()]
+                    await launched.send(records.INVOKE, records.pack_records(said))
+                    try:
+                        yield launched
+                    finally:
+                        process.kill()
             ears.cancel_scope.cancel()
 
     async def say(self, *argv: str, **env: str) -> list[tuple[bytes, bytes]]:
@@ -141,12 +163,17 @@ class World:
 
 
 class Launched:
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.SocketStream, process: "subprocess.Popen[bytes]") -> None:
         self._stream = stream
+        self._process = process
         self._frames = records.Frames()
 
     async def send(self, kind: bytes, payload: bytes = b"") -> None:
         await self._stream.send_all(records.frame(kind, payload))
+
+    def end_command(self) -> None:
+        """The process ends that the launcher was, and then the command."""
+        self._process.kill()
 
     async def frames(self) -> list[tuple[bytes, bytes]] | None:
         received = await self._stream.receive_some()
@@ -206,12 +233,85 @@ async def test_a_local_command_holds_a_slot_until_it_is_done(tmp_path: Path) -> 
     (tmp_path / ".termite-localrc").write_text('[{"Regexp": "^ar ", "Local": true}]')
     world = World(tmp_path)
     async with world.launcher("ar", "x") as launched:
-        assert await launched.frames() == [(b"W", b"recurse=0\0")]
+        assert await launched.frames() == [(b"X", b"recurse=0\0")]
         assert world.master.local_slots.running == 1
-        await launched.send(records.DONE, b"code=0\0")
+        launched.end_command()
         assert await launched.frames() is None
     assert world.master.local_slots.running == 0
     assert world.master.counters.local == 1
+
+
+def with_short(world: World, count: int = 1) -> World:
+    world.master.short = ShortCommands(1.0)
+    world.master.local_slots = LocalSlots(count, lambda pid: 0)
+    return world
+
+
+async def test_a_command_that_is_known_to_be_short_runs_here(tmp_path: Path) -> None:
+    world = with_short(World(tmp_path, script(end=ran())))
+    assert await world.say("gcc", "-c", "x.c") == [(b"E", b"code=0\0")]
+    async with world.launcher("gcc", "-c", "x.c") as launched:
+        assert await launched.frames() == [(b"X", b"recurse=0\0")]
+        assert world.master.local_slots.running == 1
+        launched.end_command()
+        assert await launched.frames() is None
+    assert world.master.local_slots.running == 0
+    counters = world.master.counters
+    assert (counters.remote, counters.short, counters.local, counters.fallbacks) == (1, 1, 0, {})
+
+
+async def test_a_short_command_goes_to_a_worker_while_no_core_is_free(tmp_path: Path) -> None:
+    world = with_short(World(tmp_path, script(end=ran()), script(end=ran())))
+    await world.say("gcc", "-c", "x.c")
+    async with world.launcher("gcc", "-c", "x.c") as launched:
+        await launched.frames()
+        assert await world.say("gcc", "-c", "x.c") == [(b"E", b"code=0\0")]
+    assert (world.master.counters.remote, world.master.counters.short) == (2, 1)
+
+
+async def test_while_many_jobs_run_elsewhere_a_core_is_left_to_the_master(tmp_path: Path) -> None:
+    done = trio.Event()
+
+    async def running(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        await done.wait()
+        return ran()
+
+    world = with_short(World(tmp_path, script(end=ran()), running, running, script(end=ran())))
+    await world.say("gcc", "-c", "x.c")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.say, "long", "1")
+        nursery.start_soon(world.say, "long", "2")
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(world.master.jobs) == 2
+        assert await world.say("gcc", "-c", "x.c") == [(b"E", b"code=0\0")]
+        done.set()
+    assert world.master.counters.short == 0
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        ran(1),
+        ran(0, 9),
+        msgspec.structs.replace(ran(), dropped=(b"tmp/f",)),
+        msgspec.structs.replace(ran(), stdin_taken=3),
+    ],
+    ids=str,
+)
+async def test_what_may_do_something_else_here_stays_on_the_workers(tmp_path: Path, end: Ran) -> None:
+    world = with_short(World(tmp_path, script(end=end), script(end=end)))
+    await world.say("gcc", "-c", "x.c")
+    await world.say("gcc", "-c", "x.c")
+    assert (world.master.counters.remote, world.master.counters.short) == (2, 0)
+
+
+async def test_a_rule_that_says_remote_and_a_ban_on_local_runs_are_obeyed(tmp_path: Path) -> None:
+    world = with_short(World(tmp_path, *[script(end=ran())] * 3))
+    await world.say("gcc", "-c", "x.c")
+    assert (await world.say("gcc", "-c", "x.c", TERMITE_LOCAL="never"))[-1] == (b"E", b"code=0\0")
+    (tmp_path / ".termite-localrc").write_text('[{"Regexp": "^gcc "}]')
+    assert (await world.say("gcc", "-c", "x.c"))[-1] == (b"E", b"code=0\0")
+    assert (world.master.counters.remote, world.master.counters.short) == (3, 0)
 
 
 async def test_what_the_kernel_asked_for_remote_jobs_is_counted(tmp_path: Path) -> None:
@@ -243,7 +343,7 @@ async def test_a_job_that_kills_two_workers_runs_here(tmp_path: Path) -> None:
     async with world.launcher("gcc") as launched:
         told = await launched.first(2)
         assert told[0] == (b"N", b"termite: lost its workers: lost: running locally\n")
-        await launched.send(records.DONE, b"code=0\0")
+        launched.end_command()
     assert world.master.counters.fallbacks == {"lost its workers": 1}
 
 
@@ -253,7 +353,7 @@ async def test_a_file_that_changes_all_the_time_is_no_workers_fault(tmp_path: Pa
     async with world.launcher("gcc") as launched:
         told = await launched.first(2)
         assert told[0] == (b"N", b"termite: a file changed before it was read: f: running locally\n")
-        await launched.send(records.DONE, b"code=0\0")
+        launched.end_command()
     assert world.steps == ["drain", "run on w0", "drain", "run on w1", "drain", "run on w2"]
     assert world.master.counters.retried == 0
 
@@ -264,7 +364,7 @@ async def test_without_a_worker_it_runs_here_and_says_so_once(tmp_path: Path) ->
         async with world.launcher("gcc") as launched:
             told = await launched.first(2 if is_first else 1)
             assert any(kind == b"N" for kind, _ in told) is is_first
-            await launched.send(records.DONE, b"code=0\0")
+            launched.end_command()
     assert world.master.counters.fallbacks == {"no worker": 2}
 
 
@@ -277,7 +377,7 @@ async def test_where_local_is_forbidden_it_fails_with_103(tmp_path: Path) -> Non
 async def test_what_cannot_be_started_there_is_left_to_this_machine(tmp_path: Path) -> None:
     world = World(tmp_path, script(end=ran(127, changes=(), exec_errno=2)))
     async with world.launcher("nosuch") as launched:
-        assert await launched.frames() == [(b"W", b"recurse=0\0")]
+        assert await launched.frames() == [(b"X", b"recurse=0\0")]
 
 
 async def test_a_disk_that_refuses_the_results_makes_it_run_here(tmp_path: Path) -> None:
@@ -364,8 +464,8 @@ async def test_a_job_that_has_only_peeked_may_run_here(tmp_path: Path) -> None:
         await launched.frames()
         await launched.send(records.PEEKED, b"ab")
         told = await launched.first(2)
-        assert [kind for kind, _ in told] == [b"N", b"W"]
-        await launched.send(records.DONE, b"code=0\0")
+        assert [kind for kind, _ in told] == [b"N", b"X"]
+        launched.end_command()
 
 
 async def test_a_read_that_nobody_waits_for_any_more_is_taken_back(tmp_path: Path) -> None:
@@ -490,6 +590,6 @@ async def test_garbage_ends_its_own_connection_only(tmp_path: Path) -> None:
         ours, theirs = socket.socketpair()
         ours.sendall(garbage)
         ours.shutdown(socket.SHUT_WR)
-        await world._launchers.serve(theirs)
+        await world.launchers().serve(theirs)
         ours.close()
     assert (await world.say("gcc"))[-1] == (b"E", b"code=0\0")

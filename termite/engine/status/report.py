@@ -16,6 +16,7 @@ class Counters:
 
     remote: int = 0
     local: int = 0
+    short: int = 0
     retried: int = 0
     failed: int = 0
     answered: int = 0
@@ -37,6 +38,7 @@ class Counters:
         return Counters(
             self.remote,
             self.local,
+            self.short,
             self.retried,
             self.failed,
             self.answered,
@@ -54,6 +56,7 @@ def build_summary(before: Counters, after: Counters) -> Report:
     return {
         "remote": after.remote - before.remote,
         "local": after.local - before.local,
+        "short": after.short - before.short,
         "retried": after.retried - before.retried,
         "failed": after.failed - before.failed,
         "dropped_writes": after.dropped_writes - before.dropped_writes,
@@ -81,6 +84,7 @@ def status(
         "jobs": {
             "remote": counters.remote,
             "local": counters.local,
+            "short": counters.short,
             "answered": counters.answered,
             "running": sum(running.values()),
             "retried": counters.retried,

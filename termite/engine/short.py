@@ -1,0 +1,116 @@
+"""Which commands are too short to be worth their way to a worker.
+
+Nothing is guessed: a command goes to a worker until it has been there once, and what it took then counts, not what it
+is. What the way costs is measured too: 3 ms to a worker on this machine, 25 ms to one behind a home link.
+"""
+
+import logging
+import os
+import time
+from collections import deque
+from hashlib import blake2b
+from pathlib import Path
+from statistics import median
+
+import msgspec
+
+from termite.engine.model import Command
+
+WAYS = 25  # what takes less than so many times the way is short: the way would cost 4 % and more
+LONGEST_S = 1.0  # is not short, however long the way
+KNOWN_LIMIT = 50_000  # commands, some 150 bytes each; long ones are not kept
+RECENT = 31  # ways, of which the median counts: one that had to fetch a compiler says nothing of the next
+KEEP_S = 60 * 24 * 3600.0  # the file of a tree in which no master has ended since
+ENOUGH = 5  # ways, before anything is called short
+
+log = logging.getLogger(__name__)
+
+
+class ShortCommands:
+    """What commands took. `limit_s`: what takes less is short; None: that is measured; 0: nothing is.
+
+    `store` is a file of this tree's own where it is kept over restarts, None: nowhere.
+    """
+
+    def __init__(self, limit_s: float | None = None, store: Path | None = None) -> None:
+        self._limit_s = limit_s
+        self._store = store
+        self._took = _load(store) if store else {}
+        self._ways: deque[float] = deque(maxlen=RECENT)
+
+    @property
+    def limit_s(self) -> float:
+        """What takes less is short."""
+        if self._limit_s is not None:
+            return self._limit_s
+        if len(self._ways) < ENOUGH:
+            return 0.0
+        return min(WAYS * median(self._ways), LONGEST_S)
+
+    def took_s(self, command: Command) -> float | None:
+        """None: it is not known, or long."""
+        return self._took.get(_key(command))
+
+    def is_short(self, command: Command) -> bool:
+        """By what it took before."""
+        took_s = self.took_s(command)
+        return took_s is not None and took_s < self.limit_s
+
+    def ran_there(self, command: Command, took_s: float, way_s: float) -> None:
+        """A worker has done it, as this machine would have."""
+        self._ways.append(way_s)
+        self._ran(command, took_s)
+
+    def ran_here(self, command: Command, took_s: float) -> None:
+        """It was done here, since it is short."""
+        self._ran(command, took_s)
+
+    def forget(self, command: Command) -> None:
+        """A worker has done it, and perhaps otherwise than this machine would have."""
+        self._took.pop(_key(command), None)
+
+    def save(self) -> None:
+        """Keep it for the next master of this tree. Without that, its first build goes to the workers."""
+        if self._store is None or not self._took:
+            return
+        temporary = self._store.with_name(f"{self._store.name}.{os.getpid()}")
+        try:
+            temporary.write_bytes(msgspec.msgpack.encode(self._took))
+            temporary.replace(self._store)
+            _remove_old(self._store)
+        except OSError as error:
+            log.warning("short-commands-not-saved path=%s reason=%s", self._store, error.strerror)
+
+    def _ran(self, command: Command, took_s: float) -> None:
+        key = _key(command)
+        if took_s > LONGEST_S:
+            self._took.pop(key, None)
+            return
+        if len(self._took) >= KNOWN_LIMIT and key not in self._took:
+            del self._took[next(iter(self._took))]
+        # Half of the new, so that one that was disturbed once is not sent away for long.
+        self._took[key] = (self._took.get(key, took_s) + took_s) / 2
+
+
+def _load(store: Path) -> dict[int, float]:
+    try:
+        return msgspec.msgpack.decode(store.read_bytes(), type=dict[int, float])
+    except FileNotFoundError:
+        return {}
+    except (OSError, msgspec.MsgspecError) as error:
+        log.warning("short-commands-unreadable path=%s reason=%s", store, error)
+        return {}
+
+
+def _remove_old(store: Path) -> None:
+    """Those of trees that nobody has built for long."""
+    prefix = store.name.partition("-")[0]
+    for other in store.parent.glob(f"{prefix}-*"):
+        if time.time() - other.stat().st_mtime > KEEP_S:
+            other.unlink(missing_ok=True)
+
+
+def _key(command: Command) -> int:
+    """64 bits: two of 50,000 commands have the same one once in ten billion times."""
+    text = f"{command.cwd}\0{command.text}"
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big")
