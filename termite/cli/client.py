@@ -186,6 +186,8 @@ def _become_master(root: Path, jobs: int, exports: Sequence[Path], log: Path, re
         command += ["--ready-fd", str(ready), "--idle-exit", IDLE_S, "--keepalive", IDLE_S]
         command += ["--jobs", str(jobs), "--logfile", str(log)]
         command += [f"--export={path}" for path in exports]
+        if short := os.environ.get("TERMITE_SHORT"):
+            command.append(f"--short={short}")
         env = {name: text for name, text in os.environ.items() if name not in _OF_THE_BUILD}
         os.chdir("/")
         os.execve(sys.executable, command, env)

@@ -206,15 +206,16 @@ def _why_lines(why: client.Reply) -> list[str]:
     if why["nothing"]:
         return [*lines, "place      nowhere: it does nothing, and is answered at once"]
     took_s, short_s = cast(float | None, why["took_s"]), cast(float, why["short_s"])
-    if rule is None and took_s is not None and took_s < short_s:
+    is_short = rule is None and took_s is not None and took_s < short_s
+    if is_short:
         lines.append("place      local while a core is free, else remote")
         lines.append(
-            f"short      it takes {1000 * took_s:.0f} ms; below {1000 * short_s:.0f} ms it is not worth its way"
+            f"short      it takes {1000 * (took_s or 0):.0f} ms; below {1000 * short_s:.0f} ms it is not worth its way"
         )
     else:
         lines.append(f"place      {'local' if why['local'] else 'remote'}")
     if rule is None:
-        lines.append("rule       none matches")
+        lines.append("rule       none matches" + ("" if is_short else ", so it runs remotely"))
     else:
         flags = [name for name in ("recurse", "skip_refresh", "network") if rule[name]]
         lines.append(

@@ -1,6 +1,7 @@
 """termite-coordinator and termite-worker: from arguments to a running daemon, and from a signal to its end."""
 
 import argparse
+import gc
 import os
 import signal
 import sys
@@ -38,6 +39,9 @@ def run_daemon(program: str, serve: Serve, announce: str) -> int:
                 address = await nursery.start(_serve_to_the_end, serve, nursery.cancel_scope)
                 print(f"{program}: {announce.format(address=address)}", flush=True)
 
+    # A tree of 100,000 names is no garbage: looking through it again and again costs more than what a cycle leaves.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
     # Where a caller's umask is 0777 we could not enter our own directories. Jobs and results have modes of their own.
     os.umask(0o022)
     try:

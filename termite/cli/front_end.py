@@ -260,6 +260,7 @@ It uses the master that runs in this directory or above it, else it starts one t
 and that goes away ten minutes after the last build.
 
   TERMITE_ROOT     what a new master lets commands write (default: the checkout, or this directory)
+  TERMITE_SHORT    a new master's limit of short commands, which run here: milliseconds, 0: none (default: as measured)
   TERMITE_SOCKET   the master's socket, instead of looking for one; empty: none
   TERMITE_LOCAL    never: rather fail than run a command here because no worker can
   TERMITE_VERBOSE  1: always say at the end what ran where

@@ -82,9 +82,12 @@ def new_tree(where: Place, name: str = "project") -> Tree:
 
 
 @contextmanager
-def embedded(tree: Tree, *, env: Mapping[str, str] | None = None) -> Iterator[Tree]:
-    """A master of its own for `tree`, with a coordinator and a worker inside."""
-    started = tree.ctl("start", str(tree.path), env=env)
+def embedded(tree: Tree, *, env: Mapping[str, str] | None = None, short: str = "0") -> Iterator[Tree]:
+    """A master of its own for `tree`, with a coordinator and a worker inside.
+
+    What is tested is the way to the worker, which a command that is known to be short would not take.
+    """
+    started = tree.ctl("start", str(tree.path), env={**(env or {}), "TERMITE_SHORT": short})
     try:
         assert started.code == 0, started
         yield tree
@@ -184,7 +187,10 @@ def cluster(
     jobs: int = 2,
     short: str = "0",
 ) -> Iterator[Cluster]:
-    """Coordinator, one worker in each of `workers`, and a master for `tree`, connected through `host`."""
+    """Coordinator, one worker in each of `workers`, and a master for `tree`, connected through `host`.
+
+    `short` as in `embedded`.
+    """
     at = coordinator_at or tree.where
     port = free_port()
     address = f"{host}:{port}"
@@ -196,7 +202,6 @@ def cluster(
             stack.enter_context(start_worker(where, copy_secret(secret, where), address, f"w{n}", "-jobs", str(jobs)))
             for n, where in enumerate(workers, 1)
         ]
-        # What is tested is the way to the workers, which a command that is known to be short would not take.
         flags = ("-secret", str(secret), "-coordinator", address, "-short", short)
         master = stack.enter_context(daemon(tree.where, "termite-master", *flags, cwd=tree.path))
         whole = Cluster(tree, secret, coordinator, running, master, address, stack)

@@ -21,7 +21,7 @@ listed: f1.o
 
 @pytest.fixture(scope="module")
 def tree(make_place: MakePlace) -> Iterator[Tree]:
-    with make_place("ordinary") as where, embedded(new_tree(where)) as tree:
+    with make_place("ordinary") as where, embedded(new_tree(where), short="auto") as tree:
         yield tree
 
 
