@@ -180,7 +180,7 @@ def _status_text(status: client.Reply) -> str:
         ("tree", str(status["root"])),
         (
             "jobs",
-            f"{jobs['remote']} remote, {jobs['local']} local, {jobs['short']} here as they are short, "
+            f"{jobs['remote']} remote, {jobs['local']} local, {jobs.get('short', 0)} here as they are short, "
             f"{jobs['running']} running, {status['waiting']} waiting",
         ),
         ("", f"{jobs['retried']} retried, {jobs['failed']} failed, {jobs['answered']} answered at once"),
@@ -205,7 +205,7 @@ def _why_lines(why: client.Reply) -> list[str]:
     rule = cast(client.Reply | None, why["rule"])
     if why["nothing"]:
         return [*lines, "place      nowhere: it does nothing, and is answered at once"]
-    took_s, short_s = cast(float | None, why["took_s"]), cast(float, why["short_s"])
+    took_s, short_s = cast(float | None, why.get("took_s")), cast(float, why.get("short_s", 0.0))
     is_short = rule is None and took_s is not None and took_s < short_s
     if is_short:
         lines.append("place      local while a core is free, else remote")

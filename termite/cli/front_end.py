@@ -170,7 +170,7 @@ def _sum_up(master: client.Client) -> None:
         say(str(error))
         return
     fallbacks: dict[str, int] = end["fallbacks"]
-    parts = [f"{end['remote']} jobs ran remotely, {end['short']} here as they are short, {end['local']} locally"]
+    parts = [f"{end['remote']} jobs ran remotely, {end.get('short', 0)} here as they are short, {end['local']} locally"]
     parts += [f"{count} of them because: {reason}" for reason, count in fallbacks.items()]
     for key, text in (
         ("retried", "jobs were given to another worker"),

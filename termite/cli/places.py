@@ -34,7 +34,7 @@ def candidates(kind: tuple[str, str], env: Mapping[str, str] = os.environ) -> li
 
 def tree_name(root: Path) -> str:
     """For a file's name: which tree it is about. The end of the path, where that is long."""
-    return os.fsdecode(os.fsencode(root)).strip("/").replace("/", "-")[-150:] or "root"
+    return os.fsdecode(os.fsencode(root).strip(b"/").replace(b"/", b"-")[-150:]) or "root"
 
 
 def working_directory() -> Path:

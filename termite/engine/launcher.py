@@ -4,11 +4,14 @@ Reading and writing do not go through trio's streams, which yield to the schedul
 of what is said fits into the socket at once, and a turn of the scheduler costs as much as saying it.
 """
 
+import contextlib
 import json
+import logging
 import os
 import socket
 import struct
 from collections import deque
+from collections.abc import Iterator
 
 import trio
 
@@ -21,6 +24,8 @@ STDIN_LIMIT_BYTES = 256 * 1024  # of one answer: a launcher has room for no more
 PEER = struct.Struct("3i")
 
 Reply = dict[str, object]
+
+log = logging.getLogger(__name__)
 
 
 class LauncherGone(Exception):
@@ -107,25 +112,13 @@ class Launcher:
 
     async def replace(self, recurse: bool) -> None:
         """It becomes the command. Nothing more is heard of it."""
-        self._is_replaced = True
         await self._send(records.EXEC, records.pack_records([("recurse", b"1" if recurse else b"0")]))
+        self._is_replaced = True  # until here it could be cancelled
 
-    async def replace_and_wait(self) -> None:
-        """It becomes the command; until that has ended.
-
-        The process stays the same, so it need not be the launcher that says so. One that is not to be seen from here
-        (in a container) is not waited for.
-        """
-        try:
-            process = os.pidfd_open(self.pid)
-        except OSError:
-            await self.replace(recurse=False)
-            return
-        try:
-            await self.replace(recurse=False)
-            await trio.lowlevel.wait_readable(process)
-        finally:
-            os.close(process)
+    async def replace_and_wait(self, process: int) -> None:
+        """It becomes the command; until that has ended. `process` is what `process_of` gave."""
+        await self.replace(recurse=False)
+        await trio.lowlevel.wait_readable(process)
 
     async def finish(self, exit: Exit) -> None:
         """It ends like this."""
@@ -212,6 +205,22 @@ class Launcher:
                     raise LauncherGone from None
         finally:
             self._sending.release()
+
+
+@contextlib.contextmanager
+def process_of(launcher: Launcher) -> Iterator[int | None]:
+    """A pidfd of the launcher, and of the command that it becomes. None where it is not to be seen from here (it is in
+    a container), or there is no descriptor left."""
+    try:
+        process = os.pidfd_open(launcher.pid)
+    except OSError as error:
+        log.debug("launcher-not-seen pid=%d reason=%s", launcher.pid, error.strerror)
+        yield None
+        return
+    try:
+        yield process
+    finally:
+        os.close(process)
 
 
 def _parse_signal(payload: bytes) -> int:

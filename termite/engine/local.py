@@ -1,9 +1,11 @@
 """Slots for commands that run on this machine, one per core.
 
-A local command that starts further commands holds its slot while it waits for them, so these take none: otherwise a few
-such commands would wait for each other for ever.
+A local command that starts further commands holds its slot while it waits for them, so these wait for none: otherwise a
+few such commands would wait for each other for ever. The holder is the command itself, which has its launcher's pid and
+may become a launcher again.
 """
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,7 +21,7 @@ class LocalSlots:
     def __init__(self, count: int, parent_of: Callable[[int], int]) -> None:
         self.count = count
         self._free = trio.Semaphore(count)
-        self._holders: set[int] = set()
+        self._holders: Counter[int] = Counter()
         self._parent_of = parent_of
 
     @asynccontextmanager
@@ -28,25 +30,41 @@ class LocalSlots:
         if self._is_nested(pid):
             yield
             return
-        async with self._free:
-            self._holders.add(pid)
-            try:
-                yield
-            finally:
-                self._holders.discard(pid)
+        await self._free.acquire()
+        self._holders[pid] += 1
+        try:
+            yield
+        finally:
+            self.give_back(pid)
+
+    def take_spare(self, pid: int, reserved: int) -> bool:
+        """Take a slot that nobody waits for, if more than `reserved` are free. Nested or not: who gets none need not
+        wait."""
+        if self._free.value <= reserved:
+            return False
+        self._free.acquire_nowait()
+        self._holders[pid] += 1
+        return True
+
+    def give_back(self, pid: int) -> None:
+        """What `take_spare` took."""
+        self._holders[pid] -= 1
+        if not self._holders[pid]:
+            del self._holders[pid]
+        self._free.release()
 
     @property
     def running(self) -> int:
         """How many slots are taken."""
-        return len(self._holders)
+        return self.count - self._free.value
 
     def _is_nested(self, pid: int) -> bool:
         for _ in range(DEPTH):
+            if pid in self._holders:
+                return True
             if not self._holders or pid <= 1:
                 return False
             pid = self._parent_of(pid)
-            if pid in self._holders:
-                return True
         return False
 
 

@@ -19,7 +19,7 @@ from termite.engine.errors import FsError, Outdated, Retryable
 from termite.engine.fleet.pool import OUTDATED_CHANGES, Lease, NoWorker, Pool, PoolConfig
 from termite.engine.invocations import Asked
 from termite.engine.jobs import Job, new_job
-from termite.engine.launcher import Launcher, LauncherGone
+from termite.engine.launcher import Launcher, LauncherGone, process_of
 from termite.engine.launchers import Launchers, bound_socket
 from termite.engine.local import LocalSlots, parent_of
 from termite.engine.model import Changeset, Command, Exit, Phase, Verdict
@@ -126,8 +126,7 @@ async def run_job(master: Master, job: Job) -> Exit | None:
     verdict = job.verdict = await master.decide(job.launcher, command)
     if verdict.local:
         return await run_here(master, job)
-    if is_better_here(master, job, command):
-        await run_short(master, job, command)
+    if await run_short(master, job, command):
         return None
     while job.may_be_tried:
         job.phase = Phase.WAITING
@@ -213,26 +212,29 @@ def learn(master: Master, command: Command, ran: Ran, total_s: float) -> None:
     master.short.ran_there(command, took_s, max(total_s - took_s, 0.0))
 
 
-def is_better_here(master: Master, job: Job, command: Command) -> bool:
-    """Is its way to a worker not worth it, while a core here has nothing to do?
+async def run_short(master: Master, job: Job, command: Command) -> bool:
+    """Run it here if its way to a worker is not worth it, and a core here has nothing to do. False: it is not done.
 
     A rule that says "remote" is obeyed. Where many jobs run elsewhere, one core is the master's own.
     """
-    if (job.verdict and job.verdict.rule) or not master.short.is_short(command):
+    if (job.verdict and job.verdict.rule) or job.asked.invocation.env.get("TERMITE_LOCAL") == "never":
         return False
-    if job.asked.invocation.env.get("TERMITE_LOCAL") == "never":
+    if not master.short.is_short(command):
         return False
-    running, count = master.local_slots.running, master.local_slots.count
-    elsewhere = len(master.jobs) - running
-    return running < count - (elsewhere > count)
-
-
-async def run_short(master: Master, job: Job, command: Command) -> None:
-    """Here, on a core that has nothing to do."""
-    master.counters.short += 1
-    started_s = trio.current_time()
-    await hold_core(master, job)
+    slots, pid = master.local_slots, job.launcher.pid
+    with process_of(job.launcher) as process:
+        are_many_elsewhere = len(master.jobs) - slots.running > slots.count
+        if process is None or not slots.take_spare(pid, reserved=int(are_many_elsewhere)):
+            return False
+        try:
+            master.counters.short += 1
+            job.phase = Phase.LOCAL
+            started_s = trio.current_time()
+            await job.launcher.replace_and_wait(process)
+        finally:
+            slots.give_back(pid)
     master.short.ran_here(command, trio.current_time() - started_s)
+    return True
 
 
 def blame(master: Master, job: Job, error: Retryable) -> None:
@@ -256,15 +258,14 @@ async def run_here(master: Master, job: Job) -> Exit | None:
         await job.launcher.replace(recurse=True)
         return None
     job.phase = Phase.WAITING
-    await hold_core(master, job)
+    with process_of(job.launcher) as process:
+        async with master.local_slots.slot(job.launcher.pid):
+            job.phase = Phase.LOCAL
+            if process is None:
+                await job.launcher.replace(recurse=False)
+            else:
+                await job.launcher.replace_and_wait(process)
     return None
-
-
-async def hold_core(master: Master, job: Job) -> None:
-    """The launcher becomes the command, on one of the cores here."""
-    async with master.local_slots.slot(job.launcher.pid):
-        job.phase = Phase.LOCAL
-        await job.launcher.replace_and_wait()
 
 
 async def fall_back(master: Master, job: Job, reason: str, *, quiet: bool = False) -> Exit | None:

@@ -5,9 +5,9 @@ The file is a JSON array of objects; lines that begin in column 0 with `#` or `/
     Regexp (required)   Local  Recurse  SkipRefresh  Debug  Network (false)   Timeout (seconds)   Memory (bytes)
 
 Each Regexp is searched in the whole command string, not anchored; `.` stops at a newline. The first rule that matches
-decides; where none does, the command runs remotely. Regexps are Python's: what RE2 wrote differently (`\\z`,
-`[[:alpha:]]`, `\\Q..\\E`, flags in the middle) is refused in words instead of being taken for something else; `$` also
-matches before a newline at the very end.
+decides; where none does, the command runs remotely, or here if it is short (short.py). Regexps are Python's: what RE2
+wrote differently (`\\z`, `[[:alpha:]]`, `\\Q..\\E`, flags in the middle) is refused in words instead of being taken for
+something else; `$` also matches before a newline at the very end.
 """
 
 import functools

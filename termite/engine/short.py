@@ -14,11 +14,15 @@ from statistics import median
 
 import msgspec
 
+from termite.engine.commands import remote_environment
 from termite.engine.model import Command
 
 WAYS = 25  # what takes less than so many times the way is short: the way would cost 4 % and more
-LONGEST_S = 1.0  # is not short, however long the way
-KNOWN_LIMIT = 50_000  # commands, some 150 bytes each; long ones are not kept
+LONGEST_S = 1.0  # is not short, however long the way; unless the user says so
+KNOWN_LIMIT = 50_000  # commands, some 250 bytes each; long ones are not kept
+_PASSING = frozenset(
+    {"_", "SHLVL", "OLDPWD", "MAKE_TERMOUT", "MAKE_TERMERR"}
+)  # of the shell that a build was typed into
 RECENT = 31  # ways, of which the median counts: one that had to fetch a compiler says nothing of the next
 KEEP_S = 60 * 24 * 3600.0  # the file of a tree in which no master has ended since
 ENOUGH = 5  # ways, before anything is called short
@@ -35,7 +39,7 @@ class ShortCommands:
     def __init__(self, limit_s: float | None = None, store: Path | None = None) -> None:
         self._limit_s = limit_s
         self._store = store
-        self._took = _load(store) if store else {}
+        self._known = _load(store) if store else {}
         self._ways: deque[float] = deque(maxlen=RECENT)
 
     @property
@@ -48,13 +52,14 @@ class ShortCommands:
         return min(WAYS * median(self._ways), LONGEST_S)
 
     def took_s(self, command: Command) -> float | None:
-        """None: it is not known, or long."""
-        return self._took.get(_key(command))
+        """In whatever environment. None: it is not known, or long."""
+        known = self._known.get(_key(command))
+        return known[0] if known else None
 
     def is_short(self, command: Command) -> bool:
-        """By what it took before."""
-        took_s = self.took_s(command)
-        return took_s is not None and took_s < self.limit_s
+        """By what it took before, in the same environment."""
+        known = self._known.get(_key(command))
+        return known is not None and known[0] < self.limit_s and known[1] == _circumstances(command)
 
     def ran_there(self, command: Command, took_s: float, way_s: float) -> None:
         """A worker has done it, as this machine would have."""
@@ -67,15 +72,15 @@ class ShortCommands:
 
     def forget(self, command: Command) -> None:
         """A worker has done it, and perhaps otherwise than this machine would have."""
-        self._took.pop(_key(command), None)
+        self._known.pop(_key(command), None)
 
     def save(self) -> None:
         """Keep it for the next master of this tree. Without that, its first build goes to the workers."""
-        if self._store is None or not self._took:
+        if self._store is None or not (self._known or self._store.exists()):
             return
         temporary = self._store.with_name(f"{self._store.name}.{os.getpid()}")
         try:
-            temporary.write_bytes(msgspec.msgpack.encode(self._took))
+            temporary.write_bytes(msgspec.msgpack.encode(self._known))
             temporary.replace(self._store)
             _remove_old(self._store)
         except OSError as error:
@@ -83,18 +88,19 @@ class ShortCommands:
 
     def _ran(self, command: Command, took_s: float) -> None:
         key = _key(command)
-        if took_s > LONGEST_S:
-            self._took.pop(key, None)
+        if took_s > max(LONGEST_S, self._limit_s or 0.0):
+            self._known.pop(key, None)
             return
-        if len(self._took) >= KNOWN_LIMIT and key not in self._took:
-            del self._took[next(iter(self._took))]
+        if len(self._known) >= KNOWN_LIMIT and key not in self._known:
+            del self._known[next(iter(self._known))]
         # Half of the new, so that one that was disturbed once is not sent away for long.
-        self._took[key] = (self._took.get(key, took_s) + took_s) / 2
+        before_s, _ = self._known.get(key, (took_s, 0))
+        self._known[key] = (before_s + took_s) / 2, _circumstances(command)
 
 
-def _load(store: Path) -> dict[int, float]:
+def _load(store: Path) -> dict[int, tuple[float, int]]:
     try:
-        return msgspec.msgpack.decode(store.read_bytes(), type=dict[int, float])
+        return msgspec.msgpack.decode(store.read_bytes(), type=dict[int, tuple[float, int]])
     except FileNotFoundError:
         return {}
     except (OSError, msgspec.MsgspecError) as error:
@@ -111,6 +117,16 @@ def _remove_old(store: Path) -> None:
 
 
 def _key(command: Command) -> int:
+    return _digest(command.cwd, command.text)
+
+
+def _circumstances(command: Command) -> int:
+    """`cp x "$DESTDIR"` is another command with another DESTDIR."""
+    env = remote_environment(command.env)
+    words = (f"{name}={text}" for name, text in sorted(env.items()) if name not in _PASSING)
+    return _digest(command.exe, *command.argv, "", *words)
+
+
+def _digest(*words: str) -> int:
     """64 bits: two of 50,000 commands have the same one once in ten billion times."""
-    text = f"{command.cwd}\0{command.text}"
-    return int.from_bytes(blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big")
+    return int.from_bytes(blake2b("\0".join(words).encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big")

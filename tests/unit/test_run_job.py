@@ -109,11 +109,11 @@ class FakePool:
 
 
 @contextmanager
-def a_process() -> "Iterator[subprocess.Popen[bytes]]":
+def a_process(pid: int | None = None) -> "Iterator[subprocess.Popen[bytes]]":
     """What every launcher that is made meanwhile is."""
     with (
         subprocess.Popen(["sleep", "60"]) as process,
-        patch.object(launcher_module, "_peer_pid", return_value=process.pid),
+        patch.object(launcher_module, "_peer_pid", return_value=process.pid if pid is None else pid),
     ):
         yield process
 
@@ -134,14 +134,14 @@ class World:
 
     @asynccontextmanager
     async def launcher(
-        self, *argv: str, fields: Mapping[str, bytes] | None = None, **env: str
+        self, *argv: str, fields: Mapping[str, bytes] | None = None, pid: int | None = None, **env: str
     ) -> AsyncIterator["Launched"]:
         launchers = self.launchers()
         ours, theirs = socket.socketpair()
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         async with trio.open_nursery() as ears:
             ears.start_soon(launchers.hear)
-            with a_process() as process:
+            with a_process(pid) as process:
                 async with trio.open_nursery() as nursery, stream:
                     nursery.start_soon(launchers.serve, theirs)
                     launched = Launched(stream, process)
@@ -158,7 +158,7 @@ class World:
 
     async def say(self, *argv: str, **env: str) -> list[tuple[bytes, bytes]]:
         """All that the launcher is told."""
-        async with self.launcher(*argv, fields=None, **env) as launched:
+        async with self.launcher(*argv, fields=None, pid=None, **env) as launched:
             return await launched.rest()
 
 
@@ -303,6 +303,28 @@ async def test_what_may_do_something_else_here_stays_on_the_workers(tmp_path: Pa
     await world.say("gcc", "-c", "x.c")
     await world.say("gcc", "-c", "x.c")
     assert (world.master.counters.remote, world.master.counters.short) == (2, 0)
+
+
+async def test_a_short_command_whose_process_is_not_to_be_seen_goes_to_a_worker(tmp_path: Path) -> None:
+    world = with_short(World(tmp_path, script(end=ran()), script(end=ran())))
+    await world.say("gcc", "-c", "x.c")
+    async with world.launcher("gcc", "-c", "x.c", pid=0) as launched:
+        assert await launched.rest() == [(b"E", b"code=0\0")]
+    (tmp_path / ".termite-localrc").write_text('[{"Regexp": "^ar ", "Local": true}]')
+    async with world.launcher("ar", "x", pid=0) as launched:
+        assert await launched.rest() == [(b"X", b"recurse=0\0")]
+    assert (world.master.counters.remote, world.master.counters.short) == (2, 0)
+    assert world.master.local_slots.running == 0
+
+
+async def test_of_many_short_commands_at_once_only_so_many_run_here_as_there_are_cores(tmp_path: Path) -> None:
+    world = with_short(World(tmp_path, *[script(end=ran())] * 9))
+    await world.say("gcc", "-c", "x.c")
+    async with trio.open_nursery() as nursery:
+        for _ in range(8):
+            nursery.start_soon(world.say, "gcc", "-c", "x.c")
+    assert world.master.counters.short + world.master.counters.remote == 9
+    assert world.master.counters.remote >= 2
 
 
 async def test_a_rule_that_says_remote_and_a_ban_on_local_runs_are_obeyed(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from termite.engine.model import Command
 from termite.engine.short import ENOUGH, LONGEST_S, WAYS, ShortCommands
 
 
-def command(text: str, cwd: str = "/p") -> Command:
-    return Command(argv=("sh", "-c", text), exe="sh", search=True, cwd=cwd, env={}, text=text)
+def command(text: str, cwd: str = "/p", **env: str) -> Command:
+    return Command(argv=("sh", "-c", text), exe="sh", search=True, cwd=cwd, env=env, text=text)
 
 
 CONFIGURE, COMPILE = command("gcc -E -"), command("gcc -c x.c")
@@ -47,6 +47,15 @@ def test_nothing_is_guessed() -> None:
     assert known(times=(ENOUGH - 1) // 2).limit_s == 0
 
 
+def test_in_another_environment_it_is_another_command() -> None:
+    commands = ShortCommands(1.0)
+    commands.ran_there(command("cp x $D", D="here", MAKEFLAGS="-j2 -- A=b", _="/usr/bin/env"), 0.02, 0.004)
+    assert commands.is_short(command("cp x $D", D="here", MAKEFLAGS="-j9 -- A=b", _="make", TERMITE_VERBOSE="1"))
+    for other in ({"D": "/usr"}, {}, {"D": "here", "MAKEFLAGS": "-j2 -- A=c"}):
+        assert not commands.is_short(command("cp x $D", **other))
+    assert commands.took_s(command("cp x $D")) == 0.02
+
+
 def test_one_way_that_had_to_fetch_a_compiler_says_nothing() -> None:
     commands = known(times=10)
     commands.ran_there(command("first of its kind"), 0.5, 30.0)
@@ -55,7 +64,10 @@ def test_one_way_that_had_to_fetch_a_compiler_says_nothing() -> None:
 
 def test_what_is_said_counts_more_than_what_is_measured() -> None:
     assert not known(limit_s=0.0).is_short(CONFIGURE)
-    assert known(limit_s=1.0, times=1).is_short(COMPILE)
+    commands = known(limit_s=5.0, times=1)
+    assert commands.is_short(COMPILE)
+    commands.ran_here(COMPILE, 4.0)
+    assert commands.is_short(COMPILE)
 
 
 def test_a_command_that_takes_longer_than_it_did_goes_away_again() -> None:
@@ -91,6 +103,15 @@ def test_a_store_that_is_rubbish_or_cannot_be_written_is_done_without(tmp_path: 
     nowhere = ShortCommands(1.0, tmp_path / "short-p" / "below-a-file")
     nowhere.ran_there(CONFIGURE, 0.02, 0.004)
     nowhere.save()
+
+
+def test_what_was_forgotten_is_forgotten_in_the_store_too(tmp_path: Path) -> None:
+    commands = ShortCommands(1.0, tmp_path / "short-p")
+    commands.ran_there(CONFIGURE, 0.02, 0.004)
+    commands.save()
+    commands.forget(CONFIGURE)
+    commands.save()
+    assert ShortCommands(1.0, tmp_path / "short-p").took_s(CONFIGURE) is None
 
 
 def test_stores_of_trees_that_are_long_gone_are_removed(tmp_path: Path) -> None:
