@@ -51,6 +51,8 @@ _SWITCHES = {
 def decide(text: str, rules: Iterable[Rule]) -> Verdict:
     """The first rule whose regexp is found in `text` decides; none: remote."""
     for rule in rules:
+        if rule.words and not any(word in text for word in rule.words):
+            continue
         if re.search(_searchable(rule.regexp), text):
             return Verdict(rule.local, rule)
     return Verdict(local=False)
@@ -124,6 +126,7 @@ def _parse_rule(entry: object, where: str) -> Rule:
         timeout_s=_number(fields, "timeout", where),
         memory_bytes=int(_number(fields, "memory", where)),
         source=where,
+        words=(),
         **switches,
     )
 

@@ -10,15 +10,16 @@ from termite import Command, Rule, command_regexp, hookimpl
 
 MESON = rf"(?:{command_regexp('meson(?:[.]py)?')}|{command_regexp('python[0-9.]*')}\s++\S*\bmeson(?:[.]py)?)\s++"
 _SOURCE = "meson plugin"
+_WORDS = ("meson",)
 
 
 @hookimpl
 def termite_rules() -> list[Rule]:
     """See the head of the module."""
     return [
-        Rule(MESON + r"compile\b", local=True, recurse=True, skip_refresh=True, source=_SOURCE),
-        Rule(MESON + r"(?!--internal\s+(?!regenerate\b))", local=True, source=_SOURCE),
-        Rule(r"/meson-private/(?:tmp|sanitycheck)", local=True, source=_SOURCE),
+        Rule(MESON + r"compile\b", local=True, recurse=True, skip_refresh=True, source=_SOURCE, words=_WORDS),
+        Rule(MESON + r"(?!--internal\s+(?!regenerate\b))", local=True, source=_SOURCE, words=_WORDS),
+        Rule(r"/meson-private/(?:tmp|sanitycheck)", local=True, source=_SOURCE, words=_WORDS),
     ]
 
 

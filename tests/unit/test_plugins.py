@@ -1,5 +1,6 @@
 """The built-in plugins, and plugins that break."""
 
+import dataclasses
 import importlib
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from termite import Command, How, Invocation, hookimpl, hookspecs
 from termite.engine.plugins import HOOKS, Plugins
-from termite.engine.rules import RuleBook
+from termite.engine.rules import RuleBook, decide
 
 BUILT_IN = tuple(f"termite.plugins.{name}" for name in ("make", "ninja", "cmake", "cargo", "go", "meson"))
 REMOTE, LOCAL, RECURSE = (False, False), (True, False), (True, True)
@@ -19,64 +20,71 @@ def invocation(*argv: str, tool: str = "") -> Invocation:
     return Invocation(argv, argv[0], True, "/", {}, How.PRELOAD if tool else How.DIRECT, tool)
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("make", RECURSE),
-        ("make -C sub all", RECURSE),
-        ("/usr/bin/make all", RECURSE),
-        ("cd x && make", RECURSE),
-        ("cd x;gmake", RECURSE),
-        ("for d in a b; do (cd $d && make all); done", RECURSE),
-        ("for d in a; do make -C $d || exit 1; done", RECURSE),
-        ("A=1 B=2 make", RECURSE),
-        ("env A=b make-4.3 x", RECURSE),
-        ("if test -d x; then make; fi", RECURSE),
-        ("set -e\nmake", RECURSE),
-        ("${HOME}/bin/make", RECURSE),
-        ("gcc -o make x.o", REMOTE),
-        ("echo make", REMOTE),
-        ("cp makefile make", REMOTE),
-        ("automake --add-missing", LOCAL),
-        ("cd . && autoheader", LOCAL),
-        ("cd . && /bin/bash '/x/build-aux/missing' aclocal-1.16 -I m4", LOCAL),
-        ('CDPATH=: && cd . && /bin/bash "/x y/missing" autoconf', LOCAL),
-        ("/bin/bash /x/missing makeinfo --force", REMOTE),
-        ("cp missing autoconf", REMOTE),
-        ("/bin/bash ./config.status config.h", REMOTE),
-        ("./make.sh", REMOTE),
-        ("make/it", REMOTE),
-        ("ninja -C out", RECURSE),
-        ("cd x && samu", RECURSE),
-        ("cat build.ninja", REMOTE),
-        ("cmake -S . -B build", LOCAL),
-        ("cmake -P cmake_install.cmake", LOCAL),
-        ("cmake --build .", RECURSE),
-        ("cd /b && /usr/bin/cmake -E cmake_link_script CMakeFiles/x.dir/link.txt --verbose=1", REMOTE),
-        ("/usr/bin/cmake -E cmake_echo_color --switch= --progress-num=1", LOCAL),
-        ("/usr/bin/cmake -E cmake_progress_start /b/CMakeFiles 0", LOCAL),
-        ("cmake -E env A=b python3 gen.py", REMOTE),
-        ("gcc -c cmake.c", REMOTE),
-        ("cd /b && /usr/bin/ctest --force-new-ctest-process", LOCAL),
-        ("/usr/bin/meson --internal regenerate /src .", LOCAL),
-        ("/x/python3 /x/bin/meson --internal regenerate /src .", LOCAL),
-        ("/usr/bin/meson --internal exe --capture out -- gen.py", REMOTE),
-        ("/x/python3 /x/bin/meson --internal symbolextractor /b libx.so", REMOTE),
-        ("meson install --no-rebuild", LOCAL),
-        ("/usr/bin/meson compile -C out", RECURSE),
-        ("gcc meson.c", REMOTE),
-        ("python3 meson.build.py", REMOTE),
-        ("cc /b/meson-private/tmpx/testfile.c -o /b/meson-private/tmpx/output.exe", LOCAL),
-        ("rustc -vV", LOCAL),
-        ("rustc - --crate-name ___ --print=file-names", LOCAL),
-        ("rustc --crate-name x --edition=2021 src/lib.rs", REMOTE),
-        ("go tool compile -V=full", LOCAL),
-        ("go tool compile -o x.a -p x x.go", REMOTE),
-    ],
-)
+DECISIONS = [
+    ("make", RECURSE),
+    ("make -C sub all", RECURSE),
+    ("/usr/bin/make all", RECURSE),
+    ("cd x && make", RECURSE),
+    ("cd x;gmake", RECURSE),
+    ("for d in a b; do (cd $d && make all); done", RECURSE),
+    ("for d in a; do make -C $d || exit 1; done", RECURSE),
+    ("A=1 B=2 make", RECURSE),
+    ("env A=b make-4.3 x", RECURSE),
+    ("if test -d x; then make; fi", RECURSE),
+    ("set -e\nmake", RECURSE),
+    ("${HOME}/bin/make", RECURSE),
+    ("gcc -o make x.o", REMOTE),
+    ("echo make", REMOTE),
+    ("cp makefile make", REMOTE),
+    ("automake --add-missing", LOCAL),
+    ("cd . && autoheader", LOCAL),
+    ("cd . && /bin/bash '/x/build-aux/missing' aclocal-1.16 -I m4", LOCAL),
+    ('CDPATH=: && cd . && /bin/bash "/x y/missing" autoconf', LOCAL),
+    ("/bin/bash /x/missing makeinfo --force", REMOTE),
+    ("cp missing autoconf", REMOTE),
+    ("/bin/bash ./config.status config.h", REMOTE),
+    ("./make.sh", REMOTE),
+    ("make/it", REMOTE),
+    ("ninja -C out", RECURSE),
+    ("cd x && samu", RECURSE),
+    ("cat build.ninja", REMOTE),
+    ("cmake -S . -B build", LOCAL),
+    ("cmake -P cmake_install.cmake", LOCAL),
+    ("cmake --build .", RECURSE),
+    ("cd /b && /usr/bin/cmake -E cmake_link_script CMakeFiles/x.dir/link.txt --verbose=1", REMOTE),
+    ("/usr/bin/cmake -E cmake_echo_color --switch= --progress-num=1", LOCAL),
+    ("/usr/bin/cmake -E cmake_progress_start /b/CMakeFiles 0", LOCAL),
+    ("cmake -E env A=b python3 gen.py", REMOTE),
+    ("gcc -c cmake.c", REMOTE),
+    ("cd /b && /usr/bin/ctest --force-new-ctest-process", LOCAL),
+    ("/usr/bin/meson --internal regenerate /src .", LOCAL),
+    ("/x/python3 /x/bin/meson --internal regenerate /src .", LOCAL),
+    ("/usr/bin/meson --internal exe --capture out -- gen.py", REMOTE),
+    ("/x/python3 /x/bin/meson --internal symbolextractor /b libx.so", REMOTE),
+    ("meson install --no-rebuild", LOCAL),
+    ("/usr/bin/meson compile -C out", RECURSE),
+    ("gcc meson.c", REMOTE),
+    ("python3 meson.build.py", REMOTE),
+    ("cc /b/meson-private/tmpx/testfile.c -o /b/meson-private/tmpx/output.exe", LOCAL),
+    ("rustc -vV", LOCAL),
+    ("rustc - --crate-name ___ --print=file-names", LOCAL),
+    ("rustc --crate-name x --edition=2021 src/lib.rs", REMOTE),
+    ("go tool compile -V=full", LOCAL),
+    ("go tool compile -o x.a -p x x.go", REMOTE),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), DECISIONS)
 def test_what_steers_a_build_is_local_and_what_builds_is_remote(text: str, expected: tuple[bool, bool]) -> None:
     verdict = RuleBook(Plugins(BUILT_IN).rules()).decide(text)
     assert (verdict.local, bool(verdict.rule and verdict.rule.recurse)) == expected
+
+
+@pytest.mark.parametrize("text", [text for text, _ in DECISIONS])
+def test_the_words_of_a_rule_only_save_a_search(text: str) -> None:
+    rules = Plugins(BUILT_IN).rules()
+    assert any(rule.words for rule in rules)
+    assert decide(text, rules).local == decide(text, [dataclasses.replace(rule, words=()) for rule in rules]).local
 
 
 def test_rules_of_a_recipe_see_it_without_the_line_breaks_that_make_leaves_in_it() -> None:

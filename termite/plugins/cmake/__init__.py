@@ -17,6 +17,8 @@ from termite import Command, Invocation, Rule, command_regexp, hookimpl, plain_c
 
 CMAKE = command_regexp("cmake3?") + r"\s++"
 _SOURCE = "cmake plugin"
+_WORDS = ("cmake",)
+_OTHERS = ("ctest", "ctest3", "cpack", "cpack3", "ccmake", "cmake-gui")
 # As CMake writes it into a command: a word that may be quoted, then notes, whose values may be.
 _WORD = r"(?:\"[^\"]*\"|[^\s\"])"
 _MARK = "--cmake="
@@ -27,10 +29,12 @@ _LAUNCH = re.compile(rf"{_WORD}+ {_MARK}\w+(?: --\w+={_WORD}*)* -- ")
 def termite_rules() -> list[Rule]:
     """See the head of the module."""
     return [
-        Rule(CMAKE + r"--(?:build|workflow)\s", local=True, recurse=True, skip_refresh=True, source=_SOURCE),
-        Rule(CMAKE + r"-E\s+cmake_(?:progress_\w+|echo_color|depends)\b", local=True, source=_SOURCE),
-        Rule(CMAKE + r"(?!-E\s)", local=True, source=_SOURCE),
-        Rule(command_regexp("ctest3?|cpack3?|ccmake|cmake-gui"), local=True, source=_SOURCE),
+        Rule(
+            CMAKE + r"--(?:build|workflow)\s", local=True, recurse=True, skip_refresh=True, source=_SOURCE, words=_WORDS
+        ),
+        Rule(CMAKE + r"-E\s+cmake_(?:progress_\w+|echo_color|depends)\b", local=True, source=_SOURCE, words=_WORDS),
+        Rule(CMAKE + r"(?!-E\s)", local=True, source=_SOURCE, words=_WORDS),
+        Rule(command_regexp("|".join(_OTHERS)), local=True, source=_SOURCE, words=_OTHERS),
     ]
 
 

@@ -13,6 +13,7 @@ TOOLS = ("make", "gmake")
 RECURSIVE = command_regexp(r"g?make(?:-\d[\d.]*)?")
 
 _AUTOTOOLS = r"a(?:clocal|uto(?:conf|header|m4te|make|reconf))(?:-\d[\d.]*)?"
+_AUTOTOOLS_WORDS = ("aclocal", "autoconf", "autoheader", "autom4te", "automake", "autoreconf")
 _SOURCE = "make plugin"
 
 
@@ -20,10 +21,10 @@ _SOURCE = "make plugin"
 def termite_rules() -> list[Rule]:
     """A sub-make schedules jobs: it belongs here, and holds no slot."""
     return [
-        Rule(RECURSIVE, local=True, recurse=True, skip_refresh=True, source=_SOURCE),
-        Rule(command_regexp(_AUTOTOOLS), local=True, source=_SOURCE),
+        Rule(RECURSIVE, local=True, recurse=True, skip_refresh=True, source=_SOURCE, words=("make",)),
+        Rule(command_regexp(_AUTOTOOLS), local=True, source=_SOURCE, words=_AUTOTOOLS_WORDS),
         # As automake writes it: by a script that says what to do where there is none.
-        Rule(rf"/missing['\"]?\s{{1,8}}{_AUTOTOOLS}(?=\s|$)", local=True, source=_SOURCE),
+        Rule(rf"/missing['\"]?\s{{1,8}}{_AUTOTOOLS}(?=\s|$)", local=True, source=_SOURCE, words=_AUTOTOOLS_WORDS),
     ]
 
 

@@ -12,7 +12,9 @@ RECURSIVE = command_regexp(r"ninja(?:-build)?|samu")
 @hookimpl
 def termite_rules() -> list[Rule]:
     """A ninja within a build schedules jobs: it belongs here, and holds no slot."""
-    return [Rule(RECURSIVE, local=True, recurse=True, skip_refresh=True, source="ninja plugin")]
+    return [
+        Rule(RECURSIVE, local=True, recurse=True, skip_refresh=True, source="ninja plugin", words=("ninja", "samu"))
+    ]
 
 
 @hookimpl
