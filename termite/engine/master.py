@@ -27,7 +27,7 @@ from termite.engine.plugins import Plugins
 from termite.engine.results import fetched
 from termite.engine.rulefile import RuleFile
 from termite.engine.rules import RuleBook
-from termite.engine.short import ShortCommands
+from termite.engine.short import Mark, ShortCommands, mark_of
 from termite.engine.status.report import Counters
 from termite.engine.tree.home import HomeTree, TreeConfig
 from termite.engine.tree.times import Timing
@@ -126,7 +126,8 @@ async def run_job(master: Master, job: Job) -> Exit | None:
     verdict = job.verdict = await master.decide(job.launcher, command)
     if verdict.local:
         return await run_here(master, job)
-    if await run_short(master, job, command):
+    mark = mark_of(command)
+    if await run_short(master, job, mark):
         return None
     while job.may_be_tried:
         job.phase = Phase.WAITING
@@ -140,7 +141,7 @@ async def run_job(master: Master, job: Job) -> Exit | None:
                 ran = await run_there(master, job, lease, message)
                 timing = Timing(dispatched_ns, ran.started_ns, ran.ended_ns, lease.offset_ns, message.number)
                 conflicts = await bring_home(master, job, lease, ran, timing)
-            learn(master, command, ran, trio.current_time() - dispatched_s)
+            learn(master, mark, ran, trio.current_time() - dispatched_s)
             if ran.exec_errno:
                 return await fall_back(master, job, f"cannot start there: {os.strerror(ran.exec_errno)}", quiet=True)
             await tell_what_happened(master, job, ran, conflicts)
@@ -203,23 +204,23 @@ async def bring_home(master: Master, job: Job, lease: Lease, ran: Ran, timing: T
     return home.conflicts
 
 
-def learn(master: Master, command: Command, ran: Ran, total_s: float) -> None:
+def learn(master: Master, mark: Mark, ran: Ran, total_s: float) -> None:
     """What the command took, for the next time. One that may do something else here stays with the workers."""
     if ran.exit != Exit(0) or ran.dropped or ran.stdin_taken:
-        master.short.forget(command)
+        master.short.forget(mark)
         return
     took_s = (ran.ended_ns - ran.started_ns) / 1e9
-    master.short.ran_there(command, took_s, max(total_s - took_s, 0.0))
+    master.short.ran_there(mark, took_s, max(total_s - took_s, 0.0))
 
 
-async def run_short(master: Master, job: Job, command: Command) -> bool:
+async def run_short(master: Master, job: Job, mark: Mark) -> bool:
     """Run it here if its way to a worker is not worth it, and a core here has nothing to do. False: it is not done.
 
     A rule that says "remote" is obeyed. Where many jobs run elsewhere, one core is the master's own.
     """
     if (job.verdict and job.verdict.rule) or job.asked.invocation.env.get("TERMITE_LOCAL") == "never":
         return False
-    if not master.short.is_short(command):
+    if not master.short.is_short(mark):
         return False
     slots, pid = master.local_slots, job.launcher.pid
     with process_of(job.launcher) as process:
@@ -233,7 +234,7 @@ async def run_short(master: Master, job: Job, command: Command) -> bool:
             await job.launcher.replace_and_wait(process)
         finally:
             slots.give_back(pid)
-    master.short.ran_here(command, trio.current_time() - started_s)
+    master.short.ran_here(mark, trio.current_time() - started_s)
     return True
 
 

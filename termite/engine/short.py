@@ -27,6 +27,8 @@ RECENT = 31  # ways, of which the median counts: one that had to fetch a compile
 KEEP_S = 60 * 24 * 3600.0  # the file of a tree in which no master has ended since
 ENOUGH = 5  # ways, before anything is called short
 
+Mark = tuple[int, int]  # digests: of what a command is, and of the circumstances that it runs in
+
 log = logging.getLogger(__name__)
 
 
@@ -56,23 +58,24 @@ class ShortCommands:
         known = self._known.get(_key(command))
         return known[0] if known else None
 
-    def is_short(self, command: Command) -> bool:
+    def is_short(self, mark: Mark) -> bool:
         """By what it took before, in the same environment."""
-        known = self._known.get(_key(command))
-        return known is not None and known[0] < self.limit_s and known[1] == _circumstances(command)
+        key, circumstances = mark
+        known = self._known.get(key)
+        return known is not None and known[0] < self.limit_s and known[1] == circumstances
 
-    def ran_there(self, command: Command, took_s: float, way_s: float) -> None:
+    def ran_there(self, mark: Mark, took_s: float, way_s: float) -> None:
         """A worker has done it, as this machine would have."""
         self._ways.append(way_s)
-        self._ran(command, took_s)
+        self._ran(mark, took_s)
 
-    def ran_here(self, command: Command, took_s: float) -> None:
+    def ran_here(self, mark: Mark, took_s: float) -> None:
         """It was done here, since it is short."""
-        self._ran(command, took_s)
+        self._ran(mark, took_s)
 
-    def forget(self, command: Command) -> None:
+    def forget(self, mark: Mark) -> None:
         """A worker has done it, and perhaps otherwise than this machine would have."""
-        self._known.pop(_key(command), None)
+        self._known.pop(mark[0], None)
 
     def save(self) -> None:
         """Keep it for the next master of this tree. Without that, its first build goes to the workers."""
@@ -86,8 +89,8 @@ class ShortCommands:
         except OSError as error:
             log.warning("short-commands-not-saved path=%s reason=%s", self._store, error.strerror)
 
-    def _ran(self, command: Command, took_s: float) -> None:
-        key = _key(command)
+    def _ran(self, mark: Mark, took_s: float) -> None:
+        key, circumstances = mark
         if took_s > max(LONGEST_S, self._limit_s or 0.0):
             self._known.pop(key, None)
             return
@@ -95,7 +98,7 @@ class ShortCommands:
             del self._known[next(iter(self._known))]
         # Half of the new, so that one that was disturbed once is not sent away for long.
         before_s, _ = self._known.get(key, (took_s, 0))
-        self._known[key] = (before_s + took_s) / 2, _circumstances(command)
+        self._known[key] = (before_s + took_s) / 2, circumstances
 
 
 def _load(store: Path) -> dict[int, tuple[float, int]]:
@@ -116,15 +119,15 @@ def _remove_old(store: Path) -> None:
             other.unlink(missing_ok=True)
 
 
+def mark_of(command: Command) -> Mark:
+    """By what it is recognised. `cp x "$DESTDIR"` is another command with another DESTDIR."""
+    env = remote_environment(command.env)
+    words = (f"{name}={text}" for name, text in env.items() if name not in _PASSING)
+    return _key(command), _digest(command.exe, *command.argv, "", *words)
+
+
 def _key(command: Command) -> int:
     return _digest(command.cwd, command.text)
-
-
-def _circumstances(command: Command) -> int:
-    """`cp x "$DESTDIR"` is another command with another DESTDIR."""
-    env = remote_environment(command.env)
-    words = (f"{name}={text}" for name, text in sorted(env.items()) if name not in _PASSING)
-    return _digest(command.exe, *command.argv, "", *words)
 
 
 def _digest(*words: str) -> int:
