@@ -52,14 +52,15 @@ def test_a_hundred_edits_in_a_row_are_each_seen_at_once(tree: Tree) -> None:
 def test_a_source_that_an_editor_replaces_all_the_time_stops_no_job(tree: Tree) -> None:
     """Each version may be gone before a job has read it, which is then tried again, on the same worker."""
     tree.write("src", "0\n")
+    tree.write("going", "")
     script = "mkdir -p sub/$@; cat src >sub/$@/out; sleep 0.02"
     tree.write("Makefile", f"all: $(shell seq -f o%g 1 30)\no%:\n\t@{script}; cp sub/$@/out $@\n")
-    edit = "i=0; while [ -e src ]; do i=$((i+1)); echo $i >t; mv t src; sleep 0.02; done"
+    edit = "i=0; while [ -e going ]; do i=$((i+1)); echo $i >t; mv t src; sleep 0.02; done"
     editor = tree.where.start(["sh", "-c", edit], tree.path)
     try:
         done = tree.make("-j3", timeout_s=60)
     finally:
-        (tree.path / "src").unlink()
+        (tree.path / "going").unlink()
         editor.communicate()
     assert done.code == 0, done
     assert b"silent" not in done.stderr
