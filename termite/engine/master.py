@@ -126,8 +126,8 @@ async def run_job(master: Master, job: Job) -> Exit | None:
     verdict = job.verdict = await master.decide(job.launcher, command)
     if verdict.local:
         return await run_here(master, job)
-    mark = mark_of(command)
-    if await run_short(master, job, mark):
+    mark = mark_of(command) if master.short.is_on and not verdict.rule else None
+    if mark and await run_short(master, job, mark):
         return None
     while job.may_be_tried:
         job.phase = Phase.WAITING
@@ -141,7 +141,8 @@ async def run_job(master: Master, job: Job) -> Exit | None:
                 ran = await run_there(master, job, lease, message)
                 timing = Timing(dispatched_ns, ran.started_ns, ran.ended_ns, lease.offset_ns, message.number)
                 conflicts = await bring_home(master, job, lease, ran, timing)
-            learn(master, mark, ran, trio.current_time() - dispatched_s)
+            if mark:
+                learn(master, mark, ran, trio.current_time() - dispatched_s)
             if ran.exec_errno:
                 return await fall_back(master, job, f"cannot start there: {os.strerror(ran.exec_errno)}", quiet=True)
             await tell_what_happened(master, job, ran, conflicts)
@@ -216,11 +217,9 @@ def learn(master: Master, mark: Mark, ran: Ran, total_s: float) -> None:
 async def run_short(master: Master, job: Job, mark: Mark) -> bool:
     """Run it here if its way to a worker is not worth it, and a core here has nothing to do. False: it is not done.
 
-    A rule that says "remote" is obeyed. Where many jobs run elsewhere, one core is the master's own.
+    Where many jobs run elsewhere, one core is the master's own.
     """
-    if (job.verdict and job.verdict.rule) or job.asked.invocation.env.get("TERMITE_LOCAL") == "never":
-        return False
-    if not master.short.is_short(mark):
+    if job.asked.invocation.env.get("TERMITE_LOCAL") == "never" or not master.short.is_short(mark):
         return False
     slots, pid = master.local_slots, job.launcher.pid
     with process_of(job.launcher) as process:

@@ -20,12 +20,11 @@ from termite.engine.model import Command
 WAYS = 25  # what takes less than so many times the way is short: the way would cost 4 % and more
 LONGEST_S = 1.0  # is not short, however long the way; unless the user says so
 KNOWN_LIMIT = 50_000  # commands, some 250 bytes each; long ones are not kept
-_PASSING = frozenset(
-    {"_", "SHLVL", "OLDPWD", "MAKE_TERMOUT", "MAKE_TERMERR"}
-)  # of the shell that a build was typed into
 RECENT = 31  # ways, of which the median counts: one that had to fetch a compiler says nothing of the next
 KEEP_S = 60 * 24 * 3600.0  # the file of a tree in which no master has ended since
 ENOUGH = 5  # ways, before anything is called short
+# Of the shell and the terminal that a build was typed into: the next build's are others.
+_PASSING = frozenset({"_", "SHLVL", "OLDPWD", "MAKE_TERMOUT", "MAKE_TERMERR"})
 
 Mark = tuple[int, int]  # digests: of what a command is, and of the circumstances that it runs in
 
@@ -43,6 +42,11 @@ class ShortCommands:
         self._store = store
         self._known = _load(store) if store else {}
         self._ways: deque[float] = deque(maxlen=RECENT)
+
+    @property
+    def is_on(self) -> bool:
+        """False where nothing is ever short, so that nothing need be known."""
+        return self._limit_s != 0
 
     @property
     def limit_s(self) -> float:
