@@ -116,9 +116,12 @@ def shortened(line: str) -> str:
 
 
 def environment() -> dict[str, str]:
-    """Ours without what the make that runs this demo has put there for its own children."""
+    """Ours without what the make that runs this demo has put there for its own children.
+
+    Short commands go to the worker every time, as in the examples: what is shown is that it makes the same files.
+    """
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "TERMITE_"))}
-    return ours | {"TERMITE_ROOT": str(TREE)}
+    return ours | {"TERMITE_ROOT": str(TREE), "TERMITE_SHORT": "0"}
 
 
 def status() -> dict[str, Any]:

@@ -142,7 +142,7 @@ def master(place: Place, flags: argparse.Namespace) -> Iterator[None]:
             "--logfile",
             str(place.state / "master.log"),
         ]
-        words += ["--socket", str(place.tree / ".termite-socket")]
+        words += ["--socket", str(place.tree / ".termite-socket"), "--short", "0"]
         process = subprocess.Popen([str(COMMANDS / "termite-master"), *words], stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         if "serves" not in process.stdout.readline():

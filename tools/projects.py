@@ -195,9 +195,17 @@ def run(
 
 
 def build_environment(place: Place) -> dict[str, str]:
-    """Ours without what a make that runs us has put there for its own children."""
+    """Ours without what a make that runs us has put there for its own children.
+
+    A master that is started here sends short commands to its worker every time: what is compared is what that makes.
+    """
     ours = {name: text for name, text in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "TERMITE_"))}
-    return ours | {"TERMITE_ROOT": str(place.tree), "TERMITE_VERBOSE": "1", "XDG_STATE_HOME": str(place.state)}
+    return ours | {
+        "TERMITE_ROOT": str(place.tree),
+        "TERMITE_SHORT": "0",
+        "TERMITE_VERBOSE": "1",
+        "XDG_STATE_HOME": str(place.state),
+    }
 
 
 # -- asking the master ------------------------------------------------------------------------------------------------
