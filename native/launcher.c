@@ -116,14 +116,13 @@ static int connect_master(const char *path)
     return fd;
 }
 
-/* A connection to the master of `cwd`, or -1. An empty $TERMITE_SOCKET means: none. */
-static int find_master(const char *cwd)
+/* Where the master of `cwd` listens, or NULL. An empty $TERMITE_SOCKET means: nowhere. */
+static const char *find_master(const char *cwd, char path[PATH_MAX])
 {
     const char *named = getenv("TERMITE_SOCKET");
     if (named)
-        return *named ? connect_master(named) : -1;
-    char path[PATH_MAX];
-    return find_socket(cwd, path) ? connect_master(path) : -1;
+        return *named ? named : NULL;
+    return find_socket(cwd, path) ? path : NULL;
 }
 
 /* -- saying what to run -------------------------------------------------------------------------------------------- */
@@ -191,20 +190,31 @@ static void add_invocation(struct buffer *invoke, const struct command *command,
     add_environment(invoke);
 }
 
-static bool invoke_master(int master, const struct command *command, const char *cwd)
+static bool make_invocation(struct buffer *frame, const struct command *command, const char *cwd)
+{
+    buffer_add(frame, "\0\0\0\0I", 5);
+    add_invocation(frame, command, cwd);
+    if (frame->failed || frame->length - 5 > UINT32_MAX)
+        return false;
+    uint32_t length = (uint32_t)(frame->length - 5);
+    for (int i = 0; i < 4; i++)
+        frame->bytes[i] = (char)(length >> (8 * i));
+    return true;
+}
+
+/* A connection to the master that has our invocation, or -1. It is sent as soon as the master knows of us, so that it
+ * is there when that looks: to wait for it would cost the master more than all else that it does for a short command. */
+static int invoke_master(const char *path, const struct command *command, const char *cwd)
 {
     struct buffer frame = {0};
-    buffer_add(&frame, "\0\0\0\0I", 5);
-    add_invocation(&frame, command, cwd);
-    bool sent = false;
-    if (!frame.failed && frame.length - 5 <= UINT32_MAX) {
-        uint32_t length = (uint32_t)(frame.length - 5);
-        for (int i = 0; i < 4; i++)
-            frame.bytes[i] = (char)(length >> (8 * i));
-        sent = send_whole(master, frame.bytes, frame.length);
+    int master = -1;
+    if (make_invocation(&frame, command, cwd) && (master = connect_master(path)) >= 0 &&
+        !send_whole(master, frame.bytes, frame.length)) {
+        close(master);
+        master = -1;
     }
     free(frame.bytes);
-    return sent;
+    return master;
 }
 
 /* -- the command line ---------------------------------------------------------------------------------------------- */
@@ -282,10 +292,10 @@ int main(int argc, char **argv)
         return EXIT_FAILED;
     struct command command = parse(argv);
     char *cwd = can_be_heard() ? getcwd(NULL, 0) : NULL;
-    if (cwd) {
-        int master = find_master(cwd);
-        if (master >= 0 && invoke_master(master, &command, cwd))
-            relay(master, &command);
-    }
+    char socket_path[PATH_MAX];
+    const char *path = cwd ? find_master(cwd, socket_path) : NULL;
+    int master = path ? invoke_master(path, &command, cwd) : -1;
+    if (master >= 0)
+        relay(master, &command);
     exec_command(&command, &(struct local_run){.recurse = false});
 }

@@ -5,7 +5,6 @@ matching only.
 """
 
 import re
-from collections.abc import Mapping
 
 from termite.engine.model import Command, Invocation
 
@@ -34,17 +33,6 @@ def is_nothing(command: Command) -> bool:
     if text is None:
         return command.argv == ("true",)
     return flags <= _PLAIN_FLAGS and text.strip() in ("", ":", "true", "exec true")
-
-
-def remote_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """What a job may see on a worker: all but what leads to file descriptors and sockets of this machine."""
-    remote = {
-        name: content for name, content in env.items() if not name.startswith("TERMITE_") and name != "MAKE_SHELL"
-    }
-    for name in ("MAKEFLAGS", "MFLAGS", "CARGO_MAKEFLAGS"):
-        if name in remote:
-            remote[name] = without_jobserver(remote[name])
-    return remote
 
 
 def without_jobserver(makeflags: str) -> str:

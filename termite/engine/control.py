@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from termite.engine.commands import is_nothing
 from termite.engine.errors import UserError
-from termite.engine.model import How, Invocation
+from termite.engine.model import How, Invocation, Phase
 from termite.engine.status import report
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Control:
             "waiting": master.pool.waiting,
             "known_workers": [worker.name for worker in master.pool.fleet.workers],
             "trouble": master.pool.trouble,
-            "local_slots": {"count": master.local_slots.count, "busy": master.local_slots.running},
+            "local_slots": {"count": master.here.slots.count, "busy": master.here.slots.running},
             "short_below_ms": round(1000 * master.short.limit_s),
             "rules": len(master.book.rules),
             "plugins_broken": master.plugins.broken,
@@ -90,7 +90,7 @@ class Control:
             "journal": master.tree.number,
             "tree": master.tree.statistics(),
         }
-        phases = (job.phase.value for job in master.jobs.values())
+        phases = [job.phase.value for job in master.jobs.values()] + [Phase.LOCAL.value] * master.here.running
         traffic = master.pool.traffic()
         return report.status(master.counters, phases, leases, traffic.counts, traffic.messages, rest)
 

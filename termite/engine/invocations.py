@@ -1,8 +1,10 @@
 """What a launcher asks for: the payload of an INVOKE frame (docs/protocol.md, "Launcher")."""
 
+import functools
 import os
 from dataclasses import dataclass
 
+from termite.engine.environment import Environment
 from termite.engine.errors import RemoteProtocolError
 from termite.engine.model import How, Invocation, StdinFile
 from termite.engine.records import parse_records
@@ -23,16 +25,16 @@ class Asked:
 
 def parse_invoke(payload: bytes) -> Asked:
     """An INVOKE frame's payload."""
+    head, separator, rest = payload.partition(b"\0env=")  # which come last
     fields: dict[str, bytes] = {}
     argv: list[str] = []
-    env: dict[str, str] = {}
     notes: dict[str, str] = {}
-    for key, content in parse_records(payload):
+    for key, content in parse_records(head + b"\0" if separator else head):
         if key == "arg":
             argv.append(os.fsdecode(content))
-        elif key in ("env", "note"):
+        elif key == "note":
             name, _, text = os.fsdecode(content).partition("=")
-            (env if key == "env" else notes)[name] = text
+            notes[name] = text
         else:
             fields[key] = content
     if fields.get("v") != b"1":
@@ -52,7 +54,7 @@ def parse_invoke(payload: bytes) -> Asked:
         exe=os.fsdecode(fields.get("exe", b"")) or argv[0],
         search=fields.get("search", b"1") == b"1",
         cwd=cwd,
-        env=env,
+        env=_parse_environment(b"env=" + rest if separator else b""),
         how=how,
         tool=os.fsdecode(fields.get("tool", b"")),
         notes=notes,
@@ -66,6 +68,18 @@ def parse_invoke(payload: bytes) -> Asked:
         stdin_closed=stdin == b"closed",
         stdin_ended=stdin == b"ended",
     )
+
+
+@functools.lru_cache(maxsize=64)
+def _parse_environment(payload: bytes) -> Environment:
+    """All commands that one make starts have the same one."""
+    variables: dict[str, str] = {}
+    for key, content in parse_records(payload):
+        if key != "env":
+            raise RemoteProtocolError(f"{key!r} behind the environment")
+        name, _, text = os.fsdecode(content).partition("=")
+        variables[name] = text
+    return Environment(variables)
 
 
 def _parse_stdin_file(fields: dict[str, bytes]) -> StdinFile:

@@ -8,11 +8,12 @@ it.
 from dataclasses import dataclass, field
 from errno import EIO, ESPIPE
 
-from termite.engine.errors import FsError
+from termite.engine.errors import FsError, UserError
 from termite.engine.fleet.pool import Lease
 from termite.engine.invocations import Asked
 from termite.engine.launcher import Launcher
 from termite.engine.model import Command, Phase, Verdict
+from termite.engine.short import Mark
 
 # Of each of stdout and stderr. Beyond it a second run is trusted to say the same again.
 KEPT_OUTPUT_BYTES = 1024 * 1024
@@ -152,6 +153,9 @@ class Job:
     command: Command | None = None
     verdict: Verdict | None = None
     lease: Lease | None = None
+    mark: Mark | None = None  # None: it is not to be known again
+    warning: UserError | None = None  # about the rules, for whoever builds
+    bug: Exception | None = None  # of ours, from its beginning
     number: int = 0  # of the journal, as it was sent
     failures: list[str] = field(default_factory=list)
     failed_on: set[str] = field(default_factory=set)

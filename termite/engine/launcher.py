@@ -4,14 +4,11 @@ Reading and writing do not go through trio's streams, which yield to the schedul
 of what is said fits into the socket at once, and a turn of the scheduler costs as much as saying it.
 """
 
-import contextlib
 import json
-import logging
 import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Iterator
 
 import trio
 
@@ -25,8 +22,6 @@ PEER = struct.Struct("3i")
 
 Reply = dict[str, object]
 
-log = logging.getLogger(__name__)
-
 
 class LauncherGone(Exception):
     """The launcher hung up, or asked to stop: its job is cancelled. `signal` is 0 where it just vanished."""
@@ -37,7 +32,7 @@ class LauncherGone(Exception):
 
 
 class Launcher:
-    """The connection of one launcher. `connection` does not block, and is closed by whoever made it."""
+    """The connection of one launcher, which does not block."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.fd = connection.fileno()
@@ -115,28 +110,45 @@ class Launcher:
         await self._send(records.EXEC, records.pack_records([("recurse", b"1" if recurse else b"0")]))
         self._is_replaced = True  # until here it could be cancelled
 
-    async def replace_and_wait(self, process: int) -> None:
-        """It becomes the command; until that has ended. `process` is what `process_of` gave."""
-        await self.replace(recurse=False)
-        await trio.lowlevel.wait_readable(process)
+    def replace_at_once(self, recurse: bool) -> None:
+        """The same, where nothing else was said before."""
+        self._send_at_once(records.EXEC, records.pack_records([("recurse", b"1" if recurse else b"0")]))
 
     async def finish(self, exit: Exit) -> None:
         """It ends like this."""
-        status = ("signal", b"%d" % exit.signal) if exit.signal else ("code", b"%d" % exit.code)
-        await self._send(records.EXIT, self._stdin_end + records.pack_records([status]))
+        await self._send(records.EXIT, self._stdin_end + _pack_exit(exit))
+
+    def finish_at_once(self, exit: Exit) -> None:
+        """The same, where nothing else was said before."""
+        self._send_at_once(records.EXIT, _pack_exit(exit))
 
     async def answer(self, reply: Reply) -> None:
         """To termite-ctl."""
         await self._send(records.ANSWER, json.dumps(reply).encode())
 
+    def close(self) -> None:
+        """Nothing is said any more; what was said arrives."""
+        self._connection.close()
+
+    def frame_at_once(self) -> tuple[bytes, bytes] | None:
+        """The next frame, before there is a job, if it is there already. LauncherGone where the connection ended."""
+        try:
+            while not self._unread:
+                self._read()
+        except BlockingIOError:
+            return None
+        return self._unread.popleft()
+
     async def next_frame(self) -> tuple[bytes, bytes]:
         """The next frame, before there is a job. LauncherGone where the connection ended."""
-        while not self._unread:
-            try:
-                self._read()
-            except BlockingIOError:
-                await trio.lowlevel.wait_readable(self._connection)
-        return self._unread.popleft()
+        while (frame := self.frame_at_once()) is None:
+            await trio.lowlevel.wait_readable(self._connection)
+        return frame
+
+    @property
+    def has_said_more(self) -> bool:
+        """Than its first frame: it wants its job to be cancelled, say."""
+        return bool(self._unread)
 
     def hear(self, job: trio.CancelScope) -> bool:
         """Take in what it says while its job runs; whether there may be more. If not, `gone` says why."""
@@ -189,6 +201,13 @@ class Launcher:
             raise FsError(_parse_errno(content))
         return kind, content
 
+    def _send_at_once(self, kind: bytes, payload: bytes) -> None:
+        """Before anything else: so it fits into the socket."""
+        try:
+            os.write(self.fd, records.frame(kind, payload))
+        except OSError:
+            raise LauncherGone from None
+
     async def _send(self, kind: bytes, payload: bytes) -> None:
         unsent = memoryview(records.frame(kind, payload))
         try:
@@ -207,20 +226,8 @@ class Launcher:
             self._sending.release()
 
 
-@contextlib.contextmanager
-def process_of(launcher: Launcher) -> Iterator[int | None]:
-    """A pidfd of the launcher, and of the command that it becomes. None where it is not to be seen from here (it is in
-    a container), or there is no descriptor left."""
-    try:
-        process = os.pidfd_open(launcher.pid)
-    except OSError as error:
-        log.debug("launcher-not-seen pid=%d reason=%s", launcher.pid, error.strerror)
-        yield None
-        return
-    try:
-        yield process
-    finally:
-        os.close(process)
+def _pack_exit(exit: Exit) -> bytes:
+    return records.pack_records([("signal", b"%d" % exit.signal) if exit.signal else ("code", b"%d" % exit.code)])
 
 
 def _parse_signal(payload: bytes) -> int:

@@ -10,19 +10,21 @@ import json
 import logging
 import os
 import resource
-import select
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import trio
 
 from termite.engine import records
 from termite.engine.errors import RemoteProtocolError, UserError
 from termite.engine.invocations import Asked, parse_invoke
+from termite.engine.jobs import Job
 from termite.engine.launcher import Launcher, LauncherGone, Reply
 from termite.engine.model import Exit
+from termite.engine.readiness import Readiness
 
 BACKLOG = 4096
 ACCEPT_REST_S = 0.1
@@ -30,26 +32,37 @@ LOCK_PATIENCE_S = 5.0  # another master that is just starting holds the director
 
 log = logging.getLogger(__name__)
 
-Run = Callable[[Launcher, Asked], Awaitable[Exit | None]]
 Control = Callable[[Reply], Awaitable[Reply]]
+Rest = Callable[[], Awaitable[None]]
+
+
+class Runner(Protocol):
+    """Who runs the jobs."""
+
+    def begin(self, launcher: Launcher, asked: Asked) -> Job | None:
+        """A job of its own for a launcher. None: all of it was done at once, and the launcher was told so."""
+
+    async def run(self, job: Job) -> Exit | None:
+        """The rest of it. None: the launcher runs the command, and was told so."""
 
 
 class Launchers:
-    """Serves connections: `run` gets the jobs, `control` opens a session for what termite-ctl and the front ends
-    say."""
+    """Serves connections: `runner` gets the jobs, `control` opens a session for what termite-ctl and the front ends
+    say. `readiness` hears what launchers say while their jobs run."""
 
-    def __init__(self, run: Run, control: Callable[[], contextlib.AbstractContextManager[Control]]) -> None:
-        self._run = run
+    def __init__(
+        self,
+        runner: Runner,
+        control: Callable[[], contextlib.AbstractContextManager[Control]],
+        readiness: Readiness,
+    ) -> None:
+        self._runner = runner
         self._control = control
-        # What launchers say while their jobs run, mostly nothing, is heard by one task for all of them: a task for each
-        # would be two turns of the scheduler more for every job.
-        self._ears = select.epoll()
-        self._heard: dict[int, Callable[[], bool]] = {}
+        self._readiness = readiness
 
     async def listen(self, listener: socket.socket) -> None:
         """Until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.hear)
             while True:
                 await trio.lowlevel.wait_readable(listener)
                 try:
@@ -60,56 +73,57 @@ class Launchers:
                     log.warning("cannot-accept reason=%s", error.strerror)
                     await trio.sleep(ACCEPT_REST_S)
                     continue
-                nursery.start_soon(self.serve, connection)
+                if (rest := self.meet(connection)) is not None:
+                    nursery.start_soon(rest)
 
-    async def hear(self) -> None:
-        """Until cancelled."""
-        while True:
-            await trio.lowlevel.wait_readable(self._ears.fileno())
-            for fd, _ in self._ears.poll(0):
-                if fd in self._heard and not self._heard[fd]():
-                    self._forget(fd)
+    def meet(self, connection: socket.socket) -> Rest | None:
+        """Serve a connection as far as that needs no waiting, and give what is left for a task of its own.
 
-    async def serve(self, connection: socket.socket) -> None:
-        """One connection, from the first byte to the last."""
+        Most builds have many commands that are nothing, or run here: a task for each would take longer than all else
+        that the master does for it.
+        """
         connection.setblocking(False)
-        with connection:
-            launcher = Launcher(connection)
-            try:
-                kind, payload = await launcher.next_frame()
-                if kind == records.INVOKE:
-                    await self._serve_job(launcher, parse_invoke(payload))
-                elif kind == records.CONTROL:
-                    await self._serve_control(launcher, payload)
-                else:
-                    raise RemoteProtocolError(f"began with {kind!r}")
-            except LauncherGone:
-                pass
-            except RemoteProtocolError as error:
-                log.warning("launcher-dropped pid=%d reason=%s", launcher.pid, error)
-            except Exception:  # one launcher: the others and the master live on
-                log.exception("launcher-failed pid=%d", launcher.pid)
+        launcher = Launcher(connection)
+        rest: Rest | None = None
+        with _surviving(launcher):
+            frame = launcher.frame_at_once()
+            rest = self._begin(launcher, *frame) if frame else functools.partial(self._wait_and_begin, launcher)
+        if rest is None:
+            launcher.close()
+            return None
+        return functools.partial(_serve, launcher, rest)
 
-    async def _serve_job(self, launcher: Launcher, asked: Asked) -> None:
+    def _begin(self, launcher: Launcher, kind: bytes, payload: bytes) -> Rest | None:
+        if kind == records.INVOKE:
+            job = self._runner.begin(launcher, parse_invoke(payload))
+            return functools.partial(self._serve_job, launcher, job) if job else None
+        if kind == records.CONTROL:
+            return functools.partial(self._serve_control, launcher, payload)
+        raise RemoteProtocolError(f"began with {kind!r}")
+
+    async def _wait_and_begin(self, launcher: Launcher) -> None:
+        if (rest := self._begin(launcher, *await launcher.next_frame())) is not None:
+            await rest()
+
+    async def _serve_job(self, launcher: Launcher, job: Job) -> None:
         with trio.CancelScope() as scope:
-            self._heard[launcher.fd] = functools.partial(launcher.hear, scope)
-            self._ears.register(launcher.fd, select.EPOLLIN)
+            self._readiness.watch(launcher.fd, functools.partial(self._hear, launcher, scope))
             try:
-                if launcher.hear(scope):
-                    exit = await self._run(launcher, asked)
-                    if exit is not None:
-                        await launcher.finish(exit)
+                launcher.hear(scope)
+                exit = await self._runner.run(job)
+                if exit is not None:
+                    await launcher.finish(exit)
             finally:
-                self._forget(launcher.fd)
+                self._readiness.forget(launcher.fd)
         if isinstance(launcher.gone, RemoteProtocolError):
             raise launcher.gone
         if launcher.gone is not None and launcher.gone.signal:
             # The job has stopped and nothing of it was brought home: now the launcher may die of its signal.
             await launcher.finish(Exit(0, launcher.gone.signal))
 
-    def _forget(self, fd: int) -> None:
-        if self._heard.pop(fd, None) is not None:
-            self._ears.unregister(fd)
+    def _hear(self, launcher: Launcher, scope: trio.CancelScope) -> None:
+        if not launcher.hear(scope):
+            self._readiness.forget(launcher.fd)
 
     async def _serve_control(self, launcher: Launcher, payload: bytes) -> None:
         with self._control() as control:
@@ -122,6 +136,27 @@ class Launchers:
                 kind, payload = await launcher.next_frame()
                 if kind != records.CONTROL:
                     raise RemoteProtocolError(f"termite-ctl said {kind!r}")
+
+
+async def _serve(launcher: Launcher, rest: Rest) -> None:
+    try:
+        with _surviving(launcher):
+            await rest()
+    finally:
+        launcher.close()
+
+
+@contextlib.contextmanager
+def _surviving(launcher: Launcher) -> Iterator[None]:
+    """Whatever one launcher says: that connection ends, and nothing else."""
+    try:
+        yield
+    except LauncherGone:
+        pass
+    except RemoteProtocolError as error:
+        log.warning("launcher-dropped pid=%d reason=%s", launcher.pid, error)
+    except Exception:  # one launcher: the others and the master live on
+        log.exception("launcher-failed pid=%d", launcher.pid)
 
 
 @contextlib.contextmanager

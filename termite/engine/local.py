@@ -1,22 +1,32 @@
-"""Slots for commands that run on this machine, one per core.
+"""Commands that run on this machine, each in place of its launcher; and their slots, one per core.
 
 A local command that starts further commands holds its slot while it waits for them, so these wait for none: otherwise a
 few such commands would wait for each other for ever. The holder is the command itself, which has its launcher's pid and
 may become a launcher again.
 """
 
+import contextlib
+import functools
+import logging
+import os
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import trio
 
+from termite.engine.launcher import Launcher
+from termite.engine.readiness import Readiness
+
 DEPTH = 256  # of ancestors; deeper nesting than any build has, and an end for a walk that would have none
+
+log = logging.getLogger(__name__)
+
+OnEnd = Callable[[], None]
 
 
 class LocalSlots:
-    """`parent_of` gives the parent of a process, 0 where it has none or is gone."""
+    """`parent_of` gives the parent of a process, 0 where it has none or is gone. What is taken must be given back."""
 
     def __init__(self, count: int, parent_of: Callable[[int], int]) -> None:
         self.count = count
@@ -24,22 +34,13 @@ class LocalSlots:
         self._holders: Counter[int] = Counter()
         self._parent_of = parent_of
 
-    @asynccontextmanager
-    async def slot(self, pid: int) -> AsyncIterator[None]:
-        """Wait for a slot for what the launcher with this pid will run."""
-        if self._is_nested(pid):
-            yield
-            return
+    async def take(self, pid: int) -> None:
+        """Wait for a slot for the command of the launcher with this pid."""
         await self._free.acquire()
         self._holders[pid] += 1
-        try:
-            yield
-        finally:
-            self.give_back(pid)
 
-    def take_spare(self, pid: int, reserved: int) -> bool:
-        """Take a slot that nobody waits for, if more than `reserved` are free. Nested or not: who gets none need not
-        wait."""
+    def take_at_once(self, pid: int, reserved: int = 0) -> bool:
+        """Take a slot that nobody waits for, if more than `reserved` are free."""
         if self._free.value <= reserved:
             return False
         self._free.acquire_nowait()
@@ -47,18 +48,14 @@ class LocalSlots:
         return True
 
     def give_back(self, pid: int) -> None:
-        """What `take_spare` took."""
+        """The command has ended."""
         self._holders[pid] -= 1
         if not self._holders[pid]:
             del self._holders[pid]
         self._free.release()
 
-    @property
-    def running(self) -> int:
-        """How many slots are taken."""
-        return self.count - self._free.value
-
-    def _is_nested(self, pid: int) -> bool:
+    def is_nested(self, pid: int) -> bool:
+        """Whether this command is part of one that has a slot."""
         for _ in range(DEPTH):
             if pid in self._holders:
                 return True
@@ -66,6 +63,90 @@ class LocalSlots:
                 return False
             pid = self._parent_of(pid)
         return False
+
+    @property
+    def running(self) -> int:
+        """How many slots are taken."""
+        return self.count - self._free.value
+
+
+class LocalRuns:
+    """Starts commands, and gives their slots back when they have ended, which nobody need wait for.
+
+    Where a launcher's process is not to be seen from here (it is in a container), its slot is given back at once.
+    """
+
+    def __init__(self, slots: LocalSlots, readiness: Readiness) -> None:
+        self.slots = slots
+        self._readiness = readiness
+        self._processes: set[int] = set()
+
+    async def start(self, launcher: Launcher) -> None:
+        """When it is its turn."""
+        holds = not self.slots.is_nested(launcher.pid)
+        if holds:
+            await self.slots.take(launcher.pid)
+        with self._watched(launcher, _process_of(launcher), holds=holds):
+            await launcher.replace(recurse=False)
+
+    def start_at_once(self, launcher: Launcher) -> bool:
+        """If nobody has to wait for that."""
+        holds = not self.slots.is_nested(launcher.pid)
+        if holds and not self.slots.take_at_once(launcher.pid):
+            return False
+        with self._watched(launcher, _process_of(launcher), holds=holds):
+            launcher.replace_at_once(recurse=False)
+        return True
+
+    def start_spare(self, launcher: Launcher, reserved: int, on_end: OnEnd) -> bool:
+        """If more than `reserved` cores have nothing to do. Nested or not: who gets none need not wait.
+
+        Nor does one start whose end nobody would see: they would be too many.
+        """
+        process = _process_of(launcher)
+        if process is None:
+            return False
+        if not self.slots.take_at_once(launcher.pid, reserved):
+            os.close(process)
+            return False
+        with self._watched(launcher, process, holds=True, on_end=on_end):
+            launcher.replace_at_once(recurse=False)
+        return True
+
+    @property
+    def running(self) -> int:
+        """How many commands are known to run."""
+        return len(self._processes)
+
+    @contextlib.contextmanager
+    def _watched(
+        self, launcher: Launcher, process: int | None, *, holds: bool, on_end: OnEnd | None = None
+    ) -> Iterator[None]:
+        """From here on its end counts, if within the launcher is replaced."""
+        holder = launcher.pid if holds else None
+        try:
+            yield
+        except BaseException:
+            self._end(holder, process)
+            raise
+        if process is None:
+            self._end(holder, None)
+            return
+        self._processes.add(process)
+        self._readiness.watch(process, functools.partial(self._ended, holder, process, on_end))
+
+    def _ended(self, holder: int | None, process: int, on_end: OnEnd | None) -> None:
+        self._readiness.forget(process)
+        self._processes.discard(process)
+        self._end(holder, process)
+        if on_end is not None:
+            on_end()
+
+    def _end(self, holder: int | None, process: int | None) -> None:
+        if process is not None:
+            os.close(process)
+        if holder is not None:
+            self.slots.give_back(holder)
 
 
 def parent_of(pid: int) -> int:
@@ -76,3 +157,13 @@ def parent_of(pid: int) -> int:
         return 0
     # The name in parentheses may contain anything, spaces and parentheses too.
     return int(stat.rpartition(b")")[2].split()[1])
+
+
+def _process_of(launcher: Launcher) -> int | None:
+    """A pidfd of the launcher, and of the command that it becomes. None where it is not to be seen from here, or there
+    is no descriptor left."""
+    try:
+        return os.pidfd_open(launcher.pid)
+    except OSError as error:
+        log.debug("launcher-not-seen pid=%d reason=%s", launcher.pid, error.strerror)
+        return None

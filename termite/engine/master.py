@@ -13,17 +13,19 @@ from pathlib import Path
 import trio
 
 from termite.engine.answers import Answers
-from termite.engine.commands import is_nothing, remote_environment
+from termite.engine.commands import is_nothing
 from termite.engine.control import Control, Sessions
+from termite.engine.environment import environment_of
 from termite.engine.errors import FsError, Outdated, Retryable
 from termite.engine.fleet.pool import OUTDATED_CHANGES, Lease, NoWorker, Pool, PoolConfig
 from termite.engine.invocations import Asked
 from termite.engine.jobs import Job, new_job
-from termite.engine.launcher import Launcher, LauncherGone, process_of
+from termite.engine.launcher import Launcher, LauncherGone
 from termite.engine.launchers import Launchers, bound_socket
-from termite.engine.local import LocalSlots, parent_of
-from termite.engine.model import Changeset, Command, Exit, Phase, Verdict
+from termite.engine.local import LocalRuns, LocalSlots, parent_of
+from termite.engine.model import Changeset, Command, Exit, Phase
 from termite.engine.plugins import Plugins
+from termite.engine.readiness import Readiness
 from termite.engine.results import fetched
 from termite.engine.rulefile import RuleFile
 from termite.engine.rules import RuleBook
@@ -80,19 +82,35 @@ class Master:
         self.counters = Counters()
         self.told: set[bytes] = set()
         self.jobs: dict[int, Job] = {}
-        self.local_slots = LocalSlots(config.local_slots, parent_of)
+        self.readiness = Readiness()
+        self.here = LocalRuns(LocalSlots(config.local_slots, parent_of), self.readiness)
         self.short = ShortCommands(config.short_s, config.short_store)
         self.pool = Pool(_pool_config(config), tree.drain, Answers(tree, self.jobs).answer)
         self.is_without_worker = False
         self.last_busy_s = trio.current_time()
         self._last_job = 0
 
-    async def run(self, launcher: Launcher, asked: Asked) -> Exit | None:
-        """A job of its own for a launcher. None: the launcher runs the command, and was told so."""
+    def begin(self, launcher: Launcher, asked: Asked) -> Job | None:
+        """A job of its own for a launcher. None: all of it was done at once, and the launcher was told so."""
         self._last_job += 1
+        self.last_busy_s = trio.current_time()
         job = new_job(self._last_job, launcher, asked)
-        self.jobs[job.id] = job
         try:
+            if run_at_once(self, job):
+                return None
+        except LauncherGone:
+            raise
+        except Exception as error:
+            job.bug = error
+        self.jobs[job.id] = job
+        return job
+
+    async def run(self, job: Job) -> Exit | None:
+        """The rest of it. None: the launcher runs the command, and was told so."""
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if job.bug is not None:
+                raise job.bug
             return await run_job(self, job)
         except LauncherGone:
             raise
@@ -110,30 +128,36 @@ class Master:
             self.told |= news
         return bool(news)
 
-    async def decide(self, launcher: Launcher, command: Command) -> Verdict:
-        """By the rules as they are now."""
-        if error := self.rule_file.refresh():
-            await launcher.notice(f"termite: {error}; the last good rules stay in force")
-        return self.book.decide(command.text)
 
-
-async def run_job(master: Master, job: Job) -> Exit | None:
-    """One job, from what the launcher asked to the exit code that it gets: DESIGN, section 5."""
+def run_at_once(master: Master, job: Job) -> bool:
+    """The beginning of a job: what it is, and where it runs. True: that was all, it is answered, or runs here."""
     command = job.command = master.plugins.parse(job.asked.invocation)
     if is_nothing(command):
         master.counters.answered += 1
-        return Exit(0)
-    verdict = job.verdict = await master.decide(job.launcher, command)
-    if verdict.local:
-        return await run_here(master, job)
-    mark = mark_of(command) if master.short.is_on and not verdict.rule else None
-    if mark and await run_short(master, job, mark):
+        job.launcher.finish_at_once(Exit(0))
+        return True
+    job.warning = master.rule_file.refresh()
+    verdict = job.verdict = master.book.decide(command.text)
+    if master.short.is_on and not verdict.rule:
+        job.mark = mark_of(command)
+    if job.warning or job.launcher.has_said_more:
+        return False
+    return start_here(master, job) if verdict.local else start_short(master, job)
+
+
+async def run_job(master: Master, job: Job) -> Exit | None:
+    """The rest of a job, to the exit code that its launcher gets: DESIGN, section 5."""
+    assert job.command is not None and job.verdict is not None, "it has begun"
+    if job.warning:
+        await job.launcher.notice(f"termite: {job.warning}; the last good rules stay in force")
+    if job.verdict.local:
+        await run_here(master, job)
         return None
     while job.may_be_tried:
         job.phase = Phase.WAITING
         try:
             async with master.pool.slot(job.failed_on) as lease:
-                message, changesets = dispatch(master, job, command, lease)
+                message, changesets = dispatch(master, job, job.command, lease)
                 if _is_outdated(changesets):
                     master.pool.retire(lease)
                     continue
@@ -141,8 +165,8 @@ async def run_job(master: Master, job: Job) -> Exit | None:
                 ran = await run_there(master, job, lease, message)
                 timing = Timing(dispatched_ns, ran.started_ns, ran.ended_ns, lease.offset_ns, message.number)
                 conflicts = await bring_home(master, job, lease, ran, timing)
-            if mark:
-                learn(master, mark, ran, trio.current_time() - dispatched_s)
+            if job.mark:
+                learn(master, job.mark, ran, trio.current_time() - dispatched_s)
             if ran.exec_errno:
                 return await fall_back(master, job, f"cannot start there: {os.strerror(ran.exec_errno)}", quiet=True)
             await tell_what_happened(master, job, ran, conflicts)
@@ -169,7 +193,7 @@ def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> tuple[
         argv=tuple(os.fsencode(word) for word in command.argv),
         exe=os.fsencode(command.exe),
         search=command.search,
-        env=tuple(os.fsencode(f"{name}={content}") for name, content in remote_environment(command.env).items()),
+        env=environment_of(command).remote_words,
         cwd=os.fsencode(command.cwd),
         umask=job.asked.umask,
         stdin=job.asked.has_stdin,
@@ -214,26 +238,34 @@ def learn(master: Master, mark: Mark, ran: Ran, total_s: float) -> None:
     master.short.ran_there(mark, took_s, max(total_s - took_s, 0.0))
 
 
-async def run_short(master: Master, job: Job, mark: Mark) -> bool:
+def start_here(master: Master, job: Job) -> bool:
+    """As a rule says. One that starts jobs itself holds no slot; any other one takes a core. False: it has to wait."""
+    rule = job.verdict.rule if job.verdict else None
+    if rule is not None and rule.recurse:
+        job.launcher.replace_at_once(recurse=True)
+    elif not master.here.start_at_once(job.launcher):
+        return False
+    master.counters.local += 1
+    return True
+
+
+def start_short(master: Master, job: Job) -> bool:
     """Run it here if its way to a worker is not worth it, and a core here has nothing to do. False: it is not done.
 
     Where many jobs run elsewhere, one core is the master's own.
     """
-    if job.asked.invocation.env.get("TERMITE_LOCAL") == "never" or not master.short.is_short(mark):
+    mark = job.mark
+    if mark is None or not master.short.is_short(mark) or job.asked.invocation.env.get("TERMITE_LOCAL") == "never":
         return False
-    slots, pid = master.local_slots, job.launcher.pid
-    with process_of(job.launcher) as process:
-        are_many_elsewhere = len(master.jobs) - slots.running > slots.count
-        if process is None or not slots.take_spare(pid, reserved=int(are_many_elsewhere)):
-            return False
-        try:
-            master.counters.short += 1
-            job.phase = Phase.LOCAL
-            started_s = trio.current_time()
-            await job.launcher.replace_and_wait(process)
-        finally:
-            slots.give_back(pid)
-    master.short.ran_here(mark, trio.current_time() - started_s)
+    started_s = trio.current_time()
+
+    def on_end() -> None:
+        master.short.ran_here(mark, trio.current_time() - started_s)
+
+    are_many_elsewhere = len(master.jobs) > master.here.slots.count
+    if not master.here.start_spare(job.launcher, int(are_many_elsewhere), on_end):
+        return False
+    master.counters.short += 1
     return True
 
 
@@ -250,22 +282,15 @@ def blame(master: Master, job: Job, error: Retryable) -> None:
     log.warning("job-retried job=%d lease=%s reason=%s", job.id, job.lease.worker, error)
 
 
-async def run_here(master: Master, job: Job) -> Exit | None:
-    """The launcher runs the command. One that starts jobs itself holds no slot; any other one takes a core."""
+async def run_here(master: Master, job: Job) -> None:
+    """Here, when it is its turn; after whatever was said to the launcher already."""
     rule = job.verdict.rule if job.verdict else None
     master.counters.local += 1
+    job.phase = Phase.WAITING
     if rule is not None and rule.recurse:
         await job.launcher.replace(recurse=True)
-        return None
-    job.phase = Phase.WAITING
-    with process_of(job.launcher) as process:
-        async with master.local_slots.slot(job.launcher.pid):
-            job.phase = Phase.LOCAL
-            if process is None:
-                await job.launcher.replace(recurse=False)
-            else:
-                await job.launcher.replace_and_wait(process)
-    return None
+    else:
+        await master.here.start(job.launcher)
 
 
 async def fall_back(master: Master, job: Job, reason: str, *, quiet: bool = False) -> Exit | None:
@@ -289,7 +314,8 @@ async def fall_back(master: Master, job: Job, reason: str, *, quiet: bool = Fals
     if not quiet:
         again = ", again from its beginning" if job.output.is_told else ""
         await job.launcher.notice(f"termite: {reason}: running locally{again}")
-    return await run_here(master, job)
+    await run_here(master, job)
+    return None
 
 
 async def tell_what_happened(master: Master, job: Job, ran: Ran, conflicts: tuple[bytes, ...]) -> None:
@@ -332,7 +358,8 @@ async def serve_master(config: MasterConfig, task_status: trio.TaskStatus[str] =
         async with trio.open_nursery() as nursery:
             sessions = Sessions(nursery.cancel_scope.cancel)
             control = Control(master, sessions)
-            launchers = Launchers(master.run, control.session)
+            launchers = Launchers(master, control.session, master.readiness)
+            nursery.start_soon(master.readiness.run)
             nursery.start_soon(master.pool.run)
             nursery.start_soon(_keep_house, master, sessions)
             nursery.start_soon(launchers.listen, listener)
@@ -347,7 +374,7 @@ async def _keep_house(master: Master, sessions: Sessions) -> None:
         numbers = [job.number for job in master.jobs.values() if job.number]
         oldest = master.pool.oldest_cursor()
         master.tree.forget_before(min([*numbers, master.tree.number if oldest is None else oldest]))
-        if master.jobs or sessions.builds:
+        if master.jobs or master.here.running or sessions.builds:
             master.last_busy_s = trio.current_time()
         if idle_exit_s and trio.current_time() - master.last_busy_s > idle_exit_s:
             log.info("idle-exit")

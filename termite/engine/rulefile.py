@@ -1,6 +1,7 @@
 """`.termite-localrc` on disk: read again when it changed. What is wrong is said once, to who builds next."""
 
 import logging
+import os
 from pathlib import Path
 
 from termite.engine.errors import UserError
@@ -16,6 +17,7 @@ class RuleFile:
 
     def __init__(self, directory: Path, book: RuleBook) -> None:
         self._path = directory / FILE_NAME
+        self._name = str(self._path)
         self._book = book
         self._seen: _Stamp = None
         self.error: UserError | None = None  # what is wrong with it now
@@ -36,7 +38,7 @@ class RuleFile:
 
     def _stamp(self) -> _Stamp:
         try:
-            status = self._path.stat()
+            status = os.stat(self._name)  # for every job: without pathlib's part
         except OSError:
             return None
         return status.st_mtime_ns, status.st_size, status.st_ino

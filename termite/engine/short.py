@@ -14,7 +14,7 @@ from statistics import median
 
 import msgspec
 
-from termite.engine.commands import remote_environment
+from termite.engine.environment import environment_of
 from termite.engine.model import Command
 
 WAYS = 25  # what takes less than so many times the way is short: the way would cost 4 % and more
@@ -23,8 +23,6 @@ KNOWN_LIMIT = 50_000  # commands, some 250 bytes each; long ones are not kept
 RECENT = 31  # ways, of which the median counts: one that had to fetch a compiler says nothing of the next
 KEEP_S = 60 * 24 * 3600.0  # the file of a tree in which no master has ended since
 ENOUGH = 5  # ways, before anything is called short
-# Of the shell and the terminal that a build was typed into: the next build's are others.
-_PASSING = frozenset({"_", "SHLVL", "OLDPWD", "MAKE_TERMOUT", "MAKE_TERMERR"})
 
 Mark = tuple[int, int]  # digests: of what a command is, and of the circumstances that it runs in
 
@@ -125,15 +123,18 @@ def _remove_old(store: Path) -> None:
 
 def mark_of(command: Command) -> Mark:
     """By what it is recognised. `cp x "$DESTDIR"` is another command with another DESTDIR."""
-    env = remote_environment(command.env)
-    words = (f"{name}={text}" for name, text in env.items() if name not in _PASSING)
-    return _key(command), _digest(command.exe, *command.argv, "", *words)
+    words = _joined(command.exe, *command.argv)
+    return _key(command), _digest(environment_of(command).digest + words)
 
 
 def _key(command: Command) -> int:
-    return _digest(command.cwd, command.text)
+    return _digest(_joined(command.cwd, command.text))
 
 
-def _digest(*words: str) -> int:
+def _joined(*words: str) -> bytes:
+    return "\0".join(words).encode("utf-8", "surrogateescape")
+
+
+def _digest(content: bytes) -> int:
     """64 bits: two of 50,000 commands have the same one once in ten billion times."""
-    return int.from_bytes(blake2b("\0".join(words).encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big")
+    return int.from_bytes(blake2b(content, digest_size=8).digest(), "big")

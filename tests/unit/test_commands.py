@@ -2,7 +2,8 @@
 
 import pytest
 
-from termite.engine.commands import is_nothing, plain_command, remote_environment, without_jobserver
+from termite.engine.commands import is_nothing, plain_command, without_jobserver
+from termite.engine.environment import Environment
 from termite.engine.model import Command, How, Invocation
 
 
@@ -64,7 +65,7 @@ def test_a_remote_make_does_not_look_for_the_jobserver(flags: str, kept: str) ->
 
 def test_what_leads_to_this_machine_stays_here() -> None:
     env = {"PATH": "/bin", "TERMITE_LOCAL": "never", "MAKE_SHELL": "x", "MAKEFLAGS": " -j2 --jobserver-auth=3,4"}
-    assert remote_environment(env) == {"PATH": "/bin", "MAKEFLAGS": ""}
-    assert remote_environment({"CARGO_MAKEFLAGS": "-j --jobserver-fds=6,7 --jobserver-auth=6,7"}) == {
+    assert Environment(env).remote == {"PATH": "/bin", "MAKEFLAGS": ""}
+    assert Environment({"CARGO_MAKEFLAGS": "-j --jobserver-fds=6,7 --jobserver-auth=6,7"}).remote == {
         "CARGO_MAKEFLAGS": ""
     }

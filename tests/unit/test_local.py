@@ -1,51 +1,129 @@
-"""Slots of this machine."""
+"""Slots of this machine, and the commands that hold them."""
 
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest.mock import patch
+
+import pytest
 import trio
 import trio.testing
 
-from termite.engine.local import LocalSlots
+from termite.engine import launcher as launcher_module
+from termite.engine import records
+from termite.engine.launcher import Launcher, LauncherGone
+from termite.engine.local import LocalRuns, LocalSlots
+from termite.engine.readiness import Readiness
 
 PARENTS = {20: 10, 30: 20, 40: 1, 10: 1}
 
 
-async def test_what_a_local_command_starts_takes_no_second_slot() -> None:
-    slots = LocalSlots(1, lambda pid: PARENTS.get(pid, 0))
-    with trio.fail_after(1):
-        async with slots.slot(10), slots.slot(30):
-            assert slots.running == 1
+def slots_of(count: int) -> LocalSlots:
+    return LocalSlots(count, lambda pid: PARENTS.get(pid, 0))
+
+
+async def test_what_a_local_command_starts_is_part_of_it() -> None:
+    slots = slots_of(1)
+    assert not slots.is_nested(30)
+    await slots.take(10)
+    assert slots.is_nested(30) and not slots.is_nested(40)
+    assert slots.is_nested(10), "`exec termite ar x`, as a command that is local itself: the process stays the same"
+    slots.give_back(10)
+    assert not slots.is_nested(30)
 
 
 async def test_another_command_waits_for_its_turn(autojump_clock: trio.testing.MockClock) -> None:
-    slots = LocalSlots(1, lambda pid: PARENTS.get(pid, 0))
-    async with slots.slot(10):
-        with trio.move_on_after(5) as waiting:
-            async with slots.slot(40):
-                raise AssertionError
-        assert waiting.cancelled_caught
-    async with slots.slot(40):
-        assert slots.running == 1
+    slots = slots_of(1)
+    await slots.take(10)
+    with trio.move_on_after(5) as waiting:
+        await slots.take(40)
+    assert waiting.cancelled_caught
+    slots.give_back(10)
+    await slots.take(40)
+    assert slots.running == 1
 
 
-async def test_a_command_that_becomes_a_launcher_again_takes_no_second_slot() -> None:
-    """`termite ar x`, or `exec termite ar x`, as a command that is local itself: the process stays the same."""
-    slots = LocalSlots(1, lambda pid: PARENTS.get(pid, 0))
-    with trio.fail_after(1):
-        async with slots.slot(10):
-            async with slots.slot(10):
-                assert slots.running == 1
-            assert slots.running == 1
-
-
-async def test_a_spare_slot_is_taken_at_once_or_not_at_all() -> None:
-    slots = LocalSlots(2, lambda pid: PARENTS.get(pid, 0))
-    assert not slots.take_spare(10, reserved=2)
-    assert slots.take_spare(10, reserved=1)
-    assert not slots.take_spare(20, reserved=1)
-    assert slots.take_spare(20, reserved=0), "below a command with a slot it takes one too"
-    assert not slots.take_spare(30, reserved=0)
+async def test_a_slot_is_taken_at_once_or_not_at_all() -> None:
+    slots = slots_of(2)
+    assert not slots.take_at_once(10, reserved=2)
+    assert slots.take_at_once(10, reserved=1)
+    assert not slots.take_at_once(20, reserved=1)
+    assert slots.take_at_once(20)
+    assert not slots.take_at_once(30)
     assert slots.running == 2
     slots.give_back(20)
     slots.give_back(10)
     assert slots.running == 0
-    async with slots.slot(40):
-        assert slots.running == 1
+
+
+class Home:
+    """This machine, with one core, and sleeping processes in place of launchers."""
+
+    def __init__(self) -> None:
+        self.readiness = Readiness()
+        self.runs = LocalRuns(slots_of(1), self.readiness)
+
+    @contextmanager
+    def launcher(self) -> "Iterator[tuple[Launcher, socket.socket, subprocess.Popen[bytes]]]":
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with (
+            ours,
+            theirs,
+            subprocess.Popen(["sleep", "60"]) as process,
+            patch.object(launcher_module, "_peer_pid", return_value=process.pid),
+        ):
+            try:
+                yield Launcher(ours), theirs, process
+            finally:
+                process.kill()
+
+
+async def test_the_slot_is_held_until_the_process_has_ended_whoever_waits(nursery: trio.Nursery) -> None:
+    home = Home()
+    nursery.start_soon(home.readiness.run)
+    with home.launcher() as (first, _, process), home.launcher() as (second, theirs, _):
+        assert home.runs.start_at_once(first)
+        assert not home.runs.start_at_once(second)
+        nursery.start_soon(home.runs.start, second)
+        await trio.testing.wait_all_tasks_blocked()
+        assert (home.runs.running, home.runs.slots.running) == (1, 1)
+        process.kill()
+        theirs.setblocking(False)
+        with trio.fail_after(10):
+            await trio.lowlevel.wait_readable(theirs)
+        assert theirs.recv(100) == records.frame(records.EXEC, b"recurse=0\0")
+        await trio.testing.wait_all_tasks_blocked()
+        assert (home.runs.running, home.runs.slots.running) == (1, 1)
+
+
+async def test_a_launcher_that_is_gone_gives_its_slot_and_descriptor_back(nursery: trio.Nursery) -> None:
+    home = Home()
+    nursery.start_soon(home.readiness.run)
+    before = len(os.listdir("/proc/self/fd"))
+    with home.launcher() as (launcher, theirs, _):
+        theirs.close()
+        with pytest.raises(LauncherGone):
+            home.runs.start_at_once(launcher)
+        with pytest.raises(LauncherGone):
+            home.runs.start_spare(launcher, 0, lambda: None)
+        with pytest.raises(LauncherGone):
+            await home.runs.start(launcher)
+    assert (home.runs.running, home.runs.slots.running) == (0, 0)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_the_end_of_a_spare_run_is_told(nursery: trio.Nursery) -> None:
+    home = Home()
+    nursery.start_soon(home.readiness.run)
+    ended = trio.Event()
+    with home.launcher() as (launcher, _, process), home.launcher() as (other, _, _):
+        assert home.runs.start_spare(launcher, 0, ended.set)
+        assert not home.runs.start_spare(other, 0, ended.set)
+        assert not ended.is_set()
+        process.kill()
+        with trio.fail_after(10):
+            await ended.wait()
+    assert (home.runs.running, home.runs.slots.running) == (0, 0)

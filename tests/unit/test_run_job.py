@@ -128,9 +128,24 @@ class World:
         config = MasterConfig(tmp_path / ".termite-socket", ("localhost", 1), b"x" * 32, plugins)
         self.master = Master(config, cast(HomeTree, self.tree))
         self.master.pool = cast(Pool, FakePool(scripts, self.steps))
+        self._hearing = trio.Lock()
+
+    async def _hear(self) -> None:
+        async with self._hearing:  # of several launchers at once, one hears for all
+            await self.master.readiness.run()
+
+    async def until_no_slot_is_taken(self) -> None:
+        """Every process has ended that has one."""
+        slots = self.master.here.slots
+        with trio.fail_after(10):
+            for pid in range(slots.count):
+                await slots.take(-1 - pid)
+        for pid in range(slots.count):
+            slots.give_back(-1 - pid)
 
     def launchers(self) -> Launchers:
-        return Launchers(self.master.run, Control(self.master, Sessions(lambda: None)).session)
+        control = Control(self.master, Sessions(lambda: None))
+        return Launchers(self.master, control.session, self.master.readiness)
 
     @asynccontextmanager
     async def launcher(
@@ -140,16 +155,17 @@ class World:
         ours, theirs = socket.socketpair()
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         async with trio.open_nursery() as ears:
-            ears.start_soon(launchers.hear)
+            ears.start_soon(self._hear)
             with a_process(pid) as process:
                 async with trio.open_nursery() as nursery, stream:
-                    nursery.start_soon(launchers.serve, theirs)
                     launched = Launched(stream, process)
                     said = [("v", b"1"), ("how", b"direct"), ("cwd", b"/p"), ("umask", b"022")]
                     said += (fields or {"stdin": b"read"}).items()
                     said += [("arg", os.fsencode(word)) for word in argv]
                     said += [("env", os.fsencode(f"{name}={text}")) for name, text in env.items()]
                     await launched.send(records.INVOKE, records.pack_records(said))
+                    if (rest := launchers.meet(theirs)) is not None:
+                        nursery.start_soon(rest)
                     try:
                         yield launched
                     finally:
@@ -226,7 +242,7 @@ async def test_what_does_nothing_is_answered_at_once(tmp_path: Path) -> None:
 async def test_a_recursive_make_replaces_the_launcher_and_holds_no_slot(tmp_path: Path) -> None:
     world = World(tmp_path)
     assert await world.say("make", "-C", "x") == [(b"X", b"recurse=1\0")]
-    assert world.master.local_slots.running == 0
+    assert world.master.here.slots.running == 0
 
 
 async def test_a_local_command_holds_a_slot_until_it_is_done(tmp_path: Path) -> None:
@@ -234,16 +250,15 @@ async def test_a_local_command_holds_a_slot_until_it_is_done(tmp_path: Path) -> 
     world = World(tmp_path)
     async with world.launcher("ar", "x") as launched:
         assert await launched.frames() == [(b"X", b"recurse=0\0")]
-        assert world.master.local_slots.running == 1
+        assert world.master.here.slots.running == 1
         launched.end_command()
-        assert await launched.frames() is None
-    assert world.master.local_slots.running == 0
+        await world.until_no_slot_is_taken()
     assert world.master.counters.local == 1
 
 
 def with_short(world: World, count: int = 1) -> World:
     world.master.short = ShortCommands(1.0)
-    world.master.local_slots = LocalSlots(count, lambda pid: 0)
+    world.master.here.slots = LocalSlots(count, lambda pid: 0)
     return world
 
 
@@ -252,10 +267,9 @@ async def test_a_command_that_is_known_to_be_short_runs_here(tmp_path: Path) -> 
     assert await world.say("gcc", "-c", "x.c") == [(b"E", b"code=0\0")]
     async with world.launcher("gcc", "-c", "x.c") as launched:
         assert await launched.frames() == [(b"X", b"recurse=0\0")]
-        assert world.master.local_slots.running == 1
+        assert world.master.here.slots.running == 1
         launched.end_command()
-        assert await launched.frames() is None
-    assert world.master.local_slots.running == 0
+        await world.until_no_slot_is_taken()
     counters = world.master.counters
     assert (counters.remote, counters.short, counters.local, counters.fallbacks) == (1, 1, 0, {})
 
@@ -314,7 +328,7 @@ async def test_a_short_command_whose_process_is_not_to_be_seen_goes_to_a_worker(
     async with world.launcher("ar", "x", pid=0) as launched:
         assert await launched.rest() == [(b"X", b"recurse=0\0")]
     assert (world.master.counters.remote, world.master.counters.short) == (2, 0)
-    assert world.master.local_slots.running == 0
+    assert world.master.here.slots.running == 0
 
 
 async def test_of_many_short_commands_at_once_only_so_many_run_here_as_there_are_cores(tmp_path: Path) -> None:
@@ -612,6 +626,8 @@ async def test_garbage_ends_its_own_connection_only(tmp_path: Path) -> None:
         ours, theirs = socket.socketpair()
         ours.sendall(garbage)
         ours.shutdown(socket.SHUT_WR)
-        await world.launchers().serve(theirs)
+        rest = world.launchers().meet(theirs)
+        if rest is not None:
+            await rest()
         ours.close()
     assert (await world.say("gcc"))[-1] == (b"E", b"code=0\0")

@@ -1,0 +1,46 @@
+"""Calls back when a descriptor can be read. One task waits for all of them, by an epoll of its own.
+
+A task for each would cost two turns of the scheduler for everything that a launcher says, mostly nothing, and for every
+command that ends.
+"""
+
+import logging
+import select
+from collections.abc import Callable
+
+import trio
+
+log = logging.getLogger(__name__)
+
+
+class Readiness:
+    """What is watched, and what to call. Whoever watches a descriptor forgets it before it is closed."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._calls: dict[int, Callable[[], None]] = {}
+
+    def watch(self, fd: int, call: Callable[[], None]) -> None:
+        """Call whenever `fd` can be read, or has come to its end, until it is forgotten."""
+        self._epoll.register(fd, select.EPOLLIN)
+        self._calls[fd] = call
+
+    def forget(self, fd: int) -> None:
+        """It may be forgotten already."""
+        if self._calls.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await trio.lowlevel.wait_readable(self._epoll.fileno())
+            # One at a time: of several, an earlier call may close the descriptor of a later one, and open another.
+            while ready := self._epoll.poll(0, 1):
+                self._call(ready[0][0])
+
+    def _call(self, fd: int) -> None:
+        try:
+            self._calls[fd]()
+        except Exception:  # one launcher, one command: the others and the master live on
+            log.exception("not-served fd=%d", fd)
+            self.forget(fd)
