@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 Control = Callable[[Reply], Awaitable[Reply]]
 Rest = Callable[[], Awaitable[None]]
+StartSoon = Callable[..., None]
 
 
 class Runner(Protocol):
@@ -73,25 +74,34 @@ class Launchers:
                     log.warning("cannot-accept reason=%s", error.strerror)
                     await trio.sleep(ACCEPT_REST_S)
                     continue
-                if (rest := self.meet(connection)) is not None:
-                    nursery.start_soon(rest)
+                self.meet(connection, nursery.start_soon)
 
-    def meet(self, connection: socket.socket) -> Rest | None:
-        """Serve a connection as far as that needs no waiting, and give what is left for a task of its own.
+    def meet(self, connection: socket.socket, start_soon: StartSoon) -> None:
+        """Serve a connection: what has to wait by a task of its own.
 
-        Most builds have many commands that are nothing, or run here: a task for each would take longer than all else
-        that the master does for it.
+        Most commands of many a build are nothing, or run here: a task for each would take longer than all else that the
+        master does for it.
         """
         connection.setblocking(False)
         launcher = Launcher(connection)
+        if not self._has_met(launcher, start_soon):
+            # Mostly because it is still in connect(2), which has woken us.
+            self._readiness.watch(launcher.fd, functools.partial(self._has_met, launcher, start_soon))
+
+    def _has_met(self, launcher: Launcher, start_soon: StartSoon) -> bool:
+        """False: it has not said yet what it wants."""
         rest: Rest | None = None
         with _surviving(launcher):
             frame = launcher.frame_at_once()
-            rest = self._begin(launcher, *frame) if frame else functools.partial(self._wait_and_begin, launcher)
+            if frame is None:
+                return False
+            rest = self._begin(launcher, *frame)
+        self._readiness.forget(launcher.fd)
         if rest is None:
             launcher.close()
-            return None
-        return functools.partial(_serve, launcher, rest)
+        else:
+            start_soon(_serve, launcher, rest)
+        return True
 
     def _begin(self, launcher: Launcher, kind: bytes, payload: bytes) -> Rest | None:
         if kind == records.INVOKE:
@@ -100,10 +110,6 @@ class Launchers:
         if kind == records.CONTROL:
             return functools.partial(self._serve_control, launcher, payload)
         raise RemoteProtocolError(f"began with {kind!r}")
-
-    async def _wait_and_begin(self, launcher: Launcher) -> None:
-        if (rest := self._begin(launcher, *await launcher.next_frame())) is not None:
-            await rest()
 
     async def _serve_job(self, launcher: Launcher, job: Job) -> None:
         with trio.CancelScope() as scope:

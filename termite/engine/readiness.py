@@ -18,9 +18,9 @@ class Readiness:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._calls: dict[int, Callable[[], None]] = {}
+        self._calls: dict[int, Callable[[], object]] = {}
 
-    def watch(self, fd: int, call: Callable[[], None]) -> None:
+    def watch(self, fd: int, call: Callable[[], object]) -> None:
         """Call whenever `fd` can be read, or has come to its end, until it is forgotten."""
         self._epoll.register(fd, select.EPOLLIN)
         self._calls[fd] = call

@@ -164,8 +164,7 @@ class World:
                     said += [("arg", os.fsencode(word)) for word in argv]
                     said += [("env", os.fsencode(f"{name}={text}")) for name, text in env.items()]
                     await launched.send(records.INVOKE, records.pack_records(said))
-                    if (rest := launchers.meet(theirs)) is not None:
-                        nursery.start_soon(rest)
+                    launchers.meet(theirs, nursery.start_soon)
                     try:
                         yield launched
                     finally:
@@ -626,8 +625,35 @@ async def test_garbage_ends_its_own_connection_only(tmp_path: Path) -> None:
         ours, theirs = socket.socketpair()
         ours.sendall(garbage)
         ours.shutdown(socket.SHUT_WR)
-        rest = world.launchers().meet(theirs)
-        if rest is not None:
-            await rest()
+        async with trio.open_nursery() as nursery:
+            world.launchers().meet(theirs, nursery.start_soon)
         ours.close()
     assert (await world.say("gcc"))[-1] == (b"E", b"code=0\0")
+
+
+async def test_an_invocation_may_come_in_pieces_and_late(tmp_path: Path, nursery: trio.Nursery) -> None:
+    world = World(tmp_path, script(end=ran(3)))
+    nursery.start_soon(world.master.readiness.run)
+    ours, theirs = socket.socketpair()
+    world.launchers().meet(theirs, nursery.start_soon)
+    said = records.frame(
+        records.INVOKE, records.pack_records([("v", b"1"), ("how", b"direct"), ("cwd", b"/p"), ("arg", b"gcc")])
+    )
+    with trio.fail_after(10):
+        async with trio.SocketStream(trio.socket.from_stdlib_socket(ours)) as stream:
+            for at in range(0, len(said), 9):
+                await trio.testing.wait_all_tasks_blocked()
+                await stream.send_all(said[at : at + 9])
+            assert await stream.receive_some() == records.frame(records.EXIT, b"code=3\0")
+
+
+async def test_who_says_nothing_is_forgotten_when_it_hangs_up(tmp_path: Path, nursery: trio.Nursery) -> None:
+    world = World(tmp_path)
+    nursery.start_soon(world.master.readiness.run)
+    ours, theirs = socket.socketpair()
+    world.launchers().meet(theirs, nursery.start_soon)
+    await trio.testing.wait_all_tasks_blocked()
+    ours.close()
+    with trio.fail_after(10):
+        while theirs.fileno() >= 0:  # noqa: ASYNC110  # it tells nobody
+            await trio.sleep(0.01)
