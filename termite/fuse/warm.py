@@ -30,8 +30,9 @@ from termite.engine.store.cas import Cas
 from termite.fuse.layers import copy_file, dress, make_file, make_symlink
 from termite.fuse.tree import Tree
 
-SEAL_S = 0.5  # what is read within so long goes into one generation; making one costs some 10 us a file
+SEAL_S = 0.5  # what is read within so long goes into one generation; making one costs some 100 us a file
 REST = 20  # times as long as the last one took, before the next one is made
+MISS_S = 150e-6  # what a file that is not warm costs each time: a look-up, an open and a release
 MAX_BYTES = 4 * 1024**3  # a toolchain has some 100 MB; this is a lot of test data
 # Two names of one file show in its link count, while jobs use both generations. So only what is large is linked, and of
 # that nothing live: compilers and libraries, which nobody packs by their link counts.
@@ -70,7 +71,9 @@ class Warm:
         self._root = os.fsencode(root)
         self._wanted: dict[bytes, tuple[Attr, Digest | None]] = {}
         self._wanted_bytes = 0
-        self._noted = trio.Event()
+        self._is_due = trio.Event()
+        self._missed = 0  # since the newest generation was begun: files that it might have had
+        self._cost_s = 0.0  # of that one
         self._newest: Generation | None = None
         self._unused: list[Generation] = []
         self._names = itertools.count(1)
@@ -78,6 +81,7 @@ class Warm:
     def note(self, path: bytes, attr: Attr, digest: Digest | None, *, again: bool) -> None:
         """A job opened this file, whose content is in the store, or read this symlink; `again`: not the first time."""
         if path in self._wanted and self._wanted[path][0] is attr:
+            self._miss()
             return
         if attr.size > min(MAX_FILE_BYTES, MAX_BYTES - self._wanted_bytes):
             return
@@ -89,7 +93,7 @@ class Warm:
                 return
         self._wanted[path] = (attr, digest)
         self._wanted_bytes += attr.size
-        self._noted.set()
+        self._miss()
 
     def enter(self) -> Generation | None:
         """For a job that starts now, on the newest view; `leave` it when the job has ended."""
@@ -97,7 +101,7 @@ class Warm:
         if generation is None:
             return None
         if generation.moves != self._tree.settled_moves:
-            self._noted.set()
+            self._is_due.set()
             return None
         generation.jobs += 1
         return generation
@@ -111,22 +115,21 @@ class Warm:
         return {"warm_files": held, "warm_wanted": len(self._wanted), "warm_wanted_bytes": self._wanted_bytes}
 
     async def keep_sealing(self) -> None:
-        """Make a new generation whenever there is something for it, in a small part of the time."""
-        took_s = 0.0
+        """Make a new generation when not to have it has cost what it will cost: that is at most twice what was needed,
+        whatever comes. And in a small part of the time only, as jobs need the disk."""
         while True:
-            await self._noted.wait()
-            await trio.sleep(max(SEAL_S, REST * took_s))
-            self._noted = trio.Event()
-            started_s = time.monotonic()
+            await self._is_due.wait()
+            await trio.sleep(max(SEAL_S, REST * self._cost_s))
+            self._is_due = trio.Event()
             try:
                 await self.seal()
-                took_s = time.monotonic() - started_s
             except OSError as error:
                 log.warning("warm.off reason=%r", str(error))
                 return
 
     async def seal(self) -> None:
         """Make the next generation, and remove those that nobody uses any more."""
+        self._missed = 0
         self._wanted = {path: v for path, v in self._wanted.items() if self._tree.truth_at(path) is v[0]}
         self._wanted_bytes = sum(attr.size for attr, _ in self._wanted.values())
         moves, before = self._tree.settled_moves, self._newest
@@ -136,7 +139,7 @@ class Warm:
         if before is not None:
             build.before, build.held = os.path.join(self._root, before.name.encode()), before.files
         directories = ancestors(build.wanted, self._tree.truth_at)
-        held = await trio.to_thread.run_sync(build.run, directories)
+        held, self._cost_s = await trio.to_thread.run_sync(build.run, directories)
         self._newest = Generation(name, moves, held)
         self._tree.hold(self._live_listings(held, directories))
         if before is not None:
@@ -145,6 +148,11 @@ class Warm:
         for generation in [old for old in self._unused if not old.jobs]:
             self._unused.remove(generation)
             await trio.to_thread.run_sync(_remove, os.path.join(self._root, generation.name.encode()))
+
+    def _miss(self) -> None:
+        self._missed += 1
+        if self._missed * MISS_S >= self._cost_s:
+            self._is_due.set()
 
     def _live_listings(
         self, held: Mapping[bytes, Attr], directories: tuple[tuple[bytes, Attr], ...]
@@ -179,14 +187,15 @@ class _Build:
     before: bytes = b""
     held: Mapping[bytes, Attr] = field(default_factory=dict)
 
-    def run(self, directories: tuple[tuple[bytes, Attr], ...]) -> dict[bytes, Attr]:
-        """What is in it: a content that was evicted meanwhile is not."""
+    def run(self, directories: tuple[tuple[bytes, Attr], ...]) -> tuple[dict[bytes, Attr], float]:
+        """What is in it (a content that was evicted meanwhile is not), and how much CPU that took, in seconds."""
+        started_s = time.thread_time()
         for path, _ in directories:
             os.mkdir(os.path.join(self.root, path) if path else self.root, 0o700)
         held = {path: attr for path, (attr, digest) in self.wanted.items() if self._add(path, attr, digest)}
         for path, attr in reversed(directories):  # a directory's time is its own when nothing is added any more
             dress(os.path.join(self.root, path) if path else self.root, attr)
-        return held
+        return held, time.thread_time() - started_s
 
     def _add(self, path: bytes, attr: Attr, digest: Digest | None) -> bool:
         name = os.path.join(self.root, path)

@@ -5,15 +5,16 @@ import os
 import stat
 from pathlib import Path
 
+import pytest
 import trio
-import trio.testing
 
 from termite.engine.model import Attr, Change, Changeset, Digest
 from termite.engine.store.cas import Cas
 from termite.engine.wire.messages import Directory
+from termite.fuse import warm as warm_module
 from termite.fuse.tree import Tree
 from termite.fuse.views import WHITEOUT
-from termite.fuse.warm import SEAL_S, Generation, Warm, ancestors, private_directory
+from termite.fuse.warm import Generation, Warm, ancestors, private_directory
 
 NS = 10**18 + 5
 ROOT = Attr(stat.S_IFDIR | 0o755, 0, NS)
@@ -114,17 +115,28 @@ async def test_a_content_that_was_evicted_is_left_to_the_mirror(tmp_path: Path) 
     assert list((await sealed(warm)).files) == [b"usr/link"]
 
 
-async def test_generations_come_by_themselves_when_there_is_something_new(
-    tmp_path: Path, autojump_clock: trio.testing.MockClock
+async def until_it_has(warm: Warm, files: int) -> None:
+    with trio.fail_after(10):
+        while warm.statistics()["warm_files"] != files:  # noqa: ASYNC110  # it tells nobody
+            await trio.sleep(0.01)
+
+
+async def test_generations_come_by_themselves_when_their_lack_has_cost_as_much(
+    tmp_path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tree, cas, digest = tree_and_store(tmp_path)
     warm = Warm(tree, cas, tmp_path, tree.is_here)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(warm.keep_sealing)
-        warm.note(b"usr/file", FILE, digest, again=False)
-        await trio.sleep(10 * SEAL_S)
-        nursery.cancel_scope.cancel()
+    monkeypatch.setattr(warm_module, "SEAL_S", 0.01)
+    nursery.start_soon(warm.keep_sealing)
+    monkeypatch.setattr(warm_module, "MISS_S", 1e-9)
+    warm.note(b"usr/file", FILE, digest, again=False)
+    await until_it_has(warm, 1)
+    warm.note(b"usr/link", LINK, None, again=False)
+    await trio.sleep(0.2)
     assert warm.statistics()["warm_files"] == 1
+    monkeypatch.setattr(warm_module, "MISS_S", 10.0)
+    warm.note(b"usr/link", LINK, None, again=True)
+    await until_it_has(warm, 2)
 
 
 def test_ancestors_come_parents_first_and_once() -> None:
