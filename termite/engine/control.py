@@ -52,7 +52,7 @@ class Control:
                 case "why":
                     return self._why(request)
                 case "build-start":
-                    return await build.start(request)
+                    return build.start(request)
                 case "build-end":
                     return build.end()
                 case command:
@@ -121,15 +121,15 @@ class _Build:
         self._sessions = sessions
         self._before: report.Counters | None = None
 
-    async def start(self, request: Reply) -> Reply:
-        """Look at the settled files again, and say how to start the build tool."""
+    def start(self, request: Reply) -> Reply:
+        """Have the settled files looked at again, and say how to start the build tool."""
         if self._before is None:
             self._sessions.builds += 1
             self._before = self._master.counters.copy()
             self._master.told.clear()
         self._master.rule_file.refresh()
         error = self._master.rule_file.error
-        await self._master.tree.recheck_settled()
+        self._master.recheck.ask()
         reply: Reply = {"bad_rules": str(error) if error else ""}
         if "tool" not in request:
             return reply

@@ -42,7 +42,8 @@ class Launcher:
         self._unread: deque[tuple[bytes, bytes]] = deque()
         self._sending = trio.Lock()
         self._reading_stdin = trio.Lock()
-        self._answers_out, self._answers_in = trio.open_memory_channel[tuple[bytes, bytes]](1)
+        self._is_answered: trio.Event | None = None
+        self._answered: tuple[bytes, bytes] | None = None
         self._asked_offset: int | None = None  # what it was asked to read and has not answered; -1: of a stream
         self.peeked_bytes = 0  # read, but also left there for others
         self._stdin_end = b""
@@ -179,24 +180,28 @@ class Launcher:
         self._unread += self._frames.feed(received)
 
     def _take(self, kind: bytes, payload: bytes) -> None:
-        try:
-            if kind in (records.STDIN, records.PEEKED, records.UNREADABLE):
-                self._answers_out.send_nowait((kind, payload))
-            elif kind == records.CANCEL:
-                raise LauncherGone(_parse_signal(payload))
-            else:
-                raise RemoteProtocolError(f"a launcher said {kind!r}")
-        except trio.WouldBlock:
-            raise RemoteProtocolError(f"a launcher said {kind!r} twice") from None
+        if kind in (records.STDIN, records.PEEKED, records.UNREADABLE):
+            if self._is_answered is None or self._answered is not None:
+                raise RemoteProtocolError(f"a launcher said {kind!r} without being asked")
+            self._answered = kind, payload
+            self._is_answered.set()
+        elif kind == records.CANCEL:
+            raise LauncherGone(_parse_signal(payload))
+        else:
+            raise RemoteProtocolError(f"a launcher said {kind!r}")
 
     async def _ask(self, offset: int, payload: bytes) -> None:
+        self._is_answered = trio.Event()
         with trio.CancelScope(shield=True):  # else nobody knows whether it was said
             await self._send(records.READ, payload)
         self._asked_offset = offset
 
     async def _answer(self) -> tuple[bytes, bytes]:
-        kind, content = await self._answers_in.receive()
-        self._asked_offset = None
+        assert self._is_answered is not None, "it was asked"
+        await self._is_answered.wait()
+        assert self._answered is not None, "it has answered"
+        kind, content = self._answered
+        self._is_answered = self._answered = self._asked_offset = None
         if kind == records.UNREADABLE:
             raise FsError(_parse_errno(content))
         return kind, content

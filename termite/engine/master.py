@@ -26,6 +26,7 @@ from termite.engine.local import LocalRuns, LocalSlots, parent_of
 from termite.engine.model import Changeset, Command, Exit, Phase
 from termite.engine.plugins import Plugins
 from termite.engine.readiness import Readiness
+from termite.engine.recheck import Recheck
 from termite.engine.results import fetched
 from termite.engine.rulefile import RuleFile
 from termite.engine.rules import RuleBook
@@ -84,6 +85,7 @@ class Master:
         self.jobs: dict[int, Job] = {}
         self.readiness = Readiness()
         self.here = LocalRuns(LocalSlots(config.local_slots, parent_of), self.readiness)
+        self.recheck = Recheck(tree.recheck_settled)
         self.short = ShortCommands(config.short_s, config.short_store)
         self.pool = Pool(_pool_config(config), tree.drain, Answers(tree, self.jobs).answer)
         self.is_without_worker = False
@@ -153,6 +155,8 @@ async def run_job(master: Master, job: Job) -> Exit | None:
     if job.verdict.local:
         await run_here(master, job)
         return None
+    job.phase = Phase.WAITING
+    await master.recheck.wait()
     while job.may_be_tried:
         job.phase = Phase.WAITING
         try:
@@ -360,6 +364,7 @@ async def serve_master(config: MasterConfig, task_status: trio.TaskStatus[str] =
             control = Control(master, sessions)
             launchers = Launchers(master, control.session, master.readiness)
             nursery.start_soon(master.readiness.run)
+            nursery.start_soon(master.recheck.run)
             nursery.start_soon(master.pool.run)
             nursery.start_soon(_keep_house, master, sessions)
             nursery.start_soon(launchers.listen, listener)

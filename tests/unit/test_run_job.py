@@ -51,6 +51,9 @@ class FakeTree:
         self.steps.append("drain")
         return self.number
 
+    async def recheck_settled(self) -> int:
+        return self.number
+
     def now_ns(self) -> int:
         return 1
 
