@@ -23,11 +23,12 @@ READ_BYTES = 64 * 1024
 STALLED_S = 60.0
 # Of a usual size; the words of a compilation are what rules are searched in and what travels.
 _FLAGS = [f"-DNAME_{number}=1" for number in range(12)] + [f"-I/usr/include/part-{number}" for number in range(12)]
-_ENVIRONMENT = {f"VARIABLE_{number}": "x" * 40 for number in range(20)} | {
+_VARIABLES = {f"VARIABLE_{number}": "x" * 40 for number in range(20)} | {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
     "LANG": "C.UTF-8",
 }
+_ENVIRONMENT = records.pack_records(("env", f"{name}={text}".encode()) for name, text in _VARIABLES.items())
 
 
 class Stalled(Exception):
@@ -66,7 +67,7 @@ class Load:
         number, self._next = self._next, self._next + 1
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.connect(str(self._tree / ".termite-socket"))
-        connection.sendall(records.frame(records.INVOKE, self._common + self._words(number)))
+        connection.sendall(records.frame(records.INVOKE, self._common + self._words(number) + _ENVIRONMENT))
         self._selector.register(connection, selectors.EVENT_READ, records.Frames())
 
     def _words(self, number: int) -> bytes:
@@ -107,7 +108,6 @@ def make_directories(tree: Path, directory: str, jobs: int) -> None:
 def _common(tree: Path) -> bytes:
     said = [("v", b"1"), ("how", b"preload"), ("tool", b"ninja"), ("exe", b"job"), ("search", b"1")]
     said += [("cwd", os.fsencode(tree)), ("umask", b"022"), ("stdin", b"null"), ("merge", b"1")]
-    said += [("env", f"{name}={text}".encode()) for name, text in _ENVIRONMENT.items()]
     return records.pack_records(said)
 
 
