@@ -36,7 +36,7 @@ def make() -> int:
     have_standard_files()
     from termite.cli.make import main
 
-    return main()
+    return leave(main())
 
 
 def ninja() -> int:
@@ -44,14 +44,14 @@ def ninja() -> int:
     have_standard_files()
     from termite.cli.ninja import main
 
-    return main()
+    return leave(main())
 
 
 def cmake() -> int:
     """termite-cmake"""
     from termite.cli.cmake import main
 
-    return main()
+    return leave(main())
 
 
 def build() -> int:
@@ -67,6 +67,16 @@ def ctl() -> int:
     from termite.cli.ctl import main
 
     return main()
+
+
+def leave(status: int) -> int:
+    """End with that exit code, and without the interpreter's tidying up: 3 ms that every build would wait for."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        return status  # the interpreter says so as it always does
+    os._exit(status)
 
 
 def have_standard_files() -> None:
