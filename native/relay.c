@@ -75,6 +75,14 @@ static void send_answer(struct conversation *talk, char kind, char *frame, size_
         lose_master(talk);
 }
 
+/* Each wish has one answer: so the master knows that nothing more is taken from our stdin. */
+static void answer_withdrawn(struct conversation *talk)
+{
+    char frame[HEADER_BYTES + 32];
+    int length = snprintf(frame + HEADER_BYTES, 32, "errno=%d", ECANCELED);
+    send_answer(talk, 'F', frame, (size_t)length + 1);
+}
+
 static void answer_stdin(struct conversation *talk)
 {
     static char frame[HEADER_BYTES + STDIN_BYTES];
@@ -273,6 +281,8 @@ static void take_read(struct conversation *talk, size_t length)
     }
     if (malformed)
         reject_master(talk);
+    if (asks && wish.size == 0 && talk->wish.size > 0)
+        answer_withdrawn(talk);
     if (asks)
         talk->wish = wish;
 }

@@ -22,9 +22,10 @@ from termite.cli.parser import Parser
 from termite.cli.places import CACHE, own_directory, tree_name, working_directory
 from termite.engine.errors import UserError
 from termite.engine.fleet.coordinator import DEFAULT_PORT, CoordinatorConfig, serve_coordinator
-from termite.engine.master import SOCKET, MasterConfig, serve_master
+from termite.engine.master import SOCKET, MasterConfig
 from termite.engine.native import native_program
 from termite.engine.plugins import load_plugins
+from termite.engine.serving import serve_master
 from termite.engine.wire.identity import read_secret
 from termite.engine.wire.listeners import split_address
 from termite.engine.worker import WorkerConfig, serve_worker

@@ -45,7 +45,9 @@ class Control:
                 case "status":
                     return self._status()
                 case "refresh":
-                    return {"journal": await self._master.tree.recheck_settled()}
+                    self._master.recheck.ask()
+                    await self._master.recheck.wait()
+                    return {"journal": self._master.tree.number}
                 case "shutdown":
                     self._sessions.shut_down()
                     return {}

@@ -35,6 +35,8 @@ def parse_invoke(payload: bytes) -> Asked:
         elif key == "note":
             name, _, text = os.fsdecode(content).partition("=")
             notes[name] = text
+        elif key == "env":
+            raise RemoteProtocolError("an environment in front of the command")
         else:
             fields[key] = content
     if fields.get("v") != b"1":
@@ -70,7 +72,7 @@ def parse_invoke(payload: bytes) -> Asked:
     )
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=16)
 def _parse_environment(payload: bytes) -> Environment:
     """All commands that one make starts have the same one."""
     variables: dict[str, str] = {}

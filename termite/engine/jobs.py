@@ -122,7 +122,7 @@ class Stdin:
     @property
     def is_read(self) -> bool:
         """True once something was taken from the launcher's stdin, so that nobody else can read it."""
-        return self._total_bytes > self._launcher.peeked_bytes
+        return self._total_bytes > self._launcher.peeked_bytes or self._launcher.has_unused_stdin
 
     @property
     def can_begin_again(self) -> bool:

@@ -98,9 +98,21 @@ class Launcher:
                 await self._send(records.READ, records.pack_numbers(taken=taken))
 
     async def stop_reading(self) -> None:
-        """Nobody waits any more for what it was asked to read."""
-        if self._asked_offset is not None:
-            await self._send(records.READ, records.pack_numbers(size=0))
+        """Nobody waits any more for what it was asked to read. It may have read it already: `has_unused_stdin`."""
+        if self._asked_offset is None:
+            return
+        await self._send(records.READ, records.pack_numbers(size=0))
+        async with self._reading_stdin:  # whoever waited for that answer gets it
+            if self._is_answered is not None:
+                await self._is_answered.wait()
+                if not self.has_unused_stdin:
+                    self._is_answered = self._answered = self._asked_offset = None
+
+    @property
+    def has_unused_stdin(self) -> bool:
+        """Whether something was taken from its stdin that no job has got."""
+        kind, content = self._answered or (b"", b"")
+        return kind == records.STDIN and self._asked_offset == -1 and bool(content)
 
     def leave_stdin(self, **numbers: int) -> None:
         """What `finish` says about its stdin besides."""

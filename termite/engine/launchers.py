@@ -60,21 +60,26 @@ class Launchers:
         self._runner = runner
         self._control = control
         self._readiness = readiness
+        self._silent: set[Launcher] = set()  # connected, and have not said what they want
 
     async def listen(self, listener: socket.socket) -> None:
         """Until cancelled."""
-        async with trio.open_nursery() as nursery:
-            while True:
-                await trio.lowlevel.wait_readable(listener)
-                try:
-                    connection, _ = listener.accept()
-                except BlockingIOError:
-                    continue
-                except OSError as error:  # no descriptors, no memory: those who wait are served when there are
-                    log.warning("cannot-accept reason=%s", error.strerror)
-                    await trio.sleep(ACCEPT_REST_S)
-                    continue
-                self.meet(connection, nursery.start_soon)
+        try:
+            async with trio.open_nursery() as nursery:
+                while True:
+                    await trio.lowlevel.wait_readable(listener)
+                    try:
+                        connection, _ = listener.accept()
+                    except BlockingIOError:
+                        continue
+                    except OSError as error:  # no descriptors, no memory: those who wait are served when there are
+                        log.warning("cannot-accept reason=%s", error.strerror)
+                        await trio.sleep(ACCEPT_REST_S)
+                        continue
+                    self.meet(connection, nursery.start_soon)
+        finally:
+            for launcher in tuple(self._silent):
+                self._close(launcher)
 
     def meet(self, connection: socket.socket, start_soon: StartSoon) -> None:
         """Serve a connection: what has to wait by a task of its own.
@@ -83,25 +88,32 @@ class Launchers:
         master does for it.
         """
         connection.setblocking(False)
-        launcher = Launcher(connection)
-        if not self._has_met(launcher, start_soon):
-            # Mostly because it is still in connect(2), which has woken us.
-            self._readiness.watch(launcher.fd, functools.partial(self._has_met, launcher, start_soon))
+        self._listen_to(Launcher(connection), start_soon)
 
-    def _has_met(self, launcher: Launcher, start_soon: StartSoon) -> bool:
-        """False: it has not said yet what it wants."""
+    def _listen_to(self, launcher: Launcher, start_soon: StartSoon) -> None:
+        """For its first frame, as often as it says something."""
         rest: Rest | None = None
         with _surviving(launcher):
             frame = launcher.frame_at_once()
-            if frame is None:
-                return False
+            if frame is None:  # mostly because it is still in connect(2), which has woken us
+                if launcher not in self._silent:
+                    self._readiness.watch(launcher.fd, functools.partial(self._listen_to, launcher, start_soon))
+                    self._silent.add(launcher)
+                return
             rest = self._begin(launcher, *frame)
-        self._readiness.forget(launcher.fd)
         if rest is None:
-            launcher.close()
+            self._close(launcher)
         else:
+            self._forget(launcher)
             start_soon(_serve, launcher, rest)
-        return True
+
+    def _close(self, launcher: Launcher) -> None:
+        self._forget(launcher)
+        launcher.close()
+
+    def _forget(self, launcher: Launcher) -> None:
+        self._readiness.forget(launcher.fd)
+        self._silent.discard(launcher)
 
     def _begin(self, launcher: Launcher, kind: bytes, payload: bytes) -> Rest | None:
         if kind == records.INVOKE:

@@ -125,26 +125,30 @@ class LocalRuns:
         """From here on its end counts, if within the launcher is replaced."""
         holder = launcher.pid if holds else None
         try:
+            if process is not None:
+                self._readiness.watch(process, functools.partial(self._ended, holder, process, on_end))
+                self._processes.add(process)
             yield
         except BaseException:
-            self._end(holder, process)
+            if process is not None:
+                self._forget(process)
+            self._give_back(holder)
             raise
         if process is None:
-            self._end(holder, None)
-            return
-        self._processes.add(process)
-        self._readiness.watch(process, functools.partial(self._ended, holder, process, on_end))
+            self._give_back(holder)
 
     def _ended(self, holder: int | None, process: int, on_end: OnEnd | None) -> None:
-        self._readiness.forget(process)
-        self._processes.discard(process)
-        self._end(holder, process)
+        self._forget(process)
+        self._give_back(holder)
         if on_end is not None:
             on_end()
 
-    def _end(self, holder: int | None, process: int | None) -> None:
-        if process is not None:
-            os.close(process)
+    def _forget(self, process: int) -> None:
+        self._readiness.forget(process)
+        self._processes.discard(process)
+        os.close(process)
+
+    def _give_back(self, holder: int | None) -> None:
         if holder is not None:
             self.slots.give_back(holder)
 

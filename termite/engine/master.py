@@ -5,8 +5,7 @@
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,14 +13,12 @@ import trio
 
 from termite.engine.answers import Answers
 from termite.engine.commands import is_nothing
-from termite.engine.control import Control, Sessions
 from termite.engine.environment import environment_of
-from termite.engine.errors import FsError, Outdated, Retryable
+from termite.engine.errors import FsError, Outdated, Retryable, UserError
 from termite.engine.fleet.pool import OUTDATED_CHANGES, Lease, NoWorker, Pool, PoolConfig
 from termite.engine.invocations import Asked
 from termite.engine.jobs import Job, new_job
 from termite.engine.launcher import Launcher, LauncherGone
-from termite.engine.launchers import Launchers, bound_socket
 from termite.engine.local import LocalRuns, LocalSlots, parent_of
 from termite.engine.model import Changeset, Command, Exit, Phase
 from termite.engine.plugins import Plugins
@@ -32,7 +29,7 @@ from termite.engine.rulefile import RuleFile
 from termite.engine.rules import RuleBook
 from termite.engine.short import Mark, ShortCommands, mark_of
 from termite.engine.status.report import Counters
-from termite.engine.tree.home import HomeTree, TreeConfig
+from termite.engine.tree.home import HomeTree
 from termite.engine.tree.times import Timing
 from termite.engine.wire.messages import Ran, Run
 
@@ -72,7 +69,7 @@ class MasterConfig:
 
 
 class Master:
-    """What jobs share. It is made and ended by `serve_master`."""
+    """What jobs share. It is made and ended by `serve_master` (serving.py)."""
 
     def __init__(self, config: MasterConfig, tree: HomeTree) -> None:
         self.config = config
@@ -104,11 +101,11 @@ class Master:
             raise
         except Exception as error:
             job.bug = error
-        self.jobs[job.id] = job
         return job
 
     async def run(self, job: Job) -> Exit | None:
         """The rest of it. None: the launcher runs the command, and was told so."""
+        self.jobs[job.id] = job
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
             if job.bug is not None:
@@ -156,7 +153,10 @@ async def run_job(master: Master, job: Job) -> Exit | None:
         await run_here(master, job)
         return None
     job.phase = Phase.WAITING
-    await master.recheck.wait()
+    try:
+        await master.recheck.wait()
+    except UserError as error:
+        return await fall_back(master, job, error.message)
     while job.may_be_tried:
         job.phase = Phase.WAITING
         try:
@@ -173,6 +173,7 @@ async def run_job(master: Master, job: Job) -> Exit | None:
                 learn(master, job.mark, ran, trio.current_time() - dispatched_s)
             if ran.exec_errno:
                 return await fall_back(master, job, f"cannot start there: {os.strerror(ran.exec_errno)}", quiet=True)
+            await job.launcher.stop_reading()
             await tell_what_happened(master, job, ran, conflicts)
             return ran.exit
         except NoWorker as error:
@@ -217,7 +218,6 @@ async def run_there(master: Master, job: Job, lease: Lease, message: Run) -> Ran
     job.phase = Phase.RUNNING
     job.begin_again()
     ran = await lease.run(message, job.output.take)
-    await job.launcher.stop_reading()
     master.pool.succeeded(lease)
     master.is_without_worker = False
     return ran
@@ -304,6 +304,7 @@ async def fall_back(master: Master, job: Job, reason: str, *, quiet: bool = Fals
     """
     master.counters.fallbacks[reason.partition(":")[0]] += 1
     log.warning("job-falls-back job=%d reason=%s", job.id, reason)
+    await job.launcher.stop_reading()
     if job.stdin.is_read:
         await job.launcher.notice(f"termite: {reason}; the command has read its input and cannot be run again")
         master.counters.failed += 1
@@ -351,59 +352,6 @@ def _is_outdated(changesets: tuple[Changeset, ...]) -> bool:
     return sum(len(changeset.changes) for changeset in changesets) > OUTDATED_CHANGES
 
 
-# -- the daemon -------------------------------------------------------------------------------------------------------
-
-
-async def serve_master(config: MasterConfig, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
-    """Until cancelled, told to shut down, or idle for long. Reports the socket's path."""
-    with bound_socket(config.socket) as listener, _home_tree(config) as tree, ExitStack() as stack:
-        master = Master(config, tree)
-        stack.callback(master.short.save)
-        async with trio.open_nursery() as nursery:
-            sessions = Sessions(nursery.cancel_scope.cancel)
-            control = Control(master, sessions)
-            launchers = Launchers(master, control.session, master.readiness)
-            nursery.start_soon(master.readiness.run)
-            nursery.start_soon(master.recheck.run)
-            nursery.start_soon(master.pool.run)
-            nursery.start_soon(_keep_house, master, sessions)
-            nursery.start_soon(launchers.listen, listener)
-            task_status.started(str(config.socket))
-
-
-async def _keep_house(master: Master, sessions: Sessions) -> None:
-    """Forget what every mirror knows; end where nobody needs us any more."""
-    idle_exit_s = master.config.idle_exit_s
-    while True:
-        await trio.sleep(HOUSEKEEPING_S)
-        numbers = [job.number for job in master.jobs.values() if job.number]
-        oldest = master.pool.oldest_cursor()
-        master.tree.forget_before(min([*numbers, master.tree.number if oldest is None else oldest]))
-        if master.jobs or master.here.running or sessions.builds:
-            master.last_busy_s = trio.current_time()
-        if idle_exit_s and trio.current_time() - master.last_busy_s > idle_exit_s:
-            log.info("idle-exit")
-            sessions.shut_down()
-
-
-@contextmanager
-def _home_tree(config: MasterConfig) -> Iterator[HomeTree]:
-    tree = HomeTree(
-        TreeConfig(
-            writable_root=_tree_path(config.socket.parent),
-            exports=config.exports,
-            excludes=config.excludes,
-            hidden=config.hidden,
-            watched=config.watched,
-            hash_cache=config.hash_cache,
-        )
-    )
-    try:
-        yield tree
-    finally:
-        tree.close()
-
-
 def _pool_config(config: MasterConfig) -> PoolConfig:
     name = f"{os.uname().nodename}:{config.socket.parent}"
     return PoolConfig(
@@ -413,10 +361,11 @@ def _pool_config(config: MasterConfig) -> PoolConfig:
         slots=config.slots,
         uid=os.getuid(),
         gid=os.getgid(),
-        writable_root=_tree_path(config.socket.parent),
+        writable_root=tree_path(config.socket.parent),
         keepalive_s=config.keepalive_s,
     )
 
 
-def _tree_path(path: Path) -> bytes:
+def tree_path(path: Path) -> bytes:
+    """As the tree's own paths are: bytes, without slashes at the ends."""
     return os.fsencode(path).strip(b"/")

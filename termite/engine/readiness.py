@@ -22,8 +22,12 @@ class Readiness:
 
     def watch(self, fd: int, call: Callable[[], object]) -> None:
         """Call whenever `fd` can be read, or has come to its end, until it is forgotten."""
-        self._epoll.register(fd, select.EPOLLIN)
         self._calls[fd] = call
+        try:
+            self._epoll.register(fd, select.EPOLLIN)
+        except OSError:
+            del self._calls[fd]
+            raise
 
     def forget(self, fd: int) -> None:
         """It may be forgotten already."""
@@ -43,4 +47,5 @@ class Readiness:
             self._calls[fd]()
         except Exception:  # one launcher, one command: the others and the master live on
             log.exception("not-served fd=%d", fd)
-            self.forget(fd)
+            self._calls.pop(fd, None)
+            self._epoll.unregister(fd)  # else it would be told of for ever

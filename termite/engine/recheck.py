@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from termite.engine.errors import UserError
+
 log = logging.getLogger(__name__)
 
 
@@ -24,12 +26,15 @@ class Recheck:
         self._is_asked.set()
 
     async def wait(self) -> None:
-        """Until all that was asked for so far is done. Raises what has gone wrong: then nobody knows the files."""
+        """Until all that was asked for so far is done. UserError where that went wrong, so that nobody knows the files;
+        who waits next has them looked at again."""
+        if self._trouble is not None and self._done == self._asked:
+            self.ask()
         asked = self._asked
         while self._done < asked:
             await self._has_moved.wait()
         if self._trouble is not None:
-            raise RuntimeError("the files outside the tree could not be looked at") from self._trouble
+            raise UserError(f"the files outside the tree could not be looked at: {self._trouble!r}")
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -40,7 +45,7 @@ class Recheck:
             try:
                 await self._look()
                 self._trouble = None
-            except Exception as error:
+            except Exception as error:  # of the look: its askers are told, and the master lives on
                 log.exception("recheck-failed")
                 self._trouble = error
             self._done = asked

@@ -73,7 +73,7 @@ class Warm:
         self._wanted_bytes = 0
         self._is_due = trio.Event()
         self._missed = 0  # since the newest generation was begun: files that it might have had
-        self._cost_s = 0.0  # of that one
+        self._cost_s = 0.0  # CPU, of that one
         self._newest: Generation | None = None
         self._unused: list[Generation] = []
         self._names = itertools.count(1)
@@ -91,8 +91,9 @@ class Warm:
             self._opened_live(path, attr)
             if attr.nlink > 1 or not again:
                 return
+        before, _ = self._wanted.get(path, (None, None))
         self._wanted[path] = (attr, digest)
-        self._wanted_bytes += attr.size
+        self._wanted_bytes += attr.size - (before.size if before else 0)
         self._miss()
 
     def enter(self) -> Generation | None:
@@ -117,15 +118,19 @@ class Warm:
     async def keep_sealing(self) -> None:
         """Make a new generation when not to have it has cost what it will cost: that is at most twice what was needed,
         whatever comes. And in a small part of the time only, as jobs need the disk."""
+        took_s = 0.0
         while True:
             await self._is_due.wait()
-            await trio.sleep(max(SEAL_S, REST * self._cost_s))
-            self._is_due = trio.Event()
+            await trio.sleep(max(SEAL_S, REST * took_s))
+            started_s = time.monotonic()
             try:
                 await self.seal()
             except OSError as error:
                 log.warning("warm.off reason=%r", str(error))
                 return
+            took_s = time.monotonic() - started_s
+            self._is_due = trio.Event()
+            self._check_whether_due()  # by what was missed meanwhile, and what this one has cost
 
     async def seal(self) -> None:
         """Make the next generation, and remove those that nobody uses any more."""
@@ -151,7 +156,10 @@ class Warm:
 
     def _miss(self) -> None:
         self._missed += 1
-        if self._missed * MISS_S >= self._cost_s:
+        self._check_whether_due()
+
+    def _check_whether_due(self) -> None:
+        if self._missed and self._missed * MISS_S >= self._cost_s:
             self._is_due.set()
 
     def _live_listings(

@@ -139,6 +139,14 @@ async def test_generations_come_by_themselves_when_their_lack_has_cost_as_much(
     await until_it_has(warm, 2)
 
 
+def test_a_file_that_moves_counts_once(tmp_path: Path) -> None:
+    tree, cas, digest = tree_and_store(tmp_path)
+    warm = Warm(tree, cas, tmp_path, tree.is_here)
+    for size in (7, 9, 5):
+        warm.note(b"usr/file", Attr(stat.S_IFREG | 0o644, size, NS), digest, again=True)
+    assert warm.statistics()["warm_wanted_bytes"] == 5
+
+
 def test_ancestors_come_parents_first_and_once() -> None:
     found = ancestors({b"a/b/c/f": 0, b"a/b/g": 0, b"h": 0}, lambda path: ROOT)
     assert [path for path, _ in found] == [b"", b"a", b"a/b", b"a/b/c"]

@@ -4,6 +4,7 @@ import pytest
 import trio
 import trio.testing
 
+from termite.engine.errors import UserError
 from termite.engine.recheck import Recheck
 
 
@@ -55,9 +56,9 @@ async def test_what_goes_wrong_is_told_to_all_until_a_look_succeeds(nursery: tri
     nursery.start_soon(recheck.run)
     recheck.ask()
     look.ends.send_nowait(OSError("disk"))
-    for _ in range(2):
-        with pytest.raises(RuntimeError):
-            await recheck.wait()
-    recheck.ask()
+    with pytest.raises(UserError, match="disk"):
+        await recheck.wait()
     look.ends.send_nowait(None)
     await recheck.wait()
+    await recheck.wait()
+    assert look.begun == 2

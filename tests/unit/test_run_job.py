@@ -26,6 +26,7 @@ from termite.engine.local import LocalSlots
 from termite.engine.master import Master, MasterConfig
 from termite.engine.model import Attr, Change, Changeset, Digest, Exit, StdinFile, Usage
 from termite.engine.plugins import Plugins
+from termite.engine.recheck import Recheck
 from termite.engine.short import ShortCommands
 from termite.engine.tree.home import BroughtHome, HomeTree
 from termite.engine.tree.times import Timing
@@ -506,20 +507,79 @@ async def test_a_job_that_has_only_peeked_may_run_here(tmp_path: Path) -> None:
         launched.end_command()
 
 
-async def test_a_read_that_nobody_waits_for_any_more_is_taken_back(tmp_path: Path) -> None:
+async def reads_and_is_cancelled(world: World, message: Run) -> None:
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stdin_of(world, message).read, 2)
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+
+
+WITHDRAWN = b"errno=125\0"
+
+
+@pytest.mark.parametrize(
+    "answer", [(records.UNREADABLE, WITHDRAWN), (records.STDIN, b"ab"), (records.STDIN, b"")], ids=str
+)
+async def test_a_read_that_nobody_waits_for_any_more_is_taken_back_before_the_end(
+    tmp_path: Path, answer: tuple[bytes, bytes]
+) -> None:
     world = World(tmp_path)
 
     async def run(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
-        with trio.CancelScope() as scope:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(stdin_of(world, message).read, 2)
-                await trio.testing.wait_all_tasks_blocked()
-                scope.cancel()
+        await reads_and_is_cancelled(world, message)
         return ran()
 
     world.master.pool = cast(Pool, FakePool([run], world.steps))
-    told = await world.say("sort")
-    assert told[1:] == [(b"R", b"size=0\0"), (b"E", b"code=0\0")]
+    async with world.launcher("sort") as launched:
+        assert (await launched.first(2))[1:] == [(b"R", b"size=0\0")]
+        assert world.tree.home, "results do not wait for that"
+        await launched.send(*answer)
+        assert await launched.rest() == [(b"E", b"code=0\0")]
+
+
+async def test_the_answer_to_a_read_that_was_cancelled_is_the_next_runs_first_piece(tmp_path: Path) -> None:
+    world, read = World(tmp_path), list[bytes]()
+
+    async def lost(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        await reads_and_is_cancelled(world, message)
+        raise Retryable("lost")
+
+    async def done(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        read.append(await stdin_of(world, message).read(9))
+        read.append(await stdin_of(world, message).read(9))
+        return ran()
+
+    world.master.pool = cast(Pool, FakePool([lost, done], world.steps))
+    async with world.launcher("sort") as launched:
+        assert await launched.frames() == [(b"R", records.pack_numbers(taken=0, size=2, peek=0))]
+        await launched.send(records.STDIN, b"ab")
+        assert await launched.frames() == [(b"R", records.pack_numbers(taken=0, size=9, peek=0))]
+        await launched.send(records.STDIN, b"cd")
+        assert await launched.rest() == [(b"E", b"code=0\0")]
+    assert read == [b"ab", b"cd"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "ends"),
+    [((records.UNREADABLE, WITHDRAWN), [b"N", b"X"]), ((records.STDIN, b"ab"), [b"N", b"E"])],
+    ids=str,
+)
+async def test_before_it_runs_here_a_read_is_taken_back_and_what_came_of_it_counts(
+    tmp_path: Path, answer: tuple[bytes, bytes], ends: list[bytes]
+) -> None:
+    world = World(tmp_path)
+
+    async def lost(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        await reads_and_is_cancelled(world, message)
+        raise Retryable("lost")
+
+    world.master.pool = cast(Pool, FakePool([lost], world.steps))
+    async with world.launcher("sort") as launched:
+        assert (await launched.first(2))[1:] == [(b"R", b"size=0\0")]
+        await launched.send(*answer)
+        assert [kind for kind, _ in await launched.rest()] == ends
+        launched.end_command()
 
 
 FILE = {"stdin": b"file", "stdin_size": b"9", "stdin_mode": b"100644", "stdin_mtime_ns": b"1", "stdin_block": b"4096"}
@@ -660,3 +720,75 @@ async def test_who_says_nothing_is_forgotten_when_it_hangs_up(tmp_path: Path, nu
     with trio.fail_after(10):
         while theirs.fileno() >= 0:  # noqa: ASYNC110  # it tells nobody
             await trio.sleep(0.01)
+
+
+async def test_bad_rules_are_told_of_before_a_command_runs_here(tmp_path: Path) -> None:
+    rules = tmp_path / ".termite-localrc"
+    rules.write_text('[{"Regexp": "^ar ", "Local": true}]')
+    world = World(tmp_path)
+    async with world.launcher("ar", "x") as launched:
+        assert await launched.rest() == [(b"X", b"recurse=0\0")]
+        launched.end_command()
+    rules.write_text("nonsense")
+    async with world.launcher("ar", "x") as launched:
+        told = await launched.first(2)
+        assert [kind for kind, _ in told] == [b"N", b"X"]
+        assert b"the last good rules stay in force" in told[0][1]
+        launched.end_command()
+        await world.until_no_slot_is_taken()
+
+
+async def test_a_bug_of_ours_at_the_beginning_costs_the_job_a_local_run(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    with patch.object(world.master.plugins, "parse", side_effect=ZeroDivisionError):
+        async with world.launcher("gcc") as launched:
+            told = await launched.first(2)
+            assert b"an error inside termite: ZeroDivisionError()" in told[0][1]
+            assert told[1][0] == b"X"
+            launched.end_command()
+            await world.until_no_slot_is_taken()
+    assert not world.master.jobs
+
+
+async def test_who_asks_and_takes_it_back_at_once_is_not_run(tmp_path: Path, nursery: trio.Nursery) -> None:
+    (tmp_path / ".termite-localrc").write_text('[{"Regexp": "^ar ", "Local": true}]')
+    world = World(tmp_path)
+    ours, theirs = socket.socketpair()
+    said = [("v", b"1"), ("how", b"direct"), ("cwd", b"/p"), ("arg", b"ar"), ("arg", b"x")]
+    ours.sendall(
+        records.frame(records.INVOKE, records.pack_records(said)) + records.frame(records.CANCEL, b"signal=2\0")
+    )
+    async with trio.SocketStream(trio.socket.from_stdlib_socket(ours)) as stream:
+        world.launchers().meet(theirs, nursery.start_soon)
+        with trio.fail_after(10):
+            assert await stream.receive_some() == records.frame(records.EXIT, b"signal=2\0")
+    assert not world.master.jobs
+    assert world.master.here.slots.running == 0
+
+
+async def test_a_job_for_a_worker_waits_for_the_look_at_settled_files(tmp_path: Path, nursery: trio.Nursery) -> None:
+    world, looked = World(tmp_path, script(end=ran())), trio.Event()
+    with patch.object(world.master, "recheck", Recheck(looked.wait)):
+        nursery.start_soon(world.master.recheck.run)
+        world.master.recheck.ask()
+        async with world.launcher("gcc") as launched:
+            await trio.testing.wait_all_tasks_blocked()
+            assert world.steps == []
+            looked.set()
+            assert await launched.rest() == [(b"E", b"code=0\0")]
+
+
+async def test_what_is_not_known_of_settled_files_makes_a_job_run_here(tmp_path: Path, nursery: trio.Nursery) -> None:
+    world = World(tmp_path, script(end=ran()))
+
+    async def fail() -> None:
+        raise OSError("disk")
+
+    with patch.object(world.master, "recheck", Recheck(fail)):
+        nursery.start_soon(world.master.recheck.run)
+        world.master.recheck.ask()
+        async with world.launcher("gcc") as launched:
+            told = await launched.first(2)
+            assert b"could not be looked at: OSError('disk'): running locally" in told[0][1]
+            launched.end_command()
+            await world.until_no_slot_is_taken()
