@@ -106,7 +106,7 @@ def make_directories(tree: Path, directory: str, jobs: int) -> None:
 
 
 def _common(tree: Path) -> bytes:
-    said = [("v", b"1"), ("how", b"preload"), ("tool", b"ninja"), ("exe", b"job"), ("search", b"1")]
+    said = [("v", b"2"), ("how", b"preload"), ("tool", b"ninja"), ("exe", b"job"), ("search", b"1")]
     said += [("cwd", os.fsencode(tree)), ("umask", b"022"), ("stdin", b"null"), ("merge", b"1")]
     return records.pack_records(said)
 

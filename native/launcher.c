@@ -172,7 +172,7 @@ static void add_invocation(struct buffer *invoke, const struct command *command,
     char octal[16];
     snprintf(octal, sizeof octal, "%03o", (unsigned)mask);
 
-    record_add(invoke, "v", "1");
+    record_add(invoke, "v", "2");
     record_add(invoke, "how", command->how);
     record_add(invoke, "tool", command->tool);
     record_add(invoke, "exe", command->exe);

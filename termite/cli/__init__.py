@@ -72,8 +72,9 @@ def ctl() -> int:
 def leave(status: int) -> int:
     """End with that exit code, and without the interpreter's tidying up: 3 ms that every build would wait for."""
     try:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
     except OSError:
         return status  # the interpreter says so as it always does
     os._exit(status)

@@ -10,6 +10,7 @@ from pathlib import Path
 from termite.engine.errors import UserError
 
 READ_BYTES = 1024 * 1024  # of a generated makefile or cache; what is looked for stands at the head
+LARGEST_MAKE_BYTES = 4 * 1024 * 1024
 _ELF_INTERPRETER = 3
 _SOURCE_IN_CACHE = re.compile(rb"^CMAKE_HOME_DIRECTORY:INTERNAL=(.+)$", re.MULTILINE)
 _SOURCE_IN_MAKEFILE = [
@@ -57,7 +58,7 @@ def why_not_preloaded(program: Path) -> str:
 
 def has_make_shell(make: Path) -> bool:
     """Does it list `make-shell` in .FEATURES? Then MAKE_SHELL serves, also where the make is static or setuid."""
-    if _is_program_without(make, b"make-shell"):
+    if not why_not_preloaded(make) and _is_program_without(make, b"make-shell"):
         return False
     env = {name: text for name, text in os.environ.items() if name not in _OF_MAKE}
     question = [str(make), "-rR", "-f", os.devnull, "--eval=$(info $(.FEATURES))"]
@@ -69,10 +70,9 @@ def _is_program_without(program: Path, word: bytes) -> bool:
 
     False: it has it, or it is a script that may call anything.
     """
-    try:
-        content = program.read_bytes()
-    except OSError:
+    if not program.is_file() or program.stat().st_size > LARGEST_MAKE_BYTES:
         return False
+    content = program.read_bytes()
     return content.startswith(b"\x7fELF") and word not in content
 
 

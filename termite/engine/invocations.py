@@ -39,7 +39,7 @@ def parse_invoke(payload: bytes) -> Asked:
             raise RemoteProtocolError("an environment in front of the command")
         else:
             fields[key] = content
-    if fields.get("v") != b"1":
+    if fields.get("v") != b"2":
         raise RemoteProtocolError(f"a launcher of another version: {fields.get('v')!r}")
     stdin = fields.get("stdin")
     try:

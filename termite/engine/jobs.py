@@ -77,14 +77,18 @@ class Stdin:
         self._read = bytearray()
         self._at = 0
         self._dropped_bytes = 0
+        self._runs = 0
         self._is_ended = not asked.has_stdin or self._file is not None
 
     async def read(self, size: int, *, peek: bool = False) -> bytes:
         """Up to `size` bytes; none at the end."""
         if self._at >= len(self._read) and not self._is_ended:
+            run = self._runs
             content = await self._launcher.read_stdin(size, peek=peek)
             self._is_ended = not content
             self._read += content
+            if run != self._runs:  # that run is lost, and the next one begins with this
+                raise FsError(EIO)
         given = bytes(self._read[self._at : self._at + size])
         self._at += len(given)
         self._forget()
@@ -105,6 +109,7 @@ class Stdin:
         if not self.can_begin_again:
             raise FsError(EIO)
         self._at = 0
+        self._runs += 1
 
     def finish(self, offset: int, taken: int) -> int:
         """The job has ended, and what it has done to its stdin is to be done at home. How much of a stream was taken
@@ -117,12 +122,12 @@ class Stdin:
         peeked = self._launcher.peeked_bytes
         if peeked > left:
             self._launcher.leave_stdin(stdin_taken=peeked - left)
-        return max(left - peeked, 0)
+        return max(left - peeked, 0) + self._launcher.unused_bytes
 
     @property
     def is_read(self) -> bool:
         """True once something was taken from the launcher's stdin, so that nobody else can read it."""
-        return self._total_bytes > self._launcher.peeked_bytes or self._launcher.has_unused_stdin
+        return self._total_bytes > self._launcher.peeked_bytes or self._launcher.unused_bytes > 0
 
     @property
     def can_begin_again(self) -> bool:

@@ -4,11 +4,13 @@ Reading and writing do not go through trio's streams, which yield to the schedul
 of what is said fits into the socket at once, and a turn of the scheduler costs as much as saying it.
 """
 
+import contextlib
 import json
 import os
 import socket
 import struct
 from collections import deque
+from errno import EIO
 
 import trio
 
@@ -42,6 +44,7 @@ class Launcher:
         self._unread: deque[tuple[bytes, bytes]] = deque()
         self._sending = trio.Lock()
         self._reading_stdin = trio.Lock()
+        self._is_settled = False
         self._is_answered: trio.Event | None = None
         self._answered: tuple[bytes, bytes] | None = None
         self._asked_offset: int | None = None  # what it was asked to read and has not answered; -1: of a stream
@@ -78,7 +81,8 @@ class Launcher:
         pieces = []
         async with self._reading_stdin:
             if self._asked_offset is not None:  # of a read that was cancelled
-                await self._answer()
+                with contextlib.suppress(FsError):
+                    await self._answer()
             while size > 0:
                 asked = min(size, STDIN_LIMIT_BYTES)
                 await self._ask(offset, records.pack_numbers(size=asked, offset=offset))
@@ -92,27 +96,28 @@ class Launcher:
     async def drop_stdin(self, left: int) -> None:
         """Of what was peeked, all but the last `left` bytes are the job's now."""
         taken = self.peeked_bytes - left
-        if taken > 0:
+        if taken > 0 and not self._is_settled:
             self.peeked_bytes = left
             with trio.CancelScope(shield=True):  # else nobody knows whether it was said
                 await self._send(records.READ, records.pack_numbers(taken=taken))
 
     async def stop_reading(self) -> None:
-        """Nobody waits any more for what it was asked to read. It may have read it already: `has_unused_stdin`."""
+        """Nothing more is read, and nobody waits for what it was asked to read. It may have read it: `unused_bytes`."""
+        self._is_settled = True
         if self._asked_offset is None:
             return
         await self._send(records.READ, records.pack_numbers(size=0))
         async with self._reading_stdin:  # whoever waited for that answer gets it
             if self._is_answered is not None:
                 await self._is_answered.wait()
-                if not self.has_unused_stdin:
+                if not self.unused_bytes:
                     self._is_answered = self._answered = self._asked_offset = None
 
     @property
-    def has_unused_stdin(self) -> bool:
-        """Whether something was taken from its stdin that no job has got."""
+    def unused_bytes(self) -> int:
+        """How much was taken from its stdin that no job has got."""
         kind, content = self._answered or (b"", b"")
-        return kind == records.STDIN and self._asked_offset == -1 and bool(content)
+        return len(content) if kind == records.STDIN and self._asked_offset == -1 else 0
 
     def leave_stdin(self, **numbers: int) -> None:
         """What `finish` says about its stdin besides."""
@@ -203,10 +208,12 @@ class Launcher:
             raise RemoteProtocolError(f"a launcher said {kind!r}")
 
     async def _ask(self, offset: int, payload: bytes) -> None:
+        if self._is_settled:
+            raise FsError(EIO)
         self._is_answered = trio.Event()
+        self._asked_offset = offset
         with trio.CancelScope(shield=True):  # else nobody knows whether it was said
             await self._send(records.READ, payload)
-        self._asked_offset = offset
 
     async def _answer(self) -> tuple[bytes, bytes]:
         assert self._is_answered is not None, "it was asked"

@@ -11,6 +11,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import trio
@@ -123,34 +124,40 @@ class LocalRuns:
         self, launcher: Launcher, process: int | None, *, holds: bool, on_end: OnEnd | None = None
     ) -> Iterator[None]:
         """From here on its end counts, if within the launcher is replaced."""
-        holder = launcher.pid if holds else None
+        run = _Run(launcher.pid if holds else None, process, on_end)
         try:
             if process is not None:
-                self._readiness.watch(process, functools.partial(self._ended, holder, process, on_end))
                 self._processes.add(process)
+                self._readiness.watch(process, functools.partial(self._end, run, has_run=True))
             yield
         except BaseException:
-            if process is not None:
-                self._forget(process)
-            self._give_back(holder)
+            self._end(run, has_run=False)
             raise
         if process is None:
-            self._give_back(holder)
+            self._end(run, has_run=False)
 
-    def _ended(self, holder: int | None, process: int, on_end: OnEnd | None) -> None:
-        self._forget(process)
-        self._give_back(holder)
-        if on_end is not None:
-            on_end()
+    def _end(self, run: "_Run", *, has_run: bool) -> None:
+        if run.is_over:  # its launcher has died while it was told to start
+            return
+        run.is_over = True
+        if run.process is not None:
+            self._readiness.forget(run.process)
+            self._processes.discard(run.process)
+            os.close(run.process)
+        if run.holder is not None:
+            self.slots.give_back(run.holder)
+        if has_run and run.on_end is not None:
+            run.on_end()
 
-    def _forget(self, process: int) -> None:
-        self._readiness.forget(process)
-        self._processes.discard(process)
-        os.close(process)
 
-    def _give_back(self, holder: int | None) -> None:
-        if holder is not None:
-            self.slots.give_back(holder)
+@dataclass(slots=True)
+class _Run:
+    """`holder` of a slot, `process`: a pidfd; each None where there is none."""
+
+    holder: int | None
+    process: int | None
+    on_end: OnEnd | None
+    is_over: bool = False
 
 
 def parent_of(pid: int) -> int:

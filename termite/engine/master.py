@@ -34,7 +34,6 @@ from termite.engine.tree.times import Timing
 from termite.engine.wire.messages import Ran, Run
 
 SOCKET = ".termite-socket"
-HOUSEKEEPING_S = 5.0
 NOWHERE_TO_RUN = 103
 CANNOT_RUN_AGAIN = 101
 TOLD_PATHS = 1000  # are remembered as told; further ones are told of each time
@@ -173,6 +172,7 @@ async def run_job(master: Master, job: Job) -> Exit | None:
                 learn(master, job.mark, ran, trio.current_time() - dispatched_s)
             if ran.exec_errno:
                 return await fall_back(master, job, f"cannot start there: {os.strerror(ran.exec_errno)}", quiet=True)
+            job.number = 0  # nothing of the journal is needed any more, however long its launcher takes
             await job.launcher.stop_reading()
             await tell_what_happened(master, job, ran, conflicts)
             return ran.exit

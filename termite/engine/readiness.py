@@ -4,6 +4,7 @@ A task for each would cost two turns of the scheduler for everything that a laun
 command that ends.
 """
 
+import contextlib
 import logging
 import select
 from collections.abc import Callable
@@ -48,4 +49,5 @@ class Readiness:
         except Exception:  # one launcher, one command: the others and the master live on
             log.exception("not-served fd=%d", fd)
             self._calls.pop(fd, None)
-            self._epoll.unregister(fd)  # else it would be told of for ever
+            with contextlib.suppress(OSError):
+                self._epoll.unregister(fd)  # else it would be told of for ever

@@ -7,6 +7,8 @@ import trio
 
 from termite.engine.errors import UserError
 
+REPEAT_S = 1.0  # at most so often, where each of a thousand jobs asks again
+
 log = logging.getLogger(__name__)
 
 
@@ -18,6 +20,7 @@ class Recheck:
         self._asked = self._done = 0
         self._is_asked = trio.Event()
         self._has_moved = trio.Event()
+        self._looked_s = -REPEAT_S
         self._trouble: Exception | None = None
 
     def ask(self) -> None:
@@ -28,7 +31,8 @@ class Recheck:
     async def wait(self) -> None:
         """Until all that was asked for so far is done. UserError where that went wrong, so that nobody knows the files;
         who waits next has them looked at again."""
-        if self._trouble is not None and self._done == self._asked:
+        is_old = trio.current_time() - self._looked_s >= REPEAT_S
+        if self._trouble is not None and is_old and self._done == self._asked:
             self.ask()
         asked = self._asked
         while self._done < asked:
@@ -46,8 +50,10 @@ class Recheck:
                 await self._look()
                 self._trouble = None
             except Exception as error:  # of the look: its askers are told, and the master lives on
-                log.exception("recheck-failed")
+                if repr(error) != repr(self._trouble):
+                    log.exception("recheck-failed")
                 self._trouble = error
+            self._looked_s = trio.current_time()
             self._done = asked
             moved, self._has_moved = self._has_moved, trio.Event()
             moved.set()

@@ -31,7 +31,6 @@ from termite.fuse.layers import copy_file, dress, make_file, make_symlink
 from termite.fuse.tree import Tree
 
 SEAL_S = 0.5  # what is read within so long goes into one generation; making one costs some 100 us a file
-REST = 20  # times as long as the last one took, before the next one is made
 MISS_S = 150e-6  # what a file that is not warm costs each time: a look-up, an open and a release
 MAX_BYTES = 4 * 1024**3  # a toolchain has some 100 MB; this is a lot of test data
 # Two names of one file show in its link count, while jobs use both generations. So only what is large is linked, and of
@@ -99,10 +98,7 @@ class Warm:
     def enter(self) -> Generation | None:
         """For a job that starts now, on the newest view; `leave` it when the job has ended."""
         generation = self._newest
-        if generation is None:
-            return None
-        if generation.moves != self._tree.settled_moves:
-            self._is_due.set()
+        if generation is None or generation.moves != self._tree.settled_moves:
             return None
         generation.jobs += 1
         return generation
@@ -116,19 +112,16 @@ class Warm:
         return {"warm_files": held, "warm_wanted": len(self._wanted), "warm_wanted_bytes": self._wanted_bytes}
 
     async def keep_sealing(self) -> None:
-        """Make a new generation when not to have it has cost what it will cost: that is at most twice what was needed,
-        whatever comes. And in a small part of the time only, as jobs need the disk."""
-        took_s = 0.0
+        """Make a new generation when not to have it has cost what the last one has: whatever comes, that is at most
+        twice what was needed."""
         while True:
             await self._is_due.wait()
-            await trio.sleep(max(SEAL_S, REST * took_s))
-            started_s = time.monotonic()
+            await trio.sleep(SEAL_S)
             try:
                 await self.seal()
             except OSError as error:
                 log.warning("warm.off reason=%r", str(error))
                 return
-            took_s = time.monotonic() - started_s
             self._is_due = trio.Event()
             self._check_whether_due()  # by what was missed meanwhile, and what this one has cost
 

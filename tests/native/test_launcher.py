@@ -31,7 +31,7 @@ def test_a_command_is_told_as_it_was_called(launcher: Path, tree: Path, master: 
         finish(process)
     said = talk.invocation
     assert said.all("arg") == [b"gcc", b"-c", b"a b.c", b""]
-    assert (said["v"], said["how"], said["tool"]) == (b"1", b"direct", b"")
+    assert (said["v"], said["how"], said["tool"]) == (b"2", b"direct", b"")
     assert (said["exe"], said["search"]) == (b"gcc", b"1")
     assert said["cwd"] == os.fsencode(tree)
     assert said["pid"] == str(process.pid).encode()
@@ -393,7 +393,8 @@ def test_a_read_that_nobody_waits_for_any_more_takes_nothing(launcher: Path, tre
     reader, writer = os.pipe()
     with started([launcher, "cat"], tree, stdin=reader) as process:
         talk = master.accept()
-        talk.say(wish(size=100), wish(size=0), frame("1", b"."))
+        talk.say(wish(size=100), wish(size=0), wish(size=0), frame("1", b"."))
+        assert talk.receive() == ("F", b"errno=%d\0" % errno.ECANCELED), "each wish has one answer"
         assert process.stdout is not None
         assert os.read(process.stdout.fileno(), 1) == b"."
         os.write(writer, b"left")

@@ -6,7 +6,7 @@ from termite.engine.errors import RemoteProtocolError
 from termite.engine.invocations import parse_invoke
 from termite.engine.records import pack_records
 
-FIELDS = [("v", b"1"), ("how", b"direct"), ("cwd", b"/p"), ("arg", b"gcc")]
+FIELDS = [("v", b"2"), ("how", b"direct"), ("cwd", b"/p"), ("arg", b"gcc")]
 ENV = [("env", b"A=1"), ("env", b"B=x=y"), ("env", b"EMPTY=")]
 
 

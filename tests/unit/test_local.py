@@ -127,3 +127,29 @@ async def test_the_end_of_a_spare_run_is_told(nursery: trio.Nursery) -> None:
         with trio.fail_after(10):
             await ended.wait()
     assert (home.runs.running, home.runs.slots.running) == (0, 0)
+
+
+async def test_a_launcher_that_dies_while_it_is_told_to_start_gives_back_once(nursery: trio.Nursery) -> None:
+    home = Home()
+    nursery.start_soon(home.readiness.run)
+    before = len(os.listdir("/proc/self/fd"))
+    with home.launcher() as (launcher, theirs, process):
+        with pytest.raises(BlockingIOError):
+            while True:
+                os.write(launcher.fd, b"x" * 65536)
+
+        async def start() -> None:
+            with pytest.raises(LauncherGone):
+                await home.runs.start(launcher)
+
+        async with trio.open_nursery() as starting:
+            starting.start_soon(start)
+            await trio.testing.wait_all_tasks_blocked()
+            assert (home.runs.running, home.runs.slots.running) == (1, 1)
+            process.kill()
+            with trio.fail_after(10):
+                await home.runs.slots.take(-1)
+            home.runs.slots.give_back(-1)
+            theirs.close()
+    assert (home.runs.running, home.runs.slots.running) == (0, 0)
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -133,6 +133,7 @@ class World:
         self.master = Master(config, cast(HomeTree, self.tree))
         self.master.pool = cast(Pool, FakePool(scripts, self.steps))
         self._hearing = trio.Lock()
+        self.readers: trio.Nursery
 
     async def _hear(self) -> None:
         async with self._hearing:  # of several launchers at once, one hears for all
@@ -163,7 +164,7 @@ class World:
             with a_process(pid) as process:
                 async with trio.open_nursery() as nursery, stream:
                     launched = Launched(stream, process)
-                    said = [("v", b"1"), ("how", b"direct"), ("cwd", b"/p"), ("umask", b"022")]
+                    said = [("v", b"2"), ("how", b"direct"), ("cwd", b"/p"), ("umask", b"022")]
                     said += (fields or {"stdin": b"read"}).items()
                     said += [("arg", os.fsencode(word)) for word in argv]
                     said += [("env", os.fsencode(f"{name}={text}")) for name, text in env.items()]
@@ -700,7 +701,7 @@ async def test_an_invocation_may_come_in_pieces_and_late(tmp_path: Path, nursery
     ours, theirs = socket.socketpair()
     world.launchers().meet(theirs, nursery.start_soon)
     said = records.frame(
-        records.INVOKE, records.pack_records([("v", b"1"), ("how", b"direct"), ("cwd", b"/p"), ("arg", b"gcc")])
+        records.INVOKE, records.pack_records([("v", b"2"), ("how", b"direct"), ("cwd", b"/p"), ("arg", b"gcc")])
     )
     with trio.fail_after(10):
         async with trio.SocketStream(trio.socket.from_stdlib_socket(ours)) as stream:
@@ -754,7 +755,7 @@ async def test_who_asks_and_takes_it_back_at_once_is_not_run(tmp_path: Path, nur
     (tmp_path / ".termite-localrc").write_text('[{"Regexp": "^ar ", "Local": true}]')
     world = World(tmp_path)
     ours, theirs = socket.socketpair()
-    said = [("v", b"1"), ("how", b"direct"), ("cwd", b"/p"), ("arg", b"ar"), ("arg", b"x")]
+    said = [("v", b"2"), ("how", b"direct"), ("cwd", b"/p"), ("arg", b"ar"), ("arg", b"x")]
     ours.sendall(
         records.frame(records.INVOKE, records.pack_records(said)) + records.frame(records.CANCEL, b"signal=2\0")
     )
@@ -792,3 +793,29 @@ async def test_what_is_not_known_of_settled_files_makes_a_job_run_here(tmp_path:
             assert b"could not be looked at: OSError('disk'): running locally" in told[0][1]
             launched.end_command()
             await world.until_no_slot_is_taken()
+
+
+async def test_a_piece_that_comes_when_its_run_is_lost_is_the_next_runs(tmp_path: Path) -> None:
+    """The reader of the first run is awake already when the second one begins."""
+    world, read = World(tmp_path), list[bytes]()
+
+    async def lost(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        world.readers.start_soon(fail_to_read, message)
+        await trio.testing.wait_all_tasks_blocked()
+        raise Retryable("lost")
+
+    async def fail_to_read(message: Run) -> None:
+        with pytest.raises(FsError):
+            await stdin_of(world, message).read(9)
+
+    async def done(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        await launched.send(records.STDIN, b"ab")
+        await trio.testing.wait_all_tasks_blocked()
+        read.append(await stdin_of(world, message).read(9))
+        return ran()
+
+    world.master.pool = cast(Pool, FakePool([lost, done], world.steps))
+    async with trio.open_nursery() as world.readers, world.launcher("sort") as launched:
+        assert await launched.frames() == [(b"R", records.pack_numbers(taken=0, size=9, peek=0))]
+        assert await launched.rest() == [(b"E", b"code=0\0")]
+    assert read == [b"ab"]
