@@ -58,7 +58,7 @@ def build() -> int:
     """termite-build"""
     from termite.cli.build import main
 
-    return main()
+    return leave(main())
 
 
 def ctl() -> int:

@@ -58,12 +58,21 @@ async def test_a_slot_is_taken_at_once_or_not_at_all() -> None:
     assert slots.running == 0
 
 
+def _descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
 class Home:
     """This machine, with one core, and sleeping processes in place of launchers."""
 
     def __init__(self) -> None:
         self.readiness = Readiness()
         self.runs = LocalRuns(slots_of(1), self.readiness)
+        self._descriptors = _descriptors()
+
+    def assert_that_nothing_is_left(self) -> None:
+        assert (self.runs.running, self.runs.slots.running) == (0, 0)
+        assert _descriptors() == self._descriptors
 
     @contextmanager
     def launcher(self) -> "Iterator[tuple[Launcher, socket.socket, subprocess.Popen[bytes]]]":
@@ -81,9 +90,14 @@ class Home:
                 process.kill()
 
 
-async def test_the_slot_is_held_until_the_process_has_ended_whoever_waits(nursery: trio.Nursery) -> None:
+@pytest.fixture
+async def home(nursery: trio.Nursery) -> Home:
     home = Home()
     nursery.start_soon(home.readiness.run)
+    return home
+
+
+async def test_the_slot_is_held_until_the_process_has_ended_whoever_waits(home: Home, nursery: trio.Nursery) -> None:
     with home.launcher() as (first, _, process), home.launcher() as (second, theirs, _):
         assert home.runs.start_at_once(first)
         assert not home.runs.start_at_once(second)
@@ -99,10 +113,7 @@ async def test_the_slot_is_held_until_the_process_has_ended_whoever_waits(nurser
         assert (home.runs.running, home.runs.slots.running) == (1, 1)
 
 
-async def test_a_launcher_that_is_gone_gives_its_slot_and_descriptor_back(nursery: trio.Nursery) -> None:
-    home = Home()
-    nursery.start_soon(home.readiness.run)
-    before = len(os.listdir("/proc/self/fd"))
+async def test_a_launcher_that_is_gone_gives_its_slot_and_descriptor_back(home: Home) -> None:
     with home.launcher() as (launcher, theirs, _):
         theirs.close()
         with pytest.raises(LauncherGone):
@@ -111,13 +122,10 @@ async def test_a_launcher_that_is_gone_gives_its_slot_and_descriptor_back(nurser
             home.runs.start_spare(launcher, 0, lambda: None)
         with pytest.raises(LauncherGone):
             await home.runs.start(launcher)
-    assert (home.runs.running, home.runs.slots.running) == (0, 0)
-    assert len(os.listdir("/proc/self/fd")) == before
+    home.assert_that_nothing_is_left()
 
 
-async def test_the_end_of_a_spare_run_is_told(nursery: trio.Nursery) -> None:
-    home = Home()
-    nursery.start_soon(home.readiness.run)
+async def test_the_end_of_a_spare_run_is_told(home: Home) -> None:
     ended = trio.Event()
     with home.launcher() as (launcher, _, process), home.launcher() as (other, _, _):
         assert home.runs.start_spare(launcher, 0, ended.set)
@@ -126,13 +134,10 @@ async def test_the_end_of_a_spare_run_is_told(nursery: trio.Nursery) -> None:
         process.kill()
         with trio.fail_after(10):
             await ended.wait()
-    assert (home.runs.running, home.runs.slots.running) == (0, 0)
+    home.assert_that_nothing_is_left()
 
 
-async def test_a_launcher_that_dies_while_it_is_told_to_start_gives_back_once(nursery: trio.Nursery) -> None:
-    home = Home()
-    nursery.start_soon(home.readiness.run)
-    before = len(os.listdir("/proc/self/fd"))
+async def test_a_launcher_that_dies_while_it_is_told_to_start_gives_back_once(home: Home) -> None:
     with home.launcher() as (launcher, theirs, process):
         with pytest.raises(BlockingIOError):
             while True:
@@ -151,5 +156,4 @@ async def test_a_launcher_that_dies_while_it_is_told_to_start_gives_back_once(nu
                 await home.runs.slots.take(-1)
             home.runs.slots.give_back(-1)
             theirs.close()
-    assert (home.runs.running, home.runs.slots.running) == (0, 0)
-    assert len(os.listdir("/proc/self/fd")) == before
+    home.assert_that_nothing_is_left()
