@@ -190,6 +190,8 @@ def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> tuple[
     job.lease = lease
     number = job.number = master.tree.drain()
     changesets = master.tree.changesets_since(lease.cursor)
+    contents = master.tree.contents_of(changesets, lease.told)
+    lease.told = number
     rule = job.verdict.rule if job.verdict else None
     message = Run(
         job=job.id,
@@ -209,6 +211,7 @@ def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> tuple[
         stdin_file=job.asked.stdin_file,
         stdin_closed=job.asked.stdin_closed,
         stdin_ended=job.asked.stdin_ended,
+        contents=contents,
     )
     return message, changesets
 

@@ -73,6 +73,7 @@ class Actions:
         self._tree.take_in(run.changesets)
         self._moved.unpark_all()
         await self._wait_for_number(run.number)
+        self._tree.take_contents(run.contents, run.number)
         if not self._tree.is_known(b""):
             await self._fetcher.directory(b"")
         async with _slot(self.slots):

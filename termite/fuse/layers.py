@@ -107,16 +107,20 @@ class Layers:
         moves = self._tree.moves
         room = self._max_bytes - sum(layer.size_bytes for layer in moves.stack)
         fresh, moves.fresh = moves.fresh, {}
+        contents, moves.contents = moves.contents, {}
         build = _Build(self._cas, os.path.join(self._root, b"%d" % next(self._names)), self._tree.root)
         listings: dict[bytes, dict[bytes, Attr]] = {}
         for path, attr in fresh.items():
             digest = self._tree.digest_of(attr) if stat.S_ISREG(attr.mode) else None
-            if not self._can_be_real(path, attr, digest) or build.size_bytes + attr.size > room:
+            content = contents.get(path)
+            if not self._can_be_real(path, attr, digest, content) or build.size_bytes + attr.size > room:
                 continue
             parent, _, name = path.rpartition(b"/")
             listings.setdefault(parent, {})[name] = attr
             build.size_bytes += attr.size if stat.S_ISREG(attr.mode) else 0
-            if digest is not None:
+            if content is not None:
+                build.contents[path] = content
+            elif digest is not None:
                 build.digests[path] = digest
         if not listings:
             return
@@ -143,12 +147,12 @@ class Layers:
         if moves is self._tree.moves:
             moves.replace(layers, merged)
 
-    def _can_be_real(self, path: bytes, attr: Attr, digest: Digest | None) -> bool:
+    def _can_be_real(self, path: bytes, attr: Attr, digest: Digest | None, content: bytes | None) -> bool:
         if attr is WHITEOUT or is_directory(attr) or stat.S_ISLNK(attr.mode):
             return True
         if not stat.S_ISREG(attr.mode) or attr.nlink > 1 or attr.size > MAX_FILE_BYTES:
             return False
-        if attr.size == 0 or (digest is not None and self._cas.path(digest) is not None):
+        if attr.size == 0 or content is not None or (digest is not None and self._cas.path(digest) is not None):
             return True
         is_asked_for = self._in_vain[path] < AHEAD_TIMES
         if is_asked_for and attr.size <= AHEAD_BYTES and len(self._ahead) < AHEAD_FILES:
@@ -176,6 +180,7 @@ class _Build:
     root: Attr
     listings: dict[bytes, Listing] = field(default_factory=dict)
     digests: dict[bytes, Digest] = field(default_factory=dict)
+    contents: dict[bytes, bytes] = field(default_factory=dict)
     copies: dict[bytes, bytes] = field(default_factory=dict)
     opaque: frozenset[bytes] = frozenset()
     size_bytes: int = 0
@@ -224,6 +229,8 @@ class _Build:
             make_symlink(target, attr)
         elif path in self.copies:
             copy_file(self.copies[path], target, attr)
+        elif path in self.contents:
+            write_file(self.contents[path], target, attr)
         else:
             return make_file(self.cas, self.digests.get(path), target, attr)
         return True
@@ -253,6 +260,17 @@ def copy_file(source: bytes, target: bytes, attr: Attr) -> None:
     fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
     try:
         _copy(fd, target, attr.size)
+    finally:
+        os.close(fd)
+    dress(target, attr)
+
+
+def write_file(content: bytes, target: bytes, attr: Attr) -> None:
+    """A file as it is at home, of a content in memory."""
+    fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        if os.write(fd, content) != len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     finally:
         os.close(fd)
     dress(target, attr)

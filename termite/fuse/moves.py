@@ -31,6 +31,7 @@ class Moves:
     stack: list[Layer] = field(default_factory=list)
     sealed: dict[bytes, dict[bytes, Attr]] = field(default_factory=dict)
     fresh: dict[bytes, Attr] = field(default_factory=dict)  # loose ones nobody has tried to make real yet
+    contents: dict[bytes, bytes] = field(default_factory=dict)  # of some that are fresh, as they came with the news
     is_old: bool = False  # the delta made last does not show what is loose now
     _cuts: set[bytes] = field(default_factory=set)
     _own: set[bytes] = field(default_factory=set)  # the listings of `loose` that no delta shares
@@ -38,7 +39,9 @@ class Moves:
     def note(self, parent: bytes, name: bytes, attr: Attr) -> None:
         """This is to be seen there from now on."""
         self._own_listing(parent)[name] = attr
-        self.fresh[join(parent, name)] = attr
+        path = join(parent, name)
+        self.fresh[path] = attr
+        self.contents.pop(path, None)
         self.is_old = True
 
     def take_back(self, parent: bytes, name: bytes) -> None:

@@ -93,6 +93,15 @@ class Tree:
             for change in following.changes:
                 self._apply(change)
 
+    def take_contents(self, contents: Mapping[bytes, bytes], number: int) -> None:
+        """What some of the files were as of `number`. If that is past, nobody knows of which version they are."""
+        if number != self.number:
+            return
+        for path, content in contents.items():
+            attr = self.moves.fresh.get(path)
+            if attr is not None and attr.size == len(content):
+                self.moves.contents[path] = content
+
     def asked(self, path: bytes) -> None:
         """A DIR request for `path` goes out: remember from where its reply may have to be rolled forward."""
         self._asked[path] = self.number

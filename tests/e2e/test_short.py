@@ -79,6 +79,21 @@ def test_a_short_command_ends_as_it_would_alone(tree: Tree) -> None:
     assert shorts(tree) == before + 2
 
 
+def test_a_small_file_that_a_local_command_has_written_is_with_the_next_job_already(tree: Tree) -> None:
+    tree.write(".termite-localrc", '[{"Regexp": "echo written", "Local": true}, {"Regexp": "cat news"}]')
+    try:
+        for text in ("at first", "again", "a third time"):
+            assert tree.termite("sh", "-c", f"echo written {text} >news").code == 0
+            before = tree.status()
+            assert tree.termite("cat", "news").stdout == f"written {text}\n".encode()
+            after = tree.status()
+            assert after["jobs"]["remote"] == before["jobs"]["remote"] + 1
+        assert after["messages"]["GetFile"] == before["messages"]["GetFile"]
+        assert after["fuse_requests"] - before["fuse_requests"] < 12, "no delta: a real layer has it"
+    finally:
+        (tree.path / ".termite-localrc").unlink()
+
+
 def test_a_rule_without_local_keeps_them_on_the_workers(tree: Tree) -> None:
     for _ in range(RUNS):
         assert tree.termite("sh", "-c", "echo pinned >pinned").code == 0

@@ -61,8 +61,11 @@ class Home:
         digest = self.cas.put(content) if is_here else Digest(b"?" * 32, len(content))
         return Attr(stat.S_IFREG | mode, len(content), NS, digest)
 
-    async def change(self, *changes: tuple[bytes, Attr | None]) -> None:
+    def take_in(self, *changes: tuple[bytes, Attr | None]) -> None:
         self.tree.take_in([Changeset(self.tree.number + 1, tuple(Change(path, attr) for path, attr in changes))])
+
+    async def change(self, *changes: tuple[bytes, Attr | None]) -> None:
+        self.take_in(*changes)
         await self.layers.settle()
 
     @property
@@ -122,6 +125,29 @@ async def test_what_cannot_be_real_stays_with_the_mirror_until_it_can(tmp_path: 
     home.layers.is_wanted(b"d/absent", absent)
     await home.layers.settle()
     assert home.path("d/absent").stat().st_size == AHEAD_BYTES + 1
+
+
+async def test_a_content_that_came_with_the_news_is_real_at_once(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    attr = Attr(stat.S_IFREG | 0o4750, 4, NS)
+    home.take_in((b"d/new", attr), (b"d/later", attr))
+    home.tree.take_contents({b"d/new": b"text", b"d/later": b"text", b"d/nowhere": b"text", b"d/old": b"text"}, 1)
+    await home.change((b"d/later", Attr(attr.mode, 4, NS + 1)))
+    status = home.path("d/new").stat()
+    assert home.path("d/new").read_bytes() == b"text"
+    assert (status.st_mode, status.st_mtime_ns) == (attr.mode, NS)
+    view = home.tree.open_view()
+    assert view.delta is not None
+    assert set(view.delta.listings[b"d"]) == {b"later"}, "what came was of a version that is gone"
+
+
+@pytest.mark.parametrize(("number", "content"), [(0, b"text"), (2, b"text"), (1, b"texts"), (1, b"")])
+async def test_a_content_of_another_moment_or_size_is_not_taken(tmp_path: Path, number: int, content: bytes) -> None:
+    home = Home(tmp_path)
+    home.take_in((b"d/new", Attr(stat.S_IFREG | 0o644, 4, NS)))
+    home.tree.take_contents({b"d/new": content}, number)
+    await home.layers.settle()
+    assert not home.stack
 
 
 async def test_small_files_changed_elsewhere_are_fetched_ahead(

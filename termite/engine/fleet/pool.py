@@ -87,6 +87,7 @@ class Lease:
     def __init__(self, worker: str, cursor: int, now: float) -> None:
         self.worker = worker
         self.cursor = cursor
+        self.told = cursor  # the last number that was sent there, confirmed or not
         self.slots = 0
         self.running = 0
         self.jobs = 0  # that came to an end there

@@ -31,6 +31,8 @@ from termite.engine.tree.staging import StagedWriter, Staging
 from termite.engine.tree.times import Timing
 from termite.engine.tree.truth import Truth
 
+NEWS_BYTES = 8 * 1024  # a file up to this size, when it was written here, goes along with the news of it
+NEWS_TOTAL_BYTES = 64 * 1024  # but of all for one job not more, as it waits for that
 HASH_AT_ONCE_BYTES = 64 * 1024  # 50 us: less than asking a thread to do it
 
 log = logging.getLogger(__name__)
@@ -112,6 +114,20 @@ class HomeTree:
 
     def changesets_since(self, cursor: int) -> tuple[Changeset, ...]:
         return self._journal.since(cursor)
+
+    def contents_of(self, changesets: Sequence[Changeset], after: int) -> dict[bytes, bytes]:
+        """Of small files that were written here after number `after`, and are still as the changesets say."""
+        contents: dict[bytes, bytes] = {}
+        room = NEWS_TOTAL_BYTES
+        for changeset in changesets:
+            for change in changeset.changes if changeset.number > after else ():
+                attr = change.attr
+                if attr is not None and _is_small_news(attr) and attr.size <= room:
+                    content = self._read_if_still(change.path, attr)
+                    if content is not None:
+                        contents[change.path] = content
+                        room -= attr.size
+        return contents
 
     def forget_before(self, number: int) -> None:
         """No lease's cursor, and no running job's number, is below `number`."""
@@ -236,6 +252,27 @@ class HomeTree:
         os.close(fd)
         raise Stale(path)
 
+    def _read_if_still(self, path: bytes, attr: Attr) -> bytes | None:
+        """The content of that version of a file. None where the disk has another one by now, of which the journal will
+        hear."""
+        seen = self._truth.tree.seen(path)
+        if seen is None or seen.attr is not attr or not self._exports.is_live(path):
+            return None
+        try:
+            fd = self._disk.open_file(path)
+        except OSError:
+            return None
+        try:
+            if stamp_of(os.fstat(fd)) != seen.stamp:
+                return None
+            content = os.read(fd, attr.size + 1)
+            is_whole = len(content) == attr.size and stamp_of(os.fstat(fd)) == seen.stamp
+            return content if is_whole else None
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
+
     def _is_current(self, path: bytes, stamp: Stamp) -> bool:
         seen = self._truth.tree.seen(path)
         return seen is not None and seen.stamp == stamp
@@ -274,6 +311,11 @@ class HomeTree:
         else:
             self._hashes.remember(seen.stamp, digest)  # one object for both: of 100,000 files, 20 MB
             self._truth.tree.put(path, seen._replace(attr=msgspec.structs.replace(seen.attr, digest=digest)))
+
+
+def _is_small_news(attr: Attr) -> bool:
+    """With a digest, somebody has asked for it or made it: it may be in the worker's store."""
+    return 0 < attr.size <= NEWS_BYTES and attr.digest is None and attr.nlink == 1 and stat.S_ISREG(attr.mode)
 
 
 def _errno_of(mode: int) -> int:

@@ -113,6 +113,8 @@ class Run(Message, frozen=True):
     is b"1". `exe`, `search`: as in Invocation. `env` entries are b"NAME=value". `cwd` is absolute, with leading slash.
     `stdin`: the job's standard input is read from the master on demand (ReadStdin); it is a stream, or `stdin_file`
     where that is set. Else it is /dev/null, or closed (`stdin_closed`), or a pipe at its end (`stdin_ended`).
+
+    `contents` are those of small files that have changed and that no worker can have, as of `number`, by their paths.
     """
 
     job: int
@@ -132,6 +134,7 @@ class Run(Message, frozen=True):
     stdin_file: StdinFile | None = None
     stdin_closed: bool = False
     stdin_ended: bool = False
+    contents: dict[bytes, bytes] = {}
 
 
 class Ran(Message, frozen=True):
