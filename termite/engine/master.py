@@ -36,6 +36,10 @@ from termite.engine.wire.messages import Ran, Run
 SOCKET = ".termite-socket"
 NOWHERE_TO_RUN = 103
 CANNOT_RUN_AGAIN = 101
+# Bytes, of one file and of all: what is written here goes along with the news of it. A job waits until it is there, and
+# otherwise asks for what it needs.
+NEWS_NEARBY = (64 * 1024, 128 * 1024)
+NEWS_FAR_AWAY = (4 * 1024, 16 * 1024)
 TOLD_PATHS = 1000  # are remembered as told; further ones are told of each time
 
 log = logging.getLogger(__name__)
@@ -190,7 +194,7 @@ def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> tuple[
     job.lease = lease
     number = job.number = master.tree.drain()
     changesets = master.tree.changesets_since(lease.cursor)
-    contents = master.tree.contents_of(changesets, lease.told)
+    contents = master.tree.contents_of(changesets, lease.told, *(NEWS_NEARBY if lease.is_near else NEWS_FAR_AWAY))
     lease.told = number
     rule = job.verdict.rule if job.verdict else None
     message = Run(

@@ -1,21 +1,23 @@
 """What has moved since a base was made: the names that must be shown above it. Pure.
 
-A name that moved is *loose* (the mirror shows it, in a delta of its own for each journal number) until its newest
-version stands in a *real layer*. Every look-up in a directory that a new delta has costs a request; one in a real layer
-costs none. So what can be made real is made real, and mostly there is no delta at all.
+A name that moved is *loose* (the mirror shows it, in a delta) until its newest version stands in a *real layer*. Every
+look-up in a directory that a new delta has costs a request; one in a real layer costs none. So what can be made real is
+made real, and what cannot (a large file that no job asks for) stands in the delta that was made for it.
 
 Real layers are stacked, the newest on top, and never changed. Some that are alike in size become one, so there are
-few, and a name is copied a few times in all (a log-structured merge tree).
+few, and a name is copied a few times in all (a log-structured merge tree). A delta is as lasting as they are: layers
+that come later stand above it, and hide what it has of their names. It is made anew, on top, when a name is loose that
+it does not show, when it shows one that nothing hides any more, or when layers from both sides of it become one.
 
 What a layer has at a path that is no directory hides what is below for good, also when the path becomes a directory
 again in a higher layer: that path is *cut*, and everything in it has to come from here.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from termite.engine.model import Attr
-from termite.fuse.views import EMPTY, Layer, Listing, is_directory, join, lineage
+from termite.fuse.views import EMPTY, WHITEOUT, Layer, Listing, is_directory, join, lineage
 
 GROWTH = 2  # a layer is merged with those above it as soon as it has not this many times their names
 MAX_LAYERS = 8  # above that, look-ups begin to cost
@@ -32,7 +34,10 @@ class Moves:
     sealed: dict[bytes, dict[bytes, Attr]] = field(default_factory=dict)
     fresh: dict[bytes, Attr] = field(default_factory=dict)  # loose ones nobody has tried to make real yet
     contents: dict[bytes, bytes] = field(default_factory=dict)  # of some that are fresh, as they came with the news
-    is_old: bool = False  # the delta made last does not show what is loose now
+    above: int = 0  # so many layers of the stack have come after the newest delta
+    is_old: bool = False  # that delta would show something wrong
+    _stirred: set[bytes] = field(default_factory=set)  # loose names that it does not show as they are now
+    _shown: Listings = field(default_factory=dict)  # what was loose when it was made
     _cuts: set[bytes] = field(default_factory=set)
     _own: set[bytes] = field(default_factory=set)  # the listings of `loose` that no delta shares
 
@@ -42,19 +47,24 @@ class Moves:
         path = join(parent, name)
         self.fresh[path] = attr
         self.contents.pop(path, None)
-        self.is_old = True
+        self._stirred.add(path)
 
     def take_back(self, parent: bytes, name: bytes) -> None:
         """The name is gone, and nothing below ever had it."""
         if name in self.loose.get(parent, EMPTY):
             del self._own_listing(parent)[name]
-            self.fresh.pop(join(parent, name), None)
-            self.is_old = True
+            path = join(parent, name)
+            self.fresh.pop(path, None)
+            if name in self._shown.get(parent, EMPTY):
+                self.is_old = True
+            self._stirred.discard(path)
 
     def forget(self, directory: bytes) -> None:
         """It is gone, with all that was loose in it. What is sealed in it is hidden by whatever takes its place."""
         for name in self.loose.pop(directory, EMPTY):
-            self.fresh.pop(join(directory, name), None)
+            path = join(directory, name)
+            self.fresh.pop(path, None)
+            self._stirred.discard(path)
         self._own.discard(directory)
 
     def has_sealed(self, parent: bytes, name: bytes) -> bool:
@@ -68,20 +78,41 @@ class Moves:
         """Whether some layer hides all that a base has there."""
         return bool(self._cuts) and any(path in self._cuts for path in lineage(directory))
 
-    def shared(self) -> dict[bytes, Listing]:
-        """What is loose, for a delta to keep: it is copied before it changes again."""
+    @property
+    def needs_delta(self) -> bool:
+        """The newest delta will not do: a view needs another one, or none."""
+        return self.is_old or bool(self._stirred) or (bool(self._shown) and not any(self.loose.values()))
+
+    def shared(self, hides: Callable[[bytes, bytes], bool]) -> dict[bytes, Listing]:
+        """What is loose, for a new delta on top to keep: it is copied before it changes again. Of whiteouts, those that
+        hide something."""
         self._own.clear()
-        self.is_old = False
-        return {path: listing for path, listing in self.loose.items() if listing}
+        self._stirred.clear()
+        self.is_old, self.above = False, 0
+        shown: dict[bytes, Listing] = {}
+        for path, listing in self.loose.items():
+            if WHITEOUT in listing.values():
+                listing = {name: attr for name, attr in listing.items() if attr is not WHITEOUT or hides(path, name)}
+            if listing:
+                shown[path] = listing
+        self._shown = shown
+        return dict(shown)
 
     def push(self, layer: Layer) -> None:
-        """A new layer, made of what was loose a moment ago. What has moved again since is still loose."""
+        """A new layer, made of what was loose a moment ago. It hides what has moved again since, until a delta stands
+        above it."""
         self.stack.insert(0, layer)
+        self.above += 1
         for directory, listing in layer.listings.items():
             self.sealed.setdefault(directory, {}).update(listing)
             for name, attr in listing.items():
-                if self.loose.get(directory, EMPTY).get(name) is attr:
+                loose = self.loose.get(directory, EMPTY).get(name)
+                if loose is attr:
                     del self._own_listing(directory)[name]
+                    path = join(directory, name)
+                    self._stirred.discard(path)
+                    self.fresh.pop(path, None)  # noted once more meanwhile: all whiteouts are one
+                elif loose is not None:
                     self.is_old = True
 
     def mergeable(self) -> int:
@@ -96,7 +127,12 @@ class Moves:
     def replace(self, old: tuple[Layer, ...], merged: Layer) -> None:
         """They stand next to each other, perhaps below newer ones."""
         at = self.stack.index(old[0])
-        self.stack[at : at + len(old)] = [merged]
+        end = at + len(old)
+        self.stack[at:end] = [merged]
+        if end <= self.above:
+            self.above -= len(old) - 1
+        elif at < self.above:
+            self.is_old = True
 
     def _own_listing(self, directory: bytes) -> dict[bytes, Attr]:
         if directory not in self._own:

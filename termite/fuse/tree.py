@@ -10,8 +10,8 @@ A directory made by a change is known at once: it is empty until later changes s
 *Base.* `base/n` shows all of the tree. It *freezes* each directory when the kernel first asks for something in it, as
 the truth is in that moment, and shows that for ever. A directory that the truth has lost by then is frozen empty.
 
-*Moves.* Above one base stands what has moved since it was made: real layers, and on top a delta of the mirror (which of
-the two, says moves.py). Together, for every directory of the truth, they have:
+*Moves.* Above one base stands what has moved since it was made: real layers, and a delta of the mirror among them
+(moves.py says which of the two). Together, for every directory of the truth, they have:
 
     frozen in the base             the names that have changed since; whiteouts for the names gone
     in the base, not yet frozen    nothing: when it freezes, it freezes as the truth then, which includes all changes
@@ -19,7 +19,7 @@ the two, says moves.py). Together, for every directory of the truth, they have:
 
 A directory that was deleted and made again is the first case, name by name; that is why no opaque mark is needed
 (getxattr answers ENOSYS, so one could not be shown). The ancestors of all this stand beside it with their
-attributes of today. A delta that a job was given is never changed; the next job gets a new one if a name in it moved.
+attributes of today. A delta that a job was given is never changed; the next job gets a new one if that is needed.
 
 *Held.* The warm layer holds live files too, between base and moves. What it holds is covered: each directory of it is
 frozen in the base, and a name whose truth is another one by now is among the moves.
@@ -40,7 +40,20 @@ from termite.engine.errors import RemoteProtocolError
 from termite.engine.model import Attr, Change, Changeset, Digest
 from termite.engine.wire.messages import Directory
 from termite.fuse.moves import Moves
-from termite.fuse.views import EMPTY, WHITEOUT, Base, Delta, Layer, Listing, Need, Shown, View, is_directory, join
+from termite.fuse.views import (
+    EMPTY,
+    WHITEOUT,
+    Base,
+    Delta,
+    Layer,
+    Listing,
+    Need,
+    Shown,
+    View,
+    is_directory,
+    join,
+    lineage,
+)
 
 DELTA_NAMES = 2000  # a larger delta costs more to keep than a new base costs to look up again
 REAL_NAMES = 20_000  # in real layers, where they cost memory, and time when layers are merged
@@ -168,9 +181,9 @@ class Tree:
         loose, real = sum(map(len, self.moves.loose.values())), sum(layer.names for layer in self.moves.stack)
         if self._settled_moved or loose > DELTA_NAMES or real > REAL_NAMES:
             self._rebase()
-        if self.moves.is_old or self._root is not (self._delta or self._base).root:
+        if self.moves.needs_delta or self._root is not (self._delta or self._base).root:
             self._delta = self._make_delta()
-        view = View(self._base, self._delta, tuple(self.moves.stack))
+        view = View(self._base, self._delta, tuple(self.moves.stack), self.moves.above)
         view.enter(1)
         return view
 
@@ -300,6 +313,8 @@ class Tree:
     def _make(self, path: bytes) -> None:
         """A new directory, where none was. What there was before, below any moves to come, is hidden name by name."""
         self._known[path] = _Known({}, self.number - 1)
+        if self._delta is not None and self._delta.has(path):
+            self.moves.is_old = True
         for below in (self._base.frozen, self.moves.sealed, self._held):
             for name in below.get(path, EMPTY):
                 self.moves.note(path, name, WHITEOUT)
@@ -345,7 +360,7 @@ class Tree:
         self._cover(self._held)
 
     def _make_delta(self) -> Delta | None:
-        listings = self.moves.shared()
+        listings = self.moves.shared(self._hides)
         self.add_ancestors(listings)
         if not listings and self._root is self._base.root:
             return None
@@ -353,6 +368,24 @@ class Tree:
         delta = Delta(str(self._views_made), self._root, listings)
         self.deltas[delta.name] = delta
         return delta
+
+    def _hides(self, directory: bytes, name: bytes) -> bool:
+        """Whether a whiteout there would have anything to hide: one over nothing is listed as if it were a file."""
+        below = [(layer.listings, layer.opaque) for layer in self.moves.stack]
+        below += [(self._held, frozenset()), (self._base.frozen, frozenset())]
+        for path in reversed(tuple(lineage(directory))):
+            parent, _, step = path.rpartition(b"/")
+            layers, below = below, []
+            for listings, opaque in layers:
+                attr = listings.get(parent, EMPTY).get(step)
+                if attr is not None and not is_directory(attr):
+                    break
+                if attr is not None:
+                    below.append((listings, opaque))
+                if path in opaque:
+                    break
+        names = (listings.get(directory, EMPTY).get(name, WHITEOUT) for listings, _ in below)
+        return any(attr is not WHITEOUT for attr in names)
 
     def _cover(self, listings: Mapping[bytes, Listing]) -> None:
         """These stand on disk between base and moves: where they are not the truth any more, a move says so."""

@@ -1,7 +1,8 @@
 """What jobs are shown: immutable layers, and the view of one job, which is a stack of them. Pure.
 
-From the top of a view: a *delta* of the mirror, *real layers* (directories on this worker's disk), the warm layer, a
-*base* of the mirror. Delta and real layers are sparse; a name that is gone is a whiteout there.
+From the top of a view: *real layers* (directories on this worker's disk), among them perhaps one *delta* of the mirror,
+then the warm layer, and a *base* of the mirror. Delta and real layers are sparse; a name that is gone is a whiteout
+there.
 """
 
 import stat
@@ -45,6 +46,11 @@ class Delta:
     listings: Mapping[bytes, Listing]
     jobs: int = 0
 
+    def has(self, path: bytes) -> bool:
+        """Something is shown at `path`, or below."""
+        parent, _, name = path.rpartition(b"/")
+        return path in self.listings or name in self.listings.get(parent, EMPTY)
+
 
 @dataclass(slots=True, eq=False)
 class Layer:
@@ -63,11 +69,12 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """What one job sees. `stack`: the real layers, topmost first."""
+    """What one job sees. `stack`: the real layers, topmost first; so many are `above` the delta."""
 
     base: Base
     delta: Delta | None
     stack: tuple[Layer, ...] = ()
+    above: int = 0
     resolved: "dict[bytes, Shown]" = field(default_factory=dict, repr=False)  # directories, by `Tree.attr_at`
 
     @property
@@ -77,13 +84,17 @@ class View:
 
     def layers(self, warm: str = "") -> str:
         """Overlayfs's lowerdir, topmost first, relative to the mount point."""
-        delta = f"delta/{self.delta.name}:" if self.delta else ""
-        real = "".join(f"../{REAL_PLACE}/{layer.name}:" for layer in self.stack)
-        return f"{delta}{real}{warm}base/{self.base.name}"
+        sparse = "".join(
+            f"../{REAL_PLACE}/{layer.name}:" if isinstance(layer, Layer) else f"delta/{layer.name}:"
+            for layer in self.sparse()
+        )
+        return f"{sparse}{warm}base/{self.base.name}"
 
     def sparse(self) -> tuple[Delta | Layer, ...]:
-        """All but the base."""
-        return (self.delta, *self.stack) if self.delta else self.stack
+        """All but the base, topmost first."""
+        if self.delta is None:
+            return self.stack
+        return (*self.stack[: self.above], self.delta, *self.stack[self.above :])
 
     def enter(self, jobs: int) -> None:
         """One job more (1) or less (-1) sees it."""

@@ -165,7 +165,8 @@ async def test_small_files_changed_elsewhere_are_fetched_ahead(
     assert home.path("d/f").read_bytes() == b"fetched"
     view = home.tree.open_view()
     assert view.delta is not None
-    assert set(view.delta.listings[b"d"]) == {b"gone-again"}
+    assert set(view.delta.listings[b"d"]) == {b"f", b"gone-again"}, "a layer above it hides f"
+    assert set(home.tree.moves.loose[b"d"]) == {b"gone-again"}
 
 
 async def test_what_no_job_asks_for_is_not_fetched_ahead_again_and_again(

@@ -1,5 +1,6 @@
 """The mirror's views, looked at as overlayfs looks at them, against a model of the master's tree."""
 
+import random
 import stat
 from collections.abc import Callable
 
@@ -490,3 +491,121 @@ def test_whatever_happens_in_whatever_order_a_new_job_sees_the_truth_and_an_old_
     assert walk(tree, master, tree.open_view(), warm=held) == master.now
     for (index, path), shown in list(seen.items()):
         assert merged(tree, master, views[index], path, warms[index]) == shown
+
+
+DEEP_PATHS = [b"a", b"b", b"c", b"a/a", b"a/b", b"b/a", b"b/b", b"a/a/a", b"a/a/b", b"b/a/a", b"a/b/a"]
+# Long histories of what real builds do most: changes are sealed before each job, but for contents that are not here.
+WEIGHTS = {
+    "write": 8,
+    "mkdir": 2,
+    "delete": 3,
+    "remake": 2,
+    "deliver": 10,
+    "job": 10,
+    "begin layer": 8,
+    "end layer": 8,
+    "merge": 5,
+    "begin warm": 1,
+    "end warm": 1,
+}
+
+
+def seal(tree: Tree, left_out: list[bytes]) -> None:
+    if layer := begin_layer(tree, left_out):
+        tree.push(layer)
+
+
+def merge_some(tree: Tree, draw: random.Random) -> None:
+    """Layers that stand next to each other, mostly the topmost."""
+    stack = tree.moves.stack
+    if len(stack) > 1:
+        count = draw.randint(2, len(stack))
+        at = draw.choice([0, draw.randint(0, len(stack) - count)])
+        some = tuple(stack[at : at + count])
+        one = merge(some)
+        names = sum(map(len, one.listings.values()))
+        tree.moves.replace(some, Layer("merged", one.listings, one.opaque, names))
+
+
+def live_through(draw: random.Random) -> int:
+    """How many views had a delta with real layers above it."""
+    master = Master(b"a", b"a/a", b"a/b", b"a/a/a", b"b")
+    tree = Tree(b"", 0)
+    sealing: list[tuple[Layer, Moves]] = []
+    warming: list[Layer] = []
+    held: Layer | None = None
+    above = 0
+    if draw.random() < 0.7:
+        walk(tree, master, tree.open_view())
+    for kind in [*draw.choices(list(WEIGHTS), list(WEIGHTS.values()), k=draw.randint(5, 60)), "job"]:
+        paths = draw.choices(DEEP_PATHS, k=draw.randint(1, 3))
+        left_out = [path for path in paths if tree.moves.fresh.get(path) is not WHITEOUT]
+        match kind:
+            case "deliver":
+                tree.take_in(master.journal)
+            case "job":
+                tree.take_in(master.journal)
+                if not sealing:
+                    seal(tree, left_out)
+                view = tree.open_view()
+                above += view.delta is not None and view.above > 0
+                assert walk(tree, master, view, warm=held) == master.now
+            case "begin layer":
+                if not sealing and (layer := begin_layer(tree, left_out)):
+                    sealing.append((layer, tree.moves))
+            case "end layer":
+                if sealing:
+                    layer, moves = sealing.pop()
+                    if moves is tree.moves:
+                        tree.push(layer)
+            case "merge":
+                if not sealing:
+                    merge_some(tree, draw)
+            case "begin warm":
+                warming = [begin_warm(tree, paths)]
+            case "end warm":
+                if warming:
+                    held = warming.pop()
+                    tree.hold(held.listings)
+            case _:
+                for path in paths:
+                    if changes := plausible(master, kind, path):
+                        master.change(*changes)
+    return above
+
+
+def test_layers_that_come_and_merge_around_a_delta_hide_and_show_what_is_true() -> None:
+    above = 0
+    for seed in range(3000):
+        try:
+            above += live_through(random.Random(seed))
+        except (AssertionError, KeyError) as error:
+            raise AssertionError(f"seed {seed}") from error
+    assert above > 100, "else this says nothing of deltas below real layers"
+
+
+def test_a_delta_stays_while_only_what_is_real_moves() -> None:
+    master = Master(b"d")
+    tree = tree_of(master)
+    walk(tree, master, tree.open_view())
+    master.change((b"d/large", master.file()))
+    tree.take_in(master.journal)
+    seal(tree, [b"d/large"])
+    first = tree.open_view()
+    assert first.delta is not None and first.above == 0
+    master.change((b"d/small", master.file()), (b"d", master.directory()))
+    tree.take_in(master.journal)
+    seal(tree, [])
+    second = tree.open_view()
+    assert second.delta is first.delta
+    assert second.above == 1
+    assert walk(tree, master, second) == master.now
+    assert second.layers() == f"../layers/real:delta/{first.delta.name}:base/{second.base.name}"
+    master.change((b"d/large", master.file()))
+    tree.take_in(master.journal)
+    third = tree.open_view()
+    assert third.delta is not first.delta and third.above == 0
+    seal(tree, [])
+    fourth = tree.open_view()
+    assert fourth.delta is None
+    assert walk(tree, master, fourth) == master.now

@@ -61,7 +61,9 @@ class FakeTree:
     def changesets_since(self, cursor: int) -> tuple[Changeset, ...]:
         return ()
 
-    def contents_of(self, changesets: tuple[Changeset, ...], after: int) -> dict[bytes, bytes]:
+    def contents_of(
+        self, changesets: tuple[Changeset, ...], after: int, most_bytes: int, total_bytes: int
+    ) -> dict[bytes, bytes]:
         return {b"news": b"after %d" % after}
 
     def statistics(self) -> dict[str, int]:
@@ -84,6 +86,7 @@ Script = Callable[[Run, Callable[[bytes], Awaitable[None]]], Awaitable[Ran]]
 class FakeLease:
     def __init__(self, worker: str, script: Script, steps: list[str]) -> None:
         self.worker, self.cursor, self.told, self.offset_ns = worker, 0, 0, 0
+        self.is_near = True
         self._script, self._steps = script, steps
 
     async def run(self, message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:

@@ -17,7 +17,7 @@ import trio
 
 from termite.engine.errors import FsError, RemoteProtocolError, Stale
 from termite.engine.model import Attr, Change, Digest
-from termite.engine.tree.home import NEWS_BYTES, NEWS_TOTAL_BYTES, BroughtHome, HomeTree, TreeConfig
+from termite.engine.tree.home import BroughtHome, HomeTree, TreeConfig
 from termite.engine.tree.times import Timing
 
 NS = 10**9
@@ -295,7 +295,7 @@ async def test_small_files_written_here_go_along_with_the_news_of_them(home: Hom
     at = home.drain()
     (root / "small").write_bytes(b"text")
     (root / "empty").write_bytes(b"")
-    (root / "large").write_bytes(b"x" * (NEWS_BYTES + 1))
+    (root / "large").write_bytes(b"x" * 101)
     (root / "linked").write_bytes(b"text")
     os.link(root / "linked", root / "other")
     os.symlink("small", root / "symlink")
@@ -303,13 +303,13 @@ async def test_small_files_written_here_go_along_with_the_news_of_them(home: Hom
     number = home.drain()
     news = home.changesets_since(at)
     small = tree_path(root / "small")
-    assert home.contents_of(news, at) == {small: b"text"}
-    assert home.contents_of(news, number) == {}, "they are told once"
+    assert home.contents_of(news, at, 100, 1000) == {small: b"text"}
+    assert home.contents_of(news, number, 100, 1000) == {}, "they are told once"
     job = Job(home, root).write("result", b"text")
     await job.end()
-    assert home.contents_of(home.changesets_since(number), number) == {}, "the worker has it that made it"
+    assert home.contents_of(home.changesets_since(number), number, 100, 1000) == {}, "the worker has it that made it"
     os.close((await home.open_file(small, 4, (root / "small").stat().st_mtime_ns))[0])
-    assert home.contents_of(news, at) == {}, "it was asked for"
+    assert home.contents_of(news, at, 100, 1000) == {}, "it was asked for"
 
 
 @pytest.mark.parametrize("how", ["written again", "gone", "a directory", "a symlink"])
@@ -327,17 +327,17 @@ async def test_of_a_version_that_is_gone_no_content_is_told(home: HomeTree, root
     elif how == "a symlink":
         (root / "there").write_bytes(b"text")
         path.symlink_to("there")
-    assert home.contents_of(home.changesets_since(at), at) == {}
+    assert home.contents_of(home.changesets_since(at), at, 100, 1000) == {}
 
 
 async def test_not_more_than_a_job_can_wait_for_goes_along(home: HomeTree, root: Path) -> None:
     await home.directory(tree_path(root))
     at = home.drain()
-    for number in range(2 * NEWS_TOTAL_BYTES // NEWS_BYTES):
-        (root / f"f{number}").write_bytes(b"x" * NEWS_BYTES)
+    for number in range(20):
+        (root / f"f{number}").write_bytes(b"x" * 100)
     home.drain()
-    told = home.contents_of(home.changesets_since(at), at)
-    assert sum(map(len, told.values())) == NEWS_TOTAL_BYTES
+    told = home.contents_of(home.changesets_since(at), at, 100, 1000)
+    assert sum(map(len, told.values())) == 1000
 
 
 async def test_what_was_done_through_one_name_of_a_file_is_noticed_for_all(home: HomeTree, root: Path) -> None:

@@ -54,6 +54,7 @@ OPEN_TIMEOUT_S = 30.0  # a mirror process starts and mounts in well under a seco
 RECONNECT_S = (0.1, 0.5, 1.0, 2.0, 5.0)  # pauses before asking a lost coordinator again
 REFUSED_REST_S = 60.0  # a worker that needs a person (no /dev/fuse, other clock) is not asked again before
 SKEW_LIMIT_NS = 1_000_000_000
+NEAR_NS = 5_000_000  # a round trip: home links take longer, and have a tenth of a network's bandwidth
 FAILURES_IN_A_ROW = 3  # then a lease is given up: one or two may be of their jobs
 OUTDATED_CHANGES = 20_000  # a lease that lags by more is replaced: a new one starts with nothing known
 
@@ -88,6 +89,7 @@ class Lease:
         self.worker = worker
         self.cursor = cursor
         self.told = cursor  # the last number that was sent there, confirmed or not
+        self.is_near = False  # on this machine, or in its network
         self.slots = 0
         self.running = 0
         self.jobs = 0  # that came to an end there
@@ -119,7 +121,9 @@ class Lease:
         pong = await connection.request(Ping(), timeout_s=OPEN_TIMEOUT_S)
         if not isinstance(leased, Leased) or not isinstance(pong, Pong):
             raise Retryable(f"{self.worker} did not answer a lease as one does")
-        self.offset_ns = (asked_ns + time.time_ns()) // 2 - pong.clock_ns
+        answered_ns = time.time_ns()
+        self.is_near = answered_ns - asked_ns < NEAR_NS
+        self.offset_ns = (asked_ns + answered_ns) // 2 - pong.clock_ns
         if abs(self.offset_ns) > SKEW_LIMIT_NS:
             raise UserError(
                 f"worker {self.worker}: its clock differs by {-self.offset_ns / 1e9:+.1f} s",

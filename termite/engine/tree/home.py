@@ -31,8 +31,6 @@ from termite.engine.tree.staging import StagedWriter, Staging
 from termite.engine.tree.times import Timing
 from termite.engine.tree.truth import Truth
 
-NEWS_BYTES = 8 * 1024  # a file up to this size, when it was written here, goes along with the news of it
-NEWS_TOTAL_BYTES = 64 * 1024  # but of all for one job not more, as it waits for that
 HASH_AT_ONCE_BYTES = 64 * 1024  # 50 us: less than asking a thread to do it
 
 log = logging.getLogger(__name__)
@@ -115,14 +113,17 @@ class HomeTree:
     def changesets_since(self, cursor: int) -> tuple[Changeset, ...]:
         return self._journal.since(cursor)
 
-    def contents_of(self, changesets: Sequence[Changeset], after: int) -> dict[bytes, bytes]:
-        """Of small files that were written here after number `after`, and are still as the changesets say."""
+    def contents_of(
+        self, changesets: Sequence[Changeset], after: int, most_bytes: int, total_bytes: int
+    ) -> dict[bytes, bytes]:
+        """Of files of up to `most_bytes` that were written here after number `after`, and are still as the changesets
+        say; in all not more than `total_bytes`."""
         contents: dict[bytes, bytes] = {}
-        room = NEWS_TOTAL_BYTES
+        room = total_bytes
         for changeset in changesets:
             for change in changeset.changes if changeset.number > after else ():
                 attr = change.attr
-                if attr is not None and _is_small_news(attr) and attr.size <= room:
+                if attr is not None and _is_news(attr) and attr.size <= min(most_bytes, room):
                     content = self._read_if_still(change.path, attr)
                     if content is not None:
                         contents[change.path] = content
@@ -313,9 +314,9 @@ class HomeTree:
             self._truth.tree.put(path, seen._replace(attr=msgspec.structs.replace(seen.attr, digest=digest)))
 
 
-def _is_small_news(attr: Attr) -> bool:
-    """With a digest, somebody has asked for it or made it: it may be in the worker's store."""
-    return 0 < attr.size <= NEWS_BYTES and attr.digest is None and attr.nlink == 1 and stat.S_ISREG(attr.mode)
+def _is_news(attr: Attr) -> bool:
+    """Of a file with a digest a worker may have the content: somebody has asked for it or made it."""
+    return attr.size > 0 and attr.digest is None and attr.nlink == 1 and stat.S_ISREG(attr.mode)
 
 
 def _errno_of(mode: int) -> int:
