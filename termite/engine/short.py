@@ -19,12 +19,13 @@ from termite.engine.model import Command
 
 WAYS = 25  # what takes less than so many times the way is short: the way would cost 4 % and more
 LONGEST_S = 1.0  # is not short, however long the way; unless the user says so
-KNOWN_LIMIT = 50_000  # commands, some 250 bytes each; long ones are not kept
+KNOWN_LIMIT = 50_000  # commands, some 280 bytes each; long ones are not kept
 RECENT = 31  # ways, of which the median counts: one that had to fetch a compiler says nothing of the next
 KEEP_S = 60 * 24 * 3600.0  # the file of a tree in which no master has ended since
 ENOUGH = 5  # ways, before anything is called short
 
-Mark = tuple[int, int]  # digests: of what a command is, and of the circumstances that it runs in
+Mark = tuple[int, int]  # digests: of what a command is, and of that in the circumstances that it runs in
+Known = tuple[dict[int, float], dict[int, int]]  # what it took, by the whole mark; the newest of the marks of a command
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class ShortCommands:
     def __init__(self, limit_s: float | None = None, store: Path | None = None) -> None:
         self._limit_s = limit_s
         self._store = store
-        self._known = _load(store) if store else {}
+        self._took_s, self._newest = _load(store) if store else ({}, {})
         self._ways: deque[float] = deque(maxlen=RECENT)
 
     @property
@@ -56,15 +57,13 @@ class ShortCommands:
         return min(WAYS * median(self._ways), LONGEST_S)
 
     def took_s(self, command: Command) -> float | None:
-        """In whatever environment. None: it is not known, or long."""
-        known = self._known.get(_key(command))
-        return known[0] if known else None
+        """In whatever environment it ran last. None: it is not known, or long."""
+        return self._took_s.get(self._newest.get(_key(command), 0))
 
     def is_short(self, mark: Mark) -> bool:
-        """By what it took before, in the same environment."""
-        key, circumstances = mark
-        known = self._known.get(key)
-        return known is not None and known[0] < self.limit_s and known[1] == circumstances
+        """By what it took before, in the same environment: one makefile may ask the same in each of its directories."""
+        took_s = self._took_s.get(mark[1])
+        return took_s is not None and took_s < self.limit_s
 
     def ran_there(self, mark: Mark, took_s: float, way_s: float) -> None:
         """A worker has done it, as this machine would have."""
@@ -77,40 +76,42 @@ class ShortCommands:
 
     def forget(self, mark: Mark) -> None:
         """A worker has done it, and perhaps otherwise than this machine would have."""
-        self._known.pop(mark[0], None)
+        self._took_s.pop(mark[1], None)
 
     def save(self) -> None:
         """Keep it for the next master of this tree. Without that, its first build goes to the workers."""
-        if self._store is None or not (self._known or self._store.exists()):
+        if self._store is None or not (self._took_s or self._store.exists()):
             return
         temporary = self._store.with_name(f"{self._store.name}.{os.getpid()}")
         try:
-            temporary.write_bytes(msgspec.msgpack.encode(self._known))
+            temporary.write_bytes(msgspec.msgpack.encode((self._took_s, self._newest)))
             temporary.replace(self._store)
             _remove_old(self._store)
         except OSError as error:
             log.warning("short-commands-not-saved path=%s reason=%s", self._store, error.strerror)
 
     def _ran(self, mark: Mark, took_s: float) -> None:
-        key, circumstances = mark
+        key, whole = mark
         if took_s > max(LONGEST_S, self._limit_s or 0.0):
-            self._known.pop(key, None)
+            self._took_s.pop(whole, None)
             return
-        if len(self._known) >= KNOWN_LIMIT and key not in self._known:
-            del self._known[next(iter(self._known))]
+        for known, name in ((self._took_s, whole), (self._newest, key)):
+            if len(known) >= KNOWN_LIMIT and name not in known:
+                del known[next(iter(known))]
         # Half of the new, so that one that was disturbed once is not sent away for long.
-        before_s, _ = self._known.get(key, (took_s, 0))
-        self._known[key] = (before_s + took_s) / 2, circumstances
+        self._took_s[whole] = (self._took_s.get(whole, took_s) + took_s) / 2
+        self._newest[key] = whole
 
 
-def _load(store: Path) -> dict[int, tuple[float, int]]:
+def _load(store: Path) -> Known:
     try:
-        return msgspec.msgpack.decode(store.read_bytes(), type=dict[int, tuple[float, int]])
+        known: Known = msgspec.msgpack.decode(store.read_bytes(), type=Known)
+        return known
     except FileNotFoundError:
-        return {}
+        return {}, {}
     except (OSError, msgspec.MsgspecError) as error:
         log.warning("short-commands-unreadable path=%s reason=%s", store, error)
-        return {}
+        return {}, {}
 
 
 def _remove_old(store: Path) -> None:
@@ -123,7 +124,7 @@ def _remove_old(store: Path) -> None:
 
 def mark_of(command: Command) -> Mark:
     """By what it is recognised. `cp x "$DESTDIR"` is another command with another DESTDIR."""
-    words = _joined(command.exe, *command.argv)
+    words = _joined(command.cwd, command.text, command.exe, *command.argv)
     return _key(command), _digest(environment_of(command).digest + words)
 
 

@@ -315,7 +315,6 @@ async def test_while_many_jobs_run_elsewhere_a_core_is_left_to_the_master(tmp_pa
 @pytest.mark.parametrize(
     "end",
     [
-        ran(1),
         ran(0, 9),
         msgspec.structs.replace(ran(), dropped=(b"tmp/f",)),
         msgspec.structs.replace(ran(), stdin_taken=3),
@@ -327,6 +326,12 @@ async def test_what_may_do_something_else_here_stays_on_the_workers(tmp_path: Pa
     await world.say("gcc", "-c", "x.c")
     await world.say("gcc", "-c", "x.c")
     assert (world.master.counters.remote, world.master.counters.short) == (2, 0)
+
+
+async def test_a_command_that_ends_with_an_error_is_as_short_as_any(tmp_path: Path) -> None:
+    world = with_short(World(tmp_path, script(end=ran(1))))
+    assert (await world.say("gcc", "-c", "x.c"))[-1] == (b"E", b"code=1\0")
+    assert [kind for kind, _ in await world.say("gcc", "-c", "x.c")] == [b"X"]
 
 
 async def test_a_short_command_whose_process_is_not_to_be_seen_goes_to_a_worker(tmp_path: Path) -> None:

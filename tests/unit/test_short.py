@@ -58,6 +58,16 @@ def test_in_another_environment_it_is_another_command() -> None:
     assert commands.took_s(command("cp x $D")) == 0.02
 
 
+def test_in_each_of_its_environments_it_is_known() -> None:
+    commands = ShortCommands(1.0)
+    places = [mark_of(command("uname -m", MAKEFLAGS=f" -- obj={name}")) for name in "abc"]
+    for mark in places:
+        commands.ran_there(mark, 0.02, 0.004)
+    assert all(commands.is_short(mark) for mark in places)
+    commands.forget(places[0])
+    assert [commands.is_short(mark) for mark in places] == [False, True, True]
+
+
 def test_one_way_that_had_to_fetch_a_compiler_says_nothing() -> None:
     commands = known(times=10)
     commands.ran_there(mark_of(command("first of its kind")), 0.5, 30.0)
