@@ -191,7 +191,7 @@ def _parser() -> Parser:
         "--export", type=Path, action="append", default=[], metavar="DIR", help="jobs may read it though others may not"
     )
     add("--exclude", type=Path, action="append", default=[], metavar="PATH", help="no remote job ever sees it")
-    what = "commands known to take less run here while a core is free; auto: than 25 times their way; 0: none do"
+    what = "commands known to take less run here while a core is free; auto: than 50 times their way; 0: none do"
     add("--short", type=_short, default=None, metavar="MS", help=what)
     add("--keepalive", type=_seconds, default=60.0, metavar="S", help="idle leases go back after so long")
     add("--idle-exit", type=_seconds, default=0.0, metavar="S", help="end after so long without a build; 0: never")
