@@ -95,6 +95,11 @@ if [ "$termite_stamp" != "$(cat .venv/.termite 2>/dev/null)" ]; then
     install_termite
     echo "$termite_stamp" >.venv/.termite
 fi
+# Whoever may not write here, or has PYTHONDONTWRITEBYTECODE set, would compile what a front end imports in each build.
+if ! [ -e .venv/.bytecode ] || [ -n "$(find termite -name '*.py' -newer .venv/.bytecode)" ]; then
+    .venv/bin/python -m compileall -q termite
+    touch .venv/.bytecode
+fi
 # Root's workers open it as root; the tests also run mirrors of ordinary users.
 if [ "$(id -u)" != 0 ] || [ "${1:-}" = tests ]; then open_dev_fuse ordinary; else open_dev_fuse root; fi
 open_to_others termite
