@@ -59,7 +59,10 @@ class Layers:
 
     async def settle(self) -> None:
         """Make real what has moved: called before a job gets its view. Where that goes on already, it does not wait."""
-        if self._is_off or self._is_busy or not self._tree.moves.fresh:
+        if self._is_off:
+            self._tree.moves.contents.clear()  # nobody will need them
+            return
+        if self._is_busy or not self._tree.moves.fresh:
             return
         self._is_busy = True
         try:

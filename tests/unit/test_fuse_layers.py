@@ -255,6 +255,10 @@ async def test_a_disk_that_is_full_turns_layers_off_and_the_mirror_shows_all(
     view = home.tree.open_view()
     assert view.delta is not None
     assert home.tree.attr_at(view, b"d/f") is not None
+    home.take_in((b"d/news", Attr(stat.S_IFREG | 0o644, 4, NS)))
+    home.tree.take_contents({b"d/news": b"text"}, 2)
+    await home.layers.settle()
+    assert not home.tree.moves.contents, "what nobody will use is not kept"
 
 
 def _padding(home: Home, number: int) -> Iterable[tuple[bytes, Attr]]:
