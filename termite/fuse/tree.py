@@ -33,6 +33,7 @@ change proves nothing, except with an equal digest.
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 
 import msgspec
 
@@ -107,13 +108,17 @@ class Tree:
                 self._apply(change)
 
     def take_contents(self, contents: Mapping[bytes, bytes], number: int) -> None:
-        """What some of the files were as of `number`. If that is past, nobody knows of which version they are."""
+        """What some of the files were as of `number`. If that is past, nobody knows of which version they are.
+
+        Their digests are needed when a job has opened one for writing, and changed nothing.
+        """
         if number != self.number:
             return
         for path, content in contents.items():
             attr = self.moves.fresh.get(path)
             if attr is not None and attr.size == len(content):
                 self.moves.contents[path] = content
+                self.learn_digest(attr, Digest(sha256(content).digest(), len(content)))
 
     def asked(self, path: bytes) -> None:
         """A DIR request for `path` goes out: remember from where its reply may have to be rolled forward."""

@@ -137,6 +137,8 @@ async def test_a_content_that_came_with_the_news_is_real_at_once(tmp_path: Path)
     assert home.path("d/new").read_bytes() == b"text"
     assert (status.st_mode, status.st_mtime_ns) == (attr.mode, NS)
     view = home.tree.open_view()
+    was = home.tree.was_at(view, b"d/new")
+    assert was is not None and was.digest == Digest(hashlib.sha256(b"text").digest(), 4)
     assert view.delta is not None
     assert set(view.delta.listings[b"d"]) == {b"later"}, "what came was of a version that is gone"
 
