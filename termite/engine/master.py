@@ -194,7 +194,7 @@ def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> tuple[
     job.lease = lease
     number = job.number = master.tree.drain()
     changesets = master.tree.changesets_since(lease.cursor)
-    contents = master.tree.contents_of(changesets, lease.told, *(NEWS_NEARBY if lease.is_near else NEWS_FAR_AWAY))
+    contents = master.tree.contents_since(lease.told, *(NEWS_NEARBY if lease.is_near else NEWS_FAR_AWAY))
     lease.told = number
     rule = job.verdict.rule if job.verdict else None
     message = Run(

@@ -405,13 +405,22 @@ def begin_warm(tree: Tree, paths: list[bytes]) -> Layer:
     return layer_of(tree, dict(listings))
 
 
-def merge_two(tree: Tree) -> None:
-    if len(tree.moves.stack) > 1:
-        pair = tuple(tree.moves.stack[:2])
-        one = merge(pair)
+def end_layer(tree: Tree, sealing: list[tuple[Layer, Moves]]) -> None:
+    """What was begun is complete; of no use where there is a new base by now."""
+    if sealing:
+        layer, moves = sealing.pop()
+        if moves is tree.moves:
+            tree.push(layer)
+
+
+def merge_layers(tree: Tree, at: int = 0, count: int = 2) -> None:
+    """So many that stand next to each other, if there are."""
+    some = tuple(tree.moves.stack[at : at + count])
+    if len(some) > 1:
+        one = merge(some)
         names = sum(map(len, one.listings.values()))
         assert all(path == join(*path.rpartition(b"/")[::2]) for path in one.sources)
-        tree.moves.replace(pair, Layer("merged", one.listings, one.opaque, names))
+        tree.moves.replace(some, Layer("merged", one.listings, one.opaque, names))
 
 
 @settings(max_examples=400, deadline=None)
@@ -462,13 +471,10 @@ def test_whatever_happens_in_whatever_order_a_new_job_sees_the_truth_and_an_old_
                 if not sealing and (layer := begin_layer(tree, paths)):
                     sealing.append((layer, tree.moves))
             case "end layer":
-                if sealing:
-                    layer, moves = sealing.pop()
-                    if moves is tree.moves:
-                        tree.push(layer)
+                end_layer(tree, sealing)
             case "merge":
                 if not sealing:
-                    merge_two(tree)
+                    merge_layers(tree)
             case "begin warm":
                 warming = [begin_warm(tree, paths)]
             case "end warm":
@@ -515,18 +521,6 @@ def seal(tree: Tree, left_out: list[bytes]) -> None:
         tree.push(layer)
 
 
-def merge_some(tree: Tree, draw: random.Random) -> None:
-    """Layers that stand next to each other, mostly the topmost."""
-    stack = tree.moves.stack
-    if len(stack) > 1:
-        count = draw.randint(2, len(stack))
-        at = draw.choice([0, draw.randint(0, len(stack) - count)])
-        some = tuple(stack[at : at + count])
-        one = merge(some)
-        names = sum(map(len, one.listings.values()))
-        tree.moves.replace(some, Layer("merged", one.listings, one.opaque, names))
-
-
 def live_through(draw: random.Random) -> int:
     """How many views had a delta with real layers above it."""
     master = Master(b"a", b"a/a", b"a/b", b"a/a/a", b"b")
@@ -554,13 +548,11 @@ def live_through(draw: random.Random) -> int:
                 if not sealing and (layer := begin_layer(tree, left_out)):
                     sealing.append((layer, tree.moves))
             case "end layer":
-                if sealing:
-                    layer, moves = sealing.pop()
-                    if moves is tree.moves:
-                        tree.push(layer)
+                end_layer(tree, sealing)
             case "merge":
-                if not sealing:
-                    merge_some(tree, draw)
+                if not sealing and (layers := len(tree.moves.stack)):
+                    count = draw.randint(1, layers)
+                    merge_layers(tree, draw.choice([0, layers - count]), count)
             case "begin warm":
                 warming = [begin_warm(tree, paths)]
             case "end warm":

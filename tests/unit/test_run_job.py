@@ -61,10 +61,8 @@ class FakeTree:
     def changesets_since(self, cursor: int) -> tuple[Changeset, ...]:
         return ()
 
-    def contents_of(
-        self, changesets: tuple[Changeset, ...], after: int, most_bytes: int, total_bytes: int
-    ) -> dict[bytes, bytes]:
-        return {b"news": b"after %d" % after}
+    def contents_since(self, number: int, most_bytes: int, total_bytes: int) -> dict[bytes, bytes]:
+        return {}
 
     def statistics(self) -> dict[str, int]:
         return {}

@@ -301,15 +301,14 @@ async def test_small_files_written_here_go_along_with_the_news_of_them(home: Hom
     os.symlink("small", root / "symlink")
     (root / "directory").mkdir()
     number = home.drain()
-    news = home.changesets_since(at)
     small = tree_path(root / "small")
-    assert home.contents_of(news, at, 100, 1000) == {small: b"text"}
-    assert home.contents_of(news, number, 100, 1000) == {}, "they are told once"
+    assert home.contents_since(at, 100, 1000) == {small: b"text"}
+    assert home.contents_since(number, 100, 1000) == {}, "they are told once"
     job = Job(home, root).write("result", b"text")
     await job.end()
-    assert home.contents_of(home.changesets_since(number), number, 100, 1000) == {}, "the worker has it that made it"
+    assert home.contents_since(number, 100, 1000) == {}, "the worker has it that made it"
     os.close((await home.open_file(small, 4, (root / "small").stat().st_mtime_ns))[0])
-    assert home.contents_of(news, at, 100, 1000) == {}, "it was asked for"
+    assert home.contents_since(at, 100, 1000) == {}, "it was asked for"
 
 
 @pytest.mark.parametrize("how", ["written again", "gone", "a directory", "a symlink"])
@@ -327,7 +326,7 @@ async def test_of_a_version_that_is_gone_no_content_is_told(home: HomeTree, root
     elif how == "a symlink":
         (root / "there").write_bytes(b"text")
         path.symlink_to("there")
-    assert home.contents_of(home.changesets_since(at), at, 100, 1000) == {}
+    assert home.contents_since(at, 100, 1000) == {}
 
 
 async def test_not_more_than_a_job_can_wait_for_goes_along(home: HomeTree, root: Path) -> None:
@@ -336,7 +335,7 @@ async def test_not_more_than_a_job_can_wait_for_goes_along(home: HomeTree, root:
     for number in range(20):
         (root / f"f{number}").write_bytes(b"x" * 100)
     home.drain()
-    told = home.contents_of(home.changesets_since(at), at, 100, 1000)
+    told = home.contents_since(at, 100, 1000)
     assert sum(map(len, told.values())) == 1000
 
 

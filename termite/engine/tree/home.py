@@ -113,15 +113,13 @@ class HomeTree:
     def changesets_since(self, cursor: int) -> tuple[Changeset, ...]:
         return self._journal.since(cursor)
 
-    def contents_of(
-        self, changesets: Sequence[Changeset], after: int, most_bytes: int, total_bytes: int
-    ) -> dict[bytes, bytes]:
-        """Of files of up to `most_bytes` that were written here after number `after`, and are still as the changesets
-        say; in all not more than `total_bytes`."""
+    def contents_since(self, number: int, most_bytes: int, total_bytes: int) -> dict[bytes, bytes]:
+        """Of files of up to `most_bytes` that were written here after `number`, and are still as the journal says; in
+        all not more than `total_bytes`."""
         contents: dict[bytes, bytes] = {}
         room = total_bytes
-        for changeset in changesets:
-            for change in changeset.changes if changeset.number > after else ():
+        for changeset in self._journal.since(number):
+            for change in changeset.changes:
                 attr = change.attr
                 if attr is not None and _is_news(attr) and attr.size <= min(most_bytes, room):
                     content = self._read_if_still(change.path, attr)
