@@ -601,3 +601,21 @@ def test_a_delta_stays_while_only_what_is_real_moves() -> None:
     fourth = tree.open_view()
     assert fourth.delta is None
     assert walk(tree, master, fourth) == master.now
+
+
+def test_a_name_that_went_once_more_while_its_layer_was_made_is_not_made_real_again() -> None:
+    master = Master(b"d", b"d/e")
+    tree = tree_of(master)
+    walk(tree, master, tree.open_view())
+    master.change((b"d/e", None))
+    tree.take_in(master.journal)
+    layer = begin_layer(tree, [])
+    assert layer is not None
+    master.change((b"d/e", master.file()), (b"d/e", None))
+    tree.take_in(master.journal)
+    tree.push(layer)
+    assert not tree.moves.fresh
+    master.change((b"d", None))
+    tree.take_in(master.journal)
+    seal(tree, [])
+    assert walk(tree, master, tree.open_view()) == master.now
