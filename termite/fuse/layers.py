@@ -66,7 +66,8 @@ class Layers:
             return
         self._is_busy = True
         try:
-            await self._seal()
+            with trio.CancelScope(shield=True):  # a job that is cancelled now would leave loose what it was to make
+                await self._seal()
             while count := self._tree.moves.mergeable():
                 await self._merge(tuple(self._tree.moves.stack[:count]))
         except OSError as error:
@@ -76,7 +77,7 @@ class Layers:
             self._is_busy = False
 
     def is_wanted(self, path: bytes, attr: Attr) -> None:
-        """A job has opened this live file, whose content is here now."""
+        """A job has opened this file, whose content is here now."""
         del self._in_vain[path]
         self._tree.is_here(path, attr)
 
@@ -151,9 +152,13 @@ class Layers:
             moves.replace(layers, merged)
 
     def _can_be_real(self, path: bytes, attr: Attr, digest: Digest | None, content: bytes | None) -> bool:
-        if attr is WHITEOUT or is_directory(attr) or stat.S_ISLNK(attr.mode):
+        if attr is WHITEOUT or is_directory(attr):
             return True
-        if not stat.S_ISREG(attr.mode) or attr.nlink > 1 or attr.size > MAX_FILE_BYTES:
+        if attr.nlink > 1:
+            return False
+        if stat.S_ISLNK(attr.mode):
+            return True
+        if not stat.S_ISREG(attr.mode) or attr.size > MAX_FILE_BYTES:
             return False
         if attr.size == 0 or content is not None or (digest is not None and self._cas.path(digest) is not None):
             return True

@@ -83,16 +83,20 @@ class Moves:
         """The newest delta will not do: a view needs another one, or none."""
         return self.is_old or bool(self._stirred) or (bool(self._shown) and not any(self.loose.values()))
 
-    def shared(self, hides: Callable[[bytes, bytes], bool]) -> dict[bytes, Listing]:
-        """What is loose, for a new delta on top to keep: it is copied before it changes again. Of whiteouts, those that
-        hide something."""
+    def count(self) -> int:
+        """How many names are loose."""
+        return sum(map(len, self.loose.values()))
+
+    def shared(self, hides: Callable[[bytes], bool]) -> dict[bytes, Listing]:
+        """What is loose, for a new delta on top to keep: it is copied before it changes again. Whiteouts only in
+        directories where they hide something."""
         self._own.clear()
         self._stirred.clear()
         self.is_old, self.above = False, 0
         shown: dict[bytes, Listing] = {}
         for path, listing in self.loose.items():
-            if WHITEOUT in listing.values():
-                listing = {name: attr for name, attr in listing.items() if attr is not WHITEOUT or hides(path, name)}
+            if WHITEOUT in listing.values() and not hides(path):
+                listing = {name: attr for name, attr in listing.items() if attr is not WHITEOUT}
             if listing:
                 shown[path] = listing
         self._shown = shown

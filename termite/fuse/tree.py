@@ -5,7 +5,8 @@ The kernel is told to cache for ever, so nothing that a view has shown may ever 
 *Truth.* A directory is *known* once a DIR reply or a change has said everything in it. Changes are applied to known
 directories only; what is not known is asked for when it is needed. A change numbered N is skipped for a directory
 whose reply was read at N or later. A reply read before the journal number we have reached is rolled forward first.
-A directory made by a change is known at once: it is empty until later changes say otherwise.
+A live directory made by a change is known at once: it is empty until later changes say otherwise. A settled one is not:
+it may be the top of a large tree that no job ever looks at. It is asked for, by way of a new base.
 
 *Base.* `base/n` shows all of the tree. It *freezes* each directory when the kernel first asks for something in it, as
 the truth is in that moment, and shows that for ever. A directory that the truth has lost by then is frozen empty.
@@ -21,8 +22,10 @@ A directory that was deleted and made again is the first case, name by name; tha
 (getxattr answers ENOSYS, so one could not be shown). The ancestors of all this stand beside it with their
 attributes of today. A delta that a job was given is never changed; the next job gets a new one if that is needed.
 
-*Held.* The warm layer holds live files too, between base and moves. What it holds is covered: each directory of it is
-frozen in the base, and a name whose truth is another one by now is among the moves.
+*Held.* The warm layer stands between base and moves. What it holds is covered: each directory of it is frozen in the
+base, and a name whose truth is another one by now is among the moves. So it need not be true to be of use. Only a layer
+that has something else where a directory is by now cannot be covered: it would hide what the base has in it, which
+nobody may have noted. Such a warm layer is not held any more; for such a real layer there is a new base.
 
 So a job that starts at number K sees at least K everywhere, and exactly K in all that was frozen when it started.
 
@@ -74,7 +77,6 @@ class Tree:
 
     def __init__(self, writable_root: bytes, number: int) -> None:
         self.number = number
-        self.settled_moves = 0  # counts: as long as it stays, everything settled that was shown is still true
         self.bases: dict[str, Base] = {}
         self.deltas: dict[str, Delta] = {}
         self.layers: set[Layer] = set()
@@ -89,8 +91,9 @@ class Tree:
         self._views_made = 0
         self._base = self._base_before = Base("0", self._root)
         self._delta: Delta | None = None
-        self._held: dict[bytes, Listing] = {}
-        self._settled_moved = False
+        self.held: Mapping[bytes, Listing] = {}
+        self._most_loose = DELTA_NAMES
+        self._is_base_due = False
         self._rebase()
 
     # -- facts from the master ---------------------------------------------------------------------------------------
@@ -183,8 +186,8 @@ class Tree:
 
     def open_view(self) -> View:
         """The view for a job that starts now; it must be closed when the job has ended."""
-        loose, real = sum(map(len, self.moves.loose.values())), sum(layer.names for layer in self.moves.stack)
-        if self._settled_moved or loose > DELTA_NAMES or real > REAL_NAMES:
+        loose, real = self.moves.count(), sum(layer.names for layer in self.moves.stack)
+        if self._is_base_due or loose > self._most_loose or real > REAL_NAMES:
             self._rebase()
         if self.moves.needs_delta or self._root is not (self._delta or self._base).root:
             self._delta = self._make_delta()
@@ -220,17 +223,17 @@ class Tree:
     def push(self, layer: Layer) -> None:
         """A real layer with what was loose when it was begun."""
         self.layers.add(layer)
-        self.moves.push(layer)
-        self._cover(layer.listings)
+        if self._can_cover(layer.listings):
+            self.moves.push(layer)
+            self._cover(layer.listings)
+        else:
+            self._is_base_due = True
 
     def hold(self, listings: Mapping[bytes, Listing]) -> None:
-        """The warm layer of views made from now on has these live names, ancestors included."""
-        before, self._held = self._held, dict(listings)
-        self._cover(self._held)
-        for directory in before:  # a whiteout over nothing would be listed by overlayfs
-            for name, attr in tuple(self.moves.loose.get(directory, EMPTY).items()):
-                if attr is WHITEOUT:
-                    self._note(directory, name, None)
+        """The warm layer of views made from now on has these names, ancestors included, as long as they are `held`."""
+        self.held = listings if self._can_cover(listings) else {}
+        self._cover(self.held)
+        self.moves.is_old = True  # another directory than before may be below the whiteouts of the delta, or none
 
     def is_here(self, path: bytes, attr: Attr) -> None:
         """The content of a file has come: if the file is loose, it can be made real now."""
@@ -260,7 +263,7 @@ class Tree:
             "known_directories": len(self._known),
             "bases": len(self.bases),
             "deltas": len(self.deltas),
-            "delta_names": sum(map(len, self.moves.loose.values())),
+            "loose_names": self.moves.count(),
             "layers": len(self.moves.stack),
             "layer_names": sum(layer.names for layer in self.moves.stack),
         }
@@ -271,7 +274,6 @@ class Tree:
         if not change.path:
             if change.attr is not None:
                 self._root = change.attr
-                self._settled_moved, self.settled_moves = True, self.settled_moves + 1
             return
         parent, _, name = change.path.rpartition(b"/")
         known = self._known.get(parent)
@@ -298,8 +300,6 @@ class Tree:
         elif known.children.pop(name, None) is None:
             return
         self._note(parent, name, attr)
-        if not self.is_live(join(parent, name)):
-            self._settled_moved, self.settled_moves = True, self.settled_moves + 1
 
     def _note(self, parent: bytes, name: bytes, attr: Attr | None) -> None:
         """Keep what stands above the newest base, as the three cases say."""
@@ -310,17 +310,20 @@ class Tree:
             frozen = EMPTY
         if attr is not None:
             self.moves.note(parent, name, attr)
-        elif name in frozen or self.moves.has_sealed(parent, name) or name in self._held.get(parent, EMPTY):
+        elif name in frozen or self.moves.has_sealed(parent, name) or name in self.held.get(parent, EMPTY):
             self.moves.note(parent, name, WHITEOUT)
         else:
             self.moves.take_back(parent, name)
 
     def _make(self, path: bytes) -> None:
         """A new directory, where none was. What there was before, below any moves to come, is hidden name by name."""
+        if not self.is_live(path):
+            self._is_base_due = True
+            return
         self._known[path] = _Known({}, self.number - 1)
         if self._delta is not None and self._delta.has(path):
             self.moves.is_old = True
-        for below in (self._base.frozen, self.moves.sealed, self._held):
+        for below in (self._base.frozen, self.moves.sealed, self.held):
             for name in below.get(path, EMPTY):
                 self.moves.note(path, name, WHITEOUT)
 
@@ -361,8 +364,12 @@ class Tree:
         self._base_before, self._base = self._base, Base(str(self._views_made), self._root)
         self.bases[self._base.name] = self._base
         self.moves, self._delta = Moves(), None
-        self._settled_moved = False
-        self._cover(self._held)
+        self._is_base_due = False
+        if not self._can_cover(self.held):
+            self.held = {}
+        self._cover(self.held)
+        # What is loose at once would be so with the next base, too.
+        self._most_loose = DELTA_NAMES + self.moves.count()
 
     def _make_delta(self) -> Delta | None:
         listings = self.moves.shared(self._hides)
@@ -374,23 +381,35 @@ class Tree:
         self.deltas[delta.name] = delta
         return delta
 
-    def _hides(self, directory: bytes, name: bytes) -> bool:
-        """Whether a whiteout there would have anything to hide: one over nothing is listed as if it were a file."""
+    def _hides(self, directory: bytes) -> bool:
+        """Whether a layer below the newest delta has this directory, too. Where none has, there is nothing to hide, and
+        overlayfs would list the whiteouts as if they were files."""
         below = [(layer.listings, layer.opaque) for layer in self.moves.stack]
-        below += [(self._held, frozenset()), (self._base.frozen, frozenset())]
+        below += [(self.held, frozenset()), (self._base.frozen, frozenset())]
         for path in reversed(tuple(lineage(directory))):
-            parent, _, step = path.rpartition(b"/")
+            parent, _, name = path.rpartition(b"/")
             layers, below = below, []
             for listings, opaque in layers:
-                attr = listings.get(parent, EMPTY).get(step)
+                attr = listings.get(parent, EMPTY).get(name)
                 if attr is not None and not is_directory(attr):
                     break
                 if attr is not None:
                     below.append((listings, opaque))
                 if path in opaque:
                     break
-        names = (listings.get(directory, EMPTY).get(name, WHITEOUT) for listings, _ in below)
-        return any(attr is not WHITEOUT for attr in names)
+        return bool(below)
+
+    def _can_cover(self, listings: Mapping[bytes, Listing]) -> bool:
+        """Whether the moves can say all that is not true of these any more."""
+        for directory, listing in listings.items():
+            if not self._is_directory(directory):
+                continue
+            known = self._known.get(directory)
+            if known is None or any(
+                is_directory(known.children.get(name)) and not is_directory(attr) for name, attr in listing.items()
+            ):
+                return False
+        return True
 
     def _cover(self, listings: Mapping[bytes, Listing]) -> None:
         """These stand on disk between base and moves: where they are not the truth any more, a move says so."""

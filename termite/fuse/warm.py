@@ -4,10 +4,10 @@ Without it every open, release and readlink of a header or a library comes to Py
 what a compiler asks. A *generation* is a directory tree that holds them all, with the modes and times of the mirror. It
 is complete, and never changed once it is there: the next one copies or links what both have. So one layer is enough.
 
-A generation is good for every view made while nothing settled has moved since it was begun. After that there is none,
-until the next one. Live files may move: the tree is told which it holds (`Tree.hold`), and covers those that do. Of
-them only those are taken that were opened twice: a source or an object file is mostly read once. A generation belongs
-to this process, because another master's files are other files: what a new lease saves is the network, by the store.
+A generation is good for every view made until there is the next one: the tree is told what it holds (`Tree.hold`), and
+covers what has moved, as long as it can. Of live files only those are taken that were opened twice: a source or an
+object file is mostly read once. A generation belongs to this process, because another master's files are other files:
+what a new lease saves is the network, by the store.
 """
 
 import fcntl
@@ -18,7 +18,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,7 @@ from termite.engine.model import Attr, Digest
 from termite.engine.store.cas import Cas
 from termite.fuse.layers import copy_file, dress, make_file, make_symlink
 from termite.fuse.tree import Tree
+from termite.fuse.views import Listing
 
 SEAL_S = 0.5  # what is read within so long goes into one generation; making one costs some 100 us a file
 MISS_S = 150e-6  # what a file that is not warm costs each time: a look-up, an open and a release
@@ -48,8 +49,8 @@ class Generation:
     """One complete, unchanging tree. `files` says which version of each path it holds."""
 
     name: str
-    moves: int
     files: Mapping[bytes, Attr] = field(repr=False)
+    listings: Mapping[bytes, Listing] = field(repr=False)
     jobs: int = 0
 
     def layer(self) -> str:
@@ -60,11 +61,11 @@ class Generation:
 class Warm:
     """The files to keep warm, and the newest generation of them. `root` is a directory of this process alone.
 
-    `opened_live` is told of each live file that a job opens and that stands in no real directory yet.
+    `opened` is told of each file that a job opens and that stands in no real directory yet.
     """
 
-    def __init__(self, tree: Tree, cas: Cas, root: Path, opened_live: Callable[[bytes, Attr], None]) -> None:
-        self._opened_live = opened_live
+    def __init__(self, tree: Tree, cas: Cas, root: Path, opened: Callable[[bytes, Attr], None]) -> None:
+        self._opened = opened
         self._tree = tree
         self._cas = cas
         self._root = os.fsencode(root)
@@ -86,10 +87,9 @@ class Warm:
             return
         if not stat.S_ISLNK(attr.mode) and digest is None and attr.size:
             return
-        if self._tree.is_live(path):
-            self._opened_live(path, attr)
-            if attr.nlink > 1 or not again:
-                return
+        self._opened(path, attr)
+        if self._tree.is_live(path) and (attr.nlink > 1 or not again):
+            return
         before, _ = self._wanted.get(path, (None, None))
         self._wanted[path] = (attr, digest)
         self._wanted_bytes += attr.size - (before.size if before else 0)
@@ -98,7 +98,7 @@ class Warm:
     def enter(self) -> Generation | None:
         """For a job that starts now, on the newest view; `leave` it when the job has ended."""
         generation = self._newest
-        if generation is None or generation.moves != self._tree.settled_moves:
+        if generation is None or generation.listings is not self._tree.held:
             return None
         generation.jobs += 1
         return generation
@@ -130,7 +130,7 @@ class Warm:
         self._missed = 0
         self._wanted = {path: v for path, v in self._wanted.items() if self._tree.truth_at(path) is v[0]}
         self._wanted_bytes = sum(attr.size for attr, _ in self._wanted.values())
-        moves, before = self._tree.settled_moves, self._newest
+        before = self._newest
         name = str(next(self._names))
         top = os.path.join(self._root, name.encode())
         build = _Build(self._cas, self._tree.is_live, top, dict(self._wanted))
@@ -138,8 +138,8 @@ class Warm:
             build.before, build.held = os.path.join(self._root, before.name.encode()), before.files
         directories = ancestors(build.wanted, self._tree.truth_at)
         held, self._cost_s = await trio.to_thread.run_sync(build.run, directories)
-        self._newest = Generation(name, moves, held)
-        self._tree.hold(self._live_listings(held, directories))
+        self._newest = Generation(name, held, _listings((*directories, *held.items())))
+        self._tree.hold(self._newest.listings)
         if before is not None:
             self._unused.append(before)
         log.debug("warm.sealed generation=%s files=%d", name, len(held))
@@ -155,15 +155,15 @@ class Warm:
         if self._missed and self._missed * MISS_S >= self._cost_s:
             self._is_due.set()
 
-    def _live_listings(
-        self, held: Mapping[bytes, Attr], directories: tuple[tuple[bytes, Attr], ...]
-    ) -> dict[bytes, dict[bytes, Attr]]:
-        listings: dict[bytes, dict[bytes, Attr]] = {}
-        for path, attr in (*directories, *held.items()):
-            if path and self._tree.is_live(path):
-                parent, _, name = path.rpartition(b"/")
-                listings.setdefault(parent, {})[name] = attr
-        return listings
+
+def _listings(entries: Iterable[tuple[bytes, Attr]]) -> dict[bytes, dict[bytes, Attr]]:
+    """By directory; the root itself has no name."""
+    listings: dict[bytes, dict[bytes, Attr]] = {}
+    for path, attr in entries:
+        if path:
+            parent, _, name = path.rpartition(b"/")
+            listings.setdefault(parent, {})[name] = attr
+    return listings
 
 
 def ancestors(paths: Mapping[bytes, object], attr_of: Callable[[bytes], Attr | None]) -> tuple[tuple[bytes, Attr], ...]:

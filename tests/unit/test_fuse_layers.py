@@ -247,6 +247,24 @@ async def test_a_large_change_is_made_real_in_a_thread_while_other_jobs_go_on(tm
     assert home.stack[0].names == number + 1
 
 
+async def test_a_job_that_is_cancelled_while_a_layer_is_made_leaves_nothing_behind(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.take_in(*((b"d/n%d" % i, home.file(b"", 0o644)) for i in range(AT_ONCE_NAMES + 1)))
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await home.layers.settle()
+    assert not home.tree.moves.count()
+    assert len(home.stack) == 1
+
+
+async def test_a_symlink_with_several_names_stays_with_the_mirror(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    one = Attr(stat.S_IFLNK | 0o777, 1, NS, target=b"q")
+    two = Attr(stat.S_IFLNK | 0o777, 1, NS, target=b"q", nlink=2, link_id=7)
+    await home.change((b"d/one", one), (b"d/two", two))
+    assert names(home.stack[0]) & {b"d/one", b"d/two"} == {b"d/one"}
+
+
 async def test_a_disk_that_is_full_turns_layers_off_and_the_mirror_shows_all(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,5 +1,6 @@
 """The mirror's views, looked at as overlayfs looks at them, against a model of the master's tree."""
 
+import os
 import random
 import stat
 from collections.abc import Callable
@@ -294,17 +295,119 @@ def test_a_directory_that_went_before_it_was_looked_at_is_empty_for_the_job_that
     assert merged(tree, master, old, b"d") == {}
 
 
-def test_a_changed_settled_path_makes_a_new_base_and_a_live_one_does_not() -> None:
+def test_what_has_changed_outside_the_writable_root_is_a_move_like_any_other() -> None:
     master = Master(b"usr", b"home", b"home/project")
-    tree = Tree(b"home/project", 0)
+    master.change((b"usr/f", master.file()), (b"usr/g", master.file()))
+    tree = Tree(b"home/project", len(master.trees) - 1)
     first = tree.open_view()
     walk(tree, master, first)
-    master.change((b"home/project/f", master.file()), (b"home/project", master.directory()))
+    warm = begin_warm(tree, [b"usr/f", b"usr/g"])
+    tree.hold(warm.listings)
+    master.change((b"usr/f", master.file()), (b"usr/g", None), (b"usr/h", master.file()))
     tree.take_in(master.journal)
+    view = tree.open_view()
+    assert view.base is first.base
+    assert walk(tree, master, view, warm=warm) == master.now
+    root = master.directory()
+    tree.take_in([Changeset(tree.number + 1, (Change(b"", root),))])
+    assert tree.open_view().root is root
     assert tree.open_view().base is first.base
-    master.change((b"usr/f", master.file()))
+
+
+def test_a_new_base_below_a_layer_that_has_moved_far_is_made_once() -> None:
+    master = Master(b"d")
+    master.change(*((b"d/%d" % i, master.file()) for i in range(DELTA_NAMES + 1)))
+    tree = tree_of(master)
+    walk(tree, master, tree.open_view())
+    warm = begin_warm(tree, list(master.now))
+    tree.hold(warm.listings)
+    master.change(*((b"d/%d" % i, master.file()) for i in range(DELTA_NAMES + 1)))
     tree.take_in(master.journal)
-    assert tree.open_view().base is not first.base
+    view = tree.open_view()
+    assert view.base.name == "2"
+    assert walk(tree, master, view, warm=warm) == master.now
+    assert tree.open_view().base is view.base
+
+
+def test_a_directory_where_a_layer_has_a_file_is_shown_with_all_that_is_in_it() -> None:
+    master = Master(b"d")
+    tree = tree_of(master)
+    walk(tree, master, tree.open_view())
+    master.change((b"d/p", master.file()))
+    tree.take_in(master.journal)
+    warm = begin_warm(tree, [b"d/p"])
+    tree.hold(warm.listings)
+    master.change((b"d/p", None), (b"d/p", master.directory()), (b"d/p/q", master.directory()))
+    master.change((b"d/p/q/x", master.file()))
+    master.change(*((b"d/%d" % i, master.file()) for i in range(DELTA_NAMES + 1)))
+    tree.take_in(master.journal)
+    view = tree.open_view()
+    assert view.base.name == "2"
+    assert tree.held is not warm.listings
+    assert walk(tree, master, view) == master.now
+
+
+def test_a_directory_that_was_a_file_when_its_layer_was_begun_is_shown_with_all_that_is_in_it() -> None:
+    master = Master(b"d", b"d/p")
+    tree = tree_of(master)
+    for path in (b"", b"d"):
+        listing(tree, master, tree.open_view(), path)
+    master.change((b"d/p", master.file()))
+    tree.take_in(master.journal)
+    layer = begin_layer(tree, [])
+    assert layer is not None
+    master.change((b"d/p", None), (b"d/p", master.directory()), (b"d/p/x", master.file()))
+    tree.take_in(master.journal)
+    tree.push(layer)
+    view = tree.open_view()
+    assert walk(tree, master, view) == master.now
+    assert layer not in view.stack
+    assert tree.pop_unused_layers() == [layer]
+
+
+def test_a_new_directory_outside_the_writable_root_is_asked_for() -> None:
+    master = Master(b"usr", b"usr/lib", b"home", b"home/project")
+    master.change((b"usr/lib/f", master.file()), (b"usr/bin", master.file()))
+    tree = Tree(b"home/project", len(master.trees) - 1)
+    first = tree.open_view()
+    walk(tree, master, first)
+    warm = begin_warm(tree, [b"usr/lib/f"])
+    tree.hold(warm.listings)
+    master.change((b"usr/share", master.directory()))
+    tree.take_in(master.journal)
+    view = tree.open_view()
+    assert not tree.is_known(b"usr/share")
+    assert tree.held is warm.listings
+    master.now[b"usr/share/f"] = master.file()  # nobody says so: it is found when somebody asks
+    assert walk(tree, master, view, warm=warm) == master.now
+    master.change((b"usr/lib", None), (b"usr/lib", master.directory()))
+    tree.take_in(master.journal)
+    view = tree.open_view()
+    assert tree.held is not warm.listings
+    master.now[b"usr/lib/g"] = master.file()
+    assert walk(tree, master, view) == master.now
+    master.change((b"usr/bin", None), (b"usr/bin", master.directory()))
+    later = begin_warm(tree, [b"usr/bin"])
+    tree.take_in(master.journal)
+    tree.hold(later.listings)
+    assert tree.held is not later.listings
+    assert walk(tree, master, tree.open_view()) == master.now
+
+
+def test_what_a_warm_layer_has_hidden_is_hidden_by_the_delta_when_there_is_another_one() -> None:
+    master = Master(b"d", b"d/p", b"d/p/old")
+    tree = tree_of(master)
+    walk(tree, master, tree.open_view())
+    master.change((b"d/p", master.file()))
+    tree.take_in(master.journal)
+    one = begin_warm(tree, [b"d/p"])
+    tree.hold(one.listings)
+    master.change((b"d/p", None), (b"d/p", master.directory()))
+    tree.take_in(master.journal)
+    assert walk(tree, master, tree.open_view(), warm=one) == master.now
+    two = begin_warm(tree, [])
+    tree.hold(two.listings)
+    assert walk(tree, master, tree.open_view(), warm=two) == master.now
 
 
 def test_a_large_delta_gets_a_new_base_and_unused_views_are_dropped_but_the_last_base_is_kept() -> None:
@@ -405,6 +508,11 @@ def begin_warm(tree: Tree, paths: list[bytes]) -> Layer:
     return layer_of(tree, dict(listings))
 
 
+def used(tree: Tree, warm: Layer | None) -> Layer | None:
+    """The warm layer, while the tree says so."""
+    return warm if warm is not None and tree.held is warm.listings else None
+
+
 def end_layer(tree: Tree, sealing: list[tuple[Layer, Moves]]) -> None:
     """What was begun is complete; of no use where there is a new base by now."""
     if sealing:
@@ -424,12 +532,12 @@ def merge_layers(tree: Tree, at: int = 0, count: int = 2) -> None:
 
 
 @settings(max_examples=400, deadline=None)
-@given(STEPS, st.booleans())
+@given(STEPS, st.sampled_from([b"", b"a", b"elsewhere"]))
 def test_whatever_happens_in_whatever_order_a_new_job_sees_the_truth_and_an_old_one_what_it_saw(
-    steps: list[tuple[str, list[bytes]]], settled: bool
+    steps: list[tuple[str, list[bytes]]], writable_root: bytes
 ) -> None:
     master = Master(b"a", b"a/a", b"a/b", b"a/a/a", b"b")
-    tree = Tree(b"elsewhere" if settled else b"", 0)
+    tree = Tree(writable_root, 0)
     views = [tree.open_view()]
     warms: list[Layer | None] = [None]
     sealing: list[tuple[Layer, Moves]] = []
@@ -466,7 +574,7 @@ def test_whatever_happens_in_whatever_order_a_new_job_sees_the_truth_and_an_old_
                 tree.take_in(master.journal)
             case "open":
                 views.append(tree.open_view())
-                warms.append(held)
+                warms.append(used(tree, held))
             case "begin layer":
                 if not sealing and (layer := begin_layer(tree, paths)):
                     sealing.append((layer, tree.moves))
@@ -478,41 +586,44 @@ def test_whatever_happens_in_whatever_order_a_new_job_sees_the_truth_and_an_old_
             case "begin warm":
                 warming = [begin_warm(tree, paths)]
             case "end warm":
-                if warming and not settled:  # what is settled is dropped when it changes
+                if warming:
                     held = warming.pop()
                     tree.hold(held.listings)
             case "check":
                 tree.take_in(master.journal)
                 land()
                 view = tree.open_view()
-                assert walk(tree, master, view, warm=held) == master.now
+                assert walk(tree, master, view, warm=used(tree, held)) == master.now
                 views.append(view)
-                warms.append(held)
+                warms.append(used(tree, held))
             case _:
                 for path in paths:
                     if changes := plausible(master, kind, path):
                         master.change(*changes)
     tree.take_in(master.journal)
     land()
-    assert walk(tree, master, tree.open_view(), warm=held) == master.now
+    assert walk(tree, master, tree.open_view(), warm=used(tree, held)) == master.now
     for (index, path), shown in list(seen.items()):
         assert merged(tree, master, views[index], path, warms[index]) == shown
 
 
 DEEP_PATHS = [b"a", b"b", b"c", b"a/a", b"a/b", b"b/a", b"b/b", b"a/a/a", b"a/a/b", b"b/a/a", b"a/b/a"]
-# Long histories of what real builds do most: changes are sealed before each job, but for contents that are not here.
+# Long histories. Of a job, its view is compared with the truth; "opened" looks at one directory of it only, so that
+# others freeze later.
 WEIGHTS = {
     "write": 8,
-    "mkdir": 2,
-    "delete": 3,
-    "remake": 2,
-    "deliver": 10,
-    "job": 10,
-    "begin layer": 8,
-    "end layer": 8,
-    "merge": 5,
-    "begin warm": 1,
-    "end warm": 1,
+    "mkdir": 3,
+    "delete": 4,
+    "remake": 3,
+    "deliver": 8,
+    "job": 8,
+    "opened": 3,
+    "old": 2,
+    "begin layer": 6,
+    "end layer": 5,
+    "merge": 4,
+    "begin warm": 4,
+    "end warm": 3,
 }
 
 
@@ -521,17 +632,19 @@ def seal(tree: Tree, left_out: list[bytes]) -> None:
         tree.push(layer)
 
 
-def live_through(draw: random.Random) -> int:
-    """How many views had a delta with real layers above it."""
+def live_through(draw: random.Random) -> tuple[int, int]:
+    """How many views had a delta with real layers above it; how many bases there were."""
     master = Master(b"a", b"a/a", b"a/b", b"a/a/a", b"b")
-    tree = Tree(b"", 0)
+    tree = Tree(draw.choice([b"", b"", b"a", b"elsewhere"]), 0)
     sealing: list[tuple[Layer, Moves]] = []
     warming: list[Layer] = []
     held: Layer | None = None
+    seen: list[tuple[View, Layer | None, Flat]] = []
     above = 0
+    seals = draw.random()  # how often changes are made real before a job
     if draw.random() < 0.7:
         walk(tree, master, tree.open_view())
-    for kind in [*draw.choices(list(WEIGHTS), list(WEIGHTS.values()), k=draw.randint(5, 60)), "job"]:
+    for kind in [*draw.choices(list(WEIGHTS), list(WEIGHTS.values()), k=draw.randint(5, 60)), "job", "old"]:
         paths = draw.choices(DEEP_PATHS, k=draw.randint(1, 3))
         left_out = [path for path in paths if tree.moves.fresh.get(path) is not WHITEOUT]
         match kind:
@@ -539,11 +652,19 @@ def live_through(draw: random.Random) -> int:
                 tree.take_in(master.journal)
             case "job":
                 tree.take_in(master.journal)
-                if not sealing:
+                if not sealing and draw.random() < seals:
                     seal(tree, left_out)
                 view = tree.open_view()
                 above += view.delta is not None and view.above > 0
-                assert walk(tree, master, view, warm=held) == master.now
+                warm = used(tree, held)
+                assert walk(tree, master, view, warm=warm) == master.now
+                seen.append((view, warm, master.now))
+            case "opened":
+                view = tree.open_view()
+                merged(tree, master, view, draw.choice([b"", b"a", b"b", b"a/a"]), used(tree, held))
+            case "old":
+                for view, warm, shown in seen[-4:]:
+                    assert walk(tree, master, view, warm=warm) == shown
             case "begin layer":
                 if not sealing and (layer := begin_layer(tree, left_out)):
                     sealing.append((layer, tree.moves))
@@ -563,17 +684,24 @@ def live_through(draw: random.Random) -> int:
                 for path in paths:
                     if changes := plausible(master, kind, path):
                         master.change(*changes)
-    return above
+    return above, len(tree.bases)
 
 
-def test_layers_that_come_and_merge_around_a_delta_hide_and_show_what_is_true() -> None:
-    above = 0
-    for seed in range(3000):
+@pytest.mark.parametrize("most_names", [6, DELTA_NAMES])
+def test_layers_that_come_and_merge_around_a_delta_hide_and_show_what_is_true(
+    most_names: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("termite.fuse.tree.DELTA_NAMES", most_names)
+    monkeypatch.setattr("termite.fuse.tree.REAL_NAMES", 2 * most_names)
+    above = bases = 0
+    for seed in range(int(os.environ.get("TERMITE_HISTORIES", "1500"))):
         try:
-            above += live_through(random.Random(seed))
+            counted = live_through(random.Random(seed))
         except (AssertionError, KeyError) as error:
             raise AssertionError(f"seed {seed}") from error
+        above, bases = above + counted[0], bases + counted[1] - 1
     assert above > 100, "else this says nothing of deltas below real layers"
+    assert bases > 100 or most_names == DELTA_NAMES, "else this says nothing of new bases"
 
 
 def test_a_delta_stays_while_only_what_is_real_moves() -> None:

@@ -80,15 +80,20 @@ async def test_what_is_live_or_has_changed_since_is_left_out(tmp_path: Path) -> 
     assert list(generation.files) == [b"usr/other"]
 
 
-async def test_after_a_settled_change_there_is_none_until_the_next_one(tmp_path: Path) -> None:
+async def test_after_a_settled_change_it_is_covered_and_left_out_of_the_next_one(tmp_path: Path) -> None:
     tree, cas, digest = tree_and_store(tmp_path)
     warm = Warm(tree, cas, tmp_path, tree.is_here)
     warm.note(b"usr/file", FILE, digest, again=False)
     warm.note(b"usr/link", LINK, None, again=False)
     first = await sealed(warm)
     tree.take_in([Changeset(1, (Change(b"usr/link", None),))])
-    assert warm.enter() is None
+    assert warm.enter() is first
+    view = tree.open_view()
+    assert tree.attr_at(view, b"usr/link") is None
+    assert tree.attr_at(view, b"usr/file") is FILE
+    assert tree.moves.loose[b"usr"][b"link"] is WHITEOUT
     second = await sealed(warm)
+    assert second is not first
     assert list(second.files) == [b"usr/file"]
     assert (tmp_path / second.name / "usr/file").read_bytes() == b"content"
     assert (tmp_path / second.name / "usr/file").stat().st_nlink == 1

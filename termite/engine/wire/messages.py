@@ -9,7 +9,7 @@ import msgspec
 
 from termite.engine.model import Attr, Change, Changeset, Digest, Exit, StdinFile, Usage
 
-PROTOCOL = 1  # both ends must have the same; a difference is one clear line for the operator
+PROTOCOL = 2  # both ends must have the same; a difference is one clear line for the operator
 INLINE_BYTES = 64 * 1024  # a file up to this size travels inside a message instead of in a stream of its own
 INLINE_TOTAL_BYTES = 1024 * 1024  # but all of one message together not more than this
 
