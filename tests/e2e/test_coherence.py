@@ -1,5 +1,6 @@
 """A job sees every result of earlier jobs, on any worker, and every local change made before it was sent."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -89,16 +90,30 @@ def test_a_result_is_seen_by_the_next_job_and_by_local_commands(tree: Tree) -> N
         assert tree.termite("cat", "result").stdout == b"%d\n" % number
 
 
-def test_a_change_outside_the_tree_is_seen_after_a_refresh(user: Place) -> None:
+def test_a_change_outside_the_tree_is_seen_at_once(user: Place) -> None:
+    """Who installs a header, or a tool, between two commands of a build expects the next one to see it."""
     tree, outside = new_tree(user), new_tree(user, "settled")
     version = outside.write("version", "1\n")
+    looks = ("sh", "-c", f"cd {outside.path}; ls -R; cat version include/*.h include/sub/* 2>&1")
+
+    def steps() -> Iterator[str]:
+        yield "ls"
+        for number in range(12):  # of one size, within one tick of the clock
+            yield f"echo {number % 10} >version"
+        yield "mkdir include; echo 1 >include/a.h"
+        yield "mkdir include/sub; echo 2 >include/sub/b.h; echo 3 >include/a.h"
+        yield "echo 4 >include/sub/b.h"
+        yield "rm -r include; echo 5 >include"
+        yield "rm include; mkdir -p include/sub; echo 6 >include/c.h; echo 7 >include/sub/b.h"
+        yield "mv include/c.h include/a.h; rm version; ln -s include/a.h version"
+
     # Exported, because all of this may lie in a home that others cannot enter.
-    with daemon(user, "termite-master", "-embedded", "-export", str(outside.path), cwd=tree.path):
+    with daemon(user, "termite-master", "-short", "0", "-embedded", "-export", str(outside.path), cwd=tree.path):
         assert tree.termite("cat", str(version)).stdout == b"1\n"
-        outside.write("version", "version 2\n")
-        assert tree.ctl("refresh").code == 0
-        assert tree.termite("cat", str(version)).stdout == b"version 2\n"
-        assert tree.jobs() == 2
+        for number, step in enumerate(steps(), 2):
+            assert outside.plain("sh", "-c", step).code == 0
+            assert tree.termite(*looks) == tree.plain(*looks), step
+            assert tree.jobs() == number
 
 
 def test_results_of_one_worker_are_seen_on_the_other(two_workers: Cluster) -> None:

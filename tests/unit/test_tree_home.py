@@ -7,11 +7,13 @@ import os
 import resource
 import shutil
 import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
+import inotify_simple  # type: ignore[import-untyped]  # it has no annotations
 import pytest
 import trio
 
@@ -85,8 +87,8 @@ class Job:
 async def told(home: HomeTree, root: Path, since: int) -> dict[str, Attr | None]:
     """What the journal says since then, by path below the root."""
     changes = [change for changeset in home.changesets_since(since) for change in changeset.changes]
-    top = len(tree_path(root)) + 1
-    return {os.fsdecode(change.path[top:]): change.attr for change in changes}
+    top = tree_path(root) + b"/"
+    return {os.fsdecode(c.path[len(top) :]): c.attr for c in changes if c.path.startswith(top)}
 
 
 async def serve(home: HomeTree, *directories: Path) -> None:
@@ -394,25 +396,83 @@ async def test_a_directory_that_became_readable_shows_what_is_in_it(home: HomeTr
     assert "d/f" in await told(home, root, 0)
 
 
-async def test_the_settled_tree_is_compared_when_asked(tmp_path: Path, root: Path) -> None:
-    usr = tmp_path / "usr"
-    (usr / "lib").mkdir(parents=True)
+@pytest.fixture
+def usr(tmp_path: Path) -> Path:
+    (tmp_path / "usr" / "lib").mkdir(parents=True)
     for name in ("same", "changed", "deleted"):
-        (usr / "lib" / name).write_bytes(b"1")
-    home = HomeTree(TreeConfig(tree_path(root), exports=(tree_path(usr),)))
-    await serve(home, usr / "lib")
+        (tmp_path / "usr" / "lib" / name).write_bytes(b"1")
+    return tmp_path / "usr"
+
+
+def change_what_is_settled(usr: Path) -> None:
     (usr / "lib" / "changed").write_bytes(b"12")
     (usr / "lib" / "deleted").unlink()
     (usr / "lib" / "new").mkdir()
     (usr / "lib" / "new" / "f").write_bytes(b"1")
+
+
+# Of a new directory its name: who wants more will ask.
+SETTLED_CHANGES = {"lib", "lib/changed", "lib/deleted", "lib/new"}
+
+
+async def test_the_settled_tree_is_watched(usr: Path, root: Path) -> None:
+    home = HomeTree(TreeConfig(tree_path(root), exports=(tree_path(usr),)))
+    await serve(home, usr / "lib")
+    change_what_is_settled(usr)
+    number = home.drain()
+    assert number > 0
+    assert (await told(home, usr, 0)).keys() == SETTLED_CHANGES
+    (usr / "lib" / "new" / "g").write_bytes(b"1")
+    assert (await told(home, usr, 0)).keys() == SETTLED_CHANGES
+    await serve(home, usr / "lib" / "new")
+    (usr / "lib" / "new" / "g").write_bytes(b"12")
+    home.drain()
+    assert (await told(home, usr, 0))["lib/new/g"] is not None
+    number = home.drain()
+    assert await home.recheck_settled() == number
+    home.close()
+
+
+async def test_the_settled_tree_is_compared_when_asked_where_it_cannot_be_watched(
+    usr: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: object, path: object, mask: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(inotify_simple.INotify, "add_watch", full)
+    home = HomeTree(TreeConfig(tree_path(root), exports=(tree_path(usr),)))
+    await serve(home, usr / "lib")
+    change_what_is_settled(usr)
     assert home.drain() == 0
     assert await home.recheck_settled() > 0
-    told_paths = {os.path.basename(os.fsdecode(c.path)) for s in home.changesets_since(0) for c in s.changes}
-    assert told_paths >= {"changed", "deleted", "new", "f"}
-    assert "same" not in told_paths
+    assert (await told(home, usr, 0)).keys() == SETTLED_CHANGES
     number = home.number
     assert await home.recheck_settled() == number
     home.close()
+
+
+async def test_what_others_may_not_read_any_more_is_not_shown_any_more(root: Path) -> None:
+    public = next((d for d in (Path("/opt"), Path.home()) if os.access(d, os.W_OK) and is_public(d)), None)
+    if public is None:
+        pytest.skip("neither /opt nor the home directory can be written by us and read by all")
+    with tempfile.TemporaryDirectory(dir=public) as name:
+        top = Path(name)
+        (top / "lib").mkdir()
+        (top / "lib" / "f").write_bytes(b"1")
+        top.chmod(0o755)
+        home = HomeTree(TreeConfig(tree_path(root)))
+        await serve(home, top / "lib")
+        top.chmod(0o750)
+        home.drain()
+        assert (await told(home, public, 0))[top.name] is None
+        top.chmod(0o755)
+        home.drain()
+        assert (await told(home, public, 0))[top.name] is not None
+        home.close()
+
+
+def is_public(directory: Path) -> bool:
+    return all(d.stat().st_mode & 0o005 == 0o005 for d in (directory, *directory.parents))
 
 
 async def test_a_watched_export_is_known_without_asking_and_stays_read_only(tmp_path: Path, root: Path) -> None:
@@ -437,8 +497,20 @@ async def test_a_settled_file_that_changed_in_place_is_found(tmp_path: Path, roo
     await serve(home, tmp_path)
     with open(tmp_path / "tool", "r+b") as f:
         f.write(b"2")
+    assert home.drain() == 1
     assert await home.recheck_settled() == 1
     home.close()
+
+
+async def test_what_is_done_to_one_name_of_a_symlink_is_seen_of_the_other(home: HomeTree, root: Path) -> None:
+    os.symlink("q", root / "one")
+    os.link(root / "one", root / "two", follow_symlinks=False)
+    await serve(home, root)
+    os.utime(root / "one", ns=(5, 5), follow_symlinks=False)
+    home.drain()
+    attr = (await told(home, root, 0))["two"]
+    assert attr is not None
+    assert (attr.mtime_ns, attr.nlink) == (5, 2)
 
 
 # -- bringing home ----------------------------------------------------------------------------------------------------
@@ -708,6 +780,7 @@ def test_a_killed_masters_staging_is_cleared(root: Path) -> None:
 
 async def test_a_thousand_files_come_home_in_one_changeset(home: HomeTree, root: Path) -> None:
     await serve(home, root)
+    watches = home.statistics()["watches"]
     job = Job(home, root)
     for d in range(10):
         job.mkdir(f"d{d}")
@@ -715,4 +788,4 @@ async def test_a_thousand_files_come_home_in_one_changeset(home: HomeTree, root:
             job.write(f"d{d}/{f}", b"%d" % f)
     assert (await job.end()).number == 1
     assert home.drain() == 1
-    assert home.statistics()["watches"] == 11
+    assert home.statistics()["watches"] == watches + 10

@@ -11,7 +11,7 @@ from termite.engine.tree.watch import Watches
 
 @pytest.fixture
 def watches() -> Iterator[Watches]:
-    watches = Watches()
+    watches = Watches(lambda path: path != b"settled")
     yield watches
     watches.close()
 
@@ -48,6 +48,18 @@ def test_a_directory_with_two_names_is_watched_by_the_last_and_listed_by_the_oth
     watch(watches, b"two", tmp_path)
     assert (watches.is_watched(b"one"), watches.is_watched(b"two")) == (False, True)
     assert watches.unwatched == {b"one"}
+
+
+def test_what_is_looked_at_less_often_takes_no_watch_from_what_is_not_and_is_never_listed_instead(
+    tmp_path: Path, watches: Watches
+) -> None:
+    watch(watches, b"settled", tmp_path)
+    assert watches.is_watched(b"settled")
+    watch(watches, b"live", tmp_path)
+    watch(watches, b"settled", tmp_path)
+    assert (watches.is_watched(b"settled"), watches.is_watched(b"live")) == (False, True)
+    watches.list_always(b"settled")
+    assert not watches.unwatched
 
 
 def test_a_name_that_moves_to_a_directory_with_another_name_leaves_nothing_behind(

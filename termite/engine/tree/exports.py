@@ -89,7 +89,8 @@ class Exports:
         return is_within(path, self.writable_root)
 
     def is_watched(self, path: bytes) -> bool:
-        """May the path change at any time?"""
+        """May the path change in the midst of a build, and all that comes to be there? Whatever else mirrors were shown
+        is watched as far as that is possible."""
         return self.is_live(path) or any(is_within(path, top) for top in self.watched)
 
     def is_writable(self, path: bytes) -> bool:

@@ -1,7 +1,8 @@
 """The AttrTree kept equal to the disk.
 
-Three things tell that it is not: inotify (the live tree, and exports that change during builds), a re-check (all else),
-and termite after it has written. Each only names places to look at; what counts is what is found there now.
+Three things tell that it is not: inotify, a re-check (of what is settled, because there inotify is not all: another
+machine may write there, and there may be more directories than watches), and termite after it has written. Each only
+names places to look at; what counts is what is found there now.
 """
 
 import errno
@@ -42,7 +43,7 @@ class Truth:
     def __init__(self, disk: Disk, exports: Exports, hashes: Hashes) -> None:
         self.rescans = 0
         self.exports = exports
-        self.watches = Watches()
+        self.watches = Watches(exports.is_watched)
         self._relinked: set[tuple[int, int]] = set()  # files that lost a name: the others have not heard of it
         self._lost: set[tuple[int, int]] = set()  # of these, what went with a directory
         self._disk = disk
@@ -140,7 +141,7 @@ class Truth:
             digest=self._hashes.find(stamp) if is_file else None,
             target=target,
             nlink=st.st_nlink,
-            link_id=_link_id(st) if is_file and st.st_nlink > 1 else 0,
+            link_id=_link_id(st) if st.st_nlink > 1 else 0,
         )
         return Seen(attr, stamp, is_racy(st, time.time_ns()))
 
@@ -151,7 +152,10 @@ class Truth:
         if events.overflow:
             log.info("watch-queue-overflow directories=%d", len(self.watches))
             self.rescans += 1
-            events = Events(replaced={self.exports.writable_root, *self.exports.watched})
+            for directory in self.tree.served_within(b""):
+                self.watches.drop(directory)
+            self._list_again(b"", changes)
+            return
         for path in events.replaced:
             for directory in self.tree.served_within(path):
                 self.watches.drop(directory)
@@ -235,7 +239,7 @@ class Truth:
         self.tree.put(path, new)
         if change is not None:
             changes.append(change)
-        if old is None and new.is_directory:
+        if old is None and new.is_directory and self.exports.is_watched(path):
             self._follow(path, changes)
 
     def _settle_own(self, directory: bytes, own: os.stat_result | None, changes: list[Change]) -> None:
@@ -244,7 +248,7 @@ class Truth:
             self._settle(directory, self.see(directory, -1, b"", own), Touch.ATTRIBUTES, changes)
 
     def _follow(self, top: bytes, changes: list[Change]) -> None:
-        """A new directory: whoever hears of it believes that it is empty, so everything in it must follow."""
+        """A new directory of builds: whoever hears of it believes that it is empty, so everything in it must follow."""
         waiting = [top]
         while waiting:
             directory = waiting.pop()
@@ -268,13 +272,12 @@ class Truth:
     # -- reading the disk ---------------------------------------------------------------------------------------------
 
     def _list_or_retry(self, directory: bytes) -> Listed:
-        """What cannot be listed counts as empty. What is watched is tried again at every drain."""
+        """What cannot be listed counts as empty."""
         try:
             return self._list(directory)
         except OSError as e:
             log.debug("directory-unreadable path=%r error=%s", directory, e)
-            if self.exports.is_watched(directory):
-                self.watches.list_always(directory)
+            self.watches.list_always(directory)
             return {}, None
 
     def _list(self, directory: bytes) -> Listed:
@@ -284,8 +287,7 @@ class Truth:
             return self._list_way(directory, rules)
         fd = self._disk.open_directory(directory)
         try:
-            if self.exports.is_watched(directory):
-                self.watches.watch(directory, fd)
+            self.watches.watch(directory, fd)
             return self._look(directory, fd, map(os.fsencode, os.listdir(fd))), os.fstat(fd)
         finally:
             os.close(fd)

@@ -8,6 +8,7 @@ have been moved when its events are read.
 import errno
 import logging
 import os
+from collections.abc import Callable
 
 from inotify_simple import INotify, flags  # type: ignore[import-untyped]  # it has no stubs
 
@@ -23,9 +24,14 @@ log = logging.getLogger(__name__)
 
 
 class Watches:
-    """Watched directories by path. `unwatched` are those that could not be: they must be listed at every drain."""
+    """Watched directories by path. `unwatched` are those that could not be: they must be listed at every drain.
 
-    def __init__(self) -> None:
+    Where not `is_owed` says so, a directory that cannot be watched is not among them: it is looked at again less often.
+    """
+
+    def __init__(self, is_owed: Callable[[bytes], bool]) -> None:
+        self._is_owed = is_owed
+        self._is_limit_told = False
         try:
             self._inotify = INotify(nonblocking=True)
         except OSError as e:
@@ -47,14 +53,17 @@ class Watches:
         try:
             wd = self._inotify.add_watch(b"/proc/self/fd/%d" % fd, MASK)
         except OSError as e:
-            if not self.unwatched:
+            if not self._is_limit_told:
+                self._is_limit_told = True
                 log.warning("watch-limit path=%r error=%s hint='raise sysctl fs.inotify.max_user_watches'", path, e)
             self.list_always(path)
             return
         other = self._paths.get(wd)
         if other is not None and other != path:  # a bind mount shows it twice, or it is on its way from there to here
-            del self._wds[other]
-            self.unwatched.add(other)
+            if self._is_owed(other) and not self._is_owed(path):
+                return
+            del self._wds[other], self._paths[wd]
+            self.list_always(other)
         if self._wds.get(path, wd) != wd:  # the directory of this name is another one now
             self.drop(path)
         self.unwatched.discard(path)
@@ -62,9 +71,10 @@ class Watches:
         self._wds[path] = wd
 
     def list_always(self, path: bytes) -> None:
-        """Nothing watches it, as it cannot be read or there are no watches left: try again at every drain."""
+        """Nothing watches it, as it cannot be read or there are no watches left: try again at every drain, if owed."""
         self.drop(path)
-        self.unwatched.add(path)
+        if self._is_owed(path):
+            self.unwatched.add(path)
 
     def drop(self, path: bytes) -> None:
         self.unwatched.discard(path)
