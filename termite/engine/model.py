@@ -48,10 +48,10 @@ class StdinFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Change(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One path is now `attr`, or gone where `attr` is None.
 
-    A change that makes a directory where none was (or after its deletion in the same list) says "an empty directory";
-    everything in it follows as changes of its own. A change of a directory that exists says only its new mode and
-    mtime. `link_to` names an earlier path of which this one is a hard link. `content` is False where only mode or
-    times differ.
+    A change that makes a directory where none was (or after its deletion in the same list) says "an empty directory" in
+    the live tree, and everything in it follows as changes of its own; elsewhere it says nothing of what is in it. A
+    change of a directory that exists says only its new mode and mtime. `link_to` names an earlier path of which this
+    one is a hard link. `content` is False where only mode or times differ.
     """
 
     path: bytes
