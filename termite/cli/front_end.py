@@ -17,6 +17,7 @@ from termite.cli.claims import wait_for_claims
 from termite.cli.flags import EXIT_NOWHERE, VERSION
 from termite.cli.places import working_directory
 from termite.cli.programs import check_preload, find_program, find_source, has_make_shell
+from termite.engine.bans import LOCAL, NEVER, is_local_forbidden, odd_local
 from termite.engine.errors import RemoteProtocolError, UserError
 from termite.engine.native import native_program
 
@@ -71,14 +72,21 @@ def build(tool: Tool, program: str, args: Sequence[str], directory: str) -> int:
     try:
         master, started, env = _prepare(tool, program, args, directory)
     except (UserError, RemoteProtocolError, OSError) as error:
-        if os.environ.get("TERMITE_LOCAL") == "never":
-            say(f"{error}; TERMITE_LOCAL=never forbids to build locally")
-            return EXIT_NOWHERE
-        say(f"{error}: building locally")
-        return run_plainly(argv)
+        return build_locally(argv, error)
     status = _run_tool(started, env)
     _sum_up(master)
     return _end_as(status)
+
+
+def build_locally(argv: Sequence[str], error: Exception) -> int:
+    """Build as if termite were not there, after a line that says why; unless the user forbids that."""
+    if is_local_forbidden(os.environ):
+        say(f"{error}; {LOCAL}={NEVER} forbids to build locally")
+        return EXIT_NOWHERE
+    if odd := odd_local(os.environ):
+        say(odd)
+    say(f"{error}: building locally")
+    return run_plainly(argv)
 
 
 def run_plainly(argv: Sequence[str]) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 import trio
 
 from termite.engine.answers import Answers
+from termite.engine.bans import is_local_forbidden, odd_local
 from termite.engine.commands import is_nothing
 from termite.engine.environment import environment_of
 from termite.engine.errors import FsError, Outdated, Retryable, UserError
@@ -152,6 +153,9 @@ async def run_job(master: Master, job: Job) -> Exit | None:
     assert job.command is not None and job.verdict is not None, "it has begun"
     if job.warning:
         await job.launcher.notice(f"termite: {job.warning}; the last good rules stay in force")
+    odd = odd_local(job.asked.invocation.env)
+    if odd and master.is_news([os.fsencode(odd)]):
+        await job.launcher.notice(f"termite: {odd}")
     if job.verdict.local:
         await run_here(master, job)
         return None
@@ -268,7 +272,7 @@ def start_short(master: Master, job: Job) -> bool:
     Where many jobs run elsewhere, one core is the master's own.
     """
     mark = job.mark
-    if mark is None or not master.short.is_short(mark) or job.asked.invocation.env.get("TERMITE_LOCAL") == "never":
+    if mark is None or not master.short.is_short(mark) or is_local_forbidden(job.asked.invocation.env):
         return False
     started_s = trio.current_time()
 
@@ -318,7 +322,7 @@ async def fall_back(master: Master, job: Job, reason: str, *, quiet: bool = Fals
         await job.launcher.notice(f"termite: {reason}; the command has read its input and cannot be run again")
         master.counters.failed += 1
         return Exit(CANNOT_RUN_AGAIN)
-    if job.asked.invocation.env.get("TERMITE_LOCAL") == "never":
+    if is_local_forbidden(job.asked.invocation.env):
         await job.launcher.notice(f"termite: {reason}; TERMITE_LOCAL=never forbids to run it here")
         master.counters.failed += 1
         return Exit(NOWHERE_TO_RUN)

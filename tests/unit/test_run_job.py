@@ -423,6 +423,13 @@ async def test_where_local_is_forbidden_it_fails_with_103(tmp_path: Path) -> Non
     assert told[1] == (b"E", b"code=103\0")
 
 
+async def test_a_word_that_forbids_nothing_is_told_once(tmp_path: Path) -> None:
+    world = World(tmp_path, *[script(end=ran())] * 3)
+    told = [await world.say("gcc", TERMITE_LOCAL=word) for word in ("nver", "nver", "")]
+    assert [[kind for kind, _ in frames] for frames in told] == [[b"N", b"E"], [b"E"], [b"E"]]
+    assert told[0][0] == (b"N", b"termite: TERMITE_LOCAL=nver says nothing: never is the one word that it may be\n")
+
+
 async def test_what_cannot_be_started_there_is_left_to_this_machine(tmp_path: Path) -> None:
     world = World(tmp_path, script(end=ran(127, changes=(), exec_errno=2)))
     async with world.launcher("nosuch") as launched:
