@@ -247,8 +247,9 @@ async def bring_home(master: Master, job: Job, lease: Lease, ran: Ran, timing: T
 def learn(master: Master, mark: Mark, ran: Ran, total_s: float) -> None:
     """What the command took, for the next time. One that may do something else here stays with the workers: it writes
     outside the tree, reads from a pipe, or was killed. To end with an error is what many a makefile asks its shell for.
+    What could not be started there took nothing, and its way says nothing.
     """
-    if ran.exit.signal or ran.dropped or ran.stdin_taken:
+    if ran.exec_errno or ran.exit.signal or ran.dropped or ran.stdin_taken:
         master.short.forget(mark)
         return
     took_s = (ran.ended_ns - ran.started_ns) / 1e9

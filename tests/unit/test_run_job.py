@@ -24,10 +24,10 @@ from termite.engine.jobs import Stdin
 from termite.engine.launchers import Launchers
 from termite.engine.local import LocalSlots
 from termite.engine.master import Master, MasterConfig
-from termite.engine.model import Attr, Change, Changeset, Digest, Exit, StdinFile, Usage
+from termite.engine.model import Attr, Change, Changeset, Command, Digest, Exit, StdinFile, Usage
 from termite.engine.plugins import Plugins
 from termite.engine.recheck import Recheck
-from termite.engine.short import ShortCommands
+from termite.engine.short import ENOUGH, ShortCommands
 from termite.engine.tree.home import BroughtHome, HomeTree
 from termite.engine.tree.times import Timing
 from termite.engine.wire.messages import Ran, Run
@@ -434,6 +434,28 @@ async def test_what_cannot_be_started_there_is_left_to_this_machine(tmp_path: Pa
     world = World(tmp_path, script(end=ran(127, changes=(), exec_errno=2)))
     async with world.launcher("nosuch") as launched:
         assert await launched.frames() == [(b"X", b"recurse=0\0")]
+
+
+async def test_what_cannot_be_started_there_is_never_known_as_short(tmp_path: Path) -> None:
+    cannot = script(end=ran(127, changes=(), exec_errno=2))
+    world = with_short(World(tmp_path, *[cannot] * 3))
+    for _ in range(3):
+        async with world.launcher("nosuch") as launched:
+            assert await launched.frames() == [(b"X", b"recurse=0\0")]
+            launched.end_command()
+            await world.until_no_slot_is_taken()
+    counters = world.master.counters
+    assert (counters.fallbacks, counters.short) == ({"cannot start there": 3}, 0)
+    assert world.master.short.took_s(Command(("nosuch",), "nosuch", True, "/p", {}, "nosuch")) is None
+
+
+async def test_ways_of_what_cannot_be_started_do_not_count(tmp_path: Path) -> None:
+    world = World(tmp_path, *[script(end=ran(127, changes=(), exec_errno=2))] * ENOUGH)
+    for _ in range(ENOUGH):
+        async with world.launcher("nosuch") as launched:
+            await launched.frames()
+            launched.end_command()
+    assert world.master.short.limit_s == 0.0
 
 
 async def test_a_disk_that_refuses_the_results_makes_it_run_here(tmp_path: Path) -> None:
