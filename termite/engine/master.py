@@ -41,6 +41,7 @@ CANNOT_RUN_AGAIN = 101
 # otherwise asks for what it needs.
 NEWS_NEARBY = (64 * 1024, 128 * 1024)
 NEWS_FAR_AWAY = (4 * 1024, 16 * 1024)
+NEWS_FILES = 256  # are read for that; each holds the master for 40 us
 TOLD_PATHS = 1000  # are remembered as told; further ones are told of each time
 
 log = logging.getLogger(__name__)
@@ -168,8 +169,8 @@ async def run_job(master: Master, job: Job) -> Exit | None:
         job.phase = Phase.WAITING
         try:
             async with master.pool.slot(job.failed_on) as lease:
-                message, changesets = dispatch(master, job, job.command, lease)
-                if _is_outdated(changesets):
+                message = dispatch(master, job, job.command, lease)
+                if message is None:
                     master.pool.retire(lease)
                     continue
                 dispatched_ns, dispatched_s = master.tree.now_ns(), trio.current_time()
@@ -193,15 +194,18 @@ async def run_job(master: Master, job: Job) -> Exit | None:
     return await fall_back(master, job, ("lost its workers: " if job.failed_on else "") + job.failures[-1])
 
 
-def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> tuple[Run, tuple[Changeset, ...]]:
-    """The job as its mirror is asked to run it, at the state of the files now."""
+def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> Run | None:
+    """The job as its mirror is asked to run it, at the state of the files now. None: the mirror is too far behind."""
     job.lease = lease
     number = job.number = master.tree.drain()
     changesets = master.tree.changesets_since(lease.cursor)
-    contents = master.tree.contents_since(lease.told, *(NEWS_NEARBY if lease.is_near else NEWS_FAR_AWAY))
+    if _is_outdated(changesets):
+        return None
+    news = NEWS_NEARBY if lease.is_near else NEWS_FAR_AWAY
+    contents = master.tree.contents_since(lease.told, *news, NEWS_FILES)
     lease.told = number
     rule = job.verdict.rule if job.verdict else None
-    message = Run(
+    return Run(
         job=job.id,
         number=number,
         changesets=changesets,
@@ -221,7 +225,6 @@ def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> tuple[
         stdin_ended=job.asked.stdin_ended,
         contents=contents,
     )
-    return message, changesets
 
 
 async def run_there(master: Master, job: Job, lease: Lease, message: Run) -> Ran:

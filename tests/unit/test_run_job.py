@@ -19,11 +19,11 @@ from termite.engine import launcher as launcher_module
 from termite.engine import records
 from termite.engine.control import Control, Sessions
 from termite.engine.errors import FsError, Outdated, Retryable
-from termite.engine.fleet.pool import Lease, NoWorker, Pool
+from termite.engine.fleet.pool import OUTDATED_CHANGES, Lease, NoWorker, Pool
 from termite.engine.jobs import Stdin
 from termite.engine.launchers import Launchers
 from termite.engine.local import LocalSlots
-from termite.engine.master import Master, MasterConfig
+from termite.engine.master import NEWS_FILES, NEWS_NEARBY, Master, MasterConfig
 from termite.engine.model import Attr, Change, Changeset, Command, Digest, Exit, StdinFile, Usage
 from termite.engine.plugins import Plugins
 from termite.engine.recheck import Recheck
@@ -47,6 +47,8 @@ class FakeTree:
         self.number = 5
         self.home: list[Sequence[Change]] = []
         self.refuses = 0
+        self.behind: list[int] = []  # how many changes a mirror has not heard of, at each dispatch
+        self.limits: list[tuple[int, int, int]] = []
 
     def drain(self) -> int:
         self.steps.append("drain")
@@ -59,9 +61,10 @@ class FakeTree:
         return 1
 
     def changesets_since(self, cursor: int) -> tuple[Changeset, ...]:
-        return ()
+        return (Changeset(self.number, (CHANGE,) * self.behind.pop(0)),) if self.behind else ()
 
-    def contents_since(self, number: int, most_bytes: int, total_bytes: int) -> dict[bytes, bytes]:
+    def contents_since(self, number: int, most_bytes: int, total_bytes: int, most_files: int) -> dict[bytes, bytes]:
+        self.limits.append((most_bytes, total_bytes, most_files))
         return {}
 
     def statistics(self) -> dict[str, int]:
@@ -114,6 +117,9 @@ class FakePool:
 
     def succeeded(self, lease: FakeLease) -> None:
         pass
+
+    def retire(self, lease: FakeLease) -> None:
+        self._steps.append(f"retired {lease.worker}")
 
 
 @contextmanager
@@ -394,6 +400,14 @@ async def test_a_job_that_kills_two_workers_runs_here(tmp_path: Path) -> None:
         assert told[0] == (b"N", b"termite: lost its workers: lost: running locally\n")
         launched.end_command()
     assert world.master.counters.fallbacks == {"lost its workers": 1}
+
+
+async def test_a_mirror_that_is_far_behind_is_replaced_before_any_content_is_read_for_it(tmp_path: Path) -> None:
+    world = World(tmp_path, script(end=ran()), script(end=ran()))
+    world.tree.behind = [OUTDATED_CHANGES + 1]
+    assert await world.say("gcc") == [(b"E", b"code=0\0")]
+    assert world.steps == ["drain", "retired w0", "drain", "run on w1", "home"]
+    assert world.tree.limits == [(*NEWS_NEARBY, NEWS_FILES)]
 
 
 async def test_a_file_that_changes_all_the_time_is_no_workers_fault(tmp_path: Path) -> None:
