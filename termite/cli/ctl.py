@@ -186,7 +186,11 @@ def _status_text(status: client.Reply) -> str:
         ("", f"{jobs['retried']} retried, {jobs['failed']} failed, {jobs['answered']} answered at once"),
         ("slots", f"{slots['busy']} of {slots['leased']} leased are busy; local: {local['busy']} of {local['count']}"),
         ("traffic", f"{_bytes(status['bytes_sent'])} sent, {_bytes(status['bytes_received'])} received"),
-        ("results", f"{status['dropped_writes']} dropped writes, {status['conflicts']} conflicts"),
+        (
+            "results",
+            f"{status['dropped_writes']} writes outside the tree dropped, "
+            f"{status.get('sockets_left', 0)} sockets left on workers, {status['conflicts']} conflicts",
+        ),
     ]
     rows += [("fell back", f"{count} times: {why}") for why, count in cast(dict[str, int], status["fallbacks"]).items()]
     for worker in cast(list[client.Reply], status["workers"]):

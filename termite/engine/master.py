@@ -31,6 +31,7 @@ from termite.engine.rules import RuleBook
 from termite.engine.short import Mark, ShortCommands, mark_of
 from termite.engine.status.report import Counters
 from termite.engine.tree.home import HomeTree
+from termite.engine.tree.paths import is_within
 from termite.engine.tree.times import Timing
 from termite.engine.wire.messages import Ran, Run
 
@@ -345,19 +346,31 @@ async def tell_what_happened(master: Master, job: Job, ran: Ran, conflicts: tupl
     counters = master.counters
     counters.remote += 1
     counters.fuse_requests += ran.usage.requests
-    counters.dropped_writes += len(ran.dropped)
     counters.conflicts += len(conflicts)
     if lost := job.stdin.finish(ran.stdin_offset, ran.stdin_taken):
         log.info("stdin-left-over job=%d bytes=%d", job.id, lost)
-    counters.name("written outside the tree, dropped", map(_absolute, ran.dropped))
     counters.name("written by two jobs at once", map(_absolute, conflicts))
     for path in conflicts:
         await job.launcher.notice(f"termite: another job wrote {_absolute(path)} at the same time; this one's stays")
-    if master.is_news(ran.dropped):
-        names = ", ".join(map(_absolute, ran.dropped[:3]))
-        await job.launcher.notice(f"termite: dropped what it wrote outside the tree: {names}")
+    await tell_what_stayed_there(master, job, ran.dropped)
     if ran.timed_out:
         await job.launcher.notice("termite: killed after the time that its rule allows")
+
+
+async def tell_what_stayed_there(master: Master, job: Job, dropped: tuple[bytes, ...]) -> None:
+    """Count and tell what does not come home: what is outside the tree, and in the tree sockets."""
+    root = tree_path(master.config.socket.parent)
+    outside = tuple(path for path in dropped if path == root or not is_within(path, root))
+    sockets = tuple(path for path in dropped if path != root and is_within(path, root))
+    counters = master.counters
+    counters.dropped_writes += len(outside)
+    counters.sockets_left += len(sockets)
+    counters.name("written outside the tree, dropped", map(_absolute, outside))
+    counters.name("socket, stayed on its worker", map(_absolute, sockets))
+    for paths, what in ((outside, "dropped what it wrote outside the tree"), (sockets, "a socket stays on its worker")):
+        if master.is_news(paths):
+            names = ", ".join(map(_absolute, paths[:3]))
+            await job.launcher.notice(f"termite: {what}: {names} (with a Local rule it runs here)")
 
 
 def _absolute(path: bytes) -> str:

@@ -831,6 +831,17 @@ async def test_a_job_for_a_worker_waits_for_the_look_at_settled_files(tmp_path: 
             assert await launched.rest() == [(b"E", b"code=0\0")]
 
 
+async def test_what_stays_there_is_told_by_what_it_is(tmp_path: Path) -> None:
+    inside, outside = os.fsencode(tmp_path / "s").strip(b"/"), os.fsencode(f"{tmp_path}2/x").strip(b"/")
+    world = World(tmp_path, script(end=msgspec.structs.replace(ran(), dropped=(outside, inside))))
+    told = await world.say("gcc")
+    assert [frame for frame in told if frame[0] == b"N"] == [
+        (b"N", b"termite: dropped what it wrote outside the tree: /%b (with a Local rule it runs here)\n" % outside),
+        (b"N", b"termite: a socket stays on its worker: /%b (with a Local rule it runs here)\n" % inside),
+    ]
+    assert (world.master.counters.dropped_writes, world.master.counters.sockets_left) == (1, 1)
+
+
 async def test_what_is_not_known_of_settled_files_makes_a_job_run_here(tmp_path: Path, nursery: trio.Nursery) -> None:
     world = World(tmp_path, script(end=ran()))
 
