@@ -177,21 +177,29 @@ def _sum_up(master: client.Client) -> None:
     except (UserError, RemoteProtocolError) as error:
         say(str(error))
         return
-    fallbacks: dict[str, int] = end["fallbacks"]
-    parts = [f"{end['remote']} jobs ran remotely, {end.get('short', 0)} here as they are short, {end['local']} locally"]
-    parts += [f"{count} of them because: {reason}" for reason, count in fallbacks.items()]
-    for key, text in (
-        ("retried", "jobs were given to another worker"),
-        ("dropped_writes", "files written outside the tree were dropped"),
-        ("conflicts", "files were written by two jobs at once"),
-        ("failed", "jobs could not be run"),
-    ):
-        if end[key]:
-            parts.append(f"{end[key]} {text}")
+    parts = summary_parts(end)
     if len(parts) > 1 or os.environ.get("TERMITE_VERBOSE"):
         say("; ".join(parts))
     for named in end["named"]:
         say(named)
+
+
+def summary_parts(end: client.Reply) -> list[str]:
+    """What a build's summary says: where jobs ran, then whatever was not as it should be."""
+    fallbacks: dict[str, int] = end["fallbacks"]
+    parts = [f"{end['remote']} jobs ran remotely, {end.get('short', 0)} here as they are short, {end['local']} locally"]
+    # Neither "of them": with TERMITE_LOCAL=never they ran nowhere.
+    parts += [f"{count} not done by a worker: {reason}" for reason, count in fallbacks.items()]
+    for key, text in (
+        ("retried", "jobs were given to another worker"),
+        ("dropped_writes", "files written outside the tree were dropped"),
+        ("sockets_left", "sockets stayed on workers"),
+        ("conflicts", "files were written by two jobs at once"),
+        ("failed", "jobs could not be run"),
+    ):
+        if end.get(key):
+            parts.append(f"{end[key]} {text}")
+    return parts
 
 
 def say(line: str) -> None:
