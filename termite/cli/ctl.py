@@ -18,6 +18,7 @@ from termite.engine.errors import UserError
 from termite.engine.rules import readable
 
 PROGRAM = "termite-ctl"
+_HELP = (["--help"], ["-help"], ["-h"])
 SECRET_BYTES = 32
 _USAGE = """commands:
   secret [FILE]     make a secret for a cluster (default: secret.txt)
@@ -41,8 +42,8 @@ def _run(argv: Sequence[str]) -> int:
     parser = Parser(PROGRAM, "Look at and operate the master of the tree you are in.", f"{PROGRAM} why gcc -c x.c")
     parser.epilog = f"{_USAGE}\n{parser.epilog}"
     parser.add_argument("command", choices=sorted(_COMMANDS), help="see below")
-    # What comes after the command is the command's: `why gcc --version` asks about gcc.
-    words = parser.parse_flags(argv[:1])
+    # What comes after the command is the command's: `why gcc --version` asks about gcc, but `why --help` about why.
+    words = parser.parse_flags(argv[1:2] if argv[1:2] in _HELP else argv[:1])
     return _COMMANDS[words.command](argv[1:])
 
 

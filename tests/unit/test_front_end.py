@@ -13,7 +13,7 @@ import pytest
 from termite.cli import client
 from termite.cli.client import Client, NoMaster, choose_root, find_socket
 from termite.cli.cmake import Mode, build_directory, read_mode, split_program
-from termite.cli.ctl import _without_launcher
+from termite.cli.ctl import _run, _without_launcher
 from termite.cli.front_end import loadable_name, read_words, summary_parts
 from termite.cli.make import TOOL as MAKE
 from termite.cli.ninja import TOOL as NINJA
@@ -216,3 +216,11 @@ def test_a_summary_says_why_jobs_were_not_done_by_a_worker_wherever_they_ran() -
         "1 sockets stayed on workers",
         "2 jobs could not be run",
     ]
+
+
+@pytest.mark.parametrize("argv", [("why", "--help"), ("why", "-h"), ("status", "-help"), ("--help",)])
+def test_each_command_of_termite_ctl_has_help(argv: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        _run(list(argv))
+    assert ended.value.code == 0
+    assert "why COMMAND..." in capsys.readouterr().out
