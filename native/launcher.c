@@ -1,11 +1,13 @@
 /* termite, termite-shell: hands one command to the master of this tree, and ends as the command did.
  *
  * It decides nothing, and it must never be why a build fails: without a master, or where anything is odd before the
- * master has said a word, it becomes the command itself. Protocol: docs/protocol.md, "Launcher". */
+ * master has said a word, it becomes the command itself, unless TERMITE_LOCAL=never forbids that. Protocol:
+ * docs/protocol.md, "Launcher". */
 #include "launcher.h"
 #include "ld_preload.h"
 #include "records.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdint.h>
@@ -22,7 +24,8 @@ static const char USAGE[] =
     "usage: termite COMMAND [ARGUMENT...]\n"
     "\n"
     "Runs COMMAND through the termite master of this directory tree (the nearest " SOCKET_NAME " upwards, or\n"
-    "$TERMITE_SOCKET), on another machine if its rules say so. Without a master, COMMAND is simply executed.\n"
+    "$TERMITE_SOCKET), on another machine if its rules say so. Without a master, COMMAND is simply executed;\n"
+    "with TERMITE_LOCAL=never it ends with exit code 103 instead.\n"
     "It reads, writes and ends just as COMMAND itself would.\n"
     "\n"
     "termite-shell ARGUMENT... does the same with $TERMITE_SHELL (or /bin/sh) as the command.\n"
@@ -286,6 +289,20 @@ static bool can_be_heard(void)
     return fcntl(STDOUT_FILENO, F_GETFD) >= 0 && fcntl(STDERR_FILENO, F_GETFD) >= 0;
 }
 
+/* Without a master that takes it. */
+static _Noreturn void run_here(const struct command *command, const char *cwd, const char *path)
+{
+    if (path)
+        check_may_run_here(command, "no master answers (termite-ctl start starts one) at ", path);
+    else if (cwd)
+        check_may_run_here(command, "no master serves this directory (termite-ctl start starts one)", "");
+    else if (can_be_heard())
+        check_may_run_here(command, "the working directory cannot be told: ", failure_text(errno));
+    else
+        check_may_run_here(command, "its stdout or stderr is closed, which it can see only here", "");
+    exec_command(command, &(struct local_run){.recurse = false});
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 1)
@@ -297,5 +314,5 @@ int main(int argc, char **argv)
     int master = path ? invoke_master(path, &command, cwd) : -1;
     if (master >= 0)
         relay(master, &command);
-    exec_command(&command, &(struct local_run){.recurse = false});
+    run_here(&command, cwd, path);
 }

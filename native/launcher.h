@@ -13,6 +13,7 @@ enum {
     EXIT_FAILED = 100,   /* the launcher was called wrongly */
     EXIT_LOST = 101,     /* the master went away in mid-job, and the command had already been heard */
     EXIT_PROTOCOL = 102, /* the master said something that it must not say, likewise */
+    EXIT_NOWHERE = 103,  /* it would have to run here, and TERMITE_LOCAL=never */
 };
 
 /* What the build tool called. */
@@ -34,6 +35,9 @@ struct local_run {
 };
 
 _Noreturn void exec_command(const struct command *command, const struct local_run *run);
+/* To be called before the command runs here though no master has said so. Ends this process where the user forbids it;
+ * `reason` and `detail` are said then. */
+void check_may_run_here(const struct command *command, const char *reason, const char *detail);
 /* Ends this process by the same signal. */
 _Noreturn void end_by_signal(int signal);
 /* The library's path, or NULL where the build tool has no library of ours. */

@@ -80,6 +80,20 @@ _Noreturn void exec_command(const struct command *command, const struct local_ru
     execute(command);
 }
 
+void check_may_run_here(const struct command *command, const char *reason, const char *detail)
+{
+    const char *local = getenv("TERMITE_LOCAL");
+    if (!local || !*local)
+        return;
+    if (strcmp(local, "never") != 0) {
+        dprintf(STDERR_FILENO, "termite: TERMITE_LOCAL=%s says nothing: never is the one word that it may be\n", local);
+        return;
+    }
+    dprintf(STDERR_FILENO, "termite: %s%s; TERMITE_LOCAL=never forbids to run it here: %s\n", reason, detail,
+            command->argv[0]);
+    _exit(EXIT_NOWHERE);
+}
+
 _Noreturn void end_by_signal(int signal)
 {
     setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0}); /* the command has dumped its core, if it was to */

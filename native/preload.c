@@ -150,7 +150,21 @@ static void build_call(const char *path, char *const argv[], char *exe_option, c
     memcpy(words + WORDS_IN_FRONT, argv, (count_words(argv) + 1) * sizeof *argv);
 }
 
-/* Both return only where the launcher could not be started: then the real call follows. */
+/* After the launcher could not be started: whether the real call must not follow, as the user forbids to run anything
+ * here. Says so; errno stays. */
+static bool is_forbidden_here(char *const envp[])
+{
+    static const char said[] = "termite: the launcher cannot be started, and TERMITE_LOCAL=never forbids to run it here\n";
+    int failure = errno;
+    while (*envp && strcmp(*envp, "TERMITE_LOCAL=never") != 0)
+        envp++;
+    if (*envp)
+        (void)!write(STDERR_FILENO, said, sizeof said - 1);
+    errno = failure;
+    return *envp != NULL;
+}
+
+/* Both return only where the launcher could not be started: then the real call follows, if it may. */
 static int spawn_launcher(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
                           const posix_spawnattr_t *attributes, char *const argv[], char *const envp[])
 {
@@ -158,6 +172,14 @@ static int spawn_launcher(pid_t *pid, const char *path, const posix_spawn_file_a
     char *words[count_words(argv) + 1 + WORDS_IN_FRONT];
     build_call(path, argv, exe_option, words);
     return real_posix_spawn(pid, launcher, actions, attributes, words, envp);
+}
+
+static int spawn_by_launcher(spawn_function *real, pid_t *pid, const char *file, const char *path,
+                             const posix_spawn_file_actions_t *actions, const posix_spawnattr_t *attributes,
+                             char *const argv[], char *const envp[])
+{
+    int failure = spawn_launcher(pid, path, actions, attributes, argv, envp);
+    return failure == 0 || is_forbidden_here(envp) ? failure : real(pid, file, actions, attributes, argv, envp);
 }
 
 static void exec_launcher(const char *path, char *const argv[], char *const envp[])
@@ -192,8 +214,11 @@ static int wrap_exec(exec_function *real, const char *file, char *const argv[], 
         return real(file, argv, envp);
     if (is_tool_itself())
         return exec_again(real, file, argv, envp);
-    if (real == real_execvpe ? find_executable(file, path) : is_executable(file))
+    if (real == real_execvpe ? find_executable(file, path) : is_executable(file)) {
         exec_launcher(real == real_execvpe ? path : file, argv, envp);
+        if (is_forbidden_here(envp))
+            return -1;
+    }
     return real(file, argv, envp);
 }
 
@@ -204,9 +229,8 @@ static int wrap_exec(exec_function *real, const char *file, char *const argv[], 
 EXPORT int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
                        const posix_spawnattr_t *attributes, char *const argv[], char *const envp[])
 {
-    if (active && argv[0] && envp && is_executable(path) &&
-        spawn_launcher(pid, path, actions, attributes, argv, envp) == 0)
-        return 0;
+    if (active && argv[0] && envp && is_executable(path))
+        return spawn_by_launcher(real_posix_spawn, pid, path, path, actions, attributes, argv, envp);
     return real_posix_spawn(pid, path, actions, attributes, argv, envp);
 }
 
@@ -214,9 +238,8 @@ EXPORT int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_act
                         const posix_spawnattr_t *attributes, char *const argv[], char *const envp[])
 {
     char path[PATH_MAX];
-    if (active && argv[0] && envp && find_executable(file, path) &&
-        spawn_launcher(pid, path, actions, attributes, argv, envp) == 0)
-        return 0;
+    if (active && argv[0] && envp && find_executable(file, path))
+        return spawn_by_launcher(real_posix_spawnp, pid, file, path, actions, attributes, argv, envp);
     return real_posix_spawnp(pid, file, actions, attributes, argv, envp);
 }
 

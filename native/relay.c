@@ -44,6 +44,8 @@ static _Noreturn void give_up(struct conversation *talk, const char *reason, int
 {
     end_if_cancelled(talk);
     if (!talk->heard) {
+        check_may_run_here(talk->command, reason,
+                           code == EXIT_LOST ? " (termite-ctl start starts one)" : " (termite-ctl shutdown ends it)");
         dprintf(STDERR_FILENO, "termite: %s: running this here: %s\n", reason, talk->command->argv[0]);
         stop_cancelling();
         exec_command(talk->command, &(struct local_run){.recurse = false});

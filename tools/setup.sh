@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes this checkout ready to run: Debian packages, .venv with pinned Python packages, termite itself with its native programs.
+# Makes this checkout ready to run: Debian packages, .venv with pinned Python packages, termite itself with its native programs,
+# and bin, which has links to its commands.
 #
 # It says what it does before it does it, and does only what is missing: a second run takes a few milliseconds. Two stamps in
 # .venv hold the checksum of what was installed from; termite is installed editable, so Python sources need no stamp at all.
@@ -82,6 +83,16 @@ install_termite() {
     PATH="$PWD/.venv/bin:$PATH" .venv/bin/pip install -qq --disable-pip-version-check --no-build-isolation --no-deps -e .
 }
 
+# For PATH, without what else .venv/bin has: a cmake, a python3 and more that would stand before the user's own. The
+# programs find each other by where the links lead.
+link_commands() {
+    mkdir -p bin
+    rm -f bin/termite*
+    for program in .venv/bin/termite*; do
+        [ "$program" = .venv/bin/termite-sandbox ] || ln -s "../$program" bin/
+    done
+}
+
 # The path is part of the stamp: the scripts in .venv name it, so a checkout that was moved needs a new .venv.
 requirements_stamp=$(pwd -P | checksum - requirements.txt requirements-dev.txt requirements-build.txt tools/setup.sh)
 if [ "$requirements_stamp" != "$(cat .venv/.requirements 2>/dev/null)" ]; then
@@ -93,8 +104,10 @@ fi
 termite_stamp=$(echo "$requirements_stamp" | checksum - pyproject.toml CMakeLists.txt native/*)
 if [ "$termite_stamp" != "$(cat .venv/.termite 2>/dev/null)" ]; then
     install_termite
+    link_commands
     echo "$termite_stamp" >.venv/.termite
 fi
+[ -e bin/termite-worker ] || link_commands
 # Whoever may not write here, or has PYTHONDONTWRITEBYTECODE set, would compile what a front end imports in each build.
 if ! [ -e .venv/.bytecode ] || [ -n "$(find termite -name '*.py' -newer .venv/.bytecode)" ]; then
     .venv/bin/python -m compileall -q termite

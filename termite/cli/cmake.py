@@ -71,8 +71,7 @@ def run(argv: Sequence[str]) -> int:
             try:
                 _check_make_program(Path(directory))
             except UserError as error:
-                front_end.say(f"{error}: building locally")
-                return front_end.run_plainly([program, *args])
+                return front_end.build_locally([program, *args], error)
             return front_end.build(TOOL, program, args, directory)
         case Mode.OTHER:
             return front_end.run_plainly([program, *args])

@@ -18,6 +18,7 @@ from termite.engine.errors import UserError
 from termite.engine.rules import readable
 
 PROGRAM = "termite-ctl"
+_HELP = (["--help"], ["-help"], ["-h"])
 SECRET_BYTES = 32
 _USAGE = """commands:
   secret [FILE]     make a secret for a cluster (default: secret.txt)
@@ -41,8 +42,8 @@ def _run(argv: Sequence[str]) -> int:
     parser = Parser(PROGRAM, "Look at and operate the master of the tree you are in.", f"{PROGRAM} why gcc -c x.c")
     parser.epilog = f"{_USAGE}\n{parser.epilog}"
     parser.add_argument("command", choices=sorted(_COMMANDS), help="see below")
-    # What comes after the command is the command's: `why gcc --version` asks about gcc.
-    words = parser.parse_flags(argv[:1])
+    # What comes after the command is the command's: `why gcc --version` asks about gcc, but `why --help` about why.
+    words = parser.parse_flags(argv[1:2] if argv[1:2] in _HELP else argv[:1])
     return _COMMANDS[words.command](argv[1:])
 
 
@@ -186,7 +187,11 @@ def _status_text(status: client.Reply) -> str:
         ("", f"{jobs['retried']} retried, {jobs['failed']} failed, {jobs['answered']} answered at once"),
         ("slots", f"{slots['busy']} of {slots['leased']} leased are busy; local: {local['busy']} of {local['count']}"),
         ("traffic", f"{_bytes(status['bytes_sent'])} sent, {_bytes(status['bytes_received'])} received"),
-        ("results", f"{status['dropped_writes']} dropped writes, {status['conflicts']} conflicts"),
+        (
+            "results",
+            f"{status['dropped_writes']} writes outside the tree dropped, "
+            f"{status.get('sockets_left', 0)} sockets left on workers, {status['conflicts']} conflicts",
+        ),
     ]
     rows += [("fell back", f"{count} times: {why}") for why, count in cast(dict[str, int], status["fallbacks"]).items()]
     for worker in cast(list[client.Reply], status["workers"]):

@@ -17,6 +17,7 @@ from termite.cli.claims import wait_for_claims
 from termite.cli.flags import EXIT_NOWHERE, VERSION
 from termite.cli.places import working_directory
 from termite.cli.programs import check_preload, find_program, find_source, has_make_shell
+from termite.engine.bans import LOCAL, NEVER, is_local_forbidden, odd_local
 from termite.engine.errors import RemoteProtocolError, UserError
 from termite.engine.native import native_program
 
@@ -71,14 +72,21 @@ def build(tool: Tool, program: str, args: Sequence[str], directory: str) -> int:
     try:
         master, started, env = _prepare(tool, program, args, directory)
     except (UserError, RemoteProtocolError, OSError) as error:
-        if os.environ.get("TERMITE_LOCAL") == "never":
-            say(f"{error}; TERMITE_LOCAL=never forbids to build locally")
-            return EXIT_NOWHERE
-        say(f"{error}: building locally")
-        return run_plainly(argv)
+        return build_locally(argv, error)
     status = _run_tool(started, env)
     _sum_up(master)
     return _end_as(status)
+
+
+def build_locally(argv: Sequence[str], error: Exception) -> int:
+    """Build as if termite were not there, after a line that says why; unless the user forbids that."""
+    if is_local_forbidden(os.environ):
+        say(f"{error}; {LOCAL}={NEVER} forbids to build locally")
+        return EXIT_NOWHERE
+    if odd := odd_local(os.environ):
+        say(odd)
+    say(f"{error}: building locally")
+    return run_plainly(argv)
 
 
 def run_plainly(argv: Sequence[str]) -> int:
@@ -169,21 +177,29 @@ def _sum_up(master: client.Client) -> None:
     except (UserError, RemoteProtocolError) as error:
         say(str(error))
         return
-    fallbacks: dict[str, int] = end["fallbacks"]
-    parts = [f"{end['remote']} jobs ran remotely, {end.get('short', 0)} here as they are short, {end['local']} locally"]
-    parts += [f"{count} of them because: {reason}" for reason, count in fallbacks.items()]
-    for key, text in (
-        ("retried", "jobs were given to another worker"),
-        ("dropped_writes", "files written outside the tree were dropped"),
-        ("conflicts", "files were written by two jobs at once"),
-        ("failed", "jobs could not be run"),
-    ):
-        if end[key]:
-            parts.append(f"{end[key]} {text}")
+    parts = summary_parts(end)
     if len(parts) > 1 or os.environ.get("TERMITE_VERBOSE"):
         say("; ".join(parts))
     for named in end["named"]:
         say(named)
+
+
+def summary_parts(end: client.Reply) -> list[str]:
+    """What a build's summary says: where jobs ran, then whatever was not as it should be."""
+    fallbacks: dict[str, int] = end["fallbacks"]
+    parts = [f"{end['remote']} jobs ran remotely, {end.get('short', 0)} here as they are short, {end['local']} locally"]
+    # Neither "of them": with TERMITE_LOCAL=never they ran nowhere.
+    parts += [f"{count} not done by a worker: {reason}" for reason, count in fallbacks.items()]
+    for key, text in (
+        ("retried", "jobs were given to another worker"),
+        ("dropped_writes", "files written outside the tree were dropped"),
+        ("sockets_left", "sockets stayed on workers"),
+        ("conflicts", "files were written by two jobs at once"),
+        ("failed", "jobs could not be run"),
+    ):
+        if end.get(key):
+            parts.append(f"{end[key]} {text}")
+    return parts
 
 
 def say(line: str) -> None:

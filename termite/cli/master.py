@@ -137,7 +137,7 @@ def _master_config(flags: argparse.Namespace, secret: bytes, coordinator: tuple[
         short_store=own_directory(CACHE) / f"short-{tree_name(path.parent)}",
         keepalive_s=flags.keepalive,
         idle_exit_s=flags.idle_exit,
-        exports=tuple(_tree_path(path) for path in exports),
+        exports=(*(_tree_path(path) for path in exports), *launcher_links(os.environ)),
         excludes=tuple(_tree_path(path) for path in flags.exclude),
         hidden=tuple(_tree_path(path) for path in hidden),
         watched=tuple(_tree_path(Path(path)) for path in plugins.exports(os.environ)),
@@ -152,6 +152,17 @@ def virtual_environments(env: Mapping[str, str]) -> set[Path]:
     """
     places = {Path(directory).parent for directory in env.get("PATH", "").split(":") if directory.startswith("/")}
     return {place for place in places if os.path.isfile(place / "pyvenv.cfg")}
+
+
+def launcher_links(env: Mapping[str, str]) -> list[bytes]:
+    """The links to the launcher in PATH, as paths of the tree: they may lie where jobs see nothing else."""
+    launcher = os.path.realpath(native_program("termite"))
+    links = {
+        Path(os.path.realpath(directory)) / "termite"
+        for directory in env.get("PATH", "").split(":")
+        if directory.startswith("/")
+    }
+    return [os.fsencode(link).strip(b"/") for link in sorted(links) if os.path.realpath(link) == launcher]
 
 
 def _tree_path(path: Path) -> bytes:

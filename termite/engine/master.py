@@ -12,6 +12,7 @@ from pathlib import Path
 import trio
 
 from termite.engine.answers import Answers
+from termite.engine.bans import is_local_forbidden, odd_local
 from termite.engine.commands import is_nothing
 from termite.engine.environment import environment_of
 from termite.engine.errors import FsError, Outdated, Retryable, UserError
@@ -30,6 +31,7 @@ from termite.engine.rules import RuleBook
 from termite.engine.short import Mark, ShortCommands, mark_of
 from termite.engine.status.report import Counters
 from termite.engine.tree.home import HomeTree
+from termite.engine.tree.paths import is_within
 from termite.engine.tree.times import Timing
 from termite.engine.wire.messages import Ran, Run
 
@@ -40,6 +42,7 @@ CANNOT_RUN_AGAIN = 101
 # otherwise asks for what it needs.
 NEWS_NEARBY = (64 * 1024, 128 * 1024)
 NEWS_FAR_AWAY = (4 * 1024, 16 * 1024)
+NEWS_FILES = 256  # are read for that; each holds the master for 40 us
 TOLD_PATHS = 1000  # are remembered as told; further ones are told of each time
 
 log = logging.getLogger(__name__)
@@ -152,6 +155,9 @@ async def run_job(master: Master, job: Job) -> Exit | None:
     assert job.command is not None and job.verdict is not None, "it has begun"
     if job.warning:
         await job.launcher.notice(f"termite: {job.warning}; the last good rules stay in force")
+    odd = odd_local(job.asked.invocation.env)
+    if odd and master.is_news([os.fsencode(odd)]):
+        await job.launcher.notice(f"termite: {odd}")
     if job.verdict.local:
         await run_here(master, job)
         return None
@@ -164,8 +170,8 @@ async def run_job(master: Master, job: Job) -> Exit | None:
         job.phase = Phase.WAITING
         try:
             async with master.pool.slot(job.failed_on) as lease:
-                message, changesets = dispatch(master, job, job.command, lease)
-                if _is_outdated(changesets):
+                message = dispatch(master, job, job.command, lease)
+                if message is None:
                     master.pool.retire(lease)
                     continue
                 dispatched_ns, dispatched_s = master.tree.now_ns(), trio.current_time()
@@ -189,15 +195,18 @@ async def run_job(master: Master, job: Job) -> Exit | None:
     return await fall_back(master, job, ("lost its workers: " if job.failed_on else "") + job.failures[-1])
 
 
-def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> tuple[Run, tuple[Changeset, ...]]:
-    """The job as its mirror is asked to run it, at the state of the files now."""
+def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> Run | None:
+    """The job as its mirror is asked to run it, at the state of the files now. None: the mirror is too far behind."""
     job.lease = lease
     number = job.number = master.tree.drain()
     changesets = master.tree.changesets_since(lease.cursor)
-    contents = master.tree.contents_since(lease.told, *(NEWS_NEARBY if lease.is_near else NEWS_FAR_AWAY))
+    if _is_outdated(changesets):
+        return None
+    news = NEWS_NEARBY if lease.is_near else NEWS_FAR_AWAY
+    contents = master.tree.contents_since(lease.told, *news, NEWS_FILES)
     lease.told = number
     rule = job.verdict.rule if job.verdict else None
-    message = Run(
+    return Run(
         job=job.id,
         number=number,
         changesets=changesets,
@@ -217,7 +226,6 @@ def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> tuple[
         stdin_ended=job.asked.stdin_ended,
         contents=contents,
     )
-    return message, changesets
 
 
 async def run_there(master: Master, job: Job, lease: Lease, message: Run) -> Ran:
@@ -243,8 +251,9 @@ async def bring_home(master: Master, job: Job, lease: Lease, ran: Ran, timing: T
 def learn(master: Master, mark: Mark, ran: Ran, total_s: float) -> None:
     """What the command took, for the next time. One that may do something else here stays with the workers: it writes
     outside the tree, reads from a pipe, or was killed. To end with an error is what many a makefile asks its shell for.
+    What could not be started there took nothing, and its way says nothing.
     """
-    if ran.exit.signal or ran.dropped or ran.stdin_taken:
+    if ran.exec_errno or ran.exit.signal or ran.dropped or ran.stdin_taken:
         master.short.forget(mark)
         return
     took_s = (ran.ended_ns - ran.started_ns) / 1e9
@@ -268,7 +277,7 @@ def start_short(master: Master, job: Job) -> bool:
     Where many jobs run elsewhere, one core is the master's own.
     """
     mark = job.mark
-    if mark is None or not master.short.is_short(mark) or job.asked.invocation.env.get("TERMITE_LOCAL") == "never":
+    if mark is None or not master.short.is_short(mark) or is_local_forbidden(job.asked.invocation.env):
         return False
     started_s = trio.current_time()
 
@@ -318,7 +327,7 @@ async def fall_back(master: Master, job: Job, reason: str, *, quiet: bool = Fals
         await job.launcher.notice(f"termite: {reason}; the command has read its input and cannot be run again")
         master.counters.failed += 1
         return Exit(CANNOT_RUN_AGAIN)
-    if job.asked.invocation.env.get("TERMITE_LOCAL") == "never":
+    if is_local_forbidden(job.asked.invocation.env):
         await job.launcher.notice(f"termite: {reason}; TERMITE_LOCAL=never forbids to run it here")
         master.counters.failed += 1
         return Exit(NOWHERE_TO_RUN)
@@ -337,19 +346,31 @@ async def tell_what_happened(master: Master, job: Job, ran: Ran, conflicts: tupl
     counters = master.counters
     counters.remote += 1
     counters.fuse_requests += ran.usage.requests
-    counters.dropped_writes += len(ran.dropped)
     counters.conflicts += len(conflicts)
     if lost := job.stdin.finish(ran.stdin_offset, ran.stdin_taken):
         log.info("stdin-left-over job=%d bytes=%d", job.id, lost)
-    counters.name("written outside the tree, dropped", map(_absolute, ran.dropped))
     counters.name("written by two jobs at once", map(_absolute, conflicts))
     for path in conflicts:
         await job.launcher.notice(f"termite: another job wrote {_absolute(path)} at the same time; this one's stays")
-    if master.is_news(ran.dropped):
-        names = ", ".join(map(_absolute, ran.dropped[:3]))
-        await job.launcher.notice(f"termite: dropped what it wrote outside the tree: {names}")
+    await tell_what_stayed_there(master, job, ran.dropped)
     if ran.timed_out:
         await job.launcher.notice("termite: killed after the time that its rule allows")
+
+
+async def tell_what_stayed_there(master: Master, job: Job, dropped: tuple[bytes, ...]) -> None:
+    """Count and tell what does not come home: what is outside the tree, and in the tree sockets."""
+    root = tree_path(master.config.socket.parent)
+    outside = tuple(path for path in dropped if path == root or not is_within(path, root))
+    sockets = tuple(path for path in dropped if path != root and is_within(path, root))
+    counters = master.counters
+    counters.dropped_writes += len(outside)
+    counters.sockets_left += len(sockets)
+    counters.name("written outside the tree, dropped", map(_absolute, outside))
+    counters.name("socket, stayed on its worker", map(_absolute, sockets))
+    for paths, what in ((outside, "dropped what it wrote outside the tree"), (sockets, "a socket stays on its worker")):
+        if master.is_news(paths):
+            names = ", ".join(map(_absolute, paths[:3]))
+            await job.launcher.notice(f"termite: {what}: {names} (with a Local rule it runs here)")
 
 
 def _absolute(path: bytes) -> str:

@@ -128,6 +128,18 @@ def test_with_local_runs_forbidden_a_job_without_workers_fails_with_103(whole: C
     assert done.stderr.startswith(b"termite"), done
 
 
+def test_with_local_runs_forbidden_a_master_killed_in_mid_build_fails_it_and_nothing_runs_here(whole: Cluster) -> None:
+    tree = whole.tree
+    tree.write("Makefile", f"all: a b\na:\n\t@kill -9 {whole.master.process.pid}\nb: a\n\t@echo made >$@\n")
+    tree.write(".termite-localrc", '[{"Regexp": "kill", "Local": true}]')
+    made = tree.make(env={"TERMITE_LOCAL": "never"})
+    assert made.code == 2 and b"[Makefile:5: b] Error 103" in made.stderr, made
+    assert b"TERMITE_LOCAL=never forbids to run it here" in made.stderr  # it is gone, or just about to go
+    again = tree.termite("touch", "b", env={"TERMITE_LOCAL": "never"})
+    assert (again.code, again.stderr.count(b"\n")) == (103, 1), again
+    assert not (tree.path / "b").exists()
+
+
 def test_a_worker_that_comes_later_is_used(whole: Cluster) -> None:
     for worker in whole.workers:
         worker.stop()

@@ -1,11 +1,14 @@
 """How a cluster is run by hand, as the first termite told it: the same lines, one after the other, without a pause."""
 
+import tomllib
 from collections.abc import Callable
 
-from tests.e2e.cluster import new_tree
-from tests.e2e.conftest import needs_root
+import pytest
+
+from tests.e2e.cluster import Tree, new_tree
+from tests.e2e.conftest import USERS, needs_root
 from tests.e2e.leftovers import assert_nothing_left
-from tests.e2e.places import COMMANDS, Place
+from tests.e2e.places import CHECKOUT, COMMANDS, Place
 
 # With the default ports and the default name of the secret. The worker is root's, as by sudo.
 RUNNING = """
@@ -37,7 +40,7 @@ def test_the_lines_work_as_they_are_written(places: Callable[..., Place]) -> Non
     tree.write("x.c", "int x;\n")
     tree.write("Makefile", "all: $(shell seq 1 20)\n%:\n\t@gcc -c -o $@ x.c\n")
     (where.base / "termite").mkdir()
-    (where.base / "termite" / "bin").symlink_to(COMMANDS)
+    (where.base / "termite" / "bin").symlink_to(CHECKOUT / "bin")
     env = {"TERMITE_DIR": str(where.base / "termite"), "TERMITE_LOCAL": "never"}
     done = where.run(["bash", "-c", RUNNING], where.base, env=env)
     assert done.code == 0, done
@@ -47,4 +50,41 @@ def test_the_lines_work_as_they_are_written(places: Callable[..., Place]) -> Non
     assert b":1235: " in done.stdout, done
     assert {str(number) for number in range(1, 21)} <= {path.name for path in tree.path.iterdir()}
     assert (tree.path / "x.o").exists()
+    assert_nothing_left(where, tree.path)
+
+
+def test_the_directory_for_path_has_the_commands_and_nothing_else() -> None:
+    """What else is beside the Python would stand in front of the user's own cmake and python3."""
+    scripts = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert {path.name for path in (CHECKOUT / "bin").iterdir()} == {*scripts, "termite", "termite-shell"}
+
+
+@pytest.mark.parametrize("kind", USERS)
+def test_every_command_works_by_its_link(places: Callable[..., Place], kind: str) -> None:
+    where = places(kind)
+    for link in sorted((CHECKOUT / "bin").iterdir()):
+        if link.name != "termite-shell":
+            by_link = where.run([str(link), "--version"], where.base)
+            assert by_link == where.run([str(COMMANDS / link.name), "--version"], where.base)
+            assert by_link.code == 0, by_link
+    assert where.run([str(CHECKOUT / "bin" / "termite-shell"), "-c", "exit 3"], where.base).code == 3
+    assert where.run([str(CHECKOUT / "bin" / "termite-ctl"), "doctor"], where.base).code == 0
+
+
+@pytest.mark.parametrize("kind", USERS)
+def test_a_job_finds_the_launcher_by_a_link_in_a_private_home(places: Callable[..., Place], kind: str) -> None:
+    where = places(kind)
+    tree = new_tree(where)
+    private = Tree(where, where.base / "home").mkdir("private/bin")
+    for name in ("termite", "termite-make", "termite-ctl"):
+        (private / name).symlink_to(CHECKOUT / "bin" / name)
+    private.parent.chmod(0o700)
+    tree.write("Makefile", "all:\n\ttermite echo found >out\n")
+    env = {"PATH": f"{private}:/usr/bin:/bin", "TERMITE_SHORT": "0"}
+    try:
+        assert where.run(["termite-make"], tree.path, env=env).code == 0
+        assert (tree.path / "out").read_text() == "found\n"
+        assert tree.jobs() == 1
+    finally:
+        where.run(["termite-ctl", "shutdown"], tree.path, env=env)
     assert_nothing_left(where, tree.path)

@@ -66,13 +66,17 @@ def test_it_gets_one_line_and_builds_here(tree: Tree, kind: Kind, how: str) -> N
     assert tree.jobs() == before
 
 
-@pytest.mark.parametrize("kind", [KINDS["make"], KINDS["ninja"]], ids=["make", "ninja"])
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_it_does_not_where_building_here_is_forbidden(tree: Tree, kind: Kind) -> None:
     tree.write(kind.name, kind.content)
     tool = tree.mkdir("bin") / kind.tool
+    path = f"{tree.path / 'bin'}:/usr/bin:/bin:{COMMANDS}"
+    program, *arguments = kind.call
+    if kind.configure:
+        shutil.copy(f"/usr/bin/{kind.tool}", tool)
+        assert tree.plain(*kind.configure, env={"PATH": path}).code == 0
     _static_stand_in(tool)
-    env = {"PATH": f"{tree.path / 'bin'}:/usr/bin:/bin", "TERMITE_LOCAL": "never"}
-    done = tree.plain(tree.where.termite(kind.call[0]), env=env)
+    done = tree.plain(tree.where.termite(program), *arguments, env={"PATH": path, "TERMITE_LOCAL": "never"})
     assert (done.code, done.stderr.count(b"\n")) == (103, 1), done
     assert not (tree.path / "out").exists()
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -106,6 +107,100 @@ def test_a_master_that_talks_nonsense_is_left_alone(
         talk = master.accept()
         talk.say(frame("1", b"x"), nonsense)
         assert finish(process)[:2] == (102, b"x")
+
+
+# -- TERMITE_LOCAL=never ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def never(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After `tree`, which takes such names away."""
+    monkeypatch.setenv("TERMITE_LOCAL", "never")
+
+
+def refused(reason: str) -> tuple[int, bytes, bytes]:
+    return 103, b"", f"termite: {reason}; TERMITE_LOCAL=never forbids to run it here: touch\n".encode()
+
+
+@pytest.mark.usefixtures("never")
+def test_where_local_is_forbidden_no_master_is_an_error(
+    launcher: Path, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell = tree / "termite-shell"
+    shell.symlink_to(launcher)
+    for options in ((), ("--preload=make", "--exe=/bin/touch", "--")):
+        with started([launcher, *options, "touch", "made"], tree) as process:
+            assert finish(process) == refused("no master serves this directory (termite-ctl start starts one)")
+    with started([shell, "-c", "touch made"], tree) as process:
+        assert finish(process)[0] == 103
+    monkeypatch.setenv("TERMITE_SOCKET", "")
+    with started([launcher, "touch", "made"], tree) as process:
+        assert finish(process)[0] == 103
+    assert not (tree / "made").exists()
+
+
+@pytest.mark.usefixtures("never")
+def test_where_local_is_forbidden_a_dead_masters_socket_is_an_error(launcher: Path, tree: Path) -> None:
+    left = tree / ".termite-socket"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(left))
+    with started([launcher, "touch", "made"], tree) as process:
+        assert finish(process) == refused(f"no master answers (termite-ctl start starts one) at {left}")
+    assert not (tree / "made").exists()
+
+
+@pytest.mark.usefixtures("never")
+def test_where_local_is_forbidden_a_lost_master_is_an_error(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    for said in (b"", frame("N", b""), frame("X")[:3]):
+        with started([launcher, "touch", "made"], tree) as process:
+            talk = master.accept()
+            talk.say(said)
+            talk.vanish()
+            assert finish(process) == refused("the master went away (termite-ctl start starts one)")
+    assert not (tree / "made").exists()
+
+
+@pytest.mark.usefixtures("never")
+@pytest.mark.parametrize("nonsense", NONSENSE.values(), ids=NONSENSE)
+def test_where_local_is_forbidden_a_master_that_talks_nonsense_is_an_error(
+    launcher: Path, tree: Path, master: FakeMaster, nonsense: bytes
+) -> None:
+    with started([launcher, "touch", "made"], tree) as process:
+        master.accept().say(nonsense)
+        assert finish(process) == refused("the master speaks another protocol (termite-ctl shutdown ends it)")
+    assert not (tree / "made").exists()
+
+
+@pytest.mark.usefixtures("never")
+def test_where_local_is_forbidden_what_only_here_can_be_done_right_is_an_error(
+    launcher: Path, tree: Path, master: FakeMaster
+) -> None:
+    with started(["sh", "-c", 'exec "$0" touch made >&-', launcher], tree) as process:
+        assert finish(process) == refused("its stdout or stderr is closed, which it can see only here")
+    gone = 'mkdir gone; cd gone; rmdir ../gone; exec "$0" touch ../made'
+    with started(["sh", "-c", gone, launcher], tree) as process:
+        assert finish(process) == refused("the working directory cannot be told: No such file or directory")
+    assert not (tree / "made").exists()
+
+
+@pytest.mark.usefixtures("never")
+def test_what_a_master_places_here_runs_here_though_local_is_forbidden(
+    launcher: Path, tree: Path, master: FakeMaster
+) -> None:
+    with started([launcher, *COMMAND], tree) as process:
+        master.accept().say(frame("X"))
+        assert finish(process) == (0, b"run here\n", b"")
+
+
+@pytest.mark.parametrize(("word", "said"), [("", b""), ("nver", b"termite: TERMITE_LOCAL=nver says nothing")])
+def test_a_word_that_means_nothing_is_told_where_it_would_matter(
+    launcher: Path, tree: Path, monkeypatch: pytest.MonkeyPatch, word: str, said: bytes
+) -> None:
+    monkeypatch.setenv("TERMITE_LOCAL", word)
+    with started([launcher, *COMMAND], tree) as process:
+        status, out, err = finish(process)
+    assert (status, out) == (0, b"run here\n")
+    assert err.startswith(said) and err.count(b"\n") == bool(said)
 
 
 # -- signals ----------------------------------------------------------------------------------------------------------

@@ -279,6 +279,18 @@ def test_what_cannot_be_executed_fails_as_ever(desk: Desk, callers: Path, functi
     assert desk.calls() == []
 
 
+@pytest.mark.parametrize("function", [*EXEC, "posix_spawn", "posix_spawnp"])
+def test_without_a_launcher_the_real_call_follows_only_if_it_may(desk: Desk, callers: Path, function: str) -> None:
+    (desk.tree / "stand-in").unlink()
+    words = ["/bin/sh", "sh", "-c", "exit 5"]
+    may = desk.run(callers, function, "vfork", *words, TERMITE_PRELOAD_TOOLS="callers")
+    assert (may.returncode, may.stderr) == (5, "")
+    may_not = desk.run(callers, function, "vfork", *words, TERMITE_PRELOAD_TOOLS="callers", TERMITE_LOCAL="never")
+    assert (may_not.returncode, may_not.stdout) == (98, "failed: No such file or directory\n")
+    said = "termite: the launcher cannot be started, and TERMITE_LOCAL=never forbids to run it here\n"
+    assert may_not.stderr == said
+
+
 def test_any_other_program_is_left_alone(desk: Desk, callers: Path) -> None:
     run = desk.run(callers, "execve", "vfork", "/bin/sh", "sh", "-c", "echo $LD_PRELOAD")
     assert (run.returncode, run.stdout) == (0, f"{desk.library}\n")

@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,13 @@ import pytest
 from termite.cli import client
 from termite.cli.client import Client, NoMaster, choose_root, find_socket
 from termite.cli.cmake import Mode, build_directory, read_mode, split_program
-from termite.cli.ctl import _without_launcher
-from termite.cli.front_end import loadable_name, read_words
+from termite.cli.ctl import _run, _without_launcher
+from termite.cli.front_end import loadable_name, read_words, summary_parts
 from termite.cli.make import TOOL as MAKE
 from termite.cli.ninja import TOOL as NINJA
 from termite.cli.programs import find_source, why_not_preloaded
 from termite.engine.native import native_program
+from termite.engine.status.report import Counters, build_summary
 
 OTHER_UID = 61000
 
@@ -204,3 +206,21 @@ def test_a_line_that_begins_with_the_launcher_is_explained_without_it() -> None:
     assert _without_launcher(["/x/termite", "--cmake=link", "--", "--odd"]) == (["--odd"], {"cmake": "link"})
     assert _without_launcher(["termite", "gcc", "--a=b"]) == (["gcc", "--a=b"], {})
     assert _without_launcher(["termite"]) == (["termite"], {})
+
+
+def test_a_summary_says_why_jobs_were_not_done_by_a_worker_wherever_they_ran() -> None:
+    end = build_summary(Counters(), Counters(fallbacks=Counter({"no worker": 2}), failed=2, sockets_left=1))
+    assert summary_parts(end) == [
+        "0 jobs ran remotely, 0 here as they are short, 0 locally",
+        "2 not done by a worker: no worker",
+        "1 sockets stayed on workers",
+        "2 jobs could not be run",
+    ]
+
+
+@pytest.mark.parametrize("argv", [("why", "--help"), ("why", "-h"), ("status", "-help"), ("--help",)])
+def test_each_command_of_termite_ctl_has_help(argv: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        _run(list(argv))
+    assert ended.value.code == 0
+    assert "why COMMAND..." in capsys.readouterr().out

@@ -19,15 +19,15 @@ from termite.engine import launcher as launcher_module
 from termite.engine import records
 from termite.engine.control import Control, Sessions
 from termite.engine.errors import FsError, Outdated, Retryable
-from termite.engine.fleet.pool import Lease, NoWorker, Pool
+from termite.engine.fleet.pool import OUTDATED_CHANGES, Lease, NoWorker, Pool
 from termite.engine.jobs import Stdin
 from termite.engine.launchers import Launchers
 from termite.engine.local import LocalSlots
-from termite.engine.master import Master, MasterConfig
-from termite.engine.model import Attr, Change, Changeset, Digest, Exit, StdinFile, Usage
+from termite.engine.master import NEWS_FILES, NEWS_NEARBY, Master, MasterConfig
+from termite.engine.model import Attr, Change, Changeset, Command, Digest, Exit, StdinFile, Usage
 from termite.engine.plugins import Plugins
 from termite.engine.recheck import Recheck
-from termite.engine.short import ShortCommands
+from termite.engine.short import ENOUGH, ShortCommands
 from termite.engine.tree.home import BroughtHome, HomeTree
 from termite.engine.tree.times import Timing
 from termite.engine.wire.messages import Ran, Run
@@ -47,6 +47,8 @@ class FakeTree:
         self.number = 5
         self.home: list[Sequence[Change]] = []
         self.refuses = 0
+        self.behind: list[int] = []  # how many changes a mirror has not heard of, at each dispatch
+        self.limits: list[tuple[int, int, int]] = []
 
     def drain(self) -> int:
         self.steps.append("drain")
@@ -59,9 +61,10 @@ class FakeTree:
         return 1
 
     def changesets_since(self, cursor: int) -> tuple[Changeset, ...]:
-        return ()
+        return (Changeset(self.number, (CHANGE,) * self.behind.pop(0)),) if self.behind else ()
 
-    def contents_since(self, number: int, most_bytes: int, total_bytes: int) -> dict[bytes, bytes]:
+    def contents_since(self, number: int, most_bytes: int, total_bytes: int, most_files: int) -> dict[bytes, bytes]:
+        self.limits.append((most_bytes, total_bytes, most_files))
         return {}
 
     def statistics(self) -> dict[str, int]:
@@ -114,6 +117,9 @@ class FakePool:
 
     def succeeded(self, lease: FakeLease) -> None:
         pass
+
+    def retire(self, lease: FakeLease) -> None:
+        self._steps.append(f"retired {lease.worker}")
 
 
 @contextmanager
@@ -396,6 +402,14 @@ async def test_a_job_that_kills_two_workers_runs_here(tmp_path: Path) -> None:
     assert world.master.counters.fallbacks == {"lost its workers": 1}
 
 
+async def test_a_mirror_that_is_far_behind_is_replaced_before_any_content_is_read_for_it(tmp_path: Path) -> None:
+    world = World(tmp_path, script(end=ran()), script(end=ran()))
+    world.tree.behind = [OUTDATED_CHANGES + 1]
+    assert await world.say("gcc") == [(b"E", b"code=0\0")]
+    assert world.steps == ["drain", "retired w0", "drain", "run on w1", "home"]
+    assert world.tree.limits == [(*NEWS_NEARBY, NEWS_FILES)]
+
+
 async def test_a_file_that_changes_all_the_time_is_no_workers_fault(tmp_path: Path) -> None:
     outdated = script(end=Outdated("a file changed before it was read: f"))
     world = World(tmp_path, outdated, outdated, outdated)
@@ -423,10 +437,39 @@ async def test_where_local_is_forbidden_it_fails_with_103(tmp_path: Path) -> Non
     assert told[1] == (b"E", b"code=103\0")
 
 
+async def test_a_word_that_forbids_nothing_is_told_once(tmp_path: Path) -> None:
+    world = World(tmp_path, *[script(end=ran())] * 3)
+    told = [await world.say("gcc", TERMITE_LOCAL=word) for word in ("nver", "nver", "")]
+    assert [[kind for kind, _ in frames] for frames in told] == [[b"N", b"E"], [b"E"], [b"E"]]
+    assert told[0][0] == (b"N", b"termite: TERMITE_LOCAL=nver says nothing: never is the one word that it may be\n")
+
+
 async def test_what_cannot_be_started_there_is_left_to_this_machine(tmp_path: Path) -> None:
     world = World(tmp_path, script(end=ran(127, changes=(), exec_errno=2)))
     async with world.launcher("nosuch") as launched:
         assert await launched.frames() == [(b"X", b"recurse=0\0")]
+
+
+async def test_what_cannot_be_started_there_is_never_known_as_short(tmp_path: Path) -> None:
+    cannot = script(end=ran(127, changes=(), exec_errno=2))
+    world = with_short(World(tmp_path, *[cannot] * 3))
+    for _ in range(3):
+        async with world.launcher("nosuch") as launched:
+            assert await launched.frames() == [(b"X", b"recurse=0\0")]
+            launched.end_command()
+            await world.until_no_slot_is_taken()
+    counters = world.master.counters
+    assert (counters.fallbacks, counters.short) == ({"cannot start there": 3}, 0)
+    assert world.master.short.took_s(Command(("nosuch",), "nosuch", True, "/p", {}, "nosuch")) is None
+
+
+async def test_ways_of_what_cannot_be_started_do_not_count(tmp_path: Path) -> None:
+    world = World(tmp_path, *[script(end=ran(127, changes=(), exec_errno=2))] * ENOUGH)
+    for _ in range(ENOUGH):
+        async with world.launcher("nosuch") as launched:
+            await launched.frames()
+            launched.end_command()
+    assert world.master.short.limit_s == 0.0
 
 
 async def test_a_disk_that_refuses_the_results_makes_it_run_here(tmp_path: Path) -> None:
@@ -786,6 +829,17 @@ async def test_a_job_for_a_worker_waits_for_the_look_at_settled_files(tmp_path: 
             assert world.steps == []
             looked.set()
             assert await launched.rest() == [(b"E", b"code=0\0")]
+
+
+async def test_what_stays_there_is_told_by_what_it_is(tmp_path: Path) -> None:
+    inside, outside = os.fsencode(tmp_path / "s").strip(b"/"), os.fsencode(f"{tmp_path}2/x").strip(b"/")
+    world = World(tmp_path, script(end=msgspec.structs.replace(ran(), dropped=(outside, inside))))
+    told = await world.say("gcc")
+    assert [frame for frame in told if frame[0] == b"N"] == [
+        (b"N", b"termite: dropped what it wrote outside the tree: /%b (with a Local rule it runs here)\n" % outside),
+        (b"N", b"termite: a socket stays on its worker: /%b (with a Local rule it runs here)\n" % inside),
+    ]
+    assert (world.master.counters.dropped_writes, world.master.counters.sockets_left) == (1, 1)
 
 
 async def test_what_is_not_known_of_settled_files_makes_a_job_run_here(tmp_path: Path, nursery: trio.Nursery) -> None:

@@ -304,13 +304,13 @@ async def test_small_files_written_here_go_along_with_the_news_of_them(home: Hom
     (root / "directory").mkdir()
     number = home.drain()
     small = tree_path(root / "small")
-    assert home.contents_since(at, 100, 1000) == {small: b"text"}
-    assert home.contents_since(number, 100, 1000) == {}, "they are told once"
+    assert home.contents_since(at, 100, 1000, 99) == {small: b"text"}
+    assert home.contents_since(number, 100, 1000, 99) == {}, "they are told once"
     job = Job(home, root).write("result", b"text")
     await job.end()
-    assert home.contents_since(number, 100, 1000) == {}, "the worker has it that made it"
+    assert home.contents_since(number, 100, 1000, 99) == {}, "the worker has it that made it"
     os.close((await home.open_file(small, 4, (root / "small").stat().st_mtime_ns))[0])
-    assert home.contents_since(at, 100, 1000) == {}, "it was asked for"
+    assert home.contents_since(at, 100, 1000, 99) == {}, "it was asked for"
 
 
 @pytest.mark.parametrize("how", ["written again", "gone", "a directory", "a symlink"])
@@ -328,7 +328,7 @@ async def test_of_a_version_that_is_gone_no_content_is_told(home: HomeTree, root
     elif how == "a symlink":
         (root / "there").write_bytes(b"text")
         path.symlink_to("there")
-    assert home.contents_since(at, 100, 1000) == {}
+    assert home.contents_since(at, 100, 1000, 99) == {}
 
 
 async def test_not_more_than_a_job_can_wait_for_goes_along(home: HomeTree, root: Path) -> None:
@@ -337,8 +337,30 @@ async def test_not_more_than_a_job_can_wait_for_goes_along(home: HomeTree, root:
     for number in range(20):
         (root / f"f{number}").write_bytes(b"x" * 100)
     home.drain()
-    told = home.contents_since(at, 100, 1000)
+    told = home.contents_since(at, 100, 1000, 99)
     assert sum(map(len, told.values())) == 1000
+
+
+async def test_not_more_files_are_opened_than_a_master_has_time_for(
+    home: HomeTree, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await home.directory(tree_path(root))
+    at = home.drain()
+    for number in range(20):
+        (root / f"f{number}").write_bytes(b"x")
+    home.drain()
+    (root / "f0").write_bytes(b"written again, and again in the journal")
+    home.drain()
+    opened: list[bytes] = []
+    open_file = home._disk.open_file
+
+    def open_and_note(path: bytes) -> int:
+        opened.append(path)
+        return open_file(path)
+
+    monkeypatch.setattr(home._disk, "open_file", open_and_note)
+    assert len(home.contents_since(at, 100, 1000, 7)) == 7
+    assert len(opened) == 7
 
 
 async def test_what_was_done_through_one_name_of_a_file_is_noticed_for_all(home: HomeTree, root: Path) -> None:

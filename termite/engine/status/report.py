@@ -21,6 +21,7 @@ class Counters:
     failed: int = 0
     answered: int = 0
     dropped_writes: int = 0
+    sockets_left: int = 0
     conflicts: int = 0
     fuse_requests: int = 0
     fallbacks: Counter[str] = field(default_factory=Counter)
@@ -43,6 +44,7 @@ class Counters:
             self.failed,
             self.answered,
             self.dropped_writes,
+            self.sockets_left,
             self.conflicts,
             self.fuse_requests,
             Counter(self.fallbacks),
@@ -60,6 +62,7 @@ def build_summary(before: Counters, after: Counters) -> Report:
         "retried": after.retried - before.retried,
         "failed": after.failed - before.failed,
         "dropped_writes": after.dropped_writes - before.dropped_writes,
+        "sockets_left": after.sockets_left - before.sockets_left,
         "conflicts": after.conflicts - before.conflicts,
         "fallbacks": dict(after.fallbacks - before.fallbacks),
         "named": [line if count == 1 else f"{line} ({count} times)" for line, count in named],
@@ -94,6 +97,7 @@ def status(
         "slots": {"leased": _total(workers, "slots"), "busy": _total(workers, "running")},
         "workers": workers,
         "dropped_writes": counters.dropped_writes,
+        "sockets_left": counters.sockets_left,
         "conflicts": counters.conflicts,
         "fallbacks": dict(counters.fallbacks),
         "fuse_requests": counters.fuse_requests,

@@ -113,19 +113,23 @@ class HomeTree:
     def changesets_since(self, cursor: int) -> tuple[Changeset, ...]:
         return self._journal.since(cursor)
 
-    def contents_since(self, number: int, most_bytes: int, total_bytes: int) -> dict[bytes, bytes]:
+    def contents_since(self, number: int, most_bytes: int, total_bytes: int, most_files: int) -> dict[bytes, bytes]:
         """Of files of up to `most_bytes` that were written here after `number`, and are still as the journal says; in
-        all not more than `total_bytes`."""
+        all not more than `total_bytes`. Not more than `most_files` are opened."""
         contents: dict[bytes, bytes] = {}
-        room = total_bytes
+        room, files_left = total_bytes, most_files
         for changeset in self._journal.since(number):
             for change in changeset.changes:
                 attr = change.attr
-                if attr is not None and _is_news(attr) and attr.size <= min(most_bytes, room):
-                    content = self._read_if_still(change.path, attr)
-                    if content is not None:
-                        contents[change.path] = content
-                        room -= attr.size
+                if attr is None or attr.size > min(most_bytes, room) or not self._is_worth_telling(change.path, attr):
+                    continue
+                if files_left == 0:
+                    return contents
+                files_left -= 1
+                content = self._read_if_still(change.path, attr)
+                if content is not None:
+                    contents[change.path] = content
+                    room -= attr.size
         return contents
 
     def forget_before(self, number: int) -> None:
@@ -251,12 +255,18 @@ class HomeTree:
         os.close(fd)
         raise Stale(path)
 
+    def _is_worth_telling(self, path: bytes, attr: Attr) -> bool:
+        """Whether the tree shows that version of a file still, and no worker has its content."""
+        if not _is_news(attr) or not self._exports.is_live(path):
+            return False
+        seen = self._truth.tree.seen(path)
+        return seen is not None and seen.attr is attr
+
     def _read_if_still(self, path: bytes, attr: Attr) -> bytes | None:
         """The content of that version of a file. None where the disk has another one by now, of which the journal will
         hear."""
         seen = self._truth.tree.seen(path)
-        if seen is None or seen.attr is not attr or not self._exports.is_live(path):
-            return None
+        assert seen is not None and seen.attr is attr, "it is worth telling"
         try:
             fd = self._disk.open_file(path)
         except OSError:

@@ -141,7 +141,8 @@ class Ran(Message, frozen=True):
     """The ActionResult. Times are the worker's clock.
 
     `changes` are below the writable root only; `inline` has contents up to INLINE_BYTES by their SHA-256, the others
-    are fetched with GetBlob. `dropped` names paths written outside the writable root and the temporary directories.
+    are fetched with GetBlob. `dropped` names paths written outside the writable root and the temporary directories,
+    and sockets inside the root.
     `exec_errno` is not 0 where the command could not be started at all (as execve said); `exit` then is 126 or 127.
     `stdin_offset` is where the job has left a file that was its standard input (-1: not known); `stdin_taken` is how
     much of a stream it has taken.
