@@ -9,6 +9,7 @@ import contextlib
 import functools
 import logging
 import os
+import select
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ class LocalRuns:
     def __init__(self, slots: LocalSlots, readiness: Readiness) -> None:
         self.slots = slots
         self._readiness = readiness
-        self._processes: set[int] = set()
+        self._runs: dict[int, _Run] = {}  # by pidfd
 
     async def start(self, launcher: Launcher) -> None:
         """When it is its turn."""
@@ -93,7 +94,7 @@ class LocalRuns:
     def start_at_once(self, launcher: Launcher) -> bool:
         """If nobody has to wait for that."""
         holds = not self.slots.is_nested(launcher.pid)
-        if holds and not self.slots.take_at_once(launcher.pid):
+        if holds and not self._take_at_once(launcher.pid):
             return False
         with self._watched(launcher, _process_of(launcher), holds=holds):
             launcher.replace_at_once(recurse=False)
@@ -107,7 +108,7 @@ class LocalRuns:
         process = _process_of(launcher)
         if process is None:
             return False
-        if not self.slots.take_at_once(launcher.pid, reserved):
+        if not self._take_at_once(launcher.pid, reserved):
             os.close(process)
             return False
         with self._watched(launcher, process, holds=True, on_end=on_end):
@@ -117,7 +118,19 @@ class LocalRuns:
     @property
     def running(self) -> int:
         """How many commands are known to run."""
-        return len(self._processes)
+        return len(self._runs)
+
+    def _take_at_once(self, pid: int, reserved: int = 0) -> bool:
+        """A free slot, also that of a command which has just ended: who started it may be here with the next one before
+        we are told."""
+        if self.slots.take_at_once(pid, reserved):
+            return True
+        ended = select.poll()
+        for process in self._runs:
+            ended.register(process, select.POLLIN)
+        for process, _ in ended.poll(0):
+            self._end(self._runs[process], has_run=True)
+        return self.slots.take_at_once(pid, reserved)
 
     @contextlib.contextmanager
     def _watched(
@@ -127,7 +140,7 @@ class LocalRuns:
         run = _Run(launcher.pid if holds else None, process, on_end)
         try:
             if process is not None:
-                self._processes.add(process)
+                self._runs[process] = run
                 self._readiness.watch(process, functools.partial(self._end, run, has_run=True))
             yield
         except BaseException:
@@ -142,7 +155,7 @@ class LocalRuns:
         run.is_over = True
         if run.process is not None:
             self._readiness.forget(run.process)
-            self._processes.discard(run.process)
+            self._runs.pop(run.process, None)
             os.close(run.process)
         if run.holder is not None:
             self.slots.give_back(run.holder)

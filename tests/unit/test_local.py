@@ -137,6 +137,17 @@ async def test_the_end_of_a_spare_run_is_told(home: Home) -> None:
     home.assert_that_nothing_is_left()
 
 
+async def test_the_core_of_a_command_that_has_just_ended_is_free_for_the_one_that_follows_it(home: Home) -> None:
+    ended = trio.Event()
+    with home.launcher() as (launcher, _, process), home.launcher() as (other, _, _):
+        assert home.runs.start_spare(launcher, 0, ended.set)
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222  # it has been killed
+        assert home.runs.start_spare(other, 0, lambda: None)  # nothing has been awaited, so nobody has told us
+        assert ended.is_set()
+        assert home.runs.running == 1
+
+
 async def test_a_launcher_that_dies_while_it_is_told_to_start_gives_back_once(home: Home) -> None:
     with home.launcher() as (launcher, theirs, process):
         with pytest.raises(BlockingIOError):
