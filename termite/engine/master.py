@@ -352,7 +352,8 @@ async def tell_what_happened(master: Master, job: Job, ran: Ran, conflicts: tupl
     counters.name("written by two jobs at once", map(_absolute, conflicts))
     for path in conflicts:
         await job.launcher.notice(f"termite: another job wrote {_absolute(path)} at the same time; this one's stays")
-    await tell_what_stayed_there(master, job, ran.dropped)
+    if ran.dropped:
+        await tell_what_stayed_there(master, job, ran.dropped)
     if ran.timed_out:
         await job.launcher.notice("termite: killed after the time that its rule allows")
 
@@ -360,8 +361,9 @@ async def tell_what_happened(master: Master, job: Job, ran: Ran, conflicts: tupl
 async def tell_what_stayed_there(master: Master, job: Job, dropped: tuple[bytes, ...]) -> None:
     """Count and tell what does not come home: what is outside the tree, and in the tree sockets."""
     root = tree_path(master.config.socket.parent)
-    outside = tuple(path for path in dropped if path == root or not is_within(path, root))
-    sockets = tuple(path for path in dropped if path != root and is_within(path, root))
+    inside = {path for path in dropped if path != root and is_within(path, root)}
+    sockets = tuple(path for path in dropped if path in inside)
+    outside = tuple(path for path in dropped if path not in inside)
     counters = master.counters
     counters.dropped_writes += len(outside)
     counters.sockets_left += len(sockets)

@@ -314,14 +314,19 @@ def test_what_has_changed_outside_the_writable_root_is_a_move_like_any_other() -
     assert tree.open_view().base is first.base
 
 
+def change_many(master: Master) -> None:
+    """More than a delta may have."""
+    master.change(*((b"d/%d" % i, master.file()) for i in range(DELTA_NAMES + 1)))
+
+
 def test_a_new_base_below_a_layer_that_has_moved_far_is_made_once() -> None:
     master = Master(b"d")
-    master.change(*((b"d/%d" % i, master.file()) for i in range(DELTA_NAMES + 1)))
+    change_many(master)
     tree = tree_of(master)
     walk(tree, master, tree.open_view())
     warm = begin_warm(tree, list(master.now))
     tree.hold(warm.listings)
-    master.change(*((b"d/%d" % i, master.file()) for i in range(DELTA_NAMES + 1)))
+    change_many(master)
     tree.take_in(master.journal)
     view = tree.open_view()
     assert view.base.name == "2"
@@ -339,7 +344,7 @@ def test_a_directory_where_a_layer_has_a_file_is_shown_with_all_that_is_in_it() 
     tree.hold(warm.listings)
     master.change((b"d/p", None), (b"d/p", master.directory()), (b"d/p/q", master.directory()))
     master.change((b"d/p/q/x", master.file()))
-    master.change(*((b"d/%d" % i, master.file()) for i in range(DELTA_NAMES + 1)))
+    change_many(master)
     tree.take_in(master.journal)
     view = tree.open_view()
     assert view.base.name == "2"
