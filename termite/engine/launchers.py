@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 
 Control = Callable[[Reply], Awaitable[Reply]]
 Rest = Callable[[], Awaitable[None]]
-StartSoon = Callable[..., None]
 
 
 class Runner(Protocol):
@@ -60,44 +59,55 @@ class Launchers:
         self._runner = runner
         self._control = control
         self._readiness = readiness
+        self._cannot_accept = trio.Event()
         self._silent: set[Launcher] = set()  # connected, and have not said what they want
 
     async def listen(self, listener: socket.socket) -> None:
-        """Until cancelled."""
+        """Until cancelled.
+
+        The listener is watched together with the launchers: one that connects is heard in the same turn of the
+        scheduler, though it mostly speaks a moment later.
+        """
         try:
-            async with trio.open_nursery() as nursery:
-                while True:
-                    await trio.lowlevel.wait_readable(listener)
-                    try:
-                        connection, _ = listener.accept()
-                    except BlockingIOError:
-                        continue
-                    except OSError as error:  # no descriptors, no memory: those who wait are served when there are
-                        log.warning("cannot-accept reason=%s", error.strerror)
-                        await trio.sleep(ACCEPT_REST_S)
-                        continue
-                    self.meet(connection, nursery.start_soon)
+            while True:
+                self._cannot_accept = trio.Event()
+                self._readiness.watch(listener.fileno(), functools.partial(self._accept, listener))
+                await self._cannot_accept.wait()
+                await trio.sleep(ACCEPT_REST_S)
         finally:
+            self._readiness.forget(listener.fileno())
             for launcher in tuple(self._silent):
                 self._close(launcher)
 
-    def meet(self, connection: socket.socket, start_soon: StartSoon) -> None:
-        """Serve a connection: what has to wait by a task of its own.
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            connection, _ = listener.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:  # no descriptors, no memory: those who wait are served when there are
+            log.warning("cannot-accept reason=%s", error.strerror)
+            self._readiness.forget(listener.fileno())
+            self._cannot_accept.set()
+            return
+        self.meet(connection)
+
+    def meet(self, connection: socket.socket) -> None:
+        """Serve a connection: at once as far as nothing has to wait.
 
         Most commands of many a build are nothing, or run here: a task for each would take longer than all else that the
         master does for it.
         """
         connection.setblocking(False)
-        self._listen_to(Launcher(connection), start_soon)
+        self._listen_to(Launcher(connection))
 
-    def _listen_to(self, launcher: Launcher, start_soon: StartSoon) -> None:
+    def _listen_to(self, launcher: Launcher) -> None:
         """For its first frame, as often as it says something."""
         rest: Rest | None = None
-        with _surviving(launcher):
+        with _Surviving(launcher):
             frame = launcher.frame_at_once()
             if frame is None:  # mostly because it is still in connect(2), which has woken us
                 if launcher not in self._silent:
-                    self._readiness.watch(launcher.fd, functools.partial(self._listen_to, launcher, start_soon))
+                    self._readiness.watch(launcher.fd, functools.partial(self._listen_to, launcher))
                     self._silent.add(launcher)
                 return
             rest = self._begin(launcher, *frame)
@@ -105,7 +115,7 @@ class Launchers:
             self._close(launcher)
         else:
             self._forget(launcher)
-            start_soon(_serve, launcher, rest)
+            self._readiness.go_on(functools.partial(_serve, launcher, rest))
 
     def _close(self, launcher: Launcher) -> None:
         self._forget(launcher)
@@ -127,7 +137,8 @@ class Launchers:
         with trio.CancelScope() as scope:
             self._readiness.watch(launcher.fd, functools.partial(self._hear, launcher, scope))
             try:
-                launcher.hear(scope)
+                if launcher.has_said_more:
+                    launcher.hear(scope)
                 exit = await self._runner.run(job)
                 if exit is not None:
                     await launcher.finish(exit)
@@ -158,23 +169,33 @@ class Launchers:
 
 async def _serve(launcher: Launcher, rest: Rest) -> None:
     try:
-        with _surviving(launcher):
+        with _Surviving(launcher):
             await rest()
     finally:
         launcher.close()
 
 
-@contextlib.contextmanager
-def _surviving(launcher: Launcher) -> Iterator[None]:
-    """Whatever one launcher says: that connection ends, and nothing else."""
-    try:
-        yield
-    except LauncherGone:
+class _Surviving:
+    """Whatever one launcher says: that connection ends, and nothing else. Every command comes here, some twice."""
+
+    __slots__ = ("_launcher",)
+
+    def __init__(self, launcher: Launcher) -> None:
+        self._launcher = launcher
+
+    def __enter__(self) -> None:
         pass
-    except RemoteProtocolError as error:
-        log.warning("launcher-dropped pid=%d reason=%s", launcher.pid, error)
-    except Exception:  # one launcher: the others and the master live on
-        log.exception("launcher-failed pid=%d", launcher.pid)
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        if error is None or isinstance(error, LauncherGone):
+            return True
+        if isinstance(error, RemoteProtocolError):
+            log.warning("launcher-dropped pid=%d reason=%s", self._launcher.pid, error)
+        elif isinstance(error, Exception):  # one launcher: the others and the master live on
+            log.error("launcher-failed pid=%d", self._launcher.pid, exc_info=error)
+        else:
+            return False
+        return True
 
 
 @contextlib.contextmanager

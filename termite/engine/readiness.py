@@ -7,9 +7,14 @@ command that ends.
 import contextlib
 import logging
 import select
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Awaitable, Callable
 
 import trio
+
+from termite.engine.relay import Relay
+
+AT_ONCE = 100  # calls; then it is the turn of other tasks
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +25,7 @@ class Readiness:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._calls: dict[int, Callable[[], object]] = {}
+        self._rests: deque[Callable[[], Awaitable[object]]] = deque()
 
     def watch(self, fd: int, call: Callable[[], object]) -> None:
         """Call whenever `fd` can be read, or has come to its end, until it is forgotten."""
@@ -35,13 +41,37 @@ class Readiness:
         if self._calls.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
+    def go_on(self, rest: Callable[[], Awaitable[object]]) -> None:
+        """For whom is called: `rest` is done next, by the same task; others are called as soon as it has to wait."""
+        self._rests.append(rest)
+
     async def run(self) -> None:
         """Until cancelled."""
-        while True:
-            await trio.lowlevel.wait_readable(self._epoll.fileno())
-            # One at a time: of several, an earlier call may close the descriptor of a later one, and open another.
-            while ready := self._epoll.poll(0, 1):
-                self._call(ready[0][0])
+        async with trio.open_nursery() as nursery:
+
+            async def one_more() -> None:
+                await relay.run(self._serve(relay))
+
+            relay = Relay(lambda: nursery.start_soon(one_more))
+            await one_more()
+
+    async def _serve(self, relay: Relay) -> None:
+        while await relay.turn():
+            if self._rests:
+                await self._rests.popleft()()
+            else:
+                await relay.listen(trio.lowlevel.wait_readable, self._epoll.fileno())
+                self._call_some()
+
+    def _call_some(self) -> None:
+        # One at a time: of several, an earlier call may close the descriptor of a later one, and open another.
+        for _ in range(AT_ONCE):
+            ready = self._epoll.poll(0, 1)
+            if not ready:
+                break
+            self._call(ready[0][0])
+            if self._rests:
+                break
 
     def _call(self, fd: int) -> None:
         try:

@@ -1,18 +1,25 @@
-"""The conversation with the kernel: pyfuse3's loop, which must not wait for the kernel in a read.
+"""The conversation with the kernel: pyfuse3's loop, with another way to wait for /dev/fuse.
 
-pyfuse3 waits until /dev/fuse is readable, then reads it. When whoever asked is killed between the two, the kernel takes
-its request back, and a read that blocks would stop this whole process until some other job asks for something: no
-output, no end of a job, no answer to the master. So the read does not block, and the loop goes on when it says EAGAIN.
+Each of pyfuse3's tasks waits until the kernel asks something, reads it and answers. It hands the waiting on to another
+task before it reads, in case that its own answer has to wait for the network: two tasks are woken for each request.
+Here a task goes on listening, and another one takes over only where an answer does have to wait.
+
+Nor must the read block. When whoever asked is killed after the device became readable, the kernel takes its request
+back, and such a read would stop this whole process until some other job asks for something: no output, no end of a job,
+no answer to the master.
 """
 
 import os
 import stat
 from pathlib import Path
-from typing import Any
 
 import pyfuse3
+import trio
 
-MAX_TASKS = 2000  # requests that may wait at once; each waiting one holds a task of pyfuse3's
+from termite.engine.relay import Relay
+
+MAX_TASKS = 2000  # requests that may wait at once; each waiting one holds a task, with a buffer of a megabyte
+NEVER = -(2**31)  # as many tasks may there be for pyfuse3 to start one itself
 FUSE_DEVICE = os.makedev(10, 229)  # misc, FUSE_MINOR: Documentation/admin-guide/devices.txt of Linux
 
 # Not public, so not in its stub; its version is pinned, and tests/e2e/test_session.py tells if this is another thing.
@@ -24,34 +31,59 @@ def mount(operations: pyfuse3.Operations, mount_point: Path) -> None:
     options = set(pyfuse3.default_options) | {"ro", "fsname=termite", "subtype=termite"}
     options.discard("default_permissions")  # the overlay on top checks, with the job's credentials
     pyfuse3.init(operations, str(mount_point), options)
-    for fd in _devices():
-        os.set_blocking(fd, False)
+    os.set_blocking(_device(), False)
 
 
 async def serve() -> None:
     """Answer the kernel until cancelled, or until the mount is gone."""
-    pyfuse3._session_loop = _keep_looping  # type: ignore[attr-defined]
-    await pyfuse3.main(min_tasks=2, max_tasks=MAX_TASKS)
+    listeners = _Listeners(_device())
+    pyfuse3._session_loop = listeners.run  # type: ignore[attr-defined]
+    pyfuse3._wait_fuse_readable = listeners.wait  # type: ignore[attr-defined]
+    await pyfuse3.main()
 
 
-async def _keep_looping(nursery: Any, min_tasks: int, max_tasks: int) -> None:
-    """One of pyfuse3's tasks, each of which is such a loop: it ends by itself where there are too many."""
+class _Listeners:
+    """The tasks that answer the kernel."""
+
+    def __init__(self, device: int) -> None:
+        self._device = device
+
+    async def run(self, nursery: trio.Nursery, *_: int) -> None:
+        """The first of them. pyfuse3 starts it, and starts no other one, as there are never few enough of them."""
+
+        async def one_more() -> None:
+            await self._relay.run(_answer_all(nursery))
+
+        self._relay = Relay(lambda: nursery.start_soon(one_more), most=MAX_TASKS)
+        await one_more()
+
+    async def wait(self) -> bool:
+        """In pyfuse3's stead: until the device can be read by the task that calls this. False: it is to end."""
+        if not await self._relay.turn():
+            return False
+        try:
+            await self._relay.listen(trio.lowlevel.wait_readable, self._device)
+        except trio.ClosedResourceError:
+            return False
+        return True
+
+
+async def _answer_all(nursery: trio.Nursery) -> None:
     while True:
         try:
-            await _loop(nursery, min_tasks, max_tasks)
+            await _loop(nursery, 0, NEVER)
             return
-        except BlockingIOError:
+        except BlockingIOError:  # what was to be read was taken back
             pass
 
 
-def _devices() -> list[int]:
-    """Our descriptors of /dev/fuse. pyfuse3 does not say which it is."""
-    devices = []
+def _device() -> int:
+    """Our descriptor of /dev/fuse. pyfuse3 does not say which it is."""
     for name in os.listdir("/proc/self/fd"):
         try:
             status = os.fstat(int(name))
         except OSError:  # the one with which this directory was listed
             continue
         if stat.S_ISCHR(status.st_mode) and status.st_rdev == FUSE_DEVICE:
-            devices.append(int(name))
-    return devices
+            return int(name)
+    raise RuntimeError("/dev/fuse is not open")

@@ -49,8 +49,84 @@ trio.run(main)
 """
 
 
-def test_a_request_that_the_kernel_takes_back_stops_nothing() -> None:
-    """In a mount namespace of its own, so nothing is left of it."""
-    argv = ["unshare", "--user", "--map-root-user", "--mount", sys.executable, "-P", "-c", PROGRAM, "3"]
+# Forty requests wait for something else; then one that need not; then the forty end, and forty more that need not.
+WAITING = """
+import os, stat, subprocess, tempfile
+import pyfuse3, trio, trio.testing
+from termite.fuse import session
+
+FAST = 1000
+
+class Slow(pyfuse3.Operations):
+    def __init__(self):
+        super().__init__()
+        self.waiting, self.is_over = 0, trio.Event()
+
+    async def lookup(self, parent, name, ctx=None):
+        return await self.getattr(int(name))
+
+    async def getattr(self, inode, ctx=None):
+        entry = pyfuse3.EntryAttributes()
+        entry.st_ino = inode
+        entry.st_mode = stat.S_IFREG | 0o444 if inode > 1 else stat.S_IFDIR | 0o755
+        return entry
+
+    async def open(self, inode, flags, ctx):
+        if inode < FAST:
+            self.waiting += 1
+            await self.is_over.wait()
+        raise pyfuse3.FUSEError(2)
+
+async def main():
+    place = tempfile.mkdtemp()
+    operations = Slow()
+    session.mount(operations, place)
+
+    async def look(inode):
+        done = await trio.run_process(["cat", f"{place}/{inode}"], check=False, stderr=subprocess.DEVNULL)
+        assert done.returncode == 1
+
+    async with trio.open_nursery() as kernel:
+        kernel.start_soon(session.serve)
+        async with trio.open_nursery() as nursery:
+            for number in range(40):
+                nursery.start_soon(look, 2 + number)
+            while operations.waiting < 40:
+                await trio.sleep(0.01)
+            await look(FAST)
+            print("answered", flush=True)
+            operations.is_over.set()
+        for number in range(40):
+            await look(FAST + number)
+        await trio.testing.wait_all_tasks_blocked()
+        names = [task.name for task in all_tasks(trio.lowlevel.current_root_task())]
+        print("listeners", sum("one_more" in name or "_Listeners" in name for name in names), flush=True)
+        await trio.run_process(["umount", place])  # and it ends by itself
+    pyfuse3.close(unmount=False)
+    os.rmdir(place)
+
+def all_tasks(task):
+    yield task
+    for nursery in task.child_nurseries:
+        for child in nursery.child_tasks:
+            yield from all_tasks(child)
+
+trio.run(main)
+"""
+
+
+def in_a_namespace(program: str, *args: str) -> tuple[int, str, str]:
+    """Nothing is left of the mount."""
+    argv = ["unshare", "--user", "--map-root-user", "--mount", sys.executable, "-P", "-c", program, *args]
     done = subprocess.run(argv, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=30, check=False)
-    assert (done.returncode, done.stdout) == (0, "taken back\n" * 3 + "answered 1\n"), done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_request_that_waits_holds_up_no_other_one_and_who_listened_meanwhile_goes() -> None:
+    code, stdout, stderr = in_a_namespace(WAITING)
+    assert (code, stdout) == (0, "answered\nlisteners 3\n"), stderr
+
+
+def test_a_request_that_the_kernel_takes_back_stops_nothing() -> None:
+    code, stdout, stderr = in_a_namespace(PROGRAM, "3")
+    assert (code, stdout) == (0, "taken back\n" * 3 + "answered 1\n"), stderr

@@ -143,6 +143,7 @@ class World:
         self.master = Master(config, cast(HomeTree, self.tree))
         self.master.pool = cast(Pool, FakePool(scripts, self.steps))
         self._hearing = trio.Lock()
+        self._launchers = 0
         self.readers: trio.Nursery
 
     async def _hear(self) -> None:
@@ -162,28 +163,43 @@ class World:
         control = Control(self.master, Sessions(lambda: None))
         return Launchers(self.master, control.session, self.master.readiness)
 
+    def let_in(self, connection: socket.socket) -> None:
+        """As a listener does it: called when there is something to hear."""
+        launchers, door = self.launchers(), os.eventfd(1)
+
+        def meet() -> None:
+            self.master.readiness.forget(door)
+            os.close(door)
+            launchers.meet(connection)
+
+        self.master.readiness.watch(door, meet)
+
     @asynccontextmanager
     async def launcher(
         self, *argv: str, fields: Mapping[str, bytes] | None = None, pid: int | None = None, **env: str
     ) -> AsyncIterator["Launched"]:
-        launchers = self.launchers()
         ours, theirs = socket.socketpair()
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         async with trio.open_nursery() as ears:
             ears.start_soon(self._hear)
+            self._launchers += 1
             with a_process(pid) as process:
-                async with trio.open_nursery() as nursery, stream:
+                async with stream:
                     launched = Launched(stream, process)
                     said = [("v", b"2"), ("how", b"direct"), ("cwd", b"/p"), ("umask", b"022")]
                     said += (fields or {"stdin": b"read"}).items()
                     said += [("arg", os.fsencode(word)) for word in argv]
                     said += [("env", os.fsencode(f"{name}={text}")) for name, text in env.items()]
                     await launched.send(records.INVOKE, records.pack_records(said))
-                    launchers.meet(theirs, nursery.start_soon)
+                    self.let_in(theirs)
                     try:
                         yield launched
                     finally:
                         process.kill()
+            self._launchers -= 1
+            await trio.lowlevel.checkpoint()
+            while self._launchers and self._hearing.statistics().owner in ears.child_tasks:  # noqa: ASYNC110
+                await trio.sleep(0.01)  # the others' jobs run in those tasks
             ears.cancel_scope.cancel()
 
     async def say(self, *argv: str, **env: str) -> list[tuple[bytes, bytes]]:
@@ -742,7 +758,11 @@ async def test_garbage_ends_its_own_connection_only(tmp_path: Path) -> None:
         ours.sendall(garbage)
         ours.shutdown(socket.SHUT_WR)
         async with trio.open_nursery() as nursery:
-            world.launchers().meet(theirs, nursery.start_soon)
+            nursery.start_soon(world.master.readiness.run)
+            world.let_in(theirs)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        assert ours.recv(1) == b""
         ours.close()
     assert (await world.say("gcc"))[-1] == (b"E", b"code=0\0")
 
@@ -751,7 +771,7 @@ async def test_an_invocation_may_come_in_pieces_and_late(tmp_path: Path, nursery
     world = World(tmp_path, script(end=ran(3)))
     nursery.start_soon(world.master.readiness.run)
     ours, theirs = socket.socketpair()
-    world.launchers().meet(theirs, nursery.start_soon)
+    world.let_in(theirs)
     said = records.frame(
         records.INVOKE, records.pack_records([("v", b"2"), ("how", b"direct"), ("cwd", b"/p"), ("arg", b"gcc")])
     )
@@ -767,7 +787,7 @@ async def test_who_says_nothing_is_forgotten_when_it_hangs_up(tmp_path: Path, nu
     world = World(tmp_path)
     nursery.start_soon(world.master.readiness.run)
     ours, theirs = socket.socketpair()
-    world.launchers().meet(theirs, nursery.start_soon)
+    world.let_in(theirs)
     await trio.testing.wait_all_tasks_blocked()
     ours.close()
     with trio.fail_after(10):
@@ -812,7 +832,8 @@ async def test_who_asks_and_takes_it_back_at_once_is_not_run(tmp_path: Path, nur
         records.frame(records.INVOKE, records.pack_records(said)) + records.frame(records.CANCEL, b"signal=2\0")
     )
     async with trio.SocketStream(trio.socket.from_stdlib_socket(ours)) as stream:
-        world.launchers().meet(theirs, nursery.start_soon)
+        nursery.start_soon(world.master.readiness.run)
+        world.let_in(theirs)
         with trio.fail_after(10):
             assert await stream.receive_some() == records.frame(records.EXIT, b"signal=2\0")
     assert not world.master.jobs

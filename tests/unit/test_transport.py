@@ -316,6 +316,15 @@ async def test_small_messages_that_are_ready_together_go_out_in_one_write() -> N
         assert server.statistics()["answered"] == 30
 
 
+async def test_what_can_wait_is_done_when_the_answer_is_on_its_way() -> None:
+    done: list[int] = []
+    async with connected(echo) as (client, server):
+        server.on_answered = lambda: done.append(server.statistics()["sent_bytes"])
+        await client.request(ReadStdin(1, 100))
+        assert len(done) == 1
+        assert done[0] > 100
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 async def test_where_nobody_listens_the_reason_is_one_plain_line(host: str) -> None:
     with pytest.raises(ConnectionLost) as raised:

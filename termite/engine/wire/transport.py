@@ -3,9 +3,9 @@
     async with dial(host, port, identity, handler) as connection:
         reply = await connection.request(GetFile(...), on_chunk=write)
 
-One task reads, one listens for silence, and each request of the other side has a task of its own. What is posted is
-written at once; what the kernel does not take, and all that is posted behind it, is written by one more task, as one
-TLS write. Reading never waits for writing or for a handler, so two sides
+One task reads, and answers what needs no waiting; where an answer has to wait, another task reads on (relay.py). One
+more listens for silence. What is posted is written at once; what the kernel does not take, and all that is posted
+behind it, is written by one more task, as one TLS write. Reading never waits for writing or for a handler, so two sides
 cannot block each other. A lost connection cancels the handlers and fails the requests; the body of the `async with`
 goes on and sees `lost`.
 """
@@ -20,6 +20,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from termite.engine.errors import ConnectionLost, FsError, RemoteBug, RemoteProtocolError, Retryable, Stale, UserError
+from termite.engine.relay import Relay
 from termite.engine.wire import messages
 from termite.engine.wire.frames import MAX_CHUNK_BYTES
 from termite.engine.wire.identity import SERVER_NAME, Identity
@@ -60,10 +61,12 @@ class Connection:
     def __init__(self, stream: trio.abc.Stream, handler: Handler, *, client: bool, peer: str) -> None:
         self.peer = peer
         self.lost = trio.Event()
+        self.on_answered: Callable[[], None] | None = None  # called when somebody has got an answer
         self._stream = stream
         self._handler = handler
         self._protocol = Peer(client=client)
         self._scope = trio.CancelScope(shield=True)  # a body that is cancelled may still say its last words
+        self._events: deque[Event] = deque()  # heard, and not dealt with
         self._loss = ""
         self._inboxes: dict[int, _Inbox] = {}
         self._handlers: dict[int, trio.CancelScope] = {}
@@ -143,6 +146,8 @@ class Connection:
             frame = self._protocol.answer(stream, Failed(messages.RETRYABLE, str(error)))
         self._counts["answered"] += 1
         self._post(frame)
+        if self.on_answered is not None:
+            self.on_answered()
 
     async def _reply(self, stream: int, message: Message) -> Message:
         async def send_chunk(content: bytes) -> None:
@@ -181,33 +186,43 @@ class Connection:
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
+
+                    async def read() -> None:
+                        await relay.run(self._read(relay))
+
+                    relay = Relay(lambda: nursery.start_soon(read))
                     nursery.start_soon(self._write)
                     nursery.start_soon(self._listen_for_silence)
-                    await self._read(nursery)
+                    await read()
         finally:
             await trio.aclose_forcefully(self._stream)
 
-    async def _read(self, nursery: trio.Nursery) -> None:
+    async def _read(self, relay: Relay) -> None:
         try:
-            while received := await self._stream.receive_some(READ_BYTES):
-                self._heard = trio.current_time()
-                self._counts["received_bytes"] += len(received)
-                for event in self._protocol.receive(bytes(received)):
-                    self._take(event, nursery)
-            self._lose("closed" if not self._protocol.buffered_bytes else "closed in the middle of a message")
+            while await relay.turn():
+                if self._events:
+                    await self._take(self._events.popleft())
+                elif received := await relay.listen(self._stream.receive_some, READ_BYTES):
+                    self._heard = trio.current_time()
+                    self._counts["received_bytes"] += len(received)
+                    self._events.extend(self._protocol.receive(bytes(received)))
+                else:
+                    is_whole = not self._protocol.buffered_bytes
+                    self._lose("closed" if is_whole else "closed in the middle of a message")
+                    return
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self._lose(_why(error))
         except RemoteProtocolError as error:
             self._drop(error)
 
-    def _take(self, event: Event, nursery: trio.Nursery) -> None:
+    async def _take(self, event: Event) -> None:
         match event:
             case Requested(stream=stream, message=Ping()):
                 self._post(self._protocol.answer(stream, Pong(time.time_ns())))
             case Requested(stream=stream, message=message):
                 self.messages[type(message).__name__] += 1
                 scope = self._handlers[stream] = trio.CancelScope()
-                nursery.start_soon(self._answer, stream, message, scope)
+                await self._answer(stream, message, scope)
             case Replied(stream=stream) | Chunked(stream=stream):
                 if inbox := self._inboxes.get(stream):  # none: a ping of ours
                     inbox.put(event)
