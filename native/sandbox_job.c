@@ -1,6 +1,7 @@
 /* Pid 1 of a job: waits for it, makes its root, starts its command, reaps orphans. When the command has ended it kills
  * whatever is left, waits until that is gone, and only then says how it ended: so whoever reads the job's files after
- * that finds them at rest. */
+ * that finds them at rest, and all that it has said in its pipes. They stay open here: whoever reads them is woken by
+ * the report alone, not by their ends first. */
 #include "sandbox.h"
 
 #include <fcntl.h>
@@ -99,12 +100,6 @@ static int place_stdio(const struct job *job, const struct order *order)
         return open_stdin(job);
     place_fd(order->fd_count > 2 ? order->fds[2] : open("/dev/null", O_RDONLY | O_CLOEXEC), STDIN_FILENO);
     return -1;
-}
-
-static void close_stdio(void)
-{
-    for (int fd = 0; fd < 3; fd++)
-        close(fd);
 }
 
 /* -- the command --------------------------------------------------------------------------------------------------- */
@@ -236,7 +231,7 @@ _Noreturn void be_init(int channel)
     long long started_ns = realtime_ns();
     pid_t command = start_command(&job, failures[1]);
     close(failures[1]);
-    close_stdio();
+    close(STDIN_FILENO);
     int status = command > 0 ? reap_until(command) : 0;
     long long ended_ns = realtime_ns();
     end_what_is_left();

@@ -4,7 +4,7 @@ Pure, and free of msgspec and trio: `termite-make` and `termite-ctl` import it, 
 """
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from termite.engine.errors import RemoteProtocolError
 
@@ -28,6 +28,14 @@ def frame(kind: bytes, payload: bytes = b"") -> bytes:
 def pack_records(records: Records) -> bytes:
     """`key=value` with a NUL after each."""
     return b"".join(key.encode() + b"=" + content + b"\0" for key, content in records)
+
+
+def pack_all(key: str, contents: Sequence[bytes]) -> bytes:
+    """As many records of one key: what `pack_records` gives, for a whole command line or environment at once."""
+    if not contents:
+        return b""
+    start = key.encode() + b"="
+    return start + (b"\0" + start).join(contents) + b"\0"
 
 
 def parse_records(payload: bytes) -> Iterator[tuple[str, bytes]]:

@@ -27,6 +27,8 @@ from termite.fuse.warm import Warm
 
 JOURNAL_S = 30.0  # the Run that carries the changesets in front of this one is on the same connection
 
+_NO_PIPE = contextlib.nullcontext()
+
 log = logging.getLogger(__name__)
 
 
@@ -76,7 +78,7 @@ class Actions:
         self._tree.take_contents(run.contents, run.number)
         if not self._tree.is_known(b""):
             await self._fetcher.directory(b"")
-        async with _slot(self.slots):
+        async with _Slot(self.slots):
             await self._layers.settle()
             view, generation = self._tree.open_view(), self._warm.enter()
             with trio.CancelScope() as scope:
@@ -109,6 +111,8 @@ class Actions:
         return Done()
 
     async def _wait_for_number(self, number: int) -> None:
+        if self._tree.number >= number:
+            return
         with trio.move_on_after(JOURNAL_S):
             while self._tree.number < number:
                 await self._moved.park()
@@ -121,7 +125,7 @@ class Actions:
             job.has_output = True
             await send_chunk(chunk)
 
-        async with self._standard_input(job, run) as pipe:
+        async with self._standard_input(job, run) if _has_pipe(run) else _NO_PIPE as pipe:
             result = await self._sandboxes.run(self._spec(job, run, pipe), forward)
             stdin_taken = pipe.taken if pipe else 0
         harvested = await self._harvest(result.upper, job.view)
@@ -142,11 +146,8 @@ class Actions:
         )
 
     @contextlib.asynccontextmanager
-    async def _standard_input(self, job: RunningJob, run: Run) -> AsyncIterator[StdinPipe | None]:
-        """The pipe that is the job's standard input, and is filled as long as this lasts; None: it has none."""
-        if (not run.stdin or run.stdin_file is not None) and not run.stdin_ended:
-            yield None
-            return
+    async def _standard_input(self, job: RunningJob, run: Run) -> AsyncIterator[StdinPipe]:
+        """The pipe that is the job's standard input, and is filled as long as this lasts."""
         try:
             pipe = StdinPipe()
         except OSError as error:
@@ -196,14 +197,23 @@ class Actions:
                 await self._fetcher.directory(need.path)
 
 
-@contextlib.asynccontextmanager
-async def _slot(slots: trio.CapacityLimiter) -> AsyncIterator[None]:
+class _Slot:
     """One of them; without a turn of the scheduler where one is free."""
-    try:
-        slots.acquire_nowait()
-    except trio.WouldBlock:
-        await slots.acquire()
-    try:
-        yield
-    finally:
-        slots.release()
+
+    __slots__ = ("_slots",)
+
+    def __init__(self, slots: trio.CapacityLimiter) -> None:
+        self._slots = slots
+
+    async def __aenter__(self) -> None:
+        try:
+            self._slots.acquire_nowait()
+        except trio.WouldBlock:
+            await self._slots.acquire()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._slots.release()
+
+
+def _has_pipe(run: Run) -> bool:
+    return run.stdin_ended or (run.stdin and run.stdin_file is None)

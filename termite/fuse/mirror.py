@@ -163,6 +163,7 @@ class _Mirror:
             refusal = _refusal(error)
             self._control.tell_nowait(error=refusal.message, hint=refusal.hint)
             raise refusal from error
+        connection.on_answered = self._lease.sandboxes.prepare  # after an answer, as somebody waits for that
         self._is_mounted.set()
         self._control.tell_nowait(lease=request.slots, master=request.master)
         await self._granted.wait()

@@ -72,6 +72,7 @@ class MirrorOperations(pyfuse3.Operations):
         self._jobs = jobs
         self._warm = warm
         self._inodes = Inodes()
+        self._space = _boundless()
         self._directories: dict[int, tuple[Node, int]] = {}  # open ones by handle, with the thread that opened them
         self._last_handle = 0
         self._absent = pyfuse3.EntryAttributes()
@@ -272,12 +273,7 @@ class MirrorOperations(pyfuse3.Operations):
     @answered
     async def statfs(self, ctx: Any) -> Any:
         self.requests += 1  # overlayfs asks once per mount, and does not mount without an answer
-        answer = pyfuse3.StatvfsData()
-        answer.f_bsize = answer.f_frsize = 4096
-        answer.f_blocks = answer.f_bfree = answer.f_bavail = 1 << 30
-        answer.f_files = answer.f_ffree = answer.f_favail = 1 << 30
-        answer.f_namemax = 255
-        return answer
+        return self._space
 
     # To each of these the kernel takes "not implemented" as an answer for all times, and asks no more.
 
@@ -292,6 +288,15 @@ class MirrorOperations(pyfuse3.Operations):
 
     async def flush(self, inode: int) -> None:
         raise pyfuse3.FUSEError(ENOSYS)
+
+
+def _boundless() -> pyfuse3.StatvfsData:
+    answer = pyfuse3.StatvfsData()
+    answer.f_bsize = answer.f_frsize = 4096
+    answer.f_blocks = answer.f_bfree = answer.f_bavail = 1 << 30
+    answer.f_files = answer.f_ffree = answer.f_favail = 1 << 30
+    answer.f_namemax = 255
+    return answer
 
 
 _ROOT_NAMES = {"base": BASES, "delta": DELTAS, "stdin": STDIN}

@@ -12,6 +12,7 @@ import select
 import signal
 import socket
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ import trio
 
 from termite.engine.errors import Retryable
 from termite.engine.model import Exit, Usage
-from termite.engine.records import pack_records, parse_records
+from termite.engine.records import pack_all, pack_records, parse_records
 from termite.fuse.oom import OomWatch
 from termite.fuse.scratch import Scratch
 from termite.fuse.spawner import Spawner, Waiting
@@ -29,6 +30,7 @@ OUTPUT_BYTES = 64 * 1024  # what a pipe holds
 ORDER_BYTES = 64 * 1024  # what the sandbox reads as one message; more goes through a file
 REPORT_BYTES = 16 * 1024  # its longest text is a path with an error
 READY = 4  # sandboxes that wait for jobs: each costs two hundred KB, and the next is there within a millisecond
+KITS = 4  # that wait for jobs
 KILLS, KILL_S = 10, 1.0  # a killed sandbox that is still there after these is the kernel's problem, and the log says so
 
 # What execvp's callers (a shell, make) turn into "not found"; any other failure to execute is 126.
@@ -85,17 +87,40 @@ class SandboxResult:
     stdin_offset: int = -1
 
 
+@dataclass(slots=True)
+class _Kit:
+    """What a job needs beside a sandbox: directories, two pipes, and an epoll that watches what comes from them."""
+
+    scratch: Path
+    readers: tuple[int, int]
+    writers: tuple[int, ...]
+    events: select.epoll
+
+    def close(self) -> None:
+        """Of its descriptors."""
+        self.events.close()
+        for fd in (*self.readers, *self.writers):
+            os.close(fd)
+        self.writers = ()
+
+    def close_writers(self) -> None:
+        """The sandbox has them."""
+        for fd in self.writers:
+            os.close(fd)
+        self.writers = ()
+
+
 @dataclass(frozen=True, slots=True)
 class _Running:
-    """A sandbox with its job, and our ends of its pipes. `output` pairs a tag byte with an fd."""
+    """A sandbox with its job. `output` has the tag byte of each pipe by our descriptor of it."""
 
     sandbox: Waiting
-    output: tuple[tuple[bytes, int], ...]
+    kit: _Kit
+    output: dict[int, bytes]
 
     def close(self) -> None:
         self.sandbox.close()
-        for _, fd in self.output:
-            os.close(fd)
+        self.kit.close()
 
 
 class Sandboxes:
@@ -106,6 +131,8 @@ class Sandboxes:
         self._wants_tmpfs = tmpfs
         self._oom = OomWatch()
         self._ready = 1
+        self._kits: deque[_Kit] = deque()
+        self._of_jobs: dict[int, Path] = {}
         self._running = 0
         self._is_busy = trio.Event()
         self._spawners = {network: Spawner(binary, scratch, network=network) for network in (False, True)}
@@ -122,23 +149,39 @@ class Sandboxes:
     def keep_ready(self, slots: int) -> None:
         """So many jobs may run at once."""
         self._ready = min(slots, READY)
+        self.prepare()
+
+    def prepare(self) -> None:
+        """What the next jobs need, so that they need not wait for it. To be called after each job, when nobody waits.
+        What fails here, `run` will find out."""
         self._spawners[False].refill(self._ready)
+        with contextlib.suppress(OSError):
+            while len(self._kits) < min(self._ready, KITS):
+                self._kits.append(self._make_kit())
 
     def close(self) -> None:
         """No job runs, and none will."""
         self.scratch.close()
         self._oom.close()
+        while self._kits:
+            self._kits.popleft().close()
         for spawner in self._spawners.values():
             spawner.close()
 
     async def run(self, spec: SandboxSpec, on_output: OnOutput) -> SandboxResult:
         """Run a command to its end. Raises Retryable where that could not be tried."""
         try:
-            scratch = self.scratch.make(spec.job)
+            kit = self._kits.popleft() if self._kits else self._make_kit()
         except OSError as error:
             raise Retryable(f"no scratch directory: {error.strerror}") from error
+        self._of_jobs[spec.job] = kit.scratch
         began_s, started_ns = time.monotonic(), time.time_ns()
-        running = _start(await self._spawners[spec.network].take(), _config(spec, scratch), spec)
+        try:
+            sandbox = await self._spawners[spec.network].take()
+        except BaseException:
+            kit.close()
+            raise
+        running = _start(sandbox, kit, spec)
         self._running += 1
         self._is_busy.set()
         try:
@@ -146,8 +189,7 @@ class Sandboxes:
         finally:
             running.close()
             self._running -= 1
-            self._spawners[False].refill(self._ready)  # now, as a job's start is what somebody waits for
-        result = _result(records, started_ns, timed_out, scratch / "upper")
+        result = _result(records, started_ns, timed_out, kit.scratch / "upper")
         self._raise_shortage(has_failed=result.exit != Exit(0), began_s=began_s)
         return result
 
@@ -173,7 +215,24 @@ class Sandboxes:
 
     def discard(self, job: int) -> None:
         """What a job has written goes at the next clearing up; also where `run` has failed."""
-        self.scratch.discard(job)
+        scratch = self._of_jobs.pop(job, None)
+        if scratch is not None:
+            self.scratch.remove_later(scratch)
+
+    def _make_kit(self) -> _Kit:
+        fds: list[int] = []
+        try:
+            for _ in range(2):
+                fds += os.pipe()
+            events = select.epoll()
+            for fd in (fds[0], fds[2]):
+                os.set_blocking(fd, False)
+                events.register(fd, select.EPOLLIN)
+            return _Kit(self.scratch.make(), (fds[0], fds[2]), (fds[1], fds[3]), events)
+        except OSError:
+            for fd in fds:
+                os.close(fd)
+            raise
 
 
 def _config(spec: SandboxSpec, scratch: Path) -> bytes:
@@ -196,59 +255,54 @@ def _config(spec: SandboxSpec, scratch: Path) -> bytes:
         records.append(("stdin_closed", b"1"))
     if spec.hostname:
         records.append(("hostname", os.fsencode(spec.hostname)))
-    records.extend(("arg", word) for word in spec.argv)
-    records.extend(("env", entry) for entry in spec.env)
-    return pack_records(records)
+    return pack_records(records) + pack_all("arg", spec.argv) + pack_all("env", spec.env)
 
 
-def _start(sandbox: Waiting, config: bytes, spec: SandboxSpec) -> _Running:
-    ours: list[int] = []
-    theirs: list[int] = []
+def _start(sandbox: Waiting, kit: _Kit, spec: SandboxSpec) -> _Running:
+    order = _config(spec, kit.scratch)
+    fds = [kit.writers[0], kit.writers[0 if spec.merge else 1]]
+    large = -1
     try:
-        for _ in range(1 if spec.merge else 2):
-            reader, writer = os.pipe()
-            ours.append(reader)
-            theirs.append(writer)
-        order, fds = config, [theirs[0], theirs[-1]]
-        if len(config) > ORDER_BYTES:
-            theirs.append(memory := os.memfd_create("job"))
-            os.write(memory, config)
-            os.lseek(memory, 0, os.SEEK_SET)
-            order, fds = b"large=1\0", [*fds, memory]
+        kit.events.register(sandbox.channel, select.EPOLLIN)
+        if len(order) > ORDER_BYTES:
+            large = os.memfd_create("job")
+            os.write(large, order)
+            os.lseek(large, 0, os.SEEK_SET)
+            order = b"large=1\0"
+            fds.append(large)
         if spec.stdin_fd >= 0:
             fds.append(spec.stdin_fd)
         socket.send_fds(sandbox.channel, [order], fds)
     except OSError as error:
-        for fd in ours:
-            os.close(fd)
+        kit.close()
         sandbox.close()
         raise Retryable(f"a sandbox cannot be started: {error.strerror}") from error
     finally:
-        for fd in theirs:
-            os.close(fd)
-    tags = (b"1",) if spec.merge else (b"1", b"2")
-    return _Running(sandbox, tuple(zip(tags, ours, strict=True)))
+        if large >= 0:
+            os.close(large)
+    if spec.merge:
+        kit.events.unregister(kit.readers[1])  # it ends now
+    kit.close_writers()
+    return _Running(sandbox, kit, dict(zip(kit.readers, (b"1",) if spec.merge else (b"1", b"2"), strict=False)))
 
 
 async def _follow(running: _Running, spec: SandboxSpec, on_output: OnOutput) -> tuple[dict[str, str], bool]:
     """Until the job is dead and all it has said is passed on: what its sandbox says; whether its time was up."""
-    channel = running.sandbox.channel.fileno()
     try:
         if spec.on_pid is not None:
             spec.on_pid(running.sandbox.pid)
-        with select.epoll() as events:
-            events.register(channel, select.EPOLLIN)
-            for _, fd in running.output:
-                events.register(fd, select.EPOLLIN)
-            unended = {channel: b"", **{fd: tag for tag, fd in running.output}}
-            with trio.move_on_after(spec.timeout_s or math.inf) as limit:
-                await _forward(events, unended, on_output)
-            if limit.cancelled_caught:
-                await _kill(running, spec)
-                await _forward(events, unended, on_output)
+        with trio.move_on_after(spec.timeout_s or math.inf) as limit:
+            unread = await _forward(running, on_output)
+        if limit.cancelled_caught:
+            await _kill(running, spec)
+            unread = await _forward(running, on_output)
         said = _read_report(running)
         if not said:  # its init was killed, and so is all else, but that may take another moment
             await trio.lowlevel.wait_readable(running.sandbox.pidfd)
+            unread = [*running.output]
+        for fd in unread:
+            while chunk := _read_at_once(fd):
+                await on_output(running.output[fd] + chunk)
     except BaseException:
         with trio.CancelScope(shield=True):
             await _kill(running, spec)
@@ -256,20 +310,32 @@ async def _follow(running: _Running, spec: SandboxSpec, on_output: OnOutput) -> 
     return said, limit.cancelled_caught
 
 
-async def _forward(events: select.epoll, unended: dict[int, bytes], on_output: OnOutput) -> None:
-    """Until all of `unended` has ended: descriptors with the tag of what is read from them; none: it is not read.
+async def _forward(running: _Running, on_output: OnOutput) -> list[int]:
+    """What the job says, until its sandbox has something to say. Then nobody writes to the pipes any more; those in
+    which there is something left.
 
     One task for all of them, because a turn of the scheduler costs as much as passing on a line.
     """
-    while unended:
+    channel, events, output = running.sandbox.channel.fileno(), running.kit.events, running.output
+    while True:
         await trio.lowlevel.wait_readable(events.fileno())
-        for fd, _ in events.poll(0):
-            chunk = os.read(fd, OUTPUT_BYTES) if unended[fd] else b""
+        ready = [fd for fd, _ in events.poll(0)]
+        if channel in ready:
+            return [fd for fd in ready if fd != channel]
+        for fd in ready:
+            chunk = _read_at_once(fd)
             if chunk:
-                await on_output(unended[fd] + chunk)
-            else:
+                await on_output(output[fd] + chunk)
+            else:  # its init was killed, and this is the first to end
                 events.unregister(fd)
-                del unended[fd]
+
+
+def _read_at_once(fd: int) -> bytes:
+    """Nothing where there is nothing, now or for ever."""
+    try:
+        return os.read(fd, OUTPUT_BYTES)
+    except BlockingIOError:
+        return b""
 
 
 async def _kill(running: _Running, spec: SandboxSpec) -> None:

@@ -38,7 +38,6 @@ class Scratch:
         self._binary = binary
         self._root = root
         self._made = itertools.count(1)
-        self._of_jobs: dict[int, Path] = {}
         self._unwanted: list[Path] = []
         self._low_at_s = -math.inf
         self._remover = self.remover_pid = -1  # where its names go
@@ -62,19 +61,13 @@ class Scratch:
             return False
         return True
 
-    def make(self, job: int) -> Path:
-        """New empty directories for a job. One that is tried again here gets others: the first may still be there."""
-        path = self._of_jobs[job] = self._root / f"{job}-{next(self._made)}"
-        os.mkdir(path, 0o700)
-        for name in ("upper", "work", "root"):
-            os.mkdir(path / name, 0o755)
-        return path
-
-    def discard(self, job: int) -> None:
-        """Remove all that a job has written, at the next `clear_up`."""
-        path = self._of_jobs.pop(job, None)
-        if path is not None:
-            self.remove_later(path)
+    def make(self) -> Path:
+        """New empty directories for a job."""
+        name = f"{self._root}/job-{next(self._made)}"
+        os.mkdir(name, 0o700)
+        for part in ("upper", "work", "root"):
+            os.mkdir(f"{name}/{part}", 0o755)
+        return Path(name)
 
     def directory(self, name: str) -> Path:
         """A new directory for something else than a job."""

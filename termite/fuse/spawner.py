@@ -65,6 +65,7 @@ class Spawner:
         self._pid = 0
         self._socket: socket.socket | None = None
         self._asked = 0
+        self._wanted = 1
         self._ready: deque[Waiting] = deque()
         self._turn = trio.Lock()
 
@@ -90,11 +91,14 @@ class Spawner:
         raise Retryable("the sandbox died before it had a job")
 
     def refill(self, count: int) -> None:
-        """So many are to be ready, soon. What fails here, `take` will find out."""
-        missing = count - len(self._ready) - self._asked
-        if missing > 0:
-            with contextlib.suppress(Retryable):
-                self._ask(missing)
+        """So many are to be ready, soon. They are made several at a time: its process is woken less often, and less
+        often while a job wants that core. What fails here, `take` will find out."""
+        self._wanted = count
+        with contextlib.suppress(Retryable):
+            if self._asked and not self._turn.locked():  # else somebody waits at the socket for what it says
+                self._hear()
+            if len(self._ready) + self._asked <= count // 2:
+                self._ask(count - len(self._ready) - self._asked)
 
     def close(self) -> None:
         """End the process, and what is ready."""
@@ -110,7 +114,7 @@ class Spawner:
                 if starts > 2:
                     raise Retryable("a sandbox cannot be started: termite-sandbox has died")
             if not self._asked:
-                self._ask(1)
+                self._ask(self._wanted)
             await self._wait_for_word()
 
     async def _wait_for_word(self) -> None:

@@ -213,6 +213,19 @@ async def test_no_file_stays_open(bench: Bench) -> None:
     assert os.listdir("/proc/self/fd") == before
 
 
+@is_mirror
+async def test_what_is_prepared_is_used_up_and_made_again(bench: Bench) -> None:
+    bench.sandboxes.keep_ready(4)
+    open_then = []
+    for _ in range(20):
+        assert (await bench.sh("echo x; exit 3")).exit == Exit(3)
+        bench.sandboxes.prepare()
+        open_then.append(len(os.listdir("/proc/self/fd")))
+    ahead = 4 * (2 + 5)  # sandboxes with two descriptors, kits with five
+    assert max(open_then) - min(open_then) <= ahead
+    assert len({path.name for path in bench.scratch.glob("job-*")}) <= 20 + 4
+
+
 # -- output -----------------------------------------------------------------------------------------------------------
 
 
@@ -241,7 +254,7 @@ async def test_a_slow_reader_holds_the_job_back_and_gets_everything(bench: Bench
     received = bytearray()
 
     def is_done() -> bool:
-        written = [upper / os.fsdecode(PROJECT) for upper in bench.scratch.glob("1-*/upper")]
+        written = [upper / os.fsdecode(PROJECT) for upper in bench.scratch.glob("job-*/upper")]
         assert len(written) == 1, "the job has one scratch directory"
         return (written[0] / "done").exists()
 

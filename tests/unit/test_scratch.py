@@ -25,25 +25,20 @@ def remove(scratch: Scratch, path: Path) -> None:
 
 
 def test_a_job_gets_the_three_empty_directories_that_the_sandbox_wants(scratch: Scratch, tmp_path: Path) -> None:
-    assert scratch.make(7).parent == tmp_path
-    assert sorted(os.listdir(scratch.make(8))) == ["root", "upper", "work"]
+    assert scratch.make().parent == tmp_path
+    assert sorted(os.listdir(scratch.make())) == ["root", "upper", "work"]
 
 
-def test_a_job_that_is_tried_again_gets_other_directories(scratch: Scratch) -> None:
-    first = scratch.make(7)
+def test_each_job_gets_its_own(scratch: Scratch) -> None:
+    first = scratch.make()
     (first / "upper" / "old").touch()
-    second = scratch.make(7)
+    second = scratch.make()
     assert os.listdir(second / "upper") == []
     assert os.listdir(first / "upper") == ["old"], "removed here, where that may never end"
 
 
-def test_a_job_without_a_scratch_directory_can_be_discarded(scratch: Scratch, tmp_path: Path) -> None:
-    scratch.discard(7)
-    assert os.listdir(tmp_path) == []
-
-
 def test_files_directories_links_and_pipes_go(scratch: Scratch, tmp_path: Path) -> None:
-    made = scratch.make(7)
+    made = scratch.make()
     upper = made / "upper"
     (upper / "a" / "b").mkdir(parents=True)
     (upper / "a" / "b" / "file").touch()
@@ -55,7 +50,7 @@ def test_files_directories_links_and_pipes_go(scratch: Scratch, tmp_path: Path) 
 
 @pytest.mark.parametrize("mode", [0o000, 0o500, 0o111])
 def test_modes_are_no_protection(scratch: Scratch, tmp_path: Path, mode: int) -> None:
-    made = scratch.make(7)
+    made = scratch.make()
     closed = made / "upper" / "closed"
     (closed / "inner").mkdir(parents=True)
     (closed / "inner" / "file").touch(mode=0o000)
@@ -67,7 +62,7 @@ def test_modes_are_no_protection(scratch: Scratch, tmp_path: Path, mode: int) ->
 
 def test_a_tree_deeper_than_any_path_goes(scratch: Scratch, tmp_path: Path) -> None:
     here = os.getcwd()
-    made = scratch.make(7)
+    made = scratch.make()
     os.chdir(made / "upper")
     try:
         for _ in range(90):  # far beyond PATH_MAX
@@ -83,28 +78,26 @@ def test_a_symlink_to_elsewhere_is_not_followed(scratch: Scratch, tmp_path: Path
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "file").touch()
-    made = scratch.make(7)
+    made = scratch.make()
     (made / "upper" / "link").symlink_to(precious)
     remove(scratch, made)
     assert os.listdir(precious) == ["file"]
 
 
 def test_many_files_of_many_jobs_go(scratch: Scratch, tmp_path: Path) -> None:
-    for job in range(200):
-        scratch.make(job)
+    kept = scratch.make()
     for number in range(600):
-        (scratch.make(7) / "upper" / str(number)).touch()
-        scratch.discard(7)
-    for job in range(200):
-        scratch.discard(job)
+        made = scratch.make()
+        (made / "upper" / str(number)).touch()
+        scratch.remove_later(made)
     scratch.clear_up()
     scratch.close()
-    assert os.listdir(tmp_path) == ["7-8"], "only what was discarded goes: of job 7 the first directory was not"
+    assert os.listdir(tmp_path) == [kept.name], "only what is not wanted goes"
 
 
 def test_what_is_gone_already_or_cannot_go_stops_nothing(scratch: Scratch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for path in (tmp_path / "nowhere", tmp_path / "file", scratch.make(7)):
+    for path in (tmp_path / "nowhere", tmp_path / "file", scratch.make()):
         scratch.remove_later(path)
     scratch.clear_up()
     scratch.close()
@@ -112,14 +105,12 @@ def test_what_is_gone_already_or_cannot_go_stops_nothing(scratch: Scratch, tmp_p
 
 
 def test_a_remover_that_was_killed_is_started_again(scratch: Scratch, tmp_path: Path) -> None:
-    remove(scratch, scratch.make(7))
-    scratch.make(8)
-    scratch.discard(8)
+    remove(scratch, scratch.make())
+    scratch.remove_later(scratch.make())
     scratch.clear_up()
     os.kill(scratch.remover_pid, signal.SIGKILL)
     os.waitpid(scratch.remover_pid, 0)
-    scratch.make(9)
-    scratch.discard(9)
+    scratch.remove_later(scratch.make())
     scratch.clear_up()  # finds out
     scratch.clear_up()
     scratch.close()
