@@ -3,7 +3,7 @@
 import contextlib
 import importlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -16,6 +16,8 @@ from termite.engine.model import Command, Invocation, Rule
 GROUP = "termite"
 HOOKS = ("termite_parse", "termite_rules", "termite_build", "termite_exports")
 _OF_ALL = ("termite_rules", "termite_exports")  # everybody's answer counts
+
+_Call = Callable[[Mapping[str, object]], Any]
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ class Plugins:
         for name in self.broken:
             if self._manager.has_plugin(name):
                 self._manager.unregister(name=name)
-        self._callers = {hook: self._callers_of(hook) for hook in HOOKS}
+        self._calls = {hook: self._calls_of(hook) for hook in HOOKS}
 
     def rules(self) -> tuple[Rule, ...]:
         """The rules of all plugins, by name of plugin."""
@@ -69,19 +71,21 @@ class Plugins:
             return command
         return None
 
-    def _callers_of(self, hook: str) -> list[tuple[str, pluggy.HookCaller]]:
+    def _calls_of(self, hook: str) -> list[tuple[str, _Call]]:
         # Each plugin is called by itself: pluggy would let one that raises silence those after it.
         plugins = sorted(self._manager.list_name_plugin())
         having = [(name, plugin) for name, plugin in plugins if hasattr(plugin, hook)]
         everyone = self._manager.get_plugins()
-        return [(name, self._manager.subset_hook_caller(hook, everyone - {plugin})) for name, plugin in having]
+        callers = [(name, self._manager.subset_hook_caller(hook, everyone - {plugin})) for name, plugin in having]
+        return [(name, _call_of(caller, hook)) for name, caller in callers if caller.get_hookimpls()]
 
     def _ask(self, hook: str, **arguments: object) -> Iterator[tuple[str, Any]]:
-        for name, caller in self._callers[hook]:
-            answer: Any = None
-            with self._surviving(name):
-                answer = caller(**arguments)
-                answer = answer[0] if hook in _OF_ALL and answer else answer
+        for name, call in self._calls[hook]:
+            try:
+                answer = call(arguments)
+            except Exception as error:
+                self._break(name, error)
+                continue
             if answer is not None and answer != []:
                 yield name, answer
 
@@ -89,10 +93,30 @@ class Plugins:
     def _surviving(self, name: str) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # a plugin is not ours: whatever it raises, the others and the build live
-            if name not in self.broken:
-                log.warning("plugin failed plugin=%s error=%r", name, error)
-            self.broken[name] = repr(error)
+        except Exception as error:
+            self._break(name, error)
+
+    def _break(self, name: str, error: Exception) -> None:
+        """A plugin is not ours: whatever it raises, the others and the build live."""
+        if name not in self.broken:
+            log.warning("plugin failed plugin=%s error=%r", name, error)
+        self.broken[name] = repr(error)
+
+
+def _call_of(caller: pluggy.HookCaller, hook: str) -> _Call:
+    """Calls the one plugin that `caller` has: its function, since pluggy's way to it costs more than most of them do.
+    A plugin's wrapper is called by pluggy.
+    """
+    implementation = caller.get_hookimpls()[0]
+    if not (implementation.hookwrapper or implementation.wrapper):
+        function, names = implementation.function, implementation.argnames
+        return lambda arguments: function(*[arguments[name] for name in names])
+
+    def call(arguments: Mapping[str, object]) -> Any:
+        answer = caller(**arguments)
+        return answer[0] if hook in _OF_ALL and answer else answer
+
+    return call
 
 
 def load_plugins(built_in: Iterable[str]) -> Plugins:

@@ -10,8 +10,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import trio
@@ -54,6 +53,7 @@ OPEN_TIMEOUT_S = 30.0  # a mirror process starts and mounts in well under a seco
 RECONNECT_S = (0.1, 0.5, 1.0, 2.0, 5.0)  # pauses before asking a lost coordinator again
 REFUSED_REST_S = 60.0  # a worker that needs a person (no /dev/fuse, other clock) is not asked again before
 SKEW_LIMIT_NS = 1_000_000_000
+SHORTEST_KEEPALIVE_S = 0.02
 NEAR_NS = 5_000_000  # a round trip: home links take longer, and have a tenth of a network's bandwidth
 FAILURES_IN_A_ROW = 3  # then a lease is given up: one or two may be of their jobs
 OUTDATED_CHANGES = 20_000  # a lease that lags by more is replaced: a new one starts with nothing known
@@ -180,6 +180,23 @@ class Traffic:
         self.messages.update(lease.messages)
 
 
+class _Slot:
+    """Of one job, as long as it runs. Not made of a generator: every job that goes to a worker comes here."""
+
+    __slots__ = ("_avoid", "_lease", "_pool")
+
+    def __init__(self, pool: "Pool", avoid: Collection[str]) -> None:
+        self._pool = pool
+        self._avoid = avoid
+
+    async def __aenter__(self) -> Lease:
+        self._lease = await self._pool.take(self._avoid)
+        return self._lease
+
+    async def __aexit__(self, *_: object) -> None:
+        self._pool.give_back(self._lease)
+
+
 class _Waiter:
     """A job that waits for a slot."""
 
@@ -217,14 +234,9 @@ class Pool:
                 with trio.move_on_at(retry if retry is not None else math.inf):
                     await self._wanted.park()
 
-    @asynccontextmanager
-    async def slot(self, avoid: Collection[str] = ()) -> AsyncIterator[Lease]:
+    def slot(self, avoid: Collection[str] = ()) -> "_Slot":
         """Wait for room for one job, not on the workers in `avoid` where there is a choice. Raises NoWorker."""
-        lease = await self._take(avoid)
-        try:
-            yield lease
-        finally:
-            self._give_back(lease)
+        return _Slot(self, avoid)
 
     def failed(self, lease: Lease, error: Retryable) -> None:
         """A job of this lease did not come back for a reason of ours.
@@ -277,7 +289,11 @@ class Pool:
 
     # -- slots --------------------------------------------------------------------------------------------------------
 
-    async def _take(self, avoid: Collection[str]) -> Lease:
+    async def take(self, avoid: Collection[str]) -> Lease:
+        """A slot, which has to be given back."""
+        if not self._waiters and not avoid and (lease := choose(self._leases, avoid)) is not None:
+            lease.running += 1
+            return lease
         waiter = _Waiter(avoid)
         self._waiters.append(waiter)
         try:
@@ -290,16 +306,18 @@ class Pool:
                     await waiter.woken.park()
         except BaseException:
             if waiter.lease is not None:
-                self._give_back(waiter.lease)
+                self.give_back(waiter.lease)
             else:
                 self._waiters.remove(waiter)
             raise
         return waiter.lease
 
-    def _give_back(self, lease: Lease) -> None:
+    def give_back(self, lease: Lease) -> None:
+        """For the next job."""
         lease.running -= 1
         lease.idle_since = trio.current_time()
-        lease.changed.unpark_all()
+        if lease.is_retired and not lease.running:
+            lease.changed.unpark_all()
         self._grant()
 
     def _grant(self) -> None:
@@ -367,11 +385,13 @@ class Pool:
         self.retire(lease)
 
     async def _wait_until_idle(self, lease: Lease) -> None:
+        # It is not woken by each job that ends, but looks whether there was one when the time is up.
         while lease.is_open or lease.running:
-            deadline = math.inf if lease.running else lease.idle_since + self._config.keepalive_s
-            if trio.current_time() >= deadline:
+            now = trio.current_time()
+            if not lease.running and now >= lease.idle_since + self._config.keepalive_s:
                 return
-            with trio.move_on_at(deadline):
+            since = now if lease.running else lease.idle_since
+            with trio.move_on_at(since + max(self._config.keepalive_s, SHORTEST_KEEPALIVE_S)):
                 await lease.changed.park()
 
     def _set_slots(self, lease: Lease, slots: int) -> None:
