@@ -71,8 +71,9 @@ class Launchers:
         try:
             while True:
                 self._cannot_accept = trio.Event()
-                self._readiness.watch(listener.fileno(), functools.partial(self._accept, listener))
-                await self._cannot_accept.wait()
+                with contextlib.suppress(OSError):  # no memory, too many epoll watches: the same
+                    self._readiness.watch(listener.fileno(), functools.partial(self._accept, listener))
+                    await self._cannot_accept.wait()
                 await trio.sleep(ACCEPT_REST_S)
         finally:
             self._readiness.forget(listener.fileno())
@@ -89,7 +90,11 @@ class Launchers:
             self._readiness.forget(listener.fileno())
             self._cannot_accept.set()
             return
-        self.meet(connection)
+        try:
+            self.meet(connection)
+        except Exception:  # one launcher: the listener is called again
+            log.exception("launcher-failed")
+            connection.close()
 
     def meet(self, connection: socket.socket) -> None:
         """Serve a connection: at once as far as nothing has to wait.

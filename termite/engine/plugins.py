@@ -1,6 +1,5 @@
 """The plugins as the master asks them. One that breaks costs a line in the log; the others and the build live on."""
 
-import contextlib
 import importlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,9 +33,11 @@ class Plugins:
         for name, module in found:
             modules.setdefault(module, name)
         for module, name in modules.items():
-            with self._surviving(name):
+            try:
                 self._manager.register(importlib.import_module(module), name)
                 self._manager.check_pending()
+            except Exception as error:
+                self._break(name, error)
         for name in self.broken:
             if self._manager.has_plugin(name):
                 self._manager.unregister(name=name)
@@ -88,13 +89,6 @@ class Plugins:
                 continue
             if answer is not None and answer != []:
                 yield name, answer
-
-    @contextlib.contextmanager
-    def _surviving(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            self._break(name, error)
 
     def _break(self, name: str, error: Exception) -> None:
         """A plugin is not ours: whatever it raises, the others and the build live."""

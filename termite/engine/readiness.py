@@ -48,12 +48,7 @@ class Readiness:
     async def run(self) -> None:
         """Until cancelled."""
         async with trio.open_nursery() as nursery:
-
-            async def one_more() -> None:
-                await relay.run(self._serve(relay))
-
-            relay = Relay(lambda: nursery.start_soon(one_more))
-            await one_more()
+            await Relay(nursery, self._serve).run()
 
     async def _serve(self, relay: Relay) -> None:
         while await relay.turn():

@@ -13,14 +13,21 @@ import trio
 
 SPARE_TASKS = 2  # that are kept, to listen while others wait
 
+Loop = Callable[["Relay"], Coroutine[Any, Any, None]]
+
 T = TypeVar("T")
 
 
 class Relay:
-    """`start` starts one more task, with `run` in it. There are no more than `most`: where all wait, nobody listens."""
+    """`loop` is what each task does: before it listens, it asks for its `turn`. There are no more than `most` tasks,
+    all but the first in `nursery`: while all of them wait, nobody listens, until one is done.
 
-    def __init__(self, start: Callable[[], object], most: int = 2**31) -> None:
-        self._start = start
+    A task that is looked at from outside (`Task.iter_await_frames`) seems to wait in `_followed`.
+    """
+
+    def __init__(self, nursery: trio.Nursery, loop: Loop, most: int = 2**31) -> None:
+        self._nursery = nursery
+        self._loop = loop
         self._most = most
         self._listener: trio.lowlevel.Task | None = None  # or it deals with what it has heard
         self._spare = trio.lowlevel.ParkingLot()
@@ -28,16 +35,16 @@ class Relay:
         self._is_listening = False  # what the task that runs now is about to wait for, it waits for as the listener
         self._has_ended = False
 
-    async def run(self, loop: Coroutine[Any, Any, None]) -> None:
-        """`loop` is one task's: before it listens, it asks for its `turn`. Where it ends as the listener, all do."""
+    async def run(self) -> None:
+        """The first task, and each further one. Where the loop of the listener ends, all tasks do."""
         self._tasks += 1
         try:
-            await self._followed(loop)
+            await self._followed(self._loop(self))
         finally:
             self._tasks -= 1
-        if self._listener is trio.lowlevel.current_task():
-            self._has_ended = True
-            self._spare.unpark_all()
+            if self._listener is trio.lowlevel.current_task():
+                self._has_ended = True
+                self._spare.unpark_all()
 
     async def turn(self) -> bool:
         """Wait until it is this task that listens. False: it is one too many, and has to end."""
@@ -69,7 +76,7 @@ class Relay:
             except StopIteration:
                 return
             is_listening, self._is_listening = self._is_listening, False
-            if not is_listening and self._listener is trio.lowlevel.current_task() and self._tasks < self._most:
+            if not is_listening and self._listener is trio.lowlevel.current_task():
                 self._hand_over()
             try:
                 answer = yield awaited
@@ -83,5 +90,5 @@ class Relay:
         self._listener = None
         if self._spare:
             self._spare.unpark()
-        else:
-            self._start()
+        elif self._tasks < self._most:
+            self._nursery.start_soon(self.run)

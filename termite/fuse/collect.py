@@ -30,15 +30,12 @@ class Harvested:
     dropped: tuple[bytes, ...]
 
 
-NOTHING = Harvested((), {}, ())
-
-
 async def collect(upper: Path, writable_root: bytes, lower: Lower, cas: Cas) -> Harvested:
     """Read, compare, store. What `lower` raises passes through, and then nothing has happened: call again."""
     walk = read_upper(upper, writable_root)
     entries = list(itertools.islice(walk, ENTRIES_AT_ONCE))
     if not entries:
-        return NOTHING
+        return Harvested((), {}, ())
     if len(entries) == ENTRIES_AT_ONCE:
         entries.extend(await trio.to_thread.run_sync(list, walk))
     compared = compare(entries, lower, writable_root)

@@ -29,8 +29,7 @@ from termite.fuse.spawner import Spawner, Waiting
 OUTPUT_BYTES = 64 * 1024  # what a pipe holds
 ORDER_BYTES = 64 * 1024  # what the sandbox reads as one message; more goes through a file
 REPORT_BYTES = 16 * 1024  # its longest text is a path with an error
-READY = 4  # sandboxes that wait for jobs: each costs two hundred KB, and the next is there within a millisecond
-KITS = 4  # that wait for jobs
+READY = 4  # sandboxes and kits that wait: each costs two hundred KB, and the next is there within a millisecond
 KILLS, KILL_S = 10, 1.0  # a killed sandbox that is still there after these is the kernel's problem, and the log says so
 
 # What execvp's callers (a shell, make) turn into "not found"; any other failure to execute is 126.
@@ -156,7 +155,7 @@ class Sandboxes:
         What fails here, `run` will find out."""
         self._spawners[False].refill(self._ready)
         with contextlib.suppress(OSError):
-            while len(self._kits) < min(self._ready, KITS):
+            while len(self._kits) < self._ready:
                 self._kits.append(self._make_kit())
 
     def close(self) -> None:
@@ -259,10 +258,10 @@ def _config(spec: SandboxSpec, scratch: Path) -> bytes:
 
 
 def _start(sandbox: Waiting, kit: _Kit, spec: SandboxSpec) -> _Running:
-    order = _config(spec, kit.scratch)
     fds = [kit.writers[0], kit.writers[0 if spec.merge else 1]]
     large = -1
     try:
+        order = _config(spec, kit.scratch)
         kit.events.register(sandbox.channel, select.EPOLLIN)
         if len(order) > ORDER_BYTES:
             large = os.memfd_create("job")
@@ -273,10 +272,12 @@ def _start(sandbox: Waiting, kit: _Kit, spec: SandboxSpec) -> _Running:
         if spec.stdin_fd >= 0:
             fds.append(spec.stdin_fd)
         socket.send_fds(sandbox.channel, [order], fds)
-    except OSError as error:
+    except BaseException as error:
         kit.close()
         sandbox.close()
-        raise Retryable(f"a sandbox cannot be started: {error.strerror}") from error
+        if isinstance(error, OSError):
+            raise Retryable(f"a sandbox cannot be started: {error.strerror}") from error
+        raise
     finally:
         if large >= 0:
             os.close(large)
@@ -292,17 +293,16 @@ async def _follow(running: _Running, spec: SandboxSpec, on_output: OnOutput) -> 
         if spec.on_pid is not None:
             spec.on_pid(running.sandbox.pid)
         with trio.move_on_after(spec.timeout_s or math.inf) as limit:
-            unread = await _forward(running, on_output)
+            await _forward(running, on_output)
         if limit.cancelled_caught:
             await _kill(running, spec)
-            unread = await _forward(running, on_output)
+            await _forward(running, on_output)
         said = _read_report(running)
         if not said:  # its init was killed, and so is all else, but that may take another moment
             await trio.lowlevel.wait_readable(running.sandbox.pidfd)
-            unread = [*running.output]
-        for fd in unread:
+        for fd, tag in running.output.items():
             while chunk := _read_at_once(fd):
-                await on_output(running.output[fd] + chunk)
+                await on_output(tag + chunk)
     except BaseException:
         with trio.CancelScope(shield=True):
             await _kill(running, spec)
@@ -310,9 +310,8 @@ async def _follow(running: _Running, spec: SandboxSpec, on_output: OnOutput) -> 
     return said, limit.cancelled_caught
 
 
-async def _forward(running: _Running, on_output: OnOutput) -> list[int]:
-    """What the job says, until its sandbox has something to say. Then nobody writes to the pipes any more; those in
-    which there is something left.
+async def _forward(running: _Running, on_output: OnOutput) -> None:
+    """What the job says, until its sandbox has something to say. Then nobody writes to the pipes any more.
 
     One task for all of them, because a turn of the scheduler costs as much as passing on a line.
     """
@@ -321,21 +320,21 @@ async def _forward(running: _Running, on_output: OnOutput) -> list[int]:
         await trio.lowlevel.wait_readable(events.fileno())
         ready = [fd for fd, _ in events.poll(0)]
         if channel in ready:
-            return [fd for fd in ready if fd != channel]
+            return
         for fd in ready:
             chunk = _read_at_once(fd)
             if chunk:
                 await on_output(output[fd] + chunk)
-            else:  # its init was killed, and this is the first to end
+            elif chunk is not None:  # its init was killed, and this is the first to end
                 events.unregister(fd)
 
 
-def _read_at_once(fd: int) -> bytes:
-    """Nothing where there is nothing, now or for ever."""
+def _read_at_once(fd: int) -> bytes | None:
+    """What is there; nothing at the end; None where there is nothing now: a job may read what it has written itself."""
     try:
         return os.read(fd, OUTPUT_BYTES)
     except BlockingIOError:
-        return b""
+        return None
 
 
 async def _kill(running: _Running, spec: SandboxSpec) -> None:

@@ -65,8 +65,12 @@ class Scratch:
         """New empty directories for a job."""
         name = f"{self._root}/job-{next(self._made)}"
         os.mkdir(name, 0o700)
-        for part in ("upper", "work", "root"):
-            os.mkdir(f"{name}/{part}", 0o755)
+        try:
+            for part in ("upper", "work", "root"):
+                os.mkdir(f"{name}/{part}", 0o755)
+        except OSError:
+            self.remove_later(Path(name))
+            raise
         return Path(name)
 
     def directory(self, name: str) -> Path:

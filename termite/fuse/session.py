@@ -50,12 +50,8 @@ class _Listeners:
 
     async def run(self, nursery: trio.Nursery, *_: int) -> None:
         """The first of them. pyfuse3 starts it, and starts no other one, as there are never few enough of them."""
-
-        async def one_more() -> None:
-            await self._relay.run(_answer_all(nursery))
-
-        self._relay = Relay(lambda: nursery.start_soon(one_more), most=MAX_TASKS)
-        await one_more()
+        self._relay = Relay(nursery, lambda _: _answer_all(nursery), most=MAX_TASKS)
+        await self._relay.run()
 
     async def wait(self) -> bool:
         """In pyfuse3's stead: until the device can be read by the task that calls this. False: it is to end."""

@@ -93,12 +93,13 @@ class Spawner:
     def refill(self, count: int) -> None:
         """So many are to be ready, soon. They are made several at a time: its process is woken less often, and less
         often while a job wants that core. What fails here, `take` will find out."""
-        self._wanted = count
+        self._wanted = max(count, 1)
         with contextlib.suppress(Retryable):
-            if self._asked and not self._turn.locked():  # else somebody waits at the socket for what it says
+            if not self._turn.locked():  # else somebody waits at the socket for what it says
                 self._hear()
-            if len(self._ready) + self._asked <= count // 2:
-                self._ask(count - len(self._ready) - self._asked)
+            there = len(self._ready) + self._asked
+            if there < count and there <= count // 2:
+                self._ask(count - there)
 
     def close(self) -> None:
         """End the process, and what is ready."""
@@ -129,6 +130,7 @@ class Spawner:
         self._hear()
 
     def _ask(self, count: int) -> None:
+        assert count > 0, "an empty message is the end"
         if self._socket is None:
             self._start()
         assert self._socket is not None
@@ -166,7 +168,10 @@ class Spawner:
             self._ready.append(Waiting(int(records["pid"]), pidfd, _seqpacket(channel)))
 
     def _start(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            raise Retryable(f"a sandbox cannot be started: {error.strerror}") from error
         try:
             self._pid = os.posix_spawn(
                 self._binary,

@@ -226,6 +226,17 @@ async def test_what_is_prepared_is_used_up_and_made_again(bench: Bench) -> None:
     assert len({path.name for path in bench.scratch.glob("job-*")}) <= 20 + 4
 
 
+@is_mirror
+async def test_a_lease_that_has_lost_its_slots_keeps_what_makes_sandboxes(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    await bench.sh("true")
+    bench.sandboxes.keep_ready(0)
+    bench.sandboxes.prepare()
+    assert (await bench.sh("true")).exit == Exit(0)
+    assert "spawner.died" not in caplog.text
+
+
 # -- output -----------------------------------------------------------------------------------------------------------
 
 
@@ -270,6 +281,15 @@ async def test_a_slow_reader_holds_the_job_back_and_gets_everything(bench: Bench
     assert result.exit == Exit(0)
     assert is_done()
     assert bytes(received) == (result.upper / os.fsdecode(PROJECT) / "copy").read_bytes()
+
+
+@is_mirror
+async def test_a_job_that_reads_what_it_has_written_itself_stops_nobody(bench: Bench) -> None:
+    script = "cat </proc/self/fd/1 >/dev/null & for i in $(seq 3000); do echo $i; done; kill $!; wait; seq 50000"
+    with trio.fail_after(30):
+        ended = await bench.sh(script)
+    assert ended.exit == Exit(0)
+    assert ended.stdout.endswith(b"".join(b"%d\n" % number for number in range(1, 50_001)))
 
 
 @is_mirror

@@ -18,24 +18,20 @@ class Listening:
         self.tasks = 0
         self.started = 0
         self._deal = deal
-        self._relay = Relay(lambda: nursery.start_soon(self.run), most)
+        self.run = Relay(nursery, self._loop, most).run
 
-    async def run(self) -> None:
+    async def _loop(self, relay: Relay) -> None:
         self.started += 1
         self.tasks += 1
         try:
-            await self._relay.run(self._loop())
+            while await relay.turn():
+                number = await relay.listen(self._heard.receive)
+                self.listened.append(trio.lowlevel.current_task())
+                await self._deal(number)
+        except trio.EndOfChannel:
+            pass
         finally:
             self.tasks -= 1
-
-    async def _loop(self) -> None:
-        while await self._relay.turn():
-            try:
-                number = await self._relay.listen(self._heard.receive)
-            except trio.EndOfChannel:
-                return
-            self.listened.append(trio.lowlevel.current_task())
-            await self._deal(number)
 
 
 async def test_what_needs_no_waiting_is_dealt_with_by_one_task(nursery: trio.Nursery) -> None:
@@ -87,7 +83,7 @@ async def test_where_all_wait_that_may_nobody_listens_until_one_is_done(nursery:
         listening.said.send_nowait(number)
     await trio.testing.wait_all_tasks_blocked()
     assert len(listening.listened) == 3
-    gates[2].set()
+    gates[0].set()
     await trio.testing.wait_all_tasks_blocked()
     assert len(listening.listened) == 4
     for gate in gates.values():

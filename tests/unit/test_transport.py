@@ -325,6 +325,14 @@ async def test_what_can_wait_is_done_when_the_answer_is_on_its_way() -> None:
         assert done[0] > 100
 
 
+async def test_an_error_in_what_can_wait_costs_nobody_anything(caplog: pytest.LogCaptureFixture) -> None:
+    async with connected(echo) as (client, server):
+        server.on_answered = lambda: [][0]
+        for _ in range(2):
+            assert await client.request(ReadStdin(1, 1)) == Stdin(b"x")
+    assert caplog.text.count("on-answered-failed") == 2
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 async def test_where_nobody_listens_the_reason_is_one_plain_line(host: str) -> None:
     with pytest.raises(ConnectionLost) as raised:

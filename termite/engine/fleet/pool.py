@@ -53,7 +53,7 @@ OPEN_TIMEOUT_S = 30.0  # a mirror process starts and mounts in well under a seco
 RECONNECT_S = (0.1, 0.5, 1.0, 2.0, 5.0)  # pauses before asking a lost coordinator again
 REFUSED_REST_S = 60.0  # a worker that needs a person (no /dev/fuse, other clock) is not asked again before
 SKEW_LIMIT_NS = 1_000_000_000
-SHORTEST_KEEPALIVE_S = 0.02
+SHORTEST_KEEPALIVE_S = 0.02  # else a lease that is not kept at all would be looked at without pause while it is used
 NEAR_NS = 5_000_000  # a round trip: home links take longer, and have a tenth of a network's bandwidth
 FAILURES_IN_A_ROW = 3  # then a lease is given up: one or two may be of their jobs
 OUTDATED_CHANGES = 20_000  # a lease that lags by more is replaced: a new one starts with nothing known
@@ -234,7 +234,7 @@ class Pool:
                 with trio.move_on_at(retry if retry is not None else math.inf):
                     await self._wanted.park()
 
-    def slot(self, avoid: Collection[str] = ()) -> "_Slot":
+    def slot(self, avoid: Collection[str] = ()) -> _Slot:
         """Wait for room for one job, not on the workers in `avoid` where there is a choice. Raises NoWorker."""
         return _Slot(self, avoid)
 

@@ -147,7 +147,10 @@ class Connection:
         self._counts["answered"] += 1
         self._post(frame)
         if self.on_answered is not None:
-            self.on_answered()
+            try:
+                self.on_answered()
+            except Exception:  # nobody waits for it
+                log.exception("on-answered-failed peer=%s", self.peer)
 
     async def _reply(self, stream: int, message: Message) -> Message:
         async def send_chunk(content: bytes) -> None:
@@ -186,14 +189,9 @@ class Connection:
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
-
-                    async def read() -> None:
-                        await relay.run(self._read(relay))
-
-                    relay = Relay(lambda: nursery.start_soon(read))
                     nursery.start_soon(self._write)
                     nursery.start_soon(self._listen_for_silence)
-                    await read()
+                    await Relay(nursery, self._read).run()
         finally:
             await trio.aclose_forcefully(self._stream)
 
@@ -300,6 +298,9 @@ class Connection:
         self.lost.set()
         self._scope.cancel()
         self._sent.unpark_all()
+        for event in self._events:  # has come, though nobody has dealt with it
+            if isinstance(event, Replied | Chunked) and (inbox := self._inboxes.get(event.stream)):
+                inbox.put(event)
         for inbox in self._inboxes.values():
             inbox.parked.unpark_all()
 
