@@ -46,6 +46,9 @@ install_debian_packages() {
     say "installing Debian packages:$missing"
     # shellcheck disable=SC2086
     set -- env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
+    if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null; then
+        die "this needs root, and there is no sudo; as root, run: apt-get install --no-install-recommends$missing"
+    fi
     as_root "$@" >/dev/null 2>&1 && return 0
     say "refreshing the package lists first"
     as_root apt-get update -qq
