@@ -70,21 +70,24 @@ class Relay:
     def _followed(self, loop: Coroutine[Any, Any, None]) -> Generator[Any, Any, None]:
         """Await `loop`; whenever it waits for something else than its next news, another task has to listen."""
         step: Callable[[], Any] = functools.partial(loop.send, None)
-        while True:
-            try:
-                awaited = step()
-            except StopIteration:
-                return
-            is_listening, self._is_listening = self._is_listening, False
-            if not is_listening and self._listener is trio.lowlevel.current_task():
-                self._hand_over()
-            try:
-                answer = yield awaited
-            except BaseException as error:
-                step = functools.partial(loop.throw, error)
-            else:
-                step = functools.partial(loop.send, answer)
-            self._is_listening = is_listening
+        try:
+            while True:
+                try:
+                    awaited = step()
+                except StopIteration:
+                    return
+                is_listening, self._is_listening = self._is_listening, False
+                if not is_listening and self._listener is trio.lowlevel.current_task():
+                    self._hand_over()
+                try:
+                    answer = yield awaited
+                except BaseException as error:
+                    step = functools.partial(loop.throw, error)
+                else:
+                    step = functools.partial(loop.send, answer)
+                self._is_listening = is_listening
+        finally:
+            del step  # an error in it would keep this frame, and all that it has, until garbage is collected
 
     def _hand_over(self) -> None:
         self._listener = None
