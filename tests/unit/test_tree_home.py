@@ -9,7 +9,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import trio
 
 from termite.engine.errors import FsError, RemoteProtocolError, Stale
 from termite.engine.model import Attr, Change, Digest
+from termite.engine.tree.attrs import Seen
 from termite.engine.tree.home import BroughtHome, HomeTree, TreeConfig
 from termite.engine.tree.times import Timing
 
@@ -567,6 +568,25 @@ async def test_the_journal_knows_the_digests_of_results(home: HomeTree, root: Pa
     assert attr is not None
     assert attr.digest == digest_of(b"content")
     assert attr.mtime_ns == (root / "f").stat().st_mtime_ns
+
+
+async def test_what_came_home_is_looked_at_once(home: HomeTree, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watches tell of it too, and at the next drain it would be looked at again for nothing."""
+    await serve(home, root)
+    await Job(home, root).mkdir("d").write("d/f", b"content").write("f", b"content").end()
+    looked_at: list[bytes] = []
+    look = home._truth._look
+
+    def look_and_note(directory: bytes, fd: int, names: Iterable[bytes]) -> dict[bytes, Seen]:
+        looked_at.append(directory)
+        return look(directory, fd, names)
+
+    monkeypatch.setattr(home._truth, "_look", look_and_note)
+    number = home.drain()
+    assert looked_at == []
+    (root / "f").write_bytes(b"now by somebody else")
+    assert home.drain() == number + 1
+    assert looked_at == [tree_path(root)]
 
 
 async def test_a_staged_file_comes_home_under_all_its_names(home: HomeTree, root: Path) -> None:

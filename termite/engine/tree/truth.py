@@ -91,8 +91,10 @@ class Truth:
         return changes
 
     def take_in(self, events: Events) -> list[Change]:
-        """Look at these places now."""
+        """Look at these places now, and wherever the watches say: they tell of what termite has done as well, and that
+        is looked at once."""
         changes: list[Change] = []
+        self.watches.read_into(events)
         self._take_in(events, changes)
         self._look_at_other_names(changes)
         return changes

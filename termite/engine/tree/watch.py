@@ -16,8 +16,12 @@ from termite.engine.errors import UserError
 from termite.engine.tree.attrs import Events, Touch
 from termite.engine.tree.paths import join
 
-WRITTEN = flags.MODIFY | flags.CLOSE_WRITE
-ENTRIES = flags.CREATE | flags.DELETE | flags.MOVED_FROM | flags.MOVED_TO
+# As plain numbers: an operation on the flags themselves takes a microsecond.
+WRITTEN = int(flags.MODIFY | flags.CLOSE_WRITE)
+ENTRIES = int(flags.CREATE | flags.DELETE | flags.MOVED_FROM | flags.MOVED_TO)
+OF_DIRECTORY = int(flags.ISDIR)
+IGNORED = int(flags.IGNORED)
+OVERFLOW = int(flags.Q_OVERFLOW)
 MASK = WRITTEN | ENTRIES | flags.ATTRIB | flags.ONLYDIR | flags.EXCL_UNLINK
 
 log = logging.getLogger(__name__)
@@ -91,23 +95,27 @@ class Watches:
     def read(self) -> Events:
         """All that is in the queue now."""
         events = Events()
+        self.read_into(events)
+        return events
+
+    def read_into(self, events: Events) -> None:
+        """Add all that is in the queue now."""
         for event in self._inotify.read(timeout=0):
             self._sort_in(event.wd, event.mask, os.fsencode(event.name), events)
-        return events
 
     def close(self) -> None:
         self._inotify.close()
 
     def _sort_in(self, wd: int, mask: int, name: bytes, events: Events) -> None:
-        if mask & flags.Q_OVERFLOW:
+        if mask & OVERFLOW:
             events.overflow = True
         path = self._paths.get(wd)
         if path is None:
             return
-        if mask & flags.IGNORED:
+        if mask & IGNORED:
             del self._paths[wd], self._wds[path]
             events.replaced.add(path)
-        elif mask & flags.ISDIR and mask & ENTRIES:
+        elif mask & OF_DIRECTORY and mask & ENTRIES:
             events.replaced.add(join(path, name))
             events.names.setdefault(path, {})
         else:
