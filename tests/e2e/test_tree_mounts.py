@@ -13,11 +13,12 @@ UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
 
 # Runs in a mount namespace of its own: "build" is a small tmpfs inside the project.
 PROGRAM = """
-import os, sys, subprocess, trio
+import os, stat, sys, subprocess, time, trio
 from pathlib import Path
 sys.path.insert(0, "tests/unit")
 from test_tree_home import Job, serve, tree_path, agrees_with_the_disk
 from termite.engine.errors import FsError
+from termite.engine.model import Attr
 from termite.engine.tree.home import HomeTree, TreeConfig
 
 async def main():
@@ -30,8 +31,10 @@ async def main():
     await serve(home, root, root / "build", root / "build" / "old")
     job = Job(home, root).mkdir("build/d").write("build/d/f", b"content", 0o750).delete("build/old")
     job.change("build/d/h", job.changes[-2].attr, link_to="build/d/f")
+    job.change("build/d/l", Attr(stat.S_IFLNK | 0o777, 1, time.time_ns(), target=b"f"))
     await job.end()
-    assert (root / "build/d/f").read_bytes() == (root / "build/d/h").read_bytes() == b"content"
+    assert os.listdir(root / ".termite-staging") == ["now"]
+    assert (root / "build/d/l").read_bytes() == (root / "build/d/h").read_bytes() == b"content"
     assert (root / "build/d/f").stat().st_mode & 0o777 == 0o750
     assert not (root / "build/old").exists()
     assert await agrees_with_the_disk(home, root / "build/d")
@@ -42,7 +45,7 @@ async def main():
     else:
         raise AssertionError("it should not fit")
     assert (root / "build/d/f").read_bytes() == b"content"
-    assert sorted(os.listdir(root / "build/d")) == ["f", "h"]
+    assert sorted(os.listdir(root / "build/d")) == ["f", "h", "l"]
     home.drain()
     assert await agrees_with_the_disk(home, root / "build/d")
     home.close()

@@ -98,7 +98,7 @@ class Replay:
 
     def close(self) -> None:
         self._directories.close()
-        for name, _ in self._staged.values():
+        for name, _ in self._staged.values():  # what has not come to its place
             self._staging.remove(name)
 
     # -- before anything is touched -----------------------------------------------------------------------------------
@@ -148,6 +148,7 @@ class Replay:
     def _place_file(self, change: Change) -> None:
         name, st = self._staged[change.path]
         self._place(change.path, name)
+        del self._staged[change.path]
         parent, there = self._directories.parent(change.path)
         now = os.stat(there, dir_fd=parent, follow_symlinks=False)
         if (now.st_dev, now.st_ino) == (st.st_dev, st.st_ino):
@@ -213,6 +214,7 @@ class Replay:
         except OSError:
             os.unlink(near, dir_fd=parent)
             raise
+        self._staging.remove(staged)
 
     def _copy_across(self, staged: bytes, parent: int, near: bytes) -> None:
         source = os.open(staged, os.O_RDONLY, dir_fd=self._staging.fd)
