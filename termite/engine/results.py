@@ -33,7 +33,8 @@ async def fetched(lease: Lease, ran: Ran, tree: HomeTree) -> AsyncIterator[Mappi
             contents[digest.sha256] = inline
     writers: list[StagedWriter] = []
     try:
-        await _fetch_all(lease, tree, missing, contents, writers)
+        if missing:
+            await _fetch_all(lease, tree, missing, contents, writers)
         yield contents
     except BaseException:
         for writer in writers:

@@ -26,7 +26,9 @@ class Journal:
         """All after `cursor`. They must not have been forgotten."""
         first = self.number - len(self._kept)
         assert cursor >= first, f"changesets before {first + 1} are forgotten, asked for {cursor + 1}"
-        return tuple(islice(self._kept, cursor - first, None))
+        # From the newest: the way to the others leads past all that are kept.
+        newest_first = tuple(islice(reversed(self._kept), max(self.number - cursor, 0)))
+        return newest_first[::-1]
 
     def forget_before(self, number: int) -> None:
         """Nobody will ask for what came before `number`: neither a lease by its cursor nor a job that still runs."""
