@@ -8,8 +8,9 @@ import resource
 import shutil
 import stat
 import tempfile
+import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -127,6 +128,33 @@ async def test_no_directory_fails_as_it_would_at_home(home: HomeTree, root: Path
     with pytest.raises(FsError) as e:
         await home.directory(tree_path(root / name))
     assert errno.errorcode[e.value.errno] == errno_name
+
+
+async def test_two_jobs_may_remove_directories_at_once(
+    home: HomeTree, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What had another name in one of them has one less when that is emptied, be it the last."""
+    for name in ("a", "b"):
+        (root / name).mkdir()
+        (root / f"f{name}").write_bytes(b"1")
+        os.link(root / f"f{name}", root / name / "g")
+    await serve(home, root, root / "a", root / "b")
+    empty, has_begun, may_end = home._empty, threading.Event(), threading.Event()
+
+    def empty_slowly(trash: list[bytes]) -> None:
+        if not has_begun.is_set():
+            has_begun.set()
+            may_end.wait(10)
+        empty(trash)
+
+    monkeypatch.setattr(home, "_empty", empty_slowly)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Job(home, root).delete("a").end)
+        await trio.to_thread.run_sync(has_begun.wait, 10)
+        await Job(home, root).delete("b").end()
+        may_end.set()
+    _, _, children = await home.directory(tree_path(root))
+    assert {name: attr.nlink for name, attr in children.items() if name.startswith(b"f")} == {b"fa": 1, b"fb": 1}
 
 
 @pytest.mark.parametrize("by_a_job", [True, False])

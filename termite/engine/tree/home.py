@@ -69,6 +69,7 @@ class HomeTree:
         self._journal = Journal()
         self._staging = Staging(config.writable_root)
         self._hashing: dict[Stamp, trio.Event] = {}
+        self._emptying = 0  # threads that remove what jobs have thrown away
         self._never_leaves = frozenset(config.excludes + config.hidden)
 
     @property
@@ -174,9 +175,11 @@ class HomeTree:
                 if isinstance(content, Path):
                     self._staging.remove(os.fsencode(content.name))
             if done.trash:
+                self._emptying += 1
                 with trio.CancelScope(shield=True):
                     await trio.to_thread.run_sync(self._empty, done.trash)
-                self._journal.append(self._truth.look_at_links())
+                self._emptying -= 1
+                self._journal.append(self._truth.look_at_links(are_more_going=self._emptying > 0))
 
     # -- and the rest -------------------------------------------------------------------------------------------------
 

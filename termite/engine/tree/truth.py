@@ -125,7 +125,7 @@ class Truth:
         """This directory, but not what is below."""
         changes: list[Change] = []
         if self.tree.is_served(directory):
-            self._list_one(directory, changes)
+            self._list_one(directory, Touch.UNKNOWN, changes)
         return changes
 
     def see(self, directory: bytes, fd: int, name: bytes, st: os.stat_result) -> Seen:
