@@ -22,6 +22,8 @@ from termite.engine.errors import FsError, RemoteProtocolError, Stale
 from termite.engine.model import Attr, Change, Digest
 from termite.engine.tree.attrs import Seen
 from termite.engine.tree.home import BroughtHome, HomeTree, TreeConfig
+from termite.engine.tree.plan import Plan
+from termite.engine.tree.replay import Replay
 from termite.engine.tree.times import Timing
 
 NS = 10**9
@@ -615,6 +617,98 @@ async def test_what_came_home_is_looked_at_once(home: HomeTree, root: Path, monk
     (root / "f").write_bytes(b"now by somebody else")
     assert home.drain() == number + 1
     assert looked_at == [tree_path(root)]
+
+
+OURS, THEIRS = b"of the job", b"of no job."
+
+
+def write_as_if_it_were_not(path: Path, content: bytes) -> None:
+    """As another process may, in the same tick of a clock as what was there: only the watches can tell."""
+    st = path.stat()
+    with path.open("r+b") as file:
+        file.write(content)
+    os.utime(path, ns=(st.st_atime_ns, st.st_mtime_ns))
+
+
+@pytest.mark.parametrize("step", ["_place", "close"])
+@pytest.mark.parametrize("content", [THEIRS, b"longer than " + OURS])
+@pytest.mark.parametrize("overflows", [False, True])
+async def test_who_writes_to_a_result_at_once_is_heard(
+    home: HomeTree, root: Path, monkeypatch: pytest.MonkeyPatch, step: str, content: bytes, overflows: bool
+) -> None:
+    await serve(home, root)
+
+    def just_after(done: Callable[..., None]) -> Callable[..., None]:
+        def do(*args: object) -> None:
+            done(*args)
+            write_as_if_it_were_not(root / "f", content)
+            if overflows:
+                for number in range(int(Path("/proc/sys/fs/inotify/max_queued_events").read_text()) + 1):
+                    os.utime(root / ("g" if number % 2 else "h"))  # in turn, so that events are not merged
+
+        return do
+
+    for name in ("g", "h"):
+        (root / name).touch()
+    monkeypatch.setattr(Replay, step, just_after(getattr(Replay, step)))
+    await Job(home, root).write("f", OURS).end()
+    home.drain()
+    assert await served_digest(home, root, "f") == digest_of(content)
+
+
+@pytest.mark.parametrize("mtime_ns", [-NS, NS])  # from now: of the result
+async def test_who_writes_to_a_result_in_a_new_directory_at_once_is_heard(
+    home: HomeTree, root: Path, monkeypatch: pytest.MonkeyPatch, mtime_ns: int
+) -> None:
+    """It is not watched yet. As `cp -p` of something older; or with the same time, which can be if that is now."""
+    await serve(home, root)
+    place = Replay._place
+
+    def place_and_write(self: Replay, path: bytes, staged: bytes) -> None:
+        place(self, path, staged)
+        write_as_if_it_were_not(root / "d/f", THEIRS)
+        if mtime_ns < 0:
+            os.utime(root / "d/f", (0, 0))
+
+    monkeypatch.setattr(Replay, "_place", place_and_write)
+    await Job(home, root).mkdir("d").write("d/f", OURS, mtime_ns=time.time_ns() + mtime_ns).end()
+    home.drain()
+    assert await served_digest(home, root / "d", "f") == digest_of(THEIRS)
+
+
+async def test_a_result_in_a_new_directory_is_known_all_the_same(home: HomeTree, root: Path) -> None:
+    await serve(home, root)
+    await Job(home, root).mkdir("d").write("d/f", OURS, mtime_ns=time.time_ns() - NS).end()
+    _, _, children = await home.directory(tree_path(root / "d"))
+    assert children[b"f"].digest == digest_of(OURS)
+
+
+async def served_digest(home: HomeTree, directory: Path, name: str) -> Digest:
+    _, _, children = await home.directory(tree_path(directory))
+    attr = children[os.fsencode(name)]
+    fd, digest = await home.open_file(tree_path(directory / name), attr.size, attr.mtime_ns)
+    os.close(fd)
+    assert attr.digest in (None, digest)
+    return digest
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO])
+async def test_what_cannot_be_placed_does_not_stay_staged(
+    home: HomeTree, root: Path, monkeypatch: pytest.MonkeyPatch, kind: int
+) -> None:
+    (root / "d").mkdir()
+    await serve(home, root, root / "d")
+    publish = Replay.publish
+
+    def lose_and_publish(self: Replay, plan: Plan) -> None:
+        (root / "d").rmdir()
+        publish(self, plan)
+
+    monkeypatch.setattr(Replay, "publish", lose_and_publish)
+    attr = Attr(kind | 0o777, 1, time.time_ns(), target=b"f" if kind == stat.S_IFLNK else b"")
+    with pytest.raises(FsError):
+        await Job(home, root).change("d/new", attr).end()
+    assert os.listdir(root / ".termite-staging") == ["now"]
 
 
 async def test_a_staged_file_comes_home_under_all_its_names(home: HomeTree, root: Path) -> None:

@@ -17,6 +17,7 @@ from termite.engine.tree.disk import Disk
 from termite.engine.tree.exports import Exports
 from termite.engine.tree.hashes import Hashes
 from termite.engine.tree.paths import join, split
+from termite.engine.tree.times import TICK_NS
 from termite.engine.tree.truth import Truth
 
 STORM_S = 0.15
@@ -159,6 +160,26 @@ def test_a_queue_that_overflows_costs_a_rescan_and_nothing_else(tmp_path: Path) 
     (tmp_path / "sub" / "unnoticed").unlink()
     truth.drain()
     assert b"unnoticed" not in truth.tree.listing(top + b"/sub")
+
+
+def test_what_was_written_after_the_watches_were_asked_can_have_been_written_again(tmp_path: Path) -> None:
+    """However long ago that is: they will tell of it, when its stamp may not."""
+    truth = made(tmp_path)
+    for name in ("before", "after"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "before" / "f").write_text("x")
+    time.sleep(3 * TICK_NS / 1e9)
+    truth.drain()
+    (tmp_path / "after" / "f").write_text("x")
+    time.sleep(3 * TICK_NS / 1e9)
+    racy = {}
+    for directory in (b"before", b"after"):
+        top = join(os.fsencode(tmp_path)[1:], directory)
+        truth.serve(top)
+        seen = truth.tree.seen(join(top, b"f"))
+        assert seen is not None
+        racy[directory] = seen.racy
+    assert racy == {b"before": False, b"after": True}
 
 
 def test_without_watches_every_drain_lists_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,8 +28,8 @@ class Stamp(NamedTuple):
 class Seen(NamedTuple):
     """What was found at a path. `stamp` is None for a directory that termite itself made up (/proc, /tmp).
 
-    `racy`: it had changed within the last tick of the clock when it was looked at, so that another write could have
-    left the same stamp.
+    `racy`: it had changed within the last tick of the clock before the watches were asked, or later, so that another
+    write could have left the same stamp.
     """
 
     attr: Attr

@@ -19,6 +19,7 @@ class Directories:
         self._fds: dict[bytes, int] = {}
         self._found: dict[bytes, os.stat_result] = {}
         self._final: dict[bytes, tuple[int, int]] = {}
+        self._new: set[bytes] = set()
 
     def open(self, path: bytes) -> int:
         """An O_PATH fd to work in."""
@@ -41,11 +42,16 @@ class Directories:
             os.mkdir(name, 0o700, dir_fd=fd)
         except FileExistsError:
             st = os.stat(name, dir_fd=fd, follow_symlinks=False)
-            if not stat.S_ISDIR(st.st_mode):
-                os.unlink(name, dir_fd=fd)
-                os.mkdir(name, 0o700, dir_fd=fd)
-            else:
+            if stat.S_ISDIR(st.st_mode):
                 self._found.setdefault(path, st)
+                return
+            os.unlink(name, dir_fd=fd)
+            os.mkdir(name, 0o700, dir_fd=fd)
+        self._new.add(path)
+
+    def is_new(self, path: bytes) -> bool:
+        """Was it made here? Then nothing watches it yet."""
+        return path in self._new
 
     def mtime_ns(self, path: bytes) -> int:
         """As it was before anything was done in it, 0 for a new one."""

@@ -21,7 +21,7 @@ DIRECTORY = ITSELF | os.O_DIRECTORY
 FILE = ITSELF | os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 
 # openat2(2), which Python has no function for.
-SYS_OPENAT2 = 437  # on every architecture that Debian builds Python 3.11 for
+SYS_OPENAT2 = 437  # on MIPS it has another number, and this one is nothing: then it goes by steps
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 

@@ -18,7 +18,7 @@ from termite.engine.tree.attrs import Events, Seen, Stamp, Touch
 from termite.engine.tree.directories import Directories
 from termite.engine.tree.disk import NOT_A_FILE, failing, remove_tree, set_attributes
 from termite.engine.tree.hashes import stamp_of
-from termite.engine.tree.paths import is_within
+from termite.engine.tree.paths import is_within, split
 from termite.engine.tree.plan import Plan
 from termite.engine.tree.staging import NEW, Staging, copy_content
 from termite.engine.tree.times import Timing
@@ -151,8 +151,14 @@ class Replay:
         del self._staged[change.path]
         parent, there = self._directories.parent(change.path)
         now = os.stat(there, dir_fd=parent, follow_symlinks=False)
-        if (now.st_dev, now.st_ino) == (st.st_dev, st.st_ino):
+        if self._is_as_staged(change.path, stamp_of(now), stamp_of(st)):
             self._done.placed.append((stamp_of(now), _digest(change)))
+
+    def _is_as_staged(self, path: bytes, now: Stamp, staged: Stamp) -> bool:
+        """Has nobody written to it since it came to its place? Where the times cannot tell, the watches will, but a new
+        directory is not watched yet."""
+        is_told = not self._directories.is_new(split(path)[0])
+        return now[:4] == staged[:4] and (is_told or now.mtime_ns < self._now_ns)
 
     def _make_symlink(self, change: Change) -> None:
         attr = _attr(change)
@@ -185,9 +191,16 @@ class Replay:
         self._done.events.touch(change.link_to, Touch.ATTRIBUTES)
 
     def _place(self, path: bytes, staged: bytes) -> None:
-        """Rename into place, whatever is there."""
-        parent, name = self._directories.parent(path)
-        self._done.events.touch(path, Touch.UNKNOWN)
+        """Rename into place, whatever is there. In no case it stays staged."""
+        try:
+            parent, name = self._directories.parent(path)
+            self._done.events.touch(path, Touch.UNKNOWN)
+            self._rename(path, staged, parent, name)
+        except BaseException:
+            self._staging.remove(staged)
+            raise
+
+    def _rename(self, path: bytes, staged: bytes, parent: int, name: bytes) -> None:
         try:
             os.rename(staged, name, src_dir_fd=self._staging.fd, dst_dir_fd=parent)
         except IsADirectoryError:

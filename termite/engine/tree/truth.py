@@ -14,6 +14,8 @@ import struct
 import time
 from collections.abc import Iterable, Mapping
 
+import msgspec
+
 from termite.engine.errors import FsError
 from termite.engine.model import Attr, Change
 from termite.engine.tree.attrs import AttrTree, Events, Seen, Touch, compare
@@ -42,6 +44,7 @@ class Truth:
 
     def __init__(self, disk: Disk, exports: Exports, hashes: Hashes) -> None:
         self.rescans = 0
+        self._heard_ns = 0  # when the watches were asked last: what was done before, they have told of
         self.exports = exports
         self.watches = Watches(exports.is_watched)
         self._relinked: set[tuple[int, int]] = set()  # files that lost a name: the others have not heard of it
@@ -84,7 +87,7 @@ class Truth:
         for directory in sorted(self.watches.unwatched):
             self._list_again(directory, changes)
         for _ in range(ROUNDS):
-            if not (events := self.watches.read()):
+            if not self._hear(events := Events()):
                 break
             self._take_in(events, changes)
         self._look_at_other_names(changes)
@@ -94,16 +97,18 @@ class Truth:
         """Look at these places now, and wherever the watches say: they tell of what termite has done as well, and that
         is looked at once."""
         changes: list[Change] = []
-        self.watches.read_into(events)
+        self._hear(events)
         self._take_in(events, changes)
         self._look_at_other_names(changes)
         return changes
 
-    def look_at_links(self) -> list[Change]:
-        """Directories that were taken out of the tree are gone altogether: what had other names has fewer now."""
+    def look_at_links(self, *, are_more_going: bool) -> list[Change]:
+        """Directories that were taken out of the tree are gone altogether: what had other names has fewer now.
+        `are_more_going`: others are still being emptied, so it is to be looked at again."""
         changes: list[Change] = []
         self._relinked |= self._lost
-        self._lost.clear()
+        if not are_more_going:
+            self._lost.clear()
         self._look_at_other_names(changes)
         return changes
 
@@ -145,9 +150,15 @@ class Truth:
             nlink=st.st_nlink,
             link_id=_link_id(st) if st.st_nlink > 1 else 0,
         )
-        return Seen(attr, stamp, is_racy(st, time.time_ns()))
+        return Seen(attr, stamp, is_racy(st, self._heard_ns))
 
     # -- taking in what has changed -----------------------------------------------------------------------------------
+
+    def _hear(self, events: Events) -> bool:
+        """Add what the watches tell. False: there is nothing to look at."""
+        self._heard_ns = time.time_ns()
+        self.watches.read_into(events)
+        return bool(events)
 
     def _take_in(self, events: Events, changes: list[Change]) -> None:
         """Watches of what was moved are dropped before anything is watched: both names have the same inode."""
@@ -206,16 +217,16 @@ class Truth:
         self._settle_own(directory, own, changes)
 
     def _list_again(self, top: bytes, changes: list[Change]) -> None:
-        """Watch and list it, and all that is served below, and take in the differences."""
+        """Watch and list it, and all that is served below, and take in the differences. Nothing has told of them."""
         for directory in list(self.tree.served_within(top)):
             if self.tree.is_served(directory):  # else it has gone with one above it
-                self._list_one(directory, changes)
+                self._list_one(directory, Touch.WRITTEN, changes)
 
-    def _list_one(self, directory: bytes, changes: list[Change]) -> None:
+    def _list_one(self, directory: bytes, touch: Touch, changes: list[Change]) -> None:
         old = self.tree.listing(directory)
         new, own = self._list_or_retry(directory)
         for name in sorted(old.keys() | new.keys()):
-            self._settle(join(directory, name), new.get(name), Touch.UNKNOWN, changes)
+            self._settle(join(directory, name), new.get(name), touch, changes)
         self._settle_own(directory, own, changes)
 
     def _settle(self, path: bytes, new: Seen | None, touch: Touch, changes: list[Change]) -> None:
@@ -236,6 +247,10 @@ class Truth:
             old = None
         if new is None:
             return
+        if touch is Touch.WRITTEN and new.attr.digest and new.stamp and (old is None or old.stamp != new.stamp):
+            # Somebody has written to what a job has just brought, whose digest was kept under the stamp of that moment.
+            self._hashes.forget(new.stamp)
+            new = new._replace(attr=msgspec.structs.replace(new.attr, digest=None))
         new, change = compare(path, old, new, touch)
         self._learn(old, new)
         self.tree.put(path, new)

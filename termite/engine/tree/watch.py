@@ -92,12 +92,6 @@ class Watches:
             if e.errno != errno.EINVAL:  # the kernel has dropped it already, with the directory
                 raise
 
-    def read(self) -> Events:
-        """All that is in the queue now."""
-        events = Events()
-        self.read_into(events)
-        return events
-
     def read_into(self, events: Events) -> None:
         """Add all that is in the queue now."""
         for event in self._inotify.read(timeout=0):
