@@ -1,7 +1,5 @@
 """Rules: the file's format, what decides, and what a bad file says."""
 
-import time
-
 import pytest
 
 from termite.engine.errors import UserError
@@ -134,22 +132,22 @@ def test_the_examples_of_the_old_program_decide_as_they_did(
 @pytest.mark.parametrize(
     "text",
     [
-        "gcc " + "-Ixxx/yyyy " * 12000,
-        "\n " * 50000,
-        ";" * 100000,
-        "env A=1 " * 20000,
-        "a/" * 50000,
-        "do " * 40000,
-        ";'/" * 40000,
-        "\\ /" * 40000,
-        ';"/make' * 20000,
+        "gcc " + "-Ixxx/yyyy " * 120000,
+        "\n " * 500000,
+        ";" * 1000000,
+        "env A=1 " * 200000,
+        "a/" * 500000,
+        "do " * 400000,
+        ";'/" * 400000,
+        "\\ /" * 400000,
+        ';"/make' * 200000,
     ],
+    ids=["flags", "lines", "operators", "assignments", "directories", "keywords", "quoted", "escaped", "half quoted"],
 )
-def test_a_command_line_of_100_kib_is_decided_in_a_moment(text: str) -> None:
+def test_a_search_takes_linear_time(text: str) -> None:
+    """A tenth of a second for a megabyte. Quadratic time would be minutes, and end by the time-out of every test."""
     rules = (*BUILT_IN, Rule(command_regexp("g?make"), local=True))
-    started = time.process_time()
     assert not decide(text, rules).local
-    assert time.process_time() - started < 0.5
 
 
 @pytest.mark.parametrize(
