@@ -120,7 +120,7 @@ def _flags() -> argparse.Namespace:
     add = parser.add_argument
     add("--only", type=_names, default=[], metavar="PART,...", help="only these parts")
     add("--rounds", type=int, default=5, help="of each part (default: 5)")
-    add("--limit", type=float, default=25.0, metavar="MINUTES", help="no part begins a round after so long")
+    add("--limit", type=float, default=40.0, metavar="MINUTES", help="no part begins a round after so long")
     add("--jobs", type=int, default=2, help="-j of builds (default: 2)")
     add("--quick", action="store_true", help="small workloads, to see that the programs work")
     add("--whole-emacs", action="store_true", help="all of Emacs instead of a part of it")

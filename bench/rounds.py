@@ -24,7 +24,7 @@ class Settings:
     accounts: Accounts
     say: Say
     rounds: int = 5
-    limit_s: float = 1200.0
+    limit_s: float = 2400.0
     jobs: int = 2
     quick: bool = False
     whole_emacs: bool = False
