@@ -5,7 +5,6 @@
 
 import logging
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from termite.engine.rulefile import RuleFile
 from termite.engine.rules import RuleBook
 from termite.engine.short import Mark, ShortCommands, mark_of
 from termite.engine.status.report import Counters
+from termite.engine.told import Told
 from termite.engine.tree.home import HomeTree
 from termite.engine.tree.paths import is_within
 from termite.engine.tree.times import Timing
@@ -43,7 +43,6 @@ CANNOT_RUN_AGAIN = 101
 NEWS_NEARBY = (64 * 1024, 128 * 1024)
 NEWS_FAR_AWAY = (4 * 1024, 16 * 1024)
 NEWS_FILES = 256  # are read for that; each holds the master for 40 us
-TOLD_PATHS = 1000  # are remembered as told; further ones are told of each time
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +83,7 @@ class Master:
         self.book = RuleBook(config.plugins.rules())
         self.rule_file = RuleFile(config.socket.parent, self.book)
         self.counters = Counters()
-        self.told: set[bytes] = set()
+        self.told = Told()
         self.jobs: dict[int, Job] = {}
         self.readiness = Readiness()
         self.here = LocalRuns(LocalSlots(config.local_slots, parent_of), self.readiness)
@@ -126,13 +125,6 @@ class Master:
             del self.jobs[job.id]
             self.last_busy_s = trio.current_time()
 
-    def is_news(self, paths: Iterable[bytes]) -> bool:
-        """Was one of them not told of since the last build began? ccache drops the same one in every job."""
-        news = set(paths) - self.told
-        if len(self.told) < TOLD_PATHS:
-            self.told |= news
-        return bool(news)
-
 
 def run_at_once(master: Master, job: Job) -> bool:
     """The beginning of a job: what it is, and where it runs. True: that was all, it is answered, or runs here."""
@@ -156,7 +148,7 @@ async def run_job(master: Master, job: Job) -> Exit | None:
     if job.warning:
         await job.launcher.notice(f"termite: {job.warning}; the last good rules stay in force")
     odd = odd_local(job.asked.invocation.env)
-    if odd and master.is_news([os.fsencode(odd)]):
+    if odd and master.told.news([os.fsencode(odd)]):
         await job.launcher.notice(f"termite: {odd}")
     if job.verdict.local:
         await run_here(master, job)
@@ -370,9 +362,10 @@ async def tell_what_stayed_there(master: Master, job: Job, dropped: tuple[bytes,
     counters.name("written outside the tree, dropped", map(_absolute, outside))
     counters.name("socket, stayed on its worker", map(_absolute, sockets))
     for paths, what in ((outside, "dropped what it wrote outside the tree"), (sockets, "a socket stays on its worker")):
-        if master.is_news(paths):
-            names = ", ".join(map(_absolute, paths[:3]))
-            await job.launcher.notice(f"termite: {what}: {names} (with a Local rule it runs here)")
+        if news := master.told.news(paths):
+            names = ", ".join(map(_absolute, news[:3]))
+            more = "; others near it are only counted" if any(map(master.told.is_last, news)) else ""
+            await job.launcher.notice(f"termite: {what}: {names} (with a Local rule it runs here{more})")
 
 
 def _absolute(path: bytes) -> str:

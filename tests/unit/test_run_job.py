@@ -863,6 +863,20 @@ async def test_what_stays_there_is_told_by_what_it_is(tmp_path: Path) -> None:
     assert (world.master.counters.dropped_writes, world.master.counters.sockets_left) == (1, 1)
 
 
+async def test_of_one_place_outside_the_tree_three_lines_are_told_and_the_rest_is_counted(tmp_path: Path) -> None:
+    runs = [(b"root/.cache/ccache/%d/o" % n,) for n in range(5)] + [(b"usr/lib/x", b"root/.cache/ccache/9/o")]
+    world = World(tmp_path, *(script(end=msgspec.structs.replace(ran(), dropped=dropped)) for dropped in runs))
+    told = [frame for _ in runs for frame in await world.say("gcc") if frame[0] == b"N"]
+    said, local = b"termite: dropped what it wrote outside the tree: ", b"(with a Local rule it runs here"
+    assert told == [
+        (b"N", said + b"/root/.cache/ccache/0/o " + local + b")\n"),
+        (b"N", said + b"/root/.cache/ccache/1/o " + local + b")\n"),
+        (b"N", said + b"/root/.cache/ccache/2/o " + local + b"; others near it are only counted)\n"),
+        (b"N", said + b"/usr/lib/x " + local + b")\n"),
+    ]
+    assert world.master.counters.dropped_writes == 7
+
+
 async def test_what_is_not_known_of_settled_files_makes_a_job_run_here(tmp_path: Path, nursery: trio.Nursery) -> None:
     world = World(tmp_path, script(end=ran()))
 
