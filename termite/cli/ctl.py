@@ -187,6 +187,7 @@ def _status_text(status: client.Reply) -> str:
         ("", f"{jobs['retried']} retried, {jobs['failed']} failed, {jobs['answered']} answered at once"),
         ("slots", f"{slots['busy']} of {slots['leased']} leased are busy; local: {local['busy']} of {local['count']}"),
         ("traffic", f"{_bytes(status['bytes_sent'])} sent, {_bytes(status['bytes_received'])} received"),
+        ("", _requests_text(status)),
         (
             "results",
             f"{status['dropped_writes']} writes outside the tree dropped, "
@@ -202,6 +203,16 @@ def _status_text(status: client.Reply) -> str:
     if status["trouble"]:
         rows.append(("trouble", str(status["trouble"])))
     return "\n".join(f"{name:<10}{text}" for name, text in rows)
+
+
+def _requests_text(status: client.Reply) -> str:
+    """What one job costs in requests: to the worker's mirror, and on the wire."""
+    remote = cast(dict[str, int], status["jobs"])["remote"]
+    if not remote:
+        return "no remote job yet"
+    on_wire = sum(cast(dict[str, int], status["requests"]).values())
+    fuse = cast(int, status["fuse_requests"])
+    return f"for each remote job {fuse / remote:.1f} FUSE requests, {on_wire / remote:.1f} requests on the wire"
 
 
 def _why_lines(why: client.Reply) -> list[str]:

@@ -136,6 +136,16 @@ def test_writes_outside_the_tree_are_dropped_and_counted(tree: Tree) -> None:
     assert tree.status()["dropped_writes"] > before
 
 
+def test_the_status_for_people_says_what_a_job_costs_in_requests(tree: Tree) -> None:
+    tree.write("file", "x\n")
+    assert tree.termite("cat", "file").code == 0
+    status = tree.status()
+    fuse, wire = status["fuse_requests"], sum(status["requests"].values())
+    assert fuse and wire
+    remote = status["jobs"]["remote"]
+    assert f"for each remote job {fuse / remote:.1f} FUSE requests" in tree.ctl("status").stdout.decode()
+
+
 def test_a_path_that_every_job_of_a_build_drops_is_told_of_once(tree: Tree) -> None:
     """As ccache's directory is, which it looks after in each job."""
     outside = f"{tree.where.base}/home/cache"
