@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import builds, large, latency, live, llvm, report, throughput, wire
+from bench import builds, cpu, large, latency, live, llvm, report, throughput, wire
 from bench.cpu import Accounts, accounts
 from bench.figures import Figure, strangers
 from bench.report import RESULTS, Part
@@ -57,12 +57,13 @@ def main() -> None:
             builds.record(settings, flags.record, builds.EXAMPLES / flags.record / f"{RECORDABLE[flags.record]}.toml")
             return
         parts: list[Part] = []
+        of = report.commit()
         try:
             for number, name in enumerate(chosen, 1):
                 console.print(f"[{number}/{len(chosen)}] {name}: {PARTS[name][1]}", markup=False)
                 parts.append(_measure(name, settings))
         finally:  # also what was measured before somebody lost patience
-            _report(parts, flags)
+            _report(parts, flags, of, chosen[len(parts) :])
     if any(part.trouble for part in parts):
         sys.exit(1)
 
@@ -80,16 +81,20 @@ def _measure(name: str, settings: Settings) -> Part:
             settings.say(f"not measured: {trouble}")
 
     settings.notes.clear()
+    stolen_s = cpu.stolen_s()
     whole = settings.accounts.measure(work)
-    return Part(name, tuple(figures), whole.wall_s, strangers([whole]), trouble, tuple(settings.notes))
+    stolen = (cpu.stolen_s() - stolen_s) / (whole.wall_s * (os.cpu_count() or 1))
+    return Part(name, tuple(figures), whole.wall_s, strangers([whole]), trouble, tuple(settings.notes), stolen)
 
 
-def _report(parts: list[Part], flags: argparse.Namespace) -> None:
+def _report(parts: list[Part], flags: argparse.Namespace, of: str, not_measured: list[str]) -> None:
     if not parts:
         return
     report.show(parts, console)
+    if not_measured:
+        console.print(f"interrupted, without {', '.join(not_measured)}", markup=False)
     told = {name: value for name, value in vars(flags).items() if not isinstance(value, Path)}
-    path = report.write(report.as_json(parts, told), flags.results)
+    path = report.write(report.as_json(parts, told, of, not_measured), flags.results)
     console.print(f"written to {path}", markup=False)
 
 
@@ -119,7 +124,12 @@ def _flags() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--only", type=_names, default=[], metavar="PART,...", help="only these parts")
-    add("--rounds", type=int, default=5, help="of each part (default: 5)")
+    add(
+        "--rounds",
+        type=int,
+        default=5,
+        help="of each part (default: 5; of builds of seconds, lua and zlib, five times as many)",
+    )
     add("--limit", type=float, default=40.0, metavar="MINUTES", help="no part begins a round after so long")
     add("--jobs", type=int, default=2, help="-j of builds (default: 2)")
     add("--quick", action="store_true", help="small workloads, to see that the programs work")

@@ -6,18 +6,18 @@ what it gains.
 
 import contextlib
 import dataclasses
+import math
 import shlex
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from bench import daemons
 from bench.cpu import process_cpu_s
-from bench.figures import NO_TARGETS, Figure, Measured, Target, Targets, compared, of_plain
+from bench.figures import NO_TARGETS, Figure, Measured, Target, Targets, compared, of_plain, ratios
 from bench.packages import install
 from bench.record import recording_environment, write_recorded
 from bench.rounds import BenchError, Settings, alternate
@@ -39,6 +39,7 @@ from projects import (
 from trees import put_back
 
 EXAMPLES = CHECKOUT / "examples"
+AFTER_S = 1.0  # the daemons tidy up when a build has ended, which costs CPU as well
 KEEPALIVE_S = 7200  # a lease must outlast what the other sides of a round take
 SMALL_ROUNDS = 5  # times as many as of other builds: one of four seconds takes a fifth more or less than the one before
 PREPARED = "prepared"  # a file that says that a tree was prepared to the end
@@ -66,7 +67,7 @@ class Ground:
             for line in lines:
                 run(shlex.split(line), project or self.project, self.place, side, env=env, limit_s=BUILD_LIMIT_S)
 
-        return self.settings.accounts.measure(work)
+        return self.settings.accounts.measure(work, AFTER_S)
 
     def plain_lines(self) -> list[str]:
         return self.project.lines(self.settings.jobs)
@@ -127,7 +128,12 @@ def warm_ground(settings: Settings, name: str, ground: Ground, targets: Targets)
     """A project's build when everything is known everywhere."""
     with warmed(ground) as termite:
         plain, remote = measure_both(settings, ground.plain, termite)
-    return [*of_plain(name, plain), *beside(name, "termite", remote, plain, targets), *inside(name, remote, plain)]
+    return [
+        *of_plain(name, plain),
+        *beside(name, "termite", remote, plain, targets),
+        *inside(name, remote),
+        *master_share(name, remote, plain),
+    ]
 
 
 @contextlib.contextmanager
@@ -158,18 +164,18 @@ def beside(
     return compared(name, side, [one.measured for one in remote], plain, targets)
 
 
-def inside(name: str, remote: Sequence[Remote], plain: Sequence[Measured]) -> list[Figure]:
-    """What the daemons did for each job."""
+def inside(name: str, remote: Sequence[Remote]) -> list[Figure]:
+    """What the daemons did for each job on the worker. The master's CPU is that of all jobs, also of those here."""
 
     def per_job(of: Callable[[Remote], float]) -> tuple[float, ...]:
         return tuple(of(one) / one.jobs["remote"] for one in remote)
 
-    cores = tuple(one.own_s / other.master_s for one, other in zip(plain, remote, strict=True) if other.master_s)
-    figures = [
+    return [
         Figure(name, "jobs on the worker", "", tuple(float(one.jobs["remote"]) for one in remote)),
         Figure(name, "jobs here, as they are short", "", tuple(float(one.jobs["short"]) for one in remote)),
+        Figure(name, "jobs here, by a rule", "", tuple(float(one.jobs["local"]) for one in remote)),
         Figure(name, "FUSE requests a job", "", per_job(lambda one: one.jobs["requests"])),
-        Figure(name, "CPU of the master a job", "ms", per_job(lambda one: 1000 * one.master_s)),
+        Figure(name, "CPU of the master / jobs on the worker", "ms", per_job(lambda one: 1000 * one.master_s)),
         Figure(name, "CPU of the mirror a job", "ms", per_job(lambda one: 1000 * one.mirror_s)),
         Figure(name, "requests on the wire a job", "", per_job(lambda one: one.traffic.requests.total())),
         Figure(name, "sent to the worker a job", "KB", per_job(lambda one: one.traffic.sent_bytes / 1024)),
@@ -179,9 +185,15 @@ def inside(name: str, remote: Sequence[Remote], plain: Sequence[Measured]) -> li
             for who in ("master", "mirror")
         ),
     ]
-    if cores and fmean(cores) == fmean(cores):  # no NaN: without a cgroup nobody knows what plain took
-        figures.append(Figure(name, "worker cores that one core of the master keeps busy", "", cores))
-    return figures
+
+
+def master_share(name: str, remote: Sequence[Remote], plain: Sequence[Measured]) -> list[Figure]:
+    """What the plain build takes for each second that the master takes. Where every job is remote, that is how many
+    worker cores one core of the master keeps busy; else the master also decides about what runs here."""
+    samples = ratios([one.own_s for one in plain], [one.master_s for one in remote])
+    if not samples or any(map(math.isnan, samples)):  # without a cgroup nobody knows what plain took
+        return []
+    return [Figure(name, "CPU of plain / CPU of the master", "x", samples)]
 
 
 def build_remotely(ground: Ground, master: daemons.Master, worker: daemons.Worker) -> Remote:

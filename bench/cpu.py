@@ -19,6 +19,11 @@ ENDING_S = 3.0  # a killed process is in its cgroup until the kernel has freed i
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
+def stolen_ticks(proc_stat: str) -> int:
+    """What the first line of /proc/stat says was taken by other guests of the virtual machine's host."""
+    return int(proc_stat.split(maxsplit=9)[8])
+
+
 def busy_ticks(proc_stat: str) -> int:
     """What the first line of /proc/stat says of work: neither idle, nor waiting for a disk, nor another machine's."""
     user, nice, system, _idle, _iowait, irq, softirq = map(int, proc_stat.split(maxsplit=8)[1:8])
@@ -44,11 +49,12 @@ class Accounts:
         assert found is not None, "the kernel counts this in every cgroup"
         return int(found[1]) / 1e6
 
-    def measure(self, work: Callable[[], object]) -> Measured:
-        """Do it and say what it took."""
+    def measure(self, work: Callable[[], object], after_s: float = 0.0) -> Measured:
+        """Do it and say what it took. What daemons still do within `after_s` counts as CPU, but takes no time."""
         machine, own, wall = _machine_s(), self.own_s(), time.monotonic()
         work()
         wall_s = time.monotonic() - wall
+        time.sleep(after_s)
         return Measured(wall_s, _machine_s() - machine, self.own_s() - own)
 
 
@@ -95,6 +101,11 @@ def _join_new_cgroup() -> tuple[Path, Path]:
         cgroup.rmdir()
         raise
     return cgroup, before
+
+
+def stolen_s() -> float:
+    """Of all cores since the machine started, what its host gave to others."""
+    return stolen_ticks(Path("/proc/stat").read_text()) / _TICKS
 
 
 def _machine_s() -> float:

@@ -7,7 +7,18 @@ import shutil
 from collections.abc import Callable, Sequence
 
 from bench import packages, peers
-from bench.builds import EXAMPLES, Ground, Remote, beside, build_remotely, cluster, inside, prepare, warmed
+from bench.builds import (
+    EXAMPLES,
+    Ground,
+    Remote,
+    beside,
+    build_remotely,
+    cluster,
+    inside,
+    master_share,
+    prepare,
+    warmed,
+)
 from bench.figures import Figure, Measured, Target, Targets, compared, of_plain, ratios
 from bench.rounds import BenchError, Settings, alternate
 from projects import ProjectError, configure
@@ -28,9 +39,10 @@ def measure_warm(settings: Settings) -> list[Figure]:
     with contextlib.ExitStack() as stack:
         sides: dict[str, Callable[[], Measured | Remote]] = {"plain": ground.plain}
         sides["termite"] = stack.enter_context(warmed(ground))
+        counted: dict[str, list[float]] = {}
         for name in LAUNCHERS:
             try:
-                sides[name] = _peer_side(ground, name, stack)
+                sides[name] = _peer_side(ground, name, stack, counted.setdefault(name, []))
             except (BenchError, ProjectError) as error:
                 settings.note(f"{name} is not measured: {error}")
         runs = alternate(settings, sides)
@@ -40,7 +52,8 @@ def measure_warm(settings: Settings) -> list[Figure]:
     figures = [*of_plain("llvm", plain), *beside("llvm", "termite", remote, plain, WARM_TARGETS)]
     for name, ran in measured.items():
         figures += [*compared("llvm", name, ran, plain), _faster_than("llvm", name, remote, ran)]
-    return [*figures, *inside("llvm", remote, plain)]
+        figures.append(Figure("llvm", f"{name}: compilations by its daemon", "", tuple(counted[name])))
+    return [*figures, *inside("llvm", remote), *master_share("llvm", remote, plain)]
 
 
 def measure_first(settings: Settings) -> list[Figure]:
@@ -60,7 +73,7 @@ def measure_first(settings: Settings) -> list[Figure]:
         ("again", "llvm, new processes, full store", Targets()),
     ):
         remote = [one for one in runs[side] if isinstance(one, Remote)]
-        figures += [*beside(name, "termite", remote, plain, targets), *inside(name, remote, plain)]
+        figures += [*beside(name, "termite", remote, plain, targets), *inside(name, remote)]
     return figures
 
 
@@ -81,8 +94,9 @@ def _configure_for_peers(ground: Ground) -> None:
         configure(project, ground.place, ground.settings.say)
 
 
-def _peer_side(ground: Ground, name: str, stack: contextlib.ExitStack) -> Callable[[], Measured]:
-    """A way to build with the peer, after a small build with it has shown that it works."""
+def _peer_side(ground: Ground, name: str, stack: contextlib.ExitStack, counted: list[float]) -> Callable[[], Measured]:
+    """A way to build with the peer, after a small build with it has shown that it works. `counted` gets the number of
+    compilations that its daemon did in each build."""
     setup = {"distcc": peers.distcc, "pump": peers.pump, "icecc": peers.icecc}[name]
     base = ground.place.logs.parent / f"peer-{name}"
     shutil.rmtree(base, ignore_errors=True)
@@ -98,7 +112,14 @@ def _peer_side(ground: Ground, name: str, stack: contextlib.ExitStack) -> Callab
     build([f"ninja -j{ground.settings.jobs} {QUICK_TARGET}"])
     if NO_PUMP in log.read_text(errors="replace"):
         raise BenchError("its include server does not work with this Python, so it would be distcc")
-    return lambda: build(ground.plain_lines())
+
+    def build_all() -> Measured:
+        before = peer.compilations()
+        measured = build(ground.plain_lines())
+        counted.append(float(peer.compilations() - before))
+        return measured
+
+    return build_all
 
 
 def _faster_than(workload: str, peer: str, remote: Sequence[Remote], ran: Sequence[Measured]) -> Figure:

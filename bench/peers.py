@@ -23,23 +23,34 @@ from bench.rounds import BenchError
 PACKAGES = ("distcc", "distcc-pump", "icecc", "ccache")
 NETWORK = "10.213.77"  # of the two namespaces; nothing outside them sees it
 SCHEDULER_PORT = 8765
+DISTCCD_LOG = "distccd.log"
+DISTCCD_DONE = "COMPILE_OK"
+ICECCD_DONE = "Remote compilation completed with exit code 0"
 START_LIMIT_S = 30.0
 STOP_LIMIT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """How to build with it: what stands before the build tool, and what is added to the environment."""
+    """How to build with it: what stands before the build tool, and what is added to the environment. `done` is what
+    its compiling daemon writes into `log` for each compilation."""
 
+    log: Path
+    done: str
     prefix: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+
+    def compilations(self) -> int:
+        """So many has its daemon done, in all."""
+        return self.log.read_text(errors="replace").count(self.done)
 
 
 @contextlib.contextmanager
 def distcc(base: Path, jobs: int) -> Iterator[Peer]:
     """A server for the loopback that runs any compiler, and never a compilation that falls back to the client."""
     with _distccd(base, jobs) as port:
-        yield Peer(env=_distcc_environment(base) | {"DISTCC_HOSTS": f"{HOST}:{port}/{jobs}"})
+        env = _distcc_environment(base) | {"DISTCC_HOSTS": f"{HOST}:{port}/{jobs}"}
+        yield Peer(base / DISTCCD_LOG, DISTCCD_DONE, env=env)
 
 
 @contextlib.contextmanager
@@ -47,7 +58,7 @@ def pump(base: Path, jobs: int) -> Iterator[Peer]:
     """distcc's pump mode."""
     with _distccd(base, jobs) as port:
         env = _distcc_environment(base) | {"DISTCC_HOSTS": f"{HOST}:{port}/{jobs},cpp,lzo"}
-        yield Peer(("distcc-pump",), env)
+        yield Peer(base / DISTCCD_LOG, DISTCCD_DONE, ("distcc-pump",), env)
 
 
 @contextlib.contextmanager
@@ -74,7 +85,7 @@ def icecc(base: Path, jobs: int) -> Iterator[Peer]:
         for name in (near, far):
             _wait_for_line(base / name / "daemon.log", "Connected to scheduler")
         env = {"ICECC_TEST_SOCKET": str(base / near / "socket"), "ICECC_PREFERRED_HOST": far}
-        yield Peer(tuple(_inside(near)), env)
+        yield Peer(base / far / "daemon.log", ICECCD_DONE, tuple(_inside(near)), env)
 
 
 def _idle_looking(base: Path) -> list[str]:
@@ -92,14 +103,15 @@ def _distccd(base: Path, jobs: int) -> Iterator[int]:
     port = free_port()
     command = ["distccd", "--daemon", "--no-detach", "--allow", HOST, "--listen", HOST, "--port", str(port)]
     # Else only compilers in /usr/lib/distcc may be run, and CMake names them by their full path.
-    command += ["--jobs", str(jobs), "--log-file", str(base / "distccd.log"), "--enable-tcp-insecure", "--nice", "0"]
-    (base / "distccd.log").touch(mode=0o666)
-    os.chmod(base / "distccd.log", 0o666)
+    log = base / DISTCCD_LOG
+    command += ["--jobs", str(jobs), "--log-file", str(log), "--enable-tcp-insecure", "--nice", "0"]
+    log.touch(mode=0o666)
+    os.chmod(log, 0o666)
     with _program(command, base / "distccd.out"):
         deadline = time.monotonic() + START_LIMIT_S
         while not _is_open(port):
             if time.monotonic() > deadline:
-                raise BenchError(f"distccd does not listen: see {base / 'distccd.log'}")
+                raise BenchError(f"distccd does not listen: see {log}")
             time.sleep(0.05)
         yield port
 

@@ -28,7 +28,8 @@ Json = dict[str, object]
 @dataclass(frozen=True, slots=True)
 class Part:
     """What came of one part. `trouble` says why it has no figures; `strangers` is the share of the machine's work
-    meanwhile that was not ours, NaN where that is not known."""
+    meanwhile that was not ours, NaN where that is not known, `stolen` the share of all cores' time that the host of
+    this virtual machine gave to others."""
 
     name: str
     figures: tuple[Figure, ...]
@@ -36,6 +37,7 @@ class Part:
     strangers: float = math.nan
     trouble: str = ""
     notes: tuple[str, ...] = ()
+    stolen: float = math.nan
 
 
 def table(parts: Sequence[Part]) -> Table:
@@ -73,14 +75,16 @@ def number(value: float, unit: str) -> str:
     return f"{value:.{digits}f}" + (f" {unit}" if unit and unit != "x" else "")
 
 
-def as_json(parts: Sequence[Part], settings: Mapping[str, object]) -> Json:
-    """Everything that was measured, sample by sample, and where."""
+def as_json(parts: Sequence[Part], settings: Mapping[str, object], of: str, not_measured: Sequence[str]) -> Json:
+    """Everything that was measured, sample by sample, and where. `of`: the commit. `not_measured`: parts that the run
+    was to measure and did not come to, or that it was interrupted in."""
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
+        "commit": of,
         "machine": machine(),
         "peers": peer_versions(),
         "settings": dict(settings),
+        "interrupted_before": list(not_measured),
         "parts": [_part_json(part) for part in parts],
     }
 
@@ -130,7 +134,7 @@ def commit() -> str:
     """Of the checkout; `+` where it has changes."""
     try:
         head = _output("git", "-C", str(CHECKOUT), "rev-parse", "HEAD")
-        changed = _output("git", "-C", str(CHECKOUT), "status", "--porcelain", "--untracked-files=no")
+        changed = _output("git", "-C", str(CHECKOUT), "status", "--porcelain", "--", ":!bench/results")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return head + ("+" if changed else "")
@@ -152,6 +156,7 @@ def _part_json(part: Part) -> Json:
         "name": part.name,
         "wall_s": round(part.wall_s, 1),
         "strangers": None if math.isnan(part.strangers) else round(part.strangers, 3),
+        "stolen": None if math.isnan(part.stolen) else round(part.stolen, 3),
         "trouble": part.trouble,
         "notes": list(part.notes),
         "figures": [_figure_json(figure) for figure in part.figures],

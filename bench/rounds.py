@@ -40,8 +40,8 @@ class Settings:
 
 
 def alternate(settings: Settings, sides: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
-    """Each side once in every round, in the order of the mapping, then in the opposite one: what gets slower with
-    time gets slower for all."""
+    """Each side once in every round, in an order that is turned round and rotated: what gets slower with time gets
+    slower for all, and nobody always comes after the same one."""
     results: dict[str, list[T]] = {side: [] for side in sides}
     began = time.monotonic()
     for number in range(settings.rounds):
@@ -57,4 +57,6 @@ def alternate(settings: Settings, sides: Mapping[str, Callable[[], T]]) -> dict[
 
 
 def _order(sides: Sequence[str], number: int) -> Sequence[str]:
-    return sides if number % 2 == 0 else sides[::-1]
+    first = number // 2 % len(sides)
+    rotated = [*sides[first:], *sides[:first]]
+    return rotated if number % 2 == 0 else rotated[::-1]

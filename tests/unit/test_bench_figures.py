@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from bench.cpu import busy_ticks
+from bench.cpu import busy_ticks, stolen_ticks
 from bench.figures import Figure, Measured, Target, Targets, compared, of_plain, percentile, ratios, slot_use, strangers
 from bench.report import Part, number, row, warnings
 
@@ -62,7 +62,8 @@ def test_slots_that_are_empty_for_want_of_work_do_not_count() -> None:
 
 
 def test_idle_disk_and_stolen_time_are_no_work() -> None:
-    assert busy_ticks("cpu  1 2 4 1000 1000 8 16 1000 32 64\ncpu0 1 2 3 4 5 6 7 8 9 10\n") == 31
+    stat = "cpu  1 2 4 1000 1000 8 16 128 32 64\ncpu0 1 2 3 4 5 6 7 8 9 10\n"
+    assert (busy_ticks(stat), stolen_ticks(stat)) == (31, 128)
 
 
 def test_a_row_has_median_least_and_most_and_says_whether_the_target_was_reached() -> None:

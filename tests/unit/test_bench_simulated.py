@@ -1,5 +1,6 @@
 """bench/: what simulated workers play back, and the sides of a benchmark."""
 
+import functools
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -68,8 +69,14 @@ def test_sides_alternate_and_their_order_turns_round() -> None:
 
         return run
 
-    assert alternate(settings(rounds=3), {"a": side("a"), "b": side("b")}) == {"a": [1, 4, 5], "b": [2, 3, 6]}
-    assert ran == ["a", "b", "b", "a", "a", "b"]
+    assert alternate(settings(rounds=3), {"a": side("a"), "b": side("b")}) == {"a": [1, 4, 6], "b": [2, 3, 5]}
+    assert ran == ["a", "b", "b", "a", "b", "a"]
+
+
+def test_no_side_always_comes_after_the_same_one() -> None:
+    ran: list[str] = []
+    alternate(settings(rounds=6), {name: functools.partial(ran.append, name) for name in "abc"})
+    assert "".join(ran) == "abccbabcaacbcabbac"
 
 
 def test_a_part_ends_after_its_time_and_says_how_many_rounds_it_did() -> None:
