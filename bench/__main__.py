@@ -4,6 +4,7 @@ A benchmark never gates: it ends with an error only where a part could not be me
 """
 
 import argparse
+import json
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import builds, cpu, large, latency, live, llvm, report, throughput, wire
+from bench import builds, cpu, large, latency, live, llvm, pooled, report, throughput, wire
 from bench.cpu import Accounts, accounts
 from bench.figures import Figure, strangers
 from bench.report import RESULTS, Part
@@ -48,6 +49,9 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
 
 def main() -> None:
     flags = _flags()
+    if flags.pool:
+        _show_pool(flags.pool)
+        return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))  # what runs is ended with us
     chosen = [name for name in PARTS if not flags.only or name in flags.only]
     os.environ.pop("PYTHONPATH", None)  # run.sh's; builds have nothing to do with it
@@ -57,13 +61,13 @@ def main() -> None:
             builds.record(settings, flags.record, builds.EXAMPLES / flags.record / f"{RECORDABLE[flags.record]}.toml")
             return
         parts: list[Part] = []
-        of = report.commit()
+        commit = report.commit()  # before somebody changes it
         try:
             for number, name in enumerate(chosen, 1):
                 console.print(f"[{number}/{len(chosen)}] {name}: {PARTS[name][1]}", markup=False)
                 parts.append(_measure(name, settings))
         finally:  # also what was measured before somebody lost patience
-            _report(parts, flags, of, chosen[len(parts) :])
+            _report(parts, flags, commit, chosen[len(parts) :])
     if any(part.trouble for part in parts):
         sys.exit(1)
 
@@ -87,15 +91,26 @@ def _measure(name: str, settings: Settings) -> Part:
     return Part(name, tuple(figures), whole.wall_s, strangers([whole]), trouble, tuple(settings.notes), stolen)
 
 
-def _report(parts: list[Part], flags: argparse.Namespace, of: str, not_measured: list[str]) -> None:
+def _report(parts: list[Part], flags: argparse.Namespace, commit: str, not_reached: list[str]) -> None:
     if not parts:
         return
     report.show(parts, console)
-    if not_measured:
-        console.print(f"interrupted, without {', '.join(not_measured)}", markup=False)
-    told = {name: value for name, value in vars(flags).items() if not isinstance(value, Path)}
-    path = report.write(report.as_json(parts, told, of, not_measured), flags.results)
+    if not_reached:
+        console.print(f"ended before {', '.join(not_reached)}", markup=False)
+    told = {name: value for name, value in vars(flags).items() if name != "pool" and not isinstance(value, Path)}
+    path = report.write(report.as_json(parts, told, commit, not_reached), flags.results)
     console.print(f"written to {path}", markup=False)
+
+
+def _show_pool(paths: list[Path]) -> None:
+    try:
+        reports = [json.loads(path.read_text()) for path in paths]
+        ratios, left_out = pooled.pooled(reports)
+    except (OSError, ValueError, BenchError) as error:
+        sys.exit(f"bench: {error}")
+    console.print(pooled.table(ratios))
+    for line in left_out:
+        console.print(line, markup=False)
 
 
 def _settings(flags: argparse.Namespace, counted: Accounts) -> Settings:
@@ -139,6 +154,7 @@ def _flags() -> argparse.Namespace:
     add("--work", type=Path, default=CHECKOUT / "build" / "bench", help="where to build")
     add("--sources", type=Path, default=CHECKOUT / "build" / "sources", help="where sources are kept")
     add("--results", type=Path, default=RESULTS, help="where the JSON file goes")
+    add("--pool", type=Path, nargs="+", metavar="FILE", help="only show the ratios of these results together")
     add("--record", choices=RECORDABLE, help="only build it plainly and write bench/recorded/EXAMPLE.json anew")
     flags = parser.parse_args()
     for name in ("work", "sources", "results"):

@@ -105,6 +105,20 @@ def strangers(runs: Sequence[Measured]) -> float:
     return max(0.0, 1 - own / whole)
 
 
+def median_interval(samples: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
+    """Where the true median is, with that confidence, whatever the distribution: the narrowest pair of samples, as far
+    from the least as from the most, that the binomial distribution allows (W. J. Conover, Practical Nonparametric
+    Statistics, 3.2). None: too few samples, below six for 0.95."""
+    count = len(samples)
+    outside, rank = 0.0, 0
+    while rank < count // 2 and (outside := outside + 2 * math.comb(count, rank) / 2**count) <= 1 - confidence:
+        rank += 1
+    if not rank:
+        return None
+    ordered = sorted(samples)
+    return ordered[rank - 1], ordered[count - rank]
+
+
 def percentile(samples: Sequence[float], percent: float) -> float:
     """The smallest sample that is not below `percent` of them (nearest rank)."""
     ordered = sorted(samples)

@@ -88,9 +88,10 @@ async def _refresh_times(tree: Path, directories: Sequence[Path]) -> dict[tuple[
             for how, count in WAYS:
                 for number in range(count):
                     path = directory / f"{number}.c"
-                    written = path if how == "written" else path.with_suffix(".new")
-                    written.write_text(f"int changed_{turn}_{count};\n")
-                    written.rename(path)
+                    new = path if how == "written" else path.with_suffix(".new")
+                    new.write_text(f"int changed_{turn}_{count};\n")
+                    if new != path:
+                        new.rename(path)
                 started = time.perf_counter()
                 home.drain()
                 times[how, count].append(time.perf_counter() - started)

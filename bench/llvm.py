@@ -5,6 +5,7 @@ import dataclasses
 import shlex
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from bench import packages, peers
 from bench.builds import (
@@ -32,27 +33,37 @@ FIRST_TARGETS = Targets(wall=Target(1.15))
 NO_PUMP = "include server gave up"  # it then preprocesses at the client, and is distcc
 
 
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A build with a peer, and how many files its daemon compiled: the client may do it itself."""
+
+    measured: Measured
+    files: float
+
+
 def measure_warm(settings: Settings) -> list[Figure]:
     """Everything known everywhere, and the peers, which know nothing but are up."""
-    packages.install(peers.PACKAGES, settings.say)
     ground = llvm_ground(settings)
     with contextlib.ExitStack() as stack:
-        sides: dict[str, Callable[[], Measured | Remote]] = {"plain": ground.plain}
+        sides: dict[str, Callable[[], Measured | Remote | Compiled]] = {"plain": ground.plain}
         sides["termite"] = stack.enter_context(warmed(ground))
-        counted: dict[str, list[float]] = {}
         for name in LAUNCHERS:
             try:
-                sides[name] = _peer_side(ground, name, stack, counted.setdefault(name, []))
+                packages.install(peers.PACKAGES, settings.say)
+                sides[name] = _peer_side(ground, name, stack)
             except (BenchError, ProjectError) as error:
                 settings.note(f"{name} is not measured: {error}")
         runs = alternate(settings, sides)
     remote = [one for one in runs.pop("termite") if isinstance(one, Remote)]
-    measured = {side: [one for one in ran if isinstance(one, Measured)] for side, ran in runs.items()}
-    plain = measured.pop("plain")
+    plain = [one for one in runs.pop("plain") if isinstance(one, Measured)]
     figures = [*of_plain("llvm", plain), *beside("llvm", "termite", remote, plain, WARM_TARGETS)]
-    for name, ran in measured.items():
-        figures += [*compared("llvm", name, ran, plain), _faster_than("llvm", name, remote, ran)]
-        figures.append(Figure("llvm", f"{name}: compilations by its daemon", "", tuple(counted[name])))
+    for name, ran in runs.items():
+        compiled = [one for one in ran if isinstance(one, Compiled)]
+        measured = [one.measured for one in compiled]
+        figures += [*compared("llvm", name, measured, plain), _faster_than("llvm", name, remote, measured)]
+        figures.append(
+            Figure("llvm", f"{name}: files that its daemon compiled", "", tuple(one.files for one in compiled))
+        )
     return [*figures, *inside("llvm", remote), *master_share("llvm", remote, plain)]
 
 
@@ -94,32 +105,29 @@ def _configure_for_peers(ground: Ground) -> None:
         configure(project, ground.place, ground.settings.say)
 
 
-def _peer_side(ground: Ground, name: str, stack: contextlib.ExitStack, counted: list[float]) -> Callable[[], Measured]:
-    """A way to build with the peer, after a small build with it has shown that it works. `counted` gets the number of
-    compilations that its daemon did in each build."""
+def _peer_side(ground: Ground, name: str, stack: contextlib.ExitStack) -> Callable[[], Compiled]:
+    """A way to build with the peer, after a small build with it has shown that it works."""
     setup = {"distcc": peers.distcc, "pump": peers.pump, "icecc": peers.icecc}[name]
     base = ground.place.logs.parent / f"peer-{name}"
     shutil.rmtree(base, ignore_errors=True)
     peer = stack.enter_context(setup(base, ground.settings.jobs))
     project = dataclasses.replace(ground.project, directory=f"build-{LAUNCHERS[name]}")
 
-    def build(lines: Sequence[str]) -> Measured:
-        return ground.build(name, [shlex.join([*peer.prefix, *shlex.split(line)]) for line in lines], peer.env, project)
+    def build(lines: Sequence[str]) -> Compiled:
+        before = peer.compiled()
+        words = [shlex.join([*peer.prefix, *shlex.split(line)]) for line in lines]
+        measured = ground.build(name, words, peer.env, project)
+        return Compiled(measured, float(peer.compiled() - before))
 
     ground.settings.say(f"a small build with {name}, to see that it works")
     log = ground.place.logs / f"{name}.log"
     log.unlink(missing_ok=True)
-    build([f"ninja -j{ground.settings.jobs} {QUICK_TARGET}"])
+    small = build([f"ninja -j{ground.settings.jobs} {QUICK_TARGET}"])
     if NO_PUMP in log.read_text(errors="replace"):
         raise BenchError("its include server does not work with this Python, so it would be distcc")
-
-    def build_all() -> Measured:
-        before = peer.compilations()
-        measured = build(ground.plain_lines())
-        counted.append(float(peer.compilations() - before))
-        return measured
-
-    return build_all
+    if not small.files:
+        raise BenchError(f"its daemon compiled nothing: see {peer.log}")
+    return lambda: build(ground.plain_lines())
 
 
 def _faster_than(workload: str, peer: str, remote: Sequence[Remote], ran: Sequence[Measured]) -> Figure:

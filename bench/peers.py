@@ -40,8 +40,8 @@ class Peer:
     prefix: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
 
-    def compilations(self) -> int:
-        """So many has its daemon done, in all."""
+    def compiled(self) -> int:
+        """So many files has its daemon compiled, in all."""
         return self.log.read_text(errors="replace").count(self.done)
 
 

@@ -75,16 +75,16 @@ def number(value: float, unit: str) -> str:
     return f"{value:.{digits}f}" + (f" {unit}" if unit and unit != "x" else "")
 
 
-def as_json(parts: Sequence[Part], settings: Mapping[str, object], of: str, not_measured: Sequence[str]) -> Json:
-    """Everything that was measured, sample by sample, and where. `of`: the commit. `not_measured`: parts that the run
-    was to measure and did not come to, or that it was interrupted in."""
+def as_json(parts: Sequence[Part], settings: Mapping[str, object], measured: str, not_reached: Sequence[str]) -> Json:
+    """Everything that was measured, sample by sample, and where. `measured`: which commit. `not_reached`: parts that
+    the run was to measure and did not come to, or that it ended in."""
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": of,
+        "commit": measured,
         "machine": machine(),
         "peers": peer_versions(),
         "settings": dict(settings),
-        "interrupted_before": list(not_measured),
+        "not_reached": list(not_reached),
         "parts": [_part_json(part) for part in parts],
     }
 

@@ -46,13 +46,26 @@ def alternate(settings: Settings, sides: Mapping[str, Callable[[], T]]) -> dict[
     began = time.monotonic()
     for number in range(settings.rounds):
         started = time.monotonic()
-        for side in _order(list(sides), number):
-            settings.say(f"round {number + 1} of {settings.rounds}: {side}")
-            results[side].append(sides[side]())
+        try:
+            for side, result in _one_round(settings, sides, number).items():
+                results[side].append(result)
+        except BenchError as error:
+            if number == 0:
+                raise
+            settings.note(f"stopped after {number} rounds: {error}")
+            break
         now = time.monotonic()
         if number + 1 < settings.rounds and now - began + (now - started) > settings.limit_s:
             settings.note(f"stopped after {number + 1} rounds: the next one would end after {settings.limit_s:.0f} s")
             break
+    return results
+
+
+def _one_round(settings: Settings, sides: Mapping[str, Callable[[], T]], number: int) -> dict[str, T]:
+    results: dict[str, T] = {}
+    for side in _order(list(sides), number):
+        settings.say(f"round {number + 1} of {settings.rounds}: {side}")
+        results[side] = sides[side]()
     return results
 
 

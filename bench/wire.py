@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 from bench import daemons
 from bench.builds import EXAMPLES, Ground, Remote, Traffic, build_remotely, cluster, inside, prepare, traffic_of
-from bench.figures import Figure, Target, Targets, compared
+from bench.figures import Figure, Target, Targets, compared, of_plain
 from bench.llvm import llvm_ground
 from bench.rounds import BenchError, Settings, alternate
 from projects import COMMANDS
@@ -67,7 +67,10 @@ def measure_thin(settings: Settings) -> list[Figure]:
     second = compared(SECOND, "thin link", thin, loopback, Targets(wall=Target(1.3)))
     jobs = first.jobs["remote"]
     return [
-        *(dataclasses.replace(figure, name=figure.name.replace("plain", "loopback")) for figure in second),
+        *(
+            dataclasses.replace(figure, name=figure.name.replace("plain", "loopback"))
+            for figure in (*of_plain(SECOND, loopback), *second)
+        ),
         *(figure for side, ran in runs.items() for figure in inside(f"{SECOND}: {side}", ran)),
         Figure("thin link, first build", "wall", "s", (first.measured.wall_s,)),
         Figure("thin link, first build", "sent to the worker", "MB", (first.traffic.sent_bytes / 2**20,)),

@@ -20,6 +20,7 @@ from termite.engine.rules import readable
 PROGRAM = "termite-ctl"
 _HELP = (["--help"], ["-help"], ["-h"])
 SECRET_BYTES = 32
+OF_A_LEASE = ("OpenLease", "Ping", "SetSlots")  # requests that no job causes
 _USAGE = """commands:
   secret [FILE]     make a secret for a cluster (default: secret.txt)
   start [DIR]       start a master for DIR with a worker of its own (default: as termite-make chooses)
@@ -210,7 +211,8 @@ def _requests_text(status: client.Reply) -> str:
     remote = cast(dict[str, int], status["jobs"])["remote"]
     if not remote:
         return "no remote job yet"
-    on_wire = sum(cast(dict[str, int], status["requests"]).values())
+    messages = cast(dict[str, int], status["messages"])
+    on_wire = sum(count for kind, count in messages.items() if kind not in OF_A_LEASE)
     fuse = cast(int, status["fuse_requests"])
     return f"for each remote job {fuse / remote:.1f} FUSE requests, {on_wire / remote:.1f} requests on the wire"
 

@@ -148,7 +148,7 @@ async def run_job(master: Master, job: Job) -> Exit | None:
     if job.warning:
         await job.launcher.notice(f"termite: {job.warning}; the last good rules stay in force")
     odd = odd_local(job.asked.invocation.env)
-    if odd and master.told.news([os.fsencode(odd)]):
+    if odd and master.told.pick("rules", [os.fsencode(odd)]):
         await job.launcher.notice(f"termite: {odd}")
     if job.verdict.local:
         await run_here(master, job)
@@ -362,10 +362,11 @@ async def tell_what_stayed_there(master: Master, job: Job, dropped: tuple[bytes,
     counters.name("written outside the tree, dropped", map(_absolute, outside))
     counters.name("socket, stayed on its worker", map(_absolute, sockets))
     for paths, what in ((outside, "dropped what it wrote outside the tree"), (sockets, "a socket stays on its worker")):
-        if news := master.told.news(paths):
-            names = ", ".join(map(_absolute, news[:3]))
-            more = "; others near it are only counted" if any(map(master.told.is_last, news)) else ""
-            await job.launcher.notice(f"termite: {what}: {names} (with a Local rule it runs here{more})")
+        if named := master.told.pick(what, paths):
+            names = ", ".join(map(_absolute, named))
+            rest = f" and {len(paths) - len(named)} more" if len(paths) > len(named) else ""
+            last = "; others near it are only counted" if any(master.told.is_last(what, path) for path in named) else ""
+            await job.launcher.notice(f"termite: {what}: {names}{rest} (with a Local rule it runs here{last})")
 
 
 def _absolute(path: bytes) -> str:

@@ -1,12 +1,27 @@
 """bench/: what is reckoned with samples, and what the table says of them."""
 
 import math
+from typing import Any
 
 import pytest
 
 from bench.cpu import busy_ticks, stolen_ticks
-from bench.figures import Figure, Measured, Target, Targets, compared, of_plain, percentile, ratios, slot_use, strangers
+from bench.figures import (
+    Figure,
+    Measured,
+    Target,
+    Targets,
+    compared,
+    median_interval,
+    of_plain,
+    percentile,
+    ratios,
+    slot_use,
+    strangers,
+)
+from bench.pooled import pooled
 from bench.report import Part, number, row, warnings
+from bench.rounds import BenchError
 
 PLAIN = [Measured(2.0, 4.0, 3.0), Measured(4.0, 5.0, 3.0)]
 TERMITE = [Measured(2.2, 5.0, 3.3), Measured(4.2, 5.0, 3.0)]
@@ -64,6 +79,32 @@ def test_slots_that_are_empty_for_want_of_work_do_not_count() -> None:
 def test_idle_disk_and_stolen_time_are_no_work() -> None:
     stat = "cpu  1 2 4 1000 1000 8 16 128 32 64\ncpu0 1 2 3 4 5 6 7 8 9 10\n"
     assert (busy_ticks(stat), stolen_ticks(stat)) == (31, 128)
+
+
+@pytest.mark.parametrize(
+    ("count", "ranks"), [(5, None), (6, (1, 6)), (8, (1, 8)), (9, (2, 8)), (25, (8, 18)), (100, (40, 61))]
+)
+def test_the_interval_of_a_median_has_the_ranks_of_the_binomial_distribution(
+    count: int, ranks: tuple[int, int] | None
+) -> None:
+    samples = [float(rank) for rank in range(count, 0, -1)]
+    assert median_interval(samples) == (tuple(map(float, ranks)) if ranks else None)
+
+
+def test_runs_are_put_together_by_ratio() -> None:
+    def run(*samples: float, strangers: float | None = None, short: str = "auto") -> dict[str, Any]:
+        figures = [
+            {"workload": "lua", "name": "termite / plain: wall", "unit": "x", "samples": samples},
+            {"workload": "lua", "name": "plain: wall", "unit": "s", "samples": samples},
+        ]
+        parts = [{"name": "lua", "strangers": strangers, "figures": figures}]
+        return {"date": "today", "settings": {"short": short, "rounds": len(samples)}, "parts": parts}
+
+    samples, left_out = pooled([run(1.0, 1.1), run(1.2, strangers=0.01), run(9.0, strangers=0.2)])
+    assert samples == {("lua", "termite / plain: wall"): [1.0, 1.1, 1.2]}
+    assert left_out == ["left out, as it was measured on a loaded machine: lua of today"]
+    with pytest.raises(BenchError, match="did not measure the same"):
+        pooled([run(1.0), run(1.0, short="0")])
 
 
 def test_a_row_has_median_least_and_most_and_says_whether_the_target_was_reached() -> None:

@@ -872,7 +872,7 @@ async def test_of_one_place_outside_the_tree_three_lines_are_told_and_the_rest_i
         (b"N", said + b"/root/.cache/ccache/0/o " + local + b")\n"),
         (b"N", said + b"/root/.cache/ccache/1/o " + local + b")\n"),
         (b"N", said + b"/root/.cache/ccache/2/o " + local + b"; others near it are only counted)\n"),
-        (b"N", said + b"/usr/lib/x " + local + b")\n"),
+        (b"N", said + b"/usr/lib/x and 1 more " + local + b")\n"),
     ]
     assert world.master.counters.dropped_writes == 7
 
