@@ -42,6 +42,7 @@ CANNOT_RUN_AGAIN = 101
 # otherwise asks for what it needs.
 NEWS_NEARBY = (64 * 1024, 128 * 1024)
 NEWS_FAR_AWAY = (4 * 1024, 16 * 1024)
+QUIET_S = 10.0  # without a job: the next one is another piece of work, also where only launchers say so
 NEWS_FILES = 256  # are read for that; each holds the master for 40 us
 
 log = logging.getLogger(__name__)
@@ -97,7 +98,10 @@ class Master:
     def begin(self, launcher: Launcher, asked: Asked) -> Job | None:
         """A job of its own for a launcher. None: all of it was done at once, and the launcher was told so."""
         self._last_job += 1
-        self.last_busy_s = trio.current_time()
+        now_s = trio.current_time()
+        if now_s - self.last_busy_s > QUIET_S and not self.jobs:
+            self.told.clear()
+        self.last_busy_s = now_s
         job = new_job(self._last_job, launcher, asked)
         try:
             if run_at_once(self, job):

@@ -1,4 +1,4 @@
-"""What was said since the last build began of what did not come home: a build of thousands needs no thousand lines.
+"""What was said in this build of what did not come home: a build of thousands needs no thousand lines.
 
 ccache, for one, writes the same file below its cache in every job, and new ones for each object.
 """
@@ -13,7 +13,7 @@ REMEMBERED = 1000  # paths, and places, so that the memory does not grow with th
 
 
 class Told:
-    """Since the last build began."""
+    """Since the last build began, or nothing ran for a while: without a front end no summary names what was dropped."""
 
     def __init__(self) -> None:
         self._paths: set[tuple[str, bytes]] = set()

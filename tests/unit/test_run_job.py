@@ -877,6 +877,16 @@ async def test_of_one_place_outside_the_tree_three_lines_are_told_and_the_rest_i
     assert world.master.counters.dropped_writes == 7
 
 
+async def test_after_a_while_without_a_job_a_dropped_write_is_told_of_again(tmp_path: Path) -> None:
+    there = script(end=msgspec.structs.replace(ran(), dropped=(b"usr/lib/x",)))
+    world = World(tmp_path, there, there, there)
+    notices = []
+    for pause_s in (0, 0, 11):
+        world.master.last_busy_s -= pause_s
+        notices.append(sum(frame[0] == b"N" for frame in await world.say("gcc")))
+    assert notices == [1, 0, 1]
+
+
 async def test_what_is_not_known_of_settled_files_makes_a_job_run_here(tmp_path: Path, nursery: trio.Nursery) -> None:
     world = World(tmp_path, script(end=ran()))
 
