@@ -36,7 +36,7 @@ PARTS: Mapping[str, tuple[Measure, str]] = {
     "zlib": (builds.zlib, "zlib, warm, against plain make"),
     "llvm": (llvm.measure_warm, "LLVMSupport, warm, against plain ninja, distcc and icecc"),
     "linux": (large.linux, "Linux 6.1 tinyconfig, warm, against plain make"),
-    "thin": (wire.measure_thin, "LLVMSupport over a link with 20 ms and 25/5 Mbit/s, against the same on the loopback"),
+    "thin": (wire.measure_thin, "LLVMSupport over a relay of 20 ms and 25/5 Mbit/s, against the same relay opened"),
     "first": (llvm.measure_first, "LLVMSupport for the first time, and on the next day, against plain ninja"),
     "emacs": (large.emacs, "a part of Emacs (--whole-emacs: all of it), warm, against plain make"),
 }
@@ -66,9 +66,11 @@ def main() -> None:
             for number, name in enumerate(chosen, 1):
                 console.print(f"[{number}/{len(chosen)}] {name}: {PARTS[name][1]}", markup=False)
                 parts.append(_measure(name, settings))
+                if settings.ended.is_set():
+                    break
         finally:  # also what was measured before somebody lost patience
             _report(parts, flags, commit, chosen[len(parts) :])
-    if any(part.trouble for part in parts):
+    if settings.ended.is_set() or any(part.trouble for part in parts):
         sys.exit(1)
 
 

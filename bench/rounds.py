@@ -1,5 +1,6 @@
 """Sides that are measured in alternation, for so many rounds or so long."""
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ class Settings:
     sources: Path = CHECKOUT / "build" / "sources"
     fresh: bool = False
     notes: list[str] = field(default_factory=list)  # what a reader of the results must know
+    ended: threading.Event = field(default_factory=threading.Event)  # somebody lost patience: no further part
 
     def note(self, line: str) -> None:
         self.say(line)
@@ -53,6 +55,12 @@ def alternate(settings: Settings, sides: Mapping[str, Callable[[], T]]) -> dict[
             if number == 0:
                 raise
             settings.note(f"stopped after {number} rounds: {error}")
+            break
+        except (KeyboardInterrupt, SystemExit):
+            if number == 0:
+                raise
+            settings.note(f"ended by hand after {number} rounds")
+            settings.ended.set()
             break
         now = time.monotonic()
         if number + 1 < settings.rounds and now - began + (now - started) > settings.limit_s:

@@ -1,0 +1,45 @@
+"""bench/: sides in alternation, and what is kept of a part that does not come to its end."""
+
+import pytest
+
+from bench.cpu import Accounts
+from bench.rounds import BenchError, Settings, alternate
+
+
+def _settings(**changed: object) -> Settings:
+    return Settings(accounts=Accounts(None), say=lambda line: None, **changed)  # type: ignore[arg-type]
+
+
+class _Side:
+    """Returns its turns; raises what is planned for one of them."""
+
+    def __init__(self, planned: dict[int, BaseException] | None = None) -> None:
+        self.turn = 0
+        self.planned = planned or {}
+
+    def __call__(self) -> int:
+        self.turn += 1
+        if self.turn in self.planned:
+            raise self.planned[self.turn]
+        return self.turn
+
+
+def test_the_order_is_turned_round_and_rotated() -> None:
+    ran: list[str] = []
+    alternate(_settings(rounds=4), {side: lambda side=side: ran.append(side) for side in "abc"})  # type: ignore[misc]
+    assert ran == ["a", "b", "c", "c", "b", "a", "b", "c", "a", "a", "c", "b"]
+
+
+@pytest.mark.parametrize("ending", [BenchError("the build failed"), KeyboardInterrupt(), SystemExit()])
+def test_finished_rounds_outlive_a_later_one(ending: BaseException) -> None:
+    settings = _settings()
+    results = alternate(settings, {"plain": _Side(), "termite": _Side({3: ending})})
+    assert results == {"plain": [1, 2], "termite": [1, 2]}
+    assert settings.ended.is_set() is not isinstance(ending, BenchError)
+    assert settings.notes[0].endswith("after 2 rounds" if settings.ended.is_set() else "the build failed")
+
+
+@pytest.mark.parametrize("ending", [BenchError("the build failed"), KeyboardInterrupt()])
+def test_without_a_finished_round_there_is_nothing_to_keep(ending: BaseException) -> None:
+    with pytest.raises(type(ending)):
+        alternate(_settings(), {"plain": _Side({1: ending})})
