@@ -17,23 +17,25 @@ from bench.rounds import BenchError
 
 Ratios = dict[tuple[str, str], list[float]]  # samples by workload and figure
 WORKLOAD = ("jobs", "quick", "short", "whole_emacs")  # settings that say what was measured
+MACHINE = ("processor", "cores", "kernel")
 
 
 def pooled(reports: Iterable[dict[str, Any]]) -> tuple[Ratios, list[str]]:
     """All samples of each ratio, and a line for each part that is left out, as others used the machine meanwhile.
 
-    BenchError where the runs did not measure the same.
+    BenchError where the runs did not measure the same, or did it on different machines.
     """
     samples: Ratios = {}
     left_out: list[str] = []
     before: dict[str, Any] | None = None
     for report in reports:
-        workload = {name: report["settings"].get(name) for name in WORKLOAD}
-        if before not in (None, workload):
-            raise BenchError(f"these runs did not measure the same: {before}, {workload}")
-        before = workload
+        measured = {name: report["settings"].get(name) for name in WORKLOAD}
+        measured |= {name: report["machine"][name] for name in MACHINE}
+        if before not in (None, measured):
+            raise BenchError(f"these runs did not measure the same: {before}, {measured}")
+        before = measured
         for part in report["parts"]:
-            if (part["strangers"] or 0.0) > LOADED:
+            if max(part["strangers"] or 0.0, part.get("stolen") or 0.0) > LOADED:
                 left_out.append(f"left out, as it was measured on a loaded machine: {part['name']} of {report['date']}")
                 continue
             for figure in part["figures"]:

@@ -19,7 +19,7 @@ from bench.figures import Figure
 from projects import CHECKOUT
 
 RESULTS = CHECKOUT / "bench" / "results"
-LOADED = 0.05  # strangers' share of the machine's work above which a run says that it was disturbed
+LOADED = 0.05  # strangers' share of the machine's work, or of its time, above which a run says that it was disturbed
 PEERS = ("distcc", "distcc-pump", "icecc", "ccache")
 
 Json = dict[str, object]
@@ -105,7 +105,12 @@ def warnings(parts: Sequence[Part]) -> list[str]:
         for part in parts
         if part.strangers > LOADED
     ]
-    return [*loaded, *(f"{part.name}: {note}" for part in parts for note in part.notes)]
+    stolen = [
+        f"{part.name}: the host gave {part.stolen:.0%} of the machine's time to others"
+        for part in parts
+        if part.stolen > LOADED
+    ]
+    return [*loaded, *stolen, *(f"{part.name}: {note}" for part in parts for note in part.notes)]
 
 
 def show(parts: Sequence[Part], console: Console) -> None:

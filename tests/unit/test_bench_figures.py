@@ -92,17 +92,30 @@ def test_the_interval_of_a_median_has_the_ranks_of_the_binomial_distribution(
 
 
 def test_runs_are_put_together_by_ratio() -> None:
-    def run(*samples: float, strangers: float | None = None, short: str = "auto") -> dict[str, Any]:
+    def run(
+        *samples: float,
+        strangers: float | None = None,
+        stolen: float | None = None,
+        short: str = "auto",
+        kernel: str = "6.18",
+    ) -> dict[str, Any]:
         figures = [
             {"workload": "lua", "name": "termite / plain: wall", "unit": "x", "samples": samples},
             {"workload": "lua", "name": "plain: wall", "unit": "s", "samples": samples},
         ]
-        parts = [{"name": "lua", "strangers": strangers, "figures": figures}]
-        return {"date": "today", "settings": {"short": short, "rounds": len(samples)}, "parts": parts}
+        parts = [{"name": "lua", "strangers": strangers, "stolen": stolen, "figures": figures}]
+        return {
+            "date": "today",
+            "machine": {"processor": "P", "cores": 2, "kernel": kernel},
+            "settings": {"short": short, "rounds": len(samples)},
+            "parts": parts,
+        }
 
-    samples, left_out = pooled([run(1.0, 1.1), run(1.2, strangers=0.01), run(9.0, strangers=0.2)])
+    samples, left_out = pooled([run(1.0, 1.1), run(1.2, strangers=0.01), run(9.0, strangers=0.2), run(9.0, stolen=0.1)])
     assert samples == {("lua", "termite / plain: wall"): [1.0, 1.1, 1.2]}
-    assert left_out == ["left out, as it was measured on a loaded machine: lua of today"]
+    assert left_out == 2 * ["left out, as it was measured on a loaded machine: lua of today"]
+    with pytest.raises(BenchError, match="did not measure the same"):
+        pooled([run(1.0), run(1.0, kernel="6.1")])
     with pytest.raises(BenchError, match="did not measure the same"):
         pooled([run(1.0), run(1.0, short="0")])
 
@@ -124,4 +137,7 @@ def test_a_part_that_others_disturbed_says_so() -> None:
     assert warnings([Part("quiet", (), 1.0, 0.01), Part("unknown", (), 1.0)]) == []
     assert warnings([Part("lua", (), 1.0, 0.7)]) == [
         "lua: measured on a loaded machine: 70% of its work was not this benchmark's"
+    ]
+    assert warnings([Part("lua", (), 1.0, stolen=0.2), Part("zlib", (), 1.0, stolen=0.01)]) == [
+        "lua: the host gave 20% of the machine's time to others"
     ]
