@@ -3,8 +3,9 @@
  *     latency TURNS -- COMMAND ARG... [--- COMMAND ARG...]...
  *
  * Starts each command with posix_spawn, waits for it, and prints one line per turn: the nanoseconds of each command.
- * An argument TERMITE_SOCKET=... before a command is set in its environment. A command that does not end with 0 is an
- * error. It is C because a loop in Python adds its own milliseconds. */
+ * A command runs in the directory that an argument cd=... before it names, or in that of this program. None is told of a
+ * master but by that. A command that does not end with 0 is an error. It is C because a loop in Python adds its own
+ * milliseconds. */
 #include <errno.h>
 #include <inttypes.h>
 #include <spawn.h>
@@ -15,13 +16,13 @@
 #include <time.h>
 
 #define MAX_COMMANDS 16
-#define SOCKET_VARIABLE "TERMITE_SOCKET"
+#define DIRECTORY "cd="
 
 extern char **environ;
 
 struct command {
     char **argv;
-    char *socket; /* NULL: none named, so the nearest one upwards */
+    char *directory; /* NULL: where this program runs */
 };
 
 static uint64_t now_ns(void)
@@ -33,14 +34,14 @@ static uint64_t now_ns(void)
 
 static uint64_t run_once(const struct command *command)
 {
-    if (command->socket)
-        setenv(SOCKET_VARIABLE, command->socket, 1);
-    else
-        unsetenv(SOCKET_VARIABLE);
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    if (command->directory)
+        posix_spawn_file_actions_addchdir_np(&actions, command->directory);
     pid_t pid;
     int status;
     uint64_t start = now_ns();
-    int error = posix_spawnp(&pid, command->argv[0], NULL, NULL, command->argv, environ);
+    int error = posix_spawnp(&pid, command->argv[0], &actions, NULL, command->argv, environ);
     if (error) {
         fprintf(stderr, "latency: %s: %s\n", command->argv[0], strerror(error));
         exit(1);
@@ -50,6 +51,7 @@ static uint64_t run_once(const struct command *command)
             exit(1);
     }
     uint64_t took = now_ns() - start;
+    posix_spawn_file_actions_destroy(&actions);
     if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
         fprintf(stderr, "latency: %s ended with status %d\n", command->argv[0], status);
         exit(1);
@@ -63,9 +65,9 @@ static int read_commands(char **words, struct command commands[MAX_COMMANDS])
     int count = 0;
     while (*words && count < MAX_COMMANDS) {
         struct command *command = &commands[count++];
-        command->socket = NULL;
-        if (strncmp(*words, SOCKET_VARIABLE "=", sizeof SOCKET_VARIABLE) == 0)
-            command->socket = *words++ + sizeof SOCKET_VARIABLE;
+        command->directory = NULL;
+        if (strncmp(*words, DIRECTORY, sizeof DIRECTORY - 1) == 0)
+            command->directory = *words++ + sizeof DIRECTORY - 1;
         command->argv = words;
         while (*words && strcmp(*words, "---") != 0)
             words++;
@@ -84,6 +86,7 @@ int main(int argc, char **argv)
     }
     long turns = strtol(argv[1], NULL, 10);
     int count = read_commands(argv + 3, commands);
+    unsetenv("TERMITE_SOCKET");
     for (long turn = 0; turn < turns; turn++)
         for (int at = 0; at < count; at++)
             printf("%" PRIu64 "%c", run_once(&commands[at]), at + 1 < count ? ' ' : '\n');

@@ -21,7 +21,8 @@ from projects import COMMANDS
 ROUND_TRIP_S = 0.020
 DOWN_BYTES_S = 25e6 / 8  # of the user, who is at home: what the worker sends
 UP_BYTES_S = 5e6 / 8
-SECOND = "thin link, second build"
+SECOND = "thin link, second build, every job remote"
+THIN, OPENED = "thin link", "relay opened"  # which copies all bytes as well
 JOB = [str(COMMANDS / "termite"), "gcc", "-O2", "-c", "lapi.c", "-o", "lapi.o"]
 
 
@@ -48,7 +49,7 @@ def measure_jobs(settings: Settings) -> list[Figure]:
 
 
 def measure_thin(settings: Settings) -> list[Figure]:
-    """LLVM's second build over a link as from a home, against the same with the link opened; and the first one, once.
+    """LLVM's second build over a link as from a home, against the same with the relay opened; and the first one, once.
 
     The relay stands between them in both cases, and every job goes over it: a slow link makes more commands too short
     for their way, so that otherwise less of the build would be there than over the fast one.
@@ -62,14 +63,14 @@ def measure_thin(settings: Settings) -> list[Figure]:
             set_thin(is_thin)
             return build_remotely(ground, master, worker)
 
-        runs = alternate(settings, {"loopback": lambda: side(False), "thin link": lambda: side(True)})
-    loopback, thin = ([one.measured for one in runs[name]] for name in ("loopback", "thin link"))
-    second = compared(SECOND, "thin link", thin, loopback, Targets(wall=Target(1.3)))
+        runs = alternate(settings, {OPENED: lambda: side(False), THIN: lambda: side(True)})
+    opened, thin = ([one.measured for one in runs[name]] for name in (OPENED, THIN))
+    second = compared(SECOND, THIN, thin, opened, Targets(wall=Target(1.3)))
     jobs = first.jobs["remote"]
     return [
         *(
-            dataclasses.replace(figure, name=figure.name.replace("plain", "loopback"))
-            for figure in (*of_plain(SECOND, loopback), *second)
+            dataclasses.replace(figure, name=figure.name.replace("plain", OPENED))
+            for figure in (*of_plain(SECOND, opened), *second)
         ),
         *(figure for side, ran in runs.items() for figure in inside(f"{SECOND}: {side}", ran)),
         Figure("thin link, first build", "wall", "s", (first.measured.wall_s,)),
