@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from zlib import crc32
 
 from termite.engine.errors import UserError
 
@@ -33,8 +34,13 @@ def candidates(kind: tuple[str, str], env: Mapping[str, str] = os.environ) -> li
 
 
 def tree_name(root: Path) -> str:
-    """For a file's name: which tree it is about. The end of the path, where that is long."""
-    return os.fsdecode(os.fsencode(root).strip(b"/").replace(b"/", b"-")[-150:]) or "root"
+    """For a file's name: which tree it is about. The end of the path, and a checksum where that would be another
+    tree's name as well (`/a/b-c` and `/a-b/c`)."""
+    path = os.fsencode(root).strip(b"/")
+    name = path.replace(b"/", b"-")[-150:] or b"root"
+    if name.replace(b"-", b"/") != path:
+        name += b".%08x" % crc32(path)  # hashlib would take a front end a millisecond to import
+    return os.fsdecode(name)
 
 
 def working_directory() -> Path:

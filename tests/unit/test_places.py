@@ -10,7 +10,7 @@ import trio
 
 from termite.cli.daemons import run_daemon
 from termite.cli.master import virtual_environments
-from termite.cli.places import CACHE, STATE, candidates, home, own_directory
+from termite.cli.places import CACHE, STATE, candidates, home, own_directory, tree_name
 from termite.engine.errors import UserError
 
 EVERYWHERE = Path(f"/var/tmp/termite-{os.geteuid()}")
@@ -34,6 +34,15 @@ def test_the_first_place_that_can_be_written_is_made(tmp_path: Path) -> None:
     made = own_directory(CACHE, {"XDG_CACHE_HOME": str(tmp_path / "a" / "b")})
     assert made == tmp_path / "a" / "b" / "termite"
     assert made.stat().st_mode & 0o077 == 0
+
+
+def test_each_tree_has_a_file_name_of_its_own() -> None:
+    assert tree_name(Path("/home/u/project")) == "home-u-project"
+    long = "/" + "d/" * 200
+    roots = ["/a/b-c", "/a-b/c", "/a/b/c", "/", "/root", "/-", f"{long}x/y", f"{long}x-y", f"/e{long}x/y"]
+    names = [tree_name(Path(root)) for root in roots]
+    assert len(set(names)) == len(roots)
+    assert all(len(name) < 200 and "/" not in name for name in names)
 
 
 def test_where_no_place_can_be_written_it_says_what_to_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
