@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from bench.cpu import Accounts
-from projects import CHECKOUT, Say
+from projects import CHECKOUT, ProjectError, Say
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ def alternate(settings: Settings, sides: Mapping[str, Callable[[], T]]) -> dict[
         try:
             for side, result in _one_round(settings, sides, number).items():
                 results[side].append(result)
-        except BenchError as error:
+        except (BenchError, ProjectError) as error:  # also a build that failed
             if number == 0:
                 raise
             settings.note(f"stopped after {number} rounds: {error}")

@@ -4,6 +4,7 @@ import pytest
 
 from bench.cpu import Accounts
 from bench.rounds import BenchError, Settings, alternate
+from projects import ProjectError
 
 
 def _settings(**changed: object) -> Settings:
@@ -30,12 +31,14 @@ def test_the_order_is_turned_round_and_rotated() -> None:
     assert ran == ["a", "b", "c", "c", "b", "a", "b", "c", "a", "a", "c", "b"]
 
 
-@pytest.mark.parametrize("ending", [BenchError("the build failed"), KeyboardInterrupt(), SystemExit()])
+@pytest.mark.parametrize(
+    "ending", [BenchError("the build failed"), ProjectError("the build failed"), KeyboardInterrupt(), SystemExit()]
+)
 def test_finished_rounds_outlive_a_later_one(ending: BaseException) -> None:
     settings = _settings()
     results = alternate(settings, {"plain": _Side(), "termite": _Side({3: ending})})
     assert results == {"plain": [1, 2], "termite": [1, 2]}
-    assert settings.ended.is_set() is not isinstance(ending, BenchError)
+    assert settings.ended.is_set() is not isinstance(ending, Exception)
     assert settings.notes[0].endswith("after 2 rounds" if settings.ended.is_set() else "the build failed")
 
 
