@@ -19,6 +19,7 @@ from bench.cpu import Accounts, accounts
 from bench.figures import Figure, strangers
 from bench.report import RESULTS, Part
 from bench.rounds import BenchError, Settings
+from bench.turns import TURN_S, can_take_turns
 from projects import CHECKOUT, ProjectError
 from sources import SourceError
 
@@ -69,7 +70,7 @@ def main() -> None:
                 if settings.ended.is_set():
                     break
         finally:  # also what was measured before somebody lost patience
-            _report(parts, flags, commit, chosen[len(parts) :])
+            _report(parts, flags, TURN_S if can_take_turns(settings) else None, commit, chosen[len(parts) :])
     if settings.ended.is_set() or any(part.trouble for part in parts):
         sys.exit(1)
 
@@ -93,13 +94,16 @@ def _measure(name: str, settings: Settings) -> Part:
     return Part(name, tuple(figures), whole.wall_s, strangers([whole]), trouble, tuple(settings.notes), stolen)
 
 
-def _report(parts: list[Part], flags: argparse.Namespace, commit: str, not_reached: list[str]) -> None:
+def _report(
+    parts: list[Part], flags: argparse.Namespace, turn_s: float | None, commit: str, not_reached: list[str]
+) -> None:
     if not parts:
         return
     report.show(parts, console)
     if not_reached:
         console.print(f"ended before {', '.join(not_reached)}", markup=False)
     told = {name: value for name, value in vars(flags).items() if name != "pool" and not isinstance(value, Path)}
+    told["turn_s"] = turn_s  # of whole builds; None: one build came after the other
     path = report.write(report.as_json(parts, told, commit, not_reached), flags.results)
     console.print(f"written to {path}", markup=False)
 

@@ -1,4 +1,4 @@
-"""Whole builds: plainly and with termite, at the same path, in alternation, everything warm.
+"""Whole builds: plainly and with termite, at the same path, in turns, everything warm.
 
 The master, the worker and the build are processes of their own on this machine: what distribution costs, without
 what it gains.
@@ -7,7 +7,6 @@ what it gains.
 import contextlib
 import dataclasses
 import math
-import shlex
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,9 +19,9 @@ from bench.cpu import process_cpu_s
 from bench.figures import NO_TARGETS, Figure, Measured, Target, Targets, compared, of_plain, ratios
 from bench.packages import install
 from bench.record import recording_environment, write_recorded
-from bench.rounds import BenchError, Settings, alternate
+from bench.rounds import BenchError, Settings
+from bench.turns import TERMITE, Build, Steps, alone, in_turns
 from projects import (
-    BUILD_LIMIT_S,
     CHECKOUT,
     COMMANDS,
     Place,
@@ -32,16 +31,14 @@ from projects import (
     missing_needs,
     peak_bytes,
     read_project,
-    run,
     save,
     unpack,
 )
 from trees import put_back
 
 EXAMPLES = CHECKOUT / "examples"
-AFTER_S = 1.0  # the daemons tidy up when a build has ended, which costs CPU as well
 KEEPALIVE_S = 7200  # a lease must outlast what the other sides of a round take
-SMALL_ROUNDS = 5  # times as many as of other builds: one of four seconds takes a fifth more or less than the one before
+SMALL_ROUNDS = 5  # times as many as of other builds: one of four seconds has few turns
 PREPARED = "prepared"  # a file that says that a tree was prepared to the end
 
 
@@ -54,26 +51,16 @@ class Ground:
     settings: Settings
 
     def build(
-        self,
-        side: str,
-        lines: Sequence[str],
-        env: Mapping[str, str] | None = None,
-        project: Project | None = None,
-    ) -> Measured:
-        """The tree as it was configured, then these command lines, timed."""
-        put_back(self.place.tree, self.place.saved)
-
-        def work() -> None:
-            for line in lines:
-                run(shlex.split(line), project or self.project, self.place, side, env=env, limit_s=BUILD_LIMIT_S)
-
-        return self.settings.accounts.measure(work, AFTER_S)
+        self, side: str, lines: Sequence[str], env: Mapping[str, str] | None = None, project: Project | None = None
+    ) -> Build:
+        """The tree as it was configured, then these command lines."""
+        return Build(side, tuple(lines), env or {}, project or self.project, self.place)
 
     def plain_lines(self) -> list[str]:
         return self.project.lines(self.settings.jobs)
 
-    def plain(self) -> Measured:
-        return self.build("plain", self.plain_lines())
+    def plain(self) -> Steps[Measured]:
+        return (yield self.build("plain", self.plain_lines()))
 
     def termite_lines(self) -> list[str]:
         return [f"{COMMANDS / 'termite-'}{line}" for line in self.plain_lines()]
@@ -137,23 +124,23 @@ def warm_ground(settings: Settings, name: str, ground: Ground, targets: Targets)
 
 
 @contextlib.contextmanager
-def warmed(ground: Ground) -> Iterator[Callable[[], Remote]]:
+def warmed(ground: Ground) -> Iterator[Callable[[], Steps[Remote]]]:
     """A way to build with termite, after it was done once."""
     with cluster(ground) as (master, worker):
         ground.settings.say("once with termite, to warm it up")
-        build_remotely(ground, master, worker)
+        alone(ground.settings, build_remotely(ground, master, worker))
         yield lambda: build_remotely(ground, master, worker)
 
 
 def measure_both(
-    settings: Settings, plain: Callable[[], Measured], termite: Callable[[], Remote]
+    settings: Settings, plain: Callable[[], Steps[Measured]], termite: Callable[[], Steps[Remote]]
 ) -> tuple[list[Measured], list[Remote]]:
-    """In alternation."""
-    sides: dict[str, Callable[[], Measured | Remote]] = {"plain": plain, "termite": termite}
-    runs = alternate(settings, sides)
+    """In turns."""
+    sides: dict[str, Callable[[], Steps[Measured] | Steps[Remote]]] = {"plain": plain, TERMITE: termite}
+    runs = in_turns(settings, sides)
     return (
         [one for one in runs["plain"] if isinstance(one, Measured)],
-        [one for one in runs["termite"] if isinstance(one, Remote)],
+        [one for one in runs[TERMITE] if isinstance(one, Remote)],
     )
 
 
@@ -196,10 +183,10 @@ def master_share(name: str, remote: Sequence[Remote], plain: Sequence[Measured])
     return [Figure(name, "CPU of plain / CPU of the master", "x", samples)]
 
 
-def build_remotely(ground: Ground, master: daemons.Master, worker: daemons.Worker) -> Remote:
+def build_remotely(ground: Ground, master: daemons.Master, worker: daemons.Worker) -> Steps[Remote]:
     """Refuses a build in which a job ran elsewhere than it should: it would be measured as something else."""
     status, master_s, mirror_s = master.status(), master.cpu_s(), _mirrors_cpu_s(worker)
-    measured = ground.build("termite", ground.termite_lines(), _caches(master.env))
+    measured = yield ground.build(TERMITE, ground.termite_lines(), _caches(master.env))
     after = master.status()
     counted = job_counts(after) - job_counts(status)
     if not counted["remote"] or counted["fallbacks"] or counted["retried"]:
@@ -215,7 +202,8 @@ def record(settings: Settings, name: str, file: Path) -> None:
     log = settings.work / f"record-{name}.jsonl"
     log.unlink(missing_ok=True)
     lines = [f"{line} -d keepdepfile" if line.startswith("ninja") else line for line in ground.project.lines(1)]
-    ground.build("record", lines, recording_environment(COMMANDS / "libtermite-exec.so", log))
+    build = ground.build("record", lines, recording_environment(COMMANDS / "libtermite-exec.so", log))
+    alone(settings, _only(build))
     settings.say(f"{write_recorded(name, log)} commands recorded")
 
 
@@ -246,15 +234,18 @@ def cluster(ground: Ground, *worker_flags: str, keep: bool = False) -> Iterator[
     if not keep:
         shutil.rmtree(base, ignore_errors=True)
     put_back(ground.place.tree, ground.place.saved)
-    with (
-        daemons.fleet(base) as fleet,
-        daemons.worker(fleet, "w", *worker_flags) as worker,
-        daemons.master(
-            fleet, ground.place.tree, "--keepalive", str(KEEPALIVE_S), short=ground.settings.short
-        ) as master,
-    ):
+    flags = ("--keepalive", str(KEEPALIVE_S))
+    with contextlib.ExitStack() as stack:
+        with ground.settings.accounts.inside(TERMITE):
+            fleet = stack.enter_context(daemons.fleet(base))
+            worker = stack.enter_context(daemons.worker(fleet, "w", *worker_flags))
+            master = stack.enter_context(daemons.master(fleet, ground.place.tree, *flags, short=ground.settings.short))
         master.wait_for_workers(1)
         yield master, worker
+
+
+def _only(build: Build) -> Steps[Measured]:
+    return (yield build)
 
 
 def _mirrors_cpu_s(worker: daemons.Worker) -> float:

@@ -1,7 +1,8 @@
-"""Who used how much CPU: the whole machine, what this benchmark started, one process.
+"""Who used how much CPU: the whole machine, what this benchmark started, one side of it, one process.
 
 Wall time alone hides work that was moved to another process. Everything the benchmark starts, daemons and their
-sandboxes too, is in a cgroup of its own, so other users of the machine are not counted as ours.
+sandboxes too, is in a cgroup of its own, so other users of the machine are not counted as ours; and each side in one
+below that, which can be stopped while another side has the machine.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ from pathlib import Path
 from bench.figures import Measured
 
 ENDING_S = 3.0  # a killed process is in its cgroup until the kernel has freed its memory
+STOPPING_S = 0.02  # who waits in the kernel stops later, but does nothing meanwhile
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -37,25 +39,66 @@ def process_cpu_s(pid: int) -> float:
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """A cgroup of version 2, and what is in it."""
+
+    path: Path
+
+    def cpu_s(self) -> float:
+        found = re.search(r"^usage_usec (\d+)", (self.path / "cpu.stat").read_text(), re.MULTILINE)
+        assert found is not None, "the kernel counts this in every cgroup"
+        return int(found[1]) / 1e6
+
+    def stop(self) -> None:
+        """Nothing in it runs any more, until `go`."""
+        self._freeze("1")
+        deadline = time.monotonic() + STOPPING_S
+        while "frozen 1" not in (self.path / "cgroup.events").read_text() and time.monotonic() < deadline:
+            time.sleep(0.0002)
+
+    def go(self) -> None:
+        self._freeze("0")
+
+    def _freeze(self, on: str) -> None:
+        (self.path / "cgroup.freeze").write_text(on)
+
+
+@dataclass(frozen=True, slots=True)
 class Accounts:
     """Where the CPU of this benchmark is counted; `cgroup` is None where an ordinary user may not make one."""
 
     cgroup: Path | None
 
     def own_s(self) -> float:
-        if self.cgroup is None:
-            return math.nan
-        found = re.search(r"^usage_usec (\d+)", (self.cgroup / "cpu.stat").read_text(), re.MULTILINE)
-        assert found is not None, "the kernel counts this in every cgroup"
-        return int(found[1]) / 1e6
+        return math.nan if self.cgroup is None else Group(self.cgroup).cpu_s()
 
     def measure(self, work: Callable[[], object], after_s: float = 0.0) -> Measured:
         """Do it and say what it took. What daemons still do within `after_s` counts as CPU, but takes no time."""
-        machine, own, wall = _machine_s(), self.own_s(), time.monotonic()
+        machine, own, wall = machine_s(), self.own_s(), time.monotonic()
         work()
         wall_s = time.monotonic() - wall
         time.sleep(after_s)
-        return Measured(wall_s, _machine_s() - machine, self.own_s() - own)
+        return Measured(wall_s, machine_s() - machine, self.own_s() - own)
+
+    def group(self, side: str) -> Group:
+        """That of one side. LookupError where there are none."""
+        if self.cgroup is None:
+            raise LookupError("no cgroup of our own")
+        group = Group(self.cgroup / side)
+        group.path.mkdir(exist_ok=True)
+        return group
+
+    @contextlib.contextmanager
+    def inside(self, side: str) -> Iterator[None]:
+        """What is started meanwhile belongs to that side, with all that it starts."""
+        if self.cgroup is None:
+            yield
+            return
+        _join(self.group(side).path)
+        try:
+            yield
+        finally:
+            _join(self.cgroup)
 
 
 @contextlib.contextmanager
@@ -69,7 +112,9 @@ def accounts() -> Iterator[Accounts]:
     try:
         yield Accounts(cgroup)
     finally:
-        (before / "cgroup.procs").write_text(str(os.getpid()))
+        _join(before)
+        for side in cgroup.glob("*/"):
+            _remove(side)
         _remove(cgroup)
 
 
@@ -96,11 +141,15 @@ def _join_new_cgroup() -> tuple[Path, Path]:
     cgroup = before / f"termite-bench-{os.getpid()}"
     cgroup.mkdir()
     try:
-        (cgroup / "cgroup.procs").write_text(str(os.getpid()))
+        _join(cgroup)
     except OSError:
         cgroup.rmdir()
         raise
     return cgroup, before
+
+
+def _join(cgroup: Path) -> None:
+    (cgroup / "cgroup.procs").write_text(str(os.getpid()))
 
 
 def stolen_s() -> float:
@@ -108,5 +157,6 @@ def stolen_s() -> float:
     return stolen_ticks(Path("/proc/stat").read_text()) / _TICKS
 
 
-def _machine_s() -> float:
+def machine_s() -> float:
+    """What all cores have worked since the machine started."""
     return busy_ticks(Path("/proc/stat").read_text()) / _TICKS

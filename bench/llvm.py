@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import shlex
 import shutil
 from collections.abc import Callable, Sequence
@@ -17,11 +18,13 @@ from bench.builds import (
     cluster,
     inside,
     master_share,
+    measure_both,
     prepare,
     warmed,
 )
 from bench.figures import Figure, Measured, Target, Targets, compared, of_plain, ratios
-from bench.rounds import BenchError, Settings, alternate
+from bench.rounds import BenchError, Settings
+from bench.turns import TERMITE, Steps, alone, in_turns
 from projects import ProjectError, configure
 
 PLACE = "llvm-peers"
@@ -45,18 +48,18 @@ def measure_warm(settings: Settings) -> list[Figure]:
     """Everything known everywhere, and the peers, which know nothing but are up."""
     ground = llvm_ground(settings)
     with contextlib.ExitStack() as stack:
-        sides: dict[str, Callable[[], Measured | Remote | Compiled]] = {"plain": ground.plain}
-        sides["termite"] = stack.enter_context(warmed(ground))
+        sides: dict[str, Callable[[], Steps[Measured] | Steps[Remote] | Steps[Compiled]]] = {"plain": ground.plain}
+        sides[TERMITE] = stack.enter_context(warmed(ground))
         for name in LAUNCHERS:
             try:
                 packages.install(peers.PACKAGES, settings.say)
                 sides[name] = _peer_side(ground, name, stack)
             except (BenchError, ProjectError) as error:
                 settings.note(f"{name} is not measured: {error}")
-        runs = alternate(settings, sides)
-    remote = [one for one in runs.pop("termite") if isinstance(one, Remote)]
+        runs = in_turns(settings, sides)
+    remote = [one for one in runs.pop(TERMITE) if isinstance(one, Remote)]
     plain = [one for one in runs.pop("plain") if isinstance(one, Measured)]
-    figures = [*of_plain("llvm", plain), *beside("llvm", "termite", remote, plain, WARM_TARGETS)]
+    figures = [*of_plain("llvm", plain), *beside("llvm", TERMITE, remote, plain, WARM_TARGETS)]
     for name, ran in runs.items():
         compiled = [one for one in ran if isinstance(one, Compiled)]
         measured = [one.measured for one in compiled]
@@ -71,20 +74,13 @@ def measure_first(settings: Settings) -> list[Figure]:
     """Nothing known, neither in the worker's store nor of the master's digests; and the same on the next day: new
     processes, full store."""
     ground = llvm_ground(settings)
-    sides: dict[str, Callable[[], Measured | Remote]] = {
-        "plain": ground.plain,
-        "first": lambda: _in_new_cluster(ground, keep=False),
-        "again": lambda: _in_new_cluster(ground, keep=True),  # in both orders, something was built before it
-    }
-    runs = alternate(settings, sides)
-    plain = [one for one in runs.pop("plain") if isinstance(one, Measured)]
-    figures = of_plain("llvm, first build", plain)
-    for side, name, targets in (
-        ("first", "llvm, first build", FIRST_TARGETS),
-        ("again", "llvm, new processes, full store", Targets()),
+    figures: list[Figure] = []
+    for name, keep, targets in (
+        ("llvm, first build", False, FIRST_TARGETS),
+        ("llvm, new processes, full store", True, Targets()),
     ):
-        remote = [one for one in runs[side] if isinstance(one, Remote)]
-        figures += [*beside(name, "termite", remote, plain, targets), *inside(name, remote)]
+        plain, remote = measure_both(settings, ground.plain, functools.partial(_in_new_cluster, ground, keep=keep))
+        figures += [*of_plain(name, plain), *beside(name, TERMITE, remote, plain, targets), *inside(name, remote)]
     return figures
 
 
@@ -105,24 +101,25 @@ def _configure_for_peers(ground: Ground) -> None:
         configure(project, ground.place, ground.settings.say)
 
 
-def _peer_side(ground: Ground, name: str, stack: contextlib.ExitStack) -> Callable[[], Compiled]:
+def _peer_side(ground: Ground, name: str, stack: contextlib.ExitStack) -> Callable[[], Steps[Compiled]]:
     """A way to build with the peer, after a small build with it has shown that it works."""
     setup = {"distcc": peers.distcc, "pump": peers.pump, "icecc": peers.icecc}[name]
     base = ground.place.logs.parent / f"peer-{name}"
     shutil.rmtree(base, ignore_errors=True)
-    peer = stack.enter_context(setup(base, ground.settings.jobs))
+    with ground.settings.accounts.inside(name):
+        peer = stack.enter_context(setup(base, ground.settings.jobs))
     project = dataclasses.replace(ground.project, directory=f"build-{LAUNCHERS[name]}")
 
-    def build(lines: Sequence[str]) -> Compiled:
+    def build(lines: Sequence[str]) -> Steps[Compiled]:
         before = peer.compiled()
         words = [shlex.join([*peer.prefix, *shlex.split(line)]) for line in lines]
-        measured = ground.build(name, words, peer.env, project)
+        measured = yield ground.build(name, words, peer.env, project)
         return Compiled(measured, float(peer.compiled() - before))
 
     ground.settings.say(f"a small build with {name}, to see that it works")
     log = ground.place.logs / f"{name}.log"
     log.unlink(missing_ok=True)
-    small = build([f"ninja -j{ground.settings.jobs} {QUICK_TARGET}"])
+    small = alone(ground.settings, build([f"ninja -j{ground.settings.jobs} {QUICK_TARGET}"]))
     if NO_PUMP in log.read_text(errors="replace"):
         raise BenchError("its include server does not work with this Python, so it would be distcc")
     if not small.files:
@@ -135,6 +132,6 @@ def _faster_than(workload: str, peer: str, remote: Sequence[Remote], ran: Sequen
     return Figure(workload, f"termite / {peer}: wall", "x", samples, Target(1.0))
 
 
-def _in_new_cluster(ground: Ground, *, keep: bool) -> Remote:
+def _in_new_cluster(ground: Ground, *, keep: bool) -> Steps[Remote]:
     with cluster(ground, keep=keep) as (master, worker):
-        return build_remotely(ground, master, worker)
+        return (yield from build_remotely(ground, master, worker))

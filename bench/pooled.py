@@ -16,7 +16,7 @@ from bench.report import LOADED, number
 from bench.rounds import BenchError
 
 Ratios = dict[tuple[str, str], list[float]]  # samples by workload and figure
-WORKLOAD = ("jobs", "quick", "short", "whole_emacs")  # settings that say what was measured
+WORKLOAD = ("jobs", "quick", "short", "whole_emacs", "turn_s")  # settings that say what was measured
 MACHINE = ("processor", "cores", "kernel")
 
 

@@ -44,13 +44,18 @@ class Settings:
 def alternate(settings: Settings, sides: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
     """Each side once in every round, in an order that is turned round and rotated: what gets slower with time gets
     slower for all, and nobody always comes after the same one."""
-    results: dict[str, list[T]] = {side: [] for side in sides}
+    return in_rounds(settings, lambda number: _one_round(settings, sides, number))
+
+
+def in_rounds(settings: Settings, one_round: Callable[[int], Mapping[str, T]]) -> dict[str, list[T]]:
+    """What each side had in each round. A round that cannot be finished ends them; those before it are kept."""
+    results: dict[str, list[T]] = {}
     began = time.monotonic()
     for number in range(settings.rounds):
         started = time.monotonic()
         try:
-            for side, result in _one_round(settings, sides, number).items():
-                results[side].append(result)
+            for side, result in one_round(number).items():
+                results.setdefault(side, []).append(result)
         except (BenchError, ProjectError) as error:  # also a build that failed
             if number == 0:
                 raise
@@ -71,13 +76,14 @@ def alternate(settings: Settings, sides: Mapping[str, Callable[[], T]]) -> dict[
 
 def _one_round(settings: Settings, sides: Mapping[str, Callable[[], T]], number: int) -> dict[str, T]:
     results: dict[str, T] = {}
-    for side in _order(list(sides), number):
+    for side in order(list(sides), number):
         settings.say(f"round {number + 1} of {settings.rounds}: {side}")
         results[side] = sides[side]()
     return results
 
 
-def _order(sides: Sequence[str], number: int) -> Sequence[str]:
+def order(sides: Sequence[str], number: int) -> Sequence[str]:
+    """In which they come in this round."""
     first = number // 2 % len(sides)
     rotated = [*sides[first:], *sides[:first]]
     return rotated if number % 2 == 0 else rotated[::-1]

@@ -16,6 +16,7 @@ from bench.builds import EXAMPLES, Ground, Remote, Traffic, build_remotely, clus
 from bench.figures import Figure, Target, Targets, compared, of_plain
 from bench.llvm import llvm_ground
 from bench.rounds import BenchError, Settings, alternate
+from bench.turns import alone
 from projects import COMMANDS
 
 ROUND_TRIP_S = 0.020
@@ -57,11 +58,11 @@ def measure_thin(settings: Settings) -> list[Figure]:
     ground = llvm_ground(dataclasses.replace(settings, short="0"))
     with _relayed_cluster(ground) as (master, worker, set_thin):
         settings.say("the first build over the thin link, once")
-        first = build_remotely(ground, master, worker)
+        first = alone(settings, build_remotely(ground, master, worker))
 
         def side(is_thin: bool) -> Remote:
             set_thin(is_thin)
-            return build_remotely(ground, master, worker)
+            return alone(settings, build_remotely(ground, master, worker))
 
         runs = alternate(settings, {OPENED: lambda: side(False), THIN: lambda: side(True)})
     opened, thin = ([one.measured for one in runs[name]] for name in (OPENED, THIN))

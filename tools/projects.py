@@ -167,31 +167,36 @@ def run(
 ) -> Counter[str]:
     """Run it with its output in a log; what termite said in it, with numbers and names left out."""
     log = place.logs / f"{name}.log"
-    directory = place.tree / project.directory
-    environment = build_environment(place) | project.env | dict(env or {})
-    with log.open("ab") as output:
-        start = output.tell()
-        process = subprocess.Popen(
+    at = log.stat().st_size if log.exists() else 0
+    process = start(command, project, place, name, env=env)
+    try:
+        code = process.wait(limit_s)
+    except BaseException as error:
+        os.killpg(process.pid, signal.SIGTERM)
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise ProjectError(f"{command[0]} did not end in {limit_s:.0f} s: see {log}") from None
+        raise
+    said = log.read_bytes()[at:].decode(errors="replace").splitlines()
+    if code:
+        raise ProjectError("\n".join([f"{shlex.join(command)} failed ({code}), see {log}:", *said[-20:]]))
+    return Counter(line for line in said if line.startswith("termite: "))
+
+
+def start(
+    command: Sequence[str], project: Project, place: Place, name: str, *, env: Mapping[str, str] | None = None
+) -> "subprocess.Popen[bytes]":
+    """Start it as a build of this project, in a process group of its own, with its output at the end of a log."""
+    with (place.logs / f"{name}.log").open("ab") as output:
+        return subprocess.Popen(
             command,
-            cwd=directory,
-            env=environment,
+            cwd=place.tree / project.directory,
+            env=build_environment(place) | project.env | dict(env or {}),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             # Of its own, as a daemon's is: the scheduler shares a busy machine out among sessions.
             start_new_session=True,
         )
-        try:
-            code = process.wait(limit_s)
-        except BaseException as error:
-            os.killpg(process.pid, signal.SIGTERM)
-            if isinstance(error, subprocess.TimeoutExpired):
-                raise ProjectError(f"{command[0]} did not end in {limit_s:.0f} s: see {log}") from None
-            raise
-    said = log.read_bytes()[start:].decode(errors="replace").splitlines()
-    if code:
-        raise ProjectError("\n".join([f"{shlex.join(command)} failed ({code}), see {log}:", *said[-20:]]))
-    return Counter(line for line in said if line.startswith("termite: "))
 
 
 def build_environment(place: Place) -> dict[str, str]:

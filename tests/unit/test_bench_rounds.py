@@ -25,12 +25,6 @@ class _Side:
         return self.turn
 
 
-def test_the_order_is_turned_round_and_rotated() -> None:
-    ran: list[str] = []
-    alternate(_settings(rounds=4), {side: lambda side=side: ran.append(side) for side in "abc"})  # type: ignore[misc]
-    assert ran == ["a", "b", "c", "c", "b", "a", "b", "c", "a", "a", "c", "b"]
-
-
 @pytest.mark.parametrize(
     "ending", [BenchError("the build failed"), ProjectError("the build failed"), KeyboardInterrupt(), SystemExit()]
 )

@@ -1,0 +1,207 @@
+"""Builds of several sides at once, each of which has the whole machine for a second in turn.
+
+A machine is never as fast in one minute as in the next (here by a quarter), and a build takes minutes: two of the same
+that follow each other differ by 6 % (standard deviation of the ratio, eight pairs of zlib's). In turns they meet the
+same machine, and differ by 2 %. Whoever has no turn is stopped by the freezer of cgroups, with its daemons.
+
+Each side has a tree of its own at the same path, by a mount namespace. A turn of a second is long for a command: where
+one is stopped amid its run, whoever measures how long it took (termite, for what is short) finds a second too much.
+"""
+
+import contextlib
+import os
+import select
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from bench.cpu import Group, machine_s
+from bench.figures import Measured
+from bench.rounds import Settings, alternate, in_rounds, order
+from projects import BUILD_LIMIT_S, Place, Project, ProjectError, run, start
+from trees import put_back
+
+TURN_S = 1.0
+AFTER_S = 1.0  # the daemons tidy up when a build has ended, which costs CPU as well
+TERMITE = "termite"  # the side whose tree is where all see theirs: its master serves it
+TOLD_LINES = 20  # of a build that failed
+# Into the cgroup and the tree of a side, then what it runs: cgroup, tree of this side, where all see theirs.
+ENTER = """\
+echo 0 > "$1"/cgroup.procs && mount --bind "$2" "$3" && cd "$PWD" && shift 3 && exec "$@"
+"""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """Command lines of one side, one after the other, in a tree as it was configured."""
+
+    side: str
+    lines: tuple[str, ...]
+    env: Mapping[str, str]
+    project: Project
+    place: Place
+
+    @property
+    def tree(self) -> Path:
+        """Of this side's own, seen at `place.tree`."""
+        return self.place.tree if self.side == TERMITE else self.place.tree.with_name(f"tree-{self.side}")
+
+
+Steps = Generator[Build, Measured, T]  # a side says what to build, hears what it took, and says what came of it
+
+
+def alone(settings: Settings, steps: Steps[T]) -> T:
+    """A build that has the machine for itself from its start to its end."""
+    build = next(steps)
+    put_back(build.place.tree, build.place.saved)
+
+    def work() -> None:
+        for line in build.lines:
+            run(shlex.split(line), build.project, build.place, build.side, env=build.env, limit_s=BUILD_LIMIT_S)
+
+    return _result(steps, settings.accounts.measure(work, AFTER_S))
+
+
+def in_turns(settings: Settings, sides: Mapping[str, Callable[[], Steps[T]]]) -> dict[str, list[T]]:
+    """Each side once in every round, all at once if that is possible here, else one after the other."""
+    if not can_take_turns(settings):
+        settings.note("builds came one after the other: to take turns they need root and a cgroup of version 2")
+        return alternate(settings, {side: _alone(settings, begin) for side, begin in sides.items()})
+
+    def one_round(number: int) -> dict[str, T]:
+        chosen = order(list(sides), number)
+        settings.say(f"round {number + 1} of {settings.rounds}: {', '.join(chosen)} in turns")
+        with contextlib.ExitStack() as stack:
+            steps = {side: stack.enter_context(contextlib.closing(sides[side]())) for side in chosen}
+            took = _build_in_turns(settings, [next(steps[side]) for side in chosen])
+            return {side: _result(steps[side], measured) for side, measured in zip(chosen, took, strict=True)}
+
+    return in_rounds(settings, one_round)
+
+
+def can_take_turns(settings: Settings) -> bool:
+    return settings.accounts.cgroup is not None and os.geteuid() == 0
+
+
+@dataclass(slots=True)
+class _Running:
+    """A build amid its turns. `process` runs the first of `left`."""
+
+    build: Build
+    group: Group
+    left: list[str]
+    process: "subprocess.Popen[bytes] | None" = None
+    measured: Measured = field(default_factory=lambda: Measured(0.0, 0.0, 0.0))
+
+    def take_turn(self) -> None:
+        """Go on for a while, or to the end. What its time counts is from the first to go to the last that stopped."""
+        machine, own, began = machine_s(), self.group.cpu_s(), time.monotonic()
+        self.group.go()
+        while self.left and (left_s := began + TURN_S - time.monotonic()) > 0:
+            self._go_on(left_s)
+        self.group.stop()
+        self._add(time.monotonic() - began, machine, own)
+
+    def tidy_up(self) -> None:
+        """What the daemons still do counts as CPU, but takes no time."""
+        machine, own = machine_s(), self.group.cpu_s()
+        self.group.go()
+        time.sleep(AFTER_S)
+        self.group.stop()
+        self._add(0.0, machine, own)
+
+    def end(self) -> None:
+        """Whatever its state is."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGTERM)
+        self.group.go()
+        if self.process is not None:
+            self.process.wait()
+
+    def _go_on(self, limit_s: float) -> None:
+        if self.process is None:
+            self.process = self._start(shlex.split(self.left[0]))
+        if not _has_ended(self.process, limit_s):
+            return
+        if code := self.process.wait():
+            log = self.build.place.logs / f"{self.build.side}.log"
+            said = log.read_text(errors="replace").splitlines()[-TOLD_LINES:]
+            raise ProjectError("\n".join([f"{self.left[0]} failed ({code}), see {log}:", *said]))
+        self.process = None
+        del self.left[0]
+
+    def _start(self, command: Sequence[str]) -> "subprocess.Popen[bytes]":
+        build = self.build
+        enter = ["unshare", "--mount", "--propagation=private", "sh", "-c", ENTER, "sh"]
+        places = [str(self.group.path), str(build.tree), str(build.place.tree)]
+        return start([*enter, *places, *command], build.project, build.place, build.side, env=build.env)
+
+    def _add(self, wall_s: float, machine: float, own: float) -> None:
+        so_far = self.measured
+        self.measured = Measured(
+            so_far.wall_s + wall_s,
+            so_far.machine_s + machine_s() - machine,
+            so_far.own_s + self.group.cpu_s() - own,
+        )
+
+
+def _build_in_turns(settings: Settings, builds: Sequence[Build]) -> list[Measured]:
+    for build in builds:
+        build.tree.mkdir(exist_ok=True)
+        put_back(build.tree, build.place.saved)
+    sides = [_Running(build, settings.accounts.group(build.side), list(build.lines)) for build in builds]
+    with _ended(sides):
+        for side in sides:
+            side.group.stop()
+        deadline = time.monotonic() + len(sides) * BUILD_LIMIT_S
+        while building := [side for side in sides if side.left]:
+            if time.monotonic() > deadline:
+                names = ", ".join(side.build.side for side in building)
+                raise ProjectError(f"no end of {names}: see {builds[0].place.logs}")
+            for side in building:
+                side.take_turn()
+        for side in sides:
+            side.tidy_up()
+    return [side.measured for side in sides]
+
+
+@contextlib.contextmanager
+def _ended(sides: Sequence[_Running]) -> Iterator[None]:
+    """Nothing stays stopped, and no build runs on."""
+    try:
+        yield
+    finally:
+        for side in sides:
+            side.end()
+
+
+def _has_ended(process: "subprocess.Popen[bytes]", limit_s: float) -> bool:
+    """To the millisecond, which Popen.wait does not know."""
+    pidfd = os.pidfd_open(process.pid)
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        return bool(poll.poll(max(1, round(1000 * limit_s))))
+    finally:
+        os.close(pidfd)
+
+
+def _alone(settings: Settings, begin: Callable[[], Steps[T]]) -> Callable[[], T]:
+    return lambda: alone(settings, begin())
+
+
+def _result(steps: Steps[T], measured: Measured) -> T:
+    try:
+        steps.send(measured)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    raise AssertionError("a side builds once")
