@@ -1,11 +1,9 @@
 """Builds of several sides at once, each of which has the whole machine for a second in turn.
 
-A machine is never as fast in one minute as in the next (here by a quarter), and a build takes minutes: two of the same
-that follow each other differ by 6 % (standard deviation of the ratio, eight pairs of zlib's). In turns they meet the
-same machine, and differ by 2 %. Whoever has no turn is stopped by the freezer of cgroups, with its daemons.
-
-Each side has a tree of its own at the same path, by a mount namespace. A turn of a second is long for a command: where
-one is stopped amid its run, whoever measures how long it took (termite, for what is short) finds a second too much.
+A machine is never as fast in one minute as in the next, and a build takes minutes. In turns all sides meet the same
+machine. Whoever has no turn is stopped by the freezer of cgroups, with its daemons; each side has a tree of its own at
+the same path, by a mount namespace. What waits for a clock waits while others have the machine: nothing with a delay
+of its own (a slow link) is to be measured so.
 """
 
 import contextlib
@@ -26,7 +24,7 @@ from bench.rounds import Settings, alternate, in_rounds, order
 from projects import BUILD_LIMIT_S, Place, Project, ProjectError, run, start
 from trees import put_back
 
-TURN_S = 1.0
+TURN_S = 1.0  # shorter ones compare better, but stop more commands amid their run, which termite finds long then
 AFTER_S = 1.0  # the daemons tidy up when a build has ended, which costs CPU as well
 TERMITE = "termite"  # the side whose tree is where all see theirs: its master serves it
 TOLD_LINES = 20  # of a build that failed
