@@ -28,10 +28,9 @@ TURN_S = 1.0  # shorter ones compare better, but stop more commands amid their r
 AFTER_S = 1.0  # the daemons tidy up when a build has ended, which costs CPU as well
 TERMITE = "termite"  # the side whose tree is where all see theirs: its master serves it
 TOLD_LINES = 20  # of a build that failed
-# Into the cgroup and the tree of a side, then what it runs: cgroup, tree of this side, where all see theirs.
-ENTER = """\
-echo 0 > "$1"/cgroup.procs && mount --bind "$2" "$3" && cd "$PWD" && shift 3 && exec "$@"
-"""
+# Into the cgroup and the tree of a side, then what it runs: cgroup, tree of this side, where all see theirs, directory.
+# cd would export PWD: in another environment a command is another one to termite.
+ENTER = 'echo 0 > "$1"/cgroup.procs && mount --bind "$2" "$3" && shift 3 && exec env --chdir="$@"'
 
 T = TypeVar("T")
 
@@ -139,7 +138,8 @@ class _Running:
     def _start(self, command: Sequence[str]) -> "subprocess.Popen[bytes]":
         build = self.build
         enter = ["unshare", "--mount", "--propagation=private", "sh", "-c", ENTER, "sh"]
-        places = [str(self.group.path), str(build.tree), str(build.place.tree)]
+        directory = build.place.tree / build.project.directory
+        places = [str(self.group.path), str(build.tree), str(build.place.tree), str(directory)]
         return start([*enter, *places, *command], build.project, build.place, build.side, env=build.env)
 
     def _add(self, wall_s: float, machine: float, own: float) -> None:

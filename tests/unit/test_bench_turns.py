@@ -11,7 +11,7 @@ from bench import turns
 from bench.cpu import Accounts, Group, accounts
 from bench.figures import Measured
 from bench.rounds import Settings
-from bench.turns import TERMITE, Build, Steps, can_take_turns, in_turns
+from bench.turns import TERMITE, Build, Steps, alone, can_take_turns, in_turns
 from projects import Place, Project, ProjectError
 
 WHO_AND_WHERE = 'sh -c "echo $0 > who; pwd > where" {}'
@@ -48,6 +48,15 @@ def test_each_side_has_a_tree_of_its_own_at_the_same_path(settings: Settings, pl
         assert (tree / "who").read_text() == f"{name}\n"
         assert (tree / "where").read_text() == f"{place.tree}\n"
         assert results[name][0].wall_s > 0
+
+
+def test_the_environment_is_the_same_as_alone(settings: Settings, place: Place) -> None:
+    """Else termite's commands are others in the first round than when it was warmed up."""
+    lines = ['sh -c "env > environment"']
+    alone(settings, _side(place, TERMITE, lines))
+    before = (place.tree / "environment").read_text()
+    in_turns(settings, {TERMITE: functools.partial(_side, place, TERMITE, lines)})
+    assert (place.tree / "environment").read_text() == before
 
 
 def test_while_one_side_runs_the_others_and_their_daemons_do_not(
