@@ -20,7 +20,7 @@ from bench.figures import NO_TARGETS, Figure, Measured, Target, Targets, compare
 from bench.packages import install
 from bench.record import recording_environment, write_recorded
 from bench.rounds import BenchError, Settings
-from bench.turns import TERMITE, Build, Steps, alone, in_turns
+from bench.turns import TERMITE, Build, Steps, alone, as_measured, in_turns
 from projects import (
     CHECKOUT,
     COMMANDS,
@@ -128,7 +128,7 @@ def warmed(ground: Ground) -> Iterator[Callable[[], Steps[Remote]]]:
     """A way to build with termite, after it was done once."""
     with cluster(ground) as (master, worker):
         ground.settings.say("once with termite, to warm it up")
-        alone(ground.settings, build_remotely(ground, master, worker))
+        as_measured(ground.settings, build_remotely(ground, master, worker))
         yield lambda: build_remotely(ground, master, worker)
 
 

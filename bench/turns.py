@@ -66,6 +66,14 @@ def alone(settings: Settings, steps: Steps[T]) -> T:
     return _result(steps, settings.accounts.measure(work, AFTER_S))
 
 
+def as_measured(settings: Settings, steps: Steps[T]) -> T:
+    """A build without others, in the surroundings that it is to be measured in."""
+    if not can_take_turns(settings):
+        return alone(settings, steps)
+    (measured,) = _build_in_turns(settings, [next(steps)])
+    return _result(steps, measured)
+
+
 def in_turns(settings: Settings, sides: Mapping[str, Callable[[], Steps[T]]]) -> dict[str, list[T]]:
     """Each side once in every round, all at once if that is possible here, else one after the other."""
     if not can_take_turns(settings):
