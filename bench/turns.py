@@ -21,13 +21,13 @@ from typing import TypeVar
 from bench.cpu import Group, machine_s
 from bench.figures import Measured
 from bench.rounds import Settings, alternate, in_rounds, order
-from projects import BUILD_LIMIT_S, Place, Project, ProjectError, run, start
+from projects import BUILD_LIMIT_S, Place, Project, ProjectError, failed, run, start
 from trees import put_back
 
 TURN_S = 1.0  # shorter ones compare better, but stop more commands amid their run, which termite finds long then
 AFTER_S = 1.0  # the daemons tidy up when a build has ended, which costs CPU as well
 TERMITE = "termite"  # the side whose tree is where all see theirs: its master serves it
-TOLD_LINES = 20  # of a build that failed
+ENDING_S = 10.0  # a build that does not end by a signal is killed
 # Into the cgroup and the tree of a side, then what it runs: cgroup, tree of this side, where all see theirs, directory.
 # cd would export PWD: in another environment a command is another one to termite.
 ENTER = 'echo 0 > "$1"/cgroup.procs && mount --bind "$2" "$3" && shift 3 && exec env --chdir="$@"'
@@ -129,7 +129,11 @@ class _Running:
                 os.killpg(self.process.pid, signal.SIGTERM)
         self.group.go()
         if self.process is not None:
-            self.process.wait()
+            try:
+                self.process.wait(ENDING_S)
+            except subprocess.TimeoutExpired:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait()
 
     def _go_on(self, limit_s: float) -> None:
         if self.process is None:
@@ -138,8 +142,7 @@ class _Running:
             return
         if code := self.process.wait():
             log = self.build.place.logs / f"{self.build.side}.log"
-            said = log.read_text(errors="replace").splitlines()[-TOLD_LINES:]
-            raise ProjectError("\n".join([f"{self.left[0]} failed ({code}), see {log}:", *said]))
+            raise failed(self.left[0], code, log, log.read_text(errors="replace").splitlines())
         self.process = None
         del self.left[0]
 

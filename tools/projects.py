@@ -25,6 +25,7 @@ from trees import put_back
 CHECKOUT = Path(__file__).resolve().parent.parent
 COMMANDS = CHECKOUT / ".venv" / "bin"
 BUILD_LIMIT_S = 3600.0  # LLVM and Emacs take minutes; a build that hangs must say so
+TOLD_LINES = 20  # of a command that failed
 
 Say = Callable[[str], None]
 
@@ -178,8 +179,13 @@ def run(
         raise
     said = log.read_bytes()[at:].decode(errors="replace").splitlines()
     if code:
-        raise ProjectError("\n".join([f"{shlex.join(command)} failed ({code}), see {log}:", *said[-20:]]))
+        raise failed(shlex.join(command), code, log, said)
     return Counter(line for line in said if line.startswith("termite: "))
+
+
+def failed(line: str, code: int, log: Path, said: Sequence[str]) -> ProjectError:
+    """For a command line that ended with an error; `said` are lines of its log."""
+    return ProjectError("\n".join([f"{line} failed ({code}), see {log}:", *said[-TOLD_LINES:]]))
 
 
 def start(
