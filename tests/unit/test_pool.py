@@ -39,6 +39,8 @@ class FakeWorker:
     def __init__(self, slots: int) -> None:
         self.slots = slots
         self.opened: list[OpenLease] = []
+        self.may_open = trio.Event()
+        self.may_open.set()
         self.connections: list[Connection] = []
 
     async def serve(self, stream: trio.SocketStream) -> None:
@@ -48,6 +50,7 @@ class FakeWorker:
             match message:
                 case OpenLease():
                     self.opened.append(message)
+                    await self.may_open.wait()
                     return Leased("w", min(self.slots, message.slots), time.time_ns(), 1)
                 case Run(argv=(b"die",)):
                     scope.cancel()
@@ -109,6 +112,24 @@ async def test_a_lease_is_opened_when_a_job_waits_and_its_cursor_follows_the_rep
             assert lease.cursor == made.oldest_cursor() == 9
         (opened,) = worker.opened
         assert (opened.number, opened.uid, opened.writable_root) == (7, 1000, b"home/me")
+
+
+async def test_a_lease_that_is_being_opened_keeps_what_came_after_its_number() -> None:
+    worker = FakeWorker(1)
+    worker.may_open = trio.Event()  # its mirror takes long to start, while the journal goes on
+    async with pool(worker) as made, trio.open_nursery() as nursery:
+        assert made.oldest_cursor() is None
+        nursery.start_soon(_use_slot, made)
+        while not worker.opened:
+            await trio.lowlevel.checkpoint()
+        assert made.leases == ()
+        assert made.oldest_cursor() == worker.opened[0].number == 7
+        worker.may_open.set()
+
+
+async def _use_slot(made: Pool) -> None:
+    async with made.slot():
+        pass
 
 
 async def test_a_coordinator_that_is_missing_is_explained_and_forgotten_when_it_is_there() -> None:

@@ -215,6 +215,7 @@ class Pool:
         self._answer = answer
         self._fleet = Fleet(config.slots, trio.current_time())
         self._leases: list[Lease] = []
+        self._begun: list[Lease] = []  # also those being opened: their mirrors will go on from the number in OpenLease
         self._waiters: list[_Waiter] = []
         self._wanted = trio.lowlevel.ParkingLot()
         self._said: set[str] = set()
@@ -262,8 +263,8 @@ class Pool:
         lease.changed.unpark_all()
 
     def oldest_cursor(self) -> int | None:
-        """The journal before this is known everywhere; None: there is no lease."""
-        return min((lease.cursor for lease in self._leases), default=None)
+        """The journal before this is known everywhere; None: there is no lease, and none is being opened."""
+        return min((lease.cursor for lease in self._begun), default=None)
 
     @property
     def leases(self) -> tuple[Lease, ...]:
@@ -346,6 +347,7 @@ class Pool:
 
         granted = 0
         rest_s = 0.0
+        self._begun.append(lease)
         try:
             host, _, port = wish.worker.address.rpartition(":")
             async with dial(host.strip("[]"), int(port), self._identity(), serve) as connection:
@@ -357,6 +359,8 @@ class Pool:
             rest_s = REFUSED_REST_S if isinstance(error, UserError) else 0.0
             if granted:
                 self._fleet.failed(name, trio.current_time())
+        finally:
+            self._begun.remove(lease)
         if not granted:
             self._fleet.refused(name, trio.current_time(), rest_s)
         self._wanted.unpark_all()
