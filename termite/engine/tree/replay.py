@@ -18,7 +18,7 @@ from termite.engine.tree.attrs import Events, Seen, Stamp, Touch
 from termite.engine.tree.directories import Directories
 from termite.engine.tree.disk import NOT_A_FILE, failing, remove_tree, set_attributes
 from termite.engine.tree.hashes import stamp_of
-from termite.engine.tree.paths import is_within, split
+from termite.engine.tree.paths import is_within, lineage, split
 from termite.engine.tree.plan import Plan
 from termite.engine.tree.staging import NEW, Staging, copy_content
 from termite.engine.tree.times import Timing
@@ -65,15 +65,14 @@ class Replay:
         for path in sorted(plan.parents - new):
             with failing(path):
                 self._directories.open(path)
-        same = tuple(change for change in plan.files if self._has_content(change, plan.replaced))
-        files = tuple(change for change in plan.files if change not in same)
+        same, files = self._divided(plan)
         uses = Counter(_digest(change).sha256 for change in files)
         for change in files:
             digest = _digest(change)
             uses[digest.sha256] -= 1
             with failing(change.path):
                 self._staged[change.path] = self._stage(change, contents, is_last=not uses[digest.sha256])
-        return replace(plan, files=files, attributes=plan.attributes + same)
+        return replace(plan, files=tuple(files), attributes=(*plan.attributes, *same))
 
     def publish(self, plan: Plan) -> None:
         """In this order: a reader finds the old or the new file under its name, and a renamed one under either."""
@@ -103,9 +102,17 @@ class Replay:
 
     # -- before anything is touched -----------------------------------------------------------------------------------
 
-    def _has_content(self, change: Change, replaced: tuple[bytes, ...]) -> bool:
-        if any(change.path == path or is_within(change.path, path) for path in replaced):
-            return False  # what is there now will be gone
+    def _divided(self, plan: Plan) -> tuple[list[Change], list[Change]]:
+        """Files that have their content already, and the others."""
+        same: list[Change] = []
+        files: list[Change] = []
+        replaced = frozenset(plan.replaced)
+        for change in plan.files:
+            will_be_gone = not replaced.isdisjoint(lineage(change.path))
+            (same if not will_be_gone and self._has_content(change) else files).append(change)
+        return same, files
+
+    def _has_content(self, change: Change) -> bool:
         seen = self._seen(change.path)
         return seen is not None and stat.S_ISREG(seen.attr.mode) and seen.attr.digest == _digest(change)
 
