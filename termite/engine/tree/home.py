@@ -176,9 +176,11 @@ class HomeTree:
                     self._staging.remove(os.fsencode(content.name))
             if done.trash:
                 self._emptying += 1
-                with trio.CancelScope(shield=True):
-                    await trio.to_thread.run_sync(self._empty, done.trash)
-                self._emptying -= 1
+                try:
+                    with trio.CancelScope(shield=True):
+                        await trio.to_thread.run_sync(self._empty, done.trash)
+                finally:
+                    self._emptying -= 1
                 self._journal.append(self._truth.look_at_links(are_more_going=self._emptying > 0))
 
     # -- and the rest -------------------------------------------------------------------------------------------------
