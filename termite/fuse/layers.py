@@ -33,6 +33,7 @@ AHEAD_BYTES = 64 * 1024  # a file up to this size is fetched before a job asks f
 AHEAD_FILES = 1000  # waiting to be fetched; of more than that, jobs may ask for what they need
 AHEAD_AT_ONCE = 8
 AHEAD_TIMES = 2  # versions of a file that no job asks for, as of the log that ninja writes after each command
+IN_VAIN_LIMIT = 10_000  # files of which that is remembered
 OPAQUE = "user.overlay.opaque"
 # On a directory that no other layer has: without it, overlayfs lists the whiteouts in it as if they were files.
 HAS_WHITEOUTS = "user.overlay.origin"
@@ -98,6 +99,8 @@ class Layers:
     async def _fetch_some(self) -> None:
         while self._ahead:
             path, attr = self._ahead.popitem()
+            if len(self._in_vain) > IN_VAIN_LIMIT:
+                self._in_vain.clear()
             self._in_vain[path] += 1
             if self._tree.truth_at(path) is attr:
                 try:

@@ -60,6 +60,7 @@ from termite.fuse.views import (
 )
 
 DELTA_NAMES = 2000  # a larger delta costs more to keep than a new base costs to look up again
+DIGESTS_LIMIT = 20_000  # of files with several names: every version has one, 250 bytes each
 REAL_NAMES = 20_000  # in real layers, where they cost memory, and time when layers are merged
 
 
@@ -158,6 +159,8 @@ class Tree:
         """That version of a file was fetched. It stays the same version, of which more is known."""
         if attr.link_id:
             self._digests[attr.link_id] = digest
+            if len(self._digests) > DIGESTS_LIMIT:  # the oldest; if its version is still there, it is fetched again
+                del self._digests[next(iter(self._digests))]
         else:
             msgspec.structs.force_setattr(attr, "digest", digest)
 
