@@ -20,7 +20,8 @@ import trio
 
 from termite.engine.errors import FsError, RemoteProtocolError, Stale
 from termite.engine.model import Attr, Change, Digest
-from termite.engine.tree.attrs import Seen
+from termite.engine.tree.attrs import Seen, Stamp
+from termite.engine.tree.hashes import Hashes
 from termite.engine.tree.home import BroughtHome, HomeTree, TreeConfig
 from termite.engine.tree.plan import Plan
 from termite.engine.tree.replay import Replay
@@ -553,6 +554,26 @@ async def test_a_settled_file_that_changed_in_place_is_found(tmp_path: Path, roo
     assert home.drain() == 1
     assert await home.recheck_settled() == 1
     home.close()
+
+
+async def test_files_that_nobody_has_hashed_cost_the_store_nothing_when_they_are_listed_again(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "f").write_bytes(b"text")
+    (root / "g").write_bytes(b"text")
+    forgotten: list[Stamp] = []
+    monkeypatch.setattr(Hashes, "forget", lambda _, stamp: forgotten.append(stamp))
+    tree = HomeTree(TreeConfig(tree_path(root), hash_cache=tmp_path / "hashes"))
+    try:
+        await serve(tree, root)
+        tree.drain()
+        tree._truth.watches.list_always(tree_path(root))  # as where there are no watches left
+        os.chmod(root / "g", 0o600)
+        tree.drain()
+        assert await agrees_with_the_disk(tree, root)
+        assert forgotten == []
+    finally:
+        tree.close()
 
 
 async def test_what_is_done_to_one_name_of_a_symlink_is_seen_of_the_other(home: HomeTree, root: Path) -> None:

@@ -1,12 +1,15 @@
 """A job's changes, checked and put in order."""
 
+import random
 import stat
 
 import pytest
 
 from termite.engine.errors import FsError, RemoteProtocolError
 from termite.engine.model import Attr, Change, Digest
+from termite.engine.tree import attrs
 from termite.engine.tree.attrs import AttrTree, Seen, Stamp, Touch, compare
+from termite.engine.tree.paths import join
 from termite.engine.tree.plan import make_plan
 
 DIGEST = Digest(b"d" * 32, 1)
@@ -122,6 +125,50 @@ def test_a_directory_that_goes_takes_all_below_with_it() -> None:
     assert tree.seen(b"a/b/f") is None
     assert tree.seen(b"ab/g") == seen()
     assert tree.counts() == (2, 2)
+
+
+def test_the_names_of_a_file_are_known_from_its_first_look_on() -> None:
+    def file(ino: int) -> Seen:
+        return Seen(FILE, Stamp(1, ino, 1, 1, 1))
+
+    tree = AttrTree(Seen(DIRECTORY))
+    tree.serve(b"", {b"d": Seen(DIRECTORY), b"e": Seen(DIRECTORY), b"x": file(7)})
+    tree.serve(b"d", {b"y": file(7), b"z": file(8)})
+    assert tree.names_of([(1, 7)]) == {b"x", b"d/y"}
+    tree.serve(b"e", {b"w": file(7)})
+    tree.put(b"x", file(9))
+    tree.put(b"d/v", file(7))
+    assert tree.names_of([(1, 7), (1, 8)]) == {b"d/y", b"d/v", b"e/w", b"d/z"}
+    tree.drop(b"d")
+    tree.drop(b"e/w")
+    assert tree.names_of([(1, 7), (1, 8), (1, 9)]) == {b"x"}
+    assert tree.names_of([(2, 9)]) == set()  # of another file system
+
+
+@pytest.mark.parametrize("limit", [0, 3, 100])
+def test_the_names_of_files_are_those_that_a_look_through_everything_finds(
+    limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attrs, "NAMES_LIMIT", limit)
+    chance = random.Random(limit)
+    tree = AttrTree(Seen(DIRECTORY))
+    tree.serve(b"", {})
+    for _ in range(2000):
+        directory, name = chance.choice([b"a", b"b", b"c"]), chance.choice([b"x", b"y", b"z"])
+        if not tree.is_served(directory):
+            tree.put(directory, Seen(DIRECTORY))
+            tree.serve(directory, {name: Seen(FILE, Stamp(1, chance.randrange(9), 1, 1, 1))})
+        elif chance.random() < 0.1:
+            tree.drop(chance.choice([directory, join(directory, name)]))
+        else:
+            tree.put(join(directory, name), Seen(FILE, Stamp(1, chance.randrange(9), 1, 1, 1)))
+        asked = {(1, chance.randrange(9)), (1, chance.randrange(9))}
+        assert tree.names_of(asked) == {
+            join(where, name)
+            for where in tree.served_within(b"")
+            for name, seen in tree.listing(where).items()
+            if seen.stamp is not None and seen.stamp.inode in asked
+        }
 
 
 def test_a_symlink_that_was_retargeted_is_a_change() -> None:

@@ -5,7 +5,7 @@ A served directory's parent is served too. What was never served is unknown here
 
 import enum
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -13,6 +13,9 @@ import msgspec
 
 from termite.engine.model import Attr, Change
 from termite.engine.tree.paths import join, split
+
+Inode = tuple[int, int]  # device and number
+NAMES_LIMIT = 4096  # files whose names are kept together
 
 
 class Stamp(NamedTuple):
@@ -23,6 +26,10 @@ class Stamp(NamedTuple):
     size: int
     mtime_ns: int
     ctime_ns: int
+
+    @property
+    def inode(self) -> Inode:
+        return self[:2]
 
 
 class Seen(NamedTuple):
@@ -75,6 +82,7 @@ class AttrTree:
     def __init__(self, root: Seen) -> None:
         self._root = root
         self._listings: dict[bytes, dict[bytes, Seen]] = {}
+        self._names: dict[Inode, set[bytes]] = {}  # of files that `names_of` was asked for: all that are served
 
     def is_served(self, directory: bytes) -> bool:
         return directory in self._listings
@@ -89,8 +97,23 @@ class AttrTree:
         parent, name = split(path)
         return self._listings.get(parent, {}).get(name)
 
+    def names_of(self, inodes: Collection[Inode]) -> set[bytes]:
+        """All served names of these files. Who asks for one for the first time has everything looked through."""
+        if len(self._names) > NAMES_LIMIT:
+            self._names.clear()
+        if new := {inode for inode in inodes if inode not in self._names}:
+            self._names.update((inode, set()) for inode in new)
+            numbers = {number for _, number in new}
+            for directory, listing in self._listings.items():
+                for name, seen in listing.items():
+                    if seen.stamp is not None and seen.stamp.ino in numbers:
+                        self._note_name(join(directory, name), None, seen)
+        return set().union(*(self._names[inode] for inode in inodes))
+
     def serve(self, directory: bytes, listing: dict[bytes, Seen]) -> None:
         self._listings[directory] = listing
+        for name, seen in listing.items() if self._names else ():
+            self._note_name(join(directory, name), None, seen)
 
     def put(self, path: bytes, seen: Seen) -> None:
         """The parent must be served."""
@@ -98,14 +121,17 @@ class AttrTree:
             self._root = seen
             return
         parent, name = split(path)
-        self._listings[parent][name] = seen
+        listing = self._listings[parent]
+        self._note_name(path, listing.get(name), seen)
+        listing[name] = seen
 
     def drop(self, path: bytes) -> None:
         """The name is gone, and with it all that was known below."""
         for directory in list(self.served_within(path)):
-            del self._listings[directory]
+            for name, seen in self._listings.pop(directory).items():
+                self._note_name(join(directory, name), seen, None)
         parent, name = split(path)
-        self._listings.get(parent, {}).pop(name, None)
+        self._note_name(path, self._listings.get(parent, {}).pop(name, None), None)
 
     def served_within(self, path: bytes) -> Iterator[bytes]:
         """Served directories at and below a path, parents first."""
@@ -120,6 +146,15 @@ class AttrTree:
     def counts(self) -> tuple[int, int]:
         """Directories served, and entries known in them."""
         return len(self._listings), sum(map(len, self._listings.values()))
+
+    def _note_name(self, path: bytes, old: Seen | None, new: Seen | None) -> None:
+        """What is at `path` is another file, or may be."""
+        if not self._names:
+            return
+        if old is not None and old.stamp is not None:
+            self._names.get(old.stamp.inode, set()).discard(path)
+        if new is not None and new.stamp is not None and (names := self._names.get(new.stamp.inode)) is not None:
+            names.add(path)
 
 
 def compare(path: bytes, old: Seen | None, new: Seen, touch: Touch) -> tuple[Seen, Change | None]:

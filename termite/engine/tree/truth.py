@@ -17,8 +17,8 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from termite.engine.errors import FsError
-from termite.engine.model import Attr, Change
-from termite.engine.tree.attrs import AttrTree, Events, Seen, Touch, compare
+from termite.engine.model import Attr, Change, Digest
+from termite.engine.tree.attrs import AttrTree, Events, Inode, Seen, Touch, compare
 from termite.engine.tree.disk import Disk
 from termite.engine.tree.exports import PLACES, Exports, Rules, View
 from termite.engine.tree.hashes import Hashes, is_racy, stamp_of
@@ -47,8 +47,8 @@ class Truth:
         self._heard_ns = 0  # when the watches were asked last: what was done before, they have told of
         self.exports = exports
         self.watches = Watches(exports.is_watched)
-        self._relinked: set[tuple[int, int]] = set()  # files that lost a name: the others have not heard of it
-        self._lost: set[tuple[int, int]] = set()  # of these, what went with a directory
+        self._relinked: set[Inode] = set()  # files that lost a name: the others have not heard of it
+        self._lost: set[Inode] = set()  # of these, what went with a directory
         self._disk = disk
         self._hashes = hashes
         top = disk.open_directory(b"", os.O_PATH)
@@ -180,14 +180,12 @@ class Truth:
     def _look_at_other_names(self, changes: list[Change]) -> None:
         """inotify names the link that was used: what was done to a file with several names is done to all of them."""
         linked = {change.path for change in changes if change.attr is not None and change.attr.link_id}
-        inodes = {seen.stamp[:2] for path in linked if (seen := self.tree.seen(path)) and seen.stamp} | self._relinked
+        inodes = {seen.stamp.inode for path in linked if (seen := self.tree.seen(path)) and seen.stamp} | self._relinked
         if not inodes:
             return
         events = Events()
-        for directory in self.tree.served_within(self.exports.writable_root):
-            for name, seen in self.tree.listing(directory).items():
-                if seen.stamp and seen.stamp[:2] in inodes and join(directory, name) not in linked:
-                    events.touch(join(directory, name), Touch.UNKNOWN)
+        for path in self.tree.names_of(inodes) - linked:
+            events.touch(path, Touch.UNKNOWN)
         self._take_in(events, changes)
         self._relinked.clear()
 
@@ -233,13 +231,13 @@ class Truth:
         """The name at `path` is now `new`: record it, and say what is different."""
         old = self.tree.seen(path)
         if old is not None and old.stamp and old.attr.link_id and (new is None or new.stamp != old.stamp):
-            self._relinked.add(old.stamp[:2])
+            self._relinked.add(old.stamp.inode)
         if old is not None and (new is None or old.is_directory != new.is_directory):
             for directory in self.tree.served_within(path):
                 self.watches.drop(directory)
                 # The files in it may have other names elsewhere, whose link count is another one now.
                 self._lost.update(
-                    seen.stamp[:2] for seen in self.tree.listing(directory).values() if seen.stamp and seen.attr.link_id
+                    seen.stamp.inode for seen in self.tree.listing(directory).values() if seen.stamp and seen.attr.link_id
                 )
                 self._relinked |= self._lost
             self.tree.drop(path)
@@ -251,8 +249,9 @@ class Truth:
             # Somebody has written to what a job has just brought, whose digest was kept under the stamp of that moment.
             self._hashes.forget(new.stamp)
             new = new._replace(attr=msgspec.structs.replace(new.attr, digest=None))
+        found = new.attr.digest
         new, change = compare(path, old, new, touch)
-        self._learn(old, new)
+        self._learn(found, new)
         self.tree.put(path, new)
         if change is not None:
             changes.append(change)
@@ -278,12 +277,13 @@ class Truth:
                 if listing[name].is_directory:
                     waiting.append(path)
 
-    def _learn(self, old: Seen | None, new: Seen) -> None:
-        if new.stamp is None or not stat.S_ISREG(new.attr.mode):
+    def _learn(self, found: Digest | None, new: Seen) -> None:
+        """`found`: what the hashes have for its stamp."""
+        if new.stamp is None:
             return
         if new.attr.digest is not None:
             self._hashes.remember(new.stamp, new.attr.digest)
-        elif old is not None and old.stamp == new.stamp:
+        elif found is not None:  # written again, and the stamp does not show it
             self._hashes.forget(new.stamp)
 
     # -- reading the disk ---------------------------------------------------------------------------------------------
