@@ -7,7 +7,7 @@ from errno import EIO
 import trio
 
 from termite.engine.errors import FsError, RemoteProtocolError, Stale
-from termite.engine.fleet.pool import Lease
+from termite.engine.fleet.lease import Lease
 from termite.engine.jobs import Job
 from termite.engine.model import Digest
 from termite.engine.tree.home import HomeTree

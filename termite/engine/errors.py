@@ -1,4 +1,4 @@
-"""Who must act on an error. `except Exception` elsewhere than around one job, one launcher or one peer is a bug."""
+"""Who must act on an error. `except Exception` says which one job, request, launcher, peer or plugin it stands around."""
 
 import contextlib
 from collections.abc import Iterator

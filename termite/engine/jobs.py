@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from errno import EIO, ESPIPE
 
 from termite.engine.errors import FsError, UserError
-from termite.engine.fleet.pool import Lease
+from termite.engine.fleet.lease import Lease
 from termite.engine.invocations import Asked
 from termite.engine.launcher import Launcher
 from termite.engine.model import Command, Phase, Verdict

@@ -15,7 +15,8 @@ from termite.engine.bans import is_local_forbidden, odd_local
 from termite.engine.commands import is_nothing
 from termite.engine.environment import environment_of
 from termite.engine.errors import FsError, Outdated, Retryable, UserError
-from termite.engine.fleet.pool import OUTDATED_CHANGES, Lease, NoWorker, Pool, PoolConfig
+from termite.engine.fleet.lease import Lease
+from termite.engine.fleet.pool import OUTDATED_CHANGES, NoWorker, Pool, PoolConfig
 from termite.engine.invocations import Asked
 from termite.engine.jobs import Job, new_job
 from termite.engine.launcher import Launcher, LauncherGone
@@ -108,7 +109,7 @@ class Master:
                 return None
         except LauncherGone:
             raise
-        except Exception as error:
+        except Exception as error:  # one job: `run` says so
             job.bug = error
         return job
 

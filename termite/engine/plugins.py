@@ -36,7 +36,7 @@ class Plugins:
             try:
                 self._manager.register(importlib.import_module(module), name)
                 self._manager.check_pending()
-            except Exception as error:
+            except Exception as error:  # one plugin: the others are asked
                 self._break(name, error)
         for name in self.broken:
             if self._manager.has_plugin(name):
@@ -84,7 +84,7 @@ class Plugins:
         for name, call in self._calls[hook]:
             try:
                 answer = call(arguments)
-            except Exception as error:
+            except Exception as error:  # as above
                 self._break(name, error)
                 continue
             if answer is not None and answer != []:

@@ -9,7 +9,7 @@ from pathlib import Path
 import trio
 
 from termite.engine.errors import RemoteProtocolError, Retryable, first_error
-from termite.engine.fleet.pool import Lease
+from termite.engine.fleet.lease import Lease
 from termite.engine.model import Change, Digest
 from termite.engine.tree.home import HomeTree
 from termite.engine.tree.staging import StagedWriter

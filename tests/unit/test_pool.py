@@ -11,7 +11,8 @@ import trio
 
 from termite.engine.errors import FsError, Retryable
 from termite.engine.fleet.coordinator import CoordinatorConfig, serve_coordinator
-from termite.engine.fleet.pool import FAILURES_IN_A_ROW, Lease, NoWorker, Pool, PoolConfig
+from termite.engine.fleet.lease import Lease
+from termite.engine.fleet.pool import FAILURES_IN_A_ROW, NoWorker, Pool, PoolConfig
 from termite.engine.model import Digest, Exit, Usage
 from termite.engine.wire.authority import mint
 from termite.engine.wire.identity import Identity

@@ -19,7 +19,8 @@ from termite.engine import launcher as launcher_module
 from termite.engine import records
 from termite.engine.control import Control, Sessions
 from termite.engine.errors import FsError, Outdated, Retryable
-from termite.engine.fleet.pool import OUTDATED_CHANGES, Lease, NoWorker, Pool
+from termite.engine.fleet.lease import Lease
+from termite.engine.fleet.pool import OUTDATED_CHANGES, NoWorker, Pool
 from termite.engine.jobs import Stdin
 from termite.engine.launchers import Launchers
 from termite.engine.local import LocalSlots

@@ -1,67 +1,38 @@
 """The leases a master holds, and the jobs that wait for a slot in one.
 
 `run` keeps the pool alive; a job says `async with pool.slot() as lease`. Leases are opened when jobs wait, and go back
-when they were idle for a while. The cursor of a lease is the last number that its mirror has certainly applied: what
-is sent again because no reply confirmed it yet is ignored there by its number.
+when they were idle for a while.
 """
 
 import logging
 import math
 import os
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
 
 import trio
 
-from termite.engine.errors import (
-    ConnectionLost,
-    FsError,
-    Outdated,
-    RemoteProtocolError,
-    Retryable,
-    Stale,
-    TermiteError,
-    UserError,
-)
-from termite.engine.fleet.leases import Fleet, Wish
+from termite.engine.errors import ConnectionLost, RemoteProtocolError, Retryable, TermiteError, UserError
+from termite.engine.fleet.lease import Lease, Traffic
 from termite.engine.fleet.registration import with_advice
 from termite.engine.fleet.schedule import choose
-from termite.engine.model import Digest
+from termite.engine.fleet.workers import Fleet, Wish
 from termite.engine.wire.authority import mint
 from termite.engine.wire.identity import Identity
-from termite.engine.wire.messages import (
-    PROTOCOL,
-    Done,
-    GetBlob,
-    Leased,
-    ListWorkers,
-    Message,
-    OpenLease,
-    Ping,
-    Pong,
-    Ran,
-    Run,
-    SetSlots,
-    Workers,
-)
+from termite.engine.wire.messages import PROTOCOL, Done, ListWorkers, Message, OpenLease, SetSlots, Workers
 from termite.engine.wire.transport import Connection, SendChunk, dial
 
 LIST_TIMEOUT_S = 60.0  # the coordinator answers a long poll after 30 s at the latest
-OPEN_TIMEOUT_S = 30.0  # a mirror process starts and mounts in well under a second
 RECONNECT_S = (0.1, 0.5, 1.0, 2.0, 5.0)  # pauses before asking a lost coordinator again
 REFUSED_REST_S = 60.0  # a worker that needs a person (no /dev/fuse, other clock) is not asked again before
-SKEW_LIMIT_NS = 1_000_000_000
 SHORTEST_KEEPALIVE_S = 0.02  # else a lease that is not kept at all would be looked at without pause while it is used
-NEAR_NS = 5_000_000  # a round trip: home links take longer, and have a tenth of a network's bandwidth
 FAILURES_IN_A_ROW = 3  # then a lease is given up: one or two may be of their jobs
 OUTDATED_CHANGES = 20_000  # a lease that lags by more is replaced: a new one starts with nothing known
 
 log = logging.getLogger(__name__)
 
-OnChunk = Callable[[bytes], Awaitable[None]]
-Answer = Callable[["Lease", Message, SendChunk], Awaitable[Message]]
+Answer = Callable[[Lease, Message, SendChunk], Awaitable[Message]]
 
 
 class NoWorker(TermiteError):
@@ -80,104 +51,6 @@ class PoolConfig:
     gid: int
     writable_root: bytes
     keepalive_s: float = 60.0
-
-
-class Lease:
-    """A worker's grant of slots, which is one connection to one mirror process."""
-
-    def __init__(self, worker: str, cursor: int, now: float) -> None:
-        self.worker = worker
-        self.cursor = cursor
-        self.told = cursor  # the last number that was sent there, confirmed or not
-        self.is_near = False  # on this machine, or in its network
-        self.slots = 0
-        self.running = 0
-        self.jobs = 0  # that came to an end there
-        self.failures = 0  # since the last one that did
-        self.offset_ns = 0  # add it to the worker's clock to get ours
-        self.idle_since = now
-        self.is_retired = True  # until slots were granted
-        self.changed = trio.lowlevel.ParkingLot()
-        self._connection: Connection | None = None
-
-    async def run(self, message: Run, on_chunk: OnChunk) -> Ran:
-        """Run a command there. Retryable: nothing came of it, for a reason that is not its own."""
-        ran = await self._request(message, on_chunk)
-        if not isinstance(ran, Ran):
-            raise Retryable(f"{self.worker} answered Run with {type(ran).__name__}")
-        self.cursor = max(self.cursor, message.number)
-        self.jobs += 1
-        return ran
-
-    async def fetch(self, digest: Digest, on_chunk: OnChunk) -> None:
-        """The content of a result. Whoever takes the chunks checks the digest."""
-        await self._request(GetBlob(digest), on_chunk)
-
-    async def open(self, connection: Connection, request: OpenLease) -> int:
-        """Ask for slots and compare clocks; the number of slots that were granted."""
-        self._connection = connection
-        leased = await connection.request(request, timeout_s=OPEN_TIMEOUT_S)
-        asked_ns = time.time_ns()
-        pong = await connection.request(Ping(), timeout_s=OPEN_TIMEOUT_S)
-        if not isinstance(leased, Leased) or not isinstance(pong, Pong):
-            raise Retryable(f"{self.worker} did not answer a lease as one does")
-        answered_ns = time.time_ns()
-        self.is_near = answered_ns - asked_ns < NEAR_NS
-        self.offset_ns = (asked_ns + answered_ns) // 2 - pong.clock_ns
-        if abs(self.offset_ns) > SKEW_LIMIT_NS:
-            raise UserError(
-                f"worker {self.worker}: its clock differs by {-self.offset_ns / 1e9:+.1f} s",
-                hint="set the clocks of both machines, with NTP for example",
-            )
-        self.slots = leased.slots
-        self.is_retired = leased.slots == 0
-        return leased.slots
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it takes jobs."""
-        return not self.is_retired and self._connection is not None and not self._connection.lost.is_set()
-
-    def statistics(self) -> dict[str, int]:
-        """The counts of its connection."""
-        return self._connection.statistics() if self._connection else {}
-
-    @property
-    def messages(self) -> Mapping[str, int]:
-        """Requests on its connection so far, by kind."""
-        return self._connection.messages if self._connection else {}
-
-    async def _request(self, message: Message, on_chunk: OnChunk) -> Message:
-        assert self._connection is not None
-        ours: list[TermiteError] = []
-
-        async def take(chunk: bytes) -> None:
-            try:
-                await on_chunk(chunk)
-            except TermiteError as error:  # a full disk here, for example: no other worker would do better
-                ours.append(error)
-                raise
-
-        try:
-            return await self._connection.request(message, take)
-        except Stale as error:
-            raise Outdated(f"a file changed before it was read: {error}") from error
-        except (UserError, RemoteProtocolError, FsError) as error:
-            if error in ours:
-                raise
-            raise Retryable(f"{self.worker}: {error}") from error
-
-
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """What went over the connections of leases: `counts` of transport's statistics, requests by kind."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-    messages: Counter[str] = field(default_factory=Counter)
-
-    def add(self, lease: Lease) -> None:
-        self.counts.update(lease.statistics())
-        self.messages.update(lease.messages)
 
 
 class _Slot:
@@ -271,7 +144,7 @@ class Pool:
         """Those that are open now."""
         return tuple(self._leases)
 
-    def traffic(self) -> "Traffic":
+    def traffic(self) -> Traffic:
         """Of all leases since the start, also those that have ended."""
         whole = Traffic(self._ended.counts.copy(), self._ended.messages.copy())
         for lease in self._leases:

@@ -237,7 +237,9 @@ class Truth:
                 self.watches.drop(directory)
                 # The files in it may have other names elsewhere, whose link count is another one now.
                 self._lost.update(
-                    seen.stamp.inode for seen in self.tree.listing(directory).values() if seen.stamp and seen.attr.link_id
+                    seen.stamp.inode
+                    for seen in self.tree.listing(directory).values()
+                    if seen.stamp and seen.attr.link_id
                 )
                 self._relinked |= self._lost
             self.tree.drop(path)

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from termite.engine.fleet.leases import LEASE_SLOTS, PATIENCE_S, Fleet
 from termite.engine.fleet.schedule import choose
+from termite.engine.fleet.workers import LEASE_SLOTS, PATIENCE_S, Fleet
 from termite.engine.wire.messages import Worker
 
 

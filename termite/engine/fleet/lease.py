@@ -1,0 +1,119 @@
+"""A worker's grant of slots: what a job can ask of it, and what is known of its mirror.
+
+The cursor of a lease is the last number that its mirror has certainly applied: what is sent again because no reply
+confirmed it yet is ignored there by its number.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import trio
+
+from termite.engine.errors import FsError, Outdated, RemoteProtocolError, Retryable, Stale, TermiteError, UserError
+from termite.engine.model import Digest
+from termite.engine.wire.messages import GetBlob, Leased, Message, OpenLease, Ping, Pong, Ran, Run
+from termite.engine.wire.transport import Connection, OnChunk
+
+OPEN_TIMEOUT_S = 30.0  # a mirror process starts and mounts in well under a second
+SKEW_LIMIT_NS = 1_000_000_000
+NEAR_NS = 5_000_000  # a round trip: home links take longer, and have a tenth of a network's bandwidth
+
+
+class Lease:
+    """A worker's grant of slots, which is one connection to one mirror process."""
+
+    def __init__(self, worker: str, cursor: int, now: float) -> None:
+        self.worker = worker
+        self.cursor = cursor
+        self.told = cursor  # the last number that was sent there, confirmed or not
+        self.is_near = False  # on this machine, or in its network
+        self.slots = 0
+        self.running = 0
+        self.jobs = 0  # that came to an end there
+        self.failures = 0  # since the last one that did
+        self.offset_ns = 0  # add it to the worker's clock to get ours
+        self.idle_since = now
+        self.is_retired = True  # until slots were granted
+        self.changed = trio.lowlevel.ParkingLot()
+        self._connection: Connection | None = None
+
+    async def run(self, message: Run, on_chunk: OnChunk) -> Ran:
+        """Run a command there. Retryable: nothing came of it, for a reason that is not its own."""
+        ran = await self._request(message, on_chunk)
+        if not isinstance(ran, Ran):
+            raise Retryable(f"{self.worker} answered Run with {type(ran).__name__}")
+        self.cursor = max(self.cursor, message.number)
+        self.jobs += 1
+        return ran
+
+    async def fetch(self, digest: Digest, on_chunk: OnChunk) -> None:
+        """The content of a result. Whoever takes the chunks checks the digest."""
+        await self._request(GetBlob(digest), on_chunk)
+
+    async def open(self, connection: Connection, request: OpenLease) -> int:
+        """Ask for slots and compare clocks; the number of slots that were granted."""
+        self._connection = connection
+        leased = await connection.request(request, timeout_s=OPEN_TIMEOUT_S)
+        asked_ns = time.time_ns()
+        pong = await connection.request(Ping(), timeout_s=OPEN_TIMEOUT_S)
+        if not isinstance(leased, Leased) or not isinstance(pong, Pong):
+            raise Retryable(f"{self.worker} did not answer a lease as one does")
+        answered_ns = time.time_ns()
+        self.is_near = answered_ns - asked_ns < NEAR_NS
+        self.offset_ns = (asked_ns + answered_ns) // 2 - pong.clock_ns
+        if abs(self.offset_ns) > SKEW_LIMIT_NS:
+            raise UserError(
+                f"worker {self.worker}: its clock differs by {-self.offset_ns / 1e9:+.1f} s",
+                hint="set the clocks of both machines, with NTP for example",
+            )
+        self.slots = leased.slots
+        self.is_retired = leased.slots == 0
+        return leased.slots
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes jobs."""
+        return not self.is_retired and self._connection is not None and not self._connection.lost.is_set()
+
+    def statistics(self) -> dict[str, int]:
+        """The counts of its connection."""
+        return self._connection.statistics() if self._connection else {}
+
+    @property
+    def messages(self) -> Mapping[str, int]:
+        """Requests on its connection so far, by kind."""
+        return self._connection.messages if self._connection else {}
+
+    async def _request(self, message: Message, on_chunk: OnChunk) -> Message:
+        assert self._connection is not None
+        ours: list[TermiteError] = []
+
+        async def take(chunk: bytes) -> None:
+            try:
+                await on_chunk(chunk)
+            except TermiteError as error:  # a full disk here, for example: no other worker would do better
+                ours.append(error)
+                raise
+
+        try:
+            return await self._connection.request(message, take)
+        except Stale as error:
+            raise Outdated(f"a file changed before it was read: {error}") from error
+        except (UserError, RemoteProtocolError, FsError) as error:
+            if error in ours:
+                raise
+            raise Retryable(f"{self.worker}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What went over the connections of leases: `counts` of transport's statistics, requests by kind."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    messages: Counter[str] = field(default_factory=Counter)
+
+    def add(self, lease: Lease) -> None:
+        self.counts.update(lease.statistics())
+        self.messages.update(lease.messages)
