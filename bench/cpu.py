@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bench.figures import Measured
 
+NAME = "termite-bench-"  # of whatever is not in our own directory, followed by our process id
 ENDING_S = 3.0  # a killed process is in its cgroup until the kernel has freed its memory
 STOPPING_S = 0.02  # who waits in the kernel stops later, but does nothing meanwhile
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -113,9 +114,19 @@ def accounts() -> Iterator[Accounts]:
         yield Accounts(cgroup)
     finally:
         _join(before)
-        for side in cgroup.glob("*/"):
-            _remove(side)
-        _remove(cgroup)
+        _remove_all(cgroup)
+
+
+def is_orphaned(name: str) -> bool:
+    """Whether something of this name is of a run that has ended. Only its process id tells."""
+    pid = re.match(rf"{NAME}(\d+)", name)
+    return pid is not None and not Path(f"/proc/{pid[1]}").exists()
+
+
+def _remove_all(cgroup: Path) -> None:
+    for side in cgroup.glob("*/"):
+        _remove(side)
+    _remove(cgroup)
 
 
 def _remove(cgroup: Path) -> None:
@@ -138,7 +149,8 @@ def _join_new_cgroup() -> tuple[Path, Path]:
     if mounted is None or ours is None:
         raise LookupError("no cgroup2")
     before = Path(mounted[1]) / ours[1]
-    cgroup = before / f"termite-bench-{os.getpid()}"
+    _end_orphans(before)
+    cgroup = before / f"{NAME}{os.getpid()}"
     cgroup.mkdir()
     try:
         _join(cgroup)
@@ -146,6 +158,14 @@ def _join_new_cgroup() -> tuple[Path, Path]:
         cgroup.rmdir()
         raise
     return cgroup, before
+
+
+def _end_orphans(above: Path) -> None:
+    """What runs that were killed have left stopped, for ever otherwise."""
+    for cgroup in above.glob(f"{NAME}*/"):
+        if is_orphaned(cgroup.name):
+            (cgroup / "cgroup.kill").write_text("1")
+            _remove_all(cgroup)
 
 
 def _join(cgroup: Path) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.cpu import NAME, is_orphaned
 from bench.daemons import HOST, free_port
 from bench.rounds import BenchError
 
@@ -66,8 +67,12 @@ def icecc(base: Path, jobs: int) -> Iterator[Peer]:
     """A scheduler and two daemons, of which only the one in the other namespace compiles."""
     if os.geteuid() != 0:
         raise BenchError("icecc needs root here: its daemons stand in network namespaces")
-    near, far = (f"termite-bench-{os.getpid()}-{side}" for side in ("near", "far"))
-    user = pwd.getpwnam("icecc")
+    near, far = (f"{NAME}{os.getpid()}-{side}" for side in ("near", "far"))
+    _remove_orphans()
+    try:
+        user = pwd.getpwnam("icecc")
+    except KeyError as error:
+        raise BenchError("there is no user icecc, which Debian's package makes") from error
     with contextlib.ExitStack() as stack:
         for name in (near, far):
             stack.enter_context(_network_namespace(name))
@@ -76,8 +81,9 @@ def icecc(base: Path, jobs: int) -> Iterator[Peer]:
         scheduler = ["icecc-scheduler", "-n", "bench", "-p", str(SCHEDULER_PORT)]
         scheduler += ["-l", str(base / near / "scheduler.log")]
         stack.enter_context(_program([*_inside(near), *scheduler], base / "icecc.log"))
-        for name, before, after in ((near, [], ["--no-remote"]), (far, _idle_looking(base), [])):
-            daemon = ["iceccd", "-vv", "-n", "bench", "-N", name, "-m", str(jobs), "--nice", "0"]
+        # The compiling one writes down each compilation; the other one what it starts with.
+        for name, before, after in ((near, [], ["-v", "--no-remote"]), (far, _idle_looking(base), ["-vv"])):
+            daemon = ["iceccd", "-n", "bench", "-N", name, "-m", str(jobs), "--nice", "0"]
             daemon += ["-s", f"{NETWORK}.1:{SCHEDULER_PORT}", "-b", str(base / name / "cache")]
             daemon += ["-l", str(base / name / "daemon.log"), *after]
             socket_file = {"ICECC_TEST_SOCKET": str(base / name / "socket")}
@@ -131,6 +137,13 @@ def _network_namespace(name: str) -> Iterator[None]:
         _ip("netns", "delete", name)
 
 
+def _remove_orphans() -> None:
+    """Namespaces of runs that were killed."""
+    for line in _ip("netns", "list").splitlines():
+        if is_orphaned(name := line.split()[0]):
+            _ip("netns", "delete", name)
+
+
 def _join(near: str, far: str) -> None:
     """A veth pair, which goes with the namespaces."""
     _ip("-n", near, "link", "add", "veth", "type", "veth", "peer", "name", "veth", "netns", far)
@@ -143,10 +156,11 @@ def _inside(name: str) -> list[str]:
     return ["nsenter", f"--net=/run/netns/{name}"]
 
 
-def _ip(*words: str) -> None:
+def _ip(*words: str) -> str:
     done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False, timeout=30)
     if done.returncode:
         raise BenchError(f"ip {' '.join(words)}: {done.stderr.strip()}")
+    return done.stdout
 
 
 @contextlib.contextmanager
