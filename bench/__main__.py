@@ -18,10 +18,9 @@ from bench import builds, cpu, large, latency, live, llvm, pooled, report, throu
 from bench.cpu import Accounts, accounts
 from bench.figures import Figure, strangers
 from bench.report import RESULTS, Part
-from bench.rounds import BenchError, Settings
+from bench.rounds import FAILURES, BenchError, Settings
 from bench.turns import TURN_S, can_take_turns
-from projects import CHECKOUT, ProjectError
-from sources import SourceError
+from projects import CHECKOUT
 
 Measure = Callable[[Settings], list[Figure]]
 
@@ -53,7 +52,9 @@ def main() -> None:
     if flags.pool:
         _show_pool(flags.pool)
         return
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))  # what runs is ended with us
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(ending) is not signal.SIG_IGN:  # of nohup
+            signal.signal(ending, lambda *_: sys.exit("ended by a signal"))  # what runs is ended with us
     chosen = [name for name in PARTS if not flags.only or name in flags.only]
     os.environ.pop("PYTHONPATH", None)  # run.sh's; builds have nothing to do with it
     with accounts() as counted:
@@ -83,7 +84,7 @@ def _measure(name: str, settings: Settings) -> Part:
         nonlocal trouble
         try:
             figures.extend(PARTS[name][0](settings))
-        except (BenchError, ProjectError, SourceError) as error:
+        except FAILURES as error:
             trouble = str(error)
             settings.say(f"not measured: {trouble}")
 
@@ -99,12 +100,12 @@ def _report(
 ) -> None:
     if not parts:
         return
+    told = {name: value for name, value in vars(flags).items() if name != "pool" and not isinstance(value, Path)}
+    told["turn_s"] = turn_s  # of whole builds; None: one build came after the other
+    path = report.write(report.as_json(parts, told, commit, not_reached), flags.results)  # before nobody reads us
     report.show(parts, console)
     if not_reached:
         console.print(f"ended before {', '.join(not_reached)}", markup=False)
-    told = {name: value for name, value in vars(flags).items() if name != "pool" and not isinstance(value, Path)}
-    told["turn_s"] = turn_s  # of whole builds; None: one build came after the other
-    path = report.write(report.as_json(parts, told, commit, not_reached), flags.results)
     console.print(f"written to {path}", markup=False)
 
 
@@ -147,7 +148,7 @@ def _flags() -> argparse.Namespace:
     add("--only", type=_names, default=[], metavar="PART,...", help="only these parts")
     add(
         "--rounds",
-        type=int,
+        type=_count,
         default=5,
         help="of each part (default: 5; of builds of seconds, lua and zlib, five times as many)",
     )
@@ -166,6 +167,13 @@ def _flags() -> argparse.Namespace:
     for name in ("work", "sources", "results"):
         setattr(flags, name, getattr(flags, name).resolve())
     return flags
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
 
 
 def _names(text: str) -> list[str]:

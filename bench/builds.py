@@ -8,11 +8,12 @@ import contextlib
 import dataclasses
 import math
 import shutil
+import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bench import daemons
 from bench.cpu import process_cpu_s
@@ -39,7 +40,9 @@ from trees import put_back
 EXAMPLES = CHECKOUT / "examples"
 KEEPALIVE_S = 7200  # a lease must outlast what the other sides of a round take
 SMALL_ROUNDS = 5  # times as many as of other builds: one of four seconds has few turns
-PREPARED = "prepared"  # a file that says that a tree was prepared to the end
+PREPARED = "prepared"  # a file in a tree that was prepared to the end: by which recipe and with which compiler
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +141,16 @@ def measure_both(
     """In turns."""
     sides: dict[str, Callable[[], Steps[Measured] | Steps[Remote]]] = {"plain": plain, TERMITE: termite}
     runs = in_turns(settings, sides)
-    return (
-        [one for one in runs["plain"] if isinstance(one, Measured)],
-        [one for one in runs[TERMITE] if isinstance(one, Remote)],
-    )
+    return all_of(Measured, runs["plain"]), all_of(Remote, runs[TERMITE])
+
+
+def all_of(kind: type[T], results: Iterable[object]) -> list[T]:
+    """What one side had in its rounds: each side has a kind of its own."""
+    found = []
+    for one in results:
+        assert isinstance(one, kind), f"{type(one).__name__} of a side that has {kind.__name__}"
+        found.append(one)
+    return found
 
 
 def beside(
@@ -216,13 +225,15 @@ def prepare(
     install(" ".join(missing_needs(project).values()).split(), settings.say)
     base = settings.work / (place or f"{file.parent.name}-{file.stem}")
     ground = Ground(project, Place.below(base), settings)
-    if settings.fresh or not (base / PREPARED).exists():
+    recipe = file.read_text() + _compiler_version()
+    prepared = base / PREPARED
+    if settings.fresh or not prepared.exists() or prepared.read_text() != recipe:
         settings.say(f"preparing {project.title}")
         unpack(project, ground.place, settings.sources, file.parent / "termite-localrc")
         configure(project, ground.place, settings.say)
         more(ground)
         save(ground.place)
-        (base / PREPARED).touch()
+        prepared.write_text(recipe)
     return ground
 
 
@@ -242,6 +253,10 @@ def cluster(ground: Ground, *worker_flags: str, keep: bool = False) -> Iterator[
             master = stack.enter_context(daemons.master(fleet, ground.place.tree, *flags, short=ground.settings.short))
         master.wait_for_workers(1)
         yield master, worker
+
+
+def _compiler_version() -> str:
+    return subprocess.run(["cc", "--version"], capture_output=True, text=True, check=True, timeout=60).stdout
 
 
 def _only(build: Build) -> Steps[Measured]:

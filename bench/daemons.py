@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -11,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 
@@ -122,7 +123,8 @@ def daemon(command: Sequence[str], log: Path, env: Mapping[str, str]) -> Iterato
         )
     assert process.stdout is not None
     try:
-        found = re.search(r"(?:listens on|serves) ([^\s,]+)", process.stdout.readline())
+        said = process.stdout.readline() if _speaks(process.stdout) else ""
+        found = re.search(r"(?:listens on|serves) ([^\s,]+)", said)
         if found is None:
             raise BenchError(f"{Path(command[0]).name} did not start: see {log}")
         yield process, found[1]
@@ -134,6 +136,10 @@ def daemon(command: Sequence[str], log: Path, env: Mapping[str, str]) -> Iterato
             process.kill()
             process.wait()
         process.stdout.close()
+
+
+def _speaks(output: IO[str]) -> bool:
+    return bool(select.select([output], [], [], START_LIMIT_S)[0])
 
 
 def environment(base: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ from statistics import median
 
 from bench import daemons
 from bench.figures import PERCENTILES, Figure, Target, percentile
-from bench.rounds import BenchError, Settings, alternate
+from bench.rounds import BenchError, Settings, repeated
 from projects import CHECKOUT, COMMANDS
 
 WORKLOAD = "one command"
@@ -54,10 +54,8 @@ def measure(settings: Settings) -> list[Figure]:
     ):
         master.wait_for_workers(1)
         time_commands(program, list(COMMANDS_TIMED.values()), tree, master.env, QUICK_TURNS)  # to warm all up
-        rounds = alternate(
-            settings,
-            {"all": lambda: time_commands(program, list(COMMANDS_TIMED.values()), tree, master.env, turns)},
-        )["all"]
+        commands = list(COMMANDS_TIMED.values())
+        rounds = repeated(settings, "all", lambda: time_commands(program, commands, tree, master.env, turns))
         _check_what_ran_where(master, (turns * len(rounds)) + QUICK_TURNS)
     by_name = {name: [[turn[at] for turn in turns] for turns in rounds] for at, name in enumerate(COMMANDS_TIMED)}
     return _figures(by_name)

@@ -13,6 +13,7 @@ from bench.builds import (
     EXAMPLES,
     Ground,
     Remote,
+    all_of,
     beside,
     build_remotely,
     cluster,
@@ -23,9 +24,9 @@ from bench.builds import (
     warmed,
 )
 from bench.figures import Figure, Measured, Target, Targets, compared, of_plain, ratios
-from bench.rounds import BenchError, Settings
+from bench.rounds import FAILURES, BenchError, Settings
 from bench.turns import TERMITE, Steps, alone, in_turns
-from projects import ProjectError, configure
+from projects import configure
 
 PLACE = "llvm-peers"
 TARGET = "LLVMSupport"
@@ -53,15 +54,17 @@ def measure_warm(settings: Settings) -> list[Figure]:
         for name in LAUNCHERS:
             try:
                 packages.install(peers.PACKAGES, settings.say)
-                sides[name] = _peer_side(ground, name, stack)
-            except (BenchError, ProjectError) as error:
+                with contextlib.ExitStack() as own:
+                    sides[name] = _peer_side(ground, name, own)
+                    stack.enter_context(own.pop_all())  # a peer that does not work is ended here
+            except FAILURES as error:
                 settings.note(f"{name} is not measured: {error}")
         runs = in_turns(settings, sides)
-    remote = [one for one in runs.pop(TERMITE) if isinstance(one, Remote)]
-    plain = [one for one in runs.pop("plain") if isinstance(one, Measured)]
+    remote = all_of(Remote, runs.pop(TERMITE))
+    plain = all_of(Measured, runs.pop("plain"))
     figures = [*of_plain("llvm", plain), *beside("llvm", TERMITE, remote, plain, WARM_TARGETS)]
     for name, ran in runs.items():
-        compiled = [one for one in ran if isinstance(one, Compiled)]
+        compiled = all_of(Compiled, ran)
         measured = [one.measured for one in compiled]
         figures += [*compared("llvm", name, measured, plain), _faster_than("llvm", name, remote, measured)]
         figures.append(

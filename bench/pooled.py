@@ -16,7 +16,7 @@ from bench.report import LOADED, number
 from bench.rounds import BenchError
 
 Ratios = dict[tuple[str, str], list[float]]  # samples by workload and figure
-WORKLOAD = ("jobs", "quick", "short", "whole_emacs", "turn_s")  # settings that say what was measured
+MEASURED = ("jobs", "quick", "short", "whole_emacs", "turn_s")  # settings that say what was measured
 MACHINE = ("processor", "cores", "kernel")
 
 
@@ -29,7 +29,7 @@ def pooled(reports: Iterable[dict[str, Any]]) -> tuple[Ratios, list[str]]:
     left_out: list[str] = []
     before: dict[str, Any] | None = None
     for report in reports:
-        measured = {name: report["settings"].get(name) for name in WORKLOAD}
+        measured = {name: report["settings"].get(name) for name in MEASURED}
         measured |= {name: report["machine"][name] for name in MACHINE}
         if before not in (None, measured):
             raise BenchError(f"these runs did not measure the same: {before}, {measured}")

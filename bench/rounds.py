@@ -1,5 +1,6 @@
 """Sides that are measured in alternation, for so many rounds or so long."""
 
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,12 +10,17 @@ from typing import TypeVar
 
 from bench.cpu import Accounts
 from projects import CHECKOUT, ProjectError, Say
+from sources import SourceError
 
 T = TypeVar("T")
 
 
 class BenchError(Exception):
     """A part cannot be measured; the text is for a person."""
+
+
+# What a part can fail of without ending the run: also a program that is missing, ends with an error or does not end.
+FAILURES = (BenchError, ProjectError, SourceError, OSError, subprocess.SubprocessError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,11 @@ def alternate(settings: Settings, sides: Mapping[str, Callable[[], T]]) -> dict[
     return in_rounds(settings, lambda number: _one_round(settings, sides, number))
 
 
+def repeated(settings: Settings, name: str, side: Callable[[], T]) -> list[T]:
+    """One side alone, in every round."""
+    return alternate(settings, {name: side})[name]
+
+
 def in_rounds(settings: Settings, one_round: Callable[[int], Mapping[str, T]]) -> dict[str, list[T]]:
     """What each side had in each round. A round that cannot be finished ends them; those before it are kept."""
     results: dict[str, list[T]] = {}
@@ -56,7 +67,7 @@ def in_rounds(settings: Settings, one_round: Callable[[int], Mapping[str, T]]) -
         try:
             for side, result in one_round(number).items():
                 results.setdefault(side, []).append(result)
-        except (BenchError, ProjectError) as error:  # also a build that failed
+        except FAILURES as error:
             if number == 0:
                 raise
             settings.note(f"stopped after {number} rounds: {error}")

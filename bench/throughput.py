@@ -19,9 +19,9 @@ from bench import daemons
 from bench.figures import Figure, Target, slot_use
 from bench.load import make_directories
 from bench.record import read_recorded
-from bench.rounds import BenchError, Settings, alternate
+from bench.rounds import BenchError, Settings, repeated
 
-EXAMPLES = ("lua", "llvm")  # recorded; the jobs of Lua are the short ones
+RECORDED = ("lua", "llvm")  # the jobs of Lua are the short ones
 RATE_JOBS = 3000
 RATE_AT_ONCE = 64
 WORKERS = 4  # in each of the processes
@@ -44,11 +44,11 @@ def measure_rate(settings: Settings) -> list[Figure]:
     """Jobs a second, and what each costs the master."""
     jobs = QUICK_JOBS if settings.quick else RATE_JOBS
     figures = []
-    for name in EXAMPLES:
+    for name in RECORDED:
         with simulated(settings, name, RATE_AT_ONCE) as (master, _):
             loads = Loads(master, name)
             loads.run(QUICK_JOBS, RATE_AT_ONCE)  # to open the leases and warm it up
-            rates = alternate(settings, {name: functools.partial(loads.rate, jobs, RATE_AT_ONCE)})[name]
+            rates = repeated(settings, name, functools.partial(loads.rate, jobs, RATE_AT_ONCE))
         figures += _rate_figures(name, rates)
     return figures
 
@@ -67,7 +67,7 @@ def measure_slots(settings: Settings) -> list[Figure]:
         intervals = [(start, end) for file in files for start, end in json.loads(file.read_text()) if start >= began]
         return slot_use(intervals, SLOTS, left=SLOTS), master_s / wall_s
 
-    runs = alternate(settings, {f"{SLOTS} slots": once})[f"{SLOTS} slots"]
+    runs = repeated(settings, f"{SLOTS} slots", once)
     workload = f"{SLOTS} slots, jobs of an LLVM build"
     return [
         Figure(

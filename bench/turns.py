@@ -10,7 +10,6 @@ import contextlib
 import os
 import select
 import shlex
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -21,15 +20,14 @@ from typing import TypeVar
 from bench.cpu import Group, machine_s
 from bench.figures import Measured
 from bench.rounds import Settings, alternate, in_rounds, order
-from projects import BUILD_LIMIT_S, Place, Project, ProjectError, failed, run, start
+from projects import BUILD_LIMIT_S, Place, Project, ProjectError, end, failed, run, start
 from trees import put_back
 
 TURN_S = 1.0  # shorter ones compare better, but stop more commands amid their run, which termite finds long then
 AFTER_S = 1.0  # the daemons tidy up when a build has ended, which costs CPU as well
 TERMITE = "termite"  # the side whose tree is where all see theirs: its master serves it
-ENDING_S = 10.0  # a build that does not end by a signal is killed
 # Into the cgroup and the tree of a side, then what it runs: cgroup, tree of this side, where all see theirs, directory.
-# cd would export PWD: in another environment a command is another one to termite.
+# cd would export OLDPWD: in another environment a command is another one to termite.
 ENTER = 'echo 0 > "$1"/cgroup.procs && mount --bind "$2" "$3" && shift 3 && exec env --chdir="$@"'
 
 T = TypeVar("T")
@@ -122,19 +120,6 @@ class _Running:
         self.group.stop()
         self._add(0.0, machine, own)
 
-    def end(self) -> None:
-        """Whatever its state is."""
-        if self.process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGTERM)
-        self.group.go()
-        if self.process is not None:
-            try:
-                self.process.wait(ENDING_S)
-            except subprocess.TimeoutExpired:
-                os.killpg(self.process.pid, signal.SIGKILL)
-                self.process.wait()
-
     def _go_on(self, limit_s: float) -> None:
         if self.process is None:
             self.process = self._start(shlex.split(self.left[0]))
@@ -189,7 +174,10 @@ def _ended(sides: Sequence[_Running]) -> Iterator[None]:
         yield
     finally:
         for side in sides:
-            side.end()
+            side.group.go()
+        for side in sides:
+            if side.process is not None:
+                end(side.process)
 
 
 def _has_ended(process: "subprocess.Popen[bytes]", limit_s: float) -> bool:

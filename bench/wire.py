@@ -15,7 +15,7 @@ from bench import daemons
 from bench.builds import EXAMPLES, Ground, Remote, Traffic, build_remotely, cluster, inside, prepare, traffic_of
 from bench.figures import Figure, Target, Targets, compared, of_plain
 from bench.llvm import llvm_ground
-from bench.rounds import BenchError, Settings, alternate
+from bench.rounds import BenchError, Settings, alternate, repeated
 from bench.turns import alone
 from projects import COMMANDS
 
@@ -35,7 +35,7 @@ def measure_jobs(settings: Settings) -> list[Figure]:
         with cluster(ground) as (master, _):
             return _run_job(master), _run_job(master)
 
-    runs = alternate(settings, {"a cold job and a warm one": both})["a cold job and a warm one"]
+    runs = repeated(settings, "a cold job and a warm one", both)
     figures = []
     for at, name in enumerate(("cold job", "warm job")):
         traffics = [pair[at] for pair in runs]

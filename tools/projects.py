@@ -25,6 +25,7 @@ from trees import put_back
 CHECKOUT = Path(__file__).resolve().parent.parent
 COMMANDS = CHECKOUT / ".venv" / "bin"
 BUILD_LIMIT_S = 3600.0  # LLVM and Emacs take minutes; a build that hangs must say so
+ENDING_S = 10.0  # a build that does not end by a signal is killed
 TOLD_LINES = 20  # of a command that failed
 
 Say = Callable[[str], None]
@@ -172,11 +173,10 @@ def run(
     process = start(command, project, place, name, env=env)
     try:
         code = process.wait(limit_s)
-    except BaseException as error:
-        os.killpg(process.pid, signal.SIGTERM)
-        if isinstance(error, subprocess.TimeoutExpired):
-            raise ProjectError(f"{command[0]} did not end in {limit_s:.0f} s: see {log}") from None
-        raise
+    except subprocess.TimeoutExpired:
+        raise ProjectError(f"{command[0]} did not end in {limit_s:.0f} s: see {log}") from None
+    finally:
+        end(process)
     said = log.read_bytes()[at:].decode(errors="replace").splitlines()
     if code:
         raise failed(shlex.join(command), code, log, said)
@@ -192,17 +192,30 @@ def start(
     command: Sequence[str], project: Project, place: Place, name: str, *, env: Mapping[str, str] | None = None
 ) -> "subprocess.Popen[bytes]":
     """Start it as a build of this project, in a process group of its own, with its output at the end of a log."""
+    directory = place.tree / project.directory
     with (place.logs / f"{name}.log").open("ab") as output:
         return subprocess.Popen(
             command,
-            cwd=place.tree / project.directory,
-            env=build_environment(place) | project.env | dict(env or {}),
+            cwd=directory,
+            env=build_environment(place) | {"PWD": str(directory)} | project.env | dict(env or {}),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             # Of its own, as a daemon's is: the scheduler shares a busy machine out among sessions.
             start_new_session=True,
         )
+
+
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """Of `start`, whatever its state is: nothing of it writes into the tree any more."""
+    if process.poll() is not None:
+        return
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(ENDING_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def build_environment(place: Place) -> dict[str, str]:

@@ -1,7 +1,9 @@
-"""bench/: builds that take turns, with real cgroups and mount namespaces; and without, where there are none."""
+"""Builds of the benchmark that take turns, with cgroups and mount namespaces; and without, where there are none."""
 
 import functools
 import os
+import signal
+import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,7 +20,8 @@ WHO_AND_WHERE = 'sh -c "echo $0 > who; pwd > where" {}'
 
 
 @pytest.fixture
-def settings() -> Iterator[Settings]:
+def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    monkeypatch.setattr(turns, "AFTER_S", 0.0)
     with accounts() as counted:
         made = Settings(counted, say=lambda line: None, rounds=1)
         if not can_take_turns(made):
@@ -52,11 +55,12 @@ def test_each_side_has_a_tree_of_its_own_at_the_same_path(settings: Settings, pl
 
 def test_the_environment_is_the_same_as_alone(settings: Settings, place: Place) -> None:
     """Else termite's commands are others in the first round than when it was warmed up."""
-    lines = ['sh -c "env > environment"']
-    alone(settings, _side(place, TERMITE, lines))
-    before = (place.tree / "environment").read_text()
-    in_turns(settings, {TERMITE: functools.partial(_side, place, TERMITE, lines)})
-    assert (place.tree / "environment").read_text() == before
+    log = place.logs / f"{TERMITE}.log"
+    alone(settings, _side(place, TERMITE, ["env"]))  # no shell between, which would change it
+    before = log.read_text().splitlines()
+    assert f"PWD={place.tree}" in before
+    in_turns(settings, {TERMITE: functools.partial(_side, place, TERMITE, ["env"])})
+    assert sorted(log.read_text().splitlines()) == sorted(before + before)
 
 
 def test_while_one_side_runs_the_others_and_their_daemons_do_not(
@@ -72,7 +76,6 @@ def test_while_one_side_runs_the_others_and_their_daemons_do_not(
         go(group)
 
     monkeypatch.setattr(turns, "TURN_S", 0.05)
-    monkeypatch.setattr(turns, "AFTER_S", 0.0)
     monkeypatch.setattr(Group, "go", noted)
     busy = ['sh -c "i=0; while test $i -lt 30000; do i=$((i + 1)); done"']
     results = in_turns(settings, {name: functools.partial(_side, place, name, busy) for name in "abc"})
@@ -90,6 +93,23 @@ def test_a_build_that_fails_ends_the_others_and_nothing_stays_stopped(settings: 
         group = settings.accounts.group(name).path
         assert (group / "cgroup.procs").read_text() == ""
         assert (group / "cgroup.freeze").read_text() == "0\n"
+
+
+def test_what_a_killed_run_has_left_stopped_is_ended_by_the_next_one(settings: Settings) -> None:
+    assert settings.accounts.cgroup is not None
+    left = settings.accounts.cgroup / "termite-bench-4194305"  # no process has that number: they end at 2**22
+    side = left / "plain"
+    side.mkdir(parents=True)
+    process = subprocess.Popen(["sleep", "600"])
+    try:
+        (side / "cgroup.procs").write_text(str(process.pid))
+        Group(side).stop()
+        with accounts():
+            assert process.wait(10) == -signal.SIGKILL
+            assert not left.exists()
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_what_is_started_inside_belongs_to_the_side(settings: Settings) -> None:
