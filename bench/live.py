@@ -13,7 +13,7 @@ import trio
 
 from bench import daemons
 from bench.figures import Figure, Target
-from bench.rounds import BenchError, Settings, alternate
+from bench.rounds import BenchError, Settings, repeated
 from projects import COMMANDS, peak_bytes
 from termite.engine.tree.home import HomeTree, TreeConfig
 
@@ -23,7 +23,8 @@ FILES_A_DIRECTORY = 100
 SLOTS = 16
 LIMIT_S = 1200.0
 TURNS = 100
-WAYS = (("written", 1), ("written", 20), ("made anew and renamed", 20))  # what a local command did, to how many files
+# What a local command did, to how many files. For another name of a file, the whole tree is looked through.
+WAYS = (("written", 1), ("written", 20), ("made anew and renamed", 20), ("given another name", 1))
 
 
 def measure_memory(settings: Settings) -> list[Figure]:
@@ -57,11 +58,12 @@ def measure_memory(settings: Settings) -> list[Figure]:
 def measure_refresh(settings: Settings) -> list[Figure]:
     """The time in which the master takes in what a local command has written, before it goes on.
 
-    It is what the master itself calls, on a tree of which every directory was served; a sample is a round's median.
+    It is what the master itself calls, on a tree of which every directory was served, and of which it knows the digests
+    of what is written, in its cache on disk; a sample is a round's median.
     """
     tree, files = _tree(settings)
     workload = f"live tree of {files} files"
-    rounds = alternate(settings, {"refresh": lambda: trio.run(_refresh_times, tree, _directories(tree))})["refresh"]
+    rounds = repeated(settings, "refresh", lambda: trio.run(_refresh_times, tree, _directories(tree)))
     return [
         Figure(
             workload,
@@ -79,28 +81,49 @@ async def _refresh_times(tree: Path, directories: Sequence[Path]) -> dict[tuple[
     with _home_tree(tree) as home:
         root = os.fsencode(tree).strip(b"/")
         await home.directory(root)
-        for directory in directories:
-            await home.directory(root + b"/" + os.fsencode(directory.name))
+        for number, directory in enumerate(directories):
+            path = root + b"/" + os.fsencode(directory.name)
+            _, _, children = await home.directory(path)
+            for name, attr in children.items() if number < TURNS else ():
+                fd, _ = await home.open_file(path + b"/" + name, attr.size, attr.mtime_ns)
+                os.close(fd)
         home.drain()
         times: dict[tuple[str, int], list[float]] = {way: [] for way in WAYS}
         for turn in range(TURNS):
             directory = directories[turn % len(directories)]
             for how, count in WAYS:
                 for number in range(count):
-                    path = directory / f"{number}.c"
-                    new = path if how == "written" else path.with_suffix(".new")
-                    new.write_text(f"int changed_{turn}_{count};\n")
-                    if new != path:
-                        new.rename(path)
+                    _do(how, directory / f"{number}.c", f"int changed_{turn}_{count};\n")
                 started = time.perf_counter()
                 home.drain()
                 times[how, count].append(time.perf_counter() - started)
+            _other_name(directory / "0.c").unlink()
+            home.drain()
         return times
+
+
+def _do(how: str, path: Path, text: str) -> None:
+    match how:
+        case "written":
+            path.write_text(text)
+        case "made anew and renamed":
+            new = path.with_suffix(".new")
+            new.write_text(text)
+            new.rename(path)
+        case _:
+            _other_name(path).unlink(missing_ok=True)  # of a run that was killed
+            _other_name(path).hardlink_to(path)
+
+
+def _other_name(path: Path) -> Path:
+    return path.with_suffix(".link")
 
 
 @contextlib.contextmanager
 def _home_tree(tree: Path) -> Iterator[HomeTree]:
-    home = HomeTree(TreeConfig(writable_root=os.fsencode(tree).strip(b"/")))
+    hashes = tree.parent / "hashes" / "hashes.sqlite"
+    shutil.rmtree(hashes.parent, ignore_errors=True)
+    home = HomeTree(TreeConfig(writable_root=os.fsencode(tree).strip(b"/"), hash_cache=hashes))
     try:
         yield home
     finally:
