@@ -5,7 +5,8 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -27,10 +28,35 @@ TURNS = 100
 WAYS = (("written", 1), ("written", 20), ("made anew and renamed", 20), ("given another name", 1))
 
 
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Of new processes in one round: peaks in MB, and how long the jobs took."""
+
+    fresh_mb: float  # of a master that has done nothing
+    master_mb: float
+    mirror_mb: float
+    wall_s: float
+
+
 def measure_memory(settings: Settings) -> list[Figure]:
     """After every file of the tree was read by one of 16 jobs that ran at once, from every directory."""
     tree, files = _tree(settings)
     workload = f"live tree of {files} files"
+    rounds = repeated(settings, f"{SLOTS} jobs read {files} files", lambda: _memory(settings, tree, files))
+
+    def all_of(what: Callable[[Memory], float]) -> tuple[float, ...]:
+        return tuple(map(what, rounds))
+
+    mirror = f"peak memory of a mirror process with {SLOTS} slots"
+    return [
+        Figure(workload, "memory of a master that has done nothing", "MB", all_of(lambda one: one.fresh_mb)),
+        Figure(workload, "peak memory of the master", "MB", all_of(lambda one: one.master_mb), Target(150)),
+        Figure(workload, mirror, "MB", all_of(lambda one: one.mirror_mb), Target(120)),
+        Figure(workload, f"{SLOTS} jobs read all files for the first time", "s", all_of(lambda one: one.wall_s)),
+    ]
+
+
+def _memory(settings: Settings, tree: Path, files: int) -> Memory:
     base = settings.work / "live" / "cluster"
     shutil.rmtree(base, ignore_errors=True)
     with (
@@ -39,20 +65,14 @@ def measure_memory(settings: Settings) -> list[Figure]:
         daemons.master(fleet, tree) as master,
     ):
         master.wait_for_workers(1)
-        fresh = _peak_mb(master.pid)
-        settings.say(f"{SLOTS} jobs read {files} files")
+        fresh_mb = _peak_mb(master.pid)
         started = time.monotonic()
         _read_all(master, [path.name for path in _directories(tree)])
         wall_s = time.monotonic() - started
         status = master.status()
         if status["jobs"]["remote"] != SLOTS or status["tree"]["entries"] < files:
             raise BenchError(f"not all was read by jobs on the worker: {status['jobs']}, {status['tree']}")
-        return [
-            Figure(workload, "memory of a master that has done nothing", "MB", (fresh,)),
-            Figure(workload, "peak memory of the master", "MB", (_peak_mb(master.pid),), Target(150)),
-            Figure(workload, f"peak memory of a mirror process with {SLOTS} slots", "MB", _peaks(worker), Target(120)),
-            Figure(workload, f"{SLOTS} jobs read all files for the first time", "s", (wall_s,)),
-        ]
+        return Memory(fresh_mb, _peak_mb(master.pid), max(map(_peak_mb, worker.mirrors())), wall_s)
 
 
 def measure_refresh(settings: Settings) -> list[Figure]:
@@ -169,10 +189,6 @@ def _read_all(master: daemons.Master, directories: Sequence[str]) -> None:
             process.wait()
     if any(codes):
         raise BenchError(f"jobs that read the tree ended with {codes}")
-
-
-def _peaks(worker: daemons.Worker) -> tuple[float, ...]:
-    return tuple(_peak_mb(pid) for pid in worker.mirrors())
 
 
 def _peak_mb(pid: int) -> float:
