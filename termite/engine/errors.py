@@ -1,4 +1,4 @@
-"""Who must act on an error. `except Exception` says which one job, request, launcher, peer or plugin it stands around."""
+"""Who must act on an error. `except Exception` says around which job, request, launcher, peer or plugin it stands."""
 
 import contextlib
 from collections.abc import Iterator
