@@ -20,6 +20,8 @@ import trio
 
 from termite.engine.errors import FsError, RemoteProtocolError, Stale
 from termite.engine.model import Attr, Change, Digest
+from termite.engine.tree import home as tree_home
+from termite.engine.tree import truth as tree_truth
 from termite.engine.tree.attrs import Seen, Stamp
 from termite.engine.tree.hashes import Hashes
 from termite.engine.tree.home import BroughtHome, HomeTree, TreeConfig
@@ -408,6 +410,38 @@ async def test_what_was_done_through_one_name_of_a_file_is_noticed_for_all(home:
     attr = (await told(home, root, number))["f"]
     assert attr is not None
     assert attr.size == 2
+
+
+async def test_a_write_that_no_stamp_shows_is_noticed_for_all_names(
+    home: HomeTree, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a file system whose clock ticks slowly: the same size, in the same tick."""
+    for module in (tree_home, tree_truth):
+        monkeypatch.setattr(module, "stamp_of", lambda st: Stamp(st.st_dev, st.st_ino, st.st_size, 1, 1))
+        monkeypatch.setattr(module, "is_racy", lambda *_: True)
+    (root / "d").mkdir()
+    (root / "f").write_bytes(b"old")
+    os.link(root / "f", root / "d" / "g")
+    await serve(home, root, root / "d")
+    home.drain()
+    st = os.stat(root / "f")
+    paths = {name: tree_path(root / name) for name in ("f", "d/g")}
+    for path in paths.values():
+        fd, digest = await home.open_file(path, st.st_size, 1)
+        os.close(fd)
+        assert digest == digest_of(b"old")
+    number = home.number
+    (root / "d" / "g").write_bytes(b"new")
+    home.drain()
+    news = await told(home, root, number)
+    assert news.keys() >= paths.keys()
+    for name, path in paths.items():
+        attr = news[name]
+        assert attr is not None
+        assert attr.digest is None
+        fd, digest = await home.open_file(path, st.st_size, 1)
+        os.close(fd)
+        assert digest == digest_of(b"new")
 
 
 async def test_the_names_of_one_file_are_told_as_one_while_they_are(home: HomeTree, root: Path) -> None:

@@ -179,15 +179,31 @@ class Truth:
 
     def _look_at_other_names(self, changes: list[Change]) -> None:
         """inotify names the link that was used: what was done to a file with several names is done to all of them."""
-        linked = {change.path for change in changes if change.attr is not None and change.attr.link_id}
-        inodes = {seen.stamp.inode for path in linked if (seen := self.tree.seen(path)) and seen.stamp} | self._relinked
+        linked = {change.path: change.attr for change in changes if change.attr is not None and change.attr.nlink > 1}
+        inodes = self._inodes(linked) | self._relinked
         if not inodes:
             return
         events = Events()
-        for path in self.tree.names_of(inodes) - linked:
+        for path in self.tree.names_of(inodes) - linked.keys():
             events.touch(path, Touch.UNKNOWN)
         self._take_in(events, changes)
+        for path in self.tree.names_of(self._inodes(path for path, attr in linked.items() if not attr.link_id)):
+            self._void(path, changes)
         self._relinked.clear()
+
+    def _inodes(self, paths: Iterable[bytes]) -> set[Inode]:
+        return {seen.stamp.inode for path in paths if (seen := self.tree.seen(path)) and seen.stamp}
+
+    def _void(self, path: bytes, changes: list[Change]) -> None:
+        """What was known of this file's content: it was written by another of its names, and the stamp does not show
+        it."""
+        seen = self.tree.seen(path)
+        if seen is None or seen.stamp is None or (seen.attr.digest is None and not seen.attr.link_id):
+            return
+        self._hashes.forget(seen.stamp)
+        attr = msgspec.structs.replace(seen.attr, digest=None, link_id=0)
+        self.tree.put(path, seen._replace(attr=attr))
+        changes.append(Change(path, attr))
 
     def _look_at_directory(self, path: bytes, changes: list[Change]) -> None:
         """Something happened to a directory of this name: it, and everything known below, is compared anew."""
@@ -212,7 +228,8 @@ class Truth:
             os.close(fd)
         for name, touch in touched.items():
             self._settle(join(directory, name), found.get(name), touch, changes)
-        self._settle_own(directory, own, changes)
+        if self.watches.is_watched(directory):  # else something else may have come into it, which its stamp is to show
+            self._settle_own(directory, own, changes)
 
     def _list_again(self, top: bytes, changes: list[Change]) -> None:
         """Watch and list it, and all that is served below, and take in the differences. Nothing has told of them."""
