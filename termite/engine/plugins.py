@@ -84,7 +84,7 @@ class Plugins:
         for name, call in self._calls[hook]:
             try:
                 answer = call(arguments)
-            except Exception as error:  # as above
+            except Exception as error:  # one plugin, which is not asked again
                 self._break(name, error)
                 continue
             if answer is not None and answer != []:

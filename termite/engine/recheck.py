@@ -49,7 +49,7 @@ class Recheck:
             try:
                 await self._look()
                 self._trouble = None
-            except Exception as error:  # of the look: its askers are told, and the master lives on
+            except Exception as error:  # one look, which launchers and jobs asked for: they are told
                 if repr(error) != repr(self._trouble):
                     log.exception("recheck-failed")
                 self._trouble = error

@@ -15,7 +15,7 @@ from termite.engine.model import Attr, Change
 from termite.engine.tree.paths import join, split
 
 Inode = tuple[int, int]  # device and number
-NAMES_LIMIT = 4096  # files whose names are kept together
+NAMES_LIMIT = 4096  # files whose names are kept together: more are looked for again, which bounds memory to a megabyte
 
 
 class Stamp(NamedTuple):
@@ -128,7 +128,8 @@ class AttrTree:
     def drop(self, path: bytes) -> None:
         """The name is gone, and with it all that was known below."""
         for directory in list(self.served_within(path)):
-            for name, seen in self._listings.pop(directory).items():
+            listing = self._listings.pop(directory)
+            for name, seen in listing.items() if self._names else ():
                 self._note_name(join(directory, name), seen, None)
         parent, name = split(path)
         self._note_name(path, self._listings.get(parent, {}).pop(name, None), None)
@@ -149,8 +150,6 @@ class AttrTree:
 
     def _note_name(self, path: bytes, old: Seen | None, new: Seen | None) -> None:
         """What is at `path` is another file, or may be."""
-        if not self._names:
-            return
         if old is not None and old.stamp is not None:
             self._names.get(old.stamp.inode, set()).discard(path)
         if new is not None and new.stamp is not None and (names := self._names.get(new.stamp.inode)) is not None:

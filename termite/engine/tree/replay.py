@@ -108,8 +108,8 @@ class Replay:
         files: list[Change] = []
         replaced = frozenset(plan.replaced)
         for change in plan.files:
-            will_be_gone = not replaced.isdisjoint(lineage(change.path))
-            (same if not will_be_gone and self._has_content(change) else files).append(change)
+            stays = self._has_content(change) and replaced.isdisjoint(lineage(change.path))
+            (same if stays else files).append(change)
         return same, files
 
     def _has_content(self, change: Change) -> bool:

@@ -149,7 +149,7 @@ class Connection:
         if self.on_answered is not None:
             try:
                 self.on_answered()
-            except Exception:  # nobody waits for it
+            except Exception:  # one request, which is answered: nobody waits for this
                 log.exception("on-answered-failed peer=%s", self.peer)
 
     async def _reply(self, stream: int, message: Message) -> Message:
