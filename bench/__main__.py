@@ -4,6 +4,7 @@ A benchmark never gates: it ends with an error only where a part could not be me
 """
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -43,6 +44,8 @@ PARTS: Mapping[str, tuple[Measure, str]] = {
 
 RECORDABLE = {"lua": "example", "llvm": "ninja"}  # what simulated workers play back, and the variant of it
 
+ENDINGS = (signal.SIGTERM, signal.SIGHUP)
+
 # Into a file, lines are as long as the table needs.
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
 
@@ -52,9 +55,9 @@ def main() -> None:
     if flags.pool:
         _show_pool(flags.pool)
         return
-    for ending in (signal.SIGTERM, signal.SIGHUP):
+    for ending in ENDINGS:
         if signal.getsignal(ending) is not signal.SIG_IGN:  # of nohup
-            signal.signal(ending, lambda *_: sys.exit("ended by a signal"))  # what runs is ended with us
+            signal.signal(ending, _end)
     chosen = [name for name in PARTS if not flags.only or name in flags.only]
     os.environ.pop("PYTHONPATH", None)  # run.sh's; builds have nothing to do with it
     with accounts() as counted:
@@ -74,6 +77,19 @@ def main() -> None:
             _report(parts, flags, TURN_S if can_take_turns(settings) else None, commit, chosen[len(parts) :])
     if settings.ended.is_set() or any(part.trouble for part in parts):
         sys.exit(1)
+
+
+def _end(*_: object) -> None:
+    """What runs is ended with us. A shell that hangs up says so twice: once is enough, the second one would come amid
+    the ending."""
+    for ending in ENDINGS:
+        signal.signal(ending, signal.SIG_IGN)
+    sys.exit("ended by a signal")
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):  # the terminal is gone, but not what was measured
+        console.print(f"  {time.strftime('%H:%M:%S')} {line}", markup=False)
 
 
 def _measure(name: str, settings: Settings) -> Part:
@@ -123,7 +139,7 @@ def _show_pool(paths: list[Path]) -> None:
 def _settings(flags: argparse.Namespace, counted: Accounts) -> Settings:
     return Settings(
         accounts=counted,
-        say=lambda line: console.print(f"  {time.strftime('%H:%M:%S')} {line}", markup=False),
+        say=_say,
         rounds=flags.rounds,
         limit_s=flags.limit * 60,
         jobs=flags.jobs,

@@ -225,11 +225,12 @@ def prepare(
     install(" ".join(missing_needs(project).values()).split(), settings.say)
     base = settings.work / (place or f"{file.parent.name}-{file.stem}")
     ground = Ground(project, Place.below(base), settings)
-    recipe = file.read_text() + _compiler_version()
+    rules = file.parent / "termite-localrc"
+    recipe = file.read_text() + rules.read_text() + _compiler_version()
     prepared = base / PREPARED
     if settings.fresh or not prepared.exists() or prepared.read_text() != recipe:
         settings.say(f"preparing {project.title}")
-        unpack(project, ground.place, settings.sources, file.parent / "termite-localrc")
+        unpack(project, ground.place, settings.sources, rules)
         configure(project, ground.place, settings.say)
         more(ground)
         save(ground.place)

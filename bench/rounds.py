@@ -43,8 +43,8 @@ class Settings:
     ended: threading.Event = field(default_factory=threading.Event)  # somebody lost patience: no further part
 
     def note(self, line: str) -> None:
-        self.say(line)
         self.notes.append(line)
+        self.say(line)
 
 
 def alternate(settings: Settings, sides: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:

@@ -4,6 +4,7 @@ All builds of a project happen at the same path, one after the other: a path tha
 in all of them.
 """
 
+import contextlib
 import os
 import re
 import shlex
@@ -207,10 +208,11 @@ def start(
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
-    """Of `start`, whatever its state is: nothing of it writes into the tree any more."""
-    if process.poll() is not None:
+    """Of `start`, whatever its state is. What a killed build tool has left in its process group ends as well."""
+    if process.poll() == 0:
         return
-    os.killpg(process.pid, signal.SIGTERM)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
     try:
         process.wait(ENDING_S)
     except subprocess.TimeoutExpired:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import projects
 from bench import turns
 from bench.cpu import Accounts, Group, accounts
 from bench.figures import Measured
@@ -93,6 +94,15 @@ def test_a_build_that_fails_ends_the_others_and_nothing_stays_stopped(settings: 
         group = settings.accounts.group(name).path
         assert (group / "cgroup.procs").read_text() == ""
         assert (group / "cgroup.freeze").read_text() == "0\n"
+
+
+def test_a_build_that_no_signal_ends_is_killed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(projects, "ENDING_S", 0.2)
+    build = ["sh", "-c", "trap '' TERM; echo $$ > pid; sleep 60; sleep 60"]
+    with pytest.raises(ProjectError, match="did not end"):
+        projects.run(build, Project("a project", (), 0), place, "plain", limit_s=0.5)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((place.tree / "pid").read_text()), 0)
 
 
 def test_what_a_killed_run_has_left_stopped_is_ended_by_the_next_one(settings: Settings) -> None:

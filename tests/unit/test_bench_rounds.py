@@ -1,5 +1,7 @@
 """bench/: sides in alternation, and what is kept of a part that does not come to its end."""
 
+import subprocess
+
 import pytest
 
 from bench.cpu import Accounts
@@ -26,7 +28,15 @@ class _Side:
 
 
 @pytest.mark.parametrize(
-    "ending", [BenchError("the build failed"), ProjectError("the build failed"), KeyboardInterrupt(), SystemExit()]
+    "ending",
+    [
+        BenchError("the build failed"),
+        ProjectError("the build failed"),
+        OSError("the build failed"),
+        subprocess.SubprocessError("the build failed"),
+        KeyboardInterrupt(),
+        SystemExit(),
+    ],
 )
 def test_finished_rounds_outlive_a_later_one(ending: BaseException) -> None:
     settings = _settings()
