@@ -9,7 +9,6 @@ import contextlib
 import os
 import pwd
 import shutil
-import signal
 import socket
 import subprocess
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 from bench.cpu import NAME, is_orphaned
 from bench.daemons import HOST, free_port
 from bench.rounds import BenchError
+from projects import end
 
 PACKAGES = ("distcc", "distcc-pump", "icecc", "ccache")
 NETWORK = "10.213.77"  # of the two namespaces; nothing outside them sees it
@@ -28,7 +28,6 @@ DISTCCD_LOG = "distccd.log"
 DISTCCD_DONE = "COMPILE_OK"
 ICECCD_DONE = "Remote compilation completed with exit code 0"
 START_LIMIT_S = 30.0
-STOP_LIMIT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,13 +177,7 @@ def _program(command: Sequence[str], log: Path, env: Mapping[str, str] | None = 
     try:
         yield
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(STOP_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        end(process)
 
 
 def _wait_for_line(log: Path, line: str) -> None:

@@ -208,7 +208,7 @@ def start(
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
-    """Of `start`, whatever its state is. What a killed build tool has left in its process group ends as well."""
+    """A process with a group of its own, whatever its state is. What is left in that of a killed one ends as well."""
     if process.poll() == 0:
         return
     with contextlib.suppress(ProcessLookupError):
