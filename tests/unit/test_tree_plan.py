@@ -145,11 +145,13 @@ def test_the_names_of_a_file_are_known_from_its_first_look_on() -> None:
     assert tree.names_of([(2, 9)]) == set()  # of another file system
 
 
+@pytest.mark.parametrize("few", [0, 1, 8])
 @pytest.mark.parametrize("limit", [0, 3, 100])
 def test_the_names_of_files_are_those_that_a_look_through_everything_finds(
-    limit: int, monkeypatch: pytest.MonkeyPatch
+    limit: int, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attrs, "NAMES_LIMIT", limit)
+    monkeypatch.setattr(attrs, "FEW", few)
     chance = random.Random(limit)
     tree = AttrTree(Seen(DIRECTORY))
     tree.serve(b"", {})

@@ -15,6 +15,7 @@ from termite.engine.model import Attr, Change
 from termite.engine.tree.paths import join, split
 
 Inode = tuple[int, int]  # device and number
+FEW = 8  # inode numbers that are looked for one by one
 NAMES_LIMIT = 4096  # files whose names are kept together: more are looked for again, which bounds memory to a megabyte
 
 
@@ -83,6 +84,7 @@ class AttrTree:
         self._root = root
         self._listings: dict[bytes, dict[bytes, Seen]] = {}
         self._names: dict[Inode, set[bytes]] = {}  # of files that `names_of` was asked for: all that are served
+        self._numbers: dict[bytes, bytes] = {}  # inode numbers by directory, as `names_of` has found them
 
     def is_served(self, directory: bytes) -> bool:
         return directory in self._listings
@@ -103,15 +105,18 @@ class AttrTree:
             self._names.clear()
         if new := {inode for inode in inodes if inode not in self._names}:
             self._names.update((inode, set()) for inode in new)
-            numbers = {number for _, number in new}
+            numbers = [_packed(number) for _, number in new]
             for directory, listing in self._listings.items():
+                if len(new) <= FEW and not any(number in self._numbers_in(directory) for number in numbers):
+                    continue
                 for name, seen in listing.items():
-                    if seen.stamp is not None and seen.stamp.ino in numbers:
-                        self._note_name(join(directory, name), None, seen)
+                    if seen.stamp is not None and seen.stamp.inode in new:
+                        self._names[seen.stamp.inode].add(join(directory, name))
         return set().union(*(self._names[inode] for inode in inodes))
 
     def serve(self, directory: bytes, listing: dict[bytes, Seen]) -> None:
         self._listings[directory] = listing
+        self._numbers.pop(directory, None)
         for name, seen in listing.items() if self._names else ():
             self._note_name(join(directory, name), None, seen)
 
@@ -124,15 +129,18 @@ class AttrTree:
         listing = self._listings[parent]
         self._note_name(path, listing.get(name), seen)
         listing[name] = seen
+        self._numbers.pop(parent, None)
 
     def drop(self, path: bytes) -> None:
         """The name is gone, and with it all that was known below."""
         for directory in list(self.served_within(path)):
             listing = self._listings.pop(directory)
+            self._numbers.pop(directory, None)
             for name, seen in listing.items() if self._names else ():
                 self._note_name(join(directory, name), seen, None)
         parent, name = split(path)
         self._note_name(path, self._listings.get(parent, {}).pop(name, None), None)
+        self._numbers.pop(parent, None)
 
     def served_within(self, path: bytes) -> Iterator[bytes]:
         """Served directories at and below a path, parents first."""
@@ -148,12 +156,25 @@ class AttrTree:
         """Directories served, and entries known in them."""
         return len(self._listings), sum(map(len, self._listings.values()))
 
+    def _numbers_in(self, directory: bytes) -> bytes:
+        """Side by side, where one is found in a tenth of the time that it takes to go through the listing. What is
+        found may be of two neighbours."""
+        numbers = self._numbers.get(directory)
+        if numbers is None:
+            stamps = (seen.stamp for seen in self._listings[directory].values())
+            numbers = self._numbers[directory] = b"".join(_packed(stamp.ino) for stamp in stamps if stamp is not None)
+        return numbers
+
     def _note_name(self, path: bytes, old: Seen | None, new: Seen | None) -> None:
         """What is at `path` is another file, or may be."""
         if old is not None and old.stamp is not None:
             self._names.get(old.stamp.inode, set()).discard(path)
         if new is not None and new.stamp is not None and (names := self._names.get(new.stamp.inode)) is not None:
             names.add(path)
+
+
+def _packed(number: int) -> bytes:
+    return number.to_bytes(8, "little")
 
 
 def compare(path: bytes, old: Seen | None, new: Seen, touch: Touch) -> tuple[Seen, Change | None]:
