@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 
 from bench.record import read_recorded
-from termite.engine import records
+from termite.engine.wire.protocol import records
 
 FILES_A_DIRECTORY = 100
 READ_BYTES = 64 * 1024

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import trio
 
-from termite.engine.wire.listeners import listen, port_of, split_address
+from termite.engine.wire.addresses import listen, port_of, split_address
 
 HOST = "127.0.0.1"
 CHUNK_BYTES = 16 * 1024

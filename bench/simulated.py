@@ -24,13 +24,12 @@ import trio
 
 from bench.record import Recorded, read_recorded
 from termite.engine.errors import RemoteProtocolError, TermiteError
-from termite.engine.fleet.registration import stay_registered
 from termite.engine.model import Attr, Change, Digest, Exit, Usage
+from termite.engine.wire.addresses import listen, port_of, split_address
 from termite.engine.wire.authority import mint
-from termite.engine.wire.frames import MAX_CHUNK_BYTES
 from termite.engine.wire.identity import read_secret
-from termite.engine.wire.listeners import listen, port_of, split_address
-from termite.engine.wire.messages import (
+from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES
+from termite.engine.wire.protocol.messages import (
     INLINE_BYTES,
     INLINE_TOTAL_BYTES,
     PROTOCOL,
@@ -45,6 +44,7 @@ from termite.engine.wire.messages import (
     Run,
 )
 from termite.engine.wire.transport import Connection, SendChunk, accepted
+from termite.engine.worker.registration import stay_registered
 
 HOST = "127.0.0.1"
 _FILE = S_IFREG | 0o644

@@ -6,19 +6,19 @@ without the libraries that the values need.
 
 TYPE_CHECKING = False  # typing's own, whose import every build would wait for
 if TYPE_CHECKING:
-    from termite.engine.commands import plain_command
+    from termite.engine.decide.commands import plain_command
+    from termite.engine.decide.hookspecs import hookimpl
+    from termite.engine.decide.rules import command_regexp
     from termite.engine.model import Command, How, Invocation, Rule
-    from termite.engine.rules import command_regexp
-    from termite.hookspecs import hookimpl
 
 __version__ = "0.1.0"
 
 __all__ = ["Command", "How", "Invocation", "Rule", "command_regexp", "hookimpl", "plain_command"]
 
 _HOMES = {
-    "command_regexp": "termite.engine.rules",
-    "hookimpl": "termite.hookspecs",
-    "plain_command": "termite.engine.commands",
+    "command_regexp": "termite.engine.decide.rules",
+    "hookimpl": "termite.engine.decide.hookspecs",
+    "plain_command": "termite.engine.decide.commands",
 }
 
 

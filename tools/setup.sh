@@ -3,7 +3,7 @@
 # and bin, which has links to its commands.
 #
 # It says what it does before it does it, and does only what is missing: a second run takes a few milliseconds. Two stamps in
-# .venv hold the checksum of what was installed from; termite is installed editable, so Python sources need no stamp at all.
+# .venv hold the checksum of what was installed from; termite is installed editable, so of Python sources only the names count.
 set -eu
 umask 022 # the .venv is read by workers that run as another user, whatever the caller's umask is
 cd "$(dirname "$0")/.."
@@ -104,7 +104,8 @@ if [ "$requirements_stamp" != "$(cat .venv/.requirements 2>/dev/null)" ]; then
     install_requirements
     echo "$requirements_stamp" >.venv/.requirements
 fi
-termite_stamp=$(echo "$requirements_stamp" | checksum - pyproject.toml CMakeLists.txt native/*)
+# The names of the Python files, too: what an editable install has found at first is not looked for again.
+termite_stamp=$({ echo "$requirements_stamp"; find termite -name '*.py' | LC_ALL=C sort; } | checksum - pyproject.toml CMakeLists.txt native/*)
 if [ "$termite_stamp" != "$(cat .venv/.termite 2>/dev/null)" ]; then
     install_termite
     link_commands

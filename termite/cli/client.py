@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from termite.cli.places import STATE, home, own_directory, tree_name
-from termite.engine import records
 from termite.engine.errors import RemoteProtocolError, UserError
+from termite.engine.wire.protocol import records
 
 SOCKET = ".termite-socket"
 READ_BYTES = 64 * 1024

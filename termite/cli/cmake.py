@@ -14,7 +14,7 @@ from termite.cli import front_end
 from termite.cli.flags import VERSION, run_command
 from termite.cli.programs import READ_BYTES, check_preload
 from termite.engine.errors import UserError
-from termite.engine.native import native_program
+from termite.engine.host.native_programs import native_program
 
 TOOL = front_end.Tool(name="cmake", is_preloaded=False)
 MODULE = Path(__file__).parent.parent / "plugins" / "cmake" / "launch.cmake"

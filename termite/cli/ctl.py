@@ -14,8 +14,8 @@ from termite.cli import client
 from termite.cli.flags import run_command
 from termite.cli.parser import Parser
 from termite.cli.places import working_directory
+from termite.engine.decide.rules import readable
 from termite.engine.errors import UserError
-from termite.engine.rules import readable
 
 PROGRAM = "termite-ctl"
 _HELP = (["--help"], ["-help"], ["-h"])
@@ -134,8 +134,8 @@ def _shutdown(args: Sequence[str]) -> int:
 
 def _doctor(args: Sequence[str]) -> int:
     _nothing_more(args, "doctor")
-    from termite.engine import preflight
-    from termite.engine.native import native_program
+    from termite.engine.host import preflight
+    from termite.engine.host.native_programs import native_program
 
     sandbox = native_program("termite-sandbox")
     machine = preflight.read_machine()

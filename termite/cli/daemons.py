@@ -14,15 +14,15 @@ from termite.cli.flags import EXIT_FAILED, report
 from termite.cli.logs import set_up_logging
 from termite.cli.parser import Parser
 from termite.cli.places import CACHE, own_directory
-from termite.engine import preflight
 from termite.engine.errors import UserError
 from termite.engine.fleet.coordinator import DEFAULT_PORT as COORDINATOR_PORT
 from termite.engine.fleet.coordinator import CoordinatorConfig, serve_coordinator
-from termite.engine.native import native_program
-from termite.engine.quarters import DEFAULT_USER_BASE, USERS, check_users
+from termite.engine.host import preflight
+from termite.engine.host.native_programs import native_program
 from termite.engine.wire.identity import read_secret
-from termite.engine.worker import DEFAULT_PORT as WORKER_PORT
-from termite.engine.worker import WorkerConfig, serve_worker
+from termite.engine.worker.mirror_homes import DEFAULT_USER_BASE, USERS, check_users
+from termite.engine.worker.worker_daemon import DEFAULT_PORT as WORKER_PORT
+from termite.engine.worker.worker_daemon import WorkerConfig, serve_worker
 
 Serve = Callable[[trio.TaskStatus[str]], Awaitable[None]]
 

@@ -17,9 +17,9 @@ from termite.cli.claims import wait_for_claims
 from termite.cli.flags import EXIT_NOWHERE, VERSION
 from termite.cli.places import working_directory
 from termite.cli.programs import check_preload, find_program, find_source, has_make_shell
-from termite.engine.bans import LOCAL, NEVER, is_local_forbidden, odd_local
+from termite.engine.decide.local_policy import LOCAL, NEVER, is_local_forbidden, odd_local
 from termite.engine.errors import RemoteProtocolError, UserError
-from termite.engine.native import native_program
+from termite.engine.host.native_programs import native_program
 
 _WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGCHLD)
 _BY_KILL = (0, -1)  # si_code of kill and sigqueue; a terminal's signals reach the whole group by themselves

@@ -20,15 +20,15 @@ from termite.cli.flags import EXIT_FAILED, report
 from termite.cli.logs import set_up_logging
 from termite.cli.parser import Parser
 from termite.cli.places import CACHE, own_directory, tree_name, working_directory
+from termite.engine.decide.plugins import load_plugins
 from termite.engine.errors import UserError
 from termite.engine.fleet.coordinator import DEFAULT_PORT, CoordinatorConfig, serve_coordinator
-from termite.engine.master import SOCKET, MasterConfig
-from termite.engine.native import native_program
-from termite.engine.plugins import load_plugins
-from termite.engine.serving import serve_master
+from termite.engine.host.native_programs import native_program
+from termite.engine.master.master_daemon import serve_master
+from termite.engine.master.run_job import SOCKET, MasterConfig
+from termite.engine.wire.addresses import split_address
 from termite.engine.wire.identity import read_secret
-from termite.engine.wire.listeners import split_address
-from termite.engine.worker import WorkerConfig, serve_worker
+from termite.engine.worker.worker_daemon import WorkerConfig, serve_worker
 
 PROGRAM = "termite-master"
 BUILT_IN_PLUGINS = tuple(f"termite.plugins.{name}" for name in ("make", "ninja", "cmake", "cargo", "go", "meson"))

@@ -12,8 +12,8 @@ import trio
 
 from termite.engine.errors import Retryable, first_error
 from termite.engine.store.cas import Cas
-from termite.engine.wire.frames import MAX_CHUNK_BYTES
-from termite.engine.wire.messages import Done, GetBlob, OpenLease, Ran, Run
+from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES
+from termite.engine.wire.protocol.messages import Done, GetBlob, OpenLease, Ran, Run
 from termite.engine.wire.transport import SendChunk
 from termite.fuse.collect import Harvested, collect
 from termite.fuse.fetch import Fetcher

@@ -11,7 +11,7 @@ import trio
 
 from termite.engine.model import Change, Digest
 from termite.engine.store.cas import Cas
-from termite.engine.wire.messages import INLINE_BYTES, INLINE_TOTAL_BYTES
+from termite.engine.wire.protocol.messages import INLINE_BYTES, INLINE_TOTAL_BYTES
 from termite.fuse.harvest import Lower, UpperEntry, compare, files, harvest
 from termite.fuse.upper import read_upper
 

@@ -14,7 +14,7 @@ import trio
 from termite.engine.errors import RemoteProtocolError, Retryable
 from termite.engine.model import Attr, Digest
 from termite.engine.store.cas import Cas, CasWriter
-from termite.engine.wire.messages import Directory, File, GetDirectory, GetFile, Message
+from termite.engine.wire.protocol.messages import Directory, File, GetDirectory, GetFile, Message
 from termite.engine.wire.transport import Connection
 from termite.fuse.inodes import Node
 from termite.fuse.tree import Tree

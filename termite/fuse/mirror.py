@@ -19,10 +19,10 @@ import msgspec
 import trio
 
 from termite.engine.errors import RemoteProtocolError, Retryable, TermiteError, UserError
-from termite.engine.preflight import check_fuse
+from termite.engine.host.preflight import check_fuse
 from termite.engine.store.cas import Cas
 from termite.engine.wire.identity import Identity
-from termite.engine.wire.messages import PROTOCOL, GetBlob, Leased, Message, OpenLease, Run, SetSlots
+from termite.engine.wire.protocol.messages import PROTOCOL, GetBlob, Leased, Message, OpenLease, Run, SetSlots
 from termite.engine.wire.transport import Connection, SendChunk, accepted
 from termite.fuse import ops, session
 from termite.fuse.actions import Actions

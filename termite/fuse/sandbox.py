@@ -21,7 +21,7 @@ import trio
 
 from termite.engine.errors import Retryable
 from termite.engine.model import Exit, Usage
-from termite.engine.records import pack_all, pack_records, parse_records
+from termite.engine.wire.protocol.records import pack_all, pack_records, parse_records
 from termite.fuse.oom import OomWatch
 from termite.fuse.scratch import Scratch
 from termite.fuse.spawner import Spawner, Waiting

@@ -16,7 +16,7 @@ from pathlib import Path
 import pyfuse3
 import trio
 
-from termite.engine.relay import Relay
+from termite.engine.loop.leader import Relay
 
 MAX_TASKS = 2000  # requests that may wait at once; each waiting one holds a task, with a buffer of a megabyte
 NEVER = -(2**31)  # as many tasks may there be for pyfuse3 to start one itself

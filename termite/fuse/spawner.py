@@ -17,7 +17,7 @@ from pathlib import Path
 import trio
 
 from termite.engine.errors import Retryable
-from termite.engine.records import parse_records
+from termite.engine.wire.protocol.records import parse_records
 
 ANNOUNCEMENT_BYTES = 4096
 ANSWER_S = 10.0  # for what takes a millisecond on an idle machine; then the process is stuck, and there is another one

@@ -24,7 +24,7 @@ from typing import Self
 import trio
 
 from termite.engine.errors import FsError, Retryable, TermiteError
-from termite.engine.wire.messages import ReadStdin, Stdin, StdinTaken
+from termite.engine.wire.protocol.messages import ReadStdin, Stdin, StdinTaken
 from termite.engine.wire.transport import Connection
 from termite.fuse.demand import (
     Call,

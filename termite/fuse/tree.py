@@ -42,7 +42,7 @@ import msgspec
 
 from termite.engine.errors import RemoteProtocolError
 from termite.engine.model import Attr, Change, Changeset, Digest
-from termite.engine.wire.messages import Directory
+from termite.engine.wire.protocol.messages import Directory
 from termite.fuse.moves import Moves
 from termite.fuse.views import (
     EMPTY,

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from termite.engine.host.native_programs import native_program
 from termite.engine.model import Attr, Digest, Exit
-from termite.engine.native import native_program
 from termite.engine.store.cas import Cas
 from termite.fuse.collect import Harvested, collect
 from termite.fuse.sandbox import Sandboxes, SandboxResult, SandboxSpec

@@ -18,10 +18,10 @@ import msgspec
 import trio
 
 from termite.engine.errors import FsError, Stale
+from termite.engine.host.native_programs import native_program
 from termite.engine.model import Attr, Change, Changeset, Digest
-from termite.engine.native import native_program
 from termite.engine.wire.authority import mint
-from termite.engine.wire.messages import (
+from termite.engine.wire.protocol.messages import (
     INLINE_BYTES,
     PROTOCOL,
     Directory,

@@ -12,8 +12,8 @@ import trio.testing
 
 from termite.engine.errors import Stale
 from termite.engine.model import Change, Changeset, Exit
-from termite.engine.quarters import remove_tree
-from termite.engine.wire.messages import GetBlob
+from termite.engine.wire.protocol.messages import GetBlob
+from termite.engine.worker.mirror_homes import remove_tree
 from tests.e2e.mirrors import FakeMaster, MirrorProcess, Starter, attr_of, mirror, read_whole, write_whole
 
 NOBODY = 61000  # any id that no one has

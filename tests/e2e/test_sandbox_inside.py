@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from termite.engine.native import native_program
+from termite.engine.host.native_programs import native_program
 from tests.e2e.bench import INSIDE
 from tests.e2e.places import CHECKOUT, Place
 

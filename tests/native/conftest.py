@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from termite.engine.native import native_program
+from termite.engine.host.native_programs import native_program
 from tests.native.fake_master import FakeMaster
 
 

@@ -12,7 +12,7 @@ from bench.load import make_directories, output_path
 from bench.record import Recorded, read_recorded, written
 from bench.rounds import Settings, alternate
 from bench.simulated import Contents, results
-from termite.engine.wire.messages import INLINE_BYTES
+from termite.engine.wire.protocol.messages import INLINE_BYTES
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,10 @@ from trio.testing import wait_all_tasks_blocked
 
 from termite.engine.errors import ConnectionLost, UserError
 from termite.engine.fleet import coordinator as coordinators
-from termite.engine.fleet import registration
 from termite.engine.fleet.coordinator import CoordinatorConfig, serve_coordinator
-from termite.engine.fleet.registration import stay_registered
+from termite.engine.wire.addresses import split_address
 from termite.engine.wire.authority import mint
-from termite.engine.wire.listeners import split_address
-from termite.engine.wire.messages import (
+from termite.engine.wire.protocol.messages import (
     PROTOCOL,
     Deregister,
     GetDirectory,
@@ -25,6 +23,8 @@ from termite.engine.wire.messages import (
     Workers,
 )
 from termite.engine.wire.transport import Connection, SendChunk, dial
+from termite.engine.worker import registration
+from termite.engine.worker.registration import stay_registered
 
 SECRET = b"the secret of the tests"
 HOST = "127.0.0.1"

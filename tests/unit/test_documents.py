@@ -3,8 +3,7 @@
 import re
 from pathlib import Path
 
-from termite.engine import records
-from termite.engine.wire import messages
+from termite.engine.wire.protocol import messages, records
 
 PROTOCOL = (Path(__file__).parent.parent.parent / "docs" / "protocol.md").read_text()
 

@@ -17,8 +17,8 @@ from termite.cli.flags import with_two_dashes
 from termite.cli.logs import set_up_logging
 from termite.cli.parser import Parser
 from termite.engine.errors import UserError
-from termite.engine.native import native_program
-from termite.engine.wire.listeners import join_address, split_address
+from termite.engine.host.native_programs import native_program
+from termite.engine.wire.addresses import join_address, split_address
 
 Run = Callable[[list[str]], int]
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from termite.engine.errors import RemoteProtocolError, Retryable
-from termite.engine.wire.frames import MAX_CHUNK_BYTES, MAX_FRAME_BYTES, Frame, FrameReader, Kind, encode_frame
+from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES, MAX_FRAME_BYTES, Frame, FrameReader, Kind, encode_frame
 
 FRAMES = [
     Frame(Kind.REQUEST, 1, b"\x91\xa4Ping"),

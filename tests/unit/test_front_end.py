@@ -18,7 +18,7 @@ from termite.cli.front_end import loadable_name, read_words, summary_parts
 from termite.cli.make import TOOL as MAKE
 from termite.cli.ninja import TOOL as NINJA
 from termite.cli.programs import find_source, why_not_preloaded
-from termite.engine.native import native_program
+from termite.engine.host.native_programs import native_program
 from termite.engine.status.report import Counters, build_summary
 
 OTHER_UID = 61000

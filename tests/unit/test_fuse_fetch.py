@@ -13,7 +13,7 @@ import trio.testing
 from termite.engine.errors import FsError, RemoteProtocolError
 from termite.engine.model import Attr, Digest
 from termite.engine.store.cas import Cas
-from termite.engine.wire.messages import Directory, Done, File, GetFile, Message
+from termite.engine.wire.protocol.messages import Directory, Done, File, GetFile, Message
 from termite.fuse.fetch import Fetcher
 from termite.fuse.inodes import Inodes, Node
 from termite.fuse.tree import Tree

@@ -13,7 +13,7 @@ import trio.testing
 from termite.engine.errors import Stale
 from termite.engine.model import Attr, Change, Changeset, Digest
 from termite.engine.store.cas import Cas
-from termite.engine.wire.messages import Directory, File, GetFile, Message
+from termite.engine.wire.protocol.messages import Directory, File, GetFile, Message
 from termite.fuse.fetch import Fetcher
 from termite.fuse.layers import AHEAD_BYTES, AHEAD_TIMES, AT_ONCE_NAMES, HAS_WHITEOUTS, MAX_FILE_BYTES, OPAQUE, Layers
 from termite.fuse.moves import MAX_LAYERS

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from termite.engine.errors import RemoteProtocolError
 from termite.engine.model import Attr, Change, Changeset, Digest
-from termite.engine.wire.messages import Directory
+from termite.engine.wire.protocol.messages import Directory
 from termite.fuse.moves import Moves, merge
 from termite.fuse.tree import DELTA_NAMES, Tree
 from termite.fuse.views import WHITEOUT, Base, Delta, Layer, Listing, Need, View, join

@@ -10,7 +10,7 @@ import trio
 
 from termite.engine.model import Attr, Change, Changeset, Digest
 from termite.engine.store.cas import Cas
-from termite.engine.wire.messages import Directory
+from termite.engine.wire.protocol.messages import Directory
 from termite.fuse import warm as warm_module
 from termite.fuse.tree import Tree
 from termite.fuse.views import WHITEOUT

@@ -12,11 +12,11 @@ import pytest
 import trio
 import trio.testing
 
-from termite.engine import launcher as launcher_module
-from termite.engine import records
-from termite.engine.launcher import Launcher, LauncherGone
-from termite.engine.local import LocalRuns, LocalSlots
-from termite.engine.readiness import Readiness
+from termite.engine.launch import connection as launcher_module
+from termite.engine.launch.connection import Launcher, LauncherGone
+from termite.engine.launch.local_runs import LocalRuns, LocalSlots
+from termite.engine.loop.fd_watcher import Readiness
+from termite.engine.wire.protocol import records
 
 PARENTS = {20: 10, 30: 20, 40: 1, 10: 1}
 

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from termite.engine.errors import ConnectionLost, RemoteProtocolError
 from termite.engine.model import Attr, Change, Changeset, Digest
-from termite.engine.wire import peer as peers
-from termite.engine.wire.frames import Kind, encode_frame
-from termite.engine.wire.messages import (
+from termite.engine.wire.protocol import peer as peers
+from termite.engine.wire.protocol.frames import Kind, encode_frame
+from termite.engine.wire.protocol.messages import (
     Directory,
     Done,
     Failed,
@@ -21,7 +21,7 @@ from termite.engine.wire.messages import (
     Run,
     Stdin,
 )
-from termite.engine.wire.peer import (
+from termite.engine.wire.protocol.peer import (
     CREDIT_STEP_BYTES,
     WINDOW_BYTES,
     Cancelled,

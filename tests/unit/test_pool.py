@@ -14,10 +14,10 @@ from termite.engine.fleet.coordinator import CoordinatorConfig, serve_coordinato
 from termite.engine.fleet.lease import Lease
 from termite.engine.fleet.pool import FAILURES_IN_A_ROW, NoWorker, Pool, PoolConfig
 from termite.engine.model import Digest, Exit, Usage
+from termite.engine.wire.addresses import split_address
 from termite.engine.wire.authority import mint
 from termite.engine.wire.identity import Identity
-from termite.engine.wire.listeners import split_address
-from termite.engine.wire.messages import (
+from termite.engine.wire.protocol.messages import (
     PROTOCOL,
     Done,
     GetBlob,

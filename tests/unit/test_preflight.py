@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from termite.engine import preflight
 from termite.engine.errors import UserError
-from termite.engine.preflight import Machine, check_fuse, check_machine, check_readable_by_others, check_sandbox
+from termite.engine.host import preflight
+from termite.engine.host.preflight import Machine, check_fuse, check_machine, check_readable_by_others, check_sandbox
 
 GOOD = Machine(
     kernel="6.1.0-18-amd64",

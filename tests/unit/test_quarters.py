@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from termite.engine import quarters
 from termite.engine.errors import Retryable, UserError
-from termite.engine.quarters import House, check_users, make_directory, remove_tree
+from termite.engine.worker import mirror_homes as quarters
+from termite.engine.worker.mirror_homes import House, check_users, make_directory, remove_tree
 
 
 async def test_a_scratch_directory_is_empty_and_goes_with_its_mirror(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import socket
 import pytest
 import trio
 
-from termite.engine.readiness import Readiness
+from termite.engine.loop.fd_watcher import Readiness
 
 
 async def test_what_can_be_read_is_told_until_it_is_forgotten(nursery: trio.Nursery) -> None:

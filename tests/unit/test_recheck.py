@@ -5,7 +5,7 @@ import trio
 import trio.testing
 
 from termite.engine.errors import UserError
-from termite.engine.recheck import REPEAT_S, Recheck
+from termite.engine.master.settled_check import REPEAT_S, Recheck
 
 
 class Look:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from termite.engine import records
 from termite.engine.errors import RemoteProtocolError
+from termite.engine.wire.protocol import records
 
 SENT = records.frame(records.INVOKE, records.pack_records([("arg", b"x\n\xff"), ("arg", b""), ("env", b"A=b=c")]))
 STREAM = SENT + records.frame(records.CANCEL) + SENT

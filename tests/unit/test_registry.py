@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from termite.engine.fleet.registry import Registry
-from termite.engine.fleet.shares import share
-from termite.engine.wire.messages import PROTOCOL, Register
+from termite.engine.fleet.logic.registry import Registry
+from termite.engine.wire.protocol.messages import PROTOCOL, Register
+from termite.engine.worker.shares import share
 
 A = "10.0.0.1:1235"
 

@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from termite.engine.relay import SPARE_TASKS, Relay
+from termite.engine.loop.leader import SPARE_TASKS, Relay
 
 
 class Listening:

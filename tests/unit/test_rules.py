@@ -2,9 +2,9 @@
 
 import pytest
 
+from termite.engine.decide.rules import BUILT_IN, RuleBook, command_regexp, decide, parse_rules, readable
 from termite.engine.errors import UserError
 from termite.engine.model import Rule
-from termite.engine.rules import BUILT_IN, RuleBook, command_regexp, decide, parse_rules, readable
 
 
 def place(text: str, rules: tuple[Rule, ...]) -> tuple[bool, bool, bool]:

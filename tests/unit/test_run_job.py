@@ -15,23 +15,23 @@ import pytest
 import trio
 import trio.testing
 
-from termite.engine import launcher as launcher_module
-from termite.engine import records
-from termite.engine.control import Control, Sessions
+from termite.engine.decide.plugins import Plugins
+from termite.engine.decide.short_commands import ENOUGH, ShortCommands
 from termite.engine.errors import FsError, Outdated, Retryable
 from termite.engine.fleet.lease import Lease
 from termite.engine.fleet.pool import OUTDATED_CHANGES, NoWorker, Pool
-from termite.engine.jobs import Stdin
-from termite.engine.launchers import Launchers
-from termite.engine.local import LocalSlots
-from termite.engine.master import NEWS_FILES, NEWS_NEARBY, Master, MasterConfig
+from termite.engine.launch import connection as launcher_module
+from termite.engine.launch.listener import Launchers
+from termite.engine.launch.local_runs import LocalSlots
+from termite.engine.launch.stdio import Stdin
+from termite.engine.master.control_commands import Control, Sessions
+from termite.engine.master.run_job import NEWS_FILES, NEWS_NEARBY, Master, MasterConfig
+from termite.engine.master.settled_check import Recheck
 from termite.engine.model import Attr, Change, Changeset, Command, Digest, Exit, StdinFile, Usage
-from termite.engine.plugins import Plugins
-from termite.engine.recheck import Recheck
-from termite.engine.short import ENOUGH, ShortCommands
 from termite.engine.tree.home import BroughtHome, HomeTree
-from termite.engine.tree.times import Timing
-from termite.engine.wire.messages import Ran, Run
+from termite.engine.tree.logic.times import Timing
+from termite.engine.wire.protocol import records
+from termite.engine.wire.protocol.messages import Ran, Run
 
 CONTENT = b"object"
 CHANGE = Change(b"p/x.o", Attr(0o100644, 6, 1, Digest(hashlib.sha256(CONTENT).digest(), 6)))

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from termite.engine import short
+from termite.engine.decide import short_commands as short
+from termite.engine.decide.short_commands import ENOUGH, LONGEST_S, WAYS, ShortCommands, mark_of
 from termite.engine.model import Command
-from termite.engine.short import ENOUGH, LONGEST_S, WAYS, ShortCommands, mark_of
 
 
 def command(text: str, cwd: str = "/p", **env: str) -> Command:

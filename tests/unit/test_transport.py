@@ -21,9 +21,9 @@ from termite.engine.errors import (
 from termite.engine.model import Digest
 from termite.engine.wire import transport
 from termite.engine.wire.authority import mint
-from termite.engine.wire.frames import MAX_CHUNK_BYTES, MAX_FRAME_BYTES
-from termite.engine.wire.messages import Done, GetBlob, GetDirectory, Message, Ping, Pong, ReadStdin, Stdin
-from termite.engine.wire.peer import WINDOW_BYTES
+from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES, MAX_FRAME_BYTES
+from termite.engine.wire.protocol.messages import Done, GetBlob, GetDirectory, Message, Ping, Pong, ReadStdin, Stdin
+from termite.engine.wire.protocol.peer import WINDOW_BYTES
 from termite.engine.wire.transport import Connection, Handler, SendChunk, dial, joined
 
 Both = tuple[Connection, Connection]

@@ -4,7 +4,7 @@ import stat
 
 import pytest
 
-from termite.engine.tree.exports import Exports, View
+from termite.engine.tree.logic.exports import Exports, View
 
 FILE = stat.S_IFREG
 DIRECTORY = stat.S_IFDIR

@@ -6,8 +6,8 @@ import pytest
 
 from termite.engine.model import Digest
 from termite.engine.tree import hashes
-from termite.engine.tree.attrs import Stamp
 from termite.engine.tree.hashes import Hashes
+from termite.engine.tree.logic.attrs import Stamp
 
 
 def stamp(inode: int) -> Stamp:

@@ -22,12 +22,12 @@ from termite.engine.errors import FsError, RemoteProtocolError, Stale
 from termite.engine.model import Attr, Change, Digest
 from termite.engine.tree import home as tree_home
 from termite.engine.tree import truth as tree_truth
-from termite.engine.tree.attrs import Seen, Stamp
 from termite.engine.tree.hashes import Hashes
 from termite.engine.tree.home import BroughtHome, HomeTree, TreeConfig
-from termite.engine.tree.plan import Plan
+from termite.engine.tree.logic.attrs import Seen, Stamp
+from termite.engine.tree.logic.plan import Plan
+from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.replay import Replay
-from termite.engine.tree.times import Timing
 
 NS = 10**9
 

@@ -5,8 +5,8 @@ import stat
 import pytest
 
 from termite.engine.model import Attr, Change, Digest
-from termite.engine.tree.journal import Journal
-from termite.engine.tree.times import TICK_NS, Timing
+from termite.engine.tree.logic.journal import Journal
+from termite.engine.tree.logic.times import TICK_NS, Timing
 
 
 def written(path: bytes, content: bytes = b"x", is_content: bool = True) -> Change:

@@ -7,10 +7,10 @@ import pytest
 
 from termite.engine.errors import FsError, RemoteProtocolError
 from termite.engine.model import Attr, Change, Digest
-from termite.engine.tree import attrs
-from termite.engine.tree.attrs import AttrTree, Seen, Stamp, Touch, compare
-from termite.engine.tree.paths import join
-from termite.engine.tree.plan import make_plan
+from termite.engine.paths import join
+from termite.engine.tree.logic import attrs
+from termite.engine.tree.logic.attrs import AttrTree, Seen, Stamp, Touch, compare
+from termite.engine.tree.logic.plan import make_plan
 
 DIGEST = Digest(b"d" * 32, 1)
 FILE = Attr(stat.S_IFREG | 0o644, 1, 1, DIGEST)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from termite.engine.model import Attr, Change, Digest
 from termite.engine.tree.home import HomeTree, TreeConfig
-from termite.engine.tree.times import Timing
+from termite.engine.tree.logic.times import Timing
 
 Node = tuple[str, bytes, int]  # "d", "f" or "l"; content or target; permissions
 Model = dict[str, Node]

@@ -12,12 +12,12 @@ import inotify_simple  # type: ignore[import-untyped]  # it has no annotations
 import pytest
 
 from termite.engine.model import Attr, Change
-from termite.engine.tree.attrs import AttrTree
+from termite.engine.paths import join, split
 from termite.engine.tree.disk import Disk
-from termite.engine.tree.exports import Exports
 from termite.engine.tree.hashes import Hashes
-from termite.engine.tree.paths import join, split
-from termite.engine.tree.times import TICK_NS
+from termite.engine.tree.logic.attrs import AttrTree
+from termite.engine.tree.logic.exports import Exports
+from termite.engine.tree.logic.times import TICK_NS
 from termite.engine.tree.truth import Truth
 
 STORM_S = 0.15

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from termite.engine.tree.attrs import Events
+from termite.engine.tree.logic.attrs import Events
 from termite.engine.tree.watch import Watches
 
 

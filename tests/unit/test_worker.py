@@ -14,15 +14,16 @@ from typing import cast
 import pytest
 import trio
 
-from termite.engine import mirrors, quarters
-from termite.engine import worker as workers
 from termite.engine.errors import UserError
 from termite.engine.fleet.coordinator import CoordinatorConfig, serve_coordinator
+from termite.engine.wire.addresses import split_address
 from termite.engine.wire.authority import mint
-from termite.engine.wire.listeners import split_address
-from termite.engine.wire.messages import PROTOCOL, ListWorkers, Message, Worker, Workers
+from termite.engine.wire.protocol.messages import PROTOCOL, ListWorkers, Message, Worker, Workers
 from termite.engine.wire.transport import Connection, SendChunk, dial
-from termite.engine.worker import WorkerConfig, serve_worker
+from termite.engine.worker import mirror_homes as quarters
+from termite.engine.worker import mirror_process as mirrors
+from termite.engine.worker import worker_daemon as workers
+from termite.engine.worker.worker_daemon import WorkerConfig, serve_worker
 
 SECRET = b"the secret of the tests"
 FAKE_MIRROR = Path(__file__).parent / "fake_mirror.py"

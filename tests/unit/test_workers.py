@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from termite.engine.fleet.schedule import choose
-from termite.engine.fleet.workers import LEASE_SLOTS, PATIENCE_S, Fleet
-from termite.engine.wire.messages import Worker
+from termite.engine.fleet.logic.schedule import choose
+from termite.engine.fleet.logic.workers import LEASE_SLOTS, PATIENCE_S, Fleet
+from termite.engine.wire.protocol.messages import Worker
 
 
 @dataclass

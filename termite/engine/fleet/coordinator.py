@@ -9,10 +9,10 @@ import msgspec
 import trio
 
 from termite.engine.errors import ConnectionLost, RemoteProtocolError, UserError
-from termite.engine.fleet.registry import Registry
+from termite.engine.fleet.logic.registry import Registry
+from termite.engine.wire.addresses import join_address, listen, port_of, split_address
 from termite.engine.wire.authority import mint
-from termite.engine.wire.listeners import join_address, listen, port_of, split_address
-from termite.engine.wire.messages import (
+from termite.engine.wire.protocol.messages import (
     PROTOCOL,
     Deregister,
     Done,

@@ -13,7 +13,7 @@ import trio
 
 from termite.engine.errors import FsError, Outdated, RemoteProtocolError, Retryable, Stale, TermiteError, UserError
 from termite.engine.model import Digest
-from termite.engine.wire.messages import GetBlob, Leased, Message, OpenLease, Ping, Pong, Ran, Run
+from termite.engine.wire.protocol.messages import GetBlob, Leased, Message, OpenLease, Ping, Pong, Ran, Run
 from termite.engine.wire.transport import Connection, OnChunk
 
 OPEN_TIMEOUT_S = 30.0  # a mirror process starts and mounts in well under a second

@@ -7,8 +7,8 @@ import os
 import stat
 from contextlib import suppress
 
+from termite.engine.paths import is_within, split
 from termite.engine.tree.disk import Disk, set_attributes
-from termite.engine.tree.paths import is_within, split
 
 
 class Directories:

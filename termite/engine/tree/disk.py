@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import cache
 
 from termite.engine.errors import FsError
-from termite.engine.tree.paths import components, join
+from termite.engine.paths import components, join
 
 NOT_A_FILE = (errno.EISDIR, errno.EPERM)  # what unlink says of a directory: Linux, and POSIX
 ITSELF = os.O_NOFOLLOW | os.O_CLOEXEC

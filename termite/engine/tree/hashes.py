@@ -18,8 +18,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from termite.engine.model import Digest
-from termite.engine.tree.attrs import Stamp
-from termite.engine.tree.times import TICK_NS
+from termite.engine.tree.logic.attrs import Stamp
+from termite.engine.tree.logic.times import TICK_NS
 
 BLOCK_BYTES = 1024 * 1024
 FLUSH_AFTER = 1000  # new digests: some 10 ms of SQLite

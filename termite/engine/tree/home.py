@@ -18,17 +18,17 @@ import trio
 
 from termite.engine.errors import FsError, Stale
 from termite.engine.model import Attr, Change, Changeset, Digest
-from termite.engine.tree.attrs import Events, Seen, Stamp, Touch
+from termite.engine.paths import split
 from termite.engine.tree.directories import Directories
 from termite.engine.tree.disk import Disk
-from termite.engine.tree.exports import Exports
 from termite.engine.tree.hashes import Hashes, is_racy, stamp_of
-from termite.engine.tree.journal import Journal
-from termite.engine.tree.paths import split
-from termite.engine.tree.plan import make_plan
+from termite.engine.tree.logic.attrs import Events, Seen, Stamp, Touch
+from termite.engine.tree.logic.exports import Exports
+from termite.engine.tree.logic.journal import Journal
+from termite.engine.tree.logic.plan import make_plan
+from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.replay import Contents, Replay, Replayed
 from termite.engine.tree.staging import StagedWriter, Staging
-from termite.engine.tree.times import Timing
 from termite.engine.tree.truth import Truth
 
 HASH_AT_ONCE_BYTES = 64 * 1024  # 50 us: less than asking a thread to do it

@@ -14,14 +14,14 @@ from pathlib import Path
 
 from termite.engine.errors import RemoteProtocolError
 from termite.engine.model import Attr, Change, Digest
-from termite.engine.tree.attrs import Events, Seen, Stamp, Touch
+from termite.engine.paths import is_within, lineage, split
 from termite.engine.tree.directories import Directories
 from termite.engine.tree.disk import NOT_A_FILE, failing, remove_tree, set_attributes
 from termite.engine.tree.hashes import stamp_of
-from termite.engine.tree.paths import is_within, lineage, split
-from termite.engine.tree.plan import Plan
+from termite.engine.tree.logic.attrs import Events, Seen, Stamp, Touch
+from termite.engine.tree.logic.plan import Plan
+from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.staging import NEW, Staging, copy_content
-from termite.engine.tree.times import Timing
 
 Contents = Mapping[bytes, bytes | Path]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from termite.engine.errors import RemoteProtocolError, UserError
 from termite.engine.model import Digest
 from termite.engine.tree.disk import failing, remove_tree
-from termite.engine.tree.exports import STAGING
+from termite.engine.tree.logic.exports import STAGING
 
 NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
 COPY_BYTES = 1 << 30  # by one copy_file_range

@@ -18,11 +18,11 @@ import msgspec
 
 from termite.engine.errors import FsError
 from termite.engine.model import Attr, Change, Digest
-from termite.engine.tree.attrs import AttrTree, Events, Inode, Seen, Touch, compare
+from termite.engine.paths import join, lineage, split
 from termite.engine.tree.disk import Disk
-from termite.engine.tree.exports import PLACES, Exports, Rules, View
 from termite.engine.tree.hashes import Hashes, is_racy, stamp_of
-from termite.engine.tree.paths import join, lineage, split
+from termite.engine.tree.logic.attrs import AttrTree, Events, Inode, Seen, Touch, compare
+from termite.engine.tree.logic.exports import PLACES, Exports, Rules, View
 from termite.engine.tree.watch import Watches
 
 # A made-up directory's time. Not 0: make and ninja take that for "does not exist".

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from inotify_simple import INotify, flags  # type: ignore[import-untyped]  # it has no stubs
 
 from termite.engine.errors import UserError
-from termite.engine.tree.attrs import Events, Touch
-from termite.engine.tree.paths import join
+from termite.engine.paths import join
+from termite.engine.tree.logic.attrs import Events, Touch
 
 # As plain numbers: an operation on the flags themselves takes a microsecond.
 WRITTEN = int(flags.MODIFY | flags.CLOSE_WRITE)

@@ -20,12 +20,12 @@ from contextlib import asynccontextmanager
 import trio
 
 from termite.engine.errors import ConnectionLost, FsError, RemoteBug, RemoteProtocolError, Retryable, Stale, UserError
-from termite.engine.relay import Relay
-from termite.engine.wire import messages
-from termite.engine.wire.frames import MAX_CHUNK_BYTES
+from termite.engine.loop.leader import Relay
 from termite.engine.wire.identity import SERVER_NAME, Identity
-from termite.engine.wire.messages import Failed, Message, Ping, Pong
-from termite.engine.wire.peer import Cancelled, Chunked, Credited, Event, Peer, Replied, Requested
+from termite.engine.wire.protocol import messages
+from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES
+from termite.engine.wire.protocol.messages import Failed, Message, Ping, Pong
+from termite.engine.wire.protocol.peer import Cancelled, Chunked, Credited, Event, Peer, Replied, Requested
 from termite.engine.wire.tls import READ_BYTES, TlsStream
 
 CONNECT_S = 10.0

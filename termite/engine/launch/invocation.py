@@ -1,0 +1,94 @@
+"""What a launcher asks for: the payload of an INVOKE frame (docs/protocol.md, "Launcher")."""
+
+import functools
+import os
+from dataclasses import dataclass
+
+from termite.engine.decide.environment import Environment
+from termite.engine.errors import RemoteProtocolError
+from termite.engine.model import How, Invocation, StdinFile
+from termite.engine.wire.protocol.records import parse_records
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What an INVOKE frame says besides the invocation. With `has_stdin`, it is `stdin_file` or else a stream."""
+
+    invocation: Invocation
+    umask: int
+    has_stdin: bool
+    merge: bool
+    stdin_file: StdinFile | None = None
+    stdin_closed: bool = False
+    stdin_ended: bool = False
+
+
+def parse_invoke(payload: bytes) -> Asked:
+    """An INVOKE frame's payload."""
+    head, separator, rest = payload.partition(b"\0env=")  # which come last
+    fields: dict[str, bytes] = {}
+    argv: list[str] = []
+    notes: dict[str, str] = {}
+    for key, content in parse_records(head + b"\0" if separator else head):
+        if key == "arg":
+            argv.append(os.fsdecode(content))
+        elif key == "note":
+            name, _, text = os.fsdecode(content).partition("=")
+            notes[name] = text
+        elif key == "env":
+            raise RemoteProtocolError("an environment in front of the command")
+        else:
+            fields[key] = content
+    if fields.get("v") != b"2":
+        raise RemoteProtocolError(f"a launcher of another version: {fields.get('v')!r}")
+    stdin = fields.get("stdin")
+    try:
+        cwd = os.fsdecode(fields["cwd"])
+        how = How(fields["how"].decode())
+        umask = int(fields.get("umask", b"022"), 8)
+        stdin_file = _parse_stdin_file(fields) if stdin == b"file" else None
+    except (KeyError, ValueError) as error:
+        raise RemoteProtocolError(f"an invocation without its {error}") from None
+    if not argv or not cwd.startswith("/"):
+        raise RemoteProtocolError("an invocation without a command or a directory")
+    invocation = Invocation(
+        argv=tuple(argv),
+        exe=os.fsdecode(fields.get("exe", b"")) or argv[0],
+        search=fields.get("search", b"1") == b"1",
+        cwd=cwd,
+        env=_parse_environment(b"env=" + rest if separator else b""),
+        how=how,
+        tool=os.fsdecode(fields.get("tool", b"")),
+        notes=notes,
+    )
+    return Asked(
+        invocation,
+        umask & 0o777,
+        has_stdin=stdin in (b"read", b"file"),
+        merge=fields.get("merge") == b"1",
+        stdin_file=stdin_file,
+        stdin_closed=stdin == b"closed",
+        stdin_ended=stdin == b"ended",
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def _parse_environment(payload: bytes) -> Environment:
+    """All commands that one make starts have the same one."""
+    variables: dict[str, str] = {}
+    for key, content in parse_records(payload):
+        if key != "env":
+            raise RemoteProtocolError(f"{key!r} behind the environment")
+        name, _, text = os.fsdecode(content).partition("=")
+        variables[name] = text
+    return Environment(variables)
+
+
+def _parse_stdin_file(fields: dict[str, bytes]) -> StdinFile:
+    return StdinFile(
+        mode=int(fields["stdin_mode"], 8),
+        size=int(fields["stdin_size"]),
+        mtime_ns=int(fields["stdin_mtime_ns"]),
+        block_bytes=int(fields["stdin_block"]),
+        offset=int(fields["stdin_offset"]),
+    )

@@ -1,0 +1,176 @@
+"""What `termite-ctl` and the front ends say to a master (docs/protocol.md, "Launcher": control)."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, cast
+
+from termite.engine.decide.commands import is_nothing
+from termite.engine.errors import UserError
+from termite.engine.model import How, Invocation, Phase
+from termite.engine.status import report
+
+if TYPE_CHECKING:
+    from termite.engine.master.run_job import Master
+
+Reply = dict[str, object]
+Answer = Callable[[Reply], Awaitable[Reply]]
+
+
+class Sessions:
+    """Connections that count as builds, and the way to end the daemon."""
+
+    def __init__(self, shut_down: Callable[[], None]) -> None:
+        self.shut_down = shut_down
+        self.builds = 0
+
+
+class Control:
+    """The commands, each a method."""
+
+    def __init__(self, master: Master, sessions: Sessions) -> None:
+        self._master = master
+        self._sessions = sessions
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Answer]:
+        """One connection."""
+        build = _Build(self._master, self._sessions)
+
+        async def answer(request: Reply) -> Reply:
+            match request.get("command"):
+                case "status":
+                    return self._status()
+                case "refresh":
+                    self._master.recheck.ask()
+                    await self._master.recheck.wait()
+                    return {"journal": self._master.tree.number}
+                case "shutdown":
+                    self._sessions.shut_down()
+                    return {}
+                case "why":
+                    return self._why(request)
+                case "build-start":
+                    return build.start(request)
+                case "build-end":
+                    return build.end()
+                case command:
+                    raise UserError(f"unknown command {command!r}", hint="is this master of another version?")
+
+        try:
+            yield answer
+        finally:
+            build.close()
+
+    def _status(self) -> Reply:
+        master = self._master
+        leases = [
+            {
+                "name": lease.worker,
+                "slots": lease.slots,
+                "running": lease.running,
+                "jobs": lease.jobs,
+                "clock_offset_ms": lease.offset_ns // 1_000_000,
+                **lease.statistics(),
+            }
+            for lease in master.pool.leases
+        ]
+        rest: dict[str, object] = {
+            "pid": os.getpid(),
+            "root": str(master.config.socket.parent),
+            "waiting": master.pool.waiting,
+            "known_workers": [worker.name for worker in master.pool.fleet.workers],
+            "trouble": master.pool.trouble,
+            "local_slots": {"count": master.here.slots.count, "busy": master.here.slots.running},
+            "short_below_ms": round(1000 * master.short.limit_s),
+            "rules": len(master.book.rules),
+            "plugins_broken": master.plugins.broken,
+            "builds": self._sessions.builds,
+            "journal": master.tree.number,
+            "tree": master.tree.statistics(),
+        }
+        phases = [job.phase.value for job in master.jobs.values()] + [Phase.LOCAL.value] * master.here.running
+        traffic = master.pool.traffic()
+        return report.status(master.counters, phases, leases, traffic.counts, traffic.messages, rest)
+
+    def _why(self, request: Reply) -> Reply:
+        master = self._master
+        master.rule_file.refresh()
+        error = master.rule_file.error
+        plugin, command = master.plugins.read(_invocation(request))
+        verdict = master.book.decide(command.text)
+        return {
+            "text": command.text,
+            "plugin": plugin,
+            "nothing": is_nothing(command),
+            "local": verdict.local,
+            "took_s": master.short.took_s(command),
+            "short_s": master.short.limit_s,
+            "rule": dataclasses.asdict(verdict.rule) if verdict.rule else None,
+            "workers": [worker.name for worker in master.pool.fleet.workers],
+            "bad_rules": str(error) if error else "",
+        }
+
+
+class _Build:
+    """One build, from build-start to the end of its connection."""
+
+    def __init__(self, master: Master, sessions: Sessions) -> None:
+        self._master = master
+        self._sessions = sessions
+        self._before: report.Counters | None = None
+
+    def start(self, request: Reply) -> Reply:
+        """Have the settled files looked at again, and say how to start the build tool."""
+        if self._before is None:
+            self._sessions.builds += 1
+            self._before = self._master.counters.copy()
+            self._master.told.clear()
+        self._master.rule_file.refresh()
+        error = self._master.rule_file.error
+        self._master.recheck.ask()
+        reply: Reply = {"bad_rules": str(error) if error else ""}
+        if "tool" not in request:
+            return reply
+        env = cast(dict[str, str], request.get("env", {}))
+        args = cast(list[str], request.get("args", []))
+        preload = cast(dict[str, str], request.get("preload", {}))
+        tool = str(request["tool"])
+        command = self._master.plugins.build(tool, args, str(request.get("cwd", "/")), env, preload)
+        if command is None:
+            raise UserError(f"no plugin knows how to start {tool}")
+        added = {name: content for name, content in command.env.items() if env.get(name) != content}
+        return {**reply, "argv": list(command.argv), "exe": command.exe, "env": added}
+
+    def end(self) -> Reply:
+        """What happened since the start."""
+        if self._before is None:
+            raise UserError("no build was started on this connection")
+        return report.build_summary(self._before, self._master.counters)
+
+    def close(self) -> None:
+        """The connection ended, and the build with it."""
+        if self._before is not None:
+            self._sessions.builds -= 1
+            self._before = None
+
+
+def _invocation(request: Reply) -> Invocation:
+    argv = request.get("argv")
+    if not isinstance(argv, list) or not argv or not all(isinstance(word, str) for word in argv):
+        raise UserError("why: needs a command")
+    notes = request.get("notes")
+    tool = str(request.get("tool", ""))
+    return Invocation(
+        argv=tuple(argv),
+        exe=argv[0],
+        search=True,
+        cwd=str(request.get("cwd", "/")),
+        env={},
+        how=How.PRELOAD if tool else How.DIRECT,
+        tool=tool,
+        notes={str(name): str(text) for name, text in notes.items()} if isinstance(notes, dict) else {},
+    )

@@ -1,0 +1,66 @@
+"""The master as a daemon: what it opens and what goes on beside its jobs, from its start to its end."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import trio
+
+from termite.engine.launch.listener import Launchers, bound_socket
+from termite.engine.master.control_commands import Control, Sessions
+from termite.engine.master.run_job import Master, MasterConfig, tree_path
+from termite.engine.tree.home import HomeTree, TreeConfig
+
+HOUSEKEEPING_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+async def serve_master(config: MasterConfig, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
+    """Until cancelled, told to shut down, or idle for long. Reports the socket's path."""
+    with bound_socket(config.socket) as listener, _home_tree(config) as tree, ExitStack() as stack:
+        master = Master(config, tree)
+        stack.callback(master.short.save)
+        async with trio.open_nursery() as nursery:
+            sessions = Sessions(nursery.cancel_scope.cancel)
+            control = Control(master, sessions)
+            launchers = Launchers(master, control.session, master.readiness)
+            nursery.start_soon(master.readiness.run)
+            nursery.start_soon(master.recheck.run)
+            nursery.start_soon(master.pool.run)
+            nursery.start_soon(_keep_house, master, sessions)
+            nursery.start_soon(launchers.listen, listener)
+            task_status.started(str(config.socket))
+
+
+async def _keep_house(master: Master, sessions: Sessions) -> None:
+    """Forget what every mirror knows; end where nobody needs us any more."""
+    idle_exit_s = master.config.idle_exit_s
+    while True:
+        await trio.sleep(HOUSEKEEPING_S)
+        numbers = [job.number for job in master.jobs.values() if job.number]
+        oldest = master.pool.oldest_cursor()
+        master.tree.forget_before(min([*numbers, master.tree.number if oldest is None else oldest]))
+        if master.jobs or master.here.running or sessions.builds:
+            master.last_busy_s = trio.current_time()
+        if idle_exit_s and trio.current_time() - master.last_busy_s > idle_exit_s:
+            log.info("idle-exit")
+            sessions.shut_down()
+
+
+@contextmanager
+def _home_tree(config: MasterConfig) -> Iterator[HomeTree]:
+    tree = HomeTree(
+        TreeConfig(
+            writable_root=tree_path(config.socket.parent),
+            exports=config.exports,
+            excludes=config.excludes,
+            hidden=config.hidden,
+            watched=config.watched,
+            hash_cache=config.hash_cache,
+        )
+    )
+    try:
+        yield tree
+    finally:
+        tree.close()

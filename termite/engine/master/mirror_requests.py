@@ -1,0 +1,95 @@
+"""What mirrors ask of the master: directories, files, and the standard input of their jobs."""
+
+import os
+from collections.abc import Mapping
+from errno import EIO
+
+import trio
+
+from termite.engine.errors import FsError, RemoteProtocolError, Stale
+from termite.engine.fleet.lease import Lease
+from termite.engine.launch.stdio import Job
+from termite.engine.model import Digest
+from termite.engine.tree.home import HomeTree
+from termite.engine.wire.protocol.messages import (
+    INLINE_BYTES,
+    Directory,
+    Done,
+    File,
+    GetDirectory,
+    GetFile,
+    Message,
+    ReadStdin,
+    Stdin,
+    StdinTaken,
+)
+from termite.engine.wire.transport import SendChunk
+
+CHUNK_BYTES = 256 * 1024
+STDIN_LIMIT_BYTES = 1024 * 1024
+
+
+class Answers:
+    """`jobs` are those that run, by their ids."""
+
+    def __init__(self, tree: HomeTree, jobs: Mapping[int, Job]) -> None:
+        self._tree = tree
+        self._jobs = jobs
+
+    async def answer(self, lease: Lease, message: Message, send_chunk: SendChunk) -> Message:
+        """The reply to one request of a mirror."""
+        match message:
+            case GetDirectory(path=path):
+                return Directory(*await self._tree.directory(path))
+            case GetFile():
+                return await self._send_file(message, send_chunk)
+            case ReadStdin(job=number):
+                return Stdin(await self._read_stdin(self._job(lease, number), message))
+            case StdinTaken(job=number, taken=taken):
+                await self._job(lease, number).stdin.settle(taken)
+                return Done()
+            case _:
+                raise RemoteProtocolError(f"a mirror asks nothing like {type(message).__name__}")
+
+    async def _send_file(self, asked: GetFile, send_chunk: SendChunk) -> File:
+        path, mtime_ns = asked.path, asked.mtime_ns
+        fd, digest = await self._tree.open_file(path, asked.size, mtime_ns)
+        try:
+            if digest == asked.candidate:
+                return File(digest)
+            if digest.size <= INLINE_BYTES:
+                content = os.pread(fd, digest.size + 1, 0)
+                _check_unchanged(fd, path, mtime_ns, digest, len(content))
+                return File(digest, content)
+            sent = await _send_content(fd, send_chunk)
+            _check_unchanged(fd, path, mtime_ns, digest, sent)
+            return File(digest)
+        finally:
+            os.close(fd)
+
+    def _job(self, lease: Lease, number: int) -> Job:
+        job = self._jobs.get(number)
+        if job is None or job.lease is not lease:
+            raise FsError(EIO)  # it was cancelled meanwhile, or is none of this mirror's
+        return job
+
+    async def _read_stdin(self, job: Job, asked: ReadStdin) -> bytes:
+        size = max(1, min(asked.size, STDIN_LIMIT_BYTES))
+        if asked.offset >= 0:
+            return await job.stdin.read_at(asked.offset, size)
+        return await job.stdin.read(size, peek=asked.peek)
+
+
+async def _send_content(fd: int, send_chunk: SendChunk) -> int:
+    sent = 0
+    while chunk := await trio.to_thread.run_sync(os.pread, fd, CHUNK_BYTES, sent):
+        await send_chunk(chunk)
+        sent += len(chunk)
+    return sent
+
+
+def _check_unchanged(fd: int, path: bytes, mtime_ns: int, digest: Digest, sent: int) -> None:
+    # The digest is of what was there when it was opened; the receiver drops whoever sends something else.
+    now = os.fstat(fd)
+    if (sent, now.st_size, now.st_mtime_ns) != (digest.size, digest.size, mtime_ns):
+        raise Stale(path)

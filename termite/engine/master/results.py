@@ -1,0 +1,87 @@
+"""The contents of a job's results, all of them here before the disk is touched."""
+
+import contextlib
+import hashlib
+import stat
+from collections.abc import AsyncIterator, Iterable, Mapping
+from pathlib import Path
+
+import trio
+
+from termite.engine.errors import RemoteProtocolError, Retryable, first_error
+from termite.engine.fleet.lease import Lease
+from termite.engine.model import Change, Digest
+from termite.engine.tree.home import HomeTree
+from termite.engine.tree.staging import StagedWriter
+from termite.engine.wire.protocol.messages import Ran
+
+FETCHES = 4  # at once for one job: enough to fill a connection, few enough to leave it to other jobs as well
+
+
+@contextlib.asynccontextmanager
+async def fetched(lease: Lease, ran: Ran, tree: HomeTree) -> AsyncIterator[Mapping[bytes, bytes | Path]]:
+    """Every content that the changes need, by SHA-256; what was not used in the end is removed."""
+    contents: dict[bytes, bytes | Path] = {}
+    missing = []
+    for digest in _digests(ran.changes):
+        inline = ran.inline.get(digest.sha256)
+        if inline is None:
+            missing.append(digest)
+        elif len(inline) != digest.size or hashlib.sha256(inline).digest() != digest.sha256:
+            raise Retryable(f"{lease.worker} sent a content that does not have its digest")
+        else:
+            contents[digest.sha256] = inline
+    writers: list[StagedWriter] = []
+    try:
+        if missing:
+            await _fetch_all(lease, tree, missing, contents, writers)
+        yield contents
+    except BaseException:
+        for writer in writers:
+            writer.discard()
+        raise
+
+
+async def _fetch_all(
+    lease: Lease,
+    tree: HomeTree,
+    missing: Iterable[Digest],
+    contents: dict[bytes, bytes | Path],
+    writers: list[StagedWriter],
+) -> None:
+    room = trio.Semaphore(FETCHES)
+
+    async def fetch(digest: Digest) -> None:
+        async with room:
+            writer = tree.staging_file()
+            writers.append(writer)
+            contents[digest.sha256] = await _fetch(lease, digest, writer)
+
+    with first_error():
+        async with trio.open_nursery() as nursery:
+            for digest in missing:
+                nursery.start_soon(fetch, digest)
+
+
+async def _fetch(lease: Lease, digest: Digest, writer: StagedWriter) -> Path:
+    async def write(chunk: bytes) -> None:
+        writer.write(chunk)
+
+    await lease.fetch(digest, write)
+    try:
+        return writer.finish(digest)
+    except RemoteProtocolError as error:
+        raise Retryable(f"{lease.worker}: {error}") from error
+
+
+def _digests(changes: Iterable[Change]) -> list[Digest]:
+    """What is needed, each once."""
+    needed: dict[bytes, Digest] = {}
+    for change in changes:
+        attr = change.attr
+        if attr is None or not change.content or change.link_to is not None or not stat.S_ISREG(attr.mode):
+            continue
+        if attr.digest is None:
+            raise Retryable(f"a result without a digest: {change.path!r}")
+        needed[attr.digest.sha256] = attr.digest
+    return list(needed.values())

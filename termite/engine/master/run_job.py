@@ -1,0 +1,402 @@
+"""The master: one per tree. It owns the truth about the user's files and runs every job of the tree's builds.
+
+`run_job` is one job from top to bottom. Everything else here joins the parts.
+"""
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from termite.engine.decide.commands import is_nothing
+from termite.engine.decide.environment import environment_of
+from termite.engine.decide.local_policy import is_local_forbidden, odd_local
+from termite.engine.decide.plugins import Plugins
+from termite.engine.decide.rule_file import RuleFile
+from termite.engine.decide.rules import RuleBook
+from termite.engine.decide.short_commands import Mark, ShortCommands, mark_of
+from termite.engine.errors import FsError, Outdated, Retryable, UserError
+from termite.engine.fleet.lease import Lease
+from termite.engine.fleet.pool import OUTDATED_CHANGES, NoWorker, Pool, PoolConfig
+from termite.engine.launch.connection import Launcher, LauncherGone
+from termite.engine.launch.invocation import Asked
+from termite.engine.launch.local_runs import LocalRuns, LocalSlots, parent_of
+from termite.engine.launch.stdio import Job, new_job
+from termite.engine.loop.fd_watcher import Readiness
+from termite.engine.master.mirror_requests import Answers
+from termite.engine.master.notices import Told
+from termite.engine.master.results import fetched
+from termite.engine.master.settled_check import Recheck
+from termite.engine.model import Changeset, Command, Exit, Phase
+from termite.engine.paths import is_within
+from termite.engine.status.report import Counters
+from termite.engine.tree.home import HomeTree
+from termite.engine.tree.logic.times import Timing
+from termite.engine.wire.protocol.messages import Ran, Run
+
+SOCKET = ".termite-socket"
+NOWHERE_TO_RUN = 103
+CANNOT_RUN_AGAIN = 101
+# Bytes, of one file and of all: what is written here goes along with the news of it. A job waits until it is there, and
+# otherwise asks for what it needs.
+NEWS_NEARBY = (64 * 1024, 128 * 1024)
+NEWS_FAR_AWAY = (4 * 1024, 16 * 1024)
+QUIET_S = 10.0  # without a job: the next one is another piece of work, also where only launchers say so
+NEWS_FILES = 256  # are read for that; each holds the master for 40 us
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class MasterConfig:
+    """`socket` stands in the writable root. `slots`: how many to lease in all, 0: as many as there are.
+
+    `short_s`: commands that are known to take less run here while a core is free; None: as measured, 0: none do.
+
+    `idle_exit_s`: end after so long without a job or a build, 0: never.
+    """
+
+    socket: Path
+    coordinator: tuple[str, int]
+    secret: bytes
+    plugins: Plugins
+    slots: int = 0
+    local_slots: int = 1
+    short_s: float | None = None
+    short_store: Path | None = None
+    keepalive_s: float = 60.0
+    idle_exit_s: float = 0.0
+    exports: tuple[bytes, ...] = ()
+    excludes: tuple[bytes, ...] = ()
+    hidden: tuple[bytes, ...] = ()
+    watched: tuple[bytes, ...] = ()
+    hash_cache: Path | None = None
+
+
+class Master:
+    """What jobs share. It is made and ended by `serve_master` (serving.py)."""
+
+    def __init__(self, config: MasterConfig, tree: HomeTree) -> None:
+        self.config = config
+        self.tree = tree
+        self.plugins = config.plugins
+        self.book = RuleBook(config.plugins.rules())
+        self.rule_file = RuleFile(config.socket.parent, self.book)
+        self.counters = Counters()
+        self.told = Told()
+        self.jobs: dict[int, Job] = {}
+        self.readiness = Readiness()
+        self.here = LocalRuns(LocalSlots(config.local_slots, parent_of), self.readiness)
+        self.recheck = Recheck(tree.recheck_settled)
+        self.short = ShortCommands(config.short_s, config.short_store)
+        self.pool = Pool(_pool_config(config), tree.drain, Answers(tree, self.jobs).answer)
+        self.is_without_worker = False
+        self.last_busy_s = trio.current_time()
+        self._last_job = 0
+
+    def begin(self, launcher: Launcher, asked: Asked) -> Job | None:
+        """A job of its own for a launcher. None: all of it was done at once, and the launcher was told so."""
+        self._last_job += 1
+        now_s = trio.current_time()
+        if now_s - self.last_busy_s > QUIET_S and not self.jobs:
+            self.told.clear()
+        self.last_busy_s = now_s
+        job = new_job(self._last_job, launcher, asked)
+        try:
+            if run_at_once(self, job):
+                return None
+        except LauncherGone:
+            raise
+        except Exception as error:  # one job: `run` says so
+            job.bug = error
+        return job
+
+    async def run(self, job: Job) -> Exit | None:
+        """The rest of it. None: the launcher runs the command, and was told so."""
+        self.jobs[job.id] = job
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if job.bug is not None:
+                raise job.bug
+            return await run_job(self, job)
+        except LauncherGone:
+            raise
+        except Exception as error:  # one job: whatever is wrong with us, the build goes on
+            log.exception("job-failed job=%d", job.id)
+            return await fall_back(self, job, f"an error inside termite: {error!r}")
+        finally:
+            del self.jobs[job.id]
+            self.last_busy_s = trio.current_time()
+
+
+def run_at_once(master: Master, job: Job) -> bool:
+    """The beginning of a job: what it is, and where it runs. True: that was all, it is answered, or runs here."""
+    command = job.command = master.plugins.parse(job.asked.invocation)
+    if is_nothing(command):
+        master.counters.answered += 1
+        job.launcher.finish_at_once(Exit(0))
+        return True
+    job.warning = master.rule_file.refresh()
+    verdict = job.verdict = master.book.decide(command.text)
+    if master.short.is_on and not verdict.rule:
+        job.mark = mark_of(command)
+    if job.warning or job.launcher.has_said_more:
+        return False
+    return start_here(master, job) if verdict.local else start_short(master, job)
+
+
+async def run_job(master: Master, job: Job) -> Exit | None:
+    """The rest of a job, to the exit code that its launcher gets: DESIGN, section 5."""
+    assert job.command is not None and job.verdict is not None, "it has begun"
+    if job.warning:
+        await job.launcher.notice(f"termite: {job.warning}; the last good rules stay in force")
+    odd = odd_local(job.asked.invocation.env)
+    if odd and master.told.pick("rules", [os.fsencode(odd)]):
+        await job.launcher.notice(f"termite: {odd}")
+    if job.verdict.local:
+        await run_here(master, job)
+        return None
+    job.phase = Phase.WAITING
+    try:
+        await master.recheck.wait()
+    except UserError as error:
+        return await fall_back(master, job, error.message)
+    while job.may_be_tried:
+        job.phase = Phase.WAITING
+        try:
+            async with master.pool.slot(job.failed_on) as lease:
+                message = dispatch(master, job, job.command, lease)
+                if message is None:
+                    master.pool.retire(lease)
+                    continue
+                dispatched_ns, dispatched_s = master.tree.now_ns(), trio.current_time()
+                ran = await run_there(master, job, lease, message)
+                timing = Timing(dispatched_ns, ran.started_ns, ran.ended_ns, lease.offset_ns, message.number)
+                conflicts = await bring_home(master, job, lease, ran, timing)
+            if job.mark:
+                learn(master, job.mark, ran, trio.current_time() - dispatched_s)
+            if ran.exec_errno:
+                return await fall_back(master, job, f"cannot start there: {os.strerror(ran.exec_errno)}", quiet=True)
+            job.number = 0  # nothing of the journal is needed any more, however long its launcher takes
+            await job.launcher.stop_reading()
+            await tell_what_happened(master, job, ran, conflicts)
+            return ran.exit
+        except NoWorker as error:
+            return await fall_back(master, job, f"no worker: {error}")
+        except FsError as error:
+            return await fall_back(master, job, f"cannot bring results home: {os.strerror(error.errno)}")
+        except Retryable as error:
+            blame(master, job, error)
+    return await fall_back(master, job, ("lost its workers: " if job.failed_on else "") + job.failures[-1])
+
+
+def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> Run | None:
+    """The job as its mirror is asked to run it, at the state of the files now. None: the mirror is too far behind."""
+    job.lease = lease
+    number = job.number = master.tree.drain()
+    changesets = master.tree.changesets_since(lease.cursor)
+    if _is_outdated(changesets):
+        return None
+    news = NEWS_NEARBY if lease.is_near else NEWS_FAR_AWAY
+    contents = master.tree.contents_since(lease.told, *news, NEWS_FILES)
+    lease.told = number
+    rule = job.verdict.rule if job.verdict else None
+    return Run(
+        job=job.id,
+        number=number,
+        changesets=changesets,
+        argv=tuple(os.fsencode(word) for word in command.argv),
+        exe=os.fsencode(command.exe),
+        search=command.search,
+        env=environment_of(command).remote_words,
+        cwd=os.fsencode(command.cwd),
+        umask=job.asked.umask,
+        stdin=job.asked.has_stdin,
+        merge=job.asked.merge,
+        network=rule.network if rule else False,
+        timeout_s=rule.timeout_s if rule else 0.0,
+        memory_bytes=rule.memory_bytes if rule else 0,
+        stdin_file=job.asked.stdin_file,
+        stdin_closed=job.asked.stdin_closed,
+        stdin_ended=job.asked.stdin_ended,
+        contents=contents,
+    )
+
+
+async def run_there(master: Master, job: Job, lease: Lease, message: Run) -> Ran:
+    """The command on a worker, its output forwarded as it comes."""
+    job.phase = Phase.RUNNING
+    job.begin_again()
+    ran = await lease.run(message, job.output.take)
+    master.pool.succeeded(lease)
+    master.is_without_worker = False
+    return ran
+
+
+async def bring_home(master: Master, job: Job, lease: Lease, ran: Ran, timing: Timing) -> tuple[bytes, ...]:
+    """The results on the user's disk; the paths that another job had written differently meanwhile."""
+    if not ran.changes:
+        return ()
+    job.phase = Phase.FETCHING
+    async with fetched(lease, ran, master.tree) as contents:
+        home = await master.tree.bring_home(ran.changes, contents, timing)
+    return home.conflicts
+
+
+def learn(master: Master, mark: Mark, ran: Ran, total_s: float) -> None:
+    """What the command took, for the next time. One that may do something else here stays with the workers: it writes
+    outside the tree, reads from a pipe, or was killed. To end with an error is what many a makefile asks its shell for.
+    What could not be started there took nothing, and its way says nothing.
+    """
+    if ran.exec_errno or ran.exit.signal or ran.dropped or ran.stdin_taken:
+        master.short.forget(mark)
+        return
+    took_s = (ran.ended_ns - ran.started_ns) / 1e9
+    master.short.ran_there(mark, took_s, max(total_s - took_s, 0.0))
+
+
+def start_here(master: Master, job: Job) -> bool:
+    """As a rule says. One that starts jobs itself holds no slot; any other one takes a core. False: it has to wait."""
+    rule = job.verdict.rule if job.verdict else None
+    if rule is not None and rule.recurse:
+        job.launcher.replace_at_once(recurse=True)
+    elif not master.here.start_at_once(job.launcher):
+        return False
+    master.counters.local += 1
+    return True
+
+
+def start_short(master: Master, job: Job) -> bool:
+    """Run it here if its way to a worker is not worth it, and a core here has nothing to do. False: it is not done.
+
+    Where many jobs run elsewhere, one core is the master's own.
+    """
+    mark = job.mark
+    if mark is None or not master.short.is_short(mark) or is_local_forbidden(job.asked.invocation.env):
+        return False
+    started_s = trio.current_time()
+
+    def on_end() -> None:
+        master.short.ran_here(mark, trio.current_time() - started_s)
+
+    are_many_elsewhere = len(master.jobs) > master.here.slots.count
+    if not master.here.start_spare(job.launcher, int(are_many_elsewhere), on_end):
+        return False
+    master.counters.short += 1
+    return True
+
+
+def blame(master: Master, job: Job, error: Retryable) -> None:
+    """An attempt came to nothing: note it against the worker, so that the next one is elsewhere."""
+    assert job.lease is not None, "only a lease can fail"
+    if isinstance(error, Outdated):
+        job.failures.append(str(error))
+        log.info("job-outdated job=%d reason=%s", job.id, error)
+        return
+    job.fail(job.lease.worker, str(error))
+    master.pool.failed(job.lease, error)
+    master.counters.retried += 1
+    log.warning("job-retried job=%d lease=%s reason=%s", job.id, job.lease.worker, error)
+
+
+async def run_here(master: Master, job: Job) -> None:
+    """Here, when it is its turn; after whatever was said to the launcher already."""
+    rule = job.verdict.rule if job.verdict else None
+    master.counters.local += 1
+    job.phase = Phase.WAITING
+    if rule is not None and rule.recurse:
+        await job.launcher.replace(recurse=True)
+    else:
+        await master.here.start(job.launcher)
+
+
+async def fall_back(master: Master, job: Job, reason: str, *, quiet: bool = False) -> Exit | None:
+    """Run it here since it cannot run there: visibly, and only if that gives what the command would have given.
+
+    What `reason` says before its first colon is what is counted.
+    """
+    master.counters.fallbacks[reason.partition(":")[0]] += 1
+    log.warning("job-falls-back job=%d reason=%s", job.id, reason)
+    await job.launcher.stop_reading()
+    if job.stdin.is_read:
+        await job.launcher.notice(f"termite: {reason}; the command has read its input and cannot be run again")
+        master.counters.failed += 1
+        return Exit(CANNOT_RUN_AGAIN)
+    if is_local_forbidden(job.asked.invocation.env):
+        await job.launcher.notice(f"termite: {reason}; TERMITE_LOCAL=never forbids to run it here")
+        master.counters.failed += 1
+        return Exit(NOWHERE_TO_RUN)
+    if reason.startswith("no worker"):
+        # Said once, until there was a worker again: a build of a thousand jobs needs no thousand lines.
+        quiet, master.is_without_worker = master.is_without_worker, True
+    if not quiet:
+        again = ", again from its beginning" if job.output.is_told else ""
+        await job.launcher.notice(f"termite: {reason}: running locally{again}")
+    await run_here(master, job)
+    return None
+
+
+async def tell_what_happened(master: Master, job: Job, ran: Ran, conflicts: tuple[bytes, ...]) -> None:
+    """Count the job; what a user should know of its results goes to the launcher."""
+    counters = master.counters
+    counters.remote += 1
+    counters.fuse_requests += ran.usage.requests
+    counters.conflicts += len(conflicts)
+    if lost := job.stdin.finish(ran.stdin_offset, ran.stdin_taken):
+        log.info("stdin-left-over job=%d bytes=%d", job.id, lost)
+    counters.name("written by two jobs at once", map(_absolute, conflicts))
+    for path in conflicts:
+        await job.launcher.notice(f"termite: another job wrote {_absolute(path)} at the same time; this one's stays")
+    if ran.dropped:
+        await tell_what_stayed_there(master, job, ran.dropped)
+    if ran.timed_out:
+        await job.launcher.notice("termite: killed after the time that its rule allows")
+
+
+async def tell_what_stayed_there(master: Master, job: Job, dropped: tuple[bytes, ...]) -> None:
+    """Count and tell what does not come home: what is outside the tree, and in the tree sockets."""
+    root = tree_path(master.config.socket.parent)
+    inside = {path for path in dropped if path != root and is_within(path, root)}
+    sockets = tuple(path for path in dropped if path in inside)
+    outside = tuple(path for path in dropped if path not in inside)
+    counters = master.counters
+    counters.dropped_writes += len(outside)
+    counters.sockets_left += len(sockets)
+    counters.name("written outside the tree, dropped", map(_absolute, outside))
+    counters.name("socket, stayed on its worker", map(_absolute, sockets))
+    for paths, what in ((outside, "dropped what it wrote outside the tree"), (sockets, "a socket stays on its worker")):
+        if named := master.told.pick(what, paths):
+            names = ", ".join(map(_absolute, named))
+            rest = f" and {len(paths) - len(named)} more" if len(paths) > len(named) else ""
+            last = "; others near it are only counted" if any(master.told.is_last(what, path) for path in named) else ""
+            await job.launcher.notice(f"termite: {what}: {names}{rest} (with a Local rule it runs here{last})")
+
+
+def _absolute(path: bytes) -> str:
+    """As the user knows it."""
+    return "/" + os.fsdecode(path)
+
+
+def _is_outdated(changesets: tuple[Changeset, ...]) -> bool:
+    return sum(len(changeset.changes) for changeset in changesets) > OUTDATED_CHANGES
+
+
+def _pool_config(config: MasterConfig) -> PoolConfig:
+    name = f"{os.uname().nodename}:{config.socket.parent}"
+    return PoolConfig(
+        coordinator=config.coordinator,
+        secret=config.secret,
+        master=name,
+        slots=config.slots,
+        uid=os.getuid(),
+        gid=os.getgid(),
+        writable_root=tree_path(config.socket.parent),
+        keepalive_s=config.keepalive_s,
+    )
+
+
+def tree_path(path: Path) -> bytes:
+    """As the tree's own paths are: bytes, without slashes at the ends."""
+    return os.fsencode(path).strip(b"/")

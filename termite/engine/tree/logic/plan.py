@@ -1,0 +1,92 @@
+"""A job's changes in the order in which they are brought home.
+
+Nothing is trusted: a path that does not lead to a place below the writable root, or a change that no sandbox could have
+made, is the worker's fault.
+"""
+
+import errno
+import stat
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from termite.engine.errors import FsError, RemoteProtocolError
+from termite.engine.model import Attr, Change
+from termite.engine.paths import components, split
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The steps, first to last. `directories` that exist keep what is in them; their times come at the very end."""
+
+    replaced: tuple[bytes, ...]  # removed first: something else comes in its place
+    directories: tuple[Change, ...]  # parents first
+    files: tuple[Change, ...]
+    symlinks: tuple[Change, ...]
+    links: tuple[Change, ...]
+    fifos: tuple[Change, ...]
+    attributes: tuple[Change, ...]
+    removed: tuple[bytes, ...]  # deepest first
+
+    @property
+    def parents(self) -> frozenset[bytes]:
+        """Directories that must be there for what is made in them."""
+        made = (*self.directories, *self.files, *self.symlinks, *self.links, *self.fifos)
+        return frozenset(split(change.path)[0] for change in made)
+
+
+def make_plan(changes: Iterable[Change], is_writable: Callable[[bytes], bool]) -> Plan:
+    """Raises RemoteProtocolError, or FsError(EPERM) for a path that the job could not see and must not replace."""
+    made: dict[bytes, tuple[Change, Attr]] = {}
+    gone: dict[bytes, None] = {}
+    for change in changes:
+        _check(change, is_writable)
+        if change.attr is None:
+            gone[change.path] = None
+            made.pop(change.path, None)
+        else:
+            made[change.path] = change, change.attr
+    kinds: dict[int | str, list[Change]] = {}
+    parents = {split(path)[0] for path, (change, _) in made.items() if change.content}
+    for change, attr in made.values():
+        kinds.setdefault(_kind(change, attr, change.path in parents), []).append(change)
+    return Plan(
+        replaced=tuple(path for path in gone if path in made),
+        directories=tuple(sorted(kinds.get(stat.S_IFDIR, ()), key=_depth)),
+        files=tuple(kinds.get(stat.S_IFREG, ())),
+        symlinks=tuple(kinds.get(stat.S_IFLNK, ())),
+        links=tuple(kinds.get("link", ())),
+        fifos=tuple(kinds.get(stat.S_IFIFO, ())),
+        attributes=tuple(kinds.get("attributes", ())),
+        removed=tuple(sorted((path for path in gone if path not in made), key=lambda p: -p.count(b"/"))),
+    )
+
+
+def _check(change: Change, is_writable: Callable[[bytes], bool]) -> None:
+    for path in (change.path, change.link_to):
+        if path is None:
+            continue
+        try:
+            components(path)
+        except FsError as e:
+            raise RemoteProtocolError(f"not a path: {path!r}") from e
+        if not is_writable(path):
+            raise FsError(errno.EPERM, path)
+    attr = change.attr
+    if attr is None or change.link_to is not None:
+        return
+    if stat.S_IFMT(attr.mode) not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO):
+        raise RemoteProtocolError(f"mode {attr.mode:o} of {change.path!r}")
+    if stat.S_ISREG(attr.mode) and change.content and attr.digest is None:
+        raise RemoteProtocolError(f"no digest of {change.path!r}")
+
+
+def _kind(change: Change, attr: Attr, is_parent: bool) -> int | str:
+    if change.link_to is not None:
+        return "link"
+    if not change.content and not (is_parent and stat.S_ISDIR(attr.mode)):
+        return "attributes"
+    return stat.S_IFMT(attr.mode)
+
+
+def _depth(change: Change) -> int:
+    return change.path.count(b"/")

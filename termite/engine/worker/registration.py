@@ -1,0 +1,68 @@
+"""A worker's side of the coordinator: registers as long as it runs, whether one is there or not."""
+
+import logging
+from collections.abc import Callable
+
+import trio
+
+from termite.engine.errors import RemoteProtocolError, Retryable, TermiteError, UserError
+from termite.engine.wire.addresses import join_address
+from termite.engine.wire.authority import mint
+from termite.engine.wire.protocol.messages import Deregister, Message, Register, Registered
+from termite.engine.wire.transport import Connection, SendChunk, dial
+
+ANSWER_S = 10.0
+FAREWELL_S = 0.5
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 15.0
+
+log = logging.getLogger(__name__)
+
+
+async def stay_registered(host: str, port: int, secret: bytes, name: str, describe: Callable[[], Register]) -> None:
+    """Until cancelled. Says once that the coordinator is missing, and once that it is there."""
+    address = join_address(host, port)
+    pause_s, complaint = FIRST_PAUSE_S, ""
+    while True:
+        try:
+            async with dial(host, port, mint(secret, name), _refuse) as connection:
+                interval_s = await _register(connection, describe())
+                log.info("coordinator-found address=%s", address)
+                pause_s, complaint = FIRST_PAUSE_S, ""
+                await _repeat(connection, describe, interval_s)
+        except (Retryable, RemoteProtocolError, UserError) as error:
+            if with_advice(error) != complaint:
+                complaint = with_advice(error)
+                log.warning("coordinator-missing reason=%s; trying on", complaint)
+        await trio.sleep(pause_s)
+        pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+
+
+def with_advice(error: TermiteError) -> str:
+    """Why there is no coordinator, and what to do."""
+    if isinstance(error, UserError):
+        return str(error)
+    return f"{error} (is termite-coordinator running there? see -coordinator)"
+
+
+async def _repeat(connection: Connection, describe: Callable[[], Register], interval_s: float) -> None:
+    try:
+        while True:
+            with trio.move_on_after(interval_s):
+                await connection.lost.wait()
+            interval_s = await _register(connection, describe())
+    finally:
+        with trio.move_on_after(FAREWELL_S, shield=True):
+            if not connection.lost.is_set():
+                await connection.request(Deregister(describe().name))
+
+
+async def _register(connection: Connection, message: Register) -> float:
+    reply = await connection.request(message, timeout_s=ANSWER_S)
+    if not isinstance(reply, Registered) or not reply.interval_s > 0:
+        raise RemoteProtocolError(f"{connection.peer} is no coordinator: it answered {type(reply).__name__}")
+    return reply.interval_s
+
+
+async def _refuse(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
+    raise RemoteProtocolError(f"a coordinator asked {type(message).__name__}")
