@@ -15,15 +15,15 @@ from termite.engine.store.cas import Cas
 from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES
 from termite.engine.wire.protocol.messages import Done, GetBlob, OpenLease, Ran, Run
 from termite.engine.wire.transport import SendChunk
-from termite.fuse.collect import Harvested, collect
-from termite.fuse.fetch import Fetcher
-from termite.fuse.jobs import Jobs, RunningJob
-from termite.fuse.layers import Layers
-from termite.fuse.sandbox import Sandboxes, SandboxSpec
-from termite.fuse.stdin import StdinPipe, Stdins
-from termite.fuse.tree import Tree
-from termite.fuse.views import Need, View
-from termite.fuse.warm import Warm
+from termite.fuse.content.fetch import Fetcher
+from termite.fuse.harvest.collect import Harvested, collect
+from termite.fuse.layers.real_layers import Layers
+from termite.fuse.layers.warm_layer import Warm
+from termite.fuse.running_jobs import Jobs, RunningJob
+from termite.fuse.sandbox.sandboxes import Sandboxes, SandboxSpec
+from termite.fuse.stdin.stdin_pipe import StdinPipe, Stdins
+from termite.fuse.view.tree import Tree
+from termite.fuse.view.views import Need, View
 
 JOURNAL_S = 30.0  # the Run that carries the changesets in front of this one is on the same connection
 

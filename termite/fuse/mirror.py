@@ -24,16 +24,16 @@ from termite.engine.store.cas import Cas
 from termite.engine.wire.identity import Identity
 from termite.engine.wire.protocol.messages import PROTOCOL, GetBlob, Leased, Message, OpenLease, Run, SetSlots
 from termite.engine.wire.transport import Connection, SendChunk, accepted
-from termite.fuse import ops, session
 from termite.fuse.actions import Actions
-from termite.fuse.control import Control
-from termite.fuse.fetch import Fetcher
-from termite.fuse.jobs import Jobs
-from termite.fuse.layers import Layers
-from termite.fuse.sandbox import Sandboxes
-from termite.fuse.stdin import Stdins
-from termite.fuse.tree import Tree
-from termite.fuse.warm import PLACE, Warm, private_directory
+from termite.fuse.content.fetch import Fetcher
+from termite.fuse.kernel import ops, session
+from termite.fuse.layers.real_layers import Layers
+from termite.fuse.layers.warm_layer import PLACE, Warm, private_directory
+from termite.fuse.running_jobs import Jobs
+from termite.fuse.sandbox.sandboxes import Sandboxes
+from termite.fuse.stdin.stdin_pipe import Stdins
+from termite.fuse.view.tree import Tree
+from termite.fuse.worker_line import Control
 
 CLEAR_UP_S = 0.1
 EVICT_S = 600.0  # how often the store is brought back to its size

@@ -15,8 +15,8 @@ import pytest
 from termite.engine.host.native_programs import native_program
 from termite.engine.model import Attr, Digest, Exit
 from termite.engine.store.cas import Cas
-from termite.fuse.collect import Harvested, collect
-from termite.fuse.sandbox import Sandboxes, SandboxResult, SandboxSpec
+from termite.fuse.harvest.collect import Harvested, collect
+from termite.fuse.sandbox.sandboxes import Sandboxes, SandboxResult, SandboxSpec
 
 INSIDE = "TERMITE_TEST_INSIDE"
 PROJECT = b"home/u/p"

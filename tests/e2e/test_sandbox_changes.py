@@ -16,7 +16,7 @@ import trio
 
 from termite.engine.model import Change, Exit
 from termite.engine.store.cas import Cas
-from termite.fuse.collect import Harvested
+from termite.fuse.harvest.collect import Harvested
 from tests.e2e.bench import PROJECT, SCRATCHES, Bench, is_mirror
 
 OLD_S = 1_500_000_000  # the time of everything in the tree before a job; what is younger was made by it

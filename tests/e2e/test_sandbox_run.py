@@ -14,7 +14,7 @@ import trio.testing
 
 from termite.engine.errors import Retryable
 from termite.engine.model import Exit
-from termite.fuse.sandbox import Sandboxes
+from termite.fuse.sandbox.sandboxes import Sandboxes
 from tests.e2e.bench import PROJECT, SCRATCHES, Bench, is_mirror
 from tests.e2e.cluster import processes_running
 

@@ -8,7 +8,7 @@ from pathlib import Path
 PROGRAM = """
 import os, subprocess, sys, tempfile
 import pyfuse3, trio
-from termite.fuse import session
+from termite.fuse.kernel import session
 
 class Nothing(pyfuse3.Operations):
     async def lookup(self, parent, name, ctx=None):
@@ -53,7 +53,7 @@ trio.run(main)
 WAITING = """
 import os, stat, subprocess, tempfile
 import pyfuse3, trio, trio.testing
-from termite.fuse import session
+from termite.fuse.kernel import session
 
 FAST = 1000
 

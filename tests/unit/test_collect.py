@@ -8,7 +8,7 @@ import pytest
 from termite.engine.model import Attr
 from termite.engine.store.cas import Cas
 from termite.engine.wire.protocol.messages import INLINE_BYTES, INLINE_TOTAL_BYTES
-from termite.fuse.collect import collect
+from termite.fuse.harvest.collect import collect
 
 ROOT = b"p"
 

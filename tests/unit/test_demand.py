@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from termite.fuse.demand import (
+from termite.fuse.stdin.logic.blocked_calls import (
     Call,
     Unknown,
     parse_epoll,

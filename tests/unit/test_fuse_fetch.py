@@ -14,10 +14,10 @@ from termite.engine.errors import FsError, RemoteProtocolError
 from termite.engine.model import Attr, Digest
 from termite.engine.store.cas import Cas
 from termite.engine.wire.protocol.messages import Directory, Done, File, GetFile, Message
-from termite.fuse.fetch import Fetcher
-from termite.fuse.inodes import Inodes, Node
-from termite.fuse.tree import Tree
-from termite.fuse.twin import WORTH_BYTES, find_twin
+from termite.fuse.content.fetch import Fetcher
+from termite.fuse.content.local_copy import WORTH_BYTES, find_twin
+from termite.fuse.view.inodes import Inodes, Node
+from termite.fuse.view.tree import Tree
 
 DIRECTORY = Directory(0, Attr(stat.S_IFDIR | 0o755, 0, 0), {})
 

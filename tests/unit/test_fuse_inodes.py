@@ -3,8 +3,8 @@
 import stat
 
 from termite.engine.model import Attr
-from termite.fuse.inodes import ROOT, Inodes
-from termite.fuse.views import Base
+from termite.fuse.view.inodes import ROOT, Inodes
+from termite.fuse.view.views import Base
 
 DIRECTORY = Attr(stat.S_IFDIR | 0o755, 0, 1)
 

@@ -9,8 +9,8 @@ import trio.testing
 
 from termite.engine.errors import FsError, Stale
 from termite.engine.model import Attr, StdinFile
-from termite.fuse.jobs import WAIT_S, Jobs, RunningJob
-from termite.fuse.views import Base, View
+from termite.fuse.running_jobs import WAIT_S, Jobs, RunningJob
+from termite.fuse.view.views import Base, View
 
 
 def job(number: int = 1) -> RunningJob:

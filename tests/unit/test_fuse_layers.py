@@ -14,12 +14,20 @@ from termite.engine.errors import Stale
 from termite.engine.model import Attr, Change, Changeset, Digest
 from termite.engine.store.cas import Cas
 from termite.engine.wire.protocol.messages import Directory, File, GetFile, Message
-from termite.fuse.fetch import Fetcher
-from termite.fuse.layers import AHEAD_BYTES, AHEAD_TIMES, AT_ONCE_NAMES, HAS_WHITEOUTS, MAX_FILE_BYTES, OPAQUE, Layers
-from termite.fuse.moves import MAX_LAYERS
-from termite.fuse.scratch import Scratch
-from termite.fuse.tree import Tree
-from termite.fuse.views import Layer
+from termite.fuse.content.fetch import Fetcher
+from termite.fuse.layers.real_layers import (
+    AHEAD_BYTES,
+    AHEAD_TIMES,
+    AT_ONCE_NAMES,
+    HAS_WHITEOUTS,
+    MAX_FILE_BYTES,
+    OPAQUE,
+    Layers,
+)
+from termite.fuse.sandbox.scratch import Scratch
+from termite.fuse.view.moved_names import MAX_LAYERS
+from termite.fuse.view.tree import Tree
+from termite.fuse.view.views import Layer
 
 NS = 10**18 + 5
 DIRECTORY = Attr(stat.S_IFDIR | 0o750, 0, NS)

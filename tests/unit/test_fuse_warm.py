@@ -11,10 +11,10 @@ import trio
 from termite.engine.model import Attr, Change, Changeset, Digest
 from termite.engine.store.cas import Cas
 from termite.engine.wire.protocol.messages import Directory
-from termite.fuse import warm as warm_module
-from termite.fuse.tree import Tree
-from termite.fuse.views import WHITEOUT
-from termite.fuse.warm import Generation, Warm, ancestors, private_directory
+from termite.fuse.layers import warm_layer as warm_module
+from termite.fuse.layers.warm_layer import Generation, Warm, ancestors, private_directory
+from termite.fuse.view.tree import Tree
+from termite.fuse.view.views import WHITEOUT
 
 NS = 10**18 + 5
 ROOT = Attr(stat.S_IFDIR | 0o755, 0, NS)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import pytest
 
 from termite.engine.model import Attr, Change, Digest
-from termite.fuse.harvest import Compared, UpperEntry, compare, files, harvest, is_worth_reading
+from termite.fuse.view.comparison import Compared, UpperEntry, compare, files, harvest, is_worth_reading
 
 ROOT = b"home/u/p"
 OLD, NEW = 1_000, 2_000

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from termite.engine.host.native_programs import native_program
-from termite.fuse.scratch import Scratch
+from termite.fuse.sandbox.scratch import Scratch
 
 
 @pytest.fixture

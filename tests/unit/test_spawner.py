@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from termite.engine.errors import Retryable
-from termite.fuse.spawner import Spawner
+from termite.fuse.sandbox.spawner import Spawner
 
 MakeSpawner = Callable[[str], Spawner]
 

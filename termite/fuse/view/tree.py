@@ -43,8 +43,8 @@ import msgspec
 from termite.engine.errors import RemoteProtocolError
 from termite.engine.model import Attr, Change, Changeset, Digest
 from termite.engine.wire.protocol.messages import Directory
-from termite.fuse.moves import Moves
-from termite.fuse.views import (
+from termite.fuse.view.moved_names import Moves
+from termite.fuse.view.views import (
     EMPTY,
     WHITEOUT,
     Base,

@@ -19,11 +19,11 @@ import trio
 from termite.engine.errors import TermiteError
 from termite.engine.model import Attr, Digest
 from termite.engine.store.cas import Cas
-from termite.fuse.fetch import Fetcher
-from termite.fuse.moves import Merged, merge
-from termite.fuse.scratch import Scratch
-from termite.fuse.tree import Tree
-from termite.fuse.views import REAL_PLACE, WHITEOUT, Layer, Listing, is_directory, join
+from termite.fuse.content.fetch import Fetcher
+from termite.fuse.sandbox.scratch import Scratch
+from termite.fuse.view.moved_names import Merged, merge
+from termite.fuse.view.tree import Tree
+from termite.fuse.view.views import REAL_PLACE, WHITEOUT, Layer, Listing, is_directory, join
 
 AT_ONCE_NAMES = 128  # up to here it is done at once: 10 us a name, and a thread costs 100
 AT_ONCE_BYTES = 1024 * 1024

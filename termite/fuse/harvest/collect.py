@@ -12,8 +12,8 @@ import trio
 from termite.engine.model import Change, Digest
 from termite.engine.store.cas import Cas
 from termite.engine.wire.protocol.messages import INLINE_BYTES, INLINE_TOTAL_BYTES
-from termite.fuse.harvest import Lower, UpperEntry, compare, files, harvest
-from termite.fuse.upper import read_upper
+from termite.fuse.harvest.upper import read_upper
+from termite.fuse.view.comparison import Lower, UpperEntry, compare, files, harvest
 
 # Up to here it is done at once: a thread costs 0.1 ms, as much as reading a few small files.
 ENTRIES_AT_ONCE = 64

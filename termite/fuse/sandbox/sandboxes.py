@@ -22,9 +22,9 @@ import trio
 from termite.engine.errors import Retryable
 from termite.engine.model import Exit, Usage
 from termite.engine.wire.protocol.records import pack_all, pack_records, parse_records
-from termite.fuse.oom import OomWatch
-from termite.fuse.scratch import Scratch
-from termite.fuse.spawner import Spawner, Waiting
+from termite.fuse.sandbox.oom_watch import OomWatch
+from termite.fuse.sandbox.scratch import Scratch
+from termite.fuse.sandbox.spawner import Spawner, Waiting
 
 OUTPUT_BYTES = 64 * 1024  # what a pipe holds
 ORDER_BYTES = 64 * 1024  # what the sandbox reads as one message; more goes through a file

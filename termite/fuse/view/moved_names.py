@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from termite.engine.model import Attr
-from termite.fuse.views import EMPTY, WHITEOUT, Layer, Listing, is_directory, join, lineage
+from termite.fuse.view.views import EMPTY, WHITEOUT, Layer, Listing, is_directory, join, lineage
 
 GROWTH = 2  # a layer is merged with those above it as soon as it has not this many times their names
 MAX_LAYERS = 8  # above that, look-ups begin to cost

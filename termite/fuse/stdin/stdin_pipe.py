@@ -26,7 +26,8 @@ import trio
 from termite.engine.errors import FsError, Retryable, TermiteError
 from termite.engine.wire.protocol.messages import ReadStdin, Stdin, StdinTaken
 from termite.engine.wire.transport import Connection
-from termite.fuse.demand import (
+from termite.fuse.running_jobs import RunningJob
+from termite.fuse.stdin.logic.blocked_calls import (
     Call,
     Unknown,
     parse_epoll,
@@ -38,7 +39,6 @@ from termite.fuse.demand import (
     read_set,
     vectors,
 )
-from termite.fuse.jobs import RunningJob
 
 # How often it is looked whether somebody waits. A job that reads all the time is seen at once; one that computes for
 # seconds costs twenty looks a second.

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from termite.engine.errors import Retryable
-from termite.fuse.harvest import UpperEntry, is_worth_reading
+from termite.fuse.view.comparison import UpperEntry, is_worth_reading
 
 OPAQUE = "user.overlay.opaque"  # "y": shows nothing of the directory below
 ORIGIN = "user.overlay.origin"  # there, with an empty value: was copied up

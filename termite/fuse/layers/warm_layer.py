@@ -27,9 +27,9 @@ import trio
 
 from termite.engine.model import Attr, Digest
 from termite.engine.store.cas import Cas
-from termite.fuse.layers import copy_file, dress, make_file, make_symlink
-from termite.fuse.tree import Tree
-from termite.fuse.views import Listing
+from termite.fuse.layers.real_layers import copy_file, dress, make_file, make_symlink
+from termite.fuse.view.tree import Tree
+from termite.fuse.view.views import Listing
 
 SEAL_S = 0.5  # what is read within so long goes into one generation; making one costs some 100 us a file
 MISS_S = 150e-6  # what a file that is not warm costs each time: a look-up, an open and a release

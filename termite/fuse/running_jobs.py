@@ -15,7 +15,7 @@ import trio
 
 from termite.engine.errors import FsError, Retryable, Stale
 from termite.engine.model import StdinFile
-from termite.fuse.views import View
+from termite.fuse.view.views import View
 
 WAIT_S = 60.0  # the longest that a system call of a job waits for the network
 

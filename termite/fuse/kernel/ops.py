@@ -18,13 +18,13 @@ import trio
 from termite.engine.errors import FsError, TermiteError
 from termite.engine.model import Attr
 from termite.engine.store.cas import Cas
-from termite.fuse.fetch import Fetcher
-from termite.fuse.inodes import BASES, DELTAS, ROOT, STDIN, DirectoryNode, Inodes, Node
-from termite.fuse.jobs import WAIT_S, Jobs
-from termite.fuse.stdin import Stdins
-from termite.fuse.tree import Tree
-from termite.fuse.views import WHITEOUT, Base, Listing, Need
-from termite.fuse.warm import Warm
+from termite.fuse.content.fetch import Fetcher
+from termite.fuse.layers.warm_layer import Warm
+from termite.fuse.running_jobs import WAIT_S, Jobs
+from termite.fuse.stdin.stdin_pipe import Stdins
+from termite.fuse.view.inodes import BASES, DELTAS, ROOT, STDIN, DirectoryNode, Inodes, Node
+from termite.fuse.view.tree import Tree
+from termite.fuse.view.views import WHITEOUT, Base, Listing, Need
 
 FOREVER_S = 1e8  # three years: libfuse converts to an integer number of seconds
 KEPT_BYTES = 64 * 1024  # a file up to this size is read at once and kept while it is open

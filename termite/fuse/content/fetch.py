@@ -16,9 +16,9 @@ from termite.engine.model import Attr, Digest
 from termite.engine.store.cas import Cas, CasWriter
 from termite.engine.wire.protocol.messages import Directory, File, GetDirectory, GetFile, Message
 from termite.engine.wire.transport import Connection
-from termite.fuse.inodes import Node
-from termite.fuse.tree import Tree
-from termite.fuse.twin import WORTH_BYTES, Twin, find_twin
+from termite.fuse.content.local_copy import WORTH_BYTES, Twin, find_twin
+from termite.fuse.view.inodes import Node
+from termite.fuse.view.tree import Tree
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from termite.engine.model import Attr, Digest, StdinFile
-from termite.fuse.views import WHITEOUT, Base, Delta, Listing
+from termite.fuse.view.views import WHITEOUT, Base, Delta, Listing
 
 ROOT, BASES, DELTAS, STDIN = 1, 2, 3, 4  # the mirror's own directories; ROOT is the protocol's
 _FIRST = 16
