@@ -34,7 +34,7 @@ def master() -> int:
 def make() -> int:
     """termite-make"""
     have_standard_files()
-    from termite.cli.make import main
+    from termite.cli.front_ends.make import main
 
     return leave(main())
 
@@ -42,21 +42,21 @@ def make() -> int:
 def ninja() -> int:
     """termite-ninja"""
     have_standard_files()
-    from termite.cli.ninja import main
+    from termite.cli.front_ends.ninja import main
 
     return leave(main())
 
 
 def cmake() -> int:
     """termite-cmake"""
-    from termite.cli.cmake import main
+    from termite.cli.front_ends.cmake import main
 
     return leave(main())
 
 
 def build() -> int:
     """termite-build"""
-    from termite.cli.build import main
+    from termite.cli.front_ends.build import main
 
     return leave(main())
 

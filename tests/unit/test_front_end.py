@@ -12,12 +12,12 @@ import pytest
 
 from termite.cli import client
 from termite.cli.client import Client, NoMaster, choose_root, find_socket
-from termite.cli.cmake import Mode, build_directory, read_mode, split_program
 from termite.cli.ctl import _run, _without_launcher
-from termite.cli.front_end import loadable_name, read_words, summary_parts
-from termite.cli.make import TOOL as MAKE
-from termite.cli.ninja import TOOL as NINJA
-from termite.cli.programs import find_source, why_not_preloaded
+from termite.cli.front_ends.build_tools import find_source, why_not_preloaded
+from termite.cli.front_ends.cmake import Mode, build_directory, read_mode, split_program
+from termite.cli.front_ends.front_end import loadable_name, read_words, summary_parts
+from termite.cli.front_ends.make import TOOL as MAKE
+from termite.cli.front_ends.ninja import TOOL as NINJA
 from termite.engine.host.native_programs import native_program
 from termite.engine.status.report import Counters, build_summary
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from termite.cli import client
 from termite.cli.claims import wait_for_claims
 from termite.cli.flags import EXIT_NOWHERE, VERSION
+from termite.cli.front_ends.build_tools import check_preload, find_program, find_source, has_make_shell
 from termite.cli.places import working_directory
-from termite.cli.programs import check_preload, find_program, find_source, has_make_shell
 from termite.engine.decide.local_policy import LOCAL, NEVER, is_local_forbidden, odd_local
 from termite.engine.errors import RemoteProtocolError, UserError
 from termite.engine.host.native_programs import native_program

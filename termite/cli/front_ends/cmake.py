@@ -10,9 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from termite.cli import front_end
 from termite.cli.flags import VERSION, run_command
-from termite.cli.programs import READ_BYTES, check_preload
+from termite.cli.front_ends import front_end
+from termite.cli.front_ends.build_tools import READ_BYTES, check_preload
 from termite.engine.errors import UserError
 from termite.engine.host.native_programs import native_program
 

@@ -3,12 +3,12 @@
 import sys
 from collections.abc import Sequence
 
-from termite.cli import front_end
-from termite.cli.cmake import TOOL as CMAKE
-from termite.cli.cmake import run as run_cmake
 from termite.cli.flags import VERSION, run_command
-from termite.cli.make import TOOL as MAKE
-from termite.cli.ninja import TOOL as NINJA
+from termite.cli.front_ends import front_end
+from termite.cli.front_ends.cmake import TOOL as CMAKE
+from termite.cli.front_ends.cmake import run as run_cmake
+from termite.cli.front_ends.make import TOOL as MAKE
+from termite.cli.front_ends.ninja import TOOL as NINJA
 from termite.engine.errors import UserError
 
 # Other names of makes and ninjas, which take the same flags.
