@@ -105,7 +105,7 @@ if [ "$requirements_stamp" != "$(cat .venv/.requirements 2>/dev/null)" ]; then
     echo "$requirements_stamp" >.venv/.requirements
 fi
 # The names of the Python files, too: what an editable install has found at first is not looked for again.
-termite_stamp=$({ echo "$requirements_stamp"; find termite -name '*.py' | LC_ALL=C sort; } | checksum - pyproject.toml CMakeLists.txt native/*)
+termite_stamp=$({ echo "$requirements_stamp"; find termite -name '*.py' | LC_ALL=C sort; } | checksum - pyproject.toml CMakeLists.txt native/*/*)
 if [ "$termite_stamp" != "$(cat .venv/.termite 2>/dev/null)" ]; then
     install_termite
     link_commands

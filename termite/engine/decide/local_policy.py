@@ -1,6 +1,6 @@
 """TERMITE_LOCAL: whether the user forbids to run here what no rule has placed here.
 
-The launcher reads it too, where it has no master (native/local.c).
+The launcher reads it too, where it has no master (native/launcher/local_run.c).
 """
 
 from collections.abc import Mapping

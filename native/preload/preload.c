@@ -6,7 +6,7 @@
  *
  * A vfork child shares our memory and must not allocate: all that is built here lives on the stack, and everything
  * looked up is looked up in the constructor. Interface: docs/protocol.md, "Preload". */
-#include "ld_preload.h"
+#include "../shared/ld_preload.h"
 
 #include <dlfcn.h>
 #include <errno.h>

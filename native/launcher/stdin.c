@@ -4,7 +4,7 @@
  * moves nothing; where the job has left it is set at the end. Of a pipe or a stream socket the job may be shown what
  * comes next (peek): what it has taken of that is told later, and dropped here then. */
 #include "launcher.h"
-#include "records.h"
+#include "../shared/records.h"
 
 #include <fcntl.h>
 #include <poll.h>

@@ -2,7 +2,7 @@
  * mirror process. What every part needs is here: how failures are told, and what a job is. Protocol: docs/protocol.md,
  * "Sandbox". */
 #include "sandbox.h"
-#include "records.h"
+#include "../shared/records.h"
 
 #include <fcntl.h>
 #include <limits.h>

@@ -2,7 +2,7 @@
 #ifndef TERMITE_SANDBOX_H
 #define TERMITE_SANDBOX_H
 
-#include "records.h"
+#include "../shared/records.h"
 
 #include <stdbool.h>
 #include <sys/types.h>
@@ -20,7 +20,7 @@ struct job {
     unsigned long long processes, file_bytes, memory_bytes; /* limits, 0: none */
 };
 
-/* sandbox.c */
+/* main.c */
 
 /* Where this process says what has become of its part. */
 extern int report;
@@ -33,13 +33,13 @@ _Noreturn void fail_errno(const char *what, const char *subject);
 /* The job points into the configuration, which it changes. */
 struct job parse_job(const struct buffer *config);
 
-/* sandbox_serve.c: makes sandboxes whenever whoever is at the other end of the socket asks, until that is closed. */
+/* serve.c: makes sandboxes whenever whoever is at the other end of the socket asks, until that is closed. */
 int serve(int socket, const char *scratch, bool network);
 
-/* sandbox_job.c: pid 1 of a job, in fresh mount, pid, ipc and uts namespaces. Waits at `channel` for a job, and runs it. */
+/* job_init.c: pid 1 of a job, in fresh mount, pid, ipc and uts namespaces. Waits at `channel` for a job, and runs it. */
 _Noreturn void be_init(int channel);
 
-/* sandbox_root.c: in three steps, as early as each can be taken. */
+/* root.c: in three steps, as early as each can be taken. */
 
 /* What all roots have in common, below `scratch`; in the mount namespace that those of the jobs are copies of. */
 void make_parts(const char *scratch);
@@ -48,22 +48,22 @@ void make_own_parts(void);
 /* The job's root. Goes there. */
 void make_root(const struct job *job);
 
-/* sandbox_user.c */
+/* user.c */
 
 /* Maps `inner` to `outer` in the user namespace that this process has just made. NULL, or what went wrong. */
 const char *map_user(long inner_uid, long outer_uid, long inner_gid, long outer_gid);
 /* Takes on the job's identity, without privilege; applies its limits, umask and working directory. */
 void become_job(const struct job *job);
 
-/* sandbox_reach.c: as root, in a mount namespace of its own: makes `paths` reachable for every user. NULL, or the one
+/* reach.c: as root, in a mount namespace of its own: makes `paths` reachable for every user. NULL, or the one
  * that could not be. */
 enum { REACH_MAX = 16 };
 const char *reach(char *const *paths, size_t count);
 
-/* sandbox_remove.c: removes directories below `scratch` whose names it reads from stdin, a NUL after each. */
+/* remove.c: removes directories below `scratch` whose names it reads from stdin, a NUL after each. */
 int remove_listed(const char *scratch);
 
-/* sandbox_enter.c */
+/* enter.c */
 int enter(char **argv);
 
 #endif

@@ -2,7 +2,7 @@
  *
  * Frames are taken out of one buffer; output is passed on as it comes, without waiting for the end of its frame. */
 #include "launcher.h"
-#include "records.h"
+#include "../shared/records.h"
 
 #include <poll.h>
 #include <signal.h>

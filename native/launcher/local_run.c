@@ -1,6 +1,6 @@
 /* The command here, in place of this process. */
 #include "launcher.h"
-#include "ld_preload.h"
+#include "../shared/ld_preload.h"
 
 #include <errno.h>
 #include <signal.h>

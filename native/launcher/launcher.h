@@ -26,7 +26,7 @@ struct command {
     char **notes; /* --name=value words for the master's plugins, up to argv; NULL: none */
 };
 
-/* local.c: the command in this process. */
+/* local_run.c: the command in this process. */
 
 /* What a verdict says about the environment: keep the preload set-up, and names to set (NULL at the end). */
 struct local_run {
@@ -85,7 +85,7 @@ ssize_t stdin_read(const struct stdin_wish *wish, char *bytes, bool *is_taken);
 void stdin_drop(unsigned long long size);
 void stdin_leave_at(off_t offset);
 
-/* relay.c: the conversation with the master. */
+/* conversation.c: the conversation with the master. */
 
 _Noreturn void relay(int master, const struct command *command);
 

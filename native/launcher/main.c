@@ -4,8 +4,8 @@
  * master has said a word, it becomes the command itself, unless TERMITE_LOCAL=never forbids that. Protocol:
  * docs/protocol.md, "Launcher". */
 #include "launcher.h"
-#include "ld_preload.h"
-#include "records.h"
+#include "../shared/ld_preload.h"
+#include "../shared/records.h"
 
 #include <errno.h>
 #include <fcntl.h>
