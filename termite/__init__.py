@@ -6,9 +6,9 @@ without the libraries that the values need.
 
 TYPE_CHECKING = False  # typing's own, whose import every build would wait for
 if TYPE_CHECKING:
-    from termite.engine.decide.commands import plain_command
     from termite.engine.decide.hookspecs import hookimpl
-    from termite.engine.decide.rules import command_regexp
+    from termite.engine.decide.logic.commands import plain_command
+    from termite.engine.decide.logic.rules import command_regexp
     from termite.engine.model import Command, How, Invocation, Rule
 
 __version__ = "0.1.0"
@@ -16,9 +16,9 @@ __version__ = "0.1.0"
 __all__ = ["Command", "How", "Invocation", "Rule", "command_regexp", "hookimpl", "plain_command"]
 
 _HOMES = {
-    "command_regexp": "termite.engine.decide.rules",
+    "command_regexp": "termite.engine.decide.logic.rules",
     "hookimpl": "termite.engine.decide.hookspecs",
-    "plain_command": "termite.engine.decide.commands",
+    "plain_command": "termite.engine.decide.logic.commands",
 }
 
 

@@ -14,7 +14,7 @@ from termite.cli import client
 from termite.cli.flags import run_command
 from termite.cli.parser import Parser
 from termite.cli.places import working_directory
-from termite.engine.decide.rules import readable
+from termite.engine.decide.logic.rules import readable
 from termite.engine.errors import UserError
 
 PROGRAM = "termite-ctl"

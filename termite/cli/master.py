@@ -25,7 +25,7 @@ from termite.engine.errors import UserError
 from termite.engine.fleet.coordinator import DEFAULT_PORT, CoordinatorConfig, serve_coordinator
 from termite.engine.host.native_programs import native_program
 from termite.engine.master.master_daemon import serve_master
-from termite.engine.master.run_job import SOCKET, MasterConfig
+from termite.engine.master.shared import SOCKET, MasterConfig
 from termite.engine.wire.addresses import split_address
 from termite.engine.wire.identity import read_secret
 from termite.engine.worker.worker_daemon import WorkerConfig, serve_worker

@@ -5,6 +5,7 @@ A path that came over the wire is not trusted: `components` refuses what could l
 
 import errno
 from collections.abc import Iterator
+from pathlib import PurePath
 
 from termite.engine.errors import FsError
 
@@ -42,3 +43,8 @@ def join(parent: bytes, name: bytes) -> bytes:
 def is_within(path: bytes, top: bytes) -> bool:
     """Is `path` the directory `top` or below it?"""
     return not top or path == top or (path.startswith(top) and path[len(top) : len(top) + 1] == b"/")
+
+
+def tree_path(path: PurePath) -> bytes:
+    """Return an absolute path of our own disk in the form that paths of the tree have."""
+    return bytes(path).strip(b"/")

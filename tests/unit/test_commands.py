@@ -2,8 +2,8 @@
 
 import pytest
 
-from termite.engine.decide.commands import is_nothing, plain_command, without_jobserver
 from termite.engine.decide.environment import Environment
+from termite.engine.decide.logic.commands import is_nothing, plain_command, without_jobserver
 from termite.engine.model import Command, How, Invocation
 
 

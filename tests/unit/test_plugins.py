@@ -10,8 +10,8 @@ import pytest
 
 from termite import Command, How, Invocation, hookimpl
 from termite.engine.decide import hookspecs
+from termite.engine.decide.logic.rules import RuleBook, decide
 from termite.engine.decide.plugins import HOOKS, Plugins
-from termite.engine.decide.rules import RuleBook, decide
 
 BUILT_IN = tuple(f"termite.plugins.{name}" for name in ("make", "ninja", "cmake", "cargo", "go", "meson"))
 REMOTE, LOCAL, RECURSE = (False, False), (True, False), (True, True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from termite.engine.decide.rules import BUILT_IN, RuleBook, command_regexp, decide, parse_rules, readable
+from termite.engine.decide.logic.rules import BUILT_IN, RuleBook, command_regexp, decide, parse_rules, readable
 from termite.engine.errors import UserError
 from termite.engine.model import Rule
 

@@ -25,8 +25,9 @@ from termite.engine.launch.listener import Launchers
 from termite.engine.launch.local_runs import LocalSlots
 from termite.engine.launch.stdio import Stdin
 from termite.engine.master.control_commands import Control, Sessions
-from termite.engine.master.run_job import NEWS_FILES, NEWS_NEARBY, Master, MasterConfig
+from termite.engine.master.run_job import NEWS_FILES, NEWS_NEARBY, JobRunner
 from termite.engine.master.settled_check import Recheck
+from termite.engine.master.shared import Master, MasterConfig
 from termite.engine.model import Attr, Change, Changeset, Command, Digest, Exit, StdinFile, Usage
 from termite.engine.tree.home import BroughtHome, HomeTree
 from termite.engine.tree.logic.times import Timing
@@ -142,6 +143,7 @@ class World:
         plugins = Plugins(("termite.plugins.make",))
         config = MasterConfig(tmp_path / ".termite-socket", ("localhost", 1), b"x" * 32, plugins)
         self.master = Master(config, cast(HomeTree, self.tree))
+        self.runner = JobRunner(self.master)
         self.master.pool = cast(Pool, FakePool(scripts, self.steps))
         self._hearing = trio.Lock()
         self._launchers = 0
@@ -162,7 +164,7 @@ class World:
 
     def launchers(self) -> Launchers:
         control = Control(self.master, Sessions(lambda: None))
-        return Launchers(self.master, control.session, self.master.readiness)
+        return Launchers(self.runner, control.session, self.master.readiness)
 
     def let_in(self, connection: socket.socket) -> None:
         """As a listener does it: called when there is something to hear."""

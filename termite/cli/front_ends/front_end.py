@@ -17,7 +17,7 @@ from termite.cli.claims import wait_for_claims
 from termite.cli.flags import EXIT_NOWHERE, VERSION
 from termite.cli.front_ends.build_tools import check_preload, find_program, find_source, has_make_shell
 from termite.cli.places import working_directory
-from termite.engine.decide.local_policy import LOCAL, NEVER, is_local_forbidden, odd_local
+from termite.engine.decide.logic.local_policy import LOCAL, NEVER, is_local_forbidden, odd_local
 from termite.engine.errors import RemoteProtocolError, UserError
 from termite.engine.host.native_programs import native_program
 

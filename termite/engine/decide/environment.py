@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 
-from termite.engine.decide.commands import without_jobserver
+from termite.engine.decide.logic.commands import without_jobserver
 from termite.engine.model import Command
 
 # Of the shell and the terminal that a build was typed into: the next build's are others.

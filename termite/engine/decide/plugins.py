@@ -9,7 +9,7 @@ from typing import Any
 import pluggy
 
 from termite.engine.decide import hookspecs
-from termite.engine.decide.commands import plain_command
+from termite.engine.decide.logic.commands import plain_command
 from termite.engine.model import Command, Invocation, Rule
 
 GROUP = "termite"

@@ -4,7 +4,7 @@ import logging
 import os
 from pathlib import Path
 
-from termite.engine.decide.rules import FILE_NAME, RuleBook
+from termite.engine.decide.logic.rules import FILE_NAME, RuleBook
 from termite.engine.errors import UserError
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 import trio
 
-from termite.engine.errors import ConnectionLost, RemoteProtocolError, UserError
+from termite.engine.errors import ConnectionLost, RemoteProtocolError, TermiteError, UserError
 from termite.engine.fleet.logic.registry import Registry
 from termite.engine.wire.addresses import join_address, listen, port_of, split_address
 from termite.engine.wire.authority import mint
@@ -163,3 +163,10 @@ def _is_loopback(host: str) -> bool:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
     return (mapped or address).is_loopback
+
+
+def with_advice(error: TermiteError) -> str:
+    """Why there is no coordinator, and what to do."""
+    if isinstance(error, UserError):
+        return str(error)
+    return f"{error} (is termite-coordinator running there? see -coordinator)"

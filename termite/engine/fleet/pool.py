@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import trio
 
 from termite.engine.errors import ConnectionLost, RemoteProtocolError, Retryable, TermiteError, UserError
+from termite.engine.fleet.coordinator import with_advice
 from termite.engine.fleet.lease import Lease, Traffic
 from termite.engine.fleet.logic.schedule import choose
 from termite.engine.fleet.logic.workers import Fleet, Wish
@@ -21,7 +22,6 @@ from termite.engine.wire.authority import mint
 from termite.engine.wire.identity import Identity
 from termite.engine.wire.protocol.messages import PROTOCOL, Done, ListWorkers, Message, OpenLease, SetSlots, Workers
 from termite.engine.wire.transport import Connection, SendChunk, dial
-from termite.engine.worker.registration import with_advice
 
 LIST_TIMEOUT_S = 60.0  # the coordinator answers a long poll after 30 s at the latest
 RECONNECT_S = (0.1, 0.5, 1.0, 2.0, 5.0)  # pauses before asking a lost coordinator again

@@ -4,16 +4,11 @@ One connection is one job. Whatever bytes come: that connection ends, and nothin
 """
 
 import contextlib
-import fcntl
 import functools
 import json
 import logging
-import os
-import resource
 import socket
-import time
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import trio
@@ -21,29 +16,27 @@ import trio
 from termite.engine.errors import RemoteProtocolError, UserError
 from termite.engine.launch.connection import Launcher, LauncherGone, Reply
 from termite.engine.launch.invocation import Asked, parse_invoke
-from termite.engine.launch.stdio import Job
 from termite.engine.loop.fd_watcher import Readiness
 from termite.engine.model import Exit
 from termite.engine.wire.protocol import records
 
-BACKLOG = 4096
 ACCEPT_REST_S = 0.1
-LOCK_PATIENCE_S = 5.0  # another master that is just starting holds the directory's lock for milliseconds
 
 log = logging.getLogger(__name__)
 
 Control = Callable[[Reply], Awaitable[Reply]]
 Rest = Callable[[], Awaitable[None]]
+RestOfJob = Callable[[], Awaitable[Exit | None]]
 
 
 class Runner(Protocol):
-    """Who runs the jobs."""
+    """A runner starts the job of each launcher."""
 
-    def begin(self, launcher: Launcher, asked: Asked) -> Job | None:
-        """A job of its own for a launcher. None: all of it was done at once, and the launcher was told so."""
+    def begin(self, launcher: Launcher, asked: Asked) -> RestOfJob | None:
+        """Begin a job for `launcher` and return its remaining steps. None: the job is done and the launcher answered.
 
-    async def run(self, job: Job) -> Exit | None:
-        """The rest of it. None: the launcher runs the command, and was told so."""
+        The remaining steps return the command's exit, or None if the launcher runs the command itself.
+        """
 
 
 class Launchers:
@@ -132,19 +125,19 @@ class Launchers:
 
     def _begin(self, launcher: Launcher, kind: bytes, payload: bytes) -> Rest | None:
         if kind == records.INVOKE:
-            job = self._runner.begin(launcher, parse_invoke(payload))
-            return functools.partial(self._serve_job, launcher, job) if job else None
+            rest = self._runner.begin(launcher, parse_invoke(payload))
+            return functools.partial(self._serve_job, launcher, rest) if rest else None
         if kind == records.CONTROL:
             return functools.partial(self._serve_control, launcher, payload)
         raise RemoteProtocolError(f"began with {kind!r}")
 
-    async def _serve_job(self, launcher: Launcher, job: Job) -> None:
+    async def _serve_job(self, launcher: Launcher, rest: RestOfJob) -> None:
         with trio.CancelScope() as scope:
             self._readiness.watch(launcher.fd, functools.partial(self._hear, launcher, scope))
             try:
                 if launcher.has_said_more:
                     launcher.hear(scope)
-                exit = await self._runner.run(job)
+                exit = await rest()
                 if exit is not None:
                     await launcher.finish(exit)
             finally:
@@ -201,87 +194,6 @@ class _Surviving:
         else:
             return False
         return True
-
-
-@contextlib.contextmanager
-def bound_socket(path: Path) -> Iterator[socket.socket]:
-    """The listening socket at `path`, mode 0700, gone afterwards. UserError where a master listens already."""
-    raise_file_limit()
-    try:
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise UserError(f"cannot listen at {path}: {error.strerror}", hint="see -socket") from error
-    try:
-        with _locked(directory):
-            # By way of the descriptor: the path of a deep tree does not fit into an address.
-            address = f"/proc/self/fd/{directory}/{path.name}"
-            if _is_answered(address):
-                raise UserError(f"a master runs here already: {path}", hint="termite-ctl status")
-            listening = _listening_socket(address)
-            ours = os.stat(path.name, dir_fd=directory).st_ino
-        try:
-            yield listening
-        finally:
-            listening.close()
-            with contextlib.suppress(FileNotFoundError):
-                if os.stat(path.name, dir_fd=directory).st_ino == ours:
-                    os.unlink(path.name, dir_fd=directory)
-    finally:
-        os.close(directory)
-
-
-def raise_file_limit() -> None:
-    """Thousands of launchers at once are thousands of descriptors; the usual limit is 1024."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _listening_socket(address: str) -> socket.socket:
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    temporary = f"{address}.{os.getpid()}"
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        listening.bind(temporary)
-        os.chmod(temporary, 0o700)
-        listening.listen(BACKLOG)
-        listening.setblocking(False)
-        # Its name appears when it answers, and replaces one that a killed master left.
-        os.rename(temporary, address)
-    except OSError as error:
-        listening.close()
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise UserError(f"cannot listen at {os.path.realpath(address)}: {error.strerror}") from error
-    return listening
-
-
-def _is_answered(address: str) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
-        error = probe.connect_ex(address)
-    # EAGAIN: its backlog is full, so somebody is there.
-    return error in (0, 11)
-
-
-@contextlib.contextmanager
-def _locked(directory: int) -> Iterator[None]:
-    """Two masters that start at once must not take the socket from each other."""
-    deadline = time.monotonic() + LOCK_PATIENCE_S
-    while True:
-        try:
-            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise UserError("the directory is locked by another program", hint="is a master starting?") from None
-            time.sleep(0.02)
-        except OSError:
-            break  # a file system without locks: the race is narrow
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            fcntl.flock(directory, fcntl.LOCK_UN)
 
 
 def _parse_request(payload: bytes) -> Reply:

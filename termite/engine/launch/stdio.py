@@ -1,26 +1,20 @@
-"""One job as it goes on: where it is, what its launcher was told already, what it has read.
+"""Standard input and output of a job, between its launcher and its worker.
 
-A job may run twice, when its worker was lost. What the launcher has been told cannot be taken back, and what was read
-from its stdin cannot be read again: so both are remembered, and the second run is compared with the first and fed from
-it.
+A job may run twice, when its worker was lost. Output that the launcher has passed on cannot be taken back, and input
+that was read cannot be read again. So both are remembered here: the second run is compared with the first, and fed
+from it.
 """
 
-from dataclasses import dataclass, field
 from errno import EIO, ESPIPE
 
-from termite.engine.decide.short_commands import Mark
-from termite.engine.errors import FsError, UserError
-from termite.engine.fleet.lease import Lease
+from termite.engine.errors import FsError
 from termite.engine.launch.connection import Launcher
 from termite.engine.launch.invocation import Asked
-from termite.engine.model import Command, Phase, Verdict
 
 # Of each of stdout and stderr. Beyond it a second run is trusted to say the same again.
 KEPT_OUTPUT_BYTES = 1024 * 1024
 # A job that has read more cannot be run again. Few remote jobs read their stdin at all.
 KEPT_STDIN_BYTES = 16 * 1024 * 1024
-ATTEMPTS = 3  # leases lost under one job; a job that kills two workers is not given a third (WORKERS)
-WORKERS = 2
 AGAIN = "termite: the worker was lost and the command run again: some output above may be of the first run"
 
 
@@ -143,44 +137,3 @@ class Stdin:
             self._dropped_bytes += self._at
             del self._read[: self._at]
             self._at = 0
-
-
-@dataclass(slots=True)
-class Job:
-    """From launcher to exit code."""
-
-    id: int
-    launcher: Launcher
-    asked: Asked
-    output: Output
-    stdin: Stdin
-    phase: Phase = Phase.DECIDING
-    command: Command | None = None
-    verdict: Verdict | None = None
-    lease: Lease | None = None
-    mark: Mark | None = None  # None: it is not to be known again
-    warning: UserError | None = None  # about the rules, for whoever builds
-    bug: Exception | None = None  # of ours, from its beginning
-    number: int = 0  # of the journal, as it was sent
-    failures: list[str] = field(default_factory=list)
-    failed_on: set[str] = field(default_factory=set)
-
-    def fail(self, worker: str, reason: str) -> None:
-        """An attempt came to nothing, for a reason that is not the command's."""
-        self.failures.append(reason)
-        self.failed_on.add(worker)
-
-    def begin_again(self) -> None:
-        """Before another attempt."""
-        self.output.begin_again()
-        self.stdin.begin_again()
-
-    @property
-    def may_be_tried(self) -> bool:
-        """False where another worker should not be given to it."""
-        return len(self.failed_on) < WORKERS and len(self.failures) < ATTEMPTS and self.stdin.can_begin_again
-
-
-def new_job(number: int, launcher: Launcher, asked: Asked) -> Job:
-    """A job at its beginning."""
-    return Job(number, launcher, asked, Output(launcher), Stdin(launcher, asked))

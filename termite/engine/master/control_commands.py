@@ -8,13 +8,13 @@ import os
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, cast
 
-from termite.engine.decide.commands import is_nothing
+from termite.engine.decide.logic.commands import is_nothing
 from termite.engine.errors import UserError
 from termite.engine.model import How, Invocation, Phase
 from termite.engine.status import report
 
 if TYPE_CHECKING:
-    from termite.engine.master.run_job import Master
+    from termite.engine.master.shared import Master
 
 Reply = dict[str, object]
 Answer = Callable[[Reply], Awaitable[Reply]]

@@ -6,9 +6,12 @@ from contextlib import ExitStack, contextmanager
 
 import trio
 
-from termite.engine.launch.listener import Launchers, bound_socket
+from termite.engine.launch.launcher_socket import bound_socket
+from termite.engine.launch.listener import Launchers
 from termite.engine.master.control_commands import Control, Sessions
-from termite.engine.master.run_job import Master, MasterConfig, tree_path
+from termite.engine.master.run_job import JobRunner
+from termite.engine.master.shared import Master, MasterConfig
+from termite.engine.paths import tree_path
 from termite.engine.tree.home import HomeTree, TreeConfig
 
 HOUSEKEEPING_S = 5.0
@@ -24,7 +27,7 @@ async def serve_master(config: MasterConfig, task_status: trio.TaskStatus[str] =
         async with trio.open_nursery() as nursery:
             sessions = Sessions(nursery.cancel_scope.cancel)
             control = Control(master, sessions)
-            launchers = Launchers(master, control.session, master.readiness)
+            launchers = Launchers(JobRunner(master), control.session, master.readiness)
             nursery.start_soon(master.readiness.run)
             nursery.start_soon(master.recheck.run)
             nursery.start_soon(master.pool.run)

@@ -8,7 +8,7 @@ import trio
 
 from termite.engine.errors import FsError, RemoteProtocolError, Stale
 from termite.engine.fleet.lease import Lease
-from termite.engine.launch.stdio import Job
+from termite.engine.master.job import Job
 from termite.engine.model import Digest
 from termite.engine.tree.home import HomeTree
 from termite.engine.wire.protocol.messages import (

@@ -1,42 +1,32 @@
-"""The master: one per tree. It owns the truth about the user's files and runs every job of the tree's builds.
+"""One job from top to bottom: `run_at_once` and then `run_job`.
 
-`run_job` is one job from top to bottom. Everything else here joins the parts.
+The functions below them are its steps, in the order in which they happen.
 """
 
+import functools
 import logging
 import os
-from dataclasses import dataclass
-from pathlib import Path
 
 import trio
 
-from termite.engine.decide.commands import is_nothing
 from termite.engine.decide.environment import environment_of
-from termite.engine.decide.local_policy import is_local_forbidden, odd_local
-from termite.engine.decide.plugins import Plugins
-from termite.engine.decide.rule_file import RuleFile
-from termite.engine.decide.rules import RuleBook
-from termite.engine.decide.short_commands import Mark, ShortCommands, mark_of
+from termite.engine.decide.logic.commands import is_nothing
+from termite.engine.decide.logic.local_policy import is_local_forbidden, odd_local
+from termite.engine.decide.short_commands import Mark, mark_of
 from termite.engine.errors import FsError, Outdated, Retryable, UserError
 from termite.engine.fleet.lease import Lease
-from termite.engine.fleet.pool import OUTDATED_CHANGES, NoWorker, Pool, PoolConfig
+from termite.engine.fleet.pool import OUTDATED_CHANGES, NoWorker
 from termite.engine.launch.connection import Launcher, LauncherGone
 from termite.engine.launch.invocation import Asked
-from termite.engine.launch.local_runs import LocalRuns, LocalSlots, parent_of
-from termite.engine.launch.stdio import Job, new_job
-from termite.engine.loop.fd_watcher import Readiness
-from termite.engine.master.mirror_requests import Answers
-from termite.engine.master.notices import Told
+from termite.engine.launch.listener import RestOfJob
+from termite.engine.master.job import Job, new_job
 from termite.engine.master.results import fetched
-from termite.engine.master.settled_check import Recheck
+from termite.engine.master.shared import Master
 from termite.engine.model import Changeset, Command, Exit, Phase
-from termite.engine.paths import is_within
-from termite.engine.status.report import Counters
-from termite.engine.tree.home import HomeTree
+from termite.engine.paths import is_within, tree_path
 from termite.engine.tree.logic.times import Timing
 from termite.engine.wire.protocol.messages import Ran, Run
 
-SOCKET = ".termite-socket"
 NOWHERE_TO_RUN = 103
 CANNOT_RUN_AGAIN = 101
 # Bytes, of one file and of all: what is written here goes along with the news of it. A job waits until it is there, and
@@ -49,86 +39,48 @@ NEWS_FILES = 256  # are read for that; each holds the master for 40 us
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class MasterConfig:
-    """`socket` stands in the writable root. `slots`: how many to lease in all, 0: as many as there are.
+class JobRunner:
+    """Runs the jobs of a master's launchers."""
 
-    `short_s`: commands that are known to take less run here while a core is free; None: as measured, 0: none do.
-
-    `idle_exit_s`: end after so long without a job or a build, 0: never.
-    """
-
-    socket: Path
-    coordinator: tuple[str, int]
-    secret: bytes
-    plugins: Plugins
-    slots: int = 0
-    local_slots: int = 1
-    short_s: float | None = None
-    short_store: Path | None = None
-    keepalive_s: float = 60.0
-    idle_exit_s: float = 0.0
-    exports: tuple[bytes, ...] = ()
-    excludes: tuple[bytes, ...] = ()
-    hidden: tuple[bytes, ...] = ()
-    watched: tuple[bytes, ...] = ()
-    hash_cache: Path | None = None
-
-
-class Master:
-    """What jobs share. It is made and ended by `serve_master` (serving.py)."""
-
-    def __init__(self, config: MasterConfig, tree: HomeTree) -> None:
-        self.config = config
-        self.tree = tree
-        self.plugins = config.plugins
-        self.book = RuleBook(config.plugins.rules())
-        self.rule_file = RuleFile(config.socket.parent, self.book)
-        self.counters = Counters()
-        self.told = Told()
-        self.jobs: dict[int, Job] = {}
-        self.readiness = Readiness()
-        self.here = LocalRuns(LocalSlots(config.local_slots, parent_of), self.readiness)
-        self.recheck = Recheck(tree.recheck_settled)
-        self.short = ShortCommands(config.short_s, config.short_store)
-        self.pool = Pool(_pool_config(config), tree.drain, Answers(tree, self.jobs).answer)
-        self.is_without_worker = False
-        self.last_busy_s = trio.current_time()
+    def __init__(self, master: Master) -> None:
+        self._master = master
         self._last_job = 0
 
-    def begin(self, launcher: Launcher, asked: Asked) -> Job | None:
-        """A job of its own for a launcher. None: all of it was done at once, and the launcher was told so."""
+    def begin(self, launcher: Launcher, asked: Asked) -> RestOfJob | None:
+        """Begin a job for `launcher`. Return its remaining steps, or None if the job is done already."""
+        master = self._master
         self._last_job += 1
         now_s = trio.current_time()
-        if now_s - self.last_busy_s > QUIET_S and not self.jobs:
-            self.told.clear()
-        self.last_busy_s = now_s
+        if now_s - master.last_busy_s > QUIET_S and not master.jobs:
+            master.told.clear()
+        master.last_busy_s = now_s
         job = new_job(self._last_job, launcher, asked)
         try:
-            if run_at_once(self, job):
+            if run_at_once(master, job):
                 return None
         except LauncherGone:
             raise
-        except Exception as error:  # one job: `run` says so
+        except Exception as error:  # one job: `_run` reports it
             job.bug = error
-        return job
+        return functools.partial(self._run, job)
 
-    async def run(self, job: Job) -> Exit | None:
-        """The rest of it. None: the launcher runs the command, and was told so."""
-        self.jobs[job.id] = job
+    async def _run(self, job: Job) -> Exit | None:
+        """Run the remaining steps of the job. Return None if the launcher runs the command itself."""
+        master = self._master
+        master.jobs[job.id] = job
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
             if job.bug is not None:
                 raise job.bug
-            return await run_job(self, job)
+            return await run_job(master, job)
         except LauncherGone:
             raise
         except Exception as error:  # one job: whatever is wrong with us, the build goes on
             log.exception("job-failed job=%d", job.id)
-            return await fall_back(self, job, f"an error inside termite: {error!r}")
+            return await fall_back(master, job, f"an error inside termite: {error!r}")
         finally:
-            del self.jobs[job.id]
-            self.last_busy_s = trio.current_time()
+            del master.jobs[job.id]
+            master.last_busy_s = trio.current_time()
 
 
 def run_at_once(master: Master, job: Job) -> bool:
@@ -381,22 +333,3 @@ def _absolute(path: bytes) -> str:
 
 def _is_outdated(changesets: tuple[Changeset, ...]) -> bool:
     return sum(len(changeset.changes) for changeset in changesets) > OUTDATED_CHANGES
-
-
-def _pool_config(config: MasterConfig) -> PoolConfig:
-    name = f"{os.uname().nodename}:{config.socket.parent}"
-    return PoolConfig(
-        coordinator=config.coordinator,
-        secret=config.secret,
-        master=name,
-        slots=config.slots,
-        uid=os.getuid(),
-        gid=os.getgid(),
-        writable_root=tree_path(config.socket.parent),
-        keepalive_s=config.keepalive_s,
-    )
-
-
-def tree_path(path: Path) -> bytes:
-    """As the tree's own paths are: bytes, without slashes at the ends."""
-    return os.fsencode(path).strip(b"/")

@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import trio
 
-from termite.engine.errors import RemoteProtocolError, Retryable, TermiteError, UserError
+from termite.engine.errors import RemoteProtocolError, Retryable, UserError
+from termite.engine.fleet.coordinator import with_advice
 from termite.engine.wire.addresses import join_address
 from termite.engine.wire.authority import mint
 from termite.engine.wire.protocol.messages import Deregister, Message, Register, Registered
@@ -36,13 +37,6 @@ async def stay_registered(host: str, port: int, secret: bytes, name: str, descri
                 log.warning("coordinator-missing reason=%s; trying on", complaint)
         await trio.sleep(pause_s)
         pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
-
-
-def with_advice(error: TermiteError) -> str:
-    """Why there is no coordinator, and what to do."""
-    if isinstance(error, UserError):
-        return str(error)
-    return f"{error} (is termite-coordinator running there? see -coordinator)"
 
 
 async def _repeat(connection: Connection, describe: Callable[[], Register], interval_s: float) -> None:

@@ -1,0 +1,100 @@
+"""The socket file at which a tree's launchers reach its master.
+
+The name appears only when the socket answers, and it replaces one that a killed master left behind.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import resource
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from termite.engine.errors import UserError
+
+BACKLOG = 4096
+LOCK_PATIENCE_S = 5.0  # another master that is just starting holds the directory's lock for milliseconds
+
+
+@contextlib.contextmanager
+def bound_socket(path: Path) -> Iterator[socket.socket]:
+    """The listening socket at `path`, mode 0700, gone afterwards. UserError where a master listens already."""
+    raise_file_limit()
+    try:
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise UserError(f"cannot listen at {path}: {error.strerror}", hint="see -socket") from error
+    try:
+        with _locked(directory):
+            # By way of the descriptor: the path of a deep tree does not fit into an address.
+            address = f"/proc/self/fd/{directory}/{path.name}"
+            if _is_answered(address):
+                raise UserError(f"a master runs here already: {path}", hint="termite-ctl status")
+            listening = _listening_socket(address)
+            ours = os.stat(path.name, dir_fd=directory).st_ino
+        try:
+            yield listening
+        finally:
+            listening.close()
+            with contextlib.suppress(FileNotFoundError):
+                if os.stat(path.name, dir_fd=directory).st_ino == ours:
+                    os.unlink(path.name, dir_fd=directory)
+    finally:
+        os.close(directory)
+
+
+def raise_file_limit() -> None:
+    """Thousands of launchers at once are thousands of descriptors; the usual limit is 1024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _listening_socket(address: str) -> socket.socket:
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    temporary = f"{address}.{os.getpid()}"
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        listening.bind(temporary)
+        os.chmod(temporary, 0o700)
+        listening.listen(BACKLOG)
+        listening.setblocking(False)
+        # Its name appears when it answers, and replaces one that a killed master left.
+        os.rename(temporary, address)
+    except OSError as error:
+        listening.close()
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise UserError(f"cannot listen at {os.path.realpath(address)}: {error.strerror}") from error
+    return listening
+
+
+def _is_answered(address: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        error = probe.connect_ex(address)
+    # EAGAIN: its backlog is full, so somebody is there.
+    return error in (0, errno.EAGAIN)
+
+
+@contextlib.contextmanager
+def _locked(directory: int) -> Iterator[None]:
+    """Two masters that start at once must not take the socket from each other."""
+    deadline = time.monotonic() + LOCK_PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise UserError("the directory is locked by another program", hint="is a master starting?") from None
+            time.sleep(0.02)
+        except OSError:
+            break  # a file system without locks: the race is narrow
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            fcntl.flock(directory, fcntl.LOCK_UN)

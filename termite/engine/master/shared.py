@@ -1,0 +1,85 @@
+"""The state that all jobs of a master share, and the configuration it is made from."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from termite.engine.decide.logic.rules import RuleBook
+from termite.engine.decide.plugins import Plugins
+from termite.engine.decide.rule_file import RuleFile
+from termite.engine.decide.short_commands import ShortCommands
+from termite.engine.fleet.pool import Pool, PoolConfig
+from termite.engine.launch.local_runs import LocalRuns, LocalSlots, parent_of
+from termite.engine.loop.fd_watcher import Readiness
+from termite.engine.master.job import Job
+from termite.engine.master.mirror_requests import Answers
+from termite.engine.master.notices import Told
+from termite.engine.master.settled_check import Recheck
+from termite.engine.paths import tree_path
+from termite.engine.status.report import Counters
+from termite.engine.tree.home import HomeTree
+
+SOCKET = ".termite-socket"
+
+
+@dataclass(frozen=True, slots=True)
+class MasterConfig:
+    """`socket` stands in the writable root. `slots`: how many to lease in all, 0: as many as there are.
+
+    `short_s`: commands that are known to take less run here while a core is free; None: as measured, 0: none do.
+
+    `idle_exit_s`: end after so long without a job or a build, 0: never.
+    """
+
+    socket: Path
+    coordinator: tuple[str, int]
+    secret: bytes
+    plugins: Plugins
+    slots: int = 0
+    local_slots: int = 1
+    short_s: float | None = None
+    short_store: Path | None = None
+    keepalive_s: float = 60.0
+    idle_exit_s: float = 0.0
+    exports: tuple[bytes, ...] = ()
+    excludes: tuple[bytes, ...] = ()
+    hidden: tuple[bytes, ...] = ()
+    watched: tuple[bytes, ...] = ()
+    hash_cache: Path | None = None
+
+
+class Master:
+    """What jobs share. It is made and ended by `serve_master` (serving.py)."""
+
+    def __init__(self, config: MasterConfig, tree: HomeTree) -> None:
+        self.config = config
+        self.tree = tree
+        self.plugins = config.plugins
+        self.book = RuleBook(config.plugins.rules())
+        self.rule_file = RuleFile(config.socket.parent, self.book)
+        self.counters = Counters()
+        self.told = Told()
+        self.jobs: dict[int, Job] = {}
+        self.readiness = Readiness()
+        self.here = LocalRuns(LocalSlots(config.local_slots, parent_of), self.readiness)
+        self.recheck = Recheck(tree.recheck_settled)
+        self.short = ShortCommands(config.short_s, config.short_store)
+        self.pool = Pool(_pool_config(config), tree.drain, Answers(tree, self.jobs).answer)
+        self.is_without_worker = False
+        self.last_busy_s = trio.current_time()
+
+
+def _pool_config(config: MasterConfig) -> PoolConfig:
+    name = f"{os.uname().nodename}:{config.socket.parent}"
+    return PoolConfig(
+        coordinator=config.coordinator,
+        secret=config.secret,
+        master=name,
+        slots=config.slots,
+        uid=os.getuid(),
+        gid=os.getgid(),
+        writable_root=tree_path(config.socket.parent),
+        keepalive_s=config.keepalive_s,
+    )
