@@ -100,7 +100,7 @@ async def main():
             await look(FAST + number)
         await trio.testing.wait_all_tasks_blocked()
         names = [task.name for task in all_tasks(trio.lowlevel.current_root_task())]
-        print("listeners", sum("Relay.run" in name or "_Listeners" in name for name in names), flush=True)
+        print("listeners", sum("Leader.run" in name or "_Listeners" in name for name in names), flush=True)
         await trio.run_process(["umount", place])  # and it ends by itself
     pyfuse3.close(unmount=False)
     os.rmdir(place)

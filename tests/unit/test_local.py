@@ -15,7 +15,7 @@ import trio.testing
 from termite.engine.launch import connection as launcher_module
 from termite.engine.launch.connection import Launcher, LauncherGone
 from termite.engine.launch.local_runs import LocalRuns, LocalSlots
-from termite.engine.loop.fd_watcher import Readiness
+from termite.engine.loop.fd_watcher import FdWatcher
 from termite.engine.wire.protocol import records
 
 PARENTS = {20: 10, 30: 20, 40: 1, 10: 1}
@@ -68,8 +68,8 @@ class Home:
 
     def __init__(self) -> None:
         gc.collect()  # what earlier tests have left: a cancelled task keeps its frames, in its error, until then
-        self.readiness = Readiness()
-        self.runs = LocalRuns(slots_of(1), self.readiness)
+        self.fd_watcher = FdWatcher()
+        self.runs = LocalRuns(slots_of(1), self.fd_watcher)
         self._descriptors = _descriptors()
 
     def assert_that_nothing_is_left(self) -> None:
@@ -95,7 +95,7 @@ class Home:
 @pytest.fixture
 async def home(nursery: trio.Nursery) -> Home:
     home = Home()
-    nursery.start_soon(home.readiness.run)
+    nursery.start_soon(home.fd_watcher.run)
     return home
 
 

@@ -21,12 +21,12 @@ from termite.engine.errors import FsError, Outdated, Retryable
 from termite.engine.fleet.lease import Lease
 from termite.engine.fleet.pool import OUTDATED_CHANGES, NoWorker, Pool
 from termite.engine.launch import connection as launcher_module
-from termite.engine.launch.listener import Launchers
+from termite.engine.launch.listener import LauncherListener
 from termite.engine.launch.local_runs import LocalSlots
 from termite.engine.launch.stdio import Stdin
-from termite.engine.master.control_commands import Control, Sessions
+from termite.engine.master.control_commands import ControlCommands, Sessions
 from termite.engine.master.run_job import NEWS_FILES, NEWS_NEARBY, JobRunner
-from termite.engine.master.settled_check import Recheck
+from termite.engine.master.settled_check import SettledCheck
 from termite.engine.master.shared import Master, MasterConfig
 from termite.engine.model import Attr, Change, Changeset, Command, Digest, Exit, StdinFile, Usage
 from termite.engine.tree.home import BroughtHome, HomeTree
@@ -88,7 +88,7 @@ Script = Callable[[Run, Callable[[bytes], Awaitable[None]]], Awaitable[Ran]]
 
 class FakeLease:
     def __init__(self, worker: str, script: Script, steps: list[str]) -> None:
-        self.worker, self.cursor, self.told, self.offset_ns = worker, 0, 0, 0
+        self.worker, self.cursor, self.sent_number, self.offset_ns = worker, 0, 0, 0
         self.is_near = True
         self._script, self._steps = script, steps
 
@@ -151,7 +151,7 @@ class World:
 
     async def _hear(self) -> None:
         async with self._hearing:  # of several launchers at once, one hears for all
-            await self.master.readiness.run()
+            await self.master.fd_watcher.run()
 
     async def until_no_slot_is_taken(self) -> None:
         """Every process has ended that has one."""
@@ -162,20 +162,20 @@ class World:
         for pid in range(slots.count):
             slots.give_back(-1 - pid)
 
-    def launchers(self) -> Launchers:
-        control = Control(self.master, Sessions(lambda: None))
-        return Launchers(self.runner, control.session, self.master.readiness)
+    def launchers(self) -> LauncherListener:
+        control = ControlCommands(self.master, Sessions(lambda: None))
+        return LauncherListener(self.runner, control.session, self.master.fd_watcher)
 
     def let_in(self, connection: socket.socket) -> None:
         """As a listener does it: called when there is something to hear."""
         launchers, door = self.launchers(), os.eventfd(1)
 
         def meet() -> None:
-            self.master.readiness.forget(door)
+            self.master.fd_watcher.forget(door)
             os.close(door)
             launchers.meet(connection)
 
-        self.master.readiness.watch(door, meet)
+        self.master.fd_watcher.watch(door, meet)
 
     @asynccontextmanager
     async def launcher(
@@ -761,7 +761,7 @@ async def test_garbage_ends_its_own_connection_only(tmp_path: Path) -> None:
         ours.sendall(garbage)
         ours.shutdown(socket.SHUT_WR)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(world.master.readiness.run)
+            nursery.start_soon(world.master.fd_watcher.run)
             world.let_in(theirs)
             await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
@@ -772,7 +772,7 @@ async def test_garbage_ends_its_own_connection_only(tmp_path: Path) -> None:
 
 async def test_an_invocation_may_come_in_pieces_and_late(tmp_path: Path, nursery: trio.Nursery) -> None:
     world = World(tmp_path, script(end=ran(3)))
-    nursery.start_soon(world.master.readiness.run)
+    nursery.start_soon(world.master.fd_watcher.run)
     ours, theirs = socket.socketpair()
     world.let_in(theirs)
     said = records.frame(
@@ -788,7 +788,7 @@ async def test_an_invocation_may_come_in_pieces_and_late(tmp_path: Path, nursery
 
 async def test_who_says_nothing_is_forgotten_when_it_hangs_up(tmp_path: Path, nursery: trio.Nursery) -> None:
     world = World(tmp_path)
-    nursery.start_soon(world.master.readiness.run)
+    nursery.start_soon(world.master.fd_watcher.run)
     ours, theirs = socket.socketpair()
     world.let_in(theirs)
     await trio.testing.wait_all_tasks_blocked()
@@ -835,7 +835,7 @@ async def test_who_asks_and_takes_it_back_at_once_is_not_run(tmp_path: Path, nur
         records.frame(records.INVOKE, records.pack_records(said)) + records.frame(records.CANCEL, b"signal=2\0")
     )
     async with trio.SocketStream(trio.socket.from_stdlib_socket(ours)) as stream:
-        nursery.start_soon(world.master.readiness.run)
+        nursery.start_soon(world.master.fd_watcher.run)
         world.let_in(theirs)
         with trio.fail_after(10):
             assert await stream.receive_some() == records.frame(records.EXIT, b"signal=2\0")
@@ -845,9 +845,9 @@ async def test_who_asks_and_takes_it_back_at_once_is_not_run(tmp_path: Path, nur
 
 async def test_a_job_for_a_worker_waits_for_the_look_at_settled_files(tmp_path: Path, nursery: trio.Nursery) -> None:
     world, looked = World(tmp_path, script(end=ran())), trio.Event()
-    with patch.object(world.master, "recheck", Recheck(looked.wait)):
-        nursery.start_soon(world.master.recheck.run)
-        world.master.recheck.ask()
+    with patch.object(world.master, "settled_check", SettledCheck(looked.wait)):
+        nursery.start_soon(world.master.settled_check.run)
+        world.master.settled_check.ask()
         async with world.launcher("gcc") as launched:
             await trio.testing.wait_all_tasks_blocked()
             assert world.steps == []
@@ -896,9 +896,9 @@ async def test_what_is_not_known_of_settled_files_makes_a_job_run_here(tmp_path:
     async def fail() -> None:
         raise OSError("disk")
 
-    with patch.object(world.master, "recheck", Recheck(fail)):
-        nursery.start_soon(world.master.recheck.run)
-        world.master.recheck.ask()
+    with patch.object(world.master, "settled_check", SettledCheck(fail)):
+        nursery.start_soon(world.master.settled_check.run)
+        world.master.settled_check.ask()
         async with world.launcher("gcc") as launched:
             told = await launched.first(2)
             assert b"could not be looked at: OSError('disk'): running locally" in told[0][1]

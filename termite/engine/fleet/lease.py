@@ -27,7 +27,7 @@ class Lease:
     def __init__(self, worker: str, cursor: int, now: float) -> None:
         self.worker = worker
         self.cursor = cursor
-        self.told = cursor  # the last number that was sent there, confirmed or not
+        self.sent_number = cursor  # the last number that was sent there, confirmed or not
         self.is_near = False  # on this machine, or in its network
         self.slots = 0
         self.running = 0

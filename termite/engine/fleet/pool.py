@@ -17,7 +17,7 @@ from termite.engine.errors import ConnectionLost, RemoteProtocolError, Retryable
 from termite.engine.fleet.coordinator import with_advice
 from termite.engine.fleet.lease import Lease, Traffic
 from termite.engine.fleet.logic.schedule import choose
-from termite.engine.fleet.logic.workers import Fleet, Wish
+from termite.engine.fleet.logic.workers import Fleet, LeaseWish
 from termite.engine.wire.authority import mint
 from termite.engine.wire.identity import Identity
 from termite.engine.wire.protocol.messages import PROTOCOL, Done, ListWorkers, Message, OpenLease, SetSlots, Workers
@@ -207,7 +207,7 @@ class Pool:
 
     # -- leases -------------------------------------------------------------------------------------------------------
 
-    async def _hold(self, wish: Wish) -> None:
+    async def _hold(self, wish: LeaseWish) -> None:
         """One lease, from the connection to its end."""
         name = wish.worker.name
         lease = Lease(name, self._number(), trio.current_time())
@@ -281,7 +281,7 @@ class Pool:
         """A new one for every connection: a master may live longer than a certificate."""
         return mint(self._config.secret, self._config.master)
 
-    def _open_message(self, wish: Wish, lease: Lease) -> OpenLease:
+    def _open_message(self, wish: LeaseWish, lease: Lease) -> OpenLease:
         config = self._config
         return OpenLease(
             protocol=PROTOCOL,

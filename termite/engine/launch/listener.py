@@ -16,7 +16,7 @@ import trio
 from termite.engine.errors import RemoteProtocolError, UserError
 from termite.engine.launch.connection import Launcher, LauncherGone, Reply
 from termite.engine.launch.invocation import Asked, parse_invoke
-from termite.engine.loop.fd_watcher import Readiness
+from termite.engine.loop.fd_watcher import FdWatcher
 from termite.engine.model import Exit
 from termite.engine.wire.protocol import records
 
@@ -24,7 +24,7 @@ ACCEPT_REST_S = 0.1
 
 log = logging.getLogger(__name__)
 
-Control = Callable[[Reply], Awaitable[Reply]]
+ControlSession = Callable[[Reply], Awaitable[Reply]]
 Rest = Callable[[], Awaitable[None]]
 RestOfJob = Callable[[], Awaitable[Exit | None]]
 
@@ -39,19 +39,19 @@ class Runner(Protocol):
         """
 
 
-class Launchers:
+class LauncherListener:
     """Serves connections: `runner` gets the jobs, `control` opens a session for what termite-ctl and the front ends
-    say. `readiness` hears what launchers say while their jobs run."""
+    say. `fd_watcher` hears what launchers say while their jobs run."""
 
     def __init__(
         self,
         runner: Runner,
-        control: Callable[[], contextlib.AbstractContextManager[Control]],
-        readiness: Readiness,
+        control: Callable[[], contextlib.AbstractContextManager[ControlSession]],
+        fd_watcher: FdWatcher,
     ) -> None:
         self._runner = runner
         self._control = control
-        self._readiness = readiness
+        self._fd_watcher = fd_watcher
         self._cannot_accept = trio.Event()
         self._silent: set[Launcher] = set()  # connected, and have not said what they want
 
@@ -65,11 +65,11 @@ class Launchers:
             while True:
                 self._cannot_accept = trio.Event()
                 with contextlib.suppress(OSError):  # no memory, too many epoll watches: the same
-                    self._readiness.watch(listener.fileno(), functools.partial(self._accept, listener))
+                    self._fd_watcher.watch(listener.fileno(), functools.partial(self._accept, listener))
                     await self._cannot_accept.wait()
                 await trio.sleep(ACCEPT_REST_S)
         finally:
-            self._readiness.forget(listener.fileno())
+            self._fd_watcher.forget(listener.fileno())
             for launcher in tuple(self._silent):
                 self._close(launcher)
 
@@ -80,7 +80,7 @@ class Launchers:
             return
         except OSError as error:  # no descriptors, no memory: those who wait are served when there are
             log.warning("cannot-accept reason=%s", error.strerror)
-            self._readiness.forget(listener.fileno())
+            self._fd_watcher.forget(listener.fileno())
             self._cannot_accept.set()
             return
         try:
@@ -105,7 +105,7 @@ class Launchers:
             frame = launcher.frame_at_once()
             if frame is None:  # mostly because it is still in connect(2), which has woken us
                 if launcher not in self._silent:
-                    self._readiness.watch(launcher.fd, functools.partial(self._listen_to, launcher))
+                    self._fd_watcher.watch(launcher.fd, functools.partial(self._listen_to, launcher))
                     self._silent.add(launcher)
                 return
             rest = self._begin(launcher, *frame)
@@ -113,14 +113,14 @@ class Launchers:
             self._close(launcher)
         else:
             self._forget(launcher)
-            self._readiness.go_on(functools.partial(_serve, launcher, rest))
+            self._fd_watcher.go_on(functools.partial(_serve, launcher, rest))
 
     def _close(self, launcher: Launcher) -> None:
         self._forget(launcher)
         launcher.close()
 
     def _forget(self, launcher: Launcher) -> None:
-        self._readiness.forget(launcher.fd)
+        self._fd_watcher.forget(launcher.fd)
         self._silent.discard(launcher)
 
     def _begin(self, launcher: Launcher, kind: bytes, payload: bytes) -> Rest | None:
@@ -133,7 +133,7 @@ class Launchers:
 
     async def _serve_job(self, launcher: Launcher, rest: RestOfJob) -> None:
         with trio.CancelScope() as scope:
-            self._readiness.watch(launcher.fd, functools.partial(self._hear, launcher, scope))
+            self._fd_watcher.watch(launcher.fd, functools.partial(self._hear, launcher, scope))
             try:
                 if launcher.has_said_more:
                     launcher.hear(scope)
@@ -141,7 +141,7 @@ class Launchers:
                 if exit is not None:
                     await launcher.finish(exit)
             finally:
-                self._readiness.forget(launcher.fd)
+                self._fd_watcher.forget(launcher.fd)
         if isinstance(launcher.gone, RemoteProtocolError):
             raise launcher.gone
         if launcher.gone is not None and launcher.gone.signal:
@@ -150,7 +150,7 @@ class Launchers:
 
     def _hear(self, launcher: Launcher, scope: trio.CancelScope) -> None:
         if not launcher.hear(scope):
-            self._readiness.forget(launcher.fd)
+            self._fd_watcher.forget(launcher.fd)
 
     async def _serve_control(self, launcher: Launcher, payload: bytes) -> None:
         with self._control() as control:

@@ -18,7 +18,7 @@ from pathlib import Path
 import trio
 
 from termite.engine.launch.connection import Launcher
-from termite.engine.loop.fd_watcher import Readiness
+from termite.engine.loop.fd_watcher import FdWatcher
 
 DEPTH = 256  # of ancestors; deeper nesting than any build has, and an end for a walk that would have none
 
@@ -78,10 +78,10 @@ class LocalRuns:
     Where a launcher's process is not to be seen from here (it is in a container), its slot is given back at once.
     """
 
-    def __init__(self, slots: LocalSlots, readiness: Readiness) -> None:
+    def __init__(self, slots: LocalSlots, fd_watcher: FdWatcher) -> None:
         self.slots = slots
-        self._readiness = readiness
-        self._runs: dict[int, _Run] = {}  # by pidfd
+        self._fd_watcher = fd_watcher
+        self._runs: dict[int, _LocalRun] = {}  # by pidfd
 
     async def start(self, launcher: Launcher) -> None:
         """When it is its turn."""
@@ -137,11 +137,11 @@ class LocalRuns:
         self, launcher: Launcher, process: int | None, *, holds: bool, on_end: OnEnd | None = None
     ) -> Iterator[None]:
         """From here on its end counts, if within the launcher is replaced."""
-        run = _Run(launcher.pid if holds else None, process, on_end)
+        run = _LocalRun(launcher.pid if holds else None, process, on_end)
         try:
             if process is not None:
                 self._runs[process] = run
-                self._readiness.watch(process, functools.partial(self._end, run, has_run=True))
+                self._fd_watcher.watch(process, functools.partial(self._end, run, has_run=True))
             yield
         except BaseException:
             self._end(run, has_run=False)
@@ -149,12 +149,12 @@ class LocalRuns:
         if process is None:
             self._end(run, has_run=False)
 
-    def _end(self, run: "_Run", *, has_run: bool) -> None:
+    def _end(self, run: "_LocalRun", *, has_run: bool) -> None:
         if run.is_over:  # its launcher has died while it was told to start
             return
         run.is_over = True
         if run.process is not None:
-            self._readiness.forget(run.process)
+            self._fd_watcher.forget(run.process)
             self._runs.pop(run.process, None)
             os.close(run.process)
         if run.holder is not None:
@@ -164,7 +164,7 @@ class LocalRuns:
 
 
 @dataclass(slots=True)
-class _Run:
+class _LocalRun:
     """`holder` of a slot, `process`: a pidfd; each None where there is none."""
 
     holder: int | None

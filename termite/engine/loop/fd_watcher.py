@@ -12,14 +12,14 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from termite.engine.loop.leader import Relay
+from termite.engine.loop.leader import Leader
 
 AT_ONCE = 100  # calls; then it is the turn of other tasks
 
 log = logging.getLogger(__name__)
 
 
-class Readiness:
+class FdWatcher:
     """What is watched, and what to call. Whoever watches a descriptor forgets it before it is closed."""
 
     def __init__(self) -> None:
@@ -48,14 +48,14 @@ class Readiness:
     async def run(self) -> None:
         """Until cancelled."""
         async with trio.open_nursery() as nursery:
-            await Relay(nursery, self._serve).run()
+            await Leader(nursery, self._serve).run()
 
-    async def _serve(self, relay: Relay) -> None:
-        while await relay.turn():
+    async def _serve(self, leader: Leader) -> None:
+        while await leader.turn():
             if self._rests:
                 await self._rests.popleft()()
             else:
-                await relay.listen(trio.lowlevel.wait_readable, self._epoll.fileno())
+                await leader.listen(trio.lowlevel.wait_readable, self._epoll.fileno())
                 self._call_some()
 
     def _call_some(self) -> None:

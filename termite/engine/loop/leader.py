@@ -13,12 +13,12 @@ import trio
 
 SPARE_TASKS = 2  # that are kept, to listen while others wait
 
-Loop = Callable[["Relay"], Coroutine[Any, Any, None]]
+Loop = Callable[["Leader"], Coroutine[Any, Any, None]]
 
 T = TypeVar("T")
 
 
-class Relay:
+class Leader:
     """`loop` is what each task does: before it listens, it asks for its `turn`. There are no more than `most` tasks,
     all but the first in `nursery`: while all of them wait, nobody listens, until one is done.
 

@@ -28,7 +28,7 @@ class Sessions:
         self.builds = 0
 
 
-class Control:
+class ControlCommands:
     """The commands, each a method."""
 
     def __init__(self, master: Master, sessions: Sessions) -> None:
@@ -45,8 +45,8 @@ class Control:
                 case "status":
                     return self._status()
                 case "refresh":
-                    self._master.recheck.ask()
-                    await self._master.recheck.wait()
+                    self._master.settled_check.ask()
+                    await self._master.settled_check.wait()
                     return {"journal": self._master.tree.number}
                 case "shutdown":
                     self._sessions.shut_down()
@@ -128,10 +128,10 @@ class _Build:
         if self._before is None:
             self._sessions.builds += 1
             self._before = self._master.counters.copy()
-            self._master.told.clear()
+            self._master.notices.clear()
         self._master.rule_file.refresh()
         error = self._master.rule_file.error
-        self._master.recheck.ask()
+        self._master.settled_check.ask()
         reply: Reply = {"bad_rules": str(error) if error else ""}
         if "tool" not in request:
             return reply

@@ -7,8 +7,8 @@ from contextlib import ExitStack, contextmanager
 import trio
 
 from termite.engine.launch.launcher_socket import bound_socket
-from termite.engine.launch.listener import Launchers
-from termite.engine.master.control_commands import Control, Sessions
+from termite.engine.launch.listener import LauncherListener
+from termite.engine.master.control_commands import ControlCommands, Sessions
 from termite.engine.master.run_job import JobRunner
 from termite.engine.master.shared import Master, MasterConfig
 from termite.engine.paths import tree_path
@@ -26,10 +26,10 @@ async def serve_master(config: MasterConfig, task_status: trio.TaskStatus[str] =
         stack.callback(master.short.save)
         async with trio.open_nursery() as nursery:
             sessions = Sessions(nursery.cancel_scope.cancel)
-            control = Control(master, sessions)
-            launchers = Launchers(JobRunner(master), control.session, master.readiness)
-            nursery.start_soon(master.readiness.run)
-            nursery.start_soon(master.recheck.run)
+            control = ControlCommands(master, sessions)
+            launchers = LauncherListener(JobRunner(master), control.session, master.fd_watcher)
+            nursery.start_soon(master.fd_watcher.run)
+            nursery.start_soon(master.settled_check.run)
             nursery.start_soon(master.pool.run)
             nursery.start_soon(_keep_house, master, sessions)
             nursery.start_soon(launchers.listen, listener)

@@ -29,7 +29,7 @@ CHUNK_BYTES = 256 * 1024
 STDIN_LIMIT_BYTES = 1024 * 1024
 
 
-class Answers:
+class MirrorRequests:
     """`jobs` are those that run, by their ids."""
 
     def __init__(self, tree: HomeTree, jobs: Mapping[int, Job]) -> None:

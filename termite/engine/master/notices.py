@@ -12,7 +12,7 @@ NAMED = 3  # paths in one line, which a person reads
 REMEMBERED = 1000  # paths, and places, so that the memory does not grow with the jobs; what is beyond is only counted
 
 
-class Told:
+class Notices:
     """Since the last build began, or nothing ran for a while: without a front end no summary names what was dropped."""
 
     def __init__(self) -> None:

@@ -52,7 +52,7 @@ class JobRunner:
         self._last_job += 1
         now_s = trio.current_time()
         if now_s - master.last_busy_s > QUIET_S and not master.jobs:
-            master.told.clear()
+            master.notices.clear()
         master.last_busy_s = now_s
         job = new_job(self._last_job, launcher, asked)
         try:
@@ -105,14 +105,14 @@ async def run_job(master: Master, job: Job) -> Exit | None:
     if job.warning:
         await job.launcher.notice(f"termite: {job.warning}; the last good rules stay in force")
     odd = odd_local(job.asked.invocation.env)
-    if odd and master.told.pick("rules", [os.fsencode(odd)]):
+    if odd and master.notices.pick("rules", [os.fsencode(odd)]):
         await job.launcher.notice(f"termite: {odd}")
     if job.verdict.local:
         await run_here(master, job)
         return None
     job.phase = Phase.WAITING
     try:
-        await master.recheck.wait()
+        await master.settled_check.wait()
     except UserError as error:
         return await fall_back(master, job, error.message)
     while job.may_be_tried:
@@ -152,8 +152,8 @@ def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> Run | 
     if _is_outdated(changesets):
         return None
     news = NEWS_NEARBY if lease.is_near else NEWS_FAR_AWAY
-    contents = master.tree.contents_since(lease.told, *news, NEWS_FILES)
-    lease.told = number
+    contents = master.tree.contents_since(lease.sent_number, *news, NEWS_FILES)
+    lease.sent_number = number
     rule = job.verdict.rule if job.verdict else None
     return Run(
         job=job.id,
@@ -319,10 +319,12 @@ async def tell_what_stayed_there(master: Master, job: Job, dropped: tuple[bytes,
     counters.name("written outside the tree, dropped", map(_absolute, outside))
     counters.name("socket, stayed on its worker", map(_absolute, sockets))
     for paths, what in ((outside, "dropped what it wrote outside the tree"), (sockets, "a socket stays on its worker")):
-        if named := master.told.pick(what, paths):
+        if named := master.notices.pick(what, paths):
             names = ", ".join(map(_absolute, named))
             rest = f" and {len(paths) - len(named)} more" if len(paths) > len(named) else ""
-            last = "; others near it are only counted" if any(master.told.is_last(what, path) for path in named) else ""
+            last = (
+                "; others near it are only counted" if any(master.notices.is_last(what, path) for path in named) else ""
+            )
             await job.launcher.notice(f"termite: {what}: {names}{rest} (with a Local rule it runs here{last})")
 
 

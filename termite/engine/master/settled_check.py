@@ -12,7 +12,7 @@ REPEAT_S = 1.0  # at most so often, where each of a thousand jobs asks again
 log = logging.getLogger(__name__)
 
 
-class Recheck:
+class SettledCheck:
     """`look` looks once at everything; it takes some 10 us for each file that was ever served."""
 
     def __init__(self, look: Callable[[], Awaitable[object]]) -> None:

@@ -12,11 +12,11 @@ from termite.engine.decide.rule_file import RuleFile
 from termite.engine.decide.short_commands import ShortCommands
 from termite.engine.fleet.pool import Pool, PoolConfig
 from termite.engine.launch.local_runs import LocalRuns, LocalSlots, parent_of
-from termite.engine.loop.fd_watcher import Readiness
+from termite.engine.loop.fd_watcher import FdWatcher
 from termite.engine.master.job import Job
-from termite.engine.master.mirror_requests import Answers
-from termite.engine.master.notices import Told
-from termite.engine.master.settled_check import Recheck
+from termite.engine.master.mirror_requests import MirrorRequests
+from termite.engine.master.notices import Notices
+from termite.engine.master.settled_check import SettledCheck
 from termite.engine.paths import tree_path
 from termite.engine.status.report import Counters
 from termite.engine.tree.home import HomeTree
@@ -60,13 +60,13 @@ class Master:
         self.book = RuleBook(config.plugins.rules())
         self.rule_file = RuleFile(config.socket.parent, self.book)
         self.counters = Counters()
-        self.told = Told()
+        self.notices = Notices()
         self.jobs: dict[int, Job] = {}
-        self.readiness = Readiness()
-        self.here = LocalRuns(LocalSlots(config.local_slots, parent_of), self.readiness)
-        self.recheck = Recheck(tree.recheck_settled)
+        self.fd_watcher = FdWatcher()
+        self.here = LocalRuns(LocalSlots(config.local_slots, parent_of), self.fd_watcher)
+        self.settled_check = SettledCheck(tree.recheck_settled)
         self.short = ShortCommands(config.short_s, config.short_store)
-        self.pool = Pool(_pool_config(config), tree.drain, Answers(tree, self.jobs).answer)
+        self.pool = Pool(_pool_config(config), tree.drain, MirrorRequests(tree, self.jobs).answer)
         self.is_without_worker = False
         self.last_busy_s = trio.current_time()
 

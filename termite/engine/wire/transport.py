@@ -3,7 +3,7 @@
     async with dial(host, port, identity, handler) as connection:
         reply = await connection.request(GetFile(...), on_chunk=write)
 
-One task reads, and answers what needs no waiting; where an answer has to wait, another task reads on (relay.py). One
+One task reads, and answers what needs no waiting; where an answer has to wait, another task reads on (leader.py). One
 more listens for silence. What is posted is written at once; what the kernel does not take, and all that is posted
 behind it, is written by one more task, as one TLS write. Reading never waits for writing or for a handler, so two sides
 cannot block each other. A lost connection cancels the handlers and fails the requests; the body of the `async with`
@@ -20,7 +20,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from termite.engine.errors import ConnectionLost, FsError, RemoteBug, RemoteProtocolError, Retryable, Stale, UserError
-from termite.engine.loop.leader import Relay
+from termite.engine.loop.leader import Leader
 from termite.engine.wire.identity import SERVER_NAME, Identity
 from termite.engine.wire.protocol import messages
 from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES
@@ -191,16 +191,16 @@ class Connection:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._write)
                     nursery.start_soon(self._listen_for_silence)
-                    await Relay(nursery, self._read).run()
+                    await Leader(nursery, self._read).run()
         finally:
             await trio.aclose_forcefully(self._stream)
 
-    async def _read(self, relay: Relay) -> None:
+    async def _read(self, leader: Leader) -> None:
         try:
-            while await relay.turn():
+            while await leader.turn():
                 if self._events:
                     await self._take(self._events.popleft())
-                elif received := await relay.listen(self._stream.receive_some, READ_BYTES):
+                elif received := await leader.listen(self._stream.receive_some, READ_BYTES):
                     self._heard = trio.current_time()
                     self._counts["received_bytes"] += len(received)
                     self._events.extend(self._protocol.receive(bytes(received)))

@@ -16,7 +16,7 @@ from pathlib import Path
 import pyfuse3
 import trio
 
-from termite.engine.loop.leader import Relay
+from termite.engine.loop.leader import Leader
 
 MAX_TASKS = 2000  # requests that may wait at once; each waiting one holds a task, with a buffer of a megabyte
 NEVER = -(2**31)  # as many tasks may there be for pyfuse3 to start one itself
@@ -50,15 +50,15 @@ class _Listeners:
 
     async def run(self, nursery: trio.Nursery, *_: int) -> None:
         """The first of them. pyfuse3 starts it, and starts no other one, as there are never few enough of them."""
-        self._relay = Relay(nursery, lambda _: _answer_all(nursery), most=MAX_TASKS)
-        await self._relay.run()
+        self._leader = Leader(nursery, lambda _: _answer_all(nursery), most=MAX_TASKS)
+        await self._leader.run()
 
     async def wait(self) -> bool:
         """In pyfuse3's stead: until the device can be read by the task that calls this. False: it is to end."""
-        if not await self._relay.turn():
+        if not await self._leader.turn():
             return False
         try:
-            await self._relay.listen(trio.lowlevel.wait_readable, self._device)
+            await self._leader.listen(trio.lowlevel.wait_readable, self._device)
         except trio.ClosedResourceError:
             return False
         return True

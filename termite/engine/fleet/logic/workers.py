@@ -22,7 +22,7 @@ class _Trouble:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class LeaseWish:
     """Open a lease there, asking for so many slots."""
 
     worker: Worker
@@ -49,15 +49,15 @@ class Fleet:
         if self._workers:
             self._hope_until = now + PATIENCE_S
 
-    def wishes(self, waiting: int, now: float) -> list[Wish]:
+    def wishes(self, waiting: int, now: float) -> list[LeaseWish]:
         """Leases to open for so many waiting jobs, at most one on each worker at a time. They count as being opened."""
-        wishes: list[Wish] = []
+        wishes: list[LeaseWish] = []
         for worker in sorted(self._workers.values(), key=lambda worker: (worker.load, worker.name)):
             if len(self._opening) >= waiting:
                 break
             slots = self._wanted(worker, now)
             if slots > 0:
-                wishes.append(Wish(worker, slots))
+                wishes.append(LeaseWish(worker, slots))
                 self._opening[worker.name] = slots
         return wishes
 

@@ -5,7 +5,7 @@ import trio
 import trio.testing
 
 from termite.engine.errors import UserError
-from termite.engine.master.settled_check import REPEAT_S, Recheck
+from termite.engine.master.settled_check import REPEAT_S, SettledCheck
 
 
 class Look:
@@ -20,14 +20,14 @@ class Look:
 
 
 async def test_nobody_waits_where_nothing_was_asked_for() -> None:
-    recheck = Recheck(Look())
+    recheck = SettledCheck(Look())
     with trio.fail_after(1):
         await recheck.wait()
 
 
 async def test_who_asks_while_it_goes_on_waits_for_another_look(nursery: trio.Nursery) -> None:
     look = Look()
-    recheck = Recheck(look)
+    recheck = SettledCheck(look)
     nursery.start_soon(recheck.run)
     waited: list[str] = []
 
@@ -54,7 +54,7 @@ async def test_what_goes_wrong_is_told_to_all_until_a_look_succeeds(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     look = Look()
-    recheck = Recheck(look)
+    recheck = SettledCheck(look)
     nursery.start_soon(recheck.run)
     recheck.ask()
     look.ends.send_nowait(OSError("disk"))

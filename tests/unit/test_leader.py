@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from termite.engine.loop.leader import SPARE_TASKS, Relay
+from termite.engine.loop.leader import SPARE_TASKS, Leader
 
 
 class Listening:
@@ -18,14 +18,14 @@ class Listening:
         self.tasks = 0
         self.started = 0
         self._deal = deal
-        self.run = Relay(nursery, self._loop, most).run
+        self.run = Leader(nursery, self._loop, most).run
 
-    async def _loop(self, relay: Relay) -> None:
+    async def _loop(self, leader: Leader) -> None:
         self.started += 1
         self.tasks += 1
         try:
-            while await relay.turn():
-                number = await relay.listen(self._heard.receive)
+            while await leader.turn():
+                number = await leader.listen(self._heard.receive)
                 self.listened.append(trio.lowlevel.current_task())
                 await self._deal(number)
         except trio.EndOfChannel:
