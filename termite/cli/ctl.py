@@ -15,7 +15,7 @@ from termite.cli.flags import run_command
 from termite.cli.parser import Parser
 from termite.cli.places import working_directory
 from termite.engine.decide.logic.rules import readable
-from termite.engine.errors import UserError
+from termite.engine.errors import UserError, words_of
 
 PROGRAM = "termite-ctl"
 _HELP = (["--help"], ["-help"], ["-h"])
@@ -195,14 +195,15 @@ def _status_text(status: client.Reply) -> str:
             f"{status.get('sockets_left', 0)} sockets left on workers, {status['conflicts']} conflicts",
         ),
     ]
-    rows += [("fell back", f"{count} times: {why}") for why, count in cast(dict[str, int], status["fallbacks"]).items()]
+    for row, counts in (("fell back", status["fallbacks"]), ("retried", status["retries"])):
+        rows += [(row, f"{count} times: {words_of(reason)}") for reason, count in cast(dict[str, int], counts).items()]
     for worker in cast(list[client.Reply], status["workers"]):
         rows.append(("worker", f"{worker['name']}: {worker['running']} of {worker['slots']} slots busy"))
     if not status["workers"]:
         known = ", ".join(cast(list[str], status["known_workers"]))
         rows.append(("worker", f"none leased; known: {known or 'none'}"))
     if status["trouble"]:
-        rows.append(("trouble", str(status["trouble"])))
+        rows.append(("trouble", str(cast(client.Reply, status["trouble"])["text"])))
     return "\n".join(f"{name:<10}{text}" for name, text in rows)
 
 

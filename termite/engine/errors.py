@@ -1,40 +1,142 @@
-"""Who must act on an error. `except Exception` says around which job, request, launcher, peer or plugin it stands."""
+"""Errors by their addressee: who must act on an error decides its class.
+
+`Reason` is the closed set of why a worker did not run a command or its result was not used. Code compares and counts
+reasons; texts are for people and steer nothing.
+"""
 
 import contextlib
+import enum
 from collections.abc import Iterator
 from errno import errorcode
 
 
+class Reason(enum.StrEnum):
+    """A reason is why an attempt on a worker failed, a worker was refused, or a command ran on the master's machine.
+
+    The value stands on the wire, in `status --json`, in counters and in logs; `words` is what a person reads.
+    """
+
+    NO_WORKER = "no-worker"
+    INTERNAL_ERROR = "internal-error"
+    SETTLED_UNREADABLE = "settled-unreadable"
+    EXEC_FAILED = "exec-failed"
+    NOT_PUBLISHED = "not-published"
+
+    FILE_CHANGED = "file-changed"
+    FILE_UNREADABLE = "file-unreadable"
+    CONNECTION_LOST = "connection-lost"
+    NO_ANSWER = "no-answer"
+    BAD_ANSWER = "bad-answer"
+    CANCELLED = "cancelled"
+    TOO_LARGE = "too-large"
+    RESULT_LOST = "result-lost"
+    JOURNAL_GAP = "journal-gap"
+    STDIN_UNREADABLE = "stdin-unreadable"
+    SANDBOX_FAILED = "sandbox-failed"
+    DISK_FULL = "disk-full"
+    SCRATCH_FULL = "scratch-full"
+    MEMORY_FULL = "memory-full"
+    WORKER_BUSY = "worker-busy"
+    WORKER_BUG = "worker-bug"
+
+    OTHER_PROTOCOL = "other-protocol"
+    CLOCKS_DIFFER = "clocks-differ"
+    NOT_TRUSTED = "not-trusted"
+    UNFIT_WORKER = "unfit-worker"
+    NEEDS_A_PERSON = "needs-a-person"
+
+    @property
+    def words(self) -> str:
+        """The reason as a person reads it, without a full stop."""
+        return _WORDS[self]
+
+
+_WORDS = {
+    Reason.NO_WORKER: "no worker is available",
+    Reason.INTERNAL_ERROR: "an error inside termite",
+    Reason.SETTLED_UNREADABLE: "the files outside the tree could not be checked",
+    Reason.EXEC_FAILED: "the command cannot be started on a worker",
+    Reason.NOT_PUBLISHED: "the results could not be written to the tree",
+    Reason.FILE_CHANGED: "a file changed before the worker had read it",
+    Reason.FILE_UNREADABLE: "a file could not be read on the worker",
+    Reason.CONNECTION_LOST: "the connection failed",
+    Reason.NO_ANSWER: "no answer in time",
+    Reason.BAD_ANSWER: "a wrong answer",
+    Reason.CANCELLED: "cancelled by the other side",
+    Reason.TOO_LARGE: "the job's data does not fit into a message",
+    Reason.RESULT_LOST: "a result is no longer in the worker's store",
+    Reason.JOURNAL_GAP: "the worker missed changes of the tree",
+    Reason.STDIN_UNREADABLE: "the standard input could not be read",
+    Reason.SANDBOX_FAILED: "the worker could not make a sandbox",
+    Reason.DISK_FULL: "the worker's disk is full",
+    Reason.SCRATCH_FULL: "the worker's scratch space is full",
+    Reason.MEMORY_FULL: "the worker's memory is full",
+    Reason.WORKER_BUSY: "the worker has no room for another master",
+    Reason.WORKER_BUG: "an error inside termite on the worker",
+    Reason.OTHER_PROTOCOL: "the other side has another version of termite",
+    Reason.CLOCKS_DIFFER: "the clocks of the two machines differ",
+    Reason.NOT_TRUSTED: "the other side does not belong to this cluster",
+    Reason.UNFIT_WORKER: "this worker cannot run jobs",
+    Reason.NEEDS_A_PERSON: "the other side needs a person",
+}
+
+
+def words_of(reason: str) -> str:
+    """Return the words for a reason that another process named; an unknown one is returned as it is."""
+    return Reason(reason).words if reason in _WORDS else reason
+
+
 class TermiteError(Exception):
-    """Base of the errors that have an addressee."""
+    """A termite error has an addressee who must act on it."""
 
 
 class UserError(TermiteError):
-    """The user must act: shown as one line and a hint, never as a traceback."""
+    """A user error is for the user to act on: it is shown as one line and a hint, never as a traceback."""
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", reason: Reason = Reason.NEEDS_A_PERSON) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.reason = reason
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
 
 
 class Retryable(TermiteError):
-    """The scheduler must act: the same job may succeed on another lease, or here."""
+    """A retryable error is for the scheduler: the same job may succeed on another lease, or on the master's machine.
+
+    `detail` is for people, and may be empty.
+    """
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason.words}: {self.detail}" if self.detail else self.reason.words
 
 
 class Outdated(Retryable):
     """A file changed before the job had read it: no worker is to blame, and the same one may try again."""
 
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(Reason.FILE_CHANGED, detail)
+
 
 class ConnectionLost(Retryable):
     """The other side of a connection went away, or stopped answering."""
 
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(Reason.CONNECTION_LOST, detail)
+
 
 class RemoteBug(Retryable):
-    """An unexpected exception on the other side, which has its traceback; the text is its last line."""
+    """The other side met an unexpected exception and logged its traceback; `detail` is its last line."""
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(Reason.WORKER_BUG, detail)
 
 
 class RemoteProtocolError(TermiteError):

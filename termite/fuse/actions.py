@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import trio
 
-from termite.engine.errors import Retryable, first_error
+from termite.engine.errors import Reason, Retryable, first_error
 from termite.engine.store.cas import Cas
 from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES
 from termite.engine.wire.protocol.messages import Done, GetBlob, OpenLease, Ran, Run
@@ -102,7 +102,7 @@ class Actions:
         """A content that a job has made."""
         fd = self._cas.open(request.digest)
         if fd is None:
-            raise Retryable("a result is not in this worker's store any more")
+            raise Retryable(Reason.RESULT_LOST)
         try:
             while chunk := os.read(fd, MAX_CHUNK_BYTES):
                 await send_chunk(chunk)
@@ -117,7 +117,7 @@ class Actions:
             while self._tree.number < number:
                 await self._moved.park()
             return
-        raise Retryable(f"the journal stands at {self._tree.number}, the job needs {number}")
+        raise Retryable(Reason.JOURNAL_GAP, f"the journal stands at {self._tree.number}, the job needs {number}")
 
     async def _run(self, job: RunningJob, run: Run, send_chunk: SendChunk) -> Ran:
         async def forward(chunk: bytes) -> None:
@@ -151,7 +151,7 @@ class Actions:
         try:
             pipe = StdinPipe()
         except OSError as error:
-            raise Retryable(f"no pipe for its standard input: {error.strerror}") from error
+            raise Retryable(Reason.SANDBOX_FAILED, f"no pipe for its standard input: {error.strerror}") from error
         if run.stdin_ended:
             with pipe:
                 pipe.end()

@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 import trio
 
-from termite.engine.errors import RemoteProtocolError, Retryable, TermiteError, UserError
+from termite.engine.errors import Reason, RemoteProtocolError, Retryable, TermiteError, UserError
 from termite.engine.host.preflight import check_fuse
 from termite.engine.store.cas import Cas
 from termite.engine.wire.identity import Identity
@@ -156,6 +156,7 @@ class _Mirror:
             raise UserError(
                 f"worker {self._config.worker} speaks protocol {PROTOCOL}, this master speaks {request.protocol}",
                 hint="install the same version of termite everywhere",
+                reason=Reason.OTHER_PROTOCOL,
             )
         try:
             self._lease = await self._set_up(connection, request)
@@ -287,6 +288,7 @@ def _refusal(error: Exception) -> UserError:
     return UserError(
         f"this worker cannot run jobs: {error}",
         hint="its log has the reason; it needs /dev/fuse, user namespaces and a free scratch directory",
+        reason=Reason.UNFIT_WORKER,
     )
 
 

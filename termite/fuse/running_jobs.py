@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import trio
 
-from termite.engine.errors import FsError, Retryable, Stale
+from termite.engine.errors import FsError, Reason, Retryable, Stale
 from termite.engine.model import StdinFile
 from termite.fuse.view.views import View
 
@@ -129,7 +129,7 @@ class Jobs:
         except (Stale, Retryable) as error:
             if job is not None and not job.has_output:
                 is_stale = isinstance(error, Stale)
-                job.retry(Stale(str(error)) if is_stale else Retryable(f"a file could not be read: {error}"))
+                job.retry(Stale(str(error)) if is_stale else Retryable(Reason.FILE_UNREADABLE, str(error)))
             raise FsError(ESTALE if isinstance(error, Stale) else EIO) from error
         except trio.TooSlowError as error:
             raise FsError(EIO) from error

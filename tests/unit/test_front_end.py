@@ -18,6 +18,7 @@ from termite.cli.front_ends.cmake import Mode, build_directory, read_mode, split
 from termite.cli.front_ends.front_end import loadable_name, read_words, summary_parts
 from termite.cli.front_ends.make import TOOL as MAKE
 from termite.cli.front_ends.ninja import TOOL as NINJA
+from termite.engine.errors import Reason
 from termite.engine.host.native_programs import native_program
 from termite.engine.status.report import Counters, build_summary
 
@@ -209,10 +210,10 @@ def test_a_line_that_begins_with_the_launcher_is_explained_without_it() -> None:
 
 
 def test_a_summary_says_why_jobs_were_not_done_by_a_worker_wherever_they_ran() -> None:
-    end = build_summary(Counters(), Counters(fallbacks=Counter({"no worker": 2}), failed=2, sockets_left=1))
+    end = build_summary(Counters(), Counters(fallbacks=Counter({Reason.NO_WORKER: 2}), failed=2, sockets_left=1))
     assert summary_parts(end) == [
-        "0 jobs ran remotely, 0 here as they are short, 0 locally",
-        "2 not done by a worker: no worker",
+        "0 jobs on workers, 0 on this machine (0 short commands, 0 by rule)",
+        "2 not run by a worker: no worker is available",
         "1 sockets stayed on workers",
         "2 jobs could not be run",
     ]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from termite.engine.errors import ConnectionLost, RemoteProtocolError
+from termite.engine.errors import ConnectionLost, Reason, RemoteProtocolError
 from termite.engine.model import Attr, Change, Changeset, Digest
 from termite.engine.wire.protocol import peer as peers
 from termite.engine.wire.protocol.frames import Kind, encode_frame
@@ -12,6 +12,7 @@ from termite.engine.wire.protocol.messages import (
     Directory,
     Done,
     Failed,
+    Failure,
     GetBlob,
     GetDirectory,
     Message,
@@ -140,7 +141,7 @@ def test_a_cancelled_request_is_told_once_and_still_answered() -> None:
     stream, request = client.ask(BLOB, chunks=True)
     events(server, request)
     assert events(server, client.give_up(stream)) == [Cancelled(stream)]
-    assert events(client, server.answer(stream, Failed("retryable", "cancelled"))) == []
+    assert events(client, server.answer(stream, Failed(Failure.RETRYABLE, "", reason=Reason.CANCELLED))) == []
     assert server.open_streams == (0, 0)
 
 

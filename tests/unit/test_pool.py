@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 import trio
 
-from termite.engine.errors import FsError, Retryable
+from termite.engine.errors import FsError, Reason, Retryable
 from termite.engine.fleet.coordinator import CoordinatorConfig, serve_coordinator
 from termite.engine.fleet.lease import Lease
 from termite.engine.fleet.pool import FAILURES_IN_A_ROW, NoWorker, Pool, PoolConfig
@@ -56,7 +56,7 @@ class FakeWorker:
                 case Run(argv=(b"die",)):
                     scope.cancel()
                 case Run(argv=(b"fail",)):
-                    raise Retryable("no space for the store")
+                    raise Retryable(Reason.DISK_FULL, "no space for the store")
                 case Run():
                     return Ran(Exit(0), Usage(), (), {}, 1, 2)
                 case GetBlob():
@@ -141,7 +141,7 @@ async def test_a_coordinator_that_is_missing_is_explained_and_forgotten_when_it_
         async with trio.open_nursery() as nursery:
             made = Pool(PoolConfig(("127.0.0.1", port), SECRET, "m", 0, 1000, 1000, b"home/me"), lambda: 7, _refuse)
             nursery.start_soon(made.run)
-            while "is termite-coordinator running there?" not in made.trouble:  # noqa: ASYNC110  # it tells nobody
+            while "is termite-coordinator running there?" not in (made.trouble.text if made.trouble else ""):  # noqa: ASYNC110  # it tells nobody
                 await trio.sleep(0.001)
             await nursery.start(serve_coordinator, CoordinatorConfig(SECRET, "127.0.0.1", port))
             while made.trouble:  # noqa: ASYNC110  # as above

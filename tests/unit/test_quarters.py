@@ -39,7 +39,7 @@ async def test_there_are_only_so_many(tmp_path: Path, monkeypatch: pytest.Monkey
     async with AsyncExitStack() as stack:
         for _ in range(2):
             await stack.enter_async_context(house.quarters())
-        with pytest.raises(Retryable, match="2 mirrors run here already"):
+        with pytest.raises(Retryable, match="2 mirrors run there already"):
             await stack.enter_async_context(house.quarters())
     house.close()
 

@@ -11,6 +11,7 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 from termite.engine.errors import (
     ConnectionLost,
     FsError,
+    Reason,
     RemoteBug,
     RemoteProtocolError,
     Retryable,
@@ -94,7 +95,7 @@ async def test_a_handler_may_ask_back_on_the_same_connection() -> None:
     [
         (FsError(13, b"secret/path"), FsError),
         (Stale("changed"), Stale),
-        (Retryable("disk full"), Retryable),
+        (Retryable(Reason.DISK_FULL, "disk full"), Retryable),
         (ConnectionLost("elsewhere"), Retryable),
         (UserError("wrong version", hint="upgrade"), UserError),
     ],
@@ -106,6 +107,7 @@ async def test_an_error_of_the_handler_is_raised_where_it_was_asked(
         with pytest.raises(seen) as caught:
             await client.request(GetDirectory(b""))
     assert type(caught.value) is seen
+    assert getattr(caught.value, "reason", None) is getattr(raised, "reason", None)
     assert not isinstance(raised, FsError) or caught.value.errno == 13  # type: ignore[attr-defined]  # an FsError then
 
 
@@ -221,7 +223,7 @@ async def test_a_request_cancelled_before_its_handler_started_is_harmless() -> N
 async def test_a_request_may_take_only_so_long(autojump_clock: MockClock) -> None:
     cancelled = trio.Event()
     async with connected(blocking(cancelled)) as (client, _):
-        with pytest.raises(Retryable, match="did not answer GetDirectory in 3 s"):
+        with pytest.raises(Retryable, match="no answer in time: server, GetDirectory in 3 s"):
             await client.request(GetDirectory(b""), timeout_s=3)
         await cancelled.wait()
 
@@ -338,4 +340,4 @@ async def test_where_nobody_listens_the_reason_is_one_plain_line(host: str) -> N
     with pytest.raises(ConnectionLost) as raised:
         async with dial(host, 1, mint(b"0123456789abcdef", "m"), refuse):
             pass
-    assert str(raised.value) == f"{host}:1: Connection refused"
+    assert str(raised.value) == f"the connection failed: {host}:1: Connection refused"

@@ -18,7 +18,7 @@ from termite.cli.flags import EXIT_NOWHERE, VERSION
 from termite.cli.front_ends.build_tools import check_preload, find_program, find_source, has_make_shell
 from termite.cli.places import working_directory
 from termite.engine.decide.logic.local_policy import LOCAL, NEVER, is_local_forbidden, odd_local
-from termite.engine.errors import RemoteProtocolError, UserError
+from termite.engine.errors import RemoteProtocolError, UserError, words_of
 from termite.engine.host.native_programs import native_program
 
 _WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGCHLD)
@@ -187,9 +187,12 @@ def _sum_up(master: client.Client) -> None:
 def summary_parts(end: client.Reply) -> list[str]:
     """What a build's summary says: where jobs ran, then whatever was not as it should be."""
     fallbacks: dict[str, int] = end["fallbacks"]
-    parts = [f"{end['remote']} jobs ran remotely, {end.get('short', 0)} here as they are short, {end['local']} locally"]
-    # Neither "of them": with TERMITE_LOCAL=never they ran nowhere.
-    parts += [f"{count} not done by a worker: {reason}" for reason, count in fallbacks.items()]
+    short, local = end.get("short", 0), end["local"]
+    by_rule = local - sum(fallbacks.values()) + end.get("failed", 0)
+    here = f"{short + local} on this machine ({short} short commands, {by_rule} by rule)"
+    parts = [f"{end['remote']} jobs on workers, {here}"]
+    # Not "of these on this machine": with TERMITE_LOCAL=never they ran nowhere.
+    parts += [f"{count} not run by a worker: {words_of(reason)}" for reason, count in fallbacks.items()]
     for key, text in (
         ("retried", "jobs were given to another worker"),
         ("dropped_writes", "files written outside the tree were dropped"),

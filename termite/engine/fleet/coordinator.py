@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 import trio
 
-from termite.engine.errors import ConnectionLost, RemoteProtocolError, TermiteError, UserError
+from termite.engine.errors import ConnectionLost, Reason, RemoteProtocolError, TermiteError, UserError
 from termite.engine.fleet.logic.registry import Registry
 from termite.engine.wire.addresses import join_address, listen, port_of, split_address
 from termite.engine.wire.authority import mint
@@ -143,6 +143,7 @@ def _check_protocol(theirs: int) -> None:
         raise UserError(
             f"the coordinator speaks protocol {PROTOCOL}, you speak {theirs}",
             hint="install one version of termite on every machine",
+            reason=Reason.OTHER_PROTOCOL,
         )
 
 

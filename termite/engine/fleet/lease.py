@@ -11,7 +11,16 @@ from dataclasses import dataclass, field
 
 import trio
 
-from termite.engine.errors import FsError, Outdated, RemoteProtocolError, Retryable, Stale, TermiteError, UserError
+from termite.engine.errors import (
+    FsError,
+    Outdated,
+    Reason,
+    RemoteProtocolError,
+    Retryable,
+    Stale,
+    TermiteError,
+    UserError,
+)
 from termite.engine.model import Digest
 from termite.engine.wire.protocol.messages import GetBlob, Leased, Message, OpenLease, Ping, Pong, Ran, Run
 from termite.engine.wire.transport import Connection, OnChunk
@@ -43,7 +52,7 @@ class Lease:
         """Run a command there. Retryable: nothing came of it, for a reason that is not its own."""
         ran = await self._request(message, on_chunk)
         if not isinstance(ran, Ran):
-            raise Retryable(f"{self.worker} answered Run with {type(ran).__name__}")
+            raise Retryable(Reason.BAD_ANSWER, f"{self.worker} answered Run with {type(ran).__name__}")
         self.cursor = max(self.cursor, message.number)
         self.jobs += 1
         return ran
@@ -59,7 +68,7 @@ class Lease:
         asked_ns = time.time_ns()
         pong = await connection.request(Ping(), timeout_s=OPEN_TIMEOUT_S)
         if not isinstance(leased, Leased) or not isinstance(pong, Pong):
-            raise Retryable(f"{self.worker} did not answer a lease as one does")
+            raise Retryable(Reason.BAD_ANSWER, f"{self.worker} did not answer a lease as one does")
         answered_ns = time.time_ns()
         self.is_near = answered_ns - asked_ns < NEAR_NS
         self.offset_ns = (asked_ns + answered_ns) // 2 - pong.clock_ns
@@ -67,6 +76,7 @@ class Lease:
             raise UserError(
                 f"worker {self.worker}: its clock differs by {-self.offset_ns / 1e9:+.1f} s",
                 hint="set the clocks of both machines, with NTP for example",
+                reason=Reason.CLOCKS_DIFFER,
             )
         self.slots = leased.slots
         self.is_retired = leased.slots == 0
@@ -100,11 +110,11 @@ class Lease:
         try:
             return await self._connection.request(message, take)
         except Stale as error:
-            raise Outdated(f"a file changed before it was read: {error}") from error
+            raise Outdated(str(error)) from error
         except (UserError, RemoteProtocolError, FsError) as error:
             if error in ours:
                 raise
-            raise Retryable(f"{self.worker}: {error}") from error
+            raise Retryable(Reason.BAD_ANSWER, f"{self.worker}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)

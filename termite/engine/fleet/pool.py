@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import trio
 
-from termite.engine.errors import ConnectionLost, RemoteProtocolError, Retryable, TermiteError, UserError
+from termite.engine.errors import ConnectionLost, Reason, RemoteProtocolError, Retryable, TermiteError, UserError
 from termite.engine.fleet.coordinator import with_advice
 from termite.engine.fleet.lease import Lease, Traffic
 from termite.engine.fleet.logic.schedule import choose
@@ -36,7 +36,15 @@ Answer = Callable[[Lease, Message, SendChunk], Awaitable[Message]]
 
 
 class NoWorker(TermiteError):
-    """There is no worker and none is to be expected: run it here."""
+    """No worker has a slot for a job, and none is expected to have one soon. The text says what went wrong last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A trouble is the last thing that went wrong with a worker or the coordinator. `text` is for people."""
+
+    reason: Reason
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +101,8 @@ class Pool:
         self._wanted = trio.lowlevel.ParkingLot()
         self._said: set[str] = set()
         self._ended = Traffic()
-        self.trouble = ""  # why there may be no worker: the last thing that went wrong
-        self._unreachable = ""  # what it is where the coordinator is to blame
+        self.trouble: Trouble | None = None  # the last thing that went wrong, which may be why there is no worker
+        self._unreachable: Trouble | None = None  # the same, if the coordinator is to blame
 
     async def run(self) -> None:
         """Look for workers and open the leases that jobs wait for, until cancelled."""
@@ -118,7 +126,7 @@ class Pool:
         A worker that fails at once is always free, so it would be given every job there is (a full disk of its own,
         for example): after some failures in a row it has to be asked anew, when its pause is over.
         """
-        self.trouble = str(error)
+        self.trouble = Trouble(error.reason, str(error))
         self._fleet.failed(lease.worker, trio.current_time())
         lease.failures += 1
         if lease.failures >= FAILURES_IN_A_ROW:
@@ -127,7 +135,7 @@ class Pool:
     def succeeded(self, lease: Lease) -> None:
         """A job of this lease came back, whatever its exit code."""
         self._fleet.succeeded(lease.worker)
-        self.trouble = ""
+        self.trouble = None
         lease.failures = 0
 
     def retire(self, lease: Lease) -> None:
@@ -174,7 +182,7 @@ class Pool:
             self._grant()
             while waiter.lease is None:
                 if not self._fleet.is_hopeful(trio.current_time()):
-                    raise NoWorker(self.trouble or "no worker is registered")
+                    raise NoWorker(self.trouble.text if self.trouble else "none is registered")
                 self._wanted.unpark_all()
                 with trio.move_on_at(self._fleet.hope_ends):
                     await waiter.woken.park()
@@ -296,13 +304,13 @@ class Pool:
         )
 
     def _complain(self, name: str, error: TermiteError) -> None:
-        self.trouble = str(error)
+        self.trouble = Trouble(_reason_of(error), str(error))
         line = f"{name}: {error}"
         if isinstance(error, UserError) and line not in self._said:
             self._said.add(line)
-            log.warning("worker-refused worker=%s reason=%s", name, error)
+            log.warning("worker-refused worker=%s detail=%r reason=%s", name, str(error), error.reason)
         elif not isinstance(error, UserError):
-            log.info("worker-failed worker=%s reason=%s", name, error)
+            log.info("worker-failed worker=%s detail=%r reason=%s", name, str(error), self.trouble.reason)
 
     # -- the coordinator ----------------------------------------------------------------------------------------------
 
@@ -317,7 +325,7 @@ class Pool:
                     attempt = 0
                     await self._follow(connection)
             except (Retryable, RemoteProtocolError, UserError) as error:
-                self.trouble = self._unreachable = f"coordinator {with_advice(error)}"
+                self.trouble = self._unreachable = Trouble(_reason_of(error), f"coordinator {with_advice(error)}")
                 if not attempt:
                     log.warning("coordinator-missing coordinator=%s:%d reason=%s", host, port, with_advice(error))
             await trio.sleep(RECONNECT_S[min(attempt, len(RECONNECT_S) - 1)])
@@ -328,12 +336,16 @@ class Pool:
         while True:
             workers = await connection.request(ListWorkers(PROTOCOL, version), timeout_s=LIST_TIMEOUT_S)
             if not isinstance(workers, Workers):
-                raise Retryable(f"answered ListWorkers with {type(workers).__name__}")
+                raise Retryable(Reason.BAD_ANSWER, f"ListWorkers was answered with {type(workers).__name__}")
             version = workers.version
-            if self.trouble == self._unreachable:
-                self.trouble = ""
+            if self.trouble is self._unreachable:
+                self.trouble = None
             self._fleet.replace(workers.workers, trio.current_time())
             self._wanted.unpark_all()
+
+
+def _reason_of(error: TermiteError) -> Reason:
+    return error.reason if isinstance(error, Retryable | UserError) else Reason.BAD_ANSWER
 
 
 async def _refuse(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:

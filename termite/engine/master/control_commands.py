@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from termite.engine.decide.logic.commands import is_nothing
 from termite.engine.errors import UserError
+from termite.engine.fleet.pool import Trouble
 from termite.engine.model import How, Invocation, Phase
 from termite.engine.status import report
 
@@ -83,7 +84,7 @@ class ControlCommands:
             "root": str(master.config.socket.parent),
             "waiting": master.pool.waiting,
             "known_workers": [worker.name for worker in master.pool.fleet.workers],
-            "trouble": master.pool.trouble,
+            "trouble": _trouble(master.pool.trouble),
             "local_slots": {"count": master.here.slots.count, "busy": master.here.slots.running},
             "short_below_ms": round(1000 * master.short.limit_s),
             "rules": len(master.book.rules),
@@ -174,3 +175,7 @@ def _invocation(request: Reply) -> Invocation:
         tool=tool,
         notes={str(name): str(text) for name, text in notes.items()} if isinstance(notes, dict) else {},
     )
+
+
+def _trouble(trouble: Trouble | None) -> report.Report | None:
+    return {"reason": trouble.reason.value, "text": trouble.text} if trouble else None

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from termite.engine.decide.short_commands import Mark
-from termite.engine.errors import UserError
+from termite.engine.errors import Retryable, UserError
 from termite.engine.fleet.lease import Lease
 from termite.engine.launch.connection import Launcher
 from termite.engine.launch.invocation import Asked
@@ -31,12 +31,12 @@ class Job:
     warning: UserError | None = None  # about the rules, for whoever builds
     bug: Exception | None = None  # of ours, from its beginning
     number: int = 0  # of the journal, as it was sent
-    failures: list[str] = field(default_factory=list)
+    failures: list[Retryable] = field(default_factory=list)
     failed_on: set[str] = field(default_factory=set)
 
-    def fail(self, worker: str, reason: str) -> None:
-        """An attempt came to nothing, for a reason that is not the command's."""
-        self.failures.append(reason)
+    def fail(self, worker: str, error: Retryable) -> None:
+        """Note that an attempt on `worker` failed for a reason that is not the command's."""
+        self.failures.append(error)
         self.failed_on.add(worker)
 
     def begin_again(self) -> None:

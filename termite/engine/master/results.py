@@ -8,7 +8,7 @@ from pathlib import Path
 
 import trio
 
-from termite.engine.errors import RemoteProtocolError, Retryable, first_error
+from termite.engine.errors import Reason, RemoteProtocolError, Retryable, first_error
 from termite.engine.fleet.lease import Lease
 from termite.engine.model import Change, Digest
 from termite.engine.tree.home import HomeTree
@@ -28,7 +28,7 @@ async def fetched(lease: Lease, ran: Ran, tree: HomeTree) -> AsyncIterator[Mappi
         if inline is None:
             missing.append(digest)
         elif len(inline) != digest.size or hashlib.sha256(inline).digest() != digest.sha256:
-            raise Retryable(f"{lease.worker} sent a content that does not have its digest")
+            raise Retryable(Reason.BAD_ANSWER, f"{lease.worker} sent contents that do not have their digest")
         else:
             contents[digest.sha256] = inline
     writers: list[StagedWriter] = []
@@ -71,7 +71,7 @@ async def _fetch(lease: Lease, digest: Digest, writer: StagedWriter) -> Path:
     try:
         return writer.finish(digest)
     except RemoteProtocolError as error:
-        raise Retryable(f"{lease.worker}: {error}") from error
+        raise Retryable(Reason.BAD_ANSWER, f"{lease.worker}: {error}") from error
 
 
 def _digests(changes: Iterable[Change]) -> list[Digest]:
@@ -82,6 +82,6 @@ def _digests(changes: Iterable[Change]) -> list[Digest]:
         if attr is None or not change.content or change.link_to is not None or not stat.S_ISREG(attr.mode):
             continue
         if attr.digest is None:
-            raise Retryable(f"a result without a digest: {change.path!r}")
+            raise Retryable(Reason.BAD_ANSWER, f"a result has no digest: {change.path!r}")
         needed[attr.digest.sha256] = attr.digest
     return list(needed.values())

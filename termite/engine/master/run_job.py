@@ -13,7 +13,7 @@ from termite.engine.decide.environment import environment_of
 from termite.engine.decide.logic.commands import is_nothing
 from termite.engine.decide.logic.local_policy import is_local_forbidden, odd_local
 from termite.engine.decide.short_commands import Mark, mark_of
-from termite.engine.errors import FsError, Outdated, Retryable, UserError
+from termite.engine.errors import FsError, Outdated, Reason, Retryable, UserError
 from termite.engine.fleet.lease import Lease
 from termite.engine.fleet.pool import OUTDATED_CHANGES, NoWorker
 from termite.engine.launch.connection import Launcher, LauncherGone
@@ -77,7 +77,7 @@ class JobRunner:
             raise
         except Exception as error:  # one job: whatever is wrong with us, the build goes on
             log.exception("job-failed job=%d", job.id)
-            return await fall_back(master, job, f"an error inside termite: {error!r}")
+            return await fall_back(master, job, Reason.INTERNAL_ERROR, repr(error))
         finally:
             del master.jobs[job.id]
             master.last_busy_s = trio.current_time()
@@ -114,7 +114,7 @@ async def run_job(master: Master, job: Job) -> Exit | None:
     try:
         await master.settled_check.wait()
     except UserError as error:
-        return await fall_back(master, job, error.message)
+        return await fall_back(master, job, Reason.SETTLED_UNREADABLE, error.message)
     while job.may_be_tried:
         job.phase = Phase.WAITING
         try:
@@ -130,18 +130,18 @@ async def run_job(master: Master, job: Job) -> Exit | None:
             if job.mark:
                 learn(master, job.mark, ran, trio.current_time() - dispatched_s)
             if ran.exec_errno:
-                return await fall_back(master, job, f"cannot start there: {os.strerror(ran.exec_errno)}", quiet=True)
+                return await fall_back(master, job, Reason.EXEC_FAILED, os.strerror(ran.exec_errno), quiet=True)
             job.number = 0  # nothing of the journal is needed any more, however long its launcher takes
             await job.launcher.stop_reading()
             await tell_what_happened(master, job, ran, conflicts)
             return ran.exit
         except NoWorker as error:
-            return await fall_back(master, job, f"no worker: {error}")
+            return await fall_back(master, job, Reason.NO_WORKER, str(error))
         except FsError as error:
-            return await fall_back(master, job, f"cannot bring results home: {os.strerror(error.errno)}")
+            return await fall_back(master, job, Reason.NOT_PUBLISHED, os.strerror(error.errno))
         except Retryable as error:
             blame(master, job, error)
-    return await fall_back(master, job, ("lost its workers: " if job.failed_on else "") + job.failures[-1])
+    return await fall_back(master, job, job.failures[-1].reason, job.failures[-1].detail)
 
 
 def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> Run | None:
@@ -244,13 +244,13 @@ def blame(master: Master, job: Job, error: Retryable) -> None:
     """An attempt came to nothing: note it against the worker, so that the next one is elsewhere."""
     assert job.lease is not None, "only a lease can fail"
     if isinstance(error, Outdated):
-        job.failures.append(str(error))
-        log.info("job-outdated job=%d reason=%s", job.id, error)
+        job.failures.append(error)
+        log.info("job-outdated job=%d detail=%r reason=%s", job.id, error.detail, error.reason)
         return
-    job.fail(job.lease.worker, str(error))
+    job.fail(job.lease.worker, error)
     master.pool.failed(job.lease, error)
-    master.counters.retried += 1
-    log.warning("job-retried job=%d lease=%s reason=%s", job.id, job.lease.worker, error)
+    master.counters.retries[error.reason] += 1
+    log.warning("job-retried job=%d lease=%s detail=%r reason=%s", job.id, job.lease.worker, error.detail, error.reason)
 
 
 async def run_here(master: Master, job: Job) -> None:
@@ -264,28 +264,29 @@ async def run_here(master: Master, job: Job) -> None:
         await master.here.start(job.launcher)
 
 
-async def fall_back(master: Master, job: Job, reason: str, *, quiet: bool = False) -> Exit | None:
-    """Run it here since it cannot run there: visibly, and only if that gives what the command would have given.
+async def fall_back(master: Master, job: Job, reason: Reason, detail: str, *, quiet: bool = False) -> Exit | None:
+    """Run the command on this machine because no worker can, or return the exit code that says why it cannot run.
 
-    What `reason` says before its first colon is what is counted.
+    It is run only if that gives what the command would have given at first. `quiet`: print no notice.
     """
-    master.counters.fallbacks[reason.partition(":")[0]] += 1
-    log.warning("job-falls-back job=%d reason=%s", job.id, reason)
+    master.counters.fallbacks[reason] += 1
+    log.warning("job-falls-back job=%d detail=%r reason=%s", job.id, detail, reason)
+    text = f"{reason.words}: {detail}" if detail else reason.words
     await job.launcher.stop_reading()
     if job.stdin.is_read:
-        await job.launcher.notice(f"termite: {reason}; the command has read its input and cannot be run again")
+        await job.launcher.notice(f"termite: {text}; the command has read its input and cannot be run again")
         master.counters.failed += 1
         return Exit(CANNOT_RUN_AGAIN)
     if is_local_forbidden(job.asked.invocation.env):
-        await job.launcher.notice(f"termite: {reason}; TERMITE_LOCAL=never forbids to run it here")
+        await job.launcher.notice(f"termite: {text}; TERMITE_LOCAL=never forbids to run it on this machine")
         master.counters.failed += 1
         return Exit(NOWHERE_TO_RUN)
-    if reason.startswith("no worker"):
+    if reason is Reason.NO_WORKER:
         # Said once, until there was a worker again: a build of a thousand jobs needs no thousand lines.
         quiet, master.is_without_worker = master.is_without_worker, True
     if not quiet:
         again = ", again from its beginning" if job.output.is_told else ""
-        await job.launcher.notice(f"termite: {reason}: running locally{again}")
+        await job.launcher.notice(f"termite: {text}; running the command on this machine{again}")
     await run_here(master, job)
     return None
 

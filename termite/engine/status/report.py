@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from termite.engine.errors import Reason
+
 NAMED_PATHS = 20  # a summary names so many paths; the rest is a number
 REMEMBERED_PATHS = 1000  # by a master, so that its memory does not grow with its jobs
 
@@ -17,14 +19,14 @@ class Counters:
     remote: int = 0
     local: int = 0
     short: int = 0
-    retried: int = 0
+    retries: Counter[Reason] = field(default_factory=Counter)
     failed: int = 0
     answered: int = 0
     dropped_writes: int = 0
     sockets_left: int = 0
     conflicts: int = 0
     fuse_requests: int = 0
-    fallbacks: Counter[str] = field(default_factory=Counter)
+    fallbacks: Counter[Reason] = field(default_factory=Counter)
     named: Counter[str] = field(default_factory=Counter)
 
     def name(self, what: str, paths: Iterable[str]) -> None:
@@ -40,7 +42,7 @@ class Counters:
             self.remote,
             self.local,
             self.short,
-            self.retried,
+            Counter(self.retries),
             self.failed,
             self.answered,
             self.dropped_writes,
@@ -59,12 +61,13 @@ def build_summary(before: Counters, after: Counters) -> Report:
         "remote": after.remote - before.remote,
         "local": after.local - before.local,
         "short": after.short - before.short,
-        "retried": after.retried - before.retried,
+        "retried": (after.retries - before.retries).total(),
+        "retries": _by_reason(after.retries - before.retries),
         "failed": after.failed - before.failed,
         "dropped_writes": after.dropped_writes - before.dropped_writes,
         "sockets_left": after.sockets_left - before.sockets_left,
         "conflicts": after.conflicts - before.conflicts,
-        "fallbacks": dict(after.fallbacks - before.fallbacks),
+        "fallbacks": _by_reason(after.fallbacks - before.fallbacks),
         "named": [line if count == 1 else f"{line} ({count} times)" for line, count in named],
     }
 
@@ -90,7 +93,7 @@ def status(
             "short": counters.short,
             "answered": counters.answered,
             "running": sum(running.values()),
-            "retried": counters.retried,
+            "retried": counters.retries.total(),
             "failed": counters.failed,
             "phases": dict(running),
         },
@@ -99,7 +102,8 @@ def status(
         "dropped_writes": counters.dropped_writes,
         "sockets_left": counters.sockets_left,
         "conflicts": counters.conflicts,
-        "fallbacks": dict(counters.fallbacks),
+        "retries": _by_reason(counters.retries),
+        "fallbacks": _by_reason(counters.fallbacks),
         "fuse_requests": counters.fuse_requests,
         "requests": {"answered": traffic.get("answered", 0), "asked": traffic.get("asked", 0)},
         "messages": dict(messages),
@@ -107,6 +111,10 @@ def status(
         "bytes_received": traffic.get("received_bytes", 0),
         **rest,
     }
+
+
+def _by_reason(counts: Counter[Reason]) -> dict[str, int]:
+    return {reason.value: count for reason, count in counts.items()}
 
 
 def _total(workers: Iterable[Mapping[str, object]], key: str) -> int:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from termite.engine.errors import RemoteProtocolError, Retryable
+from termite.engine.errors import Reason, RemoteProtocolError, Retryable
 from termite.engine.model import Digest
 
 CHUNK_BYTES = 256 * 1024  # large enough that hashing dominates, small enough that ten files at once are nothing
@@ -249,7 +249,7 @@ def _full_disk_is_retryable() -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise Retryable(f"worker's disk is full: {os.strerror(error.errno)}") from error
+            raise Retryable(Reason.DISK_FULL, os.strerror(error.errno)) from error
         raise
 
 

@@ -12,7 +12,7 @@ import ssl
 
 import trio
 
-from termite.engine.errors import ConnectionLost, UserError
+from termite.engine.errors import ConnectionLost, Reason, UserError
 
 HANDSHAKE_S = 10.0
 READ_BYTES = 64 * 1024  # what is read at once stays in the processor's cache: 256 KiB are slower
@@ -158,9 +158,23 @@ def refusal(error: ssl.SSLError, peer: str) -> UserError:
     reason = error.reason or ""
     verdict = error.verify_code if isinstance(error, ssl.SSLCertVerificationError) else None
     if verdict in _NOT_VALID_NOW or reason in _OTHER_TIME:
-        return UserError(f"{peer}: the clocks of the two machines differ by more than a day", hint="set the clocks")
+        return UserError(
+            f"{peer}: the clocks of the two machines differ by more than a day",
+            hint="set the clocks",
+            reason=Reason.CLOCKS_DIFFER,
+        )
     if verdict is not None or reason in _OTHER_SECRET:
-        return UserError(f"{peer}: the other side has another secret", hint="copy one secret file to every machine")
+        return UserError(
+            f"{peer}: the other side has another secret",
+            hint="copy one secret file to every machine",
+            reason=Reason.NOT_TRUSTED,
+        )
     if reason in _NO_CERTIFICATE:
-        return UserError(f"{peer}: the other side shows no certificate", hint="it is not a termite with this secret")
-    return UserError(f"{peer}: the other side is not a termite ({reason.lower().replace('_', ' ')})")
+        return UserError(
+            f"{peer}: the other side shows no certificate",
+            hint="it is not a termite with this secret",
+            reason=Reason.NOT_TRUSTED,
+        )
+    return UserError(
+        f"{peer}: the other side is not a termite ({reason.lower().replace('_', ' ')})", reason=Reason.NOT_TRUSTED
+    )

@@ -19,12 +19,20 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from termite.engine.errors import ConnectionLost, FsError, RemoteBug, RemoteProtocolError, Retryable, Stale, UserError
+from termite.engine.errors import (
+    ConnectionLost,
+    FsError,
+    Reason,
+    RemoteBug,
+    RemoteProtocolError,
+    Retryable,
+    Stale,
+    UserError,
+)
 from termite.engine.loop.leader import Leader
 from termite.engine.wire.identity import SERVER_NAME, Identity
-from termite.engine.wire.protocol import messages
 from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES
-from termite.engine.wire.protocol.messages import Failed, Message, Ping, Pong
+from termite.engine.wire.protocol.messages import Failed, Failure, Message, Ping, Pong
 from termite.engine.wire.protocol.peer import Cancelled, Chunked, Credited, Event, Peer, Replied, Requested
 from termite.engine.wire.tls import READ_BYTES, TlsStream
 
@@ -93,7 +101,7 @@ class Connection:
             return await self._request(message, on_chunk)
         with trio.move_on_after(timeout_s):
             return await self._request(message, on_chunk)
-        raise Retryable(f"{self.peer} did not answer {type(message).__name__} in {timeout_s:g} s")
+        raise Retryable(Reason.NO_ANSWER, f"{self.peer}, {type(message).__name__} in {timeout_s:g} s")
 
     def statistics(self) -> dict[str, int]:
         """Counts since the start, and what is open now."""
@@ -132,7 +140,7 @@ class Connection:
     # -- answering ----------------------------------------------------------------------------------------------------
 
     async def _answer(self, stream: int, message: Message, scope: trio.CancelScope) -> None:
-        reply: Message = Failed(messages.RETRYABLE, "cancelled")
+        reply: Message = Failed(Failure.RETRYABLE, "", reason=Reason.CANCELLED)
         with scope:
             reply = await self._reply(stream, message)
         del self._handlers[stream]
@@ -143,7 +151,7 @@ class Connection:
             frame = self._protocol.answer(stream, reply)
         except Retryable as error:
             log.warning("reply-too-large peer=%s request=%s reason=%s", self.peer, type(message).__name__, error)
-            frame = self._protocol.answer(stream, Failed(messages.RETRYABLE, str(error)))
+            frame = self._protocol.answer(stream, _failed(error))
         self._counts["answered"] += 1
         self._post(frame)
         if self.on_answered is not None:
@@ -158,20 +166,14 @@ class Connection:
 
         try:
             return await self._handler(self, message, send_chunk)
-        except FsError as error:
-            return Failed(messages.FS, str(error), error.errno)
-        except Stale as error:
-            return Failed(messages.STALE, str(error))
-        except Retryable as error:
-            return Failed(messages.RETRYABLE, str(error))
-        except UserError as error:
-            return Failed(messages.REFUSED, str(error))
+        except (FsError, Stale, Retryable, UserError) as error:
+            return _failed(error)
         except RemoteProtocolError as error:
             self._drop(error)
-            return Failed(messages.REFUSED, str(error))
+            return Failed(Failure.REFUSED, str(error), reason=Reason.BAD_ANSWER)
         except Exception as error:  # one peer: its request is lost, everything else lives
             log.exception("handler-failed peer=%s request=%s", self.peer, type(message).__name__)
-            return Failed(messages.BUG, f"{type(error).__name__}: {error}")
+            return Failed(Failure.BUG, f"{type(error).__name__}: {error}")
 
     async def _send_chunk(self, stream: int, content: bytes) -> None:
         assert len(content) <= MAX_CHUNK_BYTES
@@ -376,16 +378,28 @@ def _unwrap(reply: Message) -> Message:
     if not isinstance(reply, Failed):
         return reply
     match reply.kind:
-        case messages.FS:
+        case Failure.FS:
             raise FsError(reply.errno)
-        case messages.STALE:
-            raise Stale(reply.text)
-        case messages.REFUSED:
-            raise UserError(reply.text)
-        case messages.BUG:
-            raise RemoteBug(reply.text)
-        case _:
-            raise Retryable(reply.text)
+        case Failure.STALE:
+            raise Stale(reply.detail)
+        case Failure.REFUSED:
+            raise UserError(reply.detail, reason=reply.reason)
+        case Failure.BUG:
+            raise RemoteBug(reply.detail)
+        case Failure.RETRYABLE:
+            raise Retryable(reply.reason, reply.detail)
+
+
+def _failed(error: FsError | Stale | Retryable | UserError) -> Failed:
+    match error:
+        case FsError():
+            return Failed(Failure.FS, str(error), error.errno)
+        case Stale():
+            return Failed(Failure.STALE, str(error))
+        case Retryable():
+            return Failed(Failure.RETRYABLE, error.detail, reason=error.reason)
+        case UserError():
+            return Failed(Failure.REFUSED, str(error), reason=error.reason)
 
 
 def _why(error: BaseException) -> str:

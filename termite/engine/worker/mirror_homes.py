@@ -19,7 +19,7 @@ from pathlib import Path
 
 import trio
 
-from termite.engine.errors import Retryable, UserError
+from termite.engine.errors import Reason, Retryable, UserError
 
 DEFAULT_USER_BASE = 60800  # systemd's table of ids has 60706-61183 as unused; below and above are dynamic users
 USERS = 64  # so many mirrors at once
@@ -55,7 +55,7 @@ class House:
         with ExitStack() as claims:
             number = next((n for n in range(USERS) if self._claim(n, claims)), None)
             if number is None:
-                raise Retryable(f"{USERS} mirrors run here already")
+                raise Retryable(Reason.WORKER_BUSY, f"{USERS} mirrors run there already")
             quarters = self._furnish(number)
             try:
                 yield quarters

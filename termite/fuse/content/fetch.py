@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import trio
 
-from termite.engine.errors import RemoteProtocolError, Retryable
+from termite.engine.errors import Reason, RemoteProtocolError, Retryable
 from termite.engine.model import Attr, Digest
 from termite.engine.store.cas import Cas, CasWriter
 from termite.engine.wire.protocol.messages import Directory, File, GetDirectory, GetFile, Message
@@ -100,7 +100,9 @@ class Fetcher:
             reply = _expect(File, await self._connection.request(request, on_chunk=write))
             if twin is not None and reply.digest == twin.digest and writer is None:
                 if not await trio.to_thread.run_sync(twin.copy, self._cas):
-                    raise Retryable(f"/{os.fsdecode(node.path)} of this worker changed while it was read")
+                    raise Retryable(
+                        Reason.FILE_UNREADABLE, f"/{os.fsdecode(node.path)} of the worker changed while it was read"
+                    )
                 self._counts["files_of_ours"] += 1
             elif reply.content is not None:
                 if self._cas.put(reply.content) != reply.digest:

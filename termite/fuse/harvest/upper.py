@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from termite.engine.errors import Retryable
+from termite.engine.errors import Reason, Retryable
 from termite.fuse.view.comparison import UpperEntry, is_worth_reading
 
 OPAQUE = "user.overlay.opaque"  # "y": shows nothing of the directory below
@@ -38,7 +38,7 @@ def _read_entry(name: bytes, path: bytes) -> UpperEntry:
         status = os.lstat(name)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:  # a tree deeper than PATH_MAX: make it at home, where it is only one deep
-            raise Retryable("a path that the job made is too long to be sent") from error
+            raise Retryable(Reason.TOO_LARGE, "the job made a path that is too long") from error
         raise
     mode = status.st_mode
     return UpperEntry(

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import trio
 
-from termite.engine.errors import Retryable
+from termite.engine.errors import Reason, Retryable
 from termite.engine.model import Exit, Usage
 from termite.engine.wire.protocol.records import pack_all, pack_records, parse_records
 from termite.fuse.sandbox.oom_watch import OomWatch
@@ -172,7 +172,7 @@ class Sandboxes:
         try:
             kit = self._kits.popleft() if self._kits else self._make_kit()
         except OSError as error:
-            raise Retryable(f"no scratch directory: {error.strerror}") from error
+            raise Retryable(Reason.SANDBOX_FAILED, f"no scratch directory: {error.strerror}") from error
         self._of_jobs[spec.job] = kit.scratch
         began_s, started_ns = time.monotonic(), time.time_ns()
         try:
@@ -208,9 +208,9 @@ class Sandboxes:
             self._oom.look(time.monotonic())
             self.scratch.look(time.monotonic())
         if self.scratch.is_full() or (has_failed and self.scratch.was_low_since(began_s)):
-            raise Retryable("worker's scratch space is full")
+            raise Retryable(Reason.SCRATCH_FULL)
         if has_failed and self._oom.has_killed_since(began_s):
-            raise Retryable("worker's memory is full: the kernel killed a process")
+            raise Retryable(Reason.MEMORY_FULL, "the kernel killed a process")
 
     def discard(self, job: int) -> None:
         """What a job has written goes at the next clearing up; also where `run` has failed."""
@@ -276,7 +276,7 @@ def _start(sandbox: Waiting, kit: _Kit, spec: SandboxSpec) -> _Running:
         kit.close()
         sandbox.close()
         if isinstance(error, OSError):
-            raise Retryable(f"a sandbox cannot be started: {error.strerror}") from error
+            raise Retryable(Reason.SANDBOX_FAILED, error.strerror or "") from error
         raise
     finally:
         if large >= 0:
@@ -366,7 +366,7 @@ def _read_report(running: _Running) -> dict[str, str]:
 
 def _result(records: dict[str, str], earliest_ns: int, timed_out: bool, upper: Path) -> SandboxResult:
     if "error" in records:
-        raise Retryable(f"the sandbox could not be made: {records['error']}")
+        raise Retryable(Reason.SANDBOX_FAILED, records["error"])
     exec_errno = int(records.get("exec", 0))
     started_ns = int(records.get("started_ns", earliest_ns))  # not known of what never started, nor of what was killed
     ended_ns = int(records.get("ended_ns", time.time_ns()))
@@ -377,7 +377,7 @@ def _result(records: dict[str, str], earliest_ns: int, timed_out: bool, upper: P
     elif "status" in records:
         exit = _exit_of(int(records["status"]))
     else:
-        raise Retryable("the sandbox died before its command ended")
+        raise Retryable(Reason.SANDBOX_FAILED, "the sandbox died before its command ended")
     usage = Usage(
         wall_s=(ended_ns - started_ns) / 1e9,
         user_s=int(records.get("user_us", 0)) / 1e6,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import trio
 
-from termite.engine.errors import Retryable
+from termite.engine.errors import Reason, Retryable
 from termite.engine.wire.protocol.records import parse_records
 
 ANNOUNCEMENT_BYTES = 4096
@@ -47,7 +47,7 @@ class Waiting:
         except OSError:
             return False
         for _, reason in parse_records(said):
-            raise Retryable(f"the sandbox could not be made: {reason.decode(errors='replace')}")
+            raise Retryable(Reason.SANDBOX_FAILED, reason.decode(errors="replace"))
         return False
 
 
@@ -88,7 +88,7 @@ class Spawner:
                 raise
             log.warning("spawner.sandbox_died pid=%d", sandbox.pid)
             sandbox.close()
-        raise Retryable("the sandbox died before it had a job")
+        raise Retryable(Reason.SANDBOX_FAILED, "the sandbox died before it had a job")
 
     def refill(self, count: int) -> None:
         """So many are to be ready, soon. They are made several at a time: its process is woken less often, and less
@@ -113,7 +113,7 @@ class Spawner:
             if self._socket is None:
                 starts += 1
                 if starts > 2:
-                    raise Retryable("a sandbox cannot be started: termite-sandbox has died")
+                    raise Retryable(Reason.SANDBOX_FAILED, "termite-sandbox has died")
             if not self._asked:
                 self._ask(self._wanted)
             await self._wait_for_word()
@@ -159,11 +159,11 @@ class Spawner:
             self._asked -= 1
             records = {key: content.decode(errors="replace") for key, content in parse_records(said)}
             if "error" in records:
-                raise Retryable(f"the sandbox could not be made: {records['error']}")
+                raise Retryable(Reason.SANDBOX_FAILED, records["error"])
             if len(fds) != 2:
                 for fd in fds:
                     os.close(fd)
-                raise Retryable("the sandbox could not be made: too many open files")
+                raise Retryable(Reason.SANDBOX_FAILED, "too many open files")
             channel, pidfd = fds
             self._ready.append(Waiting(int(records["pid"]), pidfd, _seqpacket(channel)))
 
@@ -171,7 +171,7 @@ class Spawner:
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as error:
-            raise Retryable(f"a sandbox cannot be started: {error.strerror}") from error
+            raise Retryable(Reason.SANDBOX_FAILED, error.strerror or "") from error
         try:
             self._pid = os.posix_spawn(
                 self._binary,
@@ -187,7 +187,7 @@ class Spawner:
             )
         except OSError as error:
             ours.close()
-            raise Retryable(f"a sandbox cannot be started: {error.strerror}") from error
+            raise Retryable(Reason.SANDBOX_FAILED, error.strerror or "") from error
         finally:
             theirs.close()
         ours.setblocking(False)

@@ -23,7 +23,7 @@ from typing import Self
 
 import trio
 
-from termite.engine.errors import FsError, Retryable, TermiteError
+from termite.engine.errors import FsError, Reason, Retryable, TermiteError
 from termite.engine.wire.protocol.messages import ReadStdin, Stdin, StdinTaken
 from termite.engine.wire.transport import Connection
 from termite.fuse.running_jobs import RunningJob
@@ -110,7 +110,7 @@ class StdinPipe:
         except TermiteError as error:
             if not job.is_ending:
                 reason = os.strerror(error.errno) if isinstance(error, FsError) else str(error)
-                job.retry(Retryable(f"its standard input cannot be read: {reason}"))
+                job.retry(Retryable(Reason.STDIN_UNREADABLE, reason))
 
     async def _feed(self, job: RunningJob, stdins: Stdins) -> None:
         pause_s = SHORTEST_S

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from termite.engine.errors import RemoteProtocolError, Retryable
+from termite.engine.errors import Reason, RemoteProtocolError, Retryable
 
 MAX_FRAME_BYTES = 16 * 1024 * 1024  # a directory of 150,000 names fits; more than one of them in memory does not hurt
 MAX_CHUNK_BYTES = 256 * 1024  # small enough that a chunk in the way delays a request by a millisecond only
@@ -51,7 +51,7 @@ def encode_frame(kind: Kind, stream: int, payload: bytes) -> bytes:
     """The bytes of one frame. Too large a payload is nobody's bug (a directory may be huge): one job does without."""
     size = len(payload)
     if size not in _PAYLOAD_SIZES[kind]:
-        raise Retryable(f"a {kind.name.lower()} of {size} bytes does not fit in a frame")
+        raise Retryable(Reason.TOO_LARGE, f"a {kind.name.lower()} of {size} bytes")
     return _HEADER.pack(_AFTER_LENGTH + size, kind, stream) + payload
 
 

@@ -5,11 +5,14 @@ tag, so fields may only be added at the end, with a default. Chunks (stdout, blo
 request's stream.
 """
 
+import enum
+
 import msgspec
 
+from termite.engine.errors import Reason
 from termite.engine.model import Attr, Change, Changeset, Digest, Exit, StdinFile, Usage
 
-PROTOCOL = 2  # both ends must have the same; a difference is one clear line for the operator
+PROTOCOL = 3  # both ends must have the same; a difference is one clear line for the operator
 INLINE_BYTES = 64 * 1024  # a file up to this size travels inside a message instead of in a stream of its own
 INLINE_TOTAL_BYTES = 1024 * 1024  # but all of one message together not more than this
 
@@ -249,19 +252,24 @@ class Stdin(Message, frozen=True):
 # -- a request that failed --------------------------------------------------------------------------------------------
 
 
+class Failure(enum.Enum):
+    """A failure says which exception the requesting side raises."""
+
+    FS = "fs"  # FsError: the job's system call fails with errno
+    STALE = "stale"  # Stale: that version is gone
+    RETRYABLE = "retryable"  # Retryable: try elsewhere
+    REFUSED = "refused"  # UserError: a person must act; `detail` is the line to show
+    BUG = "bug"  # an unexpected exception there; `detail` is its last line
+
+
 class Failed(Message, frozen=True):
-    """In place of a reply. `kind` is one of the constants below; `errno` is set for FS."""
+    """Failed stands in place of a reply. `errno` is set for FS, `reason` for RETRYABLE and REFUSED."""
 
-    kind: str
-    text: str
+    kind: Failure
+    detail: str
     errno: int = 0
+    reason: Reason = Reason.NEEDS_A_PERSON
 
-
-FS = "fs"  # FsError: the job's system call fails with errno
-STALE = "stale"  # Stale: that version is gone
-RETRYABLE = "retryable"  # Retryable: try elsewhere
-REFUSED = "refused"  # UserError: a person must act; text is the line to show
-BUG = "bug"  # an unexpected exception there; text is its last line
 
 Request = (
     Register
