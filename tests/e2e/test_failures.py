@@ -110,7 +110,7 @@ def test_with_no_worker_left_the_build_goes_on_here_and_says_so(whole: Cluster) 
     process = start_job(whole)
     for worker in whole.workers:
         worker.process.kill()
-    assert b"locally" in expect_done(whole, process)
+    assert b"on this machine" in expect_done(whole, process)
     tree = whole.tree
     tree.write("Makefile", "all: a b\na b:\n\t@echo made >$@\n")
     made = tree.make("-j2")

@@ -149,7 +149,7 @@ async def test_a_sandbox_program_that_cannot_be_started_is_tried_elsewhere(bench
     async def on_output(chunk: bytes) -> None:
         raise AssertionError(chunk)
 
-    with pytest.raises(Retryable, match="a sandbox cannot be started: No such file or directory"):
+    with pytest.raises(Retryable, match="could not make a sandbox: No such file or directory"):
         await sandboxes.run(bench.spec(b"true"), on_output)
 
 

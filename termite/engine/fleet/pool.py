@@ -325,7 +325,7 @@ class Pool:
                     attempt = 0
                     await self._follow(connection)
             except (Retryable, RemoteProtocolError, UserError) as error:
-                self.trouble = self._unreachable = Trouble(_reason_of(error), f"coordinator {with_advice(error)}")
+                self.trouble = self._unreachable = Trouble(_reason_of(error), f"coordinator: {with_advice(error)}")
                 if not attempt:
                     log.warning("coordinator-missing coordinator=%s:%d reason=%s", host, port, with_advice(error))
             await trio.sleep(RECONNECT_S[min(attempt, len(RECONNECT_S) - 1)])
