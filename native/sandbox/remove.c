@@ -18,7 +18,7 @@ static unsigned long moved;
 static void say(const char *name)
 {
     if (errno != ENOENT) /* no sandbox was made for this job */
-        dprintf(STDERR_FILENO, "scratch.not_removed path=%s reason=%s\n", name, strerror(errno));
+        dprintf(STDERR_FILENO, "scratch-not-removed path=%s reason=%s\n", name, strerror(errno));
 }
 
 static bool move_up(int directory, const char *name)

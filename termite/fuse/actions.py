@@ -130,7 +130,7 @@ class Actions:
             stdin_taken = pipe.taken if pipe else 0
         harvested = await self._harvest(result.upper, job.view)
         requests, self._requests_told = self._requests() - self._requests_told, self._requests()
-        log.debug("job.ended job=%d exit=%r changes=%d", run.job, result.exit, len(harvested.changes))
+        log.debug("job-ended job=%d exit=%r changes=%d", run.job, result.exit, len(harvested.changes))
         return Ran(
             exit=result.exit,
             usage=msgspec.structs.replace(result.usage, requests=requests),

@@ -95,7 +95,7 @@ async def _serve_master(config: MirrorConfig, mirror: "_Mirror") -> None:
         async with accepted(stream, identity, mirror.answer) as connection:
             await mirror.follow(connection)
     except TermiteError as error:
-        log.warning("connection.failed reason=%r", str(error))
+        log.warning("connection-failed reason=%r", str(error))
 
 
 class _Mirror:
@@ -124,7 +124,7 @@ class _Mirror:
                 nursery.cancel_scope.cancel()
         finally:
             if self._lease is not None:
-                log.info("lease.ended jobs=%d %s", self._jobs.started, self._lease.statistics())
+                log.info("lease-ended jobs=%d statistics=%s", self._jobs.started, self._lease.statistics())
 
     async def listen_to_worker(self, scope: trio.CancelScope) -> None:
         while (order := await self._control.receive()) is not None:
@@ -168,7 +168,7 @@ class _Mirror:
         self._is_mounted.set()
         self._control.tell_nowait(lease=request.slots, master=request.master)
         await self._granted.wait()
-        log.info("lease.opened master=%s slots=%d", request.master, self._slots)
+        log.info("lease-opened master=%s slots=%d", request.master, self._slots)
         return Leased(self._config.worker, self._slots, time.time_ns(), self._config.cores)
 
     async def _set_up(self, connection: Connection, request: OpenLease) -> "_Lease":

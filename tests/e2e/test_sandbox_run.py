@@ -234,7 +234,7 @@ async def test_a_lease_that_has_lost_its_slots_keeps_what_makes_sandboxes(
     bench.sandboxes.keep_ready(0)
     bench.sandboxes.prepare()
     assert (await bench.sh("true")).exit == Exit(0)
-    assert "spawner.died" not in caplog.text
+    assert "spawner-died" not in caplog.text
 
 
 # -- output -----------------------------------------------------------------------------------------------------------

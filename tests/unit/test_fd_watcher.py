@@ -50,7 +50,7 @@ async def test_an_error_ends_its_own_descriptor_only(nursery: trio.Nursery, capl
     finally:
         os.close(bad)
         os.close(good)
-    assert caplog.text.count("not-served") == 1
+    assert caplog.text.count("fd-call-failed") == 1
 
 
 async def test_a_descriptor_that_another_call_has_closed_and_opened_again_is_not_called(nursery: trio.Nursery) -> None:

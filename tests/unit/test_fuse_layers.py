@@ -279,7 +279,7 @@ async def test_a_disk_that_is_full_turns_layers_off_and_the_mirror_shows_all(
     home = Home(tmp_path)
     os.rmdir(home.top)
     await home.change((b"d/f", home.file(b"1")))
-    assert "layers.off" in caplog.text
+    assert "layers-off" in caplog.text
     view = home.tree.open_view()
     assert view.delta is not None
     assert home.tree.attr_at(view, b"d/f") is not None

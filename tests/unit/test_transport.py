@@ -332,7 +332,7 @@ async def test_an_error_in_what_can_wait_costs_nobody_anything(caplog: pytest.Lo
         server.on_answered = lambda: [][0]
         for _ in range(2):
             assert await client.request(ReadStdin(1, 1)) == Stdin(b"x")
-    assert caplog.text.count("on-answered-failed") == 2
+    assert caplog.text.count("connection-callback-failed") == 2
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])

@@ -193,7 +193,7 @@ async def test_a_stranger_without_a_lease_is_sent_away(
     monkeypatch.setattr(workers, "LEASE_S", 0.05)
     async with worker(start()) as port, master(port) as one:
         await one.wait_for_end()
-    assert "no-lease" in caplog.text
+    assert "lease-not-requested" in caplog.text
 
 
 async def test_strangers_wait_for_each_other_but_not_leases(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

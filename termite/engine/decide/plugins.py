@@ -93,7 +93,7 @@ class Plugins:
     def _break(self, name: str, error: Exception) -> None:
         """A plugin is not ours: whatever it raises, the others and the build live."""
         if name not in self.broken:
-            log.warning("plugin failed plugin=%s error=%r", name, error)
+            log.warning("plugin-failed plugin=%s reason=%r", name, error)
         self.broken[name] = repr(error)
 
 

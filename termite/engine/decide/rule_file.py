@@ -32,7 +32,7 @@ class RuleFile:
         try:
             self._book.replace(self._read() if stamp else None)
         except UserError as error:
-            log.warning("rules-bad reason=%s", error)
+            log.warning("rules-rejected reason=%s", error)
             self.error = error
         return self.error
 

@@ -74,7 +74,7 @@ class _Coordinator:
             return await self._answer(message, there=stream.socket.getpeername()[0], here=here)
 
         if self._strangers >= MAX_STRANGERS:
-            log.warning("too-many-handshakes peer=%s", peer)
+            log.warning("handshake-refused peer=%s", peer)
             await trio.aclose_forcefully(stream)
             return
         self._strangers += 1
@@ -96,14 +96,14 @@ class _Coordinator:
             if len(self._refused) >= MAX_REFUSED:
                 self._refused.clear()
             self._refused[host] = reason
-            log.warning("refused reason=%s", reason)
+            log.warning("peer-refused reason=%s", reason)
 
     async def forget_the_lost(self) -> None:
         """Drop the workers that no longer register."""
         while True:
             await trio.sleep(self._config.interval_s)
             for name in self._registry.forget(trio.current_time()):
-                log.warning("worker-lost name=%s", name)
+                log.warning("worker-lost worker=%s", name)
                 self._tell()
 
     async def _answer(self, message: Message, *, there: str, here: str) -> Message:
@@ -113,7 +113,7 @@ class _Coordinator:
                 return self._register(message, there)
             case Deregister(name=name):
                 if self._registry.deregister(name):
-                    log.info("worker-left name=%s", name)
+                    log.info("worker-left worker=%s", name)
                     self._tell()
                 return Done()
             case ListWorkers(protocol=protocol, after=after):
@@ -129,7 +129,7 @@ class _Coordinator:
         host, port = split_address(message.address, default_port=0)
         address = join_address(host or there, port)
         if self._registry.register(message, address, trio.current_time()):
-            log.info("worker name=%s address=%s slots=%d", message.name, address, message.slots)
+            log.info("worker-registered worker=%s address=%s slots=%d", message.name, address, message.slots)
             self._tell()
         return Registered(self._config.interval_s)
 

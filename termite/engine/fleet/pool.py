@@ -321,7 +321,7 @@ class Pool:
             try:
                 async with dial(host, port, self._identity(), _refuse) as connection:
                     if attempt:
-                        log.warning("coordinator-back coordinator=%s:%d", host, port)
+                        log.warning("coordinator-found coordinator=%s:%d", host, port)
                     attempt = 0
                     await self._follow(connection)
             except (Retryable, RemoteProtocolError, UserError) as error:

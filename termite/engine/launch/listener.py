@@ -79,7 +79,7 @@ class LauncherListener:
         except BlockingIOError:
             return
         except OSError as error:  # no descriptors, no memory: those who wait are served when there are
-            log.warning("cannot-accept reason=%s", error.strerror)
+            log.warning("launcher-not-accepted reason=%s", error.strerror)
             self._fd_watcher.forget(listener.fileno())
             self._cannot_accept.set()
             return

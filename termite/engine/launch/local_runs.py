@@ -189,5 +189,5 @@ def _process_of(launcher: Launcher) -> int | None:
     try:
         return os.pidfd_open(launcher.pid)
     except OSError as error:
-        log.debug("launcher-not-seen pid=%d reason=%s", launcher.pid, error.strerror)
+        log.debug("launcher-invisible pid=%d reason=%s", launcher.pid, error.strerror)
         return None

@@ -72,7 +72,7 @@ class FdWatcher:
         try:
             self._calls[fd]()
         except Exception:  # one launcher, one command: the others and the master live on
-            log.exception("not-served fd=%d", fd)
+            log.exception("fd-call-failed fd=%d", fd)
             self._calls.pop(fd, None)
             with contextlib.suppress(OSError):
                 self._epoll.unregister(fd)  # else it would be told of for ever

@@ -47,7 +47,7 @@ async def _keep_house(master: Master, sessions: Sessions) -> None:
         if master.jobs or master.here.running or sessions.builds:
             master.last_busy_s = trio.current_time()
         if idle_exit_s and trio.current_time() - master.last_busy_s > idle_exit_s:
-            log.info("idle-exit")
+            log.info("master-ended reason=idle")
             sessions.shut_down()
 
 

@@ -270,7 +270,7 @@ async def fall_back(master: Master, job: Job, reason: Reason, detail: str, *, qu
     It is run only if that gives what the command would have given at first. `quiet`: print no notice.
     """
     master.counters.fallbacks[reason] += 1
-    log.warning("job-falls-back job=%d detail=%r reason=%s", job.id, detail, reason)
+    log.warning("job-fell-back job=%d detail=%r reason=%s", job.id, detail, reason)
     text = f"{reason.words}: {detail}" if detail else reason.words
     await job.launcher.stop_reading()
     if job.stdin.is_read:
@@ -298,7 +298,7 @@ async def tell_what_happened(master: Master, job: Job, ran: Ran, conflicts: tupl
     counters.fuse_requests += ran.usage.requests
     counters.conflicts += len(conflicts)
     if lost := job.stdin.finish(ran.stdin_offset, ran.stdin_taken):
-        log.info("stdin-left-over job=%d bytes=%d", job.id, lost)
+        log.info("job-stdin-left job=%d bytes=%d", job.id, lost)
     counters.name("written by two jobs at once", map(_absolute, conflicts))
     for path in conflicts:
         await job.launcher.notice(f"termite: another job wrote {_absolute(path)} at the same time; this one's stays")

@@ -51,7 +51,7 @@ class SettledCheck:
                 self._trouble = None
             except Exception as error:  # one look, which launchers and jobs asked for: they are told
                 if repr(error) != repr(self._trouble):
-                    log.exception("recheck-failed")
+                    log.exception("settled-check-failed")
                 self._trouble = error
             self._looked_s = trio.current_time()
             self._done = asked

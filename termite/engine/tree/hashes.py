@@ -133,7 +133,7 @@ class Hashes:
             )
             store.execute("DELETE FROM hashes WHERE day < ?", (self._today - KEEP_DAYS,))
         except (OSError, sqlite3.Error) as e:
-            log.warning("hash-cache-unusable path=%s error=%s", path, e)
+            log.warning("hash-cache-unusable path=%s reason=%s", path, e)
             return None
         return store
 
@@ -147,7 +147,7 @@ class Hashes:
             self._give_up(e)
 
     def _give_up(self, error: sqlite3.Error) -> None:
-        log.warning("hash-cache-unusable error=%s", error)
+        log.warning("hash-cache-unusable reason=%s", error)
         assert self._store is not None
         self._store.close()
         self._store = None

@@ -233,7 +233,7 @@ class HomeTree:
             try:
                 self._staging.remove(name)
             except OSError as e:  # it is tried again when the master ends
-                log.warning("staging-not-emptied name=%r error=%s", name, e)
+                log.warning("staging-not-emptied name=%r reason=%s", name, e)
 
     def _suspects(self, shown: Mapping[bytes, Mapping[bytes, Seen]]) -> dict[bytes, set[bytes] | None]:
         return {directory: self._truth.suspects(directory, listing) for directory, listing in shown.items()}

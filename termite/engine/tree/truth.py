@@ -163,7 +163,7 @@ class Truth:
     def _take_in(self, events: Events, changes: list[Change]) -> None:
         """Watches of what was moved are dropped before anything is watched: both names have the same inode."""
         if events.overflow:
-            log.info("watch-queue-overflow directories=%d", len(self.watches))
+            log.info("watch-overflow directories=%d", len(self.watches))
             self.rescans += 1
             for directory in self.tree.served_within(b""):
                 self.watches.drop(directory)
@@ -312,7 +312,7 @@ class Truth:
         try:
             return self._list(directory)
         except OSError as e:
-            log.debug("directory-unreadable path=%r error=%s", directory, e)
+            log.debug("directory-unreadable path=%r reason=%s", directory, e)
             self.watches.list_always(directory)
             return {}, None
 
@@ -354,7 +354,7 @@ class Truth:
                     found[name] = self.see(directory, fd, name, st)
             except OSError as e:
                 if e.errno not in (errno.ENOENT, errno.EINVAL):  # gone, or no symlink any more: its event will come
-                    log.debug("entry-unreadable path=%r error=%s", join(directory, name), e)
+                    log.debug("entry-unreadable path=%r reason=%s", join(directory, name), e)
         return found
 
     def _is_open(self, directory: bytes) -> bool:

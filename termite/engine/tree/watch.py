@@ -59,7 +59,9 @@ class Watches:
         except OSError as e:
             if not self._is_limit_told:
                 self._is_limit_told = True
-                log.warning("watch-limit path=%r error=%s hint='raise sysctl fs.inotify.max_user_watches'", path, e)
+                log.warning(
+                    "watch-limit-reached path=%r hint='raise sysctl fs.inotify.max_user_watches' reason=%s", path, e
+                )
             self.list_always(path)
             return
         other = self._paths.get(wd)

@@ -158,7 +158,7 @@ class Connection:
             try:
                 self.on_answered()
             except Exception:  # one request, which is answered: nobody waits for this
-                log.exception("on-answered-failed peer=%s", self.peer)
+                log.exception("connection-callback-failed peer=%s", self.peer)
 
     async def _reply(self, stream: int, message: Message) -> Message:
         async def send_chunk(content: bytes) -> None:
@@ -172,7 +172,7 @@ class Connection:
             self._drop(error)
             return Failed(Failure.REFUSED, str(error), reason=Reason.BAD_ANSWER)
         except Exception as error:  # one peer: its request is lost, everything else lives
-            log.exception("handler-failed peer=%s request=%s", self.peer, type(message).__name__)
+            log.exception("request-failed peer=%s request=%s", self.peer, type(message).__name__)
             return Failed(Failure.BUG, f"{type(error).__name__}: {error}")
 
     async def _send_chunk(self, stream: int, content: bytes) -> None:

@@ -151,7 +151,7 @@ def remove_tree(path: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        log.warning("not-removed path=%s reason=%s", path, error.strerror)
+        log.warning("leftover-kept path=%s reason=%s", path, error.strerror)
         return
     try:
         _empty(top, path)
@@ -160,7 +160,7 @@ def remove_tree(path: Path) -> None:
     with suppress(OSError):
         path.rmdir()
     if path.exists():
-        log.warning("not-removed path=%s", path)
+        log.warning("leftover-kept path=%s", path)
 
 
 def _empty(top: int, path: Path) -> None:
@@ -177,7 +177,7 @@ def _empty(top: int, path: Path) -> None:
                 os.close(directory)
             os.rmdir(name, dir_fd=top)
         except OSError as error:
-            log.debug("not-removed path=%s name=%s reason=%s", path, name, error.strerror)
+            log.debug("leftover-kept path=%s name=%s reason=%s", path, name, error.strerror)
 
 
 def _take_out(directory: int, top: int, free_names: Iterator[str]) -> list[str]:

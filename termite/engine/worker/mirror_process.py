@@ -83,7 +83,7 @@ class Mirror:
         try:
             return self._decoder.decode(line)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            log.warning("mirror-talks-nonsense pid=%d error=%s", self.pid, error)
+            log.warning("mirror-line-invalid pid=%d reason=%s", self.pid, error)
             return None
 
     def tell_nowait(self, **values: int) -> None:
@@ -91,7 +91,7 @@ class Mirror:
         try:
             self._ours.send(json.dumps(values).encode() + b"\n", socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         except OSError:
-            log.warning("mirror-does-not-listen pid=%d", self.pid)
+            log.warning("mirror-unresponsive pid=%d", self.pid)
             self._kill()
 
     async def read_stderr(self) -> None:
@@ -141,7 +141,7 @@ class Mirror:
         text = line.decode(errors="replace").rstrip()
         if text:
             self.last_lines.append(text)
-            log.info("mirror pid=%d says: %s", self.pid, text)
+            log.info("mirror-said pid=%d line=%s", self.pid, text)
 
 
 @asynccontextmanager
@@ -166,9 +166,9 @@ async def mirror_process(
 
 def _log_end(mirror: Mirror, code: int) -> None:
     if mirror.was_killed:
-        log.warning("mirror-killed pid=%d reason=it did not end by itself", mirror.pid)
+        log.warning("mirror-killed pid=%d reason=it-did-not-end", mirror.pid)
     elif code:
-        log.warning("mirror-died pid=%d code=%d said: %s", mirror.pid, code, " | ".join(mirror.last_lines))
+        log.warning("mirror-died pid=%d code=%d said=%s", mirror.pid, code, " | ".join(mirror.last_lines))
 
 
 def _start(config: MirrorConfig, identity: Identity, quarters: Quarters, master_fd: int) -> Mirror:

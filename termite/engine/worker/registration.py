@@ -28,13 +28,13 @@ async def stay_registered(host: str, port: int, secret: bytes, name: str, descri
         try:
             async with dial(host, port, mint(secret, name), _refuse) as connection:
                 interval_s = await _register(connection, describe())
-                log.info("coordinator-found address=%s", address)
+                log.info("coordinator-found coordinator=%s", address)
                 pause_s, complaint = FIRST_PAUSE_S, ""
                 await _repeat(connection, describe, interval_s)
         except (Retryable, RemoteProtocolError, UserError) as error:
             if with_advice(error) != complaint:
                 complaint = with_advice(error)
-                log.warning("coordinator-missing reason=%s; trying on", complaint)
+                log.warning("coordinator-missing reason=%s", complaint)
         await trio.sleep(pause_s)
         pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 

@@ -101,7 +101,7 @@ class _Worker:
                 if asked is not None:
                     await self._serve_lease(mirror, asked)
         except (Retryable, OSError) as error:
-            log.warning("no-mirror peer=%s reason=%s", peer, error)
+            log.warning("mirror-not-started peer=%s reason=%s", peer, error)
 
     def describe(self) -> Register:
         """This worker, for the coordinator."""
@@ -123,7 +123,7 @@ class _Worker:
                 elif line.lease is not None:
                     return line
             return None
-        log.warning("no-lease peer=%s reason=nobody asked for slots in %d s", peer, LEASE_S)
+        log.warning("lease-not-requested peer=%s seconds=%d", peer, LEASE_S)
         return None
 
     async def _serve_lease(self, mirror: Mirror, asked: Line) -> None:
@@ -131,7 +131,9 @@ class _Worker:
         moment ends with the jobs that run now."""
         lease = self._leases[mirror.pid] = _Lease(mirror, asked.master, max(asked.lease or 0, 0))
         self._share(new=lease)
-        log.info("lease pid=%d master=%s wanted=%d slots=%d", mirror.pid, lease.master, lease.wanted, lease.granted)
+        log.info(
+            "lease-granted pid=%d master=%s wanted=%d slots=%d", mirror.pid, lease.master, lease.wanted, lease.granted
+        )
         try:
             while (line := await mirror.receive()) is not None:
                 lease.jobs = max(lease.jobs, line.jobs)
@@ -156,7 +158,7 @@ class _Worker:
         """Once for each thing that is wrong with this machine, not for each master that comes."""
         if line.error not in self._complaints:
             self._complaints.add(line.error)
-            log.warning("mirror-cannot-serve reason=%s hint=%s", line.error, line.hint)
+            log.warning("mirror-unfit hint=%r reason=%s", line.hint, line.error)
 
 
 def _address_for_masters(config: WorkerConfig, port: int) -> str:

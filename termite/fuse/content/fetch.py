@@ -62,7 +62,7 @@ class Fetcher:
         try:
             await fetch()
         except RemoteProtocolError as error:
-            log.warning("master.protocol reason=%r", str(error))
+            log.warning("master-protocol-error reason=%r", str(error))
             self.broken.set()
             raise
         finally:
@@ -126,7 +126,7 @@ class Fetcher:
 
     def _have(self, node: Node, digest: Digest) -> None:
         if node.attr.digest not in (None, digest):
-            log.warning("file.not_as_listed path=%r", node.path)
+            log.warning("file-not-as-listed path=%r", node.path)
         node.digest = digest
         node.is_present = True
         self._tree.learn_digest(node.attr, digest)

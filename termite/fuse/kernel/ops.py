@@ -46,12 +46,12 @@ def answered(handler: F) -> F:
         except FsError as error:
             raise pyfuse3.FUSEError(error.errno) from None
         except TermiteError as error:
-            log.warning("fuse.failed request=%s reason=%r", handler.__name__, str(error))
+            log.warning("fuse-request-failed request=%s reason=%r", handler.__name__, str(error))
             raise pyfuse3.FUSEError(EIO) from None
         except trio.TooSlowError:
             raise pyfuse3.FUSEError(EIO) from None
         except Exception:  # one request: its job sees an error, everything else lives
-            log.exception("fuse.bug request=%s", handler.__name__)
+            log.exception("fuse-request-crashed request=%s", handler.__name__)
             raise pyfuse3.FUSEError(EIO) from None
 
     return cast(F, wrapper)
@@ -317,7 +317,7 @@ def _drop_views(paths: Sequence[bytes]) -> None:
             pass  # no job has ever looked at it
         except OSError as error:
             if error.errno != ENOTDIR:
-                log.warning("view.not_dropped path=%s reason=%r", path.decode(), error.strerror)
+                log.warning("view-not-dropped path=%s reason=%r", path.decode(), error.strerror)
 
 
 def _entry(node: Node) -> Any:

@@ -73,7 +73,7 @@ class Layers:
                 await self._merge(tuple(self._tree.moves.stack[:count]))
         except OSError as error:
             self._is_off = True  # what is there stays right; what comes is shown by the mirror
-            log.warning("layers.off reason=%r", str(error))
+            log.warning("layers-off reason=%r", str(error))
         finally:
             self._is_busy = False
 
@@ -106,7 +106,7 @@ class Layers:
                 try:
                     await self._fetcher.ahead(path, attr)
                 except TermiteError as error:  # it has changed again, or whoever needs it will say
-                    log.debug("layers.not_ahead path=%r reason=%r", path, str(error))
+                    log.debug("layers-not-prefetched path=%r reason=%r", path, str(error))
                 else:
                     self._tree.is_here(path, attr)
 

@@ -120,7 +120,7 @@ class Warm:
             try:
                 await self.seal()
             except OSError as error:
-                log.warning("warm.off reason=%r", str(error))
+                log.warning("warm-layer-off reason=%r", str(error))
                 return
             self._is_due = trio.Event()
             self._check_whether_due()  # by what was missed meanwhile, and what this one has cost
@@ -142,7 +142,7 @@ class Warm:
         self._tree.hold(self._newest.listings)
         if before is not None:
             self._unused.append(before)
-        log.debug("warm.sealed generation=%s files=%d", name, len(held))
+        log.debug("warm-layer-sealed generation=%s files=%d", name, len(held))
         for generation in [old for old in self._unused if not old.jobs]:
             self._unused.remove(generation)
             await trio.to_thread.run_sync(_remove, os.path.join(self._root, generation.name.encode()))
@@ -245,4 +245,4 @@ def _remove(path: bytes) -> None:
 
 
 def _log_leftover(_function: object, path: str, _error: object) -> None:
-    log.warning("warm.not_removed path=%r", path)
+    log.warning("warm-layer-not-removed path=%r", path)

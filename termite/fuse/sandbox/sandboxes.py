@@ -346,7 +346,7 @@ async def _kill(running: _Running, spec: SandboxSpec) -> None:
         with trio.move_on_after(KILL_S):
             await trio.lowlevel.wait_readable(running.sandbox.pidfd)
             return
-    log.warning("sandbox.does_not_die job=%d pid=%d", spec.job, running.sandbox.pid)
+    log.warning("sandbox-not-killed job=%d pid=%d", spec.job, running.sandbox.pid)
     _send(running, signal.SIGKILL)
 
 

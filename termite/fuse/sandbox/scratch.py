@@ -48,14 +48,14 @@ class Scratch:
         try:
             _mount(b"tmpfs", self._root, MS_NOSUID | MS_NODEV, f"size={size},mode=0700".encode())
         except OSError as error:
-            log.warning("scratch.on_disk reason=%r", f"tmpfs cannot be mounted: {error.strerror}")
+            log.warning("scratch-on-disk reason=%r", f"tmpfs cannot be mounted: {error.strerror}")
             return False
         try:
             os.setxattr(self._root, "user.termite", b"")
         except OSError:
             # Linux before 6.6: overlayfs marks what it needs to know with user xattrs, which tmpfs then does not have.
             log.warning(
-                "scratch.on_disk reason=%r", "this kernel's tmpfs has no user xattrs (they came with Linux 6.6)"
+                "scratch-on-disk reason=%r", "this kernel's tmpfs has no user xattrs (they came with Linux 6.6)"
             )
             _unmount(self._root)
             return False
@@ -99,7 +99,7 @@ class Scratch:
             except BlockingIOError:
                 return  # it has enough to do
             except BrokenPipeError:
-                log.warning("scratch.remover_died pid=%d", self.remover_pid)
+                log.warning("scratch-remover-died pid=%d", self.remover_pid)
                 self.close()
                 return
             del self._unwanted[: len(names)]
@@ -145,7 +145,7 @@ class Scratch:
                 setsid=True,
             )
         except OSError as error:
-            log.warning("scratch.not_removed reason=%r", str(error))
+            log.warning("scratch-not-removed reason=%r", str(error))
             os.close(ours)
             return False
         finally:

@@ -86,7 +86,7 @@ class Spawner:
             except Retryable:
                 sandbox.close()
                 raise
-            log.warning("spawner.sandbox_died pid=%d", sandbox.pid)
+            log.warning("spawner-sandbox-died pid=%d", sandbox.pid)
             sandbox.close()
         raise Retryable(Reason.SANDBOX_FAILED, "the sandbox died before it had a job")
 
@@ -123,7 +123,7 @@ class Spawner:
         with trio.move_on_after(ANSWER_S) as patience:
             await trio.lowlevel.wait_readable(self._socket)
         if patience.cancelled_caught:
-            log.warning("spawner.stuck pid=%d", self._pid)
+            log.warning("spawner-stuck pid=%d", self._pid)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
             self._stop()
@@ -150,10 +150,10 @@ class Spawner:
             except BlockingIOError:
                 return
             except OSError as error:
-                log.info("spawner.broke_off error=%s", error)
+                log.info("spawner-lost reason=%s", error)
                 said, fds = b"", []
             if not said:
-                log.warning("spawner.died pid=%d", self._pid)
+                log.warning("spawner-died pid=%d", self._pid)
                 self._stop()
                 return
             self._asked -= 1

@@ -190,7 +190,7 @@ class Watcher:
         """Somebody may wait, so it is shown what there is."""
         if not self._is_said:
             self._is_said = True
-            log.info("stdin.fed_ahead reason=%r", reason)
+            log.info("stdin-fed-ahead reason=%r", reason)
         return Wish(PEEKED_BYTES, is_exact=False)
 
     def _wish_of(self, thread: int) -> Wish | None:
