@@ -1,5 +1,5 @@
 # The commands of the README. Paths are relative, so that a checkout may have spaces in its path.
-.PHONY: setup demo test check bench
+.PHONY: setup demo test check sanitize bench
 
 setup:
 	@sh tools/setup.sh
@@ -11,6 +11,7 @@ test:  ## every test, with real mounts, namespaces and processes
 	@sh tools/setup.sh tests
 	@.venv/bin/python -m pytest
 	@sh tools/test_as_root.sh
+	@$(MAKE) --no-print-directory sanitize
 
 check: setup  ## what a change must pass before it is committed; under a minute
 	.venv/bin/ruff check .
@@ -18,6 +19,11 @@ check: setup  ## what a change must pass before it is committed; under a minute
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	.venv/bin/python -m pytest -q tests/unit
+
+sanitize: setup  ## build the native programs with the address and undefined behaviour sanitizers, and run their tests
+	@.venv/bin/cmake -S . -B build/sanitize -DTERMITE_SANITIZE=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo >/dev/null
+	@.venv/bin/cmake --build build/sanitize >/dev/null
+	TERMITE_NATIVE="$$PWD/build/sanitize" .venv/bin/python -m pytest -q tests/native
 
 bench:  ## measure, beside plain builds and peers; ARGS="--only lua,latency --quick" for a part (docs/performance.md)
 	@sh tools/setup.sh tests

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import termite
 from termite.cli.flags import VERSION, run_command
 from termite.cli.front_ends import front_end
 from termite.cli.front_ends.build_tools import READ_BYTES, check_preload
@@ -17,7 +18,7 @@ from termite.engine.errors import UserError
 from termite.engine.host.native_programs import native_program
 
 TOOL = front_end.Tool(name="cmake", is_preloaded=False)
-MODULE = Path(__file__).parent.parent / "plugins" / "cmake" / "launch.cmake"
+MODULE = Path(termite.__file__).parent / "plugins" / "cmake" / "launch.cmake"
 _ANYWHERE = ("-E", "-P", "-N", "-h", "-H", "-version", "--version", "--help", "--find-package", "--system-information")
 _FIRST = ("--install", "--open")
 _NINJAS = re.compile(rb"^CMAKE_MAKE_PROGRAM:[^=]*=(.+)$", re.MULTILINE)

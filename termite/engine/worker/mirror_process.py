@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 import trio
 
+import termite
 from termite.engine.host.native_programs import enter_command
 from termite.engine.wire.identity import Identity
 from termite.engine.worker.mirror_homes import Quarters
@@ -201,7 +202,7 @@ def _start(config: MirrorConfig, identity: Identity, quarters: Quarters, master_
 
 def _environment() -> dict[str, str]:
     """Enough to find termite again; nothing that its user's shell happens to hold."""
-    package = str(Path(__file__).parents[2])
+    package = str(Path(termite.__file__).parents[1])
     path = os.pathsep.join([package, os.environ["PYTHONPATH"]]) if os.environ.get("PYTHONPATH") else package
     kept = {name: os.environ[name] for name in ("PATH", "TERMITE_NATIVE") if name in os.environ}
     return {**kept, "PYTHONPATH": path, "LANG": "C.UTF-8"}
