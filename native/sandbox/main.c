@@ -1,6 +1,6 @@
 /* termite-sandbox: `serve` makes the sandboxes of a mirror's jobs, `remove` removes what they leave, `enter` starts a
- * mirror process. What every part needs is here: how failures are told, and what a job is. Protocol: docs/protocol.md,
- * "Sandbox". */
+ * mirror process, `deny` runs a program with a job's filter of system calls. What every part needs is here: how failures
+ * are told, and what a job is. Protocol: docs/protocol.md, "Sandbox". */
 #include "sandbox.h"
 #include "../shared/records.h"
 
@@ -12,9 +12,10 @@ static const char USAGE[] =
     "usage: termite-sandbox serve [--network] SOCKET_FD SCRATCH\n"
     "       termite-sandbox remove SCRATCH\n"
     "       termite-sandbox enter [--uid=N --gid=N] -- PROGRAM [ARGUMENT...]\n"
+    "       termite-sandbox deny PROGRAM [ARGUMENT...]\n"
     "\n"
     "For termite's own use: serve makes the sandboxes of a mirror's jobs, remove removes what they leave, enter makes\n"
-    "the namespaces of a mirror process.\n";
+    "the namespaces of a mirror process, deny runs a program with a job's filter of system calls.\n";
 
 /* -- saying what happened ------------------------------------------------------------------------------------------ */
 
@@ -142,6 +143,8 @@ int main(int argc, char **argv)
         return remove_listed(argv[2]);
     if (argc > 2 && strcmp(argv[1], "enter") == 0)
         return enter(argv + 2);
+    if (argc > 2 && strcmp(argv[1], "deny") == 0)
+        return deny(argv + 2);
     bool help = argc == 2 && strcmp(argv[1], "--help") == 0;
     (void)write_whole(help ? STDOUT_FILENO : STDERR_FILENO, USAGE, sizeof USAGE - 1);
     return help ? 0 : EXIT_FAILED;

@@ -36,6 +36,12 @@ struct job parse_job(const struct buffer *config);
 /* serve.c: makes sandboxes whenever whoever is at the other end of the socket asks, until that is closed. */
 int serve(int socket, const char *scratch, bool network);
 
+/* deny.c: denies this process, and all that it starts, the calls that no build needs. It must be privileged in its user
+ * namespace, or have no_new_privs. NULL, or what went wrong: errno says why. */
+const char *deny_calls(void);
+/* `deny`: becomes `program` without those calls. */
+int deny(char **program);
+
 /* job_init.c: pid 1 of a job, in fresh mount, pid, ipc and uts namespaces. Waits at `channel` for a job, and runs it. */
 _Noreturn void be_init(int channel);
 

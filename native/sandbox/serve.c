@@ -52,8 +52,8 @@ static bool announce_failure(int socket, const char *what)
     return announced;
 }
 
-/* False where nobody listens any more. */
-static bool make_sandbox(int socket)
+/* False where nobody listens any more. `unfiltered` is why the sandboxes have no filter of system calls, or "". */
+static bool make_sandbox(int socket, const char *unfiltered)
 {
     int ends[2], pidfd = -1;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)
@@ -74,6 +74,8 @@ static bool make_sandbox(int socket)
     } else {
         struct buffer said = {0};
         record_add_number(&said, "pid", pid);
+        if (*unfiltered)
+            record_add(&said, "unfiltered", unfiltered);
         listened = !said.failed && announce(socket, &said, (int[]){ends[0], pidfd});
         free(said.bytes);
         close(pidfd);
@@ -104,6 +106,10 @@ int serve(int socket, const char *scratch, bool network)
     if (unshare(CLONE_NEWNS) != 0)
         fail_errno("cannot make a mount namespace", "");
     make_parts(scratch);
+    char unfiltered[256] = "";
+    const char *failure = deny_calls();
+    if (failure)
+        snprintf(unfiltered, sizeof unfiltered, "%s: %s", failure, strerror(errno));
     char wanted[REQUEST_BYTES]; /* a sandbox for each byte */
     for (;;) {
         ssize_t count = read(socket, wanted, sizeof wanted);
@@ -111,8 +117,10 @@ int serve(int socket, const char *scratch, bool network)
             continue;
         if (count <= 0)
             return 0;
-        for (; count > 0; count--)
-            if (!make_sandbox(socket))
+        for (; count > 0; count--) {
+            if (!make_sandbox(socket, unfiltered))
                 return 0;
+            *unfiltered = '\0'; /* said once */
+        }
     }
 }
