@@ -145,6 +145,8 @@ def _doctor(args: Sequence[str]) -> int:
     preflight.check_sandbox(sandbox, None)
     scratch = "memory" if preflight.has_tmpfs_upper(machine.kernel) else "disk"
     print(f"this machine can run jobs: Linux {machine.kernel}, what they write goes to {scratch}")
+    unfiltered = preflight.why_calls_are_not_denied(sandbox)
+    print(f"system calls that no build needs are {f'not denied: {unfiltered}' if unfiltered else 'denied to jobs'}")
     return 0
 
 

@@ -142,6 +142,19 @@ def check_sandbox(sandbox: Path, uid: int | None) -> None:
         raise UserError(f"no sandbox can be made here: {reason}", hint="jobs need user, mount and pid namespaces")
 
 
+def why_calls_are_not_denied(sandbox: Path) -> str:
+    """Try the filter of system calls in the namespaces of a mirror. Return "" if jobs get it, else the reason why not."""
+    command = [*enter_command(sandbox, None), str(sandbox), "deny", sys.executable, "-I", "-S", "-c", ""]
+    try:
+        tried = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=SANDBOX_TRY_S)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    if tried.returncode == 0:
+        return ""
+    said = tried.stderr.decode(errors="replace").strip().splitlines()
+    return said[-1] if said else f"exit code {tried.returncode}"
+
+
 def _read(path: str) -> str | None:
     try:
         return Path(path).read_text()
