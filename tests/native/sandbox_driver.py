@@ -116,6 +116,7 @@ def main(order: dict[str, Any]) -> dict[str, Any]:
         "err": errors.decode("latin-1"),
         "records": records.decode("latin-1"),
         "upper": left,
+        "announced": said.decode("latin-1"),
         "network": os.readlink("/proc/self/ns/net"),
     }
 

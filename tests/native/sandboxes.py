@@ -5,11 +5,15 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 LIMIT_S = 60
+IS_ROOT = os.geteuid() == 0
+USERS = ["ordinary user", "root worker"] if IS_ROOT else ["ordinary user"]
 
 PROGRAMS = """
 sh cat chmod cp dd echo env false grep head hostname id kill ln ls mkdir mv ps pwd readlink rm rmdir seq setsid sleep
@@ -51,6 +55,7 @@ class Job:
     records: dict[str, str]
     upper: dict[str, str]
     network: str
+    announced: str
 
     @property
     def status(self) -> int:
@@ -131,3 +136,31 @@ class Sandboxes:
         result = json.loads(driver.stdout)
         pairs = [record.split("=", 1) for record in result.pop("records").split("\0") if record]
         return Job(records=dict(pairs), **result)
+
+
+@contextmanager
+def small_base(sandbox_program: Path) -> Iterator[Path]:
+    """A directory in which an ordinary user finds all that a job needs."""
+    base = Path(tempfile.mkdtemp(prefix="termite-native-", dir="/var/tmp"))
+    base.chmod(0o755)
+    make_small_root(base / "root")
+    (base / "scratch").mkdir()
+    (base / "scratch").chmod(0o1777)
+    shutil.copy(sandbox_program, base / "termite-sandbox")
+    shutil.copy(Path(__file__).parent / "sandbox_driver.py", base)
+    yield base
+    subprocess.run(["chmod", "-Rf", "u+rwX", base], check=False)
+    shutil.rmtree(base)
+
+
+def sandboxes_of(base: Path, user: str) -> Sandboxes:
+    """Files of the lower layer belong to whoever the sandbox runs as: so the mirror shows them."""
+    enter = (str(base / "termite-sandbox"), "enter")
+    if not IS_ROOT:
+        return Sandboxes(base, user, enter)
+    uid = "4321" if user == "root worker" else "1234"
+    subprocess.run(["chown", "-Rh", f"{uid}:{uid}", base / "root"], check=True)
+    if user == "root worker":
+        return Sandboxes(base, user, (*enter, f"--uid={uid}", f"--gid={uid}"))
+    become = ("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups")
+    return Sandboxes(base, user, (*become, *enter))

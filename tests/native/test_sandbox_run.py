@@ -1,48 +1,23 @@
 """What a job sees in its sandbox, what it can do, and how its end is told. With each kind of user a worker may be."""
 
-import os
-import shutil
 import signal
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.native.sandboxes import Sandboxes, make_small_root
-
-IS_ROOT = os.geteuid() == 0
-USERS = ["ordinary user", "root worker"] if IS_ROOT else ["ordinary user"]
+from tests.native.sandboxes import USERS, Sandboxes, sandboxes_of, small_base
 
 
 @pytest.fixture(scope="session")
 def base(sandbox_program: Path) -> Iterator[Path]:
-    """Where an ordinary user finds all that a job needs."""
-    base = Path(tempfile.mkdtemp(prefix="termite-native-", dir="/var/tmp"))
-    base.chmod(0o755)
-    make_small_root(base / "root")
-    (base / "scratch").mkdir()
-    (base / "scratch").chmod(0o1777)
-    shutil.copy(sandbox_program, base / "termite-sandbox")
-    shutil.copy(Path(__file__).parent / "sandbox_driver.py", base)
-    yield base
-    subprocess.run(["chmod", "-Rf", "u+rwX", base], check=False)
-    shutil.rmtree(base)
+    with small_base(sandbox_program) as base:
+        yield base
 
 
 @pytest.fixture(scope="session", params=USERS)
 def sandboxes(base: Path, request: pytest.FixtureRequest) -> Sandboxes:
-    """Files of the lower layer belong to whoever the sandbox runs as: so the mirror shows them."""
-    enter = (str(base / "termite-sandbox"), "enter")
-    if not IS_ROOT:
-        return Sandboxes(base, request.param, enter)
-    uid = "4321" if request.param == "root worker" else "1234"
-    subprocess.run(["chown", "-Rh", f"{uid}:{uid}", base / "root"], check=True)
-    if request.param == "root worker":
-        return Sandboxes(base, request.param, (*enter, f"--uid={uid}", f"--gid={uid}"))
-    become = ("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups")
-    return Sandboxes(base, request.param, (*become, *enter))
+    return sandboxes_of(base, request.param)
 
 
 # -- how it ends ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,65 @@
+"""What the kernel does with a filter of system calls: the few instructions of its machine that ours has."""
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+ALLOW, ERROR, ACTION = 0x7FFF0000, 0x00050000, 0xFFFF0000
+NUMBER, ARCH, ARGUMENTS, DATA_BYTES = 0, 4, 16, 64
+LOAD, AND, RETURN = 0x20, 0x54, 0x06
+JUMP_EQUAL, JUMP_GREATER_EQUAL = 0x15, 0x35
+
+Step = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`error` is 0 if the call is allowed. `reads_arguments`: so the kernel cannot know the answer beforehand."""
+
+    error: int
+    reads_arguments: bool
+
+
+def read_filters(dump: bytes) -> list[list[Step]]:
+    """The filters that dump_filters.c has written."""
+    filters = []
+    while dump:
+        (count,) = struct.unpack_from("=I", dump)
+        filters.append([struct.unpack_from("=HBBI", dump, 4 + 8 * i) for i in range(count)])
+        dump = dump[4 + 8 * count :]
+    return filters
+
+
+def judge(steps: list[Step], arch: int, number: int, arguments: tuple[int, ...] = ()) -> Verdict:
+    """What becomes of a call."""
+    filled = (*arguments, *[0] * (6 - len(arguments)))
+    call = struct.pack("=IIQ6Q", number, arch, 0, *filled)
+    place = loaded = 0
+    reads_arguments = False
+    while True:
+        code, if_true, if_false, value = steps[place]
+        place += 1
+        if code == LOAD:
+            assert value % 4 == 0 and value < DATA_BYTES
+            reads_arguments |= value >= ARGUMENTS
+            (loaded,) = struct.unpack_from("=I", call, value)
+        elif code == AND:
+            loaded &= value
+        elif code == JUMP_EQUAL:
+            place += if_true if loaded == value else if_false
+        elif code == JUMP_GREATER_EQUAL:
+            place += if_true if loaded >= value else if_false
+        else:
+            assert code == RETURN
+            assert value == ALLOW or value & ACTION == ERROR
+            return Verdict(0 if value == ALLOW else value & 0xFFF, reads_arguments)
+
+
+def numbers_in(header: Path) -> dict[str, int]:
+    """The system calls of a header of the kernel, by name."""
+    lines = (line.split() for line in header.read_text().splitlines())
+    return {
+        words[1].removeprefix("__NR_"): int(words[2])
+        for words in lines
+        if len(words) > 2 and words[0] == "#define" and words[1].startswith("__NR_") and words[2].isdecimal()
+    }

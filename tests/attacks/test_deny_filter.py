@@ -1,0 +1,146 @@
+"""The filter of system calls as a program: what it says to every number of every architecture that it knows."""
+
+import errno
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.attacks.filters import Step, Verdict, judge, numbers_in, read_filters
+
+NATIVE = Path(__file__).parents[2] / "native"
+X86_64, I386, AARCH64, ARM, RISCV64 = 0xC000003E, 0x40000003, 0xC00000B7, 0x40000028, 0xC00000F3
+X32_BIT = 0x40000000
+X86_HEADERS = Path("/usr/include/x86_64-linux-gnu/asm")
+GENERIC_HEADER = Path("/usr/include/asm-generic/unistd.h")
+
+DENIED = {
+    "socket": errno.EAFNOSUPPORT,
+    "socketpair": errno.EAFNOSUPPORT,
+    "keyctl": errno.ENOSYS,
+    **dict.fromkeys(("add_key", "request_key", "userfaultfd"), errno.ENOSYS),
+    **dict.fromkeys(("io_uring_setup", "io_uring_enter", "io_uring_register"), errno.ENOSYS),
+    **dict.fromkeys(("bpf", "perf_event_open", "fanotify_init", "open_by_handle_at", "syslog"), errno.EPERM),
+    **dict.fromkeys(("kexec_load", "kexec_file_load"), errno.EPERM),
+    **dict.fromkeys(("init_module", "finit_module", "delete_module"), errno.EPERM),
+}
+# From the kernel's arch/arm/tools/syscall.tbl: the headers of this machine do not have them.
+ARM_NUMBERS = {
+    **{"socket": 281, "socketpair": 288, "add_key": 309, "request_key": 310, "keyctl": 311, "userfaultfd": 388},
+    **{"io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "bpf": 386, "perf_event_open": 364},
+    **{"fanotify_init": 367, "open_by_handle_at": 371, "syslog": 103, "kexec_load": 347, "kexec_file_load": 401},
+    **{"init_module": 128, "finit_module": 379, "delete_module": 129},
+}
+SOCKETCALL = {"socketcall": errno.ENOSYS}
+USUAL = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
+SOCK_PACKET = 10  # of AF_INET: an obsolete name of AF_PACKET
+
+
+@pytest.fixture(scope="module")
+def filters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Step]]:
+    program = tmp_path_factory.mktemp("filters") / "dump"
+    source = Path(__file__).parent / "dump_filters.c"
+    include = [f"-I{NATIVE / room}" for room in ("sandbox", "shared")]
+    subprocess.run(["gcc", "-Wall", "-Werror", "-D_GNU_SOURCE", *include, source, "-o", program], check=True)
+    x86, arm = read_filters(subprocess.run([program], capture_output=True, check=True).stdout)
+    return {"x86": x86, "arm": arm}
+
+
+def header(path: Path) -> dict[str, int]:
+    if not path.exists():
+        pytest.skip(f"this machine has no {path}")
+    return numbers_in(path)
+
+
+def numbers_of(arch: int) -> dict[str, int]:
+    if arch == ARM:
+        return ARM_NUMBERS
+    if arch == AARCH64:
+        return header(GENERIC_HEADER)
+    return header(X86_HEADERS / ("unistd_64.h" if arch == X86_64 else "unistd_32.h"))
+
+
+ARCHES = [
+    pytest.param("x86", X86_64, id="x86-64"),
+    pytest.param("x86", I386, id="i386"),
+    pytest.param("arm", AARCH64, id="aarch64"),
+    pytest.param("arm", ARM, id="arm"),
+]
+
+
+@pytest.mark.parametrize(("machine", "arch"), ARCHES)
+def test_these_calls_are_denied_and_no_others(filters: dict[str, list[Step]], machine: str, arch: int) -> None:
+    numbers = numbers_of(arch)
+    expected = DENIED | (SOCKETCALL if arch == I386 else {})
+    denied = {number: judge(filters[machine], arch, number, (1, 99)).error for number in range(1024)}
+    allowed_with_these_arguments = {numbers[name] for name in ("socket", "socketpair")}
+    assert {number: error for number, error in denied.items() if error} == {
+        numbers[name]: error
+        for name, error in expected.items()
+        if name in numbers and numbers[name] not in allowed_with_these_arguments
+    }
+
+
+@pytest.mark.parametrize(("machine", "arch"), ARCHES)
+def test_the_answer_to_every_other_call_is_known_beforehand(
+    filters: dict[str, list[Step]], machine: str, arch: int
+) -> None:
+    """So the kernel does not run the filter for them: what a job pays for each call depends on it."""
+    numbers = numbers_of(arch)
+    judged = {number for number in range(1024) if judge(filters[machine], arch, number).reads_arguments}
+    by_arguments = ("socket", "socketpair", "keyctl", *(SOCKETCALL if arch == I386 else ()))
+    assert judged == {numbers[name] for name in by_arguments}
+
+
+@pytest.mark.parametrize(("machine", "arch"), ARCHES)
+@pytest.mark.parametrize("name", ["socket", "socketpair"])
+def test_sockets_of_the_usual_families_are_allowed_alone(
+    filters: dict[str, list[Step]], machine: str, arch: int, name: str
+) -> None:
+    number = numbers_of(arch)[name]
+    for kind in range(16):
+        for flags in (0, socket.SOCK_CLOEXEC, socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC):
+            allowed = {
+                family
+                for family in (*range(64), 0xFFFFFFFF)
+                if not judge(filters[machine], arch, number, (family, kind | flags)).error
+            }
+            assert allowed == {*USUAL} - ({socket.AF_INET} if kind == SOCK_PACKET else set())
+
+
+def test_the_kernel_takes_the_lower_half_of_a_family_and_so_does_the_filter(filters: dict[str, list[Step]]) -> None:
+    number = numbers_of(X86_64)["socket"]
+    assert judge(filters["x86"], X86_64, number, (0xFFFFFFFF_00000001, 1)).error == 0
+    assert judge(filters["x86"], X86_64, number, (0x00000001_00000028, 1)).error == errno.EAFNOSUPPORT
+
+
+@pytest.mark.parametrize(("machine", "arch"), ARCHES)
+def test_a_session_keyring_without_a_name_may_be_joined_and_nothing_else(
+    filters: dict[str, list[Step]], machine: str, arch: int
+) -> None:
+    number, join, name = numbers_of(arch)["keyctl"], 1, 0x7FFF_0000_1000
+    assert judge(filters[machine], arch, number, (join, 0)).error == 0
+    assert {judge(filters[machine], arch, number, (other, 0)).error for other in (0, *range(2, 64))} == {errno.ENOSYS}
+    for named in (name, name & 0xFFFFFFFF, name & ~0xFFFFFFFF, 1):
+        assert judge(filters[machine], arch, number, (join, named)).error == errno.ENOSYS
+
+
+def test_i386_makes_no_sockets_where_their_family_cannot_be_seen(filters: dict[str, list[Step]]) -> None:
+    number = numbers_of(I386)["socketcall"]
+    denied = {call for call in range(32) if judge(filters["x86"], I386, number, (call,)).error == errno.ENOSYS}
+    assert denied == {1, 8}, "SYS_SOCKET and SYS_SOCKETPAIR"
+
+
+def test_there_is_no_x32_but_a_tracer_may_skip_a_call(filters: dict[str, list[Step]]) -> None:
+    for number in (*range(X32_BIT, X32_BIT + 1024), 0x80000000, 0xFFFFFFFE):
+        assert judge(filters["x86"], X86_64, number) == Verdict(errno.ENOSYS, reads_arguments=False)
+    assert judge(filters["x86"], X86_64, 0xFFFFFFFF).error == 0
+
+
+@pytest.mark.parametrize(("machine", "others"), [("x86", (AARCH64, ARM, RISCV64)), ("arm", (X86_64, I386, RISCV64))])
+def test_calls_of_an_architecture_without_a_table_are_denied(
+    filters: dict[str, list[Step]], machine: str, others: tuple[int, ...]
+) -> None:
+    for arch in others:
+        assert {judge(filters[machine], arch, number).error for number in range(1024)} == {errno.ENOSYS}
