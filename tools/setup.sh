@@ -11,8 +11,8 @@ cd "$(dirname "$0")/.."
 # gcc make: native programs, and what the demo builds. musl-tools: the launcher's C library.
 # python3-dev pkg-config libfuse3-dev: pyfuse3 comes as source. dpkg-dev: unpacks Debian's source packages. iproute2: the tests' network namespaces.
 packages="gcc libc6-dev musl-tools make python3 python3-venv python3-dev pkg-config libfuse3-dev dpkg-dev iproute2"
-# What the tests build with besides: C++ projects, Debian's own cmake and ninja, GNU make from its source, autoconf projects.
-test_packages="g++ cmake ninja-build autoconf automake autopoint perl util-linux"
+# What the tests build with besides: a sandbox of others (bubblewrap), C++ projects, Debian's own cmake and ninja, GNU make from its source, autoconf projects.
+test_packages="bubblewrap g++ cmake ninja-build autoconf automake autopoint perl util-linux"
 # cargo and go, whose tests would be skipped without them: of whatever origin they are.
 command -v cargo >/dev/null || test_packages="$test_packages cargo"
 command -v go >/dev/null || test_packages="$test_packages golang-go"

@@ -91,7 +91,7 @@ def x32(number: int) -> str:
 def caller(tmp_path_factory: pytest.TempPathFactory) -> Path:
     program = tmp_path_factory.mktemp("denied") / "denied_calls"
     source = Path(__file__).parent / "denied_calls.c"
-    command = ["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", "-static", source, "-o", program]
+    command = ["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", "-static", str(source), "-o", str(program)]
     subprocess.run(command, check=True)
     return program
 
@@ -169,9 +169,7 @@ def status_of(job: Job) -> dict[str, str]:
     return {words[0].removesuffix(":"): words[1] for words in lines}
 
 
-def test_where_no_filter_can_be_installed_jobs_run_and_it_is_said(
-    sandboxes: Sandboxes, unfiltered: Sandboxes
-) -> None:
+def test_where_no_filter_can_be_installed_jobs_run_and_it_is_said(sandboxes: Sandboxes, unfiltered: Sandboxes) -> None:
     assert "unfiltered=" not in sandboxes.sh("true").announced
     job = unfiltered.sh("echo done")
     assert (job.out, job.status) == ("done\n", 0)

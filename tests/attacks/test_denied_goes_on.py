@@ -42,10 +42,12 @@ GIT = """
 git init -q repo && cd repo && echo x >f && git add f
 git -c user.name=a -c user.email=b@c commit -qm first && git gc -q && git clone -q . ../copy && cat ../copy/f
 """
-NESTED = 'test $$ = 1 && mount -t tmpfs none /mnt && echo hello >/mnt/f && cat /mnt/f && test "$(ls /proc | grep -c ^[1-9])" -lt 9'
+NESTED = """
+test $$ = 1 && mount -t tmpfs none /mnt && echo hello >/mnt/f && cat /mnt/f && test $(ls /proc | grep -c "^[1-9]") -lt 9
+"""
 
 
-@pytest.fixture(params=STARTERS.values(), ids=STARTERS.keys())
+@pytest.fixture(params=list(STARTERS.values()), ids=list(STARTERS))
 def starter(request: pytest.FixtureRequest) -> Starter:
     assert isinstance(request.param, Starter)
     return request.param

@@ -27,10 +27,25 @@ DENIED = {
 }
 # From the kernel's arch/arm/tools/syscall.tbl: the headers of this machine do not have them.
 ARM_NUMBERS = {
-    **{"socket": 281, "socketpair": 288, "add_key": 309, "request_key": 310, "keyctl": 311, "userfaultfd": 388},
-    **{"io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "bpf": 386, "perf_event_open": 364},
-    **{"fanotify_init": 367, "open_by_handle_at": 371, "syslog": 103, "kexec_load": 347, "kexec_file_load": 401},
-    **{"init_module": 128, "finit_module": 379, "delete_module": 129},
+    "socket": 281,
+    "socketpair": 288,
+    "add_key": 309,
+    "request_key": 310,
+    "keyctl": 311,
+    "userfaultfd": 388,
+    "io_uring_setup": 425,
+    "io_uring_enter": 426,
+    "io_uring_register": 427,
+    "bpf": 386,
+    "perf_event_open": 364,
+    "fanotify_init": 367,
+    "open_by_handle_at": 371,
+    "syslog": 103,
+    "kexec_load": 347,
+    "kexec_file_load": 401,
+    "init_module": 128,
+    "finit_module": 379,
+    "delete_module": 129,
 }
 SOCKETCALL = {"socketcall": errno.ENOSYS}
 USUAL = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)

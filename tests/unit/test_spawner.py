@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -69,3 +70,30 @@ async def test_who_waits_hears_of_a_death_that_another_job_was_the_first_to_see(
                 await trio.lowlevel.checkpoint()
             kill_all(tmp_path)
             spawner.refill(4)  # in the same turn of the scheduler
+
+
+ANNOUNCING = """
+import os, socket, sys
+asked = socket.socket(fileno=int(sys.argv[-2]))
+reason = b"unfiltered=no seccomp\\0"
+while count := len(asked.recv(64)):
+    for _ in range(count):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        socket.send_fds(asked, [b"pid=%d\\0" % os.getpid() + reason], [theirs.fileno(), os.pidfd_open(os.getpid())])
+        kept, reason = ours.detach(), b""
+"""
+
+
+async def test_a_worker_whose_kernel_cannot_deny_calls_says_so_once(
+    make_spawner: MakeSpawner, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "serve.py").write_text(ANNOUNCING)
+    spawner = make_spawner(f'exec {sys.executable} {tmp_path}/serve.py "$@"')
+    spawner.refill(3)
+    with trio.fail_after(20):
+        for _ in range(3):
+            (await spawner.take()).close()
+    told = [record.getMessage() for record in caplog.records if "unfiltered" in record.getMessage()]
+    assert len(told) == 1
+    assert told[0].startswith("spawner-unfiltered pid=")
+    assert told[0].endswith(" reason=no seccomp")

@@ -143,7 +143,7 @@ def check_sandbox(sandbox: Path, uid: int | None) -> None:
 
 
 def why_calls_are_not_denied(sandbox: Path) -> str:
-    """Try the filter of system calls in the namespaces of a mirror. Return "" if jobs get it, else the reason why not."""
+    """Try the filter of system calls in the namespaces of a mirror. Return the reason if it fails, "" if it works."""
     command = [*enter_command(sandbox, None), str(sandbox), "deny", sys.executable, "-I", "-S", "-c", ""]
     try:
         tried = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=SANDBOX_TRY_S)
