@@ -107,7 +107,8 @@ def test_a_sandbox_that_does_not_work_is_quoted(tmp_path: Path) -> None:
 
 
 def test_why_calls_are_not_denied_is_quoted(tmp_path: Path) -> None:
+    name = "termite-sandbox"
     assert preflight.why_calls_are_not_denied(sandbox(tmp_path, 'test "$1 $2 $4" = "enter -- deny"')) == ""
-    assert preflight.why_calls_are_not_denied(sandbox(tmp_path, "echo the reason >&2; exit 100")) == "the reason"
+    assert preflight.why_calls_are_not_denied(sandbox(tmp_path, f"echo {name}: the reason >&2; exit 1")) == "the reason"
     assert preflight.why_calls_are_not_denied(sandbox(tmp_path, "exit 3")) == "exit code 3"
     assert "missing" in preflight.why_calls_are_not_denied(tmp_path / "missing")

@@ -152,7 +152,7 @@ def why_calls_are_not_denied(sandbox: Path) -> str:
     if tried.returncode == 0:
         return ""
     said = tried.stderr.decode(errors="replace").strip().splitlines()
-    return said[-1] if said else f"exit code {tried.returncode}"
+    return said[-1].removeprefix(f"{sandbox.name}: ") if said else f"exit code {tried.returncode}"
 
 
 def _read(path: str) -> str | None:
