@@ -1,1 +1,4 @@
-"""Programs that measure termite beside plain builds and its peers: `make bench`, explained in docs/performance.md."""
+"""Programs that measure termite beside plain builds and its peers.
+
+Run them with `make bench`; docs/performance.md explains them.
+"""

@@ -1,7 +1,7 @@
-"""Whole builds: plainly and with termite, at the same path, in turns, everything warm.
+"""Whole builds, plain ones and those with termite, at the same path and in turns.
 
-The master, the worker and the build are processes of their own on this machine: what distribution costs, without
-what it gains.
+The master, the worker and the build are processes of their own on one machine. The figures
+therefore show the cost of distribution, but not the time that other machines would save.
 """
 
 import contextlib
@@ -38,16 +38,16 @@ from projects import (
 from trees import put_back
 
 EXAMPLES = CHECKOUT / "examples"
-KEEPALIVE_S = 7200  # a lease must outlast what the other sides of a round take
-SMALL_ROUNDS = 5  # times as many as of other builds: one of four seconds has few turns
-PREPARED = "prepared"  # a file in a tree that was prepared to the end: by which recipe and with which compiler
+KEEPALIVE_S = 7200  # a lease must outlast the builds of the other sides in a round
+SMALL_ROUNDS = 5  # times as many rounds as other builds have: a build of four seconds has few turns
+PREPARED = "prepared"  # this file marks a completely prepared project; it holds the recipe and the compiler's version
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """A project that is configured and saved, ready to be built again and again."""
+    """A ground is a project that is configured and saved, ready to be built again and again."""
 
     project: Project
     place: Place
@@ -56,35 +56,42 @@ class Ground:
     def build(
         self, side: str, lines: Sequence[str], env: Mapping[str, str] | None = None, project: Project | None = None
     ) -> Build:
-        """The tree as it was configured, then these command lines."""
+        """Return a build that runs these command lines in the tree as it was configured."""
         return Build(side, tuple(lines), env or {}, project or self.project, self.place)
 
     def plain_lines(self) -> list[str]:
+        """Return the command lines of a build without termite."""
         return self.project.lines(self.settings.jobs)
 
     def plain(self) -> Steps[Measured]:
+        """Build without termite and return the measurement."""
         return (yield self.build("plain", self.plain_lines()))
 
     def termite_lines(self) -> list[str]:
+        """Return the command lines of a build through termite's front ends."""
         return [f"{COMMANDS / 'termite-'}{line}" for line in self.plain_lines()]
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What went over the wire between master and worker: requests (each at most one round trip), and bytes."""
+    """A traffic count has the requests and bytes that went over the wire between master and worker.
+
+    Each request costs at most one round trip.
+    """
 
     requests: Counter[str]  # by kind
     sent_bytes: int
     received_bytes: int
 
     def since(self, before: "Traffic") -> "Traffic":
+        """Return the traffic between an earlier count and this one."""
         requests = self.requests - before.requests
         return Traffic(requests, self.sent_bytes - before.sent_bytes, self.received_bytes - before.received_bytes)
 
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """One build through a master: what it took, and what the daemons did for it."""
+    """A remote build has the measurement of one build through a master, and its daemons' work."""
 
     measured: Measured
     jobs: Counter[str]
@@ -95,15 +102,17 @@ class Remote:
 
 
 def traffic_of(status: Mapping[str, Any]) -> Traffic:
-    """Since the master started."""
+    """Return the traffic since the master started, from its status."""
     return Traffic(Counter(status["messages"]), status["bytes_sent"], status["bytes_received"])
 
 
 def lua(settings: Settings) -> list[Figure]:
+    """Measure warm builds of Lua against plain make."""
     return _small(settings, "lua")
 
 
 def zlib(settings: Settings) -> list[Figure]:
+    """Measure warm builds of zlib against plain make."""
     return _small(settings, "zlib")
 
 
@@ -115,7 +124,7 @@ def _small(settings: Settings, name: str) -> list[Figure]:
 
 
 def warm_ground(settings: Settings, name: str, ground: Ground, targets: Targets) -> list[Figure]:
-    """A project's build when everything is known everywhere."""
+    """Measure a project's warm builds: master and worker have built it once before."""
     with warmed(ground) as termite:
         plain, remote = measure_both(settings, ground.plain, termite)
     return [
@@ -128,7 +137,7 @@ def warm_ground(settings: Settings, name: str, ground: Ground, targets: Targets)
 
 @contextlib.contextmanager
 def warmed(ground: Ground) -> Iterator[Callable[[], Steps[Remote]]]:
-    """A way to build with termite, after it was done once."""
+    """Start a cluster, build once with termite, and yield a function that begins another build."""
     with cluster(ground) as (master, worker):
         ground.settings.say("once with termite, to warm it up")
         as_measured(ground.settings, build_remotely(ground, master, worker))
@@ -138,14 +147,14 @@ def warmed(ground: Ground) -> Iterator[Callable[[], Steps[Remote]]]:
 def measure_both(
     settings: Settings, plain: Callable[[], Steps[Measured]], termite: Callable[[], Steps[Remote]]
 ) -> tuple[list[Measured], list[Remote]]:
-    """In turns."""
+    """Measure plain builds and builds with termite in turns; return the results of both."""
     sides: dict[str, Callable[[], Steps[Measured] | Steps[Remote]]] = {"plain": plain, TERMITE: termite}
     runs = in_turns(settings, sides)
     return all_of(Measured, runs["plain"]), all_of(Remote, runs[TERMITE])
 
 
 def all_of(kind: type[T], results: Iterable[object]) -> list[T]:
-    """What one side had in its rounds: each side has a kind of its own."""
+    """Return one side's results with their type restored: all results of a side have one type."""
     found = []
     for one in results:
         assert isinstance(one, kind), f"{type(one).__name__} of a side that has {kind.__name__}"
@@ -156,12 +165,15 @@ def all_of(kind: type[T], results: Iterable[object]) -> list[T]:
 def beside(
     name: str, side: str, remote: Sequence[Remote], plain: Sequence[Measured], targets: Targets = NO_TARGETS
 ) -> list[Figure]:
-    """Builds through a master against plain ones."""
+    """Return the figures that compare builds through a master with plain ones."""
     return compared(name, side, [one.measured for one in remote], plain, targets)
 
 
 def inside(name: str, remote: Sequence[Remote]) -> list[Figure]:
-    """What the daemons did for each job on the worker. The master's CPU is that of all jobs, also of those here."""
+    """Return what the daemons did for each job on the worker.
+
+    The master's CPU includes its work for jobs that ran on the master's machine.
+    """
 
     def per_job(of: Callable[[Remote], float]) -> tuple[float, ...]:
         return tuple(of(one) / one.jobs["remote"] for one in remote)
@@ -184,16 +196,23 @@ def inside(name: str, remote: Sequence[Remote]) -> list[Figure]:
 
 
 def master_share(name: str, remote: Sequence[Remote], plain: Sequence[Measured]) -> list[Figure]:
-    """What the plain build takes for each second that the master takes. Where every job is remote, that is how many
-    worker cores one core of the master keeps busy; else the master also decides about what runs here."""
+    """Return the CPU of the plain build divided by the master's CPU; nothing if it was not counted.
+
+    If every job is remote, the ratio is the number of worker cores that one core of the master
+    keeps busy. Otherwise the master's CPU also has its decisions about jobs that ran locally.
+    """
     samples = ratios([one.own_s for one in plain], [one.master_s for one in remote])
-    if not samples or any(map(math.isnan, samples)):  # without a cgroup nobody knows what plain took
+    if not samples or any(map(math.isnan, samples)):  # without a cgroup the CPU of the plain build is unknown
         return []
     return [Figure(name, "CPU of plain / CPU of the master", "x", samples)]
 
 
 def build_remotely(ground: Ground, master: daemons.Master, worker: daemons.Worker) -> Steps[Remote]:
-    """Refuses a build in which a job ran elsewhere than it should: it would be measured as something else."""
+    """Build once through the master and measure it.
+
+    Raise BenchError if no job ran on the worker, or if one was retried or fell back: such a build
+    must not be taken for a normal one.
+    """
     status, master_s, mirror_s = master.status(), master.cpu_s(), _mirrors_cpu_s(worker)
     measured = yield ground.build(TERMITE, ground.termite_lines(), _caches(master.env))
     after = master.status()
@@ -206,7 +225,7 @@ def build_remotely(ground: Ground, master: daemons.Master, worker: daemons.Worke
 
 
 def record(settings: Settings, name: str, file: Path) -> None:
-    """Build a project plainly, one command at a time, and write down what each command took and made."""
+    """Build a project plainly, one command at a time, and record its commands."""
     ground = prepare(settings, file)
     log = settings.work / f"record-{name}.jsonl"
     log.unlink(missing_ok=True)
@@ -219,8 +238,12 @@ def record(settings: Settings, name: str, file: Path) -> None:
 def prepare(
     settings: Settings, file: Path, place: str = "", more: Callable[[Ground], None] = lambda ground: None
 ) -> Ground:
-    """Fetch, unpack and configure a project at `place`, unless an earlier run has done it. `more` is done before the
-    tree is saved."""
+    """Fetch, unpack and configure a project at `place`, unless an earlier run has done it.
+
+    `place` is a directory name below the work directory; "" means one named after the project's
+    file. `more` is called before the tree is saved. Raise BenchError, ProjectError or SourceError
+    if the project cannot be prepared.
+    """
     project = read_project(file)
     install(" ".join(missing_needs(project).values()).split(), settings.say)
     base = settings.work / (place or f"{file.parent.name}-{file.stem}")
@@ -240,8 +263,11 @@ def prepare(
 
 @contextlib.contextmanager
 def cluster(ground: Ground, *worker_flags: str, keep: bool = False) -> Iterator[tuple[daemons.Master, daemons.Worker]]:
-    """A coordinator, one worker and a master for the tree, on this machine. Nothing is known from earlier runs, unless
-    `keep`: then the worker's store and the master's digests are still there."""
+    """Start a coordinator, one worker and a master for the tree; stop them at the end.
+
+    The worker's store and the master's digests are empty. If `keep` is set, both still have the
+    contents of the previous cluster.
+    """
     base = ground.place.logs.parent / "cluster"
     if not keep:
         shutil.rmtree(base, ignore_errors=True)
@@ -269,5 +295,8 @@ def _mirrors_cpu_s(worker: daemons.Worker) -> float:
 
 
 def _caches(env: Mapping[str, str]) -> dict[str, str]:
-    """Where the master's caches are, and nothing else of its environment: jobs must see what plain ones see."""
+    """Return only the variable that names the master's caches.
+
+    The rest of its environment is left out, because a job must see the environment of a plain one.
+    """
     return {name: env[name] for name in ("XDG_CACHE_HOME",)}

@@ -1,8 +1,9 @@
-"""Who used how much CPU: the whole machine, what this benchmark started, one side of it, one process.
+"""Count CPU time: of the whole machine, of this benchmark, of one side, of one process.
 
-Wall time alone hides work that was moved to another process. Everything the benchmark starts, daemons and their
-sandboxes too, is in a cgroup of its own, so other users of the machine are not counted as ours; and each side in one
-below that, which can be stopped while another side has the machine.
+Wall time alone hides work that was moved to another process. The benchmark puts everything that it
+starts, daemons and sandboxes included, into a cgroup of its own, so that the work of other users is
+not counted as its own. Each side has a cgroup below that one, which can be frozen while another
+side has the machine.
 """
 
 import contextlib
@@ -16,48 +17,50 @@ from pathlib import Path
 
 from bench.figures import Measured
 
-NAME = "termite-bench-"  # of whatever is not in our own directory, followed by our process id
+NAME = "termite-bench-"  # prefix of names outside our own directory (cgroups, namespaces); our process id follows
 ENDING_S = 3.0  # a killed process is in its cgroup until the kernel has freed its memory
-STOPPING_S = 0.02  # who waits in the kernel stops later, but does nothing meanwhile
+STOPPING_S = 0.02  # a process that waits in the kernel freezes later, but uses no CPU meanwhile
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def stolen_ticks(proc_stat: str) -> int:
-    """What the first line of /proc/stat says was taken by other guests of the virtual machine's host."""
+    """Return the ticks that the host gave to other guests, from the first line of /proc/stat."""
     return int(proc_stat.split(maxsplit=9)[8])
 
 
 def busy_ticks(proc_stat: str) -> int:
-    """What the first line of /proc/stat says of work: neither idle, nor waiting for a disk, nor another machine's."""
+    """Return the ticks without idle, disk wait and steal, from the first line of /proc/stat."""
     user, nice, system, _idle, _iowait, irq, softirq = map(int, proc_stat.split(maxsplit=8)[1:8])
     return user + nice + system + irq + softirq
 
 
 def process_cpu_s(pid: int) -> float:
-    """User and system time of a process, its ended threads included, its children not."""
+    """Return the user and system time of a process: with ended threads, without children."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A cgroup of version 2, and what is in it."""
+    """A group is a cgroup of version 2 with the processes in it."""
 
     path: Path
 
     def cpu_s(self) -> float:
+        """Return the CPU time of all processes that are or were in the group."""
         found = re.search(r"^usage_usec (\d+)", (self.path / "cpu.stat").read_text(), re.MULTILINE)
         assert found is not None, "the kernel counts this in every cgroup"
         return int(found[1]) / 1e6
 
     def stop(self) -> None:
-        """Nothing in it runs any more, until `go`."""
+        """Freeze all processes in the group; wait STOPPING_S at most until they are frozen."""
         self._freeze("1")
         deadline = time.monotonic() + STOPPING_S
         while "frozen 1" not in (self.path / "cgroup.events").read_text() and time.monotonic() < deadline:
             time.sleep(0.0002)
 
     def go(self) -> None:
+        """Let the processes in the group run again."""
         self._freeze("0")
 
     def _freeze(self, on: str) -> None:
@@ -66,15 +69,23 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Accounts:
-    """Where the CPU of this benchmark is counted; `cgroup` is None where an ordinary user may not make one."""
+    """Accounts count the CPU of this benchmark in its cgroup.
+
+    `cgroup` is None if the user may not make one; then the benchmark's own CPU is NaN.
+    """
 
     cgroup: Path | None
 
     def own_s(self) -> float:
+        """Return the CPU time of this benchmark and its processes; NaN if it is not counted."""
         return math.nan if self.cgroup is None else Group(self.cgroup).cpu_s()
 
     def measure(self, work: Callable[[], object], after_s: float = 0.0) -> Measured:
-        """Do it and say what it took. What daemons still do within `after_s` counts as CPU, but takes no time."""
+        """Call `work` and return its wall time and CPU.
+
+        The CPU includes what daemons use in the `after_s` seconds after the end; the wall time does
+        not.
+        """
         machine, own, wall = machine_s(), self.own_s(), time.monotonic()
         work()
         wall_s = time.monotonic() - wall
@@ -82,7 +93,7 @@ class Accounts:
         return Measured(wall_s, machine_s() - machine, self.own_s() - own)
 
     def group(self, side: str) -> Group:
-        """That of one side. LookupError where there are none."""
+        """Return the cgroup of one side, made if needed. Raise LookupError if there are none."""
         if self.cgroup is None:
             raise LookupError("no cgroup of our own")
         group = Group(self.cgroup / side)
@@ -91,7 +102,7 @@ class Accounts:
 
     @contextlib.contextmanager
     def inside(self, side: str) -> Iterator[None]:
-        """What is started meanwhile belongs to that side, with all that it starts."""
+        """Put every process that is started within this context into the cgroup of `side`."""
         if self.cgroup is None:
             yield
             return
@@ -104,7 +115,7 @@ class Accounts:
 
 @contextlib.contextmanager
 def accounts() -> Iterator[Accounts]:
-    """Put this process, and so all that it starts, into a cgroup of its own for a while."""
+    """Put this process, and so all that it starts, into a new cgroup until the context ends."""
     try:
         cgroup, before = _join_new_cgroup()
     except (OSError, LookupError):
@@ -118,7 +129,7 @@ def accounts() -> Iterator[Accounts]:
 
 
 def is_orphaned(name: str) -> bool:
-    """Whether something of this name is of a run that has ended. Only its process id tells."""
+    """Return True if `name` begins with NAME and a process id, and that process has ended."""
     pid = re.match(rf"{NAME}(\d+)", name)
     return pid is not None and not Path(f"/proc/{pid[1]}").exists()
 
@@ -130,7 +141,7 @@ def _remove_all(cgroup: Path) -> None:
 
 
 def _remove(cgroup: Path) -> None:
-    """As soon as the last process that we have ended is gone. One that does not end keeps it."""
+    """Remove a cgroup as soon as its last process is gone; give up after ENDING_S."""
     deadline = time.monotonic() + ENDING_S
     while True:
         try:
@@ -143,7 +154,10 @@ def _remove(cgroup: Path) -> None:
 
 
 def _join_new_cgroup() -> tuple[Path, Path]:
-    """The new one and the one before. OSError where we may not, LookupError where there are none."""
+    """Return the new cgroup and the previous one.
+
+    Raise OSError if the user may not make one, LookupError if no cgroup2 is mounted.
+    """
     mounted = re.search(r"^\S+ (\S+) cgroup2 ", Path("/proc/mounts").read_text(), re.MULTILINE)
     ours = re.search(r"^0::/(.*)$", Path("/proc/self/cgroup").read_text(), re.MULTILINE)
     if mounted is None or ours is None:
@@ -161,7 +175,7 @@ def _join_new_cgroup() -> tuple[Path, Path]:
 
 
 def _end_orphans(above: Path) -> None:
-    """What runs that were killed have left stopped, for ever otherwise."""
+    """Kill the processes that killed runs have left frozen: otherwise they would stay for ever."""
     for cgroup in above.glob(f"{NAME}*/"):
         if is_orphaned(cgroup.name):
             with contextlib.suppress(OSError):  # another run was faster, or the kernel is older than 5.14
@@ -174,10 +188,10 @@ def _join(cgroup: Path) -> None:
 
 
 def stolen_s() -> float:
-    """Of all cores since the machine started, what its host gave to others."""
+    """Return the time, of all cores since the machine started, that its host gave to others."""
     return stolen_ticks(Path("/proc/stat").read_text()) / _TICKS
 
 
 def machine_s() -> float:
-    """What all cores have worked since the machine started."""
+    """Return the working time of all cores since the machine started."""
     return busy_ticks(Path("/proc/stat").read_text()) / _TICKS

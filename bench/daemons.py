@@ -1,4 +1,7 @@
-"""termite's daemons as users start them, each in a process of its own, so that the CPU of each can be told apart."""
+"""Start termite's daemons as users do, each in a process of its own.
+
+One process each lets the benchmark measure the CPU of each daemon separately.
+"""
 
 import contextlib
 import os
@@ -27,7 +30,10 @@ STOP_LIMIT_S = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """A coordinator and whoever registers there. `base` is a directory of this run's own."""
+    """A fleet is a coordinator and the workers that register there.
+
+    `base` is a directory that only this run uses.
+    """
 
     base: Path
     secret: Path
@@ -36,51 +42,55 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True)
 class Master:
-    """A master that serves `tree`."""
+    """A master is a running termite-master that serves `tree`."""
 
     pid: int
     tree: Path
     env: Mapping[str, str]
 
     def status(self) -> dict[str, Any]:
+        """Return the answer of `termite-ctl status --json`. Raise BenchError if none comes."""
         done = self.ctl("status", "--json")
         if done.returncode:
-            raise BenchError(f"there is no master to ask: {done.stderr.strip()}")
+            raise BenchError(f"the master does not answer: {done.stderr.strip()}")
         answer: dict[str, Any] = msgspec.json.decode(done.stdout)
         return answer
 
     def ctl(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run termite-ctl with these arguments against this master."""
         command = [str(COMMANDS / "termite-ctl"), *arguments]
         return subprocess.run(
             command, cwd=self.tree, env=self.env, capture_output=True, text=True, check=False, timeout=60
         )
 
     def wait_for_workers(self, count: int) -> None:
-        """Until it knows so many."""
+        """Wait until the master knows `count` workers. Raise BenchError after START_LIMIT_S."""
         deadline = time.monotonic() + START_LIMIT_S
         while len(known := self.status()["known_workers"]) < count:
             if time.monotonic() > deadline:
-                raise BenchError(f"the master knows {known} after {START_LIMIT_S:.0f} s, not {count} workers")
+                raise BenchError(f"after {START_LIMIT_S:.0f} s the master knows {known} instead of {count} workers")
             time.sleep(0.05)
 
     def cpu_s(self) -> float:
+        """Return the CPU time that the master has used so far."""
         return process_cpu_s(self.pid)
 
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A worker on this machine."""
+    """A worker is a running termite-worker on this machine."""
 
     pid: int
     address: str
 
     def mirrors(self) -> list[int]:
+        """Return the process ids of the worker's mirrors."""
         return mirrors_below(self.pid)
 
 
 @contextlib.contextmanager
 def fleet(base: Path) -> Iterator[Fleet]:
-    """A coordinator with a secret of its own."""
+    """Start a coordinator with a new secret; stop it at the end."""
     base.mkdir(parents=True, exist_ok=True)
     secret = base / "secret.txt"
     secret.unlink(missing_ok=True)
@@ -95,7 +105,11 @@ def fleet(base: Path) -> Iterator[Fleet]:
 
 @contextlib.contextmanager
 def worker(fleet: Fleet, name: str, *arguments: str, cache: Path | None = None) -> Iterator[Worker]:
-    """A worker of the fleet. `cache`: what it keeps between its runs, empty if the caller has emptied it."""
+    """Start a worker of the fleet; stop it at the end.
+
+    `cache` is its cache directory, which keeps its contents between runs; None means one in the
+    fleet's directory.
+    """
     words = ["--name", name, "--listen", HOST, "--secret", str(fleet.secret)]
     words += [] if "--port" in arguments else ["--port", "0"]
     words += ["--coordinator", fleet.coordinator, "--cachedir", str(cache or fleet.base / f"cache-{name}"), *arguments]
@@ -106,7 +120,7 @@ def worker(fleet: Fleet, name: str, *arguments: str, cache: Path | None = None) 
 
 @contextlib.contextmanager
 def master(fleet: Fleet, tree: Path, *arguments: str, short: str = "0") -> Iterator[Master]:
-    """The master of `tree`, with whatever workers the fleet has."""
+    """Start a master for `tree` that uses the workers of the fleet; stop it at the end."""
     words = ["--secret", str(fleet.secret), "--coordinator", fleet.coordinator]
     words += ["--socket", str(tree / ".termite-socket"), "--short", short, *arguments]
     env = environment(fleet.base)
@@ -116,7 +130,11 @@ def master(fleet: Fleet, tree: Path, *arguments: str, short: str = "0") -> Itera
 
 @contextlib.contextmanager
 def daemon(command: Sequence[str], log: Path, env: Mapping[str, str]) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """Start it and wait for its line `listens on ADDRESS` or `serves PLACE`; that word; stop it at the end."""
+    """Start a daemon and yield it with the address or place that it prints; stop it at the end.
+
+    The daemon is ready once it has printed `listens on ADDRESS` or `serves PLACE`. Raise BenchError
+    if it does not print such a line first.
+    """
     with log.open("a") as output:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=output, text=True, env=env
@@ -143,7 +161,11 @@ def _speaks(output: IO[str]) -> bool:
 
 
 def environment(base: Path) -> dict[str, str]:
-    """Ours without what a make that runs us has put there, with caches and logs in `base`, and the way to bench."""
+    """Return our environment, with caches and logs in `base`, and with bench on Python's path.
+
+    Variables of make and of termite are left out, because the benchmark itself may run below a
+    make.
+    """
     ours = {name: text for name, text in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "TERMITE_"))}
     path = os.pathsep.join([str(CHECKOUT), str(CHECKOUT / "tools")])
     return ours | {
@@ -155,12 +177,12 @@ def environment(base: Path) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """One that nobody listens on."""
+    """Return a TCP port that nothing listens on."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
 
 
 def module(name: str, *arguments: str) -> list[str]:
-    """The command that runs a program of this directory."""
+    """Return the command that runs a program of this directory."""
     return [sys.executable, "-m", f"bench.{name}", *arguments]

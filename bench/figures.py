@@ -1,7 +1,8 @@
-"""What was measured, as values: samples, medians, ratios of one round, targets. Pure.
+"""Measurements as values: samples, medians, ratios within a round, targets. No I/O happens here.
 
-A machine is never as fast in one minute as in the next, so only ratios of samples of one round mean anything: side by
-side, in alternation. A figure keeps all its samples; the table shows their median, least and most.
+A machine's speed changes from one minute to the next. Therefore only ratios of samples of one round
+mean anything: the sides of a round alternate or take turns. A figure keeps all its samples; the
+table shows their median, least and most.
 """
 
 import math
@@ -14,12 +15,13 @@ PERCENTILES = (50, 90, 99)
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a median should reach."""
+    """A target is a limit that a median should reach; `at_most` says from which side."""
 
     limit: float
     at_most: bool = True
 
     def is_reached(self, value: float) -> bool:
+        """Return True if `value` is on the right side of the limit, or equal to it."""
         return value <= self.limit if self.at_most else value >= self.limit
 
     def __str__(self) -> str:
@@ -28,7 +30,10 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One line of the table. `unit` is `x` for ratios; `samples` are one per round, in order."""
+    """A figure is one line of the table.
+
+    `unit` is `x` for ratios and "" for counts; `samples` has one value per round, in order.
+    """
 
     workload: str
     name: str
@@ -38,17 +43,21 @@ class Figure:
 
     @property
     def median(self) -> float:
+        """The median of the samples."""
         return median(self.samples)
 
     @property
     def is_reached(self) -> bool | None:
-        """None: nothing is to be reached."""
+        """True if the median reaches the target; None if there is no target."""
         return None if self.target is None else self.target.is_reached(self.median)
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One run: wall time, CPU of the whole machine, CPU of what was started here (NaN where nobody counts that)."""
+    """A measurement has one run's wall time, CPU of the machine, and CPU of the benchmark.
+
+    `own_s` is NaN if the benchmark has no cgroup that counts it.
+    """
 
     wall_s: float
     machine_s: float
@@ -57,7 +66,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """Of a side, as ratios to the plain one."""
+    """Targets are the limits of one side's wall time and CPU, as ratios to the plain side."""
 
     wall: Target | None = None
     cpu: Target | None = None
@@ -67,12 +76,12 @@ NO_TARGETS = Targets()
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, ...]:
-    """Round by round; a round in which nothing was measured on the other side gives none."""
+    """Return ours / theirs of each round; skip a round in which theirs is 0."""
     return tuple(our / their for our, their in zip(ours, theirs, strict=True) if their > 0)
 
 
 def of_plain(workload: str, plain: Sequence[Measured]) -> list[Figure]:
-    """The side that all others are compared with, in seconds."""
+    """Return the figures of the plain side, in seconds: all other sides are compared with it."""
     figures = [_wall(workload, "plain", plain)]
     if not any(math.isnan(run.own_s) for run in plain):
         figures.append(Figure(workload, "plain: CPU", "s", tuple(run.own_s for run in plain)))
@@ -82,8 +91,11 @@ def of_plain(workload: str, plain: Sequence[Measured]) -> list[Figure]:
 def compared(
     workload: str, side: str, runs: Sequence[Measured], plain: Sequence[Measured], targets: Targets = NO_TARGETS
 ) -> list[Figure]:
-    """One side against the plain one. The target of the CPU is on what was started here, where that is known: the
-    whole machine's has the work of strangers in it."""
+    """Return the figures that compare one side with the plain one.
+
+    The CPU target applies to the benchmark's own CPU if that is known. Otherwise it applies to the
+    whole machine's CPU, which includes the work of other users.
+    """
     has_own = not any(math.isnan(run.own_s) for run in (*runs, *plain))
     figures = [
         _wall(workload, side, runs),
@@ -98,7 +110,7 @@ def compared(
 
 
 def strangers(runs: Sequence[Measured]) -> float:
-    """The share of the machine's work in these runs that was not ours; NaN where nobody counted."""
+    """Return the share of the machine's work that was not ours; NaN if ours is unknown."""
     whole, own = sum(run.machine_s for run in runs), sum(run.own_s for run in runs)
     if math.isnan(own) or not whole:
         return math.nan
@@ -106,9 +118,12 @@ def strangers(runs: Sequence[Measured]) -> float:
 
 
 def median_interval(samples: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
-    """Where the true median is, with that confidence, whatever the distribution: the narrowest pair of samples, as far
-    from the least as from the most, that the binomial distribution allows (W. J. Conover, Practical Nonparametric
-    Statistics, 3.2). None: too few samples, below six for 0.95."""
+    """Return the interval that has the true median with this confidence, whatever the distribution.
+
+    It is the narrowest symmetric pair of ranks that the binomial distribution allows (W. J.
+    Conover, Practical Nonparametric Statistics, 3.2). Return None if there are too few samples:
+    fewer than six for a confidence of 0.95.
+    """
     count = len(samples)
     outside, rank = 0.0, 0
     while rank < count // 2 and (outside := outside + 2 * math.comb(count, rank) / 2**count) <= 1 - confidence:
@@ -120,15 +135,16 @@ def median_interval(samples: Sequence[float], confidence: float = 0.95) -> tuple
 
 
 def percentile(samples: Sequence[float], percent: float) -> float:
-    """The smallest sample that is not below `percent` of them (nearest rank)."""
+    """Return the smallest sample that `percent` % of the samples do not exceed (nearest rank)."""
     ordered = sorted(samples)
     return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]
 
 
 def slot_use(intervals: Sequence[tuple[float, float]], slots: int, left: int) -> float:
-    """The share of `slots` that were busy from the first start until `left` jobs had not ended yet.
+    """Return the busy share of `slots` from the first start until only `left` jobs remain.
 
-    `intervals`: start and end of each job. After that moment slots are empty because there is no work for them.
+    `intervals` has the start and end of each job, in seconds. After that moment slots are idle only
+    because no work is left for them. Raise ValueError if there are no more than `left` jobs.
     """
     ends = sorted(end for _, end in intervals)
     if len(ends) <= left:

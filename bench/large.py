@@ -1,4 +1,4 @@
-"""Large makefiles: a representative part of Emacs, or all of it, and a small Linux."""
+"""Builds of large makefiles: a representative part of Emacs, or all of it, and a small Linux."""
 
 import dataclasses
 from pathlib import Path
@@ -11,7 +11,7 @@ from projects import run
 EMACS_TARGETS = Targets(wall=Target(1.12))
 LINUX_TARGETS = Targets(wall=Target(1.10))
 EMACS_PLACE = "emacs-built"
-# Of each kind of command what a whole build has thousands of: small C files, large ones, byte compilations.
+# They stand for all commands of a whole build: small C files, large ones, byte compilations.
 EMACS_OBJECTS = (
     "alloc buffer bytecode callproc charset coding data editfns eval fns keyboard keymap lread print process"
 )
@@ -20,8 +20,11 @@ QUICK_LINUX = "make -j{jobs} kernel/sched/"
 
 
 def emacs(settings: Settings) -> list[Figure]:
-    """Warm, against plain make. What is built again and again is a part, in a tree that was built completely: the
-    byte compilations need an Emacs."""
+    """Measure warm builds of Emacs against plain make: a part of it, or all with `whole_emacs`.
+
+    The part is built again and again in a tree that was built completely before, because the byte
+    compilations need an Emacs.
+    """
     if settings.whole_emacs:
         ground = prepare(settings, EXAMPLES / "emacs" / "example.toml")
         return warm_ground(settings, "emacs", ground, EMACS_TARGETS)
@@ -32,7 +35,7 @@ def emacs(settings: Settings) -> list[Figure]:
 
 
 def linux(settings: Settings) -> list[Figure]:
-    """Warm, against plain make."""
+    """Measure warm builds of Linux tinyconfig against plain make."""
     ground = prepare(settings, EXAMPLES / "linux" / "example.toml")
     if settings.quick:
         ground = dataclasses.replace(ground, project=dataclasses.replace(ground.project, build=(QUICK_LINUX,)))

@@ -1,11 +1,12 @@
-/* latency: how long commands take, one after the other, each once in every turn.
+/* latency: measure how long commands take, one after the other, each once in every turn.
  *
  *     latency TURNS -- COMMAND ARG... [--- COMMAND ARG...]...
  *
- * Starts each command with posix_spawn, waits for it, and prints one line per turn: the nanoseconds of each command.
- * A command runs in the directory that an argument cd=... before it names, or in that of this program. None is told of a
- * master but by that. A command that does not end with 0 is an error. It is C because a loop in Python adds its own
- * milliseconds. */
+ * The program starts each command with posix_spawn, waits for it, and prints one line per turn with
+ * the nanoseconds of each command. If a word cd=DIRECTORY stands before a command, the command runs
+ * in that directory, otherwise in the directory of this program. TERMITE_SOCKET is removed, so that
+ * a command finds a master only by its directory. A command whose exit code is not 0 is an error.
+ * The program is written in C because a loop in Python would add milliseconds of its own. */
 #include <errno.h>
 #include <inttypes.h>
 #include <spawn.h>
@@ -22,7 +23,7 @@ extern char **environ;
 
 struct command {
     char **argv;
-    char *directory; /* NULL: where this program runs */
+    char *directory; /* NULL: the directory of this program */
 };
 
 static uint64_t now_ns(void)
@@ -59,7 +60,7 @@ static uint64_t run_once(const struct command *command)
     return took;
 }
 
-/* Cuts the words at each `---`. */
+/* Split the words into commands at each `---`; return the number of commands. */
 static int read_commands(char **words, struct command commands[MAX_COMMANDS])
 {
     int count = 0;

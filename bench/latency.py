@@ -1,6 +1,7 @@
-"""How long one command takes: through a worker, with a local verdict, without a master; beside plain ones.
+"""Measure how long one command takes: on a worker, with a local verdict, and without a master.
 
-latency.c starts the commands, each once in every turn, so that they all meet the same machine.
+Plain commands are measured beside them. latency.c starts each command once in every turn, so that
+all of them meet the same machine.
 """
 
 import shutil
@@ -22,11 +23,11 @@ RULES = """\
 [{"Regexp": "^/bin/true here$", "Local": true},
  {"Regexp": "^/bin/true recurse$", "Local": true, "Recurse": true}]
 """
-TRUE = "/bin/true"  # `true` alone is answered without being run anywhere
+TRUE = "/bin/true"  # with its path, because the master answers a bare `true` without running it
 
 LAUNCHER = str(COMMANDS / "termite")
-ELSEWHERE = "elsewhere"  # a directory beside the tree: no master is found from there
-# In the order of latency.c's columns.
+ELSEWHERE = "elsewhere"  # a directory beside the tree, from which the launcher finds no master
+# The order is that of latency.c's columns.
 COMMANDS_TIMED = {
     "sh -c true": ["sh", "-c", "true"],
     "plain": [TRUE, "here"],
@@ -39,7 +40,7 @@ COMMANDS_TIMED = {
 
 
 def measure(settings: Settings) -> list[Figure]:
-    """Milliseconds; a sample is the median of one round's turns."""
+    """Measure milliseconds of each command; a sample is the median of one round's turns."""
     program = build_timer(settings.work)
     tree = settings.work / "latency" / "tree"
     shutil.rmtree(tree, ignore_errors=True)
@@ -53,7 +54,7 @@ def measure(settings: Settings) -> list[Figure]:
         daemons.master(fleet, tree) as master,
     ):
         master.wait_for_workers(1)
-        time_commands(program, list(COMMANDS_TIMED.values()), tree, master.env, QUICK_TURNS)  # to warm all up
+        time_commands(program, list(COMMANDS_TIMED.values()), tree, master.env, QUICK_TURNS)  # warms everything up
         commands = list(COMMANDS_TIMED.values())
         rounds = repeated(settings, "all", lambda: time_commands(program, commands, tree, master.env, turns))
         _check_what_ran_where(master, (turns * len(rounds)) + QUICK_TURNS)
@@ -62,7 +63,7 @@ def measure(settings: Settings) -> list[Figure]:
 
 
 def build_timer(work: Path) -> str:
-    """latency.c, compiled."""
+    """Compile latency.c into the work directory and return the program's path."""
     work.mkdir(parents=True, exist_ok=True)
     program = work / "latency-timer"
     source = CHECKOUT / "bench" / "latency.c"
@@ -74,7 +75,7 @@ def build_timer(work: Path) -> str:
 def time_commands(
     program: str, commands: Sequence[Sequence[str]], cwd: Path, env: Mapping[str, str] | None, turns: int
 ) -> list[list[float]]:
-    """Milliseconds by turn and command."""
+    """Run each command once in every turn; return the milliseconds by turn and command."""
     words: list[str] = []
     for command in commands:
         words += [*(["---"] if words else []), *command]
@@ -94,7 +95,10 @@ def time_commands(
 
 
 def _check_what_ran_where(master: daemons.Master, turns: int) -> None:
-    """A command that fell back to this machine would be timed as remote."""
+    """Raise BenchError unless each command ran in its place.
+
+    Otherwise a command that fell back to this machine would be timed as a remote one.
+    """
     jobs = master.status()["jobs"]
     expected = {"remote": turns, "local": 2 * turns, "answered": turns, "retried": 0, "failed": 0}
     counted = {name: jobs[name] for name in expected}
@@ -107,7 +111,7 @@ def _figures(by_name: dict[str, list[list[float]]]) -> list[Figure]:
         return tuple(median(samples) for samples in by_name[name])
 
     def over_plain(name: str) -> tuple[float, ...]:
-        """Turn by turn."""
+        """Return each round's median difference to the plain command, taken turn by turn."""
         return tuple(
             median(one - plain for one, plain in zip(ones, plains, strict=True))
             for ones, plains in zip(by_name[name], by_name["plain"], strict=True)

@@ -1,4 +1,4 @@
-"""A live tree of 100,000 files: what the master and a mirror keep in memory, and what a local command costs."""
+"""Measure memory, and the cost of a local command, with a live tree of 100,000 files."""
 
 import contextlib
 import os
@@ -24,22 +24,23 @@ FILES_A_DIRECTORY = 100
 SLOTS = 16
 LIMIT_S = 1200.0
 TURNS = 100
-# What a local command did, to how many files. For another name of a file the whole tree is looked through.
+# Each entry has what a local command did, and to how many files. If it gave a file another name,
+# the master searches all known files for the same inode number.
 WAYS = (("written", 1), ("written", 20), ("made anew and renamed", 20), ("given another name", 1))
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Of new processes in one round: peaks in MB, and how long the jobs took."""
+    """A memory sample has the peaks of one round's new processes, and the time of their jobs."""
 
-    fresh_mb: float  # of a master that has done nothing
+    fresh_mb: float  # the peak of a master that has done nothing
     master_mb: float
     mirror_mb: float
     wall_s: float
 
 
 def measure_memory(settings: Settings) -> list[Figure]:
-    """After every file of the tree was read by one of 16 jobs that ran at once, from every directory."""
+    """Measure the peak memory of master and mirror after 16 concurrent jobs have read all files."""
     tree, files = _tree(settings)
     workload = f"live tree of {files} files"
     rounds = repeated(settings, f"{SLOTS} jobs read {files} files", lambda: _memory(settings, tree, files))
@@ -71,15 +72,16 @@ def _memory(settings: Settings, tree: Path, files: int) -> Memory:
         wall_s = time.monotonic() - started
         status = master.status()
         if status["jobs"]["remote"] != SLOTS or status["tree"]["entries"] < files:
-            raise BenchError(f"not all was read by jobs on the worker: {status['jobs']}, {status['tree']}")
+            raise BenchError(f"jobs on the worker did not read all files: {status['jobs']}, {status['tree']}")
         return Memory(fresh_mb, _peak_mb(master.pid), max(map(_peak_mb, worker.mirrors())), wall_s)
 
 
 def measure_refresh(settings: Settings) -> list[Figure]:
-    """The time in which the master takes in what a local command has written, before it goes on.
+    """Measure the time in which the master takes in the changes of a local command.
 
-    It is what the master itself calls, on a tree of which every directory was served, and of which it knows the digests
-    of what is written first, in its cache on disk; a sample is a round's median.
+    The benchmark calls the master's own code in this process. Every directory of the tree was
+    served before, and the digests of the files that are changed are in the master's cache on disk.
+    A sample is the median of one round.
     """
     tree, files = _tree(settings)
     workload = f"live tree of {files} files"
@@ -97,7 +99,7 @@ def measure_refresh(settings: Settings) -> list[Figure]:
 
 
 async def _refresh_times(tree: Path, directories: Sequence[Path]) -> dict[tuple[str, int], list[float]]:
-    """Seconds, by what was done to how many files."""
+    """Return the seconds of each refresh, by the kind of change and the number of files."""
     with _home_tree(tree) as home:
         root = os.fsencode(tree).strip(b"/")
         await home.directory(root)
@@ -131,7 +133,7 @@ def _do(how: str, path: Path, text: str) -> None:
             new.write_text(text)
             new.rename(path)
         case _:
-            _other_name(path).unlink(missing_ok=True)  # of a run that was killed
+            _other_name(path).unlink(missing_ok=True)  # a killed run may have left it
             _other_name(path).hardlink_to(path)
 
 
@@ -151,7 +153,10 @@ def _home_tree(tree: Path) -> Iterator[HomeTree]:
 
 
 def _tree(settings: Settings) -> tuple[Path, int]:
-    """Small sources in directories of a usual size, made once."""
+    """Return a tree of small sources in directories of a usual size, and the number of its files.
+
+    The tree is made once and kept for later runs.
+    """
     files = QUICK_FILES if settings.quick else FILES
     base = settings.work / "live"
     tree = base / f"tree-{files}"
@@ -171,7 +176,7 @@ def _tree(settings: Settings) -> tuple[Path, int]:
 
 
 def _directories(tree: Path) -> list[Path]:
-    """Not a master's own."""
+    """Return the directories of the tree, without those that a master makes for itself."""
     return [path for path in sorted(tree.iterdir()) if path.is_dir() and not path.name.startswith(".")]
 
 

@@ -1,4 +1,4 @@
-"""LLVM's Support library with ninja: termite, warm and for the first time, beside plain ninja, distcc and icecc."""
+"""Builds of LLVM's Support library: with termite, plain ninja, distcc and icecc."""
 
 import contextlib
 import dataclasses
@@ -34,19 +34,25 @@ QUICK_TARGET = "LLVMDemangle"
 LAUNCHERS = {"distcc": "distcc", "pump": "distcc", "icecc": "icecc"}  # by peer
 WARM_TARGETS = Targets(wall=Target(1.05), cpu=Target(1.06))
 FIRST_TARGETS = Targets(wall=Target(1.15))
-NO_PUMP = "include server gave up"  # it then preprocesses at the client, and is distcc
+NO_PUMP = "include server gave up"  # pump then preprocesses on the client, as plain distcc does
 
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A build with a peer, and how many files its daemon compiled: the client may do it itself."""
+    """A compiled build is one with a peer, and the number of files that the peer's daemon compiled.
+
+    The number shows whether the peer's client compiled files itself.
+    """
 
     measured: Measured
     files: float
 
 
 def measure_warm(settings: Settings) -> list[Figure]:
-    """Everything known everywhere, and the peers, which know nothing but are up."""
+    """Measure warm builds with termite, and builds with peers, whose daemons are already running.
+
+    A peer that cannot be measured is left out with a note.
+    """
     ground = llvm_ground(settings)
     with contextlib.ExitStack() as stack:
         sides: dict[str, Callable[[], Steps[Measured] | Steps[Remote] | Steps[Compiled]]] = {"plain": ground.plain}
@@ -74,8 +80,11 @@ def measure_warm(settings: Settings) -> list[Figure]:
 
 
 def measure_first(settings: Settings) -> list[Figure]:
-    """Nothing known, neither in the worker's store nor of the master's digests; and the same on the next day: new
-    processes, full store."""
+    """Measure first builds, and builds of the next day.
+
+    A first build starts with an empty store on the worker and without digests on the master. A
+    build of the next day starts new processes, but store and digests are those of an earlier build.
+    """
     ground = llvm_ground(settings)
     figures: list[Figure] = []
     for name, keep, targets in (
@@ -88,7 +97,7 @@ def measure_first(settings: Settings) -> list[Figure]:
 
 
 def llvm_ground(settings: Settings) -> Ground:
-    """With a build directory for each launcher beside the plain one."""
+    """Prepare LLVM with a build directory for each peer's launcher beside the plain one."""
     ground = prepare(settings, EXAMPLES / "llvm" / "ninja.toml", PLACE, _configure_for_peers)
     target = QUICK_TARGET if settings.quick else TARGET
     project = dataclasses.replace(ground.project, build=(f"ninja -j{{jobs}} {target}",))
@@ -96,7 +105,7 @@ def llvm_ground(settings: Settings) -> Ground:
 
 
 def _configure_for_peers(ground: Ground) -> None:
-    """A build directory of its own for each launcher: CMake writes it into every command."""
+    """Configure a build directory for each launcher, because CMake writes it into every command."""
     for launcher in sorted(set(LAUNCHERS.values())):
         (line,) = ground.project.configure
         flags = " ".join(f"-DCMAKE_{language}_COMPILER_LAUNCHER={launcher}" for language in ("C", "CXX"))
@@ -105,7 +114,10 @@ def _configure_for_peers(ground: Ground) -> None:
 
 
 def _peer_side(ground: Ground, name: str, stack: contextlib.ExitStack) -> Callable[[], Steps[Compiled]]:
-    """A way to build with the peer, after a small build with it has shown that it works."""
+    """Start a peer, check it with a small build, and return a function that begins a build with it.
+
+    Raise BenchError if the peer's daemon compiles nothing.
+    """
     setup = {"distcc": peers.distcc, "pump": peers.pump, "icecc": peers.icecc}[name]
     base = ground.place.logs.parent / f"peer-{name}"
     shutil.rmtree(base, ignore_errors=True)
@@ -124,7 +136,7 @@ def _peer_side(ground: Ground, name: str, stack: contextlib.ExitStack) -> Callab
     log.unlink(missing_ok=True)
     small = alone(ground.settings, build([f"ninja -j{ground.settings.jobs} {QUICK_TARGET}"]))
     if NO_PUMP in log.read_text(errors="replace"):
-        raise BenchError("its include server does not work with this Python, so it would be distcc")
+        raise BenchError("its include server does not work with this Python, so that it would work as plain distcc")
     if not small.files:
         raise BenchError(f"its daemon compiled nothing: see {peer.log}")
     return lambda: build(ground.plain_lines())

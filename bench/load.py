@@ -1,9 +1,11 @@
-"""A build tool and its launchers, without their processes: so many jobs through a master's socket, so many at once.
+"""A load generator: it stands for a build tool and its launchers, without their processes.
 
     python -m bench.load TREE RECORDED JOBS AT_ONCE DIRECTORY
 
-It speaks the launcher's own protocol (docs/protocol.md, "Launcher"), one connection for each job, so the master does
-all that it does for a real build. It prints one JSON object: seconds, and how the jobs ended.
+It sends JOBS jobs through a master's socket, AT_ONCE of them at any time. Each job has a connection
+of its own and speaks the launcher's protocol (docs/protocol.md, "Launcher"). Therefore the master
+does the same work as for a real build. The program prints one JSON object: the seconds that all
+jobs took, and how many jobs ended in which way.
 """
 
 import json
@@ -21,7 +23,7 @@ from termite.engine.wire.protocol import records
 FILES_A_DIRECTORY = 100
 READ_BYTES = 64 * 1024
 STALLED_S = 60.0
-# Of a usual size; the words of a compilation are what rules are searched in and what travels.
+# Command line and environment have a usual size, because the master matches and sends them.
 _FLAGS = [f"-DNAME_{number}=1" for number in range(12)] + [f"-I/usr/include/part-{number}" for number in range(12)]
 _VARIABLES = {f"VARIABLE_{number}": "x" * 40 for number in range(20)} | {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -32,11 +34,14 @@ _ENVIRONMENT = records.pack_records(("env", f"{name}={text}".encode()) for name,
 
 
 class Stalled(Exception):
-    """Nothing came back for long."""
+    """The master sent nothing for STALLED_S seconds."""
 
 
 class Load:
-    """`jobs` of them, `at_once`, results below `directory` in `tree`."""
+    """A load is `jobs` jobs whose results go below `directory` in `tree`.
+
+    `commands` is the number of recorded commands; the jobs repeat them in order.
+    """
 
     def __init__(self, tree: Path, commands: int, jobs: int, directory: str) -> None:
         self.ends: Counter[str] = Counter()
@@ -49,7 +54,7 @@ class Load:
         self._common = _common(tree)
 
     def run(self, at_once: int) -> float:
-        """All of them; seconds."""
+        """Run all jobs, `at_once` at a time; return the seconds. Raise Stalled without answers."""
         started = time.monotonic()
         for _ in range(min(at_once, self._jobs)):
             self._launch()
@@ -95,12 +100,12 @@ class Load:
 
 
 def output_path(tree: Path, directory: str, number: int) -> str:
-    """Below the root, without leading slash."""
+    """Return the absolute path of a job's first result, without its leading slash."""
     return f"{tree}/{directory}/{number // FILES_A_DIRECTORY}/{number}.o".lstrip("/")
 
 
 def make_directories(tree: Path, directory: str, jobs: int) -> None:
-    """Those that `output_path` names for so many jobs."""
+    """Make the directories of the results that `output_path` names for `jobs` jobs."""
     for number in range(0, jobs, FILES_A_DIRECTORY):
         (Path("/") / output_path(tree, directory, number)).parent.mkdir(parents=True, exist_ok=True)
 
@@ -112,6 +117,7 @@ def _common(tree: Path) -> bytes:
 
 
 def main() -> None:
+    """Run the load of the command line and print its result."""
     tree, recorded, jobs, at_once, directory = sys.argv[1:]
     load = Load(Path(tree), len(read_recorded(recorded)), int(jobs), directory)
     wall_s = load.run(int(at_once))

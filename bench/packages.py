@@ -1,4 +1,4 @@
-"""Debian packages that a part needs: installed where they are missing, after a line that says so."""
+"""Install Debian packages that a part needs and that are missing; say so before."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ LIMIT_S = 600
 
 
 def install(packages: Sequence[str], say: Say) -> None:
-    """BenchError where that cannot be done."""
+    """Install the packages that are missing, with sudo if needed. Raise BenchError on failure."""
     missing = [package for package in packages if not _is_installed(package)]
     if not missing:
         return

@@ -1,8 +1,10 @@
-"""Other compiler distributors, each set up on this machine as its manual says, to be measured beside termite.
+"""Set up other compiler distributors on this machine, as their manuals say, to measure them too.
 
-distcc: a server on the loopback; pump: the same with distcc's include server, so that preprocessing is distributed too.
-icecc: scheduler and client in one network namespace, the compiling daemon in another one, joined by a veth pair: only
-so does every compilation go over the network, instead of being run by the client's own daemon.
+* distcc has a server on the loopback interface.
+* pump is the same with distcc's include server, so that preprocessing is distributed too.
+* icecc has scheduler and client in one network namespace and the compiling daemon in another one,
+  joined by a veth pair. In a single namespace, the client's own daemon would compile, without any
+  network.
 """
 
 import contextlib
@@ -22,7 +24,7 @@ from bench.rounds import BenchError
 from projects import end
 
 PACKAGES = ("distcc", "distcc-pump", "icecc", "ccache")
-NETWORK = "10.213.77"  # of the two namespaces; nothing outside them sees it
+NETWORK = "10.213.77"  # first three bytes of the addresses in the two namespaces; nothing outside sees them
 SCHEDULER_PORT = 8765
 DISTCCD_LOG = "distccd.log"
 DISTCCD_DONE = "COMPILE_OK"
@@ -32,8 +34,11 @@ START_LIMIT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """How to build with it: what stands before the build tool, and what is added to the environment. `done` is what
-    its compiling daemon writes into `log` for each compilation."""
+    """A peer is another distributor that is ready to build.
+
+    `prefix` are the words before the build tool's command, and `env` is added to its environment.
+    The compiling daemon writes `done` into `log` for each compilation.
+    """
 
     log: Path
     done: str
@@ -41,13 +46,13 @@ class Peer:
     env: Mapping[str, str] = field(default_factory=dict)
 
     def compiled(self) -> int:
-        """So many files has its daemon compiled, in all."""
+        """Return how many files the peer's daemon has compiled since it started."""
         return self.log.read_text(errors="replace").count(self.done)
 
 
 @contextlib.contextmanager
 def distcc(base: Path, jobs: int) -> Iterator[Peer]:
-    """A server for the loopback that runs any compiler, and never a compilation that falls back to the client."""
+    """Start a distcc server on the loopback that runs any compiler; the client never falls back."""
     with _distccd(base, jobs) as port:
         env = _distcc_environment(base) | {"DISTCC_HOSTS": f"{HOST}:{port}/{jobs}"}
         yield Peer(base / DISTCCD_LOG, DISTCCD_DONE, env=env)
@@ -55,7 +60,7 @@ def distcc(base: Path, jobs: int) -> Iterator[Peer]:
 
 @contextlib.contextmanager
 def pump(base: Path, jobs: int) -> Iterator[Peer]:
-    """distcc's pump mode."""
+    """Start a distcc server, and let the build run in distcc's pump mode."""
     with _distccd(base, jobs) as port:
         env = _distcc_environment(base) | {"DISTCC_HOSTS": f"{HOST}:{port}/{jobs},cpp,lzo"}
         yield Peer(base / DISTCCD_LOG, DISTCCD_DONE, ("distcc-pump",), env)
@@ -63,15 +68,18 @@ def pump(base: Path, jobs: int) -> Iterator[Peer]:
 
 @contextlib.contextmanager
 def icecc(base: Path, jobs: int) -> Iterator[Peer]:
-    """A scheduler and two daemons, of which only the one in the other namespace compiles."""
+    """Start a scheduler and two daemons; only the daemon in the far namespace compiles.
+
+    Raise BenchError if the user is not root, or if Debian's package icecc is not installed.
+    """
     if os.geteuid() != 0:
-        raise BenchError("icecc needs root here: its daemons stand in network namespaces")
+        raise BenchError("icecc needs root here, because its daemons run in network namespaces")
     near, far = (f"{NAME}{os.getpid()}-{side}" for side in ("near", "far"))
     _remove_orphans()
     try:
         user = pwd.getpwnam("icecc")
     except KeyError as error:
-        raise BenchError("there is no user icecc, which Debian's package makes") from error
+        raise BenchError("the user icecc, which Debian's package makes, does not exist") from error
     with contextlib.ExitStack() as stack:
         for name in (near, far):
             stack.enter_context(_network_namespace(name))
@@ -93,8 +101,11 @@ def icecc(base: Path, jobs: int) -> Iterator[Peer]:
 
 
 def _idle_looking(base: Path) -> list[str]:
-    """In front of the daemon that compiles. It takes no job while its machine is busy, but here its machine is also the
-    client's: it is shown a machine of its own, which never is."""
+    """Return words that show an idle machine to the daemon whose command follows them.
+
+    The compiling daemon takes no job while its machine is busy, but here its machine is also the
+    client's. A copy of /proc/stat that never changes looks like an idle machine.
+    """
     stat = base / "stat"
     shutil.copyfile("/proc/stat", stat)
     script = f'mount --bind {stat} /proc/stat && exec "$@"'
@@ -106,8 +117,9 @@ def _distccd(base: Path, jobs: int) -> Iterator[int]:
     base.mkdir(parents=True, exist_ok=True)
     port = free_port()
     command = ["distccd", "--daemon", "--no-detach", "--allow", HOST, "--listen", HOST, "--port", str(port)]
-    # Else only compilers in /usr/lib/distcc may be run, and CMake names them by their full path.
     log = base / DISTCCD_LOG
+    # Without --enable-tcp-insecure, distccd refuses compilers that are not in /usr/lib/distcc.
+    # CMake names a compiler by its full path.
     command += ["--jobs", str(jobs), "--log-file", str(log), "--enable-tcp-insecure", "--nice", "0"]
     log.touch(mode=0o666)
     os.chmod(log, 0o666)
@@ -136,7 +148,7 @@ def _network_namespace(name: str) -> Iterator[None]:
 
 
 def _remove_orphans() -> None:
-    """Namespaces of runs that were killed."""
+    """Delete the network namespaces of runs that were killed."""
     for line in _ip("netns", "list").splitlines():
         if is_orphaned(name := line.split()[0]):
             with contextlib.suppress(BenchError):  # another run was faster
@@ -144,7 +156,7 @@ def _remove_orphans() -> None:
 
 
 def _join(near: str, far: str) -> None:
-    """A veth pair, which goes with the namespaces."""
+    """Join two namespaces by a veth pair; the kernel removes it together with them."""
     _ip("-n", near, "link", "add", "veth", "type", "veth", "peer", "name", "veth", "netns", far)
     for number, name in enumerate((near, far), 1):
         _ip("-n", name, "address", "add", f"{NETWORK}.{number}/24", "dev", "veth")
@@ -164,7 +176,7 @@ def _ip(*words: str) -> str:
 
 @contextlib.contextmanager
 def _program(command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> Iterator[None]:
-    """A daemon in a process group of its own, which ends with this block."""
+    """Run a daemon in a process group of its own, and end it with the context."""
     with log.open("a") as output:
         process = subprocess.Popen(
             command,

@@ -1,8 +1,9 @@
-"""Runs put together: `sh bench/run.sh --pool bench/results/A.json bench/results/B.json ...`.
+"""Pool the results of several runs: `sh bench/run.sh --pool A.json B.json ...`.
 
-Only ratios, as each is of one round, and an hour's seconds are no other hour's. Rounds of one run have more in common
-than those of two, so an interval is a little narrower than it should be. Whoever pools must see that the runs are of
-the same program: of commits between which only documents and the benchmark changed.
+Only ratios are pooled: each is of one round, while seconds depend on the machine's speed at the
+time. Rounds of one run have more in common than rounds of two runs, so an interval is a little
+narrower than it should be. The caller must check that the runs are of the same program: between
+their commits only documents and the benchmark may have changed.
 """
 
 from collections.abc import Iterable
@@ -16,14 +17,15 @@ from bench.report import LOADED, number
 from bench.rounds import BenchError
 
 Ratios = dict[tuple[str, str], list[float]]  # samples by workload and figure
-MEASURED = ("jobs", "quick", "short", "whole_emacs", "turn_s")  # settings that say what was measured
+MEASURED = ("jobs", "quick", "short", "whole_emacs", "turn_s")  # the settings that a figure depends on
 MACHINE = ("processor", "cores", "kernel")
 
 
 def pooled(reports: Iterable[dict[str, Any]]) -> tuple[Ratios, list[str]]:
-    """All samples of each ratio, and a line for each part that is left out, as others used the machine meanwhile.
+    """Return all samples of each ratio, and a line for each part that is left out.
 
-    BenchError where the runs did not measure the same, or did it on different machines.
+    A part is left out if other programs used more than LOADED of the machine meanwhile. Raise
+    BenchError if the runs have different settings or come from different machines.
     """
     samples: Ratios = {}
     left_out: list[str] = []
@@ -36,7 +38,7 @@ def pooled(reports: Iterable[dict[str, Any]]) -> tuple[Ratios, list[str]]:
         before = measured
         for part in report["parts"]:
             if max(part["strangers"] or 0.0, part.get("stolen") or 0.0) > LOADED:
-                left_out.append(f"left out, as it was measured on a loaded machine: {part['name']} of {report['date']}")
+                left_out.append(f"left out, because the machine was loaded: {part['name']} of {report['date']}")
                 continue
             for figure in part["figures"]:
                 if figure["unit"] == "x":
@@ -45,7 +47,7 @@ def pooled(reports: Iterable[dict[str, Any]]) -> tuple[Ratios, list[str]]:
 
 
 def table(ratios: Ratios) -> Table:
-    """A row for each ratio, with the interval that the true median is in with 95 %."""
+    """Return a table with a row for each ratio and the 95 % confidence interval of its median."""
     made = Table()
     for head in ("workload", "figure"):
         made.add_column(head)

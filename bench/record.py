@@ -1,8 +1,9 @@
-"""Records the commands of a plain build: what CPU each took, how large its results were.
+"""Record the commands of a plain build: the CPU that each used, and the sizes of its results.
 
     sh bench/run.sh --record lua        writes bench/recorded/lua.json, which simulated workers play back
 
-It stands where the launcher stands (docs/protocol.md, "Preload"): the build tool starts it in place of each command.
+This program takes the launcher's place (docs/protocol.md, "Preload"): the build tool starts it
+instead of each command, and it runs the command.
 """
 
 import itertools
@@ -24,9 +25,11 @@ _SOURCES = (".c", ".cc", ".cpp", ".S")
 
 
 class Recorded(msgspec.Struct, frozen=True):
-    """One command of a build. `outputs` are the sizes of the files that it wrote, `printed` of what it said.
+    """A recorded command of a build.
 
-    `cpu_s` is also how long it would have run on a core of its own: that does not depend on what else ran.
+    `outputs` has the sizes of the files that it wrote, in bytes, and `printed` the bytes of its
+    output. `cpu_s` is also the time that it would have needed on a core of its own: unlike its wall
+    time, it does not depend on other programs.
     """
 
     cpu_s: float
@@ -35,12 +38,12 @@ class Recorded(msgspec.Struct, frozen=True):
 
 
 def read_recorded(name: str) -> tuple[Recorded, ...]:
-    """All commands of one example, in the order in which they ended."""
+    """Return all recorded commands of one example, in the order in which they ended."""
     return msgspec.json.decode((RECORDED / f"{name}.json").read_bytes(), type=tuple[Recorded, ...])
 
 
 def write_recorded(name: str, log: Path) -> int:
-    """From the lines that the commands have left; how many."""
+    """Write bench/recorded/NAME.json from the log of a build; return the number of commands."""
     commands = [msgspec.json.decode(line, type=Recorded) for line in log.read_bytes().splitlines()]
     RECORDED.mkdir(exist_ok=True)
     lines = ",\n".join(json.dumps(msgspec.to_builtins(command)) for command in commands)
@@ -49,7 +52,7 @@ def write_recorded(name: str, log: Path) -> int:
 
 
 def recording_environment(preload: Path, log: Path) -> dict[str, str]:
-    """What makes a build tool start this program in place of its commands."""
+    """Return the variables that make a build tool start this program instead of its commands."""
     return {
         "LD_PRELOAD": str(preload),
         "TERMITE_PRELOAD": str(preload),
@@ -59,12 +62,15 @@ def recording_environment(preload: Path, log: Path) -> dict[str, str]:
 
 
 def main() -> None:
-    """`record.py --preload=make --exe=FILE --search=N -- ARGV0 ARG...`."""
+    """Run one command and append its record to the log; exit with its exit code.
+
+    The preload library calls `record.py --preload=make --exe=FILE --search=N -- ARGV0 ARG...`.
+    """
     words = sys.argv[1:]
     end = words.index("--")
     options = dict(word.lstrip("-").split("=", 1) for word in words[:end])
     argv = words[end + 1 :]
-    if "make" in Path(argv[0]).name or "make" in argv[-1]:  # its own commands are recorded, not it
+    if "make" in Path(argv[0]).name or "make" in argv[-1]:  # a make is not recorded, but its commands are
         os.environ["LD_PRELOAD"] = os.environ["TERMITE_PRELOAD"]
         os.execvp(options["exe"], argv)
     os.environ.pop("LD_PRELOAD", None)
@@ -83,7 +89,7 @@ def main() -> None:
 
 
 def written(argv: Sequence[str]) -> Iterator[str]:
-    """The files that a compiler or an archiver writes, as far as its words say."""
+    """Yield the files that the command line of a compiler or an archiver names as outputs."""
     words = argv[-1].split() if len(argv) == 3 and argv[1] == "-c" else list(argv)
     named = [following for word, following in itertools.pairwise(words) if word in _OUTPUT_FLAGS]
     yield from named

@@ -1,9 +1,10 @@
-"""A TCP relay that is as slow as a given link: so many bytes a second and so much delay, each way for itself.
+"""A TCP relay that is as slow as a given link: it limits and delays the bytes of each direction.
 
     python -m bench.relay HOST:PORT DELAY_S FORTH_BYTES_S BACK_BYTES_S
 
-It prints where it listens. SIGUSR1 makes it thin, SIGUSR2 opens it: then it passes on what comes as fast as it can.
-`forth` is what the connecting side (the master) sends.
+The relay prints the address on which it listens. SIGUSR1 makes it thin, which it is at the start.
+SIGUSR2 opens it: then it passes all bytes on as fast as it can. `forth` is the direction of the
+bytes that the connecting side (the master) sends.
 """
 
 import signal
@@ -17,25 +18,28 @@ from termite.engine.wire.addresses import listen, port_of, split_address
 
 HOST = "127.0.0.1"
 CHUNK_BYTES = 16 * 1024
-QUEUED = 64  # chunks on the way in one direction: 1 MiB, far more than the link holds
+QUEUED = 64  # chunks that may be underway in one direction: 1 MiB, far more than the link holds
 
 
 @dataclass(slots=True)
 class Link:
-    """One direction. `free_at`: when the last byte that was taken in has left the sender's end."""
+    """A link is one direction of the line.
+
+    `free_at` is the time at which the last accepted byte leaves the sender's end.
+    """
 
     bytes_s: float
     delay_s: float
     free_at: float = 0.0
 
     def arrival(self, now: float, size: int) -> float:
-        """When `size` bytes that are sent now will be at the other end."""
+        """Accept `size` bytes at time `now`; return the time at which they reach the other end."""
         self.free_at = max(self.free_at, now) + size / self.bytes_s
         return self.free_at + self.delay_s
 
 
 class Relay:
-    """All connections share the link, as they would a line."""
+    """A relay passes connections on to `target`; they share its two links, as on a real line."""
 
     def __init__(self, target: tuple[str, int], forth: Link, back: Link) -> None:
         self.is_thin = True
@@ -44,7 +48,7 @@ class Relay:
         self._back = back
 
     async def serve(self, near: trio.SocketStream) -> None:
-        """One connection, both ways, until one side closes it."""
+        """Pass one connection on in both directions until one side closes it."""
         async with near, await trio.open_tcp_stream(*self._target) as far, trio.open_nursery() as nursery:
             for source, sink, link in ((near, far, self._forth), (far, near, self._back)):
                 nursery.start_soon(self.pass_on, source, sink, link, nursery.cancel_scope)
@@ -52,7 +56,7 @@ class Relay:
     async def pass_on(
         self, source: trio.abc.ReceiveStream, sink: trio.abc.SendStream, link: Link, scope: trio.CancelScope
     ) -> None:
-        """Everything from `source` to `sink`; the end of either cancels `scope`, which is the connection."""
+        """Pass all bytes from `source` to `sink`; cancel the connection's `scope` at the end."""
         arriving, on_its_way = trio.open_memory_channel[tuple[float, bytes]](QUEUED)
         try:
             async with trio.open_nursery() as nursery:
@@ -81,7 +85,7 @@ async def _obey(relay: Relay, signals: AsyncIterator[int], scope: trio.CancelSco
 
 
 async def serve(relay: Relay) -> None:
-    """Until SIGTERM."""
+    """Listen on a free port, print it, and pass connections on until SIGTERM."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2) as signals:
         listeners = await listen(HOST, 0, "relay")
         async with trio.open_nursery() as nursery:
@@ -91,6 +95,7 @@ async def serve(relay: Relay) -> None:
 
 
 def main() -> None:
+    """Run the relay of the command line."""
     target, delay_s, forth, back = sys.argv[1:]
     links = Link(float(forth), float(delay_s)), Link(float(back), float(delay_s))
     trio.run(serve, Relay(split_address(target, 0), *links))

@@ -1,4 +1,4 @@
-"""Sides that are measured in alternation, for so many rounds or so long."""
+"""Measure sides in alternation, for a number of rounds or until a time limit."""
 
 import subprocess
 import threading
@@ -16,17 +16,25 @@ T = TypeVar("T")
 
 
 class BenchError(Exception):
-    """A part cannot be measured; the text is for a person."""
+    """A part cannot be measured; the text is for the user."""
 
 
-# What a part can fail of without ending the run: also a program that is missing, ends with an error or does not end.
+# These errors end one part, but not the run. The last two mean a program that is missing, fails or
+# hangs.
 FAILURES = (BenchError, ProjectError, SourceError, OSError, subprocess.SubprocessError)
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What parts are told. `limit_s`: a part begins no further round after so long. `quick`: small workloads, to see
-    that the program works: the figures mean little. `fresh`: trees of earlier runs are not used again."""
+    """Settings are the arguments of every part.
+
+    `limit_s`: a part begins no further round if that would end after so many seconds.
+    `quick`: the workloads are small, to show that the programs work; the figures mean little.
+    `short`: the value of `--short` for the masters of whole builds.
+    `fresh`: trees of earlier runs are made again.
+    `notes`: lines that a reader of the results must know.
+    `ended`: the user has interrupted the run, so that no further part may begin.
+    """
 
     accounts: Accounts
     say: Say
@@ -35,31 +43,39 @@ class Settings:
     jobs: int = 2
     quick: bool = False
     whole_emacs: bool = False
-    short: str = "auto"  # of a master that builds: which commands are too short for their way
+    short: str = "auto"
     work: Path = CHECKOUT / "build" / "bench"
     sources: Path = CHECKOUT / "build" / "sources"
     fresh: bool = False
-    notes: list[str] = field(default_factory=list)  # what a reader of the results must know
-    ended: threading.Event = field(default_factory=threading.Event)  # somebody lost patience: no further part
+    notes: list[str] = field(default_factory=list)
+    ended: threading.Event = field(default_factory=threading.Event)
 
     def note(self, line: str) -> None:
+        """Print a line, and keep it for the results."""
         self.notes.append(line)
         self.say(line)
 
 
 def alternate(settings: Settings, sides: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
-    """Each side once in every round, in an order that is turned round and rotated: what gets slower with time gets
-    slower for all, and nobody always comes after the same one."""
+    """Measure each side once in every round; return the results of each side.
+
+    The order of the sides is reversed and rotated from round to round. If the machine gets slower
+    with time, it does so for all sides, and no side always follows the same other one.
+    """
     return in_rounds(settings, lambda number: _one_round(settings, sides, number))
 
 
 def repeated(settings: Settings, name: str, side: Callable[[], T]) -> list[T]:
-    """One side alone, in every round."""
+    """Measure one side alone, once in every round."""
     return alternate(settings, {name: side})[name]
 
 
 def in_rounds(settings: Settings, one_round: Callable[[int], Mapping[str, T]]) -> dict[str, list[T]]:
-    """What each side had in each round. A round that cannot be finished ends them; those before it are kept."""
+    """Run the rounds and return each side's results.
+
+    If a round cannot be finished, no further one begins, and the results of earlier rounds are
+    kept. If that happens in the first round, its error is raised.
+    """
     results: dict[str, list[T]] = {}
     began = time.monotonic()
     for number in range(settings.rounds):
@@ -94,7 +110,7 @@ def _one_round(settings: Settings, sides: Mapping[str, Callable[[], T]], number:
 
 
 def order(sides: Sequence[str], number: int) -> Sequence[str]:
-    """In which they come in this round."""
+    """Return the sides in the order of this round."""
     first = number // 2 % len(sides)
     rotated = [*sides[first:], *sides[:first]]
     return rotated if number % 2 == 0 else rotated[::-1]

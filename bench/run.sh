@@ -1,5 +1,9 @@
 #!/bin/sh
-# The benchmark with the tools of this checkout: sh bench/run.sh [--only PART,...] [--rounds N] [--quick]. --help lists all.
+# Run the benchmark with the tools of this checkout:
+#
+#     sh bench/run.sh [--only PART,...] [--rounds N] [--quick]
+#
+# --help lists all options.
 set -eu
 checkout=$(cd "$(dirname "$0")/.." && pwd)
 [ -x "$checkout/.venv/bin/termite-make" ] || sh "$checkout/tools/setup.sh" tests

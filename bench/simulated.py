@@ -1,12 +1,14 @@
-"""Workers that only speak: real registration, real TLS, real leases, but no mount, no sandbox and no command.
+"""Simulated workers: real registration, real TLS and real leases, but no mount, sandbox or command.
 
     python -m bench.simulated COORDINATOR SECRET_FILE NAME WORKERS SLOTS RECORDED INTERVALS_FILE [--sleep]
 
-A job is answered with results of the sizes that were recorded of a real build, at once or (`--sleep`) after the CPU
-time that it took there. Before the first result into a directory it asks for that directory, as a mirror would have.
-When it is told to end, it writes when each job began and ended (CLOCK_MONOTONIC, seconds).
+A worker answers a job with results of the sizes that were recorded of a real build. It answers at
+once or, with `--sleep`, after the recorded CPU time. Before the first result into a directory it
+asks the master for that directory, as a mirror would. On SIGTERM the program writes the begin and
+the end of each job (CLOCK_MONOTONIC, seconds) into INTERVALS_FILE.
 
-A job's command is `job NUMBER PATH`: which recorded command it is, and what its first result is called.
+A job's command is `job NUMBER PATH`: the number of the recorded command, and the path of its first
+result.
 """
 
 import json
@@ -52,13 +54,14 @@ _DIRECTORY = S_IFDIR | 0o755
 
 
 class Contents:
-    """Contents of given sizes, which no compression makes smaller, with their digests."""
+    """A set of incompressible contents with their digests, one for each size."""
 
     def __init__(self) -> None:
         self._by_size: dict[int, tuple[Digest, bytes]] = {}
         self._by_digest: dict[bytes, bytes] = {}
 
     def of_size(self, size: int) -> tuple[Digest, bytes]:
+        """Return the content of `size` bytes and its digest; make it if needed."""
         if size not in self._by_size:
             content = random.Random(size).randbytes(size)
             digest = Digest(sha256(content).digest(), size)
@@ -67,11 +70,12 @@ class Contents:
         return self._by_size[size]
 
     def find(self, digest: Digest) -> bytes:
+        """Return a content that `of_size` has made."""
         return self._by_digest[digest.sha256]
 
 
 class Simulated:
-    """All workers of this process."""
+    """A group of simulated workers in this process, which share contents and intervals."""
 
     def __init__(self, recorded: tuple[Recorded, ...], slots: int, sleeps: bool) -> None:
         self.intervals: list[tuple[float, float]] = []
@@ -81,7 +85,7 @@ class Simulated:
         self._contents = Contents()
 
     async def serve(self, name: str, secret: bytes, coordinator: str, task_status: trio.TaskStatus[None]) -> None:
-        """One worker, until cancelled."""
+        """Run one worker until cancelled."""
         listeners = await listen(HOST, 0, "worker")
         host, port = split_address(coordinator, 0)
 
@@ -102,6 +106,7 @@ class Simulated:
             task_status.started()
 
     async def run(self, connection: Connection, run: Run, asked: set[bytes], send_chunk: SendChunk) -> Ran:
+        """Answer a job with its recorded results. `asked` has the directories that it knows."""
         number, path = int(run.argv[1]), run.argv[2]
         directory = os.path.dirname(path)
         if directory not in asked:
@@ -120,6 +125,7 @@ class Simulated:
         return Ran(Exit(0), usage, changes, inline, began_ns, ended_ns)
 
     async def send(self, digest: Digest, send_chunk: SendChunk) -> Done:
+        """Send the content of this digest in chunks."""
         content = self._contents.find(digest)
         for at in range(0, len(content), MAX_CHUNK_BYTES):
             await send_chunk(content[at : at + MAX_CHUNK_BYTES])
@@ -129,7 +135,10 @@ class Simulated:
 def results(
     contents: Contents, job: Recorded, path: bytes, now_ns: int
 ) -> tuple[tuple[Change, ...], dict[bytes, bytes]]:
-    """Changes and inline contents as a mirror harvests them: the directory that got a new file, then the files."""
+    """Return changes and inline contents as a mirror harvests them.
+
+    The first change is of the directory that got the new files; one change for each file follows.
+    """
     changes = [Change(os.path.dirname(path), Attr(_DIRECTORY, 0, now_ns), content=False)]
     inline: dict[bytes, bytes] = {}
     for number, size in enumerate(job.outputs):
@@ -141,7 +150,7 @@ def results(
 
 
 class _Lease:
-    """What a mirror process would be."""
+    """A lease answers the master's requests on one connection, in place of a mirror process."""
 
     def __init__(self, worker: str, slots: int, simulated: Simulated) -> None:
         self._worker = worker
@@ -157,7 +166,7 @@ class _Lease:
                 return await self._simulated.run(connection, message, self._asked, send_chunk)
             case GetBlob():
                 return await self._simulated.send(message.digest, send_chunk)
-        raise RemoteProtocolError(f"{type(message).__name__} is nothing to ask a simulated worker")
+        raise RemoteProtocolError(f"a simulated worker does not answer {type(message).__name__}")
 
 
 async def _serve(simulated: Simulated, arguments: list[str]) -> None:
@@ -178,6 +187,7 @@ async def _first(signals: AsyncIterator[int]) -> None:
 
 
 def main() -> None:
+    """Run the workers of the command line until a signal; then write their intervals."""
     arguments = [word for word in sys.argv[1:] if not word.startswith("--")]
     simulated = Simulated(read_recorded(arguments[5]), int(arguments[4]), "--sleep" in sys.argv)
     trio.run(_serve, simulated, arguments)

@@ -1,7 +1,7 @@
-"""What one master can do: short jobs to simulated workers, and 200 slots with jobs of recorded length.
+"""Measure the limits of one master: its jobs per second, and how busy it keeps 200 slots.
 
-The master is a real process with real TLS, a real journal and a real disk. Workers and launchers are simulated in
-processes of their own, so the master's CPU is its own.
+The master is a real process with real TLS, a real journal and a real disk. Workers and launchers
+are simulated in other processes, so that the master's CPU has none of their work in it.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from bench.load import make_directories
 from bench.record import read_recorded
 from bench.rounds import BenchError, Settings, repeated
 
-RECORDED = ("lua", "llvm")  # the jobs of Lua are the short ones
+RECORDED = ("lua", "llvm")  # Lua's jobs are short, LLVM's are long
 RATE_JOBS = 3000
 RATE_AT_ONCE = 64
 WORKERS = 4  # in each of the processes
@@ -34,36 +34,36 @@ LIMIT_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """One load of jobs."""
+    """A rate is the result of one load of jobs."""
 
     jobs_a_second: float
     master_ms: float  # CPU of the master for each job
 
 
 def measure_rate(settings: Settings) -> list[Figure]:
-    """Jobs a second, and what each costs the master."""
+    """Measure jobs per second, and the master's CPU for each job."""
     jobs = QUICK_JOBS if settings.quick else RATE_JOBS
     figures = []
     for name in RECORDED:
         with simulated(settings, name, RATE_AT_ONCE) as (master, _):
             loads = Loads(master, name)
-            loads.run(QUICK_JOBS, RATE_AT_ONCE)  # to open the leases and warm it up
+            loads.run(QUICK_JOBS, RATE_AT_ONCE)  # opens the leases and warms the master up
             rates = repeated(settings, name, functools.partial(loads.rate, jobs, RATE_AT_ONCE))
         figures += _rate_figures(name, rates)
     return figures
 
 
 def measure_slots(settings: Settings) -> list[Figure]:
-    """How busy 200 slots are kept by one master."""
+    """Measure how busy one master keeps 200 slots."""
     jobs = max(QUICK_JOBS, 2 * SLOTS) if settings.quick else SLOT_JOBS
 
     def once() -> tuple[float, float]:
         with simulated(settings, "llvm", SLOTS, "--sleep") as (master, files):
             loads = Loads(master, "llvm")
-            loads.run(SLOTS, SLOTS)  # to open the leases
+            loads.run(SLOTS, SLOTS)  # opens the leases
             began = time.monotonic()
             wall_s, master_s = loads.run(jobs, SLOTS)
-        # The workers have ended and written down what they did.
+        # The workers have ended by now and have written their intervals.
         intervals = [(start, end) for file in files for start, end in json.loads(file.read_text()) if start >= began]
         return slot_use(intervals, SLOTS, left=SLOTS), master_s / wall_s
 
@@ -82,7 +82,7 @@ def measure_slots(settings: Settings) -> list[Figure]:
 
 
 class Loads:
-    """Loads for one master, each into a directory of its own."""
+    """A series of loads for one master; each load writes into a directory of its own."""
 
     def __init__(self, master: daemons.Master, name: str) -> None:
         self._master = master
@@ -90,11 +90,15 @@ class Loads:
         self._count = 0
 
     def rate(self, jobs: int, at_once: int) -> Rate:
+        """Run a load and return its rate."""
         wall_s, master_s = self.run(jobs, at_once)
         return Rate(jobs / wall_s, 1000 * master_s / jobs)
 
     def run(self, jobs: int, at_once: int) -> tuple[float, float]:
-        """Seconds, and seconds of the master's CPU. Refuses a load in which not every job ended well."""
+        """Run a load; return its wall time and the master's CPU, both in seconds.
+
+        Raise BenchError if any job did not end with exit code 0.
+        """
         self._count += 1
         directory = f"out-{self._count}"
         make_directories(self._master.tree, directory, jobs)
@@ -113,7 +117,10 @@ class Loads:
 
 @contextlib.contextmanager
 def simulated(settings: Settings, name: str, slots: int, *flags: str) -> Iterator[tuple[daemons.Master, list[Path]]]:
-    """A master and simulated workers with so many slots in all; the files that the workers write at their end."""
+    """Start a master and simulated workers with `slots` slots in all; stop them at the end.
+
+    Yield the master and the files into which the workers write their intervals when they end.
+    """
     base = settings.work / "simulated"
     shutil.rmtree(base, ignore_errors=True)
     tree = base / "tree"

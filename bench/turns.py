@@ -1,9 +1,11 @@
-"""Builds of several sides at once, each of which has the whole machine for a second in turn.
+"""Run the builds of several sides in turns: each side has the whole machine for a second at a time.
 
-A machine is never as fast in one minute as in the next, and a build takes minutes. In turns all sides meet the same
-machine. Whoever has no turn is stopped by the freezer of cgroups, with its daemons; each side has a tree of its own at
-the same path, by a mount namespace. What waits for a clock waits while others have the machine: nothing with a delay
-of its own (a slow link) is to be measured so.
+A machine's speed changes from one minute to the next, and a build takes minutes. In turns all sides
+meet the same machine. Between its turns, a side is stopped with its daemons by the freezer of
+cgroups. Each side has a tree of its own, which a mount namespace shows at the same path.
+
+Clocks go on while a side is stopped, and so does a wait for a clock. Therefore nothing with a delay
+of its own, such as a slow link, can be measured in turns.
 """
 
 import contextlib
@@ -23,11 +25,13 @@ from bench.rounds import Settings, alternate, in_rounds, order
 from projects import BUILD_LIMIT_S, Place, Project, ProjectError, end, failed, run, start
 from trees import put_back
 
-TURN_S = 1.0  # shorter ones compare better, but stop more commands amid their run, which termite finds long then
-AFTER_S = 1.0  # the daemons tidy up when a build has ended, which costs CPU as well
-TERMITE = "termite"  # the side whose tree is where all see theirs: its master serves it
-# Into the cgroup and the tree of a side, then what it runs: cgroup, tree of this side, where all see theirs, directory.
-# cd would export OLDPWD: in another environment a command is another one to termite.
+TURN_S = 1.0  # shorter turns compare better, but stop more commands during their run; termite then takes them for long
+AFTER_S = 1.0  # after the end of a build its daemons clean up, and their CPU counts too
+TERMITE = "termite"  # its tree has the path at which all sides see theirs, because its master serves that path
+# This script enters a side's cgroup, shows its tree at the common path, and runs its command. The
+# arguments are the cgroup, the side's tree, the common path, the directory, and the command. It
+# does not use cd, which would export OLDPWD: for termite, another environment means another
+# command.
 ENTER = 'echo 0 > "$1"/cgroup.procs && mount --bind "$2" "$3" && shift 3 && exec env --chdir="$@"'
 
 T = TypeVar("T")
@@ -35,7 +39,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """Command lines of one side, one after the other, in a tree as it was configured."""
+    """A build is one side's command lines, run one after the other in the tree as configured."""
 
     side: str
     lines: tuple[str, ...]
@@ -45,15 +49,15 @@ class Build:
 
     @property
     def tree(self) -> Path:
-        """Of this side's own, seen at `place.tree`."""
+        """The side's own tree, which its build sees at `place.tree`."""
         return self.place.tree if self.side == TERMITE else self.place.tree.with_name(f"tree-{self.side}")
 
 
-Steps = Generator[Build, Measured, T]  # a side says what to build, hears what it took, and says what came of it
+Steps = Generator[Build, Measured, T]  # a side yields its build, receives the measurement, and returns its result
 
 
 def alone(settings: Settings, steps: Steps[T]) -> T:
-    """A build that has the machine for itself from its start to its end."""
+    """Measure one build that has the whole machine from its start to its end."""
     build = next(steps)
     put_back(build.place.tree, build.place.saved)
 
@@ -65,7 +69,10 @@ def alone(settings: Settings, steps: Steps[T]) -> T:
 
 
 def as_measured(settings: Settings, steps: Steps[T]) -> T:
-    """A build without others, in the surroundings that it is to be measured in."""
+    """Run one build alone, but in its side's cgroup and tree if builds are measured in turns.
+
+    Use it to warm a side up: the build must see the same environment as the measured ones.
+    """
     if not can_take_turns(settings):
         return alone(settings, steps)
     (measured,) = _build_in_turns(settings, [next(steps)])
@@ -73,9 +80,9 @@ def as_measured(settings: Settings, steps: Steps[T]) -> T:
 
 
 def in_turns(settings: Settings, sides: Mapping[str, Callable[[], Steps[T]]]) -> dict[str, list[T]]:
-    """Each side once in every round, all at once if that is possible here, else one after the other."""
+    """Measure each side once in every round, in turns if possible, else one after the other."""
     if not can_take_turns(settings):
-        settings.note("builds came one after the other: to take turns they need root and a cgroup of version 2")
+        settings.note("builds ran one after the other: turns need root and a cgroup of version 2")
         return alternate(settings, {side: _alone(settings, begin) for side, begin in sides.items()})
 
     def one_round(number: int) -> dict[str, T]:
@@ -90,12 +97,13 @@ def in_turns(settings: Settings, sides: Mapping[str, Callable[[], Steps[T]]]) ->
 
 
 def can_take_turns(settings: Settings) -> bool:
+    """Return True if builds can take turns: that needs root and a cgroup of version 2."""
     return settings.accounts.cgroup is not None and os.geteuid() == 0
 
 
 @dataclass(slots=True)
 class _Running:
-    """A build amid its turns. `process` runs the first of `left`."""
+    """A running build is one that takes turns. `process` runs the first of the lines in `left`."""
 
     build: Build
     group: Group
@@ -104,7 +112,10 @@ class _Running:
     measured: Measured = field(default_factory=lambda: Measured(0.0, 0.0, 0.0))
 
     def take_turn(self) -> None:
-        """Go on for a while, or to the end. What its time counts is from the first to go to the last that stopped."""
+        """Run for TURN_S seconds or to the end of the build, and add the time and CPU of this turn.
+
+        The time goes from the thaw of the side's processes until all of them are frozen again.
+        """
         machine, own, began = machine_s(), self.group.cpu_s(), time.monotonic()
         self.group.go()
         while self.left and (left_s := began + TURN_S - time.monotonic()) > 0:
@@ -113,7 +124,7 @@ class _Running:
         self._add(time.monotonic() - began, machine, own)
 
     def tidy_up(self) -> None:
-        """What the daemons still do counts as CPU, but takes no time."""
+        """Let the daemons clean up for AFTER_S seconds; add their CPU, but no wall time."""
         machine, own = machine_s(), self.group.cpu_s()
         self.group.go()
         time.sleep(AFTER_S)
@@ -159,7 +170,7 @@ def _build_in_turns(settings: Settings, builds: Sequence[Build]) -> list[Measure
         while building := [side for side in sides if side.left]:
             if time.monotonic() > deadline:
                 names = ", ".join(side.build.side for side in building)
-                raise ProjectError(f"no end of {names}: see {builds[0].place.logs}")
+                raise ProjectError(f"builds do not end ({names}): see {builds[0].place.logs}")
             for side in building:
                 side.take_turn()
         for side in sides:
@@ -169,7 +180,7 @@ def _build_in_turns(settings: Settings, builds: Sequence[Build]) -> list[Measure
 
 @contextlib.contextmanager
 def _ended(sides: Sequence[_Running]) -> Iterator[None]:
-    """Nothing stays stopped, and no build runs on."""
+    """Thaw all sides and end their builds when the context ends."""
     try:
         yield
     finally:
@@ -181,7 +192,7 @@ def _ended(sides: Sequence[_Running]) -> Iterator[None]:
 
 
 def _has_ended(process: "subprocess.Popen[bytes]", limit_s: float) -> bool:
-    """To the millisecond, which Popen.wait does not know."""
+    """Wait up to `limit_s` for the end of a process; Popen.wait would poll with long pauses."""
     pidfd = os.pidfd_open(process.pid)
     try:
         poll = select.poll()

@@ -1,7 +1,7 @@
-"""What travels between master and worker: requests and bytes of one job, and builds over a thin link.
+"""Measure the traffic between master and worker: of one job, and of builds over a thin link.
 
-The link is a relay of ours (relay.py) between master and worker. It delays and limits bytes; it does not model what a
-real line does besides: loss, and a window that grows slowly.
+The link is a relay (relay.py) between master and worker. It delays and limits bytes. It does not
+model packet loss or TCP's slow start, which a real line has too.
 """
 
 import contextlib
@@ -20,15 +20,15 @@ from bench.turns import alone
 from projects import COMMANDS
 
 ROUND_TRIP_S = 0.020
-DOWN_BYTES_S = 25e6 / 8  # of the user, who is at home: what the worker sends
+DOWN_BYTES_S = 25e6 / 8  # from the worker to the user's machine
 UP_BYTES_S = 5e6 / 8
 SECOND = "thin link, second build, every job remote"
-THIN, OPENED = "thin link", "relay opened"  # which copies all bytes as well
+THIN, OPENED = "thin link", "relay opened"  # an opened relay copies all bytes too
 JOB = [str(COMMANDS / "termite"), "gcc", "-O2", "-c", "lapi.c", "-o", "lapi.o"]
 
 
 def measure_jobs(settings: Settings) -> list[Figure]:
-    """A compilation of Lua's when the worker knows nothing, and again when it knows everything."""
+    """Measure a compilation of Lua on a worker that has none of its files, and once more."""
     ground = prepare(settings, EXAMPLES / "lua" / "example.toml")
 
     def both() -> tuple[Traffic, Traffic]:
@@ -50,10 +50,11 @@ def measure_jobs(settings: Settings) -> list[Figure]:
 
 
 def measure_thin(settings: Settings) -> list[Figure]:
-    """LLVM's second build over a link as from a home, against the same with the relay opened; and the first one, once.
+    """Measure LLVM's second build over a thin link against an opened relay.
 
-    The relay stands between them in both cases, and every job goes over it: a slow link makes more commands too short
-    for their way, so that otherwise less of the build would be there than over the fast one.
+    The first build over the thin link is measured once. The link has the speed of a home
+    connection. The relay is between master and worker in both cases. Every job is remote: otherwise
+    a slow link would make more commands count as short, and fewer of them would run on the worker.
     """
     ground = llvm_ground(dataclasses.replace(settings, short="0"))
     with _relayed_cluster(ground) as (master, worker, set_thin):
@@ -85,7 +86,10 @@ def measure_thin(settings: Settings) -> list[Figure]:
 def _relayed_cluster(
     ground: Ground,
 ) -> Iterator[tuple[daemons.Master, daemons.Worker, Callable[[bool], None]]]:
-    """A cluster whose master reaches the worker through a relay, and the way to make that thin or open."""
+    """Start a cluster whose master reaches the worker through a relay; stop all at the end.
+
+    Yield also a function that makes the relay thin (True) or opens it (False).
+    """
     port = daemons.free_port()
     links = [f"{ROUND_TRIP_S / 2}", f"{UP_BYTES_S}", f"{DOWN_BYTES_S}"]
     command = daemons.module("relay", f"{daemons.HOST}:{port}", *links)
@@ -102,7 +106,7 @@ def _relayed_cluster(
 
 
 def _run_job(master: daemons.Master) -> Traffic:
-    (master.tree / "src" / "lapi.o").unlink(missing_ok=True)  # an equal result would not travel again
+    (master.tree / "src" / "lapi.o").unlink(missing_ok=True)  # otherwise the equal result would not be sent again
     before = master.status()
     done = subprocess.run(
         JOB, cwd=master.tree / "src", env=master.env, stdin=subprocess.DEVNULL, capture_output=True, timeout=120
@@ -111,7 +115,7 @@ def _run_job(master: daemons.Master) -> Traffic:
     if done.returncode or after["jobs"]["remote"] != before["jobs"]["remote"] + 1:
         raise BenchError(f"the job did not run on the worker: {done.stderr.decode(errors='replace')}")
     traffic = traffic_of(after).since(traffic_of(before))
-    for kind in ("OpenLease", "Ping"):  # of the lease, not of the job
+    for kind in ("OpenLease", "Ping"):  # these belong to the lease, not to the job
         del traffic.requests[kind]
     return traffic
 

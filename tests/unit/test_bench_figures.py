@@ -113,7 +113,7 @@ def test_runs_are_put_together_by_ratio() -> None:
 
     samples, left_out = pooled([run(1.0, 1.1), run(1.2, strangers=0.01), run(9.0, strangers=0.2), run(9.0, stolen=0.1)])
     assert samples == {("lua", "termite / plain: wall"): [1.0, 1.1, 1.2]}
-    assert left_out == 2 * ["left out, as it was measured on a loaded machine: lua of today"]
+    assert left_out == 2 * ["left out, because the machine was loaded: lua of today"]
     with pytest.raises(BenchError, match="did not measure the same"):
         pooled([run(1.0), run(1.0, kernel="6.1")])
     with pytest.raises(BenchError, match="did not measure the same"):
