@@ -25,6 +25,9 @@ sanitize: setup  ## build the native programs with the address and undefined beh
 	@.venv/bin/cmake --build build/sanitize >/dev/null
 	TERMITE_NATIVE="$$PWD/build/sanitize" .venv/bin/python -m pytest -q tests/native
 
-bench:  ## measure, beside plain builds and peers; ARGS="--only lua,latency --quick" for a part (docs/performance.md)
+# For a part of it: make bench ARGS="--only lua,latency --quick". The results go to
+# build/bench/results. With ARGS=--keep they go to bench/results, which is under version control:
+# use it only if a document will cite them.
+bench:  ## measure, beside plain builds and peers (docs/performance.md)
 	@sh tools/setup.sh tests
 	@sh bench/run.sh $(ARGS)

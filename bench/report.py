@@ -1,4 +1,7 @@
-"""One table for people and one JSON file for machines, with what is needed to judge the figures."""
+"""Report the results: one table for people and one JSON file for programs.
+
+The file also describes the machine and the settings, so that a reader can judge the figures.
+"""
 
 import dataclasses
 import datetime
@@ -18,8 +21,9 @@ from rich.table import Table
 from bench.figures import Figure
 from projects import CHECKOUT
 
-RESULTS = CHECKOUT / "bench" / "results"
-LOADED = 0.05  # strangers' share of the machine's work, or of its time, above which a run says that it was disturbed
+RESULTS = CHECKOUT / "build" / "bench" / "results"
+KEPT = CHECKOUT / "bench" / "results"  # under version control: only files that a document cites
+LOADED = 0.05  # share of the machine's work (or time) that others may use before a run says that it was disturbed
 PEERS = ("distcc", "distcc-pump", "icecc", "ccache")
 
 Json = dict[str, object]
@@ -27,9 +31,12 @@ Json = dict[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What came of one part. `trouble` says why it has no figures; `strangers` is the share of the machine's work
-    meanwhile that was not ours, NaN where that is not known, `stolen` the share of all cores' time that the host of
-    this virtual machine gave to others."""
+    """A part is the outcome of one part of the benchmark.
+
+    `trouble` says why the part has no figures; it is "" if it has some. `strangers` is the share of
+    the machine's work that was not ours. `stolen` is the share of all cores' time that the host of
+    this virtual machine gave to others. Both are NaN if they are unknown.
+    """
 
     name: str
     figures: tuple[Figure, ...]
@@ -41,7 +48,7 @@ class Part:
 
 
 def table(parts: Sequence[Part]) -> Table:
-    """A row for each figure."""
+    """Return a table with a row for each figure."""
     made = Table()
     made.add_column("workload")
     made.add_column("figure")
@@ -57,7 +64,7 @@ def table(parts: Sequence[Part]) -> Table:
 
 
 def row(figure: Figure) -> tuple[str, ...]:
-    """The cells of one figure."""
+    """Return the cells of one figure's row."""
     verdict = {None: "", True: "reached", False: "missed"}[figure.is_reached]
     return (
         figure.workload,
@@ -70,14 +77,17 @@ def row(figure: Figure) -> tuple[str, ...]:
 
 
 def number(value: float, unit: str) -> str:
-    """Three digits that mean something, and the unit."""
+    """Format a value with about three significant digits, and with its unit unless that is `x`."""
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 0.1 or value == 0 else 3
     return f"{value:.{digits}f}" + (f" {unit}" if unit and unit != "x" else "")
 
 
 def as_json(parts: Sequence[Part], settings: Mapping[str, object], measured: str, not_reached: Sequence[str]) -> Json:
-    """Everything that was measured, sample by sample, and where. `measured`: which commit. `not_reached`: parts that
-    the run was to measure and did not come to, or that it ended in."""
+    """Return all samples, with the machine and the settings.
+
+    `measured` is the commit that was measured. `not_reached` names the chosen parts that the run
+    did not begin or did not finish.
+    """
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": measured,
@@ -90,7 +100,7 @@ def as_json(parts: Sequence[Part], settings: Mapping[str, object], measured: str
 
 
 def write(report: Json, directory: Path = RESULTS) -> Path:
-    """Into a file that says when and of which commit."""
+    """Write a report into a file named after its time and commit; return the path."""
     directory.mkdir(parents=True, exist_ok=True)
     stamp = str(report["date"]).replace(":", "").replace("+0000", "Z")
     path = directory / f"{stamp}-{str(report['commit'])[:10]}.json"
@@ -99,7 +109,7 @@ def write(report: Json, directory: Path = RESULTS) -> Path:
 
 
 def warnings(parts: Sequence[Part]) -> list[str]:
-    """What a reader must know before believing a figure."""
+    """Return the lines that a reader must know before trusting a figure."""
     loaded = [
         f"{part.name}: measured on a loaded machine: {part.strangers:.0%} of its work was not this benchmark's"
         for part in parts
@@ -114,14 +124,14 @@ def warnings(parts: Sequence[Part]) -> list[str]:
 
 
 def show(parts: Sequence[Part], console: Console) -> None:
-    """The table and the warnings."""
+    """Print the table and the warnings."""
     console.print(table(parts))
     for line in warnings(parts):
         console.print(line, markup=False)
 
 
 def machine() -> Json:
-    """What the figures depend on."""
+    """Return the properties of this machine that the figures depend on."""
     cpuinfo = Path("/proc/cpuinfo").read_text()
     model = re.search(r"^model name\s*: (.*)$", cpuinfo, re.MULTILINE)
     memory = re.search(r"^MemTotal:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
@@ -136,7 +146,7 @@ def machine() -> Json:
 
 
 def commit() -> str:
-    """Of the checkout; `+` where it has changes."""
+    """Return the checkout's commit, with a `+` if it has changes; "unknown" without git."""
     try:
         head = _output("git", "-C", str(CHECKOUT), "rev-parse", "HEAD")
         changed = _output("git", "-C", str(CHECKOUT), "status", "--porcelain", "--", ":!bench/results")
@@ -146,7 +156,7 @@ def commit() -> str:
 
 
 def peer_versions() -> Json:
-    """Of the peers that are installed."""
+    """Return the versions of the peers that are installed, by Debian package."""
     found: Json = {}
     for package in PEERS:
         try:
