@@ -1,6 +1,7 @@
-"""`make demo`: builds Lua twice, plainly and on an embedded termite cluster, and compares every file.
+"""The program of `make demo`: build Lua plainly and on an embedded cluster, and compare every file.
 
-Both builds happen at the same path, one after the other: a path that gets into an output is then the same in both.
+Both builds run at the same path, one after the other. Therefore a path that gets into an output is
+the same in both.
 """
 
 import os
@@ -24,24 +25,25 @@ COMMANDS = CHECKOUT / ".venv" / "bin"
 WORK = CHECKOUT / "demo-build"
 TREE = WORK / "lua"
 JOBS = "-j4"
-BUILD_LIMIT_S = 600  # Lua takes seconds; a demo that hangs must say so
+BUILD_LIMIT_S = 600  # Lua takes seconds; a demo that hangs must end with an error
 
 console = Console(highlight=False)
 
 
 class DemoError(Exception):
-    """The demo cannot go on; the text is for a person."""
+    """The demo cannot go on; the text is for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """One finished build."""
+    """The result of one finished build."""
 
     files: dict[str, Entry]
     wall_s: float
 
 
 def main() -> None:
+    """Run the demo; exit with a message if it fails."""
     try:
         demonstrate()
     except (DemoError, SourceError) as error:
@@ -49,22 +51,24 @@ def main() -> None:
 
 
 def demonstrate() -> None:
+    """Build Lua twice and report. Raise DemoError if files differ or no job was remote."""
     WORK.mkdir(exist_ok=True)
-    console.print("Fetching Lua 5.4's source package from Debian (private apt state, nothing of the system is changed)")
-    # Debian's patches move Lua's build to libtool; without them this is the project as its authors released it.
+    console.print("Fetching Lua 5.4's source package from Debian (with private apt state; the system is not changed)")
+    # Debian's patches move Lua's build to libtool. Without them the project is as its authors
+    # released it.
     source = fetch_source("lua5.4", WORK / "sources", patched=False)
     pristine = read_tree(source)
 
     console.print(f"\nBuilding it plainly: make {JOBS} linux")
     plain = build(source, ["make", JOBS, "linux"])
 
-    console.print(f"\nBuilding it with termite, on a cluster inside this machine: termite-make {JOBS} linux")
+    console.print(f"\nBuilding it with termite, on a cluster within this machine: termite-make {JOBS} linux")
     try:
         remote = build(source, [str(COMMANDS / "termite-make"), JOBS, "linux"])
         jobs = status()["jobs"]
     finally:
         shutdown()
-    remote = Built(read_tree(TREE), remote.wall_s)  # once more: a finished cluster must have left nothing behind
+    remote = Built(read_tree(TREE), remote.wall_s)  # read again, because a cluster that has ended must leave nothing
 
     different = differences(plain.files, remote.files)
     report(pristine, plain, remote, jobs, different)
@@ -75,6 +79,7 @@ def demonstrate() -> None:
 
 
 def build(source: Path, command: list[str]) -> Built:
+    """Run a build in a fresh copy of the source, and return its files and its time."""
     shutil.rmtree(TREE, ignore_errors=True)
     shutil.copytree(source, TREE, symlinks=True)
     started = time.monotonic()
@@ -83,7 +88,7 @@ def build(source: Path, command: list[str]) -> Built:
 
 
 def run_visibly(command: list[str]) -> None:
-    """Run a build, showing what it does: one changing line on a terminal, every command elsewhere."""
+    """Run a build and show its commands: on a terminal in one line that changes."""
     with (
         subprocess.Popen(
             command, cwd=TREE, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -108,7 +113,7 @@ def run_visibly(command: list[str]) -> None:
 
 
 def shortened(line: str) -> str:
-    """The program and the end of the line: what differs from one command to the next."""
+    """Return the program and the end of a command line, which is where commands differ."""
     text = " ".join(line.split())
     room = max(40, console.width - 8)
     first = text.partition(" ")[0]
@@ -116,31 +121,36 @@ def shortened(line: str) -> str:
 
 
 def environment() -> dict[str, str]:
-    """Ours without what the make that runs this demo has put there for its own children.
+    """Return the environment of a build: ours with termite's variables, and without make's.
 
-    Short commands go to the worker every time, as in the examples: what is shown is that it makes the same files.
+    The make that runs this demo sets variables for its own children. TERMITE_SHORT=0 sends short
+    commands to the worker every time, because the demo shows that a worker makes the same files.
     """
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "TERMITE_"))}
     return ours | {"TERMITE_ROOT": str(TREE), "TERMITE_SHORT": "0"}
 
 
 def status() -> dict[str, Any]:
+    """Return the master's status. Raise DemoError if it does not answer."""
     done = termite_ctl("status", "--json")
     if done.returncode:
-        raise DemoError(f"there is no master to ask: {done.stderr.strip()}")
+        raise DemoError(f"the master does not answer: {done.stderr.strip()}")
     return cast(dict[str, Any], msgspec.json.decode(done.stdout))
 
 
 def shutdown() -> None:
+    """Stop the master and its worker, if they run."""
     termite_ctl("shutdown")
 
 
 def termite_ctl(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run termite-ctl in the tree."""
     command = [str(COMMANDS / "termite-ctl"), *arguments]
     return subprocess.run(command, cwd=TREE, env=environment(), capture_output=True, text=True, check=False, timeout=60)
 
 
 def report(pristine: dict[str, Entry], plain: Built, remote: Built, jobs: dict[str, int], different: list[str]) -> None:
+    """Print the paths that differ, and a table of both builds."""
     for path in different:
         console.print(f"  differs: {path}", markup=False)
     outputs = [path for path in plain.files if path not in pristine]
@@ -155,7 +165,8 @@ def report(pristine: dict[str, Entry], plain: Built, remote: Built, jobs: dict[s
     table.add_row("differences", "", str(len(different)))
     console.print(table)
     console.print(
-        "(The second time includes starting the cluster. One machine shows the same bits, not a gain in time.)"
+        "(The second time includes the start of the cluster. On one machine termite makes the same files,"
+        " but saves no time.)"
     )
 
 

@@ -1,6 +1,6 @@
-"""Builds an example of examples/: plainly, with termite, and with termite again, and compares every file.
+"""Build an example plainly, with termite, and with termite again, and compare every file.
 
-What is particular to a project stands in its examples/NAME/VARIANT.toml (tools/projects.py).
+The file examples/NAME/VARIANT.toml describes the project; tools/projects.py explains its keys.
 """
 
 import argparse
@@ -42,14 +42,18 @@ from sources import SourceError
 from trees import Entry, differences, put_back, read_tree
 
 START_S = 30
-SHOWN = 20  # differences, and warnings of the log
+SHOWN = 20  # print at most so many differences, and so many warnings of the log
 
 console = Console(highlight=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """One finished build; the counts are of this build alone."""
+    """The result of one finished build.
+
+    `counts` are the master's counts of this build alone, `memory` has peaks in bytes, and `said`
+    counts the lines that termite printed.
+    """
 
     name: str
     files: dict[str, Entry]
@@ -60,8 +64,9 @@ class Built:
 
 
 def main() -> None:
+    """Run the example of the command line; exit with a message if it fails."""
     flags = _flags()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))  # the build and its master end with us
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))  # so that the build and its master end too
     try:
         run_example(read_project(flags.example / f"{flags.variant}.toml"), _place(flags), flags)
     except (ProjectError, SourceError) as error:
@@ -69,7 +74,10 @@ def main() -> None:
 
 
 def run_example(example: Project, place: Place, flags: argparse.Namespace) -> None:
-    """All of it; ProjectError where a file differs without a reason or nothing ran remotely."""
+    """Prepare and build the example, and report.
+
+    Raise ProjectError if a file differs without a known reason, or if too few jobs ran on workers.
+    """
     check_needs(example)
     unpack(example, place, flags.sources, flags.example / "termite-localrc")
     configure(example, place, _say)
@@ -84,9 +92,9 @@ def run_example(example: Project, place: Place, flags: argparse.Namespace) -> No
         if not flags.once:
             put_back(place.tree, place.saved)
             builds.append(build_remotely("second", example, place, flags))
-    left = read_tree(place.tree)  # once more: a master that has ended must have left nothing behind
+    left = read_tree(place.tree)  # read again, because a master that has ended must leave nothing behind
     if differences(left, builds[-1].files):
-        raise ProjectError("the end of the master changed the tree")
+        raise ProjectError("the master changed the tree when it ended")
     _report(example, plain, builds)
     unexplained = [
         path
@@ -107,6 +115,7 @@ def _say(line: str) -> None:
 
 
 def build_plainly(name: str, example: Project, place: Place, flags: argparse.Namespace) -> Built:
+    """Build without termite in the tree as it was configured."""
     put_back(place.tree, place.saved)
     started = time.monotonic()
     for line in example.lines(flags.jobs):
@@ -117,6 +126,7 @@ def build_plainly(name: str, example: Project, place: Place, flags: argparse.Nam
 
 
 def build_remotely(name: str, example: Project, place: Place, flags: argparse.Namespace) -> Built:
+    """Build with termite in the tree as it is."""
     before = job_counts(status(place, may_fail=True))
     said: Counter[str] = Counter()
     started = time.monotonic()
@@ -131,7 +141,10 @@ def build_remotely(name: str, example: Project, place: Place, flags: argparse.Na
 
 @contextmanager
 def master(place: Place, flags: argparse.Namespace) -> Iterator[None]:
-    """One that uses the workers of a coordinator, if we are given one; else termite-make starts its own."""
+    """Start a master for the coordinator that the flags name; stop the master at the end.
+
+    If they name none, start nothing: termite-make starts a master of its own, which is stopped too.
+    """
     process = None
     if flags.coordinator:
         words = [
@@ -156,7 +169,7 @@ def master(place: Place, flags: argparse.Namespace) -> Iterator[None]:
 
 
 def _peak_memory(master_pid: int) -> dict[str, int]:
-    """Bytes, of the master and of the largest mirror below it."""
+    """Return the peak memory of the master and of the largest mirror below it, in bytes."""
     peaks = {"master": peak_bytes(master_pid)}
     mirrors = [peak_bytes(pid) for pid in mirrors_below(master_pid)]
     return peaks | ({"mirror": max(mirrors)} if mirrors else {})
@@ -166,7 +179,7 @@ def _peak_memory(master_pid: int) -> dict[str, int]:
 
 
 def report_differences(what: str, example: Project, different: Sequence[str]) -> list[str]:
-    """Say them; those without a reason are returned."""
+    """Print the differences, and return the paths that differ without a known reason."""
     reasons = {path: _reason(example, path) for path in different}
     explained = Counter(reason for reason in reasons.values() if reason)
     for reason, count in explained.items():
@@ -178,11 +191,14 @@ def report_differences(what: str, example: Project, different: Sequence[str]) ->
 
 
 def check_remote(example: Project, builds: Sequence[Built]) -> None:
-    """ProjectError for a build of which fewer jobs than should be ran on workers."""
+    """Raise ProjectError if fewer jobs of a build ran on workers than the example demands."""
     for built in builds:
         count = built.counts["remote"]
         if count < example.remote:
-            raise ProjectError(f"{built.name} build: {count} jobs ran on workers, not {example.remote}: see the log")
+            least = example.remote
+            raise ProjectError(
+                f"{built.name} build: {count} jobs ran on workers, but at least {least} should: see the log"
+            )
 
 
 def _reason(example: Project, path: str) -> str:
@@ -221,7 +237,7 @@ _ROWS = {
 
 
 def _report_log(place: Place) -> None:
-    """What an operator would have to look at."""
+    """Print the warnings and errors of the logs."""
     lines = [
         line
         for log in place.state.rglob("*.log")
@@ -242,17 +258,18 @@ def _place(flags: argparse.Namespace) -> Place:
 
 def _flags() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="run.sh", description="Build an example plainly and with termite, and compare."
+        prog="run.sh", description="Build an example plainly and with termite, and compare all files."
     )
-    parser.add_argument("example", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--variant", default="example", help="which .toml beside run.sh (default: example)")
-    parser.add_argument("--jobs", type=int, default=4, help="-j of all builds (default: 4)")
-    parser.add_argument("--once", action="store_true", help="no second build with everything warm")
-    parser.add_argument("--plain-twice", action="store_true", help="show which files differ between two plain builds")
-    parser.add_argument("--work", type=Path, default=CHECKOUT / "build" / "examples", help="where to build")
-    parser.add_argument("--sources", type=Path, default=CHECKOUT / "build" / "sources", help="where sources are kept")
-    parser.add_argument("--coordinator", metavar="HOST:PORT", help="use its workers, not one on this machine")
-    parser.add_argument("--secret", type=Path, default=Path("secret.txt"), help="of that cluster")
+    add = parser.add_argument
+    add("example", type=Path, help=argparse.SUPPRESS)
+    add("--variant", default="example", help="build VARIANT.toml, a file beside run.sh (default: example)")
+    add("--jobs", type=int, default=4, help="the -j of all builds (default: 4)")
+    add("--once", action="store_true", help="build only once with termite, without a second, warm build")
+    add("--plain-twice", action="store_true", help="also show which files differ between two plain builds")
+    add("--work", type=Path, default=CHECKOUT / "build" / "examples", help="build in this directory")
+    add("--sources", type=Path, default=CHECKOUT / "build" / "sources", help="keep fetched sources in this directory")
+    add("--coordinator", metavar="HOST:PORT", help="use the workers of this coordinator instead of one on this machine")
+    add("--secret", type=Path, default=Path("secret.txt"), help="the secret file of that cluster (default: secret.txt)")
     flags = parser.parse_args()
     for name in ("example", "work", "sources", "secret"):
         setattr(flags, name, getattr(flags, name).resolve())

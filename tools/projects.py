@@ -1,7 +1,7 @@
-"""Projects that are built to be compared or measured: what examples/NAME/VARIANT.toml says, and how a build is run.
+"""Projects that are built to be compared or measured: their description, and how to build them.
 
-All builds of a project happen at the same path, one after the other: a path that gets into an output is then the same
-in all of them.
+A file examples/NAME/VARIANT.toml describes a project. All builds of a project run at the same path,
+one after the other. Therefore a path that gets into an output is the same in all of them.
 """
 
 import contextlib
@@ -25,21 +25,24 @@ from trees import put_back
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 COMMANDS = CHECKOUT / ".venv" / "bin"
-BUILD_LIMIT_S = 3600.0  # LLVM and Emacs take minutes; a build that hangs must say so
-ENDING_S = 10.0  # a build that does not end by a signal is killed
-TOLD_LINES = 20  # of a command that failed
+BUILD_LIMIT_S = 3600.0  # LLVM and Emacs take minutes; a build that hangs must end with an error
+ENDING_S = 10.0  # a build that does not end in this time after SIGTERM is killed
+TOLD_LINES = 20  # an error shows so many lines of the output of a failed command
 
 Say = Callable[[str], None]
 
 
 class ProjectError(Exception):
-    """The project cannot be built, or is not what it should be; the text is for a person."""
+    """The project cannot be built, or its build is wrong; the text is for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prebuilt:
-    """Files of a binary `package` of Debian, made from the same source, that go into the tree before it is configured:
-    all below the directory that the pattern `files` names, to the directory `to`."""
+    """Prebuilt files come from a binary package and go into the tree before it is configured.
+
+    Debian made `package` from the same source as the project. All files below the directory that
+    the pattern `files` names are copied to the directory `to`.
+    """
 
     package: str
     files: str
@@ -48,14 +51,23 @@ class Prebuilt:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """What examples/NAME/VARIANT.toml says.
+    """A project is the content of a file examples/NAME/VARIANT.toml.
 
-    `package`: Debian's source package; where there is none, `given`: the environment variable that names the source.
-    `parts`: of the source, all if empty. `configure` and `build` are command lines, run in `directory`; the
-    first word of one in `build` is the build tool. `differs`: patterns of files in which two plain builds differ too,
-    each with the reason. `needs`: programs and headers that must be installed, each with its Debian package.
-    `remote`: so many jobs of each build with termite must run on workers. `otherwise`: a suite of Debian's from which
-    the source package is taken where this machine's own has it in no mirror. `prebuilt`: what would take hours to make.
+    * `title`: the name for people.
+    * `build`: command lines that run in `directory`; the first word of each is the build tool.
+    * `remote`: the number of jobs of each build with termite that must run on workers, at least.
+    * `package`: Debian's source package. If it is "", `given` is the environment variable that
+      names the source.
+    * `configure`: command lines that run in `directory` before the first build.
+    * `directory`: the directory of the tree in which commands run; it is made if needed.
+    * `patched`: false leaves out Debian's patches.
+    * `otherwise`: a suite of Debian that has the source package if no mirror of this machine's own
+      suite has it.
+    * `parts`: the directories of the source that are needed; all if it is empty.
+    * `needs`: programs and headers that must be installed, each with its Debian packages.
+    * `differs`: patterns of files that differ between two plain builds too, each with the reason.
+    * `env`: additions to the environment.
+    * `prebuilt`: files that would take hours to make.
     """
 
     title: str
@@ -74,30 +86,31 @@ class Project:
     prebuilt: tuple[Prebuilt, ...] = ()
 
     def lines(self, jobs: int) -> list[str]:
-        """The command lines of a build with `-j jobs`."""
+        """Return the command lines of a build with `-j jobs`."""
         return [line.replace("{jobs}", str(jobs)) for line in self.build]
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a project is built."""
+    """A place has the directories in which a project is built."""
 
-    tree: Path  # all builds
-    saved: Path  # the tree as it was configured
+    tree: Path  # all builds run here
+    saved: Path  # a copy of the tree as it was configured
     logs: Path
 
     @staticmethod
     def below(base: Path) -> "Place":
+        """Return the place whose directories are below `base`."""
         return Place(base / "tree", base / "saved", base / "logs")
 
     @property
     def state(self) -> Path:
-        """Where masters log."""
+        """The directory of the masters' logs."""
         return self.logs / "state"
 
 
 def read_project(path: Path) -> Project:
-    """From its file."""
+    """Read a project from its file. Raise ProjectError if the file is wrong."""
     try:
         return msgspec.convert(tomllib.loads(path.read_text()), Project)
     except (OSError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
@@ -105,7 +118,7 @@ def read_project(path: Path) -> Project:
 
 
 def missing_needs(project: Project) -> dict[str, str]:
-    """Programs and headers that are not there, each with the Debian packages that have it."""
+    """Return the needs that are not installed, each with the Debian packages that have it."""
 
     def is_there(need: str) -> bool:
         return Path(need).exists() if need.startswith("/") else shutil.which(need) is not None
@@ -114,14 +127,14 @@ def missing_needs(project: Project) -> dict[str, str]:
 
 
 def check_needs(project: Project) -> None:
-    """ProjectError with the Debian packages that are missing."""
+    """Raise ProjectError with the names of the missing Debian packages, if any are missing."""
     missing = [f"{need} (Debian: {package})" for need, package in missing_needs(project).items()]
     if missing:
         raise ProjectError("needs " + ", ".join(missing))
 
 
 def unpack(project: Project, place: Place, sources: Path, rules: Path | None) -> None:
-    """A fresh copy of the source, with our rules in it."""
+    """Fetch the source, and make the tree a fresh copy of it with the rules file `rules` in it."""
     source = _source(project, sources)
     shutil.rmtree(place.tree.parent, ignore_errors=True)
     place.state.mkdir(parents=True)
@@ -130,14 +143,14 @@ def unpack(project: Project, place: Place, sources: Path, rules: Path | None) ->
     for prebuilt in project.prebuilt:
         files = fetch_binary(prebuilt.package, sources, project.package, otherwise=project.otherwise)
         (directory,) = files.glob(prebuilt.files)
-        # With the time of now, because they are newer than what they were made from.
+        # Plain copyfile gives the files the present time: they must be newer than their sources.
         shutil.copytree(directory, place.tree / prebuilt.to, dirs_exist_ok=True, copy_function=shutil.copyfile)
     if rules is not None and rules.exists():
         shutil.copy(rules, place.tree / ".termite-localrc")
 
 
 def configure(project: Project, place: Place, say: Say) -> None:
-    """Plainly, in the project's directory."""
+    """Run the project's configure commands without termite, in its directory."""
     (place.tree / project.directory).mkdir(exist_ok=True)
     for number, line in enumerate(project.configure):
         say(f"configuring: {line}")
@@ -149,14 +162,14 @@ def _source(project: Project, sources: Path) -> Path:
         return fetch_source(project.package, sources, patched=project.patched, otherwise=project.otherwise)
     given = os.environ.get(project.given)
     if not given:
-        raise ProjectError(f"{project.given} in the environment must name the source of {project.title}")
+        raise ProjectError(f"the environment variable {project.given} must name the source of {project.title}")
     return Path(given).resolve()
 
 
 def save(place: Place) -> None:
-    """Remember the tree as it is, for `put_back`."""
+    """Save the tree as it is, for `put_back`."""
     shutil.copytree(place.tree, place.saved, symlinks=True)
-    put_back(place.saved, place.tree)  # the times of directories as well
+    put_back(place.saved, place.tree)  # sets the times of directories too
 
 
 def run(
@@ -168,7 +181,10 @@ def run(
     env: Mapping[str, str] | None = None,
     limit_s: float = BUILD_LIMIT_S,
 ) -> Counter[str]:
-    """Run it with its output in a log; what termite said in it, with numbers and names left out."""
+    """Run a command with its output in the log `name`; count the lines that termite printed.
+
+    Raise ProjectError if the command fails or does not end in time.
+    """
     log = place.logs / f"{name}.log"
     at = log.stat().st_size if log.exists() else 0
     process = start(command, project, place, name, env=env)
@@ -185,14 +201,14 @@ def run(
 
 
 def failed(line: str, code: int, log: Path, said: Sequence[str]) -> ProjectError:
-    """For a command line that ended with an error; `said` are lines of its log."""
+    """Return the error of a command line that failed; `said` has the lines of its output."""
     return ProjectError("\n".join([f"{line} failed ({code}), see {log}:", *said[-TOLD_LINES:]]))
 
 
 def start(
     command: Sequence[str], project: Project, place: Place, name: str, *, env: Mapping[str, str] | None = None
 ) -> "subprocess.Popen[bytes]":
-    """Start it as a build of this project, in a process group of its own, with its output at the end of a log."""
+    """Start a command of this project in a session of its own, and append its output to a log."""
     directory = place.tree / project.directory
     with (place.logs / f"{name}.log").open("ab") as output:
         return subprocess.Popen(
@@ -202,13 +218,17 @@ def start(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            # Of its own, as a daemon's is: the scheduler shares a busy machine out among sessions.
+            # The scheduler divides a busy machine among sessions, and the daemons have their own
+            # too.
             start_new_session=True,
         )
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
-    """A process with a group of its own, whatever its state is. What is left in that of a killed one ends as well."""
+    """End a process that leads a process group, whatever its state is, and the rest of its group.
+
+    If the process has already ended with 0, its group is left alone.
+    """
     if process.poll() == 0:
         return
     with contextlib.suppress(ProcessLookupError):
@@ -221,9 +241,10 @@ def end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def build_environment(place: Place) -> dict[str, str]:
-    """Ours without what a make that runs us has put there for its own children.
+    """Return our environment without the variables of a make that runs us, and with termite's.
 
-    A master that is started here sends short commands to its worker every time: what is compared is what that makes.
+    TERMITE_SHORT=0 lets a master that the build starts send short commands to its worker every
+    time, because the outputs of workers are to be compared.
     """
     ours = {name: text for name, text in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "TERMITE_"))}
     return ours | {
@@ -238,14 +259,18 @@ def build_environment(place: Place) -> dict[str, str]:
 
 
 def status(place: Place, may_fail: bool = False) -> dict[str, Any]:
-    """What `termite-ctl status --json` says; nothing where there is no master and that `may_fail`."""
+    """Return the answer of `termite-ctl status --json`.
+
+    If no master answers, return {} with `may_fail`, and raise ProjectError without it.
+    """
     done = ctl(place, "status", "--json")
     if done.returncode and not may_fail:
-        raise ProjectError(f"there is no master to ask: {done.stderr.strip()}")
+        raise ProjectError(f"the master does not answer: {done.stderr.strip()}")
     return {} if done.returncode else cast(dict[str, Any], msgspec.json.decode(done.stdout))
 
 
 def ctl(place: Place, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run termite-ctl in the tree."""
     command = [str(COMMANDS / "termite-ctl"), *arguments]
     return subprocess.run(
         command, cwd=place.tree, env=build_environment(place), capture_output=True, text=True, check=False, timeout=60
@@ -253,7 +278,7 @@ def ctl(place: Place, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def job_counts(status: Mapping[str, Any]) -> Counter[str]:
-    """Of a status: what is subtracted from a later one to get what happened between."""
+    """Return the growing counts of a status: subtract two of them to get the counts between."""
     if not status:
         return Counter()
     counts = {name: count for name, count in status["jobs"].items() if isinstance(count, int) and name != "running"}
@@ -264,7 +289,7 @@ def job_counts(status: Mapping[str, Any]) -> Counter[str]:
 
 
 def mirrors_below(pid: int) -> list[int]:
-    """The mirror processes among the descendants of a worker, or of a master with a worker inside."""
+    """Return the mirrors below a worker, or below a master that has a worker inside."""
     below = [pid]
     for parent in below:
         for task in Path(f"/proc/{parent}/task").glob("*/children"):
@@ -273,11 +298,11 @@ def mirrors_below(pid: int) -> list[int]:
 
 
 def _is_mirror(cmdline: bytes) -> bool:
-    """And not the program that made its namespaces, which names it too."""
+    # The program that makes a mirror's namespaces (`enter`) has the mirror's command in its own.
     return b"\0termite.fuse.mirror\0" in cmdline and b"\0enter\0" not in cmdline
 
 
 def peak_bytes(pid: int) -> int:
-    """The most memory that a process has had resident."""
+    """Return the peak of a process's resident memory."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     return int(found[1]) * 1024 if found else 0

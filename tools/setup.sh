@@ -1,22 +1,28 @@
 #!/bin/sh
-# Makes this checkout ready to run: Debian packages, .venv with pinned Python packages, termite itself with its native programs,
-# and bin, which has links to its commands.
+# Make this checkout ready to run. `setup.sh tests` also installs the programs that the tests need.
 #
-# It says what it does before it does it, and does only what is missing: a second run takes a few milliseconds. Two stamps in
-# .venv hold the checksum of what was installed from; termite is installed editable, so of Python sources only the names count.
+# The script installs Debian packages, makes .venv with pinned Python packages, and installs termite
+# with its native programs into it. It makes bin, which has links to termite's commands.
+#
+# The script announces each step, and skips steps that are done: a second run takes a few
+# milliseconds. Two stamps in .venv hold a checksum of the files that a step depends on. termite is
+# installed editable, so the stamp has only the names of the Python sources, not their contents.
 set -eu
-umask 022 # the .venv is read by workers that run as another user, whatever the caller's umask is
+umask 022 # workers that run as another user read the .venv, so the caller's umask must not count
 cd "$(dirname "$0")/.."
 
-# gcc make: native programs, and what the demo builds. musl-tools: the launcher's C library.
-# python3-dev pkg-config libfuse3-dev: pyfuse3 comes as source. dpkg-dev: unpacks Debian's source packages. iproute2: the tests' network namespaces.
+# gcc, make: for the native programs and the demo. musl-tools: the launcher's C library.
+# python3-dev, pkg-config, libfuse3-dev: for pyfuse3, which is built from source.
+# dpkg-dev: unpacks Debian's source packages. iproute2: makes the tests' network namespaces.
 packages="gcc libc6-dev musl-tools make python3 python3-venv python3-dev pkg-config libfuse3-dev dpkg-dev iproute2"
-# What the tests build with besides: a sandbox of others (bubblewrap), C++ projects, Debian's own cmake and ninja, GNU make from its source, autoconf projects.
+# The tests build C++ projects, CMake and ninja projects with Debian's programs, GNU make from its
+# source, and autoconf projects. bubblewrap is a sandbox that jobs may use inside their own.
 test_packages="bubblewrap g++ cmake ninja-build autoconf automake autopoint perl util-linux"
-# cargo and go, whose tests would be skipped without them: of whatever origin they are.
+# Without cargo and go, their tests would be skipped. A cargo or go that is not Debian's will do
+# too.
 command -v cargo >/dev/null || test_packages="$test_packages cargo"
 command -v go >/dev/null || test_packages="$test_packages golang-go"
-python=/usr/bin/python3 # Debian's own: the first on PATH may live in a private home that no worker can read
+python=/usr/bin/python3 # the first python3 on PATH may be in a private home, which no worker can read
 
 say() { echo "setup: $*"; }
 die() {
@@ -30,7 +36,7 @@ as_root() {
     elif command -v sudo >/dev/null; then
         sudo "$@"
     else
-        die "this needs root, and there is no sudo; as root, run: $*"
+        die "this needs root, and sudo is not installed; as root, run: $*"
     fi
 }
 
@@ -47,7 +53,7 @@ install_debian_packages() {
     # shellcheck disable=SC2086
     set -- env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
     if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null; then
-        die "this needs root, and there is no sudo; as root, run: apt-get install --no-install-recommends$missing"
+        die "this needs root, and sudo is not installed; as root, run: apt-get install --no-install-recommends$missing"
     fi
     as_root "$@" >/dev/null 2>&1 && return 0
     say "refreshing the package lists first"
@@ -57,22 +63,23 @@ install_debian_packages() {
 
 open_dev_fuse() {
     [ -e /dev/fuse ] || as_root modprobe fuse 2>/dev/null || true
-    [ -e /dev/fuse ] || die "there is no /dev/fuse: load the module (modprobe fuse), or in a container add the device (--device /dev/fuse)"
+    [ -e /dev/fuse ] || die "/dev/fuse does not exist: load the module (modprobe fuse), or in a container add the device (--device /dev/fuse)"
     if [ "$1" = ordinary ] && [ -z "$(find /dev/fuse -perm -006)" ] && ! [ "$(id -u)" != 0 -a -r /dev/fuse -a -w /dev/fuse ]; then
         say "opening /dev/fuse to ordinary users, as Debian's udev does: chmod 0666 /dev/fuse"
         as_root chmod 0666 /dev/fuse
     fi
 }
 
-# What jobs of a root worker run from must be theirs to read, who are other users: also in a checkout made with umask 077.
+# A worker of root runs its jobs as other users, who must be able to read termite's files. In a
+# checkout that was made with umask 077 they could not.
 open_to_others() {
-    chmod -R go+rX "$@" 2>/dev/null || say "others cannot read $*: workers of root will not start from this checkout"
+    chmod -R go+rX "$@" 2>/dev/null || say "other users cannot read $*: workers of root will not start from this checkout"
 }
 
 make_venv() {
-    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "Python 3.11 is needed; $python is $("$python" -V)"
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "termite needs Python 3.11 or later; $python is $("$python" -V)"
     say "making .venv"
-    rm -rf .venv || die ".venv cannot be replaced: who owns it? (ls -ld .venv)"
+    rm -rf .venv || die "cannot replace .venv: check its owner (ls -ld .venv)"
     "$python" -m venv .venv
 }
 
@@ -86,8 +93,8 @@ install_termite() {
     PATH="$PWD/.venv/bin:$PATH" .venv/bin/pip install -qq --disable-pip-version-check --no-build-isolation --no-deps -e .
 }
 
-# For PATH, without what else .venv/bin has: a cmake, a python3 and more that would stand before the user's own. The
-# programs find each other by where the links lead.
+# bin is for the user's PATH. .venv/bin is not, because its cmake, python3 and other programs would
+# hide the user's own. termite's programs find each other by the targets of the links.
 link_commands() {
     mkdir -p bin
     rm -f bin/termite*
@@ -96,7 +103,8 @@ link_commands() {
     done
 }
 
-# The path is part of the stamp: the scripts in .venv name it, so a checkout that was moved needs a new .venv.
+# The path is part of the stamp, because the scripts in .venv contain it: a checkout that was moved
+# needs a new .venv.
 requirements_stamp=$(pwd -P | checksum - requirements.txt requirements-dev.txt requirements-build.txt tools/setup.sh)
 if [ "$requirements_stamp" != "$(cat .venv/.requirements 2>/dev/null)" ]; then
     install_debian_packages
@@ -104,7 +112,8 @@ if [ "$requirements_stamp" != "$(cat .venv/.requirements 2>/dev/null)" ]; then
     install_requirements
     echo "$requirements_stamp" >.venv/.requirements
 fi
-# The names of the Python files, too: what an editable install has found at first is not looked for again.
+# The names of the Python files are part of the stamp, because an editable install only knows the
+# files that it found when it was made.
 termite_stamp=$({ echo "$requirements_stamp"; find termite -name '*.py' | LC_ALL=C sort; } | checksum - pyproject.toml CMakeLists.txt native/*/*)
 if [ "$termite_stamp" != "$(cat .venv/.termite 2>/dev/null)" ]; then
     install_termite
@@ -112,18 +121,19 @@ if [ "$termite_stamp" != "$(cat .venv/.termite 2>/dev/null)" ]; then
     echo "$termite_stamp" >.venv/.termite
 fi
 [ -e bin/termite-worker ] || link_commands
-# Whoever may not write here, or has PYTHONDONTWRITEBYTECODE set, would compile what a front end imports in each build.
+# Compile all modules now. A user who may not write here, or who has set PYTHONDONTWRITEBYTECODE,
+# would otherwise compile them in each build.
 if ! [ -e .venv/.bytecode ] || [ -n "$(find termite -name '*.py' -newer .venv/.bytecode)" ]; then
     .venv/bin/python -m compileall -q termite
     touch .venv/.bytecode
 fi
-# Root's workers open it as root; the tests also run mirrors of ordinary users.
+# Workers of root open /dev/fuse as root. The tests also run mirrors of ordinary users.
 if [ "$(id -u)" != 0 ] || [ "${1:-}" = tests ]; then open_dev_fuse ordinary; else open_dev_fuse root; fi
 open_to_others termite
 
 if [ "${1:-}" = tests ]; then
     packages=$test_packages
     install_debian_packages
-    # Some tests run once more as a user without rights.
+    # Some tests run a second time as an ordinary user, who must be able to read the checkout.
     chmod go+rx . && open_to_others tests tools pyproject.toml
 fi

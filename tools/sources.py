@@ -1,7 +1,8 @@
-"""Fetches and unpacks packages of Debian, sources mostly, without touching the machine's own apt configuration.
+"""Fetch and unpack packages of Debian, mostly sources, without changing the machine's apt state.
 
-A private apt state is made in a directory of ours from the machine's own sources, turned from `deb` to `deb-src`: the
-same mirror, proxy and keyring as the system uses, and no root needed. Nothing is installed.
+The functions make a private apt state in a directory of their own. Its source lists are the
+machine's, with `deb` replaced by `deb-src`: apt uses the same mirror, proxy and keyring as the
+system, and needs no root. Nothing is installed.
 """
 
 import contextlib
@@ -13,18 +14,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 APT = Path("/etc/apt")
-OLDER = 6  # versions that are tried where the newest one cannot be had
+OLDER = 6  # if the newest version cannot be fetched, so many older ones are tried
 
 
 class SourceError(Exception):
-    """A source package cannot be had; the text is one line for a person."""
+    """A source package cannot be fetched; the text is one line for the user."""
 
 
 def fetch_source(package: str, directory: Path, *, patched: bool = True, otherwise: str = "") -> Path:
-    """Return the pristine source tree of `package` in `directory`, fetched once and kept for the next calls.
+    """Return the pristine source tree of `package`, fetched once and kept in `directory`.
 
-    Copy it before building. `patched=False` leaves Debian's patches out: the project as its authors released it.
-    `otherwise` is the suite to take it from where no version of this machine's own can be had.
+    Copy the tree before building in it. `patched=False` leaves out Debian's patches, so that the
+    project is as its authors released it. If no version of this machine's own suite can be fetched,
+    the package is taken from the suite `otherwise`. Raise SourceError if that fails too.
     """
     name = package if patched else f"{package}-unpatched"
     tree = directory / name
@@ -40,7 +42,8 @@ def fetch_source(package: str, directory: Path, *, patched: bool = True, otherwi
             raise
         _download(package, _private_apt(directory.resolve() / f"apt-{otherwise}", otherwise), download)
     (description,) = download.glob("*.dsc")
-    # apt has verified the files against the signed index; dpkg-source would ask for the maintainers' keyring besides.
+    # apt has verified the files against the signed index. Without --no-check, dpkg-source would
+    # also ask for the maintainers' keyring.
     unpack = ["dpkg-source", "--no-check", *([] if patched else ["--skip-patches"]), "-x", description.name, "tree"]
     _run(unpack, download)
     (download / "tree").rename(tree)
@@ -48,7 +51,11 @@ def fetch_source(package: str, directory: Path, *, patched: bool = True, otherwi
 
 
 def fetch_binary(package: str, directory: Path, source: str, *, otherwise: str = "") -> Path:
-    """Return the files of the binary package `package`, made from the version of `source` that `fetch_source` got."""
+    """Return the files of a binary package, unpacked in `directory`.
+
+    The package is the one that was made from the version of `source` that `fetch_source` fetched.
+    Raise SourceError if it cannot be fetched.
+    """
     name = f"{package}-files"
     tree = directory / name
     if tree.is_dir():
@@ -73,7 +80,7 @@ def fetch_binary(package: str, directory: Path, source: str, *, otherwise: str =
 
 
 def _download(package: str, apt_options: list[str], download: Path) -> None:
-    """The newest version, or else an older one: a mirror's index may name files that it does not have yet."""
+    """Fetch the newest version, or else an older one: a mirror may lack the newest files."""
     get = ["apt-get", *apt_options, "-qq", "source", "--download-only"]
     try:
         _run([*get, package], download)
@@ -90,11 +97,11 @@ def _download(package: str, apt_options: list[str], download: Path) -> None:
 
 
 def _download_binary(package: str, version: str, apt_options: list[str], download: Path) -> None:
-    """Of this version of its source, or as that was built once more (+b1)."""
+    """Fetch the package that was built from this source version, or rebuilt from it (+b1)."""
     listed = _run(["apt-cache", *apt_options, "show", package], download)
     versions = re.findall(rf"^Version: ({re.escape(version)}(?:\+b\d+)?)$", listed, re.MULTILINE)
     if not versions:
-        raise SourceError(f"there is no {package} of version {version}")
+        raise SourceError(f"the package {package} has no version {version}")
     _run(["apt-get", *apt_options, "-qq", "download", f"{package}={versions[0]}"], download)
 
 
@@ -104,14 +111,18 @@ def _empty(directory: Path) -> None:
 
 
 def _private_apt(state: Path, suite: str = "", *, kind: str = "deb-src") -> list[str]:
-    """Options for apt; `suite` in place of this machine's release, for packages of this `kind`."""
+    """Return the options that make apt use a private state, which is made if needed.
+
+    `suite` takes the place of this machine's release; "" keeps the release. `kind` is the type of
+    the packages in source lists: deb or deb-src.
+    """
     sources = state / "sources.list.d"
     options = {
         "Dir::Etc::SourceList": "/dev/null",
         "Dir::Etc::SourceParts": str(sources),
         "Dir::State": str(state / "state"),
         "Dir::Cache": str(state / "cache"),
-        "APT::Sandbox::User": "root",  # as root: _apt could not write below a private home; otherwise without effect
+        "APT::Sandbox::User": "root",  # if we are root, _apt could not write below a private home; else no effect
     }
     arguments = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
     if not sources.is_dir():
@@ -135,7 +146,7 @@ def _source_lists(kind: str) -> Iterator[tuple[str, str]]:
             found = True
             yield path.name, turned
     if not found:
-        raise SourceError(f"/etc/apt names no Debian archive for {codename}: sources cannot be fetched")
+        raise SourceError(f"/etc/apt names no Debian archive for {codename}, so sources cannot be fetched")
 
 
 def _codename() -> str:
@@ -146,7 +157,7 @@ def _codename() -> str:
 
 
 def _is_ours(suite: str, codename: str) -> bool:
-    """Third parties name their suites otherwise, and seldom offer sources."""
+    # Third parties give their suites other names, and seldom offer sources.
     return suite == codename or suite.startswith(f"{codename}-")
 
 
@@ -169,7 +180,10 @@ def _deb822(text: str, codename: str, kind: str) -> str:
 
 
 def other_suite(text: str, codename: str, suite: str) -> str:
-    """A list of sources, with `suite` in place of the release itself; its updates, which others have not, left out."""
+    """Return a source list with `suite` in place of the release `codename`.
+
+    Entries for the release's updates are left out, because another suite may have none.
+    """
     if "Suites:" not in text:
         lines = [line.split(" ") for line in text.splitlines()]
         kept = [[suite if word == codename else word for word in words] for words in lines if codename in words]

@@ -1,14 +1,15 @@
 #!/bin/sh
-# The last part of an ordinary user's `make test`: what needs root, by sudo. Everything else has run before, as that user.
+# Run the tests that need root with sudo, as the last part of an ordinary user's `make test`. All
+# other tests have run before, as that user.
 set -eu
 cd "$(dirname "$0")/.."
-[ "$(id -u)" != 0 ] || exit 0 # they have run with the others
+[ "$(id -u)" != 0 ] || exit 0 # for root, these tests have run with the others
 if ! command -v sudo >/dev/null; then
-    echo "test: there is no sudo: what needs root was skipped"
+    echo "test: the tests that need root were skipped, because sudo is not installed"
     exit 0
 fi
-echo "test: what needs root, by sudo (it makes namespaces and users of its own)"
-# Nothing of root's may stay in the checkout, where its owner could not remove it.
+echo "test: running the tests that need root with sudo (they make namespaces and users of their own)"
+# No file of root may stay in the checkout, because the owner of the checkout could not remove it.
 sudo sh -c '
     PYTHONDONTWRITEBYTECODE=1 TERMITE_TESTS=root .venv/bin/python -m pytest -p no:cacheprovider
     code=$?

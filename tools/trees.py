@@ -1,4 +1,4 @@
-"""A tree of files as two builds are compared: what is in it, what differs, and how it is put back as it was."""
+"""Read trees of files, compare them, and put a tree back into a saved state."""
 
 import hashlib
 import os
@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from stat import S_IFMT, S_IMODE, S_ISDIR, S_ISLNK, S_ISREG
 
-OURS = (".termite-socket", ".termite-staging")  # a master's own, there while it runs
+OURS = (".termite-socket", ".termite-staging")  # a running master keeps these in its tree
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What must be equal of one path: type, permissions, and the digest of its content or its link's target."""
+    """An entry has the properties of one path that must be equal in two builds.
+
+    `mode` has type and permissions. `content` is the digest of a file or the target of a link.
+    """
 
     mode: int
     content: str
@@ -21,7 +24,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """By which a file that nobody wrote is recognised."""
+    """A stamp has the properties of a file that change if somebody writes to it."""
 
     mode: int
     size: int
@@ -29,18 +32,21 @@ class Stamp:
 
 
 def read_tree(root: Path) -> dict[str, Entry]:
-    """Everything below `root`, by its path from there."""
+    """Return the entries of all files below `root`, by their path from there."""
     return {str(path.relative_to(root)): _read_entry(path) for path in _walk(root)}
 
 
 def differences(one: Mapping[str, Entry], other: Mapping[str, Entry]) -> list[str]:
-    """The paths that are not equal in both, or not in both."""
+    """Return the paths whose entries differ, or that only one of the trees has."""
     return sorted(path for path in one.keys() | other.keys() if one.get(path) != other.get(path))
 
 
 def put_back(root: Path, saved: Path) -> None:
-    """Make `root` what `saved` is, times included, touching as little as possible: a master may be watching."""
-    for path in sorted(_walk(root), reverse=True):  # what is in a directory, before the directory
+    """Make `root` equal to `saved`, times included.
+
+    A file that is equal already is not touched, because a master may be watching the tree.
+    """
+    for path in sorted(_walk(root), reverse=True):  # contents of a directory come before the directory
         if not os.path.lexists(saved / path.relative_to(root)):
             _remove(path)
     directories = [saved]
