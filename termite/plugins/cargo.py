@@ -1,6 +1,7 @@
-"""cargo: every crate is compiled by the launcher (RUSTC_WRAPPER), so it is compiled remotely.
+"""The cargo plugin: cargo starts rustc through the launcher, so that crates are compiled remotely.
 
-Local: what cargo asks rustc about itself before a build. Build scripts and tests are run by cargo, here, as ever.
+RUSTC_WRAPPER makes cargo do so. The questions that cargo asks rustc about itself before a build are
+answered locally. cargo runs build scripts and tests itself, without the launcher.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ _SOURCE = "cargo plugin"
 def termite_build(
     tool: str, args: Sequence[str], cwd: str, env: Mapping[str, str], preload: Mapping[str, str]
 ) -> Command | None:
-    """A wrapper that the user has chosen stays."""
+    """Add the launcher as cargo's wrapper of rustc, unless the user has chosen a wrapper."""
     if tool != "cargo":
         return None
     wrapper = env.get("RUSTC_WRAPPER") or preload["TERMITE_LAUNCHER"]
@@ -23,7 +24,7 @@ def termite_build(
 
 @hookimpl
 def termite_parse(invocation: Invocation) -> Command | None:
-    """`rustc ...`, wherever the toolchain lives."""
+    """Match rules with `rustc ...`, without the directory of the toolchain."""
     if invocation.argv[0].rpartition("/")[2] != "rustc":
         return None
     command = plain_command(invocation)
@@ -33,13 +34,13 @@ def termite_parse(invocation: Invocation) -> Command | None:
 
 @hookimpl
 def termite_rules() -> list[Rule]:
-    """Questions are answered at once here; a worker would need a moment."""
+    """Keep questions about rustc itself local: dispatching them would take longer."""
     return [Rule(r"^rustc (?:-vV|- )", local=True, skip_refresh=True, source=_SOURCE)]
 
 
 @hookimpl
 def termite_exports(env: Mapping[str, str]) -> list[str]:
-    """Toolchains and the sources of crates: not the rest of ~/.cargo, where credentials are."""
+    """Export toolchains and crate sources, but not the rest of ~/.cargo, which has credentials."""
     home = env.get("HOME", "")
     cargo = env.get("CARGO_HOME") or (home and f"{home}/.cargo")
     rustup = env.get("RUSTUP_HOME") or (home and f"{home}/.rustup")

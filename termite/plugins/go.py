@@ -1,7 +1,8 @@
-"""go: the compiler, the assembler and the linker are started by the launcher (-toolexec), so they run remotely.
+"""The go plugin: compiler, assembler and linker run remotely, because the launcher starts them.
 
-Local: what go asks its tools about themselves. C compilers of cgo and tests are run by go, here, as ever. go asks the
-tools the same with and without -toolexec, so its cache serves both.
+The flag -toolexec makes go do so. The questions that go asks its tools about themselves are
+answered locally. go runs tests, and the C compilers of cgo, without the launcher. Its build cache
+has the same keys with and without -toolexec, so builds with and without termite share it.
 """
 
 import re
@@ -17,7 +18,7 @@ _TOOL = re.compile(r"/pkg/tool/\w+/(\w+)$")
 def termite_build(
     tool: str, args: Sequence[str], cwd: str, env: Mapping[str, str], preload: Mapping[str, str]
 ) -> Command | None:
-    """go works in a temporary directory, which must be in the tree: jobs do not see /tmp."""
+    """Add -toolexec, and a temporary directory in the tree: jobs do not see /tmp."""
     if tool != "go":
         return None
     flags = f"{env.get('GOFLAGS', '')} -toolexec={preload['TERMITE_LAUNCHER']}".strip()
@@ -27,7 +28,7 @@ def termite_build(
 
 @hookimpl
 def termite_parse(invocation: Invocation) -> Command | None:
-    """`go tool compile ...`, wherever the toolchain lives."""
+    """Match rules with `go tool compile ...`, without the directory of the toolchain."""
     found = _TOOL.search(invocation.argv[0])
     if found is None:
         return None
@@ -38,13 +39,13 @@ def termite_parse(invocation: Invocation) -> Command | None:
 
 @hookimpl
 def termite_rules() -> list[Rule]:
-    """Questions are answered at once here; a worker would need a moment."""
+    """Keep questions about the tools themselves local: dispatching them would take longer."""
     return [Rule(r"^go tool \w+ -V=full", local=True, skip_refresh=True, source=_SOURCE)]
 
 
 @hookimpl
 def termite_exports(env: Mapping[str, str]) -> list[str]:
-    """What go has built before, and the sources of modules."""
+    """Export go's build cache and the sources of modules."""
     home = env.get("HOME", "")
     caches = env.get("XDG_CACHE_HOME") or (home and f"{home}/.cache")
     path = env.get("GOPATH", "").split(":")[0] or (home and f"{home}/go")

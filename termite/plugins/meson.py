@@ -1,7 +1,8 @@
-"""Meson: its ninja is distributed like any other; what of Meson itself steers the build runs locally.
+"""The Meson plugin: ninja's commands are distributed; commands that control the build are local.
 
-Local: setting up and regenerating, the checks of a set-up with CC="termite gcc", installing, testing. `meson compile`
-is one more build tool. Remote: the commands that meson wraps (`--internal exe`) and its other helpers.
+Local are setting up and regenerating, the checks of a set-up with CC="termite gcc", installing and
+testing. `meson compile` is local too, but its commands are distributed. The commands that meson
+wraps (`--internal exe`) and its other helpers are remote.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ _WORDS = ("meson",)
 
 @hookimpl
 def termite_rules() -> list[Rule]:
-    """See the head of the module."""
+    """Return the rules that keep the commands local that the module's docstring lists."""
     return [
         Rule(MESON + r"compile\b", local=True, recurse=True, skip_refresh=True, source=_SOURCE, words=_WORDS),
         Rule(MESON + r"(?!--internal\s+(?!regenerate\b))", local=True, source=_SOURCE, words=_WORDS),
@@ -27,7 +28,7 @@ def termite_rules() -> list[Rule]:
 def termite_build(
     tool: str, args: Sequence[str], cwd: str, env: Mapping[str, str], preload: Mapping[str, str]
 ) -> Command | None:
-    """Meson passes its environment on to the ninja that it starts."""
+    """Add the preload variables, which Meson passes on to the ninja that it starts."""
     if tool != "meson":
         return None
     return Command((tool, *args), tool, True, cwd, {**env, **preload}, " ".join((tool, *args)))
@@ -35,6 +36,6 @@ def termite_build(
 
 @hookimpl
 def termite_exports(env: Mapping[str, str]) -> list[str]:
-    """Commands call back the Meson that set the build up: it may be one of `pip install --user`."""
+    """Export ~/.local/bin and ~/.local/lib: the Meson that set the build up may be there."""
     home = env.get("HOME", "")
     return [f"{home}/.local/{name}" for name in ("bin", "lib")] if home else []

@@ -1,13 +1,19 @@
-r"""CMake: what steers the build runs locally, what builds runs remotely.
+r"""The CMake plugin: commands that control the build run locally, commands that build run remotely.
 
-Local: configuring and regenerating (its results steer this very build), installing (it writes outside the writable
-root), testing and packing, `cmake -P`, and the helpers of CMake's makefiles that count progress in shared files.
-`cmake --build` is one more build tool. Remote: every other `cmake -E`; above all `cmake_link_script`, which is the
-linker, and `env`, `time`, `chdir`, which run anything.
+These commands are local:
 
-In a build directory that termite-cmake configured, commands begin with the launcher and notes (`launch.cmake`), the
-first of which is `--cmake=`: that is this plugin's mark. Rules see the command without them, so that they match the
-same in every build directory.
+* configuring and regenerating, whose results control the running build;
+* installing, which writes outside the writable root;
+* testing and packing, and `cmake -P`;
+* the helpers of CMake's makefiles that count progress in shared files;
+* `cmake --build`, which is a build tool itself: its commands are distributed.
+
+Every other `cmake -E` is remote. The most important one is `cmake_link_script`, which runs the
+linker. Others, like `env`, `time` and `chdir`, run any command.
+
+In a build directory that termite-cmake configured, commands begin with the launcher and notes
+(`launch.cmake`). The first note is `--cmake=`, which marks them for this plugin. Rules see the
+command without launcher and notes, so that a rule matches in all build directories alike.
 """
 
 import re
@@ -19,7 +25,7 @@ CMAKE = command_regexp("cmake3?") + r"\s++"
 _SOURCE = "cmake plugin"
 _WORDS = ("cmake",)
 _OTHERS = ("ctest", "ctest3", "cpack", "cpack3", "ccmake", "cmake-gui")
-# As CMake writes it into a command: a word that may be quoted, then notes, whose values may be.
+# CMake writes the launcher as a word that may be quoted, then notes whose values may be quoted.
 _WORD = r"(?:\"[^\"]*\"|[^\s\"])"
 _MARK = "--cmake="
 _LAUNCH = re.compile(rf"{_WORD}+ {_MARK}\w+(?: --\w+={_WORD}*)* -- ")
@@ -27,7 +33,7 @@ _LAUNCH = re.compile(rf"{_WORD}+ {_MARK}\w+(?: --\w+={_WORD}*)* -- ")
 
 @hookimpl
 def termite_rules() -> list[Rule]:
-    """See the head of the module."""
+    """Return the rules that keep the commands local that the module's docstring lists."""
     return [
         Rule(
             CMAKE + r"--(?:build|workflow)\s", local=True, recurse=True, skip_refresh=True, source=_SOURCE, words=_WORDS
@@ -40,7 +46,7 @@ def termite_rules() -> list[Rule]:
 
 @hookimpl
 def termite_parse(invocation: Invocation) -> Command | None:
-    """Match rules with a command as the project wrote it: without the launcher and its notes."""
+    """Match rules with the command as the project wrote it, without the launcher and its notes."""
     if "cmake" in invocation.notes:
         return plain_command(invocation)
     if not any(_MARK in word for word in invocation.argv):
@@ -54,7 +60,7 @@ def termite_parse(invocation: Invocation) -> Command | None:
 def termite_build(
     tool: str, args: Sequence[str], cwd: str, env: Mapping[str, str], preload: Mapping[str, str]
 ) -> Command | None:
-    """CMake passes its environment on to the make or ninja that it starts."""
+    """Add the preload variables, which CMake passes on to the make or ninja that it starts."""
     if tool != "cmake":
         return None
     return Command((tool, *args), tool, True, cwd, {**env, **preload}, " ".join((tool, *args)))

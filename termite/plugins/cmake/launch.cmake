@@ -1,9 +1,11 @@
-# termite-cmake has every project() of a build include this: it puts the launcher in front of what compiles, links and generates.
-# What it says beside the command are notes for termite's cmake plugin. try_compile knows nothing of it: checks run here, at once.
+# termite-cmake makes every project() of a build include this file. It puts the launcher in front of
+# the commands that compile, link and generate. The words between the launcher and the command are
+# notes for termite's cmake plugin. try_compile does not use the launcher: its checks run locally.
 include_guard(GLOBAL)
 
-# Other commands would rebuild everything, so a build directory that was configured without termite keeps what it has;
-# `termite-cmake --build` serves it all the same. (CMAKE_CACHEFILE_DIR appears when the first configuration ends.)
+# In a build directory that was configured without termite, the commands stay as they are: changed
+# commands would rebuild everything. `termite-cmake --build` works there too. (CMAKE_CACHEFILE_DIR
+# is defined once the first configuration has ended.)
 if(DEFINED CACHE{CMAKE_CACHEFILE_DIR} AND NOT TERMITE_LAUNCHES)
   return()
 endif()

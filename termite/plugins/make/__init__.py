@@ -1,7 +1,8 @@
-"""make: recursive calls run locally, with their own commands distributed again; so do automake and its kin.
+"""The make plugin: recursive makes run locally, and their own commands are distributed again.
 
-Those are called by a makefile that makes itself anew, at once where make may run several jobs, and take turns by a lock
-on a file in autom4te.cache: a lock of one job is not seen by another one.
+The autotools run locally too. A makefile that regenerates itself calls several of them at the same
+time. They take turns by a lock on a file in autom4te.cache, and one job does not see the lock of
+another one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,20 +20,22 @@ _SOURCE = "make plugin"
 
 @hookimpl
 def termite_rules() -> list[Rule]:
-    """A sub-make schedules jobs: it belongs here, and holds no slot."""
+    """Keep sub-makes and the autotools local; a sub-make schedules jobs and holds no slot."""
     return [
         Rule(RECURSIVE, local=True, recurse=True, skip_refresh=True, source=_SOURCE, words=("make",)),
         Rule(command_regexp(_AUTOTOOLS), local=True, source=_SOURCE, words=_AUTOTOOLS_WORDS),
-        # As automake writes it: by a script that says what to do where there is none.
+        # automake calls these tools through its script `missing`, which gives advice if a tool is
+        # not installed.
         Rule(rf"/missing['\"]?\s{{1,8}}{_AUTOTOOLS}(?=\s|$)", local=True, source=_SOURCE, words=_AUTOTOOLS_WORDS),
     ]
 
 
 @hookimpl
 def termite_parse(invocation: Invocation) -> Command | None:
-    """Match rules with a recipe as one reads it: without the line breaks that make leaves in it.
+    """Match rules with a recipe without the continued line breaks that make leaves in it.
 
-    Nor with the `exec` that a make with MAKE_SHELL puts before what it would have run without a shell.
+    Also leave out the `exec` that a make with MAKE_SHELL puts before a command for which it would
+    not have started a shell.
     """
     if invocation.tool not in TOOLS and invocation.how is not How.SHELL:
         return None
@@ -49,14 +52,14 @@ def termite_parse(invocation: Invocation) -> Command | None:
 def termite_build(
     tool: str, args: Sequence[str], cwd: str, env: Mapping[str, str], preload: Mapping[str, str]
 ) -> Command | None:
-    """Stock make under its own name, so that its messages and $(MAKE) are as ever."""
+    """Run the stock make under its own name, so that its messages and $(MAKE) are unchanged."""
     if tool not in TOOLS:
         return None
     return Command((tool, *args), tool, True, cwd, {**env, **preload}, " ".join((tool, *args)))
 
 
 def _without_continuations(text: str) -> str:
-    # A backslash that is itself escaped does not continue its line.
+    # A backslash that is itself escaped does not continue a line.
     joined = []
     for line in text.split("\n"):
         backslashes = len(line) - len(line.rstrip("\\"))

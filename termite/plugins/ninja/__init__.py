@@ -1,4 +1,4 @@
-"""ninja: calls from within another build run locally, with their own commands distributed again."""
+"""The ninja plugin: a ninja within another build runs locally; its commands are distributed."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +11,7 @@ RECURSIVE = command_regexp(r"ninja(?:-build)?|samu")
 
 @hookimpl
 def termite_rules() -> list[Rule]:
-    """A ninja within a build schedules jobs: it belongs here, and holds no slot."""
+    """Keep a ninja within a build local: it schedules jobs and holds no slot."""
     return [
         Rule(RECURSIVE, local=True, recurse=True, skip_refresh=True, source="ninja plugin", words=("ninja", "samu"))
     ]
@@ -21,7 +21,11 @@ def termite_rules() -> list[Rule]:
 def termite_build(
     tool: str, args: Sequence[str], cwd: str, env: Mapping[str, str], preload: Mapping[str, str]
 ) -> Command | None:
-    """Stock ninja. Its hashes are of the commands as written, so a tree can go back and forth."""
+    """Run the stock ninja.
+
+    Its log has hashes of the commands as the project wrote them. Therefore builds with and without
+    termite can alternate in one tree, and do not rebuild each other's outputs.
+    """
     if tool not in TOOLS:
         return None
     return Command((tool, *args), tool, True, cwd, {**env, **preload}, " ".join((tool, *args)))
