@@ -1,5 +1,6 @@
 #!/bin/sh
-# What every examples/NAME/run.sh is: the example in its directory, with the tools of this checkout. --help lists the options.
+# Build the example in the given directory with the tools of this checkout; every
+# examples/NAME/run.sh calls this script. --help lists the options.
 set -eu
 example=$1
 shift

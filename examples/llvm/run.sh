@@ -1,5 +1,5 @@
 #!/bin/sh
-# With ninja, then with make; `run.sh --variant make` is one of them alone.
+# Run the variant with ninja, then the one with make. `run.sh --variant make` runs only that one.
 set -eu
 here=$(dirname "$0")
 case " $* " in
