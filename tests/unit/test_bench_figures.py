@@ -1,4 +1,4 @@
-"""bench/: what is reckoned with samples, and what the table says of them."""
+"""bench/: the statistics of samples, and the lines of the table."""
 
 import math
 from typing import Any

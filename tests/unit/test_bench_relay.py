@@ -24,7 +24,7 @@ def test_an_idle_line_saves_nothing_up() -> None:
 
 
 async def passed_on(is_thin: bool) -> tuple[bytes, float]:
-    """What came through a link of 1 s and 1000 bytes/s of 3000 bytes, and when its last byte did."""
+    """Send 3000 bytes over 1 s and 1000 bytes/s; return the received bytes and the seconds."""
     relay = Relay(("nowhere", 0), Link(1000.0, 1.0), Link(1000.0, 1.0))
     relay.is_thin = is_thin
     ours, near = memory_stream_pair()

@@ -15,7 +15,7 @@ DOCUMENTS = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").rglob("*.md"))]
 # A document cites a file by its name, or by the first seven digits or more of the measured commit.
 FILE = re.compile(r"\b\d{4}-\d\d-\d\dT\d{6}Z-([0-9a-f]{10})\b")
 COMMIT = re.compile(r"\b(?=[0-9a-f]*\d)[0-9a-f]{7,10}\b")
-# "7c64c87 to 6a6af38" cites all files from the first one of the former to the last one of the latter.
+# "7c64c87 to 6a6af38" cites all files from the first file of 7c64c87 to the last one of 6a6af38.
 RANGE = re.compile(rf"({COMMIT.pattern}) to ({COMMIT.pattern})")
 # "(1.01-1.30; 25; e13665a)" is a figure, whose file must exist.
 FIGURE = re.compile(rf"; ({COMMIT.pattern})\)")
@@ -35,7 +35,7 @@ def cited_files(texts: Iterable[str], names: Iterable[str]) -> set[str]:
 
 
 def missing_files(texts: Mapping[str, str], names: Iterable[str]) -> list[str]:
-    """Return the cited files and the commits of figures that no name is of, each after its document."""
+    """Return cited files and commits of figures that have no file, with their document."""
     have = list(names)
     missing = []
     for document, text in texts.items():

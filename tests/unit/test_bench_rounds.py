@@ -1,4 +1,4 @@
-"""bench/: sides in alternation, and what is kept of a part that does not come to its end."""
+"""bench/: sides in alternation, and the results of a part that is interrupted."""
 
 import subprocess
 

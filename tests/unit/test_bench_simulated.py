@@ -1,4 +1,4 @@
-"""bench/: what simulated workers play back, and the sides of a benchmark."""
+"""bench/: the results of simulated workers, and the order of a benchmark's sides."""
 
 import functools
 import hashlib

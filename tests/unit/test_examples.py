@@ -1,4 +1,4 @@
-"""tools/example.py: that no example passes by building everything here."""
+"""tools/example.py: an example fails if its jobs do not run on workers."""
 
 from collections import Counter
 from pathlib import Path

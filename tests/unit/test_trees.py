@@ -1,4 +1,4 @@
-"""tools/trees.py: what the demo and the examples compare by."""
+"""tools/trees.py: the comparison of trees, for the demo and the examples."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from trees import differences, put_back, read_tree
 
 
 def grow(root: Path) -> Path:
-    """A small tree of every kind of file."""
+    """Make a small tree with every kind of file."""
     (root / "src" / "deep").mkdir(parents=True)
     (root / "src" / "a.c").write_text("int a;\n")
     (root / "src" / "run").write_text("#!/bin/sh\n")
