@@ -1,7 +1,7 @@
 """The command line of the benchmark: measure the parts, show one table, write one JSON file.
 
 Run it with `make bench`, or with `sh bench/run.sh --only lua,latency` for some parts. A missed
-target is not an error: the exit code is 1 only if a part could not be measured, or if the run was
+target is not an error. The exit code is 1 only if a part could not be measured, or if the run was
 ended early.
 """
 

@@ -210,8 +210,8 @@ def master_share(name: str, remote: Sequence[Remote], plain: Sequence[Measured])
 def build_remotely(ground: Ground, master: daemons.Master, worker: daemons.Worker) -> Steps[Remote]:
     """Build once through the master and measure it.
 
-    Raise BenchError if no job ran on the worker, or if one was retried or fell back: such a build
-    must not be taken for a normal one.
+    Raise BenchError if no job ran on the worker, or if one was retried or fell back. Such a
+    build must not be taken for a normal one.
     """
     status, master_s, mirror_s = master.status(), master.cpu_s(), _mirrors_cpu_s(worker)
     measured = yield ground.build(TERMITE, ground.termite_lines(), _caches(master.env))

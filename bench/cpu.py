@@ -1,8 +1,8 @@
 """Count CPU time: of the whole machine, of this benchmark, of one side, of one process.
 
 Wall time alone hides work that was moved to another process. The benchmark puts everything that it
-starts, daemons and sandboxes included, into a cgroup of its own, so that the work of other users is
-not counted as its own. Each side has a cgroup below that one, which can be frozen while another
+starts, daemons and sandboxes included, into a cgroup of its own. The work of other users is
+therefore not counted. Each side has a cgroup below that one, which can be frozen while another
 side has the machine.
 """
 

@@ -120,8 +120,8 @@ def strangers(runs: Sequence[Measured]) -> float:
 def median_interval(samples: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
     """Return the interval that has the true median with this confidence, whatever the distribution.
 
-    It is the narrowest symmetric pair of ranks that the binomial distribution allows (W. J.
-    Conover, Practical Nonparametric Statistics, 3.2). Return None if there are too few samples:
+    The interval is the narrowest symmetric pair of ranks that the binomial distribution allows (W.
+    J. Conover, Practical Nonparametric Statistics, 3.2). Return None if there are too few samples:
     fewer than six for a confidence of 0.95.
     """
     count = len(samples)

@@ -28,8 +28,8 @@ class Recorded(msgspec.Struct, frozen=True):
     """A recorded command of a build.
 
     `outputs` has the sizes of the files that it wrote, in bytes, and `printed` the bytes of its
-    output. `cpu_s` is also the time that it would have needed on a core of its own: unlike its wall
-    time, it does not depend on other programs.
+    output. `cpu_s` is also the time that the command would have needed on a core of its own.
+    Unlike the wall time, it does not depend on other programs.
     """
 
     cpu_s: float

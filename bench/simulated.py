@@ -2,10 +2,10 @@
 
     python -m bench.simulated COORDINATOR SECRET_FILE NAME WORKERS SLOTS RECORDED INTERVALS_FILE [--sleep]
 
-A worker answers a job with results of the sizes that were recorded of a real build. It answers at
-once or, with `--sleep`, after the recorded CPU time. Before the first result into a directory it
-asks the master for that directory, as a mirror would. On SIGTERM the program writes the begin and
-the end of each job (CLOCK_MONOTONIC, seconds) into INTERVALS_FILE.
+A worker answers a job with results of the sizes that were recorded of a real build. The answer
+comes at once or, with `--sleep`, after the recorded CPU time. Before the first result into a
+directory it asks the master for that directory, as a mirror would. On SIGTERM the program writes
+the begin and the end of each job (CLOCK_MONOTONIC, seconds) into INTERVALS_FILE.
 
 A job's command is `job NUMBER PATH`: the number of the recorded command, and the path of its first
 result.

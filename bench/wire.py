@@ -1,7 +1,7 @@
 """Measure the traffic between master and worker: of one job, and of builds over a thin link.
 
-The link is a relay (relay.py) between master and worker. It delays and limits bytes. It does not
-model packet loss or TCP's slow start, which a real line has too.
+The link is a relay (relay.py) between master and worker. The relay delays and limits bytes, but
+does not model packet loss or TCP's slow start, which a real line has too.
 """
 
 import contextlib

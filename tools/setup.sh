@@ -2,7 +2,7 @@
 # Make this checkout ready to run. `setup.sh tests` also installs the programs that the tests need.
 #
 # The script installs Debian packages, makes .venv with pinned Python packages, and installs termite
-# with its native programs into it. It makes bin, which has links to termite's commands.
+# with its native programs into it. The folder bin gets links to termite's commands.
 #
 # The script announces each step, and skips steps that are done: a second run takes a few
 # milliseconds. Two stamps in .venv hold a checksum of the files that a step depends on. termite is

@@ -1,8 +1,8 @@
 """Fetch and unpack packages of Debian, mostly sources, without changing the machine's apt state.
 
 The functions make a private apt state in a directory of their own. Its source lists are the
-machine's, with `deb` replaced by `deb-src`: apt uses the same mirror, proxy and keyring as the
-system, and needs no root. Nothing is installed.
+machine's, with `deb` replaced by `deb-src`. Therefore apt uses the same mirror, proxy and keyring
+as the system, but needs no root. Nothing is installed.
 """
 
 import contextlib
