@@ -1,7 +1,7 @@
-"""A master that is starting says so before it is ready: `termite-master & termite-make` must become one master.
+"""The claim of a master that is starting, so that `termite-master & termite-make` becomes one master and not two.
 
-A claim is a socket whose name no file has: it goes with its process, however that ends, and who waits for its end needs
-no clock. It is made before the imports that take most of a master's start.
+A claim is a listening socket with an abstract name. It disappears with its process, however the process ends, so a
+program that waits for it needs no clock. It is made before the imports that take most of a master's start.
 """
 
 import os
@@ -20,8 +20,10 @@ _PEER = struct.Struct("3i")
 
 
 def claim_tree(argv: Sequence[str]) -> socket.socket | None:
-    """Claim the tree that termite-master's `argv` means, until the socket is closed. None: there is no such tree, or
-    somebody has it already; the master itself will say so."""
+    """Claim the tree that the arguments of termite-master name. The claim ends when the returned socket is closed.
+
+    Return None if there is no such tree or another process has claimed it. The master reports that later.
+    """
     claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         claim.bind(_name(Path(os.path.abspath(_socket_in(argv))).parent))
@@ -33,7 +35,7 @@ def claim_tree(argv: Sequence[str]) -> socket.socket | None:
 
 
 def wait_for_claims(directory: Path) -> bool:
-    """Wait for the master that is just starting for `directory` or the nearest one above it. True: there was one."""
+    """Wait for masters that are starting for `directory` or one above it. Return True if there was one."""
     return any(_wait_for_claim(place) for place in (directory, *directory.parents))
 
 
@@ -47,7 +49,7 @@ def _wait_for_claim(directory: Path) -> bool:
         _, uid, _ = _PEER.unpack(waiting.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
         if uid != os.geteuid():
             return False
-        with suppress(OSError):  # it never says anything: this ends with the claim
+        with suppress(OSError):  # nothing is ever sent: the call returns when the claim ends
             waiting.recv(1)
         return True
 
@@ -58,7 +60,7 @@ def _name(directory: Path) -> str:
 
 
 def _socket_in(argv: Sequence[str]) -> str:
-    """As the flags will be read, which needs what takes long."""
+    """Return the value of --socket, as the parser will find it; importing the parser would take too long here."""
     words = with_two_dashes(argv)
     named = SOCKET
     for at, word in enumerate(words):

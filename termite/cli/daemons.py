@@ -1,4 +1,4 @@
-"""termite-coordinator and termite-worker: from arguments to a running daemon, and from a signal to its end."""
+"""The commands termite-coordinator and termite-worker: from arguments to a running daemon, until a signal ends it."""
 
 import argparse
 import gc
@@ -28,10 +28,13 @@ Serve = Callable[[trio.TaskStatus[str]], Awaitable[None]]
 
 
 def run_daemon(program: str, serve: Serve, announce: str) -> int:
-    """Run until SIGINT or SIGTERM; the exit code. `announce` is the line on stdout when it serves, with {address}."""
+    """Run `serve` until SIGINT, SIGTERM or SIGHUP, and return the exit code.
+
+    `announce` is printed on stdout as soon as the daemon serves; {address} in it is replaced.
+    """
 
     async def main() -> None:
-        # A hang-up that nohup has set to be ignored stays ignored.
+        # A hang-up that nohup has made ignored stays ignored.
         hang_up = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL else []
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, *hang_up) as signals:
             async with trio.open_nursery() as nursery:
@@ -39,10 +42,10 @@ def run_daemon(program: str, serve: Serve, announce: str) -> int:
                 address = await nursery.start(_serve_to_the_end, serve, nursery.cancel_scope)
                 print(f"{program}: {announce.format(address=address)}", flush=True)
 
-    # A tree of 100,000 names is no garbage: looking through it again and again costs more than what a cycle leaves.
+    # A tree of 100,000 names is no garbage. Searching it for cycles again and again costs more than it frees.
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
-    # Where a caller's umask is 0777 we could not enter our own directories. Jobs and results have modes of their own.
+    # With an umask of 0777 termite could not enter its own directories. Jobs and results have modes of their own.
     os.umask(0o022)
     try:
         trio.run(main)
@@ -57,7 +60,7 @@ def run_daemon(program: str, serve: Serve, announce: str) -> int:
 
 async def _serve_to_the_end(serve: Serve, daemon: trio.CancelScope, task_status: trio.TaskStatus[str]) -> None:
     await serve(task_status)
-    daemon.cancel()  # it was told to end by a client, or found nothing more to do
+    daemon.cancel()  # a client asked it to end, or it was idle for long enough
 
 
 async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
@@ -76,7 +79,7 @@ def _leaves(group: BaseExceptionGroup[UserError]) -> list[UserError]:
 
 
 def coordinator(argv: Sequence[str] | None = None) -> int:
-    """The command termite-coordinator."""
+    """Run the command termite-coordinator and return its exit code."""
     program = "termite-coordinator"
     try:
         flags = _coordinator_parser(program).parse_flags(sys.argv[1:] if argv is None else argv)
@@ -95,7 +98,7 @@ def coordinator(argv: Sequence[str] | None = None) -> int:
 def _coordinator_parser(program: str) -> Parser:
     parser = Parser(
         program,
-        "Tell masters which workers there are. One for all machines; it may be restarted at any time.",
+        "Tell masters which workers there are. One coordinator serves all machines; it may be restarted at any time.",
         "termite-coordinator -secret secret.txt",
     )
     parser.add_argument("--port", type=_port, default=COORDINATOR_PORT, help="TCP port; 0: any free one")
@@ -107,7 +110,7 @@ def _coordinator_parser(program: str) -> Parser:
 
 
 def worker(argv: Sequence[str] | None = None) -> int:
-    """The command termite-worker."""
+    """Run the command termite-worker and return its exit code."""
     program = "termite-worker"
     try:
         flags = worker_parser(program).parse_flags(sys.argv[1:] if argv is None else argv)
@@ -125,7 +128,7 @@ def worker(argv: Sequence[str] | None = None) -> int:
 
 
 def worker_config(flags: argparse.Namespace, secret: bytes) -> WorkerConfig:
-    """What the flags say, after the checks that this machine can run jobs at all."""
+    """Return the configuration that the flags describe. Raise UserError if this machine cannot run jobs."""
     root = os.geteuid() == 0
     users = range(flags.user_base, flags.user_base + USERS) if root else None
     sandbox = native_program("termite-sandbox")
@@ -158,12 +161,12 @@ _PACKAGE = Path(__file__).parent.parent
 
 
 def default_cache() -> Path:
-    """Where a worker keeps files between jobs and between its runs."""
+    """Return the directory in which a worker keeps files between jobs and between its runs."""
     return Path("/var/cache/termite") if os.geteuid() == 0 else own_directory(CACHE)
 
 
 def default_tmpdir() -> Path:
-    """Where a worker makes its scratch directory: /var/tmp, which is no tmpfs, so that big outputs fit."""
+    """Return the directory for scratch space: $TMPDIR, else /var/tmp, which is no tmpfs, so that big outputs fit."""
     named = Path(os.environ.get("TMPDIR", ""))
     return named if named.is_absolute() and named.is_dir() else Path("/var/tmp")
 
@@ -178,21 +181,27 @@ def _wants_tmpfs(scratch: str, kernel: str) -> bool:
 def worker_parser(program: str) -> Parser:
     parser = Parser(
         program,
-        "Run other machines' jobs here, each in a sandbox that shows the master's files. "
+        "Run jobs of other machines on this one, each in a sandbox that shows the files of the master's machine. "
         "As root, jobs run as users without privilege (see -user-base); otherwise as you.",
         "termite-worker -jobs 8 -secret secret.txt -coordinator buildhost",
     )
     cores = len(os.sched_getaffinity(0))
     add = parser.add_argument
-    add("--jobs", type=_positive, default=2 * cores, metavar="N", help="jobs at once, of all masters together")
+    add(
+        "--jobs",
+        type=_positive,
+        default=2 * cores,
+        metavar="N",
+        help="number of jobs at once, for all masters together",
+    )
     coordinator = f"localhost:{COORDINATOR_PORT}"
-    add("--coordinator", default=coordinator, metavar="HOST:PORT", help="where to register; empty: nowhere")
+    add("--coordinator", default=coordinator, metavar="HOST:PORT", help="coordinator to register with; empty: none")
     add("--port", type=_port, default=WORKER_PORT, help="TCP port; 0: any free one")
     add(
         "--advertise",
         default="",
         metavar="HOST[:PORT]",
-        help="address for masters (default: as the coordinator sees it)",
+        help="address that masters connect to (default: the address that the coordinator sees)",
     )
     add("--name", default="", help="name in status and logs (default: host name and port)")
     add(
@@ -201,12 +210,18 @@ def worker_parser(program: str) -> Parser:
         metavar="DIR",
         help="files kept between jobs (default: /var/cache/termite; ~/.cache/termite of an ordinary user)",
     )
-    add("--tmpdir", type=Path, default=default_tmpdir(), metavar="DIR", help="what running jobs write")
+    add(
+        "--tmpdir",
+        type=Path,
+        default=default_tmpdir(),
+        metavar="DIR",
+        help="directory for the files that running jobs write",
+    )
     add(
         "--scratch",
         choices=("auto", "tmpfs", "disk"),
         default="auto",
-        help="what running jobs write goes to memory or to -tmpdir; auto: memory where the kernel can (Linux 6.6)",
+        help="keep the files that running jobs write in memory or in -tmpdir; auto: memory from Linux 6.6 on",
     )
     add(
         "--user-base",
@@ -229,7 +244,7 @@ def _add_common_flags(parser: Parser) -> None:
         type=Path,
         default=Path("secret.txt"),
         metavar="FILE",
-        help="the secret all machines share, mode 0600",
+        help="file with the secret that all machines share, mode 0600",
     )
     add("--listen", default="", metavar="ADDRESS", help="address of this machine to listen on (default: all)")
     add("--logfile", type=Path, metavar="FILE", help="append the log to this file (default: stderr)")

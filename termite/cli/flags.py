@@ -1,6 +1,6 @@
-"""What every termite program has in common: `-flag` and `--flag`, one error line, exit code 100.
+"""The parts that all termite programs share: `-flag` and `--flag`, one line for an error, exit code 100.
 
-A build waits for the imports of what is imported here; argparse is in parser.py.
+A build waits for the imports of this module, so it imports little. argparse is in parser.py.
 """
 
 import re
@@ -17,21 +17,21 @@ _SINGLE_DASH = re.compile(r"-[a-z][a-z0-9-]+(=.*)?", re.DOTALL)
 
 
 def with_two_dashes(argv: Sequence[str]) -> list[str]:
-    """`-jobs 4` as `--jobs 4`; what stands after `--` is left alone, and so is a single letter (`-h`)."""
+    """Return `argv` with `-jobs` written as `--jobs`. Single letters (`-h`) and words after `--` stay as they are."""
     words = list(argv)
     end = words.index("--") if "--" in words else len(words)
     return [f"-{word}" if _SINGLE_DASH.fullmatch(word) else word for word in words[:end]] + words[end:]
 
 
 def report(program: str, error: UserError) -> None:
-    """The one line of a UserError, and its hint below."""
+    """Print the message of a UserError on stderr, and its hint on a line below."""
     print(f"{program}: {error.message}", file=sys.stderr)
     if error.hint:
         print(f"{program}: {error.hint}", file=sys.stderr)
 
 
 def run_command(program: str, main: Callable[[], int]) -> int:
-    """`main`'s exit code, or 100 after the line of a UserError. Dies of Ctrl-C."""
+    """Run `main` and return its exit code, or 100 after printing a UserError. Die of SIGINT on Ctrl-C."""
     try:
         return main()
     except UserError as error:

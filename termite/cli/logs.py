@@ -1,4 +1,4 @@
-"""Where a daemon's log goes: lines `time LEVEL event key=value` on stderr, or at the end of a file."""
+"""The log of a daemon: lines `time LEVEL event key=value` on stderr, or appended to a file."""
 
 import logging
 from pathlib import Path
@@ -10,7 +10,11 @@ _TIME = "%Y-%m-%d %H:%M:%S"
 
 
 def set_up_logging(level: str, logfile: Path | None = None) -> None:
-    """`level` is a name as in `logging`, in any case."""
+    """Send log records of `level` and above to `logfile`, or to stderr if it is None.
+
+    `level` is a name of `logging`, in any case.
+    Raise UserError if the file cannot be opened.
+    """
     try:
         handler: logging.Handler = logging.FileHandler(logfile) if logfile else logging.StreamHandler()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""argparse as every termite program uses it."""
+"""The argument parser of all termite programs that need argparse."""
 
 import argparse
 import textwrap
@@ -10,7 +10,7 @@ from termite.engine.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """Takes long flags with one dash too; an error is a UserError."""
+    """A parser that takes long flags with one dash or two, and raises UserError for a wrong argument."""
 
     def __init__(self, prog: str, description: str, example: str) -> None:
         super().__init__(
@@ -23,7 +23,7 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--version", action="version", version=f"{prog} {VERSION}")
 
     def parse_flags(self, argv: Sequence[str]) -> argparse.Namespace:
-        """The flags in `argv` (without the program's name)."""
+        """Parse `argv`, which does not have the program's name."""
         return self.parse_args(with_two_dashes(argv))
 
     def error(self, message: str) -> NoReturn:
@@ -32,5 +32,5 @@ class Parser(argparse.ArgumentParser):
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        """Say a default only where there is one."""
+        """Return the help text of `action`, with its default if it has one."""
         return super()._get_help_string(action) if action.default not in (None, "", False, []) else action.help

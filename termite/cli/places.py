@@ -1,4 +1,7 @@
-"""Where termite keeps what is its user's own: logs and caches. Never in the tree, and also where there is no home."""
+"""The directories in which termite keeps logs and caches of its user.
+
+They are never in the tree, and they exist even for a user without a home directory.
+"""
 
 import os
 from collections.abc import Mapping
@@ -12,11 +15,11 @@ STATE = ("XDG_STATE_HOME", ".local/state")
 
 
 def own_directory(kind: tuple[str, str], env: Mapping[str, str] = os.environ) -> Path:
-    """The first of `candidates` that is there, or can be made, and can be written."""
+    """Return the first of `candidates` that can be written, and make it if needed. Raise UserError if none can."""
     for directory in candidates(kind, env):
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # In /var/tmp somebody else may have been faster.
+            # In /var/tmp another user may have made it first.
             if directory.lstat().st_uid == os.geteuid() and os.access(directory, os.W_OK | os.X_OK):
                 return directory
         except OSError:
@@ -26,32 +29,34 @@ def own_directory(kind: tuple[str, str], env: Mapping[str, str] = os.environ) ->
 
 
 def candidates(kind: tuple[str, str], env: Mapping[str, str] = os.environ) -> list[Path]:
-    """What the user says, else below the home; then a place that every machine has."""
+    """Return the directory of the XDG variable or below the home directory, then one below /var/tmp."""
     variable, below_home = kind
-    named = Path(env.get(variable, ""))  # a relative one is to be ignored, says the XDG specification
+    named = Path(env.get(variable, ""))  # the XDG specification says to ignore a relative path
     chosen = named if named.is_absolute() else home() / below_home
     return [chosen / "termite", Path(f"/var/tmp/termite-{os.geteuid()}") / below_home]
 
 
 def tree_name(root: Path) -> str:
-    """For a file's name: which tree it is about. The end of the path, and a checksum where that would be another
-    tree's name as well (`/a/b-c` and `/a-b/c`)."""
+    """Return a file name that stands for the tree at `root`: the end of its path.
+
+    A checksum is added if another tree could have the same name (`/a/b-c` and `/a-b/c`).
+    """
     path = os.fsencode(root).strip(b"/")
     name = path.replace(b"/", b"-")[-150:] or b"root"
     if name.replace(b"-", b"/") != path:
-        name += b".%08x" % crc32(path)  # hashlib would take a front end a millisecond to import
+        name += b".%08x" % crc32(path)  # importing hashlib would cost a front end a millisecond
     return os.fsdecode(name)
 
 
 def working_directory() -> Path:
-    """Where the user is, without symlinks."""
+    """Return the current directory without symlinks. Raise UserError if it has been removed."""
     try:
         return Path(os.path.realpath(os.getcwd()))
     except FileNotFoundError:
-        raise UserError("the current directory has been removed", hint="cd to one that is there") from None
+        raise UserError("the current directory has been removed", hint="change to a directory that exists") from None
 
 
 def home() -> Path:
-    """The user's; the root directory where there is none."""
+    """Return the user's home directory, or the root directory if the user has none."""
     path = Path(os.path.expanduser("~"))
     return path if path.is_absolute() else Path("/")
