@@ -1,6 +1,7 @@
-"""Paths of the tree, as bytes without leading slash, taken apart.
+"""Check, split and join paths of the tree: bytes without a slash at either end, b"" for the root.
 
-A path that came over the wire is not trusted: `components` refuses what could lead anywhere else than down.
+A path from another process must pass `components` before it is used. The other functions here do
+not check their arguments.
 """
 
 import errno
@@ -11,7 +12,11 @@ from termite.engine.errors import FsError
 
 
 def components(path: bytes) -> list[bytes]:
-    """The names from the root down. Raises FsError where one of them is no name."""
+    """Return the names in a path from the root down; the root has none.
+
+    Raise FsError(EINVAL) if the path could lead anywhere but down ("", ".", ".." or NUL in it).
+    The caller decides who acts: an error of the job, or a breach of the protocol.
+    """
     if not path:
         return []
     names = path.split(b"/")
@@ -20,8 +25,8 @@ def components(path: bytes) -> list[bytes]:
     return names
 
 
-def lineage(path: bytes) -> Iterator[bytes]:
-    """The root, every directory on the way down, and the path itself."""
+def from_root_down(path: bytes) -> Iterator[bytes]:
+    """Yield the root, then every directory on the way down, then the path itself."""
     yield b""
     for i in range(len(path)):
         if path[i : i + 1] == b"/":
@@ -31,20 +36,21 @@ def lineage(path: bytes) -> Iterator[bytes]:
 
 
 def split(path: bytes) -> tuple[bytes, bytes]:
-    """Parent and name."""
+    """Return the parent directory and the name in it; b"" and b"" for the root."""
     parent, _, name = path.rpartition(b"/")
     return parent, name
 
 
 def join(parent: bytes, name: bytes) -> bytes:
+    """Return the path of the entry `name` in the directory `parent`."""
     return b"%b/%b" % (parent, name) if parent else name
 
 
 def is_within(path: bytes, top: bytes) -> bool:
-    """Is `path` the directory `top` or below it?"""
+    """Return whether `path` is the directory `top` or below it."""
     return not top or path == top or (path.startswith(top) and path[len(top) : len(top) + 1] == b"/")
 
 
 def tree_path(path: PurePath) -> bytes:
-    """Return an absolute path of our own disk in the form that paths of the tree have."""
+    """Convert an absolute path of our own disk to the form that paths of the tree have."""
     return bytes(path).strip(b"/")

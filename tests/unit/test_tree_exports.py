@@ -4,7 +4,7 @@ import stat
 
 import pytest
 
-from termite.engine.tree.logic.exports import Exports, View
+from termite.engine.tree.logic.exports import Exports, Visibility
 
 FILE = stat.S_IFREG
 DIRECTORY = stat.S_IFDIR
@@ -66,12 +66,12 @@ def test_the_way_down_is_shown_through_directories_that_nobody_may_list(exports:
     assert shows(exports, b"", b"home", DIRECTORY | 0o700, is_open=False)
     assert shows(exports, b"home/u", b"proj", DIRECTORY | 0o700, is_open=False)
     assert not shows(exports, b"home/u", b"mail", DIRECTORY | 0o755, is_open=False)
-    assert exports.rules(b"home/u").way == {b"proj", b".cargo"}
+    assert exports.rules(b"home/u").passages == {b"proj", b".cargo"}
 
 
 @pytest.mark.parametrize("place", [b"proc", b"sys", b"dev", b"run", b"tmp", b"var/tmp"])
 def test_places_that_every_machine_has_of_its_own_are_shown_empty(exports: Exports, place: bytes) -> None:
-    assert exports.view(place) is View.WAY
+    assert exports.visibility(place) is Visibility.PASSAGE
     assert not shows(exports, place, b"x", FILE | 0o644)
 
 
@@ -85,8 +85,8 @@ def test_a_project_below_tmp_is_reached_through_an_otherwise_empty_tmp() -> None
 
 def test_the_deepest_anchor_decides() -> None:
     exports = Exports(b"a/b", (), (b"a",), ())
-    assert exports.view(b"a") is View.HIDDEN
-    assert exports.view(b"a/b/c") is View.WHOLE
+    assert exports.visibility(b"a") is Visibility.HIDDEN
+    assert exports.visibility(b"a/b/c") is Visibility.WHOLE
     assert shows(exports, b"", b"a", DIRECTORY | 0o755)
     assert not shows(exports, b"a", b"other", DIRECTORY | 0o755)
 

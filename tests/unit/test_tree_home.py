@@ -20,8 +20,7 @@ import trio
 
 from termite.engine.errors import FsError, RemoteProtocolError, Stale
 from termite.engine.model import Attr, Change, Digest
-from termite.engine.tree import home as tree_home
-from termite.engine.tree import truth as tree_truth
+from termite.engine.tree import directory_reader, file_contents, truth
 from termite.engine.tree.hashes import Hashes
 from termite.engine.tree.home import BroughtHome, HomeTree, TreeConfig
 from termite.engine.tree.logic.attrs import Seen, Stamp
@@ -416,8 +415,9 @@ async def test_a_write_that_no_stamp_shows_is_noticed_for_all_names(
     home: HomeTree, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a file system whose clock ticks slowly: the same size, in the same tick."""
-    for module in (tree_home, tree_truth):
+    for module in (truth, directory_reader, file_contents):
         monkeypatch.setattr(module, "stamp_of", lambda st: Stamp(st.st_dev, st.st_ino, st.st_size, 1, 1))
+    for module in (directory_reader, file_contents):
         monkeypatch.setattr(module, "is_racy", lambda *_: True)
     (root / "d").mkdir()
     (root / "f").write_bytes(b"old")
@@ -659,19 +659,19 @@ async def test_what_came_home_is_looked_at_once(home: HomeTree, root: Path, monk
     """The watches tell of it too, and at the next drain it would be looked at again for nothing."""
     await serve(home, root)
     await Job(home, root).mkdir("d").write("d/f", b"content").write("f", b"content").end()
-    looked_at: list[bytes] = []
-    look = home._truth._look
+    checked: list[bytes] = []
+    read_entries = home._truth._reader.read_entries
 
-    def look_and_note(directory: bytes, fd: int, names: Iterable[bytes]) -> dict[bytes, Seen]:
-        looked_at.append(directory)
-        return look(directory, fd, names)
+    def read_and_note(directory: bytes, fd: int, names: Iterable[bytes]) -> dict[bytes, Seen]:
+        checked.append(directory)
+        return read_entries(directory, fd, names)
 
-    monkeypatch.setattr(home._truth, "_look", look_and_note)
+    monkeypatch.setattr(home._truth._reader, "read_entries", read_and_note)
     number = home.drain()
-    assert looked_at == []
+    assert checked == []
     (root / "f").write_bytes(b"now by somebody else")
     assert home.drain() == number + 1
-    assert looked_at == [tree_path(root)]
+    assert checked == [tree_path(root)]
 
 
 OURS, THEIRS = b"of the job", b"of no job."

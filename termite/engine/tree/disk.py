@@ -92,7 +92,7 @@ def failing(path: bytes) -> Iterator[None]:
         raise FsError(e.errno or errno.EIO, path) from e
 
 
-def remove_tree(dir_fd: int, name: bytes, path: bytes = b"", kept: Container[bytes] = ()) -> bool:
+def remove_beneath(dir_fd: int, name: bytes, path: bytes = b"", kept: Container[bytes] = ()) -> bool:
     """Remove what is called `name`, and all in it but for the `kept` paths. Is it gone?
 
     A directory that its owner may not write is made writable first: whoever removed it in a job had done so as well.
@@ -110,7 +110,7 @@ def remove_tree(dir_fd: int, name: bytes, path: bytes = b"", kept: Container[byt
         for child in map(os.fsencode, os.listdir(fd)):
             below = join(path, child)
             if below not in kept:
-                remove_tree(fd, child, below, kept)
+                remove_beneath(fd, child, below, kept)
     finally:
         os.close(fd)
     try:

@@ -1,45 +1,42 @@
-"""The user's files as the master knows them: what it serves to mirrors, and what it brings home from them.
+"""Serve the user's files to mirrors, and bring the results of jobs back to them.
 
-The journal says what has changed in what was served. Between two awaits everything here is one step: a drain never sees
-half of a result.
+This module joins the parts of the room: the journal numbers the changes of everything that was
+served. No drain sees half of a result, because a job's changes are made without an await.
 """
 
-import errno
 import logging
 import os
-import stat
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import trio
 
-from termite.engine.errors import FsError, Stale
 from termite.engine.model import Attr, Change, Changeset, Digest
-from termite.engine.paths import split
-from termite.engine.tree.directories import Directories
 from termite.engine.tree.disk import Disk
-from termite.engine.tree.hashes import Hashes, is_racy, stamp_of
-from termite.engine.tree.logic.attrs import Events, Seen, Stamp, Touch
+from termite.engine.tree.file_contents import FileContents
+from termite.engine.tree.hashes import Hashes
+from termite.engine.tree.logic.attrs import Events, Seen, Touch
 from termite.engine.tree.logic.exports import Exports
 from termite.engine.tree.logic.journal import Journal
 from termite.engine.tree.logic.plan import make_plan
 from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.replay import Contents, Replay, Replayed
 from termite.engine.tree.staging import StagedWriter, Staging
+from termite.engine.tree.target_directories import TargetDirectories
 from termite.engine.tree.truth import Truth
-
-HASH_AT_ONCE_BYTES = 64 * 1024  # 50 us: less than asking a thread to do it
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class TreeConfig:
-    """Paths are of the tree (no leading slash) and without symlinks. `excludes` and `hidden` never leave the master.
-    `watched` are exports that change in the midst of builds."""
+    """The settings of one master's tree. Paths are of the tree, and contain no symlinks.
+
+    `exports` are shown whole and are read-only. `excludes` and `hidden` never leave the master.
+    `watched` are exports that change in the midst of builds. `hash_cache` is the database of digests
+    on our own disk; if it is None, digests are kept in memory only.
+    """
 
     writable_root: bytes
     exports: tuple[bytes, ...] = ()
@@ -51,35 +48,47 @@ class TreeConfig:
 
 @dataclass(frozen=True, slots=True)
 class BroughtHome:
-    """A job's results are on disk, and in the journal up to `number`. `conflicts`: paths that another job, which ran
-    at the same time, had written differently."""
+    """The state after a job's results were written to disk: the journal has them up to `number`.
+
+    `conflicts` are paths that another job, which ran at the same time, had written differently.
+    """
 
     number: int
     conflicts: tuple[bytes, ...]
 
 
 class HomeTree:
-    """One master's. Raises UserError where the writable root cannot be watched or written."""
+    """The tree of one master: its files on disk, and what mirrors know of them.
+
+    Only `open_file`, `recheck_settled` and `bring_home` wait, each for a thread. All other methods
+    block as far as the disk does.
+    """
 
     def __init__(self, config: TreeConfig) -> None:
+        """Raise UserError if the writable root cannot be written or inotify is not available."""
         self._exports = Exports(config.writable_root, config.exports, config.excludes, config.hidden, config.watched)
         self._disk = Disk(b"/")
         self._hashes = Hashes(config.hash_cache)
         self._truth = Truth(self._disk, self._exports, self._hashes)
         self._journal = Journal()
         self._staging = Staging(config.writable_root)
-        self._hashing: dict[Stamp, trio.Event] = {}
-        self._emptying = 0  # threads that remove what jobs have thrown away
+        self._contents = FileContents(self._disk, self._exports, self._hashes, self._truth, self._journal)
+        self._emptying = 0  # threads that are removing trash now
         self._never_leaves = frozenset(config.excludes + config.hidden)
 
     @property
     def number(self) -> int:
+        """Return the number of the newest changeset, 0 if there is none."""
         return self._journal.number
 
     # -- serving ------------------------------------------------------------------------------------------------------
 
     async def directory(self, path: bytes) -> tuple[int, Attr, dict[bytes, Attr]]:
-        """The journal number, the directory's own Attr, and those of its children."""
+        """Return the journal number, the directory's own Attr, and those of its children by name.
+
+        The journal has later changes of the directory from now on. Raise FsError if it does not
+        exist or cannot be listed; the mirror passes that to the job.
+        """
         self._journal.append(self._truth.serve(path))
         tree = self._truth.tree
         own = tree.seen(path)
@@ -87,67 +96,52 @@ class HomeTree:
         return self.number, own.attr, {name: seen.attr for name, seen in tree.listing(path).items()}
 
     async def open_file(self, path: bytes, size: int, mtime_ns: int) -> tuple[int, Digest]:
-        """An fd for the caller to close. Stale where it is not that version any more: then the journal says so."""
-        parent, _ = split(path)
-        self._journal.append(self._truth.serve(parent))
-        seen = self._truth.tree.seen(path)
-        if seen is None:
-            raise Stale(path)
-        if not stat.S_ISREG(seen.attr.mode):
-            raise FsError(_errno_of(seen.attr.mode), path)
-        fd, stamp = self._open(path, size, mtime_ns)
-        try:
-            return fd, await self._digest(fd, path, stamp)
-        except BaseException:
-            os.close(fd)
-            raise
+        """Return an open fd of this version of a file, for the caller to close, and its digest.
+
+        Raise Stale if the file is not, or no longer, this version; the journal then has the change.
+        Raise FsError if it is no regular file or cannot be opened.
+        """
+        return await self._contents.open_version(path, size, mtime_ns)
 
     # -- the journal --------------------------------------------------------------------------------------------------
 
     def drain(self) -> int:
-        """Take in everything that was done in the live tree. Returns the journal number."""
+        """Check everything that was done until now in volatile directories, and return the journal number."""
         number = self._journal.append(self._truth.drain())
         if self._hashes.is_flush_due:
             self._hashes.flush()
         return number
 
     def changesets_since(self, cursor: int) -> tuple[Changeset, ...]:
+        """Return the changesets after number `cursor`, which must not have been forgotten."""
         return self._journal.since(cursor)
 
     def contents_since(self, number: int, most_bytes: int, total_bytes: int, most_files: int) -> dict[bytes, bytes]:
-        """Of files of up to `most_bytes` that were written here after `number`, and are still as the journal says; in
-        all not more than `total_bytes`. Not more than `most_files` are opened."""
-        contents: dict[bytes, bytes] = {}
-        room, files_left = total_bytes, most_files
-        for changeset in self._journal.since(number):
-            for change in changeset.changes:
-                attr = change.attr
-                if attr is None or attr.size > min(most_bytes, room) or not self._is_worth_telling(change.path, attr):
-                    continue
-                if files_left == 0:
-                    return contents
-                files_left -= 1
-                content = self._read_if_still(change.path, attr)
-                if content is not None:
-                    contents[change.path] = content
-                    room -= attr.size
-        return contents
+        """Return the contents, by path, of small files written here after `number` that no worker has.
+
+        A file of more than `most_bytes` is left out. All contents together have at most
+        `total_bytes`, and at most `most_files` files are opened.
+        """
+        return self._contents.unsent_since(number, most_bytes, total_bytes, most_files)
 
     def forget_before(self, number: int) -> None:
-        """No lease's cursor, and no running job's number, is below `number`."""
+        """Forget older changesets. No lease's cursor and no running job's number may be below `number`."""
         self._journal.forget_before(number)
 
     async def recheck_settled(self) -> int:
-        """Look at everything that was served and is not watched. Returns the journal number."""
+        """Check everything that was served and is not volatile, and return the journal number.
+
+        A thread compares the stamps; only places that differ are then read again.
+        """
         tree = self._truth.tree
-        served = [d for d in tree.served_within(b"") if not self._exports.is_watched(d)]
+        served = [d for d in tree.served_within(b"") if not self._exports.is_volatile(d)]
         shown = {directory: dict(tree.listing(directory)) for directory in served}
-        suspects = await trio.to_thread.run_sync(self._suspects, shown)
+        suspects = await trio.to_thread.run_sync(self._find_suspects, shown)
         for directory, names in suspects.items():
             if names is None:
-                self._journal.append(self._truth.list_again(directory))
+                self._journal.append(self._truth.check_directory(directory))
             elif names:
-                self._journal.append(self._truth.take_in(Events({directory: dict.fromkeys(names, Touch.UNKNOWN)})))
+                self._journal.append(self._truth.check(Events({directory: dict.fromkeys(names, Touch.UNKNOWN)})))
         self.drain()
         self._hashes.flush()
         return self.number
@@ -155,16 +149,21 @@ class HomeTree:
     # -- bringing home ------------------------------------------------------------------------------------------------
 
     def now_ns(self) -> int:
-        """The file system's now, for `Timing.dispatched_ns`."""
+        """Return the file system's own time, for `Timing.dispatched_ns`."""
         return self._staging.now_ns()
 
     def staging_file(self) -> StagedWriter:
+        """Start to stage the content of one file that comes in pieces. Raise FsError if the disk refuses."""
         return StagedWriter(self._staging)
 
     async def bring_home(self, changes: Sequence[Change], contents: Contents, timing: Timing) -> BroughtHome:
-        """Make a job's changes here. `contents` has all of them, by SHA-256; staged files are used up.
+        """Make a job's changes on the user's disk, and wait until removed directories are emptied.
 
-        FsError where the disk refuses; the journal then has what was done nevertheless.
+        `contents` has the bytes or the staged file of every new content, by SHA-256. Staged files are
+        used up, whatever happens. Raise FsError if the disk refuses or a path must not be written:
+        the job fails. Raise RemoteProtocolError if the changes are not well-formed: the worker's
+        connection is dropped. In both cases the journal has whatever was done. If the caller is
+        cancelled before the call, nothing is done; later the changes are completed.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         done = Replayed()
@@ -181,11 +180,12 @@ class HomeTree:
                         await trio.to_thread.run_sync(self._empty, done.trash)
                 finally:
                     self._emptying -= 1
-                self._journal.append(self._truth.look_at_links(are_more_going=self._emptying > 0))
+                self._journal.append(self._truth.check_link_counts(is_more_trash_left=self._emptying > 0))
 
-    # -- and the rest -------------------------------------------------------------------------------------------------
+    # -- life and statistics -----------------------------------------------------------------------------------------
 
     def statistics(self) -> dict[str, int]:
+        """Return the counters of the tree for the master's status reply."""
         directories, entries = self._truth.tree.counts()
         return {
             "directories": directories,
@@ -198,6 +198,7 @@ class HomeTree:
         }
 
     def close(self) -> None:
+        """Save the digests, and remove the staging directory."""
         self.drain()
         self._hashes.close()
         self._truth.watches.close()
@@ -211,7 +212,7 @@ class HomeTree:
         plan = make_plan(changes, self._exports.is_writable)
         conflicts = self._journal.conflicts(timing.number, changes)
         replay = Replay(
-            Directories(self._disk),
+            TargetDirectories(self._disk),
             self._staging,
             timing,
             kept=lambda: self._journal.made_since(timing.number) | self._never_leaves,
@@ -224,7 +225,7 @@ class HomeTree:
             replay.close()
             for stamp, digest in done.placed:
                 self._hashes.remember(stamp, digest)
-            number = self._journal.append(self._truth.take_in(done.events))
+            number = self._journal.append(self._truth.check(done.events))
         self._journal.note_results(number, changes)
         return BroughtHome(number, conflicts)
 
@@ -232,106 +233,8 @@ class HomeTree:
         for name in trash:
             try:
                 self._staging.remove(name)
-            except OSError as e:  # it is tried again when the master ends
+            except OSError as e:  # the whole staging directory is removed when the master ends
                 log.warning("staging-not-emptied name=%r reason=%s", name, e)
 
-    def _suspects(self, shown: Mapping[bytes, Mapping[bytes, Seen]]) -> dict[bytes, set[bytes] | None]:
-        return {directory: self._truth.suspects(directory, listing) for directory, listing in shown.items()}
-
-    def _look_at(self, path: bytes) -> None:
-        events = Events()
-        events.touch(path, Touch.UNKNOWN)
-        self._journal.append(self._truth.take_in(events))
-
-    def _open(self, path: bytes, size: int, mtime_ns: int) -> tuple[int, Stamp]:
-        """The file as the tree knows it; where the disk is newer, the journal gets that first."""
-        try:
-            fd = self._disk.open_file(path)
-        except FileNotFoundError as e:
-            self._look_at(path)
-            raise Stale(path) from e
-        except OSError as e:
-            raise FsError(e.errno or errno.EIO, path) from e
-        found = stamp_of(os.fstat(fd))
-        if not self._is_current(path, found):
-            self._look_at(path)
-        if self._is_current(path, found) and (found.size, found.mtime_ns) == (size, mtime_ns):
-            return fd, found
-        os.close(fd)
-        raise Stale(path)
-
-    def _is_worth_telling(self, path: bytes, attr: Attr) -> bool:
-        """Whether the tree shows that version of a file still, and no worker has its content."""
-        if not _is_news(attr) or not self._exports.is_live(path):
-            return False
-        seen = self._truth.tree.seen(path)
-        return seen is not None and seen.attr is attr
-
-    def _read_if_still(self, path: bytes, attr: Attr) -> bytes | None:
-        """The content of that version of a file. None where the disk has another one by now, of which the journal will
-        hear."""
-        seen = self._truth.tree.seen(path)
-        assert seen is not None and seen.attr is attr, "it is worth telling"
-        try:
-            fd = self._disk.open_file(path)
-        except OSError:
-            return None
-        try:
-            if stamp_of(os.fstat(fd)) != seen.stamp:
-                return None
-            content = os.read(fd, attr.size + 1)
-            is_whole = len(content) == attr.size and stamp_of(os.fstat(fd)) == seen.stamp
-            return content if is_whole else None
-        except OSError:
-            return None
-        finally:
-            os.close(fd)
-
-    def _is_current(self, path: bytes, stamp: Stamp) -> bool:
-        seen = self._truth.tree.seen(path)
-        return seen is not None and seen.stamp == stamp
-
-    async def _digest(self, fd: int, path: bytes, stamp: Stamp) -> Digest:
-        """By what is known, else by reading it: once, however many ask."""
-        while (known := self._hashes.find(stamp)) is None and stamp in self._hashing:
-            await self._hashing[stamp].wait()
-        if known is not None:
-            return known
-        started_ns = time.time_ns()
-        if stamp.size <= HASH_AT_ONCE_BYTES:
-            digest = self._hashes.hash_file(fd)
-        else:
-            digest = await self._hash_aside(fd, stamp)
-        after = os.fstat(fd)
-        if stamp_of(after) != stamp or digest.size != stamp.size:
-            self._look_at(path)
-            raise Stale(path)
-        if self._exports.is_live(path) or not is_racy(after, started_ns):
-            self._learn(path, stamp, digest)
-        return digest
-
-    async def _hash_aside(self, fd: int, stamp: Stamp) -> Digest:
-        ended = self._hashing[stamp] = trio.Event()
-        try:
-            return await trio.to_thread.run_sync(self._hashes.hash_file, fd)
-        finally:
-            del self._hashing[stamp]
-            ended.set()
-
-    def _learn(self, path: bytes, stamp: Stamp, digest: Digest) -> None:
-        seen = self._truth.tree.seen(path)
-        if seen is None or seen.stamp != stamp:
-            self._hashes.remember(stamp, digest)
-        else:
-            self._hashes.remember(seen.stamp, digest)  # one object for both: of 100,000 files, 20 MB
-            self._truth.tree.put(path, seen._replace(attr=msgspec.structs.replace(seen.attr, digest=digest)))
-
-
-def _is_news(attr: Attr) -> bool:
-    """Of a file with a digest a worker may have the content: somebody has asked for it or made it."""
-    return attr.size > 0 and attr.digest is None and attr.nlink == 1 and stat.S_ISREG(attr.mode)
-
-
-def _errno_of(mode: int) -> int:
-    """What reading something that is not a regular file fails with."""
-    return errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+    def _find_suspects(self, shown: Mapping[bytes, Mapping[bytes, Seen]]) -> dict[bytes, set[bytes] | None]:
+        return {directory: self._truth.find_suspects(directory, listing) for directory, listing in shown.items()}

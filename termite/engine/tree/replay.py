@@ -14,14 +14,14 @@ from pathlib import Path
 
 from termite.engine.errors import RemoteProtocolError
 from termite.engine.model import Attr, Change, Digest
-from termite.engine.paths import is_within, lineage, split
-from termite.engine.tree.directories import Directories
-from termite.engine.tree.disk import NOT_A_FILE, failing, remove_tree, set_attributes
+from termite.engine.paths import from_root_down, is_within, split
+from termite.engine.tree.disk import NOT_A_FILE, failing, remove_beneath, set_attributes
 from termite.engine.tree.hashes import stamp_of
 from termite.engine.tree.logic.attrs import Events, Seen, Stamp, Touch
 from termite.engine.tree.logic.plan import Plan
 from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.staging import NEW, Staging, copy_content
+from termite.engine.tree.target_directories import TargetDirectories
 
 Contents = Mapping[bytes, bytes | Path]
 
@@ -43,7 +43,7 @@ class Replay:
 
     def __init__(
         self,
-        directories: Directories,
+        directories: TargetDirectories,
         staging: Staging,
         timing: Timing,
         kept: Callable[[], frozenset[bytes]],
@@ -108,7 +108,7 @@ class Replay:
         files: list[Change] = []
         replaced = frozenset(plan.replaced)
         for change in plan.files:
-            stays = self._has_content(change) and replaced.isdisjoint(lineage(change.path))
+            stays = self._has_content(change) and replaced.isdisjoint(from_root_down(change.path))
             (same if stays else files).append(change)
         return same, files
 
@@ -285,7 +285,7 @@ class Replay:
         self._directories.forget(path)
         kept = self._kept()
         if any(is_within(other, path) for other in kept) or not self._throw_away(parent, name):
-            remove_tree(parent, name, path, kept)
+            remove_beneath(parent, name, path, kept)
 
     def _throw_away(self, parent: int, name: bytes) -> bool:
         """It goes in one step, whatever is in it: to be emptied later, aside."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from termite.engine.errors import RemoteProtocolError, UserError
 from termite.engine.model import Digest
-from termite.engine.tree.disk import failing, remove_tree
+from termite.engine.tree.disk import failing, remove_beneath
 from termite.engine.tree.logic.exports import STAGING
 
 NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
@@ -26,7 +26,7 @@ class Staging:
         self.path = Path(os.fsdecode(b"/" + writable_root)) / os.fsdecode(STAGING)
         self._top = os.open(self.path.parent, os.O_PATH | os.O_DIRECTORY)
         try:
-            remove_tree(self._top, STAGING)  # left by a master that was killed
+            remove_beneath(self._top, STAGING)  # left by a master that was killed
             os.mkdir(STAGING, 0o700, dir_fd=self._top)
             self.fd = os.open(STAGING, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=self._top)
             self._clock = os.open(b"now", os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=self.fd)
@@ -75,12 +75,12 @@ class Staging:
 
     def remove(self, name: bytes) -> None:
         """Whatever it is, and whether or not it is there."""
-        remove_tree(self.fd, name)
+        remove_beneath(self.fd, name)
 
     def close(self) -> None:
         os.close(self._clock)
         os.close(self.fd)
-        remove_tree(self._top, STAGING)
+        remove_beneath(self._top, STAGING)
         os.close(self._top)
 
 

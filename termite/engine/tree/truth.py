@@ -1,71 +1,67 @@
-"""The AttrTree kept equal to the disk.
+"""Keep the AttrTree equal to the master's disk, and report each difference as a change.
 
-Three things tell that it is not: inotify, a re-check (of what is settled, because there inotify is not all: another
-machine may write there, and there may be more directories than watches), and termite after it has written. Each only
-names places to look at; what counts is what is found there now.
+Places to check are named by inotify, by re-checks of the settled tree, and by termite itself after
+it has written. Re-checks are needed because inotify reports neither the writes of another machine
+nor, if there are more directories than watches, those of this one. An event says where to check,
+never what is there now: the disk decides.
+
+Three verbs are used. *Read* takes entries from the disk (`DirectoryReader`), *check* compares a
+place of the disk with the AttrTree, and *record* writes one entry into the AttrTree.
 """
 
 import errno
-import hashlib
 import logging
 import os
-import stat
-import struct
-import time
 from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from termite.engine.errors import FsError
-from termite.engine.model import Attr, Change, Digest
-from termite.engine.paths import join, lineage, split
-from termite.engine.tree.disk import Disk
-from termite.engine.tree.hashes import Hashes, is_racy, stamp_of
+from termite.engine.model import Change, Digest
+from termite.engine.paths import from_root_down, join, split
+from termite.engine.tree.directory_reader import DirectoryReader
+from termite.engine.tree.disk import Disk, failing
+from termite.engine.tree.hashes import Hashes, stamp_of
 from termite.engine.tree.logic.attrs import AttrTree, Events, Inode, Seen, Touch, compare
-from termite.engine.tree.logic.exports import PLACES, Exports, Rules, View
+from termite.engine.tree.logic.exports import Exports
 from termite.engine.tree.watch import Watches
 
-# A made-up directory's time. Not 0: make and ninja take that for "does not exist".
-LONG_AGO_NS = 10**9
-# Of every directory: the real one depends on the file system, and on what was in it before.
-DIRECTORY_BYTES = 4096
-
-# A drain owes what was done before it began. Others may go on writing all the time.
+# A drain must report everything that was done before it began. Other programs may go on writing, so it must end.
 ROUNDS = 20
-
-# A directory's entries, and its own stat_result where it could be had.
-Listed = tuple[dict[bytes, Seen], os.stat_result | None]
 
 log = logging.getLogger(__name__)
 
 
 class Truth:
-    """Says what is there, and what has changed since it was last asked. All methods are synchronous."""
+    """The AttrTree of one master, and the watches and checks that keep it true.
+
+    All methods are synchronous and block as far as the disk does. Those that return changes return
+    them in the order in which a mirror must apply them.
+    """
 
     def __init__(self, disk: Disk, exports: Exports, hashes: Hashes) -> None:
+        """Read the root directory. Raise OSError if that fails, and UserError if inotify is not available."""
         self.rescans = 0
-        self._heard_ns = 0  # when the watches were asked last: what was done before, they have told of
         self.exports = exports
-        self.watches = Watches(exports.is_watched)
-        self._relinked: set[Inode] = set()  # files that lost a name: the others have not heard of it
-        self._lost: set[Inode] = set()  # of these, what went with a directory
+        self.watches = Watches(exports.is_volatile)
+        self._relinked: set[Inode] = set()  # files that lost a name; their other names must be checked
+        self._lost: set[Inode] = set()  # those of them that lost it together with its directory
         self._disk = disk
         self._hashes = hashes
-        top = disk.open_directory(b"", os.O_PATH)
-        try:
-            self.tree = AttrTree(self.see(b"", top, b"", os.fstat(top)))
-        finally:
-            os.close(top)
+        self._reader = DirectoryReader(disk, exports, hashes, self.watches, lambda path: self.tree.seen(path))
+        self.tree = AttrTree(self._reader.read_root())
 
     def serve(self, path: bytes) -> list[Change]:
-        """From now on the directory is kept known, and every one above it. Raises FsError where there is none.
+        """Load a directory and every one above it, and keep them known from now on.
 
-        What is found is news only where it differs from what was shown of the directory itself.
+        Entries that were not known before are no changes. The directories themselves are, if they
+        differ from what their parents' listings showed. Raise FsError if the directory does not
+        exist or cannot be listed; the job that asked has that error.
         """
         changes: list[Change] = []
         if self.tree.is_served(path):
             return changes
-        for directory in lineage(path):
+        for directory in from_root_down(path):
             if self.tree.is_served(directory):
                 continue
             seen = self.tree.seen(directory)
@@ -73,47 +69,62 @@ class Truth:
                 raise FsError(errno.ENOENT, path)
             if not seen.is_directory:
                 raise FsError(errno.ENOTDIR, path)
-            try:
-                listing, own = self._list(directory)
-            except OSError as e:
-                raise FsError(e.errno or errno.EIO, directory) from e
+            with failing(directory):
+                listing, own = self._reader.read_directory(directory)
             self.tree.serve(directory, listing)
-            self._settle_own(directory, own, changes)
+            self._record_own(directory, own, changes)
         return changes
 
     def drain(self) -> list[Change]:
-        """Everything that was done in what is watched until now."""
+        """Check everything that was reported until now, and list the directories that have no watch."""
         changes: list[Change] = []
         for directory in sorted(self.watches.unwatched):
-            self._list_again(directory, changes)
+            self._check_all_within(directory, changes)
         for _ in range(ROUNDS):
-            if not self._hear(events := Events()):
+            if not self._read_watches(events := Events()):
                 break
-            self._take_in(events, changes)
-        self._look_at_other_names(changes)
+            self._check_events(events, changes)
+        self._check_other_names(changes)
         return changes
 
-    def take_in(self, events: Events) -> list[Change]:
-        """Look at these places now, and wherever the watches say: they tell of what termite has done as well, and that
-        is looked at once."""
+    def check(self, events: Events) -> list[Change]:
+        """Check the places that `events` name, and those that the watches report.
+
+        The watches also report what termite itself has done. Both are therefore checked together, so
+        that no place is checked twice.
+        """
         changes: list[Change] = []
-        self._hear(events)
-        self._take_in(events, changes)
-        self._look_at_other_names(changes)
+        self._read_watches(events)
+        self._check_events(events, changes)
+        self._check_other_names(changes)
         return changes
 
-    def look_at_links(self, *, are_more_going: bool) -> list[Change]:
-        """Directories that were taken out of the tree are gone altogether: what had other names has fewer now.
-        `are_more_going`: others are still being emptied, so it is to be looked at again."""
+    def check_link_counts(self, *, is_more_trash_left: bool) -> list[Change]:
+        """Check the files that had a name in a directory that was removed.
+
+        Call it when the removed directories have been emptied. `is_more_trash_left`: others are
+        still being emptied, so the same files must be checked again at the next call.
+        """
         changes: list[Change] = []
         self._relinked |= self._lost
-        if not are_more_going:
+        if not is_more_trash_left:
             self._lost.clear()
-        self._look_at_other_names(changes)
+        self._check_other_names(changes)
         return changes
 
-    def suspects(self, directory: bytes, listing: Mapping[bytes, Seen]) -> set[bytes] | None:
-        """Names in a directory that are not as they were seen; None: list it again. Only reads, for any thread."""
+    def check_directory(self, directory: bytes) -> list[Change]:
+        """List one directory again, but none below it. A directory that was never served has no changes."""
+        changes: list[Change] = []
+        if self.tree.is_served(directory):
+            self._check_listing(directory, Touch.UNKNOWN, changes)
+        return changes
+
+    def find_suspects(self, directory: bytes, listing: Mapping[bytes, Seen]) -> set[bytes] | None:
+        """Return the names in `listing` that look different on the disk.
+
+        None means that the directory itself looks different and must be listed again. Nothing is
+        recorded, so this may run in any thread.
+        """
         try:
             fd = self._disk.open_directory(directory, os.O_PATH)
         except OSError:
@@ -126,59 +137,40 @@ class Truth:
         finally:
             os.close(fd)
 
-    def list_again(self, directory: bytes) -> list[Change]:
-        """This directory, but not what is below."""
-        changes: list[Change] = []
-        if self.tree.is_served(directory):
-            self._list_one(directory, Touch.UNKNOWN, changes)
-        return changes
+    # -- checking -----------------------------------------------------------------------------------------------------
 
-    def see(self, directory: bytes, fd: int, name: bytes, st: os.stat_result) -> Seen:
-        """What a stat_result of an entry means."""
-        is_directory = stat.S_ISDIR(st.st_mode)
-        stamp = stamp_of(st)
-        if is_directory:
-            return Seen(Attr(st.st_mode, DIRECTORY_BYTES, st.st_mtime_ns), stamp)
-        target = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(st.st_mode) else b""
-        is_file = stat.S_ISREG(st.st_mode)
-        attr = Attr(
-            mode=st.st_mode,
-            size=st.st_size,
-            mtime_ns=st.st_mtime_ns,
-            digest=self._hashes.find(stamp) if is_file else None,
-            target=target,
-            nlink=st.st_nlink,
-            link_id=_link_id(st) if st.st_nlink > 1 else 0,
-        )
-        return Seen(attr, stamp, is_racy(st, self._heard_ns))
-
-    # -- taking in what has changed -----------------------------------------------------------------------------------
-
-    def _hear(self, events: Events) -> bool:
-        """Add what the watches tell. False: there is nothing to look at."""
-        self._heard_ns = time.time_ns()
+    def _read_watches(self, events: Events) -> bool:
+        """Add to `events` whatever the watches report. Return False if nothing is to be checked."""
         self.watches.read_into(events)
         return bool(events)
 
-    def _take_in(self, events: Events, changes: list[Change]) -> None:
-        """Watches of what was moved are dropped before anything is watched: both names have the same inode."""
+    def _check_events(self, events: Events, changes: list[Change]) -> None:
+        """Check every place that the events name.
+
+        The watches of moved directories are dropped before anything is watched anew: the old and
+        the new name have the same inode, and one inode has one watch.
+        """
         if events.overflow:
             log.info("watch-overflow directories=%d", len(self.watches))
             self.rescans += 1
             for directory in self.tree.served_within(b""):
                 self.watches.drop(directory)
-            self._list_again(b"", changes)
+            self._check_all_within(b"", changes)
             return
         for path in events.replaced:
             for directory in self.tree.served_within(path):
                 self.watches.drop(directory)
         for path in sorted(events.replaced):
-            self._look_at_directory(path, changes)
+            self._check_replaced(path, changes)
         for directory in sorted(events.names):
-            self._look_again(directory, events.names[directory], changes)
+            self._check_names(directory, events.names[directory], changes)
 
-    def _look_at_other_names(self, changes: list[Change]) -> None:
-        """inotify names the link that was used: what was done to a file with several names is done to all of them."""
+    def _check_other_names(self, changes: list[Change]) -> None:
+        """Check all other names of the files that have changed.
+
+        inotify reports only the name that was used, but a write through one hard link changes what
+        every other name of the file shows.
+        """
         linked = {change.path: change.attr for change in changes if change.attr is not None and change.attr.nlink > 1}
         inodes = self._inodes(linked) | self._relinked
         if not inodes:
@@ -186,17 +178,127 @@ class Truth:
         events = Events()
         for path in self.tree.names_of(inodes) - linked.keys():
             events.touch(path, Touch.UNKNOWN)
-        self._take_in(events, changes)
+        self._check_events(events, changes)
         for path in self.tree.names_of(self._inodes(path for path, attr in linked.items() if not attr.link_id)):
-            self._void(path, changes)
+            self._record_unknown_content(path, changes)
         self._relinked.clear()
 
     def _inodes(self, paths: Iterable[bytes]) -> set[Inode]:
         return {seen.stamp.inode for path in paths if (seen := self.tree.seen(path)) and seen.stamp}
 
-    def _void(self, path: bytes, changes: list[Change]) -> None:
-        """What was known of this file's content: it was written by another of its names, and the stamp does not show
-        it."""
+    def _check_replaced(self, path: bytes, changes: list[Change]) -> None:
+        """Check a name at which a directory was made, removed or moved, and everything served below it."""
+        parent, name = split(path)
+        was_served = self.tree.is_served(path)
+        if self.tree.is_served(parent):
+            self._check_names(parent, {name: Touch.UNKNOWN}, changes)
+        if was_served and self.tree.is_served(path) and not self.watches.is_watched(path):
+            self._check_all_within(path, changes)
+
+    def _check_names(self, directory: bytes, touched: Mapping[bytes, Touch], changes: list[Change]) -> None:
+        if not self.tree.is_served(directory):
+            return
+        try:
+            fd = self._disk.open_directory(directory, os.O_PATH)
+        except OSError:
+            return  # it is gone or replaced, which an event of its parent reports
+        try:
+            found = self._reader.read_entries(directory, fd, touched)
+            own = os.fstat(fd)
+        finally:
+            os.close(fd)
+        for name, touch in touched.items():
+            self._record(join(directory, name), found.get(name), touch, changes)
+        # Without a watch other entries may be new as well. Only the old stamp lets a re-check find them: keep it.
+        if self.watches.is_watched(directory):
+            self._record_own(directory, own, changes)
+
+    def _check_all_within(self, top: bytes, changes: list[Change]) -> None:
+        """Watch and list `top`, and everything served below it. Files count as written: no event excludes that."""
+        for directory in list(self.tree.served_within(top)):
+            if self.tree.is_served(directory):  # else it was dropped together with one above it
+                self._check_listing(directory, Touch.WRITTEN, changes)
+
+    def _check_listing(self, directory: bytes, touch: Touch, changes: list[Change]) -> None:
+        old = self.tree.listing(directory)
+        new, own = self._reader.read_directory_or_nothing(directory)
+        for name in sorted(old.keys() | new.keys()):
+            self._record(join(directory, name), new.get(name), touch, changes)
+        self._record_own(directory, own, changes)
+
+    # -- recording ----------------------------------------------------------------------------------------------------
+
+    def _record(self, path: bytes, new: Seen | None, touch: Touch, changes: list[Change]) -> None:
+        """Record that `path` now shows `new` (None: nothing), and append the difference to `changes`."""
+        old = self.tree.seen(path)
+        if old is not None and old.stamp and old.attr.link_id and (new is None or new.stamp != old.stamp):
+            self._relinked.add(old.stamp.inode)
+        if old is not None and (new is None or old.is_directory != new.is_directory):
+            self._record_gone(path, changes)
+            old = None
+        if new is None:
+            return
+        if touch is Touch.WRITTEN and new.attr.digest and new.stamp and (old is None or old.stamp != new.stamp):
+            # Another program has written to a result right after a job brought it. The digest of the job's content is
+            # remembered under the stamp that the file had then.
+            self._hashes.forget(new.stamp)
+            new = new._replace(attr=msgspec.structs.replace(new.attr, digest=None))
+        found = new.attr.digest
+        new, change = compare(path, old, new, touch)
+        self._record_digest(found, new)
+        self.tree.put(path, new)
+        if change is not None:
+            changes.append(change)
+        if old is None and new.is_directory and self.exports.is_volatile(path):
+            self._record_new_directory(path, changes)
+
+    def _record_gone(self, path: bytes, changes: list[Change]) -> None:
+        """Record that the name is gone, or is about to be given to something of another kind."""
+        for directory in self.tree.served_within(path):
+            self.watches.drop(directory)
+            # The files in it may have other names elsewhere, and those now show another link count.
+            self._lost.update(
+                seen.stamp.inode for seen in self.tree.listing(directory).values() if seen.stamp and seen.attr.link_id
+            )
+            self._relinked |= self._lost
+        self.tree.drop(path)
+        changes.append(Change(path, None))
+
+    def _record_own(self, directory: bytes, own: os.stat_result | None, changes: list[Change]) -> None:
+        """Record the attributes of a directory itself. Do nothing if `own` is None or the directory is made up."""
+        old = self.tree.seen(directory)
+        if own is not None and old is not None and old.stamp is not None:
+            self._record(directory, self._reader.to_seen(-1, b"", own), Touch.ATTRIBUTES, changes)
+
+    def _record_new_directory(self, top: bytes, changes: list[Change]) -> None:
+        """Record everything in a new volatile directory.
+
+        A mirror that gets the change of the directory takes it for empty, so its entries must follow
+        as changes of their own.
+        """
+        waiting = [top]
+        while waiting:
+            directory = waiting.pop()
+            listing, own = self._reader.read_directory_or_nothing(directory)
+            self.tree.serve(directory, listing)
+            self._record_own(directory, own, changes)
+            for name in sorted(listing):
+                path = join(directory, name)
+                changes.append(Change(path, listing[name].attr))
+                if listing[name].is_directory:
+                    waiting.append(path)
+
+    def _record_digest(self, found: Digest | None, new: Seen) -> None:
+        """Keep the hashes in step with a new entry. `found` is what they have for its stamp."""
+        if new.stamp is None:
+            return
+        if new.attr.digest is not None:
+            self._hashes.remember(new.stamp, new.attr.digest)
+        elif found is not None:  # it was written again within the tick, and kept its stamp
+            self._hashes.forget(new.stamp)
+
+    def _record_unknown_content(self, path: bytes, changes: list[Change]) -> None:
+        """Record that a file was written through another of its names while its stamp stayed the same."""
         seen = self.tree.seen(path)
         if seen is None or seen.stamp is None or (seen.attr.digest is None and not seen.attr.link_id):
             return
@@ -205,190 +307,9 @@ class Truth:
         self.tree.put(path, seen._replace(attr=attr))
         changes.append(Change(path, attr))
 
-    def _look_at_directory(self, path: bytes, changes: list[Change]) -> None:
-        """Something happened to a directory of this name: it, and everything known below, is compared anew."""
-        parent, name = split(path)
-        was_served = self.tree.is_served(path)
-        if self.tree.is_served(parent):
-            self._look_again(parent, {name: Touch.UNKNOWN}, changes)
-        if was_served and self.tree.is_served(path) and not self.watches.is_watched(path):
-            self._list_again(path, changes)
-
-    def _look_again(self, directory: bytes, touched: Mapping[bytes, Touch], changes: list[Change]) -> None:
-        if not self.tree.is_served(directory):
-            return
-        try:
-            fd = self._disk.open_directory(directory, os.O_PATH)
-        except OSError:
-            return  # it is gone or replaced: the events of its parent say so
-        try:
-            found = self._look(directory, fd, touched)
-            own = os.fstat(fd)
-        finally:
-            os.close(fd)
-        for name, touch in touched.items():
-            self._settle(join(directory, name), found.get(name), touch, changes)
-        if self.watches.is_watched(directory):  # else something else may have come into it, which its stamp is to show
-            self._settle_own(directory, own, changes)
-
-    def _list_again(self, top: bytes, changes: list[Change]) -> None:
-        """Watch and list it, and all that is served below, and take in the differences. Nothing has told of them."""
-        for directory in list(self.tree.served_within(top)):
-            if self.tree.is_served(directory):  # else it has gone with one above it
-                self._list_one(directory, Touch.WRITTEN, changes)
-
-    def _list_one(self, directory: bytes, touch: Touch, changes: list[Change]) -> None:
-        old = self.tree.listing(directory)
-        new, own = self._list_or_retry(directory)
-        for name in sorted(old.keys() | new.keys()):
-            self._settle(join(directory, name), new.get(name), touch, changes)
-        self._settle_own(directory, own, changes)
-
-    def _settle(self, path: bytes, new: Seen | None, touch: Touch, changes: list[Change]) -> None:
-        """The name at `path` is now `new`: record it, and say what is different."""
-        old = self.tree.seen(path)
-        if old is not None and old.stamp and old.attr.link_id and (new is None or new.stamp != old.stamp):
-            self._relinked.add(old.stamp.inode)
-        if old is not None and (new is None or old.is_directory != new.is_directory):
-            for directory in self.tree.served_within(path):
-                self.watches.drop(directory)
-                # The files in it may have other names elsewhere, whose link count is another one now.
-                self._lost.update(
-                    seen.stamp.inode
-                    for seen in self.tree.listing(directory).values()
-                    if seen.stamp and seen.attr.link_id
-                )
-                self._relinked |= self._lost
-            self.tree.drop(path)
-            changes.append(Change(path, None))
-            old = None
-        if new is None:
-            return
-        if touch is Touch.WRITTEN and new.attr.digest and new.stamp and (old is None or old.stamp != new.stamp):
-            # Somebody has written to what a job has just brought, whose digest was kept under the stamp of that moment.
-            self._hashes.forget(new.stamp)
-            new = new._replace(attr=msgspec.structs.replace(new.attr, digest=None))
-        found = new.attr.digest
-        new, change = compare(path, old, new, touch)
-        self._learn(found, new)
-        self.tree.put(path, new)
-        if change is not None:
-            changes.append(change)
-        if old is None and new.is_directory and self.exports.is_watched(path):
-            self._follow(path, changes)
-
-    def _settle_own(self, directory: bytes, own: os.stat_result | None, changes: list[Change]) -> None:
-        old = self.tree.seen(directory)
-        if own is not None and old is not None and old.stamp is not None:
-            self._settle(directory, self.see(directory, -1, b"", own), Touch.ATTRIBUTES, changes)
-
-    def _follow(self, top: bytes, changes: list[Change]) -> None:
-        """A new directory of builds: whoever hears of it believes that it is empty, so everything in it must follow."""
-        waiting = [top]
-        while waiting:
-            directory = waiting.pop()
-            listing, own = self._list_or_retry(directory)
-            self.tree.serve(directory, listing)
-            self._settle_own(directory, own, changes)
-            for name in sorted(listing):
-                path = join(directory, name)
-                changes.append(Change(path, listing[name].attr))
-                if listing[name].is_directory:
-                    waiting.append(path)
-
-    def _learn(self, found: Digest | None, new: Seen) -> None:
-        """`found`: what the hashes have for its stamp."""
-        if new.stamp is None:
-            return
-        if new.attr.digest is not None:
-            self._hashes.remember(new.stamp, new.attr.digest)
-        elif found is not None:  # written again, and the stamp does not show it
-            self._hashes.forget(new.stamp)
-
-    # -- reading the disk ---------------------------------------------------------------------------------------------
-
-    def _list_or_retry(self, directory: bytes) -> Listed:
-        """What cannot be listed counts as empty."""
-        try:
-            return self._list(directory)
-        except OSError as e:
-            log.debug("directory-unreadable path=%r reason=%s", directory, e)
-            self.watches.list_always(directory)
-            return {}, None
-
-    def _list(self, directory: bytes) -> Listed:
-        """Watched first where it is to be: nothing can happen between the two unnoticed."""
-        rules = self.exports.rules(directory)
-        if rules.view is not View.WHOLE and not (rules.view is View.PUBLIC and self._is_open(directory)):
-            return self._list_way(directory, rules)
-        fd = self._disk.open_directory(directory)
-        try:
-            self.watches.watch(directory, fd)
-            return self._look(directory, fd, map(os.fsencode, os.listdir(fd))), os.fstat(fd)
-        finally:
-            os.close(fd)
-
-    def _list_way(self, directory: bytes, rules: Rules) -> Listed:
-        if not rules.way:
-            return {}, None
-        try:
-            fd = self._disk.open_directory(directory, os.O_PATH)
-        except FileNotFoundError:  # made up
-            return _places(directory, rules), None
-        try:
-            return self._look(directory, fd, rules.way), os.fstat(fd)
-        finally:
-            os.close(fd)
-
-    def _look(self, directory: bytes, fd: int, names: Iterable[bytes]) -> dict[bytes, Seen]:
-        """The named entries that are there and may be shown."""
-        rules = self.exports.rules(directory)
-        is_open = rules.view is View.PUBLIC and self._is_open(directory)
-        found = _places(directory, rules)
-        for name in names:
-            if name in found:
-                continue
-            try:
-                st = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                if self.exports.shows(rules, is_open, directory, name, st.st_mode):
-                    found[name] = self.see(directory, fd, name, st)
-            except OSError as e:
-                if e.errno not in (errno.ENOENT, errno.EINVAL):  # gone, or no symlink any more: its event will come
-                    log.debug("entry-unreadable path=%r reason=%s", join(directory, name), e)
-        return found
-
-    def _is_open(self, directory: bytes) -> bool:
-        """May everybody on this machine list it?"""
-        modes = [seen.attr.mode for d in lineage(directory) if (seen := self.tree.seen(d)) is not None]
-        return all(mode & 0o001 for mode in modes) and bool(modes[-1] & 0o004)
-
-
-def _places(directory: bytes, rules: Rules) -> dict[bytes, Seen]:
-    """The directories of PLACES in this one."""
-    found = {}
-    for name in rules.way:
-        path = join(directory, name)
-        if path in PLACES:
-            found[name] = _made_up(PLACES[path])
-    return found
-
-
-def _made_up(mode: int) -> Seen:
-    return Seen(Attr(stat.S_IFDIR | mode, DIRECTORY_BYTES, LONG_AGO_NS))
-
 
 def _is_as_seen(fd: int, name: bytes, seen: Seen) -> bool:
     try:
         return stamp_of(os.stat(name, dir_fd=fd, follow_symlinks=False)) == seen.stamp
     except OSError:
         return False
-
-
-def _link_id(st: os.stat_result) -> int:
-    """Equal for the names of one inode in one state, never 0, and tells nobody an inode number.
-
-    The ctime moves with every write and every name: what was seen before and after one are told apart.
-    """
-    state = struct.pack("<QQq", st.st_dev, st.st_ino, st.st_ctime_ns)
-    inode = hashlib.blake2b(state, digest_size=7).digest()
-    return int.from_bytes(inode, "big") + 1

@@ -1,13 +1,14 @@
-"""inotify: which names in which directories something happened to.
+"""Watch directories by inotify, and collect the names to which something happened.
 
-The kernel queues an event before the system call that caused it returns, so a drained queue means that everything done
-before is known. But an event says where to look, never what is there now: the directory that a watch was made for may
-have been moved when its events are read.
+The kernel queues an event before the system call that caused it returns. If the queue has been
+drained, everything done before is known. But an event says where to check, never what is there now:
+the watched directory may have been moved by the time its events are read.
 """
 
 import errno
 import logging
 import os
+import time
 from collections.abc import Callable
 
 from inotify_simple import INotify, flags  # type: ignore[import-untyped]  # it has no stubs
@@ -16,7 +17,7 @@ from termite.engine.errors import UserError
 from termite.engine.paths import join
 from termite.engine.tree.logic.attrs import Events, Touch
 
-# As plain numbers: an operation on the flags themselves takes a microsecond.
+# These are plain integers because an operation on the enum flags takes a microsecond.
 WRITTEN = int(flags.MODIFY | flags.CLOSE_WRITE)
 ENTRIES = int(flags.CREATE | flags.DELETE | flags.MOVED_FROM | flags.MOVED_TO)
 OF_DIRECTORY = int(flags.ISDIR)
@@ -28,14 +29,19 @@ log = logging.getLogger(__name__)
 
 
 class Watches:
-    """Watched directories by path. `unwatched` are those that could not be: they must be listed at every drain.
+    """Watched directories by path.
 
-    Where not `is_owed` says so, a directory that cannot be watched is not among them: it is looked at again less often.
+    `is_volatile` returns whether a path may change in the midst of a build. Volatile directories
+    that could not be watched are in `unwatched` and must be listed at every drain. Others that
+    could not be watched are not in it; a re-check covers them. `read_at_ns` is the time at which the
+    queue was read last, 0 before that.
     """
 
-    def __init__(self, is_owed: Callable[[bytes], bool]) -> None:
-        self._is_owed = is_owed
-        self._is_limit_told = False
+    def __init__(self, is_volatile: Callable[[bytes], bool]) -> None:
+        """Raise UserError if the user has no inotify instance left."""
+        self._is_volatile = is_volatile
+        self._is_limit_reported = False
+        self.read_at_ns = 0
         try:
             self._inotify = INotify(nonblocking=True)
         except OSError as e:
@@ -50,39 +56,48 @@ class Watches:
         return len(self._wds)
 
     def is_watched(self, path: bytes) -> bool:
+        """Return whether a watch reports events of the directory under this path."""
         return path in self._wds
 
     def watch(self, path: bytes, fd: int) -> None:
-        """From now on events of the directory that is open as `fd` count for `path`."""
+        """Report events of the directory that is open as `fd` under `path` from now on.
+
+        If the kernel refuses the watch, log the first such refusal and call `list_always`. If the
+        same directory is watched under another path, one of the two paths loses the watch.
+        """
         try:
             wd = self._inotify.add_watch(b"/proc/self/fd/%d" % fd, MASK)
         except OSError as e:
-            if not self._is_limit_told:
-                self._is_limit_told = True
+            if not self._is_limit_reported:
+                self._is_limit_reported = True
                 log.warning(
                     "watch-limit-reached path=%r hint='raise sysctl fs.inotify.max_user_watches' reason=%s", path, e
                 )
             self.list_always(path)
             return
         other = self._paths.get(wd)
-        if other is not None and other != path:  # a bind mount shows it twice, or it is on its way from there to here
-            if self._is_owed(other) and not self._is_owed(path):
+        if other is not None and other != path:  # a bind mount shows it twice, or it is being moved
+            if self._is_volatile(other) and not self._is_volatile(path):
                 return
             del self._wds[other], self._paths[wd]
             self.list_always(other)
-        if self._wds.get(path, wd) != wd:  # the directory of this name is another one now
+        if self._wds.get(path, wd) != wd:  # another directory has got this name
             self.drop(path)
         self.unwatched.discard(path)
         self._paths[wd] = path
         self._wds[path] = wd
 
     def list_always(self, path: bytes) -> None:
-        """Nothing watches it, as it cannot be read or there are no watches left: try again at every drain, if owed."""
+        """Record that a directory has no watch. If it is volatile, it is listed again at every drain.
+
+        This is for a directory that cannot be read, or for which no watch is left.
+        """
         self.drop(path)
-        if self._is_owed(path):
+        if self._is_volatile(path):
             self.unwatched.add(path)
 
     def drop(self, path: bytes) -> None:
+        """Remove the watch of a path, if there is one, and no longer list the directory at every drain."""
         self.unwatched.discard(path)
         wd = self._wds.pop(path, None)
         if wd is None:
@@ -95,11 +110,13 @@ class Watches:
                 raise
 
     def read_into(self, events: Events) -> None:
-        """Add all that is in the queue now."""
+        """Move all events that are in the queue now to `events`. Do not wait for more."""
+        self.read_at_ns = time.time_ns()
         for event in self._inotify.read(timeout=0):
             self._sort_in(event.wd, event.mask, os.fsencode(event.name), events)
 
     def close(self) -> None:
+        """Close inotify, which drops every watch."""
         self._inotify.close()
 
     def _sort_in(self, wd: int, mask: int, name: bytes, events: Events) -> None:
@@ -117,7 +134,7 @@ class Watches:
         else:
             touched = events.names.setdefault(path, {})
             if name:
-                touched[name] = _worse(touched.get(name, Touch.ATTRIBUTES), _touch(mask))
+                touched[name] = _worst(touched.get(name, Touch.ATTRIBUTES), _touch(mask))
 
 
 def _touch(mask: int) -> Touch:
@@ -126,7 +143,7 @@ def _touch(mask: int) -> Touch:
     return Touch.UNKNOWN if mask & ENTRIES else Touch.ATTRIBUTES
 
 
-def _worse(a: Touch, b: Touch) -> Touch:
+def _worst(a: Touch, b: Touch) -> Touch:
     for touch in (Touch.WRITTEN, Touch.UNKNOWN):
         if touch in (a, b):
             return touch

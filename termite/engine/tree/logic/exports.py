@@ -1,7 +1,8 @@
-"""What of the master's files may leave it.
+"""Decide which of the master's files may leave it.
 
-An *anchor* is a path where the rule changes: the writable root, an exported directory, a hidden path, /proc, /tmp. The
-deepest anchor at or above a path decides. Hidden things are not listed either: a job cannot tell them from absent ones.
+An *anchor* is a path at which the decision changes: the writable root, an exported directory, a
+hidden path, /proc, /tmp. The deepest anchor at or above a path decides. Hidden entries are not even
+listed, because a job must not be able to distinguish them from absent ones.
 """
 
 import enum
@@ -9,14 +10,15 @@ import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from termite.engine.paths import is_within, join, lineage, split
+from termite.engine.paths import from_root_down, is_within, join, split
 
 SOCKET = b".termite-socket"
 STAGING = b".termite-staging"
 
-# Directories that every sandbox needs, whatever the master has there: mount points, and places to write. Nothing in
-# them leaves the master, except the way down to the writable root where that is below.
-PLACES = {
+# Every sandbox needs these directories as mount points or as places to write, with these permissions.
+# The master's own contents of them never leave it. Passages are the exception: if the writable
+# root is below /tmp, the directories that lead to it are shown.
+STANDARD_DIRECTORIES = {
     b"proc": 0o555,
     b"sys": 0o555,
     b"dev": 0o755,
@@ -26,26 +28,30 @@ PLACES = {
 }
 
 
-class View(enum.Enum):
-    """How much of a directory is shown."""
+class Visibility(enum.Enum):
+    """The part of a directory that is shown to workers."""
 
-    WHOLE = "whole"  # everything that is not hidden
-    PUBLIC = "public"  # what everybody on the master's machine may read
-    WAY = "way"  # only the names that lead to an anchor
-    HIDDEN = "hidden"
+    WHOLE = "whole"  # everything but hidden entries
+    PUBLIC = "public"  # entries that every user of the master's machine may read
+    PASSAGE = "passage"  # only directories that lead to a wholly visible anchor
+    HIDDEN = "hidden"  # nothing, and its name is not listed either
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """What holds in one directory. `special` names have an anchor at or below them, `way` those that must be shown."""
+class DirectoryRules:
+    """The decisions that hold for the entries of one directory.
 
-    view: View
-    way: frozenset[bytes] = frozenset()
-    special: frozenset[bytes] = frozenset()
+    `anchored` names have an anchor at or below them. `passages` are those of them that lead to a
+    wholly visible anchor or to a standard directory; if they are directories, they are always shown.
+    """
+
+    visibility: Visibility
+    passages: frozenset[bytes] = frozenset()
+    anchored: frozenset[bytes] = frozenset()
 
 
 class Exports:
-    """The anchors, and the decisions that follow from them."""
+    """The anchors of one tree, and the decisions that follow from them. Nothing here reads the disk."""
 
     def __init__(
         self,
@@ -55,65 +61,82 @@ class Exports:
         hidden: Iterable[bytes],
         watched: Iterable[bytes] = (),
     ) -> None:
-        """`watched` are exports that change in the midst of builds, as where a package manager puts sources."""
+        """Take paths of the tree.
+
+        `excludes` and `hidden` mean the same here. `watched` are exports that change in the midst
+        of builds, for example the directory into which a package manager puts sources.
+        """
         self.writable_root = writable_root
         self.watched = frozenset(watched)
-        self._anchors = {b"": View.PUBLIC} | dict.fromkeys(PLACES, View.WAY)
-        self._anchors |= dict.fromkeys((*exports, *self.watched), View.WHOLE)
-        self._anchors |= dict.fromkeys((*excludes, *hidden), View.HIDDEN)
-        self._anchors[writable_root] = View.WHOLE
-        self._anchors |= dict.fromkeys((join(writable_root, SOCKET), join(writable_root, STAGING)), View.HIDDEN)
-        self._special: dict[bytes, set[bytes]] = {}
-        self._way: dict[bytes, set[bytes]] = {}
-        for path, view in self._anchors.items():
-            for step in list(lineage(path))[1:]:
+        self._anchors = {b"": Visibility.PUBLIC} | dict.fromkeys(STANDARD_DIRECTORIES, Visibility.PASSAGE)
+        self._anchors |= dict.fromkeys((*exports, *self.watched), Visibility.WHOLE)
+        self._anchors |= dict.fromkeys((*excludes, *hidden), Visibility.HIDDEN)
+        self._anchors[writable_root] = Visibility.WHOLE
+        self._anchors |= dict.fromkeys((join(writable_root, SOCKET), join(writable_root, STAGING)), Visibility.HIDDEN)
+        self._anchored: dict[bytes, set[bytes]] = {}
+        self._passages: dict[bytes, set[bytes]] = {}
+        for path, visibility in self._anchors.items():
+            for step in list(from_root_down(path))[1:]:
                 parent, name = split(step)
-                self._special.setdefault(parent, set()).add(name)
-                if view is View.WHOLE or path in PLACES:
-                    self._way.setdefault(parent, set()).add(name)
+                self._anchored.setdefault(parent, set()).add(name)
+                if visibility is Visibility.WHOLE or path in STANDARD_DIRECTORIES:
+                    self._passages.setdefault(parent, set()).add(name)
 
-    def view(self, path: bytes) -> View:
+    def visibility(self, path: bytes) -> Visibility:
+        """Return the visibility that the deepest anchor at or above the path gives."""
         while path not in self._anchors:
             path, _ = split(path)
         return self._anchors[path]
 
-    def rules(self, directory: bytes) -> Rules:
-        return Rules(
-            self.view(directory),
-            frozenset(self._way.get(directory, ())),
-            frozenset(self._special.get(directory, ())),
+    def rules(self, directory: bytes) -> DirectoryRules:
+        """Return the decisions for the entries of a directory, to be passed to `shows`."""
+        return DirectoryRules(
+            self.visibility(directory),
+            frozenset(self._passages.get(directory, ())),
+            frozenset(self._anchored.get(directory, ())),
         )
 
     def is_live(self, path: bytes) -> bool:
-        """Do builds change the path?"""
+        """Return whether the path is the writable root or below it, so that builds change it."""
         return is_within(path, self.writable_root)
 
-    def is_watched(self, path: bytes) -> bool:
-        """May the path change in the midst of a build, and all that comes to be there? Whatever else mirrors were shown
-        is watched as far as that is possible."""
+    def is_volatile(self, path: bytes) -> bool:
+        """Return whether the path may change in the midst of a build.
+
+        Every drain must notice changes of volatile directories. Other directories that mirrors
+        have been shown are watched as far as the limits of the system allow.
+        """
         return self.is_live(path) or any(is_within(path, top) for top in self.watched)
 
     def is_writable(self, path: bytes) -> bool:
-        """May a result be brought home to this path?"""
-        return self.is_live(path) and path != self.writable_root and self.view(path) is View.WHOLE
+        """Return whether a result of a job may be written to this path."""
+        return self.is_live(path) and path != self.writable_root and self.visibility(path) is Visibility.WHOLE
 
-    def shows(self, rules: Rules, is_open: bool, path: bytes, name: bytes, mode: int) -> bool:
-        """Is this entry of a directory shown? `is_open`: all others may list the directory, all the way down to it."""
+    def shows(self, rules: DirectoryRules, is_open: bool, path: bytes, name: bytes, mode: int) -> bool:
+        """Return whether the entry `name` of the directory `path` is shown.
+
+        `rules` are those of the directory. `is_open`: other users may list it, and search every
+        directory above it. `mode` is the entry's whole st_mode. Sockets and devices are never shown.
+        """
         kind = stat.S_IFMT(mode)
         if kind not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO):
             return False
-        view = rules.view
-        if name in rules.special:
-            if name in rules.way and kind == stat.S_IFDIR:
+        visibility = rules.visibility
+        if name in rules.anchored:
+            if name in rules.passages and kind == stat.S_IFDIR:
                 return True
-            view = self.view(join(path, name))
-        if view is View.PUBLIC:
+            visibility = self.visibility(join(path, name))
+        if visibility is Visibility.PUBLIC:
             return is_open and is_public(mode)
-        return view is View.WHOLE
+        return visibility is Visibility.WHOLE
 
 
 def is_public(mode: int) -> bool:
-    """Can others read it? A directory must be searchable as well; a symlink says nothing but its target's name."""
+    """Return whether a file of this st_mode can be read by other users.
+
+    A directory must be searchable as well. A symlink always counts as readable: it reveals nothing
+    but its target's name.
+    """
     if stat.S_ISLNK(mode):
         return True
     wanted = 0o005 if stat.S_ISDIR(mode) else 0o004

@@ -11,7 +11,7 @@ from termite.engine.paths import is_within, split
 from termite.engine.tree.disk import Disk, set_attributes
 
 
-class Directories:
+class TargetDirectories:
     """Paths are of the tree. Methods raise OSError."""
 
     def __init__(self, disk: Disk) -> None:

@@ -1,0 +1,173 @@
+"""Read directories of the master's disk as far as they may be shown.
+
+The order matters: a directory is watched before it is listed, so that a change between the two is
+reported by the watch. Nothing here changes the AttrTree.
+"""
+
+import errno
+import hashlib
+import logging
+import os
+import stat
+import struct
+from collections.abc import Callable, Iterable
+
+from termite.engine.model import Attr
+from termite.engine.paths import from_root_down, join
+from termite.engine.tree.disk import Disk
+from termite.engine.tree.hashes import Hashes, is_racy, stamp_of
+from termite.engine.tree.logic.attrs import Seen
+from termite.engine.tree.logic.exports import STANDARD_DIRECTORIES, DirectoryRules, Exports, Visibility
+from termite.engine.tree.watch import Watches
+
+# The mtime of a directory that termite makes up. It is not 0, which make and ninja take for "does not exist".
+LONG_AGO_NS = 10**9
+# The size of every directory. The real size depends on the file system, and on what the directory had in it before.
+DIRECTORY_BYTES = 4096
+
+# The shown entries of a directory, and its own stat_result (None if it is made up or was not opened).
+Listed = tuple[dict[bytes, Seen], os.stat_result | None]
+
+log = logging.getLogger(__name__)
+
+
+class DirectoryReader:
+    """The way from the disk to `Seen` values. Reads block, as far as the disk blocks.
+
+    `seen` returns what the AttrTree has for a path, or None.
+    """
+
+    def __init__(
+        self,
+        disk: Disk,
+        exports: Exports,
+        hashes: Hashes,
+        watches: Watches,
+        seen: Callable[[bytes], Seen | None],
+    ) -> None:
+        self._disk = disk
+        self._exports = exports
+        self._hashes = hashes
+        self._watches = watches
+        self._seen = seen
+
+    def read_root(self) -> Seen:
+        """Return the root directory itself. Raise OSError if it cannot be read."""
+        fd = self._disk.open_directory(b"", os.O_PATH)
+        try:
+            return self.to_seen(fd, b"", os.fstat(fd))
+        finally:
+            os.close(fd)
+
+    def read_directory(self, directory: bytes) -> Listed:
+        """Watch a directory, then return its shown entries. Raise OSError if it cannot be listed.
+
+        A directory that shows only passages is neither watched nor listed: the passages are looked up.
+        """
+        rules = self._exports.rules(directory)
+        if rules.visibility is not Visibility.WHOLE and not (
+            rules.visibility is Visibility.PUBLIC and self._is_open(directory)
+        ):
+            return self._read_passages(directory, rules)
+        fd = self._disk.open_directory(directory)
+        try:
+            self._watches.watch(directory, fd)
+            return self.read_entries(directory, fd, map(os.fsencode, os.listdir(fd))), os.fstat(fd)
+        finally:
+            os.close(fd)
+
+    def read_directory_or_nothing(self, directory: bytes) -> Listed:
+        """Do as `read_directory`, but return no entries if the directory cannot be listed.
+
+        A volatile directory is then listed again at every drain.
+        """
+        try:
+            return self.read_directory(directory)
+        except OSError as e:
+            log.debug("directory-unreadable path=%r reason=%s", directory, e)
+            self._watches.list_always(directory)
+            return {}, None
+
+    def read_entries(self, directory: bytes, fd: int, names: Iterable[bytes]) -> dict[bytes, Seen]:
+        """Return the entries of these names that exist and may be shown, and all standard directories.
+
+        `fd` is the open directory; O_PATH is enough. An entry that cannot be read is left out.
+        """
+        rules = self._exports.rules(directory)
+        is_open = rules.visibility is Visibility.PUBLIC and self._is_open(directory)
+        found = _standard_directories(directory, rules)
+        for name in names:
+            if name in found:
+                continue
+            try:
+                st = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                if self._exports.shows(rules, is_open, directory, name, st.st_mode):
+                    found[name] = self.to_seen(fd, name, st)
+            except OSError as e:
+                # ENOENT: it is gone; EINVAL: it is no symlink any more. An event will report both.
+                if e.errno not in (errno.ENOENT, errno.EINVAL):
+                    log.debug("entry-unreadable path=%r reason=%s", join(directory, name), e)
+        return found
+
+    def to_seen(self, fd: int, name: bytes, st: os.stat_result) -> Seen:
+        """Convert a stat_result of the entry `name` of the open directory `fd`.
+
+        The digest is None unless the content was hashed before. Raise OSError if a symlink is gone.
+        """
+        stamp = stamp_of(st)
+        if stat.S_ISDIR(st.st_mode):
+            return Seen(Attr(st.st_mode, DIRECTORY_BYTES, st.st_mtime_ns), stamp)
+        target = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(st.st_mode) else b""
+        is_file = stat.S_ISREG(st.st_mode)
+        attr = Attr(
+            mode=st.st_mode,
+            size=st.st_size,
+            mtime_ns=st.st_mtime_ns,
+            digest=self._hashes.find(stamp) if is_file else None,
+            target=target,
+            nlink=st.st_nlink,
+            link_id=_link_id(st) if st.st_nlink > 1 else 0,
+        )
+        return Seen(attr, stamp, is_racy(st, self._watches.read_at_ns))
+
+    def _read_passages(self, directory: bytes, rules: DirectoryRules) -> Listed:
+        if not rules.passages:
+            return {}, None
+        try:
+            fd = self._disk.open_directory(directory, os.O_PATH)
+        except FileNotFoundError:  # a standard directory that this machine does not have
+            return _standard_directories(directory, rules), None
+        try:
+            return self.read_entries(directory, fd, rules.passages), os.fstat(fd)
+        finally:
+            os.close(fd)
+
+    def _is_open(self, directory: bytes) -> bool:
+        """Return whether every user of this machine may list the directory, judged by the AttrTree."""
+        modes = [seen.attr.mode for d in from_root_down(directory) if (seen := self._seen(d)) is not None]
+        return all(mode & 0o001 for mode in modes) and bool(modes[-1] & 0o004)
+
+
+def _standard_directories(directory: bytes, rules: DirectoryRules) -> dict[bytes, Seen]:
+    """Return the made-up entries of STANDARD_DIRECTORIES that stand in this directory."""
+    found = {}
+    for name in rules.passages:
+        path = join(directory, name)
+        if path in STANDARD_DIRECTORIES:
+            found[name] = _made_up(STANDARD_DIRECTORIES[path])
+    return found
+
+
+def _made_up(mode: int) -> Seen:
+    return Seen(Attr(stat.S_IFDIR | mode, DIRECTORY_BYTES, LONG_AGO_NS))
+
+
+def _link_id(st: os.stat_result) -> int:
+    """Return a number that is equal for all names of one inode in one state, and never 0.
+
+    It is a hash, so that no inode number is revealed. The ctime moves with every write and with
+    every new or removed name, so states before and after one have different numbers.
+    """
+    state = struct.pack("<QQq", st.st_dev, st.st_ino, st.st_ctime_ns)
+    inode = hashlib.blake2b(state, digest_size=7).digest()
+    return int.from_bytes(inode, "big") + 1

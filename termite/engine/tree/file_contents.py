@@ -1,0 +1,190 @@
+"""Open, read and hash the versions of files that the AttrTree shows.
+
+A version is named by path, size and mtime, as mirrors name it. If the disk has another version by
+now, the journal gets the change before the request is refused.
+"""
+
+import errno
+import os
+import stat
+import time
+
+import msgspec
+import trio
+
+from termite.engine.errors import FsError, Stale
+from termite.engine.model import Attr, Digest
+from termite.engine.paths import split
+from termite.engine.tree.disk import Disk
+from termite.engine.tree.hashes import Hashes, is_racy, stamp_of
+from termite.engine.tree.logic.attrs import Events, Stamp, Touch
+from termite.engine.tree.logic.exports import Exports
+from termite.engine.tree.logic.journal import Journal
+from termite.engine.tree.truth import Truth
+
+# A file of this size is hashed in 50 us, which is less than it takes to have a thread do it.
+HASH_AT_ONCE_BYTES = 64 * 1024
+
+
+class FileContents:
+    """The contents of one tree's files, each hashed once for however many requests."""
+
+    def __init__(self, disk: Disk, exports: Exports, hashes: Hashes, truth: Truth, journal: Journal) -> None:
+        self._disk = disk
+        self._exports = exports
+        self._hashes = hashes
+        self._truth = truth
+        self._journal = journal
+        self._hashing: dict[Stamp, trio.Event] = {}  # set when the thread that hashes this file has ended
+
+    async def open_version(self, path: bytes, size: int, mtime_ns: int) -> tuple[int, Digest]:
+        """Return an open fd of a file, for the caller to close, and the digest of its content.
+
+        Raise Stale if the file is not, or no longer, this version; the journal then has the change.
+        Raise FsError if it is no regular file or cannot be opened. Large files are hashed in a thread.
+        """
+        parent, _ = split(path)
+        self._journal.append(self._truth.serve(parent))
+        seen = self._truth.tree.seen(path)
+        if seen is None:
+            raise Stale(path)
+        if not stat.S_ISREG(seen.attr.mode):
+            raise FsError(_errno_of(seen.attr.mode), path)
+        fd, stamp = self._open(path, size, mtime_ns)
+        try:
+            return fd, await self._digest(fd, path, stamp)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def unsent_since(self, number: int, most_bytes: int, total_bytes: int, most_files: int) -> dict[bytes, bytes]:
+        """Return the contents, by path, of small files that were written here and that no worker has.
+
+        They are those of files changed after journal number `number` that are still as the journal
+        says. A file of more than `most_bytes` is left out. All contents together have at most
+        `total_bytes`, and at most `most_files` files are opened. A file that cannot be read is left out.
+        """
+        contents: dict[bytes, bytes] = {}
+        room, files_left = total_bytes, most_files
+        for changeset in self._journal.since(number):
+            for change in changeset.changes:
+                attr = change.attr
+                if attr is None or attr.size > min(most_bytes, room) or not self._is_worth_sending(change.path, attr):
+                    continue
+                if files_left == 0:
+                    return contents
+                files_left -= 1
+                content = self._read_version(change.path, attr)
+                if content is not None:
+                    contents[change.path] = content
+                    room -= attr.size
+        return contents
+
+    # -- one version --------------------------------------------------------------------------------------------------
+
+    def _open(self, path: bytes, size: int, mtime_ns: int) -> tuple[int, Stamp]:
+        """Open a file in the version that the AttrTree shows. If the disk is newer, update the journal first."""
+        try:
+            fd = self._disk.open_file(path)
+        except FileNotFoundError as e:
+            self._check_path(path)
+            raise Stale(path) from e
+        except OSError as e:
+            raise FsError(e.errno or errno.EIO, path) from e
+        found = stamp_of(os.fstat(fd))
+        if not self._is_current(path, found):
+            self._check_path(path)
+        if self._is_current(path, found) and (found.size, found.mtime_ns) == (size, mtime_ns):
+            return fd, found
+        os.close(fd)
+        raise Stale(path)
+
+    def _check_path(self, path: bytes) -> None:
+        events = Events()
+        events.touch(path, Touch.UNKNOWN)
+        self._journal.append(self._truth.check(events))
+
+    def _is_current(self, path: bytes, stamp: Stamp) -> bool:
+        seen = self._truth.tree.seen(path)
+        return seen is not None and seen.stamp == stamp
+
+    def _is_worth_sending(self, path: bytes, attr: Attr) -> bool:
+        """Return whether the AttrTree still shows this version of a file, and no worker has its content."""
+        if not _is_new_to_workers(attr) or not self._exports.is_live(path):
+            return False
+        seen = self._truth.tree.seen(path)
+        return seen is not None and seen.attr is attr
+
+    def _read_version(self, path: bytes, attr: Attr) -> bytes | None:
+        """Return the content of this version, or None if the disk has another one or cannot be read.
+
+        The next drain reports the other version.
+        """
+        seen = self._truth.tree.seen(path)
+        assert seen is not None and seen.attr is attr, "only a version that is worth sending is read"
+        try:
+            fd = self._disk.open_file(path)
+        except OSError:
+            return None
+        try:
+            if stamp_of(os.fstat(fd)) != seen.stamp:
+                return None
+            content = os.read(fd, attr.size + 1)
+            is_whole = len(content) == attr.size and stamp_of(os.fstat(fd)) == seen.stamp
+            return content if is_whole else None
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
+
+    # -- its digest ---------------------------------------------------------------------------------------------------
+
+    async def _digest(self, fd: int, path: bytes, stamp: Stamp) -> Digest:
+        """Return the known digest, or hash the file. Requests for a file that is being hashed wait for that."""
+        while (known := self._hashes.find(stamp)) is None and stamp in self._hashing:
+            await self._hashing[stamp].wait()
+        if known is not None:
+            return known
+        started_ns = time.time_ns()
+        if stamp.size <= HASH_AT_ONCE_BYTES:
+            digest = self._hashes.hash_file(fd)
+        else:
+            digest = await self._hash_in_thread(fd, stamp)
+        after = os.fstat(fd)
+        if stamp_of(after) != stamp or digest.size != stamp.size:
+            self._check_path(path)
+            raise Stale(path)
+        if self._exports.is_live(path) or not is_racy(after, started_ns):
+            self._keep_digest(path, stamp, digest)
+        return digest
+
+    async def _hash_in_thread(self, fd: int, stamp: Stamp) -> Digest:
+        ended = self._hashing[stamp] = trio.Event()
+        try:
+            return await trio.to_thread.run_sync(self._hashes.hash_file, fd)
+        finally:
+            del self._hashing[stamp]
+            ended.set()
+
+    def _keep_digest(self, path: bytes, stamp: Stamp, digest: Digest) -> None:
+        seen = self._truth.tree.seen(path)
+        if seen is None or seen.stamp != stamp:
+            self._hashes.remember(stamp, digest)
+        else:
+            # The tree and the hashes share one Stamp object, which saves 20 MB for 100,000 files.
+            self._hashes.remember(seen.stamp, digest)
+            self._truth.tree.put(path, seen._replace(attr=msgspec.structs.replace(seen.attr, digest=digest)))
+
+
+def _is_new_to_workers(attr: Attr) -> bool:
+    """Return whether no worker can have this content.
+
+    A digest means that a worker has asked for the content or has made it. Files with several names
+    and empty files are never sent along.
+    """
+    return attr.size > 0 and attr.digest is None and attr.nlink == 1 and stat.S_ISREG(attr.mode)
+
+
+def _errno_of(mode: int) -> int:
+    """Return the errno with which reading something other than a regular file fails."""
+    return errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
