@@ -1,7 +1,7 @@
-"""The disk below one directory, reached without passing a symlink.
+"""Open and remove files below one directory without following any symlink.
 
-A worker names paths, and a job may have left a symlink anywhere: only what is resolved without one is what `exports`
-decided about.
+Workers name paths, and a job may have left a symlink anywhere. `Exports` decides about a path by its
+names alone, so the path must lead where its names say.
 """
 
 import ctypes
@@ -15,32 +15,44 @@ from functools import cache
 from termite.engine.errors import FsError
 from termite.engine.paths import components, join
 
-NOT_A_FILE = (errno.EISDIR, errno.EPERM)  # what unlink says of a directory: Linux, and POSIX
+# With these unlink refuses a directory: the first is that of Linux, the second that of POSIX.
+NOT_A_FILE = (errno.EISDIR, errno.EPERM)
 ITSELF = os.O_NOFOLLOW | os.O_CLOEXEC
 DIRECTORY = ITSELF | os.O_DIRECTORY
 FILE = ITSELF | os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 
-# openat2(2), which Python has no function for.
-SYS_OPENAT2 = 437  # on MIPS it has another number, and this one is nothing: then it goes by steps
+# openat2(2), for which Python has no function. On MIPS it has another number and this one is unused, so paths are
+# opened step by step there.
+SYS_OPENAT2 = 437
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 
 
 class Disk:
-    """Everything is relative to `top`. Methods raise OSError, ENOTDIR where a symlink stands in the way."""
+    """The files below the directory `top`, to which all paths are relative.
+
+    Methods raise FsError(EINVAL) for a malformed path, else OSError. The errno is ENOTDIR if a
+    symlink stands in the place of a directory, and ELOOP if it stands in the place of a file.
+    """
 
     def __init__(self, top: bytes) -> None:
+        """Open `top`, a path of our own disk. Raise OSError if that fails."""
         self._top = os.open(top, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def close(self) -> None:
+        """Close the descriptor of `top`; fds that were returned stay open."""
         os.close(self._top)
 
     def open_directory(self, path: bytes, flags: int = os.O_RDONLY) -> int:
-        """An fd; with O_PATH no permission to list it is needed."""
+        """Return an fd for the caller to close. With O_PATH no permission to list the directory is needed."""
         return self._open(path, flags | DIRECTORY)
 
     def open_file(self, path: bytes) -> int:
-        """For reading. Does not wait for the writer of a FIFO that took the file's place: look at what was opened."""
+        """Return an fd for reading, for the caller to close.
+
+        The caller must check the type of the opened file. If a FIFO has taken its place, this does
+        not wait for a writer.
+        """
         return self._open(path, FILE)
 
     def _open(self, path: bytes, flags: int) -> int:
@@ -49,7 +61,11 @@ class Disk:
         return fd if fd >= 0 else self._open_by_steps(names, flags)
 
     def _open_by_steps(self, names: list[bytes], flags: int) -> int:
-        """Where the kernel has no openat2, or a container forbids it. And this finds out what is wrong."""
+        """Open each directory on the way down.
+
+        This is for kernels without openat2 and for containers that forbid it. It also finds the
+        errno after openat2 has failed.
+        """
         fd = self._top
         for i, name in enumerate(names):
             try:
@@ -62,7 +78,7 @@ class Disk:
 
 
 class _OpenHow(ctypes.Structure):
-    """struct open_how of linux/openat2.h."""
+    """The struct open_how of linux/openat2.h."""
 
     _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
@@ -73,7 +89,7 @@ _syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_void
 
 
 def _open_beneath(dir_fd: int, path: bytes, flags: int) -> int:
-    """An fd of what is there without a symlink in the way, in one call; -1 where that did not work."""
+    """Open a path by openat2 without following a symlink. Return the fd, or -1 for any error."""
     how = _how_to_open(flags)
     return int(_syscall(SYS_OPENAT2, dir_fd, path, ctypes.addressof(how), ctypes.sizeof(how)))
 
@@ -85,7 +101,7 @@ def _how_to_open(flags: int) -> _OpenHow:
 
 @contextmanager
 def failing(path: bytes) -> Iterator[None]:
-    """An error of the disk belongs to the job."""
+    """Raise FsError for an OSError in the block, so that the job whose path this is fails with it."""
     try:
         yield
     except OSError as e:
@@ -93,9 +109,11 @@ def failing(path: bytes) -> Iterator[None]:
 
 
 def remove_beneath(dir_fd: int, name: bytes, path: bytes = b"", kept: Container[bytes] = ()) -> bool:
-    """Remove what is called `name`, and all in it but for the `kept` paths. Is it gone?
+    """Remove the entry `name` of the open directory `dir_fd`, and everything below it but the `kept` paths.
 
-    A directory that its owner may not write is made writable first: whoever removed it in a job had done so as well.
+    Return whether it is gone. `path` is its path in the tree, which is only needed for `kept`. A
+    directory that its owner may not write is made writable first, because the job that removed it
+    had to do that as well. Raise OSError at the first entry that cannot be removed.
     """
     try:
         os.unlink(name, dir_fd=dir_fd)
@@ -123,7 +141,10 @@ def remove_beneath(dir_fd: int, name: bytes, path: bytes = b"", kept: Container[
 
 
 def set_attributes(name: bytes, dir_fd: int, mode: int, mtime_ns: int) -> None:
-    """Permissions and mtime of what is there, if it is of that type; a symlink is not followed."""
+    """Set permissions and mtime of the entry `name` of the open directory `dir_fd`. Never follow a symlink.
+
+    If the entry is not of the type that `mode` has, do nothing. Raise OSError if it is missing.
+    """
     fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
     try:
         st = os.fstat(fd)
@@ -142,6 +163,7 @@ def set_attributes(name: bytes, dir_fd: int, mode: int, mtime_ns: int) -> None:
 
 
 def _open_to_empty(dir_fd: int, name: bytes) -> int:
+    """Open a directory to list it and to remove its entries. Give its owner the permissions for that."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
     if stat.S_ISDIR(st.st_mode) and st.st_mode & 0o700 != 0o700:

@@ -1,11 +1,12 @@
-"""Digests of files that were hashed before, in memory and over restarts.
+"""Keep the digests of files that were hashed before, in memory and over restarts.
 
-A digest belongs to a stamp (device, inode, size, mtime, ctime), not to a path: a name can be given to another file, and
-ctime cannot be set. A file that changed in the very tick in which it was hashed may change again without a new stamp
-(git calls it racy): its digest is only remembered where inotify would tell of that, and only in memory at first.
+A digest belongs to a stamp (device, inode, size, mtime, ctime), not to a path: a name can be given
+to another file, and no program can set a ctime. A file that changed in the very tick in which it
+was hashed may change again without a new stamp (git calls it racy). Its digest may be remembered
+only if inotify reports the second write, and is kept in memory only until the tick is over.
 
-On disk it is SQLite in WAL mode: several masters share it, a crash leaves whole records, and a look-up reads one
-record, where an append-only file would have to be read whole by every master that starts.
+The store on disk is SQLite in WAL mode. Several masters share it, a crash leaves whole records, and
+a look-up reads one record. An append-only file would have to be read whole by every master.
 """
 
 import logging
@@ -22,27 +23,36 @@ from termite.engine.tree.logic.attrs import Stamp
 from termite.engine.tree.logic.times import TICK_NS
 
 BLOCK_BYTES = 1024 * 1024
-FLUSH_AFTER = 1000  # new digests: some 10 ms of SQLite
-KNOWN_LIMIT = 10_000  # in memory, some 500 bytes each; what is on disk is read again when it is asked for: 20 us
-KEEP_DAYS = 60  # since a record was last of use
+# So many new digests are saved at once, which takes SQLite some 10 ms.
+FLUSH_AFTER = 1000
+# Digests in memory, of some 500 bytes each. Others are read from the disk again when they are needed, in 20 us.
+KNOWN_LIMIT = 10_000
+# A record is removed when it has not been used for so long.
+KEEP_DAYS = 60
 DAY_NS = 24 * 3600 * 10**9
 
 log = logging.getLogger(__name__)
 
 
 def stamp_of(st: os.stat_result) -> Stamp:
+    """Return the stamp of a file in the state that the stat_result shows."""
     return Stamp(st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
 
 
 def is_racy(st: os.stat_result, now_ns: int) -> bool:
-    """Could it be written again without getting another stamp?"""
+    """Return whether a write after `now_ns` could leave the file with the same stamp."""
     return now_ns - st.st_ctime_ns < 2 * TICK_NS
 
 
 class Hashes:
-    """What is known by stamp. A store on disk that fails is reported once and then done without."""
+    """The known digests by stamp.
+
+    Methods do not raise if the store on disk fails: that is logged once, and then only memory is
+    used. They block as far as SQLite does.
+    """
 
     def __init__(self, store: Path | None) -> None:
+        """Open the store, a path of our own disk. If it is None, digests are kept in memory only."""
         self.hashed = 0
         self.hashed_bytes = 0
         self._known: dict[tuple[int, int], tuple[Stamp, Digest]] = {}
@@ -51,6 +61,7 @@ class Hashes:
         self._store = self._open(store) if store else None
 
     def find(self, stamp: Stamp) -> Digest | None:
+        """Return the digest of the file in this state, or None if it is not known."""
         key = stamp[:2]
         found = self._known.get(key)
         if found is None and self._store is not None:
@@ -58,7 +69,7 @@ class Hashes:
         return found[1] if found is not None and found[0] == stamp else None
 
     def hash_file(self, fd: int) -> Digest:
-        """Reads the whole file without moving its offset. For any thread."""
+        """Read a whole file and return its digest, in any thread. Its offset does not move. Raise OSError."""
         state = sha256()
         size = 0
         while block := os.pread(fd, BLOCK_BYTES, size):
@@ -69,13 +80,14 @@ class Hashes:
         return Digest(state.digest(), size)
 
     def remember(self, stamp: Stamp, digest: Digest) -> None:
+        """Remember a digest in memory; `flush` saves it. It replaces that of an older state of the file."""
         key = stamp[:2]
         if self._known.get(key) != (stamp, digest):
             self._known[key] = (stamp, digest)
             self._unsaved[key] = time.time_ns()
 
     def forget(self, stamp: Stamp) -> None:
-        """The file was written again, and its stamp does not show it."""
+        """Forget the digest of a file that was written again without a new stamp, in memory and on disk."""
         self._unsaved.pop(stamp[:2], None)
         self._known.pop(stamp[:2], None)
         if self._store is not None:
@@ -83,10 +95,14 @@ class Hashes:
 
     @property
     def is_flush_due(self) -> bool:
+        """Return whether enough digests are unsaved that `flush` should be called."""
         return len(self._unsaved) >= FLUSH_AFTER
 
     def flush(self) -> None:
-        """Save what inotify has not spoken against since. Call it after a drain."""
+        """Save the digests that are older than a tick.
+
+        Call it after a drain: by then `forget` was called for those that inotify has refuted.
+        """
         ripe_ns = time.time_ns() - 2 * TICK_NS
         ripe = [key for key, since_ns in self._unsaved.items() if since_ns < ripe_ns]
         rows = []
@@ -100,6 +116,7 @@ class Hashes:
             self._known = {key: self._known[key] for key in self._unsaved}
 
     def close(self) -> None:
+        """Save what can be saved, and close the store."""
         self.flush()
         if self._store is not None:
             self._store.close()
@@ -118,7 +135,7 @@ class Hashes:
         size, mtime_ns, ctime_ns, content = _RECORD.unpack(row[0])
         found = Stamp(*stamp[:2], size, mtime_ns, ctime_ns), Digest(content, size)
         self._known[stamp[:2]] = found
-        if row[1] != self._today:  # so that it is not thrown away as unused
+        if row[1] != self._today:  # so that it is saved with the new day, and not removed as unused
             self._unsaved[stamp[:2]] = 0
         return found
 
@@ -153,6 +170,6 @@ class Hashes:
         self._store = None
 
 
-# Not integer columns: SQLite's integers are signed, and some file systems use the upper bit of an inode number.
+# The columns are blobs, not integers: SQLite's are signed, and some file systems use the upper bit of inode numbers.
 _FILE = struct.Struct("<QQ")
 _RECORD = struct.Struct("<Qqq32s")

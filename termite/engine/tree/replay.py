@@ -1,7 +1,8 @@
-"""Bring a job's changes to the user's disk: the only code of termite that writes there.
+"""Make a job's changes on the user's disk. No other code of termite changes the user's files.
 
-What can fail for lack of space or permission is done first, in the staging directory; then come renames. All of it is
-synchronous: nothing else of this process sees, or interrupts, a half of it.
+Steps that can fail for lack of space or permission come first, in the staging directory; renames
+follow. Everything is synchronous, so that no other task of this process sees half of a result or
+interrupts it.
 """
 
 import errno
@@ -23,12 +24,17 @@ from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.staging import NEW, Staging, copy_content
 from termite.engine.tree.target_directories import TargetDirectories
 
+# The content of each new file by SHA-256: its bytes, or the path of a staged file.
 Contents = Mapping[bytes, bytes | Path]
 
 
 @dataclass(slots=True)
 class Replayed:
-    """What was done, also where it failed half-way. `placed`: files whose content is known. `trash` is still staged."""
+    """The record of a replay, valid even if it failed half-way.
+
+    `events` are the places that were changed. `placed` are files that have the job's content for
+    certain. `trash` are names in the staging directory that must still be emptied.
+    """
 
     events: Events = field(default_factory=Events)
     placed: list[tuple[Stamp, Digest]] = field(default_factory=list)
@@ -36,9 +42,11 @@ class Replayed:
 
 
 class Replay:
-    """One job's: `prepare`, then `publish`, and `close` in any case.
+    """The replay of one job: call `prepare`, then `publish`, and `close` in any case.
 
-    What `kept` returns stays where a directory above them is to be removed. `seen` is what stands at a path now.
+    Paths that `kept` returns are kept if a directory above them is removed. `seen` returns the entry
+    that the AttrTree has for a path, or None. `done` is filled in as the replay goes on. All methods
+    block; those that fail raise FsError, with which the job fails.
     """
 
     def __init__(
@@ -60,7 +68,12 @@ class Replay:
         self._staged: dict[bytes, tuple[bytes, os.stat_result]] = {}
 
     def prepare(self, plan: Plan, contents: Contents) -> Plan:
-        """Nothing that the user sees is touched. Returns what is left: a file that has its content already keeps it."""
+        """Stage all new contents, and return the rest of the plan for `publish`.
+
+        Nothing that the user sees is changed, but for directories that are made writable until
+        `close`. A file that has its new content already is not staged: it gets its attributes only.
+        Raise RemoteProtocolError if the worker has not sent a content.
+        """
         new = {change.path for change in plan.directories}
         for path in sorted(plan.parents - new):
             with failing(path):
@@ -75,7 +88,11 @@ class Replay:
         return replace(plan, files=tuple(files), attributes=(*plan.attributes, *same))
 
     def publish(self, plan: Plan) -> None:
-        """In this order: a reader finds the old or the new file under its name, and a renamed one under either."""
+        """Make the changes on the user's disk.
+
+        Removals come last. So a reader always finds the old or the new file under a name, and a
+        renamed file under one of its two names.
+        """
         steps: tuple[tuple[Callable[[Change], None], tuple[Change, ...]], ...] = (
             (self._make_directory, plan.directories),
             (self._place_file, plan.files),
@@ -96,14 +113,15 @@ class Replay:
             self._directories.finish()
 
     def close(self) -> None:
+        """Set the final attributes of directories, and remove staged files that were not placed."""
         self._directories.close()
-        for name, _ in self._staged.values():  # what has not come to its place
+        for name, _ in self._staged.values():
             self._staging.remove(name)
 
-    # -- before anything is touched -----------------------------------------------------------------------------------
+    # -- before anything is changed -----------------------------------------------------------------------------------
 
     def _divided(self, plan: Plan) -> tuple[list[Change], list[Change]]:
-        """Files that have their content already, and the others."""
+        """Return the files that have their content already, and the others."""
         same: list[Change] = []
         files: list[Change] = []
         replaced = frozenset(plan.replaced)
@@ -117,13 +135,16 @@ class Replay:
         return seen is not None and stat.S_ISREG(seen.attr.mode) and seen.attr.digest == _digest(change)
 
     def _stage(self, change: Change, contents: Contents, *, is_last: bool) -> tuple[bytes, os.stat_result]:
-        """The new file under a name in the staging directory, complete with mode and time."""
+        """Stage a file with its mode and times, and return its name and its stat_result.
+
+        `is_last`: no other file of the job needs this content, so a staged one need not be copied.
+        """
         attr = _attr(change)
         digest = _digest(change)
         content = contents.get(digest.sha256, b"" if digest.size == 0 else None)
         if content is None:
             raise RemoteProtocolError(f"no content of {change.path!r}")
-        times_ns = self._now_ns, self._home_ns(attr)
+        times_ns = self._now_ns, self._master_ns(attr)
         if isinstance(content, bytes):
             return self._staging.write(content, stat.S_IMODE(attr.mode), times_ns)
         name = os.fsencode(content.name) if is_last else self._copy(os.fsencode(content.name))
@@ -132,6 +153,7 @@ class Replay:
         return name, os.stat(name, dir_fd=self._staging.fd)
 
     def _copy(self, name: bytes, dir_fd: int | None = None) -> bytes:
+        """Stage a copy of the file `name` of an open directory, or of the staging directory."""
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self._staging.fd if dir_fd is None else dir_fd)
         try:
             return self._staging.copy(fd)
@@ -147,8 +169,8 @@ class Replay:
 
     def _set_directory_finally(self, change: Change) -> None:
         attr = _attr(change)
-        mtime_ns = self._home_ns(attr)
-        if self._timing.is_made_in_job(attr.mtime_ns):  # another job may have put something into it since
+        mtime_ns = self._master_ns(attr)
+        if self._timing.is_made_in_job(attr.mtime_ns):  # another job may have changed its entries since
             mtime_ns = max(mtime_ns, self._directories.mtime_ns(change.path))
         self._directories.set_finally(change.path, attr.mode, mtime_ns)
 
@@ -162,23 +184,26 @@ class Replay:
             self._done.placed.append((stamp_of(now), _digest(change)))
 
     def _is_as_staged(self, path: bytes, now: Stamp, staged: Stamp) -> bool:
-        """Has nobody written to it since it came to its place? Where the times cannot tell, the watches will, but a new
-        directory is not watched yet."""
-        is_told = not self._directories.is_new(split(path)[0])
-        return now[:4] == staged[:4] and (is_told or now.mtime_ns < self._now_ns)
+        """Return whether nothing has been written to a placed file for certain.
+
+        A write in the same tick leaves the times as they were. The watch of the directory reports
+        it, but a new directory is not watched yet; there only an older mtime is proof.
+        """
+        is_watched = not self._directories.is_new(split(path)[0])
+        return now[:4] == staged[:4] and (is_watched or now.mtime_ns < self._now_ns)
 
     def _make_symlink(self, change: Change) -> None:
         attr = _attr(change)
         name = self._staging.reserve()
         os.symlink(attr.target, name, dir_fd=self._staging.fd)
-        os.utime(name, ns=(self._now_ns, self._home_ns(attr)), dir_fd=self._staging.fd, follow_symlinks=False)
+        os.utime(name, ns=(self._now_ns, self._master_ns(attr)), dir_fd=self._staging.fd, follow_symlinks=False)
         self._place(change.path, name)
 
     def _make_fifo(self, change: Change) -> None:
         attr = _attr(change)
         name = self._staging.reserve()
         os.mkfifo(name, 0o600, dir_fd=self._staging.fd)
-        set_attributes(name, self._staging.fd, attr.mode, self._home_ns(attr))
+        set_attributes(name, self._staging.fd, attr.mode, self._master_ns(attr))
         self._place(change.path, name)
 
     def _make_link(self, change: Change) -> None:
@@ -192,13 +217,13 @@ class Replay:
                 raise
             name = self._copy(target, parent)
             attr = _attr(change)
-            set_attributes(name, self._staging.fd, attr.mode, self._home_ns(attr))
+            set_attributes(name, self._staging.fd, attr.mode, self._master_ns(attr))
         self._place(change.path, name)
-        self._staging.remove(name)  # it stays where both were names of one file before
+        self._staging.remove(name)  # rename does nothing if both are names of one file
         self._done.events.touch(change.link_to, Touch.ATTRIBUTES)
 
     def _place(self, path: bytes, staged: bytes) -> None:
-        """Rename into place, whatever is there. In no case it stays staged."""
+        """Rename a staged entry to its place, and replace anything there. If that fails, remove the staged entry."""
         try:
             parent, name = self._directories.parent(path)
             self._done.events.touch(path, Touch.UNKNOWN)
@@ -219,7 +244,10 @@ class Replay:
             self._place_across(staged, parent, name)
 
     def _place_across(self, staged: bytes, parent: int, name: bytes) -> None:
-        """Another file system is mounted below the writable root: the last step of staging happens there."""
+        """Place an entry on another file system, which is mounted below the writable root.
+
+        It is staged once more beside its place, because a rename works on one file system only.
+        """
         st = os.stat(staged, dir_fd=self._staging.fd, follow_symlinks=False)
         near = b".termite-" + staged
         if stat.S_ISLNK(st.st_mode):
@@ -249,7 +277,7 @@ class Replay:
             os.close(target)
 
     def _set_attributes(self, change: Change) -> None:
-        """What has gone meanwhile does not come back for that."""
+        """Set the mode and mtime of an entry. If it is gone meanwhile, do nothing."""
         attr = _attr(change)
         try:
             if stat.S_ISDIR(attr.mode):
@@ -257,7 +285,7 @@ class Replay:
                 self._set_directory_finally(change)
             else:
                 parent, name = self._directories.parent(change.path)
-                set_attributes(name, parent, attr.mode, self._home_ns(attr))
+                set_attributes(name, parent, attr.mode, self._master_ns(attr))
         except (FileNotFoundError, NotADirectoryError):
             return
         self._done.events.touch(change.path, Touch.ATTRIBUTES)
@@ -265,7 +293,10 @@ class Replay:
     # -- removing things ----------------------------------------------------------------------------------------------
 
     def _remove(self, path: bytes) -> None:
-        """It is gone, but for what has come into a directory since the job saw it."""
+        """Remove an entry with everything below it, but for `kept` paths.
+
+        They include everything that came into a directory after the job had seen it.
+        """
         with failing(path):
             try:
                 parent, name = self._directories.parent(path)
@@ -288,17 +319,17 @@ class Replay:
             remove_beneath(parent, name, path, kept)
 
     def _throw_away(self, parent: int, name: bytes) -> bool:
-        """It goes in one step, whatever is in it: to be emptied later, aside."""
+        """Move a directory to the trash in one step; a thread empties it later. Return False if that fails."""
         trash = self._staging.reserve()
         try:
             os.rename(name, trash, src_dir_fd=parent, dst_dir_fd=self._staging.fd)
-        except OSError:  # not ours to move, or on another file system: the slow way says what is wrong
+        except OSError:  # not ours to move, or on another file system: removing it entry by entry finds the errno
             return False
         self._done.trash.append(trash)
         return True
 
-    def _home_ns(self, attr: Attr) -> int:
-        return self._timing.home_ns(attr.mtime_ns, self._now_ns)
+    def _master_ns(self, attr: Attr) -> int:
+        return self._timing.master_ns(attr.mtime_ns, self._now_ns)
 
 
 def _attr(change: Change) -> Attr:

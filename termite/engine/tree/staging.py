@@ -1,7 +1,7 @@
-"""`.termite-staging` in the writable root: where results wait until all of them are there.
+"""Stage results in `.termite-staging` of the writable root until all results of a job are complete.
 
-It is on the same file system as most of the tree, so a finished file becomes visible by one rename; and the file
-system's own clock is read here.
+The directory is on the same file system as most of the tree, so that one rename makes a finished
+file visible. The file system's own clock is read here as well.
 """
 
 import errno
@@ -15,18 +15,23 @@ from termite.engine.tree.disk import failing, remove_beneath
 from termite.engine.tree.logic.exports import STAGING
 
 NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
-COPY_BYTES = 1 << 30  # by one copy_file_range
-BLOCK_BYTES = 1 << 20  # by one read and write
+COPY_BYTES = 1 << 30  # for one copy_file_range
+BLOCK_BYTES = 1 << 20  # for one read and write
 
 
 class Staging:
-    """The directory, empty at the start and gone after `close`."""
+    """The staging directory of one master, empty at the start and gone after `close`.
+
+    Methods block, and raise OSError if the disk refuses. Staged files are named by one name, as
+    `reserve` returns it.
+    """
 
     def __init__(self, writable_root: bytes) -> None:
+        """Make the directory, without the remains of a killed master. Raise UserError if that fails."""
         self.path = Path(os.fsdecode(b"/" + writable_root)) / os.fsdecode(STAGING)
         self._top = os.open(self.path.parent, os.O_PATH | os.O_DIRECTORY)
         try:
-            remove_beneath(self._top, STAGING)  # left by a master that was killed
+            remove_beneath(self._top, STAGING)  # it may be there from a master that was killed
             os.mkdir(STAGING, 0o700, dir_fd=self._top)
             self.fd = os.open(STAGING, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=self._top)
             self._clock = os.open(b"now", os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=self.fd)
@@ -36,17 +41,17 @@ class Staging:
         self._count = 0
 
     def now_ns(self) -> int:
-        """The file system's own now: what a file written at this moment gets."""
+        """Return the file system's own time: the mtime of a file that is written at this moment."""
         os.utime(self._clock)
         return os.fstat(self._clock).st_mtime_ns
 
     def reserve(self) -> bytes:
-        """A new name in the directory."""
+        """Return a new name in the directory, without making anything."""
         self._count += 1
         return b"%d" % self._count
 
     def write(self, content: bytes, mode: int, times_ns: tuple[int, int]) -> tuple[bytes, os.stat_result]:
-        """A whole file, under a new name."""
+        """Stage a whole file; `times_ns` are atime and mtime. Return its name and its stat_result."""
         name = self.reserve()
         fd = os.open(name, NEW, 0o600, dir_fd=self.fd)
         try:
@@ -61,7 +66,7 @@ class Staging:
             os.close(fd)
 
     def copy(self, source: int) -> bytes:
-        """Another file of the same content (the same blocks, where the file system can share them)."""
+        """Stage a copy of an open file and return its name. The file system may share the blocks."""
         name = self.reserve()
         target = os.open(name, NEW, 0o600, dir_fd=self.fd)
         try:
@@ -74,10 +79,11 @@ class Staging:
         return name
 
     def remove(self, name: bytes) -> None:
-        """Whatever it is, and whether or not it is there."""
+        """Remove a staged file or directory. If it is missing, do nothing."""
         remove_beneath(self.fd, name)
 
     def close(self) -> None:
+        """Remove the directory with everything in it."""
         os.close(self._clock)
         os.close(self.fd)
         remove_beneath(self._top, STAGING)
@@ -85,9 +91,14 @@ class Staging:
 
 
 class StagedWriter:
-    """A content that comes in pieces. `discard` is always allowed; it takes back a finished file as well."""
+    """A staged file whose content comes in pieces.
+
+    `discard` is always allowed, and removes a finished file as well. Methods raise FsError if the
+    disk refuses; the job then fails.
+    """
 
     def __init__(self, staging: Staging) -> None:
+        """Make the empty file."""
         self._staging = staging
         self._name = staging.reserve()
         self._state = sha256()
@@ -97,13 +108,18 @@ class StagedWriter:
             self._fd = os.open(self._name, NEW, 0o600, dir_fd=staging.fd)
 
     def write(self, chunk: bytes) -> None:
+        """Append a piece of the content."""
         self._state.update(chunk)
         self._size += len(chunk)
         with failing(b""):
             write_all(self._fd, chunk)
 
     def finish(self, expected: Digest) -> Path:
-        """The whole content was written. Its name, for `bring_home`."""
+        """End the content and return the path of the staged file, for `bring_home`.
+
+        Raise RemoteProtocolError if the content has another digest; the file is removed then, and the
+        worker's connection must be dropped.
+        """
         self._close()
         if Digest(self._state.digest(), self._size) != expected:
             self.discard()
@@ -111,6 +127,7 @@ class StagedWriter:
         return self._staging.path / os.fsdecode(self._name)
 
     def discard(self) -> None:
+        """Remove the file, finished or not."""
         self._close()
         self._staging.remove(self._name)
 
@@ -121,13 +138,14 @@ class StagedWriter:
 
 
 def write_all(fd: int, content: bytes) -> None:
+    """Write all bytes to an fd. Raise OSError."""
     view = memoryview(content)
     while view:
         view = view[os.write(fd, view) :]
 
 
 def copy_content(source: int, target: int) -> None:
-    """All of it; by the kernel, where both are on one file system."""
+    """Copy the whole content of one fd to another, inside the kernel if possible. Raise OSError."""
     offset = 0
     try:
         while copied := os.copy_file_range(source, target, COPY_BYTES, offset_src=offset):

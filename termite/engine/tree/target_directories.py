@@ -1,6 +1,7 @@
-"""The directories that one job's results go into: opened once each, and set right at the end.
+"""Open the directories into which one job's results go, and set their modes and times at the end.
 
-Putting something into a directory changes its mtime, and needs write permission that its final mode may not give.
+The final attributes cannot be set earlier. Every new entry changes a directory's mtime, and its
+final mode may not give the permission to write.
 """
 
 import os
@@ -12,7 +13,7 @@ from termite.engine.tree.disk import Disk, set_attributes
 
 
 class TargetDirectories:
-    """Paths are of the tree. Methods raise OSError."""
+    """The directories of one job, by path of the tree. Methods raise OSError, and `close` ends them."""
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
@@ -22,7 +23,7 @@ class TargetDirectories:
         self._new: set[bytes] = set()
 
     def open(self, path: bytes) -> int:
-        """An O_PATH fd to work in."""
+        """Return an O_PATH fd of a directory, made writable for us. It stays open until `close` or `forget`."""
         fd = self._fds.get(path)
         if fd is None:
             fd = self._fds[path] = self._disk.open_directory(path, os.O_PATH)
@@ -31,12 +32,12 @@ class TargetDirectories:
         return fd
 
     def parent(self, path: bytes) -> tuple[int, bytes]:
-        """For a path: the directory to work in, and the name there."""
+        """Return the open parent directory of a path, and the name in it."""
         parent, name = split(path)
         return self.open(parent), name
 
     def make(self, path: bytes) -> None:
-        """A directory is there when this returns. What else was there is gone."""
+        """Make a directory, unless there is one. Anything else under its name is removed."""
         fd, name = self.parent(path)
         try:
             os.mkdir(name, 0o700, dir_fd=fd)
@@ -50,19 +51,20 @@ class TargetDirectories:
         self._new.add(path)
 
     def is_new(self, path: bytes) -> bool:
-        """Was it made here? Then nothing watches it yet."""
+        """Return whether `make` has made this directory, so that it is not watched yet."""
         return path in self._new
 
     def mtime_ns(self, path: bytes) -> int:
-        """As it was before anything was done in it, 0 for a new one."""
+        """Return the mtime that a directory had before anything was done in it, or 0 for a new one."""
         found = self._found.get(path)
         return found.st_mtime_ns if found is not None else 0
 
     def set_finally(self, path: bytes, mode: int, mtime_ns: int) -> None:
+        """Note the mode and the mtime that `finish` shall set."""
         self._final[path] = mode, mtime_ns
 
     def forget(self, path: bytes) -> None:
-        """It has been removed, with all in it."""
+        """Close and forget a directory that is being removed, and all below it."""
         for known in (self._found, self._final):
             for below in [p for p in known if is_within(p, path)]:
                 del known[below]
@@ -70,15 +72,18 @@ class TargetDirectories:
             os.close(self._fds.pop(below))
 
     def finish(self) -> None:
-        """Modes and times, deepest first: what is below needs to be reached until then."""
+        """Set the noted modes and times, deepest first.
+
+        A parent's final mode may forbid to reach what is below it. So it comes later.
+        """
         for path in sorted(self._final, key=lambda p: -p.count(b"/")):
             mode, mtime_ns = self._final.pop(path)
-            with suppress(FileNotFoundError):  # it stood in a directory that another job has removed
+            with suppress(FileNotFoundError):  # it was in a directory that another job has removed
                 fd, name = self.parent(path)
                 set_attributes(name, fd, mode, mtime_ns)
 
     def close(self) -> None:
-        """Also where something failed: what was made writable is not left so."""
+        """Restore the directories that were made writable, even after a failure, and close all fds."""
         with suppress(OSError):
             self.finish()
         for fd in self._fds.values():
@@ -86,7 +91,10 @@ class TargetDirectories:
         self._fds.clear()
 
     def _make_writable(self, path: bytes, fd: int, found: os.stat_result) -> None:
-        """A job may have made it writable, and read-only again afterwards (go's module cache does)."""
+        """Give ourselves write permission until `finish`.
+
+        A job may have made the directory writable and then read-only again, as go's module cache does.
+        """
         if os.access(b".", os.W_OK | os.X_OK, dir_fd=fd, effective_ids=True):
             return
         if found.st_uid == os.geteuid():

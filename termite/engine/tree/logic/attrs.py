@@ -1,6 +1,7 @@
-"""What mirrors were told of the master's files: the listing of every directory that was ever served.
+"""Record what mirrors have been shown of the master's files: the listing of every served directory.
 
-A served directory's parent is served too. What was never served is unknown here: nobody needs to hear of its changes.
+The parent of a served directory is served too. A directory that was never served is unknown here,
+because no mirror needs its changes.
 """
 
 import enum
@@ -15,12 +16,17 @@ from termite.engine.model import Attr, Change
 from termite.engine.paths import join, split
 
 Inode = tuple[int, int]  # device and number
-FEW = 8  # inode numbers that are looked for one by one
-NAMES_LIMIT = 4096  # files whose names are kept together: more are looked for again, which bounds memory to a megabyte
+# Up to so many inode numbers are searched for one by one in the packed numbers of each directory.
+FEW = 8
+# Files whose names are kept. If there are more, all are searched for again, which bounds memory to a megabyte.
+NAMES_LIMIT = 4096
 
 
 class Stamp(NamedTuple):
-    """Tells one state of a file from another, as well as the kernel can. An equal inode number alone proves nothing."""
+    """A mark of one state of a file, as exact as the kernel allows.
+
+    An equal inode number alone proves nothing, because the kernel reuses the numbers of removed files.
+    """
 
     dev: int
     ino: int
@@ -30,14 +36,15 @@ class Stamp(NamedTuple):
 
     @property
     def inode(self) -> Inode:
+        """Return the file's identity among all files that exist at the same time."""
         return self[:2]
 
 
 class Seen(NamedTuple):
-    """What was found at a path. `stamp` is None for a directory that termite itself made up (/proc, /tmp).
+    """An entry as it was found at a path. `stamp` is None for a directory that termite made up (/proc, /tmp).
 
-    `racy`: it had changed within the last tick of the clock before the watches were asked, or later, so that another
-    write could have left the same stamp.
+    `racy`: the entry had changed less than two clock ticks before the watches were last read, or
+    after that. Another write could therefore leave the same stamp.
     """
 
     attr: Attr
@@ -46,23 +53,25 @@ class Seen(NamedTuple):
 
     @property
     def is_directory(self) -> bool:
+        """Return whether the entry is a directory."""
         return stat.S_ISDIR(self.attr.mode)
 
 
 class Touch(enum.Enum):
-    """What is known to have happened to a name."""
+    """The kind of event that is known to have happened to a name."""
 
-    ATTRIBUTES = "attributes"  # mode, times or links, but not its content
-    WRITTEN = "written"
-    UNKNOWN = "unknown"
+    ATTRIBUTES = "attributes"  # mode, times or link count changed, but not the content
+    WRITTEN = "written"  # the content was written, or no event excludes it
+    UNKNOWN = "unknown"  # made, removed, moved, or checked for another reason
 
 
 @dataclass(slots=True)
 class Events:
-    """Where to look again.
+    """The places that must be checked.
 
-    `names`: by directory; an empty one means that only the directory's own attributes may have changed. `replaced`:
-    directories that were made, removed or moved, or whose watch is gone.
+    `names` are grouped by directory; if a directory has none, only its own attributes may have
+    changed. `replaced` are directories that were made, removed or moved, or whose watch is gone.
+    `overflow`: the kernel has lost events, so everything must be checked.
     """
 
     names: dict[bytes, dict[bytes, Touch]] = field(default_factory=dict)
@@ -73,34 +82,40 @@ class Events:
         return self.overflow or bool(self.names) or bool(self.replaced)
 
     def touch(self, path: bytes, touch: Touch) -> None:
+        """Add one name. A later call for the same name replaces the earlier one."""
         parent, name = split(path)
         self.names.setdefault(parent, {})[name] = touch
 
 
 class AttrTree:
-    """Listings by directory. It only records: `compare` says what is a change."""
+    """The listings of all served directories. It only records; `compare` decides what is a change."""
 
     def __init__(self, root: Seen) -> None:
         self._root = root
         self._listings: dict[bytes, dict[bytes, Seen]] = {}
-        self._names: dict[Inode, set[bytes]] = {}  # of files that `names_of` was asked for: all that are served
-        self._numbers: dict[bytes, bytes] = {}  # inode numbers by directory, as `names_of` has found them
+        self._names: dict[Inode, set[bytes]] = {}  # every served name of the files that `names_of` was asked for
+        self._numbers: dict[bytes, bytes] = {}  # packed inode numbers by directory, made by `names_of`
 
     def is_served(self, directory: bytes) -> bool:
+        """Return whether the listing of a directory is recorded."""
         return directory in self._listings
 
     def listing(self, directory: bytes) -> Mapping[bytes, Seen]:
-        """Raises KeyError where the directory was never served."""
+        """Return the entries of a directory by name. Raise KeyError if it was never served."""
         return self._listings[directory]
 
     def seen(self, path: bytes) -> Seen | None:
+        """Return the entry at a path, or None if there is none or its parent was never served."""
         if not path:
             return self._root
         parent, name = split(path)
         return self._listings.get(parent, {}).get(name)
 
     def names_of(self, inodes: Collection[Inode]) -> set[bytes]:
-        """All served names of these files. Who asks for one for the first time has everything looked through."""
+        """Return all served names of these files.
+
+        The first request for a file searches all listings; its names are kept from then on.
+        """
         if len(self._names) > NAMES_LIMIT:
             self._names.clear()
         if new := {inode for inode in inodes if inode not in self._names}:
@@ -115,13 +130,14 @@ class AttrTree:
         return set().union(*(self._names[inode] for inode in inodes))
 
     def serve(self, directory: bytes, listing: dict[bytes, Seen]) -> None:
+        """Record the listing of a directory. Its parent must be served."""
         self._listings[directory] = listing
         self._numbers.pop(directory, None)
         for name, seen in listing.items() if self._names else ():
             self._note_name(join(directory, name), None, seen)
 
     def put(self, path: bytes, seen: Seen) -> None:
-        """The parent must be served."""
+        """Record the entry at a path, whose parent must be served."""
         if not path:
             self._root = seen
             return
@@ -132,7 +148,7 @@ class AttrTree:
         self._numbers.pop(parent, None)
 
     def drop(self, path: bytes) -> None:
-        """The name is gone, and with it all that was known below."""
+        """Remove the entry at a path, and every listing at and below it. It may be missing."""
         for directory in list(self.served_within(path)):
             listing = self._listings.pop(directory)
             self._numbers.pop(directory, None)
@@ -143,7 +159,7 @@ class AttrTree:
         self._numbers.pop(parent, None)
 
     def served_within(self, path: bytes) -> Iterator[bytes]:
-        """Served directories at and below a path, parents first."""
+        """Yield the served directories at and below a path, parents first."""
         waiting = [path]
         while waiting:
             directory = waiting.pop()
@@ -153,12 +169,15 @@ class AttrTree:
                 waiting.extend(join(directory, name) for name, seen in children if seen.is_directory)
 
     def counts(self) -> tuple[int, int]:
-        """Directories served, and entries known in them."""
+        """Return the numbers of served directories and of the entries in them."""
         return len(self._listings), sum(map(len, self._listings.values()))
 
     def _numbers_in(self, directory: bytes) -> bytes:
-        """Side by side, where one is found in a tenth of the time that it takes to go through the listing. What is
-        found may be of two neighbours."""
+        """Return the inode numbers of a directory's entries, packed side by side.
+
+        A search in it takes a tenth of the time of a walk through the listing. A number may also be
+        found across the border of two others, so the listing must confirm a hit.
+        """
         numbers = self._numbers.get(directory)
         if numbers is None:
             stamps = (seen.stamp for seen in self._listings[directory].values())
@@ -166,7 +185,7 @@ class AttrTree:
         return numbers
 
     def _note_name(self, path: bytes, old: Seen | None, new: Seen | None) -> None:
-        """What is at `path` is another file, or may be."""
+        """Keep the names of files in step with a changed entry; None means no entry."""
         if old is not None and old.stamp is not None:
             self._names.get(old.stamp.inode, set()).discard(path)
         if new is not None and new.stamp is not None and (names := self._names.get(new.stamp.inode)) is not None:
@@ -178,14 +197,18 @@ def _packed(number: int) -> bytes:
 
 
 def compare(path: bytes, old: Seen | None, new: Seen, touch: Touch) -> tuple[Seen, Change | None]:
-    """What to remember of `path`, and what to tell others. A digest that became known is no change."""
+    """Return the entry to record for `path`, and the change to report, or None if there is no change.
+
+    The entry keeps a known digest if `touch` and the stamps prove that the content is the same. A
+    digest that became known is no change.
+    """
     if old is None or not stat.S_ISREG(new.attr.mode) or not stat.S_ISREG(old.attr.mode):
         unchanged = old is not None and old.attr == new.attr
         return new, None if unchanged else Change(path, new.attr, content=not _is_same_directory(old, new))
     same_content = _has_same_content(old, new, touch)
     if same_content and new.attr.digest is None:
         new = new._replace(attr=msgspec.structs.replace(new.attr, digest=old.attr.digest))
-    if not same_content and old.stamp == new.stamp:  # written again within one tick: what was known of it is void
+    if not same_content and old.stamp == new.stamp:  # written again within one tick
         new = new._replace(attr=msgspec.structs.replace(new.attr, digest=None, link_id=0))
     if same_content and msgspec.structs.replace(old.attr, digest=new.attr.digest) == new.attr:
         return new, None

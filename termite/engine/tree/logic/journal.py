@@ -1,4 +1,7 @@
-"""The numbered changesets of one master, and which job wrote what last."""
+"""Number the changesets of one master, and remember which job wrote a path last.
+
+The user's own writes are in the changesets, but they never conflict with a job's results.
+"""
 
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -8,7 +11,10 @@ from termite.engine.model import Change, Changeset
 
 
 class Journal:
-    """`number` is that of the newest changeset, 0 at the start. Old ones are kept until everybody has them."""
+    """The changesets that some mirror may still need.
+
+    `number` is the number of the newest changeset, 0 at the start.
+    """
 
     def __init__(self) -> None:
         self.number = 0
@@ -16,28 +22,34 @@ class Journal:
         self._results: dict[bytes, tuple[int, Change]] = {}
 
     def append(self, changes: Sequence[Change]) -> int:
-        """Returns the new number; without changes nothing happens and the number stays."""
+        """Add a changeset and return its number. If there are no changes, return the unchanged number."""
         if changes:
             self.number += 1
             self._kept.append(Changeset(self.number, tuple(changes)))
         return self.number
 
     def since(self, cursor: int) -> tuple[Changeset, ...]:
-        """All after `cursor`. They must not have been forgotten."""
+        """Return all changesets after number `cursor`. They must not have been forgotten."""
         first = self.number - len(self._kept)
         assert cursor >= first, f"changesets before {first + 1} are forgotten, asked for {cursor + 1}"
-        # From the newest: the way to the others leads past all that are kept.
+        # Only the newest few are asked for as a rule. A deque is fast at its ends only, so the search begins there.
         newest_first = tuple(islice(reversed(self._kept), max(self.number - cursor, 0)))
         return newest_first[::-1]
 
     def forget_before(self, number: int) -> None:
-        """Nobody will ask for what came before `number`: neither a lease by its cursor nor a job that still runs."""
+        """Forget all changesets and results below `number`.
+
+        The caller knows that neither a lease's cursor nor a running job's number is below it.
+        """
         while self._kept and self._kept[0].number < number:
             self._kept.popleft()
         self._results = {path: result for path, result in self._results.items() if result[0] >= number}
 
     def made_since(self, cursor: int) -> frozenset[bytes]:
-        """Paths that came after `cursor` or got another content, as far as is remembered, and are still there."""
+        """Return the paths that were made or written after number `cursor` and still exist.
+
+        Forgotten changesets do not count.
+        """
         made: set[bytes] = set()
         for changeset in self.since(max(cursor, self.number - len(self._kept))):
             for change in changeset.changes:
@@ -48,11 +60,11 @@ class Journal:
         return frozenset(made)
 
     def conflicts(self, job_number: int, changes: Iterable[Change]) -> tuple[bytes, ...]:
-        """Paths that another job has written after `job_number`, and differently."""
+        """Return the changed paths that another job has written differently after number `job_number`."""
         return tuple(change.path for change in changes if self._conflicts(job_number, change))
 
     def note_results(self, number: int, changes: Iterable[Change]) -> None:
-        """A job's changes are home: under this number."""
+        """Remember that a job's changes are on disk, in the changeset of this number."""
         self._results.update((change.path, (number, change)) for change in changes if _is_content(change))
 
     def _conflicts(self, job_number: int, change: Change) -> bool:
@@ -67,5 +79,8 @@ class Journal:
 
 
 def _is_content(change: Change) -> bool:
-    """Two jobs that make the same directory, or touch it, do not disturb each other."""
+    """Return whether a second such change of the path can conflict with this one.
+
+    Two jobs may make or touch the same directory without a conflict.
+    """
     return change.content and (change.attr is None or change.attr.digest is not None or bool(change.attr.target))

@@ -1,7 +1,7 @@
-"""A job's changes in the order in which they are brought home.
+"""Check a job's changes, and put them in the order in which they are made on the user's disk.
 
-Nothing is trusted: a path that does not lead to a place below the writable root, or a change that no sandbox could have
-made, is the worker's fault.
+Nothing in them is trusted. If a path is malformed, or no sandbox could have made the change, the
+worker has broken the protocol.
 """
 
 import errno
@@ -16,9 +16,13 @@ from termite.engine.paths import components, split
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The steps, first to last. `directories` that exist keep what is in them; their times come at the very end."""
+    """The steps in their order, first to last.
 
-    replaced: tuple[bytes, ...]  # removed first: something else comes in its place
+    A directory in `directories` that exists keeps its contents. The times of directories are set
+    after all steps, because each step below a directory changes its mtime.
+    """
+
+    replaced: tuple[bytes, ...]  # removed first, because something else takes their place
     directories: tuple[Change, ...]  # parents first
     files: tuple[Change, ...]
     symlinks: tuple[Change, ...]
@@ -29,13 +33,17 @@ class Plan:
 
     @property
     def parents(self) -> frozenset[bytes]:
-        """Directories that must be there for what is made in them."""
+        """Return the directories in which something is made, and which must therefore exist."""
         made = (*self.directories, *self.files, *self.symlinks, *self.links, *self.fifos)
         return frozenset(split(change.path)[0] for change in made)
 
 
 def make_plan(changes: Iterable[Change], is_writable: Callable[[bytes], bool]) -> Plan:
-    """Raises RemoteProtocolError, or FsError(EPERM) for a path that the job could not see and must not replace."""
+    """Check the changes and return the plan.
+
+    Raise RemoteProtocolError if a change is malformed: the worker's connection is dropped. Raise
+    FsError(EPERM) if `is_writable` refuses a path: the job fails.
+    """
     made: dict[bytes, tuple[Change, Attr]] = {}
     gone: dict[bytes, None] = {}
     for change in changes:
