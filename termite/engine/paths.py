@@ -26,7 +26,7 @@ def components(path: bytes) -> list[bytes]:
 
 
 def from_root_down(path: bytes) -> Iterator[bytes]:
-    """Yield the root, then every directory on the way down, then the path itself."""
+    """Yield the root, then every directory below it that leads to the path, then the path."""
     yield b""
     for i in range(len(path)):
         if path[i : i + 1] == b"/":

@@ -1,4 +1,4 @@
-"""The disk is reached without passing a symlink, in one system call or step by step."""
+"""Test that the disk is reached without following a symlink, in one system call or step by step."""
 
 import contextlib
 import errno
@@ -100,7 +100,7 @@ def test_nothing_stays_open(found: Disk) -> None:
 
 
 def test_one_call_is_enough(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a kernel of 5.6 or later, which is what the tests need for other reasons too."""
+    """Expect a kernel of 5.6 or later, which the tests need for other reasons as well."""
 
     def by_steps(*_: object) -> int:
         pytest.fail("it was opened step by step")

@@ -1,4 +1,4 @@
-"""What may leave the master, decided without a disk."""
+"""Test which files may leave the master, without a disk."""
 
 import stat
 

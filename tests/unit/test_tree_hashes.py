@@ -1,4 +1,4 @@
-"""The digests that are known by stamp: in memory up to a limit, the rest on disk."""
+"""Test the digests by stamp: in memory up to a limit, the rest on disk."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""HomeTree on a real directory: what it serves, what it notices, what it brings home."""
+"""Test HomeTree on a real directory: serving, noticing changes, and bringing results home."""
 
 # ruff: noqa: ASYNC230, ASYNC240  (a test may wait for its own disk)
 
@@ -55,7 +55,7 @@ def digest_of(content: bytes) -> Digest:
 
 
 class Job:
-    """Collects what a job changed, as a worker whose clock is right would report it."""
+    """The changes of one job, as a worker whose clock is right would report them."""
 
     def __init__(self, home: HomeTree, root: Path) -> None:
         self.home = home
@@ -90,8 +90,8 @@ class Job:
         return await self.home.bring_home(self.changes, self.contents, timing)
 
 
-async def told(home: HomeTree, root: Path, since: int) -> dict[str, Attr | None]:
-    """What the journal says since then, by path below the root."""
+async def changed_since(home: HomeTree, root: Path, since: int) -> dict[str, Attr | None]:
+    """Return what the journal says since number `since`, by path below the root."""
     changes = [change for changeset in home.changesets_since(since) for change in changeset.changes]
     top = tree_path(root) + b"/"
     return {os.fsdecode(c.path[len(top) :]): c.attr for c in changes if c.path.startswith(top)}
@@ -137,7 +137,7 @@ async def test_no_directory_fails_as_it_would_at_home(home: HomeTree, root: Path
 async def test_two_jobs_may_remove_directories_at_once(
     home: HomeTree, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What had another name in one of them has one less when that is emptied, be it the last."""
+    """A file with a second name in one of them loses it when that directory is emptied."""
     for name in ("a", "b"):
         (root / name).mkdir()
         (root / f"f{name}").write_bytes(b"1")
@@ -176,7 +176,7 @@ async def test_a_file_whose_other_name_goes_with_its_directory_has_one_name_less
     else:
         shutil.rmtree(root / "d")
         home.drain()
-    attr = (await told(home, root, number))["f"]
+    attr = (await changed_since(home, root, number))["f"]
     assert attr is not None
     assert (attr.nlink, attr.link_id) == (1, 0)
 
@@ -244,13 +244,13 @@ async def test_a_version_that_is_gone_is_stale_and_the_journal_says_what_is_ther
     (root / "f").write_bytes(b"newer")
     with pytest.raises(Stale):
         await home.open_file(tree_path(root / "f"), 3, children[b"f"].mtime_ns)
-    attr = (await told(home, root, 0))["f"]
+    attr = (await changed_since(home, root, 0))["f"]
     assert attr is not None
     assert attr.size == 5
     (root / "f").unlink()
     with pytest.raises(Stale):
         await home.open_file(tree_path(root / "f"), 5, attr.mtime_ns)
-    assert (await told(home, root, 0))["f"] is None
+    assert (await changed_since(home, root, 0))["f"] is None
 
 
 async def test_another_name_for_a_file_does_not_make_it_stale(home: HomeTree, root: Path) -> None:
@@ -308,7 +308,7 @@ async def test_what_was_done_before_a_drain_is_in_the_journal_after_it(home: Hom
     (root / "d" / "sub").mkdir(parents=True)
     (root / "d" / "sub" / "f").write_bytes(b"3")
     assert home.drain() == 1
-    changes = await told(home, root, 0)
+    changes = await changed_since(home, root, 0)
     assert changes.keys() >= {"edited", "d", "d/sub", "d/sub/f"}
     assert home.drain() == 1
 
@@ -320,7 +320,7 @@ async def test_a_file_written_but_not_closed_is_noticed(home: HomeTree, root: Pa
         number = home.number
         f.write(b"line")
         home.drain()
-        attr = (await told(home, root, number))["log"]
+        attr = (await changed_since(home, root, number))["log"]
     assert attr is not None
     assert attr.size == 4
 
@@ -338,12 +338,12 @@ async def test_small_files_written_here_go_along_with_the_news_of_them(home: Hom
     number = home.drain()
     small = tree_path(root / "small")
     assert home.contents_since(at, 100, 1000, 99) == {small: b"text"}
-    assert home.contents_since(number, 100, 1000, 99) == {}, "they are told once"
+    assert home.contents_since(number, 100, 1000, 99) == {}, "they are sent once"
     job = Job(home, root).write("result", b"text")
     await job.end()
-    assert home.contents_since(number, 100, 1000, 99) == {}, "the worker has it that made it"
+    assert home.contents_since(number, 100, 1000, 99) == {}, "the worker that made the file has its content"
     os.close((await home.open_file(small, 4, (root / "small").stat().st_mtime_ns))[0])
-    assert home.contents_since(at, 100, 1000, 99) == {}, "it was asked for"
+    assert home.contents_since(at, 100, 1000, 99) == {}, "a worker has asked for it"
 
 
 @pytest.mark.parametrize("how", ["written again", "gone", "a directory", "a symlink"])
@@ -370,8 +370,8 @@ async def test_not_more_than_a_job_can_wait_for_goes_along(home: HomeTree, root:
     for number in range(20):
         (root / f"f{number}").write_bytes(b"x" * 100)
     home.drain()
-    told = home.contents_since(at, 100, 1000, 99)
-    assert sum(map(len, told.values())) == 1000
+    contents = home.contents_since(at, 100, 1000, 99)
+    assert sum(map(len, contents.values())) == 1000
 
 
 async def test_not_more_files_are_opened_than_a_master_has_time_for(
@@ -402,11 +402,11 @@ async def test_what_was_done_through_one_name_of_a_file_is_noticed_for_all(home:
     await serve(home, root, root / "d")
     os.link(root / "f", root / "d" / "g")
     home.drain()
-    assert (await told(home, root, 0)).keys() >= {"f", "d/g"}
+    assert (await changed_since(home, root, 0)).keys() >= {"f", "d/g"}
     number = home.number
     (root / "d" / "g").write_bytes(b"12")
     home.drain()
-    attr = (await told(home, root, number))["f"]
+    attr = (await changed_since(home, root, number))["f"]
     assert attr is not None
     assert attr.size == 2
 
@@ -414,7 +414,7 @@ async def test_what_was_done_through_one_name_of_a_file_is_noticed_for_all(home:
 async def test_a_write_that_no_stamp_shows_is_noticed_for_all_names(
     home: HomeTree, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a file system whose clock ticks slowly: the same size, in the same tick."""
+    """On a file system whose clock ticks slowly, the stamp stays: the same size, in the same tick."""
     for module in (truth, directory_reader, file_contents):
         monkeypatch.setattr(module, "stamp_of", lambda st: Stamp(st.st_dev, st.st_ino, st.st_size, 1, 1))
     for module in (directory_reader, file_contents):
@@ -433,10 +433,10 @@ async def test_a_write_that_no_stamp_shows_is_noticed_for_all_names(
     number = home.number
     (root / "d" / "g").write_bytes(b"new")
     home.drain()
-    news = await told(home, root, number)
-    assert news.keys() >= paths.keys()
+    changed = await changed_since(home, root, number)
+    assert changed.keys() >= paths.keys()
     for name, path in paths.items():
-        attr = news[name]
+        attr = changed[name]
         assert attr is not None
         assert attr.digest is None
         fd, digest = await home.open_file(path, st.st_size, 1)
@@ -451,14 +451,16 @@ async def test_the_names_of_one_file_are_told_as_one_while_they_are(home: HomeTr
     os.link(root / "f", root / "d" / "g")
     os.link(root / "f", root / "h")
     home.drain()
-    links = {name: attr.link_id for name, attr in (await told(home, root, 0)).items() if attr and attr.nlink == 3}
+    links = {
+        name: attr.link_id for name, attr in (await changed_since(home, root, 0)).items() if attr and attr.nlink == 3
+    }
     assert links.keys() == {"f", "d/g", "h"}
     assert len(set(links.values())) == 1
     number = home.number
     (root / "h").unlink()
     home.drain()
-    news = await told(home, root, number)
-    f, g = news["f"], news["d/g"]
+    changed = await changed_since(home, root, number)
+    f, g = changed["f"], changed["d/g"]
     assert f is not None
     assert f == g
     assert f.nlink == 2
@@ -481,7 +483,7 @@ async def test_a_directory_that_became_readable_shows_what_is_in_it(home: HomeTr
     home.drain()
     (root / "d").chmod(0o755)
     home.drain()
-    assert "d/f" in await told(home, root, 0)
+    assert "d/f" in await changed_since(home, root, 0)
 
 
 @pytest.fixture
@@ -499,7 +501,7 @@ def change_what_is_settled(usr: Path) -> None:
     (usr / "lib" / "new" / "f").write_bytes(b"1")
 
 
-# Of a new directory its name: who wants more will ask.
+# Only the name of a new directory is reported: a mirror that needs its entries asks for them.
 SETTLED_CHANGES = {"lib", "lib/changed", "lib/deleted", "lib/new"}
 
 
@@ -509,13 +511,13 @@ async def test_the_settled_tree_is_watched(usr: Path, root: Path) -> None:
     change_what_is_settled(usr)
     number = home.drain()
     assert number > 0
-    assert (await told(home, usr, 0)).keys() == SETTLED_CHANGES
+    assert (await changed_since(home, usr, 0)).keys() == SETTLED_CHANGES
     (usr / "lib" / "new" / "g").write_bytes(b"1")
-    assert (await told(home, usr, 0)).keys() == SETTLED_CHANGES
+    assert (await changed_since(home, usr, 0)).keys() == SETTLED_CHANGES
     await serve(home, usr / "lib" / "new")
     (usr / "lib" / "new" / "g").write_bytes(b"12")
     home.drain()
-    assert (await told(home, usr, 0))["lib/new/g"] is not None
+    assert (await changed_since(home, usr, 0))["lib/new/g"] is not None
     number = home.drain()
     assert await home.recheck_settled() == number
     home.close()
@@ -533,7 +535,7 @@ async def test_the_settled_tree_is_compared_when_asked_where_it_cannot_be_watche
     change_what_is_settled(usr)
     assert home.drain() == 0
     assert await home.recheck_settled() > 0
-    assert (await told(home, usr, 0)).keys() == SETTLED_CHANGES
+    assert (await changed_since(home, usr, 0)).keys() == SETTLED_CHANGES
     number = home.number
     assert await home.recheck_settled() == number
     home.close()
@@ -552,10 +554,10 @@ async def test_what_others_may_not_read_any_more_is_not_shown_any_more(root: Pat
         await serve(home, top / "lib")
         top.chmod(0o750)
         home.drain()
-        assert (await told(home, public, 0))[top.name] is None
+        assert (await changed_since(home, public, 0))[top.name] is None
         top.chmod(0o755)
         home.drain()
-        assert (await told(home, public, 0))[top.name] is not None
+        assert (await changed_since(home, public, 0))[top.name] is not None
         home.close()
 
 
@@ -571,8 +573,8 @@ async def test_a_watched_export_is_known_without_asking_and_stays_read_only(tmp_
     (crates / "new").mkdir()
     (crates / "new" / "lib.rs").write_bytes(b"1")
     assert home.drain() > 0
-    told_paths = {os.path.basename(os.fsdecode(c.path)) for s in home.changesets_since(0) for c in s.changes}
-    assert told_paths >= {"new", "lib.rs"}
+    changed_paths = {os.path.basename(os.fsdecode(c.path)) for s in home.changesets_since(0) for c in s.changes}
+    assert changed_paths >= {"new", "lib.rs"}
     written = Change(tree_path(crates / "made"), Attr(stat.S_IFDIR | 0o755, 4096, NS))
     with pytest.raises(FsError):
         await home.bring_home([written], {}, Timing(0, 0, 0, 0, home.number))
@@ -601,7 +603,7 @@ async def test_files_that_nobody_has_hashed_cost_the_store_nothing_when_they_are
     try:
         await serve(tree, root)
         tree.drain()
-        tree._truth.watches.list_always(tree_path(root))  # as where there are no watches left
+        tree._truth.watches.list_always(tree_path(root))  # this happens if there are no watches left
         os.chmod(root / "g", 0o600)
         tree.drain()
         assert await agrees_with_the_disk(tree, root)
@@ -616,7 +618,7 @@ async def test_what_is_done_to_one_name_of_a_symlink_is_seen_of_the_other(home: 
     await serve(home, root)
     os.utime(root / "one", ns=(5, 5), follow_symlinks=False)
     home.drain()
-    attr = (await told(home, root, 0))["two"]
+    attr = (await changed_since(home, root, 0))["two"]
     assert attr is not None
     assert (attr.mtime_ns, attr.nlink) == (5, 2)
 
@@ -642,21 +644,21 @@ async def test_everything_that_a_job_can_make_comes_home(home: HomeTree, root: P
     assert brought == BroughtHome(1, ())
     assert await agrees_with_the_disk(home, root)
     assert await agrees_with_the_disk(home, root / "d")
-    assert home.drain() == 1, "our own events are no news"
+    assert home.drain() == 1, "our own events are no changes"
     assert os.listdir(root / ".termite-staging") == ["now"]
 
 
 async def test_the_journal_knows_the_digests_of_results(home: HomeTree, root: Path) -> None:
     await serve(home, root)
     await Job(home, root).write("f", b"content").end()
-    attr = (await told(home, root, 0))["f"]
+    attr = (await changed_since(home, root, 0))["f"]
     assert attr is not None
     assert attr.digest == digest_of(b"content")
     assert attr.mtime_ns == (root / "f").stat().st_mtime_ns
 
 
 async def test_what_came_home_is_looked_at_once(home: HomeTree, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The watches tell of it too, and at the next drain it would be looked at again for nothing."""
+    """The watches report it too, but the next drain need not check it again."""
     await serve(home, root)
     await Job(home, root).mkdir("d").write("d/f", b"content").write("f", b"content").end()
     checked: list[bytes] = []
@@ -678,7 +680,7 @@ OURS, THEIRS = b"of the job", b"of no job."
 
 
 def write_as_if_it_were_not(path: Path, content: bytes) -> None:
-    """As another process may, in the same tick of a clock as what was there: only the watches can tell."""
+    """Write in the tick in which the file was made, so that only the watches show it."""
     st = path.stat()
     with path.open("r+b") as file:
         file.write(content)
@@ -699,7 +701,7 @@ async def test_who_writes_to_a_result_at_once_is_heard(
             write_as_if_it_were_not(root / "f", content)
             if overflows:
                 for number in range(int(Path("/proc/sys/fs/inotify/max_queued_events").read_text()) + 1):
-                    os.utime(root / ("g" if number % 2 else "h"))  # in turn, so that events are not merged
+                    os.utime(root / ("g" if number % 2 else "h"))  # two names in turn, so that events are not merged
 
         return do
 
@@ -711,11 +713,11 @@ async def test_who_writes_to_a_result_at_once_is_heard(
     assert await served_digest(home, root, "f") == digest_of(content)
 
 
-@pytest.mark.parametrize("mtime_ns", [-NS, NS])  # from now: of the result
+@pytest.mark.parametrize("mtime_ns", [-NS, NS])  # the mtime of the result, from now
 async def test_who_writes_to_a_result_in_a_new_directory_at_once_is_heard(
     home: HomeTree, root: Path, monkeypatch: pytest.MonkeyPatch, mtime_ns: int
 ) -> None:
-    """It is not watched yet. As `cp -p` of something older; or with the same time, which can be if that is now."""
+    """The writer sets an old time, as `cp -p` does, or that of the result."""
     await serve(home, root)
     place = Replay._place
 
@@ -819,7 +821,7 @@ async def test_deleting_twice_is_deleting(home: HomeTree, root: Path) -> None:
     await Job(home, root).delete("d/sub/f", "d/sub", "d", "never", "never/was").end()
     await Job(home, root).delete("d/sub/f", "d").end()
     assert not (root / "d").exists()
-    assert (await told(home, root, 0))["d"] is None
+    assert (await changed_since(home, root, 0))["d"] is None
     assert home.drain() == home.number
 
 

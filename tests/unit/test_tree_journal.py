@@ -1,4 +1,4 @@
-"""Numbered changes, and who wrote what last."""
+"""Test the numbered changesets, conflicts between jobs, and the times of results."""
 
 import stat
 

@@ -1,4 +1,4 @@
-"""A job's changes, checked and put in order."""
+"""Test the plan of a job's changes, and the comparison of entries in the AttrTree."""
 
 import random
 import stat
@@ -142,7 +142,7 @@ def test_the_names_of_a_file_are_known_from_its_first_look_on() -> None:
     tree.drop(b"d")
     tree.drop(b"e/w")
     assert tree.names_of([(1, 7), (1, 8), (1, 9)]) == {b"x"}
-    assert tree.names_of([(2, 9)]) == set()  # of another file system
+    assert tree.names_of([(2, 9)]) == set()  # a file of another file system
 
 
 @pytest.mark.parametrize("few", [0, 1, 8])

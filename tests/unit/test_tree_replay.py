@@ -1,4 +1,4 @@
-"""Bringing home any change of any tree, and the times that build tools find afterwards."""
+"""Test the replay of random changes of random trees, and the times that build tools find afterwards."""
 
 import os
 import shutil
@@ -33,7 +33,7 @@ PATHS = st.lists(st.sampled_from("abc"), min_size=1, max_size=3).map("/".join)
 
 
 def whole(nodes: Model) -> Model:
-    """Only what has a directory above it."""
+    """Return the nodes that have a directory above them."""
     model: Model = {}
     for path in sorted(nodes, key=lambda p: p.count("/")):
         parent = os.path.dirname(path)
@@ -46,7 +46,10 @@ MODELS = st.dictionaries(PATHS, NODES, max_size=12).map(whole)
 
 
 def difference(before: Model, after: Model, remade: set[str]) -> list[str | tuple[str, Node]]:
-    """As a sandbox reports it: what is gone or replaced by its topmost name, then what is new, parents first."""
+    """Return the difference as a sandbox reports it.
+
+    First come the topmost names that are gone or replaced, then the new nodes, parents first.
+    """
 
     def is_gone(path: str) -> bool:
         kind = after.get(path, ("",))[0]
@@ -115,7 +118,7 @@ async def bring_home(home: HomeTree, top: bytes, steps: list[str | tuple[str, No
 
 
 async def shown(home: HomeTree, top: bytes, directory: str = "") -> set[str]:
-    """All that a mirror would see."""
+    """Return the paths of everything that a mirror would see."""
     path = top + b"/" + os.fsencode(directory) if directory else top
     _, _, children = await home.directory(path)
     found = set()
@@ -153,7 +156,8 @@ def test_any_change_of_any_tree_comes_home(before: Model, after: Model, remade: 
 
 # -- build tools ------------------------------------------------------------------------------------------------------
 
-PAIRS = 300  # remote output, then a local one made from it, as code generators and archives make them
+# A remote output, then a local one that is made from it, as code generators and archives do.
+PAIRS = 300
 
 MAKEFILE = """\
 all: $(foreach i,$(shell seq {pairs}),local$(i))
@@ -173,7 +177,7 @@ rule local
 
 @pytest.fixture
 def project() -> Iterator[Path]:
-    """On a file system with fine times, as a user's would be."""
+    """Make a project on a file system with fine times, as a user would have it."""
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
         (root / "input").write_text("x")
@@ -186,7 +190,7 @@ def project() -> Iterator[Path]:
 
 
 def serve_requests(root: Path, skew_ns: int, is_ended: threading.Event) -> None:
-    """A master and a worker whose clock goes wrong, for one job at a time."""
+    """Be a master, and a worker whose clock is wrong by `skew_ns`, for one job at a time."""
 
     async def main() -> None:
         top = os.fsencode(root)[1:]

@@ -1,4 +1,4 @@
-"""The tree as served, and the tree as its journal tells it, after storms of local changes."""
+"""Test that tree and journal agree with the disk after storms of local changes."""
 
 import contextlib
 import os
@@ -26,12 +26,12 @@ NAMES = ("a", "b", "c", "d")
 
 
 class Follower:
-    """A mirror that has loaded everything, and then only hears of changes."""
+    """A mirror that has loaded everything, and then only applies changes."""
 
     def __init__(self, tree: AttrTree, top: bytes) -> None:
         self.listings = {d: {n: s.attr for n, s in tree.listing(d).items()} for d in tree.served_within(top)}
 
-    def hear(self, change: Change) -> None:
+    def apply(self, change: Change) -> None:
         parent, name = split(change.path)
         if parent not in self.listings:
             return
@@ -64,7 +64,7 @@ def serve_all(truth: Truth, directory: bytes) -> None:
 
 
 def plain(listings: dict[bytes, dict[bytes, Attr]]) -> dict[bytes, dict[bytes, tuple[int, int, int, bytes]]]:
-    """Without what no event tells: digests, and the number of names that a file has elsewhere."""
+    """Return the listings without digests and link counts, which no event reports."""
     return {
         directory: {name: (a.mode, a.size, a.mtime_ns, a.target) for name, a in sorted(listing.items())}
         for directory, listing in sorted(listings.items())
@@ -76,8 +76,11 @@ def served(truth: Truth, top: bytes) -> dict[bytes, dict[bytes, tuple[int, int, 
 
 
 def act(root: str, chance: random.Random) -> None:
-    """One random change, as any local command could make it. No hard links: a link that was made, written through and
-    removed between two drains leaves no trace of what it was."""
+    """Make one random change, as any local command could make it.
+
+    Hard links are left out. A link that was made, written through and removed between two drains
+    leaves no trace of the file that it named.
+    """
 
     def path() -> str:
         return os.path.join(root, *(chance.choice(NAMES) for _ in range(chance.randint(1, DEPTH))))
@@ -108,7 +111,7 @@ def act(root: str, chance: random.Random) -> None:
         (1, lambda: os.utime(path(), ns=(1, chance.randint(1, 9) * 10**18))),
     ]
     weights, does = zip(*actions, strict=True)
-    with contextlib.suppress(OSError):  # nothing there, or something in the way: so it is in storms
+    with contextlib.suppress(OSError):  # a path is missing, or has an entry already: that is normal in a storm
         chance.choices(does, weights)[0]()
 
 
@@ -126,11 +129,11 @@ def test_after_a_storm_the_tree_is_what_is_on_disk(tmp_path: Path, drains_meanwh
             thread.start()
         while drains_meanwhile and any(thread.is_alive() for thread in storm):
             for change in truth.drain():
-                follower.hear(change)
+                follower.apply(change)
         for thread in storm:
             thread.join()
         for change in truth.drain():
-            follower.hear(change)
+            follower.apply(change)
         fresh = made(tmp_path)
         serve_all(fresh, top)
         assert served(truth, top) == served(fresh, top)
@@ -163,7 +166,7 @@ def test_a_queue_that_overflows_costs_a_rescan_and_nothing_else(tmp_path: Path) 
 
 
 def test_what_was_written_after_the_watches_were_asked_can_have_been_written_again(tmp_path: Path) -> None:
-    """However long ago that is: they will tell of it, when its stamp may not."""
+    """Only the watches report a second write, however late: the stamp may not show it."""
     truth = made(tmp_path)
     for name in ("before", "after"):
         (tmp_path / name).mkdir()
@@ -196,7 +199,7 @@ def test_without_watches_every_drain_lists_again(tmp_path: Path, monkeypatch: py
     for _ in range(300):
         act(str(tmp_path), chance)
         for change in truth.drain():
-            follower.hear(change)
+            follower.apply(change)
     fresh = made(tmp_path)
     serve_all(fresh, top)
     assert served(truth, top) == served(fresh, top) == plain(follower.listings)

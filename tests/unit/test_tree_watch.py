@@ -1,4 +1,4 @@
-"""Watches follow the directory that has a name, not the one that had it."""
+"""Test that a watch follows the directory that has a name now, not the one that had it."""
 
 import os
 from collections.abc import Iterator

@@ -20,21 +20,24 @@ from termite.engine.tree.logic.attrs import Seen
 from termite.engine.tree.logic.exports import STANDARD_DIRECTORIES, DirectoryRules, Exports, Visibility
 from termite.engine.tree.watch import Watches
 
-# The mtime of a directory that termite makes up. It is not 0, which make and ninja take for "does not exist".
+# The mtime of a directory that termite makes up. make and ninja take 0 for "does not exist".
 LONG_AGO_NS = 10**9
-# The size of every directory. The real size depends on the file system, and on what the directory had in it before.
+# The size of every directory. The real size depends on the file system, and on entries that are
+# gone.
 DIRECTORY_BYTES = 4096
 
-# The shown entries of a directory, and its own stat_result (None if it is made up or was not opened).
+# The shown entries of a directory, and its own stat_result (None if it is made up or was not
+# opened).
 Listed = tuple[dict[bytes, Seen], os.stat_result | None]
 
 log = logging.getLogger(__name__)
 
 
 class DirectoryReader:
-    """The way from the disk to `Seen` values. Reads block, as far as the disk blocks.
+    """A reader that converts directories and entries of the disk to `Seen` values.
 
-    `seen` returns what the AttrTree has for a path, or None.
+    Methods block as far as the disk does. `seen` returns the entry that the AttrTree has for a
+    path, or None.
     """
 
     def __init__(
@@ -62,7 +65,8 @@ class DirectoryReader:
     def read_directory(self, directory: bytes) -> Listed:
         """Watch a directory, then return its shown entries. Raise OSError if it cannot be listed.
 
-        A directory that shows only passages is neither watched nor listed: the passages are looked up.
+        A directory that shows only passages is neither watched nor listed. Each passage is read by
+        name.
         """
         rules = self._exports.rules(directory)
         if rules.visibility is not Visibility.WHOLE and not (
@@ -89,7 +93,7 @@ class DirectoryReader:
             return {}, None
 
     def read_entries(self, directory: bytes, fd: int, names: Iterable[bytes]) -> dict[bytes, Seen]:
-        """Return the entries of these names that exist and may be shown, and all standard directories.
+        """Return the entries of these names that may be shown, and the standard directories.
 
         `fd` is the open directory; O_PATH is enough. An entry that cannot be read is left out.
         """
@@ -143,7 +147,7 @@ class DirectoryReader:
             os.close(fd)
 
     def _is_open(self, directory: bytes) -> bool:
-        """Return whether every user of this machine may list the directory, judged by the AttrTree."""
+        """Return whether the AttrTree lets every user of this machine list the directory."""
         modes = [seen.attr.mode for d in from_root_down(directory) if (seen := self._seen(d)) is not None]
         return all(mode & 0o001 for mode in modes) and bool(modes[-1] & 0o004)
 
@@ -165,8 +169,8 @@ def _made_up(mode: int) -> Seen:
 def _link_id(st: os.stat_result) -> int:
     """Return a number that is equal for all names of one inode in one state, and never 0.
 
-    It is a hash, so that no inode number is revealed. The ctime moves with every write and with
-    every new or removed name, so states before and after one have different numbers.
+    The number is a hash, so that no inode number is revealed. The ctime moves with every write and
+    with every new or removed name, so states before and after one have different numbers.
     """
     state = struct.pack("<QQq", st.st_dev, st.st_ino, st.st_ctime_ns)
     inode = hashlib.blake2b(state, digest_size=7).digest()

@@ -1,7 +1,7 @@
 """Open and remove files below one directory without following any symlink.
 
-Workers name paths, and a job may have left a symlink anywhere. `Exports` decides about a path by its
-names alone, so the path must lead where its names say.
+Workers name paths, and a job may have left a symlink anywhere. `Exports` decides about a path by
+its names alone, so the path must lead where its names say.
 """
 
 import ctypes
@@ -21,8 +21,8 @@ ITSELF = os.O_NOFOLLOW | os.O_CLOEXEC
 DIRECTORY = ITSELF | os.O_DIRECTORY
 FILE = ITSELF | os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 
-# openat2(2), for which Python has no function. On MIPS it has another number and this one is unused, so paths are
-# opened step by step there.
+# openat2(2), for which Python has no function. On MIPS it has another number and this one is
+# unused, so paths are opened step by step there.
 SYS_OPENAT2 = 437
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
@@ -44,7 +44,7 @@ class Disk:
         os.close(self._top)
 
     def open_directory(self, path: bytes, flags: int = os.O_RDONLY) -> int:
-        """Return an fd for the caller to close. With O_PATH no permission to list the directory is needed."""
+        """Return an fd for the caller to close. With O_PATH we need not be able to list it."""
         return self._open(path, flags | DIRECTORY)
 
     def open_file(self, path: bytes) -> int:
@@ -63,8 +63,8 @@ class Disk:
     def _open_by_steps(self, names: list[bytes], flags: int) -> int:
         """Open each directory on the way down.
 
-        This is for kernels without openat2 and for containers that forbid it. It also finds the
-        errno after openat2 has failed.
+        This is for kernels without openat2 and for containers that forbid it. The errno of a
+        failed openat2 is found here as well.
         """
         fd = self._top
         for i, name in enumerate(names):
@@ -101,7 +101,7 @@ def _how_to_open(flags: int) -> _OpenHow:
 
 @contextmanager
 def failing(path: bytes) -> Iterator[None]:
-    """Raise FsError for an OSError in the block, so that the job whose path this is fails with it."""
+    """Raise FsError for an OSError in the block, so that the job that named the path fails."""
     try:
         yield
     except OSError as e:
@@ -109,7 +109,7 @@ def failing(path: bytes) -> Iterator[None]:
 
 
 def remove_beneath(dir_fd: int, name: bytes, path: bytes = b"", kept: Container[bytes] = ()) -> bool:
-    """Remove the entry `name` of the open directory `dir_fd`, and everything below it but the `kept` paths.
+    """Remove the entry `name` of an open directory, and everything below it but `kept` paths.
 
     Return whether it is gone. `path` is its path in the tree, which is only needed for `kept`. A
     directory that its owner may not write is made writable first, because the job that removed it
@@ -141,9 +141,10 @@ def remove_beneath(dir_fd: int, name: bytes, path: bytes = b"", kept: Container[
 
 
 def set_attributes(name: bytes, dir_fd: int, mode: int, mtime_ns: int) -> None:
-    """Set permissions and mtime of the entry `name` of the open directory `dir_fd`. Never follow a symlink.
+    """Set permissions and mtime of the entry `name` of an open directory.
 
-    If the entry is not of the type that `mode` has, do nothing. Raise OSError if it is missing.
+    A symlink is never followed. If the entry is not of the type that `mode` has, do nothing. Raise
+    OSError if it is missing.
     """
     fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
     try:
@@ -163,7 +164,7 @@ def set_attributes(name: bytes, dir_fd: int, mode: int, mtime_ns: int) -> None:
 
 
 def _open_to_empty(dir_fd: int, name: bytes) -> int:
-    """Open a directory to list it and to remove its entries. Give its owner the permissions for that."""
+    """Open a directory to list and empty it, after its owner was given the permissions for that."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
     if stat.S_ISDIR(st.st_mode) and st.st_mode & 0o700 != 0o700:

@@ -41,7 +41,8 @@ class FileContents:
         """Return an open fd of a file, for the caller to close, and the digest of its content.
 
         Raise Stale if the file is not, or no longer, this version; the journal then has the change.
-        Raise FsError if it is no regular file or cannot be opened. Large files are hashed in a thread.
+        Raise FsError if it is no regular file or cannot be opened. Large files are hashed in a
+        thread.
         """
         parent, _ = split(path)
         self._journal.append(self._truth.serve(parent))
@@ -58,11 +59,12 @@ class FileContents:
             raise
 
     def unsent_since(self, number: int, most_bytes: int, total_bytes: int, most_files: int) -> dict[bytes, bytes]:
-        """Return the contents, by path, of small files that were written here and that no worker has.
+        """Return the contents, by path, of small files written here that no worker has.
 
         They are those of files changed after journal number `number` that are still as the journal
         says. A file of more than `most_bytes` is left out. All contents together have at most
-        `total_bytes`, and at most `most_files` files are opened. A file that cannot be read is left out.
+        `total_bytes`, and at most `most_files` files are opened. A file that cannot be read is left
+        out.
         """
         contents: dict[bytes, bytes] = {}
         room, files_left = total_bytes, most_files
@@ -83,7 +85,10 @@ class FileContents:
     # -- one version --------------------------------------------------------------------------------------------------
 
     def _open(self, path: bytes, size: int, mtime_ns: int) -> tuple[int, Stamp]:
-        """Open a file in the version that the AttrTree shows. If the disk is newer, update the journal first."""
+        """Open a file in the version that the AttrTree shows.
+
+        If the disk has a newer one, the journal gets it first.
+        """
         try:
             fd = self._disk.open_file(path)
         except FileNotFoundError as e:
@@ -109,16 +114,16 @@ class FileContents:
         return seen is not None and seen.stamp == stamp
 
     def _is_worth_sending(self, path: bytes, attr: Attr) -> bool:
-        """Return whether the AttrTree still shows this version of a file, and no worker has its content."""
+        """Return whether this version of a file is still shown, and no worker has its content."""
         if not _is_new_to_workers(attr) or not self._exports.is_live(path):
             return False
         seen = self._truth.tree.seen(path)
         return seen is not None and seen.attr is attr
 
     def _read_version(self, path: bytes, attr: Attr) -> bytes | None:
-        """Return the content of this version, or None if the disk has another one or cannot be read.
+        """Return the content of this version, or None if it is gone or cannot be read.
 
-        The next drain reports the other version.
+        If there is another version by now, the next drain reports it.
         """
         seen = self._truth.tree.seen(path)
         assert seen is not None and seen.attr is attr, "only a version that is worth sending is read"
@@ -140,7 +145,10 @@ class FileContents:
     # -- its digest ---------------------------------------------------------------------------------------------------
 
     async def _digest(self, fd: int, path: bytes, stamp: Stamp) -> Digest:
-        """Return the known digest, or hash the file. Requests for a file that is being hashed wait for that."""
+        """Return the known digest, or hash the file.
+
+        Requests for a file that is being hashed wait for that.
+        """
         while (known := self._hashes.find(stamp)) is None and stamp in self._hashing:
             await self._hashing[stamp].wait()
         if known is not None:

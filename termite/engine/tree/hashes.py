@@ -1,12 +1,12 @@
 """Keep the digests of files that were hashed before, in memory and over restarts.
 
-A digest belongs to a stamp (device, inode, size, mtime, ctime), not to a path: a name can be given
-to another file, and no program can set a ctime. A file that changed in the very tick in which it
+A digest belongs to a stamp (device, inode, size, mtime, ctime), not to a path. A name can be given
+to another file, but no program can set a ctime. A file that changed in the very tick in which it
 was hashed may change again without a new stamp (git calls it racy). Its digest may be remembered
 only if inotify reports the second write, and is kept in memory only until the tick is over.
 
 The store on disk is SQLite in WAL mode. Several masters share it, a crash leaves whole records, and
-a look-up reads one record. An append-only file would have to be read whole by every master.
+a query reads one record. An append-only file would have to be read whole by every master.
 """
 
 import logging
@@ -23,9 +23,10 @@ from termite.engine.tree.logic.attrs import Stamp
 from termite.engine.tree.logic.times import TICK_NS
 
 BLOCK_BYTES = 1024 * 1024
-# So many new digests are saved at once, which takes SQLite some 10 ms.
+# When so many digests are new, they are saved. SQLite takes some 10 ms for that.
 FLUSH_AFTER = 1000
-# Digests in memory, of some 500 bytes each. Others are read from the disk again when they are needed, in 20 us.
+# Digests in memory, of some 500 bytes each. Others are read from the disk again when they are
+# needed, in 20 us.
 KNOWN_LIMIT = 10_000
 # A record is removed when it has not been used for so long.
 KEEP_DAYS = 60
@@ -69,7 +70,10 @@ class Hashes:
         return found[1] if found is not None and found[0] == stamp else None
 
     def hash_file(self, fd: int) -> Digest:
-        """Read a whole file and return its digest, in any thread. Its offset does not move. Raise OSError."""
+        """Read a whole file and return its digest. Any thread may call this.
+
+        The offset of the fd does not move. Raise OSError if the file cannot be read.
+        """
         state = sha256()
         size = 0
         while block := os.pread(fd, BLOCK_BYTES, size):
@@ -80,14 +84,14 @@ class Hashes:
         return Digest(state.digest(), size)
 
     def remember(self, stamp: Stamp, digest: Digest) -> None:
-        """Remember a digest in memory; `flush` saves it. It replaces that of an older state of the file."""
+        """Remember a digest in memory, instead of that of an older state; `flush` saves it."""
         key = stamp[:2]
         if self._known.get(key) != (stamp, digest):
             self._known[key] = (stamp, digest)
             self._unsaved[key] = time.time_ns()
 
     def forget(self, stamp: Stamp) -> None:
-        """Forget the digest of a file that was written again without a new stamp, in memory and on disk."""
+        """Forget, also on disk, the digest of a file that was written again without a new stamp."""
         self._unsaved.pop(stamp[:2], None)
         self._known.pop(stamp[:2], None)
         if self._store is not None:
@@ -170,6 +174,7 @@ class Hashes:
         self._store = None
 
 
-# The columns are blobs, not integers: SQLite's are signed, and some file systems use the upper bit of inode numbers.
+# The columns are blobs, not integers: SQLite's are signed, and some file systems use the upper bit
+# of inode numbers.
 _FILE = struct.Struct("<QQ")
 _RECORD = struct.Struct("<Qqq32s")

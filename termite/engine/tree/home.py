@@ -34,8 +34,8 @@ class TreeConfig:
     """The settings of one master's tree. Paths are of the tree, and contain no symlinks.
 
     `exports` are shown whole and are read-only. `excludes` and `hidden` never leave the master.
-    `watched` are exports that change in the midst of builds. `hash_cache` is the database of digests
-    on our own disk; if it is None, digests are kept in memory only.
+    `watched` are exports that change in the midst of builds. `hash_cache` is the database of
+    digests on our own disk; if it is None, digests are kept in memory only.
     """
 
     writable_root: bytes
@@ -106,7 +106,10 @@ class HomeTree:
     # -- the journal --------------------------------------------------------------------------------------------------
 
     def drain(self) -> int:
-        """Check everything that was done until now in volatile directories, and return the journal number."""
+        """Check everything that was done in volatile directories, and return the journal number.
+
+        Everything done before the call is in the journal afterwards.
+        """
         number = self._journal.append(self._truth.drain())
         if self._hashes.is_flush_due:
             self._hashes.flush()
@@ -125,7 +128,10 @@ class HomeTree:
         return self._contents.unsent_since(number, most_bytes, total_bytes, most_files)
 
     def forget_before(self, number: int) -> None:
-        """Forget older changesets. No lease's cursor and no running job's number may be below `number`."""
+        """Forget older changesets.
+
+        No lease's cursor and no running job's number may be below `number`.
+        """
         self._journal.forget_before(number)
 
     async def recheck_settled(self) -> int:
@@ -153,17 +159,17 @@ class HomeTree:
         return self._staging.now_ns()
 
     def staging_file(self) -> StagedWriter:
-        """Start to stage the content of one file that comes in pieces. Raise FsError if the disk refuses."""
+        """Start to stage a content that comes in pieces. Raise FsError if the disk refuses."""
         return StagedWriter(self._staging)
 
     async def bring_home(self, changes: Sequence[Change], contents: Contents, timing: Timing) -> BroughtHome:
         """Make a job's changes on the user's disk, and wait until removed directories are emptied.
 
-        `contents` has the bytes or the staged file of every new content, by SHA-256. Staged files are
-        used up, whatever happens. Raise FsError if the disk refuses or a path must not be written:
-        the job fails. Raise RemoteProtocolError if the changes are not well-formed: the worker's
-        connection is dropped. In both cases the journal has whatever was done. If the caller is
-        cancelled before the call, nothing is done; later the changes are completed.
+        `contents` has the bytes or the staged file of every new content, by SHA-256. Staged files
+        are used up, whatever happens. Raise FsError if the disk refuses or a path must not be
+        written: the job fails. Raise RemoteProtocolError if the changes are not well-formed: the
+        worker's connection is dropped. In both cases the journal has whatever was done. If the
+        caller is cancelled before the call, nothing is done; later the changes are completed.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         done = Replayed()

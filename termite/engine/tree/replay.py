@@ -30,7 +30,7 @@ Contents = Mapping[bytes, bytes | Path]
 
 @dataclass(slots=True)
 class Replayed:
-    """The record of a replay, valid even if it failed half-way.
+    """The record of a replay, valid even if a later step has failed.
 
     `events` are the places that were changed. `placed` are files that have the job's content for
     certain. `trash` are names in the staging directory that must still be emptied.
@@ -44,9 +44,9 @@ class Replayed:
 class Replay:
     """The replay of one job: call `prepare`, then `publish`, and `close` in any case.
 
-    Paths that `kept` returns are kept if a directory above them is removed. `seen` returns the entry
-    that the AttrTree has for a path, or None. `done` is filled in as the replay goes on. All methods
-    block; those that fail raise FsError, with which the job fails.
+    Paths that `kept` returns are kept if a directory above them is removed. `seen` returns the
+    entry that the AttrTree has for a path, or None. `done` is filled in as the replay goes on. All
+    methods block; those that fail raise FsError, with which the job fails.
     """
 
     def __init__(
@@ -90,8 +90,9 @@ class Replay:
     def publish(self, plan: Plan) -> None:
         """Make the changes on the user's disk.
 
-        Removals come last. So a reader always finds the old or the new file under a name, and a
-        renamed file under one of its two names.
+        A new file is renamed over the old one, so that a reader finds one of them. Removals come
+        last, so that a renamed file is found under at least one of its names. Only what stands in
+        `plan.replaced` is missing for a moment.
         """
         steps: tuple[tuple[Callable[[Change], None], tuple[Change, ...]], ...] = (
             (self._make_directory, plan.directories),
@@ -223,7 +224,10 @@ class Replay:
         self._done.events.touch(change.link_to, Touch.ATTRIBUTES)
 
     def _place(self, path: bytes, staged: bytes) -> None:
-        """Rename a staged entry to its place, and replace anything there. If that fails, remove the staged entry."""
+        """Rename a staged entry to its place, over anything that stands there.
+
+        If that fails, remove the staged entry.
+        """
         try:
             parent, name = self._directories.parent(path)
             self._done.events.touch(path, Touch.UNKNOWN)
@@ -246,7 +250,7 @@ class Replay:
     def _place_across(self, staged: bytes, parent: int, name: bytes) -> None:
         """Place an entry on another file system, which is mounted below the writable root.
 
-        It is staged once more beside its place, because a rename works on one file system only.
+        The entry is staged once more beside its place, because rename cannot cross file systems.
         """
         st = os.stat(staged, dir_fd=self._staging.fd, follow_symlinks=False)
         near = b".termite-" + staged
@@ -319,7 +323,7 @@ class Replay:
             remove_beneath(parent, name, path, kept)
 
     def _throw_away(self, parent: int, name: bytes) -> bool:
-        """Move a directory to the trash in one step; a thread empties it later. Return False if that fails."""
+        """Move a directory to the trash, which is emptied later. Return False if that fails."""
         trash = self._staging.reserve()
         try:
             os.rename(name, trash, src_dir_fd=parent, dst_dir_fd=self._staging.fd)

@@ -117,8 +117,8 @@ class StagedWriter:
     def finish(self, expected: Digest) -> Path:
         """End the content and return the path of the staged file, for `bring_home`.
 
-        Raise RemoteProtocolError if the content has another digest; the file is removed then, and the
-        worker's connection must be dropped.
+        Raise RemoteProtocolError if the content has another digest; the file is removed then, and
+        the worker's connection must be dropped.
         """
         self._close()
         if Digest(self._state.digest(), self._size) != expected:

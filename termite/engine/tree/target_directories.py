@@ -13,7 +13,7 @@ from termite.engine.tree.disk import Disk, set_attributes
 
 
 class TargetDirectories:
-    """The directories of one job, by path of the tree. Methods raise OSError, and `close` ends them."""
+    """The open directories of one job, by path of the tree. Methods raise OSError."""
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
@@ -23,7 +23,10 @@ class TargetDirectories:
         self._new: set[bytes] = set()
 
     def open(self, path: bytes) -> int:
-        """Return an O_PATH fd of a directory, made writable for us. It stays open until `close` or `forget`."""
+        """Return an O_PATH fd of a directory, which is made writable for us.
+
+        The fd stays open until `close` or `forget`.
+        """
         fd = self._fds.get(path)
         if fd is None:
             fd = self._fds[path] = self._disk.open_directory(path, os.O_PATH)
@@ -74,7 +77,7 @@ class TargetDirectories:
     def finish(self) -> None:
         """Set the noted modes and times, deepest first.
 
-        A parent's final mode may forbid to reach what is below it. So it comes later.
+        A directory's final mode may forbid access to those below, so they come first.
         """
         for path in sorted(self._final, key=lambda p: -p.count(b"/")):
             mode, mtime_ns = self._final.pop(path)
@@ -83,7 +86,7 @@ class TargetDirectories:
                 set_attributes(name, fd, mode, mtime_ns)
 
     def close(self) -> None:
-        """Restore the directories that were made writable, even after a failure, and close all fds."""
+        """Do as `finish`, but ignore errors, and close all fds. Call it after a failure as well."""
         with suppress(OSError):
             self.finish()
         for fd in self._fds.values():
@@ -93,7 +96,8 @@ class TargetDirectories:
     def _make_writable(self, path: bytes, fd: int, found: os.stat_result) -> None:
         """Give ourselves write permission until `finish`.
 
-        A job may have made the directory writable and then read-only again, as go's module cache does.
+        A job may have made the directory writable and then read-only again, as go's module cache
+        does.
         """
         if os.access(b".", os.W_OK | os.X_OK, dir_fd=fd, effective_ids=True):
             return

@@ -2,8 +2,8 @@
 
 Places to check are named by inotify, by re-checks of the settled tree, and by termite itself after
 it has written. Re-checks are needed because inotify reports neither the writes of another machine
-nor, if there are more directories than watches, those of this one. An event says where to check,
-never what is there now: the disk decides.
+nor, if there are more directories than watches, those of this one. An event only names a
+place to check; the disk decides what is true.
 
 Three verbs are used. *Read* takes entries from the disk (`DirectoryReader`), *check* compares a
 place of the disk with the AttrTree, and *record* writes one entry into the AttrTree.
@@ -26,7 +26,8 @@ from termite.engine.tree.logic.attrs import AttrTree, Events, Inode, Seen, Touch
 from termite.engine.tree.logic.exports import Exports
 from termite.engine.tree.watch import Watches
 
-# A drain must report everything that was done before it began. Other programs may go on writing, so it must end.
+# A drain must report everything that was done before it began. Other programs may go on writing, so
+# it must end.
 ROUNDS = 20
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class Truth:
     """
 
     def __init__(self, disk: Disk, exports: Exports, hashes: Hashes) -> None:
-        """Read the root directory. Raise OSError if that fails, and UserError if inotify is not available."""
+        """Read the root directory. Raise OSError if that fails, UserError if there is no inotify."""
         self.rescans = 0
         self.exports = exports
         self.watches = Watches(exports.is_volatile)
@@ -76,7 +77,7 @@ class Truth:
         return changes
 
     def drain(self) -> list[Change]:
-        """Check everything that was reported until now, and list the directories that have no watch."""
+        """Check everything that was done until now, and list the directories without a watch."""
         changes: list[Change] = []
         for directory in sorted(self.watches.unwatched):
             self._check_all_within(directory, changes)
@@ -90,8 +91,8 @@ class Truth:
     def check(self, events: Events) -> list[Change]:
         """Check the places that `events` name, and those that the watches report.
 
-        The watches also report what termite itself has done. Both are therefore checked together, so
-        that no place is checked twice.
+        The watches also report what termite itself has done. Both are therefore checked together,
+        so that no place is checked twice.
         """
         changes: list[Change] = []
         self._read_watches(events)
@@ -113,16 +114,19 @@ class Truth:
         return changes
 
     def check_directory(self, directory: bytes) -> list[Change]:
-        """List one directory again, but none below it. A directory that was never served has no changes."""
+        """List one directory again, but none below it.
+
+        A directory that was never served has no changes.
+        """
         changes: list[Change] = []
         if self.tree.is_served(directory):
             self._check_listing(directory, Touch.UNKNOWN, changes)
         return changes
 
     def find_suspects(self, directory: bytes, listing: Mapping[bytes, Seen]) -> set[bytes] | None:
-        """Return the names in `listing` that look different on the disk.
+        """Return the names in `listing` whose stamps differ from the disk.
 
-        None means that the directory itself looks different and must be listed again. Nothing is
+        None means that the directory itself differs and must be listed again. Nothing is
         recorded, so this may run in any thread.
         """
         try:
@@ -147,7 +151,7 @@ class Truth:
     def _check_events(self, events: Events, changes: list[Change]) -> None:
         """Check every place that the events name.
 
-        The watches of moved directories are dropped before anything is watched anew: the old and
+        The watches of moved directories are dropped before anything is watched anew. The old and
         the new name have the same inode, and one inode has one watch.
         """
         if events.overflow:
@@ -187,7 +191,7 @@ class Truth:
         return {seen.stamp.inode for path in paths if (seen := self.tree.seen(path)) and seen.stamp}
 
     def _check_replaced(self, path: bytes, changes: list[Change]) -> None:
-        """Check a name at which a directory was made, removed or moved, and everything served below it."""
+        """Check a name whose directory was made, removed or moved, and everything below it."""
         parent, name = split(path)
         was_served = self.tree.is_served(path)
         if self.tree.is_served(parent):
@@ -209,12 +213,16 @@ class Truth:
             os.close(fd)
         for name, touch in touched.items():
             self._record(join(directory, name), found.get(name), touch, changes)
-        # Without a watch other entries may be new as well. Only the old stamp lets a re-check find them: keep it.
+        # Without a watch other entries may be new as well. Only the old stamp lets a re-check find
+        # them: keep it.
         if self.watches.is_watched(directory):
             self._record_own(directory, own, changes)
 
     def _check_all_within(self, top: bytes, changes: list[Change]) -> None:
-        """Watch and list `top`, and everything served below it. Files count as written: no event excludes that."""
+        """Watch and list `top`, and everything served below it.
+
+        Files count as written, because no event excludes that.
+        """
         for directory in list(self.tree.served_within(top)):
             if self.tree.is_served(directory):  # else it was dropped together with one above it
                 self._check_listing(directory, Touch.WRITTEN, changes)
@@ -229,7 +237,7 @@ class Truth:
     # -- recording ----------------------------------------------------------------------------------------------------
 
     def _record(self, path: bytes, new: Seen | None, touch: Touch, changes: list[Change]) -> None:
-        """Record that `path` now shows `new` (None: nothing), and append the difference to `changes`."""
+        """Record `new` as the entry at `path` (None: there is none), and append the difference."""
         old = self.tree.seen(path)
         if old is not None and old.stamp and old.attr.link_id and (new is None or new.stamp != old.stamp):
             self._relinked.add(old.stamp.inode)
@@ -239,8 +247,8 @@ class Truth:
         if new is None:
             return
         if touch is Touch.WRITTEN and new.attr.digest and new.stamp and (old is None or old.stamp != new.stamp):
-            # Another program has written to a result right after a job brought it. The digest of the job's content is
-            # remembered under the stamp that the file had then.
+            # Another program has written to a result right after a job brought it. The digest of
+            # the job's content is remembered under the stamp that the file had then.
             self._hashes.forget(new.stamp)
             new = new._replace(attr=msgspec.structs.replace(new.attr, digest=None))
         found = new.attr.digest
@@ -265,7 +273,10 @@ class Truth:
         changes.append(Change(path, None))
 
     def _record_own(self, directory: bytes, own: os.stat_result | None, changes: list[Change]) -> None:
-        """Record the attributes of a directory itself. Do nothing if `own` is None or the directory is made up."""
+        """Record the attributes of a directory itself.
+
+        Do nothing if `own` is None or the directory is made up.
+        """
         old = self.tree.seen(directory)
         if own is not None and old is not None and old.stamp is not None:
             self._record(directory, self._reader.to_seen(-1, b"", own), Touch.ATTRIBUTES, changes)
@@ -273,8 +284,8 @@ class Truth:
     def _record_new_directory(self, top: bytes, changes: list[Change]) -> None:
         """Record everything in a new volatile directory.
 
-        A mirror that gets the change of the directory takes it for empty, so its entries must follow
-        as changes of their own.
+        A mirror that gets the change of the directory takes it for empty, so its entries must
+        follow as changes of their own.
         """
         waiting = [top]
         while waiting:
@@ -298,7 +309,7 @@ class Truth:
             self._hashes.forget(new.stamp)
 
     def _record_unknown_content(self, path: bytes, changes: list[Change]) -> None:
-        """Record that a file was written through another of its names while its stamp stayed the same."""
+        """Record that a file was written through another of its names, without a new stamp."""
         seen = self.tree.seen(path)
         if seen is None or seen.stamp is None or (seen.attr.digest is None and not seen.attr.link_id):
             return

@@ -1,8 +1,8 @@
 """Watch directories by inotify, and collect the names to which something happened.
 
 The kernel queues an event before the system call that caused it returns. If the queue has been
-drained, everything done before is known. But an event says where to check, never what is there now:
-the watched directory may have been moved by the time its events are read.
+drained, everything done before is known. But an event only names a place to check. The watched
+directory may have been moved by the time its events are read.
 """
 
 import errno
@@ -33,8 +33,8 @@ class Watches:
 
     `is_volatile` returns whether a path may change in the midst of a build. Volatile directories
     that could not be watched are in `unwatched` and must be listed at every drain. Others that
-    could not be watched are not in it; a re-check covers them. `read_at_ns` is the time at which the
-    queue was read last, 0 before that.
+    could not be watched are not in it; a re-check covers them. `read_at_ns` is the time at which
+    the queue was read last, 0 before that.
     """
 
     def __init__(self, is_volatile: Callable[[bytes], bool]) -> None:
@@ -97,7 +97,7 @@ class Watches:
             self.unwatched.add(path)
 
     def drop(self, path: bytes) -> None:
-        """Remove the watch of a path, if there is one, and no longer list the directory at every drain."""
+        """Remove the watch of a path, if any, and no longer list it at every drain."""
         self.unwatched.discard(path)
         wd = self._wds.pop(path, None)
         if wd is None:

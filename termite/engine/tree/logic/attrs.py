@@ -18,14 +18,16 @@ from termite.engine.paths import join, split
 Inode = tuple[int, int]  # device and number
 # Up to so many inode numbers are searched for one by one in the packed numbers of each directory.
 FEW = 8
-# Files whose names are kept. If there are more, all are searched for again, which bounds memory to a megabyte.
+# Files whose names are kept. If there are more, all are searched for again, which bounds memory to
+# a megabyte.
 NAMES_LIMIT = 4096
 
 
 class Stamp(NamedTuple):
     """A mark of one state of a file, as exact as the kernel allows.
 
-    An equal inode number alone proves nothing, because the kernel reuses the numbers of removed files.
+    An equal inode number alone proves nothing, because the kernel reuses the numbers of removed
+    files.
     """
 
     dev: int
@@ -41,10 +43,11 @@ class Stamp(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """An entry as it was found at a path. `stamp` is None for a directory that termite made up (/proc, /tmp).
+    """An entry as it was found at a path.
 
-    `racy`: the entry had changed less than two clock ticks before the watches were last read, or
-    after that. Another write could therefore leave the same stamp.
+    `stamp` is None for a directory that termite made up (/proc, /tmp). `racy`: the entry had
+    changed less than two clock ticks before the watches were last read, or after that. Another
+    write could therefore leave the same stamp.
     """
 
     attr: Attr
@@ -88,7 +91,7 @@ class Events:
 
 
 class AttrTree:
-    """The listings of all served directories. It only records; `compare` decides what is a change."""
+    """The listings of all served directories. `compare` decides which new entry is a change."""
 
     def __init__(self, root: Seen) -> None:
         self._root = root
@@ -148,7 +151,7 @@ class AttrTree:
         self._numbers.pop(parent, None)
 
     def drop(self, path: bytes) -> None:
-        """Remove the entry at a path, and every listing at and below it. It may be missing."""
+        """Remove the entry at a path, if there is one, and every listing at and below it."""
         for directory in list(self.served_within(path)):
             listing = self._listings.pop(directory)
             self._numbers.pop(directory, None)
@@ -197,7 +200,7 @@ def _packed(number: int) -> bytes:
 
 
 def compare(path: bytes, old: Seen | None, new: Seen, touch: Touch) -> tuple[Seen, Change | None]:
-    """Return the entry to record for `path`, and the change to report, or None if there is no change.
+    """Return the entry to record for `path`, and the change to report or None.
 
     The entry keeps a known digest if `touch` and the stamps prove that the content is the same. A
     digest that became known is no change.

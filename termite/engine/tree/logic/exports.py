@@ -15,9 +15,9 @@ from termite.engine.paths import from_root_down, is_within, join, split
 SOCKET = b".termite-socket"
 STAGING = b".termite-staging"
 
-# Every sandbox needs these directories as mount points or as places to write, with these permissions.
-# The master's own contents of them never leave it. Passages are the exception: if the writable
-# root is below /tmp, the directories that lead to it are shown.
+# Every sandbox needs these directories as mount points or as places to write, with these
+# permissions. The master's own contents of them never leave it. Passages are the exception: if the
+# writable root is below /tmp, the directories that lead to it are shown.
 STANDARD_DIRECTORIES = {
     b"proc": 0o555,
     b"sys": 0o555,
@@ -42,7 +42,8 @@ class DirectoryRules:
     """The decisions that hold for the entries of one directory.
 
     `anchored` names have an anchor at or below them. `passages` are those of them that lead to a
-    wholly visible anchor or to a standard directory; if they are directories, they are always shown.
+    wholly visible anchor or to a standard directory; if they are directories, they are always
+    shown.
     """
 
     visibility: Visibility
@@ -116,7 +117,8 @@ class Exports:
         """Return whether the entry `name` of the directory `path` is shown.
 
         `rules` are those of the directory. `is_open`: other users may list it, and search every
-        directory above it. `mode` is the entry's whole st_mode. Sockets and devices are never shown.
+        directory above it. `mode` is the entry's whole st_mode. Sockets and devices are never
+        shown.
         """
         kind = stat.S_IFMT(mode)
         if kind not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO):

@@ -22,7 +22,7 @@ class Journal:
         self._results: dict[bytes, tuple[int, Change]] = {}
 
     def append(self, changes: Sequence[Change]) -> int:
-        """Add a changeset and return its number. If there are no changes, return the unchanged number."""
+        """Add a changeset and return its number. Without changes the number stays as it is."""
         if changes:
             self.number += 1
             self._kept.append(Changeset(self.number, tuple(changes)))
@@ -32,7 +32,8 @@ class Journal:
         """Return all changesets after number `cursor`. They must not have been forgotten."""
         first = self.number - len(self._kept)
         assert cursor >= first, f"changesets before {first + 1} are forgotten, asked for {cursor + 1}"
-        # Only the newest few are asked for as a rule. A deque is fast at its ends only, so the search begins there.
+        # Only the newest few are asked for as a rule. A deque is fast at its ends only, so the
+        # search begins there.
         newest_first = tuple(islice(reversed(self._kept), max(self.number - cursor, 0)))
         return newest_first[::-1]
 
@@ -60,7 +61,7 @@ class Journal:
         return frozenset(made)
 
     def conflicts(self, job_number: int, changes: Iterable[Change]) -> tuple[bytes, ...]:
-        """Return the changed paths that another job has written differently after number `job_number`."""
+        """Return the changed paths that another job has written differently after `job_number`."""
         return tuple(change.path for change in changes if self._conflicts(job_number, change))
 
     def note_results(self, number: int, changes: Iterable[Change]) -> None:

@@ -7,7 +7,8 @@ the system clock of this machine, make rebuilt 300 of 300 outputs.
 
 from dataclasses import dataclass
 
-# A file gets the time of the last clock tick, which can be before the job's start. A tick is 10 ms at CONFIG_HZ=100.
+# A file gets the time of the last clock tick, which can be before the job's start. A tick is 10 ms
+# at CONFIG_HZ=100.
 TICK_NS = 10_000_000
 
 
@@ -16,8 +17,8 @@ class Timing:
     """The times of one job.
 
     `dispatched_ns` is our file system's time before the job was sent. `started_ns` and `ended_ns`
-    are times of the worker's clock; `offset_ns` is added to such a time to get ours. `number` is the
-    journal number up to which the job saw the tree.
+    are times of the worker's clock; `offset_ns` is added to such a time to get ours. `number` is
+    the journal number up to which the job saw the tree.
     """
 
     dispatched_ns: int
@@ -36,8 +37,8 @@ class Timing:
     def master_ns(self, mtime_ns: int, now_ns: int) -> int:
         """Return the mtime, in ns, that a result with the worker's `mtime_ns` gets here.
 
-        `now_ns` is our file system's time. It must be the same for all files of a job, so that their
-        order is kept; ties are allowed.
+        `now_ns` is our file system's time. All files of a job must get the same one, so
+        that their order is kept; ties are allowed.
         """
         if not self.is_made_in_job(mtime_ns):
             return mtime_ns
