@@ -15,8 +15,7 @@ UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
 PROGRAM = """
 import os, stat, sys, subprocess, time, trio
 from pathlib import Path
-sys.path.insert(0, "tests/unit")
-from test_tree_home import Job, serve, tree_path, agrees_with_the_disk
+from tests.unit.tree_jobs import Job, serve, tree_path, agrees_with_the_disk
 from termite.engine.errors import FsError
 from termite.engine.model import Attr
 from termite.engine.tree.home import HomeTree, TreeConfig

@@ -1,0 +1,24 @@
+"""Give each test of the tree a writable root, and a HomeTree that must clean up after itself."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from termite.engine.tree.home import HomeTree, TreeConfig
+from tests.unit.tree_jobs import tree_path
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "proj"
+    root.mkdir()
+    return root
+
+
+@pytest.fixture
+def home(root: Path) -> Iterator[HomeTree]:
+    tree = HomeTree(TreeConfig(tree_path(root)))
+    yield tree
+    tree.close()
+    assert not (root / ".termite-staging").exists()
