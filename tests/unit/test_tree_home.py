@@ -49,7 +49,7 @@ async def test_two_jobs_may_remove_directories_at_once(
         (root / f"f{name}").write_bytes(b"1")
         os.link(root / f"f{name}", root / name / "g")
     await serve(home, root, root / "a", root / "b")
-    empty, has_begun, may_end = home._empty, threading.Event(), threading.Event()
+    empty, has_begun, may_end = home._empty_trash, threading.Event(), threading.Event()
 
     def empty_slowly(trash: list[bytes]) -> None:
         if not has_begun.is_set():
@@ -57,7 +57,7 @@ async def test_two_jobs_may_remove_directories_at_once(
             may_end.wait(10)
         empty(trash)
 
-    monkeypatch.setattr(home, "_empty", empty_slowly)
+    monkeypatch.setattr(home, "_empty_trash", empty_slowly)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(Job(home, root).delete("a").end)
         await trio.to_thread.run_sync(has_begun.wait, 10)

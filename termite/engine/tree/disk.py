@@ -100,7 +100,7 @@ def _how_to_open(flags: int) -> _OpenHow:
 
 
 @contextmanager
-def failing(path: bytes) -> Iterator[None]:
+def fs_errors(path: bytes) -> Iterator[None]:
     """Raise FsError for an OSError in the block, so that the job that named the path fails."""
     try:
         yield

@@ -21,7 +21,7 @@ from termite.engine.tree.logic.exports import Exports
 from termite.engine.tree.logic.journal import Journal
 from termite.engine.tree.logic.plan import make_plan
 from termite.engine.tree.logic.times import Timing
-from termite.engine.tree.replay import Contents, Replay, Replayed
+from termite.engine.tree.replay import Contents, Replay, ReplayRecord
 from termite.engine.tree.staging import StagedWriter, Staging
 from termite.engine.tree.target_directories import TargetDirectories
 from termite.engine.tree.truth import Truth
@@ -172,7 +172,7 @@ class HomeTree:
         caller is cancelled before the call, nothing is done; later the changes are completed.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        done = Replayed()
+        done = ReplayRecord()
         try:
             return self._bring_home_now(changes, contents, timing, done)
         finally:
@@ -183,7 +183,7 @@ class HomeTree:
                 self._emptying += 1
                 try:
                     with trio.CancelScope(shield=True):
-                        await trio.to_thread.run_sync(self._empty, done.trash)
+                        await trio.to_thread.run_sync(self._empty_trash, done.trash)
                 finally:
                     self._emptying -= 1
                 self._journal.append(self._truth.check_link_counts(is_more_trash_left=self._emptying > 0))
@@ -212,7 +212,7 @@ class HomeTree:
         self._staging.close()
 
     def _bring_home_now(
-        self, changes: Sequence[Change], contents: Contents, timing: Timing, done: Replayed
+        self, changes: Sequence[Change], contents: Contents, timing: Timing, done: ReplayRecord
     ) -> BroughtHome:
         self.drain()
         plan = make_plan(changes, self._exports.is_writable)
@@ -235,7 +235,7 @@ class HomeTree:
         self._journal.note_results(number, changes)
         return BroughtHome(number, conflicts)
 
-    def _empty(self, trash: list[bytes]) -> None:
+    def _empty_trash(self, trash: list[bytes]) -> None:
         for name in trash:
             try:
                 self._staging.remove(name)

@@ -16,7 +16,7 @@ from pathlib import Path
 from termite.engine.errors import RemoteProtocolError
 from termite.engine.model import Attr, Change, Digest
 from termite.engine.paths import from_root_down, is_within, split
-from termite.engine.tree.disk import NOT_A_FILE, failing, remove_beneath, set_attributes
+from termite.engine.tree.disk import NOT_A_FILE, fs_errors, remove_beneath, set_attributes
 from termite.engine.tree.hashes import stamp_of
 from termite.engine.tree.logic.attrs import Events, Seen, Stamp, Touch
 from termite.engine.tree.logic.plan import Plan
@@ -29,7 +29,7 @@ Contents = Mapping[bytes, bytes | Path]
 
 
 @dataclass(slots=True)
-class Replayed:
+class ReplayRecord:
     """The record of a replay, valid even if a later step has failed.
 
     `events` are the places that were changed. `placed` are files that have the job's content for
@@ -56,7 +56,7 @@ class Replay:
         timing: Timing,
         kept: Callable[[], frozenset[bytes]],
         seen: Callable[[bytes], Seen | None],
-        done: Replayed,
+        done: ReplayRecord,
     ) -> None:
         self._directories = directories
         self._staging = staging
@@ -76,14 +76,14 @@ class Replay:
         """
         new = {change.path for change in plan.directories}
         for path in sorted(plan.parents - new):
-            with failing(path):
+            with fs_errors(path):
                 self._directories.open(path)
-        same, files = self._divided(plan)
+        same, files = self._divide(plan)
         uses = Counter(_digest(change).sha256 for change in files)
         for change in files:
             digest = _digest(change)
             uses[digest.sha256] -= 1
-            with failing(change.path):
+            with fs_errors(change.path):
                 self._staged[change.path] = self._stage(change, contents, is_last=not uses[digest.sha256])
         return replace(plan, files=tuple(files), attributes=(*plan.attributes, *same))
 
@@ -106,11 +106,11 @@ class Replay:
             self._remove(path)
         for make, changes in steps:
             for change in changes:
-                with failing(change.path):
+                with fs_errors(change.path):
                     make(change)
         for path in plan.removed:
             self._remove(path)
-        with failing(b""):
+        with fs_errors(b""):
             self._directories.finish()
 
     def close(self) -> None:
@@ -121,7 +121,7 @@ class Replay:
 
     # -- before anything is changed -----------------------------------------------------------------------------------
 
-    def _divided(self, plan: Plan) -> tuple[list[Change], list[Change]]:
+    def _divide(self, plan: Plan) -> tuple[list[Change], list[Change]]:
         """Return the files that have their content already, and the others."""
         same: list[Change] = []
         files: list[Change] = []
@@ -166,14 +166,14 @@ class Replay:
     def _make_directory(self, change: Change) -> None:
         self._done.events.touch(change.path, Touch.UNKNOWN)
         self._directories.make(change.path)
-        self._set_directory_finally(change)
+        self._set_directory_at_end(change)
 
-    def _set_directory_finally(self, change: Change) -> None:
+    def _set_directory_at_end(self, change: Change) -> None:
         attr = _attr(change)
         mtime_ns = self._master_ns(attr)
         if self._timing.is_made_in_job(attr.mtime_ns):  # another job may have changed its entries since
             mtime_ns = max(mtime_ns, self._directories.mtime_ns(change.path))
-        self._directories.set_finally(change.path, attr.mode, mtime_ns)
+        self._directories.set_at_end(change.path, attr.mode, mtime_ns)
 
     def _place_file(self, change: Change) -> None:
         name, st = self._staged[change.path]
@@ -286,7 +286,7 @@ class Replay:
         try:
             if stat.S_ISDIR(attr.mode):
                 self._directories.open(change.path)
-                self._set_directory_finally(change)
+                self._set_directory_at_end(change)
             else:
                 parent, name = self._directories.parent(change.path)
                 set_attributes(name, parent, attr.mode, self._master_ns(attr))
@@ -301,7 +301,7 @@ class Replay:
 
         They include everything that came into a directory after the job had seen it.
         """
-        with failing(path):
+        with fs_errors(path):
             try:
                 parent, name = self._directories.parent(path)
             except (FileNotFoundError, NotADirectoryError):
@@ -319,10 +319,10 @@ class Replay:
     def _remove_directory(self, parent: int, name: bytes, path: bytes) -> None:
         self._directories.forget(path)
         kept = self._kept()
-        if any(is_within(other, path) for other in kept) or not self._throw_away(parent, name):
+        if any(is_within(other, path) for other in kept) or not self._move_to_trash(parent, name):
             remove_beneath(parent, name, path, kept)
 
-    def _throw_away(self, parent: int, name: bytes) -> bool:
+    def _move_to_trash(self, parent: int, name: bytes) -> bool:
         """Move a directory to the trash, which is emptied later. Return False if that fails."""
         trash = self._staging.reserve()
         try:

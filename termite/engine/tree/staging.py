@@ -11,7 +11,7 @@ from pathlib import Path
 
 from termite.engine.errors import RemoteProtocolError, UserError
 from termite.engine.model import Digest
-from termite.engine.tree.disk import failing, remove_beneath
+from termite.engine.tree.disk import fs_errors, remove_beneath
 from termite.engine.tree.logic.exports import STAGING
 
 NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
@@ -104,14 +104,14 @@ class StagedWriter:
         self._state = sha256()
         self._size = 0
         self._fd = -1
-        with failing(b""):
+        with fs_errors(b""):
             self._fd = os.open(self._name, NEW, 0o600, dir_fd=staging.fd)
 
     def write(self, chunk: bytes) -> None:
         """Append a piece of the content."""
         self._state.update(chunk)
         self._size += len(chunk)
-        with failing(b""):
+        with fs_errors(b""):
             write_all(self._fd, chunk)
 
     def finish(self, expected: Digest) -> Path:

@@ -62,7 +62,7 @@ class TargetDirectories:
         found = self._found.get(path)
         return found.st_mtime_ns if found is not None else 0
 
-    def set_finally(self, path: bytes, mode: int, mtime_ns: int) -> None:
+    def set_at_end(self, path: bytes, mode: int, mtime_ns: int) -> None:
         """Note the mode and the mtime that `finish` shall set."""
         self._final[path] = mode, mtime_ns
 

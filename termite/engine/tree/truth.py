@@ -2,8 +2,8 @@
 
 Places to check are named by inotify, by re-checks of the settled tree, and by termite itself after
 it has written. Re-checks are needed because inotify reports neither the writes of another machine
-nor, if there are more directories than watches, those of this one. An event only names a
-place to check; the disk decides what is true.
+nor, if there are more directories than watches, those of this one. An event only names a place to
+check; the disk decides what is true.
 
 Three verbs are used. *Read* takes entries from the disk (`DirectoryReader`), *check* compares a
 place of the disk with the AttrTree, and *record* writes one entry into the AttrTree.
@@ -20,7 +20,7 @@ from termite.engine.errors import FsError
 from termite.engine.model import Change, Digest
 from termite.engine.paths import from_root_down, join, split
 from termite.engine.tree.directory_reader import DirectoryReader
-from termite.engine.tree.disk import Disk, failing
+from termite.engine.tree.disk import Disk, fs_errors
 from termite.engine.tree.hashes import Hashes, stamp_of
 from termite.engine.tree.logic.attrs import AttrTree, Events, Inode, Seen, Touch, compare
 from termite.engine.tree.logic.exports import Exports
@@ -70,7 +70,7 @@ class Truth:
                 raise FsError(errno.ENOENT, path)
             if not seen.is_directory:
                 raise FsError(errno.ENOTDIR, path)
-            with failing(directory):
+            with fs_errors(directory):
                 listing, own = self._reader.read_directory(directory)
             self.tree.serve(directory, listing)
             self._record_own(directory, own, changes)
@@ -214,7 +214,7 @@ class Truth:
         for name, touch in touched.items():
             self._record(join(directory, name), found.get(name), touch, changes)
         # Without a watch other entries may be new as well. Only the old stamp lets a re-check find
-        # them: keep it.
+        # them, so it is kept.
         if self.watches.is_watched(directory):
             self._record_own(directory, own, changes)
 
@@ -247,8 +247,8 @@ class Truth:
         if new is None:
             return
         if touch is Touch.WRITTEN and new.attr.digest and new.stamp and (old is None or old.stamp != new.stamp):
-            # Another program has written to a result right after a job brought it. The digest of
-            # the job's content is remembered under the stamp that the file had then.
+            # Another program may have written to a result in the tick in which it was placed. The
+            # hashes have the digest of the job's content under the very stamp that is found now.
             self._hashes.forget(new.stamp)
             new = new._replace(attr=msgspec.structs.replace(new.attr, digest=None))
         found = new.attr.digest

@@ -41,8 +41,8 @@ class Visibility(enum.Enum):
 class DirectoryRules:
     """The decisions that hold for the entries of one directory.
 
-    `anchored` names have an anchor at or below them. `passages` are those of them that lead to a
-    wholly visible anchor or to a standard directory; if they are directories, they are always
+    `anchored` names have an anchor at or below them. `passages` are those of them that are, or lead
+    to, a wholly visible anchor or a standard directory. A passage that is a directory is always
     shown.
     """
 
