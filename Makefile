@@ -28,6 +28,6 @@ sanitize: setup  ## build the native programs with the address and undefined beh
 # For a part of it: make bench ARGS="--only lua,latency --quick". The results go to
 # build/bench/results. With ARGS=--keep they go to bench/results, which is under version control:
 # use it only if a document will cite them.
-bench:  ## measure, beside plain builds and peers (docs/performance.md)
+bench:  ## measure, beside plain builds and peers (docs/develop/performance.md)
 	@sh tools/setup.sh tests
 	@sh bench/run.sh $(ARGS)

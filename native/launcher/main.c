@@ -2,7 +2,7 @@
  *
  * It decides nothing, and it must never be why a build fails: without a master, or where anything is odd before the
  * master has said a word, it becomes the command itself, unless TERMITE_LOCAL=never forbids that. Protocol:
- * docs/protocol.md, "Launcher". */
+ * docs/develop/protocol.md, "Launcher". */
 #include "launcher.h"
 #include "../shared/ld_preload.h"
 #include "../shared/records.h"

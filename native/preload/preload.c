@@ -5,7 +5,7 @@
  * library. What cannot be executed anyway is left to the real call, so that the tool reports it in its own words.
  *
  * A vfork child shares our memory and must not allocate: all that is built here lives on the stack, and everything
- * looked up is looked up in the constructor. Interface: docs/protocol.md, "Preload". */
+ * looked up is looked up in the constructor. Interface: docs/develop/protocol.md, "Preload". */
 #include "../shared/ld_preload.h"
 
 #include <dlfcn.h>

@@ -1,6 +1,6 @@
 /* termite-sandbox: `serve` makes the sandboxes of a mirror's jobs, `remove` removes what they leave, `enter` starts a
  * mirror process, `deny` runs a program with a job's filter of system calls. What every part needs is here: how failures
- * are told, and what a job is. Protocol: docs/protocol.md, "Sandbox". */
+ * are told, and what a job is. Protocol: docs/develop/protocol.md, "Sandbox". */
 #include "sandbox.h"
 #include "../shared/records.h"
 

@@ -9,7 +9,7 @@
 
 enum { EXIT_FAILED = 100 };
 
-/* One job, from the records of docs/protocol.md, "Sandbox". Absent texts are NULL. */
+/* One job, from the records of docs/develop/protocol.md, "Sandbox". Absent texts are NULL. */
 struct job {
     char *mount, *lower, *scratch, *standard_input, *hostname, *cwd, *exe;
     char **argv, **env;

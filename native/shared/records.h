@@ -1,4 +1,4 @@
-/* Records (docs/protocol.md): key=value with a NUL byte after each; and whole reads and writes to carry them.
+/* Records (docs/develop/protocol.md): key=value with a NUL byte after each; and whole reads and writes to carry them.
  *
  * A buffer that could not grow stays `failed` and swallows what is added: only the one who sends it must ask. */
 #ifndef TERMITE_RECORDS_H

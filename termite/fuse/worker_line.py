@@ -1,4 +1,4 @@
-"""The mirror's line to the worker that started it: JSON lines, described in docs/protocol.md, "Control"."""
+"""The mirror's line to the worker that started it: JSON lines, described in docs/develop/protocol.md, "Control"."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""A master that says what a test tells it to: the other end of docs/protocol.md, "Launcher"."""
+"""A master that says what a test tells it to: the other end of docs/develop/protocol.md, "Launcher"."""
 
 import contextlib
 import socket

@@ -1,11 +1,11 @@
-"""What docs/protocol.md promises to describe is described there."""
+"""What docs/develop/protocol.md promises to describe is described there."""
 
 import re
 from pathlib import Path
 
 from termite.engine.wire.protocol import messages, records
 
-PROTOCOL = (Path(__file__).parent.parent.parent / "docs" / "protocol.md").read_text()
+PROTOCOL = (Path(__file__).parent.parent.parent / "docs" / "develop" / "protocol.md").read_text()
 
 
 def test_every_message_between_daemons_is_described() -> None:

@@ -1,4 +1,4 @@
-"""One launcher, as its job uses it: what the protocol of docs/protocol.md, "Launcher", says about one connection.
+"""One launcher, as its job uses it. The protocol of this connection: docs/develop/protocol.md, "Launcher".
 
 Reading and writing do not go through trio's streams, which yield to the scheduler after what did not block, too: most
 of what is said fits into the socket at once, and a turn of the scheduler costs as much as saying it.

@@ -1,4 +1,4 @@
-"""What a launcher asks for: the payload of an INVOKE frame (docs/protocol.md, "Launcher")."""
+"""What a launcher asks for: the payload of an INVOKE frame (docs/develop/protocol.md, "Launcher")."""
 
 import functools
 import os

@@ -1,4 +1,4 @@
-"""The unix socket that launchers and `termite-ctl` connect to (docs/protocol.md, "Launcher").
+"""The unix socket that launchers and `termite-ctl` connect to (docs/develop/protocol.md, "Launcher").
 
 One connection is one job. Whatever bytes come: that connection ends, and nothing else.
 """

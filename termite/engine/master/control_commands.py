@@ -1,4 +1,4 @@
-"""What `termite-ctl` and the front ends say to a master (docs/protocol.md, "Launcher": control)."""
+"""What `termite-ctl` and the front ends say to a master (docs/develop/protocol.md, "Launcher": control)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A mirror process as its worker sees it: started with the master's socket, spoken to in lines of JSON.
 
-It talks to the network, so it is not trusted: its lines are limited, and nonsense ends it. Protocol: docs/protocol.md,
-"Control".
+It talks to the network, so it is not trusted: its lines are limited, and nonsense ends it. Protocol:
+docs/develop/protocol.md, "Control".
 """
 
 import json

@@ -19,7 +19,7 @@ _AFTER_LENGTH = _HEADER.size - 4
 
 
 class Kind(enum.IntEnum):
-    """What a frame is; docs/protocol.md, Wire."""
+    """What a frame is; docs/develop/protocol.md, Wire."""
 
     REQUEST = 1
     REPLY = 2

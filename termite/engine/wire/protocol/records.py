@@ -1,4 +1,4 @@
-"""Records and frames, as the launcher and the master speak them (docs/protocol.md, "Launcher").
+"""Records and frames, as the launcher and the master speak them (docs/develop/protocol.md, "Launcher").
 
 Pure, and free of msgspec and trio: `termite-make` and `termite-ctl` import it, and a build waits for their start.
 """
