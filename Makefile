@@ -18,6 +18,7 @@ check: setup  ## what a change must pass before it is committed; under a minute
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	.venv/bin/codespell *.md Makefile CMakeLists.txt .ci bench docs examples native patches termite tests tools
 	.venv/bin/python -m pytest -q tests/unit
 
 sanitize: setup  ## build the native programs with the address and undefined behaviour sanitizers, and run their tests

@@ -1,8 +1,8 @@
 """Every message between two daemons, as a typed struct.
 
-docs/develop/protocol.md says which reply belongs to which request. Structs are encoded as msgpack arrays that begin with
-the tag, so fields may only be added at the end, with a default. Chunks (stdout, blobs) travel beside the messages on the
-request's stream.
+docs/develop/protocol.md says which reply belongs to which request. Structs are encoded as msgpack arrays that begin
+with the tag, so fields may only be added at the end, with a default. Chunks (stdout, blobs) travel beside the messages
+on the request's stream.
 """
 
 import enum
