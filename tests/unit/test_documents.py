@@ -39,8 +39,9 @@ class Block:
 
     @property
     def text(self) -> str:
-        """Its lines as one, without the signs of a list."""
-        return re.sub(r"^\s*(?:[*-]|\d+\.)\s+", "", " ".join(line.strip() for line in self.lines))
+        """Its lines as one, without the sign and the label of a list's item."""
+        item = r"^\s*(?:[*-]|\d+\.)\s+(?:\*\*[^*]+:\*\*\s)?"
+        return re.sub(item, "", " ".join(line.strip() for line in self.lines))
 
 
 @functools.cache
