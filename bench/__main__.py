@@ -167,7 +167,7 @@ def _flags(words: Sequence[str] | None = None) -> argparse.Namespace:
     listed = "\n".join(f"  {name:11} {text}" for name, (_, text) in PARTS.items())
     parser = argparse.ArgumentParser(
         prog="sh bench/run.sh",
-        description="Measure termite beside plain builds and its peers. docs/develop/performance.md explains the figures.",
+        description="Measure termite beside plain builds and its peers. The figures: docs/develop/performance.md.",
         epilog=f"parts:\n{listed}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

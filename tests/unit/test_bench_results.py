@@ -53,7 +53,7 @@ def _is_of(name: str, commits: Iterable[str]) -> bool:
 def test_each_file_is_cited_and_each_cited_file_exists() -> None:
     names = {path.name for path in report.KEPT.iterdir()}
     texts = {str(path.relative_to(CHECKOUT)): path.read_text() for path in DOCUMENTS}
-    assert names - cited_files(texts.values(), names) == set(), "cite them in docs/develop/performance.md, or remove them"
+    assert names - cited_files(texts.values(), names) == set(), "docs/develop/performance.md must cite them"
     assert missing_files(texts, names) == []
 
 

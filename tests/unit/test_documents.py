@@ -1,4 +1,4 @@
-"""The documents are readable, lead nowhere that does not exist, and describe what they promise to describe."""
+"""Check that documents are readable, that their links lead somewhere, and that they are complete."""
 
 import functools
 import itertools
@@ -24,7 +24,8 @@ MAX_WORDS = 25  # of a sentence; a piece of code is one word
 
 _LINK_TARGET = re.compile(r"\]\([^)]*\)|https?://\S+")
 _CODE = re.compile(r"`[^`]*`")
-# A full stop, perhaps inside a quotation or in front of a bracket, and then the first word of another sentence.
+# A full stop, perhaps in front of a quotation mark or a bracket. The first word of a sentence
+# follows.
 _SENTENCE_END = re.compile(r"(?<!\be\.g)(?<!\bi\.e)(?<!\bvs)[.?!][)\"*]*(?:\s+|$)(?=[A-Z0-9`*\[\"(]|termite\b|$)")
 _REPOSITORY_PATH = re.compile(r"(?<![\w/.~-])(?:termite|native|tests|tools|bench|examples|patches|docs)/[\w.*/-]*[\w*]")
 _DOCUMENT_NAME = re.compile(r"\bdocs/[\w./-]+\.md\b|\b[A-Z]+\.md\b")
@@ -32,14 +33,14 @@ _DOCUMENT_NAME = re.compile(r"\bdocs/[\w./-]+\.md\b|\b[A-Z]+\.md\b")
 
 @dataclass(frozen=True)
 class Block:
-    """A paragraph or the text of a list item: not a heading, not a cell of a table, and not code."""
+    """A block is a paragraph or the text of a list item, but no heading, table or code."""
 
     first_line: int
     lines: tuple[str, ...]
 
     @property
     def text(self) -> str:
-        """Its lines as one, without the sign and the label of a list's item."""
+        """Return its lines as one, without the sign and the label of a list's item."""
         item = r"^\s*(?:[*-]|\d+\.)\s+(?:\*\*[^*]+:\*\*\s)?"
         return re.sub(item, "", " ".join(line.strip() for line in self.lines))
 
@@ -142,14 +143,14 @@ def test_every_link_within_the_repository_leads_somewhere(document: Path) -> Non
 
 
 def is_there(document: Path, target: str) -> bool:
-    """Whether the file of a link exists, and its heading, if it names one."""
+    """Return True if the file of a link exists, and the heading that the link names, if any."""
     name, _, anchor = target.partition("#")
     path = document.parent / name if name else document
     return path.exists() and (not anchor or anchor in anchors(path))
 
 
 def anchors(document: Path) -> set[str]:
-    """Of its headings, as GitHub makes them."""
+    """Return the anchors of its headings, as GitHub makes them."""
     pairs = itertools.pairwise(tokens(document))
     headings = [inline for opening, inline in pairs if opening.type == "heading_open"]
     return {re.sub(r"[^\w\- ]", "", heading.content.lower()).replace(" ", "-") for heading in headings}
@@ -184,7 +185,7 @@ def test_every_frame_of_a_launcher_is_described() -> None:
 
 
 def test_every_method_that_a_document_for_developers_names_exists() -> None:
-    """`Class.method` as a piece of code: a maintainer will search for it."""
+    """Find `Class.method` in the code, because a maintainer will search for it."""
     code = "\n".join(path.read_text() for folder in ("bench", "termite") for path in (TOP / folder).rglob("*.py"))
     documents = [path for path in DOCUMENTS if "develop" in path.parts or path.name == "CONTRIBUTING.md"]
     named = {
