@@ -1,4 +1,4 @@
-"""Check that documents are readable, that their links lead somewhere, and that they are complete."""
+"""Check that documents are readable, that links lead somewhere, and that nothing is missing."""
 
 import functools
 import itertools
