@@ -18,6 +18,7 @@ from collections import Counter
 from pathlib import Path
 
 from bench.record import read_recorded
+from termite.engine.launch.vantage import own_vantage
 from termite.engine.wire.protocol import records
 
 FILES_A_DIRECTORY = 100
@@ -111,8 +112,10 @@ def make_directories(tree: Path, directory: str, jobs: int) -> None:
 
 
 def _common(tree: Path) -> bytes:
-    said = [("v", b"2"), ("how", b"preload"), ("tool", b"ninja"), ("exe", b"job"), ("search", b"1")]
+    said = [("v", b"3"), ("how", b"preload"), ("tool", b"ninja"), ("exe", b"job"), ("search", b"1")]
     said += [("cwd", os.fsencode(tree)), ("umask", b"022"), ("stdin", b"null"), ("merge", b"1")]
+    vantage = own_vantage(str(tree))
+    said += [(name, getattr(vantage, name).encode()) for name in vantage.__slots__]
     return records.pack_records(said)
 
 

@@ -85,6 +85,11 @@ ssize_t stdin_read(const struct stdin_wish *wish, char *bytes, bool *is_taken);
 void stdin_drop(unsigned long long size);
 void stdin_leave_at(off_t offset);
 
+/* vantage.c: from where this process sees files, users and the machine. */
+
+/* Adds the records that say so; one that cannot be told is empty. */
+void vantage_describe(struct buffer *invoke);
+
 /* conversation.c: the conversation with the master. */
 
 _Noreturn void relay(int master, const struct command *command);

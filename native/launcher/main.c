@@ -175,12 +175,13 @@ static void add_invocation(struct buffer *invoke, const struct command *command,
     char octal[16];
     snprintf(octal, sizeof octal, "%03o", (unsigned)mask);
 
-    record_add(invoke, "v", "2");
+    record_add(invoke, "v", "3");
     record_add(invoke, "how", command->how);
     record_add(invoke, "tool", command->tool);
     record_add(invoke, "exe", command->exe);
     record_add(invoke, "search", command->search ? "1" : "0");
     record_add(invoke, "cwd", cwd);
+    vantage_describe(invoke);
     record_add(invoke, "umask", octal);
     stdin_describe(invoke);
     record_add(invoke, "merge", is_one_file(STDOUT_FILENO, STDERR_FILENO) ? "1" : "0");

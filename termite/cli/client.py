@@ -16,6 +16,7 @@ from pathlib import Path
 
 from termite.cli.places import STATE, home, own_directory, tree_name
 from termite.engine.errors import RemoteProtocolError, UserError
+from termite.engine.launch.vantage import Vantage, own_ids, own_vantage
 from termite.engine.wire.protocol import records
 
 SOCKET = ".termite-socket"
@@ -60,13 +61,13 @@ class Client:
                 os.close(directory)
         self._socket.settimeout(ANSWER_S)  # not before: a full backlog must be waited for
         # Root can connect to everybody's, but must not run what somebody else's master says.
-        if self._peer()[1] != os.geteuid():
+        if self._peer()[1] != own_ids()[0]:
             self._socket.close()
             raise NoMaster(f"the master that listens at {path} is another user's", hint="termite-ctl start")
 
     def ask(self, command: str, **fields: object) -> Reply:
         """The answer to one command. UserError where it failed; NoMaster where the master ended meanwhile."""
-        request = json.dumps({"command": command, **fields}).encode()
+        request = json.dumps({"command": command, **_whereabouts(), **fields}).encode()
         try:
             self._socket.sendall(records.frame(records.CONTROL, request))
             reply = self._receive()
@@ -195,6 +196,16 @@ def _become_master(root: Path, jobs: int, exports: Sequence[Path], log: Path, re
         os.write(ready, f"cannot start a master: {error}".encode())
     finally:
         os._exit(127)
+
+
+def _whereabouts() -> Reply:
+    """What the master must know to see whether this process sees the files that it sees."""
+    try:
+        cwd = os.getcwd()
+    except FileNotFoundError:
+        cwd = ""
+    vantage = own_vantage()
+    return {"cwd": cwd, "vantage": {name: getattr(vantage, name) for name in Vantage.__slots__}}
 
 
 def _read_until_closed(fd: int) -> str:

@@ -15,6 +15,7 @@ from termite.cli.flags import run_command
 from termite.cli.parser import Parser
 from termite.cli.places import working_directory
 from termite.engine.decide.logic.rules import readable
+from termite.engine.decide.logic.ties import tying_variables
 from termite.engine.errors import UserError, words_of
 
 PROGRAM = "termite-ctl"
@@ -69,12 +70,14 @@ def _start(args: Sequence[str]) -> int:
         raise UserError(f"{here} is not a directory")
     root = here if given else client.choose_root(here, here)
     try:
-        client.Client(root / client.SOCKET)
+        master = client.Client(root / client.SOCKET)
     except client.NoMaster:
         _, is_ours = client.start_embedded(root)
         more = ", with a worker on this machine; it ends when idle for ten minutes" if is_ours else " already"
         print(f"a master serves {root}{more}")
     else:
+        if elsewhere := master.ask("status")["elsewhere"]:
+            raise UserError(f"a master serves {root} already, but this was {elsewhere}", hint="termite-ctl shutdown")
         print(f"a master serves {root} already")
     return 0
 
@@ -96,7 +99,9 @@ def _why(args: Sequence[str]) -> int:
     if len(command) == 1 and " " in command[0]:
         command = ["/bin/sh", "-c", command[0]]
     tool = notes.pop("preload", "")
-    why = _connect().ask("why", argv=command, cwd=str(working_directory()), tool=tool, notes=notes)
+    # Not all of the environment: what was learnt of a command is looked up without it.
+    env = tying_variables(os.environ)
+    why = _connect().ask("why", argv=command, env=env, tool=tool, notes=notes)
     print("\n".join(_why_lines(why)))
     return 0
 
@@ -199,11 +204,15 @@ def _status_text(status: client.Reply) -> str:
     ]
     for row, counts in (("fell back", status["fallbacks"]), ("retried", status["retries"])):
         rows += [(row, f"{count} times: {words_of(reason)}") for reason, count in cast(dict[str, int], counts).items()]
+    tied = cast(dict[str, int], status["tied"])
+    rows += [("here", f"{count} commands {words_of(tie)}") for tie, count in tied.items()]
     for worker in cast(list[client.Reply], status["workers"]):
         rows.append(("worker", f"{worker['name']}: {worker['running']} of {worker['slots']} slots busy"))
     if not status["workers"]:
         known = ", ".join(cast(list[str], status["known_workers"]))
         rows.append(("worker", f"none leased; known: {known or 'none'}"))
+    if status["elsewhere"]:
+        rows.append(("elsewhere", f"this was {status['elsewhere']}: what is built from here runs here"))
     if status["trouble"]:
         rows.append(("trouble", str(cast(client.Reply, status["trouble"])["text"])))
     return "\n".join(f"{name:<10}{text}" for name, text in rows)
@@ -227,6 +236,9 @@ def _why_lines(why: client.Reply) -> list[str]:
     if why["nothing"]:
         return [*lines, "place      nowhere: it does nothing, and is answered at once"]
     took_s, short_s = cast(float | None, why.get("took_s")), cast(float, why.get("short_s", 0.0))
+    reason = str(why["tied"] or ("" if why["local"] else why["elsewhere"]))
+    if reason:
+        return [*lines, "place      local, whatever a rule says", f"reason     it was {reason}"]
     is_short = rule is None and took_s is not None and took_s < short_s
     if is_short:
         lines.append("place      local while a core is free, else remote")

@@ -19,6 +19,13 @@ class Reason(enum.StrEnum):
     NO_WORKER = "no-worker"
     INTERNAL_ERROR = "internal-error"
     SETTLED_UNREADABLE = "settled-unreadable"
+    OTHER_ROOT = "other-root"
+    OTHER_USER = "other-user"
+    OTHER_DIRECTORY = "other-directory"
+    OTHER_HOST = "other-host"
+    BELOW_FAKEROOT = "below-fakeroot"
+    BELOW_PSEUDO = "below-pseudo"
+    BELOW_FAKECHROOT = "below-fakechroot"
     EXEC_FAILED = "exec-failed"
     NOT_PUBLISHED = "not-published"
 
@@ -55,6 +62,13 @@ _WORDS = {
     Reason.NO_WORKER: "no worker is available",
     Reason.INTERNAL_ERROR: "an error inside termite",
     Reason.SETTLED_UNREADABLE: "the files outside the tree could not be checked",
+    Reason.OTHER_ROOT: "started below another root directory than the master's (container, chroot, unshare -m)",
+    Reason.OTHER_USER: "started as another user or group than the master, or in a user namespace (sg, unshare -U)",
+    Reason.OTHER_DIRECTORY: "started in a directory that is another one for the master (a mount that came later)",
+    Reason.OTHER_HOST: "started with another host name or kind of machine than the master (unshare --uts, linux32)",
+    Reason.BELOW_FAKEROOT: "started below fakeroot, which works on this machine only",
+    Reason.BELOW_PSEUDO: "started below pseudo, which works on this machine only",
+    Reason.BELOW_FAKECHROOT: "started below fakechroot, which works on this machine only",
     Reason.EXEC_FAILED: "the command cannot be started on a worker",
     Reason.NOT_PUBLISHED: "the results could not be written to the tree",
     Reason.FILE_CHANGED: "a file changed before the worker had read it",

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from termite.engine.errors import Reason
+
 
 class Digest(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """SHA-256 of a content and its size in bytes."""
@@ -145,10 +147,11 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Where a command runs, and the rule that said so (None: no rule matched, so remote)."""
+    """Where a command runs, and what said so: a rule, or a tie to this machine. Neither: nothing, so remote."""
 
     local: bool
     rule: Rule | None = None
+    tie: Reason | None = None
 
 
 class Phase(enum.Enum):

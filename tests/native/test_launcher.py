@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from termite.engine.launch.vantage import own_vantage
 from tests.native.fake_master import (
     FakeMaster,
     exit_code,
@@ -31,7 +32,7 @@ def test_a_command_is_told_as_it_was_called(launcher: Path, tree: Path, master: 
         finish(process)
     said = talk.invocation
     assert said.all("arg") == [b"gcc", b"-c", b"a b.c", b""]
-    assert (said["v"], said["how"], said["tool"]) == (b"2", b"direct", b"")
+    assert (said["v"], said["how"], said["tool"]) == (b"3", b"direct", b"")
     assert (said["exe"], said["search"]) == (b"gcc", b"1")
     assert said["cwd"] == os.fsencode(tree)
     assert said["pid"] == str(process.pid).encode()
@@ -130,6 +131,47 @@ def test_bytes_that_are_not_text_arrive_unchanged(launcher: Path, tree: Path, ma
         talk.say(exit_code(0))
         finish(process)
     assert talk.invocation.all("arg") == [b"cat", b"\xff\xfe", b"line\nbreak", "ü".encode()]
+
+
+def test_it_tells_from_where_it_sees_files_users_and_the_machine(
+    launcher: Path, tree: Path, master: FakeMaster
+) -> None:
+    (tree / "sub").mkdir()
+    (tree / "link").symlink_to("sub")
+    for directory in (tree, tree / "sub", tree / "link"):
+        with started([launcher, "gcc"], directory) as process:
+            talk = master.accept()
+            talk.say(exit_code(0))
+            finish(process)
+        expected = own_vantage(str(directory))
+        for name in ("root", "users", "here", "host"):
+            assert talk.invocation[name].decode() == getattr(expected, name) != "", name
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes mounts and namespaces")
+@pytest.mark.parametrize(
+    ("enter", "names"),
+    [
+        (["unshare", "--mount"], {"root"}),
+        (["unshare", "--user"], {"users"}),
+        (["unshare", "--user", "--map-root-user", "--mount"], {"root", "users"}),
+        (["unshare", "--uts", "sh", "-c", 'hostname elsewhere; exec "$@"', "sh"], {"host"}),
+        (["setarch", "linux32"], {"host"}),
+        (["setpriv", "--regid=61003", "--clear-groups"], {"users"}),
+        (["unshare", "--mount", "sh", "-c", 'mount -t tmpfs tmpfs /proc && exec "$@"', "sh"], {"root", "users"}),
+        (["unshare", "--net", "--ipc"], set()),
+    ],
+)
+def test_it_tells_what_is_different_there(
+    launcher: Path, tree: Path, master: FakeMaster, enter: list[str], names: set[str]
+) -> None:
+    with started([*enter, launcher, "gcc"], tree) as process:
+        talk = master.accept()
+        talk.say(exit_code(0))
+        finish(process)
+    expected = own_vantage(str(tree))
+    different = {n for n in ("root", "users", "here", "host") if talk.invocation[n].decode() != getattr(expected, n)}
+    assert different == names
 
 
 def test_the_umask_is_told_in_octal(launcher: Path, tree: Path, master: FakeMaster) -> None:

@@ -24,6 +24,7 @@ from termite.engine.launch import connection as launcher_module
 from termite.engine.launch.listener import LauncherListener
 from termite.engine.launch.local_runs import LocalSlots
 from termite.engine.launch.stdio import Stdin
+from termite.engine.launch.vantage import own_vantage
 from termite.engine.master.control_commands import ControlCommands, Sessions
 from termite.engine.master.run_job import NEWS_FILES, NEWS_NEARBY, JobRunner
 from termite.engine.master.settled_check import SettledCheck
@@ -36,6 +37,11 @@ from termite.engine.wire.protocol.messages import Ran, Run
 
 CONTENT = b"object"
 CHANGE = Change(b"p/x.o", Attr(0o100644, 6, 1, Digest(hashlib.sha256(CONTENT).digest(), 6)))
+
+# What a launcher says that works where the master does, in the root directory.
+VANTAGE = own_vantage("/")
+SEEN = {name: getattr(VANTAGE, name).encode() for name in VANTAGE.__slots__}
+INVOKED = [("v", b"3"), ("how", b"direct"), ("cwd", b"/"), *SEEN.items()]
 
 
 def ran(code: int = 0, signal: int = 0, changes: tuple[Change, ...] = (CHANGE,), exec_errno: int = 0) -> Ran:
@@ -196,8 +202,7 @@ class World:
             with a_process(pid) as process:
                 async with stream:
                     launched = Launched(stream, process)
-                    said = [("v", b"2"), ("how", b"direct"), ("cwd", b"/p"), ("umask", b"022")]
-                    said += (fields or {"stdin": b"read"}).items()
+                    said = [*{**dict(INVOKED), "umask": b"022", **(fields or {"stdin": b"read"})}.items()]
                     said += [("arg", os.fsencode(word)) for word in argv]
                     said += [("env", os.fsencode(f"{name}={text}")) for name, text in env.items()]
                     await launched.send(records.INVOKE, records.pack_records(said))
@@ -492,7 +497,7 @@ async def test_what_cannot_be_started_there_is_never_known_as_short(tmp_path: Pa
             await world.until_no_slot_is_taken()
     counters = world.master.counters
     assert (counters.fallbacks, counters.short) == ({Reason.EXEC_FAILED: 3}, 0)
-    assert world.master.short.took_s(Command(("nosuch",), "nosuch", True, "/p", {}, "nosuch")) is None
+    assert world.master.short.took_s(Command(("nosuch",), "nosuch", True, "/", {}, "nosuch")) is None
 
 
 async def test_ways_of_what_cannot_be_started_do_not_count(tmp_path: Path) -> None:
@@ -788,9 +793,7 @@ async def test_an_invocation_may_come_in_pieces_and_late(tmp_path: Path, nursery
     nursery.start_soon(world.master.fd_watcher.run)
     ours, theirs = socket.socketpair()
     world.let_in(theirs)
-    said = records.frame(
-        records.INVOKE, records.pack_records([("v", b"2"), ("how", b"direct"), ("cwd", b"/p"), ("arg", b"gcc")])
-    )
+    said = records.frame(records.INVOKE, records.pack_records([*INVOKED, ("arg", b"gcc")]))
     with trio.fail_after(10):
         async with trio.SocketStream(trio.socket.from_stdlib_socket(ours)) as stream:
             for at in range(0, len(said), 9):
@@ -843,7 +846,7 @@ async def test_who_asks_and_takes_it_back_at_once_is_not_run(tmp_path: Path, nur
     (tmp_path / ".termite-localrc").write_text('[{"Regexp": "^ar ", "Local": true}]')
     world = World(tmp_path)
     ours, theirs = socket.socketpair()
-    said = [("v", b"2"), ("how", b"direct"), ("cwd", b"/p"), ("arg", b"ar"), ("arg", b"x")]
+    said = [*INVOKED, ("arg", b"ar"), ("arg", b"x")]
     ours.sendall(
         records.frame(records.INVOKE, records.pack_records(said)) + records.frame(records.CANCEL, b"signal=2\0")
     )
@@ -854,6 +857,68 @@ async def test_who_asks_and_takes_it_back_at_once_is_not_run(tmp_path: Path, nur
             assert await stream.receive_some() == records.frame(records.EXIT, b"signal=2\0")
     assert not world.master.jobs
     assert world.master.here.slots.running == 0
+
+
+@pytest.mark.parametrize(
+    ("differs", "reason"),
+    [
+        ({"root": b"1:2:3:4"}, Reason.OTHER_ROOT),
+        ({"root": b""}, Reason.OTHER_ROOT),
+        ({"users": b"1"}, Reason.OTHER_USER),
+        ({"here": b"1:2:3"}, Reason.OTHER_DIRECTORY),
+        ({"host": b"another 6.1 i686"}, Reason.OTHER_HOST),
+        ({"cwd": b"/no/such/directory"}, Reason.OTHER_DIRECTORY),
+        ({"cwd": b"/no/such/directory", "here": b""}, Reason.OTHER_DIRECTORY),
+    ],
+)
+async def test_a_launcher_that_sees_other_files_runs_its_command_and_says_so_once(
+    tmp_path: Path, differs: dict[str, bytes], reason: Reason
+) -> None:
+    world = World(tmp_path, script(end=ran()))
+    for count in (2, 1):
+        async with world.launcher("gcc", fields={"stdin": b"null", **differs}) as launched:
+            told = await launched.first(count)
+        line = f"termite: {reason.words}; running the command on this machine\n".encode()
+        assert told == [(b"N", line), (b"X", b"recurse=0\0")][2 - count :]
+    assert world.steps == [], "no worker has heard of it"
+    assert world.master.counters.fallbacks == {reason: 2}
+    assert await world.say("gcc") == [(b"E", b"code=0\0")]
+
+
+async def test_a_launcher_that_sees_other_files_and_must_not_run_its_command_fails(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    fields = {"stdin": b"null", "root": b"1:2:3:4"}
+    async with world.launcher("gcc", fields=fields, TERMITE_LOCAL="never") as launched:
+        told = await launched.rest()
+    line = f"termite: {Reason.OTHER_ROOT.words}; TERMITE_LOCAL=never forbids to run it on this machine\n".encode()
+    assert told == [(b"N", line), (b"E", b"code=103\0")]
+
+
+async def test_what_a_rule_places_here_may_be_anywhere(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    async with world.launcher("make", "-C", "x", fields={"stdin": b"null", "root": b"1:2:3:4"}) as launched:
+        assert await launched.rest() == [(b"X", b"recurse=1\0")]
+
+
+@pytest.mark.parametrize("local", ["", "never"])
+async def test_a_command_below_fakeroot_runs_here_whatever_is_known_of_it(tmp_path: Path, local: str) -> None:
+    (tmp_path / ".termite-localrc").write_text('[{"Regexp": "^gcc", "Network": true}]')
+    world = World(tmp_path, script(end=ran()))
+    async with world.launcher("gcc", FAKEROOTKEY="1", TERMITE_LOCAL=local) as launched:
+        assert await launched.rest() == [(b"X", b"recurse=0\0")]
+    assert await world.say("gcc") == [(b"E", b"code=0\0")]
+    counters = world.master.counters
+    assert (counters.local, counters.tied, counters.remote, counters.fallbacks) == (
+        1,
+        {Reason.BELOW_FAKEROOT: 1},
+        1,
+        {},
+    )
+
+
+async def test_makes_below_fakeroot_go_on_asking(tmp_path: Path) -> None:
+    async with World(tmp_path).launcher("make", "-C", "x", FAKEROOTKEY="1") as launched:
+        assert await launched.rest() == [(b"X", b"recurse=1\0")]
 
 
 async def test_a_job_for_a_worker_waits_for_the_look_at_settled_files(tmp_path: Path, nursery: trio.Nursery) -> None:

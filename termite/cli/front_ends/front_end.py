@@ -18,6 +18,7 @@ from termite.cli.flags import EXIT_NOWHERE, VERSION
 from termite.cli.front_ends.build_tools import check_preload, find_program, find_source, has_make_shell
 from termite.cli.places import working_directory
 from termite.engine.decide.logic.local_policy import LOCAL, NEVER, is_local_forbidden, odd_local
+from termite.engine.decide.logic.ties import tie_of
 from termite.engine.errors import RemoteProtocolError, UserError, words_of
 from termite.engine.host.native_programs import native_program
 
@@ -69,6 +70,9 @@ def run(tool: Tool, args: Sequence[str]) -> int:
 def build(tool: Tool, program: str, args: Sequence[str], directory: str) -> int:
     """Build in `directory` with `program`, a file or a name in PATH; end as it did."""
     argv = [program, *args]
+    if tie := tie_of(os.environ):  # all of its commands would be tied, too: no master is needed, and none is to blame
+        say(f"{tie.words}: building locally")
+        return run_plainly(argv)
     try:
         master, started, env = _prepare(tool, program, args, directory)
     except (UserError, RemoteProtocolError, OSError) as error:
@@ -187,10 +191,12 @@ def _sum_up(master: client.Client) -> None:
 def summary_parts(end: client.Reply) -> list[str]:
     """What a build's summary says: where jobs ran, then whatever was not as it should be."""
     fallbacks: dict[str, int] = end["fallbacks"]
+    tied: dict[str, int] = end.get("tied", {})
     short, local = end.get("short", 0), end["local"]
-    by_rule = local - sum(fallbacks.values()) + end.get("failed", 0)
+    by_rule = local - sum(fallbacks.values()) - sum(tied.values()) + end.get("failed", 0)
     here = f"{short + local} on this machine ({short} short commands, {by_rule} by rule)"
     parts = [f"{end['remote']} jobs on workers, {here}"]
+    parts += [f"{count} on this machine: {words_of(tie)}" for tie, count in tied.items()]
     # Not "of these on this machine": with TERMITE_LOCAL=never they ran nowhere.
     parts += [f"{count} not run by a worker: {words_of(reason)}" for reason, count in fallbacks.items()]
     for key, text in (

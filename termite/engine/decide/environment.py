@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 
 from termite.engine.decide.logic.commands import without_jobserver
+from termite.engine.decide.logic.ties import tie_of
+from termite.engine.errors import Reason
 from termite.engine.model import Command
 
 # Of the shell and the terminal that a build was typed into: the next build's are others.
@@ -44,6 +46,11 @@ class Environment(Mapping[str, str]):
     def remote_words(self) -> tuple[bytes, ...]:
         """The same as `NAME=TEXT`, as it is sent."""
         return tuple(os.fsencode(f"{name}={text}") for name, text in self.remote.items())
+
+    @functools.cached_property
+    def tie(self) -> Reason | None:
+        """To what of this machine a command is tied that has this environment; None: to nothing."""
+        return tie_of(self._variables)
 
     @functools.cached_property
     def digest(self) -> bytes:

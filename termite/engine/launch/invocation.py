@@ -2,10 +2,11 @@
 
 import functools
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from termite.engine.decide.environment import Environment
 from termite.engine.errors import RemoteProtocolError
+from termite.engine.launch.vantage import Vantage
 from termite.engine.model import How, Invocation, StdinFile
 from termite.engine.wire.protocol.records import parse_records
 
@@ -21,6 +22,7 @@ class Asked:
     stdin_file: StdinFile | None = None
     stdin_closed: bool = False
     stdin_ended: bool = False
+    vantage: Vantage = field(default_factory=Vantage)
 
 
 def parse_invoke(payload: bytes) -> Asked:
@@ -39,7 +41,7 @@ def parse_invoke(payload: bytes) -> Asked:
             raise RemoteProtocolError("an environment in front of the command")
         else:
             fields[key] = content
-    if fields.get("v") != b"2":
+    if fields.get("v") != b"3":
         raise RemoteProtocolError(f"a launcher of another version: {fields.get('v')!r}")
     stdin = fields.get("stdin")
     try:
@@ -69,6 +71,7 @@ def parse_invoke(payload: bytes) -> Asked:
         stdin_file=stdin_file,
         stdin_closed=stdin == b"closed",
         stdin_ended=stdin == b"ended",
+        vantage=Vantage(*(os.fsdecode(fields.get(name, b"")) for name in ("root", "users", "here", "host"))),
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 from termite.engine.decide.logic.commands import is_nothing
 from termite.engine.errors import UserError
 from termite.engine.fleet.pool import Trouble
+from termite.engine.launch.vantage import Vantage, difference
 from termite.engine.model import How, Invocation, Phase
 from termite.engine.status import report
 
@@ -44,7 +45,7 @@ class ControlCommands:
         async def answer(request: Reply) -> Reply:
             match request.get("command"):
                 case "status":
-                    return self._status()
+                    return {**self._status(), "elsewhere": self._elsewhere(request)}
                 case "refresh":
                     self._master.settled_check.ask()
                     await self._master.settled_check.wait()
@@ -55,6 +56,8 @@ class ControlCommands:
                 case "why":
                     return self._why(request)
                 case "build-start":
+                    if elsewhere := self._elsewhere(request):
+                        raise UserError(elsewhere, hint="termite-ctl shutdown ends the master")
                     return build.start(request)
                 case "build-end":
                     return build.end()
@@ -97,17 +100,27 @@ class ControlCommands:
         traffic = master.pool.traffic()
         return report.status(master.counters, phases, leases, traffic.counts, traffic.messages, rest)
 
+    def _elsewhere(self, request: Reply) -> str:
+        """Why no command of whoever asks may leave its place; empty: there is no reason."""
+        said = request.get("vantage")
+        words = said if isinstance(said, dict) else {}
+        vantage = Vantage(**{name: str(words.get(name, "")) for name in Vantage.__slots__})
+        found = difference(self._master.vantage, vantage, str(request.get("cwd", "/")))
+        return found.words if found else ""
+
     def _why(self, request: Reply) -> Reply:
         master = self._master
         master.rule_file.refresh()
         error = master.rule_file.error
         plugin, command = master.plugins.read(_invocation(request))
-        verdict = master.book.decide(command.text)
+        verdict = master.decide(command)
         return {
             "text": command.text,
             "plugin": plugin,
             "nothing": is_nothing(command),
             "local": verdict.local,
+            "tied": verdict.tie.words if verdict.tie else "",
+            "elsewhere": self._elsewhere(request),
             "took_s": master.short.took_s(command),
             "short_s": master.short.limit_s,
             "rule": dataclasses.asdict(verdict.rule) if verdict.rule else None,
@@ -163,14 +176,14 @@ def _invocation(request: Reply) -> Invocation:
     argv = request.get("argv")
     if not isinstance(argv, list) or not argv or not all(isinstance(word, str) for word in argv):
         raise UserError("why: needs a command")
-    notes = request.get("notes")
+    notes, env = request.get("notes"), request.get("env")
     tool = str(request.get("tool", ""))
     return Invocation(
         argv=tuple(argv),
         exe=argv[0],
         search=True,
         cwd=str(request.get("cwd", "/")),
-        env={},
+        env={str(name): str(text) for name, text in env.items()} if isinstance(env, dict) else {},
         how=How.PRELOAD if tool else How.DIRECT,
         tool=tool,
         notes={str(name): str(text) for name, text in notes.items()} if isinstance(notes, dict) else {},

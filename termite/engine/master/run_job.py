@@ -19,6 +19,7 @@ from termite.engine.fleet.pool import OUTDATED_CHANGES, NoWorker
 from termite.engine.launch.connection import Launcher, LauncherGone
 from termite.engine.launch.invocation import Asked
 from termite.engine.launch.listener import RestOfJob
+from termite.engine.launch.vantage import difference
 from termite.engine.master.job import Job, new_job
 from termite.engine.master.results import fetched
 from termite.engine.master.shared import Master
@@ -91,7 +92,7 @@ def run_at_once(master: Master, job: Job) -> bool:
         job.launcher.finish_at_once(Exit(0))
         return True
     job.warning = master.rule_file.refresh()
-    verdict = job.verdict = master.book.decide(command.text)
+    verdict = job.verdict = master.decide(command)
     if master.short.is_on and not verdict.rule:
         job.mark = mark_of(command)
     if job.warning or job.launcher.has_said_more:
@@ -110,6 +111,10 @@ async def run_job(master: Master, job: Job) -> Exit | None:
     if job.verdict.local:
         await run_here(master, job)
         return None
+    if elsewhere := difference(master.vantage, job.asked.vantage, job.asked.invocation.cwd):
+        # Only if it would leave this machine: here it sees its own files and users anyway. Once in each build.
+        is_news = bool(master.notices.pick(elsewhere, [b"elsewhere"]))
+        return await fall_back(master, job, elsewhere, "", quiet=not is_news)
     job.phase = Phase.WAITING
     try:
         await master.settled_check.wait()
@@ -216,7 +221,7 @@ def start_here(master: Master, job: Job) -> bool:
         job.launcher.replace_at_once(recurse=True)
     elif not master.here.start_at_once(job.launcher):
         return False
-    master.counters.local += 1
+    master.counters.ran_here(job.verdict)
     return True
 
 
@@ -256,7 +261,7 @@ def blame(master: Master, job: Job, error: Retryable) -> None:
 async def run_here(master: Master, job: Job) -> None:
     """Here, when it is its turn; after whatever was said to the launcher already."""
     rule = job.verdict.rule if job.verdict else None
-    master.counters.local += 1
+    master.counters.ran_here(job.verdict)
     job.phase = Phase.WAITING
     if rule is not None and rule.recurse:
         await job.launcher.replace(recurse=True)

@@ -6,17 +6,20 @@ from pathlib import Path
 
 import trio
 
+from termite.engine.decide.environment import environment_of
 from termite.engine.decide.logic.rules import RuleBook
 from termite.engine.decide.plugins import Plugins
 from termite.engine.decide.rule_file import RuleFile
 from termite.engine.decide.short_commands import ShortCommands
 from termite.engine.fleet.pool import Pool, PoolConfig
 from termite.engine.launch.local_runs import LocalRuns, LocalSlots, parent_of
+from termite.engine.launch.vantage import own_vantage
 from termite.engine.loop.fd_watcher import FdWatcher
 from termite.engine.master.job import Job
 from termite.engine.master.mirror_requests import MirrorRequests
 from termite.engine.master.notices import Notices
 from termite.engine.master.settled_check import SettledCheck
+from termite.engine.model import Command, Verdict
 from termite.engine.paths import tree_path
 from termite.engine.status.report import Counters
 from termite.engine.tree.home import HomeTree
@@ -56,6 +59,7 @@ class Master:
     def __init__(self, config: MasterConfig, tree: HomeTree) -> None:
         self.config = config
         self.tree = tree
+        self.vantage = own_vantage()
         self.plugins = config.plugins
         self.book = RuleBook(config.plugins.rules())
         self.rule_file = RuleFile(config.socket.parent, self.book)
@@ -69,6 +73,12 @@ class Master:
         self.pool = Pool(_pool_config(config), tree.drain, MirrorRequests(tree, self.jobs).answer)
         self.is_without_worker = False
         self.last_busy_s = trio.current_time()
+
+    def decide(self, command: Command) -> Verdict:
+        """Return where a command runs. If it is tied to this machine it runs here, whatever a rule says."""
+        verdict = self.book.decide(command.text)
+        tie = None if verdict.local else environment_of(command).tie
+        return Verdict(local=True, tie=tie) if tie else verdict
 
 
 def _pool_config(config: MasterConfig) -> PoolConfig:

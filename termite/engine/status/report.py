@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from termite.engine.errors import Reason
+from termite.engine.model import Verdict
 
 NAMED_PATHS = 20  # a summary names so many paths; the rest is a number
 REMEMBERED_PATHS = 1000  # by a master, so that its memory does not grow with its jobs
@@ -27,6 +28,7 @@ class Counters:
     conflicts: int = 0
     fuse_requests: int = 0
     fallbacks: Counter[Reason] = field(default_factory=Counter)
+    tied: Counter[Reason] = field(default_factory=Counter)  # of the local ones, by what they are tied to
     named: Counter[str] = field(default_factory=Counter)
 
     def name(self, what: str, paths: Iterable[str]) -> None:
@@ -35,6 +37,12 @@ class Counters:
             line = f"{what}: {path}"
             if line in self.named or len(self.named) < REMEMBERED_PATHS:
                 self.named[line] += 1
+
+    def ran_here(self, verdict: Verdict | None) -> None:
+        """Count a command that runs here, and what ties it to this machine."""
+        self.local += 1
+        if verdict and verdict.tie:
+            self.tied[verdict.tie] += 1
 
     def copy(self) -> "Counters":
         """As it is now."""
@@ -50,6 +58,7 @@ class Counters:
             self.conflicts,
             self.fuse_requests,
             Counter(self.fallbacks),
+            Counter(self.tied),
             Counter(self.named),
         )
 
@@ -68,6 +77,7 @@ def build_summary(before: Counters, after: Counters) -> Report:
         "sockets_left": after.sockets_left - before.sockets_left,
         "conflicts": after.conflicts - before.conflicts,
         "fallbacks": _by_reason(after.fallbacks - before.fallbacks),
+        "tied": _by_reason(after.tied - before.tied),
         "named": [line if count == 1 else f"{line} ({count} times)" for line, count in named],
     }
 
@@ -104,6 +114,7 @@ def status(
         "conflicts": counters.conflicts,
         "retries": _by_reason(counters.retries),
         "fallbacks": _by_reason(counters.fallbacks),
+        "tied": _by_reason(counters.tied),
         "fuse_requests": counters.fuse_requests,
         "requests": {"answered": traffic.get("answered", 0), "asked": traffic.get("asked", 0)},
         "messages": dict(messages),
