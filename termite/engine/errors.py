@@ -37,6 +37,7 @@ class Reason(enum.StrEnum):
     CANCELLED = "cancelled"
     TOO_LARGE = "too-large"
     RESULT_LOST = "result-lost"
+    NOT_AT_REST = "not-at-rest"
     JOURNAL_GAP = "journal-gap"
     STDIN_UNREADABLE = "stdin-unreadable"
     SANDBOX_FAILED = "sandbox-failed"
@@ -79,6 +80,7 @@ _WORDS = {
     Reason.CANCELLED: "cancelled by the other side",
     Reason.TOO_LARGE: "the job's data does not fit into a message",
     Reason.RESULT_LOST: "a result is no longer in the worker's store",
+    Reason.NOT_AT_REST: "files of the job changed after its end",
     Reason.JOURNAL_GAP: "the worker missed changes of the tree",
     Reason.STDIN_UNREADABLE: "the standard input could not be read",
     Reason.SANDBOX_FAILED: "the worker could not make a sandbox",
@@ -137,6 +139,13 @@ class Outdated(Retryable):
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(Reason.FILE_CHANGED, detail)
+
+
+class NotAtRest(Retryable):
+    """Files of a job that has ended may still change: none of them is a result."""
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(Reason.NOT_AT_REST, detail)
 
 
 class ConnectionLost(Retryable):

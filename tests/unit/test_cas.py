@@ -1,6 +1,7 @@
 """The store of blobs: what enters is verified, what is old goes, and a killed process leaves nothing behind."""
 
 import hashlib
+import mmap
 import os
 import threading
 import time
@@ -8,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from termite.engine.errors import RemoteProtocolError, Retryable
+from termite.engine.errors import NotAtRest, RemoteProtocolError, Retryable
 from termite.engine.model import Digest
 from termite.engine.store import cas as cas_module
-from termite.engine.store.cas import Cas
+from termite.engine.store.cas import Cas, CasWriter
 
 
 def digest_of(content: bytes) -> Digest:
@@ -101,36 +102,69 @@ def test_a_discarded_blob_leaves_nothing_and_discarding_twice_or_after_the_end_i
     assert cas.path(digest) is not None
 
 
-def test_an_adopted_file_of_the_same_file_system_is_moved(cas: Cas, tmp_path: Path) -> None:
-    source = tmp_path / "out.o"
-    source.write_bytes(b"object")
-    source.chmod(0o4755)
-    os.utime(source, (0, 0))
-    inode = source.stat().st_ino
-    path = cas.path(cas.adopt(source))
-    assert path is not None and path.stat().st_ino == inode
-    assert path.stat().st_mode & 0o7777 == 0o444
-    assert time.time() - path.stat().st_mtime < 60, "its age in the store begins now"
+def copy_in(cas: Cas, source: Path, size_bytes: int | None = None) -> Digest:
+    with open(source, "rb") as file:
+        return cas.copy_in(file.fileno(), os.fstat(file.fileno()).st_size if size_bytes is None else size_bytes)
 
 
-def test_an_adopted_file_of_another_file_system_is_copied(
-    cas: Cas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_is_copied_in_and_whoever_has_it_open_cannot_write_to_the_blob(cas: Cas, tmp_path: Path) -> None:
     source = tmp_path / "out.o"
     source.write_bytes(b"object" * 100_000)
-    monkeypatch.setattr(cas, "_device", -1)
-    assert read(cas, cas.adopt(source)) == b"object" * 100_000
-    assert source.exists()
+    source.chmod(0o4755)
+    os.utime(source, (0, 0))
+    os.link(source, tmp_path / "another name")
+    with open(source, "r+b") as writer, open(source, "rb") as reader:
+        mapping = mmap.mmap(writer.fileno(), 0)
+        path = cas.path(copy_in(cas, source))
+        assert path is not None
+        mapping[:4] = b"EVIL"
+        writer.write(b"EVIL")
+        writer.flush()
+        with open(f"/proc/self/fd/{reader.fileno()}", "r+b") as again:
+            again.write(b"EVIL")
+    assert path.read_bytes() == b"object" * 100_000
+    status = path.stat()
+    assert (status.st_mode & 0o7777, status.st_nlink) == (0o444, 1)
+    assert time.time() - status.st_mtime < 60, "its age in the store begins now"
+    assert source.stat().st_nlink == 2, "what was copied stays as it is"
     assert len(names_in(tmp_path / "cas")) == 1
 
 
-def test_adopting_what_is_there_changes_nothing(cas: Cas, tmp_path: Path) -> None:
+def test_copying_in_what_is_there_changes_nothing(cas: Cas, tmp_path: Path) -> None:
     first = cas.path(cas.put(b"same"))
     assert first is not None
     inode = first.stat().st_ino
     (tmp_path / "again").write_bytes(b"same")
-    cas.adopt(tmp_path / "again")
+    copy_in(cas, tmp_path / "again")
     assert first.stat().st_ino == inode
+
+
+@pytest.mark.parametrize("size_bytes", [5, 7], ids=["grown", "shrunk"])
+def test_a_file_that_has_another_size_is_not_at_rest(cas: Cas, tmp_path: Path, size_bytes: int) -> None:
+    (tmp_path / "f").write_bytes(b"object")
+    with pytest.raises(NotAtRest):
+        copy_in(cas, tmp_path / "f", size_bytes)
+    assert names_in(tmp_path / "cas") == []
+
+
+def test_a_file_that_changes_between_the_two_readings_is_not_at_rest(cas: Cas, tmp_path: Path) -> None:
+    source = tmp_path / "f"
+    source.write_bytes(b"object")
+
+    class Changing(Cas):
+        def writer(self) -> CasWriter:
+            source.write_bytes(b"forged")
+            return super().writer()
+
+    changing = Changing(tmp_path / "cas")
+    with pytest.raises(NotAtRest):
+        copy_in(changing, source)
+    assert cas.path(digest_of(b"object")) is None
+
+
+def test_the_digest_of_a_file_without_end_is_not_waited_for(cas: Cas) -> None:
+    with open("/dev/zero", "rb") as endless, pytest.raises(NotAtRest):
+        cas.copy_in(endless.fileno(), 1000)
 
 
 def test_two_threads_may_put_the_same_content_at_once(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 import hashlib
 import os
+import shutil
 import stat
-from collections.abc import Awaitable, Callable
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from termite.engine.errors import FsError, RemoteProtocolError
 from termite.engine.model import Attr, Digest
 from termite.engine.store.cas import Cas
 from termite.engine.wire.protocol.messages import Directory, Done, File, GetFile, Message
+from termite.fuse.content import local_copy
 from termite.fuse.content.fetch import Fetcher
 from termite.fuse.content.local_copy import WORTH_BYTES, find_twin
 from termite.fuse.view.inodes import Inodes, Node
@@ -129,13 +132,26 @@ def settled(path: Path, size: int) -> Node:
     return Node(5, os.fsencode(path).lstrip(b"/"), Attr(stat.S_IFREG | 0o644, size, 7))
 
 
-async def test_a_content_that_this_machine_has_at_the_same_path_is_taken_from_there(tmp_path: Path) -> None:
+@pytest.fixture
+def public(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory that counts as one of root's, in which everybody may look."""
+    monkeypatch.setattr(local_copy, "PERSONAL", ())
+    monkeypatch.setattr(local_copy, "_own_uid", lambda: -1)
+    path = Path(tempfile.mkdtemp(prefix="termite-public-", dir="/var/tmp"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+async def test_a_content_that_this_machine_has_at_the_same_path_is_taken_from_there(
+    tmp_path: Path, public: Path
+) -> None:
     content = b"x" * (WORTH_BYTES + 1)
-    (tmp_path / "cc1").write_bytes(content)
+    (public / "cc1").write_bytes(content)
     connection = FakeConnection(File(digest_of(content)))
     connection.go.set()
     fetch, _, cas = fetcher(connection, tmp_path / "cas", root=b"home")
-    wanted = settled(tmp_path / "cc1", len(content))
+    wanted = settled(public / "cc1", len(content))
     await fetch.content(wanted)
     (asked,) = connection.asked
     assert isinstance(asked, GetFile)
@@ -145,23 +161,26 @@ async def test_a_content_that_this_machine_has_at_the_same_path_is_taken_from_th
     assert fetch.statistics()["file_bytes"] == 0
 
 
-async def test_another_content_at_the_same_path_is_not_taken(tmp_path: Path) -> None:
+async def test_another_content_at_the_same_path_is_not_taken(tmp_path: Path, public: Path) -> None:
     content = b"x" * (WORTH_BYTES + 1)
-    (tmp_path / "cc1").write_bytes(b"y" * len(content))
+    (public / "cc1").write_bytes(b"y" * len(content))
     connection = FakeConnection(File(digest_of(content)), chunks=(content,))
     connection.go.set()
     fetch, _, cas = fetcher(connection, tmp_path / "cas", root=b"home")
-    wanted = settled(tmp_path / "cc1", len(content))
+    wanted = settled(public / "cc1", len(content))
     await fetch.content(wanted)
     found = cas.path(digest_of(content))
     assert found is not None
     assert found.read_bytes() == content
+    (asked,) = connection.asked
+    assert isinstance(asked, GetFile)
+    assert asked.candidate == digest_of(b"y" * len(content))
     assert fetch.statistics()["files_of_ours"] == 0
 
 
 @pytest.mark.parametrize("kind", ["none", "directory", "fifo", "other size", "small"])
-def test_what_is_no_such_file_here_is_no_twin(tmp_path: Path, kind: str) -> None:
-    path, size = tmp_path / "f", WORTH_BYTES + 1
+def test_what_is_no_such_file_here_is_no_twin(public: Path, kind: str) -> None:
+    path, size = public / "f", WORTH_BYTES + 1
     match kind:
         case "directory":
             path.mkdir()

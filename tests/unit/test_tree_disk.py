@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from termite.engine.errors import FsError
-from termite.engine.tree import disk
+from termite.engine import beneath
 from termite.engine.tree.disk import Disk
 
 
@@ -28,7 +28,7 @@ def top(tmp_path: Path) -> Path:
 @pytest.fixture(params=["at once", "by steps"])
 def found(top: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     if request.param == "by steps":  # as where openat2 is forbidden
-        monkeypatch.setattr(disk, "_open_beneath", lambda *_: -1)
+        monkeypatch.setattr(beneath, "_open_at_once", lambda *_: -1)
     opened = Disk(os.fsencode(top))
     yield opened
     opened.close()
@@ -105,7 +105,7 @@ def test_one_call_is_enough(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def by_steps(*_: object) -> int:
         pytest.fail("it was opened step by step")
 
-    monkeypatch.setattr(Disk, "_open_by_steps", by_steps)
+    monkeypatch.setattr(beneath, "_open_by_steps", by_steps)
     opened = Disk(os.fsencode(top))
     try:
         os.close(opened.open_directory(b"a/b/c", os.O_PATH))

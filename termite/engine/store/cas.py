@@ -10,14 +10,13 @@ import errno
 import hashlib
 import itertools
 import os
-import shutil
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from termite.engine.errors import Reason, RemoteProtocolError, Retryable
+from termite.engine.errors import NotAtRest, Reason, RemoteProtocolError, Retryable
 from termite.engine.model import Digest
 
 CHUNK_BYTES = 256 * 1024  # large enough that hashing dominates, small enough that ten files at once are nothing
@@ -46,7 +45,6 @@ class Cas:
         self._counters = _Counters()
         with _full_disk_is_retryable():
             os.makedirs(self._temporary, mode=0o700, exist_ok=True)
-        self._device = os.stat(self._temporary).st_dev
 
     def path(self, digest: Digest) -> Path | None:
         """Where the blob is, or None if it is not here."""
@@ -80,19 +78,22 @@ class Cas:
                 writer.finish(digest)
         return digest
 
-    def adopt(self, path: Path | bytes) -> Digest:
-        """Hash a file and move it in; the name `path` may be gone afterwards. Nobody may be writing to it any more."""
-        name = os.fsencode(path)
-        with open(name, "rb", buffering=0) as source:
-            digest = _hash(source.fileno())
-            device = os.fstat(source.fileno()).st_dev
-        if self.path(digest) is None:
-            with _full_disk_is_retryable():
-                if device != self._device:
-                    name = shutil.copyfile(name, self._temporary_name())
-                os.chmod(name, 0o444)
-                os.utime(name)
-                self.rename_in(name, digest)
+    def copy_in(self, fd: int, size_bytes: int) -> Digest:
+        """Store the content of the file that is open as `fd` and should have that many bytes.
+
+        The file itself never becomes the blob, although a link would be cheaper: whoever has a
+        descriptor of it, or of its directory in an overlay that is still mounted, could write to a
+        blob that was verified before. Raises NotAtRest if the file has another size, or changes
+        while it is read.
+        """
+        digest = copied = _hash(fd, size_bytes)
+        if digest.size == size_bytes and self.path(digest) is None:
+            with contextlib.closing(self.writer()) as writer:
+                for chunk in _chunks(fd, size_bytes):
+                    writer.write(chunk)
+                copied = writer.finish()
+        if digest.size != size_bytes or digest != copied:
+            raise NotAtRest("a file changed while it was copied into the store")
         return digest
 
     def writer(self) -> "CasWriter":
@@ -229,18 +230,21 @@ class CasWriter:
         self._fd = -1
 
 
-def _hash(fd: int) -> Digest:
+def _hash(fd: int, size_bytes: int) -> Digest:
     sha256 = hashlib.sha256()
     size = 0
-    for chunk in _chunks(fd):
+    for chunk in _chunks(fd, size_bytes):
         sha256.update(chunk)
         size += len(chunk)
     return Digest(sha256.digest(), size)
 
 
-def _chunks(fd: int) -> Iterator[bytes]:
-    while chunk := os.read(fd, CHUNK_BYTES):
+def _chunks(fd: int, size_bytes: int) -> Iterator[bytes]:
+    """From the beginning, and one byte more than that at most: enough to see that a file has grown."""
+    offset = 0
+    while chunk := os.pread(fd, min(CHUNK_BYTES, size_bytes + 1 - offset), offset):
         yield chunk
+        offset += len(chunk)
 
 
 @contextlib.contextmanager

@@ -4,28 +4,18 @@ Workers name paths, and a job may have left a symlink anywhere. `Exports` decide
 its names alone, so the path must lead where its names say.
 """
 
-import ctypes
 import errno
 import os
 import stat
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
-from functools import cache
 
+from termite.engine.beneath import DIRECTORY, FILE, open_beneath
 from termite.engine.errors import FsError
 from termite.engine.paths import components, join
 
 # With these unlink refuses a directory: the first is that of Linux, the second that of POSIX.
 NOT_A_FILE = (errno.EISDIR, errno.EPERM)
-ITSELF = os.O_NOFOLLOW | os.O_CLOEXEC
-DIRECTORY = ITSELF | os.O_DIRECTORY
-FILE = ITSELF | os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
-
-# openat2(2), for which Python has no function. On MIPS it has another number and this one is
-# unused, so paths are opened step by step there.
-SYS_OPENAT2 = 437
-RESOLVE_NO_SYMLINKS = 0x04
-RESOLVE_BENEATH = 0x08
 
 
 class Disk:
@@ -56,47 +46,8 @@ class Disk:
         return self._open(path, FILE)
 
     def _open(self, path: bytes, flags: int) -> int:
-        names = components(path) or [b"."]
-        fd = _open_beneath(self._top, path or b".", flags)
-        return fd if fd >= 0 else self._open_by_steps(names, flags)
-
-    def _open_by_steps(self, names: list[bytes], flags: int) -> int:
-        """Open each directory on the way down.
-
-        This is for kernels without openat2 and for containers that forbid it. The errno of a
-        failed openat2 is found here as well.
-        """
-        fd = self._top
-        for i, name in enumerate(names):
-            try:
-                below = os.open(name, flags if i == len(names) - 1 else os.O_PATH | DIRECTORY, dir_fd=fd)
-            finally:
-                if fd != self._top:
-                    os.close(fd)
-            fd = below
-        return fd
-
-
-class _OpenHow(ctypes.Structure):
-    """The struct open_how of linux/openat2.h."""
-
-    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
-
-
-_syscall = ctypes.CDLL(None).syscall
-_syscall.restype = ctypes.c_long
-_syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)
-
-
-def _open_beneath(dir_fd: int, path: bytes, flags: int) -> int:
-    """Open a path by openat2 without following a symlink. Return the fd, or -1 for any error."""
-    how = _how_to_open(flags)
-    return int(_syscall(SYS_OPENAT2, dir_fd, path, ctypes.addressof(how), ctypes.sizeof(how)))
-
-
-@cache
-def _how_to_open(flags: int) -> _OpenHow:
-    return _OpenHow(flags, 0, RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH)
+        components(path)  # they are names
+        return open_beneath(self._top, path, flags)
 
 
 @contextmanager

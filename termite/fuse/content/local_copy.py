@@ -1,22 +1,36 @@
 """A file of this worker's own disk with the path of one of the master's: mostly the same toolchain.
 
-Where its digest is the one that the master says, its content need not cross the network. Nothing else of it counts,
+If its digest is the one that the master says, its content need not cross the network. Nothing else of it counts,
 neither mode nor time, and no job ever sees it: the content is copied into the store, which verifies it once more.
+
+A master could name any file of this worker, learn its digest, and have a job read its content. So only a file is
+offered that is public here: a regular file that others may read, in directories that others may pass, all the way
+down and without a symlink, and not a file of the worker's own user. Paths of the master's toolchains are resolved
+(/usr/lib/..., never /lib/...), so that no symlink needs to be followed.
 """
 
-import errno
+import contextlib
+import functools
 import hashlib
+import logging
 import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+from termite.engine.host.beneath import DIRECTORY, ITSELF
 from termite.engine.model import Digest
+from termite.engine.paths import components, is_within
 from termite.engine.store.cas import Cas
+from termite.engine.tree.logic.exports import PLACES
 
 WORTH_BYTES = 64 * 1024  # a smaller file comes inside the answer
 CHUNK_BYTES = 256 * 1024
-NOT_OURS = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO, errno.ENODEV)
+# No master shows what is in these, or people forget modes there.
+PERSONAL = (*PLACES, b"home", b"root")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,27 +52,58 @@ class Twin:
 
 
 def find_twin(path: bytes, size: int) -> Twin | None:
-    """Reads all of it, so it is for a thread. None where there is no such file here, or none that we may read."""
-    if size <= WORTH_BYTES:
+    """Read all of it, so this is for a thread. Return None if no public file of that size is here.
+
+    Raises FsError if `path` is no path.
+    """
+    names = components(path)
+    if size <= WORTH_BYTES or any(is_within(path, place) for place in PERSONAL):
         return None
+    fd = -1
     try:
-        # Not blocking: a device or FIFO might have that name.
-        fd = os.open(b"/" + path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    except OSError as error:
-        if error.errno in NOT_OURS:
-            return None
-        raise
-    try:
-        status = os.fstat(fd)
-        if stat.S_ISREG(status.st_mode) and status.st_size == size:
+        fd = _open_public(names)
+        if fd >= 0 and os.fstat(fd).st_size == size:
             sha256 = hashlib.sha256()
             for chunk in _chunks(fd):
                 sha256.update(chunk)
-            return Twin(fd, Digest(sha256.digest(), size))
-    except OSError:
-        pass  # its disk is broken: the master's is not
-    os.close(fd)
+            twin, fd = Twin(fd, Digest(sha256.digest(), size)), -1
+            return twin
+    except OSError as error:
+        log.debug("file.no_copy path=%r reason=%r", path, str(error))
+    finally:
+        if fd >= 0:
+            os.close(fd)
     return None
+
+
+def _open_public(names: list[bytes]) -> int:
+    """Return a descriptor of the file, or -1 if it is not public. Raises OSError if it is not there.
+
+    Each name is opened before it is judged, and the next one below what was judged: nobody can exchange anything
+    between. Neither a FIFO nor a device is opened for reading.
+    """
+    with contextlib.ExitStack() as way:
+        fd = os.open(b"/", os.O_PATH | DIRECTORY)
+        way.callback(os.close, fd)
+        for name in names:
+            if not os.fstat(fd).st_mode & stat.S_IXOTH:
+                return -1
+            fd = os.open(name, os.O_PATH | ITSELF, dir_fd=fd)
+            way.callback(os.close, fd)
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or not status.st_mode & stat.S_IROTH or status.st_uid == _own_uid():
+            return -1
+        return os.open(b"/proc/self/fd/%d" % fd, os.O_RDONLY | os.O_CLOEXEC)
+
+
+@functools.cache
+def _own_uid() -> int:
+    """Return the uid of the files of the worker's own user, or -1 if he is root, whose public files are everybody's.
+
+    In the mirror's user namespace this user has the uid 0, and the host's root is nobody. See user_namespaces(7).
+    """
+    inside, outside, _ = map(int, Path("/proc/self/uid_map").read_text().split()[:3])
+    return -1 if os.geteuid() - inside + outside == 0 else os.geteuid()
 
 
 def _chunks(fd: int) -> Iterator[bytes]:

@@ -1,5 +1,6 @@
 """From a job's upper layer to its changes, with every new content in the store."""
 
+import contextlib
 import functools
 import itertools
 import os
@@ -12,7 +13,7 @@ import trio
 from termite.engine.model import Change, Digest
 from termite.engine.store.cas import Cas
 from termite.engine.wire.protocol.messages import INLINE_BYTES, INLINE_TOTAL_BYTES
-from termite.fuse.harvest.upper import read_upper
+from termite.fuse.harvest.upper import Upper, not_at_rest, open_upper
 from termite.fuse.view.comparison import Lower, UpperEntry, compare, files, harvest
 
 # Up to here it is done at once: a thread costs 0.1 ms, as much as reading a few small files.
@@ -32,15 +33,21 @@ class Harvested:
 
 async def collect(upper: Path, writable_root: bytes, lower: Lower, cas: Cas) -> Harvested:
     """Read, compare, store. What `lower` raises passes through, and then nothing has happened: call again."""
-    walk = read_upper(upper, writable_root)
-    entries = list(itertools.islice(walk, ENTRIES_AT_ONCE))
-    if not entries:
+    layer = open_upper(upper)
+    if layer is None:
         return Harvested((), {}, ())
-    if len(entries) == ENTRIES_AT_ONCE:
-        entries.extend(await trio.to_thread.run_sync(list, walk))
+    with contextlib.closing(layer):
+        return await _collect(layer, writable_root, lower, cas)
+
+
+async def _collect(layer: Upper, writable_root: bytes, lower: Lower, cas: Cas) -> Harvested:
+    with contextlib.closing(layer.entries(writable_root)) as walk:
+        entries = list(itertools.islice(walk, ENTRIES_AT_ONCE))
+        if len(entries) == ENTRIES_AT_ONCE:
+            entries.extend(await trio.to_thread.run_sync(list, walk))
     compared = compare(entries, lower, writable_root)
     written = files(compared)
-    store = functools.partial(_store, os.fsencode(upper), written, cas)
+    store = functools.partial(_store, layer, written, cas)
     if len(written) > FILES_AT_ONCE or sum(entry.size for entry in written) > BYTES_AT_ONCE:
         digests, small = await trio.to_thread.run_sync(store)
     else:
@@ -51,18 +58,22 @@ async def collect(upper: Path, writable_root: bytes, lower: Lower, cas: Cas) -> 
     return Harvested(changes, inline, compared.dropped)
 
 
-def _store(upper: bytes, written: Iterable[UpperEntry], cas: Cas) -> tuple[dict[int, Digest], dict[Digest, bytes]]:
-    """Move contents into the store: the digest of each inode, and the small contents as long as they fit a message."""
+def _store(layer: Upper, written: Iterable[UpperEntry], cas: Cas) -> tuple[dict[int, Digest], dict[Digest, bytes]]:
+    """Copy contents into the store: the digest of each inode, and the small contents as long as they fit a message."""
     digests: dict[int, Digest] = {}
     small: dict[Digest, bytes] = {}
     room = INLINE_TOTAL_BYTES
     for entry in written:
-        name = b"%b/%b" % (upper, entry.path)
-        if entry.size > INLINE_BYTES:
-            digests[entry.inode] = cas.adopt(name)
-            continue
-        with open(name, "rb", buffering=0) as file:
-            content = file.read()
+        fd = layer.open_file(entry)
+        try:
+            if entry.size > INLINE_BYTES:
+                digests[entry.inode] = cas.copy_in(fd, entry.size)
+                continue
+            content = os.read(fd, entry.size + 1)
+        finally:
+            os.close(fd)
+        if len(content) != entry.size:
+            raise not_at_rest(entry.path)
         digest = digests[entry.inode] = cas.put(content)
         if digest not in small and len(content) <= room:
             small[digest] = content

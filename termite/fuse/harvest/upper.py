@@ -1,64 +1,153 @@
-"""Reads a job's upper layer from disk, as entries for `harvest`. The job is dead; the overlay may still be mounted.
+"""Read a job's upper layer from disk, as entries for `comparison`. The job is dead; the overlay may still be mounted.
+
+A job may have passed a descriptor of its directories to another job, which then goes on changing them. So everything
+is opened by descriptor, beneath the upper layer and without passing a symlink. A file must still be what was listed
+when its content is read; otherwise the whole result is refused.
 
 What overlayfs notes in xattrs has the prefix `user.` here, because every overlay of ours is mounted with `userxattr`.
 """
 
+import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
-from termite.engine.errors import Reason, Retryable
+from termite.engine.errors import NotAtRest, Reason, Retryable
+from termite.engine.beneath import DIRECTORY, FILE, open_beneath
 from termite.fuse.view.comparison import UpperEntry, is_worth_reading
 
 OPAQUE = "user.overlay.opaque"  # "y": shows nothing of the directory below
 ORIGIN = "user.overlay.origin"  # there, with an empty value: was copied up
+LONGEST_PATH = 4095  # PATH_MAX without the NUL: nobody could open more, neither here nor at home
+
+# What a name says that has gone, or become something else, since it was listed.
+MOVED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.ESTALE})
+
+Listed = tuple[bytes, bool]  # a path, and whether the listing says that it is a directory
 
 
-def read_upper(upper: Path, writable_root: bytes) -> Iterator[UpperEntry]:
-    """Every entry, parents first, siblings in the order of their names; not what nobody would look at."""
-    top = os.fsencode(upper)
-    waiting = _names_in(top, b"")
-    while waiting:
-        path = waiting.pop()
-        entry = _read_entry(b"%b/%b" % (top, path), path)
-        yield entry
-        if stat.S_ISDIR(entry.mode) and is_worth_reading(path, writable_root):
-            waiting.extend(_names_in(top, path))
+class Upper:
+    """An upper layer with something in it. `path` itself lies where no job can reach it."""
+
+    def __init__(self, path: bytes, listed: list[Listed]) -> None:
+        self._listed = listed
+        self._top = os.open(path, os.O_RDONLY | DIRECTORY)
+        self._device = os.fstat(self._top).st_dev
+
+    def close(self) -> None:
+        os.close(self._top)
+
+    def entries(self, writable_root: bytes) -> Generator[UpperEntry]:
+        """Yield the entries, parents first, siblings in the order of their names, if anybody would look at them.
+
+        Raises NotAtRest if a name goes or changes its type meanwhile, and Retryable if a path is too long.
+        """
+        here: bytes | None = None
+        fd = -1  # one open directory is enough, however deep it is
+        waiting = self._listed
+        try:
+            while waiting:
+                path, is_directory = waiting.pop()
+                with _at_rest(path):
+                    parent = path if is_directory else path.rpartition(b"/")[0]
+                    if parent != here:
+                        here, fd = parent, _replace(fd, open_beneath(self._top, parent, DIRECTORY))
+                    entry = _read_directory(fd, path) if is_directory else _read_entry(fd, path)
+                    if is_directory and is_worth_reading(path, writable_root):
+                        waiting.extend(_list(fd, path))
+                yield entry
+        finally:
+            if fd >= 0:
+                os.close(fd)
+
+    def open_file(self, entry: UpperEntry) -> int:
+        """Return a descriptor of the file that was listed as `entry`. Raises NotAtRest if it is not the same."""
+        with _at_rest(entry.path):
+            fd = open_beneath(self._top, entry.path, FILE)
+        status = os.fstat(fd)
+        if status.st_dev != self._device or _facts(status) != _facts_of(entry):
+            os.close(fd)
+            raise not_at_rest(entry.path)
+        return fd
 
 
-def _names_in(top: bytes, directory: bytes) -> list[bytes]:
-    names = sorted(os.listdir(b"%b/%b" % (top, directory)), reverse=True)
-    return [b"%b/%b" % (directory, name) for name in names] if directory else names
+def open_upper(path: Path) -> Upper | None:
+    """Return None if the job has written nothing: that takes no descriptor, and is most common."""
+    name = os.fsencode(path)
+    listed = _list(name, b"")
+    return Upper(name, listed) if listed else None
 
 
-def _read_entry(name: bytes, path: bytes) -> UpperEntry:
-    try:
-        status = os.lstat(name)
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:  # a tree deeper than PATH_MAX: make it at home, where it is only one deep
-            raise Retryable(Reason.TOO_LARGE, "the job made a path that is too long") from error
-        raise
+def not_at_rest(path: bytes) -> NotAtRest:
+    """Return the error for a result that somebody still changes at `path`."""
+    return NotAtRest(f"{os.fsdecode(path)!r} changed after the job had ended")
+
+
+def _replace(fd: int, newer: int) -> int:
+    if fd >= 0:
+        os.close(fd)
+    return newer
+
+
+def _list(directory: bytes | int, path: bytes) -> list[Listed]:
+    """Return what is in it, the last name first. The types are hints: whatever is opened is looked at once more."""
+    with os.scandir(directory) as found:
+        entries = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in found]
+    entries.sort(reverse=True)
+    if not path:
+        return entries
+    if entries and len(path) + 1 + max(len(name) for name, _ in entries) > LONGEST_PATH:
+        raise Retryable(Reason.TOO_LARGE, "the job made a path that is too long")
+    return [(b"%b/%b" % (path, name), is_directory) for name, is_directory in entries]
+
+
+def _read_directory(fd: int, path: bytes) -> UpperEntry:
+    status = os.fstat(fd)
+    return UpperEntry(path, *_facts(status), opaque=_xattr(fd, OPAQUE) == b"y")
+
+
+def _read_entry(fd: int, path: bytes) -> UpperEntry:
+    """`fd` is the directory that it is in."""
+    name = path.rpartition(b"/")[2]
+    status = os.stat(name, dir_fd=fd, follow_symlinks=False)
     mode = status.st_mode
+    if stat.S_ISDIR(mode):
+        raise not_at_rest(path)
     return UpperEntry(
         path,
-        mode,
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ino,
-        status.st_nlink,
+        *_facts(status),
         whiteout=stat.S_ISCHR(mode) and status.st_rdev == 0,
-        opaque=stat.S_ISDIR(mode) and _xattr(name, OPAQUE) == b"y",
-        copied_up=stat.S_ISREG(mode) and _xattr(name, ORIGIN) is not None,
-        target=os.readlink(name) if stat.S_ISLNK(mode) else b"",
+        # The link of /proc leads to the directory that is open, wherever that is now; the name itself is not followed.
+        copied_up=stat.S_ISREG(mode) and _xattr(b"/proc/self/fd/%d/%b" % (fd, name), ORIGIN) is not None,
+        target=os.readlink(name, dir_fd=fd) if stat.S_ISLNK(mode) else b"",
     )
 
 
-def _xattr(name: bytes, attribute: str) -> bytes | None:
+def _facts(status: os.stat_result) -> tuple[int, int, int, int, int]:
+    """Return what says which file it is, and that nobody has written to it, in the order of UpperEntry."""
+    return status.st_mode, status.st_size, status.st_mtime_ns, status.st_ino, status.st_nlink
+
+
+def _facts_of(entry: UpperEntry) -> tuple[int, int, int, int, int]:
+    return entry.mode, entry.size, entry.mtime_ns, entry.inode, entry.nlink
+
+
+def _xattr(file: bytes | int, attribute: str) -> bytes | None:
     try:
-        return os.getxattr(name, attribute, follow_symlinks=False)
+        return os.getxattr(file, attribute, follow_symlinks=isinstance(file, int))
     except OSError as error:
         if error.errno in (errno.ENODATA, errno.ENOTSUP):
             return None
+        raise
+
+
+@contextlib.contextmanager
+def _at_rest(path: bytes) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in MOVED:
+            raise not_at_rest(path) from error
         raise
