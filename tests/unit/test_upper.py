@@ -6,7 +6,7 @@ there, at that very moment, as another job could.
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from termite.engine.errors import NotAtRest, Retryable
 from termite.engine.model import Attr
 from termite.engine.store.cas import Cas
 from termite.engine.wire.protocol.messages import INLINE_BYTES
+from termite.engine.worker.mirror_homes import remove_tree
 from termite.fuse.harvest.collect import collect
 from termite.fuse.harvest.upper import Upper, open_upper
 
@@ -23,9 +24,10 @@ SIZES = [pytest.param(100, id="small"), pytest.param(INLINE_BYTES + 1, id="large
 
 
 @pytest.fixture
-def upper(tmp_path: Path) -> Path:
+def upper(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "upper/p/d").mkdir(parents=True)
-    return tmp_path / "upper"
+    yield tmp_path / "upper"
+    remove_tree(tmp_path / "upper")  # some are too deep for what pytest removes with
 
 
 @pytest.fixture

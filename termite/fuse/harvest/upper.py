@@ -7,7 +7,6 @@ when its content is read; otherwise the whole result is refused.
 What overlayfs notes in xattrs has the prefix `user.` here, because every overlay of ours is mounted with `userxattr`.
 """
 
-import contextlib
 import errno
 import os
 import stat
@@ -47,25 +46,32 @@ class Upper:
         here: bytes | None = None
         fd = -1  # one open directory is enough, however deep it is
         waiting = self._listed
+        path = b""
         try:
             while waiting:
                 path, is_directory = waiting.pop()
-                with _at_rest(path):
-                    parent = path if is_directory else path.rpartition(b"/")[0]
-                    if parent != here:
-                        here, fd = parent, _replace(fd, open_beneath(self._top, parent, DIRECTORY))
-                    entry = _read_directory(fd, path) if is_directory else _read_entry(fd, path)
-                    if is_directory and is_worth_reading(path, writable_root):
-                        waiting.extend(_list(fd, path))
+                parent = path if is_directory else path.rpartition(b"/")[0]
+                if parent != here:
+                    here, fd = parent, _replace(fd, open_beneath(self._top, parent, DIRECTORY))
+                if not is_directory:
+                    yield _read_entry(fd, path)
+                    continue
+                entry = _read_directory(fd, path)
+                if is_worth_reading(path, writable_root):
+                    waiting.extend(_list(fd, path))
                 yield entry
+        except OSError as error:
+            raise _refusal(path, error) from error
         finally:
             if fd >= 0:
                 os.close(fd)
 
     def open_file(self, entry: UpperEntry) -> int:
         """Return a descriptor of the file that was listed as `entry`. Raises NotAtRest if it is not the same."""
-        with _at_rest(entry.path):
+        try:
             fd = open_beneath(self._top, entry.path, FILE)
+        except OSError as error:
+            raise _refusal(entry.path, error) from error
         status = os.fstat(fd)
         if status.st_dev != self._device or _facts(status) != _facts_of(entry):
             os.close(fd)
@@ -143,11 +149,5 @@ def _xattr(file: bytes | int, attribute: str) -> bytes | None:
         raise
 
 
-@contextlib.contextmanager
-def _at_rest(path: bytes) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in MOVED:
-            raise not_at_rest(path) from error
-        raise
+def _refusal(path: bytes, error: OSError) -> Exception:
+    return not_at_rest(path) if error.errno in MOVED else error
