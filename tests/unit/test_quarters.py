@@ -1,14 +1,15 @@
 """Where mirrors live, and who they are there."""
 
+import fcntl
 import os
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
 
 from termite.engine.errors import Retryable, UserError
 from termite.engine.worker import mirror_homes as quarters
-from termite.engine.worker.mirror_homes import House, check_users, make_directory, remove_tree
+from termite.engine.worker.mirror_homes import House, check_users, make_directory, remove_leftovers, remove_tree
 
 
 async def test_a_scratch_directory_is_empty_and_goes_with_its_mirror(tmp_path: Path) -> None:
@@ -48,7 +49,11 @@ async def test_each_mirror_of_a_root_worker_has_a_user_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: dict[str, int] = {}
-    monkeypatch.setattr(os, "chown", lambda path, uid, gid: given.update({Path(path).name: uid}))
+
+    def note(fd: int, uid: int, gid: int) -> None:
+        given[os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))] = uid
+
+    monkeypatch.setattr(os, "fchown", note)
     house = House(tmp_path / "cache", tmp_path, range(60800, 60864))
     async with house.quarters() as mine, house.quarters() as other:
         assert (mine.uid, other.uid) == (60800, 60801)
@@ -58,7 +63,7 @@ async def test_each_mirror_of_a_root_worker_has_a_user_of_its_own(
 
 
 async def test_two_workers_on_one_machine_do_not_share_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "chown", lambda path, uid, gid: None)
+    monkeypatch.setattr(os, "fchown", lambda fd, uid, gid: None)
     users = range(60800, 60864)
     one, two = House(tmp_path / "cache", tmp_path, users), House(tmp_path / "cache", tmp_path, users)
     async with one.quarters() as mine, two.quarters() as other:
@@ -67,6 +72,58 @@ async def test_two_workers_on_one_machine_do_not_share_a_user(tmp_path: Path, mo
         assert other.uid == 60800
     one.close()
     two.close()
+
+
+@pytest.mark.parametrize("moment", ["cache locked", "scratch made"])
+async def test_no_symlink_leads_a_root_worker_to_somebody_elses_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Somebody may write to a directory above, and puts a symlink at a name just before it gets another owner."""
+    private, given, exchanged = tmp_path / "private", [], []
+    private.mkdir()
+    make, lock = os.mkdir, fcntl.flock
+
+    def exchange(path: Path) -> None:
+        path.rmdir()
+        path.symlink_to(private)
+        exchanged.append(path)
+
+    def make_and_exchange(path: str | Path, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
+        make(path, mode, dir_fd=dir_fd)
+        if os.path.basename(path) == "0":
+            exchange(next(tmp_path.glob("termite-worker-*")) / "0")
+
+    def lock_and_exchange(fd: int, operation: int) -> None:
+        lock(fd, operation)
+        exchange(tmp_path / "cache" / "user-60800")
+
+    monkeypatch.setattr(os, "fchown", lambda fd, uid, gid: given.append(os.readlink(f"/proc/self/fd/{fd}")))
+    monkeypatch.setattr(os, "chown", lambda path, uid, gid: given.append(os.path.realpath(path)))
+    house = House(tmp_path / "cache", tmp_path, range(60800, 60864))
+    if moment == "scratch made":
+        monkeypatch.setattr(os, "mkdir", make_and_exchange)
+    else:
+        monkeypatch.setattr(fcntl, "flock", lock_and_exchange)
+    with suppress(NotADirectoryError):
+        async with house.quarters():
+            pass
+    assert len(exchanged) == 1
+    assert str(private) not in given
+    house.close()
+
+
+def test_a_leftover_is_removed_by_what_was_opened(tmp_path: Path) -> None:
+    leftover, other = tmp_path / "termite-worker-x", tmp_path / "other"
+    for directory in (leftover / "0" / "upper", other):
+        directory.mkdir(parents=True)
+    (other / "kept").touch()
+    (leftover / "0" / "link").symlink_to(other)
+    (tmp_path / "termite-worker-link").symlink_to(other)
+    for path in (leftover, other):
+        os.utime(path, (0, 0))
+    remove_leftovers(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["other", "termite-worker-link"]
+    assert os.listdir(other) == ["kept"]
 
 
 def test_ids_that_somebody_has_are_refused() -> None:

@@ -24,6 +24,7 @@ from termite.engine.errors import Reason, Retryable, UserError
 DEFAULT_USER_BASE = 60800  # systemd's table of ids has 60706-61183 as unused; below and above are dynamic users
 USERS = 64  # so many mirrors at once
 _PREFIX = "termite-worker-"
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FRESH_S = 2.0  # a directory this young may not have its lock yet
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class House:
         self._users = users
         self._taken: set[int] = set()
         make_directory(cache, 0o755 if users else 0o700)
+        self._cache_fd = os.open(cache, _DIRECTORY)
         remove_leftovers(tmpdir)
         self._scratch, self._lock = _locked_directory(tmpdir, 0o711 if users else 0o700)
 
@@ -67,37 +69,44 @@ class House:
         """Remove the scratch directory."""
         remove_tree(self._scratch)
         os.close(self._lock)
+        os.close(self._cache_fd)
 
     def _claim(self, number: int, claims: ExitStack) -> bool:
         """A lock on a user's cache keeps other workers on this machine from using that user too."""
         if number in self._taken:
             return False
         if self._users is not None:
-            cache = self._user_cache(number)
-            cache.mkdir(0o700, exist_ok=True)
-            lock = os.open(cache, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            uid = self._users[number]
+            with suppress(FileExistsError):
+                os.mkdir(_user_cache(uid), 0o700, dir_fd=self._cache_fd)
+            lock = os.open(_user_cache(uid), _DIRECTORY | os.O_NOFOLLOW, dir_fd=self._cache_fd)
             claims.callback(os.close, lock)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return False
+            os.fchown(lock, uid, uid)
         self._taken.add(number)
         claims.callback(self._taken.discard, number)
         return True
 
     def _furnish(self, number: int) -> Quarters:
-        scratch = self._scratch / str(number)
-        scratch.mkdir(0o700)
+        """Whoever may write to a directory above could exchange a name between two calls: root acts on descriptors."""
+        name = str(number)
+        os.mkdir(name, 0o700, dir_fd=self._lock)
         if self._users is None:
-            return Quarters(None, self._cache, scratch)
-        uid, cache = self._users[number], self._user_cache(number)
-        os.chown(scratch, uid, uid)
-        os.chown(cache, uid, uid)
-        return Quarters(uid, cache, scratch)
+            return Quarters(None, self._cache, self._scratch / name)
+        uid = self._users[number]
+        made = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=self._lock)
+        try:
+            os.fchown(made, uid, uid)
+        finally:
+            os.close(made)
+        return Quarters(uid, self._cache / _user_cache(uid), self._scratch / name)
 
-    def _user_cache(self, number: int) -> Path:
-        assert self._users is not None
-        return self._cache / f"user-{self._users[number]}"
+
+def _user_cache(uid: int) -> str:
+    return f"user-{uid}"
 
 
 def check_users(users: range) -> None:
@@ -128,14 +137,15 @@ def remove_leftovers(tmpdir: Path) -> None:
     """Scratch directories of workers that were killed: nobody holds their lock."""
     for path in tmpdir.glob(f"{_PREFIX}*"):
         with suppress(OSError):
-            status = path.lstat()
-            if status.st_uid != os.geteuid() or time.time() - status.st_mtime < _FRESH_S:
-                continue
-            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            lock = os.open(path, _DIRECTORY | os.O_NOFOLLOW)
             try:
+                status = os.fstat(lock)
+                if status.st_uid != os.geteuid() or time.time() - status.st_mtime < _FRESH_S:
+                    continue
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 log.info("leftover-removed path=%s", path)
-                remove_tree(path)
+                _empty(lock, path)
+                _remove_empty(path)
             finally:
                 os.close(lock)
 
@@ -157,6 +167,10 @@ def remove_tree(path: Path) -> None:
         _empty(top, path)
     finally:
         os.close(top)
+    _remove_empty(path)
+
+
+def _remove_empty(path: Path) -> None:
     with suppress(OSError):
         path.rmdir()
     if path.exists():
@@ -206,12 +220,12 @@ def _move_up(name: str, directory: int, top: int, free_names: Iterator[str]) -> 
 
 def _open_up(name: str, within: int | None = None) -> int:
     """That directory, where it is one, and from now on open to us."""
-    flags = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = _DIRECTORY | os.O_NOFOLLOW
     here = os.open(name, os.O_PATH | flags, dir_fd=within)
     try:
         if os.fstat(here).st_mode & 0o700 != 0o700:
             os.chmod(f"/proc/self/fd/{here}", 0o700)
-        return os.open(".", os.O_RDONLY | flags, dir_fd=here)
+        return os.open(".", flags, dir_fd=here)
     finally:
         os.close(here)
 
@@ -221,7 +235,7 @@ def _locked_directory(tmpdir: Path, mode: int) -> tuple[Path, int]:
         path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=tmpdir))
     except OSError as error:
         raise UserError(f"{tmpdir}: cannot make a directory here: {error.strerror}", hint="see -tmpdir") from error
-    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    lock = os.open(path, _DIRECTORY | os.O_NOFOLLOW)
     fcntl.flock(lock, fcntl.LOCK_EX)
-    path.chmod(mode)
+    os.fchmod(lock, mode)
     return path, lock

@@ -10,7 +10,7 @@ What overlayfs notes in xattrs has the prefix `user.` here, because every overla
 import errno
 import os
 import stat
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from termite.engine.errors import NotAtRest, Reason, Retryable
