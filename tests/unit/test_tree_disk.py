@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from termite.engine.errors import FsError
 from termite.engine import beneath
+from termite.engine.errors import FsError
 from termite.engine.tree.disk import Disk
 
 

@@ -19,16 +19,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from termite.engine.host.beneath import DIRECTORY, ITSELF
+from termite.engine.beneath import DIRECTORY, ITSELF
 from termite.engine.model import Digest
 from termite.engine.paths import components, is_within
 from termite.engine.store.cas import Cas
-from termite.engine.tree.logic.exports import PLACES
 
 WORTH_BYTES = 64 * 1024  # a smaller file comes inside the answer
 CHUNK_BYTES = 256 * 1024
-# No master shows what is in these, or people forget modes there.
-PERSONAL = (*PLACES, b"home", b"root")
+# No honest master lists what is in the first ones; in homes people forget modes.
+PERSONAL = (b"proc", b"sys", b"dev", b"run", b"tmp", b"var/tmp", b"home", b"root")
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +68,7 @@ def find_twin(path: bytes, size: int) -> Twin | None:
             twin, fd = Twin(fd, Digest(sha256.digest(), size)), -1
             return twin
     except OSError as error:
-        log.debug("file.no_copy path=%r reason=%r", path, str(error))
+        log.debug("local-copy-unreadable path=%r reason=%r", path, str(error))
     finally:
         if fd >= 0:
             os.close(fd)

@@ -13,8 +13,8 @@ import stat
 from collections.abc import Generator
 from pathlib import Path
 
-from termite.engine.errors import NotAtRest, Reason, Retryable
 from termite.engine.beneath import DIRECTORY, FILE, open_beneath
+from termite.engine.errors import NotAtRest, Reason, Retryable
 from termite.fuse.view.comparison import UpperEntry, is_worth_reading
 
 OPAQUE = "user.overlay.opaque"  # "y": shows nothing of the directory below
