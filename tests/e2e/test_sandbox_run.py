@@ -362,6 +362,18 @@ async def test_a_job_whose_time_is_up_is_killed_and_keeps_what_it_wrote(bench: B
 
 
 @is_mirror
+async def test_a_sandbox_that_is_killed_when_the_jobs_time_is_up_has_left_no_result(bench: Bench) -> None:
+    pids: list[int] = []
+    with trio.fail_after(10), pytest.raises(Retryable, match="died before its command ended"):
+        await bench.sh(
+            "echo kept > f; exec sleep 1000",
+            timeout_s=0.3,
+            on_pid=pids.append,
+            on_kill=lambda: os.kill(pids[0], signal.SIGKILL),
+        )
+
+
+@is_mirror
 async def test_a_job_that_ends_in_time_is_not_killed(bench: Bench) -> None:
     kills: list[None] = []
     ended = await bench.sh("true", timeout_s=30, on_kill=lambda: kills.append(None))

@@ -370,7 +370,7 @@ def _result(records: dict[str, str], earliest_ns: int, timed_out: bool, upper: P
     exec_errno = int(records.get("exec", 0))
     started_ns = int(records.get("started_ns", earliest_ns))  # not known of what never started, nor of what was killed
     ended_ns = int(records.get("ended_ns", time.time_ns()))
-    if timed_out:
+    if timed_out and records:  # without a word of its init, nobody has seen that all of the job is dead
         exit = Exit(0, signal.SIGKILL)
     elif exec_errno:
         exit = Exit(127 if exec_errno in NOT_FOUND else 126)
