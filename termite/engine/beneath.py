@@ -1,8 +1,8 @@
 """Open what is below a directory by that directory's descriptor, without passing a symlink.
 
-A job, a worker or another user may put a symlink at any name at any time. Whoever checks a name and
-then opens it by name may read another file than the one that was checked. So callers open first, and
-then ask the descriptor what it is. This is openat2(2), for which Python has no function.
+A job, a worker or another user may put a symlink at any name at any time. Whoever checks a name
+and then opens it by name may read another file than the one that was checked. So callers open
+first, and then ask the descriptor what it is. Python has no function for openat2(2).
 """
 
 import ctypes
@@ -29,7 +29,7 @@ def open_beneath(top: int, path: bytes, flags: int) -> int:
 
 
 def _open_by_steps(top: int, path: bytes, flags: int) -> int:
-    """Open name by name: for kernels without openat2, where a container forbids it, and to learn the error."""
+    """Open name by name, if the kernel has no openat2 or forbids it, and to learn the error."""
     names = path.split(b"/") if path else [b"."]
     fd = top
     for i, name in enumerate(names):

@@ -1,8 +1,8 @@
-"""A hostile master asks for files of the worker's own disk, by path and size: it gets only those that are public there.
+"""A hostile master asks for files of the worker's own disk, and gets only those that are public.
 
-The mirror may read more than everybody may: what belongs to the worker's user, and what his group may read. The master
-lists such a file as one of its own, and answers the digest that the mirror offers with "that is it". A job then reads
-the content, which the master never had.
+The mirror may read more than everybody may: files of the worker's user, and files of his group.
+The master lists such a file as one of its own, and accepts the digest that the mirror offers. A job
+then reads the content, which the master never had.
 """
 
 import errno
@@ -38,7 +38,7 @@ SECRET = b"SECRET " * (SIZE // 7) + b"S" * (SIZE % 7)
 
 
 class HostileMaster(FakeMaster):
-    """Lists files and directories at will, and takes whatever content the mirror offers for one of the files."""
+    """A hostile master lists files at will, and accepts whatever content the mirror offers."""
 
     def __init__(self, project: Path) -> None:
         super().__init__(project)
@@ -70,7 +70,7 @@ class HostileMaster(FakeMaster):
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """Root's is outside the places of which no mirror offers anything, so that the other rules have to hold."""
+    """Make a directory, for root where mirrors offer files, so that other rules have to hold."""
     path = Path(tempfile.mkdtemp(prefix="termite-private-", dir="/srv" if IS_ROOT else "/var/tmp"))
     path.chmod(0o755)
     for name in ("project", "mirror"):
@@ -114,7 +114,7 @@ def private_file(top: Path, owner: int) -> Path:
 
 
 def careless_file(top: Path, owner: int) -> Path:
-    """As in a home directory that everybody may look into."""
+    """Make a file of the worker's user that everybody may read, as in many home directories."""
     path = private_file(top, owner)
     path.chmod(0o644)
     return path
@@ -166,7 +166,7 @@ async def test_a_public_program_of_the_worker_is_still_offered(place: Path, star
 
 @pytest.fixture
 def as_roots(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory that counts as one of root's, so that each rule can be tried alone, by whoever runs this."""
+    """Make a directory that counts as one of root's, so that each rule can be tried alone."""
     monkeypatch.setattr(local_copy, "PERSONAL", ())
     monkeypatch.setattr(local_copy, "_own_uid", lambda: -1)
     (place / "d/e").mkdir(parents=True)

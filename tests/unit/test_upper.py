@@ -1,7 +1,7 @@
-"""An upper layer is read as it is, or refused: real files, exchanged by somebody who has a descriptor of a directory.
+"""An upper layer is read as it is, or refused, if somebody exchanges real files in it.
 
-What compares an entry with what was there (`lower`) is asked between listing and reading. So a test exchanges files
-there, at that very moment, as another job could.
+The callback that says what was there before (`lower`) is called between listing and reading. So a
+test exchanges files in it, at that very moment, as another job could.
 """
 
 import os
@@ -37,7 +37,7 @@ def cas(tmp_path: Path) -> Cas:
 
 @pytest.fixture(params=SIZES)
 def victim(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """A private file of the worker's user, of the size of the job's file, in a directory of its own."""
+    """Make a private file of the worker's user, as large as the job's file."""
     (tmp_path / "home").mkdir(0o700)
     path = tmp_path / "home" / "f"
     path.write_bytes(b"S" * request.param)

@@ -81,10 +81,10 @@ class Cas:
     def copy_in(self, fd: int, size_bytes: int) -> Digest:
         """Store the content of the file that is open as `fd` and should have that many bytes.
 
-        The file itself never becomes the blob, although a link would be cheaper: whoever has a
-        descriptor of it, or of its directory in an overlay that is still mounted, could write to a
-        blob that was verified before. Raises NotAtRest if the file has another size, or changes
-        while it is read.
+        The file itself never becomes the blob, although a link would be cheaper. Somebody may have
+        a descriptor of it, or of its directory in an overlay that is still mounted, and could write
+        to a blob that was verified before. Raises NotAtRest if the file has another size, or
+        changes while it is read.
         """
         digest = copied = _hash(fd, size_bytes)
         if digest.size == size_bytes and self.path(digest) is None:
@@ -240,7 +240,7 @@ def _hash(fd: int, size_bytes: int) -> Digest:
 
 
 def _chunks(fd: int, size_bytes: int) -> Iterator[bytes]:
-    """From the beginning, and one byte more than that at most: enough to see that a file has grown."""
+    """Yield the content, and at most one byte more than `size_bytes`, to see that a file has grown."""
     offset = 0
     while chunk := os.pread(fd, min(CHUNK_BYTES, size_bytes + 1 - offset), offset):
         yield chunk

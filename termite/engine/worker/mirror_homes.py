@@ -91,7 +91,11 @@ class House:
         return True
 
     def _furnish(self, number: int) -> Quarters:
-        """Whoever may write to a directory above could exchange a name between two calls: root acts on descriptors."""
+        """Make a scratch directory.
+
+        Root acts on descriptors, because others who may write to a directory above could exchange
+        a name between two calls.
+        """
         name = str(number)
         os.mkdir(name, 0o700, dir_fd=self._lock)
         if self._users is None:

@@ -1,12 +1,14 @@
 """A file of this worker's own disk with the path of one of the master's: mostly the same toolchain.
 
-If its digest is the one that the master says, its content need not cross the network. Nothing else of it counts,
-neither mode nor time, and no job ever sees it: the content is copied into the store, which verifies it once more.
+If its digest is the one that the master says, its content need not cross the network. Nothing else
+of it counts, neither mode nor time, and no job ever sees it: the content is copied into the store,
+which verifies it once more.
 
-A master could name any file of this worker, learn its digest, and have a job read its content. So only a file is
-offered that is public here: a regular file that others may read, in directories that others may pass, all the way
-down and without a symlink, and not a file of the worker's own user. Paths of the master's toolchains are resolved
-(/usr/lib/..., never /lib/...), so that no symlink needs to be followed.
+A master could name any file of this worker, learn its digest, and have a job read its content. So
+a file is offered only if it is public here. It is regular, others may read it, others may pass all
+directories on the way down, no symlink is among them, and the worker's own user does not own it.
+Paths of the master's toolchains are resolved (/usr/lib/..., never /lib/...), so that no symlink
+needs to be followed.
 """
 
 import contextlib
@@ -76,10 +78,11 @@ def find_twin(path: bytes, size: int) -> Twin | None:
 
 
 def _open_public(names: list[bytes]) -> int:
-    """Return a descriptor of the file, or -1 if it is not public. Raises OSError if it is not there.
+    """Return a descriptor of the file, or -1 if it is not public.
 
-    Each name is opened before it is judged, and the next one below what was judged: nobody can exchange anything
-    between. Neither a FIFO nor a device is opened for reading.
+    Each name is opened before it is judged, and the next one is opened below that descriptor:
+    nobody can exchange anything between. Neither a FIFO nor a device is opened for reading. Raises
+    OSError if a name is not there.
     """
     with contextlib.ExitStack() as way:
         fd = os.open(b"/", os.O_PATH | DIRECTORY)
@@ -97,9 +100,10 @@ def _open_public(names: list[bytes]) -> int:
 
 @functools.cache
 def _own_uid() -> int:
-    """Return the uid of the files of the worker's own user, or -1 if he is root, whose public files are everybody's.
+    """Return the uid of the worker's own user, or -1 if that is root.
 
-    In the mirror's user namespace this user has the uid 0, and the host's root is nobody. See user_namespaces(7).
+    Public files of root are everybody's. In the mirror's user namespace the worker's user has the
+    uid 0, and the host's root is nobody, see user_namespaces(7).
     """
     inside, outside, _ = map(int, Path("/proc/self/uid_map").read_text().split()[:3])
     return -1 if os.geteuid() - inside + outside == 0 else os.geteuid()

@@ -1,10 +1,11 @@
-"""Read a job's upper layer from disk, as entries for `comparison`. The job is dead; the overlay may still be mounted.
+"""Read a job's upper layer from disk, as entries for `comparison`.
 
-A job may have passed a descriptor of its directories to another job, which then goes on changing them. So everything
-is opened by descriptor, beneath the upper layer and without passing a symlink. A file must still be what was listed
-when its content is read; otherwise the whole result is refused.
+The job is dead, but it may have passed a descriptor of its directories to another job, which goes
+on changing them. So everything is opened by descriptor, beneath the upper layer and without
+passing a symlink. If a file is not what was listed when its content is read, the whole result is
+refused.
 
-What overlayfs notes in xattrs has the prefix `user.` here, because every overlay of ours is mounted with `userxattr`.
+Every overlay of ours is mounted with `userxattr`, so the xattrs of overlayfs begin with `user.`.
 """
 
 import errno
@@ -21,14 +22,14 @@ OPAQUE = "user.overlay.opaque"  # "y": shows nothing of the directory below
 ORIGIN = "user.overlay.origin"  # there, with an empty value: was copied up
 LONGEST_PATH = 4095  # PATH_MAX without the NUL: nobody could open more, neither here nor at home
 
-# What a name says that has gone, or become something else, since it was listed.
+# The kernel says one of these if a name has gone, or become something else, since it was listed.
 MOVED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.ESTALE})
 
 Listed = tuple[bytes, bool]  # a path, and whether the listing says that it is a directory
 
 
 class Upper:
-    """An upper layer with something in it. `path` itself lies where no job can reach it."""
+    """An upper layer that has entries. No job can reach `path` itself."""
 
     def __init__(self, path: bytes, listed: list[Listed]) -> None:
         self._listed = listed
@@ -39,9 +40,10 @@ class Upper:
         os.close(self._top)
 
     def entries(self, writable_root: bytes) -> Generator[UpperEntry]:
-        """Yield the entries, parents first, siblings in the order of their names, if anybody would look at them.
+        """Yield the entries that anybody would look at.
 
-        Raises NotAtRest if a name goes or changes its type meanwhile, and Retryable if a path is too long.
+        Parents come first, siblings in the order of their names. Raises NotAtRest if a name goes
+        or changes its type meanwhile, and Retryable if a path is too long.
         """
         here: bytes | None = None
         fd = -1  # one open directory is enough, however deep it is
@@ -67,7 +69,10 @@ class Upper:
                 os.close(fd)
 
     def open_file(self, entry: UpperEntry) -> int:
-        """Return a descriptor of the file that was listed as `entry`. Raises NotAtRest if it is not the same."""
+        """Return a descriptor of the file that was listed as `entry`.
+
+        Raises NotAtRest if another file is there, or if the file was changed.
+        """
         try:
             fd = open_beneath(self._top, entry.path, FILE)
         except OSError as error:
@@ -80,7 +85,7 @@ class Upper:
 
 
 def open_upper(path: Path) -> Upper | None:
-    """Return None if the job has written nothing: that takes no descriptor, and is most common."""
+    """Open an upper layer. Return None if the job has written nothing."""
     name = os.fsencode(path)
     listed = _list(name, b"")
     return Upper(name, listed) if listed else None
@@ -98,7 +103,7 @@ def _replace(fd: int, newer: int) -> int:
 
 
 def _list(directory: bytes | int, path: bytes) -> list[Listed]:
-    """Return what is in it, the last name first. The types are hints: whatever is opened is looked at once more."""
+    """Return the names in a directory, the last one first. Their types are hints only."""
     with os.scandir(directory) as found:
         entries = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in found]
     entries.sort(reverse=True)
@@ -115,7 +120,7 @@ def _read_directory(fd: int, path: bytes) -> UpperEntry:
 
 
 def _read_entry(fd: int, path: bytes) -> UpperEntry:
-    """`fd` is the directory that it is in."""
+    """Return the entry of a file in the directory that is open as `fd`."""
     name = path.rpartition(b"/")[2]
     status = os.stat(name, dir_fd=fd, follow_symlinks=False)
     mode = status.st_mode
@@ -125,14 +130,14 @@ def _read_entry(fd: int, path: bytes) -> UpperEntry:
         path,
         *_facts(status),
         whiteout=stat.S_ISCHR(mode) and status.st_rdev == 0,
-        # The link of /proc leads to the directory that is open, wherever that is now; the name itself is not followed.
+        # The link in /proc leads to the open directory, wherever that is now.
         copied_up=stat.S_ISREG(mode) and _xattr(b"/proc/self/fd/%d/%b" % (fd, name), ORIGIN) is not None,
         target=os.readlink(name, dir_fd=fd) if stat.S_ISLNK(mode) else b"",
     )
 
 
 def _facts(status: os.stat_result) -> tuple[int, int, int, int, int]:
-    """Return what says which file it is, and that nobody has written to it, in the order of UpperEntry."""
+    """Return what identifies a file and its state, in the order of UpperEntry."""
     return status.st_mode, status.st_size, status.st_mtime_ns, status.st_ino, status.st_nlink
 
 
