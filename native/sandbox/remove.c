@@ -2,7 +2,8 @@
  * this is as much work as all that the mirror does for it.
  *
  * It never goes down a path: a directory is moved to the top before its turn comes, so trees deeper than any path can be
- * are nothing special. Messages are for the mirror's log; what cannot be removed costs space, and nothing else. */
+ * are nothing special. And it never follows a link: somebody else may hold a descriptor of what is removed, and put a
+ * link where a directory was. Modes are changed by descriptor, never by name. Messages are for the mirror's log; what cannot be removed costs space, and nothing else. */
 #include "sandbox.h"
 
 #include <dirent.h>
@@ -21,13 +22,28 @@ static void say(const char *name)
         dprintf(STDERR_FILENO, "scratch-not-removed path=%s reason=%s\n", name, strerror(errno));
 }
 
+/* A descriptor that cannot read is all one may open of a directory without read permission; its mode is changed by it. */
+static bool open_up(int directory, const char *name)
+{
+    char link[64];
+    int fd = openat(directory, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    bool is_open = chmod(link, 0700) == 0;
+    int failure = errno;
+    close(fd);
+    errno = failure;
+    return is_open;
+}
+
 static bool move_up(int directory, const char *name)
 {
     char top[MOVED_NAME_BYTES];
     int length = snprintf(top, sizeof top, "discarded-%d-%lu", (int)getpid(), moved++);
     bool is_up = renameat(directory, name, AT_FDCWD, top) == 0;
     if (!is_up && errno == EACCES) /* moving a directory writes its "..", and so needs its write bit */
-        is_up = fchmodat(directory, name, 0700, 0) == 0 && renameat(directory, name, AT_FDCWD, top) == 0;
+        is_up = open_up(directory, name) && renameat(directory, name, AT_FDCWD, top) == 0;
     if (is_up)
         buffer_add(&waiting, top, (size_t)length + 1);
     return is_up;
@@ -41,28 +57,53 @@ static bool is_directory(int directory, const struct dirent *entry)
     return fstatat(directory, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
 }
 
+/* What was a file when it was listed may be a directory now, or gone. */
+static bool take_out(int directory, const struct dirent *entry)
+{
+    if (is_directory(directory, entry))
+        return move_up(directory, entry->d_name) || errno == ENOENT;
+    return unlinkat(directory, entry->d_name, 0) == 0 || errno == ENOENT ||
+           (errno == EISDIR && move_up(directory, entry->d_name));
+}
+
 /* Takes out all that `directory` lists; the number of names, or -1. */
 static long empty(DIR *directory)
 {
-    int fd = dirfd(directory);
     long count = 0;
     for (struct dirent *entry; (entry = readdir(directory)); count++) {
         if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
             count--;
-        else if (is_directory(fd, entry) ? !move_up(fd, entry->d_name) : unlinkat(fd, entry->d_name, 0) != 0)
+        else if (!take_out(dirfd(directory), entry))
             return -1;
     }
     return count;
 }
 
+static int open_directory(const char *name)
+{
+    const int how = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+    struct stat st;
+    int fd = open(name, how);
+    if (fd < 0 && errno == EACCES && open_up(AT_FDCWD, name))
+        fd = open(name, how);
+    if (fd >= 0 && fstat(fd, &st) == 0 && ((st.st_mode & 0700) == 0700 || fchmod(fd, 0700) == 0))
+        return fd;
+    int failure = errno;
+    if (fd >= 0)
+        close(fd);
+    errno = failure;
+    return -1;
+}
+
 static void remove_directory(const char *name)
 {
-    struct stat st;
-    if (lstat(name, &st) != 0 || ((st.st_mode & 0700) != 0700 && chmod(name, 0700) != 0)) {
-        say(name);
+    int fd = open_directory(name);
+    if (fd < 0 && (errno == ENOTDIR || errno == ELOOP)) { /* it is a directory no more */
+        if (unlink(name) != 0)
+            say(name);
         return;
     }
-    DIR *directory = opendir(name);
+    DIR *directory = fd < 0 ? NULL : fdopendir(fd);
     if (!directory) {
         say(name);
         return;
