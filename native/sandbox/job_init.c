@@ -1,12 +1,13 @@
 /* Pid 1 of a job: waits for it, makes its root, starts its command, reaps orphans. When the command has ended it kills
- * whatever is left, waits until that is gone, and only then says how it ended: so whoever reads the job's files after
- * that finds them at rest, and all that it has said in its pipes. They stay open here: whoever reads them is woken by
+ * whatever is left, waits until that is gone, makes the job's files read-only, and only then says how it ended: so whoever
+ * reads them after that finds them at rest, and all that it has said in its pipes. They stay open here: whoever reads them is woken by
  * the report alone, not by their ends first. */
 #include "sandbox.h"
 
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -15,6 +16,7 @@
 extern char **environ;
 
 enum { ORDER_BYTES = 64 * 1024, ORDER_FDS = 4 };
+enum { REST_TRIES = 100, REST_PAUSE_NS = 1000 * 1000 };
 static const char FOLLOWS[] = "large=1";
 
 /* -- the order ----------------------------------------------------------------------------------------------------- */
@@ -169,6 +171,21 @@ static void end_what_is_left(void)
         ;
 }
 
+/* All of the job is dead, but a descriptor of its root may have gone to a process of another job. The overlay becomes
+ * read-only for whoever holds one, which the kernel refuses (EBUSY) as long as a file is open for writing. What a dead
+ * process had open may take the kernel a moment to close (io_uring, sockets in sockets), so it is asked for a while. */
+static bool are_files_at_rest(void)
+{
+    for (int tries = 0; tries < REST_TRIES; tries++) {
+        if (mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV, NULL) == 0)
+            return true;
+        if (errno != EBUSY)
+            fail_errno("cannot make the job's files read-only", "");
+        nanosleep(&(struct timespec){.tv_nsec = REST_PAUSE_NS}, NULL);
+    }
+    return false;
+}
+
 static long long realtime_ns(void)
 {
     struct timespec now;
@@ -212,6 +229,25 @@ static pid_t start_command(const struct job *job, int failures)
     return command;
 }
 
+/* How it ended, as records. `failures` has what the command said if it could not be started; `input`: see open_stdin. */
+static _Noreturn void say_end(int channel, int failures, int input, int status, long long started_ns)
+{
+    long long ended_ns = realtime_ns();
+    end_what_is_left();
+    struct buffer said = {0};
+    if (!read_whole(failures, &said))
+        fail_errno("cannot read from a pipe", "");
+    if (said.length == 0 && !stopped)
+        add_end(&said, status, started_ns, ended_ns);
+    if (input >= 0)
+        record_add_number(&said, "stdin_offset", lseek(input, 0, SEEK_CUR));
+    if (said.length == 0)
+        record_add(&said, "stopped", "1");
+    if (!are_files_at_rest())
+        record_add(&said, "busy", "1");
+    _exit(!said.failed && write_whole(channel, said.bytes, said.length) ? 0 : EXIT_FAILED);
+}
+
 _Noreturn void be_init(int channel)
 {
     report = channel;
@@ -233,16 +269,5 @@ _Noreturn void be_init(int channel)
     close(failures[1]);
     close(STDIN_FILENO);
     int status = command > 0 ? reap_until(command) : 0;
-    long long ended_ns = realtime_ns();
-    end_what_is_left();
-    struct buffer said = {0};
-    if (!read_whole(failures[0], &said))
-        fail_errno("cannot read from a pipe", "");
-    if (said.length == 0 && !stopped)
-        add_end(&said, status, started_ns, ended_ns);
-    if (input >= 0)
-        record_add_number(&said, "stdin_offset", lseek(input, 0, SEEK_CUR));
-    if (said.length == 0)
-        record_add(&said, "stopped", "1");
-    _exit(!said.failed && write_whole(channel, said.bytes, said.length) ? 0 : EXIT_FAILED);
+    say_end(channel, failures[0], input, status, started_ns);
 }

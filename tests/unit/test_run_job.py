@@ -436,6 +436,16 @@ async def test_a_job_that_kills_two_workers_runs_here(tmp_path: Path) -> None:
     assert world.master.counters.fallbacks == {Reason.CONNECTION_LOST: 1}
 
 
+async def test_a_result_that_may_still_change_is_made_here_at_once_and_no_worker_is_to_blame(tmp_path: Path) -> None:
+    world = World(tmp_path, script(end=Retryable(Reason.NOT_AT_REST)), script(end=ran()))
+    async with world.launcher("gcc") as launched:
+        told = await launched.first(2)
+        assert told[0] == (b"N", b"termite: another job can still change the job's files" + HERE)
+        launched.end_command()
+    assert world.steps == ["drain", "run on w0"]
+    assert world.master.counters.fallbacks == {Reason.NOT_AT_REST: 1}
+
+
 async def test_a_mirror_that_is_far_behind_is_replaced_before_any_content_is_read_for_it(tmp_path: Path) -> None:
     world = World(tmp_path, script(end=ran()), script(end=ran()))
     world.tree.behind = [OUTDATED_CHANGES + 1]

@@ -145,6 +145,8 @@ async def run_job(master: Master, job: Job) -> Exit | None:
         except FsError as error:
             return await fall_back(master, job, Reason.NOT_PUBLISHED, os.strerror(error.errno))
         except Retryable as error:
+            if error.reason is Reason.NOT_AT_REST:  # no worker is to blame, and none would do better
+                return await fall_back(master, job, error.reason, error.detail)
             blame(master, job, error)
     return await fall_back(master, job, job.failures[-1].reason, job.failures[-1].detail)
 

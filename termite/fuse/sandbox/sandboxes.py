@@ -367,6 +367,8 @@ def _read_report(running: _Running) -> dict[str, str]:
 def _result(records: dict[str, str], earliest_ns: int, timed_out: bool, upper: Path) -> SandboxResult:
     if "error" in records:
         raise Retryable(Reason.SANDBOX_FAILED, records["error"])
+    if "busy" in records:
+        raise Retryable(Reason.NOT_AT_REST)
     exec_errno = int(records.get("exec", 0))
     started_ns = int(records.get("started_ns", earliest_ns))  # not known of what never started, nor of what was killed
     ended_ns = int(records.get("ended_ns", time.time_ns()))
