@@ -6,10 +6,13 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/openat2.h>
 #include <signal.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -81,15 +84,30 @@ static void place_fd(int fd, int number)
     close(fd);
 }
 
+/* Nothing but a regular file beneath the mount can be opened, whatever the path says: what this process sees is the
+ * worker's disk. O_NONBLOCK is for the moment of opening only, which must not wait for a FIFO's writer. */
+static int open_beneath_mount(const struct job *job)
+{
+    struct open_how how = {.flags = O_RDONLY | O_NOCTTY | O_CLOEXEC | O_NONBLOCK,
+                           .resolve =
+                               RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV};
+    struct stat st;
+    int mount_fd = open(job->mount, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int fd = mount_fd < 0 ? -1 : (int)syscall(SYS_openat2, mount_fd, job->standard_input, &how, sizeof how);
+    if (fd < 0 || fstat(fd, &st) != 0 || fcntl(fd, F_SETFL, O_RDONLY) != 0)
+        fail_errno("cannot open stdin", job->standard_input);
+    if (!S_ISREG(st.st_mode))
+        fail("stdin is not a regular file");
+    close(mount_fd);
+    return fd;
+}
+
 /* As fd 0, at the place where whoever started the job is in it. Returns another descriptor of the same opening: when
  * all of the job is dead, it tells how far the job has come. */
 static int open_stdin(const struct job *job)
 {
-    char path[PATH_MAX];
-    if (snprintf(path, sizeof path, "%s/%s", job->mount, job->standard_input) >= PATH_MAX)
-        fail("the mount point's path is too long");
-    int fd = open(path, O_RDONLY | O_NOCTTY | O_CLOEXEC);
-    if (fd < 0 || lseek(fd, job->stdin_offset, SEEK_SET) < 0 || dup2(fd, STDIN_FILENO) < 0)
+    int fd = open_beneath_mount(job);
+    if (lseek(fd, job->stdin_offset, SEEK_SET) < 0 || dup2(fd, STDIN_FILENO) < 0)
         fail_errno("cannot open stdin", job->standard_input);
     return fd;
 }

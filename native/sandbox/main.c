@@ -45,48 +45,116 @@ _Noreturn void fail_errno(const char *what, const char *subject)
 
 /* -- a job --------------------------------------------------------------------------------------------------------- */
 
-static unsigned long long number(const char *text, int base)
+enum field {
+    MOUNT,
+    LOWER,
+    SCRATCH,
+    CWD,
+    EXE,
+    USER,
+    GROUP,
+    LAST_NEEDED = GROUP,
+    HOST_NAME,
+    STDIN,
+    STDIN_OFFSET,
+    STDIN_CLOSED,
+    KEEPS_ROOT,
+    SEARCH,
+    MASK,
+    PROCESSES,
+    FILE_BYTES,
+    MEMORY,
+    FIELDS
+};
+
+/* What each record but `arg` and `env` is: `base` is 0 for a text, else that of a number, which is at most `most`. */
+static const struct {
+    const char *key;
+    int base;
+    unsigned long long most;
+} KEYS[FIELDS] = {
+    [MOUNT] = {.key = "mount"},
+    [LOWER] = {.key = "lower"},
+    [SCRATCH] = {.key = "scratch"},
+    [CWD] = {.key = "cwd"},
+    [EXE] = {.key = "exe"},
+    [USER] = {"uid", 10, UINT_MAX - 1},
+    [GROUP] = {"gid", 10, UINT_MAX - 1},
+    [HOST_NAME] = {.key = "hostname"},
+    [STDIN] = {.key = "stdin"},
+    [STDIN_OFFSET] = {"stdin_offset", 10, LLONG_MAX},
+    [STDIN_CLOSED] = {"stdin_closed", 10, 1},
+    [KEEPS_ROOT] = {"root", 10, 1},
+    [SEARCH] = {"search", 10, 1},
+    [MASK] = {"umask", 8, 0777},
+    [PROCESSES] = {"nproc", 10, ULLONG_MAX},
+    [FILE_BYTES] = {"fsize", 10, ULLONG_MAX},
+    [MEMORY] = {"memory", 10, ULLONG_MAX},
+};
+
+static _Noreturn void refuse_record(const char *key, const char *why)
 {
+    char text[128];
+    snprintf(text, sizeof text, "the configuration's record '%.40s' %s", key, why);
+    fail(text);
+}
+
+/* Each of these is said once: a second one may be what somebody has put into the value of another record. */
+static void note_field(char **given, const char *key, char *value)
+{
+    for (size_t i = 0; i < FIELDS; i++) {
+        if (strcmp(key, KEYS[i].key) != 0)
+            continue;
+        if (given[i])
+            refuse_record(key, "comes twice");
+        given[i] = value;
+        return;
+    }
+    refuse_record(key, "is unknown");
+}
+
+static unsigned long long number(char *const *given, enum field field, unsigned long long usual)
+{
+    const char *text = given[field];
+    if (!text)
+        return usual;
     char *stop;
     errno = 0;
-    unsigned long long value = strtoull(text, &stop, base);
-    if (errno || *stop || stop == text || *text == '-')
-        fail("the configuration has a bad number");
+    unsigned long long value = strtoull(text, &stop, KEYS[field].base);
+    if (errno || *stop || *text < '0' || *text > '9' || value > KEYS[field].most)
+        refuse_record(KEYS[field].key, "is a bad number");
     return value;
 }
 
-static void set_field(struct job *job, const char *key, char *value)
+/* Layers lie in the mount, or beside it: a part may begin with one "../", and has no other. A comma would end the
+ * option of mount(2) that they are in. */
+static bool are_layers(const char *parts)
 {
-    const struct {
-        const char *key;
-        char **field;
-    } texts[] = {
-        {"mount", &job->mount}, {"lower", &job->lower}, {"scratch", &job->scratch}, {"stdin", &job->standard_input},
-        {"cwd", &job->cwd},     {"exe", &job->exe},     {"hostname", &job->hostname},
-    };
-    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
-        if (strcmp(key, texts[i].key) == 0)
-            *texts[i].field = value;
-    if (strcmp(key, "uid") == 0)
-        job->uid = (long)number(value, 10);
-    else if (strcmp(key, "gid") == 0)
-        job->gid = (long)number(value, 10);
-    else if (strcmp(key, "umask") == 0)
-        job->mask = (mode_t)number(value, 8);
-    else if (strcmp(key, "root") == 0)
-        job->keeps_root = number(value, 10);
-    else if (strcmp(key, "search") == 0)
-        job->search = number(value, 10);
-    else if (strcmp(key, "stdin_offset") == 0)
-        job->stdin_offset = (long long)number(value, 10);
-    else if (strcmp(key, "stdin_closed") == 0)
-        job->no_stdin = number(value, 10);
-    else if (strcmp(key, "nproc") == 0)
-        job->processes = number(value, 10);
-    else if (strcmp(key, "fsize") == 0)
-        job->file_bytes = number(value, 10);
-    else if (strcmp(key, "memory") == 0)
-        job->memory_bytes = number(value, 10);
+    if (strchr(parts, ','))
+        return false;
+    bool is_first = true;
+    for (const char *name = parts; *name;) {
+        size_t length = strcspn(name, "/:");
+        if (length == 2 && memcmp(name, "..", 2) == 0 && !(is_first && name[2] == '/'))
+            return false;
+        is_first = name[length] == ':';
+        name += length + (name[length] != '\0');
+    }
+    return true;
+}
+
+static void check_fields(char *const *given)
+{
+    for (int i = 0; i <= LAST_NEEDED; i++)
+        if (!given[i])
+            fail("the configuration is incomplete");
+    for (int i = 0; i < FIELDS; i++)
+        if ((i == MOUNT || i == SCRATCH || i == CWD) && given[i][0] != '/')
+            refuse_record(KEYS[i].key, "is not an absolute path");
+    if (!are_layers(given[LOWER]))
+        refuse_record(KEYS[LOWER].key, "is no list of layers");
+    if (given[STDIN_OFFSET] && !given[STDIN])
+        refuse_record(KEYS[STDIN_OFFSET].key, "has no stdin");
 }
 
 /* Every word of argv and env is at least a record, so this many pointers are enough for each. */
@@ -98,12 +166,32 @@ static size_t count_records(const struct buffer *config)
     return count;
 }
 
+static void fill(struct job *job, char *const *given)
+{
+    job->mount = given[MOUNT];
+    job->lower = given[LOWER];
+    job->scratch = given[SCRATCH];
+    job->cwd = given[CWD];
+    job->exe = given[EXE];
+    job->hostname = given[HOST_NAME];
+    job->standard_input = given[STDIN];
+    job->uid = (long)number(given, USER, 0);
+    job->gid = (long)number(given, GROUP, 0);
+    job->stdin_offset = (long long)number(given, STDIN_OFFSET, 0);
+    job->no_stdin = number(given, STDIN_CLOSED, 0);
+    job->keeps_root = number(given, KEEPS_ROOT, 0);
+    job->search = number(given, SEARCH, 0);
+    job->mask = (mode_t)number(given, MASK, 022);
+    job->processes = number(given, PROCESSES, 0);
+    job->file_bytes = number(given, FILE_BYTES, 0);
+    job->memory_bytes = number(given, MEMORY, 0);
+}
+
 struct job parse_job(const struct buffer *config)
 {
     size_t most = count_records(config) + 1, words = 0, entries = 0;
-    struct job job = {.uid = -1, .gid = -1, .mask = 022};
-    job.argv = calloc(most, sizeof *job.argv);
-    job.env = calloc(most, sizeof *job.env);
+    char *given[FIELDS] = {0};
+    struct job job = {.argv = calloc(most, sizeof *job.argv), .env = calloc(most, sizeof *job.env)};
     if (!job.argv || !job.env)
         fail_errno("cannot read the configuration", "");
     char *cursor = config->bytes, *end = config->bytes + config->length, *key, *value;
@@ -114,11 +202,12 @@ struct job parse_job(const struct buffer *config)
         else if (strcmp(key, "env") == 0)
             job.env[entries++] = value;
         else
-            set_field(&job, key, value);
+            note_field(given, key, value);
     }
-    if (malformed || !job.mount || !job.lower || !job.scratch || !job.cwd || !job.exe || words == 0 || job.uid < 0 ||
-        job.gid < 0)
+    if (malformed || words == 0)
         fail("the configuration is incomplete");
+    check_fields(given);
+    fill(&job, given);
     return job;
 }
 
