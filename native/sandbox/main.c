@@ -13,9 +13,11 @@ static const char USAGE[] =
     "       termite-sandbox remove SCRATCH\n"
     "       termite-sandbox enter [--uid=N --gid=N] -- PROGRAM [ARGUMENT...]\n"
     "       termite-sandbox deny PROGRAM [ARGUMENT...]\n"
+    "       termite-sandbox sockets\n"
     "\n"
     "For termite's own use: serve makes the sandboxes of a mirror's jobs, remove removes what they leave, enter makes\n"
-    "the namespaces of a mirror process, deny runs a program with a job's filter of system calls.\n";
+    "the namespaces of a mirror process, deny runs a program with a job's filter of system calls, sockets says how the\n"
+    "sockets of jobs are kept apart.\n";
 
 /* -- saying what happened ------------------------------------------------------------------------------------------ */
 
@@ -226,14 +228,17 @@ int main(int argc, char **argv)
     int fd;
     signal(SIGCHLD, SIG_DFL); /* ignored, it would reap our children for us */
     bool network = argc > 2 && strcmp(argv[2], "--network") == 0;
-    if (argc == 4 + network && strcmp(argv[1], "serve") == 0 && parse_fd(argv[2 + network], &fd))
+    if (argc == 4 + network && strcmp(argv[1], "serve") == 0 && parse_fd(argv[2 + network], &fd)) {
         return serve(fd, argv[3 + network], network);
+    }
     if (argc == 3 && strcmp(argv[1], "remove") == 0)
         return remove_listed(argv[2]);
     if (argc > 2 && strcmp(argv[1], "enter") == 0)
         return enter(argv + 2);
     if (argc > 2 && strcmp(argv[1], "deny") == 0)
         return deny(argv + 2);
+    if (argc == 2 && strcmp(argv[1], "sockets") == 0)
+        return say_scope();
     bool help = argc == 2 && strcmp(argv[1], "--help") == 0;
     (void)write_whole(help ? STDOUT_FILENO : STDERR_FILENO, USAGE, sizeof USAGE - 1);
     return help ? 0 : EXIT_FAILED;

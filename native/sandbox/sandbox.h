@@ -33,6 +33,18 @@ _Noreturn void fail_errno(const char *what, const char *subject);
 /* The job points into the configuration, which it changes. */
 struct job parse_job(const struct buffer *config);
 
+/* scope.c */
+
+/* What `enter_scope` needs, or -1 where the kernel cannot keep jobs apart so. */
+int make_scope(void);
+/* This process and those that it makes reach no abstract socket but their own. */
+void enter_scope(int scope);
+/* A network namespace with a loopback interface; the interface alone, where there is a namespace. */
+void make_network(void);
+void start_loopback(void);
+/* `sockets`: prints how jobs are kept apart. */
+int say_scope(void);
+
 /* serve.c: makes sandboxes whenever whoever is at the other end of the socket asks, until that is closed. */
 int serve(int socket, const char *scratch, bool network);
 

@@ -6,11 +6,9 @@
 
 #include <errno.h>
 #include <linux/sched.h>
-#include <net/if.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
-#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -52,19 +50,26 @@ static bool announce_failure(int socket, const char *what)
     return announced;
 }
 
-/* False where nobody listens any more. `unfiltered` is why the sandboxes have no filter of system calls, or "". */
-static bool make_sandbox(int socket, const char *unfiltered)
+/* False where nobody listens any more. `scope`: see make_scope. `is_apart`: with a network namespace of its own.
+ * `unfiltered` is why the sandboxes have no filter of system calls, or "". */
+static bool make_sandbox(int socket, int scope, bool is_apart, const char *unfiltered)
 {
     int ends[2], pidfd = -1;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)
         return announce_failure(socket, "cannot make a socket");
-    struct clone_args args = {.flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_PIDFD,
+    struct clone_args args = {.flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_PIDFD |
+                                       (is_apart ? CLONE_NEWNET : 0),
                               .pidfd = (uintptr_t)&pidfd,
                               .exit_signal = SIGCHLD};
     long pid = syscall(SYS_clone3, &args, sizeof args);
     if (pid == 0) {
         close(socket);
         close(ends[0]);
+        report = ends[1];
+        if (is_apart)
+            start_loopback();
+        if (scope >= 0)
+            enter_scope(scope);
         be_init(ends[1]);
     }
     close(ends[1]); /* before anybody hears of it: then it is the sandbox's alone, and closed when that has died */
@@ -84,24 +89,13 @@ static bool make_sandbox(int socket, const char *unfiltered)
     return listened;
 }
 
-/* The network of all jobs but those that a rule gives the machine's: a loopback interface, and nothing else. One for
- * all of them, where they meet as they would at home; one for each cost a third of a sandbox. */
-static void make_network(void)
-{
-    if (unshare(CLONE_NEWNET) != 0)
-        fail_errno("cannot make a network namespace", "");
-    struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &request) != 0)
-        fail_errno("cannot start the loopback interface", "");
-    close(fd);
-}
-
 int serve(int socket, const char *scratch, bool network)
 {
     report = socket;
     signal(SIGCHLD, SIG_IGN);
-    if (!network)
+    const int scope = make_scope();
+    const bool is_apart = scope < 0 && !network;
+    if (!network && !is_apart)
         make_network();
     if (unshare(CLONE_NEWNS) != 0)
         fail_errno("cannot make a mount namespace", "");
@@ -118,7 +112,7 @@ int serve(int socket, const char *scratch, bool network)
         if (count <= 0)
             return 0;
         for (; count > 0; count--) {
-            if (!make_sandbox(socket, unfiltered))
+            if (!make_sandbox(socket, scope, is_apart, unfiltered))
                 return 0;
             *unfiltered = '\0'; /* said once */
         }
