@@ -220,9 +220,12 @@ int enter(char **argv)
     struct entry entry;
     if (!parse(argv, &entry))
         return EXIT_FAILED;
+    if (!leave_keys())
+        refuse("cannot leave the session keyring", "see /proc/key-users: the user may have too many keys");
     if (entry.uid >= 0)
         become(&entry);
     make_namespaces();
+    protect_program();
 
     sigset_t awaited, before;
     sigemptyset(&awaited);

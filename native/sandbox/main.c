@@ -229,6 +229,8 @@ int main(int argc, char **argv)
     signal(SIGCHLD, SIG_DFL); /* ignored, it would reap our children for us */
     bool network = argc > 2 && strcmp(argv[2], "--network") == 0;
     if (argc == 4 + network && strcmp(argv[1], "serve") == 0 && parse_fd(argv[2 + network], &fd)) {
+        report = fd;
+        leave_program(argv);
         return serve(fd, argv[3 + network], network);
     }
     if (argc == 3 && strcmp(argv[1], "remove") == 0)

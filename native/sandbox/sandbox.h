@@ -45,6 +45,15 @@ void start_loopback(void);
 /* `sockets`: prints how jobs are kept apart. */
 int say_scope(void);
 
+/* own.c */
+
+/* Covers this program's file with a read-only mount of itself, if that can be done. */
+void protect_program(void);
+/* Returns if this program was started from a file that no job can change; else starts it from one, with `argv`. */
+void leave_program(char **argv);
+/* A session keyring of its own, which nobody may use. False, with errno: there are keys, and they could not be left. */
+bool leave_keys(void);
+
 /* serve.c: makes sandboxes whenever whoever is at the other end of the socket asks, until that is closed. */
 int serve(int socket, const char *scratch, bool network);
 

@@ -1,0 +1,97 @@
+/* Two things of the worker that a job must not get hold of, though it begins as a copy of the worker's process: the file
+ * of this program, and the keys of the session that has started the worker.
+ *
+ * A script whose first line names /proc/self/exe is run by the program of the process that executes it, and that is this
+ * one; in namespaces of its own a job can then change the mode or the attributes of a file that belongs to the worker's
+ * user. So `enter` puts a read-only mount over the file, in the mirror's mount namespace, and `serve` looks whether it
+ * has been started from such a mount. Where it was not, it goes on from a sealed copy in memory. */
+#include "sandbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/keyctl.h>
+#include <linux/memfd.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static const char PROGRAM[] = "/proc/self/exe";
+enum { EXECUTABLE = 0x10 }; /* MFD_EXEC, Linux 6.3; older kernels do not know it, and need not be told */
+
+extern char **environ;
+
+/* -- the program --------------------------------------------------------------------------------------------------- */
+
+void protect_program(void)
+{
+    const unsigned long inert = MS_RDONLY | MS_NOSUID | MS_NODEV;
+    char path[PATH_MAX];
+    struct stat named, running;
+    ssize_t length = readlink(PROGRAM, path, sizeof path - 1);
+    if (length < 0)
+        return;
+    path[length] = '\0';
+    if (stat(path, &named) != 0 || stat(PROGRAM, &running) != 0 || named.st_dev != running.st_dev ||
+        named.st_ino != running.st_ino)
+        return; /* replaced since */
+    if (mount(path, path, NULL, MS_BIND, NULL) == 0)
+        (void)mount(NULL, path, NULL, MS_REMOUNT | MS_BIND | inert, NULL);
+}
+
+static bool is_protected(void)
+{
+    const unsigned long inert = ST_RDONLY | ST_NOSUID | ST_NODEV;
+    struct statvfs st;
+    return statvfs(PROGRAM, &st) == 0 && (st.f_flag & inert) == inert;
+}
+
+static bool is_sealed(int program)
+{
+    int seals = fcntl(program, F_GET_SEALS);
+    return seals >= 0 && seals & F_SEAL_WRITE;
+}
+
+static int make_copy(void)
+{
+    const unsigned usual = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+    int copy = memfd_create("termite-sandbox", usual | EXECUTABLE);
+    return copy < 0 && errno == EINVAL ? memfd_create("termite-sandbox", usual) : copy;
+}
+
+void leave_program(char **argv)
+{
+    if (is_protected())
+        return;
+    int program = open(PROGRAM, O_RDONLY | O_CLOEXEC);
+    if (program < 0)
+        fail_errno("cannot open", PROGRAM);
+    if (is_sealed(program)) {
+        close(program);
+        return;
+    }
+    int copy = make_copy();
+    ssize_t copied = 1;
+    while (copy >= 0 && copied > 0)
+        copied = sendfile(copy, program, NULL, INT_MAX);
+    if (copy < 0 || copied < 0)
+        fail_errno("cannot copy", PROGRAM);
+    if (fcntl(copy, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) != 0)
+        fail_errno("cannot seal a copy of", PROGRAM);
+    fexecve(copy, argv, environ);
+    fail_errno("cannot execute a copy of", PROGRAM);
+}
+
+/* -- the keys ------------------------------------------------------------------------------------------------------ */
+
+bool leave_keys(void)
+{
+    long keyring = syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL);
+    if (keyring < 0)
+        return errno == ENOSYS || errno == EPERM; /* there are no keys; or a container forbids to use any */
+    return syscall(SYS_keyctl, KEYCTL_SETPERM, keyring, 0) == 0;
+}
