@@ -152,7 +152,15 @@ def _doctor(args: Sequence[str]) -> int:
     print(f"this machine can run jobs: Linux {machine.kernel}, what they write goes to {scratch}")
     unfiltered = preflight.why_calls_are_not_denied(sandbox)
     print(f"system calls that no build needs are {f'not denied: {unfiltered}' if unfiltered else 'denied to jobs'}")
+    print(_SOCKET_GUARDS[preflight.socket_guard(sandbox)])
     return 0
+
+
+_SOCKET_GUARDS = {
+    "landlock": "abstract sockets lead nowhere out of a job: Landlock sees to that",
+    "namespaces": "abstract sockets lead nowhere out of a job: each one has a network namespace, as this kernel"
+    " has no Landlock ABI 6 (Linux 6.12); but jobs with a Network rule reach those of this machine",
+}
 
 
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {

@@ -155,6 +155,15 @@ def why_calls_are_not_denied(sandbox: Path) -> str:
     return said[-1].removeprefix(f"{sandbox.name}: ") if said else f"exit code {tried.returncode}"
 
 
+def socket_guard(sandbox: Path) -> str:
+    """Return how sockets without a path are kept from leading out of a job: "landlock", or "namespaces".
+
+    With "namespaces" they still lead out of jobs whose rule gives them the machine's network.
+    """
+    said = subprocess.run([sandbox, "sockets"], stdin=subprocess.DEVNULL, capture_output=True, timeout=SANDBOX_TRY_S)
+    return said.stdout.decode().strip()
+
+
 def _read(path: str) -> str | None:
     try:
         return Path(path).read_text()
