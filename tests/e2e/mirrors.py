@@ -230,10 +230,16 @@ class MirrorProcess:
 
 @dataclass(frozen=True)
 class Starter:
-    """Who starts the mirror (None: who runs the tests), and as whom it is to run (None: the same)."""
+    """Who starts the mirror (None: who runs the tests), and as whom it is to run (None: the same).
+
+    `through` is a command that starts the one behind it. `sandbox` makes the jobs (None: the program that makes the
+    mirror's namespaces).
+    """
 
     user: int | None = None
     uid: int | None = None
+    through: tuple[str, ...] = ()
+    sandbox: Path | None = None
 
     def owner(self) -> int:
         return self.uid or self.user or os.getuid()
@@ -296,12 +302,12 @@ def _start(accepted: socket.socket, cache: Path, scratch: Path, tmpfs: bool, sta
             "cache": str(cache),
             "scratch": str(scratch),
             "tmpfs": tmpfs,
-            "sandbox": str(sandbox),
+            "sandbox": str(starter.sandbox or sandbox),
             "cores": 2,
             "log_level": os.environ.get("MIRROR_LOG", "warning"),
         }
         process = subprocess.Popen(
-            [*enter, *PROGRAM, str(reader)],
+            [*starter.through, *enter, *PROGRAM, str(reader)],
             pass_fds=(reader, accepted.fileno(), theirs.fileno()),
             stdin=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
