@@ -1,0 +1,149 @@
+"""An order that says something twice, something unknown, or something that leads out of the mount is refused; and what
+removes a job's files follows no link."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.native.sandboxes import USERS, Sandboxes, sandboxes_of, small_base
+
+KEYS = [
+    *("mount", "lower", "scratch", "uid", "gid", "cwd", "umask", "exe", "search"),
+    *("root", "hostname", "stdin", "stdin_offset", "stdin_closed", "nproc", "fsize", "memory"),
+]
+USUAL = {
+    "root": "0",
+    "hostname": "home",
+    "stdin": "stdin/7",
+    "stdin_offset": "0",
+    "stdin_closed": "0",
+    "nproc": "0",
+    "fsize": "0",
+    "memory": "0",
+}
+
+
+@pytest.fixture(scope="module")
+def base(sandbox_program: Path) -> Iterator[Path]:
+    with small_base(sandbox_program) as base:
+        yield base
+
+
+@pytest.fixture(scope="module", params=USERS)
+def sandboxes(base: Path, request: pytest.FixtureRequest) -> Sandboxes:
+    return sandboxes_of(base, request.param)
+
+
+@pytest.fixture
+def inputs(base: Path) -> Path:
+    """The directory of the mount in which a job's standard input is."""
+    directory = base / "stdin"
+    directory.mkdir(exist_ok=True)
+    (directory / "7").write_text("from the mirror\n")
+    return directory
+
+
+def refusal(sandboxes: Sandboxes, **config: str) -> str:
+    """Why the order is refused. Fails if anything of the command ran."""
+    job = sandboxes.run(["sh", "-c", "echo ran; cat"], config)
+    assert (job.out, "status" in job.records) == ("", False), job
+    return job.records["error"]
+
+
+def test_an_order_with_every_record_is_run(sandboxes: Sandboxes, inputs: Path) -> None:
+    assert sandboxes.run(["cat"], USUAL).out == "from the mirror\n"
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_record_that_comes_twice_is_refused_wherever_the_second_one_is(
+    sandboxes: Sandboxes, inputs: Path, key: str
+) -> None:
+    said = f"the configuration's record '{key}' comes twice"
+    for value in ("/", "1"):
+        assert refusal(sandboxes, **USUAL | {"cwd": f"/home/me\0{key}={value}"}) == said
+
+
+def test_a_record_in_an_argument_is_refused(sandboxes: Sandboxes) -> None:
+    job = sandboxes.run(["sh", "-c", "echo ran", "word\0lower=../.."])
+    assert job.records == {"error": "the configuration's record 'lower' comes twice"}
+
+
+def test_an_unknown_record_is_refused(sandboxes: Sandboxes) -> None:
+    assert refusal(sandboxes, stdim="stdin/7") == "the configuration's record 'stdim' is unknown"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("uid", "-1"),
+        ("uid", " 1"),
+        ("uid", ""),
+        ("gid", str(2**32 - 1)),
+        ("umask", "1000"),
+        ("umask", "9"),
+        ("root", "2"),
+        ("search", "yes"),
+        ("stdin_closed", "7"),
+        ("memory", str(2**64)),
+        ("stdin_offset", str(2**63)),
+    ],
+)
+def test_a_bad_number_is_refused(sandboxes: Sandboxes, inputs: Path, key: str, value: str) -> None:
+    said = refusal(sandboxes, **USUAL | {key: value})
+    assert said == f"the configuration's record '{key}' is a bad number"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("mount", "x"),
+        ("cwd", "home/me"),
+        ("lower", "../../etc"),
+        ("lower", "root:base/../../x"),
+        ("lower", "root:.."),
+        ("lower", "root,upperdir=/tmp"),
+    ],
+)
+def test_a_bad_path_is_refused(sandboxes: Sandboxes, key: str, value: str) -> None:
+    assert "record" in refusal(sandboxes, **{key: value})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../secret",
+        "stdin/../../secret",
+        "/etc/passwd",
+        "stdin/link",
+        "stdin/way/7",
+        "stdin",
+        "stdin/fifo",
+        "stdin/gone",
+    ],
+)
+def test_standard_input_is_a_regular_file_beneath_the_mount(sandboxes: Sandboxes, inputs: Path, name: str) -> None:
+    for link, target in (("link", "7"), ("way", ".")):
+        (inputs / link).unlink(missing_ok=True)
+        (inputs / link).symlink_to(target)
+    (inputs / "fifo").unlink(missing_ok=True)
+    os.mkfifo(inputs / "fifo", 0o644)
+    assert "stdin" in refusal(sandboxes, stdin=name, stdin_offset="0")
+
+
+def test_what_was_a_directory_and_is_a_link_now_is_removed_itself(sandbox_program: Path, tmp_path: Path) -> None:
+    scratch, home = tmp_path / "scratch", tmp_path / "home"
+    for directory in (scratch / "job/upper", scratch / "job/closed", home / "inner"):
+        directory.mkdir(parents=True)
+    (home / "key").write_text("private")
+    home.chmod(0o555)
+    (scratch / "link").symlink_to(home)
+    (scratch / "file").write_text("x")
+    (scratch / "job/upper/link").symlink_to(home)
+    (scratch / "job/closed").chmod(0)
+    subprocess.run([sandbox_program, "remove", scratch], input=b"link\0file\0job\0", check=True, timeout=30)
+    assert list(scratch.iterdir()) == []
+    assert (home.stat().st_mode & 0o777, sorted(os.listdir(home))) == (0o555, ["inner", "key"])
+    home.chmod(0o755)
