@@ -232,13 +232,14 @@ class MirrorProcess:
 class Starter:
     """Who starts the mirror (None: who runs the tests), and as whom it is to run (None: the same).
 
-    `through` is a command that starts the one behind it. `sandbox` makes the jobs (None: the program that makes the
-    mirror's namespaces).
+    `through` is a command that starts the one behind it. `program` is termite-sandbox (None: the installed one), and
+    `sandbox` is the one that makes the jobs (None: the same).
     """
 
     user: int | None = None
     uid: int | None = None
     through: tuple[str, ...] = ()
+    program: Path | None = None
     sandbox: Path | None = None
 
     def owner(self) -> int:
@@ -289,7 +290,7 @@ def _start(accepted: socket.socket, cache: Path, scratch: Path, tmpfs: bool, sta
     ours, theirs = socket.socketpair()
     reader, writer = os.pipe()
     identity = mint(SECRET, "worker")
-    sandbox = native_program("termite-sandbox")
+    sandbox = starter.program or native_program("termite-sandbox")
     enter = [str(sandbox), "enter", *([f"--uid={starter.uid}", f"--gid={starter.uid}"] if starter.uid else []), "--"]
     with accepted, theirs:
         values = {
