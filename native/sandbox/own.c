@@ -88,10 +88,14 @@ void leave_program(char **argv)
 
 /* -- the keys ------------------------------------------------------------------------------------------------------ */
 
+/* Is it errno that there are no keys? Or a container forbids to use any, as a job does in which another worker runs. */
+static bool has_no_keys(void)
+{
+    return errno == ENOSYS || errno == EPERM;
+}
+
 bool leave_keys(void)
 {
     long keyring = syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL);
-    if (keyring < 0)
-        return errno == ENOSYS || errno == EPERM; /* there are no keys; or a container forbids to use any */
-    return syscall(SYS_keyctl, KEYCTL_SETPERM, keyring, 0) == 0;
+    return (keyring >= 0 && syscall(SYS_keyctl, KEYCTL_SETPERM, keyring, 0) == 0) || has_no_keys();
 }
