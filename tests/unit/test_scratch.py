@@ -97,11 +97,13 @@ def test_many_files_of_many_jobs_go(scratch: Scratch, tmp_path: Path) -> None:
 
 def test_what_is_gone_already_or_cannot_go_stops_nothing(scratch: Scratch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for path in (tmp_path / "nowhere", tmp_path / "file", scratch.make()):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "link").symlink_to("home")
+    for path in (tmp_path / "nowhere", tmp_path / ("x" * 300), tmp_path / "file", tmp_path / "link", scratch.make()):
         scratch.remove_later(path)
     scratch.clear_up()
     scratch.close()
-    assert os.listdir(tmp_path) == ["file"]
+    assert os.listdir(tmp_path) == ["home"]
 
 
 def test_a_remover_that_was_killed_is_started_again(scratch: Scratch, tmp_path: Path) -> None:
