@@ -1,10 +1,12 @@
-/* Two things of the worker that a job must not get hold of, though it begins as a copy of the worker's process: the file
- * of this program, and the keys of the session that has started the worker.
+/* Two things of the worker that a job must not get hold of, though it begins as a copy of the
+ * worker's process: the file of this program, and the keys of the session that has started the
+ * worker.
  *
- * A script whose first line names /proc/self/exe is run by the program of the process that executes it, and that is this
- * one; in namespaces of its own a job can then change the mode or the attributes of a file that belongs to the worker's
- * user. So `enter` puts a read-only mount over the file, in the mirror's mount namespace, and `serve` looks whether it
- * has been started from such a mount. Where it was not, it goes on from a sealed copy in memory. */
+ * A script whose first line names /proc/self/exe is run by the program of the process that executes
+ * it, and that is this one; in namespaces of its own a job can then change the mode or the
+ * attributes of a file that belongs to the worker's user. So `enter` puts a read-only mount over
+ * the file, in the mirror's mount namespace, and `serve` looks whether it has been started from
+ * such a mount. Where it was not, it goes on from a sealed copy in memory. */
 #include "sandbox.h"
 
 #include <errno.h>
@@ -88,7 +90,8 @@ void leave_program(char **argv)
 
 /* -- the keys ------------------------------------------------------------------------------------------------------ */
 
-/* Is it errno that there are no keys? Or a container forbids to use any, as a job does in which another worker runs. */
+/* Is it errno that there are no keys? Or a container forbids to use any, as a job does in which
+ * another worker runs. */
 static bool has_no_keys(void)
 {
     return errno == ENOSYS || errno == EPERM;

@@ -1,9 +1,10 @@
 /* Which processes a job can reach by a socket without a path (an "abstract" one).
  *
- * All jobs of a lease share a loopback, and with it the names of these sockets: one job could pass a descriptor of its
- * root to another one, which outlives it; with the machine's own network it could talk to the worker's desktop. Landlock
- * keeps each job to itself from ABI 6 on (Linux 6.12). On older kernels each job has a network namespace of its own, but
- * for those that have the machine's. Landlock is asked for nothing else: signals stop at the pid namespace, and rules for
+ * All jobs of a lease share a loopback, and with it the names of these sockets: one job could pass
+ * a descriptor of its root to another one, which outlives it; with the machine's own network it
+ * could talk to the worker's desktop. Landlock keeps each job to itself from ABI 6 on (Linux 6.12).
+ * On older kernels each job has a network namespace of its own, but for those that have the
+ * machine's. Landlock is asked for nothing else: signals stop at the pid namespace, and rules for
  * files would forbid a job to mount in namespaces of its own. */
 #include "sandbox.h"
 
@@ -41,8 +42,8 @@ void enter_scope(int scope)
     close(scope);
 }
 
-/* One network for all jobs but those that a rule gives the machine's: a loopback interface, and nothing else. They meet
- * there as they would at home; one for each cost a third of a sandbox. */
+/* One network for all jobs but those that a rule gives the machine's: a loopback interface, and
+ * nothing else. They meet there as they would at home; one for each cost a third of a sandbox. */
 void make_network(void)
 {
     if (unshare(CLONE_NEWNET) != 0)

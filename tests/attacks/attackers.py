@@ -1,4 +1,5 @@
-"""Hostile jobs against a real mirror process: who runs it, a place to attack it in, how a job is started."""
+"""Hostile jobs against a real mirror process: who runs it, a place to attack it in, how a job is
+started."""
 
 import os
 import sys
@@ -23,7 +24,8 @@ WORKERS = {"an ordinary user's worker": Starter()}
 if IS_ROOT:
     WORKERS = {"an ordinary user's worker": Starter(user=NOBODY), "root's worker": Starter(uid=NOBODY)}
 
-# A real kernel without Landlock, as far as a process can tell: a filter answers ENOSYS to the system call.
+# A real kernel without Landlock, as far as a process can tell: a filter answers ENOSYS to the
+# system call.
 WITHOUT_LANDLOCK = ("/usr/bin/python3", str(HERE / "without_landlock.py"))
 
 
@@ -33,7 +35,8 @@ def without_landlock(worker: Starter) -> Starter:
 
 @contextmanager
 def place_of(worker: Starter) -> Iterator[Path]:
-    """A directory with a `project`, and a `home` of the worker's user, who alone may read the `key` in it.
+    """A directory with a `project`, and a `home` of the worker's user, who alone may read the `key`
+    in it.
 
     Not in /tmp, because what lies in it is not shown to jobs.
     """

@@ -1,6 +1,7 @@
 """Run by the worker's own program, in namespaces of its own: change the file of that program.
 
-The process that has made them is outside, but can be seen in the job's /proc, below that of the new namespaces.
+The process that has made them is outside, but can be seen in the job's /proc, below that of the new
+namespaces.
 """
 
 import ctypes

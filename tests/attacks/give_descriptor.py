@@ -1,6 +1,8 @@
-"""Job A: make files, then give a descriptor of them to whoever listens at an abstract socket, and end.
+"""Job A: make files, then give a descriptor of them to whoever listens at an abstract socket, and
+end.
 
-argv: the name of the socket, the project directory, what ("directory", "file", "shm"), how many files to make.
+argv: the name of the socket, the project directory, what ("directory", "file", "shm"), how many
+files to make.
 """
 
 import os

@@ -1,6 +1,8 @@
-"""Job B: take a descriptor of job A's files at an abstract socket, and use it from the moment A is dead.
+"""Job B: take a descriptor of job A's files at an abstract socket, and use it from the moment A is
+dead.
 
-argv: the name of the socket, a private directory of the worker's user, how long to wait for A, in seconds.
+argv: the name of the socket, a private directory of the worker's user, how long to wait for A, in
+seconds.
 """
 
 import contextlib

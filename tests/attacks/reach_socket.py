@@ -1,4 +1,5 @@
-"""Reach an abstract socket outside of the job, and one of its own. argv: the name of the one outside."""
+"""Reach an abstract socket outside of the job, and one of its own. argv: the name of the one
+outside."""
 
 import os
 import socket

@@ -1,5 +1,5 @@
-"""A job looks for sockets without a path outside of it: of the desktop of a worker's user, for example. And all that a
-build may do with namespaces of its own goes on working."""
+"""A job looks for sockets without a path outside of it: of the desktop of a worker's user, for
+example. And all that a build may do with namespaces of its own goes on working."""
 
 import shutil
 import socket

@@ -1,5 +1,8 @@
-"""A job passes a descriptor of its files to another job, which uses it after the first one has ended: while the mirror
-reads the result, or removes what is left."""
+"""A job passes a descriptor of its files to another job, which uses it after the first one has
+ended.
+
+The mirror then reads the result, or removes what is left.
+"""
 
 import hashlib
 import uuid
@@ -58,7 +61,7 @@ def is_refused(round: Round) -> bool:
 
 
 def private_paths(ran: Ran | None, private: bytes) -> list[bytes]:
-    """What of a result has the content of a private file of the worker's user."""
+    """Return the paths of a result that have the content of a private file of the worker's user."""
     digest = hashlib.sha256(private).digest()
     changes = ran.changes if ran else ()
     return [

@@ -1,5 +1,5 @@
-"""A script whose first line is #!/proc/self/exe makes the worker's own program run inside a job, which then tries to
-change the file of that program."""
+"""A script whose first line is #!/proc/self/exe makes the worker's own program run inside a job,
+which then tries to change the file of that program."""
 
 import os
 import shutil
@@ -33,7 +33,7 @@ def look(program: Path) -> tuple[int, int, list[str], bytes]:
 
 
 async def attack(place: Path, worker: Starter, program: Path) -> str:
-    """What the job says. Fails if it did not get as far as to the program's file."""
+    """Return what the job says. Fails if it did not get as far as to the program's file."""
     master = FakeMaster(place / "project")
     master.uid = master.gid = 1000
     script = place / "project" / "--"  # ends the options of the program

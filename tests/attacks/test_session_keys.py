@@ -1,6 +1,8 @@
-"""A job looks for the keys of the session in which the worker was started, and for a keyring that all jobs share.
+"""A job looks for the keys of the session in which the worker was started, and for a keyring that
+all jobs share.
 
-Jobs may not use keys at all; so the same is tried from the mirror's namespaces, where nothing forbids to use them.
+Jobs may not use keys at all; so the same is tried from the mirror's namespaces, where nothing
+forbids to use them.
 """
 
 import os

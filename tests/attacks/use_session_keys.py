@@ -1,4 +1,5 @@
-"""Read the key "ticket" of the session that has started the worker; leave a key in the session for other jobs."""
+"""Read the key "ticket" of the session that has started the worker; leave a key in the session for
+other jobs."""
 
 import ctypes
 import os

@@ -1,7 +1,8 @@
 """Run a command on a kernel without Landlock: `without_landlock.py PROGRAM [ARGUMENT...]`.
 
-A filter of system calls, which the program and all that it starts inherit, answers ENOSYS to landlock_create_ruleset,
-as such a kernel does. Its own library only, because it runs as users who cannot read more.
+A filter of system calls, which the program and all that it starts inherit, answers ENOSYS to
+landlock_create_ruleset, as such a kernel does. Its own library only, because it runs as users who
+cannot read more.
 """
 
 import ctypes

@@ -1,5 +1,5 @@
-"""An order that says something twice, something unknown, or something that leads out of the mount is refused; and what
-removes a job's files follows no link."""
+"""An order that says something twice, something unknown, or something that leads out of the mount
+is refused; and what removes a job's files follows no link."""
 
 import os
 import subprocess
