@@ -44,7 +44,6 @@ class Reason(enum.StrEnum):
     DISK_FULL = "disk-full"
     SCRATCH_FULL = "scratch-full"
     MEMORY_FULL = "memory-full"
-    NOT_AT_REST = "not-at-rest"
     WORKER_BUSY = "worker-busy"
     WORKER_BUG = "worker-bug"
 
@@ -88,7 +87,6 @@ _WORDS = {
     Reason.DISK_FULL: "the worker's disk is full",
     Reason.SCRATCH_FULL: "the worker's scratch space is full",
     Reason.MEMORY_FULL: "the worker's memory is full",
-    Reason.NOT_AT_REST: "another job can still change the job's files",
     Reason.WORKER_BUSY: "the worker has no room for another master",
     Reason.WORKER_BUG: "an error inside termite on the worker",
     Reason.OTHER_PROTOCOL: "the other side has another version of termite",

@@ -17,7 +17,7 @@ import trio.testing
 
 from termite.engine.decide.plugins import Plugins
 from termite.engine.decide.short_commands import ENOUGH, ShortCommands
-from termite.engine.errors import FsError, Outdated, Reason, Retryable
+from termite.engine.errors import FsError, NotAtRest, Outdated, Reason, Retryable
 from termite.engine.fleet.lease import Lease
 from termite.engine.fleet.pool import OUTDATED_CHANGES, NoWorker, Pool
 from termite.engine.launch import connection as launcher_module
@@ -437,10 +437,10 @@ async def test_a_job_that_kills_two_workers_runs_here(tmp_path: Path) -> None:
 
 
 async def test_a_result_that_may_still_change_is_made_here_at_once_and_no_worker_is_to_blame(tmp_path: Path) -> None:
-    world = World(tmp_path, script(end=Retryable(Reason.NOT_AT_REST)), script(end=ran()))
+    world = World(tmp_path, script(end=NotAtRest()), script(end=ran()))
     async with world.launcher("gcc") as launched:
         told = await launched.first(2)
-        assert told[0] == (b"N", b"termite: another job can still change the job's files" + HERE)
+        assert told[0] == (b"N", b"termite: files of the job changed after its end" + HERE)
         launched.end_command()
     assert world.steps == ["drain", "run on w0"]
     assert world.master.counters.fallbacks == {Reason.NOT_AT_REST: 1}

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import trio
 
-from termite.engine.errors import Reason, Retryable
+from termite.engine.errors import NotAtRest, Reason, Retryable
 from termite.engine.model import Exit, Usage
 from termite.engine.wire.protocol.records import pack_all, pack_records, parse_records
 from termite.fuse.sandbox.oom_watch import OomWatch
@@ -368,7 +368,7 @@ def _result(records: dict[str, str], earliest_ns: int, timed_out: bool, upper: P
     if "error" in records:
         raise Retryable(Reason.SANDBOX_FAILED, records["error"])
     if "busy" in records:
-        raise Retryable(Reason.NOT_AT_REST)
+        raise NotAtRest("another job has a file of this one open for writing")
     exec_errno = int(records.get("exec", 0))
     started_ns = int(records.get("started_ns", earliest_ns))  # not known of what never started, nor of what was killed
     ended_ns = int(records.get("ended_ns", time.time_ns()))
