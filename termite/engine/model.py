@@ -3,13 +3,28 @@
 Paths below the root are `bytes` without a leading slash (`b"usr/bin/gcc"`, the root itself is `b""`), as the kernel
 has them: a file name need not be text. What a plugin sees (`Invocation`, `Command`) is `str` by `os.fsdecode`.
 Values that travel are msgspec structs, so that they are encoded without a copy; the others are frozen dataclasses.
+
+What a number or a text may be is part of its type. msgspec checks that where a message is decoded, and nowhere else.
 """
 
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
+
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]  # of bytes, names, jobs: what the kernel's own numbers are
+Offset = Annotated[int, Meta(ge=-1, le=2**63 - 1)]  # -1: there is none
+Slots = Annotated[int, Meta(ge=0, le=1_000_000)]
+UserId = Annotated[int, Meta(ge=0, le=2**32 - 2)]  # the last one means "leave it" to chown(2)
+Errno = Annotated[int, Meta(ge=0, le=999)]  # libfuse passes no other on
+Mode = Annotated[int, Meta(ge=0, le=0o177777)]  # a whole st_mode
+Seconds = Annotated[float, Meta(ge=0, le=1e9)]  # thirty years; nan is none
+Sha256 = Annotated[bytes, Meta(min_length=32, max_length=32)]
+# A name for people, which goes to logs and terminals: no control characters, so that it cannot pretend to be a line.
+Label = Annotated[str, Meta(max_length=255, pattern=r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z")]
 
 from termite.engine.errors import Reason
 
@@ -17,8 +32,8 @@ from termite.engine.errors import Reason
 class Digest(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """SHA-256 of a content and its size in bytes."""
 
-    sha256: bytes
-    size: int
+    sha256: Sha256
+    size: Count
 
 
 class Attr(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -28,23 +43,23 @@ class Attr(msgspec.Struct, frozen=True, array_like=True, gc=False):
     is equal for names of one inode (hard links) in one state of it, and 0 where the file has one name only.
     """
 
-    mode: int
-    size: int
+    mode: Mode
+    size: Count
     mtime_ns: int
     digest: Digest | None = None
     target: bytes = b""
-    nlink: int = 1
+    nlink: Count = 1
     link_id: int = 0
 
 
 class StdinFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A regular file (or a directory) that is a job's standard input: what fstat says of it, and where reading is."""
 
-    mode: int
-    size: int
+    mode: Mode
+    size: Count
     mtime_ns: int
-    block_bytes: int
-    offset: int
+    block_bytes: Annotated[int, Meta(ge=0, le=2**31 - 1)]
+    offset: Count
 
 
 class Change(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -65,25 +80,25 @@ class Change(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Changeset(msgspec.Struct, frozen=True, array_like=True):
     """Changes in the order in which they happened, under their number in the journal (first is 1)."""
 
-    number: int
+    number: Count
     changes: tuple[Change, ...]
 
 
 class Exit(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """How a command ended: by `signal` where that is not 0, else with `code`."""
 
-    code: int
-    signal: int = 0
+    code: Annotated[int, Meta(ge=0, le=255)]
+    signal: Annotated[int, Meta(ge=0, le=127)] = 0
 
 
 class Usage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a job consumed on the worker."""
 
-    wall_s: float = 0.0
-    user_s: float = 0.0
-    system_s: float = 0.0
-    peak_memory_bytes: int = 0
-    requests: int = 0
+    wall_s: Annotated[float, Meta(ge=-1e9, le=1e9)] = 0.0  # below 0 where the worker's clock was set back
+    user_s: Seconds = 0.0
+    system_s: Seconds = 0.0
+    peak_memory_bytes: Count = 0
+    requests: Count = 0
 
 
 class How(enum.Enum):

@@ -1,28 +1,73 @@
 """Check, split and join paths of the tree: bytes without a slash at either end, b"" for the root.
 
-A path from another process must pass `components` before it is used. The other functions here do
-not check their arguments.
+A path from another process must pass `components` before it is used, and the many paths and names
+that a mirror is told of at once `check_paths` and `check_names`, which take a third of a microsecond
+for each. The other functions here do not check their arguments.
 """
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import PurePath
 
-from termite.engine.errors import FsError
+from termite.engine.errors import FsError, RemoteProtocolError
+
+NAME_BYTES = 1024  # what FUSE takes: on a disk of Windows, 255 UTF-16 units may be 765 bytes
+RESULT_BYTES = 4095  # PATH_MAX without its NUL: a mirror reads what a job has made by paths that system calls take
+# A tree may be deeper than any path that a system call takes, as programs go down step by step:
+# configure scripts try that with up to 8 KiB. The master follows no directory below this, so that
+# an honest one never names more.
+PATH_BYTES = 4 * 4096
+SHOWN_BYTES = 100  # of something that is no path, in an error
+_NO_NAMES = (b"", b".", b"..")
 
 
-def components(path: bytes) -> list[bytes]:
+def components(path: bytes, longest: int = PATH_BYTES) -> list[bytes]:
     """Return the names in a path from the root down; the root has none.
 
-    Raise FsError(EINVAL) if the path could lead anywhere but down ("", ".", ".." or NUL in it).
+    Raise FsError(EINVAL) if the path could lead anywhere but down ("", ".", ".." or NUL in it),
+    and FsError(ENAMETOOLONG) if it has more than `longest` bytes or one of its names is too long.
     The caller decides who acts: an error of the job, or a breach of the protocol.
     """
     if not path:
         return []
+    if len(path) > longest:
+        raise FsError(errno.ENAMETOOLONG, path[:SHOWN_BYTES])
     names = path.split(b"/")
     if b"" in names or b"." in names or b".." in names or b"\0" in path:
         raise FsError(errno.EINVAL, path)
+    if len(path) > NAME_BYTES and max(map(len, names)) > NAME_BYTES:
+        raise FsError(errno.ENAMETOOLONG, path)
     return names
+
+
+def check_paths(paths: Collection[bytes]) -> None:
+    """Raise RemoteProtocolError if `components` refuses one of them. The root is a path too."""
+    named = [path for path in paths if path]
+    # One search in all of them: a NUL separates two, and the slashes beside it make every name
+    # stand between two.
+    text = b"/%b/" % b"/\0/".join(named)
+    is_clean = text.count(b"\0") == len(named) - 1 and b"//" not in text and b"/./" not in text and b"/../" not in text
+    if is_clean and max(map(len, named)) <= NAME_BYTES:
+        return
+    for path in paths:
+        try:
+            components(path)
+        except FsError as error:
+            raise RemoteProtocolError(f"not a path: {path[:SHOWN_BYTES]!r}") from error
+
+
+def check_names(names: Collection[bytes]) -> None:
+    """Raise RemoteProtocolError if one is not the name of an entry of a directory.
+
+    `names` is best a dict, in which three of them are looked up.
+    """
+    text = b"/".join(names)
+    is_clean = text.count(b"/") == len(names) - 1 and b"\0" not in text and max(map(len, names)) <= NAME_BYTES
+    if is_clean and not any(name in names for name in _NO_NAMES):
+        return
+    for name in names:
+        if name in _NO_NAMES or b"/" in name or b"\0" in name or len(name) > NAME_BYTES:
+            raise RemoteProtocolError(f"not a name: {name[:SHOWN_BYTES]!r}")
 
 
 def from_root_down(path: bytes) -> Iterator[bytes]:

@@ -20,6 +20,7 @@ import trio
 
 from termite.engine.errors import Reason, RemoteProtocolError, Retryable, TermiteError, UserError
 from termite.engine.host.preflight import check_fuse
+from termite.engine.paths import check_paths
 from termite.engine.store.cas import Cas
 from termite.engine.wire.identity import Identity
 from termite.engine.wire.protocol.messages import PROTOCOL, GetBlob, Leased, Message, OpenLease, Run, SetSlots
@@ -141,6 +142,7 @@ class _Mirror:
         """One request of the master."""
         match message:
             case OpenLease() if self._opening is None:
+                check_paths([message.writable_root])
                 self._opening = connection
                 return await self._open_lease(connection, message)
             case Run() if self._lease is not None:

@@ -44,3 +44,34 @@ def test_garbage_is_refused_or_taken_for_frames_but_breaks_nothing(garbage: byte
             list(records.parse_records(payload))
     except RemoteProtocolError:
         pass
+
+
+@given(st.lists(st.tuples(st.text("ab=\0_", max_size=4), st.binary(max_size=6)), max_size=4))
+def test_what_is_packed_comes_out_as_it_was_or_is_not_packed(pairs: list[tuple[str, bytes]]) -> None:
+    is_clean = all("=" not in key and "\0" not in key and b"\0" not in content for key, content in pairs)
+    try:
+        packed = records.pack_records(pairs)
+    except ValueError:
+        assert not is_clean
+    else:
+        assert is_clean
+        assert list(records.parse_records(packed)) == pairs
+
+
+@given(st.text("ab=\0_", min_size=1, max_size=4), st.lists(st.binary(max_size=6), max_size=4))
+def test_a_whole_list_is_packed_as_one_by_one(key: str, contents: list[bytes]) -> None:
+    try:
+        one_by_one = records.pack_records((key, content) for content in contents)
+    except ValueError:
+        with pytest.raises(ValueError):
+            records.pack_all(key, contents)
+    else:
+        assert records.pack_all(key, contents) == one_by_one
+
+
+@pytest.mark.parametrize("content", [b"x\0stdin=/etc/shadow", b"\0", b"x\0"])
+def test_a_value_cannot_become_a_record_of_its_own(content: bytes) -> None:
+    with pytest.raises(ValueError):
+        records.pack_records([("cwd", content)])
+    with pytest.raises(ValueError):
+        records.pack_all("env", [b"A=1", content])

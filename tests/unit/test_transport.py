@@ -142,7 +142,7 @@ async def test_chunks_come_in_order_and_before_the_reply() -> None:
         chunks.append(content)
 
     async with connected(send_three) as (client, _):
-        assert await client.request(GetBlob(Digest(b"", 11)), keep) == Done()
+        assert await client.request(GetBlob(Digest(b"?" * 32, 11)), keep) == Done()
     assert chunks == [b"one", b"two", b"three"]
 
 
@@ -167,7 +167,7 @@ async def test_a_slow_reader_stops_the_sender_and_nobody_else() -> None:
         received += len(content)
 
     async with connected(handler) as (client, _), trio.open_nursery() as nursery:
-        nursery.start_soon(client.request, GetBlob(Digest(b"", 1)), slow)
+        nursery.start_soon(client.request, GetBlob(Digest(b"?" * 32, 1)), slow)
         await wait_all_tasks_blocked()
         assert sent == WINDOW_BYTES
         assert await client.request(ReadStdin(1, 2)) == Stdin(b"xx")
@@ -182,7 +182,7 @@ async def test_an_error_in_on_chunk_cancels_the_request() -> None:
     cancelled = trio.Event()
     async with connected(blocking(cancelled, b"x")) as (client, _):
         with pytest.raises(OSError, match="disk full"):
-            await client.request(GetBlob(Digest(b"", 1)), fail)
+            await client.request(GetBlob(Digest(b"?" * 32, 1)), fail)
         await cancelled.wait()
 
 

@@ -1,6 +1,7 @@
 """Test which files may leave the master, without a disk."""
 
 import stat
+import time
 
 import pytest
 
@@ -104,3 +105,15 @@ def test_the_root_itself_can_be_the_writable_root() -> None:
     assert not shows(exports, b"proc", b"1", DIRECTORY | 0o555)
     assert not exports.is_writable(b".termite-socket")
     assert not exports.is_writable(b"tmp/x")
+
+
+def test_a_long_path_is_judged_as_fast_as_a_short_one(exports: Exports) -> None:
+    for top, view in (
+        (b"home/u/proj", Visibility.WHOLE),
+        (b"home/u/proj/private", Visibility.HIDDEN),
+        (b"usr", Visibility.PUBLIC),
+    ):
+        for below in (b"", b"/a", b"/a/b", b"/" + b"n" * 100, b"/a" * 200_000):
+            started_s = time.process_time()
+            assert exports.visibility(top + below) is visibility
+            assert time.process_time() - started_s < 0.05

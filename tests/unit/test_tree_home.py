@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from termite.engine.errors import FsError, Stale
-from termite.engine.model import Digest
+from termite.engine.errors import FsError, RemoteProtocolError, Stale
+from termite.engine.model import Change, Digest
+from termite.engine.paths import PATH_BYTES
 from termite.engine.tree.home import HomeTree, TreeConfig
+from termite.engine.tree.logic.times import Timing
 from tests.unit.tree_jobs import Job, changed_since, digest_of, serve, tree_path
 
 NS = 10**9
@@ -202,3 +204,35 @@ async def test_a_hash_cache_that_is_rubbish_is_done_without(root: Path, tmp_path
     _, _, children = await home.directory(tree_path(root))
     assert children[b"f"].size == 3
     home.close()
+
+
+async def test_one_endless_path_of_a_worker_costs_the_master_a_moment(home: HomeTree, root: Path) -> None:
+    path = tree_path(root) + b"/a" * 200_000
+    for ask in (
+        lambda: home.bring_home([Change(path, None)], {}, Timing(0, 0, 0, 0, 0)),
+        lambda: home.directory(path),
+        lambda: home.open_file(path, 1, 1),
+    ):
+        started_s = time.process_time()
+        with pytest.raises((FsError, RemoteProtocolError)):
+            await ask()
+        assert time.process_time() - started_s < 0.05
+
+
+async def test_a_tree_deeper_than_the_wire_takes_is_followed_as_far_as_that(home: HomeTree, root: Path) -> None:
+    """As configure scripts make them, to try what getcwd does: beyond the limit nothing is told, and nothing fails."""
+    await home.directory(tree_path(root))
+    fds = [os.open(root, os.O_RDONLY)]
+    for _ in range(2 * PATH_BYTES // 201):
+        os.mkdir("d" * 200, dir_fd=fds[0])
+        fds.insert(0, os.open("d" * 200, os.O_RDONLY, dir_fd=fds[0]))
+        os.close(fds.pop())
+    os.close(fds.pop())
+    number = home.drain()
+    longest = max(len(change.path) for sets in home.changesets_since(0) for change in sets.changes)
+    assert number > 0
+    assert PATH_BYTES - 2048 < longest <= PATH_BYTES
+    shutil.rmtree(root / ("d" * 200))
+    home.drain()
+    _, _, children = await home.directory(tree_path(root))
+    assert not children

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable, Iterable
 
 from termite.engine.model import Attr
-from termite.engine.paths import from_root_down, join
+from termite.engine.paths import NAME_BYTES, PATH_BYTES, from_root_down, join
 from termite.engine.tree.disk import Disk
 from termite.engine.tree.hashes import Hashes, is_racy, stamp_of
 from termite.engine.tree.logic.attrs import Seen
@@ -66,8 +66,11 @@ class DirectoryReader:
         """Watch a directory, then return its shown entries. Raise OSError if it cannot be listed.
 
         A directory that shows only passages is neither watched nor listed. Each passage is read by
-        name.
+        name. A directory that is too deep for the wire cannot be listed, so that no mirror is told of
+        a longer path.
         """
+        if len(directory) + 1 + NAME_BYTES > PATH_BYTES:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         rules = self._exports.rules(directory)
         if rules.visibility is not Visibility.WHOLE and not (
             rules.visibility is Visibility.PUBLIC and self._is_open(directory)

@@ -13,6 +13,7 @@ from pathlib import Path
 import trio
 
 from termite.engine.model import Attr, Change, Changeset, Digest
+from termite.engine.paths import components
 from termite.engine.tree.disk import Disk
 from termite.engine.tree.file_contents import FileContents
 from termite.engine.tree.hashes import Hashes
@@ -89,6 +90,7 @@ class HomeTree:
         The journal has later changes of the directory from now on. Raise FsError if it does not
         exist or cannot be listed; the mirror passes that to the job.
         """
+        components(path)
         self._journal.append(self._truth.serve(path))
         tree = self._truth.tree
         own = tree.seen(path)
@@ -101,6 +103,7 @@ class HomeTree:
         Raise Stale if the file is not, or no longer, this version; the journal then has the change.
         Raise FsError if it is no regular file or cannot be opened.
         """
+        components(path)
         return await self._contents.open_version(path, size, mtime_ns)
 
     # -- the journal --------------------------------------------------------------------------------------------------

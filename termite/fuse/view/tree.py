@@ -42,6 +42,7 @@ import msgspec
 
 from termite.engine.errors import RemoteProtocolError
 from termite.engine.model import Attr, Change, Changeset, Digest
+from termite.engine.paths import check_names, check_paths
 from termite.engine.wire.protocol.messages import Directory
 from termite.fuse.view.moved_names import Moves
 from termite.fuse.view.views import (
@@ -100,7 +101,12 @@ class Tree:
     # -- facts from the master ---------------------------------------------------------------------------------------
 
     def take_in(self, changesets: Iterable[Changeset]) -> None:
-        """Apply what is next in the journal; keep what is early; ignore what is known already."""
+        """Apply what is next in the journal; keep what is early; ignore what is known already.
+
+        Raises RemoteProtocolError, and has taken in nothing, if one of the paths is none.
+        """
+        changesets = tuple(changesets)
+        check_paths([change.path for changeset in changesets for change in changeset.changes])
         for changeset in changesets:
             if changeset.number > self.number:
                 self._early[changeset.number] = changeset
@@ -132,6 +138,7 @@ class Tree:
         """The request for `path` ended; None: without an answer."""
         asked_at = self._asked.pop(path)
         if reply is not None:
+            check_names(reply.children)
             if reply.number < asked_at:
                 raise RemoteProtocolError(f"directory {path!r} as of {reply.number}, after {asked_at} was told")
             self._learn(path, reply)

@@ -74,6 +74,7 @@ class Exports:
         self._anchors |= dict.fromkeys((*excludes, *hidden), Visibility.HIDDEN)
         self._anchors[writable_root] = Visibility.WHOLE
         self._anchors |= dict.fromkeys((join(writable_root, SOCKET), join(writable_root, STAGING)), Visibility.HIDDEN)
+        self._longest = max(map(len, self._anchors))
         self._anchored: dict[bytes, set[bytes]] = {}
         self._passages: dict[bytes, set[bytes]] = {}
         for path, visibility in self._anchors.items():
@@ -84,7 +85,12 @@ class Exports:
                     self._passages.setdefault(parent, set()).add(name)
 
     def visibility(self, path: bytes) -> Visibility:
-        """Return the visibility that the deepest anchor at or above the path gives."""
+        """Return the visibility that the deepest anchor at or above the path gives.
+
+        Of a long path only as much is gone through as an anchor has.
+        """
+        if len(path) > self._longest:
+            path = path[: max(path.rfind(b"/", 0, self._longest + 1), 0)]
         while path not in self._anchors:
             path, _ = split(path)
         return self._anchors[path]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from termite.engine.errors import FsError, RemoteProtocolError
 from termite.engine.model import Attr, Change
-from termite.engine.paths import components, split
+from termite.engine.paths import RESULT_BYTES, SHOWN_BYTES, components, split
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +74,9 @@ def _check(change: Change, is_writable: Callable[[bytes], bool]) -> None:
         if path is None:
             continue
         try:
-            components(path)
+            components(path, RESULT_BYTES)
         except FsError as e:
-            raise RemoteProtocolError(f"not a path: {path!r}") from e
+            raise RemoteProtocolError(f"not a path: {path[:SHOWN_BYTES]!r}") from e
         if not is_writable(path):
             raise FsError(errno.EPERM, path)
     attr = change.attr

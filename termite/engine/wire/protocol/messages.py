@@ -3,14 +3,34 @@
 docs/develop/protocol.md says which reply belongs to which request. Structs are encoded as msgpack arrays that begin
 with the tag, so fields may only be added at the end, with a default. Chunks (stdout, blobs) travel beside the messages
 on the request's stream.
+
+A message of the other side is refused where it is decoded if a field is not what its type says, or not what
+`__post_init__` says. The sender's own mistakes come out as ValueError there.
 """
 
 import enum
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from termite.engine.errors import Reason
-from termite.engine.model import Attr, Change, Changeset, Digest, Exit, StdinFile, Usage
+from termite.engine.model import (
+    Attr,
+    Change,
+    Changeset,
+    Count,
+    Digest,
+    Errno,
+    Exit,
+    Label,
+    Offset,
+    Seconds,
+    Slots,
+    StdinFile,
+    Usage,
+    UserId,
+)
 
 PROTOCOL = 3  # both ends must have the same; a difference is one clear line for the operator
 INLINE_BYTES = 64 * 1024  # a file up to this size travels inside a message instead of in a stream of its own
@@ -28,36 +48,36 @@ class Register(Message, frozen=True):
     """Worker -> coordinator, on start and as a heartbeat. An empty host in `address` means "as you see me"."""
 
     protocol: int
-    name: str
-    address: str  # "host:port", or ":port"
-    slots: int
-    leased: int
-    load: float
-    free_memory_bytes: int
+    name: Label
+    address: Label  # "host:port", or ":port"
+    slots: Slots
+    leased: Slots
+    load: Seconds
+    free_memory_bytes: Count
     draining: bool = False
 
 
 class Registered(Message, frozen=True):
     """`interval_s`: register again that often; after three times as long without, a worker is forgotten."""
 
-    interval_s: float
+    interval_s: Seconds
 
 
 class Deregister(Message, frozen=True):
     """Worker -> coordinator: it leaves now."""
 
-    name: str
+    name: Label
 
 
 class Worker(msgspec.Struct, frozen=True, array_like=True):
     """One live worker as the coordinator knows it."""
 
-    name: str
-    address: str
-    slots: int
-    leased: int
-    load: float
-    free_memory_bytes: int
+    name: Label
+    address: Label
+    slots: Slots
+    leased: Slots
+    load: Seconds
+    free_memory_bytes: Count
     draining: bool
 
 
@@ -90,23 +110,23 @@ class OpenLease(Message, frozen=True):
     """
 
     protocol: int
-    master: str
-    slots: int
-    uid: int
-    gid: int
+    master: Label
+    slots: Slots
+    uid: UserId
+    gid: UserId
     writable_root: bytes
-    number: int
+    number: Count
     clock_ns: int
-    hostname: str = ""
+    hostname: Label = ""
 
 
 class Leased(Message, frozen=True):
     """`slots` is what was granted, 0 if the worker has none. `clock_ns` is the worker's, taken when it answered."""
 
-    worker: str
-    slots: int
+    worker: Label
+    slots: Slots
     clock_ns: int
-    cores: int
+    cores: Count
 
 
 class Run(Message, frozen=True):
@@ -120,24 +140,31 @@ class Run(Message, frozen=True):
     `contents` are those of small files that have changed and that no worker can have, as of `number`, by their paths.
     """
 
-    job: int
-    number: int
+    job: Count
+    number: Count
     changesets: tuple[Changeset, ...]
     argv: tuple[bytes, ...]
     exe: bytes
     search: bool
     env: tuple[bytes, ...]
     cwd: bytes
-    umask: int
+    umask: Annotated[int, Meta(ge=0, le=0o777)]
     stdin: bool
     merge: bool
     network: bool = False
-    timeout_s: float = 0.0
-    memory_bytes: int = 0
+    timeout_s: Seconds = 0.0
+    memory_bytes: Count = 0
     stdin_file: StdinFile | None = None
     stdin_closed: bool = False
     stdin_ended: bool = False
     contents: dict[bytes, bytes] = {}
+
+    def __post_init__(self) -> None:
+        """Refuse what execve and chdir cannot be given. A NUL would end a record of what the sandbox is told."""
+        if b"\0" in b"".join((*self.argv, *self.env, self.exe, self.cwd)):
+            raise ValueError("a NUL byte in a command, its environment or its directory")
+        if not self.cwd.startswith(b"/"):
+            raise ValueError("a directory without a leading slash")
 
 
 class Ran(Message, frozen=True):
@@ -158,10 +185,10 @@ class Ran(Message, frozen=True):
     started_ns: int
     ended_ns: int
     dropped: tuple[bytes, ...] = ()
-    exec_errno: int = 0
+    exec_errno: Errno = 0
     timed_out: bool = False
-    stdin_offset: int = -1
-    stdin_taken: int = 0
+    stdin_offset: Offset = -1
+    stdin_taken: Count = 0
 
 
 class GetBlob(Message, frozen=True):
@@ -183,7 +210,7 @@ class Pong(Message, frozen=True):
 class SetSlots(Message, frozen=True):
     """Mirror -> master: from now on use at most `slots` (the worker shares with another master, or drains)."""
 
-    slots: int
+    slots: Slots
 
 
 # -- mirror -> master -------------------------------------------------------------------------------------------------
@@ -198,7 +225,7 @@ class GetDirectory(Message, frozen=True):
 class Directory(Message, frozen=True):
     """All children, as of journal number `number`; a digest is there where the master knows it. `attr`: its own."""
 
-    number: int
+    number: Count
     attr: Attr
     children: dict[bytes, Attr]
 
@@ -211,7 +238,7 @@ class GetFile(Message, frozen=True):
     """
 
     path: bytes
-    size: int
+    size: Count
     mtime_ns: int
     candidate: Digest | None = None
 
@@ -230,17 +257,17 @@ class ReadStdin(Message, frozen=True):
     is given. It has then taken all that it was given before.
     """
 
-    job: int
-    size: int
-    offset: int = -1
+    job: Count
+    size: Count
+    offset: Offset = -1
     peek: bool = False
 
 
 class StdinTaken(Message, frozen=True):
     """The job has taken so many bytes of its standard input, all in all."""
 
-    job: int
-    taken: int
+    job: Count
+    taken: Count
 
 
 class Stdin(Message, frozen=True):
@@ -267,7 +294,7 @@ class Failed(Message, frozen=True):
 
     kind: Failure
     detail: str
-    errno: int = 0
+    errno: Errno = 0
     reason: Reason = Reason.NEEDS_A_PERSON
 
 

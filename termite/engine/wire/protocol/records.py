@@ -26,16 +26,28 @@ def frame(kind: bytes, payload: bytes = b"") -> bytes:
 
 
 def pack_records(records: Records) -> bytes:
-    """`key=value` with a NUL after each."""
-    return b"".join(key.encode() + b"=" + content + b"\0" for key, content in records)
+    """Return `key=value` with a NUL after each. Raises ValueError if a key or a value would end its record."""
+    packed = [_checked(key) + b"=" + content + b"\0" for key, content in records]
+    whole = b"".join(packed)
+    if whole.count(b"\0") != len(packed):
+        raise ValueError("a NUL byte inside the value of a record")
+    return whole
 
 
 def pack_all(key: str, contents: Sequence[bytes]) -> bytes:
-    """As many records of one key: what `pack_records` gives, for a whole command line or environment at once."""
+    """Return as many records of one key: what `pack_records` gives, for a command line or environment at once."""
     if not contents:
         return b""
-    start = key.encode() + b"="
+    if b"\0" in b"".join(contents):
+        raise ValueError("a NUL byte inside the value of a record")
+    start = _checked(key) + b"="
     return start + (b"\0" + start).join(contents) + b"\0"
+
+
+def _checked(key: str) -> bytes:
+    if "=" in key or "\0" in key:
+        raise ValueError(f"not the key of a record: {key!r}")
+    return key.encode()
 
 
 def parse_records(payload: bytes) -> Iterator[tuple[str, bytes]]:

@@ -1,0 +1,100 @@
+"""Paths and names as somebody else sends them: what leads anywhere else than down is refused, and quickly."""
+
+import errno
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from termite.engine.errors import FsError, RemoteProtocolError
+from termite.engine.paths import NAME_BYTES, PATH_BYTES, RESULT_BYTES, check_names, check_paths, components
+
+BAD = [
+    b"/",
+    b"/tmp/x",
+    b"a/",
+    b"a//b",
+    b".",
+    b"..",
+    b"a/..",
+    b"../a",
+    b"a/../b",
+    b"a/./b",
+    b"./a",
+    b"a\0b",
+    b"\0",
+    b"a/\0/b",
+]
+GOOD = [b"", b"a", b"a/b", b"...", b".a", b"a.", b"a../b", b"..a/b", b"a/...", b"\xff", b"a\nb", b"n" * NAME_BYTES]
+DEEP = b"/".join([b"d" * 200] * 40)
+
+
+@pytest.mark.parametrize("path", BAD)
+@pytest.mark.parametrize("others", [(), (b"",), (b"", b""), (b"a", b"b/c"), (b"a", b"", b"b")])
+def test_a_path_that_leads_elsewhere_is_refused_among_any_others(path: bytes, others: tuple[bytes, ...]) -> None:
+    with pytest.raises(FsError) as error:
+        components(path)
+    assert error.value.errno == errno.EINVAL
+    for at in range(len(others) + 1):
+        with pytest.raises(RemoteProtocolError):
+            check_paths([*others[:at], path, *others[at:]])
+
+
+def test_every_other_path_is_taken() -> None:
+    check_paths([])
+    check_paths(GOOD)
+    for path in GOOD:
+        check_paths([path])
+        assert b"/".join(components(path)) == path
+
+
+@pytest.mark.parametrize(
+    "path", [b"n" * (NAME_BYTES + 1), b"a/" * 3 + b"n" * (NAME_BYTES + 1), b"a/" * PATH_BYTES + b"a"]
+)
+def test_what_is_too_long_is_refused(path: bytes) -> None:
+    with pytest.raises(FsError) as error:
+        components(path)
+    assert error.value.errno == errno.ENAMETOOLONG
+    with pytest.raises(RemoteProtocolError):
+        check_paths([b"a", path])
+
+
+def test_a_tree_deeper_than_a_path_of_a_system_call_is_a_tree_but_no_result() -> None:
+    assert len(components(DEEP)) == 40
+    check_paths([DEEP])
+    with pytest.raises(FsError):
+        components(DEEP, RESULT_BYTES)
+
+
+@pytest.mark.parametrize("name", [b"", b".", b"..", b"/", b"a/b", b"/a", b"a/", b"a\0", b"n" * (NAME_BYTES + 1)])
+@pytest.mark.parametrize("others", [(), (b"x",), (b"x", b"...")])
+def test_what_is_no_name_of_an_entry_is_refused_among_any_others(name: bytes, others: tuple[bytes, ...]) -> None:
+    for at in range(len(others) + 1):
+        with pytest.raises(RemoteProtocolError):
+            check_names(dict.fromkeys((*others[:at], name, *others[at:])))
+
+
+@given(st.lists(st.binary(max_size=6) | st.text("a./\0", max_size=6).map(str.encode), max_size=5))
+def test_thousands_at_once_are_judged_as_each_alone(paths: list[bytes]) -> None:
+    assert _is_refused(lambda: check_paths(paths)) == any(_is_refused(lambda p=p: components(p)) for p in paths)
+    expected = any(name in (b"", b".", b"..") or b"/" in name or b"\0" in name for name in paths)
+    assert _is_refused(lambda: check_names(dict.fromkeys(paths))) == expected
+
+
+def test_a_hundred_thousand_take_a_moment() -> None:
+    paths = [b"home/user/project/src/directory%d/file_number_%d.c" % (i % 100, i) for i in range(100_000)]
+    names = {b"file_number_%d.c" % i: None for i in range(100_000)}
+    started_s = time.process_time()
+    check_paths(paths)
+    check_names(names)
+    assert time.process_time() - started_s < 0.5  # 0.05 on a quiet machine
+
+
+def _is_refused(check: object) -> bool:
+    assert callable(check)
+    try:
+        check()
+    except (FsError, RemoteProtocolError):
+        return True
+    return False
