@@ -91,6 +91,10 @@ class FakeMaster:
                 return Done()
         raise AssertionError(message)
 
+    def lease(self) -> OpenLease:
+        """What it asks for first."""
+        return OpenLease(PROTOCOL, "test", 4, self.uid, self.gid, self.writable_root, self.number, 1, "home")
+
     def journal_disk(self, *paths: Path) -> None:
         """The paths have changed on disk: one changeset."""
         changes = []
@@ -125,9 +129,13 @@ class FakeMaster:
             stdin=bool(self.stdin),
             merge=False,
         )
-        reply = await self.connection.request(msgspec.structs.replace(request, **fields), on_chunk=on_chunk)
+        reply = await self.connection.request(self.finish(request, fields), on_chunk=on_chunk)
         assert isinstance(reply, Ran)
         return reply
+
+    def finish(self, request: Run, fields: dict[str, Any]) -> Run:
+        """The request with the fields that a test wants."""
+        return msgspec.structs.replace(request, **fields)
 
     async def said(self, *argv: str, **fields: Any) -> bytes:
         """What a command writes to stdout; it must succeed."""
@@ -273,11 +281,7 @@ async def mirror(
                 async with dial("127.0.0.1", port, mint(SECRET, "master"), master.answer) as connection:
                     await dialled.wait()
                     master.connection = connection
-                    reply = await connection.request(
-                        OpenLease(
-                            PROTOCOL, "test", 4, master.uid, master.gid, master.writable_root, master.number, 1, "home"
-                        )
-                    )
+                    reply = await connection.request(master.lease())
                     assert isinstance(reply, Leased)
                     yield box[0]
             finally:
