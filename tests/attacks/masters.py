@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import msgspec
 import pytest
 
-from termite.engine.quarters import remove_tree
-from termite.engine.wire.messages import OpenLease, Run
+from termite.engine.wire.protocol.messages import OpenLease, Run
+from termite.engine.worker.mirror_homes import remove_tree
 from tests.e2e.mirrors import FakeMaster, Starter
 
 NOBODY = 61000  # any id that no one has

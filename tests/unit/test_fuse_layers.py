@@ -92,7 +92,7 @@ async def test_what_moves_stands_on_disk_as_it_is_at_home_and_no_delta_is_left(t
     home = Home(tmp_path)
     link = Attr(stat.S_IFLNK | 0o777, 3, NS, target=b"new")
     await home.change(
-        (b"d/new", home.file(b"text", 0o4751)),
+        (b"d/new", home.file(b"text", 0o1751)),
         (b"d/empty", home.file(b"")),
         (b"d/link", link),
         (b"d/sub", DIRECTORY),
@@ -101,7 +101,7 @@ async def test_what_moves_stands_on_disk_as_it_is_at_home_and_no_delta_is_left(t
     assert home.path("d/new").read_bytes() == b"text"
     assert home.path("d/empty").read_bytes() == b""
     assert os.readlink(home.path("d/link")) == "new"
-    for name, mode in (("d/new", stat.S_IFREG | 0o4751), ("d/sub", DIRECTORY.mode), ("d", DIRECTORY.mode)):
+    for name, mode in (("d/new", stat.S_IFREG | 0o1751), ("d/sub", DIRECTORY.mode), ("d", DIRECTORY.mode)):
         status = home.path(name).stat()
         assert (status.st_mode, status.st_mtime_ns) == (mode, NS), name
     assert home.path("d/link").lstat().st_mtime_ns == NS
@@ -135,9 +135,37 @@ async def test_what_cannot_be_real_stays_with_the_mirror_until_it_can(tmp_path: 
     assert home.path("d/absent").stat().st_size == AHEAD_BYTES + 1
 
 
+async def test_setuid_and_setgid_files_stay_with_the_mirror_and_a_setgid_directory_is_as_at_home(
+    tmp_path: Path,
+) -> None:
+    home = Home(tmp_path)
+    shared = Attr(stat.S_IFDIR | 0o2775, 0, NS)
+    files = {b"setuid": home.file(b"1", 0o4755), b"setgid": home.file(b"2", 0o2755), b"both": home.file(b"3", 0o6755)}
+    await home.change((b"d/shared", shared), *((b"d/shared/" + name, attr) for name, attr in files.items()))
+    view = home.tree.open_view()
+    assert view.delta is not None
+    assert view.delta.listings[b"d/shared"] == files
+    assert home.path("d/shared").stat().st_mode == shared.mode
+    assert os.listdir(home.path("d/shared")) == []
+
+
+async def test_what_no_disk_takes_stays_with_the_mirror(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    odd = {
+        b"n" * 256: home.file(b"1"),
+        b"nul": Attr(stat.S_IFLNK | 0o777, 3, NS, target=b"a\0b"),
+        b"empty": Attr(stat.S_IFLNK | 0o777, 0, NS),
+    }
+    await home.change((b"d/even", home.file(b"1")), *((b"d/" + name, attr) for name, attr in odd.items()))
+    assert home.path("d/even").read_bytes() == b"1"
+    view = home.tree.open_view()
+    assert view.delta is not None
+    assert view.delta.listings[b"d"] == odd
+
+
 async def test_a_content_that_came_with_the_news_is_real_at_once(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    attr = Attr(stat.S_IFREG | 0o4750, 4, NS)
+    attr = Attr(stat.S_IFREG | 0o750, 4, NS)
     home.take_in((b"d/new", attr), (b"d/later", attr))
     home.tree.take_contents({b"d/new": b"text", b"d/later": b"text", b"d/nowhere": b"text", b"d/old": b"text"}, 1)
     await home.change((b"d/later", Attr(attr.mode, 4, NS + 1)))

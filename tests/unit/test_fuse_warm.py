@@ -166,3 +166,13 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_has_is_not(
         with private_directory(tmp_path) as mine:
             assert sorted(tmp_path.iterdir()) == sorted((living, mine))
     assert not list(tmp_path.iterdir())
+
+
+async def test_a_setuid_file_is_left_to_the_mirror(tmp_path: Path) -> None:
+    setuid = Attr(stat.S_IFREG | 0o4755, 7, NS)
+    tree, cas, digest = tree_and_store(tmp_path)
+    tree.take_in([Changeset(1, (Change(b"usr/file", setuid),))])
+    warm = Warm(tree, cas, tmp_path, tree.is_here)
+    warm.note(b"usr/file", setuid, digest, again=False)
+    warm.note(b"usr/other", OTHER, None, again=False)
+    assert list((await sealed(warm)).files) == [b"usr/other"]

@@ -1,16 +1,17 @@
 """Makes real what has moved: directories on this worker's disk, with files, symlinks, whiteouts as views have them.
 
 They stand in the scratch space, where jobs cannot look. What cannot be real stays loose, and the mirror shows it: files
-whose content is not here, files with several names, large ones. Small contents are fetched ahead, so that they need not
-stay so. A layer is complete before any job sees it, and is removed when no job does.
+whose content is not here, files with several names, large ones, setuid ones. Small contents are fetched ahead, so that
+they need not stay so. A layer is complete before any job sees it, and is removed when no job does.
 """
 
-import errno
 import itertools
 import logging
 import os
 import stat
 from collections import Counter
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from termite.engine.errors import TermiteError
 from termite.engine.model import Attr, Digest
 from termite.engine.store.cas import Cas
 from termite.fuse.content.fetch import Fetcher
+from termite.fuse.layers.real_tree import RealTree, can_be_real
 from termite.fuse.sandbox.scratch import Scratch
 from termite.fuse.view.moved_names import Merged, merge
 from termite.fuse.view.tree import Tree
@@ -156,8 +158,8 @@ class Layers:
 
     def _can_be_real(self, path: bytes, attr: Attr, digest: Digest | None, content: bytes | None) -> bool:
         if attr is WHITEOUT or is_directory(attr):
-            return True
-        if attr.nlink > 1:
+            return can_be_real(path, attr)
+        if attr.nlink > 1 or not can_be_real(path, attr):
             return False
         if stat.S_ISLNK(attr.mode):
             return True
@@ -182,8 +184,8 @@ async def _run(build: "_Build") -> Layer:
 class _Build:
     """One layer in the making, which may go on in a thread: nothing here is shared but the store.
 
-    `copies`: where a name stands already, in a layer that is never changed. It is not linked from there: jobs would see
-    that in the link count.
+    `copies`: the layer, never changed, in which a name stands already. It is not linked from there: jobs would see that
+    in the link count.
     """
 
     cas: Cas
@@ -201,13 +203,21 @@ class _Build:
         self.listings = dict(merged.listings)
         self.opaque = merged.opaque
         for path, layer in merged.sources.items():
-            self.copies[path] = b"%b/%b/%b" % (layers_root, os.fsencode(layer.name), path)
+            self.copies[path] = os.path.join(layers_root, os.fsencode(layer.name))
         for listing in merged.listings.values():
             self.size_bytes += sum(attr.size for attr in listing.values() if stat.S_ISREG(attr.mode))
 
     def run(self) -> Layer:
         """Make all of it. A content that was evicted a moment ago is left out, and so its name stays loose."""
         os.mkdir(self.top, 0o700)
+        with ExitStack() as stack:
+            real = stack.enter_context(RealTree(self.top))
+            sources = {layer: stack.enter_context(RealTree(layer)) for layer in set(self.copies.values())}
+            made = self._fill(real, sources)
+        own_name = os.fsdecode(os.path.basename(self.top))
+        return Layer(own_name, made, self.opaque, sum(map(len, made.values())), self.size_bytes)
+
+    def _fill(self, real: RealTree, sources: Mapping[bytes, RealTree]) -> dict[bytes, Listing]:
         directories: list[tuple[bytes, Attr]] = []
         made: dict[bytes, Listing] = {}
         for directory in sorted(self.listings):
@@ -215,97 +225,31 @@ class _Build:
             made[directory] = here
             for name, attr in self.listings[directory].items():
                 path = join(directory, name)
-                if self._add(path, attr):
+                if self._add(real, sources, path, attr):
                     here[name] = attr
                 if is_directory(attr):
                     directories.append((path, attr))
         for directory, names in made.items():
             if WHITEOUT in names.values():
-                os.setxattr(os.path.join(self.top, directory), HAS_WHITEOUTS, b"")
+                real.set_xattr(directory, HAS_WHITEOUTS, b"")
         for path, attr in reversed(directories):  # a directory's time is its own when nothing is added any more
-            dress(os.path.join(self.top, path), attr)
-        dress(self.top, self.root)
-        own_name = os.fsdecode(os.path.basename(self.top))
-        return Layer(own_name, made, self.opaque, sum(map(len, made.values())), self.size_bytes)
+            real.dress_directory(path, attr)
+        real.dress_directory(b"", self.root)
+        return made
 
-    def _add(self, path: bytes, attr: Attr) -> bool:
-        target = os.path.join(self.top, path)
+    def _add(self, real: RealTree, sources: Mapping[bytes, RealTree], path: bytes, attr: Attr) -> bool:
         if is_directory(attr):
-            os.mkdir(target, 0o700)
+            real.make_directory(path)
             if path in self.opaque:
-                os.setxattr(target, OPAQUE, b"y")
+                real.set_xattr(path, OPAQUE, b"y")
         elif attr is WHITEOUT:
-            os.mknod(target, stat.S_IFCHR, 0)
+            real.make_whiteout(path)
         elif stat.S_ISLNK(attr.mode):
-            make_symlink(target, attr)
+            real.make_symlink(path, attr)
         elif path in self.copies:
-            copy_file(self.copies[path], target, attr)
+            real.copy_file(path, sources[self.copies[path]], attr)
         elif path in self.contents:
-            write_file(self.contents[path], target, attr)
+            real.write_file(path, self.contents[path], attr)
         else:
-            return make_file(self.cas, self.digests.get(path), target, attr)
+            return real.fill_file(path, self.cas, self.digests.get(path), attr)
         return True
-
-
-def make_symlink(target: bytes, attr: Attr) -> None:
-    """A symlink as it is at home."""
-    os.symlink(attr.target, target)
-    os.utime(target, ns=(attr.mtime_ns, attr.mtime_ns), follow_symlinks=False)
-
-
-def make_file(cas: Cas, digest: Digest | None, target: bytes, attr: Attr) -> bool:
-    """A file as it is at home; none of a digest: empty. False, and nothing made, where the content is not here."""
-    source = os.open(os.devnull, os.O_RDONLY) if digest is None else cas.open(digest)
-    if source is None:
-        return False
-    try:
-        _copy(source, target, attr.size)
-    finally:
-        os.close(source)
-    dress(target, attr)
-    return True
-
-
-def copy_file(source: bytes, target: bytes, attr: Attr) -> None:
-    """A file that stands elsewhere on this worker's disk, as it is at home."""
-    fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        _copy(fd, target, attr.size)
-    finally:
-        os.close(fd)
-    dress(target, attr)
-
-
-def write_file(content: bytes, target: bytes, attr: Attr) -> None:
-    """A file as it is at home, of a content in memory."""
-    fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        if os.write(fd, content) != len(content):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    finally:
-        os.close(fd)
-    dress(target, attr)
-
-
-def dress(name: bytes, attr: Attr) -> None:
-    """Mode and time."""
-    os.chmod(name, stat.S_IMODE(attr.mode))
-    os.utime(name, ns=(attr.mtime_ns, attr.mtime_ns))
-
-
-def _copy(source: int, name: bytes, size: int) -> None:
-    target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        while size > 0 and (copied := _copy_some(source, target, size)):
-            size -= copied
-    finally:
-        os.close(target)
-
-
-def _copy_some(source: int, target: int, size: int) -> int:
-    try:
-        return os.copy_file_range(source, target, size)  # shares the blocks, where the file system can
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-            raise
-        return os.sendfile(target, source, None, size)

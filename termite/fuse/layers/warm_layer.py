@@ -19,7 +19,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +27,7 @@ import trio
 
 from termite.engine.model import Attr, Digest
 from termite.engine.store.cas import Cas
-from termite.fuse.layers.real_layers import copy_file, dress, make_file, make_symlink
+from termite.fuse.layers.real_tree import RealTree, can_be_real
 from termite.fuse.view.tree import Tree
 from termite.fuse.view.views import Listing
 
@@ -82,6 +82,8 @@ class Warm:
         """A job opened this file, whose content is in the store, or read this symlink; `again`: not the first time."""
         if path in self._wanted and self._wanted[path][0] is attr:
             self._miss()
+            return
+        if not can_be_real(path, attr):
             return
         if attr.size > min(MAX_FILE_BYTES, MAX_BYTES - self._wanted_bytes):
             return
@@ -189,28 +191,41 @@ class _Build:
     held: Mapping[bytes, Attr] = field(default_factory=dict)
 
     def run(self, directories: tuple[tuple[bytes, Attr], ...]) -> tuple[dict[bytes, Attr], float]:
-        """What is in it (a content that was evicted meanwhile is not), and how much CPU that took, in seconds."""
+        """Make it. Return what is in it (not a content that was evicted meanwhile), and the seconds of CPU."""
         started_s = time.thread_time()
-        for path, _ in directories:
-            os.mkdir(os.path.join(self.root, path) if path else self.root, 0o700)
-        held = {path: attr for path, (attr, digest) in self.wanted.items() if self._add(path, attr, digest)}
-        for path, attr in reversed(directories):  # a directory's time is its own when nothing is added any more
-            dress(os.path.join(self.root, path) if path else self.root, attr)
+        if not directories:
+            return {}, 0.0
+        os.mkdir(self.root, 0o700)
+        with ExitStack() as stack:
+            real = stack.enter_context(RealTree(self.root))
+            before = stack.enter_context(RealTree(self.before)) if self.held else None
+            held = self._fill(real, before, directories)
         return held, time.thread_time() - started_s
 
-    def _add(self, path: bytes, attr: Attr, digest: Digest | None) -> bool:
-        name = os.path.join(self.root, path)
+    def _fill(
+        self, real: RealTree, before: RealTree | None, directories: tuple[tuple[bytes, Attr], ...]
+    ) -> dict[bytes, Attr]:
+        for path, _ in directories:
+            if path:
+                real.make_directory(path)
+        held = {
+            path: attr for path, (attr, digest) in self.wanted.items() if self._add(real, before, path, attr, digest)
+        }
+        for path, attr in reversed(directories):  # a directory's time is its own when nothing is added any more
+            real.dress_directory(path, attr)
+        return held
+
+    def _add(self, real: RealTree, before: RealTree | None, path: bytes, attr: Attr, digest: Digest | None) -> bool:
         if stat.S_ISLNK(attr.mode):
-            make_symlink(name, attr)
+            real.make_symlink(path, attr)
             return True
-        if self.held.get(path) is attr:
-            before = os.path.join(self.before, path)
-            if attr.size > LINKED_BYTES and not self.is_live(path):
-                os.link(before, name)
-            else:
-                copy_file(before, name, attr)
-            return True
-        return make_file(self.cas, digest, name, attr)
+        if before is None or self.held.get(path) is not attr:
+            return real.fill_file(path, self.cas, digest, attr)
+        if attr.size > LINKED_BYTES and not self.is_live(path):
+            real.link_file(path, before)
+        else:
+            real.copy_file(path, before, attr)
+        return True
 
 
 @contextmanager

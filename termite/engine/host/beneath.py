@@ -1,0 +1,64 @@
+"""Open what is below a directory by that directory's descriptor, without passing a symlink.
+
+A job, a worker or another user may put a symlink at any name at any time. Whoever checks a name and
+then opens it by name may read another file than the one that was checked. So callers open first, and
+then ask the descriptor what it is. This is openat2(2), for which Python has no function.
+"""
+
+import ctypes
+import os
+from functools import cache
+
+ITSELF = os.O_NOFOLLOW | os.O_CLOEXEC
+DIRECTORY = ITSELF | os.O_DIRECTORY
+FILE = ITSELF | os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY  # a FIFO or a device may have taken the file's place
+
+SYS_OPENAT2 = 437  # on MIPS it has another number, and this one is nothing: then it goes by steps
+RESOLVE_NO_SYMLINKS = 0x04  # nor the links of /proc, which RESOLVE_NO_MAGICLINKS alone would refuse
+RESOLVE_BENEATH = 0x08
+
+
+def open_beneath(top: int, path: bytes, flags: int) -> int:
+    """Return a descriptor of `path` below the directory `top`; b"" is `top` itself.
+
+    `flags` are those of open(2). The names in `path` must have been checked: none of them is empty,
+    "." or "..". Raises OSError, with ENOTDIR or ELOOP if a symlink stands at one of the names.
+    """
+    fd = _open_at_once(top, path or b".", flags)
+    return fd if fd >= 0 else _open_by_steps(top, path, flags)
+
+
+def _open_by_steps(top: int, path: bytes, flags: int) -> int:
+    """Open name by name: for kernels without openat2, where a container forbids it, and to learn the error."""
+    names = path.split(b"/") if path else [b"."]
+    fd = top
+    for i, name in enumerate(names):
+        try:
+            below = os.open(name, flags | ITSELF if i == len(names) - 1 else os.O_PATH | DIRECTORY, dir_fd=fd)
+        finally:
+            if fd != top:
+                os.close(fd)
+        fd = below
+    return fd
+
+
+class _OpenHow(ctypes.Structure):
+    """struct open_how of linux/openat2.h."""
+
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+_syscall = ctypes.CDLL(None).syscall
+_syscall.restype = ctypes.c_long
+_syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)
+
+
+def _open_at_once(top: int, path: bytes, flags: int) -> int:
+    """Return a descriptor, or -1 if that did not work, for whatever reason."""
+    how = _how_to_open(flags)
+    return int(_syscall(SYS_OPENAT2, top, path, ctypes.addressof(how), ctypes.sizeof(how)))
+
+
+@cache
+def _how_to_open(flags: int) -> _OpenHow:
+    return _OpenHow(flags, 0, RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH)

@@ -1,0 +1,170 @@
+"""A part of the master's tree as real files on this worker's disk, for real layers and for the warm layer.
+
+The master names what is written, and it is not trusted. So everything is done by a checked name in a directory that was
+reached from the top without a symlink, and nothing that exists is written to. Even if another check was forgotten,
+nothing outside the tree is touched.
+"""
+
+import errno
+import os
+import stat
+
+from termite.engine.errors import FsError
+from termite.engine.host.beneath import DIRECTORY, FILE, open_beneath
+from termite.engine.model import Attr, Digest
+from termite.engine.paths import components, split
+from termite.engine.store.cas import Cas
+
+# Of a file. Whoever came to a setuid file on this disk could become the worker's user. A directory keeps all
+# of its bits: setgid executes nothing there, and what a job makes in it must have its group.
+FILE_MODE_BITS = 0o1777
+LONGEST_NAME_BYTES = 255  # of tmpfs, ext4, xfs and btrfs
+LONGEST_TARGET_BYTES = 4095  # of a symlink
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def can_be_real(path: bytes, attr: Attr) -> bool:
+    """Say whether it can stand on this disk as a job is to see it. What cannot is left to the views of the mirror.
+
+    Setuid and setgid files cannot: the views show these bits, which are never set on this disk.
+    """
+    if len(path) - path.rfind(b"/") - 1 > LONGEST_NAME_BYTES:
+        return False
+    if stat.S_ISLNK(attr.mode):
+        return 0 < len(attr.target) <= LONGEST_TARGET_BYTES and b"\0" not in attr.target
+    return not stat.S_ISREG(attr.mode) or attr.mode & (stat.S_ISUID | stat.S_ISGID) == 0
+
+
+class RealTree:
+    """The tree in the directory `top`, which exists: for a `with`. Paths are relative to it; methods raise OSError."""
+
+    def __init__(self, top: bytes) -> None:
+        self._top = os.open(top, os.O_PATH | DIRECTORY)
+        self._parent: bytes | None = None  # the directory that is open as `_parent_fd`
+        self._parent_fd = -1
+
+    def __enter__(self) -> "RealTree":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._leave()
+        os.close(self._top)
+
+    def make_directory(self, path: bytes) -> None:
+        """Make an empty directory, for the mirror alone until `dress_directory`."""
+        parent, name = self._enter(path)
+        os.mkdir(name, 0o700, dir_fd=parent)
+
+    def make_whiteout(self, path: bytes) -> None:
+        """Make what overlayfs takes for a name that is gone."""
+        parent, name = self._enter(path)
+        os.mknod(name, stat.S_IFCHR, 0, dir_fd=parent)
+
+    def make_symlink(self, path: bytes, attr: Attr) -> None:
+        """Make a symlink as it is at home."""
+        parent, name = self._enter(path)
+        os.symlink(attr.target, name, dir_fd=parent)
+        os.utime(name, ns=(attr.mtime_ns, attr.mtime_ns), dir_fd=parent, follow_symlinks=False)
+
+    def write_file(self, path: bytes, content: bytes, attr: Attr) -> None:
+        """Make a file as it is at home, with a content in memory."""
+        fd = self._new_file(path)
+        try:
+            if os.write(fd, content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            _dress_file(fd, attr)
+        finally:
+            os.close(fd)
+
+    def fill_file(self, path: bytes, cas: Cas, digest: Digest | None, attr: Attr) -> bool:
+        """Make a file as it is at home, from the store; None of a digest: empty. Return False, and make nothing, if the
+        content is not in the store."""
+        source = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) if digest is None else cas.open(digest)
+        if source is None:
+            return False
+        try:
+            self._copy_from(source, path, attr)
+        finally:
+            os.close(source)
+        return True
+
+    def copy_file(self, path: bytes, other: "RealTree", attr: Attr) -> None:
+        """Make a file as it is at home, by what stands at the same path of another tree."""
+        source = open_beneath(other._top, _checked(path), FILE)
+        try:
+            self._copy_from(source, path, attr)
+        finally:
+            os.close(source)
+
+    def link_file(self, path: bytes, other: "RealTree") -> None:
+        """Give what stands at the same path of another tree a name in this one."""
+        source, name = other._enter(path)
+        parent, _ = self._enter(path)
+        os.link(name, name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
+
+    def set_xattr(self, path: bytes, attribute: str, content: bytes) -> None:
+        """Mark a directory for overlayfs."""
+        fd = open_beneath(self._top, _checked(path), DIRECTORY)
+        try:
+            os.setxattr(fd, attribute, content)
+        finally:
+            os.close(fd)
+
+    def dress_directory(self, path: bytes, attr: Attr) -> None:
+        """Give a directory its mode and time, when nothing is added to it any more."""
+        fd = open_beneath(self._top, _checked(path), DIRECTORY)
+        try:
+            os.fchmod(fd, stat.S_IMODE(attr.mode))
+            os.utime(fd, ns=(attr.mtime_ns, attr.mtime_ns))
+        finally:
+            os.close(fd)
+
+    def _enter(self, path: bytes) -> tuple[int, bytes]:
+        """Return the directory of `path`, which stays open for the next one in it, and the name."""
+        parent, name = split(_checked(path))
+        if parent != self._parent:
+            self._leave()
+            self._parent_fd, self._parent = open_beneath(self._top, parent, DIRECTORY), parent
+        return self._parent_fd, name
+
+    def _leave(self) -> None:
+        if self._parent is not None:
+            os.close(self._parent_fd)
+            self._parent = None
+
+    def _new_file(self, path: bytes) -> int:
+        parent, name = self._enter(path)
+        return os.open(name, _NEW, 0o600, dir_fd=parent)
+
+    def _copy_from(self, source: int, path: bytes, attr: Attr) -> None:
+        target = self._new_file(path)
+        try:
+            size = attr.size
+            while size > 0 and (copied := _copy_some(source, target, size)):
+                size -= copied
+            _dress_file(target, attr)
+        finally:
+            os.close(target)
+
+
+def _checked(path: bytes) -> bytes:
+    try:
+        components(path)
+    except FsError as error:
+        raise OSError(error.errno, os.strerror(error.errno), path) from error
+    return path
+
+
+def _dress_file(fd: int, attr: Attr) -> None:
+    os.fchmod(fd, attr.mode & FILE_MODE_BITS)
+    os.utime(fd, ns=(attr.mtime_ns, attr.mtime_ns))
+
+
+def _copy_some(source: int, target: int, size: int) -> int:
+    try:
+        return os.copy_file_range(source, target, size)  # shares the blocks, where the file system can
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise
+        return os.sendfile(target, source, None, size)
