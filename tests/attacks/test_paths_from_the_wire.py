@@ -1,0 +1,192 @@
+"""A hostile master names paths that lead out of its tree, in changes, in listings, with a command.
+
+With such a path the mirror wrote a setuid file of the master's choice outside of its scratch space.
+"""
+
+import os
+import stat
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from termite.engine.errors import ConnectionLost, Retryable, UserError
+from termite.engine.model import Attr, Change, Changeset
+from termite.engine.wire.messages import Directory
+from tests.attacks.masters import STARTERS, HostileMaster, attacked_place, listed
+from tests.e2e.mirrors import Starter, mirror
+
+PATIENCE_S = 30
+CONTENT = b"#!/bin/sh\nid\n"
+DIRECTORY = Attr(stat.S_IFDIR | 0o755, 0, 1)
+SETUID = Attr(stat.S_IFREG | 0o4755, len(CONTENT), 10**9)
+PLAIN = Attr(stat.S_IFREG | 0o755, len(CONTENT), 10**9)
+LINK = Attr(stat.S_IFLNK | 0o777, 0, 10**9, target=b"/home/victim/.bashrc")
+ENDED = (ConnectionLost, UserError)
+
+
+class RootMaster(HostileMaster):
+    """Its writable root is the whole tree, and its listings have `odd` names in a directory called so."""
+
+    odd: dict[bytes, Attr] = {}  # noqa: RUF012  # a test sets it
+
+    def lease(self) -> Any:
+        self.writable_root = b""
+        return super().lease()
+
+    def _directory(self, path: bytes) -> Directory:
+        listing = super()._directory(path)
+        if path == b"":
+            listing.children.pop(b"tmp", None)  # so that a change can make it
+        if os.path.basename(path) == b"odd":
+            listing.children.update(self.odd)
+        return listing
+
+
+@pytest.fixture
+def name() -> Iterator[str]:
+    """A name that nobody has, in a directory where all may write."""
+    name = f"termite-attack-{uuid.uuid4().hex}"
+    yield name
+    for path in (Path("/tmp") / name, Path("/var/tmp") / name):
+        path.unlink(missing_ok=True)
+
+
+def changes_with(path: bytes) -> tuple[Change, ...]:
+    """A path and the directories above it, as if they had been made just now."""
+    steps = path.split(b"/")
+    above = [b"/".join(steps[:end]) for end in range(1, len(steps))]
+    return (*(Change(step, DIRECTORY) for step in above if step), Change(path, SETUID), Change(path + b"-link", LINK))
+
+
+CHANGED = {
+    "absolute": "/tmp/{name}",
+    "two slashes": "//tmp/{name}",
+    "a slash inside": "tmp//{name}",
+    "upwards": "../../../../../../../../tmp/{name}",
+    "upwards from a directory": "new/../../../../../../../../../tmp/{name}",
+    "a dot": "./{name}",
+    "a NUL": "{name}\0x",
+    "a slash at the end": "{name}/",
+    "a name too long": "n" * 5000,
+    "a path too long": "{name}" + "/a" * 200_000,
+}
+
+
+@pytest.mark.parametrize("starter", STARTERS)
+@pytest.mark.parametrize("path", CHANGED.values(), ids=CHANGED.keys())
+async def test_a_path_out_of_the_tree_in_a_change_ends_the_connection(starter: Starter, path: str, name: str) -> None:
+    odd = path.format(name=name).encode()
+    with attacked_place(starter) as base:
+        before = listed(base / "home")
+        master = RootMaster(base / "project")
+        with trio.fail_after(PATIENCE_S):
+            async with mirror(master, base / "place", starter, tmpfs=False):
+                assert await master.said("echo", "served") == b"served\n"
+                changes = changes_with(odd) if odd.count(b"/") < 100 else (Change(odd, SETUID),)
+                master.number += 1
+                master.journal.append(Changeset(master.number, changes))
+                with pytest.raises(ENDED):
+                    await master.run("/bin/true", contents={odd: CONTENT})
+                with pytest.raises(ENDED):
+                    await master.run("/bin/true")
+        assert not [place for place in ("/tmp", "/var/tmp", "/") if name in os.listdir(place)]
+        assert listed(base / "home") == before
+        print("HELD", path[:60])
+
+
+@pytest.mark.parametrize("starter", STARTERS)
+@pytest.mark.parametrize("odd", [b"../x", b"/tmp/x", b"a/b", b"", b"..", b".", b"x\0y", b"n" * 5000])
+async def test_an_odd_name_in_a_listing_ends_the_connection(starter: Starter, odd: bytes) -> None:
+    with attacked_place(starter) as base:
+        (base / "project/odd").mkdir()
+        (base / "project/even").mkdir()
+        before = listed(base / "home")
+        master = RootMaster(base / "project")
+        master.odd = {odd: PLAIN}
+        with trio.fail_after(PATIENCE_S):
+            async with mirror(master, base / "place", starter, tmpfs=False):
+                assert await master.said("ls", "even") == b""
+                with pytest.raises(ENDED):
+                    await master.run("ls", "odd")
+        assert listed(base / "home") == before
+        print("HELD", odd[:20])
+
+
+@pytest.mark.parametrize("starter", STARTERS)
+async def test_odd_paths_where_nothing_is_looked_up_by_them_are_harmless(starter: Starter, name: str) -> None:
+    with attacked_place(starter) as base:
+        (base / "project/f").write_text("old")
+        master = HostileMaster(base / "project")
+        odd = [b"/tmp/" + name.encode(), b"../../../../tmp/" + name.encode(), b"", b"..", b"a\0b", b"n" * 10_000]
+        async with mirror(master, base / "place", starter, tmpfs=False):
+            assert await master.said("cat", "f", contents=dict.fromkeys(odd, CONTENT)) == b"old"
+            assert await master.said("pwd", cwd=b"/../../../../usr") == b"/usr\n"
+            with pytest.raises(Retryable):
+                await master.run("pwd", cwd=b"/" + b"d" * 5000)
+            with pytest.raises(Retryable):
+                await master.run("pwd", cwd=b"/" + b"d/" * 5000)
+            with pytest.raises(ENDED):
+                await master.run("pwd", cwd=b"usr")
+        assert name not in os.listdir("/tmp")
+        print("HELD")
+
+
+def setuid_files(directory: Path) -> list[Path]:
+    return [
+        path for path in directory.rglob("*") if path.lstat().st_mode & 0o6000 and stat.S_ISREG(path.lstat().st_mode)
+    ]
+
+
+@pytest.mark.parametrize("starter", STARTERS)
+async def test_a_job_sees_setuid_bits_and_the_workers_disk_never_has_them(starter: Starter) -> None:
+    """In the base, in a delta with the content sent along, and when the file was opened often enough to be warm."""
+    looks = (
+        "sh",
+        "-c",
+        "stat -c %a tool; cat tool >/dev/null; cp -p tool copy; stat -c %a copy; rm copy; id -u >/dev/null",
+    )
+    with attacked_place(starter) as base:
+        tool = base / "project/tool"
+        tool.write_bytes(CONTENT)
+        tool.chmod(0o6755)
+        master = HostileMaster(base / "project")
+        async with mirror(master, base / "place", starter, tmpfs=False):
+            for turn in range(4):
+                assert await master.said(*looks) == b"6755\n6755\n"
+                tool.write_bytes(CONTENT + b"%d\n" % turn)
+                tool.chmod(0o6755)
+                master.journal_disk(tool)
+                contents = {os.fsencode(tool)[1:]: tool.read_bytes()} if turn % 2 else {}
+                assert await master.said(*looks, contents=contents) == b"6755\n6755\n"
+                await trio.sleep(0.7)  # for a new generation of the warm layer
+                assert setuid_files(base / "place/cache") == []
+                assert setuid_files(base / "place/scratch/layers") == []
+            assert list((base / "place/cache/warm").rglob("id")), "there is a warm layer"
+        print("HELD")
+
+
+@pytest.mark.parametrize("starter", STARTERS)
+async def test_what_a_job_makes_in_a_setgid_directory_is_as_it_would_be_at_home(starter: Starter) -> None:
+    with attacked_place(starter) as base:
+        shared = base / "project/shared"
+        shared.mkdir()
+        shared.chmod(0o2775)
+        master = HostileMaster(base / "project")
+        makes = ("sh", "-c", "stat -c %a shared; mkdir shared/new; touch shared/f; stat -c '%a %g' shared/new shared/f")
+        expected = b"2775\n2755 %d\n644 %d\n" % (master.gid, master.gid)
+        async with mirror(master, base / "place", starter, tmpfs=False):
+            assert await master.said(*makes) == expected
+            for turn in range(3):  # from now on in real layers
+                (shared / f"{turn}").write_bytes(CONTENT)
+                master.journal_disk(shared / f"{turn}", shared)
+                assert await master.said(*makes, contents={os.fsencode(shared / f"{turn}")[1:]: CONTENT}) == expected
+            assert [path for path in (base / "place/scratch/layers").rglob("shared") if path.stat().st_mode & 0o2000]
+            ran = await master.run(*makes)
+            (new,) = [change.attr for change in ran.changes if change.path.endswith(b"/new")]
+            assert new is not None
+            assert new.mode == stat.S_IFDIR | 0o2755
+        print("HELD")
