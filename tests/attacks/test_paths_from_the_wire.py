@@ -51,8 +51,9 @@ def name() -> Iterator[str]:
     """A name that nobody has, in a directory where all may write."""
     name = f"termite-attack-{uuid.uuid4().hex}"
     yield name
-    for path in (Path("/tmp") / name, Path("/var/tmp") / name):
-        path.unlink(missing_ok=True)
+    for directory in ("/tmp", "/var/tmp"):
+        for path in Path(directory).glob(f"{name}*"):
+            path.unlink()
 
 
 def changes_with(path: bytes) -> tuple[Change, ...]:
@@ -93,7 +94,7 @@ async def test_a_path_out_of_the_tree_in_a_change_ends_the_connection(starter: S
                     await master.run("/bin/true", contents={odd: CONTENT})
                 with pytest.raises(ENDED):
                     await master.run("/bin/true")
-        assert not [place for place in ("/tmp", "/var/tmp", "/") if name in os.listdir(place)]
+        assert not [path for top in ("/tmp", "/var/tmp", "/") for path in os.listdir(top) if path.startswith(name)]
         assert listed(base / "home") == before
         print("HELD", path[:60])
 
