@@ -1,5 +1,6 @@
 """Two ends of a connection over streams in memory: what is asked, answered, cancelled, and what a loss does."""
 
+import errno
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -19,11 +20,22 @@ from termite.engine.errors import (
     TermiteError,
     UserError,
 )
-from termite.engine.model import Digest
+from termite.engine.model import Attr, Digest
 from termite.engine.wire import transport
 from termite.engine.wire.authority import mint
 from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES, MAX_FRAME_BYTES
-from termite.engine.wire.protocol.messages import Done, GetBlob, GetDirectory, Message, Ping, Pong, ReadStdin, Stdin
+from termite.engine.wire.protocol.messages import (
+    Directory,
+    Done,
+    GetBlob,
+    GetDirectory,
+    GetFile,
+    Message,
+    Ping,
+    Pong,
+    ReadStdin,
+    Stdin,
+)
 from termite.engine.wire.protocol.peer import WINDOW_BYTES
 from termite.engine.wire.transport import Connection, Handler, SendChunk, dial, joined
 
@@ -272,6 +284,40 @@ async def test_a_reply_that_does_not_fit_fails_that_request_only(caplog: pytest.
             await client.request(ReadStdin(1, MAX_FRAME_BYTES))
         assert await client.request(ReadStdin(1, 1)) == Stdin(b"x")
     assert "reply-too-large" in caplog.text
+
+
+async def test_a_file_dated_after_2554_fails_the_request_that_tells_of_it_only() -> None:
+    """As any job can make one with touch, where the disk takes it."""
+    odd = Directory(1, Attr(0o40755, 0, 2**64), {})
+
+    async def handler(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
+        return odd if isinstance(message, GetDirectory) else await echo(connection, message, send_chunk)
+
+    async with connected(handler) as (client, server):
+        with pytest.raises(Retryable) as caught:
+            await client.request(GetDirectory(b""))
+        assert caught.value.reason is Reason.TOO_LARGE
+        with pytest.raises(Retryable):
+            await client.request(GetFile(b"f", 1, 2**64))
+        assert await client.request(ReadStdin(1, 1)) == Stdin(b"x")
+        assert client.statistics()["asking"] == server.statistics()["answering"] == 0
+
+
+@pytest.mark.parametrize("error", [UserError, Stale, ZeroDivisionError])
+async def test_what_the_other_side_says_of_an_error_cannot_pass_for_lines_of_ours(error: type[Exception]) -> None:
+    async with connected(raising(error("a\nb \x1b[2J \udce9" + "x" * 10_000))) as (client, _):
+        with pytest.raises(TermiteError) as caught:
+            await client.request(GetDirectory(b""))
+        assert "a\\nb \\x1b[2J \\xe9".replace("\\n", "\\x0a") in str(caught.value)
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 1000
+
+
+async def test_an_error_of_the_file_system_without_a_number_is_an_error() -> None:
+    async with connected(raising(FsError(0))) as (client, _):
+        with pytest.raises(FsError) as caught:
+            await client.request(GetDirectory(b""))
+    assert caught.value.errno == errno.EIO
 
 
 async def test_pings_are_answered_without_the_handler() -> None:

@@ -40,3 +40,19 @@ def test_what_is_forgotten_is_forgotten_on_disk_too(known: Hashes) -> None:
     known.forget(stamp(3))
     assert known.find(stamp(3)) is None
     known.close()
+
+
+def test_a_file_of_the_far_future_is_known_in_memory_and_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hashes, "TICK_NS", 0)
+    future, present = Stamp(1, 1, 5, 2**63, 7), stamp(2)
+    made = Hashes(tmp_path / "hashes")
+    made.remember(future, digest(1))
+    made.remember(present, digest(2))
+    made.flush()
+    assert (made.find(future), made.find(present)) == (digest(1), digest(2))
+    made.close()
+    again = Hashes(tmp_path / "hashes")
+    assert (again.find(future), again.find(present)) == (None, digest(2))
+    again.close()

@@ -30,6 +30,8 @@ FLUSH_AFTER = 1000
 KNOWN_LIMIT = 10_000
 # A record is removed when it has not been used for so long.
 KEEP_DAYS = 60
+# A time in 2262. Anybody can date a file later; the digest of such a file is known in memory only.
+LATEST_NS = 2**63 - 1
 DAY_NS = 24 * 3600 * 10**9
 
 log = logging.getLogger(__name__)
@@ -113,6 +115,8 @@ class Hashes:
         for key in ripe:
             del self._unsaved[key]
             stamp, digest = self._known[key]
+            if max(stamp.mtime_ns, stamp.ctime_ns) > LATEST_NS:
+                continue
             rows.append((_FILE.pack(*key), _RECORD.pack(*stamp[2:], digest.sha256), self._today))
         if rows and self._store is not None:
             self._write("INSERT OR REPLACE INTO hashes VALUES (?, ?, ?)", rows)

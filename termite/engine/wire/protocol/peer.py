@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from termite.engine.errors import ConnectionLost, RemoteProtocolError
+from termite.engine.errors import ConnectionLost, Reason, RemoteProtocolError, Retryable
 from termite.engine.wire.protocol.frames import Frame, FrameReader, Kind, encode_frame
 from termite.engine.wire.protocol.messages import Message, Reply, Request
 
@@ -93,14 +93,14 @@ class Peer:
         if self._next > _LAST_STREAM:
             raise ConnectionLost("the connection has used up its stream numbers")
         stream = self._next
-        frame = encode_frame(Kind.REQUEST, stream, _encode(message))
+        frame = encode_frame(Kind.REQUEST, stream, _encoded(message))
         self._next += 2
         self._asked[stream] = _Asked(chunks)
         return stream, frame
 
     def answer(self, stream: int, message: Message) -> bytes:
         """Close a stream of the other side with the reply."""
-        frame = encode_frame(Kind.REPLY, stream, _encode(message))
+        frame = encode_frame(Kind.REPLY, stream, _encoded(message))
         del self._answering[stream]
         return frame
 
@@ -213,6 +213,14 @@ class Peer:
         if stream % 2 != self._their_parity or not 0 < stream <= self._their_last:
             raise RemoteProtocolError(f"a {frame.kind.name.lower()} on stream {stream}, which it has not opened")
         return self._answering.get(stream)
+
+
+def _encoded(message: Message) -> bytes:
+    """Encode a message. Raises Retryable for what msgpack cannot say: a file dated after 2554, as a job can make it."""
+    try:
+        return _encode(message)
+    except (OverflowError, UnicodeEncodeError) as error:
+        raise Retryable(Reason.TOO_LARGE, f"a {type(message).__name__} that cannot be encoded") from error
 
 
 def _decode(decode: Callable[[bytes], Message], frame: Frame) -> Message:
