@@ -57,7 +57,7 @@ class StdinFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     mode: Mode
     size: Count
-    mtime_ns: int
+    mtime_ns: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
     block_bytes: Annotated[int, Meta(ge=0, le=2**31 - 1)]
     offset: Count
 

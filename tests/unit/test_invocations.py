@@ -31,3 +31,32 @@ def test_what_is_no_utf8_comes_through() -> None:
     asked = parse_invoke(pack_records([*FIELDS, ("arg", b"\xff"), ("env", b"N=\xfe")]))
     assert asked.invocation.argv == ("gcc", "\udcff")
     assert asked.invocation.env["N"] == "\udcfe"
+
+
+FILE = {
+    "stdin_mode": b"100644",
+    "stdin_size": b"5",
+    "stdin_mtime_ns": b"1",
+    "stdin_block": b"4096",
+    "stdin_offset": b"0",
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "number"),
+    [
+        ("stdin_mode", b"-1"),
+        ("stdin_mode", b"1000000"),
+        ("stdin_size", b"-1"),
+        ("stdin_size", b"9223372036854775808"),
+        ("stdin_mtime_ns", b"99999999999999999999999"),
+        ("stdin_block", b"-4096"),
+        ("stdin_offset", b"-1"),
+        ("stdin_offset", b"9" * 5000),
+    ],
+)
+def test_an_absurd_number_of_a_launcher_is_refused(key: str, number: bytes) -> None:
+    fields = [*FIELDS, ("stdin", b"file")]
+    assert parse_invoke(pack_records([*fields, *FILE.items()])).stdin_file is not None
+    with pytest.raises(RemoteProtocolError):
+        parse_invoke(pack_records([*fields, *(FILE | {key: number}).items()]))

@@ -170,7 +170,21 @@ async def test_a_mirror_that_cannot_serve_is_shown_once(start: Start, caplog: py
     assert "modprobe fuse" in caplog.text
 
 
-@pytest.mark.parametrize("nonsense", ["nonsense", "[1]", '{"lease": "many"}', '{"lease": 1', "\xff", "x" * 100_000])
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        "nonsense",
+        "[1]",
+        '{"lease": "many"}',
+        '{"lease": 1',
+        '{"lease": -5}',
+        '{"lease": 1000000000}',
+        '{"lease": 1, "master": "a\\nb"}',
+        '{"jobs": -1}',
+        "\xff",
+        "x" * 100_000,
+    ],
+)
 async def test_a_mirror_that_talks_nonsense_is_ended(
     start: Start, nonsense: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -182,9 +196,33 @@ async def test_a_mirror_that_talks_nonsense_is_ended(
             assert await other.hear() == {"granted": 1}
 
 
-async def test_a_negative_wish_is_no_wish(start: Start) -> None:
-    async with worker(start()) as port, master(port, lease=-5) as one:
-        assert await one.hear() == {"granted": 0}
+async def test_what_a_mirror_says_cannot_pass_for_a_line_of_the_log(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with worker(start()) as port:
+        async with master(port) as one:
+            await one.tell("!die x\x1b]0;title\x07\rWARNING d")
+            await one.wait_for_end()
+        async with master(port, lease=1) as other:
+            await other.say(error="a\nWARNING b \x1b[2J", hint="\x9b0m\u2028c")
+            with trio.fail_after(10):
+                while "mirror-unfit" not in caplog.text:  # noqa: ASYNC110  # a log tells nobody
+                    await trio.sleep(0.01)
+    messages = [record.getMessage() for record in caplog.records]
+    assert any("\\x1b]0;title" in message for message in messages)
+    assert all(message.isprintable() for message in messages)
+
+
+async def test_a_mirror_can_complain_of_a_hundred_things_but_not_of_more(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(workers, "MOST_COMPLAINTS", 3)
+    async with worker(start()) as port, master(port) as one:
+        for number in range(9):
+            await one.say(error=f"trouble {number}")
+        await one.tell("!exit 0")
+        await one.wait_for_end()
+    assert caplog.text.count("mirror-unfit") == 3
 
 
 async def test_a_stranger_without_a_lease_is_sent_away(

@@ -10,7 +10,8 @@ import os
 import socket
 import struct
 from collections import deque
-from errno import EIO
+from errno import EIO, errorcode
+from signal import NSIG
 
 import trio
 
@@ -256,14 +257,20 @@ def _pack_exit(exit: Exit) -> bytes:
 
 def _parse_signal(payload: bytes) -> int:
     try:
-        return int(dict(records.parse_records(payload)).get("signal", b"0"))
+        number = int(dict(records.parse_records(payload)).get("signal", b"0"))
+        if number not in range(NSIG):
+            raise ValueError
+        return number
     except ValueError:
         raise RemoteProtocolError(f"a signal that is no number: {payload[:40]!r}") from None
 
 
 def _parse_errno(payload: bytes) -> int:
     try:
-        return int(dict(records.parse_records(payload)).get("errno", b""))
+        number = int(dict(records.parse_records(payload)).get("errno", b""))
+        if number not in errorcode:
+            raise ValueError
+        return number
     except ValueError:
         raise RemoteProtocolError(f"an error that is no number: {payload[:40]!r}") from None
 

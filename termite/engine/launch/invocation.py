@@ -4,6 +4,8 @@ import functools
 import os
 from dataclasses import dataclass, field
 
+import msgspec
+
 from termite.engine.decide.environment import Environment
 from termite.engine.errors import RemoteProtocolError
 from termite.engine.launch.vantage import Vantage
@@ -49,7 +51,7 @@ def parse_invoke(payload: bytes) -> Asked:
         how = How(fields["how"].decode())
         umask = int(fields.get("umask", b"022"), 8)
         stdin_file = _parse_stdin_file(fields) if stdin == b"file" else None
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, msgspec.ValidationError) as error:
         raise RemoteProtocolError(f"an invocation without its {error}") from None
     if not argv or not cwd.startswith("/"):
         raise RemoteProtocolError("an invocation without a command or a directory")
@@ -88,10 +90,6 @@ def _parse_environment(payload: bytes) -> Environment:
 
 
 def _parse_stdin_file(fields: dict[str, bytes]) -> StdinFile:
-    return StdinFile(
-        mode=int(fields["stdin_mode"], 8),
-        size=int(fields["stdin_size"]),
-        mtime_ns=int(fields["stdin_mtime_ns"]),
-        block_bytes=int(fields["stdin_block"]),
-        offset=int(fields["stdin_offset"]),
-    )
+    mode = int(fields["stdin_mode"], 8)
+    numbers = [int(fields[key]) for key in ("stdin_size", "stdin_mtime_ns", "stdin_block", "stdin_offset")]
+    return msgspec.convert([mode, *numbers], StdinFile)  # checks what a number may be

@@ -26,6 +26,7 @@ from termite.engine.master.shared import Master
 from termite.engine.model import Changeset, Command, Exit, Phase
 from termite.engine.paths import is_within, tree_path
 from termite.engine.tree.logic.times import Timing
+from termite.engine.wire.protocol.foreign_text import printable
 from termite.engine.wire.protocol.messages import Ran, Run
 
 NOWHERE_TO_RUN = 103
@@ -338,7 +339,7 @@ async def tell_what_stayed_there(master: Master, job: Job, dropped: tuple[bytes,
 
 def _absolute(path: bytes) -> str:
     """As the user knows it."""
-    return "/" + os.fsdecode(path)
+    return "/" + printable(os.fsdecode(path))
 
 
 def _is_outdated(changesets: tuple[Changeset, ...]) -> bool:

@@ -16,6 +16,7 @@ import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from errno import EIO
 
 import trio
 
@@ -31,6 +32,7 @@ from termite.engine.errors import (
 )
 from termite.engine.loop.leader import Leader
 from termite.engine.wire.identity import SERVER_NAME, Identity
+from termite.engine.wire.protocol.foreign_text import printable
 from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES
 from termite.engine.wire.protocol.messages import Failed, Failure, Message, Ping, Pong
 from termite.engine.wire.protocol.peer import Cancelled, Chunked, Credited, Event, Peer, Replied, Requested
@@ -170,10 +172,10 @@ class Connection:
             return _failed(error)
         except RemoteProtocolError as error:
             self._drop(error)
-            return Failed(Failure.REFUSED, str(error), reason=Reason.BAD_ANSWER)
+            return Failed(Failure.REFUSED, printable(str(error)), reason=Reason.BAD_ANSWER)
         except Exception as error:  # one peer: its request is lost, everything else lives
             log.exception("request-failed peer=%s request=%s", self.peer, type(message).__name__)
-            return Failed(Failure.BUG, f"{type(error).__name__}: {error}")
+            return Failed(Failure.BUG, printable(f"{type(error).__name__}: {error}"))
 
     async def _send_chunk(self, stream: int, content: bytes) -> None:
         assert len(content) <= MAX_CHUNK_BYTES
@@ -377,17 +379,18 @@ def peer_name(stream: trio.SocketStream) -> str:
 def _unwrap(reply: Message) -> Message:
     if not isinstance(reply, Failed):
         return reply
+    detail = printable(reply.detail)
     match reply.kind:
         case Failure.FS:
-            raise FsError(reply.errno)
+            raise FsError(reply.errno or EIO)
         case Failure.STALE:
-            raise Stale(reply.detail)
+            raise Stale(detail)
         case Failure.REFUSED:
-            raise UserError(reply.detail, reason=reply.reason)
+            raise UserError(detail, reason=reply.reason)
         case Failure.BUG:
-            raise RemoteBug(reply.detail)
+            raise RemoteBug(detail)
         case Failure.RETRYABLE:
-            raise Retryable(reply.reason, reply.detail)
+            raise Retryable(reply.reason, detail)
 
 
 def _failed(error: FsError | Stale | Retryable | UserError) -> Failed:
@@ -395,11 +398,11 @@ def _failed(error: FsError | Stale | Retryable | UserError) -> Failed:
         case FsError():
             return Failed(Failure.FS, str(error), error.errno)
         case Stale():
-            return Failed(Failure.STALE, str(error))
+            return Failed(Failure.STALE, printable(str(error)))
         case Retryable():
-            return Failed(Failure.RETRYABLE, error.detail, reason=error.reason)
+            return Failed(Failure.RETRYABLE, printable(error.detail), reason=error.reason)
         case UserError():
-            return Failed(Failure.REFUSED, str(error), reason=error.reason)
+            return Failed(Failure.REFUSED, printable(str(error)), reason=error.reason)
 
 
 def _why(error: BaseException) -> str:

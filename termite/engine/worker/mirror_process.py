@@ -22,10 +22,13 @@ import trio
 
 import termite
 from termite.engine.host.native_programs import enter_command
+from termite.engine.model import Count, Label, Slots
 from termite.engine.wire.identity import Identity
+from termite.engine.wire.protocol.foreign_text import printable
 from termite.engine.worker.mirror_homes import Quarters
 
 MAX_LINE_BYTES = 64 * 1024
+LONGEST_LINE = 4000  # characters of its stderr in one line of our log
 LAST_LINES = 10  # of stderr, for the log when it dies
 STOP_S = 5.0  # to end by itself, removing its files, before it is killed
 LAST_WORDS_S = 0.2  # to read what it said when it died
@@ -36,10 +39,10 @@ log = logging.getLogger(__name__)
 class Line(msgspec.Struct, frozen=True):
     """What a mirror says: each line sets some of these."""
 
-    lease: int | None = None
-    master: str = ""
-    running: int | None = None
-    jobs: int = 0
+    lease: Slots | None = None
+    master: Label = ""
+    running: Count | None = None
+    jobs: Count = 0
     error: str = ""
     hint: str = ""
 
@@ -139,7 +142,7 @@ class Mirror:
                 os.kill(int(pid), signal.SIGKILL)
 
     def _log_line(self, line: bytes) -> None:
-        text = line.decode(errors="replace").rstrip()
+        text = printable(line.decode(errors="replace").rstrip(), LONGEST_LINE)
         if text:
             self.last_lines.append(text)
             log.info("mirror-said pid=%d line=%s", self.pid, text)

@@ -16,6 +16,7 @@ import trio
 from termite.engine.errors import Retryable
 from termite.engine.wire.addresses import join_address, listen, port_of, split_address
 from termite.engine.wire.authority import mint
+from termite.engine.wire.protocol.foreign_text import printable
 from termite.engine.wire.protocol.messages import PROTOCOL, Register
 from termite.engine.wire.transport import peer_name
 from termite.engine.worker.mirror_homes import House
@@ -26,6 +27,7 @@ from termite.engine.worker.shares import share
 DEFAULT_PORT = 1235
 COORDINATOR_PORT = 1233
 MAX_STRANGERS = 8  # mirrors at once that have not asked for a lease; more connections wait
+MOST_COMPLAINTS = 100  # different ones: a mirror is not trusted
 LEASE_S = 15.0  # for a mirror to start and its master to shake hands
 
 log = logging.getLogger(__name__)
@@ -156,9 +158,10 @@ class _Worker:
 
     def _complain(self, line: Line) -> None:
         """Once for each thing that is wrong with this machine, not for each master that comes."""
-        if line.error not in self._complaints:
-            self._complaints.add(line.error)
-            log.warning("mirror-unfit hint=%r reason=%s", line.hint, line.error)
+        error = printable(line.error)
+        if error not in self._complaints and len(self._complaints) < MOST_COMPLAINTS:
+            self._complaints.add(error)
+            log.warning("mirror-unfit hint=%r reason=%s", printable(line.hint), error)
 
 
 def _address_for_masters(config: WorkerConfig, port: int) -> str:
