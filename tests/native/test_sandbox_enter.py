@@ -89,6 +89,15 @@ def test_it_mounts_and_nobody_outside_sees_it(sandbox_program: Path, tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(tuple(map(int, os.uname().release.split(".")[:2])) < (5, 12), reason="needs mount_setattr")
+@pytest.mark.parametrize("options", [(), pytest.param(("--uid=4321", "--gid=4321"), marks=needs_root)])
+def test_no_file_gives_rights_to_whom_executes_it_there(sandbox_program: Path, options: tuple[str, ...]) -> None:
+    run = enter(sandbox_program, *options, "--", "cat", "/proc/self/mountinfo")
+    mounts = [line.split()[4:6] for line in run.stdout.splitlines()]
+    assert len(mounts) > 1
+    assert not [place for place, flags in mounts if "nosuid" not in flags.split(",")]
+
+
 def test_it_ends_as_the_program_did(sandbox_program: Path) -> None:
     assert enter(sandbox_program, "--", "sh", "-c", "exit 7").returncode == 7
     script = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"  # which pid 1 cannot do to itself
