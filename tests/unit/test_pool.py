@@ -12,6 +12,7 @@ import trio
 from termite.engine.errors import FsError, Reason, Retryable
 from termite.engine.fleet.coordinator import CoordinatorConfig, serve_coordinator
 from termite.engine.fleet.lease import Lease
+from termite.engine.fleet.logic.workers import LeaseWish
 from termite.engine.fleet.pool import FAILURES_IN_A_ROW, NoWorker, Pool, PoolConfig
 from termite.engine.model import Digest, Exit, Usage
 from termite.engine.wire.addresses import split_address
@@ -28,6 +29,7 @@ from termite.engine.wire.protocol.messages import (
     Register,
     Run,
     SetSlots,
+    Worker,
 )
 from termite.engine.wire.transport import Connection, SendChunk, accepted, dial
 
@@ -78,7 +80,8 @@ async def _refuse(lease: Lease, message: Message, send_chunk: SendChunk) -> Mess
 
 
 @asynccontextmanager
-async def pool(worker: FakeWorker | None, keepalive_s: float = 60.0) -> AsyncIterator[Pool]:
+async def pool(worker: FakeWorker | None, keepalive_s: float = 60.0, odd: str = "") -> AsyncIterator[Pool]:
+    """`odd` is the address of one more worker, which comes first."""
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             address = await nursery.start(serve_coordinator, CoordinatorConfig(SECRET, "127.0.0.1", 0))
@@ -88,6 +91,8 @@ async def pool(worker: FakeWorker | None, keepalive_s: float = 60.0) -> AsyncIte
                 nursery.start_soon(trio.serve_listeners, worker.serve, listeners)
                 there = f"127.0.0.1:{listeners[0].socket.getsockname()[1]}"
                 async with dial(host, port, mint(SECRET, "w"), _nothing) as connection:
+                    if odd:
+                        await connection.request(Register(PROTOCOL, "a", odd, 99, 0, 0.0, 0))
                     await connection.request(Register(PROTOCOL, "w", there, worker.slots, 0, 0.0, 0))
             config = PoolConfig((host, port), SECRET, "m", 0, 1000, 1000, b"home/me", keepalive_s)
             made = Pool(config, lambda: 7, _refuse)
@@ -113,6 +118,24 @@ async def test_a_lease_is_opened_when_a_job_waits_and_its_cursor_follows_the_rep
             assert lease.cursor == made.oldest_cursor() == 9
         (opened,) = worker.opened
         assert (opened.number, opened.uid, opened.writable_root) == (7, 1000, b"home/me")
+
+
+@pytest.mark.parametrize("odd", ["a..b:1", "x" * 70 + ":1", "%:1", "127.0.0.1:1"])
+async def test_a_worker_with_an_odd_address_keeps_no_job_from_the_others(odd: str) -> None:
+    async with pool(FakeWorker(2), odd=odd) as made:
+        for _ in range(2):
+            async with made.slot() as lease:
+                assert (await lease.run(run(b"gcc"), _ignore)).exit == Exit(0)
+
+
+@pytest.mark.parametrize("address", ["", "host", "host:", "host:port", "host:99999", "host:-1", ":", "host:\u0663"])
+async def test_a_coordinators_odd_address_of_a_worker_is_a_worker_that_cannot_be_had(address: str) -> None:
+    async with pool(FakeWorker(1)) as made:
+        async with made.slot():
+            pass
+        made._fleet._opening["odd"] = 1
+        await made._hold(LeaseWish(Worker("odd", address, 1, 0, 0.0, 0, False), 1))
+        assert made.trouble is not None
 
 
 async def test_a_lease_that_is_being_opened_keeps_what_came_after_its_number() -> None:

@@ -18,6 +18,7 @@ from termite.engine.fleet.coordinator import with_advice
 from termite.engine.fleet.lease import Lease, Traffic
 from termite.engine.fleet.logic.schedule import choose
 from termite.engine.fleet.logic.workers import Fleet, LeaseWish
+from termite.engine.wire.addresses import split_address
 from termite.engine.wire.authority import mint
 from termite.engine.wire.identity import Identity
 from termite.engine.wire.protocol.messages import PROTOCOL, Done, ListWorkers, Message, OpenLease, SetSlots, Workers
@@ -230,8 +231,8 @@ class Pool:
         rest_s = 0.0
         self._begun.append(lease)
         try:
-            host, _, port = wish.worker.address.rpartition(":")
-            async with dial(host.strip("[]"), int(port), self._identity(), serve) as connection:
+            host, port = split_address(wish.worker.address, 0)
+            async with dial(host, port, self._identity(), serve) as connection:
                 granted = await lease.open(connection, self._open_message(wish, lease))
                 if granted:
                     await self._keep(lease, connection, granted)

@@ -345,6 +345,8 @@ async def dial(host: str, port: int, identity: Identity, handler: Handler) -> As
         raise ConnectionLost(f"{peer}: no connection in {CONNECT_S:.0f} s") from error
     except OSError as error:
         raise ConnectionLost(f"{peer}: {_os_reason(error)}") from error
+    except UnicodeError as error:  # the address is from a coordinator, and its host from any worker
+        raise ConnectionLost(f"{peer}: not the name of a host") from error
     async with _secured(socket, TlsStream(socket, identity.client_context(), SERVER_NAME), handler, peer) as connection:
         yield connection
 
