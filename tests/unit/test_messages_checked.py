@@ -22,6 +22,7 @@ from termite.engine.wire.protocol.messages import (
     Ran,
     ReadStdin,
     Register,
+    Registered,
     Run,
     SetSlots,
     StdinTaken,
@@ -100,6 +101,7 @@ ABSURD_REPLIES: list[tuple[Message, dict[str, list[Any]]]] = [
             "children": [{b"a": Attr(0o200000, 0, 1)}, {b"a": Attr(0o100644, 5, 1, Digest(b"x", 5))}],
         },
     ),
+    (Registered(1.0), {"interval_s": [0.0, -1.0, NAN, INFINITE]}),
     (Leased("w", 1, 1, 1), {"slots": [-1, 10**9], "worker": ["\r"], "cores": [-1]}),
     (Failed(Failure.FS, ""), {"errno": [-2, 10**6]}),
 ]

@@ -60,7 +60,7 @@ class Register(Message, frozen=True):
 class Registered(Message, frozen=True):
     """`interval_s`: register again that often; after three times as long without, a worker is forgotten."""
 
-    interval_s: Seconds
+    interval_s: Annotated[float, Meta(ge=0.001, le=1e6)]
 
 
 class Deregister(Message, frozen=True):
