@@ -27,6 +27,8 @@ from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES, MAX_FRAME_BYTES
 from termite.engine.wire.protocol.messages import (
     Directory,
     Done,
+    Failed,
+    Failure,
     GetBlob,
     GetDirectory,
     GetFile,
@@ -311,6 +313,18 @@ async def test_what_the_other_side_says_of_an_error_cannot_pass_for_lines_of_our
         assert "a\\nb \\x1b[2J \\xe9".replace("\\n", "\\x0a") in str(caught.value)
         assert str(caught.value).isprintable()
         assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("kind", [Failure.REFUSED, Failure.STALE, Failure.BUG, Failure.RETRYABLE])
+async def test_a_hostile_sides_error_text_is_escaped_here(kind: Failure) -> None:
+    async def handler(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
+        return Failed(kind, "a\nb \x1b[2J" + "x" * 10_000)
+
+    async with connected(handler) as (client, _):
+        with pytest.raises(TermiteError) as caught:
+            await client.request(GetDirectory(b""))
+    assert "a\\x0ab \\x1b[2J" in str(caught.value)
+    assert len(str(caught.value)) < 1000
 
 
 async def test_an_error_of_the_file_system_without_a_number_is_an_error() -> None:
