@@ -1,4 +1,4 @@
-"""What a hostile master sends to a real mirror process, and a place where it can be seen what that has done."""
+"""A hostile master for a real mirror process, and a place where its deeds can be seen."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ from tests.e2e.mirrors import FakeMaster, Starter
 
 NOBODY = 61000  # any id that no one has
 
-# Whose the mirror is: an ordinary user's who starts a worker, or the user that a worker of root has for it.
+# A mirror belongs to the ordinary user who starts a worker, or to a user that root's worker has.
 STARTERS = [pytest.param(Starter(), id="this-user")]
 if os.getuid() == 0:
     STARTERS = [
@@ -52,7 +52,7 @@ class HostileMaster(FakeMaster):
 
 @contextmanager
 def attacked_place(starter: Starter) -> Iterator[Path]:
-    """A directory with a `project`, a `place` for the mirror, and the home of the worker's user with a `secret`."""
+    """Make a `project`, a `place` for the mirror, and the user's home with a `secret`."""
     base = Path(tempfile.mkdtemp(prefix="termite-attack-", dir="/var/tmp"))
     try:
         base.chmod(0o755)

@@ -29,7 +29,7 @@ ENDED = (ConnectionLost, UserError)
 
 
 class RootMaster(HostileMaster):
-    """Its writable root is the whole tree, and its listings have `odd` names in a directory called so."""
+    """Its writable root is the whole tree. A directory called odd is listed with `odd` names."""
 
     odd: dict[bytes, Attr] = {}  # noqa: RUF012  # a test sets it
 
@@ -144,7 +144,7 @@ def setuid_files(directory: Path) -> list[Path]:
 
 @pytest.mark.parametrize("starter", STARTERS)
 async def test_a_job_sees_setuid_bits_and_the_workers_disk_never_has_them(starter: Starter) -> None:
-    """In the base, in a delta with the content sent along, and when the file was opened often enough to be warm."""
+    """Look in the base, in a delta with the content sent along, and when the file may be warm."""
     looks = (
         "sh",
         "-c",

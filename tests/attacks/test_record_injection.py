@@ -1,6 +1,7 @@
-"""A hostile master puts NUL bytes into what the sandbox is told, so that the rest would be records of its own.
+"""A hostile master puts NUL bytes into what the sandbox is told.
 
-With such a record a job had a directory of the worker's disk as its standard input, or as its root.
+The rest would be records of its own making. With such a record a job had a directory of the
+worker's disk as its standard input, or as its root.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What the master names is written below one directory, or not at all."""
+"""Real trees: what the master names is written below one directory, or not at all."""
 
 import os
 import stat

@@ -1,4 +1,4 @@
-"""What a message of the other side may say: an absurd value is refused where it is decoded."""
+"""Messages of the other side: an absurd value is refused where it is decoded."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Paths and names as somebody else sends them: what leads anywhere else than down is refused, and quickly."""
+"""Paths and names as somebody else sends them: only what leads down is taken, and quickly."""
 
 import errno
 import time

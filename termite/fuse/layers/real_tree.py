@@ -1,8 +1,8 @@
-"""A part of the master's tree as real files on this worker's disk, for real layers and for the warm layer.
+"""A part of the master's tree as real files on this worker's disk, for the layers.
 
-The master names what is written, and it is not trusted. So everything is done by a checked name in a directory that was
-reached from the top without a symlink, and nothing that exists is written to. Even if another check was forgotten,
-nothing outside the tree is touched.
+The master names what is written, and it is not trusted. So everything is done by a checked name in
+a directory that was reached from the top without a symlink, and nothing that exists is written to.
+Even if another check was forgotten, nothing outside the tree is touched.
 """
 
 import errno
@@ -15,8 +15,8 @@ from termite.engine.model import Attr, Digest
 from termite.engine.paths import components, split
 from termite.engine.store.cas import Cas
 
-# Of a file. Whoever came to a setuid file on this disk could become the worker's user. A directory keeps all
-# of its bits: setgid executes nothing there, and what a job makes in it must have its group.
+# Of a file. Whoever came to a setuid file on this disk could become the worker's user. A directory
+# keeps all of its bits: setgid executes nothing there, and what a job makes in it has its group.
 FILE_MODE_BITS = 0o1777
 LONGEST_NAME_BYTES = 255  # of tmpfs, ext4, xfs and btrfs
 LONGEST_TARGET_BYTES = 4095  # of a symlink
@@ -25,9 +25,10 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def can_be_real(path: bytes, attr: Attr) -> bool:
-    """Say whether it can stand on this disk as a job is to see it. What cannot is left to the views of the mirror.
+    """Say whether it can stand on this disk as a job is to see it.
 
-    Setuid and setgid files cannot: the views show these bits, which are never set on this disk.
+    The views of the mirror show what cannot. Setuid and setgid files cannot:
+    these bits are never set on this disk.
     """
     if len(path) - path.rfind(b"/") - 1 > LONGEST_NAME_BYTES:
         return False
@@ -37,7 +38,10 @@ def can_be_real(path: bytes, attr: Attr) -> bool:
 
 
 class RealTree:
-    """The tree in the directory `top`, which exists: for a `with`. Paths are relative to it; methods raise OSError."""
+    """The tree in the directory `top`, which exists: for a `with`.
+
+    Paths are relative to it; methods raise OSError.
+    """
 
     def __init__(self, top: bytes) -> None:
         self._top = os.open(top, os.O_PATH | DIRECTORY)
@@ -78,8 +82,10 @@ class RealTree:
             os.close(fd)
 
     def fill_file(self, path: bytes, cas: Cas, digest: Digest | None, attr: Attr) -> bool:
-        """Make a file as it is at home, from the store; None of a digest: empty. Return False, and make nothing, if the
-        content is not in the store."""
+        """Make a file as it is at home, from the store; None of a digest: empty.
+
+        Return False, and make nothing, if the content is not in the store.
+        """
         source = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) if digest is None else cas.open(digest)
         if source is None:
             return False
