@@ -214,7 +214,7 @@ class MirrorProcess:
 
     async def listen(self, slots: int) -> None:
         received = b""
-        with suppress(trio.ClosedResourceError):
+        with suppress(trio.ClosedResourceError, OSError):  # OSError: `_stop` closes it just when it has ended
             while more := await self.control.recv(65536):
                 *lines, received = (received + more).split(b"\n")
                 for line in lines:
