@@ -1,8 +1,8 @@
 """Check, split and join paths of the tree: bytes without a slash at either end, b"" for the root.
 
-A path from another process must pass `components` before it is used, and the many paths and names
-that a mirror is told of at once `check_paths` and `check_names`, which take a third of a microsecond
-for each. The other functions here do not check their arguments.
+A path from another process must pass `components` before it is used. A mirror is told of many paths
+and names at once: `check_paths` and `check_names` take a third of a microsecond for each. The other
+functions here do not check their arguments.
 """
 
 import errno
@@ -24,8 +24,8 @@ _NO_NAMES = (b"", b".", b"..")
 def components(path: bytes, longest: int = PATH_BYTES) -> list[bytes]:
     """Return the names in a path from the root down; the root has none.
 
-    Raise FsError(EINVAL) if the path could lead anywhere but down ("", ".", ".." or NUL in it),
-    and FsError(ENAMETOOLONG) if it has more than `longest` bytes or one of its names is too long.
+    Raise FsError(EINVAL) if the path could lead anywhere but down ("", ".", ".." or NUL in it).
+    Raise FsError(ENAMETOOLONG) if it has more than `longest` bytes, or one of its names too many.
     The caller decides who acts: an error of the job, or a breach of the protocol.
     """
     if not path:

@@ -108,7 +108,7 @@ def test_the_root_itself_can_be_the_writable_root() -> None:
 
 
 def test_a_long_path_is_judged_as_fast_as_a_short_one(exports: Exports) -> None:
-    for top, view in (
+    for top, visibility in (
         (b"home/u/proj", Visibility.WHOLE),
         (b"home/u/proj/private", Visibility.HIDDEN),
         (b"usr", Visibility.PUBLIC),

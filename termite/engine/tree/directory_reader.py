@@ -66,8 +66,8 @@ class DirectoryReader:
         """Watch a directory, then return its shown entries. Raise OSError if it cannot be listed.
 
         A directory that shows only passages is neither watched nor listed. Each passage is read by
-        name. A directory that is too deep for the wire cannot be listed, so that no mirror is told of
-        a longer path.
+        name. A directory that is too deep for the wire cannot be listed, so that no mirror is
+        told of a longer path.
         """
         if len(directory) + 1 + NAME_BYTES > PATH_BYTES:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
