@@ -15,6 +15,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from termite.engine.errors import Reason
+
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]  # of bytes, names, jobs: what the kernel's own numbers are
 Offset = Annotated[int, Meta(ge=-1, le=2**63 - 1)]  # -1: there is none
 Slots = Annotated[int, Meta(ge=0, le=1_000_000)]
@@ -25,8 +27,6 @@ Seconds = Annotated[float, Meta(ge=0, le=1e9)]  # thirty years; nan is none
 Sha256 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 # A name for people, which goes to logs and terminals: no control characters, so that it cannot pretend to be a line.
 Label = Annotated[str, Meta(max_length=255, pattern=r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z")]
-
-from termite.engine.errors import Reason
 
 
 class Digest(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -9,8 +9,8 @@ import errno
 import os
 import stat
 
+from termite.engine.beneath import DIRECTORY, FILE, open_beneath
 from termite.engine.errors import FsError
-from termite.engine.host.beneath import DIRECTORY, FILE, open_beneath
 from termite.engine.model import Attr, Digest
 from termite.engine.paths import components, split
 from termite.engine.store.cas import Cas
