@@ -1,4 +1,4 @@
-"""One task that waits for many descriptors."""
+"""Tests of the task that waits for many descriptors."""
 
 import os
 import socket
@@ -9,7 +9,7 @@ import trio
 from termite.engine.loop.fd_watcher import FdWatcher
 
 
-async def test_what_can_be_read_is_told_until_it_is_forgotten(nursery: trio.Nursery) -> None:
+async def test_a_readable_descriptor_is_reported_until_it_is_unwatched(nursery: trio.Nursery) -> None:
     fd_watcher, heard, both = FdWatcher(), list[bytes](), trio.Event()
     nursery.start_soon(fd_watcher.run)
     ours, theirs = socket.socketpair()
@@ -24,8 +24,8 @@ async def test_what_can_be_read_is_told_until_it_is_forgotten(nursery: trio.Nurs
         theirs.send(b"ab")
         with trio.fail_after(10):
             await both.wait()
-        fd_watcher.forget(ours.fileno())
-        fd_watcher.forget(ours.fileno())
+        fd_watcher.unwatch(ours.fileno())
+        fd_watcher.unwatch(ours.fileno())
         theirs.send(b"c")
         await trio.sleep(0.05)
     assert heard == [b"a", b"b"]
@@ -54,7 +54,7 @@ async def test_an_error_ends_its_own_descriptor_only(nursery: trio.Nursery, capl
 
 
 async def test_a_descriptor_that_another_call_has_closed_and_opened_again_is_not_called(nursery: trio.Nursery) -> None:
-    """Both are ready at once; whichever is called first closes the other, whose number the next one gets."""
+    """Test two ready descriptors: the first call closes the other one, whose number is then reused."""
     fd_watcher, calls = FdWatcher(), list[str]()
     first, second = os.eventfd(1), os.eventfd(1)
     opened: list[int] = []
@@ -62,7 +62,7 @@ async def test_a_descriptor_that_another_call_has_closed_and_opened_again_is_not
     def close_other(name: str, other: int) -> None:
         calls.append(name)
         for fd in (first, second):
-            fd_watcher.forget(fd)
+            fd_watcher.unwatch(fd)
         os.close(other)
         opened.append(os.eventfd(0))
         assert opened == [other]

@@ -1,4 +1,4 @@
-"""Who listens, when what was heard has to be waited for."""
+"""Tests of which task listens while others wait."""
 
 from collections.abc import Awaitable, Callable
 
@@ -10,21 +10,21 @@ from termite.engine.loop.leader import SPARE_TASKS, Leader
 
 
 class Listening:
-    """Hears numbers; deals with each by `deal`. `listened` has the task that heard each of them."""
+    """A loop that receives numbers and calls `deal` with each; `listened` has the task of each."""
 
-    def __init__(self, nursery: trio.Nursery, deal: Callable[[int], Awaitable[None]], most: int = 1000) -> None:
+    def __init__(self, nursery: trio.Nursery, deal: Callable[[int], Awaitable[None]], max_tasks: int = 1000) -> None:
         self.said, self._heard = trio.open_memory_channel[int](1000)
         self.listened: list[trio.lowlevel.Task] = []
         self.tasks = 0
         self.started = 0
         self._deal = deal
-        self.run = Leader(nursery, self._loop, most).run
+        self.run = Leader(nursery, self._loop, max_tasks).run
 
     async def _loop(self, leader: Leader) -> None:
         self.started += 1
         self.tasks += 1
         try:
-            while await leader.turn():
+            while await leader.wait_turn():
                 number = await leader.listen(self._heard.receive)
                 self.listened.append(trio.lowlevel.current_task())
                 await self._deal(number)
@@ -34,7 +34,7 @@ class Listening:
             self.tasks -= 1
 
 
-async def test_what_needs_no_waiting_is_dealt_with_by_one_task(nursery: trio.Nursery) -> None:
+async def test_events_that_need_no_waiting_are_dealt_with_by_one_task(nursery: trio.Nursery) -> None:
     async def deal(number: int) -> None:
         pass
 
@@ -53,7 +53,7 @@ async def test_while_some_wait_others_listen_and_then_all_but_a_few_end(nursery:
     async def deal(number: int) -> None:
         if number:
             await may_end.wait()
-            await trio.lowlevel.checkpoint()  # a second suspension is no second reason to start one
+            await trio.lowlevel.checkpoint()  # the second suspension must not start another task
 
     listening = Listening(nursery, deal)
     nursery.start_soon(listening.run)
@@ -71,13 +71,13 @@ async def test_while_some_wait_others_listen_and_then_all_but_a_few_end(nursery:
     assert len(listening.listened) == 59
 
 
-async def test_where_all_wait_that_may_nobody_listens_until_one_is_done(nursery: trio.Nursery) -> None:
+async def test_while_all_tasks_wait_nobody_listens(nursery: trio.Nursery) -> None:
     gates = {number: trio.Event() for number in range(5)}
 
     async def deal(number: int) -> None:
         await gates[number].wait()
 
-    listening = Listening(nursery, deal, most=3)
+    listening = Listening(nursery, deal, max_tasks=3)
     nursery.start_soon(listening.run)
     for number in gates:
         listening.said.send_nowait(number)
@@ -92,7 +92,7 @@ async def test_where_all_wait_that_may_nobody_listens_until_one_is_done(nursery:
     assert len(listening.listened) == 5
 
 
-async def test_the_end_of_what_is_heard_ends_all_tasks_and_none_is_cut_short() -> None:
+async def test_the_end_of_the_events_ends_all_tasks_and_none_is_cut_short() -> None:
     done: list[int] = []
 
     async def deal(number: int) -> None:
@@ -111,7 +111,7 @@ async def test_the_end_of_what_is_heard_ends_all_tasks_and_none_is_cut_short() -
     assert listening.tasks == 0
 
 
-async def test_an_error_is_its_tasks_and_cancelling_reaches_whoever_waits() -> None:
+async def test_an_error_stays_in_its_task_and_cancelling_reaches_all_waiting_tasks() -> None:
     async def deal(number: int) -> None:
         if number == 2:
             raise ZeroDivisionError

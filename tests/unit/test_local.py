@@ -1,4 +1,4 @@
-"""Slots of this machine, and the commands that hold them."""
+"""Tests of the local slots, and of the commands that hold them."""
 
 import gc
 import os
@@ -64,10 +64,10 @@ def _descriptors() -> int:
 
 
 class Home:
-    """This machine, with one core, and sleeping processes in place of launchers."""
+    """A machine with one core, and sleeping processes in place of launchers."""
 
     def __init__(self) -> None:
-        gc.collect()  # what earlier tests have left: a cancelled task keeps its frames, in its error, until then
+        gc.collect()  # leftovers of earlier tests: the error of a cancelled task keeps its frames
         self.fd_watcher = FdWatcher()
         self.runs = LocalRuns(slots_of(1), self.fd_watcher)
         self._descriptors = _descriptors()
@@ -145,7 +145,9 @@ async def test_the_core_of_a_command_that_has_just_ended_is_free_for_the_one_tha
         assert home.runs.start_spare(launcher, 0, ended.set)
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222  # it has been killed
-        assert home.runs.start_spare(other, 0, lambda: None)  # nothing has been awaited, so nobody has told us
+        assert home.runs.start_spare(
+            other, 0, lambda: None
+        )  # the watcher had no chance to notify it: nothing was awaited
         assert ended.is_set()
         assert home.runs.running == 1
 

@@ -184,7 +184,7 @@ class World:
         launchers, door = self.launchers(), os.eventfd(1)
 
         def meet() -> None:
-            self.master.fd_watcher.forget(door)
+            self.master.fd_watcher.unwatch(door)
             os.close(door)
             launchers.meet(connection)
 

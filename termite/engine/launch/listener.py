@@ -69,7 +69,7 @@ class LauncherListener:
                     await self._cannot_accept.wait()
                 await trio.sleep(ACCEPT_REST_S)
         finally:
-            self._fd_watcher.forget(listener.fileno())
+            self._fd_watcher.unwatch(listener.fileno())
             for launcher in tuple(self._silent):
                 self._close(launcher)
 
@@ -80,7 +80,7 @@ class LauncherListener:
             return
         except OSError as error:  # no descriptors, no memory: those who wait are served when there are
             log.warning("launcher-not-accepted reason=%s", error.strerror)
-            self._fd_watcher.forget(listener.fileno())
+            self._fd_watcher.unwatch(listener.fileno())
             self._cannot_accept.set()
             return
         try:
@@ -113,14 +113,14 @@ class LauncherListener:
             self._close(launcher)
         else:
             self._forget(launcher)
-            self._fd_watcher.go_on(functools.partial(_serve, launcher, rest))
+            self._fd_watcher.run_next(functools.partial(_serve, launcher, rest))
 
     def _close(self, launcher: Launcher) -> None:
         self._forget(launcher)
         launcher.close()
 
     def _forget(self, launcher: Launcher) -> None:
-        self._fd_watcher.forget(launcher.fd)
+        self._fd_watcher.unwatch(launcher.fd)
         self._silent.discard(launcher)
 
     def _begin(self, launcher: Launcher, kind: bytes, payload: bytes) -> Rest | None:
@@ -141,7 +141,7 @@ class LauncherListener:
                 if exit is not None:
                     await launcher.finish(exit)
             finally:
-                self._fd_watcher.forget(launcher.fd)
+                self._fd_watcher.unwatch(launcher.fd)
         if isinstance(launcher.gone, RemoteProtocolError):
             raise launcher.gone
         if launcher.gone is not None and launcher.gone.signal:
@@ -150,7 +150,7 @@ class LauncherListener:
 
     def _hear(self, launcher: Launcher, scope: trio.CancelScope) -> None:
         if not launcher.hear(scope):
-            self._fd_watcher.forget(launcher.fd)
+            self._fd_watcher.unwatch(launcher.fd)
 
     async def _serve_control(self, launcher: Launcher, payload: bytes) -> None:
         with self._control() as control:

@@ -1,7 +1,8 @@
-"""A loop that several tasks run in turn: one of them listens, and deals with what it hears at once.
+"""A loop that several tasks run in turn: the listener receives an event and deals with it itself.
 
-Mostly that needs no waiting, and to start a task for each thing that is heard, or only to wake one, would cost more
-than all else that is done about it. Where dealing with it does have to wait, another task goes on listening meanwhile.
+Most events need no waiting. To start or wake a task for each of them would cost more than all other
+work on it. If the listener has to wait for anything but the next event, another task becomes the
+listener.
 """
 
 import functools
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 
 import trio
 
-SPARE_TASKS = 2  # that are kept, to listen while others wait
+SPARE_TASKS = 2  # idle tasks that are kept, to listen while others wait
 
 Loop = Callable[["Leader"], Coroutine[Any, Any, None]]
 
@@ -19,35 +20,38 @@ T = TypeVar("T")
 
 
 class Leader:
-    """`loop` is what each task does: before it listens, it asks for its `turn`. There are no more than `most` tasks,
-    all but the first in `nursery`: while all of them wait, nobody listens, until one is done.
+    """A leader passes the role of the listener between tasks that all run the same loop.
 
-    A task that is looked at from outside (`Task.iter_await_frames`) seems to wait in `_followed`.
+    To a debugger (`Task.iter_await_frames`), each task seems to wait in `_drive`.
     """
 
-    def __init__(self, nursery: trio.Nursery, loop: Loop, most: int = 2**31) -> None:
+    def __init__(self, nursery: trio.Nursery, loop: Loop, max_tasks: int = 2**31) -> None:
+        """Prepare for tasks that each run `loop`, which awaits `wait_turn` before it listens.
+
+        All tasks but the first run in `nursery`. While `max_tasks` tasks wait, nobody listens.
+        """
         self._nursery = nursery
         self._loop = loop
-        self._most = most
-        self._listener: trio.lowlevel.Task | None = None  # or it deals with what it has heard
+        self._max_tasks = max_tasks
+        self._listener: trio.lowlevel.Task | None = None  # it listens, or deals with an event without waiting
         self._spare = trio.lowlevel.ParkingLot()
         self._tasks = 0
-        self._is_listening = False  # what the task that runs now is about to wait for, it waits for as the listener
+        self._is_listening = False  # True while the running task is about to wait as the listener
         self._has_ended = False
 
     async def run(self) -> None:
-        """The first task, and each further one. Where the loop of the listener ends, all tasks do."""
+        """Run the loop in this task. When the loop of the listener ends, all idle tasks end too."""
         self._tasks += 1
         try:
-            await self._followed(self._loop(self))
+            await self._drive(self._loop(self))
         finally:
             self._tasks -= 1
             if self._listener is trio.lowlevel.current_task():
                 self._has_ended = True
                 self._spare.unpark_all()
 
-    async def turn(self) -> bool:
-        """Wait until it is this task that listens. False: it is one too many, and has to end."""
+    async def wait_turn(self) -> bool:
+        """Wait until this task is the listener. Return False if it is not needed and must end."""
         task = trio.lowlevel.current_task()
         while self._listener is not task:
             if self._has_ended or (self._listener is not None and len(self._spare) >= SPARE_TASKS):
@@ -59,7 +63,7 @@ class Leader:
         return True
 
     async def listen(self, hear: Callable[..., Awaitable[T]], *args: object) -> T:
-        """`await hear(*args)`; nobody else listens meanwhile."""
+        """Await `hear(*args)` as the listener, so that no other task takes over meanwhile."""
         self._is_listening = True
         try:
             return await hear(*args)
@@ -67,8 +71,8 @@ class Leader:
             self._is_listening = False
 
     @types.coroutine
-    def _followed(self, loop: Coroutine[Any, Any, None]) -> Generator[Any, Any, None]:
-        """Await `loop`; whenever it waits for something else than its next news, another task has to listen."""
+    def _drive(self, loop: Coroutine[Any, Any, None]) -> Generator[Any, Any, None]:
+        """Await `loop`. If it waits for anything but its next event, let another task listen."""
         step: Callable[[], Any] = functools.partial(loop.send, None)
         try:
             while True:
@@ -87,11 +91,11 @@ class Leader:
                     step = functools.partial(loop.send, answer)
                 self._is_listening = is_listening
         finally:
-            del step  # an error in it would keep this frame, and all that it has, until garbage is collected
+            del step  # an error in it refers to this frame, and would keep it until a garbage collection
 
     def _hand_over(self) -> None:
         self._listener = None
         if self._spare:
             self._spare.unpark()
-        elif self._tasks < self._most:
+        elif self._tasks < self._max_tasks:
             self._nursery.start_soon(self.run)

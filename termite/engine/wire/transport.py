@@ -201,7 +201,7 @@ class Connection:
 
     async def _read(self, leader: Leader) -> None:
         try:
-            while await leader.turn():
+            while await leader.wait_turn():
                 if self._events:
                     await self._take(self._events.popleft())
                 elif received := await leader.listen(self._stream.receive_some, READ_BYTES):

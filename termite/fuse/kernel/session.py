@@ -50,12 +50,12 @@ class _Listeners:
 
     async def run(self, nursery: trio.Nursery, *_: int) -> None:
         """The first of them. pyfuse3 starts it, and starts no other one, as there are never few enough of them."""
-        self._leader = Leader(nursery, lambda _: _answer_all(nursery), most=MAX_TASKS)
+        self._leader = Leader(nursery, lambda _: _answer_all(nursery), max_tasks=MAX_TASKS)
         await self._leader.run()
 
     async def wait(self) -> bool:
         """In pyfuse3's stead: until the device can be read by the task that calls this. False: it is to end."""
-        if not await self._leader.turn():
+        if not await self._leader.wait_turn():
             return False
         try:
             await self._leader.listen(trio.lowlevel.wait_readable, self._device)
