@@ -1,7 +1,7 @@
 """Errors by their addressee: who must act on an error decides its class.
 
-`Reason` is the closed set of why a worker did not run a command or its result was not used. Code compares and counts
-reasons; texts are for people and steer nothing.
+`Reason` is the closed set of reasons for which a worker did not run a command, or its result was
+not used. Code compares and counts reasons; texts are for people and steer nothing.
 """
 
 import contextlib
@@ -11,9 +11,9 @@ from errno import errorcode
 
 
 class Reason(enum.StrEnum):
-    """A reason is why an attempt on a worker failed, a worker was refused, or a command ran on the master's machine.
+    """A reason why an attempt on a worker failed, a worker was refused, or a command fell back.
 
-    The value stands on the wire, in `status --json`, in counters and in logs; `words` is what a person reads.
+    The value appears on the wire, in `status --json`, in counters and in logs; people read `words`.
     """
 
     NO_WORKER = "no-worker"
@@ -55,7 +55,7 @@ class Reason(enum.StrEnum):
 
     @property
     def words(self) -> str:
-        """The reason as a person reads it, without a full stop."""
+        """The text for people, without a full stop."""
         return _WORDS[self]
 
 
@@ -98,7 +98,10 @@ _WORDS = {
 
 
 def words_of(reason: str) -> str:
-    """Return the words for a reason that another process named; an unknown one is returned as it is."""
+    """Return the words for a reason that another process named.
+
+    An unknown reason is returned unchanged.
+    """
     return Reason(reason).words if reason in _WORDS else reason
 
 
@@ -107,7 +110,10 @@ class TermiteError(Exception):
 
 
 class UserError(TermiteError):
-    """A user error is for the user to act on: it is shown as one line and a hint, never as a traceback."""
+    """An error for the user, who sees one line and a hint, never a traceback.
+
+    `hint` may be "". `reason` counts the error if a worker or the coordinator caused it.
+    """
 
     def __init__(self, message: str, hint: str = "", reason: Reason = Reason.NEEDS_A_PERSON) -> None:
         super().__init__(message)
@@ -120,9 +126,9 @@ class UserError(TermiteError):
 
 
 class Retryable(TermiteError):
-    """A retryable error is for the scheduler: the same job may succeed on another lease, or on the master's machine.
+    """An error for the scheduler: the job may succeed on another lease, or locally.
 
-    `detail` is for people, and may be empty.
+    `detail` is for people, and may be "".
     """
 
     def __init__(self, reason: Reason, detail: str = "") -> None:
@@ -135,7 +141,10 @@ class Retryable(TermiteError):
 
 
 class Outdated(Retryable):
-    """A file changed before the job had read it: no worker is to blame, and the same one may try again."""
+    """An error for the scheduler: a file changed before the job had read it.
+
+    The worker is not to blame, and may run the job again.
+    """
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(Reason.FILE_CHANGED, detail)
@@ -149,25 +158,31 @@ class NotAtRest(Retryable):
 
 
 class ConnectionLost(Retryable):
-    """The other side of a connection went away, or stopped answering."""
+    """An error for the scheduler: the other side of a connection went away or stopped answering."""
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(Reason.CONNECTION_LOST, detail)
 
 
 class RemoteBug(Retryable):
-    """The other side met an unexpected exception and logged its traceback; `detail` is its last line."""
+    """An error for the scheduler: the other side had an unexpected exception.
+
+    The other side logged the traceback; `detail` is the last line of it.
+    """
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(Reason.WORKER_BUG, detail)
 
 
 class RemoteProtocolError(TermiteError):
-    """The other side said something it must not say: its connection is dropped."""
+    """An error about the other side, which broke the protocol: its connection is dropped."""
 
 
 class FsError(TermiteError):
-    """A system call of a job must fail with `errno`, as it would at home."""
+    """An error for a job: its system call fails with `errno`, as on the master's machine.
+
+    `path` is b"" if no path is to blame.
+    """
 
     def __init__(self, errno: int, path: bytes = b"") -> None:
         super().__init__(errno, path)
@@ -179,12 +194,15 @@ class FsError(TermiteError):
 
 
 class Stale(TermiteError):
-    """A version of a file that was asked for is gone: the file has changed since."""
+    """An error for the requester of a version of a file that has changed since."""
 
 
 @contextlib.contextmanager
 def first_error() -> Iterator[None]:
-    """Around a nursery whose tasks fail for one reason: the first error comes out as itself, not in a group."""
+    """Raise the first error of an exception group itself, not the group.
+
+    Use this around a nursery whose tasks all fail for the same reason.
+    """
     try:
         yield
     except BaseExceptionGroup as group:

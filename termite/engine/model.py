@@ -1,10 +1,12 @@
 """The nouns of termite as values.
 
-Paths below the root are `bytes` without a leading slash (`b"usr/bin/gcc"`, the root itself is `b""`), as the kernel
-has them: a file name need not be text. What a plugin sees (`Invocation`, `Command`) is `str` by `os.fsdecode`.
-Values that travel are msgspec structs, so that they are encoded without a copy; the others are frozen dataclasses.
+Paths below the root are `bytes` without a leading slash (`b"usr/bin/gcc"`; the root itself is
+`b""`), because a file name need not be text. The texts of `Invocation` and `Command`, which plugins
+see, are `str` by `os.fsdecode`. Values that are sent are msgspec structs, which are encoded without
+a copy; the others are frozen dataclasses.
 
-What a number or a text may be is part of its type. msgspec checks that where a message is decoded, and nowhere else.
+The type of a field has the limits of its value. msgspec checks them when it decodes a message, and
+nowhere else.
 """
 
 import enum
@@ -17,30 +19,32 @@ from msgspec import Meta
 
 from termite.engine.errors import Reason
 
-Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]  # of bytes, names, jobs: what the kernel's own numbers are
-Offset = Annotated[int, Meta(ge=-1, le=2**63 - 1)]  # -1: there is none
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]  # of bytes, names or jobs: the range of the kernel's numbers
+Offset = Annotated[int, Meta(ge=-1, le=2**63 - 1)]  # -1 means that there is none
 Slots = Annotated[int, Meta(ge=0, le=1_000_000)]
-UserId = Annotated[int, Meta(ge=0, le=2**32 - 2)]  # the last one means "leave it" to chown(2)
-Errno = Annotated[int, Meta(ge=0, le=999)]  # libfuse passes no other on
+UserId = Annotated[int, Meta(ge=0, le=2**32 - 2)]  # 2**32 - 1 means "no change" to chown(2)
+Errno = Annotated[int, Meta(ge=0, le=999)]  # the range that libfuse accepts
 Mode = Annotated[int, Meta(ge=0, le=0o177777)]  # a whole st_mode
-Seconds = Annotated[float, Meta(ge=0, le=1e9)]  # thirty years; nan is none
+Seconds = Annotated[float, Meta(ge=0, le=1e9)]  # thirty years; nan is refused
 Sha256 = Annotated[bytes, Meta(min_length=32, max_length=32)]
-# A name for people, which goes to logs and terminals: no control characters, so that it cannot pretend to be a line.
+# A name for people, which goes to logs and terminals. It has no control characters, so that it cannot
+# imitate a line of a log.
 Label = Annotated[str, Meta(max_length=255, pattern=r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z")]
 
 
 class Digest(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """SHA-256 of a content and its size in bytes."""
+    """The SHA-256 of a file's content, and its size in bytes."""
 
     sha256: Sha256
     size: Count
 
 
 class Attr(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What is known of one path.
+    """The attributes of one path.
 
-    `mode` is the whole st_mode, type bits included. `digest` is None where the content was not hashed yet. `link_id`
-    is equal for names of one inode (hard links) in one state of it, and 0 where the file has one name only.
+    `mode` is the whole st_mode, including the type bits. `size` is in bytes. `digest` is None if
+    the content was not hashed yet. `target` is the target of a symlink, else b"". `link_id` is
+    equal for all names of one inode in one state of it, and 0 if the file has one name only.
     """
 
     mode: Mode
@@ -53,7 +57,10 @@ class Attr(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class StdinFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A regular file (or a directory) that is a job's standard input: what fstat says of it, and where reading is."""
+    """A regular file or a directory that is a job's standard input, as fstat shows it.
+
+    `offset` is the position, in bytes, at which the next read begins.
+    """
 
     mode: Mode
     size: Count
@@ -63,12 +70,12 @@ class StdinFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Change(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One path is now `attr`, or gone where `attr` is None.
+    """The new state of one path, which is gone if `attr` is None.
 
-    A change that makes a directory where none was (or after its deletion in the same list) says "an empty directory" in
-    the live tree, and everything in it follows as changes of its own; elsewhere it says nothing of what is in it. A
-    change of a directory that exists says only its new mode and mtime. `link_to` names an earlier path of which this
-    one is a hard link. `content` is False where only mode or times differ.
+    In the live tree, a change that makes a new directory means an empty one; each entry follows as
+    a change of its own. Outside the live tree, such a change does not tell the entries. The change
+    of an existing directory only has its new mode and mtime. `link_to` is an earlier path of which
+    this one is a hard link. `content` is False if only the mode or the times differ.
     """
 
     path: bytes
@@ -78,23 +85,26 @@ class Change(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Changeset(msgspec.Struct, frozen=True, array_like=True):
-    """Changes in the order in which they happened, under their number in the journal (first is 1)."""
+    """Changes in the order in which they happened, with their number in the journal (from 1)."""
 
     number: Count
     changes: tuple[Change, ...]
 
 
 class Exit(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """How a command ended: by `signal` where that is not 0, else with `code`."""
+    """The end of a command: by `signal`, or with the exit code `code` if `signal` is 0."""
 
     code: Annotated[int, Meta(ge=0, le=255)]
     signal: Annotated[int, Meta(ge=0, le=127)] = 0
 
 
 class Usage(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What a job consumed on the worker."""
+    """The resources that a job consumed on the worker.
 
-    wall_s: Annotated[float, Meta(ge=-1e9, le=1e9)] = 0.0  # below 0 where the worker's clock was set back
+    `requests` counts the FUSE requests of all jobs of the mirror since the previous job ended.
+    """
+
+    wall_s: Annotated[float, Meta(ge=-1e9, le=1e9)] = 0.0  # negative if the worker's clock was set back
     user_s: Seconds = 0.0
     system_s: Seconds = 0.0
     peak_memory_bytes: Count = 0
@@ -102,7 +112,7 @@ class Usage(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class How(enum.Enum):
-    """Which way an invocation came to the launcher."""
+    """The way in which an invocation came to the launcher."""
 
     DIRECT = "direct"  # `termite gcc ...`, typed or put in front of a rule's command
     SHELL = "shell"  # `termite-shell -c ...`, a make with MAKE_SHELL
@@ -111,11 +121,12 @@ class How(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """What the build tool called.
+    """The call of a build tool, as the launcher received it.
 
-    `exe` is the file to execute; with `search` and no slash in it, it is looked for in the PATH of `env`, as execvp
-    does. `tool` is the base name of the build tool for PRELOAD, else empty. `notes` are the `--name=value` words that
-    stood before the command: what a front end says about it, such as `cmake=compile`.
+    `exe` is the file to execute. If `search` is True and `exe` has no slash, it is searched in the
+    PATH of `env`, as execvp does. `tool` is the base name of the build tool for PRELOAD, else "".
+    `notes` has the `--name=value` words before the command, with which a front end describes it,
+    such as `cmake=compile`.
     """
 
     argv: tuple[str, ...]
@@ -130,7 +141,7 @@ class Invocation:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What should run. `text` is the command string that rules are matched with."""
+    """The command that should run. Rules are matched with `text`; see `Invocation` for `search`."""
 
     argv: tuple[str, ...]
     exe: str
@@ -142,10 +153,11 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One entry of `.termite-localrc` or of a plugin; `source` says where it stands.
+    """One entry of `.termite-localrc` or of a plugin; `source` names its place for people.
 
-    `words`: every command in which `regexp` is found has one of them in it; no other need be searched, which would take
-    a hundred times as long. Empty: nothing is known of that.
+    If `words` is not empty, `regexp` only matches texts that contain one of them. Other texts need
+    no search, which would take a hundred times as long. 0 means no limit for `timeout_s` and
+    `memory_bytes`.
     """
 
     regexp: str
@@ -162,7 +174,11 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Where a command runs, and what said so: a rule, or a tie to this machine. Neither: nothing, so remote."""
+    """The place where a command runs, and the rule or the tie that decides it.
+
+    `tie` is the reason that ties the command to the master's machine, or None. If `rule` and `tie` are
+    both None, `local` is False.
+    """
 
     local: bool
     rule: Rule | None = None
@@ -170,10 +186,10 @@ class Verdict:
 
 
 class Phase(enum.Enum):
-    """Where a job is: reported only, nothing is steered by it."""
+    """The phase of a job. Reports show it, and no code depends on it."""
 
     DECIDING = "deciding"
     WAITING = "waiting for a slot"
     RUNNING = "running remotely"
-    FETCHING = "bringing home"
+    FETCHING = "fetching results"
     LOCAL = "running locally"

@@ -54,7 +54,7 @@ async def test_an_error_ends_its_own_descriptor_only(nursery: trio.Nursery, capl
 
 
 async def test_a_descriptor_that_another_call_has_closed_and_opened_again_is_not_called(nursery: trio.Nursery) -> None:
-    """Test two ready descriptors: the first call closes the other one, whose number is then reused."""
+    """Test two ready descriptors: the first call closes the other, whose number is reused."""
     fd_watcher, calls = FdWatcher(), list[str]()
     first, second = os.eventfd(1), os.eventfd(1)
     opened: list[int] = []

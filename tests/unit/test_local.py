@@ -145,9 +145,7 @@ async def test_the_core_of_a_command_that_has_just_ended_is_free_for_the_one_tha
         assert home.runs.start_spare(launcher, 0, ended.set)
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222  # it has been killed
-        assert home.runs.start_spare(
-            other, 0, lambda: None
-        )  # the watcher had no chance to notify it: nothing was awaited
+        assert home.runs.start_spare(other, 0, lambda: None)  # nothing was awaited, so no task has run
         assert ended.is_set()
         assert home.runs.running == 1
 

@@ -154,7 +154,7 @@ class LocalRuns:
             return
         run.is_over = True
         if run.process is not None:
-            self._fd_watcher.forget(run.process)
+            self._fd_watcher.unwatch(run.process)
             self._runs.pop(run.process, None)
             os.close(run.process)
         if run.holder is not None:
