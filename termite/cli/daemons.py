@@ -15,14 +15,12 @@ from termite.cli.logs import set_up_logging
 from termite.cli.parser import Parser
 from termite.cli.places import CACHE, own_directory
 from termite.engine.errors import UserError
-from termite.engine.fleet.coordinator import DEFAULT_PORT as COORDINATOR_PORT
-from termite.engine.fleet.coordinator import CoordinatorConfig, serve_coordinator
+from termite.engine.fleet.coordinator import COORDINATOR_PORT, CoordinatorConfig, serve_coordinator
 from termite.engine.host import preflight
 from termite.engine.host.native_programs import native_program
 from termite.engine.wire.identity import read_secret
-from termite.engine.worker.mirror_homes import DEFAULT_USER_BASE, USERS, check_users
-from termite.engine.worker.worker_daemon import DEFAULT_PORT as WORKER_PORT
-from termite.engine.worker.worker_daemon import WorkerConfig, serve_worker
+from termite.engine.worker.mirror_homes import DEFAULT_USER_BASE, MAX_MIRRORS, check_users
+from termite.engine.worker.worker_daemon import WORKER_PORT, WorkerConfig, serve_worker
 
 Serve = Callable[[trio.TaskStatus[str]], Awaitable[None]]
 
@@ -130,7 +128,7 @@ def worker(argv: Sequence[str] | None = None) -> int:
 def worker_config(flags: argparse.Namespace, secret: bytes) -> WorkerConfig:
     """Return the configuration that the flags describe. Raise UserError if this machine cannot run jobs."""
     root = os.geteuid() == 0
-    users = range(flags.user_base, flags.user_base + USERS) if root else None
+    users = range(flags.user_base, flags.user_base + MAX_MIRRORS) if root else None
     sandbox = native_program("termite-sandbox")
     machine = preflight.read_machine()
     preflight.check_machine(machine)
@@ -228,7 +226,7 @@ def worker_parser(program: str) -> Parser:
         type=_positive,
         default=DEFAULT_USER_BASE,
         metavar="UID",
-        help=f"first of the {USERS} user ids that jobs of a root worker run as",
+        help=f"first of the {MAX_MIRRORS} user ids that jobs of a root worker run as",
     )
     _add_common_flags(parser)
     return parser

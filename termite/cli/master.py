@@ -22,7 +22,7 @@ from termite.cli.parser import Parser
 from termite.cli.places import CACHE, own_directory, tree_name, working_directory
 from termite.engine.decide.plugins import load_plugins
 from termite.engine.errors import UserError
-from termite.engine.fleet.coordinator import DEFAULT_PORT, CoordinatorConfig, serve_coordinator
+from termite.engine.fleet.coordinator import COORDINATOR_PORT, CoordinatorConfig, serve_coordinator
 from termite.engine.host.native_programs import native_program
 from termite.engine.master.master_daemon import serve_master
 from termite.engine.master.shared import SOCKET, MasterConfig
@@ -56,9 +56,9 @@ def main(argv: Sequence[str] | None = None, claim: socket.socket | None = None) 
 
 
 def _run(flags: argparse.Namespace, claim: socket.socket | None) -> int:
-    host, port = split_address(flags.coordinator, DEFAULT_PORT)
+    host, port = split_address(flags.coordinator, COORDINATOR_PORT)
     if not host:
-        raise UserError("-coordinator names no host", hint=f"write HOST:PORT, such as localhost:{DEFAULT_PORT}")
+        raise UserError("-coordinator names no host", hint=f"write HOST:PORT, such as localhost:{COORDINATOR_PORT}")
     config = _master_config(flags, read_secret(flags.secret), (host, port))
 
     async def serve(task_status: trio.TaskStatus[str]) -> None:
@@ -195,7 +195,7 @@ def _parser() -> Parser:
     )
     add = parser.add_argument
     add("--jobs", type=_count, default=0, metavar="N", help="slots to lease in all; 0: as many as there are")
-    add("--coordinator", default=f"localhost:{DEFAULT_PORT}", metavar="HOST:PORT", help="who knows the workers")
+    add("--coordinator", default=f"localhost:{COORDINATOR_PORT}", metavar="HOST:PORT", help="who knows the workers")
     add("--secret", type=Path, default=Path("secret.txt"), metavar="FILE", help="what all machines share, mode 0600")
     add("--socket", type=Path, default=Path(SOCKET), metavar="FILE", help="its directory is the top of the tree")
     add(

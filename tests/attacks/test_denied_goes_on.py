@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from termite.engine.worker.mirror_homes import remove_tree
+from termite.engine.worker.mirror_homes import remove_scratch_tree
 from tests.e2e.mirrors import FakeMaster, Starter, mirror
 
 NOBODY = 61000  # any id that no one has
@@ -60,7 +60,7 @@ def place() -> Iterator[Path]:
     path.chmod(0o755)
     (path / "project").mkdir()
     yield path
-    remove_tree(path)
+    remove_scratch_tree(path)
     assert not path.exists()
 
 

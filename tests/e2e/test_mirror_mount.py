@@ -13,7 +13,7 @@ import trio.testing
 from termite.engine.errors import Stale
 from termite.engine.model import Change, Changeset, Exit
 from termite.engine.wire.protocol.messages import GetBlob
-from termite.engine.worker.mirror_homes import remove_tree
+from termite.engine.worker.mirror_homes import remove_scratch_tree
 from tests.e2e.mirrors import FakeMaster, MirrorProcess, Starter, attr_of, mirror, read_whole, write_whole
 
 NOBODY = 61000  # any id that no one has
@@ -29,7 +29,7 @@ def place() -> Iterator[Path]:
     path.chmod(0o755)
     (path / "project").mkdir()
     yield path
-    remove_tree(path)  # overlayfs leaves directories that their owner may not enter
+    remove_scratch_tree(path)  # overlayfs leaves directories that their owner may not enter
     assert not path.exists()
 
 

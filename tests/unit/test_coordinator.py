@@ -1,4 +1,4 @@
-"""The coordinator over loopback TLS: registrations, long polls, restarts, and those who are not of the cluster."""
+"""Tests of the coordinator over loopback TLS: registrations, long polls, restarts, strangers."""
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -156,7 +156,7 @@ async def test_a_port_in_use_is_one_clear_line() -> None:
 async def test_only_so_many_strangers_are_let_in_at_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(coordinators, "MAX_STRANGERS", 2)
+    monkeypatch.setattr(coordinators, "MAX_UNAUTHENTICATED", 2)
     async with coordinator() as port:
         idle = [await trio.open_tcp_stream(HOST, port) for _ in range(2)]
         await wait_all_tasks_blocked(0.01)

@@ -1,4 +1,4 @@
-"""The pool with a real coordinator and real connections; the worker at their other end is a function."""
+"""Tests of the pool with a real coordinator and real connections, and a function as the worker."""
 
 import socket
 import ssl
@@ -37,7 +37,10 @@ SECRET = b"the secret of the tests"
 
 
 class FakeWorker:
-    """Grants `slots`. A job whose first word is `die` ends the connection; `fail`: it could not be tried."""
+    """A worker that grants `slots`.
+
+    A job whose first word is `die` ends the connection; one with `fail` fails before it starts.
+    """
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
@@ -140,7 +143,7 @@ async def test_a_coordinators_odd_address_of_a_worker_is_a_worker_that_cannot_be
 
 async def test_a_lease_that_is_being_opened_keeps_what_came_after_its_number() -> None:
     worker = FakeWorker(1)
-    worker.may_open = trio.Event()  # its mirror takes long to start, while the journal goes on
+    worker.may_open = trio.Event()  # the mirror starts slowly, while the journal grows
     async with pool(worker) as made, trio.open_nursery() as nursery:
         assert made.oldest_cursor() is None
         nursery.start_soon(_use_slot, made)
@@ -164,7 +167,7 @@ async def test_a_coordinator_that_is_missing_is_explained_and_forgotten_when_it_
         async with trio.open_nursery() as nursery:
             made = Pool(PoolConfig(("127.0.0.1", port), SECRET, "m", 0, 1000, 1000, b"home/me"), lambda: 7, _refuse)
             nursery.start_soon(made.run)
-            while "is termite-coordinator running there?" not in (made.trouble.text if made.trouble else ""):  # noqa: ASYNC110  # it tells nobody
+            while "is termite-coordinator running there?" not in (made.trouble.text if made.trouble else ""):  # noqa: ASYNC110  # the pool does not notify anybody of this
                 await trio.sleep(0.001)
             await nursery.start(serve_coordinator, CoordinatorConfig(SECRET, "127.0.0.1", port))
             while made.trouble:  # noqa: ASYNC110  # as above
@@ -201,7 +204,7 @@ async def test_a_lost_lease_fails_its_job_and_another_one_is_opened() -> None:
         with pytest.raises(Retryable):
             async with made.slot() as lease:
                 await lease.run(run(b"die"), _ignore)
-        while lease in made.leases:  # the loss is seen by a task of the pool
+        while lease in made.leases:  # a task of the pool notices the loss
             await trio.lowlevel.checkpoint()
         async with made.slot() as again:
             assert again is not lease
@@ -210,7 +213,7 @@ async def test_a_lost_lease_fails_its_job_and_another_one_is_opened() -> None:
 
 
 async def test_a_worker_that_only_fails_is_left_alone_and_then_asked_anew() -> None:
-    """Else it would always be free, and every job would go there first."""
+    """Test a worker that would otherwise always be free, and so get every job first."""
 
     async def fail(made: Pool) -> Lease:
         async with made.slot() as lease:
@@ -253,7 +256,7 @@ async def test_the_traffic_of_leases_is_counted_also_when_they_have_ended() -> N
             while lease in made.leases:
                 await trio.lowlevel.checkpoint()
         traffic = made.traffic()
-        # Two leases, each with the Ping that compares the clocks.
+        # There are two leases, each with the Ping that compares the clocks.
         assert traffic.messages == {"OpenLease": 2, "Ping": 2, "Run": 2, "SetSlots": 2}
         assert traffic.counts["asked"] == 6
         assert traffic.counts["sent_bytes"] > 0
@@ -267,7 +270,7 @@ async def test_without_any_worker_a_job_is_told_so() -> None:
 
 
 async def test_every_connection_has_a_new_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A master that lives for months would otherwise be refused everywhere when its only one is out of date."""
+    """Test that a master may live longer than one certificate, for example for months."""
     shown: list[str] = []
     context = Identity.client_context
 
@@ -282,7 +285,7 @@ async def test_every_connection_has_a_new_certificate(monkeypatch: pytest.Monkey
             async with made.slot():
                 pass
             await worker.connections[number].lost.wait()
-    assert len(shown) >= 4  # the worker's own, the coordinator's, two leases
+    assert len(shown) >= 4  # of the worker, of the coordinator and of two leases
     assert len(set(shown)) == len(shown)
 
 

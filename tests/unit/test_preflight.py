@@ -1,4 +1,4 @@
-"""What a machine may lack, and what its user is told."""
+"""Tests of the checks of a machine, and of their messages."""
 
 import os
 from dataclasses import replace
@@ -54,19 +54,19 @@ def test_a_release_is_a_version(release: str, version: tuple[int, int]) -> None:
     assert preflight.has_tmpfs_upper(release) == (version >= (6, 6))
 
 
-def test_a_missing_fuse_device_is_said(tmp_path: Path) -> None:
+def test_a_missing_fuse_device_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there is no .*/fuse .*modprobe fuse; in a container"):
         check_fuse(tmp_path / "fuse", root=False)
 
 
-def test_a_fuse_device_that_is_a_file_is_said(tmp_path: Path) -> None:
+def test_a_fuse_device_that_is_a_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "fuse").touch()
     with pytest.raises(UserError, match="is not a device"):
         check_fuse(tmp_path / "fuse", root=True)
 
 
 @pytest.mark.parametrize(("root", "hint"), [(False, "chmod 0666"), (True, "in a container")])
-def test_a_forbidden_fuse_device_is_said(monkeypatch: pytest.MonkeyPatch, root: bool, hint: str) -> None:
+def test_a_forbidden_fuse_device_is_reported(monkeypatch: pytest.MonkeyPatch, root: bool, hint: str) -> None:
     def forbidden(path: Path, flags: int) -> int:
         raise PermissionError(1, "Operation not permitted", str(path))
 
@@ -75,7 +75,7 @@ def test_a_forbidden_fuse_device_is_said(monkeypatch: pytest.MonkeyPatch, root: 
         check_fuse(Path("/dev/null"), root=root)
 
 
-def test_what_jobs_users_cannot_read_is_said(tmp_path: Path) -> None:
+def test_a_path_that_the_users_of_jobs_cannot_read_is_reported(tmp_path: Path) -> None:
     closed = tmp_path / "python"
     closed.touch(0o700)
     closed.chmod(0o700)
@@ -98,9 +98,9 @@ def test_a_sandbox_that_works_is_fine(tmp_path: Path) -> None:
 
 
 def test_a_sandbox_that_does_not_work_is_quoted(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no sandbox can be made here: the last line"):
+    with pytest.raises(UserError, match="cannot make a sandbox: the last line"):
         check_sandbox(sandbox(tmp_path, "echo one >&2; echo the last line >&2; exit 100"), None)
-    with pytest.raises(UserError, match="no sandbox can be made here: exit code 3"):
+    with pytest.raises(UserError, match="cannot make a sandbox: exit code 3"):
         check_sandbox(sandbox(tmp_path, "exit 3"), None)
     with pytest.raises(UserError, match="cannot be run"):
         check_sandbox(tmp_path / "missing", None)

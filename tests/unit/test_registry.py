@@ -1,11 +1,11 @@
-"""Who is alive, by heartbeats; and how slots are shared."""
+"""Tests of the list of live workers, and of the shares of a worker's slots."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from termite.engine.fleet.logic.registry import Registry
 from termite.engine.wire.protocol.messages import PROTOCOL, Register
-from termite.engine.worker.shares import share
+from termite.engine.worker.shares import share_slots
 
 A = "10.0.0.1:1235"
 
@@ -26,7 +26,7 @@ def test_a_worker_is_known_from_its_first_heartbeat() -> None:
     assert known.version == 1001
 
 
-def test_a_heartbeat_brings_news_but_no_new_version() -> None:
+def test_a_heartbeat_updates_the_load_without_a_new_version() -> None:
     known = registry()
     known.register(beat(), A, now=0)
     assert not known.register(beat(load=3.5), A, now=5)
@@ -64,26 +64,26 @@ def test_a_worker_that_says_goodbye_is_gone_at_once() -> None:
 
 
 def test_a_single_lease_gets_what_it_wants_if_it_is_there() -> None:
-    assert share(8, {1: 3}) == {1: 3}
-    assert share(8, {1: 100}) == {1: 8}
-    assert share(8, {}) == {}
+    assert share_slots(8, {1: 3}) == {1: 3}
+    assert share_slots(8, {1: 100}) == {1: 8}
+    assert share_slots(8, {}) == {}
 
 
 def test_two_hungry_leases_share_fairly_and_a_modest_one_gets_its_wish() -> None:
-    assert share(8, {1: 100, 2: 100}) == {1: 4, 2: 4}
-    assert share(9, {1: 100, 2: 100}) == {1: 5, 2: 4}
-    assert share(8, {1: 100, 2: 1, 3: 100}) == {1: 4, 2: 1, 3: 3}
+    assert share_slots(8, {1: 100, 2: 100}) == {1: 4, 2: 4}
+    assert share_slots(9, {1: 100, 2: 100}) == {1: 5, 2: 4}
+    assert share_slots(8, {1: 100, 2: 1, 3: 100}) == {1: 4, 2: 1, 3: 3}
 
 
 def test_with_fewer_slots_than_leases_the_oldest_have_one() -> None:
-    assert share(2, {5: 4, 3: 4, 9: 4}) == {5: 1, 3: 1, 9: 0}
+    assert share_slots(2, {5: 4, 3: 4, 9: 4}) == {5: 1, 3: 1, 9: 0}
 
 
 @given(st.integers(0, 50), st.dictionaries(st.integers(0, 20), st.integers(0, 60), max_size=10))
 def test_a_share_is_fair_and_wastes_nothing(slots: int, wanted: dict[int, int]) -> None:
-    granted = share(slots, wanted)
+    granted = share_slots(slots, wanted)
     assert sum(granted.values()) == min(slots, sum(wanted.values()))
     for lease, count in granted.items():
         assert 0 <= count <= wanted[lease]
-        if count < wanted[lease]:  # hungry: nobody has two more
+        if count < wanted[lease]:  # it wants more, so no other lease has two more
             assert all(other <= count + 1 for other in granted.values())

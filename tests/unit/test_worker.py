@@ -1,4 +1,4 @@
-"""The worker with a program that stands for the mirror: leases, shares, deaths, and what is left at the end."""
+"""Tests of the worker with a stand-in for the mirror: leases, shares, deaths and leftovers."""
 
 import json
 import logging
@@ -20,14 +20,14 @@ from termite.engine.wire.addresses import split_address
 from termite.engine.wire.authority import mint
 from termite.engine.wire.protocol.messages import PROTOCOL, ListWorkers, Message, Worker, Workers
 from termite.engine.wire.transport import Connection, SendChunk, dial
-from termite.engine.worker import mirror_homes as quarters
+from termite.engine.worker import mirror_homes
 from termite.engine.worker import mirror_process as mirrors
 from termite.engine.worker import worker_daemon as workers
 from termite.engine.worker.worker_daemon import WorkerConfig, serve_worker
 
 SECRET = b"the secret of the tests"
 FAKE_MIRROR = Path(__file__).parent / "fake_mirror.py"
-# Stands for `termite-sandbox enter`: the parent stays, and ends as its child did.
+# A stand-in for `termite-sandbox enter`: the parent stays, and ends as its child did.
 SANDBOX = '#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done\nshift\n"$@" <&0 & wait $!\n'
 
 Start = Callable[..., WorkerConfig]
@@ -35,7 +35,7 @@ Start = Callable[..., WorkerConfig]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Start:
-    """A configuration that differs from the usual one in what is given."""
+    """Return a configuration with the given changes."""
     sandbox = tmp_path / "termite-sandbox"
     sandbox.write_text(SANDBOX)
     sandbox.chmod(0o755)
@@ -68,7 +68,7 @@ async def worker(config: WorkerConfig) -> AsyncIterator[int]:
 
 
 class Master:
-    """A master's end: its lines reach the worker, the worker's lines reach it."""
+    """The master's end of a connection, which exchanges lines with the worker."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self.stream = stream
@@ -133,7 +133,12 @@ async def test_the_mirror_gets_its_configuration_and_nothing_of_our_environment(
         await one.tell("!environment")
         environment, cwd, own_session = cast(tuple[dict[str, str], str, bool], await one.hear())
         ours = {"PATH", "PYTHONPATH", "TERMITE_NATIVE", "LANG", "LC_CTYPE"}
-        assert set(environment) <= ours | {"PWD", "OLDPWD", "SHLVL", "_"}  # a shell stands for the sandbox
+        assert set(environment) <= ours | {
+            "PWD",
+            "OLDPWD",
+            "SHLVL",
+            "_",
+        }  # a shell stands in for the sandbox
         assert cwd == "/"
         assert not own_session  # its sandbox leads the session
     assert not is_there(str(config["scratch"]))
@@ -216,7 +221,7 @@ async def test_what_a_mirror_says_cannot_pass_for_a_line_of_the_log(
 async def test_a_mirror_can_complain_of_a_hundred_things_but_not_of_more(
     start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(workers, "MOST_COMPLAINTS", 3)
+    monkeypatch.setattr(workers, "MAX_COMPLAINTS", 3)
     async with worker(start()) as port, master(port) as one:
         for number in range(9):
             await one.say(error=f"trouble {number}")
@@ -228,14 +233,14 @@ async def test_a_mirror_can_complain_of_a_hundred_things_but_not_of_more(
 async def test_a_stranger_without_a_lease_is_sent_away(
     start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(workers, "LEASE_S", 0.05)
+    monkeypatch.setattr(workers, "LEASE_REQUEST_S", 0.05)
     async with worker(start()) as port, master(port) as one:
         await one.wait_for_end()
     assert "lease-not-requested" in caplog.text
 
 
 async def test_strangers_wait_for_each_other_but_not_leases(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "MAX_STRANGERS", 1)
+    monkeypatch.setattr(workers, "MAX_UNAUTHENTICATED", 1)
     async with worker(start()) as port, master(port, lease=1) as known:
         assert await known.hear() == {"granted": 1}
         async with master(port) as stranger, master(port, lease=1) as waiting:
@@ -288,14 +293,14 @@ def children() -> list[str]:
 async def test_what_a_killed_worker_left_is_removed_by_the_next(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quarters, "_FRESH_S", -1.0)
+    monkeypatch.setattr(mirror_homes, "MIN_LEFTOVER_AGE_S", -1.0)
     left = tmp_path / "tmp" / "termite-worker-old"
     (left / "0" / "closed").mkdir(parents=True)
     (left / "0" / "closed" / "file").touch()
     (left / "0" / "closed").chmod(0)
     async with worker(start()), worker(start()):
         assert not left.exists()
-        assert len(os.listdir(tmp_path / "tmp")) == 2  # the second one spared the first one's
+        assert len(os.listdir(tmp_path / "tmp")) == 2  # the second worker kept the directory of the first
 
 
 async def test_a_port_in_use_is_one_clear_line(start: Start, tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
-"""Where leases are opened, which one gets a job, and when waiting is no use any more."""
+"""Tests of where leases are opened, which one gets a job, and when a job stops waiting."""
 
 from dataclasses import dataclass
 
-from termite.engine.fleet.logic.schedule import choose
-from termite.engine.fleet.logic.workers import LEASE_SLOTS, PATIENCE_S, Fleet
+from termite.engine.fleet.logic.schedule import choose_place
+from termite.engine.fleet.logic.workers import LEASE_SLOTS, NO_WORKER_GRACE_S, Fleet
 from termite.engine.wire.protocol.messages import Worker
 
 
@@ -24,15 +24,15 @@ def wishes(fleet: Fleet, waiting: int, now: float = 0.0) -> list[tuple[str, int]
 
 
 def test_the_job_goes_where_the_smallest_part_is_taken() -> None:
-    assert choose([Place("a", 4, 2), Place("b", 16, 4)]) == Place("b", 16, 4)
-    assert choose([Place("a", 2, 2), Place("b", 1, 1)]) is None
-    assert choose([Place("a", 2, 0, is_open=False)]) is None
+    assert choose_place([Place("a", 4, 2), Place("b", 16, 4)]) == Place("b", 16, 4)
+    assert choose_place([Place("a", 2, 2), Place("b", 1, 1)]) is None
+    assert choose_place([Place("a", 2, 0, is_open=False)]) is None
 
 
 def test_a_worker_that_failed_this_job_is_avoided_while_there_is_another_one() -> None:
-    assert choose([Place("a", 4, 0), Place("b", 4, 3)], {"a"}) == Place("b", 4, 3)
-    assert choose([Place("a", 4, 0), Place("b", 4, 4)], {"a"}) is None
-    assert choose([Place("a", 4, 0)], {"a"}) == Place("a", 4, 0)
+    assert choose_place([Place("a", 4, 0), Place("b", 4, 3)], {"a"}) == Place("b", 4, 3)
+    assert choose_place([Place("a", 4, 0), Place("b", 4, 4)], {"a"}) is None
+    assert choose_place([Place("a", 4, 0)], {"a"}) == Place("a", 4, 0)
 
 
 def test_as_many_leases_are_opened_as_jobs_wait_the_idlest_workers_first() -> None:
@@ -109,16 +109,16 @@ def test_a_worker_that_was_started_again_is_asked_at_once() -> None:
     assert wishes(fleet, 1, 0.4) == [("a", 4)]
 
 
-def test_hope_lasts_a_moment_without_a_worker_and_as_long_as_there_is_a_lease() -> None:
+def test_a_job_waits_for_a_moment_without_a_worker_and_as_long_as_there_is_a_lease() -> None:
     fleet = Fleet(0, 0.0)
-    assert fleet.is_hopeful(PATIENCE_S - 0.1)
-    assert not fleet.is_hopeful(PATIENCE_S)
+    assert fleet.is_worker_expected(NO_WORKER_GRACE_S - 0.1)
+    assert not fleet.is_worker_expected(NO_WORKER_GRACE_S)
     fleet.replace([worker("a")], 10.0)
-    assert fleet.is_hopeful(100.0)
+    assert fleet.is_worker_expected(100.0)
     fleet.wishes(1, 100.0)
     fleet.opened("a", 4)
     fleet.replace([], 200.0)
-    assert fleet.is_hopeful(300.0)
+    assert fleet.is_worker_expected(300.0)
     fleet.closed("a", 4, 1000.0)
-    assert fleet.is_hopeful(1000.0)
-    assert not fleet.is_hopeful(1000.0 + PATIENCE_S)
+    assert fleet.is_worker_expected(1000.0)
+    assert not fleet.is_worker_expected(1000.0 + NO_WORKER_GRACE_S)

@@ -1,0 +1,7 @@
+"""The room of the workers as a master and the coordinator see them.
+
+The coordinator, a master's pool of leases, and one lease live here; `logic` decides without
+waiting. The room may import `decide`, `host`, `store`, `tree`, `wire` and everything below them. It
+must not know what a job does: the pool gives out slots, and the master uses them. It must not
+import `launch`, `master` or `worker`.
+"""

@@ -1,4 +1,7 @@
-"""The coordinator: tells masters which workers there are. It grants nothing, and nothing breaks while it is away."""
+"""The coordinator, which gives masters the list of workers.
+
+It grants no slots. While it is away, masters keep their leases and workers keep running jobs.
+"""
 
 import ipaddress
 import logging
@@ -25,10 +28,10 @@ from termite.engine.wire.protocol.messages import (
 )
 from termite.engine.wire.transport import Connection, SendChunk, accepted, peer_name
 
-DEFAULT_PORT = 1233
+COORDINATOR_PORT = 1233
 LONG_POLL_S = 30.0
-MAX_REFUSED = 1000  # hosts of which it is remembered why
-MAX_STRANGERS = 64  # connections at once that have not shown a certificate yet
+MAX_REFUSED = 1000  # hosts for which the last logged reason is remembered
+MAX_UNAUTHENTICATED = 64  # simultaneous connections that have not shown a certificate yet
 MISSED_HEARTBEATS = 3
 
 log = logging.getLogger(__name__)
@@ -36,22 +39,30 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CoordinatorConfig:
-    """`listen` is an address of this machine, empty for all; port 0 is any free one."""
+    """The settings of a coordinator.
+
+    `listen` is an address of this machine, or "" for all of them. Port 0 means any free port.
+    Workers register every `interval_s`.
+    """
 
     secret: bytes
     listen: str = ""
-    port: int = DEFAULT_PORT
+    port: int = COORDINATOR_PORT
     interval_s: float = 5.0
 
 
 async def serve_coordinator(
     config: CoordinatorConfig, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Until cancelled. Reports `host:port`, where it listens."""
+    """Serve workers and masters until cancelled.
+
+    `task_status` gets the address as `host:port`. Raise UserError if the address cannot be listened
+    on.
+    """
     listeners = await listen(config.listen, config.port, "coordinator")
     coordinator = _Coordinator(config)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(coordinator.forget_the_lost)
+        nursery.start_soon(coordinator.drop_lost_workers)
         nursery.start_soon(trio.serve_listeners, coordinator.serve, listeners)
         task_status.started(join_address(config.listen or "0.0.0.0", port_of(listeners)))
 
@@ -61,79 +72,79 @@ class _Coordinator:
         self._config = config
         self._registry = Registry(time.time_ns() // 1_000_000, config.interval_s * MISSED_HEARTBEATS)
         self._changed = trio.Event()
-        self._strangers = 0
-        self._refused: dict[str, str] = {}  # by host, why
+        self._unauthenticated = 0
+        self._refused: dict[str, str] = {}  # the last logged reason by host
 
     async def serve(self, stream: trio.SocketStream) -> None:
-        """One connection, whoever it is."""
+        """Serve one connection, of a worker, a master or a stranger."""
         peer = peer_name(stream)
         host = peer.rpartition(":")[0]
-        here = stream.socket.getsockname()[0]
+        own_host = stream.socket.getsockname()[0]
 
         async def answer(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
-            return await self._answer(message, there=stream.socket.getpeername()[0], here=here)
+            return await self._answer(message, peer_host=stream.socket.getpeername()[0], own_host=own_host)
 
-        if self._strangers >= MAX_STRANGERS:
+        if self._unauthenticated >= MAX_UNAUTHENTICATED:
             log.warning("handshake-refused peer=%s", peer)
             await trio.aclose_forcefully(stream)
             return
-        self._strangers += 1
+        self._unauthenticated += 1
         known = False
         try:
             async with accepted(stream, mint(self._config.secret, "coordinator"), answer) as connection:
-                self._strangers -= 1
+                self._unauthenticated -= 1
                 known = True
                 self._refused.pop(host, None)
                 await connection.lost.wait()
         except (UserError, ConnectionLost) as error:
             self._complain(host, str(error).replace(peer, host))
         finally:
-            self._strangers -= not known
+            self._unauthenticated -= not known
 
     def _complain(self, host: str, reason: str) -> None:
-        """Once, not for every time that a machine with another secret tries again."""
+        """Log why a host was refused, once, although a machine with another secret tries again."""
         if self._refused.get(host) != reason:
             if len(self._refused) >= MAX_REFUSED:
                 self._refused.clear()
             self._refused[host] = reason
             log.warning("peer-refused reason=%s", reason)
 
-    async def forget_the_lost(self) -> None:
-        """Drop the workers that no longer register."""
+    async def drop_lost_workers(self) -> None:
+        """Remove the workers that no longer register, until cancelled."""
         while True:
             await trio.sleep(self._config.interval_s)
             for name in self._registry.forget(trio.current_time()):
                 log.warning("worker-lost worker=%s", name)
-                self._tell()
+                self._notify()
 
-    async def _answer(self, message: Message, *, there: str, here: str) -> Message:
+    async def _answer(self, message: Message, *, peer_host: str, own_host: str) -> Message:
         match message:
             case Register():
                 _check_protocol(message.protocol)
-                return self._register(message, there)
+                return self._register(message, peer_host)
             case Deregister(name=name):
                 if self._registry.deregister(name):
                     log.info("worker-left worker=%s", name)
-                    self._tell()
+                    self._notify()
                 return Done()
             case ListWorkers(protocol=protocol, after=after):
                 _check_protocol(protocol)
                 with trio.move_on_after(LONG_POLL_S):
                     while self._registry.version == after:
                         await self._changed.wait()
-                seen_from_there = tuple(_reachable(worker, there, here) for worker in self._registry.workers())
-                return Workers(self._registry.version, seen_from_there)
+                as_reachable = tuple(_reachable(worker, peer_host, own_host) for worker in self._registry.workers())
+                return Workers(self._registry.version, as_reachable)
         raise RemoteProtocolError(f"a coordinator does not answer {type(message).__name__}")
 
-    def _register(self, message: Register, there: str) -> Message:
+    def _register(self, message: Register, peer_host: str) -> Message:
         host, port = split_address(message.address, default_port=0)
-        address = join_address(host or there, port)
+        address = join_address(host or peer_host, port)
         if self._registry.register(message, address, trio.current_time()):
             log.info("worker-registered worker=%s address=%s slots=%d", message.name, address, message.slots)
-            self._tell()
+            self._notify()
         return Registered(self._config.interval_s)
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
 
@@ -147,12 +158,16 @@ def _check_protocol(theirs: int) -> None:
         )
 
 
-def _reachable(worker: Worker, there: str, here: str) -> Worker:
-    """A worker beside the coordinator may have registered through loopback, which says nothing to other machines."""
+def _reachable(worker: Worker, peer_host: str, own_host: str) -> Worker:
+    """Return the worker with an address that the peer can reach.
+
+    A worker on the coordinator's machine may have registered through loopback. Peers on other
+    machines get the coordinator's own address in its place.
+    """
     host, port = split_address(worker.address, 0)
-    if not _is_loopback(host) or _is_loopback(there):
+    if not _is_loopback(host) or _is_loopback(peer_host):
         return worker
-    return msgspec.structs.replace(worker, address=join_address(here, port))
+    return msgspec.structs.replace(worker, address=join_address(own_host, port))
 
 
 def _is_loopback(host: str) -> bool:
@@ -166,8 +181,8 @@ def _is_loopback(host: str) -> bool:
     return (mapped or address).is_loopback
 
 
-def with_advice(error: TermiteError) -> str:
-    """Why there is no coordinator, and what to do."""
+def coordinator_error_text(error: TermiteError) -> str:
+    """Return why the coordinator cannot be reached, with a hint for the user."""
     if isinstance(error, UserError):
         return str(error)
     return f"{error} (is termite-coordinator running there? see -coordinator)"

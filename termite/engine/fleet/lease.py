@@ -1,7 +1,7 @@
-"""A worker's grant of slots: what a job can ask of it, and what is known of its mirror.
+"""A worker's grant of slots, which is one connection to one mirror process.
 
-The cursor of a lease is the last number that its mirror has certainly applied: what is sent again because no reply
-confirmed it yet is ignored there by its number.
+The cursor of a lease is the last journal number that the mirror has certainly applied. Changesets
+that no reply has confirmed are sent again; the mirror ignores those that it has applied.
 """
 
 import time
@@ -27,29 +27,33 @@ from termite.engine.wire.transport import Connection, OnChunk
 
 OPEN_TIMEOUT_S = 30.0  # a mirror process starts and mounts in well under a second
 SKEW_LIMIT_NS = 1_000_000_000
-NEAR_NS = 5_000_000  # a round trip: home links take longer, and have a tenth of a network's bandwidth
+NEAR_NS = 5_000_000  # round trip; home links take longer, and have a tenth of a local network's bandwidth
 
 
 class Lease:
-    """A worker's grant of slots, which is one connection to one mirror process."""
+    """A worker's grant of slots, with the state of its mirror and the counts of its jobs."""
 
     def __init__(self, worker: str, cursor: int, now: float) -> None:
         self.worker = worker
         self.cursor = cursor
-        self.sent_number = cursor  # the last number that was sent there, confirmed or not
-        self.is_near = False  # on this machine, or in its network
+        self.sent_number = cursor  # the last journal number that was sent, confirmed or not
+        self.is_near = False  # True if the worker is on the master's machine or in its local network
         self.slots = 0
         self.running = 0
-        self.jobs = 0  # that came to an end there
-        self.failures = 0  # since the last one that did
-        self.offset_ns = 0  # add it to the worker's clock to get ours
+        self.jobs = 0  # jobs that ended on the worker
+        self.failures = 0  # failed attempts since the last job that ended
+        self.offset_ns = 0  # the worker's clock plus this is the master's clock
         self.idle_since = now
-        self.is_retired = True  # until slots were granted
+        self.is_retired = True  # until slots are granted
         self.changed = trio.lowlevel.ParkingLot()
         self._connection: Connection | None = None
 
     async def run(self, message: Run, on_chunk: OnChunk) -> Ran:
-        """Run a command there. Retryable: nothing came of it, for a reason that is not its own."""
+        """Run a command on the worker and wait for its end.
+
+        `on_chunk` gets the chunks that arrive meanwhile, and may raise a TermiteError, which ends the
+        run. Raise Retryable if the command did not run to its end for a reason that is not its own.
+        """
         ran = await self._request(message, on_chunk)
         if not isinstance(ran, Ran):
             raise Retryable(Reason.BAD_ANSWER, f"{self.worker} answered Run with {type(ran).__name__}")
@@ -58,17 +62,24 @@ class Lease:
         return ran
 
     async def fetch(self, digest: Digest, on_chunk: OnChunk) -> None:
-        """The content of a result. Whoever takes the chunks checks the digest."""
+        """Fetch the content of a result in chunks. The caller must check the digest.
+
+        Raise Retryable if the worker does not deliver the content.
+        """
         await self._request(GetBlob(digest), on_chunk)
 
     async def open(self, connection: Connection, request: OpenLease) -> int:
-        """Ask for slots and compare clocks; the number of slots that were granted."""
+        """Ask for slots, compare the clocks, and return the number of granted slots.
+
+        Raise UserError if the clocks differ by more than SKEW_LIMIT_NS, and Retryable if the worker
+        does not answer properly.
+        """
         self._connection = connection
         leased = await connection.request(request, timeout_s=OPEN_TIMEOUT_S)
         asked_ns = time.time_ns()
         pong = await connection.request(Ping(), timeout_s=OPEN_TIMEOUT_S)
         if not isinstance(leased, Leased) or not isinstance(pong, Pong):
-            raise Retryable(Reason.BAD_ANSWER, f"{self.worker} did not answer a lease as one does")
+            raise Retryable(Reason.BAD_ANSWER, f"{self.worker} gave a wrong answer to OpenLease or Ping")
         answered_ns = time.time_ns()
         self.is_near = answered_ns - asked_ns < NEAR_NS
         self.offset_ns = (asked_ns + answered_ns) // 2 - pong.clock_ns
@@ -84,16 +95,16 @@ class Lease:
 
     @property
     def is_open(self) -> bool:
-        """Whether it takes jobs."""
+        """True if the lease takes jobs."""
         return not self.is_retired and self._connection is not None and not self._connection.lost.is_set()
 
     def statistics(self) -> dict[str, int]:
-        """The counts of its connection."""
+        """Return the counts of the connection, or {} if there is none yet."""
         return self._connection.statistics() if self._connection else {}
 
     @property
     def messages(self) -> Mapping[str, int]:
-        """Requests on its connection so far, by kind."""
+        """The numbers of requests on the connection so far, by kind."""
         return self._connection.messages if self._connection else {}
 
     async def _request(self, message: Message, on_chunk: OnChunk) -> Message:
@@ -103,7 +114,7 @@ class Lease:
         async def take(chunk: bytes) -> None:
             try:
                 await on_chunk(chunk)
-            except TermiteError as error:  # a full disk here, for example: no other worker would do better
+            except TermiteError as error:  # such as a full disk of the master, which no other worker can help
                 ours.append(error)
                 raise
 
@@ -119,11 +130,15 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What went over the connections of leases: `counts` of transport's statistics, requests by kind."""
+    """The traffic of leases.
+
+    `counts` has the statistics of their connections, and `messages` the requests by kind.
+    """
 
     counts: Counter[str] = field(default_factory=Counter)
     messages: Counter[str] = field(default_factory=Counter)
 
     def add(self, lease: Lease) -> None:
+        """Add the traffic of a lease."""
         self.counts.update(lease.statistics())
         self.messages.update(lease.messages)

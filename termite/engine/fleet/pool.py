@@ -1,7 +1,7 @@
-"""The leases a master holds, and the jobs that wait for a slot in one.
+"""The leases that a master holds, and the jobs that wait for a slot.
 
-`run` keeps the pool alive; a job says `async with pool.slot() as lease`. Leases are opened when jobs wait, and go back
-when they were idle for a while.
+`run` opens and closes leases: it opens them when jobs wait, and closes those that were idle for a
+while. A job takes a slot with `async with pool.slot() as lease`.
 """
 
 import logging
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import trio
 
 from termite.engine.errors import ConnectionLost, Reason, RemoteProtocolError, Retryable, TermiteError, UserError
-from termite.engine.fleet.coordinator import with_advice
+from termite.engine.fleet.coordinator import coordinator_error_text
 from termite.engine.fleet.lease import Lease, Traffic
-from termite.engine.fleet.logic.schedule import choose
+from termite.engine.fleet.logic.schedule import choose_place
 from termite.engine.fleet.logic.workers import Fleet, LeaseWish
 from termite.engine.wire.addresses import split_address
 from termite.engine.wire.authority import mint
@@ -24,12 +24,12 @@ from termite.engine.wire.identity import Identity
 from termite.engine.wire.protocol.messages import PROTOCOL, Done, ListWorkers, Message, OpenLease, SetSlots, Workers
 from termite.engine.wire.transport import Connection, SendChunk, dial
 
-LIST_TIMEOUT_S = 60.0  # the coordinator answers a long poll after 30 s at the latest
-RECONNECT_S = (0.1, 0.5, 1.0, 2.0, 5.0)  # pauses before asking a lost coordinator again
-REFUSED_REST_S = 60.0  # a worker that needs a person (no /dev/fuse, other clock) is not asked again before
-SHORTEST_KEEPALIVE_S = 0.02  # else a lease that is not kept at all would be looked at without pause while it is used
-FAILURES_IN_A_ROW = 3  # then a lease is given up: one or two may be of their jobs
-OUTDATED_CHANGES = 20_000  # a lease that lags by more is replaced: a new one starts with nothing known
+LIST_TIMEOUT_S = 60.0  # the coordinator answers a long poll after at most 30 s
+RECONNECT_S = (0.1, 0.5, 1.0, 2.0, 5.0)  # pauses before a lost coordinator is asked again
+REFUSED_REST_S = 60.0  # pause for a worker that needs a person (no /dev/fuse, another clock)
+SHORTEST_KEEPALIVE_S = 0.02  # with a keepalive of 0, a lease in use would otherwise be checked without pause
+FAILURES_IN_A_ROW = 3  # then a lease is retired; one or two failures may be the fault of their jobs
+OUTDATED_CHANGES = 20_000  # a lease that lags by more changes is replaced: the mirror of a new one starts empty
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +37,16 @@ Answer = Callable[[Lease, Message, SendChunk], Awaitable[Message]]
 
 
 class NoWorker(TermiteError):
-    """No worker has a slot for a job, and none is expected to have one soon. The text says what went wrong last."""
+    """An error for the master, which runs the job locally: no worker is available.
+
+    No worker has a slot, and none is expected to have one soon. The text is the last thing that
+    went wrong.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """A trouble is the last thing that went wrong with a worker or the coordinator. `text` is for people."""
+    """The last thing that went wrong with a worker or the coordinator. `text` is for people."""
 
     reason: Reason
     text: str
@@ -50,7 +54,11 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class PoolConfig:
-    """`slots`: in all, over all workers; 0: as many as there are."""
+    """The settings of a pool.
+
+    `coordinator` is a host and a port. All leases together get at most `slots`; 0 means no limit.
+    Jobs run with the ids `uid` and `gid`. An idle lease is closed after `keepalive_s`.
+    """
 
     coordinator: tuple[str, int]
     secret: bytes
@@ -62,8 +70,11 @@ class PoolConfig:
     keepalive_s: float = 60.0
 
 
-class _Slot:
-    """Of one job, as long as it runs. Not made of a generator: every job that goes to a worker comes here."""
+class _JobSlot:
+    """The slot of one job while it runs.
+
+    A generator would be shorter, but slower, and every job that goes to a worker comes here.
+    """
 
     __slots__ = ("_avoid", "_lease", "_pool")
 
@@ -89,24 +100,29 @@ class _Waiter:
 
 
 class Pool:
-    """See the head of the module. `answer` serves what mirrors ask; `number` is the journal's now."""
+    """The pool of a master's leases, and the queue of the jobs that wait for a slot."""
 
     def __init__(self, config: PoolConfig, number: Callable[[], int], answer: Answer) -> None:
+        """Start without leases. `number` returns the journal's present number.
+
+        `answer` answers the requests of mirrors.
+        """
         self._config = config
         self._number = number
         self._answer = answer
         self._fleet = Fleet(config.slots, trio.current_time())
         self._leases: list[Lease] = []
-        self._begun: list[Lease] = []  # also those being opened: their mirrors will go on from the number in OpenLease
+        # A lease that is being opened counts too: its mirror will start at the number in OpenLease.
+        self._opening_or_open: list[Lease] = []
         self._waiters: list[_Waiter] = []
         self._wanted = trio.lowlevel.ParkingLot()
-        self._said: set[str] = set()
+        self._logged_refusals: set[str] = set()
         self._ended = Traffic()
-        self.trouble: Trouble | None = None  # the last thing that went wrong, which may be why there is no worker
-        self._unreachable: Trouble | None = None  # the same, if the coordinator is to blame
+        self.trouble: Trouble | None = None  # the last one, which may be the reason that no worker is available
+        self._unreachable: Trouble | None = None  # the last one of the coordinator
 
     async def run(self) -> None:
-        """Look for workers and open the leases that jobs wait for, until cancelled."""
+        """Follow the coordinator's list and open leases for waiting jobs, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_coordinator)
             while True:
@@ -117,15 +133,20 @@ class Pool:
                 with trio.move_on_at(retry if retry is not None else math.inf):
                     await self._wanted.park()
 
-    def slot(self, avoid: Collection[str] = ()) -> _Slot:
-        """Wait for room for one job, not on the workers in `avoid` where there is a choice. Raises NoWorker."""
-        return _Slot(self, avoid)
+    def slot(self, avoid: Collection[str] = ()) -> _JobSlot:
+        """Return a context manager that waits for a slot, holds it, and gives it back.
+
+        Its value is the lease. A worker in `avoid` is only taken if there is no other worker.
+        Entering raises NoWorker if no worker can be expected.
+        """
+        return _JobSlot(self, avoid)
 
     def failed(self, lease: Lease, error: Retryable) -> None:
-        """A job of this lease did not come back for a reason of ours.
+        """Record that a job of this lease failed through termite, not through its command.
 
-        A worker that fails at once is always free, so it would be given every job there is (a full disk of its own,
-        for example): after some failures in a row it has to be asked anew, when its pause is over.
+        After FAILURES_IN_A_ROW the lease is retired, and the worker's pause must end before it gets
+        a new one. Otherwise a worker that fails immediately, for example with a full disk, would
+        always be free and get every job.
         """
         self.trouble = Trouble(error.reason, str(error))
         self._fleet.failed(lease.worker, trio.current_time())
@@ -134,27 +155,30 @@ class Pool:
             self.retire(lease)
 
     def succeeded(self, lease: Lease) -> None:
-        """A job of this lease came back, whatever its exit code."""
+        """Record that a job of this lease came back, with whatever exit code."""
         self._fleet.succeeded(lease.worker)
         self.trouble = None
         lease.failures = 0
 
     def retire(self, lease: Lease) -> None:
-        """Give no more jobs to this lease, and end it with its last one."""
+        """Give no more jobs to this lease, and close it when its last job ends."""
         lease.is_retired = True
         lease.changed.unpark_all()
 
     def oldest_cursor(self) -> int | None:
-        """The journal before this is known everywhere; None: there is no lease, and none is being opened."""
-        return min((lease.cursor for lease in self._begun), default=None)
+        """Return the journal number up to which all mirrors are up to date.
+
+        Return None if there is no lease and none is being opened.
+        """
+        return min((lease.cursor for lease in self._opening_or_open), default=None)
 
     @property
     def leases(self) -> tuple[Lease, ...]:
-        """Those that are open now."""
+        """The leases that are open now."""
         return tuple(self._leases)
 
     def traffic(self) -> Traffic:
-        """Of all leases since the start, also those that have ended."""
+        """Return the traffic of all leases since the start, including closed ones."""
         whole = Traffic(self._ended.counts.copy(), self._ended.messages.copy())
         for lease in self._leases:
             whole.add(lease)
@@ -162,19 +186,23 @@ class Pool:
 
     @property
     def waiting(self) -> int:
-        """How many jobs wait for a slot."""
+        """The number of jobs that wait for a slot."""
         return len(self._waiters)
 
     @property
     def fleet(self) -> Fleet:
-        """The workers, for reports."""
+        """The known workers, for reports."""
         return self._fleet
 
-    # -- slots --------------------------------------------------------------------------------------------------------
+    # -- slots
+    # --------------------------------------------------------------------------------------------------------
 
     async def take(self, avoid: Collection[str]) -> Lease:
-        """A slot, which has to be given back."""
-        if not self._waiters and not avoid and (lease := choose(self._leases, avoid)) is not None:
+        """Wait for a slot, and return its lease. The caller must give the slot back.
+
+        Raise NoWorker as `slot` does.
+        """
+        if not self._waiters and not avoid and (lease := choose_place(self._leases, avoid)) is not None:
             lease.running += 1
             return lease
         waiter = _Waiter(avoid)
@@ -182,10 +210,10 @@ class Pool:
         try:
             self._grant()
             while waiter.lease is None:
-                if not self._fleet.is_hopeful(trio.current_time()):
+                if not self._fleet.is_worker_expected(trio.current_time()):
                     raise NoWorker(self.trouble.text if self.trouble else "none is registered")
                 self._wanted.unpark_all()
-                with trio.move_on_at(self._fleet.hope_ends):
+                with trio.move_on_at(self._fleet.expected_until):
                     await waiter.woken.park()
         except BaseException:
             if waiter.lease is not None:
@@ -196,7 +224,7 @@ class Pool:
         return waiter.lease
 
     def give_back(self, lease: Lease) -> None:
-        """For the next job."""
+        """Give a slot back, and grant it to the next waiting job."""
         lease.running -= 1
         lease.idle_since = trio.current_time()
         if lease.is_retired and not lease.running:
@@ -207,17 +235,18 @@ class Pool:
         for waiter in tuple(self._waiters):
             if not any(lease.is_open and lease.running < lease.slots for lease in self._leases):
                 break
-            lease = choose(self._leases, waiter.avoid)
+            lease = choose_place(self._leases, waiter.avoid)
             if lease is not None:
                 lease.running += 1
                 waiter.lease = lease
                 self._waiters.remove(waiter)
                 waiter.woken.unpark_all()
 
-    # -- leases -------------------------------------------------------------------------------------------------------
+    # -- leases
+    # -------------------------------------------------------------------------------------------------------
 
     async def _hold(self, wish: LeaseWish) -> None:
-        """One lease, from the connection to its end."""
+        """Open one lease, and hold it until it is idle, retired or lost."""
         name = wish.worker.name
         lease = Lease(name, self._number(), trio.current_time())
 
@@ -229,7 +258,7 @@ class Pool:
 
         granted = 0
         rest_s = 0.0
-        self._begun.append(lease)
+        self._opening_or_open.append(lease)
         try:
             host, port = split_address(wish.worker.address, 0)
             async with dial(host, port, self._identity(), serve) as connection:
@@ -237,12 +266,12 @@ class Pool:
                 if granted:
                     await self._keep(lease, connection, granted)
         except (Retryable, RemoteProtocolError, UserError) as error:
-            self._complain(name, error)
+            self._log_failure(name, error)
             rest_s = REFUSED_REST_S if isinstance(error, UserError) else 0.0
             if granted:
                 self._fleet.failed(name, trio.current_time())
         finally:
-            self._begun.remove(lease)
+            self._opening_or_open.remove(lease)
         if not granted:
             self._fleet.refused(name, trio.current_time(), rest_s)
         self._wanted.unpark_all()
@@ -271,7 +300,8 @@ class Pool:
         self.retire(lease)
 
     async def _wait_until_idle(self, lease: Lease) -> None:
-        # It is not woken by each job that ends, but looks whether there was one when the time is up.
+        # The end of a job does not wake this task. When the keepalive is over, the task checks
+        # whether a job has run meanwhile.
         while lease.is_open or lease.running:
             now = trio.current_time()
             if not lease.running and now >= lease.idle_since + self._config.keepalive_s:
@@ -281,13 +311,13 @@ class Pool:
                 await lease.changed.park()
 
     def _set_slots(self, lease: Lease, slots: int) -> None:
-        # A lease of no slots is kept: the worker shares it, and may give some back.
+        # A lease with no slots is kept: the worker may grant it slots again later.
         lease.slots = max(slots, 0)
         lease.changed.unpark_all()
         self._grant()
 
     def _identity(self) -> Identity:
-        """A new one for every connection: a master may live longer than a certificate."""
+        """Return a new identity for each connection: a master may outlive a certificate."""
         return mint(self._config.secret, self._config.master)
 
     def _open_message(self, wish: LeaseWish, lease: Lease) -> OpenLease:
@@ -304,16 +334,17 @@ class Pool:
             hostname=os.uname().nodename,
         )
 
-    def _complain(self, name: str, error: TermiteError) -> None:
+    def _log_failure(self, name: str, error: TermiteError) -> None:
         self.trouble = Trouble(_reason_of(error), str(error))
         line = f"{name}: {error}"
-        if isinstance(error, UserError) and line not in self._said:
-            self._said.add(line)
+        if isinstance(error, UserError) and line not in self._logged_refusals:
+            self._logged_refusals.add(line)
             log.warning("worker-refused worker=%s detail=%r reason=%s", name, str(error), error.reason)
         elif not isinstance(error, UserError):
             log.info("worker-failed worker=%s detail=%r reason=%s", name, str(error), self.trouble.reason)
 
-    # -- the coordinator ----------------------------------------------------------------------------------------------
+    # -- the coordinator
+    # ----------------------------------------------------------------------------------------------
 
     async def _watch_coordinator(self) -> None:
         host, port = self._config.coordinator
@@ -326,9 +357,10 @@ class Pool:
                     attempt = 0
                     await self._follow(connection)
             except (Retryable, RemoteProtocolError, UserError) as error:
-                self.trouble = self._unreachable = Trouble(_reason_of(error), f"coordinator: {with_advice(error)}")
+                text = coordinator_error_text(error)
+                self.trouble = self._unreachable = Trouble(_reason_of(error), f"coordinator: {text}")
                 if not attempt:
-                    log.warning("coordinator-missing coordinator=%s:%d reason=%s", host, port, with_advice(error))
+                    log.warning("coordinator-missing coordinator=%s:%d reason=%s", host, port, text)
             await trio.sleep(RECONNECT_S[min(attempt, len(RECONNECT_S) - 1)])
             attempt += 1
 

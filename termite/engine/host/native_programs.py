@@ -1,4 +1,4 @@
-"""Where termite's native programs are."""
+"""Find termite's native programs, and build the command that enters a mirror's namespaces."""
 
 import os
 import sys
@@ -12,18 +12,26 @@ _PACKAGE = Path(termite.__file__).parent
 
 
 def native_program(name: str, env: Mapping[str, str] = os.environ) -> Path:
-    """The program (or library) `name`: in $TERMITE_NATIVE, beside the running Python, or in the package."""
+    """Return the absolute path of the native program or library `name`.
+
+    If $TERMITE_NATIVE is set, only search that directory. Otherwise search beside the running
+    Python, then in the package. Raise UserError if the program is not found.
+    """
     inside = _PACKAGE / "native"
     places = [Path(env["TERMITE_NATIVE"])] if env.get("TERMITE_NATIVE") else [Path(sys.executable).parent, inside]
     for place in places:
         if os.path.isfile(place / name):
             return (place / name).absolute()
-    looked = " and ".join(str(place) for place in places)
-    raise UserError(f"{name} is not in {looked}", hint="install termite whole: pip install . in its checkout")
+    searched = " and ".join(str(place) for place in places)
+    raise UserError(f"{name} is not in {searched}", hint="run pip install . in a checkout of termite")
 
 
 def enter_command(sandbox: Path, uid: int | None, *needed: Path) -> list[str]:
-    """How to start a mirror process as `uid`, up to its own words. It reaches `needed` even below a closed home."""
+    """Return the words that start a mirror process, to which the caller appends its own command.
+
+    If `uid` is None, the mirror runs as the present user. Otherwise it runs as that user and group,
+    and reaches the paths in `needed` even below a private home.
+    """
     if uid is None:
         return [str(sandbox), "enter", "--"]
     ours = {Path(sys.prefix), Path(sys.base_prefix), _PACKAGE, sandbox.parent, *needed}

@@ -1,6 +1,7 @@
-"""What this machine must have to run jobs, found out before a job needs it.
+"""Check that this machine can run jobs, before the first job needs it.
 
-Each `check_*` is given what it judges, and raises a UserError that says what to do; `read_machine` reads it.
+Each `check_*` raises a UserError with a hint for the administrator. Only `read_machine` and the
+checks of devices, paths and sandboxes read the machine; the others judge their arguments.
 """
 
 import errno
@@ -17,14 +18,14 @@ from termite.engine.errors import UserError
 from termite.engine.host.native_programs import enter_command
 
 OLDEST_KERNEL = (5, 11)  # overlayfs in a user namespace
-TMPFS_UPPER_KERNEL = (6, 6)  # tmpfs learns user.* xattrs, which such an overlay keeps its notes in
+TMPFS_UPPER_KERNEL = (6, 6)  # since then tmpfs has user.* xattrs, in which overlayfs of a user namespace keeps notes
 SANDBOX_TRY_S = 20.0
 FUSE_DEVICE = Path("/dev/fuse")
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What the checks judge. A sysctl is None where this kernel does not have it."""
+    """The facts that the checks judge. A sysctl is None if this kernel does not have it."""
 
     kernel: str
     filesystems: str
@@ -35,7 +36,7 @@ class Machine:
 
 
 def read_machine() -> Machine:
-    """This machine."""
+    """Return the facts of this machine."""
     kernel = platform.release()
     return Machine(
         kernel=kernel,
@@ -48,14 +49,14 @@ def read_machine() -> Machine:
 
 
 def check_machine(machine: Machine) -> None:
-    """Kernel, overlayfs, user namespaces."""
+    """Check the kernel, overlayfs and user namespaces. Raise UserError for the first defect."""
     check_kernel(machine.kernel)
     check_overlay(machine.filesystems, machine.overlay_can_load)
     check_user_namespaces(machine.max_user_namespaces, machine.unprivileged_userns_clone, machine.apparmor_restrict)
 
 
 def check_kernel(release: str) -> None:
-    """At least OLDEST_KERNEL."""
+    """Raise UserError if the kernel is older than OLDEST_KERNEL."""
     if kernel_version(release) < OLDEST_KERNEL:
         oldest = ".".join(map(str, OLDEST_KERNEL))
         raise UserError(
@@ -65,18 +66,22 @@ def check_kernel(release: str) -> None:
 
 
 def has_tmpfs_upper(release: str) -> bool:
-    """Whether a job's scratch directory can be a tmpfs."""
+    """Return True if a job's scratch directory can be a tmpfs."""
     return kernel_version(release) >= TMPFS_UPPER_KERNEL
 
 
 def kernel_version(release: str) -> tuple[int, int]:
-    """(6, 1) of "6.1.0-18-amd64"."""
+    """Return (6, 1) for "6.1.0-18-amd64", and (0, 0) if the text has no version."""
     numbers = re.match(r"(\d+)\.(\d+)", release)
     return (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)
 
 
 def check_overlay(filesystems: str, can_load: bool) -> None:
-    """`filesystems` is /proc/filesystems; `can_load`: the kernel may load overlay as a module when it is asked to."""
+    """Raise UserError if the kernel has no overlayfs.
+
+    `filesystems` is the text of /proc/filesystems. `can_load` is True if the kernel may be able to
+    load overlayfs as a module.
+    """
     if "overlay" not in filesystems.split() and not can_load:
         raise UserError("this kernel has no overlayfs, which jobs run on", hint="as root: modprobe overlay")
 
@@ -84,7 +89,11 @@ def check_overlay(filesystems: str, can_load: bool) -> None:
 def check_user_namespaces(
     max_user_namespaces: str | None, unprivileged_userns_clone: str | None, apparmor_restrict: str | None
 ) -> None:
-    """The sysctls that forbid them; a root worker gives up root before it makes them, so it is the same for both."""
+    """Raise UserError if a sysctl forbids user namespaces.
+
+    An argument is None if this kernel does not have that sysctl. The check is the same for a root
+    worker, which drops root before it makes namespaces.
+    """
     if max_user_namespaces is None:
         raise UserError("this kernel has no user namespaces", hint="it needs CONFIG_USER_NS=y")
     for name, value, bad, good in (
@@ -100,7 +109,10 @@ def check_user_namespaces(
 
 
 def check_fuse(device: Path = FUSE_DEVICE, *, root: bool) -> None:
-    """/dev/fuse is there, and may be opened. Root gives its mirrors a node of their own, so it only must be there."""
+    """Raise UserError if `device` is not a FUSE device that this process can open.
+
+    `root` says whether the worker runs as root, which changes the hint.
+    """
     in_container = f"in a container: start it with --device {device}"
     try:
         status = device.stat()
@@ -120,7 +132,11 @@ def check_fuse(device: Path = FUSE_DEVICE, *, root: bool) -> None:
 
 
 def check_readable_by_others(path: Path, what: str) -> None:
-    """A root worker's mirrors are users without privilege: `path` must be theirs to read (`--reach` opens the way)."""
+    """Raise UserError if ordinary users cannot read `path`, a file or a directory.
+
+    The mirrors of a root worker run as such users. The directories above `path` may be private,
+    because `--reach` makes `path` reachable. `what` names the path in the message.
+    """
     real = path.resolve()
     if not real.stat().st_mode & (stat.S_IXOTH if real.is_dir() else stat.S_IROTH):
         raise UserError(
@@ -130,7 +146,10 @@ def check_readable_by_others(path: Path, what: str) -> None:
 
 
 def check_sandbox(sandbox: Path, uid: int | None) -> None:
-    """Start nothing in the namespaces of a mirror, to see that it works."""
+    """Raise UserError if an empty program cannot run in the namespaces of a mirror.
+
+    `uid` is the mirror's user, or None for the present one. This blocks for up to SANDBOX_TRY_S.
+    """
     command = [*enter_command(sandbox, uid), sys.executable, "-I", "-S", "-c", ""]
     try:
         tried = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=SANDBOX_TRY_S)
@@ -139,11 +158,15 @@ def check_sandbox(sandbox: Path, uid: int | None) -> None:
     if tried.returncode:
         said = tried.stderr.decode(errors="replace").strip().splitlines()
         reason = said[-1] if said else f"exit code {tried.returncode}"
-        raise UserError(f"no sandbox can be made here: {reason}", hint="jobs need user, mount and pid namespaces")
+        raise UserError(f"cannot make a sandbox: {reason}", hint="jobs need user, mount and pid namespaces")
 
 
 def why_calls_are_not_denied(sandbox: Path) -> str:
-    """Try the filter of system calls in the namespaces of a mirror. Return the reason if it fails, "" if it works."""
+    """Try the filter of system calls in the namespaces of a mirror.
+
+    Return the reason if the filter cannot be installed, else "". This blocks for up to
+    SANDBOX_TRY_S.
+    """
     command = [*enter_command(sandbox, None), str(sandbox), "deny", sys.executable, "-I", "-S", "-c", ""]
     try:
         tried = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=SANDBOX_TRY_S)
@@ -172,7 +195,7 @@ def _read(path: str) -> str | None:
 
 
 def _overlay_can_load(modules: Path) -> bool:
-    """Also where the modules cannot be seen, as in a container: then the mount will tell."""
+    """Return True, too, if the modules are not visible, as in a container: the mount decides."""
     builtin = _read(str(modules / "modules.builtin"))
     if builtin is None:
         return True

@@ -1,7 +1,8 @@
-"""Where a mirror process lives: its cache, its scratch directory and, where the worker is root, its user.
+"""Give each mirror process a home: a cache, a scratch directory and, on a root worker, a user.
 
-A root worker gives every mirror a user of its own from a small pool, so that jobs of two masters cannot touch each
-other. The cache of a user stays; the scratch directory goes with the mirror, or with the next worker that starts here.
+The users of a root worker come from a small pool, so that the jobs of two masters cannot touch each
+other. The cache of a user stays. The scratch directory is removed when the mirror ends, or when the
+next worker starts on this machine.
 """
 
 import fcntl
@@ -22,27 +23,32 @@ import trio
 from termite.engine.errors import Reason, Retryable, UserError
 
 DEFAULT_USER_BASE = 60800  # systemd's table of ids has 60706-61183 as unused; below and above are dynamic users
-USERS = 64  # so many mirrors at once
+MAX_MIRRORS = 64  # simultaneous mirrors of one worker, and users of a root worker
 _PREFIX = "termite-worker-"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_FRESH_S = 2.0  # a directory this young may not have its lock yet
+MIN_LEFTOVER_AGE_S = 2.0  # a younger directory may not have its lock yet
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Quarters:
-    """`uid` is None where the mirror runs as the worker's own user."""
+class MirrorHome:
+    """The home of one mirror. `uid` is None if the mirror runs as the worker's own user."""
 
     uid: int | None
     cache: Path
     scratch: Path
 
 
-class House:
-    """All quarters of one worker. `users`: the pool, None for an ordinary user."""
+class MirrorHomes:
+    """The homes of a worker's mirrors."""
 
     def __init__(self, cache: Path, tmpdir: Path, users: range | None) -> None:
+        """Make the directories, and remove those that a killed worker has left in `tmpdir`.
+
+        `users` are the user ids of a root worker's mirrors, or None for an ordinary user. Raise
+        UserError if a directory cannot be made.
+        """
         self._cache = cache
         self._users = users
         self._taken: set[int] = set()
@@ -52,27 +58,34 @@ class House:
         self._scratch, self._lock = _locked_directory(tmpdir, 0o711 if users else 0o700)
 
     @asynccontextmanager
-    async def quarters(self) -> AsyncIterator[Quarters]:
-        """Free ones, with an empty scratch directory. Retryable if every user of the pool has a mirror."""
+    async def claim(self) -> AsyncIterator[MirrorHome]:
+        """Hold a free home, whose scratch directory is empty and is removed at the end.
+
+        Raise Retryable if there are MAX_MIRRORS mirrors already, or if other workers hold the
+        users.
+        """
         with ExitStack() as claims:
-            number = next((n for n in range(USERS) if self._claim(n, claims)), None)
+            number = next((n for n in range(MAX_MIRRORS) if self._claim_user(n, claims)), None)
             if number is None:
-                raise Retryable(Reason.WORKER_BUSY, f"{USERS} mirrors run there already")
-            quarters = self._furnish(number)
+                raise Retryable(Reason.WORKER_BUSY, f"{MAX_MIRRORS} mirrors run there already")
+            home = self._make_home(number)
             try:
-                yield quarters
+                yield home
             finally:
                 with trio.CancelScope(shield=True):
-                    await trio.to_thread.run_sync(remove_tree, quarters.scratch)
+                    await trio.to_thread.run_sync(remove_scratch_tree, home.scratch)
 
     def close(self) -> None:
-        """Remove the scratch directory."""
-        remove_tree(self._scratch)
+        """Remove the scratch directories. This may block."""
+        remove_scratch_tree(self._scratch)
         os.close(self._lock)
         os.close(self._cache_fd)
 
-    def _claim(self, number: int, claims: ExitStack) -> bool:
-        """A lock on a user's cache keeps other workers on this machine from using that user too."""
+    def _claim_user(self, number: int, claims: ExitStack) -> bool:
+        """Claim the user with this number until `claims` is closed; return False if it is taken.
+
+        A lock on the user's cache keeps other workers on this machine from using the user too.
+        """
         if number in self._taken:
             return False
         if self._users is not None:
@@ -90,7 +103,7 @@ class House:
         claims.callback(self._taken.discard, number)
         return True
 
-    def _furnish(self, number: int) -> Quarters:
+    def _make_home(self, number: int) -> MirrorHome:
         """Make a scratch directory.
 
         Root acts on descriptors, because others who may write to a directory above could exchange
@@ -99,14 +112,14 @@ class House:
         name = str(number)
         os.mkdir(name, 0o700, dir_fd=self._lock)
         if self._users is None:
-            return Quarters(None, self._cache, self._scratch / name)
+            return MirrorHome(None, self._cache, self._scratch / name)
         uid = self._users[number]
         made = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=self._lock)
         try:
             os.fchown(made, uid, uid)
         finally:
             os.close(made)
-        return Quarters(uid, self._cache / _user_cache(uid), self._scratch / name)
+        return MirrorHome(uid, self._cache / _user_cache(uid), self._scratch / name)
 
 
 def _user_cache(uid: int) -> str:
@@ -114,7 +127,7 @@ def _user_cache(uid: int) -> str:
 
 
 def check_users(users: range) -> None:
-    """Nobody else may have these ids."""
+    """Raise UserError if one of these user ids belongs to a user of this machine."""
     for uid in users:
         with suppress(KeyError):
             name = pwd.getpwuid(uid).pw_name
@@ -125,7 +138,10 @@ def check_users(users: range) -> None:
 
 
 def make_directory(path: Path, mode: int) -> None:
-    """Make `path` where it is missing; its parents get 0755."""
+    """Make `path` with `mode` if it is missing; missing parents get 0755.
+
+    Raise UserError if the directory cannot be made, or if this process cannot write to it.
+    """
     try:
         path.parent.mkdir(0o755, parents=True, exist_ok=True)
         path.mkdir(mode, exist_ok=True)
@@ -138,13 +154,13 @@ def make_directory(path: Path, mode: int) -> None:
 
 
 def remove_leftovers(tmpdir: Path) -> None:
-    """Scratch directories of workers that were killed: nobody holds their lock."""
+    """Remove the scratch directories of killed workers, which nobody locks any more."""
     for path in tmpdir.glob(f"{_PREFIX}*"):
         with suppress(OSError):
             lock = os.open(path, _DIRECTORY | os.O_NOFOLLOW)
             try:
                 status = os.fstat(lock)
-                if status.st_uid != os.geteuid() or time.time() - status.st_mtime < _FRESH_S:
+                if status.st_uid != os.geteuid() or time.time() - status.st_mtime < MIN_LEFTOVER_AGE_S:
                     continue
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 log.info("leftover-removed path=%s", path)
@@ -154,11 +170,13 @@ def remove_leftovers(tmpdir: Path) -> None:
                 os.close(lock)
 
 
-def remove_tree(path: Path) -> None:
-    """With everything in it, also what a job made unreadable, or deeper than any path can be.
+def remove_scratch_tree(path: Path) -> None:
+    """Remove `path` with everything that a job may have left in it.
 
-    It never goes down: a directory is moved to the top before its turn comes. `shutil.rmtree` calls itself for each
-    level, and so a job's deep tree ended the worker.
+    Directories may be unreadable, or deeper than any path can be. Leftovers are logged. The
+    function does not descend: each directory is moved to the top before it is emptied.
+    `shutil.rmtree` calls itself for each level, so that a job's deep tree ended the worker. This
+    may block for long.
     """
     try:
         top = _open_up(os.fspath(path))
@@ -182,11 +200,14 @@ def _remove_empty(path: Path) -> None:
 
 
 def _empty(top: int, path: Path) -> None:
-    """Everything in the directory `top`; what cannot be removed stays, somewhere in it."""
+    """Remove everything in the directory `top`.
+
+    An entry that cannot be removed stays somewhere in it.
+    """
     free_names = map(f"removed-{secrets.token_hex(8)}-{{}}".format, itertools.count())
     waiting = _take_out(top, top, free_names)
     while waiting:
-        name = waiting.pop()  # the last one: as few as possible wait
+        name = waiting.pop()  # the last one, so that as few as possible wait
         try:
             directory = _open_up(name, top)
             try:
@@ -199,7 +220,7 @@ def _empty(top: int, path: Path) -> None:
 
 
 def _take_out(directory: int, top: int, free_names: Iterator[str]) -> list[str]:
-    """Remove what `directory` lists. Directories are moved to `top`: their names there."""
+    """Remove the files in `directory`, and move its directories to `top`. Return their names there."""
     moved = []
     for entry in list(os.scandir(directory)):
         with suppress(OSError):
@@ -223,7 +244,7 @@ def _move_up(name: str, directory: int, top: int, free_names: Iterator[str]) -> 
 
 
 def _open_up(name: str, within: int | None = None) -> int:
-    """That directory, where it is one, and from now on open to us."""
+    """Open a directory, giving its owner all rights. Raise OSError if `name` is no directory."""
     flags = _DIRECTORY | os.O_NOFOLLOW
     here = os.open(name, os.O_PATH | flags, dir_fd=within)
     try:

@@ -1,7 +1,7 @@
-"""A mirror process as its worker sees it: started with the master's socket, spoken to in lines of JSON.
+"""Start a mirror process with the socket of a master, and exchange lines of JSON with it.
 
-It talks to the network, so it is not trusted: its lines are limited, and nonsense ends it. Protocol:
-docs/develop/protocol.md, "Control".
+The mirror talks to the network and is not trusted: its lines are limited in size, and an invalid
+line ends it. docs/develop/protocol.md describes the protocol under "Control".
 """
 
 import json
@@ -25,19 +25,19 @@ from termite.engine.host.native_programs import enter_command
 from termite.engine.model import Count, Label, Slots
 from termite.engine.wire.identity import Identity
 from termite.engine.wire.protocol.foreign_text import printable
-from termite.engine.worker.mirror_homes import Quarters
+from termite.engine.worker.mirror_homes import MirrorHome
 
 MAX_LINE_BYTES = 64 * 1024
-LONGEST_LINE = 4000  # characters of its stderr in one line of our log
-LAST_LINES = 10  # of stderr, for the log when it dies
-STOP_S = 5.0  # to end by itself, removing its files, before it is killed
-LAST_WORDS_S = 0.2  # to read what it said when it died
+MAX_LOGGED_CHARACTERS = 4000  # of a line of stderr in the worker's log
+LAST_LINES = 10  # lines of stderr that are logged if the mirror dies
+STOP_S = 5.0  # for a mirror to end by itself and remove its files; then it is killed
+STDERR_DRAIN_S = 0.2  # for reading the rest of stderr after the mirror's end
 
 log = logging.getLogger(__name__)
 
 
-class Line(msgspec.Struct, frozen=True):
-    """What a mirror says: each line sets some of these."""
+class MirrorLine(msgspec.Struct, frozen=True):
+    """A line from a mirror, which sets some of the fields."""
 
     lease: Slots | None = None
     master: Label = ""
@@ -48,8 +48,11 @@ class Line(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class MirrorConfig:
-    """What is equal for all mirrors of a worker. `program` is the command without its last argument, the descriptor."""
+class MirrorSettings:
+    """The settings that all mirrors of a worker share.
+
+    `program` is the mirror's command without its last argument, a descriptor number.
+    """
 
     worker: str
     tmpfs: bool
@@ -59,8 +62,8 @@ class MirrorConfig:
     program: tuple[str, ...] = (sys.executable, "-P", "-m", "termite.fuse.mirror")
 
 
-class Mirror:
-    """One running mirror process."""
+class MirrorProcess:
+    """A running mirror process and the connection to it."""
 
     def __init__(self, process: subprocess.Popen[bytes], control: socket.socket) -> None:
         self.pid = process.pid
@@ -71,10 +74,10 @@ class Mirror:
         self._ours = control
         self._control = trio.socket.from_stdlib_socket(control)
         self._received = bytearray()
-        self._decoder = msgspec.json.Decoder(Line)
+        self._decoder = msgspec.json.Decoder(MirrorLine)
 
-    async def receive(self) -> Line | None:
-        """The next line; None at the end, or if it talks nonsense."""
+    async def receive(self) -> MirrorLine | None:
+        """Wait for the mirror's next line. Return None if the mirror ended or sent an invalid line."""
         while (end := self._received.find(b"\n")) < 0:
             received = b""
             with suppress(OSError):
@@ -90,8 +93,11 @@ class Mirror:
             log.warning("mirror-line-invalid pid=%d reason=%s", self.pid, error)
             return None
 
-    def tell_nowait(self, **values: int) -> None:
-        """Send a line. One that does not read is stuck, and ended: the socket holds thousands of lines."""
+    def send_nowait(self, **values: int) -> None:
+        """Send a line, and kill the mirror if that would block.
+
+        The socket holds thousands of lines, so that a mirror that does not read them is stuck.
+        """
         try:
             self._ours.send(json.dumps(values).encode() + b"\n", socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         except OSError:
@@ -99,7 +105,7 @@ class Mirror:
             self._kill()
 
     async def read_stderr(self) -> None:
-        """Pass on what it logs."""
+        """Write the mirror's stderr to the worker's log, line by line, until its end."""
         assert self._process.stderr is not None
         rest = b""
         async with trio.lowlevel.FdStream(os.dup(self._process.stderr.fileno())) as stream:
@@ -113,7 +119,10 @@ class Mirror:
         self.stderr_ended.set()
 
     async def stop(self) -> int:
-        """End it, if it has not ended; its exit code, as subprocess has it."""
+        """Wait for the mirror's end and return its exit code, as `subprocess` encodes it.
+
+        Closing the connection makes the mirror end. It is killed after STOP_S.
+        """
         self._control.close()
         descriptor = os.pidfd_open(self.pid)
         try:
@@ -123,7 +132,7 @@ class Mirror:
                 self._kill()
                 with trio.move_on_after(STOP_S) as patience:
                     await trio.lowlevel.wait_readable(descriptor)
-            if patience.cancelled_caught:  # somebody has stopped termite-sandbox, which waits for the mirror
+            if patience.cancelled_caught:  # somebody stopped the termite-sandbox that waits for the mirror
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
                 await trio.lowlevel.wait_readable(descriptor)
         finally:
@@ -131,7 +140,10 @@ class Mirror:
         return self._process.wait()
 
     def _kill(self) -> None:
-        """Its whole pid namespace: termite-sandbox waits for the mirror, so its end is the end of all."""
+        """Kill the child of termite-sandbox, and with it the mirror's whole pid namespace.
+
+        termite-sandbox waits for that child, and then ends too.
+        """
         self.was_killed = True
         try:
             inside = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
@@ -142,19 +154,23 @@ class Mirror:
                 os.kill(int(pid), signal.SIGKILL)
 
     def _log_line(self, line: bytes) -> None:
-        text = printable(line.decode(errors="replace").rstrip(), LONGEST_LINE)
+        text = printable(line.decode(errors="replace").rstrip(), MAX_LOGGED_CHARACTERS)
         if text:
             self.last_lines.append(text)
             log.info("mirror-said pid=%d line=%s", self.pid, text)
 
 
 @asynccontextmanager
-async def mirror_process(
-    config: MirrorConfig, identity: Identity, quarters: Quarters, stream: trio.SocketStream
-) -> AsyncIterator[Mirror]:
-    """Start one for the connection `stream`, whose end here is closed; at the end of the block it is gone."""
+async def run_mirror(
+    config: MirrorSettings, identity: Identity, home: MirrorHome, stream: trio.SocketStream
+) -> AsyncIterator[MirrorProcess]:
+    """Start a mirror process for the connection `stream`, and stop it at the end of the block.
+
+    The worker's copy of the socket is closed as soon as the mirror has it. Raise OSError if the
+    process cannot be started.
+    """
     with stream.socket:
-        mirror = _start(config, identity, quarters, stream.socket.fileno())
+        mirror = _start(config, identity, home, stream.socket.fileno())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(mirror.read_stderr)
         try:
@@ -162,35 +178,36 @@ async def mirror_process(
         finally:
             with trio.CancelScope(shield=True):
                 code = await mirror.stop()
-                with trio.move_on_after(LAST_WORDS_S):
+                with trio.move_on_after(STDERR_DRAIN_S):
                     await mirror.stderr_ended.wait()
             _log_end(mirror, code)
             nursery.cancel_scope.cancel()
 
 
-def _log_end(mirror: Mirror, code: int) -> None:
+def _log_end(mirror: MirrorProcess, code: int) -> None:
     if mirror.was_killed:
         log.warning("mirror-killed pid=%d reason=it-did-not-end", mirror.pid)
     elif code:
         log.warning("mirror-died pid=%d code=%d said=%s", mirror.pid, code, " | ".join(mirror.last_lines))
 
 
-def _start(config: MirrorConfig, identity: Identity, quarters: Quarters, master_fd: int) -> Mirror:
+def _start(config: MirrorSettings, identity: Identity, home: MirrorHome, master_fd: int) -> MirrorProcess:
     ours, theirs = socket.socketpair()
     reader, writer = os.pipe()
-    needed = (quarters.cache, quarters.scratch)
+    needed = (home.cache, home.scratch)
     with theirs:
         try:
-            # Not through trio, which forks in a worker thread: PR_SET_PDEATHSIG is sent when the forking thread ends.
+            # This is not done through trio, which forks in a worker thread. PR_SET_PDEATHSIG is
+            # sent when the forking thread ends.
             process = subprocess.Popen(
-                [*enter_command(config.sandbox, quarters.uid, *needed), *config.program, str(reader)],
+                [*enter_command(config.sandbox, home.uid, *needed), *config.program, str(reader)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 pass_fds=(reader, master_fd, theirs.fileno()),
                 cwd="/",
                 env=_environment(),
-                start_new_session=True,  # Ctrl-C is for the worker, which ends its mirrors
+                start_new_session=True,  # Ctrl-C must reach the worker only, which then ends its mirrors
             )
         except OSError:
             ours.close()
@@ -198,13 +215,13 @@ def _start(config: MirrorConfig, identity: Identity, quarters: Quarters, master_
             raise
         finally:
             os.close(reader)
-        with os.fdopen(writer, "wb") as file, suppress(BrokenPipeError):  # less than a pipe holds
-            file.write(json.dumps(_start_values(config, identity, quarters, master_fd, theirs.fileno())).encode())
-    return Mirror(process, ours)
+        with os.fdopen(writer, "wb") as file, suppress(BrokenPipeError):  # a pipe holds all of it
+            file.write(json.dumps(_start_values(config, identity, home, master_fd, theirs.fileno())).encode())
+    return MirrorProcess(process, ours)
 
 
 def _environment() -> dict[str, str]:
-    """Enough to find termite again; nothing that its user's shell happens to hold."""
+    """Return the variables with which the mirror finds termite, and none of the user's other ones."""
     package = str(Path(termite.__file__).parents[1])
     path = os.pathsep.join([package, os.environ["PYTHONPATH"]]) if os.environ.get("PYTHONPATH") else package
     kept = {name: os.environ[name] for name in ("PATH", "TERMITE_NATIVE") if name in os.environ}
@@ -212,7 +229,7 @@ def _environment() -> dict[str, str]:
 
 
 def _start_values(
-    config: MirrorConfig, identity: Identity, quarters: Quarters, master_fd: int, control_fd: int
+    config: MirrorSettings, identity: Identity, home: MirrorHome, master_fd: int, control_fd: int
 ) -> dict[str, str | int | bool]:
     return {
         "socket_fd": master_fd,
@@ -221,8 +238,8 @@ def _start_values(
         "key": identity.key,
         "authority": identity.authority,
         "worker": config.worker,
-        "cache": str(quarters.cache),
-        "scratch": str(quarters.scratch),
+        "cache": str(home.cache),
+        "scratch": str(home.scratch),
         "tmpfs": config.tmpfs,
         "sandbox": str(config.sandbox),
         "cores": config.cores,

@@ -1,4 +1,4 @@
-"""A worker's side of the coordinator: registers as long as it runs, whether one is there or not."""
+"""Keep a worker registered with the coordinator, whether or not the coordinator runs."""
 
 import logging
 from collections.abc import Callable
@@ -6,14 +6,14 @@ from collections.abc import Callable
 import trio
 
 from termite.engine.errors import RemoteProtocolError, Retryable, UserError
-from termite.engine.fleet.coordinator import with_advice
+from termite.engine.fleet.coordinator import coordinator_error_text
 from termite.engine.wire.addresses import join_address
 from termite.engine.wire.authority import mint
 from termite.engine.wire.protocol.messages import Deregister, Message, Register, Registered
 from termite.engine.wire.transport import Connection, SendChunk, dial
 
 ANSWER_S = 10.0
-FAREWELL_S = 0.5
+DEREGISTER_S = 0.5
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 15.0
 
@@ -21,7 +21,11 @@ log = logging.getLogger(__name__)
 
 
 async def stay_registered(host: str, port: int, secret: bytes, name: str, describe: Callable[[], Register]) -> None:
-    """Until cancelled. Says once that the coordinator is missing, and once that it is there."""
+    """Register the worker, again and again, until cancelled; then deregister it.
+
+    `describe` returns the worker's present state. A missing coordinator is logged once for each
+    reason, and once when it is found.
+    """
     address = join_address(host, port)
     pause_s, complaint = FIRST_PAUSE_S, ""
     while True:
@@ -32,8 +36,8 @@ async def stay_registered(host: str, port: int, secret: bytes, name: str, descri
                 pause_s, complaint = FIRST_PAUSE_S, ""
                 await _repeat(connection, describe, interval_s)
         except (Retryable, RemoteProtocolError, UserError) as error:
-            if with_advice(error) != complaint:
-                complaint = with_advice(error)
+            if coordinator_error_text(error) != complaint:
+                complaint = coordinator_error_text(error)
                 log.warning("coordinator-missing reason=%s", complaint)
         await trio.sleep(pause_s)
         pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
@@ -46,7 +50,7 @@ async def _repeat(connection: Connection, describe: Callable[[], Register], inte
                 await connection.lost.wait()
             interval_s = await _register(connection, describe())
     finally:
-        with trio.move_on_after(FAREWELL_S, shield=True):
+        with trio.move_on_after(DEREGISTER_S, shield=True):
             if not connection.lost.is_set():
                 await connection.request(Deregister(describe().name))
 

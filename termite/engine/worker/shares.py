@@ -1,11 +1,15 @@
-"""How a worker's slots are shared between the masters that want some."""
+"""Share a worker's slots between the leases of its masters."""
 
 from collections.abc import Mapping
 
 
-def share(slots: int, wanted: Mapping[int, int]) -> dict[int, int]:
-    """Slots for each lease, by its number: nobody gets more than wanted, and nobody has less than another for whom
-    there would have been more. What does not divide goes to the older leases (the order of `wanted`)."""
+def share_slots(slots: int, wanted: Mapping[int, int]) -> dict[int, int]:
+    """Return the slots of each lease, by the lease's number in `wanted`.
+
+    The shares are max-min fair: no lease gets more than it wants, and a lease gets fewer slots than
+    another only if it wants fewer. If the slots do not divide evenly, older leases (earlier in
+    `wanted`) get one more.
+    """
     granted = dict.fromkeys(wanted, 0)
     hungry = [lease for lease, count in wanted.items() if count > 0]
     free = slots

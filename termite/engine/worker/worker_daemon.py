@@ -1,8 +1,8 @@
-"""The worker: offers this machine's slots, and gives every master that comes a mirror process.
+"""The worker daemon, which offers this machine's slots and starts a mirror process for each master.
 
-It reads no byte that comes from the network: a connection goes to a new mirror process unread, which asks for slots
-when it knows that a master with the cluster's secret is there. So whoever connects costs a process, and few may be
-unknown at a time.
+The daemon reads no byte from the network. Each connection goes unread to a new mirror process. The
+mirror asks for slots as soon as it knows that the peer has the cluster's secret. Any stranger
+therefore costs a process, which is why only a few peers may be unauthenticated at a time.
 """
 
 import logging
@@ -14,29 +14,35 @@ from pathlib import Path
 import trio
 
 from termite.engine.errors import Retryable
+from termite.engine.fleet.coordinator import COORDINATOR_PORT
 from termite.engine.wire.addresses import join_address, listen, port_of, split_address
 from termite.engine.wire.authority import mint
 from termite.engine.wire.protocol.foreign_text import printable
 from termite.engine.wire.protocol.messages import PROTOCOL, Register
 from termite.engine.wire.transport import peer_name
-from termite.engine.worker.mirror_homes import House
-from termite.engine.worker.mirror_process import Line, Mirror, MirrorConfig, mirror_process
+from termite.engine.worker.mirror_homes import MirrorHomes
+from termite.engine.worker.mirror_process import MirrorLine, MirrorProcess, MirrorSettings, run_mirror
 from termite.engine.worker.registration import stay_registered
-from termite.engine.worker.shares import share
+from termite.engine.worker.shares import share_slots
 
-DEFAULT_PORT = 1235
-COORDINATOR_PORT = 1233
-MAX_STRANGERS = 8  # mirrors at once that have not asked for a lease; more connections wait
-MOST_COMPLAINTS = 100  # different ones: a mirror is not trusted
-LEASE_S = 15.0  # for a mirror to start and its master to shake hands
+WORKER_PORT = 1235
+MAX_UNAUTHENTICATED = 8  # simultaneous mirrors that have not asked for a lease; further connections wait
+MAX_COMPLAINTS = 100  # different errors of mirrors that are logged; a mirror is not trusted
+LEASE_REQUEST_S = 15.0  # deadline for a mirror to start, shake hands with its master, and ask for a lease
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """`coordinator` is `host:port`, empty: none. `advertise` is the address for masters, empty: as the coordinator sees
-    us. `users` are ids for the mirrors of a root worker, None for an ordinary user. `program`: see MirrorConfig."""
+    """The settings of a worker.
+
+    `coordinator` is `host:port`, or "" for none. `advertise` is the address for masters; if it is
+    "", they use the address that the coordinator sees. `users` are the user ids for the mirrors of
+    a root worker, or None for an ordinary user. `name`, `listen` and `program` may be empty: the
+    name is then made of host and port, the worker listens on all addresses, and mirrors run the
+    usual program.
+    """
 
     secret: bytes
     slots: int
@@ -48,17 +54,21 @@ class WorkerConfig:
     users: range | None = None
     name: str = ""
     listen: str = ""
-    port: int = DEFAULT_PORT
+    port: int = WORKER_PORT
     advertise: str = ""
     log_level: str = "info"
     program: tuple[str, ...] = ()
 
 
 async def serve_worker(config: WorkerConfig, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
-    """Until cancelled. Reports `host:port`, where it listens."""
+    """Serve masters until cancelled.
+
+    `task_status` gets the address as `host:port`. Raise UserError if the worker cannot listen on
+    its address, or cannot use its directories.
+    """
     listeners = await listen(config.listen, config.port, "worker")
     port = port_of(listeners)
-    worker = _Worker(config, port)
+    worker = _WorkerServer(config, port)
     try:
         async with trio.open_nursery() as nursery:
             if config.coordinator:
@@ -67,38 +77,38 @@ async def serve_worker(config: WorkerConfig, task_status: trio.TaskStatus[str] =
             nursery.start_soon(trio.serve_listeners, worker.serve, listeners)
             task_status.started(join_address(config.listen or "0.0.0.0", port))
     finally:
-        worker.house.close()
+        worker.homes.close()
 
 
 @dataclass(slots=True)
-class _Lease:
-    mirror: Mirror
+class _GrantedLease:
+    mirror: MirrorProcess
     master: str
     wanted: int
     granted: int = 0
     jobs: int = 0
 
 
-class _Worker:
+class _WorkerServer:
     def __init__(self, config: WorkerConfig, port: int) -> None:
         self.name = config.name or f"{os.uname().nodename}:{port}"
-        self.house = House(config.cache, config.tmpdir, config.users)
+        self.homes = MirrorHomes(config.cache, config.tmpdir, config.users)
         self._config = config
         self._address = _address_for_masters(config, port)
-        self._mirrors = _mirror_config(config, self.name)
-        self._strangers = trio.Semaphore(MAX_STRANGERS)
-        self._leases: dict[int, _Lease] = {}
+        self._mirrors = _mirror_settings(config, self.name)
+        self._unauthenticated = trio.Semaphore(MAX_UNAUTHENTICATED)
+        self._leases: dict[int, _GrantedLease] = {}
         self._complaints: set[str] = set()
 
     async def serve(self, stream: trio.SocketStream) -> None:
-        """One connection, whoever it is."""
+        """Serve one connection, of a master or a stranger."""
         peer = peer_name(stream)
         try:
             async with stream, AsyncExitStack() as stack:
-                async with self._strangers:
-                    quarters = await stack.enter_async_context(self.house.quarters())
+                async with self._unauthenticated:
+                    home = await stack.enter_async_context(self.homes.claim())
                     identity = mint(self._config.secret, self.name)
-                    mirror = await stack.enter_async_context(mirror_process(self._mirrors, identity, quarters, stream))
+                    mirror = await stack.enter_async_context(run_mirror(self._mirrors, identity, home, stream))
                     asked = await self._wait_for_master(mirror, peer)
                 if asked is not None:
                     await self._serve_lease(mirror, asked)
@@ -106,7 +116,7 @@ class _Worker:
             log.warning("mirror-not-started peer=%s reason=%s", peer, error)
 
     def describe(self) -> Register:
-        """This worker, for the coordinator."""
+        """Return the worker's present state, for the coordinator."""
         return Register(
             protocol=PROTOCOL,
             name=self.name,
@@ -117,21 +127,24 @@ class _Worker:
             free_memory_bytes=_free_memory_bytes(),
         )
 
-    async def _wait_for_master(self, mirror: Mirror, peer: str) -> Line | None:
-        with trio.move_on_after(LEASE_S):
+    async def _wait_for_master(self, mirror: MirrorProcess, peer: str) -> MirrorLine | None:
+        with trio.move_on_after(LEASE_REQUEST_S):
             while (line := await mirror.receive()) is not None:
                 if line.error:
                     self._complain(line)
                 elif line.lease is not None:
                     return line
             return None
-        log.warning("lease-not-requested peer=%s seconds=%d", peer, LEASE_S)
+        log.warning("lease-not-requested peer=%s seconds=%d", peer, LEASE_REQUEST_S)
         return None
 
-    async def _serve_lease(self, mirror: Mirror, asked: Line) -> None:
-        """A new lease gets its share at once, even while older ones still use more than theirs: what is too much for a
-        moment ends with the jobs that run now."""
-        lease = self._leases[mirror.pid] = _Lease(mirror, asked.master, max(asked.lease or 0, 0))
+    async def _serve_lease(self, mirror: MirrorProcess, asked: MirrorLine) -> None:
+        """Grant a lease, and serve it until its mirror ends.
+
+        A new lease gets its share immediately, even if older leases still use more than theirs. The
+        excess ends with the jobs that run now.
+        """
+        lease = self._leases[mirror.pid] = _GrantedLease(mirror, asked.master, max(asked.lease or 0, 0))
         self._share(new=lease)
         log.info(
             "lease-granted pid=%d master=%s wanted=%d slots=%d", mirror.pid, lease.master, lease.wanted, lease.granted
@@ -146,35 +159,38 @@ class _Worker:
             self._share()
             log.info("lease-ended pid=%d master=%s jobs=%d", mirror.pid, lease.master, lease.jobs)
 
-    def _share(self, new: _Lease | None = None) -> None:
-        shares = share(self._config.slots, {pid: lease.wanted for pid, lease in self._leases.items()})
+    def _share(self, new: _GrantedLease | None = None) -> None:
+        shares = share_slots(self._config.slots, {pid: lease.wanted for pid, lease in self._leases.items()})
         for pid, lease in self._leases.items():
             if lease is new:
                 lease.granted = shares[pid]
-                lease.mirror.tell_nowait(granted=lease.granted)
+                lease.mirror.send_nowait(granted=lease.granted)
             elif lease.granted != shares[pid]:
                 lease.granted = shares[pid]
-                lease.mirror.tell_nowait(slots=lease.granted)
+                lease.mirror.send_nowait(slots=lease.granted)
 
-    def _complain(self, line: Line) -> None:
-        """Once for each thing that is wrong with this machine, not for each master that comes."""
+    def _complain(self, line: MirrorLine) -> None:
+        """Log a mirror's error once.
+
+        Such an error is a defect of this machine, and each further mirror would repeat it.
+        """
         error = printable(line.error)
-        if error not in self._complaints and len(self._complaints) < MOST_COMPLAINTS:
+        if error not in self._complaints and len(self._complaints) < MAX_COMPLAINTS:
             self._complaints.add(error)
             log.warning("mirror-unfit hint=%r reason=%s", printable(line.hint), error)
 
 
 def _address_for_masters(config: WorkerConfig, port: int) -> str:
-    """An empty host lets the coordinator fill in where it sees us."""
+    """Return the address for masters; if its host is "", the coordinator fills in the one it sees."""
     if config.advertise:
         return join_address(*split_address(config.advertise, port))
     return join_address("" if config.listen in ("", "0.0.0.0", "::") else config.listen, port)
 
 
-def _mirror_config(config: WorkerConfig, name: str) -> MirrorConfig:
+def _mirror_settings(config: WorkerConfig, name: str) -> MirrorSettings:
     cores = len(os.sched_getaffinity(0))
     common = (name, config.tmpfs, config.sandbox, cores, config.log_level)
-    return MirrorConfig(*common, program=config.program) if config.program else MirrorConfig(*common)
+    return MirrorSettings(*common, program=config.program) if config.program else MirrorSettings(*common)
 
 
 def _free_memory_bytes() -> int:

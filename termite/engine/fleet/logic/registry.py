@@ -1,4 +1,7 @@
-"""The workers that are alive, as the coordinator knows them: soft state, rebuilt from heartbeats after a restart."""
+"""The coordinator's list of the workers that are alive.
+
+A restart loses the list. The heartbeats of the workers rebuild it within one interval.
+"""
 
 from dataclasses import dataclass
 
@@ -12,19 +15,20 @@ class _Entry:
 
 
 class Registry:
-    """`version` is another one whenever the list is another one.
-
-    It starts at a number that no earlier coordinator had got to, so that a master that outlived a coordinator's restart
-    does not take the new list for the one it knows.
-    """
+    """The list of live workers, with a version that grows whenever a master must get the new list."""
 
     def __init__(self, first_version: int, forget_after_s: float) -> None:
+        """Start with no worker. A worker is lost after `forget_after_s` without a heartbeat.
+
+        `first_version` must be larger than any version of an earlier coordinator. Otherwise a
+        master that knows the earlier list could take the new list for the old one.
+        """
         self.version = first_version
         self._forget_after_s = forget_after_s
         self._entries: dict[str, _Entry] = {}
 
     def register(self, message: Register, address: str, now: float) -> bool:
-        """A worker starts, or is still there. True if the list has changed."""
+        """Record a heartbeat, with the worker's address. Return True if the version has changed."""
         worker = Worker(
             name=message.name,
             address=address,
@@ -36,14 +40,14 @@ class Registry:
         )
         known = self._entries.get(message.name)
         self._entries[message.name] = _Entry(worker, now)
-        return self._changed(known is None or _standing(known.worker) != _standing(worker))
+        return self._changed(known is None or _notified_fields(known.worker) != _notified_fields(worker))
 
     def deregister(self, name: str) -> bool:
-        """A worker leaves. True if the list has changed."""
+        """Remove a worker that leaves. Return True if the version has changed."""
         return self._changed(self._entries.pop(name, None) is not None)
 
     def forget(self, now: float) -> list[str]:
-        """Drop the workers that were not heard of for too long; their names."""
+        """Remove the workers whose heartbeats have stopped, and return their names."""
         lost = [name for name, entry in self._entries.items() if now - entry.seen_s > self._forget_after_s]
         for name in lost:
             del self._entries[name]
@@ -51,7 +55,7 @@ class Registry:
         return lost
 
     def workers(self) -> tuple[Worker, ...]:
-        """All of them, by name."""
+        """Return all workers, in the order of their names."""
         return tuple(entry.worker for _, entry in sorted(self._entries.items()))
 
     def _changed(self, changed: bool) -> bool:
@@ -59,6 +63,6 @@ class Registry:
         return changed
 
 
-def _standing(worker: Worker) -> tuple[str, int, bool]:
-    """What a master must hear of at once; load and the like only go along."""
+def _notified_fields(worker: Worker) -> tuple[str, int, bool]:
+    """Return the fields whose change must reach the masters at once, unlike the load."""
     return worker.address, worker.slots, worker.draining

@@ -1,11 +1,11 @@
-"""Which lease gets the next job. Pure: times and loads are arguments."""
+"""Choose the lease that gets the next job."""
 
 from collections.abc import Collection, Iterable
 from typing import Protocol, TypeVar
 
 
 class Place(Protocol):
-    """What the choice is made by; a lease is one."""
+    """A place for jobs, such as a lease."""
 
     @property
     def worker(self) -> str: ...
@@ -23,10 +23,11 @@ class Place(Protocol):
 P = TypeVar("P", bound=Place)
 
 
-def choose(places: Iterable[P], avoid: Collection[str] = ()) -> P | None:
-    """The place with the smallest part of its slots taken, or None where every slot is.
+def choose_place(places: Iterable[P], avoid: Collection[str] = ()) -> P | None:
+    """Return the place with the smallest part of its slots taken, or None if no slot is free.
 
-    Workers in `avoid` (they failed this very job) get it only where there is no other worker at all, full or not.
+    A worker in `avoid`, which failed this job before, is only chosen if no other worker has a
+    place, whether full or not.
     """
     open_places = [place for place in places if place.is_open]
     welcome = [place for place in open_places if place.worker not in avoid] or open_places

@@ -1,7 +1,7 @@
-"""Which workers there are, which of them are in trouble, and where one more lease should be opened.
+"""Know the workers of a cluster, and decide on which of them the next lease is opened.
 
-Pure: `now` is an argument. Health is judged by failures of ours only (a connection, a sandbox), never by the exit
-code of a command.
+Only failures of termite (a connection, a sandbox) count against a worker, never the exit code of a
+command.
 """
 
 from collections.abc import Iterable
@@ -9,119 +9,137 @@ from dataclasses import dataclass
 
 from termite.engine.wire.protocol.messages import Worker
 
-LEASE_SLOTS = 16  # one mirror process serves so many jobs; more slots of one worker are one more lease
-BACK_OFF_S = 0.5  # after the first failure, doubled with each further one
+LEASE_SLOTS = 16  # jobs that one mirror process serves; for more slots of one worker, there are more leases
+BACK_OFF_S = 0.5  # after the first failure; each further failure doubles it
 BACK_OFF_LIMIT_S = 60.0
-PATIENCE_S = 3.0  # so long a job waits for a worker that nothing promises
+NO_WORKER_GRACE_S = 3.0  # then a job stops waiting, if no worker has a slot or may get one
 
 
 @dataclass(slots=True)
-class _Trouble:
+class _BackOff:
     failures: int = 0
     until: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseWish:
-    """Open a lease there, asking for so many slots."""
+    """A request to open a lease on a worker with a number of slots."""
 
     worker: Worker
     slots: int
 
 
 class Fleet:
-    """The workers as the coordinator listed them, with what we found out ourselves."""
+    """The workers that the coordinator has listed, with their leases and failures.
+
+    All times are in seconds of the clock that gives `now`.
+    """
 
     def __init__(self, total_slots: int, now: float) -> None:
-        """`total_slots`: lease not more than so many over all workers; 0: as many as there are."""
+        """Start without workers. All leases together get at most `total_slots`; 0 means no limit."""
         self._total_slots = total_slots
         self._workers: dict[str, Worker] = {}
-        self._trouble: dict[str, _Trouble] = {}
+        self._back_offs: dict[str, _BackOff] = {}
         self._opening: dict[str, int] = {}
         self._held: dict[str, list[int]] = {}
-        self._short: set[str] = set()
-        self._hope_until = now + PATIENCE_S
+        self._saturated: set[str] = set()
+        self._expected_until = now + NO_WORKER_GRACE_S
 
     def replace(self, workers: Iterable[Worker], now: float) -> None:
-        """Take a new list. A worker that left and comes back was started anew: its old failures say nothing."""
+        """Replace the list of workers. Draining workers are left out.
+
+        The failures of a worker are forgotten when it leaves the list, because it was restarted if
+        it comes back.
+        """
         self._workers = {worker.name: worker for worker in workers if not worker.draining}
-        self._trouble = {name: trouble for name, trouble in self._trouble.items() if name in self._workers}
+        self._back_offs = {name: back_off for name, back_off in self._back_offs.items() if name in self._workers}
         if self._workers:
-            self._hope_until = now + PATIENCE_S
+            self._expected_until = now + NO_WORKER_GRACE_S
 
     def wishes(self, waiting: int, now: float) -> list[LeaseWish]:
-        """Leases to open for so many waiting jobs, at most one on each worker at a time. They count as being opened."""
+        """Return the leases to open for this number of waiting jobs, at most one for each worker.
+
+        The leases count as being opened: report each by `opened` or `refused`.
+        """
         wishes: list[LeaseWish] = []
         for worker in sorted(self._workers.values(), key=lambda worker: (worker.load, worker.name)):
             if len(self._opening) >= waiting:
                 break
-            slots = self._wanted(worker, now)
+            slots = self._slots_to_ask(worker, now)
             if slots > 0:
                 wishes.append(LeaseWish(worker, slots))
                 self._opening[worker.name] = slots
         return wishes
 
     def opened(self, name: str, slots: int) -> None:
-        """A lease was granted, of `slots` slots."""
+        """Record that the worker has granted a lease with `slots` slots."""
         asked = self._opening.pop(name)
         self._held.setdefault(name, []).append(slots)
         if slots < asked:
-            self._short.add(name)
+            self._saturated.add(name)
 
     def refused(self, name: str, now: float, rest_s: float = 0.0) -> None:
-        """No lease there now: it failed, or the worker has no slot to give."""
+        """Record that no lease was opened: that failed, or the worker has no free slot.
+
+        The worker is not asked again for `rest_s`, or for the usual pause if that is longer.
+        """
         del self._opening[name]
         self.failed(name, now, rest_s)
 
     def closed(self, name: str, slots: int, now: float) -> None:
-        """A lease of `slots` slots ended. Its worker may be back in a moment."""
-        self._hope_until = now + PATIENCE_S
+        """Record that a lease with `slots` slots ended. Its worker may come back within a moment."""
+        self._expected_until = now + NO_WORKER_GRACE_S
         self._held[name].remove(slots)
-        self._short.discard(name)
+        self._saturated.discard(name)
 
     def failed(self, name: str, now: float, rest_s: float = 0.0) -> None:
-        """Something of ours went wrong there: leave it alone for a while.
+        """Record a failure of termite on the worker, and pause requests to it.
 
-        What comes while it is left alone is of the same trouble: a mirror that dies fails all its jobs at once, and
-        each of them would double the pause.
+        The pause is at least `rest_s`. Further failures during the pause do not double it, because
+        they usually have the same cause: a mirror that dies fails all its jobs at once.
         """
-        trouble = self._trouble.setdefault(name, _Trouble())
-        if now < trouble.until:
-            trouble.until = max(trouble.until, now + rest_s)
+        back_off = self._back_offs.setdefault(name, _BackOff())
+        if now < back_off.until:
+            back_off.until = max(back_off.until, now + rest_s)
             return
-        trouble.failures += 1
-        back_off_s = min(BACK_OFF_S * 2 ** (trouble.failures - 1), BACK_OFF_LIMIT_S)
-        trouble.until = now + max(back_off_s, rest_s)
+        back_off.failures += 1
+        back_off_s = min(BACK_OFF_S * 2 ** (back_off.failures - 1), BACK_OFF_LIMIT_S)
+        back_off.until = now + max(back_off_s, rest_s)
 
     def succeeded(self, name: str) -> None:
-        """A job came back from there: old failures are forgotten."""
-        self._trouble.pop(name, None)
+        """Forget the worker's failures, because a job came back from it."""
+        self._back_offs.pop(name, None)
 
     def next_retry(self, now: float) -> float | None:
-        """When a worker in trouble may be asked again, the soonest; None: none is in trouble."""
-        times = [trouble.until for name, trouble in self._trouble.items() if name in self._workers]
+        """Return the time at which the first pause of a worker ends, or None if none is paused."""
+        times = [back_off.until for name, back_off in self._back_offs.items() if name in self._workers]
         return min((until for until in times if until > now), default=None)
 
-    def is_hopeful(self, now: float) -> bool:
-        """False where a job waits for nothing: no lease, none being opened, and no worker to open one on."""
-        if self._opening or any(self._held.values()) or any(self._wanted(w, now) > 0 for w in self._workers.values()):
-            self._hope_until = now + PATIENCE_S
-        return now < self._hope_until
+    def is_worker_expected(self, now: float) -> bool:
+        """Return False if it is no use to wait for a slot.
+
+        That is the case after NO_WORKER_GRACE_S in which there was no lease, none was being opened,
+        and no worker could be asked for one.
+        """
+        may_ask = any(self._slots_to_ask(worker, now) > 0 for worker in self._workers.values())
+        if may_ask or self._opening or any(self._held.values()):
+            self._expected_until = now + NO_WORKER_GRACE_S
+        return now < self._expected_until
 
     @property
-    def hope_ends(self) -> float:
-        """When `is_hopeful` turns, if nothing else happens."""
-        return self._hope_until
+    def expected_until(self) -> float:
+        """The time at which `is_worker_expected` becomes False if nothing else happens."""
+        return self._expected_until
 
     @property
     def workers(self) -> tuple[Worker, ...]:
-        """All that are listed."""
+        """All listed workers that do not drain."""
         return tuple(self._workers.values())
 
-    def _wanted(self, worker: Worker, now: float) -> int:
+    def _slots_to_ask(self, worker: Worker, now: float) -> int:
         name = worker.name
-        trouble = self._trouble.get(name)
-        if name in self._opening or name in self._short or (trouble and now < trouble.until):
+        back_off = self._back_offs.get(name)
+        if name in self._opening or name in self._saturated or (back_off and now < back_off.until):
             return 0
         held = sum(sum(slots) for slots in self._held.values()) + sum(self._opening.values())
         room = self._total_slots - held if self._total_slots else LEASE_SLOTS

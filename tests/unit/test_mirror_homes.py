@@ -1,4 +1,4 @@
-"""Where mirrors live, and who they are there."""
+"""Tests of the users and directories of mirrors."""
 
 import fcntl
 import os
@@ -8,41 +8,47 @@ from pathlib import Path
 import pytest
 
 from termite.engine.errors import Retryable, UserError
-from termite.engine.worker import mirror_homes as quarters
-from termite.engine.worker.mirror_homes import House, check_users, make_directory, remove_leftovers, remove_tree
+from termite.engine.worker import mirror_homes
+from termite.engine.worker.mirror_homes import (
+    MirrorHomes,
+    check_users,
+    make_directory,
+    remove_leftovers,
+    remove_scratch_tree,
+)
 
 
 async def test_a_scratch_directory_is_empty_and_goes_with_its_mirror(tmp_path: Path) -> None:
-    house = House(tmp_path / "deep" / "cache", tmp_path, None)
-    async with house.quarters() as mine, house.quarters() as other:
+    homes = MirrorHomes(tmp_path / "deep" / "cache", tmp_path, None)
+    async with homes.claim() as mine, homes.claim() as other:
         assert mine.uid is None
         assert mine.scratch != other.scratch
         assert mine.cache == other.cache == tmp_path / "deep" / "cache"
         (mine.scratch / "job").mkdir()
         (mine.scratch / "job" / "out").write_bytes(b"x")
     assert not mine.scratch.exists()
-    house.close()
+    homes.close()
     assert sorted(os.listdir(tmp_path)) == ["deep"]
 
 
-async def test_quarters_are_used_again_the_first_ones_first(tmp_path: Path) -> None:
-    house = House(tmp_path / "cache", tmp_path, None)
-    async with house.quarters() as first, house.quarters():
+async def test_homes_are_reused_the_first_one_first(tmp_path: Path) -> None:
+    homes = MirrorHomes(tmp_path / "cache", tmp_path, None)
+    async with homes.claim() as first, homes.claim():
         pass
-    async with house.quarters() as again:
+    async with homes.claim() as again:
         assert again == first
-    house.close()
+    homes.close()
 
 
-async def test_there_are_only_so_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quarters, "USERS", 2)
-    house = House(tmp_path / "cache", tmp_path, None)
+async def test_the_number_of_homes_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirror_homes, "MAX_MIRRORS", 2)
+    homes = MirrorHomes(tmp_path / "cache", tmp_path, None)
     async with AsyncExitStack() as stack:
         for _ in range(2):
-            await stack.enter_async_context(house.quarters())
+            await stack.enter_async_context(homes.claim())
         with pytest.raises(Retryable, match="2 mirrors run there already"):
-            await stack.enter_async_context(house.quarters())
-    house.close()
+            await stack.enter_async_context(homes.claim())
+    homes.close()
 
 
 async def test_each_mirror_of_a_root_worker_has_a_user_of_its_own(
@@ -54,21 +60,21 @@ async def test_each_mirror_of_a_root_worker_has_a_user_of_its_own(
         given[os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))] = uid
 
     monkeypatch.setattr(os, "fchown", note)
-    house = House(tmp_path / "cache", tmp_path, range(60800, 60864))
-    async with house.quarters() as mine, house.quarters() as other:
+    homes = MirrorHomes(tmp_path / "cache", tmp_path, range(60800, 60864))
+    async with homes.claim() as mine, homes.claim() as other:
         assert (mine.uid, other.uid) == (60800, 60801)
         assert mine.cache != other.cache
     assert given == {"0": 60800, "user-60800": 60800, "1": 60801, "user-60801": 60801}
-    house.close()
+    homes.close()
 
 
 async def test_two_workers_on_one_machine_do_not_share_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fchown", lambda fd, uid, gid: None)
     users = range(60800, 60864)
-    one, two = House(tmp_path / "cache", tmp_path, users), House(tmp_path / "cache", tmp_path, users)
-    async with one.quarters() as mine, two.quarters() as other:
+    one, two = MirrorHomes(tmp_path / "cache", tmp_path, users), MirrorHomes(tmp_path / "cache", tmp_path, users)
+    async with one.claim() as mine, two.claim() as other:
         assert (mine.uid, other.uid) == (60800, 60801)
-    async with two.quarters() as other:
+    async with two.claim() as other:
         assert other.uid == 60800
     one.close()
     two.close()
@@ -99,17 +105,17 @@ async def test_no_symlink_leads_a_root_worker_to_somebody_elses_directory(
 
     monkeypatch.setattr(os, "fchown", lambda fd, uid, gid: given.append(os.readlink(f"/proc/self/fd/{fd}")))
     monkeypatch.setattr(os, "chown", lambda path, uid, gid: given.append(os.path.realpath(path)))
-    house = House(tmp_path / "cache", tmp_path, range(60800, 60864))
+    homes = MirrorHomes(tmp_path / "cache", tmp_path, range(60800, 60864))
     if moment == "scratch made":
         monkeypatch.setattr(os, "mkdir", make_and_exchange)
     else:
         monkeypatch.setattr(fcntl, "flock", lock_and_exchange)
     with suppress(NotADirectoryError):
-        async with house.quarters():
+        async with homes.claim():
             pass
     assert len(exchanged) == 1
     assert str(private) not in given
-    house.close()
+    homes.close()
 
 
 def test_a_leftover_is_removed_by_what_was_opened(tmp_path: Path) -> None:
@@ -137,7 +143,7 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="file/cache: cannot make this directory"):
         make_directory(tmp_path / "file" / "cache", 0o700)
     with pytest.raises(UserError, match="missing: cannot make a directory here"):
-        House(tmp_path / "cache", tmp_path / "missing", None)
+        MirrorHomes(tmp_path / "cache", tmp_path / "missing", None)
 
 
 def test_a_tree_of_closed_directories_is_removed(tmp_path: Path) -> None:
@@ -147,9 +153,9 @@ def test_a_tree_of_closed_directories_is_removed(tmp_path: Path) -> None:
     (tmp_path / "tree" / "link").symlink_to("/nowhere")
     for directory in (deep, deep.parent, tmp_path / "tree"):
         directory.chmod(0)
-    remove_tree(tmp_path / "tree")
+    remove_scratch_tree(tmp_path / "tree")
     assert os.listdir(tmp_path) == []
-    remove_tree(tmp_path / "tree")
+    remove_scratch_tree(tmp_path / "tree")
     assert os.listdir(tmp_path) == []
 
 
@@ -163,7 +169,7 @@ def test_a_tree_deeper_than_any_path_is_removed(tmp_path: Path) -> None:
         os.close(here)
         here = below
     os.close(here)
-    remove_tree(tree)
+    remove_scratch_tree(tree)
     assert os.listdir(tmp_path) == []
 
 
@@ -174,6 +180,6 @@ def test_what_symlinks_lead_to_is_not_removed(tmp_path: Path) -> None:
     (tree / "a").mkdir(parents=True)
     (tree / "a" / "link").symlink_to(kept)
     (tree / "link").symlink_to(kept)
-    remove_tree(tree)
+    remove_scratch_tree(tree)
     assert os.listdir(tmp_path) == ["kept"]
     assert kept.stat().st_mode & 0o777 == 0o555
