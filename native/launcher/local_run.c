@@ -86,7 +86,7 @@ void check_may_run_here(const struct command *command, const char *reason, const
     if (!local || !*local)
         return;
     if (strcmp(local, "never") != 0) {
-        dprintf(STDERR_FILENO, "termite: TERMITE_LOCAL=%s says nothing: never is the one word that it may be\n", local);
+        dprintf(STDERR_FILENO, "termite: TERMITE_LOCAL=%s is ignored: the only accepted value is \"never\"\n", local);
         return;
     }
     dprintf(STDERR_FILENO, "termite: %s%s; TERMITE_LOCAL=never forbids to run it here: %s\n", reason, detail,

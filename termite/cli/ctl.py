@@ -14,7 +14,7 @@ from termite.cli import client
 from termite.cli.flags import run_command
 from termite.cli.parser import Parser
 from termite.cli.places import working_directory
-from termite.engine.decide.logic.rules import readable
+from termite.engine.decide.logic.rules import readable_regexp
 from termite.engine.decide.logic.ties import tying_variables
 from termite.engine.errors import UserError, words_of
 
@@ -259,9 +259,8 @@ def _why_lines(why: client.Reply) -> list[str]:
         lines.append("rule       none matches" + ("" if is_short else ", so it runs remotely"))
     else:
         flags = [name for name in ("recurse", "skip_refresh", "network") if rule[name]]
-        lines.append(
-            f"rule       {readable(str(rule['regexp']))}  ({rule['source']}{', ' + ', '.join(flags) if flags else ''})"
-        )
+        source = ", ".join([str(rule["source"]), *flags])
+        lines.append(f"rule       {readable_regexp(str(rule['regexp']))}  ({source})")
     if not why["local"]:
         lines.append(f"workers    {', '.join(cast(list[str], why['workers'])) or 'none known: it would run here'}")
     if why["bad_rules"]:

@@ -20,7 +20,7 @@ from termite.cli.flags import EXIT_FAILED, report
 from termite.cli.logs import set_up_logging
 from termite.cli.parser import Parser
 from termite.cli.places import CACHE, own_directory, tree_name, working_directory
-from termite.engine.decide.plugins import load_plugins
+from termite.engine.decide.loaded_plugins import load_plugins
 from termite.engine.errors import UserError
 from termite.engine.fleet.coordinator import COORDINATOR_PORT, CoordinatorConfig, serve_coordinator
 from termite.engine.host.native_programs import native_program

@@ -255,7 +255,7 @@ def test_a_rule_file_that_is_no_file_stops_nobody(where: Place) -> None:
     with daemon(where, "termite-master", "-secret", str(secret_of(where)), cwd=tree.path):
         done = tree.termite("echo", "on", timeout_s=30)
     assert done.stdout == b"on\n"
-    assert b".termite-localrc: is no file" in done.stderr
+    assert b".termite-localrc: not a regular file" in done.stderr
 
 
 def test_a_socket_in_a_directory_that_is_not_there(where: Place) -> None:

@@ -1,9 +1,9 @@
-"""From invocation to command."""
+"""Tests of how an invocation becomes a command."""
 
 import pytest
 
 from termite.engine.decide.environment import Environment
-from termite.engine.decide.logic.commands import is_nothing, plain_command, without_jobserver
+from termite.engine.decide.logic.commands import is_no_op, plain_command, without_jobserver
 from termite.engine.model import Command, How, Invocation
 
 
@@ -36,14 +36,14 @@ def test_the_text_is_the_word_after_c_of_a_shell_else_all_words(argv: tuple[str,
     "argv", [("sh", "-c", ":"), ("sh", "-ec", " true\n"), ("sh", "-c", ""), ("true",), ("sh", "-c", "exec true")]
 )
 def test_what_does_nothing_is_seen(argv: tuple[str, ...]) -> None:
-    assert is_nothing(command(*argv))
+    assert is_no_op(command(*argv))
 
 
 @pytest.mark.parametrize(
     "argv", [("sh", "-xc", "true"), ("sh", "-c", ": > x"), ("sh", "true"), ("true", "x"), ("sh", "-c", "true;false")]
 )
 def test_what_may_do_something_is_run(argv: tuple[str, ...]) -> None:
-    assert not is_nothing(command(*argv))
+    assert not is_no_op(command(*argv))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The built-in plugins, and plugins that break."""
+"""Tests of the built-in plugins, and of plugins that fail."""
 
 import dataclasses
 import importlib
@@ -10,8 +10,8 @@ import pytest
 
 from termite import Command, How, Invocation, hookimpl
 from termite.engine.decide import hookspecs
-from termite.engine.decide.logic.rules import RuleBook, decide
-from termite.engine.decide.plugins import HOOKS, Plugins
+from termite.engine.decide.loaded_plugins import HOOKS, Plugins
+from termite.engine.decide.logic.rules import RuleBook, first_match
 
 BUILT_IN = tuple(f"termite.plugins.{name}" for name in ("make", "ninja", "cmake", "cargo", "go", "meson"))
 REMOTE, LOCAL, RECURSE = (False, False), (True, False), (True, True)
@@ -85,7 +85,10 @@ def test_what_steers_a_build_is_local_and_what_builds_is_remote(text: str, expec
 def test_the_words_of_a_rule_only_save_a_search(text: str) -> None:
     rules = Plugins(BUILT_IN).rules()
     assert any(rule.words for rule in rules)
-    assert decide(text, rules).local == decide(text, [dataclasses.replace(rule, words=()) for rule in rules]).local
+    assert (
+        first_match(text, rules).local
+        == first_match(text, [dataclasses.replace(rule, words=()) for rule in rules]).local
+    )
 
 
 def test_rules_of_a_recipe_see_it_without_the_line_breaks_that_make_leaves_in_it() -> None:
@@ -163,7 +166,7 @@ def test_a_plugin_reads_what_carries_its_mark(
     argv: tuple[str, ...], notes: dict[str, str], plugin: str, text: str
 ) -> None:
     asked = Invocation(argv, argv[0], True, "/", {}, How.DIRECT, "", notes)
-    name, command = Plugins(BUILT_IN).read(asked)
+    name, command = Plugins(BUILT_IN).parse_with_plugin(asked)
     assert (name, command.text, command.argv) == (plugin, text, argv)
 
 

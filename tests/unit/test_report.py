@@ -1,29 +1,29 @@
-"""What a master counts, as a build's summary tells it."""
+"""Tests of a master's counters, and of the summary of a build."""
 
 from termite.engine.status.report import NAMED_PATHS, REMEMBERED_PATHS, Counters, build_summary
 
 
 def test_what_happened_to_a_path_many_times_is_one_line_of_the_summary() -> None:
     counters = Counters()
-    counters.name("dropped", ["a"])
+    counters.count_paths("dropped", ["a"])
     before = counters.copy()
     for _ in range(100):
-        counters.name("dropped", ["a", "b"])
-    counters.name("clash", ["a"])
+        counters.count_paths("dropped", ["a", "b"])
+    counters.count_paths("clash", ["a"])
     assert build_summary(before, counters)["named"] == ["dropped: a (100 times)", "dropped: b (100 times)", "clash: a"]
 
 
 def test_each_build_names_its_own_paths_however_many_the_builds_before_it_had() -> None:
     counters = Counters()
-    counters.name("dropped", (f"old{n}" for n in range(2 * NAMED_PATHS)))
+    counters.count_paths("dropped", (f"old{n}" for n in range(2 * NAMED_PATHS)))
     before = counters.copy()
-    counters.name("dropped", ["new"])
+    counters.count_paths("dropped", ["new"])
     assert build_summary(before, counters)["named"] == ["dropped: new"]
 
 
 def test_a_master_remembers_a_bounded_number_of_paths() -> None:
     counters = Counters()
-    counters.name("dropped", (f"p{n}" for n in range(2 * REMEMBERED_PATHS)))
+    counters.count_paths("dropped", (f"p{n}" for n in range(2 * REMEMBERED_PATHS)))
     named = build_summary(Counters(), counters)["named"]
     assert isinstance(named, list)
     assert (len(named), len(counters.named)) == (NAMED_PATHS, REMEMBERED_PATHS)

@@ -1,14 +1,21 @@
-"""Rules: the file's format, what decides, and what a bad file says."""
+"""Tests of rules: the format of the file, the rule that decides, and messages for a bad file."""
 
 import pytest
 
-from termite.engine.decide.logic.rules import BUILT_IN, RuleBook, command_regexp, decide, parse_rules, readable
+from termite.engine.decide.logic.rules import (
+    BUILT_IN,
+    RuleBook,
+    command_regexp,
+    first_match,
+    parse_rules,
+    readable_regexp,
+)
 from termite.engine.errors import UserError
 from termite.engine.model import Rule
 
 
 def place(text: str, rules: tuple[Rule, ...]) -> tuple[bool, bool, bool]:
-    verdict = decide(text, rules)
+    verdict = first_match(text, rules)
     rule = verdict.rule
     return verdict.local, bool(rule and rule.recurse), bool(rule and rule.skip_refresh)
 
@@ -20,7 +27,7 @@ def test_the_first_matching_rule_decides() -> None:
     rules = parse_rules('[{"Regexp": ".*foo", "Local": false}, {"Regexp": "o.*bar", "Local": true}]')
     assert place("xfoobar", rules) == REMOTE
     assert place("o bar", rules) == LOCAL
-    assert decide("neither", rules).rule is None
+    assert first_match("neither", rules).rule is None
 
 
 def test_lines_that_begin_with_a_comment_sign_are_comments() -> None:
@@ -47,7 +54,7 @@ def test_keys_are_taken_in_any_case_and_unknown_ones_ignored() -> None:
         ('[{"Regexp": "a"}, {"Regexp": "("}]', r"entry 2: bad Regexp '\('"),
         ('[{"Regexp": "a", "Local": "yes"}]', "entry 1: local must be true or false"),
         ('[{"Regexp": "a", "Timeout": -1}]', "entry 1: timeout must be a number"),
-        ('[{"Regexp": "[[:alpha:]]"}]', "entry 1: bad Regexp"),  # means something else in Python
+        ('[{"Regexp": "[[:alpha:]]"}]', "entry 1: bad Regexp"),  # has another meaning in Python
         ('[{"Regexp": "a\\\\z"}]', "entry 1: bad Regexp"),
         ('[{"Regexp": "a(?i)b"}]', "entry 1: bad Regexp"),
     ],
@@ -79,9 +86,9 @@ def test_a_bad_file_leaves_the_last_good_one_in_force() -> None:
     assert book.decide("termite-make").local
 
 
-# What the old program's example files decide, in our own words.
+# Rules like those in the example files of the program from which the format comes.
 ANDROID = r"""
-# read-only scans are faster here, but their redirected output must be brought home
+# read-only scans are faster locally, but their redirected output must reach the tree
 [ { "Regexp": ".*termite-make", "Local": true, "Recurse": true, "SkipRefresh": true },
   { "Regexp": "find.*2> /dev/null", "Local": true, "SkipRefresh": true },
   { "Regexp": "find.*>", "Local": false },
@@ -145,9 +152,9 @@ def test_the_examples_of_the_old_program_decide_as_they_did(
     ids=["flags", "lines", "operators", "assignments", "directories", "keywords", "quoted", "escaped", "half quoted"],
 )
 def test_a_search_takes_linear_time(text: str) -> None:
-    """A tenth of a second for a megabyte. Quadratic time would be minutes, and end by the time-out of every test."""
+    """Search a megabyte in a tenth of a second; quadratic time would exceed the timeout."""
     rules = (*BUILT_IN, Rule(command_regexp("g?make"), local=True))
-    assert not decide(text, rules).local
+    assert not first_match(text, rules).local
 
 
 @pytest.mark.parametrize(
@@ -164,10 +171,10 @@ def test_a_search_takes_linear_time(text: str) -> None:
     ],
 )
 def test_a_program_in_a_directory_with_spaces_is_found_as_a_shell_would(text: str, found: bool) -> None:
-    assert bool(decide(text, (Rule(command_regexp("make"), local=True),)).local) is found
+    assert bool(first_match(text, (Rule(command_regexp("make"), local=True),)).local) is found
 
 
 def test_a_rule_that_names_commands_is_shown_by_their_names() -> None:
     two = rf"(?:{command_regexp('meson(?:[.]py)?')}|{command_regexp('python[0-9.]*')}\s)x"
-    assert readable(two) == r"(?:COMMAND(meson(?:[.]py)?)|COMMAND(python[0-9.]*)\s)x"
-    assert readable("^cp (a|b)") == "^cp (a|b)"
+    assert readable_regexp(two) == r"(?:COMMAND(meson(?:[.]py)?)|COMMAND(python[0-9.]*)\s)x"
+    assert readable_regexp("^cp (a|b)") == "^cp (a|b)"

@@ -15,8 +15,8 @@ import pytest
 import trio
 import trio.testing
 
-from termite.engine.decide.plugins import Plugins
-from termite.engine.decide.short_commands import ENOUGH, ShortCommands
+from termite.engine.decide.loaded_plugins import Plugins
+from termite.engine.decide.short_commands import MIN_SAMPLES, ShortCommands
 from termite.engine.errors import FsError, NotAtRest, Outdated, Reason, Retryable
 from termite.engine.fleet.lease import Lease
 from termite.engine.fleet.pool import OUTDATED_CHANGES, NoWorker, Pool
@@ -488,7 +488,7 @@ async def test_a_word_that_forbids_nothing_is_told_once(tmp_path: Path) -> None:
     world = World(tmp_path, *[script(end=ran())] * 3)
     told = [await world.say("gcc", TERMITE_LOCAL=word) for word in ("nver", "nver", "")]
     assert [[kind for kind, _ in frames] for frames in told] == [[b"N", b"E"], [b"E"], [b"E"]]
-    assert told[0][0] == (b"N", b"termite: TERMITE_LOCAL=nver says nothing: never is the one word that it may be\n")
+    assert told[0][0] == (b"N", b'termite: TERMITE_LOCAL=nver is ignored: the only accepted value is "never"\n')
 
 
 async def test_what_cannot_be_started_there_is_left_to_this_machine(tmp_path: Path) -> None:
@@ -511,8 +511,8 @@ async def test_what_cannot_be_started_there_is_never_known_as_short(tmp_path: Pa
 
 
 async def test_ways_of_what_cannot_be_started_do_not_count(tmp_path: Path) -> None:
-    world = World(tmp_path, *[script(end=ran(127, changes=(), exec_errno=2))] * ENOUGH)
-    for _ in range(ENOUGH):
+    world = World(tmp_path, *[script(end=ran(127, changes=(), exec_errno=2))] * MIN_SAMPLES)
+    for _ in range(MIN_SAMPLES):
         async with world.launcher("nosuch") as launched:
             await launched.frames()
             launched.end_command()

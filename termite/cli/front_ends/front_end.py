@@ -17,7 +17,7 @@ from termite.cli.claims import wait_for_claims
 from termite.cli.flags import EXIT_NOWHERE, VERSION
 from termite.cli.front_ends.build_tools import check_preload, find_program, find_source, has_make_shell
 from termite.cli.places import working_directory
-from termite.engine.decide.logic.local_policy import LOCAL, NEVER, is_local_forbidden, odd_local
+from termite.engine.decide.logic.local_policy import LOCAL, NEVER, is_local_forbidden, local_policy_warning
 from termite.engine.decide.logic.ties import tie_of
 from termite.engine.errors import RemoteProtocolError, UserError, words_of
 from termite.engine.host.native_programs import native_program
@@ -87,8 +87,8 @@ def build_locally(argv: Sequence[str], error: Exception) -> int:
     if is_local_forbidden(os.environ):
         say(f"{error}; {LOCAL}={NEVER} forbids to build locally")
         return EXIT_NOWHERE
-    if odd := odd_local(os.environ):
-        say(odd)
+    if warning := local_policy_warning(os.environ):
+        say(warning)
     say(f"{error}: building locally")
     return run_plainly(argv)
 

@@ -1,4 +1,4 @@
-"""The environment of a command, and what of it a worker gets to see."""
+"""The environment of a command, and the part of it that a worker gets."""
 
 import functools
 import os
@@ -10,12 +10,17 @@ from termite.engine.decide.logic.ties import tie_of
 from termite.engine.errors import Reason
 from termite.engine.model import Command
 
-# Of the shell and the terminal that a build was typed into: the next build's are others.
-_PASSING = frozenset({"_", "SHLVL", "OLDPWD", "MAKE_TERMOUT", "MAKE_TERMERR"})
+# Set by the shell and the terminal in which a build was started, so that they differ between
+# builds.
+_VOLATILE = frozenset({"_", "SHLVL", "OLDPWD", "MAKE_TERMOUT", "MAKE_TERMERR"})
 
 
 class Environment(Mapping[str, str]):
-    """Of a command. Most commands of a build have the very same one, so what follows from it is kept with it."""
+    """The environment of a command, with the values derived from it.
+
+    Most commands of a build have the same environment. They share one object, so that each derived
+    value is computed once.
+    """
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         self._variables = variables
@@ -31,7 +36,11 @@ class Environment(Mapping[str, str]):
 
     @functools.cached_property
     def remote(self) -> Mapping[str, str]:
-        """What a job may see on a worker: all but what leads to file descriptors and sockets of this machine."""
+        """The variables that a job gets on a worker.
+
+        termite's own variables and the jobserver are missing, because they name descriptors and
+        sockets of the master's machine.
+        """
         remote = {
             name: text
             for name, text in self._variables.items()
@@ -44,7 +53,7 @@ class Environment(Mapping[str, str]):
 
     @functools.cached_property
     def remote_words(self) -> tuple[bytes, ...]:
-        """The same as `NAME=TEXT`, as it is sent."""
+        """The variables of `remote` as `NAME=TEXT`, in the form in which they are sent."""
         return tuple(os.fsencode(f"{name}={text}") for name, text in self.remote.items())
 
     @functools.cached_property
@@ -54,11 +63,11 @@ class Environment(Mapping[str, str]):
 
     @functools.cached_property
     def digest(self) -> bytes:
-        """Of `remote`, without what another shell or terminal would have made of it."""
-        words = (f"{name}={text}" for name, text in self.remote.items() if name not in _PASSING)
+        """A digest of `remote`, which does not change with the shell or the terminal of a build."""
+        words = (f"{name}={text}" for name, text in self.remote.items() if name not in _VOLATILE)
         return blake2b(os.fsencode("\0".join(words)), digest_size=16).digest()
 
 
 def environment_of(command: Command) -> Environment:
-    """The command's, with what is known of it."""
+    """Return the command's environment as an `Environment`; share the object if it is one."""
     return command.env if isinstance(command.env, Environment) else Environment(command.env)

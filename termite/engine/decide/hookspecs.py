@@ -1,6 +1,7 @@
-"""The hooks of a plugin: this file is the manual.
+"""The hooks of a plugin. This file is the manual.
 
-A plugin is a module named in the entry point group `termite`; it imports `termite` and nothing below it:
+A plugin is a module that the entry point group `termite` names. It imports `termite` and nothing
+below it:
 
     from termite import Rule, hookimpl
 
@@ -8,9 +9,10 @@ A plugin is a module named in the entry point group `termite`; it imports `termi
     def termite_rules():
         return [Rule(r"^protoc ", local=True, source="my plugin")]
 
-Hooks are plain functions that the master calls in its event loop: no I/O, well under a millisecond. An implementation
-takes just the arguments it names. `None` means "not mine": a plugin claims only what carries its own mark, so that
-order never matters.
+Hooks are plain functions that the master calls in its event loop. They do no I/O and take well
+under a millisecond. An implementation gets the arguments that it names, and no others. `None` means
+"not mine". A plugin claims an invocation only by a mark of its own tool, so that the order of
+plugins never matters. If a hook raises an exception, the master logs it and uses the other plugins.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,34 +27,39 @@ hookimpl = pluggy.HookimplMarker("termite")
 
 @hookspec(firstresult=True)
 def termite_parse(invocation: Invocation) -> Command | None:
-    """What should run for what the build tool called.
+    """Return the command that should run for an invocation, or None if it is not yours.
 
-    Without an answer it is the invocation itself (`termite.plain_command`). Change `text` to say better what rules are
-    matched with.
+    If no plugin claims the invocation, it runs as it is (`termite.plain_command`). Set `text` if
+    rules should match another text than the words of the command.
     """
 
 
 @hookspec
 def termite_rules() -> Sequence[Rule]:  # type: ignore[empty-body]  # a specification has no body
-    """Rules that stand after the user's own. Asked once, when the master starts. Name yourself in `source`."""
+    """Return rules, which the master tries after the user's own.
+
+    The master calls this once, when it starts. Put the name of the plugin in each rule's `source`.
+    """
 
 
 @hookspec(firstresult=True)
 def termite_build(
     tool: str, args: Sequence[str], cwd: str, env: Mapping[str, str], preload: Mapping[str, str]
 ) -> Command | None:
-    """How to start a build tool so that its jobs reach the launcher.
+    """Return the command that starts a build tool so that its jobs reach the launcher.
 
-    `tool` is its name ("make"), `args` what the user gave it, `env` the user's environment. `preload` is what to add
-    to it so that the commands of a make or ninja reach the launcher without more; TERMITE_LAUNCHER in it is the
-    launcher, for tools that can put a program in front of their commands. `termite-build TOOL` asks this.
+    `termite-build TOOL` calls this. Return None if the tool is not yours. `tool` is the tool's name
+    ("make"), `args` are the user's arguments, and `env` is the user's environment. `preload` has
+    the variables with which every command of a make or ninja reaches the launcher. TERMITE_LAUNCHER
+    in it is the launcher's path, for tools that can put a program in front of their commands.
     """
 
 
 @hookspec
 def termite_exports(env: Mapping[str, str]) -> Sequence[str]:  # type: ignore[empty-body]  # a specification has no body
-    """Paths that jobs may read though others on the master's machine may not, such as a toolchain below a private home.
+    """Return paths that jobs may read although other users of the master's machine may not.
 
-    Asked once, when the master starts; `env` is its environment. Name as little as will do: never a directory that
-    holds credentials. A path need not exist yet; what appears in it is seen at once.
+    An example is a toolchain below a private home. The master calls this once, when it starts;
+    `env` is its environment. Return as few paths as possible, and never a directory that holds
+    credentials. A path may be missing at first: jobs see it as soon as it appears.
     """

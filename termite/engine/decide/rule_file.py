@@ -1,4 +1,7 @@
-"""`.termite-localrc` on disk: read again when it changed. What is wrong is said once, to who builds next."""
+"""Read `.termite-localrc` again whenever it has changed on disk.
+
+A bad file never stops a build: the rules that were in force before stay in force.
+"""
 
 import logging
 import os
@@ -13,17 +16,22 @@ _Stamp = tuple[int, int, int] | None
 
 
 class RuleFile:
-    """Keeps a RuleBook as the file in `directory` says."""
+    """The user's file of rules in a directory, which keeps a RuleBook up to date."""
 
     def __init__(self, directory: Path, book: RuleBook) -> None:
         self._path = directory / FILE_NAME
         self._name = str(self._path)
         self._book = book
         self._seen: _Stamp = None
-        self.error: UserError | None = None  # what is wrong with it now
+        self.error: UserError | None = None  # the reason for which the present file is not in force
 
     def refresh(self) -> UserError | None:
-        """Read it if it is another one than before. The error, once for every change that is bad."""
+        """Read the file if it has changed since the last call.
+
+        Return the error of a bad file, once for each bad version, so that the user is notified
+        once. Return None if the file is good, missing or unchanged. The call stats the file and may
+        read it.
+        """
         stamp = self._stamp()
         if stamp == self._seen:
             return None
@@ -38,15 +46,15 @@ class RuleFile:
 
     def _stamp(self) -> _Stamp:
         try:
-            status = os.stat(self._name)  # for every job: without pathlib's part
+            status = os.stat(self._name)  # called for every job; pathlib would be slower
         except OSError:
             return None
         return status.st_mtime_ns, status.st_size, status.st_ino
 
     def _read(self) -> str:
         try:
-            if not self._path.is_file():  # a FIFO would hold the master until somebody writes into it
-                raise UserError(f"{FILE_NAME}: is no file", hint="an array of objects, see README, 'Rules'")
+            if not self._path.is_file():  # reading a FIFO would block the master until somebody writes to it
+                raise UserError(f"{FILE_NAME}: not a regular file", hint="an array of objects, see README, 'Rules'")
             return self._path.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{FILE_NAME}: cannot be read: {error}", hint="it must be UTF-8 text") from None

@@ -1,7 +1,8 @@
-"""Which commands are too short to be worth their way to a worker.
+"""Decide which commands are too short to be worth a worker.
 
-Nothing is guessed: a command goes to a worker until it has been there once, and what it took then counts, not what it
-is. What the way costs is measured too: 3 ms to a worker on this machine, 25 ms to one behind a home link.
+A command's name decides nothing: it runs on a worker once, and the time that it took there counts.
+The dispatch overhead is measured too: 3 ms for a worker on the master's machine, 25 ms for one
+behind a home link.
 """
 
 import logging
@@ -17,71 +18,87 @@ import msgspec
 from termite.engine.decide.environment import environment_of
 from termite.engine.model import Command
 
-# What takes less than so many times the way is short: that would cost 2 % and more. On one machine it is three times as
-# much: a job elsewhere has a sandbox, too, and finds nothing of its tools in the processor's caches.
-WAYS = 50
-LONGEST_S = 1.0  # is not short, however long the way; unless the user says so
-KNOWN_LIMIT = 50_000  # commands, some 280 bytes each; long ones are not kept
-RECENT = 31  # ways, of which the median counts: one that had to fetch a compiler says nothing of the next
-KEEP_S = 60 * 24 * 3600.0  # the file of a tree in which no master has ended since
-ENOUGH = 5  # ways, before anything is called short
+# A command is short if its run time is below this many times the dispatch overhead: dispatching it
+# would cost 2 % or more. On one machine the real cost is three times that, because the job also
+# pays for its sandbox and for cold processor caches.
+SHORT_RATIO = 50
+MAX_SHORT_S = 1.0  # a longer command is never short, however large the overhead, unless the user sets a limit
+MAX_COMMANDS = 50_000  # about 280 bytes each; long commands are not remembered
+MAX_SAMPLES = 31  # overheads, of which the median counts: a job that had to fetch a compiler is an outlier
+MIN_SAMPLES = 5  # overheads, before any command is called short
+MAX_UNUSED_S = 60 * 24 * 3600.0  # then the file of a tree is removed, if no master of that tree has ended since
 
-Mark = tuple[int, int]  # digests: of what a command is, and of that in the circumstances that it runs in
-Known = tuple[dict[int, float], dict[int, int]]  # what it took, by the whole mark; the newest of the marks of a command
+# The first digest is of the directory and the text, the second of the command and its environment.
+CommandKey = tuple[int, int]
+# The first part has run times in seconds by the second digest of their keys. The second part has
+# the newest second digest by the first one.
+_RunTimes = tuple[dict[int, float], dict[int, int]]
 
 log = logging.getLogger(__name__)
 
 
 class ShortCommands:
-    """What commands took. `limit_s`: what takes less is short; None: that is measured; 0: nothing is.
-
-    `store` is a file of this tree's own where it is kept over restarts, None: nowhere.
-    """
+    """The run times of commands, and which commands are short because of them."""
 
     def __init__(self, limit_s: float | None = None, store: Path | None = None) -> None:
+        """Load the run times that an earlier master of this tree has saved in `store`.
+
+        `limit_s` is the run time below which a command is short. If it is None, the limit follows
+        from the measured overhead; if it is 0, no command is short. If `store` is None, nothing is
+        loaded or saved. An unreadable file is logged and ignored.
+        """
         self._limit_s = limit_s
         self._store = store
         self._took_s, self._newest = _load(store) if store else ({}, {})
-        self._ways: deque[float] = deque(maxlen=RECENT)
+        self._overheads_s: deque[float] = deque(maxlen=MAX_SAMPLES)
 
     @property
     def is_on(self) -> bool:
-        """False where nothing is ever short, so that nothing need be known."""
+        """False if no command is ever short, so that nobody needs to compute keys."""
         return self._limit_s != 0
 
     @property
     def limit_s(self) -> float:
-        """What takes less is short."""
+        """The run time below which a command is short; 0.0 until enough is measured."""
         if self._limit_s is not None:
             return self._limit_s
-        if len(self._ways) < ENOUGH:
+        if len(self._overheads_s) < MIN_SAMPLES:
             return 0.0
-        return min(WAYS * median(self._ways), LONGEST_S)
+        return min(SHORT_RATIO * median(self._overheads_s), MAX_SHORT_S)
 
     def took_s(self, command: Command) -> float | None:
-        """In whatever environment it ran last. None: it is not known, or long."""
-        return self._took_s.get(self._newest.get(_key(command), 0))
+        """Return the command's run time, in seconds, in the environment in which it ran last.
 
-    def is_short(self, mark: Mark) -> bool:
-        """By what it took before, in the same environment: one makefile may ask the same in each of its directories."""
-        took_s = self._took_s.get(mark[1])
+        Return None if the command is unknown or longer than any short command can be.
+        """
+        return self._took_s.get(self._newest.get(_text_digest(command), 0))
+
+    def is_short(self, key: CommandKey) -> bool:
+        """Return True if the command was short when it last ran in the same environment."""
+        took_s = self._took_s.get(key[1])
         return took_s is not None and took_s < self.limit_s
 
-    def ran_there(self, mark: Mark, took_s: float, way_s: float) -> None:
-        """A worker has done it, as this machine would have."""
-        self._ways.append(way_s)
-        self._ran(mark, took_s)
+    def record_remote(self, key: CommandKey, took_s: float, overhead_s: float) -> None:
+        """Record that a worker ran the command, and what dispatching it cost in addition.
 
-    def ran_here(self, mark: Mark, took_s: float) -> None:
-        """It was done here, since it is short."""
-        self._ran(mark, took_s)
+        Only call this if the command would have had the same effects on the master's machine.
+        """
+        self._overheads_s.append(overhead_s)
+        self._record(key, took_s)
 
-    def forget(self, mark: Mark) -> None:
-        """A worker has done it, and perhaps otherwise than this machine would have."""
-        self._took_s.pop(mark[1], None)
+    def record_local(self, key: CommandKey, took_s: float) -> None:
+        """Record that the command ran on the master's machine because it was short."""
+        self._record(key, took_s)
+
+    def forget(self, key: CommandKey) -> None:
+        """Forget a command whose effects might have been different on the master's machine."""
+        self._took_s.pop(key[1], None)
 
     def save(self) -> None:
-        """Keep it for the next master of this tree. Without that, its first build goes to the workers."""
+        """Write the run times to the store for the next master of this tree.
+
+        A failure is logged only: the next build then runs every command on a worker once.
+        """
         if self._store is None or not (self._took_s or self._store.exists()):
             return
         temporary = self._store.with_name(f"{self._store.name}.{os.getpid()}")
@@ -92,23 +109,23 @@ class ShortCommands:
         except OSError as error:
             log.warning("short-commands-not-saved path=%s reason=%s", self._store, error.strerror)
 
-    def _ran(self, mark: Mark, took_s: float) -> None:
-        key, whole = mark
-        if took_s > max(LONGEST_S, self._limit_s or 0.0):
+    def _record(self, key: CommandKey, took_s: float) -> None:
+        text_digest, whole = key
+        if took_s > max(MAX_SHORT_S, self._limit_s or 0.0):
             self._took_s.pop(whole, None)
             return
-        for known, name in ((self._took_s, whole), (self._newest, key)):
-            if len(known) >= KNOWN_LIMIT and name not in known:
+        for known, name in ((self._took_s, whole), (self._newest, text_digest)):
+            if len(known) >= MAX_COMMANDS and name not in known:
                 del known[next(iter(known))]
-        # Half of the new, so that one that was disturbed once is not sent away for long.
+        # The mean of the old and the new time, so that one disturbed run does not count for long.
         self._took_s[whole] = (self._took_s.get(whole, took_s) + took_s) / 2
-        self._newest[key] = whole
+        self._newest[text_digest] = whole
 
 
-def _load(store: Path) -> Known:
+def _load(store: Path) -> _RunTimes:
     try:
-        known: Known = msgspec.msgpack.decode(store.read_bytes(), type=Known)
-        return known
+        loaded: _RunTimes = msgspec.msgpack.decode(store.read_bytes(), type=_RunTimes)
+        return loaded
     except FileNotFoundError:
         return {}, {}
     except (OSError, msgspec.MsgspecError) as error:
@@ -117,27 +134,30 @@ def _load(store: Path) -> Known:
 
 
 def _remove_old(store: Path) -> None:
-    """Those of trees that nobody has built for long."""
+    """Remove the files of trees that nobody has built for MAX_UNUSED_S."""
     prefix = store.name.partition("-")[0]
     for other in store.parent.glob(f"{prefix}-*"):
-        if time.time() - other.stat().st_mtime > KEEP_S:
+        if time.time() - other.stat().st_mtime > MAX_UNUSED_S:
             other.unlink(missing_ok=True)
 
 
-def mark_of(command: Command) -> Mark:
-    """By what it is recognised. `cp x "$DESTDIR"` is another command with another DESTDIR."""
-    words = _joined(command.cwd, command.text, command.exe, *command.argv)
-    return _key(command), _digest(environment_of(command).digest + words)
+def key_of(command: Command) -> CommandKey:
+    """Return the key under which the command's run time is kept.
+
+    The environment is part of it: `cp x "$DESTDIR"` is another command if DESTDIR differs.
+    """
+    words = _join_words(command.cwd, command.text, command.exe, *command.argv)
+    return _text_digest(command), _digest(environment_of(command).digest + words)
 
 
-def _key(command: Command) -> int:
-    return _digest(_joined(command.cwd, command.text))
+def _text_digest(command: Command) -> int:
+    return _digest(_join_words(command.cwd, command.text))
 
 
-def _joined(*words: str) -> bytes:
+def _join_words(*words: str) -> bytes:
     return "\0".join(words).encode("utf-8", "surrogateescape")
 
 
 def _digest(content: bytes) -> int:
-    """64 bits: two of 50,000 commands have the same one once in ten billion times."""
+    """Return 64 bits: among 50,000 commands, two have the same digest once in ten billion cases."""
     return int.from_bytes(blake2b(content, digest_size=8).digest(), "big")

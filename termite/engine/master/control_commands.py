@@ -8,7 +8,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, cast
 
-from termite.engine.decide.logic.commands import is_nothing
+from termite.engine.decide.logic.commands import is_no_op
 from termite.engine.errors import UserError
 from termite.engine.fleet.pool import Trouble
 from termite.engine.launch.vantage import Vantage, difference
@@ -98,7 +98,7 @@ class ControlCommands:
         }
         phases = [job.phase.value for job in master.jobs.values()] + [Phase.LOCAL.value] * master.here.running
         traffic = master.pool.traffic()
-        return report.status(master.counters, phases, leases, traffic.counts, traffic.messages, rest)
+        return report.status_report(master.counters, phases, leases, traffic.counts, traffic.messages, rest)
 
     def _elsewhere(self, request: Reply) -> str:
         """Why no command of whoever asks may leave its place; empty: there is no reason."""
@@ -112,12 +112,12 @@ class ControlCommands:
         master = self._master
         master.rule_file.refresh()
         error = master.rule_file.error
-        plugin, command = master.plugins.read(_invocation(request))
+        plugin, command = master.plugins.parse_with_plugin(_invocation(request))
         verdict = master.decide(command)
         return {
             "text": command.text,
             "plugin": plugin,
-            "nothing": is_nothing(command),
+            "nothing": is_no_op(command),
             "local": verdict.local,
             "tied": verdict.tie.words if verdict.tie else "",
             "elsewhere": self._elsewhere(request),

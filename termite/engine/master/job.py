@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from termite.engine.decide.short_commands import Mark
+from termite.engine.decide.short_commands import CommandKey
 from termite.engine.errors import Retryable, UserError
 from termite.engine.fleet.lease import Lease
 from termite.engine.launch.connection import Launcher
@@ -27,7 +27,7 @@ class Job:
     command: Command | None = None
     verdict: Verdict | None = None
     lease: Lease | None = None
-    mark: Mark | None = None  # None: it is not to be known again
+    key: CommandKey | None = None  # None: it is not to be known again
     warning: UserError | None = None  # about the rules, for whoever builds
     bug: Exception | None = None  # of ours, from its beginning
     number: int = 0  # of the journal, as it was sent

@@ -10,9 +10,9 @@ import os
 import trio
 
 from termite.engine.decide.environment import environment_of
-from termite.engine.decide.logic.commands import is_nothing
-from termite.engine.decide.logic.local_policy import is_local_forbidden, odd_local
-from termite.engine.decide.short_commands import Mark, mark_of
+from termite.engine.decide.logic.commands import is_no_op
+from termite.engine.decide.logic.local_policy import is_local_forbidden, local_policy_warning
+from termite.engine.decide.short_commands import CommandKey, key_of
 from termite.engine.errors import FsError, Outdated, Reason, Retryable, UserError
 from termite.engine.fleet.lease import Lease
 from termite.engine.fleet.pool import OUTDATED_CHANGES, NoWorker
@@ -88,14 +88,14 @@ class JobRunner:
 def run_at_once(master: Master, job: Job) -> bool:
     """The beginning of a job: what it is, and where it runs. True: that was all, it is answered, or runs here."""
     command = job.command = master.plugins.parse(job.asked.invocation)
-    if is_nothing(command):
+    if is_no_op(command):
         master.counters.answered += 1
         job.launcher.finish_at_once(Exit(0))
         return True
     job.warning = master.rule_file.refresh()
     verdict = job.verdict = master.decide(command)
     if master.short.is_on and not verdict.rule:
-        job.mark = mark_of(command)
+        job.key = key_of(command)
     if job.warning or job.launcher.has_said_more:
         return False
     return start_here(master, job) if verdict.local else start_short(master, job)
@@ -106,9 +106,9 @@ async def run_job(master: Master, job: Job) -> Exit | None:
     assert job.command is not None and job.verdict is not None, "it has begun"
     if job.warning:
         await job.launcher.notice(f"termite: {job.warning}; the last good rules stay in force")
-    odd = odd_local(job.asked.invocation.env)
-    if odd and master.notices.pick("rules", [os.fsencode(odd)]):
-        await job.launcher.notice(f"termite: {odd}")
+    warning = local_policy_warning(job.asked.invocation.env)
+    if warning and master.notices.pick("rules", [os.fsencode(warning)]):
+        await job.launcher.notice(f"termite: {warning}")
     if job.verdict.local:
         await run_here(master, job)
         return None
@@ -133,8 +133,8 @@ async def run_job(master: Master, job: Job) -> Exit | None:
                 ran = await run_there(master, job, lease, message)
                 timing = Timing(dispatched_ns, ran.started_ns, ran.ended_ns, lease.offset_ns, message.number)
                 conflicts = await bring_home(master, job, lease, ran, timing)
-            if job.mark:
-                learn(master, job.mark, ran, trio.current_time() - dispatched_s)
+            if job.key:
+                learn(master, job.key, ran, trio.current_time() - dispatched_s)
             if ran.exec_errno:
                 return await fall_back(master, job, Reason.EXEC_FAILED, os.strerror(ran.exec_errno), quiet=True)
             job.number = 0  # nothing of the journal is needed any more, however long its launcher takes
@@ -205,16 +205,16 @@ async def bring_home(master: Master, job: Job, lease: Lease, ran: Ran, timing: T
     return home.conflicts
 
 
-def learn(master: Master, mark: Mark, ran: Ran, total_s: float) -> None:
+def learn(master: Master, key: CommandKey, ran: Ran, total_s: float) -> None:
     """What the command took, for the next time. One that may do something else here stays with the workers: it writes
     outside the tree, reads from a pipe, or was killed. To end with an error is what many a makefile asks its shell for.
     What could not be started there took nothing, and its way says nothing.
     """
     if ran.exec_errno or ran.exit.signal or ran.dropped or ran.stdin_taken:
-        master.short.forget(mark)
+        master.short.forget(key)
         return
     took_s = (ran.ended_ns - ran.started_ns) / 1e9
-    master.short.ran_there(mark, took_s, max(total_s - took_s, 0.0))
+    master.short.record_remote(key, took_s, max(total_s - took_s, 0.0))
 
 
 def start_here(master: Master, job: Job) -> bool:
@@ -233,13 +233,13 @@ def start_short(master: Master, job: Job) -> bool:
 
     Where many jobs run elsewhere, one core is the master's own.
     """
-    mark = job.mark
-    if mark is None or not master.short.is_short(mark) or is_local_forbidden(job.asked.invocation.env):
+    key = job.key
+    if key is None or not master.short.is_short(key) or is_local_forbidden(job.asked.invocation.env):
         return False
     started_s = trio.current_time()
 
     def on_end() -> None:
-        master.short.ran_here(mark, trio.current_time() - started_s)
+        master.short.record_local(key, trio.current_time() - started_s)
 
     are_many_elsewhere = len(master.jobs) > master.here.slots.count
     if not master.here.start_spare(job.launcher, int(are_many_elsewhere), on_end):
@@ -307,7 +307,7 @@ async def tell_what_happened(master: Master, job: Job, ran: Ran, conflicts: tupl
     counters.conflicts += len(conflicts)
     if lost := job.stdin.finish(ran.stdin_offset, ran.stdin_taken):
         log.info("job-stdin-left job=%d bytes=%d", job.id, lost)
-    counters.name("written by two jobs at once", map(_absolute, conflicts))
+    counters.count_paths("written by two jobs at once", map(_absolute, conflicts))
     for path in conflicts:
         await job.launcher.notice(f"termite: another job wrote {_absolute(path)} at the same time; this one's stays")
     if ran.dropped:
@@ -325,8 +325,8 @@ async def tell_what_stayed_there(master: Master, job: Job, dropped: tuple[bytes,
     counters = master.counters
     counters.dropped_writes += len(outside)
     counters.sockets_left += len(sockets)
-    counters.name("written outside the tree, dropped", map(_absolute, outside))
-    counters.name("socket, stayed on its worker", map(_absolute, sockets))
+    counters.count_paths("written outside the tree, dropped", map(_absolute, outside))
+    counters.count_paths("socket, stayed on its worker", map(_absolute, sockets))
     for paths, what in ((outside, "dropped what it wrote outside the tree"), (sockets, "a socket stays on its worker")):
         if named := master.notices.pick(what, paths):
             names = ", ".join(map(_absolute, named))

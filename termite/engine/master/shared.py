@@ -7,8 +7,8 @@ from pathlib import Path
 import trio
 
 from termite.engine.decide.environment import environment_of
+from termite.engine.decide.loaded_plugins import Plugins
 from termite.engine.decide.logic.rules import RuleBook
-from termite.engine.decide.plugins import Plugins
 from termite.engine.decide.rule_file import RuleFile
 from termite.engine.decide.short_commands import ShortCommands
 from termite.engine.fleet.pool import Pool, PoolConfig

@@ -1,4 +1,7 @@
-"""What a master counts, and how it is reported. Pure."""
+"""Count what happens to a master's jobs, and build the values of reports from the counts.
+
+A report is JSON for `termite-ctl`, which formats it. Its keys are stable.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -7,15 +10,15 @@ from dataclasses import dataclass, field
 from termite.engine.errors import Reason
 from termite.engine.model import Verdict
 
-NAMED_PATHS = 20  # a summary names so many paths; the rest is a number
-REMEMBERED_PATHS = 1000  # by a master, so that its memory does not grow with its jobs
+NAMED_PATHS = 20  # paths that the summary of a build names
+REMEMBERED_PATHS = 1000  # paths that a master counts, so that its memory does not grow with its jobs
 
 Report = dict[str, object]
 
 
 @dataclass(slots=True)
 class Counters:
-    """Since the master started."""
+    """The counts of a master since its start. `named` counts lines of the form `EVENT: PATH`."""
 
     remote: int = 0
     local: int = 0
@@ -31,8 +34,11 @@ class Counters:
     tied: Counter[Reason] = field(default_factory=Counter)  # of the local ones, by what they are tied to
     named: Counter[str] = field(default_factory=Counter)
 
-    def name(self, what: str, paths: Iterable[str]) -> None:
-        """Count what happened to each path, for the summary of a build."""
+    def count_paths(self, what: str, paths: Iterable[str]) -> None:
+        """Count an event for each path. `what` describes the event in the summary of a build.
+
+        New paths are ignored as soon as REMEMBERED_PATHS lines are known.
+        """
         for path in paths:
             line = f"{what}: {path}"
             if line in self.named or len(self.named) < REMEMBERED_PATHS:
@@ -45,7 +51,7 @@ class Counters:
             self.tied[verdict.tie] += 1
 
     def copy(self) -> "Counters":
-        """As it is now."""
+        """Return a copy that does not change any more."""
         return Counters(
             self.remote,
             self.local,
@@ -64,7 +70,10 @@ class Counters:
 
 
 def build_summary(before: Counters, after: Counters) -> Report:
-    """What happened between the two. What happened to a path many times is one line."""
+    """Return the summary of a build from the counters at its beginning and at its end.
+
+    An event that happened to one path several times is one line with a number.
+    """
     named = (after.named - before.named).most_common(NAMED_PATHS)
     return {
         "remote": after.remote - before.remote,
@@ -82,7 +91,7 @@ def build_summary(before: Counters, after: Counters) -> Report:
     }
 
 
-def status(
+def status_report(
     counters: Counters,
     phases: Iterable[str],
     leases: Iterable[Mapping[str, object]],
@@ -90,9 +99,11 @@ def status(
     messages: Mapping[str, int],
     rest: Mapping[str, object],
 ) -> Report:
-    """The stable shape of `termite-ctl status --json`; `rest` is what only the master knows.
+    """Return the value that `termite-ctl status --json` prints.
 
-    `traffic` and `messages` (requests by kind) are of all leases since the start, also of those that have ended.
+    `phases` has the phase of each job that is not finished. `leases` has a mapping for each open
+    lease. `traffic` (counts of requests and bytes) and `messages` (requests by kind) cover all
+    leases since the start, including closed ones. `rest` has further keys of the master.
     """
     workers = [dict(lease) for lease in leases]
     running = Counter(phases)

@@ -1,7 +1,7 @@
-"""From what a build tool called to the command that should run, where that needs no plugin.
+"""Turn an invocation into the command that should run, without the help of a plugin.
 
-A command line is never parsed: a shell's `-c` word is found by the rules for a shell's own options, and used for
-matching only.
+A command line is never parsed. A shell's `-c` word is found by the rules for a shell's own options,
+and is used for matching only.
 """
 
 import re
@@ -10,12 +10,15 @@ from termite.engine.model import Command, Invocation
 
 _SHELLS = frozenset({"sh", "bash", "dash", "ash", "ksh", "mksh", "zsh", "busybox-sh", "termite-shell"})
 _TAKES_A_WORD = frozenset({"--rcfile", "--init-file"})
-_PLAIN_FLAGS = frozenset("ce")  # with any other one (-x, -v, ...) even `true` says something
+_PLAIN_FLAGS = frozenset("ce")  # with any other flag (-x, -v, ...) even `true` may print something
 _JOBS = re.compile(r"-j\d*|-l[\d.]*|--jobserver-(?:auth|fds|style)=.*")
 
 
 def plain_command(invocation: Invocation) -> Command:
-    """The invocation as it is; its text is the word after a shell's `-c`, else the words joined by single spaces."""
+    """Return the invocation unchanged, as a command.
+
+    The command's text is the word after a shell's `-c`, else all words joined by single spaces.
+    """
     text, _ = _shell_text(invocation.argv)
     return Command(
         argv=invocation.argv,
@@ -27,8 +30,8 @@ def plain_command(invocation: Invocation) -> Command:
     )
 
 
-def is_nothing(command: Command) -> bool:
-    """True for `:`, `true` and blank commands: nothing needs to run to know how they end."""
+def is_no_op(command: Command) -> bool:
+    """Return True for `:`, `true` and blank commands, which succeed without being run."""
     text, flags = _shell_text(command.argv)
     if text is None:
         return command.argv == ("true",)
@@ -36,10 +39,10 @@ def is_nothing(command: Command) -> bool:
 
 
 def without_jobserver(makeflags: str) -> str:
-    """MAKEFLAGS without `-jN` and the jobserver, whose descriptors do not exist on a worker.
+    """Return MAKEFLAGS without `-jN` and the jobserver, whose descriptors do not exist on a worker.
 
-    With `-jN` alone a remote make would open N jobs in the one slot it has; with the jobserver alone it would warn. The
-    words after `--` are variables, which stay.
+    With `-jN` alone, a remote make would run N jobs in its one slot; with the jobserver alone, it
+    would warn. The words after `--` are variables and are kept.
     """
     head, separator, variables = f" {makeflags} ".partition(" -- ")
     kept = [word for word in head.split(" ") if not _JOBS.fullmatch(word)]
@@ -49,7 +52,10 @@ def without_jobserver(makeflags: str) -> str:
 
 
 def _shell_text(argv: tuple[str, ...]) -> tuple[str | None, frozenset[str]]:
-    """The command string of a shell call and the shell's one-letter flags, or None where it is no `shell -c`."""
+    """Return the word after a shell's `-c` and the shell's flags.
+
+    The word is None if `argv` does not call a shell with `-c`.
+    """
     if not argv or argv[0].rpartition("/")[2].removeprefix("-") not in _SHELLS:
         return None, frozenset()
     flags: set[str] = set()

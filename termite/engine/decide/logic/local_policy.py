@@ -1,6 +1,7 @@
-"""TERMITE_LOCAL: whether the user forbids to run here what no rule has placed here.
+"""TERMITE_LOCAL: whether the user forbids that commands fall back to the master's machine.
 
-The launcher reads it too, where it has no master (native/launcher/local_run.c).
+The variable never affects a command that a rule makes local. The launcher reads it too, if it has
+no master (native/launcher/local_run.c).
 """
 
 from collections.abc import Mapping
@@ -10,11 +11,11 @@ NEVER = "never"
 
 
 def is_local_forbidden(env: Mapping[str, str]) -> bool:
-    """Rather an error than a command here that belongs on a worker."""
+    """Return True if a command must fail rather than fall back to the master's machine."""
     return env.get(LOCAL) == NEVER
 
 
-def odd_local(env: Mapping[str, str]) -> str:
-    """What to say of a word that forbids nothing, and was perhaps meant to; empty: nothing."""
+def local_policy_warning(env: Mapping[str, str]) -> str:
+    """Return a warning for the user if TERMITE_LOCAL has an unknown value, else ""."""
     word = env.get(LOCAL, "")
-    return f"{LOCAL}={word} says nothing: {NEVER} is the one word that it may be" if word not in ("", NEVER) else ""
+    return "" if word in ("", NEVER) else f'{LOCAL}={word} is ignored: the only accepted value is "{NEVER}"'

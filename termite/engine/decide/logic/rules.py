@@ -1,13 +1,17 @@
-"""Local or remote: what `.termite-localrc` and the plugins say of a command.
+"""Decide by the rules of the user and the plugins whether a command runs locally or remotely.
 
-The file is a JSON array of objects; lines that begin in column 0 with `#` or `//` are comments. Keys, in any case:
+The file `.termite-localrc` is a JSON array of objects. Lines that begin in column 0 with `#` or
+`//` are comments. The keys, in upper or lower case, and their defaults:
 
-    Regexp (required)   Local  Recurse  SkipRefresh  Debug  Network (false)   Timeout (seconds)   Memory (bytes)
+Regexp (required)   Local  Recurse  SkipRefresh  Debug  Network (false)   Timeout (seconds)   Memory
+(bytes)
 
-Each Regexp is searched in the whole command string, not anchored; `.` stops at a newline. The first rule that matches
-decides; where none does, the command runs remotely, or here if it is short (short.py). Regexps are Python's: what RE2
-wrote differently (`\\z`, `[[:alpha:]]`, `\\Q..\\E`, flags in the middle) is refused in words instead of being taken for
-something else; `$` also matches before a newline at the very end.
+Each Regexp is searched in the whole command text and is not anchored; `.` stops at a newline. The
+first rule that matches decides. If none matches, the command runs remotely, or locally if it is
+short (short_commands.py).
+
+Regexps are Python's. A spelling that only RE2 has (`\\z`, `[[:alpha:]]`, `\\Q..\\E`, flags in the
+middle) is refused with a message. `$` also matches before a newline at the very end.
 """
 
 import functools
@@ -21,16 +25,18 @@ from termite.engine.model import Rule, Verdict
 
 FILE_NAME = ".termite-localrc"
 
-# In force where there is no file.
+# In force if there is no file.
 BUILT_IN = (Rule(r"(?s).*termite-make", local=True, recurse=True, skip_refresh=True, source="built-in default"),)
 
-# Every repetition is bounded or stops where the next search may begin, so that searching takes linear time.
+# Every repetition is bounded, or stops at a place where the next search may begin, so that a
+# search takes linear time.
 _BREAKS = r"\s;&|()`"
 _POSITION = (
     r"(?:^|[;&|(\n`]|[{!]\s|\b(?:do|then|else|exec|env|time|nice|command)\s)"
     rf"\s{{0,64}}+(?:\w{{1,64}}+=[^{_BREAKS}]*+\s{{1,64}}+){{0,16}}+"
 )
-# Between these parts stand the names of a command: with any directory before them, or quoted, and a word that ends.
+# The names of a command stand between these parts: with any directory before them, or quoted. The
+# last part demands that the word ends.
 _COMMAND = (
     rf"{_POSITION}(?:(?:(?:[^{_BREAKS}'\"=\\]|\\.)*/)?(?:",
     r")|'(?:[^']*/)?(?:",
@@ -48,8 +54,8 @@ _SWITCHES = {
 }
 
 
-def decide(text: str, rules: Iterable[Rule]) -> Verdict:
-    """The first rule whose regexp is found in `text` decides; none: remote."""
+def first_match(text: str, rules: Iterable[Rule]) -> Verdict:
+    """Return the verdict of the first rule whose regexp is found in `text`; without one, remote."""
     for rule in rules:
         if rule.words and not any(word in text for word in rule.words):
             continue
@@ -59,23 +65,28 @@ def decide(text: str, rules: Iterable[Rule]) -> Verdict:
 
 
 def command_regexp(names: str) -> str:
-    """A regexp for a program of these names (an alternation) where a shell would run it; elsewhere it is just a word.
+    """Return a regexp that finds a program of these names if a shell would run it.
 
-    That is at the start, after an operator or a keyword; then after assignments and words that run what follows them;
-    with any directory before it. `make`, `cd x && A=b /usr/bin/make -C y`, `(make)`, but not `echo make`. Where that
-    directory has spaces the word is quoted, or they are: `'/a b/make'`, `/a\\ b/make`.
+    `names` is an alternation, such as `make|gmake`. The program stands at the start, or after an
+    operator or a keyword. Assignments and words like `env` may come before it, and any directory.
+    The regexp matches `make`, `cd x && A=b /usr/bin/make -C y` and `(make)`, but not `echo make`.
+    If the directory has spaces, the word or the spaces are quoted: `'/a b/make'`, `/a\\ b/make`.
     """
     return names.join(_COMMAND)
 
 
-def readable(regexp: str) -> str:
-    """For a person: with `COMMAND(names)` for what `command_regexp(names)` has written."""
+def readable_regexp(regexp: str) -> str:
+    """Return the regexp for people, where `COMMAND(names)` stands for `command_regexp(names)`."""
     first, *others = map(re.escape, _COMMAND)
     return re.sub(rf"{first}(.*?)" + r"\1".join(others), r"COMMAND(\1)", regexp)
 
 
 def parse_rules(text: str, source: str = FILE_NAME) -> tuple[Rule, ...]:
-    """The rules of a file's text, or a UserError that names the entry and the reason."""
+    """Return the rules in a file's text.
+
+    Raise UserError, which names the entry and the reason, if the text is not a valid file. `source`
+    is the file's name in such messages and in the rules.
+    """
     try:
         entries = json.loads(_without_comments(text))
     except ValueError as error:
@@ -86,29 +97,33 @@ def parse_rules(text: str, source: str = FILE_NAME) -> tuple[Rule, ...]:
 
 
 class RuleBook:
-    """The rules in force: the user's, then those of the plugins. A bad file leaves the last good one in force."""
+    """The rules in force: the user's, then those of the plugins."""
 
     def __init__(self, defaults: tuple[Rule, ...] = ()) -> None:
         self._defaults = defaults
         self.rules = BUILT_IN + defaults
 
     def replace(self, text: str | None) -> None:
-        """Take a new text of the user's file, None where there is none."""
+        """Put the rules of the user's file in force; `text` is None if there is no file.
+
+        Raise UserError if the text is bad. The rules that were in force before then stay in force.
+        """
         self.rules = (BUILT_IN if text is None else parse_rules(text)) + self._defaults
 
     def decide(self, text: str) -> Verdict:
-        """Where the command with this string runs."""
-        return decide(text, self.rules)
+        """Return where the command with this text runs."""
+        return first_match(text, self.rules)
 
 
 @functools.cache
 def _searchable(regexp: str) -> str:
-    # Where only being found counts, `.*` in front changes nothing, but takes quadratic time (4 s for 100 KiB).
+    # A search only asks whether the regexp is found, so `.*` in front changes nothing. With it, a
+    # search takes quadratic time (4 s for 100 KiB).
     return _LEADING_ANYTHING.sub(r"\1", regexp)
 
 
 def _without_comments(text: str) -> str:
-    # Empty lines in their place, so that the line numbers of JSON errors are those of the file.
+    # Comments become empty lines, so that the line numbers of JSON errors are those of the file.
     return "\n".join("" if line.startswith(("#", "//")) else line for line in text.split("\n"))
 
 
@@ -134,7 +149,8 @@ def _parse_rule(entry: object, where: str) -> Rule:
 def _check_regexp(regexp: str, where: str) -> None:
     try:
         with warnings.catch_warnings():
-            # `[[:alpha:]]` compiles with a warning, and means something else than its writer thinks.
+            # `[[:alpha:]]` compiles with a warning, and its meaning is not the one its writer
+            # expects.
             warnings.simplefilter("error")
             re.compile(regexp)
     except (re.error, RecursionError, OverflowError, Warning) as error:

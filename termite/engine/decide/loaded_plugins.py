@@ -1,4 +1,8 @@
-"""The plugins as the master asks them. One that breaks costs a line in the log; the others and the build live on."""
+"""The loaded plugins, and the calls of their hooks.
+
+A plugin may raise anything. The error is logged once, and neither the other plugins nor the build
+fail.
+"""
 
 import importlib
 import logging
@@ -14,7 +18,7 @@ from termite.engine.model import Command, Invocation, Rule
 
 GROUP = "termite"
 HOOKS = ("termite_parse", "termite_rules", "termite_build", "termite_exports")
-_OF_ALL = ("termite_rules", "termite_exports")  # everybody's answer counts
+_OF_ALL = ("termite_rules", "termite_exports")  # the answers of all plugins count, not the first one only
 
 _Call = Callable[[Mapping[str, object]], Any]
 
@@ -22,10 +26,14 @@ log = logging.getLogger(__name__)
 
 
 class Plugins:
-    """The loaded plugins. `broken` says which failed, and why."""
+    """The loaded plugins. `broken` has the error of each failed plugin, by the plugin's name."""
 
     def __init__(self, built_in: Iterable[str] = (), found: Iterable[tuple[str, str]] = ()) -> None:
-        """`built_in`: names of modules; `found`: names and modules of installed ones."""
+        """Import and check the plugins; one that fails is logged and left out.
+
+        `built_in` has the modules of the built-in plugins. `found` has the names and the modules of
+        the installed ones.
+        """
         self.broken: dict[str, str] = {}
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(hookspecs)
@@ -36,7 +44,7 @@ class Plugins:
             try:
                 self._manager.register(importlib.import_module(module), name)
                 self._manager.check_pending()
-            except Exception as error:  # one plugin: the others are asked
+            except Exception as error:  # the import of one plugin: the others are loaded
                 self._break(name, error)
         for name in self.broken:
             if self._manager.has_plugin(name):
@@ -44,20 +52,23 @@ class Plugins:
         self._calls = {hook: self._calls_of(hook) for hook in HOOKS}
 
     def rules(self) -> tuple[Rule, ...]:
-        """The rules of all plugins, by name of plugin."""
+        """Return the rules of all plugins, in the order of the plugins' names."""
         return tuple(rule for _, rules in self._ask("termite_rules") for rule in rules)
 
     def exports(self, env: Mapping[str, str]) -> tuple[str, ...]:
-        """What jobs may read besides what everybody may, by name of plugin."""
+        """Return the private paths that jobs may read, in the order of the plugins' names."""
         return tuple(path for _, paths in self._ask("termite_exports", env=env) for path in paths)
 
     def parse(self, invocation: Invocation) -> Command:
-        """The command that an invocation means."""
-        _, command = self.read(invocation)
+        """Return the command that should run for an invocation."""
+        _, command = self.parse_with_plugin(invocation)
         return command
 
-    def read(self, invocation: Invocation) -> tuple[str, Command]:
-        """The same, after the name of the plugin that says so; empty: nobody claims it, it is taken as it stands."""
+    def parse_with_plugin(self, invocation: Invocation) -> tuple[str, Command]:
+        """Return the name of the plugin that claims an invocation, and the command.
+
+        The name is "" if no plugin claims the invocation, which then runs as it is.
+        """
         claimed: Command
         for name, claimed in self._ask("termite_parse", invocation=invocation):
             return name, claimed
@@ -66,14 +77,15 @@ class Plugins:
     def build(
         self, tool: str, args: Sequence[str], cwd: str, env: Mapping[str, str], preload: Mapping[str, str]
     ) -> Command | None:
-        """How to start a build tool, None where no plugin knows it."""
+        """Return the command that starts a build tool, or None if no plugin knows the tool."""
         command: Command
         for _, command in self._ask("termite_build", tool=tool, args=args, cwd=cwd, env=env, preload=preload):
             return command
         return None
 
     def _calls_of(self, hook: str) -> list[tuple[str, _Call]]:
-        # Each plugin is called by itself: pluggy would let one that raises silence those after it.
+        # Each plugin is called on its own: in one call of pluggy, a plugin that raises would keep
+        # the later ones from being called.
         plugins = sorted(self._manager.list_name_plugin())
         having = [(name, plugin) for name, plugin in plugins if hasattr(plugin, hook)]
         everyone = self._manager.get_plugins()
@@ -84,22 +96,24 @@ class Plugins:
         for name, call in self._calls[hook]:
             try:
                 answer = call(arguments)
-            except Exception as error:  # one plugin, which is not asked again
+            except Exception as error:  # the hook of one plugin: the others are called
                 self._break(name, error)
                 continue
             if answer is not None and answer != []:
                 yield name, answer
 
     def _break(self, name: str, error: Exception) -> None:
-        """A plugin is not ours: whatever it raises, the others and the build live."""
+        """Log the first error of a plugin, and keep its last one for `broken`."""
         if name not in self.broken:
             log.warning("plugin-failed plugin=%s reason=%r", name, error)
         self.broken[name] = repr(error)
 
 
 def _call_of(caller: pluggy.HookCaller, hook: str) -> _Call:
-    """Calls the one plugin that `caller` has: its function, since pluggy's way to it costs more than most of them do.
-    A plugin's wrapper is called by pluggy.
+    """Return a function that calls the one plugin of `caller`.
+
+    It calls the plugin's function directly, because a call through pluggy costs more than most
+    hooks do. Only a wrapper is called through pluggy.
     """
     implementation = caller.get_hookimpls()[0]
     if not (implementation.hookwrapper or implementation.wrapper):
@@ -114,5 +128,5 @@ def _call_of(caller: pluggy.HookCaller, hook: str) -> _Call:
 
 
 def load_plugins(built_in: Iterable[str]) -> Plugins:
-    """The built-in ones and every one that is installed."""
+    """Load the built-in plugins and all installed ones."""
     return Plugins(built_in, [(entry.name, entry.value) for entry in entry_points(group=GROUP)])
