@@ -176,8 +176,8 @@ class Rule:
 class Verdict:
     """The place where a command runs, and the rule or the tie that decides it.
 
-    `tie` is the reason that ties the command to the master's machine, or None. If `rule` and `tie` are
-    both None, `local` is False.
+    `tie` is the reason that ties the command to the master's machine, or None. If `rule` and `tie`
+    are both None, `local` is False.
     """
 
     local: bool

@@ -1,4 +1,4 @@
-"""Which environments tie a command to this machine."""
+"""Tests of the environments that tie a command to the master's machine."""
 
 import pytest
 

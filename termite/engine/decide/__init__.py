@@ -3,5 +3,5 @@
 Rules, plugins, short commands, TERMITE_LOCAL and the environment of commands live here.
 The room may import `loop`, `status`, `paths`, `errors` and `model` of the engine.
 It must not start a command, open a connection or wait: the master asks it in the middle of a job.
-Only `rule_file` and `short_commands` touch the disk.
+Only `rule_file`, `short_commands` and the loading of plugins touch the disk.
 """

@@ -58,7 +58,7 @@ class Environment(Mapping[str, str]):
 
     @functools.cached_property
     def tie(self) -> Reason | None:
-        """To what of this machine a command is tied that has this environment; None: to nothing."""
+        """The reason that ties a command with this environment to the master's machine, or None."""
         return tie_of(self._variables)
 
     @functools.cached_property

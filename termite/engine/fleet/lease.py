@@ -51,8 +51,9 @@ class Lease:
     async def run(self, message: Run, on_chunk: OnChunk) -> Ran:
         """Run a command on the worker and wait for its end.
 
-        `on_chunk` gets the chunks that arrive meanwhile, and may raise a TermiteError, which ends the
-        run. Raise Retryable if the command did not run to its end for a reason that is not its own.
+        `on_chunk` gets the chunks that arrive meanwhile, and may raise a TermiteError, which ends
+        the run. Raise Retryable if the command did not run to its end for a reason that is not its
+        own.
         """
         ran = await self._request(message, on_chunk)
         if not isinstance(ran, Ran):

@@ -224,7 +224,7 @@ def start_here(master: Master, job: Job) -> bool:
         job.launcher.replace_at_once(recurse=True)
     elif not master.here.start_at_once(job.launcher):
         return False
-    master.counters.ran_here(job.verdict)
+    master.counters.count_local(job.verdict)
     return True
 
 
@@ -264,7 +264,7 @@ def blame(master: Master, job: Job, error: Retryable) -> None:
 async def run_here(master: Master, job: Job) -> None:
     """Here, when it is its turn; after whatever was said to the launcher already."""
     rule = job.verdict.rule if job.verdict else None
-    master.counters.ran_here(job.verdict)
+    master.counters.count_local(job.verdict)
     job.phase = Phase.WAITING
     if rule is not None and rule.recurse:
         await job.launcher.replace(recurse=True)

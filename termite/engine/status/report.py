@@ -31,7 +31,7 @@ class Counters:
     conflicts: int = 0
     fuse_requests: int = 0
     fallbacks: Counter[Reason] = field(default_factory=Counter)
-    tied: Counter[Reason] = field(default_factory=Counter)  # of the local ones, by what they are tied to
+    tied: Counter[Reason] = field(default_factory=Counter)  # local commands by the reason that ties them
     named: Counter[str] = field(default_factory=Counter)
 
     def count_paths(self, what: str, paths: Iterable[str]) -> None:
@@ -44,8 +44,8 @@ class Counters:
             if line in self.named or len(self.named) < REMEMBERED_PATHS:
                 self.named[line] += 1
 
-    def ran_here(self, verdict: Verdict | None) -> None:
-        """Count a command that runs here, and what ties it to this machine."""
+    def count_local(self, verdict: Verdict | None) -> None:
+        """Count a command that runs locally, and the reason that ties it to this place."""
         self.local += 1
         if verdict and verdict.tie:
             self.tied[verdict.tie] += 1

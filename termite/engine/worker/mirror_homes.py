@@ -220,7 +220,10 @@ def _empty(top: int, path: Path) -> None:
 
 
 def _take_out(directory: int, top: int, free_names: Iterator[str]) -> list[str]:
-    """Remove the files in `directory`, and move its directories to `top`. Return their names there."""
+    """Remove the files in `directory`, and move its directories to `top`.
+
+    Return the names that the directories have in `top`.
+    """
     moved = []
     for entry in list(os.scandir(directory)):
         with suppress(OSError):

@@ -77,7 +77,7 @@ class MirrorProcess:
         self._decoder = msgspec.json.Decoder(MirrorLine)
 
     async def receive(self) -> MirrorLine | None:
-        """Wait for the mirror's next line. Return None if the mirror ended or sent an invalid line."""
+        """Wait for the next line. Return None if the mirror ended or sent an invalid line."""
         while (end := self._received.find(b"\n")) < 0:
             received = b""
             with suppress(OSError):
@@ -221,7 +221,7 @@ def _start(config: MirrorSettings, identity: Identity, home: MirrorHome, master_
 
 
 def _environment() -> dict[str, str]:
-    """Return the variables with which the mirror finds termite, and none of the user's other ones."""
+    """Return the variables with which the mirror finds termite, and no others."""
     package = str(Path(termite.__file__).parents[1])
     path = os.pathsep.join([package, os.environ["PYTHONPATH"]]) if os.environ.get("PYTHONPATH") else package
     kept = {name: os.environ[name] for name in ("PATH", "TERMITE_NATIVE") if name in os.environ}

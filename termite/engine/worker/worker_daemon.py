@@ -181,7 +181,7 @@ class _WorkerServer:
 
 
 def _address_for_masters(config: WorkerConfig, port: int) -> str:
-    """Return the address for masters; if its host is "", the coordinator fills in the one it sees."""
+    """Return the address for masters. The coordinator replaces a host "" by the one it sees."""
     if config.advertise:
         return join_address(*split_address(config.advertise, port))
     return join_address("" if config.listen in ("", "0.0.0.0", "::") else config.listen, port)

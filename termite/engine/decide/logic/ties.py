@@ -1,6 +1,7 @@
-"""Whether a command is tied to a process of this machine, without which it would hang or give something else.
+"""Decide by its environment whether a command is tied to the master's machine.
 
-Such a command says so in its environment. Every front end imports this.
+A tied command needs a process or a directory of that machine. On a worker it would hang, or have
+other effects. Front ends import this module too.
 """
 
 from collections.abc import Mapping
@@ -10,10 +11,11 @@ from termite.engine.errors import Reason
 _PRELOAD = "LD_PRELOAD"
 
 
-# libfakeroot waits for ever for `faked`, which runs on this machine only. libpseudo would start a server of its own,
-# which knows no owner of any file. The "/" of libfakechroot is a directory of this machine.
+# libfakeroot waits for ever for `faked`, which only runs on the master's machine. libpseudo would
+# start a server of its own, which knows no owner of any file. The "/" of libfakechroot is a
+# directory of the master's machine.
 _OF_VARIABLE = {"FAKEROOTKEY": Reason.BELOW_FAKEROOT, "FAKECHROOT": Reason.BELOW_FAKECHROOT}
-# PSEUDO_* alone tie nothing: bitbake sets them for tasks that run without pseudo, too.
+# PSEUDO_* alone do not tie a command: bitbake also sets them for tasks that run without pseudo.
 _OF_LIBRARY = {
     "libfakeroot": Reason.BELOW_FAKEROOT,
     "libpseudo": Reason.BELOW_PSEUDO,
@@ -22,7 +24,7 @@ _OF_LIBRARY = {
 
 
 def tie_of(env: Mapping[str, str]) -> Reason | None:
-    """Return what a command with this environment is tied to; None: to nothing that is known to matter."""
+    """Return the reason that ties a command with this environment, or None if none is known."""
     for variable, tie in _OF_VARIABLE.items():
         if env.get(variable):
             return tie
@@ -35,5 +37,5 @@ def tie_of(env: Mapping[str, str]) -> Reason | None:
 
 
 def tying_variables(env: Mapping[str, str]) -> dict[str, str]:
-    """Return the part of an environment that `tie_of` looks at."""
+    """Return the variables of an environment that `tie_of` checks."""
     return {name: env[name] for name in (*_OF_VARIABLE, _PRELOAD) if name in env}

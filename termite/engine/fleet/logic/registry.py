@@ -15,7 +15,7 @@ class _Entry:
 
 
 class Registry:
-    """The list of live workers, with a version that grows whenever a master must get the new list."""
+    """The list of live workers. Its version grows whenever masters must get the new list."""
 
     def __init__(self, first_version: int, forget_after_s: float) -> None:
         """Start with no worker. A worker is lost after `forget_after_s` without a heartbeat.

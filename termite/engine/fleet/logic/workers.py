@@ -36,7 +36,7 @@ class Fleet:
     """
 
     def __init__(self, total_slots: int, now: float) -> None:
-        """Start without workers. All leases together get at most `total_slots`; 0 means no limit."""
+        """Start without workers. All leases get at most `total_slots` in sum; 0 means no limit."""
         self._total_slots = total_slots
         self._workers: dict[str, Worker] = {}
         self._back_offs: dict[str, _BackOff] = {}
@@ -87,7 +87,7 @@ class Fleet:
         self.failed(name, now, rest_s)
 
     def closed(self, name: str, slots: int, now: float) -> None:
-        """Record that a lease with `slots` slots ended. Its worker may come back within a moment."""
+        """Record that a lease with `slots` slots ended. Its worker may come back in a moment."""
         self._expected_until = now + NO_WORKER_GRACE_S
         self._held[name].remove(slots)
         self._saturated.discard(name)
