@@ -57,7 +57,7 @@ class PoolConfig:
     """The settings of a pool.
 
     `coordinator` is a host and a port. All leases together get at most `slots`; 0 means no limit.
-    Jobs run with the ids `uid` and `gid`. An idle lease is closed after `keepalive_s`.
+    Jobs see `uid` and `gid` as their own ids. An idle lease is closed after `keepalive_s`.
     """
 
     coordinator: tuple[str, int]
@@ -194,8 +194,7 @@ class Pool:
         """The known workers, for reports."""
         return self._fleet
 
-    # -- slots
-    # --------------------------------------------------------------------------------------------------------
+    # -- slots --------------------------------------------------------------------------------------------------------
 
     async def take(self, avoid: Collection[str]) -> Lease:
         """Wait for a slot, and return its lease. The caller must give the slot back.
@@ -242,8 +241,7 @@ class Pool:
                 self._waiters.remove(waiter)
                 waiter.woken.unpark_all()
 
-    # -- leases
-    # -------------------------------------------------------------------------------------------------------
+    # -- leases -------------------------------------------------------------------------------------------------------
 
     async def _hold(self, wish: LeaseWish) -> None:
         """Open one lease, and hold it until it is idle, retired or lost."""
@@ -343,8 +341,7 @@ class Pool:
         elif not isinstance(error, UserError):
             log.info("worker-failed worker=%s detail=%r reason=%s", name, str(error), self.trouble.reason)
 
-    # -- the coordinator
-    # ----------------------------------------------------------------------------------------------
+    # -- the coordinator ----------------------------------------------------------------------------------------------
 
     async def _watch_coordinator(self) -> None:
         host, port = self._config.coordinator
