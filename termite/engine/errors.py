@@ -151,7 +151,10 @@ class Outdated(Retryable):
 
 
 class NotAtRest(Retryable):
-    """Files of a job that has ended may still change: none of them is a result."""
+    """An error for the scheduler: files of a job that has ended may still change.
+
+    None of the files is a result.
+    """
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(Reason.NOT_AT_REST, detail)

@@ -20,7 +20,7 @@ from termite.engine.errors import FsError
 from termite.engine.model import Attr, Digest
 from termite.engine.wire.protocol.messages import Directory, File, GetFile
 from termite.engine.wire.transport import SendChunk
-from termite.engine.worker.mirror_homes import remove_tree
+from termite.engine.worker.mirror_homes import remove_scratch_tree
 from termite.fuse.content import local_copy
 from termite.fuse.content.local_copy import WORTH_BYTES, find_twin
 from tests.e2e.mirrors import FakeMaster, Starter, mirror
@@ -76,7 +76,7 @@ def place() -> Iterator[Path]:
     for name in ("project", "mirror"):
         (path / name).mkdir()
     yield path
-    remove_tree(path)
+    remove_scratch_tree(path)
 
 
 def closed_file(top: Path, owner: int) -> Path:

@@ -84,7 +84,7 @@ async def test_two_workers_on_one_machine_do_not_share_a_user(tmp_path: Path, mo
 async def test_no_symlink_leads_a_root_worker_to_somebody_elses_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    """Somebody may write to a directory above, and puts a symlink at a name just before it gets another owner."""
+    """Test that a symlink which takes a name just before the change of its owner has no effect."""
     private, given, exchanged = tmp_path / "private", [], []
     private.mkdir()
     make, lock = os.mkdir, fcntl.flock
