@@ -179,9 +179,10 @@ def why_calls_are_not_denied(sandbox: Path) -> str:
 
 
 def socket_guard(sandbox: Path) -> str:
-    """Return how sockets without a path are kept from leading out of a job: "landlock", or "namespaces".
+    """Return how sockets without a path are kept inside a job: "landlock" or "namespaces".
 
-    With "namespaces" they still lead out of jobs whose rule gives them the machine's network.
+    With "namespaces", such sockets still lead out of jobs whose rule gives them the machine's
+    network. This blocks for up to SANDBOX_TRY_S.
     """
     said = subprocess.run([sandbox, "sockets"], stdin=subprocess.DEVNULL, capture_output=True, timeout=SANDBOX_TRY_S)
     return said.stdout.decode().strip()
