@@ -27,8 +27,8 @@ Errno = Annotated[int, Meta(ge=0, le=999)]  # the range that libfuse accepts
 Mode = Annotated[int, Meta(ge=0, le=0o177777)]  # a whole st_mode
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]  # thirty years; nan is refused
 Sha256 = Annotated[bytes, Meta(min_length=32, max_length=32)]
-# A name for people, which goes to logs and terminals. It has no control characters, so that it cannot
-# imitate a line of a log.
+# A name for people, which goes to logs and terminals. It has no control characters, so that it
+# cannot imitate a line of a log.
 Label = Annotated[str, Meta(max_length=255, pattern=r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z")]
 
 
