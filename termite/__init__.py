@@ -1,10 +1,12 @@
-"""termite: distributed builds for unmodified projects. This is what a plugin imports.
+"""termite: distributed builds for unmodified projects. The names in this module are for plugins.
 
-The names are loaded when they are used: `termite-make` and `termite-ctl` live below this package too and must start
-without the libraries that the values need.
+cli/ holds the commands, engine/ the daemons, fuse/ the workers' mirrors, plugins/ the build tools.
+A plugin imports this module and nothing below it; this module imports from engine/ only.
+Each name is loaded at its first use. `termite-make` and `termite-ctl` are below this package too,
+and must start without the libraries that those names need.
 """
 
-TYPE_CHECKING = False  # typing's own, whose import every build would wait for
+TYPE_CHECKING = False  # not typing's: every build would wait for that import
 if TYPE_CHECKING:
     from termite.engine.decide.hookspecs import hookimpl
     from termite.engine.decide.logic.commands import plain_command

@@ -1,11 +1,17 @@
-"""What the user types, except the build tools. Commands are imported when called: `ctl` must not pay for trio."""
+"""Commands that the user types: the front ends in front_ends/, the daemons, and termite-ctl.
+
+This room may import engine/; engine/, fuse/ and the plugins import nothing from this room.
+client.py, claims.py, flags.py and places.py start with every build, so they import little.
+Each function of this module is the entry point of one command. It imports that command's module
+only when it is called, because `termite-ctl` must not wait for the import of trio.
+"""
 
 import os
 import sys
 
 
 def coordinator() -> int:
-    """termite-coordinator"""
+    """Run termite-coordinator and return its exit code."""
     have_standard_files()
     from termite.cli import daemons
 
@@ -13,7 +19,7 @@ def coordinator() -> int:
 
 
 def worker() -> int:
-    """termite-worker"""
+    """Run termite-worker and return its exit code."""
     have_standard_files()
     from termite.cli import daemons
 
@@ -21,7 +27,7 @@ def worker() -> int:
 
 
 def master() -> int:
-    """termite-master"""
+    """Run termite-master and return its exit code."""
     have_standard_files()
     from termite.cli.claims import claim_tree
 
@@ -32,7 +38,7 @@ def master() -> int:
 
 
 def make() -> int:
-    """termite-make"""
+    """Run termite-make and return its exit code."""
     have_standard_files()
     from termite.cli.front_ends.make import main
 
@@ -40,7 +46,7 @@ def make() -> int:
 
 
 def ninja() -> int:
-    """termite-ninja"""
+    """Run termite-ninja and return its exit code."""
     have_standard_files()
     from termite.cli.front_ends.ninja import main
 
@@ -48,21 +54,21 @@ def ninja() -> int:
 
 
 def cmake() -> int:
-    """termite-cmake"""
+    """Run termite-cmake and return its exit code."""
     from termite.cli.front_ends.cmake import main
 
     return leave(main())
 
 
 def build() -> int:
-    """termite-build"""
+    """Run termite-build and return its exit code."""
     from termite.cli.front_ends.build import main
 
     return leave(main())
 
 
 def ctl() -> int:
-    """termite-ctl"""
+    """Run termite-ctl and return its exit code."""
     have_standard_files()
     from termite.cli.ctl import main
 
@@ -70,18 +76,24 @@ def ctl() -> int:
 
 
 def leave(status: int) -> int:
-    """End with that exit code, and without the interpreter's tidying up: 3 ms that every build would wait for."""
+    """End this process with exit code `status`. Return it only if the output cannot be flushed.
+
+    The interpreter's cleanup is skipped, because every build would wait 3 ms for it.
+    """
     try:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.flush()
     except OSError:
-        return status  # the interpreter says so as it always does
+        return status  # the interpreter reports the error when it ends
     os._exit(status)
 
 
 def have_standard_files() -> None:
-    """Where 0, 1 or 2 is closed, nothing that we open may take its place. What we start finds it closed as before."""
+    """Occupy each of the descriptors 0, 1 and 2 that is closed, so that no file of ours takes it.
+
+    Programs that we start find these descriptors closed, as we did.
+    """
     while (descriptor := os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)) <= 2:
         pass
     sys.stdout = sys.stdout or os.fdopen(os.dup(descriptor), "w")

@@ -1,7 +1,8 @@
-"""The claim of a master that is starting, so that `termite-master & termite-make` becomes one master and not two.
+"""The claim of a starting master, so that `termite-master & termite-make` starts only one master.
 
-A claim is a listening socket with an abstract name. It disappears with its process, however the process ends, so a
-program that waits for it needs no clock. It is made before the imports that take most of a master's start.
+A claim is a listening socket with an abstract name. It disappears with its process, however the
+process ends, so a program that waits for it needs no clock. It is made before the imports that
+take most of a master's start.
 """
 
 import os
@@ -20,9 +21,10 @@ _PEER = struct.Struct("3i")
 
 
 def claim_tree(argv: Sequence[str]) -> socket.socket | None:
-    """Claim the tree that the arguments of termite-master name. The claim ends when the returned socket is closed.
+    """Claim the tree that termite-master's arguments name, until the returned socket is closed.
 
-    Return None if there is no such tree or another process has claimed it. The master reports that later.
+    Return None if there is no such tree or another process has claimed it. The master reports
+    that later.
     """
     claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -35,7 +37,10 @@ def claim_tree(argv: Sequence[str]) -> socket.socket | None:
 
 
 def wait_for_claims(directory: Path) -> bool:
-    """Wait for masters that are starting for `directory` or one above it. Return True if there was one."""
+    """Wait for masters that are starting for `directory` or above it. Block up to 30 s for each.
+
+    Return True if there was one.
+    """
     return any(_wait_for_claim(place) for place in (directory, *directory.parents))
 
 
@@ -60,7 +65,10 @@ def _name(directory: Path) -> str:
 
 
 def _socket_in(argv: Sequence[str]) -> str:
-    """Return the value of --socket, as the parser will find it; importing the parser would take too long here."""
+    """Return the value of --socket, as the parser will find it.
+
+    Importing the parser would take too long here.
+    """
     words = with_two_dashes(argv)
     named = SOCKET
     for at, word in enumerate(words):

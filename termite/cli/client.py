@@ -1,6 +1,6 @@
-"""The way of a short-lived program to a master: finding its socket, asking it things, starting one.
+"""A short-lived program's connection to a master: find its socket, send commands, start a master.
 
-Plain blocking calls and few imports: every build waits for this.
+All calls block, and there are few imports, because every build waits for this module.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ SOCKET = ".termite-socket"
 READ_BYTES = 64 * 1024
 START_S = 30.0  # a master is ready in half a second; a loaded machine takes longer
 END_S = 30.0
-ANSWER_S = 120.0  # termite-ctl refresh looks at every file that was served, which takes seconds
-IDLE_S = "600"  # then a master that a front end has started goes away; until then its mirror stays warm
+ANSWER_S = 120.0  # termite-ctl refresh checks every file that was served, which takes seconds
+IDLE_S = "600"  # after so long an idle master that we started ends; until then its mirror stays warm
 LOG_LIMIT_BYTES = 8 * 1024 * 1024
 _VCS = (".git", ".hg", ".svn")
-# What belongs to the build that happens to start a master, and not to the master.
+# Variables that belong to the build that happens to start a master, and not to the master.
 _OF_THE_BUILD = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKE_TERMOUT", "MAKE_TERMERR", "LD_PRELOAD")
 
-TYPE_CHECKING = False  # typing's own, without its import
+TYPE_CHECKING = False  # not typing's: that import takes too long
 if TYPE_CHECKING:
     from typing import Any
 
@@ -38,11 +38,14 @@ Reply = dict[str, "Any"]
 
 
 class NoMaster(UserError):
-    """Nobody listens there."""
+    """The error of a program that finds no master, or whose master went away."""
 
 
 class Client:
-    """A control connection. A build lasts as long as the one it was announced on."""
+    """A control connection to a master. A build ends when the connection that began it is closed.
+
+    Raise NoMaster if no master of this user listens at `path`.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -50,7 +53,7 @@ class Client:
         self._frames = records.Frames()
         directory = -1
         try:
-            # By way of a descriptor: an address holds 107 bytes, the path of a tree may have more.
+            # An address holds 107 bytes, and the path of a tree may be longer: use a descriptor.
             directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             self._socket.connect(f"/proc/self/fd/{directory}/{path.name}")
         except OSError as error:
@@ -59,14 +62,17 @@ class Client:
         finally:
             if directory >= 0:
                 os.close(directory)
-        self._socket.settimeout(ANSWER_S)  # not before: a full backlog must be waited for
-        # Root can connect to everybody's, but must not run what somebody else's master says.
+        self._socket.settimeout(ANSWER_S)  # only now: connecting must wait while the backlog is full
+        # Root can connect to any user's master, but must not run the commands that it returns.
         if self._peer()[1] != own_ids()[0]:
             self._socket.close()
-            raise NoMaster(f"the master that listens at {path} is another user's", hint="termite-ctl start")
+            raise NoMaster(f"the master that listens at {path} belongs to another user", hint="termite-ctl start")
 
     def ask(self, command: str, **fields: object) -> Reply:
-        """The answer to one command. UserError where it failed; NoMaster where the master ended meanwhile."""
+        """Send one command and return the answer. Block up to 120 s.
+
+        Raise UserError if the command failed, and NoMaster if the master ended or does not answer.
+        """
         request = json.dumps({"command": command, **_whereabouts(), **fields}).encode()
         try:
             self._socket.sendall(records.frame(records.CONTROL, request))
@@ -81,7 +87,7 @@ class Client:
         return reply
 
     def wait_for_its_end(self) -> None:
-        """Until the master's process is gone."""
+        """Wait for the end of the master's process. Raise UserError if it still runs after 30 s."""
         pid, _ = self._peer()
         try:
             process = os.pidfd_open(pid)
@@ -91,7 +97,7 @@ class Client:
             raise UserError(f"the master (process {pid}) does not end", hint=f"kill {pid}")
 
     def _peer(self) -> tuple[int, int]:
-        """Its process and user."""
+        """Return the process id and the user id of the master."""
         pid, uid, _ = struct.unpack("3i", self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         return pid, uid
 
@@ -108,7 +114,10 @@ class Client:
 
 
 def find_socket(directory: Path, env: Mapping[str, str] = os.environ) -> Path | None:
-    """Where the master of `directory` listens, as the launcher finds it."""
+    """Return the path of the socket of the master of `directory`, as the launcher finds it.
+
+    Return None if there is no socket, or if $TERMITE_SOCKET is empty.
+    """
     named = env.get("TERMITE_SOCKET")
     if named is not None:
         return directory / named if named else None
@@ -120,7 +129,7 @@ def find_socket(directory: Path, env: Mapping[str, str] = os.environ) -> Path | 
 
 
 def connect(directory: Path) -> Client:
-    """To the master of `directory`."""
+    """Connect to the master of `directory`. Raise NoMaster if there is none."""
     path = find_socket(directory)
     if path is None:
         raise NoMaster(f"no master runs in {directory} or above it", hint="termite-ctl start")
@@ -130,17 +139,18 @@ def connect(directory: Path) -> Client:
 def choose_root(
     directory: Path, started_in: Path, source: Path | None = None, env: Mapping[str, str] = os.environ
 ) -> Path:
-    """What a new master for a build in `directory` may let jobs write.
+    """Choose the tree of a new master for a build in `directory`; jobs may write all of it.
 
-    $TERMITE_ROOT; else the top of the checkout around it, if it is the user's; else the nearest directory above it,
-    where the build was started, and the sources.
+    The choice is $TERMITE_ROOT, if set. Otherwise it is the top of the checkout around `directory`,
+    if that is the user's. Otherwise it is the nearest directory that contains `directory`,
+    `started_in` and `source`.
     """
     if root := env.get("TERMITE_ROOT"):
         return Path(os.path.realpath(root))
     for place in (directory, *directory.parents):
         if any(os.path.exists(place / name) for name in _VCS) and place.stat().st_uid == os.geteuid():
             return place
-    # A build outside its project must not make everything writable.
+    # A build outside its project must not make a home directory or the whole disk writable.
     common = directory
     for other in (source or directory, started_in):
         wider = Path(os.path.commonpath([common, other]))
@@ -149,9 +159,11 @@ def choose_root(
 
 
 def start_embedded(root: Path, jobs: int = 0, exports: Sequence[Path] = ()) -> tuple[Client, bool]:
-    """Start a master for `root` with a worker of its own, detached from everything of ours. UserError: it could not.
+    """Start a master for `root` with a worker of its own, detached from this process, and connect.
 
-    False: somebody else was a moment faster, and that master is as good.
+    `jobs` is its number of slots (0: one more than cores). The second value is False if another
+    process started a master a moment earlier, which is as good.
+    Raise UserError if no master could be started.
     """
     log = _log_file(root)
     ready, ready_for_child = os.pipe()
@@ -168,7 +180,7 @@ def start_embedded(root: Path, jobs: int = 0, exports: Sequence[Path] = ()) -> t
             return Client(root / SOCKET), False
         except NoMaster:
             message, _, hint = said.partition("\n")
-            raise UserError(message or "the master ended at its start", hint=hint or f"see {log}") from None
+            raise UserError(message or "the master ended while it was starting", hint=hint or f"see {log}") from None
     return Client(root / SOCKET), True
 
 
@@ -179,7 +191,8 @@ def _become_master(root: Path, jobs: int, exports: Sequence[Path], log: Path, re
         os.dup2(null, 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        # ninja takes a job for running as long as its pipe is open, make its jobserver: nothing of theirs may stay.
+        # Keep no descriptor of a ninja or make that started us: ninja thinks that a command runs
+        # as long as its pipe is open, and make thinks the same of its jobserver.
         os.closerange(3, ready)
         os.closerange(ready + 1, os.sysconf("SC_OPEN_MAX"))
         os.set_inheritable(ready, True)
@@ -199,7 +212,10 @@ def _become_master(root: Path, jobs: int, exports: Sequence[Path], log: Path, re
 
 
 def _whereabouts() -> Reply:
-    """What the master must know to see whether this process sees the files that it sees."""
+    """Return the facts by which the master decides whether this process sees the same files.
+
+    `cwd` is "" if the current directory has been removed.
+    """
     try:
         cwd = os.getcwd()
     except FileNotFoundError:

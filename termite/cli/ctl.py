@@ -1,4 +1,4 @@
-"""termite-ctl: look at and operate the master of the tree one is in."""
+"""The command termite-ctl: inspect and control the master of the tree that the user is in."""
 
 import contextlib
 import json
@@ -21,30 +21,32 @@ from termite.engine.errors import UserError, words_of
 PROGRAM = "termite-ctl"
 _HELP = (["--help"], ["-help"], ["-h"])
 SECRET_BYTES = 32
-OF_A_LEASE = ("OpenLease", "Ping", "SetSlots")  # requests that no job causes
+OF_A_LEASE = ("OpenLease", "Ping", "SetSlots")  # requests that belong to a lease, not to a job
 _USAGE = """commands:
-  secret [FILE]     make a secret for a cluster (default: secret.txt)
-  start [DIR]       start a master for DIR with a worker of its own (default: as termite-make chooses)
-  status [--json]   what runs where
-  why COMMAND...    where a command would run, and which rule says so; COMMAND may be a line of `make -n`, `ninja -v`,
-                    and may begin with termite
-  refresh           look again at files outside the tree, such as the compiler
-  shutdown          end the master; jobs that run on workers are stopped, and run here from their beginning
+  secret [FILE]     make the file with a cluster's secret (default: secret.txt)
+  start [DIR]       start a master for DIR that has a worker of its own (default: the tree that
+                    termite-make would choose)
+  status [--json]   show the workers, and counters of jobs and traffic
+  why COMMAND...    show where a command would run, and which rule decides that; COMMAND may be
+                    a line that `make -n` or `ninja -v` prints, and may begin with termite
+  refresh           check the files outside the tree, such as the compiler, for changes
+  shutdown          end the master; jobs that run on workers are stopped, and start again here
   doctor            check that this machine can run jobs
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command termite-ctl."""
+    """Run the command termite-ctl and return its exit code."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `termite-ctl status | head` ends as other programs do
     return run_command(PROGRAM, lambda: _run(sys.argv[1:] if argv is None else list(argv)))
 
 
 def _run(argv: Sequence[str]) -> int:
-    parser = Parser(PROGRAM, "Look at and operate the master of the tree you are in.", f"{PROGRAM} why gcc -c x.c")
+    parser = Parser(PROGRAM, "Inspect and control the master of the tree that you are in.", f"{PROGRAM} why gcc -c x.c")
     parser.epilog = f"{_USAGE}\n{parser.epilog}"
-    parser.add_argument("command", choices=sorted(_COMMANDS), help="see below")
-    # What comes after the command is the command's: `why gcc --version` asks about gcc, but `why --help` about why.
+    parser.add_argument("command", choices=sorted(_COMMANDS), help="one of the commands below")
+    # Flags after the command belong to it: in `why gcc --version` the flag is gcc's. Only
+    # `why --help` asks for our help.
     words = parser.parse_flags(argv[1:2] if argv[1:2] in _HELP else argv[:1])
     return _COMMANDS[words.command](argv[1:])
 
@@ -59,7 +61,7 @@ def _secret(args: Sequence[str]) -> int:
         raise UserError(f"{path}: {error.strerror}") from error
     with os.fdopen(fd, "w") as file:
         file.write(secrets.token_hex(SECRET_BYTES) + "\n")
-    print(f"{path}: copy it to every machine of the cluster, and let nobody else read it")
+    print(f"made {path}: copy it to every machine of the cluster, and keep it readable by you alone")
     return 0
 
 
@@ -77,7 +79,8 @@ def _start(args: Sequence[str]) -> int:
         print(f"a master serves {root}{more}")
     else:
         if elsewhere := master.ask("status")["elsewhere"]:
-            raise UserError(f"a master serves {root} already, but this was {elsewhere}", hint="termite-ctl shutdown")
+            trouble = f"a master serves {root} already, but termite-ctl was {elsewhere}"
+            raise UserError(trouble, hint="termite-ctl shutdown")
         print(f"a master serves {root} already")
     return 0
 
@@ -95,11 +98,11 @@ def _why(args: Sequence[str]) -> int:
     if not words:
         raise UserError("usage: termite-ctl why COMMAND...")
     command, notes = _without_launcher(words)
-    # One word with spaces is a command line as a build tool gives it to the shell.
+    # One word with spaces is a command line that a build tool would give to the shell.
     if len(command) == 1 and " " in command[0]:
         command = ["/bin/sh", "-c", command[0]]
     tool = notes.pop("preload", "")
-    # Not all of the environment: what was learnt of a command is looked up without it.
+    # Send only these variables: the run times of commands are looked up without the others.
     env = tying_variables(os.environ)
     why = _connect().ask("why", argv=command, env=env, tool=tool, notes=notes)
     print("\n".join(_why_lines(why)))
@@ -107,7 +110,10 @@ def _why(args: Sequence[str]) -> int:
 
 
 def _without_launcher(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """`termite --cmake=link -- ld x` means `ld x`, as the launcher takes it; what it says beside that."""
+    """Return the command that the launcher would run, and the notes in front of it.
+
+    From `termite --cmake=link -- ld x`, return `ld x` and the note `cmake`: `link`.
+    """
     notes: dict[str, str] = {}
     rest = list(words)
     if rest[0].rpartition("/")[2] != "termite" or len(rest) == 1:
@@ -124,14 +130,14 @@ def _without_launcher(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 def _refresh(args: Sequence[str]) -> int:
     _nothing_more(args, "refresh")
     reply = _connect().ask("refresh")
-    print(f"every file was looked at; the journal is at {reply['journal']}")
+    print(f"all served files were checked; the journal is at entry {reply['journal']}")
     return 0
 
 
 def _shutdown(args: Sequence[str]) -> int:
     _nothing_more(args, "shutdown")
     master = _connect()
-    with contextlib.suppress(client.NoMaster):  # it may be gone before its answer
+    with contextlib.suppress(client.NoMaster):  # it may end before it answers
         master.ask("shutdown")
     master.wait_for_its_end()
     return 0
@@ -149,9 +155,12 @@ def _doctor(args: Sequence[str]) -> int:
     preflight.check_fuse(root=root)
     preflight.check_sandbox(sandbox, None)
     scratch = "memory" if preflight.has_tmpfs_upper(machine.kernel) else "disk"
-    print(f"this machine can run jobs: Linux {machine.kernel}, what they write goes to {scratch}")
+    print(f"this machine can run jobs (Linux {machine.kernel}, scratch files in {scratch})")
     unfiltered = preflight.why_calls_are_not_denied(sandbox)
-    print(f"system calls that no build needs are {f'not denied: {unfiltered}' if unfiltered else 'denied to jobs'}")
+    if unfiltered:
+        print(f"jobs may make system calls that no build needs: {unfiltered}")
+    else:
+        print("jobs are denied system calls that no build needs")
     print(_SOCKET_GUARDS[preflight.socket_guard(sandbox)])
     return 0
 
@@ -193,15 +202,16 @@ def _status_text(status: client.Reply) -> str:
     jobs = cast(dict[str, int], status["jobs"])
     slots = cast(dict[str, int], status["slots"])
     local = cast(dict[str, int], status["local_slots"])
+    short = jobs.get("short", 0)
     rows = [
         ("tree", str(status["root"])),
         (
             "jobs",
-            f"{jobs['remote']} remote, {jobs['local']} local, {jobs.get('short', 0)} here as they are short, "
+            f"{jobs['remote']} on workers, {jobs['local'] + short} on this machine ({short} of them short), "
             f"{jobs['running']} running, {status['waiting']} waiting",
         ),
         ("", f"{jobs['retried']} retried, {jobs['failed']} failed, {jobs['answered']} answered at once"),
-        ("slots", f"{slots['busy']} of {slots['leased']} leased are busy; local: {local['busy']} of {local['count']}"),
+        ("slots", f"{slots['busy']} of {slots['leased']} leased are busy; here: {local['busy']} of {local['count']}"),
         ("traffic", f"{_bytes(status['bytes_sent'])} sent, {_bytes(status['bytes_received'])} received"),
         ("", _requests_text(status)),
         (
@@ -220,29 +230,29 @@ def _status_text(status: client.Reply) -> str:
         known = ", ".join(cast(list[str], status["known_workers"]))
         rows.append(("worker", f"none leased; known: {known or 'none'}"))
     if status["elsewhere"]:
-        rows.append(("elsewhere", f"this was {status['elsewhere']}: what is built from here runs here"))
+        rows.append(("elsewhere", f"termite-ctl was {status['elsewhere']}: builds that start here run on this machine"))
     if status["trouble"]:
         rows.append(("trouble", str(cast(client.Reply, status["trouble"])["text"])))
     return "\n".join(f"{name:<10}{text}" for name, text in rows)
 
 
 def _requests_text(status: client.Reply) -> str:
-    """What one job costs in requests: to the worker's mirror, and on the wire."""
+    """Return the mean number of requests of a job: to the worker's mirror, and on the wire."""
     remote = cast(dict[str, int], status["jobs"])["remote"]
     if not remote:
         return "no remote job yet"
     messages = cast(dict[str, int], status["messages"])
     on_wire = sum(count for kind, count in messages.items() if kind not in OF_A_LEASE)
     fuse = cast(int, status["fuse_requests"])
-    return f"for each remote job {fuse / remote:.1f} FUSE requests, {on_wire / remote:.1f} requests on the wire"
+    return f"per remote job: {fuse / remote:.1f} FUSE requests, {on_wire / remote:.1f} requests on the wire"
 
 
 def _why_lines(why: client.Reply) -> list[str]:
     lines = [f"command    {why['text']}"]
-    lines.append(f"plugin     {why['plugin'] or 'none reads it: rules see it as it is'}")
+    lines.append(f"plugin     {why['plugin'] or 'none claims it: rules see the command as it was given'}")
     rule = cast(client.Reply | None, why["rule"])
     if why["nothing"]:
-        return [*lines, "place      nowhere: it does nothing, and is answered at once"]
+        return [*lines, "place      nowhere: it does nothing, so it succeeds at once"]
     took_s, short_s = cast(float | None, why.get("took_s")), cast(float, why.get("short_s", 0.0))
     reason = str(why["tied"] or ("" if why["local"] else why["elsewhere"]))
     if reason:
@@ -250,9 +260,8 @@ def _why_lines(why: client.Reply) -> list[str]:
     is_short = rule is None and took_s is not None and took_s < short_s
     if is_short:
         lines.append("place      local while a core is free, else remote")
-        lines.append(
-            f"short      it takes {1000 * (took_s or 0):.0f} ms; below {1000 * short_s:.0f} ms it is not worth its way"
-        )
+        took_ms, limit_ms = 1000 * (took_s or 0), 1000 * short_s
+        lines.append(f"short      it took {took_ms:.0f} ms on a worker; commands below {limit_ms:.0f} ms are short")
     else:
         lines.append(f"place      {'local' if why['local'] else 'remote'}")
     if rule is None:
@@ -262,7 +271,9 @@ def _why_lines(why: client.Reply) -> list[str]:
         source = ", ".join([str(rule["source"]), *flags])
         lines.append(f"rule       {readable_regexp(str(rule['regexp']))}  ({source})")
     if not why["local"]:
-        lines.append(f"workers    {', '.join(cast(list[str], why['workers'])) or 'none known: it would run here'}")
+        lines.append(
+            f"workers    {', '.join(cast(list[str], why['workers'])) or 'none is known, so it would run here'}"
+        )
     if why["bad_rules"]:
         lines.append(f"rules      {why['bad_rules']}")
     return lines

@@ -1,4 +1,7 @@
-"""The commands termite-coordinator and termite-worker: from arguments to a running daemon, until a signal ends it."""
+"""The commands termite-coordinator and termite-worker: read the arguments, then run the daemon.
+
+A daemon runs until a signal ends it.
+"""
 
 import argparse
 import gc
@@ -32,7 +35,7 @@ def run_daemon(program: str, serve: Serve, announce: str) -> int:
     """
 
     async def main() -> None:
-        # A hang-up that nohup has made ignored stays ignored.
+        # If nohup made SIGHUP ignored, it stays ignored.
         hang_up = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL else []
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, *hang_up) as signals:
             async with trio.open_nursery() as nursery:
@@ -40,10 +43,12 @@ def run_daemon(program: str, serve: Serve, announce: str) -> int:
                 address = await nursery.start(_serve_to_the_end, serve, nursery.cancel_scope)
                 print(f"{program}: {announce.format(address=address)}", flush=True)
 
-    # A tree of 100,000 names is no garbage. Searching it for cycles again and again costs more than it frees.
+    # A tree of 100,000 names is no garbage. Searching it for cycles again and again costs more
+    # than it frees.
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
-    # With an umask of 0777 termite could not enter its own directories. Jobs and results have modes of their own.
+    # With an umask of 0777 termite could not enter its own directories. Jobs and results have
+    # modes of their own.
     os.umask(0o022)
     try:
         trio.run(main)
@@ -58,7 +63,7 @@ def run_daemon(program: str, serve: Serve, announce: str) -> int:
 
 async def _serve_to_the_end(serve: Serve, daemon: trio.CancelScope, task_status: trio.TaskStatus[str]) -> None:
     await serve(task_status)
-    daemon.cancel()  # a client asked it to end, or it was idle for long enough
+    daemon.cancel()  # the daemon has ended: a client asked for it, or it was idle for too long
 
 
 async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
@@ -126,7 +131,10 @@ def worker(argv: Sequence[str] | None = None) -> int:
 
 
 def worker_config(flags: argparse.Namespace, secret: bytes) -> WorkerConfig:
-    """Return the configuration that the flags describe. Raise UserError if this machine cannot run jobs."""
+    """Return the configuration that the flags describe.
+
+    Raise UserError if this machine cannot run jobs.
+    """
     root = os.geteuid() == 0
     users = range(flags.user_base, flags.user_base + MAX_MIRRORS) if root else None
     sandbox = native_program("termite-sandbox")
@@ -164,7 +172,10 @@ def default_cache() -> Path:
 
 
 def default_tmpdir() -> Path:
-    """Return the directory for scratch space: $TMPDIR, else /var/tmp, which is no tmpfs, so that big outputs fit."""
+    """Return the directory for scratch files: $TMPDIR, or else /var/tmp.
+
+    /var/tmp is rarely a tmpfs, so big outputs fit there.
+    """
     named = Path(os.environ.get("TMPDIR", ""))
     return named if named.is_absolute() and named.is_dir() else Path("/var/tmp")
 

@@ -1,4 +1,4 @@
-"""The parts that all termite programs share: `-flag` and `--flag`, one line for an error, exit code 100.
+"""Conventions of all termite programs: `-flag` or `--flag`, one line for an error, exit code 100.
 
 A build waits for the imports of this module, so it imports little. argparse is in parser.py.
 """
@@ -11,13 +11,16 @@ from collections.abc import Callable, Sequence
 from termite.engine.errors import UserError
 
 EXIT_FAILED = 100  # termite failed, not a command of the user
-EXIT_NOWHERE = 103  # no worker, and TERMITE_LOCAL=never
+EXIT_NOWHERE = 103  # no worker ran the command, and TERMITE_LOCAL=never forbids to run it here
 VERSION = "0.1.0"
 _SINGLE_DASH = re.compile(r"-[a-z][a-z0-9-]+(=.*)?", re.DOTALL)
 
 
 def with_two_dashes(argv: Sequence[str]) -> list[str]:
-    """Return `argv` with `-jobs` written as `--jobs`. Single letters (`-h`) and words after `--` stay as they are."""
+    """Return `argv` with `-jobs` written as `--jobs`.
+
+    Single letters (`-h`) and words after `--` stay as they are.
+    """
     words = list(argv)
     end = words.index("--") if "--" in words else len(words)
     return [f"-{word}" if _SINGLE_DASH.fullmatch(word) else word for word in words[:end]] + words[end:]
@@ -31,7 +34,10 @@ def report(program: str, error: UserError) -> None:
 
 
 def run_command(program: str, main: Callable[[], int]) -> int:
-    """Run `main` and return its exit code, or 100 after printing a UserError. Die of SIGINT on Ctrl-C."""
+    """Run `main` and return its exit code, or 100 after printing a UserError.
+
+    On Ctrl-C, die of SIGINT.
+    """
     try:
         return main()
     except UserError as error:

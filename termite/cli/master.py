@@ -1,7 +1,8 @@
-"""termite-master: the daemon of one tree, joined to a cluster, or with a cluster of its own inside (`--embedded`).
+"""The command termite-master: the daemon of one tree, with the workers of a cluster or its own.
 
-An embedded one is started by a front end or by `termite-ctl start` and detached from it; its last word to the starter
-goes through the pipe `--ready-fd`: `ok`, or the line of an error.
+With `--embedded` the process also holds a coordinator and a worker. A front end or
+`termite-ctl start` starts such a master, detached. The master writes one message to the pipe
+`--ready-fd`: `ok`, or the two lines of an error.
 """
 
 import argparse
@@ -38,7 +39,10 @@ LOOPBACK = "127.0.0.1"
 
 
 def main(argv: Sequence[str] | None = None, claim: socket.socket | None = None) -> int:
-    """The command termite-master. `claim` is closed when it serves."""
+    """Run the command termite-master and return its exit code.
+
+    `claim` is closed as soon as the master serves. None means that there is no claim.
+    """
     ready_fd = -1
     try:
         flags = _parser().parse_flags(sys.argv[1:] if argv is None else argv)
@@ -46,7 +50,7 @@ def main(argv: Sequence[str] | None = None, claim: socket.socket | None = None) 
         set_up_logging(flags.log_level, flags.logfile)
         if flags.embedded:
             if claim is not None:
-                claim.close()  # else it would wait for itself
+                claim.close()  # otherwise it would wait for itself
             return _run_embedded(flags)
         return _run(flags, claim)
     except UserError as error:
@@ -72,17 +76,18 @@ def _run(flags: argparse.Namespace, claim: socket.socket | None) -> int:
 
 
 def _run_embedded(flags: argparse.Namespace) -> int:
-    # The secret is made here and never leaves this process; its coordinator and worker listen on the loopback only.
+    # The secret is made here and never leaves this process. The coordinator and the worker listen
+    # on the loopback interface only.
     secret = os.urandom(SECRET_BYTES)
     worker = _embedded_worker(flags, secret)
-    # Who has started a master by hand wants that one: then ours will find it there.
+    # A master that the user started by hand takes precedence. Ours then cannot take the socket.
     wait_for_claims(Path(os.path.abspath(flags.socket)).parent)
 
     async def serve(task_status: trio.TaskStatus[str]) -> None:
         try:
             async with trio.open_nursery() as nursery:
                 address = await nursery.start(serve_coordinator, CoordinatorConfig(secret, LOOPBACK, 0))
-                await nursery.start(serve_worker, worker(address))  # that it cannot must be said before `ok`
+                await nursery.start(serve_worker, worker(address))  # its errors must come before `ok`
                 config = _master_config(flags, secret, split_address(address, 0))
                 await nursery.start(_serve_until_done, config, nursery.cancel_scope)
                 _tell_starter(flags.ready_fd, "ok")
@@ -98,15 +103,19 @@ def _run_embedded(flags: argparse.Namespace) -> int:
 async def _serve_until_done(
     config: MasterConfig, scope: trio.CancelScope, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """When the master ends, by `termite-ctl shutdown` or idleness, its coordinator and worker end too."""
+    """Serve until the master ends, by `termite-ctl shutdown` or idleness; then end the rest."""
     await serve_master(config, task_status)
     scope.cancel()
 
 
 def _embedded_worker(flags: argparse.Namespace, secret: bytes) -> Callable[[str], WorkerConfig]:
-    """Checks that this machine can run jobs; what then depends on is the coordinator's address only."""
+    """Return a function that makes the worker's configuration from the coordinator's address.
+
+    Raise UserError now, before anything is served, if this machine cannot run jobs.
+    """
     cores = len(os.sched_getaffinity(0))
-    # One more than cores: while a job waits for a file, another one computes. The compilers' machine is this one.
+    # The default is one more than there are cores: while a job waits for a file, another one
+    # computes. The twice as many of a separate worker would be too many for this machine.
     jobs = flags.jobs or cores + 1
     words = ["--jobs", str(jobs), "--listen", LOOPBACK, "--port", "0", "--name", "here"]
     words += ["--log-level", flags.log_level]
@@ -120,11 +129,13 @@ def _embedded_worker(flags: argparse.Namespace, secret: bytes) -> Callable[[str]
 
 def _master_config(flags: argparse.Namespace, secret: bytes, coordinator: tuple[str, int]) -> MasterConfig:
     named = Path(os.path.normpath(working_directory() / flags.socket))
-    # The tree is named by what it is, not by symlinks that lead to it: the mirror shows it at that place.
+    # The mirror shows the tree at its real path, so that path is the tree's name, and not a symlink
+    # that leads to it.
     path = Path(os.path.realpath(named.parent)) / named.name
     hidden = [path for path in (flags.logfile, flags.secret) if path]
     plugins = load_plugins(BUILT_IN_PLUGINS)
-    # A job that says `termite` itself, as a rule of a manifest may, must find it; it then just runs the rest.
+    # A command inside a job may begin with `termite`, so jobs must find the launcher. There it
+    # just runs the command.
     exports = (*flags.export, native_program("termite"), *virtual_environments(os.environ))
     return MasterConfig(
         socket=path,
@@ -146,16 +157,20 @@ def _master_config(flags: argparse.Namespace, secret: bytes, coordinator: tuple[
 
 
 def virtual_environments(env: Mapping[str, str]) -> set[Path]:
-    """Those of Python in PATH: a tool from there, such as pip's CMake, needs all of its own.
+    """Return the Python virtual environments in PATH.
 
-    What cannot be looked at (another user's, after su) is none.
+    A tool from one of them, such as pip's CMake, needs all files of its environment. An environment
+    that cannot be read (another user's, after su) is left out.
     """
     places = {Path(directory).parent for directory in env.get("PATH", "").split(":") if directory.startswith("/")}
     return {place for place in places if os.path.isfile(place / "pyvenv.cfg")}
 
 
 def launcher_links(env: Mapping[str, str]) -> list[bytes]:
-    """The links to the launcher in PATH, as paths of the tree: they may lie where jobs see nothing else."""
+    """Return the links to the launcher in PATH, as paths of the tree.
+
+    Jobs must see them, even where they see nothing else.
+    """
     launcher = os.path.realpath(native_program("termite"))
     links = {
         Path(os.path.realpath(directory)) / "termite"
@@ -175,7 +190,7 @@ def _tell_starter(ready_fd: int, line: str) -> None:
             os.write(ready_fd, os.fsencode(line))
             os.close(ready_fd)
         except OSError:
-            pass  # told already, or the starter did not wait
+            pass  # the message was sent before, or the starter did not wait for it
 
 
 def _first(group: BaseExceptionGroup[UserError]) -> UserError:
@@ -189,24 +204,30 @@ def _first(group: BaseExceptionGroup[UserError]) -> UserError:
 def _parser() -> Parser:
     parser = Parser(
         PROGRAM,
-        "Run in the top directory of a project: sends the commands of its builds to workers. Everything below the "
-        "directory of the socket can be written by them.",
+        "Run this in the top directory of a project. The master sends the commands of its builds to workers. These "
+        "commands may write everything below the directory of the socket.",
         "cd project; termite-master -jobs 16 -secret ~/secret.txt -coordinator buildhost & termite-make -j16",
     )
-    add = parser.add_argument
-    add("--jobs", type=_count, default=0, metavar="N", help="slots to lease in all; 0: as many as there are")
-    add("--coordinator", default=f"localhost:{COORDINATOR_PORT}", metavar="HOST:PORT", help="who knows the workers")
-    add("--secret", type=Path, default=Path("secret.txt"), metavar="FILE", help="what all machines share, mode 0600")
-    add("--socket", type=Path, default=Path(SOCKET), metavar="FILE", help="its directory is the top of the tree")
-    add(
-        "--export", type=Path, action="append", default=[], metavar="DIR", help="jobs may read it though others may not"
+    coordinator = f"localhost:{COORDINATOR_PORT}"
+    secret = "file with the secret that all machines share, mode 0600"
+    export = "directory that jobs may read though other users may not; may be repeated"
+    exclude = "path that jobs on workers never see; may be repeated"
+    short = (
+        "limit of short commands, in milliseconds: a command known to take less runs here while a core is free; "
+        "0: none does; auto, the default: 50 times the dispatch overhead, at most a second"
     )
-    add("--exclude", type=Path, action="append", default=[], metavar="PATH", help="no remote job ever sees it")
-    what = "commands known to take less run here while a core is free; auto: than 50 times their way; 0: none do"
-    add("--short", type=_short, default=None, metavar="MS", help=what)
-    add("--keepalive", type=_seconds, default=60.0, metavar="S", help="idle leases go back after so long")
-    add("--idle-exit", type=_seconds, default=0.0, metavar="S", help="end after so long without a build; 0: never")
-    add("--embedded", action="store_true", help="with a coordinator and a worker for this machine inside")
+    idle_exit = "seconds without a build after which to end; 0: never"
+    add = parser.add_argument
+    add("--jobs", type=_count, default=0, metavar="N", help="slots to lease from workers; 0: as many as there are")
+    add("--coordinator", default=coordinator, metavar="HOST:PORT", help="coordinator that knows the workers")
+    add("--secret", type=Path, default=Path("secret.txt"), metavar="FILE", help=secret)
+    add("--socket", type=Path, default=Path(SOCKET), metavar="FILE", help="its directory is the top of the tree")
+    add("--export", type=Path, action="append", default=[], metavar="DIR", help=export)
+    add("--exclude", type=Path, action="append", default=[], metavar="PATH", help=exclude)
+    add("--short", type=_short, default=None, metavar="MS", help=short)
+    add("--keepalive", type=_seconds, default=60.0, metavar="S", help="seconds after which an idle lease is given back")
+    add("--idle-exit", type=_seconds, default=0.0, metavar="S", help=idle_exit)
+    add("--embedded", action="store_true", help="run a coordinator and a worker for this machine in the same process")
     add("--ready-fd", type=int, default=-1, help=argparse.SUPPRESS)
     add("--logfile", type=Path, metavar="FILE", help="append the log to this file (default: stderr)")
     add("--log-level", choices=("debug", "info", "warning"), default="info", help="how much to log")

@@ -10,7 +10,10 @@ from termite.engine.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that takes long flags with one dash or two, and raises UserError for a wrong argument."""
+    """A parser that takes long flags with one dash or two.
+
+    It raises UserError for a wrong argument.
+    """
 
     def __init__(self, prog: str, description: str, example: str) -> None:
         super().__init__(

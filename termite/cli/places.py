@@ -15,7 +15,10 @@ STATE = ("XDG_STATE_HOME", ".local/state")
 
 
 def own_directory(kind: tuple[str, str], env: Mapping[str, str] = os.environ) -> Path:
-    """Return the first of `candidates` that can be written, and make it if needed. Raise UserError if none can."""
+    """Return the first of `candidates` that can be written, and make it if needed.
+
+    Raise UserError if none can be written.
+    """
     for directory in candidates(kind, env):
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -29,7 +32,10 @@ def own_directory(kind: tuple[str, str], env: Mapping[str, str] = os.environ) ->
 
 
 def candidates(kind: tuple[str, str], env: Mapping[str, str] = os.environ) -> list[Path]:
-    """Return the directory of the XDG variable or below the home directory, then one below /var/tmp."""
+    """Return the directory of the XDG variable or below the home directory, and one in /var/tmp.
+
+    `kind` is CACHE or STATE.
+    """
     variable, below_home = kind
     named = Path(env.get(variable, ""))  # the XDG specification says to ignore a relative path
     chosen = named if named.is_absolute() else home() / below_home

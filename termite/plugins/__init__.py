@@ -1,4 +1,6 @@
-"""Built-in plugins: one for each build tool, registered as entry points in pyproject.toml.
+"""Built-in plugins: one module or package for each build tool, entry points in pyproject.toml.
 
-A plugin imports only the package `termite`. Its hooks decide how commands run, and do no I/O.
+A plugin's hooks say how its tool is started, and which of its commands run where.
+A plugin may import the package `termite`, and no other module of ours.
+The hooks run inside the master: they do no I/O and do not wait.
 """

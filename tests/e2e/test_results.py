@@ -143,7 +143,7 @@ def test_the_status_for_people_says_what_a_job_costs_in_requests(tree: Tree) -> 
     fuse, remote = status["fuse_requests"], status["jobs"]["remote"]
     wire = sum(status["messages"][kind] for kind in status["messages"] if kind not in ("OpenLease", "Ping", "SetSlots"))
     assert fuse >= 1 and wire >= remote
-    said = f"for each remote job {fuse / remote:.1f} FUSE requests, {wire / remote:.1f} requests on the wire"
+    said = f"per remote job: {fuse / remote:.1f} FUSE requests, {wire / remote:.1f} requests on the wire"
     assert said in tree.ctl("status").stdout.decode()
 
 

@@ -1,4 +1,4 @@
-"""termite-build: any build tool that a plugin knows how to start, its commands run on workers."""
+"""The command termite-build: run any tool that a plugin knows, with its commands on workers."""
 
 import sys
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from termite.cli.front_ends.make import TOOL as MAKE
 from termite.cli.front_ends.ninja import TOOL as NINJA
 from termite.engine.errors import UserError
 
-# Other names of makes and ninjas, which take the same flags.
+# Names under which make and ninja are installed; all take the same flags.
 _PRELOADED = ((MAKE, ("make", "gmake")), (NINJA, ("ninja", "ninja-build", "samu")))
 
 
 def run(argv: Sequence[str]) -> int:
-    """`argv` is the tool and what it is given."""
+    """Run the tool `argv[0]` with its arguments and return its exit code."""
     if not argv or argv[0] in ("--help", "-h", "-help"):
         print(_HELP)
         return 0
@@ -36,20 +36,21 @@ def run(argv: Sequence[str]) -> int:
 
 
 def main() -> int:
-    """The command termite-build."""
+    """Run the command termite-build and return its exit code."""
     return run_command("termite-build", lambda: run(sys.argv[1:]))
 
 
 _HELP = """usage: termite-build TOOL [anything TOOL takes]
 
-Runs a build tool so that its commands run on other machines: make, ninja, samu, cmake, cargo, go, meson, and whatever
-an installed plugin knows (see docs/front-ends.md).
+Run a build tool so that its commands run on other machines. The tool may be make, ninja, samu,
+cmake, cargo, go, meson, or any other that an installed plugin knows (see docs/front-ends.md).
 
 Example:
   termite-build cargo build --release
 
-It uses the master that runs in this directory or above it, else it starts one that has a worker on this machine inside
-and that goes away ten minutes after the last build. A tool that no plugin knows runs as if termite were not there."""
+The build uses the master that runs in this directory or above it. If there is none, termite-build
+starts a master with a worker on this machine, which ends ten minutes after the last build. A tool
+that no plugin knows runs as if termite were not there."""
 
 
 if __name__ == "__main__":

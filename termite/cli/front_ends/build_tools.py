@@ -1,4 +1,4 @@
-"""What is found out about a build tool and a build directory before a build."""
+"""Facts about a build tool and a build directory that a front end needs before a build."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from termite.engine.errors import UserError
 
-READ_BYTES = 1024 * 1024  # of a generated makefile or cache; what is looked for stands at the head
+READ_BYTES = 1024 * 1024  # of a generated makefile or cache: the lines that we need are at its head
 LARGEST_MAKE_BYTES = 4 * 1024 * 1024
 _ELF_INTERPRETER = 3
 _SOURCE_IN_CACHE = re.compile(rb"^CMAKE_HOME_DIRECTORY:INTERNAL=(.+)$", re.MULTILINE)
@@ -17,37 +17,41 @@ _SOURCE_IN_MAKEFILE = [
     re.compile(rb"^%s[ \t]*=[ \t]*([^\s$]+)[ \t]*$" % name, re.MULTILINE)
     for name in (b"abs_top_srcdir", b"top_srcdir", b"abs_srcdir", b"srcdir")
 ]
-# What would change the answer, or belongs to a make that started us.
+# Variables that would change the answer, or that belong to a make that started us.
 _OF_MAKE = ("MAKEFLAGS", "GNUMAKEFLAGS", "MFLAGS", "MAKEFILES", "MAKELEVEL", "MAKE_SHELL", "LD_PRELOAD")
 
 
 def find_program(name: str) -> Path:
-    """The file that `name` stands for: itself, or the first one in PATH that is not this very program."""
+    """Return the file that `name` stands for: the path itself, or else a program in PATH.
+
+    The program in PATH is the first that is not this front end itself.
+    Raise UserError if there is none.
+    """
     if "/" in name:
         return Path(name)
     ourselves = os.path.realpath(sys.argv[0])
     for directory in os.get_exec_path():
         candidate = os.path.join(directory, name)
-        # Somebody may have put a `make` that is a link to termite-make in front of PATH.
+        # PATH may begin with a directory whose `make` is a link to termite-make.
         if os.path.isfile(candidate) and os.access(candidate, os.X_OK) and os.path.realpath(candidate) != ourselves:
             return Path(candidate)
     raise UserError(f"{name} is not in your PATH")
 
 
 def check_preload(program: Path) -> None:
-    """UserError where the dynamic linker would not load our library into it."""
+    """Raise UserError if the dynamic linker would not load our library into `program`."""
     if reason := why_not_preloaded(program):
         raise UserError(f"{program} {reason}, so its commands cannot be sent to workers")
 
 
 def why_not_preloaded(program: Path) -> str:
-    """Why the dynamic linker would not load our library into it; empty: it will."""
+    """Return why the dynamic linker would not load our library into `program`, "" if it would."""
     if program.stat().st_mode & 0o6000:
         return "is set-user-id or set-group-id"
     with program.open("rb") as file:
         head = file.read(64)
         if head[:4] != b"\x7fELF" or len(head) < 64 or head[4] != 2:
-            return ""  # a script; or 32 bits, which the linker reports itself
+            return ""  # a script, or a 32-bit program: then the linker itself reports a wrong library
         order = "little" if head[5] == 1 else "big"
         offset, size, count = (int.from_bytes(head[a:b], order) for a, b in ((32, 40), (54, 56), (56, 58)))  # type: ignore[arg-type]  # mypy loses the literals
         file.seek(offset)
@@ -57,7 +61,10 @@ def why_not_preloaded(program: Path) -> str:
 
 
 def has_make_shell(make: Path) -> bool:
-    """Does it list `make-shell` in .FEATURES? Then MAKE_SHELL serves, also where the make is static or setuid."""
+    """Return True if `make` lists `make-shell` in .FEATURES.
+
+    Then setting MAKE_SHELL is enough, even if the make is linked statically or is set-user-id.
+    """
     if not why_not_preloaded(make) and _is_program_without(make, b"make-shell"):
         return False
     env = {name: text for name, text in os.environ.items() if name not in _OF_MAKE}
@@ -66,9 +73,10 @@ def has_make_shell(make: Path) -> bool:
 
 
 def _is_program_without(program: Path, word: bytes) -> bool:
-    """Whether that word is nowhere in it: a look at 250 KB takes a tenth of the time that asking a make does.
+    """Return True if `program` is an ELF file that does not contain `word`.
 
-    False: it has it, or it is a script that may call anything.
+    Searching its 250 KB takes a tenth of the time that asking a make takes. The answer is False for
+    a script, because it may call any other program.
     """
     if not program.is_file() or program.stat().st_size > LARGEST_MAKE_BYTES:
         return False
@@ -77,8 +85,9 @@ def _is_program_without(program: Path, word: bytes) -> bool:
 
 
 def _output_of(argv: list[str], env: Mapping[str, str]) -> bytes:
-    """What a program says on stdout, which is not much; nothing where it cannot be run."""
-    # Not by subprocess: every build waits for this, and importing that alone takes as long as asking.
+    """Run a program and return its output, at most READ_BYTES, or b"" if it cannot be started."""
+    # subprocess is not used: every build waits for this, and importing it takes as long as the
+    # program itself.
     output, for_child = os.pipe()
     actions = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -99,7 +108,10 @@ def _output_of(argv: list[str], env: Mapping[str, str]) -> bytes:
 
 
 def find_source(directory: Path) -> Path | None:
-    """The source directory of a build directory that CMake, Meson or a configure script has made."""
+    """Return the source directory of a build directory that CMake, Meson or configure has made.
+
+    Return None if it cannot be found.
+    """
     for name, read in (
         ("CMakeCache.txt", _source_in_cache),
         ("meson-info/meson-info.json", _source_in_meson),

@@ -1,6 +1,7 @@
-"""termite-cmake: stock CMake. What it configures has the launcher in its commands; what it builds runs on workers.
+"""The command termite-cmake: stock CMake, with the commands of its builds on workers.
 
-Configuring never needs a master: its checks and its own results steer the build, and stay here.
+Configuring puts the launcher in front of the commands of the build directory. It needs no master:
+its checks decide how the project is built, so they run on this machine.
 """
 
 import enum
@@ -26,7 +27,7 @@ _LAUNCHES = b"TERMITE_LAUNCHES:INTERNAL=ON"
 
 
 class Mode(enum.Enum):
-    """What a call of CMake does."""
+    """The mode of a call of CMake."""
 
     CONFIGURE = "configure"
     BUILD = "build"
@@ -34,7 +35,10 @@ class Mode(enum.Enum):
 
 
 def read_mode(args: Sequence[str]) -> Mode:
-    """By its own rules: the modes other than configuring are named by the first word, or by any."""
+    """Return the mode that CMake itself would choose for `args`.
+
+    The first word names some of the modes other than configuring; any word may name the others.
+    """
     if not args or args[0] in _FIRST:
         return Mode.OTHER
     if args[0] in ("--build", "--workflow"):
@@ -45,19 +49,22 @@ def read_mode(args: Sequence[str]) -> Mode:
 
 
 def build_directory(args: Sequence[str]) -> str:
-    """Of `--build DIR`; empty where a preset knows it."""
+    """Return the DIR of `--build DIR`, or "" if a preset names the directory."""
     return args[1] if args[0] == "--build" and len(args) > 1 and not args[1].startswith("-") else ""
 
 
 def split_program(args: Sequence[str]) -> tuple[str, Sequence[str]]:
-    """`termite-cmake cmake -B x` and `termite-cmake /opt/bin/cmake -B x` work too: then that cmake is meant."""
+    """Return the CMake program to run, and its arguments.
+
+    The program is `cmake`, unless the first word names one: `termite-cmake /opt/bin/cmake -B x`.
+    """
     if args and os.path.basename(args[0]) == "cmake" and not os.path.isdir(args[0]):
         return args[0], args[1:]
     return "cmake", args
 
 
 def run(argv: Sequence[str]) -> int:
-    """Configure, build, or whatever else the arguments say."""
+    """Run CMake in the mode that the arguments ask for, and return its exit code."""
     if list(argv) == ["--termite-help"]:
         print(_HELP.format(version=VERSION))
         return 0
@@ -79,12 +86,12 @@ def run(argv: Sequence[str]) -> int:
 
 
 def main() -> int:
-    """The command termite-cmake."""
+    """Run the command termite-cmake and return its exit code."""
     return run_command("termite-cmake", lambda: run(sys.argv[1:]))
 
 
 def _injected() -> list[str]:
-    # In front of the user's own words, which win.
+    # These come before the user's own words: CMake lets the last word win.
     return [
         f"-DTERMITE_PROGRAM:FILEPATH={native_program('termite')}",
         f"-DCMAKE_PROJECT_INCLUDE_BEFORE:FILEPATH={MODULE}",
@@ -92,7 +99,7 @@ def _injected() -> list[str]:
 
 
 def _check_make_program(directory: Path) -> None:
-    """UserError where nothing of the build would reach the launcher."""
+    """Raise UserError if no command of the build would reach the launcher."""
     try:
         with (directory / "CMakeCache.txt").open("rb") as file:
             cache = file.read(READ_BYTES)
@@ -104,20 +111,24 @@ def _check_make_program(directory: Path) -> None:
         check_preload(Path(program))
 
 
-_HELP = """termite-cmake {version}: cmake, with what it builds run on other machines
+_HELP = """termite-cmake {version}: cmake, with the commands of its builds run on other machines
 
-usage: termite-cmake [anything cmake takes]
+usage: termite-cmake [any arguments of cmake]
 
-  termite-cmake -S . -B build     configures a new build directory so that every compiler, linker and generator is
-                                  started by termite, whoever builds there afterwards (cmake, make, ninja)
-  termite-cmake --build build     builds on workers, however the directory was configured
+  termite-cmake -S . -B build     configure a new build directory so that termite starts every
+                                  compiler, linker and generator, no matter which tool builds there
+                                  afterwards (cmake, make, ninja)
+  termite-cmake --build build     build on workers, however the directory was configured
 
-A directory that was configured without termite keeps its commands, so that nothing is built again.
+A directory that was configured without termite keeps its commands, so nothing is built again.
 
-  TERMITE_ROOT     what a new master lets commands write (default: the checkout, or what contains sources and build)
-  TERMITE_SOCKET   the master's socket, instead of looking for one; empty: none
-  TERMITE_LOCAL    never: rather fail than run a command here because no worker can
-  TERMITE_VERBOSE  1: always say at the end what ran where"""
+  TERMITE_ROOT     directory below which commands may write, for a new master
+                   (default: the checkout, or the directory that contains sources and build)
+  TERMITE_SHORT    limit of short commands, which run here, for a new master: milliseconds;
+                   0: none; auto: 50 times the dispatch overhead, at most a second (default: auto)
+  TERMITE_SOCKET   socket of the master to use (default: the nearest one); empty: use no master
+  TERMITE_LOCAL    never: if no worker can run a command, fail instead of running it here
+  TERMITE_VERBOSE  1: print at the end of every build what ran where"""
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Running a stock build tool so that its commands reach the launcher. What all front ends share.
+"""Parts that all front ends share: run a stock build tool so that its commands reach the launcher.
 
-Whatever fails here, the build does not: it goes on without workers, after one line that says why. Every build waits for
-what is imported here: dataclasses, typing and argparse would be 11 ms.
+An error in this module never fails the build: the build runs without workers, after one line that
+says why. Every build waits for the imports of this module; dataclasses, typing and argparse alone
+would take 11 ms.
 """
 
 import contextlib
@@ -23,15 +24,17 @@ from termite.engine.errors import RemoteProtocolError, UserError, words_of
 from termite.engine.host.native_programs import native_program
 
 _WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGCHLD)
-_BY_KILL = (0, -1)  # si_code of kill and sigqueue; a terminal's signals reach the whole group by themselves
+_BY_KILL = (0, -1)  # si_code of kill and sigqueue; a terminal signals the whole process group itself
 
 
 class Tool:
-    """A build tool's own flags, as far as they matter here.
+    """A build tool, with those of its flags that a front end must understand.
 
-    `with_word`: letters that take the rest of their word or else the next word; `with_rest`: only the rest.
-    `dry` flags mean that nothing is built. `is_preloaded`: its commands come through the preload library, or MAKE_SHELL
-    where it has `make-shell` among its `.FEATURES`; else a plugin knows how.
+    The letters of `with_word` take the rest of their word, or else the next word, as their value.
+    The letters of `with_rest` take only the rest of their word. With a flag of `dry_letters` or
+    `dry_words` the tool builds nothing.
+    If `is_preloaded`, the tool's commands reach the launcher by the preload library, or by
+    MAKE_SHELL if the tool lists `make-shell` in its `.FEATURES`. Otherwise a plugin knows the way.
     """
 
     def __init__(
@@ -52,25 +55,30 @@ class Tool:
         self.is_preloaded = is_preloaded
 
     def named(self, name: str) -> "Tool":
-        """The same tool, called by another name."""
+        """Return this tool under another name."""
         return Tool(**{**vars(self), "name": name})
 
 
 def run(tool: Tool, args: Sequence[str]) -> int:
-    """Build, and end as the tool did."""
+    """Build with `args` and return the tool's exit code, or die of the signal that killed it."""
     if list(args) == ["--termite-help"]:
         print(_HELP.format(tool=tool.name, version=VERSION))
         return 0
     directory, is_dry = read_words(tool, args)
-    if is_dry or not os.path.isdir(directory or "."):  # then the tool says so, in its own words
+    if is_dry or not os.path.isdir(directory or "."):  # then the tool itself reports it
         return run_plainly([tool.name, *args])
     return build(tool, tool.name, args, directory)
 
 
 def build(tool: Tool, program: str, args: Sequence[str], directory: str) -> int:
-    """Build in `directory` with `program`, a file or a name in PATH; end as it did."""
+    """Build in `directory` and return the tool's exit code, or die of the signal that killed it.
+
+    `program` is a path, or a name in PATH. `directory` is "" for the current directory.
+    """
     argv = [program, *args]
-    if tie := tie_of(os.environ):  # all of its commands would be tied, too: no master is needed, and none is to blame
+    # All commands of the build would be tied, too, so no master is needed. TERMITE_LOCAL=never does
+    # not forbid this, because no worker failed.
+    if tie := tie_of(os.environ):
         say(f"{tie.words}: building locally")
         return run_plainly(argv)
     try:
@@ -83,9 +91,12 @@ def build(tool: Tool, program: str, args: Sequence[str], directory: str) -> int:
 
 
 def build_locally(argv: Sequence[str], error: Exception) -> int:
-    """Build as if termite were not there, after a line that says why; unless the user forbids that."""
+    """Build as if termite were not there, after one line that says why.
+
+    If the user forbids that, return exit code 103 instead.
+    """
     if is_local_forbidden(os.environ):
-        say(f"{error}; {LOCAL}={NEVER} forbids to build locally")
+        say(f"{error}; {LOCAL}={NEVER} forbids building locally")
         return EXIT_NOWHERE
     if warning := local_policy_warning(os.environ):
         say(warning)
@@ -94,14 +105,14 @@ def build_locally(argv: Sequence[str], error: Exception) -> int:
 
 
 def run_plainly(argv: Sequence[str]) -> int:
-    """Run it as if termite were not there; end as it did."""
+    """Run a command as if termite were not there, and end as the command did."""
     return _end_as(_run_tool(argv, os.environ))
 
 
 def read_words(tool: Tool, args: Sequence[str]) -> tuple[str, bool]:
-    """Where the build takes place, and whether nothing is built.
+    """Return the directory of the build ("": the current one), and True if nothing is built.
 
-    Only as much of the tool's command line as is needed, read as getopt does.
+    The tool's command line is read as getopt reads it.
     """
     directory, is_dry = "", False
     rest = iter(args)
@@ -129,7 +140,10 @@ def read_words(tool: Tool, args: Sequence[str]) -> tuple[str, bool]:
 def _prepare(
     tool: Tool, name: str, args: Sequence[str], directory: str
 ) -> tuple[client.Client, list[str], dict[str, str]]:
-    """The connection to the master, as long as which the build lasts; what to start, and its environment."""
+    """Announce a build: return the connection to the master, the command to start, its environment.
+
+    The build lasts until that connection is closed.
+    """
     program = find_program(name)
     reach = _reach(program, tool)
     started_in = working_directory()
@@ -142,7 +156,8 @@ def _prepare(
     if not tool.is_preloaded:
         if "TERMITE_PRELOAD" in added:
             check_preload(program)
-        # Its launchers may be started outside the tree: cargo does that for a crate that it has downloaded.
+        # The tool may start launchers outside the tree: cargo does so for a crate that it has
+        # downloaded.
         added["TERMITE_SOCKET"] = str(master.path)
     if reply.get("bad_rules"):
         say(str(reply["bad_rules"]))
@@ -150,7 +165,7 @@ def _prepare(
 
 
 def _reach(program: Path, tool: Tool) -> dict[str, str]:
-    """What to add to the environment of a make or ninja so that its commands reach the launcher."""
+    """Return the variables that make the commands of a make or ninja reach the launcher."""
     if tool.name in ("make", "gmake") and has_make_shell(program):
         return {"MAKE_SHELL": str(native_program("termite-shell"))}
     if tool.is_preloaded:
@@ -189,7 +204,7 @@ def _sum_up(master: client.Client) -> None:
 
 
 def summary_parts(end: client.Reply) -> list[str]:
-    """What a build's summary says: where jobs ran, then whatever was not as it should be."""
+    """Return the parts of a build's summary: where jobs ran, then what the user should know."""
     fallbacks: dict[str, int] = end["fallbacks"]
     tied: dict[str, int] = end.get("tied", {})
     short, local = end.get("short", 0), end["local"]
@@ -197,7 +212,7 @@ def summary_parts(end: client.Reply) -> list[str]:
     here = f"{short + local} on this machine ({short} short commands, {by_rule} by rule)"
     parts = [f"{end['remote']} jobs on workers, {here}"]
     parts += [f"{count} on this machine: {words_of(tie)}" for tie, count in tied.items()]
-    # Not "of these on this machine": with TERMITE_LOCAL=never they ran nowhere.
+    # These are not a part of the jobs on this machine: with TERMITE_LOCAL=never they ran nowhere.
     parts += [f"{count} not run by a worker: {words_of(reason)}" for reason, count in fallbacks.items()]
     for key, text in (
         ("retried", "jobs were given to another worker"),
@@ -212,7 +227,7 @@ def summary_parts(end: client.Reply) -> list[str]:
 
 
 def say(line: str) -> None:
-    """A line of ours on stderr."""
+    """Print one line of termite on stderr."""
     print(f"termite: {line}", file=sys.stderr, flush=True)
 
 
@@ -220,11 +235,14 @@ def say(line: str) -> None:
 
 
 def _run_tool(argv: Sequence[str], env: Mapping[str, str]) -> int:
-    """The wait status of the tool, found in PATH. Signals that somebody sends us are meant for it."""
+    """Run the tool, found in PATH, and return its wait status.
+
+    Signals that another process sends to us are passed on to the tool.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
     sys.stdout.flush()
     try:
-        # Python ignores these two; the tool must die of them as ever.
+        # Python ignores these two signals. The tool must die of them, as it does without us.
         unignored = (signal.SIGPIPE, signal.SIGXFSZ)
         child = os.posix_spawn(find_program(argv[0]), list(argv), env, setsigmask=(), setsigdef=unignored)
     except UserError as error:
@@ -245,7 +263,7 @@ def _run_tool(argv: Sequence[str], env: Mapping[str, str]) -> int:
 
 
 def _end_as(status: int) -> int:
-    """The exit code; where the tool was killed by a signal, so are we."""
+    """Return the exit code of a wait status. If a signal killed the tool, die of that signal."""
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -268,9 +286,11 @@ def _preload(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def loadable_name(library: Path) -> str:
-    """A name for LD_PRELOAD, which splits at spaces and colons and expands `$`, and knows no quoting.
+    """Return a name of `library` that LD_PRELOAD can hold.
 
-    Where the path has one of these it is a descriptor of ours, which lives as long as the build.
+    LD_PRELOAD is split at spaces and colons, `$` in it is expanded, and nothing can be quoted. If
+    the path has such a character, the name is a descriptor of this process, which lives as long as
+    the build.
     """
     if not set(" :$").intersection(str(library)):
         return str(library)
@@ -279,16 +299,19 @@ def loadable_name(library: Path) -> str:
 
 _HELP = """termite-{tool} {version}: {tool}, with its commands run on other machines
 
-usage: termite-{tool} [anything {tool} takes]
+usage: termite-{tool} [any arguments of {tool}]
 
-It uses the master that runs in this directory or above it, else it starts one that has a worker on this machine inside
-and that goes away ten minutes after the last build.
+The build uses the master that runs in this directory or above it. If there is none, termite-{tool}
+starts a master with a worker on this machine, which ends ten minutes after the last build.
 
-  TERMITE_ROOT     what a new master lets commands write (default: the checkout, or this directory)
-  TERMITE_SHORT    a new master's limit of short commands, which run here: milliseconds, 0: none (default: as measured)
-  TERMITE_SOCKET   the master's socket, instead of looking for one; empty: none
-  TERMITE_LOCAL    never: rather fail than run a command here because no worker can
-  TERMITE_VERBOSE  1: always say at the end what ran where
+  TERMITE_ROOT     directory below which commands may write, for a new master
+                   (default: the checkout, or this directory)
+  TERMITE_SHORT    limit of short commands, which run here, for a new master: milliseconds;
+                   0: none; auto: 50 times the dispatch overhead, at most a second (default: auto)
+  TERMITE_SOCKET   socket of the master to use (default: the nearest one); empty: use no master
+  TERMITE_LOCAL    never: if no worker can run a command, fail instead of running it here
+  TERMITE_VERBOSE  1: print at the end of every build what ran where
 
-Rules for what runs where: .termite-localrc beside the socket; `termite-ctl why COMMAND` explains.
-`termite-ctl status` shows the workers. `{tool} --help` is {tool}'s own."""
+The file .termite-localrc beside the socket has rules for where commands run.
+`termite-ctl why COMMAND` shows where a command would run and which rule decides that.
+`termite-ctl status` shows the workers. `{tool} --help` shows the help of {tool}."""

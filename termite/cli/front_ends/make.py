@@ -1,4 +1,4 @@
-"""termite-make: stock GNU make, its commands run on workers."""
+"""The command termite-make: stock GNU make, with its commands on workers."""
 
 import sys
 
@@ -15,7 +15,7 @@ TOOL = front_end.Tool(
 
 
 def main() -> int:
-    """The command termite-make."""
+    """Run the command termite-make and return its exit code."""
     return run_command("termite-make", lambda: front_end.run(TOOL, sys.argv[1:]))
 
 

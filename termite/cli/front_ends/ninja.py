@@ -1,4 +1,4 @@
-"""termite-ninja: stock ninja, its commands run on workers."""
+"""The command termite-ninja: stock ninja, with its commands on workers."""
 
 import sys
 
@@ -15,7 +15,7 @@ TOOL = front_end.Tool(
 
 
 def main() -> int:
-    """The command termite-ninja."""
+    """Run the command termite-ninja and return its exit code."""
     return run_command("termite-ninja", lambda: front_end.run(TOOL, sys.argv[1:]))
 
 
