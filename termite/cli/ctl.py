@@ -22,7 +22,7 @@ PROGRAM = "termite-ctl"
 _HELP = (["--help"], ["-help"], ["-h"])
 SECRET_BYTES = 32
 OF_A_LEASE = ("OpenLease", "Ping", "SetSlots")  # requests that belong to a lease, not to a job
-_USAGE = """commands:
+USAGE = """commands:
   secret [FILE]     make the file with a cluster's secret (default: secret.txt)
   start [DIR]       start a master for DIR that has a worker of its own (default: the tree that
                     termite-make would choose)
@@ -43,12 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str]) -> int:
     parser = Parser(PROGRAM, "Inspect and control the master of the tree that you are in.", f"{PROGRAM} why gcc -c x.c")
-    parser.epilog = f"{_USAGE}\n{parser.epilog}"
-    parser.add_argument("command", choices=sorted(_COMMANDS), help="one of the commands below")
+    parser.epilog = f"{USAGE}\n{parser.epilog}"
+    parser.add_argument("command", choices=sorted(COMMANDS), help="one of the commands below")
     # Flags after the command belong to it: in `why gcc --version` the flag is gcc's. Only
     # `why --help` asks for our help.
     words = parser.parse_flags(argv[1:2] if argv[1:2] in _HELP else argv[:1])
-    return _COMMANDS[words.command](argv[1:])
+    return COMMANDS[words.command](argv[1:])
 
 
 def _secret(args: Sequence[str]) -> int:
@@ -172,7 +172,7 @@ _SOCKET_GUARDS = {
 }
 
 
-_COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "secret": _secret,
     "start": _start,
     "status": _status,

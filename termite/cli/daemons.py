@@ -85,7 +85,7 @@ def coordinator(argv: Sequence[str] | None = None) -> int:
     """Run the command termite-coordinator and return its exit code."""
     program = "termite-coordinator"
     try:
-        flags = _coordinator_parser(program).parse_flags(sys.argv[1:] if argv is None else argv)
+        flags = coordinator_parser(program).parse_flags(sys.argv[1:] if argv is None else argv)
         set_up_logging(flags.log_level, flags.logfile)
         config = CoordinatorConfig(read_secret(flags.secret), flags.listen, flags.port)
     except UserError as error:
@@ -98,7 +98,8 @@ def coordinator(argv: Sequence[str] | None = None) -> int:
     return run_daemon(program, serve, "listens on {address}")
 
 
-def _coordinator_parser(program: str) -> Parser:
+def coordinator_parser(program: str) -> Parser:
+    """Return the parser of the flags of termite-coordinator."""
     parser = Parser(
         program,
         "Tell masters which workers there are. One coordinator serves all machines; it may be restarted at any time.",
@@ -188,6 +189,7 @@ def _wants_tmpfs(scratch: str, kernel: str) -> bool:
 
 
 def worker_parser(program: str) -> Parser:
+    """Return the parser of the flags of termite-worker. An embedded worker uses it, too."""
     parser = Parser(
         program,
         "Run jobs of other machines on this one, each in a sandbox that shows the files of the master's machine. "

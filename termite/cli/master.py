@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None, claim: socket.socket | None = None) 
     """
     ready_fd = -1
     try:
-        flags = _parser().parse_flags(sys.argv[1:] if argv is None else argv)
+        flags = master_parser().parse_flags(sys.argv[1:] if argv is None else argv)
         ready_fd = flags.ready_fd
         set_up_logging(flags.log_level, flags.logfile)
         if flags.embedded:
@@ -201,7 +201,8 @@ def _first(group: BaseExceptionGroup[UserError]) -> UserError:
     return error
 
 
-def _parser() -> Parser:
+def master_parser() -> Parser:
+    """Return the parser of the flags of termite-master."""
     parser = Parser(
         PROGRAM,
         "Run this in the top directory of a project. The master sends the commands of its builds to workers. These "

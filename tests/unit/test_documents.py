@@ -11,7 +11,6 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from termite.engine.errors import Reason
 from termite.engine.wire.protocol import messages, records
 
 TOP = Path(__file__).parent.parent.parent
@@ -200,8 +199,3 @@ def test_every_method_that_a_document_for_developers_names_exists() -> None:
         if not re.search(rf"class {owner}\b", code) or not re.search(rf"(?:def|self\.) ?{member}\b", code)
     }
     assert unknown == set()
-
-
-def test_every_reason_is_described() -> None:
-    reference = (TOP / "docs" / "reference.md").read_text()
-    assert {reason.value for reason in Reason if f"| `{reason.value}` | {reason.words} |" not in reference} == set()
