@@ -166,9 +166,9 @@ def _doctor(args: Sequence[str]) -> int:
 
 
 _SOCKET_GUARDS = {
-    "landlock": "abstract sockets lead nowhere out of a job: Landlock sees to that",
-    "namespaces": "abstract sockets lead nowhere out of a job: each one has a network namespace, as this kernel"
-    " has no Landlock ABI 6 (Linux 6.12); but jobs with a Network rule reach those of this machine",
+    "landlock": "jobs cannot reach abstract sockets outside of themselves, because Landlock forbids it",
+    "namespaces": "jobs cannot reach abstract sockets outside of themselves, because each has a network namespace "
+    "(this kernel has no Landlock ABI 6 of Linux 6.12); only jobs with a Network rule reach those of this machine",
 }
 
 

@@ -88,7 +88,7 @@ async def test_jobs_of_a_lease_meet_on_their_loopback_only_where_landlock_keeps_
 
 @pytest.mark.parametrize(
     ("through", "guard", "told"),
-    [((), "landlock", b"Landlock sees to that"), (WITHOUT_LANDLOCK, "namespaces", b"each one has a network namespace")],
+    [((), "landlock", b"Landlock forbids it"), (WITHOUT_LANDLOCK, "namespaces", b"each has a network namespace")],
     ids=KERNELS.keys(),
 )
 def test_doctor_says_how_they_are_kept_apart(through: tuple[str, ...], guard: str, told: bytes) -> None:
