@@ -13,11 +13,11 @@ from pathlib import Path
 
 import trio
 
-from termite.cli.flags import EXIT_FAILED, report
+from termite.cli.flags import report
 from termite.cli.logs import set_up_logging
 from termite.cli.parser import Parser
 from termite.cli.places import CACHE, own_directory
-from termite.engine.errors import UserError
+from termite.engine.errors import ExitCode, UserError
 from termite.engine.fleet.coordinator import COORDINATOR_PORT, CoordinatorConfig, serve_coordinator
 from termite.engine.host import preflight
 from termite.engine.host.native_programs import native_program
@@ -55,7 +55,7 @@ def run_daemon(program: str, serve: Serve, announce: str) -> int:
     except* UserError as group:
         for error in _leaves(group):
             report(program, error)
-        return_code = EXIT_FAILED
+        return_code: int = ExitCode.FAILED
     else:
         return_code = 0
     return return_code
@@ -90,7 +90,7 @@ def coordinator(argv: Sequence[str] | None = None) -> int:
         config = CoordinatorConfig(read_secret(flags.secret), flags.listen, flags.port)
     except UserError as error:
         report(program, error)
-        return EXIT_FAILED
+        return ExitCode.FAILED
 
     async def serve(task_status: trio.TaskStatus[str]) -> None:
         await serve_coordinator(config, task_status)
@@ -122,7 +122,7 @@ def worker(argv: Sequence[str] | None = None) -> int:
         config = worker_config(flags, read_secret(flags.secret))
     except UserError as error:
         report(program, error)
-        return EXIT_FAILED
+        return ExitCode.FAILED
 
     async def serve(task_status: trio.TaskStatus[str]) -> None:
         await serve_worker(config, task_status)

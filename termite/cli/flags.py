@@ -8,10 +8,8 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from termite.engine.errors import UserError
+from termite.engine.errors import ExitCode, UserError
 
-EXIT_FAILED = 100  # termite failed, not a command of the user
-EXIT_NOWHERE = 103  # no worker ran the command, and TERMITE_LOCAL=never forbids to run it here
 VERSION = "0.1.0"
 _SINGLE_DASH = re.compile(r"-[a-z][a-z0-9-]+(=.*)?", re.DOTALL)
 
@@ -46,4 +44,4 @@ def run_command(program: str, main: Callable[[], int]) -> int:
         # Not exit 130: a shell that runs us in a loop ends it only if we died of the signal.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.raise_signal(signal.SIGINT)
-    return EXIT_FAILED
+    return ExitCode.FAILED

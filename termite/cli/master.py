@@ -17,12 +17,12 @@ import trio
 
 from termite.cli.claims import wait_for_claims
 from termite.cli.daemons import run_daemon, worker_config, worker_parser
-from termite.cli.flags import EXIT_FAILED, report
+from termite.cli.flags import report
 from termite.cli.logs import set_up_logging
 from termite.cli.parser import Parser
 from termite.cli.places import CACHE, own_directory, tree_name, working_directory
 from termite.engine.decide.loaded_plugins import load_plugins
-from termite.engine.errors import UserError
+from termite.engine.errors import ExitCode, UserError
 from termite.engine.fleet.coordinator import COORDINATOR_PORT, CoordinatorConfig, serve_coordinator
 from termite.engine.host.native_programs import native_program
 from termite.engine.master.master_daemon import serve_master
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None, claim: socket.socket | None = None) 
     except UserError as error:
         _tell_starter(ready_fd, f"{error.message}\n{error.hint}")
         report(PROGRAM, error)
-    return EXIT_FAILED
+    return ExitCode.FAILED
 
 
 def _run(flags: argparse.Namespace, claim: socket.socket | None) -> int:

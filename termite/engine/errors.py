@@ -1,13 +1,26 @@
 """Errors by their addressee: who must act on an error decides its class.
 
 `Reason` is the closed set of reasons for which a worker did not run a command, or its result was
-not used. Code compares and counts reasons; texts are for people and steer nothing.
+not used. Code compares and counts reasons; texts are for people and steer nothing. `ExitCode` has
+the exit codes of termite's own programs.
 """
 
 import contextlib
 import enum
 from collections.abc import Iterator
 from errno import errorcode
+
+
+class ExitCode(enum.IntEnum):
+    """An exit code of termite's own programs, other than 0. A command's code is passed unchanged.
+
+    The launcher has the same numbers in native/launcher/launcher.h.
+    """
+
+    FAILED = 100  # a program was called wrongly, or could not do its work
+    LOST = 101  # the master or the workers were lost, and the command must not run again
+    PROTOCOL = 102  # the master broke the protocol, and the command must not run again
+    NOWHERE = 103  # no worker can run the command, and TERMITE_LOCAL=never
 
 
 class Reason(enum.StrEnum):

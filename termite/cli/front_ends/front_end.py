@@ -15,12 +15,12 @@ from pathlib import Path
 
 from termite.cli import client
 from termite.cli.claims import wait_for_claims
-from termite.cli.flags import EXIT_NOWHERE, VERSION
+from termite.cli.flags import VERSION
 from termite.cli.front_ends.build_tools import check_preload, find_program, find_source, has_make_shell
 from termite.cli.places import working_directory
 from termite.engine.decide.logic.local_policy import LOCAL, NEVER, is_local_forbidden, local_policy_warning
 from termite.engine.decide.logic.ties import tie_of
-from termite.engine.errors import RemoteProtocolError, UserError, words_of
+from termite.engine.errors import ExitCode, RemoteProtocolError, UserError, words_of
 from termite.engine.host.native_programs import native_program
 
 _WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGCHLD)
@@ -97,7 +97,7 @@ def build_locally(argv: Sequence[str], error: Exception) -> int:
     """
     if is_local_forbidden(os.environ):
         say(f"{error}; {LOCAL}={NEVER} forbids building locally")
-        return EXIT_NOWHERE
+        return ExitCode.NOWHERE
     if warning := local_policy_warning(os.environ):
         say(warning)
     say(f"{error}: building locally")
