@@ -45,7 +45,7 @@ def test_the_lines_work_as_they_are_written(places: Callable[..., Place]) -> Non
     done = where.run(["bash", "-c", RUNNING], where.base, env=env)
     assert done.code == 0, done
     assert b"started a master" not in done.stderr, done
-    assert b"a master runs here already" not in done.stderr, done
+    assert b"a master already runs in this tree" not in done.stderr, done
     assert b"worker    " in done.stdout
     assert b":1235: " in done.stdout, done
     assert {str(number) for number in range(1, 21)} <= {path.name for path in tree.path.iterdir()}

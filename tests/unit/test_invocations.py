@@ -1,4 +1,4 @@
-"""What a launcher asks for."""
+"""Test how the request of a launcher is parsed."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Tests of the local slots, and of the commands that hold them."""
+"""Test the local slots, and the commands that hold them."""
 
 import gc
 import os
@@ -48,11 +48,11 @@ async def test_another_command_waits_for_its_turn(autojump_clock: trio.testing.M
 
 async def test_a_slot_is_taken_at_once_or_not_at_all() -> None:
     slots = slots_of(2)
-    assert not slots.take_at_once(10, reserved=2)
-    assert slots.take_at_once(10, reserved=1)
-    assert not slots.take_at_once(20, reserved=1)
-    assert slots.take_at_once(20)
-    assert not slots.take_at_once(30)
+    assert not slots.take_nowait(10, reserved=2)
+    assert slots.take_nowait(10, reserved=1)
+    assert not slots.take_nowait(20, reserved=1)
+    assert slots.take_nowait(20)
+    assert not slots.take_nowait(30)
     assert slots.running == 2
     slots.give_back(20)
     slots.give_back(10)
@@ -101,8 +101,8 @@ async def home(nursery: trio.Nursery) -> Home:
 
 async def test_the_slot_is_held_until_the_process_has_ended_whoever_waits(home: Home, nursery: trio.Nursery) -> None:
     with home.launcher() as (first, _, process), home.launcher() as (second, theirs, _):
-        assert home.runs.start_at_once(first)
-        assert not home.runs.start_at_once(second)
+        assert home.runs.start_nowait(first)
+        assert not home.runs.start_nowait(second)
         nursery.start_soon(home.runs.start, second)
         await trio.testing.wait_all_tasks_blocked()
         assert (home.runs.running, home.runs.slots.running) == (1, 1)
@@ -119,9 +119,9 @@ async def test_a_launcher_that_is_gone_gives_its_slot_and_descriptor_back(home: 
     with home.launcher() as (launcher, theirs, _):
         theirs.close()
         with pytest.raises(LauncherGone):
-            home.runs.start_at_once(launcher)
+            home.runs.start_nowait(launcher)
         with pytest.raises(LauncherGone):
-            home.runs.start_spare(launcher, 0, lambda: None)
+            home.runs.start_if_idle(launcher, 0, lambda: None)
         with pytest.raises(LauncherGone):
             await home.runs.start(launcher)
     home.assert_that_nothing_is_left()
@@ -130,8 +130,8 @@ async def test_a_launcher_that_is_gone_gives_its_slot_and_descriptor_back(home: 
 async def test_the_end_of_a_spare_run_is_told(home: Home) -> None:
     ended = trio.Event()
     with home.launcher() as (launcher, _, process), home.launcher() as (other, _, _):
-        assert home.runs.start_spare(launcher, 0, ended.set)
-        assert not home.runs.start_spare(other, 0, ended.set)
+        assert home.runs.start_if_idle(launcher, 0, ended.set)
+        assert not home.runs.start_if_idle(other, 0, ended.set)
         assert not ended.is_set()
         process.kill()
         with trio.fail_after(10):
@@ -142,10 +142,10 @@ async def test_the_end_of_a_spare_run_is_told(home: Home) -> None:
 async def test_the_core_of_a_command_that_has_just_ended_is_free_for_the_one_that_follows_it(home: Home) -> None:
     ended = trio.Event()
     with home.launcher() as (launcher, _, process), home.launcher() as (other, _, _):
-        assert home.runs.start_spare(launcher, 0, ended.set)
+        assert home.runs.start_if_idle(launcher, 0, ended.set)
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222  # it has been killed
-        assert home.runs.start_spare(other, 0, lambda: None)  # nothing was awaited, so no task has run
+        assert home.runs.start_if_idle(other, 0, lambda: None)  # nothing was awaited, so no task has run
         assert ended.is_set()
         assert home.runs.running == 1
 

@@ -1,4 +1,7 @@
-"""One job in the master, with a launcher at the other end of a real socket, and fakes of the tree and the pool."""
+"""Test one job in the master, with a launcher at the other end of a real socket.
+
+The tree and the pool are fakes.
+"""
 
 import hashlib
 import os
@@ -23,10 +26,10 @@ from termite.engine.fleet.pool import OUTDATED_CHANGES, NoWorker, Pool
 from termite.engine.launch import connection as launcher_module
 from termite.engine.launch.listener import LauncherListener
 from termite.engine.launch.local_runs import LocalSlots
-from termite.engine.launch.stdio import Stdin
+from termite.engine.launch.stdio import JobStdin
 from termite.engine.launch.vantage import own_vantage
 from termite.engine.master.control_commands import ControlCommands, Sessions
-from termite.engine.master.run_job import NEWS_FILES, NEWS_NEARBY, JobRunner
+from termite.engine.master.run_job import SENT_ALONG_FILES, SENT_ALONG_NEAR_BYTES, JobRunner
 from termite.engine.master.settled_check import SettledCheck
 from termite.engine.master.shared import Master, MasterConfig
 from termite.engine.model import Attr, Change, Changeset, Command, Digest, Exit, StdinFile, Usage
@@ -38,7 +41,7 @@ from termite.engine.wire.protocol.messages import Ran, Run
 CONTENT = b"object"
 CHANGE = Change(b"p/x.o", Attr(0o100644, 6, 1, Digest(hashlib.sha256(CONTENT).digest(), 6)))
 
-# What a launcher says that works where the master does, in the root directory.
+# The vantage of a launcher that works on the master's machine, in the root directory.
 VANTAGE = own_vantage("/")
 SEEN = {name: getattr(VANTAGE, name).encode() for name in VANTAGE.__slots__}
 INVOKED = [("v", b"3"), ("how", b"direct"), ("cwd", b"/"), *SEEN.items()]
@@ -104,7 +107,7 @@ class FakeLease:
 
 
 class FakePool:
-    """One script for each attempt, each on a worker of its own; none left: no worker."""
+    """A pool with one script and one worker for each attempt, and then without workers."""
 
     leases: tuple[Lease, ...] = ()
 
@@ -132,7 +135,7 @@ class FakePool:
 
 @contextmanager
 def a_process(pid: int | None = None) -> "Iterator[subprocess.Popen[bytes]]":
-    """What every launcher that is made meanwhile is."""
+    """Run a process, and let each launcher that is made meanwhile have its pid."""
     with (
         subprocess.Popen(["sleep", "60"]) as process,
         patch.object(launcher_module, "_peer_pid", return_value=process.pid if pid is None else pid),
@@ -148,7 +151,7 @@ def lost_worker() -> Retryable:
 
 
 class World:
-    """A master without workers of its own, and a way to talk to it as a launcher does."""
+    """A master without workers of its own, to which tests talk as launchers do."""
 
     def __init__(self, tmp_path: Path, *scripts: Script) -> None:
         self.steps: list[str] = []
@@ -163,12 +166,12 @@ class World:
         self.readers: trio.Nursery
 
     async def _hear(self) -> None:
-        async with self._hearing:  # of several launchers at once, one hears for all
+        async with self._hearing:  # one launcher at a time runs the watcher, for all of them
             await self.master.fd_watcher.run()
 
     async def until_no_slot_is_taken(self) -> None:
-        """Every process has ended that has one."""
-        slots = self.master.here.slots
+        """Wait until every process that has a slot has ended."""
+        slots = self.master.local_runs.slots
         with trio.fail_after(10):
             for pid in range(slots.count):
                 await slots.take(-1 - pid)
@@ -180,13 +183,13 @@ class World:
         return LauncherListener(self.runner, control.session, self.master.fd_watcher)
 
     def let_in(self, connection: socket.socket) -> None:
-        """As a listener does it: called when there is something to hear."""
+        """Serve a connection as the listener does, in a callback of the watcher."""
         launchers, door = self.launchers(), os.eventfd(1)
 
         def meet() -> None:
             self.master.fd_watcher.unwatch(door)
             os.close(door)
-            launchers.meet(connection)
+            launchers.serve_connection(connection)
 
         self.master.fd_watcher.watch(door, meet)
 
@@ -218,7 +221,7 @@ class World:
             ears.cancel_scope.cancel()
 
     async def say(self, *argv: str, **env: str) -> list[tuple[bytes, bytes]]:
-        """All that the launcher is told."""
+        """Run this command, and return all frames that its launcher receives."""
         async with self.launcher(*argv, fields=None, pid=None, **env) as launched:
             return await launched.rest()
 
@@ -233,7 +236,7 @@ class Launched:
         await self._stream.send_all(records.frame(kind, payload))
 
     def end_command(self) -> None:
-        """The process ends that the launcher was, and then the command."""
+        """End the process that was the launcher and then became the command."""
         self._process.kill()
 
     async def frames(self) -> list[tuple[bytes, bytes]] | None:
@@ -241,7 +244,7 @@ class Launched:
         return self._frames.feed(bytes(received)) if received else None
 
     async def first(self, count: int) -> list[tuple[bytes, bytes]]:
-        """At least so many frames, however they come."""
+        """Wait for at least `count` frames, in whatever pieces they arrive."""
         told: list[tuple[bytes, bytes]] = []
         while len(told) < count and (frames := await self.frames()) is not None:
             told += frames
@@ -287,7 +290,7 @@ async def test_what_does_nothing_is_answered_at_once(tmp_path: Path) -> None:
 async def test_a_recursive_make_replaces_the_launcher_and_holds_no_slot(tmp_path: Path) -> None:
     world = World(tmp_path)
     assert await world.say("make", "-C", "x") == [(b"X", b"recurse=1\0")]
-    assert world.master.here.slots.running == 0
+    assert world.master.local_runs.slots.running == 0
 
 
 async def test_a_local_command_holds_a_slot_until_it_is_done(tmp_path: Path) -> None:
@@ -295,7 +298,7 @@ async def test_a_local_command_holds_a_slot_until_it_is_done(tmp_path: Path) -> 
     world = World(tmp_path)
     async with world.launcher("ar", "x") as launched:
         assert await launched.frames() == [(b"X", b"recurse=0\0")]
-        assert world.master.here.slots.running == 1
+        assert world.master.local_runs.slots.running == 1
         launched.end_command()
         await world.until_no_slot_is_taken()
     assert world.master.counters.local == 1
@@ -303,7 +306,7 @@ async def test_a_local_command_holds_a_slot_until_it_is_done(tmp_path: Path) -> 
 
 def with_short(world: World, count: int = 1) -> World:
     world.master.short = ShortCommands(1.0)
-    world.master.here.slots = LocalSlots(count, lambda pid: 0)
+    world.master.local_runs.slots = LocalSlots(count, lambda pid: 0)
     return world
 
 
@@ -312,7 +315,7 @@ async def test_a_command_that_is_known_to_be_short_runs_here(tmp_path: Path) -> 
     assert await world.say("gcc", "-c", "x.c") == [(b"E", b"code=0\0")]
     async with world.launcher("gcc", "-c", "x.c") as launched:
         assert await launched.frames() == [(b"X", b"recurse=0\0")]
-        assert world.master.here.slots.running == 1
+        assert world.master.local_runs.slots.running == 1
         launched.end_command()
         await world.until_no_slot_is_taken()
     counters = world.master.counters
@@ -378,7 +381,7 @@ async def test_a_short_command_whose_process_is_not_to_be_seen_goes_to_a_worker(
     async with world.launcher("ar", "x", pid=0) as launched:
         assert await launched.rest() == [(b"X", b"recurse=0\0")]
     assert (world.master.counters.remote, world.master.counters.short) == (2, 0)
-    assert world.master.here.slots.running == 0
+    assert world.master.local_runs.slots.running == 0
 
 
 async def test_of_many_short_commands_at_once_only_so_many_run_here_as_there_are_cores(tmp_path: Path) -> None:
@@ -451,7 +454,7 @@ async def test_a_mirror_that_is_far_behind_is_replaced_before_any_content_is_rea
     world.tree.behind = [OUTDATED_CHANGES + 1]
     assert await world.say("gcc") == [(b"E", b"code=0\0")]
     assert world.steps == ["drain", "retired w0", "drain", "run on w1", "home"]
-    assert world.tree.limits == [(*NEWS_NEARBY, NEWS_FILES)]
+    assert world.tree.limits == [(*SENT_ALONG_NEAR_BYTES, SENT_ALONG_FILES)]
 
 
 async def test_a_file_that_changes_all_the_time_is_no_workers_fault(tmp_path: Path) -> None:
@@ -564,7 +567,7 @@ async def test_a_job_that_has_read_its_input_is_never_run_here(tmp_path: Path) -
     assert told[-1] == (b"E", b"code=101\0")
 
 
-def stdin_of(world: World, message: Run) -> Stdin:
+def stdin_of(world: World, message: Run) -> JobStdin:
     return world.master.jobs[message.job].stdin
 
 
@@ -579,7 +582,7 @@ async def test_what_was_only_peeked_is_fed_again_and_what_was_taken_of_it_is_tol
     async def done(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
         read.append(await stdin_of(world, message).read(2))
         read.append(await stdin_of(world, message).read(9))
-        await stdin_of(world, message).settle(3)
+        await stdin_of(world, message).consume(3)
         return msgspec.structs.replace(ran(), stdin_taken=4)
 
     world.master.pool = cast(Pool, FakePool([lost, done], world.steps))
@@ -866,7 +869,7 @@ async def test_who_asks_and_takes_it_back_at_once_is_not_run(tmp_path: Path, nur
         with trio.fail_after(10):
             assert await stream.receive_some() == records.frame(records.EXIT, b"signal=2\0")
     assert not world.master.jobs
-    assert world.master.here.slots.running == 0
+    assert world.master.local_runs.slots.running == 0
 
 
 @pytest.mark.parametrize(
@@ -935,7 +938,7 @@ async def test_a_job_for_a_worker_waits_for_the_look_at_settled_files(tmp_path: 
     world, looked = World(tmp_path, script(end=ran())), trio.Event()
     with patch.object(world.master, "settled_check", SettledCheck(looked.wait)):
         nursery.start_soon(world.master.settled_check.run)
-        world.master.settled_check.ask()
+        world.master.settled_check.request()
         async with world.launcher("gcc") as launched:
             await trio.testing.wait_all_tasks_blocked()
             assert world.steps == []
@@ -948,8 +951,8 @@ async def test_what_stays_there_is_told_by_what_it_is(tmp_path: Path) -> None:
     world = World(tmp_path, script(end=msgspec.structs.replace(ran(), dropped=(outside, inside))))
     told = await world.say("gcc")
     assert [frame for frame in told if frame[0] == b"N"] == [
-        (b"N", b"termite: dropped what it wrote outside the tree: /%b (with a Local rule it runs here)\n" % outside),
-        (b"N", b"termite: a socket stays on its worker: /%b (with a Local rule it runs here)\n" % inside),
+        (b"N", b"termite: dropped files outside the tree: /%b (a Local rule runs the command here)\n" % outside),
+        (b"N", b"termite: a socket stays on its worker: /%b (a Local rule runs the command here)\n" % inside),
     ]
     assert (world.master.counters.dropped_writes, world.master.counters.sockets_left) == (1, 1)
 
@@ -958,7 +961,7 @@ async def test_of_one_place_outside_the_tree_three_lines_are_told_and_the_rest_i
     runs = [(b"root/.cache/ccache/%d/o" % n,) for n in range(5)] + [(b"usr/lib/x", b"root/.cache/ccache/9/o")]
     world = World(tmp_path, *(script(end=msgspec.structs.replace(ran(), dropped=dropped)) for dropped in runs))
     told = [frame for _ in runs for frame in await world.say("gcc") if frame[0] == b"N"]
-    said, local = b"termite: dropped what it wrote outside the tree: ", b"(with a Local rule it runs here"
+    said, local = b"termite: dropped files outside the tree: ", b"(a Local rule runs the command here"
     assert told == [
         (b"N", said + b"/root/.cache/ccache/0/o " + local + b")\n"),
         (b"N", said + b"/root/.cache/ccache/1/o " + local + b")\n"),
@@ -986,16 +989,16 @@ async def test_what_is_not_known_of_settled_files_makes_a_job_run_here(tmp_path:
 
     with patch.object(world.master, "settled_check", SettledCheck(fail)):
         nursery.start_soon(world.master.settled_check.run)
-        world.master.settled_check.ask()
+        world.master.settled_check.request()
         async with world.launcher("gcc") as launched:
             told = await launched.first(2)
-            assert b"could not be looked at: OSError('disk')" + HERE.rstrip() in told[0][1]
+            assert b"could not be checked: OSError('disk')" + HERE.rstrip() in told[0][1]
             launched.end_command()
             await world.until_no_slot_is_taken()
 
 
 async def test_a_piece_that_comes_when_its_run_is_lost_is_the_next_runs(tmp_path: Path) -> None:
-    """The reader of the first run is awake already when the second one begins."""
+    """Begin the second run when the reader of the first one is already awake."""
     world, read = World(tmp_path), list[bytes]()
 
     async def lost(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:

@@ -1,11 +1,11 @@
-"""What is looked at again, and who waits for it."""
+"""Test which settled checks run, and who waits for them."""
 
 import pytest
 import trio
 import trio.testing
 
 from termite.engine.errors import UserError
-from termite.engine.master.settled_check import REPEAT_S, SettledCheck
+from termite.engine.master.settled_check import RETRY_S, SettledCheck
 
 
 class Look:
@@ -35,10 +35,10 @@ async def test_who_asks_while_it_goes_on_waits_for_another_look(nursery: trio.Nu
         await recheck.wait()
         waited.append(name)
 
-    recheck.ask()
+    recheck.request()
     nursery.start_soon(wait, "first")
     await trio.testing.wait_all_tasks_blocked()
-    recheck.ask()
+    recheck.request()
     nursery.start_soon(wait, "second")
     await trio.testing.wait_all_tasks_blocked()
     assert (look.begun, waited) == (1, [])
@@ -56,12 +56,12 @@ async def test_what_goes_wrong_is_told_to_all_until_a_look_succeeds(
     look = Look()
     recheck = SettledCheck(look)
     nursery.start_soon(recheck.run)
-    recheck.ask()
+    recheck.request()
     look.ends.send_nowait(OSError("disk"))
     for _ in range(2):
         with pytest.raises(UserError, match="disk"):
             await recheck.wait()
-    autojump_clock.jump(REPEAT_S)
+    autojump_clock.jump(RETRY_S)
     look.ends.send_nowait(None)
     await recheck.wait()
     await recheck.wait()

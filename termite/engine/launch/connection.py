@@ -1,7 +1,8 @@
-"""One launcher, as its job uses it. The protocol of this connection: docs/develop/protocol.md, "Launcher".
+"""Talk to one launcher, on behalf of its job (docs/develop/protocol.md, "Launcher").
 
-Reading and writing do not go through trio's streams, which yield to the scheduler after what did not block, too: most
-of what is said fits into the socket at once, and a turn of the scheduler costs as much as saying it.
+Reads and writes do not use trio's streams, because these yield to the scheduler even after a call
+that did not block. Most frames fit into the socket, and one turn of the scheduler costs as much as
+sending a frame.
 """
 
 import contextlib
@@ -20,14 +21,18 @@ from termite.engine.model import Exit
 from termite.engine.wire.protocol import records
 
 READ_BYTES = 64 * 1024
-STDIN_LIMIT_BYTES = 256 * 1024  # of one answer: a launcher has room for no more
+STDIN_LIMIT_BYTES = 256 * 1024  # of one answer: the launcher's buffer is not larger
 PEER = struct.Struct("3i")
 
 Reply = dict[str, object]
 
 
 class LauncherGone(Exception):
-    """The launcher hung up, or asked to stop: its job is cancelled. `signal` is 0 where it just vanished."""
+    """A cancellation of the job: its launcher closed the connection, or asked to stop.
+
+    `signal` is the signal that the launcher received, or 0 if it only closed the connection.
+    The listener catches this error and ends the connection.
+    """
 
     def __init__(self, signal: int = 0) -> None:
         super().__init__(signal)
@@ -35,11 +40,16 @@ class LauncherGone(Exception):
 
 
 class Launcher:
-    """The connection of one launcher, which does not block."""
+    """The connection of one launcher.
+
+    Methods that end in `nowait` never block. The others block while the socket is full, or until
+    the launcher has answered. They raise LauncherGone if the launcher closed the connection.
+    `pid` is 0 if the kernel does not know the launcher's process.
+    """
 
     def __init__(self, connection: socket.socket) -> None:
         self.fd = connection.fileno()
-        self.gone: LauncherGone | RemoteProtocolError | None = None  # why nothing more is heard of it
+        self.gone: LauncherGone | RemoteProtocolError | None = None  # why no more frames are read
         self._connection = connection
         self._frames = records.Frames()
         self._unread: deque[tuple[bytes, bytes]] = deque()
@@ -48,27 +58,28 @@ class Launcher:
         self._is_settled = False
         self._is_answered: trio.Event | None = None
         self._answered: tuple[bytes, bytes] | None = None
-        self._asked_offset: int | None = None  # what it was asked to read and has not answered; -1: of a stream
-        self.peeked_bytes = 0  # read, but also left there for others
+        self._asked_offset: int | None = None  # of the unanswered read; -1: of a stream
+        self.peeked_bytes = 0  # read, but also left in the stdin for other readers
         self._stdin_end = b""
         self._is_replaced = False
         self.pid = _peer_pid(connection)
 
     async def output(self, fd: int, content: bytes) -> None:
-        """Bytes for stdout (1) or stderr (2)."""
+        """Write `content` to the launcher's stdout (`fd` 1) or stderr (`fd` 2)."""
         await self._send(records.STDOUT if fd == 1 else records.STDERR, content)
 
     async def notice(self, line: str) -> None:
-        """One line of ours on stderr."""
+        """Write one line of our own to the launcher's stderr; `line` has no newline."""
         await self._send(records.NOTICE, line.encode("utf-8", "surrogateescape") + b"\n")
 
     async def read_stdin(self, size: int, *, peek: bool = False) -> bytes:
-        """What one read(2) of its stdin gives; empty at the end. With `peek` it stays there, if that is possible.
+        """Return the bytes of one read(2) of the launcher's stdin; b"" at the end.
 
-        All that was peeked before is the job's now.
+        With `peek`, the bytes also stay in the stdin if its kind allows that. Bytes that were
+        peeked before are consumed by this call. Raise FsError if the stdin cannot be read.
         """
         async with self._reading_stdin:
-            # A read that was cancelled is answered all the same: that answer is the next piece, and must not be lost.
+            # A cancelled read is still answered. Its answer is the next piece and must not be lost.
             if self._asked_offset is None:
                 asked = records.pack_numbers(taken=self.peeked_bytes, size=min(size, STDIN_LIMIT_BYTES), peek=peek)
                 self.peeked_bytes = 0
@@ -78,7 +89,10 @@ class Launcher:
             return content
 
     async def read_stdin_at(self, offset: int, size: int) -> bytes:
-        """What is there in the file that is its stdin; less than `size` at the end only."""
+        """Return `size` bytes at `offset` of the file that is the launcher's stdin.
+
+        The result is shorter only at the end of the file. Raise FsError if it cannot be read.
+        """
         pieces = []
         async with self._reading_stdin:
             if self._asked_offset is not None:  # of a read that was cancelled
@@ -95,20 +109,23 @@ class Launcher:
         return b"".join(pieces)
 
     async def drop_stdin(self, left: int) -> None:
-        """Of what was peeked, all but the last `left` bytes are the job's now."""
+        """Consume all peeked bytes except the last `left` ones."""
         taken = self.peeked_bytes - left
         if taken > 0 and not self._is_settled:
             self.peeked_bytes = left
-            with trio.CancelScope(shield=True):  # else nobody knows whether it was said
+            with trio.CancelScope(shield=True):  # a half-sent frame would end the conversation
                 await self._send(records.READ, records.pack_numbers(taken=taken))
 
     async def stop_reading(self) -> None:
-        """Nothing more is read, and nobody waits for what it was asked to read. It may have read it: `unused_bytes`."""
+        """Withdraw the outstanding read, and wait until the launcher confirms that.
+
+        Later reads raise FsError. `unused_bytes` counts what the launcher had read by then.
+        """
         self._is_settled = True
         if self._asked_offset is None:
             return
         await self._send(records.READ, records.pack_numbers(size=0))
-        async with self._reading_stdin:  # whoever waited for that answer gets it
+        async with self._reading_stdin:  # a task that waits for the answer gets it first
             if self._is_answered is not None:
                 await self._is_answered.wait()
                 if not self.unused_bytes:
@@ -116,41 +133,50 @@ class Launcher:
 
     @property
     def unused_bytes(self) -> int:
-        """How much was taken from its stdin that no job has got."""
+        """The number of bytes that were consumed from the stdin but did not reach the job."""
         kind, content = self._answered or (b"", b"")
         return len(content) if kind == records.STDIN and self._asked_offset == -1 else 0
 
     def leave_stdin(self, **numbers: int) -> None:
-        """What `finish` says about its stdin besides."""
+        """Set the final position of the stdin, which `finish` sends along with the exit.
+
+        `numbers` are the fields `stdin_offset` or `stdin_taken` of the protocol, in bytes.
+        """
         self._stdin_end = records.pack_numbers(**numbers)
 
     async def replace(self, recurse: bool) -> None:
-        """It becomes the command. Nothing more is heard of it."""
-        await self._send(records.EXEC, records.pack_records([("recurse", b"1" if recurse else b"0")]))
-        self._is_replaced = True  # until here it could be cancelled
+        """Let the launcher execute the command itself; it sends no more frames.
 
-    def replace_at_once(self, recurse: bool) -> None:
-        """The same, where nothing else was said before."""
-        self._send_at_once(records.EXEC, records.pack_records([("recurse", b"1" if recurse else b"0")]))
+        With `recurse`, launchers that the command starts send their commands to the master.
+        """
+        await self._send(records.EXEC, records.pack_records([("recurse", b"1" if recurse else b"0")]))
+        self._is_replaced = True  # up to this line the launcher could cancel the job
+
+    def replace_nowait(self, recurse: bool) -> None:
+        """Do the same as `replace`. No other frame may have been sent before."""
+        self._send_nowait(records.EXEC, records.pack_records([("recurse", b"1" if recurse else b"0")]))
 
     async def finish(self, exit: Exit) -> None:
-        """It ends like this."""
+        """Let the launcher end as the command did."""
         await self._send(records.EXIT, self._stdin_end + _pack_exit(exit))
 
-    def finish_at_once(self, exit: Exit) -> None:
-        """The same, where nothing else was said before."""
-        self._send_at_once(records.EXIT, _pack_exit(exit))
+    def finish_nowait(self, exit: Exit) -> None:
+        """Do the same as `finish`. No other frame may have been sent before."""
+        self._send_nowait(records.EXIT, _pack_exit(exit))
 
     async def answer(self, reply: Reply) -> None:
-        """To termite-ctl."""
+        """Send the reply to a control request of termite-ctl or a front end."""
         await self._send(records.ANSWER, json.dumps(reply).encode())
 
     def close(self) -> None:
-        """Nothing is said any more; what was said arrives."""
+        """Close the connection. Frames that were sent before still arrive."""
         self._connection.close()
 
-    def frame_at_once(self) -> tuple[bytes, bytes] | None:
-        """The next frame, before there is a job, if it is there already. LauncherGone where the connection ended."""
+    def next_frame_nowait(self) -> tuple[bytes, bytes] | None:
+        """Return the next frame as (kind, payload), or None if it has not arrived.
+
+        Use this before the job starts. Raise LauncherGone if the connection has ended.
+        """
         try:
             while not self._unread:
                 self._read()
@@ -159,18 +185,25 @@ class Launcher:
         return self._unread.popleft()
 
     async def next_frame(self) -> tuple[bytes, bytes]:
-        """The next frame, before there is a job. LauncherGone where the connection ended."""
-        while (frame := self.frame_at_once()) is None:
+        """Wait for the next frame and return it as (kind, payload).
+
+        Use this before the job starts. Raise LauncherGone if the connection has ended.
+        """
+        while (frame := self.next_frame_nowait()) is None:
             await trio.lowlevel.wait_readable(self._connection)
         return frame
 
     @property
-    def has_said_more(self) -> bool:
-        """Than its first frame: it wants its job to be cancelled, say."""
+    def has_unread_frames(self) -> bool:
+        """True if frames arrived together with the first one, such as a cancellation of the job."""
         return bool(self._unread)
 
-    def hear(self, job: trio.CancelScope) -> bool:
-        """Take in what it says while its job runs; whether there may be more. If not, `gone` says why."""
+    def receive(self, job: trio.CancelScope) -> bool:
+        """Take in the frames that have arrived while the job runs; never block.
+
+        Return True if more frames may come. Otherwise return False, set `gone` to the reason and
+        cancel `job`, unless the launcher executes the command itself.
+        """
         try:
             while self._unread:
                 self._take(*self._unread.popleft())
@@ -200,34 +233,34 @@ class Launcher:
     def _take(self, kind: bytes, payload: bytes) -> None:
         if kind in (records.STDIN, records.PEEKED, records.UNREADABLE):
             if self._is_answered is None or self._answered is not None:
-                raise RemoteProtocolError(f"a launcher said {kind!r} without being asked")
+                raise RemoteProtocolError(f"a launcher sent {kind!r} without a request")
             self._answered = kind, payload
             self._is_answered.set()
         elif kind == records.CANCEL:
             raise LauncherGone(_parse_signal(payload))
         else:
-            raise RemoteProtocolError(f"a launcher said {kind!r}")
+            raise RemoteProtocolError(f"a launcher sent {kind!r}")
 
     async def _ask(self, offset: int, payload: bytes) -> None:
         if self._is_settled:
             raise FsError(EIO)
         self._is_answered = trio.Event()
         self._asked_offset = offset
-        with trio.CancelScope(shield=True):  # else nobody knows whether it was said
+        with trio.CancelScope(shield=True):  # a half-sent frame would end the conversation
             await self._send(records.READ, payload)
 
     async def _answer(self) -> tuple[bytes, bytes]:
-        assert self._is_answered is not None, "it was asked"
+        assert self._is_answered is not None, "a read is outstanding"
         await self._is_answered.wait()
-        assert self._answered is not None, "it has answered"
+        assert self._answered is not None, "the read was answered"
         kind, content = self._answered
         self._is_answered = self._answered = self._asked_offset = None
         if kind == records.UNREADABLE:
             raise FsError(_parse_errno(content))
         return kind, content
 
-    def _send_at_once(self, kind: bytes, payload: bytes) -> None:
-        """Before anything else: so it fits into the socket."""
+    def _send_nowait(self, kind: bytes, payload: bytes) -> None:
+        """Send the first frame of the connection, which always fits into the socket."""
         try:
             os.write(self.fd, records.frame(kind, payload))
         except OSError:

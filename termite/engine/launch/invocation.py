@@ -1,4 +1,8 @@
-"""What a launcher asks for: the payload of an INVOKE frame (docs/develop/protocol.md, "Launcher")."""
+"""Parse the request of a launcher: the payload of an INVOKE frame.
+
+The format is in docs/develop/protocol.md, "Launcher". Everything but `env` comes before the first
+`env`, so that the environment, which is the same for all commands of one make, is parsed once.
+"""
 
 import functools
 import os
@@ -14,8 +18,13 @@ from termite.engine.wire.protocol.records import parse_records
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What an INVOKE frame says besides the invocation. With `has_stdin`, it is `stdin_file` or else a stream."""
+class JobRequest:
+    """A request of a launcher: the command, and how the launcher's process is set up.
+
+    `umask` has the nine permission bits. If `has_stdin`, the stdin is the file `stdin_file`, or a
+    stream if that is None. If not, `stdin_closed` means that descriptor 0 is closed, and
+    `stdin_ended` that it is at its end. `merge`: stdout and stderr are one open file.
+    """
 
     invocation: Invocation
     umask: int
@@ -27,9 +36,12 @@ class Asked:
     vantage: Vantage = field(default_factory=Vantage)
 
 
-def parse_invoke(payload: bytes) -> Asked:
-    """An INVOKE frame's payload."""
-    head, separator, rest = payload.partition(b"\0env=")  # which come last
+def parse_invoke(payload: bytes) -> JobRequest:
+    """Parse the payload of an INVOKE frame.
+
+    Raise RemoteProtocolError, upon which the listener drops the connection, if it is malformed.
+    """
+    head, separator, rest = payload.partition(b"\0env=")  # the environment comes last
     fields: dict[str, bytes] = {}
     argv: list[str] = []
     notes: dict[str, str] = {}
@@ -40,7 +52,7 @@ def parse_invoke(payload: bytes) -> Asked:
             name, _, text = os.fsdecode(content).partition("=")
             notes[name] = text
         elif key == "env":
-            raise RemoteProtocolError("an environment in front of the command")
+            raise RemoteProtocolError("an environment before the command")
         else:
             fields[key] = content
     if fields.get("v") != b"3":
@@ -65,7 +77,7 @@ def parse_invoke(payload: bytes) -> Asked:
         tool=os.fsdecode(fields.get("tool", b"")),
         notes=notes,
     )
-    return Asked(
+    return JobRequest(
         invocation,
         umask & 0o777,
         has_stdin=stdin in (b"read", b"file"),
@@ -79,11 +91,11 @@ def parse_invoke(payload: bytes) -> Asked:
 
 @functools.lru_cache(maxsize=16)
 def _parse_environment(payload: bytes) -> Environment:
-    """All commands that one make starts have the same one."""
+    """Parse the `env` records, and remember the result: all commands of one make have the same."""
     variables: dict[str, str] = {}
     for key, content in parse_records(payload):
         if key != "env":
-            raise RemoteProtocolError(f"{key!r} behind the environment")
+            raise RemoteProtocolError(f"{key!r} after the environment")
         name, _, text = os.fsdecode(content).partition("=")
         variables[name] = text
     return Environment(variables)

@@ -1,6 +1,7 @@
-"""The socket file at which a tree's launchers reach its master.
+"""Make the socket file at which a tree's launchers reach its master.
 
-The name appears only when the socket answers, and it replaces one that a killed master left behind.
+The file appears only when the socket accepts connections. It replaces a file that a killed master
+left behind.
 """
 
 import contextlib
@@ -16,12 +17,16 @@ from pathlib import Path
 from termite.engine.errors import UserError
 
 BACKLOG = 4096
-LOCK_PATIENCE_S = 5.0  # another master that is just starting holds the directory's lock for milliseconds
+LOCK_TIMEOUT_S = 5.0  # another master that is just starting holds the directory's lock for milliseconds
 
 
 @contextlib.contextmanager
 def bound_socket(path: Path) -> Iterator[socket.socket]:
-    """The listening socket at `path`, mode 0700, gone afterwards. UserError where a master listens already."""
+    """Listen at `path` with mode 0700, yield the socket, and remove the file afterwards.
+
+    Raise UserError if another master listens there, or if the file cannot be made. Block the
+    thread for up to LOCK_TIMEOUT_S while another master starts.
+    """
     raise_file_limit()
     try:
         directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -29,10 +34,10 @@ def bound_socket(path: Path) -> Iterator[socket.socket]:
         raise UserError(f"cannot listen at {path}: {error.strerror}", hint="see -socket") from error
     try:
         with _locked(directory):
-            # By way of the descriptor: the path of a deep tree does not fit into an address.
+            # The address uses the descriptor: the path of a deep tree may be too long for it.
             address = f"/proc/self/fd/{directory}/{path.name}"
             if _is_answered(address):
-                raise UserError(f"a master runs here already: {path}", hint="termite-ctl status")
+                raise UserError(f"a master already runs in this tree: {path}", hint="termite-ctl status")
             listening = _listening_socket(address)
             ours = os.stat(path.name, dir_fd=directory).st_ino
         try:
@@ -47,7 +52,10 @@ def bound_socket(path: Path) -> Iterator[socket.socket]:
 
 
 def raise_file_limit() -> None:
-    """Thousands of launchers at once are thousands of descriptors; the usual limit is 1024."""
+    """Raise the limit of open files to the hard limit.
+
+    Each launcher needs descriptors, a build may start thousands, and the usual limit is 1024.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
@@ -62,7 +70,6 @@ def _listening_socket(address: str) -> socket.socket:
         os.chmod(temporary, 0o700)
         listening.listen(BACKLOG)
         listening.setblocking(False)
-        # Its name appears when it answers, and replaces one that a killed master left.
         os.rename(temporary, address)
     except OSError as error:
         listening.close()
@@ -75,14 +82,14 @@ def _listening_socket(address: str) -> socket.socket:
 def _is_answered(address: str) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         error = probe.connect_ex(address)
-    # EAGAIN: its backlog is full, so somebody is there.
+    # EAGAIN means that the backlog is full, so a master listens.
     return error in (0, errno.EAGAIN)
 
 
 @contextlib.contextmanager
 def _locked(directory: int) -> Iterator[None]:
-    """Two masters that start at once must not take the socket from each other."""
-    deadline = time.monotonic() + LOCK_PATIENCE_S
+    """Lock the directory, so that two masters that start at once do not both take the socket."""
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
     while True:
         try:
             fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -92,7 +99,7 @@ def _locked(directory: int) -> Iterator[None]:
                 raise UserError("the directory is locked by another program", hint="is a master starting?") from None
             time.sleep(0.02)
         except OSError:
-            break  # a file system without locks: the race is narrow
+            break  # a file system without locks, on which the race remains; it is narrow
     try:
         yield
     finally:

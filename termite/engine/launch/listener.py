@@ -1,6 +1,6 @@
-"""The unix socket that launchers and `termite-ctl` connect to (docs/develop/protocol.md, "Launcher").
+"""Accept the connections of launchers and `termite-ctl` (docs/develop/protocol.md, "Launcher").
 
-One connection is one job. Whatever bytes come: that connection ends, and nothing else.
+One connection is one job. Wrong bytes end their own connection, and nothing else.
 """
 
 import contextlib
@@ -15,12 +15,12 @@ import trio
 
 from termite.engine.errors import RemoteProtocolError, UserError
 from termite.engine.launch.connection import Launcher, LauncherGone, Reply
-from termite.engine.launch.invocation import Asked, parse_invoke
+from termite.engine.launch.invocation import JobRequest, parse_invoke
 from termite.engine.loop.fd_watcher import FdWatcher
 from termite.engine.model import Exit
 from termite.engine.wire.protocol import records
 
-ACCEPT_REST_S = 0.1
+ACCEPT_RETRY_S = 0.1  # descriptors or memory ran out; they come back when a job ends
 
 log = logging.getLogger(__name__)
 
@@ -32,16 +32,20 @@ RestOfJob = Callable[[], Awaitable[Exit | None]]
 class Runner(Protocol):
     """A runner starts the job of each launcher."""
 
-    def begin(self, launcher: Launcher, asked: Asked) -> RestOfJob | None:
-        """Begin a job for `launcher` and return its remaining steps. None: the job is done and the launcher answered.
+    def begin(self, launcher: Launcher, request: JobRequest) -> RestOfJob | None:
+        """Begin a job for `launcher` without waiting, and return its remaining steps.
 
-        The remaining steps return the command's exit, or None if the launcher runs the command itself.
+        Return None if the job is done and the launcher answered. The remaining steps return the
+        command's exit, or None if the launcher executes the command itself.
         """
 
 
 class LauncherListener:
-    """Serves connections: `runner` gets the jobs, `control` opens a session for what termite-ctl and the front ends
-    say. `fd_watcher` hears what launchers say while their jobs run."""
+    """The listener serves the connections of launchers, termite-ctl and the front ends.
+
+    `runner` starts the jobs. `control` opens a session that answers the control requests of one
+    connection. `fd_watcher` watches the connections while their jobs run.
+    """
 
     def __init__(
         self,
@@ -53,21 +57,21 @@ class LauncherListener:
         self._control = control
         self._fd_watcher = fd_watcher
         self._cannot_accept = trio.Event()
-        self._silent: set[Launcher] = set()  # connected, and have not said what they want
+        self._silent: set[Launcher] = set()  # connected, but have sent no frame yet
 
     async def listen(self, listener: socket.socket) -> None:
-        """Until cancelled.
+        """Accept connections until cancelled, then close those that have sent no frame yet.
 
-        The listener is watched together with the launchers: one that connects is heard in the same turn of the
-        scheduler, though it mostly speaks a moment later.
+        The listening socket is watched together with the launchers. A launcher's first frame mostly
+        arrives a moment after its connection, often in the same turn of the scheduler.
         """
         try:
             while True:
                 self._cannot_accept = trio.Event()
-                with contextlib.suppress(OSError):  # no memory, too many epoll watches: the same
+                with contextlib.suppress(OSError):  # no memory or too many epoll watches: retry as well
                     self._fd_watcher.watch(listener.fileno(), functools.partial(self._accept, listener))
                     await self._cannot_accept.wait()
-                await trio.sleep(ACCEPT_REST_S)
+                await trio.sleep(ACCEPT_RETRY_S)
         finally:
             self._fd_watcher.unwatch(listener.fileno())
             for launcher in tuple(self._silent):
@@ -78,34 +82,34 @@ class LauncherListener:
             connection, _ = listener.accept()
         except BlockingIOError:
             return
-        except OSError as error:  # no descriptors, no memory: those who wait are served when there are
+        except OSError as error:  # no descriptors or no memory: the kernel keeps the waiting launchers
             log.warning("launcher-not-accepted reason=%s", error.strerror)
             self._fd_watcher.unwatch(listener.fileno())
             self._cannot_accept.set()
             return
         try:
-            self.meet(connection)
-        except Exception:  # one launcher: the listener is called again
+            self.serve_connection(connection)
+        except Exception:  # around one connection: the listener goes on with the next one
             log.exception("launcher-failed")
             connection.close()
 
-    def meet(self, connection: socket.socket) -> None:
-        """Serve a connection: at once as far as nothing has to wait.
+    def serve_connection(self, connection: socket.socket) -> None:
+        """Serve a connection without blocking; start a task only if its job has to wait.
 
-        Most commands of many a build are nothing, or run here: a task for each would take longer than all else that the
-        master does for it.
+        In many builds most commands do nothing or run locally. A task for each of them would cost
+        more than everything else that the master does for them.
         """
         connection.setblocking(False)
-        self._listen_to(Launcher(connection))
+        self._read_first_frame(Launcher(connection))
 
-    def _listen_to(self, launcher: Launcher) -> None:
-        """For its first frame, as often as it says something."""
+    def _read_first_frame(self, launcher: Launcher) -> None:
+        """Start what the first frame asks for, or watch the connection until it has arrived."""
         rest: Rest | None = None
-        with _Surviving(launcher):
-            frame = launcher.frame_at_once()
-            if frame is None:  # mostly because it is still in connect(2), which has woken us
+        with _ContainedErrors(launcher):
+            frame = launcher.next_frame_nowait()
+            if frame is None:  # mostly because connect(2), which has woken us, has not returned yet
                 if launcher not in self._silent:
-                    self._fd_watcher.watch(launcher.fd, functools.partial(self._listen_to, launcher))
+                    self._fd_watcher.watch(launcher.fd, functools.partial(self._read_first_frame, launcher))
                     self._silent.add(launcher)
                 return
             rest = self._begin(launcher, *frame)
@@ -129,14 +133,14 @@ class LauncherListener:
             return functools.partial(self._serve_job, launcher, rest) if rest else None
         if kind == records.CONTROL:
             return functools.partial(self._serve_control, launcher, payload)
-        raise RemoteProtocolError(f"began with {kind!r}")
+        raise RemoteProtocolError(f"the first frame is {kind!r}")
 
     async def _serve_job(self, launcher: Launcher, rest: RestOfJob) -> None:
         with trio.CancelScope() as scope:
-            self._fd_watcher.watch(launcher.fd, functools.partial(self._hear, launcher, scope))
+            self._fd_watcher.watch(launcher.fd, functools.partial(self._receive, launcher, scope))
             try:
-                if launcher.has_said_more:
-                    launcher.hear(scope)
+                if launcher.has_unread_frames:
+                    launcher.receive(scope)
                 exit = await rest()
                 if exit is not None:
                     await launcher.finish(exit)
@@ -145,11 +149,12 @@ class LauncherListener:
         if isinstance(launcher.gone, RemoteProtocolError):
             raise launcher.gone
         if launcher.gone is not None and launcher.gone.signal:
-            # The job has stopped and nothing of it was brought home: now the launcher may die of its signal.
+            # The job has stopped and none of its results was published, so the launcher may now
+            # die of its signal.
             await launcher.finish(Exit(0, launcher.gone.signal))
 
-    def _hear(self, launcher: Launcher, scope: trio.CancelScope) -> None:
-        if not launcher.hear(scope):
+    def _receive(self, launcher: Launcher, scope: trio.CancelScope) -> None:
+        if not launcher.receive(scope):
             self._fd_watcher.unwatch(launcher.fd)
 
     async def _serve_control(self, launcher: Launcher, payload: bytes) -> None:
@@ -162,19 +167,22 @@ class LauncherListener:
                 await launcher.answer(reply)
                 kind, payload = await launcher.next_frame()
                 if kind != records.CONTROL:
-                    raise RemoteProtocolError(f"termite-ctl said {kind!r}")
+                    raise RemoteProtocolError(f"termite-ctl sent {kind!r}")
 
 
 async def _serve(launcher: Launcher, rest: Rest) -> None:
     try:
-        with _Surviving(launcher):
+        with _ContainedErrors(launcher):
             await rest()
     finally:
         launcher.close()
 
 
-class _Surviving:
-    """Whatever one launcher says: that connection ends, and nothing else. Every command comes here, some twice."""
+class _ContainedErrors:
+    """A context that logs and suppresses the errors of one connection, so that all others go on.
+
+    Every command passes through it, some twice. A class is faster than a generator function.
+    """
 
     __slots__ = ("_launcher",)
 
@@ -189,7 +197,7 @@ class _Surviving:
             return True
         if isinstance(error, RemoteProtocolError):
             log.warning("launcher-dropped pid=%d reason=%s", self._launcher.pid, error)
-        elif isinstance(error, Exception):  # one launcher: the others and the master live on
+        elif isinstance(error, Exception):  # around one connection: the master and its other jobs go on
             log.error("launcher-failed pid=%d", self._launcher.pid, exc_info=error)
         else:
             return False

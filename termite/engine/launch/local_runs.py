@@ -1,8 +1,8 @@
-"""Commands that run on this machine, each in place of its launcher; and their slots, one per core.
+"""Run commands on the master's machine, each in place of its launcher, with one slot per core.
 
-A local command that starts further commands holds its slot while it waits for them, so these wait for none: otherwise a
-few such commands would wait for each other for ever. The holder is the command itself, which has its launcher's pid and
-may become a launcher again.
+A local command holds its slot while it waits for commands that it starts. Such nested commands do
+not wait for a slot, because a few of them would otherwise deadlock. The slot belongs to the
+launcher's pid, which is the command's pid too, and the command may execute a launcher again.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import trio
 from termite.engine.launch.connection import Launcher
 from termite.engine.loop.fd_watcher import FdWatcher
 
-DEPTH = 256  # of ancestors; deeper nesting than any build has, and an end for a walk that would have none
+MAX_ANCESTORS = 256  # more than any build has; it ends the walk if pids change under it
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,11 @@ OnEnd = Callable[[], None]
 
 
 class LocalSlots:
-    """`parent_of` gives the parent of a process, 0 where it has none or is gone. What is taken must be given back."""
+    """The slots for local commands, and the pids that hold them.
+
+    `parent_of` returns the parent of a process, or 0 if it has none or is gone.
+    The caller must give back every slot that it takes.
+    """
 
     def __init__(self, count: int, parent_of: Callable[[int], int]) -> None:
         self.count = count
@@ -41,8 +45,8 @@ class LocalSlots:
         await self._free.acquire()
         self._holders[pid] += 1
 
-    def take_at_once(self, pid: int, reserved: int = 0) -> bool:
-        """Take a slot that nobody waits for, if more than `reserved` are free."""
+    def take_nowait(self, pid: int, reserved: int = 0) -> bool:
+        """Take a slot if more than `reserved` are free. Return False otherwise."""
         if self._free.value <= reserved:
             return False
         self._free.acquire_nowait()
@@ -50,15 +54,15 @@ class LocalSlots:
         return True
 
     def give_back(self, pid: int) -> None:
-        """The command has ended."""
+        """Give back one slot of this pid, because its command has ended."""
         self._holders[pid] -= 1
         if not self._holders[pid]:
             del self._holders[pid]
         self._free.release()
 
     def is_nested(self, pid: int) -> bool:
-        """Whether this command is part of one that has a slot."""
-        for _ in range(DEPTH):
+        """Return True if this process or one of its ancestors holds a slot."""
+        for _ in range(MAX_ANCESTORS):
             if pid in self._holders:
                 return True
             if not self._holders or pid <= 1:
@@ -68,14 +72,15 @@ class LocalSlots:
 
     @property
     def running(self) -> int:
-        """How many slots are taken."""
+        """The number of slots that are taken."""
         return self.count - self._free.value
 
 
 class LocalRuns:
-    """Starts commands, and gives their slots back when they have ended, which nobody need wait for.
+    """The local commands that run now. Their slots are given back when they end.
 
-    Where a launcher's process is not to be seen from here (it is in a container), its slot is given back at once.
+    If the launcher's process is not visible from the master (it is in a container), its end cannot
+    be noticed. Its slot is then given back when the command starts.
     """
 
     def __init__(self, slots: LocalSlots, fd_watcher: FdWatcher) -> None:
@@ -84,59 +89,69 @@ class LocalRuns:
         self._runs: dict[int, _LocalRun] = {}  # by pidfd
 
     async def start(self, launcher: Launcher) -> None:
-        """When it is its turn."""
+        """Wait for a slot, unless the command is nested, and let the launcher execute its command.
+
+        Raise LauncherGone if the launcher has closed the connection.
+        """
         holds = not self.slots.is_nested(launcher.pid)
         if holds:
             await self.slots.take(launcher.pid)
         with self._watched(launcher, _process_of(launcher), holds=holds):
             await launcher.replace(recurse=False)
 
-    def start_at_once(self, launcher: Launcher) -> bool:
-        """If nobody has to wait for that."""
+    def start_nowait(self, launcher: Launcher) -> bool:
+        """Start the command like `start`, but return False if it would have to wait."""
         holds = not self.slots.is_nested(launcher.pid)
-        if holds and not self._take_at_once(launcher.pid):
+        if holds and not self._take_nowait(launcher.pid):
             return False
         with self._watched(launcher, _process_of(launcher), holds=holds):
-            launcher.replace_at_once(recurse=False)
+            launcher.replace_nowait(recurse=False)
         return True
 
-    def start_spare(self, launcher: Launcher, reserved: int, on_end: OnEnd) -> bool:
-        """If more than `reserved` cores have nothing to do. Nested or not: who gets none need not wait.
+    def start_if_idle(self, launcher: Launcher, reserved: int, on_end: OnEnd) -> bool:
+        """Start the command only if more than `reserved` slots are free; return False otherwise.
 
-        Nor does one start whose end nobody would see: they would be too many.
+        Nested commands take a slot too. They cannot deadlock, because a refused one goes to a
+        worker. A launcher whose process is not visible is also refused: its slot could not be held.
+        `on_end` is called when the command has ended.
         """
         process = _process_of(launcher)
         if process is None:
             return False
-        if not self._take_at_once(launcher.pid, reserved):
+        if not self._take_nowait(launcher.pid, reserved):
             os.close(process)
             return False
         with self._watched(launcher, process, holds=True, on_end=on_end):
-            launcher.replace_at_once(recurse=False)
+            launcher.replace_nowait(recurse=False)
         return True
 
     @property
     def running(self) -> int:
-        """How many commands are known to run."""
+        """The number of commands that are known to run."""
         return len(self._runs)
 
-    def _take_at_once(self, pid: int, reserved: int = 0) -> bool:
-        """A free slot, also that of a command which has just ended: who started it may be here with the next one before
-        we are told."""
-        if self.slots.take_at_once(pid, reserved):
+    def _take_nowait(self, pid: int, reserved: int = 0) -> bool:
+        """Take a slot that is free, or that belongs to a command which has just ended.
+
+        A build tool may send its next command before the watcher has reported that end.
+        """
+        if self.slots.take_nowait(pid, reserved):
             return True
         ended = select.poll()
         for process in self._runs:
             ended.register(process, select.POLLIN)
         for process, _ in ended.poll(0):
             self._end(self._runs[process], has_run=True)
-        return self.slots.take_at_once(pid, reserved)
+        return self.slots.take_nowait(pid, reserved)
 
     @contextlib.contextmanager
     def _watched(
         self, launcher: Launcher, process: int | None, *, holds: bool, on_end: OnEnd | None = None
     ) -> Iterator[None]:
-        """From here on its end counts, if within the launcher is replaced."""
+        """Watch for the command's end. The body must let the launcher execute the command.
+
+        If the body fails, the slot is given back at once.
+        """
         run = _LocalRun(launcher.pid if holds else None, process, on_end)
         try:
             if process is not None:
@@ -150,7 +165,7 @@ class LocalRuns:
             self._end(run, has_run=False)
 
     def _end(self, run: "_LocalRun", *, has_run: bool) -> None:
-        if run.is_over:  # its launcher has died while it was told to start
+        if run.is_over:  # the launcher died while its frame was sent, and both ends were noticed
             return
         run.is_over = True
         if run.process is not None:
@@ -165,7 +180,11 @@ class LocalRuns:
 
 @dataclass(slots=True)
 class _LocalRun:
-    """`holder` of a slot, `process`: a pidfd; each None where there is none."""
+    """One local command.
+
+    `holder` is the pid that holds a slot, or None. `process` is a pidfd, or None if the process is
+    not visible.
+    """
 
     holder: int | None
     process: int | None
@@ -174,18 +193,20 @@ class _LocalRun:
 
 
 def parent_of(pid: int) -> int:
-    """The parent of a process on this machine."""
+    """Return the parent of a process on this machine, or 0 if the process is gone."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return 0
-    # The name in parentheses may contain anything, spaces and parentheses too.
+    # The name in parentheses may contain any byte, even spaces and parentheses.
     return int(stat.rpartition(b")")[2].split()[1])
 
 
 def _process_of(launcher: Launcher) -> int | None:
-    """A pidfd of the launcher, and of the command that it becomes. None where it is not to be seen from here, or there
-    is no descriptor left."""
+    """Return a pidfd of the launcher, which stays valid for the command that it executes.
+
+    Return None if the process is not visible from the master, or if no descriptor is left.
+    """
     try:
         return os.pidfd_open(launcher.pid)
     except OSError as error:

@@ -1,54 +1,58 @@
-"""Standard input and output of a job, between its launcher and its worker.
+"""Pass the standard input and output of a job between its launcher and its worker.
 
-A job may run twice, when its worker was lost. Output that the launcher has passed on cannot be taken back, and input
-that was read cannot be read again. So both are remembered here: the second run is compared with the first, and fed
-from it.
+A job runs again if its worker was lost. The launcher cannot take back output that it has printed,
+and cannot read its input twice. Both are therefore kept: output of the second run is compared with
+the first, and input is read from the kept bytes.
 """
 
 from errno import EIO, ESPIPE
 
 from termite.engine.errors import FsError
 from termite.engine.launch.connection import Launcher
-from termite.engine.launch.invocation import Asked
+from termite.engine.launch.invocation import JobRequest
 
-# Of each of stdout and stderr. Beyond it a second run is trusted to say the same again.
+# For each of stdout and stderr. Output of a second run beyond it is assumed to be the same.
 KEPT_OUTPUT_BYTES = 1024 * 1024
-# A job that has read more cannot be run again. Few remote jobs read their stdin at all.
+# A job that has read more cannot run again. Few remote jobs read their stdin.
 KEPT_STDIN_BYTES = 16 * 1024 * 1024
-AGAIN = "termite: the worker was lost and the command run again: some output above may be of the first run"
+RAN_TWICE = "termite: the worker was lost and the command ran again; some output above may be of the first run"
 
 
-class Output:
-    """What a job writes, on its way to the launcher. Chunks have b"1" or b"2" in front."""
+class JobOutput:
+    """The output of one job, which the launcher gets once even if the job runs twice."""
 
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
         self._kept = {1: bytearray(), 2: bytearray()}
-        self._told = {1: 0, 2: 0}
-        self._at = {1: 0, 2: 0}
+        self._forwarded = {1: 0, 2: 0}  # bytes, of all runs
+        self._at = {1: 0, 2: 0}  # position of this run
 
-    async def take(self, chunk: bytes) -> None:
-        """Forward what the launcher was not told by an earlier run."""
+    async def forward(self, chunk: bytes) -> None:
+        """Forward the part of `chunk` that no earlier run has written.
+
+        The first byte of `chunk` is b"1" for stdout or b"2" for stderr. Block while the launcher's
+        socket is full. Raise LauncherGone if the launcher has closed the connection.
+        """
         fd = 2 if chunk[:1] == b"2" else 1
         content = chunk[1:]
-        repeated = min(len(content), self._told[fd] - self._at[fd])
+        repeated = min(len(content), self._forwarded[fd] - self._at[fd])
         if repeated > 0:
             content = await self._skip(fd, content, repeated)
         if content:
-            self._told[fd] += len(content)
-            self._at[fd] = self._told[fd]
+            self._forwarded[fd] += len(content)
+            self._at[fd] = self._forwarded[fd]
             room = KEPT_OUTPUT_BYTES - len(self._kept[fd])
             self._kept[fd] += content[: max(room, 0)]
             await self._launcher.output(fd, content)
 
-    def begin_again(self) -> None:
-        """The job is run again, from its beginning."""
+    def rewind(self) -> None:
+        """Prepare for another run of the job, which writes everything again."""
         self._at = {1: 0, 2: 0}
 
     @property
-    def is_told(self) -> bool:
-        """True once the launcher was told anything."""
-        return any(self._told.values())
+    def has_forwarded(self) -> bool:
+        """True if the launcher has received any output."""
+        return any(self._forwarded.values())
 
     async def _skip(self, fd: int, content: bytes, repeated: int) -> bytes:
         at = self._at[fd]
@@ -56,32 +60,39 @@ class Output:
         if content.startswith(kept):
             self._at[fd] += repeated
             return content[repeated:]
-        # It says something else this time: all of that, after a word that explains it.
-        self._at[fd] = self._told[fd]
-        await self._launcher.notice(AGAIN)
+        # The output differs from the first run: forward all of it, after a line that explains it.
+        self._at[fd] = self._forwarded[fd]
+        await self._launcher.notice(RAN_TWICE)
         return bytes(self._kept[fd][:at]) + content
 
 
-class Stdin:
-    """What a job reads, on its way from the launcher. A file is read by position, and needs no memory."""
+class JobStdin:
+    """The standard input of one job, which is read from the launcher when the job asks for it.
 
-    def __init__(self, launcher: Launcher, asked: Asked) -> None:
+    Bytes of a stream are kept for a second run. A file is read by position, and nothing is kept.
+    """
+
+    def __init__(self, launcher: Launcher, request: JobRequest) -> None:
         self._launcher = launcher
-        self._file = asked.stdin_file
+        self._file = request.stdin_file
         self._read = bytearray()
         self._at = 0
         self._dropped_bytes = 0
         self._runs = 0
-        self._is_ended = not asked.has_stdin or self._file is not None
+        self._is_ended = not request.has_stdin or self._file is not None
 
     async def read(self, size: int, *, peek: bool = False) -> bytes:
-        """Up to `size` bytes; none at the end."""
+        """Return up to `size` bytes of a stream, or b"" at its end.
+
+        Block until the launcher has read some. With `peek`, the bytes also stay in the launcher's
+        stdin if its kind allows that. Raise FsError for the job if the stdin cannot be read.
+        """
         if self._at >= len(self._read) and not self._is_ended:
             run = self._runs
             content = await self._launcher.read_stdin(size, peek=peek)
             self._is_ended = not content
             self._read += content
-            if run != self._runs:  # that run is lost, and the next one begins with this
+            if run != self._runs:  # the run that asked was lost; the next one begins with these bytes
                 raise FsError(EIO)
         given = bytes(self._read[self._at : self._at + size])
         self._at += len(given)
@@ -89,25 +100,35 @@ class Stdin:
         return given
 
     async def read_at(self, offset: int, size: int) -> bytes:
-        """The same of a file; all `size` bytes if they are there."""
+        """Return `size` bytes at `offset` of a file; fewer only at its end.
+
+        Raise FsError for the job if the stdin is no file or cannot be read.
+        """
         if self._file is None:
             raise FsError(ESPIPE)
         return await self._launcher.read_stdin_at(offset, size)
 
-    async def settle(self, taken: int) -> None:
-        """The job has taken so many bytes, from the beginning."""
+    async def consume(self, taken: int) -> None:
+        """Consume the first `taken` bytes of the stream; later bytes may stay with the launcher."""
         await self._launcher.drop_stdin(self._total_bytes - taken)
 
-    def begin_again(self) -> None:
-        """The job is run again, and reads from the beginning."""
-        if not self.can_begin_again:
+    def rewind(self) -> None:
+        """Prepare for another run of the job, which reads from the beginning.
+
+        Raise FsError if the first bytes are no longer kept.
+        """
+        if not self.can_rewind:
             raise FsError(EIO)
         self._at = 0
         self._runs += 1
 
     def finish(self, offset: int, taken: int) -> int:
-        """The job has ended, and what it has done to its stdin is to be done at home. How much of a stream was taken
-        from there in vain."""
+        """Apply the job's final stdin position to the launcher's stdin.
+
+        `offset` is the final position in a file; -1 means that the job did not move it. `taken` is
+        the number of bytes that the job consumed of a stream. Return how many bytes of a stream
+        were consumed on the master's machine but never reached the job.
+        """
         if self._file is not None:
             if offset not in (-1, self._file.offset):
                 self._launcher.leave_stdin(stdin_offset=offset)
@@ -119,13 +140,13 @@ class Stdin:
         return max(left - peeked, 0) + self._launcher.unused_bytes
 
     @property
-    def is_read(self) -> bool:
-        """True once something was taken from the launcher's stdin, so that nobody else can read it."""
+    def is_consumed(self) -> bool:
+        """True if bytes were consumed from the launcher's stdin: no other process gets them."""
         return self._total_bytes > self._launcher.peeked_bytes or self._launcher.unused_bytes > 0
 
     @property
-    def can_begin_again(self) -> bool:
-        """False where the first part is not remembered any more."""
+    def can_rewind(self) -> bool:
+        """False if the first bytes are no longer kept."""
         return not self._dropped_bytes
 
     @property

@@ -1,7 +1,8 @@
-"""From where a process sees files, users and the machine: two that differ in that get other answers to one question.
+"""Compare the vantages of processes: how each of them sees files, users and the machine.
 
-The launcher says the same of itself in the same texts, which are compared and never read. Every front end imports this,
-so it has no dataclasses: these take milliseconds to import.
+The launcher (native/launcher) describes itself with the same texts. They are compared and never
+parsed. Every front end imports this module, so it has no dataclasses, whose import takes
+milliseconds.
 """
 
 import os
@@ -12,10 +13,15 @@ from termite.engine.errors import Reason
 
 
 class Vantage:
-    """What a process says of itself. An empty text is one that could not be told, and equals nothing.
+    """The view that a process has of its machine, as four texts.
 
-    `root`: mount and inode of its root directory. A mount belongs to one mount namespace, so this tells these, too.
-    `users`: its user namespace, and its ids in that. `here`: its working directory. `host`: what uname(2) says.
+    "" means that a text could not be determined; it never equals another text.
+
+    * `root` is the mount and the inode of the root directory. A mount belongs to one mount
+      namespace, so processes in different mount namespaces differ in it.
+    * `users` is the user namespace, and the user and group in it.
+    * `here` is the device and the inode of the working directory.
+    * `host` is the host name, the kernel release and the machine of uname(2).
     """
 
     __slots__ = ("here", "host", "root", "users")
@@ -25,13 +31,16 @@ class Vantage:
 
 
 def own_vantage(directory: str = ".") -> Vantage:
-    """Return that of this process, if it worked in `directory`."""
+    """Return the vantage of this process, as if its working directory were `directory`."""
     host = os.uname()
     return Vantage(_root(), _users(), directory_identity(directory), f"{host.nodename} {host.release} {host.machine}")
 
 
 def own_ids() -> tuple[int, int]:
-    """Return the effective user and group of this process as the kernel knows them: below fakeroot geteuid(2) lies."""
+    """Return the effective user and group of this process as the kernel knows them.
+
+    Below fakeroot, geteuid(2) returns other ones.
+    """
     one, other = socket.socketpair()
     with one, other:
         _, uid, gid = struct.unpack("3i", one.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
@@ -39,7 +48,7 @@ def own_ids() -> tuple[int, int]:
 
 
 def directory_identity(path: str) -> str:
-    """Return device and inode of a directory as a text; an empty one if that cannot be told."""
+    """Return the device and the inode of a directory as a text, or "" if it cannot be examined."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -48,7 +57,10 @@ def directory_identity(path: str) -> str:
 
 
 def difference(ours: Vantage, other: Vantage, cwd: str) -> Reason | None:
-    """Return in what a process that works in `cwd` differs from this one; None: in nothing."""
+    """Return the first difference between the vantages, or None if they are equal.
+
+    `cwd` is the working directory of the other process, and is looked up in this one.
+    """
     if not other.root or other.root != ours.root:
         return Reason.OTHER_ROOT
     if not other.users or other.users != ours.users:
@@ -61,7 +73,7 @@ def difference(ours: Vantage, other: Vantage, cwd: str) -> Reason | None:
 
 
 def _root() -> str:
-    # Python has no statx: the descriptor's own file knows its mount.
+    # Python has no statx(2), but /proc knows the mount of an open descriptor.
     fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with open(f"/proc/self/fdinfo/{fd}") as lines:

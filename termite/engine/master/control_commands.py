@@ -1,16 +1,22 @@
-"""What `termite-ctl` and the front ends say to a master (docs/develop/protocol.md, "Launcher": control)."""
+"""Answer the control commands of `termite-ctl` and the front ends.
+
+They are described in docs/develop/protocol.md, "Launcher". A connection that has sent `build-start`
+counts as a build until it ends, and the master does not end while there is a build.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, cast
 
 from termite.engine.decide.logic.commands import is_no_op
 from termite.engine.errors import UserError
 from termite.engine.fleet.pool import Trouble
+from termite.engine.launch.connection import Reply
+from termite.engine.launch.listener import ControlSession
 from termite.engine.launch.vantage import Vantage, difference
 from termite.engine.model import How, Invocation, Phase
 from termite.engine.status import report
@@ -18,12 +24,9 @@ from termite.engine.status import report
 if TYPE_CHECKING:
     from termite.engine.master.shared import Master
 
-Reply = dict[str, object]
-Answer = Callable[[Reply], Awaitable[Reply]]
-
 
 class Sessions:
-    """Connections that count as builds, and the way to end the daemon."""
+    """The number of connections that count as builds, and the function that ends the daemon."""
 
     def __init__(self, shut_down: Callable[[], None]) -> None:
         self.shut_down = shut_down
@@ -31,23 +34,26 @@ class Sessions:
 
 
 class ControlCommands:
-    """The commands, each a method."""
+    """The commands that a master answers."""
 
     def __init__(self, master: Master, sessions: Sessions) -> None:
         self._master = master
         self._sessions = sessions
 
     @contextlib.contextmanager
-    def session(self) -> Iterator[Answer]:
-        """One connection."""
+    def session(self) -> Iterator[ControlSession]:
+        """Open a session for one connection, and yield the function that answers its requests.
+
+        That function raises UserError, which is sent to the requester.
+        """
         build = _Build(self._master, self._sessions)
 
         async def answer(request: Reply) -> Reply:
             match request.get("command"):
                 case "status":
-                    return {**self._status(), "elsewhere": self._elsewhere(request)}
+                    return {**self._status(), "elsewhere": self._difference(request)}
                 case "refresh":
-                    self._master.settled_check.ask()
+                    self._master.settled_check.request()
                     await self._master.settled_check.wait()
                     return {"journal": self._master.tree.number}
                 case "shutdown":
@@ -56,13 +62,13 @@ class ControlCommands:
                 case "why":
                     return self._why(request)
                 case "build-start":
-                    if elsewhere := self._elsewhere(request):
-                        raise UserError(elsewhere, hint="termite-ctl shutdown ends the master")
+                    if found := self._difference(request):
+                        raise UserError(found, hint="termite-ctl shutdown ends the master")
                     return build.start(request)
                 case "build-end":
                     return build.end()
                 case command:
-                    raise UserError(f"unknown command {command!r}", hint="is this master of another version?")
+                    raise UserError(f"unknown command {command!r}", hint="does the master have another version?")
 
         try:
             yield answer
@@ -88,7 +94,7 @@ class ControlCommands:
             "waiting": master.pool.waiting,
             "known_workers": [worker.name for worker in master.pool.fleet.workers],
             "trouble": _trouble(master.pool.trouble),
-            "local_slots": {"count": master.here.slots.count, "busy": master.here.slots.running},
+            "local_slots": {"count": master.local_runs.slots.count, "busy": master.local_runs.slots.running},
             "short_below_ms": round(1000 * master.short.limit_s),
             "rules": len(master.book.rules),
             "plugins_broken": master.plugins.broken,
@@ -96,15 +102,18 @@ class ControlCommands:
             "journal": master.tree.number,
             "tree": master.tree.statistics(),
         }
-        phases = [job.phase.value for job in master.jobs.values()] + [Phase.LOCAL.value] * master.here.running
+        phases = [job.phase.value for job in master.jobs.values()] + [Phase.LOCAL.value] * master.local_runs.running
         traffic = master.pool.traffic()
         return report.status_report(master.counters, phases, leases, traffic.counts, traffic.messages, rest)
 
-    def _elsewhere(self, request: Reply) -> str:
-        """Why no command of whoever asks may leave its place; empty: there is no reason."""
-        said = request.get("vantage")
-        words = said if isinstance(said, dict) else {}
-        vantage = Vantage(**{name: str(words.get(name, "")) for name in Vantage.__slots__})
+    def _difference(self, request: Reply) -> str:
+        """Return in what the requester's vantage differs from the master's, or "" if in nothing.
+
+        Commands of a requester that differs run where it is, never on a worker.
+        """
+        sent = request.get("vantage")
+        texts = sent if isinstance(sent, dict) else {}
+        vantage = Vantage(**{name: str(texts.get(name, "")) for name in Vantage.__slots__})
         found = difference(self._master.vantage, vantage, str(request.get("cwd", "/")))
         return found.words if found else ""
 
@@ -120,7 +129,7 @@ class ControlCommands:
             "nothing": is_no_op(command),
             "local": verdict.local,
             "tied": verdict.tie.words if verdict.tie else "",
-            "elsewhere": self._elsewhere(request),
+            "elsewhere": self._difference(request),
             "took_s": master.short.took_s(command),
             "short_s": master.short.limit_s,
             "rule": dataclasses.asdict(verdict.rule) if verdict.rule else None,
@@ -130,7 +139,7 @@ class ControlCommands:
 
 
 class _Build:
-    """One build, from build-start to the end of its connection."""
+    """A build, from build-start to the end of its connection."""
 
     def __init__(self, master: Master, sessions: Sessions) -> None:
         self._master = master
@@ -138,14 +147,17 @@ class _Build:
         self._before: report.Counters | None = None
 
     def start(self, request: Reply) -> Reply:
-        """Have the settled files looked at again, and say how to start the build tool."""
+        """Request a check of the settled files, and return how to start the build tool.
+
+        Raise UserError if no plugin knows the tool.
+        """
         if self._before is None:
             self._sessions.builds += 1
             self._before = self._master.counters.copy()
             self._master.notices.clear()
         self._master.rule_file.refresh()
         error = self._master.rule_file.error
-        self._master.settled_check.ask()
+        self._master.settled_check.request()
         reply: Reply = {"bad_rules": str(error) if error else ""}
         if "tool" not in request:
             return reply
@@ -160,13 +172,13 @@ class _Build:
         return {**reply, "argv": list(command.argv), "exe": command.exe, "env": added}
 
     def end(self) -> Reply:
-        """What happened since the start."""
+        """Return the summary of everything that happened since the start."""
         if self._before is None:
             raise UserError("no build was started on this connection")
         return report.build_summary(self._before, self._master.counters)
 
     def close(self) -> None:
-        """The connection ended, and the build with it."""
+        """End the build, because its connection has ended."""
         if self._before is not None:
             self._sessions.builds -= 1
             self._before = None
@@ -175,7 +187,7 @@ class _Build:
 def _invocation(request: Reply) -> Invocation:
     argv = request.get("argv")
     if not isinstance(argv, list) or not argv or not all(isinstance(word, str) for word in argv):
-        raise UserError("why: needs a command")
+        raise UserError("the control command 'why' needs a command")
     notes, env = request.get("notes"), request.get("env")
     tool = str(request.get("tool", ""))
     return Invocation(

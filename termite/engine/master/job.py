@@ -1,4 +1,7 @@
-"""One job as its master knows it, from the launcher's first frame to the exit code."""
+"""Hold the state of one job, from the launcher's first frame to the exit code.
+
+A job may run on several leases, one after another; `failures` and `failed_on` count its attempts.
+"""
 
 from dataclasses import dataclass, field
 
@@ -6,50 +9,54 @@ from termite.engine.decide.short_commands import CommandKey
 from termite.engine.errors import Retryable, UserError
 from termite.engine.fleet.lease import Lease
 from termite.engine.launch.connection import Launcher
-from termite.engine.launch.invocation import Asked
-from termite.engine.launch.stdio import Output, Stdin
+from termite.engine.launch.invocation import JobRequest
+from termite.engine.launch.stdio import JobOutput, JobStdin
 from termite.engine.model import Command, Phase, Verdict
 
-ATTEMPTS = 3  # leases lost under one job; a job that kills two workers is not given a third (WORKERS)
-WORKERS = 2
+MAX_ATTEMPTS = 3  # failures of any kind
+MAX_WORKERS = 2  # a job that makes two workers fail does not get a third one
 
 
 @dataclass(slots=True)
 class Job:
-    """From launcher to exit code."""
+    """A job is one command of a launcher.
+
+    `id` is unique in this master. `number` is the number of the journal that was sent to the
+    mirror, or 0. Fields that are None are not known yet, if no comment says otherwise.
+    """
 
     id: int
     launcher: Launcher
-    asked: Asked
-    output: Output
-    stdin: Stdin
+    request: JobRequest
+    output: JobOutput
+    stdin: JobStdin
     phase: Phase = Phase.DECIDING
     command: Command | None = None
     verdict: Verdict | None = None
     lease: Lease | None = None
-    key: CommandKey | None = None  # None: it is not to be known again
-    warning: UserError | None = None  # about the rules, for whoever builds
-    bug: Exception | None = None  # of ours, from its beginning
-    number: int = 0  # of the journal, as it was sent
+    key: CommandKey | None = None  # None: its run time is not recorded
+    warning: UserError | None = None  # about the rule file, for the user; None: there is none
+    bug: Exception | None = None  # of `run_at_once`; `run_job` raises it again
+    number: int = 0
     failures: list[Retryable] = field(default_factory=list)
     failed_on: set[str] = field(default_factory=set)
 
     def fail(self, worker: str, error: Retryable) -> None:
-        """Note that an attempt on `worker` failed for a reason that is not the command's."""
+        """Note that an attempt on `worker` failed, and that the command is not to blame."""
         self.failures.append(error)
         self.failed_on.add(worker)
 
-    def begin_again(self) -> None:
-        """Before another attempt."""
-        self.output.begin_again()
-        self.stdin.begin_again()
+    def rewind(self) -> None:
+        """Prepare for an attempt, which reads and writes everything from the beginning."""
+        self.output.rewind()
+        self.stdin.rewind()
 
     @property
-    def may_be_tried(self) -> bool:
-        """False where another worker should not be given to it."""
-        return len(self.failed_on) < WORKERS and len(self.failures) < ATTEMPTS and self.stdin.can_begin_again
+    def can_retry(self) -> bool:
+        """True if the job may still run on a worker; False if it must fall back."""
+        return len(self.failed_on) < MAX_WORKERS and len(self.failures) < MAX_ATTEMPTS and self.stdin.can_rewind
 
 
-def new_job(number: int, launcher: Launcher, asked: Asked) -> Job:
-    """A job at its beginning."""
-    return Job(number, launcher, asked, Output(launcher), Stdin(launcher, asked))
+def new_job(number: int, launcher: Launcher, request: JobRequest) -> Job:
+    """Return a new job with the id `number`."""
+    return Job(number, launcher, request, JobOutput(launcher), JobStdin(launcher, request))

@@ -1,4 +1,7 @@
-"""The master as a daemon: what it opens and what goes on beside its jobs, from its start to its end."""
+"""Run the master as a daemon: open its socket and its tree, and run the tasks beside its jobs.
+
+Each job has a task of its own, which the listener's fd watcher starts.
+"""
 
 import logging
 from collections.abc import Iterator
@@ -14,13 +17,17 @@ from termite.engine.master.shared import Master, MasterConfig
 from termite.engine.paths import tree_path
 from termite.engine.tree.home import HomeTree, TreeConfig
 
-HOUSEKEEPING_S = 5.0
+HOUSEKEEPING_S = 5.0  # how often; the precision of `idle_exit_s`
 
 log = logging.getLogger(__name__)
 
 
 async def serve_master(config: MasterConfig, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
-    """Until cancelled, told to shut down, or idle for long. Reports the socket's path."""
+    """Serve launchers until cancelled, asked to shut down, or idle for `config.idle_exit_s`.
+
+    Report the socket's path through `task_status` when launchers can connect. Raise UserError if
+    the socket or the tree cannot be opened.
+    """
     with bound_socket(config.socket) as listener, _home_tree(config) as tree, ExitStack() as stack:
         master = Master(config, tree)
         stack.callback(master.short.save)
@@ -37,14 +44,14 @@ async def serve_master(config: MasterConfig, task_status: trio.TaskStatus[str] =
 
 
 async def _keep_house(master: Master, sessions: Sessions) -> None:
-    """Forget what every mirror knows; end where nobody needs us any more."""
+    """Drop changes from the journal that every mirror has, and end an idle master."""
     idle_exit_s = master.config.idle_exit_s
     while True:
         await trio.sleep(HOUSEKEEPING_S)
         numbers = [job.number for job in master.jobs.values() if job.number]
         oldest = master.pool.oldest_cursor()
         master.tree.forget_before(min([*numbers, master.tree.number if oldest is None else oldest]))
-        if master.jobs or master.here.running or sessions.builds:
+        if master.jobs or master.local_runs.running or sessions.builds:
             master.last_busy_s = trio.current_time()
         if idle_exit_s and trio.current_time() - master.last_busy_s > idle_exit_s:
             log.info("master-ended reason=idle")

@@ -1,4 +1,8 @@
-"""What mirrors ask of the master: directories, files, and the standard input of their jobs."""
+"""Answer the requests of mirrors for directories, files, and the standard input of their jobs.
+
+A file may change between its listing and its request. The mirror then gets Stale, never the
+contents of another version.
+"""
 
 import os
 from collections.abc import Mapping
@@ -30,14 +34,18 @@ STDIN_LIMIT_BYTES = 1024 * 1024
 
 
 class MirrorRequests:
-    """`jobs` are those that run, by their ids."""
+    """The handler of mirrors' requests. `jobs` are the running jobs by their ids."""
 
     def __init__(self, tree: HomeTree, jobs: Mapping[int, Job]) -> None:
         self._tree = tree
         self._jobs = jobs
 
     async def answer(self, lease: Lease, message: Message, send_chunk: SendChunk) -> Message:
-        """The reply to one request of a mirror."""
+        """Return the reply to one request of the mirror of `lease`.
+
+        Block while files are hashed or a launcher reads its stdin. Raise FsError for the job, Stale
+        if the file has changed, and RemoteProtocolError if the mirror may not send such a message.
+        """
         match message:
             case GetDirectory(path=path):
                 return Directory(*await self._tree.directory(path))
@@ -46,10 +54,10 @@ class MirrorRequests:
             case ReadStdin(job=number):
                 return Stdin(await self._read_stdin(self._job(lease, number), message))
             case StdinTaken(job=number, taken=taken):
-                await self._job(lease, number).stdin.settle(taken)
+                await self._job(lease, number).stdin.consume(taken)
                 return Done()
             case _:
-                raise RemoteProtocolError(f"a mirror asks nothing like {type(message).__name__}")
+                raise RemoteProtocolError(f"a mirror must not send {type(message).__name__}")
 
     async def _send_file(self, asked: GetFile, send_chunk: SendChunk) -> File:
         path, mtime_ns = asked.path, asked.mtime_ns
@@ -70,7 +78,7 @@ class MirrorRequests:
     def _job(self, lease: Lease, number: int) -> Job:
         job = self._jobs.get(number)
         if job is None or job.lease is not lease:
-            raise FsError(EIO)  # it was cancelled meanwhile, or is none of this mirror's
+            raise FsError(EIO)  # the job was cancelled meanwhile, or belongs to another mirror
         return job
 
     async def _read_stdin(self, job: Job, asked: ReadStdin) -> bytes:
@@ -89,7 +97,8 @@ async def _send_content(fd: int, send_chunk: SendChunk) -> int:
 
 
 def _check_unchanged(fd: int, path: bytes, mtime_ns: int, digest: Digest, sent: int) -> None:
-    # The digest is of what was there when it was opened; the receiver drops whoever sends something else.
+    # The digest is of the contents when the file was opened. A receiver that gets other contents
+    # drops the connection, so a change is reported instead.
     now = os.fstat(fd)
     if (sent, now.st_size, now.st_mtime_ns) != (digest.size, digest.size, mtime_ns):
         raise Stale(path)

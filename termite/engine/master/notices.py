@@ -1,45 +1,56 @@
-"""What was said in this build of what did not come home: a build of thousands needs no thousand lines.
+"""Remember which dropped files the user was already notified of.
 
-ccache, for one, writes the same file below its cache in every job, and new ones for each object.
+A build of thousands of jobs then prints a few notices, not thousands. For example, ccache writes
+the same file below its cache in every job, and new files for each object.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 
-PLACE = 3  # so many names of a directory are a place: home/me/.cache, root/.cache/ccache; usr/lib has two
-LINES = 3  # about one place: by then a user knows what happens there, and the summary counts and names the rest
-NAMED = 3  # paths in one line, which a person reads
-REMEMBERED = 1000  # paths, and places, so that the memory does not grow with the jobs; what is beyond is only counted
+# Files are in one place if the first three names of their directories are equal, such as
+# home/me/.cache or root/.cache/ccache.
+PLACE_NAMES = 3
+LINES_PER_PLACE = 3  # then a user knows what happens there; the summary counts and names all files
+PATHS_PER_LINE = 3  # as many as a person reads
+MAX_REMEMBERED = 1000  # paths, so that the memory does not grow with the jobs; later ones get no notice
 
 
 class Notices:
-    """Since the last build began, or nothing ran for a while: without a front end no summary names what was dropped."""
+    """The notices of the current build.
+
+    The master clears them when a build begins, and when a job comes after 10 idle seconds, because
+    launchers without a front end print no summary.
+    """
 
     def __init__(self) -> None:
         self._paths: set[tuple[str, bytes]] = set()
         self._lines: Counter[tuple[str, bytes]] = Counter()
 
     def clear(self) -> None:
+        """Forget everything, so that the next build gets its own notices."""
         self._paths.clear()
         self._lines.clear()
 
-    def pick(self, kind: str, paths: Sequence[bytes]) -> list[bytes]:
-        """Those to be named in a line of this kind, which counts as told; none: it is not worth one."""
-        if len(self._paths) >= REMEMBERED:
+    def select_new(self, kind: str, paths: Sequence[bytes]) -> list[bytes]:
+        """Return the paths to name in a notice of this kind, and remember them as named.
+
+        The result is empty if the user needs no further notice.
+        """
+        if len(self._paths) >= MAX_REMEMBERED:
             return []
-        named = [path for path in dict.fromkeys(paths) if self._is_news(kind, path)][:NAMED]
+        named = [path for path in dict.fromkeys(paths) if self._is_new(kind, path)][:PATHS_PER_LINE]
         self._paths.update((kind, path) for path in named)
         self._lines.update({_place(kind, path) for path in named})
         return named
 
-    def is_last(self, kind: str, path: bytes) -> bool:
-        """Is what follows of its place only counted?"""
-        return self._lines[_place(kind, path)] >= LINES
+    def is_place_full(self, kind: str, path: bytes) -> bool:
+        """Return True if the place of `path` gets no further notices of this kind."""
+        return self._lines[_place(kind, path)] >= LINES_PER_PLACE
 
-    def _is_news(self, kind: str, path: bytes) -> bool:
-        return (kind, path) not in self._paths and not self.is_last(kind, path)
+    def _is_new(self, kind: str, path: bytes) -> bool:
+        return (kind, path) not in self._paths and not self.is_place_full(kind, path)
 
 
 def _place(kind: str, path: bytes) -> tuple[str, bytes]:
     directory = path.split(b"/")[:-1]
-    return kind, b"/".join(directory[:PLACE])
+    return kind, b"/".join(directory[:PLACE_NAMES])

@@ -1,4 +1,7 @@
-"""The contents of a job's results, all of them here before the disk is touched."""
+"""Fetch the contents of a job's results to the master's machine.
+
+All contents must be complete before the first file of the tree is changed.
+"""
 
 import contextlib
 import hashlib
@@ -15,12 +18,16 @@ from termite.engine.tree.home import HomeTree
 from termite.engine.tree.staging import StagedWriter
 from termite.engine.wire.protocol.messages import Ran
 
-FETCHES = 4  # at once for one job: enough to fill a connection, few enough to leave it to other jobs as well
+MAX_FETCHES = 4  # of one job at a time: they fill a connection, and other jobs still get their share
 
 
 @contextlib.asynccontextmanager
-async def fetched(lease: Lease, ran: Ran, tree: HomeTree) -> AsyncIterator[Mapping[bytes, bytes | Path]]:
-    """Every content that the changes need, by SHA-256; what was not used in the end is removed."""
+async def fetch_contents(lease: Lease, ran: Ran, tree: HomeTree) -> AsyncIterator[Mapping[bytes, bytes | Path]]:
+    """Fetch every content that the changes of `ran` need, and yield them by SHA-256.
+
+    Small contents are `bytes`, others are staged files. If the body fails, the staged files are
+    removed. Raise Retryable if the connection is lost or the worker's answer is wrong.
+    """
     contents: dict[bytes, bytes | Path] = {}
     missing = []
     for digest in _digests(ran.changes):
@@ -28,7 +35,7 @@ async def fetched(lease: Lease, ran: Ran, tree: HomeTree) -> AsyncIterator[Mappi
         if inline is None:
             missing.append(digest)
         elif len(inline) != digest.size or hashlib.sha256(inline).digest() != digest.sha256:
-            raise Retryable(Reason.BAD_ANSWER, f"{lease.worker} sent contents that do not have their digest")
+            raise Retryable(Reason.BAD_ANSWER, f"{lease.worker} sent contents that do not match their digest")
         else:
             contents[digest.sha256] = inline
     writers: list[StagedWriter] = []
@@ -49,7 +56,7 @@ async def _fetch_all(
     contents: dict[bytes, bytes | Path],
     writers: list[StagedWriter],
 ) -> None:
-    room = trio.Semaphore(FETCHES)
+    room = trio.Semaphore(MAX_FETCHES)
 
     async def fetch(digest: Digest) -> None:
         async with room:
@@ -75,7 +82,7 @@ async def _fetch(lease: Lease, digest: Digest, writer: StagedWriter) -> Path:
 
 
 def _digests(changes: Iterable[Change]) -> list[Digest]:
-    """What is needed, each once."""
+    """Return the digests of all contents that the changes need, each once."""
     needed: dict[bytes, Digest] = {}
     for change in changes:
         attr = change.attr

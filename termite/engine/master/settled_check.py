@@ -1,59 +1,68 @@
-"""Looking again at what is settled, while the build that asked for it goes on: only its jobs for workers wait."""
+"""Check the settled files again, at the beginning of a build or when a user requests it.
+
+The build tool runs meanwhile; only jobs that go to a worker wait for the check.
+"""
 
 import logging
 from collections.abc import Awaitable, Callable
 
 import trio
 
-from termite.engine.errors import UserError
+from termite.engine.errors import Reason, UserError
 
-REPEAT_S = 1.0  # at most so often, where each of a thousand jobs asks again
+RETRY_S = 1.0  # between failed checks, because each of a thousand waiting jobs requests another one
 
 log = logging.getLogger(__name__)
 
 
 class SettledCheck:
-    """`look` looks once at everything; it takes some 10 us for each file that was ever served."""
+    """The queue of requested checks.
 
-    def __init__(self, look: Callable[[], Awaitable[object]]) -> None:
-        self._look = look
-        self._asked = self._done = 0
-        self._is_asked = trio.Event()
-        self._has_moved = trio.Event()
-        self._looked_s = -REPEAT_S
-        self._trouble: Exception | None = None
+    `check` checks all settled files once; it takes about 10 us for each file that was ever served.
+    """
 
-    def ask(self) -> None:
-        """Look at it as it is from now on."""
-        self._asked += 1
-        self._is_asked.set()
+    def __init__(self, check: Callable[[], Awaitable[object]]) -> None:
+        self._check = check
+        self._requested = self._done = 0
+        self._is_requested = trio.Event()
+        self._has_advanced = trio.Event()
+        self._checked_s = -RETRY_S
+        self._failure: Exception | None = None
+
+    def request(self) -> None:
+        """Request a check that starts after this call; do not wait for it."""
+        self._requested += 1
+        self._is_requested.set()
 
     async def wait(self) -> None:
-        """Until all that was asked for so far is done. UserError where that went wrong, so that nobody knows the files;
-        who waits next has them looked at again."""
-        is_old = trio.current_time() - self._looked_s >= REPEAT_S
-        if self._trouble is not None and is_old and self._done == self._asked:
-            self.ask()
-        asked = self._asked
-        while self._done < asked:
-            await self._has_moved.wait()
-        if self._trouble is not None:
-            raise UserError(f"the files outside the tree could not be looked at: {self._trouble!r}")
+        """Wait until every check requested so far has finished.
+
+        Raise UserError, whose cause is the failure, if the last one failed. A caller that comes
+        RETRY_S later starts another check.
+        """
+        is_old = trio.current_time() - self._checked_s >= RETRY_S
+        if self._failure is not None and is_old and self._done == self._requested:
+            self.request()
+        requested = self._requested
+        while self._done < requested:
+            await self._has_advanced.wait()
+        if self._failure is not None:
+            raise UserError(f"{Reason.SETTLED_UNREADABLE.words}: {self._failure!r}") from self._failure
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run the requested checks, one at a time, until cancelled."""
         while True:
-            await self._is_asked.wait()
-            self._is_asked = trio.Event()
-            asked = self._asked
+            await self._is_requested.wait()
+            self._is_requested = trio.Event()
+            requested = self._requested
             try:
-                await self._look()
-                self._trouble = None
-            except Exception as error:  # one look, which launchers and jobs asked for: they are told
-                if repr(error) != repr(self._trouble):
+                await self._check()
+                self._failure = None
+            except Exception as error:  # around one check: `wait` raises it for jobs and for termite-ctl
+                if repr(error) != repr(self._failure):
                     log.exception("settled-check-failed")
-                self._trouble = error
-            self._looked_s = trio.current_time()
-            self._done = asked
-            moved, self._has_moved = self._has_moved, trio.Event()
-            moved.set()
+                self._failure = error
+            self._checked_s = trio.current_time()
+            self._done = requested
+            advanced, self._has_advanced = self._has_advanced, trio.Event()
+            advanced.set()

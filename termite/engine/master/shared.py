@@ -1,4 +1,4 @@
-"""The state that all jobs of a master share, and the configuration it is made from."""
+"""Hold the state that all jobs of a master share, and the configuration from which it is made."""
 
 import os
 from dataclasses import dataclass
@@ -29,11 +29,14 @@ SOCKET = ".termite-socket"
 
 @dataclass(frozen=True, slots=True)
 class MasterConfig:
-    """`socket` stands in the writable root. `slots`: how many to lease in all, 0: as many as there are.
+    """The configuration of a master. Its writable root is the directory of `socket`.
 
-    `short_s`: commands that are known to take less run here while a core is free; None: as measured, 0: none do.
-
-    `idle_exit_s`: end after so long without a job or a build, 0: never.
+    * `slots` is the number of slots to lease in all; 0 means as many as the workers have.
+    * `short_s`: commands that are known to take less run locally while a core is idle. None means
+      that the limit follows the measured dispatch overhead, 0 that no command is short.
+    * `short_store` and `hash_cache` are files for the next master; None means no such file.
+    * `idle_exit_s`: the master ends after this time without a job or a build; 0 means never.
+    * `exports`, `excludes`, `hidden` and `watched` are paths below the root directory.
     """
 
     socket: Path
@@ -54,7 +57,7 @@ class MasterConfig:
 
 
 class Master:
-    """What jobs share. It is made and ended by `serve_master` (serving.py)."""
+    """The state that jobs share. `serve_master` (master_daemon.py) makes and ends it."""
 
     def __init__(self, config: MasterConfig, tree: HomeTree) -> None:
         self.config = config
@@ -67,7 +70,7 @@ class Master:
         self.notices = Notices()
         self.jobs: dict[int, Job] = {}
         self.fd_watcher = FdWatcher()
-        self.here = LocalRuns(LocalSlots(config.local_slots, parent_of), self.fd_watcher)
+        self.local_runs = LocalRuns(LocalSlots(config.local_slots, parent_of), self.fd_watcher)
         self.settled_check = SettledCheck(tree.recheck_settled)
         self.short = ShortCommands(config.short_s, config.short_store)
         self.pool = Pool(_pool_config(config), tree.drain, MirrorRequests(tree, self.jobs).answer)
@@ -75,7 +78,7 @@ class Master:
         self.last_busy_s = trio.current_time()
 
     def decide(self, command: Command) -> Verdict:
-        """Return where a command runs. If it is tied to this machine it runs here, whatever a rule says."""
+        """Decide where a command runs. If it is tied to this machine, no rule makes it remote."""
         verdict = self.book.decide(command.text)
         tie = None if verdict.local else environment_of(command).tie
         return Verdict(local=True, tie=tie) if tie else verdict
