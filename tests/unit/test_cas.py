@@ -1,4 +1,4 @@
-"""The store of blobs: what enters is verified, what is old goes, and a killed process leaves nothing behind."""
+"""Test the store of blobs: verified contents, eviction, and what a killed process leaves."""
 
 import hashlib
 import mmap

@@ -1,8 +1,9 @@
-"""Blobs by digest, in files: `ROOT/ab/cdef...`, each complete and verified before it gets its name.
+"""Store blobs by digest in files `ROOT/ab/cdef...`, each complete and hashed before it is named.
 
-Several processes of one uid share a store without a lock: a blob is written under a temporary name and renamed, so a
-reader sees it whole or not at all, and a second writer of the same content replaces it by an equal file. A blob may go
-between two calls (another process evicts), so whoever got a path must be ready not to find it; an open fd stays good.
+Several processes of one uid share a store without a lock. A blob is written under a temporary name
+and then linked, so a reader sees it whole or not at all. A second writer of the same content keeps
+the first file. Another process may evict a blob between two calls: a caller that has a path must
+expect that the file is gone, but an open descriptor stays valid.
 """
 
 import contextlib
@@ -19,10 +20,10 @@ from pathlib import Path
 from termite.engine.errors import NotAtRest, Reason, RemoteProtocolError, Retryable
 from termite.engine.model import Digest
 
-CHUNK_BYTES = 256 * 1024  # large enough that hashing dominates, small enough that ten files at once are nothing
-USED_AGAIN_S = 600.0  # a blob's mtime is its last use; noting that more often would cost an inode write per open
-ABANDONED_S = 3600.0  # a temporary file not written for so long belongs to a process that was killed
-EVICT_TO = 0.9  # evicting a little more than needed keeps the next scan of the whole store away
+CHUNK_BYTES = 256 * 1024  # hashing dominates the cost, and ten files at a time need little memory
+USED_AGAIN_S = 600.0  # a blob's mtime is its last use; a finer one would cost an inode write per open
+ABANDONED_S = 3600.0  # a temporary file that is older belongs to a process that was killed
+EVICT_TO = 0.9  # of the limit: evicting more than needed postpones the next eviction
 
 
 @dataclass(slots=True)
@@ -35,7 +36,11 @@ class _Counters:
 
 
 class Cas:
-    """The store below `root`. Synchronous; every method may be called from any thread."""
+    """The store below `root`, which `evict` keeps below `max_bytes` on the disk.
+
+    Every method blocks as far as the disk does, and may be called from any thread. Methods that
+    write raise Retryable if the disk is full; other errors of the disk are raised as OSError.
+    """
 
     def __init__(self, root: Path, max_bytes: int = 20 * 1024**3) -> None:
         self._root = os.fsencode(root)
@@ -47,7 +52,7 @@ class Cas:
             os.makedirs(self._temporary, mode=0o700, exist_ok=True)
 
     def path(self, digest: Digest) -> Path | None:
-        """Where the blob is, or None if it is not here."""
+        """Return the path of the blob, or None if the store does not have it."""
         name = self._name(digest)
         try:
             status = os.stat(name)
@@ -57,7 +62,10 @@ class Cas:
         return Path(os.fsdecode(name)) if self._is_sound(name, status, digest) else None
 
     def open(self, digest: Digest) -> int | None:
-        """A file descriptor to read the blob from, which the caller closes; None if it is not here."""
+        """Open the blob for reading, and return a descriptor that the caller must close.
+
+        Return None if the store does not have the blob.
+        """
         name = self._name(digest)
         try:
             fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
@@ -70,7 +78,7 @@ class Cas:
         return None
 
     def put(self, content: bytes) -> Digest:
-        """Store a small content."""
+        """Store a small content, and return its digest."""
         digest = Digest(hashlib.sha256(content).digest(), len(content))
         if self.path(digest) is None:
             with contextlib.closing(self.writer()) as writer:
@@ -83,8 +91,8 @@ class Cas:
 
         The file itself never becomes the blob, although a link would be cheaper. Somebody may have
         a descriptor of it, or of its directory in an overlay that is still mounted, and could write
-        to a blob that was verified before. Raises NotAtRest if the file has another size, or
-        changes while it is read.
+        to a blob that was verified before. Raise NotAtRest, for the scheduler, if the file has
+        another size or changes while it is read.
         """
         digest = copied = _hash(fd, size_bytes)
         if digest.size == size_bytes and self.path(digest) is None:
@@ -97,11 +105,14 @@ class Cas:
         return digest
 
     def writer(self) -> "CasWriter":
-        """For a content that comes in pieces."""
+        """Return a writer for a content that comes in pieces; the caller must close it."""
         return CasWriter(self, self._temporary_name())
 
     def evict(self) -> int:
-        """Remove what was not used for longest until the store fits; returns how many blobs went. Scans everything."""
+        """Remove the least recently used blobs until the store fits, and return their number.
+
+        This scans the whole store. It also removes temporary files of processes that were killed.
+        """
         now = time.time()
         self._remove_abandoned(now)
         blobs = sorted(self._blobs())
@@ -121,10 +132,11 @@ class Cas:
         return evicted
 
     def rename_in(self, name: bytes, digest: Digest) -> None:
-        """Give a complete file of this file system, which the caller has hashed, its name in the store.
+        """Move a complete file of this file system, which the caller has hashed, into the store.
 
-        By link and unlink: a rename to another directory takes a lock of the whole file system. Where jobs write to
-        the same one, overlayfs holds it while it waits for the mirror, which may be waiting here.
+        It is linked and unlinked, because a rename to another directory takes a lock of the whole
+        file system. If jobs write to that file system, overlayfs holds the lock while it waits for
+        the mirror, and the mirror might wait for the lock in this method.
         """
         final = self._name(digest)
         try:
@@ -137,6 +149,7 @@ class Cas:
         self._counters.added_bytes += digest.size
 
     def statistics(self) -> dict[str, int]:
+        """Return the counters of this process since its start: blobs, `added_bytes` in bytes."""
         counters = self._counters
         return {
             "added": counters.added,
@@ -154,7 +167,8 @@ class Cas:
         return b"%b/%b/%b" % (self._root, text[:2], text[2:])
 
     def _is_sound(self, name: bytes, status: os.stat_result, digest: Digest) -> bool:
-        # Nothing is synced to the disk, so a machine that lost power may have kept a name without its content.
+        # Nothing is synced to the disk. A machine that lost power may have kept a name without its
+        # content.
         if status.st_size != digest.size:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name)
@@ -167,7 +181,7 @@ class Cas:
         return True
 
     def _blobs(self) -> Iterator[tuple[float, int, bytes]]:
-        """Last use, size and name of each blob."""
+        """Yield the last use in seconds, the size on disk in bytes, and the name of each blob."""
         for shard in os.listdir(self._root):
             if len(shard) != 2:
                 continue
@@ -186,7 +200,10 @@ class Cas:
 
 
 class CasWriter:
-    """One blob on its way in: `finish` gives it its name, `discard` drops it; after `finish` it does nothing."""
+    """A blob that is being written. `finish` stores it, `discard` drops it.
+
+    `discard` and `close`, which are the same, do nothing after `finish`.
+    """
 
     def __init__(self, cas: Cas, name: bytes) -> None:
         self._cas = cas
@@ -197,6 +214,7 @@ class CasWriter:
             self._fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
 
     def write(self, content: bytes | memoryview) -> None:
+        """Append `content`. Raise Retryable if the disk is full."""
         self._hash.update(content)
         self._size += len(content)
         rest = memoryview(content)
@@ -205,12 +223,16 @@ class CasWriter:
                 rest = rest[os.write(self._fd, rest) :]
 
     def finish(self, expected: Digest | None = None) -> Digest:
-        """The blob is complete. Raises RemoteProtocolError, and stores nothing, where it is not what was expected."""
+        """Store the complete blob, and return its digest.
+
+        Raise RemoteProtocolError, upon which the peer is dropped, if the digest is not `expected`;
+        then nothing is stored. None expects nothing.
+        """
         digest = Digest(self._hash.digest(), self._size)
         if expected is not None and digest != expected:
             self.discard()
             raise RemoteProtocolError(
-                f"a blob is not what its digest says: {digest.size} bytes, SHA-256 {digest.sha256.hex()}; "
+                f"a blob does not match its digest: {digest.size} bytes, SHA-256 {digest.sha256.hex()}; "
                 f"expected {expected.size} bytes, SHA-256 {expected.sha256.hex()}"
             )
         with _full_disk_is_retryable():
@@ -219,6 +241,7 @@ class CasWriter:
         return digest
 
     def discard(self) -> None:
+        """Drop the blob and its temporary file."""
         if self._fd >= 0:
             self._close()
             os.unlink(self._name)
@@ -240,7 +263,10 @@ def _hash(fd: int, size_bytes: int) -> Digest:
 
 
 def _chunks(fd: int, size_bytes: int) -> Iterator[bytes]:
-    """Yield the content, and at most one byte more than `size_bytes`, to see that a file has grown."""
+    """Yield the content, and at most one byte more than `size_bytes`.
+
+    The additional byte shows that the file has grown.
+    """
     offset = 0
     while chunk := os.pread(fd, min(CHUNK_BYTES, size_bytes + 1 - offset), offset):
         yield chunk
@@ -258,5 +284,5 @@ def _full_disk_is_retryable() -> Iterator[None]:
 
 
 def _link(name: bytes, final: bytes) -> None:
-    with contextlib.suppress(FileExistsError):  # another process was faster: it is the same content
+    with contextlib.suppress(FileExistsError):  # another process has stored the same content already
         os.link(name, final)
