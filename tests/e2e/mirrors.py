@@ -36,7 +36,7 @@ from termite.engine.wire.protocol.messages import (
     ReadStdin,
     Run,
     SetSlots,
-    Stdin,
+    StdinBytes,
     StdinTaken,
 )
 from termite.engine.wire.transport import Connection, SendChunk, dial
@@ -82,7 +82,7 @@ class FakeMaster:
                 self.reached.set()
                 if self.hold_stdin is not None:
                     await self.hold_stdin.wait()
-                return Stdin(self.stdin.pop(0) if self.stdin else b"")
+                return StdinBytes(self.stdin.pop(0) if self.stdin else b"")
             case StdinTaken(taken=taken):
                 self.stdin_taken.append(taken)
                 return Done()

@@ -72,7 +72,7 @@ async def test_an_advertised_address_is_passed_on() -> None:
 async def test_an_address_that_is_none_is_refused_with_a_line() -> None:
     async with coordinator() as port, dialled(port) as connection:
         for bad in ("", "host", "host:x", ":0", ":99999"):
-            with pytest.raises(UserError, match="is no address"):
+            with pytest.raises(UserError, match="is not an address"):
                 await connection.request(beat(address=bad))
 
 

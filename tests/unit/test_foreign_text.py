@@ -1,4 +1,4 @@
-"""Text of others on our lines."""
+"""Test that texts of other processes are safe for logs and terminals."""
 
 import pytest
 from hypothesis import given

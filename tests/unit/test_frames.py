@@ -1,4 +1,4 @@
-"""The frame layer: whole, cut everywhere, and fed with rubbish."""
+"""Test the frames of a connection: whole, cut at each offset, and made of random bytes."""
 
 import struct
 

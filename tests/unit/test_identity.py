@@ -1,4 +1,4 @@
-"""Who is of the cluster: secrets, certificates, and what both sides say when they do not fit."""
+"""Test secrets and certificates, and the errors of both sides if these do not match."""
 
 import datetime
 import ssl
@@ -33,7 +33,10 @@ async def shake(stream: TlsStream, peer: str, errors: dict[str, TermiteError]) -
 
 
 async def errors_of_handshake(client: ssl.SSLContext, server: ssl.SSLContext) -> dict[str, TermiteError]:
-    """What either side says of the other; the server's verdict of TLS 1.3 reaches the client with its first read."""
+    """Return the errors of both sides of a handshake.
+
+    With TLS 1.3, the client reads the server's verdict with its first read.
+    """
     ours, theirs = await sockets()
     errors: dict[str, TermiteError] = {}
     async with ours, theirs, trio.open_nursery() as nursery:

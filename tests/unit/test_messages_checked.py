@@ -1,4 +1,4 @@
-"""Messages of the other side: an absurd value is refused where it is decoded."""
+"""Test that messages of the other side are refused if they contain absurd values."""
 
 from typing import Any
 
@@ -108,7 +108,7 @@ ABSURD_REPLIES: list[tuple[Message, dict[str, list[Any]]]] = [
 
 
 def sent(message: Message, **fields: Any) -> bytes:
-    """Encode a message with fields that nobody has checked."""
+    """Encode a message without checking its fields."""
     values = msgspec.to_builtins(message, builtin_types=(bytes,))
     assert isinstance(values, list | tuple)
     names = list(type(message).__struct_fields__)

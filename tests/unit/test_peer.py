@@ -1,4 +1,4 @@
-"""The state machine of a connection: two of them talking, and one that is lied to."""
+"""Test the state machine of a connection: two of them together, and one with a hostile peer."""
 
 import pytest
 from hypothesis import given, settings
@@ -20,7 +20,7 @@ from termite.engine.wire.protocol.messages import (
     Pong,
     ReadStdin,
     Run,
-    Stdin,
+    StdinBytes,
 )
 from termite.engine.wire.protocol.peer import (
     CREDIT_STEP_BYTES,
@@ -260,4 +260,4 @@ def test_any_payload_is_a_message_or_refused(payload: bytes) -> None:
     except RemoteProtocolError:
         return
     assert isinstance(event, Replied)
-    assert not isinstance(event.message, Stdin) or isinstance(event.message.content, bytes)
+    assert not isinstance(event.message, StdinBytes) or isinstance(event.message.content, bytes)

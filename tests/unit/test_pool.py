@@ -23,13 +23,13 @@ from termite.engine.wire.protocol.messages import (
     Done,
     GetBlob,
     Leased,
+    ListedWorker,
     Message,
     OpenLease,
     Ran,
     Register,
     Run,
     SetSlots,
-    Worker,
 )
 from termite.engine.wire.transport import Connection, SendChunk, accepted, dial
 
@@ -137,7 +137,7 @@ async def test_a_coordinators_odd_address_of_a_worker_is_a_worker_that_cannot_be
         async with made.slot():
             pass
         made._fleet._opening["odd"] = 1
-        await made._hold(LeaseWish(Worker("odd", address, 1, 0, 0.0, 0, False), 1))
+        await made._hold(LeaseWish(ListedWorker("odd", address, 1, 0, 0.0, 0, False), 1))
         assert made.trouble is not None
 
 

@@ -1,4 +1,4 @@
-"""Frames and records of the launcher: any cut, any bytes."""
+"""Test the frames and records of launchers with each cut and with random bytes."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Two ends of a connection over streams in memory: what is asked, answered, cancelled, and what a loss does."""
+"""Test requests, replies, cancellations and a loss between two ends of a connection in memory."""
 
 import errno
 import logging
@@ -36,7 +36,7 @@ from termite.engine.wire.protocol.messages import (
     Ping,
     Pong,
     ReadStdin,
-    Stdin,
+    StdinBytes,
 )
 from termite.engine.wire.protocol.peer import WINDOW_BYTES
 from termite.engine.wire.transport import Connection, Handler, SendChunk, dial, joined
@@ -60,7 +60,7 @@ async def connected(handler: Handler, client_handler: Handler = refuse) -> Async
 
 async def echo(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
     assert isinstance(message, ReadStdin)
-    return Stdin(b"x" * message.size)
+    return StdinBytes(b"x" * message.size)
 
 
 def raising(error: Exception) -> Handler:
@@ -72,7 +72,7 @@ def raising(error: Exception) -> Handler:
 
 async def test_a_request_gets_its_reply() -> None:
     async with connected(echo) as (client, _):
-        assert await client.request(ReadStdin(1, 5)) == Stdin(b"xxxxx")
+        assert await client.request(ReadStdin(1, 5)) == StdinBytes(b"xxxxx")
 
 
 async def test_many_requests_are_answered_at_once_and_not_mixed_up() -> None:
@@ -89,7 +89,7 @@ async def test_many_requests_are_answered_at_once_and_not_mixed_up() -> None:
 
     async with connected(handler) as (client, _), trio.open_nursery() as nursery:
         for size in range(50):
-            nursery.start_soon(expect, client.request, ReadStdin(1, size), Stdin(b"x" * size))
+            nursery.start_soon(expect, client.request, ReadStdin(1, size), StdinBytes(b"x" * size))
 
 
 async def expect(request: Callable[[Message], Awaitable[Message]], message: Message, reply: Message) -> None:
@@ -101,7 +101,7 @@ async def test_a_handler_may_ask_back_on_the_same_connection() -> None:
         return await connection.request(ReadStdin(1, 3))
 
     async with connected(handler, echo) as (client, _):
-        assert await client.request(GetDirectory(b"")) == Stdin(b"xxx")
+        assert await client.request(GetDirectory(b"")) == StdinBytes(b"xxx")
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ async def test_a_slow_reader_stops_the_sender_and_nobody_else() -> None:
         nursery.start_soon(client.request, GetBlob(Digest(b"?" * 32, 1)), slow)
         await wait_all_tasks_blocked()
         assert sent == WINDOW_BYTES
-        assert await client.request(ReadStdin(1, 2)) == Stdin(b"xx")
+        assert await client.request(ReadStdin(1, 2)) == StdinBytes(b"xx")
         may_read.set()
     assert received == sent == 16 * MAX_CHUNK_BYTES
 
@@ -230,7 +230,7 @@ async def test_a_request_cancelled_before_its_handler_started_is_harmless() -> N
             nursery.start_soon(client.request, ReadStdin(1, 1))
             nursery.cancel_scope.cancel()
         await wait_all_tasks_blocked()
-        assert await client.request(ReadStdin(1, 1)) == Stdin(b"x")
+        assert await client.request(ReadStdin(1, 1)) == StdinBytes(b"x")
         assert server.statistics()["answering"] == 0
 
 
@@ -265,7 +265,7 @@ async def expect_lost(client: Connection) -> None:
 async def test_last_words_are_sent_before_the_connection_closes() -> None:
     ours, theirs = memory_stream_pair()
     async with joined(ours, refuse, client=True, peer="server") as client, trio.open_nursery() as nursery:
-        nursery.start_soon(expect, client.request, ReadStdin(1, 4), Stdin(b"xxxx"))
+        nursery.start_soon(expect, client.request, ReadStdin(1, 4), StdinBytes(b"xxxx"))
         async with joined(theirs, echo, client=False, peer="client"):
             await wait_all_tasks_blocked()
 
@@ -284,12 +284,12 @@ async def test_a_reply_that_does_not_fit_fails_that_request_only(caplog: pytest.
     async with connected(echo) as (client, _):
         with pytest.raises(Retryable, match="does not fit"):
             await client.request(ReadStdin(1, MAX_FRAME_BYTES))
-        assert await client.request(ReadStdin(1, 1)) == Stdin(b"x")
+        assert await client.request(ReadStdin(1, 1)) == StdinBytes(b"x")
     assert "reply-too-large" in caplog.text
 
 
 async def test_a_file_dated_after_2554_fails_the_request_that_tells_of_it_only() -> None:
-    """As any job can make one with touch, where the disk takes it."""
+    """A job makes such a file with touch, if the file system allows it."""
     odd = Directory(1, Attr(0o40755, 0, 2**64), {})
 
     async def handler(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
@@ -301,7 +301,7 @@ async def test_a_file_dated_after_2554_fails_the_request_that_tells_of_it_only()
         assert caught.value.reason is Reason.TOO_LARGE
         with pytest.raises(Retryable):
             await client.request(GetFile(b"f", 1, 2**64))
-        assert await client.request(ReadStdin(1, 1)) == Stdin(b"x")
+        assert await client.request(ReadStdin(1, 1)) == StdinBytes(b"x")
         assert client.statistics()["asking"] == server.statistics()["answering"] == 0
 
 
@@ -391,7 +391,7 @@ async def test_an_error_in_what_can_wait_costs_nobody_anything(caplog: pytest.Lo
     async with connected(echo) as (client, server):
         server.on_answered = lambda: [][0]
         for _ in range(2):
-            assert await client.request(ReadStdin(1, 1)) == Stdin(b"x")
+            assert await client.request(ReadStdin(1, 1)) == StdinBytes(b"x")
     assert caplog.text.count("connection-callback-failed") == 2
 
 

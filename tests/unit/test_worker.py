@@ -18,7 +18,7 @@ from termite.engine.errors import UserError
 from termite.engine.fleet.coordinator import CoordinatorConfig, serve_coordinator
 from termite.engine.wire.addresses import split_address
 from termite.engine.wire.authority import mint
-from termite.engine.wire.protocol.messages import PROTOCOL, ListWorkers, Message, Worker, Workers
+from termite.engine.wire.protocol.messages import PROTOCOL, ListedWorker, ListWorkers, Message, Workers
 from termite.engine.wire.transport import Connection, SendChunk, dial
 from termite.engine.worker import mirror_homes
 from termite.engine.worker import mirror_process as mirrors
@@ -310,7 +310,7 @@ async def test_a_port_in_use_is_one_clear_line(start: Start, tmp_path: Path) -> 
         assert len(os.listdir(tmp_path / "tmp")) == 1
 
 
-async def listed(connection: Connection) -> Worker:
+async def listed(connection: Connection) -> ListedWorker:
     answer = await connection.request(ListWorkers(PROTOCOL, 0))
     while not (isinstance(answer, Workers) and answer.workers):
         answer = await connection.request(ListWorkers(PROTOCOL, 0))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from termite.engine.fleet.logic.schedule import choose_place
 from termite.engine.fleet.logic.workers import LEASE_SLOTS, NO_WORKER_GRACE_S, Fleet
-from termite.engine.wire.protocol.messages import Worker
+from termite.engine.wire.protocol.messages import ListedWorker
 
 
 @dataclass
@@ -15,8 +15,8 @@ class Place:
     is_open: bool = True
 
 
-def worker(name: str, slots: int = 4, load: float = 0.0, draining: bool = False) -> Worker:
-    return Worker(name, f"{name}:1235", slots, 0, load, 0, draining)
+def worker(name: str, slots: int = 4, load: float = 0.0, draining: bool = False) -> ListedWorker:
+    return ListedWorker(name, f"{name}:1235", slots, 0, load, 0, draining)
 
 
 def wishes(fleet: Fleet, waiting: int, now: float = 0.0) -> list[tuple[str, int]]:

@@ -19,11 +19,11 @@ from termite.engine.wire.protocol.messages import (
     PROTOCOL,
     Deregister,
     Done,
+    ListedWorker,
     ListWorkers,
     Message,
     Register,
     Registered,
-    Worker,
     Workers,
 )
 from termite.engine.wire.transport import Connection, SendChunk, accepted, peer_name
@@ -158,7 +158,7 @@ def _check_protocol(theirs: int) -> None:
         )
 
 
-def _reachable(worker: Worker, peer_host: str, own_host: str) -> Worker:
+def _reachable(worker: ListedWorker, peer_host: str, own_host: str) -> ListedWorker:
     """Return the worker with an address that the peer can reach.
 
     A worker on the coordinator's machine may have registered through loopback. Peers on other

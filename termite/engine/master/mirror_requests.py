@@ -24,7 +24,7 @@ from termite.engine.wire.protocol.messages import (
     GetFile,
     Message,
     ReadStdin,
-    Stdin,
+    StdinBytes,
     StdinTaken,
 )
 from termite.engine.wire.transport import SendChunk
@@ -52,7 +52,7 @@ class MirrorRequests:
             case GetFile():
                 return await self._send_file(message, send_chunk)
             case ReadStdin(job=number):
-                return Stdin(await self._read_stdin(self._job(lease, number), message))
+                return StdinBytes(await self._read_stdin(self._job(lease, number), message))
             case StdinTaken(job=number, taken=taken):
                 await self._job(lease, number).stdin.consume(taken)
                 return Done()

@@ -1,7 +1,8 @@
-"""The cluster's authority: a key that every node derives from the shared secret, and what it signs.
+"""Sign certificates with the cluster's authority, a key that is derived from the shared secret.
 
-Its certificate is the same, byte for byte, wherever it is made; each daemon signs a short-lived one of its own with it.
-Apart from identity.py, because the library that makes certificates takes 9 MB, and a mirror only shows one.
+The certificate of the authority is the same, byte for byte, on every machine. Each daemon uses the
+authority to sign a short-lived certificate of its own. This module is not part of identity.py,
+because the library that makes certificates takes 9 MB of memory, and a mirror makes none.
 """
 
 import datetime
@@ -15,7 +16,7 @@ from cryptography.x509.oid import NameOID
 from termite.engine.wire.identity import SERVER_NAME, Identity
 
 VALIDITY = datetime.timedelta(days=30)
-BACKDATED = datetime.timedelta(days=1)  # clocks differ
+BACKDATED = datetime.timedelta(days=1)  # the clock of another machine may be behind ours
 _AUTHORITY_NAME = "termite authority"
 _AUTHORITY_SERIAL = 1
 _AUTHORITY_SINCE = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
@@ -24,7 +25,10 @@ _NAME_MAX_CHARS = 64  # X.509's limit for a common name
 
 
 def mint(secret: bytes, name: str, now: datetime.datetime | None = None) -> Identity:
-    """A new identity for `name` (only to be read by people), valid for a month from now."""
+    """Make a new identity for `name`, which only people read, valid for VALIDITY from `now`.
+
+    None stands for the time of this machine.
+    """
     now = now or datetime.datetime.now(datetime.UTC)
     authority_key = _authority_key(secret)
     key = Ed25519PrivateKey.generate()

@@ -1,6 +1,7 @@
-"""Who belongs to the cluster, as TLS has it: a certificate that the cluster's authority has signed (authority.py).
+"""Read the cluster's secret, and set up TLS so that only members of the cluster can connect.
 
-A private key stays in memory: Python loads keys from files only, so it gets an anonymous one.
+A member has a certificate that the cluster's authority has signed (authority.py). A private key
+never reaches a disk: Python loads keys from files only, so it gets an anonymous file in memory.
 """
 
 import os
@@ -11,13 +12,16 @@ from pathlib import Path
 
 from termite.engine.errors import UserError
 
-SERVER_NAME = "termite"  # in every certificate: being of the cluster counts, not the machine's name
-SECRET_MIN_BYTES = 16  # a shorter one could be guessed off line from one recorded handshake
+SERVER_NAME = "termite"  # in every certificate: membership counts, not the machine's name
+SECRET_MIN_BYTES = 16  # a shorter one could be guessed offline from one recorded handshake
 SECRET_MAX_BYTES = 64 * 1024
 
 
 def read_secret(path: Path) -> bytes:
-    """The cluster's secret. White space at its end is not part of it, so that it can be passed on as text."""
+    """Read the cluster's secret from a file, without the white space at its end.
+
+    Raise UserError if the file is missing, readable for others, or of a wrong size.
+    """
     make_one = f"make one with `termite-ctl secret {path}` and copy it to every machine"
     try:
         with path.open("rb") as file:
@@ -37,20 +41,23 @@ def read_secret(path: Path) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A certificate with its key, and the authority that others' certificates must be of; all as PEM."""
+    """A certificate with its key, and the authority that must have signed those of peers.
+
+    All three are PEM texts.
+    """
 
     certificate: str
     key: str
     authority: str
 
     def server_context(self) -> ssl.SSLContext:
-        """For the side that was connected to."""
+        """Return the TLS settings of the side that accepts a connection."""
         context = self._context(ssl.PROTOCOL_TLS_SERVER)
-        context.num_tickets = 0  # nothing is ever resumed
+        context.num_tickets = 0  # sessions are never resumed
         return context
 
     def client_context(self) -> ssl.SSLContext:
-        """For the side that connects, to the server name SERVER_NAME."""
+        """Return the TLS settings of the side that connects, to the server name SERVER_NAME."""
         return self._context(ssl.PROTOCOL_TLS_CLIENT)
 
     def _context(self, protocol: int) -> ssl.SSLContext:

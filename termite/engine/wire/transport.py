@@ -1,13 +1,14 @@
-"""One secure connection that carries many requests both ways.
+"""Carry many requests in both directions over one secure connection.
 
     async with dial(host, port, identity, handler) as connection:
         reply = await connection.request(GetFile(...), on_chunk=write)
 
-One task reads, and answers what needs no waiting; where an answer has to wait, another task reads on (leader.py). One
-more listens for silence. What is posted is written at once; what the kernel does not take, and all that is posted
-behind it, is written by one more task, as one TLS write. Reading never waits for writing or for a handler, so two sides
-cannot block each other. A lost connection cancels the handlers and fails the requests; the body of the `async with`
-goes on and sees `lost`.
+One task reads, and answers requests that need no waiting. If an answer has to wait, another task
+continues to read (loop/leader.py). A posted frame is written immediately. If the socket is full,
+the frame and all later ones are queued, and a writer task sends the queue as one TLS write. Another
+task notices a silent connection. Reading never waits for writing or for a handler, so the two sides
+cannot block each other. If the connection is lost, the handlers are cancelled and the requests
+fail; the body of the `async with` continues, and `lost` is set.
 """
 
 import logging
@@ -39,10 +40,10 @@ from termite.engine.wire.protocol.peer import Cancelled, Chunked, Credited, Even
 from termite.engine.wire.tls import READ_BYTES, TlsStream
 
 CONNECT_S = 10.0
-SILENCE_S = 10.0  # then we ping
-ANSWER_S = 20.0  # and without any byte for this long after the ping the connection is lost
-BACKLOG_BYTES = 512 * 1024  # posted and not sent: whoever wants to post more waits
-FLUSH_S = 1.0  # for last words, when a connection is closed
+SILENCE_S = 10.0  # without a received byte; then a ping is sent
+ANSWER_S = 20.0  # if no byte comes for this time after the ping, the connection is lost
+BACKLOG_BYTES = 512 * 1024  # of queued frames; a task that wants to post more waits
+FLUSH_S = 1.0  # for queued frames when a connection is closed
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ Handler = Callable[["Connection", Message, SendChunk], Awaitable[Message]]
 
 
 class _Inbox:
-    """What came for one request of ours and was not taken yet. Only the requesting task waits for it."""
+    """The chunks and the reply of one request of ours that its task has not processed yet."""
 
     __slots__ = ("arrived", "parked")
 
@@ -66,38 +67,46 @@ class _Inbox:
 
 
 class Connection:
-    """See `dial`, `accepted` and `joined`, which make one. `lost` is set when it is of no use any more."""
+    """A connection, which `dial`, `accepted` or `joined` makes. `lost` is set when it is lost.
+
+    `peer` names the other side for people. `on_answered` is called after each request of the other
+    side that was answered; None: nothing is called. `messages` counts the requests of both sides by
+    kind, without pings.
+    """
 
     def __init__(self, stream: trio.abc.Stream, handler: Handler, *, client: bool, peer: str) -> None:
         self.peer = peer
         self.lost = trio.Event()
-        self.on_answered: Callable[[], None] | None = None  # called when somebody has got an answer
+        self.on_answered: Callable[[], None] | None = None
         self._stream = stream
         self._handler = handler
         self._protocol = Peer(client=client)
-        self._scope = trio.CancelScope(shield=True)  # a body that is cancelled may still say its last words
-        self._events: deque[Event] = deque()  # heard, and not dealt with
+        self._scope = trio.CancelScope(shield=True)  # a body that is cancelled may still send frames
+        self._events: deque[Event] = deque()  # received, but not processed yet
         self._loss = ""
         self._inboxes: dict[int, _Inbox] = {}
         self._handlers: dict[int, trio.CancelScope] = {}
         self._credited: dict[int, trio.lowlevel.ParkingLot] = {}
         self._send_nowait = stream.send_nowait if isinstance(stream, TlsStream) else None
-        self._is_behind = False  # the writing task has something to write
+        self._is_behind = False  # the writer task has something to write
         self._outbox: list[bytes] = []
         self._backlog_bytes = 0
         self._posted = trio.lowlevel.ParkingLot()
         self._sent = trio.lowlevel.ParkingLot()
         self._heard = trio.current_time()
         self._counts = {"asked": 0, "answered": 0, "received_bytes": 0, "sent_bytes": 0, "writes": 0}
-        self.messages: Counter[str] = Counter()  # requests by kind, of both sides; not the pings of a silent connection
+        self.messages: Counter[str] = Counter()
 
     async def request(
         self, message: Message, on_chunk: OnChunk | None = None, timeout_s: float | None = None
     ) -> Message:
-        """Ask and wait for the reply. Chunks are given to `on_chunk` one after the other, all before the reply.
+        """Send a request, wait for its reply and return it.
 
-        Raises what the other side's handler raised (FsError, Stale, Retryable, UserError, else RemoteBug), Retryable
-        after `timeout_s`, ConnectionLost. Being cancelled cancels the request there.
+        Chunks are passed to `on_chunk` one after the other, all before the reply; if it is None,
+        the request brings no chunks. Raise the error that the other side's handler raised (FsError,
+        Stale, Retryable or UserError; RemoteBug for any other). Raise Retryable after `timeout_s`
+        (None: never), and ConnectionLost if the connection is lost. If the caller is cancelled, the
+        other side's handler is cancelled too.
         """
         if timeout_s is None:
             return await self._request(message, on_chunk)
@@ -106,7 +115,7 @@ class Connection:
         raise Retryable(Reason.NO_ANSWER, f"{self.peer}, {type(message).__name__} in {timeout_s:g} s")
 
     def statistics(self) -> dict[str, int]:
-        """Counts since the start, and what is open now."""
+        """Return counts since the start, and the numbers of open requests and queued bytes."""
         asking, answering = self._protocol.open_streams
         return {**self._counts, "asking": asking, "answering": answering, "backlog_bytes": self._backlog_bytes}
 
@@ -159,7 +168,7 @@ class Connection:
         if self.on_answered is not None:
             try:
                 self.on_answered()
-            except Exception:  # one request, which is answered: nobody waits for this
+            except Exception:  # around one callback: its request was answered, and others must be
                 log.exception("connection-callback-failed peer=%s", self.peer)
 
     async def _reply(self, stream: int, message: Message) -> Message:
@@ -173,7 +182,7 @@ class Connection:
         except RemoteProtocolError as error:
             self._drop(error)
             return Failed(Failure.REFUSED, printable(str(error)), reason=Reason.BAD_ANSWER)
-        except Exception as error:  # one peer: its request is lost, everything else lives
+        except Exception as error:  # around one request: it fails, and all others go on
             log.exception("request-failed peer=%s request=%s", self.peer, type(message).__name__)
             return Failed(Failure.BUG, printable(f"{type(error).__name__}: {error}"))
 
@@ -189,7 +198,7 @@ class Connection:
     # -- the tasks of a connection ------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Until the connection is lost, or cancelled by `joined`."""
+        """Run the tasks of the connection until it is lost or closed; `joined` calls this."""
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
@@ -226,7 +235,7 @@ class Connection:
                 scope = self._handlers[stream] = trio.CancelScope()
                 await self._answer(stream, message, scope)
             case Replied(stream=stream) | Chunked(stream=stream):
-                if inbox := self._inboxes.get(stream):  # none: a ping of ours
+                if inbox := self._inboxes.get(stream):  # a ping of ours has none
                     inbox.put(event)
             case Credited(stream=stream):
                 if waiting := self._credited.get(stream):
@@ -302,23 +311,26 @@ class Connection:
         self.lost.set()
         self._scope.cancel()
         self._sent.unpark_all()
-        for event in self._events:  # has come, though nobody has dealt with it
+        for event in self._events:  # received before the loss, so their requests still succeed
             if isinstance(event, Replied | Chunked) and (inbox := self._inboxes.get(event.stream)):
                 inbox.put(event)
         for inbox in self._inboxes.values():
             inbox.parked.unpark_all()
 
     async def close(self) -> None:
-        """End the tasks; but first send what was posted, for a moment. `joined` does it."""
+        """Send the queued frames, for at most FLUSH_S, and end the tasks; `joined` calls this."""
         with trio.move_on_after(FLUSH_S, shield=True):
             while self._backlog_bytes and not self._loss:
                 await self._sent.park()
-        self._lose("closed here")
+        self._lose("closed by this side")
 
 
 @asynccontextmanager
 async def joined(stream: trio.abc.Stream, handler: Handler, *, client: bool, peer: str) -> AsyncIterator[Connection]:
-    """A connection over a stream that is secure already. `client`: this side opened it."""
+    """Open a connection over a stream that is already secure, and close it afterwards.
+
+    `client` is True on the side that connected. `peer` names the other side for people.
+    """
     connection = Connection(stream, handler, client=client, peer=peer)
     try:
         async with trio.open_nursery() as nursery:
@@ -328,7 +340,7 @@ async def joined(stream: trio.abc.Stream, handler: Handler, *, client: bool, pee
             finally:
                 await connection.close()
     except BaseExceptionGroup as group:
-        # The tasks of a connection keep their errors to themselves: what comes out is the body's own exception.
+        # The tasks of a connection raise no errors, so a single exception is that of the body.
         if len(group.exceptions) != 1:
             raise
         raise group.exceptions[0] from group.exceptions[0].__cause__
@@ -336,7 +348,10 @@ async def joined(stream: trio.abc.Stream, handler: Handler, *, client: bool, pee
 
 @asynccontextmanager
 async def dial(host: str, port: int, identity: Identity, handler: Handler) -> AsyncIterator[Connection]:
-    """Connect. ConnectionLost if nobody is there, UserError if somebody else is."""
+    """Connect to a daemon, and close the connection afterwards.
+
+    Raise ConnectionLost if it does not answer, and UserError if it is not a member of the cluster.
+    """
     peer = f"{host}:{port}"
     try:
         with trio.fail_after(CONNECT_S):
@@ -345,7 +360,7 @@ async def dial(host: str, port: int, identity: Identity, handler: Handler) -> As
         raise ConnectionLost(f"{peer}: no connection in {CONNECT_S:.0f} s") from error
     except OSError as error:
         raise ConnectionLost(f"{peer}: {_os_reason(error)}") from error
-    except UnicodeError as error:  # the address is from a coordinator, and its host from any worker
+    except UnicodeError as error:  # the coordinator sent the address, and any worker chose its host
         raise ConnectionLost(f"{peer}: not the name of a host") from error
     async with _secured(socket, TlsStream(socket, identity.client_context(), SERVER_NAME), handler, peer) as connection:
         yield connection
@@ -353,7 +368,10 @@ async def dial(host: str, port: int, identity: Identity, handler: Handler) -> As
 
 @asynccontextmanager
 async def accepted(stream: trio.SocketStream, identity: Identity, handler: Handler) -> AsyncIterator[Connection]:
-    """The other end of `dial`, with the same errors."""
+    """Serve a socket that was accepted, as the other end of `dial`, and close it afterwards.
+
+    Raise the same errors as `dial`.
+    """
     peer = peer_name(stream)
     async with _secured(stream, TlsStream(stream, identity.server_context(), None), handler, peer) as connection:
         yield connection
@@ -370,11 +388,11 @@ async def _secured(
 
 
 def peer_name(stream: trio.SocketStream) -> str:
-    """`host:port` of the other end, for people."""
+    """Return `host:port` of the other end, for people."""
     try:
         host, port = stream.socket.getpeername()[:2]
     except OSError:
-        return "somebody who is gone"
+        return "a closed connection"
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -415,7 +433,10 @@ def _why(error: BaseException) -> str:
 
 
 def _os_reason(error: OSError) -> str:
-    """The reason of an error of open_tcp_stream, which hides it in a group with one exception per address."""
+    """Return the reason of an error of open_tcp_stream.
+
+    That function raises a group with one exception per address, in which the reason is hidden.
+    """
     cause = error.__cause__
     if isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]

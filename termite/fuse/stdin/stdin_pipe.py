@@ -24,7 +24,7 @@ from typing import Self
 import trio
 
 from termite.engine.errors import FsError, Reason, Retryable, TermiteError
-from termite.engine.wire.protocol.messages import ReadStdin, Stdin, StdinTaken
+from termite.engine.wire.protocol.messages import ReadStdin, StdinBytes, StdinTaken
 from termite.engine.wire.transport import Connection
 from termite.fuse.running_jobs import RunningJob
 from termite.fuse.stdin.logic.blocked_calls import (
@@ -61,7 +61,7 @@ class Stdins:
 
         async def ask() -> bytes:
             reply = await self._connection.request(ReadStdin(job.number, size, offset, peek))
-            if not isinstance(reply, Stdin):
+            if not isinstance(reply, StdinBytes):
                 raise FsError(EIO)
             return reply.content
 

@@ -5,12 +5,12 @@ A restart loses the list. The heartbeats of the workers rebuild it within one in
 
 from dataclasses import dataclass
 
-from termite.engine.wire.protocol.messages import Register, Worker
+from termite.engine.wire.protocol.messages import ListedWorker, Register
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    worker: Worker
+    worker: ListedWorker
     seen_s: float
 
 
@@ -29,7 +29,7 @@ class Registry:
 
     def register(self, message: Register, address: str, now: float) -> bool:
         """Record a heartbeat, with the worker's address. Return True if the version has changed."""
-        worker = Worker(
+        worker = ListedWorker(
             name=message.name,
             address=address,
             slots=message.slots,
@@ -54,7 +54,7 @@ class Registry:
         self._changed(bool(lost))
         return lost
 
-    def workers(self) -> tuple[Worker, ...]:
+    def workers(self) -> tuple[ListedWorker, ...]:
         """Return all workers, in the order of their names."""
         return tuple(entry.worker for _, entry in sorted(self._entries.items()))
 
@@ -63,6 +63,6 @@ class Registry:
         return changed
 
 
-def _notified_fields(worker: Worker) -> tuple[str, int, bool]:
+def _notified_fields(worker: ListedWorker) -> tuple[str, int, bool]:
     """Return the fields whose change must reach the masters at once, unlike the load."""
     return worker.address, worker.slots, worker.draining

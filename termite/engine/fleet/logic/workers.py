@@ -7,7 +7,7 @@ command.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from termite.engine.wire.protocol.messages import Worker
+from termite.engine.wire.protocol.messages import ListedWorker
 
 LEASE_SLOTS = 16  # jobs that one mirror process serves; for more slots of one worker, there are more leases
 BACK_OFF_S = 0.5  # after the first failure; each further failure doubles it
@@ -25,7 +25,7 @@ class _BackOff:
 class LeaseWish:
     """A request to open a lease on a worker with a number of slots."""
 
-    worker: Worker
+    worker: ListedWorker
     slots: int
 
 
@@ -38,14 +38,14 @@ class Fleet:
     def __init__(self, total_slots: int, now: float) -> None:
         """Start without workers. All leases get at most `total_slots` in sum; 0 means no limit."""
         self._total_slots = total_slots
-        self._workers: dict[str, Worker] = {}
+        self._workers: dict[str, ListedWorker] = {}
         self._back_offs: dict[str, _BackOff] = {}
         self._opening: dict[str, int] = {}
         self._held: dict[str, list[int]] = {}
         self._saturated: set[str] = set()
         self._expected_until = now + NO_WORKER_GRACE_S
 
-    def replace(self, workers: Iterable[Worker], now: float) -> None:
+    def replace(self, workers: Iterable[ListedWorker], now: float) -> None:
         """Replace the list of workers. Draining workers are left out.
 
         The failures of a worker are forgotten when it leaves the list, because it was restarted if
@@ -132,11 +132,11 @@ class Fleet:
         return self._expected_until
 
     @property
-    def workers(self) -> tuple[Worker, ...]:
+    def workers(self) -> tuple[ListedWorker, ...]:
         """All listed workers that do not drain."""
         return tuple(self._workers.values())
 
-    def _slots_to_ask(self, worker: Worker, now: float) -> int:
+    def _slots_to_ask(self, worker: ListedWorker, now: float) -> int:
         name = worker.name
         back_off = self._back_offs.get(name)
         if name in self._opening or name in self._saturated or (back_off and now < back_off.until):

@@ -1,19 +1,19 @@
-"""Text of another process or of a file's name, for a line of a log or of a terminal.
+"""Make texts of other processes, and names of files, safe for logs and terminals.
 
-Such a text may have a newline and then a line that looks like one of ours, or an escape sequence
+Such a text may contain a newline and then a line that looks like one of ours, or an escape sequence
 that the terminal obeys.
 """
 
 import re
 
-LONGEST = 500  # characters of one text: a line of a log, not a page
+LONGEST = 500  # characters: a line of a log, not a page
 
-# Control characters, what ends a line or changes its direction, and bytes that are no text.
+# Control characters, characters that end a line or change its direction, and undecodable bytes.
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str, longest: int = LONGEST) -> str:
-    """Return the text with an escape like \\x1b for each character that is not to be seen.
+    """Return the text with an escape like \\x1b for each character that is not printable.
 
     A text of more than `longest` characters is cut.
     """

@@ -1,8 +1,9 @@
-"""Frames: how requests, replies and chunks follow each other on one byte stream.
+"""Cut a byte stream into frames, which carry the requests, replies and chunks of a connection.
 
-    u32 length (big endian, of what follows)   u8 kind   u32 stream (big endian)   payload
+    u32 length (big endian, of the rest)   u8 kind   u32 stream (big endian)   payload
 
-The limits are checked as soon as a header is there, so a peer cannot make us buffer more than one legal frame.
+The limits are checked as soon as a header has arrived, so a peer cannot make this side buffer more
+than one frame of legal size.
 """
 
 import enum
@@ -12,14 +13,14 @@ from typing import NamedTuple
 
 from termite.engine.errors import Reason, RemoteProtocolError, Retryable
 
-MAX_FRAME_BYTES = 16 * 1024 * 1024  # a directory of 150,000 names fits; more than one of them in memory does not hurt
-MAX_CHUNK_BYTES = 256 * 1024  # small enough that a chunk in the way delays a request by a millisecond only
+MAX_FRAME_BYTES = 16 * 1024 * 1024  # a directory of 150,000 names fits, and memory has room for several
+MAX_CHUNK_BYTES = 256 * 1024  # a chunk delays the requests behind it by one millisecond only
 _HEADER = struct.Struct(">IBI")
 _AFTER_LENGTH = _HEADER.size - 4
 
 
 class Kind(enum.IntEnum):
-    """What a frame is; docs/develop/protocol.md, Wire."""
+    """The kind of a frame (docs/develop/protocol.md, "Wire")."""
 
     REQUEST = 1
     REPLY = 2
@@ -29,7 +30,7 @@ class Kind(enum.IntEnum):
 
 
 class Frame(NamedTuple):
-    """One frame, whole."""
+    """A complete frame. `stream` is the number of its request."""
 
     kind: Kind
     stream: int
@@ -48,7 +49,11 @@ _KINDS = {int(kind): kind for kind in Kind}
 
 
 def encode_frame(kind: Kind, stream: int, payload: bytes) -> bytes:
-    """The bytes of one frame. Too large a payload is nobody's bug (a directory may be huge): one job does without."""
+    """Return the bytes of one frame.
+
+    Raise Retryable, for the scheduler, if the payload is too large. That is no bug: a directory may
+    be huge, and only the job that needs it cannot run on a worker.
+    """
     size = len(payload)
     if size not in _PAYLOAD_SIZES[kind]:
         raise Retryable(Reason.TOO_LARGE, f"a {kind.name.lower()} of {size} bytes")
@@ -56,13 +61,16 @@ def encode_frame(kind: Kind, stream: int, payload: bytes) -> bytes:
 
 
 class FrameReader:
-    """Cuts a byte stream into frames."""
+    """A buffer that cuts received bytes into frames."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def receive(self, received: bytes) -> Iterator[Frame]:
-        """Take in more bytes; yield every frame that is complete now."""
+        """Take in more bytes, and yield each frame that is complete now.
+
+        Raise RemoteProtocolError, upon which the connection is dropped, for an illegal header.
+        """
         buffer = self._buffer
         buffer += received
         while len(buffer) >= _HEADER.size:
@@ -82,5 +90,5 @@ class FrameReader:
 
     @property
     def buffered_bytes(self) -> int:
-        """Bytes of a frame that is not complete yet."""
+        """The number of bytes of a frame that is not complete yet."""
         return len(self._buffer)

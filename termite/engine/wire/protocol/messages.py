@@ -1,11 +1,11 @@
-"""Every message between two daemons, as a typed struct.
+"""Define every message between two daemons as a typed struct.
 
-docs/develop/protocol.md says which reply belongs to which request. Structs are encoded as msgpack arrays that begin
-with the tag, so fields may only be added at the end, with a default. Chunks (stdout, blobs) travel beside the messages
-on the request's stream.
+docs/develop/protocol.md says which reply belongs to which request. Structs are encoded as msgpack
+arrays that begin with the tag, so fields may only be added at the end, with a default. Chunks
+(stdout, blobs) are sent beside the messages, on the request's stream.
 
-A message of the other side is refused where it is decoded if a field is not what its type says, or not what
-`__post_init__` says. The sender's own mistakes come out as ValueError there.
+A received message is refused when it is decoded if a field violates its type or `__post_init__`.
+If the sender itself makes such a message, `__post_init__` raises ValueError.
 """
 
 import enum
@@ -32,20 +32,24 @@ from termite.engine.model import (
     UserId,
 )
 
-PROTOCOL = 3  # both ends must have the same; a difference is one clear line for the operator
-INLINE_BYTES = 64 * 1024  # a file up to this size travels inside a message instead of in a stream of its own
-INLINE_TOTAL_BYTES = 1024 * 1024  # but all of one message together not more than this
+PROTOCOL = 3  # both ends must have the same; if not, the operator reads one clear line
+INLINE_BYTES = 64 * 1024  # contents up to this size are sent inside a message, not as chunks
+INLINE_TOTAL_BYTES = 1024 * 1024  # of all contents inside one message
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Base of all messages."""
+    """The base class of all messages."""
 
 
 # -- coordinator ------------------------------------------------------------------------------------------------------
 
 
 class Register(Message, frozen=True):
-    """Worker -> coordinator, on start and as a heartbeat. An empty host in `address` means "as you see me"."""
+    """The request of a worker to the coordinator, when it starts and as a heartbeat.
+
+    If the host in `address` is empty, the coordinator uses the address of the connection. `load` is
+    the load average of the machine. `draining`: the worker takes no new leases.
+    """
 
     protocol: int
     name: Label
@@ -58,19 +62,22 @@ class Register(Message, frozen=True):
 
 
 class Registered(Message, frozen=True):
-    """`interval_s`: register again that often; after three times as long without, a worker is forgotten."""
+    """The reply to Register. The worker must register again every `interval_s` seconds.
+
+    The coordinator forgets a worker after three times as long.
+    """
 
     interval_s: Annotated[float, Meta(ge=0.001, le=1e6)]
 
 
 class Deregister(Message, frozen=True):
-    """Worker -> coordinator: it leaves now."""
+    """The request of a worker to the coordinator to forget it, because it ends."""
 
     name: Label
 
 
-class Worker(msgspec.Struct, frozen=True, array_like=True):
-    """One live worker as the coordinator knows it."""
+class ListedWorker(msgspec.Struct, frozen=True, array_like=True):
+    """A live worker as the coordinator knows it; the fields are those of Register."""
 
     name: Label
     address: Label
@@ -82,31 +89,36 @@ class Worker(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ListWorkers(Message, frozen=True):
-    """Master -> coordinator. Answered at once if the list has changed since `after`, else when it does or in 30 s."""
+    """The request of a master to the coordinator for the list of workers.
+
+    It is answered immediately if the list has changed since version `after`. Otherwise it is
+    answered when the list changes, or after 30 seconds.
+    """
 
     protocol: int
     after: int
 
 
 class Workers(Message, frozen=True):
-    """`version` changes when a worker comes, goes or drains; not with every heartbeat."""
+    """The reply to ListWorkers. `version` changes when a worker comes, goes or drains."""
 
     version: int
-    workers: tuple[Worker, ...]
+    workers: tuple[ListedWorker, ...]
 
 
 class Done(Message, frozen=True):
-    """The answer where there is nothing to say."""
+    """The reply to a request that has no result."""
 
 
 # -- master -> mirror -------------------------------------------------------------------------------------------------
 
 
 class OpenLease(Message, frozen=True):
-    """The first request on a connection to a worker: grant me slots.
+    """The first request of a master on a connection to a worker, which asks for slots.
 
-    `writable_root` is a path below the root, without leading slash. `uid`, `gid`, `hostname`: what jobs see as theirs.
-    `export_number`: the journal number now; the mirror starts there with nothing known. `clock_ns`: the master's.
+    `writable_root` is a path below the root, without a leading slash. Jobs see `uid`, `gid` and
+    `hostname` as theirs. `number` is the current number of the journal; the mirror starts with it
+    and knows no files. `clock_ns` is the master's clock.
     """
 
     protocol: int
@@ -121,7 +133,10 @@ class OpenLease(Message, frozen=True):
 
 
 class Leased(Message, frozen=True):
-    """`slots` is what was granted, 0 if the worker has none. `clock_ns` is the worker's, taken when it answered."""
+    """The reply to OpenLease. `slots` is the number of granted slots, 0 if the worker has none.
+
+    `clock_ns` is the worker's clock when it answered. `cores` is the number of its cores.
+    """
 
     worker: Label
     slots: Slots
@@ -130,14 +145,18 @@ class Leased(Message, frozen=True):
 
 
 class Run(Message, frozen=True):
-    """Run a command at journal number `number`; `changesets` are all after the lease's last one.
+    """The request of a master to run a command at the state `number` of the journal.
 
-    stdout and stderr come as chunks on this stream, each with one byte before it, b"1" or b"2"; with `merge` all of it
-    is b"1". `exe`, `search`: as in Invocation. `env` entries are b"NAME=value". `cwd` is absolute, with leading slash.
-    `stdin`: the job's standard input is read from the master on demand (ReadStdin); it is a stream, or `stdin_file`
-    where that is set. Else it is /dev/null, or closed (`stdin_closed`), or a pipe at its end (`stdin_ended`).
-
-    `contents` are those of small files that have changed and that no worker can have, as of `number`, by their paths.
+    * `changesets` are all changesets after the last one of this lease.
+    * stdout and stderr come as chunks on this stream. The first byte of each is b"1" or b"2"; with
+      `merge` it is always b"1".
+    * `exe` and `search` are those of Invocation. The entries of `env` are b"NAME=value".
+    * `cwd` has a leading slash.
+    * If `stdin`, the job's standard input is read from the master on demand (ReadStdin). It is the
+      file `stdin_file`, or a stream if that is None. If not `stdin`, it is closed (`stdin_closed`),
+      a pipe at its end (`stdin_ended`), or /dev/null.
+    * `contents` has small files, by their paths, that changed up to `number`. No worker has them.
+    * 0 means no limit for `timeout_s` and `memory_bytes`.
     """
 
     job: Count
@@ -160,7 +179,10 @@ class Run(Message, frozen=True):
     contents: dict[bytes, bytes] = {}
 
     def __post_init__(self) -> None:
-        """Refuse what execve and chdir cannot be given. A NUL would end a record of what the sandbox is told."""
+        """Refuse values that execve and chdir cannot take.
+
+        A NUL would also end a record of the order that the sandbox gets.
+        """
         if b"\0" in b"".join((*self.argv, *self.env, self.exe, self.cwd)):
             raise ValueError("a NUL byte in a command, its environment or its directory")
         if not self.cwd.startswith(b"/"):
@@ -168,14 +190,16 @@ class Run(Message, frozen=True):
 
 
 class Ran(Message, frozen=True):
-    """The ActionResult. Times are the worker's clock.
+    """The reply to Run. Its times are those of the worker's clock.
 
-    `changes` are below the writable root only; `inline` has contents up to INLINE_BYTES by their SHA-256, the others
-    are fetched with GetBlob. `dropped` names paths written outside the writable root and the temporary directories,
-    and sockets inside the root.
-    `exec_errno` is not 0 where the command could not be started at all (as execve said); `exit` then is 126 or 127.
-    `stdin_offset` is where the job has left a file that was its standard input (-1: not known); `stdin_taken` is how
-    much of a stream it has taken.
+    * `changes` are below the writable root only. `inline` has contents up to INLINE_BYTES by their
+      SHA-256; the others are fetched with GetBlob.
+    * `dropped` has paths that were written outside the writable root and the temporary directories,
+      and sockets in the root.
+    * `exec_errno` is 0, or the error of execve if the command could not be started; `exit` is then
+      126 or 127.
+    * `stdin_offset` is the job's final position in a file that was its standard input, or -1 if it
+      is not known. `stdin_taken` is how many bytes of a stream the job has consumed.
     """
 
     exit: Exit
@@ -192,23 +216,29 @@ class Ran(Message, frozen=True):
 
 
 class GetBlob(Message, frozen=True):
-    """Master -> mirror: the content, as chunks on this stream, then Done. The receiver checks the digest."""
+    """The request of a master for a content, which comes as chunks and then Done.
+
+    The master checks the digest.
+    """
 
     digest: Digest
 
 
 class Ping(Message, frozen=True):
-    """Either way, when a connection was silent for long. Answered by Pong."""
+    """The request of either side on a silent connection, which is answered by Pong."""
 
 
 class Pong(Message, frozen=True):
-    """`clock_ns` is the answering side's."""
+    """The reply to Ping, with the clock of the side that answers."""
 
     clock_ns: int
 
 
 class SetSlots(Message, frozen=True):
-    """Mirror -> master: from now on use at most `slots` (the worker shares with another master, or drains)."""
+    """The request of a mirror to its master to use at most `slots` from now on.
+
+    The worker shares its slots with another master, or drains.
+    """
 
     slots: Slots
 
@@ -217,13 +247,20 @@ class SetSlots(Message, frozen=True):
 
 
 class GetDirectory(Message, frozen=True):
-    """Everything in one directory. Fails with FsError where there is no such directory."""
+    """The request of a mirror for the entries of one directory.
+
+    It fails with FS if there is no such directory.
+    """
 
     path: bytes
 
 
 class Directory(Message, frozen=True):
-    """All children, as of journal number `number`; a digest is there where the master knows it. `attr`: its own."""
+    """The reply to GetDirectory, as of the number `number` of the journal.
+
+    `attr` has the attributes of the directory itself, `children` those of its entries. The digest
+    of a file is None if the master does not know it.
+    """
 
     number: Count
     attr: Attr
@@ -231,10 +268,11 @@ class Directory(Message, frozen=True):
 
 
 class GetFile(Message, frozen=True):
-    """The content of the file at `path`, which was shown with `size` and `mtime_ns`.
+    """The request of a mirror for the content of a file, which was listed with this size and mtime.
 
-    Answered by File, with `content` inside for a small file, else as chunks on this stream before the answer; neither
-    where its digest is `candidate`: then the worker has it. If the file is not that version any more: Failed(STALE).
+    The reply is File. A small content is inside the reply, another one comes as chunks before it.
+    If the digest is `candidate`, which the worker has already, the content is not sent. If the file
+    has changed, the request fails with STALE.
     """
 
     path: bytes
@@ -244,17 +282,21 @@ class GetFile(Message, frozen=True):
 
 
 class File(Message, frozen=True):
-    """The digest of what was sent; the receiver checks it. `content` is None where it came as chunks, or is there."""
+    """The reply to GetFile, with the digest of the content, which the mirror checks.
+
+    `content` is None if it came as chunks, or if the worker has it already.
+    """
 
     digest: Digest
     content: bytes | None = None
 
 
 class ReadStdin(Message, frozen=True):
-    """A job wants up to `size` bytes of its standard input. Answered by Stdin; no bytes mean its end.
+    """The request of a mirror for up to `size` bytes of a job's standard input.
 
-    Of a file, at `offset`. Of a stream (-1), what one read(2) gives; with `peek`, the job may take less of it than it
-    is given. It has then taken all that it was given before.
+    The reply is StdinBytes; no bytes mean the end. `offset` is a position in a file, or -1 for the
+    next bytes of a stream. With `peek`, the job may consume fewer bytes than it gets; it has then
+    consumed all bytes that it got before.
     """
 
     job: Count
@@ -264,14 +306,14 @@ class ReadStdin(Message, frozen=True):
 
 
 class StdinTaken(Message, frozen=True):
-    """The job has taken so many bytes of its standard input, all in all."""
+    """The request of a mirror to note that a job has consumed `taken` bytes of its stdin in all."""
 
     job: Count
     taken: Count
 
 
-class Stdin(Message, frozen=True):
-    """What was read."""
+class StdinBytes(Message, frozen=True):
+    """The reply to ReadStdin."""
 
     content: bytes
 
@@ -280,17 +322,20 @@ class Stdin(Message, frozen=True):
 
 
 class Failure(enum.Enum):
-    """A failure says which exception the requesting side raises."""
+    """The kind of a failure, which decides which exception the requesting side raises."""
 
     FS = "fs"  # FsError: the job's system call fails with errno
     STALE = "stale"  # Stale: that version is gone
-    RETRYABLE = "retryable"  # Retryable: try elsewhere
+    RETRYABLE = "retryable"  # Retryable: try another worker
     REFUSED = "refused"  # UserError: a person must act; `detail` is the line to show
-    BUG = "bug"  # an unexpected exception there; `detail` is its last line
+    BUG = "bug"  # RemoteBug: the other side had an unexpected exception; `detail` is its last line
 
 
 class Failed(Message, frozen=True):
-    """Failed stands in place of a reply. `errno` is set for FS, `reason` for RETRYABLE and REFUSED."""
+    """The reply to a request that failed.
+
+    `errno` is set for FS, `reason` for RETRYABLE and REFUSED. `detail` is for people.
+    """
 
     kind: Failure
     detail: str
@@ -312,4 +357,4 @@ Request = (
     | ReadStdin
     | StdinTaken
 )
-Reply = Registered | Workers | Done | Leased | Ran | Pong | Directory | File | Stdin | Failed
+Reply = Registered | Workers | Done | Leased | Ran | Pong | Directory | File | StdinBytes | Failed

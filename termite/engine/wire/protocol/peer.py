@@ -1,7 +1,9 @@
-"""One end of a connection as a state machine: bytes in, events out, and the bytes to send for what we say.
+"""Run the protocol of one side of a connection as a state machine.
 
-Nothing waits here. Whoever sends chunks asks `room` first and waits for `Credited`; whoever gets some says `consumed`.
-A request that we gave up stays known until its reply is in, so that what was under way for it is no error.
+Received bytes go in and events come out. Methods that speak return the bytes to send. Nothing waits
+in this module. Before it sends a chunk, the caller asks `room` and waits for `Credited`; after it
+has received a chunk, it calls `consumed`. A request that was given up is remembered until its reply
+arrives, because chunks and a reply may already be under way.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,9 +15,10 @@ from termite.engine.errors import ConnectionLost, Reason, RemoteProtocolError, R
 from termite.engine.wire.protocol.frames import Frame, FrameReader, Kind, encode_frame
 from termite.engine.wire.protocol.messages import Message, Reply, Request
 
-WINDOW_BYTES = 1024 * 1024  # how far a sender of chunks may be ahead; a 1 Gbit/s link with 8 ms of delay stays full
-CREDIT_STEP_BYTES = WINDOW_BYTES // 4  # credit is given in steps, not for every chunk
-MAX_OPEN = 10_000  # requests of the other side at once: far more than its slots times FUSE requests can be
+# The number of bytes that a sender of chunks may be ahead: enough for 1 Gbit/s with 8 ms of delay.
+WINDOW_BYTES = 1024 * 1024
+CREDIT_STEP_BYTES = WINDOW_BYTES // 4  # one credit allows so many bytes, not one chunk
+MAX_OPEN = 10_000  # requests of the other side; its slots and FUSE requests need far fewer
 _LAST_STREAM = 2**32 - 1
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -25,7 +28,7 @@ _decode_reply = msgspec.msgpack.Decoder(Reply).decode
 
 @dataclass(frozen=True, slots=True)
 class Requested:
-    """The other side asks `message` on a new stream."""
+    """An event: the other side sent the request `message` on a new stream."""
 
     stream: int
     message: Message
@@ -33,7 +36,7 @@ class Requested:
 
 @dataclass(frozen=True, slots=True)
 class Replied:
-    """The answer to our request; the stream is closed."""
+    """An event: the reply to a request of ours came, and its stream is closed."""
 
     stream: int
     message: Message
@@ -41,7 +44,7 @@ class Replied:
 
 @dataclass(frozen=True, slots=True)
 class Chunked:
-    """A chunk on the stream of a request of ours. Say `consumed` when it is dealt with."""
+    """An event: a chunk came for a request of ours. Call `consumed` when it was processed."""
 
     stream: int
     content: bytes
@@ -49,14 +52,14 @@ class Chunked:
 
 @dataclass(frozen=True, slots=True)
 class Credited:
-    """There is room for more chunks on a stream that we answer."""
+    """An event: there is room for more chunks on a stream of the other side."""
 
     stream: int
 
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """The other side gave its request up. Answer it all the same."""
+    """An event: the other side gave its request up. The request must still be answered."""
 
     stream: int
 
@@ -78,7 +81,7 @@ class _Answering:
 
 
 class Peer:
-    """The streams of one connection. `client` is the side that connected: it opens odd streams."""
+    """The streams of one connection. The client, the side that connected, opens odd ones."""
 
     def __init__(self, *, client: bool) -> None:
         self._next = 1 if client else 2
@@ -89,7 +92,11 @@ class Peer:
         self._reader = FrameReader()
 
     def ask(self, message: Message, *, chunks: bool) -> tuple[int, bytes]:
-        """Open a stream for a request; `chunks`: its answer may bring some."""
+        """Open a stream for a request, and return its number and the bytes to send.
+
+        `chunks`: chunks may come before the reply. Raise ConnectionLost if no stream is left, and
+        Retryable if the message is too large.
+        """
         if self._next > _LAST_STREAM:
             raise ConnectionLost("the connection has used up its stream numbers")
         stream = self._next
@@ -99,17 +106,20 @@ class Peer:
         return stream, frame
 
     def answer(self, stream: int, message: Message) -> bytes:
-        """Close a stream of the other side with the reply."""
+        """Close a stream of the other side with a reply, and return the bytes to send.
+
+        Raise Retryable if the reply is too large. The stream then stays open for another one.
+        """
         frame = encode_frame(Kind.REPLY, stream, _encoded(message))
         del self._answering[stream]
         return frame
 
     def room(self, stream: int) -> int:
-        """How many bytes of chunks may be sent now on a stream that we answer."""
+        """Return how many bytes of chunks may be sent now on a stream of the other side."""
         return self._answering[stream].room
 
     def chunk(self, stream: int, content: bytes) -> bytes:
-        """Send a chunk; there must be room for it."""
+        """Return the bytes that send a chunk, for which there must be room."""
         answering = self._answering[stream]
         assert len(content) <= answering.room
         frame = encode_frame(Kind.CHUNK, stream, content)
@@ -117,10 +127,10 @@ class Peer:
         return frame
 
     def consumed(self, stream: int, size_bytes: int) -> bytes:
-        """Our side has dealt with so many bytes of chunks. Returns what to send, which may be nothing."""
+        """Note that `size_bytes` of chunks were processed, and return the bytes to send, or b""."""
         asked = self._asked.get(stream)
         if asked is None:
-            return b""  # the reply has come: nothing more to allow
+            return b""  # the reply has come, so no chunks will follow
         asked.unconsumed -= size_bytes
         asked.uncredited += size_bytes
         if asked.uncredited < CREDIT_STEP_BYTES:
@@ -129,7 +139,7 @@ class Peer:
         return encode_frame(Kind.CREDIT, stream, credit.to_bytes(4, "big"))
 
     def give_up(self, stream: int) -> bytes:
-        """We no longer want the answer. Returns what to send; nothing if the answer is there already."""
+        """Give up a request of ours, and return the bytes to send, or b"" if it is answered."""
         asked = self._asked.get(stream)
         if asked is None or asked.given_up:
             return b""
@@ -137,7 +147,10 @@ class Peer:
         return encode_frame(Kind.CANCEL, stream, b"")
 
     def receive(self, received: bytes) -> Iterator[Event]:
-        """Take in bytes of the other side. RemoteProtocolError: it is not to be talked to any more."""
+        """Take in bytes of the other side, and yield the events that they cause.
+
+        Raise RemoteProtocolError, upon which the connection is dropped, if they break the protocol.
+        """
         for frame in self._reader.receive(received):
             event = self._take(frame)
             if event is not None:
@@ -145,12 +158,12 @@ class Peer:
 
     @property
     def buffered_bytes(self) -> int:
-        """Bytes of a frame that is not complete yet."""
+        """The number of bytes of a frame that is not complete yet."""
         return self._reader.buffered_bytes
 
     @property
     def open_streams(self) -> tuple[int, int]:
-        """How many requests of ours, and of theirs, wait for their answer."""
+        """The numbers of requests of ours, and of the other side, that wait for their answers."""
         return len(self._asked), len(self._answering)
 
     def _take(self, frame: Frame) -> Event | None:
@@ -208,7 +221,10 @@ class Peer:
         return None if self._their_stream(frame) is None else Cancelled(frame.stream)
 
     def _their_stream(self, frame: Frame) -> _Answering | None:
-        """None where it is answered already: what it says then has crossed our answer."""
+        """Return the state of the stream, or None if it is answered already.
+
+        In the latter case the frame and our answer have crossed, which is legal.
+        """
         stream = frame.stream
         if stream % 2 != self._their_parity or not 0 < stream <= self._their_last:
             raise RemoteProtocolError(f"a {frame.kind.name.lower()} on stream {stream}, which it has not opened")
@@ -216,7 +232,10 @@ class Peer:
 
 
 def _encoded(message: Message) -> bytes:
-    """Encode a message. Raises Retryable for what msgpack cannot say: a file dated after 2554, as a job can make it."""
+    """Encode a message. Raise Retryable if a number is too large for msgpack.
+
+    A job causes that if it makes a file with a date after 2554.
+    """
     try:
         return _encode(message)
     except (OverflowError, UnicodeEncodeError) as error:

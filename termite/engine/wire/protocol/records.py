@@ -1,6 +1,7 @@
-"""Records and frames, as the launcher and the master speak them (docs/develop/protocol.md, "Launcher").
+"""Pack and parse the frames and records of launchers (docs/develop/protocol.md, "Launcher").
 
-Pure, and free of msgspec and trio: `termite-make` and `termite-ctl` import it, and a build waits for their start.
+This module must not import msgspec or trio: `termite-make` and `termite-ctl` import it, and a build
+waits for their start.
 """
 
 import struct
@@ -8,12 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from termite.engine.errors import RemoteProtocolError
 
-# The largest thing said is an invocation: arguments and environment, which the kernel limits to 6 MiB.
+# The largest frame is an invocation. The kernel limits arguments and environment to 6 MiB.
 FRAME_LIMIT_BYTES = 32 * 1024 * 1024
 
 INVOKE, CONTROL, CANCEL = b"I", b"C", b"K"  # to the master
 STDIN, PEEKED, UNREADABLE = b"S", b"P", b"F"  # to the master: the answers to READ
-EXEC, STDOUT, STDERR, NOTICE, READ, EXIT, ANSWER = b"X", b"1", b"2", b"N", b"R", b"E", b"J"  # from it
+EXEC, STDOUT, STDERR, NOTICE, READ, EXIT, ANSWER = b"X", b"1", b"2", b"N", b"R", b"E", b"J"  # from the master
 
 _HEADER = struct.Struct("<Ic")
 
@@ -21,12 +22,15 @@ Records = Iterable[tuple[str, bytes]]
 
 
 def frame(kind: bytes, payload: bytes = b"") -> bytes:
-    """One frame, ready to be sent."""
+    """Return the bytes of one frame."""
     return _HEADER.pack(len(payload), kind) + payload
 
 
 def pack_records(records: Records) -> bytes:
-    """Return `key=value` with a NUL after each. Raises ValueError if a key or a value would end its record."""
+    """Return the bytes `key=value` with a NUL after each record.
+
+    Raise ValueError if a key has a "=", or if a key or a value has a NUL.
+    """
     packed = [_checked(key) + b"=" + content + b"\0" for key, content in records]
     whole = b"".join(packed)
     if whole.count(b"\0") != len(packed):
@@ -35,7 +39,10 @@ def pack_records(records: Records) -> bytes:
 
 
 def pack_all(key: str, contents: Sequence[bytes]) -> bytes:
-    """Return as many records of one key: what `pack_records` gives, for a command line or environment at once."""
+    """Return one record for each of `contents`, all with the same key, as `pack_records` does.
+
+    This is faster for a command line or an environment. Raise ValueError like `pack_records`.
+    """
     if not contents:
         return b""
     if b"\0" in b"".join(contents):
@@ -51,11 +58,14 @@ def _checked(key: str) -> bytes:
 
 
 def parse_records(payload: bytes) -> Iterator[tuple[str, bytes]]:
-    """The records of a payload, in order. The last one ends with its NUL like the others."""
+    """Yield the records of a payload as (key, value), in order.
+
+    Raise RemoteProtocolError if a record has no "=", or if the last one has no NUL.
+    """
     if not payload:
         return
     if not payload.endswith(b"\0"):
-        raise RemoteProtocolError("a record without its end")
+        raise RemoteProtocolError("a record without a NUL at its end")
     for record in payload[:-1].split(b"\0"):
         key, equals, content = record.partition(b"=")
         if not equals:
@@ -64,19 +74,25 @@ def parse_records(payload: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def pack_numbers(**numbers: int) -> bytes:
-    """Records that are all numbers."""
+    """Return records whose values are decimal numbers."""
     return pack_records((key, b"%d" % number) for key, number in numbers.items())
 
 
 class Frames:
-    """Bytes in, whole frames out. A frame too large is an error at once, not after it was collected."""
+    """A buffer that cuts received bytes into frames.
+
+    A frame that is too large is an error as soon as its header has arrived.
+    """
 
     def __init__(self, limit_bytes: int = FRAME_LIMIT_BYTES) -> None:
         self._limit_bytes = limit_bytes
         self._buffer = bytearray()
 
     def feed(self, received: bytes) -> list[tuple[bytes, bytes]]:
-        """Take what was received and give the frames that are complete now, as (kind, payload)."""
+        """Take in more bytes, and return the frames that are complete now, as (kind, payload).
+
+        Raise RemoteProtocolError, upon which the connection is dropped, if a frame is too large.
+        """
         self._buffer += received
         frames = []
         while len(self._buffer) >= _HEADER.size:
