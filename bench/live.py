@@ -16,7 +16,7 @@ from bench import daemons
 from bench.figures import Figure, Target
 from bench.rounds import BenchError, Settings, repeated
 from projects import COMMANDS, peak_bytes
-from termite.engine.tree.home import HomeTree, TreeConfig
+from termite.engine.tree.master_tree import MasterTree, TreeConfig
 
 FILES = 100_000
 QUICK_FILES = 10_000
@@ -100,7 +100,7 @@ def measure_refresh(settings: Settings) -> list[Figure]:
 
 async def _refresh_times(tree: Path, directories: Sequence[Path]) -> dict[tuple[str, int], list[float]]:
     """Return the seconds of each refresh, by the kind of change and the number of files."""
-    with _home_tree(tree) as home:
+    with _master_tree(tree) as home:
         root = os.fsencode(tree).strip(b"/")
         await home.directory(root)
         for number, directory in enumerate(directories):
@@ -142,10 +142,10 @@ def _other_name(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _home_tree(tree: Path) -> Iterator[HomeTree]:
+def _master_tree(tree: Path) -> Iterator[MasterTree]:
     hashes = tree.parent / "hashes" / "hashes.sqlite"
     shutil.rmtree(hashes.parent, ignore_errors=True)
-    home = HomeTree(TreeConfig(writable_root=os.fsencode(tree).strip(b"/"), hash_cache=hashes))
+    home = MasterTree(TreeConfig(writable_root=os.fsencode(tree).strip(b"/"), hash_cache=hashes))
     try:
         yield home
     finally:

@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.unit.tree_jobs import Job, serve, tree_path, agrees_with_the_disk
 from termite.engine.errors import FsError
 from termite.engine.model import Attr
-from termite.engine.tree.home import HomeTree, TreeConfig
+from termite.engine.tree.master_tree import MasterTree, TreeConfig
 
 async def main():
     root = Path(sys.argv[1])
@@ -26,7 +26,7 @@ async def main():
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", root / "build"], check=True)
     (root / "build" / "old").mkdir()
     (root / "build" / "old" / "f").write_bytes(b"1")
-    home = HomeTree(TreeConfig(tree_path(root)))
+    home = MasterTree(TreeConfig(tree_path(root)))
     await serve(home, root, root / "build", root / "build" / "old")
     job = Job(home, root).mkdir("build/d").write("build/d/f", b"content", 0o750).delete("build/old")
     job.change("build/d/h", job.changes[-2].attr, link_to="build/d/f")

@@ -1,11 +1,11 @@
-"""Give each test of the tree a writable root, and a HomeTree that must clean up after itself."""
+"""Give each test of the tree a writable root, and a MasterTree that must clean up after itself."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from termite.engine.tree.home import HomeTree, TreeConfig
+from termite.engine.tree.master_tree import MasterTree, TreeConfig
 from tests.unit.tree_jobs import tree_path
 
 
@@ -17,8 +17,8 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def home(root: Path) -> Iterator[HomeTree]:
-    tree = HomeTree(TreeConfig(tree_path(root)))
+def home(root: Path) -> Iterator[MasterTree]:
+    tree = MasterTree(TreeConfig(tree_path(root)))
     yield tree
     tree.close()
     assert not (root / ".termite-staging").exists()

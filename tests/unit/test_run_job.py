@@ -33,8 +33,8 @@ from termite.engine.master.run_job import SENT_ALONG_FILES, SENT_ALONG_NEAR_BYTE
 from termite.engine.master.settled_check import SettledCheck
 from termite.engine.master.shared import Master, MasterConfig
 from termite.engine.model import Attr, Change, Changeset, Command, Digest, Exit, StdinFile, Usage
-from termite.engine.tree.home import BroughtHome, HomeTree
 from termite.engine.tree.logic.times import Timing
+from termite.engine.tree.master_tree import MasterTree, Published
 from termite.engine.wire.protocol import records
 from termite.engine.wire.protocol.messages import Ran, Run
 
@@ -56,7 +56,7 @@ class FakeTree:
     def __init__(self, steps: list[str]) -> None:
         self.steps = steps
         self.number = 5
-        self.home: list[Sequence[Change]] = []
+        self.published: list[Sequence[Change]] = []
         self.refuses = 0
         self.behind: list[int] = []  # how many changes a mirror has not heard of, at each dispatch
         self.limits: list[tuple[int, int, int]] = []
@@ -81,15 +81,15 @@ class FakeTree:
     def statistics(self) -> dict[str, int]:
         return {}
 
-    async def bring_home(
+    async def publish(
         self, changes: Sequence[Change], contents: Mapping[bytes, bytes | Path], timing: Timing
-    ) -> BroughtHome:
+    ) -> Published:
         await trio.lowlevel.checkpoint()
         if self.refuses:
             raise FsError(self.refuses)
-        self.home.append(changes)
-        self.steps.append("home")
-        return BroughtHome(self.number, ())
+        self.published.append(changes)
+        self.steps.append("published")
+        return Published(self.number, ())
 
 
 Script = Callable[[Run, Callable[[bytes], Awaitable[None]]], Awaitable[Ran]]
@@ -158,7 +158,7 @@ class World:
         self.tree = FakeTree(self.steps)
         plugins = Plugins(("termite.plugins.make",))
         config = MasterConfig(tmp_path / ".termite-socket", ("localhost", 1), b"x" * 32, plugins)
-        self.master = Master(config, cast(HomeTree, self.tree))
+        self.master = Master(config, cast(MasterTree, self.tree))
         self.runner = JobRunner(self.master)
         self.master.pool = cast(Pool, FakePool(scripts, self.steps))
         self._hearing = trio.Lock()
@@ -274,7 +274,7 @@ async def test_the_exit_code_leaves_only_after_every_output_is_home(tmp_path: Pa
     world = World(tmp_path, script(b"1out", b"2err", end=ran(3)))
     told = await world.say("gcc", "-c", "x.c")
     assert told == [(b"1", b"out"), (b"2", b"err"), (b"E", b"code=3\0")]
-    assert world.steps == ["drain", "run on w0", "home"]
+    assert world.steps == ["drain", "run on w0", "published"]
 
 
 async def test_a_death_by_signal_is_told_as_one(tmp_path: Path) -> None:
@@ -415,7 +415,7 @@ async def test_a_lost_worker_costs_a_retry_elsewhere_that_repeats_no_output(tmp_
     world = World(tmp_path, lost, script(b"1ab", b"1cd", b"2ef", end=ran()))
     told = await world.say("gcc")
     assert told == [(b"1", b"abc"), (b"2", b"e"), (b"1", b"d"), (b"2", b"f"), (b"E", b"code=0\0")]
-    assert world.steps == ["drain", "run on w0", "failed w0", "drain", "run on w1", "home"]
+    assert world.steps == ["drain", "run on w0", "failed w0", "drain", "run on w1", "published"]
     assert world.master.counters.retries.total() == 1
 
 
@@ -453,7 +453,7 @@ async def test_a_mirror_that_is_far_behind_is_replaced_before_any_content_is_rea
     world = World(tmp_path, script(end=ran()), script(end=ran()))
     world.tree.behind = [OUTDATED_CHANGES + 1]
     assert await world.say("gcc") == [(b"E", b"code=0\0")]
-    assert world.steps == ["drain", "retired w0", "drain", "run on w1", "home"]
+    assert world.steps == ["drain", "retired w0", "drain", "run on w1", "published"]
     assert world.tree.limits == [(*SENT_ALONG_NEAR_BYTES, SENT_ALONG_FILES)]
 
 
@@ -636,7 +636,7 @@ async def test_a_read_that_nobody_waits_for_any_more_is_taken_back_before_the_en
     world.master.pool = cast(Pool, FakePool([run], world.steps))
     async with world.launcher("sort") as launched:
         assert (await launched.first(2))[1:] == [(b"R", b"size=0\0")]
-        assert world.tree.home, "results do not wait for that"
+        assert world.tree.published, "results do not wait for that"
         await launched.send(*answer)
         assert await launched.rest() == [(b"E", b"code=0\0")]
 
@@ -761,7 +761,7 @@ async def test_a_cancelled_job_stops_leaves_nothing_and_then_says_so(tmp_path: P
         await launched.send(records.CANCEL, b"signal=2\0")
         assert await launched.frames() == [(b"E", b"signal=2\0")]
     assert stopped.is_set()
-    assert world.tree.home == []
+    assert world.tree.published == []
     assert not world.master.jobs
 
 
@@ -774,7 +774,7 @@ async def test_a_launcher_that_vanishes_cancels_its_job(tmp_path: Path) -> None:
     world = World(tmp_path, run)
     async with world.launcher("gcc") as launched:
         await launched.frames()
-    assert world.tree.home == []
+    assert world.tree.published == []
     assert not world.master.jobs
 
 

@@ -1,4 +1,4 @@
-"""Test how HomeTree serves directories and the contents of files."""
+"""Test how MasterTree serves directories and the contents of files."""
 
 # ruff: noqa: ASYNC230, ASYNC240  (a test may wait for its own disk)
 
@@ -15,14 +15,14 @@ import trio
 from termite.engine.errors import FsError, RemoteProtocolError, Stale
 from termite.engine.model import Change, Digest
 from termite.engine.paths import PATH_BYTES
-from termite.engine.tree.home import HomeTree, TreeConfig
 from termite.engine.tree.logic.times import Timing
+from termite.engine.tree.master_tree import MasterTree, TreeConfig
 from tests.unit.tree_jobs import Job, changed_since, digest_of, serve, tree_path
 
 NS = 10**9
 
 
-async def test_a_directory_is_answered_whole(home: HomeTree, root: Path) -> None:
+async def test_a_directory_is_answered_whole(home: MasterTree, root: Path) -> None:
     (root / "f").write_bytes(b"abc")
     os.symlink("f", root / "l")
     os.link(root / "f", root / "g")
@@ -35,7 +35,7 @@ async def test_a_directory_is_answered_whole(home: HomeTree, root: Path) -> None
 
 
 @pytest.mark.parametrize(("name", "errno_name"), [("nothing", "ENOENT"), ("f", "ENOTDIR"), ("f/x", "ENOTDIR")])
-async def test_no_directory_fails_as_it_would_at_home(home: HomeTree, root: Path, name: str, errno_name: str) -> None:
+async def test_no_directory_fails_as_it_would_at_home(home: MasterTree, root: Path, name: str, errno_name: str) -> None:
     (root / "f").write_bytes(b"abc")
     with pytest.raises(FsError) as e:
         await home.directory(tree_path(root / name))
@@ -43,7 +43,7 @@ async def test_no_directory_fails_as_it_would_at_home(home: HomeTree, root: Path
 
 
 async def test_two_jobs_may_remove_directories_at_once(
-    home: HomeTree, root: Path, monkeypatch: pytest.MonkeyPatch
+    home: MasterTree, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file with a second name in one of them loses it when that directory is emptied."""
     for name in ("a", "b"):
@@ -71,7 +71,7 @@ async def test_two_jobs_may_remove_directories_at_once(
 
 @pytest.mark.parametrize("by_a_job", [True, False])
 async def test_a_file_whose_other_name_goes_with_its_directory_has_one_name_less(
-    home: HomeTree, root: Path, by_a_job: bool
+    home: MasterTree, root: Path, by_a_job: bool
 ) -> None:
     (root / "d").mkdir()
     (root / "f").write_bytes(b"1")
@@ -89,14 +89,14 @@ async def test_a_file_whose_other_name_goes_with_its_directory_has_one_name_less
     assert (attr.nlink, attr.link_id) == (1, 0)
 
 
-async def test_a_symlink_leads_nowhere_but_at_the_worker(home: HomeTree, root: Path) -> None:
+async def test_a_symlink_leads_nowhere_but_at_the_worker(home: MasterTree, root: Path) -> None:
     os.symlink("/root", root / "l")
     for path in (b"/l", b"/l/x", b"/../proj/x", b"//x"):
         with pytest.raises(FsError):
             await home.directory(tree_path(root) + path)
 
 
-async def test_a_directory_swapped_for_a_symlink_shows_nothing_of_where_it_leads(home: HomeTree, root: Path) -> None:
+async def test_a_directory_swapped_for_a_symlink_shows_nothing_of_where_it_leads(home: MasterTree, root: Path) -> None:
     (root / "d" / "etc").mkdir(parents=True)
     await serve(home, root, root / "d")
     os.rename(root / "d", root / "old")
@@ -105,7 +105,7 @@ async def test_a_directory_swapped_for_a_symlink_shows_nothing_of_where_it_leads
         await home.directory(tree_path(root / "d" / "etc"))
 
 
-async def test_a_file_is_opened_and_hashed_once(home: HomeTree, root: Path) -> None:
+async def test_a_file_is_opened_and_hashed_once(home: MasterTree, root: Path) -> None:
     content = os.urandom(200_000)
     (root / "f").write_bytes(content)
     _, _, children = await home.directory(tree_path(root))
@@ -119,7 +119,7 @@ async def test_a_file_is_opened_and_hashed_once(home: HomeTree, root: Path) -> N
     assert children[b"f"].digest == digest
 
 
-async def test_a_file_that_many_ask_for_at_once_is_hashed_once(home: HomeTree, root: Path) -> None:
+async def test_a_file_that_many_ask_for_at_once_is_hashed_once(home: MasterTree, root: Path) -> None:
     (root / "f").write_bytes(bytes(1_000_000))
     mtime_ns = (root / "f").stat().st_mtime_ns
     digests: list[Digest] = []
@@ -136,7 +136,7 @@ async def test_a_file_that_many_ask_for_at_once_is_hashed_once(home: HomeTree, r
     assert home.statistics()["hashed"] == 1
 
 
-async def test_a_cancelled_job_brings_nothing_home(home: HomeTree, root: Path) -> None:
+async def test_a_cancelled_job_brings_nothing_home(home: MasterTree, root: Path) -> None:
     await serve(home, root)
     job = Job(home, root).write("f", b"1")
     with trio.CancelScope() as scope:
@@ -146,7 +146,7 @@ async def test_a_cancelled_job_brings_nothing_home(home: HomeTree, root: Path) -
     assert home.number == 0
 
 
-async def test_a_version_that_is_gone_is_stale_and_the_journal_says_what_is_there(home: HomeTree, root: Path) -> None:
+async def test_a_version_that_is_gone_is_stale_and_the_journal_says_what_is_there(home: MasterTree, root: Path) -> None:
     (root / "f").write_bytes(b"old")
     _, _, children = await home.directory(tree_path(root))
     (root / "f").write_bytes(b"newer")
@@ -161,7 +161,7 @@ async def test_a_version_that_is_gone_is_stale_and_the_journal_says_what_is_ther
     assert (await changed_since(home, root, 0))["f"] is None
 
 
-async def test_another_name_for_a_file_does_not_make_it_stale(home: HomeTree, root: Path) -> None:
+async def test_another_name_for_a_file_does_not_make_it_stale(home: MasterTree, root: Path) -> None:
     (root / "f").write_bytes(b"abc")
     _, _, children = await home.directory(tree_path(root))
     os.link(root / "f", root / "g")
@@ -172,7 +172,7 @@ async def test_another_name_for_a_file_does_not_make_it_stale(home: HomeTree, ro
 
 async def test_a_hidden_file_cannot_be_opened(root: Path) -> None:
     (root / "secret").write_bytes(b"s")
-    home = HomeTree(TreeConfig(tree_path(root), hidden=(tree_path(root / "secret"),)))
+    home = MasterTree(TreeConfig(tree_path(root), hidden=(tree_path(root / "secret"),)))
     with pytest.raises(Stale):
         await home.open_file(tree_path(root / "secret"), 1, (root / "secret").stat().st_mtime_ns)
     with pytest.raises(Stale):
@@ -185,7 +185,7 @@ async def test_a_second_master_hashes_nothing_again(root: Path, tmp_path: Path) 
     os.utime(root / "f", ns=(NS, NS))
     config = TreeConfig(tree_path(root), hash_cache=tmp_path / "cache" / "hashes")
     for hashed in (1, 0):
-        home = HomeTree(config)
+        home = MasterTree(config)
         _, _, children = await home.directory(tree_path(root))
         fd, digest = await home.open_file(tree_path(root / "f"), 3, NS)
         os.close(fd)
@@ -200,16 +200,16 @@ async def test_a_second_master_hashes_nothing_again(root: Path, tmp_path: Path) 
 async def test_a_hash_cache_that_is_rubbish_is_done_without(root: Path, tmp_path: Path) -> None:
     (tmp_path / "hashes").write_bytes(b"rubbish" * 1000)
     (root / "f").write_bytes(b"abc")
-    home = HomeTree(TreeConfig(tree_path(root), hash_cache=tmp_path / "hashes"))
+    home = MasterTree(TreeConfig(tree_path(root), hash_cache=tmp_path / "hashes"))
     _, _, children = await home.directory(tree_path(root))
     assert children[b"f"].size == 3
     home.close()
 
 
-async def test_one_endless_path_of_a_worker_costs_the_master_a_moment(home: HomeTree, root: Path) -> None:
+async def test_one_endless_path_of_a_worker_costs_the_master_a_moment(home: MasterTree, root: Path) -> None:
     path = tree_path(root) + b"/a" * 200_000
     for ask in (
-        lambda: home.bring_home([Change(path, None)], {}, Timing(0, 0, 0, 0, 0)),
+        lambda: home.publish([Change(path, None)], {}, Timing(0, 0, 0, 0, 0)),
         lambda: home.directory(path),
         lambda: home.open_file(path, 1, 1),
     ):
@@ -219,7 +219,7 @@ async def test_one_endless_path_of_a_worker_costs_the_master_a_moment(home: Home
         assert time.process_time() - started_s < 0.5  # minutes, where each step of it splits the path
 
 
-async def test_a_tree_deeper_than_the_wire_takes_is_followed_as_far_as_that(home: HomeTree, root: Path) -> None:
+async def test_a_tree_deeper_than_the_wire_takes_is_followed_as_far_as_that(home: MasterTree, root: Path) -> None:
     """As configure scripts make them, to try what getcwd does: beyond the limit nothing is told, and nothing fails."""
     await home.directory(tree_path(root))
     fds = [os.open(root, os.O_RDONLY)]

@@ -1,4 +1,4 @@
-"""Test that HomeTree notices what others change on the disk."""
+"""Test that MasterTree notices what others change on the disk."""
 
 # ruff: noqa: ASYNC230, ASYNC240  (a test may wait for its own disk)
 
@@ -15,15 +15,15 @@ from termite.engine.errors import FsError
 from termite.engine.model import Attr, Change
 from termite.engine.tree import directory_reader, file_contents, truth
 from termite.engine.tree.hashes import Hashes
-from termite.engine.tree.home import HomeTree, TreeConfig
 from termite.engine.tree.logic.attrs import Stamp
 from termite.engine.tree.logic.times import Timing
+from termite.engine.tree.master_tree import MasterTree, TreeConfig
 from tests.unit.tree_jobs import Job, agrees_with_the_disk, changed_since, digest_of, serve, tree_path
 
 NS = 10**9
 
 
-async def test_what_was_done_before_a_drain_is_in_the_journal_after_it(home: HomeTree, root: Path) -> None:
+async def test_what_was_done_before_a_drain_is_in_the_journal_after_it(home: MasterTree, root: Path) -> None:
     (root / "edited").write_bytes(b"1")
     await serve(home, root)
     (root / "edited").write_bytes(b"12")
@@ -35,7 +35,7 @@ async def test_what_was_done_before_a_drain_is_in_the_journal_after_it(home: Hom
     assert home.drain() == 1
 
 
-async def test_a_file_written_but_not_closed_is_noticed(home: HomeTree, root: Path) -> None:
+async def test_a_file_written_but_not_closed_is_noticed(home: MasterTree, root: Path) -> None:
     await serve(home, root)
     with open(root / "log", "wb", buffering=0) as f:
         home.drain()
@@ -47,7 +47,7 @@ async def test_a_file_written_but_not_closed_is_noticed(home: HomeTree, root: Pa
     assert attr.size == 4
 
 
-async def test_small_files_written_here_go_along_with_the_news_of_them(home: HomeTree, root: Path) -> None:
+async def test_small_files_written_here_go_along_with_the_news_of_them(home: MasterTree, root: Path) -> None:
     await home.directory(tree_path(root))
     at = home.drain()
     (root / "small").write_bytes(b"text")
@@ -69,7 +69,7 @@ async def test_small_files_written_here_go_along_with_the_news_of_them(home: Hom
 
 
 @pytest.mark.parametrize("how", ["written again", "gone", "a directory", "a symlink"])
-async def test_of_a_version_that_is_gone_no_content_is_told(home: HomeTree, root: Path, how: str) -> None:
+async def test_of_a_version_that_is_gone_no_content_is_told(home: MasterTree, root: Path, how: str) -> None:
     await home.directory(tree_path(root))
     at = home.drain()
     path = root / "f"
@@ -86,7 +86,7 @@ async def test_of_a_version_that_is_gone_no_content_is_told(home: HomeTree, root
     assert home.contents_since(at, 100, 1000, 99) == {}
 
 
-async def test_not_more_than_a_job_can_wait_for_goes_along(home: HomeTree, root: Path) -> None:
+async def test_not_more_than_a_job_can_wait_for_goes_along(home: MasterTree, root: Path) -> None:
     await home.directory(tree_path(root))
     at = home.drain()
     for number in range(20):
@@ -97,7 +97,7 @@ async def test_not_more_than_a_job_can_wait_for_goes_along(home: HomeTree, root:
 
 
 async def test_not_more_files_are_opened_than_a_master_has_time_for(
-    home: HomeTree, root: Path, monkeypatch: pytest.MonkeyPatch
+    home: MasterTree, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await home.directory(tree_path(root))
     at = home.drain()
@@ -118,7 +118,7 @@ async def test_not_more_files_are_opened_than_a_master_has_time_for(
     assert len(opened) == 7
 
 
-async def test_what_was_done_through_one_name_of_a_file_is_noticed_for_all(home: HomeTree, root: Path) -> None:
+async def test_what_was_done_through_one_name_of_a_file_is_noticed_for_all(home: MasterTree, root: Path) -> None:
     (root / "d").mkdir()
     (root / "f").write_bytes(b"1")
     await serve(home, root, root / "d")
@@ -134,7 +134,7 @@ async def test_what_was_done_through_one_name_of_a_file_is_noticed_for_all(home:
 
 
 async def test_a_write_that_no_stamp_shows_is_noticed_for_all_names(
-    home: HomeTree, root: Path, monkeypatch: pytest.MonkeyPatch
+    home: MasterTree, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a file system whose clock ticks slowly, the stamp stays: the same size, in the same tick."""
     for module in (truth, directory_reader, file_contents):
@@ -166,7 +166,7 @@ async def test_a_write_that_no_stamp_shows_is_noticed_for_all_names(
         assert digest == digest_of(b"new")
 
 
-async def test_the_names_of_one_file_are_told_as_one_while_they_are(home: HomeTree, root: Path) -> None:
+async def test_the_names_of_one_file_are_told_as_one_while_they_are(home: MasterTree, root: Path) -> None:
     (root / "d").mkdir()
     (root / "f").write_bytes(b"1")
     await serve(home, root, root / "d")
@@ -189,7 +189,7 @@ async def test_the_names_of_one_file_are_told_as_one_while_they_are(home: HomeTr
     assert f.link_id not in links.values()
 
 
-async def test_what_nobody_was_shown_is_no_news(home: HomeTree, root: Path) -> None:
+async def test_what_nobody_was_shown_is_no_news(home: MasterTree, root: Path) -> None:
     (root / "d").mkdir()
     await serve(home, root)
     (root / "d" / "f").write_bytes(b"1")
@@ -197,7 +197,7 @@ async def test_what_nobody_was_shown_is_no_news(home: HomeTree, root: Path) -> N
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-async def test_a_directory_that_became_readable_shows_what_is_in_it(home: HomeTree, root: Path) -> None:
+async def test_a_directory_that_became_readable_shows_what_is_in_it(home: MasterTree, root: Path) -> None:
     await serve(home, root)
     (root / "d").mkdir()
     (root / "d" / "f").write_bytes(b"1")
@@ -228,7 +228,7 @@ SETTLED_CHANGES = {"lib", "lib/changed", "lib/deleted", "lib/new"}
 
 
 async def test_the_settled_tree_is_watched(usr: Path, root: Path) -> None:
-    home = HomeTree(TreeConfig(tree_path(root), exports=(tree_path(usr),)))
+    home = MasterTree(TreeConfig(tree_path(root), exports=(tree_path(usr),)))
     await serve(home, usr / "lib")
     change_what_is_settled(usr)
     number = home.drain()
@@ -252,7 +252,7 @@ async def test_the_settled_tree_is_compared_when_asked_where_it_cannot_be_watche
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(inotify_simple.INotify, "add_watch", full)
-    home = HomeTree(TreeConfig(tree_path(root), exports=(tree_path(usr),)))
+    home = MasterTree(TreeConfig(tree_path(root), exports=(tree_path(usr),)))
     await serve(home, usr / "lib")
     change_what_is_settled(usr)
     assert home.drain() == 0
@@ -272,7 +272,7 @@ async def test_what_others_may_not_read_any_more_is_not_shown_any_more(root: Pat
         (top / "lib").mkdir()
         (top / "lib" / "f").write_bytes(b"1")
         top.chmod(0o755)
-        home = HomeTree(TreeConfig(tree_path(root)))
+        home = MasterTree(TreeConfig(tree_path(root)))
         await serve(home, top / "lib")
         top.chmod(0o750)
         home.drain()
@@ -290,7 +290,7 @@ def is_public(directory: Path) -> bool:
 async def test_a_watched_export_is_known_without_asking_and_stays_read_only(tmp_path: Path, root: Path) -> None:
     crates = tmp_path / "crates"
     crates.mkdir()
-    home = HomeTree(TreeConfig(tree_path(root), watched=(tree_path(crates),)))
+    home = MasterTree(TreeConfig(tree_path(root), watched=(tree_path(crates),)))
     await serve(home, crates)
     (crates / "new").mkdir()
     (crates / "new" / "lib.rs").write_bytes(b"1")
@@ -299,13 +299,13 @@ async def test_a_watched_export_is_known_without_asking_and_stays_read_only(tmp_
     assert changed_paths >= {"new", "lib.rs"}
     written = Change(tree_path(crates / "made"), Attr(stat.S_IFDIR | 0o755, 4096, NS))
     with pytest.raises(FsError):
-        await home.bring_home([written], {}, Timing(0, 0, 0, 0, home.number))
+        await home.publish([written], {}, Timing(0, 0, 0, 0, home.number))
     home.close()
 
 
 async def test_a_settled_file_that_changed_in_place_is_found(tmp_path: Path, root: Path) -> None:
     (tmp_path / "tool").write_bytes(b"1")
-    home = HomeTree(TreeConfig(tree_path(root), exports=(tree_path(tmp_path),)))
+    home = MasterTree(TreeConfig(tree_path(root), exports=(tree_path(tmp_path),)))
     await serve(home, tmp_path)
     with open(tmp_path / "tool", "r+b") as f:
         f.write(b"2")
@@ -321,7 +321,7 @@ async def test_files_that_nobody_has_hashed_cost_the_store_nothing_when_they_are
     (root / "g").write_bytes(b"text")
     forgotten: list[Stamp] = []
     monkeypatch.setattr(Hashes, "forget", lambda _, stamp: forgotten.append(stamp))
-    tree = HomeTree(TreeConfig(tree_path(root), hash_cache=tmp_path / "hashes"))
+    tree = MasterTree(TreeConfig(tree_path(root), hash_cache=tmp_path / "hashes"))
     try:
         await serve(tree, root)
         tree.drain()
@@ -334,7 +334,7 @@ async def test_files_that_nobody_has_hashed_cost_the_store_nothing_when_they_are
         tree.close()
 
 
-async def test_what_is_done_to_one_name_of_a_symlink_is_seen_of_the_other(home: HomeTree, root: Path) -> None:
+async def test_what_is_done_to_one_name_of_a_symlink_is_seen_of_the_other(home: MasterTree, root: Path) -> None:
     os.symlink("q", root / "one")
     os.link(root / "one", root / "two", follow_symlinks=False)
     await serve(home, root)

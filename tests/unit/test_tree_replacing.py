@@ -10,13 +10,13 @@ import pytest
 
 from termite.engine.errors import FsError
 from termite.engine.model import Attr
-from termite.engine.tree.home import HomeTree, TreeConfig
+from termite.engine.tree.master_tree import MasterTree, TreeConfig
 from tests.unit.tree_jobs import Job, agrees_with_the_disk, changed_since, serve, tree_path
 
 NS = 10**9
 
 
-async def test_deleting_twice_is_deleting(home: HomeTree, root: Path) -> None:
+async def test_deleting_twice_is_deleting(home: MasterTree, root: Path) -> None:
     (root / "d" / "sub").mkdir(parents=True)
     (root / "d" / "sub" / "f").write_bytes(b"1")
     await serve(home, root, root / "d", root / "d" / "sub")
@@ -27,7 +27,7 @@ async def test_deleting_twice_is_deleting(home: HomeTree, root: Path) -> None:
     assert home.drain() == home.number
 
 
-async def test_what_another_job_put_into_a_deleted_directory_stays(home: HomeTree, root: Path) -> None:
+async def test_what_another_job_put_into_a_deleted_directory_stays(home: MasterTree, root: Path) -> None:
     (root / "d" / "sub").mkdir(parents=True)
     (root / "d" / "sub" / "old").write_bytes(b"1")
     (root / "d" / "old").write_bytes(b"1")
@@ -42,7 +42,7 @@ async def test_what_another_job_put_into_a_deleted_directory_stays(home: HomeTre
 
 
 @pytest.mark.parametrize("names_it", [True, False])
-async def test_a_file_takes_the_place_of_a_directory_and_back(home: HomeTree, root: Path, names_it: bool) -> None:
+async def test_a_file_takes_the_place_of_a_directory_and_back(home: MasterTree, root: Path, names_it: bool) -> None:
     (root / "x").mkdir()
     (root / "x" / "in").write_bytes(b"1")
     await serve(home, root, root / "x")
@@ -60,7 +60,7 @@ async def test_a_file_takes_the_place_of_a_directory_and_back(home: HomeTree, ro
     assert home.drain() == home.number
 
 
-async def test_a_directory_removed_and_made_again_is_empty_but_for_the_new(home: HomeTree, root: Path) -> None:
+async def test_a_directory_removed_and_made_again_is_empty_but_for_the_new(home: MasterTree, root: Path) -> None:
     (root / "d" / "sub").mkdir(parents=True)
     (root / "d" / "old").write_bytes(b"1")
     await serve(home, root, root / "d", root / "d" / "sub")
@@ -72,7 +72,7 @@ async def test_a_directory_removed_and_made_again_is_empty_but_for_the_new(home:
     assert await agrees_with_the_disk(home, root / "d"), "the new directory is watched"
 
 
-async def test_nothing_is_written_through_a_symlink(home: HomeTree, root: Path, tmp_path: Path) -> None:
+async def test_nothing_is_written_through_a_symlink(home: MasterTree, root: Path, tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
     os.symlink(tmp_path / "outside", root / "d")
     os.symlink(tmp_path / "outside" / "f", root / "f")
@@ -86,7 +86,7 @@ async def test_nothing_is_written_through_a_symlink(home: HomeTree, root: Path, 
     assert (root / "f").read_bytes() == b"2"
 
 
-async def test_a_directory_that_the_job_made_over_a_symlink_takes_its_place(home: HomeTree, root: Path) -> None:
+async def test_a_directory_that_the_job_made_over_a_symlink_takes_its_place(home: MasterTree, root: Path) -> None:
     os.symlink("/", root / "d")
     await serve(home, root)
     await Job(home, root).delete("d").mkdir("d").write("d/f", b"1").end()
@@ -94,7 +94,7 @@ async def test_a_directory_that_the_job_made_over_a_symlink_takes_its_place(home
     assert not (root / "d").is_symlink()
 
 
-async def test_a_read_only_directory_is_written_as_the_job_wrote_it(home: HomeTree, root: Path) -> None:
+async def test_a_read_only_directory_is_written_as_the_job_wrote_it(home: MasterTree, root: Path) -> None:
     await serve(home, root)
     await Job(home, root).mkdir("d", 0o555).write("d/f", b"1", 0o444).end()
     await Job(home, root).write("d/g", b"2").end()
@@ -104,7 +104,7 @@ async def test_a_read_only_directory_is_written_as_the_job_wrote_it(home: HomeTr
     assert not (root / "d").exists()
 
 
-async def test_a_full_disk_leaves_everything_as_it_was(home: HomeTree, root: Path) -> None:
+async def test_a_full_disk_leaves_everything_as_it_was(home: MasterTree, root: Path) -> None:
     (root / "old").write_bytes(b"old")
     (root / "closed").mkdir(0o555)
     (root / "deleted").write_bytes(b"old")
@@ -125,13 +125,13 @@ async def test_a_full_disk_leaves_everything_as_it_was(home: HomeTree, root: Pat
     assert home.number == 0
 
 
-async def test_a_result_in_the_staging_directory_is_refused(home: HomeTree, root: Path) -> None:
+async def test_a_result_in_the_staging_directory_is_refused(home: MasterTree, root: Path) -> None:
     for name in (".termite-staging/x", ".termite-socket"):
         with pytest.raises(FsError):
             await Job(home, root).write(name, b"1").end()
 
 
-async def test_names_need_not_be_text(home: HomeTree, root: Path) -> None:
+async def test_names_need_not_be_text(home: MasterTree, root: Path) -> None:
     await serve(home, root)
     name = os.fsdecode(b"new\nline \xff\xfe")
     await Job(home, root).mkdir(name).write(name + "/x", b"1").end()
@@ -139,7 +139,7 @@ async def test_names_need_not_be_text(home: HomeTree, root: Path) -> None:
     assert await agrees_with_the_disk(home, root / name)
 
 
-async def test_two_jobs_that_write_one_path_are_named(home: HomeTree, root: Path) -> None:
+async def test_two_jobs_that_write_one_path_are_named(home: MasterTree, root: Path) -> None:
     await serve(home, root)
     one, two = Job(home, root).write("f", b"one"), Job(home, root).write("f", b"two").write("g", b"mine")
     assert (await one.end()).conflicts == ()
@@ -148,7 +148,7 @@ async def test_two_jobs_that_write_one_path_are_named(home: HomeTree, root: Path
     assert (await Job(home, root).write("f", b"three").end()).conflicts == ()
 
 
-async def test_results_lie_between_what_was_there_and_what_comes_after(home: HomeTree, root: Path) -> None:
+async def test_results_lie_between_what_was_there_and_what_comes_after(home: MasterTree, root: Path) -> None:
     await serve(home, root)
     for offset_ns in (0, -NS, NS):
         (root / "input").write_bytes(b"1")
@@ -159,7 +159,7 @@ async def test_results_lie_between_what_was_there_and_what_comes_after(home: Hom
         assert times == sorted(times)
 
 
-async def test_a_directorys_time_is_not_set_back_by_a_job_that_was_slower(home: HomeTree, root: Path) -> None:
+async def test_a_directorys_time_is_not_set_back_by_a_job_that_was_slower(home: MasterTree, root: Path) -> None:
     (root / "d").mkdir()
     await serve(home, root, root / "d")
     slow = Job(home, root)
@@ -171,7 +171,7 @@ async def test_a_directorys_time_is_not_set_back_by_a_job_that_was_slower(home: 
     assert (root / "d").stat().st_mtime_ns == before
 
 
-async def test_a_directory_that_only_lost_something_has_the_time_of_that(home: HomeTree, root: Path) -> None:
+async def test_a_directory_that_only_lost_something_has_the_time_of_that(home: MasterTree, root: Path) -> None:
     (root / "d").mkdir()
     (root / "d" / "f").write_bytes(b"1")
     await serve(home, root, root / "d")
@@ -186,7 +186,7 @@ async def test_a_directory_that_only_lost_something_has_the_time_of_that(home: H
     assert await agrees_with_the_disk(home, root)
 
 
-async def test_a_time_set_by_the_job_stays_for_directories_too(home: HomeTree, root: Path) -> None:
+async def test_a_time_set_by_the_job_stays_for_directories_too(home: MasterTree, root: Path) -> None:
     await serve(home, root)
     await Job(home, root).mkdir("d", mtime_ns=7 * NS).write("d/f", b"1", mtime_ns=9 * 10**18).end()
     assert (root / "d").stat().st_mtime_ns == 7 * NS
@@ -196,12 +196,12 @@ async def test_a_time_set_by_the_job_stays_for_directories_too(home: HomeTree, r
 def test_a_killed_masters_staging_is_cleared(root: Path) -> None:
     (root / ".termite-staging" / "7" / "deep").mkdir(parents=True)
     (root / ".termite-staging" / "3").write_bytes(b"half")
-    home = HomeTree(TreeConfig(tree_path(root)))
+    home = MasterTree(TreeConfig(tree_path(root)))
     assert os.listdir(root / ".termite-staging") == ["now"]
     home.close()
 
 
-async def test_a_thousand_files_come_home_in_one_changeset(home: HomeTree, root: Path) -> None:
+async def test_a_thousand_files_come_home_in_one_changeset(home: MasterTree, root: Path) -> None:
     await serve(home, root)
     watches = home.statistics()["watches"]
     job = Job(home, root)

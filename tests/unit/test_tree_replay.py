@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from termite.engine.model import Attr, Change, Digest
-from termite.engine.tree.home import HomeTree, TreeConfig
 from termite.engine.tree.logic.times import Timing
+from termite.engine.tree.master_tree import MasterTree, TreeConfig
 
 Node = tuple[str, bytes, int]  # "d", "f" or "l"; content or target; permissions
 Model = dict[str, Node]
@@ -102,7 +102,7 @@ def attr_of(node: Node, mtime_ns: int) -> Attr:
     return Attr(stat.S_IFREG | mode, len(content), mtime_ns, Digest(sha256(content).digest(), len(content)))
 
 
-async def bring_home(home: HomeTree, top: bytes, steps: list[str | tuple[str, Node]], dispatched_ns: int) -> None:
+async def publish(home: MasterTree, top: bytes, steps: list[str | tuple[str, Node]], dispatched_ns: int) -> None:
     now_ns = time.time_ns()
     changes: list[Change] = []
     contents: dict[bytes, bytes | Path] = {}
@@ -114,10 +114,10 @@ async def bring_home(home: HomeTree, top: bytes, steps: list[str | tuple[str, No
         changes.append(Change(top + b"/" + os.fsencode(step[0]), attr))
         if attr.digest:
             contents[attr.digest.sha256] = step[1][1]
-    await home.bring_home(changes, contents, Timing(dispatched_ns, now_ns, now_ns, 0, home.number))
+    await home.publish(changes, contents, Timing(dispatched_ns, now_ns, now_ns, 0, home.number))
 
 
-async def shown(home: HomeTree, top: bytes, directory: str = "") -> set[str]:
+async def shown(home: MasterTree, top: bytes, directory: str = "") -> set[str]:
     """Return the paths of everything that a mirror would see."""
     path = top + b"/" + os.fsencode(directory) if directory else top
     _, _, children = await home.directory(path)
@@ -135,10 +135,10 @@ async def shown(home: HomeTree, top: bytes, directory: str = "") -> set[str]:
 def test_any_change_of_any_tree_comes_home(before: Model, after: Model, remade: set[str], is_served: bool) -> None:
     async def main(root: Path) -> None:
         top = os.fsencode(root)[1:]
-        home = HomeTree(TreeConfig(top))
+        home = MasterTree(TreeConfig(top))
         if is_served:
             assert await shown(home, top) == set(before)
-        await bring_home(home, top, difference(before, after, remade), home.now_ns())
+        await publish(home, top, difference(before, after, remade), home.now_ns())
         assert on_disk(root) == after
         assert await shown(home, top) == set(after)
         number = home.number
@@ -194,7 +194,7 @@ def serve_requests(root: Path, skew_ns: int, is_ended: threading.Event) -> None:
 
     async def main() -> None:
         top = os.fsencode(root)[1:]
-        home = HomeTree(TreeConfig(top))
+        home = MasterTree(TreeConfig(top))
         await home.directory(top)
         while name := (root / "request").read_text().strip():
             number, dispatched_ns = home.drain(), home.now_ns()
@@ -203,7 +203,7 @@ def serve_requests(root: Path, skew_ns: int, is_ended: threading.Event) -> None:
             digest = Digest(sha256(content).digest(), len(content))
             attr = Attr(stat.S_IFREG | 0o644, len(content), time.time_ns() + skew_ns, digest)
             timing = Timing(dispatched_ns, started_ns, time.time_ns() + skew_ns, -skew_ns, number)
-            await home.bring_home([Change(top + b"/" + os.fsencode(name), attr)], {digest.sha256: content}, timing)
+            await home.publish([Change(top + b"/" + os.fsencode(name), attr)], {digest.sha256: content}, timing)
             (root / "reply").write_text("done\n")
         home.close()
         is_ended.set()

@@ -10,16 +10,16 @@ import pytest
 
 from termite.engine.errors import FsError, RemoteProtocolError
 from termite.engine.model import Attr, Digest
-from termite.engine.tree.home import BroughtHome, HomeTree
 from termite.engine.tree.logic.attrs import Seen
 from termite.engine.tree.logic.plan import Plan
+from termite.engine.tree.master_tree import MasterTree, Published
 from termite.engine.tree.replay import Replay
 from tests.unit.tree_jobs import Job, agrees_with_the_disk, changed_since, digest_of, serve, tree_path
 
 NS = 10**9
 
 
-async def test_everything_that_a_job_can_make_comes_home(home: HomeTree, root: Path) -> None:
+async def test_everything_that_a_job_can_make_comes_home(home: MasterTree, root: Path) -> None:
     await serve(home, root)
     job = Job(home, root).mkdir("d").write("d/f", b"content", 0o750).write("empty")
     job.change("d/l", Attr(stat.S_IFLNK | 0o777, 1, 12 * NS, None, b"f"))
@@ -34,14 +34,14 @@ async def test_everything_that_a_job_can_make_comes_home(home: HomeTree, root: P
     assert (root / "d" / "h").samefile(root / "d" / "f")
     assert stat.S_ISFIFO((root / "d" / "p").stat().st_mode)
     assert stat.S_IMODE((root / "d" / "p").stat().st_mode) == 0o622
-    assert brought == BroughtHome(1, ())
+    assert brought == Published(1, ())
     assert await agrees_with_the_disk(home, root)
     assert await agrees_with_the_disk(home, root / "d")
     assert home.drain() == 1, "our own events are no changes"
     assert os.listdir(root / ".termite-staging") == ["now"]
 
 
-async def test_the_journal_knows_the_digests_of_results(home: HomeTree, root: Path) -> None:
+async def test_the_journal_knows_the_digests_of_results(home: MasterTree, root: Path) -> None:
     await serve(home, root)
     await Job(home, root).write("f", b"content").end()
     attr = (await changed_since(home, root, 0))["f"]
@@ -50,7 +50,7 @@ async def test_the_journal_knows_the_digests_of_results(home: HomeTree, root: Pa
     assert attr.mtime_ns == (root / "f").stat().st_mtime_ns
 
 
-async def test_what_came_home_is_looked_at_once(home: HomeTree, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_came_home_is_looked_at_once(home: MasterTree, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The watches report it too, but the next drain need not check it again."""
     await serve(home, root)
     await Job(home, root).mkdir("d").write("d/f", b"content").write("f", b"content").end()
@@ -84,7 +84,7 @@ def write_as_if_it_were_not(path: Path, content: bytes) -> None:
 @pytest.mark.parametrize("content", [THEIRS, b"longer than " + OURS])
 @pytest.mark.parametrize("overflows", [False, True])
 async def test_who_writes_to_a_result_at_once_is_heard(
-    home: HomeTree, root: Path, monkeypatch: pytest.MonkeyPatch, step: str, content: bytes, overflows: bool
+    home: MasterTree, root: Path, monkeypatch: pytest.MonkeyPatch, step: str, content: bytes, overflows: bool
 ) -> None:
     await serve(home, root)
 
@@ -108,7 +108,7 @@ async def test_who_writes_to_a_result_at_once_is_heard(
 
 @pytest.mark.parametrize("mtime_ns", [-NS, NS])  # the mtime of the result, from now
 async def test_who_writes_to_a_result_in_a_new_directory_at_once_is_heard(
-    home: HomeTree, root: Path, monkeypatch: pytest.MonkeyPatch, mtime_ns: int
+    home: MasterTree, root: Path, monkeypatch: pytest.MonkeyPatch, mtime_ns: int
 ) -> None:
     """The writer sets an old time, as `cp -p` does, or that of the result."""
     await serve(home, root)
@@ -126,14 +126,14 @@ async def test_who_writes_to_a_result_in_a_new_directory_at_once_is_heard(
     assert await served_digest(home, root / "d", "f") == digest_of(THEIRS)
 
 
-async def test_a_result_in_a_new_directory_is_known_all_the_same(home: HomeTree, root: Path) -> None:
+async def test_a_result_in_a_new_directory_is_known_all_the_same(home: MasterTree, root: Path) -> None:
     await serve(home, root)
     await Job(home, root).mkdir("d").write("d/f", OURS, mtime_ns=time.time_ns() - NS).end()
     _, _, children = await home.directory(tree_path(root / "d"))
     assert children[b"f"].digest == digest_of(OURS)
 
 
-async def served_digest(home: HomeTree, directory: Path, name: str) -> Digest:
+async def served_digest(home: MasterTree, directory: Path, name: str) -> Digest:
     _, _, children = await home.directory(tree_path(directory))
     attr = children[os.fsencode(name)]
     fd, digest = await home.open_file(tree_path(directory / name), attr.size, attr.mtime_ns)
@@ -144,24 +144,24 @@ async def served_digest(home: HomeTree, directory: Path, name: str) -> Digest:
 
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO])
 async def test_what_cannot_be_placed_does_not_stay_staged(
-    home: HomeTree, root: Path, monkeypatch: pytest.MonkeyPatch, kind: int
+    home: MasterTree, root: Path, monkeypatch: pytest.MonkeyPatch, kind: int
 ) -> None:
     (root / "d").mkdir()
     await serve(home, root, root / "d")
-    publish = Replay.publish
+    commit = Replay.commit
 
-    def lose_and_publish(self: Replay, plan: Plan) -> None:
+    def lose_and_commit(self: Replay, plan: Plan) -> None:
         (root / "d").rmdir()
-        publish(self, plan)
+        commit(self, plan)
 
-    monkeypatch.setattr(Replay, "publish", lose_and_publish)
+    monkeypatch.setattr(Replay, "commit", lose_and_commit)
     attr = Attr(kind | 0o777, 1, time.time_ns(), target=b"f" if kind == stat.S_IFLNK else b"")
     with pytest.raises(FsError):
         await Job(home, root).change("d/new", attr).end()
     assert os.listdir(root / ".termite-staging") == ["now"]
 
 
-async def test_a_staged_file_comes_home_under_all_its_names(home: HomeTree, root: Path) -> None:
+async def test_a_staged_file_comes_home_under_all_its_names(home: MasterTree, root: Path) -> None:
     content = os.urandom(300_000)
     writer = home.staging_file()
     writer.write(content[:1000])
@@ -174,7 +174,7 @@ async def test_a_staged_file_comes_home_under_all_its_names(home: HomeTree, root
     assert os.listdir(root / ".termite-staging") == ["now"]
 
 
-async def test_a_content_that_is_not_what_was_promised_is_refused(home: HomeTree, root: Path) -> None:
+async def test_a_content_that_is_not_what_was_promised_is_refused(home: MasterTree, root: Path) -> None:
     writer = home.staging_file()
     writer.write(b"other")
     with pytest.raises(RemoteProtocolError):
@@ -183,7 +183,7 @@ async def test_a_content_that_is_not_what_was_promised_is_refused(home: HomeTree
     assert os.listdir(root / ".termite-staging") == ["now"]
 
 
-async def test_a_changed_mode_or_time_does_not_touch_the_content(home: HomeTree, root: Path) -> None:
+async def test_a_changed_mode_or_time_does_not_touch_the_content(home: MasterTree, root: Path) -> None:
     (root / "f").write_bytes(b"content")
     await serve(home, root)
     before = (root / "f").stat()
@@ -194,7 +194,7 @@ async def test_a_changed_mode_or_time_does_not_touch_the_content(home: HomeTree,
     assert not (root / "gone").exists()
 
 
-async def test_a_file_that_was_written_again_with_the_same_content_stays_in_place(home: HomeTree, root: Path) -> None:
+async def test_a_file_that_was_written_again_with_the_same_content_stays_in_place(home: MasterTree, root: Path) -> None:
     await serve(home, root)
     await Job(home, root).write("f", b"content").end()
     before = (root / "f").stat()

@@ -1,4 +1,4 @@
-"""Act as a job on a HomeTree, and compare the tree with the disk. Test modules share this."""
+"""Act as a job on a MasterTree, and compare the tree with the disk. Test modules share this."""
 
 import os
 import stat
@@ -7,8 +7,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from termite.engine.model import Attr, Change, Digest
-from termite.engine.tree.home import BroughtHome, HomeTree
 from termite.engine.tree.logic.times import Timing
+from termite.engine.tree.master_tree import MasterTree, Published
 
 
 def tree_path(path: Path) -> bytes:
@@ -22,7 +22,7 @@ def digest_of(content: bytes) -> Digest:
 class Job:
     """The changes of one job, as a worker whose clock is right would report them."""
 
-    def __init__(self, home: HomeTree, root: Path) -> None:
+    def __init__(self, home: MasterTree, root: Path) -> None:
         self.home = home
         self.root = root
         self.number = home.drain()
@@ -50,24 +50,24 @@ class Job:
             self.change(name, None)
         return self
 
-    async def end(self, offset_ns: int = 0) -> BroughtHome:
+    async def end(self, offset_ns: int = 0) -> Published:
         timing = Timing(self.dispatched_ns, self.started_ns, time.time_ns(), offset_ns, self.number)
-        return await self.home.bring_home(self.changes, self.contents, timing)
+        return await self.home.publish(self.changes, self.contents, timing)
 
 
-async def changed_since(home: HomeTree, root: Path, since: int) -> dict[str, Attr | None]:
+async def changed_since(home: MasterTree, root: Path, since: int) -> dict[str, Attr | None]:
     """Return what the journal says since number `since`, by path below the root."""
     changes = [change for changeset in home.changesets_since(since) for change in changeset.changes]
     top = tree_path(root) + b"/"
     return {os.fsdecode(c.path[len(top) :]): c.attr for c in changes if c.path.startswith(top)}
 
 
-async def serve(home: HomeTree, *directories: Path) -> None:
+async def serve(home: MasterTree, *directories: Path) -> None:
     for directory in directories:
         await home.directory(tree_path(directory))
 
 
-async def agrees_with_the_disk(home: HomeTree, directory: Path) -> bool:
+async def agrees_with_the_disk(home: MasterTree, directory: Path) -> bool:
     _, _, children = await home.directory(tree_path(directory))
     for name, attr in children.items():
         st = os.lstat(os.path.join(os.fsencode(directory), name))

@@ -15,7 +15,7 @@ from termite.engine.master.control_commands import ControlCommands, Sessions
 from termite.engine.master.run_job import JobRunner
 from termite.engine.master.shared import Master, MasterConfig
 from termite.engine.paths import tree_path
-from termite.engine.tree.home import HomeTree, TreeConfig
+from termite.engine.tree.master_tree import MasterTree, TreeConfig
 
 HOUSEKEEPING_S = 5.0  # how often; the precision of `idle_exit_s`
 
@@ -28,7 +28,7 @@ async def serve_master(config: MasterConfig, task_status: trio.TaskStatus[str] =
     Report the socket's path through `task_status` when launchers can connect. Raise UserError if
     the socket or the tree cannot be opened.
     """
-    with bound_socket(config.socket) as listener, _home_tree(config) as tree, ExitStack() as stack:
+    with bound_socket(config.socket) as listener, _open_tree(config) as tree, ExitStack() as stack:
         master = Master(config, tree)
         stack.callback(master.short.save)
         async with trio.open_nursery() as nursery:
@@ -59,8 +59,8 @@ async def _keep_house(master: Master, sessions: Sessions) -> None:
 
 
 @contextmanager
-def _home_tree(config: MasterConfig) -> Iterator[HomeTree]:
-    tree = HomeTree(
+def _open_tree(config: MasterConfig) -> Iterator[MasterTree]:
+    tree = MasterTree(
         TreeConfig(
             writable_root=tree_path(config.socket.parent),
             exports=config.exports,

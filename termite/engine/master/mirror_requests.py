@@ -14,7 +14,7 @@ from termite.engine.errors import FsError, RemoteProtocolError, Stale
 from termite.engine.fleet.lease import Lease
 from termite.engine.master.job import Job
 from termite.engine.model import Digest
-from termite.engine.tree.home import HomeTree
+from termite.engine.tree.master_tree import MasterTree
 from termite.engine.wire.protocol.messages import (
     INLINE_BYTES,
     Directory,
@@ -36,7 +36,7 @@ STDIN_LIMIT_BYTES = 1024 * 1024
 class MirrorRequests:
     """The handler of mirrors' requests. `jobs` are the running jobs by their ids."""
 
-    def __init__(self, tree: HomeTree, jobs: Mapping[int, Job]) -> None:
+    def __init__(self, tree: MasterTree, jobs: Mapping[int, Job]) -> None:
         self._tree = tree
         self._jobs = jobs
 

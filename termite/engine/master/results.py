@@ -14,7 +14,7 @@ import trio
 from termite.engine.errors import Reason, RemoteProtocolError, Retryable, first_error
 from termite.engine.fleet.lease import Lease
 from termite.engine.model import Change, Digest
-from termite.engine.tree.home import HomeTree
+from termite.engine.tree.master_tree import MasterTree
 from termite.engine.tree.staging import StagedWriter
 from termite.engine.wire.protocol.messages import Ran
 
@@ -22,7 +22,7 @@ MAX_FETCHES = 4  # of one job at a time: they fill a connection, and other jobs 
 
 
 @contextlib.asynccontextmanager
-async def fetch_contents(lease: Lease, ran: Ran, tree: HomeTree) -> AsyncIterator[Mapping[bytes, bytes | Path]]:
+async def fetch_contents(lease: Lease, ran: Ran, tree: MasterTree) -> AsyncIterator[Mapping[bytes, bytes | Path]]:
     """Fetch every content that the changes of `ran` need, and yield them by SHA-256.
 
     Small contents are `bytes`, others are staged files. If the body fails, the staged files are
@@ -51,7 +51,7 @@ async def fetch_contents(lease: Lease, ran: Ran, tree: HomeTree) -> AsyncIterato
 
 async def _fetch_all(
     lease: Lease,
-    tree: HomeTree,
+    tree: MasterTree,
     missing: Iterable[Digest],
     contents: dict[bytes, bytes | Path],
     writers: list[StagedWriter],

@@ -219,7 +219,7 @@ async def publish_results(master: Master, job: Job, lease: Lease, ran: Ran, timi
         return ()
     job.phase = Phase.FETCHING
     async with fetch_contents(lease, ran, master.tree) as contents:
-        published = await master.tree.bring_home(ran.changes, contents, timing)
+        published = await master.tree.publish(ran.changes, contents, timing)
     return published.conflicts
 
 

@@ -22,7 +22,7 @@ from termite.engine.master.settled_check import SettledCheck
 from termite.engine.model import Command, Verdict
 from termite.engine.paths import tree_path
 from termite.engine.status.report import Counters
-from termite.engine.tree.home import HomeTree
+from termite.engine.tree.master_tree import MasterTree
 
 SOCKET = ".termite-socket"
 
@@ -59,7 +59,7 @@ class MasterConfig:
 class Master:
     """The state that jobs share. `serve_master` (master_daemon.py) makes and ends it."""
 
-    def __init__(self, config: MasterConfig, tree: HomeTree) -> None:
+    def __init__(self, config: MasterConfig, tree: MasterTree) -> None:
         self.config = config
         self.tree = tree
         self.vantage = own_vantage()

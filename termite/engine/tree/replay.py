@@ -42,7 +42,7 @@ class ReplayRecord:
 
 
 class Replay:
-    """The replay of one job: call `prepare`, then `publish`, and `close` in any case.
+    """The replay of one job: call `prepare`, then `commit`, and `close` in any case.
 
     Paths that `kept` returns are kept if a directory above them is removed. `seen` returns the
     entry that the AttrTree has for a path, or None. `done` is filled in as the replay goes on. All
@@ -68,7 +68,7 @@ class Replay:
         self._staged: dict[bytes, tuple[bytes, os.stat_result]] = {}
 
     def prepare(self, plan: Plan, contents: Contents) -> Plan:
-        """Stage all new contents, and return the rest of the plan for `publish`.
+        """Stage all new contents, and return the rest of the plan for `commit`.
 
         Nothing that the user sees is changed, but for directories that are made writable until
         `close`. A file that has its new content already is not staged: it gets its attributes only.
@@ -87,7 +87,7 @@ class Replay:
                 self._staged[change.path] = self._stage(change, contents, is_last=not uses[digest.sha256])
         return replace(plan, files=tuple(files), attributes=(*plan.attributes, *same))
 
-    def publish(self, plan: Plan) -> None:
+    def commit(self, plan: Plan) -> None:
         """Make the changes on the user's disk.
 
         A new file is renamed over the old one, so that a reader finds one of them. Removals come

@@ -115,7 +115,7 @@ class StagedWriter:
             write_all(self._fd, chunk)
 
     def finish(self, expected: Digest) -> Path:
-        """End the content and return the path of the staged file, for `bring_home`.
+        """End the content and return the path of the staged file, for `publish`.
 
         Raise RemoteProtocolError if the content has another digest; the file is removed then, and
         the worker's connection must be dropped.

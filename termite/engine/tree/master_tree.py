@@ -48,7 +48,7 @@ class TreeConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class BroughtHome:
+class Published:
     """The state after a job's results were written to disk: the journal has them up to `number`.
 
     `conflicts` are paths that another job, which ran at the same time, had written differently.
@@ -58,10 +58,10 @@ class BroughtHome:
     conflicts: tuple[bytes, ...]
 
 
-class HomeTree:
+class MasterTree:
     """The tree of one master: its files on disk, and what mirrors know of them.
 
-    Only `open_file`, `recheck_settled` and `bring_home` wait, each for a thread. All other methods
+    Only `open_file`, `recheck_settled` and `publish` wait, each for a thread. All other methods
     block as far as the disk does.
     """
 
@@ -165,7 +165,7 @@ class HomeTree:
         """Start to stage a content that comes in pieces. Raise FsError if the disk refuses."""
         return StagedWriter(self._staging)
 
-    async def bring_home(self, changes: Sequence[Change], contents: Contents, timing: Timing) -> BroughtHome:
+    async def publish(self, changes: Sequence[Change], contents: Contents, timing: Timing) -> Published:
         """Make a job's changes on the user's disk, and wait until removed directories are emptied.
 
         `contents` has the bytes or the staged file of every new content, by SHA-256. Staged files
@@ -177,7 +177,7 @@ class HomeTree:
         await trio.lowlevel.checkpoint_if_cancelled()
         done = ReplayRecord()
         try:
-            return self._bring_home_now(changes, contents, timing, done)
+            return self._publish_now(changes, contents, timing, done)
         finally:
             for content in contents.values():
                 if isinstance(content, Path):
@@ -214,9 +214,9 @@ class HomeTree:
         self._disk.close()
         self._staging.close()
 
-    def _bring_home_now(
+    def _publish_now(
         self, changes: Sequence[Change], contents: Contents, timing: Timing, done: ReplayRecord
-    ) -> BroughtHome:
+    ) -> Published:
         self.drain()
         plan = make_plan(changes, self._exports.is_writable)
         conflicts = self._journal.conflicts(timing.number, changes)
@@ -229,14 +229,14 @@ class HomeTree:
             done=done,
         )
         try:
-            replay.publish(replay.prepare(plan, contents))
+            replay.commit(replay.prepare(plan, contents))
         finally:
             replay.close()
             for stamp, digest in done.placed:
                 self._hashes.remember(stamp, digest)
             number = self._journal.append(self._truth.check(done.events))
         self._journal.note_results(number, changes)
-        return BroughtHome(number, conflicts)
+        return Published(number, conflicts)
 
     def _empty_trash(self, trash: list[bytes]) -> None:
         for name in trash:
