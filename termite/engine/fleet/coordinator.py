@@ -13,7 +13,7 @@ import trio
 
 from termite.engine.errors import ConnectionLost, Reason, RemoteProtocolError, TermiteError, UserError
 from termite.engine.fleet.logic.registry import Registry
-from termite.engine.wire.addresses import join_address, listen, port_of, split_address
+from termite.engine.wire.addresses import join_address, listen, peer_name, port_of, split_address
 from termite.engine.wire.authority import mint
 from termite.engine.wire.protocol.messages import (
     PROTOCOL,
@@ -26,7 +26,7 @@ from termite.engine.wire.protocol.messages import (
     Registered,
     Workers,
 )
-from termite.engine.wire.transport import Connection, SendChunk, accepted, peer_name
+from termite.engine.wire.transport import Connection, SendChunk, accepted
 
 COORDINATOR_PORT = 1233
 LONG_POLL_S = 30.0

@@ -1,15 +1,17 @@
-"""Parse addresses such as `host:port`, and open the sockets that a daemon listens on.
+"""Parse addresses such as `host:port`, connect to them, and listen on them.
 
 An IPv6 address stands in brackets if a port follows it, and without them otherwise.
 """
 
 import errno
+import os
 
 import trio
 
-from termite.engine.errors import UserError
+from termite.engine.errors import ConnectionLost, UserError
 
 ALL = ""  # every address of this machine
+CONNECT_S = 10.0  # a machine that is off does not even refuse a connection
 
 
 def split_address(address: str, default_port: int) -> tuple[str, int]:
@@ -48,7 +50,45 @@ async def listen(host: str, port: int, what: str) -> list[trio.SocketListener]:
         raise UserError(f"cannot listen on {join_address(host, port)}: {reason}", hint="see -listen, -port") from error
 
 
+async def connect(host: str, port: int) -> trio.SocketStream:
+    """Connect to a daemon. Raise ConnectionLost if that fails or takes longer than CONNECT_S."""
+    peer = f"{host}:{port}"
+    try:
+        with trio.fail_after(CONNECT_S):
+            return await trio.open_tcp_stream(host, port)
+    except trio.TooSlowError as error:
+        raise ConnectionLost(f"{peer}: no connection in {CONNECT_S:.0f} s") from error
+    except OSError as error:
+        raise ConnectionLost(f"{peer}: {_os_reason(error)}") from error
+    except UnicodeError as error:  # the coordinator sent the address, and any worker chose its host
+        raise ConnectionLost(f"{peer}: not the name of a host") from error
+
+
 def port_of(listeners: list[trio.SocketListener]) -> int:
     """Return the port of these listeners, which all have the same."""
     port: int = listeners[0].socket.getsockname()[1]
     return port
+
+
+def peer_name(stream: trio.SocketStream) -> str:
+    """Return `host:port` of the other end, for people."""
+    try:
+        host, port = stream.socket.getpeername()[:2]
+    except OSError:
+        return "a closed connection"
+    return join_address(host, port)
+
+
+def _os_reason(error: OSError) -> str:
+    """Return the reason of an error of open_tcp_stream.
+
+    That function raises a group with one exception per address, in which the reason is hidden.
+    """
+    cause = error.__cause__
+    if isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    if isinstance(cause, OSError) and cause.errno:
+        error = cause
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)  # trio's own text names the address once more
+    return error.strerror or str(error)

@@ -12,12 +12,10 @@ fail; the body of the `async with` continues, and `lost` is set.
 """
 
 import logging
-import os
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from errno import EIO
 
 import trio
 
@@ -25,21 +23,21 @@ from termite.engine.errors import (
     ConnectionLost,
     FsError,
     Reason,
-    RemoteBug,
     RemoteProtocolError,
     Retryable,
     Stale,
     UserError,
 )
 from termite.engine.loop.leader import Leader
+from termite.engine.wire.addresses import connect, peer_name
 from termite.engine.wire.identity import SERVER_NAME, Identity
+from termite.engine.wire.protocol.failures import failed, result_of
 from termite.engine.wire.protocol.foreign_text import printable
 from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES
 from termite.engine.wire.protocol.messages import Failed, Failure, Message, Ping, Pong
 from termite.engine.wire.protocol.peer import Cancelled, Chunked, Credited, Event, Peer, Replied, Requested
 from termite.engine.wire.tls import READ_BYTES, TlsStream
 
-CONNECT_S = 10.0
 SILENCE_S = 10.0  # without a received byte; then a ping is sent
 ANSWER_S = 20.0  # if no byte comes for this time after the ping, the connection is lost
 BACKLOG_BYTES = 512 * 1024  # of queued frames; a task that wants to post more waits
@@ -129,7 +127,7 @@ class Connection:
         inbox = self._inboxes[stream] = _Inbox()
         self._post(frame)
         try:
-            return _unwrap(await self._collect(stream, inbox, on_chunk))
+            return result_of(await self._collect(stream, inbox, on_chunk))
         finally:
             del self._inboxes[stream]
             self._post(self._protocol.give_up(stream))
@@ -162,7 +160,7 @@ class Connection:
             frame = self._protocol.answer(stream, reply)
         except Retryable as error:
             log.warning("reply-too-large peer=%s request=%s reason=%s", self.peer, type(message).__name__, error)
-            frame = self._protocol.answer(stream, _failed(error))
+            frame = self._protocol.answer(stream, failed(error))
         self._counts["answered"] += 1
         self._post(frame)
         if self.on_answered is not None:
@@ -178,7 +176,7 @@ class Connection:
         try:
             return await self._handler(self, message, send_chunk)
         except (FsError, Stale, Retryable, UserError) as error:
-            return _failed(error)
+            return failed(error)
         except RemoteProtocolError as error:
             self._drop(error)
             return Failed(Failure.REFUSED, printable(str(error)), reason=Reason.BAD_ANSWER)
@@ -353,15 +351,7 @@ async def dial(host: str, port: int, identity: Identity, handler: Handler) -> As
     Raise ConnectionLost if it does not answer, and UserError if it is not a member of the cluster.
     """
     peer = f"{host}:{port}"
-    try:
-        with trio.fail_after(CONNECT_S):
-            socket = await trio.open_tcp_stream(host, port)
-    except trio.TooSlowError as error:
-        raise ConnectionLost(f"{peer}: no connection in {CONNECT_S:.0f} s") from error
-    except OSError as error:
-        raise ConnectionLost(f"{peer}: {_os_reason(error)}") from error
-    except UnicodeError as error:  # the coordinator sent the address, and any worker chose its host
-        raise ConnectionLost(f"{peer}: not the name of a host") from error
+    socket = await connect(host, port)
     async with _secured(socket, TlsStream(socket, identity.client_context(), SERVER_NAME), handler, peer) as connection:
         yield connection
 
@@ -387,61 +377,8 @@ async def _secured(
             yield connection
 
 
-def peer_name(stream: trio.SocketStream) -> str:
-    """Return `host:port` of the other end, for people."""
-    try:
-        host, port = stream.socket.getpeername()[:2]
-    except OSError:
-        return "a closed connection"
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _unwrap(reply: Message) -> Message:
-    if not isinstance(reply, Failed):
-        return reply
-    detail = printable(reply.detail)
-    match reply.kind:
-        case Failure.FS:
-            raise FsError(reply.errno or EIO)
-        case Failure.STALE:
-            raise Stale(detail)
-        case Failure.REFUSED:
-            raise UserError(detail, reason=reply.reason)
-        case Failure.BUG:
-            raise RemoteBug(detail)
-        case Failure.RETRYABLE:
-            raise Retryable(reply.reason, detail)
-
-
-def _failed(error: FsError | Stale | Retryable | UserError) -> Failed:
-    match error:
-        case FsError():
-            return Failed(Failure.FS, str(error), error.errno)
-        case Stale():
-            return Failed(Failure.STALE, printable(str(error)))
-        case Retryable():
-            return Failed(Failure.RETRYABLE, printable(error.detail), reason=error.reason)
-        case UserError():
-            return Failed(Failure.REFUSED, printable(str(error)), reason=error.reason)
-
-
 def _why(error: BaseException) -> str:
     cause = error.__cause__
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror
     return str(error) or "broken"
-
-
-def _os_reason(error: OSError) -> str:
-    """Return the reason of an error of open_tcp_stream.
-
-    That function raises a group with one exception per address, in which the reason is hidden.
-    """
-    cause = error.__cause__
-    if isinstance(cause, BaseExceptionGroup):
-        cause = cause.exceptions[0]
-    if isinstance(cause, OSError) and cause.errno:
-        error = cause
-    if error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno)  # trio's own text names the address once more
-    return error.strerror or str(error)

@@ -15,11 +15,10 @@ import trio
 
 from termite.engine.errors import Retryable
 from termite.engine.fleet.coordinator import COORDINATOR_PORT
-from termite.engine.wire.addresses import join_address, listen, port_of, split_address
+from termite.engine.wire.addresses import join_address, listen, peer_name, port_of, split_address
 from termite.engine.wire.authority import mint
 from termite.engine.wire.protocol.foreign_text import printable
 from termite.engine.wire.protocol.messages import PROTOCOL, Register
-from termite.engine.wire.transport import peer_name
 from termite.engine.worker.mirror_homes import MirrorHomes
 from termite.engine.worker.mirror_process import MirrorLine, MirrorProcess, MirrorSettings, run_mirror
 from termite.engine.worker.registration import stay_registered
