@@ -125,7 +125,7 @@ class JobStdin:
     def finish(self, offset: int, taken: int) -> int:
         """Apply the job's final stdin position to the launcher's stdin.
 
-        `offset` is the final position in a file; -1 means that the job did not move it. `taken` is
+        `offset` is the final position in a file, or -1 if it is not known. `taken` is
         the number of bytes that the job consumed of a stream. Return how many bytes of a stream
         were consumed on the master's machine but never reached the job.
         """
