@@ -80,6 +80,13 @@ def from_root_down(path: bytes) -> Iterator[bytes]:
         yield path
 
 
+def from_below_up(path: bytes) -> Iterator[bytes]:
+    """Yield the path, then every directory above it; the root itself is left out."""
+    while path:
+        yield path
+        path = path.rpartition(b"/")[0]
+
+
 def split(path: bytes) -> tuple[bytes, bytes]:
     """Return the parent directory and the name in it; b"" and b"" for the root."""
     parent, _, name = path.rpartition(b"/")
@@ -94,6 +101,11 @@ def join(parent: bytes, name: bytes) -> bytes:
 def is_within(path: bytes, top: bytes) -> bool:
     """Return whether `path` is the directory `top` or below it."""
     return not top or path == top or (path.startswith(top) and path[len(top) : len(top) + 1] == b"/")
+
+
+def is_below(path: bytes, top: bytes) -> bool:
+    """Return whether `path` is strictly below the directory `top`; b"" is the root."""
+    return path != top and is_within(path, top)
 
 
 def tree_path(path: PurePath) -> bytes:

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from termite.engine.errors import RemoteProtocolError
 from termite.engine.model import Attr, Change, Changeset, Digest
+from termite.engine.paths import join
 from termite.engine.wire.protocol.messages import Directory
-from termite.fuse.view.moved_names import Moves, merge
+from termite.fuse.view.moved_names import MovedNames, merge
 from termite.fuse.view.tree import DELTA_NAMES, Tree
-from termite.fuse.view.views import WHITEOUT, Base, Delta, Layer, Listing, Need, View, join
+from termite.fuse.view.views import WHITEOUT, Base, Delta, Layer, Listing, Need, View
 
 Flat = dict[bytes, Attr]
 
@@ -518,7 +519,7 @@ def used(tree: Tree, warm: Layer | None) -> Layer | None:
     return warm if warm is not None and tree.held is warm.listings else None
 
 
-def end_layer(tree: Tree, sealing: list[tuple[Layer, Moves]]) -> None:
+def end_layer(tree: Tree, sealing: list[tuple[Layer, MovedNames]]) -> None:
     """What was begun is complete; of no use where there is a new base by now."""
     if sealing:
         layer, moves = sealing.pop()
@@ -545,7 +546,7 @@ def test_whatever_happens_in_whatever_order_a_new_job_sees_the_truth_and_an_old_
     tree = Tree(writable_root, 0)
     views = [tree.open_view()]
     warms: list[Layer | None] = [None]
-    sealing: list[tuple[Layer, Moves]] = []
+    sealing: list[tuple[Layer, MovedNames]] = []
     warming: list[Layer] = []
     held: Layer | None = None
     seen: dict[tuple[int, bytes], dict[bytes, Attr] | None] = {}
@@ -641,7 +642,7 @@ def live_through(draw: random.Random) -> tuple[int, int]:
     """How many views had a delta with real layers above it; how many bases there were."""
     master = Master(b"a", b"a/a", b"a/b", b"a/a/a", b"b")
     tree = Tree(draw.choice([b"", b"", b"a", b"elsewhere"]), 0)
-    sealing: list[tuple[Layer, Moves]] = []
+    sealing: list[tuple[Layer, MovedNames]] = []
     warming: list[Layer] = []
     held: Layer | None = None
     seen: list[tuple[View, Layer | None, Flat]] = []

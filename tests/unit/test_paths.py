@@ -8,7 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from termite.engine.errors import FsError, RemoteProtocolError
-from termite.engine.paths import NAME_BYTES, PATH_BYTES, RESULT_BYTES, check_names, check_paths, components
+from termite.engine.paths import (
+    NAME_BYTES,
+    PATH_BYTES,
+    RESULT_BYTES,
+    check_names,
+    check_paths,
+    components,
+    from_below_up,
+    from_root_down,
+    is_below,
+    is_within,
+)
 
 BAD = [
     b"/",
@@ -98,3 +109,23 @@ def _is_refused(check: object) -> bool:
     except (FsError, RemoteProtocolError):
         return True
     return False
+
+
+def test_the_way_to_the_root_has_one_order_from_each_end() -> None:
+    assert list(from_root_down(b"a/b/c")) == [b"", b"a", b"a/b", b"a/b/c"]
+    assert list(from_below_up(b"a/b/c")) == [b"a/b/c", b"a/b", b"a"]
+    assert list(from_below_up(b"")) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "top", "is_inside"),
+    [(b"a/b", b"a", True), (b"ab", b"a", False), (b"a", b"a/b", False), (b"a", b"", True)],
+)
+def test_a_path_is_below_a_directory_by_whole_names(path: bytes, top: bytes, is_inside: bool) -> None:
+    assert is_below(path, top) is is_within(path, top) is is_inside
+
+
+@pytest.mark.parametrize("path", [b"", b"a", b"a/b"])
+def test_a_directory_is_within_itself_and_not_below_itself(path: bytes) -> None:
+    assert is_within(path, path)
+    assert not is_below(path, path)

@@ -19,13 +19,14 @@ import trio
 
 from termite.engine.errors import TermiteError
 from termite.engine.model import Attr, Digest
+from termite.engine.paths import join
 from termite.engine.store.cas import Cas
 from termite.fuse.content.fetch import Fetcher
 from termite.fuse.layers.real_tree import RealTree, can_be_real
 from termite.fuse.sandbox.scratch import Scratch
 from termite.fuse.view.moved_names import Merged, merge
 from termite.fuse.view.tree import Tree
-from termite.fuse.view.views import REAL_PLACE, WHITEOUT, Layer, Listing, is_directory, join
+from termite.fuse.view.views import REAL_PLACE, WHITEOUT, Layer, Listing, is_directory
 
 AT_ONCE_NAMES = 128  # up to here it is done at once: 10 us a name, and a thread costs 100
 AT_ONCE_BYTES = 1024 * 1024

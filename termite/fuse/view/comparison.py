@@ -1,12 +1,15 @@
-"""What a job changed: the entries of its upper layer, compared with the view it ran in. Pure.
+"""Compare the entries of a job's upper layer with the view that the job ran in.
 
-An entry in the upper layer need not be a change. Opening a file for writing, `chmod` to the mode it has, `touch -a` and
-`ln` copy it up as it is, and every ancestor of a written path appears too. So everything is compared with what the job
-saw (`lower`), and what is equal is left out. Two steps, because contents are hashed in between: `compare` asks `lower`
-(and so may raise whatever that raises, before anything was moved), `harvest` then makes the changes.
+An entry in the upper layer need not be a change. A file is copied up as it is if it is opened
+for writing, and by `touch -a`, `ln`, or a `chmod` to the mode it has. Every ancestor of a written
+path appears too. Therefore each entry is compared with what the job saw (`lower`), and equal ones
+are left out.
 
-The order of changes is the order of replay: a deletion stands right before what takes its place, a directory before
-what is in it, and a hard link after all files.
+There are two steps, because contents are hashed in between. `compare` asks `lower`, and raises
+what that raises, before anything was moved. `harvest` then makes the changes.
+
+The order of the changes is the order of their replay. A deletion stands right before the entry
+that takes its place, a directory before its entries, and a hard link after all files.
 """
 
 import stat
@@ -14,10 +17,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from termite.engine.model import Attr, Change, Digest
+from termite.engine.paths import is_below, is_within
 
 DROPPED_MAX = 1000  # names of dropped writes travel in one message; a person reads a few of them
 
-# Where writing outside the writable root is what everybody does, and nobody expects to find it at home.
+# Everybody writes below these, and nobody expects to find it on the master's machine.
 SCRATCH = (b"tmp", b"var/tmp", b"dev", b"proc", b"sys")
 
 Lower = Callable[[bytes], Attr | None]
@@ -25,7 +29,10 @@ Lower = Callable[[bytes], Attr | None]
 
 @dataclass(frozen=True, slots=True)
 class UpperEntry:
-    """One name in the upper layer, as it is on disk. `copied_up`: a file of the lower layers, opened for writing."""
+    """One name in the upper layer, as it is on disk.
+
+    `copied_up` is True for a file of the lower layers that was opened for writing.
+    """
 
     path: bytes
     mode: int
@@ -41,7 +48,10 @@ class UpperEntry:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """An entry below the writable root, and what the job saw there before it wrote."""
+    """An entry below the writable root, with what the job saw there before it wrote.
+
+    `was` is None if nothing was there.
+    """
 
     entry: UpperEntry
     was: Attr | None
@@ -49,29 +59,31 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """`dropped`: paths that were written elsewhere, and sockets; they stay on the worker."""
+    """The result of `compare`.
+
+    `dropped` has paths that stay on the worker: those outside the writable root, and sockets.
+    """
 
     pairs: tuple[Pair, ...]
     dropped: tuple[bytes, ...]
 
 
 def is_worth_reading(directory: bytes, writable_root: bytes) -> bool:
-    """Whether the reader has to go into this directory at all."""
-    if directory == writable_root or is_below(directory, writable_root) or is_below(writable_root, directory):
+    """Return whether entries below this directory matter to `compare`."""
+    if is_within(directory, writable_root) or is_within(writable_root, directory):
         return True
-    return not any(directory == scratch or is_below(directory, scratch) for scratch in SCRATCH)
-
-
-def is_below(path: bytes, directory: bytes) -> bool:
-    """Strictly below; everything but the root itself is below the root b""."""
-    return path.startswith(directory + b"/") if directory else path != b""
+    return not any(is_within(directory, scratch) for scratch in SCRATCH)
 
 
 def compare(entries: Iterable[UpperEntry], lower: Lower, writable_root: bytes) -> Compared:
-    """Pair each entry with what was there. `entries` come parents first, each directory's content right after it."""
+    """Pair each entry with what the job saw at its path.
+
+    A directory stands before its content in `entries`, and all its content right after it. Raise
+    what `lower` raises.
+    """
     pairs: list[Pair] = []
     dropped: list[bytes] = []
-    fresh = None  # the last directory that hides whatever was below its path
+    fresh = None  # the last directory that hides everything that was below its path
     for entry in entries:
         in_fresh = fresh is not None and is_below(entry.path, fresh)
         pair = Pair(entry, None if in_fresh else lower(entry.path))
@@ -80,19 +92,22 @@ def compare(entries: Iterable[UpperEntry], lower: Lower, writable_root: bytes) -
         is_ours = is_below(entry.path, writable_root)
         if is_ours:
             pairs.append(pair)
-        # Of a directory that is lost as a whole, its name says enough.
+        # If a directory is lost as a whole, its name alone says enough.
         if len(dropped) < DROPPED_MAX and (_cannot_travel(pair) if is_ours else not in_fresh and _is_lost(pair)):
             dropped.append(entry.path)
     return Compared(tuple(pairs), tuple(dropped))
 
 
 def files(compared: Compared) -> tuple[UpperEntry, ...]:
-    """The regular files whose content has to be known, one name for each inode."""
+    """Return the regular files whose content has to be known, one name for each inode."""
     return tuple({pair.entry.inode: pair.entry for pair in compared.pairs if stat.S_ISREG(pair.entry.mode)}.values())
 
 
 def harvest(compared: Compared, digests: Mapping[int, Digest]) -> tuple[Change, ...]:
-    """The changes. `digests` has the content of each of `files`, by inode."""
+    """Return the changes in the order of their replay.
+
+    `digests` has the content of each file that `files` returned, by inode.
+    """
     leaders = _leaders(compared.pairs, digests)
     changes: list[Change] = []
     links: list[Change] = []
@@ -108,7 +123,7 @@ def harvest(compared: Compared, digests: Mapping[int, Digest]) -> tuple[Change, 
 
 
 def _is_merged(pair: Pair) -> bool:
-    """Whether this directory shows what is in the lower one, too."""
+    """Return whether this directory shows the entries of the lower one too."""
     return pair.was is not None and stat.S_ISDIR(pair.was.mode) and not pair.entry.opaque
 
 
@@ -119,7 +134,10 @@ def _cannot_travel(pair: Pair) -> bool:
 
 
 def _is_lost(pair: Pair) -> bool:
-    """Whether an entry outside the writable root is a write that a person may miss. Contents are not looked at."""
+    """Return whether an entry outside the writable root is a write that a person may miss.
+
+    Contents are not compared.
+    """
     entry, was = pair.entry, pair.was
     if any(is_below(entry.path, scratch) for scratch in SCRATCH):
         return False
@@ -131,7 +149,10 @@ def _is_lost(pair: Pair) -> bool:
 
 
 def _ends_what_was(pair: Pair) -> bool:
-    """Whether what was there has to be deleted first: a rename cannot replace a directory, nor a directory a file."""
+    """Return whether the old entry has to be deleted first.
+
+    A rename cannot replace a directory, and a directory cannot replace a file.
+    """
     if pair.was is None:
         return False
     if pair.entry.whiteout or _cannot_travel(pair):
@@ -141,7 +162,10 @@ def _ends_what_was(pair: Pair) -> bool:
 
 
 def _leaders(pairs: Iterable[Pair], digests: Mapping[int, Digest]) -> dict[int, Pair]:
-    """For each inode with several names the one that the others are links of: best one that needs no new content."""
+    """Return, for each inode with several names, the name that the others become links of.
+
+    A name that needs no new content is preferred.
+    """
     leaders: dict[int, Pair] = {}
     for pair in pairs:
         if stat.S_ISREG(pair.entry.mode) and pair.entry.nlink > 1:
@@ -152,13 +176,17 @@ def _leaders(pairs: Iterable[Pair], digests: Mapping[int, Digest]) -> dict[int, 
 
 
 def _novelty(pair: Pair, digests: Mapping[int, Digest]) -> int:
-    """How much of a regular file is new: 0 nothing, 1 mode or times, 2 its content, or which file it is."""
+    """Return how much of a regular file is new.
+
+    0 is nothing, 1 is its mode or times, and 2 is its content or which file it is.
+    """
     entry, was = pair.entry, pair.was
     if was is None or not stat.S_ISREG(was.mode) or not _has_content(was, digests[entry.inode]):
         return 2
     if (entry.mode, entry.mtime_ns) == (was.mode, was.mtime_ns):
         return 0
-    # A file made anew has no longer the other names that the old one had; one that was only touched still has them.
+    # A file that was made again has lost the other names of the old one. One that was only touched
+    # still has them.
     return 1 if entry.copied_up or was.nlink == 1 else 2
 
 
@@ -181,7 +209,7 @@ def _change(pair: Pair, digests: Mapping[int, Digest]) -> Iterable[Change]:
         is_new = _novelty(pair, digests) == 2 if stat.S_ISREG(entry.mode) else entry.target != was.target
         if not is_new and (entry.mode, entry.mtime_ns) == (was.mode, was.mtime_ns):
             return
-        is_new = is_new or stat.S_ISLNK(entry.mode)  # the mtime of a symlink is changed by making it again
+        is_new = is_new or stat.S_ISLNK(entry.mode)  # the mtime of a symlink changes only if it is made again
     yield Change(entry.path, attr, content=is_new)
 
 

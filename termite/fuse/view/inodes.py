@@ -1,8 +1,9 @@
-"""Inode numbers of the mirror: one for each version of each path, as long as the kernel remembers it.
+"""Number the inodes of the mirror: one for each version of each path that the kernel remembers.
 
-A number is never given to two things, so what the kernel has cached under it stays right. Files are shared between
-views (an unchanged file keeps its number, and its page cache, in the next base); directories belong to one view. A
-version is an `Attr` object: while its node is in the table, the node keeps the object alive, and its `id` with it.
+A number is never given to two versions, so everything that the kernel has cached under it stays
+right. Views share files: an unchanged file keeps its number, and its page cache, in the next
+base. A directory belongs to one view. A version is an `Attr` object: while its node is in the
+table, the node keeps the object alive, so no other object gets its `id`.
 """
 
 import stat
@@ -17,11 +18,12 @@ _FIRST = 16
 
 
 class Node:
-    """One inode. `entry` is what the kernel is told of a directory, made once by whoever talks to the kernel.
+    """One inode.
 
-    `digest` is known, and the content is in this worker's store, where `is_present`. `content` and `fd` are there
-    while the file is open and was read. There are 100,000 of these where a tree has so many files, so what only
-    directories or standard inputs have is theirs.
+    If `is_present`, `digest` is known and the content is in this worker's store. `content` (None if
+    it is not kept) and `fd` (-1 if there is none) serve a file that is open and was read. `entry`
+    is the answer about a directory, which the room `kernel` makes once. A large tree has 100,000
+    nodes, so fields of directories and standard inputs alone stand in subclasses.
     """
 
     __slots__ = (
@@ -58,7 +60,11 @@ class Node:
 
 
 class DirectoryNode(Node):
-    """A directory of a view. `listing` is what the view shows in it, `names` their order, once it was asked for."""
+    """A directory of a view.
+
+    `listing` has the entries that the view shows in it, and `names` their order. Both are None
+    until the kernel asks for them.
+    """
 
     __slots__ = ("listing", "names", "view")
 
@@ -70,7 +76,7 @@ class DirectoryNode(Node):
 
 
 class StdinNode(Node):
-    """The standard input of `job`."""
+    """The standard input of the job with the number `job`."""
 
     __slots__ = ("block_bytes", "job")
 
@@ -81,7 +87,11 @@ class StdinNode(Node):
 
 
 class Inodes:
-    """The table. The kernel counts each answer that names an inode (`Node.lookups`), and says how many it forgets."""
+    """The table of inodes.
+
+    The kernel counts each answer that names an inode, as `Node.lookups` does, and says how many of
+    them it forgets.
+    """
 
     def __init__(self) -> None:
         self.nodes: dict[int, Node] = {}
@@ -90,17 +100,21 @@ class Inodes:
         directory = Attr(mode=stat.S_IFDIR | 0o755, size=0, mtime_ns=0)
         for inode in (ROOT, BASES, DELTAS, STDIN):
             self._pin(Node(inode, b"", directory))
-        # All whiteouts are one inode with many names: nobody can open it, and nothing is ever asked about it.
+        # All whiteouts are one inode with many names: nobody can open it, and the kernel never asks
+        # anything about it.
         self.whiteout = self._pin(Node(STDIN + 1, b"", WHITEOUT))
 
     def directory(self, view: Base | Delta, path: bytes, attr: Attr) -> Node:
-        """The directory that `view` shows at `path`: a DirectoryNode."""
+        """Return the DirectoryNode of the directory that `view` shows at `path`."""
         key = (id(view), path)
         node = self._by_key.get(key)
         return node or self._add(DirectoryNode(self._next, path, attr, key, view))
 
     def file(self, path: bytes, attr: Attr) -> Node:
-        """Anything that is no directory. Names with one link_id were one inode of the master in one state."""
+        """Return the node of anything that is not a directory.
+
+        Names with one `link_id` were one inode of the master in one state, and share a node.
+        """
         state = (attr.link_id, attr.size, attr.mtime_ns, attr.mode, attr.nlink)
         key: object = state if attr.link_id else id(attr)
         node = self._by_key.get(key)
@@ -110,8 +124,10 @@ class Inodes:
         return node or self._add(Node(self._next, path, attr, key))
 
     def stdin(self, job: int, file: StdinFile) -> Node:
-        """The standard input of a job, whose number never comes again. A directory, too, is shown as a regular file:
-        the kernel would not send us a read of it."""
+        """Return the node of the standard input of a job; numbers of jobs are never used again.
+
+        A directory is shown as a regular file too: the kernel would not send us a read of it.
+        """
         key = ("stdin", job)
         node = self._by_key.get(key)
         if node is not None:
@@ -120,6 +136,7 @@ class Inodes:
         return self._add(StdinNode(self._next, attr, key, job, file.block_bytes))
 
     def forget(self, forgotten: Iterable[tuple[int, int]]) -> None:
+        """Take back so many look-ups, given as pairs of inode and count; drop unused nodes."""
         for inode, count in forgotten:
             node = self.nodes.get(inode)
             if node is not None:
@@ -127,7 +144,7 @@ class Inodes:
                 self.drop_if_unused(node)
 
     def drop_if_unused(self, node: Node) -> None:
-        """A file may be forgotten while its release is still on the way."""
+        """Drop a node if the kernel has forgotten it; an open file stays until its release."""
         if node.lookups <= 0 and not node.opens and node.key is not None:
             self.nodes.pop(node.inode, None)
             self._by_key.pop(node.key, None)

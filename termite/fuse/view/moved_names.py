@@ -1,48 +1,59 @@
-"""What has moved since a base was made: the names that must be shown above it. Pure.
+"""Keep the names that have changed since a base was made, and must be shown above it.
 
-A name that moved is *loose* (the mirror shows it, in a delta) until its newest version stands in a *real layer*. Every
-look-up in a directory that a new delta has costs a request; one in a real layer costs none. So what can be made real is
-made real, and what cannot (a large file that no job asks for) stands in the delta that was made for it.
+A moved name is *loose* (the mirror shows it, in a delta) until its newest version stands in a
+*real layer*. In a directory that a new delta has, every look-up costs a request; in a real layer
+it costs none. Therefore every name is made real if possible. The others, such as a large file
+that no job asks for, stand in the delta.
 
-Real layers are stacked, the newest on top, and never changed. Some that are alike in size become one, so there are
-few, and a name is copied a few times in all (a log-structured merge tree). A delta is as lasting as they are: layers
-that come later stand above it, and hide what it has of their names. It is made anew, on top, when a name is loose that
-it does not show, when it shows one that nothing hides any more, or when layers from both sides of it become one.
+Real layers are stacked, the newest on top, and never change. Layers of similar size are merged,
+so that there are few (a log-structured merge tree). Each name is copied a few times in all.
+A delta lasts as long as they do: later layers stand above it, and hide its outdated names.
 
-What a layer has at a path that is no directory hides what is below for good, also when the path becomes a directory
-again in a higher layer: that path is *cut*, and everything in it has to come from here.
+A new delta is made, on top of the stack, in these cases:
+
+1. A loose name is missing from the old one, or stands there in an older version.
+2. The old one shows an outdated name that nothing above it hides any more.
+3. Layers from both sides of it are merged.
+
+If a layer has a non-directory at a path, it hides everything that lower layers have below that
+path. This holds even if a higher layer has a directory there again. Such a path is *cut*: every
+entry of that directory has to be a moved name.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from termite.engine.model import Attr
-from termite.fuse.view.views import EMPTY, WHITEOUT, Layer, Listing, is_directory, join, lineage
+from termite.engine.paths import from_below_up, join
+from termite.fuse.view.views import EMPTY, WHITEOUT, Layer, Listing, is_directory
 
-GROWTH = 2  # a layer is merged with those above it as soon as it has not this many times their names
-MAX_LAYERS = 8  # above that, look-ups begin to cost
+GROWTH = 2  # a layer is merged with those above it if it has at most so many times their names
+MAX_LAYERS = 8  # with more of them, look-ups begin to cost
 
 Listings = Mapping[bytes, Listing]
 
 
 @dataclass(slots=True)
-class Moves:
-    """Since one base was made. `sealed` is what the stack shows, whichever layer has it."""
+class MovedNames:
+    """The names that have moved since one base was made.
+
+    `stack` has the real layers, topmost first. `sealed` has the names that they show together.
+    """
 
     loose: dict[bytes, dict[bytes, Attr]] = field(default_factory=dict)
     stack: list[Layer] = field(default_factory=list)
     sealed: dict[bytes, dict[bytes, Attr]] = field(default_factory=dict)
-    fresh: dict[bytes, Attr] = field(default_factory=dict)  # loose ones nobody has tried to make real yet
-    contents: dict[bytes, bytes] = field(default_factory=dict)  # of some that are fresh, as they came with the news
-    above: int = 0  # so many layers of the stack have come after the newest delta
-    is_old: bool = False  # that delta would show something wrong
-    _stirred: set[bytes] = field(default_factory=set)  # loose names that it does not show as they are now
-    _shown: Listings = field(default_factory=dict)  # what was loose when it was made
+    fresh: dict[bytes, Attr] = field(default_factory=dict)  # loose names that nobody has tried to make real yet
+    contents: dict[bytes, bytes] = field(default_factory=dict)  # of some fresh names, as they came with the changes
+    above: int = 0  # number of layers in the stack that are newer than the newest delta
+    is_old: bool = False  # the newest delta would show something wrong
+    _stirred: set[bytes] = field(default_factory=set)  # loose names that the newest delta does not show as they are now
+    _shown: Listings = field(default_factory=dict)  # the names in the newest delta
     _cuts: set[bytes] = field(default_factory=set)
-    _own: set[bytes] = field(default_factory=set)  # the listings of `loose` that no delta shares
+    _own: set[bytes] = field(default_factory=set)  # directories whose listing in `loose` no delta shares
 
     def note(self, parent: bytes, name: bytes, attr: Attr) -> None:
-        """This is to be seen there from now on."""
+        """Show this version of a name from now on; WHITEOUT hides the name."""
         self._own_listing(parent)[name] = attr
         path = join(parent, name)
         self.fresh[path] = attr
@@ -50,7 +61,7 @@ class Moves:
         self._stirred.add(path)
 
     def take_back(self, parent: bytes, name: bytes) -> None:
-        """The name is gone, and nothing below ever had it."""
+        """Remove a name that is gone, and that no layer below ever had."""
         if name in self.loose.get(parent, EMPTY):
             del self._own_listing(parent)[name]
             path = join(parent, name)
@@ -60,7 +71,10 @@ class Moves:
             self._stirred.discard(path)
 
     def forget(self, directory: bytes) -> None:
-        """It is gone, with all that was loose in it. What is sealed in it is hidden by whatever takes its place."""
+        """Remove all loose names of a directory that is gone.
+
+        The entry that takes the place of the directory hides the sealed ones.
+        """
         for name in self.loose.pop(directory, EMPTY):
             path = join(directory, name)
             self.fresh.pop(path, None)
@@ -68,28 +82,31 @@ class Moves:
         self._own.discard(directory)
 
     def has_sealed(self, parent: bytes, name: bytes) -> bool:
+        """Return whether a real layer of the stack shows this name."""
         return name in self.sealed.get(parent, EMPTY)
 
     def cut(self, path: bytes) -> None:
-        """A real layer has something there that is no directory."""
+        """Note that a real layer has something at `path` that is not a directory."""
         self._cuts.add(path)
 
     def is_cut(self, directory: bytes) -> bool:
-        """Whether some layer hides all that a base has there."""
-        return bool(self._cuts) and any(path in self._cuts for path in lineage(directory))
+        """Return whether a real layer hides everything that a base has in this directory."""
+        return bool(self._cuts) and any(path in self._cuts for path in from_below_up(directory))
 
     @property
     def needs_delta(self) -> bool:
-        """The newest delta will not do: a view needs another one, or none."""
+        """True if a new view cannot use the newest delta: it needs another one, or none."""
         return self.is_old or bool(self._stirred) or (bool(self._shown) and not any(self.loose.values()))
 
     def count(self) -> int:
-        """How many names are loose."""
+        """Return the number of loose names."""
         return sum(map(len, self.loose.values()))
 
     def shared(self, hides: Callable[[bytes], bool]) -> dict[bytes, Listing]:
-        """What is loose, for a new delta on top to keep: it is copied before it changes again. Whiteouts only in
-        directories where they hide something."""
+        """Return the loose names for a new delta on top, which may keep them: they never change.
+
+        Whiteouts are left out of directories for which `hides` returns False.
+        """
         self._own.clear()
         self._stirred.clear()
         self.is_old, self.above = False, 0
@@ -103,8 +120,10 @@ class Moves:
         return dict(shown)
 
     def push(self, layer: Layer) -> None:
-        """A new layer, made of what was loose a moment ago. It hides what has moved again since, until a delta stands
-        above it."""
+        """Put a new layer on top, made of names that were loose when it was begun.
+
+        If a name has moved again since, the layer hides that until a new delta stands above it.
+        """
         self.stack.insert(0, layer)
         self.above += 1
         for directory, listing in layer.listings.items():
@@ -115,12 +134,12 @@ class Moves:
                     del self._own_listing(directory)[name]
                     path = join(directory, name)
                     self._stirred.discard(path)
-                    self.fresh.pop(path, None)  # noted once more meanwhile: all whiteouts are one
+                    self.fresh.pop(path, None)  # noted again meanwhile: all whiteouts are one object
                 elif loose is not None:
                     self.is_old = True
 
     def mergeable(self) -> int:
-        """How many of the topmost layers should become one; 0: none."""
+        """Return how many of the topmost layers should be merged now, or 0 if none should."""
         above = found = 0
         for position, layer in enumerate(self.stack):
             if position and layer.names <= GROWTH * above:
@@ -129,7 +148,7 @@ class Moves:
         return found or (MAX_LAYERS // 2 if len(self.stack) > MAX_LAYERS else 0)
 
     def replace(self, old: tuple[Layer, ...], merged: Layer) -> None:
-        """They stand next to each other, perhaps below newer ones."""
+        """Put `merged` in place of adjacent layers, perhaps below newer ones."""
         at = self.stack.index(old[0])
         end = at + len(old)
         self.stack[at:end] = [merged]
@@ -147,7 +166,10 @@ class Moves:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What one layer in place of several has: `sources` says from which of them each name comes."""
+    """The content of one layer in place of several.
+
+    `sources` has the layer that each path comes from.
+    """
 
     listings: dict[bytes, dict[bytes, Attr]]
     sources: dict[bytes, Layer]
@@ -155,12 +177,12 @@ class Merged:
 
 
 def merge(layers: Iterable[Layer]) -> Merged:
-    """One layer that hides and shows what all of them did together, topmost first."""
+    """Merge layers, given topmost first, to one that shows and hides the same as all of them."""
     listings: dict[bytes, dict[bytes, Attr]] = {}
     sources: dict[bytes, Layer] = {}
     opaque: set[bytes] = set()
     for layer in layers:
-        closed = frozenset(opaque)  # what was hidden by a layer above is hidden from this one
+        closed = frozenset(opaque)  # a layer above hides what this one has below these
         for directory in sorted(layer.listings):
             if directory and not _reaches(directory, listings, closed):
                 continue
@@ -178,8 +200,11 @@ def merge(layers: Iterable[Layer]) -> Merged:
 
 
 def _reaches(directory: bytes, listings: Listings, closed: frozenset[bytes]) -> bool:
-    """Whether what is in `directory` of a lower layer is seen: all the way down there are directories, none opaque."""
-    for path in lineage(directory):
+    """Return whether jobs see what a lower layer has in `directory`.
+
+    They do if all names on the way down are directories in the layers above, and none is opaque.
+    """
+    for path in from_below_up(directory):
         parent, _, name = path.rpartition(b"/")
         above = listings.get(parent, EMPTY).get(name)
         if path in closed or above is None or not is_directory(above):

@@ -1,12 +1,12 @@
-"""What jobs are shown: immutable layers, and the view of one job, which is a stack of them. Pure.
+"""Name the immutable layers that jobs are shown, and the view of one job, which is a stack of them.
 
-From the top of a view: *real layers* (directories on this worker's disk), among them perhaps one *delta* of the mirror,
-then the warm layer, and a *base* of the mirror. Delta and real layers are sparse; a name that is gone is a whiteout
-there.
+From the top, a view has *real layers*, the warm layer, and a *base* of the mirror. Real layers are
+directories on this worker's disk; one *delta* of the mirror may stand among them. Delta and real
+layers are sparse: if a name is gone, they have a whiteout.
 """
 
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeGuard
 
@@ -20,7 +20,7 @@ REAL_PLACE = "layers"  # beside the mount point, so that overlay's options name 
 
 
 class Need(Exception):
-    """A fact is missing: what is in directory `path`."""
+    """A fact is missing: the entries of the directory `path`."""
 
     def __init__(self, path: bytes) -> None:
         super().__init__(path)
@@ -29,7 +29,10 @@ class Need(Exception):
 
 @dataclass(slots=True, eq=False)
 class Base:
-    """A view of the whole tree. `frozen` holds what it has shown."""
+    """A view of the whole tree.
+
+    `frozen` has the directories that it has shown. `jobs` counts the jobs that still see it.
+    """
 
     name: str
     root: Attr
@@ -39,7 +42,7 @@ class Base:
 
 @dataclass(slots=True, eq=False)
 class Delta:
-    """A sparse view on top of `base`; a directory without a listing of its own is empty."""
+    """A sparse view above a base; a directory without a listing of its own is empty in it."""
 
     name: str
     root: Attr
@@ -47,16 +50,17 @@ class Delta:
     jobs: int = 0
 
     def has(self, path: bytes) -> bool:
-        """Something is shown at `path`, or below."""
+        """Return whether it shows something at `path` or below."""
         parent, _, name = path.rpartition(b"/")
         return path in self.listings or name in self.listings.get(parent, EMPTY)
 
 
 @dataclass(slots=True, eq=False)
 class Layer:
-    """A directory on this worker's disk that holds what `listings` says, all ancestors included.
+    """A directory on this worker's disk with the entries of `listings`, all ancestors included.
 
-    `opaque` directories hide what layers below have at their path. `names`: how many entries; `size_bytes`: of files.
+    `opaque` directories hide what layers below have at their path. `names` counts the entries;
+    `size_bytes` is the size of all files together.
     """
 
     name: str
@@ -69,21 +73,29 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """What one job sees. `stack`: the real layers, topmost first; so many are `above` the delta."""
+    """The stack of layers that one job sees.
+
+    `stack` has the real layers, topmost first; `above` counts those of them above the delta.
+    """
 
     base: Base
     delta: Delta | None
     stack: tuple[Layer, ...] = ()
     above: int = 0
-    resolved: "dict[bytes, Shown]" = field(default_factory=dict, repr=False)  # directories, by `Tree.attr_at`
+    resolved: "dict[bytes, Shown]" = field(
+        default_factory=dict, repr=False
+    )  # a cache of `Tree.attr_at`, for directories
 
     @property
     def root(self) -> Attr:
-        """The attributes of `/`: real layers are made anew when it changes."""
+        """The attributes of `/`: if they change, later views have a new delta."""
         return self.delta.root if self.delta else self.base.root
 
     def layers(self, warm: str = "") -> str:
-        """Overlayfs's lowerdir, topmost first, relative to the mount point."""
+        """Return overlayfs's `lowerdir`, topmost first, relative to the mount point.
+
+        `warm` is the part of the warm layer with its colon, or "" if there is none.
+        """
         sparse = "".join(
             f"../{REAL_PLACE}/{layer.name}:" if isinstance(layer, Layer) else f"delta/{layer.name}:"
             for layer in self.sparse()
@@ -91,32 +103,23 @@ class View:
         return f"{sparse}{warm}base/{self.base.name}"
 
     def sparse(self) -> tuple[Delta | Layer, ...]:
-        """All but the base, topmost first."""
+        """Return all layers but the base, topmost first."""
         if self.delta is None:
             return self.stack
         return (*self.stack[: self.above], self.delta, *self.stack[self.above :])
 
     def enter(self, jobs: int) -> None:
-        """One job more (1) or less (-1) sees it."""
+        """Count `jobs` more jobs that see it: 1, or -1 if one has ended."""
         self.base.jobs += jobs
         for layer in self.sparse():
             layer.jobs += jobs
 
 
-# What a name is, and the layers that show a directory there, from the top.
+# The attributes of a name (None: there is none), and the layers that show a directory there,
+# topmost first.
 Shown = tuple[Attr | None, tuple[Base | Delta | Layer, ...]]
 
 
 def is_directory(attr: Attr | None) -> TypeGuard[Attr]:
+    """Return whether this is a version of a directory; None is not."""
     return attr is not None and stat.S_ISDIR(attr.mode)
-
-
-def join(parent: bytes, name: bytes) -> bytes:
-    return parent + b"/" + name if parent else name
-
-
-def lineage(path: bytes) -> Iterator[bytes]:
-    """`path` and every directory above it but the root, from below."""
-    while path:
-        yield path
-        path = path.rpartition(b"/")[0]

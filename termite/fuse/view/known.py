@@ -1,0 +1,261 @@
+"""Keep the facts that the master sent about its tree: the *truth*, as far as this mirror knows it.
+
+* A directory is *known* once a Directory reply or a change has named everything in it.
+  Changes are applied to known directories only. Any other directory is asked for when it is needed.
+* A change with number N is skipped for a directory if its reply was read at N or later.
+  A reply that was read before our own journal number is rolled forward first.
+* A live directory that a change makes is known at once: it is empty until later changes fill it.
+  A settled one is not, because it may be the top of a large tree that no job ever looks at.
+
+Versions of a file are told apart by identity: the `Attr` object in a listing *is* the version.
+An equal size and mtime after a change prove nothing, unless the digest is equal too.
+"""
+
+import abc
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from termite.engine.errors import RemoteProtocolError
+from termite.engine.model import Attr, Change, Changeset, Digest
+from termite.engine.paths import check_names, check_paths, is_within, join, split
+from termite.engine.wire.protocol.messages import Directory
+from termite.fuse.view.views import EMPTY, Listing, Need, is_directory
+
+DIGESTS_LIMIT = 20_000  # of files with several names: every version has one, 250 bytes each
+
+
+@dataclass(slots=True)
+class _Known:
+    """The truth about one directory; `as_of` is the journal number at which it was read.
+
+    If `is_shared`, a base shows `children`, so they are copied before they change.
+    """
+
+    children: dict[bytes, Attr]
+    as_of: int
+    is_shared: bool = False
+
+
+class KnownTree(abc.ABC):
+    """The part of the master's tree that is known, as it is at journal `number`.
+
+    A subclass shows this tree to jobs. The four hooks at the end tell it what has changed.
+    """
+
+    def __init__(self, writable_root: bytes, number: int) -> None:
+        self.number = number
+        self._writable_root = writable_root
+        self._root = Attr(mode=stat.S_IFDIR | 0o755, size=0, mtime_ns=0)
+        self._known: dict[bytes, _Known] = {}
+        self._early: dict[int, Changeset] = {}  # arrived before the one in front of it
+        self._asked: dict[bytes, int] = {}  # directories asked for, and our number when we did
+        self._recent: list[Changeset] = []  # applied since the oldest of these, to roll replies forward
+        self._digests: dict[int, Digest] = {}  # by link_id; the Attr of a file with one name has it itself
+
+    # -- what the master sends ---------------------------------------------------------------------------------------
+
+    def take_in(self, changesets: Iterable[Changeset]) -> None:
+        """Apply the changesets that are next in the journal, keep early ones, ignore known ones.
+
+        Raise RemoteProtocolError if a path is not valid; nothing is taken in then, and the caller
+        drops the connection.
+        """
+        changesets = tuple(changesets)
+        check_paths([change.path for changeset in changesets for change in changeset.changes])
+        for changeset in changesets:
+            if changeset.number > self.number:
+                self._early[changeset.number] = changeset
+        while (following := self._early.pop(self.number + 1, None)) is not None:
+            self.number += 1
+            if self._asked:
+                self._recent.append(following)
+            for change in following.changes:
+                self._apply(change)
+
+    def asked(self, path: bytes) -> None:
+        """Note that a GetDirectory for `path` goes out, so that its reply can be rolled forward."""
+        self._asked[path] = self.number
+
+    def answered(self, path: bytes, reply: Directory | None) -> None:
+        """Take in the reply to the request for `path`; None if it ended without one.
+
+        Raise RemoteProtocolError if a name is not valid, or if the reply is older than the journal
+        was when the request went out. The caller drops the connection.
+        """
+        asked_at = self._asked.pop(path)
+        if reply is not None:
+            check_names(reply.children)
+            if reply.number < asked_at:
+                raise RemoteProtocolError(f"directory {path!r} as of {reply.number}, after {asked_at} was told")
+            self._learn(path, reply)
+        oldest = min(self._asked.values(), default=self.number)
+        self._recent = [changeset for changeset in self._recent if changeset.number > oldest]
+
+    def learn_digest(self, attr: Attr, digest: Digest) -> None:
+        """Remember the digest of a fetched version of a file; it stays the same version."""
+        if attr.link_id:
+            self._digests[attr.link_id] = digest
+            if len(self._digests) > DIGESTS_LIMIT:  # the oldest; if its version is still there, it is fetched again
+                del self._digests[next(iter(self._digests))]
+        else:
+            msgspec.structs.force_setattr(attr, "digest", digest)
+
+    # -- what is known -----------------------------------------------------------------------------------------------
+
+    @property
+    def root(self) -> Attr:
+        """The attributes that `/` has now."""
+        return self._root
+
+    def is_known(self, path: bytes) -> bool:
+        """Return whether `freeze` needs no request.
+
+        This is so if the entries of `path` are known, or if it is not a directory.
+        """
+        return path in self._known or not self.is_known_directory(path)
+
+    def is_known_directory(self, path: bytes) -> bool:
+        """Return whether `path` is a directory of the truth; if so, its parent is known."""
+        if not path:
+            return True
+        parent, name = split(path)
+        known = self._known.get(parent)
+        return known is not None and is_directory(known.children.get(name))
+
+    def is_live(self, path: bytes) -> bool:
+        """Return whether `path` is the writable root or below it; all else hardly ever changes."""
+        return is_within(path, self._writable_root)
+
+    def truth_at(self, path: bytes) -> Attr | None:
+        """Return the newest known version at `path`, or None if none is known.
+
+        It is identical to the version that a view showed if the file has not changed since.
+        """
+        if not path:
+            return self._root
+        parent, name = split(path)
+        known = self._known.get(parent)
+        return known.children.get(name) if known else None
+
+    def known_children(self, directory: bytes) -> Listing | None:
+        """Return the entries of a directory as they are now, or None if it is not known."""
+        known = self._known.get(directory)
+        return known.children if known else None
+
+    def digest_of(self, attr: Attr) -> Digest | None:
+        """Return the digest of a version, listed or learned since; None if it is unknown."""
+        return attr.digest or self._digests.get(attr.link_id)
+
+    def freeze(self, path: bytes) -> Listing:
+        """Return the entries of a directory as they are now, in a mapping that never changes.
+
+        It is empty if the truth has no directory at `path`. Raise Need if its entries are unknown;
+        the caller asks for them and tries again.
+        """
+        if not self.is_known_directory(path):
+            return EMPTY
+        known = self._known.get(path)
+        if known is None:
+            raise Need(path)
+        known.is_shared = True
+        return known.children
+
+    def add_ancestors(self, listings: dict[bytes, Listing]) -> None:
+        """Add to `listings` the directories above each of them, with their attributes of now."""
+        for path in tuple(listings):
+            while path:
+                parent, name = split(path)
+                listing = listings.get(parent, EMPTY)
+                if name in listing:
+                    break
+                listings[parent] = {**listing, name: self._known[parent].children[name]}
+                path = parent
+
+    def statistics(self) -> Mapping[str, int]:
+        """Return the journal number and the count of known directories."""
+        return {"number": self.number, "known_directories": len(self._known)}
+
+    # -- the truth changes -------------------------------------------------------------------------------------------
+
+    def _apply(self, change: Change) -> None:
+        if not change.path:
+            if change.attr is not None:
+                self._root = change.attr
+            return
+        parent, name = split(change.path)
+        known = self._known.get(parent)
+        if known is None or known.as_of >= self.number:
+            return
+        old, new = known.children.get(name), change.attr
+        if is_directory(new):
+            self._put(parent, known, name, new)
+            if not is_directory(old):
+                self._make(change.path)
+            return
+        if is_directory(old):
+            self._forget(change.path)
+        if new is None:
+            self._put(parent, known, name, None)
+        elif old is None or new != old or new.digest is None:
+            self._put(parent, known, name, new)
+
+    def _put(self, parent: bytes, known: _Known, name: bytes, attr: Attr | None) -> None:
+        if known.is_shared:
+            known.children, known.is_shared = dict(known.children), False
+        if attr is not None:
+            known.children[name] = attr
+        elif known.children.pop(name, None) is None:
+            return
+        self._on_name_changed(parent, name, attr)
+
+    def _make(self, path: bytes) -> None:
+        if self.is_live(path):
+            self._known[path] = _Known({}, self.number - 1)
+        self._on_directory_made(path)
+
+    def _forget(self, path: bytes) -> None:
+        """Forget the directory at `path`, which is gone, and everything below it."""
+        gone = self._known.pop(path, None)
+        self._on_directory_gone(path)
+        for name, attr in gone.children.items() if gone else ():
+            if is_directory(attr):
+                self._forget(join(path, name))
+
+    def _learn(self, path: bytes, reply: Directory) -> None:
+        if self.is_known(path):
+            return  # changes were faster, and they are newer
+        children = reply.children
+        for changeset in self._recent:
+            for change in changeset.changes if changeset.number > reply.number else ():
+                parent, name = split(change.path)
+                if parent != path or not change.path:
+                    continue
+                if change.attr is None:
+                    children.pop(name, None)
+                else:
+                    children[name] = change.attr
+        self._known[path] = _Known(children, max(reply.number, self.number))
+        if not path:
+            self._root = reply.attr
+            self._on_root_learned()
+
+    # -- hooks for the views -----------------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def _on_name_changed(self, parent: bytes, name: bytes, attr: Attr | None) -> None:
+        """Note that a known directory has another version of a name; None if the name is gone."""
+
+    @abc.abstractmethod
+    def _on_directory_made(self, path: bytes) -> None:
+        """Note that a new directory is at `path`, where none was; it is known if it is live."""
+
+    @abc.abstractmethod
+    def _on_directory_gone(self, path: bytes) -> None:
+        """Note that the directory at `path` is gone; this is called for each one below it too."""
+
+    @abc.abstractmethod
+    def _on_root_learned(self) -> None:
+        """Note that the first reply about `/` brought its attributes."""
