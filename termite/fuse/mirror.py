@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import trio
 
 from termite.engine.errors import Reason, RemoteProtocolError, Retryable, TermiteError, UserError
@@ -23,6 +22,7 @@ from termite.engine.host.preflight import check_fuse
 from termite.engine.paths import check_paths
 from termite.engine.store.cas import Cas
 from termite.engine.wire.identity import Identity
+from termite.engine.wire.protocol.control_lines import MirrorNotice, StartValues, decode_line
 from termite.engine.wire.protocol.messages import PROTOCOL, GetBlob, Leased, Message, OpenLease, Run, SetSlots
 from termite.engine.wire.transport import Connection, SendChunk, accepted
 from termite.fuse.actions import Actions
@@ -34,7 +34,7 @@ from termite.fuse.running_jobs import Jobs
 from termite.fuse.sandbox.sandboxes import Sandboxes
 from termite.fuse.stdin.stdin_pipe import Stdins
 from termite.fuse.view.tree import Tree
-from termite.fuse.worker_line import Control
+from termite.fuse.worker_line import WorkerLine
 
 CLEAR_UP_S = 0.1
 EVICT_S = 600.0  # how often the store is brought back to its size
@@ -43,27 +43,10 @@ DEEPEST_PATH = 4096  # components of a path; the tree is walked by recursion
 log = logging.getLogger(__name__)
 
 
-class MirrorConfig(msgspec.Struct, frozen=True):
-    """What the worker writes to the pipe of which it gives us the number."""
-
-    socket_fd: int
-    control_fd: int
-    certificate: str
-    key: str
-    authority: str
-    worker: str
-    cache: str
-    scratch: str
-    tmpfs: bool
-    sandbox: str
-    cores: int
-    log_level: str = "info"
-
-
 def main() -> None:
     """`python -m termite.fuse.mirror FD`."""
     with os.fdopen(int(sys.argv[1]), "rb") as pipe:
-        config = msgspec.json.decode(pipe.read(), type=MirrorConfig)
+        config = decode_line(pipe.read(), StartValues)
     logging.basicConfig(level=config.log_level.upper(), format="%(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("pyfuse3").setLevel(logging.WARNING)  # its debugging says something for every request
     sys.setrecursionlimit(4 * DEEPEST_PATH)
@@ -75,10 +58,10 @@ def main() -> None:
     trio.run(serve_mirror, config)
 
 
-async def serve_mirror(config: MirrorConfig) -> None:
+async def serve_mirror(config: StartValues) -> None:
     """Until the master or the worker is gone. The kernel is answered longest: jobs that wait for it cannot die."""
     with private_directory(Path(config.cache) / "warm") as warm_root:
-        mirror = _Mirror(config, Control(config.control_fd), warm_root)
+        mirror = _Mirror(config, WorkerLine(config.control_fd), warm_root)
         async with trio.open_nursery() as kernel:
             kernel.start_soon(mirror.serve_kernel)
             async with trio.open_nursery() as nursery:
@@ -89,7 +72,7 @@ async def serve_mirror(config: MirrorConfig) -> None:
             kernel.cancel_scope.cancel()
 
 
-async def _serve_master(config: MirrorConfig, mirror: "_Mirror") -> None:
+async def _serve_master(config: StartValues, mirror: "_Mirror") -> None:
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(socket.socket(fileno=config.socket_fd)))
     identity = Identity(config.certificate, config.key, config.authority)
     try:
@@ -102,7 +85,7 @@ async def _serve_master(config: MirrorConfig, mirror: "_Mirror") -> None:
 class _Mirror:
     """What lives as long as the process. The rest is made when the master opens the lease."""
 
-    def __init__(self, config: MirrorConfig, control: Control, warm_root: Path) -> None:
+    def __init__(self, config: StartValues, control: WorkerLine, warm_root: Path) -> None:
         self._config = config
         self._control = control
         self._warm_root = warm_root
@@ -164,11 +147,11 @@ class _Mirror:
             self._lease = await self._set_up(connection, request)
         except (UserError, Retryable, OSError, RuntimeError) as error:
             refusal = _refusal(error)
-            self._control.tell_nowait(error=refusal.message, hint=refusal.hint)
+            self._control.send_nowait(MirrorNotice(error=refusal.message, hint=refusal.hint))
             raise refusal from error
         connection.on_answered = self._lease.sandboxes.prepare  # after an answer, as somebody waits for that
         self._is_mounted.set()
-        self._control.tell_nowait(lease=request.slots, master=request.master)
+        self._control.send_nowait(MirrorNotice(lease=request.slots, master=request.master))
         await self._granted.wait()
         log.info("lease-opened master=%s slots=%d", request.master, self._slots)
         return Leased(self._config.worker, self._slots, time.time_ns(), self._config.cores)
@@ -240,7 +223,7 @@ class _Mirror:
             await self._jobs_moved.wait()
             await trio.sleep(CLEAR_UP_S)  # first, so that it is in nobody's way
             self._jobs_moved = trio.Event()
-            self._control.tell_nowait(running=len(self._jobs.running), jobs=self._jobs.started)
+            self._control.send_nowait(MirrorNotice(running=len(self._jobs.running), jobs=self._jobs.started))
             _reap()
             lease.layers.discard_unused()
             lease.sandboxes.scratch.clear_up()

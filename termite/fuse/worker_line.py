@@ -1,47 +1,32 @@
-"""The mirror's line to the worker that started it: JSON lines, described in docs/develop/protocol.md, "Control"."""
+"""Talk to the worker that started this mirror, in lines of JSON.
 
-import json
-import logging
+The schema is `termite/engine/wire/protocol/control_lines.py`.
+"""
+
 import socket
 from contextlib import suppress
 
-import msgspec
-import trio
-
-MAX_LINE_BYTES = 64 * 1024
-
-log = logging.getLogger(__name__)
+from termite.engine.wire.line_socket import LineSocket
+from termite.engine.wire.protocol.control_lines import MirrorNotice, WorkerOrder
 
 
-class Order(msgspec.Struct, frozen=True):
-    """What the worker says: each line sets one of these."""
-
-    granted: int | None = None
-    slots: int | None = None
-
-
-class Control:
-    """Our end of the socket pair."""
+class WorkerLine:
+    """The mirror's end of the line; `fd` is the descriptor that the mirror was started with."""
 
     def __init__(self, fd: int) -> None:
-        self._ours = socket.socket(fileno=fd)
-        self._socket = trio.socket.from_stdlib_socket(self._ours)
-        self._received = bytearray()
+        self._socket = LineSocket(socket.socket(fileno=fd))
 
-    async def receive(self) -> Order | None:
-        """The next line; None when the worker is gone."""
-        while (end := self._received.find(b"\n")) < 0:
-            received = b""
-            with suppress(OSError):
-                received = await self._socket.recv(MAX_LINE_BYTES)
-            if not received:
-                return None
-            self._received += received
-        line = bytes(self._received[:end])
-        del self._received[: end + 1]
-        return msgspec.json.decode(line, type=Order)
+    async def receive(self) -> WorkerOrder | None:
+        """Wait for the next order of the worker; return None if the worker is gone.
 
-    def tell_nowait(self, **values: str | int) -> None:
-        """Say something. The worker always reads; if it does not, it is gone or will be seen to be."""
+        Raise RemoteProtocolError if it is not valid: then the worker has another version.
+        """
+        return await self._socket.receive(WorkerOrder)
+
+    def send_nowait(self, notice: MirrorNotice) -> None:
+        """Send a notice without waiting.
+
+        It is lost if the worker does not read; `receive` then sees soon that the worker is gone.
+        """
         with suppress(OSError):
-            self._ours.send(json.dumps(values).encode() + b"\n", socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            self._socket.send_nowait(notice)

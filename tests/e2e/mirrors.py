@@ -21,6 +21,7 @@ from termite.engine.errors import FsError, Stale
 from termite.engine.host.native_programs import native_program
 from termite.engine.model import Attr, Change, Changeset, Digest
 from termite.engine.wire.authority import mint
+from termite.engine.wire.protocol.control_lines import StartValues, WorkerOrder, encode_line
 from termite.engine.wire.protocol.messages import (
     INLINE_BYTES,
     PROTOCOL,
@@ -221,7 +222,7 @@ class MirrorProcess:
                     self.lines.append(json.loads(line))
                     self.said.unpark_all()
                     if "lease" in self.lines[-1]:
-                        await self.tell(granted=slots)
+                        await self.send(WorkerOrder(granted=slots))
 
     async def wait(self) -> int:
         """Until it has ended; its exit code."""
@@ -232,8 +233,8 @@ class MirrorProcess:
             os.close(pidfd)
         return self.process.wait()
 
-    async def tell(self, **values: int) -> None:
-        await self.control.send(json.dumps(values).encode() + b"\n")
+    async def send(self, order: WorkerOrder) -> None:
+        await self.control.send(encode_line(order))
 
 
 @dataclass(frozen=True)
@@ -297,20 +298,20 @@ def _start(accepted: socket.socket, cache: Path, scratch: Path, tmpfs: bool, sta
     sandbox = starter.program or native_program("termite-sandbox")
     enter = [str(sandbox), "enter", *([f"--uid={starter.uid}", f"--gid={starter.uid}"] if starter.uid else []), "--"]
     with accepted, theirs:
-        values = {
-            "socket_fd": accepted.fileno(),
-            "control_fd": theirs.fileno(),
-            "certificate": identity.certificate,
-            "key": identity.key,
-            "authority": identity.authority,
-            "worker": "tester",
-            "cache": str(cache),
-            "scratch": str(scratch),
-            "tmpfs": tmpfs,
-            "sandbox": str(starter.sandbox or sandbox),
-            "cores": 2,
-            "log_level": os.environ.get("MIRROR_LOG", "warning"),
-        }
+        values = StartValues(
+            socket_fd=accepted.fileno(),
+            control_fd=theirs.fileno(),
+            certificate=identity.certificate,
+            key=identity.key,
+            authority=identity.authority,
+            worker="tester",
+            cache=str(cache),
+            scratch=str(scratch),
+            tmpfs=tmpfs,
+            sandbox=str(starter.sandbox or sandbox),
+            cores=2,
+            log_level=os.environ.get("MIRROR_LOG", "warning"),
+        )
         process = subprocess.Popen(
             [*starter.through, *enter, *PROGRAM, str(reader)],
             pass_fds=(reader, accepted.fileno(), theirs.fileno()),
@@ -323,7 +324,7 @@ def _start(accepted: socket.socket, cache: Path, scratch: Path, tmpfs: bool, sta
         )
         os.close(reader)
         with os.fdopen(writer, "wb") as file:
-            file.write(json.dumps(values).encode())
+            file.write(encode_line(values))
     return MirrorProcess(process, ours)
 
 

@@ -12,6 +12,7 @@ import trio.testing
 
 from termite.engine.errors import Stale
 from termite.engine.model import Change, Changeset, Exit
+from termite.engine.wire.protocol.control_lines import WorkerOrder
 from termite.engine.wire.protocol.messages import GetBlob
 from termite.engine.worker.mirror_homes import remove_scratch_tree
 from tests.e2e.mirrors import FakeMaster, MirrorProcess, Starter, attr_of, mirror, read_whole, write_whole
@@ -246,7 +247,7 @@ async def test_more_jobs_than_slots_wait_and_the_master_hears_of_fewer_slots(pla
             for _ in range(4):
                 nursery.start_soon(master.said, "sleep", "0.3")
         assert max(line.get("running", 0) for line in process.lines) == 1
-        await process.tell(slots=3)
+        await process.send(WorkerOrder(slots=3))
         with trio.fail_after(10):
             while not master.slots:
                 await trio.lowlevel.checkpoint()

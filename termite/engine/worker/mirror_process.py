@@ -4,7 +4,6 @@ The mirror talks to the network and is not trusted: its lines are limited in siz
 line ends it. docs/develop/protocol.md describes the protocol under "Control".
 """
 
-import json
 import logging
 import os
 import signal
@@ -17,34 +16,24 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import trio
 
 import termite
+from termite.engine.errors import RemoteProtocolError
 from termite.engine.host.native_programs import enter_command
-from termite.engine.model import Count, Label, Slots
 from termite.engine.wire.identity import Identity
+from termite.engine.wire.line_socket import LineSocket
+from termite.engine.wire.protocol.control_lines import MirrorNotice, StartValues, WorkerOrder, encode_line
 from termite.engine.wire.protocol.foreign_text import printable
 from termite.engine.worker.mirror_homes import MirrorHome
 
-MAX_LINE_BYTES = 64 * 1024
+MAX_STDERR_BYTES = 64 * 1024  # of a line of stderr that has not ended
 MAX_LOGGED_CHARACTERS = 4000  # of a line of stderr in the worker's log
 LAST_LINES = 10  # lines of stderr that are logged if the mirror dies
 STOP_S = 5.0  # for a mirror to end by itself and remove its files; then it is killed
 STDERR_DRAIN_S = 0.2  # for reading the rest of stderr after the mirror's end
 
 log = logging.getLogger(__name__)
-
-
-class MirrorLine(msgspec.Struct, frozen=True):
-    """A line from a mirror, which sets some of the fields."""
-
-    lease: Slots | None = None
-    master: Label = ""
-    running: Count | None = None
-    jobs: Count = 0
-    error: str = ""
-    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,35 +60,23 @@ class MirrorProcess:
         self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
         self.stderr_ended = trio.Event()
         self._process = process
-        self._ours = control
-        self._control = trio.socket.from_stdlib_socket(control)
-        self._received = bytearray()
-        self._decoder = msgspec.json.Decoder(MirrorLine)
+        self._control = LineSocket(control)
 
-    async def receive(self) -> MirrorLine | None:
+    async def receive(self) -> MirrorNotice | None:
         """Wait for the next line. Return None if the mirror ended or sent an invalid line."""
-        while (end := self._received.find(b"\n")) < 0:
-            received = b""
-            with suppress(OSError):
-                received = await self._control.recv(MAX_LINE_BYTES)
-            if not received or len(self._received) > MAX_LINE_BYTES:
-                return None
-            self._received += received
-        line = bytes(self._received[:end])
-        del self._received[: end + 1]
         try:
-            return self._decoder.decode(line)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            return await self._control.receive(MirrorNotice)
+        except RemoteProtocolError as error:
             log.warning("mirror-line-invalid pid=%d reason=%s", self.pid, error)
             return None
 
-    def send_nowait(self, **values: int) -> None:
+    def send_nowait(self, order: WorkerOrder) -> None:
         """Send a line, and kill the mirror if that would block.
 
         The socket holds thousands of lines, so that a mirror that does not read them is stuck.
         """
         try:
-            self._ours.send(json.dumps(values).encode() + b"\n", socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            self._control.send_nowait(order)
         except OSError:
             log.warning("mirror-unresponsive pid=%d", self.pid)
             self._kill()
@@ -113,7 +90,7 @@ class MirrorProcess:
                 *lines, rest = (rest + received).split(b"\n")
                 for line in lines:
                     self._log_line(line)
-                rest = rest[-MAX_LINE_BYTES:]
+                rest = rest[-MAX_STDERR_BYTES:]
         if rest:
             self._log_line(rest)
         self.stderr_ended.set()
@@ -216,7 +193,7 @@ def _start(config: MirrorSettings, identity: Identity, home: MirrorHome, master_
         finally:
             os.close(reader)
         with os.fdopen(writer, "wb") as file, suppress(BrokenPipeError):  # a pipe holds all of it
-            file.write(json.dumps(_start_values(config, identity, home, master_fd, theirs.fileno())).encode())
+            file.write(encode_line(_start_values(config, identity, home, master_fd, theirs.fileno())))
     return MirrorProcess(process, ours)
 
 
@@ -230,18 +207,18 @@ def _environment() -> dict[str, str]:
 
 def _start_values(
     config: MirrorSettings, identity: Identity, home: MirrorHome, master_fd: int, control_fd: int
-) -> dict[str, str | int | bool]:
-    return {
-        "socket_fd": master_fd,
-        "control_fd": control_fd,
-        "certificate": identity.certificate,
-        "key": identity.key,
-        "authority": identity.authority,
-        "worker": config.worker,
-        "cache": str(home.cache),
-        "scratch": str(home.scratch),
-        "tmpfs": config.tmpfs,
-        "sandbox": str(config.sandbox),
-        "cores": config.cores,
-        "log_level": config.log_level,
-    }
+) -> StartValues:
+    return StartValues(
+        socket_fd=master_fd,
+        control_fd=control_fd,
+        certificate=identity.certificate,
+        key=identity.key,
+        authority=identity.authority,
+        worker=config.worker,
+        cache=str(home.cache),
+        scratch=str(home.scratch),
+        tmpfs=config.tmpfs,
+        sandbox=str(config.sandbox),
+        cores=config.cores,
+        log_level=config.log_level,
+    )

@@ -17,10 +17,11 @@ from termite.engine.errors import Retryable
 from termite.engine.fleet.coordinator import COORDINATOR_PORT
 from termite.engine.wire.addresses import join_address, listen, peer_name, port_of, split_address
 from termite.engine.wire.authority import mint
+from termite.engine.wire.protocol.control_lines import MirrorNotice, WorkerOrder
 from termite.engine.wire.protocol.foreign_text import printable
 from termite.engine.wire.protocol.messages import PROTOCOL, Register
 from termite.engine.worker.mirror_homes import MirrorHomes
-from termite.engine.worker.mirror_process import MirrorLine, MirrorProcess, MirrorSettings, run_mirror
+from termite.engine.worker.mirror_process import MirrorProcess, MirrorSettings, run_mirror
 from termite.engine.worker.registration import stay_registered
 from termite.engine.worker.shares import share_slots
 
@@ -126,7 +127,7 @@ class _WorkerServer:
             free_memory_bytes=_free_memory_bytes(),
         )
 
-    async def _wait_for_master(self, mirror: MirrorProcess, peer: str) -> MirrorLine | None:
+    async def _wait_for_master(self, mirror: MirrorProcess, peer: str) -> MirrorNotice | None:
         with trio.move_on_after(LEASE_REQUEST_S):
             while (line := await mirror.receive()) is not None:
                 if line.error:
@@ -137,7 +138,7 @@ class _WorkerServer:
         log.warning("lease-not-requested peer=%s seconds=%d", peer, LEASE_REQUEST_S)
         return None
 
-    async def _serve_lease(self, mirror: MirrorProcess, asked: MirrorLine) -> None:
+    async def _serve_lease(self, mirror: MirrorProcess, asked: MirrorNotice) -> None:
         """Grant a lease, and serve it until its mirror ends.
 
         A new lease gets its share immediately, even if older leases still use more than theirs. The
@@ -163,12 +164,12 @@ class _WorkerServer:
         for pid, lease in self._leases.items():
             if lease is new:
                 lease.granted = shares[pid]
-                lease.mirror.send_nowait(granted=lease.granted)
+                lease.mirror.send_nowait(WorkerOrder(granted=lease.granted))
             elif lease.granted != shares[pid]:
                 lease.granted = shares[pid]
-                lease.mirror.send_nowait(slots=lease.granted)
+                lease.mirror.send_nowait(WorkerOrder(slots=lease.granted))
 
-    def _complain(self, line: MirrorLine) -> None:
+    def _complain(self, line: MirrorNotice) -> None:
         """Log a mirror's error once.
 
         Such an error is a defect of this machine, and each further mirror would repeat it.

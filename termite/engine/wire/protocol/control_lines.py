@@ -1,0 +1,115 @@
+"""Define what a worker and its mirror process say to each other: one JSON object a line.
+
+The worker writes `StartValues` to a pipe when it starts the mirror. After that the mirror sends
+`MirrorNotice` lines, and the worker sends `WorkerOrder` lines, over a socket pair. A mirror talks
+to the network, so the worker trusts none of its lines before `decode_line` has checked it.
+docs/develop/protocol.md, "Control", describes each line.
+"""
+
+import json
+from typing import TypeVar
+
+import msgspec
+
+from termite.engine.errors import RemoteProtocolError
+from termite.engine.model import Count, Label, Slots
+
+LINE_BYTES = 64 * 1024  # of one line without its end; an honest one has a few hundred
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+class StartValues(msgspec.Struct, frozen=True):
+    """Everything that a mirror process is started with.
+
+    `socket_fd` is the TCP connection and `control_fd` the socket pair; the mirror inherits both.
+    `certificate`, `key` and `authority` are PEM texts. `cache` and `scratch` are directories for
+    this mirror alone; if `tmpfs`, scratch is in memory. `sandbox` is the path of termite-sandbox.
+    `cores` counts the processors of the worker.
+    """
+
+    socket_fd: int
+    control_fd: int
+    certificate: str
+    key: str
+    authority: str
+    worker: str
+    cache: str
+    scratch: str
+    tmpfs: bool
+    sandbox: str
+    cores: int
+    log_level: str = "info"
+
+
+class MirrorNotice(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of a mirror: a request for a lease, a count of jobs, or an error.
+
+    `lease` is the number of slots that the master with the name `master` asks for. `running` counts
+    the jobs that run now, and `jobs` all jobs so far. None, or an `error` of "", means that the
+    line is not about that.
+    """
+
+    lease: Slots | None = None
+    master: Label = ""
+    running: Count | None = None
+    jobs: Count = 0
+    error: str = ""
+    hint: str = ""
+
+
+class WorkerOrder(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of a worker; it sets one of these.
+
+    `granted` is the number of slots of a new lease, and `slots` is another number for it later.
+    None means that the line is not about that.
+    """
+
+    granted: Slots | None = None
+    slots: Slots | None = None
+
+
+class LineSplitter:
+    """A splitter of received bytes into lines of at most LINE_BYTES."""
+
+    def __init__(self) -> None:
+        self._received = bytearray()
+
+    def feed(self, received: bytes) -> None:
+        """Add bytes as they come from the socket, in pieces of any size."""
+        self._received += received
+
+    def next_line(self) -> bytes | None:
+        """Return the next line without its end, or None if more bytes are needed.
+
+        Raise RemoteProtocolError if the line is too long, complete or not; the caller drops the
+        connection.
+        """
+        end = self._received.find(b"\n")
+        if (end if end >= 0 else len(self._received)) > LINE_BYTES:
+            raise RemoteProtocolError(f"a line has more than {LINE_BYTES} bytes")
+        if end < 0:
+            return None
+        line = bytes(self._received[:end])
+        del self._received[: end + 1]
+        return line
+
+
+def encode_line(message: msgspec.Struct) -> bytes:
+    """Return the line, with its end, that says this.
+
+    Other than msgspec's own encoder, this takes paths that are not UTF-8 (surrogates).
+    """
+    return json.dumps(msgspec.to_builtins(message)).encode() + b"\n"
+
+
+def decode_line(line: bytes, kind: type[S]) -> S:
+    """Return the message in a line.
+
+    Raise RemoteProtocolError if it is not a valid message of that kind; the caller drops the
+    connection.
+    """
+    try:
+        return msgspec.json.decode(line, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise RemoteProtocolError(str(error)) from error
