@@ -17,7 +17,7 @@ from termite.cli.flags import report
 from termite.cli.logs import set_up_logging
 from termite.cli.parser import Parser
 from termite.cli.places import CACHE, own_directory
-from termite.engine.errors import ExitCode, UserError
+from termite.engine.errors import ExitCode, UserError, errors_in
 from termite.engine.fleet.coordinator import COORDINATOR_PORT, CoordinatorConfig, serve_coordinator
 from termite.engine.host import preflight
 from termite.engine.host.native_programs import native_program
@@ -53,7 +53,7 @@ def run_daemon(program: str, serve: Serve, announce: str) -> int:
     try:
         trio.run(main)
     except* UserError as group:
-        for error in _leaves(group):
+        for error in errors_in(group):
             report(program, error)
         return_code: int = ExitCode.FAILED
     else:
@@ -69,13 +69,6 @@ async def _serve_to_the_end(serve: Serve, daemon: trio.CancelScope, task_status:
 async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
     async for _ in signals:
         scope.cancel()
-
-
-def _leaves(group: BaseExceptionGroup[UserError]) -> list[UserError]:
-    leaves: list[UserError] = []
-    for error in group.exceptions:
-        leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return leaves
 
 
 # -- termite-coordinator ----------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from termite.cli.logs import set_up_logging
 from termite.cli.parser import Parser
 from termite.cli.places import CACHE, own_directory, tree_name, working_directory
 from termite.engine.decide.loaded_plugins import load_plugins
-from termite.engine.errors import ExitCode, UserError
+from termite.engine.errors import ExitCode, UserError, errors_in
 from termite.engine.fleet.coordinator import COORDINATOR_PORT, CoordinatorConfig, serve_coordinator
 from termite.engine.host.native_programs import native_program
 from termite.engine.master.master_daemon import serve_master
@@ -93,7 +93,7 @@ def _run_embedded(flags: argparse.Namespace) -> int:
                 _tell_starter(flags.ready_fd, "ok")
                 task_status.started(str(config.socket))
         except* UserError as group:
-            error = _first(group)
+            error = next(errors_in(group))
             _tell_starter(flags.ready_fd, f"{error.message}\n{error.hint}")
             raise error from None
 
@@ -191,14 +191,6 @@ def _tell_starter(ready_fd: int, line: str) -> None:
             os.close(ready_fd)
         except OSError:
             pass  # the message was sent before, or the starter did not wait for it
-
-
-def _first(group: BaseExceptionGroup[UserError]) -> UserError:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, UserError)
-    return error
 
 
 def master_parser() -> Parser:

@@ -9,6 +9,9 @@ import contextlib
 import enum
 from collections.abc import Iterator
 from errno import errorcode
+from typing import TypeVar
+
+E = TypeVar("E", bound=BaseException)
 
 
 class ExitCode(enum.IntEnum):
@@ -213,6 +216,15 @@ class Stale(TermiteError):
     """An error for the requester of a version of a file that has changed since."""
 
 
+def errors_in(group: BaseExceptionGroup[E]) -> Iterator[E]:
+    """Yield the errors in a group and in the groups inside it, in their order."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from errors_in(error)
+        else:
+            yield error
+
+
 @contextlib.contextmanager
 def first_error() -> Iterator[None]:
     """Raise the first error of an exception group itself, not the group.
@@ -222,7 +234,5 @@ def first_error() -> Iterator[None]:
     try:
         yield
     except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
+        error = next(errors_in(group))
         raise error from error.__cause__
