@@ -1,86 +1,99 @@
-"""What the master of a lease asks for: run a command, send a content. `Actions.run` is one job from end to end."""
+"""Do what the master of a lease asks for: run a command, send a content.
+
+`Actions.run` is one job from end to end.
+"""
 
 import contextlib
 import functools
 import logging
 import os
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import trio
 
 from termite.engine.errors import Reason, Retryable, first_error
-from termite.engine.store.cas import Cas
 from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES
 from termite.engine.wire.protocol.messages import Done, GetBlob, OpenLease, Ran, Run
 from termite.engine.wire.transport import SendChunk
-from termite.fuse.content.fetch import Fetcher
+from termite.fuse.content.fetch import MirroredFiles
 from termite.fuse.harvest.collect import Harvested, collect
+from termite.fuse.kernel.ops import MirrorOperations
 from termite.fuse.layers.real_layers import Layers
 from termite.fuse.layers.warm_layer import Warm
-from termite.fuse.running_jobs import Jobs, RunningJob
+from termite.fuse.running_jobs import RunningJob, RunningJobs
 from termite.fuse.sandbox.sandboxes import Sandboxes, SandboxSpec
 from termite.fuse.stdin.stdin_pipe import StdinPipe, Stdins
-from termite.fuse.view.tree import Tree
 from termite.fuse.view.views import Need, View
 
 JOURNAL_S = 30.0  # the Run that carries the changesets in front of this one is on the same connection
 
-_NO_PIPE = contextlib.nullcontext()
-
 log = logging.getLogger(__name__)
 
 
-class Actions:
-    """The jobs of one lease. `on_change` is called when one starts or ends.
+@dataclass(frozen=True, slots=True)
+class LeaseParts:
+    """The parts of the mirror that its jobs share, made when the master opens the lease."""
 
-    `requests` counts what the kernel asked. It does not say for whom: `Usage.requests` has all since the last job that
-    ended, so that the sum over all jobs is exact.
+    files: MirroredFiles
+    layers: Layers
+    warm: Warm
+    sandboxes: Sandboxes
+    stdins: Stdins
+    operations: MirrorOperations
+
+    def statistics(self) -> dict[str, int]:
+        """Return the counts of all parts that have some."""
+        parts = (self.files.tree, self.files.fetcher, self.warm, self.operations)
+        return {name: count for part in parts for name, count in part.statistics().items()}
+
+
+class Actions:
+    """The jobs of one lease.
+
+    `slots` limits how many run at once. `mount` is the mount point of the mirror. `on_change` is
+    called when a job starts or ends.
+
+    The kernel does not say for which job it asks. So `Usage.requests` of a job has all requests
+    since the last job that ended, and the sum over all jobs is exact.
     """
 
     def __init__(
         self,
-        lease: OpenLease,
+        request: OpenLease,
         mount: Path,
-        tree: Tree,
-        cas: Cas,
-        fetcher: Fetcher,
-        stdins: Stdins,
-        sandboxes: Sandboxes,
-        jobs: Jobs,
-        warm: Warm,
-        layers: Layers,
-        requests: Callable[[], int],
+        parts: LeaseParts,
+        jobs: RunningJobs,
         on_change: Callable[[], None],
     ) -> None:
         self.slots = trio.CapacityLimiter(0)
-        self._lease = lease
+        self._request = request
         self._mount = mount
-        self._tree = tree
-        self._cas = cas
-        self._fetcher = fetcher
-        self._stdins = stdins
-        self._sandboxes = sandboxes
+        self._parts = parts
+        self._files = parts.files
+        self._tree = parts.files.tree
         self._jobs = jobs
-        self._warm = warm
-        self._layers = layers
-        self._requests = requests
-        self._requests_told = 0
         self._on_change = on_change
-        self._moved = trio.lowlevel.ParkingLot()
+        self._requests_reported = 0
+        self._journal_advanced = trio.lowlevel.ParkingLot()
 
     async def run(self, run: Run, send_chunk: SendChunk) -> Ran:
-        """One job. Nothing is awaited before the journal is taken in: a job cancelled at once has brought it too."""
+        """Run one job, and return its result; the files that it made are in the store then.
+
+        Raise Retryable or Stale if the master should run it again. Nothing blocks before the
+        changesets are taken in, so that a job brings them even if it is cancelled at once.
+        """
         self._tree.take_in(run.changesets)
-        self._moved.unpark_all()
+        self._journal_advanced.unpark_all()
         await self._wait_for_number(run.number)
         self._tree.take_contents(run.contents, run.number)
         if not self._tree.is_known(b""):
-            await self._fetcher.directory(b"")
+            await self._files.fetcher.directory(b"")
         async with _Slot(self.slots):
-            await self._layers.settle()
-            view, generation = self._tree.open_view(), self._warm.enter()
+            await self._parts.layers.settle()
+            view, generation = self._tree.open_view(), self._parts.warm.enter()
             with trio.CancelScope() as scope:
                 layers = view.layers(generation.layer() if generation else "")
                 job = RunningJob(run.job, view, layers, scope, run.stdin_file)
@@ -91,16 +104,19 @@ class Actions:
                 finally:
                     job.fail_waiting()
                     self._jobs.remove(job)
-                    self._sandboxes.discard(run.job)
+                    self._parts.sandboxes.discard(run.job)
                     self._tree.close_view(view)
-                    self._warm.leave(generation)
+                    self._parts.warm.leave(generation)
                     self._on_change()
             job.raise_retry()
             return ran
 
     async def send_blob(self, request: GetBlob, send_chunk: SendChunk) -> Done:
-        """A content that a job has made."""
-        fd = self._cas.open(request.digest)
+        """Send a content that a job has made.
+
+        Raise Retryable if the store has evicted it; the master then runs the job again.
+        """
+        fd = self._files.cas.open(request.digest)
         if fd is None:
             raise Retryable(Reason.RESULT_LOST)
         try:
@@ -115,25 +131,24 @@ class Actions:
             return
         with trio.move_on_after(JOURNAL_S):
             while self._tree.number < number:
-                await self._moved.park()
+                await self._journal_advanced.park()
             return
         raise Retryable(Reason.JOURNAL_GAP, f"the journal stands at {self._tree.number}, the job needs {number}")
 
     async def _run(self, job: RunningJob, run: Run, send_chunk: SendChunk) -> Ran:
         async def forward(chunk: bytes) -> None:
-            await trio.lowlevel.checkpoint_if_cancelled()  # what it says after `retry` is about an error of ours
+            await trio.lowlevel.checkpoint_if_cancelled()  # after `retry` its output is about an error of ours
             job.has_output = True
             await send_chunk(chunk)
 
-        async with self._standard_input(job, run) if _has_pipe(run) else _NO_PIPE as pipe:
-            result = await self._sandboxes.run(self._spec(job, run, pipe), forward)
+        async with self._stdin_pipe(job, run) as pipe:
+            result = await self._parts.sandboxes.run(self._spec(job, run, pipe), forward)
             stdin_taken = pipe.taken if pipe else 0
         harvested = await self._harvest(result.upper, job.view)
-        requests, self._requests_told = self._requests() - self._requests_told, self._requests()
         log.debug("job-ended job=%d exit=%r changes=%d", run.job, result.exit, len(harvested.changes))
         return Ran(
             exit=result.exit,
-            usage=msgspec.structs.replace(result.usage, requests=requests),
+            usage=msgspec.structs.replace(result.usage, requests=self._new_requests()),
             changes=harvested.changes,
             inline=harvested.inline,
             started_ns=result.started_ns,
@@ -145,9 +160,21 @@ class Actions:
             stdin_taken=stdin_taken,
         )
 
+    def _new_requests(self) -> int:
+        """Return the number of requests of the kernel that no job has reported yet."""
+        total = self._parts.operations.requests
+        new, self._requests_reported = total - self._requests_reported, total
+        return new
+
     @contextlib.asynccontextmanager
-    async def _standard_input(self, job: RunningJob, run: Run) -> AsyncIterator[StdinPipe]:
-        """The pipe that is the job's standard input, and is filled as long as this lasts."""
+    async def _stdin_pipe(self, job: RunningJob, run: Run) -> AsyncIterator[StdinPipe | None]:
+        """Yield the pipe that is the job's standard input, and feed it until the block ends.
+
+        Yield None if the job has no standard input, or if that is a file.
+        """
+        if not _has_pipe(run):
+            yield None
+            return
         try:
             pipe = StdinPipe()
         except OSError as error:
@@ -159,7 +186,7 @@ class Actions:
             return
         with pipe, first_error():
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(pipe.feed, job, self._stdins)
+                nursery.start_soon(pipe.feed, job, self._parts.stdins)
                 yield pipe
                 nursery.cancel_scope.cancel()
 
@@ -168,8 +195,8 @@ class Actions:
             job=run.job,
             mount=self._mount,
             lower=job.layers,
-            uid=self._lease.uid,
-            gid=self._lease.gid,
+            uid=self._request.uid,
+            gid=self._request.gid,
             argv=run.argv,
             exe=run.exe,
             search=run.search,
@@ -183,7 +210,7 @@ class Actions:
             network=run.network,
             timeout_s=run.timeout_s,
             memory_bytes=run.memory_bytes,
-            hostname=self._lease.hostname,
+            hostname=self._request.hostname,
             on_pid=job.started,
             on_kill=job.fail_waiting,
         )
@@ -192,13 +219,16 @@ class Actions:
         lower = functools.partial(self._tree.was_at, view)
         while True:
             try:
-                return await collect(upper, self._lease.writable_root, lower, self._cas)
+                return await collect(upper, self._request.writable_root, lower, self._files.cas)
             except Need as need:
-                await self._fetcher.directory(need.path)
+                await self._files.fetcher.directory(need.path)
 
 
 class _Slot:
-    """One of them; without a turn of the scheduler where one is free."""
+    """One of the slots, held for the length of a block.
+
+    If one is free, the scheduler does not run other tasks in between.
+    """
 
     __slots__ = ("_slots",)
 

@@ -1,7 +1,8 @@
-"""The mirror process: one lease of one master, one connection, one mount.
+"""Run the mirror process: one lease of one master, one connection, one mount.
 
-It is pid 1 of its own namespaces, made by `termite-sandbox enter`: the host never sees the mount, and when this process
-ends, however it ends, so do the mount and all jobs. It ends with the connection, with the worker, or at SIGTERM.
+The process is pid 1 of its own namespaces, which `termite-sandbox enter` makes. The host never
+sees its mount, and when it ends, in whatever way, the mount and all jobs end too. It ends with the
+connection, with the worker, or at SIGTERM.
 """
 
 import gc
@@ -25,43 +26,47 @@ from termite.engine.wire.identity import Identity
 from termite.engine.wire.protocol.control_lines import MirrorNotice, StartValues, decode_line
 from termite.engine.wire.protocol.messages import PROTOCOL, GetBlob, Leased, Message, OpenLease, Run, SetSlots
 from termite.engine.wire.transport import Connection, SendChunk, accepted
-from termite.fuse.actions import Actions
-from termite.fuse.content.fetch import Fetcher
+from termite.fuse.actions import Actions, LeaseParts
+from termite.fuse.content.fetch import Fetcher, MirroredFiles
 from termite.fuse.kernel import ops, session
 from termite.fuse.layers.real_layers import Layers
 from termite.fuse.layers.warm_layer import PLACE, Warm, private_directory
-from termite.fuse.running_jobs import Jobs
+from termite.fuse.running_jobs import RunningJobs
 from termite.fuse.sandbox.sandboxes import Sandboxes
 from termite.fuse.stdin.stdin_pipe import Stdins
 from termite.fuse.view.tree import Tree
 from termite.fuse.worker_line import WorkerLine
 
-CLEAR_UP_S = 0.1
-EVICT_S = 600.0  # how often the store is brought back to its size
+CLEAR_UP_S = 0.1  # from the end of a job to the removal of what it left
+EVICT_S = 600.0  # between two evictions, which bring the store back to its size
 DEEPEST_PATH = 4096  # components of a path; the tree is walked by recursion
 
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """`python -m termite.fuse.mirror FD`."""
+    """Run `python -m termite.fuse.mirror FD`; FD is a pipe with the start values."""
     with os.fdopen(int(sys.argv[1]), "rb") as pipe:
         config = decode_line(pipe.read(), StartValues)
     logging.basicConfig(level=config.log_level.upper(), format="%(levelname)s %(message)s", stream=sys.stderr)
-    logging.getLogger("pyfuse3").setLevel(logging.WARNING)  # its debugging says something for every request
+    logging.getLogger("pyfuse3").setLevel(logging.WARNING)  # at level debug it logs every request
     sys.setrecursionlimit(4 * DEEPEST_PATH)
-    # A tree of 100,000 names is no garbage: looking through it again and again costs more than what a cycle leaves.
+    # A tree of 100,000 names is no garbage. Searching it for cycles again and again costs more than
+    # it frees.
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
-    for fd in (config.socket_fd, config.control_fd):  # we inherited them; no process of a sandbox may
+    for fd in (config.socket_fd, config.control_fd):  # no process of a sandbox may inherit them
         os.set_inheritable(fd, False)
     trio.run(serve_mirror, config)
 
 
 async def serve_mirror(config: StartValues) -> None:
-    """Until the master or the worker is gone. The kernel is answered longest: jobs that wait for it cannot die."""
+    """Serve until the master or the worker is gone.
+
+    The kernel is answered longest, because jobs that wait for an answer cannot die.
+    """
     with private_directory(Path(config.cache) / "warm") as warm_root:
-        mirror = _Mirror(config, WorkerLine(config.control_fd), warm_root)
+        mirror = MirrorServer(config, WorkerLine(config.control_fd), warm_root)
         async with trio.open_nursery() as kernel:
             kernel.start_soon(mirror.serve_kernel)
             async with trio.open_nursery() as nursery:
@@ -72,7 +77,7 @@ async def serve_mirror(config: StartValues) -> None:
             kernel.cancel_scope.cancel()
 
 
-async def _serve_master(config: StartValues, mirror: "_Mirror") -> None:
+async def _serve_master(config: StartValues, mirror: "MirrorServer") -> None:
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(socket.socket(fileno=config.socket_fd)))
     identity = Identity(config.certificate, config.key, config.authority)
     try:
@@ -82,8 +87,8 @@ async def _serve_master(config: StartValues, mirror: "_Mirror") -> None:
         log.warning("connection-failed reason=%r", str(error))
 
 
-class _Mirror:
-    """What lives as long as the process. The rest is made when the master opens the lease."""
+class MirrorServer:
+    """The mirror process; everything for jobs is made when the master opens the lease."""
 
     def __init__(self, config: StartValues, control: WorkerLine, warm_root: Path) -> None:
         self._config = config
@@ -91,16 +96,16 @@ class _Mirror:
         self._warm_root = warm_root
         self._slots = 0
         self._granted = trio.Event()
-        self._jobs = Jobs()
+        self._jobs = RunningJobs()
         self._opening: Connection | None = None
-        self._lease: _Lease | None = None
+        self._lease: ServedLease | None = None
         self._is_mounted = trio.Event()
-        self._jobs_moved = trio.Event()
+        self._jobs_changed = trio.Event()
 
     # -- tasks -------------------------------------------------------------------------------------------------------
 
     async def follow(self, connection: Connection) -> None:
-        """Until it is of no use any more."""
+        """Wait until the connection is lost, or the master has broken the protocol."""
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._keep_house, nursery.cancel_scope)
@@ -108,9 +113,10 @@ class _Mirror:
                 nursery.cancel_scope.cancel()
         finally:
             if self._lease is not None:
-                log.info("lease-ended jobs=%d statistics=%s", self._jobs.started, self._lease.statistics())
+                log.info("lease-ended jobs=%d statistics=%s", self._jobs.started, self._lease.parts.statistics())
 
     async def listen_to_worker(self, scope: trio.CancelScope) -> None:
+        """Obey the orders of the worker, and cancel `scope` when the worker is gone."""
         while (order := await self._control.receive()) is not None:
             slots = order.slots if order.granted is None else order.granted
             if slots is not None:
@@ -118,11 +124,15 @@ class _Mirror:
         scope.cancel()
 
     async def serve_kernel(self) -> None:
+        """Answer the kernel from the moment there is a mount, until cancelled."""
         await self._is_mounted.wait()
         await session.serve()
 
     async def answer(self, connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
-        """One request of the master."""
+        """Return the answer to one request of the master.
+
+        Raise RemoteProtocolError if the request has no place here, which drops the connection.
+        """
         match message:
             case OpenLease() if self._opening is None:
                 check_paths([message.writable_root])
@@ -149,19 +159,19 @@ class _Mirror:
             refusal = _refusal(error)
             self._control.send_nowait(MirrorNotice(error=refusal.message, hint=refusal.hint))
             raise refusal from error
-        connection.on_answered = self._lease.sandboxes.prepare  # after an answer, as somebody waits for that
+        connection.on_answered = self._lease.parts.sandboxes.prepare  # not before an answer: somebody waits for that
         self._is_mounted.set()
         self._control.send_nowait(MirrorNotice(lease=request.slots, master=request.master))
         await self._granted.wait()
         log.info("lease-opened master=%s slots=%d", request.master, self._slots)
         return Leased(self._config.worker, self._slots, time.time_ns(), self._config.cores)
 
-    async def _set_up(self, connection: Connection, request: OpenLease) -> "_Lease":
+    async def _set_up(self, connection: Connection, request: OpenLease) -> "ServedLease":
         check_fuse(root=False)
         scratch = Path(self._config.scratch)
         sandboxes = Sandboxes(Path(self._config.sandbox), scratch, self._config.tmpfs)
         sandboxes.setup()
-        mount_point = scratch / "mirror"  # in the scratch space, because that is a place where jobs cannot look
+        mount_point = scratch / "mirror"  # in the scratch space, which jobs cannot see
         mount_point.mkdir(mode=0o700)
         (scratch / PLACE).symlink_to(self._warm_root)
         cas = Cas(Path(self._config.cache) / "cas")
@@ -170,30 +180,18 @@ class _Mirror:
         layers = Layers(tree, cas, fetcher, sandboxes.scratch)
         warm = Warm(tree, cas, self._warm_root, layers.is_wanted)
         stdins = Stdins(connection)
-        operations = ops.MirrorOperations(stdins, tree, cas, fetcher, self._jobs, warm)
+        files = MirroredFiles(tree, cas, fetcher)
+        operations = ops.MirrorOperations(files, self._jobs, stdins, warm)
         session.mount(operations, mount_point)
         await sandboxes.check()
-        actions = Actions(
-            request,
-            mount_point,
-            tree,
-            cas,
-            fetcher,
-            stdins,
-            sandboxes,
-            self._jobs,
-            warm,
-            layers,
-            requests=lambda: operations.requests,
-            on_change=self._tell_jobs,
-        )
-        return _Lease(tree, cas, fetcher, warm, layers, sandboxes, actions, operations)
+        parts = LeaseParts(files, layers, warm, sandboxes, stdins, operations)
+        return ServedLease(parts, Actions(request, mount_point, parts, self._jobs, self._note_jobs_changed))
 
     async def _set_slots(self, slots: int) -> None:
         self._slots = slots
         if self._lease is not None:
             self._lease.actions.slots.total_tokens = slots
-            self._lease.sandboxes.keep_ready(slots)
+            self._lease.parts.sandboxes.keep_ready(slots)
         if self._granted.is_set() and self._opening is not None:
             with suppress(TermiteError):
                 await self._opening.request(SetSlots(slots))
@@ -201,54 +199,49 @@ class _Mirror:
 
     # -- housekeeping ------------------------------------------------------------------------------------------------
 
-    def _tell_jobs(self) -> None:
-        self._jobs_moved.set()
+    def _note_jobs_changed(self) -> None:
+        self._jobs_changed.set()
 
     async def _keep_house(self, scope: trio.CancelScope) -> None:
-        """What goes on beside the jobs, from the moment there can be any."""
+        """Run the tasks beside the jobs, from the moment the lease is open."""
         await self._is_mounted.wait()
         assert self._lease is not None
+        parts = self._lease.parts
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._clear_up, self._lease)
-            nursery.start_soon(self._lease.layers.keep_fetching)
-            nursery.start_soon(self._lease.sandboxes.keep_looking)
-            nursery.start_soon(_evict, self._lease.cas)
-            nursery.start_soon(self._lease.warm.keep_sealing)
-            await self._lease.fetcher.broken.wait()
+            nursery.start_soon(self._clear_up, parts)
+            nursery.start_soon(parts.layers.keep_fetching)
+            nursery.start_soon(parts.sandboxes.keep_looking)
+            nursery.start_soon(_evict, parts.files.cas)
+            nursery.start_soon(parts.warm.keep_sealing)
+            await parts.files.fetcher.broken.wait()
             scope.cancel()
 
-    async def _clear_up(self, lease: "_Lease") -> None:
-        """What jobs leave behind. Not after each one: it costs as much as one."""
+    async def _clear_up(self, parts: LeaseParts) -> None:
+        """Remove what jobs leave behind.
+
+        This is not done after each job, because it costs as much as a job.
+        """
         while True:
-            await self._jobs_moved.wait()
-            await trio.sleep(CLEAR_UP_S)  # first, so that it is in nobody's way
-            self._jobs_moved = trio.Event()
+            await self._jobs_changed.wait()
+            await trio.sleep(CLEAR_UP_S)  # first, so that it does not delay the next job
+            self._jobs_changed = trio.Event()
             self._control.send_nowait(MirrorNotice(running=len(self._jobs.running), jobs=self._jobs.started))
             _reap()
-            lease.layers.discard_unused()
-            lease.sandboxes.scratch.clear_up()
-            await ops.drop_views([*lease.tree.pop_unused(), *self._jobs.pop_inputs()])
+            parts.layers.discard_unused()
+            parts.sandboxes.scratch.clear_up()
+            await ops.drop_views([*parts.files.tree.pop_unused(), *self._jobs.pop_inputs()])
 
 
 @dataclass(frozen=True, slots=True)
-class _Lease:
-    """What an open lease has."""
+class ServedLease:
+    """A lease that is open: what its jobs share, and the actions that its master may ask for."""
 
-    tree: Tree
-    cas: Cas
-    fetcher: Fetcher
-    warm: Warm
-    layers: Layers
-    sandboxes: Sandboxes
+    parts: LeaseParts
     actions: Actions
-    operations: ops.MirrorOperations
-
-    def statistics(self) -> dict[str, int]:
-        parts = (self.tree, self.fetcher, self.warm, self.operations)
-        return {name: count for part in parts for name, count in part.statistics().items()}
 
 
 async def _evict(cas: Cas) -> None:
+    """Keep the store at its size."""
     while True:
         await trio.to_thread.run_sync(cas.evict, abandon_on_cancel=True)
         await trio.sleep(EVICT_S)
@@ -261,13 +254,14 @@ async def _end_at_signal(scope: trio.CancelScope) -> None:
 
 
 def _reap() -> None:
-    """We are pid 1: what somebody who died has left behind becomes our child."""
+    """Reap the children of processes that died: we are pid 1, so they become ours."""
     with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
 
 
 def _refusal(error: Exception) -> UserError:
+    """Return the error that tells the user why this worker cannot serve."""
     if isinstance(error, UserError):
         return error
     return UserError(

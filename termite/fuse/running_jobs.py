@@ -1,8 +1,9 @@
-"""The jobs that run now, and whose request it is that has to wait.
+"""Keep the jobs that run now, and find the job whose request has to wait for the network.
 
-A job must be able to die while it waits for the network: its waiting requests are failed first, else it stays in an
-uninterruptible sleep. No path says whose a request is (jobs share views), but each job has a pid namespace of its own,
-and the kernel tells the thread. That costs two system calls, so it is asked only for a request that has to wait.
+A job must be able to die while it waits: its waiting requests are failed first, because otherwise
+it stays in an uninterruptible sleep. No path says which job made a request, as jobs share views.
+But each job has a pid namespace of its own, and the kernel names the thread. The search costs two
+system calls, so it is made only for a request that has to wait.
 """
 
 import contextlib
@@ -23,7 +24,11 @@ T = TypeVar("T")
 
 
 class RunningJob:
-    """One job from the moment it has a slot. `layers` is overlay's lowerdir, `scope` is around all of the job."""
+    """One job from the moment it has a slot.
+
+    `layers` is overlay's `lowerdir`, and `scope` is around the whole job. `stdin_file` is None if
+    its standard input is not a file of the master. `pid` is 0 until the sandbox has started.
+    """
 
     def __init__(
         self,
@@ -46,34 +51,44 @@ class RunningJob:
         self._retry: Retryable | Stale | None = None
 
     def started(self, pid: int) -> None:
-        """`pid`: its sandbox's first process, whose children are the job."""
+        """Note the first process of the sandbox, whose children are the job."""
         self.pid = pid
 
     def fail_waiting(self) -> None:
-        """It is to be killed: what it waits for fails with EIO, now and from now on."""
+        """Fail all waiting and later requests with EIO, because the job is about to be killed."""
         self.is_ending = True
         for scope in self._waiting:
             scope.cancel()
 
     def retry(self, reason: Retryable | Stale) -> None:
-        """Stop it, because it must run once more elsewhere or later; `raise_retry` says so then."""
+        """Stop the job, because it must run again; `raise_retry` then raises `reason`."""
         self._retry = reason
         self.fail_waiting()
         self.scope.cancel()
 
     def raise_retry(self) -> None:
-        """Whatever came of it otherwise: it may have seen an error that is ours."""
+        """Raise the reason that `retry` was given, if it was.
+
+        Call this whatever the job's own end is, which may come from an error of ours. The master
+        acts on it: it runs the job again.
+        """
         if self._retry is not None:
             raise self._retry
 
     def has_thread(self, pid_namespace: int) -> bool:
-        """Whether that is the job's pid namespace. Known once the sandbox has made it, so it is read late."""
+        """Return whether this is the inode number of the job's pid namespace.
+
+        The sandbox makes that namespace after it has started, so its number is read late.
+        """
         if not self._pid_namespace and self.pid:
             self._pid_namespace = _namespace(f"/proc/{self.pid}/ns/pid_for_children")
         return pid_namespace == self._pid_namespace
 
     async def wait(self, fetch: Callable[[], Awaitable[T]], limit_s: float = WAIT_S) -> T:
-        """What `fetch` returns. FsError after `limit_s`, or when the job is to die."""
+        """Return the result of `fetch`.
+
+        Raise FsError(EIO) after `limit_s`, or when the job is about to be killed.
+        """
         if self.is_ending:
             raise FsError(EIO)
         with trio.move_on_after(limit_s) as scope:
@@ -85,8 +100,8 @@ class RunningJob:
         raise FsError(EIO)
 
 
-class Jobs:
-    """All of them, by number."""
+class RunningJobs:
+    """The jobs that run now, by number; `started` counts all jobs so far."""
 
     def __init__(self) -> None:
         self.running: dict[int, RunningJob] = {}
@@ -94,31 +109,41 @@ class Jobs:
         self._inputs: list[bytes] = []
 
     def add(self, job: RunningJob) -> None:
+        """Add a job that starts."""
         self.running[job.number] = job
         self.started += 1
 
     def remove(self, job: RunningJob) -> None:
+        """Remove a job that has ended."""
         del self.running[job.number]
         if job.stdin_file is not None:
             self._inputs.append(b"stdin/%d" % job.number)
 
     def pop_inputs(self) -> list[bytes]:
-        """The files that were standard inputs of jobs that ended: the kernel would keep each for ever."""
+        """Return the paths of inputs of jobs that have ended since the last call.
+
+        They are below the mount. The kernel would keep each of them forever, so the caller drops
+        them.
+        """
         inputs, self._inputs = self._inputs, []
         return inputs
 
     def owner(self, thread: int) -> RunningJob | None:
-        """Whose thread that is, a pid in our namespace. None: nobody's, or one that made a pid namespace of its own."""
+        """Return the job of a thread, given by its pid in our namespace.
+
+        Return None if the thread is not a job's, or has made a pid namespace of its own.
+        """
         pid_namespace = _namespace(f"/proc/{thread}/ns/pid")
         if not pid_namespace:
             return None
         return next((job for job in self.running.values() if job.has_thread(pid_namespace)), None)
 
     async def wait_for(self, thread: int, fetch: Callable[[], Awaitable[T]]) -> T:
-        """What `fetch` returns, for a request of `thread`. FsError after WAIT_S, or when the job is to die.
+        """Return the result of `fetch`, for a request of `thread`.
 
-        A file that has changed before its content was fetched (Stale), or this worker's trouble (Retryable), stops a
-        job that nobody has heard of yet: it runs once more. Later than that its system call fails.
+        Raise FsError, with which the system call fails, after WAIT_S or if the job is about to be
+        killed. Stale (the file has changed since) and Retryable (this worker failed) become FsError
+        too. If the job has not written output yet, these two also stop it, and it runs again.
         """
         job = self.owner(thread)
         try:
@@ -136,6 +161,7 @@ class Jobs:
 
 
 def _namespace(path: str) -> int:
+    """Return the inode number of a namespace, or 0 if its process is gone."""
     with contextlib.suppress(OSError):
         return os.stat(path).st_ino
     return 0

@@ -22,7 +22,7 @@ from termite.engine.wire.protocol.messages import Directory, File, GetFile
 from termite.engine.wire.transport import SendChunk
 from termite.engine.worker.mirror_homes import remove_scratch_tree
 from termite.fuse.content import local_copy
-from termite.fuse.content.local_copy import WORTH_BYTES, find_twin
+from termite.fuse.content.local_copy import WORTH_BYTES, find_local_copy
 from tests.e2e.mirrors import FakeMaster, Starter, mirror
 
 IS_ROOT = os.getuid() == 0
@@ -175,10 +175,10 @@ def as_roots(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def is_offered(path: Path) -> bool:
-    twin = find_twin(os.fsencode(path)[1:], SIZE)
-    if twin is not None:
-        os.close(twin.fd)
-    return twin is not None
+    local = find_local_copy(os.fsencode(path)[1:], SIZE)
+    if local is not None:
+        os.close(local.fd)
+    return local is not None
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_no_symlink_is_followed(as_roots: Path) -> None:
 @pytest.mark.parametrize("path", [b"d/../d/e/f", b"d//e/f", b"d/./e/f", b"/d/e/f"])
 def test_what_is_no_path_is_refused(as_roots: Path, path: bytes) -> None:
     with pytest.raises(FsError):
-        find_twin(os.fsencode(as_roots)[1:] + b"/" + path, SIZE)
+        find_local_copy(os.fsencode(as_roots)[1:] + b"/" + path, SIZE)
 
 
 def test_what_is_in_places_of_persons_is_not_offered(as_roots: Path, monkeypatch: pytest.MonkeyPatch) -> None:

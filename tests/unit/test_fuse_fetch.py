@@ -18,7 +18,7 @@ from termite.engine.store.cas import Cas
 from termite.engine.wire.protocol.messages import Directory, Done, File, GetFile, Message
 from termite.fuse.content import local_copy
 from termite.fuse.content.fetch import Fetcher
-from termite.fuse.content.local_copy import WORTH_BYTES, find_twin
+from termite.fuse.content.local_copy import WORTH_BYTES, find_local_copy
 from termite.fuse.view.inodes import Inodes, Node
 from termite.fuse.view.tree import Tree
 
@@ -179,7 +179,7 @@ async def test_another_content_at_the_same_path_is_not_taken(tmp_path: Path, pub
 
 
 @pytest.mark.parametrize("kind", ["none", "directory", "fifo", "other size", "small"])
-def test_what_is_no_such_file_here_is_no_twin(public: Path, kind: str) -> None:
+def test_what_is_no_such_file_here_is_no_local_copy(public: Path, kind: str) -> None:
     path, size = public / "f", WORTH_BYTES + 1
     match kind:
         case "directory":
@@ -191,4 +191,4 @@ def test_what_is_no_such_file_here_is_no_twin(public: Path, kind: str) -> None:
         case "small":
             size = 10
             path.write_bytes(b"x" * size)
-    assert find_twin(os.fsencode(path).lstrip(b"/"), size) is None
+    assert find_local_copy(os.fsencode(path).lstrip(b"/"), size) is None

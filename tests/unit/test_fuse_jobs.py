@@ -9,7 +9,7 @@ import trio.testing
 
 from termite.engine.errors import FsError, Stale
 from termite.engine.model import Attr, StdinFile
-from termite.fuse.running_jobs import WAIT_S, Jobs, RunningJob
+from termite.fuse.running_jobs import WAIT_S, RunningJob, RunningJobs
 from termite.fuse.view.views import Base, View
 
 
@@ -43,7 +43,7 @@ async def _expect_eio(running: RunningJob) -> None:
 
 
 async def test_the_owner_of_a_thread_is_found_by_its_pid_namespace() -> None:
-    jobs = Jobs()
+    jobs = RunningJobs()
     running = job()
     assert jobs.owner(os.getpid()) is None
     jobs.add(running)
@@ -52,7 +52,7 @@ async def test_the_owner_of_a_thread_is_found_by_its_pid_namespace() -> None:
 
 
 async def test_the_input_of_a_job_that_ended_is_to_be_forgotten_once() -> None:
-    jobs = Jobs()
+    jobs = RunningJobs()
     for number in (1, 2, 3):
         running = job(number)
         running.stdin_file = None if number == 2 else StdinFile(0o100644, 0, 0, 4096, 0)
@@ -68,7 +68,7 @@ async def _fail_stale() -> None:
 
 
 async def test_a_stale_file_stops_a_job_that_has_said_nothing_and_fails_the_open_of_any_other() -> None:
-    jobs = Jobs()
+    jobs = RunningJobs()
     silent = job(1)
     jobs.add(silent)
     with pytest.raises(FsError):
@@ -88,5 +88,5 @@ async def test_a_stale_file_stops_a_job_that_has_said_nothing_and_fails_the_open
 
 async def test_a_request_of_nobody_has_a_deadline_too(autojump_clock: trio.testing.MockClock) -> None:
     with pytest.raises(FsError) as caught:
-        await Jobs().wait_for(os.getpid(), trio.sleep_forever)
+        await RunningJobs().wait_for(os.getpid(), trio.sleep_forever)
     assert caught.value.errno == EIO

@@ -1,12 +1,14 @@
-"""Asks the master for what is missing: directories for the tree, contents for the store. Each thing once at a time.
+"""Ask the master for missing facts: directories for the tree, and contents for the store.
 
-There is no task per fetch: the first that needs a thing fetches it, the others wait until it is done. If the first one
-is cancelled (its job dies), the next one takes over.
+Each is fetched once at a time, and there is no task per fetch. The first caller that needs a thing
+fetches it, and the others wait. If the first one is cancelled because its job dies, the next one
+takes over.
 """
 
 import logging
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 import trio
@@ -16,8 +18,9 @@ from termite.engine.model import Attr, Digest
 from termite.engine.store.cas import Cas, CasWriter
 from termite.engine.wire.protocol.messages import Directory, File, GetDirectory, GetFile, Message
 from termite.engine.wire.transport import Connection
-from termite.fuse.content.local_copy import WORTH_BYTES, Twin, find_twin
+from termite.fuse.content.local_copy import WORTH_BYTES, LocalCopy, find_local_copy
 from termite.fuse.view.inodes import Node
+from termite.fuse.view.known import KnownTree
 from termite.fuse.view.tree import Tree
 
 log = logging.getLogger(__name__)
@@ -26,9 +29,12 @@ M = TypeVar("M", bound=Message)
 
 
 class Fetcher:
-    """The network side of one mirror. `broken` is set when the master said something it must not say."""
+    """The network side of one mirror.
 
-    def __init__(self, connection: Connection, tree: Tree, cas: Cas) -> None:
+    `broken` is set when the master has sent an invalid answer; the mirror then ends the connection.
+    """
+
+    def __init__(self, connection: Connection, tree: KnownTree, cas: Cas) -> None:
         self.broken = trio.Event()
         self._connection = connection
         self._tree = tree
@@ -38,19 +44,27 @@ class Fetcher:
         self._counts = {"directories": 0, "files": 0, "file_bytes": 0, "files_known": 0, "files_of_ours": 0}
 
     async def directory(self, path: bytes) -> None:
-        """Until the tree knows what is in `path`, or that nothing is."""
+        """Wait until the tree knows the entries of `path`, or that it is not a directory.
+
+        Raise what a request raises: FsError for the job, Retryable for the scheduler, and
+        RemoteProtocolError to drop the connection.
+        """
         await self._once(path, lambda: self._tree.is_known(path), lambda: self._get_directory(path))
 
     async def content(self, node: Node) -> None:
-        """Until the content of a file is in the store, and `node.digest` says which it is."""
+        """Wait until the content of a file is in the store, and `node.digest` is set.
+
+        Raise Stale if the file has changed since it was listed, otherwise what `directory` raises.
+        """
         await self._once(node.inode, lambda: self._is_here(node), lambda: self._get_file(node))
 
     async def ahead(self, path: bytes, attr: Attr) -> None:
-        """The same for a version of a file that no job has asked for yet."""
+        """Wait as `content` does, for a version of a file that no job has asked for yet."""
         self._ahead += 1
         await self.content(Node(-self._ahead, path, attr))
 
     def statistics(self) -> dict[str, int]:
+        """Return the counts of what was fetched so far, and of fetches that run now."""
         return {**self._counts, "fetching": len(self._flights)}
 
     async def _once(self, key: object, is_done: Callable[[], bool], fetch: Callable[[], Awaitable[None]]) -> None:
@@ -94,12 +108,12 @@ class Fetcher:
             writer = writer or self._cas.writer()
             writer.write(chunk)
 
-        twin = await self._find_twin(node)
-        request = GetFile(node.path, node.attr.size, node.attr.mtime_ns, twin.digest if twin else None)
+        local = await self._find_local_copy(node)
+        request = GetFile(node.path, node.attr.size, node.attr.mtime_ns, local.digest if local else None)
         try:
             reply = _expect(File, await self._connection.request(request, on_chunk=write))
-            if twin is not None and reply.digest == twin.digest and writer is None:
-                if not await trio.to_thread.run_sync(twin.copy, self._cas):
+            if local is not None and reply.digest == local.digest and writer is None:
+                if not await trio.to_thread.run_sync(local.copy_into, self._cas):
                     raise Retryable(
                         Reason.FILE_UNREADABLE, f"/{os.fsdecode(node.path)} of the worker changed while it was read"
                     )
@@ -115,14 +129,14 @@ class Fetcher:
         finally:
             if writer is not None:
                 writer.discard()
-            if twin is not None:
-                os.close(twin.fd)
+            if local is not None:
+                os.close(local.fd)
         self._have(node, reply.digest)
 
-    async def _find_twin(self, node: Node) -> Twin | None:
+    async def _find_local_copy(self, node: Node) -> LocalCopy | None:
         if node.attr.size <= WORTH_BYTES or self._tree.is_live(node.path):
             return None
-        return await trio.to_thread.run_sync(find_twin, node.path, node.attr.size)
+        return await trio.to_thread.run_sync(find_local_copy, node.path, node.attr.size)
 
     def _have(self, node: Node, digest: Digest) -> None:
         if node.attr.digest not in (None, digest):
@@ -130,6 +144,15 @@ class Fetcher:
         node.digest = digest
         node.is_present = True
         self._tree.learn_digest(node.attr, digest)
+
+
+@dataclass(frozen=True, slots=True)
+class MirroredFiles:
+    """The master's files as this mirror has them: the facts, the contents, and how to get more."""
+
+    tree: Tree
+    cas: Cas
+    fetcher: Fetcher
 
 
 def _expect(kind: type[M], reply: Message) -> M:

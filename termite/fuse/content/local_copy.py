@@ -1,14 +1,17 @@
-"""A file of this worker's own disk with the path of one of the master's: mostly the same toolchain.
+"""Offer a file of this worker's own disk in place of the master's file at the same path.
 
-If its digest is the one that the master says, its content need not cross the network. Nothing else
-of it counts, neither mode nor time, and no job ever sees it: the content is copied into the store,
-which verifies it once more.
+Mostly these are files of the same toolchain. If the digest is the one that the master names, the
+content need not cross the network. Nothing else of the file counts, neither mode nor time, and no
+job ever sees it: the content is copied into the store, which verifies it once more.
 
 A master could name any file of this worker, learn its digest, and have a job read its content. So
-a file is offered only if it is public here. It is regular, others may read it, others may pass all
-directories on the way down, no symlink is among them, and the worker's own user does not own it.
-Paths of the master's toolchains are resolved (/usr/lib/..., never /lib/...), so that no symlink
-needs to be followed.
+a file is offered only if it is public here:
+
+* it is a regular file that others may read, and the worker's own user does not own it;
+* others may pass all directories on the way down, and no symlink is among them.
+
+The master's toolchain paths are resolved (/usr/lib/..., never /lib/...), so no symlink has to be
+followed.
 """
 
 import contextlib
@@ -35,14 +38,17 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Twin:
-    """An open file, to be closed by whoever asked for it."""
+class LocalCopy:
+    """An open file with its digest; the caller of `find_local_copy` closes `fd`."""
 
     fd: int
     digest: Digest
 
-    def copy(self, cas: Cas) -> bool:
-        """Into the store; False where it has changed meanwhile."""
+    def copy_into(self, cas: Cas) -> bool:
+        """Copy the content into the store; return False if it has changed since.
+
+        This blocks, so call it in a thread.
+        """
         writer = cas.writer()
         try:
             for chunk in _chunks(self.fd):
@@ -52,10 +58,11 @@ class Twin:
             writer.discard()
 
 
-def find_twin(path: bytes, size: int) -> Twin | None:
-    """Read all of it, so this is for a thread. Return None if no public file of that size is here.
+def find_local_copy(path: bytes, size: int) -> LocalCopy | None:
+    """Return the public file of `size` bytes at `path` of this disk, or None if there is none.
 
-    Raises FsError if `path` is no path.
+    This reads the whole file, so call it in a thread. Raise FsError if `path` is not valid; the
+    request for the file then fails.
     """
     names = components(path)
     if size <= WORTH_BYTES or any(is_within(path, place) for place in PERSONAL):
@@ -67,8 +74,8 @@ def find_twin(path: bytes, size: int) -> Twin | None:
             sha256 = hashlib.sha256()
             for chunk in _chunks(fd):
                 sha256.update(chunk)
-            twin, fd = Twin(fd, Digest(sha256.digest(), size)), -1
-            return twin
+            local, fd = LocalCopy(fd, Digest(sha256.digest(), size)), -1
+            return local
     except OSError as error:
         log.debug("local-copy-unreadable path=%r reason=%r", path, str(error))
     finally:
@@ -80,9 +87,9 @@ def find_twin(path: bytes, size: int) -> Twin | None:
 def _open_public(names: list[bytes]) -> int:
     """Return a descriptor of the file, or -1 if it is not public.
 
-    Each name is opened before it is judged, and the next one is opened below that descriptor:
-    nobody can exchange anything between. Neither a FIFO nor a device is opened for reading. Raises
-    OSError if a name is not there.
+    Each name is opened before it is judged, and the next one is opened below that descriptor, so
+    nobody can exchange a file in between. Neither a FIFO nor a device is opened for reading. Raise
+    OSError if a name is missing.
     """
     with contextlib.ExitStack() as way:
         fd = os.open(b"/", os.O_PATH | DIRECTORY)

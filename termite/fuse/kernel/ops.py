@@ -1,7 +1,8 @@
-"""The mirror's file system: answers the kernel from the tree, and fetches what the tree lacks. Read-only.
+"""Answer the kernel's requests to the read-only mount, and fetch what the tree lacks.
 
-Everything shown is immutable, so every answer may be cached for ever. A request costs 30 us of CPU before any code of
-ours runs; what is here is in the way of every look-up of every job, so it stays flat: no logging, no task, no copy.
+Everything that is shown is immutable, so every answer may be cached forever. A request costs 30 us
+of CPU before any code of ours runs. This code delays every look-up of every job, so it stays flat:
+no log line, no task, no copy.
 """
 
 import functools
@@ -17,16 +18,14 @@ import trio
 
 from termite.engine.errors import FsError, TermiteError
 from termite.engine.model import Attr
-from termite.engine.store.cas import Cas
-from termite.fuse.content.fetch import Fetcher
+from termite.fuse.content.fetch import MirroredFiles
 from termite.fuse.layers.warm_layer import Warm
-from termite.fuse.running_jobs import WAIT_S, Jobs
+from termite.fuse.running_jobs import WAIT_S, RunningJobs
 from termite.fuse.stdin.stdin_pipe import Stdins
 from termite.fuse.view.inodes import BASES, DELTAS, ROOT, STDIN, DirectoryNode, Inodes, Node
-from termite.fuse.view.tree import Tree
 from termite.fuse.view.views import WHITEOUT, Base, Listing, Need
 
-FOREVER_S = 1e8  # three years: libfuse converts to an integer number of seconds
+FOREVER_S = 1e8  # three years; libfuse needs a number of seconds that fits into an integer
 KEPT_BYTES = 64 * 1024  # a file up to this size is read at once and kept while it is open
 
 log = logging.getLogger(__name__)
@@ -35,7 +34,10 @@ F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
 
 
 def answered(handler: F) -> F:
-    """Errors as the kernel wants them. pyfuse3 ends its main loop, and with it every job, at any other exception."""
+    """Turn the errors of a handler into those that pyfuse3 takes.
+
+    At any other exception pyfuse3 ends its main loop, and with it every job.
+    """
 
     @functools.wraps(handler)
     async def wrapper(*args: Any) -> Any:
@@ -58,22 +60,26 @@ def answered(handler: F) -> F:
 
 
 class MirrorOperations(pyfuse3.Operations):
-    """One mount: `base/N`, `delta/N` and `stdin/JOB`."""
+    """The requests to one mount, which has `base/N`, `delta/N` and `stdin/JOB`.
+
+    The public functions are the handlers of pyfuse3, which describes them. `requests` counts those
+    that the kernel waits for.
+    """
 
     enable_writeback_cache = False
 
-    def __init__(self, stdins: Stdins, tree: Tree, cas: Cas, fetcher: Fetcher, jobs: Jobs, warm: Warm) -> None:
+    def __init__(self, files: MirroredFiles, jobs: RunningJobs, stdins: Stdins, warm: Warm) -> None:
         super().__init__()
         self.requests = 0
         self._stdins = stdins
-        self._tree = tree
-        self._cas = cas
-        self._fetcher = fetcher
+        self._tree = files.tree
+        self._cas = files.cas
+        self._fetcher = files.fetcher
         self._jobs = jobs
         self._warm = warm
         self._inodes = Inodes()
         self._space = _boundless()
-        self._directories: dict[int, tuple[Node, int]] = {}  # open ones by handle, with the thread that opened them
+        self._directories: dict[int, tuple[Node, int]] = {}  # open ones by handle, with the thread that opened each
         self._last_handle = 0
         self._absent = pyfuse3.EntryAttributes()
         self._absent.st_ino = 0
@@ -82,6 +88,7 @@ class MirrorOperations(pyfuse3.Operations):
             node.entry = _entry(node)
 
     def statistics(self) -> dict[str, int]:
+        """Return the counts of requests and of inodes."""
         return {"requests": self.requests, "inodes": len(self._inodes)}
 
     # -- names -------------------------------------------------------------------------------------------------------
@@ -118,8 +125,11 @@ class MirrorOperations(pyfuse3.Operations):
 
     @answered
     async def opendir(self, inode: int, ctx: Any) -> Any:
-        """Never waits for the master: overlayfs opens a directory while it holds the rename lock of the upper file
-        system, and the master may need that very lock to publish a result, where both are on one disk."""
+        """Open a directory without waiting for the master.
+
+        Overlayfs opens one while it holds the rename lock of the upper file system. If both are on
+        one disk, the master may need that lock to publish a result.
+        """
         self.requests += 1
         self._last_handle += 1
         self._directories[self._last_handle] = (self._inodes.nodes[inode], ctx.pid)
@@ -130,7 +140,7 @@ class MirrorOperations(pyfuse3.Operations):
         self.requests += 1
         node, thread = self._directories[handle]
         if not isinstance(node, DirectoryNode):
-            return  # our own directories have no list: nobody needs one
+            return  # our own directories have no listing: nobody needs one
         if node.listing is None:
             await self._listing(node, thread)
         assert node.listing is not None
@@ -153,7 +163,10 @@ class MirrorOperations(pyfuse3.Operations):
         self._inodes.forget(forgotten)
 
     def _own(self, parent: int, name: bytes) -> Node:
-        """Names of the mirror itself. They never wait for anything: views are dropped while this goes on."""
+        """Return the node of a name of the mirror itself.
+
+        This never waits, because views are dropped while look-ups go on.
+        """
         text = name.decode("ascii", "replace")
         if parent == ROOT and text in _ROOT_NAMES:
             return self._inodes.nodes[_ROOT_NAMES[text]]
@@ -177,7 +190,10 @@ class MirrorOperations(pyfuse3.Operations):
         return node
 
     def _entered(self, node: Node) -> Node:
-        """A directory, which is asked for in every view. Of each file it would be 250 bytes more, kept in vain."""
+        """Make and keep the answer about a directory, for which the kernel asks in every view.
+
+        Files have none: it would cost 250 bytes for each, and is hardly ever used again.
+        """
         if node.entry is None:
             node.entry = _entry(node)
         return node
@@ -237,7 +253,10 @@ class MirrorOperations(pyfuse3.Operations):
         node.was_opened = True
 
     async def _open_content(self, node: Node) -> None:
-        """Late, in the first read: mostly the kernel has the pages of an earlier open."""
+        """Open the content, at the first read.
+
+        Mostly there is none, because the kernel has the pages of an earlier open.
+        """
         assert node.digest is not None
         fd = self._cas.open(node.digest)
         while fd is None:  # evicted since the file was opened
@@ -245,7 +264,7 @@ class MirrorOperations(pyfuse3.Operations):
                 await self._fetcher.content(node)
             fd = self._cas.open(node.digest)
         if node.fd >= 0 or node.content is not None:
-            os.close(fd)  # another read was here meanwhile
+            os.close(fd)  # another read opened it meanwhile
         elif node.attr.size <= KEPT_BYTES:
             node.content = os.read(fd, KEPT_BYTES)
             os.close(fd)
@@ -275,7 +294,7 @@ class MirrorOperations(pyfuse3.Operations):
         self.requests += 1  # overlayfs asks once per mount, and does not mount without an answer
         return self._space
 
-    # To each of these the kernel takes "not implemented" as an answer for all times, and asks no more.
+    # The kernel takes "not implemented" as a final answer to each of these, and asks no more.
 
     async def access(self, inode: int, mode: int, ctx: Any) -> Any:
         raise pyfuse3.FUSEError(ENOSYS)
@@ -291,6 +310,7 @@ class MirrorOperations(pyfuse3.Operations):
 
 
 def _boundless() -> pyfuse3.StatvfsData:
+    """Return the statistics of a file system that is never full."""
     answer = pyfuse3.StatvfsData()
     answer.f_bsize = answer.f_frsize = 4096
     answer.f_blocks = answer.f_bfree = answer.f_bavail = 1 << 30
@@ -303,7 +323,10 @@ _ROOT_NAMES = {"base": BASES, "delta": DELTAS, "stdin": STDIN}
 
 
 async def drop_views(paths: Sequence[bytes]) -> None:
-    """Let the kernel forget each `base/N`, `delta/N` or `stdin/N`, and all below. In a thread: look-ups may go on."""
+    """Make the kernel forget each `base/N`, `delta/N` or `stdin/JOB`, and everything below.
+
+    Wait until it has. This runs in a thread, because look-ups may go on meanwhile.
+    """
     if paths:
         await trio.to_thread.run_sync(_drop_views, paths)
 
@@ -314,15 +337,18 @@ def _drop_views(paths: Sequence[bytes]) -> None:
         try:
             pyfuse3.invalidate_entry(_ROOT_NAMES[parent.decode()], name)
         except FileNotFoundError:
-            pass  # no job has ever looked at it
+            pass  # no job has ever used it
         except OSError as error:
             if error.errno != ENOTDIR:
                 log.warning("view-not-dropped path=%s reason=%r", path.decode(), error.strerror)
 
 
 def _entry(node: Node) -> Any:
-    """What the kernel is told of an inode. All is the mirror's own user's: overlay and the job's user namespace turn
-    that into the submitter. A directory has one link, which tells find(1) not to count subdirectories."""
+    """Return the answer to the kernel about an inode.
+
+    Everything belongs to the mirror's own user: overlay and the job's user namespace turn that into
+    the submitter. A directory has one link: find(1) then does not count subdirectories.
+    """
     attr = node.attr
     entry = pyfuse3.EntryAttributes()
     entry.st_ino = node.inode

@@ -1,12 +1,13 @@
-"""The conversation with the kernel: pyfuse3's loop, with another way to wait for /dev/fuse.
+"""Read the kernel's requests: pyfuse3's loop, with another way to wait for /dev/fuse.
 
-Each of pyfuse3's tasks waits until the kernel asks something, reads it and answers. It hands the waiting on to another
-task before it reads, in case that its own answer has to wait for the network: two tasks are woken for each request.
-Here a task goes on listening, and another one takes over only where an answer does have to wait.
+Each of pyfuse3's tasks waits until the kernel asks something, reads it and answers. Before it
+reads, it hands the waiting to another task, in case its own answer has to wait for the network.
+Therefore two tasks are woken for each request. Here a task goes on listening, and another one
+takes over only if an answer does have to wait.
 
-Nor must the read block. When whoever asked is killed after the device became readable, the kernel takes its request
-back, and such a read would stop this whole process until some other job asks for something: no output, no end of a job,
-no answer to the master.
+The read must not block either. If the asking process is killed after the device became readable,
+the kernel takes its request back. A blocking read would then stop this whole process until some
+other job asks for something: no output, no end of a job, no answer to the master.
 """
 
 import os
@@ -18,16 +19,20 @@ import trio
 
 from termite.engine.loop.leader import Leader
 
-MAX_TASKS = 2000  # requests that may wait at once; each waiting one holds a task, with a buffer of a megabyte
-NEVER = -(2**31)  # as many tasks may there be for pyfuse3 to start one itself
+MAX_TASKS = 2000  # requests that may wait at once; each holds a task with a buffer of a megabyte
+NEVER = -(2**31)  # pyfuse3 itself starts a task only if there are fewer than so many
 FUSE_DEVICE = os.makedev(10, 229)  # misc, FUSE_MINOR: Documentation/admin-guide/devices.txt of Linux
 
-# Not public, so not in its stub; its version is pinned, and tests/e2e/test_session.py tells if this is another thing.
+# pyfuse3 does not publish this, so its stub has no type for it. Its version is pinned, and
+# tests/e2e/test_session.py fails if another version has something else here.
 _loop = pyfuse3._session_loop  # type: ignore[attr-defined]
 
 
 def mount(operations: pyfuse3.Operations, mount_point: Path) -> None:
-    """May be called once in a process. RuntimeError where the kernel refuses."""
+    """Mount the file system; call this once in a process.
+
+    Raise RuntimeError if the kernel refuses; the worker then cannot serve.
+    """
     options = set(pyfuse3.default_options) | {"ro", "fsname=termite", "subtype=termite"}
     options.discard("default_permissions")  # the overlay on top checks, with the job's credentials
     pyfuse3.init(operations, str(mount_point), options)
@@ -49,12 +54,15 @@ class _Listeners:
         self._device = device
 
     async def run(self, nursery: trio.Nursery, *_: int) -> None:
-        """The first of them. pyfuse3 starts it, and starts no other one, as there are never few enough of them."""
+        """Run the first task; pyfuse3 starts it, and no other one, because of NEVER."""
         self._leader = Leader(nursery, lambda _: _answer_all(nursery), max_tasks=MAX_TASKS)
         await self._leader.run()
 
     async def wait(self) -> bool:
-        """In pyfuse3's stead: until the device can be read by the task that calls this. False: it is to end."""
+        """Wait until the calling task may read the device; return False if the task has to end.
+
+        pyfuse3 calls this in place of its own function.
+        """
         if not await self._leader.wait_turn():
             return False
         try:
@@ -69,16 +77,16 @@ async def _answer_all(nursery: trio.Nursery) -> None:
         try:
             await _loop(nursery, 0, NEVER)
             return
-        except BlockingIOError:  # what was to be read was taken back
+        except BlockingIOError:  # the kernel has taken the request back
             pass
 
 
 def _device() -> int:
-    """Our descriptor of /dev/fuse. pyfuse3 does not say which it is."""
+    """Return our descriptor of /dev/fuse, which pyfuse3 does not name."""
     for name in os.listdir("/proc/self/fd"):
         try:
             status = os.fstat(int(name))
-        except OSError:  # the one with which this directory was listed
+        except OSError:  # the descriptor that listed this directory
             continue
         if stat.S_ISCHR(status.st_mode) and status.st_rdev == FUSE_DEVICE:
             return int(name)
