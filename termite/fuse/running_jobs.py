@@ -69,8 +69,8 @@ class RunningJob:
     def raise_retry(self) -> None:
         """Raise the reason that `retry` was given, if it was.
 
-        Call this whatever the job's own end is, which may come from an error of ours. The master
-        acts on it: it runs the job again.
+        Call this however the job has ended: its end may come from an error of ours. The master acts
+        on the error, and runs the job again.
         """
         if self._retry is not None:
             raise self._retry

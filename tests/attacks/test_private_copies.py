@@ -88,7 +88,7 @@ def closed_file(top: Path, owner: int) -> Path:
 
 
 def closed_directory(top: Path, owner: int) -> Path:
-    """A file that says that everybody may read it, in a directory that only that group may pass."""
+    """Make a file that everybody may read, in a directory that only that group may pass."""
     (top / "d/e").mkdir(parents=True)
     (top / "d/e/f").write_bytes(SECRET)
     os.chown(top / "d", -1, owner)

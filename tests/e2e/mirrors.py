@@ -1,4 +1,4 @@
-"""A mirror process of its own with a fake master: all below the wire is real, what is above it is a few lines."""
+"""Run a mirror process with a fake master: everything but the master is real."""
 
 import hashlib
 import json
@@ -49,7 +49,10 @@ ROOT = Path(__file__).parents[2]
 
 
 class FakeMaster:
-    """Serves this machine's files as they are. Tests change the journal, and hold or count what is asked."""
+    """A master that serves this machine's files as they are.
+
+    Tests change its journal, and hold or count the requests.
+    """
 
     def __init__(self, project: Path) -> None:
         self.project = project
@@ -93,11 +96,11 @@ class FakeMaster:
         raise AssertionError(message)
 
     def lease(self) -> OpenLease:
-        """What it asks for first."""
+        """Return its first request."""
         return OpenLease(PROTOCOL, "test", 4, self.uid, self.gid, self.writable_root, self.number, 1, "home")
 
     def journal_disk(self, *paths: Path) -> None:
-        """The paths have changed on disk: one changeset."""
+        """Journal the paths, which have changed on disk, as one changeset."""
         changes = []
         for path in paths:
             name = os.fsencode(path)[1:]
@@ -109,7 +112,7 @@ class FakeMaster:
         self.journal.append(Changeset(self.number, tuple(changes)))
 
     async def run(self, *argv: str, output: list[bytes] | None = None, **fields: Any) -> Ran:
-        """One job, at the newest number."""
+        """Run one job, at the newest number."""
         self.jobs += 1
         changesets, self.sent = tuple(self.journal[self.sent :]), len(self.journal)
 
@@ -135,11 +138,11 @@ class FakeMaster:
         return reply
 
     def finish(self, request: Run, fields: dict[str, Any]) -> Run:
-        """The request with the fields that a test wants."""
+        """Return the request with the fields that a test wants."""
         return msgspec.structs.replace(request, **fields)
 
     async def said(self, *argv: str, **fields: Any) -> bytes:
-        """What a command writes to stdout; it must succeed."""
+        """Run a command that must succeed, and return its stdout."""
         output: list[bytes] = []
         ran = await self.run(*argv, output=output, **fields)
         assert ran.exit.code == 0 and not ran.exit.signal, (ran, output)
@@ -205,7 +208,7 @@ def attr_of(path: bytes) -> Attr:
 
 
 class MirrorProcess:
-    """The worker's side of it."""
+    """A mirror process as its worker sees it."""
 
     def __init__(self, process: subprocess.Popen[bytes], control: socket.socket) -> None:
         self.process = process
@@ -215,7 +218,7 @@ class MirrorProcess:
 
     async def listen(self, slots: int) -> None:
         received = b""
-        with suppress(trio.ClosedResourceError, OSError):  # OSError: `_stop` closes it just when it has ended
+        with suppress(trio.ClosedResourceError, OSError):  # OSError: `_stop` closes it when the mirror has just ended
             while more := await self.control.recv(65536):
                 *lines, received = (received + more).split(b"\n")
                 for line in lines:
@@ -225,7 +228,7 @@ class MirrorProcess:
                         await self.send(WorkerOrder(granted=slots))
 
     async def wait(self) -> int:
-        """Until it has ended; its exit code."""
+        """Wait until it has ended, and return its exit code."""
         pidfd = os.pidfd_open(self.process.pid)
         try:
             await trio.lowlevel.wait_readable(pidfd)
@@ -239,10 +242,11 @@ class MirrorProcess:
 
 @dataclass(frozen=True)
 class Starter:
-    """Who starts the mirror (None: who runs the tests), and as whom it is to run (None: the same).
+    """The way in which a mirror is started.
 
-    `through` is a command that starts the one behind it. `program` is termite-sandbox (None: the installed one), and
-    `sandbox` is the one that makes the jobs (None: the same).
+    `user` starts it (None: the user of the tests), and `uid` runs it (None: the same). `through` is
+    a command that starts the one behind it. `program` is termite-sandbox (None: the installed one),
+    and `sandbox` is the one that makes the jobs (None: the same).
     """
 
     user: int | None = None
@@ -259,7 +263,7 @@ class Starter:
 async def mirror(
     master: FakeMaster, place: Path, starter: Starter = Starter(), *, slots: int = 4, tmpfs: bool = True
 ) -> AsyncIterator[MirrorProcess]:
-    """A mirror with a lease for `master`; it ends by itself when the block does."""
+    """Run a mirror with a lease for `master`; it ends by itself when the block does."""
     cache, scratch = place / "cache", place / "scratch"
     for directory in (cache, scratch):
         directory.mkdir(exist_ok=True)

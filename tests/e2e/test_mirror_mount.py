@@ -1,4 +1,4 @@
-"""The mirror process: a real mount, real sandboxes, and a fake master that can hold its answers."""
+"""A mirror process with a real mount, real sandboxes, and a fake master that can hold answers."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ if os.getuid() == 0:
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """Not in /tmp: what pytest makes there is closed to the users that mirrors run as."""
+    """Yield a directory outside /tmp, because mirrors run as users who may not enter pytest's."""
     path = Path(tempfile.mkdtemp(prefix="termite-mirror-", dir="/var/tmp"))
     path.chmod(0o755)
     (path / "project").mkdir()
@@ -116,7 +116,7 @@ async def test_every_kind_of_change_is_seen_by_the_next_job(place: Path, master:
 
 
 def _same(mirrored: bytes, local: bytes) -> bool:
-    """Directories have another size and number of links here: the rest must be equal."""
+    """Assert that both are equal but for the sizes and link counts of directories."""
 
     def normal(text: bytes) -> list[bytes]:
         lines = (line.split() for line in text.splitlines())
@@ -127,7 +127,7 @@ def _same(mirrored: bytes, local: bytes) -> bool:
 
 
 async def test_a_directory_is_opened_and_copied_up_without_its_list(place: Path, master: FakeMaster) -> None:
-    """Overlayfs opens it under a lock that the master itself may be waiting for."""
+    """Overlayfs opens a directory under a lock for which the master itself may wait."""
     (master.project / "d").mkdir()
     (master.project / "d/f").write_text("x")
     held = master.held[master.writable_root + b"/d"] = trio.Event()
@@ -277,7 +277,7 @@ async def test_after_output_was_passed_on_a_file_that_changed_is_an_error_of_the
         await master.said("sh", "-c", "test -e f")
         file.write_text("newer")
         output: list[bytes] = []
-        master.stdin = [b"\n"]  # when it is asked for, the output before it has been passed on
+        master.stdin = [b"\n"]  # when the mirror asks for it, it has passed on all earlier output
         ran = await master.run("sh", "-c", "echo said; read x; cat f", output=output)
         assert ran.exit == Exit(1)
         assert b"Stale file handle" in b"".join(output)

@@ -1,6 +1,7 @@
-"""Stands for a mirror process: what the master's socket says goes to the worker, what the worker says goes back.
+"""Stand in for a mirror process: pass lines of the master's socket to the worker, and back.
 
-Lines that begin with `!` are for this program: `!exit N`, `!die TEXT` (on stderr), `!config`, `!environment`, `!deaf`.
+Lines that begin with `!` are for this program: `!exit N`, `!die TEXT` (on stderr), `!config`,
+`!environment`, and `!deaf`.
 """
 
 import json

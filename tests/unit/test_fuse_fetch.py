@@ -1,4 +1,4 @@
-"""Each missing thing is fetched once at a time, whoever needs it and whoever gives up."""
+"""A missing fact is fetched once at a time, however many jobs need it or give up."""
 
 import hashlib
 import os
@@ -26,7 +26,7 @@ DIRECTORY = Directory(0, Attr(stat.S_IFDIR | 0o755, 0, 0), {})
 
 
 class FakeConnection:
-    """Answers with what `replies` has, in order, when `go` is set."""
+    """A connection that answers with `replies`, in order, when `go` is set."""
 
     def __init__(self, *replies: Message | Exception, chunks: tuple[bytes, ...] = ()) -> None:
         self.asked: list[Message] = []
@@ -48,7 +48,7 @@ class FakeConnection:
 
 def fetcher(connection: FakeConnection, tmp_path: Path, root: bytes = b"") -> tuple[Fetcher, Tree, Cas]:
     tree, cas = Tree(root, 0), Cas(tmp_path)
-    return Fetcher(connection, tree, cas), tree, cas  # type: ignore[arg-type]  # the fake has what is used of it
+    return Fetcher(connection, tree, cas), tree, cas  # type: ignore[arg-type]  # the fake has the functions that are used
 
 
 def node(size: int) -> Node:
@@ -128,13 +128,13 @@ async def test_a_wrong_answer_breaks_the_lease(tmp_path: Path, reply: Message) -
 
 
 def settled(path: Path, size: int) -> Node:
-    """A file of the master's with the path of one on this machine."""
+    """Return a file of the master with the path of a file on this machine."""
     return Node(5, os.fsencode(path).lstrip(b"/"), Attr(stat.S_IFREG | 0o644, size, 7))
 
 
 @pytest.fixture
 def public(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A directory that counts as one of root's, in which everybody may look."""
+    """Make a directory that counts as root's, which everybody may read."""
     monkeypatch.setattr(local_copy, "PERSONAL", ())
     monkeypatch.setattr(local_copy, "_own_uid", lambda: -1)
     path = Path(tempfile.mkdtemp(prefix="termite-public-", dir="/var/tmp"))

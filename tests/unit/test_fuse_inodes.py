@@ -1,4 +1,4 @@
-"""Inode numbers: shared where versions are the same, never given twice, forgotten when the kernel forgets."""
+"""Inode numbers are shared by equal versions, never used again, and forgotten with the kernel."""
 
 import stat
 

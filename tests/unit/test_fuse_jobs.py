@@ -1,4 +1,4 @@
-"""What happens to a job's requests that wait for the network."""
+"""Requests of a job that wait for the network: deadlines, owners, and jobs that run again."""
 
 import os
 from errno import EIO, ESTALE
@@ -16,7 +16,7 @@ from termite.fuse.view.views import Base, View
 def job(number: int = 1) -> RunningJob:
     view = View(Base("1", Attr(0o40755, 0, 0)), None)
     running = RunningJob(number, view, view.layers(), trio.CancelScope())
-    running.started(os.getpid())  # our children would be its processes, so what we ask is its request
+    running.started(os.getpid())  # our children would be its processes, so our requests are its own
     return running
 
 

@@ -1,4 +1,4 @@
-"""The mirror's views, looked at as overlayfs looks at them, against a model of the master's tree."""
+"""Compare the mirror's views, merged as overlayfs does, with a model of the master's tree."""
 
 import os
 import random
@@ -31,7 +31,7 @@ def children_of(flat: Flat, path: bytes) -> dict[bytes, Attr]:
 
 
 class Master:
-    """All trees it ever had, by number."""
+    """A master that keeps all trees it ever had, by journal number."""
 
     def __init__(self, *directories: bytes, **files: bytes) -> None:
         self.clock = 0
@@ -81,12 +81,15 @@ def listing(tree: Tree, master: Master, view: View, path: bytes) -> Listing:
             tree.asked(need.path)
             reply = master.answer(need.path)
             tree.answered(need.path, reply)
-            if reply is None:  # gone at home, and the change that says so is still to come
+            if reply is None:  # the master has lost it, and its change has not arrived yet
                 return {}
 
 
 def merged(tree: Tree, master: Master, view: View, path: bytes, warm: Layer | None = None) -> dict[bytes, Attr] | None:
-    """What overlayfs shows in `path`; None if it is no directory there. `warm` stands between moves and base."""
+    """Return what overlayfs shows in `path`, or None if it is not a directory.
+
+    `warm` stands between the moved names and the base.
+    """
     layers: list[Delta | Layer | Base] = [*view.sparse(), *([warm] if warm else []), view.base]
 
     def names_in(layer: Delta | Layer | Base, where: bytes) -> Listing:
@@ -109,7 +112,8 @@ def merged(tree: Tree, master: Master, view: View, path: bytes, warm: Layer | No
             return None
         layers, where = below, inside
     if len(layers) == 1 and not isinstance(layers[0], Layer):
-        # Overlayfs lists what a directory has that is in one layer alone; real layers have a mark against that.
+        # Overlayfs lists the whiteouts of a directory that is in one layer alone. Real layers have
+        # a mark against that.
         assert WHITEOUT not in names_in(layers[0], where).values()
     shown: dict[bytes, Attr] = {}
     for layer in layers:
@@ -150,7 +154,7 @@ MASTER_AT_START = (b"d", b"d/sub", b"d/sub/deep", b"e")
 
 
 def table() -> dict[str, list[list[tuple[bytes, str]]]]:
-    """Name -> changesets of (path, what it becomes)."""
+    """Return changesets of (path, its new type), by the name of the case."""
     return {
         "a file is made": [[(b"d/new", "file")]],
         "a file is changed": [[(b"d/sub/f", "file")], [(b"d/sub/f", "file")]],
@@ -316,7 +320,7 @@ def test_what_has_changed_outside_the_writable_root_is_a_move_like_any_other() -
 
 
 def change_many(master: Master) -> None:
-    """More than a delta may have."""
+    """Change more names than a delta may have."""
     master.change(*((b"d/%d" % i, master.file()) for i in range(DELTA_NAMES + 1)))
 
 
@@ -384,7 +388,7 @@ def test_a_new_directory_outside_the_writable_root_is_asked_for() -> None:
     view = tree.open_view()
     assert not tree.is_known(b"usr/share")
     assert tree.held is warm.listings
-    master.now[b"usr/share/f"] = master.file()  # nobody says so: it is found when somebody asks
+    master.now[b"usr/share/f"] = master.file()  # no change says so: the mirror finds it when it asks
     assert walk(tree, master, view, warm=warm) == master.now
     master.change((b"usr/lib", None), (b"usr/lib", master.directory()))
     tree.take_in(master.journal)
@@ -474,7 +478,7 @@ STEPS = st.lists(
 
 
 def plausible(master: Master, kind: str, path: bytes) -> list[tuple[bytes, Attr | None]]:
-    """The changes a master would journal; none where the parent is no directory."""
+    """Return the changes that a master would journal; none if the parent is not a directory."""
     parent = path.rpartition(b"/")[0]
     if parent and (parent not in master.now or not is_directory(master.now[parent])):
         return []
@@ -493,7 +497,7 @@ def layer_of(tree: Tree, listings: dict[bytes, Listing]) -> Layer:
 
 
 def begin_layer(tree: Tree, left_out: list[bytes]) -> Layer | None:
-    """A real layer of what is fresh, but for some names whose content is not here."""
+    """Make a real layer of the fresh names, without those whose content is not in the store."""
     fresh, tree.moves.fresh = tree.moves.fresh, {}
     listings: dict[bytes, dict[bytes, Attr]] = {}
     for path, attr in fresh.items():
@@ -504,7 +508,7 @@ def begin_layer(tree: Tree, left_out: list[bytes]) -> Layer | None:
 
 
 def begin_warm(tree: Tree, paths: list[bytes]) -> Layer:
-    """A warm layer of the files at these paths that are known."""
+    """Make a warm layer of the known files at these paths."""
     listings: dict[bytes, dict[bytes, Attr]] = {}
     for path in paths:
         attr = tree.truth_at(path)
@@ -515,12 +519,12 @@ def begin_warm(tree: Tree, paths: list[bytes]) -> Layer:
 
 
 def used(tree: Tree, warm: Layer | None) -> Layer | None:
-    """The warm layer, while the tree says so."""
+    """Return the warm layer if the tree still holds it, else None."""
     return warm if warm is not None and tree.held is warm.listings else None
 
 
 def end_layer(tree: Tree, sealing: list[tuple[Layer, MovedNames]]) -> None:
-    """What was begun is complete; of no use where there is a new base by now."""
+    """Push the layer that was begun; drop it if there is a new base by now."""
     if sealing:
         layer, moves = sealing.pop()
         if moves is tree.moves:
@@ -528,7 +532,7 @@ def end_layer(tree: Tree, sealing: list[tuple[Layer, MovedNames]]) -> None:
 
 
 def merge_layers(tree: Tree, at: int = 0, count: int = 2) -> None:
-    """So many that stand next to each other, if there are."""
+    """Merge `count` adjacent layers from position `at`, if there are at least two."""
     some = tuple(tree.moves.stack[at : at + count])
     if len(some) > 1:
         one = merge(some)
@@ -614,8 +618,8 @@ def test_whatever_happens_in_whatever_order_a_new_job_sees_the_truth_and_an_old_
 
 
 DEEP_PATHS = [b"a", b"b", b"c", b"a/a", b"a/b", b"b/a", b"b/b", b"a/a/a", b"a/a/b", b"b/a/a", b"a/b/a"]
-# Long histories. Of a job, its view is compared with the truth; "opened" looks at one directory of it only, so that
-# others freeze later.
+# Steps of long histories, with their weights. "job" compares a whole view with the truth. "opened"
+# looks at one directory of a view only, so that others freeze later.
 WEIGHTS = {
     "write": 8,
     "mkdir": 3,
@@ -639,7 +643,7 @@ def seal(tree: Tree, left_out: list[bytes]) -> None:
 
 
 def live_through(draw: random.Random) -> tuple[int, int]:
-    """How many views had a delta with real layers above it; how many bases there were."""
+    """Return the number of views that had a delta below real layers, and the number of bases."""
     master = Master(b"a", b"a/a", b"a/b", b"a/a/a", b"b")
     tree = Tree(draw.choice([b"", b"", b"a", b"elsewhere"]), 0)
     sealing: list[tuple[Layer, MovedNames]] = []

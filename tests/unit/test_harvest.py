@@ -1,4 +1,4 @@
-"""What the entries of an upper layer mean, as a table: what was there, what the layer has, which changes that makes."""
+"""A table of upper layers: the entries below, the entries of the layer, and the changes of both."""
 
 import hashlib
 import stat
@@ -35,7 +35,7 @@ def was_fifo() -> Attr:
 
 
 class Upper:
-    """Entries with their contents, each named below the writable root (or absolutely, with a slash in front)."""
+    """Entries with their contents, named below the writable root, or absolutely with a slash."""
 
     def __init__(self) -> None:
         self.entries: list[UpperEntry] = []
@@ -80,7 +80,7 @@ def compared(upper: Upper, was: Mapping[bytes, Attr]) -> Compared:
 
 
 def said(changes: Iterable[Change]) -> list[str]:
-    """`delete x`, `new dir x`, `attr file x`, `link y -> x`."""
+    """Return changes as text: `delete x`, `new dir x`, `attr file x`, `link y -> x`."""
     kinds = {stat.S_IFREG: "file", stat.S_IFDIR: "dir", stat.S_IFLNK: "symlink", stat.S_IFIFO: "fifo"}
 
     def name(path: bytes) -> str:
@@ -138,7 +138,7 @@ TABLE: list[tuple[str, Mapping[bytes, Attr], Upper, list[str]]] = [
         Upper().file(b"x", b"", mtime_ns=OLD, copied_up=True),
         [],
     ),
-    # -- made anew -----------------------------------------------------------------------------------------------------
+    # -- made again ----------------------------------------------------------------------------------------------------
     ("made anew with the same content", {b"x": was_file()}, Upper().file(b"x"), ["attr file x"]),
     ("made anew where a hard link was", {b"x": LINKED}, Upper().file(b"x"), ["new file x"]),
     ("touched where a hard link was", {b"x": LINKED}, Upper().file(b"x", copied_up=True), ["attr file x"]),

@@ -31,7 +31,7 @@ from termite.engine.store.cas import Cas
 
 WORTH_BYTES = 64 * 1024  # a smaller file comes inside the answer
 CHUNK_BYTES = 256 * 1024
-# No honest master lists what is in the first ones; in homes people forget modes.
+# No honest master lists files of the first ones; in home directories people forget modes.
 PERSONAL = (b"proc", b"sys", b"dev", b"run", b"tmp", b"var/tmp", b"home", b"root")
 
 log = logging.getLogger(__name__)

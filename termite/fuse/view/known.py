@@ -42,7 +42,7 @@ class _Known:
 class KnownTree(abc.ABC):
     """The part of the master's tree that is known, as it is at journal `number`.
 
-    A subclass shows this tree to jobs. The four hooks at the end tell it what has changed.
+    A subclass shows this tree to jobs. The four hooks at the end notify it of changes.
     """
 
     def __init__(self, writable_root: bytes, number: int) -> None:
@@ -89,7 +89,7 @@ class KnownTree(abc.ABC):
         if reply is not None:
             check_names(reply.children)
             if reply.number < asked_at:
-                raise RemoteProtocolError(f"directory {path!r} as of {reply.number}, after {asked_at} was told")
+                raise RemoteProtocolError(f"directory {path!r} as of {reply.number}, which is before {asked_at}")
             self._learn(path, reply)
         oldest = min(self._asked.values(), default=self.number)
         self._recent = [changeset for changeset in self._recent if changeset.number > oldest]

@@ -49,7 +49,7 @@ REAL_NAMES = 20_000  # in real layers, where they cost memory, and time when lay
 
 
 class Tree(KnownTree):
-    """The newest base with what has moved above it, and every view that a job still uses.
+    """The newest base with the moved names above it, and every view that a job still uses.
 
     `bases` and `deltas` have the views by name, for the kernel. `held` has the listings of the
     warm layer that new views may use; it is empty if they must not use one.
@@ -206,7 +206,7 @@ class Tree(KnownTree):
             self.moves.take_back(parent, name)
 
     def _on_directory_made(self, path: bytes) -> None:
-        """Hide, name by name, what layers below the moved names have in the new directory."""
+        """Hide, name by name, the entries that lower layers have in the new directory."""
         if not self.is_live(path):
             self._is_base_due = True
             return
