@@ -1,5 +1,6 @@
-"""Hostile jobs against a real mirror process: who runs it, a place to attack it in, how a job is
-started."""
+"""Hostile jobs against a real mirror process.
+
+This module has the users who run it, a place in which it is attacked, and the start of a job."""
 
 import os
 import sys
@@ -35,10 +36,9 @@ def without_landlock(worker: Starter) -> Starter:
 
 @contextmanager
 def place_of(worker: Starter) -> Iterator[Path]:
-    """A directory with a `project`, and a `home` of the worker's user, who alone may read the `key`
-    in it.
+    """Make a directory with a `project` and a `home` whose `key` only the worker's user may read.
 
-    Not in /tmp, because what lies in it is not shown to jobs.
+    The directory is not in /tmp, because jobs do not see the files there.
     """
     place = Path(tempfile.mkdtemp(prefix="termite-attack-", dir="/var/tmp"))
     try:

@@ -1,11 +1,13 @@
-/* Makes system calls by each entry of an x86-64 kernel, and says how they end. Static: it runs on any root.
+/* Make system calls by each entry of an x86-64 kernel, and print how they end.
  *
- *   denied_calls call ENTRY:NUMBER[:ARGUMENT]...   a line for each: "ok", or the number of the error
- *   denied_calls no-filters PROGRAM [ARGUMENT...]  becomes PROGRAM on a machine whose kernel cannot install filters
- *   denied_calls skip                              a tracer has a call of a child skipped; says what the child got
+ * The program is static, so it runs on any root.
  *
- * ENTRY is x86_64, i386 or x32. ARGUMENT is a number, or "@" for the address of zeroed memory, or "@A,B,C" for the
- * address of three words of 32 bits with these values. */
+ *   denied_calls call ENTRY:NUMBER[:ARGUMENT]...   print "ok" or the error's number for each
+ *   denied_calls no-filters PROGRAM [ARGUMENT...]  run PROGRAM as if the kernel had no filters
+ *   denied_calls skip                              trace a child, skip a call, print the result
+ *
+ * ENTRY is x86_64, i386 or x32. ARGUMENT is a number, or "@" for the address of zeroed memory, or
+ * "@A,B,C" for the address of three words of 32 bits with these values. */
 #include <errno.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -96,7 +98,7 @@ static int without_filters(char **program)
     return 1;
 }
 
-/* As proot and fakeroot-ng do: the number becomes -1, and the result what the tracer says before the call. */
+/* Skip a call as proot and fakeroot-ng do: the tracer sets the number to -1, and the result. */
 static int skip(void)
 {
     int status;

@@ -1,5 +1,5 @@
-/* Writes the filter of each machine as it is given to the kernel: u32 count, then its steps. For any machine on any
- * machine, so that the tables of others are tested, too. */
+/* Write the filter of each machine as the kernel gets it: u32 count, then its steps. The filters of
+ * all machines are written, so that the tables of other machines are tested, too. */
 #include "deny.c"
 
 int report;

@@ -1,4 +1,4 @@
-"""What the kernel does with a filter of system calls: the few instructions of its machine that ours has."""
+"""An interpreter of filters of system calls, for the instructions that our filter uses."""
 
 import struct
 from dataclasses import dataclass
@@ -14,14 +14,17 @@ Step = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Verdict:
-    """`error` is 0 if the call is allowed. `reads_arguments`: so the kernel cannot know the answer beforehand."""
+    """A verdict is the answer of a filter to a call: `error` is 0 if the call is allowed.
+
+    If it `reads_arguments`, the kernel cannot know the answer beforehand.
+    """
 
     error: int
     reads_arguments: bool
 
 
 def read_filters(dump: bytes) -> list[list[Step]]:
-    """The filters that dump_filters.c has written."""
+    """Parse the filters that dump_filters.c has written."""
     filters = []
     while dump:
         (count,) = struct.unpack_from("=I", dump)
@@ -31,7 +34,7 @@ def read_filters(dump: bytes) -> list[list[Step]]:
 
 
 def judge(steps: list[Step], arch: int, number: int, arguments: tuple[int, ...] = ()) -> Verdict:
-    """What becomes of a call."""
+    """Return the verdict of a filter on a call."""
     filled = (*arguments, *[0] * (6 - len(arguments)))
     call = struct.pack("=IIQ6Q", number, arch, 0, *filled)
     place = loaded = 0
@@ -56,7 +59,7 @@ def judge(steps: list[Step], arch: int, number: int, arguments: tuple[int, ...] 
 
 
 def numbers_in(header: Path) -> dict[str, int]:
-    """The system calls of a header of the kernel, by name."""
+    """Parse the numbers of system calls, by name, in a header of the kernel."""
     lines = (line.split() for line in header.read_text().splitlines())
     return {
         words[1].removeprefix("__NR_"): int(words[2])

@@ -1,5 +1,4 @@
-"""Job A: make files, then give a descriptor of them to whoever listens at an abstract socket, and
-end.
+"""Make files, give a descriptor of them to the listener at an abstract socket, and end (job A).
 
 argv: the name of the socket, the project directory, what ("directory", "file", "shm"), how many
 files to make.

@@ -1,5 +1,4 @@
-"""Job B: take a descriptor of job A's files at an abstract socket, and use it from the moment A is
-dead.
+"""Take a descriptor of job A's files at an abstract socket, and use it once A is dead (job B).
 
 argv: the name of the socket, a private directory of the worker's user, how long to wait for A, in
 seconds.

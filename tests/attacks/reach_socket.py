@@ -1,5 +1,7 @@
-"""Reach an abstract socket outside of the job, and one of its own. argv: the name of the one
-outside."""
+"""Reach an abstract socket outside of the job, and one of its own.
+
+argv: the name of the socket outside.
+"""
 
 import os
 import socket

@@ -1,5 +1,7 @@
-"""A job looks for sockets without a path outside of it: of the desktop of a worker's user, for
-example. And all that a build may do with namespaces of its own goes on working."""
+"""A job tries abstract sockets outside of it, such as those of the desktop of a worker's user.
+
+A build may still make namespaces of its own.
+"""
 
 import shutil
 import socket

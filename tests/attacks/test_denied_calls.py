@@ -1,6 +1,6 @@
-"""Calls that no build needs, made by a job: each ends with an error, by every entry of the kernel, for every worker.
+"""A job makes calls that no build needs: each ends with an error, by every entry of the kernel.
 
-Nothing here connects to anything, and no call would do harm if it were allowed: their arguments are wrong.
+Nothing here connects to anything. All calls have wrong arguments, and would do no harm if allowed.
 """
 
 import errno
@@ -29,7 +29,7 @@ FANOTIFY_IDS, BAD_FLAGS = 0x200, 0xFFFF
 
 @dataclass(frozen=True)
 class Call:
-    """`name` with wrong arguments, as denied_calls.c reads them. `entries`: where there is such a call."""
+    """A call has a name, wrong arguments for denied_calls.c, and the entries that have it."""
 
     name: str
     error: int
@@ -111,12 +111,12 @@ def sandboxes(base: Path, request: pytest.FixtureRequest) -> Sandboxes:
 
 @pytest.fixture(scope="session")
 def unfiltered(sandboxes: Sandboxes) -> Sandboxes:
-    """The same on a kernel that cannot install filters."""
+    """Return sandboxes on a kernel that cannot install filters."""
     return replace(sandboxes, enter=(str(sandboxes.base / "denied_calls"), "no-filters", *sandboxes.enter))
 
 
 def ends(sandboxes: Sandboxes, *calls: str) -> list[int]:
-    """How the calls of a job end: 0, or the error's number."""
+    """Return how the calls of a job end: 0, or the error's number."""
     return parsed(sandboxes.run(["denied_calls", "call", *calls]).out)
 
 
@@ -132,7 +132,7 @@ def test_it_is_denied_to_a_job(sandboxes: Sandboxes, entry: str, call: Call) -> 
 @needs_root
 @pytest.mark.parametrize(("entry", "call"), CASES)
 def test_it_is_the_filter_that_denies_it_also_to_the_most_privileged(caller: Path, entry: str, call: Call) -> None:
-    """The kernel alone would say something else, whatever a job may become. This is all that a job inherits."""
+    """The kernel alone gives another answer, so the filter is the cause."""
     command = [str(caller), "call", call.text(entry)]
     denied = subprocess.run([native_program("termite-sandbox"), "deny", *command], capture_output=True, check=True)
     assert parsed(denied.stdout.decode()) == [call.error]

@@ -1,4 +1,4 @@
-"""What builds do goes on below the filter of system calls: other sandboxes, 32 bits, debuggers, version control."""
+"""Builds go on below the filter of system calls: sandboxes, 32 bits, debuggers, git."""
 
 import os
 import platform
@@ -66,7 +66,10 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture
 def master(place: Path, starter: Starter) -> FakeMaster:
-    """An ordinary user's, whose jobs have no privilege: root's keep some, and then make no user namespaces."""
+    """Return the master of an ordinary user, whose jobs have no privilege.
+
+    Jobs of root keep some, and then cannot make user namespaces.
+    """
     master = FakeMaster(place / "project")
     master.uid = master.gid = starter.owner() or NOBODY
     os.chown(master.project, master.uid, master.gid)

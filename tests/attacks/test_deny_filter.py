@@ -1,4 +1,4 @@
-"""The filter of system calls as a program: what it says to every number of every architecture that it knows."""
+"""The filter of system calls, run for every number of every architecture that it knows."""
 
 import errno
 import socket
@@ -101,7 +101,7 @@ def test_these_calls_are_denied_and_no_others(filters: dict[str, list[Step]], ma
 def test_the_answer_to_every_other_call_is_known_beforehand(
     filters: dict[str, list[Step]], machine: str, arch: int
 ) -> None:
-    """So the kernel does not run the filter for them: what a job pays for each call depends on it."""
+    """The kernel does not run the filter for calls that are judged by their number alone."""
     numbers = numbers_of(arch)
     judged = {number for number in range(1024) if judge(filters[machine], arch, number).reads_arguments}
     by_arguments = ("socket", "socketpair", "keyctl", *(SOCKETCALL if arch == I386 else ()))

@@ -1,5 +1,4 @@
-"""A job passes a descriptor of its files to another job, which uses it after the first one has
-ended.
+"""A job passes a descriptor of its files to another job, which uses it after the first has ended.
 
 The mirror then reads the result, or removes what is left.
 """

@@ -1,5 +1,7 @@
-"""A script whose first line is #!/proc/self/exe makes the worker's own program run inside a job,
-which then tries to change the file of that program."""
+"""A script that begins with #!/proc/self/exe runs the worker's own program inside a job.
+
+The job then tries to change the file of this program.
+"""
 
 import os
 import shutil
@@ -17,7 +19,7 @@ workers = pytest.mark.parametrize("worker", WORKERS.values(), ids=WORKERS.keys()
 
 
 def own_copy(worker: Starter, place: Path) -> Path:
-    """The program, as it is in the installation of the worker's user."""
+    """Return a copy of the program that belongs to the worker's user, as in an installation."""
     directory = place / "bin"
     directory.mkdir()
     program = Path(shutil.copy(native_program("termite-sandbox"), directory / "termite-sandbox"))

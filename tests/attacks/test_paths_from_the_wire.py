@@ -48,7 +48,7 @@ class RootMaster(HostileMaster):
 
 @pytest.fixture
 def name() -> Iterator[str]:
-    """A name that nobody has, in a directory where all may write."""
+    """Yield a name that nobody uses in the directories where all may write."""
     name = f"termite-attack-{uuid.uuid4().hex}"
     yield name
     for directory in ("/tmp", "/var/tmp"):
@@ -57,7 +57,7 @@ def name() -> Iterator[str]:
 
 
 def changes_with(path: bytes) -> tuple[Change, ...]:
-    """A path and the directories above it, as if they had been made just now."""
+    """Return changes that make a path and the directories above it."""
     steps = path.split(b"/")
     above = [b"/".join(steps[:end]) for end in range(1, len(steps))]
     return (*(Change(step, DIRECTORY) for step in above if step), Change(path, SETUID), Change(path + b"-link", LINK))

@@ -23,7 +23,7 @@ READ = b"cat secret /secret /dev/fd/0/%(home)b/secret; cd /dev/fd/0/%(home)b && 
 
 
 def fields_with(tail: bytes, project: bytes, script: bytes) -> dict[str, dict[str, Any]]:
-    """The forged fields of a Run, by the field in which the records are."""
+    """Return forged fields of a Run, by the field that has the injected records."""
     shell = (b"/bin/sh", b"-c", script)
     env = (b"PATH=/usr/bin:/bin",)
     return {

@@ -1,5 +1,4 @@
-"""A job looks for the keys of the session in which the worker was started, and for a keyring that
-all jobs share.
+"""A job looks for keys of the session that started the worker, and for a keyring of all jobs.
 
 Jobs may not use keys at all; so the same is tried from the mirror's namespaces, where nothing
 forbids to use them.

@@ -1,5 +1,4 @@
-"""Read the key "ticket" of the session that has started the worker; leave a key in the session for
-other jobs."""
+"""Read the key "ticket" of the session that started the worker, and leave a key for other jobs."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""Of a master that starts and a build that begins at once, the build must find the master."""
+"""A build that begins while a master starts must find this master."""
 
 import os
 import threading

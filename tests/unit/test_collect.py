@@ -1,4 +1,7 @@
-"""From an upper layer on disk to changes, contents in the store and inside the answer. No overlay: plain new files."""
+"""Collecting a result: changes, contents in the store and contents inside the answer.
+
+The upper layer is a plain directory with new files, without an overlay.
+"""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a blocked thread waits for, from lines and memory as kernels give them."""
+"""The call that blocks a thread, read from lines and memory as kernels give them."""
 
 import struct
 

@@ -1,4 +1,4 @@
-"""What the front ends read of a build tool's command line, and what they choose before a build."""
+"""The front ends read a build tool's command line, and choose what to do before a build."""
 
 import os
 import shutil

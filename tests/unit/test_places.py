@@ -1,4 +1,4 @@
-"""Where logs and caches go: also without a home, and with a home that cannot be written."""
+"""Logs and caches have a place, even without a home or with one that cannot be written."""
 
 import os
 import subprocess
@@ -77,7 +77,7 @@ def test_a_program_with_closed_standard_files_says_no_traceback(tmp_path: Path, 
 
 
 def test_what_cannot_be_looked_at_in_path_is_no_virtual_environment(tmp_path: Path) -> None:
-    """As another user's directory, which stays in PATH after su. A name too long fails for root, too."""
+    """Skip another user's directory, which stays in PATH after su. A long name fails for root too."""
     (tmp_path / "venv").mkdir()
     (tmp_path / "venv" / "pyvenv.cfg").touch()
     path = f"/{'x' * 300}/bin:{tmp_path}/venv/bin:{tmp_path}/other/bin:relative"

@@ -1,4 +1,4 @@
-"""What becomes of whoever waits for a sandbox, when the process that makes them fails. It is a script here."""
+"""Jobs wait for a sandbox while the process that makes sandboxes fails. This process is a script."""
 
 import os
 import signal

@@ -136,7 +136,7 @@ async def test_what_was_done_through_one_name_of_a_file_is_noticed_for_all(home:
 async def test_a_write_that_no_stamp_shows_is_noticed_for_all_names(
     home: MasterTree, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a file system whose clock ticks slowly, the stamp stays: the same size, in the same tick."""
+    """If the clock ticks slowly, the stamp stays: the same size, in the same tick."""
     for module in (truth, directory_reader, file_contents):
         monkeypatch.setattr(module, "stamp_of", lambda st: Stamp(st.st_dev, st.st_ino, st.st_size, 1, 1))
     for module in (directory_reader, file_contents):

@@ -1,4 +1,4 @@
-"""Test the replay of random changes of random trees, and the times that build tools find afterwards."""
+"""The replay of random changes of random trees, and the times that build tools find."""
 
 import os
 import shutil

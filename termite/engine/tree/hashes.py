@@ -55,7 +55,7 @@ class Hashes:
     """
 
     def __init__(self, store: Path | None) -> None:
-        """Open the store, a path of our own disk. If it is None, digests are kept in memory only."""
+        """Open the store, a path of our own disk. If it is None, keep digests in memory only."""
         self.hashed = 0
         self.hashed_bytes = 0
         self._known: dict[tuple[int, int], tuple[Stamp, Digest]] = {}

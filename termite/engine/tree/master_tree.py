@@ -123,7 +123,7 @@ class MasterTree:
         return self._journal.since(cursor)
 
     def contents_since(self, number: int, most_bytes: int, total_bytes: int, most_files: int) -> dict[bytes, bytes]:
-        """Return the contents, by path, of small files written here after `number` that no worker has.
+        """Return the contents, by path, of small files written after `number` that no worker has.
 
         A file of more than `most_bytes` is left out. All contents together have at most
         `total_bytes`, and at most `most_files` files are opened.

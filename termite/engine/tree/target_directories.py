@@ -58,7 +58,7 @@ class TargetDirectories:
         return path in self._new
 
     def mtime_ns(self, path: bytes) -> int:
-        """Return the mtime that a directory had before anything was done in it, or 0 for a new one."""
+        """Return the mtime that a directory had before any change in it, or 0 for a new one."""
         found = self._found.get(path)
         return found.st_mtime_ns if found is not None else 0
 

@@ -41,7 +41,7 @@ class Truth:
     """
 
     def __init__(self, disk: Disk, exports: Exports, hashes: Hashes) -> None:
-        """Read the root directory. Raise OSError if that fails, UserError if there is no inotify."""
+        """Read the root directory. Raise OSError if this fails, UserError without inotify."""
         self.rescans = 0
         self.exports = exports
         self.watches = Watches(exports.is_volatile)

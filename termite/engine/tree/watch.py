@@ -88,7 +88,7 @@ class Watches:
         self._wds[path] = wd
 
     def list_always(self, path: bytes) -> None:
-        """Record that a directory has no watch. If it is volatile, it is listed again at every drain.
+        """Record that a directory has no watch. A volatile one is listed again at every drain.
 
         This is for a directory that cannot be read, or for which no watch is left.
         """

@@ -52,7 +52,7 @@ class DirectoryRules:
 
 
 class Exports:
-    """The anchors of one tree, and the decisions that follow from them. Nothing here reads the disk."""
+    """The anchors of one tree, and the decisions that follow. Nothing here reads the disk."""
 
     def __init__(
         self,
