@@ -77,7 +77,7 @@ def test_a_program_with_closed_standard_files_says_no_traceback(tmp_path: Path, 
 
 
 def test_what_cannot_be_looked_at_in_path_is_no_virtual_environment(tmp_path: Path) -> None:
-    """Skip another user's directory, which stays in PATH after su. A long name fails for root too."""
+    """Skip another user's directory in PATH, as after su. A long name fails for root too."""
     (tmp_path / "venv").mkdir()
     (tmp_path / "venv" / "pyvenv.cfg").touch()
     path = f"/{'x' * 300}/bin:{tmp_path}/venv/bin:{tmp_path}/other/bin:relative"

@@ -1,4 +1,4 @@
-"""Jobs wait for a sandbox while the process that makes sandboxes fails. This process is a script."""
+"""Jobs wait for a sandbox while the process that makes them fails. It is a script here."""
 
 import os
 import signal

@@ -220,7 +220,7 @@ async def test_one_endless_path_of_a_worker_costs_the_master_a_moment(home: Mast
 
 
 async def test_a_tree_deeper_than_the_wire_takes_is_followed_as_far_as_that(home: MasterTree, root: Path) -> None:
-    """Configure scripts make such trees to try getcwd. Nothing beyond the limit is sent, and nothing fails."""
+    """Configure scripts make such trees. Nothing beyond the limit is sent, and nothing fails."""
     await home.directory(tree_path(root))
     fds = [os.open(root, os.O_RDONLY)]
     for _ in range(2 * PATH_BYTES // 201):
