@@ -1,19 +1,69 @@
-"""What the tests expect of whoever starts them: `umask 077; make test &` is a way to do that, too."""
+"""Set up what every test needs: a known umask, known signals, and no unasked warning.
 
+Somebody may start the tests with `umask 077; make test &`.
+"""
+
+import logging
 import os
 import signal
+from collections.abc import Generator
 
 import pytest
 
 os.umask(0o022)
-# A shell without job control lets what it runs in the background ignore the keyboard's signals, nohup the hang-up.
+# A shell without job control lets what it runs in the background ignore the signals of the
+# keyboard. nohup lets it ignore the hang-up.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 for _number in (signal.SIGQUIT, signal.SIGHUP):
     signal.signal(_number, signal.SIG_DFL)
 
+# Tests of whole programs: their daemons warn in processes of their own.
+WHOLE_PROGRAMS = ("tests/attacks/", "tests/e2e/", "tests/front_ends/", "tests/native/")
+
+
+class LoudEvents(logging.Handler):
+    """The events that termite logs in this process as a WARNING or worse."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: dict[str, str] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Remember the line by its event, which is its first word."""
+        line = record.getMessage()
+        self.lines[line.partition(" ")[0]] = line
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the mark of a test in which termite warns."""
+    config.addinivalue_line("markers", "logs(*events): termite logs exactly these events as warnings or errors")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Fail a test in which termite warns of something that the test did not ask for.
+
+    A test asks with the mark `logs`, or checks the log itself with `caplog`.
+    """
+    loud = LoudEvents()
+    logger = logging.getLogger("termite")
+    logger.addHandler(loud)
+    try:
+        yield
+    finally:
+        logger.removeHandler(loud)
+    if "caplog" in getattr(item, "fixturenames", ()) or item.nodeid.startswith(WHOLE_PROGRAMS):
+        return
+    asked = {event for mark in item.iter_markers("logs") for event in mark.args}
+    if asked != loud.lines.keys():
+        pytest.fail(f"termite should warn of {sorted(asked)}, and did of {sorted(loud.lines.values())}", pytrace=False)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep what tools/test_as_root.sh asks for: what an ordinary user's run has skipped for want of root."""
+    """Keep only the tests that an ordinary user's run has skipped because they need root.
+
+    tools/test_as_root.sh asks for this with a variable.
+    """
     if os.environ.get("TERMITE_TESTS") == "root":
         items[:] = [item for item in items if any(map(_needs_root, item.iter_markers("skipif")))]
 

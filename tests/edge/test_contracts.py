@@ -119,7 +119,7 @@ def test_every_room_called_logic_is_pure() -> None:
 
 
 def add_import(copy: Path, module: str, imports: str) -> None:
-    """Add `import {imports}` to the module's file, or only make the file if there is nothing to import."""
+    """Add `import {imports}` to the module's file. If `imports` is empty, only make the file."""
     file = copy / f"{module.replace('.', '/')}.py"
     assert file.parent.is_dir(), f"{module} is in no room of today"
     with file.open("a") as text:

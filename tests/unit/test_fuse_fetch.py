@@ -114,6 +114,7 @@ async def test_a_content_is_in_the_store_afterwards_and_never_asked_for_again(tm
     assert tree.digest_of(file.attr) == digest_of(content)
 
 
+@pytest.mark.logs("master-protocol-error")
 @pytest.mark.parametrize("reply", [File(digest_of(b"other"), b"content"), File(digest_of(b"other")), Done()])
 async def test_a_wrong_answer_breaks_the_lease(tmp_path: Path, reply: Message) -> None:
     connection = FakeConnection(reply, chunks=(b"content",))

@@ -28,7 +28,7 @@ def logged() -> Iterator[tuple[str, str]]:
                     yield f"{path.relative_to(PRODUCT)}:{node.lineno}", "(not a constant text)"
 
 
-@pytest.mark.parametrize(("place", "text"), logged())
+@pytest.mark.parametrize(("place", "text"), list(logged()))
 def test_a_log_line_is_an_event_with_keys_and_its_reason_last(place: str, text: str) -> None:
     event, _, rest = text.partition(" ")
     assert EVENT.fullmatch(event), place

@@ -132,6 +132,7 @@ def test_a_plugin_that_breaks_is_named_once_and_the_others_live(
     assert plugins.rules()
 
 
+@pytest.mark.logs("plugin-failed")
 def test_a_plugin_with_a_hook_that_does_not_exist_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = ModuleType("wrong_plugin")
     wrong.termite_parse = hookimpl(lambda nothing_like_this: None)  # type: ignore[attr-defined]  # made by hand

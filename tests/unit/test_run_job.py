@@ -410,6 +410,7 @@ async def test_what_the_kernel_asked_for_remote_jobs_is_counted(tmp_path: Path) 
     assert world.master.counters.fuse_requests == 14
 
 
+@pytest.mark.logs("job-retried")
 async def test_a_lost_worker_costs_a_retry_elsewhere_that_repeats_no_output(tmp_path: Path) -> None:
     lost = script(b"1abc", b"2e", end=lost_worker())
     world = World(tmp_path, lost, script(b"1ab", b"1cd", b"2ef", end=ran()))
@@ -419,6 +420,7 @@ async def test_a_lost_worker_costs_a_retry_elsewhere_that_repeats_no_output(tmp_
     assert world.master.counters.retries.total() == 1
 
 
+@pytest.mark.logs("job-retried")
 async def test_a_second_run_that_says_something_else_is_told_whole_after_a_notice(tmp_path: Path) -> None:
     world = World(tmp_path, script(b"1abc", end=lost_worker()), script(b"1a", b"1xyz", end=ran()))
     told = await world.say("gcc")
@@ -426,6 +428,7 @@ async def test_a_second_run_that_says_something_else_is_told_whole_after_a_notic
     assert told[2] == (b"1", b"axyz")
 
 
+@pytest.mark.logs("job-fell-back", "job-retried")
 async def test_a_job_that_kills_two_workers_runs_here(tmp_path: Path) -> None:
     lost = script(end=lost_worker())
     world = World(tmp_path, lost, lost, script(end=ran()))
@@ -439,6 +442,7 @@ async def test_a_job_that_kills_two_workers_runs_here(tmp_path: Path) -> None:
     assert world.master.counters.fallbacks == {Reason.CONNECTION_LOST: 1}
 
 
+@pytest.mark.logs("job-fell-back")
 async def test_a_result_that_may_still_change_is_made_here_at_once_and_no_worker_is_to_blame(tmp_path: Path) -> None:
     world = World(tmp_path, script(end=NotAtRest()), script(end=ran()))
     async with world.launcher("gcc") as launched:
@@ -457,6 +461,7 @@ async def test_a_mirror_that_is_far_behind_is_replaced_before_any_content_is_rea
     assert world.tree.limits == [(*SENT_ALONG_NEAR_BYTES, SENT_ALONG_FILES)]
 
 
+@pytest.mark.logs("job-fell-back")
 async def test_a_file_that_changes_all_the_time_is_no_workers_fault(tmp_path: Path) -> None:
     outdated = script(end=Outdated("f"))
     world = World(tmp_path, outdated, outdated, outdated)
@@ -471,6 +476,7 @@ async def test_a_file_that_changes_all_the_time_is_no_workers_fault(tmp_path: Pa
     assert world.master.counters.retries.total() == 0
 
 
+@pytest.mark.logs("job-fell-back")
 async def test_without_a_worker_it_runs_here_and_says_so_once(tmp_path: Path) -> None:
     world = World(tmp_path)
     for is_first in (True, False):
@@ -481,6 +487,7 @@ async def test_without_a_worker_it_runs_here_and_says_so_once(tmp_path: Path) ->
     assert world.master.counters.fallbacks == {Reason.NO_WORKER: 2}
 
 
+@pytest.mark.logs("job-fell-back")
 async def test_where_local_is_forbidden_it_fails_with_103(tmp_path: Path) -> None:
     told = await World(tmp_path).say("gcc", TERMITE_LOCAL="never")
     assert [kind for kind, _ in told] == [b"N", b"E"]
@@ -494,12 +501,14 @@ async def test_a_word_that_forbids_nothing_is_told_once(tmp_path: Path) -> None:
     assert told[0][0] == (b"N", b'termite: TERMITE_LOCAL=nver is ignored: the only accepted value is "never"\n')
 
 
+@pytest.mark.logs("job-fell-back")
 async def test_what_cannot_be_started_there_is_left_to_this_machine(tmp_path: Path) -> None:
     world = World(tmp_path, script(end=ran(127, changes=(), exec_errno=2)))
     async with world.launcher("nosuch") as launched:
         assert await launched.frames() == [(b"X", b"recurse=0\0")]
 
 
+@pytest.mark.logs("job-fell-back")
 async def test_what_cannot_be_started_there_is_never_known_as_short(tmp_path: Path) -> None:
     cannot = script(end=ran(127, changes=(), exec_errno=2))
     world = with_short(World(tmp_path, *[cannot] * 3))
@@ -513,6 +522,7 @@ async def test_what_cannot_be_started_there_is_never_known_as_short(tmp_path: Pa
     assert world.master.short.took_s(Command(("nosuch",), "nosuch", True, "/", {}, "nosuch")) is None
 
 
+@pytest.mark.logs("job-fell-back")
 async def test_ways_of_what_cannot_be_started_do_not_count(tmp_path: Path) -> None:
     world = World(tmp_path, *[script(end=ran(127, changes=(), exec_errno=2))] * MIN_SAMPLES)
     for _ in range(MIN_SAMPLES):
@@ -522,6 +532,7 @@ async def test_ways_of_what_cannot_be_started_do_not_count(tmp_path: Path) -> No
     assert world.master.short.limit_s == 0.0
 
 
+@pytest.mark.logs("job-fell-back")
 async def test_a_disk_that_refuses_the_results_makes_it_run_here(tmp_path: Path) -> None:
     world = World(tmp_path, script(end=ran()))
     world.tree.refuses = 28
@@ -530,6 +541,7 @@ async def test_a_disk_that_refuses_the_results_makes_it_run_here(tmp_path: Path)
         assert b"No space left" in told[0][1]
 
 
+@pytest.mark.logs("job-retried")
 async def test_a_job_that_has_read_its_input_is_fed_again_from_memory(tmp_path: Path) -> None:
     read: list[bytes] = []
     world = World(tmp_path)
@@ -552,6 +564,7 @@ async def test_a_job_that_has_read_its_input_is_fed_again_from_memory(tmp_path: 
     assert read == [b"ab", b"c", b"ab", b"c"]
 
 
+@pytest.mark.logs("job-fell-back", "job-retried")
 async def test_a_job_that_has_read_its_input_is_never_run_here(tmp_path: Path) -> None:
     world = World(tmp_path)
 
@@ -571,6 +584,7 @@ def stdin_of(world: World, message: Run) -> JobStdin:
     return world.master.jobs[message.job].stdin
 
 
+@pytest.mark.logs("job-retried")
 async def test_what_was_only_peeked_is_fed_again_and_what_was_taken_of_it_is_told_at_the_end(tmp_path: Path) -> None:
     read: list[bytes] = []
     world = World(tmp_path)
@@ -594,6 +608,7 @@ async def test_what_was_only_peeked_is_fed_again_and_what_was_taken_of_it_is_tol
     assert read == [b"abcdef", b"ab", b"cdef"]
 
 
+@pytest.mark.logs("job-fell-back", "job-retried")
 async def test_a_job_that_has_only_peeked_may_run_here(tmp_path: Path) -> None:
     world = World(tmp_path)
 
@@ -641,6 +656,7 @@ async def test_a_read_that_nobody_waits_for_any_more_is_taken_back_before_the_en
         assert await launched.rest() == [(b"E", b"code=0\0")]
 
 
+@pytest.mark.logs("job-retried")
 async def test_the_answer_to_a_read_that_was_cancelled_is_the_next_runs_first_piece(tmp_path: Path) -> None:
     world, read = World(tmp_path), list[bytes]()
 
@@ -663,6 +679,7 @@ async def test_the_answer_to_a_read_that_was_cancelled_is_the_next_runs_first_pi
     assert read == [b"ab", b"cd"]
 
 
+@pytest.mark.logs("job-fell-back", "job-retried")
 @pytest.mark.parametrize(
     ("answer", "ends"),
     [((records.UNREADABLE, WITHDRAWN), [b"N", b"X"]), ((records.STDIN, b"ab"), [b"N", b"E"])],
@@ -688,6 +705,7 @@ async def test_before_it_runs_here_a_read_is_taken_back_and_what_came_of_it_coun
 FILE = {"stdin": b"file", "stdin_size": b"9", "stdin_mode": b"100644", "stdin_mtime_ns": b"1", "stdin_block": b"4096"}
 
 
+@pytest.mark.logs("job-retried")
 async def test_a_file_is_read_by_position_in_every_run_and_left_where_the_last_one_left_it(tmp_path: Path) -> None:
     world = World(tmp_path)
     read: list[bytes] = []
@@ -778,6 +796,7 @@ async def test_a_launcher_that_vanishes_cancels_its_job(tmp_path: Path) -> None:
     assert not world.master.jobs
 
 
+@pytest.mark.logs("job-failed", "job-fell-back")
 async def test_a_bug_of_ours_costs_the_job_a_local_run(tmp_path: Path) -> None:
     world = World(tmp_path, script(end=ZeroDivisionError()))
     async with world.launcher("gcc") as launched:
@@ -785,6 +804,7 @@ async def test_a_bug_of_ours_costs_the_job_a_local_run(tmp_path: Path) -> None:
         assert b"an error inside termite" in told[0][1]
 
 
+@pytest.mark.logs("launcher-dropped")
 async def test_garbage_ends_its_own_connection_only(tmp_path: Path) -> None:
     world = World(tmp_path, script(end=ran()))
     for garbage in (b"", b"\xff" * 100, records.frame(b"Z"), records.frame(b"I", b"x"), records.frame(b"C", b"[1]")):
@@ -827,6 +847,7 @@ async def test_who_says_nothing_is_forgotten_when_it_hangs_up(tmp_path: Path, nu
             await trio.sleep(0.01)
 
 
+@pytest.mark.logs("rules-rejected")
 async def test_bad_rules_are_told_of_before_a_command_runs_here(tmp_path: Path) -> None:
     rules = tmp_path / ".termite-localrc"
     rules.write_text('[{"Regexp": "^ar ", "Local": true}]')
@@ -843,6 +864,7 @@ async def test_bad_rules_are_told_of_before_a_command_runs_here(tmp_path: Path) 
         await world.until_no_slot_is_taken()
 
 
+@pytest.mark.logs("job-failed", "job-fell-back")
 async def test_a_bug_of_ours_at_the_beginning_costs_the_job_a_local_run(tmp_path: Path) -> None:
     world = World(tmp_path)
     with patch.object(world.master.plugins, "parse", side_effect=ZeroDivisionError):
@@ -872,6 +894,7 @@ async def test_who_asks_and_takes_it_back_at_once_is_not_run(tmp_path: Path, nur
     assert world.master.local_runs.slots.running == 0
 
 
+@pytest.mark.logs("job-fell-back")
 @pytest.mark.parametrize(
     ("differs", "reason"),
     [
@@ -898,6 +921,7 @@ async def test_a_launcher_that_sees_other_files_runs_its_command_and_says_so_onc
     assert await world.say("gcc") == [(b"E", b"code=0\0")]
 
 
+@pytest.mark.logs("job-fell-back")
 async def test_a_launcher_that_sees_other_files_and_must_not_run_its_command_fails(tmp_path: Path) -> None:
     world = World(tmp_path)
     fields = {"stdin": b"null", "root": b"1:2:3:4"}
@@ -981,6 +1005,7 @@ async def test_after_a_while_without_a_job_a_dropped_write_is_told_of_again(tmp_
     assert notices == [1, 0, 1]
 
 
+@pytest.mark.logs("job-fell-back", "settled-check-failed")
 async def test_what_is_not_known_of_settled_files_makes_a_job_run_here(tmp_path: Path, nursery: trio.Nursery) -> None:
     world = World(tmp_path, script(end=ran()))
 
@@ -997,6 +1022,7 @@ async def test_what_is_not_known_of_settled_files_makes_a_job_run_here(tmp_path:
             await world.until_no_slot_is_taken()
 
 
+@pytest.mark.logs("job-retried")
 async def test_a_piece_that_comes_when_its_run_is_lost_is_the_next_runs(tmp_path: Path) -> None:
     """Begin the second run when the reader of the first one is already awake."""
     world, read = World(tmp_path), list[bytes]()

@@ -106,6 +106,7 @@ def test_what_is_gone_already_or_cannot_go_stops_nothing(scratch: Scratch, tmp_p
     assert os.listdir(tmp_path) == ["home"]
 
 
+@pytest.mark.logs("scratch-remover-died")
 def test_a_remover_that_was_killed_is_started_again(scratch: Scratch, tmp_path: Path) -> None:
     remove(scratch, scratch.make())
     scratch.remove_later(scratch.make())

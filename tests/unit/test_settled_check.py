@@ -50,6 +50,7 @@ async def test_who_asks_while_it_goes_on_waits_for_another_look(nursery: trio.Nu
     assert waited == ["first", "second"]
 
 
+@pytest.mark.logs("settled-check-failed")
 async def test_what_goes_wrong_is_told_to_all_until_a_look_succeeds(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:

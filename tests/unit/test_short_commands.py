@@ -109,6 +109,7 @@ def test_the_next_master_knows_what_the_last_one_knew(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["short-p"]
 
 
+@pytest.mark.logs("short-commands-not-saved", "short-commands-unreadable")
 def test_a_store_that_is_rubbish_or_cannot_be_written_is_done_without(tmp_path: Path) -> None:
     (tmp_path / "short-p").write_bytes(b"\xc1rubbish")
     assert ShortCommands(1.0, tmp_path / "short-p").took_s(CONFIGURE) is None

@@ -42,11 +42,13 @@ def kill_all(tmp_path: Path) -> None:
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
+@pytest.mark.logs("spawner-died")
 async def test_one_that_dies_each_time_is_no_sandbox(make_spawner: MakeSpawner) -> None:
     with pytest.raises(Retryable, match="termite-sandbox has died"):
         await make_spawner("exit 1").take()
 
 
+@pytest.mark.logs("spawner-stuck")
 async def test_one_that_never_answers_is_given_up(
     make_spawner: MakeSpawner, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -54,6 +56,7 @@ async def test_one_that_never_answers_is_given_up(
         await make_spawner("exec sleep 1000").take()
 
 
+@pytest.mark.logs("spawner-died")
 async def test_who_waits_hears_of_a_death_that_another_job_was_the_first_to_see(
     make_spawner: MakeSpawner, tmp_path: Path
 ) -> None:

@@ -288,6 +288,7 @@ async def test_a_reply_that_does_not_fit_fails_that_request_only(caplog: pytest.
     assert "reply-too-large" in caplog.text
 
 
+@pytest.mark.logs("reply-too-large")
 async def test_a_file_dated_after_2554_fails_the_request_that_tells_of_it_only() -> None:
     """A job makes such a file with touch, if the file system allows it."""
     odd = Directory(1, Attr(0o40755, 0, 2**64), {})
@@ -305,7 +306,9 @@ async def test_a_file_dated_after_2554_fails_the_request_that_tells_of_it_only()
         assert client.statistics()["asking"] == server.statistics()["answering"] == 0
 
 
-@pytest.mark.parametrize("error", [UserError, Stale, ZeroDivisionError])
+@pytest.mark.parametrize(
+    "error", [UserError, Stale, pytest.param(ZeroDivisionError, marks=pytest.mark.logs("request-failed"))]
+)
 async def test_what_the_other_side_says_of_an_error_cannot_pass_for_lines_of_ours(error: type[Exception]) -> None:
     async with connected(raising(error("a\nb \x1b[2J \udce9" + "x" * 10_000))) as (client, _):
         with pytest.raises(TermiteError) as caught:

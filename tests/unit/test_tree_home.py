@@ -197,6 +197,7 @@ async def test_a_second_master_hashes_nothing_again(root: Path, tmp_path: Path) 
     assert children[b"f"].digest == digest
 
 
+@pytest.mark.logs("hash-cache-unusable")
 async def test_a_hash_cache_that_is_rubbish_is_done_without(root: Path, tmp_path: Path) -> None:
     (tmp_path / "hashes").write_bytes(b"rubbish" * 1000)
     (root / "f").write_bytes(b"abc")

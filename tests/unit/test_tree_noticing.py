@@ -245,6 +245,7 @@ async def test_the_settled_tree_is_watched(usr: Path, root: Path) -> None:
     home.close()
 
 
+@pytest.mark.logs("watch-limit-reached")
 async def test_the_settled_tree_is_compared_when_asked_where_it_cannot_be_watched(
     usr: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

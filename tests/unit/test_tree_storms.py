@@ -185,6 +185,7 @@ def test_what_was_written_after_the_watches_were_asked_can_have_been_written_aga
     assert racy == {b"before": False, b"after": True}
 
 
+@pytest.mark.logs("watch-limit-reached")
 def test_without_watches_every_drain_lists_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: object, path: object, mask: object) -> int:
         raise OSError(28, "No space left on device")

@@ -263,6 +263,7 @@ async def test_a_mirror_that_does_not_end_is_killed(
     assert "mirror-killed" in caplog.text
 
 
+@pytest.mark.logs("mirror-killed")
 async def test_a_worker_ends_though_what_waits_for_its_mirror_is_stopped(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
