@@ -1,7 +1,8 @@
-"""A place to try one job in: a tree of plain directories where the mirror would be, and real sandboxes over it.
+"""Run jobs in real sandboxes, over a tree of plain directories in place of the mirror.
 
-A mirror process is uid 0 of a user namespace. Run by root, the tests need no namespace; test_sandbox_inside.py runs
-them once more inside the namespaces that termite-sandbox makes, as an ordinary user, and there on a tmpfs as well.
+A mirror process is uid 0 of a user namespace. If root runs the tests, they need no namespace.
+test_sandbox_inside.py runs them once more as an ordinary user, inside the namespaces that
+termite-sandbox makes. There they run on a tmpfs, too.
 """
 
 import hashlib
@@ -22,12 +23,12 @@ INSIDE = "TERMITE_TEST_INSIDE"
 PROJECT = b"home/u/p"
 
 is_mirror = pytest.mark.skipif(os.geteuid() != 0, reason="needs namespaces; test_sandbox_inside.py makes them")
-SCRATCHES = ["disk", "tmpfs"] if INSIDE in os.environ else ["disk"]  # a mounted tmpfs goes only with the namespace
+SCRATCHES = ["disk", "tmpfs"] if INSIDE in os.environ else ["disk"]  # a mounted tmpfs ends only with the namespace
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A job that has ended, with all its output."""
+    """The result and the output of a job that has ended."""
 
     job: int
     result: SandboxResult
@@ -40,7 +41,10 @@ class Ended:
 
 
 class Bench:
-    """A tree and sandboxes to run jobs in it. /usr of this machine lies below the tree, so /bin/sh is there."""
+    """A tree and sandboxes that run jobs in it.
+
+    /usr of this machine lies below the tree, so that jobs find /bin/sh.
+    """
 
     def __init__(self, base: Path, tmpfs: bool) -> None:
         self.mount = base / "mount"

@@ -1,4 +1,4 @@
-"""Clusters of real processes: embedded in one master, or coordinator, workers and master of their own."""
+"""Start clusters of real processes: embedded in one master, or with daemons of their own."""
 
 import json
 import os
@@ -20,13 +20,13 @@ HOST = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A project: a writable root in a place, and what a user does there."""
+    """A user's project: a writable root in a place, and the commands that the user runs there."""
 
     where: Place
     path: Path
 
     def write(self, name: str, content: str | bytes, mode: int = 0o644) -> Path:
-        """Make a file as the place's user would, with its parents."""
+        """Make a file and its parents as the user of the place."""
         path = self.path / name
         self.mkdir(str(path.parent.relative_to(self.path)))
         path.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -83,9 +83,9 @@ def new_tree(where: Place, name: str = "project") -> Tree:
 
 @contextmanager
 def embedded(tree: Tree, *, env: Mapping[str, str] | None = None, short: str = "0") -> Iterator[Tree]:
-    """A master of its own for `tree`, with a coordinator and a worker inside.
+    """Start a master for `tree` with a coordinator and a worker inside.
 
-    What is tested is the way to the worker, which a command that is known to be short would not take.
+    Commands that are known to be short would run here. `short` is 0, so that they reach the worker.
     """
     started = tree.ctl("start", str(tree.path), env={**(env or {}), "TERMITE_SHORT": short})
     try:
@@ -97,7 +97,7 @@ def embedded(tree: Tree, *, env: Mapping[str, str] | None = None, short: str = "
 
 @dataclass
 class Daemon:
-    """One running daemon and its log."""
+    """A running daemon and its log."""
 
     where: Place
     name: str
@@ -120,9 +120,9 @@ class Daemon:
 def daemon(
     where: Place, name: str, *arguments: str, cwd: Path | None = None, words: str = "listen"
 ) -> Iterator[Daemon]:
-    """Start a daemon and wait until its line says that it listens; stop it at the end."""
+    """Start a daemon, wait until it prints that it listens, and stop it at the end of the block."""
     log = where.base / f"{name}-{len(list(where.base.iterdir()))}.log"
-    # Through the interpreter: in a bare root there may be no shell for the script's first line.
+    # The interpreter is named, because a bare root may lack the shell of the script's first line.
     program = [str(COMMANDS / "python"), str(COMMANDS / name)]
     argv: Sequence[str] = [*program, *arguments]
     with log.open("wb") as output:
@@ -144,7 +144,7 @@ def daemon(
 
 @dataclass
 class Cluster:
-    """Daemons of their own, and the tree of the one master."""
+    """A coordinator, workers and a master as daemons, and the tree of the master."""
 
     tree: Tree
     secret: Path
@@ -170,7 +170,7 @@ class Cluster:
         )
 
     def jobs_by_worker(self) -> dict[str, int]:
-        """How many jobs each worker has done in its present leases."""
+        """Return how many jobs each worker has done in its present leases."""
         done: dict[str, int] = {}
         for lease in self.tree.status()["workers"]:
             done[lease["name"]] = done.get(lease["name"], 0) + lease["jobs"]
@@ -187,9 +187,9 @@ def cluster(
     jobs: int = 2,
     short: str = "0",
 ) -> Iterator[Cluster]:
-    """Coordinator, one worker in each of `workers`, and a master for `tree`, connected through `host`.
+    """Start a coordinator, one worker in each of `workers`, and a master for `tree`.
 
-    `short` as in `embedded`.
+    They connect through `host`. `short` has the same meaning as in `embedded`.
     """
     at = coordinator_at or tree.where
     port = free_port()
@@ -241,7 +241,7 @@ def free_port() -> int:
 
 
 def ancestors(pid: int) -> list[int]:
-    """The chain of parents, as the host sees it, through all pid namespaces."""
+    """Return the pids of a process and its ancestors, as the host sees them."""
     chain = []
     while pid > 1:
         chain.append(pid)
@@ -251,7 +251,10 @@ def ancestors(pid: int) -> list[int]:
 
 
 def processes_running(words: bytes) -> list[int]:
-    """Pids, as the host sees them, of the processes whose command line has `words` (NUL between arguments)."""
+    """Return the pids, as the host sees them, of the processes whose command line has `words`.
+
+    The arguments of a command line are separated by NUL.
+    """
     found = []
     for directory in Path("/proc").iterdir():
         try:

@@ -1,4 +1,7 @@
-"""Places and clusters for the tests of the whole system. Tests of a module share a cluster, but not a directory."""
+"""Provide places and clusters for the tests of the whole system.
+
+The tests of a module share a cluster, but each has its own directory.
+"""
 
 import itertools
 import shutil
@@ -23,7 +26,7 @@ MakePlace = Callable[..., AbstractContextManager[Place]]
 @pytest.fixture(scope="session")
 def make_place() -> Iterator[MakePlace]:
     """Make a place of a kind of place.sh: `with make_place("bare") as worker:`."""
-    # Where a home is, because what lies in /tmp and /var/tmp is not shown to jobs.
+    # The base lies where homes are, because jobs do not see /tmp and /var/tmp of this machine.
     base = Path(tempfile.mkdtemp(prefix="termite-e2e-", dir="/home" if IS_ROOT else Path.home()))
     base.chmod(0o755)
     numbers = itertools.count(1)
@@ -41,14 +44,14 @@ USERS = [pytest.param("ordinary"), pytest.param("root", marks=needs_root)]
 
 @pytest.fixture(scope="module", params=USERS)
 def shared(request: pytest.FixtureRequest, make_place: MakePlace) -> Iterator[Tree]:
-    """A tree with an embedded cluster, as an ordinary user and as root, for all tests of a module."""
+    """Yield a tree with an embedded cluster for a module, as an ordinary user and as root."""
     with make_place(request.param) as where, embedded(new_tree(where)) as tree:
         yield tree
 
 
 @pytest.fixture(scope="module")
 def two_workers(make_place: MakePlace) -> Iterator[Cluster]:
-    """Daemons of their own with two workers, all on this host as one ordinary user, for all tests of a module."""
+    """Yield a cluster with two workers, of one ordinary user, for all tests of a module."""
     with make_place("ordinary") as where, cluster(new_tree(where), [where, where]) as whole:
         whole.wait_for_workers(2)
         yield whole
@@ -56,25 +59,25 @@ def two_workers(make_place: MakePlace) -> Iterator[Cluster]:
 
 @pytest.fixture
 def tree(shared: Tree, request: pytest.FixtureRequest) -> Tree:
-    """A fresh directory of this test in the shared tree."""
+    """Return a fresh directory of this test in the shared tree."""
     return shared.subtree(f"{abs(hash(request.node.nodeid)):x}")
 
 
 @pytest.fixture
 def user(make_place: MakePlace) -> Iterator[Place]:
-    """A fresh place of an ordinary user."""
+    """Yield a fresh place of an ordinary user."""
     with make_place("ordinary") as where:
         yield where
 
 
 @pytest.fixture
 def places(make_place: MakePlace) -> Iterator[Callable[..., Place]]:
-    """Several places that end with the test."""
+    """Yield a function that makes places, which end with the test."""
     with ExitStack() as stack:
         yield lambda kind, **options: stack.enter_context(make_place(kind, **options))
 
 
 @pytest.fixture(scope="session")
 def source() -> Callable[[str], Path]:
-    """The pristine source tree of a Debian package, fetched once and kept in build/."""
+    """Return a function that fetches the unpatched source of a Debian package once, into build/."""
     return lambda package: fetch_source(package, CHECKOUT / "build" / "sources", patched=False)

@@ -1,4 +1,4 @@
-"""What is left on the machine of a termite that has ended: processes, mounts, sockets, temporary files."""
+"""Find what a termite that has ended left: processes, mounts, sockets and temporary files."""
 
 import os
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from tests.e2e.waiting import wait_until
 
 @dataclass(frozen=True, slots=True)
 class Leftovers:
-    """All empty: nothing is left."""
+    """The things that were left. If all fields are empty, nothing was left."""
 
     processes: tuple[str, ...]
     mounts: tuple[str, ...]
@@ -22,7 +22,7 @@ class Leftovers:
 
 
 def assert_nothing_left(where: Place, *trees: Path) -> None:
-    """Wait for the last process to be gone, then look for everything else."""
+    """Wait for the end of the last process, then check that nothing else is left."""
     wait_until(
         lambda: not list(_processes(where)), "all processes of termite are gone", lambda: str(look(where, *trees))
     )
@@ -35,7 +35,10 @@ def look(where: Place, *trees: Path) -> Leftovers:
 
 
 def _processes(where: Place) -> Iterator[str]:
-    """Every process, in any namespace, whose environment has this place's mark; ours have not."""
+    """Yield each process, in any namespace, whose environment has the mark of this place.
+
+    The processes of the tests do not have the mark.
+    """
     mark = f"E2E_MARK={where.env['E2E_MARK']}\0".encode()
     for directory in Path("/proc").iterdir():
         if directory.name.isdigit() and directory.name != str(os.getpid()):
@@ -48,7 +51,7 @@ def _processes(where: Place) -> Iterator[str]:
 
 
 def _mounts(where: Place) -> Iterator[str]:
-    """FUSE and overlay mounts that name this place's directories, as seen by any process of the machine."""
+    """Yield the FUSE and overlay mounts of any process that name a directory of this place."""
     seen: set[str] = set()
     for directory in Path("/proc").iterdir():
         try:
@@ -61,7 +64,7 @@ def _mounts(where: Place) -> Iterator[str]:
 
 
 def _files(where: Place, trees: tuple[Path, ...]) -> Iterator[str]:
-    """Sockets and staging directories in the trees; anything in the place's own /tmp and /var/tmp."""
+    """Yield sockets and staging directories in the trees, and temporary files of the place."""
     for tree in trees:
         for pattern in (".termite-*", "**/.termite-*"):
             yield from (str(path) for path in tree.glob(pattern))

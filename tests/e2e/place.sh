@@ -1,11 +1,13 @@
 #!/bin/sh
-# Prepares the mount namespace it runs in (of its own: unshare --mount) for one kind of place, says "ready", and keeps the
-# namespace alive until its standard input ends. Nothing outside that namespace changes.
+# Prepare a mount namespace for one kind of place, print "ready", and keep the namespace alive until
+# standard input ends. The caller starts this script in a new namespace (unshare --mount). Nothing
+# outside of that namespace changes.
 #
 # usage: place.sh KIND BASE CHECKOUT [UID]
 #   root       private, empty /tmp and /var/tmp
-#   ordinary   the same, and what the user UID needs: a name, /dev/fuse, a way to the checkout even below a closed home
-#   bare       a root file system with Python's and termite's files and nothing else: no shell, no compiler
+#   ordinary   the same, and what the user UID needs: a name, /dev/fuse, and access to the checkout
+#              even below a closed home
+#   bare       a root file system with the files of Python and termite only: no shell, no compiler
 #   no-fuse    as root, but there is no /dev/fuse
 #   closed-fuse  as ordinary, but /dev/fuse is for root only
 set -eu
@@ -13,20 +15,20 @@ umask 022
 kind=$1 base=$2 checkout=$3 uid=${4:-0}
 kept=/mnt
 
-keep() { # bind the directories that must stay visible where the mounts to come do not hide them
+keep() { # bind the directories that must stay visible to a place that later mounts do not hide
     mount -t tmpfs tmpfs "$kept"
     mkdir "$kept/base" "$kept/checkout"
     mount --rbind "$base" "$kept/base"
     mount --rbind "$checkout" "$kept/checkout"
 }
 
-restore() { # ROOT: and put them back at their own paths
+restore() { # ROOT: bind the directories back to their own paths
     mkdir -p "$1$base" "$1$checkout"
     mount --rbind "$kept/base" "$1$base"
     mount --rbind "$kept/checkout" "$1$checkout"
 }
 
-open_ancestors() { # of $1: the first directory on the way that others may not pass is covered by one that they may
+open_ancestors() { # PATH: cover the first directory on the way that is closed to others with an open one
     path=""
     old_ifs=$IFS
     IFS=/

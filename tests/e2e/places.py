@@ -1,8 +1,8 @@
-"""Places where a program can run: a user and a set of namespaces of its own.
+"""Make places where a program can run: a user and a set of namespaces of its own.
 
-A holder process keeps the namespaces alive while its standard input is open, so they are gone with the test run,
-however it ends. A program is put into a place by `nsenter` and `setpriv`, which execute each other: the process that is
-started is the program itself, and signals reach it.
+A holder process keeps the namespaces alive while its standard input is open. The namespaces end
+with the test run, however the run ends. `nsenter` and `setpriv` put a program into a place. They
+execute each other, so the process that is started is the program itself, and signals reach it.
 """
 
 import os
@@ -17,14 +17,14 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 COMMANDS = Path(sys.executable).parent
 PLACE_SCRIPT = Path(__file__).with_name("place.sh")
-ORDINARY_UID = 61000  # in no distribution's range of its own; place.sh gives it a name
+ORDINARY_UID = 61000  # outside of the ranges of distributions; place.sh gives it a name
 IS_ROOT = os.geteuid() == 0
 START_LIMIT_S = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a program."""
+    """The exit code and the output of a program that has ended."""
 
     code: int
     stdout: bytes
@@ -33,7 +33,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where and as whom programs run. `base` is a directory of its own, at the same path inside and outside."""
+    """A user and namespaces for programs.
+
+    `base` is the directory of the place. It has the same path inside and outside.
+    """
 
     enter: tuple[str, ...]  # nsenter with the namespaces; empty: here
     become: tuple[str, ...]  # setpriv with the user; empty: who we are
@@ -58,7 +61,7 @@ class Place:
         stderr: int = subprocess.PIPE,
         umask: int = 0o022,
     ) -> "subprocess.Popen[bytes]":
-        """Start a program in a session of its own, so that a test can press Ctrl-C by signalling its group."""
+        """Start a program in its own session. A test can signal its group, as Ctrl-C does."""
         return subprocess.Popen(
             self.command(argv, cwd),
             env={**self.env, **(env or {})},
@@ -80,7 +83,11 @@ class Place:
         umask: int = 0o022,
         timeout_s: float = 90,
     ) -> Outcome:
-        """Run a program to its end. `stdin` comes through a pipe; None: /dev/null. `merge`: stderr is stdout's file."""
+        """Run a program to its end.
+
+        `stdin` comes through a pipe. If it is None, the program reads /dev/null. If `merge` is set,
+        stderr goes where stdout goes.
+        """
         process = self.start(
             argv,
             cwd,
@@ -101,13 +108,16 @@ class Place:
         return str(COMMANDS / name)
 
     def word(self, name: str) -> str:
-        """The same, for a shell script: a checkout may have spaces in its path."""
+        """Return the path of a command, quoted for a shell, because it may have spaces."""
         return shlex.quote(self.termite(name))
 
 
 @contextmanager
 def place(kind: str, base: Path, mark: str, *, network: bool = False) -> Iterator[Place]:
-    """A place of one of place.sh's kinds below `base`, which is created. Without root: here, as the user we are."""
+    """Make a place of one of the kinds of place.sh, in the new directory `base`.
+
+    Without root, programs run as the user who runs the tests, in no namespaces of their own.
+    """
     uid = ORDINARY_UID if kind in ("ordinary", "closed-fuse") else 0
     base.mkdir(parents=True)
     (base / "home").mkdir()
@@ -139,7 +149,10 @@ def held(command: Sequence[str]) -> Iterator[int]:
 
 
 def environment(base: Path, mark: str) -> dict[str, str]:
-    """A small, known environment. E2E_MARK is how leftovers.py recognises every process that came of it."""
+    """Return a small, known environment.
+
+    leftovers.py recognises each process of the place by E2E_MARK.
+    """
     return {
         "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
         "HOME": str(base / "home"),

@@ -1,4 +1,4 @@
-"""A directory as a value, so that what a local and a remote command made of it can be compared."""
+"""Take a directory as a value, to compare the results of a local and a remote command."""
 
 import os
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from stat import S_IFMT, S_IMODE, S_ISDIR, S_ISLNK, S_ISREG
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One path. `links` are the names of the same inode. Times are left out: see `times`."""
+    """A path without its times, for which see `times`. `links` are the names of the same inode."""
 
     kind: int
     mode: int
@@ -17,7 +17,7 @@ class Entry:
 
 
 def snapshot(root: Path) -> dict[bytes, Entry]:
-    """Everything below `root`, by path relative to it."""
+    """Return everything below `root`, by the path relative to it."""
     found = {os.path.relpath(path, os.fsencode(root)): os.lstat(path) for path in _walk(os.fsencode(root))}
     names: dict[tuple[int, int], list[bytes]] = {}
     for path, stat in sorted(found.items()):
@@ -35,7 +35,7 @@ def snapshot(root: Path) -> dict[bytes, Entry]:
 
 
 def times(root: Path) -> dict[bytes, int]:
-    """The mtime in nanoseconds of everything below `root`."""
+    """Return the mtime, in nanoseconds, of everything below `root`."""
     return {os.path.relpath(path, os.fsencode(root)): os.lstat(path).st_mtime_ns for path in _walk(os.fsencode(root))}
 
 

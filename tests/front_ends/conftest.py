@@ -1,4 +1,4 @@
-"""The front ends are tested on the same clusters as the whole system."""
+"""Test the front ends on the same clusters as the whole system."""
 
 import hashlib
 import os
@@ -18,11 +18,12 @@ from tests.e2e.places import CHECKOUT, COMMANDS
 CACHE = CHECKOUT / "build"
 BUILD_TOOLS = {"autoreconf": "autoconf", "automake": "automake", "autopoint": "autopoint", "pkg-config": "pkg-config"}
 
-# Where a source of GNU make 3.82 is, which no package archive has: the release, unpacked, or a checkout of its tag.
+# The variable that names a source of GNU make 3.82, which no package archive has. The source is the
+# unpacked release, or a checkout of its tag.
 SOURCE_382 = "TERMITE_MAKE382_SRC"
 TODAY_382 = "0001-build-with-todays-glibc-and-gcc.patch"
 
-# With the tools of .venv, as its user has: what is called from there is shown to jobs.
+# The PATH has the tools of .venv, as that of its user has. Jobs see what a user calls from there.
 PATH = f"/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin:{COMMANDS}"
 
 __all__ = ["make_place", "user"]
@@ -30,20 +31,20 @@ __all__ = ["make_place", "user"]
 
 @pytest.fixture(scope="module")
 def shared_tree(make_place: MakePlace) -> Iterator[Tree]:
-    """A tree of an ordinary user with an embedded cluster, for all tests of a module."""
+    """Yield a tree of an ordinary user with an embedded cluster, for all tests of a module."""
     with make_place("ordinary") as where, embedded(new_tree(where), env={"PATH": PATH}) as tree:
         yield tree
 
 
 @pytest.fixture
 def tree(shared_tree: Tree, request: pytest.FixtureRequest) -> Tree:
-    """A fresh directory of this test in the shared tree."""
+    """Return a fresh directory of this test in the shared tree."""
     return shared_tree.subtree(f"{abs(hash(request.node.nodeid)):x}")
 
 
 @dataclass(frozen=True)
 class Make:
-    """One version of GNU make that there is a patch for."""
+    """A version of GNU make for which there is a patch."""
 
     version: tuple[int, int]
     source: Path
@@ -53,7 +54,7 @@ class Make:
 
 @pytest.fixture(scope="session")
 def source() -> Path:
-    """Debian's make-dfsg 4.3, unpacked."""
+    """Return the unpacked source of Debian's make-dfsg 4.3."""
     if not shutil.which("apt-get") or "VERSION_CODENAME=bookworm" not in Path("/etc/os-release").read_text():
         pytest.skip("make-dfsg 4.3 is the source package of Debian 12")
     fetch = [sys.executable, str(CHECKOUT / "tools" / "sources.py"), "make-dfsg", str(CACHE / "sources")]
@@ -62,7 +63,7 @@ def source() -> Path:
 
 @pytest.fixture(scope="session", params=["4.3", "3.82"])
 def make(request: pytest.FixtureRequest) -> Make:
-    """Each version, built once for each version of its patches."""
+    """Return each version, built once for each version of its patches."""
     if request.param == "4.3":
         debian: Path = request.getfixturevalue("source")
         return Make((4, 3), debian, Path("/usr/bin/make"), build_make("4.3", debian))
@@ -72,12 +73,12 @@ def make(request: pytest.FixtureRequest) -> Make:
 
 @pytest.fixture(scope="session")
 def static_make(make: Make) -> Path:
-    """The patched make, linked statically."""
+    """Return the patched make, linked statically."""
     return build_make("{}.{}".format(*make.version), make.source, LDFLAGS="-static")
 
 
 def source_382() -> Path:
-    """What a person must give: skips where it is not given."""
+    """Return the source that the user names, or skip the test if the user names none."""
     given = os.environ.get(SOURCE_382)
     if not given:
         pytest.skip(f"{SOURCE_382} names no source of GNU make 3.82 (no package archive has it)")
@@ -87,7 +88,7 @@ def source_382() -> Path:
 
 
 def build_make(version: str, source: Path, *only: str, **env: str) -> Path:
-    """Build it with its patches, or with `only` these; `env` is for its configure."""
+    """Build make with its patches, or with those in `only`. `env` is for its configure script."""
     missing = [package for tool, package in BUILD_TOOLS.items() if not shutil.which(tool)]
     if missing and not (source / "configure").exists():
         pytest.skip(f"building make of this source needs: apt-get install {' '.join(missing)}")

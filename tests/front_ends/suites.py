@@ -1,4 +1,4 @@
-"""GNU make's own test suite, of Debian's source package and of 3.82."""
+"""Run GNU make's own test suite, of Debian's source package and of 3.82."""
 
 import re
 import shutil
@@ -12,7 +12,10 @@ RESULT = re.compile(
 
 
 def copy_suite(source: Path, tree: Path, *, timeout_s: int = 5) -> Path:
-    """Copy what the suite needs, and configure it as ./configure does here. Each make may run so long."""
+    """Copy what the suite needs, and configure it as ./configure does here.
+
+    Each make that the suite starts may run for `timeout_s`.
+    """
     for name in ("tests", "src"):
         if (source / name).is_dir():  # 3.82 has no src
             shutil.copytree(source / name, tree / name)
@@ -30,14 +33,14 @@ def copy_suite(source: Path, tree: Path, *, timeout_s: int = 5) -> Path:
 
 def command(tree: Path, make: Path, scripts: Iterable[str]) -> list[str]:
     where = ["-srcdir", str(tree)] if (tree / "src").is_dir() else []
-    # -I.: 3.82's is of a time when perl looked for modules in the current directory by itself.
+    # -I.: the suite of 3.82 expects a perl that searches the current directory for modules.
     return ["perl", "-I.", "run_make_tests.pl", *where, "-make", str(make), *scripts]
 
 
 def run_suite(
     tree: Path, make: Path, scripts: Iterable[str], timeout_s: int, env: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """The result of each script, in the suite's words."""
+    """Run the scripts, and return the result of each in the suite's words."""
     done = subprocess.run(
         command(tree, make, scripts),
         cwd=tree / "tests",

@@ -1,4 +1,4 @@
-"""CMake with termite: launchers by hand, and an unmodified project with `termite-cmake` in place of `cmake`."""
+"""CMake with termite: launchers set by hand, and `termite-cmake` for an unmodified project."""
 
 import itertools
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ add_test(NAME runs COMMAND program)
     "main.cc": 'extern "C" int generated(),part(),ab();int shared();\n'
     "int main(){return generated()+part()+ab()+shared();}\n",
 }
-SOURCES = 6  # with what is generated
+SOURCES = 6  # one of them is generated
 PRODUCTS = ("generator", "generated.c", "libpart.a", "libshared.so", "program")
 NOTHING = {"Ninja": b"no work to do", "Unix Makefiles": b"Built target program"}
 
@@ -76,7 +76,7 @@ class Project:
 
 
 ALL = list(itertools.product(CMAKES, GENERATORS))
-CROSSED = [ALL[0], ALL[3]]  # where one of each will do: a configuration takes seconds
+CROSSED = [ALL[0], ALL[3]]  # fewer pairs, because a configuration takes seconds
 
 
 @pytest.fixture(params=CROSSED, ids=" ".join)
@@ -218,7 +218,7 @@ def test_why_explains_a_command_as_ninja_shows_it(tree: Tree) -> None:
 
 
 def _commands(project: Project) -> bytes:
-    """What the build files of a directory say."""
+    """Return the text of the build files of the project."""
     build = project.tree.path / "build"
     names = ("build.ninja", "CMakeFiles/rules.ninja", "**/build.make", "**/link.txt")
     return b"".join(path.read_bytes() for name in names for path in sorted(build.glob(name)))

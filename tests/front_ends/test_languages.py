@@ -1,4 +1,7 @@
-"""cargo, go and Meson: real builds of small projects, remotely, without a network; plain builds find nothing to do."""
+"""cargo, go and Meson build small projects remotely and without a network.
+
+A plain build afterwards finds nothing to do.
+"""
 
 import os
 import re
@@ -50,7 +53,7 @@ test('runs', program)
 
 @dataclass(frozen=True)
 class Project:
-    """A project whose first build starts a cluster, so that this has the environment of the tool's user."""
+    """A project whose first build starts a cluster, in the environment of the tool's user."""
 
     tree: Tree
     env: Mapping[str, str]
@@ -67,7 +70,10 @@ class Project:
 
 @pytest.fixture
 def project(make_place: MakePlace) -> Iterator[Project]:
-    """Of root where the tests run as root: the toolchain may live in a home that nobody else may enter."""
+    """Yield a project of the user who runs the tests.
+
+    The toolchain may live in a home that nobody else may enter.
+    """
     with make_place("root") as where:
         (where.base / "home").chmod(0o700)
         tree = new_tree(where)
@@ -94,7 +100,7 @@ def needs(program: str) -> pytest.MarkDecorator:
 
 @needs("cargo")
 def test_cargo_build(project: Project) -> None:
-    """With a build script, incremental compilation, a crate in the tree and one where cargo keeps what it downloads."""
+    """Use a build script, incremental compilation, and crates in the tree and in CARGO_HOME."""
     sources = Path(project.env["CARGO_HOME"]) / "registry" / "src" / "index"
     _crate(sources, "stored", "pub fn f() -> i32 { 40 }")
     dependencies = f'[dependencies]\nnear = {{ path = "near" }}\nstored = {{ path = "{sources}/stored" }}'
@@ -115,7 +121,7 @@ def test_cargo_build(project: Project) -> None:
     for way in (("cargo",), ("termite-build", "cargo")):
         assert b"Compiling" not in project.run(*way, "build").stderr
 
-    # A crate that appears while the master runs, in a directory that it has shown already.
+    # A crate appears while the master runs, in a directory that jobs have seen already.
     _crate(sources, "fetched", "pub fn f() -> i32 { 100 }")
     more = f'{dependencies}\nfetched = {{ path = "{sources}/fetched" }}'
     main = 'fn main() { println!("{} {}", near::f() + stored::f() + fetched::f(), env!("MADE")); }\n'
@@ -188,7 +194,7 @@ def test_meson(project: Project) -> None:
     assert b"'more'" in (done := project.run("termite-ninja", "-C", "build")).stdout or b"more.p" in done.stdout
     assert project.tree.jobs("local") == 1, "it is set up again here"
     tested = project.run("termite-build", "meson", "test", "-C", "build")
-    assert re.search(rb"^Ok: +1\b", tested.stdout, re.MULTILINE), tested  # each version of Meson has its own columns
+    assert re.search(rb"^Ok: +1\b", tested.stdout, re.MULTILINE), tested  # the columns differ between versions of Meson
     project.run("termite-build", "meson", "install", "-C", "build", "--destdir", str(project.tree.path / "to"))
     assert list(project.tree.path.rglob("to/**/bin/program"))
 

@@ -1,8 +1,8 @@
-"""GNU make with MAKE_SHELL: what the patches promise, against a make without: 4.3 against Debian's own, and 3.82 where
-its source is given (TERMITE_MAKE382_SRC).
+"""The promises of the patches for MAKE_SHELL, against a GNU make without the patches.
 
-The wrapper given as MAKE_SHELL writes down how it was called, then runs the shell that TERMITE_SHELL names, as the
-launcher's termite-shell does.
+The patched make 4.3 is compared with Debian's make. The patched 3.82 is compared if its source is
+given (TERMITE_MAKE382_SRC). The wrapper that MAKE_SHELL names records its call. Then it runs the
+shell that TERMITE_SHELL names, as the launcher's termite-shell does.
 """
 
 import json
@@ -20,11 +20,10 @@ from tests.front_ends.suites import copy_suite, run_suite
 
 RUN_TIMEOUT_S = 60  # a run of make here takes milliseconds
 SUITE_TIMEOUT_S = 300  # GNU make's own test suite: 35 s alone
-SUITE_TRIES = (
-    4  # of the scripts that differ: on a machine with much to do, targets/SECONDARY is right two times of three
-)
+SUITE_TRIES = 4  # runs of the scripts that differ: on a busy machine, targets/SECONDARY passes two times of three
 
-# Scripts of that suite that expect make's words for a command that is not there: with MAKE_SHELL the shell says it.
+# Scripts of the suite that expect make's own message for a missing command. With MAKE_SHELL, the
+# message comes from the shell.
 SAY_NOT_FOUND = {
     (4, 3): ("features/errors", "features/output-sync", "features/targetvars", "functions/shell", "misc/general4"),
     (3, 82): (),
@@ -57,7 +56,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a person sees of one run of make."""
+    """The exit code and the output of one run of make."""
 
     exit_code: int
     output: str
@@ -76,12 +75,12 @@ class Project:
         return self.make.version >= (4, 0)
 
     def needs_4(self, what: str) -> None:
-        """Skip what 3.82 does not have."""
+        """Skip the test for 3.82, which lacks `what`."""
         if not self.is_4:
             pytest.skip(f"GNU make 3.82 has no {what}")
 
     def failed(self, line: int, code: int) -> str:
-        """What make says of a line of `Makefile` that failed, for the target `all`."""
+        """Return make's message for a line of `Makefile` that failed, for the target `all`."""
         return f"make: *** [{f'Makefile:{line}: ' if self.is_4 else ''}all] Error {code}\n"
 
     def write(self, makefile: str, name: str = "Makefile") -> None:
@@ -106,7 +105,7 @@ class Project:
 
     def _run(self, make: Path, arguments: Iterable[str], environment: dict[str, str]) -> Outcome:
         done = subprocess.run(
-            ["make", *arguments],  # so named, $(MAKE) and the messages are the same for both makes
+            ["make", *arguments],  # with this name, $(MAKE) and the messages are the same for both makes
             executable=make,
             cwd=self.directory,
             env={
@@ -258,7 +257,7 @@ def test_posix_mode_adds_its_flag(project: Project) -> None:
 def test_a_script_language_as_shell_works_with_oneshell(project: Project) -> None:
     program = "import sys\nfor i in range(2):\n    print(i, '@-+')\n"
     recipe = "".join(f"\t{line}\n" for line in program.splitlines())
-    flags = ["-S", "-c"] if project.is_4 else ["-Sc"]  # 3.82 gives them as one word to such a recipe
+    flags = ["-S", "-c"] if project.is_4 else ["-Sc"]  # 3.82 passes them as one word to such a recipe
     shell = f"SHELL := /usr/bin/python3\n.SHELLFLAGS := {' '.join(flags)}\n"
     project.write(f".ONESHELL:\n.SILENT:\n{shell}all:\n{recipe}")
     assert project.run() == Outcome(0, "0 @-+\n1 @-+\n")
@@ -458,7 +457,7 @@ def test_output_exit_code_and_files_are_those_of_stock_make(project: Project, ar
         for path in project.directory.iterdir():
             path.unlink()
         project.write(STAGES)
-        outcomes = [run(*arguments), run(*arguments)]  # the second run: nothing to be done
+        outcomes = [run(*arguments), run(*arguments)]  # in the second run, nothing is left to do
         seen.append((outcomes, sorted({path.name for path in project.directory.iterdir()} - {"calls"})))
     assert seen[0] == seen[1]
 
@@ -501,7 +500,7 @@ def test_a_line_ends_as_with_stock_make(project: Project, line: str) -> None:
 
 
 def test_a_program_is_run_where_the_shell_has_a_command_of_that_name(project: Project) -> None:
-    """/bin/pwd says where it is, the shell's own says how it came there."""
+    """/bin/pwd prints the real directory, but the shell's own pwd the path through the link."""
     link = project.directory / "link"
     link.symlink_to(".")
     project.write("$(info $(shell pwd))\nall: ; @pwd\n")
@@ -535,7 +534,7 @@ def test_gnu_makes_own_test_suite_gives_the_results_of_stock_make(make: Make, tm
     trees = {name: copy_suite(make.source, tmp_path / f"{name}-suite") for name in makes}
 
     def different(scripts: Sequence[str] = ()) -> list[str]:
-        """Those of `scripts`, or of all, that do not give the same with all three."""
+        """Return which of `scripts` (or of all) differ in their results with the three makes."""
         with ThreadPoolExecutor() as pool:  # the suite mostly sleeps: all three take as long as one
             runs = pool.map(lambda name: run_suite(trees[name], makes[name], scripts, SUITE_TIMEOUT_S), makes)
         stock, patched, wrapped = runs
@@ -545,7 +544,8 @@ def test_gnu_makes_own_test_suite_gives_the_results_of_stock_make(make: Make, tm
     found = different()
     expected = set(SAY_NOT_FOUND[make.version])
     assert expected <= set(found)
-    # Some scripts depend on which of two jobs ends first; one that differs for a reason always differs.
+    # The results of some scripts depend on which of two jobs ends first. A script that differs for
+    # a reason always differs.
     for _ in range(SUITE_TRIES):
         if set(found) == expected:
             return
@@ -554,7 +554,7 @@ def test_gnu_makes_own_test_suite_gives_the_results_of_stock_make(make: Make, tm
 
 
 def _always_wrapped(make: Path, directory: Path) -> Path:
-    """A make that always has a MAKE_SHELL, which only passes on."""
+    """Make a `make` that always has a MAKE_SHELL, which only runs the given shell."""
     shell = directory / "pass-on"
     shell.write_text(
         '#!/bin/sh\ns=$TERMITE_SHELL\nunset TERMITE_SHELL MAKE_TARGET MAKE_DEPS MAKE_TOLD\nexec "$s" "$@"\n'

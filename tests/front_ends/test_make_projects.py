@@ -25,7 +25,7 @@ functions: ; @f() { echo "f $$1"; }; f x >$@; case $$(cat $@) in f*) echo ok;; e
 
 
 def both(tree: Tree, *arguments: str) -> tuple[Outcome, Outcome]:
-    """The outcomes of make and termite-make in two equal trees; what they leave behind is compared."""
+    """Run make and termite-make in two equal trees, compare the trees, and return both outcomes."""
     source = tree.path / "source"
     outcomes = []
     for name, program in (("near", "make"), ("far", tree.where.termite("termite-make"))):
@@ -58,7 +58,7 @@ def test_a_thousand_tiny_targets_with_fifty_jobs(tree: Tree) -> None:
 
 @pytest.mark.skipif(not shutil.which("autoreconf"), reason="autoconf is not installed")
 def test_a_project_configured_by_autoconf(tree: Tree) -> None:
-    """./configure runs plainly; then termite-make, here and in a build directory of its own, and dist and check."""
+    """Configure plainly, then make all, dist and check, here and in a build directory."""
     tree.write("source/configure.ac", CONFIGURE_AC)
     tree.write("source/Makefile.am", MAKEFILE_AM)
     tree.write("source/sub/Makefile.am", "noinst_LIBRARIES = libsub.a\nlibsub_a_SOURCES = sub.c\n")
@@ -69,7 +69,7 @@ def test_a_project_configured_by_autoconf(tree: Tree) -> None:
     near, far = both(tree, "-j2")
     assert near.code == 0, near
     assert far == near
-    # Each finds nothing to do in what the other has built.
+    # Each make finds nothing to do in what the other has built.
     assert b"Nothing to be done" in tree.plain("make", within="far").stdout
     assert b"Nothing to be done" in tree.make(within="near").stdout
     assert tree.plain("far/program").code == 0
@@ -85,7 +85,7 @@ def test_a_project_configured_by_autoconf(tree: Tree) -> None:
     assert b"main.o" in tree.make(within="vpath/build").stdout
     assert b"main.o" not in tree.plain("make", within="vpath/build").stdout
 
-    # The makefile makes itself anew: aclocal, automake, autoconf and autoheader, at once, here.
+    # The makefile remakes itself with aclocal, automake, autoconf and autoheader, which run here.
     tree.write("vpath/configure.ac", CONFIGURE_AC.replace("[1]", "[2]"))
     local = tree.jobs("local")
     done = tree.make("-j4", within="vpath/build")
@@ -121,7 +121,10 @@ TESTS = program
 
 @pytest.mark.timeout(620)  # the first test that wants the patched make builds it
 def test_a_make_with_make_shell_needs_no_library(tree: Tree, make: Make) -> None:
-    """Also set-user-id, where the dynamic linker takes no library; 3.82 runs its commands as that user too."""
+    """Test a set-user-id make, too, into which the dynamic linker loads no library.
+
+    3.82 would run its commands as that user, so it is left out.
+    """
     tree.write("Makefile", MAKEFILE)
     tree.write("sub.mk", "all:\n\t@env | grep -c ^LD_PRELOAD; env | grep -c ^MAKE_SHELL; echo $(SHELL) >sub; :\n")
     env = _with_make(tree, make.patched)
@@ -138,7 +141,7 @@ def test_a_make_with_make_shell_needs_no_library(tree: Tree, make: Make) -> None
 
 
 def test_a_static_make_with_make_shell_builds_a_c_project_on_workers(tree: Tree, static_make: Path) -> None:
-    """With commands that need no shell, implicit rules, a library made by a make below, and its jobserver."""
+    """Use commands that need no shell, implicit rules, a recursive make and its jobserver."""
     assert why_not_preloaded(static_make) == "is linked statically"
     for name, text in C_PROJECT.items():
         tree.write(f"far/{name}", text)

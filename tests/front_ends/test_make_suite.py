@@ -12,19 +12,19 @@ from tests.e2e.cluster import Tree
 from tests.e2e.places import IS_ROOT
 from tests.front_ends.suites import all_scripts, command, copy_suite, read_results
 
-# Scripts that give another result than with stock make where every command of theirs is remote, and why.
+# Scripts whose results differ from those with stock make if all their commands are remote, and why.
 DIFFERENT = {
     "features/parallelism": "its jobs wait for files that other jobs make while both run: a job sees what was there "
     "when it began, and what it makes is there when it has ended",
     "features/output-sync": "one of its jobs waits for a file that another one makes while both run",
 }
-# With the commands local by which jobs wait for each other they give the same; this is the rule for such commands. With
-# Recurse they hold no slot: else they would wait for each other's slots besides.
+# The results are the same if the commands by which jobs wait for each other are local. This is the
+# rule for such commands. With Recurse they hold no slot, and so do not wait for each other's slots.
 WITH_RULE = "with-a-rule"
 RULES = json.dumps([{"Regexp": f"{WITH_RULE}/tests/thelp|mksync", "Local": True, "Recurse": True}])
 
 SHARDS = 3  # the suite mostly sleeps
-MAKE_TIMEOUT_S = 60  # of one make; the suite's own 5 s are for commands that take no time at all
+MAKE_TIMEOUT_S = 60  # for one make; the suite's own limit of 5 s is for local commands
 SUITE_TIMEOUT_S = 400
 
 pytestmark = pytest.mark.timeout(SUITE_TIMEOUT_S + 60)
@@ -48,13 +48,16 @@ def test_it_gives_the_results_of_stock_make(tree: Tree, source: Path) -> None:
     assert len(stock) > 120
     assert tree.jobs() - before > 1000
     different = {name for name in stock if results.get(name) != stock[name]}
-    if different:  # some scripts watch the clock; one that differs for a reason differs twice
+    if different:  # some scripts depend on time; one that differs for a reason differs twice
         again = _run(tree, suite, "again", sorted(different))
         assert again == {name: stock[name] for name in different}
 
 
 def _run(tree: Tree, suite: Path, name: str, scripts: list[str]) -> dict[str, str]:
-    """In a copy of its own. `make` is termite-make for all but the stock run, $(MAKE) included."""
+    """Run the scripts in a copy of the suite, and return their results.
+
+    `make` and $(MAKE) are termite-make, except in the run called "stock".
+    """
     copy = tree.path / name
     shutil.copytree(suite, copy)
     links = tree.path / f"{name}-bin"

@@ -1,4 +1,7 @@
-"""`termite-ninja` does what ninja does, with everything that a manifest can say; a tree goes back and forth."""
+"""`termite-ninja` does what ninja does, for every feature of a manifest.
+
+Both can build the same tree in turn.
+"""
 
 import os
 import shutil
@@ -15,7 +18,8 @@ USUAL_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 NINJAS = {"Debian's": Path("/usr/bin"), "PyPI's": COMMANDS}
 NO_WORK = b"ninja: no work to do.\n"
 
-# A bit of everything: depfile, deps, restat, response file, dyndep, console, generator, phony, order-only, validation.
+# A manifest with each feature: depfile, deps, restat, response file, dyndep, console, generator,
+# phony, order-only and validation.
 MANIFEST = """
 ninja_required_version = 1.7
 builddir = out
@@ -78,14 +82,14 @@ FILES = {
 
 
 class Ninja:
-    """One tree, built by plain ninja or by termite-ninja."""
+    """A tree that plain ninja or termite-ninja builds."""
 
     def __init__(self, tree: Tree, directory: Path) -> None:
         self.tree = tree
         self._env = {"PATH": f"{directory}:{USUAL_PATH}"}
         for name, content in FILES.items():
             tree.write(name, content)
-        # Older than anything that is built, in whatever order they were written here.
+        # The sources are older than anything that is built, in whatever order they were written.
         self.age("build.ninja.in", "version", by=20)
         self.age(*(FILES.keys() - {"build.ninja.in", "version"}), by=10)
 
@@ -102,7 +106,7 @@ class Ninja:
         return self.tree.plain(program, *arguments, env={**self._env, **(env or {})})
 
     def products(self) -> dict[bytes, Entry]:
-        """What was built, without ninja's own logs: they hold times."""
+        """Return what was built, without ninja's own logs, because they hold times."""
         return {path: entry for path, entry in snapshot(self.tree.path).items() if b".ninja_" not in path}
 
 
@@ -205,7 +209,7 @@ def test_a_rule_written_with_termite_works_with_plain_ninja(tree: Tree, ninja_di
     assert tree.plain("ninja", env=env).code == 0
     assert tree.jobs() == before + 1
     assert tree.plain("ninja", env=env).stdout == NO_WORK
-    # The same manifest goes through termite-ninja: in the sandbox `termite` is the command and nothing more.
+    # The same manifest works with termite-ninja: in a sandbox, `termite` only runs the command.
     tree.write("a.c", "int b;\n")
     done = tree.plain(tree.where.termite("termite-ninja"), env=env)
     assert (done.code, done.stderr) == (0, b""), done
@@ -223,7 +227,7 @@ def test_a_rule_written_with_termite_builds_where_no_master_runs(tree: Tree) -> 
 
 # -- ninjas of other names --------------------------------------------------------------------------------------------
 
-# What samu knows as well: no dyndep.
+# A manifest with the features that samu has, too: no dyndep.
 OTHER_MANIFEST = """
 rule cc
   command = gcc -MMD -MF $out.d -c $in -o $out
@@ -252,7 +256,7 @@ NAMES = ["ninja-build", pytest.param("samu", marks=pytest.mark.skipif(not shutil
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_ninja_of_another_name(tree: Tree, name: str) -> None:
-    """samu, and ninja as it is called on Fedora: by `termite-build NAME`."""
+    """Run samu, and ninja by its name on Fedora, with `termite-build NAME`."""
     directory = tree.mkdir("bin")
     shutil.copy(shutil.which("samu" if name == "samu" else "/usr/bin/ninja") or name, directory / name)
     env = {"PATH": f"{directory}:{USUAL_PATH}"}

@@ -1,4 +1,4 @@
-"""Build tools that no preload library can be loaded into: one clear line, and the build is done here."""
+"""Build tools that cannot load a preload library: the user gets one line, and they build here."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ LISTS += 'add_custom_target(t ALL COMMAND sh -c "echo made >${CMAKE_SOURCE_DIR}/
 
 @dataclass(frozen=True)
 class Kind:
-    """How a tool is called through termite, and with what files."""
+    """The command line of a tool with termite, and the files that it needs."""
 
     tool: str
     call: tuple[str, ...]
@@ -82,7 +82,10 @@ def test_it_does_not_where_building_here_is_forbidden(tree: Tree, kind: Kind) ->
 
 
 def _static_stand_in(path: Path) -> None:
-    """A static program that becomes the real tool: what matters is that no library can be loaded into it."""
+    """Make a static program that becomes the real tool.
+
+    The test needs only that no library can be loaded into the program.
+    """
     text = f'#include <unistd.h>\nint main(int c,char**v){{return execv("/usr/bin/{path.name}",v);}}\n'
     path.unlink(missing_ok=True)
     subprocess.run(["gcc", "-static", "-x", "c", "-", "-o", path], input=text.encode(), check=True)

@@ -1,4 +1,4 @@
-"""`termite-ctl why` explains a command of each front end: the plugin that read it, the rule that decided, the place."""
+"""`termite-ctl why` names the plugin, the rule and the place of a command of each front end."""
 
 import pytest
 

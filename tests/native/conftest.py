@@ -1,4 +1,4 @@
-"""The native programs, and a master's end of the launcher's socket."""
+"""Provide the native programs, and a master's end of the launcher's socket."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ def launcher() -> Path:
 
 @pytest.fixture(scope="session")
 def preload_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy, because LD_PRELOAD splits at the spaces that a checkout may have in its path."""
+    """Return a copy, because LD_PRELOAD ends at spaces, which the path of a checkout may have."""
     return Path(shutil.copy(native_program("libtermite-exec.so"), tmp_path_factory.mktemp("library")))
 
 
@@ -29,11 +29,11 @@ def sandbox_program() -> Path:
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory to build in, where no set-up of the caller's own is felt."""
+    """Return a directory to build in, without the caller's settings of termite."""
     for name in [name for name in os.environ if name.startswith("TERMITE_")]:
         monkeypatch.delenv(name)
     monkeypatch.delenv("LD_PRELOAD", raising=False)
-    monkeypatch.setenv("PATH", "/usr/bin:/bin")  # a directory that may not be searched changes what is said
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")  # a directory that is closed to us would change messages
     tree = tmp_path / "tree"
     tree.mkdir()
     return tree

@@ -1,4 +1,5 @@
-/* Calls the function named by the first argument, from where the second one says: here, fork, vfork. */
+/* Call the function that the first argument names, in the process that the second one names: this
+   one (here), a child (fork) or a child that borrows the memory (vfork). */
 #include <errno.h>
 #include <spawn.h>
 #include <stdio.h>

@@ -1,4 +1,4 @@
-"""A master that says what a test tells it to: the other end of docs/develop/protocol.md, "Launcher"."""
+"""A master that says what a test wants: the other end of "Launcher" in docs/develop/protocol.md."""
 
 import contextlib
 import socket
@@ -35,7 +35,7 @@ def parse_records(payload: bytes) -> list[tuple[str, bytes]]:
 
 
 class Invocation:
-    """What an `I` frame said."""
+    """The records of an `I` frame."""
 
     def __init__(self, payload: bytes) -> None:
         self.pairs = parse_records(payload)
@@ -53,7 +53,7 @@ class Invocation:
 
 
 class Conversation:
-    """One launcher."""
+    """A connection with one launcher."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
@@ -74,7 +74,7 @@ class Conversation:
         return kind.decode(), self._exactly(length)
 
     def is_closed(self) -> bool:
-        """Waits for the launcher to close, having said nothing more."""
+        """Wait until the launcher closes the connection. Return whether it sent nothing more."""
         try:
             return self.socket.recv(1) == b""
         except ConnectionResetError:
@@ -93,7 +93,7 @@ class Conversation:
 
 
 class FakeMaster:
-    """Listens where a master would."""
+    """A listener on the socket of a master."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -129,7 +129,7 @@ def started(
     group: bool = True,
     restore_signals: bool = True,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is gone when the block ends, whatever happens in it."""
+    """Start a process, and kill it at the end of the block, whatever happens in between."""
     process = subprocess.Popen(
         argv,
         cwd=cwd,
@@ -151,6 +151,6 @@ def started(
 
 
 def finish(process: subprocess.Popen[bytes]) -> tuple[int, bytes, bytes]:
-    """How it ended, what it wrote."""
+    """Wait for the process to end, and return its exit code, stdout and stderr."""
     out, err = process.communicate(timeout=LIMIT_S)
     return process.returncode, out or b"", err or b""

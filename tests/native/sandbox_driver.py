@@ -1,6 +1,7 @@
-"""Runs one job as a mirror process does. Started inside `termite-sandbox enter`; needs Python's own library only.
+"""Run one job as a mirror process does.
 
-stdin: a JSON object; stdout: another one. Bytes travel as latin-1 text.
+The tests start this program inside `termite-sandbox enter`. It needs Python's own library only.
+It reads a JSON object from stdin and writes another one to stdout. Bytes travel as latin-1 text.
 """
 
 import json
@@ -29,7 +30,7 @@ def make_scratch(base: Path, tmpfs: bool) -> Path:
 
 
 def upper_entries(upper: Path) -> dict[str, str]:
-    """What the job has left, by path: the content of a file, or the kind of anything else."""
+    """Return what the job has left, by path: the content of a file, or another thing's kind."""
     entries = {}
     for path in sorted(upper.rglob("*")):
         name = str(path.relative_to(upper))
@@ -41,7 +42,7 @@ def upper_entries(upper: Path) -> dict[str, str]:
 
 
 def order_of(config: list[list[str]], memory: bool) -> tuple[bytes, list[int]]:
-    """The message, and what goes with it if it is too large for one."""
+    """Return the message of a job, and the file that holds the records if they are too many."""
     records = b"".join(f"{key}={value}".encode("latin-1") + b"\0" for key, value in config)
     if not memory and len(records) <= ORDER_BYTES:
         return records, []
@@ -85,7 +86,7 @@ def read_whole(out: int, err: int) -> tuple[bytes, bytes]:
 
 def main(order: dict[str, Any]) -> dict[str, Any]:
     for number in (signal.SIGPIPE, signal.SIGUSR1, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # a daemon may; the job must not notice
+        signal.signal(number, signal.SIG_IGN)  # a daemon may do so; the job must not notice
     scratch = make_scratch(Path(order["scratch"]), order["tmpfs"])
     spawner, ours = serve(order["program"], order["options"], scratch.parent)
     ours.send(b"x")
@@ -107,7 +108,7 @@ def main(order: dict[str, Any]) -> dict[str, Any]:
         signal.pidfd_send_signal(pidfd, order["kill"])
     output, errors = read_whole(out, err)
     records = channel.recv(65536)
-    left = upper_entries(scratch / "upper")  # as soon as it says how it ended, everything is at rest
+    left = upper_entries(scratch / "upper")  # the job is at rest as soon as its end is reported
     wait_until_dead(pidfd)
     ours.close()
     return {

@@ -1,4 +1,4 @@
-"""Jobs on a small root of their own, started as a mirror starts them."""
+"""Start jobs as a mirror does, on a small root of their own."""
 
 import itertools
 import json
@@ -22,7 +22,7 @@ sort stat tail touch tr true tty umask unshare wc yes
 
 
 def make_small_root(root: Path) -> None:
-    """A root directory with a few programs and the libraries they need."""
+    """Make a root directory with a few programs and the libraries that they need."""
     for name in ("usr/bin", "usr/lib", "usr/lib64", "proc", "dev", "etc", "home/me"):
         (root / name).mkdir(parents=True)
     (root / "tmp").mkdir()
@@ -47,7 +47,7 @@ def _copy_libraries(program: str, root: Path) -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """How a job went."""
+    """The output, the records and the files of a job that has ended."""
 
     code: int
     out: str
@@ -59,15 +59,16 @@ class Job:
 
     @property
     def status(self) -> int:
-        """As a shell's: the exit code, or minus the signal."""
+        """Return the exit code, or minus the number of the signal that ended the job."""
         return os.waitstatus_to_exitcode(int(self.records["status"]))
 
 
 @dataclass
 class Sandboxes:
-    """`enter` is the command that goes into a mirror's namespaces, as one of the users a worker may have.
+    """Sandboxes for jobs, started as one of the users that a worker may have.
 
-    A scratch directory is not used twice, nor removed before the end: it holds what a job has left.
+    `enter` is the command that goes into a mirror's namespaces. Each job gets its own scratch
+    directory, which stays until the end of the test because it holds the results of the job.
     """
 
     base: Path
@@ -95,9 +96,10 @@ class Sandboxes:
         memory: bool = False,
         lone: bool = False,
     ) -> Job:
-        """A job as uid 1000 in the small root; `config` has records to add or change.
+        """Run a job as uid 1000 in the small root. `config` has records to add or change.
 
-        `memory`: the configuration goes through a file, as a large one does. `lone`: whoever made the sandbox is dead.
+        If `memory` is set, the configuration goes through a file, as a large one does. If `lone` is
+        set, the process that made the sandbox is dead.
         """
         fields = {
             "mount": str(self.base),
@@ -140,7 +142,7 @@ class Sandboxes:
 
 @contextmanager
 def small_base(sandbox_program: Path) -> Iterator[Path]:
-    """A directory in which an ordinary user finds all that a job needs."""
+    """Make a directory in which an ordinary user finds all that a job needs."""
     base = Path(tempfile.mkdtemp(prefix="termite-native-", dir="/var/tmp"))
     base.chmod(0o755)
     make_small_root(base / "root")
@@ -154,7 +156,7 @@ def small_base(sandbox_program: Path) -> Iterator[Path]:
 
 
 def sandboxes_of(base: Path, user: str) -> Sandboxes:
-    """Files of the lower layer belong to whoever the sandbox runs as: so the mirror shows them."""
+    """Return the sandboxes of a user, who gets the files of the lower layer, as in a mirror."""
     enter = (str(base / "termite-sandbox"), "enter")
     if not IS_ROOT:
         return Sandboxes(base, user, enter)

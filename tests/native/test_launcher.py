@@ -1,4 +1,4 @@
-"""The launcher and its master: what it tells, what it passes on, how it ends."""
+"""The launcher and its master: which records it sends, what it passes on, and how it ends."""
 
 import errno
 import os
@@ -22,7 +22,7 @@ from tests.native.fake_master import (
     started,
 )
 
-# -- what it tells ----------------------------------------------------------------------------------------------------
+# -- its records ----------------------------------------------------------------------------------------------------
 
 
 def test_a_command_is_told_as_it_was_called(launcher: Path, tree: Path, master: FakeMaster) -> None:
@@ -235,7 +235,7 @@ def test_an_empty_name_of_the_socket_means_no_master(launcher: Path, tree: Path,
 def test_a_socket_with_a_very_long_path_is_reached(launcher: Path, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deep = tree / ("d" * 200) / ("e" * 200)
     deep.mkdir(parents=True)
-    monkeypatch.chdir(deep)  # bind takes no long path either
+    monkeypatch.chdir(deep)  # bind, too, refuses a long path
     with FakeMaster(Path(".termite-socket")) as master, started([launcher, "true"], deep) as process:
         master.accept().say(exit_code(7))
         assert finish(process)[0] == 7
@@ -317,7 +317,7 @@ def wish(**numbers: int) -> bytes:
 
 
 def leaving(**numbers: int) -> bytes:
-    """An exit that says where the job has left its stdin."""
+    """Return an exit frame with the position at which the job has left its stdin."""
     return frame("E", records(*((key, str(number)) for key, number in numbers.items()), ("code", "0")))
 
 
@@ -575,7 +575,7 @@ def test_a_script_without_interpreter_runs_as_in_a_shell(launcher: Path, tree: P
 )
 @pytest.mark.parametrize("name", ["denied", "found", "script", "directory", "loop", "broken", "n" * 256, "", "true"])
 def test_a_command_is_looked_for_as_execvp_does_it(launcher: Path, tree: Path, path: str | None, name: str) -> None:
-    """As env(1) finds it, which is linked with the system's C library."""
+    """Compare with env(1), which searches with execvp of the system's C library."""
     for directory in ("one", "two", "directory", "one/directory"):
         (tree / directory).mkdir()
     (tree / "one/denied").write_text("not for you")
@@ -595,11 +595,11 @@ def test_a_command_is_looked_for_as_execvp_does_it(launcher: Path, tree: Path, p
         for program in ("/usr/bin/env", launcher)
     ]
     plain, ours = [(done.returncode > 0, done.stdout, done.stderr.strip().rsplit(": ", 1)[-1]) for done in seen]
-    assert ours == plain  # but which of 126 and 127 it is: make and env(1) differ in that
+    assert ours == plain  # without the choice between 126 and 127, in which make and env(1) differ
 
 
 def test_a_blocked_signal_stays_blocked_in_the_command(launcher: Path, tree: Path, master: FakeMaster) -> None:
-    """All that can be, with those that a C library keeps to itself."""
+    """Block every signal that can be blocked, and those that a C library reserves."""
     block = "signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))"
     script = f"import os, signal, sys; {block}; os.execv(sys.argv[1], sys.argv[1:])"
     words = [sys.executable, "-c", script, str(launcher), "grep", "SigBlk", "/proc/self/status"]

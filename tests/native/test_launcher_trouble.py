@@ -1,4 +1,4 @@
-"""The launcher when something goes wrong: signals, a master that vanishes or talks nonsense, output nobody takes."""
+"""The launcher in trouble: signals, a lost or faulty master, output that cannot be written."""
 
 import os
 import signal
@@ -114,7 +114,7 @@ def test_a_master_that_talks_nonsense_is_left_alone(
 
 @pytest.fixture
 def never(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After `tree`, which takes such names away."""
+    """Forbid local runs. `tree` comes first, because it removes such variables."""
     monkeypatch.setenv("TERMITE_LOCAL", "never")
 
 
@@ -230,7 +230,7 @@ def test_a_signal_stops_the_job_and_then_the_launcher(
 
 
 def wait_for_handlers(talk: Conversation, process: subprocess.Popen[bytes]) -> None:
-    """Until the launcher takes signals its own way: by then it passes output on."""
+    """Wait until the launcher has its signal handlers, which is before it passes on any output."""
     talk.say(frame("1", b"!"))
     assert process.stdout is not None
     assert os.read(process.stdout.fileno(), 1) == b"!"

@@ -1,4 +1,7 @@
-"""The preload library in real build tools, with a script that stands for the launcher and notes its calls."""
+"""The preload library in real build tools, with a script in place of the launcher.
+
+The script records its calls.
+"""
 
 import os
 import shutil
@@ -11,8 +14,8 @@ import pytest
 
 LIMIT_S = 60
 
-# Runs what it is called for, as the launcher does without a master. A `make` gets the library back, as for a verdict
-# with Recurse.
+# Run the command, as the launcher does without a master. A `make` gets the library back, as after a
+# verdict with Recurse.
 STAND_IN = """\
 #!/bin/bash
 { printf '%s\\t' "$@"; printf 'LD_PRELOAD=%s\\n' "${LD_PRELOAD-}"; } >> "$CALLS"
@@ -27,7 +30,7 @@ exec -a "$1" "$exe" "${@:2}"
 
 @dataclass
 class Desk:
-    """A directory with a stand-in launcher, whose calls are read back as lists of words."""
+    """A directory with a stand-in launcher, whose calls can be read as lists of words."""
 
     tree: Path
     library: Path
@@ -62,7 +65,7 @@ class Desk:
         return [line.split("\t") for line in path.read_text().splitlines()] if path.exists() else []
 
     def commands(self) -> list[str]:
-        """The last words of the calls: for a shell, its command."""
+        """Return the last word of each call. For a shell, this is the command."""
         return [call[-2] for call in self.calls()]
 
 
@@ -219,7 +222,7 @@ def test_ninja_does_the_same_and_its_commands_are_launcher_calls(desk: Desk, nin
     assert [words[:6] for words in desk.calls()] == [as_called] * 3
     assert [command.split()[1] for command in desk.commands()] == ['"one', '"two', "console;"]
     assert "LD_PRELOAD" not in (desk.tree / "one").read_text()
-    assert "no work to do" in desk.plainly(ninja).stdout  # its notes of the commands have not changed
+    assert "no work to do" in desk.plainly(ninja).stdout  # the commands in its log have not changed
 
 
 @pytest.mark.parametrize("ninja", NINJAS)

@@ -1,4 +1,4 @@
-"""How a mirror process is put into its own namespaces, and what the user is told where that cannot be."""
+"""A mirror process enters its own namespaces, or the user gets a reason why it cannot."""
 
 import os
 import signal
@@ -100,7 +100,7 @@ def test_no_file_gives_rights_to_whom_executes_it_there(sandbox_program: Path, o
 
 def test_it_ends_as_the_program_did(sandbox_program: Path) -> None:
     assert enter(sandbox_program, "--", "sh", "-c", "exit 7").returncode == 7
-    script = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"  # which pid 1 cannot do to itself
+    script = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"  # pid 1 of a namespace cannot do this to itself
     assert enter(sandbox_program, "--", "python3", "-c", script).returncode == 0
     run = enter(sandbox_program, "--", "/nowhere/program")
     assert (run.returncode, run.stderr) == (127, "termite-sandbox: /nowhere/program: No such file or directory\n")

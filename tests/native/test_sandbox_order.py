@@ -1,5 +1,7 @@
-"""An order that says something twice, something unknown, or something that leads out of the mount
-is refused; and what removes a job's files follows no link."""
+"""A sandbox refuses a bad order, and the remover of a job's files follows no link.
+
+An order is bad if it has a record twice, an unknown record, or a path that leads out of the mount.
+"""
 
 import os
 import subprocess
@@ -39,7 +41,7 @@ def sandboxes(base: Path, request: pytest.FixtureRequest) -> Sandboxes:
 
 @pytest.fixture
 def inputs(base: Path) -> Path:
-    """The directory of the mount in which a job's standard input is."""
+    """Make the directory of the mount in which the standard input of a job is."""
     directory = base / "stdin"
     directory.mkdir(exist_ok=True)
     (directory / "7").write_text("from the mirror\n")

@@ -1,4 +1,4 @@
-"""What a job sees in its sandbox, what it can do, and how its end is told. With each kind of user a worker may be."""
+"""A job in its sandbox, for each user that a worker may be: its view, its powers and its end."""
 
 import signal
 from collections.abc import Iterator
@@ -78,7 +78,7 @@ def test_a_script_without_interpreter_runs_only_where_execvp_would_run_it(sandbo
 
 def test_the_search_is_done_in_the_jobs_own_path(sandboxes: Sandboxes) -> None:
     assert sandboxes.run(["true"], env={"PATH": "/nowhere"}).records == {"exec": "2"}
-    assert sandboxes.run(["true"], env={}).status == 0  # as execvp does without a PATH
+    assert sandboxes.run(["true"], env={}).status == 0  # execvp, too, has a default for PATH
 
 
 # -- what it is given -------------------------------------------------------------------------------------------------
@@ -130,7 +130,8 @@ def test_a_closed_stdin_is_closed(sandboxes: Sandboxes) -> None:
 
 def test_signals_are_as_in_a_fresh_login(sandboxes: Sandboxes) -> None:
     job = sandboxes.run(["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"])
-    # Signals 32 and 33 are the C library's own: it lets nobody set them, so a caller that ignores them stays seen.
+    # The C library reserves the signals 32 and 33 and lets nobody set them. If the caller of the
+    # tests ignores them, the job does so, too.
     assert not any(int(line.split()[1], 16) & ~0x1_8000_0000 for line in job.out.splitlines())
 
 
@@ -185,7 +186,7 @@ def test_it_has_the_usual_devices_and_no_others(sandboxes: Sandboxes) -> None:
         "echo one >/dev/stdout; echo two >/dev/fd/2; touch /dev/shm/s && exec 3<>/dev/ptmx && ls /dev/pts"
     )
     assert (job.out, job.err) == ("one\n0\nptmx\n", "two\n")
-    assert "home" not in job.upper  # nothing of all this is a result
+    assert "home" not in job.upper  # all this makes no result
     assert not [name for name in job.upper if name.startswith(("dev/", "proc/"))]
 
 
