@@ -5,9 +5,7 @@
 #include "launcher.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 enum { STOPPING_S = 5 }; /* for the master to stop the job and say so */
@@ -19,11 +17,6 @@ static struct sigaction original[SIGNALS];
 static sigset_t original_mask;
 static volatile sig_atomic_t first; /* signal that came */
 static int connection = -1;
-
-int change_mask(int how, const sigset_t *set, sigset_t *before)
-{
-    return (int)syscall(SYS_rt_sigprocmask, how, set, before, (size_t)_NSIG / 8);
-}
 
 int cancelled_by(void)
 {
@@ -90,21 +83,6 @@ void stop_cancelling(void)
     for (int i = 0; i < SIGNALS; i++)
         sigaction(signals[i], &original[i], NULL);
     change_mask(SIG_SETMASK, &original_mask, NULL); /* what came meanwhile now does as it would have done */
-}
-
-bool send_whole(int master, const void *bytes, size_t length)
-{
-    const char *at = bytes;
-    while (length > 0) {
-        ssize_t n = send(master, at, length, MSG_NOSIGNAL);
-        if (n < 0 && errno != EINTR)
-            return false;
-        if (n > 0) {
-            at += n;
-            length -= (size_t)n;
-        }
-    }
-    return true;
 }
 
 bool send_undisturbed(int master, const void *bytes, size_t length)

@@ -1,7 +1,11 @@
-/* What the files of the launcher share. */
+/* Declare what the files of the launcher share, in one section for each file.
+ *
+ * A file may only call files of earlier sections: the calls between the files form no circle, and
+ * a test checks this. */
 #ifndef TERMITE_LAUNCHER_H
 #define TERMITE_LAUNCHER_H
 
+#include <limits.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -9,89 +13,122 @@
 
 struct buffer;
 
+#define SOCKET_NAME ".termite-socket"
+
+/* Exit codes of the launcher's own; docs/reference.md lists them. */
 enum {
-    EXIT_FAILED = 100,   /* the launcher was called wrongly */
-    EXIT_LOST = 101,     /* the master went away in mid-job, and the command had already been heard */
-    EXIT_PROTOCOL = 102, /* the master said something that it must not say, likewise */
-    EXIT_NOWHERE = 103,  /* it would have to run here, and TERMITE_LOCAL=never */
+    EXIT_FAILED = 100,   /* the command line is wrong */
+    EXIT_LOST = 101,     /* the master vanished, and the command had already written or read something */
+    EXIT_PROTOCOL = 102, /* the master sent something invalid, and the command had written or read something */
+    EXIT_NOWHERE = 103,  /* the command would have to run on this machine, and TERMITE_LOCAL=never */
 };
 
-/* What the build tool called. */
+/* A command, as the build tool has called it. */
 struct command {
     const char *how;  /* direct, shell or preload */
-    const char *tool; /* the build tool's name for preload, else empty */
+    const char *tool; /* name of the build tool for preload, else "" */
     const char *exe;
-    bool search; /* look for exe in PATH, as execvp does */
+    bool search; /* look for `exe` in PATH, as execvp does */
     char **argv;
-    char **notes; /* --name=value words for the master's plugins, up to argv; NULL: none */
+    char **notes; /* the words before argv, of which some are --name=value for plugins; NULL: none */
 };
 
-/* local_run.c: the command in this process. */
+/* -- command_line.c ------------------------------------------------------------------------------------------------ */
 
-/* What a verdict says about the environment: keep the preload set-up, and names to set (NULL at the end). */
-struct local_run {
-    bool recurse;
-    char **set;
-};
+/* Return the command that the launcher's own `argv` names. Change argv[0] of termite-shell. For --help and --version,
+ * print the answer and end this process with 0; for a wrong command line, with EXIT_FAILED. */
+struct command parse_command_line(char **argv);
+/* Return whether `word` is a note for the master's plugins: `--name=value`, and no option of the launcher. */
+bool is_note(const char *word);
 
-_Noreturn void exec_command(const struct command *command, const struct local_run *run);
-/* To be called before the command runs here though no master has said so. Ends this process where the user forbids it;
- * `reason` and `detail` are said then. */
-void check_may_run_here(const struct command *command, const char *reason, const char *detail);
-/* Ends this process by the same signal. */
-_Noreturn void end_by_signal(int signal);
-/* The library's path, or NULL where the build tool has no library of ours. */
-const char *preload_library(void);
+/* -- search.c ------------------------------------------------------------------------------------------------------ */
 
-/* search.c: what C libraries do each in its own way. */
-
-/* execvp. Returns where it fails, with errno. `argv` is not empty. */
+/* Execute `file` with `argv`, as execvp of glibc does. Return if that fails, with errno. `argv` must not be empty. */
 void search_and_execute(const char *file, char **argv);
-/* strerror. */
+/* Return the text of glibc's strerror for `failure`, a number of errno. */
 const char *failure_text(int failure);
 
-/* cancel.c: signals that mean "stop the job". */
+/* -- signals.c ----------------------------------------------------------------------------------------------------- */
 
-/* sigprocmask with nothing left out: musl keeps three signals to itself, one of which (SIGRTMIN) is glibc programs'. */
+/* Change the mask of blocked signals as sigprocmask does, but for every signal: musl's sigprocmask leaves out three
+ * that it uses itself, and glibc programs use one of them as SIGRTMIN. Return 0, or -1 with errno. */
 int change_mask(int how, const sigset_t *set, sigset_t *before);
+/* End this process by `signal`, without a core dump. If the signal does not kill, exit with 128 + signal. */
+_Noreturn void end_by_signal(int signal);
 
+/* -- master_socket.c ----------------------------------------------------------------------------------------------- */
+
+/* Return the path of the socket of the master that serves `cwd`, or NULL if there is none. `path` is room for it.
+ * An empty $TERMITE_SOCKET means "no master". The master need not run: its socket may be left over. */
+const char *find_master(const char *cwd, char path[PATH_MAX]);
+/* Return a connection to the socket at `path`, or -1 if nobody accepts there. Wait up to 30 s for that. */
+int connect_master(const char *path);
+/* Send all bytes. Return false if the master is gone. Interrupted calls are repeated. */
+bool send_whole(int master, const void *bytes, size_t length);
+
+/* -- local_run.c --------------------------------------------------------------------------------------------------- */
+
+/* The environment that a verdict asks for. */
+struct local_run {
+    bool recurse; /* keep the preload set-up, so that the command's own commands come to the launcher too */
+    char **set;   /* NAME=value words to set, with a NULL at the end; NULL: none */
+};
+
+/* Become the command. If it cannot be executed, say so and exit with 126 or 127, as a shell does. */
+_Noreturn void exec_command(const struct command *command, const struct local_run *run);
+/* Call this before the command runs on this machine without an order of the master. If TERMITE_LOCAL=never forbids
+ * that, print `reason` and `detail`, and end this process with EXIT_NOWHERE. */
+void check_may_run_here(const struct command *command, const char *reason, const char *detail);
+/* Return the path of the preload library, or NULL if the build tool was started without it. */
+const char *preload_library(void);
+
+/* -- stdin.c ------------------------------------------------------------------------------------------------------- */
+
+/* A job's request to read standard input. */
+struct stdin_wish {
+    size_t size;  /* bytes at most; 0: there is no request */
+    off_t offset; /* position in a file; negative: read a stream */
+    bool peek;    /* leave the bytes in the stream if that is possible */
+};
+
+/* Add the records that describe standard input. */
+void stdin_describe(struct buffer *invoke);
+/* Read up to wish->size bytes. Return their number, 0 at the end of file, or -1 with errno. Set *is_taken if the bytes
+ * came out of a stream that other processes may share, so that nobody else can get them. */
+ssize_t stdin_read(const struct stdin_wish *wish, char *bytes, bool *is_taken);
+/* Remove `size` bytes from the stream, because the job has taken so many of the bytes that it was shown. */
+void stdin_drop(unsigned long long size);
+/* Set the position in the file to `offset`, where the job has stopped reading. */
+void stdin_leave_at(off_t offset);
+
+/* -- vantage.c ----------------------------------------------------------------------------------------------------- */
+
+/* Add the records that describe from where this process sees files, users and the machine. If one cannot be
+ * determined, its value is empty. */
+void vantage_describe(struct buffer *invoke);
+
+/* -- invocation.c -------------------------------------------------------------------------------------------------- */
+
+/* Write the frame that asks the master to run the command to the empty `frame`. Return false if there is no memory. */
+bool make_invocation(struct buffer *frame, const struct command *command, const char *cwd);
+
+/* -- cancel.c ------------------------------------------------------------------------------------------------------ */
+
+/* From now on, let each signal that means "stop the job" send a cancel to the master. */
 void cancel_on_signals(int master);
-/* Back to what this process was started with. Ends it where a signal has come already. */
+/* Restore the signal handlers and the mask with which this process was started. If one of the signals has come, end
+ * this process by it. */
 void stop_cancelling(void);
 /* Tell the master to stop the job, as if `signal` had come. */
 void cancel_job(int signal);
-/* The signal that came, or 0. */
+/* Return the first signal that came, or 0. */
 int cancelled_by(void);
-/* False where the master is gone. */
-bool send_whole(int master, const void *bytes, size_t length);
-/* The same with no cancel in the middle of the bytes. */
+/* Send all bytes as send_whole does, but never let a cancel come between them. */
 bool send_undisturbed(int master, const void *bytes, size_t length);
 
-/* stdin.c: the standard input, which others may share. */
+/* -- conversation.c ------------------------------------------------------------------------------------------------ */
 
-/* What the job wants of it: `size` bytes, at `offset` of a file; where that is negative, what one read gives. `peek`:
- * leave there what can be left there. No size: nothing. */
-struct stdin_wish {
-    size_t size;
-    off_t offset;
-    bool peek;
-};
-
-/* Adds the records that say what it is. */
-void stdin_describe(struct buffer *invoke);
-/* As read(2). *is_taken: somebody else could have had these bytes, and cannot any more. */
-ssize_t stdin_read(const struct stdin_wish *wish, char *bytes, bool *is_taken);
-/* The job has taken so many bytes of what it was shown. */
-void stdin_drop(unsigned long long size);
-void stdin_leave_at(off_t offset);
-
-/* vantage.c: from where this process sees files, users and the machine. */
-
-/* Adds the records that say so; one that cannot be told is empty. */
-void vantage_describe(struct buffer *invoke);
-
-/* conversation.c: the conversation with the master. */
-
+/* Serve the job until it has ended, and end as the command did. The invocation has been sent to `master`. */
 _Noreturn void relay(int master, const struct command *command);
 
 #endif

@@ -3,11 +3,9 @@
 #include "../shared/ld_preload.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 extern char **environ;
@@ -92,17 +90,4 @@ void check_may_run_here(const struct command *command, const char *reason, const
     dprintf(STDERR_FILENO, "termite: %s%s; TERMITE_LOCAL=never forbids to run it here: %s\n", reason, detail,
             command->argv[0]);
     _exit(EXIT_NOWHERE);
-}
-
-_Noreturn void end_by_signal(int signal)
-{
-    setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0}); /* the command has dumped its core, if it was to */
-    struct sigaction action = {.sa_handler = SIG_DFL};
-    sigaction(signal, &action, NULL);
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, signal);
-    change_mask(SIG_UNBLOCK, &set, NULL);
-    kill(getpid(), signal);
-    _exit(128 + signal); /* a signal that does not kill */
 }

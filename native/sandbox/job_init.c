@@ -10,7 +10,6 @@
 #include <signal.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -18,62 +17,7 @@
 
 extern char **environ;
 
-enum { ORDER_BYTES = 64 * 1024, ORDER_FDS = 4 };
 enum { REST_TRIES = 100, REST_PAUSE_NS = 1000 * 1000 };
-static const char FOLLOWS[] = "large=1";
-
-/* -- the order ----------------------------------------------------------------------------------------------------- */
-
-struct order {
-    struct buffer config;
-    int fds[ORDER_FDS]; /* stdout, stderr; then the configuration, if it is too large for a message; then stdin, if any */
-    size_t fd_count;
-};
-
-static void take_fds(struct msghdr *message, struct order *order)
-{
-    for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header; header = CMSG_NXTHDR(message, header))
-        if (header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS) {
-            order->fd_count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-            memcpy(order->fds, CMSG_DATA(header), order->fd_count * sizeof(int));
-        }
-}
-
-static void receive(int channel, struct order *order)
-{
-    char *room = buffer_reserve(&order->config, ORDER_BYTES);
-    if (!room)
-        fail_errno("cannot read the configuration", "");
-    struct iovec text = {.iov_base = room, .iov_len = ORDER_BYTES};
-    union {
-        struct cmsghdr header;
-        char bytes[CMSG_SPACE(ORDER_FDS * sizeof(int))];
-    } control;
-    struct msghdr message = {
-        .msg_iov = &text, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
-    ssize_t length;
-    do
-        length = recvmsg(channel, &message, MSG_CMSG_CLOEXEC);
-    while (length < 0 && errno == EINTR);
-    if (length <= 0)
-        _exit(0); /* not wanted any more */
-    take_fds(&message, order);
-    if (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC) || order->fd_count < 2)
-        fail("the configuration is incomplete");
-    order->config.length = (size_t)length;
-}
-
-static void read_large(struct order *order)
-{
-    if (order->config.length != sizeof FOLLOWS || memcmp(order->config.bytes, FOLLOWS, sizeof FOLLOWS) != 0)
-        return;
-    order->config.length = 0;
-    if (order->fd_count < 3 || !read_whole(order->fds[2], &order->config))
-        fail_errno("cannot read the configuration", "");
-    close(order->fds[2]);
-    order->fd_count--;
-    order->fds[2] = order->fds[3];
-}
 
 /* -- standard input, output, errors -------------------------------------------------------------------------------- */
 
@@ -238,7 +182,7 @@ static pid_t start_command(const struct job *job, int failures)
     sigprocmask(SIG_BLOCK, &stop, &before);
     pid_t command = stopped ? -1 : fork();
     if (command == 0) {
-        report = failures;
+        report_fd = failures;
         run_command(job);
     }
     if (command < 0 && !stopped)
@@ -268,14 +212,13 @@ static _Noreturn void say_end(int channel, int failures, int input, int status, 
 
 _Noreturn void be_init(int channel)
 {
-    report = channel;
+    report_fd = channel;
     signal(SIGCHLD, SIG_DFL);
     be_stoppable();
     setsid(); /* the worker's terminal is none of the job's business */
     make_own_parts();
-    struct order order = {0};
-    receive(channel, &order);
-    read_large(&order);
+    struct order order;
+    receive_order(channel, &order);
     struct job job = parse_job(&order.config);
     int input = place_stdio(&job, &order);
     make_root(&job);

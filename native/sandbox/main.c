@@ -2,7 +2,6 @@
  * mirror process, `deny` runs a program with a job's filter of system calls. What every part needs is here: how failures
  * are told, and what a job is. Protocol: docs/develop/protocol.md, "Sandbox". */
 #include "sandbox.h"
-#include "../shared/records.h"
 
 #include <fcntl.h>
 #include <limits.h>
@@ -19,202 +18,6 @@ static const char USAGE[] =
     "the namespaces of a mirror process, deny runs a program with a job's filter of system calls, sockets says how the\n"
     "sockets of jobs are kept apart.\n";
 
-/* -- saying what happened ------------------------------------------------------------------------------------------ */
-
-int report = -1;
-
-_Noreturn void end_with(const char *key, const char *text)
-{
-    struct buffer buffer = {0};
-    record_add(&buffer, key, text);
-    if (!buffer.failed)
-        (void)write_whole(report, buffer.bytes, buffer.length);
-    _exit(EXIT_FAILED);
-}
-
-_Noreturn void fail(const char *text)
-{
-    end_with("error", text);
-}
-
-_Noreturn void fail_errno(const char *what, const char *subject)
-{
-    int failure = errno;
-    char text[PATH_MAX + 256];
-    snprintf(text, sizeof text, "%s%s%s: %s", what, *subject ? " " : "", subject, strerror(failure));
-    fail(text);
-}
-
-/* -- a job --------------------------------------------------------------------------------------------------------- */
-
-enum field {
-    MOUNT,
-    LOWER,
-    SCRATCH,
-    CWD,
-    EXE,
-    USER,
-    GROUP,
-    LAST_NEEDED = GROUP,
-    HOST_NAME,
-    STDIN,
-    STDIN_OFFSET,
-    STDIN_CLOSED,
-    KEEPS_ROOT,
-    SEARCH,
-    MASK,
-    PROCESSES,
-    FILE_BYTES,
-    MEMORY,
-    FIELDS
-};
-
-/* What each record but `arg` and `env` is: `base` is 0 for a text, else that of a number, which is at most `most`. */
-static const struct {
-    const char *key;
-    int base;
-    unsigned long long most;
-} KEYS[FIELDS] = {
-    [MOUNT] = {.key = "mount"},
-    [LOWER] = {.key = "lower"},
-    [SCRATCH] = {.key = "scratch"},
-    [CWD] = {.key = "cwd"},
-    [EXE] = {.key = "exe"},
-    [USER] = {"uid", 10, UINT_MAX - 1},
-    [GROUP] = {"gid", 10, UINT_MAX - 1},
-    [HOST_NAME] = {.key = "hostname"},
-    [STDIN] = {.key = "stdin"},
-    [STDIN_OFFSET] = {"stdin_offset", 10, LLONG_MAX},
-    [STDIN_CLOSED] = {"stdin_closed", 10, 1},
-    [KEEPS_ROOT] = {"root", 10, 1},
-    [SEARCH] = {"search", 10, 1},
-    [MASK] = {"umask", 8, 0777},
-    [PROCESSES] = {"nproc", 10, ULLONG_MAX},
-    [FILE_BYTES] = {"fsize", 10, ULLONG_MAX},
-    [MEMORY] = {"memory", 10, ULLONG_MAX},
-};
-
-static _Noreturn void refuse_record(const char *key, const char *why)
-{
-    char text[128];
-    snprintf(text, sizeof text, "the configuration's record '%.40s' %s", key, why);
-    fail(text);
-}
-
-/* Each of these is said once: a second one may be what somebody has put into the value of another record. */
-static void note_field(char **given, const char *key, char *value)
-{
-    for (size_t i = 0; i < FIELDS; i++) {
-        if (strcmp(key, KEYS[i].key) != 0)
-            continue;
-        if (given[i])
-            refuse_record(key, "comes twice");
-        given[i] = value;
-        return;
-    }
-    refuse_record(key, "is unknown");
-}
-
-static unsigned long long number(char *const *given, enum field field, unsigned long long usual)
-{
-    const char *text = given[field];
-    if (!text)
-        return usual;
-    char *stop;
-    errno = 0;
-    unsigned long long value = strtoull(text, &stop, KEYS[field].base);
-    if (errno || *stop || *text < '0' || *text > '9' || value > KEYS[field].most)
-        refuse_record(KEYS[field].key, "is a bad number");
-    return value;
-}
-
-/* Layers lie in the mount, or beside it: a part may begin with one "../", and has no other. A comma would end the
- * option of mount(2) that they are in. */
-static bool are_layers(const char *parts)
-{
-    if (strchr(parts, ','))
-        return false;
-    bool is_first = true;
-    for (const char *name = parts; *name;) {
-        size_t length = strcspn(name, "/:");
-        if (length == 2 && memcmp(name, "..", 2) == 0 && !(is_first && name[2] == '/'))
-            return false;
-        is_first = name[length] == ':';
-        name += length + (name[length] != '\0');
-    }
-    return true;
-}
-
-static void check_fields(char *const *given)
-{
-    for (int i = 0; i <= LAST_NEEDED; i++)
-        if (!given[i])
-            fail("the configuration is incomplete");
-    for (int i = 0; i < FIELDS; i++)
-        if ((i == MOUNT || i == SCRATCH || i == CWD) && given[i][0] != '/')
-            refuse_record(KEYS[i].key, "is not an absolute path");
-    if (!are_layers(given[LOWER]))
-        refuse_record(KEYS[LOWER].key, "is no list of layers");
-    if (given[STDIN_OFFSET] && !given[STDIN])
-        refuse_record(KEYS[STDIN_OFFSET].key, "has no stdin");
-}
-
-/* Every word of argv and env is at least a record, so this many pointers are enough for each. */
-static size_t count_records(const struct buffer *config)
-{
-    size_t count = 0;
-    for (size_t i = 0; i < config->length; i++)
-        count += config->bytes[i] == '\0';
-    return count;
-}
-
-static void fill(struct job *job, char *const *given)
-{
-    job->mount = given[MOUNT];
-    job->lower = given[LOWER];
-    job->scratch = given[SCRATCH];
-    job->cwd = given[CWD];
-    job->exe = given[EXE];
-    job->hostname = given[HOST_NAME];
-    job->standard_input = given[STDIN];
-    job->uid = (long)number(given, USER, 0);
-    job->gid = (long)number(given, GROUP, 0);
-    job->stdin_offset = (long long)number(given, STDIN_OFFSET, 0);
-    job->no_stdin = number(given, STDIN_CLOSED, 0);
-    job->keeps_root = number(given, KEEPS_ROOT, 0);
-    job->search = number(given, SEARCH, 0);
-    job->mask = (mode_t)number(given, MASK, 022);
-    job->processes = number(given, PROCESSES, 0);
-    job->file_bytes = number(given, FILE_BYTES, 0);
-    job->memory_bytes = number(given, MEMORY, 0);
-}
-
-struct job parse_job(const struct buffer *config)
-{
-    size_t most = count_records(config) + 1, words = 0, entries = 0;
-    char *given[FIELDS] = {0};
-    struct job job = {.argv = calloc(most, sizeof *job.argv), .env = calloc(most, sizeof *job.env)};
-    if (!job.argv || !job.env)
-        fail_errno("cannot read the configuration", "");
-    char *cursor = config->bytes, *end = config->bytes + config->length, *key, *value;
-    bool malformed = false;
-    while (record_next(&cursor, end, &key, &value, &malformed)) {
-        if (strcmp(key, "arg") == 0)
-            job.argv[words++] = value;
-        else if (strcmp(key, "env") == 0)
-            job.env[entries++] = value;
-        else
-            note_field(given, key, value);
-    }
-    if (malformed || words == 0)
-        fail("the configuration is incomplete");
-    check_fields(given);
-    fill(&job, given);
-    return job;
-}
-
-/* -- */
-
 static bool parse_fd(const char *text, int *fd)
 {
     char *stop;
@@ -229,7 +32,7 @@ int main(int argc, char **argv)
     signal(SIGCHLD, SIG_DFL); /* ignored, it would reap our children for us */
     bool network = argc > 2 && strcmp(argv[2], "--network") == 0;
     if (argc == 4 + network && strcmp(argv[1], "serve") == 0 && parse_fd(argv[2 + network], &fd)) {
-        report = fd;
+        report_fd = fd;
         leave_program(argv);
         return serve(fd, argv[3 + network], network);
     }
@@ -240,7 +43,7 @@ int main(int argc, char **argv)
     if (argc > 2 && strcmp(argv[1], "deny") == 0)
         return deny(argv + 2);
     if (argc == 2 && strcmp(argv[1], "sockets") == 0)
-        return say_scope();
+        return print_scope();
     bool help = argc == 2 && strcmp(argv[1], "--help") == 0;
     (void)write_whole(help ? STDOUT_FILENO : STDERR_FILENO, USAGE, sizeof USAGE - 1);
     return help ? 0 : EXIT_FAILED;

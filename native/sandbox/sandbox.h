@@ -1,4 +1,7 @@
-/* What the files of termite-sandbox share. */
+/* Declare what the files of termite-sandbox share, in one section for each file.
+ *
+ * A file may only call files of earlier sections: the calls between the files form no circle, and
+ * a test checks this. */
 #ifndef TERMITE_SANDBOX_H
 #define TERMITE_SANDBOX_H
 
@@ -9,7 +12,30 @@
 
 enum { EXIT_FAILED = 100 };
 
-/* One job, from the records of docs/develop/protocol.md, "Sandbox". Absent texts are NULL. */
+/* -- report.c ------------------------------------------------------------------------------------------------------ */
+
+/* The descriptor to which this process reports a failure; each process of a sandbox has its own. -1: none yet. */
+extern int report_fd;
+
+/* Write the record `key`=`text` to the report, and end this process with EXIT_FAILED. */
+_Noreturn void end_with(const char *key, const char *text);
+/* Report the record error=`text`, and end this process. */
+_Noreturn void fail(const char *text);
+/* Report an error from `what`, `subject` ("": none) and the text of errno, and end this process. */
+_Noreturn void fail_errno(const char *what, const char *subject);
+
+/* -- order.c ------------------------------------------------------------------------------------------------------- */
+
+enum { ORDER_FDS = 4 };
+
+/* An order is the message with a job, as it arrived. */
+struct order {
+    struct buffer config; /* the records */
+    int fds[ORDER_FDS];   /* stdout, stderr, and stdin if the job was given one */
+    size_t fd_count;
+};
+
+/* A job, from the records of an order. Absent texts are NULL. */
 struct job {
     char *mount, *lower, *scratch, *standard_input, *hostname, *cwd, *exe;
     char **argv, **env;
@@ -17,80 +43,96 @@ struct job {
     bool keeps_root, search, no_stdin;
     long long stdin_offset;
     mode_t mask;
-    unsigned long long processes, file_bytes, memory_bytes; /* limits, 0: none */
+    unsigned long long processes, file_bytes, memory_bytes; /* limits; 0: none */
 };
 
-/* main.c */
-
-/* Where this process says what has become of its part. */
-extern int report;
-
-/* Write one record to the report (error= with the text, or with that of errno), and end this process. */
-_Noreturn void end_with(const char *key, const char *text);
-_Noreturn void fail(const char *text);
-_Noreturn void fail_errno(const char *what, const char *subject);
-
-/* The job points into the configuration, which it changes. */
+/* Wait at the socket `channel` for an order. End this process with 0 if the mirror closes the socket instead. */
+void receive_order(int channel, struct order *order);
+/* Return the job of the records `config`. End this process with a report if one of them is invalid. The job points
+ * into `config`, which is changed and must stay. */
 struct job parse_job(const struct buffer *config);
 
-/* scope.c */
+/* -- abstract_sockets.c -------------------------------------------------------------------------------------------- */
 
-/* What `enter_scope` needs, or -1 where the kernel cannot keep jobs apart so. */
+/* Return a descriptor for `enter_scope`, or -1 if this kernel's Landlock cannot keep the sockets of jobs apart. */
 int make_scope(void);
-/* This process and those that it makes reach no abstract socket but their own. */
+/* Let this process and its later children reach no abstract sockets but their own. Close `scope`. */
 void enter_scope(int scope);
-/* A network namespace with a loopback interface; the interface alone, where there is a namespace. */
+/* Enter a new network namespace with a loopback interface. */
 void make_network(void);
+/* Start the loopback interface of the current network namespace. */
 void start_loopback(void);
-/* `sockets`: prints how jobs are kept apart. */
-int say_scope(void);
+/* Print how the sockets of jobs are kept apart on this kernel. Return the exit code. */
+int print_scope(void);
 
-/* own.c */
+/* -- own_program.c ------------------------------------------------------------------------------------------------- */
 
-/* Covers this program's file with a read-only mount of itself, if that can be done. */
+/* Cover this program's file with a read-only mount of itself. If that fails, leave_program has to act. */
 void protect_program(void);
-/* Returns if this program was started from a file that no job can change; else starts it from one, with `argv`. */
+/* Return if this process runs a file that no job can change. Otherwise execute a sealed copy of the program, with
+ * `argv`; report if that fails. */
 void leave_program(char **argv);
-/* A session keyring of its own, which nobody may use. False, with errno: there are keys, and they could not be left. */
+
+/* -- keyring.c ----------------------------------------------------------------------------------------------------- */
+
+/* Join a new session keyring that nobody may use. Return false, with errno, if this process still has the old one.
+ * A kernel without keys counts as success. */
 bool leave_keys(void);
 
-/* serve.c: makes sandboxes whenever whoever is at the other end of the socket asks, until that is closed. */
-int serve(int socket, const char *scratch, bool network);
+/* -- call_filter.c ------------------------------------------------------------------------------------------------- */
 
-/* deny.c: denies this process, and all that it starts, the calls that no build needs. It must be privileged in its user
- * namespace, or have no_new_privs. NULL, or what went wrong: errno says why. */
+/* Deny this process and its later children the system calls that no build needs. The process must be privileged in its
+ * user namespace or have no_new_privs. Return NULL, or a text of what failed, with errno. */
 const char *deny_calls(void);
-/* `deny`: becomes `program` without those calls. */
+/* Become `program` (its argv) without those calls. Return EXIT_FAILED, with a line on stderr, if that fails. */
 int deny(char **program);
 
-/* job_init.c: pid 1 of a job, in fresh mount, pid, ipc and uts namespaces. Waits at `channel` for a job, and runs it. */
-_Noreturn void be_init(int channel);
+/* -- user.c -------------------------------------------------------------------------------------------------------- */
 
-/* root.c: in three steps, as early as each can be taken. */
-
-/* What all roots have in common, below `scratch`; in the mount namespace that those of the jobs are copies of. */
-void make_parts(const char *scratch);
-/* In the job's namespaces: what needs only these. */
-void make_own_parts(void);
-/* The job's root. Goes there. */
-void make_root(const struct job *job);
-
-/* user.c */
-
-/* Maps `inner` to `outer` in the user namespace that this process has just made. NULL, or what went wrong. */
+/* Map the inner to the outer ids in the user namespace that this process has just made. Return NULL, or a text of what
+ * failed, with errno. */
 const char *map_user(long inner_uid, long outer_uid, long inner_gid, long outer_gid);
-/* Takes on the job's identity, without privilege; applies its limits, umask and working directory. */
+/* Take on the job's ids, drop all privilege, and apply the job's limits, umask and working directory. */
 void become_job(const struct job *job);
 
-/* reach.c: as root, in a mount namespace of its own: makes `paths` reachable for every user. NULL, or the one
- * that could not be. */
+/* -- root.c: in three steps, each as early as possible ------------------------------------------------------------- */
+
+/* Make the parts that all roots share, below `scratch`. Call this in the mount namespace from which those of the jobs
+ * are copied. */
+void make_parts(const char *scratch);
+/* Make the parts that need the job's namespaces, but not the job. */
+void make_own_parts(void);
+/* Make the job's root and change to it. */
+void make_root(const struct job *job);
+
+/* -- job_init.c ---------------------------------------------------------------------------------------------------- */
+
+/* Be pid 1 of a job: wait at `channel` for an order, run it and report its end. Call this in fresh mount, pid, ipc and
+ * uts namespaces. */
+_Noreturn void be_init(int channel);
+
+/* -- serve.c ------------------------------------------------------------------------------------------------------- */
+
+/* Make a sandbox for each byte that arrives at `socket`, until the mirror closes it. Return the exit code. `network`:
+ * the jobs use the machine's network. */
+int serve(int socket, const char *scratch, bool network);
+
+/* -- reach.c ------------------------------------------------------------------------------------------------------- */
+
 enum { REACH_MAX = 16 };
+/* Make the directories `paths` reachable for every user. Call this as root, in a mount namespace of one's own. Return
+ * NULL, or the path that could not be made reachable, with errno. */
 const char *reach(char *const *paths, size_t count);
 
-/* remove.c: removes directories below `scratch` whose names it reads from stdin, a NUL after each. */
+/* -- remove.c ------------------------------------------------------------------------------------------------------ */
+
+/* Remove the directories below `scratch` whose names come on stdin, with a NUL after each. Return the exit code. */
 int remove_listed(const char *scratch);
 
-/* enter.c */
+/* -- enter.c ------------------------------------------------------------------------------------------------------- */
+
+/* Run a program as pid 1 of new namespaces; `argv` holds the options and the program. Return the program's exit code,
+ * or EXIT_FAILED, with a line on stderr, if it could not be started. */
 int enter(char **argv);
 
 #endif

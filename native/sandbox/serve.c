@@ -65,7 +65,7 @@ static bool make_sandbox(int socket, int scope, bool is_apart, const char *unfil
     if (pid == 0) {
         close(socket);
         close(ends[0]);
-        report = ends[1];
+        report_fd = ends[1];
         if (is_apart)
             start_loopback();
         if (scope >= 0)
@@ -91,7 +91,7 @@ static bool make_sandbox(int socket, int scope, bool is_apart, const char *unfil
 
 int serve(int socket, const char *scratch, bool network)
 {
-    report = socket;
+    report_fd = socket;
     signal(SIGCHLD, SIG_IGN);
     const int scope = make_scope();
     const bool is_apart = scope < 0 && !network;

@@ -1,8 +1,6 @@
 /* Write the filter of each machine as the kernel gets it: u32 count, then its steps. The filters of
  * all machines are written, so that the tables of other machines are tested, too. */
-#include "deny.c"
-
-int report;
+#include "call_filter.c"
 
 int main(void)
 {

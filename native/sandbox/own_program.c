@@ -12,14 +12,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/keyctl.h>
 #include <linux/memfd.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 static const char PROGRAM[] = "/proc/self/exe";
@@ -86,19 +84,4 @@ void leave_program(char **argv)
         fail_errno("cannot seal a copy of", PROGRAM);
     fexecve(copy, argv, environ);
     fail_errno("cannot execute a copy of", PROGRAM);
-}
-
-/* -- the keys ------------------------------------------------------------------------------------------------------ */
-
-/* Is it errno that there are no keys? Or a container forbids to use any, as a job does in which
- * another worker runs. */
-static bool has_no_keys(void)
-{
-    return errno == ENOSYS || errno == EPERM;
-}
-
-bool leave_keys(void)
-{
-    long keyring = syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL);
-    return (keyring >= 0 && syscall(SYS_keyctl, KEYCTL_SETPERM, keyring, 0) == 0) || has_no_keys();
 }

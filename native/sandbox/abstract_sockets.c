@@ -60,7 +60,7 @@ void start_loopback(void)
     close(fd);
 }
 
-int say_scope(void)
+int print_scope(void)
 {
     static const char landlock[] = "landlock\n", namespaces[] = "namespaces\n";
     bool has_scopes = make_scope() >= 0;

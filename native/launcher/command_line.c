@@ -1,0 +1,100 @@
+#include "launcher.h"
+#include "../shared/records.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char USAGE[] =
+    "usage: termite COMMAND [ARGUMENT...]\n"
+    "\n"
+    "Runs COMMAND through the termite master of this directory tree (the nearest " SOCKET_NAME " upwards, or\n"
+    "$TERMITE_SOCKET), on another machine if its rules say so. Without a master, COMMAND is simply executed;\n"
+    "with TERMITE_LOCAL=never it ends with exit code 103 instead.\n"
+    "It reads, writes and ends just as COMMAND itself would.\n"
+    "\n"
+    "termite-shell ARGUMENT... does the same with $TERMITE_SHELL (or /bin/sh) as the command.\n"
+    "\n"
+    "  --help      this text\n"
+    "  --version   the version\n"
+    "  --WORD=...  a note for the master's plugins (--cmake=compile --object=x.o)\n"
+    "  --          the command follows\n";
+
+/* The value of `--name=value`, or NULL where `word` is another option. */
+static const char *option(const char *word, const char *name)
+{
+    size_t length = strlen(name);
+    return strncmp(word, name, length) == 0 ? word + length : NULL;
+}
+
+/* What a front end says about the command, for the master's plugins: any `--name=value` that is no option of ours. */
+bool is_note(const char *word)
+{
+    const char *equals = strchr(word, '=');
+    return strncmp(word, "--", 2) == 0 && equals && equals > word + 2 && !option(word, "--preload=") &&
+           !option(word, "--exe=") && !option(word, "--search=");
+}
+
+/* -- the command line ---------------------------------------------------------------------------------------------- */
+
+static _Noreturn void refuse(const char *message, const char *word)
+{
+    dprintf(STDERR_FILENO, "termite: %s%s (see termite --help)\n", message, word);
+    exit(EXIT_FAILED);
+}
+
+static void parse_shell(char **argv, struct command *command)
+{
+    const char *shell = getenv("TERMITE_SHELL");
+    command->how = "shell";
+    command->exe = shell && *shell ? shell : "/bin/sh";
+    command->search = !strchr(command->exe, '/');
+    argv[0] = (char *)command->exe;
+    command->argv = argv;
+}
+
+static void parse_termite(char **argv, struct command *command)
+{
+    const char *value;
+    char **word = argv + 1;
+    for (; *word && (*word)[0] == '-'; word++) {
+        if (strcmp(*word, "--") == 0) {
+            word++;
+            break;
+        }
+        if (strcmp(*word, "--help") == 0) {
+            write_whole(STDOUT_FILENO, USAGE, sizeof USAGE - 1);
+            exit(0);
+        } else if (strcmp(*word, "--version") == 0) {
+            dprintf(STDOUT_FILENO, "termite %s\n", TERMITE_VERSION);
+            exit(0);
+        } else if ((value = option(*word, "--preload="))) {
+            command->how = "preload";
+            command->tool = value;
+        } else if ((value = option(*word, "--exe="))) {
+            command->exe = value;
+        } else if ((value = option(*word, "--search="))) {
+            command->search = strcmp(value, "0") != 0;
+        } else if (!is_note(*word)) {
+            refuse("no such option: ", *word);
+        }
+    }
+    command->notes = argv + 1;
+    if (!*word)
+        refuse("no command given", "");
+    command->argv = word;
+    if (!command->exe)
+        command->exe = *word;
+}
+
+struct command parse_command_line(char **argv)
+{
+    struct command command = {.how = "direct", .tool = "", .search = true};
+    const char *slash = strrchr(argv[0], '/');
+    if (strcmp(slash ? slash + 1 : argv[0], "termite-shell") == 0)
+        parse_shell(argv, &command);
+    else
+        parse_termite(argv, &command);
+    return command;
+}

@@ -1,0 +1,74 @@
+#include "launcher.h"
+#include "../shared/ld_preload.h"
+#include "../shared/records.h"
+
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+extern char **environ;
+
+/* -- saying what to run -------------------------------------------------------------------------------------------- */
+
+static bool is_one_file(int one, int other)
+{
+    struct stat a, b;
+    return fstat(one, &a) == 0 && fstat(other, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+static void add_environment(struct buffer *invoke)
+{
+    const char *library = preload_library();
+    for (char **entry = environ; *entry; entry++) {
+        if (strncmp(*entry, "TERMITE_PRELOAD=", 16) == 0 || strncmp(*entry, "TERMITE_LAUNCHER=", 17) == 0)
+            continue;
+        if (!library || strncmp(*entry, "LD_PRELOAD=", 11) != 0) {
+            record_add(invoke, "env", *entry);
+            continue;
+        }
+        char users[strlen(*entry) + 1];
+        memcpy(users, *entry, 11);
+        if (ld_preload_without(users + 11, *entry + 11, library) > 0)
+            record_add(invoke, "env", users);
+    }
+}
+
+static void add_invocation(struct buffer *invoke, const struct command *command, const char *cwd)
+{
+    mode_t mask = umask(0);
+    umask(mask);
+    char octal[16];
+    snprintf(octal, sizeof octal, "%03o", (unsigned)mask);
+
+    record_add(invoke, "v", "3");
+    record_add(invoke, "how", command->how);
+    record_add(invoke, "tool", command->tool);
+    record_add(invoke, "exe", command->exe);
+    record_add(invoke, "search", command->search ? "1" : "0");
+    record_add(invoke, "cwd", cwd);
+    vantage_describe(invoke);
+    record_add(invoke, "umask", octal);
+    stdin_describe(invoke);
+    record_add(invoke, "merge", is_one_file(STDOUT_FILENO, STDERR_FILENO) ? "1" : "0");
+    record_add_number(invoke, "pid", getpid());
+    for (char **word = command->notes; word && word < command->argv; word++)
+        if (is_note(*word))
+            record_add(invoke, "note", *word + 2);
+    for (char **word = command->argv; *word; word++)
+        record_add(invoke, "arg", *word);
+    add_environment(invoke);
+}
+
+bool make_invocation(struct buffer *frame, const struct command *command, const char *cwd)
+{
+    buffer_add(frame, "\0\0\0\0I", 5);
+    add_invocation(frame, command, cwd);
+    if (frame->failed || frame->length - 5 > UINT32_MAX)
+        return false;
+    uint32_t length = (uint32_t)(frame->length - 5);
+    for (int i = 0; i < 4; i++)
+        frame->bytes[i] = (char)(length >> (8 * i));
+    return true;
+}
