@@ -1,21 +1,24 @@
-/* Signals that stop the job. A handler tells the master at once, so that nothing need be interruptible: whatever the
- * launcher waits for (the master, a slow reader of its output), the job is being stopped meanwhile.
+/* Turn the signals that mean "stop the job" into a cancel for the master.
  *
- * SIGPIPE is one of them: a command whose output nobody reads dies of it, and so does its launcher. */
+ * The handler sends the cancel itself, so no wait of the launcher has to be interruptible. The job
+ * is stopped even if the launcher waits for the master, or for a slow reader of its output.
+ *
+ * SIGPIPE is one of these signals. A command whose output nobody reads dies of it, and its launcher
+ * dies of it too. */
 #include "launcher.h"
 
 #include <errno.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { STOPPING_S = 5 }; /* for the master to stop the job and say so */
+enum { STOPPING_S = 5 }; /* the time in which the master must stop the job and answer */
 
 static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGALRM};
 enum { SIGNALS = sizeof signals / sizeof *signals };
 
 static struct sigaction original[SIGNALS];
 static sigset_t original_mask;
-static volatile sig_atomic_t first; /* signal that came */
+static volatile sig_atomic_t first; /* the first signal that came; 0: none */
 static int connection = -1;
 
 int cancelled_by(void)
@@ -23,7 +26,8 @@ int cancelled_by(void)
     return first;
 }
 
-/* Built by hand: snprintf is not for signal handlers. */
+/* Send the frame `K`. The bytes are put together by hand, because snprintf is not safe in a signal
+ * handler. */
 static void send_cancel(int signal)
 {
     char frame[15] = {10, 0, 0, 0, 'K', 's', 'i', 'g', 'n', 'a', 'l', '='};
@@ -32,10 +36,11 @@ static void send_cancel(int signal)
     (void)!send(connection, frame, sizeof frame, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
+/* Cancel the job at the first signal. End this process at the next one. */
 static void on_signal(int signal)
 {
     int saved = errno;
-    if (first) /* our patience is at an end, or theirs */
+    if (first) /* a second signal, or the alarm: do not wait any longer */
         end_by_signal(signal == SIGALRM ? first : signal);
     cancel_job(signal);
     errno = saved;
@@ -48,6 +53,7 @@ void cancel_job(int signal)
     alarm(STOPPING_S);
 }
 
+/* Return the set of the signals that cancel. */
 static sigset_t ours(void)
 {
     sigset_t set;
@@ -57,11 +63,12 @@ static sigset_t ours(void)
     return set;
 }
 
-/* Whoever started us with a signal ignored (nohup) means that of the command too. */
+/* A signal that is ignored at the start (nohup) stays ignored, because that is also meant for the
+ * command. */
 void cancel_on_signals(int master)
 {
     connection = master;
-    change_mask(SIG_BLOCK, NULL, &original_mask); /* first: musl's sigaction unblocks the signals that it keeps */
+    change_mask(SIG_BLOCK, NULL, &original_mask); /* first: musl's sigaction unblocks signals of its own */
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART, .sa_mask = ours()};
     for (int i = 0; i < SIGNALS; i++) {
         sigaction(signals[i], NULL, &original[i]);
@@ -82,7 +89,7 @@ void stop_cancelling(void)
         end_by_signal(first);
     for (int i = 0; i < SIGNALS; i++)
         sigaction(signals[i], &original[i], NULL);
-    change_mask(SIG_SETMASK, &original_mask, NULL); /* what came meanwhile now does as it would have done */
+    change_mask(SIG_SETMASK, &original_mask, NULL); /* a signal that came meanwhile now acts as usual */
 }
 
 bool send_undisturbed(int master, const void *bytes, size_t length)

@@ -1,3 +1,7 @@
+/* Parse the command line of termite and of termite-shell, which is the same program under another
+ * name.
+ *
+ * Not every word before the command is an option: any other --NAME=VALUE is a note for plugins. */
 #include "launcher.h"
 #include "../shared/records.h"
 
@@ -11,24 +15,24 @@ static const char USAGE[] =
     "\n"
     "Runs COMMAND through the termite master of this directory tree (the nearest " SOCKET_NAME " upwards, or\n"
     "$TERMITE_SOCKET), on another machine if its rules say so. Without a master, COMMAND is simply executed;\n"
-    "with TERMITE_LOCAL=never it ends with exit code 103 instead.\n"
-    "It reads, writes and ends just as COMMAND itself would.\n"
+    "with TERMITE_LOCAL=never, termite exits with 103 instead.\n"
+    "termite reads, writes and ends exactly as COMMAND itself would.\n"
     "\n"
     "termite-shell ARGUMENT... does the same with $TERMITE_SHELL (or /bin/sh) as the command.\n"
     "\n"
-    "  --help      this text\n"
-    "  --version   the version\n"
-    "  --WORD=...  a note for the master's plugins (--cmake=compile --object=x.o)\n"
-    "  --          the command follows\n";
+    "  --help      print this text\n"
+    "  --version   print the version\n"
+    "  --WORD=...  pass a note to the master's plugins (--cmake=compile --object=x.o)\n"
+    "  --          end the options; the command follows\n";
 
-/* The value of `--name=value`, or NULL where `word` is another option. */
+/* Return the value if `word` is the option `name`, which ends in "=". Return NULL if it is another
+ * word. */
 static const char *option(const char *word, const char *name)
 {
     size_t length = strlen(name);
     return strncmp(word, name, length) == 0 ? word + length : NULL;
 }
 
-/* What a front end says about the command, for the master's plugins: any `--name=value` that is no option of ours. */
 bool is_note(const char *word)
 {
     const char *equals = strchr(word, '=');
@@ -36,14 +40,15 @@ bool is_note(const char *word)
            !option(word, "--exe=") && !option(word, "--search=");
 }
 
-/* -- the command line ---------------------------------------------------------------------------------------------- */
-
+/* End this process with EXIT_FAILED, after a line with `message` and `word`. */
 static _Noreturn void refuse(const char *message, const char *word)
 {
     dprintf(STDERR_FILENO, "termite: %s%s (see termite --help)\n", message, word);
     exit(EXIT_FAILED);
 }
 
+/* Parse the command line that a build tool has made for its shell: the arguments are all the
+ * shell's. */
 static void parse_shell(char **argv, struct command *command)
 {
     const char *shell = getenv("TERMITE_SHELL");

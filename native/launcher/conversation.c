@@ -1,6 +1,8 @@
-/* The conversation with the master, from the sent invocation to the end of this process.
+/* Hold the conversation with the master, from the sent invocation to the end of this process.
  *
- * Frames are taken out of one buffer; output is passed on as it comes, without waiting for the end of its frame. */
+ * Frames are taken out of one buffer. Output is passed on as it arrives, without waiting for the
+ * end of its frame. The command can still be run on this machine as long as `heard` is false: no
+ * output was written and no stdin was taken. */
 #include "launcher.h"
 #include "../shared/records.h"
 
@@ -13,15 +15,16 @@ enum { BUFFER_BYTES = 64 * 1024, HEADER_BYTES = 5, STDIN_BYTES = 256 * 1024 };
 struct conversation {
     int master;
     const struct command *command;
-    bool heard;             /* output was written or stdin taken: the command cannot be run again here */
-    struct stdin_wish wish; /* what the job waits for */
-    bool muted;             /* what the command writes cannot be written on */
-    bool broken;            /* that is a write error, and was said */
-    size_t start, end;      /* of what is in the buffer */
+    bool heard;             /* output was written or stdin taken: the command must not run again */
+    struct stdin_wish wish; /* the job's unanswered request to read stdin */
+    bool muted;             /* the output can no longer be written, and is dropped */
+    bool broken;            /* because of a write error, which was printed */
+    size_t start, end;      /* the unread part of the buffer */
     char buffer[BUFFER_BYTES];
     char records[BUFFER_BYTES + 1];
 };
 
+/* Return the little-endian number in four bytes. */
 static uint32_t read_u32(const char *bytes)
 {
     uint32_t number = 0;
@@ -32,25 +35,28 @@ static uint32_t read_u32(const char *bytes)
 
 /* -- the ends of a conversation ------------------------------------------------------------------------------------ */
 
+/* End this process if the job was cancelled, as the command would have ended. */
 static void end_if_cancelled(const struct conversation *talk)
 {
     if (talk->broken)
-        _exit(1); /* as nearly every command does that cannot write */
+        _exit(1); /* like nearly every command that cannot write */
     if (cancelled_by())
         end_by_signal(cancelled_by());
 }
 
+/* Run the command on this machine if it was not `heard`; otherwise end this process with `code`. */
 static _Noreturn void give_up(struct conversation *talk, const char *reason, int code)
 {
     end_if_cancelled(talk);
     if (!talk->heard) {
         check_may_run_here(talk->command, reason,
                            code == EXIT_LOST ? " (termite-ctl start starts one)" : " (termite-ctl shutdown ends it)");
-        dprintf(STDERR_FILENO, "termite: %s: running this here: %s\n", reason, talk->command->argv[0]);
+        dprintf(STDERR_FILENO, "termite: %s; running the command on this machine: %s\n", reason,
+                talk->command->argv[0]);
         stop_cancelling();
         exec_command(talk->command, &(struct local_run){.recurse = false});
     }
-    dprintf(STDERR_FILENO, "termite: %s, in the middle of: %s\n", reason, talk->command->argv[0]);
+    dprintf(STDERR_FILENO, "termite: %s while the command was running: %s\n", reason, talk->command->argv[0]);
     _exit(code);
 }
 
@@ -61,23 +67,26 @@ static _Noreturn void lose_master(struct conversation *talk)
 
 static _Noreturn void reject_master(struct conversation *talk)
 {
-    close(talk->master); /* it must not bring home what now runs here */
+    close(talk->master); /* else its results could overwrite those of the local run */
     give_up(talk, "the master speaks another protocol", EXIT_PROTOCOL);
 }
 
 /* -- stdin --------------------------------------------------------------------------------------------------------- */
 
+/* Send an answer of `length` bytes, which stand in `frame` behind room for the header. */
 static void send_answer(struct conversation *talk, char kind, char *frame, size_t length)
 {
     for (int i = 0; i < 4; i++)
         frame[i] = (char)(length >> (8 * i));
     frame[4] = kind;
     talk->wish.size = 0;
-    /* A master that hears nothing any more may have said how this ends: that is read next. */
+    /* If this fails, the master may have sent the end of the job before it closed: that is read
+     * next. */
     (void)send_undisturbed(talk->master, frame, HEADER_BYTES + length);
 }
 
-/* Each wish has one answer: so the master knows that nothing more is taken from our stdin. */
+/* Answer a request that the master has withdrawn. Each request gets one answer, so that the master
+ * knows that no more of our stdin is taken. */
 static void answer_withdrawn(struct conversation *talk)
 {
     char frame[HEADER_BYTES + 32];
@@ -85,6 +94,7 @@ static void answer_withdrawn(struct conversation *talk)
     send_answer(talk, 'F', frame, (size_t)length + 1);
 }
 
+/* Read what the job has asked for, and send it. */
 static void answer_stdin(struct conversation *talk)
 {
     static char frame[HEADER_BYTES + STDIN_BYTES];
@@ -92,7 +102,7 @@ static void answer_stdin(struct conversation *talk)
     bool is_taken;
     ssize_t n = stdin_read(&talk->wish, payload, &is_taken);
     if (n < 0 && (errno == EINTR || errno == EAGAIN))
-        return; /* another reader was faster: wait again */
+        return; /* another process has read it first: wait again */
     talk->heard = talk->heard || is_taken;
     if (n < 0) {
         int length = snprintf(payload, STDIN_BYTES, "errno=%d", errno);
@@ -102,7 +112,8 @@ static void answer_stdin(struct conversation *talk)
     }
 }
 
-/* Waits until the master speaks; answers the job's read meanwhile, as soon as there is something to read. */
+/* Wait until the master has sent something. Meanwhile answer the job's request as soon as stdin can
+ * be read. */
 static void wait_for_master(struct conversation *talk)
 {
     for (;;) {
@@ -119,7 +130,7 @@ static void wait_for_master(struct conversation *talk)
 
 /* -- taking bytes -------------------------------------------------------------------------------------------------- */
 
-/* Makes at least one byte available. */
+/* Make at least one byte of the conversation available. */
 static void fill(struct conversation *talk)
 {
     if (talk->start < talk->end)
@@ -135,7 +146,8 @@ static void fill(struct conversation *talk)
     talk->end = (size_t)n;
 }
 
-/* Up to `most` bytes that are there. */
+/* Take up to `most` bytes of those that are available. Return their number, which is at least one;
+ * they stay in the buffer until the next call. */
 static size_t take(struct conversation *talk, char **bytes, size_t most)
 {
     fill(talk);
@@ -145,6 +157,7 @@ static size_t take(struct conversation *talk, char **bytes, size_t most)
     return length;
 }
 
+/* Take exactly `length` bytes. */
 static void take_whole(struct conversation *talk, char *out, size_t length)
 {
     while (length > 0) {
@@ -158,17 +171,20 @@ static void take_whole(struct conversation *talk, char *out, size_t length)
 
 /* -- output -------------------------------------------------------------------------------------------------------- */
 
-/* Nobody reads any more, or the disk is full: the command would have ended by that. */
+/* Drop all further output and cancel the job, because output cannot be written: nobody reads it, or
+ * the disk is full. The command itself would have ended by that. */
 static void mute(struct conversation *talk, int failure)
 {
     talk->muted = true;
-    if (cancelled_by()) /* SIGPIPE has come */
+    if (cancelled_by()) /* the handler of SIGPIPE has done it */
         return;
     talk->broken = true;
-    dprintf(STDERR_FILENO, "termite: cannot write the output of %s: %s\n", talk->command->argv[0], failure_text(failure));
+    dprintf(STDERR_FILENO, "termite: cannot write the output of %s: %s\n", talk->command->argv[0],
+            failure_text(failure));
     cancel_job(SIGPIPE);
 }
 
+/* Write all bytes, even if the descriptor is non-blocking. */
 static void write_output(struct conversation *talk, int fd, const char *bytes, size_t length)
 {
     while (length > 0 && !talk->muted) {
@@ -184,6 +200,7 @@ static void write_output(struct conversation *talk, int fd, const char *bytes, s
     }
 }
 
+/* Copy a frame of `length` bytes to `fd`. */
 static void pass_on(struct conversation *talk, int fd, size_t length, bool is_the_commands)
 {
     while (length > 0) {
@@ -197,7 +214,7 @@ static void pass_on(struct conversation *talk, int fd, size_t length, bool is_th
 
 /* -- verdicts and exits -------------------------------------------------------------------------------------------- */
 
-/* The records of a frame, with a NUL behind them. */
+/* Take the records of a frame, with a NUL behind them. They are valid until the next call. */
 static char *take_records(struct conversation *talk, size_t length)
 {
     if (length > BUFFER_BYTES)
@@ -207,6 +224,7 @@ static char *take_records(struct conversation *talk, size_t length)
     return talk->records;
 }
 
+/* Take the records of a frame `X`. `run` points into them. */
 static void take_local_run(struct conversation *talk, size_t length, struct local_run *run)
 {
     static char *set[BUFFER_BYTES / 4 + 1];
@@ -225,6 +243,7 @@ static void take_local_run(struct conversation *talk, size_t length, struct loca
         reject_master(talk);
 }
 
+/* Become the command, as the master has ordered. */
 static _Noreturn void execute_here(struct conversation *talk, size_t length)
 {
     struct local_run run;
@@ -233,7 +252,8 @@ static _Noreturn void execute_here(struct conversation *talk, size_t length)
     exec_command(talk->command, &run);
 }
 
-/* Before the exit: who shares our stdin reads on where the job has stopped. */
+/* Set the position of our stdin to where the job has stopped, because a process that shares it
+ * reads on from there. */
 static void leave_stdin(const char *key, const char *value)
 {
     if (strcmp(key, "stdin_offset") == 0)
@@ -242,6 +262,7 @@ static void leave_stdin(const char *key, const char *value)
         stdin_drop(strtoull(value, NULL, 10));
 }
 
+/* Take the records of a frame `E`, and end as the command did. */
 static _Noreturn void end(struct conversation *talk, size_t length)
 {
     char *cursor = take_records(talk, length), *stop = cursor + length, *key, *value;
@@ -263,6 +284,8 @@ static _Noreturn void end(struct conversation *talk, size_t length)
     _exit(code);
 }
 
+/* Take the records of a frame `R`: a new request to read stdin, one that is withdrawn, or bytes to
+ * drop. */
 static void take_read(struct conversation *talk, size_t length)
 {
     char *cursor = take_records(talk, length), *end = cursor + length, *key, *value;
@@ -289,6 +312,7 @@ static void take_read(struct conversation *talk, size_t length)
         talk->wish = wish;
 }
 
+/* Take one frame and obey it. */
 static void take_frame(struct conversation *talk)
 {
     char header[HEADER_BYTES];

@@ -1,3 +1,8 @@
+/* Make the invocation: the frame that tells the master which command to run, and in which
+ * surroundings.
+ *
+ * The records of the environment must stand behind all others, because the master splits the frame
+ * at the first of them. */
 #include "launcher.h"
 #include "../shared/ld_preload.h"
 #include "../shared/records.h"
@@ -10,14 +15,14 @@
 
 extern char **environ;
 
-/* -- saying what to run -------------------------------------------------------------------------------------------- */
-
+/* Return whether two descriptors are open on the same file. */
 static bool is_one_file(int one, int other)
 {
     struct stat a, b;
     return fstat(one, &a) == 0 && fstat(other, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
+/* Add the environment without the names that only this machine may see, and without our library. */
 static void add_environment(struct buffer *invoke)
 {
     const char *library = preload_library();
@@ -35,6 +40,7 @@ static void add_environment(struct buffer *invoke)
     }
 }
 
+/* Add all records of the frame, as docs/develop/protocol.md lists them. */
 static void add_invocation(struct buffer *invoke, const struct command *command, const char *cwd)
 {
     mode_t mask = umask(0);

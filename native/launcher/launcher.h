@@ -1,7 +1,7 @@
 /* Declare what the files of the launcher share, in one section for each file.
  *
- * A file may only call files of earlier sections: the calls between the files form no circle, and
- * a test checks this. */
+ * A file may only call files of earlier sections: the calls between the files form no circle, and a
+ * test checks this. */
 #ifndef TERMITE_LAUNCHER_H
 #define TERMITE_LAUNCHER_H
 
@@ -35,33 +35,40 @@ struct command {
 
 /* -- command_line.c ------------------------------------------------------------------------------------------------ */
 
-/* Return the command that the launcher's own `argv` names. Change argv[0] of termite-shell. For --help and --version,
- * print the answer and end this process with 0; for a wrong command line, with EXIT_FAILED. */
+/* Return the command that the launcher's own `argv` names. Change argv[0] of termite-shell. For
+ * --help and --version, print the answer and end this process with 0; for a wrong command line,
+ * with EXIT_FAILED. */
 struct command parse_command_line(char **argv);
-/* Return whether `word` is a note for the master's plugins: `--name=value`, and no option of the launcher. */
+/* Return whether `word` is a note for the master's plugins: `--name=value`, and no option of the
+ * launcher. */
 bool is_note(const char *word);
 
 /* -- search.c ------------------------------------------------------------------------------------------------------ */
 
-/* Execute `file` with `argv`, as execvp of glibc does. Return if that fails, with errno. `argv` must not be empty. */
+/* Execute `file` with `argv`, as execvp of glibc does. Return if that fails, with errno. `argv`
+ * must not be empty. */
 void search_and_execute(const char *file, char **argv);
 /* Return the text of glibc's strerror for `failure`, a number of errno. */
 const char *failure_text(int failure);
 
 /* -- signals.c ----------------------------------------------------------------------------------------------------- */
 
-/* Change the mask of blocked signals as sigprocmask does, but for every signal: musl's sigprocmask leaves out three
- * that it uses itself, and glibc programs use one of them as SIGRTMIN. Return 0, or -1 with errno. */
+/* Change the mask of blocked signals as sigprocmask does, but for every signal. musl's sigprocmask
+ * leaves out three that musl uses itself, and glibc programs use one of them as SIGRTMIN. Return 0,
+ * or -1 with errno. */
 int change_mask(int how, const sigset_t *set, sigset_t *before);
-/* End this process by `signal`, without a core dump. If the signal does not kill, exit with 128 + signal. */
+/* End this process by `signal`, without a core dump. If the signal does not kill, exit with 128 +
+ * signal. */
 _Noreturn void end_by_signal(int signal);
 
 /* -- master_socket.c ----------------------------------------------------------------------------------------------- */
 
-/* Return the path of the socket of the master that serves `cwd`, or NULL if there is none. `path` is room for it.
- * An empty $TERMITE_SOCKET means "no master". The master need not run: its socket may be left over. */
+/* Return the path of the socket of the master that serves `cwd`, or NULL if there is none. `path`
+ * is room for it. An empty $TERMITE_SOCKET means "no master". The master need not run: its socket
+ * may be left over. */
 const char *find_master(const char *cwd, char path[PATH_MAX]);
-/* Return a connection to the socket at `path`, or -1 if nobody accepts there. Wait up to 30 s for that. */
+/* Return a connection to the socket at `path`, or -1 if nobody accepts there. Wait up to 30 s for
+ * that. */
 int connect_master(const char *path);
 /* Send all bytes. Return false if the master is gone. Interrupted calls are repeated. */
 bool send_whole(int master, const void *bytes, size_t length);
@@ -74,10 +81,12 @@ struct local_run {
     char **set;   /* NAME=value words to set, with a NULL at the end; NULL: none */
 };
 
-/* Become the command. If it cannot be executed, say so and exit with 126 or 127, as a shell does. */
+/* Become the command. If it cannot be executed, say so and exit with 126 or 127, as a shell
+ * does. */
 _Noreturn void exec_command(const struct command *command, const struct local_run *run);
-/* Call this before the command runs on this machine without an order of the master. If TERMITE_LOCAL=never forbids
- * that, print `reason` and `detail`, and end this process with EXIT_NOWHERE. */
+/* Call this before the command runs on this machine without an order of the master. If
+ * TERMITE_LOCAL=never forbids that, print `reason` and `detail`, and end this process with
+ * EXIT_NOWHERE. */
 void check_may_run_here(const struct command *command, const char *reason, const char *detail);
 /* Return the path of the preload library, or NULL if the build tool was started without it. */
 const char *preload_library(void);
@@ -93,31 +102,34 @@ struct stdin_wish {
 
 /* Add the records that describe standard input. */
 void stdin_describe(struct buffer *invoke);
-/* Read up to wish->size bytes. Return their number, 0 at the end of file, or -1 with errno. Set *is_taken if the bytes
- * came out of a stream that other processes may share, so that nobody else can get them. */
+/* Read up to wish->size bytes. Return their number, 0 at the end of file, or -1 with errno. Set
+ * *is_taken if the bytes came out of a stream that other processes may share, so that nobody else
+ * can get them. */
 ssize_t stdin_read(const struct stdin_wish *wish, char *bytes, bool *is_taken);
-/* Remove `size` bytes from the stream, because the job has taken so many of the bytes that it was shown. */
+/* Remove `size` bytes from the stream, because the job has taken so many of the bytes that it was
+ * shown. */
 void stdin_drop(unsigned long long size);
 /* Set the position in the file to `offset`, where the job has stopped reading. */
 void stdin_leave_at(off_t offset);
 
 /* -- vantage.c ----------------------------------------------------------------------------------------------------- */
 
-/* Add the records that describe from where this process sees files, users and the machine. If one cannot be
- * determined, its value is empty. */
+/* Add the records that describe from where this process sees files, users and the machine. If one
+ * cannot be determined, its value is empty. */
 void vantage_describe(struct buffer *invoke);
 
 /* -- invocation.c -------------------------------------------------------------------------------------------------- */
 
-/* Write the frame that asks the master to run the command to the empty `frame`. Return false if there is no memory. */
+/* Write the frame that asks the master to run the command to the empty `frame`. Return false if
+ * there is no memory. */
 bool make_invocation(struct buffer *frame, const struct command *command, const char *cwd);
 
 /* -- cancel.c ------------------------------------------------------------------------------------------------------ */
 
 /* From now on, let each signal that means "stop the job" send a cancel to the master. */
 void cancel_on_signals(int master);
-/* Restore the signal handlers and the mask with which this process was started. If one of the signals has come, end
- * this process by it. */
+/* Restore the signal handlers and the mask with which this process was started. If one of the
+ * signals has come, end this process by it. */
 void stop_cancelling(void);
 /* Tell the master to stop the job, as if `signal` had come. */
 void cancel_job(int signal);
@@ -128,7 +140,8 @@ bool send_undisturbed(int master, const void *bytes, size_t length);
 
 /* -- conversation.c ------------------------------------------------------------------------------------------------ */
 
-/* Serve the job until it has ended, and end as the command did. The invocation has been sent to `master`. */
+/* Serve the job until it has ended, and end as the command did. The invocation has been sent to
+ * `master`. */
 _Noreturn void relay(int master, const struct command *command);
 
 #endif

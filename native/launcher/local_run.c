@@ -1,4 +1,7 @@
-/* The command here, in place of this process. */
+/* Run the command on this machine, in place of this process.
+ *
+ * The environment is the build tool's, which may have our preload library in it. The library stays
+ * in it only if the verdict says Recurse. */
 #include "launcher.h"
 #include "../shared/ld_preload.h"
 
@@ -16,7 +19,8 @@ const char *preload_library(void)
     return library && *library ? library : NULL;
 }
 
-/* Our library in front of what the user has preloaded, or out of it. False: no memory. */
+/* Put our library in front of the user's entries in LD_PRELOAD, or take it out. Return false if
+ * there is no memory. */
 static bool set_preload(const char *library, bool wanted)
 {
     const char *list = getenv("LD_PRELOAD");
@@ -40,7 +44,8 @@ static bool set_preload(const char *library, bool wanted)
     return !failed;
 }
 
-/* `is_shell`: called by a make with MAKE_SHELL, whose makes below obey it too as long as they see it. */
+/* Change the environment as the verdict asks. `is_shell`: make has called us as MAKE_SHELL. The
+ * makes below it obey that name too as long as they see it. */
 static void prepare_environment(bool is_shell, const struct local_run *run)
 {
     const char *library = preload_library();
@@ -59,7 +64,8 @@ static void prepare_environment(bool is_shell, const struct local_run *run)
         putenv(*entry);
 }
 
-/* In the words of whoever would have failed without us, with a shell's exit codes. */
+/* Execute the command. If that fails, print what the build tool would have printed, and exit as a
+ * shell does. */
 static _Noreturn void execute(const struct command *command)
 {
     if (command->search)
@@ -87,7 +93,7 @@ void check_may_run_here(const struct command *command, const char *reason, const
         dprintf(STDERR_FILENO, "termite: TERMITE_LOCAL=%s is ignored: the only accepted value is \"never\"\n", local);
         return;
     }
-    dprintf(STDERR_FILENO, "termite: %s%s; TERMITE_LOCAL=never forbids to run it here: %s\n", reason, detail,
-            command->argv[0]);
+    dprintf(STDERR_FILENO, "termite: %s%s; TERMITE_LOCAL=never forbids running it on this machine: %s\n", reason,
+            detail, command->argv[0]);
     _exit(EXIT_NOWHERE);
 }

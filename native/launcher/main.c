@@ -1,8 +1,9 @@
-/* termite, termite-shell: hands one command to the master of this tree, and ends as the command did.
+/* Hand one command to the master of this tree, and end as the command does: termite, termite-shell.
  *
- * It decides nothing, and it must never be why a build fails: without a master, or where anything is odd before the
- * master has said a word, it becomes the command itself, unless TERMITE_LOCAL=never forbids that. Protocol:
- * docs/develop/protocol.md, "Launcher". */
+ * The launcher decides nothing, and must never be why a build fails. It becomes the command itself
+ * if there is no master, or if anything is odd before the master has sent a byte.
+ * TERMITE_LOCAL=never forbids that. docs/develop/protocol.md describes the protocol under
+ * "Launcher". */
 #include "launcher.h"
 #include "../shared/records.h"
 
@@ -11,8 +12,12 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/* A connection to the master that has our invocation, or -1. It is sent as soon as the master knows of us, so that it
- * is there when that looks: to wait for it would cost the master more than all else that it does for a short command. */
+/* Connect to the master at `path` and send the invocation. Return the connection, or -1 if that
+ * fails.
+ *
+ * The invocation is sent at once, so that it has arrived when the master looks at the new
+ * connection. Waiting for it would cost the master more than everything else that it does for a
+ * short command. */
 static int invoke_master(const char *path, const struct command *command, const char *cwd)
 {
     struct buffer frame = {0};
@@ -26,13 +31,15 @@ static int invoke_master(const char *path, const struct command *command, const 
     return master;
 }
 
-/* A command whose stdout or stderr is closed must see that when it writes: only here can it. */
+/* Return whether stdout and stderr are open. A command that writes to a closed one must see an
+ * error, and on a worker it would not. */
 static bool can_be_heard(void)
 {
     return fcntl(STDOUT_FILENO, F_GETFD) >= 0 && fcntl(STDERR_FILENO, F_GETFD) >= 0;
 }
 
-/* Without a master that takes it. */
+/* Run the command on this machine, because no master has taken it. `cwd` and `path` are NULL if
+ * they could not be determined. */
 static _Noreturn void run_here(const struct command *command, const char *cwd, const char *path)
 {
     if (path)
@@ -40,9 +47,9 @@ static _Noreturn void run_here(const struct command *command, const char *cwd, c
     else if (cwd)
         check_may_run_here(command, "no master serves this directory (termite-ctl start starts one)", "");
     else if (can_be_heard())
-        check_may_run_here(command, "the working directory cannot be told: ", failure_text(errno));
+        check_may_run_here(command, "cannot determine the working directory: ", failure_text(errno));
     else
-        check_may_run_here(command, "its stdout or stderr is closed, which it can see only here", "");
+        check_may_run_here(command, "stdout or stderr is closed, which a command on a worker would not notice", "");
     exec_command(command, &(struct local_run){.recurse = false});
 }
 

@@ -1,3 +1,6 @@
+/* Find the socket of the master that serves a directory, connect to it, and send bytes.
+ *
+ * A socket that exists need not have a master: a killed one leaves its socket behind. */
 #include "launcher.h"
 
 #include <errno.h>
@@ -11,16 +14,16 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-/* -- finding the master -------------------------------------------------------------------------------------------- */
-
-/* A socket of somebody else would get our environment and run our command: not a master of ours. */
+/* Return whether `path` is a socket of this user. The master of another user would get our
+ * environment, and choose how our command runs. */
 static bool is_our_socket(const char *path)
 {
     struct stat st;
     return stat(path, &st) == 0 && S_ISSOCK(st.st_mode) && st.st_uid == geteuid();
 }
 
-/* Writes the path of the nearest socket upwards from `directory` into `path`. */
+/* Write the path of the nearest socket upwards from `directory` to `path`. Return false if there is
+ * none. */
 static bool find_socket(const char *directory, char path[PATH_MAX])
 {
     size_t length = strlen(directory);
@@ -40,7 +43,8 @@ static bool find_socket(const char *directory, char path[PATH_MAX])
     }
 }
 
-/* A path longer than sun_path is reached through its directory's fd. */
+/* Fill the address of the socket at `path`. A path longer than sun_path goes through a descriptor
+ * of its directory, which is put into *directory (-1: none). Return false if that is impossible. */
 static bool fill_address(const char *path, struct sockaddr_un *address, int *directory)
 {
     *directory = -1;
@@ -62,7 +66,8 @@ static bool fill_address(const char *path, struct sockaddr_un *address, int *dir
     return n > 0 && (size_t)n < sizeof address->sun_path;
 }
 
-/* Any fd below 3 would be taken for the command's stdin, stdout or stderr. */
+/* Return `fd`, or a duplicate above 2 in its place: the command would take one below 3 for its
+ * stdin, stdout or stderr. Return -1 for -1, and if there is no descriptor left. */
 static int above_stdio(int fd)
 {
     if (fd < 0 || fd > 2)
@@ -72,7 +77,7 @@ static int above_stdio(int fd)
     return above;
 }
 
-/* A master that does not even accept within this time is no master. */
+/* A master that does not accept within this time counts as absent. */
 enum { DEAF_S = 30 };
 
 int connect_master(const char *path)
@@ -95,7 +100,6 @@ int connect_master(const char *path)
     return fd;
 }
 
-/* Where the master of `cwd` listens, or NULL. An empty $TERMITE_SOCKET means: nowhere. */
 const char *find_master(const char *cwd, char path[PATH_MAX])
 {
     const char *named = getenv("TERMITE_SOCKET");

@@ -1,8 +1,10 @@
-/* execvp as the C library of the build tool has it: what would run without us must run with us, with the same errors.
+/* Search for a program and execute it exactly as glibc's execvp does, and name errors as glibc
+ * does.
  *
- * The launcher may be linked with another C library than the build tool (CMakeLists.txt says why), and they differ here:
- * in the PATH where there is none, in scripts without #!, and in which failure ends the search. This is what POSIX
- * leaves open as glibc decides it (its manual, "Executing a File"; execvp(3)); and its words for what can fail here. */
+ * The launcher may be linked with another C library than the build tool; CMakeLists.txt says why. A
+ * command must run, or fail, as it would without the launcher. The libraries differ in the default
+ * of PATH, in scripts without "#!", and in which failure ends the search. POSIX leaves these open;
+ * glibc's choices are in its manual ("Executing a File") and in execvp(3). */
 #include "launcher.h"
 
 #include <errno.h>
@@ -15,7 +17,8 @@ extern char **environ;
 
 static const char PATH_OF_NONE[] = "/bin:/usr/bin", SHELL[] = "/bin/sh";
 
-/* A file that the kernel does not know how to execute is a script for the shell. */
+/* Execute `path`. If the kernel does not know its format, run it as a script of /bin/sh. Return if
+ * that fails, with errno. */
 static void execute_file(const char *path, char **argv)
 {
     execve(path, argv, environ);
@@ -27,11 +30,11 @@ static void execute_file(const char *path, char **argv)
     char *script[count + 2];
     script[0] = (char *)SHELL;
     script[1] = (char *)path;
-    memcpy(script + 2, argv + 1, count * sizeof *argv); /* with the NULL at the end */
+    memcpy(script + 2, argv + 1, count * sizeof *argv); /* including the NULL at the end */
     execve(SHELL, script, environ);
 }
 
-/* Whether there may still be another of that name, further down in PATH. */
+/* Return whether the search goes on in the next directory of PATH after this failure. */
 static bool goes_on_after(int failure)
 {
     switch (failure) {
@@ -57,7 +60,7 @@ void search_and_execute(const char *file, char **argv)
     errno = ENOENT;
     if (!*file)
         return;
-    size_t length = strnlen(file, NAME_MAX + 1); /* one more than there can be: the kernel says what that means */
+    size_t length = strnlen(file, NAME_MAX + 1); /* one more than the limit: the kernel then reports the error */
     bool was_denied = false;
     for (const char *start = list ? list : PATH_OF_NONE, *end;; start = end + 1) {
         end = strchrnul(start, ':');
@@ -66,7 +69,7 @@ void search_and_execute(const char *file, char **argv)
             char path[PATH_MAX + NAME_MAX + 3];
             memcpy(path, start, directory);
             if (directory > 0)
-                path[directory++] = '/'; /* an empty one is the current directory */
+                path[directory++] = '/'; /* an empty one means the current directory */
             memcpy(path + directory, file, length);
             path[directory + length] = '\0';
             execute_file(path, argv);

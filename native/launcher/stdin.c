@@ -1,8 +1,11 @@
-/* The launcher's standard input, as the job asks for it.
+/* Read the launcher's standard input, as the job asks for it.
  *
- * Others may share it, so nothing is taken that the job has not asked for. A regular file is read by position, which
- * moves nothing; where the job has left it is set at the end. Of a pipe or a stream socket the job may be shown what
- * comes next (peek): what it has taken of that is told later, and dropped here then. */
+ * Other processes may share it, so only what the job asks for may be taken. A regular file is read
+ * by position, which does not move the shared offset. The offset is set at the end, to the job's
+ * last position.
+ *
+ * The next bytes of a pipe or a stream socket can be shown to the job without taking them (peek).
+ * The master says later how many of them the job has taken, and only those are removed here. */
 #include "launcher.h"
 #include "../shared/records.h"
 
@@ -13,15 +16,16 @@
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
 
-enum { PIPEFS = 0x50495045 }; /* PIPEFS_MAGIC of linux/magic.h, which a C library of its own kernel headers may lack */
+enum { PIPEFS = 0x50495045 }; /* PIPEFS_MAGIC of linux/magic.h, a header that musl's environment may lack */
 
+/* Return whether the file is /dev/null. */
 static bool is_null(const struct stat *st)
 {
     return S_ISCHR(st->st_mode) && major(st->st_rdev) == 1 && minor(st->st_rdev) == 3;
 }
 
-/* An empty pipe without a name that nobody can write to any more: what make gives to all jobs but one. To say so spares
- * the worker to look whether the job reads. */
+/* Return whether stdin is an empty unnamed pipe that nobody can write to: make gives such a pipe to
+ * all jobs but one. The worker then need not check whether the job reads. */
 static bool is_ended_pipe(const struct stat *st)
 {
     struct statfs where;
@@ -30,6 +34,7 @@ static bool is_ended_pipe(const struct stat *st)
            poll(&state, 1, 0) == 1 && state.revents == POLLHUP;
 }
 
+/* Add the records of a file that is read by position, from `offset`. */
 static void add_file(struct buffer *invoke, const struct stat *st, off_t offset)
 {
     char octal[16];
@@ -41,7 +46,8 @@ static void add_file(struct buffer *invoke, const struct stat *st, off_t offset)
     record_add_number(invoke, "stdin_offset", offset);
 }
 
-/* A directory counts as a file: a read of either goes by position, and says what is wrong with it. */
+/* A directory counts as a file: it is read by position too, and the error of the read says what is
+ * wrong. */
 void stdin_describe(struct buffer *invoke)
 {
     struct stat st;
@@ -62,7 +68,8 @@ void stdin_describe(struct buffer *invoke)
 
 enum { CANNOT_PEEK = -2 };
 
-/* tee(2) copies what is in a pipe and leaves it there. */
+/* Copy up to `size` bytes out of a pipe and leave them in it, by tee(2). Return their number, -1 if
+ * there are none now, or CANNOT_PEEK. */
 static ssize_t peek_pipe(char *bytes, size_t size)
 {
     static int copy[2] = {-1, -1};
@@ -83,7 +90,8 @@ static ssize_t peek_pipe(char *bytes, size_t size)
     return copied;
 }
 
-/* Datagrams cannot be dropped by half. */
+/* Copy up to `size` bytes out of a stream socket and leave them in it. Return CANNOT_PEEK for other
+ * sockets: half a datagram cannot be dropped. */
 static ssize_t peek_socket(char *bytes, size_t size)
 {
     int type;
@@ -93,6 +101,7 @@ static ssize_t peek_socket(char *bytes, size_t size)
     return recv(STDIN_FILENO, bytes, size, MSG_PEEK | MSG_DONTWAIT);
 }
 
+/* Copy up to `size` bytes and leave them in stdin. Return CANNOT_PEEK if that is impossible. */
 static ssize_t peek(char *bytes, size_t size)
 {
     struct stat st;
@@ -118,7 +127,8 @@ ssize_t stdin_read(const struct stdin_wish *wish, char *bytes, bool *is_taken)
 
 /* -- leaving ------------------------------------------------------------------------------------------------------- */
 
-/* Never waits: somebody who shares it may have taken the same bytes meanwhile. */
+/* This never blocks: another process that shares the stream may have taken the same bytes
+ * meanwhile. */
 void stdin_drop(unsigned long long size)
 {
     static char dropped[4096];

@@ -1,7 +1,9 @@
-/* From where this process sees files, users and the machine, for a master that must see the same ones.
+/* Describe from where this process sees files, users and the machine. The master compares this with
+ * its own view.
  *
- * A mount belongs to one mount namespace, and no two mounts have one id at one time: so the mount and the inode of "/"
- * tell a chroot and another mount namespace alike, for a third of what /proc/self/ns/mnt would cost. */
+ * A mount belongs to one mount namespace, and no two mounts have the same id at the same time. The
+ * mount and the inode of "/" therefore reveal a chroot and another mount namespace alike. Reading
+ * them costs a third of what /proc/self/ns/mnt would cost. */
 #include "launcher.h"
 #include "../shared/records.h"
 
@@ -12,7 +14,8 @@
 #include <sys/sysmacros.h>
 #include <sys/utsname.h>
 
-/* Of statx(2), as the kernel has it: musl's header does not know the mount's id yet. */
+/* These are statx(2)'s, as the kernel defines them: musl's header does not have the mount's id
+ * yet. */
 enum { MNT_ID = 0x1000, BASIC = 0x7ff };
 
 struct kernel_statx {
@@ -25,6 +28,7 @@ _Static_assert(offsetof(struct kernel_statx, inode) == 32, "as in linux/stat.h")
 _Static_assert(offsetof(struct kernel_statx, mount_id) == 144, "as in linux/stat.h");
 _Static_assert(sizeof(struct kernel_statx) == 256, "as in linux/stat.h");
 
+/* Add the mount, device and inode of "/". */
 static void add_root(struct buffer *invoke)
 {
     struct kernel_statx st;
@@ -35,6 +39,7 @@ static void add_root(struct buffer *invoke)
     record_add(invoke, "root", text);
 }
 
+/* Add the inode of the user namespace and the effective ids. */
 static void add_users(struct buffer *invoke)
 {
     struct stat st;
@@ -44,6 +49,7 @@ static void add_users(struct buffer *invoke)
     record_add(invoke, "users", text);
 }
 
+/* Add the device and inode of the working directory. */
 static void add_directory(struct buffer *invoke)
 {
     struct stat st;
@@ -53,7 +59,8 @@ static void add_directory(struct buffer *invoke)
     record_add(invoke, "here", text);
 }
 
-/* The name belongs to the UTS namespace; linux32 and setarch change the other two. */
+/* Add the host name, which belongs to the UTS namespace, and the release and machine, which linux32
+ * and setarch change. */
 static void add_host(struct buffer *invoke)
 {
     struct utsname host;

@@ -1,11 +1,14 @@
-/* libtermite-exec.so: makes a build tool hand its commands to the launcher, with the real shell and flags intact.
+/* Make a build tool hand its commands to the launcher, with its own shell and flags:
+ * libtermite-exec.so.
  *
- * It acts only in the tool's own process, and turns each command that the tool starts (posix_spawn, or exec in a forked
- * child) into a launcher call. exec in the process that loaded it is the tool executing itself again, and keeps the
- * library. What cannot be executed anyway is left to the real call, so that the tool reports it in its own words.
+ * The library acts only in the tool's own process. There it turns each command that the tool starts
+ * into a call of the launcher: a posix_spawn, or an exec in a forked child. An exec in the process
+ * that loaded the library is the tool executing itself again, which keeps the library. If a file
+ * cannot be executed, the real call follows, and the tool reports the error in its own words.
  *
- * A vfork child shares our memory and must not allocate: all that is built here lives on the stack, and everything
- * looked up is looked up in the constructor. Interface: docs/develop/protocol.md, "Preload". */
+ * A vfork child shares the parent's memory and must not allocate. Everything that is built there
+ * lives on the stack, and the real functions are looked up in the constructor.
+ * docs/develop/protocol.md describes the interface under "Preload". */
 #include "../shared/ld_preload.h"
 
 #include <dlfcn.h>
@@ -34,12 +37,13 @@ static exec_function *real_execve, *real_execvpe;
 static bool active;
 static pid_t tool_pid;
 static char launcher[PATH_MAX], preload_option[NAME_MAX + 16];
-static char ld_preload[2 * PATH_MAX]; /* LD_PRELOAD=..., for the tool when it executes itself */
+static char ld_preload[2 * PATH_MAX]; /* LD_PRELOAD=..., for when the tool executes itself */
 
 enum { WORDS_IN_FRONT = 5 };
 
 /* -- set-up -------------------------------------------------------------------------------------------------------- */
 
+/* Return whether `name` is one of the words in `list`, which colons or blanks separate. */
 static bool is_listed(const char *list, const char *name)
 {
     size_t length = strlen(name);
@@ -58,7 +62,8 @@ static bool is_build_tool(const char *name)
     return is_listed("make:gmake:ninja:ninja-build:samu", name) || (more && is_listed(more, name));
 }
 
-/* Out of the environment, where the tool would pass us on to its commands; kept for when it executes itself. */
+/* Take the library out of the environment, so that the tool's commands do not load it. Keep it in
+ * `ld_preload`, for when the tool executes itself. Return false if it is not in LD_PRELOAD. */
 static bool leave_environment(const char *library)
 {
     const char *list = getenv("LD_PRELOAD");
@@ -89,9 +94,10 @@ __attribute__((constructor)) static void set_up(void)
     active = leave_environment(library);
 }
 
-/* -- what can be executed ------------------------------------------------------------------------------------------ */
+/* -- executable files ---------------------------------------------------------------------------------------------- */
 
-/* A program or a script that says its interpreter; the tool itself knows what to do with anything else. */
+/* Return whether `path` is an ELF program or a script with "#!". The tool itself knows what to do
+ * with any other file. */
 static bool is_executable(const char *path)
 {
     struct stat st;
@@ -100,16 +106,17 @@ static bool is_executable(const char *path)
     char head[128] = {0};
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return true; /* executable, but not for reading */
+        return true; /* it may be executed, but not read */
     ssize_t n = read(fd, head, sizeof head - 1);
     close(fd);
     if (n < 2 || memcmp(head, "#!", 2) != 0)
         return n >= 4 && memcmp(head, "\177ELF", 4) == 0;
     char first = head[2 + strspn(head + 2, " \t")];
-    return first != '\n' && first != '\0'; /* the kernel takes "#!" alone for no script of its own */
+    return first != '\n' && first != '\0'; /* the kernel rejects a script whose first line is "#!" alone */
 }
 
-/* As execvp looks for `file`: the first match in PATH. False where the real call had better look itself. */
+/* Write the path of the first executable in PATH that is called `file` to `found`. Return false if
+ * there is none, or if the real call must search itself. */
 static bool find_executable(const char *file, char found[PATH_MAX])
 {
     if (strchr(file, '/'))
@@ -140,7 +147,8 @@ static size_t count_words(char *const argv[])
     return count;
 }
 
-/* --exe=PATH in `exe_option`, and the launcher's argv in `words`: WORDS_IN_FRONT more than in `argv`. */
+/* Write --exe=PATH to `exe_option`, and the launcher's argv to `words`, which has WORDS_IN_FRONT
+ * more words than `argv`. */
 static void build_call(const char *path, char *const argv[], char *exe_option, char **words)
 {
     memcpy(exe_option, "--exe=", 6);
@@ -150,11 +158,12 @@ static void build_call(const char *path, char *const argv[], char *exe_option, c
     memcpy(words + WORDS_IN_FRONT, argv, (count_words(argv) + 1) * sizeof *argv);
 }
 
-/* After the launcher could not be started: whether the real call must not follow, as the user forbids to run anything
- * here. Says so; errno stays. */
+/* Return whether the user forbids the real call, now that the launcher could not be started. Print
+ * a line if so. Keep errno. */
 static bool is_forbidden_here(char *const envp[])
 {
-    static const char said[] = "termite: the launcher cannot be started, and TERMITE_LOCAL=never forbids to run it here\n";
+    static const char said[] =
+        "termite: cannot start the launcher, and TERMITE_LOCAL=never forbids running the command on this machine\n";
     int failure = errno;
     while (*envp && strcmp(*envp, "TERMITE_LOCAL=never") != 0)
         envp++;
@@ -164,7 +173,7 @@ static bool is_forbidden_here(char *const envp[])
     return *envp != NULL;
 }
 
-/* Both return only where the launcher could not be started: then the real call follows, if it may. */
+/* Start the launcher with posix_spawn. Return 0, or the number of the error. */
 static int spawn_launcher(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
                           const posix_spawnattr_t *attributes, char *const argv[], char *const envp[])
 {
@@ -174,6 +183,8 @@ static int spawn_launcher(pid_t *pid, const char *path, const posix_spawn_file_a
     return real_posix_spawn(pid, launcher, actions, attributes, words, envp);
 }
 
+/* Start the launcher. If that fails and the user does not forbid it, start `file` by the `real`
+ * call. */
 static int spawn_by_launcher(spawn_function *real, pid_t *pid, const char *file, const char *path,
                              const posix_spawn_file_actions_t *actions, const posix_spawnattr_t *attributes,
                              char *const argv[], char *const envp[])
@@ -182,6 +193,7 @@ static int spawn_by_launcher(spawn_function *real, pid_t *pid, const char *file,
     return failure == 0 || is_forbidden_here(envp) ? failure : real(pid, file, actions, attributes, argv, envp);
 }
 
+/* Become the launcher. Return if that fails, with errno. */
 static void exec_launcher(const char *path, char *const argv[], char *const envp[])
 {
     char exe_option[strlen(path) + 7];
@@ -195,6 +207,7 @@ static bool is_tool_itself(void)
     return (pid_t)syscall(SYS_getpid) == tool_pid;
 }
 
+/* Execute the tool itself again, with the library in LD_PRELOAD. */
 static int exec_again(exec_function *real, const char *file, char *const argv[], char *const envp[])
 {
     char *with_us[count_words(envp) + 2];
@@ -207,6 +220,8 @@ static int exec_again(exec_function *real, const char *file, char *const argv[],
     return real(file, argv, with_us);
 }
 
+/* Execute `file` in the way that this process needs: again, by the launcher, or by the `real`
+ * call. */
 static int wrap_exec(exec_function *real, const char *file, char *const argv[], char *const envp[])
 {
     char path[PATH_MAX];
@@ -222,7 +237,7 @@ static int wrap_exec(exec_function *real, const char *file, char *const argv[], 
     return real(file, argv, envp);
 }
 
-/* -- what the tool calls ------------------------------------------------------------------------------------------- */
+/* -- the replaced functions ---------------------------------------------------------------------------------------- */
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -263,7 +278,8 @@ EXPORT int execvp(const char *file, char *const argv[])
     return wrap_exec(real_execvpe, file, argv, environ);
 }
 
-/* The words of execl*, up to and with the NULL; what follows stays in `rest`. */
+/* Collect the words of execl* in an array, up to and with the NULL. `rest` keeps the arguments
+ * behind it. */
 #define COLLECT(argv, first, rest)                                                                                     \
     size_t count = 1;                                                                                                  \
     va_list counting;                                                                                                  \

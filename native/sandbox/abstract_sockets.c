@@ -1,11 +1,13 @@
-/* Which processes a job can reach by a socket without a path (an "abstract" one).
+/* Keep each job's sockets without a path ("abstract" ones) apart from those of other processes.
  *
- * All jobs of a lease share a loopback, and with it the names of these sockets: one job could pass
- * a descriptor of its root to another one, which outlives it; with the machine's own network it
- * could talk to the worker's desktop. Landlock keeps each job to itself from ABI 6 on (Linux 6.12).
- * On older kernels each job has a network namespace of its own, but for those that have the
- * machine's. Landlock is asked for nothing else: signals stop at the pid namespace, and rules for
- * files would forbid a job to mount in namespaces of its own. */
+ * All jobs of a lease share a loopback, and with it the names of these sockets. One job could pass
+ * a descriptor of its root to another one, which outlives it. With the machine's own network it
+ * could reach the worker's desktop. Landlock keeps each job to itself from ABI 6 on (Linux 6.12).
+ * On older kernels each job has a network namespace of its own, unless it uses the machine's
+ * network.
+ *
+ * Landlock is asked for nothing else. Signals stop at the pid namespace anyway, and rules for files
+ * would forbid a job to mount in namespaces of its own. */
 #include "sandbox.h"
 
 #include <errno.h>
@@ -20,7 +22,7 @@
 
 enum { FIRST_ABI_WITH_SCOPES = 6 };
 
-/* As <linux/landlock.h> has it since ABI 6; that of the machine that builds this may be older. */
+/* This is as in <linux/landlock.h> since ABI 6; the header of the building machine may be older. */
 struct scoped_ruleset {
     uint64_t files, ports, scopes;
 };
@@ -32,7 +34,7 @@ int make_scope(void)
     long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
     if (abi < FIRST_ABI_WITH_SCOPES)
         return -1;
-    return (int)syscall(SYS_landlock_create_ruleset, &rules, sizeof rules, 0); /* close-on-exec */
+    return (int)syscall(SYS_landlock_create_ruleset, &rules, sizeof rules, 0); /* the descriptor is close-on-exec */
 }
 
 void enter_scope(int scope)
@@ -42,8 +44,8 @@ void enter_scope(int scope)
     close(scope);
 }
 
-/* One network for all jobs but those that a rule gives the machine's: a loopback interface, and
- * nothing else. They meet there as they would at home; one for each cost a third of a sandbox. */
+/* All jobs share this network, unless a rule gives them the machine's. They meet in it as they
+ * would in a plain build. A network for each job would cost a third of a sandbox. */
 void make_network(void)
 {
     if (unshare(CLONE_NEWNET) != 0)

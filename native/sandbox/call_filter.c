@@ -1,29 +1,38 @@
-/* The filter of system calls that no job gets past. `serve` installs it once; every sandbox inherits it.
+/* Build and install the filter of system calls that no job gets past. `serve` installs it once;
+ * every sandbox inherits it.
  *
- * No build needs the calls of the table below. They are the parts of the kernel that other programs of the machine
- * are attacked through: keys of the worker's session, io_uring (whose operations pass every filter), userfaultfd, BPF,
- * performance counters, handles of files, kernel modules, the kernel's log, and sockets of unusual families. A VSOCK
- * socket, for one, reaches the hypervisor from every network namespace.
+ * No build needs the calls of the table below. Through these parts of the kernel other programs of
+ * the machine are attacked:
  *
- * Which error a call ends with:
- * - ENOSYS if a kernel can be built without the call, and programs go on without it: io_uring, userfaultfd, keys.
- *   crun and runc go on if keyctl says ENOSYS, and give up if it says EPERM.
- * - EPERM otherwise: this is what a user without privilege gets from the kernel itself.
- * - EAFNOSUPPORT for a family of sockets: this is what a kernel without that family says.
+ * - keys of the worker's session, and io_uring, whose operations pass every filter
+ * - userfaultfd, BPF, performance counters, and handles of files
+ * - kernel modules, and the kernel's log
+ * - sockets of unusual families; a VSOCK socket, for example, reaches the hypervisor from every
+ *   network namespace
+ *
+ * The error of a denied call is one of these:
+ *
+ * - ENOSYS if a kernel can be built without the call, and programs fall back without it: io_uring,
+ *   userfaultfd, keys. crun and runc continue if keyctl fails with ENOSYS, and give up at EPERM.
+ * - EPERM otherwise: a user without privilege gets this error from the kernel itself.
+ * - EAFNOSUPPORT for a family of sockets: a kernel without that family answers so.
  *
  * Other rules:
- * - keyctl(KEYCTL_JOIN_SESSION_KEYRING, NULL) stays: pid 1 leaves the worker's session keyring by it. It gives a job
- *   nothing but an empty keyring.
- * - i386's socketcall(2) has the family in memory, which a filter cannot read. So its SOCKET and SOCKETPAIR end with
- *   ENOSYS, else `int $0x80` would be a way around the table. socket(2) of i386 works. A C library for 32 bits that
- *   knows socketcall alone (Debian's glibc) can then make no sockets at all.
- * - x32's calls end with ENOSYS, as on a kernel without x32. The number -1 passes: with it a tracer skips a call.
- * - A call from an unknown architecture ends with ENOSYS.
- * - There is no listener, so that a job can still be given a filter that has one.
  *
- * Only socket, socketpair, keyctl and socketcall are judged by their arguments. For every other number the answer is
- * known when the filter is installed: since Linux 5.11 the kernel then keeps a bit for each call that is allowed, and
- * does not run the filter. Whoever adds a rule should keep this. */
+ * - keyctl(KEYCTL_JOIN_SESSION_KEYRING, NULL) is allowed, because pid 1 leaves the worker's session
+ *   keyring by it. A job gets nothing by it but an empty keyring.
+ * - i386's socketcall(2) has the family in memory, which a filter cannot read. Its SOCKET and
+ *   SOCKETPAIR end with ENOSYS, else `int $0x80` would be a way around the table. socket(2) of i386
+ *   works. A 32-bit C library that only uses socketcall (Debian's glibc) cannot make any socket.
+ * - x32's calls end with ENOSYS, as on a kernel without x32. The number -1 passes, because a tracer
+ *   skips a call with it.
+ * - A call from an unknown architecture ends with ENOSYS.
+ * - The filter has no listener, so that a job can still be given a filter that has one.
+ *
+ * Only socket, socketpair, keyctl and socketcall are judged by their arguments. For every other
+ * number the answer is known when the filter is installed. Since Linux 5.11 the kernel therefore
+ * keeps a bit for each allowed call, and does not run the filter for it. Keep this in mind when you
+ * add a rule. */
 #include "sandbox.h"
 
 #include <endian.h>
@@ -37,13 +46,14 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
-/* -- what is denied ------------------------------------------------------------------------------------------------ */
+/* -- the denied calls ---------------------------------------------------------------------------------------------- */
 
 enum rule { ALWAYS, BUT_USUAL_FAMILIES, BUT_NEW_KEYRING, BUT_OTHER_SOCKETCALLS };
 enum table { X86_64, I386, ARM64, ARM, TABLES };
 enum { NONE = -1 }; /* this architecture does not have the call */
 
-/* Numbers, not names of a header: a header has those of one architecture, and an old one has fewer. */
+/* The table has numbers, because a header has only the names of its own architecture, and an old
+ * one lacks some. */
 static const struct denied {
     int numbers[TABLES];
     int error;
@@ -73,7 +83,7 @@ static const struct denied {
 };
 enum { DENIED_COUNT = sizeof DENIED / sizeof *DENIED };
 
-/* A machine has a table for its own programs, and one for those of 32 bits. */
+/* A machine has one table for its own programs, and one for 32-bit programs. */
 enum { X86_MACHINE, ARM_MACHINE };
 static const struct machine {
     uint32_t native_arch, compat_arch;
@@ -83,6 +93,7 @@ static const struct machine {
     [ARM_MACHINE] = {AUDIT_ARCH_AARCH64, AUDIT_ARCH_ARM, ARM64, ARM},
 };
 
+/* Return the machine for which this program was built, or NULL if it has no table. */
 static const struct machine *this_machine(void)
 {
 #if defined(__x86_64__) && __BYTE_ORDER == __LITTLE_ENDIAN
@@ -104,7 +115,7 @@ struct filter {
     bool is_too_long;
 };
 
-/* Returns the place of the step. */
+/* Append a step and return its index. */
 static size_t add(struct filter *filter, struct sock_filter step)
 {
     if (filter->count == STEPS_MAX) {
@@ -115,33 +126,39 @@ static size_t add(struct filter *filter, struct sock_filter step)
     return filter->count++;
 }
 
+/* Load 32 bits of the call's data at this offset. */
 static void load(struct filter *filter, size_t offset)
 {
     add(filter, (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)offset));
 }
 
-/* Loads an argument's lower half, which is all that the kernel takes of an int; `half` 1 is the upper one. */
+/* Load half of an argument. The lower half (`half` 0) is all that the kernel takes of an int; 1 is
+ * the upper one. */
 static void load_argument(struct filter *filter, size_t number, size_t half)
 {
     load(filter, offsetof(struct seccomp_data, args) + 8 * number + 4 * half);
 }
 
+/* Append a step that allows the call. */
 static void allow(struct filter *filter)
 {
     add(filter, (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
 }
 
+/* Append a step that ends the call with an error. */
 static void end_with_error(struct filter *filter, int error)
 {
     add(filter, (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (uint32_t)error));
 }
 
-/* Adds a comparison of what is loaded. Where it does not hold, what follows is skipped up to `skip_to_here`. */
+/* Append a comparison with the loaded value, and return its index. If it is false, the steps up to
+ * `skip_to_here` are skipped. */
 static size_t skip_unless(struct filter *filter, int comparison, uint32_t value)
 {
     return add(filter, (struct sock_filter)BPF_JUMP((uint16_t)(BPF_JMP | comparison | BPF_K), value, 0, 0));
 }
 
+/* Let the comparison jump to the next step if it is false. */
 static void skip_to_here(struct filter *filter, size_t comparison)
 {
     size_t skipped = filter->count - comparison - 1;
@@ -149,6 +166,7 @@ static void skip_to_here(struct filter *filter, size_t comparison)
     filter->steps[comparison].jf = (uint8_t)skipped;
 }
 
+/* Allow the call if the loaded value is `value`. */
 static void allow_if(struct filter *filter, uint32_t value)
 {
     size_t comparison = skip_unless(filter, BPF_JEQ, value);
@@ -156,6 +174,7 @@ static void allow_if(struct filter *filter, uint32_t value)
     skip_to_here(filter, comparison);
 }
 
+/* Allow sockets of the families that builds use. */
 static void allow_usual_families(struct filter *filter)
 {
     load_argument(filter, 0, 0);
@@ -170,11 +189,12 @@ static void allow_usual_families(struct filter *filter)
     skip_to_here(filter, is_inet);
 }
 
+/* Allow joining a new keyring without a name. */
 static void allow_new_keyring(struct filter *filter)
 {
     load_argument(filter, 0, 0);
     size_t joins = skip_unless(filter, BPF_JEQ, KEYCTL_JOIN_SESSION_KEYRING);
-    load_argument(filter, 1, 0); /* the name of a keyring, which others might be in, too: NULL */
+    load_argument(filter, 1, 0); /* a named keyring may be shared with others, so only NULL passes */
     size_t lower = skip_unless(filter, BPF_JEQ, 0);
     load_argument(filter, 1, 1);
     allow_if(filter, 0);
@@ -182,6 +202,7 @@ static void allow_new_keyring(struct filter *filter)
     skip_to_here(filter, joins);
 }
 
+/* Allow all of socketcall but the making of sockets. */
 static void allow_other_socketcalls(struct filter *filter, int error)
 {
     load_argument(filter, 0, 0);
@@ -194,6 +215,7 @@ static void allow_other_socketcalls(struct filter *filter, int error)
     allow(filter);
 }
 
+/* Append the steps for a call that the table has. */
 static void judge(struct filter *filter, const struct denied *denied)
 {
     if (denied->rule == BUT_USUAL_FAMILIES)
@@ -205,8 +227,8 @@ static void judge(struct filter *filter, const struct denied *denied)
     end_with_error(filter, denied->error);
 }
 
-/* Finds the number that is loaded by halves: a kernel that runs the filter for each call then makes few comparisons.
- * `sorted` are the denied calls of `table`. */
+/* Append a binary search for the loaded number. A kernel that runs the filter for each call then
+ * makes few comparisons. `sorted` holds the denied calls of `table`, by number. */
 static void find(struct filter *filter, const struct denied *const *sorted, size_t count, enum table table)
 {
     if (count > 1) {
@@ -223,6 +245,7 @@ static void find(struct filter *filter, const struct denied *const *sorted, size
     }
 }
 
+/* Append the search in one table, with the calls in the order of their numbers. */
 static void find_in_table(struct filter *filter, enum table table)
 {
     const struct denied *sorted[DENIED_COUNT];
@@ -246,7 +269,8 @@ static void find_in_table(struct filter *filter, enum table table)
     find(filter, sorted, count, table);
 }
 
-/* False where it would be too long: then the table has grown, and this code must. */
+/* Make the filter of a machine. Return false if it is too long: then the table has outgrown this
+ * code. */
 static bool make_filter(struct filter *filter, const struct machine *machine)
 {
     *filter = (struct filter){0};
@@ -261,8 +285,6 @@ static bool make_filter(struct filter *filter, const struct machine *machine)
     return !filter->is_too_long;
 }
 
-/* -- */
-
 const char *deny_calls(void)
 {
     const struct machine *machine = this_machine();
@@ -271,14 +293,15 @@ const char *deny_calls(void)
     if (!machine || !make_filter(&filter, machine))
         return "there is no filter of system calls for this machine";
     struct sock_fprog program = {.len = (unsigned short)filter.count, .filter = filter.steps};
-    /* Without this flag kernels before 5.16 make every job slower: they turn on a mitigation that the same program
-     * does not have elsewhere. */
+    /* Without this flag, kernels before 5.16 turn on a mitigation that slows every job down. The
+     * same program does not have it outside of a sandbox. */
     if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, &program) != 0)
         return "cannot install the filter of system calls";
     return NULL;
 }
 
-/* For tests, and for whoever wants to know whether this machine can do it. */
+/* Tests use this, and `termite-ctl doctor`, to find out whether this machine supports the
+ * filter. */
 int deny(char **program)
 {
     const char *failure = deny_calls();

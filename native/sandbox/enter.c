@@ -1,5 +1,7 @@
-/* `enter`: a mirror process as uid 0 and pid 1 of namespaces of its own, so that the host never sees its mounts and
- * nothing of it survives it. Messages are for people: one line, with what to do. */
+/* Start a mirror process as uid 0 and pid 1 of new namespaces (`enter`).
+ *
+ * The host never sees the mirror's mounts, and nothing of the mirror survives it. Messages are for
+ * people: one line, with advice. */
 #include "sandbox.h"
 
 #include <errno.h>
@@ -20,22 +22,24 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* The headers of a system may be older than its kernel. The number is the same on all architectures. */
+/* A system's headers may be older than its kernel. The number is the same on all architectures. */
 enum { SYS_MOUNT_SETATTR = 442, AT_RECURSIVE_MOUNTS = 0x8000 };
 
 struct entry {
-    long uid, gid; /* outside, or -1: the caller's */
+    long uid, gid; /* ids outside of the namespaces; -1: the caller's */
     char *reached[REACH_MAX];
     size_t reached_count;
     char **program;
 };
 
+/* Print what failed, the text of errno and the advice, and end this process. */
 static _Noreturn void refuse(const char *what, const char *advice)
 {
     dprintf(STDERR_FILENO, "termite-sandbox: %s: %s%s%s\n", what, strerror(errno), *advice ? ": " : "", advice);
     exit(EXIT_FAILED);
 }
 
+/* Return whether the file begins with the character `wanted`. */
 static bool file_says(const char *path, char wanted)
 {
     char byte = 0;
@@ -46,6 +50,7 @@ static bool file_says(const char *path, char wanted)
     return said;
 }
 
+/* Return advice for a user who cannot make a user namespace. */
 static const char *user_namespace_advice(int failure)
 {
     if (file_says("/proc/sys/kernel/unprivileged_userns_clone", '0'))
@@ -59,6 +64,7 @@ static const char *user_namespace_advice(int failure)
     return "in a container, its seccomp or security profile must allow unshare and mount";
 }
 
+/* Print what failed, with advice, and end this process. */
 static _Noreturn void refuse_namespaces(const char *what)
 {
     int failure = errno;
@@ -69,7 +75,8 @@ static _Noreturn void refuse_namespaces(const char *what)
 
 /* -- root only ----------------------------------------------------------------------------------------------------- */
 
-/* The host's node may be 0600. Where this cannot be done the mirror finds out when it mounts, and says it. */
+/* Give the namespace a /dev/fuse that every user may open, because the host's may have the mode
+ * 0600. If this fails, the mirror reports it when it mounts. */
 static void replace_fuse_device(void)
 {
     static const char place[] = "/tmp", node[] = "/tmp/fuse", device[] = "/dev/fuse";
@@ -82,27 +89,28 @@ static void replace_fuse_device(void)
         refuse("cannot unmount a temporary file system", "");
 }
 
+/* Become the user that jobs run as, in a mount namespace in which that user reaches termite's
+ * files. */
 static void become(const struct entry *entry)
 {
     if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
         refuse("cannot make a mount namespace", "--uid is for root");
-    mode_t mask = umask(0); /* what is made here is for the other user */
+    mode_t mask = umask(0); /* the directories made here are for the other user */
     replace_fuse_device();
     const char *unreachable = reach(entry->reached, entry->reached_count);
     if (unreachable)
-        refuse(unreachable, "cannot be shown to the user that jobs run as: install termite elsewhere (/opt)");
+        refuse(unreachable, "the user that jobs run as cannot reach this directory: install termite elsewhere (/opt)");
     umask(mask);
     uid_t uid = (uid_t)entry->uid;
     gid_t gid = (gid_t)entry->gid;
     if (setgroups(0, NULL) != 0 || setresgid(gid, gid, gid) != 0 || setresuid(uid, uid, uid) != 0)
         refuse("cannot change to another user", "--uid is for root");
-    prctl(PR_SET_DUMPABLE, 1, 0, 0, 0); /* else /proc/self/uid_map belongs to root */
+    prctl(PR_SET_DUMPABLE, 1, 0, 0, 0); /* otherwise /proc/self/uid_map belongs to root */
 }
 
-/* -- */
-
-/* No file on the worker's disk, whoever has put it there, gives rights to whom executes it here. Before Linux 5.12 this
- * cannot be said of all mounts at once; the overlays of jobs are mounted like that all the same. */
+/* Mount everything nosuid: no file on the worker's disk, whoever has put it there, gives rights to the
+ * user who executes it in this namespace. Before Linux 5.12 the kernel cannot do this for all mounts
+ * at once. The overlays of jobs are nosuid even then. */
 static void refuse_setuid(void)
 {
     const struct {
@@ -111,6 +119,7 @@ static void refuse_setuid(void)
     (void)syscall(SYS_MOUNT_SETATTR, AT_FDCWD, "/", AT_RECURSIVE_MOUNTS, &nosuid, sizeof nosuid);
 }
 
+/* Enter new user, mount and pid namespaces, with the caller as uid 0. */
 static void make_namespaces(void)
 {
     uid_t uid = geteuid();
@@ -125,17 +134,19 @@ static void make_namespaces(void)
     refuse_setuid();
 }
 
-/* The parent holds the other end of the pipe `lifeline`. */
+/* Let the kernel kill this process when its parent dies. The parent holds the other end of the pipe
+ * `lifeline`. */
 static void die_with_parent(int lifeline)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     fcntl(lifeline, F_SETFL, O_NONBLOCK);
     char byte;
-    if (read(lifeline, &byte, 1) == 0) /* it had died before */
+    if (read(lifeline, &byte, 1) == 0) /* the parent was dead already */
         _exit(EXIT_FAILED);
     close(lifeline);
 }
 
+/* Become the program, as pid 1. */
 static _Noreturn void become_program(char **argv, int lifeline, const sigset_t *mask)
 {
     die_with_parent(lifeline);
@@ -148,6 +159,7 @@ static _Noreturn void become_program(char **argv, int lifeline, const sigset_t *
     _exit(code);
 }
 
+/* End this process by the same signal as the program, or return its exit code. */
 static int end_as(int status)
 {
     if (!WIFSIGNALED(status))
@@ -161,6 +173,7 @@ static int end_as(int status)
     return 128 + WTERMSIG(status);
 }
 
+/* Pass signals on until the program ends. */
 static int accompany(pid_t program, const sigset_t *awaited)
 {
     for (;;) {
@@ -173,6 +186,7 @@ static int accompany(pid_t program, const sigset_t *awaited)
     }
 }
 
+/* Parse the option `name`N. Return false if `word` is another one, or N is no id. */
 static bool parse_id(const char *word, const char *name, long *id)
 {
     size_t length = strlen(name);
@@ -211,6 +225,7 @@ static bool parse(char **argv, struct entry *entry)
     return true;
 }
 
+/* Start the program as a child, and return its pid. */
 static pid_t start(const struct entry *entry, const sigset_t *mask)
 {
     int lifeline[2];
@@ -223,7 +238,8 @@ static pid_t start(const struct entry *entry, const sigset_t *mask)
         close(lifeline[1]);
         become_program(entry->program, lifeline[0], mask);
     }
-    /* Its sockets are its own: a copy here would keep them open after it has closed them. */
+    /* Close all other descriptors, because the program's sockets must close when the program closes
+     * them. */
     for (int fd = 3; fd < lifeline[1]; fd++)
         close(fd);
     syscall(SYS_close_range, lifeline[1] + 1, UINT_MAX, 0);

@@ -1,7 +1,10 @@
-/* Pid 1 of a job: waits for it, makes its root, starts its command, reaps orphans. When the command has ended it kills
- * whatever is left, waits until that is gone, makes the job's files read-only, and only then says how it ended: so whoever
- * reads them after that finds them at rest, and all that it has said in its pipes. They stay open here: whoever reads them is woken by
- * the report alone, not by their ends first. */
+/* Be pid 1 of a job: wait for the order, make the root, start the command, reap orphans, report the
+ * end.
+ *
+ * When the command has ended, everything left of the job is killed, and its files become read-only.
+ * Only then is the end reported: the mirror then finds the files at rest and all output in the
+ * pipes. The pipes stay open in this process until it has reported, so that the report alone wakes
+ * the mirror. */
 #include "sandbox.h"
 
 #include <fcntl.h>
@@ -21,6 +24,7 @@ enum { REST_TRIES = 100, REST_PAUSE_NS = 1000 * 1000 };
 
 /* -- standard input, output, errors -------------------------------------------------------------------------------- */
 
+/* Move `fd` to the descriptor `number`. */
 static void place_fd(int fd, int number)
 {
     if (fd < 0 || dup2(fd, number) < 0)
@@ -28,8 +32,9 @@ static void place_fd(int fd, int number)
     close(fd);
 }
 
-/* Nothing but a regular file beneath the mount can be opened, whatever the path says: what this process sees is the
- * worker's disk. O_NONBLOCK is for the moment of opening only, which must not wait for a FIFO's writer. */
+/* Open the job's stdin, which must be a regular file beneath the mount. This process still sees the
+ * worker's disk, and the path is the submitter's. O_NONBLOCK keeps the open from waiting for the
+ * writer of a FIFO; it is taken off again. */
 static int open_beneath_mount(const struct job *job)
 {
     struct open_how how = {.flags = O_RDONLY | O_NOCTTY | O_CLOEXEC | O_NONBLOCK,
@@ -46,8 +51,8 @@ static int open_beneath_mount(const struct job *job)
     return fd;
 }
 
-/* As fd 0, at the place where whoever started the job is in it. Returns another descriptor of the same opening: when
- * all of the job is dead, it tells how far the job has come. */
+/* Open the job's stdin as fd 0, at the position in the order. Return another descriptor of the same
+ * opening: when all of the job is dead, it shows how far the job has read. */
 static int open_stdin(const struct job *job)
 {
     int fd = open_beneath_mount(job);
@@ -56,6 +61,8 @@ static int open_stdin(const struct job *job)
     return fd;
 }
 
+/* Give this process the job's standard files. Return a descriptor for the position of stdin, or -1
+ * if stdin is not a file of the order. */
 static int place_stdio(const struct job *job, const struct order *order)
 {
     place_fd(order->fds[0], STDOUT_FILENO);
@@ -68,22 +75,23 @@ static int place_stdio(const struct job *job, const struct order *order)
 
 /* -- the command --------------------------------------------------------------------------------------------------- */
 
+/* Reset all signals to their default, and unblock them. */
 static void default_signals(void)
 {
     for (int signal = 1; signal <= SIGRTMAX; signal++)
-        sigaction(signal, &(struct sigaction){.sa_handler = SIG_DFL}, NULL); /* not those that cannot be changed */
+        sigaction(signal, &(struct sigaction){.sa_handler = SIG_DFL}, NULL); /* some cannot be changed */
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* With PATH and errors as the job would have them at home. */
+/* Become the command. If it cannot be executed, report the number of errno as `exec`. */
 static _Noreturn void run_command(const struct job *job)
 {
     become_job(job);
     default_signals();
     if (job->no_stdin)
-        close(STDIN_FILENO); /* so the first file that it opens is fd 0, as at home */
+        close(STDIN_FILENO); /* so the first file that it opens is fd 0, as in a plain build */
     environ = job->env;
     if (job->search)
         execvp(job->exe, job->argv);
@@ -98,7 +106,8 @@ static _Noreturn void run_command(const struct job *job)
 
 static volatile sig_atomic_t stopped;
 
-/* From outside only: a sender in the job's own pid namespace has a pid here, and cannot say SI_USER where it lies. */
+/* Kill the job, at SIGTERM from outside of its pid namespace. A sender in the job's own namespace
+ * has a pid here. The kernel does not let it claim SI_USER with another pid. */
 static void kill_all(int number, siginfo_t *info, void *context)
 {
     if (info->si_pid != 0 || info->si_code != SI_USER)
@@ -107,13 +116,14 @@ static void kill_all(int number, siginfo_t *info, void *context)
     kill(-1, SIGKILL);
 }
 
+/* Let SIGTERM kill the job. */
 static void be_stoppable(void)
 {
     struct sigaction action = {.sa_sigaction = kill_all, .sa_flags = SA_SIGINFO | SA_RESTART};
     sigaction(SIGTERM, &action, NULL);
 }
 
-/* Waits for the command, and for whatever it has left behind meanwhile. */
+/* Reap children until the command ends. Return its wait status. */
 static int reap_until(pid_t command)
 {
     for (;;) {
@@ -126,6 +136,7 @@ static int reap_until(pid_t command)
     }
 }
 
+/* Kill and reap all other processes of the job. */
 static void end_what_is_left(void)
 {
     kill(-1, SIGKILL);
@@ -133,9 +144,12 @@ static void end_what_is_left(void)
         ;
 }
 
-/* All of the job is dead, but a descriptor of its root may have gone to a process of another job. The overlay becomes
- * read-only for whoever holds one, which the kernel refuses (EBUSY) as long as a file is open for writing. What a dead
- * process had open may take the kernel a moment to close (io_uring, sockets in sockets), so it is asked for a while. */
+/* Make the job's overlay read-only, and return whether that was possible.
+ *
+ * The job is dead, but a process of another job may hold a descriptor of its root. The kernel
+ * refuses to make a file system read-only (EBUSY) as long as a file is open for writing. Closing
+ * the files of a dead process may take a moment (io_uring, sockets in sockets), so this function
+ * retries for 100 ms. */
 static bool are_files_at_rest(void)
 {
     for (int tries = 0; tries < REST_TRIES; tries++) {
@@ -148,6 +162,7 @@ static bool are_files_at_rest(void)
     return false;
 }
 
+/* Return CLOCK_REALTIME in nanoseconds. */
 static long long realtime_ns(void)
 {
     struct timespec now;
@@ -160,6 +175,7 @@ static long long microseconds(struct timeval time)
     return time.tv_sec * 1000000LL + time.tv_usec;
 }
 
+/* Add the records of a command that has ended. */
 static void add_end(struct buffer *said, int status, long long started_ns, long long ended_ns)
 {
     struct rusage usage;
@@ -172,8 +188,8 @@ static void add_end(struct buffer *said, int status, long long started_ns, long 
     record_add_number(said, "status", status);
 }
 
-/* -- */
-
+/* Start the command, which writes to `failures` if it cannot be executed. Return its pid, or -1 if
+ * the job has been stopped before. */
 static pid_t start_command(const struct job *job, int failures)
 {
     sigset_t stop, before;
@@ -191,7 +207,8 @@ static pid_t start_command(const struct job *job, int failures)
     return command;
 }
 
-/* How it ended, as records. `failures` has what the command said if it could not be started; `input`: see open_stdin. */
+/* Report the end of the job. `failures` holds the report of a command that could not be started.
+ * `input` is the descriptor of open_stdin, or -1. */
 static _Noreturn void say_end(int channel, int failures, int input, int status, long long started_ns)
 {
     long long ended_ns = realtime_ns();
@@ -215,14 +232,14 @@ _Noreturn void be_init(int channel)
     report_fd = channel;
     signal(SIGCHLD, SIG_DFL);
     be_stoppable();
-    setsid(); /* the worker's terminal is none of the job's business */
+    setsid(); /* leave the worker's terminal */
     make_own_parts();
     struct order order;
     receive_order(channel, &order);
     struct job job = parse_job(&order.config);
     int input = place_stdio(&job, &order);
     make_root(&job);
-    int failures[2]; /* the command says here why it could not be started */
+    int failures[2]; /* the command reports here if it cannot be executed */
     if (pipe2(failures, O_CLOEXEC) != 0)
         fail_errno("cannot make a pipe", "");
     long long started_ns = realtime_ns();

@@ -1,3 +1,6 @@
+/* Keep the keys of the session that has started the worker away from jobs.
+ *
+ * A session keyring is inherited by every child, and no namespace hides it. */
 #include "sandbox.h"
 
 #include <errno.h>
@@ -5,8 +8,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Is it errno that there are no keys? Or a container forbids to use any, as a job does in which
- * another worker runs. */
+/* Return whether errno says that there are no keys to leave, or that a container forbids all use of
+ * keys. The latter is so if another worker runs in a job. */
 static bool has_no_keys(void)
 {
     return errno == ENOSYS || errno == EPERM;

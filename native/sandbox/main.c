@@ -1,6 +1,7 @@
-/* termite-sandbox: `serve` makes the sandboxes of a mirror's jobs, `remove` removes what they leave, `enter` starts a
- * mirror process, `deny` runs a program with a job's filter of system calls. What every part needs is here: how failures
- * are told, and what a job is. Protocol: docs/develop/protocol.md, "Sandbox". */
+/* Dispatch the subcommands of termite-sandbox; the text of --help lists them.
+ *
+ * `serve` reports its failures to the mirror's socket. The other subcommands print theirs on
+ * stderr. docs/develop/protocol.md describes all of them under "Sandbox". */
 #include "sandbox.h"
 
 #include <fcntl.h>
@@ -14,10 +15,14 @@ static const char USAGE[] =
     "       termite-sandbox deny PROGRAM [ARGUMENT...]\n"
     "       termite-sandbox sockets\n"
     "\n"
-    "For termite's own use: serve makes the sandboxes of a mirror's jobs, remove removes what they leave, enter makes\n"
-    "the namespaces of a mirror process, deny runs a program with a job's filter of system calls, sockets says how the\n"
-    "sockets of jobs are kept apart.\n";
+    "termite itself uses these:\n"
+    "  serve    make the sandboxes of a mirror's jobs\n"
+    "  remove   remove the files that jobs have left\n"
+    "  enter    make the namespaces of a mirror process\n"
+    "  deny     run a program with a job's filter of system calls\n"
+    "  sockets  print how the sockets of jobs are kept apart\n";
 
+/* Return whether `text` is the number of an open descriptor, and write it to *fd. */
 static bool parse_fd(const char *text, int *fd)
 {
     char *stop;
@@ -29,7 +34,7 @@ static bool parse_fd(const char *text, int *fd)
 int main(int argc, char **argv)
 {
     int fd;
-    signal(SIGCHLD, SIG_DFL); /* ignored, it would reap our children for us */
+    signal(SIGCHLD, SIG_DFL); /* if it were ignored, the kernel would reap our children */
     bool network = argc > 2 && strcmp(argv[2], "--network") == 0;
     if (argc == 4 + network && strcmp(argv[1], "serve") == 0 && parse_fd(argv[2 + network], &fd)) {
         report_fd = fd;

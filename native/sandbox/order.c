@@ -1,3 +1,7 @@
+/* Receive an order, the message with a job, and check each of its records.
+ *
+ * Nothing of an order is trusted. Each value may come from the submitter's machine, so an unknown,
+ * missing or repeated record refuses the whole job. docs/develop/protocol.md lists the records. */
 #include "sandbox.h"
 
 #include <limits.h>
@@ -8,6 +12,7 @@ static const char FOLLOWS[] = "large=1";
 
 /* -- the order ----------------------------------------------------------------------------------------------------- */
 
+/* Take the descriptors out of the message. */
 static void take_fds(struct msghdr *message, struct order *order)
 {
     for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header; header = CMSG_NXTHDR(message, header))
@@ -17,6 +22,7 @@ static void take_fds(struct msghdr *message, struct order *order)
         }
 }
 
+/* Wait for the message and take its records and descriptors. */
 static void receive_message(int channel, struct order *order)
 {
     char *room = buffer_reserve(&order->config, ORDER_BYTES);
@@ -34,13 +40,14 @@ static void receive_message(int channel, struct order *order)
         length = recvmsg(channel, &message, MSG_CMSG_CLOEXEC);
     while (length < 0 && errno == EINTR);
     if (length <= 0)
-        _exit(0); /* not wanted any more */
+        _exit(0); /* the mirror does not need this sandbox any more */
     take_fds(&message, order);
     if (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC) || order->fd_count < 2)
         fail("the configuration is incomplete");
     order->config.length = (size_t)length;
 }
 
+/* Read the records from the third descriptor, if they are too large for the message. */
 static void read_large(struct order *order)
 {
     if (order->config.length != sizeof FOLLOWS || memcmp(order->config.bytes, FOLLOWS, sizeof FOLLOWS) != 0)
@@ -84,7 +91,8 @@ enum field {
     FIELDS
 };
 
-/* What each record but `arg` and `env` is: `base` is 0 for a text, else that of a number, which is at most `most`. */
+/* Each record but `arg` and `env` has a line here. `base` is 0 for a text, else that of a number.
+ * `most` is the largest number allowed. */
 static const struct {
     const char *key;
     int base;
@@ -109,6 +117,7 @@ static const struct {
     [MEMORY] = {"memory", 10, ULLONG_MAX},
 };
 
+/* Report that the record `key` is invalid, and end this process. */
 static _Noreturn void refuse_record(const char *key, const char *why)
 {
     char text[128];
@@ -116,7 +125,8 @@ static _Noreturn void refuse_record(const char *key, const char *why)
     fail(text);
 }
 
-/* Each of these is said once: a second one may be what somebody has put into the value of another record. */
+/* Note the value of a record. Refuse a second one of the same key: somebody may have put it into
+ * the value of another record. */
 static void note_field(char **given, const char *key, char *value)
 {
     for (size_t i = 0; i < FIELDS; i++) {
@@ -130,6 +140,7 @@ static void note_field(char **given, const char *key, char *value)
     refuse_record(key, "is unknown");
 }
 
+/* Return the number in a record, or `usual` if the record is absent. */
 static unsigned long long number(char *const *given, enum field field, unsigned long long usual)
 {
     const char *text = given[field];
@@ -143,8 +154,9 @@ static unsigned long long number(char *const *given, enum field field, unsigned 
     return value;
 }
 
-/* Layers lie in the mount, or beside it: a part may begin with one "../", and has no other. A comma would end the
- * option of mount(2) that they are in. */
+/* Return whether `parts` is a list of layers, which lie in the mount or beside it. A part may
+ * begin with one "../", and has no other. A comma would end the option of mount(2) in which they
+ * stand. */
 static bool are_layers(const char *parts)
 {
     if (strchr(parts, ','))
@@ -160,6 +172,7 @@ static bool are_layers(const char *parts)
     return true;
 }
 
+/* Refuse records that are missing, or that do not fit together. */
 static void check_fields(char *const *given)
 {
     for (int i = 0; i <= LAST_NEEDED; i++)
@@ -174,7 +187,8 @@ static void check_fields(char *const *given)
         refuse_record(KEYS[STDIN_OFFSET].key, "has no stdin");
 }
 
-/* Every word of argv and env is at least a record, so this many pointers are enough for each. */
+/* Return the number of records. Each word of argv and env is a record, so an array of this length
+ * is enough for either. */
 static size_t count_records(const struct buffer *config)
 {
     size_t count = 0;
@@ -183,6 +197,7 @@ static size_t count_records(const struct buffer *config)
     return count;
 }
 
+/* Fill the job with the checked records. */
 static void fill(struct job *job, char *const *given)
 {
     job->mount = given[MOUNT];

@@ -1,12 +1,12 @@
-/* Two things of the worker that a job must not get hold of, though it begins as a copy of the
- * worker's process: the file of this program, and the keys of the session that has started the
- * worker.
+/* Keep jobs away from the file of this program.
  *
- * A script whose first line names /proc/self/exe is run by the program of the process that executes
- * it, and that is this one; in namespaces of its own a job can then change the mode or the
- * attributes of a file that belongs to the worker's user. So `enter` puts a read-only mount over
- * the file, in the mirror's mount namespace, and `serve` looks whether it has been started from
- * such a mount. Where it was not, it goes on from a sealed copy in memory. */
+ * A job begins as a copy of this process. If the first line of a script names /proc/self/exe, the
+ * kernel runs the script with the program of the process that executes it: termite-sandbox. In
+ * namespaces of its own a job could then change the mode or attributes of that file, which belongs
+ * to the worker's user.
+ *
+ * Therefore `enter` covers the file with a read-only mount in the mirror's mount namespace. `serve`
+ * checks that it runs from such a mount, and otherwise continues from a sealed copy in memory. */
 #include "sandbox.h"
 
 #include <errno.h>
@@ -21,11 +21,9 @@
 #include <unistd.h>
 
 static const char PROGRAM[] = "/proc/self/exe";
-enum { EXECUTABLE = 0x10 }; /* MFD_EXEC, Linux 6.3; older kernels do not know it, and need not be told */
+enum { EXECUTABLE = 0x10 }; /* MFD_EXEC of Linux 6.3; older kernels refuse it, and do not need it */
 
 extern char **environ;
-
-/* -- the program --------------------------------------------------------------------------------------------------- */
 
 void protect_program(void)
 {
@@ -38,11 +36,12 @@ void protect_program(void)
     path[length] = '\0';
     if (stat(path, &named) != 0 || stat(PROGRAM, &running) != 0 || named.st_dev != running.st_dev ||
         named.st_ino != running.st_ino)
-        return; /* replaced since */
+        return; /* the file has been replaced since the start */
     if (mount(path, path, NULL, MS_BIND, NULL) == 0)
         (void)mount(NULL, path, NULL, MS_REMOUNT | MS_BIND | inert, NULL);
 }
 
+/* Return whether this process runs from a read-only mount. */
 static bool is_protected(void)
 {
     const unsigned long inert = ST_RDONLY | ST_NOSUID | ST_NODEV;
@@ -50,12 +49,14 @@ static bool is_protected(void)
     return statvfs(PROGRAM, &st) == 0 && (st.f_flag & inert) == inert;
 }
 
+/* Return whether the program is a copy that nobody can write to. */
 static bool is_sealed(int program)
 {
     int seals = fcntl(program, F_GET_SEALS);
     return seals >= 0 && seals & F_SEAL_WRITE;
 }
 
+/* Return a descriptor of an empty file in memory, or -1 with errno. */
 static int make_copy(void)
 {
     const unsigned usual = MFD_CLOEXEC | MFD_ALLOW_SEALING;

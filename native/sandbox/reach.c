@@ -1,6 +1,9 @@
-/* A mirror's user must get to termite's own files, but the way to them may be closed to others, as below /root. In the
- * mirror's mount namespace such a directory is covered by an empty one that is open, in which only what was asked for
- * appears, at its own path. Nothing else that the closed directory holds can be seen. */
+/* Make termite's own files reachable for a mirror's user, even below a directory that is closed to
+ * others, such as /root.
+ *
+ * In the mirror's mount namespace the closed directory is covered by an empty one. Only the
+ * requested directories appear in it, at their own paths, so nothing else of the closed directory
+ * can be seen. */
 #include "sandbox.h"
 
 #include <errno.h>
@@ -11,7 +14,8 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 
-/* Covers the first directory on the way to `path` that others may not pass. False: there is none. */
+/* Cover the first parent directory of `path` that others may not enter. Return false if there is
+ * none. */
 static bool cover_closed(const char *path)
 {
     char way[PATH_MAX];
@@ -19,13 +23,14 @@ static bool cover_closed(const char *path)
     for (const char *end = strchr(path + 1, '/'); end && end - path < PATH_MAX; end = strchr(end + 1, '/')) {
         snprintf(way, sizeof way, "%.*s", (int)(end - path), path);
         if (stat(way, &st) != 0)
-            return false; /* what leads on is covered already */
+            return false; /* its parent has been covered already */
         if (!(st.st_mode & S_IXOTH))
             return mount("tmpfs", way, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=64k") == 0;
     }
     return false;
 }
 
+/* Make `path` and its parent directories, as far as they are missing. */
 static void make_way(const char *path)
 {
     char way[PATH_MAX];

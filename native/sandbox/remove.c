@@ -1,9 +1,13 @@
-/* `remove`: removes what jobs have left, whatever it is. In C and in a process of its own, because for a short command
- * this is as much work as all that the mirror does for it.
+/* Remove the files that jobs leave, whatever they are (`remove`). For a short command this is as
+ * much work as everything else that the mirror does, so it is a process of its own, in C.
  *
- * It never goes down a path: a directory is moved to the top before its turn comes, so trees deeper than any path can be
- * are nothing special. And it never follows a link: somebody else may hold a descriptor of what is removed, and put a
- * link where a directory was. Modes are changed by descriptor, never by name. Messages are for the mirror's log; what cannot be removed costs space, and nothing else. */
+ * No path is ever followed downwards. A directory is moved to the top before its turn comes, so a
+ * tree may be deeper than any path. No link is followed either: another process may hold a
+ * descriptor of the tree, and replace a directory by a link. Modes are changed by descriptor, never
+ * by name.
+ *
+ * Messages are for the mirror's log. A file that cannot be removed costs space, and nothing
+ * else. */
 #include "sandbox.h"
 
 #include <dirent.h>
@@ -13,16 +17,19 @@
 
 enum { MOVED_NAME_BYTES = 64 };
 
-static struct buffer waiting; /* names of directories to be removed, in the scratch directory, a NUL after each */
+/* Names of the directories to remove, relative to the scratch directory, with a NUL after each. */
+static struct buffer waiting;
 static unsigned long moved;
 
+/* Log that `name` could not be removed, with the text of errno. */
 static void say(const char *name)
 {
     if (errno != ENOENT) /* no sandbox was made for this job */
         dprintf(STDERR_FILENO, "scratch-not-removed path=%s reason=%s\n", name, strerror(errno));
 }
 
-/* A descriptor that cannot read is all one may open of a directory without read permission; its mode is changed by it. */
+/* Give a directory the mode 0700. Return false, with errno, if that fails. The descriptor is one
+ * without reading (O_PATH): a directory without read permission cannot be opened otherwise. */
 static bool open_up(int directory, const char *name)
 {
     char link[64];
@@ -37,18 +44,20 @@ static bool open_up(int directory, const char *name)
     return is_open;
 }
 
+/* Move a directory to the top, and note it for removal. Return false, with errno, if that fails. */
 static bool move_up(int directory, const char *name)
 {
     char top[MOVED_NAME_BYTES];
     int length = snprintf(top, sizeof top, "discarded-%d-%lu", (int)getpid(), moved++);
     bool is_up = renameat(directory, name, AT_FDCWD, top) == 0;
-    if (!is_up && errno == EACCES) /* moving a directory writes its "..", and so needs its write bit */
+    if (!is_up && errno == EACCES) /* a move changes the directory's "..", and so needs its write bit */
         is_up = open_up(directory, name) && renameat(directory, name, AT_FDCWD, top) == 0;
     if (is_up)
         buffer_add(&waiting, top, (size_t)length + 1);
     return is_up;
 }
 
+/* Return whether the entry was a directory when it was listed. */
 static bool is_directory(int directory, const struct dirent *entry)
 {
     struct stat st;
@@ -57,7 +66,8 @@ static bool is_directory(int directory, const struct dirent *entry)
     return fstatat(directory, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
 }
 
-/* What was a file when it was listed may be a directory now, or gone. */
+/* Remove a file, or move a directory up. Return false, with errno, if that fails. A listed file may
+ * have become a directory or be gone. */
 static bool take_out(int directory, const struct dirent *entry)
 {
     if (is_directory(directory, entry))
@@ -66,7 +76,7 @@ static bool take_out(int directory, const struct dirent *entry)
            (errno == EISDIR && move_up(directory, entry->d_name));
 }
 
-/* Takes out all that `directory` lists; the number of names, or -1. */
+/* Take out everything that `directory` lists. Return the number of names, or -1 with errno. */
 static long empty(DIR *directory)
 {
     long count = 0;
@@ -79,6 +89,7 @@ static long empty(DIR *directory)
     return count;
 }
 
+/* Open a directory and give it the mode 0700. Return the descriptor, or -1 with errno. */
 static int open_directory(const char *name)
 {
     const int how = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
@@ -95,10 +106,11 @@ static int open_directory(const char *name)
     return -1;
 }
 
+/* Remove a directory whose subdirectories have been moved up, or will be. */
 static void remove_directory(const char *name)
 {
     int fd = open_directory(name);
-    if (fd < 0 && (errno == ENOTDIR || errno == ELOOP)) { /* it is a directory no more */
+    if (fd < 0 && (errno == ENOTDIR || errno == ELOOP)) { /* it is not a directory any more */
         if (unlink(name) != 0)
             say(name);
         return;
@@ -109,13 +121,14 @@ static void remove_directory(const char *name)
         return;
     }
     long count;
-    while ((count = empty(directory)) > 0) /* what is read while names go may leave some out */
+    while ((count = empty(directory)) > 0) /* a listing that changes meanwhile may leave names out */
         rewinddir(directory);
     closedir(directory);
     if (count < 0 || rmdir(name) != 0)
         say(name);
 }
 
+/* Remove all noted directories, and those that turn up in them. */
 static void remove_waiting(void)
 {
     while (waiting.length > 0) {

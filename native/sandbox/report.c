@@ -1,3 +1,10 @@
+/* Report a failure to the mirror, and end this process.
+ *
+ * Each process of a sandbox reports to a descriptor of its own:
+ *
+ * - `serve` reports to the mirror's socket.
+ * - Pid 1 of a job reports to the job's channel.
+ * - The process that becomes the command reports to a pipe of pid 1. */
 #include "sandbox.h"
 
 #include <limits.h>

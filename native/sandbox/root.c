@@ -1,7 +1,8 @@
-/* The job's root: an overlay over the mirror's views, with /proc and /dev, and nothing else to be seen.
+/* Make the job's root: an overlay over the mirror's views, with /proc and /dev, and nothing else.
  *
- * Only the overlay has to wait for the job. A /dev is mounted once, and copied with the mount namespace; a /proc as soon
- * as there is a pid namespace. Both are moved into the root. */
+ * Only the overlay has to wait for the job. One /dev is mounted for all jobs and copied with the
+ * mount namespace. Each /proc is mounted as soon as its pid namespace exists. Both are later moved
+ * into the root. */
 #include "sandbox.h"
 
 #include <errno.h>
@@ -15,8 +16,9 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-enum { HOST_NAME_BYTES = 64, OPTIONS_BYTES = 4096 /* what mount(2) copies: a page */ };
+enum { HOST_NAME_BYTES = 64, OPTIONS_BYTES = 4096 /* mount(2) copies one page */ };
 
+/* Write the path `directory`/`name` to `out`. */
 static void join(char out[PATH_MAX], const char *directory, const char *name)
 {
     if (snprintf(out, PATH_MAX, "%s/%s", directory, name) >= PATH_MAX)
@@ -25,7 +27,7 @@ static void join(char out[PATH_MAX], const char *directory, const char *name)
 
 /* -- the overlay --------------------------------------------------------------------------------------------------- */
 
-/* A comma would end the option, and a backslash escapes. */
+/* Escape a path for an option of overlay: a comma would end the option, and a backslash escapes. */
 static void escape(char out[2 * PATH_MAX], const char *path)
 {
     for (; *path; path++) {
@@ -36,6 +38,7 @@ static void escape(char out[2 * PATH_MAX], const char *path)
     *out = '\0';
 }
 
+/* Report why overlay could not be mounted, from errno. */
 static _Noreturn void explain_overlay(const char *upper)
 {
     int failure = errno;
@@ -49,7 +52,8 @@ static _Noreturn void explain_overlay(const char *upper)
     fail_errno("cannot mount overlay", "");
 }
 
-/* volatile: the scratch directory is thrown away, and without it every unmount would sync the whole disk. */
+/* Mount the overlay. The option `volatile` avoids that every unmount syncs the whole disk; the
+ * scratch directory is thrown away anyway. */
 static void mount_overlay(const struct job *job, const char *root)
 {
     char options[OPTIONS_BYTES], upper[PATH_MAX], work[PATH_MAX];
@@ -66,10 +70,11 @@ static void mount_overlay(const struct job *job, const char *root)
         explain_overlay(upper);
 }
 
-/* -- what is there before the job ---------------------------------------------------------------------------------- */
+/* -- parts that exist before the job ------------------------------------------------------------------------------- */
 
-static char common_dev[PATH_MAX], own_proc[PATH_MAX]; /* mounted there until the root is there */
+static char common_dev[PATH_MAX], own_proc[PATH_MAX]; /* where /dev and /proc are mounted until the root exists */
 
+/* Show a device of the machine in the current directory. */
 static void bind_device(const char *name)
 {
     char source[32];
@@ -84,8 +89,9 @@ static void bind_device(const char *name)
         fail_errno("cannot bind", source);
 }
 
-/* All jobs share it, so no job may change it: the mode of ptmx is that of all later jobs. Terminals can be opened, and
- * those of other jobs seen, as at home. */
+/* Make the /dev that all jobs share. The mount is read-only, because the mode of its ptmx would
+ * hold for all later jobs. Terminals can be opened, and those of other jobs seen, as in a plain
+ * build. */
 static void make_dev(void)
 {
     static const char *const devices[] = {"null", "zero", "full", "random", "urandom", "tty"};
@@ -114,6 +120,7 @@ static void make_dev(void)
         fail_errno("cannot enter", "/");
 }
 
+/* Make the directory `parent`/`name` unless it exists, and write its path to `path`. */
 static void make_directory(char path[PATH_MAX], const char *parent, const char *name)
 {
     join(path, parent, name);
@@ -141,7 +148,8 @@ void make_own_parts(void)
 
 /* -- the root ------------------------------------------------------------------------------------------------------ */
 
-/* The mirror shows an empty directory to mount on; where it does not, the job's own layer gets one. */
+/* Move a mount to `directory`. The mirror shows an empty directory for it; if not, the job's own
+ * layer gets one. */
 static void move_to(const char *from, const char *directory)
 {
     if (mount(from, directory, NULL, MS_MOVE, NULL) == 0)
@@ -150,7 +158,7 @@ static void move_to(const char *from, const char *directory)
         fail_errno("cannot mount", directory);
 }
 
-/* A job's own, and part of the space in which it writes. */
+/* Give the job its own /dev/shm, in the space in which it writes. */
 static void make_shm(const struct job *job)
 {
     char path[PATH_MAX];
@@ -159,6 +167,7 @@ static void make_shm(const struct job *job)
         fail_errno("cannot mount", "dev/shm");
 }
 
+/* Set the host name of the UTS namespace, cut to the kernel's limit. */
 static void set_host_name(const char *name)
 {
     size_t length = strlen(name);
@@ -166,6 +175,7 @@ static void set_host_name(const char *name)
         fail_errno("cannot set the host name", name);
 }
 
+/* Make the current directory the root, and leave the old one. */
 static void change_root(void)
 {
     if (syscall(SYS_pivot_root, ".", ".") != 0)

@@ -1,7 +1,7 @@
 /* Declare what the files of termite-sandbox share, in one section for each file.
  *
- * A file may only call files of earlier sections: the calls between the files form no circle, and
- * a test checks this. */
+ * A file may only call files of earlier sections: the calls between the files form no circle, and a
+ * test checks this. */
 #ifndef TERMITE_SANDBOX_H
 #define TERMITE_SANDBOX_H
 
@@ -14,7 +14,8 @@ enum { EXIT_FAILED = 100 };
 
 /* -- report.c ------------------------------------------------------------------------------------------------------ */
 
-/* The descriptor to which this process reports a failure; each process of a sandbox has its own. -1: none yet. */
+/* The descriptor to which this process reports a failure; each process of a sandbox has its own.
+ * -1: none yet. */
 extern int report_fd;
 
 /* Write the record `key`=`text` to the report, and end this process with EXIT_FAILED. */
@@ -46,17 +47,20 @@ struct job {
     unsigned long long processes, file_bytes, memory_bytes; /* limits; 0: none */
 };
 
-/* Wait at the socket `channel` for an order. End this process with 0 if the mirror closes the socket instead. */
+/* Wait at the socket `channel` for an order. End this process with 0 if the mirror closes the
+ * socket instead. */
 void receive_order(int channel, struct order *order);
-/* Return the job of the records `config`. End this process with a report if one of them is invalid. The job points
- * into `config`, which is changed and must stay. */
+/* Return the job of the records `config`. End this process with a report if one of them is invalid.
+ * The job points into `config`, which is changed and must stay. */
 struct job parse_job(const struct buffer *config);
 
 /* -- abstract_sockets.c -------------------------------------------------------------------------------------------- */
 
-/* Return a descriptor for `enter_scope`, or -1 if this kernel's Landlock cannot keep the sockets of jobs apart. */
+/* Return a descriptor for `enter_scope`, or -1 if this kernel's Landlock cannot keep the sockets of
+ * jobs apart. */
 int make_scope(void);
-/* Let this process and its later children reach no abstract sockets but their own. Close `scope`. */
+/* Let this process and its later children reach no abstract sockets but their own. Close
+ * `scope`. */
 void enter_scope(int scope);
 /* Enter a new network namespace with a loopback interface. */
 void make_network(void);
@@ -67,38 +71,42 @@ int print_scope(void);
 
 /* -- own_program.c ------------------------------------------------------------------------------------------------- */
 
-/* Cover this program's file with a read-only mount of itself. If that fails, leave_program has to act. */
+/* Cover this program's file with a read-only mount of itself. If that fails, leave_program has to
+ * act. */
 void protect_program(void);
-/* Return if this process runs a file that no job can change. Otherwise execute a sealed copy of the program, with
- * `argv`; report if that fails. */
+/* Return if this process runs a file that no job can change. Otherwise execute a sealed copy of the
+ * program, with `argv`; report if that fails. */
 void leave_program(char **argv);
 
 /* -- keyring.c ----------------------------------------------------------------------------------------------------- */
 
-/* Join a new session keyring that nobody may use. Return false, with errno, if this process still has the old one.
- * A kernel without keys counts as success. */
+/* Join a new session keyring that nobody may use. Return false, with errno, if this process still
+ * has the old one. A kernel without keys counts as success. */
 bool leave_keys(void);
 
 /* -- call_filter.c ------------------------------------------------------------------------------------------------- */
 
-/* Deny this process and its later children the system calls that no build needs. The process must be privileged in its
- * user namespace or have no_new_privs. Return NULL, or a text of what failed, with errno. */
+/* Deny this process and its later children the system calls that no build needs. The process must
+ * be privileged in its user namespace or have no_new_privs. Return NULL, or a text of what failed,
+ * with errno. */
 const char *deny_calls(void);
-/* Become `program` (its argv) without those calls. Return EXIT_FAILED, with a line on stderr, if that fails. */
+/* Become `program` (its argv) without those calls. Return EXIT_FAILED, with a line on stderr, if
+ * that fails. */
 int deny(char **program);
 
 /* -- user.c -------------------------------------------------------------------------------------------------------- */
 
-/* Map the inner to the outer ids in the user namespace that this process has just made. Return NULL, or a text of what
- * failed, with errno. */
+/* Map the inner to the outer ids in the user namespace that this process has just made. Return
+ * NULL, or a text of what failed, with errno. */
 const char *map_user(long inner_uid, long outer_uid, long inner_gid, long outer_gid);
-/* Take on the job's ids, drop all privilege, and apply the job's limits, umask and working directory. */
+/* Take on the job's ids, drop all privilege, and apply the job's limits, umask and working
+ * directory. */
 void become_job(const struct job *job);
 
 /* -- root.c: in three steps, each as early as possible ------------------------------------------------------------- */
 
-/* Make the parts that all roots share, below `scratch`. Call this in the mount namespace from which those of the jobs
- * are copied. */
+/* Make the parts that all roots share, below `scratch`. Call this in the mount namespace from which
+ * those of the jobs are copied. */
 void make_parts(const char *scratch);
 /* Make the parts that need the job's namespaces, but not the job. */
 void make_own_parts(void);
@@ -107,32 +115,33 @@ void make_root(const struct job *job);
 
 /* -- job_init.c ---------------------------------------------------------------------------------------------------- */
 
-/* Be pid 1 of a job: wait at `channel` for an order, run it and report its end. Call this in fresh mount, pid, ipc and
- * uts namespaces. */
+/* Be pid 1 of a job: wait at `channel` for an order, run it and report its end. Call this in fresh
+ * mount, pid, ipc and uts namespaces. */
 _Noreturn void be_init(int channel);
 
 /* -- serve.c ------------------------------------------------------------------------------------------------------- */
 
-/* Make a sandbox for each byte that arrives at `socket`, until the mirror closes it. Return the exit code. `network`:
- * the jobs use the machine's network. */
+/* Make a sandbox for each byte that arrives at `socket`, until the mirror closes it. Return the
+ * exit code. `network`: the jobs use the machine's network. */
 int serve(int socket, const char *scratch, bool network);
 
 /* -- reach.c ------------------------------------------------------------------------------------------------------- */
 
 enum { REACH_MAX = 16 };
-/* Make the directories `paths` reachable for every user. Call this as root, in a mount namespace of one's own. Return
- * NULL, or the path that could not be made reachable, with errno. */
+/* Make the directories `paths` reachable for every user. Call this as root, in a mount namespace of
+ * one's own. Return NULL, or the path that could not be made reachable, with errno. */
 const char *reach(char *const *paths, size_t count);
 
 /* -- remove.c ------------------------------------------------------------------------------------------------------ */
 
-/* Remove the directories below `scratch` whose names come on stdin, with a NUL after each. Return the exit code. */
+/* Remove the directories below `scratch` whose names come on stdin, with a NUL after each. Return
+ * the exit code. */
 int remove_listed(const char *scratch);
 
 /* -- enter.c ------------------------------------------------------------------------------------------------------- */
 
-/* Run a program as pid 1 of new namespaces; `argv` holds the options and the program. Return the program's exit code,
- * or EXIT_FAILED, with a line on stderr, if it could not be started. */
+/* Run a program as pid 1 of new namespaces; `argv` holds the options and the program. Return the
+ * program's exit code, or EXIT_FAILED, with a line on stderr, if it could not be started. */
 int enter(char **argv);
 
 #endif

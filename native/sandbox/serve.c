@@ -1,7 +1,9 @@
-/* `serve`: a small process that forks the sandboxes of a mirror, which is a large one, and does so before they are needed.
+/* Fork the sandboxes of a mirror, before they are needed (`serve`). The mirror does not do so
+ * itself, because it is a large process.
  *
- * A sandbox waits as pid 1 of its own namespaces, at a socket of its own, for the job that it is to run. The mirror gets
- * the other end and a pidfd. Nothing here waits for a job: what ends is reaped by the kernel. */
+ * A sandbox waits for its job as pid 1 of its own namespaces, at a socket of its own. The mirror
+ * gets the other end and a pidfd. This process never waits for a job: the kernel reaps those that
+ * end. */
 #include "sandbox.h"
 
 #include <errno.h>
@@ -16,7 +18,8 @@
 
 enum { REQUEST_BYTES = 64 };
 
-/* Sends records and two descriptors; without any where `fds` is NULL. */
+/* Send the records and two descriptors; `fds` is NULL if there are none. Return false if that
+ * fails. */
 static bool announce(int socket, const struct buffer *said, const int *fds)
 {
     struct iovec text = {.iov_base = said->bytes, .iov_len = said->length};
@@ -39,6 +42,7 @@ static bool announce(int socket, const struct buffer *said, const int *fds)
     return sent >= 0;
 }
 
+/* Send the record error=, from `what` and the text of errno. Return false if that fails. */
 static bool announce_failure(int socket, const char *what)
 {
     char text[256];
@@ -50,7 +54,8 @@ static bool announce_failure(int socket, const char *what)
     return announced;
 }
 
-/* False where nobody listens any more. `scope`: see make_scope. `is_apart`: with a network namespace of its own.
+/* Make one sandbox and announce it. Return false if the mirror does not listen any more. `scope` is
+ * what make_scope returned. `is_apart`: the sandbox gets a network namespace of its own.
  * `unfiltered` is why the sandboxes have no filter of system calls, or "". */
 static bool make_sandbox(int socket, int scope, bool is_apart, const char *unfiltered)
 {
@@ -72,7 +77,7 @@ static bool make_sandbox(int socket, int scope, bool is_apart, const char *unfil
             enter_scope(scope);
         be_init(ends[1]);
     }
-    close(ends[1]); /* before anybody hears of it: then it is the sandbox's alone, and closed when that has died */
+    close(ends[1]); /* before the announcement, so that only the sandbox holds this end, and its death closes it */
     bool listened;
     if (pid < 0) {
         listened = announce_failure(socket, "cannot make namespaces");
@@ -104,7 +109,7 @@ int serve(int socket, const char *scratch, bool network)
     const char *failure = deny_calls();
     if (failure)
         snprintf(unfiltered, sizeof unfiltered, "%s: %s", failure, strerror(errno));
-    char wanted[REQUEST_BYTES]; /* a sandbox for each byte */
+    char wanted[REQUEST_BYTES]; /* each byte asks for one sandbox */
     for (;;) {
         ssize_t count = read(socket, wanted, sizeof wanted);
         if (count < 0 && errno == EINTR)
@@ -114,7 +119,7 @@ int serve(int socket, const char *scratch, bool network)
         for (; count > 0; count--) {
             if (!make_sandbox(socket, scope, is_apart, unfiltered))
                 return 0;
-            *unfiltered = '\0'; /* said once */
+            *unfiltered = '\0'; /* only the first announcement has it */
         }
     }
 }

@@ -1,7 +1,7 @@
-/* Who the job is: the submitter's ids in a user namespace of its own, and no privilege.
+/* Give the job its identity: the submitter's ids in a user namespace of its own, without privilege.
  *
- * It is the second user namespace (the mirror's is the first): an exec under a non-zero uid in the first one would have
- * lost the capabilities that the mounts need. */
+ * This is the second user namespace; the mirror's is the first. In the first one, an exec under a
+ * non-zero uid would lose the capabilities that the mounts need. */
 #include "sandbox.h"
 
 #include <errno.h>
@@ -21,6 +21,7 @@
 
 enum { USUAL_OPEN_FILES = 1024 };
 
+/* Write `text` to an existing file. Return false, with errno, if that fails. */
 static bool write_file(const char *path, const char *text)
 {
     int fd = open(path, O_WRONLY | O_CLOEXEC);
@@ -37,7 +38,7 @@ const char *map_user(long inner_uid, long outer_uid, long inner_gid, long outer_
     char uid_map[64], gid_map[64];
     snprintf(uid_map, sizeof uid_map, "%ld %ld 1", inner_uid, outer_uid);
     snprintf(gid_map, sizeof gid_map, "%ld %ld 1", inner_gid, outer_gid);
-    if (!write_file("/proc/self/setgroups", "deny")) /* the kernel's condition for a gid map without privilege */
+    if (!write_file("/proc/self/setgroups", "deny")) /* the kernel demands this before a gid map without privilege */
         return "cannot deny setgroups";
     if (!write_file("/proc/self/uid_map", uid_map))
         return "cannot map the uid";
@@ -46,7 +47,8 @@ const char *map_user(long inner_uid, long outer_uid, long inner_gid, long outer_
     return NULL;
 }
 
-/* root at home writes its own read-only files and changes their modes; it keeps just that. */
+/* Return the capabilities that the job keeps. In a plain build, a submitter who is root can write
+ * read-only files and change all modes, so the job keeps just that. */
 static uint64_t kept_capabilities(const struct job *job)
 {
     if (!job->keeps_root)
@@ -54,7 +56,8 @@ static uint64_t kept_capabilities(const struct job *job)
     return UINT64_C(1) << CAP_DAC_OVERRIDE | UINT64_C(1) << CAP_FOWNER;
 }
 
-/* The bounding set counts too: an exec as uid 0 gets all that is in it. */
+/* Drop all capabilities but `kept`, in the bounding set too: an exec as uid 0 gets everything in
+ * it. */
 static void drop_capabilities(uint64_t kept)
 {
     for (int capability = 0; prctl(PR_CAPBSET_READ, capability, 0, 0, 0) >= 0; capability++)
@@ -70,6 +73,7 @@ static void drop_capabilities(uint64_t kept)
         fail_errno("cannot set no_new_privs", "");
 }
 
+/* Set both limits of a resource. */
 static void limit(int resource, unsigned long long most, const char *name)
 {
     struct rlimit both = {.rlim_cur = most, .rlim_max = most};
@@ -77,8 +81,9 @@ static void limit(int resource, unsigned long long most, const char *name)
         fail_errno("cannot limit", name);
 }
 
-/* The worker has raised its own limit; but some programs close, one by one, all files that they might have, and
- * select() knows no more than this. A job that wants more may raise it, as at home. */
+/* Limit the number of open files as usual. The worker has raised its own limit, but some programs
+ * close every possible file one by one, and select() cannot handle more than 1024. A job that needs
+ * more may raise the limit, as in a plain build. */
 static void limit_open_files(void)
 {
     struct rlimit files;
@@ -89,8 +94,9 @@ static void limit_open_files(void)
         fail_errno("cannot limit", "open files");
 }
 
-/* Memory is limited as what each process may write to (data): an address space may be reserved lavishly, as sanitizers
- * do. Processes are counted in the new user namespace, so they are this job's alone. */
+/* Apply the job's limits. Memory is limited as what each process may write to (data), because
+ * sanitizers reserve a huge address space. Processes are counted in the new user namespace, so only
+ * those of this job count. */
 static void apply_limits(const struct job *job)
 {
     limit(RLIMIT_CORE, 0, "core dumps");
@@ -114,7 +120,7 @@ void become_job(const struct job *job)
         fail_errno(failure, "of the job");
     apply_limits(job);
     drop_capabilities(kept_capabilities(job));
-    prctl(PR_SET_DUMPABLE, 1, 0, 0, 0); /* the mirror looks what it waits for; the next exec does the same */
+    prctl(PR_SET_DUMPABLE, 1, 0, 0, 0); /* the mirror reads what the job waits for; an exec sets this too */
     umask(job->mask);
     if (chdir(job->cwd) != 0)
         fail_errno("cannot enter", job->cwd);

@@ -1,12 +1,13 @@
-/* LD_PRELOAD as a list: the user may have entries of their own beside our library. */
+/* Take our library out of LD_PRELOAD, which may have entries of the user's own. */
 #ifndef TERMITE_LD_PRELOAD_H
 #define TERMITE_LD_PRELOAD_H
 
 #include <stddef.h>
 #include <string.h>
 
-/* Copies `list` without the entries equal to `library` to `out`, which must hold strlen(list) + 1 bytes. The dynamic
- * linker takes blanks and colons as separators alike; those between entries that stay are kept. Returns the length. */
+/* Copy `list` to `out` without the entries equal to `library`, and return the length. `out` must
+ * have room for strlen(list) + 1 bytes. The dynamic linker takes blanks and colons alike as
+ * separators; those between the remaining entries stay. */
 static inline size_t ld_preload_without(char *out, const char *list, const char *library)
 {
     static const char separators[] = " :";

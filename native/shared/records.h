@@ -1,6 +1,8 @@
-/* Records (docs/develop/protocol.md): key=value with a NUL byte after each; and whole reads and writes to carry them.
+/* Build and parse records, which are key=value with a NUL byte after each, and read and write them
+ * whole.
  *
- * A buffer that could not grow stays `failed` and swallows what is added: only the one who sends it must ask. */
+ * A buffer that could not grow stays `failed` and ignores all further additions, so that only the
+ * function that sends it has to check. docs/develop/protocol.md lists the users of records. */
 #ifndef TERMITE_RECORDS_H
 #define TERMITE_RECORDS_H
 
@@ -18,7 +20,7 @@ struct buffer {
     bool failed;
 };
 
-/* Room for `more` bytes at the end; NULL where there is no memory for it. */
+/* Return room for `more` bytes at the end of the buffer, or NULL if there is no memory. */
 static inline char *buffer_reserve(struct buffer *buffer, size_t more)
 {
     if (buffer->failed)
@@ -36,6 +38,7 @@ static inline char *buffer_reserve(struct buffer *buffer, size_t more)
     return buffer->bytes + buffer->length;
 }
 
+/* Append bytes. */
 static inline void buffer_add(struct buffer *buffer, const void *bytes, size_t length)
 {
     char *end = buffer_reserve(buffer, length);
@@ -45,6 +48,7 @@ static inline void buffer_add(struct buffer *buffer, const void *bytes, size_t l
     buffer->length += length;
 }
 
+/* Append the record `key`=`value`. */
 static inline void record_add(struct buffer *buffer, const char *key, const char *value)
 {
     buffer_add(buffer, key, strlen(key));
@@ -52,6 +56,7 @@ static inline void record_add(struct buffer *buffer, const char *key, const char
     buffer_add(buffer, value, strlen(value) + 1);
 }
 
+/* Append the record `key`=`number`, in decimal digits. */
 static inline void record_add_number(struct buffer *buffer, const char *key, long long number)
 {
     char text[24];
@@ -59,7 +64,8 @@ static inline void record_add_number(struct buffer *buffer, const char *key, lon
     record_add(buffer, key, text);
 }
 
-/* Steps through records in place: false at the end, and at a record that is not one (*malformed is set then). */
+/* Take the next record at *cursor, in place. Return false at the end, and set *malformed too if the
+ * bytes there are no record. */
 static inline bool record_next(char **cursor, char *end, char **key, char **value, bool *malformed)
 {
     if (*cursor == end)
@@ -78,7 +84,7 @@ static inline bool record_next(char **cursor, char *end, char **key, char **valu
     return true;
 }
 
-/* False, with errno, where not everything could be written. */
+/* Write all bytes. Return false, with errno, if that fails. */
 static inline bool write_whole(int fd, const void *bytes, size_t length)
 {
     const char *at = bytes;
@@ -94,7 +100,7 @@ static inline bool write_whole(int fd, const void *bytes, size_t length)
     return true;
 }
 
-/* Everything up to end of file. */
+/* Read everything up to the end of the file. Return false, with errno, if that fails. */
 static inline bool read_whole(int fd, struct buffer *buffer)
 {
     for (;;) {

@@ -23,7 +23,7 @@ def test_before_any_output_a_lost_master_costs_nothing_but_a_line(
         master.accept().vanish()
         status, out, err = finish(process)
     assert (status, out) == (0, b"run here\n")
-    assert err == b"termite: the master went away: running this here: echo\n"
+    assert err == b"termite: the master went away; running the command on this machine: echo\n"
 
 
 def test_a_notice_is_not_output(launcher: Path, tree: Path, master: FakeMaster) -> None:
@@ -39,7 +39,7 @@ def test_after_output_a_lost_master_is_told_by_the_exit_code(launcher: Path, tre
         talk = master.accept()
         talk.say(frame("1", b"some"))
         talk.vanish()
-        assert finish(process) == (101, b"some", b"termite: the master went away, in the middle of: echo\n")
+        assert finish(process) == (101, b"some", b"termite: the master went away while the command was running: echo\n")
 
 
 def test_after_stdin_was_read_the_command_cannot_run_again(launcher: Path, tree: Path, master: FakeMaster) -> None:
@@ -119,7 +119,7 @@ def never(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def refused(reason: str) -> tuple[int, bytes, bytes]:
-    return 103, b"", f"termite: {reason}; TERMITE_LOCAL=never forbids to run it here: touch\n".encode()
+    return 103, b"", f"termite: {reason}; TERMITE_LOCAL=never forbids running it on this machine: touch\n".encode()
 
 
 @pytest.mark.usefixtures("never")
@@ -176,10 +176,10 @@ def test_where_local_is_forbidden_what_only_here_can_be_done_right_is_an_error(
     launcher: Path, tree: Path, master: FakeMaster
 ) -> None:
     with started(["sh", "-c", 'exec "$0" touch made >&-', launcher], tree) as process:
-        assert finish(process) == refused("its stdout or stderr is closed, which it can see only here")
+        assert finish(process) == refused("stdout or stderr is closed, which a command on a worker would not notice")
     gone = 'mkdir gone; cd gone; rmdir ../gone; exec "$0" touch ../made'
     with started(["sh", "-c", gone, launcher], tree) as process:
-        assert finish(process) == refused("the working directory cannot be told: No such file or directory")
+        assert finish(process) == refused("cannot determine the working directory: No such file or directory")
     assert not (tree / "made").exists()
 
 
@@ -192,7 +192,10 @@ def test_what_a_master_places_here_runs_here_though_local_is_forbidden(
         assert finish(process) == (0, b"run here\n", b"")
 
 
-@pytest.mark.parametrize(("word", "said"), [("", b""), ("nver", b"termite: TERMITE_LOCAL=nver is ignored")])
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [("", b""), ("nver", b'termite: TERMITE_LOCAL=nver is ignored: the only accepted value is "never"')],
+)
 def test_a_word_that_means_nothing_is_told_where_it_would_matter(
     launcher: Path, tree: Path, monkeypatch: pytest.MonkeyPatch, word: str, said: bytes
 ) -> None:

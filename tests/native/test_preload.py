@@ -290,7 +290,7 @@ def test_without_a_launcher_the_real_call_follows_only_if_it_may(desk: Desk, cal
     assert (may.returncode, may.stderr) == (5, "")
     may_not = desk.run(callers, function, "vfork", *words, TERMITE_PRELOAD_TOOLS="callers", TERMITE_LOCAL="never")
     assert (may_not.returncode, may_not.stdout) == (98, "failed: No such file or directory\n")
-    said = "termite: the launcher cannot be started, and TERMITE_LOCAL=never forbids to run it here\n"
+    said = "termite: cannot start the launcher, and TERMITE_LOCAL=never forbids running the command on this machine\n"
     assert may_not.stderr == said
 
 
