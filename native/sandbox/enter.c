@@ -108,9 +108,9 @@ static void become(const struct entry *entry)
     prctl(PR_SET_DUMPABLE, 1, 0, 0, 0); /* otherwise /proc/self/uid_map belongs to root */
 }
 
-/* Mount everything nosuid: no file on the worker's disk, whoever has put it there, gives rights to the
- * user who executes it in this namespace. Before Linux 5.12 the kernel cannot do this for all mounts
- * at once. The overlays of jobs are nosuid even then. */
+/* Mount everything nosuid: no file on the worker's disk, whoever has put it there, gives rights to
+ * the user who executes it in this namespace. Before Linux 5.12 the kernel cannot do this for all
+ * mounts at once. The overlays of jobs are nosuid even then. */
 static void refuse_setuid(void)
 {
     const struct {

@@ -160,7 +160,7 @@ def test_every_command_of_termite_ctl_is_described() -> None:
 
 
 def test_every_option_of_the_launcher_is_described() -> None:
-    source = (TOP / "native" / "launcher" / "main.c").read_text()
+    source = (TOP / "native" / "launcher" / "command_line.c").read_text()
     usage = re.findall(r'^    "  (--\S*)', source, re.MULTILINE)
     own = re.findall(r'option\(\*word, "(--\w+=)"\)', source)
     described = without_repetition(first_codes("termite and termite-shell"))
@@ -303,11 +303,11 @@ def protocol_rows(first_column: str) -> Mapping[str, str]:
 
 
 def test_every_key_of_an_order_is_described_and_has_two_sides() -> None:
-    parser = (TOP / "native" / "sandbox" / "main.c").read_text()
+    parser = (TOP / "native" / "sandbox" / "order.c").read_text()
     accepted = set(re.findall(r'strcmp\(key, "(\w+)"\)', parser)) | set(
         re.findall(r'^    \[\w+\] = \{(?:\.key = )?"(\w+)"', parser, re.MULTILINE)
     )
-    accepted |= set(re.findall(r'FOLLOWS\[\] = "(\w+)=1"', (TOP / "native" / "sandbox" / "job_init.c").read_text()))
+    accepted |= set(re.findall(r'FOLLOWS\[\] = "(\w+)=1"', parser))
     source = (PRODUCT / "fuse" / "sandbox" / "sandboxes.py").read_text()
     packer = source.partition("\ndef _config(")[2].partition("\ndef ")[0]
     sent = set(re.findall(r'\("(\w+)",', packer)) | set(re.findall(r'order = b"(\w+)=1', source))

@@ -316,7 +316,7 @@ async def fall_back(master: Master, job: Job, reason: Reason, detail: str, *, qu
         master.counters.failed += 1
         return Exit(ExitCode.LOST)
     if is_local_forbidden(job.request.invocation.env):
-        await job.launcher.notice(f"termite: {text}; TERMITE_LOCAL=never forbids to run it on this machine")
+        await job.launcher.notice(f"termite: {text}; TERMITE_LOCAL=never forbids running it on this machine")
         master.counters.failed += 1
         return Exit(ExitCode.NOWHERE)
     if reason is Reason.NO_WORKER:
