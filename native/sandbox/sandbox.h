@@ -54,7 +54,7 @@ void receive_order(int channel, struct order *order);
  * The job points into `config`, which is changed and must stay. */
 struct job parse_job(const struct buffer *config);
 
-/* -- abstract_sockets.c -------------------------------------------------------------------------------------------- */
+/* -- abstract_sockets.c (protection/) ------------------------------------------------------------------------------ */
 
 /* Return a descriptor for `enter_scope`, or -1 if this kernel's Landlock cannot keep the sockets of
  * jobs apart. */
@@ -69,7 +69,7 @@ void start_loopback(void);
 /* Print how the sockets of jobs are kept apart on this kernel. Return the exit code. */
 int print_scope(void);
 
-/* -- own_program.c ------------------------------------------------------------------------------------------------- */
+/* -- own_program.c (protection/) ----------------------------------------------------------------------------------- */
 
 /* Cover this program's file with a read-only mount of itself. If that fails, leave_program has to
  * act. */
@@ -78,13 +78,13 @@ void protect_program(void);
  * program, with `argv`; report if that fails. */
 void leave_program(char **argv);
 
-/* -- keyring.c ----------------------------------------------------------------------------------------------------- */
+/* -- keyring.c (protection/) --------------------------------------------------------------------------------------- */
 
 /* Join a new session keyring that nobody may use. Return false, with errno, if this process still
  * has the old one. A kernel without keys counts as success. */
 bool leave_keys(void);
 
-/* -- call_filter.c ------------------------------------------------------------------------------------------------- */
+/* -- call_filter.c (protection/) ----------------------------------------------------------------------------------- */
 
 /* Deny this process and its later children the system calls that no build needs. The process must
  * be privileged in its user namespace or have no_new_privs. Return NULL, or a text of what failed,

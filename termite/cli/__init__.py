@@ -10,7 +10,7 @@ import os
 import sys
 
 
-def coordinator() -> int:
+def coordinator_command() -> int:
     """Run termite-coordinator and return its exit code."""
     have_standard_files()
     from termite.cli import daemons
@@ -18,7 +18,7 @@ def coordinator() -> int:
     return daemons.coordinator()
 
 
-def worker() -> int:
+def worker_command() -> int:
     """Run termite-worker and return its exit code."""
     have_standard_files()
     from termite.cli import daemons
@@ -26,18 +26,18 @@ def worker() -> int:
     return daemons.worker()
 
 
-def master() -> int:
+def master_command() -> int:
     """Run termite-master and return its exit code."""
     have_standard_files()
     from termite.cli.claims import claim_tree
 
     claim = claim_tree(sys.argv[1:])
-    from termite.cli.master import main
+    from termite.cli.master_command import main
 
     return main(claim=claim)
 
 
-def make() -> int:
+def make_command() -> int:
     """Run termite-make and return its exit code."""
     have_standard_files()
     from termite.cli.front_ends.make import main
@@ -45,7 +45,7 @@ def make() -> int:
     return leave(main())
 
 
-def ninja() -> int:
+def ninja_command() -> int:
     """Run termite-ninja and return its exit code."""
     have_standard_files()
     from termite.cli.front_ends.ninja import main
@@ -53,21 +53,21 @@ def ninja() -> int:
     return leave(main())
 
 
-def cmake() -> int:
+def cmake_command() -> int:
     """Run termite-cmake and return its exit code."""
     from termite.cli.front_ends.cmake import main
 
     return leave(main())
 
 
-def build() -> int:
+def build_command() -> int:
     """Run termite-build and return its exit code."""
     from termite.cli.front_ends.build import main
 
     return leave(main())
 
 
-def ctl() -> int:
+def ctl_command() -> int:
     """Run termite-ctl and return its exit code."""
     have_standard_files()
     from termite.cli.ctl import main

@@ -196,7 +196,7 @@ def _become_master(root: Path, jobs: int, exports: Sequence[Path], log: Path, re
         os.closerange(3, ready)
         os.closerange(ready + 1, os.sysconf("SC_OPEN_MAX"))
         os.set_inheritable(ready, True)
-        command = [sys.executable, "-m", "termite.cli.master", "--embedded", "--socket", str(root / SOCKET)]
+        command = [sys.executable, "-m", "termite.cli.master_command", "--embedded", "--socket", str(root / SOCKET)]
         command += ["--ready-fd", str(ready), "--idle-exit", IDLE_S, "--keepalive", IDLE_S]
         command += ["--jobs", str(jobs), "--logfile", str(log)]
         command += [f"--export={path}" for path in exports]

@@ -56,7 +56,7 @@ SOCK_PACKET = 10  # of AF_INET: an obsolete name of AF_PACKET
 def filters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Step]]:
     program = tmp_path_factory.mktemp("filters") / "dump"
     source = Path(__file__).parent / "dump_filters.c"
-    include = [f"-I{NATIVE / room}" for room in ("sandbox", "shared")]
+    include = [f"-I{NATIVE / room}" for room in ("sandbox", "sandbox/protection", "shared")]
     subprocess.run(["gcc", "-Wall", "-Werror", "-D_GNU_SOURCE", *include, source, "-o", program], check=True)
     x86, arm = read_filters(subprocess.run([program], capture_output=True, check=True).stdout)
     return {"x86": x86, "arm": arm}

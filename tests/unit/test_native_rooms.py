@@ -51,6 +51,11 @@ def calls_between(sources: Mapping[str, str]) -> Graph:
     return graph
 
 
+def files_of(room: Path) -> list[Path]:
+    """Return the files of a folder and of the folders in it."""
+    return [path for path in sorted(room.rglob("*")) if path.is_file()]
+
+
 def includes_between(room: Path) -> Graph:
     """Return which files of our own each file includes; names are relative to `native/`."""
     return {
@@ -58,7 +63,7 @@ def includes_between(room: Path) -> Graph:
             str((path.parent / included).resolve().relative_to(NATIVE))
             for included in _INCLUDE.findall(path.read_text())
         }
-        for path in sorted(room.iterdir())
+        for path in files_of(room)
     }
 
 
@@ -83,7 +88,7 @@ def sections_of(header: str) -> dict[str, set[str]]:
 
 def sources_of(room: str) -> dict[str, str]:
     """Return the text of each C file of a folder."""
-    return {path.name: path.read_text() for path in sorted((NATIVE / room).glob("*.c"))}
+    return {path.name: path.read_text() for path in files_of(NATIVE / room) if path.suffix == ".c"}
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -118,7 +123,7 @@ def test_a_file_uses_only_files_of_earlier_sections(room: str, header: str) -> N
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_no_file_and_no_function_is_too_long(room: str) -> None:
-    for path in sorted((NATIVE / room).iterdir()):
+    for path in files_of(NATIVE / room):
         code = path.read_text()
         assert code.count("\n") <= MAX_LINES, path.name
         for found in _FUNCTION.finditer(without_text(code)):

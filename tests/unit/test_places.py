@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from termite.cli.daemons import run_daemon
-from termite.cli.master import virtual_environments
+from termite.cli.master_command import virtual_environments
 from termite.cli.places import CACHE, STATE, candidates, home, own_directory, tree_name
 from termite.engine.errors import UserError
 
@@ -69,7 +69,7 @@ def test_a_daemon_can_enter_its_own_directories_whatever_the_callers_umask(capfd
 
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
 def test_a_program_with_closed_standard_files_says_no_traceback(tmp_path: Path, closed: str) -> None:
-    command = f'"$0" -c "import sys; from termite import cli; sys.exit(cli.ctl())" status {closed}'
+    command = f'"$0" -c "import sys; from termite import cli; sys.exit(cli.ctl_command())" status {closed}'
     said = subprocess.run(["sh", "-c", command, sys.executable], cwd=tmp_path, capture_output=True, timeout=20)
     assert said.returncode == 100
     assert b"Traceback" not in said.stderr

@@ -15,7 +15,7 @@ import pytest
 
 from termite.cli.ctl import COMMANDS, USAGE
 from termite.cli.daemons import coordinator_parser, worker_parser
-from termite.cli.master import master_parser
+from termite.cli.master_command import master_parser
 from termite.engine.errors import ExitCode, Reason
 from tests.unit.test_log_events import KEY, LEVELS
 
@@ -171,12 +171,12 @@ def test_every_option_of_the_launcher_is_described() -> None:
 def test_every_option_of_a_front_end_is_described() -> None:
     build = {
         f"-{word.lstrip('-')}"
-        for word in strings_in("termite/cli/front_ends/build.py", "run")
+        for word in strings_in("termite/cli/front_ends/build.py", "run_build")
         if re.fullmatch("-+[a-z]+", word)
     }
     assert without_repetition(first_codes("termite-build")) == build
-    tools = strings_in("termite/cli/front_ends/front_end.py", "run") | strings_in(
-        "termite/cli/front_ends/cmake.py", "run"
+    tools = strings_in("termite/cli/front_ends/front_end.py", "run_tool") | strings_in(
+        "termite/cli/front_ends/cmake.py", "run_cmake"
     )
     own = {word for word in tools if word.startswith("--")}
     assert without_repetition(first_codes("termite-make, termite-ninja and termite-cmake")) == own == {"--termite-help"}

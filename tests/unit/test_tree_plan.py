@@ -9,7 +9,7 @@ from termite.engine.errors import FsError, RemoteProtocolError
 from termite.engine.model import Attr, Change, Digest
 from termite.engine.paths import join
 from termite.engine.tree.logic import attrs
-from termite.engine.tree.logic.attrs import AttrTree, Seen, Stamp, Touch, compare
+from termite.engine.tree.logic.attrs import AttrTree, Seen, Stamp, Touch, compare_entry
 from termite.engine.tree.logic.plan import make_plan
 
 DIGEST = Digest(b"d" * 32, 1)
@@ -83,12 +83,12 @@ UNHASHED = Attr(stat.S_IFREG | 0o644, 1, 1)
 
 
 def test_a_digest_that_became_known_is_no_change() -> None:
-    assert compare(b"x", seen(UNHASHED), seen(), Touch.UNKNOWN) == (seen(), None)
+    assert compare_entry(b"x", seen(UNHASHED), seen(), Touch.UNKNOWN) == (seen(), None)
 
 
 def test_a_changed_mode_leaves_the_content() -> None:
     later = seen(Attr(stat.S_IFREG | 0o755, 1, 1), Stamp(1, 2, 1, 1, 11))
-    new, change = compare(b"x", seen(), later, Touch.ATTRIBUTES)
+    new, change = compare_entry(b"x", seen(), later, Touch.ATTRIBUTES)
     assert change is not None
     assert not change.content
     assert new.attr.digest == DIGEST
@@ -96,24 +96,24 @@ def test_a_changed_mode_leaves_the_content() -> None:
 
 def test_a_new_stamp_without_a_digest_is_a_new_content() -> None:
     later = seen(UNHASHED, Stamp(1, 2, 1, 1, 11))
-    _, change = compare(b"x", seen(), later, Touch.UNKNOWN)
+    _, change = compare_entry(b"x", seen(), later, Touch.UNKNOWN)
     assert change is not None
     assert change.content
     assert change.attr == UNHASHED
 
 
 def test_the_same_content_under_a_new_stamp_is_no_change() -> None:
-    _, change = compare(b"x", seen(), seen(FILE, Stamp(1, 3, 1, 1, 11)), Touch.WRITTEN)
+    _, change = compare_entry(b"x", seen(), seen(FILE, Stamp(1, 3, 1, 1, 11)), Touch.WRITTEN)
     assert change is None
 
 
 def test_a_file_written_twice_in_one_tick_is_a_change_although_nothing_shows_it() -> None:
-    new, change = compare(b"x", seen(racy=True), seen(), Touch.WRITTEN)
+    new, change = compare_entry(b"x", seen(racy=True), seen(), Touch.WRITTEN)
     assert change is not None
     assert change.content
     assert new.attr.digest is None
-    assert compare(b"x", seen(racy=False), seen(), Touch.WRITTEN)[1] is None
-    assert compare(b"x", seen(racy=True), seen(), Touch.UNKNOWN)[1] is None
+    assert compare_entry(b"x", seen(racy=False), seen(), Touch.WRITTEN)[1] is None
+    assert compare_entry(b"x", seen(racy=True), seen(), Touch.UNKNOWN)[1] is None
 
 
 def test_a_directory_that_goes_takes_all_below_with_it() -> None:
@@ -177,5 +177,5 @@ def test_the_names_of_files_are_those_that_a_look_through_everything_finds(
 
 def test_a_symlink_that_was_retargeted_is_a_change() -> None:
     other = Attr(LINK.mode, 1, 1, None, b"y")
-    assert compare(b"l", Seen(LINK), Seen(LINK), Touch.UNKNOWN)[1] is None
-    assert compare(b"l", Seen(LINK), Seen(other), Touch.UNKNOWN)[1] == Change(b"l", other)
+    assert compare_entry(b"l", Seen(LINK), Seen(LINK), Touch.UNKNOWN)[1] is None
+    assert compare_entry(b"l", Seen(LINK), Seen(other), Touch.UNKNOWN)[1] == Change(b"l", other)

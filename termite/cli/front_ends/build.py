@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from termite.cli.flags import VERSION, run_command
 from termite.cli.front_ends import front_end
 from termite.cli.front_ends.cmake import TOOL as CMAKE
-from termite.cli.front_ends.cmake import run as run_cmake
+from termite.cli.front_ends.cmake import run_cmake
 from termite.cli.front_ends.make import TOOL as MAKE
 from termite.cli.front_ends.ninja import TOOL as NINJA
 from termite.engine.errors import UserError
@@ -15,7 +15,7 @@ from termite.engine.errors import UserError
 _PRELOADED = ((MAKE, ("make", "gmake")), (NINJA, ("ninja", "ninja-build", "samu")))
 
 
-def run(argv: Sequence[str]) -> int:
+def run_build(argv: Sequence[str]) -> int:
     """Run the tool `argv[0]` with its arguments and return its exit code."""
     if not argv or argv[0] in ("--help", "-h", "-help"):
         print(_HELP)
@@ -31,13 +31,13 @@ def run(argv: Sequence[str]) -> int:
         return run_cmake(argv)
     for tool, names in _PRELOADED:
         if program in names:
-            return front_end.run(tool.named(program), args)
-    return front_end.build(front_end.Tool(name=name, is_preloaded=False), program, args, "")
+            return front_end.run_tool(tool.named(program), args)
+    return front_end.build_with(front_end.Tool(name=name, is_preloaded=False), program, args, "")
 
 
 def main() -> int:
     """Run the command termite-build and return its exit code."""
-    return run_command("termite-build", lambda: run(sys.argv[1:]))
+    return run_command("termite-build", lambda: run_build(sys.argv[1:]))
 
 
 _HELP = """usage: termite-build TOOL [anything TOOL takes]

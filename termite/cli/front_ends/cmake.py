@@ -63,7 +63,7 @@ def split_program(args: Sequence[str]) -> tuple[str, Sequence[str]]:
     return "cmake", args
 
 
-def run(argv: Sequence[str]) -> int:
+def run_cmake(argv: Sequence[str]) -> int:
     """Run CMake in the mode that the arguments ask for, and return its exit code."""
     if list(argv) == ["--termite-help"]:
         print(_HELP.format(version=VERSION))
@@ -80,14 +80,14 @@ def run(argv: Sequence[str]) -> int:
                 _check_make_program(Path(directory))
             except UserError as error:
                 return front_end.build_locally([program, *args], error)
-            return front_end.build(TOOL, program, args, directory)
+            return front_end.build_with(TOOL, program, args, directory)
         case Mode.OTHER:
             return front_end.run_plainly([program, *args])
 
 
 def main() -> int:
     """Run the command termite-cmake and return its exit code."""
-    return run_command("termite-cmake", lambda: run(sys.argv[1:]))
+    return run_command("termite-cmake", lambda: run_cmake(sys.argv[1:]))
 
 
 def _injected() -> list[str]:

@@ -24,6 +24,7 @@ from termite.engine.errors import ExitCode, RemoteProtocolError, UserError, word
 from termite.engine.host.native_programs import native_program
 
 _WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGCHLD)
+DIRECTORY_LETTER, DIRECTORY_WORD = "C", "--directory"  # of make and ninja: build in that directory
 _BY_KILL = (0, -1)  # si_code of kill and sigqueue; a terminal signals the whole process group itself
 
 
@@ -44,14 +45,11 @@ class Tool:
         with_rest: str = "",
         dry_letters: str = "",
         dry_words: frozenset[str] = frozenset(),
-        directory_letter: str = "C",
-        directory_word: str = "--directory",
         is_preloaded: bool = True,
     ) -> None:
         self.name = name
         self.with_word, self.with_rest = with_word, with_rest
         self.dry_letters, self.dry_words = dry_letters, dry_words
-        self.directory_letter, self.directory_word = directory_letter, directory_word
         self.is_preloaded = is_preloaded
 
     def named(self, name: str) -> "Tool":
@@ -59,7 +57,7 @@ class Tool:
         return Tool(**{**vars(self), "name": name})
 
 
-def run(tool: Tool, args: Sequence[str]) -> int:
+def run_tool(tool: Tool, args: Sequence[str]) -> int:
     """Build with `args` and return the tool's exit code, or die of the signal that killed it."""
     if list(args) == ["--termite-help"]:
         print(_HELP.format(tool=tool.name, version=VERSION))
@@ -67,10 +65,10 @@ def run(tool: Tool, args: Sequence[str]) -> int:
     directory, is_dry = read_words(tool, args)
     if is_dry or not os.path.isdir(directory or "."):  # then the tool itself reports it
         return run_plainly([tool.name, *args])
-    return build(tool, tool.name, args, directory)
+    return build_with(tool, tool.name, args, directory)
 
 
-def build(tool: Tool, program: str, args: Sequence[str], directory: str) -> int:
+def build_with(tool: Tool, program: str, args: Sequence[str], directory: str) -> int:
     """Build in `directory` and return the tool's exit code, or die of the signal that killed it.
 
     `program` is a path, or a name in PATH. `directory` is "" for the current directory.
@@ -122,7 +120,7 @@ def read_words(tool: Tool, args: Sequence[str]) -> tuple[str, bool]:
         if word.startswith("--"):
             name, equals, content = word.partition("=")
             is_dry |= name in tool.dry_words
-            if name == tool.directory_word:
+            if name == DIRECTORY_WORD:
                 directory = os.path.join(directory, content if equals else next(rest, ""))
         elif word.startswith("-"):
             for at, letter in enumerate(word[1:], 2):
@@ -131,7 +129,7 @@ def read_words(tool: Tool, args: Sequence[str]) -> tuple[str, bool]:
                     break
                 if letter in tool.with_word:
                     content = word[at:] or next(rest, "")
-                    if letter == tool.directory_letter:
+                    if letter == DIRECTORY_LETTER:
                         directory = os.path.join(directory, content)
                     break
     return directory, is_dry

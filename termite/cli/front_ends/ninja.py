@@ -16,7 +16,7 @@ TOOL = front_end.Tool(
 
 def main() -> int:
     """Run the command termite-ninja and return its exit code."""
-    return run_command("termite-ninja", lambda: front_end.run(TOOL, sys.argv[1:]))
+    return run_command("termite-ninja", lambda: front_end.run_tool(TOOL, sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from termite.engine.paths import from_root_down, join, split
 from termite.engine.tree.directory_reader import DirectoryReader
 from termite.engine.tree.disk import Disk, fs_errors
 from termite.engine.tree.hashes import Hashes, stamp_of
-from termite.engine.tree.logic.attrs import AttrTree, Events, Inode, Seen, Touch, compare
+from termite.engine.tree.logic.attrs import AttrTree, Events, Inode, Seen, Touch, compare_entry
 from termite.engine.tree.logic.exports import Exports
 from termite.engine.tree.watch import Watches
 
@@ -252,7 +252,7 @@ class Truth:
             self._hashes.forget(new.stamp)
             new = new._replace(attr=msgspec.structs.replace(new.attr, digest=None))
         found = new.attr.digest
-        new, change = compare(path, old, new, touch)
+        new, change = compare_entry(path, old, new, touch)
         self._record_digest(found, new)
         self.tree.put(path, new)
         if change is not None:

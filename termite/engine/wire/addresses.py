@@ -50,7 +50,7 @@ async def listen(host: str, port: int, what: str) -> list[trio.SocketListener]:
         raise UserError(f"cannot listen on {join_address(host, port)}: {reason}", hint="see -listen, -port") from error
 
 
-async def connect(host: str, port: int) -> trio.SocketStream:
+async def connect_tcp(host: str, port: int) -> trio.SocketStream:
     """Connect to a daemon. Raise ConnectionLost if that fails or takes longer than CONNECT_S."""
     peer = f"{host}:{port}"
     try:

@@ -29,7 +29,7 @@ from termite.engine.errors import (
     UserError,
 )
 from termite.engine.loop.leader import Leader
-from termite.engine.wire.addresses import connect, peer_name
+from termite.engine.wire.addresses import connect_tcp, peer_name
 from termite.engine.wire.identity import SERVER_NAME, Identity
 from termite.engine.wire.protocol.failures import failed, result_of
 from termite.engine.wire.protocol.foreign_text import printable
@@ -351,7 +351,7 @@ async def dial(host: str, port: int, identity: Identity, handler: Handler) -> As
     Raise ConnectionLost if it does not answer, and UserError if it is not a member of the cluster.
     """
     peer = f"{host}:{port}"
-    socket = await connect(host, port)
+    socket = await connect_tcp(host, port)
     async with _secured(socket, TlsStream(socket, identity.client_context(), SERVER_NAME), handler, peer) as connection:
         yield connection
 

@@ -91,7 +91,7 @@ class Events:
 
 
 class AttrTree:
-    """The listings of all served directories. `compare` decides which new entry is a change."""
+    """The listings of all served directories. `compare_entry` decides which new entry is a change."""
 
     def __init__(self, root: Seen) -> None:
         self._root = root
@@ -199,7 +199,7 @@ def _packed(number: int) -> bytes:
     return number.to_bytes(8, "little")
 
 
-def compare(path: bytes, old: Seen | None, new: Seen, touch: Touch) -> tuple[Seen, Change | None]:
+def compare_entry(path: bytes, old: Seen | None, new: Seen, touch: Touch) -> tuple[Seen, Change | None]:
     """Return the entry to record for `path`, and the change to report or None.
 
     The entry keeps a known digest if `touch` and the stamps prove that the content is the same. A

@@ -1,7 +1,7 @@
 /* Keep the keys of the session that has started the worker away from jobs.
  *
  * A session keyring is inherited by every child, and no namespace hides it. */
-#include "sandbox.h"
+#include "../sandbox.h"
 
 #include <errno.h>
 #include <linux/keyctl.h>

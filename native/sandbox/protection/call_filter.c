@@ -33,7 +33,7 @@
  * number the answer is known when the filter is installed. Since Linux 5.11 the kernel therefore
  * keeps a bit for each allowed call, and does not run the filter for it. Keep this in mind when you
  * add a rule. */
-#include "sandbox.h"
+#include "../sandbox.h"
 
 #include <endian.h>
 #include <linux/audit.h>

@@ -8,7 +8,7 @@
  *
  * Landlock is asked for nothing else. Signals stop at the pid namespace anyway, and rules for files
  * would forbid a job to mount in namespaces of its own. */
-#include "sandbox.h"
+#include "../sandbox.h"
 
 #include <errno.h>
 #include <linux/landlock.h>

@@ -7,7 +7,7 @@
  *
  * Therefore `enter` covers the file with a read-only mount in the mirror's mount namespace. `serve`
  * checks that it runs from such a mount, and otherwise continues from a sealed copy in memory. */
-#include "sandbox.h"
+#include "../sandbox.h"
 
 #include <errno.h>
 #include <fcntl.h>
