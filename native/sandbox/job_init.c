@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -144,6 +145,17 @@ static void end_what_is_left(void)
         ;
 }
 
+/* Have the kernel free descriptors that lie in sockets which nobody has open any more. It looks for
+ * such sockets only when a unix socket is closed. */
+static void collect_lost_sockets(void)
+{
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
+        return;
+    close(pair[0]);
+    close(pair[1]);
+}
+
 /* Make the job's overlay read-only, and return whether that was possible.
  *
  * The job is dead, but a process of another job may hold a descriptor of its root. The kernel
@@ -157,6 +169,7 @@ static bool are_files_at_rest(void)
             return true;
         if (errno != EBUSY)
             fail_errno("cannot make the job's files read-only", "");
+        collect_lost_sockets();
         nanosleep(&(struct timespec){.tv_nsec = REST_PAUSE_NS}, NULL);
     }
     return false;

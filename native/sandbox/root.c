@@ -163,7 +163,8 @@ static void make_shm(const struct job *job)
 {
     char path[PATH_MAX];
     join(path, job->scratch, "shm");
-    if (mkdir(path, 01777) != 0 || mount(path, "dev/shm", NULL, MS_BIND, NULL) != 0)
+    if (mkdir(path, 01777) != 0 || mount(path, "dev/shm", NULL, MS_BIND, NULL) != 0 ||
+        mount(NULL, "dev/shm", NULL, MS_REMOUNT | MS_BIND | MS_NOSUID | MS_NODEV, NULL) != 0)
         fail_errno("cannot mount", "dev/shm");
 }
 

@@ -54,6 +54,7 @@ DENIED = (
     Call("request_key", errno.ENOSYS, "0:0:0:0"),
     Call("keyctl", errno.ENOSYS, "0:-3:0", "get a keyring"),
     Call("keyctl", errno.ENOSYS, "1:@", "join by name"),
+    Call("keyctl", errno.ENOSYS, "1:0", "join a new keyring"),
     Call("userfaultfd", errno.ENOSYS, "1"),
     Call("io_uring_setup", errno.ENOSYS, "1:@"),
     Call("io_uring_enter", errno.ENOSYS, "-1:0:0:0"),
@@ -70,7 +71,6 @@ DENIED = (
     Call("delete_module", errno.EPERM, "0:0"),
 )
 ALLOWED = (
-    Call("keyctl", 0, "1:0", "join a new keyring"),
     Call("socketpair", 0, f"{UNIX}:1:0:@"),
     *(Call("socket", 0, f"{family}:2:0", f"family {family}") for family in (UNIX, INET, 10)),
     Call("socket", 0, "16:3:0", "netlink"),

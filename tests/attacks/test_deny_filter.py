@@ -104,7 +104,7 @@ def test_the_answer_to_every_other_call_is_known_beforehand(
     """The kernel does not run the filter for calls that are judged by their number alone."""
     numbers = numbers_of(arch)
     judged = {number for number in range(1024) if judge(filters[machine], arch, number).reads_arguments}
-    by_arguments = ("socket", "socketpair", "keyctl", *(SOCKETCALL if arch == I386 else ()))
+    by_arguments = ("socket", "socketpair", *(SOCKETCALL if arch == I386 else ()))
     assert judged == {numbers[name] for name in by_arguments}
 
 
@@ -128,17 +128,6 @@ def test_the_kernel_takes_the_lower_half_of_a_family_and_so_does_the_filter(filt
     number = numbers_of(X86_64)["socket"]
     assert judge(filters["x86"], X86_64, number, (0xFFFFFFFF_00000001, 1)).error == 0
     assert judge(filters["x86"], X86_64, number, (0x00000001_00000028, 1)).error == errno.EAFNOSUPPORT
-
-
-@pytest.mark.parametrize(("machine", "arch"), ARCHES)
-def test_a_session_keyring_without_a_name_may_be_joined_and_nothing_else(
-    filters: dict[str, list[Step]], machine: str, arch: int
-) -> None:
-    number, join, name = numbers_of(arch)["keyctl"], 1, 0x7FFF_0000_1000
-    assert judge(filters[machine], arch, number, (join, 0)).error == 0
-    assert {judge(filters[machine], arch, number, (other, 0)).error for other in (0, *range(2, 64))} == {errno.ENOSYS}
-    for named in (name, name & 0xFFFFFFFF, name & ~0xFFFFFFFF, 1):
-        assert judge(filters[machine], arch, number, (join, named)).error == errno.ENOSYS
 
 
 def test_i386_makes_no_sockets_where_their_family_cannot_be_seen(filters: dict[str, list[Step]]) -> None:

@@ -129,3 +129,25 @@ async def test_removing_what_a_job_has_left_follows_no_link(worker: Starter) -> 
         home = place / "home"
         is_hit = home.stat().st_mode & 0o7777 != 0o500 or [path.name for path in home.iterdir()] != ["key"]
         assert verdict(is_hit, "a directory of the worker's user, through a link, while a job's is removed") == "HELD"
+
+
+DESCRIPTOR_IN_LOST_SOCKETS = """
+import os, socket
+file = open("lost", "w")
+one, other = socket.socketpair()
+for end in (one, other):
+    socket.send_fds(end, [b"x"], [file.fileno(), one.fileno(), other.fileno()])
+os._exit(0)
+"""
+
+
+@workers
+async def test_a_descriptor_in_sockets_that_nobody_has_any_more_keeps_no_job_from_its_end(worker: Starter) -> None:
+    """The kernel frees such sockets only when another one is closed, which pid 1 does."""
+    with place_of(worker) as place:
+        master = FakeMaster(place / "project")
+        async with mirror(master, place, worker):
+            for _ in range(ROUNDS):
+                with trio.fail_after(LIMIT_S):
+                    ran = await master.run("/usr/bin/python3", "-c", DESCRIPTOR_IN_LOST_SOCKETS)
+                assert ran.exit.code == 0

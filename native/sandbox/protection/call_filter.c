@@ -19,8 +19,8 @@
  *
  * Other rules:
  *
- * - keyctl(KEYCTL_JOIN_SESSION_KEYRING, NULL) is allowed, because pid 1 leaves the worker's session
- *   keyring by it. A job gets nothing by it but an empty keyring.
+ * - Even a new keyring is denied: two hundred of them use up the quota of the worker's user, who
+ *   then can start no new mirror. `enter` has left the session's keyring before the filter is there.
  * - i386's socketcall(2) has the family in memory, which a filter cannot read. Its SOCKET and
  *   SOCKETPAIR end with ENOSYS, else `int $0x80` would be a way around the table. socket(2) of i386
  *   works. A 32-bit C library that only uses socketcall (Debian's glibc) cannot make any socket.
@@ -29,7 +29,7 @@
  * - A call from an unknown architecture ends with ENOSYS.
  * - The filter has no listener, so that a job can still be given a filter that has one.
  *
- * Only socket, socketpair, keyctl and socketcall are judged by their arguments. For every other
+ * Only socket, socketpair and socketcall are judged by their arguments. For every other
  * number the answer is known when the filter is installed. Since Linux 5.11 the kernel therefore
  * keeps a bit for each allowed call, and does not run the filter for it. Keep this in mind when you
  * add a rule. */
@@ -38,7 +38,6 @@
 #include <endian.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
-#include <linux/keyctl.h>
 #include <linux/net.h>
 #include <linux/seccomp.h>
 #include <stddef.h>
@@ -48,7 +47,7 @@
 
 /* -- the denied calls ---------------------------------------------------------------------------------------------- */
 
-enum rule { ALWAYS, BUT_USUAL_FAMILIES, BUT_NEW_KEYRING, BUT_OTHER_SOCKETCALLS };
+enum rule { ALWAYS, BUT_USUAL_FAMILIES, BUT_OTHER_SOCKETCALLS };
 enum table { X86_64, I386, ARM64, ARM, TABLES };
 enum { NONE = -1 }; /* this architecture does not have the call */
 
@@ -65,7 +64,7 @@ static const struct denied {
     {{NONE, 102, NONE, NONE}, ENOSYS, BUT_OTHER_SOCKETCALLS},  /* socketcall */
     {{248, 286, 217, 309}, ENOSYS, ALWAYS},                    /* add_key */
     {{249, 287, 218, 310}, ENOSYS, ALWAYS},                    /* request_key */
-    {{250, 288, 219, 311}, ENOSYS, BUT_NEW_KEYRING},           /* keyctl */
+    {{250, 288, 219, 311}, ENOSYS, ALWAYS},                    /* keyctl */
     {{323, 374, 282, 388}, ENOSYS, ALWAYS},                    /* userfaultfd */
     {{425, 425, 425, 425}, ENOSYS, ALWAYS},                    /* io_uring_setup */
     {{426, 426, 426, 426}, ENOSYS, ALWAYS},                    /* io_uring_enter */
@@ -189,19 +188,6 @@ static void allow_usual_families(struct filter *filter)
     skip_to_here(filter, is_inet);
 }
 
-/* Allow joining a new keyring without a name. */
-static void allow_new_keyring(struct filter *filter)
-{
-    load_argument(filter, 0, 0);
-    size_t joins = skip_unless(filter, BPF_JEQ, KEYCTL_JOIN_SESSION_KEYRING);
-    load_argument(filter, 1, 0); /* a named keyring may be shared with others, so only NULL passes */
-    size_t lower = skip_unless(filter, BPF_JEQ, 0);
-    load_argument(filter, 1, 1);
-    allow_if(filter, 0);
-    skip_to_here(filter, lower);
-    skip_to_here(filter, joins);
-}
-
 /* Allow all of socketcall but the making of sockets. */
 static void allow_other_socketcalls(struct filter *filter, int error)
 {
@@ -220,8 +206,6 @@ static void judge(struct filter *filter, const struct denied *denied)
 {
     if (denied->rule == BUT_USUAL_FAMILIES)
         allow_usual_families(filter);
-    else if (denied->rule == BUT_NEW_KEYRING)
-        allow_new_keyring(filter);
     else if (denied->rule == BUT_OTHER_SOCKETCALLS)
         allow_other_socketcalls(filter, denied->error);
     end_with_error(filter, denied->error);

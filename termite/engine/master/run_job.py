@@ -20,7 +20,6 @@ from termite.engine.fleet.pool import OUTDATED_CHANGES, NoWorker
 from termite.engine.launch.connection import Launcher, LauncherGone
 from termite.engine.launch.invocation import JobRequest
 from termite.engine.launch.listener import RestOfJob
-from termite.engine.launch.vantage import difference
 from termite.engine.master.job import Job, new_job
 from termite.engine.master.results import fetch_contents
 from termite.engine.master.shared import Master
@@ -119,7 +118,7 @@ async def run_job(master: Master, job: Job) -> Exit | None:
     if job.verdict.local:
         await run_local(master, job)
         return None
-    if found := difference(master.vantage, job.request.vantage, job.request.invocation.cwd):
+    if found := master.find_difference(job.request):
         # A local command sees its own files and users, so only remote ones are checked. The user
         # is notified once in each build.
         is_new = bool(master.notices.select_new(found, [b"elsewhere"]))

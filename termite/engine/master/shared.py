@@ -11,9 +11,11 @@ from termite.engine.decide.loaded_plugins import Plugins
 from termite.engine.decide.logic.rules import RuleBook
 from termite.engine.decide.rule_file import RuleFile
 from termite.engine.decide.short_commands import ShortCommands
+from termite.engine.errors import Reason
 from termite.engine.fleet.pool import Pool, PoolConfig
+from termite.engine.launch.invocation import JobRequest
 from termite.engine.launch.local_runs import LocalRuns, LocalSlots, parent_of
-from termite.engine.launch.vantage import own_vantage
+from termite.engine.launch.vantage import difference, own_vantage
 from termite.engine.loop.fd_watcher import FdWatcher
 from termite.engine.master.job import Job
 from termite.engine.master.mirror_requests import MirrorRequests
@@ -76,6 +78,15 @@ class Master:
         self.pool = Pool(_pool_config(config), tree.drain, MirrorRequests(tree, self.jobs).answer)
         self.is_without_worker = False
         self.last_busy_s = trio.current_time()
+
+    def find_difference(self, request: JobRequest) -> Reason | None:
+        """Return in what a launcher's place differs from the master's, or None if in nothing."""
+        cwd = request.invocation.cwd
+        found = difference(self.vantage, request.vantage, cwd)
+        if found is Reason.OTHER_HOST:  # this machine may have another name than at the start
+            self.vantage = own_vantage()
+            found = difference(self.vantage, request.vantage, cwd)
+        return found
 
     def decide(self, command: Command) -> Verdict:
         """Decide where a command runs. If it is tied to this machine, no rule makes it remote."""

@@ -1,0 +1,10 @@
+"""Attacks that were held off are reported by this word: `pytest -v tests/attacks`."""
+
+import pytest
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    """Report an attack as HELD or BROKEN."""
+    if report.when == "call" and report.nodeid.startswith("tests/attacks/") and not report.skipped:
+        return ("passed", ".", "HELD") if report.passed else ("failed", "F", "BROKEN")
+    return None
