@@ -21,8 +21,8 @@ from termite.engine.wire.transport import SendChunk
 from termite.fuse.content.fetch import MirroredFiles
 from termite.fuse.harvest.collect import Harvested, collect
 from termite.fuse.kernel.ops import MirrorOperations
-from termite.fuse.layers.real_layers import Layers
-from termite.fuse.layers.warm_layer import Warm
+from termite.fuse.layers.real_layers import RealLayers
+from termite.fuse.layers.warm_layer import WarmLayer
 from termite.fuse.running_jobs import RunningJob, RunningJobs
 from termite.fuse.sandbox.sandboxes import Sandboxes, SandboxSpec
 from termite.fuse.stdin.stdin_pipe import StdinPipe, Stdins
@@ -38,8 +38,8 @@ class LeaseParts:
     """The parts of the mirror that its jobs share, made when the master opens the lease."""
 
     files: MirroredFiles
-    layers: Layers
-    warm: Warm
+    layers: RealLayers
+    warm: WarmLayer
     sandboxes: Sandboxes
     stdins: Stdins
     operations: MirrorOperations

@@ -29,8 +29,10 @@ from termite.engine.wire.transport import Connection, SendChunk, accepted
 from termite.fuse.actions import Actions, LeaseParts
 from termite.fuse.content.fetch import Fetcher, MirroredFiles
 from termite.fuse.kernel import ops, session
-from termite.fuse.layers.real_layers import Layers
-from termite.fuse.layers.warm_layer import PLACE, Warm, private_directory
+from termite.fuse.layers.real_layers import RealLayers
+from termite.fuse.layers.warm_directory import private_directory
+from termite.fuse.layers.warm_generation import WARM_PLACE
+from termite.fuse.layers.warm_layer import WarmLayer
 from termite.fuse.running_jobs import RunningJobs
 from termite.fuse.sandbox.sandboxes import Sandboxes
 from termite.fuse.stdin.stdin_pipe import Stdins
@@ -173,12 +175,12 @@ class MirrorServer:
         sandboxes.setup()
         mount_point = scratch / "mirror"  # in the scratch space, which jobs cannot see
         mount_point.mkdir(mode=0o700)
-        (scratch / PLACE).symlink_to(self._warm_root)
+        (scratch / WARM_PLACE).symlink_to(self._warm_root)
         cas = Cas(Path(self._config.cache) / "cas")
         tree = Tree(request.writable_root, request.number)
         fetcher = Fetcher(connection, tree, cas)
-        layers = Layers(tree, cas, fetcher, sandboxes.scratch)
-        warm = Warm(tree, cas, self._warm_root, layers.is_wanted)
+        layers = RealLayers(tree, cas, fetcher, sandboxes.scratch)
+        warm = WarmLayer(tree, cas, self._warm_root, layers.note_opened)
         stdins = Stdins(connection)
         files = MirroredFiles(tree, cas, fetcher)
         operations = ops.MirrorOperations(files, self._jobs, stdins, warm)

@@ -15,15 +15,10 @@ from termite.engine.model import Attr, Change, Changeset, Digest
 from termite.engine.store.cas import Cas
 from termite.engine.wire.protocol.messages import Directory, File, GetFile, Message
 from termite.fuse.content.fetch import Fetcher
-from termite.fuse.layers.real_layers import (
-    AHEAD_BYTES,
-    AHEAD_TIMES,
-    AT_ONCE_NAMES,
-    HAS_WHITEOUTS,
-    MAX_FILE_BYTES,
-    OPAQUE,
-    Layers,
-)
+from termite.fuse.layers.prefetch import MAX_UNOPENED_VERSIONS, PREFETCHED_FILE_BYTES
+from termite.fuse.layers.real_layer_build import MAX_NAMES_WITHOUT_THREAD
+from termite.fuse.layers.real_layers import MAX_REAL_FILE_BYTES, RealLayers
+from termite.fuse.layers.real_tree import OPAQUE_XATTR, ORIGIN_XATTR
 from termite.fuse.sandbox.scratch import Scratch
 from termite.fuse.view.moved_names import MAX_LAYERS
 from termite.fuse.view.tree import Tree
@@ -34,7 +29,7 @@ DIRECTORY = Attr(stat.S_IFDIR | 0o750, 0, NS)
 
 
 class FakeConnection:
-    """A master that has some files."""
+    """A master with some files, which notes the paths that it is asked for."""
 
     def __init__(self, files: dict[bytes, bytes]) -> None:
         self.asked: list[bytes] = []
@@ -58,7 +53,7 @@ class Home:
         self.connection = FakeConnection(files or {})
         fetcher = Fetcher(self.connection, self.tree, self.cas)  # type: ignore[arg-type]  # the fake has what is used
         self.scratch = Scratch(Path("/unused"), directory / "scratch")
-        self.layers = Layers(self.tree, self.cas, fetcher, self.scratch)
+        self.layers = RealLayers(self.tree, self.cas, fetcher, self.scratch)
         self.top = directory / "scratch" / "layers"
         for path, children in ((b"", {b"d": DIRECTORY}), (b"d", {b"old": self.file(b"old")})):
             self.tree.asked(path)
@@ -116,23 +111,23 @@ async def test_a_name_that_is_gone_is_a_whiteout(tmp_path: Path) -> None:
     await home.change((b"d/old", None))
     status = home.path("d/old").lstat()
     assert (stat.S_ISCHR(status.st_mode), status.st_rdev) == (True, 0)
-    assert os.getxattr(home.path("d"), HAS_WHITEOUTS) == b""
+    assert os.getxattr(home.path("d"), ORIGIN_XATTR) == b""
 
 
 async def test_what_cannot_be_real_stays_with_the_mirror_until_it_can(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    absent = home.file(b"x" * (AHEAD_BYTES + 1), is_here=False)
+    absent = home.file(b"x" * (PREFETCHED_FILE_BYTES + 1), is_here=False)
     linked = Attr(stat.S_IFREG | 0o644, 1, NS, home.cas.put(b"1"), nlink=2, link_id=7)
-    large = Attr(stat.S_IFREG | 0o644, MAX_FILE_BYTES + 1, NS, Digest(b"?" * 32, MAX_FILE_BYTES + 1))
+    large = Attr(stat.S_IFREG | 0o644, MAX_REAL_FILE_BYTES + 1, NS, Digest(b"?" * 32, MAX_REAL_FILE_BYTES + 1))
     fifo = Attr(stat.S_IFIFO | 0o644, 0, NS)
     await home.change((b"d/absent", absent), (b"d/linked", linked), (b"d/large", large), (b"d/fifo", fifo))
     view = home.tree.open_view()
     assert view.delta is not None
     assert set(view.delta.listings[b"d"]) == {b"absent", b"linked", b"large", b"fifo"}
-    home.tree.learn_digest(absent, home.cas.put(b"x" * (AHEAD_BYTES + 1)))
-    home.layers.is_wanted(b"d/absent", absent)
+    home.tree.learn_digest(absent, home.cas.put(b"x" * (PREFETCHED_FILE_BYTES + 1)))
+    home.layers.note_opened(b"d/absent", absent)
     await home.layers.settle()
-    assert home.path("d/absent").stat().st_size == AHEAD_BYTES + 1
+    assert home.path("d/absent").stat().st_size == PREFETCHED_FILE_BYTES + 1
 
 
 async def test_setuid_and_setgid_files_stay_with_the_mirror_and_a_setgid_directory_is_as_at_home(
@@ -216,12 +211,12 @@ async def test_what_no_job_asks_for_is_not_fetched_ahead_again_and_again(
         for number in range(5):
             await home.change((b"d/log", Attr(stat.S_IFREG | 0o644, 7, NS + number)))
             await trio.sleep(1)
-        assert len(home.connection.asked) == AHEAD_TIMES
-        home.layers.is_wanted(b"d/log", Attr(stat.S_IFREG | 0o644, 7, NS + 4))
+        assert len(home.connection.asked) == MAX_UNOPENED_VERSIONS
+        home.layers.note_opened(b"d/log", Attr(stat.S_IFREG | 0o644, 7, NS + 4))
         await home.change((b"d/log", Attr(stat.S_IFREG | 0o644, 7, NS + 5)))
         await trio.sleep(1)
         nursery.cancel_scope.cancel()
-    assert len(home.connection.asked) == AHEAD_TIMES + 1
+    assert len(home.connection.asked) == MAX_UNOPENED_VERSIONS + 1
 
 
 async def test_many_changes_make_few_layers_that_show_the_newest(tmp_path: Path) -> None:
@@ -250,7 +245,7 @@ async def test_a_directory_made_again_hides_what_it_had(tmp_path: Path) -> None:
     await home.change(*_padding(home, 40))
     (merged,) = home.stack
     assert b"d/n" in merged.opaque
-    assert os.getxattr(home.path("d/n"), OPAQUE) == b"y"
+    assert os.getxattr(home.path("d/n"), OPAQUE_XATTR) == b"y"
     assert stat.S_ISCHR(home.path("d/n/first").lstat().st_mode)
     assert home.path("d/n/second").read_bytes() == b"2"
 
@@ -269,7 +264,7 @@ async def test_a_layer_goes_when_it_is_not_in_the_stack_and_no_job_sees_it(tmp_p
 
 async def test_a_large_change_is_made_real_in_a_thread_while_other_jobs_go_on(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    number = 3 * AT_ONCE_NAMES
+    number = 3 * MAX_NAMES_WITHOUT_THREAD
     home.tree.take_in([Changeset(1, tuple(Change(b"d/%d" % i, home.file(b"%d" % i)) for i in range(number)))])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(home.layers.settle)
@@ -285,7 +280,7 @@ async def test_a_large_change_is_made_real_in_a_thread_while_other_jobs_go_on(tm
 
 async def test_a_job_that_is_cancelled_while_a_layer_is_made_leaves_nothing_behind(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    home.take_in(*((b"d/n%d" % i, home.file(b"", 0o644)) for i in range(AT_ONCE_NAMES + 1)))
+    home.take_in(*((b"d/n%d" % i, home.file(b"", 0o644)) for i in range(MAX_NAMES_WITHOUT_THREAD + 1)))
     with trio.CancelScope() as scope:
         scope.cancel()
         await home.layers.settle()

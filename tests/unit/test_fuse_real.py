@@ -1,4 +1,4 @@
-"""Real trees: what the master names is written below one directory, or not at all."""
+"""Real trees: a file that the master names is written below one directory, or not at all."""
 
 import os
 import stat
@@ -20,14 +20,14 @@ DIRECTORY = Attr(stat.S_IFDIR | 0o2750, 0, NS)
 
 Write = Callable[[RealTree, bytes], object]
 WRITES: dict[str, Write] = {
-    "file": lambda real, path: real.write_file(path, b"text", FILE),
-    "empty file": lambda real, path: real.fill_file(path, None, None, Attr(FILE.mode, 0, NS)),  # type: ignore[arg-type]
+    "file": lambda real, path: real.make_file(path, b"text", FILE),
+    "empty file": lambda real, path: real.make_file_from_store(path, None, None, Attr(FILE.mode, 0, NS)),  # type: ignore[arg-type]
     "copy": lambda real, path: real.copy_file(path, real, FILE),
     "hard link": lambda real, path: real.link_file(path, real),
     "symlink": lambda real, path: real.make_symlink(path, LINK),
     "directory": lambda real, path: real.make_directory(path),
     "whiteout": lambda real, path: real.make_whiteout(path),
-    "attributes": lambda real, path: real.dress_directory(path, DIRECTORY),
+    "attributes": lambda real, path: real.set_directory_attributes(path, DIRECTORY),
     "xattr": lambda real, path: real.set_xattr(path, "user.termite", b""),
 }
 
@@ -82,9 +82,9 @@ def test_a_file_never_gets_setuid_or_setgid_and_a_directory_has_all_of_its_mode(
     for mode in range(0o10000):
         attr = Attr(stat.S_IFREG | mode, 0, NS)
         assert can_be_real(b"d/f", attr) == (not mode & 0o6000)
-    real.write_file(b"d/f", b"text", Attr(stat.S_IFREG | 0o7751, 4, NS))
-    real.fill_file(b"d/g", cas, cas.put(b"text"), Attr(stat.S_IFREG | 0o6751, 4, NS))
-    real.dress_directory(b"d", DIRECTORY)
+    real.make_file(b"d/f", b"text", Attr(stat.S_IFREG | 0o7751, 4, NS))
+    real.make_file_from_store(b"d/g", cas, cas.put(b"text"), Attr(stat.S_IFREG | 0o6751, 4, NS))
+    real.set_directory_attributes(b"d", DIRECTORY)
     assert (top / "d/f").stat().st_mode == stat.S_IFREG | 0o1751
     assert (top / "d/g").stat().st_mode == stat.S_IFREG | 0o751
     assert (top / "d").stat().st_mode == DIRECTORY.mode
@@ -97,7 +97,7 @@ def test_whatever_the_path_is_it_leads_down_or_nowhere(tmp_path_factory: pytest.
     (base / "top").mkdir()
     with RealTree(os.fsencode(base / "top")) as real:
         try:
-            real.write_file(path, b"text", FILE)
+            real.make_file(path, b"text", FILE)
         except OSError:
             assert not list((base / "top").iterdir())
     assert [entry.name for entry in base.iterdir()] == ["top"]

@@ -19,7 +19,7 @@ import trio
 from termite.engine.errors import FsError, TermiteError
 from termite.engine.model import Attr
 from termite.fuse.content.fetch import MirroredFiles
-from termite.fuse.layers.warm_layer import Warm
+from termite.fuse.layers.warm_layer import WarmLayer
 from termite.fuse.running_jobs import WAIT_S, RunningJobs
 from termite.fuse.stdin.stdin_pipe import Stdins
 from termite.fuse.view.inodes import BASES, DELTAS, ROOT, STDIN, DirectoryNode, Inodes, Node
@@ -68,7 +68,7 @@ class MirrorOperations(pyfuse3.Operations):
 
     enable_writeback_cache = False
 
-    def __init__(self, files: MirroredFiles, jobs: RunningJobs, stdins: Stdins, warm: Warm) -> None:
+    def __init__(self, files: MirroredFiles, jobs: RunningJobs, stdins: Stdins, warm: WarmLayer) -> None:
         super().__init__()
         self.requests = 0
         self._stdins = stdins

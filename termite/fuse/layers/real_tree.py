@@ -1,4 +1,4 @@
-"""A part of the master's tree as real files on this worker's disk, for the layers.
+"""Write a part of the master's tree as real files on this worker's disk.
 
 The master names what is written, and it is not trusted. So everything is done by a checked name in
 a directory that was reached from the top without a symlink, and nothing that exists is written to.
@@ -15,32 +15,38 @@ from termite.engine.model import Attr, Digest
 from termite.engine.paths import components, split
 from termite.engine.store.cas import Cas
 
-# Of a file. Whoever came to a setuid file on this disk could become the worker's user. A directory
-# keeps all of its bits: setgid executes nothing there, and what a job makes in it has its group.
+# The mode bits that a file keeps. Whoever came to a setuid file on this disk could become the
+# worker's user. A directory keeps all of its bits: setgid executes nothing there, and new entries
+# of a job must get the directory's group.
 FILE_MODE_BITS = 0o1777
-LONGEST_NAME_BYTES = 255  # of tmpfs, ext4, xfs and btrfs
-LONGEST_TARGET_BYTES = 4095  # of a symlink
+MAX_NAME_BYTES = 255  # of tmpfs, ext4, xfs and btrfs
+MAX_TARGET_BYTES = 4095  # of a symlink
 
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+# Marks of overlayfs. Every overlay of ours is mounted with `userxattr`, so they begin with `user.`.
+OPAQUE_XATTR = "user.overlay.opaque"  # if "y", the directory hides that of the layers below
+ORIGIN_XATTR = "user.overlay.origin"  # even if empty, the entry was copied up or may be merged
+
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def can_be_real(path: bytes, attr: Attr) -> bool:
-    """Say whether it can stand on this disk as a job is to see it.
+    """Return whether this disk can hold the entry as a job must see it.
 
-    The views of the mirror show what cannot. Setuid and setgid files cannot:
-    these bits are never set on this disk.
+    Setuid and setgid files cannot be real, because these bits are never set on this disk. The
+    mirror shows every entry that cannot be real.
     """
-    if len(path) - path.rfind(b"/") - 1 > LONGEST_NAME_BYTES:
+    if len(path) - path.rfind(b"/") - 1 > MAX_NAME_BYTES:
         return False
     if stat.S_ISLNK(attr.mode):
-        return 0 < len(attr.target) <= LONGEST_TARGET_BYTES and b"\0" not in attr.target
+        return 0 < len(attr.target) <= MAX_TARGET_BYTES and b"\0" not in attr.target
     return not stat.S_ISREG(attr.mode) or attr.mode & (stat.S_ISUID | stat.S_ISGID) == 0
 
 
 class RealTree:
-    """The tree in the directory `top`, which exists: for a `with`.
+    """A tree of files in the existing directory `top`, used in a `with` statement.
 
-    Paths are relative to it; methods raise OSError.
+    Paths are relative to `top`. Every method blocks on the disk and raises OSError, also if a path
+    would lead out of `top`; the caller then does without the layer.
     """
 
     def __init__(self, top: bytes) -> None:
@@ -56,33 +62,33 @@ class RealTree:
         os.close(self._top)
 
     def make_directory(self, path: bytes) -> None:
-        """Make an empty directory, for the mirror alone until `dress_directory`."""
+        """Make an empty directory, open to the mirror alone until `set_directory_attributes`."""
         parent, name = self._enter(path)
         os.mkdir(name, 0o700, dir_fd=parent)
 
     def make_whiteout(self, path: bytes) -> None:
-        """Make what overlayfs takes for a name that is gone."""
+        """Make a whiteout, which overlayfs takes for a name that is gone."""
         parent, name = self._enter(path)
         os.mknod(name, stat.S_IFCHR, 0, dir_fd=parent)
 
     def make_symlink(self, path: bytes, attr: Attr) -> None:
-        """Make a symlink as it is at home."""
+        """Make a symlink with its target and time."""
         parent, name = self._enter(path)
         os.symlink(attr.target, name, dir_fd=parent)
         os.utime(name, ns=(attr.mtime_ns, attr.mtime_ns), dir_fd=parent, follow_symlinks=False)
 
-    def write_file(self, path: bytes, content: bytes, attr: Attr) -> None:
-        """Make a file as it is at home, with a content in memory."""
+    def make_file(self, path: bytes, content: bytes, attr: Attr) -> None:
+        """Make a file from a content in memory, with its mode and time."""
         fd = self._new_file(path)
         try:
             if os.write(fd, content) != len(content):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            _dress_file(fd, attr)
+            _set_file_attributes(fd, attr)
         finally:
             os.close(fd)
 
-    def fill_file(self, path: bytes, cas: Cas, digest: Digest | None, attr: Attr) -> bool:
-        """Make a file as it is at home, from the store; None of a digest: empty.
+    def make_file_from_store(self, path: bytes, cas: Cas, digest: Digest | None, attr: Attr) -> bool:
+        """Make a file from the store, with its mode and time. It is empty if `digest` is None.
 
         Return False, and make nothing, if the content is not in the store.
         """
@@ -96,7 +102,7 @@ class RealTree:
         return True
 
     def copy_file(self, path: bytes, other: "RealTree", attr: Attr) -> None:
-        """Make a file as it is at home, by what stands at the same path of another tree."""
+        """Make a file with the content of the file at the same path of another tree."""
         source = open_beneath(other._top, _checked(path), FILE)
         try:
             self._copy_from(source, path, attr)
@@ -104,21 +110,21 @@ class RealTree:
             os.close(source)
 
     def link_file(self, path: bytes, other: "RealTree") -> None:
-        """Give what stands at the same path of another tree a name in this one."""
+        """Give the file at the same path of another tree a name in this one too."""
         source, name = other._enter(path)
         parent, _ = self._enter(path)
         os.link(name, name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
 
     def set_xattr(self, path: bytes, attribute: str, content: bytes) -> None:
-        """Mark a directory for overlayfs."""
+        """Set an extended attribute of a directory, such as a mark of overlayfs."""
         fd = open_beneath(self._top, _checked(path), DIRECTORY)
         try:
             os.setxattr(fd, attribute, content)
         finally:
             os.close(fd)
 
-    def dress_directory(self, path: bytes, attr: Attr) -> None:
-        """Give a directory its mode and time, when nothing is added to it any more."""
+    def set_directory_attributes(self, path: bytes, attr: Attr) -> None:
+        """Give a directory its mode and time. Call this when nothing is added to it any more."""
         fd = open_beneath(self._top, _checked(path), DIRECTORY)
         try:
             os.fchmod(fd, stat.S_IMODE(attr.mode))
@@ -127,7 +133,10 @@ class RealTree:
             os.close(fd)
 
     def _enter(self, path: bytes) -> tuple[int, bytes]:
-        """Return the directory of `path`, which stays open for the next one in it, and the name."""
+        """Return the parent directory and the name of `path`.
+
+        The directory stays open, because the next path is mostly in it too.
+        """
         parent, name = split(_checked(path))
         if parent != self._parent:
             self._leave()
@@ -141,7 +150,7 @@ class RealTree:
 
     def _new_file(self, path: bytes) -> int:
         parent, name = self._enter(path)
-        return os.open(name, _NEW, 0o600, dir_fd=parent)
+        return os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
 
     def _copy_from(self, source: int, path: bytes, attr: Attr) -> None:
         target = self._new_file(path)
@@ -149,12 +158,13 @@ class RealTree:
             size = attr.size
             while size > 0 and (copied := _copy_some(source, target, size)):
                 size -= copied
-            _dress_file(target, attr)
+            _set_file_attributes(target, attr)
         finally:
             os.close(target)
 
 
 def _checked(path: bytes) -> bytes:
+    """Return the path. Raise OSError if it could lead anywhere but down."""
     try:
         components(path)
     except FsError as error:
@@ -162,14 +172,14 @@ def _checked(path: bytes) -> bytes:
     return path
 
 
-def _dress_file(fd: int, attr: Attr) -> None:
+def _set_file_attributes(fd: int, attr: Attr) -> None:
     os.fchmod(fd, attr.mode & FILE_MODE_BITS)
     os.utime(fd, ns=(attr.mtime_ns, attr.mtime_ns))
 
 
 def _copy_some(source: int, target: int, size: int) -> int:
     try:
-        return os.copy_file_range(source, target, size)  # shares the blocks, where the file system can
+        return os.copy_file_range(source, target, size)  # shares the blocks if the file system can
     except OSError as error:
         if error.errno not in (errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
             raise
