@@ -24,7 +24,8 @@ from termite.fuse.kernel.ops import MirrorOperations
 from termite.fuse.layers.real_layers import RealLayers
 from termite.fuse.layers.warm_layer import WarmLayer
 from termite.fuse.running_jobs import RunningJob, RunningJobs
-from termite.fuse.sandbox.sandboxes import Sandboxes, SandboxSpec
+from termite.fuse.sandbox.sandbox_order import SandboxSpec
+from termite.fuse.sandbox.sandboxes import Sandboxes
 from termite.fuse.stdin.stdin_pipe import StdinPipe, Stdins
 from termite.fuse.view.views import Need, View
 

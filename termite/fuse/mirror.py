@@ -185,7 +185,7 @@ class MirrorServer:
         files = MirroredFiles(tree, cas, fetcher)
         operations = ops.MirrorOperations(files, self._jobs, stdins, warm)
         session.mount(operations, mount_point)
-        await sandboxes.check()
+        await sandboxes.wait_ready()
         parts = LeaseParts(files, layers, warm, sandboxes, stdins, operations)
         return ServedLease(parts, Actions(request, mount_point, parts, self._jobs, self._note_jobs_changed))
 
@@ -212,7 +212,7 @@ class MirrorServer:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._clear_up, parts)
             nursery.start_soon(parts.layers.keep_fetching)
-            nursery.start_soon(parts.sandboxes.keep_looking)
+            nursery.start_soon(parts.sandboxes.keep_watching)
             nursery.start_soon(_evict, parts.files.cas)
             nursery.start_soon(parts.warm.keep_sealing)
             await parts.files.fetcher.broken.wait()

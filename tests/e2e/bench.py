@@ -17,7 +17,9 @@ from termite.engine.host.native_programs import native_program
 from termite.engine.model import Attr, Digest, Exit
 from termite.engine.store.cas import Cas
 from termite.fuse.harvest.collect import Harvested, collect
-from termite.fuse.sandbox.sandboxes import Sandboxes, SandboxResult, SandboxSpec
+from termite.fuse.sandbox.sandbox_order import SandboxSpec
+from termite.fuse.sandbox.sandbox_report import SandboxResult
+from termite.fuse.sandbox.sandboxes import Sandboxes
 
 INSIDE = "TERMITE_TEST_INSIDE"
 PROJECT = b"home/u/p"

@@ -161,7 +161,7 @@ async def test_a_sandbox_that_is_killed_is_tried_elsewhere(bench: Bench) -> None
 
 @is_mirror
 async def test_a_sandbox_that_is_killed_while_it_waits_is_no_jobs_trouble(bench: Bench) -> None:
-    await bench.sandboxes.check()
+    await bench.sandboxes.wait_ready()
     waiting = first_processes(bench)
     assert len(waiting) == 1
     pidfd = os.pidfd_open(waiting[0])

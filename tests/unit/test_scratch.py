@@ -1,4 +1,4 @@
-"""Scratch directories go, whatever a job has left in them."""
+"""Scratch directories are removed, whatever a job has left in them."""
 
 import os
 import signal
@@ -25,20 +25,20 @@ def remove(scratch: Scratch, path: Path) -> None:
 
 
 def test_a_job_gets_the_three_empty_directories_that_the_sandbox_wants(scratch: Scratch, tmp_path: Path) -> None:
-    assert scratch.make().parent == tmp_path
-    assert sorted(os.listdir(scratch.make())) == ["root", "upper", "work"]
+    assert scratch.make_job_directory().parent == tmp_path
+    assert sorted(os.listdir(scratch.make_job_directory())) == ["root", "upper", "work"]
 
 
 def test_each_job_gets_its_own(scratch: Scratch) -> None:
-    first = scratch.make()
+    first = scratch.make_job_directory()
     (first / "upper" / "old").touch()
-    second = scratch.make()
+    second = scratch.make_job_directory()
     assert os.listdir(second / "upper") == []
     assert os.listdir(first / "upper") == ["old"], "removed here, where that may never end"
 
 
 def test_files_directories_links_and_pipes_go(scratch: Scratch, tmp_path: Path) -> None:
-    made = scratch.make()
+    made = scratch.make_job_directory()
     upper = made / "upper"
     (upper / "a" / "b").mkdir(parents=True)
     (upper / "a" / "b" / "file").touch()
@@ -50,7 +50,7 @@ def test_files_directories_links_and_pipes_go(scratch: Scratch, tmp_path: Path) 
 
 @pytest.mark.parametrize("mode", [0o000, 0o500, 0o111])
 def test_modes_are_no_protection(scratch: Scratch, tmp_path: Path, mode: int) -> None:
-    made = scratch.make()
+    made = scratch.make_job_directory()
     closed = made / "upper" / "closed"
     (closed / "inner").mkdir(parents=True)
     (closed / "inner" / "file").touch(mode=0o000)
@@ -62,7 +62,7 @@ def test_modes_are_no_protection(scratch: Scratch, tmp_path: Path, mode: int) ->
 
 def test_a_tree_deeper_than_any_path_goes(scratch: Scratch, tmp_path: Path) -> None:
     here = os.getcwd()
-    made = scratch.make()
+    made = scratch.make_job_directory()
     os.chdir(made / "upper")
     try:
         for _ in range(90):  # far beyond PATH_MAX
@@ -78,16 +78,16 @@ def test_a_symlink_to_elsewhere_is_not_followed(scratch: Scratch, tmp_path: Path
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "file").touch()
-    made = scratch.make()
+    made = scratch.make_job_directory()
     (made / "upper" / "link").symlink_to(precious)
     remove(scratch, made)
     assert os.listdir(precious) == ["file"]
 
 
 def test_many_files_of_many_jobs_go(scratch: Scratch, tmp_path: Path) -> None:
-    kept = scratch.make()
+    kept = scratch.make_job_directory()
     for number in range(600):
-        made = scratch.make()
+        made = scratch.make_job_directory()
         (made / "upper" / str(number)).touch()
         scratch.remove_later(made)
     scratch.clear_up()
@@ -99,7 +99,13 @@ def test_what_is_gone_already_or_cannot_go_stops_nothing(scratch: Scratch, tmp_p
     (tmp_path / "file").touch()
     (tmp_path / "home").mkdir()
     (tmp_path / "link").symlink_to("home")
-    for path in (tmp_path / "nowhere", tmp_path / ("x" * 300), tmp_path / "file", tmp_path / "link", scratch.make()):
+    for path in (
+        tmp_path / "nowhere",
+        tmp_path / ("x" * 300),
+        tmp_path / "file",
+        tmp_path / "link",
+        scratch.make_job_directory(),
+    ):
         scratch.remove_later(path)
     scratch.clear_up()
     scratch.close()
@@ -108,12 +114,12 @@ def test_what_is_gone_already_or_cannot_go_stops_nothing(scratch: Scratch, tmp_p
 
 @pytest.mark.logs("scratch-remover-died")
 def test_a_remover_that_was_killed_is_started_again(scratch: Scratch, tmp_path: Path) -> None:
-    remove(scratch, scratch.make())
-    scratch.remove_later(scratch.make())
+    remove(scratch, scratch.make_job_directory())
+    scratch.remove_later(scratch.make_job_directory())
     scratch.clear_up()
     os.kill(scratch.remover_pid, signal.SIGKILL)
     os.waitpid(scratch.remover_pid, 0)
-    scratch.remove_later(scratch.make())
+    scratch.remove_later(scratch.make_job_directory())
     scratch.clear_up()  # finds out
     scratch.clear_up()
     scratch.close()
@@ -140,9 +146,9 @@ def test_a_moment_of_little_space_is_remembered(
     now = os.statvfs_result((4096, 4096, 10**6, blocks, blocks, 10**6, inodes, inodes, 0, 255))
     monkeypatch.setattr(os, "statvfs", lambda path: now)
     assert scratch.is_full() is is_full
-    scratch.look(5.0)
+    scratch.check_space(5.0)
     monkeypatch.setattr(os, "statvfs", lambda path: lots)
-    scratch.look(6.0)
+    scratch.check_space(6.0)
     assert not scratch.is_full()
     assert scratch.was_low_since(4.0) is is_low
     assert not scratch.was_low_since(5.5)
@@ -155,4 +161,4 @@ def test_the_less_space_there_is_the_sooner_it_is_looked_at_again(
     blocks = free_mb * 256
     now = os.statvfs_result((4096, 4096, 10**9, blocks, blocks, 10**6, 10**6, 10**6, 0, 255))
     monkeypatch.setattr(os, "statvfs", lambda path: now)
-    assert scratch.look(0.0) == pause_s
+    assert scratch.check_space(0.0) == pause_s

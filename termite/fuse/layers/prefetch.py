@@ -35,7 +35,7 @@ class Prefetcher:
         self._is_due = trio.Event()
 
     def queue(self, path: bytes, attr: Attr) -> None:
-        """Queue a file whose content is not here. Ignore a large or unread file, or a full queue."""
+        """Queue a file whose content is not here, unless it is large, unread, or too many wait."""
         is_read = self._unopened[path] < MAX_UNOPENED_VERSIONS
         if is_read and attr.size <= PREFETCHED_FILE_BYTES and len(self._queue) < QUEUED_FILES:
             self._queue[path] = attr

@@ -19,7 +19,7 @@ from termite.fuse.layers.real_tree import OPAQUE_XATTR, ORIGIN_XATTR, RealTree
 from termite.fuse.view.moved_names import Merged
 from termite.fuse.view.views import WHITEOUT, Layer, Listing, is_directory
 
-# A layer up to this size is written without a thread. A name takes 10 us, and a thread costs 100 us.
+# A layer up to this size is written without a thread. A name takes 10 us, and a thread 100 us.
 MAX_NAMES_WITHOUT_THREAD = 128
 MAX_BYTES_WITHOUT_THREAD = 1024 * 1024
 
@@ -29,7 +29,7 @@ class RealLayerBuild:
     """The plan of one layer below the new directory `top`, whose root has the attributes `root`.
 
     `listings` has all names by directory. The content of a file comes from one of three places, by
-    its path: `contents` has it in memory, `digests` finds it in the store, and `copies` names the
+    its path. `contents` has it in memory. `digests` finds it in the store. `copies` names the
     directory of an older layer that has the file. Files are copied from there and never linked,
     because jobs would see the link count. `opaque` directories hide those of lower layers.
     """
@@ -114,5 +114,5 @@ class RealLayerBuild:
 
 
 async def run_build(build: RealLayerBuild) -> Layer:
-    """Write the layer of `build`, in a thread unless it is small. Raises OSError as `write` does."""
+    """Write the layer of `build`, in a thread unless it is small. Raises OSError."""
     return build.write() if build.is_small() else await trio.to_thread.run_sync(build.write)

@@ -43,7 +43,7 @@ class RealLayers:
         self._cas = cas
         self._scratch = scratch
         self._prefetcher = Prefetcher(tree, fetcher)
-        self._root = os.fsencode(scratch.directory(REAL_PLACE))
+        self._root = os.fsencode(scratch.make_directory(REAL_PLACE))
         self._names = itertools.count(1)
         self._max_bytes = min(scratch.size_bytes() * SCRATCH_SHARE, MAX_LAYERS_BYTES)
         self._is_busy = False

@@ -81,9 +81,10 @@ class WarmLayer:
         self._count_miss()
 
     def enter(self) -> WarmGeneration | None:
-        """Return the generation for a job that starts now on the newest view; the job must `leave` it.
+        """Return the generation for a job that starts now on the newest view, or None.
 
-        Return None if there is none, or if the tree could not cover its outdated names.
+        The job must `leave` it at its end. There is none before the first one is made, and none if
+        the tree could not cover its outdated names.
         """
         generation = self._newest
         if generation is None or generation.listings is not self._tree.held:

@@ -1,8 +1,9 @@
-"""The directories in which jobs write: made, and removed whatever a job has left in them.
+"""Make the directories in which jobs write, and remove them whatever a job has left in them.
 
-One tmpfs holds them all, because mounting one per job costs as much as the rest of a sandbox. Removing is the work of
-a process, `termite-sandbox remove`. It must not be done in this thread: to move a directory takes a lock of the
-whole file system. Overlayfs holds it for a job that copies a directory up, while it asks the mirror: neither would end.
+One tmpfs holds them all, because mounting one for each job costs as much as the rest of a sandbox.
+Another process, `termite-sandbox remove`, removes them. This thread must not do it: moving a
+directory takes a lock of the whole file system. Overlayfs holds that lock while a job copies a
+directory up and asks the mirror, so neither would ever end.
 """
 
 import contextlib
@@ -13,25 +14,28 @@ import math
 import os
 from pathlib import Path
 
-# What jobs may fill with their writes. The page cache of the inputs, and the jobs themselves, need the other half.
+# The share of the available memory that jobs may fill with their writes. The page cache of the
+# inputs and the jobs themselves need the other half.
 TMPFS_SHARE = 0.5
 
-FULL_BYTES = 1024**2  # a file system may keep a little back
-LOW_BYTES = 128 * 1024**2  # more than jobs write between two looks
-FASTEST_BYTES_S = 8 * 1024**3  # nor do all of them write faster, which decides when the next look is due
-LOOK_S, LOOK_LONGEST_S = 0.02, 0.5
+FULL_BYTES = 1024**2  # free space below this counts as none, because a file system may keep a little back
+LOW_BYTES = 128 * 1024**2  # free space below this counts as low; jobs write less between two checks
+FEW_INODES = 16  # free inodes below this count as none
+MAX_WRITE_BYTES_S = 8 * 1024**3  # all jobs together write no faster, which decides when the next check is due
+MIN_CHECK_S, MAX_CHECK_S = 0.02, 0.5  # between two checks
 
-REMOVED_AT_ONCE = 64  # names, of which none is longer than sixty bytes: together less than PIPE_BUF
+REMOVED_NAMES = 64  # in one message; no name is longer than 60 bytes, so they are less than PIPE_BUF
 
-MS_NOSUID, MS_NODEV = 2, 4
+MS_NOSUID, MS_NODEV = 2, 4  # of mount(2)
 
 log = logging.getLogger(__name__)
 
 
 class Scratch:
-    """Below `root` one directory for each running job, with `upper`, `work` and `root` in it for termite-sandbox.
+    """The scratch space of a lease in the directory `root`; each running job has a directory in it.
 
-    `binary`: that program.
+    A job's directory has `upper`, `work` and `root` in it, as termite-sandbox wants them.
+    `binary` is that program. `remover_pid` is the pid of the remover process, or -1.
     """
 
     def __init__(self, binary: Path, root: Path) -> None:
@@ -40,10 +44,14 @@ class Scratch:
         self._made = itertools.count(1)
         self._unwanted: list[Path] = []
         self._low_at_s = -math.inf
-        self._remover = self.remover_pid = -1  # where its names go
+        self._remover = self.remover_pid = -1  # `_remover` is the pipe that takes the names
 
     def mount_tmpfs(self) -> bool:
-        """Hold everything in memory from now on. False, and nothing done, where the kernel cannot do that."""
+        """Hold everything in memory from now on.
+
+        Return False, and leave the directory on disk, if the kernel cannot do that. Raises OSError
+        if the memory's size is not known.
+        """
         size = int(_available_memory_bytes() * TMPFS_SHARE)
         try:
             _mount(b"tmpfs", self._root, MS_NOSUID | MS_NODEV, f"size={size},mode=0700".encode())
@@ -53,7 +61,7 @@ class Scratch:
         try:
             os.setxattr(self._root, "user.termite", b"")
         except OSError:
-            # Linux before 6.6: overlayfs marks what it needs to know with user xattrs, which tmpfs then does not have.
+            # Overlayfs keeps its marks in user xattrs, which tmpfs does not have before Linux 6.6.
             log.warning(
                 "scratch-on-disk reason=%r", "this kernel's tmpfs has no user xattrs (they came with Linux 6.6)"
             )
@@ -61,8 +69,8 @@ class Scratch:
             return False
         return True
 
-    def make(self) -> Path:
-        """New empty directories for a job."""
+    def make_job_directory(self) -> Path:
+        """Make the empty directories for a job. Return the one that holds them. Raises OSError."""
         name = f"{self._root}/job-{next(self._made)}"
         os.mkdir(name, 0o700)
         try:
@@ -73,31 +81,34 @@ class Scratch:
             raise
         return Path(name)
 
-    def directory(self, name: str) -> Path:
-        """A new directory for something else than a job."""
+    def make_directory(self, name: str) -> Path:
+        """Make a directory that belongs to no job. Raises OSError."""
         path = self._root / name
         os.mkdir(path, 0o700)
         return path
 
     def size_bytes(self) -> int:
-        """Of the file system."""
+        """Return the size of the file system that holds the scratch space."""
         room = os.statvfs(self._root)
         return room.f_blocks * room.f_frsize
 
     def remove_later(self, path: Path) -> None:
-        """Remove what was made here, at the next `clear_up`."""
+        """Queue a directory that was made here for the next `clear_up`. Does not block."""
         self._unwanted.append(path)
 
     def clear_up(self) -> None:
-        """Have everything removed that is not wanted any more. It takes a while, but nobody has to wait for it."""
+        """Hand the queued directories to the remover. Does not wait until they are gone.
+
+        If the remover is busy or cannot start, they stay queued for the next call.
+        """
         while self._unwanted:
             if self._remover < 0 and not self._start_remover():
                 return
-            names = [os.fsencode(path.relative_to(self._root)) + b"\0" for path in self._unwanted[:REMOVED_AT_ONCE]]
+            names = [os.fsencode(path.relative_to(self._root)) + b"\0" for path in self._unwanted[:REMOVED_NAMES]]
             try:
                 os.write(self._remover, b"".join(names))  # all or nothing, because it is less than PIPE_BUF
             except BlockingIOError:
-                return  # it has enough to do
+                return  # its pipe is full
             except BrokenPipeError:
                 log.warning("scratch-remover-died pid=%d", self.remover_pid)
                 self.close()
@@ -105,7 +116,7 @@ class Scratch:
             del self._unwanted[: len(names)]
 
     def close(self) -> None:
-        """Wait until everything is removed that `clear_up` has named."""
+        """End the remover. This blocks until it has removed all that `clear_up` has named."""
         if self._remover >= 0:
             os.close(self._remover)
             self._remover = -1
@@ -113,25 +124,32 @@ class Scratch:
                 os.waitpid(self.remover_pid, 0)
 
     def is_full(self) -> bool:
-        """Whether a job may just have been refused space. What it wrote may be cut off, even if it does not say so."""
+        """Return whether a job may just have been refused space.
+
+        Its files may be cut off then, even if it ends with success.
+        """
         return self._free_bytes() < FULL_BYTES
 
-    def look(self, now_s: float) -> float:
-        """Note whether there is little space. To be called while jobs run, and when one ends; in how many seconds it
-        must be called again."""
+    def check_space(self, now_s: float) -> float:
+        """Note whether little space is free. Return the seconds until this must be called again.
+
+        Call this while jobs run, and when one ends.
+        """
         free_bytes = self._free_bytes()
         if free_bytes < LOW_BYTES:
             self._low_at_s = now_s
-        return min(max(LOOK_S, (free_bytes - LOW_BYTES) / FASTEST_BYTES_S), LOOK_LONGEST_S)
+        return min(max(MIN_CHECK_S, (free_bytes - LOW_BYTES) / MAX_WRITE_BYTES_S), MAX_CHECK_S)
 
     def was_low_since(self, then_s: float) -> bool:
-        """Whether a job that failed may have failed for want of space. There may be space again: a compiler removes
-        what it could not write whole."""
+        """Return whether a job that failed since then may have failed for want of space.
+
+        Space may be free again by now, because a compiler removes a file that it could not finish.
+        """
         return self._low_at_s >= then_s
 
     def _free_bytes(self) -> int:
         room = os.statvfs(self._root)
-        has_inodes = room.f_files == 0 or room.f_ffree >= 16  # btrfs counts none
+        has_inodes = room.f_files == 0 or room.f_ffree >= FEW_INODES  # btrfs counts no inodes
         return room.f_bavail * room.f_frsize if has_inodes else 0
 
     def _start_remover(self) -> bool:

@@ -1,7 +1,8 @@
-"""Sandboxes that are made before their jobs are there.
+"""Have sandboxes made before their jobs come.
 
-The mirror is a large process, and a sandbox takes a while. So a small one, `termite-sandbox serve`, forks them, and
-some are kept ready: a job then costs one message to the sandbox that has waited for it.
+The mirror is a large process that forks slowly, and making a sandbox takes a while. So a small
+process, `termite-sandbox serve`, forks them, and some are kept ready. A job then costs one message
+to the sandbox that has waited for it.
 """
 
 import array
@@ -20,26 +21,34 @@ from termite.engine.errors import Reason, Retryable
 from termite.engine.wire.protocol.records import parse_records
 
 ANNOUNCEMENT_BYTES = 4096
-ANSWER_S = 10.0  # for what takes a millisecond on an idle machine; then the process is stuck, and there is another one
+ANSWER_S = 10.0  # a sandbox takes a millisecond on an idle machine; after this its process is stuck and replaced
+MAX_STARTS = 2  # of the process for one job; if it dies each time, it will never work
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """A sandbox without a job. `pid`: its first process; `channel`: where it waits, and will say how the job ended."""
+class WaitingSandbox:
+    """A sandbox without a job.
+
+    `pid` and `pidfd` are of its first process. On `channel` it waits for an order, and later sends
+    its report.
+    """
 
     pid: int
     pidfd: int
     channel: socket.socket
 
     def close(self) -> None:
-        """One that has no job ends now."""
+        """Close its descriptors. The sandbox ends now if it has no job."""
         os.close(self.pidfd)
         self.channel.close()
 
-    def is_there(self) -> bool:
-        """Whether it still waits. Retryable with what it says where it could not get so far."""
+    def is_waiting(self) -> bool:
+        """Return whether it still waits for an order.
+
+        Raises Retryable with its reason if it could not be set up; the caller closes it.
+        """
         try:
             said = self.channel.recv(ANNOUNCEMENT_BYTES)
         except BlockingIOError:
@@ -52,10 +61,11 @@ class Waiting:
 
 
 class Spawner:
-    """Sandboxes of the program `binary`, with the network of this machine or with a loopback of their own.
+    """The process that makes sandboxes, with the sandboxes that are ready.
 
-    Its process is started when one is first wanted: it sees the mounts of that moment. It is started again if it dies;
-    the sandboxes that it has made do not die with it.
+    `binary` is its program. If `network` is true, the sandboxes have the network of this machine,
+    or else a loopback of their own. The process is started when a sandbox is first wanted, so that
+    it sees the mounts of that moment. If it dies it is started again, and its sandboxes live on.
     """
 
     def __init__(self, binary: Path, scratch: Path, *, network: bool) -> None:
@@ -66,22 +76,25 @@ class Spawner:
         self._socket: socket.socket | None = None
         self._asked = 0
         self._wanted = 1
-        self._ready: deque[Waiting] = deque()
+        self._ready: deque[WaitingSandbox] = deque()
         self._turn = trio.Lock()
 
-    async def check(self) -> None:
-        """Wait until one is ready. Retryable where there will be none."""
+    async def wait_ready(self) -> None:
+        """Wait until a sandbox is ready. Raises Retryable if none can be made."""
         async with self._turn:
             await self._wait_for_one()
 
-    async def take(self) -> Waiting:
-        """One that is ready, or the next one. Retryable where there will be none."""
-        for _ in range(len(self._ready) + 1):  # all that are ready may have been killed, and a new one not at once
+    async def take(self) -> WaitingSandbox:
+        """Return a sandbox that is ready, or wait for the next one.
+
+        Raises Retryable if none can be made; the job then runs elsewhere.
+        """
+        for _ in range(len(self._ready) + 1):  # all ready ones may have been killed
             while not self._ready:
-                await self.check()
+                await self.wait_ready()
             sandbox = self._ready.popleft()
             try:
-                if sandbox.is_there():
+                if sandbox.is_waiting():
                     return sandbox
             except Retryable:
                 sandbox.close()
@@ -91,18 +104,21 @@ class Spawner:
         raise Retryable(Reason.SANDBOX_FAILED, "the sandbox died before it had a job")
 
     def refill(self, count: int) -> None:
-        """So many are to be ready, soon. They are made several at a time: its process is woken less often, and less
-        often while a job wants that core. What fails here, `take` will find out."""
+        """Ask for more sandboxes until `count` are ready or asked for. Does not block.
+
+        Several are asked for at a time. So the process wakes up less often, and takes the core from
+        a job less often. An error is ignored here, because `take` meets it again and raises it.
+        """
         self._wanted = max(count, 1)
         with contextlib.suppress(Retryable):
-            if not self._turn.locked():  # else somebody waits at the socket for what it says
-                self._hear()
+            if not self._turn.locked():  # else another task waits at the socket for the announcements
+                self._receive_announcements()
             there = len(self._ready) + self._asked
             if there < count and there <= count // 2:
                 self._ask(count - there)
 
     def close(self) -> None:
-        """End the process, and what is ready."""
+        """End the process, and the sandboxes that are ready."""
         while self._ready:
             self._ready.popleft().close()
         self._stop()
@@ -112,13 +128,13 @@ class Spawner:
         while not self._ready:
             if self._socket is None:
                 starts += 1
-                if starts > 2:
+                if starts > MAX_STARTS:
                     raise Retryable(Reason.SANDBOX_FAILED, "termite-sandbox has died")
             if not self._asked:
                 self._ask(self._wanted)
-            await self._wait_for_word()
+            await self._wait_for_announcement()
 
-    async def _wait_for_word(self) -> None:
+    async def _wait_for_announcement(self) -> None:
         assert self._socket is not None
         with trio.move_on_after(ANSWER_S) as patience:
             await trio.lowlevel.wait_readable(self._socket)
@@ -127,23 +143,26 @@ class Spawner:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
             self._stop()
-        self._hear()
+        self._receive_announcements()
 
     def _ask(self, count: int) -> None:
-        assert count > 0, "an empty message is the end"
+        assert count > 0, "an empty message ends the process"
         if self._socket is None:
             self._start()
         assert self._socket is not None
         try:
             self._socket.send(bytes(count))
         except OSError:
-            # It has enough to do, or it has died: that is for `_hear`. Somebody may wait for this socket just now, and
-            # would never hear of it if it were closed here.
+            # Its queue is full, or it has died: `_receive_announcements` finds out. Do not close
+            # the socket here, because a task that waits for it would never be woken.
             return
         self._asked += count
 
-    def _hear(self) -> None:
-        """Everything that it has said. One that could not be made is told to whoever listens."""
+    def _receive_announcements(self) -> None:
+        """Take in all announcements of the process: new sandboxes, and its own end.
+
+        Raises Retryable with the reason if a sandbox could not be made.
+        """
         while self._socket is not None:
             try:
                 said, fds = _receive(self._socket)
@@ -160,14 +179,14 @@ class Spawner:
             records = {key: content.decode(errors="replace") for key, content in parse_records(said)}
             if "error" in records:
                 raise Retryable(Reason.SANDBOX_FAILED, records["error"])
-            if "unfiltered" in records:  # it says so once; its jobs run as they did before there was a filter
+            if "unfiltered" in records:  # it says so once; jobs run without the filter
                 log.warning("spawner-unfiltered pid=%d reason=%s", self._pid, records["unfiltered"])
             if len(fds) != 2:
                 for fd in fds:
                     os.close(fd)
                 raise Retryable(Reason.SANDBOX_FAILED, "too many open files")
             channel, pidfd = fds
-            self._ready.append(Waiting(int(records["pid"]), pidfd, _seqpacket(channel)))
+            self._ready.append(WaitingSandbox(int(records["pid"]), pidfd, _seqpacket(channel)))
 
     def _start(self) -> None:
         try:
@@ -181,7 +200,7 @@ class Spawner:
                 {},
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), theirs.fileno()),  # only takes close-on-exec away
+                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), theirs.fileno()),  # only clears close-on-exec
                 ],
                 setsigmask=[],
                 setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # Python ignores these two; a job must not
@@ -196,7 +215,7 @@ class Spawner:
         self._socket = ours
 
     def _stop(self) -> None:
-        """It ends when its socket is closed."""
+        """End the process by closing its socket, and wait for it."""
         self._asked = 0
         if self._socket is None:
             return
@@ -207,14 +226,18 @@ class Spawner:
 
 
 def _receive(announcements: socket.socket) -> tuple[bytes, list[int]]:
-    """A message and its descriptors. Not by socket.recv_fds, which drops its flags: all that is started later would
-    inherit these."""
+    """Return a message and its descriptors.
+
+    socket.recv_fds would drop the flags, so that processes started later would inherit them.
+    """
     room = socket.CMSG_LEN(2 * array.array("i").itemsize)
     said, controls, _, _ = announcements.recvmsg(ANNOUNCEMENT_BYTES, room, socket.MSG_CMSG_CLOEXEC)
     return said, [fd for _, _, content in controls for fd in array.array("i", content)]
 
 
 def _seqpacket(fd: int) -> socket.socket:
-    channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fd)  # all named: it need not ask the kernel
+    channel = socket.socket(
+        socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fd
+    )  # with all arguments, so that it does not ask the kernel for them
     channel.setblocking(False)
     return channel

@@ -1,0 +1,209 @@
+"""Follow one job in its sandbox: send the order, forward the output, and end or kill the job.
+
+Output is read only as fast as `on_output` takes it. A full pipe then stops the job, as it would on
+the master's machine.
+"""
+
+import contextlib
+import logging
+import math
+import os
+import select
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from termite.engine.errors import Reason, Retryable
+from termite.fuse.sandbox.sandbox_order import LARGE_ORDER, MAX_MESSAGE_BYTES, SandboxSpec, pack_order
+from termite.fuse.sandbox.sandbox_report import REPORT_BYTES, parse_report
+from termite.fuse.sandbox.spawner import WaitingSandbox
+
+PIPE_BYTES = 64 * 1024  # a pipe holds so much, so a larger read gets no more
+# A sandbox that survives so many signals, each after so many seconds, is left to the kernel. The log names it.
+KILL_ATTEMPTS = 10
+KILL_S = 1.0
+
+OnOutput = Callable[[bytes], Awaitable[None]]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class JobIo:
+    """The directories of a job, the two pipes for its output, and an epoll that watches the pipes.
+
+    `readers` and `writers` are the ends of the pipes for stdout and stderr.
+    """
+
+    scratch: Path
+    readers: tuple[int, int]
+    writers: tuple[int, ...]
+    events: select.epoll
+
+    def close(self) -> None:
+        """Close all descriptors. The directories stay."""
+        self.events.close()
+        for fd in (*self.readers, *self.writers):
+            os.close(fd)
+        self.writers = ()
+
+    def close_writers(self) -> None:
+        """Close the ends for writing, when the sandbox has copies of them."""
+        for fd in self.writers:
+            os.close(fd)
+        self.writers = ()
+
+
+def make_job_io(make_directory: Callable[[], Path]) -> JobIo:
+    """Make the pipes for a job, and its directories by `make_directory`. Raises OSError."""
+    fds: list[int] = []
+    try:
+        for _ in range(2):
+            fds += os.pipe()
+        events = select.epoll()
+        for fd in (fds[0], fds[2]):
+            os.set_blocking(fd, False)
+            events.register(fd, select.EPOLLIN)
+        return JobIo(make_directory(), (fds[0], fds[2]), (fds[1], fds[3]), events)
+    except OSError:
+        for fd in fds:
+            os.close(fd)
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class RunningSandbox:
+    """A sandbox with its job. `tags` has the tag byte of each output pipe by our descriptor of it."""
+
+    sandbox: WaitingSandbox
+    io: JobIo
+    tags: dict[int, bytes]
+
+    def close(self) -> None:
+        """Close all descriptors, when the job is dead."""
+        self.sandbox.close()
+        self.io.close()
+
+
+def start_job(sandbox: WaitingSandbox, io: JobIo, spec: SandboxSpec) -> RunningSandbox:
+    """Send the order to a waiting sandbox.
+
+    Raises Retryable if the sandbox does not take it; then everything is closed.
+    """
+    try:
+        io.events.register(sandbox.channel, select.EPOLLIN)
+        _send_order(sandbox, io, spec)
+    except BaseException as error:
+        io.close()
+        sandbox.close()
+        if isinstance(error, OSError):
+            raise Retryable(Reason.SANDBOX_FAILED, error.strerror or "") from error
+        raise
+    if spec.merge:
+        io.events.unregister(io.readers[1])  # this pipe has no writer, and would end now
+    io.close_writers()
+    return RunningSandbox(sandbox, io, dict(zip(io.readers, (b"1",) if spec.merge else (b"1", b"2"), strict=False)))
+
+
+def _send_order(sandbox: WaitingSandbox, io: JobIo, spec: SandboxSpec) -> None:
+    fds = [io.writers[0], io.writers[0 if spec.merge else 1]]
+    order = pack_order(spec, io.scratch)
+    large = -1
+    try:
+        if len(order) > MAX_MESSAGE_BYTES:
+            large = os.memfd_create("job")
+            os.write(large, order)
+            os.lseek(large, 0, os.SEEK_SET)
+            order = LARGE_ORDER
+            fds.append(large)
+        if spec.stdin_fd >= 0:
+            fds.append(spec.stdin_fd)
+        socket.send_fds(sandbox.channel, [order], fds)
+    finally:
+        if large >= 0:
+            os.close(large)
+
+
+async def follow_job(running: RunningSandbox, spec: SandboxSpec, on_output: OnOutput) -> tuple[dict[str, str], bool]:
+    """Forward the output until the job is dead. Return its report, and whether its time was up.
+
+    The report is empty if the sandbox was killed. A cancellation kills the job first.
+    """
+    try:
+        if spec.on_pid is not None:
+            spec.on_pid(running.sandbox.pid)
+        with trio.move_on_after(spec.timeout_s or math.inf) as limit:
+            await _forward(running, on_output)
+        if limit.cancelled_caught:
+            await _kill(running, spec)
+            await _forward(running, on_output)
+        report = _read_report(running)
+        if not report:  # its init was killed, and the job with it, but that may take another moment
+            await trio.lowlevel.wait_readable(running.sandbox.pidfd)
+        for fd, tag in running.tags.items():
+            while chunk := _read_nowait(fd):
+                await on_output(tag + chunk)
+    except BaseException:
+        with trio.CancelScope(shield=True):
+            await _kill(running, spec)
+        raise
+    return report, limit.cancelled_caught
+
+
+async def _forward(running: RunningSandbox, on_output: OnOutput) -> None:
+    """Forward the output until the sandbox has sent its report. Nobody writes to the pipes then.
+
+    One task serves both pipes, because a turn of the scheduler costs as much as forwarding a line.
+    """
+    channel, events, tags = running.sandbox.channel.fileno(), running.io.events, running.tags
+    while True:
+        await trio.lowlevel.wait_readable(events.fileno())
+        ready = [fd for fd, _ in events.poll(0)]
+        if channel in ready:
+            return
+        for fd in ready:
+            chunk = _read_nowait(fd)
+            if chunk:
+                await on_output(tags[fd] + chunk)
+            elif chunk is not None:  # its init was killed, and this pipe is the first to end
+                events.unregister(fd)
+
+
+def _read_nowait(fd: int) -> bytes | None:
+    """Return what is in the pipe, b"" at its end, or None if it is empty now.
+
+    A pipe that was ready may be empty, because a job may read its own output.
+    """
+    try:
+        return os.read(fd, PIPE_BYTES)
+    except BlockingIOError:
+        return None
+
+
+async def _kill(running: RunningSandbox, spec: SandboxSpec) -> None:
+    if spec.on_kill is not None:
+        spec.on_kill()
+    # At SIGTERM its init kills the job, and reports the offset of its input. It ends when all of the job is gone.
+    for _ in range(KILL_ATTEMPTS):
+        _send_signal(running, signal.SIGTERM)
+        with trio.move_on_after(KILL_S):
+            await trio.lowlevel.wait_readable(running.sandbox.pidfd)
+            return
+    log.warning("sandbox-not-killed job=%d pid=%d", spec.job, running.sandbox.pid)
+    _send_signal(running, signal.SIGKILL)
+
+
+def _send_signal(running: RunningSandbox, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(running.sandbox.pidfd, number)
+
+
+def _read_report(running: RunningSandbox) -> dict[str, str]:
+    try:
+        return parse_report(running.sandbox.channel.recv(REPORT_BYTES))
+    except OSError:  # it was killed with an order in its queue, or is still being killed
+        return {}

@@ -1,0 +1,79 @@
+"""Pack the order that a waiting sandbox gets: what to run, in which view, and as whom.
+
+An order is a sequence of records (`wire/protocol/records.py`). `native/sandbox/` reads it, and
+docs/develop/protocol.md lists its keys. This module is the only one that packs them. The
+descriptors of the order's message stand in this order: stdout, stderr, the memory file of a large
+order, stdin.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from termite.engine.wire.protocol.records import pack_all, pack_records
+
+MAX_MESSAGE_BYTES = 64 * 1024  # the sandbox reads so much as one message; a larger order is in a memory file
+LARGE_ORDER = b"large=1\0"  # the message that stands for an order in a memory file
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSpec:
+    """The command to run, and the view in which it runs.
+
+    `lower` is overlay's lowerdir, relative to `mount`; `env` has NAME=value. Standard input is
+    `stdin_fd`, or else the mirror's file `stdin/JOB` from `stdin_offset` on, or closed, or else
+    /dev/null; -1 means that the field is not used. `merge` sends stderr into stdout's pipe.
+    `timeout_s` and `memory_bytes` are limits, and 0 means none. An empty `hostname` leaves it as it
+    is on this machine.
+
+    `on_pid` is called with the pid of the sandbox's first process, as soon as there is one.
+    `on_kill` is called just before the job is killed after a time-out or a cancellation. It must
+    fail the job's requests, because a process that waits for the mirror dies only when answered.
+    """
+
+    job: int
+    mount: Path
+    lower: str
+    uid: int
+    gid: int
+    argv: tuple[bytes, ...]
+    exe: bytes
+    search: bool
+    env: tuple[bytes, ...]
+    cwd: bytes
+    umask: int
+    stdin_fd: int = -1
+    stdin_offset: int = -1
+    stdin_closed: bool = False
+    merge: bool = False
+    network: bool = False
+    timeout_s: float = 0.0
+    memory_bytes: int = 0
+    hostname: str = ""
+    on_pid: Callable[[int], None] | None = None
+    on_kill: Callable[[], None] | None = None
+
+
+def pack_order(spec: SandboxSpec, scratch: Path) -> bytes:
+    """Return the order for `spec`; `scratch` is the job's own directory."""
+    records = [
+        ("mount", os.fsencode(spec.mount)),
+        ("lower", os.fsencode(spec.lower)),
+        ("scratch", os.fsencode(scratch)),
+        ("uid", b"%d" % spec.uid),
+        ("gid", b"%d" % spec.gid),
+        ("root", b"%d" % (spec.uid == 0)),
+        ("cwd", spec.cwd),
+        ("umask", b"%o" % spec.umask),
+        ("exe", spec.exe),
+        ("search", b"%d" % spec.search),
+        ("memory", b"%d" % spec.memory_bytes),
+    ]
+    if spec.stdin_offset >= 0:
+        records += [("stdin", b"stdin/%d" % spec.job), ("stdin_offset", b"%d" % spec.stdin_offset)]
+    if spec.stdin_closed:
+        records.append(("stdin_closed", b"1"))
+    if spec.hostname:
+        records.append(("hostname", os.fsencode(spec.hostname)))
+    return pack_records(records) + pack_all("arg", spec.argv) + pack_all("env", spec.env)

@@ -1,0 +1,81 @@
+"""Read the report that a sandbox sends at the end of its job: how the command ended, and its usage.
+
+A report is one message of records (`wire/protocol/records.py`). `native/sandbox/` writes it, and
+docs/develop/protocol.md lists its keys. A sandbox that was killed sends none.
+"""
+
+import errno
+import os
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from termite.engine.errors import NotAtRest, Reason, Retryable
+from termite.engine.model import Exit, Usage
+from termite.engine.wire.protocol.records import parse_records
+
+REPORT_BYTES = 16 * 1024  # the longest text of a report is a path with an error
+
+# The callers of execvp (a shell, make) turn these into "not found"; other failures to execute are 126.
+NOT_FOUND = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxResult:
+    """How the command ended, and the directory `upper` with all that it wrote.
+
+    `exec_errno` is 0 if the command was executed. `started_ns` and `ended_ns` are times of this
+    machine's clock. `stdin_offset` is -1 if standard input is no file of the mirror. `upper` stays
+    until `Sandboxes.discard`.
+    """
+
+    exit: Exit
+    exec_errno: int
+    usage: Usage
+    started_ns: int
+    ended_ns: int
+    timed_out: bool
+    upper: Path
+    stdin_offset: int = -1
+
+
+def parse_report(message: bytes) -> dict[str, str]:
+    """Return the records of a report; there are none if the sandbox was killed."""
+    return {key: content.decode(errors="replace") for key, content in parse_records(message)}
+
+
+def result_of(records: Mapping[str, str], earliest_ns: int, timed_out: bool, upper: Path) -> SandboxResult:
+    """Return the result that the records of a report describe.
+
+    `earliest_ns` stands in for a start time that is not known. Raises Retryable if the sandbox has
+    failed, and NotAtRest if another job writes to a file of this one; both run the job once more.
+    """
+    if "error" in records:
+        raise Retryable(Reason.SANDBOX_FAILED, records["error"])
+    if "busy" in records:
+        raise NotAtRest("another job has a file of this one open for writing")
+    exec_errno = int(records.get("exec", 0))
+    started_ns = int(records.get("started_ns", earliest_ns))  # a killed job, or one that never started, has none
+    ended_ns = int(records.get("ended_ns", time.time_ns()))
+    if timed_out and records:  # without a report nobody has seen that all of the job is dead
+        exit = Exit(0, signal.SIGKILL)
+    elif exec_errno:
+        exit = Exit(127 if exec_errno in NOT_FOUND else 126)
+    elif "status" in records:
+        exit = _exit_of(int(records["status"]))
+    else:
+        raise Retryable(Reason.SANDBOX_FAILED, "the sandbox died before its command ended")
+    usage = Usage(
+        wall_s=(ended_ns - started_ns) / 1e9,
+        user_s=int(records.get("user_us", 0)) / 1e6,
+        system_s=int(records.get("system_us", 0)) / 1e6,
+        peak_memory_bytes=int(records.get("maxrss_kb", 0)) * 1024,
+    )
+    stdin_offset = int(records.get("stdin_offset", -1))
+    return SandboxResult(exit, exec_errno, usage, started_ns, ended_ns, timed_out, upper, stdin_offset)
+
+
+def _exit_of(status: int) -> Exit:
+    return Exit(0, os.WTERMSIG(status)) if os.WIFSIGNALED(status) else Exit(os.WEXITSTATUS(status))
