@@ -26,7 +26,7 @@ from termite.fuse.layers.warm_layer import WarmLayer
 from termite.fuse.running_jobs import RunningJob, RunningJobs
 from termite.fuse.sandbox.sandbox_order import SandboxSpec
 from termite.fuse.sandbox.sandboxes import Sandboxes
-from termite.fuse.stdin.stdin_pipe import StdinPipe, Stdins
+from termite.fuse.stdin.stdin_pipe import StdinPipe, StdinSource
 from termite.fuse.view.views import Need, View
 
 JOURNAL_S = 30.0  # the Run that carries the changesets in front of this one is on the same connection
@@ -42,7 +42,7 @@ class LeaseParts:
     layers: RealLayers
     warm: WarmLayer
     sandboxes: Sandboxes
-    stdins: Stdins
+    stdin_source: StdinSource
     operations: MirrorOperations
 
     def statistics(self) -> dict[str, int]:
@@ -187,7 +187,7 @@ class Actions:
             return
         with pipe, first_error():
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(pipe.feed, job, self._parts.stdins)
+                nursery.start_soon(pipe.feed, job, self._parts.stdin_source)
                 yield pipe
                 nursery.cancel_scope.cancel()
 

@@ -35,7 +35,7 @@ from termite.fuse.layers.warm_generation import WARM_PLACE
 from termite.fuse.layers.warm_layer import WarmLayer
 from termite.fuse.running_jobs import RunningJobs
 from termite.fuse.sandbox.sandboxes import Sandboxes
-from termite.fuse.stdin.stdin_pipe import Stdins
+from termite.fuse.stdin.stdin_pipe import StdinSource
 from termite.fuse.view.tree import Tree
 from termite.fuse.worker_line import WorkerLine
 
@@ -181,12 +181,12 @@ class MirrorServer:
         fetcher = Fetcher(connection, tree, cas)
         layers = RealLayers(tree, cas, fetcher, sandboxes.scratch)
         warm = WarmLayer(tree, cas, self._warm_root, layers.note_opened)
-        stdins = Stdins(connection)
+        stdin_source = StdinSource(connection)
         files = MirroredFiles(tree, cas, fetcher)
-        operations = ops.MirrorOperations(files, self._jobs, stdins, warm)
+        operations = ops.MirrorOperations(files, self._jobs, stdin_source, warm)
         session.mount(operations, mount_point)
         await sandboxes.wait_ready()
-        parts = LeaseParts(files, layers, warm, sandboxes, stdins, operations)
+        parts = LeaseParts(files, layers, warm, sandboxes, stdin_source, operations)
         return ServedLease(parts, Actions(request, mount_point, parts, self._jobs, self._note_jobs_changed))
 
     async def _set_slots(self, slots: int) -> None:

@@ -5,16 +5,16 @@ import struct
 import pytest
 
 from termite.fuse.stdin.logic.blocked_calls import (
-    Call,
-    Unknown,
+    BlockedCall,
+    UnknownArchitecture,
     parse_epoll,
     parse_polled,
-    parse_set,
+    parse_select_set,
     parse_syscall,
     parse_vectors,
     polled_array,
-    read_set,
-    vectors,
+    select_set,
+    vector_array,
 )
 
 STACK, STACK_32 = 0x7FFC9AD9B1D8, 0xFF9AD9B1
@@ -25,7 +25,7 @@ def line(number: int, *arguments: int, stack: int = STACK) -> str:
     return " ".join([str(number), *map(hex, words)]) + "\n"
 
 
-def call(number: int, *arguments: int, machine: str = "x86_64", stack: int = STACK) -> Call:
+def call(number: int, *arguments: int, machine: str = "x86_64", stack: int = STACK) -> BlockedCall:
     parsed = parse_syscall(line(number, *arguments, stack=stack), machine)
     assert parsed is not None
     return parsed
@@ -50,7 +50,7 @@ def test_who_runs_or_waits_for_something_else_waits_for_no_pipe(text: str) -> No
 def test_a_call_has_the_number_of_its_own_architecture(
     machine: str, number: int, stack: int, kind: str, word_bytes: int
 ) -> None:
-    assert call(number, 5, 4096, 77, machine=machine, stack=stack) == Call(
+    assert call(number, 5, 4096, 77, machine=machine, stack=stack) == BlockedCall(
         kind,  # type: ignore[arg-type]  # one of its literals
         (5, 4096, 77, 0, 0, 0),
         word_bytes,
@@ -59,7 +59,7 @@ def test_a_call_has_the_number_of_its_own_architecture(
 
 @pytest.mark.parametrize(("machine", "stack"), [("riscv64", STACK), ("aarch64", STACK_32)])
 def test_of_an_unknown_architecture_nothing_can_be_said(machine: str, stack: int) -> None:
-    with pytest.raises(Unknown, match=machine):
+    with pytest.raises(UnknownArchitecture, match=machine):
         parse_syscall(line(63, stack=stack), machine)
 
 
@@ -75,17 +75,17 @@ def test_a_poll_names_an_array_of_descriptors_and_events() -> None:
 @pytest.mark.parametrize(("number", "stack", "size"), [(270, STACK, 16), (142, STACK_32, 12)])
 def test_a_select_names_a_set_of_whole_words(number: int, stack: int, size: int) -> None:
     select = call(number, 70, 0x1000, stack=stack)
-    assert read_set(select) == (0x1000, size)
-    assert parse_set(((1 << 69) | (1 << 70) | 1).to_bytes(16, "little"), select) == [0, 69]
-    assert read_set(call(number, 70, 0, stack=stack)) == (0, 0)
+    assert select_set(select) == (0x1000, size)
+    assert parse_select_set(((1 << 69) | (1 << 70) | 1).to_bytes(16, "little"), select) == [0, 69]
+    assert select_set(call(number, 70, 0, stack=stack)) == (0, 0)
 
 
 def test_vectors_are_added_up() -> None:
     readv = call(19, 0, 0x1000, 2)
-    assert vectors(readv) == (0x1000, 32)
+    assert vector_array(readv) == (0x1000, 32)
     assert parse_vectors(struct.pack("<QQQQ", 1, 100, 2, 11), readv) == 111
     compat = call(145, 0, 0x1000, 2, stack=STACK_32)
-    assert vectors(compat) == (0x1000, 16)
+    assert vector_array(compat) == (0x1000, 16)
     assert parse_vectors(struct.pack("<IIII", 1, 100, 2, 11), compat) == 111
 
 

@@ -21,7 +21,7 @@ from termite.engine.model import Attr
 from termite.fuse.content.fetch import MirroredFiles
 from termite.fuse.layers.warm_layer import WarmLayer
 from termite.fuse.running_jobs import WAIT_S, RunningJobs
-from termite.fuse.stdin.stdin_pipe import Stdins
+from termite.fuse.stdin.stdin_pipe import StdinSource
 from termite.fuse.view.inodes import BASES, DELTAS, ROOT, STDIN, DirectoryNode, Inodes, Node
 from termite.fuse.view.views import WHITEOUT, Base, Listing, Need
 
@@ -68,10 +68,10 @@ class MirrorOperations(pyfuse3.Operations):
 
     enable_writeback_cache = False
 
-    def __init__(self, files: MirroredFiles, jobs: RunningJobs, stdins: Stdins, warm: WarmLayer) -> None:
+    def __init__(self, files: MirroredFiles, jobs: RunningJobs, stdin_source: StdinSource, warm: WarmLayer) -> None:
         super().__init__()
         self.requests = 0
-        self._stdins = stdins
+        self._stdin_source = stdin_source
         self._tree = files.tree
         self._cas = files.cas
         self._fetcher = files.fetcher
@@ -275,7 +275,7 @@ class MirrorOperations(pyfuse3.Operations):
         job = self._jobs.running.get(number)
         if job is None:
             raise FsError(EIO)
-        return await self._stdins.read(job, size, offset=offset)
+        return await self._stdin_source.read(job, size, offset=offset)
 
     def _closed(self, node: Node) -> None:
         node.opens -= 1
