@@ -18,7 +18,7 @@ from termite.engine.store.cas import Cas
 from termite.engine.wire.protocol.messages import INLINE_BYTES
 from termite.engine.worker.mirror_homes import remove_scratch_tree
 from termite.fuse.harvest.collect import collect
-from termite.fuse.harvest.upper import Upper, open_upper
+from termite.fuse.harvest.upper_layer import UpperLayer, open_upper
 
 SIZES = [pytest.param(100, id="small"), pytest.param(INLINE_BYTES + 1, id="large")]
 
@@ -45,7 +45,7 @@ def victim(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     return path
 
 
-def opened(upper: Path) -> Upper:
+def opened(upper: Path) -> UpperLayer:
     layer = open_upper(upper)
     assert layer is not None
     return layer

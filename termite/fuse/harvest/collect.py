@@ -1,4 +1,8 @@
-"""From a job's upper layer to its changes, with every new content in the store."""
+"""Turn a job's upper layer into its changes, and put every new content into the store.
+
+A small upper layer is read and stored in this thread. A large one takes a thread, so that other
+jobs go on.
+"""
 
 import contextlib
 import functools
@@ -13,18 +17,22 @@ import trio
 from termite.engine.model import Change, Digest
 from termite.engine.store.cas import Cas
 from termite.engine.wire.protocol.messages import INLINE_BYTES, INLINE_TOTAL_BYTES
-from termite.fuse.harvest.upper import Upper, not_at_rest, open_upper
+from termite.fuse.harvest.upper_layer import UpperLayer, not_at_rest, open_upper
 from termite.fuse.view.comparison import Lower, UpperEntry, compare, files, harvest
 
-# Up to here it is done at once: a thread costs 0.1 ms, as much as reading a few small files.
-ENTRIES_AT_ONCE = 64
-FILES_AT_ONCE = 16
-BYTES_AT_ONCE = 256 * 1024
+# Up to these sizes no thread is used: a thread costs 0.1 ms, as much as reading a few small files.
+MAX_ENTRIES_WITHOUT_THREAD = 64
+MAX_FILES_WITHOUT_THREAD = 16
+MAX_CONTENTS_BYTES_WITHOUT_THREAD = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Harvested:
-    """What a job changed. `inline` has small contents by their SHA-256; every content is in the store."""
+    """The changes of a job. Every new content is in the store.
+
+    `inline` has small contents by their SHA-256, to be sent along. `dropped` has paths whose
+    changes stay on the worker: those outside the writable root, and sockets.
+    """
 
     changes: tuple[Change, ...]
     inline: dict[bytes, bytes]
@@ -32,7 +40,13 @@ class Harvested:
 
 
 async def collect(upper: Path, writable_root: bytes, lower: Lower, cas: Cas) -> Harvested:
-    """Read, compare, store. What `lower` raises passes through, and then nothing has happened: call again."""
+    """Read the upper layer, compare it with the view, and store the new contents.
+
+    `lower` returns the attributes that the job saw at a path, or None. Its exceptions pass through,
+    and nothing was stored then, so this can be called again. Raises NotAtRest if somebody still
+    changes the files, and Retryable if the disk is full or a path is too long. The master then runs
+    the job once more.
+    """
     layer = open_upper(upper)
     if layer is None:
         return Harvested((), {}, ())
@@ -40,15 +54,16 @@ async def collect(upper: Path, writable_root: bytes, lower: Lower, cas: Cas) -> 
         return await _collect(layer, writable_root, lower, cas)
 
 
-async def _collect(layer: Upper, writable_root: bytes, lower: Lower, cas: Cas) -> Harvested:
+async def _collect(layer: UpperLayer, writable_root: bytes, lower: Lower, cas: Cas) -> Harvested:
     with contextlib.closing(layer.entries(writable_root)) as walk:
-        entries = list(itertools.islice(walk, ENTRIES_AT_ONCE))
-        if len(entries) == ENTRIES_AT_ONCE:
+        entries = list(itertools.islice(walk, MAX_ENTRIES_WITHOUT_THREAD))
+        if len(entries) == MAX_ENTRIES_WITHOUT_THREAD:
             entries.extend(await trio.to_thread.run_sync(list, walk))
     compared = compare(entries, lower, writable_root)
     written = files(compared)
     store = functools.partial(_store, layer, written, cas)
-    if len(written) > FILES_AT_ONCE or sum(entry.size for entry in written) > BYTES_AT_ONCE:
+    contents_bytes = sum(entry.size for entry in written)
+    if len(written) > MAX_FILES_WITHOUT_THREAD or contents_bytes > MAX_CONTENTS_BYTES_WITHOUT_THREAD:
         digests, small = await trio.to_thread.run_sync(store)
     else:
         digests, small = store()
@@ -58,8 +73,11 @@ async def _collect(layer: Upper, writable_root: bytes, lower: Lower, cas: Cas) -
     return Harvested(changes, inline, compared.dropped)
 
 
-def _store(layer: Upper, written: Iterable[UpperEntry], cas: Cas) -> tuple[dict[int, Digest], dict[Digest, bytes]]:
-    """Copy contents into the store: the digest of each inode, and the small contents as long as they fit a message."""
+def _store(layer: UpperLayer, written: Iterable[UpperEntry], cas: Cas) -> tuple[dict[int, Digest], dict[Digest, bytes]]:
+    """Copy contents into the store.
+
+    Return the digest of each inode, and the small contents as long as they fit a message.
+    """
     digests: dict[int, Digest] = {}
     small: dict[Digest, bytes] = {}
     room = INLINE_TOTAL_BYTES

@@ -4,8 +4,6 @@ The job is dead, but it may have passed a descriptor of its directories to anoth
 on changing them. So everything is opened by descriptor, beneath the upper layer and without
 passing a symlink. If a file is not what was listed when its content is read, the whole result is
 refused.
-
-Every overlay of ours is mounted with `userxattr`, so the xattrs of overlayfs begin with `user.`.
 """
 
 import errno
@@ -16,34 +14,37 @@ from pathlib import Path
 
 from termite.engine.beneath import DIRECTORY, FILE, open_beneath
 from termite.engine.errors import NotAtRest, Reason, Retryable
+from termite.engine.paths import RESULT_BYTES
+from termite.fuse.layers.real_tree import OPAQUE_XATTR, ORIGIN_XATTR
 from termite.fuse.view.comparison import UpperEntry, is_worth_reading
 
-OPAQUE = "user.overlay.opaque"  # "y": shows nothing of the directory below
-ORIGIN = "user.overlay.origin"  # there, with an empty value: was copied up
-LONGEST_PATH = 4095  # PATH_MAX without the NUL: nobody could open more, neither here nor at home
+# The kernel returns one of these if a name is gone or has become another kind of file.
+MOVED_ERRORS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.ESTALE})
 
-# The kernel says one of these if a name has gone, or become something else, since it was listed.
-MOVED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.ESTALE})
-
-Listed = tuple[bytes, bool]  # a path, and whether the listing says that it is a directory
+ListedName = tuple[bytes, bool]  # a path, and whether the listing says that it is a directory
 
 
-class Upper:
-    """An upper layer that has entries. No job can reach `path` itself."""
+class UpperLayer:
+    """An upper layer in the directory `path`, which has entries. No job can reach `path` itself.
 
-    def __init__(self, path: bytes, listed: list[Listed]) -> None:
+    Every method blocks on the disk. `close` it in the end.
+    """
+
+    def __init__(self, path: bytes, listed: list[ListedName]) -> None:
         self._listed = listed
         self._top = os.open(path, os.O_RDONLY | DIRECTORY)
         self._device = os.fstat(self._top).st_dev
 
     def close(self) -> None:
+        """Close the directory."""
         os.close(self._top)
 
     def entries(self, writable_root: bytes) -> Generator[UpperEntry]:
-        """Yield the entries that anybody would look at.
+        """Yield the entries, except those in directories that a result never has.
 
         Parents come first, siblings in the order of their names. Raises NotAtRest if a name goes
-        or changes its type meanwhile, and Retryable if a path is too long.
+        or changes its type in the meantime, and Retryable if a path is too long. Either way the
+        job runs once more.
         """
         here: bytes | None = None
         fd = -1  # one open directory is enough, however deep it is
@@ -69,7 +70,7 @@ class Upper:
                 os.close(fd)
 
     def open_file(self, entry: UpperEntry) -> int:
-        """Return a descriptor of the file that was listed as `entry`.
+        """Return a descriptor of the file that was listed as `entry`. The caller closes it.
 
         Raises NotAtRest if another file is there, or if the file was changed.
         """
@@ -84,15 +85,15 @@ class Upper:
         return fd
 
 
-def open_upper(path: Path) -> Upper | None:
+def open_upper(path: Path) -> UpperLayer | None:
     """Open an upper layer. Return None if the job has written nothing."""
     name = os.fsencode(path)
     listed = _list(name, b"")
-    return Upper(name, listed) if listed else None
+    return UpperLayer(name, listed) if listed else None
 
 
 def not_at_rest(path: bytes) -> NotAtRest:
-    """Return the error for a result that somebody still changes at `path`."""
+    """Return the error for a result whose file at `path` somebody still changes."""
     return NotAtRest(f"{os.fsdecode(path)!r} changed after the job had ended")
 
 
@@ -102,21 +103,21 @@ def _replace(fd: int, newer: int) -> int:
     return newer
 
 
-def _list(directory: bytes | int, path: bytes) -> list[Listed]:
+def _list(directory: bytes | int, path: bytes) -> list[ListedName]:
     """Return the names in a directory, the last one first. Their types are hints only."""
     with os.scandir(directory) as found:
         entries = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in found]
     entries.sort(reverse=True)
     if not path:
         return entries
-    if entries and len(path) + 1 + max(len(name) for name, _ in entries) > LONGEST_PATH:
+    if entries and len(path) + 1 + max(len(name) for name, _ in entries) > RESULT_BYTES:
         raise Retryable(Reason.TOO_LARGE, "the job made a path that is too long")
     return [(b"%b/%b" % (path, name), is_directory) for name, is_directory in entries]
 
 
 def _read_directory(fd: int, path: bytes) -> UpperEntry:
     status = os.fstat(fd)
-    return UpperEntry(path, *_facts(status), opaque=_xattr(fd, OPAQUE) == b"y")
+    return UpperEntry(path, *_facts(status), opaque=_xattr(fd, OPAQUE_XATTR) == b"y")
 
 
 def _read_entry(fd: int, path: bytes) -> UpperEntry:
@@ -131,7 +132,7 @@ def _read_entry(fd: int, path: bytes) -> UpperEntry:
         *_facts(status),
         whiteout=stat.S_ISCHR(mode) and status.st_rdev == 0,
         # The link in /proc leads to the open directory, wherever that is now.
-        copied_up=stat.S_ISREG(mode) and _xattr(b"/proc/self/fd/%d/%b" % (fd, name), ORIGIN) is not None,
+        copied_up=stat.S_ISREG(mode) and _xattr(b"/proc/self/fd/%d/%b" % (fd, name), ORIGIN_XATTR) is not None,
         target=os.readlink(name, dir_fd=fd) if stat.S_ISLNK(mode) else b"",
     )
 
@@ -155,4 +156,4 @@ def _xattr(file: bytes | int, attribute: str) -> bytes | None:
 
 
 def _refusal(path: bytes, error: OSError) -> Exception:
-    return not_at_rest(path) if error.errno in MOVED else error
+    return not_at_rest(path) if error.errno in MOVED_ERRORS else error
