@@ -13,8 +13,8 @@ ITSELF = os.O_NOFOLLOW | os.O_CLOEXEC
 DIRECTORY = ITSELF | os.O_DIRECTORY
 FILE = ITSELF | os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY  # a FIFO or a device may have taken the file's place
 
-SYS_OPENAT2 = 437  # on MIPS it has another number, and this one is nothing: then it goes by steps
-RESOLVE_NO_SYMLINKS = 0x04  # nor the links of /proc, which RESOLVE_NO_MAGICLINKS alone would refuse
+SYS_OPENAT2 = 437  # MIPS has another number, and this one fails there: the path is then opened step by step
+RESOLVE_NO_SYMLINKS = 0x04  # also refuses the links of /proc
 RESOLVE_BENEATH = 0x08
 
 
@@ -22,14 +22,15 @@ def open_beneath(top: int, path: bytes, flags: int) -> int:
     """Return a descriptor of `path` below the directory `top`; b"" is `top` itself.
 
     `flags` are those of open(2). The names in `path` must have been checked: none of them is empty,
-    "." or "..". Raises OSError, with ENOTDIR or ELOOP if a symlink stands at one of the names.
+    "." or "..". The caller closes the descriptor. Raises OSError, with ENOTDIR or ELOOP if a
+    symlink stands at one of the names. This blocks on the disk.
     """
     fd = _open_at_once(top, path or b".", flags)
     return fd if fd >= 0 else _open_by_steps(top, path, flags)
 
 
 def _open_by_steps(top: int, path: bytes, flags: int) -> int:
-    """Open name by name, if the kernel has no openat2 or forbids it, and to learn the error."""
+    """Open name by name: to learn the error, or if the kernel has or allows no openat2."""
     names = path.split(b"/") if path else [b"."]
     fd = top
     for i, name in enumerate(names):
@@ -43,7 +44,7 @@ def _open_by_steps(top: int, path: bytes, flags: int) -> int:
 
 
 class _OpenHow(ctypes.Structure):
-    """struct open_how of linux/openat2.h."""
+    """The struct open_how of linux/openat2.h."""
 
     _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
@@ -54,7 +55,7 @@ _syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_void
 
 
 def _open_at_once(top: int, path: bytes, flags: int) -> int:
-    """Return a descriptor, or -1 if that did not work, for whatever reason."""
+    """Return a descriptor, or -1 after any error."""
     how = _how_to_open(flags)
     return int(_syscall(SYS_OPENAT2, top, path, ctypes.addressof(how), ctypes.sizeof(how)))
 

@@ -20,14 +20,18 @@ from pathlib import Path
 from termite.engine.errors import NotAtRest, Reason, RemoteProtocolError, Retryable
 from termite.engine.model import Digest
 
-CHUNK_BYTES = 256 * 1024  # hashing dominates the cost, and ten files at a time need little memory
+DEFAULT_MAX_BYTES = 20 * 1024**3
+BLOB_CHUNK_BYTES = 256 * 1024  # hashing dominates the cost, and ten files at a time need little memory
 USED_AGAIN_S = 600.0  # a blob's mtime is its last use; a finer one would cost an inode write per open
 ABANDONED_S = 3600.0  # a temporary file that is older belongs to a process that was killed
-EVICT_TO = 0.9  # of the limit: evicting more than needed postpones the next eviction
+EVICT_TO_SHARE = 0.9  # of the limit: evicting more than needed postpones the next eviction
+DISK_BLOCK_BYTES = 512  # the unit of st_blocks on every file system
 
 
 @dataclass(slots=True)
-class _Counters:
+class _StoreCounters:
+    """Counts of one process since it opened the store."""
+
     added: int = 0
     added_bytes: int = 0
     hits: int = 0
@@ -42,12 +46,12 @@ class Cas:
     write raise Retryable if the disk is full; other errors of the disk are raised as OSError.
     """
 
-    def __init__(self, root: Path, max_bytes: int = 20 * 1024**3) -> None:
+    def __init__(self, root: Path, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
         self._root = os.fsencode(root)
         self._temporary = os.path.join(self._root, b"tmp")
         self._max_bytes = max_bytes
         self._serial = itertools.count()
-        self._counters = _Counters()
+        self._counters = _StoreCounters()
         with _full_disk_is_retryable():
             os.makedirs(self._temporary, mode=0o700, exist_ok=True)
 
@@ -97,7 +101,7 @@ class Cas:
         digest = copied = _hash(fd, size_bytes)
         if digest.size == size_bytes and self.path(digest) is None:
             with contextlib.closing(self.writer()) as writer:
-                for chunk in _chunks(fd, size_bytes):
+                for chunk in _file_chunks(fd, size_bytes):
                     writer.write(chunk)
                 copied = writer.finish()
         if digest.size != size_bytes or digest != copied:
@@ -119,7 +123,7 @@ class Cas:
         excess = sum(size for _, size, _ in blobs)
         if excess <= self._max_bytes:
             return 0
-        excess -= int(self._max_bytes * EVICT_TO)
+        excess -= int(self._max_bytes * EVICT_TO_SHARE)
         evicted = 0
         for _, size, name in blobs:
             if excess <= 0:
@@ -140,10 +144,10 @@ class Cas:
         """
         final = self._name(digest)
         try:
-            _link(name, final)
+            _link_unless_there(name, final)
         except FileNotFoundError:
             os.makedirs(os.path.dirname(final), mode=0o700, exist_ok=True)
-            _link(name, final)
+            _link_unless_there(name, final)
         os.unlink(name)
         self._counters.added += 1
         self._counters.added_bytes += digest.size
@@ -189,7 +193,7 @@ class Cas:
                 for entry in entries:
                     with contextlib.suppress(FileNotFoundError):
                         status = entry.stat(follow_symlinks=False)
-                        yield status.st_mtime, status.st_blocks * 512, entry.path
+                        yield status.st_mtime, status.st_blocks * DISK_BLOCK_BYTES, entry.path
 
     def _remove_abandoned(self, now: float) -> None:
         with os.scandir(self._temporary) as entries:
@@ -256,19 +260,19 @@ class CasWriter:
 def _hash(fd: int, size_bytes: int) -> Digest:
     sha256 = hashlib.sha256()
     size = 0
-    for chunk in _chunks(fd, size_bytes):
+    for chunk in _file_chunks(fd, size_bytes):
         sha256.update(chunk)
         size += len(chunk)
     return Digest(sha256.digest(), size)
 
 
-def _chunks(fd: int, size_bytes: int) -> Iterator[bytes]:
+def _file_chunks(fd: int, size_bytes: int) -> Iterator[bytes]:
     """Yield the content, and at most one byte more than `size_bytes`.
 
     The additional byte shows that the file has grown.
     """
     offset = 0
-    while chunk := os.pread(fd, min(CHUNK_BYTES, size_bytes + 1 - offset), offset):
+    while chunk := os.pread(fd, min(BLOB_CHUNK_BYTES, size_bytes + 1 - offset), offset):
         yield chunk
         offset += len(chunk)
 
@@ -283,6 +287,6 @@ def _full_disk_is_retryable() -> Iterator[None]:
         raise
 
 
-def _link(name: bytes, final: bytes) -> None:
+def _link_unless_there(name: bytes, final: bytes) -> None:
     with contextlib.suppress(FileExistsError):  # another process has stored the same content already
         os.link(name, final)
