@@ -23,7 +23,7 @@ from termite.fuse.sandbox.sandbox_report import REPORT_BYTES, parse_report
 from termite.fuse.sandbox.spawner import WaitingSandbox
 
 PIPE_BYTES = 64 * 1024  # a pipe holds so much, so a larger read gets no more
-# A sandbox that survives so many signals, each after so many seconds, is left to the kernel. The log names it.
+# A sandbox that survives so many signals, one every KILL_S, is left to the kernel, and logged.
 KILL_ATTEMPTS = 10
 KILL_S = 1.0
 
@@ -77,7 +77,7 @@ def make_job_io(make_directory: Callable[[], Path]) -> JobIo:
 
 @dataclass(frozen=True, slots=True)
 class RunningSandbox:
-    """A sandbox with its job. `tags` has the tag byte of each output pipe by our descriptor of it."""
+    """A sandbox with its job. `tags` has the tag byte of each output pipe by its descriptor here."""
 
     sandbox: WaitingSandbox
     io: JobIo
@@ -187,7 +187,8 @@ def _read_nowait(fd: int) -> bytes | None:
 async def _kill(running: RunningSandbox, spec: SandboxSpec) -> None:
     if spec.on_kill is not None:
         spec.on_kill()
-    # At SIGTERM its init kills the job, and reports the offset of its input. It ends when all of the job is gone.
+    # At SIGTERM the sandbox's init kills the job, and reports the offset of its input. The init ends
+    # when all of the job is gone.
     for _ in range(KILL_ATTEMPTS):
         _send_signal(running, signal.SIGTERM)
         with trio.move_on_after(KILL_S):

@@ -18,7 +18,7 @@ from termite.engine.wire.protocol.records import parse_records
 
 REPORT_BYTES = 16 * 1024  # the longest text of a report is a path with an error
 
-# The callers of execvp (a shell, make) turn these into "not found"; other failures to execute are 126.
+# The callers of execvp (a shell, make) turn these into "not found", and other errors into 126.
 NOT_FOUND = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
 
 

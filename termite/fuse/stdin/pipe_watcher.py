@@ -57,7 +57,7 @@ class PipeWatcher:
         self._is_logged = False
 
     def find_demand(self, pid: int, now_s: float) -> StdinDemand | None:
-        """Return the demand of the first thread found waiting, among `pid` and the processes below it.
+        """Return the demand of the first waiting thread of `pid` and the processes below it.
 
         Return None if no thread waits. If a thread cannot be read for a while, it may wait: return
         a demand that is not exact. This blocks.
