@@ -17,6 +17,8 @@ from termite.cli.ctl import COMMANDS, USAGE
 from termite.cli.daemons import coordinator_parser, worker_parser
 from termite.cli.master_command import master_parser
 from termite.engine.errors import ExitCode, Reason
+from termite.engine.wire.protocol.records import parse_records
+from termite.fuse.sandbox.sandbox_order import LARGE_ORDER, SandboxSpec, pack_order
 from tests.unit.test_log_events import KEY, LEVELS
 
 TOP = Path(__file__).parent.parent.parent
@@ -308,9 +310,23 @@ def test_every_key_of_an_order_is_described_and_has_two_sides() -> None:
         re.findall(r'^    \[\w+\] = \{(?:\.key = )?"(\w+)"', parser, re.MULTILINE)
     )
     accepted |= set(re.findall(r'FOLLOWS\[\] = "(\w+)=1"', parser))
-    source = (PRODUCT / "fuse" / "sandbox" / "sandboxes.py").read_text()
-    packer = source.partition("\ndef _config(")[2].partition("\ndef ")[0]
-    sent = set(re.findall(r'\("(\w+)",', packer)) | set(re.findall(r'order = b"(\w+)=1', source))
+    spec = SandboxSpec(
+        job=7,
+        mount=Path("/mount"),
+        lower="base/1",
+        uid=0,
+        gid=0,
+        argv=(b"true",),
+        exe=b"true",
+        search=True,
+        env=(b"PATH=/bin",),
+        cwd=b"/",
+        umask=0o22,
+        stdin_offset=0,
+        stdin_closed=True,
+        hostname="host",
+    )  # every key that a mirror can send
+    sent = {key for key, _ in parse_records(pack_order(spec, Path("/s")) + LARGE_ORDER)}
     table = protocol_rows("key of an order")
     assert len(accepted) > 15
     assert set(table) == accepted
@@ -320,7 +336,7 @@ def test_every_key_of_an_order_is_described_and_has_two_sides() -> None:
 def test_every_key_of_a_report_is_described() -> None:
     source = c_text("native/sandbox")
     written = set(re.findall(r'(?:record_add(?:_number)?\(&?said, |end_with\()"(\w+)"', source))
-    reader = "".join((PRODUCT / "fuse" / "sandbox" / name).read_text() for name in ("sandboxes.py", "spawner.py"))
+    reader = "".join((PRODUCT / "fuse" / "sandbox" / name).read_text() for name in ("sandbox_report.py", "spawner.py"))
     read = set(re.findall(r'records(?:\.get\(|\[)"(\w+)"', reader)) | set(re.findall(r'"(\w+)" in records', reader))
     tables = {*protocol_rows("key of a report"), *protocol_rows("key of an answer")}
     assert len(written) > 10

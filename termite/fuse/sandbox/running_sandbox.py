@@ -77,7 +77,7 @@ def make_job_io(make_directory: Callable[[], Path]) -> JobIo:
 
 @dataclass(frozen=True, slots=True)
 class RunningSandbox:
-    """A sandbox with its job. `tags` has the tag byte of each output pipe by its descriptor here."""
+    """A sandbox with its job. `tags` has the tag byte of each output pipe by descriptor."""
 
     sandbox: WaitingSandbox
     io: JobIo
@@ -187,8 +187,8 @@ def _read_nowait(fd: int) -> bytes | None:
 async def _kill(running: RunningSandbox, spec: SandboxSpec) -> None:
     if spec.on_kill is not None:
         spec.on_kill()
-    # At SIGTERM the sandbox's init kills the job, and reports the offset of its input. The init ends
-    # when all of the job is gone.
+    # At SIGTERM the sandbox's init kills the job, and reports the offset of its input. The init
+    # ends when all of the job is gone.
     for _ in range(KILL_ATTEMPTS):
         _send_signal(running, signal.SIGTERM)
         with trio.move_on_after(KILL_S):
