@@ -1,14 +1,16 @@
-"""Open what is below a directory by that directory's descriptor, without passing a symlink.
+"""Open files below a directory by that directory's descriptor, without passing a symlink.
 
-A job, a worker or another user may put a symlink at any name at any time. Whoever checks a name
-and then opens it by name may read another file than the one that was checked. So callers open
-first, and then ask the descriptor what it is. Python has no function for openat2(2).
+A job, a worker or another user may put a symlink at any name at any time. If a program checks a
+name and then opens it by name, it may read another file than the one that was checked. So callers
+open first, and then ask the descriptor which kind of file it is. Python has no function for
+openat2(2).
 """
 
 import ctypes
 import os
 from functools import cache
 
+# Flags of open(2): for an entry itself even if it is a symlink, for a directory, and for a file.
 ITSELF = os.O_NOFOLLOW | os.O_CLOEXEC
 DIRECTORY = ITSELF | os.O_DIRECTORY
 FILE = ITSELF | os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY  # a FIFO or a device may have taken the file's place

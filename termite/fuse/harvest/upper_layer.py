@@ -64,7 +64,7 @@ class UpperLayer:
                     waiting.extend(_list(fd, path))
                 yield entry
         except OSError as error:
-            raise _refusal(path, error) from error
+            raise _error_at(path, error) from error
         finally:
             if fd >= 0:
                 os.close(fd)
@@ -77,7 +77,7 @@ class UpperLayer:
         try:
             fd = open_beneath(self._top, entry.path, FILE)
         except OSError as error:
-            raise _refusal(entry.path, error) from error
+            raise _error_at(entry.path, error) from error
         status = os.fstat(fd)
         if status.st_dev != self._device or _facts(status) != _facts_of(entry):
             os.close(fd)
@@ -155,5 +155,5 @@ def _xattr(file: bytes | int, attribute: str) -> bytes | None:
         raise
 
 
-def _refusal(path: bytes, error: OSError) -> Exception:
+def _error_at(path: bytes, error: OSError) -> Exception:
     return not_at_rest(path) if error.errno in MOVED_ERRORS else error

@@ -63,7 +63,7 @@ class Prefetcher:
             if self._tree.truth_at(path) is attr:
                 try:
                     await self._fetcher.ahead(path, attr)
-                except TermiteError as error:  # the file has changed again, or a job that needs it will fail
+                except TermiteError as error:  # it has changed again, or a job that needs it meets the error
                     log.debug("layers-not-prefetched path=%r reason=%r", path, str(error))
                 else:
                     self._tree.is_here(path, attr)

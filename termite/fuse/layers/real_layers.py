@@ -1,9 +1,9 @@
 """Make changed names real: put them into directories on this worker's disk that views can stack.
 
 A real layer has files, symlinks, directories and whiteouts as views have them. It stands in the
-scratch space, where jobs cannot see it. Some names cannot be real and stay loose, so that the
-mirror shows them: files whose content is not here, files with several names, large files, and
-setuid files. Small contents are fetched ahead, so that their files become real too.
+scratch space, where jobs cannot see it. Names that cannot be real stay loose, and the mirror shows
+them. These are files whose content is not here, files with several names, large files, and setuid
+files. Small contents are fetched ahead, so that their files become real too.
 
 A layer is complete before any job sees it. It is removed when no job sees it any more.
 """

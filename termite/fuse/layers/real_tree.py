@@ -1,8 +1,8 @@
 """Write a part of the master's tree as real files on this worker's disk.
 
-The master names what is written, and it is not trusted. So everything is done by a checked name in
-a directory that was reached from the top without a symlink, and nothing that exists is written to.
-Even if another check was forgotten, nothing outside the tree is touched.
+The master names the files, and it is not trusted. So each name is checked, each directory is
+reached from the top without a symlink, and no existing file is written to. Even if another check
+was forgotten, nothing outside the tree is touched.
 """
 
 import errno
@@ -15,9 +15,9 @@ from termite.engine.model import Attr, Digest
 from termite.engine.paths import components, split
 from termite.engine.store.cas import Cas
 
-# The mode bits that a file keeps. Whoever came to a setuid file on this disk could become the
-# worker's user. A directory keeps all of its bits: setgid executes nothing there, and new entries
-# of a job must get the directory's group.
+# The mode bits that a file keeps. A program that reached a setuid file on this disk could become
+# the worker's user. A directory keeps all of its bits: setgid executes nothing there, and new
+# entries of a job must get the directory's group.
 FILE_MODE_BITS = 0o1777
 MAX_NAME_BYTES = 255  # of tmpfs, ext4, xfs and btrfs
 MAX_TARGET_BYTES = 4095  # of a symlink
@@ -103,7 +103,7 @@ class RealTree:
 
     def copy_file(self, path: bytes, other: "RealTree", attr: Attr) -> None:
         """Make a file with the content of the file at the same path of another tree."""
-        source = open_beneath(other._top, _checked(path), FILE)
+        source = open_beneath(other._top, _checked_path(path), FILE)
         try:
             self._copy_from(source, path, attr)
         finally:
@@ -117,7 +117,7 @@ class RealTree:
 
     def set_xattr(self, path: bytes, attribute: str, content: bytes) -> None:
         """Set an extended attribute of a directory, such as a mark of overlayfs."""
-        fd = open_beneath(self._top, _checked(path), DIRECTORY)
+        fd = open_beneath(self._top, _checked_path(path), DIRECTORY)
         try:
             os.setxattr(fd, attribute, content)
         finally:
@@ -125,7 +125,7 @@ class RealTree:
 
     def set_directory_attributes(self, path: bytes, attr: Attr) -> None:
         """Give a directory its mode and time. Call this when nothing is added to it any more."""
-        fd = open_beneath(self._top, _checked(path), DIRECTORY)
+        fd = open_beneath(self._top, _checked_path(path), DIRECTORY)
         try:
             os.fchmod(fd, stat.S_IMODE(attr.mode))
             os.utime(fd, ns=(attr.mtime_ns, attr.mtime_ns))
@@ -137,7 +137,7 @@ class RealTree:
 
         The directory stays open, because the next path is mostly in it too.
         """
-        parent, name = split(_checked(path))
+        parent, name = split(_checked_path(path))
         if parent != self._parent:
             self._leave()
             self._parent_fd, self._parent = open_beneath(self._top, parent, DIRECTORY), parent
@@ -163,7 +163,7 @@ class RealTree:
             os.close(target)
 
 
-def _checked(path: bytes) -> bytes:
+def _checked_path(path: bytes) -> bytes:
     """Return the path. Raise OSError if it could lead anywhere but down."""
     try:
         components(path)

@@ -1,4 +1,4 @@
-"""Pack the order that a waiting sandbox gets: what to run, in which view, and as whom.
+"""Pack the order that a waiting sandbox gets: what to run, in which view, and as which user.
 
 An order is a sequence of records (`wire/protocol/records.py`). `native/sandbox/` reads it, and
 docs/develop/protocol.md lists its keys. This module is the only one that packs them. The
@@ -22,8 +22,8 @@ class SandboxSpec:
     """The command to run, and the view in which it runs.
 
     `lower` is overlay's lowerdir, relative to `mount`; `env` has NAME=value. Standard input is
-    `stdin_fd`, or else the mirror's file `stdin/JOB` from `stdin_offset` on, or closed, or else
-    /dev/null; -1 means that the field is not used. `merge` sends stderr into stdout's pipe.
+    `stdin_fd`, or the mirror's file `stdin/JOB` from `stdin_offset` on, or closed. -1 means that
+    the field is not used; if none is, standard input is /dev/null. `merge` sends stderr into stdout's pipe.
     `timeout_s` and `memory_bytes` are limits, and 0 means none. An empty `hostname` leaves it as it
     is on this machine.
 

@@ -21,7 +21,9 @@ from termite.engine.errors import Reason, Retryable
 from termite.engine.wire.protocol.records import parse_records
 
 ANNOUNCEMENT_BYTES = 4096
-ANSWER_S = 10.0  # a sandbox takes a millisecond on an idle machine; after this its process is stuck and replaced
+# A sandbox takes a millisecond on an idle machine. After this time its process is stuck, and is
+# replaced.
+SANDBOX_ANSWER_S = 10.0
 MAX_STARTS = 2  # of the process for one job; if it dies each time, it will never work
 
 log = logging.getLogger(__name__)
@@ -136,7 +138,7 @@ class Spawner:
 
     async def _wait_for_announcement(self) -> None:
         assert self._socket is not None
-        with trio.move_on_after(ANSWER_S) as patience:
+        with trio.move_on_after(SANDBOX_ANSWER_S) as patience:
             await trio.lowlevel.wait_readable(self._socket)
         if patience.cancelled_caught:
             log.warning("spawner-stuck pid=%d", self._pid)
@@ -236,8 +238,7 @@ def _receive(announcements: socket.socket) -> tuple[bytes, list[int]]:
 
 
 def _seqpacket(fd: int) -> socket.socket:
-    channel = socket.socket(
-        socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fd
-    )  # with all arguments, so that it does not ask the kernel for them
+    # With all arguments given, it does not ask the kernel for them.
+    channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fd)
     channel.setblocking(False)
     return channel

@@ -65,7 +65,7 @@ class PipeWatcher:
         if not self._has_children:
             return self._assume_demand("this kernel has no /proc/PID/task/TID/children")
         hidden, reason = 0, ""
-        for thread in itertools.chain([self._last] if self._last else [], _threads(pid)):
+        for thread in itertools.chain([self._last] if self._last else [], _threads_below(pid)):
             try:
                 if demand := self._demand_of(thread):
                     self._last = thread
@@ -84,7 +84,7 @@ class PipeWatcher:
 
     def _demand_of(self, thread: int) -> StdinDemand | None:
         with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
-            call = parse_syscall(_text(f"/proc/{thread}/syscall"), self._machine)
+            call = parse_syscall(_proc_text(f"/proc/{thread}/syscall"), self._machine)
             if call is not None and (size := self._size(thread, call)):
                 return StdinDemand(size, is_exact=call.kind in ("read", "readv", "splice", "tee"))
         return None
@@ -98,11 +98,11 @@ class PipeWatcher:
                 return call.arguments[4] if self._is_ours(thread, call.arguments[0]) else 0
             case "readv":
                 is_ours = self._is_ours(thread, call.arguments[0])
-                return parse_vectors(_memory(thread, *vector_array(call)), call) if is_ours else 0
+                return parse_vectors(_thread_memory(thread, *vector_array(call)), call) if is_ours else 0
             case "poll" | "poll again":
-                fds = parse_polled(_memory(thread, *polled_array(call)))
+                fds = parse_polled(_thread_memory(thread, *polled_array(call)))
             case "select":
-                fds = parse_select_set(_memory(thread, *select_set(call)), call)
+                fds = parse_select_set(_thread_memory(thread, *select_set(call)), call)
             case "epoll":
                 fds = self._epoll_fds(thread, call.arguments[0], MAX_EPOLL_DEPTH)
             case "io_uring":
@@ -113,18 +113,18 @@ class PipeWatcher:
 
     def _epoll_fds(self, thread: int, fd: int, depth: int) -> list[int]:
         """Return the descriptors that an epoll waits for, also through epolls within it."""
-        fds = parse_epoll(_text(f"/proc/{thread}/fdinfo/{fd}"))
+        fds = parse_epoll(_proc_text(f"/proc/{thread}/fdinfo/{fd}"))
         if depth > 1:
             for inner in list(fds):
-                if _link(thread, inner) == "anon_inode:[eventpoll]":
+                if _descriptor_link(thread, inner) == "anon_inode:[eventpoll]":
                     fds += self._epoll_fds(thread, inner, depth - 1)
         return fds
 
     def _is_ours(self, thread: int, fd: int) -> bool:
-        return _link(thread, fd & 0xFFFFFFFF) == self._link
+        return _descriptor_link(thread, fd & 0xFFFFFFFF) == self._link
 
 
-def _threads(pid: int) -> Iterator[int]:
+def _threads_below(pid: int) -> Iterator[int]:
     """Yield the threads of this process and of all below it.
 
     No other process can have the pipe, because it has no name.
@@ -134,23 +134,23 @@ def _threads(pid: int) -> Iterator[int]:
         process = waiting.pop()
         with suppress(FileNotFoundError, ProcessLookupError):
             for thread in os.listdir(f"/proc/{process}/task"):
-                waiting += map(int, _text(f"/proc/{process}/task/{thread}/children").split())
+                waiting += map(int, _proc_text(f"/proc/{process}/task/{thread}/children").split())
                 yield int(thread)
 
 
-def _link(thread: int, fd: int) -> str:
+def _descriptor_link(thread: int, fd: int) -> str:
     try:
         return os.readlink(f"/proc/{thread}/fd/{fd}")
     except FileNotFoundError:
         return ""
 
 
-def _text(path: str) -> str:
+def _proc_text(path: str) -> str:
     with open(path, "rb", buffering=0) as file:
         return file.read().decode("ascii", "replace")
 
 
-def _memory(thread: int, address: int, size: int) -> bytes:
+def _thread_memory(thread: int, address: int, size: int) -> bytes:
     """Return `size` bytes of a thread's memory, or b"" if they cannot all be read."""
     if not size:
         return b""
