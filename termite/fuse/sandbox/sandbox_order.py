@@ -23,9 +23,9 @@ class SandboxSpec:
 
     `lower` is overlay's lowerdir, relative to `mount`; `env` has NAME=value. Standard input is
     `stdin_fd`, or the mirror's file `stdin/JOB` from `stdin_offset` on, or closed. -1 means that
-    the field is not used; if none is, standard input is /dev/null. `merge` sends stderr into stdout's pipe.
-    `timeout_s` and `memory_bytes` are limits, and 0 means none. An empty `hostname` leaves it as it
-    is on this machine.
+    the field is not used; if none is, standard input is /dev/null. `merge` sends stderr into
+    stdout's pipe. `timeout_s` and `memory_bytes` are limits, and 0 means none. An empty `hostname`
+    leaves the name of this machine.
 
     `on_pid` is called with the pid of the sandbox's first process, as soon as there is one.
     `on_kill` is called just before the job is killed after a time-out or a cancellation. It must
