@@ -28,11 +28,11 @@ def private_directory(parent: Path) -> Iterator[Path]:
     """
     parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     for leftover in parent.iterdir():
-        with suppress(OSError), _locked_directory(leftover):
+        with suppress(OSError), _held_lock(leftover):
             if time.time() - leftover.stat().st_mtime > LOCK_GRACE_S:
                 remove_warm_files(os.fsencode(leftover))
     path = Path(tempfile.mkdtemp(dir=parent))
-    with _locked_directory(path):
+    with _held_lock(path):
         try:
             yield path
         finally:
@@ -40,7 +40,7 @@ def private_directory(parent: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _locked_directory(path: Path) -> Iterator[None]:
+def _held_lock(path: Path) -> Iterator[None]:
     """Hold the lock of a directory. Raise OSError if another process has it."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -46,7 +46,7 @@ def parse_report(message: bytes) -> dict[str, str]:
     return {key: content.decode(errors="replace") for key, content in parse_records(message)}
 
 
-def result_of(records: Mapping[str, str], earliest_ns: int, timed_out: bool, upper: Path) -> SandboxResult:
+def sandbox_result(records: Mapping[str, str], earliest_ns: int, timed_out: bool, upper: Path) -> SandboxResult:
     """Return the result that the records of a report describe.
 
     `earliest_ns` stands in for a start time that is not known. Raises Retryable if the sandbox has

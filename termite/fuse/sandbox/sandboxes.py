@@ -16,7 +16,7 @@ from termite.engine.model import Exit
 from termite.fuse.sandbox.oom_watch import OomWatch
 from termite.fuse.sandbox.running_sandbox import JobIo, OnOutput, follow_job, make_job_io, start_job
 from termite.fuse.sandbox.sandbox_order import SandboxSpec
-from termite.fuse.sandbox.sandbox_report import SandboxResult, result_of
+from termite.fuse.sandbox.sandbox_report import SandboxResult, sandbox_result
 from termite.fuse.sandbox.scratch import Scratch
 from termite.fuse.sandbox.spawner import Spawner
 
@@ -101,7 +101,7 @@ class Sandboxes:
         finally:
             running.close()
             self._running -= 1
-        result = result_of(report, started_ns, timed_out, io.scratch / "upper")
+        result = sandbox_result(report, started_ns, timed_out, io.scratch / "upper")
         self._raise_shortage(has_failed=result.exit != Exit(0), began_s=began_s)
         return result
 
