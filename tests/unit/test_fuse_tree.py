@@ -4,9 +4,10 @@ import os
 import random
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from termite.engine.errors import RemoteProtocolError
@@ -73,6 +74,10 @@ class Master:
         return Directory(len(self.trees) - 1, Attr(stat.S_IFDIR | 0o755, 0, 0), children_of(flat, path))
 
 
+class LostError(Exception):
+    """The master has lost a directory, and this change has not arrived yet: the job gets an error, and sees nothing."""
+
+
 def listing(tree: Tree, master: Master, view: View, path: bytes) -> Listing:
     while True:
         try:
@@ -81,8 +86,8 @@ def listing(tree: Tree, master: Master, view: View, path: bytes) -> Listing:
             tree.asked(need.path)
             reply = master.answer(need.path)
             tree.answered(need.path, reply)
-            if reply is None:  # the master has lost it, and its change has not arrived yet
-                return {}
+            if reply is None:
+                raise LostError(need.path)
 
 
 def merged(tree: Tree, master: Master, view: View, path: bytes, warm: Layer | None = None) -> dict[bytes, Attr] | None:
@@ -543,6 +548,7 @@ def merge_layers(tree: Tree, at: int = 0, count: int = 2) -> None:
 
 @settings(max_examples=400, deadline=None)
 @given(STEPS, st.sampled_from([b"", b"a", b"elsewhere"]))
+@example([("write", [b"b"]), ("look", [b"b"]), ("write", [b"a"]), ("look", [b"a"]), ("remake", [b"a"])], b"")
 def test_whatever_happens_in_whatever_order_a_new_job_sees_the_truth_and_an_old_one_what_it_saw(
     steps: list[tuple[str, list[bytes]]], writable_root: bytes
 ) -> None:
@@ -562,8 +568,9 @@ def test_whatever_happens_in_whatever_order_a_new_job_sees_the_truth_and_an_old_
 
     def look(index: int, path: bytes) -> None:
         if all(path != asked and not path.startswith(asked + b"/") and asked for asked, _ in in_flight):
-            shown = merged(tree, master, views[index], path, warms[index])
-            assert seen.setdefault((index, path), shown) == shown
+            with suppress(LostError):
+                shown = merged(tree, master, views[index], path, warms[index])
+                assert seen.setdefault((index, path), shown) == shown
 
     for kind, paths in steps:
         match kind:

@@ -113,6 +113,6 @@ class RealLayerBuild:
         return True
 
 
-async def run_build(build: RealLayerBuild) -> Layer:
+async def run_layer_build(build: RealLayerBuild) -> Layer:
     """Write the layer of `build`, in a thread unless it is small. Raises OSError."""
     return build.write() if build.is_small() else await trio.to_thread.run_sync(build.write)

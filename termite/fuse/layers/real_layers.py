@@ -21,7 +21,7 @@ from termite.engine.model import Attr, Digest
 from termite.engine.store.cas import Cas
 from termite.fuse.content.fetch import Fetcher
 from termite.fuse.layers.prefetch import Prefetcher
-from termite.fuse.layers.real_layer_build import RealLayerBuild, run_build
+from termite.fuse.layers.real_layer_build import RealLayerBuild, run_layer_build
 from termite.fuse.layers.real_tree import can_be_real
 from termite.fuse.sandbox.scratch import Scratch
 from termite.fuse.view.moved_names import merge
@@ -96,7 +96,7 @@ class RealLayers:
         if not build.listings:
             return
         self._tree.add_ancestors(build.listings)
-        layer = await run_build(build)
+        layer = await run_layer_build(build)
         if moves is self._tree.moves:  # else there is a new base, on which no name has changed yet
             self._tree.push(layer)
         else:
@@ -128,7 +128,7 @@ class RealLayers:
         for layer in layers:
             layer.jobs += 1  # else a new base could have it removed while it is read
         try:
-            merged = await run_build(build)
+            merged = await run_layer_build(build)
         finally:
             for layer in layers:
                 layer.jobs -= 1
