@@ -36,7 +36,7 @@ from termite.fuse.layers.warm_layer import WarmLayer
 from termite.fuse.running_jobs import RunningJobs
 from termite.fuse.sandbox.sandboxes import Sandboxes
 from termite.fuse.stdin.stdin_pipe import StdinSource
-from termite.fuse.view.tree import Tree
+from termite.fuse.view.view_tree import Tree
 from termite.fuse.worker_line import WorkerLine
 
 CLEAR_UP_S = 0.1  # from the end of a job to the removal of what it left

@@ -20,7 +20,7 @@ from termite.fuse.content import local_copy
 from termite.fuse.content.fetch import Fetcher
 from termite.fuse.content.local_copy import WORTH_BYTES, find_local_copy
 from termite.fuse.view.inodes import Inodes, Node
-from termite.fuse.view.tree import Tree
+from termite.fuse.view.view_tree import Tree
 
 DIRECTORY = Directory(0, Attr(stat.S_IFDIR | 0o755, 0, 0), {})
 

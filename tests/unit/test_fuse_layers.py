@@ -21,7 +21,7 @@ from termite.fuse.layers.real_layers import MAX_REAL_FILE_BYTES, RealLayers
 from termite.fuse.layers.real_tree import OPAQUE_XATTR, ORIGIN_XATTR
 from termite.fuse.sandbox.scratch import Scratch
 from termite.fuse.view.moved_names import MAX_LAYERS
-from termite.fuse.view.tree import Tree
+from termite.fuse.view.view_tree import Tree
 from termite.fuse.view.views import Layer
 
 NS = 10**18 + 5

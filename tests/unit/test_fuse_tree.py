@@ -15,7 +15,7 @@ from termite.engine.model import Attr, Change, Changeset, Digest
 from termite.engine.paths import join
 from termite.engine.wire.protocol.messages import Directory
 from termite.fuse.view.moved_names import MovedNames, merge
-from termite.fuse.view.tree import DELTA_NAMES, Tree
+from termite.fuse.view.view_tree import DELTA_NAMES, Tree
 from termite.fuse.view.views import WHITEOUT, Base, Delta, Layer, Listing, Need, View
 
 Flat = dict[bytes, Attr]
@@ -709,8 +709,8 @@ def live_through(draw: random.Random) -> tuple[int, int]:
 def test_layers_that_come_and_merge_around_a_delta_hide_and_show_what_is_true(
     most_names: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("termite.fuse.view.tree.DELTA_NAMES", most_names)
-    monkeypatch.setattr("termite.fuse.view.tree.REAL_NAMES", 2 * most_names)
+    monkeypatch.setattr("termite.fuse.view.view_tree.DELTA_NAMES", most_names)
+    monkeypatch.setattr("termite.fuse.view.view_tree.REAL_NAMES", 2 * most_names)
     above = bases = 0
     for seed in range(int(os.environ.get("TERMITE_HISTORIES", "1500"))):
         try:

@@ -15,7 +15,7 @@ from termite.fuse.layers import warm_layer as warm_module
 from termite.fuse.layers.warm_directory import private_directory
 from termite.fuse.layers.warm_generation import WarmGeneration, directories_above
 from termite.fuse.layers.warm_layer import WarmLayer
-from termite.fuse.view.tree import Tree
+from termite.fuse.view.view_tree import Tree
 from termite.fuse.view.views import WHITEOUT
 
 NS = 10**18 + 5

@@ -21,7 +21,7 @@ from termite.engine.wire.transport import Connection
 from termite.fuse.content.local_copy import WORTH_BYTES, LocalCopy, find_local_copy
 from termite.fuse.view.inodes import Node
 from termite.fuse.view.known import KnownTree
-from termite.fuse.view.tree import Tree
+from termite.fuse.view.view_tree import Tree
 
 log = logging.getLogger(__name__)
 

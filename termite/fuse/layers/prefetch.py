@@ -13,7 +13,7 @@ import trio
 from termite.engine.errors import TermiteError
 from termite.engine.model import Attr
 from termite.fuse.content.fetch import Fetcher
-from termite.fuse.view.tree import Tree
+from termite.fuse.view.view_tree import Tree
 
 PREFETCHED_FILE_BYTES = 64 * 1024  # up to this size; a larger file costs more network than the requests for it
 QUEUED_FILES = 1000  # waiting to be fetched; if there are more, jobs fetch what they need

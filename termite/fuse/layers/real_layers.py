@@ -25,7 +25,7 @@ from termite.fuse.layers.real_layer_build import RealLayerBuild, run_layer_build
 from termite.fuse.layers.real_tree import can_be_real
 from termite.fuse.sandbox.scratch import Scratch
 from termite.fuse.view.moved_names import merge
-from termite.fuse.view.tree import Tree
+from termite.fuse.view.view_tree import Tree
 from termite.fuse.view.views import REAL_PLACE, WHITEOUT, Layer, is_directory
 
 MAX_REAL_FILE_BYTES = 8 * 1024**2  # few jobs open a larger one, and copying it costs more than their requests

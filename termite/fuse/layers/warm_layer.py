@@ -27,7 +27,7 @@ from termite.engine.store.cas import Cas
 from termite.fuse.layers.real_tree import can_be_real
 from termite.fuse.layers.warm_directory import remove_warm_files
 from termite.fuse.layers.warm_generation import GenerationBuild, WarmGeneration, by_directory, directories_above
-from termite.fuse.view.tree import Tree
+from termite.fuse.view.view_tree import Tree
 
 SEAL_S = 0.5  # files read within this time go into one generation; making one costs some 100 us a file
 MISS_COST_S = 150e-6  # each use of a file that is not warm costs a look-up, an open and a release
