@@ -16,6 +16,7 @@ test:  ## every test, with real mounts, namespaces and processes
 check: setup  ## what a change must pass before it is committed; under a minute
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/python tools/check_prose.py
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	.venv/bin/codespell *.md Makefile CMakeLists.txt .ci bench docs examples native patches termite tests tools

@@ -3,9 +3,9 @@
     python -m bench.load TREE RECORDED JOBS AT_ONCE DIRECTORY
 
 The program sends JOBS jobs through a master's socket, AT_ONCE of them at any time. Each job has a
-connection of its own and speaks the launcher's protocol (docs/develop/protocol.md, "Launcher"). Therefore
-the master does the same work as for a real build. The program prints one JSON object: the seconds
-that all jobs took, and how many jobs ended in which way.
+connection of its own and speaks the launcher's protocol (docs/develop/protocol.md, "Launcher").
+Therefore the master does the same work as for a real build. The program prints one JSON object:
+the seconds that all jobs took, and how many jobs ended in which way.
 """
 
 import json

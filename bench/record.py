@@ -2,8 +2,8 @@
 
     sh bench/run.sh --record lua        writes bench/recorded/lua.json, which simulated workers play back
 
-This program takes the launcher's place (docs/develop/protocol.md, "Preload"): the build tool starts it
-instead of each command, and it runs the command.
+This program takes the launcher's place (docs/develop/protocol.md, "Preload"): the build tool
+starts it instead of each command, and it runs the command.
 """
 
 import itertools

@@ -1,9 +1,11 @@
 #!/bin/sh
 # Builds GNU make 3.82 with these patches: build.sh SOURCE_DIR PREFIX [PATCH...]
 #
-# SOURCE_DIR is the release, unpacked, or a checkout of its tag; it is left as it is. PREFIX/bin/make is the result.
+# SOURCE_DIR is the unpacked release, or a checkout of its tag, and is not changed. The result is
+# PREFIX/bin/make.
 # A checkout has no generated files: it needs autoconf, automake and autopoint besides.
-# PATCH: names of those to apply, all if there are none. LDFLAGS=-static in the environment links it statically.
+# PATCH names a patch to apply; without one, all are applied. LDFLAGS=-static in the environment
+# links make statically.
 set -eu
 
 [ $# -ge 2 ] || { echo "usage: build.sh SOURCE_DIR PREFIX [PATCH...]" >&2; exit 2; }

@@ -1,8 +1,9 @@
 #!/bin/sh
 # Builds GNU make 4.3 with MAKE_SHELL: build.sh SOURCE_DIR PREFIX
 #
-# SOURCE_DIR is Debian's source package make-dfsg 4.3, unpacked; it is left as it is. PREFIX/bin/make is the result.
-# Debian leaves the generated files out of its package, so this needs autoconf, automake, autopoint and pkg-config.
+# SOURCE_DIR is Debian's source package make-dfsg 4.3, unpacked, and is not changed. The result is
+# PREFIX/bin/make. Debian leaves the generated files out of its package, so the build needs
+# autoconf, automake, autopoint and pkg-config.
 set -eu
 
 [ $# = 2 ] || { echo "usage: build.sh SOURCE_DIR PREFIX" >&2; exit 2; }

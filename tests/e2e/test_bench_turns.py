@@ -1,4 +1,4 @@
-"""Builds of the benchmark that take turns, with cgroups and mount namespaces; and without, where there are none."""
+"""Builds of the benchmark take turns, with and without cgroups and mount namespaces."""
 
 import functools
 import os

@@ -1,4 +1,4 @@
-"""A job sees every result of earlier jobs, on any worker, and every local change made before it was sent."""
+"""A job sees all results of earlier jobs, and every local change made before it was sent."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +8,8 @@ import pytest
 from tests.e2e.cluster import Cluster, Tree, daemon, new_tree
 from tests.e2e.places import Place
 
-# Local edits after which the next job must see today's tree. Each starts with what `prepare` makes, seen by a job.
+# Local edits, after which the next job must see the tree of today. A job has seen the files that
+# `prepare` makes.
 EDITS = {
     "writes a file": "echo changed >file",
     "writes the same size again": "echo FILE >file",
@@ -51,7 +52,7 @@ def test_a_hundred_edits_in_a_row_are_each_seen_at_once(tree: Tree) -> None:
 
 
 def test_a_source_that_an_editor_replaces_all_the_time_stops_no_job(tree: Tree) -> None:
-    """Each version may be gone before a job has read it, which is then tried again, on the same worker."""
+    """A job whose version is gone before it was read is tried again, on the same worker."""
     tree.write("src", "0\n")
     tree.write("going", "")
     script = "mkdir -p sub/$@; cat src >sub/$@/out; sleep 0.02"
@@ -91,7 +92,7 @@ def test_a_result_is_seen_by_the_next_job_and_by_local_commands(tree: Tree) -> N
 
 
 def test_a_change_outside_the_tree_is_seen_at_once(user: Place) -> None:
-    """Who installs a header, or a tool, between two commands of a build expects the next one to see it."""
+    """A header or tool that is installed between two commands is seen by the next one."""
     tree, outside = new_tree(user), new_tree(user, "settled")
     version = outside.write("version", "1\n")
     looks = ("sh", "-c", f"cd {outside.path}; ls -R; cat version include/*.h include/sub/* 2>&1")

@@ -1,4 +1,4 @@
-"""Nothing of termite breaks a build: whatever dies, the outputs and the exit code are those of a local build."""
+"""Whatever part of termite dies, outputs and exit code are those of a local build."""
 
 import functools
 import os
@@ -25,7 +25,7 @@ def whole(make_place: MakePlace) -> Iterator[Cluster]:
 
 
 def start_job(whole: Cluster) -> "subprocess.Popen[bytes]":
-    """A job that naps until it is run again with a file `again` there."""
+    """Start a job that sleeps until it is run again, when a file `again` exists."""
     script = "if test -e again; then echo done >out; else echo half >out; sleep 1234.5; fi"
     tree = whole.tree
     process = tree.where.start([tree.where.termite("termite"), "sh", "-c", script], tree.path)

@@ -1,7 +1,7 @@
-"""Random histories: local and remote commands in turn, and after each step a job must see what a local command sees.
+"""Random histories of local and remote commands: a job always sees the tree that is there.
 
-Names are few, so that files, directories, symlinks and hard links take each other's places all the time. A history is
-a number: what it did stands in the failure.
+There are few names, so that files, directories, symlinks and hard links often replace each other.
+A history is a number, and a failure prints its steps.
 """
 
 import random
@@ -21,7 +21,7 @@ LOOK = r"""{
 
 
 def history(seed: int) -> list[list[tuple[bool, str]]]:
-    """Steps of (remote, command line); what a command cannot do, it leaves."""
+    """Return steps of (remote, command line). A command that fails changes nothing more."""
     draw = random.Random(seed)
     return [
         [

@@ -1,4 +1,4 @@
-"""Several hosts: each in a network namespace of its own, joined by veth through a bridge; one worker has no root."""
+"""Several hosts, each in a network namespace of its own, joined by veth through a bridge."""
 
 import shlex
 import subprocess
@@ -20,7 +20,7 @@ PROJECTS = {"lua5.4": ("make -j4 linux",), "zlib": ("./configure && rm configure
 
 @contextmanager
 def bridged(hosts: Sequence[Place]) -> Iterator[list[str]]:
-    """Give each host an address in one network. The bridge has a namespace of its own; all go with their holders."""
+    """Give each host an address in one network, with a bridge in a namespace of its own."""
     with held(["unshare", "--net", "sh", "-c", "echo ready; read -r _"]) as switch:
         ip(switch, "link add bridge type bridge")
         ip(switch, "link set bridge up")
@@ -41,7 +41,7 @@ def ip(pid: int, words: str) -> None:
 
 @pytest.fixture(scope="module")
 def four_hosts(make_place: MakePlace) -> Iterator[Cluster]:
-    """Master and coordinator of an ordinary user, one worker of root, one of an ordinary user: four hosts."""
+    """Yield four hosts: a user's master and coordinator, workers of root and of a user."""
     with (
         make_place("ordinary", network=True) as home,
         make_place("ordinary", network=True) as middle,
@@ -54,7 +54,7 @@ def four_hosts(make_place: MakePlace) -> Iterator[Cluster]:
 
 
 def copied(pristine: Path, where: Place) -> Path:
-    """Where the place's user can read it."""
+    """Copy a source tree to a place whose user can read it."""
     copy = where.base / f"{pristine.name}-pristine"
     subprocess.run(["cp", "-r", pristine, copy], check=True)
     subprocess.run(["chmod", "-R", "a+rX", copy], check=True)
@@ -62,7 +62,7 @@ def copied(pristine: Path, where: Place) -> Path:
 
 
 def build(tree: Tree, project: Path, commands: Sequence[str]) -> tuple[dict[bytes, object], dict[bytes, object]]:
-    """What a local and a remote build make of `project`, at the same path."""
+    """Return the results of a local and a remote build of `project`, at the same path."""
     made: list[dict[bytes, object]] = []
     for prefix in ("", f"{shlex.quote(str(COMMANDS))}/termite-"):
         assert tree.plain("sh", "-c", f"rm -rf work && cp -r {project} work").code == 0
@@ -92,7 +92,7 @@ def test_two_workers_build_a_project_to_the_same_bits(
 def test_a_worker_without_tmpfs_builds_on_the_disk_that_the_project_is_on(
     make_place: MakePlace, source: Callable[[str], Path]
 ) -> None:
-    """Linux before 6.6, Debian 12's for one. The jobs' overlays, the cache and the results share one file system."""
+    """Linux before 6.6 keeps scratch on disk: overlays, cache and results share one file system."""
     with make_place("ordinary") as where:
         tree = new_tree(where)
         with cluster(tree, []) as whole:

@@ -1,4 +1,4 @@
-"""A launcher that sees other files or users than its master: what it runs must not be given those of the master."""
+"""A launcher that sees other files or users than its master runs its commands itself."""
 
 import shlex
 import shutil
@@ -12,7 +12,8 @@ from tests.e2e.cluster import Tree, embedded, new_tree
 from tests.e2e.conftest import needs_root
 from tests.e2e.places import COMMANDS, Outcome, Place
 
-# Each prepares a place in which some path is another file, and runs $1 there, in a directory where `f` says "right".
+# Each script makes a place in which some path is another file, and runs $1 there. The directory
+# has a file `f` with the word "right".
 BOUND = 'mount --bind sub box/sub && cd box/sub && exec sh -c "$1"'
 NEW_ROOT = 'mkdir -p root && mount --rbind / root && cd sub && exec chroot "$OLDPWD/root" sh -c "cd $PWD && $1"'
 USER_AND_MOUNTS = ["unshare", "-Urm", "--propagation", "private", "sh", "-c"]
@@ -37,7 +38,7 @@ LAUNCHER = shlex.quote(str(COMMANDS / "termite"))
 
 @pytest.fixture
 def there(tree: Tree) -> Tree:
-    """A tree with a file that a mount can cover."""
+    """Return a tree with a file that a mount can cover."""
     tree.write("sub/f", "right\n")
     tree.write("box/sub/f", "WRONG\n")
     return tree
@@ -93,7 +94,7 @@ def test_what_only_root_can_change_is_elsewhere(there: Tree, enter: list[str], r
 
 @needs_root
 def test_a_chroot_is_elsewhere(there: Tree) -> None:
-    """Without a mount of its own: its root is a directory of the file system that the master's root is on, too."""
+    """A chroot has no mount of its own: its root lies on the same file system as the master's."""
     enter = [*there.where.enter, f"--wdns={there.path}", "--"]
     there.mkdir("root/bin")
     shutil.copy(
@@ -101,7 +102,7 @@ def test_a_chroot_is_elsewhere(there: Tree) -> None:
     )
     shutil.copy(COMMANDS / "termite", there.path / "root" / "bin" / "termite")
     jobs = there.jobs()
-    # The socket is reached through a directory that was opened outside, as a bind mount of it would be.
+    # The socket is reached through a directory that was opened outside, as through a bind mount.
     script = f'exec 9<{shlex.quote(str(there.path.parent))}; TERMITE_SOCKET=/proc/self/fd/9/.termite-socket exec "$@"'
     command = ["chroot", "root", "/bin/termite", "--exe=/bin/termite", "--", "termite", "--version"]
     done = subprocess.run([*enter, "sh", "-c", script, "sh", *command], capture_output=True, check=False, timeout=60)
@@ -169,7 +170,7 @@ def test_termite_ctl_there_says_so(there: Tree) -> None:
 
 @pytest.fixture
 def own_tree(user: Place) -> Iterator[Tree]:
-    """A tree with a master and rules of its own."""
+    """Yield a tree with a master and rules of its own."""
     with embedded(new_tree(user)) as tree:
         yield tree
 

@@ -1,4 +1,4 @@
-"""`termite-make` does what `make` does: every case is run with both, on equal trees, and must look the same."""
+"""`termite-make` does what `make` does: each case runs with both, on equal trees."""
 
 import os
 import re
@@ -161,7 +161,7 @@ def test_it_looks_like_make(tree: Tree, case: Case) -> None:
 
 
 def test_a_second_run_has_nothing_to_do(make_place: MakePlace) -> None:
-    """Outputs of remote and of local rules depend on each other in turn: stamps of two clocks would be out of order."""
+    """Outputs of remote and local rules depend on each other, so stamps must be of one clock."""
     with make_place("ordinary") as where, embedded(new_tree(where)) as tree:
         tree.write(".termite-localrc", '[{"Regexp": "^cp -f", "Local": true}]')
         chain = [f"f{n}: f{n - 1}\n\t@cp {'-f' if n % 2 else '-p'} f{n - 1} f{n}; touch f{n}\n" for n in range(1, 61)]
@@ -203,8 +203,8 @@ def test_ctrl_c_ends_make_as_at_home_and_leaves_no_partial_file(tree: Tree) -> N
         messages.append(set(re.findall(rb"\[Makefile:.*?\].*", stderr)))
         assert not (tree.path / "x").exists()
         assert not (tree.path / "y").exists()
-    # GNU make 4.3 itself, 40 times: 35 times it dies of SIGINT, 5 times it reaps its children first and exits with 2;
-    # which of the two targets it still reports is chance as well.
+    # Of 40 runs of GNU make 4.3, 35 died of SIGINT. In 5 runs it reaped its children first and
+    # exited with 2. It also reports either of the two targets by chance.
     assert set(codes) <= {-signal.SIGINT, 2}
     assert messages[1] <= {b"[Makefile:3: x] Interrupt", b"[Makefile:3: y] Interrupt"}
     assert messages[1]

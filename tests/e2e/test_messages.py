@@ -1,4 +1,4 @@
-"""What a person has to put right is one clear line with what to do: never a traceback, never a hang."""
+"""An error that a person must mend is one clear line with a hint: no traceback, no hang."""
 
 import os
 import socket
@@ -121,7 +121,7 @@ def test_a_master_and_a_build_in_a_directory_that_was_removed(where: Place) -> N
 
 def in_a_removed_directory(where: Place, program: str, *arguments: str) -> Outcome:
     script = 'cd "$(mktemp -d)" && rmdir "$PWD" && exec "$@"'
-    # By the interpreter: the first line of a program in a path with spaces is a shell's, which has its own words.
+    # The interpreter starts it, because a script in a path with spaces begins with a shell's line.
     argv = [where.termite("python"), where.termite(program), *arguments]
     return where.run(["sh", "-c", script, "sh", *argv], where.base, timeout_s=30)
 

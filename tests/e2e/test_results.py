@@ -1,4 +1,4 @@
-"""What a command did to the tree is done at home, exactly, and nothing else is."""
+"""The changes of a remote command appear in the user's tree, exactly, and nothing else does."""
 
 import pytest
 
@@ -148,7 +148,7 @@ def test_the_status_for_people_says_what_a_job_costs_in_requests(tree: Tree) -> 
 
 
 def test_a_path_that_every_job_of_a_build_drops_is_told_of_once(tree: Tree) -> None:
-    """As ccache's directory is, which it looks after in each job."""
+    """A directory outside the tree is written in each job, as ccache does."""
     outside = f"{tree.where.base}/home/cache"
     tree.write("Makefile", f"all: a b c\na b c:\n\t@echo x >{outside}\n")
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""How a cluster is run by hand, as the first termite told it: the same lines, one after the other, without a pause."""
+"""A cluster is run by hand with the lines of the README, one after the other, without a pause."""
 
 import tomllib
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def test_the_lines_work_as_they_are_written(places: Callable[..., Place]) -> Non
 
 
 def test_the_directory_for_path_has_the_commands_and_nothing_else() -> None:
-    """What else is beside the Python would stand in front of the user's own cmake and python3."""
+    """Other programs beside Python would stand in front of the user's own cmake and python3."""
     scripts = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["scripts"]
     assert {path.name for path in (CHECKOUT / "bin").iterdir()} == {*scripts, "termite", "termite-shell"}
 

@@ -1,5 +1,7 @@
-"""What a job changes, on a real overlay: is the tree at home, after the harvest was replayed, what it would be had the
-command run there? Each script runs twice, in a copy of the tree and in a sandbox, and both are compared."""
+"""The changes of a job on a real overlay, replayed in a tree, are those of the command run there.
+
+Each script runs twice, in a copy of the tree and in a sandbox, and both results are compared.
+"""
 
 import hashlib
 import os
@@ -169,7 +171,7 @@ def run_at_home(script: str, cwd: Path) -> None:
 
 
 def listing(root: Path) -> dict[bytes, tuple[object, ...]]:
-    """Type, mode, content, links of everything; times only where a job has set them or left them alone."""
+    """Describe type, mode, content and links of all files, and the times that a job set or kept."""
     top = os.fsencode(root)
     found: dict[bytes, tuple[object, ...]] = {}
     first: dict[int, bytes] = {}
@@ -188,9 +190,10 @@ def listing(root: Path) -> dict[bytes, tuple[object, ...]]:
 
 
 def replay(harvested: Harvested, cas: Cas, root: Path) -> None:
-    """The simplest thing that does what the changes say, in their order; directories get their times last.
+    """Apply the changes in their order, in the simplest way; directories get their times last.
 
-    A directory that no change names keeps its time: the command wrote to a file in place, where here a new one is made.
+    A directory that no change names keeps its time. There, the command wrote to a file in place,
+    where this function makes a new one.
     """
     times = {path: os.stat(path).st_mtime_ns for path, _, _ in os.walk(os.fsencode(root))}
     for change in harvested.changes:
@@ -250,7 +253,8 @@ NAMES = (
 )
 # fmt: on
 
-# Hard links of symlinks and of directories' contents that `mv` had to copy are known differences, so not asked for.
+# Hard links of symlinks, and of contents that `mv` had to copy, are known differences, and are not
+# compared.
 STEPS = (
     "rm -rf {x}",
     "rm -f {x}",
@@ -272,7 +276,7 @@ STEPS = (
 
 
 def storm(seed: int) -> str:
-    """Some steps in any order; many of them fail, at home as in the sandbox."""
+    """Draw some steps in any order. Many of them fail, in the tree as in the sandbox."""
     chance = random.Random(seed)
     steps = [chance.choice(STEPS).format(x=chance.choice(NAMES), y=chance.choice(NAMES)) for _ in range(12)]
     return "exec 2>/dev/null\n" + "".join(f"({step})\n" for step in steps) + "true"

@@ -1,4 +1,4 @@
-"""The tests of one job once more where a mirror process is: in termite-sandbox's namespaces, as an ordinary user."""
+"""The tests of one job run once more in the namespaces of an ordinary user's mirror process."""
 
 import os
 import shutil

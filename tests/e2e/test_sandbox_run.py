@@ -1,4 +1,4 @@
-"""How one job runs and ends in a real sandbox: exit codes and signals, output and its pace, being killed."""
+"""One job runs in a real sandbox: exit codes, signals, output and its pace, being killed."""
 
 import errno
 import os
@@ -34,7 +34,7 @@ FORGE = b"$i = pack('i6 x104', 15, 0, -1, 0, 0, 0); exit syscall(%d, 1, 15, $i) 
 
 
 def first_processes(bench: Bench) -> list[int]:
-    """Of sandboxes below the scratch directory of `bench`."""
+    """Return the pids of sandboxes below the scratch directory of `bench`."""
     return [
         pid
         for pid in processes_running(b"\0" + os.fsencode(bench.scratch))

@@ -49,7 +49,8 @@ trio.run(main)
 """
 
 
-# Forty requests wait for something else; then one that need not; then the forty end, and forty more that need not.
+# Forty requests wait for something else, then one is answered at once. Then the forty end, and
+# forty more are answered at once.
 WAITING = """
 import os, stat, subprocess, tempfile
 import pyfuse3, trio, trio.testing

@@ -1,4 +1,4 @@
-"""Commands that are known to be short run here while a core is free, and make the same files here as there."""
+"""Short commands run on this machine while a core is idle, and make the same files."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Standard input as at home: what kind it is, what a command reads of it, and what it leaves for the next one."""
+"""Standard input is as in a local build: its kind, its bytes, and the rest for the next command."""
 
 import array
 import fcntl
@@ -42,13 +42,13 @@ sys.stdout.buffer.write(total)
 
 
 def script_of(tree: Tree, text: str) -> str:
-    """A shell script in which T is the launcher."""
+    """Run a shell script in which T is the launcher."""
     # By way of PATH: $T must be one word, also in a checkout with spaces in its path.
     return f"PATH=$PATH:{shlex.quote(str(COMMANDS))}; T=termite; {text}"
 
 
 def both(tree: Tree, text: str, stdin: bytes | None = None) -> tuple[bytes, bytes]:
-    """What the script prints, without termite and with it."""
+    """Return the output of the script, without termite and with it."""
     plain = tree.plain("sh", "-c", "T=; " + text, stdin=stdin)
     far = tree.plain("sh", "-c", script_of(tree, text), stdin=stdin)
     assert (plain.code, plain.stderr) == (far.code, far.stderr)
@@ -159,7 +159,7 @@ print(os.read(0, 9))
 
 
 def test_who_is_stopped_in_its_poll_still_gets_what_comes(tree: Tree) -> None:
-    """It goes on as another system call."""
+    """The interrupted call goes on as another system call."""
     tree.write("poll.py", POLL_AND_READ)
     script = f"exec 3<&0; {PYTHON} poll.py <&3 & sleep 0.3; kill -STOP $!; sleep 0.2; kill -CONT $!; echo on; wait"
     process = tree.where.start([tree.where.termite("termite"), "sh", "-c", script], tree.path, stdin=-1)

@@ -1,4 +1,4 @@
-"""Commands below fakeroot and its like, whose libraries ask a process of this machine: a worker cannot run them."""
+"""Commands below fakeroot run locally, because their library asks a process of this machine."""
 
 import shlex
 import shutil
@@ -21,7 +21,7 @@ OWNERS = "{0} touch made; {0} chown 12:34 made; {0} stat -c %u:%g made; {0} sh -
 
 
 def below(tie: Reason) -> list[str]:
-    """What starts a command so; skips if it is not installed."""
+    """Return the words that start a command below the tool. Skip if it is not installed."""
     if not shutil.which(FAKES[tie][-1]):
         pytest.skip(f"{FAKES[tie][-1]} is not installed (apt-get install {FAKES[tie][-1]})")
     return FAKES[tie]
@@ -78,7 +78,7 @@ def test_termite_ctl_below_it_finds_the_users_own_master_and_says_why(tree: Tree
 
 @pytest.fixture
 def own_tree(user: Place) -> Iterator[Tree]:
-    """A tree with a master and rules of its own."""
+    """Yield a tree with a master and rules of its own."""
     with embedded(new_tree(user)) as tree:
         yield tree
 

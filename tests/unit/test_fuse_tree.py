@@ -75,7 +75,7 @@ class Master:
 
 
 class LostError(Exception):
-    """The master has lost a directory, and this change has not arrived yet: the job gets an error, and sees nothing."""
+    """The master has lost a directory, and the change is on its way: the job gets an error."""
 
 
 def listing(tree: Tree, master: Master, view: View, path: bytes) -> Listing:

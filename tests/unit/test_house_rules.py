@@ -17,7 +17,7 @@ MAX_COLLABORATORS = 6
 MAX_FILES = 12  # a folder
 SUFFIXES = {".py", ".c", ".h", ".cmake"}
 
-STILL_TO_MEND = {}
+STILL_TO_MEND: set[str] = set()
 
 
 class PublicName(NamedTuple):

@@ -20,7 +20,7 @@
  * Other rules:
  *
  * - Even a new keyring is denied: two hundred of them use up the quota of the worker's user, who
- *   then can start no new mirror. `enter` has left the session's keyring before the filter is there.
+ *   then can start no new mirror. `enter` leaves the session's keyring before the filter exists.
  * - i386's socketcall(2) has the family in memory, which a filter cannot read. Its SOCKET and
  *   SOCKETPAIR end with ENOSYS, else `int $0x80` would be a way around the table. socket(2) of i386
  *   works. A 32-bit C library that only uses socketcall (Debian's glibc) cannot make any socket.

@@ -27,7 +27,7 @@ class Staging:
     """
 
     def __init__(self, writable_root: bytes) -> None:
-        """Make the directory, without the remains of a killed master. Raise UserError if that fails."""
+        """Make the directory without remains of a killed master. Raise UserError on failure."""
         self.path = Path(os.fsdecode(b"/" + writable_root)) / os.fsdecode(STAGING)
         self._top = os.open(self.path.parent, os.O_PATH | os.O_DIRECTORY)
         try:
@@ -51,7 +51,7 @@ class Staging:
         return b"%d" % self._count
 
     def write(self, content: bytes, mode: int, times_ns: tuple[int, int]) -> tuple[bytes, os.stat_result]:
-        """Stage a whole file; `times_ns` are atime and mtime. Return its name and its stat_result."""
+        """Stage a whole file with atime and mtime. Return its name and its stat_result."""
         name = self.reserve()
         fd = os.open(name, NEW, 0o600, dir_fd=self.fd)
         try:
@@ -66,7 +66,7 @@ class Staging:
             os.close(fd)
 
     def copy(self, source: int) -> bytes:
-        """Stage a copy of an open file and return its name. The file system may share the blocks."""
+        """Stage a copy of an open file and return its name. Blocks may be shared."""
         name = self.reserve()
         target = os.open(name, NEW, 0o600, dir_fd=self.fd)
         try:

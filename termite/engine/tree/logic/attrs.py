@@ -91,7 +91,7 @@ class Events:
 
 
 class AttrTree:
-    """The listings of all served directories. `compare_entry` decides which new entry is a change."""
+    """The listings of all served directories. `compare_entry` tells which new entry is a change."""
 
     def __init__(self, root: Seen) -> None:
         self._root = root
