@@ -1,7 +1,12 @@
 """Commands that the user types: the front ends in front_ends/, the daemons, and termite-ctl.
 
+* ctl.py, daemons.py and master_command.py are commands; parser.py and flags.py read their words.
+* client.py talks to a master, and claims.py makes sure that only one is started.
+* places.py and logs.py know the directories and logs of the user.
+
 This room may import engine/; engine/, fuse/ and the plugins import nothing from this room.
-client.py, claims.py, flags.py and places.py start with every build, so they import little.
+Do not touch: client.py, claims.py, flags.py and places.py start with every build, so they import
+little.
 Each function of this module is the entry point of one command. It imports that command's module
 only when it is called, because `termite-ctl` must not wait for the import of trio.
 """

@@ -130,7 +130,7 @@ def _without_launcher(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 def _refresh(args: Sequence[str]) -> int:
     _nothing_more(args, "refresh")
     reply = _connect().ask("refresh")
-    print(f"all served files were checked; the journal is at entry {reply['journal']}")
+    print(f"all files that workers have seen were checked; the journal is at entry {reply['journal']}")
     return 0
 
 

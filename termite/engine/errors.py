@@ -81,7 +81,7 @@ _WORDS = {
     Reason.SETTLED_UNREADABLE: "the files outside the tree could not be checked",
     Reason.OTHER_ROOT: "started below another root directory than the master's (container, chroot, unshare -m)",
     Reason.OTHER_USER: "started as another user or group than the master, or in a user namespace (sg, unshare -U)",
-    Reason.OTHER_DIRECTORY: "started in a directory that is another one for the master (a mount that came later)",
+    Reason.OTHER_DIRECTORY: "started in a directory that the master sees as another one (a mount that came later)",
     Reason.OTHER_HOST: "started with another host name or kind of machine than the master (unshare --uts, linux32)",
     Reason.BELOW_FAKEROOT: "started below fakeroot, which works on this machine only",
     Reason.BELOW_PSEUDO: "started below pseudo, which works on this machine only",
@@ -109,7 +109,7 @@ _WORDS = {
     Reason.CLOCKS_DIFFER: "the clocks of the two machines differ",
     Reason.NOT_TRUSTED: "the other side does not belong to this cluster",
     Reason.UNFIT_WORKER: "this worker cannot run jobs",
-    Reason.NEEDS_A_PERSON: "the other side needs a person",
+    Reason.NEEDS_A_PERSON: "the other side cannot go on until a person acts",
 }
 
 

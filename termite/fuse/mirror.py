@@ -268,7 +268,7 @@ def _refusal(error: Exception) -> UserError:
         return error
     return UserError(
         f"this worker cannot run jobs: {error}",
-        hint="its log has the reason; it needs /dev/fuse, user namespaces and a free scratch directory",
+        hint="see the worker's log; jobs need /dev/fuse, user namespaces and a free scratch directory",
         reason=Reason.UNFIT_WORKER,
     )
 

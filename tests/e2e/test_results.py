@@ -153,7 +153,7 @@ def test_a_path_that_every_job_of_a_build_drops_is_told_of_once(tree: Tree) -> N
     tree.write("Makefile", f"all: a b c\na b c:\n\t@echo x >{outside}\n")
     for _ in range(2):
         done = tree.make()
-        told = f"termite: dropped files outside the tree: {outside} (a Local rule runs the command here)\n"
+        told = f"termite: dropped files outside the tree: {outside} (add a Local rule to run the command here)\n"
         assert done.stderr.count(told.encode()) == 1, done
         assert done.stderr.endswith(f"termite: written outside the tree, dropped: {outside} (3 times)\n".encode())
 
@@ -161,7 +161,7 @@ def test_a_path_that_every_job_of_a_build_drops_is_told_of_once(tree: Tree) -> N
 def test_a_socket_in_the_tree_stays_on_its_worker_and_is_told_and_counted_as_one(tree: Tree) -> None:
     before = tree.status()
     done = tree.termite("python3", "-c", "import socket; socket.socket(1).bind('o.sock')")
-    said = f"termite: a socket stays on its worker: {tree.path}/o.sock (a Local rule runs the command here)\n"
+    said = f"termite: a socket stays on its worker: {tree.path}/o.sock (add a Local rule to run the command here)\n"
     assert (done.code, done.stderr.decode()) == (0, said)
     after = tree.status()
     assert [after[key] - before[key] for key in ("sockets_left", "dropped_writes")] == [1, 0]

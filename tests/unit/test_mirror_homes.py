@@ -133,7 +133,7 @@ def test_a_leftover_is_removed_by_what_was_opened(tmp_path: Path) -> None:
 
 
 def test_ids_that_somebody_has_are_refused() -> None:
-    with pytest.raises(UserError, match="user id 0 is root's"):
+    with pytest.raises(UserError, match="user id 0 belongs to root"):
         check_users(range(64))
     check_users(range(60800, 60864))
 

@@ -975,8 +975,8 @@ async def test_what_stays_there_is_told_by_what_it_is(tmp_path: Path) -> None:
     world = World(tmp_path, script(end=msgspec.structs.replace(ran(), dropped=(outside, inside))))
     told = await world.say("gcc")
     assert [frame for frame in told if frame[0] == b"N"] == [
-        (b"N", b"termite: dropped files outside the tree: /%b (a Local rule runs the command here)\n" % outside),
-        (b"N", b"termite: a socket stays on its worker: /%b (a Local rule runs the command here)\n" % inside),
+        (b"N", b"termite: dropped files outside the tree: /%b (add a Local rule to run the command here)\n" % outside),
+        (b"N", b"termite: a socket stays on its worker: /%b (add a Local rule to run the command here)\n" % inside),
     ]
     assert (world.master.counters.dropped_writes, world.master.counters.sockets_left) == (1, 1)
 
@@ -985,7 +985,7 @@ async def test_of_one_place_outside_the_tree_three_lines_are_told_and_the_rest_i
     runs = [(b"root/.cache/ccache/%d/o" % n,) for n in range(5)] + [(b"usr/lib/x", b"root/.cache/ccache/9/o")]
     world = World(tmp_path, *(script(end=msgspec.structs.replace(ran(), dropped=dropped)) for dropped in runs))
     told = [frame for _ in runs for frame in await world.say("gcc") if frame[0] == b"N"]
-    said, local = b"termite: dropped files outside the tree: ", b"(a Local rule runs the command here"
+    said, local = b"termite: dropped files outside the tree: ", b"(add a Local rule to run the command here"
     assert told == [
         (b"N", said + b"/root/.cache/ccache/0/o " + local + b")\n"),
         (b"N", said + b"/root/.cache/ccache/1/o " + local + b")\n"),

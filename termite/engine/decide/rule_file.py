@@ -54,7 +54,9 @@ class RuleFile:
     def _read(self) -> str:
         try:
             if not self._path.is_file():  # reading a FIFO would block the master until somebody writes to it
-                raise UserError(f"{FILE_NAME}: not a regular file", hint="an array of objects, see README, 'Rules'")
+                raise UserError(
+                    f"{FILE_NAME}: not a regular file", hint="write an array of objects, see docs/reference.md, 'Rules'"
+                )
             return self._path.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{FILE_NAME}: cannot be read: {error}", hint="it must be UTF-8 text") from None

@@ -152,7 +152,7 @@ class _Coordinator:
 def _check_protocol(theirs: int) -> None:
     if theirs != PROTOCOL:
         raise UserError(
-            f"the coordinator speaks protocol {PROTOCOL}, you speak {theirs}",
+            f"the coordinator speaks protocol {PROTOCOL}, this daemon speaks {theirs}",
             hint="install one version of termite on every machine",
             reason=Reason.OTHER_PROTOCOL,
         )

@@ -2,6 +2,6 @@
 
 The checks that run before the first job, and the places of the native programs, live here.
 The room may import `loop`, `status` and the modules on the ground of the engine.
-It must not know jobs, leases or connections, and it keeps no state.
+The room must not know jobs, leases or connections, and it keeps no state.
 Mirrors import this room too, so that it must not import `cryptography`.
 """

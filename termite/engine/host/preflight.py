@@ -83,7 +83,7 @@ def check_overlay(filesystems: str, can_load: bool) -> None:
     load overlayfs as a module.
     """
     if "overlay" not in filesystems.split() and not can_load:
-        raise UserError("this kernel has no overlayfs, which jobs run on", hint="as root: modprobe overlay")
+        raise UserError("this kernel has no overlayfs, which every job needs", hint="as root: modprobe overlay")
 
 
 def check_user_namespaces(
@@ -140,7 +140,7 @@ def check_readable_by_others(path: Path, what: str) -> None:
     real = path.resolve()
     if not real.stat().st_mode & (stat.S_IXOTH if real.is_dir() else stat.S_IROTH):
         raise UserError(
-            f"{what} ({real}) cannot be used by the users that jobs run as: it is closed to others",
+            f"jobs run as users who cannot use {what} ({real}): it is closed to others",
             hint=f"chmod -R o+rX {real}, or install termite elsewhere (/opt), or run the worker as an ordinary user",
         )
 

@@ -96,7 +96,9 @@ def _locked(directory: int) -> Iterator[None]:
             break
         except BlockingIOError:
             if time.monotonic() > deadline:
-                raise UserError("the directory is locked by another program", hint="is a master starting?") from None
+                raise UserError(
+                    "the directory is locked by another program", hint="if a master is starting, try again"
+                ) from None
             time.sleep(0.02)
         except OSError:
             break  # a file system without locks, on which the race remains; it is narrow

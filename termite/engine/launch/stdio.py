@@ -15,7 +15,7 @@ from termite.engine.launch.invocation import JobRequest
 KEPT_OUTPUT_BYTES = 1024 * 1024
 # A job that has read more cannot run again. Few remote jobs read their stdin.
 KEPT_STDIN_BYTES = 16 * 1024 * 1024
-RAN_TWICE = "termite: the worker was lost and the command ran again; some output above may be of the first run"
+RAN_TWICE = "termite: the worker was lost and the command ran again; some output above may be from the first run"
 
 
 class JobOutput:

@@ -68,7 +68,10 @@ class ControlCommands:
                 case "build-end":
                     return build.end()
                 case command:
-                    raise UserError(f"unknown command {command!r}", hint="does the master have another version?")
+                    raise UserError(
+                        f"unknown command {command!r}",
+                        hint="the master may have another version: termite-ctl shutdown ends it",
+                    )
 
         try:
             yield answer

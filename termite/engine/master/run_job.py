@@ -370,7 +370,9 @@ async def report_dropped(master: Master, job: Job, dropped: tuple[bytes, ...]) -
             rest = f" and {len(paths) - len(named)} more" if len(paths) > len(named) else ""
             is_full = any(master.notices.is_place_full(kind, path) for path in named)
             last = "; others near it are only counted" if is_full else ""
-            await job.launcher.notice(f"termite: {kind}: {names}{rest} (a Local rule runs the command here{last})")
+            await job.launcher.notice(
+                f"termite: {kind}: {names}{rest} (add a Local rule to run the command here{last})"
+            )
 
 
 def _absolute(path: bytes) -> str:

@@ -46,7 +46,7 @@ class Watches:
             self._inotify = INotify(nonblocking=True)
         except OSError as e:
             raise UserError(
-                f"inotify: {os.strerror(e.errno or 0)}", hint="raise it: sysctl fs.inotify.max_user_instances=1024"
+                f"inotify: {os.strerror(e.errno or 0)}", hint="as root: sysctl -w fs.inotify.max_user_instances=1024"
             ) from e
         self.unwatched: set[bytes] = set()
         self._paths: dict[int, bytes] = {}

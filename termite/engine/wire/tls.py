@@ -183,7 +183,7 @@ def refusal(error: ssl.SSLError, peer: str) -> UserError:
     if verdict in _NOT_VALID_NOW or reason in _OTHER_TIME:
         return UserError(
             f"{peer}: the clocks of the two machines differ by more than a day",
-            hint="set the clocks",
+            hint="set the clocks of both machines, with NTP for example",
             reason=Reason.CLOCKS_DIFFER,
         )
     if verdict is not None or reason in _OTHER_SECRET:
@@ -195,7 +195,7 @@ def refusal(error: ssl.SSLError, peer: str) -> UserError:
     if reason in _NO_CERTIFICATE:
         return UserError(
             f"{peer}: the other side shows no certificate",
-            hint="it is not a termite daemon with this secret",
+            hint="every termite daemon with this secret shows one",
             reason=Reason.NOT_TRUSTED,
         )
     return UserError(

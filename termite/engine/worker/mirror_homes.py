@@ -132,8 +132,8 @@ def check_users(users: range) -> None:
         with suppress(KeyError):
             name = pwd.getpwuid(uid).pw_name
             raise UserError(
-                f"user id {uid} is {name}'s, but jobs would run as {users[0]} to {users[-1]}",
-                hint=f"choose {len(users)} ids that nobody has with -user-base",
+                f"user id {uid} belongs to {name}, but jobs would run as ids {users[0]} to {users[-1]}",
+                hint=f"use -user-base to choose {len(users)} ids that nobody has",
             )
 
 

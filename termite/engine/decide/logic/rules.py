@@ -90,9 +90,11 @@ def parse_rules(text: str, source: str = FILE_NAME) -> tuple[Rule, ...]:
     try:
         entries = json.loads(_without_comments(text))
     except ValueError as error:
-        raise UserError(f"{source}: not JSON: {error}", hint="an array of objects, see README, 'Rules'") from None
+        raise UserError(
+            f"{source}: not JSON: {error}", hint="write an array of objects, see docs/reference.md, 'Rules'"
+        ) from None
     if not isinstance(entries, list):
-        raise UserError(f"{source}: must be a JSON array of objects", hint="see README, 'Rules'")
+        raise UserError(f"{source}: must be a JSON array of objects", hint="see docs/reference.md, 'Rules'")
     return tuple(_parse_rule(entry, f"{source}: entry {number}") for number, entry in enumerate(entries, 1))
 
 
@@ -154,7 +156,7 @@ def _check_regexp(regexp: str, where: str) -> None:
             warnings.simplefilter("error")
             re.compile(regexp)
     except (re.error, RecursionError, OverflowError, Warning) as error:
-        hint = "regular expressions are Python's, see README, 'Rules'"
+        hint = "regular expressions are Python's, see docs/reference.md, 'Rules'"
         raise UserError(f"{where}: bad Regexp {regexp!r}: {error}", hint=hint) from None
 
 
