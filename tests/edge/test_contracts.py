@@ -54,7 +54,7 @@ BAD_FILES = [
     BadFile(ENGINE_LAYERS, "termite.engine.store.bad", "termite.engine.fleet.lease"),
     BadFile(ENGINE_LAYERS, "termite.engine.errors", "termite.engine.paths"),
     BadFile(ENGINE_LAYERS, "termite.engine.store.bad", "termite.engine.wire.identity"),
-    BadFile(ENGINE_LAYERS, "termite.engine.master.bad", "termite.engine.worker.shares"),
+    BadFile(ENGINE_LAYERS, "termite.engine.master.bad", "termite.engine.worker.slot_shares"),
     BadFile(FUSE_LAYERS, "termite.fuse.no_floor"),
     BadFile(FUSE_LAYERS, "termite.fuse.content.bad", "termite.fuse.actions"),
     BadFile(FUSE_LAYERS, "termite.fuse.kernel.bad", "termite.fuse.harvest.collect"),

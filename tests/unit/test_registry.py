@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from termite.engine.fleet.logic.registry import Registry
 from termite.engine.wire.protocol.messages import PROTOCOL, Register
-from termite.engine.worker.shares import share_slots
+from termite.engine.worker.slot_shares import share_slots
 
 A = "10.0.0.1:1235"
 

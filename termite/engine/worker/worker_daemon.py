@@ -23,7 +23,7 @@ from termite.engine.wire.protocol.messages import PROTOCOL, Register
 from termite.engine.worker.mirror_homes import MirrorHomes
 from termite.engine.worker.mirror_process import MirrorProcess, MirrorSettings, run_mirror
 from termite.engine.worker.registration import stay_registered
-from termite.engine.worker.shares import share_slots
+from termite.engine.worker.slot_shares import share_slots
 
 WORKER_PORT = 1235
 MAX_UNAUTHENTICATED = 8  # simultaneous mirrors that have not asked for a lease; further connections wait
