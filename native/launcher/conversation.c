@@ -1,8 +1,8 @@
 /* Hold the conversation with the master, from the sent invocation to the end of this process.
  *
  * Frames are taken out of one buffer. Output is passed on as it arrives, without waiting for the
- * end of its frame. The command can still be run on this machine as long as `heard` is false: no
- * output was written and no stdin was taken. */
+ * end of its frame. The command can still be run on this machine as long as `took_stdin` is false;
+ * output that was shown is compared with what it writes then. */
 #include "launcher.h"
 #include "../shared/records.h"
 
@@ -15,7 +15,9 @@ enum { BUFFER_BYTES = 64 * 1024, HEADER_BYTES = 5, STDIN_BYTES = 256 * 1024 };
 struct conversation {
     int master;
     const struct command *command;
-    bool heard;             /* output was written or stdin taken: the command must not run again */
+    bool took_stdin;        /* bytes that nobody else can get: the command must not run again */
+    bool is_merged;         /* stdout and stderr are one file */
+    struct shown shown[2];  /* the command's output on stdout and on stderr, or both in the first one */
     struct stdin_wish wish; /* the job's unanswered request to read stdin */
     bool muted;             /* the output can no longer be written, and is dropped */
     bool broken;            /* because of a write error, which was printed */
@@ -48,13 +50,13 @@ static void end_if_cancelled(const struct conversation *talk)
 static _Noreturn void give_up(struct conversation *talk, const char *reason, int code)
 {
     end_if_cancelled(talk);
-    if (!talk->heard) {
+    if (!talk->took_stdin) {
         check_may_run_here(talk->command, reason,
                            code == EXIT_LOST ? " (termite-ctl start starts one)" : " (termite-ctl shutdown ends it)");
         dprintf(STDERR_FILENO, "termite: %s; running the command on this machine: %s\n", reason,
                 talk->command->argv[0]);
         stop_cancelling();
-        exec_command(talk->command, &(struct local_run){.recurse = false});
+        run_command(talk->command, &(struct local_run){.recurse = false}, talk->shown);
     }
     dprintf(STDERR_FILENO, "termite: %s while the command was running: %s\n", reason, talk->command->argv[0]);
     _exit(code);
@@ -103,7 +105,7 @@ static void answer_stdin(struct conversation *talk)
     ssize_t n = stdin_read(&talk->wish, payload, &is_taken);
     if (n < 0 && (errno == EINTR || errno == EAGAIN))
         return; /* another process has read it first: wait again */
-    talk->heard = talk->heard || is_taken;
+    talk->took_stdin = talk->took_stdin || is_taken;
     if (n < 0) {
         int length = snprintf(payload, STDIN_BYTES, "errno=%d", errno);
         send_answer(talk, 'F', frame, (size_t)length + 1);
@@ -187,17 +189,8 @@ static void mute(struct conversation *talk, int failure)
 /* Write all bytes, even if the descriptor is non-blocking. */
 static void write_output(struct conversation *talk, int fd, const char *bytes, size_t length)
 {
-    while (length > 0 && !talk->muted) {
-        ssize_t n = write(fd, bytes, length);
-        if (n >= 0) {
-            bytes += n;
-            length -= (size_t)n;
-        } else if (errno == EAGAIN) {
-            poll(&(struct pollfd){.fd = fd, .events = POLLOUT}, 1, -1);
-        } else if (errno != EINTR) {
-            mute(talk, errno);
-        }
-    }
+    if (!talk->muted && !output_write(fd, bytes, length))
+        mute(talk, errno);
 }
 
 /* Copy a frame of `length` bytes to `fd`. */
@@ -206,7 +199,8 @@ static void pass_on(struct conversation *talk, int fd, size_t length, bool is_th
     while (length > 0) {
         char *bytes;
         size_t n = take(talk, &bytes, length);
-        talk->heard = talk->heard || is_the_commands;
+        if (is_the_commands)
+            shown_add(&talk->shown[talk->is_merged ? 0 : fd - 1], bytes, n);
         write_output(talk, fd, bytes, n);
         length -= n;
     }
@@ -249,7 +243,7 @@ static _Noreturn void execute_here(struct conversation *talk, size_t length)
     struct local_run run;
     take_local_run(talk, length, &run);
     stop_cancelling();
-    exec_command(talk->command, &run);
+    run_command(talk->command, &run, talk->shown);
 }
 
 /* Set the position of our stdin to where the job has stopped, because a process that shares it
@@ -343,6 +337,7 @@ _Noreturn void relay(int master, const struct command *command)
     static struct conversation talk;
     talk.master = master;
     talk.command = command;
+    talk.is_merged = is_one_file(STDOUT_FILENO, STDERR_FILENO);
     cancel_on_signals(master);
     for (;;)
         take_frame(&talk);

@@ -15,13 +15,6 @@
 
 extern char **environ;
 
-/* Return whether two descriptors are open on the same file. */
-static bool is_one_file(int one, int other)
-{
-    struct stat a, b;
-    return fstat(one, &a) == 0 && fstat(other, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
-}
-
 /* Add the environment without the names that only this machine may see, and without our library. */
 static void add_environment(struct buffer *invoke)
 {
@@ -57,7 +50,7 @@ static void add_invocation(struct buffer *invoke, const struct command *command,
     vantage_describe(invoke);
     record_add(invoke, "umask", octal);
     stdin_describe(invoke);
-    record_add(invoke, "merge", is_one_file(STDOUT_FILENO, STDERR_FILENO) ? "1" : "0");
+    output_describe(invoke, command);
     record_add_number(invoke, "pid", getpid());
     for (char **word = command->notes; word && word < command->argv; word++)
         if (is_note(*word))

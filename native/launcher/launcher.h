@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 struct buffer;
@@ -18,8 +19,8 @@ struct buffer;
 /* Exit codes of the launcher's own; docs/reference.md lists them. */
 enum {
     EXIT_FAILED = 100,   /* the command line is wrong */
-    EXIT_LOST = 101,     /* the master vanished, and the command had already written or read something */
-    EXIT_PROTOCOL = 102, /* the master sent something invalid, and the command had written or read something */
+    EXIT_LOST = 101,     /* the command cannot be run again, or has printed something else when it was */
+    EXIT_PROTOCOL = 102, /* the master sent something invalid, and the command cannot be run again */
     EXIT_NOWHERE = 103,  /* the command would have to run on this machine, and TERMITE_LOCAL=never */
 };
 
@@ -91,7 +92,7 @@ void check_may_run_here(const struct command *command, const char *reason, const
 /* Return the path of the preload library, or NULL if the build tool was started without it. */
 const char *preload_library(void);
 
-/* -- stdin.c ------------------------------------------------------------------------------------------------------- */
+/* -- stdin.c (streams/) -------------------------------------------------------------------------------------------- */
 
 /* A job's request to read standard input. */
 struct stdin_wish {
@@ -111,6 +112,31 @@ ssize_t stdin_read(const struct stdin_wish *wish, char *bytes, bool *is_taken);
 void stdin_drop(unsigned long long size);
 /* Set the position in the file to `offset`, where the job has stopped reading. */
 void stdin_leave_at(off_t offset);
+
+/* -- output.c (streams/) ------------------------------------------------------------------------------------------- */
+
+/* The output that a stream has shown so far: its length, and a hash of its bytes. */
+struct shown {
+    unsigned long long length;
+    uint64_t hash;
+};
+
+/* Add bytes to the output that was shown. */
+void shown_add(struct shown *shown, const char *bytes, size_t length);
+/* Return whether two descriptors are open on the same file. */
+bool is_one_file(int one, int other);
+/* Add the records that describe stdout and stderr, and whether stdin is a terminal. */
+void output_describe(struct buffer *invoke, const struct command *command);
+/* Write all bytes, even if the descriptor is non-blocking. Return false, with errno, if that is
+ * impossible. */
+bool output_write(int fd, const char *bytes, size_t length);
+
+/* -- second_run.c (streams/) --------------------------------------------------------------------------------------- */
+
+/* Become the command, as exec_command does, if its remote run has shown no output. Otherwise run the
+ * command as a child, show what it writes behind the shown output, and end as it does. If stdout and
+ * stderr are one file, shown[0] counts the output of both. */
+_Noreturn void run_command(const struct command *command, const struct local_run *run, const struct shown shown[2]);
 
 /* -- vantage.c ----------------------------------------------------------------------------------------------------- */
 

@@ -34,12 +34,16 @@ def test_a_notice_is_not_output(launcher: Path, tree: Path, master: FakeMaster) 
         assert finish(process)[:2] == (0, b"run here\n")
 
 
-def test_after_output_a_lost_master_is_told_by_the_exit_code(launcher: Path, tree: Path, master: FakeMaster) -> None:
+def test_after_other_output_a_lost_master_is_told_by_the_exit_code(
+    launcher: Path, tree: Path, master: FakeMaster
+) -> None:
     with started([launcher, *COMMAND], tree) as process:
         talk = master.accept()
         talk.say(frame("1", b"some"))
         talk.vanish()
-        assert finish(process) == (101, b"some", b"termite: the master went away while the command was running: echo\n")
+        status, out, err = finish(process)
+    assert (status, out) == (101, b"some")
+    assert err.startswith(b"termite: the master went away; running the command on this machine: echo\n")
 
 
 def test_after_stdin_was_read_the_command_cannot_run_again(launcher: Path, tree: Path, master: FakeMaster) -> None:
@@ -65,8 +69,8 @@ def test_a_conversation_may_be_cut_anywhere(launcher: Path, tree: Path, master: 
         talk.say(ENDING[:cut])
         talk.vanish()
         status, out, err = finish(process)
-    heard = cut > 5  # a byte of the text came
-    assert (status, out) == ((101, b"") if heard else (0, b"run here\n"))
+    shown = cut > 5  # a byte of the text came, which the command does not write here
+    assert (status, out) == (101 if shown else 0, b"run here\n")
     assert err.startswith(b"text"[: max(0, cut - 5)] + b"termite: ")
 
 
@@ -105,8 +109,17 @@ def test_a_master_that_talks_nonsense_is_left_alone(
         assert finish(process)[:2] == (0, b"run here\n")
     with started([launcher, *COMMAND], tree) as process:
         talk = master.accept()
-        talk.say(frame("1", b"x"), nonsense)
-        assert finish(process)[:2] == (102, b"x")
+        talk.say(frame("1", b"run"), nonsense)
+        assert finish(process)[:2] == (0, b"run here\n")
+    with started([launcher, "cat"], tree, stdin=subprocess.PIPE) as process:
+        assert process.stdin
+        process.stdin.write(b"x")
+        process.stdin.flush()
+        talk = master.accept()
+        talk.say(frame("R", records(("size", "256"))))
+        assert talk.receive() == ("S", b"x")
+        talk.say(nonsense)
+        assert finish(process)[:2] == (102, b"")
 
 
 # -- TERMITE_LOCAL=never ----------------------------------------------------------------------------------------------

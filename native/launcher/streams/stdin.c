@@ -6,8 +6,8 @@
  *
  * The next bytes of a pipe or a stream socket can be shown to the job without taking them (peek).
  * The master says later how many of them the job has taken, and only those are removed here. */
-#include "launcher.h"
-#include "../shared/records.h"
+#include "../launcher.h"
+#include "../../shared/records.h"
 
 #include <fcntl.h>
 #include <poll.h>
