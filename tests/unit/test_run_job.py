@@ -4,6 +4,7 @@ The tree and the pool are fakes.
 """
 
 import hashlib
+import math
 import os
 import socket
 import subprocess
@@ -24,11 +25,16 @@ from termite.engine.errors import FsError, NotAtRest, Outdated, Reason, Retryabl
 from termite.engine.fleet.lease import Lease
 from termite.engine.fleet.pool import OUTDATED_CHANGES, NoWorker, Pool
 from termite.engine.launch import connection as launcher_module
+from termite.engine.launch.connection import LauncherGone
 from termite.engine.launch.listener import LauncherListener
 from termite.engine.launch.local_runs import LocalSlots
+from termite.engine.launch.output import HELD_BYTES, HOLD_S, JobOutput
 from termite.engine.launch.stdio import JobStdin
 from termite.engine.launch.vantage import own_vantage
+from termite.engine.master import run_job
 from termite.engine.master.control_commands import ControlCommands, Sessions
+from termite.engine.master.fallback import run_here_instead
+from termite.engine.master.job import Job
 from termite.engine.master.run_job import SENT_ALONG_FILES, SENT_ALONG_NEAR_BYTES, JobRunner
 from termite.engine.master.settled_check import SettledCheck
 from termite.engine.master.shared import Master, MasterConfig
@@ -166,8 +172,9 @@ class World:
         self.readers: trio.Nursery
 
     async def _hear(self) -> None:
-        async with self._hearing:  # one launcher at a time runs the watcher, for all of them
-            await self.master.fd_watcher.run()
+        async with self._hearing, trio.open_nursery() as nursery:  # one launcher at a time, for all of them
+            nursery.start_soon(self.master.fd_watcher.run)
+            nursery.start_soon(self.master.held_outputs.run)
 
     async def until_no_slot_is_taken(self) -> None:
         """Wait until every process that has a slot has ended."""
@@ -410,22 +417,290 @@ async def test_what_the_kernel_asked_for_remote_jobs_is_counted(tmp_path: Path) 
     assert world.master.counters.fuse_requests == 14
 
 
+PIPES = {"stdin": b"null", "out": b"other", "err": b"other"}
+TERMINAL = {"stdin": b"null", "out": b"tty", "err": b"tty"}
+COLLECTED = {"stdin": b"null", "out": b"collected", "err": b"file"}
+
+
+async def outcome(world: World, fields: Mapping[str, bytes] = PIPES) -> list[tuple[bytes, bytes]]:
+    """Run a command with these stdin, stdout and stderr, and return all frames that its launcher receives."""
+    async with world.launcher("gcc", fields=fields) as launched:
+        return await launched.rest()
+
+
+def shows(*output: bytes, end: Ran | Exception) -> Script:
+    """Return a script whose output is older than a second when the next event happens."""
+
+    async def run(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        for chunk in output:
+            await on_chunk(chunk)
+        await trio.sleep(2 * HOLD_S)
+        if isinstance(end, Exception):
+            raise end
+        return end
+
+    return run
+
+
+@pytest.fixture
+def clock(autojump_clock: trio.testing.MockClock) -> trio.testing.MockClock:
+    """Jump over a second of waiting, but not while a process or a socket of the test has something to do."""
+    autojump_clock.autojump_threshold = 0.02
+    return autojump_clock
+
+
 @pytest.mark.logs("job-retried")
-async def test_a_lost_worker_costs_a_retry_elsewhere_that_repeats_no_output(tmp_path: Path) -> None:
-    lost = script(b"1abc", b"2e", end=lost_worker())
-    world = World(tmp_path, lost, script(b"1ab", b"1cd", b"2ef", end=ran()))
-    told = await world.say("gcc")
-    assert told == [(b"1", b"abc"), (b"2", b"e"), (b"1", b"d"), (b"2", b"f"), (b"E", b"code=0\0")]
+@pytest.mark.parametrize("fields", [PIPES, COLLECTED], ids=["pipes", "files"])
+async def test_a_lost_worker_that_has_shown_nothing_leaves_no_trace_of_its_output(
+    tmp_path: Path, fields: Mapping[str, bytes]
+) -> None:
+    world = World(tmp_path, script(b"1abc", b"2e", end=lost_worker()), script(b"2y", b"1x", end=ran()))
+    assert await outcome(world, fields) == [(b"2", b"y"), (b"1", b"x"), (b"E", b"code=0\0")]
     assert world.steps == ["drain", "run on w0", "failed w0", "drain", "run on w1", "published"]
     assert world.master.counters.retries.total() == 1
 
 
+async def test_held_output_and_the_exit_arrive_in_one_piece(tmp_path: Path) -> None:
+    world = World(tmp_path, script(b"1out", b"2err", end=ran(3)))
+    async with world.launcher("gcc", fields=PIPES) as launched:
+        assert await launched.frames() == [(b"1", b"out"), (b"2", b"err"), (b"E", b"code=3\0")]
+
+
 @pytest.mark.logs("job-retried")
-async def test_a_second_run_that_says_something_else_is_told_whole_after_a_notice(tmp_path: Path) -> None:
+async def test_a_retry_repeats_no_output_that_was_shown(tmp_path: Path, clock: object) -> None:
+    lost = shows(b"1abc", b"2e", end=lost_worker())
+    world = World(tmp_path, lost, script(b"1ab", b"1cd", b"2ef", end=ran()))
+    assert await outcome(world) == [(b"1", b"abc"), (b"2", b"e"), (b"1", b"d"), (b"2", b"f"), (b"E", b"code=0\0")]
+
+
+@pytest.mark.logs("job-fell-back", "job-retried")
+@pytest.mark.parametrize("output", [(b"1a", b"1xyz"), (b"1ab",), (), (b"2e", b"1abx")], ids=repr)
+async def test_a_retry_that_prints_something_else_fails_before_the_first_other_byte(
+    tmp_path: Path, clock: object, output: tuple[bytes, ...]
+) -> None:
+    world = World(tmp_path, shows(b"1abc", end=lost_worker()), script(*output, end=ran()))
+    told = await outcome(world)
+    assert [kind for kind, _ in told] == [b"1", b"N", b"E"]
+    assert (told[0][1], told[2][1]) == (b"abc", b"code=101\0")
+    assert b"printed something else" in told[1][1]
+    assert world.tree.published == [], "nothing of the second run may come home"
+    assert world.master.counters.failed == 1
+
+
+@pytest.mark.logs("job-retried")
+async def test_on_a_terminal_a_retry_that_prints_something_else_is_shown_whole_after_a_notice(tmp_path: Path) -> None:
     world = World(tmp_path, script(b"1abc", end=lost_worker()), script(b"1a", b"1xyz", end=ran()))
-    told = await world.say("gcc")
+    told = await outcome(world, TERMINAL)
     assert [kind for kind, _ in told] == [b"1", b"N", b"1", b"E"]
     assert told[2] == (b"1", b"axyz")
+
+
+@pytest.mark.parametrize(
+    "is_equal",
+    [
+        pytest.param(True, marks=pytest.mark.logs("job-retried")),
+        pytest.param(False, marks=pytest.mark.logs("job-retried", "job-fell-back")),
+    ],
+)
+async def test_megabytes_that_were_shown_are_compared_to_their_last_byte(tmp_path: Path, is_equal: bool) -> None:
+    piece, last = b"1" + b"x" * 100_000, b"1" + b"x" * 99_999 + (b"x" if is_equal else b"y")
+    world = World(tmp_path, script(*[piece] * 20, end=lost_worker()), script(*[piece] * 19, last, b"1end", end=ran()))
+    told = await outcome(world)
+    assert told[-1] == (b"E", b"code=0\0" if is_equal else b"code=101\0")
+    assert b"".join(content for kind, content in told if kind == b"1") == b"x" * 2_000_000 + b"end" * is_equal
+
+
+async def test_output_is_shown_after_a_second_and_then_as_it_comes(tmp_path: Path, clock: object) -> None:
+    at_s: list[float] = []
+
+    async def run(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        for number in range(4):
+            await trio.sleep(0.4)
+            await on_chunk(b"1%d" % number)
+        await trio.sleep(10)
+        return ran()
+
+    world = World(tmp_path, run)
+    async with world.launcher("gcc", fields=PIPES) as launched:
+        began_s, told = trio.current_time(), b""
+        while told[-4:] != b"0123"[-4:]:
+            frames = await launched.frames() or []
+            told += b"".join(content for _, content in frames)
+            at_s.append(round(trio.current_time() - began_s, 1))
+    assert at_s == [0.4 + HOLD_S, 1.6]
+
+
+async def test_much_output_is_not_held(tmp_path: Path) -> None:
+    done = trio.Event()
+
+    async def run(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        await on_chunk(b"1" + b"x" * HELD_BYTES)
+        await on_chunk(b"1y")
+        await done.wait()
+        return ran()
+
+    world = World(tmp_path, run)
+    async with world.launcher("gcc", fields=COLLECTED) as launched:
+        told = b""
+        while not told.endswith(b"y"):
+            told += b"".join(content for _, content in await launched.frames() or [])
+        done.set()
+        assert await launched.rest() == [(b"E", b"code=0\0")]
+
+
+@pytest.mark.logs("job-retried", "job-fell-back")
+async def test_a_launcher_that_reads_nothing_gets_all_held_output_later(tmp_path: Path, clock: object) -> None:
+    big = b"1" + b"x" * 60_000
+
+    async def run(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        if not world.steps.count("failed w0"):
+            with trio.move_on_after(0.5):
+                while True:
+                    await on_chunk(big)
+            raise lost_worker()
+        raise AssertionError
+
+    world = World(tmp_path, run)
+    async with world.launcher("gcc", fields=PIPES) as launched:
+        await trio.sleep(3)
+        told = await launched.rest()
+    shown = b"".join(content for kind, content in told if kind == b"1")
+    assert shown == b"x" * len(shown) and len(shown) > 60_000
+    assert told[-1] == (b"X", b"recurse=0\0")
+
+
+@pytest.mark.parametrize("fields", [TERMINAL, PIPES | {"err": b"tty"}, PIPES | {"in": b"tty"}], ids=repr)
+async def test_a_terminal_shows_output_at_once(tmp_path: Path, fields: Mapping[str, bytes]) -> None:
+    async def run(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        await on_chunk(b"1question")
+        await trio.sleep_forever()
+        raise AssertionError
+
+    world = World(tmp_path, run)
+    async with world.launcher("gcc", fields=fields) as launched:
+        began_s = trio.current_time()
+        assert await launched.frames() == [(b"1", b"question")]
+        assert trio.current_time() - began_s < HOLD_S / 2
+
+
+@pytest.mark.logs("job-retried")
+async def test_where_nobody_reads_before_the_end_output_is_held_to_the_end(tmp_path: Path, clock: object) -> None:
+    world = World(tmp_path, shows(b"1abc", end=lost_worker()), shows(b"1x", end=ran()))
+    assert await outcome(world, COLLECTED) == [(b"1", b"x"), (b"E", b"code=0\0")]
+
+
+class PausingPool(FakePool):
+    """A pool that takes longer than output is held to find a worker, or to find that there is none."""
+
+    @asynccontextmanager
+    async def slot(self, avoid: Collection[str] = ()) -> AsyncIterator[FakeLease]:
+        await trio.sleep(3 * HOLD_S)
+        async with super().slot(avoid) as lease:
+            yield lease
+
+
+@pytest.mark.logs("job-fell-back")
+@pytest.mark.parametrize(
+    "end", [pytest.param(lost_worker(), marks=pytest.mark.logs("job-retried")), Outdated("f")], ids=str
+)
+async def test_output_of_a_failed_attempt_is_not_shown_while_a_worker_is_waited_for(
+    tmp_path: Path, clock: object, end: Exception
+) -> None:
+    world = World(tmp_path)
+    world.master.pool = cast(Pool, PausingPool([script(b"1abc", end=end)], world.steps))
+    async with world.launcher("gcc", fields=PIPES) as launched:
+        assert [kind for kind, _ in await launched.rest()] == [b"N", b"X"]
+        launched.end_command()
+
+
+@pytest.mark.logs("job-fell-back")
+@pytest.mark.parametrize(
+    ("end", "frames"),
+    [
+        pytest.param(lost_worker(), [b"N", b"X"], marks=pytest.mark.logs("job-retried")),
+        (NotAtRest(), [b"N", b"X"]),
+        (ran(), [b"N", b"X"]),
+        (ran(127, changes=(), exec_errno=2), [b"X"]),
+    ],
+    ids=["lost", "not at rest", "not published", "not started"],
+)
+async def test_before_it_runs_here_held_output_is_dropped(
+    tmp_path: Path, end: Ran | Exception, frames: list[bytes]
+) -> None:
+    world = World(tmp_path, script(b"1abc", end=end))
+    world.tree.refuses = 28
+    async with world.launcher("gcc", fields=PIPES) as launched:
+        told = await launched.rest()
+        assert [kind for kind, _ in told] == frames
+        launched.end_command()
+    assert not any(b"again from its beginning" in content for _, content in told)
+
+
+NETWORK = '[{"Regexp": "gcc", "Network": true}]'
+
+
+@pytest.mark.logs("job-fell-back")
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [(NotAtRest("f"), b"code=101\0"), (ran(), b"code=101\0"), (ran(127, changes=(), exec_errno=2), None)],
+    ids=["not at rest", "not published", "not started"],
+)
+async def test_a_refused_result_of_a_command_with_the_network_fails_unless_it_was_not_started(
+    tmp_path: Path, end: Ran | Exception, code: bytes | None
+) -> None:
+    (tmp_path / ".termite-localrc").write_text(NETWORK)
+    world = World(tmp_path, script(b"1abc", end=end))
+    world.tree.refuses = 28
+    async with world.launcher("gcc", fields=PIPES) as launched:
+        told = await launched.rest()
+        launched.end_command()
+    if code is None:
+        assert told == [(b"X", b"recurse=0\0")]
+    else:
+        assert [kind for kind, _ in told] == [b"N", b"E"] and told[1][1] == code
+        assert b"may have used the network" in told[0][1]
+        assert world.master.counters.failed == 1
+    assert world.tree.published == []
+
+
+@pytest.mark.logs("job-fell-back")
+async def test_a_refused_result_fails_with_103_where_local_is_forbidden(tmp_path: Path) -> None:
+    world = World(tmp_path, script(b"1abc", end=NotAtRest("f")))
+    told = await world.say("gcc", TERMITE_LOCAL="never")
+    assert told[-1] == (b"E", b"code=103\0")
+    assert world.tree.published == [] and [kind for kind, _ in told] == [b"N", b"E"]
+
+
+@pytest.mark.logs("job-fell-back")
+async def test_a_refused_result_of_a_command_that_has_read_its_input_fails_with_101(tmp_path: Path) -> None:
+    async def run(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        await on_chunk(b"1" + await stdin_of(world, message).read(2))
+        raise NotAtRest("f")
+
+    world = World(tmp_path, run)
+    async with world.launcher("sort", fields=PIPES | {"stdin": b"read"}) as launched:
+        await launched.frames()
+        await launched.send(records.STDIN, b"ab")
+        told = await launched.rest()
+    assert [kind for kind, _ in told] == [b"N", b"E"] and told[1][1] == b"code=101\0"
+
+
+@pytest.mark.logs("job-fell-back")
+async def test_a_refused_result_names_three_places_and_counts_the_others(tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    world = World(tmp_path / "tree", script(b"1abc", end=ran()))
+    places = ("a", "b\n", "c", "d", "e")
+
+    async def refuse(master: Master, job: Job, *_: object) -> Exit | None:
+        return await run_here_instead(master, job, Reason.NOT_AT_REST, places)
+
+    world.tree.refuses = 28
+    with patch.object(run_job, "run_here_instead", refuse):
+        async with world.launcher("gcc", fields=PIPES) as launched:
+            told = await launched.rest()
+            launched.end_command()
+    assert told[0][1].startswith(b"termite: files of the job changed after its end: a, b\\x0a, c and 2 more; running")
+    assert world.master.counters.fallbacks == {Reason.NOT_AT_REST: 1}
 
 
 @pytest.mark.logs("job-fell-back", "job-retried")
@@ -763,10 +1038,11 @@ async def test_a_file_that_is_not_described_is_no_invocation(
 
 
 async def test_a_cancelled_job_stops_leaves_nothing_and_then_says_so(tmp_path: Path) -> None:
-    stopped = trio.Event()
+    begun, stopped = trio.Event(), trio.Event()
 
     async def run(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
         await on_chunk(b"1begun")
+        begun.set()
         try:
             await trio.sleep_forever()
         finally:
@@ -775,23 +1051,26 @@ async def test_a_cancelled_job_stops_leaves_nothing_and_then_says_so(tmp_path: P
 
     world = World(tmp_path, run)
     async with world.launcher("gcc") as launched:
-        assert await launched.frames() == [(b"1", b"begun")]
+        await begun.wait()
         await launched.send(records.CANCEL, b"signal=2\0")
-        assert await launched.frames() == [(b"E", b"signal=2\0")]
+        assert await launched.frames() == [(b"1", b"begun"), (b"E", b"signal=2\0")]
     assert stopped.is_set()
     assert world.tree.published == []
     assert not world.master.jobs
 
 
 async def test_a_launcher_that_vanishes_cancels_its_job(tmp_path: Path) -> None:
+    begun = trio.Event()
+
     async def run(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
         await on_chunk(b"1begun")
+        begun.set()
         await trio.sleep_forever()
         raise AssertionError
 
     world = World(tmp_path, run)
-    async with world.launcher("gcc") as launched:
-        await launched.frames()
+    async with world.launcher("gcc"):
+        await begun.wait()
     assert world.tree.published == []
     assert not world.master.jobs
 
@@ -1047,3 +1326,33 @@ async def test_a_piece_that_comes_when_its_run_is_lost_is_the_next_runs(tmp_path
         assert await launched.frames() == [(b"R", records.pack_numbers(taken=0, size=9, peek=0))]
         assert await launched.rest() == [(b"E", b"code=0\0")]
     assert read == [b"ab"]
+
+
+@pytest.mark.logs("output-not-released")
+async def test_a_bug_while_output_is_released_stops_neither_its_job_nor_the_outputs_of_others(
+    tmp_path: Path, clock: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(tmp_path, shows(b"1first", end=ran()), shows(b"1second", end=ran(3)))
+    release_due = JobOutput.release_due
+    with patch.object(JobOutput, "release_due", side_effect=MemoryError):
+        assert await outcome(world) == [(b"1", b"first"), (b"E", b"code=0\0")]
+    assert "output-not-released" in caplog.text
+    caplog.clear()
+    async with world.launcher("gcc", fields=PIPES) as launched:
+        assert JobOutput.release_due is release_due
+        assert await launched.frames() == [(b"1", b"second")]
+        assert await launched.frames() == [(b"E", b"code=3\0")]
+
+
+async def test_held_output_of_a_job_that_has_ended_is_never_written(tmp_path: Path, clock: object) -> None:
+    outputs: list[JobOutput] = []
+
+    async def run(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        outputs.append(world.master.jobs[message.job].output)
+        await on_chunk(b"1begun")
+        raise LauncherGone
+
+    world = World(tmp_path, run)
+    async with world.launcher("gcc", fields=PIPES) as launched:
+        assert await launched.frames() is None
+    assert [output.due_s for output in outputs] == [math.inf]

@@ -54,6 +54,7 @@ class Launcher:
         self._frames = records.Frames()
         self._unread: deque[tuple[bytes, bytes]] = deque()
         self._sending = trio.Lock()
+        self._unsent = bytearray()  # frames, and the rest of one that did not fit into the socket
         self._reading_stdin = trio.Lock()
         self._is_settled = False
         self._is_answered: trio.Event | None = None
@@ -67,6 +68,34 @@ class Launcher:
     async def output(self, fd: int, content: bytes) -> None:
         """Write `content` to the launcher's stdout (`fd` 1) or stderr (`fd` 2)."""
         await self._send(records.STDOUT if fd == 1 else records.STDERR, content)
+
+    def queue_output(self, fd: int, content: bytes) -> None:
+        """Write as `output` does, but with the next frame or push, in the same system call."""
+        self._unsent += records.frame(records.STDOUT if fd == 1 else records.STDERR, content)
+
+    async def push(self) -> None:
+        """Send what was queued."""
+        try:
+            self._sending.acquire_nowait()
+        except trio.WouldBlock:
+            await self._sending.acquire()
+        try:
+            while not self._write_some():
+                await trio.lowlevel.wait_writable(self._connection)
+        finally:
+            self._sending.release()
+
+    def push_nowait(self) -> bool:
+        """Send what was queued. Return False if the socket is full and nobody waits for it.
+
+        If the launcher is gone, return True; `receive` notices that.
+        """
+        if self._sending.locked():
+            return True  # its holder sends the queue as well
+        try:
+            return self._write_some()
+        except LauncherGone:
+            return True
 
     async def notice(self, line: str) -> None:
         """Write one line of our own to the launcher's stderr; `line` has no newline."""
@@ -267,21 +296,20 @@ class Launcher:
             raise LauncherGone from None
 
     async def _send(self, kind: bytes, payload: bytes) -> None:
-        unsent = memoryview(records.frame(kind, payload))
+        self._unsent += records.frame(kind, payload)
+        await self.push()
+
+    def _write_some(self) -> bool:
+        """Write what fits into the socket, and return True if that is everything."""
         try:
-            self._sending.acquire_nowait()
-        except trio.WouldBlock:
-            await self._sending.acquire()
-        try:
-            while unsent:
-                try:
-                    unsent = unsent[os.write(self.fd, unsent) :]
-                except BlockingIOError:
-                    await trio.lowlevel.wait_writable(self._connection)
-                except OSError:
-                    raise LauncherGone from None
-        finally:
-            self._sending.release()
+            while self._unsent:
+                del self._unsent[: os.write(self.fd, self._unsent)]
+        except BlockingIOError:
+            return False
+        except OSError:
+            self._unsent.clear()
+            raise LauncherGone from None
+        return True
 
 
 def _pack_exit(exit: Exit) -> bytes:

@@ -4,6 +4,7 @@ The format is in docs/develop/protocol.md, "Launcher". Everything but `env` come
 `env`, so that the environment, which is the same for all commands of one make, is parsed once.
 """
 
+import enum
 import functools
 import os
 from dataclasses import dataclass, field
@@ -17,13 +18,27 @@ from termite.engine.model import How, Invocation, StdinFile
 from termite.engine.wire.protocol.records import parse_records
 
 
+class OutputKind(enum.StrEnum):
+    """The kind of file that a launcher's stdout or stderr is, and so who may read it.
+
+    COLLECTED is a pipe that the build tool itself reads; the tool's own output goes elsewhere.
+    """
+
+    TERMINAL = "tty"
+    FILE = "file"
+    NULL = "null"
+    COLLECTED = "collected"
+    OTHER = "other"
+
+
 @dataclass(frozen=True, slots=True)
 class JobRequest:
     """A request of a launcher: the command, and how the launcher's process is set up.
 
     `umask` has the nine permission bits. If `has_stdin`, the stdin is the file `stdin_file`, or a
     stream if that is None. If not, `stdin_closed` means that descriptor 0 is closed, and
-    `stdin_ended` that it is at its end. `merge`: stdout and stderr are one open file.
+    `stdin_ended` that it is at its end. `merge`: stdout and stderr are one open file. `out` and
+    `err` are the kinds of stdout and stderr.
     """
 
     invocation: Invocation
@@ -33,6 +48,9 @@ class JobRequest:
     stdin_file: StdinFile | None = None
     stdin_closed: bool = False
     stdin_ended: bool = False
+    out: OutputKind = OutputKind.OTHER
+    err: OutputKind = OutputKind.OTHER
+    is_stdin_terminal: bool = False
     vantage: Vantage = field(default_factory=Vantage)
 
 
@@ -61,6 +79,7 @@ def parse_invoke(payload: bytes) -> JobRequest:
     try:
         cwd = os.fsdecode(fields["cwd"])
         how = How(fields["how"].decode())
+        out, err = (OutputKind(fields.get(name, b"other").decode()) for name in ("out", "err"))
         umask = int(fields.get("umask", b"022"), 8)
         stdin_file = _parse_stdin_file(fields) if stdin == b"file" else None
     except (KeyError, ValueError, msgspec.ValidationError) as error:
@@ -85,6 +104,9 @@ def parse_invoke(payload: bytes) -> JobRequest:
         stdin_file=stdin_file,
         stdin_closed=stdin == b"closed",
         stdin_ended=stdin == b"ended",
+        out=out,
+        err=err,
+        is_stdin_terminal=fields.get("in") == b"tty",
         vantage=Vantage(*(os.fsdecode(fields.get(name, b"")) for name in ("root", "users", "here", "host"))),
     )
 

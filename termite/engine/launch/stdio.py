@@ -1,8 +1,7 @@
-"""Pass the standard input and output of a job between its launcher and its worker.
+"""Pass the standard input of a job from its launcher to its worker.
 
-A job runs again if its worker was lost. The launcher cannot take back output that it has printed,
-and cannot read its input twice. Both are therefore kept: output of the second run is compared with
-the first, and input is read from the kept bytes.
+A job runs again if its worker was lost. The launcher cannot read its input twice, so the input is
+kept, and a second run reads the kept bytes.
 """
 
 from errno import EIO, ESPIPE
@@ -11,59 +10,8 @@ from termite.engine.errors import FsError
 from termite.engine.launch.connection import Launcher
 from termite.engine.launch.invocation import JobRequest
 
-# For each of stdout and stderr. Output of a second run beyond it is assumed to be the same.
-KEPT_OUTPUT_BYTES = 1024 * 1024
 # A job that has read more cannot run again. Few remote jobs read their stdin.
 KEPT_STDIN_BYTES = 16 * 1024 * 1024
-RAN_TWICE = "termite: the worker was lost and the command ran again; some output above may be from the first run"
-
-
-class JobOutput:
-    """The output of one job, which the launcher gets once even if the job runs twice."""
-
-    def __init__(self, launcher: Launcher) -> None:
-        self._launcher = launcher
-        self._kept = {1: bytearray(), 2: bytearray()}
-        self._forwarded = {1: 0, 2: 0}  # bytes, of all runs
-        self._at = {1: 0, 2: 0}  # position of this run
-
-    async def forward(self, chunk: bytes) -> None:
-        """Forward the part of `chunk` that no earlier run has written.
-
-        The first byte of `chunk` is b"1" for stdout or b"2" for stderr. Block while the launcher's
-        socket is full. Raise LauncherGone if the launcher has closed the connection.
-        """
-        fd = 2 if chunk[:1] == b"2" else 1
-        content = chunk[1:]
-        repeated = min(len(content), self._forwarded[fd] - self._at[fd])
-        if repeated > 0:
-            content = await self._skip(fd, content, repeated)
-        if content:
-            self._forwarded[fd] += len(content)
-            self._at[fd] = self._forwarded[fd]
-            room = KEPT_OUTPUT_BYTES - len(self._kept[fd])
-            self._kept[fd] += content[: max(room, 0)]
-            await self._launcher.output(fd, content)
-
-    def rewind(self) -> None:
-        """Prepare for another run of the job, which writes everything again."""
-        self._at = {1: 0, 2: 0}
-
-    @property
-    def has_forwarded(self) -> bool:
-        """True if the launcher has received any output."""
-        return any(self._forwarded.values())
-
-    async def _skip(self, fd: int, content: bytes, repeated: int) -> bytes:
-        at = self._at[fd]
-        kept = bytes(self._kept[fd][at : at + repeated])
-        if content.startswith(kept):
-            self._at[fd] += repeated
-            return content[repeated:]
-        # The output differs from the first run: forward all of it, after a line that explains it.
-        self._at[fd] = self._forwarded[fd]
-        await self._launcher.notice(RAN_TWICE)
-        return bytes(self._kept[fd][:at]) + content
 
 
 class JobStdin:

@@ -10,7 +10,8 @@ from termite.engine.errors import Retryable, UserError
 from termite.engine.fleet.lease import Lease
 from termite.engine.launch.connection import Launcher
 from termite.engine.launch.invocation import JobRequest
-from termite.engine.launch.stdio import JobOutput, JobStdin
+from termite.engine.launch.output import HeldOutputs, JobOutput
+from termite.engine.launch.stdio import JobStdin
 from termite.engine.model import Command, Phase, Verdict
 
 MAX_ATTEMPTS = 3  # failures of any kind
@@ -39,6 +40,7 @@ class Job:
     warning: UserError | None = None  # about the rule file, for the user; None: there is none
     bug: Exception | None = None  # of `run_at_once`; `run_job` raises it again
     number: int = 0
+    is_executed: bool = False  # True if a worker may have started the command in any attempt
     failures: list[Retryable] = field(default_factory=list)
     failed_on: set[str] = field(default_factory=set)
 
@@ -58,6 +60,7 @@ class Job:
         return len(self.failed_on) < MAX_WORKERS and len(self.failures) < MAX_ATTEMPTS and self.stdin.can_rewind
 
 
-def new_job(number: int, launcher: Launcher, request: JobRequest) -> Job:
+def new_job(number: int, launcher: Launcher, request: JobRequest, held_outputs: HeldOutputs) -> Job:
     """Return a new job with the id `number`."""
-    return Job(number, launcher, request, JobOutput(launcher), JobStdin(launcher, request))
+    output = JobOutput(launcher, request, held_outputs)
+    return Job(number, launcher, request, output, JobStdin(launcher, request))

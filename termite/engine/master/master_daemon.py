@@ -36,6 +36,7 @@ async def serve_master(config: MasterConfig, task_status: trio.TaskStatus[str] =
             control = ControlCommands(master, sessions)
             launchers = LauncherListener(JobRunner(master), control.session, master.fd_watcher)
             nursery.start_soon(master.fd_watcher.run)
+            nursery.start_soon(master.held_outputs.run)
             nursery.start_soon(master.settled_check.run)
             nursery.start_soon(master.pool.run)
             nursery.start_soon(_keep_house, master, sessions)

@@ -14,12 +14,14 @@ from termite.engine.decide.environment import environment_of
 from termite.engine.decide.logic.commands import is_no_op
 from termite.engine.decide.logic.local_policy import is_local_forbidden, local_policy_warning
 from termite.engine.decide.short_commands import CommandKey, key_of
-from termite.engine.errors import ExitCode, FsError, Outdated, Reason, Retryable, UserError
+from termite.engine.errors import FsError, Outdated, Reason, Retryable, UserError
 from termite.engine.fleet.lease import Lease
 from termite.engine.fleet.pool import OUTDATED_CHANGES, NoWorker
 from termite.engine.launch.connection import Launcher, LauncherGone
 from termite.engine.launch.invocation import JobRequest
 from termite.engine.launch.listener import RestOfJob
+from termite.engine.launch.output import OutputDiffers
+from termite.engine.master.fallback import end_differing, fall_back, run_here_instead, run_local
 from termite.engine.master.job import Job, new_job
 from termite.engine.master.results import fetch_contents
 from termite.engine.master.shared import Master
@@ -55,7 +57,7 @@ class JobRunner:
         if now_s - master.last_busy_s > NEW_BUILD_S and not master.jobs:
             master.notices.clear()
         master.last_busy_s = now_s
-        job = new_job(self._last_job, launcher, request)
+        job = new_job(self._last_job, launcher, request, master.held_outputs)
         try:
             if run_at_once(master, job):
                 return None
@@ -79,7 +81,12 @@ class JobRunner:
         except Exception as error:  # around one job: a bug of ours does not end the build
             log.exception("job-failed job=%d", job.id)
             return await fall_back(master, job, Reason.INTERNAL_ERROR, repr(error))
+        except trio.Cancelled:
+            # The user has stopped the job, which does not run again: its output is shown.
+            job.output.release_nowait()
+            raise
         finally:
+            job.output.drop()  # otherwise its timer would write to a connection that is closed
             del master.jobs[job.id]
             master.last_busy_s = trio.current_time()
 
@@ -138,6 +145,7 @@ async def run_job(master: Master, job: Job) -> Exit | None:
                     continue
                 dispatched_ns, dispatched_s = master.tree.now_ns(), trio.current_time()
                 ran = await run_on_worker(master, job, lease, message)
+                await job.output.check_end()
                 timing = Timing(dispatched_ns, ran.started_ns, ran.ended_ns, lease.offset_ns, message.number)
                 conflicts = await publish_results(master, job, lease, ran, timing)
             if job.key:
@@ -145,16 +153,20 @@ async def run_job(master: Master, job: Job) -> Exit | None:
             if ran.exec_errno:
                 return await fall_back(master, job, Reason.EXEC_FAILED, os.strerror(ran.exec_errno), quiet=True)
             job.number = 0  # the journal may drop its changes, however slow the launcher is
+            job.output.release_nowait()
             await job.launcher.stop_reading()
             await report_result(master, job, ran, conflicts)
             return ran.exit
         except NoWorker as error:
             return await fall_back(master, job, Reason.NO_WORKER, str(error))
         except FsError as error:
-            return await fall_back(master, job, Reason.NOT_PUBLISHED, os.strerror(error.errno))
+            return await run_here_instead(master, job, Reason.NOT_PUBLISHED, (os.strerror(error.errno),))
+        except OutputDiffers:
+            return await end_differing(master, job)
         except Retryable as error:
+            job.output.drop()  # the next worker may be long in coming
             if error.reason is Reason.NOT_AT_REST:  # no worker is to blame, and none would do better
-                return await fall_back(master, job, error.reason, error.detail)
+                return await run_here_instead(master, job, error.reason, (error.detail,) if error.detail else ())
             record_failure(master, job, error)
     return await fall_back(master, job, job.failures[-1].reason, job.failures[-1].detail)
 
@@ -202,7 +214,9 @@ async def run_on_worker(master: Master, job: Job, lease: Lease, message: Run) ->
     """
     job.phase = Phase.RUNNING
     job.rewind()
+    was_executed, job.is_executed = job.is_executed, True
     ran = await lease.run(message, job.output.forward)
+    job.is_executed = was_executed or not ran.exec_errno
     master.pool.succeeded(lease)
     master.is_without_worker = False
     return ran
@@ -287,45 +301,6 @@ def record_failure(master: Master, job: Job, error: Retryable) -> None:
     master.pool.failed(job.lease, error)
     master.counters.retries[error.reason] += 1
     log.warning("job-retried job=%d lease=%s detail=%r reason=%s", job.id, job.lease.worker, error.detail, error.reason)
-
-
-async def run_local(master: Master, job: Job) -> None:
-    """Wait for a local slot, and let the launcher execute the command."""
-    rule = job.verdict.rule if job.verdict else None
-    master.counters.count_local(job.verdict)
-    job.phase = Phase.WAITING
-    if rule is not None and rule.recurse:
-        await job.launcher.replace(recurse=True)
-    else:
-        await master.local_runs.start(job.launcher)
-
-
-async def fall_back(master: Master, job: Job, reason: Reason, detail: str, *, quiet: bool = False) -> Exit | None:
-    """Run the command locally because no worker can, or return the exit code that says why not.
-
-    The command must not run if it has consumed its input, or if TERMITE_LOCAL=never. Return None
-    if the launcher executes it. `quiet`: print no notice if it runs.
-    """
-    master.counters.fallbacks[reason] += 1
-    log.warning("job-fell-back job=%d detail=%r reason=%s", job.id, detail, reason)
-    text = f"{reason.words}: {detail}" if detail else reason.words
-    await job.launcher.stop_reading()
-    if job.stdin.is_consumed:
-        await job.launcher.notice(f"termite: {text}; the command has read its input and cannot be run again")
-        master.counters.failed += 1
-        return Exit(ExitCode.LOST)
-    if is_local_forbidden(job.request.invocation.env):
-        await job.launcher.notice(f"termite: {text}; TERMITE_LOCAL=never forbids running it on this machine")
-        master.counters.failed += 1
-        return Exit(ExitCode.NOWHERE)
-    if reason is Reason.NO_WORKER:
-        # One notice until there is a worker again: a build of many jobs needs no thousand lines.
-        quiet, master.is_without_worker = master.is_without_worker, True
-    if not quiet:
-        again = ", again from its beginning" if job.output.has_forwarded else ""
-        await job.launcher.notice(f"termite: {text}; running the command on this machine{again}")
-    await run_local(master, job)
-    return None
 
 
 async def report_result(master: Master, job: Job, ran: Ran, conflicts: tuple[bytes, ...]) -> None:

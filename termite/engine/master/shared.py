@@ -15,6 +15,7 @@ from termite.engine.errors import Reason
 from termite.engine.fleet.pool import Pool, PoolConfig
 from termite.engine.launch.invocation import JobRequest
 from termite.engine.launch.local_runs import LocalRuns, LocalSlots, parent_of
+from termite.engine.launch.output import HeldOutputs
 from termite.engine.launch.vantage import difference, own_vantage
 from termite.engine.loop.fd_watcher import FdWatcher
 from termite.engine.master.job import Job
@@ -73,6 +74,7 @@ class Master:
         self.jobs: dict[int, Job] = {}
         self.fd_watcher = FdWatcher()
         self.local_runs = LocalRuns(LocalSlots(config.local_slots, parent_of), self.fd_watcher)
+        self.held_outputs = HeldOutputs()
         self.settled_check = SettledCheck(tree.recheck_settled)
         self.short = ShortCommands(config.short_s, config.short_store)
         self.pool = Pool(_pool_config(config), tree.drain, MirrorRequests(tree, self.jobs).answer)

@@ -1,0 +1,109 @@
+"""Run a job's command on the master's machine.
+
+The reason is its verdict, or that no worker can run it, or that the result of its remote run was
+refused. The launcher executes the command. If it has shown output of a remote run, it compares the
+output of the command with that (native/launcher/streams/second_run.c).
+"""
+
+import logging
+from collections.abc import Sequence
+
+from termite.engine.decide.logic.local_policy import is_local_forbidden
+from termite.engine.errors import ExitCode, Reason
+from termite.engine.master.job import Job
+from termite.engine.master.shared import Master
+from termite.engine.model import Exit, Phase
+from termite.engine.wire.protocol.foreign_text import printable
+
+NAMED_PLACES = 3  # as many as a person reads in one line
+
+log = logging.getLogger(__name__)
+
+
+async def run_local(master: Master, job: Job) -> None:
+    """Wait for a local slot, and let the launcher execute the command."""
+    rule = job.verdict.rule if job.verdict else None
+    master.counters.count_local(job.verdict)
+    job.phase = Phase.WAITING
+    if rule is not None and rule.recurse:
+        await job.launcher.replace(recurse=True)
+    else:
+        await master.local_runs.start(job.launcher)
+
+
+async def run_here_instead(master: Master, job: Job, reason: Reason, places: Sequence[str] = ()) -> Exit | None:
+    """Run the command on the master's machine, because the result of its remote run is refused.
+
+    Nothing of the remote run may have been published: its files are thrown away, and held output is
+    dropped. Output that the launcher has shown already is compared with the new run. `places` are
+    the paths or details that are to blame, for the notice; () means that the reason says it all.
+
+    Return None if the launcher executes the command. Otherwise return the exit that says why not:
+
+    * 101 if the command has read from a stream, which nobody can give again.
+    * 101 if the command had the network and was executed: another machine may have noticed it.
+    * 103 if TERMITE_LOCAL=never.
+
+    A remote run without the network leaves no other trace, so that a second run is the first one.
+    Raise LauncherGone if the launcher closed the connection.
+    """
+    named = ", ".join(printable(place) for place in places[:NAMED_PLACES])
+    more = f" and {len(places) - NAMED_PLACES} more" if len(places) > NAMED_PLACES else ""
+    rule = job.verdict.rule if job.verdict else None
+    if job.is_executed and rule is not None and rule.network:
+        job.output.drop()
+        await job.launcher.stop_reading()
+        cause = "the command may have used the network and cannot be run again"
+        return await _refuse(master, job, reason, named + more, cause, ExitCode.LOST)
+    return await fall_back(master, job, reason, named + more)
+
+
+async def fall_back(master: Master, job: Job, reason: Reason, detail: str, *, quiet: bool = False) -> Exit | None:
+    """Run the command locally because no worker can, or return the exit code that says why not.
+
+    The command must not run if it has consumed its input, or if TERMITE_LOCAL=never. Return None
+    if the launcher executes it. `quiet`: print no notice if it runs.
+    """
+    job.output.drop()
+    await job.launcher.stop_reading()
+    if job.stdin.is_consumed:
+        cause = "the command has read its input and cannot be run again"
+        return await _refuse(master, job, reason, detail, cause, ExitCode.LOST)
+    if is_local_forbidden(job.request.invocation.env):
+        cause = "TERMITE_LOCAL=never forbids running it on this machine"
+        return await _refuse(master, job, reason, detail, cause, ExitCode.NOWHERE)
+    _count(master, job, reason, detail)
+    if reason is Reason.NO_WORKER:
+        # One notice until there is a worker again: a build of many jobs needs no thousand lines.
+        quiet, master.is_without_worker = master.is_without_worker, True
+    if not quiet:
+        again = ", again from its beginning" if job.output.has_shown else ""
+        await job.launcher.notice(f"termite: {_text(reason, detail)}; running the command on this machine{again}")
+    await run_local(master, job)
+    return None
+
+
+async def end_differing(master: Master, job: Job) -> Exit:
+    """End a job whose later run printed something else than the launcher has shown."""
+    job.output.drop()
+    await job.launcher.stop_reading()
+    error = job.failures[-1]
+    cause = "the command ran again and printed something else, so that its output would be of two runs"
+    return await _refuse(master, job, error.reason, error.detail, cause, ExitCode.LOST)
+
+
+async def _refuse(master: Master, job: Job, reason: Reason, detail: str, cause: str, code: ExitCode) -> Exit:
+    """Let the job fail with `code`, and notify the user of the reason and the cause."""
+    _count(master, job, reason, detail)
+    await job.launcher.notice(f"termite: {_text(reason, detail)}; {cause}")
+    master.counters.failed += 1
+    return Exit(code)
+
+
+def _count(master: Master, job: Job, reason: Reason, detail: str) -> None:
+    master.counters.fallbacks[reason] += 1
+    log.warning("job-fell-back job=%d detail=%r reason=%s", job.id, detail, reason)
+
+
+def _text(reason: Reason, detail: str) -> str:
+    return f"{reason.words}: {detail}" if detail else reason.words
