@@ -636,6 +636,18 @@ async def test_before_it_runs_here_held_output_is_dropped(
     assert not any(b"again from its beginning" in content for _, content in told)
 
 
+@pytest.mark.logs("job-fell-back")
+async def test_held_output_is_not_shown_while_a_local_slot_is_waited_for(tmp_path: Path, clock: object) -> None:
+    world = World(tmp_path, script(b"1abc", end=ran()))
+    world.tree.refuses = 28
+    assert world.master.local_runs.slots.take_nowait(-1)
+    async with world.launcher("gcc", fields=PIPES) as launched:
+        await trio.sleep(3 * HOLD_S)
+        world.master.local_runs.slots.give_back(-1)
+        assert [kind for kind, _ in await launched.rest()] == [b"N", b"X"]
+        launched.end_command()
+
+
 NETWORK = '[{"Regexp": "gcc", "Network": true}]'
 
 

@@ -93,8 +93,9 @@ class JobOutput:
         self._hold_s = hold_s(request)
         self._held: deque[tuple[int, bytes]] = deque()  # in order of arrival
         self._held_bytes = 0
-        self._is_streaming = not self._hold_s  # True if output of this run is no longer held
+        self._is_streaming = False  # True if output of this run is not held, or no longer
         self.due_s = math.inf
+        self.rewind()
 
     async def forward(self, chunk: bytes) -> None:
         """Hold or forward the part of `chunk` that the launcher has not shown yet.

@@ -214,9 +214,8 @@ async def run_on_worker(master: Master, job: Job, lease: Lease, message: Run) ->
     """
     job.phase = Phase.RUNNING
     job.rewind()
-    was_executed, job.is_executed = job.is_executed, True
+    job.is_executed = True
     ran = await lease.run(message, job.output.forward)
-    job.is_executed = was_executed or not ran.exec_errno
     master.pool.succeeded(lease)
     master.is_without_worker = False
     return ran
