@@ -16,8 +16,7 @@ struct conversation {
     int master;
     const struct command *command;
     bool took_stdin;        /* bytes that nobody else can get: the command must not run again */
-    bool is_merged;         /* stdout and stderr are one file */
-    struct shown shown[2];  /* the command's output on stdout and on stderr, or both in the first one */
+    struct shown shown[2];  /* the command's output on stdout and on stderr; a worker merges them if they are one */
     struct stdin_wish wish; /* the job's unanswered request to read stdin */
     bool muted;             /* the output can no longer be written, and is dropped */
     bool broken;            /* because of a write error, which was printed */
@@ -200,7 +199,7 @@ static void pass_on(struct conversation *talk, int fd, size_t length, bool is_th
         char *bytes;
         size_t n = take(talk, &bytes, length);
         if (is_the_commands)
-            shown_add(&talk->shown[talk->is_merged ? 0 : fd - 1], bytes, n);
+            shown_add(&talk->shown[fd - 1], bytes, n);
         write_output(talk, fd, bytes, n);
         length -= n;
     }
@@ -337,7 +336,6 @@ _Noreturn void relay(int master, const struct command *command)
     static struct conversation talk;
     talk.master = master;
     talk.command = command;
-    talk.is_merged = is_one_file(STDOUT_FILENO, STDERR_FILENO);
     cancel_on_signals(master);
     for (;;)
         take_frame(&talk);

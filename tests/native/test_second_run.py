@@ -145,11 +145,12 @@ def test_the_command_has_the_signals_and_descriptors_it_would_have_had(
         assert finish(process)[1] == plain
 
 
+@pytest.mark.parametrize("script", ["exec yes", "echo y; echo more; exit 0"])
 def test_output_that_nobody_reads_kills_as_it_does_without_termite(
-    launcher: Path, tree: Path, master: FakeMaster
+    launcher: Path, tree: Path, master: FakeMaster, script: str
 ) -> None:
     reader, writer = os.pipe()
-    with started([launcher, "yes"], tree, stdout=writer) as process:
+    with started([launcher, "sh", "-c", script], tree, stdout=writer) as process:
         os.close(writer)
         talk = master.accept()
         talk.say(frame("1", b"y\n"))
