@@ -21,6 +21,7 @@ from termite.engine.errors import ExitCode, UserError, errors_in
 from termite.engine.fleet.coordinator import COORDINATOR_PORT, CoordinatorConfig, serve_coordinator
 from termite.engine.host import preflight
 from termite.engine.host.native_programs import native_program
+from termite.engine.model import DEFAULT_STORE_BYTES, DEFAULT_STORE_FILES, StoreLimits
 from termite.engine.wire.identity import read_secret
 from termite.engine.worker.mirror_homes import DEFAULT_USER_BASE, MAX_MIRRORS, check_users
 from termite.engine.worker.worker_daemon import WORKER_PORT, WorkerConfig, serve_worker
@@ -154,6 +155,7 @@ def worker_config(flags: argparse.Namespace, secret: bytes) -> WorkerConfig:
         port=flags.port,
         advertise=flags.advertise,
         log_level=flags.log_level,
+        store=StoreLimits(flags.cache_size, flags.cache_files),
     )
 
 
@@ -215,6 +217,21 @@ def worker_parser(program: str) -> Parser:
         help="files kept between jobs (default: /var/cache/termite; ~/.cache/termite of an ordinary user)",
     )
     add(
+        "--cache-size",
+        type=_size,
+        default=f"{DEFAULT_STORE_BYTES // 1024**3}G",
+        metavar="SIZE",
+        help="size of the store of file contents in -cachedir, in bytes or as 500M, 20G, 1T; as root, there is one "
+        "store for each user that jobs run as",
+    )
+    add(
+        "--cache-files",
+        type=_positive,
+        default=DEFAULT_STORE_FILES,
+        metavar="N",
+        help="number of files in each store",
+    )
+    add(
         "--tmpdir",
         type=Path,
         default=default_tmpdir(),
@@ -264,10 +281,20 @@ def _port(text: str) -> int:
 
 def _positive(text: str) -> int:
     number = int(text)
-    if number < 1:
+    if not 1 <= number < 2**63:
         raise ValueError(text)
     return number
 
 
+def _size(text: str) -> int:
+    """Return the bytes that a text such as 500M, 20G or 1048576 means; the units are powers of 1024."""
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
+    if not (number.isascii() and number.isdigit()):
+        raise ValueError(text)
+    size_bytes = int(number) << 10 * ("", "K", "M", "G", "T").index(unit)
+    return _positive(str(size_bytes))
+
+
 _port.__name__ = "port"
+_size.__name__ = "size"
 _positive.__name__ = "number"

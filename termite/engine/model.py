@@ -31,6 +31,9 @@ Sha256 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 # cannot imitate a line of a log.
 Label = Annotated[str, Meta(max_length=255, pattern=r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z")]
 
+DEFAULT_STORE_BYTES = 20 * 1024**3
+DEFAULT_STORE_FILES = 1_000_000  # 20 GiB of blobs of 4 KiB would be five million inodes
+
 
 class Digest(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The SHA-256 of a file's content, and its size in bytes."""
@@ -193,3 +196,11 @@ class Phase(enum.Enum):
     RUNNING = "running remotely"
     FETCHING = "fetching results"
     LOCAL = "running locally"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLimits:
+    """The limits to which a worker's store of contents is evicted: bytes on the disk, and files."""
+
+    max_bytes: Count = DEFAULT_STORE_BYTES
+    max_files: Count = DEFAULT_STORE_FILES

@@ -48,7 +48,9 @@ class LeaseParts:
     def statistics(self) -> dict[str, int]:
         """Return the counts of all parts that have some."""
         parts = (self.files.tree, self.files.fetcher, self.warm, self.operations)
-        return {name: count for part in parts for name, count in part.statistics().items()}
+        counts = {name: count for part in parts for name, count in part.statistics().items()}
+        store = {f"store_{name}": count for name, count in self.files.cas.statistics().items()}
+        return counts | store
 
 
 class Actions:
@@ -115,9 +117,14 @@ class Actions:
     async def send_blob(self, request: GetBlob, send_chunk: SendChunk) -> Done:
         """Send a content that a job has made.
 
-        Raise Retryable if the store has evicted it; the master then runs the job again.
+        Raise Retryable if the store has evicted it, or has found it bad; the master then runs the
+        job again.
         """
-        fd = self._files.cas.open(request.digest)
+        cas = self._files.cas
+        if cas.is_verified(request.digest):
+            fd = cas.open(request.digest)
+        else:
+            fd = await trio.to_thread.run_sync(cas.open, request.digest)
         if fd is None:
             raise Retryable(Reason.RESULT_LOST)
         try:

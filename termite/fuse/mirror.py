@@ -28,6 +28,7 @@ from termite.engine.wire.protocol.messages import PROTOCOL, GetBlob, Leased, Mes
 from termite.engine.wire.transport import Connection, SendChunk, accepted
 from termite.fuse.actions import Actions, LeaseParts
 from termite.fuse.content.fetch import Fetcher, MirroredFiles
+from termite.fuse.content.store_upkeep import StoreUpkeep
 from termite.fuse.kernel import ops, session
 from termite.fuse.layers.real_layers import RealLayers
 from termite.fuse.layers.warm_directory import private_directory
@@ -40,7 +41,6 @@ from termite.fuse.view.view_tree import Tree
 from termite.fuse.worker_line import WorkerLine
 
 CLEAR_UP_S = 0.1  # from the end of a job to the removal of what it left
-EVICT_S = 600.0  # between two evictions, which bring the store back to its size
 DEEPEST_PATH = 4096  # components of a path; the tree is walked by recursion
 
 log = logging.getLogger(__name__)
@@ -176,7 +176,7 @@ class MirrorServer:
         mount_point = scratch / "mirror"  # in the scratch space, which jobs cannot see
         mount_point.mkdir(mode=0o700)
         (scratch / WARM_PLACE).symlink_to(self._warm_root)
-        cas = Cas(Path(self._config.cache) / "cas")
+        cas = Cas(Path(self._config.cache) / "cas", self._config.store.max_bytes, self._config.store.max_files)
         tree = Tree(request.writable_root, request.number)
         fetcher = Fetcher(connection, tree, cas)
         layers = RealLayers(tree, cas, fetcher, sandboxes.scratch)
@@ -213,7 +213,9 @@ class MirrorServer:
             nursery.start_soon(self._clear_up, parts)
             nursery.start_soon(parts.layers.keep_fetching)
             nursery.start_soon(parts.sandboxes.keep_watching)
-            nursery.start_soon(_evict, parts.files.cas)
+            upkeep = StoreUpkeep(parts.files.cas, lambda: not self._jobs.running)
+            nursery.start_soon(upkeep.keep_within_limits)
+            nursery.start_soon(upkeep.keep_sound)
             nursery.start_soon(parts.warm.keep_sealing)
             await parts.files.fetcher.broken.wait()
             scope.cancel()
@@ -240,13 +242,6 @@ class ServedLease:
 
     parts: LeaseParts
     actions: Actions
-
-
-async def _evict(cas: Cas) -> None:
-    """Keep the store at its size."""
-    while True:
-        await trio.to_thread.run_sync(cas.evict, abandon_on_cancel=True)
-        await trio.sleep(EVICT_S)
 
 
 async def _end_at_signal(scope: trio.CancelScope) -> None:

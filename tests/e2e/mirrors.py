@@ -19,7 +19,7 @@ import trio
 
 from termite.engine.errors import FsError, Stale
 from termite.engine.host.native_programs import native_program
-from termite.engine.model import Attr, Change, Changeset, Digest
+from termite.engine.model import Attr, Change, Changeset, Digest, StoreLimits
 from termite.engine.wire.authority import mint
 from termite.engine.wire.protocol.control_lines import StartValues, WorkerOrder, encode_line
 from termite.engine.wire.protocol.messages import (
@@ -261,7 +261,13 @@ class Starter:
 
 @asynccontextmanager
 async def mirror(
-    master: FakeMaster, place: Path, starter: Starter = Starter(), *, slots: int = 4, tmpfs: bool = True
+    master: FakeMaster,
+    place: Path,
+    starter: Starter = Starter(),
+    *,
+    slots: int = 4,
+    tmpfs: bool = True,
+    store: StoreLimits | None = None,
 ) -> AsyncIterator[MirrorProcess]:
     """Run a mirror with a lease for `master`; it ends by itself when the block does."""
     cache, scratch = place / "cache", place / "scratch"
@@ -277,7 +283,7 @@ async def mirror(
 
             async def accept() -> None:
                 accepted, _ = await trio.to_thread.run_sync(listener.accept)
-                box.append(_start(accepted, cache, scratch, tmpfs, starter))
+                box.append(_start(accepted, cache, scratch, tmpfs, starter, store or StoreLimits()))
                 nursery.start_soon(box[0].listen, slots)
                 dialled.set()
 
@@ -295,7 +301,9 @@ async def mirror(
                         await _stop(box[0])
 
 
-def _start(accepted: socket.socket, cache: Path, scratch: Path, tmpfs: bool, starter: Starter) -> MirrorProcess:
+def _start(
+    accepted: socket.socket, cache: Path, scratch: Path, tmpfs: bool, starter: Starter, store: StoreLimits
+) -> MirrorProcess:
     ours, theirs = socket.socketpair()
     reader, writer = os.pipe()
     identity = mint(SECRET, "worker")
@@ -315,6 +323,7 @@ def _start(accepted: socket.socket, cache: Path, scratch: Path, tmpfs: bool, sta
             sandbox=str(starter.sandbox or sandbox),
             cores=2,
             log_level=os.environ.get("MIRROR_LOG", "warning"),
+            store=store,
         )
         process = subprocess.Popen(
             [*starter.through, *enter, *PROGRAM, str(reader)],

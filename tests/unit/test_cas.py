@@ -1,5 +1,8 @@
 """Test the store of blobs: verified contents, eviction, and what a killed process leaves."""
 
+import contextlib
+import errno
+import fcntl
 import hashlib
 import mmap
 import os
@@ -12,6 +15,7 @@ import pytest
 from termite.engine.errors import NotAtRest, RemoteProtocolError, Retryable
 from termite.engine.model import Digest
 from termite.engine.store import cas as cas_module
+from termite.engine.store import eviction, scrub, verified_mark
 from termite.engine.store.cas import Cas, CasWriter
 
 
@@ -31,10 +35,27 @@ def names_in(root: Path) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
 
 
+def path_of(cas: Cas, digest: Digest) -> bytes:
+    """Return where a blob is or would be; this is no use of it."""
+    return cas._name(digest)
+
+
 def leave_unused(cas: Cas, digest: Digest, seconds: float) -> None:
     path = cas.path(digest)
     assert path is not None
     os.utime(path, (0, time.time() - seconds))
+
+
+def flip(cas: Cas, digest: Digest) -> Path:
+    """Change one bit of a blob, and keep its size."""
+    path = cas.path(digest)
+    assert path is not None
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        first = file.read(1)[0]
+        file.seek(0)
+        file.write(bytes([first ^ 1]))
+    return path
 
 
 @pytest.fixture
@@ -232,6 +253,7 @@ def test_the_half_written_file_of_a_killed_process_is_removed_when_it_is_old(cas
     assert young.exists(), "somebody may be writing it"
 
 
+@pytest.mark.logs("store-blob-bad")
 @pytest.mark.parametrize("look", ["path", "open"])
 def test_a_blob_cut_off_by_a_power_failure_is_gone_instead_of_wrong(cas: Cas, look: str) -> None:
     digest = cas.put(b"whole")
@@ -252,3 +274,278 @@ def test_a_full_disk_is_a_reason_to_try_elsewhere(cas: Cas, tmp_path: Path) -> N
         writer.write(b"x")
     writer.discard()
     assert names_in(tmp_path) == []
+
+
+# -- verified blobs -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("look", ["open", "verify"])
+def test_a_flipped_bit_is_found_before_the_blob_is_read(cas: Cas, look: str, caplog: pytest.LogCaptureFixture) -> None:
+    digest = cas.put(b"content")
+    path = flip(cas, digest)
+    assert not cas.is_verified(digest)
+    assert not getattr(cas, look)(digest)
+    assert not path.exists(), "so that it is fetched again"
+    assert cas.open(digest) is None
+    assert cas.statistics()["bad"] == 1
+    (line,) = caplog.messages
+    assert line == f"store-blob-bad digest={digest.sha256.hex()} size=7 reason=content"
+    assert read(cas, cas.put(b"content")) == b"content"
+
+
+@pytest.mark.logs("store-blob-bad")
+def test_a_flipped_bit_is_found_although_the_time_of_the_change_was_set_back(cas: Cas) -> None:
+    digest = cas.put(b"content")
+    path = cas.path(digest)
+    assert path is not None
+    before = path.stat()
+    time.sleep(0.05)  # ctime cannot be set, so it has to differ
+    flip(cas, digest)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert cas.open(digest) is None
+
+
+@pytest.mark.logs("store-blob-bad")
+def test_the_same_content_stored_again_takes_the_place_of_a_bad_blob(cas: Cas) -> None:
+    digest = cas.put(b"content")
+    flip(cas, digest)
+    with contextlib.closing(cas.writer()) as writer:  # as from the network
+        writer.write(b"content")
+        writer.finish(digest)
+    assert cas.is_verified(digest)
+    assert read(cas, digest) == b"content"
+    flip(cas, digest)
+    assert cas.put(b"content") == digest
+    assert read(cas, digest) == b"content"
+
+
+def test_what_was_verified_is_known_to_the_next_process(tmp_path: Path) -> None:
+    mine = Cas(tmp_path / "cas")
+    digest = mine.put(b"content")
+    os.utime(mine.path(digest) or "")  # as if it came from an earlier boot
+    assert not mine.is_verified(digest)
+    assert mine.verify(digest)
+    theirs = Cas(tmp_path / "cas")
+    assert theirs.is_verified(digest)
+    assert read(theirs, digest) == b"content"
+    assert mine.statistics()["verified"] == 1
+    assert theirs.statistics()["verified"] == 0
+
+
+def test_what_was_stored_just_now_is_not_hashed_again(cas: Cas, tmp_path: Path) -> None:
+    digest = cas.put(b"content")
+    assert cas.is_verified(digest)
+    assert read(cas, digest) == b"content"
+    assert cas.statistics()["verified"] == 0
+
+
+def test_a_blob_of_an_earlier_boot_is_hashed_again(cas: Cas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = cas.put(b"content")
+    boot = tmp_path / "boot_id"
+    boot.write_text("another")
+    monkeypatch.setattr(verified_mark, "BOOT_ID", boot)
+    assert not Cas(tmp_path / "cas").is_verified(digest)
+
+
+def test_a_use_after_a_while_is_noted_and_the_blob_stays_verified(cas: Cas, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = cas.put(b"content")
+    path = cas.path(digest)
+    assert path is not None
+    monkeypatch.setattr(cas_module, "USED_AGAIN_S", 0.0)
+    before = path.stat().st_mtime_ns
+    for look in (cas.is_verified, cas.verify, cas.path, lambda digest: read(cas, digest)):
+        time.sleep(0.05)
+        assert look(digest)
+        assert path.stat().st_mtime_ns > before
+        before = path.stat().st_mtime_ns
+        assert cas.is_verified(digest)
+    assert cas.statistics()["verified"] == 0
+
+
+def test_a_use_of_a_blob_that_is_not_verified_does_not_verify_it(cas: Cas) -> None:
+    digest = cas.put(b"content")
+    leave_unused(cas, digest, 10_000)
+    path = cas.path(digest)
+    assert path is not None
+    assert path.stat().st_mtime > time.time() - 100
+    assert not cas.is_verified(digest)
+
+
+def test_a_blob_that_changes_while_it_is_verified_is_hashed_again(cas: Cas, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = cas.put(b"content")
+    path = cas.path(digest)
+    assert path is not None
+    os.utime(path)
+
+    def and_change(fd: int, digest: Digest) -> bool:
+        time.sleep(0.05)
+        flip(cas, digest)
+        return True
+
+    monkeypatch.setattr(cas_module, "has_content", and_change)
+    assert cas.verify(digest)
+    assert not cas.is_verified(digest)
+
+
+@pytest.mark.logs("store-blob-bad")
+def test_a_blob_that_the_disk_cannot_read_is_bad(cas: Cas, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = cas.put(b"content")
+    os.utime(cas.path(digest) or "")
+
+    def refuse(fd: int, size: int, offset: int) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "pread", refuse)
+    assert cas.open(digest) is None
+    assert cas.path(digest) is None
+
+
+# -- scrub --------------------------------------------------------------------------------------------------------
+
+
+def scrub_all(cas: Cas, now: float) -> int:
+    """Scrub what is due, and return the number of bytes."""
+    return sum(cas.scrub(now))
+
+
+def test_a_scrub_reads_everything_once_a_week(cas: Cas) -> None:
+    contents = [b"x" * 3_000_000, b"one", b"two"]
+    for content in contents:
+        cas.put(content)
+    now = time.time()
+    assert scrub_all(cas, now) == sum(map(len, contents)) == cas.statistics()["scrubbed_bytes"]
+    assert scrub_all(cas, now + 1000) == 0
+    assert scrub_all(cas, now + scrub.SCRUB_S + 1) == sum(map(len, contents))
+    steps = list(cas.scrub(now + 2 * scrub.SCRUB_S + 10))
+    assert max(steps) <= 1024 * 1024 + 256 * 1024
+    assert len(steps) >= 5, "several for the large one, one for each other"
+
+
+def test_a_scrub_that_ended_early_goes_on_where_another_process_begins(tmp_path: Path) -> None:
+    mine, theirs = Cas(tmp_path / "cas"), Cas(tmp_path / "cas")
+    for number in range(100):
+        mine.put(b"%03d" % number)
+    now = time.time()
+    steps = mine.scrub(now)
+    read_before = sum(next(steps) for _ in range(50))
+    del steps
+    read_after = sum(theirs.scrub(now + 5))
+    assert read_after > 0
+    assert 100 * 3 - 3 * 5 <= read_before + read_after <= 100 * 3, "only the rest of one shard is left out"
+
+
+@pytest.mark.logs("store-blob-bad")
+def test_a_scrub_finds_a_change_that_the_times_of_the_blob_hide(cas: Cas, monkeypatch: pytest.MonkeyPatch) -> None:
+    good, bad = cas.put(b"good"), cas.put(b"bad")
+    flip(cas, bad)
+    monkeypatch.setattr(cas_module, "is_marked", lambda *_: True)  # as if neither mtime nor ctime had changed
+    assert read(cas, bad) not in (b"bad", None)
+    scrub_all(cas, time.time())
+    assert cas.open(bad) is None
+    assert read(cas, good) == b"good"
+
+
+def test_a_scrub_is_no_use_of_a_blob_and_leaves_it_verified(cas: Cas) -> None:
+    digest = cas.put(b"content")
+    path = cas.path(digest)
+    assert path is not None
+    before = path.stat()
+    scrub_all(cas, time.time())
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+    assert cas.is_verified(digest)
+
+
+@pytest.mark.parametrize("rubbish", [b"", b"x", b"\xff" * 4096, b"\0" * 2047], ids=["none", "short", "future", "cut"])
+def test_rubbish_in_the_times_of_the_scrub_means_that_all_is_due(cas: Cas, tmp_path: Path, rubbish: bytes) -> None:
+    cas.put(b"content")
+    (tmp_path / "cas" / "scrubbed").write_bytes(rubbish)
+    assert scrub_all(cas, time.time()) == len(b"content")
+
+
+def test_a_foreign_file_in_the_store_does_not_disturb_the_scrub(cas: Cas, tmp_path: Path) -> None:
+    digest = cas.put(b"content")
+    (tmp_path / "cas" / digest.sha256.hex()[:2] / "lost+found").write_bytes(b"foreign")
+    assert scrub_all(cas, time.time()) == len(b"content")
+
+
+# -- limits -------------------------------------------------------------------------------------------------------
+
+
+def test_the_number_of_files_is_limited_too(tmp_path: Path) -> None:
+    cas = Cas(tmp_path / "cas", max_files=100)
+    digests = [cas.put(b"%d" % number) for number in range(101)]
+    for number, digest in enumerate(digests):
+        leave_unused(cas, digest, 10_000 - number)
+    assert cas.evict() == 11, "down to nine tenths"
+    assert [os.path.exists(path_of(cas, digest)) for digest in digests] == [False] * 11 + [True] * 90
+
+
+def test_an_eviction_of_many_blobs_has_many_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eviction, "STEP_BLOBS", 10)
+    cas = Cas(tmp_path / "cas", max_files=50)
+    for number in range(100):
+        cas.put(b"%d" % number)
+    steps = list(cas.eviction())
+    assert len(steps) >= 20, "ten to look at each blob, ten to evict"
+    assert max(steps) <= 10
+    assert sum(steps) == cas.statistics()["evicted"] == 55
+
+
+def test_two_mirrors_do_not_evict_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eviction, "STEP_BLOBS", 1)
+    mine, theirs = Cas(tmp_path / "cas", 0), Cas(tmp_path / "cas", 0)
+    mine.put(b"content")
+    steps = mine.eviction()
+    next(steps)
+    assert theirs.evict() == 0
+    assert sum(steps) == 1
+
+
+def test_an_eviction_is_due_when_there_was_none_or_much_was_added(tmp_path: Path) -> None:
+    cas = Cas(tmp_path / "cas", max_bytes=100_000, max_files=100)
+    now = time.time()
+    assert cas.is_eviction_due(now), "there never was one"
+    cas.evict()
+    cas.put(b"x" * 5000)
+    assert not cas.is_eviction_due(now)
+    cas.put(b"y")
+    assert cas.is_eviction_due(now)
+    cas.evict()
+    assert not cas.is_eviction_due(now)
+    for number in range(6):
+        cas.put(b"%d" % number)
+    assert cas.is_eviction_due(now)
+
+
+def test_an_eviction_is_due_after_a_while_whichever_process_made_the_last_one(tmp_path: Path) -> None:
+    mine, theirs = Cas(tmp_path / "cas"), Cas(tmp_path / "cas")
+    mine.evict()
+    now = (tmp_path / "cas" / "evicted").stat().st_mtime
+    assert not theirs.is_eviction_due(now + 10)
+    assert theirs.is_eviction_due(now + cas_module.EVICT_S + 1)
+    assert theirs.is_eviction_due(now - 10_000), "the clock was set back"
+
+
+def test_a_file_system_without_locks_is_evicted_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(fd: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    cas = Cas(tmp_path / "cas", 0)
+    cas.put(b"content")
+    assert cas.evict() == 1
+
+
+def test_a_blob_that_is_used_between_the_two_walks_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eviction, "STEP_BLOBS", 1)
+    cas = Cas(tmp_path / "cas", max_files=1)
+    used, unused = cas.put(b"used"), cas.put(b"unused")
+    leave_unused(cas, used, 20_000)
+    leave_unused(cas, unused, 10_000)
+    steps = cas.eviction()
+    next(steps)
+    next(steps)
+    assert read(cas, used) == b"used"
+    for _ in steps:
+        pass
+    assert os.path.exists(path_of(cas, used))

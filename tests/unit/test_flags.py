@@ -18,6 +18,7 @@ from termite.cli.logs import set_up_logging
 from termite.cli.parser import Parser
 from termite.engine.errors import UserError
 from termite.engine.host.native_programs import native_program
+from termite.engine.model import StoreLimits
 from termite.engine.wire.addresses import join_address, split_address
 
 Run = Callable[[list[str]], int]
@@ -46,6 +47,25 @@ def test_a_wrong_command_line_is_a_line_with_a_hint(words: list[str]) -> None:
     with pytest.raises(UserError) as caught:
         parser().parse_flags(words)
     assert caught.value.hint == "see termite-test --help"
+
+
+@pytest.mark.parametrize(
+    ("text", "size_bytes"),
+    [("1", 1), ("4096", 4096), ("2k", 2048), ("500M", 500 << 20), ("20G", 20 << 30), ("3T", 3 << 40)],
+)
+def test_a_size_is_a_number_of_bytes_or_has_a_unit(text: str, size_bytes: int) -> None:
+    assert daemons.worker_parser("termite-worker").parse_flags(["-cache-size", text]).cache_size == size_bytes
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1G", "G", "1.5G", "20GB", "20X", "9999999999T", "1 G", "\u0664G", "0M"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="size"):
+        daemons.worker_parser("termite-worker").parse_flags(["-cache-size", text])
+
+
+def test_the_limits_of_the_store_have_defaults() -> None:
+    parsed = daemons.worker_parser("termite-worker").parse_flags([])
+    assert StoreLimits(parsed.cache_size, parsed.cache_files) == StoreLimits()
 
 
 def test_the_version_is_the_projects() -> None:

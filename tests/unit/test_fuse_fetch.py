@@ -17,7 +17,7 @@ from termite.engine.model import Attr, Digest
 from termite.engine.store.cas import Cas
 from termite.engine.wire.protocol.messages import Directory, Done, File, GetFile, Message
 from termite.fuse.content import local_copy
-from termite.fuse.content.fetch import Fetcher
+from termite.fuse.content.fetch import VERIFY_WITHOUT_THREAD_BYTES, Fetcher
 from termite.fuse.content.local_copy import WORTH_BYTES, find_local_copy
 from termite.fuse.view.inodes import Inodes, Node
 from termite.fuse.view.view_tree import Tree
@@ -193,3 +193,51 @@ def test_what_is_no_such_file_here_is_no_local_copy(public: Path, kind: str) -> 
             size = 10
             path.write_bytes(b"x" * size)
     assert find_local_copy(os.fsencode(path).lstrip(b"/"), size) is None
+
+
+# -- contents that the store has already ----------------------------------------------------------------------------
+
+
+def stored(cas: Cas, content: bytes) -> tuple[Node, Path]:
+    """Return a file of the master whose content is in the store, but not verified; and its blob."""
+    digest = cas.put(content)
+    blob = cas.path(digest)
+    assert blob is not None
+    os.utime(blob)
+    file = node(len(content))
+    file.digest = digest
+    return file, blob
+
+
+@pytest.mark.parametrize("size", [7, VERIFY_WITHOUT_THREAD_BYTES + 1], ids=["at once", "in a thread"])
+async def test_a_content_that_is_there_is_verified_and_not_fetched(tmp_path: Path, size: int) -> None:
+    connection = FakeConnection()
+    fetch, _, cas = fetcher(connection, tmp_path)
+    file, _ = stored(cas, b"x" * size)
+    for _ in range(2):
+        await fetch.content(file)
+    assert file.is_present
+    assert file.digest is not None
+    assert cas.is_verified(file.digest)
+    assert cas.statistics()["verified"] == 1
+    assert fetch.statistics()["files_known"] == 1
+    assert connection.asked == []
+
+
+@pytest.mark.logs("store-blob-bad")
+@pytest.mark.parametrize("size", [7, VERIFY_WITHOUT_THREAD_BYTES + 1], ids=["at once", "in a thread"])
+async def test_a_bad_content_is_fetched_again(tmp_path: Path, size: int) -> None:
+    content = b"x" * size
+    connection = FakeConnection(File(digest_of(content)), chunks=(content,))
+    connection.go.set()
+    fetch, _, cas = fetcher(connection, tmp_path)
+    file, blob = stored(cas, content)
+    blob.chmod(0o644)
+    blob.write_bytes(b"y" + content[1:])
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):  # jobs that open it at the same time
+            nursery.start_soon(fetch.content, file)
+    assert blob.read_bytes() == content
+    assert len(connection.asked) == 1
+    assert cas.statistics()["bad"] == 1
+    assert fetch.statistics()["files_known"] == 0

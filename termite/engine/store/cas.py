@@ -4,28 +4,36 @@ Several processes of one uid share a store without a lock. A blob is written und
 and then linked, so a reader sees it whole or not at all. A second writer of the same content keeps
 the first file. Another process may evict a blob between two calls: a caller that has a path must
 expect that the file is gone, but an open descriptor stays valid.
+
+A blob is hashed again before it is read, unless its inode says that this was done. The module
+`verified_mark` describes how. A bad blob is removed, so for its reader it is one that was evicted.
 """
 
 import contextlib
 import errno
 import hashlib
 import itertools
+import logging
 import os
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from termite.engine.errors import NotAtRest, Reason, RemoteProtocolError, Retryable
-from termite.engine.model import Digest
+from termite.engine.model import DEFAULT_STORE_BYTES, DEFAULT_STORE_FILES, Digest, StoreLimits
+from termite.engine.store.eviction import evict_in_steps, last_eviction
+from termite.engine.store.file_hash import RereadBlob, file_chunks, has_content, hash_file
+from termite.engine.store.scrub import blobs_to_scrub
+from termite.engine.store.verified_mark import is_marked, marked_mtime_ns, read_boot
 
-DEFAULT_MAX_BYTES = 20 * 1024**3
-BLOB_CHUNK_BYTES = 256 * 1024  # hashing dominates the cost, and ten files at a time need little memory
 USED_AGAIN_S = 600.0  # a blob's mtime is its last use; a finer one would cost an inode write per open
 ABANDONED_S = 3600.0  # a temporary file that is older belongs to a process that was killed
-EVICT_TO_SHARE = 0.9  # of the limit: evicting more than needed postpones the next eviction
-DISK_BLOCK_BYTES = 512  # the unit of st_blocks on every file system
+EVICT_S = 600.0  # between two evictions
+GROWN_BY_SHARE = 0.05  # of a limit: if this process has added so much, an eviction is due
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -37,38 +45,60 @@ class _StoreCounters:
     hits: int = 0
     misses: int = 0
     evicted: int = 0
+    verified: int = 0
+    verified_bytes: int = 0
+    scrubbed_bytes: int = 0
+    bad: int = 0
 
 
 class Cas:
-    """The store below `root`, which `evict` keeps below `max_bytes` on the disk.
+    """The store below `root`, which `evict` keeps below `max_bytes` on the disk and `max_files` blobs.
 
     Every method blocks as far as the disk does, and may be called from any thread. Methods that
     write raise Retryable if the disk is full; other errors of the disk are raised as OSError.
     """
 
-    def __init__(self, root: Path, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+    def __init__(self, root: Path, max_bytes: int = DEFAULT_STORE_BYTES, max_files: int = DEFAULT_STORE_FILES) -> None:
         self._root = os.fsencode(root)
         self._temporary = os.path.join(self._root, b"tmp")
-        self._max_bytes = max_bytes
+        self._limits = StoreLimits(max_bytes, max_files)
+        self._boot = read_boot()
+        self._added_before = (0, 0)  # blobs and bytes that had been added when the last eviction began
         self._serial = itertools.count()
         self._counters = _StoreCounters()
         with _full_disk_is_retryable():
             os.makedirs(self._temporary, mode=0o700, exist_ok=True)
 
     def path(self, digest: Digest) -> Path | None:
-        """Return the path of the blob, or None if the store does not have it."""
-        name = self._name(digest)
-        try:
-            status = os.stat(name)
-        except FileNotFoundError:
-            self._counters.misses += 1
-            return None
-        return Path(os.fsdecode(name)) if self._is_sound(name, status, digest) else None
+        """Return the path of the blob, or None if the store does not have it.
+
+        The content is not verified.
+        """
+        return None if self._look_up(digest) is None else Path(os.fsdecode(self._name(digest)))
+
+    def is_verified(self, digest: Digest) -> bool:
+        """Return whether the store has the blob and need not read it to trust it."""
+        return self._look_up(digest) is True
+
+    def verify(self, digest: Digest) -> bool:
+        """Return whether the store has the blob. If it was not verified yet, hash it first.
+
+        Hashing 100 MB takes some 70 ms.
+        """
+        is_verified = self._look_up(digest)
+        if is_verified is not False:
+            return is_verified is True
+        fd = self.open(digest)
+        if fd is None:
+            return False
+        os.close(fd)
+        return True
 
     def open(self, digest: Digest) -> int | None:
         """Open the blob for reading, and return a descriptor that the caller must close.
 
-        Return None if the store does not have the blob.
+        Return None if the store does not have the blob. If the blob was not verified yet, it is
+        hashed first, as by `verify`.
         """
         name = self._name(digest)
         try:
@@ -76,7 +106,12 @@ class Cas:
         except FileNotFoundError:
             self._counters.misses += 1
             return None
-        if self._is_sound(name, os.fstat(fd), digest):
+        try:
+            is_sound = self._is_sound(name, fd, digest)
+        except BaseException:
+            os.close(fd)
+            raise
+        if is_sound:
             return fd
         os.close(fd)
         return None
@@ -84,7 +119,7 @@ class Cas:
     def put(self, content: bytes) -> Digest:
         """Store a small content, and return its digest."""
         digest = Digest(hashlib.sha256(content).digest(), len(content))
-        if self.path(digest) is None:
+        if not self.verify(digest):
             with contextlib.closing(self.writer()) as writer:
                 writer.write(content)
                 writer.finish(digest)
@@ -98,10 +133,10 @@ class Cas:
         to a blob that was verified before. Raise NotAtRest, for the scheduler, if the file has
         another size or changes while it is read.
         """
-        digest = copied = _hash(fd, size_bytes)
-        if digest.size == size_bytes and self.path(digest) is None:
+        digest = copied = hash_file(fd, size_bytes)
+        if digest.size == size_bytes and not self.verify(digest):
             with contextlib.closing(self.writer()) as writer:
-                for chunk in _file_chunks(fd, size_bytes):
+                for chunk in file_chunks(fd, size_bytes):
                     writer.write(chunk)
                 copied = writer.finish()
         if digest.size != size_bytes or digest != copied:
@@ -115,25 +150,43 @@ class Cas:
     def evict(self) -> int:
         """Remove the least recently used blobs until the store fits, and return their number.
 
-        This scans the whole store. It also removes temporary files of processes that were killed.
+        This walks the whole store. It also removes temporary files of processes that were killed.
         """
-        now = time.time()
-        self._remove_abandoned(now)
-        blobs = sorted(self._blobs())
-        excess = sum(size for _, size, _ in blobs)
-        if excess <= self._max_bytes:
-            return 0
-        excess -= int(self._max_bytes * EVICT_TO_SHARE)
-        evicted = 0
-        for _, size, name in blobs:
-            if excess <= 0:
-                break
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)
-            excess -= size
-            evicted += 1
-        self._counters.evicted += evicted
-        return evicted
+        return sum(self.eviction())
+
+    def eviction(self) -> Iterator[int]:
+        """Do what `evict` does, in steps of some milliseconds. Yield the blobs that each evicts."""
+        self._added_before = (self._counters.added, self._counters.added_bytes)
+        self._remove_abandoned(time.time())
+        for evicted in evict_in_steps(self._root, self._limits):
+            self._counters.evicted += evicted
+            yield evicted
+
+    def is_eviction_due(self, now: float) -> bool:
+        """Return whether the last eviction is long ago, or this process has added much since.
+
+        `now` is in seconds since 1970.
+        """
+        blobs, size_bytes = self._added_before
+        return (
+            abs(now - last_eviction(self._root)) > EVICT_S
+            or self._counters.added - blobs > GROWN_BY_SHARE * self._limits.max_files
+            or self._counters.added_bytes - size_bytes > GROWN_BY_SHARE * self._limits.max_bytes
+        )
+
+    def scrub(self, now: float) -> Iterator[int]:
+        """Read again from the disk what is due, and remove bad blobs.
+
+        Yield the number of bytes that each step has read, and nothing if nothing is due. `now` is
+        in seconds since 1970. Being scrubbed is no use of a blob.
+        """
+        for name, fd, digest in blobs_to_scrub(self._root, now):
+            reading = RereadBlob(fd, digest)
+            for step_bytes in reading.steps():
+                self._counters.scrubbed_bytes += step_bytes
+                yield step_bytes
+            if reading.is_bad:
+                self._remove_bad(name, digest, "content")
 
     def rename_in(self, name: bytes, digest: Digest) -> None:
         """Move a complete file of this file system, which the caller has hashed, into the store.
@@ -143,25 +196,21 @@ class Cas:
         the mirror, and the mirror might wait for the lock in this method.
         """
         final = self._name(digest)
+        # The mark comes first, because others see the blob at once. The links change its ctime, but
+        # only by some microseconds.
+        self._note_use(name, digest, is_verified=True)
         try:
-            _link_unless_there(name, final)
+            self._link(name, final, digest)
         except FileNotFoundError:
             os.makedirs(os.path.dirname(final), mode=0o700, exist_ok=True)
-            _link_unless_there(name, final)
+            self._link(name, final, digest)
         os.unlink(name)
         self._counters.added += 1
         self._counters.added_bytes += digest.size
 
     def statistics(self) -> dict[str, int]:
         """Return the counters of this process since its start: blobs, `added_bytes` in bytes."""
-        counters = self._counters
-        return {
-            "added": counters.added,
-            "added_bytes": counters.added_bytes,
-            "hits": counters.hits,
-            "misses": counters.misses,
-            "evicted": counters.evicted,
-        }
+        return {field.name: getattr(self._counters, field.name) for field in fields(_StoreCounters)}
 
     def _temporary_name(self) -> bytes:
         return b"%b/%d-%d-%d" % (self._temporary, os.getpid(), threading.get_ident(), next(self._serial))
@@ -170,30 +219,76 @@ class Cas:
         text = digest.sha256.hex().encode()
         return b"%b/%b/%b" % (self._root, text[:2], text[2:])
 
-    def _is_sound(self, name: bytes, status: os.stat_result, digest: Digest) -> bool:
-        # Nothing is synced to the disk. A machine that lost power may have kept a name without its
-        # content.
-        if status.st_size != digest.size:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)
+    def _look_up(self, digest: Digest) -> bool | None:
+        """Return whether the blob is verified, or None if the store does not have it."""
+        name = self._name(digest)
+        try:
+            status = os.stat(name)
+        except FileNotFoundError:
             self._counters.misses += 1
-            return False
+            return None
+        if status.st_size != digest.size:
+            self._remove_bad(name, digest, "size")
+            return None
+        self._counters.hits += 1
+        is_verified = self._is_marked(status, digest)
         if time.time() - status.st_mtime > USED_AGAIN_S:
-            with contextlib.suppress(FileNotFoundError):
-                os.utime(name)
+            self._note_use(name, digest, is_verified)
+        return is_verified
+
+    def _is_sound(self, name: bytes, fd: int, digest: Digest) -> bool:
+        """Return whether the open blob is what its name says, and remove it if not."""
+        status = os.fstat(fd)
+        if status.st_size != digest.size:
+            return self._remove_bad(name, digest, "size")
+        if not self._is_marked(status, digest):
+            if not has_content(fd, digest):
+                return self._remove_bad(name, digest, "content")
+            self._counters.verified += 1
+            self._counters.verified_bytes += digest.size
+            after = os.fstat(fd)
+            # A blob that was changed while it was read gets no mark.
+            if (after.st_mtime_ns, after.st_ctime_ns) == (status.st_mtime_ns, status.st_ctime_ns):
+                self._note_use(fd, digest, is_verified=True)
+        elif time.time() - status.st_mtime > USED_AGAIN_S:
+            self._note_use(fd, digest, is_verified=True)
         self._counters.hits += 1
         return True
 
-    def _blobs(self) -> Iterator[tuple[float, int, bytes]]:
-        """Yield the last use in seconds, the size on disk in bytes, and the name of each blob."""
-        for shard in os.listdir(self._root):
-            if len(shard) != 2:
-                continue
-            with os.scandir(os.path.join(self._root, shard)) as entries:
-                for entry in entries:
-                    with contextlib.suppress(FileNotFoundError):
-                        status = entry.stat(follow_symlinks=False)
-                        yield status.st_mtime, status.st_blocks * DISK_BLOCK_BYTES, entry.path
+    def _remove_bad(self, name: bytes, digest: Digest, reason: str) -> bool:
+        """Remove a blob that is not what its name says, and return False.
+
+        Only the process that removes it says so.
+        """
+        self._counters.misses += 1
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+            self._counters.bad += 1
+            log.warning("store-blob-bad digest=%s size=%d reason=%s", digest.sha256.hex(), digest.size, reason)
+        return False
+
+    def _is_marked(self, status: os.stat_result, digest: Digest) -> bool:
+        return is_marked(digest, self._boot, status.st_mtime_ns, status.st_ctime_ns)
+
+    def _note_use(self, file: bytes | int, digest: Digest, is_verified: bool) -> None:
+        """Set the last use of a blob to now, and with it the mark of a verified blob."""
+        mtime_ns = marked_mtime_ns(digest, self._boot, time.time_ns())
+        if not is_verified:
+            mtime_ns ^= 1  # surely no mark
+        with contextlib.suppress(OSError):  # it is only evicted earlier, or hashed once more
+            os.utime(file, ns=(mtime_ns, mtime_ns))
+
+    def _link(self, name: bytes, final: bytes, digest: Digest) -> None:
+        """Give a complete blob its name, unless a verified one has it already."""
+        try:
+            os.link(name, final)
+        except FileExistsError:
+            if self.is_verified(digest):
+                return
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(final)
+            with contextlib.suppress(FileExistsError):  # another process has just stored the same content
+                os.link(name, final)
 
     def _remove_abandoned(self, now: float) -> None:
         with os.scandir(self._temporary) as entries:
@@ -257,26 +352,6 @@ class CasWriter:
         self._fd = -1
 
 
-def _hash(fd: int, size_bytes: int) -> Digest:
-    sha256 = hashlib.sha256()
-    size = 0
-    for chunk in _file_chunks(fd, size_bytes):
-        sha256.update(chunk)
-        size += len(chunk)
-    return Digest(sha256.digest(), size)
-
-
-def _file_chunks(fd: int, size_bytes: int) -> Iterator[bytes]:
-    """Yield the content, and at most one byte more than `size_bytes`.
-
-    The additional byte shows that the file has grown.
-    """
-    offset = 0
-    while chunk := os.pread(fd, min(BLOB_CHUNK_BYTES, size_bytes + 1 - offset), offset):
-        yield chunk
-        offset += len(chunk)
-
-
 @contextlib.contextmanager
 def _full_disk_is_retryable() -> Iterator[None]:
     try:
@@ -285,8 +360,3 @@ def _full_disk_is_retryable() -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise Retryable(Reason.DISK_FULL, os.strerror(error.errno)) from error
         raise
-
-
-def _link_unless_there(name: bytes, final: bytes) -> None:
-    with contextlib.suppress(FileExistsError):  # another process has stored the same content already
-        os.link(name, final)

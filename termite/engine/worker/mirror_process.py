@@ -21,6 +21,7 @@ import trio
 import termite
 from termite.engine.errors import RemoteProtocolError
 from termite.engine.host.native_programs import enter_command
+from termite.engine.model import StoreLimits
 from termite.engine.wire.identity import Identity
 from termite.engine.wire.line_socket import LineSocket
 from termite.engine.wire.protocol.control_lines import MirrorNotice, StartValues, WorkerOrder, encode_line
@@ -48,6 +49,7 @@ class MirrorSettings:
     sandbox: Path
     cores: int
     log_level: str
+    store: StoreLimits
     program: tuple[str, ...] = (sys.executable, "-P", "-m", "termite.fuse.mirror")
 
 
@@ -221,4 +223,5 @@ def _start_values(
         sandbox=str(config.sandbox),
         cores=config.cores,
         log_level=config.log_level,
+        store=config.store,
     )

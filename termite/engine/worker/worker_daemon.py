@@ -8,13 +8,14 @@ therefore costs a process, which is why only a few peers may be unauthenticated 
 import logging
 import os
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
 
 from termite.engine.errors import Retryable
 from termite.engine.fleet.coordinator import COORDINATOR_PORT
+from termite.engine.model import StoreLimits
 from termite.engine.wire.addresses import join_address, listen, peer_name, port_of, split_address
 from termite.engine.wire.authority import mint
 from termite.engine.wire.protocol.control_lines import MirrorNotice, WorkerOrder
@@ -41,7 +42,7 @@ class WorkerConfig:
     "", they use the address that the coordinator sees. `users` are the user ids for the mirrors of
     a root worker, or None for an ordinary user. `name`, `listen` and `program` may be empty: the
     name is then made of host and port, the worker listens on all addresses, and mirrors run the
-    usual program.
+    usual program. `store` limits the store of each mirror's user.
     """
 
     secret: bytes
@@ -58,6 +59,7 @@ class WorkerConfig:
     advertise: str = ""
     log_level: str = "info"
     program: tuple[str, ...] = ()
+    store: StoreLimits = field(default_factory=StoreLimits)
 
 
 async def serve_worker(config: WorkerConfig, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
@@ -189,7 +191,7 @@ def _address_for_masters(config: WorkerConfig, port: int) -> str:
 
 def _mirror_settings(config: WorkerConfig, name: str) -> MirrorSettings:
     cores = len(os.sched_getaffinity(0))
-    common = (name, config.tmpfs, config.sandbox, cores, config.log_level)
+    common = (name, config.tmpfs, config.sandbox, cores, config.log_level, config.store)
     return MirrorSettings(*common, program=config.program) if config.program else MirrorSettings(*common)
 
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from termite.engine.errors import RemoteProtocolError
-from termite.engine.model import Count, Label, Slots
+from termite.engine.model import Count, Label, Slots, StoreLimits
 
 LINE_BYTES = 64 * 1024  # of one line without its end; an honest one has a few hundred
 
@@ -25,7 +25,8 @@ class StartValues(msgspec.Struct, frozen=True):
     `socket_fd` is the TCP connection and `control_fd` the socket pair; the mirror inherits both.
     `certificate`, `key` and `authority` are PEM texts. `cache` and `scratch` are directories for
     this mirror alone; if `tmpfs`, scratch is in memory. `sandbox` is the path of termite-sandbox.
-    `cores` counts the processors of the worker.
+    `cores` counts the processors of the worker. `store` limits the contents that are kept
+    in `cache`.
     """
 
     socket_fd: int
@@ -40,6 +41,7 @@ class StartValues(msgspec.Struct, frozen=True):
     sandbox: str
     cores: int
     log_level: str = "info"
+    store: StoreLimits = StoreLimits()
 
 
 class MirrorNotice(msgspec.Struct, frozen=True, omit_defaults=True):
