@@ -133,9 +133,9 @@ bool output_write(int fd, const char *bytes, size_t length);
 
 /* -- second_run.c (streams/) --------------------------------------------------------------------------------------- */
 
-/* Become the command, as exec_command does, if its remote run has shown no output. Otherwise run the
- * command as a child, show what it writes behind the shown output, and end as it does. If stdout and
- * stderr are one file, shown[0] counts the output of both. */
+/* Become the command, as exec_command does, if its remote run has shown no output. Otherwise run
+ * the command as a child, show what it writes behind the shown output, and end as it does. If
+ * stdout and stderr are one file, shown[0] counts the output of both. */
 _Noreturn void run_command(const struct command *command, const struct local_run *run, const struct shown shown[2]);
 
 /* -- vantage.c ----------------------------------------------------------------------------------------------------- */

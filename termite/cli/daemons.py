@@ -287,7 +287,7 @@ def _positive(text: str) -> int:
 
 
 def _size(text: str) -> int:
-    """Return the bytes that a text such as 500M, 20G or 1048576 means; the units are powers of 1024."""
+    """Parse a size such as 500M, 20G or 1048576 into bytes; the units are powers of 1024."""
     number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
     if not (number.isascii() and number.isdigit()):
         raise ValueError(text)

@@ -29,7 +29,7 @@ LARGE = b"/* %s */\n#define Y 5\n" % (b"y" * 300_000)  # hashed in a thread, and
 
 
 class HashingMaster(FakeMaster):
-    """A master that tells the digests of its project's files in its listings, as a real one does."""
+    """A master whose listings have the digests of its project's files, as a real one's have."""
 
     def _directory(self, path: bytes) -> Directory:
         directory = super()._directory(path)
@@ -45,7 +45,7 @@ class HashingMaster(FakeMaster):
         return msgspec.structs.replace(attr, digest=digest_of(content))
 
     def journal_hashed(self, name: str) -> None:
-        """Journal a file of the project as a result of a job, of which the master knows the digest."""
+        """Journal a file of the project as a job's result, with a digest that the master knows."""
         path = os.fsencode(self.project / name)
         self.number += 1
         attr = self.hashed(os.fsencode(name), attr_of(path))

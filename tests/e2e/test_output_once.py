@@ -1,4 +1,4 @@
-"""A command whose worker is lost is run again, and its readers get its output once, or hear that it failed."""
+"""A command whose worker is lost runs again, and its readers get its output once or an error."""
 
 import contextlib
 import os
@@ -27,7 +27,7 @@ def whole(make_place: MakePlace) -> Iterator[Cluster]:
 
 
 def napping(first: str, again: str) -> str:
-    """Return a script that prints `first` and naps, or prints `again` and ends if there is a file of that name."""
+    """Return a script that prints `first` and sleeps, or prints `again` if such a file exists."""
     return f"echo line >>log; if test -e again; then {again}; else {first}; sleep 2345.6; fi"
 
 

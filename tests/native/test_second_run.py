@@ -1,4 +1,4 @@
-"""The launcher runs a command itself after a remote run of it has shown output, which cannot be taken back."""
+"""The launcher runs a command itself after a remote run of it has shown output."""
 
 import contextlib
 import os

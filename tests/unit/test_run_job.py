@@ -423,7 +423,7 @@ COLLECTED = {"stdin": b"null", "out": b"collected", "err": b"file"}
 
 
 async def outcome(world: World, fields: Mapping[str, bytes] = PIPES) -> list[tuple[bytes, bytes]]:
-    """Run a command with these stdin, stdout and stderr, and return all frames that its launcher receives."""
+    """Run a command with this stdin, stdout and stderr, and return its launcher's frames."""
     async with world.launcher("gcc", fields=fields) as launched:
         return await launched.rest()
 
@@ -444,7 +444,7 @@ def shows(*output: bytes, end: Ran | Exception) -> Script:
 
 @pytest.fixture
 def clock(autojump_clock: trio.testing.MockClock) -> trio.testing.MockClock:
-    """Jump over a second of waiting, but not while a process or a socket of the test has something to do."""
+    """Jump over a second of waiting, but not while a process or socket of the test is busy."""
     autojump_clock.autojump_threshold = 0.02
     return autojump_clock
 
@@ -590,7 +590,7 @@ async def test_where_nobody_reads_before_the_end_output_is_held_to_the_end(tmp_p
 
 
 class PausingPool(FakePool):
-    """A pool that takes longer than output is held to find a worker, or to find that there is none."""
+    """A pool that looks for a worker for longer than output is held."""
 
     @asynccontextmanager
     async def slot(self, avoid: Collection[str] = ()) -> AsyncIterator[FakeLease]:

@@ -1,9 +1,9 @@
 /* Run the command on this machine after a remote run of it has shown output.
  *
- * Output that was shown cannot be taken back. Therefore the command writes to pipes, and the launcher
- * does not show again what the command repeats. If the command writes something else, no reader of
- * a file or a pipe can be told: the launcher shows nothing more, waits for the command, and exits
- * with EXIT_LOST. On a terminal, all output of the command follows after a line. */
+ * Output that was shown cannot be taken back. Therefore the command writes to pipes, and the
+ * launcher does not show again what the command repeats. If the command writes something else, no
+ * reader of a file or a pipe can be told: the launcher shows nothing more, waits for the command,
+ * and exits with EXIT_LOST. On a terminal, all output of the command follows after a line. */
 #include "../launcher.h"
 #include "../../shared/records.h"
 

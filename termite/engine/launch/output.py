@@ -1,4 +1,4 @@
-"""Hold the output of a job until its result is accepted, and show it once even if the job runs twice.
+"""Hold a job's output until its result is accepted, and show it once if the job runs twice.
 
 A job runs again if its worker was lost or its result was refused. The launcher cannot take back
 output that it has printed. Therefore output is held for a moment, so that nearly no job has shown
@@ -150,7 +150,7 @@ class JobOutput:
             await self.launcher.notice(RAN_TWICE)
 
     def release_nowait(self) -> None:
-        """Hand the held output over to the launcher's next frame, which is sent in the same write."""
+        """Hand the held output over to the launcher's next frame, sent in the same write."""
         while self._held:
             fd, content = self._held[0]
             self.launcher.queue_output(fd, content)
@@ -165,7 +165,7 @@ class JobOutput:
         await self.launcher.push()
 
     def release_due(self) -> bool:
-        """Forward the held output without blocking. Return False if some of it must be tried again."""
+        """Forward the held output without blocking. Return False if some must be tried again."""
         self.release_nowait()
         return self.launcher.push_nowait()
 
@@ -188,7 +188,7 @@ def hold_s(request: JobRequest) -> float:
 
 
 class _Shown:
-    """The bytes of one stream that the launcher has received, and the position of the current run."""
+    """The bytes of one stream that the launcher received, and the position of the current run."""
 
     def __init__(self, kind: OutputKind) -> None:
         self.size = 0

@@ -52,7 +52,7 @@ class _StoreCounters:
 
 
 class Cas:
-    """The store below `root`, which `evict` keeps below `max_bytes` on the disk and `max_files` blobs.
+    """The store below `root`, which `evict` keeps below `max_bytes` of disk and `max_files` blobs.
 
     Every method blocks as far as the disk does, and may be called from any thread. Methods that
     write raise Retryable if the disk is full; other errors of the disk are raised as OSError.
