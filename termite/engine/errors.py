@@ -47,6 +47,7 @@ class Reason(enum.StrEnum):
 
     FILE_CHANGED = "file-changed"
     FILE_UNREADABLE = "file-unreadable"
+    LOOK_FAILED = "look-failed"
     CONNECTION_LOST = "connection-lost"
     NO_ANSWER = "no-answer"
     BAD_ANSWER = "bad-answer"
@@ -90,6 +91,7 @@ _WORDS = {
     Reason.NOT_PUBLISHED: "the results could not be written to the tree",
     Reason.FILE_CHANGED: "a file changed before the worker had read it",
     Reason.FILE_UNREADABLE: "a file could not be read on the worker",
+    Reason.LOOK_FAILED: "a file of the tree could not be looked at",
     Reason.CONNECTION_LOST: "the connection failed",
     Reason.NO_ANSWER: "no answer in time",
     Reason.BAD_ANSWER: "a wrong answer",

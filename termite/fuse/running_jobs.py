@@ -3,22 +3,23 @@
 A job must be able to die while it waits: its waiting requests are failed first, because otherwise
 it stays in an uninterruptible sleep. No path says which job made a request, as jobs share views.
 But each job has a pid namespace of its own, and the kernel names the thread. The search costs two
-system calls, so it is made only for a request that has to wait.
+system calls, so it is made only for a request that has to wait or has failed.
+
+An error of the mirror itself is never an answer to a job. The job that has met one is stopped and
+runs again, whatever it would have made of the error.
 """
 
 import contextlib
 import os
 from collections.abc import Awaitable, Callable
-from errno import EIO, ESTALE
+from errno import EIO, ENOMEM, ESTALE
 from typing import TypeVar
 
 import trio
 
-from termite.engine.errors import FsError, Reason, Retryable, Stale
+from termite.engine.errors import FsError, Reason, Retryable, Stale, TermiteError
 from termite.engine.model import StdinFile
 from termite.fuse.view.views import View
-
-WAIT_S = 60.0  # the longest that a system call of a job waits for the network
 
 T = TypeVar("T")
 
@@ -61,8 +62,8 @@ class RunningJob:
             scope.cancel()
 
     def retry(self, reason: Retryable | Stale) -> None:
-        """Stop the job, because it must run again; `raise_retry` then raises `reason`."""
-        self._retry = reason
+        """Stop the job, because it must run again; `raise_retry` then raises the first `reason`."""
+        self._retry = self._retry or reason
         self.fail_waiting()
         self.scope.cancel()
 
@@ -84,14 +85,11 @@ class RunningJob:
             self._pid_namespace = _namespace(f"/proc/{self.pid}/ns/pid_for_children")
         return pid_namespace == self._pid_namespace
 
-    async def wait(self, fetch: Callable[[], Awaitable[T]], limit_s: float = WAIT_S) -> T:
-        """Return the result of `fetch`.
-
-        Raise FsError(EIO) after `limit_s`, or when the job is about to be killed.
-        """
+    async def wait(self, fetch: Callable[[], Awaitable[T]]) -> T:
+        """Return the result of `fetch`. Raise FsError(EIO) when the job is about to be killed."""
         if self.is_ending:
             raise FsError(EIO)
-        with trio.move_on_after(limit_s) as scope:
+        with trio.CancelScope() as scope:
             self._waiting.add(scope)
             try:
                 return await fetch()
@@ -141,23 +139,45 @@ class RunningJobs:
     async def wait_for(self, thread: int, fetch: Callable[[], Awaitable[T]]) -> T:
         """Return the result of `fetch`, for a request of `thread`.
 
-        Raise FsError, with which the system call fails, after WAIT_S or if the job is about to be
-        killed. Stale (the file has changed since) and Retryable (this worker failed) become FsError
-        too. If the job has not written output yet, these two also stop it, and it runs again.
+        Raise FsError, with which the system call fails, if the job is about to be killed. Stale
+        (the file has changed since) and Retryable (this worker failed) become FsError too. Retryable
+        also stops the job, and it runs again. Stale does so if the job has not written output yet.
         """
         job = self.owner(thread)
         try:
-            if job is not None:
-                return await job.wait(fetch)
-            with trio.fail_after(WAIT_S):
-                return await fetch()
-        except (Stale, Retryable) as error:
+            return await (fetch() if job is None else job.wait(fetch))
+        except Stale as error:
             if job is not None and not job.has_output:
-                is_stale = isinstance(error, Stale)
-                job.retry(Stale(str(error)) if is_stale else Retryable(Reason.FILE_UNREADABLE, str(error)))
-            raise FsError(ESTALE if isinstance(error, Stale) else EIO) from error
-        except trio.TooSlowError as error:
+                job.retry(Stale(str(error)))
+            raise FsError(ESTALE) from error
+        except Retryable as error:
+            self._stop(job, error)
             raise FsError(EIO) from error
+
+    def give_back(self, thread: int, error: Exception) -> None:
+        """Stop the job of a thread, which gets an error that is ours, so that it runs again.
+
+        `thread` is 0 if the kernel has not named it. If the job cannot be found, stop all jobs that
+        run now: each of them may have got the error.
+        """
+        self._stop(self.owner(thread) if thread else None, error)
+
+    def _stop(self, job: RunningJob | None, error: Exception) -> None:
+        for met in [job] if job is not None else list(self.running.values()):
+            met.retry(_reason_of(error))
+
+
+def _reason_of(error: Exception) -> Retryable:
+    """Return what the scheduler is told of an error of the mirror."""
+    if type(error) is Retryable:
+        return error
+    if isinstance(error, OSError):
+        return Retryable(Reason.FILE_UNREADABLE, error.strerror or str(error))
+    if isinstance(error, MemoryError):
+        return Retryable(Reason.FILE_UNREADABLE, os.strerror(ENOMEM))
+    if isinstance(error, TermiteError):
+        return Retryable(Reason.FILE_UNREADABLE, str(error))
+    return Retryable(Reason.WORKER_BUG, f"{type(error).__name__}: {error}")
 
 
 def _namespace(path: str) -> int:

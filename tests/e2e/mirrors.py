@@ -63,6 +63,7 @@ class FakeMaster:
         self.jobs = 0
         self.asked: Counter[str] = Counter()
         self.held: dict[bytes, trio.Event] = {}
+        self.failing: dict[bytes, Exception] = {}
         self.reached = trio.Event()
         self.stdin: list[bytes] = []
         self.hold_stdin: trio.Event | None = None
@@ -182,6 +183,8 @@ class FakeMaster:
         if path in self.held:
             self.reached.set()
             await self.held[path].wait()
+        if path in self.failing:
+            raise self.failing[path]
 
 
 def read_whole(path: bytes) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from termite.engine.errors import Stale
+from termite.engine.errors import Reason, Retryable, Stale
 from termite.engine.model import Change, Changeset, Exit
 from termite.engine.wire.protocol.control_lines import WorkerOrder
 from termite.engine.wire.protocol.messages import GetBlob
@@ -430,3 +430,41 @@ async def test_nothing_is_left_where_the_mirror_was(place: Path, master: FakeMas
     assert sorted(path.name for path in (place / "cache").iterdir()) == ["cas", "warm"]
     assert not list((place / "cache/warm").iterdir())
     assert not [line for line in read_whole(b"/proc/self/mountinfo").splitlines() if os.fsencode(place) in line]
+
+
+HIDES_ERRORS = "echo shown; sleep 0.2; cat big > copy 2> /dev/null; ls sub > list 2> /dev/null; true"
+
+
+@pytest.mark.parametrize("starter", STARTERS.values(), ids=STARTERS.keys())
+@pytest.mark.parametrize("name", ["big", "sub"])
+async def test_a_job_that_hides_an_error_of_ours_and_ends_well_is_given_back(
+    place: Path, master: FakeMaster, starter: Starter, name: str
+) -> None:
+    (master.project / "big").write_text("big")
+    (master.project / "sub").mkdir()
+    failing = os.fsencode(master.project / name)[1:]
+    async with mirror(master, place, starter):
+        master.failing[failing] = Retryable(Reason.LOOK_FAILED, "big: Input/output error")
+        output: list[bytes] = []
+        with pytest.raises(Retryable) as caught:
+            await master.run("sh", "-c", HIDES_ERRORS, output=output)
+        assert caught.value.reason is Reason.LOOK_FAILED
+        assert output == [b"1shown\n"], "the error came after the job had shown something"
+        del master.failing[failing]
+        ran = await master.run("sh", "-c", HIDES_ERRORS)
+        assert sorted(os.path.basename(change.path) for change in ran.changes) == [b"copy", b"list"]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can mount a small cache")
+@pytest.mark.parametrize("uid", [None, NOBODY], ids=["by root", "by root for a user"])
+async def test_a_job_that_found_the_store_full_is_given_back_whatever_it_made_of_that(
+    place: Path, master: FakeMaster, uid: int | None
+) -> None:
+    (master.project / "big").write_bytes(os.urandom(4 << 20))
+    mount = f"mount -t tmpfs -o size=1m,mode=777 none {place}/cache && exec \"$@\""
+    starter = Starter(uid=uid, through=("unshare", "-m", "sh", "-c", mount, "sh"))
+    async with mirror(master, place, starter):
+        with pytest.raises(Retryable) as caught:
+            await master.run("sh", "-c", "echo shown; sleep 0.2; cat big 2> /dev/null | wc -c > size; true")
+        assert caught.value.reason is Reason.DISK_FULL
+        assert await master.said("echo", "others go on") == b"others go on\n"

@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from termite.engine.errors import FsError, RemoteProtocolError
+from termite.engine.errors import FsError, Reason, RemoteProtocolError, Retryable
 from termite.engine.model import Attr, Digest
 from termite.engine.store.cas import Cas
 from termite.engine.wire.protocol.messages import Directory, Done, File, GetFile, Message
@@ -95,6 +95,77 @@ async def test_a_failure_is_everybodys_own_and_leaves_nothing_behind(tmp_path: P
     await fetch.directory(b"")
     assert tree.is_known(b"")
     assert fetch.statistics()["fetching"] == 0
+
+
+class SlowConnection:
+    """A connection that takes `pause_s` for each chunk of a file, and never lists a directory."""
+
+    def __init__(self, content: bytes, pause_s: float) -> None:
+        self._content = content
+        self._pause_s = pause_s
+        self.asked = 0
+
+    async def request(self, message: Message, on_chunk: Callable[[bytes], Awaitable[None]] | None = None) -> Message:
+        self.asked += 1
+        if on_chunk is None:
+            await trio.sleep_forever()
+        assert on_chunk is not None
+        for byte in self._content:
+            await trio.sleep(self._pause_s)
+            await on_chunk(bytes([byte]))
+        return File(digest_of(self._content))
+
+
+async def test_a_transfer_may_take_longer_than_the_silence_that_is_allowed(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    content = b"a large file on a slow line"
+    tree, cas = Tree(b"", 0), Cas(tmp_path)
+    fetch = Fetcher(SlowConnection(content, 0.9), tree, cas, silence_s=1.0)  # type: ignore[arg-type]  # as above
+    file = node(len(content))
+    await fetch.content(file)
+    assert trio.current_time() == pytest.approx(0.9 * len(content))
+    path = cas.path(digest_of(content))
+    assert path is not None
+    assert path.read_bytes() == content
+
+
+async def test_a_line_that_is_busy_with_a_large_file_is_not_silent_for_others(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    content = b"12345"
+    fetch = Fetcher(SlowConnection(content, 0.9), Tree(b"", 0), Cas(tmp_path), silence_s=1.0)  # type: ignore[arg-type]
+    ended_s = []
+
+    async def list_directory() -> None:
+        with pytest.raises(Retryable):
+            await fetch.directory(b"")
+        ended_s.append(trio.current_time())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(list_directory)
+        await fetch.content(node(len(content)))
+    assert ended_s == [pytest.approx(0.9 * len(content) + 1.0)]
+
+
+async def test_a_silent_master_fails_everybody_who_waits_at_once(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    connection = SlowConnection(b"x", 99.0)
+    fetch = Fetcher(connection, Tree(b"", 0), Cas(tmp_path), silence_s=1.0)  # type: ignore[arg-type]
+    file = node(1)
+
+    async def wait() -> None:
+        with pytest.raises(Retryable) as caught:
+            await fetch.content(file)
+        assert caught.value.reason is Reason.NO_ANSWER
+        assert trio.current_time() == pytest.approx(1.0)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(wait)
+    assert connection.asked == 1
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 @pytest.mark.parametrize("inline", [True, False], ids=["in the message", "in chunks"])

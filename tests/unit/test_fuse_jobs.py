@@ -1,15 +1,18 @@
-"""Requests of a job that wait for the network: deadlines, owners, and jobs that run again."""
+"""Requests of a job that wait for the network or fail: owners, and jobs that run again."""
 
 import os
-from errno import EIO, ESTALE
+from dataclasses import dataclass
+from errno import EACCES, EIO, EMFILE, ENOENT, ESTALE
 
+import pyfuse3
 import pytest
 import trio
 import trio.testing
 
-from termite.engine.errors import FsError, Stale
+from termite.engine.errors import FsError, Reason, RemoteBug, RemoteProtocolError, Retryable, Stale
 from termite.engine.model import Attr, StdinFile
-from termite.fuse.running_jobs import WAIT_S, RunningJob, RunningJobs
+from termite.fuse.kernel.ops import answered
+from termite.fuse.running_jobs import RunningJob, RunningJobs
 from termite.fuse.view.views import Base, View
 
 
@@ -18,13 +21,6 @@ def job(number: int = 1) -> RunningJob:
     running = RunningJob(number, view, view.layers(), trio.CancelScope())
     running.started(os.getpid())  # our children would be its processes, so our requests are its own
     return running
-
-
-async def test_a_wait_ends_with_eio_when_its_time_is_up(autojump_clock: trio.testing.MockClock) -> None:
-    with pytest.raises(FsError) as caught:
-        await job().wait(trio.sleep_forever)
-    assert caught.value.errno == EIO
-    assert trio.current_time() == pytest.approx(WAIT_S)
 
 
 async def test_a_job_that_is_to_die_waits_no_more_now_and_later(autojump_clock: trio.testing.MockClock) -> None:
@@ -86,7 +82,94 @@ async def test_a_stale_file_stops_a_job_that_has_said_nothing_and_fails_the_open
     heard.raise_retry()
 
 
-async def test_a_request_of_nobody_has_a_deadline_too(autojump_clock: trio.testing.MockClock) -> None:
+async def _fail_full() -> None:
+    raise Retryable(Reason.DISK_FULL, "no space")
+
+
+@pytest.mark.parametrize("has_output", [False, True])
+async def test_an_error_of_the_worker_stops_its_job_whatever_the_job_has_shown(has_output: bool) -> None:
+    jobs = RunningJobs()
+    met = job(1)
+    met.has_output = has_output
+    jobs.add(met)
     with pytest.raises(FsError) as caught:
-        await RunningJobs().wait_for(os.getpid(), trio.sleep_forever)
+        await jobs.wait_for(os.getpid(), _fail_full)
     assert caught.value.errno == EIO
+    assert met.scope.cancel_called
+    with pytest.raises(Retryable) as again:
+        met.raise_retry()
+    assert again.value.reason is Reason.DISK_FULL
+
+
+async def test_an_error_of_the_worker_for_an_unknown_thread_stops_every_job_that_runs() -> None:
+    jobs = RunningJobs()
+    running = [job(1), job(2)]
+    for one in running:
+        jobs.add(one)
+    with pytest.raises(FsError):
+        await jobs.wait_for(2**22 + 1, _fail_full)
+    assert all(one.scope.cancel_called for one in running)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(EMFILE, "Too many open files"), Reason.FILE_UNREADABLE),
+        (MemoryError(), Reason.FILE_UNREADABLE),
+        (RemoteProtocolError("a wrong answer"), Reason.FILE_UNREADABLE),
+        (RemoteBug("KeyError: 1"), Reason.FILE_UNREADABLE),
+        (KeyError(1), Reason.WORKER_BUG),
+        (Retryable(Reason.NO_ANSWER), Reason.NO_ANSWER),
+    ],
+)
+def test_every_error_that_is_given_back_has_a_reason(error: Exception, reason: Reason) -> None:
+    jobs = RunningJobs()
+    met = job(1)
+    jobs.add(met)
+    jobs.give_back(0, error)
+    with pytest.raises(Retryable) as again:
+        met.raise_retry()
+    assert type(again.value) is Retryable
+    assert again.value.reason is reason
+
+
+class FakeHandlers:
+    """Requests that fail with `error`."""
+
+    def __init__(self, error: Exception) -> None:
+        self.jobs = RunningJobs()
+        self._error = error
+
+    @answered  # type: ignore[arg-type]  # it needs `jobs` only
+    async def readlink(self, inode: int, ctx: object) -> bytes:
+        raise self._error
+
+
+@dataclass
+class FakeContext:
+    pid: int
+
+
+@pytest.mark.parametrize(
+    ("error", "errno", "is_ours"),
+    [
+        (FsError(ENOENT), ENOENT, False),
+        (FsError(EACCES), EACCES, False),
+        (FsError(ESTALE), ESTALE, False),
+        (OSError(EMFILE, "Too many open files"), EIO, True),
+        (MemoryError(), EIO, True),
+        (trio.TooSlowError(), EIO, True),
+        (RemoteProtocolError("a wrong answer"), EIO, True),
+        (KeyError(7), EIO, True),
+    ],
+)
+async def test_a_job_whose_request_fails_through_the_mirror_is_given_back(
+    error: Exception, errno: int, is_ours: bool
+) -> None:
+    handlers = FakeHandlers(error)
+    met = job(1)
+    handlers.jobs.add(met)
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await handlers.readlink(1, FakeContext(os.getpid()))
+    assert caught.value.errno == errno
+    assert met.scope.cancel_called == is_ours

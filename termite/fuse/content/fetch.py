@@ -3,6 +3,9 @@
 Each is fetched once at a time, and there is no task per fetch. The first caller that needs a thing
 fetches it, and the others wait. If the first one is cancelled because its job dies, the next one
 takes over.
+
+A deadline counts silence, not the length of a transfer: a large file may take an hour on a slow
+line. Chunks of any file prove that the line and the master live, because all share one line.
 """
 
 import logging
@@ -17,32 +20,44 @@ from termite.engine.errors import Reason, RemoteProtocolError, Retryable
 from termite.engine.model import Attr, Digest
 from termite.engine.store.cas import Cas, CasWriter
 from termite.engine.wire.protocol.messages import Directory, File, GetDirectory, GetFile, Message
-from termite.engine.wire.transport import Connection
+from termite.engine.wire.transport import Connection, OnChunk
 from termite.fuse.content.local_copy import WORTH_BYTES, LocalCopy, find_local_copy
 from termite.fuse.view.inodes import Node
 from termite.fuse.view.known import KnownTree
 from termite.fuse.view.view_tree import Tree
 
 VERIFY_WITHOUT_THREAD_BYTES = 256 * 1024  # 0.2 ms of hashing; a thread costs 0.1
+SILENCE_S = 60.0  # without a chunk or a reply; longer than the connection needs to find out that it is lost
 
 log = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=Message)
 
 
+@dataclass(slots=True)
+class _Flight:
+    """A fetch that runs. `silence` is its error if the master did not answer in time."""
+
+    ended: trio.Event
+    silence: Retryable | None = None
+
+
 class Fetcher:
     """The network side of one mirror.
 
     `broken` is set when the master has sent an invalid answer; the mirror then ends the connection.
+    A request fails after `silence_s` in which no chunk of any file has arrived.
     """
 
-    def __init__(self, connection: Connection, tree: KnownTree, cas: Cas) -> None:
+    def __init__(self, connection: Connection, tree: KnownTree, cas: Cas, silence_s: float = SILENCE_S) -> None:
         self.broken = trio.Event()
         self._connection = connection
         self._tree = tree
         self._cas = cas
         self._ahead = 0
-        self._flights: dict[object, trio.Event] = {}
+        self._silence_s = silence_s
+        self._patience: set[trio.CancelScope] = set()  # around each request that runs
+        self._flights: dict[object, _Flight] = {}
         self._counts = {"directories": 0, "files": 0, "file_bytes": 0, "files_known": 0, "files_of_ours": 0}
 
     async def directory(self, path: bytes) -> None:
@@ -71,26 +86,52 @@ class Fetcher:
 
     async def _once(self, key: object, is_done: Callable[[], bool], fetch: Callable[[], Awaitable[None]]) -> None:
         while (flight := self._flights.get(key)) is not None:
-            await flight.wait()
+            await flight.ended.wait()
+            if flight.silence is not None:  # to ask again would be to wait again, one after the other
+                raise Retryable(flight.silence.reason, flight.silence.detail)
         if is_done():
             return
-        flight = self._flights[key] = trio.Event()
+        flight = self._flights[key] = _Flight(trio.Event())
         try:
             await fetch()
+        except Retryable as error:
+            flight.silence = error if error.reason is Reason.NO_ANSWER else None
+            raise
         except RemoteProtocolError as error:
             log.warning("master-protocol-error reason=%r", str(error))
             self.broken.set()
             raise
         finally:
             del self._flights[key]
-            flight.set()
+            flight.ended.set()
+
+    async def _ask(self, message: Message, write: OnChunk | None = None) -> Message:
+        """Send a request, and return the reply.
+
+        Raise Retryable after `silence_s` of silence, otherwise what a request raises.
+        """
+
+        async def take(chunk: bytes) -> None:
+            assert write is not None
+            until = trio.current_time() + self._silence_s
+            for scope in self._patience:
+                scope.deadline = until
+            await write(chunk)
+
+        with trio.move_on_after(self._silence_s) as patience:
+            self._patience.add(patience)
+            try:
+                return await self._connection.request(message, on_chunk=take if write else None)
+            finally:
+                self._patience.discard(patience)
+        raise Retryable(Reason.NO_ANSWER, f"the master was silent for {self._silence_s:g} s")
 
     async def _get_directory(self, path: bytes) -> None:
         self._counts["directories"] += 1
         reply = None
         self._tree.asked(path)
         try:
-            reply = _expect(Directory, await self._connection.request(GetDirectory(path)))
+            reply = _expect(Directory, await self._ask(GetDirectory(path)))
         finally:
             self._tree.answered(path, reply)
 
@@ -128,7 +169,7 @@ class Fetcher:
         local = await self._find_local_copy(node)
         request = GetFile(node.path, node.attr.size, node.attr.mtime_ns, local.digest if local else None)
         try:
-            reply = _expect(File, await self._connection.request(request, on_chunk=write))
+            reply = _expect(File, await self._ask(request, write))
             if local is not None and reply.digest == local.digest and writer is None:
                 if not await trio.to_thread.run_sync(local.copy_into, self._cas):
                     raise Retryable(

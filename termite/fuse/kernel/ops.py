@@ -16,11 +16,11 @@ from typing import Any, TypeVar, cast
 import pyfuse3
 import trio
 
-from termite.engine.errors import FsError, TermiteError
+from termite.engine.errors import FsError, Reason, Retryable, TermiteError
 from termite.engine.model import Attr
 from termite.fuse.content.fetch import MirroredFiles
 from termite.fuse.layers.warm_layer import WarmLayer
-from termite.fuse.running_jobs import WAIT_S, RunningJobs
+from termite.fuse.running_jobs import RunningJobs
 from termite.fuse.stdin.stdin_pipe import StdinSource
 from termite.fuse.view.inodes import BASES, DELTAS, ROOT, STDIN, DirectoryNode, Inodes, Node
 from termite.fuse.view.views import WHITEOUT, Base, Listing, Need
@@ -36,24 +36,24 @@ F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
 def answered(handler: F) -> F:
     """Turn the errors of a handler into those that pyfuse3 takes.
 
-    At any other exception pyfuse3 ends its main loop, and with it every job.
+    At any other exception pyfuse3 ends its main loop, and with it every job. FsError is a true
+    answer. Every other error is ours: the job that gets it is given back.
     """
 
     @functools.wraps(handler)
-    async def wrapper(*args: Any) -> Any:
+    async def wrapper(operations: "MirrorOperations", *args: Any) -> Any:
         try:
-            return await handler(*args)
+            return await handler(operations, *args)
         except pyfuse3.FUSEError:
             raise
         except FsError as error:
             raise pyfuse3.FUSEError(error.errno) from None
-        except TermiteError as error:
-            log.warning("fuse-request-failed request=%s reason=%r", handler.__name__, str(error))
-            raise pyfuse3.FUSEError(EIO) from None
-        except trio.TooSlowError:
-            raise pyfuse3.FUSEError(EIO) from None
-        except Exception:  # one request: its job sees an error, everything else lives
-            log.exception("fuse-request-crashed request=%s", handler.__name__)
+        except Exception as error:  # one request: its job runs again, everything else lives
+            if isinstance(error, TermiteError):
+                log.warning("fuse-request-failed request=%s reason=%r", handler.__name__, str(error))
+            else:
+                log.exception("fuse-request-crashed request=%s", handler.__name__)
+            operations.jobs.give_back(getattr(args[-1], "pid", 0), error)
             raise pyfuse3.FUSEError(EIO) from None
 
     return cast(F, wrapper)
@@ -63,7 +63,7 @@ class MirrorOperations(pyfuse3.Operations):
     """The requests to one mount, which has `base/N`, `delta/N` and `stdin/JOB`.
 
     The public functions are the handlers of pyfuse3, which describes them. `requests` counts those
-    that the kernel waits for.
+    that the kernel waits for. `jobs` are the jobs that make them.
     """
 
     enable_writeback_cache = False
@@ -75,7 +75,7 @@ class MirrorOperations(pyfuse3.Operations):
         self._tree = files.tree
         self._cas = files.cas
         self._fetcher = files.fetcher
-        self._jobs = jobs
+        self.jobs = jobs
         self._warm = warm
         self._inodes = Inodes()
         self._space = _boundless()
@@ -174,7 +174,7 @@ class MirrorOperations(pyfuse3.Operations):
             return self._entered(self._inodes.directory(base, b"", base.root))
         if parent == DELTAS and (delta := self._tree.deltas.get(text)):
             return self._entered(self._inodes.directory(delta, b"", delta.root))
-        if parent == STDIN and text.isdigit() and (job := self._jobs.running.get(int(text))) and job.stdin_file:
+        if parent == STDIN and text.isdigit() and (job := self.jobs.running.get(int(text))) and job.stdin_file:
             return self._entered(self._inodes.stdin(job.number, job.stdin_file))
         raise FsError(ENOENT)
 
@@ -206,7 +206,7 @@ class MirrorOperations(pyfuse3.Operations):
             try:
                 node.listing = self._tree.base_listing(node.view, node.path)
             except Need as need:
-                await self._jobs.wait_for(thread, functools.partial(self._fetcher.directory, need.path))
+                await self.jobs.wait_for(thread, functools.partial(self._fetcher.directory, need.path))
         return node.listing
 
     # -- contents ----------------------------------------------------------------------------------------------------
@@ -222,7 +222,7 @@ class MirrorOperations(pyfuse3.Operations):
             return pyfuse3.FileInfo(fh=inode, direct_io=True, keep_cache=False)
         if not node.is_present:
             try:
-                await self._jobs.wait_for(ctx.pid, functools.partial(self._fetcher.content, node))
+                await self.jobs.wait_for(ctx.pid, functools.partial(self._fetcher.content, node))
             except BaseException:
                 self._closed(node)
                 raise
@@ -260,8 +260,7 @@ class MirrorOperations(pyfuse3.Operations):
         assert node.digest is not None
         fd = self._cas.open(node.digest)
         while fd is None:  # evicted since the file was opened
-            with trio.fail_after(WAIT_S):
-                await self._fetcher.content(node)
+            await self._fetcher.content(node)
             fd = self._cas.open(node.digest)
         if node.fd >= 0 or node.content is not None:
             os.close(fd)  # another read opened it meanwhile
@@ -272,10 +271,14 @@ class MirrorOperations(pyfuse3.Operations):
             node.fd = fd
 
     async def _read_stdin(self, number: int, offset: int, size: int) -> bytes:
-        job = self._jobs.running.get(number)
+        job = self.jobs.running.get(number)
         if job is None:
             raise FsError(EIO)
-        return await self._stdin_source.read(job, size, offset=offset)
+        try:
+            return await self._stdin_source.read(job, size, offset=offset)
+        except Retryable as error:
+            job.retry(Retryable(Reason.STDIN_UNREADABLE, str(error)))
+            raise FsError(EIO) from error
 
     def _closed(self, node: Node) -> None:
         node.opens -= 1

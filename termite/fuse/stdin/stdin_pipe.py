@@ -9,11 +9,9 @@ read them.
 
 import array
 import fcntl
-import math
 import os
 import platform
 import termios
-from errno import EIO
 from types import TracebackType
 from typing import Self
 
@@ -48,10 +46,10 @@ class StdinSource:
         async def ask() -> bytes:
             reply = await self._connection.request(ReadStdin(job.number, size, offset, peek))
             if not isinstance(reply, StdinBytes):
-                raise FsError(EIO)
+                raise Retryable(Reason.BAD_ANSWER, f"{type(reply).__name__} in place of StdinBytes")
             return reply.content
 
-        return await job.wait(ask, limit_s=math.inf)
+        return await job.wait(ask)
 
     async def notify_taken(self, job: RunningJob, taken: int) -> None:
         """Notify the master that the job has read `taken` bytes in all. Raises TermiteError."""
