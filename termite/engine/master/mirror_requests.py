@@ -14,6 +14,7 @@ from termite.engine.errors import FsError, RemoteProtocolError, Stale
 from termite.engine.fleet.lease import Lease
 from termite.engine.master.job import Job
 from termite.engine.model import Digest
+from termite.engine.tree.disk import look_failed
 from termite.engine.tree.master_tree import MasterTree
 from termite.engine.wire.protocol.messages import (
     INLINE_BYTES,
@@ -44,7 +45,7 @@ class MirrorRequests:
         """Return the reply to one request of the mirror of `lease`.
 
         Block while files are hashed or a launcher reads its stdin. Raise FsError for the job, Stale
-        if the file has changed, and RemoteProtocolError if the mirror may not send such a message.
+        if the file has changed, Retryable if looking at it fails, and RemoteProtocolError if the mirror may not send such a message.
         """
         match message:
             case GetDirectory(path=path):
@@ -72,6 +73,8 @@ class MirrorRequests:
             sent = await _send_content(fd, send_chunk)
             _check_unchanged(fd, path, mtime_ns, digest, sent)
             return File(digest)
+        except OSError as error:
+            raise look_failed(path, error) from error
         finally:
             os.close(fd)
 

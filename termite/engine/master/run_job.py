@@ -289,10 +289,10 @@ def start_short(master: Master, job: Job) -> bool:
 def record_failure(master: Master, job: Job, error: Retryable) -> None:
     """Note a failed attempt against its worker, so that the next attempt gets another one.
 
-    If a file changed under the job, no worker is to blame.
+    If a file changed under the job, or could not be looked at here, no worker is to blame.
     """
     assert job.lease is not None, "only a lease can fail"
-    if isinstance(error, Outdated):
+    if isinstance(error, Outdated) or error.reason is Reason.LOOK_FAILED:
         job.failures.append(error)
         log.info("job-outdated job=%d detail=%r reason=%s", job.id, error.detail, error.reason)
         return

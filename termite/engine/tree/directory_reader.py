@@ -1,7 +1,8 @@
 """Read directories of the master's disk as far as they may be shown.
 
 The order matters: a directory is watched before it is listed, so that a change between the two is
-reported by the watch. Nothing here changes the AttrTree.
+reported by the watch. Nothing here changes the AttrTree. An entry is absent only if the disk says
+so: an error of the look itself is raised.
 """
 
 import errno
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterable
 
 from termite.engine.model import Attr
 from termite.engine.paths import NAME_BYTES, PATH_BYTES, from_root_down, join
-from termite.engine.tree.disk import Disk
+from termite.engine.tree.disk import GONE, REFUSED, Disk, look_errors, look_failed
 from termite.engine.tree.hashes import Hashes, is_racy, stamp_of
 from termite.engine.tree.logic.attrs import Seen
 from termite.engine.tree.logic.exports import STANDARD_DIRECTORIES, DirectoryRules, Exports, Visibility
@@ -37,7 +38,8 @@ class DirectoryReader:
     """A reader that converts directories and entries of the disk to `Seen` values.
 
     Methods block as far as the disk does. `seen` returns the entry that the AttrTree has for a
-    path, or None.
+    path, or None. `refused` has the names, by directory, that the disk has but refused to inspect.
+    They are left out, and must be inspected again, because the permission may come back.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class DirectoryReader:
         self._hashes = hashes
         self._watches = watches
         self._seen = seen
+        self.refused: dict[bytes, set[bytes]] = {}
 
     def read_root(self) -> Seen:
         """Return the root directory itself. Raise OSError if it cannot be read."""
@@ -65,6 +68,7 @@ class DirectoryReader:
     def read_directory(self, directory: bytes) -> Listed:
         """Watch a directory, then return its shown entries. Raise OSError if it cannot be listed.
 
+        Raise Retryable if nobody knows whether it can, or what one of its entries is.
         A directory that shows only passages is neither watched nor listed. Each passage is read by
         name. A directory that is too deep for the wire cannot be listed, so that no mirror is
         told of a longer path.
@@ -76,21 +80,25 @@ class DirectoryReader:
             rules.visibility is Visibility.PUBLIC and self._is_open(directory)
         ):
             return self._read_passages(directory, rules)
-        fd = self._disk.open_directory(directory)
-        try:
-            self._watches.watch(directory, fd)
-            return self.read_entries(directory, fd, map(os.fsencode, os.listdir(fd))), os.fstat(fd)
-        finally:
-            os.close(fd)
+        with look_errors(directory):
+            fd = self._disk.open_directory(directory)
+            try:
+                self._watches.watch(directory, fd)
+                return self.read_entries(directory, fd, map(os.fsencode, os.listdir(fd))), os.fstat(fd)
+            finally:
+                os.close(fd)
 
     def read_directory_or_nothing(self, directory: bytes) -> Listed:
         """Do as `read_directory`, but return no entries if the directory cannot be listed.
 
-        A volatile directory is then listed again at every drain.
+        A volatile directory is then listed again at every drain. Raise Retryable if we may list it,
+        and were refused all the same, as by a network file system whose ticket has expired.
         """
         try:
             return self.read_directory(directory)
         except OSError as e:
+            if e.errno == errno.EACCES and self._may_list(directory):
+                raise look_failed(directory, e) from e
             log.debug("directory-unreadable path=%r reason=%s", directory, e)
             self._watches.list_always(directory)
             return {}, None
@@ -98,7 +106,8 @@ class DirectoryReader:
     def read_entries(self, directory: bytes, fd: int, names: Iterable[bytes]) -> dict[bytes, Seen]:
         """Return the entries of these names that may be shown, and the standard directories.
 
-        `fd` is the open directory; O_PATH is enough. An entry that cannot be read is left out.
+        `fd` is the open directory; O_PATH is enough. An entry that is gone is left out, and so is one
+        that the disk refuses to inspect, which is noted. Raise Retryable at any other error.
         """
         rules = self._exports.rules(directory)
         is_open = rules.visibility is Visibility.PUBLIC and self._is_open(directory)
@@ -111,9 +120,18 @@ class DirectoryReader:
                 if self._exports.shows(rules, is_open, directory, name, st.st_mode):
                     found[name] = self.to_seen(fd, name, st)
             except OSError as e:
-                # ENOENT: it is gone; EINVAL: it is no symlink any more. An event will report both.
-                if e.errno not in (errno.ENOENT, errno.EINVAL):
+                if e.errno in REFUSED:
                     log.debug("entry-unreadable path=%r reason=%s", join(directory, name), e)
+                    self.refused.setdefault(directory, set()).add(name)
+                elif e.errno in GONE or e.errno == errno.EINVAL:
+                    # It is gone, or (EINVAL) no symlink any more. An event will report both.
+                    self.refused.get(directory, set()).discard(name)
+                else:
+                    raise look_failed(join(directory, name), e) from e
+        if directory in self.refused:
+            self.refused[directory] -= found.keys()
+            if not self.refused[directory]:
+                del self.refused[directory]
         return found
 
     def to_seen(self, fd: int, name: bytes, st: os.stat_result) -> Seen:
@@ -140,14 +158,27 @@ class DirectoryReader:
     def _read_passages(self, directory: bytes, rules: DirectoryRules) -> Listed:
         if not rules.passages:
             return {}, None
+        with look_errors(directory):
+            try:
+                fd = self._disk.open_directory(directory, os.O_PATH)
+            except FileNotFoundError:  # a standard directory that this machine does not have
+                return _standard_directories(directory, rules), None
+            try:
+                return self.read_entries(directory, fd, rules.passages), os.fstat(fd)
+            finally:
+                os.close(fd)
+
+    def _may_list(self, directory: bytes) -> bool:
+        """Return whether we own the directory, and its mode lets the owner list and enter it."""
         try:
             fd = self._disk.open_directory(directory, os.O_PATH)
-        except FileNotFoundError:  # a standard directory that this machine does not have
-            return _standard_directories(directory, rules), None
+        except OSError:
+            return False
         try:
-            return self.read_entries(directory, fd, rules.passages), os.fstat(fd)
+            st = os.fstat(fd)
         finally:
             os.close(fd)
+        return st.st_uid == os.geteuid() and st.st_mode & 0o500 == 0o500
 
     def _is_open(self, directory: bytes) -> bool:
         """Return whether the AttrTree lets every user of this machine list the directory."""

@@ -4,18 +4,24 @@ Workers name paths, and a job may have left a symlink anywhere. `Exports` decide
 its names alone, so the path must lead where its names say.
 """
 
-import errno
 import os
 import stat
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
+from errno import EACCES, EEXIST, EIO, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTCONN, ENOTDIR, ENOTEMPTY, EPERM
 
 from termite.engine.beneath import DIRECTORY, FILE, open_beneath
-from termite.engine.errors import FsError
+from termite.engine.errors import FsError, Reason, Retryable
 from termite.engine.paths import components, join
 
 # With these unlink refuses a directory: the first is that of Linux, the second that of POSIX.
-NOT_A_FILE = (errno.EISDIR, errno.EPERM)
+NOT_A_FILE = (EISDIR, EPERM)
+
+# These say what is there: nothing, or something that a local command cannot open either. ENOTCONN
+# is a dead FUSE mount, which stays dead until somebody unmounts it. Any other errno says nothing
+# about the file: the look itself has failed.
+GONE = frozenset({ENOENT, ENOTDIR, ELOOP})
+REFUSED = frozenset({EACCES, EPERM, ENAMETOOLONG, ENOTCONN})
 
 
 class Disk:
@@ -56,7 +62,27 @@ def fs_errors(path: bytes) -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        raise FsError(e.errno or errno.EIO, path) from e
+        raise FsError(e.errno or EIO, path) from e
+
+
+@contextmanager
+def look_errors(path: bytes) -> Iterator[None]:
+    """Raise Retryable for an OSError in the block that does not say what is at `path`.
+
+    The job that needs to know may then succeed later, or locally. Pass on an OSError that says it.
+    """
+    try:
+        yield
+    except OSError as e:
+        if e.errno in GONE or e.errno in REFUSED:
+            raise
+        raise look_failed(path, e) from e
+
+
+def look_failed(path: bytes, error: OSError) -> Retryable:
+    """Return the error for the scheduler: nobody knows what is at `path`, and no worker is to blame."""
+    name = "/" + os.fsdecode(path)
+    return Retryable(Reason.LOOK_FAILED, f"{name!r}: {os.strerror(error.errno or EIO)}")
 
 
 def remove_beneath(dir_fd: int, name: bytes, path: bytes = b"", kept: Container[bytes] = ()) -> bool:
@@ -85,7 +111,7 @@ def remove_beneath(dir_fd: int, name: bytes, path: bytes = b"", kept: Container[
     try:
         os.rmdir(name, dir_fd=dir_fd)
     except OSError as e:
-        if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+        if e.errno not in (ENOTEMPTY, EEXIST):
             raise
         return False
     return True

@@ -15,7 +15,7 @@ import trio
 from termite.engine.errors import FsError, Stale
 from termite.engine.model import Attr, Digest
 from termite.engine.paths import split
-from termite.engine.tree.disk import Disk
+from termite.engine.tree.disk import GONE, REFUSED, Disk, look_failed
 from termite.engine.tree.hashes import Hashes, is_racy, stamp_of
 from termite.engine.tree.logic.attrs import Events, Stamp, Touch
 from termite.engine.tree.logic.exports import Exports
@@ -41,8 +41,8 @@ class FileContents:
         """Return an open fd of a file, for the caller to close, and the digest of its content.
 
         Raise Stale if the file is not, or no longer, this version; the journal then has the change.
-        Raise FsError if it is no regular file or cannot be opened. Large files are hashed in a
-        thread.
+        Raise FsError if it is no regular file or cannot be opened, and Retryable if a look at it or
+        reading it fails. Large files are hashed in a thread.
         """
         parent, _ = split(path)
         self._journal.append(self._truth.serve(parent))
@@ -54,6 +54,9 @@ class FileContents:
         fd, stamp = self._open(path, size, mtime_ns)
         try:
             return fd, await self._digest(fd, path, stamp)
+        except OSError as e:
+            os.close(fd)
+            raise look_failed(path, e) from e
         except BaseException:
             os.close(fd)
             raise
@@ -95,7 +98,9 @@ class FileContents:
             self._check_path(path)
             raise Stale(path) from e
         except OSError as e:
-            raise FsError(e.errno or errno.EIO, path) from e
+            if e.errno in GONE or e.errno in REFUSED:
+                raise FsError(e.errno, path) from e
+            raise look_failed(path, e) from e
         found = stamp_of(os.fstat(fd))
         if not self._is_current(path, found):
             self._check_path(path)

@@ -4,6 +4,7 @@ This module joins the parts of the room: the journal numbers the changes of ever
 served. No drain sees half of a result, because a job's changes are made without an await.
 """
 
+import contextlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import trio
 
+from termite.engine.errors import Retryable
 from termite.engine.model import Attr, Change, Changeset, Digest
 from termite.engine.paths import components
 from termite.engine.tree.disk import Disk
@@ -88,7 +90,7 @@ class MasterTree:
         """Return the journal number, the directory's own Attr, and those of its children by name.
 
         The journal has later changes of the directory from now on. Raise FsError if it does not
-        exist or cannot be listed; the mirror passes that to the job.
+        exist or cannot be listed; the mirror passes that to the job. Raise Retryable if a look fails.
         """
         components(path)
         self._journal.append(self._truth.serve(path))
@@ -111,7 +113,8 @@ class MasterTree:
     def drain(self) -> int:
         """Check everything that was done in volatile directories, and return the journal number.
 
-        Everything done before the call is in the journal afterwards.
+        Everything done before the call is in the journal afterwards. Raise Retryable, for the
+        scheduler, if nobody knows what is at one of the places; the next call checks it again.
         """
         number = self._journal.append(self._truth.drain())
         if self._hashes.is_flush_due:
@@ -208,7 +211,8 @@ class MasterTree:
 
     def close(self) -> None:
         """Save the digests, and remove the staging directory."""
-        self.drain()
+        with contextlib.suppress(Retryable):  # nobody will ask any more what is there
+            self.drain()
         self._hashes.close()
         self._truth.watches.close()
         self._disk.close()

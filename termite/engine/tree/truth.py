@@ -7,20 +7,24 @@ check; the disk decides what is true.
 
 Three verbs are used. *Read* takes entries from the disk (`DirectoryReader`), *check* compares a
 place of the disk with the AttrTree, and *record* writes one entry into the AttrTree.
+
+A look may fail (EIO, ENOMEM, ESTALE): nobody then knows what is at the place. The place keeps its
+entry and is checked again by the next drain, and no drain succeeds before a look has.
 """
 
+import contextlib
 import errno
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
-from termite.engine.errors import FsError
+from termite.engine.errors import FsError, Retryable
 from termite.engine.model import Change, Digest
 from termite.engine.paths import from_root_down, join, split
-from termite.engine.tree.directory_reader import DirectoryReader
-from termite.engine.tree.disk import Disk, fs_errors
+from termite.engine.tree.directory_reader import DirectoryReader, Listed
+from termite.engine.tree.disk import Disk, fs_errors, look_errors
 from termite.engine.tree.hashes import Hashes, stamp_of
 from termite.engine.tree.logic.attrs import AttrTree, Events, Inode, Seen, Touch, compare_entry
 from termite.engine.tree.logic.exports import Exports
@@ -47,6 +51,10 @@ class Truth:
         self.watches = Watches(exports.is_volatile)
         self._relinked: set[Inode] = set()  # files that lost a name; their other names must be checked
         self._lost: set[Inode] = set()  # those of them that lost it together with its directory
+        self._changes: list[Change] = []  # recorded, but not yet returned
+        self._failed_events = Events()  # events of places at which a look has failed
+        self._unlisted: set[bytes] = set()  # served directories that could not be listed again
+        self._failure: Retryable | None = None  # the last look that failed
         self._disk = disk
         self._hashes = hashes
         self._reader = DirectoryReader(disk, exports, hashes, self.watches, lambda path: self.tree.seen(path))
@@ -57,11 +65,11 @@ class Truth:
 
         Entries that were not known before are no changes. The directories themselves are, if they
         differ from what their parents' listings showed. Raise FsError if the directory does not
-        exist or cannot be listed; the job that asked has that error.
+        exist or cannot be listed; the job that asked has that error. Raise Retryable if a look fails.
         """
-        changes: list[Change] = []
+        changes = self._changes
         if self.tree.is_served(path):
-            return changes
+            return self._pop_changes()
         for directory in from_root_down(path):
             if self.tree.is_served(directory):
                 continue
@@ -74,31 +82,40 @@ class Truth:
                 listing, own = self._reader.read_directory(directory)
             self.tree.serve(directory, listing)
             self._record_own(directory, own, changes)
-        return changes
+        return self._pop_changes()
 
     def drain(self) -> list[Change]:
-        """Check everything that was done until now, and list the directories without a watch."""
-        changes: list[Change] = []
-        for directory in sorted(self.watches.unwatched):
-            self._check_all_within(directory, changes)
-        for _ in range(ROUNDS):
-            if not self._read_watches(events := Events()):
-                break
-            self._check_events(events, changes)
-        self._check_other_names(changes)
-        return changes
+        """Check everything that was done until now, and list the directories without a watch.
+
+        Raise Retryable, for the scheduler, if a look has failed. No event and no change is lost
+        then: the next call checks the place again, and returns all changes.
+        """
+        changes = self._changes
+        with self._kept_if_broken_off():
+            self._check_failed(changes)
+            for directory in sorted(self.watches.unwatched):
+                self._check_all_within(directory, changes)
+            for _ in range(ROUNDS):
+                if not self._read_watches(events := Events()):
+                    break
+                self._check_events(events, changes)
+            self._check_other_names(changes)
+        if self._failure is not None:
+            raise Retryable(self._failure.reason, self._failure.detail)
+        return self._pop_changes()
 
     def check(self, events: Events) -> list[Change]:
         """Check the places that `events` name, and those that the watches report.
 
         The watches also report what termite itself has done. Both are therefore checked together,
-        so that no place is checked twice.
+        so that no place is checked twice. If a look fails, the next drain checks the place again.
         """
-        changes: list[Change] = []
-        self._read_watches(events)
-        self._check_events(events, changes)
-        self._check_other_names(changes)
-        return changes
+        changes = self._changes
+        with self._kept_if_broken_off():
+            self._read_watches(events)
+            self._check_events(events, changes)
+            self._check_other_names(changes)
+        return self._pop_changes()
 
     def check_link_counts(self, *, is_more_trash_left: bool) -> list[Change]:
         """Check the files that had a name in a directory that was removed.
@@ -106,22 +123,22 @@ class Truth:
         Call it when the removed directories have been emptied. `is_more_trash_left`: others are
         still being emptied, so the same files must be checked again at the next call.
         """
-        changes: list[Change] = []
         self._relinked |= self._lost
         if not is_more_trash_left:
             self._lost.clear()
-        self._check_other_names(changes)
-        return changes
+        with self._kept_if_broken_off():
+            self._check_other_names(self._changes)
+        return self._pop_changes()
 
     def check_directory(self, directory: bytes) -> list[Change]:
         """List one directory again, but none below it.
 
         A directory that was never served has no changes.
         """
-        changes: list[Change] = []
         if self.tree.is_served(directory):
-            self._check_listing(directory, Touch.UNKNOWN, changes)
-        return changes
+            with self._kept_if_broken_off():
+                self._check_listing(directory, Touch.UNKNOWN, self._changes)
+        return self._pop_changes()
 
     def find_suspects(self, directory: bytes, listing: Mapping[bytes, Seen]) -> set[bytes] | None:
         """Return the names in `listing` whose stamps differ from the disk.
@@ -137,9 +154,45 @@ class Truth:
             own = self.tree.seen(directory)
             if own is not None and own.stamp is not None and stamp_of(os.fstat(fd)) != own.stamp:
                 return None
-            return {name for name, seen in listing.items() if seen.stamp and not _is_as_seen(fd, name, seen)}
+            suspects = {name for name, seen in listing.items() if seen.stamp and not _is_as_seen(fd, name, seen)}
+            return suspects | self._reader.refused.get(directory, set())
         finally:
             os.close(fd)
+
+    # -- looks that fail ----------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _kept_if_broken_off(self) -> Iterator[None]:
+        """Check everything at the next drain if the block is broken off, for want of memory or by a bug."""
+        try:
+            yield
+        except BaseException:
+            self._failed_events.overflow = True
+            raise
+
+    def _check_failed(self, changes: list[Change]) -> None:
+        """Check every place again at which a look has failed, or an entry could not be inspected."""
+        events, self._failed_events, self._failure = self._failed_events, Events(), None
+        unlisted, self._unlisted = self._unlisted, set()
+        try:
+            for directory in sorted(unlisted):
+                for below in self.tree.served_within(directory):
+                    self.watches.drop(below)
+                self._check_all_within(directory, changes)
+            if events:
+                self._check_events(events, changes)
+        except BaseException:
+            self._unlisted |= unlisted
+            raise
+        for directory, names in list(self._reader.refused.items()):
+            if not self.tree.is_served(directory):
+                del self._reader.refused[directory]
+            elif self.exports.is_volatile(directory):
+                self._check_names(directory, dict.fromkeys(names, Touch.UNKNOWN), changes)
+
+    def _pop_changes(self) -> list[Change]:
+        changes, self._changes = self._changes, []
+        return changes
 
     # -- checking -----------------------------------------------------------------------------------------------------
 
@@ -194,29 +247,39 @@ class Truth:
         """Check a name whose directory was made, removed or moved, and everything below it."""
         parent, name = split(path)
         was_served = self.tree.is_served(path)
-        if self.tree.is_served(parent):
-            self._check_names(parent, {name: Touch.UNKNOWN}, changes)
+        if self.tree.is_served(parent) and not self._check_names(parent, {name: Touch.UNKNOWN}, changes):
+            self._failed_events.replaced.add(path)
+            return
         if was_served and self.tree.is_served(path) and not self.watches.is_watched(path):
             self._check_all_within(path, changes)
 
-    def _check_names(self, directory: bytes, touched: Mapping[bytes, Touch], changes: list[Change]) -> None:
+    def _check_names(self, directory: bytes, touched: Mapping[bytes, Touch], changes: list[Change]) -> bool:
+        """Check some names of a directory. Return False if a look failed, so that nothing is recorded."""
         if not self.tree.is_served(directory):
-            return
+            return True
         try:
-            fd = self._disk.open_directory(directory, os.O_PATH)
+            found, own = self._look_at_names(directory, touched)
         except OSError:
-            return  # it is gone or replaced, which an event of its parent reports
-        try:
-            found = self._reader.read_entries(directory, fd, touched)
-            own = os.fstat(fd)
-        finally:
-            os.close(fd)
+            return True  # it is gone or replaced, which an event of its parent reports
+        except Retryable as error:
+            self._failure = error
+            self._failed_events.names.setdefault(directory, {}).update(touched)
+            return False
         for name, touch in touched.items():
             self._record(join(directory, name), found.get(name), touch, changes)
         # Without a watch other entries may be new as well. Only the old stamp lets a re-check find
         # them, so it is kept.
         if self.watches.is_watched(directory):
             self._record_own(directory, own, changes)
+        return True
+
+    def _look_at_names(self, directory: bytes, names: Iterable[bytes]) -> Listed:
+        with look_errors(directory):
+            fd = self._disk.open_directory(directory, os.O_PATH)
+            try:
+                return self._reader.read_entries(directory, fd, names), os.fstat(fd)
+            finally:
+                os.close(fd)
 
     def _check_all_within(self, top: bytes, changes: list[Change]) -> None:
         """Watch and list `top`, and everything served below it.
@@ -228,8 +291,13 @@ class Truth:
                 self._check_listing(directory, Touch.WRITTEN, changes)
 
     def _check_listing(self, directory: bytes, touch: Touch, changes: list[Change]) -> None:
+        try:
+            new, own = self._reader.read_directory_or_nothing(directory)
+        except Retryable as error:
+            self._failure = error
+            self._unlisted.add(directory)
+            return
         old = self.tree.listing(directory)
-        new, own = self._reader.read_directory_or_nothing(directory)
         for name in sorted(old.keys() | new.keys()):
             self._record(join(directory, name), new.get(name), touch, changes)
         self._record_own(directory, own, changes)
@@ -290,7 +358,12 @@ class Truth:
         waiting = [top]
         while waiting:
             directory = waiting.pop()
-            listing, own = self._reader.read_directory_or_nothing(directory)
+            try:
+                listing, own = self._reader.read_directory_or_nothing(directory)
+            except Retryable as error:
+                self._failure = error
+                self._unlisted.add(directory)
+                listing, own = {}, None  # until the next drain, and no job starts before that
             self.tree.serve(directory, listing)
             self._record_own(directory, own, changes)
             for name in sorted(listing):
