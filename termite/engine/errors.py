@@ -51,6 +51,7 @@ class Reason(enum.StrEnum):
     CONNECTION_LOST = "connection-lost"
     NO_ANSWER = "no-answer"
     BAD_ANSWER = "bad-answer"
+    NO_RESOURCES = "no-resources"
     CANCELLED = "cancelled"
     TOO_LARGE = "too-large"
     RESULT_LOST = "result-lost"
@@ -95,6 +96,7 @@ _WORDS = {
     Reason.CONNECTION_LOST: "the connection failed",
     Reason.NO_ANSWER: "no answer in time",
     Reason.BAD_ANSWER: "a wrong answer",
+    Reason.NO_RESOURCES: "no descriptors or no memory were left",
     Reason.CANCELLED: "cancelled by the other side",
     Reason.TOO_LARGE: "the job's data does not fit into a message",
     Reason.RESULT_LOST: "a result is no longer in the worker's store",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import msgspec
 import trio
 
-from termite.engine.errors import ConnectionLost, Reason, RemoteProtocolError, TermiteError, UserError
+from termite.engine.errors import Reason, RemoteProtocolError, Retryable, TermiteError, UserError
 from termite.engine.fleet.logic.registry import Registry
 from termite.engine.wire.addresses import join_address, listen, peer_name, port_of, split_address
 from termite.engine.wire.authority import mint
@@ -78,11 +78,21 @@ class _Coordinator:
     async def serve(self, stream: trio.SocketStream) -> None:
         """Serve one connection, of a worker, a master or a stranger."""
         peer = peer_name(stream)
+        try:
+            await self._serve_peer(stream, peer)
+        except Exception:  # around one connection: all others are served
+            log.exception("peer-crashed peer=%s", peer)
+
+    async def _serve_peer(self, stream: trio.SocketStream, peer: str) -> None:
         host = peer.rpartition(":")[0]
-        own_host = stream.socket.getsockname()[0]
+        try:
+            own_host, peer_host = stream.socket.getsockname()[0], stream.socket.getpeername()[0]
+        except OSError:  # it has gone already, and nobody waits for an answer
+            await trio.aclose_forcefully(stream)
+            return
 
         async def answer(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
-            return await self._answer(message, peer_host=stream.socket.getpeername()[0], own_host=own_host)
+            return await self._answer(message, peer_host=peer_host, own_host=own_host)
 
         if self._unauthenticated >= MAX_UNAUTHENTICATED:
             log.warning("handshake-refused peer=%s", peer)
@@ -96,7 +106,7 @@ class _Coordinator:
                 known = True
                 self._refused.pop(host, None)
                 await connection.lost.wait()
-        except (UserError, ConnectionLost) as error:
+        except (UserError, Retryable) as error:
             self._complain(host, str(error).replace(peer, host))
         finally:
             self._unauthenticated -= not known

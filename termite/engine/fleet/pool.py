@@ -26,7 +26,7 @@ from termite.engine.wire.transport import Connection, SendChunk, dial
 
 LIST_TIMEOUT_S = 60.0  # the coordinator answers a long poll after at most 30 s
 RECONNECT_S = (0.1, 0.5, 1.0, 2.0, 5.0)  # pauses before a lost coordinator is asked again
-REFUSED_REST_S = 60.0  # pause for a worker that needs a person (no /dev/fuse, another clock)
+REFUSED_REST_S = 60.0  # pause for a worker that was refused twice for one reason: it needs a person
 SHORTEST_KEEPALIVE_S = 0.02  # with a keepalive of 0, a lease in use would otherwise be checked without pause
 FAILURES_IN_A_ROW = 3  # then a lease is retired; one or two failures may be the fault of their jobs
 OUTDATED_CHANGES = 20_000  # a lease that lags by more changes is replaced: the mirror of a new one starts empty
@@ -117,6 +117,7 @@ class Pool:
         self._waiters: list[_Waiter] = []
         self._wanted = trio.lowlevel.ParkingLot()
         self._logged_refusals: set[str] = set()
+        self._refusals: dict[str, Reason] = {}  # the reason for which a worker was refused the last time, by name
         self._ended = Traffic()
         self.trouble: Trouble | None = None  # the last one, which may be the reason that no worker is available
         self._unreachable: Trouble | None = None  # the last one of the coordinator
@@ -261,11 +262,11 @@ class Pool:
             host, port = split_address(wish.worker.address, 0)
             async with dial(host, port, self._identity(), serve) as connection:
                 granted = await lease.open(connection, self._open_message(wish, lease))
+                self._refusals.pop(name, None)
                 if granted:
                     await self._keep(lease, connection, granted)
-        except (Retryable, RemoteProtocolError, UserError) as error:
-            self._log_failure(name, error)
-            rest_s = REFUSED_REST_S if isinstance(error, UserError) else 0.0
+        except Exception as error:  # around one lease: its jobs are retried, and all other leases go on
+            rest_s = self._note_failure(name, error)
             if granted:
                 self._fleet.failed(name, trio.current_time())
         finally:
@@ -332,14 +333,27 @@ class Pool:
             hostname=os.uname().nodename,
         )
 
-    def _log_failure(self, name: str, error: TermiteError) -> None:
-        self.trouble = Trouble(_reason_of(error), str(error))
-        line = f"{name}: {error}"
-        if isinstance(error, UserError) and line not in self._logged_refusals:
-            self._logged_refusals.add(line)
-            log.warning("worker-refused worker=%s detail=%r reason=%s", name, str(error), error.reason)
-        elif not isinstance(error, UserError):
-            log.info("worker-failed worker=%s detail=%r reason=%s", name, str(error), self.trouble.reason)
+    def _note_failure(self, name: str, error: Exception) -> float:
+        """Log why a lease has ended. Return the least time in seconds before the worker is asked again.
+
+        A single damaged byte of a handshake looks like another secret. Only a worker that is refused
+        twice in a row for one reason needs a person.
+        """
+        self.trouble = Trouble(_reason_of(error), str(error) or repr(error))
+        if not isinstance(error, TermiteError):
+            log.error("lease-failed lease=%s", name, exc_info=error)
+            return 0.0
+        if isinstance(error, UserError) and self._refusals.get(name) is error.reason:
+            line = f"{name}: {error}"
+            if line not in self._logged_refusals:
+                self._logged_refusals.add(line)
+                log.warning("worker-refused worker=%s detail=%r reason=%s", name, str(error), error.reason)
+            return REFUSED_REST_S
+        self._refusals.pop(name, None)
+        if isinstance(error, UserError):
+            self._refusals[name] = error.reason
+        log.info("worker-failed worker=%s detail=%r reason=%s", name, str(error), self.trouble.reason)
+        return 0.0
 
     # -- the coordinator ----------------------------------------------------------------------------------------------
 
@@ -358,6 +372,8 @@ class Pool:
                 self.trouble = self._unreachable = Trouble(_reason_of(error), f"coordinator: {text}")
                 if not attempt:
                     log.warning("coordinator-missing coordinator=%s:%d reason=%s", host, port, text)
+            except Exception:  # around one connection: the leases go on, and the next attempt may succeed
+                log.exception("coordinator-failed")
             await trio.sleep(RECONNECT_S[min(attempt, len(RECONNECT_S) - 1)])
             attempt += 1
 
@@ -374,8 +390,10 @@ class Pool:
             self._wanted.unpark_all()
 
 
-def _reason_of(error: TermiteError) -> Reason:
-    return error.reason if isinstance(error, Retryable | UserError) else Reason.BAD_ANSWER
+def _reason_of(error: Exception) -> Reason:
+    if isinstance(error, Retryable | UserError):
+        return error.reason
+    return Reason.BAD_ANSWER if isinstance(error, TermiteError) else Reason.INTERNAL_ERROR
 
 
 async def _refuse(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:

@@ -82,8 +82,8 @@ class LauncherListener:
             connection, _ = listener.accept()
         except BlockingIOError:
             return
-        except OSError as error:  # no descriptors or no memory: the kernel keeps the waiting launchers
-            log.warning("launcher-not-accepted reason=%s", error.strerror)
+        except (OSError, MemoryError) as error:  # the kernel keeps the waiting launchers
+            log.warning("launcher-not-accepted reason=%s", error)
             self._fd_watcher.unwatch(listener.fileno())
             self._cannot_accept.set()
             return

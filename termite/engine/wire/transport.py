@@ -16,6 +16,7 @@ import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from ssl import SSLContext
 
 import trio
 
@@ -203,6 +204,8 @@ class Connection:
                     nursery.start_soon(self._write)
                     nursery.start_soon(self._listen_for_silence)
                     await Leader(nursery, self._read).run()
+        except* MemoryError:  # around one connection: its requests fail, and all others go on
+            self._lose("no memory")
         finally:
             await trio.aclose_forcefully(self._stream)
 
@@ -348,11 +351,12 @@ async def joined(stream: trio.abc.Stream, handler: Handler, *, client: bool, pee
 async def dial(host: str, port: int, identity: Identity, handler: Handler) -> AsyncIterator[Connection]:
     """Connect to a daemon, and close the connection afterwards.
 
-    Raise ConnectionLost if it does not answer, and UserError if it is not a member of the cluster.
+    Raise ConnectionLost if it does not answer, UserError if it is not a member of the cluster, and
+    Retryable if this process has no descriptors or no memory left.
     """
     peer = f"{host}:{port}"
     socket = await connect_tcp(host, port)
-    async with _secured(socket, TlsStream(socket, identity.client_context(), SERVER_NAME), handler, peer) as connection:
+    async with _secured(socket, identity.client_context, SERVER_NAME, handler, peer) as connection:
         yield connection
 
 
@@ -363,22 +367,26 @@ async def accepted(stream: trio.SocketStream, identity: Identity, handler: Handl
     Raise the same errors as `dial`.
     """
     peer = peer_name(stream)
-    async with _secured(stream, TlsStream(stream, identity.server_context(), None), handler, peer) as connection:
+    async with _secured(stream, identity.server_context, None, handler, peer) as connection:
         yield connection
 
 
 @asynccontextmanager
 async def _secured(
-    socket: trio.SocketStream, secure: TlsStream, handler: Handler, peer: str
+    socket: trio.SocketStream, context: Callable[[], SSLContext], name: str | None, handler: Handler, peer: str
 ) -> AsyncIterator[Connection]:
     async with socket:
-        await secure.shake_hands(peer)
+        try:
+            secure = TlsStream(socket, context(), name)
+            await secure.shake_hands(peer)
+        except (OSError, MemoryError) as error:  # a key is read from a descriptor
+            raise Retryable(Reason.NO_RESOURCES, f"{peer}: {_why(error)}") from error
         async with joined(secure, handler, client=secure.is_client, peer=peer) as connection:
             yield connection
 
 
 def _why(error: BaseException) -> str:
-    cause = error.__cause__
+    cause = error if isinstance(error, OSError) else error.__cause__
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror
     return str(error) or "broken"

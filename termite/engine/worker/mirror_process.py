@@ -172,7 +172,12 @@ def _log_end(mirror: MirrorProcess, code: int) -> None:
 
 def _start(config: MirrorSettings, identity: Identity, home: MirrorHome, master_fd: int) -> MirrorProcess:
     ours, theirs = socket.socketpair()
-    reader, writer = os.pipe()
+    try:
+        reader, writer = os.pipe()
+    except OSError:
+        ours.close()
+        theirs.close()
+        raise
     needed = (home.cache, home.scratch)
     with theirs:
         try:
@@ -188,7 +193,7 @@ def _start(config: MirrorSettings, identity: Identity, home: MirrorHome, master_
                 env=_environment(),
                 start_new_session=True,  # Ctrl-C must reach the worker only, which then ends its mirrors
             )
-        except OSError:
+        except BaseException:
             ours.close()
             os.close(writer)
             raise

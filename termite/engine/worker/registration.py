@@ -39,6 +39,8 @@ async def stay_registered(host: str, port: int, secret: bytes, name: str, descri
             if coordinator_error_text(error) != complaint:
                 complaint = coordinator_error_text(error)
                 log.warning("coordinator-missing reason=%s", complaint)
+        except Exception:  # around one connection: the masters are served, and the next attempt may succeed
+            log.exception("coordinator-failed")
         await trio.sleep(pause_s)
         pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 

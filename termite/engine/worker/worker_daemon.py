@@ -116,6 +116,8 @@ class _WorkerServer:
                     await self._serve_lease(mirror, asked)
         except (Retryable, OSError) as error:
             log.warning("mirror-not-started peer=%s reason=%s", peer, error)
+        except Exception:  # around one master: its jobs are retried, and all others are served
+            log.exception("mirror-crashed peer=%s", peer)
 
     def describe(self) -> Register:
         """Return the worker's present state, for the coordinator."""
