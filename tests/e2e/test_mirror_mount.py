@@ -460,11 +460,14 @@ async def test_a_job_that_hides_an_error_of_ours_and_ends_well_is_given_back(
 async def test_a_job_that_found_the_store_full_is_given_back_whatever_it_made_of_that(
     place: Path, master: FakeMaster, uid: int | None
 ) -> None:
-    (master.project / "big").write_bytes(os.urandom(4 << 20))
-    mount = f"mount -t tmpfs -o size=1m,mode=777 none {place}/cache && exec \"$@\""
+    (master.project / "big").write_bytes(os.urandom(32 << 20))
+    mount = f"mount -t tmpfs -o size=24m,mode=777 none {place}/cache && exec \"$@\""
     starter = Starter(uid=uid, through=("unshare", "-m", "sh", "-c", mount, "sh"))
     async with mirror(master, place, starter):
+        output: list[bytes] = []
+        command = "echo shown; sleep 0.2; cat big 2> /dev/null | wc -c > size; true"
         with pytest.raises(Retryable) as caught:
-            await master.run("sh", "-c", "echo shown; sleep 0.2; cat big 2> /dev/null | wc -c > size; true")
+            await master.run("sh", "-c", command, output=output)
         assert caught.value.reason is Reason.DISK_FULL
+        assert output == [b"1shown\n"]
         assert await master.said("echo", "others go on") == b"others go on\n"
