@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/openat2.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
@@ -22,6 +23,7 @@
 extern char **environ;
 
 enum { REST_TRIES = 100, REST_PAUSE_NS = 1000 * 1000 };
+enum { LOW_PROCESS_LIMIT = 8192, TRIED_PROCESSES = 4, TRIED_STACK_BYTES = 4096 };
 
 /* -- standard input, output, errors -------------------------------------------------------------------------------- */
 
@@ -137,6 +139,32 @@ static int reap_until(pid_t command)
     }
 }
 
+static int wait_to_be_killed(void *nothing)
+{
+    (void)nothing;
+    while (pause() < 0)
+        ;
+    return 0;
+}
+
+/* Return whether no process can be made now.
+ *
+ * The rest of the job still fills the limit that its command ran into. A few places are free again,
+ * because the command has ended, and perhaps its parent, so several are tried at once. They share
+ * our memory, and are killed with the rest of the job. That costs 100 us. It is done only for a
+ * command that failed, and only if the limit is low: no build gets near a high one. */
+static bool are_processes_refused(void)
+{
+    static char stacks[TRIED_PROCESSES][TRIED_STACK_BYTES] __attribute__((aligned(16)));
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NPROC, &limit) != 0 || limit.rlim_cur > LOW_PROCESS_LIMIT)
+        return false;
+    for (int tried = 0; tried < TRIED_PROCESSES; tried++)
+        if (clone(wait_to_be_killed, stacks[tried] + TRIED_STACK_BYTES, CLONE_VM | SIGCHLD, NULL) < 0)
+            return errno == EAGAIN;
+    return false;
+}
+
 /* Kill and reap all other processes of the job. */
 static void end_what_is_left(void)
 {
@@ -225,12 +253,16 @@ static pid_t start_command(const struct job *job, int failures)
 static _Noreturn void say_end(int channel, int failures, int input, int status, long long started_ns)
 {
     long long ended_ns = realtime_ns();
+    bool is_full = status != 0 && are_processes_refused();
     end_what_is_left();
     struct buffer said = {0};
     if (!read_whole(failures, &said))
         fail_errno("cannot read from a pipe", "");
-    if (said.length == 0 && !stopped)
+    if (said.length == 0 && !stopped) {
         add_end(&said, status, started_ns, ended_ns);
+        if (is_full)
+            record_add(&said, "full", "1");
+    }
     if (input >= 0)
         record_add_number(&said, "stdin_offset", lseek(input, 0, SEEK_CUR));
     if (said.length == 0)

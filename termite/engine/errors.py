@@ -62,6 +62,7 @@ class Reason(enum.StrEnum):
     DISK_FULL = "disk-full"
     SCRATCH_FULL = "scratch-full"
     MEMORY_FULL = "memory-full"
+    PROCESSES_FULL = "processes-full"
     WORKER_BUSY = "worker-busy"
     WORKER_BUG = "worker-bug"
 
@@ -107,6 +108,7 @@ _WORDS = {
     Reason.DISK_FULL: "the worker's disk is full",
     Reason.SCRATCH_FULL: "the worker's scratch space is full",
     Reason.MEMORY_FULL: "the worker's memory is full",
+    Reason.PROCESSES_FULL: "the worker can start no more processes",
     Reason.WORKER_BUSY: "the worker has no room for another master",
     Reason.WORKER_BUG: "an error inside termite on the worker",
     Reason.OTHER_PROTOCOL: "the other side has another version of termite",

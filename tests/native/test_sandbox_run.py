@@ -1,7 +1,10 @@
 """A job in its sandbox, for each user that a worker may be: its view, its powers and its end."""
 
+import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -292,3 +295,36 @@ def test_a_sandbox_that_cannot_be_made_says_why(sandboxes: Sandboxes, config: di
 def test_no_mount_of_a_job_is_seen_outside(sandboxes: Sandboxes) -> None:
     sandboxes.sh("true")
     assert str(sandboxes.base) not in Path("/proc/self/mounts").read_text()
+
+
+FORK_TOO_OFTEN = "i=0; while [ $i -lt 200 ]; do sleep 60 & i=$((i+1)); done; exit 0"
+HEADROOM = 40  # processes that the job may have
+
+
+def test_a_command_that_could_not_fork_is_told_apart_from_one_that_failed(sandboxes: Sandboxes) -> None:
+    limited = replace(sandboxes, enter=("prlimit", f"--nproc={HEADROOM + tasks_of(os.geteuid())}", *sandboxes.enter))
+    job = limited.sh(FORK_TOO_OFTEN)
+    assert (job.status, job.records.get("full")) == (2, "1"), job
+    job = limited.sh("exit 2")
+    assert (job.status, job.records.get("full")) == (2, None)
+    job = sandboxes.sh(FORK_TOO_OFTEN)
+    assert (job.status, job.records.get("full")) == (0, None)
+
+
+def tasks_of(uid: int) -> int:
+    """Return the number of threads of a user. Jobs of a root's tests have another user, who has none."""
+    if uid == 0:
+        return 0
+    return sum(1 for process in Path("/proc").glob("[0-9]*") if _uid(process) == uid for _ in _threads(process))
+
+
+def _uid(process: Path) -> int:
+    with suppress(OSError):
+        return process.stat().st_uid
+    return -1
+
+
+def _threads(process: Path) -> list[str]:
+    with suppress(OSError):
+        return os.listdir(process / "task")
+    return []

@@ -28,7 +28,7 @@ class SandboxResult:
 
     `exec_errno` is 0 if the command was executed. `started_ns` and `ended_ns` are times of this
     machine's clock. `stdin_offset` is -1 if standard input is no file of the mirror. `upper` stays
-    until `Sandboxes.discard`.
+    until `Sandboxes.discard`. `is_full`: it failed, and pid 1 could make no more processes then.
     """
 
     exit: Exit
@@ -39,6 +39,7 @@ class SandboxResult:
     timed_out: bool
     upper: Path
     stdin_offset: int = -1
+    is_full: bool = False
 
 
 def parse_report(message: bytes) -> dict[str, str]:
@@ -73,8 +74,8 @@ def sandbox_result(records: Mapping[str, str], earliest_ns: int, timed_out: bool
         system_s=int(records.get("system_us", 0)) / 1e6,
         peak_memory_bytes=int(records.get("maxrss_kb", 0)) * 1024,
     )
-    stdin_offset = int(records.get("stdin_offset", -1))
-    return SandboxResult(exit, exec_errno, usage, started_ns, ended_ns, timed_out, upper, stdin_offset)
+    offset, is_full = int(records.get("stdin_offset", -1)), "full" in records
+    return SandboxResult(exit, exec_errno, usage, started_ns, ended_ns, timed_out, upper, offset, is_full)
 
 
 def _exit_of(status: int) -> Exit:

@@ -1,6 +1,6 @@
 """Run jobs, each in a sandbox that was made before the job came.
 
-A job that fails while this machine is short of scratch space or memory may have failed because of
+A job that fails while this machine is short of scratch space, memory or processes may have failed because of
 that. Its result does not count then, and the job runs once more elsewhere.
 """
 
@@ -13,11 +13,11 @@ import trio
 
 from termite.engine.errors import Reason, Retryable
 from termite.engine.model import Exit
-from termite.fuse.sandbox.oom_watch import OomWatch
 from termite.fuse.sandbox.running_sandbox import JobIo, OnOutput, follow_job, make_job_io, start_job
 from termite.fuse.sandbox.sandbox_order import SandboxSpec
 from termite.fuse.sandbox.sandbox_report import SandboxResult, sandbox_result
 from termite.fuse.sandbox.scratch import Scratch
+from termite.fuse.sandbox.shortages import Shortages
 from termite.fuse.sandbox.spawner import Spawner
 
 MAX_READY = 4  # sandboxes and pipes that wait: each costs 200 KB, and the next is there within a millisecond
@@ -32,7 +32,7 @@ class Sandboxes:
     def __init__(self, binary: Path, scratch: Path, tmpfs: bool) -> None:
         self.scratch = Scratch(binary, scratch)
         self._wants_tmpfs = tmpfs
-        self._oom = OomWatch()
+        self._shortages = Shortages()
         self._ready = 1
         self._ios: deque[JobIo] = deque()
         self._of_jobs: dict[int, Path] = {}
@@ -70,7 +70,7 @@ class Sandboxes:
     def close(self) -> None:
         """End everything that is ready. Call this when no job runs, and none will."""
         self.scratch.close()
-        self._oom.close()
+        self._shortages.close()
         while self._ios:
             self._ios.popleft().close()
         for spawner in self._spawners.values():
@@ -102,7 +102,7 @@ class Sandboxes:
             running.close()
             self._running -= 1
         result = sandbox_result(report, started_ns, timed_out, io.scratch / "upper")
-        self._raise_shortage(has_failed=result.exit != Exit(0), began_s=began_s)
+        self._raise_shortage(result, began_s)
         return result
 
     async def keep_watching(self) -> None:
@@ -113,7 +113,7 @@ class Sandboxes:
         while True:
             await self._is_busy.wait()
             while self._running:
-                self._oom.check(time.monotonic())
+                self._shortages.check(time.monotonic())
                 pause_s = self.scratch.check_space(time.monotonic())
                 await trio.sleep(pause_s)
             self._is_busy = trio.Event()
@@ -124,12 +124,13 @@ class Sandboxes:
         if scratch is not None:
             self.scratch.remove_later(scratch)
 
-    def _raise_shortage(self, *, has_failed: bool, began_s: float) -> None:
+    def _raise_shortage(self, result: SandboxResult, began_s: float) -> None:
         """Raise Retryable if the result may come from a shortage on this machine."""
+        has_failed = result.exit != Exit(0)
         if has_failed:
-            self._oom.check(time.monotonic())
+            self._shortages.check(time.monotonic())
             self.scratch.check_space(time.monotonic())
         if self.scratch.is_full() or (has_failed and self.scratch.was_low_since(began_s)):
             raise Retryable(Reason.SCRATCH_FULL)
-        if has_failed and self._oom.has_killed_since(began_s):
-            raise Retryable(Reason.MEMORY_FULL, "the kernel killed a process")
+        if has_failed:
+            self._shortages.raise_if_hit(began_s, result.usage.peak_memory_bytes, is_full=result.is_full)

@@ -1,0 +1,46 @@
+"""Find the files of the control groups (cgroups) in which this process is.
+
+A worker in a container or in a systemd unit has a group of its own. The kernel then counts there what
+happens to the processes of this worker, apart from the rest of the machine. Both versions of cgroups
+are known: each controller of version 1 has a mount, version 2 has one mount for all.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def find_group(controller: str) -> tuple[Path, Path] | None:
+    """Return the directory of our group that has `controller`, and the mount point above it.
+
+    Return None if this machine does not show it to us.
+    """
+    try:
+        groups, mounts = Path("/proc/self/cgroup").read_text(), Path("/proc/self/mountinfo").read_text()
+    except OSError:
+        return None
+    return parse_group(groups, mounts, controller)
+
+
+def parse_group(groups: str, mounts: str, controller: str) -> tuple[Path, Path] | None:
+    """Do as `find_group`, with the contents of /proc/self/cgroup and /proc/self/mountinfo (proc(5))."""
+    for line in groups.splitlines():
+        number, _, rest = line.partition(":")
+        names, _, path = rest.partition(":")
+        is_second_version = number == "0" and not names
+        if not is_second_version and controller not in names.split(","):
+            continue
+        for root, point in _mounts(mounts, "" if is_second_version else controller):
+            # In a container the mount may begin at our own group, which /proc names from the top.
+            below = path.removeprefix(root) if root != "/" and path.startswith(root) else path
+            if root == "/" or path.startswith(root):
+                return Path(point) / below.lstrip("/"), Path(point)
+    return None
+
+
+def _mounts(mounts: str, controller: str) -> Iterator[tuple[str, str]]:
+    """Yield root and mount point of each mount of a controller of version 1, or ("") of version 2."""
+    for line in mounts.splitlines():
+        before, _, after = line.partition(" - ")
+        fields, (kind, _, options) = before.split(), after.split(maxsplit=2)
+        if kind == ("cgroup" if controller else "cgroup2") and (not controller or controller in options.split(",")):
+            yield fields[3], fields[4]

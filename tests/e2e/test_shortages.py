@@ -1,0 +1,142 @@
+"""A worker that is short of memory or processes gives the jobs back that it hit, and no others."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+import trio
+
+from termite.engine.errors import Reason, Retryable
+from termite.engine.model import Exit
+from termite.engine.worker.mirror_homes import remove_scratch_tree
+from termite.fuse.sandbox.own_cgroup import find_group
+from tests.e2e.mirrors import FakeMaster, Starter, mirror
+
+NOBODY = 61000  # any id that no one has
+TAKE = "/usr/bin/python3 -c \"b'x' * ({} << 20)\""  # so many MiB
+FORK_TOO_OFTEN = "i=0; while [ $i -lt 200 ]; do sleep {} & i=$((i+1)); done"
+LIMITS = {"memory": ("memory.max", "memory.limit_in_bytes"), "pids": ("pids.max", "pids.max")}
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """Yield a directory outside /tmp, because mirrors run as users who may not enter pytest's."""
+    path = Path(tempfile.mkdtemp(prefix="termite-shortage-", dir="/var/tmp"))
+    path.chmod(0o755)
+    (path / "project").mkdir()
+    yield path
+    remove_scratch_tree(path)
+    assert not path.exists()
+
+
+@contextmanager
+def group(controller: str, name: str, limit: int) -> Iterator[Path]:
+    """Make a control group below our own, with a limit; remove it when it is empty."""
+    found = find_group(controller)
+    if found is None:
+        pytest.skip(f"this machine has no cgroup with {controller}")
+    path = found[0] / f"termite-{name}-{os.getpid()}"
+    try:
+        path.mkdir()
+    except OSError as error:
+        pytest.skip(f"no cgroup can be made here: {error.strerror}")
+    try:
+        limits = [path / file for file in LIMITS[controller] if (path / file).exists()]
+        if not limits:
+            pytest.skip(f"{controller} is not delegated to the groups below ours")
+        limits[0].write_text(str(limit))
+        yield path
+    finally:
+        deadline = time.monotonic() + 10
+        while path.exists() and time.monotonic() < deadline:
+            with suppress(OSError):
+                path.rmdir()
+            time.sleep(0.02)
+        assert not path.exists()
+
+
+def inside(path: Path, *, uid: int | None = None) -> Starter:
+    return Starter(uid=uid, through=("sh", "-c", f'echo $$ > {path}/cgroup.procs && exec "$@"', "sh"))
+
+
+def overflow(path: Path) -> None:
+    """Let the kernel kill a process for want of memory that is none of the worker's."""
+    script = f"echo $$ > {path}/cgroup.procs; {TAKE.format(100)}; exit 0"
+    subprocess.run(["sh", "-c", script], check=True, capture_output=True)
+
+
+needs_root = pytest.mark.skipif(os.getuid() != 0, reason="making control groups needs root")
+
+
+@needs_root
+@pytest.mark.parametrize("uid", [None, NOBODY], ids=["by root", "by root for a user"])
+async def test_a_job_that_fails_while_another_group_overflows_has_failed_by_itself(
+    place: Path, uid: int | None
+) -> None:
+    master = FakeMaster(place / "project")
+    with group("memory", "worker", 1 << 30) as worker, group("memory", "other", 30 << 20) as other:
+        async with mirror(master, place, inside(worker, uid=uid)):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_expect_exit, master, 7)
+                await trio.sleep(1)
+                await trio.to_thread.run_sync(overflow, other)
+
+
+@needs_root
+@pytest.mark.parametrize("uid", [None, NOBODY], ids=["by root", "by root for a user"])
+async def test_of_two_jobs_only_the_one_whose_process_was_killed_is_given_back(place: Path, uid: int | None) -> None:
+    master = FakeMaster(place / "project")
+    with group("memory", "worker", 250 << 20) as worker:
+        async with mirror(master, place, inside(worker, uid=uid)):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_expect_exit, master, 7)
+                await trio.sleep(0.5)
+                with pytest.raises(Retryable) as caught:
+                    await master.run("sh", "-c", f"{TAKE.format(500)} || exit 1")
+                assert caught.value.reason is Reason.MEMORY_FULL
+
+
+async def _expect_exit(master: FakeMaster, code: int) -> None:
+    assert (await master.run("sh", "-c", f"sleep 4; exit {code}")).exit == Exit(code)
+
+
+async def warm_up(master: FakeMaster) -> None:
+    """Let the mirror fetch the programs, for which it needs threads: under the limit it would have none."""
+    await master.said("sh", "-c", "sleep 0.01")
+
+
+STARTERS = {"as this user": {}}
+if os.getuid() == 0:
+    STARTERS = {"as an ordinary user": {"user": NOBODY}, "by root for a user": {"uid": NOBODY}}
+
+
+@pytest.mark.parametrize("user", STARTERS.values(), ids=STARTERS.keys())
+@pytest.mark.skipif(shutil.which("prlimit") is None, reason="there is no prlimit")
+async def test_a_job_that_cannot_fork_is_given_back(place: Path, user: dict[str, int]) -> None:
+    if os.getuid() != 0:
+        pytest.skip("how many processes this user has now is not known to the test")
+    master = FakeMaster(place / "project")
+    async with mirror(master, place, Starter(**user, through=("prlimit", "--nproc=100"))):
+        await warm_up(master)
+        with pytest.raises(Retryable) as caught:
+            await master.run("sh", "-c", FORK_TOO_OFTEN.format(60))
+        assert caught.value.reason is Reason.PROCESSES_FULL
+        assert (await master.run("sh", "-c", "exit 2")).exit == Exit(2)
+
+
+@needs_root
+async def test_a_job_that_could_not_fork_a_while_ago_is_given_back(place: Path) -> None:
+    master = FakeMaster(place / "project")
+    with group("pids", "worker", 100) as worker:
+        async with mirror(master, place, inside(worker)):
+            await warm_up(master)
+            with pytest.raises(Retryable) as caught:
+                await master.run("sh", "-c", f"sh -c '{FORK_TOO_OFTEN.format(0.1)}'; sleep 1; exit 3")
+            assert caught.value.reason is Reason.PROCESSES_FULL
+            assert (await master.run("sh", "-c", "exit 2")).exit == Exit(2)
