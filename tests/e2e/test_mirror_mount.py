@@ -461,7 +461,7 @@ async def test_a_job_that_found_the_store_full_is_given_back_whatever_it_made_of
     place: Path, master: FakeMaster, uid: int | None
 ) -> None:
     (master.project / "big").write_bytes(os.urandom(32 << 20))
-    mount = f"mount -t tmpfs -o size=24m,mode=777 none {place}/cache && exec \"$@\""
+    mount = f'mount -t tmpfs -o size=24m,mode=777 none {place}/cache && exec "$@"'
     starter = Starter(uid=uid, through=("unshare", "-m", "sh", "-c", mount, "sh"))
     async with mirror(master, place, starter):
         output: list[bytes] = []

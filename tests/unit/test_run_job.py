@@ -764,6 +764,35 @@ async def test_a_file_that_changes_all_the_time_is_no_workers_fault(tmp_path: Pa
 
 
 @pytest.mark.logs("job-fell-back")
+async def test_a_look_that_fails_here_is_no_workers_fault_and_the_file_is_named(tmp_path: Path) -> None:
+    failed = script(end=Retryable(Reason.LOOK_FAILED, "'/home/f': Input/output error"))
+    world = World(tmp_path, failed, failed, failed)
+    async with world.launcher("gcc") as launched:
+        told = await launched.first(2)
+        assert told[0] == (
+            b"N",
+            b"termite: a file of the tree could not be looked at: '/home/f': Input/output error" + HERE,
+        )
+        launched.end_command()
+    assert world.steps == ["drain", "run on w0", "drain", "run on w1", "drain", "run on w2"]
+    assert world.master.counters.retries.total() == 0
+
+
+async def test_a_drain_that_fails_once_costs_another_attempt(tmp_path: Path) -> None:
+    world = World(tmp_path, script(end=ran()), script(end=ran()))
+    drain, failures = world.tree.drain, [Retryable(Reason.LOOK_FAILED, "'/home/f': Input/output error")]
+
+    def drain_later() -> int:
+        if failures:
+            raise failures.pop()
+        return drain()
+
+    world.tree.drain = drain_later  # type: ignore[method-assign]
+    assert await world.say("gcc") == [(b"E", b"code=0\0")]
+    assert world.steps == ["drain", "run on w1", "published"]
+
+
+@pytest.mark.logs("job-fell-back")
 async def test_without_a_worker_it_runs_here_and_says_so_once(tmp_path: Path) -> None:
     world = World(tmp_path)
     for is_first in (True, False):
