@@ -81,11 +81,10 @@ async def test_a_job_that_fails_while_another_group_overflows_has_failed_by_itse
 ) -> None:
     master = FakeMaster(place / "project")
     with group("memory", "worker", 1 << 30) as worker, group("memory", "other", 30 << 20) as other:
-        async with mirror(master, place, inside(worker, uid=uid)):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_expect_exit, master, 7)
-                await trio.sleep(1)
-                await trio.to_thread.run_sync(overflow, other)
+        async with mirror(master, place, inside(worker, uid=uid)), trio.open_nursery() as nursery:
+            nursery.start_soon(_expect_exit, master, 7)
+            await trio.sleep(1)
+            await trio.to_thread.run_sync(overflow, other)
 
 
 @needs_root
@@ -93,13 +92,12 @@ async def test_a_job_that_fails_while_another_group_overflows_has_failed_by_itse
 async def test_of_two_jobs_only_the_one_whose_process_was_killed_is_given_back(place: Path, uid: int | None) -> None:
     master = FakeMaster(place / "project")
     with group("memory", "worker", 250 << 20) as worker:
-        async with mirror(master, place, inside(worker, uid=uid)):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_expect_exit, master, 7)
-                await trio.sleep(0.5)
-                with pytest.raises(Retryable) as caught:
-                    await master.run("sh", "-c", f"{TAKE.format(500)} || exit 1")
-                assert caught.value.reason is Reason.MEMORY_FULL
+        async with mirror(master, place, inside(worker, uid=uid)), trio.open_nursery() as nursery:
+            nursery.start_soon(_expect_exit, master, 7)
+            await trio.sleep(0.5)
+            with pytest.raises(Retryable) as caught:
+                await master.run("sh", "-c", f"{TAKE.format(500)} || exit 1")
+            assert caught.value.reason is Reason.MEMORY_FULL
 
 
 async def _expect_exit(master: FakeMaster, code: int) -> None:
@@ -111,18 +109,18 @@ async def warm_up(master: FakeMaster) -> None:
     await master.said("sh", "-c", "sleep 0.01")
 
 
-STARTERS = {"as this user": {}}
-if os.getuid() == 0:
-    STARTERS = {"as an ordinary user": {"user": NOBODY}, "by root for a user": {"uid": NOBODY}}
+def limited(*, user: int | None = None, uid: int | None = None) -> Starter:
+    return Starter(user=user, uid=uid, through=("prlimit", "--nproc=100"))
 
 
-@pytest.mark.parametrize("user", STARTERS.values(), ids=STARTERS.keys())
+@pytest.mark.skipif(os.getuid() != 0, reason="a user with a known number of processes needs root")
 @pytest.mark.skipif(shutil.which("prlimit") is None, reason="there is no prlimit")
-async def test_a_job_that_cannot_fork_is_given_back(place: Path, user: dict[str, int]) -> None:
-    if os.getuid() != 0:
-        pytest.skip("how many processes this user has now is not known to the test")
+@pytest.mark.parametrize(
+    "starter", [limited(user=NOBODY), limited(uid=NOBODY)], ids=["as an ordinary user", "by root for a user"]
+)
+async def test_a_job_that_cannot_fork_is_given_back(place: Path, starter: Starter) -> None:
     master = FakeMaster(place / "project")
-    async with mirror(master, place, Starter(**user, through=("prlimit", "--nproc=100"))):
+    async with mirror(master, place, starter):
         await warm_up(master)
         with pytest.raises(Retryable) as caught:
             await master.run("sh", "-c", FORK_TOO_OFTEN.format(60))

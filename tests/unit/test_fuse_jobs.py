@@ -140,7 +140,7 @@ class FakeHandlers:
         self.jobs = RunningJobs()
         self._error = error
 
-    @answered  # type: ignore[arg-type]  # it needs `jobs` only
+    @answered
     async def readlink(self, inode: int, ctx: object) -> bytes:
         raise self._error
 
@@ -164,7 +164,7 @@ class FakeContext:
     ],
 )
 async def test_a_job_whose_request_fails_through_the_mirror_is_given_back(
-    error: Exception, errno: int, is_ours: bool
+    error: Exception, errno: int, is_ours: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     handlers = FakeHandlers(error)
     met = job(1)
@@ -173,3 +173,4 @@ async def test_a_job_whose_request_fails_through_the_mirror_is_given_back(
         await handlers.readlink(1, FakeContext(os.getpid()))
     assert caught.value.errno == errno
     assert met.scope.cancel_called == is_ours
+    assert ("fuse-request" in caplog.text) == is_ours

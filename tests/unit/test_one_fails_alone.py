@@ -55,14 +55,21 @@ async def nothing(connection: Connection, message: Message, send_chunk: SendChun
     raise AssertionError(message)
 
 
+async def wait_until_listed(made: Pool) -> None:
+    """Wait until the pool knows a worker."""
+    while not made.fleet.workers:
+        await trio.lowlevel.checkpoint()
+
+
 @pytest.fixture(params=SHORTAGES, ids=["EMFILE", "MemoryError"])
 def memfd(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Failing:
     """Let the file fail that each TLS context needs."""
     failing = Failing(os.memfd_create, request.param)
-    monkeypatch.setattr(identity.os, "memfd_create", failing)
+    monkeypatch.setattr(os, "memfd_create", failing)
     return failing
 
 
+@pytest.mark.logs("peer-refused")
 async def test_a_handshake_without_a_descriptor_is_retryable(memfd: Failing) -> None:
     async with trio.open_nursery() as nursery:
         address = await nursery.start(serve_coordinator, CoordinatorConfig(SECRET, HOST, 0))
@@ -76,8 +83,7 @@ async def test_a_handshake_without_a_descriptor_is_retryable(memfd: Failing) -> 
 
 async def test_a_lease_without_a_descriptor_is_tried_again_and_the_master_lives(memfd: Failing) -> None:
     async with pool(FakeWorker(1)) as made:
-        while not made.fleet.workers:
-            await trio.sleep(0.01)
+        await wait_until_listed(made)
         memfd.times = 1
         async with made.slot():
             pass
@@ -94,6 +100,7 @@ async def test_a_bug_in_one_lease_does_not_end_the_master(
     assert "lease-failed" in caplog.text
 
 
+@pytest.mark.logs("coordinator-failed", "coordinator-found")
 @pytest.mark.parametrize("error", SHORTAGES, ids=["EMFILE", "MemoryError"])
 async def test_a_master_whose_handshake_with_the_coordinator_fails_goes_on(
     monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -101,10 +108,10 @@ async def test_a_master_whose_handshake_with_the_coordinator_fails_goes_on(
     failing = Failing(Pool._follow, error, times=2)
     monkeypatch.setattr(Pool, "_follow", lambda *args: failing(*args))
     async with pool(FakeWorker(1)) as made:
-        while not made.fleet.workers:
-            await trio.sleep(0.01)
+        await wait_until_listed(made)
 
 
+@pytest.mark.logs("peer-refused")
 async def test_a_coordinator_without_a_descriptor_serves_the_next_peer(memfd: Failing) -> None:
     async with trio.open_nursery() as nursery:
         address = await nursery.start(serve_coordinator, CoordinatorConfig(SECRET, HOST, 0))
@@ -136,11 +143,12 @@ async def test_a_peer_that_has_gone_costs_the_coordinator_no_traceback(caplog: p
     assert "request-failed" not in caplog.text
 
 
+@pytest.mark.logs("coordinator-failed")
 @pytest.mark.parametrize("error", SHORTAGES, ids=["EMFILE", "MemoryError"])
 async def test_a_worker_whose_registration_fails_registers_again(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    failing = Failing(registration.dial, error, times=1)
+    failing = Failing(dial, error, times=1)
     monkeypatch.setattr(registration, "dial", failing)
     monkeypatch.setattr(registration, "FIRST_PAUSE_S", 0.01)
     async with trio.open_nursery() as nursery:
@@ -157,7 +165,7 @@ async def test_a_worker_whose_registration_fails_registers_again(
 
 @pytest.mark.parametrize("error", [*SHORTAGES, ExceptionGroup("tasks", [FULL])], ids=["EMFILE", "MemoryError", "group"])
 async def test_a_worker_that_cannot_start_one_mirror_serves_the_next_master(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     served = trio.Event()
 
@@ -177,6 +185,7 @@ async def test_a_worker_that_cannot_start_one_mirror_serves_the_next_master(
                 await stream.receive_some()
         await served.wait()
         nursery.cancel_scope.cancel()
+    assert "mirror-crashed" in caplog.text
 
 
 async def test_no_memory_in_a_task_of_a_connection_loses_that_connection_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,6 +202,7 @@ async def test_no_memory_in_a_task_of_a_connection_loses_that_connection_only(mo
             assert again is not lease
 
 
+@pytest.mark.logs("launcher-not-accepted")
 async def test_no_memory_for_a_launchers_connection_costs_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listeners, "ACCEPT_RETRY_S", 0.01)
 
@@ -219,7 +229,7 @@ async def test_no_memory_for_a_launchers_connection_costs_a_moment(monkeypatch: 
         server.setblocking(False)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watcher.run)
-            nursery.start_soon(listener.listen, Short(server))
+            nursery.start_soon(listener.listen, Short(server))  # type: ignore[arg-type]  # it has what is used
             async with await trio.open_tcp_stream(*server.getsockname()):
                 with trio.fail_after(5):
                     await accepted.wait()
@@ -294,13 +304,14 @@ async def test_a_damaged_byte_in_a_handshake_costs_seconds(position: int) -> Non
     ],
 )
 def test_only_a_worker_that_is_refused_twice_for_one_reason_rests(
-    reasons: list[Reason], is_left_alone: bool, monkeypatch: pytest.MonkeyPatch
+    reasons: list[Reason], is_left_alone: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(pools.trio, "current_time", lambda: 0.0)
+    monkeypatch.setattr(trio, "current_time", lambda: 0.0)
     config = pools.PoolConfig((HOST, 1), SECRET, "m", 0, 0, 0, b"home")
-    made = Pool(config, lambda: 0, lambda *_: None)  # type: ignore[arg-type,return-value]  # nobody asks
+    made = Pool(config, lambda: 0, lambda *_: None)  # type: ignore[arg-type]  # nobody asks
     rest_s = 0.0
     for reason in reasons:
         error = Retryable(reason) if reason is Reason.NO_ANSWER else UserError("refused", reason=reason)
         rest_s = made._note_failure("w", error)
     assert rest_s == (REFUSED_REST_S if is_left_alone else 0.0)
+    assert ("worker-refused" in caplog.text) == is_left_alone

@@ -131,7 +131,6 @@ async def test_a_worker_with_an_odd_address_keeps_no_job_from_the_others(odd: st
                 assert (await lease.run(run(b"gcc"), _ignore)).exit == Exit(0)
 
 
-@pytest.mark.logs("worker-refused")
 @pytest.mark.parametrize("address", ["", "host", "host:", "host:port", "host:99999", "host:-1", ":", "host:\u0663"])
 async def test_a_coordinators_odd_address_of_a_worker_is_a_worker_that_cannot_be_had(address: str) -> None:
     async with pool(FakeWorker(1)) as made:

@@ -1,9 +1,7 @@
 """An error of a look at the disk is never an absence, and it loses no event and no change."""
 
-# ruff: noqa: ASYNC230, ASYNC240  (a test may wait for its own disk)
-
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from errno import EACCES, EIO, EMFILE, ENOENT, ENOMEM, ENOTCONN, ESTALE
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import pytest
 
 from termite.engine.errors import FsError, Reason, Retryable, Stale
-from termite.engine.tree import directory_reader, disk, truth
+from termite.engine.tree import directory_reader, disk
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
 from tests.unit.tree_jobs import Job, agrees_with_the_disk, changed_since, serve, tree_path
 
@@ -43,7 +41,7 @@ class Faults:
     def _is_meant(self, what: Any) -> bool:
         if isinstance(what, int):
             what = os.fsencode(os.readlink(f"/proc/self/fd/{what}"))
-        return os.path.basename(what) == self.name
+        return bool(os.path.basename(what) == self.name)
 
 
 def failed(errno: int) -> OSError:
@@ -52,9 +50,9 @@ def failed(errno: int) -> OSError:
 
 @pytest.fixture
 def fail(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Faults]:
-    def fail(call: str, name: str, error: BaseException, times: int = 1, module: Any = directory_reader) -> Faults:
+    def fail(call: str, name: str, error: BaseException, times: int = 1) -> Faults:
         faults = Faults(call, name, error, times)
-        monkeypatch.setattr(module, "os", faults)
+        monkeypatch.setattr(directory_reader, "os", faults)
         return faults
 
     return fail
@@ -155,16 +153,15 @@ async def test_a_look_that_always_fails_fails_every_drain_until_it_heals(
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("a bug")])
-@pytest.mark.parametrize("module", [directory_reader, truth])
+@pytest.mark.parametrize(("call", "name"), [("stat", "f"), ("fstat", "d")])
 async def test_a_drain_that_is_broken_off_loses_no_event(
-    home: MasterTree, root: Path, fail: Callable[..., Faults], error: Exception, module: Any
+    home: MasterTree, root: Path, fail: Callable[..., Faults], error: Exception, call: str, name: str
 ) -> None:
     (root / "d").mkdir()
     await serve(home, root, root / "d")
     (root / "d" / "f").write_bytes(b"1")
     (root / "g").write_bytes(b"1")
-    call, name = ("stat", "f") if module is directory_reader else ("fstat", "d")
-    fail(call, name, error, module=module)
+    fail(call, name, error)
     with pytest.raises(type(error)):
         home.drain()
     home.drain()
@@ -178,7 +175,7 @@ async def test_after_an_overflow_a_directory_that_cannot_be_listed_keeps_its_ent
     (root / "d").mkdir()
     (root / "d" / "f").write_bytes(b"1")
     await serve(home, root, root / "d")
-    home._truth._failed_events.overflow = True
+    home._truth._failed.events.overflow = True
     fail("listdir", "d", failed(errno))
     drain_fails(home, "d")
     (root / "d" / "g").write_bytes(b"1")
@@ -193,7 +190,7 @@ async def test_a_directory_that_we_may_list_and_that_refuses_is_not_empty(
     (root / "d").mkdir()
     (root / "d" / "f").write_bytes(b"1")
     await serve(home, root, root / "d")
-    home._truth._failed_events.overflow = True
+    home._truth._failed.events.overflow = True
     fail("listdir", "d", failed(EACCES))
     drain_fails(home, "d")
     home.drain()
@@ -211,7 +208,7 @@ async def test_a_name_that_was_refused_is_absent_as_it_is_here_and_comes_back(
     assert (await changed_since(home, root, 0)).get("f") is None
     home.drain()
     assert (await changed_since(home, root, 0))["f"] is not None
-    assert home._truth._reader.refused == {}
+    assert home._truth.reader.refused == {}
 
 
 async def test_a_refused_name_that_is_gone_is_forgotten(
@@ -232,7 +229,7 @@ async def test_a_refused_name_that_is_gone_is_forgotten(
     (root / "d").rmdir()
     home.drain()
     home.drain()
-    assert home._truth._reader.refused == {}
+    assert home._truth.reader.refused == {}
 
 
 async def test_a_settled_name_that_was_refused_comes_back_with_the_next_check(
@@ -279,7 +276,7 @@ async def test_a_job_gets_the_error_that_a_local_open_would_get(
 
 
 @pytest.fixture
-def opening(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+def opening(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     def refuse(errno: int) -> None:
         def open_file(self: disk.Disk, path: bytes) -> int:
             raise failed(errno)

@@ -13,7 +13,7 @@ import pytest
 
 from termite.engine.errors import FsError
 from termite.engine.model import Attr, Change
-from termite.engine.tree import directory_reader, file_contents, truth
+from termite.engine.tree import directory_reader, file_contents
 from termite.engine.tree.hashes import Hashes
 from termite.engine.tree.logic.attrs import Stamp
 from termite.engine.tree.logic.times import Timing
@@ -137,7 +137,7 @@ async def test_a_write_that_no_stamp_shows_is_noticed_for_all_names(
     home: MasterTree, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the clock ticks slowly, the stamp stays: the same size, in the same tick."""
-    for module in (truth, directory_reader, file_contents):
+    for module in (directory_reader, file_contents):
         monkeypatch.setattr(module, "stamp_of", lambda st: Stamp(st.st_dev, st.st_ino, st.st_size, 1, 1))
     for module in (directory_reader, file_contents):
         monkeypatch.setattr(module, "is_racy", lambda *_: True)

@@ -83,7 +83,7 @@ class LauncherListener:
         except BlockingIOError:
             return
         except (OSError, MemoryError) as error:  # the kernel keeps the waiting launchers
-            log.warning("launcher-not-accepted reason=%s", error)
+            log.warning("launcher-not-accepted reason=%r", error)
             self._fd_watcher.unwatch(listener.fileno())
             self._cannot_accept.set()
             return

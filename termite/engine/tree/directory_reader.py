@@ -11,7 +11,7 @@ import logging
 import os
 import stat
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from termite.engine.model import Attr
 from termite.engine.paths import NAME_BYTES, PATH_BYTES, from_root_down, join
@@ -103,6 +103,18 @@ class DirectoryReader:
             self._watches.list_always(directory)
             return {}, None
 
+    def read_names(self, directory: bytes, names: Iterable[bytes]) -> Listed:
+        """Return the entries of these names as `read_entries` does, and the directory's stat_result.
+
+        Raise OSError if the directory is gone or refused.
+        """
+        with look_errors(directory):
+            fd = self._disk.open_directory(directory, os.O_PATH)
+            try:
+                return self.read_entries(directory, fd, names), os.fstat(fd)
+            finally:
+                os.close(fd)
+
     def read_entries(self, directory: bytes, fd: int, names: Iterable[bytes]) -> dict[bytes, Seen]:
         """Return the entries of these names that may be shown, and the standard directories.
 
@@ -133,6 +145,25 @@ class DirectoryReader:
             if not self.refused[directory]:
                 del self.refused[directory]
         return found
+
+    def find_suspects(self, directory: bytes, listing: Mapping[bytes, Seen]) -> set[bytes] | None:
+        """Return the names in `listing` whose stamps differ from the disk.
+
+        None means that the directory itself differs and must be listed again. Names that were
+        refused are always suspects. This may run in any thread.
+        """
+        try:
+            fd = self._disk.open_directory(directory, os.O_PATH)
+        except OSError:
+            return None
+        try:
+            own = self._seen(directory)
+            if own is not None and own.stamp is not None and stamp_of(os.fstat(fd)) != own.stamp:
+                return None
+            suspects = {name for name, seen in listing.items() if seen.stamp and not _is_as_seen(fd, name, seen)}
+            return suspects | self.refused.get(directory, set())
+        finally:
+            os.close(fd)
 
     def to_seen(self, fd: int, name: bytes, st: os.stat_result) -> Seen:
         """Convert a stat_result of the entry `name` of the open directory `fd`.
@@ -209,3 +240,10 @@ def _link_id(st: os.stat_result) -> int:
     state = struct.pack("<QQq", st.st_dev, st.st_ino, st.st_ctime_ns)
     inode = hashlib.blake2b(state, digest_size=7).digest()
     return int.from_bytes(inode, "big") + 1
+
+
+def _is_as_seen(fd: int, name: bytes, seen: Seen) -> bool:
+    try:
+        return stamp_of(os.stat(name, dir_fd=fd, follow_symlinks=False)) == seen.stamp
+    except OSError:
+        return False

@@ -250,4 +250,4 @@ class MasterTree:
                 log.warning("staging-not-emptied name=%r reason=%s", name, e)
 
     def _find_suspects(self, shown: Mapping[bytes, Mapping[bytes, Seen]]) -> dict[bytes, set[bytes] | None]:
-        return {directory: self._truth.find_suspects(directory, listing) for directory, listing in shown.items()}
+        return {directory: self._truth.reader.find_suspects(directory, listing) for directory, listing in shown.items()}

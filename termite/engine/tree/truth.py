@@ -12,22 +12,22 @@ A look may fail (EIO, ENOMEM, ESTALE): nobody then knows what is at the place. T
 entry and is checked again by the next drain, and no drain succeeds before a look has.
 """
 
-import contextlib
 import errno
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from termite.engine.errors import FsError, Retryable
 from termite.engine.model import Change, Digest
 from termite.engine.paths import from_root_down, join, split
-from termite.engine.tree.directory_reader import DirectoryReader, Listed
-from termite.engine.tree.disk import Disk, fs_errors, look_errors
-from termite.engine.tree.hashes import Hashes, stamp_of
+from termite.engine.tree.directory_reader import DirectoryReader
+from termite.engine.tree.disk import Disk, fs_errors
+from termite.engine.tree.hashes import Hashes
 from termite.engine.tree.logic.attrs import AttrTree, Events, Inode, Seen, Touch, compare_entry
 from termite.engine.tree.logic.exports import Exports
+from termite.engine.tree.logic.failed_looks import FailedLooks
 from termite.engine.tree.watch import Watches
 
 # A drain must report everything that was done before it began. Other programs may go on writing, so
@@ -52,13 +52,11 @@ class Truth:
         self._relinked: set[Inode] = set()  # files that lost a name; their other names must be checked
         self._lost: set[Inode] = set()  # those of them that lost it together with its directory
         self._changes: list[Change] = []  # recorded, but not yet returned
-        self._failed_events = Events()  # events of places at which a look has failed
-        self._unlisted: set[bytes] = set()  # served directories that could not be listed again
-        self._failure: Retryable | None = None  # the last look that failed
+        self._failed = FailedLooks()
         self._disk = disk
         self._hashes = hashes
-        self._reader = DirectoryReader(disk, exports, hashes, self.watches, lambda path: self.tree.seen(path))
-        self.tree = AttrTree(self._reader.read_root())
+        self.reader = DirectoryReader(disk, exports, hashes, self.watches, lambda path: self.tree.seen(path))
+        self.tree = AttrTree(self.reader.read_root())
 
     def serve(self, path: bytes) -> list[Change]:
         """Load a directory and every one above it, and keep them known from now on.
@@ -79,7 +77,7 @@ class Truth:
             if not seen.is_directory:
                 raise FsError(errno.ENOTDIR, path)
             with fs_errors(directory):
-                listing, own = self._reader.read_directory(directory)
+                listing, own = self.reader.read_directory(directory)
             self.tree.serve(directory, listing)
             self._record_own(directory, own, changes)
         return self._pop_changes()
@@ -91,7 +89,7 @@ class Truth:
         then: the next call checks the place again, and returns all changes.
         """
         changes = self._changes
-        with self._kept_if_broken_off():
+        with self._failed.kept_if_broken_off():
             self._check_failed(changes)
             for directory in sorted(self.watches.unwatched):
                 self._check_all_within(directory, changes)
@@ -100,8 +98,7 @@ class Truth:
                     break
                 self._check_events(events, changes)
             self._check_other_names(changes)
-        if self._failure is not None:
-            raise Retryable(self._failure.reason, self._failure.detail)
+        self._failed.raise_last()
         return self._pop_changes()
 
     def check(self, events: Events) -> list[Change]:
@@ -111,7 +108,7 @@ class Truth:
         so that no place is checked twice. If a look fails, the next drain checks the place again.
         """
         changes = self._changes
-        with self._kept_if_broken_off():
+        with self._failed.kept_if_broken_off():
             self._read_watches(events)
             self._check_events(events, changes)
             self._check_other_names(changes)
@@ -126,7 +123,7 @@ class Truth:
         self._relinked |= self._lost
         if not is_more_trash_left:
             self._lost.clear()
-        with self._kept_if_broken_off():
+        with self._failed.kept_if_broken_off():
             self._check_other_names(self._changes)
         return self._pop_changes()
 
@@ -136,57 +133,24 @@ class Truth:
         A directory that was never served has no changes.
         """
         if self.tree.is_served(directory):
-            with self._kept_if_broken_off():
+            with self._failed.kept_if_broken_off():
                 self._check_listing(directory, Touch.UNKNOWN, self._changes)
         return self._pop_changes()
 
-    def find_suspects(self, directory: bytes, listing: Mapping[bytes, Seen]) -> set[bytes] | None:
-        """Return the names in `listing` whose stamps differ from the disk.
-
-        None means that the directory itself differs and must be listed again. Nothing is
-        recorded, so this may run in any thread.
-        """
-        try:
-            fd = self._disk.open_directory(directory, os.O_PATH)
-        except OSError:
-            return None
-        try:
-            own = self.tree.seen(directory)
-            if own is not None and own.stamp is not None and stamp_of(os.fstat(fd)) != own.stamp:
-                return None
-            suspects = {name for name, seen in listing.items() if seen.stamp and not _is_as_seen(fd, name, seen)}
-            return suspects | self._reader.refused.get(directory, set())
-        finally:
-            os.close(fd)
-
     # -- looks that fail ----------------------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _kept_if_broken_off(self) -> Iterator[None]:
-        """Check everything at the next drain if the block is broken off, for want of memory or by a bug."""
-        try:
-            yield
-        except BaseException:
-            self._failed_events.overflow = True
-            raise
 
     def _check_failed(self, changes: list[Change]) -> None:
         """Check every place again at which a look has failed, or an entry could not be inspected."""
-        events, self._failed_events, self._failure = self._failed_events, Events(), None
-        unlisted, self._unlisted = self._unlisted, set()
-        try:
-            for directory in sorted(unlisted):
-                for below in self.tree.served_within(directory):
-                    self.watches.drop(below)
-                self._check_all_within(directory, changes)
-            if events:
-                self._check_events(events, changes)
-        except BaseException:
-            self._unlisted |= unlisted
-            raise
-        for directory, names in list(self._reader.refused.items()):
+        events, unlisted = self._failed.take()
+        for directory in sorted(unlisted):
+            for below in self.tree.served_within(directory):
+                self.watches.drop(below)
+            self._check_all_within(directory, changes)
+        if events:
+            self._check_events(events, changes)
+        for directory, names in list(self.reader.refused.items()):
             if not self.tree.is_served(directory):
-                del self._reader.refused[directory]
+                del self.reader.refused[directory]
             elif self.exports.is_volatile(directory):
                 self._check_names(directory, dict.fromkeys(names, Touch.UNKNOWN), changes)
 
@@ -229,26 +193,25 @@ class Truth:
         every other name of the file shows.
         """
         linked = {change.path: change.attr for change in changes if change.attr is not None and change.attr.nlink > 1}
-        inodes = self._inodes(linked) | self._relinked
+        inodes = _inodes_of(self.tree, linked) | self._relinked
         if not inodes:
             return
         events = Events()
         for path in self.tree.names_of(inodes) - linked.keys():
             events.touch(path, Touch.UNKNOWN)
         self._check_events(events, changes)
-        for path in self.tree.names_of(self._inodes(path for path, attr in linked.items() if not attr.link_id)):
+        for path in self.tree.names_of(
+            _inodes_of(self.tree, (path for path, attr in linked.items() if not attr.link_id))
+        ):
             self._record_unknown_content(path, changes)
         self._relinked.clear()
-
-    def _inodes(self, paths: Iterable[bytes]) -> set[Inode]:
-        return {seen.stamp.inode for path in paths if (seen := self.tree.seen(path)) and seen.stamp}
 
     def _check_replaced(self, path: bytes, changes: list[Change]) -> None:
         """Check a name whose directory was made, removed or moved, and everything below it."""
         parent, name = split(path)
         was_served = self.tree.is_served(path)
         if self.tree.is_served(parent) and not self._check_names(parent, {name: Touch.UNKNOWN}, changes):
-            self._failed_events.replaced.add(path)
+            self._failed.events.replaced.add(path)
             return
         if was_served and self.tree.is_served(path) and not self.watches.is_watched(path):
             self._check_all_within(path, changes)
@@ -258,12 +221,11 @@ class Truth:
         if not self.tree.is_served(directory):
             return True
         try:
-            found, own = self._look_at_names(directory, touched)
+            found, own = self.reader.read_names(directory, touched)
         except OSError:
             return True  # it is gone or replaced, which an event of its parent reports
         except Retryable as error:
-            self._failure = error
-            self._failed_events.names.setdefault(directory, {}).update(touched)
+            self._failed.note_names(directory, touched, error)
             return False
         for name, touch in touched.items():
             self._record(join(directory, name), found.get(name), touch, changes)
@@ -272,14 +234,6 @@ class Truth:
         if self.watches.is_watched(directory):
             self._record_own(directory, own, changes)
         return True
-
-    def _look_at_names(self, directory: bytes, names: Iterable[bytes]) -> Listed:
-        with look_errors(directory):
-            fd = self._disk.open_directory(directory, os.O_PATH)
-            try:
-                return self._reader.read_entries(directory, fd, names), os.fstat(fd)
-            finally:
-                os.close(fd)
 
     def _check_all_within(self, top: bytes, changes: list[Change]) -> None:
         """Watch and list `top`, and everything served below it.
@@ -292,10 +246,9 @@ class Truth:
 
     def _check_listing(self, directory: bytes, touch: Touch, changes: list[Change]) -> None:
         try:
-            new, own = self._reader.read_directory_or_nothing(directory)
+            new, own = self.reader.read_directory_or_nothing(directory)
         except Retryable as error:
-            self._failure = error
-            self._unlisted.add(directory)
+            self._failed.note_directory(directory, error)
             return
         old = self.tree.listing(directory)
         for name in sorted(old.keys() | new.keys()):
@@ -321,7 +274,7 @@ class Truth:
             new = new._replace(attr=msgspec.structs.replace(new.attr, digest=None))
         found = new.attr.digest
         new, change = compare_entry(path, old, new, touch)
-        self._record_digest(found, new)
+        _keep_digest(self._hashes, found, new)
         self.tree.put(path, new)
         if change is not None:
             changes.append(change)
@@ -347,7 +300,7 @@ class Truth:
         """
         old = self.tree.seen(directory)
         if own is not None and old is not None and old.stamp is not None:
-            self._record(directory, self._reader.to_seen(-1, b"", own), Touch.ATTRIBUTES, changes)
+            self._record(directory, self.reader.to_seen(-1, b"", own), Touch.ATTRIBUTES, changes)
 
     def _record_new_directory(self, top: bytes, changes: list[Change]) -> None:
         """Record everything in a new volatile directory.
@@ -359,10 +312,9 @@ class Truth:
         while waiting:
             directory = waiting.pop()
             try:
-                listing, own = self._reader.read_directory_or_nothing(directory)
+                listing, own = self.reader.read_directory_or_nothing(directory)
             except Retryable as error:
-                self._failure = error
-                self._unlisted.add(directory)
+                self._failed.note_directory(directory, error)
                 listing, own = {}, None  # until the next drain, and no job starts before that
             self.tree.serve(directory, listing)
             self._record_own(directory, own, changes)
@@ -371,15 +323,6 @@ class Truth:
                 changes.append(Change(path, listing[name].attr))
                 if listing[name].is_directory:
                     waiting.append(path)
-
-    def _record_digest(self, found: Digest | None, new: Seen) -> None:
-        """Keep the hashes in step with a new entry. `found` is what they have for its stamp."""
-        if new.stamp is None:
-            return
-        if new.attr.digest is not None:
-            self._hashes.remember(new.stamp, new.attr.digest)
-        elif found is not None:  # it was written again within the tick, and kept its stamp
-            self._hashes.forget(new.stamp)
 
     def _record_unknown_content(self, path: bytes, changes: list[Change]) -> None:
         """Record that a file was written through another of its names, without a new stamp."""
@@ -392,8 +335,15 @@ class Truth:
         changes.append(Change(path, attr))
 
 
-def _is_as_seen(fd: int, name: bytes, seen: Seen) -> bool:
-    try:
-        return stamp_of(os.stat(name, dir_fd=fd, follow_symlinks=False)) == seen.stamp
-    except OSError:
-        return False
+def _inodes_of(tree: AttrTree, paths: Iterable[bytes]) -> set[Inode]:
+    return {seen.stamp.inode for path in paths if (seen := tree.seen(path)) and seen.stamp}
+
+
+def _keep_digest(hashes: Hashes, found: Digest | None, new: Seen) -> None:
+    """Keep the hashes in step with a new entry. `found` is what they have for its stamp."""
+    if new.stamp is None:
+        return
+    if new.attr.digest is not None:
+        hashes.remember(new.stamp, new.attr.digest)
+    elif found is not None:  # it was written again within the tick, and kept its stamp
+        hashes.forget(new.stamp)

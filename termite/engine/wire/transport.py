@@ -380,13 +380,14 @@ async def _secured(
             secure = TlsStream(socket, context(), name)
             await secure.shake_hands(peer)
         except (OSError, MemoryError) as error:  # a key is read from a descriptor
-            raise Retryable(Reason.NO_RESOURCES, f"{peer}: {_why(error)}") from error
+            detail = error.strerror if isinstance(error, OSError) else "no memory"
+            raise Retryable(Reason.NO_RESOURCES, f"{peer}: {detail}") from error
         async with joined(secure, handler, client=secure.is_client, peer=peer) as connection:
             yield connection
 
 
 def _why(error: BaseException) -> str:
-    cause = error if isinstance(error, OSError) else error.__cause__
+    cause = error.__cause__
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror
     return str(error) or "broken"

@@ -1,0 +1,48 @@
+"""Remember the places of the disk at which a look has failed, until the next drain checks them again."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+from termite.engine.errors import Retryable
+from termite.engine.tree.logic.attrs import Events, Touch
+
+
+class FailedLooks:
+    """The places of which nobody knows what is there: `events` names them, `unlisted` are directories."""
+
+    def __init__(self) -> None:
+        self.events = Events()
+        self.unlisted: set[bytes] = set()
+        self._last: Retryable | None = None
+
+    def note_names(self, directory: bytes, touched: Mapping[bytes, Touch], error: Retryable) -> None:
+        """Remember that some names of a directory could not be looked at."""
+        self.events.names.setdefault(directory, {}).update(touched)
+        self._last = error
+
+    def note_directory(self, directory: bytes, error: Retryable) -> None:
+        """Remember that a directory could not be listed."""
+        self.unlisted.add(directory)
+        self._last = error
+
+    def take(self) -> tuple[Events, set[bytes]]:
+        """Return the places and forget them, because they are checked now."""
+        taken = self.events, self.unlisted
+        self.events, self.unlisted, self._last = Events(), set(), None
+        return taken
+
+    def raise_last(self) -> None:
+        """Raise the last failure since `take`, if there is one."""
+        if self._last is not None:
+            raise Retryable(self._last.reason, self._last.detail)
+
+    @contextlib.contextmanager
+    def kept_if_broken_off(self) -> Iterator[None]:
+        """Let the next drain check everything if the block is broken off, by a bug or for want of memory."""
+        unlisted = set(self.unlisted)
+        try:
+            yield
+        except BaseException:
+            self.unlisted |= unlisted
+            self.events.overflow = True
+            raise
