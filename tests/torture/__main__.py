@@ -1,0 +1,120 @@
+"""Run rounds of the torture test for some minutes, then the soak.
+
+    python -m tests.torture [--seed N] [--fault NAME] [--until MINUTES] [--rounds N] [--list]
+
+NAME is the name of a fault, or the beginning of names with `*` at its end. A line a round says
+`ok|FAIL fault seed seconds jobs`. After a FAIL the problems follow, the kept directory, and the
+command that replays the round. The exit code is 1 if anything failed.
+"""
+
+import argparse
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.e2e.places import IS_ROOT
+from tests.torture.faults import FAULTS
+from tests.torture.one_round import Result, Rounds
+from tests.torture.scene import Fault
+from tests.torture.soak import SOAK, soak
+
+SOAK_SHARE = 0.2  # of the time
+
+
+def main() -> int:
+    """Run what the command line asks for, and return the exit code."""
+    words = _parser().parse_args()
+    # A shell without job control lets what it starts in the background ignore Ctrl-C, and so would the builds.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.umask(0o022)
+    if words.list:
+        print("\n".join(f"{fault.name:28} {fault.words}" for fault in FAULTS.values()))
+        print(f"{SOAK:28} thousands of jobs with new names; the tables must not grow")
+        return 0
+    names = _names(words.fault)
+    if not names:
+        print(f"torture: no fault is called {words.fault}; --list shows them", file=sys.stderr)
+        return 2
+    # Jobs do not see the machine's /tmp and /var/tmp, so the directory is where a home is.
+    base = Path(tempfile.mkdtemp(prefix="termite-torture-", dir="/home" if IS_ROOT else Path.home()))
+    base.chmod(0o755)
+    return _run(base, names, words)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="torture", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first round; 0: a random one")
+    parser.add_argument("--fault", default="", help="a fault of --list; default: all in random order, then the soak")
+    parser.add_argument("--until", type=float, default=30.0, help="minutes after which no round begins")
+    parser.add_argument("--rounds", type=int, default=0, help="number of rounds; 0: as many as there is time for")
+    parser.add_argument("--list", action="store_true", help="list the faults")
+    return parser
+
+
+def _names(pattern: str) -> list[str]:
+    known = [name for name, fault in FAULTS.items() if IS_ROOT or not fault.needs_root]
+    if not pattern:
+        return [*known, SOAK]
+    return [
+        name for name in (*known, SOAK) if name == pattern or (pattern[-1] == "*" and name.startswith(pattern[:-1]))
+    ]
+
+
+def _run(base: Path, names: list[str], words: argparse.Namespace) -> int:
+    seed = words.seed or random.SystemRandom().randrange(1, 1_000_000)
+    end = time.monotonic() + 60 * words.until
+    results: list[Result] = []
+    faults = [FAULTS[name] for name in names if name != SOAK]
+    rounds_end = end - (60 * words.until * SOAK_SHARE if SOAK in names and faults else 0.0)
+    rounds = Rounds(base)
+    for number, (fault, chosen) in enumerate(_endless(faults, seed)):
+        if time.monotonic() > rounds_end or number == (words.rounds or -1):
+            break
+        results.append(rounds.run(fault, chosen))
+        _report(results[-1])
+    if SOAK in names:
+        results.append(soak(base, seed, end))
+        _report(results[-1])
+    if not any(base.iterdir()):
+        base.rmdir()
+    print(summary(results))
+    return 1 if any(result.problems for result in results) else 0
+
+
+def _endless(faults: list[Fault], seed: int) -> Iterator[tuple[Fault, int]]:
+    """Yield every fault once in a random order, then again in another one with the next seed."""
+    while faults:
+        shuffled = random.Random(seed).sample(faults, len(faults))
+        yield from ((fault, seed) for fault in shuffled)
+        seed += 1
+
+
+def _report(result: Result) -> None:
+    verdict = "FAIL" if result.problems else "ok"
+    print(f"{verdict} {result.fault} {result.seed} {result.seconds:.1f} {result.jobs}", flush=True)
+    for problem in result.problems:
+        print(f"    {problem}")
+    if result.problems:
+        print(f"    injected: {'; '.join(result.injected) or 'nothing'}")
+        print(f"    kept: {result.kept}")
+        print(f"    again: make torture SEED={result.seed} FAULT={result.fault} ROUNDS=1", flush=True)
+
+
+def summary(results: list[Result]) -> str:
+    """Return the last line of a run. A round can be wrong, hang and leave something at once."""
+
+    def count(word: str) -> int:
+        return sum(any(problem.startswith(word) for problem in result.problems) for result in results)
+
+    faults = sum(bool(result.injected) for result in results)
+    builds = sum(result.builds for result in results)
+    return f"{faults} faults in {builds} builds: {count('wrong:')} wrong, {count('hang:')} hangs, {count('left:')} left"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,114 @@
+"""Disks fill up, and processes reach their limits."""
+
+import os
+import resource
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from tests.torture.processes import Kind
+from tests.torture.rig import Settings
+from tests.torture.scene import Fault, Scene, Steps, moment, pick
+
+_BLOCK = bytes(64 * 1024)
+_BALLOON = ".balloon"
+
+
+def _from_the_start(words: str) -> Callable[[Scene], Steps]:
+    def inject(scene: Scene) -> Steps:
+        scene.injected.append(words)
+        yield 0.0
+
+    return inject
+
+
+def _fill(where: Callable[[Scene], Path]) -> Callable[[Scene], Steps]:
+    """Return a fault that fills a file system, and empties it again after a while."""
+
+    def inject(scene: Scene) -> Steps:
+        yield from moment(scene)
+        balloon = where(scene) / _BALLOON
+        try:
+            with suppress(OSError), balloon.open("wb", buffering=0) as file:
+                while file.write(_BLOCK):
+                    pass
+            scene.injected.append(f"{balloon.parent.name} is full")
+            yield scene.rng.uniform(0.5, 3.0)
+        finally:
+            balloon.unlink(missing_ok=True)
+
+    return inject
+
+
+def _open_files(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd")) + 1
+
+
+def _memory(pid: int) -> int:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
+    return pages * resource.getpagesize() + 256 * 1024
+
+
+def _limit(kind: Kind, which: int, value: Callable[[int], int]) -> Callable[[Scene], Steps]:
+    """Return a fault that lowers the soft limit of a running process for some seconds."""
+
+    def inject(scene: Scene) -> Steps:
+        yield from moment(scene, high=0.6)
+        pid = yield from pick(scene, kind)
+        if pid is None:
+            return
+        with suppress(ProcessLookupError):
+            soft, hard = resource.prlimit(pid, which)
+            limit = value(pid)
+            resource.prlimit(pid, which, (limit, hard))
+            scene.injected.append(f"limit {limit} for {kind.value} {pid}")
+            try:
+                yield scene.rng.uniform(1.0, 4.0)
+            finally:
+                with suppress(ProcessLookupError):
+                    resource.prlimit(pid, which, (soft, hard))
+
+    return inject
+
+
+def _cache(scene: Scene) -> Path:
+    return scene.rig.seen(scene.rig.cache("w0"))
+
+
+def _scratch(scene: Scene) -> Path:
+    return scene.rig.seen(scene.rig.scratch("w0"))
+
+
+_LIMITED = (Kind.MASTER, Kind.MIRROR, Kind.WORKER)
+FAULTS = (
+    Fault("space:cache-fills", "a worker's cache is full for seconds", _fill(_cache), Settings(cache_mb=64),
+          needs_root=True),
+    Fault("space:cache-small", "the workers' caches have 4 MB", _from_the_start("4 MB"), Settings(cache_mb=4),
+          needs_root=True),
+    Fault("space:scratch-fills", "a worker's scratch is full for seconds", _fill(_scratch), Settings(scratch_mb=64),
+          needs_root=True),
+    Fault("space:scratch-small", "the workers' scratch has 4 MB", _from_the_start("4 MB"), Settings(scratch_mb=4),
+          needs_root=True),
+    Fault("space:tree-fills", "the file system of the tree is full for seconds", _fill(lambda scene: scene.tree),
+          Settings(tree_mb=24), ends_build=True, needs_root=True),
+    *(
+        Fault(f"limit:{kind.value}:files", f"a {kind.value} may open one more file, for seconds",
+              _limit(kind, resource.RLIMIT_NOFILE, _open_files))
+        for kind in (*_LIMITED, Kind.COORDINATOR, Kind.SERVE)
+    ),
+    *(
+        Fault(f"limit:{kind.value}:memory", f"a {kind.value} gets 256 KB more memory at most, for seconds",
+              _limit(kind, resource.RLIMIT_AS, _memory))
+        for kind in _LIMITED
+    ),
+    *(
+        Fault(f"limit:{kind.value}:size", f"a {kind.value} may write 100 bytes to a file, for seconds",
+              _limit(kind, resource.RLIMIT_FSIZE, lambda pid: 100))
+        for kind in (Kind.MASTER, Kind.MIRROR)
+    ),
+    *(
+        Fault(f"limit:master:hard{count}", f"the master may open {count} files, from its start",
+              _from_the_start(f"{count} files"), Settings(prefix=("prlimit", f"--nofile={count}:{count}")))
+        for count in (40, 64, 128)
+    ),
+)  # fmt: skip

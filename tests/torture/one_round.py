@@ -1,0 +1,218 @@
+"""One round: make the place and the model, build with the fault, check, and clean up.
+
+All rounds of a run use the same directory, one after the other, because the model holds for one
+path. The directory of a failed round gets another name and is kept.
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.e2e.places import IS_ROOT, Place, place
+from tests.torture.checker import check_leftovers, check_output, check_tree, is_said
+from tests.torture.model import Model, ModelError, build_plainly, model_of
+from tests.torture.processes import kinds_of, waiting_in
+from tests.torture.project import Project, write_project
+from tests.torture.rig import Rig, RigError
+from tests.torture.scene import Fault, Scene, send
+from tests.torture.steps import USUAL, Size
+from tests.torture.watch import Hang, watch_build
+
+BUILD_JOBS = 8
+PROJECT_SEEDS = 3  # different projects: few, so that their models are used again
+SETTLE_S = 2.5  # until the scratch directory of a killed worker counts as abandoned
+END_S = 10.0
+
+
+@dataclass(slots=True)
+class Result:
+    """A result of one round. `injected` is empty if the build ended before the fault's moment."""
+
+    fault: str
+    seed: int
+    seconds: float = 0.0
+    jobs: int = 0
+    builds: int = 0
+    injected: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    kept: Path | None = None
+
+
+class Rounds:
+    """The rounds of one run below `base`, with the models that they share."""
+
+    def __init__(self, base: Path, size: Size = USUAL) -> None:
+        self._base = base
+        self._size = size
+        self._models: dict[tuple[Project, int], Model] = {}
+
+    def run(self, fault: Fault, seed: int) -> Result:
+        """Run one round; never raise because of what termite does."""
+        result = Result(fault.name, seed)
+        before = time.monotonic()
+        rng = random.Random(f"{seed} {fault.name}")
+        project = Project(rng.randrange(PROJECT_SEEDS), rng.choice(fault.tools), self._size, fault.ends_build)
+        kind = rng.choice(("root", "ordinary")) if IS_ROOT else "ordinary"
+        short = rng.choice(("0", "0", "auto"))
+        here = self._base / "now"
+        mark = f"torture-{fault.name}-{seed}-{time.time_ns()}"
+        with place(kind, here, mark) as where:
+            rig = Rig(where, here / "tree", fault.settings, short)
+            scene = Scene(project, rig, mark, rng, [rig.seen(rig.tree / step.output) for step in project.steps()])
+            with ended(scene):
+                self._build_and_check(fault, scene, result)
+            if fault.settings.tree_mb and scene.problems:
+                shutil.copytree(scene.tree, here / "tree-kept", symlinks=True, dirs_exist_ok=True)
+        result.injected, result.problems = scene.injected, scene.problems
+        result.seconds = time.monotonic() - before
+        self._put_away(here, result)
+        return result
+
+    def _build_and_check(self, fault: Fault, scene: Scene, result: Result) -> None:
+        try:
+            model = self._prepare(scene)
+            scene.rig.start()
+            if fault.is_warm:
+                self._build(scene, result, None)
+                self._write_tree(scene)
+            self._build(scene, result, fault)
+            model = self._settle(fault, scene, result, model)
+            result.jobs = sum(scene.rig.status().get("jobs", {}).get(kind, 0) for kind in ("remote", "local"))
+            scene.problems += check_tree(scene, model)
+        except Hang as hang:
+            scene.problems.append(f"hang: {hang}")
+            describe_hang(scene)
+            _end_build(scene)
+        except (RigError, ModelError) as error:
+            scene.problems.append(f"wrong: {error}")
+
+    # -- steps of a round ----------------------------------------------------------------------------------------------
+
+    def _prepare(self, scene: Scene) -> Model:
+        """Make the tree with its sources, and the model if this project has none yet."""
+        scene.rig.mount_tree()
+        key = scene.project, scene.rig.where.uid
+        if key not in self._models:
+            self._write_tree(scene)
+            self._models[key] = model_of(scene.project, scene.rig.where, scene.rig.tree, scene.tree)
+        self._write_tree(scene)
+        return self._models[key]
+
+    def _write_tree(self, scene: Scene) -> None:
+        """Write the sources into the tree, without anything that a build has made."""
+        for path in scene.tree.iterdir():
+            if path.name.startswith(".termite-"):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        rig = scene.rig
+        write_project(scene.project, scene.tree, rig.where.uid)
+        for name, content in scene.edited.items():
+            (scene.tree / name).write_bytes(content)
+        for command in scene.project.prepare():
+            done = rig.where.run(command, rig.tree)
+            if done.code:
+                raise ModelError(f"{command} ends with {done.code}: {done.stderr!r}")
+
+    def _build(self, scene: Scene, result: Result, fault: Fault | None) -> int:
+        """Build once, with the fault if there is one, and return the exit code."""
+        result.builds += 1
+        output = scene.rig.where.base / f"build-{result.builds}.out"
+        scene.build = scene.rig.build(scene.project.command(BUILD_JOBS), output)
+        code = watch_build(scene, output, fault)
+        if code and fault is None:
+            scene.problems.append(f"wrong: without a fault the build ends with {code}: {output.read_bytes()[-500:]!r}")
+        return code
+
+    def _settle(self, fault: Fault, scene: Scene, result: Result, model: Model) -> Model:
+        """Judge the faulty build's end, build again if that is due, and return the model of the tree's sources."""
+        output = (scene.rig.where.base / f"build-{result.builds}.out").read_bytes()
+        assert scene.build is not None
+        code = scene.build.returncode
+        if fault.ends_build:
+            for name in scene.edited:
+                (scene.tree / name).touch()
+            self._build(scene, result, None)
+        elif code and is_said(output):
+            self._write_tree(scene)  # a user who was told that a command was lost builds from the beginning
+            self._build(scene, result, None)
+        elif code:
+            scene.problems.append(f"wrong: the build ends with {code}: {output[-800:]!r}")
+        else:
+            scene.problems += check_output(model, output)
+        return self._edited_model(scene) if scene.edited else model
+
+    def _edited_model(self, scene: Scene) -> Model:
+        """Return the model of the project with the edited sources, built at the same path."""
+        rig = scene.rig
+        aside = rig.tree.with_name("tree-aside")
+        seen = rig.seen(aside)
+        scene.tree.rename(seen)
+        try:
+            scene.tree.mkdir()
+            seen_owner = seen.stat()
+            os.chown(scene.tree, seen_owner.st_uid, seen_owner.st_gid)
+            self._write_tree(scene)
+            build_plainly(scene.project, rig.where, rig.tree)
+            return model_of(scene.project, rig.where, rig.tree, scene.tree)
+        finally:
+            shutil.rmtree(scene.tree)
+            seen.rename(scene.tree)
+
+    def _put_away(self, here: Path, result: Result) -> None:
+        if not result.problems:
+            shutil.rmtree(here)
+            return
+        result.kept = self._base / f"failed-{result.fault.replace(':', '-')}-{result.seed}"
+        shutil.rmtree(result.kept, ignore_errors=True)
+        here.rename(result.kept)
+
+
+@contextmanager
+def ended(scene: Scene) -> Iterator[None]:
+    """Stop the daemons at the end, look for what is left, and end it."""
+    try:
+        yield
+    finally:
+        if any(process.poll() is not None for process in scene.rig.processes.values()):
+            time.sleep(SETTLE_S)
+        if scene.rig.processes:
+            scene.problems += scene.rig.stop()
+            scene.problems += check_leftovers(scene)
+        for pid in scene.processes():
+            send(pid, signal.SIGKILL)
+        scene.rig.kill()
+
+
+def _end_build(scene: Scene) -> None:
+    """End a build that hangs: as a user would, and if that is no use, by force."""
+    assert scene.build is not None
+    for number, everything in ((signal.SIGINT, False), (signal.SIGCONT, True), (signal.SIGKILL, True)):
+        for pid in scene.processes() if everything else [scene.build.pid]:
+            send(pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            scene.build.wait(END_S)
+            return
+        scene.problems.append(f"hang: the build does not end after {number.name}")
+
+
+def describe_hang(scene: Scene) -> None:
+    """Write into the round's directory which process waits for what."""
+    processes = scene.processes()
+    lines = [str(scene.rig.status())]
+    for kind, pids in kinds_of(processes).items():
+        lines += [f"{kind.value} {processes[pid]} {waiting_in(pid)}" for pid in pids]
+    (scene.rig.where.base / "hang.txt").write_text("\n".join([*lines, ""]))
+    scene.problems += [f"hang: {line}" for line in lines[1:] if " T " in line]
+
+
+__all__ = ["Place", "Result", "Rounds"]

@@ -1,0 +1,135 @@
+"""The soak: thousands of jobs whose files have names that were never there before.
+
+Whatever a daemon remembers of each name must level off. The tables of the master come from its
+status, those of the mirrors from the log line at the end of a lease. Resident memory, descriptors
+and mounts are printed; only tables are judged, because a process rarely gives memory back.
+"""
+
+import random
+import re
+import shutil
+import time
+from pathlib import Path
+
+from tests.e2e.places import IS_ROOT, place
+from tests.torture.one_round import Result, ended
+from tests.torture.processes import PROC, Kind
+from tests.torture.project import Project, Tool
+from tests.torture.rig import Rig, Settings
+from tests.torture.scene import Scene
+from tests.torture.steps import SMALL
+
+SOAK = "soak"
+JOBS = 10_000
+BATCH = 200
+LIMIT_S = 120.0  # of one batch
+SLACK = 300  # entries by which a table may vary between two looks
+GROWTH_PER_JOB = 0.05  # entries; a table that keeps something of each job has one or more
+_STATISTICS = re.compile(r"lease-ended .*statistics=(\{.*?\})")
+_MAKEFILE = """all: $(patsubst %,$(BATCH)-%.out,{numbers})
+%.out:
+\t@echo $* >$*.tmp && cat $*.tmp >>$@ && rm $*.tmp
+"""
+
+
+def soak(base: Path, seed: int, end: float, jobs: int = JOBS) -> Result:
+    """Run `jobs` jobs, or as many as there is time for until `end` (of time.monotonic)."""
+    result = Result(SOAK, seed)
+    before = time.monotonic()
+    here = base / "now"
+    mark = f"torture-{SOAK}-{time.time_ns()}"
+    with place("root" if IS_ROOT else "ordinary", here, mark) as where:
+        rig = Rig(where, here / "tree", Settings(), "0")
+        scene = Scene(Project(seed, Tool.MAKE, SMALL, True), rig, mark, random.Random(seed), ())
+        with ended(scene):
+            rig.mount_tree()
+            rig.start()
+            _soak(scene, result, end, jobs)
+        scene.problems += _judge_mirrors(scene, result.jobs)
+    result.problems = scene.problems
+    result.injected = [f"{result.jobs} jobs"]
+    result.seconds = time.monotonic() - before
+    if result.problems:
+        result.kept = base / f"failed-{SOAK}-{seed}"
+        here.rename(result.kept)
+    else:
+        shutil.rmtree(here)
+    return result
+
+
+def _soak(scene: Scene, result: Result, end: float, jobs: int) -> None:
+    rig = scene.rig
+    numbers = " ".join(map(str, range(BATCH)))
+    looks: list[tuple[int, dict[str, int]]] = []
+    for batch in range(max(jobs // BATCH, 3)):
+        if time.monotonic() > end and batch >= 3:
+            break
+        directory = scene.tree / f"batch{batch}"
+        directory.mkdir()
+        (directory / "Makefile").write_text(_MAKEFILE.format(numbers=numbers))
+        if IS_ROOT:
+            shutil.chown(directory, rig.where.uid, rig.where.uid)
+        command = [rig.where.termite("termite-make"), "-j8", f"BATCH=b{batch}"]
+        done = rig.where.run(command, rig.tree / directory.name, merge=True, timeout_s=LIMIT_S)
+        result.builds += 1
+        result.jobs += BATCH
+        made = {path.name: path.read_text() for path in directory.glob("*.out")}
+        wanted = {f"b{batch}-{n}.out": f"b{batch}-{n}\n" for n in range(BATCH)}
+        if done.code or made != wanted:
+            scene.problems.append(f"wrong: batch {batch} ends with {done.code}: {done.stdout[-300:]!r}")
+        shutil.rmtree(directory)
+        looks.append((result.jobs, _tables(scene)))
+        if batch % 10 == 0:
+            print(f"    soak {result.jobs} jobs: {_figures(scene)} {looks[-1][1]}", flush=True)
+    scene.problems += _judge_master(looks)
+
+
+def _tables(scene: Scene) -> dict[str, int]:
+    status = scene.rig.status()
+    tree = status.get("tree", {})
+    return {name: tree.get(name, 0) for name in ("directories", "entries", "watches", "unwatched")}
+
+
+def _judge_master(looks: list[tuple[int, dict[str, int]]]) -> list[str]:
+    """Compare the last look with the one after the first third of the jobs."""
+    (jobs, first), (all_jobs, last) = looks[len(looks) // 3], looks[-1]
+    allowed = SLACK + GROWTH_PER_JOB * (all_jobs - jobs)
+    return [
+        f"left: the master's table {name} grows from {first[name]} to {last[name]} in {all_jobs - jobs} jobs"
+        for name in first
+        if last[name] - first[name] > allowed
+    ]
+
+
+def _judge_mirrors(scene: Scene, jobs: int) -> list[str]:
+    """Read the tables of each mirror from its last words: they are of all jobs of the lease."""
+    problems = []
+    for worker in ("w0", "w1"):
+        for text in _STATISTICS.findall(scene.rig.log(worker).read_text(errors="replace")):
+            pairs = re.findall(r"'(\w+)': (\d+)", text)
+            tables = {name: int(count) for name, count in pairs if name in _TABLES}
+            print(f"    soak {worker}: {tables}", flush=True)
+            problems += [
+                f"left: the mirror's table {name} of {worker} has {count} entries after {jobs} jobs"
+                for name, count in tables.items()
+                if count > 10 * SLACK + GROWTH_PER_JOB * jobs
+            ]
+    return problems
+
+
+# Counters of events grow with the jobs, so that only these names are sizes.
+_TABLES = ("inodes", "known_directories", "loose_names", "layers", "layer_names", "bases", "deltas", "warm_files")
+
+
+def _figures(scene: Scene) -> str:
+    """Return resident memory in MB, descriptors and mounts of the master and the mirrors."""
+    words = []
+    kinds = scene.kinds()
+    for kind in (Kind.MASTER, Kind.MIRROR, Kind.WORKER, Kind.COORDINATOR):
+        for pid in kinds.get(kind, ()):
+            directory = PROC / str(pid)
+            pages = int((directory / "statm").read_text().split()[1])
+            descriptors = len(list((directory / "fd").iterdir()))
+            mounts = len((directory / "mountinfo").read_text().splitlines())
+            words.append(f"{kind.value} {pages * 4 // 1024} MB {descriptors} fds {mounts} mounts")
+    return ", ".join(words)
