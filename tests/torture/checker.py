@@ -23,6 +23,8 @@ from tests.torture.model import (
 from tests.torture.processes import PROC, read_processes
 from tests.torture.scene import Scene
 
+_ONCE = b"once/"
+_INTERMEDIATE = (b"once/many", b"once/text")  # one is moved away later, one is patched
 GONE_S = 10.0  # processes of a killed daemon notice its end, kill their jobs and clean up
 LOOK_S = 0.1
 SHOWN = 5  # differences in a message
@@ -52,6 +54,18 @@ def check_tree(scene: Scene, model: Model) -> Iterator[str]:
     changed += differences(found, read_tree(scene.tree))
     if changed:
         yield f"wrong: a plain build afterwards changes {'; '.join(changed[:SHOWN])}"
+
+
+def check_partial_tree(scene: Scene, model: Model) -> Iterator[str]:
+    """Compare what a build has made that ended early: it may lack something, but nothing may be there twice.
+
+    Only results of the commands that may not run twice are compared; others have intermediate results.
+    """
+    found = {path: entry for path, entry in read_tree(scene.tree).items() if path.startswith(_ONCE)}
+    wanted = {path: model.entries.get(path) for path in found if not path.startswith(_INTERMEDIATE)}
+    differing = [path.decode() for path, entry in wanted.items() if entry != found[path]]
+    if differing:
+        yield f"wrong: the build ended early, and {len(differing)} paths differ: {'; '.join(differing[:SHOWN])}"
 
 
 def check_output(model: Model, output: bytes) -> Iterator[str]:

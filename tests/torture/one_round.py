@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.e2e.places import IS_ROOT, Place, place
-from tests.torture.checker import check_leftovers, check_output, check_tree, is_said
+from tests.torture.checker import check_leftovers, check_output, check_partial_tree, check_tree, is_said
 from tests.torture.model import Model, ModelError, build_plainly, model_of
 from tests.torture.processes import kinds_of, waiting_in
 from tests.torture.project import Project, write_project
@@ -27,7 +27,6 @@ from tests.torture.watch import Hang, watch_build
 
 BUILD_JOBS = 8
 PROJECT_SEEDS = 3  # different projects: few, so that their models are used again
-SETTLE_S = 2.5  # until the scratch directory of a killed worker counts as abandoned
 END_S = 10.0
 
 
@@ -133,6 +132,11 @@ class Rounds:
             scene.problems.append(f"wrong: without a fault the build ends with {code}: {output.read_bytes()[-500:]!r}")
         return code
 
+    def _rebuild(self, scene: Scene, result: Result) -> None:
+        """Build once more, without a fault and with all daemons."""
+        scene.rig.revive()
+        self._build(scene, result, None)
+
     def _settle(self, fault: Fault, scene: Scene, result: Result, model: Model) -> Model:
         """Judge the faulty build's end, build again if that is due, and return the model of the tree's sources."""
         output = (scene.rig.where.base / f"build-{result.builds}.out").read_bytes()
@@ -141,10 +145,12 @@ class Rounds:
         if fault.ends_build:
             for name in scene.edited:
                 (scene.tree / name).touch()
-            self._build(scene, result, None)
+            self._rebuild(scene, result)
         elif code and is_said(output):
+            scene.injected.append("the build said that a command was lost")
+            scene.problems += check_partial_tree(scene, model)
             self._write_tree(scene)  # a user who was told that a command was lost builds from the beginning
-            self._build(scene, result, None)
+            self._rebuild(scene, result)
         elif code:
             scene.problems.append(f"wrong: the build ends with {code}: {output[-800:]!r}")
         else:
@@ -183,8 +189,6 @@ def ended(scene: Scene) -> Iterator[None]:
     try:
         yield
     finally:
-        if any(process.poll() is not None for process in scene.rig.processes.values()):
-            time.sleep(SETTLE_S)
         if scene.rig.processes:
             scene.problems += scene.rig.stop()
             scene.problems += check_leftovers(scene)

@@ -23,6 +23,7 @@ START_S = 20.0
 STOP_S = 20.0
 STATUS_S = 5.0
 LOOK_S = 0.02
+SETTLE_S = 2.5  # until the scratch directory of a killed worker counts as abandoned
 WORKER_JOBS = 4
 WORKERS = ("w0", "w1")
 
@@ -144,16 +145,22 @@ class Rig:
         line.stdin.write(order.encode() + b"\n")
         line.stdin.flush()
 
+    def revive(self) -> None:
+        """Start the daemons again that a fault has ended. Raise RigError if one does not start."""
+        dead = [name for name in ("coordinator", *WORKERS, "master") if self.processes[name].poll() is not None]
+        if dead:
+            time.sleep(SETTLE_S)
+        for name in dead:
+            self.start_daemon(name)
+
     def stop(self) -> list[str]:
         """Stop all daemons as a user would, and return what went wrong.
 
-        Daemons that a fault has killed are started again first: the next start must remove what they left.
+        Daemons that a fault has ended are started again first: the next start must remove what they left.
         """
         problems = []
         try:
-            for name in ("coordinator", *WORKERS, "master"):
-                if self.processes[name].poll() is not None:
-                    self.start_daemon(name)
+            self.revive()
         except (RigError, KeyError) as error:
             problems.append(f"left: no daemon starts after the fault: {error}")
         for name in ("master", *WORKERS, "coordinator"):
