@@ -1,5 +1,5 @@
 # The commands of the README. Paths are relative, so that a checkout may have spaces in its path.
-.PHONY: setup demo test check sanitize bench
+.PHONY: setup demo test check sanitize torture bench
 
 setup:
 	@sh tools/setup.sh
@@ -26,6 +26,13 @@ sanitize: setup  ## build the native programs with the address and undefined beh
 	@.venv/bin/cmake -S . -B build/sanitize -DTERMITE_SANITIZE=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo >/dev/null
 	@.venv/bin/cmake --build build/sanitize >/dev/null
 	TERMITE_NATIVE="$$PWD/build/sanitize" .venv/bin/python -m pytest -q tests/native
+
+# One round: make torture SEED=7 FAULT=kill:master ROUNDS=1. UNTIL= is in minutes. ARGS=--list shows
+# the faults.
+torture:  ## hit one fault into each build for half an hour (docs/develop/faults.md)
+	@sh tools/setup.sh tests
+	@.venv/bin/python -m tests.torture $(if $(SEED),--seed $(SEED)) $(if $(FAULT),--fault '$(FAULT)') \
+		$(if $(UNTIL),--until $(UNTIL)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
 
 # For a part of it: make bench ARGS="--only lua,latency --quick". The results go to
 # build/bench/results. With ARGS=--keep they go to bench/results, which is under version control:

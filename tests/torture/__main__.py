@@ -10,6 +10,7 @@ command that replays the round. The exit code is 1 if anything failed.
 import argparse
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -31,6 +32,7 @@ def main() -> int:
     words = _parser().parse_args()
     # A shell without job control lets what it starts in the background ignore Ctrl-C, and so would the builds.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that everything is cleaned up
     os.umask(0o022)
     if words.list:
         print("\n".join(f"{fault.name:28} {fault.words}" for fault in FAULTS.values()))
@@ -66,24 +68,34 @@ def _names(pattern: str) -> list[str]:
 
 
 def _run(base: Path, names: list[str], words: argparse.Namespace) -> int:
+    """Run the rounds and the soak, and print the summary. A round that Ctrl-C has cut is not counted."""
+    results: list[Result] = []
+    try:
+        for result in _results(base, names, words):
+            results.append(result)
+            _report(result)
+    except KeyboardInterrupt:
+        print("torture: interrupted", file=sys.stderr)
+    finally:
+        shutil.rmtree(base / "now", ignore_errors=True)
+        if not any(base.iterdir()):
+            base.rmdir()
+    print(summary(results))
+    return 1 if any(result.problems for result in results) else 0
+
+
+def _results(base: Path, names: list[str], words: argparse.Namespace) -> Iterator[Result]:
     seed = words.seed or random.SystemRandom().randrange(1, 1_000_000)
     end = time.monotonic() + 60 * words.until
-    results: list[Result] = []
     faults = [FAULTS[name] for name in names if name != SOAK]
     rounds_end = end - (60 * words.until * SOAK_SHARE if SOAK in names and faults else 0.0)
     rounds = Rounds(base)
     for number, (fault, chosen) in enumerate(_endless(faults, seed)):
         if time.monotonic() > rounds_end or number == (words.rounds or -1):
             break
-        results.append(rounds.run(fault, chosen))
-        _report(results[-1])
+        yield rounds.run(fault, chosen)
     if SOAK in names:
-        results.append(soak(base, seed, end))
-        _report(results[-1])
-    if not any(base.iterdir()):
-        base.rmdir()
-    print(summary(results))
-    return 1 if any(result.problems for result in results) else 0
+        yield soak(base, seed, end)
 
 
 def _endless(faults: list[Fault], seed: int) -> Iterator[tuple[Fault, int]]:

@@ -1,0 +1,41 @@
+"""Rounds of the torture test with fixed seeds: the build is right, and nothing is left.
+
+`make torture` runs many more (docs/develop/faults.md). These seeds have different faults, tools and users.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.places import IS_ROOT
+from tests.torture.faults import FAULTS
+from tests.torture.one_round import Rounds
+from tests.torture.steps import SMALL
+
+SEEDS = [
+    ("kill:mirror", 1),
+    ("kill:pid1", 2),
+    ("kill:workers", 3),
+    ("restart:worker", 4),
+    ("kill:coordinator", 5),
+    ("line:cut", 6),
+    ("line:reset", 7),
+    ("blob:truncate:during", 8),
+    ("user:ctrl-c", 9),
+    ("edit:sources", 10),
+]
+
+
+@pytest.fixture(scope="module")
+def rounds(base: Path) -> Rounds:
+    return Rounds(base, SMALL)
+
+
+@pytest.mark.parametrize(("name", "seed"), SEEDS)
+def test_one_fault_changes_nothing(rounds: Rounds, name: str, seed: int) -> None:
+    fault = FAULTS[name]
+    if fault.needs_root and not IS_ROOT:
+        pytest.skip("needs root: mounts small file systems")
+    result = rounds.run(fault, seed)
+    assert result.problems == [], f"injected: {result.injected}"
+    assert result.injected, "the build ended before the fault's moment"
