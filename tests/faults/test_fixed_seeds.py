@@ -1,6 +1,7 @@
 """Rounds of the torture test with fixed seeds: the build is right, and nothing is left.
 
-`make torture` runs many more (docs/develop/faults.md). These seeds have different faults, tools and users.
+`make torture` runs many more (docs/develop/faults.md). These seeds have different faults, tools and
+users.
 """
 
 from pathlib import Path
@@ -13,9 +14,9 @@ from tests.torture.one_round import Rounds
 from tests.torture.steps import SMALL
 
 SEEDS = [
-    ("kill:mirror", 1),
+    ("restart:master", 1),
     ("kill:pid1", 2),
-    ("kill:workers", 3),
+    ("stop:worker", 3),
     ("restart:worker", 4),
     ("kill:coordinator", 5),
     ("line:cut", 6),

@@ -1,4 +1,5 @@
-"""The torture test itself: it must see a wrong tree, a second output, a build that hangs, and a rest."""
+"""The torture test itself: it must see a wrong tree, a second output, a build that hangs, and a
+rest."""
 
 import os
 import random

@@ -30,7 +30,8 @@ SOAK_SHARE = 0.2  # of the time
 def main() -> int:
     """Run what the command line asks for, and return the exit code."""
     words = _parser().parse_args()
-    # A shell without job control lets what it starts in the background ignore Ctrl-C, and so would the builds.
+    # A shell without job control lets what it starts in the background ignore Ctrl-C, and so would
+    # the builds.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that everything is cleaned up
     os.umask(0o022)
@@ -68,7 +69,10 @@ def _names(pattern: str) -> list[str]:
 
 
 def _run(base: Path, names: list[str], words: argparse.Namespace) -> int:
-    """Run the rounds and the soak, and print the summary. A round that Ctrl-C has cut is not counted."""
+    """Run the rounds and the soak, and print the summary.
+
+    A round that Ctrl-C has cut is not counted.
+    """
     results: list[Result] = []
     try:
         for result in _results(base, names, words):

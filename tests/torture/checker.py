@@ -57,9 +57,10 @@ def check_tree(scene: Scene, model: Model) -> Iterator[str]:
 
 
 def check_partial_tree(scene: Scene, model: Model) -> Iterator[str]:
-    """Compare what a build has made that ended early: it may lack something, but nothing may be there twice.
+    """Compare the results of a build that ended early: some may be missing, but none may be double.
 
-    Only results of the commands that may not run twice are compared; others have intermediate results.
+    Only results of the commands that may not run twice are compared; others have intermediate
+    results.
     """
     found = {path: entry for path, entry in read_tree(scene.tree).items() if path.startswith(_ONCE)}
     wanted = {path: model.entries.get(path) for path in found if not path.startswith(_INTERMEDIATE)}
@@ -115,10 +116,12 @@ def _files(scene: Scene) -> Iterator[str]:
     for path in scene.tree.rglob(".termite-*"):
         if path.name != ".termite-localrc":
             yield str(path.relative_to(scene.tree))
+    base = rig.seen(rig.where.base)
     for worker in ("w0", "w1"):
-        yield from map(str, rig.seen(rig.scratch(worker)).iterdir())
-        cache = rig.seen(rig.cache(worker))
-        yield from map(str, (*cache.rglob("cas/tmp/*"), *cache.rglob("warm/*")))
+        cache = base / rig.cache(worker).name
+        scratch = base / rig.scratch(worker).name
+        for path in (*scratch.iterdir(), *cache.rglob("cas/tmp/*"), *cache.rglob("warm/*")):
+            yield str(path.relative_to(base))
     if rig.where.holder:
         for top in ("/tmp", "/var/tmp"):
-            yield from map(str, rig.seen(Path(top)).iterdir())
+            yield from (f"{top}/{path.name}" for path in rig.seen(Path(top)).iterdir())

@@ -37,11 +37,17 @@ class Model:
 
 
 class ModelError(Exception):
-    """A plain build fails, so there is nothing to compare with. The harness or the machine is at fault."""
+    """A plain build fails, so there is nothing to compare with.
+
+    The harness or the machine is at fault.
+    """
 
 
 def build_plainly(project: Project, where: Place, tree: Path) -> bytes:
-    """Build without termite, and return all that was printed. Raise ModelError if the build fails."""
+    """Build without termite, and return all that was printed.
+
+    Raise ModelError if the build fails.
+    """
     done = where.run(project.command(PLAIN_JOBS), tree, merge=True, timeout_s=LIMIT_S)
     if done.code:
         raise ModelError(f"a plain build ends with {done.code}: {done.stdout[-800:]!r}")
@@ -49,7 +55,10 @@ def build_plainly(project: Project, where: Place, tree: Path) -> bytes:
 
 
 def model_of(project: Project, where: Place, tree: Path, seen: Path) -> Model:
-    """Build the project in `tree`, which has its sources. `seen` is the same directory for this process."""
+    """Build the project in `tree`, which has its sources.
+
+    `seen` is the same directory for this process.
+    """
     output = build_plainly(project, where, tree)
     found = times(seen)
     pairs = {

@@ -138,7 +138,8 @@ class Rounds:
         self._build(scene, result, None)
 
     def _settle(self, fault: Fault, scene: Scene, result: Result, model: Model) -> Model:
-        """Judge the faulty build's end, build again if that is due, and return the model of the tree's sources."""
+        """Judge the faulty build's end, build again if that is due, and return the model of the
+        tree's sources."""
         output = (scene.rig.where.base / f"build-{result.builds}.out").read_bytes()
         assert scene.build is not None
         code = scene.build.returncode

@@ -62,7 +62,10 @@ class Process:
 
 
 def read_processes(mark: str, base: Path) -> dict[int, Process]:
-    """Return the processes of the round with this mark and directory, by pid; never this process."""
+    """Return the processes of the round with this mark and directory, by pid.
+
+    This process is never one of them.
+    """
     everything = {
         found.pid: found for name in os.listdir(PROC) if name.isdigit() and (found := _read(name, mark, base))
     }

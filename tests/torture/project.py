@@ -1,7 +1,7 @@
 """The synthetic project as files, for make, ninja or CMake.
 
-The three builds have the same steps. With make, each group is a directory with a makefile of its own
-(recursive make). CMake has the steps as custom commands, and a library and a program besides.
+The three builds have the same steps. With make, each group is a directory with a makefile of its
+own (recursive make). CMake has the steps as custom commands, and a library and a program besides.
 """
 
 import os
@@ -26,7 +26,10 @@ class Tool(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A project is all that determines the files of the tree. `is_repeatable` as for `all_steps`."""
+    """A project is all that determines the files of the tree.
+
+    `is_repeatable` as for `all_steps`.
+    """
 
     seed: int
     tool: Tool
@@ -53,7 +56,7 @@ class Project:
         return [["cmake", "-S", ".", "-B", "build", "-G", "Unix Makefiles"]] if self.tool is Tool.CMAKE else []
 
     def command(self, jobs: int) -> list[str]:
-        """Return the command line of a plain build; `termite-` in front makes it one with termite."""
+        """Return the command line of a plain build; the front ends have `termite-` before it."""
         match self.tool:
             case Tool.MAKE:
                 return ["make", f"-j{jobs}"]

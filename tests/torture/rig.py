@@ -1,7 +1,7 @@
 """A rig is the set of daemons of one round: coordinator, workers, lines between them, and a master.
 
-Daemons run in a place (tests/e2e/places.py), so that they have their own mounts. Any of them may die
-and be started again under the same name, port and cache.
+Daemons run in a place (tests/e2e/places.py), so that they have their own mounts. Any of them may
+die and be started again under the same name, port and cache.
 """
 
 import json
@@ -156,7 +156,8 @@ class Rig:
     def stop(self) -> list[str]:
         """Stop all daemons as a user would, and return what went wrong.
 
-        Daemons that a fault has ended are started again first: the next start must remove what they left.
+        Daemons that a fault has ended are started again first: the next start must remove what they
+        left.
         """
         problems = []
         try:
@@ -235,7 +236,10 @@ class Rig:
     def build(
         self, command: Sequence[str], output: Path, env: Mapping[str, str] | None = None
     ) -> "subprocess.Popen[bytes]":
-        """Start a build through the front end of its tool. `output` gets all that the build prints."""
+        """Start a build through the front end of its tool.
+
+        `output` gets all that the build prints.
+        """
         argv = [self.where.termite(f"termite-{command[0]}"), *command[1:]]
         with output.open("wb") as file:
             return self.where.start(argv, self.tree, stdout=file.fileno(), stderr=file.fileno(), env=env)

@@ -1,7 +1,8 @@
 """A scene is all that a fault may use: the running round, its random numbers, and what it tells.
 
 A fault is a generator that yields the seconds to wait before its next step. The round resumes it
-while the build runs, and closes it when the build has ended, so a fault undoes its deed in `finally`.
+while the build runs, and closes it when the build has ended, so a fault undoes its deed in
+`finally`.
 """
 
 import os
@@ -56,9 +57,10 @@ class Scene:
 class Fault:
     """A fault is hit into one build.
 
-    `ends_build`: the build may fail, because the user or the fault ends it. It is then built again, so the
-    project lacks the commands that may not run twice. `standstill_s` is how long the fault itself lets
-    everything stand still. `is_warm`: the project was built once before, on the same workers.
+    `ends_build`: the build may fail, because the user or the fault ends it. It is then built again,
+    so the project lacks the commands that may not run twice. `standstill_s` is how long the fault
+    itself lets everything stand still. `is_warm`: the project was built once before, on the same
+    workers.
     """
 
     name: str
@@ -73,7 +75,8 @@ class Fault:
 
 
 def moment(scene: Scene, low: float = 0.02, high: float = 0.85) -> Steps:
-    """Wait until a random share of the outputs between `low` and `high` exists, and a little longer.
+    """Wait until a random share of the outputs between `low` and `high` exists, and a little
+    longer.
 
     A share of the build is the same moment on a slow machine as on a fast one.
     """
@@ -85,7 +88,8 @@ def moment(scene: Scene, low: float = 0.02, high: float = 0.85) -> Steps:
 
 
 def pick(scene: Scene, kind: Kind) -> Generator[float, None, int | None]:
-    """Wait for a process of a kind, and return the pid of a random one; None if there is none for seconds."""
+    """Wait for a process of a kind, and return the pid of a random one; None if there is none for
+    seconds."""
     for _ in range(round(PICK_S / SOON_S)):
         if found := scene.kinds().get(kind):
             return scene.rng.choice(found)

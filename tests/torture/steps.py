@@ -1,7 +1,8 @@
 """The commands of the synthetic project, as values without a build tool.
 
-The commands are those that find faults. Some may not run twice (`>>`, `mv`, `ar q`, `mkdir`, `patch`,
-`ln -s`, a counter), so that a second run is seen in the tree. Some print before they are done.
+The commands are those that find faults. Some may not run twice (`>>`, `mv`, `ar q`, `mkdir`,
+`patch`, `ln -s`, a counter), so that a second run is seen in the tree. Some print before they are
+done.
 """
 
 import random
@@ -16,8 +17,8 @@ MANY = 300  # files of a large result: it takes long enough to publish that a ki
 class Step:
     """A step is one command, run in the directory `within`.
 
-    `output` and `inputs` are paths from the top of the tree. A step of the group "top" is a rule of the
-    top directory's makefile; other groups are directories with a makefile of their own.
+    `output` and `inputs` are paths from the top of the tree. A step of the group "top" is a rule of
+    the top directory's makefile; other groups are directories with a makefile of their own.
     """
 
     output: str

@@ -1,7 +1,8 @@
 """The user works in the tree while it is built.
 
 A source that changed during the build may have been compiled before or after the change, in a plain
-build as well. The round therefore builds once more, and compares with a plain build of what is there.
+build as well. The round therefore builds once more, and compares with a plain build of what is
+there.
 """
 
 import os
@@ -103,7 +104,8 @@ def _checkout(scene: Scene) -> Steps:
 
 
 def _overflow(scene: Scene) -> Steps:
-    """Make more events than the kernel queues while the master is stopped, and edit a source among them."""
+    """Make more events than the kernel queues while the master is stopped, and edit a source among
+    them."""
     yield from moment(scene, low=0.1, high=0.5)
     pid = yield from pick(scene, Kind.MASTER)
     if pid is None:

@@ -25,8 +25,9 @@ def _wait_for(process: "subprocess.Popen[bytes]", limit_s: float) -> Steps:
 
 
 def _press_ctrl_c(scene: Scene) -> Steps:
-    """Send SIGINT to the build's group, and report how long the build takes to end."""
+    """Send SIGINT to the build's group, and report a build that does not end soon."""
     assert scene.build is not None
+    scene.injected.append("Ctrl-C")
     with suppress(ProcessLookupError):
         os.killpg(scene.build.pid, signal.SIGINT)
     before = time.monotonic()
@@ -34,7 +35,6 @@ def _press_ctrl_c(scene: Scene) -> Steps:
         yield SOON_S
     if scene.build.poll() is None:
         scene.problems.append(f"hang: the build does not end within {INTERRUPT_S:g} s of Ctrl-C")
-    scene.injected.append(f"Ctrl-C, the build ended after {time.monotonic() - before:.2f} s")
 
 
 def _interrupt(scene: Scene) -> Steps:
@@ -68,7 +68,7 @@ def _suspend(scene: Scene) -> Steps:
 
 
 def _kill_everything(scene: Scene) -> Steps:
-    """Do as a CI runner does with the cgroup of a cancelled build: stop all, kill all, start anew."""
+    """Stop and kill everything, then start anew, as a CI runner does with a cancelled build."""
     yield from moment(scene)
     names = tuple(scene.rig.processes)
     while found := scene.processes():
