@@ -41,7 +41,7 @@ def main() -> int:
         return 0
     names = _names(words.fault)
     if not names:
-        print(f"torture: no fault is called {words.fault}; --list shows them", file=sys.stderr)
+        print(f"torture: no fault is called {words.fault}, or it needs root; --list shows them", file=sys.stderr)
         return 2
     # Jobs do not see the machine's /tmp and /var/tmp, so the directory is where a home is.
     base = Path(tempfile.mkdtemp(prefix="termite-torture-", dir="/home" if IS_ROOT else Path.home()))

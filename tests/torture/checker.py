@@ -6,7 +6,7 @@ Each problem is a line that begins with "wrong:", "hang:" or "left:".
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -37,14 +37,13 @@ def is_said(output: bytes) -> bool:
     return bool(_SAID.search(output))
 
 
-def check_tree(scene: Scene, model: Model) -> Iterator[str]:
-    """Compare the tree with the model, then build plainly, which must change nothing."""
+def check_tree(scene: Scene, get_model: Callable[[], Model]) -> Iterator[str]:
+    """Compare the tree with the model. A plain build must change nothing.
+
+    `get_model` is called last: it may build in the same tree.
+    """
     found = read_tree(scene.tree)
-    if differing := differences(model.entries, found):
-        yield f"wrong: {len(differing)} paths differ: {'; '.join(differing[:SHOWN])}"
     before = read_times(scene.tree)
-    if broken := order_broken(model.pairs, before):
-        yield f"wrong: order of times: {'; '.join(broken[:SHOWN])}"
     try:
         build_plainly(scene.project, scene.rig.where, scene.rig.tree)
     except ModelError as error:
@@ -54,6 +53,11 @@ def check_tree(scene: Scene, model: Model) -> Iterator[str]:
     changed += differences(found, read_tree(scene.tree))
     if changed:
         yield f"wrong: a plain build afterwards changes {'; '.join(changed[:SHOWN])}"
+    model = get_model()
+    if differing := differences(model.entries, found):
+        yield f"wrong: {len(differing)} paths differ: {'; '.join(differing[:SHOWN])}"
+    if broken := order_broken(model.pairs, before):
+        yield f"wrong: order of times: {'; '.join(broken[:SHOWN])}"
 
 
 def check_partial_tree(scene: Scene, model: Model) -> Iterator[str]:

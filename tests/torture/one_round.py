@@ -4,7 +4,6 @@ All rounds of a run use the same directory, one after the other, because the mod
 path. The directory of a failed round gets another name and is kept.
 """
 
-import os
 import random
 import shutil
 import signal
@@ -15,9 +14,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.e2e.places import IS_ROOT, Place, place
+from tests.e2e.places import IS_ROOT, place
 from tests.torture.checker import check_leftovers, check_output, check_partial_tree, check_tree, is_said
-from tests.torture.model import Model, ModelError, build_plainly, model_of
+from tests.torture.model import Model, ModelError, model_of
 from tests.torture.processes import kinds_of, waiting_in
 from tests.torture.project import Project, write_project
 from tests.torture.rig import Rig, RigError
@@ -82,9 +81,9 @@ class Rounds:
                 self._build(scene, result, None)
                 self._write_tree(scene)
             self._build(scene, result, fault)
-            model = self._settle(fault, scene, result, model)
-            result.jobs = sum(scene.rig.status().get("jobs", {}).get(kind, 0) for kind in ("remote", "local"))
-            scene.problems += check_tree(scene, model)
+            result.jobs += _jobs(scene)
+            self._settle(fault, scene, result, model)
+            scene.problems += check_tree(scene, lambda: self._model_now(scene, model))
         except Hang as hang:
             scene.problems.append(f"hang: {hang}")
             describe_hang(scene)
@@ -135,11 +134,12 @@ class Rounds:
     def _rebuild(self, scene: Scene, result: Result) -> None:
         """Build once more, without a fault and with all daemons."""
         scene.rig.revive()
+        before = _jobs(scene)
         self._build(scene, result, None)
+        result.jobs += max(_jobs(scene) - before, 0)
 
-    def _settle(self, fault: Fault, scene: Scene, result: Result, model: Model) -> Model:
-        """Judge the faulty build's end, build again if that is due, and return the model of the
-        tree's sources."""
+    def _settle(self, fault: Fault, scene: Scene, result: Result, model: Model) -> None:
+        """Judge the end of the build with the fault, and build again if that is due."""
         output = (scene.rig.where.base / f"build-{result.builds}.out").read_bytes()
         assert scene.build is not None
         code = scene.build.returncode
@@ -156,24 +156,13 @@ class Rounds:
             scene.problems.append(f"wrong: the build ends with {code}: {output[-800:]!r}")
         else:
             scene.problems += check_output(model, output)
-        return self._edited_model(scene) if scene.edited else model
 
-    def _edited_model(self, scene: Scene) -> Model:
-        """Return the model of the project with the edited sources, built at the same path."""
-        rig = scene.rig
-        aside = rig.tree.with_name("tree-aside")
-        seen = rig.seen(aside)
-        scene.tree.rename(seen)
-        try:
-            scene.tree.mkdir()
-            seen_owner = seen.stat()
-            os.chown(scene.tree, seen_owner.st_uid, seen_owner.st_gid)
-            self._write_tree(scene)
-            build_plainly(scene.project, rig.where, rig.tree)
-            return model_of(scene.project, rig.where, rig.tree, scene.tree)
-        finally:
-            shutil.rmtree(scene.tree)
-            seen.rename(scene.tree)
+    def _model_now(self, scene: Scene, model: Model) -> Model:
+        """Return the model of the tree's sources: if some were edited, build them plainly."""
+        if not scene.edited:
+            return model
+        self._write_tree(scene)
+        return model_of(scene.project, scene.rig.where, scene.rig.tree, scene.tree)
 
     def _put_away(self, here: Path, result: Result) -> None:
         if not result.problems:
@@ -220,4 +209,7 @@ def describe_hang(scene: Scene) -> None:
     scene.problems += [f"hang: {line}" for line in lines[1:] if " T " in line]
 
 
-__all__ = ["Place", "Result", "Rounds"]
+def _jobs(scene: Scene) -> int:
+    """Return the number of jobs of the running master; 0 if it does not answer."""
+    jobs = scene.rig.status().get("jobs", {})
+    return sum(jobs.get(kind, 0) for kind in ("remote", "local", "short"))

@@ -87,6 +87,17 @@ def moment(scene: Scene, low: float = 0.02, high: float = 0.85) -> Steps:
     yield extra_s
 
 
+def wait_for_publishing(scene: Scene, *names: str) -> Steps:
+    """Wait until one of the large results is in the tree, and probably not yet all of it.
+
+    `names` are directories; the random one is published by a command that makes hundreds of files.
+    """
+    large = scene.tree / scene.rng.choice(names)
+    while not os.path.lexists(large):
+        yield 0.0
+    yield scene.rng.uniform(0.0, 0.02)
+
+
 def pick(scene: Scene, kind: Kind) -> Generator[float, None, int | None]:
     """Wait for a process of a kind, and return the pid of a random one; None if there is none for
     seconds."""

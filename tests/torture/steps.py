@@ -96,6 +96,8 @@ def _programs(size: Size) -> Iterator[Step]:
 
 
 def _others(size: Size) -> Iterator[Step]:
+    large = f"rm -rf large; mkdir large; i=0; while [ $i -lt {MANY} ]; do echo $i >large/$i; i=$((i+1)); done"
+    yield Step("other/large.done", ("version.txt",), f"{large}; touch large.done", "other")
     for n in range(size.others):
         made = (
             f"rm -rf w{n} d{n}; mkdir -p w{n}/x/y && cp ../version.txt w{n}/x/y/v && mv w{n} d{n} && chmod 700 d{n}/x"

@@ -1,12 +1,10 @@
 """Processes are killed, and some daemons are started again."""
 
-import os
 import signal
 from collections.abc import Callable
 
 from tests.torture.processes import Kind
-from tests.torture.scene import SOON_S, Fault, Scene, Steps, moment, pick, send
-from tests.torture.steps import MANY
+from tests.torture.scene import SOON_S, Fault, Scene, Steps, moment, pick, send, wait_for_publishing
 
 # The user's own processes: if one is killed, a plain build fails as well.
 _OF_THE_USER = (Kind.LAUNCHER, Kind.TOOL, Kind.COMMAND)
@@ -45,19 +43,10 @@ def _terminate_master(scene: Scene) -> Steps:
     scene.injected.append("SIGTERM to the master")
 
 
-def wait_for_publishing(scene: Scene) -> Steps:
-    """Wait until the first name of a large result is in the tree, while most of it is not."""
-    names = [scene.tree / "once" / name for name in ("many", "moved")]
-    large = scene.rng.choice(names)
-    while not os.path.lexists(large):
-        yield 0.0
-    yield scene.rng.uniform(0.0, 0.02)
-
-
 def _kill_publishing_master(scene: Scene) -> Steps:
-    yield from wait_for_publishing(scene)
+    yield from wait_for_publishing(scene, "other/large", "once/many", "once/moved")
     scene.rig.processes["master"].kill()
-    scene.injected.append(f"killed the master while it published up to {MANY} files")
+    scene.injected.append("killed the master while it published")
 
 
 def _kill_all_workers(scene: Scene) -> Steps:

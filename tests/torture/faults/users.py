@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.e2e.places import COMMANDS
 from tests.torture.processes import Kind
 from tests.torture.project import Tool, write_project
-from tests.torture.scene import SOON_S, Fault, Scene, Steps, moment, pick, send
+from tests.torture.scene import SOON_S, Fault, Scene, Steps, moment, pick, send, wait_for_publishing
 
 INTERRUPT_S = 5.0  # the product promises 2 s
 _BESIDE = 40  # commands at once beside the build
@@ -70,18 +70,37 @@ def _suspend(scene: Scene) -> Steps:
 def _kill_everything(scene: Scene) -> Steps:
     """Stop and kill everything, then start anew, as a CI runner does with a cancelled build."""
     yield from moment(scene)
+    yield from _kill_cgroup(scene)
+
+
+def _kill_everything_publishing(scene: Scene) -> Steps:
+    yield from wait_for_publishing(scene, "other/large")
+    yield from _kill_cgroup(scene)
+
+
+def _kill_cgroup(scene: Scene) -> Steps:
+    """Kill every process of the round, also those that are started meanwhile."""
     names = tuple(scene.rig.processes)
-    while found := scene.processes():
+    scene.injected.append("killed every process at once")
+    while found := [process.pid for process in scene.processes().values() if process.state != "Z"]:
         for number in (signal.SIGSTOP, signal.SIGKILL):
             for pid in found:
                 send(pid, number)
         for name in names:
             scene.rig.processes[name].poll()
-        yield SOON_S
-    scene.injected.append("killed every process at once")
-    yield 2.5  # a younger scratch directory counts as one that is just being made
-    for name in names:
-        scene.rig.start_daemon(name)
+        time.sleep(SOON_S)
+    yield 0.0
+
+
+def _kill_session(scene: Scene) -> Steps:
+    """Kill the build tool and everything in its session; the daemons go on."""
+    yield from moment(scene)
+    assert scene.build is not None
+    scene.injected.append("killed the session of the build")
+    for pid in scene.processes():
+        with suppress(ProcessLookupError):
+            if os.getsid(pid) == scene.build.pid:
+                os.kill(pid, signal.SIGKILL)
 
 
 def _two_builds(scene: Scene) -> Steps:
@@ -160,6 +179,8 @@ FAULTS = (
           ends_build=True),
     Fault("user:ctrl-z", "Ctrl-Z for seconds", _suspend, standstill_s=6.0),
     Fault("user:ci", "a CI runner kills every process, also those of the workers", _kill_everything, ends_build=True),
+    Fault("user:ci-publishing", "the same while results are published", _kill_everything_publishing, ends_build=True),
+    Fault("user:ci-session", "a CI runner kills the session of the build", _kill_session, ends_build=True),
     Fault("user:two-builds", "two builds at once", _two_builds),
     Fault("user:two-masters", "two masters at once", _two_masters, tools=(Tool.MAKE, Tool.NINJA)),
     Fault("user:many-beside", f"{_BESIDE} commands at once beside the build", _many_beside),
