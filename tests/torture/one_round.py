@@ -27,6 +27,7 @@ from tests.torture.watch import Hang, watch_build
 BUILD_JOBS = 8
 PROJECT_SEEDS = 3  # different projects: few, so that their models are used again
 END_S = 10.0
+SHOWN_LINES = 4  # of the output of a failed build; the whole is in the kept directory
 
 
 @dataclass(slots=True)
@@ -82,8 +83,8 @@ class Rounds:
                 self._write_tree(scene)
             self._build(scene, result, fault)
             result.jobs += _jobs(scene)
-            self._settle(fault, scene, result, model)
-            scene.problems += check_tree(scene, lambda: self._model_now(scene, model))
+            if self._settle(fault, scene, result, model):
+                scene.problems += check_tree(scene, lambda: self._model_now(scene, model))
         except Hang as hang:
             scene.problems.append(f"hang: {hang}")
             describe_hang(scene)
@@ -128,34 +129,41 @@ class Rounds:
         scene.build = scene.rig.build(scene.project.command(BUILD_JOBS), output)
         code = watch_build(scene, output, fault)
         if code and fault is None:
-            scene.problems.append(f"wrong: without a fault the build ends with {code}: {output.read_bytes()[-500:]!r}")
+            scene.problems.append(
+                f"wrong: without a fault the build ends with {code}: {_last_words(output.read_bytes())}"
+            )
         return code
 
-    def _rebuild(self, scene: Scene, result: Result) -> None:
-        """Build once more, without a fault and with all daemons."""
+    def _rebuild(self, scene: Scene, result: Result) -> bool:
+        """Build once more, without a fault and with all daemons; return True if that succeeds."""
         scene.rig.revive()
         before = _jobs(scene)
-        self._build(scene, result, None)
+        code = self._build(scene, result, None)
         result.jobs += max(_jobs(scene) - before, 0)
+        return code == 0
 
-    def _settle(self, fault: Fault, scene: Scene, result: Result, model: Model) -> None:
-        """Judge the end of the build with the fault, and build again if that is due."""
+    def _settle(self, fault: Fault, scene: Scene, result: Result, model: Model) -> bool:
+        """Judge the end of the build with the fault, and build again if that is due.
+
+        Return True if the tree should now be the model's.
+        """
         output = (scene.rig.where.base / f"build-{result.builds}.out").read_bytes()
         assert scene.build is not None
         code = scene.build.returncode
         if fault.ends_build:
             for name in scene.edited:
                 (scene.tree / name).touch()
-            self._rebuild(scene, result)
-        elif code and is_said(output):
+            return self._rebuild(scene, result)
+        if code and is_said(output):
             scene.injected.append("the build said that a command was lost")
             scene.problems += check_partial_tree(scene, model)
             self._write_tree(scene)  # a user who was told that a command was lost builds from the beginning
-            self._rebuild(scene, result)
-        elif code:
-            scene.problems.append(f"wrong: the build ends with {code}: {output[-800:]!r}")
+            return self._rebuild(scene, result)
+        if code:
+            scene.problems.append(f"wrong: the build ends with {code}: {_last_words(output)}")
         else:
             scene.problems += check_output(model, output)
+        return code == 0
 
     def _model_now(self, scene: Scene, model: Model) -> Model:
         """Return the model of the tree's sources: if some were edited, build them plainly."""
@@ -213,3 +221,9 @@ def _jobs(scene: Scene) -> int:
     """Return the number of jobs of the running master; 0 if it does not answer."""
     jobs = scene.rig.status().get("jobs", {})
     return sum(jobs.get(kind, 0) for kind in ("remote", "local", "short"))
+
+
+def _last_words(output: bytes) -> str:
+    """Return the lines that say why a build failed, as one line."""
+    lines = [line for line in output.decode(errors="replace").splitlines() if "***" not in line]
+    return " | ".join(lines[-SHOWN_LINES:])
