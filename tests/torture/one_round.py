@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -91,6 +92,9 @@ class Rounds:
             _end_build(scene)
         except (RigError, ModelError) as error:
             scene.problems.append(f"wrong: {error}")
+        except Exception:  # around faults and checks: one that is broken must not end the run
+            scene.problems.append(f"wrong: the harness itself: {traceback.format_exc()}")
+            _end_build(scene)
 
     # -- steps of a round ----------------------------------------------------------------------------------------------
 
@@ -197,7 +201,8 @@ def ended(scene: Scene) -> Iterator[None]:
 
 def _end_build(scene: Scene) -> None:
     """End a build that hangs: as a user would, and if that is no use, by force."""
-    assert scene.build is not None
+    if scene.build is None:
+        return
     for number, everything in ((signal.SIGINT, False), (signal.SIGCONT, True), (signal.SIGKILL, True)):
         for pid in scene.processes() if everything else [scene.build.pid]:
             send(pid, number)

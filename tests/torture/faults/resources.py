@@ -2,6 +2,7 @@
 
 import os
 import resource
+import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ from tests.torture.scene import Fault, Scene, Steps, moment, pick
 
 _BLOCK = bytes(64 * 1024)
 _BALLOON = ".balloon"
+PYTHON = "/usr/bin/python3"  # any user can run it
 
 
 def _from_the_start(words: str) -> Callable[[Scene], Steps]:
@@ -57,18 +59,34 @@ def _limit(kind: Kind, which: int, value: Callable[[int], int]) -> Callable[[Sce
         pid = yield from pick(scene, kind)
         if pid is None:
             return
-        with suppress(ProcessLookupError):
-            soft, hard = resource.prlimit(pid, which)
+        with suppress(OSError):  # the process ends
             limit = value(pid)
-            resource.prlimit(pid, which, (limit, hard))
+            before = _set_soft_limit(pid, which, limit)
             scene.injected.append(f"limit {limit} for {kind.value} {pid}")
             try:
                 yield scene.rng.uniform(1.0, 4.0)
             finally:
-                with suppress(ProcessLookupError):
-                    resource.prlimit(pid, which, (soft, hard))
+                _set_soft_limit(pid, which, before)
 
     return inject
+
+
+def _set_soft_limit(pid: int, which: int, limit: int) -> int:
+    """Set a soft limit of another process, and return the one before.
+
+    The kernel lets the process's own user do so. Root in a container often may not, so that a child
+    becomes that user. Raise OSError if the limit cannot be set.
+    """
+    status = Path(f"/proc/{pid}/status").read_text()
+    uid, gid = (int(status.partition(f"{word}:\t")[2].split()[0]) for word in ("Uid", "Gid"))
+    become = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups"] if os.geteuid() == 0 else []
+    program = (
+        f"import resource as r; s, h = r.prlimit({pid}, {which}); r.prlimit({pid}, {which}, ({limit}, h)); print(s)"
+    )
+    done = subprocess.run([*become, PYTHON, "-I", "-c", program], capture_output=True, check=False)
+    if done.returncode:
+        raise OSError(done.stderr.decode(errors="replace"))
+    return int(done.stdout)
 
 
 def _cache(scene: Scene) -> Path:
