@@ -4,6 +4,7 @@ All rounds of a run use the same directory, one after the other, because the mod
 path. The directory of a failed round gets another name and is kept.
 """
 
+import os
 import random
 import shutil
 import signal
@@ -18,7 +19,6 @@ from pathlib import Path
 from tests.e2e.places import IS_ROOT, place
 from tests.torture.checker import check_leftovers, check_output, check_partial_tree, check_tree, is_said
 from tests.torture.model import Model, ModelError, model_of
-from tests.torture.processes import kinds_of, waiting_in
 from tests.torture.project import Project, write_project
 from tests.torture.rig import Rig, RigError
 from tests.torture.scene import Fault, Scene, send
@@ -88,7 +88,6 @@ class Rounds:
                 scene.problems += check_tree(scene, lambda: self._model_now(scene, model))
         except Hang as hang:
             scene.problems.append(f"hang: {hang}")
-            describe_hang(scene)
             _end_build(scene)
         except (RigError, ModelError) as error:
             scene.problems.append(f"wrong: {error}")
@@ -203,23 +202,17 @@ def _end_build(scene: Scene) -> None:
     """End a build that hangs: as a user would, and if that is no use, by force."""
     if scene.build is None:
         return
-    for number, everything in ((signal.SIGINT, False), (signal.SIGCONT, True), (signal.SIGKILL, True)):
-        for pid in scene.processes() if everything else [scene.build.pid]:
-            send(pid, number)
+    for number in (signal.SIGINT, signal.SIGCONT, signal.SIGKILL):
+        if number is signal.SIGINT:
+            with suppress(ProcessLookupError):
+                os.killpg(scene.build.pid, number)  # as the keyboard does
+        else:
+            for pid in scene.processes():
+                send(pid, number)
         with suppress(subprocess.TimeoutExpired):
             scene.build.wait(END_S)
             return
         scene.problems.append(f"hang: the build does not end after {number.name}")
-
-
-def describe_hang(scene: Scene) -> None:
-    """Write into the round's directory which process waits for what."""
-    processes = scene.processes()
-    lines = [str(scene.rig.status())]
-    for kind, pids in kinds_of(processes).items():
-        lines += [f"{kind.value} {processes[pid]} {waiting_in(pid)}" for pid in pids]
-    (scene.rig.where.base / "hang.txt").write_text("\n".join([*lines, ""]))
-    scene.problems += [f"hang: {line}" for line in lines[1:] if " T " in line]
 
 
 def _jobs(scene: Scene) -> int:

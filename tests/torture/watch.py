@@ -4,13 +4,14 @@ import os
 import time
 from pathlib import Path
 
-from tests.torture.processes import Kind
+from tests.torture.processes import Kind, kinds_of, waiting_in
 from tests.torture.scene import Fault, Scene, Steps
 
 STILL_S = 30.0  # without progress, beyond the standstill of the fault itself, a build hangs
 LONGEST_S = 240.0  # a build takes seconds; one that goes on for so long does something again and again
 LOOK_S = 0.005  # at the build's end
 PROGRESS_S = 1.0  # between two looks for progress, which read all of /proc
+SHOWN = 4  # processes of a hang in the verdict
 _WORKING = (Kind.LAUNCHER, Kind.COMMAND, Kind.TOOL)
 
 
@@ -59,11 +60,28 @@ def watch_build(scene: Scene, output: Path, fault: Fault | None) -> int:
                 steps = steps if wait_s is not None else None
             progress.look(now)
             if now > progress.changed_at + patience_s:
-                raise Hang(f"nothing happens for {patience_s:g} s")
+                raise Hang(_description(scene, f"nothing happens for {patience_s:g} s"))
             if now > begun + LONGEST_S + patience_s:
-                raise Hang(f"the build has not ended after {now - begun:.0f} s")
+                raise Hang(_description(scene, f"the build has not ended after {now - begun:.0f} s"))
             time.sleep(min(LOOK_S, max(due - time.monotonic(), 0.0)) if steps else LOOK_S)
     finally:
         if steps is not None:
             steps.close()
     return code
+
+
+def _description(scene: Scene, words: str) -> str:
+    """Return what hangs, and write more of it to `hang.txt`: each process, and what it waits for.
+
+    The fault is still in force.
+    """
+    processes = scene.processes()
+    lines = [
+        f"{kind.value} {processes[pid]} in {waiting_in(pid)}"
+        for kind, pids in kinds_of(processes).items()
+        for pid in pids
+    ]
+    (scene.rig.where.base / "hang.txt").write_text("\n".join([str(scene.rig.status()), *lines, ""]))
+    stopped = [line for line in lines if " T " in line]
+    working = [line for line in lines if line.startswith((Kind.COMMAND.value, Kind.LAUNCHER.value))]
+    return "; ".join([words, *(stopped + working)[:SHOWN]])
