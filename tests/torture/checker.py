@@ -128,4 +128,5 @@ def _files(scene: Scene) -> Iterator[str]:
             yield str(path.relative_to(base))
     if rig.where.holder:
         for top in ("/tmp", "/var/tmp"):
-            yield from (f"{top}/{path.name}" for path in rig.seen(Path(top)).iterdir())
+            # A compiler that is killed leaves temporary files without termite as well.
+            yield from (f"{top}/{path.name}" for path in rig.seen(Path(top)).glob("*termite*"))
