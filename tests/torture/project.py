@@ -86,7 +86,7 @@ def _own(path: Path, owner: int) -> None:
 def _sources(seed: int, size: Size) -> dict[str, str]:
     files = {
         "version.txt": f"{seed}\n",
-        "tools/gen.sh": 'i=0; while [ $i -lt 9 ]; do echo "#define G${1}_$i ($2 + $i)"; i=$((i+1)); done\n',
+        "tools/gen.sh": 'i=0; while [ $i -lt 9 ]; do echo "#define G${1}_$i ($2 + $i)" || exit 1; i=$((i+1)); done\n',
         "shadow.c": "#include <s.h>\nconst char *shadow = S;\nint n = N;\n",
         "late/s.h": '#define S "late"\n',
         "other/README": "Steps that make and rename directories.\n",
@@ -121,7 +121,7 @@ def _makefiles(steps: Iterable[Step]) -> dict[str, str]:
         for step in members:
             inputs = " ".join(os.path.relpath(name, top) for name in step.inputs)
             output = os.path.relpath(step.output, top)
-            rules.append(f"{output}: {inputs}\n\t@{step.command.replace('$', '$$')}\n")
+            rules.append(f"{output}: {inputs}\n\t@{step.script.replace('$', '$$')}\n")
         files["Makefile" if group == "top" else f"{group}/Makefile"] = "".join(rules)
     below = [group for group in groups if group != "top"]
     headers = " ".join(step.output for step in groups["top"] if step.output.startswith("include/"))
@@ -138,7 +138,7 @@ def _ninja_file(steps: Iterable[Step]) -> str:
     lines = ["ninja_required_version = 1.5", "rule run", "  command = $words", "  description = $out"]
     for step in steps:
         inputs = " ".join(step.inputs)
-        words = f"cd {step.within} && {step.command}".replace("$", "$$")
+        words = f"cd {step.within} && {step.script}".replace("$", "$$")
         lines += [f"build {step.output}: run {inputs}", f"  words = {words}"]
     return "\n".join([*lines, ""])
 
@@ -156,7 +156,7 @@ def _cmake_file(steps: Iterable[Step], size: Size) -> str:
         inputs = " ".join(f"${{CMAKE_SOURCE_DIR}}/{name}" for name in step.inputs)
         lines += [
             f"add_custom_command(OUTPUT {output} DEPENDS {inputs}",
-            f"  COMMAND sh -c [==[{step.command}]==]",
+            f"  COMMAND sh -c [==[{step.script}]==]",
             f'  WORKING_DIRECTORY ${{CMAKE_SOURCE_DIR}}/{step.within} COMMENT "" VERBATIM)',
         ]
     lines.append(f"add_custom_target(steps ALL DEPENDS {' '.join(outputs)})")

@@ -27,6 +27,11 @@ class Step:
     group: str = "top"
 
     @property
+    def script(self) -> str:
+        """Return the command so that it ends at its first error, such as a full disk."""
+        return f"set -e; {self.command}" if any(sign in self.command for sign in ";|>") else self.command
+
+    @property
     def within(self) -> str:
         return "." if self.group == "top" else self.group
 
@@ -158,7 +163,7 @@ def _once(seed: int, size: Size) -> Iterator[Step]:
     piped = "seq 2000 | sort -r >>sorted; cat version.txt | wc -l >>sorted; touch piped.done"
     if seed % 3 == 0:  # not in every project: if such a job is lost, the build must end early
         yield Step("piped.done", ("version.txt",), piped)
-    yield Step("failed.done", (), "sh -c 'echo failing; exit 7'; echo $? >>failed.code; touch failed.done")
+    yield Step("failed.done", (), "sh -c 'echo failing; exit 7' || echo $? >>failed.code; touch failed.done")
     for n in range(size.others):
         yield Step(f"once/append{n}.done", (), f"echo line >>append{n}.log; touch append{n}.done", "once")
         loud = f"echo before {n}; sleep 0.2; echo line >>loud{n}.log; echo after {n}; touch loud{n}.done"
