@@ -222,6 +222,7 @@ def _jobs(scene: Scene) -> int:
 
 
 def _last_words(output: bytes) -> str:
-    """Return the lines that say why a build failed, as one line."""
-    lines = [line for line in output.decode(errors="replace").splitlines() if "***" not in line]
-    return " | ".join(lines[-SHOWN_LINES:])
+    """Return the lines before the first failure that the tool reports, as one line."""
+    lines = output.decode(errors="replace").splitlines()
+    failed = next((n for n, line in enumerate(lines) if "***" in line or line.startswith("FAILED:")), len(lines) - 1)
+    return " | ".join(lines[max(failed - SHOWN_LINES + 1, 0) : failed + 1])
