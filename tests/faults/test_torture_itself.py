@@ -1,5 +1,7 @@
-"""The torture test itself: it must see a wrong tree, a second output, a build that hangs, and a
-rest."""
+"""The torture test itself.
+
+It must see a wrong tree, a second output, a build that hangs, and what is left on the machine.
+"""
 
 import os
 import random

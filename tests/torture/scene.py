@@ -75,8 +75,7 @@ class Fault:
 
 
 def moment(scene: Scene, low: float = 0.02, high: float = 0.85) -> Steps:
-    """Wait until a random share of the outputs between `low` and `high` exists, and a little
-    longer.
+    """Wait until a random share of the outputs exists, between `low` and `high`, and a bit longer.
 
     A share of the build is the same moment on a slow machine as on a fast one.
     """
@@ -99,8 +98,10 @@ def wait_for_publishing(scene: Scene, *names: str) -> Steps:
 
 
 def pick(scene: Scene, kind: Kind) -> Generator[float, None, int | None]:
-    """Wait for a process of a kind, and return the pid of a random one; None if there is none for
-    seconds."""
+    """Wait for a process of a kind, and return the pid of a random one.
+
+    Return None if there is none for some seconds.
+    """
     for _ in range(round(PICK_S / SOON_S)):
         if found := scene.kinds().get(kind):
             return scene.rng.choice(found)

@@ -104,8 +104,7 @@ def _checkout(scene: Scene) -> Steps:
 
 
 def _overflow(scene: Scene) -> Steps:
-    """Make more events than the kernel queues while the master is stopped, and edit a source among
-    them."""
+    """Make more events than the kernel queues while the master is stopped; edit a source, too."""
     yield from moment(scene, low=0.1, high=0.5)
     pid = yield from pick(scene, Kind.MASTER)
     if pid is None:

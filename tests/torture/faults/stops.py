@@ -31,8 +31,7 @@ def _stop(kind: Kind, *, is_forever: bool) -> Callable[[Scene], Steps]:
 
 
 def _suspend(scene: Scene) -> Steps:
-    """Stop all processes of the user's machine and of the workers, as a laptop does with its lid
-    closed."""
+    """Stop all processes of the round, as a laptop does with its lid closed."""
     yield from moment(scene)
     stopped = list(scene.processes())
     for pid in stopped:
