@@ -147,7 +147,8 @@ class Rig:
 
     def revive(self) -> None:
         """Start the daemons again that a fault has ended. Raise RigError if one does not start."""
-        dead = [name for name in ("coordinator", *WORKERS, "master") if self.processes[name].poll() is not None]
+        known = [name for name in ("coordinator", *WORKERS, "master") if name in self.processes]
+        dead = [name for name in known if self.processes[name].poll() is not None]
         if dead:
             time.sleep(SETTLE_S)
         for name in dead:
@@ -162,7 +163,7 @@ class Rig:
         problems = []
         try:
             self.revive()
-        except (RigError, KeyError) as error:
+        except RigError as error:
             problems.append(f"left: no daemon starts after the fault: {error}")
         for name in ("master", *WORKERS, "coordinator"):
             if name in self.processes:
