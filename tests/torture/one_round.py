@@ -190,12 +190,14 @@ def ended(scene: Scene) -> Iterator[None]:
     try:
         yield
     finally:
-        if scene.rig.processes:
-            scene.problems += scene.rig.stop()
-            scene.problems += check_leftovers(scene)
-        for pid in scene.processes():
-            send(pid, signal.SIGKILL)
-        scene.rig.kill()
+        try:
+            if scene.rig.processes:
+                scene.problems += scene.rig.stop()
+                scene.problems += check_leftovers(scene)
+        finally:  # even if SIGTERM ends the run at this moment
+            for pid in scene.processes():
+                send(pid, signal.SIGKILL)
+            scene.rig.kill()
 
 
 def _end_build(scene: Scene) -> None:
