@@ -44,11 +44,13 @@ def _interrupt(scene: Scene) -> Steps:
 
 def _interrupt_frozen(scene: Scene) -> Steps:
     yield from moment(scene)
-    pid = yield from pick(scene, scene.rng.choice((Kind.MASTER, Kind.MIRROR, Kind.WORKER)))
+    kind = scene.rng.choice((Kind.MASTER, Kind.MIRROR, Kind.WORKER))
+    pid = yield from pick(scene, kind)
     if pid is None:
         return
     send(pid, signal.SIGSTOP)
     try:
+        scene.injected.append(f"stopped {kind.value} {pid}")
         yield scene.rng.uniform(0.5, 2.0)
         yield from _press_ctrl_c(scene)
     finally:
