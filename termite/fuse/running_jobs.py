@@ -140,8 +140,9 @@ class RunningJobs:
         """Return the result of `fetch`, for a request of `thread`.
 
         Raise FsError, with which the system call fails, if the job is about to be killed. Stale
-        (the file has changed since) and Retryable (this worker failed) become FsError too. Retryable
-        also stops the job, and it runs again. Stale does so if the job has not written output yet.
+        (the file has changed since) and Retryable (this worker failed) become FsError too.
+        Retryable also stops the job, and it runs again. Stale does so if the job has not written
+        output yet.
         """
         job = self.owner(thread)
         try:

@@ -105,7 +105,7 @@ async def _expect_exit(master: FakeMaster, code: int) -> None:
 
 
 async def warm_up(master: FakeMaster) -> None:
-    """Let the mirror fetch the programs, for which it needs threads: under the limit it would have none."""
+    """Let the mirror fetch the programs before the limit, because it needs threads for that."""
     await master.said("sh", "-c", "sleep 0.01")
 
 

@@ -312,7 +312,7 @@ def test_a_command_that_could_not_fork_is_told_apart_from_one_that_failed(sandbo
 
 
 def tasks_of(uid: int) -> int:
-    """Return the number of threads of a user. Jobs of a root's tests have another user, who has none."""
+    """Return the number of threads of a user. Jobs in tests of root have a user without threads."""
     if uid == 0:
         return 0
     return sum(1 for process in Path("/proc").glob("[0-9]*") if _uid(process) == uid for _ in _threads(process))

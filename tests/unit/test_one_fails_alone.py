@@ -134,7 +134,8 @@ async def test_a_peer_that_has_gone_costs_the_coordinator_no_traceback(caplog: p
             await secure.shake_hands("it")
             ask = Peer(client=True).ask(Register(PROTOCOL, "w", ":1", 1, 0, 0.0, 0), chunks=False)[1]
             secure.send_nowait(ask)
-            # The reset follows the request immediately, so that the request is read when nobody is there.
+            # The reset follows the request immediately, so that the request is read when nobody is
+            # there.
             secure._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             secure._socket.close()
             assert isinstance(await connection.request(ListWorkers(PROTOCOL, 0)), Workers)

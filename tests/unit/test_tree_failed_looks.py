@@ -17,7 +17,7 @@ LOOKS = [EIO, ENOMEM, ESTALE, EMFILE]
 
 
 class Faults:
-    """The `os` of one module, with a function that fails `times` times for one name or descriptor."""
+    """The `os` of one module, with a function that fails `times` times for one file."""
 
     def __init__(self, call: str, name: str, error: BaseException, times: int = 1) -> None:
         self.call = call

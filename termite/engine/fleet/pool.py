@@ -334,10 +334,10 @@ class Pool:
         )
 
     def _note_failure(self, name: str, error: Exception) -> float:
-        """Log why a lease has ended. Return the least time in seconds before the worker is asked again.
+        """Log why a lease has ended. Return the shortest pause in seconds for its worker.
 
-        A single damaged byte of a handshake looks like another secret. Only a worker that is refused
-        twice in a row for one reason needs a person.
+        A single damaged byte of a handshake looks like another secret. Only a worker that is
+        refused twice in a row for one reason needs a person.
         """
         self.trouble = Trouble(_reason_of(error), str(error) or repr(error))
         if not isinstance(error, TermiteError):

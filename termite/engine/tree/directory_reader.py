@@ -104,7 +104,7 @@ class DirectoryReader:
             return {}, None
 
     def read_names(self, directory: bytes, names: Iterable[bytes]) -> Listed:
-        """Return the entries of these names as `read_entries` does, and the directory's stat_result.
+        """Return the entries of these names as `read_entries` does, and the directory's status.
 
         Raise OSError if the directory is gone or refused.
         """
@@ -118,8 +118,8 @@ class DirectoryReader:
     def read_entries(self, directory: bytes, fd: int, names: Iterable[bytes]) -> dict[bytes, Seen]:
         """Return the entries of these names that may be shown, and the standard directories.
 
-        `fd` is the open directory; O_PATH is enough. An entry that is gone is left out, and so is one
-        that the disk refuses to inspect, which is noted. Raise Retryable at any other error.
+        `fd` is the open directory; O_PATH is enough. An entry that is gone is left out, and so is
+        one that the disk refuses to inspect, which is noted. Raise Retryable at any other error.
         """
         rules = self._exports.rules(directory)
         is_open = rules.visibility is Visibility.PUBLIC and self._is_open(directory)

@@ -90,7 +90,8 @@ class MasterTree:
         """Return the journal number, the directory's own Attr, and those of its children by name.
 
         The journal has later changes of the directory from now on. Raise FsError if it does not
-        exist or cannot be listed; the mirror passes that to the job. Raise Retryable if a look fails.
+        exist or cannot be listed; the mirror passes that to the job. Raise Retryable if a look
+        fails.
         """
         components(path)
         self._journal.append(self._truth.serve(path))

@@ -63,7 +63,8 @@ class Truth:
 
         Entries that were not known before are no changes. The directories themselves are, if they
         differ from what their parents' listings showed. Raise FsError if the directory does not
-        exist or cannot be listed; the job that asked has that error. Raise Retryable if a look fails.
+        exist or cannot be listed; the job that asked has that error. Raise Retryable if a look
+        fails.
         """
         changes = self._changes
         if self.tree.is_served(path):
@@ -140,7 +141,7 @@ class Truth:
     # -- looks that fail ----------------------------------------------------------------------------------------------
 
     def _check_failed(self, changes: list[Change]) -> None:
-        """Check every place again at which a look has failed, or an entry could not be inspected."""
+        """Check every place again at which a look failed, or an entry could not be inspected."""
         events, unlisted = self._failed.take()
         for directory in sorted(unlisted):
             for below in self.tree.served_within(directory):
@@ -217,7 +218,7 @@ class Truth:
             self._check_all_within(path, changes)
 
     def _check_names(self, directory: bytes, touched: Mapping[bytes, Touch], changes: list[Change]) -> bool:
-        """Check some names of a directory. Return False if a look failed, so that nothing is recorded."""
+        """Check some names of a directory. If a look failed, record nothing and return False."""
         if not self.tree.is_served(directory):
             return True
         try:

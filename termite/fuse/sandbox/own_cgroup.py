@@ -1,8 +1,8 @@
 """Find the files of the control groups (cgroups) in which this process is.
 
-A worker in a container or in a systemd unit has a group of its own. The kernel then counts there what
-happens to the processes of this worker, apart from the rest of the machine. Both versions of cgroups
-are known: each controller of version 1 has a mount, version 2 has one mount for all.
+A worker in a container or in a systemd unit has a group of its own. The kernel then counts there
+what happens to the processes of this worker, apart from the rest of the machine. Both versions of
+cgroups are known: each controller of version 1 has a mount, version 2 has one mount for all.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ def find_group(controller: str) -> tuple[Path, Path] | None:
 
 
 def parse_group(groups: str, mounts: str, controller: str) -> tuple[Path, Path] | None:
-    """Do as `find_group`, with the contents of /proc/self/cgroup and /proc/self/mountinfo (proc(5))."""
+    """Do as `find_group`, with the texts of /proc/self/cgroup and /proc/self/mountinfo (proc(5))."""
     for line in groups.splitlines():
         number, _, rest = line.partition(":")
         names, _, path = rest.partition(":")
@@ -38,7 +38,7 @@ def parse_group(groups: str, mounts: str, controller: str) -> tuple[Path, Path] 
 
 
 def _mounts(mounts: str, controller: str) -> Iterator[tuple[str, str]]:
-    """Yield root and mount point of each mount of a controller of version 1, or ("") of version 2."""
+    """Yield root and mount point of each mount of a version 1 controller, or ("") of version 2."""
     for line in mounts.splitlines():
         before, _, after = line.partition(" - ")
         fields, (kind, _, options) = before.split(), after.split(maxsplit=2)

@@ -1,7 +1,7 @@
 """Run jobs, each in a sandbox that was made before the job came.
 
-A job that fails while this machine is short of scratch space, memory or processes may have failed because of
-that. Its result does not count then, and the job runs once more elsewhere.
+A job that fails while this machine is short of scratch space, memory or processes may have failed
+because of that. Its result does not count then, and the job runs once more elsewhere.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Notice that the kernel has killed a process for want of memory, or has refused to make one.
 
-The kernel counts both, for each control group, or else for the whole machine. A count does not name a
-job. But the kernel kills the largest process, so a job is not the one that was hit if each of its
+The kernel counts both, for each control group, or else for the whole machine. A count does not name
+a job. But the kernel kills the largest process, so a job is not the one that was hit if each of its
 processes was smaller than the mirror, which lives.
 """
 
@@ -27,7 +27,7 @@ class CountWatch:
     """
 
     def __init__(self, files: Sequence[Path], name: bytes) -> None:
-        """Open the files, because to open one costs as much as to read it. Leave out missing ones."""
+        """Open the files once, because opening costs as much as reading. Leave out missing ones."""
         self._name = b"\n" + name + b" "
         self._fds: list[int] = []
         for file in files:
@@ -62,7 +62,7 @@ class CountWatch:
 
 
 class TaskWatch:
-    """A watch of the number of tasks on this machine, which the kernel limits. Call `check` as for counts."""
+    """A watch of the number of tasks on this machine. Call `check` as for counts."""
 
     def __init__(self) -> None:
         self._fd = os.open("/proc/loadavg", os.O_RDONLY | os.O_CLOEXEC)
@@ -102,8 +102,8 @@ class Shortages:
     def raise_if_hit(self, began_s: float, peak_bytes: int, *, is_full: bool) -> None:
         """Raise Retryable if a job that failed may have failed for want of memory or processes.
 
-        The job began at `began_s`. `peak_bytes` is the peak memory of its largest process. `is_full`:
-        its pid 1 could make no more processes when its command had ended.
+        The job began at `began_s`. `peak_bytes` is the peak memory of its largest process.
+        `is_full`: its pid 1 could make no more processes when its command had ended.
         """
         if is_full or self._refused.has_risen_since(began_s) or self._tasks.was_full_since(began_s):
             raise Retryable(Reason.PROCESSES_FULL)

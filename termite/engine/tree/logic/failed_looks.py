@@ -1,4 +1,4 @@
-"""Remember the places of the disk at which a look has failed, until the next drain checks them again."""
+"""Remember the places at which a look has failed, until the next drain checks them again."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,7 @@ from termite.engine.tree.logic.attrs import Events, Touch
 
 
 class FailedLooks:
-    """The places of which nobody knows what is there: `events` names them, `unlisted` are directories."""
+    """The places with unknown content: `events` names them, `unlisted` are directories."""
 
     def __init__(self) -> None:
         self.events = Events()
@@ -38,7 +38,7 @@ class FailedLooks:
 
     @contextlib.contextmanager
     def kept_if_broken_off(self) -> Iterator[None]:
-        """Let the next drain check everything if the block is broken off, by a bug or for want of memory."""
+        """Let the next drain check everything if the block fails, by a bug or for lack of memory."""
         unlisted = set(self.unlisted)
         try:
             yield
