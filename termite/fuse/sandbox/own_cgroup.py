@@ -22,7 +22,7 @@ def find_group(controller: str) -> tuple[Path, Path] | None:
 
 
 def parse_group(groups: str, mounts: str, controller: str) -> tuple[Path, Path] | None:
-    """Do as `find_group`, with the texts of /proc/self/cgroup and /proc/self/mountinfo (proc(5))."""
+    """Do as `find_group`, with texts of /proc/self/cgroup and /proc/self/mountinfo (proc(5))."""
     for line in groups.splitlines():
         number, _, rest = line.partition(":")
         names, _, path = rest.partition(":")

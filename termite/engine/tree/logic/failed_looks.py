@@ -38,7 +38,7 @@ class FailedLooks:
 
     @contextlib.contextmanager
     def kept_if_broken_off(self) -> Iterator[None]:
-        """Let the next drain check everything if the block fails, by a bug or for lack of memory."""
+        """Let the next drain check everything if the block fails by a bug or a lack of memory."""
         unlisted = set(self.unlisted)
         try:
             yield
