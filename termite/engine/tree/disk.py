@@ -80,7 +80,7 @@ def look_errors(path: bytes) -> Iterator[None]:
 
 
 def look_failed(path: bytes, error: OSError) -> Retryable:
-    """Return the error for the scheduler: the state of `path` is unknown, by no fault of a worker."""
+    """Return the error for the scheduler: the state of `path` is unknown, and no worker did it."""
     name = "/" + os.fsdecode(path)
     return Retryable(Reason.LOOK_FAILED, f"{name!r}: {os.strerror(error.errno or EIO)}")
 
