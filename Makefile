@@ -13,14 +13,16 @@ test:  ## every test, with real mounts, namespaces and processes
 	@sh tools/test_as_root.sh
 	@$(MAKE) --no-print-directory sanitize
 
-check: setup  ## what a change must pass before it is committed; under a minute
-	.venv/bin/ruff check .
-	.venv/bin/ruff format --check .
-	.venv/bin/python tools/check_prose.py
-	.venv/bin/mypy
-	.venv/bin/lint-imports
-	.venv/bin/codespell *.md Makefile CMakeLists.txt .ci bench docs examples native patches termite tests tools
-	.venv/bin/python -m pytest -q tests/unit
+check: setup  ## what a change must pass before it is committed; half a minute
+	@start=$$(date +%s); set -ex; \
+	.venv/bin/ruff check .; \
+	.venv/bin/ruff format --check .; \
+	.venv/bin/python tools/check_prose.py; \
+	.venv/bin/mypy; \
+	.venv/bin/lint-imports; \
+	.venv/bin/codespell *.md Makefile CMakeLists.txt .ci bench docs examples native patches termite tests tools; \
+	.venv/bin/python -m pytest -q tests/unit; \
+	set +x; echo "check: passed in $$(($$(date +%s) - start)) s"
 
 sanitize: setup  ## build the native programs with the address and undefined behaviour sanitizers, and run their tests
 	@.venv/bin/cmake -S . -B build/sanitize -DTERMITE_SANITIZE=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo >/dev/null

@@ -15,7 +15,7 @@ UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
 PROGRAM = """
 import os, stat, sys, subprocess, time, trio
 from pathlib import Path
-from tests.unit.tree_jobs import Job, serve, tree_path, agrees_with_the_disk
+from tests.edge.engine.tree.tree_jobs import Job, serve, tree_path, agrees_with_the_disk
 from termite.engine.errors import FsError
 from termite.engine.model import Attr
 from termite.engine.tree.master_tree import MasterTree, TreeConfig

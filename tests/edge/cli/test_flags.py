@@ -1,0 +1,60 @@
+"""Daemons and commands that need a disk or a process: start, log and interrupt."""
+
+import logging
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from termite.cli import daemons
+from termite.cli.logs import set_up_logging
+from termite.engine.errors import UserError
+from termite.engine.host.native_programs import native_program
+from tests.unit.cli.test_flags import Run
+
+
+@pytest.mark.parametrize("command", [daemons.coordinator, daemons.worker])
+def test_a_daemon_that_cannot_start_says_why_and_exits_with_100(
+    command: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemons, "set_up_logging", lambda level, logfile: None)
+    assert command(["-secret", str(tmp_path / "none.txt"), "-port", "0"]) == 100
+    said = capsys.readouterr().err
+    assert re.match(r"termite-(coordinator|worker): ", said)
+    assert "Traceback" not in said
+    assert len(said.splitlines()) == 2
+
+
+def test_a_command_that_is_interrupted_dies_of_the_signal() -> None:
+    script = "from termite.cli.flags import run_command\ndef main(): raise KeyboardInterrupt\nrun_command('x', main)"
+    assert subprocess.run([sys.executable, "-c", script]).returncode == -signal.SIGINT
+
+
+def test_the_log_goes_to_the_end_of_a_file(tmp_path: Path) -> None:
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    try:
+        set_up_logging("info", tmp_path / "log")
+        logging.getLogger("termite").info("started port=%d", 7)
+    finally:
+        for handler in set(root.handlers) - set(before):
+            root.removeHandler(handler)
+            handler.close()
+        root.setLevel(level)
+    assert re.fullmatch(r"\d{4}-\S+ \S+ INFO +started port=7\n", (tmp_path / "log").read_text())
+
+
+def test_a_log_that_cannot_be_written_is_a_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot write the log: Is a directory"):
+        set_up_logging("info", tmp_path)
+
+
+def test_a_native_program_is_looked_for_where_it_may_be(tmp_path: Path) -> None:
+    (tmp_path / "termite-sandbox").touch()
+    where = {"TERMITE_NATIVE": str(tmp_path)}
+    assert native_program("termite-sandbox", where) == tmp_path / "termite-sandbox"
+    with pytest.raises(UserError, match=f"termite-nosuch is not in {tmp_path}"):
+        native_program("termite-nosuch", where)

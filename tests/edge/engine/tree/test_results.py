@@ -1,0 +1,207 @@
+"""Test how a job's results reach the disk, and that a simultaneous write by others is noticed."""
+
+import os
+import stat
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+from termite.engine.errors import FsError, RemoteProtocolError
+from termite.engine.model import Attr, Digest
+from termite.engine.tree.logic.attrs import Seen
+from termite.engine.tree.logic.plan import Plan
+from termite.engine.tree.master_tree import MasterTree, Published
+from termite.engine.tree.replay import Replay
+from tests.edge.engine.tree.tree_jobs import Job, agrees_with_the_disk, changed_since, digest_of, serve, tree_path
+
+NS = 10**9
+
+
+async def test_everything_that_a_job_can_make_comes_home(home: MasterTree, root: Path) -> None:
+    await serve(home, root)
+    job = Job(home, root).mkdir("d").write("d/f", b"content", 0o750).write("empty")
+    job.change("d/l", Attr(stat.S_IFLNK | 0o777, 1, 12 * NS, None, b"f"))
+    job.change("d/h", Attr(stat.S_IFREG | 0o750, 7, 1, digest_of(b"content")), link_to="d/f")
+    job.change("d/p", Attr(stat.S_IFIFO | 0o622, 0, 13 * NS))
+    brought = await job.end()
+    assert (root / "d" / "f").read_bytes() == b"content"
+    assert stat.S_IMODE((root / "d" / "f").stat().st_mode) == 0o750
+    assert (root / "empty").read_bytes() == b""
+    assert os.readlink(root / "d" / "l") == "f"
+    assert (root / "d" / "l").lstat().st_mtime_ns == 12 * NS
+    assert (root / "d" / "h").samefile(root / "d" / "f")
+    assert stat.S_ISFIFO((root / "d" / "p").stat().st_mode)
+    assert stat.S_IMODE((root / "d" / "p").stat().st_mode) == 0o622
+    assert brought == Published(1, ())
+    assert await agrees_with_the_disk(home, root)
+    assert await agrees_with_the_disk(home, root / "d")
+    assert home.drain() == 1, "our own events are no changes"
+    assert os.listdir(root / ".termite-staging") == ["now"]
+
+
+async def test_the_journal_knows_the_digests_of_results(home: MasterTree, root: Path) -> None:
+    await serve(home, root)
+    await Job(home, root).write("f", b"content").end()
+    attr = (await changed_since(home, root, 0))["f"]
+    assert attr is not None
+    assert attr.digest == digest_of(b"content")
+    assert attr.mtime_ns == (root / "f").stat().st_mtime_ns
+
+
+async def test_what_came_home_is_looked_at_once(home: MasterTree, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watches report it too, but the next drain need not check it again."""
+    await serve(home, root)
+    await Job(home, root).mkdir("d").write("d/f", b"content").write("f", b"content").end()
+    checked: list[bytes] = []
+    read_entries = home._truth.reader.read_entries
+
+    def read_and_note(directory: bytes, fd: int, names: Iterable[bytes]) -> dict[bytes, Seen]:
+        checked.append(directory)
+        return read_entries(directory, fd, names)
+
+    monkeypatch.setattr(home._truth.reader, "read_entries", read_and_note)
+    number = home.drain()
+    assert checked == []
+    (root / "f").write_bytes(b"now by somebody else")
+    assert home.drain() == number + 1
+    assert checked == [tree_path(root)]
+
+
+OURS, THEIRS = b"of the job", b"of no job."
+
+
+def write_as_if_it_were_not(path: Path, content: bytes) -> None:
+    """Write in the tick in which the file was made, so that only the watches show it."""
+    st = path.stat()
+    with path.open("r+b") as file:
+        file.write(content)
+    os.utime(path, ns=(st.st_atime_ns, st.st_mtime_ns))
+
+
+@pytest.mark.parametrize("step", ["_place", "close"])
+@pytest.mark.parametrize("content", [THEIRS, b"longer than " + OURS])
+@pytest.mark.parametrize("overflows", [False, True])
+async def test_who_writes_to_a_result_at_once_is_heard(
+    home: MasterTree, root: Path, monkeypatch: pytest.MonkeyPatch, step: str, content: bytes, overflows: bool
+) -> None:
+    await serve(home, root)
+
+    def just_after(done: Callable[..., None]) -> Callable[..., None]:
+        def do(*args: object) -> None:
+            done(*args)
+            write_as_if_it_were_not(root / "f", content)
+            if overflows:
+                for number in range(int(Path("/proc/sys/fs/inotify/max_queued_events").read_text()) + 1):
+                    os.utime(root / ("g" if number % 2 else "h"))  # two names in turn, so that events are not merged
+
+        return do
+
+    for name in ("g", "h"):
+        (root / name).touch()
+    monkeypatch.setattr(Replay, step, just_after(getattr(Replay, step)))
+    await Job(home, root).write("f", OURS).end()
+    home.drain()
+    assert await served_digest(home, root, "f") == digest_of(content)
+
+
+@pytest.mark.parametrize("mtime_ns", [-NS, NS])  # the mtime of the result, from now
+async def test_who_writes_to_a_result_in_a_new_directory_at_once_is_heard(
+    home: MasterTree, root: Path, monkeypatch: pytest.MonkeyPatch, mtime_ns: int
+) -> None:
+    """The writer sets an old time, as `cp -p` does, or that of the result."""
+    await serve(home, root)
+    place = Replay._place
+
+    def place_and_write(self: Replay, path: bytes, staged: bytes) -> None:
+        place(self, path, staged)
+        write_as_if_it_were_not(root / "d/f", THEIRS)
+        if mtime_ns < 0:
+            os.utime(root / "d/f", (0, 0))
+
+    monkeypatch.setattr(Replay, "_place", place_and_write)
+    await Job(home, root).mkdir("d").write("d/f", OURS, mtime_ns=time.time_ns() + mtime_ns).end()
+    home.drain()
+    assert await served_digest(home, root / "d", "f") == digest_of(THEIRS)
+
+
+async def test_a_result_in_a_new_directory_is_known_all_the_same(home: MasterTree, root: Path) -> None:
+    await serve(home, root)
+    await Job(home, root).mkdir("d").write("d/f", OURS, mtime_ns=time.time_ns() - NS).end()
+    _, _, children = await home.directory(tree_path(root / "d"))
+    assert children[b"f"].digest == digest_of(OURS)
+
+
+async def served_digest(home: MasterTree, directory: Path, name: str) -> Digest:
+    _, _, children = await home.directory(tree_path(directory))
+    attr = children[os.fsencode(name)]
+    fd, digest = await home.open_file(tree_path(directory / name), attr.size, attr.mtime_ns)
+    os.close(fd)
+    assert attr.digest in (None, digest)
+    return digest
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO])
+async def test_what_cannot_be_placed_does_not_stay_staged(
+    home: MasterTree, root: Path, monkeypatch: pytest.MonkeyPatch, kind: int
+) -> None:
+    (root / "d").mkdir()
+    await serve(home, root, root / "d")
+    commit = Replay.commit
+
+    def lose_and_commit(self: Replay, plan: Plan) -> None:
+        (root / "d").rmdir()
+        commit(self, plan)
+
+    monkeypatch.setattr(Replay, "commit", lose_and_commit)
+    attr = Attr(kind | 0o777, 1, time.time_ns(), target=b"f" if kind == stat.S_IFLNK else b"")
+    with pytest.raises(FsError):
+        await Job(home, root).change("d/new", attr).end()
+    assert os.listdir(root / ".termite-staging") == ["now"]
+
+
+async def test_a_staged_file_comes_home_under_all_its_names(home: MasterTree, root: Path) -> None:
+    content = os.urandom(300_000)
+    writer = home.staging_file()
+    writer.write(content[:1000])
+    writer.write(content[1000:])
+    job = Job(home, root).write("a", content).write("b", content, 0o755)
+    job.contents = {digest_of(content).sha256: writer.finish(digest_of(content))}
+    await job.end()
+    assert (root / "a").read_bytes() == (root / "b").read_bytes() == content
+    assert not (root / "a").samefile(root / "b")
+    assert os.listdir(root / ".termite-staging") == ["now"]
+
+
+async def test_a_content_that_is_not_what_was_promised_is_refused(home: MasterTree, root: Path) -> None:
+    writer = home.staging_file()
+    writer.write(b"other")
+    with pytest.raises(RemoteProtocolError):
+        writer.finish(digest_of(b"content"))
+    writer.discard()
+    assert os.listdir(root / ".termite-staging") == ["now"]
+
+
+async def test_a_changed_mode_or_time_does_not_touch_the_content(home: MasterTree, root: Path) -> None:
+    (root / "f").write_bytes(b"content")
+    await serve(home, root)
+    before = (root / "f").stat()
+    attr = Attr(stat.S_IFREG | 0o755, 7, 5 * NS)
+    await Job(home, root).change("f", attr, content=False).change("gone", attr, content=False).end()
+    after = (root / "f").stat()
+    assert (after.st_ino, stat.S_IMODE(after.st_mode), after.st_mtime_ns) == (before.st_ino, 0o755, 5 * NS)
+    assert not (root / "gone").exists()
+
+
+async def test_a_file_that_was_written_again_with_the_same_content_stays_in_place(home: MasterTree, root: Path) -> None:
+    await serve(home, root)
+    await Job(home, root).write("f", b"content").end()
+    before = (root / "f").stat()
+    await Job(home, root).write("f", b"content", 0o755).end()
+    after = (root / "f").stat()
+    assert after.st_ino == before.st_ino
+    assert after.st_mtime_ns > before.st_mtime_ns
+    assert stat.S_IMODE(after.st_mode) == 0o755
+    changes = home.changesets_since(1)[0].changes
+    assert [c.content for c in changes if c.path.endswith(b"/f")] == [False]

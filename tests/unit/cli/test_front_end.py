@@ -1,0 +1,106 @@
+"""The front ends read a build tool's command line, and choose what to do before a build."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from termite.cli.client import choose_root
+from termite.cli.ctl import _run, _without_launcher
+from termite.cli.front_ends.cmake import Mode, build_directory, read_mode
+from termite.cli.front_ends.front_end import read_words, summary_parts
+from termite.cli.front_ends.make import TOOL as MAKE
+from termite.cli.front_ends.ninja import TOOL as NINJA
+from termite.engine.errors import Reason
+from termite.engine.status.report import Counters, build_summary
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ((), ("", False)),
+        (("-j20", "all"), ("", False)),
+        (("-C", "sub", "-f", "n"), ("sub", False)),
+        (("-Csub", "--directory=deeper"), ("sub/deeper", False)),
+        (("--directory", "sub"), ("sub", False)),
+        (("-kC", "sub"), ("sub", False)),
+        (("-n",), ("", True)),
+        (("-kn",), ("", True)),
+        (("--question", "x"), ("", True)),
+        (("-f", "-n"), ("", False)),
+        (("-jn",), ("", False)),
+        (("--", "-n"), ("", False)),
+        (("--version",), ("", True)),
+        (("CFLAGS=-n",), ("", False)),
+    ],
+)
+def test_a_make_command_line_is_read_as_make_reads_it(args: tuple[str, ...], words: tuple[str, bool]) -> None:
+    assert read_words(MAKE, args) == words
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("-C", "out", "-j", "4"), ("out", False)),
+        (("-n",), ("", True)),
+        (("-t", "clean"), ("", True)),
+        (("-dexplain", "-vn"), ("", True)),
+        (("-j", "-n"), ("", False)),
+    ],
+)
+def test_a_ninja_command_line_is_read_as_ninja_reads_it(args: tuple[str, ...], words: tuple[str, bool]) -> None:
+    assert read_words(NINJA, args) == words
+
+
+def test_a_build_far_from_where_it_was_started_does_not_make_everything_writable() -> None:
+    assert choose_root(Path("/nowhere/project"), Path("/somewhere"), env={}) == Path("/nowhere/project")
+
+
+@pytest.mark.parametrize(
+    ("args", "mode"),
+    [
+        ((), Mode.OTHER),
+        (("-S", ".", "-B", "build", "-G", "Ninja"), Mode.CONFIGURE),
+        (("--preset", "dev"), Mode.CONFIGURE),
+        ((".", "-LA"), Mode.CONFIGURE),
+        (("--build", "build", "-j4"), Mode.BUILD),
+        (("--workflow", "--preset", "dev"), Mode.BUILD),
+        (("--install", "build"), Mode.OTHER),
+        (("-E", "env", "cmake", "--build", "x"), Mode.OTHER),
+        (("-DA=b", "-P", "script.cmake"), Mode.OTHER),
+        (("--help-command", "project"), Mode.OTHER),
+        (("--version",), Mode.OTHER),
+    ],
+)
+def test_what_a_call_of_cmake_does_is_read_as_cmake_reads_it(args: tuple[str, ...], mode: Mode) -> None:
+    assert read_mode(args) is mode
+
+
+def test_the_build_directory_of_cmake_is_the_word_after_build() -> None:
+    assert build_directory(("--build", "out", "-j4")) == "out"
+    assert build_directory(("--build", "--preset", "dev")) == ""
+
+
+def test_a_line_that_begins_with_the_launcher_is_explained_without_it() -> None:
+    assert _without_launcher(["gcc", "--version"]) == (["gcc", "--version"], {})
+    assert _without_launcher(["/x/termite", "--cmake=link", "--", "--odd"]) == (["--odd"], {"cmake": "link"})
+    assert _without_launcher(["termite", "gcc", "--a=b"]) == (["gcc", "--a=b"], {})
+    assert _without_launcher(["termite"]) == (["termite"], {})
+
+
+def test_a_summary_says_why_jobs_were_not_done_by_a_worker_wherever_they_ran() -> None:
+    end = build_summary(Counters(), Counters(fallbacks=Counter({Reason.NO_WORKER: 2}), failed=2, sockets_left=1))
+    assert summary_parts(end) == [
+        "0 jobs on workers, 0 on this machine (0 short commands, 0 by rule)",
+        "2 not run by a worker: no worker is available",
+        "1 sockets stayed on workers",
+        "2 jobs could not be run",
+    ]
+
+
+@pytest.mark.parametrize("argv", [("why", "--help"), ("why", "-h"), ("status", "-help"), ("--help",)])
+def test_each_command_of_termite_ctl_has_help(argv: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        _run(list(argv))
+    assert ended.value.code == 0
+    assert "why COMMAND..." in capsys.readouterr().out
