@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from termite.engine.beneath import DIRECTORY, FILE, open_beneath
 from termite.engine.errors import FsError
 from termite.engine.paths import components, join
+from termite.engine.tree import disk_calls
 
 # With these unlink refuses a directory: the first is that of Linux, the second that of POSIX.
 NOT_A_FILE = (errno.EISDIR, errno.EPERM)
@@ -67,7 +68,7 @@ def remove_beneath(dir_fd: int, name: bytes, path: bytes = b"", kept: Container[
     had to do that as well. Raise OSError at the first entry that cannot be removed.
     """
     try:
-        os.unlink(name, dir_fd=dir_fd)
+        disk_calls.unlink(name, dir_fd=dir_fd)
         return True
     except FileNotFoundError:
         return True
@@ -83,7 +84,7 @@ def remove_beneath(dir_fd: int, name: bytes, path: bytes = b"", kept: Container[
     finally:
         os.close(fd)
     try:
-        os.rmdir(name, dir_fd=dir_fd)
+        disk_calls.rmdir(name, dir_fd=dir_fd)
     except OSError as e:
         if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
@@ -103,13 +104,13 @@ def set_attributes(name: bytes, dir_fd: int, mode: int, mtime_ns: int) -> None:
         if stat.S_IFMT(st.st_mode) != stat.S_IFMT(mode):
             return
         if stat.S_ISLNK(mode):
-            os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=dir_fd, follow_symlinks=False)
+            disk_calls.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=dir_fd, follow_symlinks=False)
             return
         itself = b"/proc/self/fd/%d" % fd
         if st.st_mode != mode:
-            os.chmod(itself, stat.S_IMODE(mode))
+            disk_calls.chmod(itself, stat.S_IMODE(mode))
         if st.st_mtime_ns != mtime_ns:
-            os.utime(itself, ns=(st.st_atime_ns, mtime_ns))
+            disk_calls.utime(itself, ns=(st.st_atime_ns, mtime_ns))
     finally:
         os.close(fd)
 
