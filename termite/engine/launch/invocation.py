@@ -23,7 +23,8 @@ class JobRequest:
 
     `umask` has the nine permission bits. If `has_stdin`, the stdin is the file `stdin_file`, or a
     stream if that is None. If not, `stdin_closed` means that descriptor 0 is closed, and
-    `stdin_ended` that it is at its end. `merge`: stdout and stderr are one open file.
+    `stdin_ended` that it is at its end. `merge`: stdout and stderr are one open file. `token` is the
+    name of the job that only this launcher and its master know.
     """
 
     invocation: Invocation
@@ -34,6 +35,7 @@ class JobRequest:
     stdin_closed: bool = False
     stdin_ended: bool = False
     vantage: Vantage = field(default_factory=Vantage)
+    token: bytes = b""
 
 
 def parse_invoke(payload: bytes) -> JobRequest:
@@ -63,6 +65,7 @@ def parse_invoke(payload: bytes) -> JobRequest:
         how = How(fields["how"].decode())
         umask = int(fields.get("umask", b"022"), 8)
         stdin_file = _parse_stdin_file(fields) if stdin == b"file" else None
+        token = bytes.fromhex(fields.get("token", b"").decode())
     except (KeyError, ValueError, msgspec.ValidationError) as error:
         raise RemoteProtocolError(f"an invocation without its {error}") from None
     if not argv or not cwd.startswith("/"):
@@ -86,6 +89,7 @@ def parse_invoke(payload: bytes) -> JobRequest:
         stdin_closed=stdin == b"closed",
         stdin_ended=stdin == b"ended",
         vantage=Vantage(*(os.fsdecode(fields.get(name, b"")) for name in ("root", "users", "here", "host"))),
+        token=token,
     )
 
 

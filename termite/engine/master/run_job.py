@@ -14,7 +14,7 @@ from termite.engine.decide.environment import environment_of
 from termite.engine.decide.logic.commands import is_no_op
 from termite.engine.decide.logic.local_policy import is_local_forbidden, local_policy_warning
 from termite.engine.decide.short_commands import CommandKey, key_of
-from termite.engine.errors import ExitCode, FsError, Outdated, Reason, Retryable, UserError
+from termite.engine.errors import ExitCode, FsError, HalfPublished, Outdated, Reason, Retryable, UserError
 from termite.engine.fleet.lease import Lease
 from termite.engine.fleet.pool import OUTDATED_CHANGES, NoWorker
 from termite.engine.launch.connection import Launcher, LauncherGone
@@ -25,7 +25,9 @@ from termite.engine.master.results import fetch_contents
 from termite.engine.master.shared import Master
 from termite.engine.model import Changeset, Command, Exit, Phase
 from termite.engine.paths import is_within, tree_path
+from termite.engine.tree.logic.redo_plan import JobEnd
 from termite.engine.tree.logic.times import Timing
+from termite.engine.tree.publication import Ticket
 from termite.engine.wire.protocol.foreign_text import printable
 from termite.engine.wire.protocol.messages import Ran, Run
 
@@ -98,7 +100,7 @@ def run_at_once(master: Master, job: Job) -> bool:
     verdict = job.verdict = master.decide(command)
     if master.short.is_on and not verdict.rule:
         job.key = key_of(command)
-    if job.warning or job.launcher.has_unread_frames:
+    if job.warning or job.launcher.has_unread_frames or master.tree.is_finishing:
         return False
     return start_local(master, job) if verdict.local else start_short(master, job)
 
@@ -110,6 +112,8 @@ async def run_job(master: Master, job: Job) -> Exit | None:
     Raise LauncherGone if the launcher closed the connection; the listener ends the job.
     """
     assert job.command is not None and job.verdict is not None, "run_at_once was called"
+    if master.tree.is_finishing:  # a job that was cancelled too late: the next command sees all of its results
+        await master.tree.finished()
     if job.warning:
         await job.launcher.notice(f"termite: {job.warning}; the last good rules stay in force")
     warning = local_policy_warning(job.request.invocation.env)
@@ -150,6 +154,8 @@ async def run_job(master: Master, job: Job) -> Exit | None:
             return ran.exit
         except NoWorker as error:
             return await fall_back(master, job, Reason.NO_WORKER, str(error))
+        except HalfPublished as error:
+            return await report_half_published(master, job, error)
         except FsError as error:
             return await fall_back(master, job, Reason.NOT_PUBLISHED, os.strerror(error.errno))
         except Retryable as error:
@@ -212,13 +218,19 @@ async def publish_results(master: Master, job: Job, lease: Lease, ran: Ran, timi
     """Fetch the results, and publish them in the user's tree.
 
     Return the paths that another job wrote with other contents at the same time. Raise Retryable
-    if the contents cannot be fetched, and FsError if they cannot be written.
+    if the contents cannot be fetched, FsError if they cannot be written, and HalfPublished if they
+    can no longer be written completely.
     """
     if not ran.changes:
         return ()
     job.phase = Phase.FETCHING
     async with fetch_contents(lease, ran, master.tree) as contents:
-        published = await master.tree.publish(ran.changes, contents, timing)
+        # The plan tells how the standard input is left, so nothing may be read after it.
+        await job.launcher.stop_reading()
+        job.stdin.finish(ran.stdin_offset, ran.stdin_taken)
+        end = JobEnd(job.request.token, job.launcher.pid, ran.exit.code, ran.exit.signal, job.launcher.stdin_end)
+        ticket = Ticket(end, lambda: job.launcher.needs_no_exit)
+        published = await master.tree.publish(ran.changes, contents, timing, ticket)
     return published.conflicts
 
 
@@ -345,6 +357,14 @@ async def report_result(master: Master, job: Job, ran: Ran, conflicts: tuple[byt
         await report_dropped(master, job, ran.dropped)
     if ran.timed_out:
         await job.launcher.notice("termite: killed the command, because it exceeded the time limit of its rule")
+
+
+async def report_half_published(master: Master, job: Job, error: HalfPublished) -> Exit:
+    """Count the job, notify the user of what was written and what was not, and return the exit."""
+    master.counters.failed += 1
+    for line in error.lines:
+        await job.launcher.notice(f"termite: {line}")
+    return Exit(ExitCode.LOST)
 
 
 async def report_dropped(master: Master, job: Job, dropped: tuple[bytes, ...]) -> None:
