@@ -1,7 +1,7 @@
 """Run termite-master with other system calls: the N-th one ends the process, or fails.
 
 usage: faulty_master.py CONTROL [ARGUMENT...], with the arguments of termite-master. Nothing happens
-before the file CONTROL/order exists. It says `N kill`, or `N ERRNO HOW_OFTEN`. Calls are counted
+before the file CONTROL/order exists. It says `N kill`, `N stop` or `N ERRNO HOW_OFTEN`. Calls are counted
 from then on. CONTROL/reached is made when the N-th one comes.
 """
 
@@ -42,8 +42,9 @@ class Faults:
         if not first <= self._count < first + int(often[0] if often else 1):
             return
         (self._control / "reached").write_text(name)
-        if what == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
+        if what in ("kill", "stop"):
+            os.kill(os.getpid(), signal.SIGKILL if what == "kill" else signal.SIGSTOP)
+            return
         raise OSError(getattr(errno, what), os.strerror(getattr(errno, what)))
 
     def wrap(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
