@@ -4,7 +4,6 @@ This module joins the parts of the room: the journal numbers the changes of ever
 served.
 """
 
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,8 +25,6 @@ from termite.engine.tree.redo import clear_staging
 from termite.engine.tree.replay import Contents
 from termite.engine.tree.staging import StagedWriter, Staging
 from termite.engine.tree.truth import Truth
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +182,7 @@ class MasterTree:
             self._turn.release()
             for content in contents.values():
                 if isinstance(content, Path):
-                    self._staging.remove(os.fsencode(content.name))
+                    self._staging.discard(os.fsencode(content.name))
             if trash := publication.done.trash:
                 self._emptying += 1
                 try:
@@ -231,10 +228,7 @@ class MasterTree:
 
     def _empty_trash(self, trash: list[bytes]) -> None:
         for name in trash:
-            try:
-                self._staging.remove(name)
-            except OSError as e:  # the whole staging directory is removed when the master ends
-                log.warning("staging-not-emptied name=%r reason=%s", name, e)
+            self._staging.discard(name)
 
     def _find_suspects(self, shown: Mapping[bytes, Mapping[bytes, Seen]]) -> dict[bytes, set[bytes] | None]:
         return {directory: self._truth.find_suspects(directory, listing) for directory, listing in shown.items()}

@@ -43,6 +43,7 @@ class PlanFile:
         """Make and lock the file in the open directory `staging`."""
         self._staging = staging
         self._boot_id = boot_id()
+        self._pid = os.getpid()
         self._number = 0
         self._at = 0
         self._end = 0
@@ -62,7 +63,7 @@ class PlanFile:
         `is_told` returns whether its launcher needs no record any more.
         """
         self._untold = [(end, told) for end, told in self._untold if not told()]
-        plan = RedoPlan(os.getpid(), job, steps, tuple(end for end, _ in self._untold))
+        plan = RedoPlan(self._pid, job, steps, tuple(end for end, _ in self._untold))
         record = pack_record(self._number + 1, self._boot_id, plan)
         # The record before this one stays whole until this one is.
         at = 0 if len(record) <= self._at else self._end

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from errno import EIO
-from functools import cache
 
 import msgspec
 import trio
@@ -97,8 +96,7 @@ class Publication:
         journal.append(parts.truth.drain())
         plan = make_plan(changes, parts.exports.is_writable)
         conflicts = journal.conflicts(self._timing.number, changes)
-        kept = cache(lambda: journal.made_since(self._timing.number) | parts.never_leaves)
-        known = KnownFiles(parts.truth.tree, kept)
+        known = KnownFiles(parts.truth.tree, self._kept)
         replay = Replay(self._directories, parts.staging, self._timing, known, plan)
         try:
             was_interrupted = False
@@ -114,16 +112,22 @@ class Publication:
                 return Published(journal.number, conflicts)
             with fs_errors(b""):
                 parts.staging.plan.begin(self._ticket.end, self._ticket.is_told, self._relative(steps))
-            with trio.CancelScope(shield=True):
-                number = await self._carry_out(replay, steps)
+            number = await self._carry_out(replay, steps)
         finally:
             replay.close()
             self._directories.close()
         journal.note_results(number, changes)
         return Published(number, conflicts)
 
+    def _kept(self) -> frozenset[bytes]:
+        """Return the paths that stay if a directory above them is removed."""
+        return self._parts.journal.made_since(self._timing.number) | self._parts.never_leaves
+
     async def _carry_out(self, replay: Replay, steps: tuple[Step, ...]) -> int:
-        """Carry the plan out and return the journal number. Raise HalfPublished."""
+        """Carry the plan out and return the journal number. Raise HalfPublished, but never Cancelled.
+
+        A scope costs 4 us, so there is one around each of the few places that wait.
+        """
         parts = self._parts
         parts.ticket = self._ticket
         count = 0
@@ -139,11 +143,12 @@ class Publication:
                     if error.errno not in PASSING or trio.current_time() > deadline_s:
                         raise
                     self._note_done()
-                    await trio.sleep(PAUSE_S)
-                    self._slice_end_s = time.perf_counter() + SLICE_S
+                    with trio.CancelScope(shield=True):
+                        await trio.sleep(PAUSE_S)
                 if time.perf_counter() > self._slice_end_s:
                     self._note_done()
-                    await self._next_slice()
+                    with trio.CancelScope(shield=True):
+                        await self._next_slice()
             replay.note_published()
             number = self._note_done()
         except Exception as error:  # around one publication: whatever it is, the command must not run again

@@ -304,13 +304,19 @@ class _ChangeCheck:
                 if there is None or there.st_ino != step.stood.ino:
                     return False
                 if stat.S_ISDIR(there.st_mode):
-                    return self._is_new_below(step.path)
+                    return self._is_new_below(step.path, with_directories=not step.kept)
                 return not self._is_same(there, step.stood)
             case SetAttributes():
-                if there is None or (there.st_mode, there.st_mtime_ns) == (step.mode, step.mtime_ns):
+                if there is None or self._is_set(there, step):
                     return False
                 return not self._is_same(there, step.stood)
         return False
+
+    def _is_set(self, there: os.stat_result, step: SetAttributes) -> bool:
+        """Return whether the mode was set, and perhaps the mtime."""
+        times_ns = {step.mtime_ns, step.stood.mtime_ns if step.stood else step.mtime_ns}
+        is_same_file = step.stood is None or there.st_ino == step.stood.ino
+        return is_same_file and there.st_mode == step.mode and there.st_mtime_ns in times_ns
 
     def _is_same(self, there: os.stat_result, stood: Stood | None) -> bool:
         if stood is None or (there.st_dev, there.st_ino) != (stood.dev, stood.ino):
@@ -320,7 +326,11 @@ class _ChangeCheck:
         is_old = there.st_ctime_ns in (stood.ctime_ns, min(there.st_ctime_ns, self._written_ns))
         return is_old or there.st_ino in self._shared
 
-    def _is_new_below(self, directory: bytes) -> bool:
+    def _is_new_below(self, directory: bytes, *, with_directories: bool) -> bool:
+        """Return whether anything below a directory is newer than the plan.
+
+        Without `with_directories` they may be newer, because a removal entry by entry has begun.
+        """
         try:
             names = os.listdir(b"/proc/self/fd/%d" % self._directories.open(directory))
         except OSError:
@@ -330,9 +340,10 @@ class _ChangeCheck:
             there = self._look(path)
             if there is None or path in self._own:
                 continue
-            if there.st_ctime_ns > self._written_ns:
+            is_directory = stat.S_ISDIR(there.st_mode)
+            if there.st_ctime_ns > self._written_ns and (with_directories or not is_directory):
                 return True
-            if stat.S_ISDIR(there.st_mode) and self._is_new_below(path):
+            if is_directory and self._is_new_below(path, with_directories=with_directories):
                 return True
         return False
 

@@ -9,8 +9,8 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from termite.engine.errors import FsError, RemoteProtocolError
 from termite.engine.model import Attr, Change, Digest
@@ -38,8 +38,7 @@ from termite.engine.tree.target_directories import TargetDirectories
 Contents = Mapping[bytes, bytes | Path]
 
 
-@dataclass(frozen=True, slots=True)
-class KnownFiles:
+class KnownFiles(NamedTuple):
     """The facts about the tree that a replay needs.
 
     `kept` returns the paths that stay if a directory above them is removed.
@@ -68,6 +67,7 @@ class Replay:
         self._staged: dict[bytes, bytes] = {}  # staged name by path
         self._same: list[Change] = []
         self._replaced = frozenset(plan.replaced)
+        self._kept_paths: frozenset[bytes] | None = None
 
     def prepare(self, contents: Contents) -> Iterator[None]:
         """Stage all that is new, and yield after each entry.
@@ -80,8 +80,9 @@ class Replay:
         for path in sorted(plan.parents - new):
             with fs_errors(path):
                 self._directories.open(path)
-        files = [change for change in plan.files if not self._is_same(change)]
-        self._same = [change for change in plan.files if self._is_same(change)]
+        files: list[Change] = []
+        for change in plan.files:
+            (self._same if self._is_same(change) else files).append(change)
         uses = Counter(_digest(change).sha256 for change in files)
         for change in files:
             sha256 = _digest(change).sha256
@@ -112,8 +113,10 @@ class Replay:
         below.
         """
         plan = self._plan
-        for change in [change for change in self._same if not self._is_same(change)]:  # changed meanwhile
-            self._same.remove(change)
+        for change in self._same.copy() if self._same else ():
+            if self._is_same(change):
+                continue
+            self._same.remove(change)  # another program has changed it meanwhile
             with fs_errors(change.path):
                 self._stage_file(change, contents, is_last=False)
         replaced = [step for path in plan.replaced for step in self._trash(path)]
@@ -132,7 +135,7 @@ class Replay:
     def close(self) -> None:
         """Remove staged entries that were not placed."""
         for name in self._staged.values():
-            self._staging.remove(name)
+            self._staging.discard(name)
 
     def note_published(self) -> None:
         """Note that all steps were carried out, so that nothing is staged any more."""
@@ -210,11 +213,17 @@ class Replay:
 
     def _place(self, change: Change) -> Iterator[Step]:
         seen = self._known.tree.seen(change.path)
+        stood = self._stood(change.path)
         if seen is not None and seen.is_directory and change.path not in self._replaced:
-            if any(is_within(kept, change.path) for kept in self._known.kept()):
+            if any(is_within(kept, change.path) for kept in self._kept()):
                 raise FsError(errno.EISDIR, change.path)
             yield from self._trash(change.path)
-        yield Place(change.path, self._staged[change.path], self._stood(change.path), change.link_to)
+        yield Place(change.path, self._staged[change.path], stood, change.link_to)
+
+    def _kept(self) -> frozenset[bytes]:
+        if self._kept_paths is None:
+            self._kept_paths = self._known.kept()
+        return self._kept_paths
 
     def _set(self, change: Change) -> SetAttributes:
         attr = _attr(change)
@@ -230,7 +239,7 @@ class Replay:
         if there is not None:
             kept: tuple[bytes, ...] = ()
             if stat.S_ISDIR(there.st_mode):
-                kept = tuple(other for other in self._known.kept() if is_within(other, path))
+                kept = tuple(other for other in self._kept() if is_within(other, path))
             yield Trash(path, self._staging.reserve(), _stood(there), kept)
 
     def _directory_steps(self, changed: list[Change]) -> tuple[list[Step], list[Step]]:
@@ -238,7 +247,9 @@ class Replay:
         plan = self._plan
         final: dict[bytes, SetDirectory] = {}
         unlocked: list[Step] = []
-        parents = {split(path)[0] for path in (*plan.replaced, *plan.removed)} | plan.parents
+        parents = plan.parents
+        if plan.replaced or plan.removed:
+            parents |= {split(path)[0] for path in (*plan.replaced, *plan.removed)}
         for path in sorted(parents):
             try:
                 if path not in self._staged and self._directories.is_locked(path):

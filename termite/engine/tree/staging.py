@@ -5,6 +5,7 @@ file visible. The file system's own clock is read here as well.
 """
 
 import errno
+import logging
 import os
 import stat
 from hashlib import sha256
@@ -21,6 +22,8 @@ from termite.engine.tree.plan_file import PlanFile
 NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
 COPY_BYTES = 1 << 30  # for one copy_file_range
 BLOCK_BYTES = 1 << 20  # for one read and write
+
+log = logging.getLogger(__name__)
 
 
 class Staging:
@@ -88,6 +91,16 @@ class Staging:
         """Remove a staged file or directory. If it is missing, do nothing."""
         remove_beneath(self.fd, name)
 
+    def discard(self, name: bytes) -> None:
+        """Do the same as `remove`, but leave it to `close` if the disk refuses.
+
+        What happens after a job was published must not look like a failure of the job.
+        """
+        try:
+            self.remove(name)
+        except OSError as e:
+            log.warning("staging-not-emptied name=%r reason=%s", name, e)
+
     def close(self) -> None:
         """Remove the directory with everything in it.
 
@@ -140,7 +153,7 @@ class StagedWriter:
     def discard(self) -> None:
         """Remove the file, finished or not."""
         self._close()
-        self._staging.remove(self._name)
+        self._staging.discard(self._name)
 
     def _close(self) -> None:
         if self._fd >= 0:

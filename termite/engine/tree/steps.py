@@ -10,6 +10,7 @@ import stat
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from termite.engine.model import Digest
 from termite.engine.paths import is_within, split
@@ -32,8 +33,7 @@ from termite.engine.tree.target_directories import TargetDirectories
 GONE = (errno.ENOENT, errno.ENOTDIR)
 
 
-@dataclass(frozen=True, slots=True)
-class StagedFile:
+class StagedFile(NamedTuple):
     """A staged file with the content of a job, as it was when it was staged."""
 
     digest: Digest
