@@ -87,17 +87,19 @@ def finish_job(root: Path, token: bytes, say: Callable[[str], None], patience_s:
         fd = _open_own(staging, name)
         if fd < 0:
             continue
-        record = FoundPlan(name, fd).record
-        if record is None or record.end_of(token) is None:
+        try:
+            record = FoundPlan(name, fd).record
+            if record is None or record.end_of(token) is None:
+                continue
+            _wait_for_lock(fd, record.plan.master, say, patience_s)
+            end = _finish_for(FoundPlan(name, fd), root, staging, token, say)
+            with suppress(OSError):
+                if _is_only_for(record, token):
+                    os.unlink(name, dir_fd=staging)
+                    os.rmdir(STAGING, dir_fd=top)
+            return end
+        finally:
             os.close(fd)
-            continue
-        _wait_for_lock(fd, record.plan.master, say, patience_s)
-        end = _finish_for(FoundPlan(name, fd), root, staging, token, say)
-        with suppress(OSError):
-            if _is_only_for(record, token):
-                os.unlink(name, dir_fd=staging)
-                os.rmdir(STAGING, dir_fd=top)
-        return end
     return None
 
 

@@ -77,6 +77,7 @@ class StepRunner:
         self._now_ns = now_ns
         self._late = late
         self._new: set[bytes] = set()
+        self._kept: dict[bytes, set[bytes]] = {}
 
     def run(self, step: Step) -> None:
         """Carry out one step. Do nothing if that was done before. Raise OSError."""
@@ -222,7 +223,10 @@ class StepRunner:
         self, parent: int, name: bytes, path: bytes, kept: Collection[bytes], staged: bytes = b""
     ) -> None:
         self._directories.forget(path)
-        kept = {*kept, *(late for late in self._late() if is_within(late, path))}
+        # When a removal is repeated, what is left of the directory counts as new in the journal.
+        if path not in self._kept:
+            self._kept[path] = {*kept, *(late for late in self._late() if is_within(late, path))}
+        kept = self._kept[path]
         if kept or not staged or not self._move_to_trash(parent, name, staged):
             remove_beneath(parent, name, path, kept)
 
