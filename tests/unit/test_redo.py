@@ -212,6 +212,7 @@ async def test_whoever_finishes_it_may_be_killed_as_well(
     assert finished > 20
 
 
+@pytest.mark.logs("outcome-not-written", "staging-not-emptied")
 async def test_an_error_that_passes_is_waited_for(
     tmp_path: Path,
     calls: Calls,
@@ -244,6 +245,7 @@ async def test_an_error_that_passes_is_waited_for(
     assert refused > 5 and last > 80
 
 
+@pytest.mark.logs("job-half-published", "outcome-not-written", "staging-not-emptied")
 @pytest.mark.parametrize("error", [ENOSPC, EIO, EACCES])
 async def test_an_error_that_stays_ends_the_job_and_names_what_is_missing(
     home: MasterTree, root: Path, calls: Calls, error: int, autojump_clock: trio.testing.MockClock
@@ -318,6 +320,7 @@ async def test_other_tasks_run_while_thousands_of_files_are_published(home: Mast
     assert await agrees_with_the_disk(home, root)
 
 
+@pytest.mark.logs("plan-discarded")
 async def test_the_next_master_changes_nothing_where_a_user_has(
     tmp_path: Path, calls: Calls, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -351,6 +354,7 @@ async def test_what_a_living_master_has_staged_is_left_alone(home: MasterTree, r
     writer.discard()
 
 
+@pytest.mark.logs("plan-discarded")
 async def test_a_plan_of_an_earlier_start_of_the_machine_is_not_carried_out(
     root: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

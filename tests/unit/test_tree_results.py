@@ -146,6 +146,7 @@ async def served_digest(home: MasterTree, directory: Path, name: str) -> Digest:
     return digest
 
 
+@pytest.mark.logs("job-half-published")
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO])
 async def test_what_cannot_be_placed_does_not_stay_staged(
     home: MasterTree, root: Path, monkeypatch: pytest.MonkeyPatch, kind: int

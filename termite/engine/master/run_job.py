@@ -80,6 +80,8 @@ class JobRunner:
             raise
         except Exception as error:  # around one job: a bug of ours does not end the build
             log.exception("job-failed job=%d", job.id)
+            if job.ticket is not None and job.ticket.has_happened:
+                return Exit(job.ticket.end.code, job.ticket.end.signal)
             return await fall_back(master, job, Reason.INTERNAL_ERROR, repr(error))
         finally:
             del master.jobs[job.id]
@@ -229,8 +231,8 @@ async def publish_results(master: Master, job: Job, lease: Lease, ran: Ran, timi
         await job.launcher.stop_reading()
         job.stdin.finish(ran.stdin_offset, ran.stdin_taken)
         end = JobEnd(job.request.token, job.launcher.pid, ran.exit.code, ran.exit.signal, job.launcher.stdin_end)
-        ticket = Ticket(end, lambda: job.launcher.needs_no_exit)
-        published = await master.tree.publish(ran.changes, contents, timing, ticket)
+        job.ticket = Ticket(end, lambda: job.launcher.needs_no_exit)
+        published = await master.tree.publish(ran.changes, contents, timing, job.ticket)
     return published.conflicts
 
 

@@ -38,12 +38,16 @@ SLICE_S = 0.01  # after this time other tasks run
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ticket:
-    """The end that a launcher must hear, and whether it needs to hear it no more."""
+    """The end that a launcher must hear, and whether it needs to hear it no more.
+
+    `has_happened` is set when the plan of the job is written.
+    """
 
     end: JobEnd
     is_told: IsTold
+    has_happened: bool = False
 
 
 NOBODY = Ticket(JobEnd(b"", 0, 0, 0, b""), lambda: True)  # no launcher waits for these results
@@ -112,6 +116,7 @@ class Publication:
                 return Published(journal.number, conflicts)
             with fs_errors(b""):
                 parts.staging.plan.begin(self._ticket.end, self._ticket.is_told, self._relative(steps))
+            self._ticket.has_happened = True
             number = await self._carry_out(replay, steps)
         finally:
             replay.close()
