@@ -82,7 +82,7 @@ def ctl_command() -> int:
 
 def redo_command() -> int:
     """Run termite-redo and return its exit code."""
-    from termite.cli.redo import main
+    from termite.cli.redo_program import main
 
     return leave(main())
 

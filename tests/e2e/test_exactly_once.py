@@ -162,7 +162,7 @@ def test_the_master_is_killed_at_each_of_its_calls(masters: FaultyMasters) -> No
 
     def check(number: int, done: Outcome) -> None:
         assert (done.code, trouble(masters.tree.path)) == (7, []), (number, done, masters.text())
-        if b"running this here" not in done.stderr:
+        if b"running the command on this machine" not in done.stderr:
             finished.append(number)
 
     is_root = masters.tree.where.uid == 0

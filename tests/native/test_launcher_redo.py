@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from termite.engine.tree.logic.redo_plan import JobEnd, Outcome, Place, Step
-from termite.engine.tree.plan_file import PlanFile
+from termite.engine.tree.logic.redo_plan import JobEnd, Outcome, PlaceEntry, Step
+from termite.engine.tree.publishing.plan_file import PlanFile
 from tests.native.fake_master import Conversation, FakeMaster, finish, frame, started
 
 COMMAND = ["sh", "-c", "echo again >>ran"]
@@ -47,7 +47,7 @@ def plans(tree: Path) -> Plans:
 def test_a_plan_that_is_not_finished_is_finished(launcher: Path, tree: Path, master: FakeMaster, plans: Plans) -> None:
     with started([launcher, *COMMAND], tree) as process:
         talk = master.accept()
-        plans.begin(talk, Place(b"out", plans.staged("result"), None), code=4)
+        plans.begin(talk, PlaceEntry(b"out", plans.staged("result"), None), code=4)
         plans.die()
         talk.vanish()
         assert finish(process) == (4, b"", b"")
@@ -104,7 +104,7 @@ def test_a_plan_that_cannot_be_finished_ends_with_101_and_the_names(
     (tree / "d").write_text("no directory")
     with started([launcher, *COMMAND], tree) as process:
         talk = master.accept()
-        plans.begin(talk, Place(b"d/out", plans.staged("result"), None))
+        plans.begin(talk, PlaceEntry(b"d/out", plans.staged("result"), None))
         plans.die()
         talk.vanish()
         status, out, err = finish(process)
@@ -119,7 +119,7 @@ def test_a_plan_that_another_process_finishes_is_waited_for(
 ) -> None:
     with started([launcher, *COMMAND], tree) as process:
         talk = master.accept()
-        end = plans.begin(talk, Place(b"out", plans.staged("result"), None), code=6)
+        end = plans.begin(talk, PlaceEntry(b"out", plans.staged("result"), None), code=6)
         talk.vanish()
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(1)

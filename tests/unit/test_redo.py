@@ -17,8 +17,8 @@ from termite.engine.model import Attr
 from termite.engine.tree import disk_calls
 from termite.engine.tree.logic.redo_plan import JobEnd
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
-from termite.engine.tree.publication import Ticket
-from termite.engine.tree.redo import finish_job
+from termite.engine.tree.publishing.publication import Ticket
+from termite.engine.tree.publishing.redo import finish_job
 from tests.unit.tree_jobs import Job, agrees_with_the_disk, digest_of, serve, staged_names, tree_path
 
 TOKEN = b"launcher"
@@ -123,8 +123,10 @@ def die(home: MasterTree) -> None:
     """Free what the kernel frees when a process ends, and nothing else."""
     home._truth.watches.close()
     home._disk.close()
-    home._staging._count = -1
-    os.close(home._staging.plan._fd)
+    home._hashes.close()
+    staging = home._staging
+    for fd in (staging.plan._fd, staging.fd, staging._top, staging._clock):
+        os.close(fd)
 
 
 async def publish_until_killed(home: MasterTree, job: Job, calls: Calls, last: int) -> bool:
@@ -142,7 +144,7 @@ async def publish_until_killed(home: MasterTree, job: Job, calls: Calls, last: i
 
 @pytest.fixture
 async def expected(tmp_path: Path) -> tuple[dict[str, object], dict[str, object]]:
-    """The tree before the job, and after one undisturbed run."""
+    """Return the tree before the job, and after one undisturbed run."""
     root = tmp_path / "expected"
     root.mkdir()
     fill(root)

@@ -16,7 +16,7 @@ from termite.engine.tree.logic.redo_plan import (
     JobEnd,
     MakeDirectory,
     Outcome,
-    Place,
+    PlaceEntry,
     RedoPlan,
     SetAttributes,
     SetDirectory,
@@ -27,15 +27,15 @@ from termite.engine.tree.logic.redo_plan import (
     newest_record,
     pack_record,
 )
-from termite.engine.tree.plan_file import FoundPlan, IsTold, PlanFile, lock, read_whole
+from termite.engine.tree.publishing.plan_file import FoundPlan, IsTold, PlanFile, lock, read_whole
 
 BOOT = b"0123456789abcdef0123456789abcdef0123"
 STOOD = Stood(1, 2, 3, 4)
 STEPS: tuple[Step, ...] = (
     Unlock(b"closed"),
     MakeDirectory(b"d", b"x.1", None),
-    Place(b"d/f", b"x.2", STOOD),
-    Place(b"d/h", b"x.3", None, b"d/f"),
+    PlaceEntry(b"d/f", b"x.2", STOOD),
+    PlaceEntry(b"d/h", b"x.3", None, b"d/f"),
     SetAttributes(b"g", 0o100644, 5, STOOD),
     Trash(b"old", b"x.4", STOOD, (b"old/kept",)),
     SetDirectory(b"d", 0o40755, 6),
@@ -86,7 +86,7 @@ def test_a_plan_that_leads_out_of_the_tree_is_refused(path: bytes) -> None:
 @pytest.mark.parametrize("staged", [b"../f", b"", b".."])
 def test_a_staged_name_that_is_no_name_is_refused(staged: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
-        newest_record(pack_record(1, BOOT, RedoPlan(1, END, (Place(b"f", staged, None),))))
+        newest_record(pack_record(1, BOOT, RedoPlan(1, END, (PlaceEntry(b"f", staged, None),))))
 
 
 def test_a_plan_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

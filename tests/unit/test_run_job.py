@@ -35,7 +35,7 @@ from termite.engine.master.shared import Master, MasterConfig
 from termite.engine.model import Attr, Change, Changeset, Command, Digest, Exit, StdinFile, Usage
 from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.master_tree import MasterTree
-from termite.engine.tree.publication import Published, Ticket
+from termite.engine.tree.publishing.publication import Published, Ticket
 from termite.engine.wire.protocol import records
 from termite.engine.wire.protocol.messages import Ran, Run
 

@@ -13,9 +13,9 @@ from termite.engine.model import Attr, Digest
 from termite.engine.tree.logic.attrs import Seen
 from termite.engine.tree.logic.redo_plan import Step
 from termite.engine.tree.master_tree import MasterTree
-from termite.engine.tree.publication import Published
-from termite.engine.tree.replay import Contents, Replay
-from termite.engine.tree.steps import StepRunner
+from termite.engine.tree.publishing.publication import Published
+from termite.engine.tree.publishing.replay import Contents, Replay
+from termite.engine.tree.publishing.steps import StepRunner
 from tests.unit.tree_jobs import Job, agrees_with_the_disk, changed_since, digest_of, serve, staged_names, tree_path
 
 NS = 10**9

@@ -9,7 +9,7 @@ from pathlib import Path
 from termite.engine.model import Attr, Change, Digest
 from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.master_tree import MasterTree
-from termite.engine.tree.publication import NOBODY, Published, Ticket
+from termite.engine.tree.publishing.publication import NOBODY, Published, Ticket
 
 
 def tree_path(path: Path) -> bytes:

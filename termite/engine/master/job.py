@@ -12,7 +12,7 @@ from termite.engine.launch.connection import Launcher
 from termite.engine.launch.invocation import JobRequest
 from termite.engine.launch.stdio import JobOutput, JobStdin
 from termite.engine.model import Command, Phase, Verdict
-from termite.engine.tree.publication import Ticket
+from termite.engine.tree.publishing.publication import Ticket
 
 MAX_ATTEMPTS = 3  # failures of any kind
 MAX_WORKERS = 2  # a job that makes two workers fail does not get a third one

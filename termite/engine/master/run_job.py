@@ -21,14 +21,13 @@ from termite.engine.launch.connection import Launcher, LauncherGone
 from termite.engine.launch.invocation import JobRequest
 from termite.engine.launch.listener import RestOfJob
 from termite.engine.master.job import Job, new_job
+from termite.engine.master.job_reports import report_half_published, report_result
 from termite.engine.master.results import fetch_contents
 from termite.engine.master.shared import Master
 from termite.engine.model import Changeset, Command, Exit, Phase
-from termite.engine.paths import is_within, tree_path
 from termite.engine.tree.logic.redo_plan import JobEnd
 from termite.engine.tree.logic.times import Timing
-from termite.engine.tree.publication import Ticket
-from termite.engine.wire.protocol.foreign_text import printable
+from termite.engine.tree.publishing.publication import Ticket
 from termite.engine.wire.protocol.messages import Ran, Run
 
 # Limits, in bytes, for the contents of locally written files that a Run sends along: of one file,
@@ -340,66 +339,6 @@ async def fall_back(master: Master, job: Job, reason: Reason, detail: str, *, qu
         await job.launcher.notice(f"termite: {text}; running the command on this machine{again}")
     await run_local(master, job)
     return None
-
-
-async def report_result(master: Master, job: Job, ran: Ran, conflicts: tuple[bytes, ...]) -> None:
-    """Count the job, and notify the user of conflicts, dropped files and an exceeded time limit."""
-    counters = master.counters
-    counters.remote += 1
-    counters.fuse_requests += ran.usage.requests
-    counters.conflicts += len(conflicts)
-    if lost := job.stdin.finish(ran.stdin_offset, ran.stdin_taken):
-        log.info("job-stdin-left job=%d bytes=%d", job.id, lost)
-    counters.count_paths("written by two jobs at once", map(_absolute, conflicts))
-    for path in conflicts:
-        await job.launcher.notice(
-            f"termite: two jobs wrote {_absolute(path)} at the same time; keeping the version of this job"
-        )
-    if ran.dropped:
-        await report_dropped(master, job, ran.dropped)
-    if ran.timed_out:
-        await job.launcher.notice("termite: killed the command, because it exceeded the time limit of its rule")
-
-
-async def report_half_published(master: Master, job: Job, error: HalfPublished) -> Exit:
-    """Count the job, notify the user of what was written and what was not, and return the exit."""
-    master.counters.failed += 1
-    for line in error.lines:
-        await job.launcher.notice(f"termite: {line}")
-    return Exit(ExitCode.LOST)
-
-
-async def report_dropped(master: Master, job: Job, dropped: tuple[bytes, ...]) -> None:
-    """Count the files that were not published, and notify the user of new ones.
-
-    These are files outside the tree, and sockets in the tree.
-    """
-    root = tree_path(master.config.socket.parent)
-    inside = {path for path in dropped if path != root and is_within(path, root)}
-    sockets = tuple(path for path in dropped if path in inside)
-    outside = tuple(path for path in dropped if path not in inside)
-    counters = master.counters
-    counters.dropped_writes += len(outside)
-    counters.sockets_left += len(sockets)
-    counters.count_paths("written outside the tree, dropped", map(_absolute, outside))
-    counters.count_paths("socket, stayed on its worker", map(_absolute, sockets))
-    for paths, kind in (
-        (outside, "dropped files outside the tree"),
-        (sockets, "a socket stays on its worker"),
-    ):
-        if named := master.notices.select_new(kind, paths):
-            names = ", ".join(map(_absolute, named))
-            rest = f" and {len(paths) - len(named)} more" if len(paths) > len(named) else ""
-            is_full = any(master.notices.is_place_full(kind, path) for path in named)
-            last = "; others near it are only counted" if is_full else ""
-            await job.launcher.notice(
-                f"termite: {kind}: {names}{rest} (add a Local rule to run the command here{last})"
-            )
-
-
-def _absolute(path: bytes) -> str:
-    """Return a path of the tree as the user writes it, safe to print."""
-    return "/" + printable(os.fsdecode(path))
 
 
 def _is_outdated(changesets: tuple[Changeset, ...]) -> bool:

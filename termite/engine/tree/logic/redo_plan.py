@@ -63,7 +63,7 @@ class MakeDirectory(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=
     stood: Stood | None
 
 
-class Place(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="place"):
+class PlaceEntry(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="place"):
     """Rename a staged entry to its place, over whatever stands there.
 
     `linked` is another name of the same file in the tree, or None.
@@ -104,7 +104,7 @@ class SetDirectory(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="
     mtime_ns: int
 
 
-Step = Unlock | MakeDirectory | Place | Trash | SetAttributes | SetDirectory
+Step = Unlock | MakeDirectory | PlaceEntry | Trash | SetAttributes | SetDirectory
 
 
 class JobEnd(msgspec.Struct, frozen=True, array_like=True):
@@ -188,7 +188,7 @@ def _parse(number: int, at: int, boot_id: bytes, outcome: bytes, body: bytes) ->
         raise RemoteProtocolError(f"a plan that cannot be read: {error}") from error
     for step in record.plan.steps:
         components(step.path, RESULT_BYTES)
-        if isinstance(step, MakeDirectory | Place | Trash):
+        if isinstance(step, MakeDirectory | PlaceEntry | Trash):
             check_names((step.staged,))
     return record
 

@@ -2,7 +2,7 @@
  *
  * A master writes a plan before it changes the first of a job's files. No plan of ours: the job has changed nothing. Else
  * `termite-redo`, which stands beside this program, finishes the plan and prints the records of an exit. */
-#include "launcher.h"
+#include "../launcher.h"
 
 #include <dirent.h>
 #include <errno.h>

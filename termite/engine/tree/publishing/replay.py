@@ -21,7 +21,7 @@ from termite.engine.tree.logic.attrs import AttrTree
 from termite.engine.tree.logic.plan import Plan
 from termite.engine.tree.logic.redo_plan import (
     MakeDirectory,
-    Place,
+    PlaceEntry,
     SetAttributes,
     SetDirectory,
     Step,
@@ -30,9 +30,9 @@ from termite.engine.tree.logic.redo_plan import (
     Unlock,
 )
 from termite.engine.tree.logic.times import Timing
-from termite.engine.tree.staging import Staging
-from termite.engine.tree.steps import GONE, StagedFile
-from termite.engine.tree.target_directories import TargetDirectories
+from termite.engine.tree.publishing.staging import Staging
+from termite.engine.tree.publishing.steps import GONE, StagedFile
+from termite.engine.tree.publishing.target_directories import TargetDirectories
 
 # The content of each new file by SHA-256: its bytes, or the path of a staged file.
 Contents = Mapping[bytes, bytes | Path]
@@ -218,7 +218,7 @@ class Replay:
             if any(is_within(kept, change.path) for kept in self._kept()):
                 raise FsError(errno.EISDIR, change.path)
             yield from self._trash(change.path)
-        yield Place(change.path, self._staged[change.path], stood, change.link_to)
+        yield PlaceEntry(change.path, self._staged[change.path], stood, change.link_to)
 
     def _kept(self) -> frozenset[bytes]:
         if self._kept_paths is None:

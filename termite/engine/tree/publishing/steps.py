@@ -20,15 +20,15 @@ from termite.engine.tree.hashes import stamp_of
 from termite.engine.tree.logic.attrs import Events, Stamp, Touch
 from termite.engine.tree.logic.redo_plan import (
     MakeDirectory,
-    Place,
+    PlaceEntry,
     SetAttributes,
     SetDirectory,
     Step,
     Trash,
     Unlock,
 )
-from termite.engine.tree.staging import NEW, copy_content
-from termite.engine.tree.target_directories import TargetDirectories
+from termite.engine.tree.publishing.staging import NEW, copy_content
+from termite.engine.tree.publishing.target_directories import TargetDirectories
 
 GONE = (errno.ENOENT, errno.ENOTDIR)
 
@@ -82,7 +82,7 @@ class StepRunner:
     def run(self, step: Step) -> None:
         """Carry out one step. Do nothing if that was done before. Raise OSError."""
         match step:
-            case Place():
+            case PlaceEntry():
                 self._place(step)
             case MakeDirectory():
                 self._make_directory(step)
@@ -110,7 +110,7 @@ class StepRunner:
         self._rename(step.staged, parent, name)
         self._new.add(step.path)
 
-    def _place(self, step: Place) -> None:
+    def _place(self, step: PlaceEntry) -> None:
         try:
             parent, name = self._directories.parent(step.path)
             self._done.events.touch(step.path, Touch.UNKNOWN)

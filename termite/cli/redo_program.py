@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from termite.engine.errors import ExitCode, TermiteError
-from termite.engine.tree.redo import finish_job
+from termite.engine.tree.publishing.redo import finish_job
 from termite.engine.wire.protocol import records
 
 PATIENCE_S = 30.0  # after this time the user hears that the master does not answer

@@ -17,7 +17,7 @@ from termite.engine.paths import join
 from termite.engine.tree import disk_calls
 from termite.engine.tree.disk import fs_errors, remove_beneath
 from termite.engine.tree.logic.exports import STAGING
-from termite.engine.tree.plan_file import PlanFile
+from termite.engine.tree.publishing.plan_file import PlanFile
 
 NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
 COPY_BYTES = 1 << 30  # for one copy_file_range

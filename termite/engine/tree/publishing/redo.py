@@ -22,7 +22,7 @@ from termite.engine.tree.logic.redo_plan import (
     JobEnd,
     MakeDirectory,
     Outcome,
-    Place,
+    PlaceEntry,
     Record,
     SetAttributes,
     SetDirectory,
@@ -30,10 +30,10 @@ from termite.engine.tree.logic.redo_plan import (
     Stood,
     Trash,
 )
-from termite.engine.tree.plan_file import OPEN, FoundPlan, lock, plan_names
-from termite.engine.tree.staging import open_staging
-from termite.engine.tree.steps import GONE, ReplayRecord, StepRunner
-from termite.engine.tree.target_directories import TargetDirectories
+from termite.engine.tree.publishing.plan_file import OPEN, FoundPlan, lock, plan_names
+from termite.engine.tree.publishing.staging import open_staging
+from termite.engine.tree.publishing.steps import GONE, ReplayRecord, StepRunner
+from termite.engine.tree.publishing.target_directories import TargetDirectories
 
 # These errors may pass: somebody frees space, or a descriptor is closed.
 PASSING = frozenset((EDQUOT, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC, EROFS))
@@ -63,7 +63,9 @@ class HalfDone:
 
 def split_names(steps: tuple[Step, ...], done: int, reason: str) -> HalfDone:
     """Return the state in which only the first `done` steps were carried out."""
-    names = [step.path if isinstance(step, MakeDirectory | Place | Trash | SetAttributes) else b"" for step in steps]
+    names = [
+        step.path if isinstance(step, MakeDirectory | PlaceEntry | Trash | SetAttributes) else b"" for step in steps
+    ]
     left = dict.fromkeys(name for name in names[done:] if name)
     published = dict.fromkeys(name for name in names[:done] if name and name not in left)
     return HalfDone(tuple(published), tuple(left), reason)
@@ -267,10 +269,12 @@ def _finish_directories(runner: StepRunner, steps: tuple[Step, ...]) -> None:
 def _changed(steps: tuple[Step, ...], root: Path, staging: int, written_ns: int) -> bytes | None:
     """Return a path that has changed since the plan was written, or None if there is none."""
     disk = Disk(os.fsencode(root))
+    directories = TargetDirectories(disk)
     try:
-        check = _ChangeCheck(TargetDirectories(disk), staging, steps, written_ns)
+        check = _ChangeCheck(directories, staging, steps, written_ns)
         return next((step.path for step in steps if check.is_changed(step)), None)
     finally:
+        directories.close()
         disk.close()
 
 
@@ -293,7 +297,7 @@ class _ChangeCheck:
         """Return whether another program has changed the place of a step that is not done yet."""
         there = self._look(step.path)
         match step:
-            case Place() | MakeDirectory():
+            case PlaceEntry() | MakeDirectory():
                 staged = self._look_at(self._staging, step.staged)
                 if staged is None or (there is not None and there.st_ino == staged.st_ino):
                     return False

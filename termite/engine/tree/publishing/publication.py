@@ -23,14 +23,14 @@ from termite.engine.tree.logic.attrs import Events
 from termite.engine.tree.logic.exports import Exports
 from termite.engine.tree.logic.journal import Journal
 from termite.engine.tree.logic.plan import make_plan
-from termite.engine.tree.logic.redo_plan import JobEnd, Outcome, Place, SetDirectory, Step, Trash
+from termite.engine.tree.logic.redo_plan import JobEnd, Outcome, PlaceEntry, SetDirectory, Step, Trash
 from termite.engine.tree.logic.times import Timing
-from termite.engine.tree.plan_file import IsTold
-from termite.engine.tree.redo import PASSING, PAUSE_S, RETRY_S, split_names
-from termite.engine.tree.replay import Contents, KnownFiles, Replay
-from termite.engine.tree.staging import Staging
-from termite.engine.tree.steps import ReplayRecord, StepRunner
-from termite.engine.tree.target_directories import TargetDirectories
+from termite.engine.tree.publishing.plan_file import IsTold
+from termite.engine.tree.publishing.redo import PASSING, PAUSE_S, RETRY_S, split_names
+from termite.engine.tree.publishing.replay import Contents, KnownFiles, Replay
+from termite.engine.tree.publishing.staging import Staging
+from termite.engine.tree.publishing.steps import ReplayRecord, StepRunner
+from termite.engine.tree.publishing.target_directories import TargetDirectories
 from termite.engine.tree.truth import Truth
 
 SLICE_S = 0.01  # after this time other tasks run
@@ -119,8 +119,8 @@ class Publication:
             self._ticket.has_happened = True
             number = await self._carry_out(replay, steps)
         finally:
-            replay.close()
             self._directories.close()
+            replay.close()
         journal.note_results(number, changes)
         return Published(number, conflicts)
 
@@ -218,7 +218,7 @@ class Publication:
         found: list[Step] = []
         for step in steps:
             match step:
-                case Place(linked=bytes(linked)):
+                case PlaceEntry(linked=bytes(linked)):
                     step = replace(step, linked=linked[cut:])
                 case Trash(kept=kept) if kept:
                     step = replace(step, kept=tuple(path[cut:] for path in kept))
