@@ -214,7 +214,7 @@ async def test_whoever_finishes_it_may_be_killed_as_well(
     assert finished > 20
 
 
-@pytest.mark.logs("outcome-not-written", "staging-not-emptied")
+@pytest.mark.logs("staging-not-emptied")
 async def test_an_error_that_passes_is_waited_for(
     tmp_path: Path,
     calls: Calls,
