@@ -124,9 +124,10 @@ def test_a_plan_that_another_process_finishes_is_waited_for(
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(1)
         plans.file.end(Outcome.DONE, end)
-        plans.die()
         assert finish(process)[0] == 6
     assert not (tree / "out").exists(), "who holds the lock has done that"
+    assert plans.path.exists(), "the master lives"
+    plans.die()
 
 
 def test_a_signal_ends_it_while_it_waits(launcher: Path, tree: Path, master: FakeMaster, plans: Plans) -> None:

@@ -93,10 +93,9 @@ def finish_job(root: Path, token: bytes, say: Callable[[str], None], patience_s:
             record = FoundPlan(name, fd).record
             if record is None or record.end_of(token) is None:
                 continue
-            _wait_for_lock(fd, record.plan.master, say, patience_s)
-            end = _finish_for(FoundPlan(name, fd), root, staging, token, say)
+            end = _finish_for(_wait_until_settled(name, fd, token, say, patience_s), root, staging, token, say)
             with suppress(OSError):
-                if _is_only_for(record, token):
+                if lock(fd, wait=False) and _is_only_for(record, token):
                     os.unlink(name, dir_fd=staging)
                     os.rmdir(STAGING, dir_fd=top)
             return end
@@ -117,14 +116,23 @@ def _open_own(staging: int, name: bytes) -> int:
     return -1
 
 
-def _wait_for_lock(fd: int, master: int, say: Callable[[str], None], patience_s: float) -> None:
+def _wait_until_settled(name: bytes, fd: int, token: bytes, say: Callable[[str], None], patience_s: float) -> FoundPlan:
+    """Return the plan when we have its lock, or when its master has ended the job without us.
+
+    A master that lives keeps the lock. Its launcher may have lost the connection all the same.
+    """
     told_s = time.monotonic() + patience_s
+    is_told = False
     while not lock(fd, wait=False):
-        if time.monotonic() > told_s:
-            say(f"the master (process {master}) does not answer; it is writing the results of this command")
-            lock(fd, wait=True)
-            return
+        found = FoundPlan(name, fd)
+        record = found.record
+        if record is None or record.plan.job.token != token or record.outcome is not Outcome.OPEN:
+            return found
+        if not is_told and time.monotonic() > told_s:
+            say(f"the master (process {record.plan.master}) does not answer; it is writing the results of this command")
+            is_told = True
         time.sleep(0.05)
+    return FoundPlan(name, fd)
 
 
 def _finish_for(found: FoundPlan, root: Path, staging: int, token: bytes, say: Callable[[str], None]) -> JobEnd | None:
