@@ -11,7 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { STOPPING_S = 5 }; /* the time in which the master must stop the job and answer */
+enum { STOPPING_S = 2 }; /* the time in which the master must stop the job and answer; then it goes on alone */
 
 static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGALRM};
 enum { SIGNALS = sizeof signals / sizeof *signals };

@@ -61,8 +61,25 @@ static _Noreturn void give_up(struct conversation *talk, const char *reason, int
     _exit(code);
 }
 
+static _Noreturn void end_as(struct conversation *talk, char *cursor, size_t length);
+
+/* End as the plan of the job says. Give up only if there is none, because the job may have happened
+ * before the master vanished. */
 static _Noreturn void lose_master(struct conversation *talk)
 {
+    size_t length = 0;
+    end_if_cancelled(talk);
+    switch (ask_plan(talk->records, BUFFER_BYTES, &length)) {
+    case REDO_ENDED:
+        end_as(talk, talk->records, length);
+    case REDO_FAILED:
+        end_if_cancelled(talk);
+        dprintf(STDERR_FILENO, "termite: the master went away while it wrote the results of: %s\n",
+                talk->command->argv[0]);
+        _exit(EXIT_LOST);
+    case REDO_ABSENT:
+        break;
+    }
     give_up(talk, "the master went away", EXIT_LOST);
 }
 
@@ -255,10 +272,10 @@ static void leave_stdin(const char *key, const char *value)
         stdin_drop(strtoull(value, NULL, 10));
 }
 
-/* Take the records of a frame `E`, and end as the command did. */
-static _Noreturn void end(struct conversation *talk, size_t length)
+/* End as the command did, which the records of a frame `E` at `cursor` say. */
+static _Noreturn void end_as(struct conversation *talk, char *cursor, size_t length)
 {
-    char *cursor = take_records(talk, length), *stop = cursor + length, *key, *value;
+    char *stop = cursor + length, *key, *value;
     bool malformed = false;
     int code = -1, signal = 0;
     while (record_next(&cursor, stop, &key, &value, &malformed)) {
@@ -275,6 +292,12 @@ static _Noreturn void end(struct conversation *talk, size_t length)
     if (malformed || signal != 0 || code < 0 || code > 255)
         reject_master(talk);
     _exit(code);
+}
+
+/* Take the records of a frame `E`, and end as they say. */
+static _Noreturn void end(struct conversation *talk, size_t length)
+{
+    end_as(talk, take_records(talk, length), length);
 }
 
 /* Take the records of a frame `R`: a new request to read stdin, one that is withdrawn, or bytes to

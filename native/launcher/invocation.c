@@ -34,7 +34,8 @@ static void add_environment(struct buffer *invoke)
 }
 
 /* Add all records of the frame, as docs/develop/protocol.md lists them. */
-static void add_invocation(struct buffer *invoke, const struct command *command, const char *cwd)
+static void add_invocation(struct buffer *invoke, const struct command *command, const char *cwd,
+                           const char *token)
 {
     mode_t mask = umask(0);
     umask(mask);
@@ -42,6 +43,7 @@ static void add_invocation(struct buffer *invoke, const struct command *command,
     snprintf(octal, sizeof octal, "%03o", (unsigned)mask);
 
     record_add(invoke, "v", "3");
+    record_add(invoke, "token", token);
     record_add(invoke, "how", command->how);
     record_add(invoke, "tool", command->tool);
     record_add(invoke, "exe", command->exe);
@@ -60,10 +62,10 @@ static void add_invocation(struct buffer *invoke, const struct command *command,
     add_environment(invoke);
 }
 
-bool make_invocation(struct buffer *frame, const struct command *command, const char *cwd)
+bool make_invocation(struct buffer *frame, const struct command *command, const char *cwd, const char *token)
 {
     buffer_add(frame, "\0\0\0\0I", 5);
-    add_invocation(frame, command, cwd);
+    add_invocation(frame, command, cwd, token);
     if (frame->failed || frame->length - 5 > UINT32_MAX)
         return false;
     uint32_t length = (uint32_t)(frame->length - 5);

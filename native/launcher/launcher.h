@@ -146,9 +146,9 @@ void vantage_describe(struct buffer *invoke);
 
 /* -- invocation.c -------------------------------------------------------------------------------------------------- */
 
-/* Write the frame that asks the master to run the command to the empty `frame`. Return false if
- * there is no memory. */
-bool make_invocation(struct buffer *frame, const struct command *command, const char *cwd);
+/* Write the frame that asks the master to run the command to the empty `frame`. `token` is the name
+ * of the job, or "". Return false if there is no memory. */
+bool make_invocation(struct buffer *frame, const struct command *command, const char *cwd, const char *token);
 
 /* -- cancel.c ------------------------------------------------------------------------------------------------------ */
 
@@ -163,6 +163,22 @@ void cancel_job(int signal);
 int cancelled_by(void);
 /* Send all bytes as send_whole does, but never let a cancel come between them. */
 bool send_undisturbed(int master, const void *bytes, size_t length);
+
+/* -- redo.c -------------------------------------------------------------------------------------------------------- */
+
+/* What the plan of a master that has vanished says about the job. */
+enum redo_answer {
+    REDO_ABSENT, /* the job has changed nothing, and never will */
+    REDO_ENDED,  /* all that the job has changed is written */
+    REDO_FAILED, /* that is unknown, or not all could be written: the command must not run again */
+};
+
+/* Make the name of this job, for the master at `socket_path`. Return it in hex, or "" if there are
+ * no random bits. */
+const char *redo_token(const char *socket_path);
+/* Wait until the plan of the job is finished. For REDO_ENDED, set `records` to those of the exit,
+ * and `*length` to their length. For REDO_FAILED, the reason was printed if it is known. */
+enum redo_answer ask_plan(char *records, size_t size, size_t *length);
 
 /* -- conversation.c ------------------------------------------------------------------------------------------------ */
 

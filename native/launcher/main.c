@@ -22,7 +22,7 @@ static int invoke_master(const char *path, const struct command *command, const 
 {
     struct buffer frame = {0};
     int master = -1;
-    if (make_invocation(&frame, command, cwd) && (master = connect_master(path)) >= 0 &&
+    if (make_invocation(&frame, command, cwd, redo_token(path)) && (master = connect_master(path)) >= 0 &&
         !send_whole(master, frame.bytes, frame.length)) {
         close(master);
         master = -1;

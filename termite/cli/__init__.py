@@ -80,6 +80,13 @@ def ctl_command() -> int:
     return main()
 
 
+def redo_command() -> int:
+    """Run termite-redo and return its exit code."""
+    from termite.cli.redo_program import main
+
+    return leave(main())
+
+
 def leave(status: int) -> int:
     """End this process with exit code `status`. Return it only if the output cannot be flushed.
 

@@ -218,6 +218,17 @@ class FsError(TermiteError):
         return errorcode.get(self.errno, str(self.errno))
 
 
+class HalfPublished(TermiteError):
+    """An error for a job: it has happened, but its results could not all be written to the tree.
+
+    The command must not run again. `lines` tell the user what was written, and what was not.
+    """
+
+    def __init__(self, lines: tuple[str, ...]) -> None:
+        super().__init__(*lines)
+        self.lines = lines
+
+
 class Stale(TermiteError):
     """An error for the requester of a version of a file that has changed since."""
 

@@ -63,6 +63,7 @@ class Launcher:
         self.peeked_bytes = 0  # read, but also left in the stdin for other readers
         self._stdin_end = b""
         self._is_replaced = False
+        self._has_ended = False
         self.pid = _peer_pid(connection)
 
     async def output(self, fd: int, content: bytes) -> None:
@@ -148,10 +149,11 @@ class Launcher:
     async def stop_reading(self) -> None:
         """Withdraw the outstanding read, and wait until the launcher confirms that.
 
-        Later reads raise FsError. `unused_bytes` counts what the launcher had read by then.
+        Later reads raise FsError, and later calls do nothing. `unused_bytes` counts what the
+        launcher had read by then.
         """
-        self._is_settled = True
-        if self._asked_offset is None:
+        was_settled, self._is_settled = self._is_settled, True
+        if was_settled or self._asked_offset is None:
             return
         await self._send(records.READ, records.pack_numbers(size=0))
         async with self._reading_stdin:  # a task that waits for the answer gets it first
@@ -165,6 +167,16 @@ class Launcher:
         """The number of bytes that were consumed from the stdin but did not reach the job."""
         kind, content = self._answered or (b"", b"")
         return len(content) if kind == records.STDIN and self._asked_offset == -1 else 0
+
+    @property
+    def needs_no_exit(self) -> bool:
+        """True if the launcher was sent the exit of its command, or has gone."""
+        return self._has_ended or self.gone is not None
+
+    @property
+    def stdin_end(self) -> bytes:
+        """The records that `leave_stdin` has made, which `finish` sends."""
+        return self._stdin_end
 
     def leave_stdin(self, **numbers: int) -> None:
         """Set the final position of the stdin, which `finish` sends along with the exit.
@@ -188,6 +200,7 @@ class Launcher:
     async def finish(self, exit: Exit) -> None:
         """Let the launcher end as the command did."""
         await self._send(records.EXIT, self._stdin_end + _pack_exit(exit))
+        self._has_ended = True
 
     def finish_nowait(self, exit: Exit) -> None:
         """Do the same as `finish`. No other frame may have been sent before."""

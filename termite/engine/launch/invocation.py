@@ -38,7 +38,8 @@ class JobRequest:
     `umask` has the nine permission bits. If `has_stdin`, the stdin is the file `stdin_file`, or a
     stream if that is None. If not, `stdin_closed` means that descriptor 0 is closed, and
     `stdin_ended` that it is at its end. `merge`: stdout and stderr are one open file. `out` and
-    `err` are the kinds of stdout and stderr.
+    `err` are the kinds of stdout and stderr. `token` is the name of the job
+    that only this launcher and its master know.
     """
 
     invocation: Invocation
@@ -52,6 +53,7 @@ class JobRequest:
     err: OutputKind = OutputKind.OTHER
     is_stdin_terminal: bool = False
     vantage: Vantage = field(default_factory=Vantage)
+    token: bytes = b""
 
 
 def parse_invoke(payload: bytes) -> JobRequest:
@@ -82,6 +84,7 @@ def parse_invoke(payload: bytes) -> JobRequest:
         out, err = (OutputKind(fields.get(name, b"other").decode()) for name in ("out", "err"))
         umask = int(fields.get("umask", b"022"), 8)
         stdin_file = _parse_stdin_file(fields) if stdin == b"file" else None
+        token = bytes.fromhex(fields.get("token", b"").decode())
     except (KeyError, ValueError, msgspec.ValidationError) as error:
         raise RemoteProtocolError(f"an invocation without its {error}") from None
     if not argv or not cwd.startswith("/"):
@@ -108,6 +111,7 @@ def parse_invoke(payload: bytes) -> JobRequest:
         err=err,
         is_stdin_terminal=fields.get("in") == b"tty",
         vantage=Vantage(*(os.fsdecode(fields.get(name, b"")) for name in ("root", "users", "here", "host"))),
+        token=token,
     )
 
 

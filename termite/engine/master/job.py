@@ -13,6 +13,7 @@ from termite.engine.launch.invocation import JobRequest
 from termite.engine.launch.output import HeldOutputs, JobOutput
 from termite.engine.launch.stdio import JobStdin
 from termite.engine.model import Command, Phase, Verdict
+from termite.engine.tree.publishing.publication import Ticket
 
 MAX_ATTEMPTS = 3  # failures of any kind
 MAX_WORKERS = 2  # a job that makes two workers fail does not get a third one
@@ -39,6 +40,7 @@ class Job:
     key: CommandKey | None = None  # None: its run time is not recorded
     warning: UserError | None = None  # about the rule file, for the user; None: there is none
     bug: Exception | None = None  # of `run_at_once`; `run_job` raises it again
+    ticket: Ticket | None = None  # None: nothing was published yet
     number: int = 0
     is_executed: bool = False  # True if a worker may have started the command in any attempt
     failures: list[Retryable] = field(default_factory=list)

@@ -15,7 +15,7 @@ from termite.engine.errors import Reason, RemoteProtocolError, Retryable, first_
 from termite.engine.fleet.lease import Lease
 from termite.engine.model import Change, Digest
 from termite.engine.tree.master_tree import MasterTree
-from termite.engine.tree.staging import StagedWriter
+from termite.engine.tree.publishing.staging import StagedWriter
 from termite.engine.wire.protocol.messages import Ran
 
 MAX_FETCHES = 4  # of one job at a time: they fill a connection, and other jobs still get their share

@@ -14,7 +14,7 @@ from termite.engine.decide.environment import environment_of
 from termite.engine.decide.logic.commands import is_no_op
 from termite.engine.decide.logic.local_policy import is_local_forbidden, local_policy_warning
 from termite.engine.decide.short_commands import CommandKey, key_of
-from termite.engine.errors import FsError, Outdated, Reason, Retryable, UserError
+from termite.engine.errors import FsError, HalfPublished, Outdated, Reason, Retryable, UserError
 from termite.engine.fleet.lease import Lease
 from termite.engine.fleet.pool import OUTDATED_CHANGES, NoWorker
 from termite.engine.launch.connection import Launcher, LauncherGone
@@ -23,12 +23,13 @@ from termite.engine.launch.listener import RestOfJob
 from termite.engine.launch.output import OutputDiffers
 from termite.engine.master.fallback import end_differing, fall_back, run_here_instead, run_local
 from termite.engine.master.job import Job, new_job
+from termite.engine.master.job_reports import report_half_published, report_result
 from termite.engine.master.results import fetch_contents
 from termite.engine.master.shared import Master
 from termite.engine.model import Changeset, Command, Exit, Phase
-from termite.engine.paths import is_within, tree_path
+from termite.engine.tree.logic.redo_plan import JobEnd
 from termite.engine.tree.logic.times import Timing
-from termite.engine.wire.protocol.foreign_text import printable
+from termite.engine.tree.publishing.publication import Ticket
 from termite.engine.wire.protocol.messages import Ran, Run
 
 # Limits, in bytes, for the contents of locally written files that a Run sends along: of one file,
@@ -80,6 +81,8 @@ class JobRunner:
             raise
         except Exception as error:  # around one job: a bug of ours does not end the build
             log.exception("job-failed job=%d", job.id)
+            if job.ticket is not None and job.ticket.has_happened:
+                return Exit(job.ticket.end.code, job.ticket.end.signal)
             return await fall_back(master, job, Reason.INTERNAL_ERROR, repr(error))
         except trio.Cancelled:
             # The user has stopped the job, which does not run again: its output is shown.
@@ -105,7 +108,7 @@ def run_at_once(master: Master, job: Job) -> bool:
     verdict = job.verdict = master.decide(command)
     if master.short.is_on and not verdict.rule:
         job.key = key_of(command)
-    if job.warning or job.launcher.has_unread_frames:
+    if job.warning or job.launcher.has_unread_frames or master.tree.is_finishing:
         return False
     return start_local(master, job) if verdict.local else start_short(master, job)
 
@@ -117,6 +120,8 @@ async def run_job(master: Master, job: Job) -> Exit | None:
     Raise LauncherGone if the launcher closed the connection; the listener ends the job.
     """
     assert job.command is not None and job.verdict is not None, "run_at_once was called"
+    if master.tree.is_finishing:  # a job that was cancelled too late: the next command sees all of its results
+        await master.tree.finished()
     if job.warning:
         await job.launcher.notice(f"termite: {job.warning}; the last good rules stay in force")
     warning = local_policy_warning(job.request.invocation.env)
@@ -159,6 +164,8 @@ async def run_job(master: Master, job: Job) -> Exit | None:
             return ran.exit
         except NoWorker as error:
             return await fall_back(master, job, Reason.NO_WORKER, str(error))
+        except HalfPublished as error:
+            return await report_half_published(master, job, error)
         except FsError as error:
             return await run_here_instead(master, job, Reason.NOT_PUBLISHED, (os.strerror(error.errno),))
         except OutputDiffers:
@@ -225,13 +232,21 @@ async def publish_results(master: Master, job: Job, lease: Lease, ran: Ran, timi
     """Fetch the results, and publish them in the user's tree.
 
     Return the paths that another job wrote with other contents at the same time. Raise Retryable
-    if the contents cannot be fetched, and FsError if they cannot be written.
+    if the contents cannot be fetched, FsError if they cannot be written, and HalfPublished if they
+    can no longer be written completely.
     """
     if not ran.changes:
         return ()
     job.phase = Phase.FETCHING
     async with fetch_contents(lease, ran, master.tree) as contents:
-        published = await master.tree.publish(ran.changes, contents, timing)
+        # The plan tells how the standard input is left, so nothing may be read after it.
+        await job.launcher.stop_reading()
+        job.stdin.finish(ran.stdin_offset, ran.stdin_taken)
+        end = JobEnd(job.request.token, job.launcher.pid, ran.exit.code, ran.exit.signal, job.launcher.stdin_end)
+        # If the master dies after the plan is written, nobody else has the held output.
+        await job.output.flush()
+        job.ticket = Ticket(end, lambda: job.launcher.needs_no_exit)
+        published = await master.tree.publish(ran.changes, contents, timing, job.ticket)
     return published.conflicts
 
 
@@ -300,58 +315,6 @@ def record_failure(master: Master, job: Job, error: Retryable) -> None:
     master.pool.failed(job.lease, error)
     master.counters.retries[error.reason] += 1
     log.warning("job-retried job=%d lease=%s detail=%r reason=%s", job.id, job.lease.worker, error.detail, error.reason)
-
-
-async def report_result(master: Master, job: Job, ran: Ran, conflicts: tuple[bytes, ...]) -> None:
-    """Count the job, and notify the user of conflicts, dropped files and an exceeded time limit."""
-    counters = master.counters
-    counters.remote += 1
-    counters.fuse_requests += ran.usage.requests
-    counters.conflicts += len(conflicts)
-    if lost := job.stdin.finish(ran.stdin_offset, ran.stdin_taken):
-        log.info("job-stdin-left job=%d bytes=%d", job.id, lost)
-    counters.count_paths("written by two jobs at once", map(_absolute, conflicts))
-    for path in conflicts:
-        await job.launcher.notice(
-            f"termite: two jobs wrote {_absolute(path)} at the same time; keeping the version of this job"
-        )
-    if ran.dropped:
-        await report_dropped(master, job, ran.dropped)
-    if ran.timed_out:
-        await job.launcher.notice("termite: killed the command, because it exceeded the time limit of its rule")
-
-
-async def report_dropped(master: Master, job: Job, dropped: tuple[bytes, ...]) -> None:
-    """Count the files that were not published, and notify the user of new ones.
-
-    These are files outside the tree, and sockets in the tree.
-    """
-    root = tree_path(master.config.socket.parent)
-    inside = {path for path in dropped if path != root and is_within(path, root)}
-    sockets = tuple(path for path in dropped if path in inside)
-    outside = tuple(path for path in dropped if path not in inside)
-    counters = master.counters
-    counters.dropped_writes += len(outside)
-    counters.sockets_left += len(sockets)
-    counters.count_paths("written outside the tree, dropped", map(_absolute, outside))
-    counters.count_paths("socket, stayed on its worker", map(_absolute, sockets))
-    for paths, kind in (
-        (outside, "dropped files outside the tree"),
-        (sockets, "a socket stays on its worker"),
-    ):
-        if named := master.notices.select_new(kind, paths):
-            names = ", ".join(map(_absolute, named))
-            rest = f" and {len(paths) - len(named)} more" if len(paths) > len(named) else ""
-            is_full = any(master.notices.is_place_full(kind, path) for path in named)
-            last = "; others near it are only counted" if is_full else ""
-            await job.launcher.notice(
-                f"termite: {kind}: {names}{rest} (add a Local rule to run the command here{last})"
-            )
-
-
-def _absolute(path: bytes) -> str:
-    """Return a path of the tree as the user writes it, safe to print."""
-    return "/" + printable(os.fsdecode(path))
 
 
 def _is_outdated(changesets: tuple[Changeset, ...]) -> bool:

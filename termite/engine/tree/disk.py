@@ -13,6 +13,7 @@ from errno import EACCES, EEXIST, EIO, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOT
 from termite.engine.beneath import DIRECTORY, FILE, open_beneath
 from termite.engine.errors import FsError, Reason, Retryable
 from termite.engine.paths import components, join
+from termite.engine.tree import disk_calls
 
 # With these unlink refuses a directory: the first is that of Linux, the second that of POSIX.
 NOT_A_FILE = (EISDIR, EPERM)
@@ -93,7 +94,7 @@ def remove_beneath(dir_fd: int, name: bytes, path: bytes = b"", kept: Container[
     had to do that as well. Raise OSError at the first entry that cannot be removed.
     """
     try:
-        os.unlink(name, dir_fd=dir_fd)
+        disk_calls.unlink(name, dir_fd=dir_fd)
         return True
     except FileNotFoundError:
         return True
@@ -109,7 +110,7 @@ def remove_beneath(dir_fd: int, name: bytes, path: bytes = b"", kept: Container[
     finally:
         os.close(fd)
     try:
-        os.rmdir(name, dir_fd=dir_fd)
+        disk_calls.rmdir(name, dir_fd=dir_fd)
     except OSError as e:
         if e.errno not in (ENOTEMPTY, EEXIST):
             raise
@@ -129,13 +130,13 @@ def set_attributes(name: bytes, dir_fd: int, mode: int, mtime_ns: int) -> None:
         if stat.S_IFMT(st.st_mode) != stat.S_IFMT(mode):
             return
         if stat.S_ISLNK(mode):
-            os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=dir_fd, follow_symlinks=False)
+            disk_calls.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=dir_fd, follow_symlinks=False)
             return
         itself = b"/proc/self/fd/%d" % fd
         if st.st_mode != mode:
-            os.chmod(itself, stat.S_IMODE(mode))
+            disk_calls.chmod(itself, stat.S_IMODE(mode))
         if st.st_mtime_ns != mtime_ns:
-            os.utime(itself, ns=(st.st_atime_ns, mtime_ns))
+            disk_calls.utime(itself, ns=(st.st_atime_ns, mtime_ns))
     finally:
         os.close(fd)
 

@@ -1,11 +1,10 @@
 """Serve the user's files to mirrors, and bring the results of jobs back to them.
 
 This module joins the parts of the room: the journal numbers the changes of everything that was
-served. No drain sees half of a result, because a job's changes are made without an await.
+served.
 """
 
 import contextlib
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,14 +21,12 @@ from termite.engine.tree.hashes import Hashes
 from termite.engine.tree.logic.attrs import Events, Seen, Touch
 from termite.engine.tree.logic.exports import Exports
 from termite.engine.tree.logic.journal import Journal
-from termite.engine.tree.logic.plan import make_plan
 from termite.engine.tree.logic.times import Timing
-from termite.engine.tree.replay import Contents, Replay, ReplayRecord
-from termite.engine.tree.staging import StagedWriter, Staging
-from termite.engine.tree.target_directories import TargetDirectories
+from termite.engine.tree.publishing.publication import NOBODY, Publication, Published, Ticket, TreeParts
+from termite.engine.tree.publishing.redo import clear_staging
+from termite.engine.tree.publishing.replay import Contents
+from termite.engine.tree.publishing.staging import StagedWriter, Staging
 from termite.engine.tree.truth import Truth
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +46,6 @@ class TreeConfig:
     hash_cache: Path | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
-    """The state after a job's results were written to disk: the journal has them up to `number`.
-
-    `conflicts` are paths that another job, which ran at the same time, had written differently.
-    """
-
-    number: int
-    conflicts: tuple[bytes, ...]
-
-
 class MasterTree:
     """The tree of one master: its files on disk, and what mirrors know of them.
 
@@ -75,9 +61,14 @@ class MasterTree:
         self._truth = Truth(self._disk, self._exports, self._hashes)
         self._journal = Journal()
         self._staging = Staging(config.writable_root)
+        clear_staging(self._staging.path.parent, self._staging.fd, self._staging.plan.label)
         self._contents = FileContents(self._disk, self._exports, self._hashes, self._truth, self._journal)
         self._emptying = 0  # threads that are removing trash now
-        self._never_leaves = frozenset(config.excludes + config.hidden)
+        never_leaves = frozenset(config.excludes + config.hidden)
+        self._parts = TreeParts(
+            self._disk, self._exports, self._hashes, self._truth, self._journal, self._staging, never_leaves
+        )
+        self._turn = trio.Lock()  # of the job that is published
 
     @property
     def number(self) -> int:
@@ -169,31 +160,52 @@ class MasterTree:
         """Start to stage a content that comes in pieces. Raise FsError if the disk refuses."""
         return StagedWriter(self._staging)
 
-    async def publish(self, changes: Sequence[Change], contents: Contents, timing: Timing) -> Published:
+    async def publish(
+        self, changes: Sequence[Change], contents: Contents, timing: Timing, ticket: Ticket = NOBODY
+    ) -> Published:
         """Make a job's changes on the user's disk, and wait until removed directories are emptied.
 
         `contents` has the bytes or the staged file of every new content, by SHA-256. Staged files
-        are used up, whatever happens. Raise FsError if the disk refuses or a path must not be
-        written: the job fails. Raise RemoteProtocolError if the changes are not well-formed: the
-        worker's connection is dropped. In both cases the journal has whatever was done. If the
-        caller is cancelled before the call, nothing is done; later the changes are completed.
+        are used up, whatever happens. Jobs are published one after another.
+
+        Nothing is changed before the plan is written, and a cancellation leaves no trace until
+        then. Until then, FsError means that the disk refuses or a path must not be written: the job
+        fails. RemoteProtocolError means that the changes are not well-formed: the worker's
+        connection is dropped. After that the changes are completed though the caller is cancelled,
+        and the only error is HalfPublished. The journal always has whatever was done.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        done = ReplayRecord()
         try:
-            return self._publish_now(changes, contents, timing, done)
+            self._turn.acquire_nowait()
+        except trio.WouldBlock:
+            await self._turn.acquire()
+        publication = Publication(self._parts, timing, ticket)
+        try:
+            published = await publication.run(changes, contents)
         finally:
+            self._turn.release()
             for content in contents.values():
                 if isinstance(content, Path):
-                    self._staging.remove(os.fsencode(content.name))
-            if done.trash:
+                    self._staging.discard(os.fsencode(content.name))
+            if trash := publication.done.trash:
                 self._emptying += 1
                 try:
                     with trio.CancelScope(shield=True):
-                        await trio.to_thread.run_sync(self._empty_trash, done.trash)
+                        await trio.to_thread.run_sync(self._empty_trash, trash)
                 finally:
                     self._emptying -= 1
                 self._journal.append(self._truth.check_link_counts(is_more_trash_left=self._emptying > 0))
+        return published
+
+    @property
+    def is_finishing(self) -> bool:
+        """True while the results of a job are written whose launcher has gone."""
+        return self._parts.ticket is not None and self._parts.ticket.is_told()
+
+    async def finished(self) -> None:
+        """Wait until all results that are being written now are complete."""
+        async with self._turn:
+            pass
 
     # -- life and statistics -----------------------------------------------------------------------------------------
 
@@ -219,36 +231,9 @@ class MasterTree:
         self._disk.close()
         self._staging.close()
 
-    def _publish_now(
-        self, changes: Sequence[Change], contents: Contents, timing: Timing, done: ReplayRecord
-    ) -> Published:
-        self.drain()
-        plan = make_plan(changes, self._exports.is_writable)
-        conflicts = self._journal.conflicts(timing.number, changes)
-        replay = Replay(
-            TargetDirectories(self._disk),
-            self._staging,
-            timing,
-            kept=lambda: self._journal.made_since(timing.number) | self._never_leaves,
-            seen=self._truth.tree.seen,
-            done=done,
-        )
-        try:
-            replay.commit(replay.prepare(plan, contents))
-        finally:
-            replay.close()
-            for stamp, digest in done.placed:
-                self._hashes.remember(stamp, digest)
-            number = self._journal.append(self._truth.check(done.events))
-        self._journal.note_results(number, changes)
-        return Published(number, conflicts)
-
     def _empty_trash(self, trash: list[bytes]) -> None:
         for name in trash:
-            try:
-                self._staging.remove(name)
-            except OSError as e:  # the whole staging directory is removed when the master ends
-                log.warning("staging-not-emptied name=%r reason=%s", name, e)
+            self._staging.discard(name)
 
     def _find_suspects(self, shown: Mapping[bytes, Mapping[bytes, Seen]]) -> dict[bytes, set[bytes] | None]:
         return {directory: self._truth.reader.find_suspects(directory, listing) for directory, listing in shown.items()}

@@ -21,7 +21,7 @@ import trio.testing
 
 from termite.engine.decide.loaded_plugins import Plugins
 from termite.engine.decide.short_commands import MIN_SAMPLES, ShortCommands
-from termite.engine.errors import FsError, NotAtRest, Outdated, Reason, Retryable
+from termite.engine.errors import FsError, HalfPublished, NotAtRest, Outdated, Reason, Retryable
 from termite.engine.fleet.lease import Lease
 from termite.engine.fleet.pool import OUTDATED_CHANGES, NoWorker, Pool
 from termite.engine.launch import connection as launcher_module
@@ -40,7 +40,8 @@ from termite.engine.master.settled_check import SettledCheck
 from termite.engine.master.shared import Master, MasterConfig
 from termite.engine.model import Attr, Change, Changeset, Command, Digest, Exit, StdinFile, Usage
 from termite.engine.tree.logic.times import Timing
-from termite.engine.tree.master_tree import MasterTree, Published
+from termite.engine.tree.master_tree import MasterTree
+from termite.engine.tree.publishing.publication import Published, Ticket
 from termite.engine.wire.protocol import records
 from termite.engine.wire.protocol.messages import Ran, Run
 
@@ -62,6 +63,8 @@ class FakeTree:
     def __init__(self, steps: list[str]) -> None:
         self.steps = steps
         self.number = 5
+        self.is_finishing = False
+        self.half: HalfPublished | None = None
         self.published: list[Sequence[Change]] = []
         self.refuses = 0
         self.behind: list[int] = []  # how many changes a mirror has not heard of, at each dispatch
@@ -87,12 +90,18 @@ class FakeTree:
     def statistics(self) -> dict[str, int]:
         return {}
 
+    async def finished(self) -> None:
+        self.steps.append("finished")
+
     async def publish(
-        self, changes: Sequence[Change], contents: Mapping[bytes, bytes | Path], timing: Timing
+        self, changes: Sequence[Change], contents: Mapping[bytes, bytes | Path], timing: Timing, ticket: Ticket
     ) -> Published:
         await trio.lowlevel.checkpoint()
         if self.refuses:
             raise FsError(self.refuses)
+        if self.half:
+            raise self.half
+        ticket.has_happened = True
         self.published.append(changes)
         self.steps.append("published")
         return Published(self.number, ())
@@ -803,6 +812,38 @@ async def test_without_a_worker_it_runs_here_and_says_so_once(tmp_path: Path) ->
     assert world.master.counters.fallbacks == {Reason.NO_WORKER: 2}
 
 
+@pytest.mark.logs("job-failed")
+async def test_a_bug_of_ours_after_the_results_were_published_does_not_run_the_command_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def stumble(*_: object) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr("termite.engine.master.run_job.report_result", stumble)
+    world = World(tmp_path, script(end=ran(4)))
+    assert await world.say("gcc") == [(b"E", b"code=4\0")]
+    assert "job-failed" in caplog.text
+    caplog.clear()
+
+
+async def test_results_that_could_only_be_written_in_part_are_named_and_the_command_does_not_run_again(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path, script(end=ran()))
+    world.tree.half = HalfPublished(("not all", "written: a", "not written: b"))
+    told = await world.say("gcc")
+    lines = [(b"N", b"termite: " + line + b"\n") for line in (b"not all", b"written: a", b"not written: b")]
+    assert told == [*lines, (b"E", b"code=101\0")]
+    assert world.master.counters.failed == 1
+
+
+async def test_the_next_command_waits_for_a_job_that_was_cancelled_too_late(tmp_path: Path) -> None:
+    world = World(tmp_path, script(end=ran()))
+    world.tree.is_finishing = True
+    assert await world.say("gcc") == [(b"E", b"code=0\0")]
+    assert world.steps[0] == "finished"
+
+
 @pytest.mark.logs("job-fell-back")
 async def test_where_local_is_forbidden_it_fails_with_103(tmp_path: Path) -> None:
     told = await World(tmp_path).say("gcc", TERMITE_LOCAL="never")
@@ -967,9 +1008,10 @@ async def test_a_read_that_nobody_waits_for_any_more_is_taken_back_before_the_en
     world.master.pool = cast(Pool, FakePool([run], world.steps))
     async with world.launcher("sort") as launched:
         assert (await launched.first(2))[1:] == [(b"R", b"size=0\0")]
-        assert world.tree.published, "results do not wait for that"
+        assert not world.tree.published, "the plan would not know how the standard input is left"
         await launched.send(*answer)
         assert await launched.rest() == [(b"E", b"code=0\0")]
+        assert world.tree.published
 
 
 @pytest.mark.logs("job-retried")

@@ -11,7 +11,7 @@ import pytest
 from termite.engine.errors import FsError
 from termite.engine.model import Attr
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
-from tests.edge.engine.tree.tree_jobs import Job, agrees_with_the_disk, changed_since, serve, tree_path
+from tests.edge.engine.tree.tree_jobs import Job, agrees_with_the_disk, changed_since, serve, staged_names, tree_path
 
 NS = 10**9
 
@@ -121,7 +121,7 @@ async def test_a_full_disk_leaves_everything_as_it_was(home: MasterTree, root: P
     assert sorted(os.listdir(root)) == [".termite-staging", "closed", "deleted", "old"]
     assert stat.S_IMODE((root / "closed").stat().st_mode) == 0o555
     assert (root / "old").read_bytes() == b"old"
-    assert os.listdir(root / ".termite-staging") == ["now"]
+    assert staged_names(root) == []
     assert home.number == 0
 
 
@@ -197,11 +197,11 @@ def test_a_killed_masters_staging_is_cleared(root: Path) -> None:
     (root / ".termite-staging" / "7" / "deep").mkdir(parents=True)
     (root / ".termite-staging" / "3").write_bytes(b"half")
     home = MasterTree(TreeConfig(tree_path(root)))
-    assert os.listdir(root / ".termite-staging") == ["now"]
+    assert staged_names(root) == []
     home.close()
 
 
-async def test_a_thousand_files_come_home_in_one_changeset(home: MasterTree, root: Path) -> None:
+async def test_a_thousand_files_come_home_in_few_changesets(home: MasterTree, root: Path) -> None:
     await serve(home, root)
     watches = home.statistics()["watches"]
     job = Job(home, root)
@@ -209,6 +209,7 @@ async def test_a_thousand_files_come_home_in_one_changeset(home: MasterTree, roo
         job.mkdir(f"d{d}")
         for f in range(100):
             job.write(f"d{d}/{f}", b"%d" % f)
-    assert (await job.end()).number == 1
-    assert home.drain() == 1
+    number = (await job.end()).number
+    assert number < 1000 / 20, "slices are not so small that each costs as much as its changes"
+    assert home.drain() == number
     assert home.statistics()["watches"] == watches + 10

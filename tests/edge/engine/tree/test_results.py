@@ -8,13 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from termite.engine.errors import FsError, RemoteProtocolError
+from termite.engine.errors import HalfPublished, RemoteProtocolError
 from termite.engine.model import Attr, Digest
 from termite.engine.tree.logic.attrs import Seen
-from termite.engine.tree.logic.plan import Plan
-from termite.engine.tree.master_tree import MasterTree, Published
-from termite.engine.tree.replay import Replay
-from tests.edge.engine.tree.tree_jobs import Job, agrees_with_the_disk, changed_since, digest_of, serve, tree_path
+from termite.engine.tree.logic.redo_plan import Step
+from termite.engine.tree.master_tree import MasterTree
+from termite.engine.tree.publishing.publication import Published
+from termite.engine.tree.publishing.replay import Contents, Replay
+from termite.engine.tree.publishing.steps import StepRunner
+from tests.edge.engine.tree.tree_jobs import (
+    Job,
+    agrees_with_the_disk,
+    changed_since,
+    digest_of,
+    serve,
+    staged_names,
+    tree_path,
+)
 
 NS = 10**9
 
@@ -38,7 +48,7 @@ async def test_everything_that_a_job_can_make_comes_home(home: MasterTree, root:
     assert await agrees_with_the_disk(home, root)
     assert await agrees_with_the_disk(home, root / "d")
     assert home.drain() == 1, "our own events are no changes"
-    assert os.listdir(root / ".termite-staging") == ["now"]
+    assert staged_names(root) == []
 
 
 async def test_the_journal_knows_the_digests_of_results(home: MasterTree, root: Path) -> None:
@@ -80,7 +90,7 @@ def write_as_if_it_were_not(path: Path, content: bytes) -> None:
     os.utime(path, ns=(st.st_atime_ns, st.st_mtime_ns))
 
 
-@pytest.mark.parametrize("step", ["_place", "close"])
+@pytest.mark.parametrize("step", ["run", "close"])
 @pytest.mark.parametrize("content", [THEIRS, b"longer than " + OURS])
 @pytest.mark.parametrize("overflows", [False, True])
 async def test_who_writes_to_a_result_at_once_is_heard(
@@ -100,7 +110,8 @@ async def test_who_writes_to_a_result_at_once_is_heard(
 
     for name in ("g", "h"):
         (root / name).touch()
-    monkeypatch.setattr(Replay, step, just_after(getattr(Replay, step)))
+    owner = StepRunner if step == "run" else Replay
+    monkeypatch.setattr(owner, step, just_after(getattr(owner, step)))
     await Job(home, root).write("f", OURS).end()
     home.drain()
     assert await served_digest(home, root, "f") == digest_of(content)
@@ -112,15 +123,16 @@ async def test_who_writes_to_a_result_in_a_new_directory_at_once_is_heard(
 ) -> None:
     """The writer sets an old time, as `cp -p` does, or that of the result."""
     await serve(home, root)
-    place = Replay._place
+    rename = StepRunner._rename
 
-    def place_and_write(self: Replay, path: bytes, staged: bytes) -> None:
-        place(self, path, staged)
-        write_as_if_it_were_not(root / "d/f", THEIRS)
-        if mtime_ns < 0:
-            os.utime(root / "d/f", (0, 0))
+    def place_and_write(self: StepRunner, staged: bytes, parent: int, name: bytes) -> None:
+        rename(self, staged, parent, name)
+        if name == b"f":
+            write_as_if_it_were_not(root / "d/f", THEIRS)
+            if mtime_ns < 0:
+                os.utime(root / "d/f", (0, 0))
 
-    monkeypatch.setattr(Replay, "_place", place_and_write)
+    monkeypatch.setattr(StepRunner, "_rename", place_and_write)
     await Job(home, root).mkdir("d").write("d/f", OURS, mtime_ns=time.time_ns() + mtime_ns).end()
     home.drain()
     assert await served_digest(home, root / "d", "f") == digest_of(THEIRS)
@@ -142,23 +154,25 @@ async def served_digest(home: MasterTree, directory: Path, name: str) -> Digest:
     return digest
 
 
+@pytest.mark.logs("job-half-published")
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO])
 async def test_what_cannot_be_placed_does_not_stay_staged(
     home: MasterTree, root: Path, monkeypatch: pytest.MonkeyPatch, kind: int
 ) -> None:
     (root / "d").mkdir()
     await serve(home, root, root / "d")
-    commit = Replay.commit
+    steps = Replay.steps
 
-    def lose_and_commit(self: Replay, plan: Plan) -> None:
+    def steps_and_lose(self: Replay, contents: Contents) -> tuple[Step, ...]:
+        found = steps(self, contents)
         (root / "d").rmdir()
-        commit(self, plan)
+        return found
 
-    monkeypatch.setattr(Replay, "commit", lose_and_commit)
+    monkeypatch.setattr(Replay, "steps", steps_and_lose)
     attr = Attr(kind | 0o777, 1, time.time_ns(), target=b"f" if kind == stat.S_IFLNK else b"")
-    with pytest.raises(FsError):
+    with pytest.raises(HalfPublished, match=r"not written: d/new"):
         await Job(home, root).change("d/new", attr).end()
-    assert os.listdir(root / ".termite-staging") == ["now"]
+    assert staged_names(root) == []
 
 
 async def test_a_staged_file_comes_home_under_all_its_names(home: MasterTree, root: Path) -> None:
@@ -171,7 +185,7 @@ async def test_a_staged_file_comes_home_under_all_its_names(home: MasterTree, ro
     await job.end()
     assert (root / "a").read_bytes() == (root / "b").read_bytes() == content
     assert not (root / "a").samefile(root / "b")
-    assert os.listdir(root / ".termite-staging") == ["now"]
+    assert staged_names(root) == []
 
 
 async def test_a_content_that_is_not_what_was_promised_is_refused(home: MasterTree, root: Path) -> None:
@@ -180,7 +194,7 @@ async def test_a_content_that_is_not_what_was_promised_is_refused(home: MasterTr
     with pytest.raises(RemoteProtocolError):
         writer.finish(digest_of(b"content"))
     writer.discard()
-    assert os.listdir(root / ".termite-staging") == ["now"]
+    assert staged_names(root) == []
 
 
 async def test_a_changed_mode_or_time_does_not_touch_the_content(home: MasterTree, root: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from termite.engine.model import Attr, Change, Digest
 from termite.engine.tree.logic.times import Timing
-from termite.engine.tree.master_tree import MasterTree, Published
+from termite.engine.tree.master_tree import MasterTree
+from termite.engine.tree.publishing.publication import NOBODY, Published, Ticket
 
 
 def tree_path(path: Path) -> bytes:
@@ -50,9 +51,15 @@ class Job:
             self.change(name, None)
         return self
 
-    async def end(self, offset_ns: int = 0) -> Published:
+    async def end(self, offset_ns: int = 0, ticket: Ticket = NOBODY) -> Published:
         timing = Timing(self.dispatched_ns, self.started_ns, time.time_ns(), offset_ns, self.number)
-        return await self.home.publish(self.changes, self.contents, timing)
+        return await self.home.publish(self.changes, self.contents, timing, ticket)
+
+
+def staged_names(root: Path) -> list[str]:
+    """Return what is staged: everything in the staging directory but the clock and the plan."""
+    names = os.listdir(root / ".termite-staging")
+    return sorted(name for name in names if name != "now" and not name.startswith("plan-"))
 
 
 async def changed_since(home: MasterTree, root: Path, since: int) -> dict[str, Attr | None]:

@@ -5,36 +5,45 @@ file visible. The file system's own clock is read here as well.
 """
 
 import errno
+import logging
 import os
+import stat
 from hashlib import sha256
 from pathlib import Path
 
 from termite.engine.errors import RemoteProtocolError, UserError
 from termite.engine.model import Digest
+from termite.engine.paths import join
+from termite.engine.tree import disk_calls
 from termite.engine.tree.disk import fs_errors, remove_beneath
 from termite.engine.tree.logic.exports import STAGING
+from termite.engine.tree.publishing.plan_file import PlanFile
 
 NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
 COPY_BYTES = 1 << 30  # for one copy_file_range
 BLOCK_BYTES = 1 << 20  # for one read and write
 
+log = logging.getLogger(__name__)
+
 
 class Staging:
-    """The staging directory of one master, empty at the start and gone after `close`.
+    """The staging directory of one master, without leftovers at the start and gone after `close`.
 
     Methods block, and raise OSError if the disk refuses. Staged files are named by one name, as
-    `reserve` returns it.
+    `reserve` returns it. All names of one master begin with the label of its plan file.
     """
 
     def __init__(self, writable_root: bytes) -> None:
-        """Make the directory without remains of a killed master. Raise UserError on failure."""
+        """Make the directory. Raise UserError if that fails.
+
+        The plans of killed masters are finished first (redo.py), and their leftovers removed.
+        """
         self.path = Path(os.fsdecode(b"/" + writable_root)) / os.fsdecode(STAGING)
-        self._top = os.open(self.path.parent, os.O_PATH | os.O_DIRECTORY)
+        self._top = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            remove_beneath(self._top, STAGING)  # it may be there from a master that was killed
-            os.mkdir(STAGING, 0o700, dir_fd=self._top)
-            self.fd = os.open(STAGING, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=self._top)
-            self._clock = os.open(b"now", os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=self.fd)
+            self.fd = open_staging(self._top, is_made=True)
+            self.plan = PlanFile(self.fd)
+            self._clock = os.open(b"now", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
         except OSError as e:
             os.close(self._top)
             raise UserError(f"{self.path}: {os.strerror(e.errno or 0)}", hint="results are staged there") from e
@@ -48,16 +57,16 @@ class Staging:
     def reserve(self) -> bytes:
         """Return a new name in the directory, without making anything."""
         self._count += 1
-        return b"%d" % self._count
+        return b"%b.%d" % (self.plan.label, self._count)
 
     def write(self, content: bytes, mode: int, times_ns: tuple[int, int]) -> tuple[bytes, os.stat_result]:
         """Stage a whole file with atime and mtime. Return its name and its stat_result."""
         name = self.reserve()
-        fd = os.open(name, NEW, 0o600, dir_fd=self.fd)
+        fd = disk_calls.open(name, NEW, 0o600, dir_fd=self.fd)
         try:
             write_all(fd, content)
-            os.fchmod(fd, mode)
-            os.utime(fd, ns=times_ns)
+            disk_calls.fchmod(fd, mode)
+            disk_calls.utime(fd, ns=times_ns)
             return name, os.fstat(fd)
         except BaseException:
             self.remove(name)
@@ -68,7 +77,7 @@ class Staging:
     def copy(self, source: int) -> bytes:
         """Stage a copy of an open file and return its name. Blocks may be shared."""
         name = self.reserve()
-        target = os.open(name, NEW, 0o600, dir_fd=self.fd)
+        target = disk_calls.open(name, NEW, 0o600, dir_fd=self.fd)
         try:
             copy_content(source, target)
         except BaseException:
@@ -82,11 +91,26 @@ class Staging:
         """Remove a staged file or directory. If it is missing, do nothing."""
         remove_beneath(self.fd, name)
 
+    def discard(self, name: bytes) -> None:
+        """Do the same as `remove`, but leave it to `close` if the disk refuses.
+
+        What happens after a job was published must not look like a failure of the job.
+        """
+        try:
+            self.remove(name)
+        except OSError as e:
+            log.warning("staging-not-emptied name=%r reason=%s", name, e)
+
     def close(self) -> None:
-        """Remove the directory with everything in it."""
+        """Remove the directory with everything in it.
+
+        If a launcher may still ask how its job has ended, the plan file stays, and the launcher
+        removes it.
+        """
         os.close(self._clock)
+        kept = () if self.plan.close() else (self.plan.name,)
+        remove_beneath(self._top, STAGING, STAGING, {join(STAGING, name) for name in kept})
         os.close(self.fd)
-        remove_beneath(self._top, STAGING)
         os.close(self._top)
 
 
@@ -105,7 +129,7 @@ class StagedWriter:
         self._size = 0
         self._fd = -1
         with fs_errors(b""):
-            self._fd = os.open(self._name, NEW, 0o600, dir_fd=staging.fd)
+            self._fd = disk_calls.open(self._name, NEW, 0o600, dir_fd=staging.fd)
 
     def write(self, chunk: bytes) -> None:
         """Append a piece of the content."""
@@ -129,7 +153,7 @@ class StagedWriter:
     def discard(self) -> None:
         """Remove the file, finished or not."""
         self._close()
-        self._staging.remove(self._name)
+        self._staging.discard(self._name)
 
     def _close(self) -> None:
         if self._fd >= 0:
@@ -137,18 +161,34 @@ class StagedWriter:
             self._fd = -1
 
 
+def open_staging(top: int, *, is_made: bool) -> int:
+    """Return an fd of the staging directory in the open directory `top`. `is_made`: make it first.
+
+    Raise OSError.
+    """
+    if is_made:
+        try:
+            os.mkdir(STAGING, 0o700, dir_fd=top)
+        except FileExistsError:
+            if not stat.S_ISDIR(os.stat(STAGING, dir_fd=top, follow_symlinks=False).st_mode):
+                os.unlink(STAGING, dir_fd=top)
+                os.mkdir(STAGING, 0o700, dir_fd=top)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(STAGING, flags, dir_fd=top)
+
+
 def write_all(fd: int, content: bytes) -> None:
     """Write all bytes to an fd. Raise OSError."""
     view = memoryview(content)
     while view:
-        view = view[os.write(fd, view) :]
+        view = view[disk_calls.write(fd, view) :]
 
 
 def copy_content(source: int, target: int) -> None:
     """Copy the whole content of one fd to another, inside the kernel if possible. Raise OSError."""
     offset = 0
     try:
-        while copied := os.copy_file_range(source, target, COPY_BYTES, offset_src=offset):
+        while copied := disk_calls.copy_file_range(source, target, COPY_BYTES, offset_src=offset):
             offset += copied
     except OSError as e:
         if e.errno not in (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):

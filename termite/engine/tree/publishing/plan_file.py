@@ -1,0 +1,143 @@
+"""Write and read the plan files in `.termite-staging`: one for each master.
+
+A master holds the lock of its file until it ends, however it ends. Nothing is synced to the disk:
+a record must outlive the process, not the kernel.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+from termite.engine.tree import disk_calls
+from termite.engine.tree.logic.redo_plan import (
+    ALIGNMENT,
+    OUTCOME_AT,
+    JobEnd,
+    Outcome,
+    Record,
+    RedoPlan,
+    Step,
+    newest_record,
+    pack_record,
+)
+
+PREFIX = b"plan-"
+OPEN = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+
+IsTold = Callable[[], bool]
+
+
+def boot_id() -> bytes:
+    """Return the boot id of the kernel, 36 characters."""
+    return Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()
+
+
+class PlanFile:
+    """The plan file of this master. Methods block as far as the disk does, and raise OSError."""
+
+    def __init__(self, staging: int) -> None:
+        """Make and lock the file in the open directory `staging`."""
+        self._staging = staging
+        self._boot_id = boot_id()
+        self._pid = os.getpid()
+        self._number = 0
+        self._at = 0
+        self._end = 0
+        self._untold: list[tuple[JobEnd, IsTold]] = []
+        while True:
+            self.label = secrets.token_hex(6).encode()
+            self.name = PREFIX + self.label
+            self._fd = os.open(self.name, OPEN | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=staging)
+            lock(self._fd, wait=True)
+            if os.fstat(self._fd).st_nlink:
+                break
+            os.close(self._fd)  # it was free for a moment, and another process has removed it
+
+    def begin(self, job: JobEnd, is_told: IsTold, steps: tuple[Step, ...]) -> None:
+        """Write a record. From now on the job has happened.
+
+        `is_told` returns whether its launcher needs no record any more.
+        """
+        self._untold = [(end, told) for end, told in self._untold if not told()]
+        plan = RedoPlan(self._pid, job, steps, tuple(end for end, _ in self._untold))
+        record = pack_record(self._number + 1, self._boot_id, plan)
+        # The record before this one stays whole until this one is.
+        at = 0 if len(record) <= self._at else self._end
+        if disk_calls.pwrite(self._fd, record, at) != len(record):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._number += 1
+        self._at = at
+        self._end = -(-(at + len(record)) // ALIGNMENT) * ALIGNMENT
+        self._untold.append((job, is_told))
+
+    def end(self, outcome: Outcome, job: JobEnd) -> None:
+        """Write the outcome of the last record. `job` is how its launcher ends."""
+        self._untold[-1] = job, self._untold[-1][1]
+        disk_calls.pwrite(self._fd, outcome.value, self._at + OUTCOME_AT)
+
+    def close(self) -> bool:
+        """Remove the file, unless a launcher may still ask for it. Return whether it is removed."""
+        is_needed = any(not told() for _, told in self._untold)
+        if not is_needed:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.name, dir_fd=self._staging)
+        os.close(self._fd)
+        return not is_needed
+
+
+class FoundPlan:
+    """The plan file of a master that has ended, which is locked by us."""
+
+    def __init__(self, name: bytes, fd: int) -> None:
+        """Read the file. Raise RemoteProtocolError as `newest_record` does."""
+        self.name = name
+        self.fd = fd
+        self.record: Record | None = newest_record(read_whole(fd))
+
+    @property
+    def label(self) -> bytes:
+        """Return the beginning of the names of everything that its master has staged."""
+        return self.name.removeprefix(PREFIX)
+
+    @property
+    def is_of_this_boot(self) -> bool:
+        """Return whether the kernel has run since the record was written."""
+        return self.record is not None and self.record.boot_id == boot_id()
+
+    @property
+    def written_ns(self) -> int:
+        """Return the file system's time at which the record was written, or its outcome."""
+        return os.fstat(self.fd).st_mtime_ns
+
+    def end(self, outcome: Outcome) -> None:
+        """Write the outcome."""
+        assert self.record is not None, "there is a record"
+        disk_calls.pwrite(self.fd, outcome.value, self.record.at + OUTCOME_AT)
+
+
+def lock(fd: int, *, wait: bool) -> bool:
+    """Lock an open file until it is closed. Return False if another process has locked it.
+
+    A file system without locks counts as locked by us.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def plan_names(staging: int) -> list[bytes]:
+    """Return the names of all plan files in the open directory `staging`."""
+    return sorted(name for name in map(os.fsencode, os.listdir(staging)) if name.startswith(PREFIX))
+
+
+def read_whole(fd: int) -> bytes:
+    """Return the whole content of an open file."""
+    return os.pread(fd, os.fstat(fd).st_size, 0)

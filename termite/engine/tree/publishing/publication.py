@@ -1,0 +1,226 @@
+"""Publish the results of one job: stage them, write the plan, and carry it out in slices.
+
+Between two slices other tasks run, so the journal has everything that was done before each of them.
+A job that starts in between sees half of a result, as it would beside a local command.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from errno import EIO
+
+import msgspec
+import trio
+
+from termite.engine.errors import ExitCode, FsError, HalfPublished
+from termite.engine.model import Change
+from termite.engine.tree.disk import Disk, fs_errors
+from termite.engine.tree.hashes import Hashes
+from termite.engine.tree.logic.attrs import Events
+from termite.engine.tree.logic.exports import Exports
+from termite.engine.tree.logic.journal import Journal
+from termite.engine.tree.logic.plan import make_plan
+from termite.engine.tree.logic.redo_plan import JobEnd, Outcome, PlaceEntry, SetDirectory, Step, Trash
+from termite.engine.tree.logic.times import Timing
+from termite.engine.tree.publishing.plan_file import IsTold
+from termite.engine.tree.publishing.redo import PASSING, PAUSE_S, RETRY_S, split_names
+from termite.engine.tree.publishing.replay import Contents, KnownFiles, Replay
+from termite.engine.tree.publishing.staging import Staging
+from termite.engine.tree.publishing.steps import ReplayRecord, StepRunner
+from termite.engine.tree.publishing.target_directories import TargetDirectories
+from termite.engine.tree.truth import Truth
+
+SLICE_S = 0.01  # after this time other tasks run
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Ticket:
+    """The end that a launcher must hear, and whether it needs to hear it no more.
+
+    `has_happened` is set when the plan of the job is written.
+    """
+
+    end: JobEnd
+    is_told: IsTold
+    has_happened: bool = False
+
+
+NOBODY = Ticket(JobEnd(b"", 0, 0, 0, b""), lambda: True)  # no launcher waits for these results
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The state after a job's results were written to disk: the journal has them up to `number`.
+
+    `conflicts` are paths that another job, which ran at the same time, had written differently.
+    """
+
+    number: int
+    conflicts: tuple[bytes, ...]
+
+
+@dataclass(slots=True)
+class TreeParts:
+    """The parts of a master's tree that a publication needs.
+
+    `never_leaves` are paths that no job may remove. `ticket` is that of the job whose plan is being
+    carried out, or None.
+    """
+
+    disk: Disk
+    exports: Exports
+    hashes: Hashes
+    truth: Truth
+    journal: Journal
+    staging: Staging
+    never_leaves: frozenset[bytes]
+    ticket: Ticket | None = None
+
+
+class Publication:
+    """The publication of one job. No other one may run at the same time."""
+
+    def __init__(self, parts: TreeParts, timing: Timing, ticket: Ticket) -> None:
+        self.done = ReplayRecord()
+        self._parts = parts
+        self._timing = timing
+        self._ticket = ticket
+        self._directories = TargetDirectories(parts.disk)
+        self._slice_end_s = time.perf_counter() + SLICE_S
+
+    async def run(self, changes: Sequence[Change], contents: Contents) -> Published:
+        """Publish, and raise as `MasterTree.publish` does."""
+        parts = self._parts
+        journal = parts.journal
+        journal.append(parts.truth.drain())
+        plan = make_plan(changes, parts.exports.is_writable)
+        conflicts = journal.conflicts(self._timing.number, changes)
+        known = KnownFiles(parts.truth.tree, self._kept)
+        replay = Replay(self._directories, parts.staging, self._timing, known, plan)
+        try:
+            was_interrupted = False
+            for _ in replay.prepare(contents):
+                if time.perf_counter() > self._slice_end_s:
+                    was_interrupted = True
+                    await self._next_slice()
+            if was_interrupted:
+                self._directories.close()  # other tasks may have heard of other directories
+                journal.append(parts.truth.drain())
+            steps = replay.steps(contents)
+            if not steps:
+                return Published(journal.number, conflicts)
+            with fs_errors(b""):
+                parts.staging.plan.begin(self._ticket.end, self._ticket.is_told, self._relative(steps))
+            self._ticket.has_happened = True
+            number = await self._carry_out(replay, steps)
+        finally:
+            self._directories.close()
+            replay.close()
+        journal.note_results(number, changes)
+        return Published(number, conflicts)
+
+    def _kept(self) -> frozenset[bytes]:
+        """Return the paths that stay if a directory above them is removed."""
+        return self._parts.journal.made_since(self._timing.number) | self._parts.never_leaves
+
+    async def _carry_out(self, replay: Replay, steps: tuple[Step, ...]) -> int:
+        """Carry the plan out, return the journal number. Raise HalfPublished, but never Cancelled.
+
+        A scope costs 4 us, so there is one around each of the few places that wait.
+        """
+        parts = self._parts
+        parts.ticket = self._ticket
+        count = 0
+        try:
+            runner = self._runner(replay, steps)
+            deadline_s = 0.0
+            while count < len(steps):
+                try:
+                    runner.run(steps[count])
+                    count += 1
+                except OSError as error:
+                    deadline_s = deadline_s or trio.current_time() + RETRY_S
+                    if error.errno not in PASSING or trio.current_time() > deadline_s:
+                        raise
+                    self._note_done()
+                    with trio.CancelScope(shield=True):
+                        await trio.sleep(PAUSE_S)
+                if time.perf_counter() > self._slice_end_s:
+                    self._note_done()
+                    with trio.CancelScope(shield=True):
+                        await self._next_slice()
+            replay.note_published()
+            number = self._note_done()
+        except Exception as error:  # around one publication: whatever it is, the command must not run again
+            raise self._give_up(runner, steps, count, error) from error
+        finally:
+            parts.ticket = None
+        self._write_outcome(Outcome.DONE, self._ticket.end)
+        return number
+
+    def _runner(self, replay: Replay, steps: tuple[Step, ...]) -> StepRunner:
+        journal = self._parts.journal
+        planned = journal.number
+
+        def late() -> frozenset[bytes]:
+            """Return what others have made since the plan was written."""
+            return journal.made_since(planned) - {step.path for step in steps}
+
+        return StepRunner(self._directories, self._parts.staging.fd, self.done, replay.files, replay.now_ns, late)
+
+    def _give_up(self, runner: StepRunner, steps: tuple[Step, ...], count: int, error: Exception) -> HalfPublished:
+        """End the plan though it is not complete, and return the error of the job."""
+        number = error.errno or EIO if isinstance(error, OSError | FsError) else EIO
+        for step in steps:
+            if isinstance(step, SetDirectory):
+                with suppress(OSError):
+                    runner.run(step)
+        with suppress(OSError, FsError):
+            self._note_done()
+        end = self._ticket.end
+        self._write_outcome(Outcome.FAILED, JobEnd(end.token, end.pid, ExitCode.LOST, 0, end.stdin))
+        half = split_names(self._relative(steps), count, os.strerror(number))
+        if not isinstance(error, OSError | FsError):
+            log.error("publication-failed", exc_info=error)
+        log.warning(
+            "job-half-published published=%d left=%d reason=%s", len(half.published), len(half.left), half.reason
+        )
+        return HalfPublished(tuple(half.lines()))
+
+    def _write_outcome(self, outcome: Outcome, end: JobEnd) -> None:
+        try:
+            self._parts.staging.plan.end(outcome, end)
+        except OSError as error:  # whoever finishes the plan again changes nothing
+            log.warning("outcome-not-written reason=%s", error)
+
+    def _note_done(self) -> int:
+        """Bring everything that was done so far into the journal, and return its number."""
+        for stamp, digest in self.done.placed:
+            self._parts.hashes.remember(stamp, digest)
+        self.done.placed.clear()
+        events, self.done.events = self.done.events, Events()
+        return self._parts.journal.append(self._parts.truth.check(events))
+
+    async def _next_slice(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self._slice_end_s = time.perf_counter() + SLICE_S
+
+    def _relative(self, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+        """Return the steps with paths below the writable root, for another process."""
+        root = self._parts.exports.writable_root
+        cut = len(root) + 1 if root else 0
+        replace = msgspec.structs.replace
+        found: list[Step] = []
+        for step in steps:
+            match step:
+                case PlaceEntry(linked=bytes(linked)):
+                    step = replace(step, linked=linked[cut:])
+                case Trash(kept=kept) if kept:
+                    step = replace(step, kept=tuple(path[cut:] for path in kept))
+            found.append(replace(step, path=step.path[cut:]))
+        return tuple(found)

@@ -1,0 +1,376 @@
+"""Finish the plans of masters that were killed while they published a job's results.
+
+Two processes do this: `termite-redo`, which the launcher of that job starts, and the next master of
+the tree, before it serves. Whoever locks the plan file first does it. All functions block.
+"""
+
+import logging
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from errno import EDQUOT, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC, EROFS
+from pathlib import Path
+
+from termite.engine.errors import ExitCode, FsError, RemoteProtocolError
+from termite.engine.paths import join
+from termite.engine.tree.disk import Disk, remove_beneath
+from termite.engine.tree.logic.exports import STAGING
+from termite.engine.tree.logic.redo_plan import (
+    JobEnd,
+    MakeDirectory,
+    Outcome,
+    PlaceEntry,
+    Record,
+    SetAttributes,
+    SetDirectory,
+    Step,
+    Stood,
+    Trash,
+)
+from termite.engine.tree.publishing.plan_file import OPEN, FoundPlan, lock, plan_names
+from termite.engine.tree.publishing.staging import open_staging
+from termite.engine.tree.publishing.steps import GONE, ReplayRecord, StepRunner
+from termite.engine.tree.publishing.target_directories import TargetDirectories
+
+# These errors may pass: somebody frees space, or a descriptor is closed.
+PASSING = frozenset((EDQUOT, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC, EROFS))
+RETRY_S = 5.0  # for so long a step is repeated that fails with one of them
+PAUSE_S = 0.1
+SHOWN_NAMES = 10
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class HalfDone:
+    """The state in which a plan was given up: published paths, other paths, and the reason."""
+
+    published: tuple[bytes, ...]
+    left: tuple[bytes, ...]
+    reason: str
+
+    def lines(self) -> Iterator[str]:
+        """Yield the lines that tell a user."""
+        yield f"the results were not all written to the tree ({self.reason}), and the command must not run again"
+        for words, paths in (("written", self.published), ("not written", self.left)):
+            if paths:
+                rest = f" and {len(paths) - SHOWN_NAMES} more" if len(paths) > SHOWN_NAMES else ""
+                yield f"{words}: {', '.join(ascii(os.fsdecode(p))[1:-1] for p in paths[:SHOWN_NAMES])}{rest}"
+
+
+def split_names(steps: tuple[Step, ...], done: int, reason: str) -> HalfDone:
+    """Return the state in which only the first `done` steps were carried out."""
+    names = [
+        step.path if isinstance(step, MakeDirectory | PlaceEntry | Trash | SetAttributes) else b"" for step in steps
+    ]
+    left = dict.fromkeys(name for name in names[done:] if name)
+    published = dict.fromkeys(name for name in names[:done] if name and name not in left)
+    return HalfDone(tuple(published), tuple(left), reason)
+
+
+# -- for one launcher -------------------------------------------------------------------------------------------------
+
+
+def finish_job(root: Path, token: bytes, say: Callable[[str], None], patience_s: float) -> JobEnd | None:
+    """Finish the plan of the job with this token, and return its end. None: it has no plan.
+
+    `say` gets lines for the user. If another process holds the plan for longer than `patience_s`,
+    it is named once. Raise OSError or RemoteProtocolError if the plans cannot be read.
+    """
+    top = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        staging = open_staging(top, is_made=False)
+    except FileNotFoundError:
+        return None
+    for name in plan_names(staging):
+        fd = _open_own(staging, name)
+        if fd < 0:
+            continue
+        try:
+            record = FoundPlan(name, fd).record
+            if record is None or record.end_of(token) is None:
+                continue
+            end = _finish_for(_wait_until_settled(name, fd, token, say, patience_s), root, staging, token, say)
+            with suppress(OSError):
+                if lock(fd, wait=False) and _is_only_for(record, token):
+                    os.unlink(name, dir_fd=staging)
+                    os.rmdir(STAGING, dir_fd=top)
+            return end
+        finally:
+            os.close(fd)
+    return None
+
+
+def _open_own(staging: int, name: bytes) -> int:
+    """Return an fd of a plan file, or -1 if it is gone or another user's."""
+    try:
+        fd = os.open(name, OPEN, dir_fd=staging)
+    except FileNotFoundError:
+        return -1
+    if os.fstat(fd).st_uid == os.geteuid() and os.fstat(staging).st_uid == os.geteuid():
+        return fd
+    os.close(fd)
+    return -1
+
+
+def _wait_until_settled(name: bytes, fd: int, token: bytes, say: Callable[[str], None], patience_s: float) -> FoundPlan:
+    """Return the plan when we have its lock, or when its master has ended the job without us.
+
+    A master that lives keeps the lock. Its launcher may have lost the connection all the same.
+    """
+    told_s = time.monotonic() + patience_s
+    is_told = False
+    while not lock(fd, wait=False):
+        found = FoundPlan(name, fd)
+        record = found.record
+        if record is None or record.plan.job.token != token or record.outcome is not Outcome.OPEN:
+            return found
+        if not is_told and time.monotonic() > told_s:
+            say(f"the master (process {record.plan.master}) does not answer; it is writing the results of this command")
+            is_told = True
+        time.sleep(0.05)
+    return FoundPlan(name, fd)
+
+
+def _finish_for(found: FoundPlan, root: Path, staging: int, token: bytes, say: Callable[[str], None]) -> JobEnd | None:
+    record = found.record
+    end = record.end_of(token) if record else None
+    if record is None or end is None or end != record.plan.job:
+        return end
+    trouble: HalfDone | None = None
+    if record.outcome is Outcome.FAILED:
+        trouble = split_names(record.plan.steps, 0, "an earlier attempt failed")
+    elif record.outcome is Outcome.OPEN:
+        trouble = finish(found, root, staging)
+    if trouble is None:
+        return end
+    for line in trouble.lines():
+        say(line)
+    return JobEnd(end.token, end.pid, ExitCode.LOST, 0, end.stdin)
+
+
+def _is_only_for(record: Record, token: bytes) -> bool:
+    """Return whether no other launcher may still ask for this record."""
+    return not any(_is_alive(end.pid) for end in (record.plan.job, *record.plan.untold) if end.token != token)
+
+
+def _is_alive(pid: int) -> bool:
+    if pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+# -- for the next master ----------------------------------------------------------------------------------------------
+
+
+def clear_staging(root: Path, staging: int, own_label: bytes) -> None:
+    """Finish the plans of masters that have ended, and remove everything else that they have left.
+
+    A plan is discarded if anything that it names has changed since. The plan and the staged files
+    of a master that lives are not touched. Raise OSError.
+    """
+    kept = {own_label}
+    files = set()
+    for name in plan_names(staging):
+        fd = _open_own(staging, name)
+        if fd < 0 or name.endswith(own_label):
+            continue
+        try:
+            if not lock(fd, wait=False):
+                kept.add(name.partition(b"-")[2])
+            elif _finish_orphan(name, fd, root, staging):
+                files.add(name)
+        finally:
+            os.close(fd)
+    for entry in map(os.fsencode, os.listdir(staging)):
+        label = entry.partition(b"-")[2] if entry.startswith(b"plan-") else entry.partition(b".")[0]
+        if label not in kept and entry not in files and entry != b"now":
+            remove_beneath(staging, entry)
+
+
+def _finish_orphan(name: bytes, fd: int, root: Path, staging: int) -> bool:
+    """Finish or discard the plan of an ended master. Return whether a launcher may ask for it."""
+    try:
+        found = FoundPlan(name, fd)
+    except (RemoteProtocolError, FsError) as error:
+        log.warning("plan-unreadable plan=%r reason=%s", name, error)
+        return False
+    record = found.record
+    if record is None:
+        return False
+    if record.outcome is Outcome.OPEN:
+        if not found.is_of_this_boot:
+            trouble: HalfDone | None = split_names(record.plan.steps, 0, "the machine was started again")
+        elif changed := _changed(record.plan.steps, root, staging, found.written_ns):
+            trouble = split_names(record.plan.steps, 0, f"{os.fsdecode(changed)} has changed since")
+            found.end(Outcome.FAILED)
+        else:
+            trouble = finish(found, root, staging)
+        if trouble is None:
+            log.info("plan-finished plan=%r steps=%d", name, len(record.plan.steps))
+        else:
+            names = b" ".join(trouble.left[:SHOWN_NAMES])
+            log.warning("plan-discarded plan=%r paths=%r reason=%s", name, names, trouble.reason)
+    return any(_is_alive(end.pid) for end in (record.plan.job, *record.plan.untold))
+
+
+# -- finishing --------------------------------------------------------------------------------------------------------
+
+
+def finish(found: FoundPlan, root: Path, staging: int) -> HalfDone | None:
+    """Carry out what is left of a plan, and write its outcome. Return None if it is complete."""
+    assert found.record is not None, "there is a plan"
+    steps = found.record.plan.steps
+    disk = Disk(os.fsencode(root))
+    directories = TargetDirectories(disk)
+    done = ReplayRecord()
+    runner = StepRunner(directories, staging, done, {})
+    deadline_s = time.monotonic() + RETRY_S
+    trouble: HalfDone | None = None
+    try:
+        for count, step in enumerate(steps):
+            try:
+                _run_step(runner, step, deadline_s)
+            except (OSError, FsError) as error:
+                trouble = split_names(steps, count, os.strerror(error.errno or EIO))
+                _finish_directories(runner, steps)
+                break
+    finally:
+        directories.close()
+        disk.close()
+    found.end(Outcome.FAILED if trouble else Outcome.DONE)
+    if trouble is None:
+        for entry in map(os.fsencode, os.listdir(staging)):
+            if entry.startswith(found.label + b"."):
+                remove_beneath(staging, entry)
+    return trouble
+
+
+def _run_step(runner: StepRunner, step: Step, deadline_s: float) -> None:
+    while True:
+        try:
+            runner.run(step)
+            return
+        except OSError as error:
+            if error.errno not in PASSING or time.monotonic() > deadline_s:
+                raise
+        time.sleep(PAUSE_S)
+
+
+def _finish_directories(runner: StepRunner, steps: tuple[Step, ...]) -> None:
+    """Set the attributes of directories though the plan is given up: some of them were unlocked."""
+    for step in steps:
+        if isinstance(step, SetDirectory):
+            with suppress(OSError):
+                runner.run(step)
+
+
+def _changed(steps: tuple[Step, ...], root: Path, staging: int, written_ns: int) -> bytes | None:
+    """Return a path that has changed since the plan was written, or None if there is none."""
+    disk = Disk(os.fsencode(root))
+    directories = TargetDirectories(disk)
+    try:
+        check = _ChangeCheck(directories, staging, steps, written_ns)
+        return next((step.path for step in steps if check.is_changed(step)), None)
+    finally:
+        directories.close()
+        disk.close()
+
+
+class _ChangeCheck:
+    """A comparison of a plan's places with their state when the plan was written.
+
+    The plan's own steps change link counts and directories, so a ctime alone proves little there.
+    """
+
+    def __init__(self, directories: TargetDirectories, staging: int, steps: tuple[Step, ...], written_ns: int) -> None:
+        self._directories = directories
+        self._staging = staging
+        self._written_ns = written_ns
+        self._own = {step.path for step in steps}
+        self._trashed = {step.path for step in steps if isinstance(step, Trash)}
+        inodes = [step.stood.ino for step in steps if isinstance(step, Trash | SetAttributes) and step.stood]
+        self._shared = {inode for inode in inodes if inodes.count(inode) > 1} if len(inodes) < 1000 else set(inodes)
+
+    def is_changed(self, step: Step) -> bool:
+        """Return whether another program has changed the place of a step that is not done yet."""
+        there = self._look(step.path)
+        match step:
+            case PlaceEntry() | MakeDirectory():
+                staged = self._look_at(self._staging, step.staged)
+                if staged is None or (there is not None and there.st_ino == staged.st_ino):
+                    return False
+                if there is None:
+                    return step.stood is not None and step.path not in self._trashed
+                if isinstance(step, MakeDirectory) and stat.S_ISDIR(there.st_mode):
+                    return False
+                return not self._is_same(there, step.stood)
+            case Trash():
+                if there is None or there.st_ino != step.stood.ino:
+                    return False
+                if stat.S_ISDIR(there.st_mode):
+                    return self._is_new_below(step.path, with_directories=not step.kept)
+                return not self._is_same(there, step.stood)
+            case SetAttributes():
+                if there is None or self._is_set(there, step):
+                    return False
+                return not self._is_same(there, step.stood)
+        return False
+
+    def _is_set(self, there: os.stat_result, step: SetAttributes) -> bool:
+        """Return whether the mode was set, and perhaps the mtime."""
+        times_ns = {step.mtime_ns, step.stood.mtime_ns if step.stood else step.mtime_ns}
+        is_same_file = step.stood is None or there.st_ino == step.stood.ino
+        return is_same_file and there.st_mode == step.mode and there.st_mtime_ns in times_ns
+
+    def _is_same(self, there: os.stat_result, stood: Stood | None) -> bool:
+        if stood is None or (there.st_dev, there.st_ino) != (stood.dev, stood.ino):
+            return False
+        if there.st_mtime_ns != stood.mtime_ns:
+            return False
+        is_old = there.st_ctime_ns in (stood.ctime_ns, min(there.st_ctime_ns, self._written_ns))
+        return is_old or there.st_ino in self._shared
+
+    def _is_new_below(self, directory: bytes, *, with_directories: bool) -> bool:
+        """Return whether anything below a directory is newer than the plan.
+
+        Without `with_directories` they may be newer, because a removal entry by entry has begun.
+        """
+        try:
+            names = os.listdir(b"/proc/self/fd/%d" % self._directories.open(directory))
+        except OSError:
+            return True
+        for name in names:
+            path = join(directory, os.fsencode(name))
+            there = self._look(path)
+            if there is None or path in self._own:
+                continue
+            is_directory = stat.S_ISDIR(there.st_mode)
+            if there.st_ctime_ns > self._written_ns and (with_directories or not is_directory):
+                return True
+            if is_directory and self._is_new_below(path, with_directories=with_directories):
+                return True
+        return False
+
+    def _look(self, path: bytes) -> os.stat_result | None:
+        try:
+            return self._look_at(*self._directories.parent(path))
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
+            return None
+
+    def _look_at(self, parent: int, name: bytes) -> os.stat_result | None:
+        try:
+            return os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            return None

@@ -1,0 +1,314 @@
+"""Prepare a job's changes: stage everything that needs space, and name the steps that publish it.
+
+Nothing that the user sees is changed here. The steps only rename, remove, and set attributes, so
+that they hardly ever fail (steps.py).
+"""
+
+import errno
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from termite.engine.errors import FsError, RemoteProtocolError
+from termite.engine.model import Attr, Change, Digest
+from termite.engine.paths import from_root_down, is_within, split
+from termite.engine.tree import disk_calls
+from termite.engine.tree.disk import fs_errors, set_attributes
+from termite.engine.tree.logic.attrs import AttrTree
+from termite.engine.tree.logic.plan import Plan
+from termite.engine.tree.logic.redo_plan import (
+    MakeDirectory,
+    PlaceEntry,
+    SetAttributes,
+    SetDirectory,
+    Step,
+    Stood,
+    Trash,
+    Unlock,
+)
+from termite.engine.tree.logic.times import Timing
+from termite.engine.tree.publishing.staging import Staging
+from termite.engine.tree.publishing.steps import GONE, StagedFile
+from termite.engine.tree.publishing.target_directories import TargetDirectories
+
+# The content of each new file by SHA-256: its bytes, or the path of a staged file.
+Contents = Mapping[bytes, bytes | Path]
+
+
+class KnownFiles(NamedTuple):
+    """The facts about the tree that a replay needs.
+
+    `kept` returns the paths that stay if a directory above them is removed.
+    """
+
+    tree: AttrTree
+    kept: Callable[[], frozenset[bytes]]
+
+
+class Replay:
+    """The replay of one job: call `prepare` and exhaust it, then `steps`, and `close` in any case.
+
+    All methods block; those that fail raise FsError, with which the job fails.
+    """
+
+    def __init__(
+        self, directories: TargetDirectories, staging: Staging, timing: Timing, known: KnownFiles, plan: Plan
+    ) -> None:
+        self._directories = directories
+        self._staging = staging
+        self._timing = timing
+        self._known = known
+        self._plan = plan
+        self.now_ns = staging.now_ns()
+        self.files: dict[bytes, StagedFile] = {}  # by staged name
+        self._staged: dict[bytes, bytes] = {}  # staged name by path
+        self._same: list[Change] = []
+        self._replaced = frozenset(plan.replaced)
+        self._kept_paths: frozenset[bytes] | None = None
+
+    def prepare(self, contents: Contents) -> Iterator[None]:
+        """Stage all that is new, and yield after each entry.
+
+        A file that has its new content already is not staged: it gets its attributes only. Raise
+        RemoteProtocolError if the worker has not sent a content.
+        """
+        plan = self._plan
+        new = {change.path for change in plan.directories}
+        for path in sorted(plan.parents - new):
+            with fs_errors(path):
+                self._directories.open(path)
+        files: list[Change] = []
+        for change in plan.files:
+            (self._same if self._is_same(change) else files).append(change)
+        uses = Counter(_digest(change).sha256 for change in files)
+        for change in files:
+            sha256 = _digest(change).sha256
+            uses[sha256] -= 1
+            with fs_errors(change.path):
+                self._stage_file(change, contents, is_last=not uses[sha256])
+            yield
+        for changes, stage in (
+            (plan.directories, self._stage_directory),
+            (plan.symlinks, self._stage_symlink),
+            (plan.fifos, self._stage_fifo),
+            (plan.links, self._stage_link),
+        ):
+            for change in changes:
+                name = self._staged[change.path] = self._staging.reserve()
+                with fs_errors(change.path):
+                    stage(change, name)
+                yield
+
+    def steps(self, contents: Contents) -> tuple[Step, ...]:
+        """Return the steps in their order.
+
+        A new file is renamed over the old one, so that a reader finds one of them. Removals come
+        last, so that a renamed file is found under at least one of its names. Only what stands in
+        `plan.replaced` is missing for a moment. The attributes of directories come at the end,
+        because each entry changes a directory's mtime, and its final mode may forbid to make
+        entries. The deepest directory is the first of them, because a mode may forbid access to all
+        below.
+        """
+        plan = self._plan
+        for change in self._same.copy() if self._same else ():
+            if self._is_same(change):
+                continue
+            self._same.remove(change)  # another program has changed it meanwhile
+            with fs_errors(change.path):
+                self._stage_file(change, contents, is_last=False)
+        replaced = [step for path in plan.replaced for step in self._trash(path)]
+        made: list[Step] = []
+        for change in plan.directories:
+            made.append(MakeDirectory(change.path, self._staged[change.path], self._stood(change.path)))
+        for change in (*plan.files, *plan.symlinks, *plan.links, *plan.fifos):
+            if change.path in self._staged:
+                made += self._place(change)
+        changed = [*plan.attributes, *self._same]
+        attributes = [self._set(change) for change in changed if not stat.S_ISDIR(_attr(change).mode)]
+        removed = [step for path in plan.removed for step in self._trash(path)]
+        unlocked, directories = self._directory_steps(changed)
+        return (*unlocked, *replaced, *made, *attributes, *removed, *directories)
+
+    def close(self) -> None:
+        """Remove staged entries that were not placed."""
+        for name in self._staged.values():
+            self._staging.discard(name)
+
+    def note_published(self) -> None:
+        """Note that all steps were carried out, so that nothing is staged any more."""
+        self._staged.clear()
+
+    # -- staging ------------------------------------------------------------------------------------------------------
+
+    def _is_same(self, change: Change) -> bool:
+        """Return whether a file has its content already, and is not removed before it is made."""
+        seen = self._known.tree.seen(change.path)
+        if seen is None or not stat.S_ISREG(seen.attr.mode) or seen.attr.digest != _digest(change):
+            return False
+        return self._replaced.isdisjoint(from_root_down(change.path))
+
+    def _stage_file(self, change: Change, contents: Contents, *, is_last: bool) -> None:
+        """Stage a file with its mode and times.
+
+        `is_last`: no other file of the job needs this content, so a staged one need not be copied.
+        """
+        attr = _attr(change)
+        digest = _digest(change)
+        content = contents.get(digest.sha256, b"" if digest.size == 0 else None)
+        if content is None:
+            raise RemoteProtocolError(f"no content of {change.path!r}")
+        mode, times_ns = stat.S_IMODE(attr.mode), (self.now_ns, self._master_ns(attr))
+        if isinstance(content, bytes):
+            name, st = self._staging.write(content, mode, times_ns)
+        else:
+            name = os.fsencode(content.name) if is_last else self._copy(os.fsencode(content.name), self._staging.fd)
+            disk_calls.chmod(name, mode, dir_fd=self._staging.fd)
+            disk_calls.utime(name, ns=times_ns, dir_fd=self._staging.fd)
+            st = os.stat(name, dir_fd=self._staging.fd)
+        self._staged[change.path] = name
+        self.files[name] = StagedFile(digest, st)
+
+    def _copy(self, name: bytes, dir_fd: int) -> bytes:
+        """Stage a copy of the file `name` of an open directory."""
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+        try:
+            return self._staging.copy(fd)
+        finally:
+            os.close(fd)
+
+    def _stage_directory(self, change: Change, name: bytes) -> None:
+        disk_calls.mkdir(name, 0o700, dir_fd=self._staging.fd)
+
+    def _stage_symlink(self, change: Change, name: bytes) -> None:
+        attr = _attr(change)
+        times_ns = self.now_ns, self._master_ns(attr)
+        disk_calls.symlink(attr.target, name, dir_fd=self._staging.fd)
+        disk_calls.utime(name, ns=times_ns, dir_fd=self._staging.fd, follow_symlinks=False)
+
+    def _stage_fifo(self, change: Change, name: bytes) -> None:
+        attr = _attr(change)
+        disk_calls.mkfifo(name, 0o600, dir_fd=self._staging.fd)
+        set_attributes(name, self._staging.fd, attr.mode, self._master_ns(attr))
+
+    def _stage_link(self, change: Change, name: bytes) -> None:
+        """Stage another name of a file, which may itself be staged."""
+        assert change.link_to is not None
+        target = self._staged.get(change.link_to)
+        parent = self._staging.fd
+        if target is None:
+            parent, target = self._directories.parent(change.link_to)
+        try:
+            disk_calls.link(target, name, src_dir_fd=parent, dst_dir_fd=self._staging.fd, follow_symlinks=False)
+        except OSError as e:
+            if e.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK):
+                raise
+            attr = _attr(change)
+            name = self._staged[change.path] = self._copy(target, parent)
+            set_attributes(name, self._staging.fd, attr.mode, self._master_ns(attr))
+
+    # -- steps --------------------------------------------------------------------------------------------------------
+
+    def _place(self, change: Change) -> Iterator[Step]:
+        seen = self._known.tree.seen(change.path)
+        stood = self._stood(change.path)
+        if seen is not None and seen.is_directory and change.path not in self._replaced:
+            if any(is_within(kept, change.path) for kept in self._kept()):
+                raise FsError(errno.EISDIR, change.path)
+            yield from self._trash(change.path)
+        yield PlaceEntry(change.path, self._staged[change.path], stood, change.link_to)
+
+    def _kept(self) -> frozenset[bytes]:
+        if self._kept_paths is None:
+            self._kept_paths = self._known.kept()
+        return self._kept_paths
+
+    def _set(self, change: Change) -> SetAttributes:
+        attr = _attr(change)
+        return SetAttributes(change.path, attr.mode, self._master_ns(attr), self._stood(change.path))
+
+    def _trash(self, path: bytes) -> Iterator[Trash]:
+        """Yield the step that removes an entry, unless there is none.
+
+        Everything that came into a directory after the job had seen it is kept.
+        """
+        with fs_errors(path):
+            there = self._look(path)
+        if there is not None:
+            kept: tuple[bytes, ...] = ()
+            if stat.S_ISDIR(there.st_mode):
+                kept = tuple(other for other in self._kept() if is_within(other, path))
+            yield Trash(path, self._staging.reserve(), _stood(there), kept)
+
+    def _directory_steps(self, changed: list[Change]) -> tuple[list[Step], list[Step]]:
+        """Return the steps that unlock directories, and those that set them at the end."""
+        plan = self._plan
+        final: dict[bytes, SetDirectory] = {}
+        unlocked: list[Step] = []
+        parents = plan.parents
+        if plan.replaced or plan.removed:
+            parents |= {split(path)[0] for path in (*plan.replaced, *plan.removed)}
+        for path in sorted(parents):
+            try:
+                if path not in self._staged and self._directories.is_locked(path):
+                    found = self._directories.found(path)
+                    unlocked.append(Unlock(path))
+                    final[path] = SetDirectory(path, found.st_mode, found.st_mtime_ns)
+            except OSError as e:
+                if e.errno not in GONE:
+                    raise FsError(e.errno or errno.EIO, path) from e
+        for change in (*plan.directories, *changed):
+            if stat.S_ISDIR(_attr(change).mode):
+                final[change.path] = self._set_directory(change)
+        return unlocked, sorted(final.values(), key=lambda step: -step.path.count(b"/"))
+
+    def _set_directory(self, change: Change) -> SetDirectory:
+        attr = _attr(change)
+        mtime_ns = self._master_ns(attr)
+        if self._timing.is_made_in_job(attr.mtime_ns):  # another job may have changed its entries since
+            there = None if not self._replaced.isdisjoint(from_root_down(change.path)) else self._look(change.path)
+            if there is not None and stat.S_ISDIR(there.st_mode):
+                mtime_ns = max(mtime_ns, there.st_mtime_ns)
+        return SetDirectory(change.path, attr.mode, mtime_ns)
+
+    def _stood(self, path: bytes) -> Stood | None:
+        """Return what stands at a path. The watches know it for served directories."""
+        seen = self._known.tree.seen(path)
+        if seen is not None and seen.stamp is not None:
+            stamp = seen.stamp
+            return Stood(stamp.dev, stamp.ino, stamp.mtime_ns, stamp.ctime_ns)
+        if self._known.tree.is_served(split(path)[0]):
+            return None
+        with fs_errors(path):
+            there = self._look(path)
+        return _stood(there) if there is not None else None
+
+    def _look(self, path: bytes) -> os.stat_result | None:
+        """Return the entry at a path, or None if there is none."""
+        try:
+            parent, name = self._directories.parent(path)
+            return os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except OSError as e:
+            if e.errno not in GONE:
+                raise
+            return None
+
+    def _master_ns(self, attr: Attr) -> int:
+        return self._timing.master_ns(attr.mtime_ns, self.now_ns)
+
+
+def _stood(st: os.stat_result) -> Stood:
+    return Stood(st.st_dev, st.st_ino, st.st_mtime_ns, st.st_ctime_ns)
+
+
+def _attr(change: Change) -> Attr:
+    assert change.attr is not None, "the plan has sorted deletions out"
+    return change.attr
+
+
+def _digest(change: Change) -> Digest:
+    digest = _attr(change).digest
+    assert digest is not None, "the plan has checked it"
+    return digest

@@ -1,0 +1,240 @@
+"""Carry out the steps of a plan on the user's disk. No other code of termite changes these files.
+
+The master that has written a plan does this, and so does whoever finishes the plan of a master that
+was killed. Each step may therefore be repeated: it finds out from the disk what is left to do.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from termite.engine.model import Digest
+from termite.engine.paths import is_within, split
+from termite.engine.tree import disk_calls
+from termite.engine.tree.disk import remove_beneath, set_attributes
+from termite.engine.tree.hashes import stamp_of
+from termite.engine.tree.logic.attrs import Events, Stamp, Touch
+from termite.engine.tree.logic.redo_plan import (
+    MakeDirectory,
+    PlaceEntry,
+    SetAttributes,
+    SetDirectory,
+    Step,
+    Trash,
+    Unlock,
+)
+from termite.engine.tree.publishing.staging import NEW, copy_content
+from termite.engine.tree.publishing.target_directories import TargetDirectories
+
+GONE = (errno.ENOENT, errno.ENOTDIR)
+
+
+class StagedFile(NamedTuple):
+    """A staged file with the content of a job, as it was when it was staged."""
+
+    digest: Digest
+    st: os.stat_result
+
+
+@dataclass(slots=True)
+class ReplayRecord:
+    """The record of what was done, valid even if a step has failed.
+
+    `events` are the places that were changed. `placed` are files that have the job's content for
+    certain. `trash` are names in the staging directory that must still be emptied.
+    """
+
+    events: Events = field(default_factory=Events)
+    placed: list[tuple[Stamp, Digest]] = field(default_factory=list)
+    trash: list[bytes] = field(default_factory=list)
+
+
+class StepRunner:
+    """The steps of one plan. `done` is filled in as the steps go on.
+
+    `staging` is the open staging directory. `files` are the staged files whose content is known,
+    and `now_ns` is the file system's time when they were staged. `late` returns paths that came
+    into the tree after the plan, and are kept like those that a Trash names.
+    """
+
+    def __init__(
+        self,
+        directories: TargetDirectories,
+        staging: int,
+        done: ReplayRecord,
+        files: Mapping[bytes, StagedFile],
+        now_ns: int = 0,
+        late: Callable[[], Collection[bytes]] = tuple,
+    ) -> None:
+        self._directories = directories
+        self._staging = staging
+        self._done = done
+        self._files = files
+        self._now_ns = now_ns
+        self._late = late
+        self._new: set[bytes] = set()
+        self._kept: dict[bytes, set[bytes]] = {}
+
+    def run(self, step: Step) -> None:
+        """Carry out one step. Do nothing if that was done before. Raise OSError."""
+        match step:
+            case PlaceEntry():
+                self._place(step)
+            case MakeDirectory():
+                self._make_directory(step)
+            case Trash():
+                self._remove(step)
+            case SetAttributes() | SetDirectory():
+                self._set(step)
+            case Unlock():
+                self._directories.unlock(step.path)
+
+    # -- making things ------------------------------------------------------------------------------------------------
+
+    def _make_directory(self, step: MakeDirectory) -> None:
+        self._done.events.touch(step.path, Touch.UNKNOWN)
+        parent, name = self._directories.parent(step.path)
+        try:
+            there = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            pass
+        else:
+            if stat.S_ISDIR(there.st_mode):  # it stays with everything in it
+                remove_beneath(self._staging, step.staged)
+                return
+            disk_calls.unlink(name, dir_fd=parent)
+        self._rename(step.staged, parent, name)
+        self._new.add(step.path)
+
+    def _place(self, step: PlaceEntry) -> None:
+        try:
+            parent, name = self._directories.parent(step.path)
+            self._done.events.touch(step.path, Touch.UNKNOWN)
+            try:
+                self._rename(step.staged, parent, name)
+            except IsADirectoryError:
+                self._remove_directory(parent, name, step.path, ())
+                self._rename(step.staged, parent, name)
+        except OSError as e:
+            if e.errno in GONE and self._is_placed(step.staged):
+                return
+            raise
+        if step.linked is not None:
+            self._unlink_staged(step.staged)  # rename does nothing if both are names of one file
+            self._done.events.touch(step.linked, Touch.ATTRIBUTES)
+        elif file := self._files.get(step.staged):
+            self._note_placed(step.path, file, parent, name)
+
+    def _is_placed(self, staged: bytes) -> bool:
+        try:
+            os.stat(staged, dir_fd=self._staging, follow_symlinks=False)
+        except FileNotFoundError:
+            return True
+        return False
+
+    def _unlink_staged(self, staged: bytes) -> None:
+        with suppress(FileNotFoundError):
+            disk_calls.unlink(staged, dir_fd=self._staging)
+
+    def _note_placed(self, path: bytes, file: StagedFile, parent: int, name: bytes) -> None:
+        """Note a file as placed, unless it may have been written to meanwhile.
+
+        A write in the same tick leaves the times as they were. The watch of the directory reports
+        it, but a new directory is not watched yet; there only an older mtime is proof.
+        """
+        now = stamp_of(os.stat(name, dir_fd=parent, follow_symlinks=False))
+        is_watched = split(path)[0] not in self._new
+        if now[:4] == stamp_of(file.st)[:4] and (is_watched or now.mtime_ns < self._now_ns):
+            self._done.placed.append((now, file.digest))
+
+    def _rename(self, staged: bytes, parent: int, name: bytes) -> None:
+        try:
+            disk_calls.rename(staged, name, src_dir_fd=self._staging, dst_dir_fd=parent)
+        except OSError as e:
+            if e.errno != errno.EXDEV:
+                raise
+            self._place_across(staged, parent, name)
+
+    def _place_across(self, staged: bytes, parent: int, name: bytes) -> None:
+        """Place an entry on another file system, which is mounted below the writable root.
+
+        The entry is staged once more beside its place, because rename cannot cross file systems.
+        """
+        st = os.stat(staged, dir_fd=self._staging, follow_symlinks=False)
+        near = b".termite-" + staged
+        remove_beneath(parent, near)  # left by a master that was killed
+        try:
+            if stat.S_ISLNK(st.st_mode):
+                disk_calls.symlink(os.readlink(staged, dir_fd=self._staging), near, dir_fd=parent)
+            elif stat.S_ISFIFO(st.st_mode):
+                disk_calls.mkfifo(near, 0o600, dir_fd=parent)
+            elif stat.S_ISDIR(st.st_mode):
+                disk_calls.mkdir(near, 0o700, dir_fd=parent)
+            else:
+                self._copy_across(staged, parent, near)
+            set_attributes(near, parent, st.st_mode, st.st_mtime_ns)
+            disk_calls.rename(near, name, src_dir_fd=parent, dst_dir_fd=parent)
+        except OSError:
+            remove_beneath(parent, near)
+            raise
+        remove_beneath(self._staging, staged)
+
+    def _copy_across(self, staged: bytes, parent: int, near: bytes) -> None:
+        source = os.open(staged, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._staging)
+        try:
+            target = disk_calls.open(near, NEW, 0o600, dir_fd=parent)
+            try:
+                copy_content(source, target)
+            finally:
+                os.close(target)
+        finally:
+            os.close(source)
+
+    def _set(self, step: SetAttributes | SetDirectory) -> None:
+        """Set the mode and mtime of an entry. If it is gone meanwhile, do nothing."""
+        try:
+            parent, name = self._directories.parent(step.path)
+            set_attributes(name, parent, step.mode, step.mtime_ns)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        self._done.events.touch(step.path, Touch.ATTRIBUTES)
+
+    # -- removing things ----------------------------------------------------------------------------------------------
+
+    def _remove(self, step: Trash) -> None:
+        try:
+            parent, name = self._directories.parent(step.path)
+            there = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        if (there.st_dev, there.st_ino) != (step.stood.dev, step.stood.ino):
+            return  # removed before, and something else has the name now
+        self._done.events.replaced.add(step.path)
+        if stat.S_ISDIR(there.st_mode):
+            self._remove_directory(parent, name, step.path, step.kept, step.staged)
+        else:
+            remove_beneath(parent, name)
+
+    def _remove_directory(
+        self, parent: int, name: bytes, path: bytes, kept: Collection[bytes], staged: bytes = b""
+    ) -> None:
+        self._directories.forget(path)
+        # When a removal is repeated, what is left of the directory counts as new in the journal.
+        if path not in self._kept:
+            self._kept[path] = {*kept, *(late for late in self._late() if is_within(late, path))}
+        kept = self._kept[path]
+        if kept or not staged or not self._move_to_trash(parent, name, staged):
+            remove_beneath(parent, name, path, kept)
+
+    def _move_to_trash(self, parent: int, name: bytes, staged: bytes) -> bool:
+        """Move a directory to the trash, which is emptied later. Return False if that fails."""
+        try:
+            disk_calls.rename(name, staged, src_dir_fd=parent, dst_dir_fd=self._staging)
+        except OSError:  # not ours to move, or on another file system: removing it entry by entry finds the errno
+            return False
+        self._done.trash.append(staged)
+        return True

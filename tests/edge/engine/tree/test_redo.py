@@ -1,0 +1,372 @@
+"""A publication that was killed at any call is finished by another process, or never began."""
+
+import os
+import stat
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from errno import EACCES, EIO, ENOSPC
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from termite.engine.errors import FsError, HalfPublished
+from termite.engine.model import Attr
+from termite.engine.tree import disk_calls
+from termite.engine.tree.logic.redo_plan import JobEnd
+from termite.engine.tree.master_tree import MasterTree, TreeConfig
+from termite.engine.tree.publishing.publication import Ticket
+from termite.engine.tree.publishing.redo import finish_job
+from tests.edge.engine.tree.tree_jobs import Job, agrees_with_the_disk, digest_of, serve, staged_names, tree_path
+
+TOKEN = b"launcher"
+STEP = 2  # of the sweeps: a round takes 50 ms, and the end-to-end test takes every call
+NS = 10**9
+GONE_PID = 2**22 + 1  # higher than any pid of Linux
+CALLS = [name for name in vars(disk_calls) if not name.startswith("_")]
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: every later call raises it too."""
+
+
+class Calls:
+    """The system calls of the room, of which one is the last, or some fail."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        self.last = 0
+        self.error = 0
+        self.often = 1
+        for name in CALLS:
+            monkeypatch.setattr(disk_calls, name, self._wrap(getattr(disk_calls, name)))
+
+    def arm(self, last: int, error: int = 0, often: int = 1) -> None:
+        self.count, self.last, self.error, self.often = 0, last, error, often
+
+    @property
+    def is_reached(self) -> bool:
+        return 0 < self.last <= self.count
+
+    def _wrap(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **options: Any) -> Any:
+            self.count += 1
+            if self.is_reached and not self.error:
+                raise Killed
+            if self.is_reached and self.count < self.last + self.often:
+                raise OSError(self.error, os.strerror(self.error))
+            return call(*args, **options)
+
+        return counted
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    return Calls(monkeypatch)
+
+
+def fill(root: Path) -> None:
+    for name in ("old/a", "old/sub/b", "was_directory/x", "read_only/x", "moved/1", "moved/2"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+    for name in ("was_file", "written", "removed", "mode", "linked"):
+        (root / name).write_text(name)
+    (root / "read_only").chmod(0o555)
+
+
+async def a_job_of_every_kind(home: MasterTree, root: Path) -> Job:
+    """Return a job with all kinds of changes; a file came into a directory that it removes."""
+    await serve(home, root, *(root / name for name in ("old", "old/sub", "was_directory", "read_only", "moved")))
+    job = Job(home, root)
+    (root / "old/late").write_text("by the user")
+    job.delete("old", "was_directory", "was_file", "removed", "moved")
+    job.mkdir("d", mtime_ns=7 * NS).write("d/f", b"content", 0o750).mkdir("d/deep", 0o500).write("d/deep/g", b"g")
+    job.write("was_directory", b"now a file").mkdir("was_file").write("was_file/x", b"x").write("written", b"anew")
+    job.write("read_only/y", b"y").mkdir("to").write("to/1", b"moved/1").write("to/2", b"moved/2")
+    job.change("s", Attr(stat.S_IFLNK | 0o777, 1, 12 * NS, None, b"d/f"))
+    job.change("h", Attr(stat.S_IFREG | 0o644, 6, 1, digest_of(b"linked")), link_to="linked")
+    job.change("d/h", Attr(stat.S_IFREG | 0o750, 7, 1, digest_of(b"content")), link_to="d/f")
+    job.change("p", Attr(stat.S_IFIFO | 0o622, 0, 13 * NS))
+    job.change("mode", Attr(stat.S_IFREG | 0o711, 4, 9 * NS, digest_of(b"mode")), content=False)
+    return job
+
+
+def picture(root: Path) -> dict[str, object]:
+    """Return everything of a tree but what two runs cannot have in common."""
+    found: dict[str, object] = {}
+    first_names: dict[int, str] = {}
+    for directory, directories, names in os.walk(root):
+        for name in sorted(directories + names):
+            path = Path(directory) / name
+            st = path.lstat()
+            key = str(path.relative_to(root))
+            if key.startswith(".termite"):
+                continue
+            content = path.read_bytes() if stat.S_ISREG(st.st_mode) else b""
+            fixed = st.st_mtime_ns if st.st_mtime_ns < 100 * NS else 0
+            target = os.readlink(path) if path.is_symlink() else ""
+            found[key] = st.st_mode, content, fixed, target, first_names.setdefault(st.st_ino, key)
+    return found
+
+
+def new_master(root: Path) -> MasterTree:
+    return MasterTree(TreeConfig(tree_path(root)))
+
+
+def ticket(pid: int = GONE_PID) -> Ticket:
+    return Ticket(JobEnd(TOKEN, pid, 3, 0, b"stdin_offset=1\0"), lambda: False)
+
+
+def die(home: MasterTree) -> None:
+    """Free what the kernel frees when a process ends, and nothing else."""
+    home._truth.watches.close()
+    home._disk.close()
+    home._hashes.close()
+    staging = home._staging
+    for fd in (staging.plan._fd, staging.fd, staging._top, staging._clock):
+        os.close(fd)
+
+
+async def publish_until_killed(home: MasterTree, job: Job, calls: Calls, last: int) -> bool:
+    """Return whether the publication was killed at the call with this number."""
+    calls.arm(last)
+    was_killed = False
+    try:
+        await job.end(ticket=ticket())
+    except (Killed, BaseExceptionGroup):
+        was_killed = True
+    assert was_killed is calls.is_reached
+    calls.arm(0)
+    return was_killed
+
+
+@pytest.fixture
+async def expected(tmp_path: Path) -> tuple[dict[str, object], dict[str, object]]:
+    """Return the tree before the job, and after one undisturbed run."""
+    root = tmp_path / "expected"
+    root.mkdir()
+    fill(root)
+    home = new_master(root)
+    job = await a_job_of_every_kind(home, root)
+    before = picture(root)
+    await job.end()
+    after = picture(root)
+    assert len(after) > 20 and "old/late" in after and "old/a" not in after
+    home.close()
+    return before, after
+
+
+@pytest.mark.parametrize("by_next_master", [False, True])
+async def test_it_is_finished_wherever_it_was_killed(
+    tmp_path: Path, calls: Calls, expected: tuple[dict[str, object], dict[str, object]], by_next_master: bool
+) -> None:
+    before, after = expected
+    last, happened = 1 - STEP, 0
+    was_killed = True
+    while was_killed:
+        last += STEP
+        root = tmp_path / f"tree{last}"
+        root.mkdir()
+        fill(root)
+        home = new_master(root)
+        was_killed = await publish_until_killed(home, await a_job_of_every_kind(home, root), calls, last)
+        die(home)
+        if by_next_master:
+            new_master(root).close()
+            assert not (root / ".termite-staging").exists()
+            assert picture(root) in (before, after), last
+            assert happened == 0 or picture(root) == after, last
+            happened += picture(root) == after
+        else:
+            end = finish_job(root, TOKEN, print, 0)
+            assert end in (None, ticket().end)
+            assert picture(root) == (after if end else before), last
+            assert happened == 0 or end, last
+            happened += end is not None
+    assert last > 80 and happened * STEP > 30, (last, happened)
+
+
+async def test_whoever_finishes_it_may_be_killed_as_well(
+    tmp_path: Path, calls: Calls, expected: tuple[dict[str, object], dict[str, object]]
+) -> None:
+    _, after = expected
+    finished = 0
+    for first in (46, 56, 61, 70):
+        for second in range(1, 60, 5):
+            root = tmp_path / f"tree{first}-{second}"
+            root.mkdir()
+            fill(root)
+            home = new_master(root)
+            await publish_until_killed(home, await a_job_of_every_kind(home, root), calls, first)
+            die(home)
+            calls.arm(second)
+            said: list[str] = []
+            with suppress(Killed):
+                assert finish_job(root, TOKEN, said.append, 0) is not None
+            if not calls.is_reached:
+                break
+            calls.arm(0)
+            assert finish_job(root, TOKEN, said.append, 0) in (None, ticket().end)
+            assert (picture(root), said) == (after, [])
+            finished += 1
+    assert finished > 20
+
+
+@pytest.mark.logs("staging-not-emptied")
+async def test_an_error_that_passes_is_waited_for(
+    tmp_path: Path,
+    calls: Calls,
+    expected: tuple[dict[str, object], dict[str, object]],
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    before, after = expected
+    last, refused = 1 - 2 * STEP, 0
+    is_reached = True
+    while is_reached:
+        last += 2 * STEP
+        root = tmp_path / f"tree{last}"
+        root.mkdir()
+        fill(root)
+        home = new_master(root)
+        job = await a_job_of_every_kind(home, root)
+        calls.arm(last, ENOSPC)
+        try:
+            await job.end()
+        except FsError:
+            refused += 1
+            assert picture(root) == before, last
+            assert staged_names(root) == []
+        else:
+            assert picture(root) == after, last
+            assert await agrees_with_the_disk(home, root)
+        is_reached = calls.is_reached
+        calls.arm(0)
+        home.close()
+    assert refused > 5 and last > 80
+
+
+@pytest.mark.logs("job-half-published", "outcome-not-written", "staging-not-emptied")
+@pytest.mark.parametrize("error", [ENOSPC, EIO, EACCES])
+async def test_an_error_that_stays_ends_the_job_and_names_what_is_missing(
+    home: MasterTree, root: Path, calls: Calls, error: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    await serve(home, root)
+    (root / "last").write_text("")
+    job = Job(home, root).write("first", b"1").write("second", b"2").delete("last")
+    calls.arm(11, error, often=10**9)  # after four calls for each file, the plan, and the first rename
+    began_s = trio.current_time()
+    with pytest.raises(HalfPublished) as failed:
+        await job.end()
+    calls.arm(0)
+    assert failed.value.lines[1:] == ("written: first", "not written: second, last")
+    assert os.strerror(error) in failed.value.lines[0]
+    assert (trio.current_time() - began_s > 4) is (error != EACCES)
+    assert (root / "first").exists() and not (root / "second").exists()
+    assert await agrees_with_the_disk(home, root)
+
+
+async def test_a_job_that_is_cancelled_after_its_plan_is_completed(home: MasterTree, root: Path) -> None:
+    await serve(home, root)
+    job = Job(home, root)
+    for number in range(2000):
+        job.write(f"f{number}", b"%d" % number)
+    with trio.CancelScope() as scope:
+
+        async def cancel_later() -> None:
+            while not (root / "f0").exists():
+                await trio.lowlevel.checkpoint()
+            scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cancel_later)
+            await job.end()
+    assert len(os.listdir(root)) == 2001
+    assert staged_names(root) == []
+
+
+async def test_a_job_that_is_cancelled_before_its_plan_leaves_no_trace(home: MasterTree, root: Path) -> None:
+    await serve(home, root)
+    job = Job(home, root)
+    for number in range(2000):
+        job.write(f"f{number}", b"%d" % number)
+    with trio.move_on_after(0.03) as scope:
+        await job.end()
+    assert scope.cancelled_caught
+    assert os.listdir(root) == [".termite-staging"]
+    assert staged_names(root) == []
+
+
+async def test_other_tasks_run_while_thousands_of_files_are_published(home: MasterTree, root: Path) -> None:
+    await serve(home, root)
+    job = Job(home, root)
+    for number in range(2000):
+        job.write(f"f{number}", b"%d" % number)
+    longest_s = 0.0
+
+    async def watch() -> None:
+        nonlocal longest_s
+        while True:
+            before_s = time.perf_counter()
+            await trio.lowlevel.checkpoint()
+            longest_s = max(longest_s, time.perf_counter() - before_s)
+            home.drain()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        published = await job.end()
+        nursery.cancel_scope.cancel()
+    assert 0 < longest_s < 0.5, "in one piece it takes longer, and a slice takes 0.01"
+    assert published.number == home.drain()
+    assert await agrees_with_the_disk(home, root)
+
+
+@pytest.mark.logs("plan-discarded")
+async def test_the_next_master_changes_nothing_where_a_user_has(
+    tmp_path: Path, calls: Calls, caplog: pytest.LogCaptureFixture
+) -> None:
+    changed = 0
+    for last in range(46, 74, 3):
+        root = tmp_path / f"tree{last}"
+        root.mkdir()
+        fill(root)
+        home = new_master(root)
+        await publish_until_killed(home, await a_job_of_every_kind(home, root), calls, last)
+        die(home)
+        if not (root / "moved/1").exists():
+            break
+        (root / "moved/1").write_text("edited")
+        found = picture(root)
+        new_master(root).close()
+        changed += 1
+        assert picture(root) == found
+    assert changed > 3
+    assert "plan-discarded" in caplog.text and "moved has changed since" in caplog.text
+    caplog.clear()
+
+
+async def test_what_a_living_master_has_staged_is_left_alone(home: MasterTree, root: Path) -> None:
+    writer = home.staging_file()
+    writer.write(b"half")
+    (root / ".termite-staging" / "rubbish").write_bytes(b"of a killed master")
+    other = new_master(root)
+    assert len(staged_names(root)) == 1
+    os.close(other._staging.plan._fd)
+    writer.discard()
+
+
+@pytest.mark.logs("plan-discarded")
+async def test_a_plan_of_an_earlier_start_of_the_machine_is_not_carried_out(
+    root: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(root)
+    home = new_master(root)
+    home._staging.plan._boot_id = b"0" * 36
+    await publish_until_killed(home, await a_job_of_every_kind(home, root), calls, 60)
+    found = picture(root)
+    die(home)
+    new_master(root).close()
+    assert picture(root) == found
+    assert "plan-discarded" in caplog.text and "the machine was started again" in caplog.text
+    caplog.clear()
