@@ -1,4 +1,4 @@
-"""What doctor finds on a real disk and with a real program."""
+"""Doctor checks a real disk and a real program."""
 
 from pathlib import Path
 
