@@ -164,6 +164,13 @@ class JobOutput:
         self.release_nowait()
         await self.launcher.push()
 
+    async def show_held(self) -> bool:
+        """Forward the held output now, as `flush` does. Return whether there was any."""
+        is_held = bool(self._held)
+        if is_held:
+            await self.flush()
+        return is_held
+
     def release_due(self) -> bool:
         """Forward the held output without blocking. Return False if some must be tried again."""
         self.release_nowait()

@@ -243,9 +243,7 @@ async def publish_results(master: Master, job: Job, lease: Lease, ran: Ran, timi
         await job.launcher.stop_reading()
         job.stdin.finish(ran.stdin_offset, ran.stdin_taken)
         end = JobEnd(job.request.token, job.launcher.pid, ran.exit.code, ran.exit.signal, job.launcher.stdin_end)
-        # If the master dies after the plan is written, nobody else has the held output.
-        await job.output.flush()
-        job.ticket = Ticket(end, lambda: job.launcher.needs_no_exit)
+        job.ticket = Ticket(end, lambda: job.launcher.needs_no_exit, job.output.show_held)
         published = await master.tree.publish(ran.changes, contents, timing, job.ticket)
     return published.conflicts
 

@@ -7,7 +7,7 @@ A job that starts in between sees half of a result, as it would beside a local c
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from errno import EIO
@@ -38,15 +38,22 @@ SLICE_S = 0.01  # after this time other tasks run
 log = logging.getLogger(__name__)
 
 
+async def _show_nothing() -> bool:
+    return False
+
+
 @dataclass(slots=True)
 class Ticket:
     """The end that a launcher must hear, and whether it needs to hear it no more.
 
+    `before_plan` is called when everything is staged. It shows the output that was held, because
+    nobody else has it if the master dies later. It returns True if other tasks may have run.
     `has_happened` is set when the plan of the job is written.
     """
 
     end: JobEnd
     is_told: IsTold
+    before_plan: Callable[[], Awaitable[bool]] = _show_nothing
     has_happened: bool = False
 
 
@@ -108,6 +115,7 @@ class Publication:
                 if time.perf_counter() > self._slice_end_s:
                     was_interrupted = True
                     await self._next_slice()
+            was_interrupted |= await self._ticket.before_plan()
             if was_interrupted:
                 self._directories.close()  # other tasks may have heard of other directories
                 journal.append(parts.truth.drain())
