@@ -96,5 +96,5 @@ async def test_jobs_of_a_lease_meet_on_their_loopback_only_where_landlock_keeps_
 def test_doctor_says_how_they_are_kept_apart(through: tuple[str, ...], guard: str, told: bytes) -> None:
     program = native_program("termite-sandbox")
     assert subprocess.check_output([*through, program, "sockets"], timeout=LIMIT_S).decode() == guard + "\n"
-    doctor = [*through, sys.executable, "-c", "from termite.cli import ctl; ctl()", "doctor"]
+    doctor = [*through, sys.executable, "-c", "from termite.cli import ctl_command; ctl_command()", "doctor"]
     assert told in subprocess.check_output(doctor, timeout=LIMIT_S)
