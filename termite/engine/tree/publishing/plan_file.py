@@ -81,7 +81,7 @@ class PlanFile:
 
     def close(self) -> bool:
         """Remove the file, unless a launcher may still ask for it. Return whether it is removed."""
-        is_needed = any(not told() for _, told in self._untold)
+        is_needed = any(not told() and is_alive(end.pid) for end, told in self._untold)
         if not is_needed:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.name, dir_fd=self._staging)
@@ -141,3 +141,16 @@ def plan_names(staging: int) -> list[bytes]:
 def read_whole(fd: int) -> bytes:
     """Return the whole content of an open file."""
     return os.pread(fd, os.fstat(fd).st_size, 0)
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process has this pid. Return False for 0, which means unknown."""
+    if pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from termite.engine.errors import ExitCode, FsError, RemoteProtocolError
 from termite.engine.paths import join
-from termite.engine.tree.disk import Disk, remove_beneath
+from termite.engine.tree.disk import GONE, Disk, remove_beneath
 from termite.engine.tree.logic.exports import STAGING
 from termite.engine.tree.logic.redo_plan import (
     JobEnd,
@@ -30,9 +30,9 @@ from termite.engine.tree.logic.redo_plan import (
     Stood,
     Trash,
 )
-from termite.engine.tree.publishing.plan_file import OPEN, FoundPlan, lock, plan_names
+from termite.engine.tree.publishing.plan_file import OPEN, FoundPlan, is_alive, lock, plan_names
 from termite.engine.tree.publishing.staging import open_staging
-from termite.engine.tree.publishing.steps import GONE, ReplayRecord, StepRunner
+from termite.engine.tree.publishing.steps import ReplayRecord, StepRunner
 from termite.engine.tree.publishing.target_directories import TargetDirectories
 
 # These errors may pass: somebody frees space, or a descriptor is closed.
@@ -154,19 +154,7 @@ def _finish_for(found: FoundPlan, root: Path, staging: int, token: bytes, say: C
 
 def _is_only_for(record: Record, token: bytes) -> bool:
     """Return whether no other launcher may still ask for this record."""
-    return not any(_is_alive(end.pid) for end in (record.plan.job, *record.plan.untold) if end.token != token)
-
-
-def _is_alive(pid: int) -> bool:
-    if pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+    return not any(is_alive(end.pid) for end in (record.plan.job, *record.plan.untold) if end.token != token)
 
 
 # -- for the next master ----------------------------------------------------------------------------------------------
@@ -220,7 +208,7 @@ def _finish_orphan(name: bytes, fd: int, root: Path, staging: int) -> bool:
         else:
             names = b" ".join(trouble.left[:SHOWN_NAMES])
             log.warning("plan-discarded plan=%r paths=%r reason=%s", name, names, trouble.reason)
-    return any(_is_alive(end.pid) for end in (record.plan.job, *record.plan.untold))
+    return any(is_alive(end.pid) for end in (record.plan.job, *record.plan.untold))
 
 
 # -- finishing --------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from termite.engine.errors import FsError, RemoteProtocolError
 from termite.engine.model import Attr, Change, Digest
 from termite.engine.paths import from_root_down, is_within, split
 from termite.engine.tree import disk_calls
-from termite.engine.tree.disk import fs_errors, set_attributes
+from termite.engine.tree.disk import GONE, fs_errors, set_attributes
 from termite.engine.tree.logic.attrs import AttrTree
 from termite.engine.tree.logic.plan import Plan
 from termite.engine.tree.logic.redo_plan import (
@@ -31,7 +31,7 @@ from termite.engine.tree.logic.redo_plan import (
 )
 from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.publishing.staging import Staging
-from termite.engine.tree.publishing.steps import GONE, StagedFile
+from termite.engine.tree.publishing.steps import StagedFile
 from termite.engine.tree.publishing.target_directories import TargetDirectories
 
 # The content of each new file by SHA-256: its bytes, or the path of a staged file.

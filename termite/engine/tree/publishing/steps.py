@@ -15,7 +15,7 @@ from typing import NamedTuple
 from termite.engine.model import Digest
 from termite.engine.paths import is_within, split
 from termite.engine.tree import disk_calls
-from termite.engine.tree.disk import remove_beneath, set_attributes
+from termite.engine.tree.disk import GONE, remove_beneath, set_attributes
 from termite.engine.tree.hashes import stamp_of
 from termite.engine.tree.logic.attrs import Events, Stamp, Touch
 from termite.engine.tree.logic.redo_plan import (
@@ -29,8 +29,6 @@ from termite.engine.tree.logic.redo_plan import (
 )
 from termite.engine.tree.publishing.staging import NEW, copy_content
 from termite.engine.tree.publishing.target_directories import TargetDirectories
-
-GONE = (errno.ENOENT, errno.ENOTDIR)
 
 
 class StagedFile(NamedTuple):

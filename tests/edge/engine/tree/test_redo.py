@@ -2,7 +2,6 @@
 
 import os
 import stat
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from errno import EACCES, EIO, ENOSPC
@@ -303,21 +302,20 @@ async def test_other_tasks_run_while_thousands_of_files_are_published(home: Mast
     job = Job(home, root)
     for number in range(2000):
         job.write(f"f{number}", b"%d" % number)
-    longest_s = 0.0
+    turns = 0
 
     async def watch() -> None:
-        nonlocal longest_s
+        nonlocal turns
         while True:
-            before_s = time.perf_counter()
             await trio.lowlevel.checkpoint()
-            longest_s = max(longest_s, time.perf_counter() - before_s)
+            turns += 1
             home.drain()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch)
         published = await job.end()
         nursery.cancel_scope.cancel()
-    assert 0 < longest_s < 0.5, "in one piece it takes longer, and a slice takes 0.01"
+    assert turns > 10, "it takes 0.3 s, and a slice takes 0.01"
     assert published.number == home.drain()
     assert await agrees_with_the_disk(home, root)
 

@@ -1,0 +1,90 @@
+"""Test the file that has the plan of a master: what a torn write leaves, its size and its lock."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from termite.engine.tree.logic.redo_plan import ALIGNMENT, JobEnd, Outcome, SetDirectory, newest_record
+from termite.engine.tree.publishing.plan_file import FoundPlan, IsTold, PlanFile, lock, read_whole
+
+END = JobEnd(b"\1" * 8, os.getpid(), 3, 0, b"")
+STEPS = (SetDirectory(b"d", 0o40755, 6),)
+
+
+@pytest.fixture
+def staging(tmp_path: Path) -> Iterator[int]:
+    fd = os.open(tmp_path, os.O_RDONLY)
+    yield fd
+    os.close(fd)
+
+
+def content_of(plan: PlanFile, staging: int) -> bytes:
+    fd = os.open(plan.name, os.O_RDONLY, dir_fd=staging)
+    try:
+        return read_whole(fd)
+    finally:
+        os.close(fd)
+
+
+def end(number: int) -> JobEnd:
+    return JobEnd(number.to_bytes(8, "big"), os.getpid(), 0, 0, b"")
+
+
+def test_a_torn_plan_leaves_the_ends_of_earlier_jobs(staging: int) -> None:
+    plan = PlanFile(staging)
+    told: set[int] = set()
+
+    def is_told(number: int) -> IsTold:
+        return lambda: number in told
+
+    for number in range(1, 8):
+        before = content_of(plan, staging)
+        steps = tuple(SetDirectory(b"d" * 100, 0o40755, n) for n in range(number % 3 * 20))
+        plan.begin(end(number), is_told(number), steps)
+        after = content_of(plan, staging)
+        length = max(len(before), len(after))
+        differing = [at for at in range(length) if before[at : at + 1] != after[at : at + 1]]
+        torn = differing[len(differing) // 2]
+        record = newest_record(after[:torn] + before[torn:])
+        if number > 1:
+            assert record is not None and record.end_of(end(number - 1).token) == end(number - 1)
+            assert record.end_of(end(number).token) is None
+        plan.end(Outcome.DONE, end(number))
+        record = newest_record(content_of(plan, staging))
+        assert record is not None and record.outcome is Outcome.DONE
+        assert all(record.end_of(end(n).token) for n in range(1, number + 1) if n not in told)
+        if number == 4:
+            told |= {1, 2, 3, 4}
+    assert len(content_of(plan, staging)) < 20_000
+    assert not plan.close(), "launchers may ask for it"
+
+
+def test_the_file_does_not_grow_with_the_jobs(staging: int) -> None:
+    plan = PlanFile(staging)
+    for number in range(1000):
+        plan.begin(end(number), lambda: True, STEPS)
+        plan.end(Outcome.DONE, end(number))
+    assert len(content_of(plan, staging)) < 4 * ALIGNMENT
+    assert plan.close()
+    assert os.listdir(staging) == []
+
+
+def test_the_file_is_locked_until_it_is_closed(staging: int) -> None:
+    plan = PlanFile(staging)
+    plan.begin(END, lambda: False, STEPS)
+    fd = os.open(plan.name, os.O_RDWR, dir_fd=staging)
+    assert not lock(fd, wait=False)
+    plan.close()
+    assert lock(fd, wait=False)
+    found = FoundPlan(plan.name, fd)
+    assert found.is_of_this_boot and found.label == plan.label
+    os.close(fd)
+
+
+def test_the_file_is_not_kept_for_a_launcher_that_has_ended(staging: int) -> None:
+    plan = PlanFile(staging)
+    plan.begin(JobEnd(b"\1" * 8, 2**22 + 1, 0, 0, b""), lambda: False, STEPS)
+    assert plan.close()
+    assert os.listdir(staging) == []
