@@ -9,9 +9,16 @@ import re
 import sys
 from pathlib import Path
 
+from termite.cli.flags import VERSION
 from termite.engine.errors import ExitCode, TermiteError
 from termite.engine.tree.publishing.redo import finish_job
 from termite.engine.wire.protocol import records
+
+_USAGE = "usage: termite-redo DIRECTORY TOKEN (the launcher starts it)"
+_HELP = f"""{_USAGE}
+
+Finish writing the results of a command whose master has ended, and print how the command ended.
+DIRECTORY is the top of the tree, TOKEN is the launcher's name for the command."""
 
 PATIENCE_S = 30.0  # after this time the user hears that the master does not answer
 
@@ -19,8 +26,14 @@ PATIENCE_S = 30.0  # after this time the user hears that the master does not ans
 def main() -> int:
     """Run the command line of this process, and return its exit code."""
     words = sys.argv[1:]
+    if words in (["--help"], ["-help"], ["-h"]):
+        print(_HELP)
+        return 0
+    if words in (["--version"], ["-version"]):
+        print(f"termite-redo {VERSION}")
+        return 0
     if len(words) != 2 or not re.fullmatch("[0-9a-f]{16}", words[1]):
-        print("usage: termite-redo DIRECTORY TOKEN (the launcher starts it)", file=sys.stderr)
+        print(_USAGE, file=sys.stderr)
         return ExitCode.FAILED
     try:
         end = finish_job(Path(words[0]), bytes.fromhex(words[1]), _say, PATIENCE_S)
