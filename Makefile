@@ -27,6 +27,7 @@ check: setup  ## what a change must pass before it is committed; half a minute
 sanitize: setup  ## build the native programs with the address and undefined behaviour sanitizers, and run their tests
 	@.venv/bin/cmake -S . -B build/sanitize -DTERMITE_SANITIZE=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo >/dev/null
 	@.venv/bin/cmake --build build/sanitize >/dev/null
+	@ln -sf ../../.venv/bin/termite-redo build/sanitize/ # the launcher starts the one beside it
 	TERMITE_NATIVE="$$PWD/build/sanitize" .venv/bin/python -m pytest -q tests/native
 
 # One round: make torture SEED=7 FAULT=kill:master ROUNDS=1. UNTIL= is in minutes. ARGS=--list shows
