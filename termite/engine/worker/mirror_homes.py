@@ -12,7 +12,6 @@ import os
 import pwd
 import secrets
 import tempfile
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -26,7 +25,6 @@ DEFAULT_USER_BASE = 60800  # systemd's table of ids has 60706-61183 as unused; b
 MAX_MIRRORS = 64  # simultaneous mirrors of one worker, and users of a root worker
 _PREFIX = "termite-worker-"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-MIN_LEFTOVER_AGE_S = 2.0  # a younger directory may not have its lock yet
 
 log = logging.getLogger(__name__)
 
@@ -154,13 +152,16 @@ def make_directory(path: Path, mode: int) -> None:
 
 
 def remove_leftovers(tmpdir: Path) -> None:
-    """Remove the scratch directories of killed workers, which nobody locks any more."""
+    """Remove the scratch directories of killed workers, which nobody locks any more.
+
+    A worker that has just made its directory may not hold the lock yet. It makes another one then
+    (see `_locked_directory`).
+    """
     for path in tmpdir.glob(f"{_PREFIX}*"):
         with suppress(OSError):
             lock = os.open(path, _DIRECTORY | os.O_NOFOLLOW)
             try:
-                status = os.fstat(lock)
-                if status.st_uid != os.geteuid() or time.time() - status.st_mtime < MIN_LEFTOVER_AGE_S:
+                if os.fstat(lock).st_uid != os.geteuid():
                     continue
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 log.info("leftover-removed path=%s", path)
@@ -259,11 +260,20 @@ def _open_up(name: str, within: int | None = None) -> int:
 
 
 def _locked_directory(tmpdir: Path, mode: int) -> tuple[Path, int]:
-    try:
-        path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=tmpdir))
-    except OSError as error:
-        raise UserError(f"{tmpdir}: cannot make a directory here: {error.strerror}", hint="see -tmpdir") from error
-    lock = os.open(path, _DIRECTORY | os.O_NOFOLLOW)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    os.fchmod(lock, mode)
-    return path, lock
+    """Make a directory, and return it with the descriptor that locks it.
+
+    Another worker may take the new directory for a leftover before it is locked, and remove it. A
+    directory that is gone when the lock is ours is replaced by a new one.
+    """
+    while True:
+        try:
+            path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=tmpdir))
+        except OSError as error:
+            raise UserError(f"{tmpdir}: cannot make a directory here: {error.strerror}", hint="see -tmpdir") from error
+        with suppress(FileNotFoundError):
+            lock = os.open(path, _DIRECTORY | os.O_NOFOLLOW)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.fstat(lock).st_nlink:
+                os.fchmod(lock, mode)
+                return path, lock
+            os.close(lock)

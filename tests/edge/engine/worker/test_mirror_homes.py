@@ -125,11 +125,32 @@ def test_a_leftover_is_removed_by_what_was_opened(tmp_path: Path) -> None:
     (other / "kept").touch()
     (leftover / "0" / "link").symlink_to(other)
     (tmp_path / "termite-worker-link").symlink_to(other)
-    for path in (leftover, other):
-        os.utime(path, (0, 0))
     remove_leftovers(tmp_path)
     assert sorted(os.listdir(tmp_path)) == ["other", "termite-worker-link"]
     assert os.listdir(other) == ["kept"]
+
+
+def test_a_directory_that_another_worker_removes_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Test the moment between the two calls: a worker that starts then sees a leftover."""
+    lock, removed = fcntl.flock, []
+
+    def remove_and_lock(fd: int, operation: int) -> None:
+        if not removed:
+            monkeypatch.setattr(fcntl, "flock", lock)
+            removed.extend(os.listdir(tmp_path / "tmp"))
+            remove_leftovers(tmp_path / "tmp")
+        lock(fd, operation)
+
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(fcntl, "flock", remove_and_lock)
+    homes = MirrorHomes(tmp_path / "cache", tmp_path / "tmp", None)
+    assert len(removed) == 1
+    assert len(os.listdir(tmp_path / "tmp")) == 1
+    assert os.listdir(tmp_path / "tmp") != removed
+    homes.close()
+    assert os.listdir(tmp_path / "tmp") == []
 
 
 def test_ids_that_somebody_has_are_refused() -> None:

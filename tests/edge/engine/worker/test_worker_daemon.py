@@ -20,7 +20,6 @@ from termite.engine.wire.addresses import split_address
 from termite.engine.wire.authority import mint
 from termite.engine.wire.protocol.messages import PROTOCOL, ListedWorker, ListWorkers, Message, Workers
 from termite.engine.wire.transport import Connection, SendChunk, dial
-from termite.engine.worker import mirror_homes
 from termite.engine.worker import mirror_process as mirrors
 from termite.engine.worker import worker_daemon as workers
 from termite.engine.worker.worker_daemon import WorkerConfig, serve_worker
@@ -291,10 +290,7 @@ def children() -> list[str]:
     return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
 
 
-async def test_what_a_killed_worker_left_is_removed_by_the_next(
-    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mirror_homes, "MIN_LEFTOVER_AGE_S", -1.0)
+async def test_what_a_killed_worker_left_is_removed_by_the_next(start: Start, tmp_path: Path) -> None:
     left = tmp_path / "tmp" / "termite-worker-old"
     (left / "0" / "closed").mkdir(parents=True)
     (left / "0" / "closed" / "file").touch()
