@@ -134,7 +134,8 @@ def test_a_directory_that_another_worker_removes_before_it_is_locked_is_made_aga
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Test the moment between the two calls: a worker that starts then sees a leftover."""
-    lock, removed = fcntl.flock, []
+    lock = fcntl.flock
+    removed: list[str] = []
 
     def remove_and_lock(fd: int, operation: int) -> None:
         if not removed:
