@@ -1,4 +1,4 @@
-"""Commands that the user types: the front ends in front_ends/, the daemons, and termite-ctl.
+"""Commands that the user types: the front ends in build_commands/, the daemons, and termite-ctl.
 
 * ctl.py, daemons.py and master_command.py are commands; parser.py and flags.py read their words.
 * client.py talks to a master, and claims.py makes sure that only one is started.
@@ -45,7 +45,7 @@ def master_command() -> int:
 def make_command() -> int:
     """Run termite-make and return its exit code."""
     have_standard_files()
-    from termite.cli.front_ends.make import main
+    from termite.cli.build_commands.make import main
 
     return leave(main())
 
@@ -53,21 +53,21 @@ def make_command() -> int:
 def ninja_command() -> int:
     """Run termite-ninja and return its exit code."""
     have_standard_files()
-    from termite.cli.front_ends.ninja import main
+    from termite.cli.build_commands.ninja import main
 
     return leave(main())
 
 
 def cmake_command() -> int:
     """Run termite-cmake and return its exit code."""
-    from termite.cli.front_ends.cmake import main
+    from termite.cli.build_commands.cmake import main
 
     return leave(main())
 
 
 def build_command() -> int:
     """Run termite-build and return its exit code."""
-    from termite.cli.front_ends.build import main
+    from termite.cli.build_commands.build import main
 
     return leave(main())
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from termite.cli.front_ends.build_tools import why_not_preloaded
+from termite.cli.build_commands.build_tools import why_not_preloaded
 from tests.e2e.cluster import Tree
 from tests.e2e.places import COMMANDS, IS_ROOT, Outcome
 from tests.e2e.snapshot import snapshot

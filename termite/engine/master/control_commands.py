@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, cast
 
+from termite.engine.decide.local_or_remote import decide
 from termite.engine.decide.logic.commands import is_no_op
 from termite.engine.errors import UserError
 from termite.engine.fleet.pool import Trouble
@@ -125,7 +126,7 @@ class ControlCommands:
         master.rule_file.refresh()
         error = master.rule_file.error
         plugin, command = master.plugins.parse_with_plugin(_invocation(request))
-        verdict = master.decide(command)
+        verdict = decide(command, master.book)
         return {
             "text": command.text,
             "plugin": plugin,

@@ -11,8 +11,9 @@ import os
 import trio
 
 from termite.engine.decide.environment import environment_of
+from termite.engine.decide.local_or_remote import decide
 from termite.engine.decide.logic.commands import is_no_op
-from termite.engine.decide.logic.local_policy import is_local_forbidden, local_policy_warning
+from termite.engine.decide.logic.fallback_policy import is_local_forbidden, local_policy_warning
 from termite.engine.decide.short_commands import CommandKey, key_of
 from termite.engine.errors import FsError, HalfPublished, Outdated, Reason, Retryable, UserError
 from termite.engine.fleet.lease import Lease
@@ -105,7 +106,7 @@ def run_at_once(master: Master, job: Job) -> bool:
         job.launcher.finish_nowait(Exit(0))
         return True
     job.warning = master.rule_file.refresh()
-    verdict = job.verdict = master.decide(command)
+    verdict = job.verdict = decide(command, master.book)
     if master.short.is_on and not verdict.rule:
         job.key = key_of(command)
     if job.warning or job.launcher.has_unread_frames or master.tree.is_finishing:

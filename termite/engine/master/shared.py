@@ -6,7 +6,6 @@ from pathlib import Path
 
 import trio
 
-from termite.engine.decide.environment import environment_of
 from termite.engine.decide.loaded_plugins import Plugins
 from termite.engine.decide.logic.rules import RuleBook
 from termite.engine.decide.rule_file import RuleFile
@@ -22,7 +21,6 @@ from termite.engine.master.job import Job
 from termite.engine.master.mirror_requests import MirrorRequests
 from termite.engine.master.notices import Notices
 from termite.engine.master.settled_check import SettledCheck
-from termite.engine.model import Command, Verdict
 from termite.engine.paths import tree_path
 from termite.engine.status.report import Counters
 from termite.engine.tree.master_tree import MasterTree
@@ -89,12 +87,6 @@ class Master:
             self.vantage = own_vantage()
             found = difference(self.vantage, request.vantage, cwd)
         return found
-
-    def decide(self, command: Command) -> Verdict:
-        """Decide where a command runs. If it is tied to this machine, no rule makes it remote."""
-        verdict = self.book.decide(command.text)
-        tie = None if verdict.local else environment_of(command).tie
-        return Verdict(local=True, tie=tie) if tie else verdict
 
 
 def _pool_config(config: MasterConfig) -> PoolConfig:

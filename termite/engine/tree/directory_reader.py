@@ -18,7 +18,7 @@ from termite.engine.paths import NAME_BYTES, PATH_BYTES, from_root_down, join
 from termite.engine.tree.disk import GONE, REFUSED, Disk, look_errors, look_failed
 from termite.engine.tree.hashes import Hashes, is_racy, stamp_of
 from termite.engine.tree.logic.attrs import Seen
-from termite.engine.tree.logic.exports import STANDARD_DIRECTORIES, DirectoryRules, Exports, Visibility
+from termite.engine.tree.logic.visibility import STANDARD_DIRECTORIES, DirectoryRules, Exports, Visibility
 from termite.engine.tree.watch import Watches
 
 # The mtime of a directory that termite makes up. make and ninja take 0 for "does not exist".

@@ -18,8 +18,8 @@ from termite.engine.paths import split
 from termite.engine.tree.disk import GONE, REFUSED, Disk, look_failed
 from termite.engine.tree.hashes import Hashes, is_racy, stamp_of
 from termite.engine.tree.logic.attrs import Events, Stamp, Touch
-from termite.engine.tree.logic.exports import Exports
 from termite.engine.tree.logic.journal import Journal
+from termite.engine.tree.logic.visibility import Exports
 from termite.engine.tree.truth import Truth
 
 # A file of this size is hashed in 50 us, which is less than it takes to have a thread do it.

@@ -26,8 +26,8 @@ from termite.engine.tree.directory_reader import DirectoryReader
 from termite.engine.tree.disk import Disk, fs_errors
 from termite.engine.tree.hashes import Hashes
 from termite.engine.tree.logic.attrs import AttrTree, Events, Inode, Seen, Touch, compare_entry
-from termite.engine.tree.logic.exports import Exports
 from termite.engine.tree.logic.failed_looks import FailedLooks
+from termite.engine.tree.logic.visibility import Exports
 from termite.engine.tree.watch import Watches
 
 # A drain must report everything that was done before it began. Other programs may go on writing, so

@@ -32,7 +32,7 @@ from termite.engine.errors import (
 from termite.engine.loop.leader import Leader
 from termite.engine.wire.addresses import connect_tcp, peer_name
 from termite.engine.wire.identity import SERVER_NAME, Identity
-from termite.engine.wire.protocol.failures import failed, result_of
+from termite.engine.wire.protocol.failure_replies import failed, result_of
 from termite.engine.wire.protocol.foreign_text import printable
 from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES
 from termite.engine.wire.protocol.messages import Failed, Failure, Message, Ping, Pong

@@ -8,8 +8,8 @@ are left out.
 There are two steps, because contents are hashed in between. `compare` asks `lower`, and raises
 what that raises, before anything was moved. `harvest` then makes the changes.
 
-The order of the changes is the order of their replay. A deletion stands right before the entry
-that takes its place, a directory before its entries, and a hard link after all files.
+The order of the changes is the order in which they are published. A deletion stands right before
+the entry that takes its place, a directory before its entries, and a hard link after all files.
 """
 
 import stat
@@ -104,7 +104,7 @@ def files(compared: Compared) -> tuple[UpperEntry, ...]:
 
 
 def harvest(compared: Compared, digests: Mapping[int, Digest]) -> tuple[Change, ...]:
-    """Return the changes in the order of their replay.
+    """Return the changes in the order in which they are published.
 
     `digests` has the content of each file that `files` returned, by inode.
     """

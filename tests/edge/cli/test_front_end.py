@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from termite.cli import client
+from termite.cli.build_commands.build_tools import find_source, why_not_preloaded
+from termite.cli.build_commands.cmake import split_program
+from termite.cli.build_commands.front_end import loadable_name
 from termite.cli.client import Client, NoMaster, choose_root, find_socket
-from termite.cli.front_ends.build_tools import find_source, why_not_preloaded
-from termite.cli.front_ends.cmake import split_program
-from termite.cli.front_ends.front_end import loadable_name
 from termite.engine.host.native_programs import native_program
 
 OTHER_UID = 61000

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from termite.cli.build_commands.cmake import Mode, build_directory, read_mode
+from termite.cli.build_commands.front_end import read_words, summary_parts
+from termite.cli.build_commands.make import TOOL as MAKE
+from termite.cli.build_commands.ninja import TOOL as NINJA
 from termite.cli.client import choose_root
 from termite.cli.ctl import _run, _without_launcher
-from termite.cli.front_ends.cmake import Mode, build_directory, read_mode
-from termite.cli.front_ends.front_end import read_words, summary_parts
-from termite.cli.front_ends.make import TOOL as MAKE
-from termite.cli.front_ends.ninja import TOOL as NINJA
 from termite.engine.errors import Reason
 from termite.engine.status.report import Counters, build_summary
 

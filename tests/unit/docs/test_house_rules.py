@@ -88,7 +88,7 @@ def may_be_shared(public: PublicName) -> bool:
         case "module":
             # Each pure room is called `logic`.
             # A plugin and a front end are named after their build tool.
-            of_a_tool = public.file.startswith(("termite/plugins/", "termite/cli/front_ends/"))
+            of_a_tool = public.file.startswith(("termite/plugins/", "termite/cli/build_commands/"))
             return public.name == "logic" or (of_a_tool and public.name != "plugins")
     return False
 

@@ -173,12 +173,12 @@ def test_every_option_of_the_launcher_is_described() -> None:
 def test_every_option_of_a_front_end_is_described() -> None:
     build = {
         f"-{word.lstrip('-')}"
-        for word in strings_in("termite/cli/front_ends/build.py", "run_build")
+        for word in strings_in("termite/cli/build_commands/build.py", "run_build")
         if re.fullmatch("-+[a-z]+", word)
     }
     assert without_repetition(first_codes("termite-build")) == build
-    tools = strings_in("termite/cli/front_ends/front_end.py", "run_tool") | strings_in(
-        "termite/cli/front_ends/cmake.py", "run_cmake"
+    tools = strings_in("termite/cli/build_commands/front_end.py", "run_tool") | strings_in(
+        "termite/cli/build_commands/cmake.py", "run_cmake"
     )
     own = {word for word in tools if word.startswith("--")}
     assert without_repetition(first_codes("termite-make, termite-ninja and termite-cmake")) == own == {"--termite-help"}

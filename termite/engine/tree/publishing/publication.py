@@ -20,14 +20,14 @@ from termite.engine.model import Change
 from termite.engine.tree.disk import Disk, fs_errors
 from termite.engine.tree.hashes import Hashes
 from termite.engine.tree.logic.attrs import Events
-from termite.engine.tree.logic.exports import Exports
 from termite.engine.tree.logic.journal import Journal
 from termite.engine.tree.logic.plan import make_plan
 from termite.engine.tree.logic.redo_plan import JobEnd, Outcome, PlaceEntry, SetDirectory, Step, Trash
 from termite.engine.tree.logic.times import Timing
+from termite.engine.tree.logic.visibility import Exports
 from termite.engine.tree.publishing.plan_file import IsTold
+from termite.engine.tree.publishing.preparation import Contents, KnownFiles, Preparation
 from termite.engine.tree.publishing.redo import PASSING, PAUSE_S, RETRY_S, split_names
-from termite.engine.tree.publishing.replay import Contents, KnownFiles, Replay
 from termite.engine.tree.publishing.staging import Staging
 from termite.engine.tree.publishing.steps import ReplayRecord, StepRunner
 from termite.engine.tree.publishing.target_directories import TargetDirectories
@@ -108,10 +108,10 @@ class Publication:
         plan = make_plan(changes, parts.exports.is_writable)
         conflicts = journal.conflicts(self._timing.number, changes)
         known = KnownFiles(parts.truth.tree, self._kept)
-        replay = Replay(self._directories, parts.staging, self._timing, known, plan)
+        preparation = Preparation(self._directories, parts.staging, self._timing, known, plan)
         try:
             was_interrupted = False
-            for _ in replay.prepare(contents):
+            for _ in preparation.prepare(contents):
                 if time.perf_counter() > self._slice_end_s:
                     was_interrupted = True
                     await self._next_slice()
@@ -119,16 +119,16 @@ class Publication:
             if was_interrupted:
                 self._directories.close()  # other tasks may have heard of other directories
                 journal.append(parts.truth.drain())
-            steps = replay.steps(contents)
+            steps = preparation.steps(contents)
             if not steps:
                 return Published(journal.number, conflicts)
             with fs_errors(b""):
                 parts.staging.plan.begin(self._ticket.end, self._ticket.is_told, self._relative(steps))
             self._ticket.has_happened = True
-            number = await self._carry_out(replay, steps)
+            number = await self._carry_out(preparation, steps)
         finally:
             self._directories.close()
-            replay.close()
+            preparation.close()
         journal.note_results(number, changes)
         return Published(number, conflicts)
 
@@ -136,7 +136,7 @@ class Publication:
         """Return the paths that stay if a directory above them is removed."""
         return self._parts.journal.made_since(self._timing.number) | self._parts.never_leaves
 
-    async def _carry_out(self, replay: Replay, steps: tuple[Step, ...]) -> int:
+    async def _carry_out(self, preparation: Preparation, steps: tuple[Step, ...]) -> int:
         """Carry the plan out, return the journal number. Raise HalfPublished, but never Cancelled.
 
         A scope costs 4 us, so there is one around each of the few places that wait.
@@ -145,7 +145,7 @@ class Publication:
         parts.ticket = self._ticket
         count = 0
         try:
-            runner = self._runner(replay, steps)
+            runner = self._runner(preparation, steps)
             deadline_s = 0.0
             while count < len(steps):
                 try:
@@ -162,7 +162,7 @@ class Publication:
                     self._note_done()
                     with trio.CancelScope(shield=True):
                         await self._next_slice()
-            replay.note_published()
+            preparation.note_published()
             number = self._note_done()
         except Exception as error:  # around one publication: whatever it is, the command must not run again
             raise self._give_up(runner, steps, count, error) from error
@@ -171,7 +171,7 @@ class Publication:
         self._write_outcome(Outcome.DONE, self._ticket.end)
         return number
 
-    def _runner(self, replay: Replay, steps: tuple[Step, ...]) -> StepRunner:
+    def _runner(self, preparation: Preparation, steps: tuple[Step, ...]) -> StepRunner:
         journal = self._parts.journal
         planned = journal.number
 
@@ -179,7 +179,9 @@ class Publication:
             """Return what others have made since the plan was written."""
             return journal.made_since(planned) - {step.path for step in steps}
 
-        return StepRunner(self._directories, self._parts.staging.fd, self.done, replay.files, replay.now_ns, late)
+        return StepRunner(
+            self._directories, self._parts.staging.fd, self.done, preparation.files, preparation.now_ns, late
+        )
 
     def _give_up(self, runner: StepRunner, steps: tuple[Step, ...], count: int, error: Exception) -> HalfPublished:
         """End the plan though it is not complete, and return the error of the job."""

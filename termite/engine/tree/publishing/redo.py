@@ -17,7 +17,6 @@ from pathlib import Path
 from termite.engine.errors import ExitCode, FsError, RemoteProtocolError
 from termite.engine.paths import join
 from termite.engine.tree.disk import GONE, Disk, remove_beneath
-from termite.engine.tree.logic.exports import STAGING
 from termite.engine.tree.logic.redo_plan import (
     JobEnd,
     MakeDirectory,
@@ -30,6 +29,7 @@ from termite.engine.tree.logic.redo_plan import (
     Stood,
     Trash,
 )
+from termite.engine.tree.logic.visibility import STAGING
 from termite.engine.tree.publishing.plan_file import OPEN, FoundPlan, is_alive, lock, plan_names
 from termite.engine.tree.publishing.staging import open_staging
 from termite.engine.tree.publishing.steps import ReplayRecord, StepRunner

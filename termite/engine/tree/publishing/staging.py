@@ -16,7 +16,7 @@ from termite.engine.model import Digest
 from termite.engine.paths import join
 from termite.engine.tree import disk_calls
 from termite.engine.tree.disk import fs_errors, remove_beneath
-from termite.engine.tree.logic.exports import STAGING
+from termite.engine.tree.logic.visibility import STAGING
 from termite.engine.tree.publishing.plan_file import PlanFile
 
 NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC

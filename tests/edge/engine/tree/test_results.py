@@ -13,8 +13,8 @@ from termite.engine.model import Attr, Digest
 from termite.engine.tree.logic.attrs import Seen
 from termite.engine.tree.logic.redo_plan import Step
 from termite.engine.tree.master_tree import MasterTree
+from termite.engine.tree.publishing.preparation import Contents, Preparation
 from termite.engine.tree.publishing.publication import Published
-from termite.engine.tree.publishing.replay import Contents, Replay
 from termite.engine.tree.publishing.steps import StepRunner
 from tests.edge.engine.tree.tree_jobs import (
     Job,
@@ -110,7 +110,7 @@ async def test_who_writes_to_a_result_at_once_is_heard(
 
     for name in ("g", "h"):
         (root / name).touch()
-    owner = StepRunner if step == "run" else Replay
+    owner = StepRunner if step == "run" else Preparation
     monkeypatch.setattr(owner, step, just_after(getattr(owner, step)))
     await Job(home, root).write("f", OURS).end()
     home.drain()
@@ -161,14 +161,14 @@ async def test_what_cannot_be_placed_does_not_stay_staged(
 ) -> None:
     (root / "d").mkdir()
     await serve(home, root, root / "d")
-    steps = Replay.steps
+    steps = Preparation.steps
 
-    def steps_and_lose(self: Replay, contents: Contents) -> tuple[Step, ...]:
+    def steps_and_lose(self: Preparation, contents: Contents) -> tuple[Step, ...]:
         found = steps(self, contents)
         (root / "d").rmdir()
         return found
 
-    monkeypatch.setattr(Replay, "steps", steps_and_lose)
+    monkeypatch.setattr(Preparation, "steps", steps_and_lose)
     attr = Attr(kind | 0o777, 1, time.time_ns(), target=b"f" if kind == stat.S_IFLNK else b"")
     with pytest.raises(HalfPublished, match=r"not written: d/new"):
         await Job(home, root).change("d/new", attr).end()

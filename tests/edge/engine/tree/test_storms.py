@@ -16,8 +16,8 @@ from termite.engine.paths import join, split
 from termite.engine.tree.disk import Disk
 from termite.engine.tree.hashes import Hashes
 from termite.engine.tree.logic.attrs import AttrTree
-from termite.engine.tree.logic.exports import Exports
 from termite.engine.tree.logic.times import TICK_NS
+from termite.engine.tree.logic.visibility import Exports
 from termite.engine.tree.truth import Truth
 
 STORM_S = 0.15

@@ -39,7 +39,7 @@ Contents = Mapping[bytes, bytes | Path]
 
 
 class KnownFiles(NamedTuple):
-    """The facts about the tree that a replay needs.
+    """The facts about the tree that a preparation needs.
 
     `kept` returns the paths that stay if a directory above them is removed.
     """
@@ -48,8 +48,10 @@ class KnownFiles(NamedTuple):
     kept: Callable[[], frozenset[bytes]]
 
 
-class Replay:
-    """The replay of one job: call `prepare` and exhaust it, then `steps`, and `close` in any case.
+class Preparation:
+    """The preparation of one job's changes.
+
+    Call `prepare` and exhaust it, then `steps`, and `close` in any case.
 
     All methods block; those that fail raise FsError, with which the job fails.
     """

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from termite.engine.tree.logic.exports import Exports, Visibility
+from termite.engine.tree.logic.visibility import Exports, Visibility
 
 FILE = stat.S_IFREG
 DIRECTORY = stat.S_IFDIR

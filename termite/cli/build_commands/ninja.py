@@ -2,8 +2,8 @@
 
 import sys
 
+from termite.cli.build_commands import front_end
 from termite.cli.flags import run_command
-from termite.cli.front_ends import front_end
 
 TOOL = front_end.Tool(
     name="ninja",

@@ -3,12 +3,12 @@
 import sys
 from collections.abc import Sequence
 
+from termite.cli.build_commands import front_end
+from termite.cli.build_commands.cmake import TOOL as CMAKE
+from termite.cli.build_commands.cmake import run_cmake
+from termite.cli.build_commands.make import TOOL as MAKE
+from termite.cli.build_commands.ninja import TOOL as NINJA
 from termite.cli.flags import VERSION, run_command
-from termite.cli.front_ends import front_end
-from termite.cli.front_ends.cmake import TOOL as CMAKE
-from termite.cli.front_ends.cmake import run_cmake
-from termite.cli.front_ends.make import TOOL as MAKE
-from termite.cli.front_ends.ninja import TOOL as NINJA
 from termite.engine.errors import UserError
 
 # Names under which make and ninja are installed; all take the same flags.

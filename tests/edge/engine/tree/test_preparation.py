@@ -1,4 +1,4 @@
-"""The replay of random changes of random trees, and the times that build tools find."""
+"""The preparation of random changes of random trees, and the times that build tools find."""
 
 import os
 import shutil

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import termite
+from termite.cli.build_commands import front_end
+from termite.cli.build_commands.build_tools import READ_BYTES, check_preload
 from termite.cli.flags import VERSION, run_command
-from termite.cli.front_ends import front_end
-from termite.cli.front_ends.build_tools import READ_BYTES, check_preload
 from termite.engine.errors import UserError
 from termite.engine.host.native_programs import native_program
 

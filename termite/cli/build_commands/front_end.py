@@ -14,11 +14,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from termite.cli import client
+from termite.cli.build_commands.build_tools import check_preload, find_program, find_source, has_make_shell
 from termite.cli.claims import wait_for_claims
 from termite.cli.flags import VERSION
-from termite.cli.front_ends.build_tools import check_preload, find_program, find_source, has_make_shell
 from termite.cli.places import working_directory
-from termite.engine.decide.logic.local_policy import LOCAL, NEVER, is_local_forbidden, local_policy_warning
+from termite.engine.decide.logic.fallback_policy import LOCAL, NEVER, is_local_forbidden, local_policy_warning
 from termite.engine.decide.logic.ties import tie_of
 from termite.engine.errors import ExitCode, RemoteProtocolError, UserError, words_of
 from termite.engine.host.native_programs import native_program
