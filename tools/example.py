@@ -268,7 +268,11 @@ def _flags() -> argparse.Namespace:
     add("--plain-twice", action="store_true", help="also show which files differ between two plain builds")
     add("--work", type=Path, default=CHECKOUT / "build" / "examples", help="build in this directory")
     add("--sources", type=Path, default=CHECKOUT / "build" / "sources", help="keep fetched sources in this directory")
-    add("--coordinator", metavar="HOST:PORT", help="use the workers of this coordinator instead of one on this machine")
+    add(
+        "--coordinator",
+        metavar="HOST[:PORT]",
+        help="use the workers of this coordinator instead of one on this machine",
+    )
     add("--secret", type=Path, default=Path("secret.txt"), help="the secret file of that cluster (default: secret.txt)")
     flags = parser.parse_args()
     for name in ("example", "work", "sources", "secret"):

@@ -201,7 +201,7 @@ def worker_parser(program: str) -> Parser:
         help="number of jobs at once, for all masters together",
     )
     coordinator = f"localhost:{COORDINATOR_PORT}"
-    add("--coordinator", default=coordinator, metavar="HOST:PORT", help="coordinator to register with; empty: none")
+    add("--coordinator", default=coordinator, metavar="HOST[:PORT]", help="coordinator to register with; empty: none")
     add("--port", type=_port, default=WORKER_PORT, help="TCP port; 0: any free one")
     add(
         "--advertise",

@@ -62,7 +62,9 @@ def main(argv: Sequence[str] | None = None, claim: socket.socket | None = None) 
 def _run(flags: argparse.Namespace, claim: socket.socket | None) -> int:
     host, port = split_address(flags.coordinator, COORDINATOR_PORT)
     if not host:
-        raise UserError("-coordinator names no host", hint=f"write HOST:PORT, such as localhost:{COORDINATOR_PORT}")
+        raise UserError(
+            "-coordinator names no host", hint=f"write HOST or HOST:PORT, such as localhost:{COORDINATOR_PORT}"
+        )
     config = _master_config(flags, read_secret(flags.secret), (host, port))
 
     async def serve(task_status: trio.TaskStatus[str]) -> None:
@@ -212,7 +214,7 @@ def master_parser() -> Parser:
     idle_exit = "seconds without a build after which to end; 0: never"
     add = parser.add_argument
     add("--jobs", type=_count, default=0, metavar="N", help="slots to lease from workers; 0: as many as there are")
-    add("--coordinator", default=coordinator, metavar="HOST:PORT", help="coordinator that knows the workers")
+    add("--coordinator", default=coordinator, metavar="HOST[:PORT]", help="coordinator that knows the workers")
     add("--secret", type=Path, default=Path("secret.txt"), metavar="FILE", help=secret)
     add("--socket", type=Path, default=Path(SOCKET), metavar="FILE", help="its directory is the top of the tree")
     add("--export", type=Path, action="append", default=[], metavar="DIR", help=export)
