@@ -93,7 +93,7 @@ void check_may_run_here(const struct command *command, const char *reason, const
         dprintf(STDERR_FILENO, "termite: TERMITE_LOCAL=%s is ignored: the only accepted value is \"never\"\n", local);
         return;
     }
-    dprintf(STDERR_FILENO, "termite: %s%s; TERMITE_LOCAL=never forbids running it on this machine: %s\n", reason,
+    dprintf(STDERR_FILENO, "termite: %s%s; TERMITE_LOCAL=never forbids running the command on this machine: %s\n", reason,
             detail, command->argv[0]);
     _exit(EXIT_NOWHERE);
 }

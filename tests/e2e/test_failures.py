@@ -134,7 +134,8 @@ def test_with_local_runs_forbidden_a_master_killed_in_mid_build_fails_it_and_not
     tree.write(".termite-localrc", '[{"Regexp": "kill", "Local": true}]')
     made = tree.make(env={"TERMITE_LOCAL": "never"})
     assert made.code == 2 and b"[Makefile:5: b] Error 103" in made.stderr, made
-    assert b"TERMITE_LOCAL=never forbids running it on this machine" in made.stderr  # it is gone, or just about to go
+    # The master is gone, or just about to go.
+    assert b"TERMITE_LOCAL=never forbids running the command on this machine" in made.stderr
     again = tree.termite("touch", "b", env={"TERMITE_LOCAL": "never"})
     assert (again.code, again.stderr.count(b"\n")) == (103, 1), again
     assert not (tree.path / "b").exists()

@@ -138,7 +138,7 @@ def test_a_directory_by_another_name_is_no_other_directory(there: Tree) -> None:
 def test_where_local_is_forbidden_it_is_an_error(there: Tree) -> None:
     way, reason = WAYS["a bind mount"]
     done = there.plain(*way, "sh", f"{LAUNCHER} cat f", env={"TERMITE_LOCAL": "never"})
-    line = f"termite: {reason.words}; TERMITE_LOCAL=never forbids running it on this machine\n"
+    line = f"termite: {reason.words}; TERMITE_LOCAL=never forbids running the command on this machine\n"
     assert done == Outcome(103, b"", line.encode())
 
 

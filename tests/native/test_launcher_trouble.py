@@ -132,7 +132,8 @@ def never(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def refused(reason: str) -> tuple[int, bytes, bytes]:
-    return 103, b"", f"termite: {reason}; TERMITE_LOCAL=never forbids running it on this machine: touch\n".encode()
+    line = f"termite: {reason}; TERMITE_LOCAL=never forbids running the command on this machine: touch\n"
+    return 103, b"", line.encode()
 
 
 @pytest.mark.usefixtures("never")

@@ -70,7 +70,7 @@ async def fall_back(master: Master, job: Job, reason: Reason, detail: str, *, qu
         cause = "the command has read its input and cannot be run again"
         return await _refuse(master, job, reason, detail, cause, ExitCode.LOST)
     if is_local_forbidden(job.request.invocation.env):
-        cause = "TERMITE_LOCAL=never forbids running it on this machine"
+        cause = "TERMITE_LOCAL=never forbids running the command on this machine"
         return await _refuse(master, job, reason, detail, cause, ExitCode.NOWHERE)
     _count(master, job, reason, detail)
     if reason is Reason.NO_WORKER:

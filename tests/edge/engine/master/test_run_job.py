@@ -1289,8 +1289,8 @@ async def test_a_launcher_that_sees_other_files_and_must_not_run_its_command_fai
     fields = {"stdin": b"null", "root": b"1:2:3:4"}
     async with world.launcher("gcc", fields=fields, TERMITE_LOCAL="never") as launched:
         told = await launched.rest()
-    line = f"termite: {Reason.OTHER_ROOT.words}; TERMITE_LOCAL=never forbids running it on this machine\n".encode()
-    assert told == [(b"N", line), (b"E", b"code=103\0")]
+    line = f"termite: {Reason.OTHER_ROOT.words}; TERMITE_LOCAL=never forbids running the command on this machine\n"
+    assert told == [(b"N", line.encode()), (b"E", b"code=103\0")]
 
 
 async def test_what_a_rule_places_here_may_be_anywhere(tmp_path: Path) -> None:
