@@ -24,6 +24,7 @@ READ_BYTES = 64 * 1024
 START_S = 30.0  # a master is ready in half a second; a loaded machine takes longer
 END_S = 30.0
 ANSWER_S = 120.0  # termite-ctl refresh checks every file that was served, which takes seconds
+START_ONE = "start one with `termite-ctl start`"
 IDLE_S = "600"  # after so long an idle master that we started ends; until then its mirror stays warm
 LOG_LIMIT_BYTES = 8 * 1024 * 1024
 _VCS = (".git", ".hg", ".svn")
@@ -58,7 +59,7 @@ class Client:
             self._socket.connect(f"/proc/self/fd/{directory}/{path.name}")
         except OSError as error:
             self._socket.close()
-            raise NoMaster(f"no master listens at {path}: {error.strerror}", hint="termite-ctl start") from error
+            raise NoMaster(f"no master listens at {path}: {error.strerror}", hint=START_ONE) from error
         finally:
             if directory >= 0:
                 os.close(directory)
@@ -66,7 +67,7 @@ class Client:
         # Root can connect to any user's master, but must not run the commands that it returns.
         if self._peer()[1] != own_ids()[0]:
             self._socket.close()
-            raise NoMaster(f"the master that listens at {path} belongs to another user", hint="termite-ctl start")
+            raise NoMaster(f"the master that listens at {path} belongs to another user", hint=START_ONE)
 
     def ask(self, command: str, **fields: object) -> Reply:
         """Send one command and return the answer. Block up to 120 s.
@@ -132,7 +133,7 @@ def connect(directory: Path) -> Client:
     """Connect to the master of `directory`. Raise NoMaster if there is none."""
     path = find_socket(directory)
     if path is None:
-        raise NoMaster(f"no master runs in {directory} or above it", hint="termite-ctl start")
+        raise NoMaster(f"no master runs in {directory} or above it", hint=START_ONE)
     return Client(path)
 
 

@@ -158,7 +158,7 @@ def _prepare(
         # downloaded.
         added["TERMITE_SOCKET"] = str(master.path)
     if reply.get("bad_rules"):
-        say(str(reply["bad_rules"]))
+        say(f"{reply['bad_rules']}; the last good rules stay in force")
     return master, [name, *reply["argv"][1:]], {**os.environ, **added}
 
 
@@ -192,7 +192,7 @@ def _sum_up(master: client.Client) -> None:
     try:
         end = master.ask("build-end")
     except (UserError, RemoteProtocolError) as error:
-        say(str(error))
+        say(f"this build gets no summary: {error}")
         return
     parts = summary_parts(end)
     if len(parts) > 1 or os.environ.get("TERMITE_VERBOSE"):

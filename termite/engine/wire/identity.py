@@ -28,14 +28,14 @@ def read_secret(path: Path) -> bytes:
             status = os.fstat(file.fileno())
             secret = file.read(SECRET_MAX_BYTES + 1).rstrip()
     except FileNotFoundError as error:
-        raise UserError(f"{path}: there is no secret", hint=make_one) from error
+        raise UserError(f"{path}: there is no secret", hint=f"copy your cluster's there, or {make_one}") from error
     except OSError as error:
         raise UserError(f"{path}: cannot read the secret: {error.strerror}", hint="see -secret") from error
     if stat.S_IMODE(status.st_mode) & 0o077:
         raise UserError(f"{path}: others can read the secret", hint=f"chmod 0600 {path}")
     if not SECRET_MIN_BYTES <= len(secret) <= SECRET_MAX_BYTES:
         limits = f"{SECRET_MIN_BYTES} to {SECRET_MAX_BYTES} bytes are allowed"
-        raise UserError(f"{path}: the secret has {len(secret)} bytes; {limits}", hint=make_one)
+        raise UserError(f"{path}: the secret has {len(secret)} bytes; {limits}", hint=f"remove it, {make_one}")
     return secret
 
 
