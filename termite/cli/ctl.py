@@ -80,7 +80,7 @@ def _start(args: Sequence[str]) -> int:
     else:
         if elsewhere := master.ask("status")["elsewhere"]:
             trouble = f"a master serves {root} already, but termite-ctl was {elsewhere}"
-            raise UserError(trouble, hint="termite-ctl shutdown")
+            raise UserError(trouble, hint="end it first with `termite-ctl shutdown`")
         print(f"a master serves {root} already")
     return 0
 
@@ -210,14 +210,17 @@ def _status_text(status: client.Reply) -> str:
             f"{jobs['remote']} on workers, {jobs['local'] + short} on this machine ({short} of them short), "
             f"{jobs['running']} running, {status['waiting']} waiting",
         ),
-        ("", f"{jobs['retried']} retried, {jobs['failed']} failed, {jobs['answered']} answered at once"),
-        ("slots", f"{slots['busy']} of {slots['leased']} leased are busy; here: {local['busy']} of {local['count']}"),
+        ("", f"{jobs['retried']} retried, {jobs['failed']} could not be run, {jobs['answered']} had nothing to do"),
+        (
+            "slots",
+            f"{slots['busy']} of {slots['leased']} busy on workers; {local['busy']} of {local['count']} here",
+        ),
         ("traffic", f"{_bytes(status['bytes_sent'])} sent, {_bytes(status['bytes_received'])} received"),
         ("", _requests_text(status)),
         (
             "results",
             f"{status['dropped_writes']} writes outside the tree dropped, "
-            f"{status.get('sockets_left', 0)} sockets left on workers, {status['conflicts']} conflicts",
+            f"{status.get('sockets_left', 0)} sockets left on workers, {status['conflicts']} files written by two jobs",
         ),
     ]
     for row, counts in (("fell back", status["fallbacks"]), ("retried", status["retries"])):
@@ -249,7 +252,7 @@ def _requests_text(status: client.Reply) -> str:
 
 def _why_lines(why: client.Reply) -> list[str]:
     lines = [f"command    {why['text']}"]
-    lines.append(f"plugin     {why['plugin'] or 'none claims it: rules see the command as it was given'}")
+    lines.append(f"plugin     {why['plugin'] or 'none: rules are matched with the command as you gave it'}")
     rule = cast(client.Reply | None, why["rule"])
     if why["nothing"]:
         return [*lines, "place      nowhere: it does nothing, so it succeeds at once"]
@@ -275,7 +278,7 @@ def _why_lines(why: client.Reply) -> list[str]:
             f"workers    {', '.join(cast(list[str], why['workers'])) or 'none is known, so it would run here'}"
         )
     if why["bad_rules"]:
-        lines.append(f"rules      {why['bad_rules']}")
+        lines.append(f"rules      {why['bad_rules']}; the last good rules stay in force")
     return lines
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from tests.e2e.cluster import Tree
 
-NONE = "none claims it: rules see the command as it was given"
+NONE = "none: rules are matched with the command as you gave it"
 REMOTE = "none matches, so it runs remotely"
 CASES = {
     "make": (("termite", "--preload=make", "--", "/bin/sh", "-c", "gcc \\\n -c x.c"), "make", "remote", REMOTE),
