@@ -15,11 +15,12 @@
 #include <unistd.h>
 
 /* Return whether `path` is a socket of this user. The master of another user would get our
- * environment, and choose how our command runs. */
+ * environment, and choose how our command runs. A symlink could lead to our master of another
+ * tree. */
 static bool is_our_socket(const char *path)
 {
     struct stat st;
-    return stat(path, &st) == 0 && S_ISSOCK(st.st_mode) && st.st_uid == geteuid();
+    return lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) && st.st_uid == geteuid();
 }
 
 /* Write the path of the nearest socket upwards from `directory` to `path`. Return false if there is

@@ -9,9 +9,11 @@ import json
 import os
 import select
 import socket
+import stat
 import struct
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from termite.cli.places import STATE, home, own_directory, tree_name
@@ -124,8 +126,10 @@ def find_socket(directory: Path, env: Mapping[str, str] = os.environ) -> Path | 
         return directory / named if named else None
     for place in (directory, *directory.parents):
         path = place / SOCKET
-        if path.is_socket() and path.stat().st_uid == os.geteuid():
-            return path
+        with suppress(OSError):
+            status = path.lstat()  # a symlink of another user could name the master of another tree
+            if stat.S_ISSOCK(status.st_mode) and status.st_uid == os.geteuid():
+                return path
     return None
 
 
@@ -188,7 +192,7 @@ def start_embedded(root: Path, jobs: int = 0, exports: Sequence[Path] = ()) -> t
 def _become_master(root: Path, jobs: int, exports: Sequence[Path], log: Path, ready: int) -> None:
     try:
         null = os.open(os.devnull, os.O_RDWR)
-        output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         os.dup2(null, 0)
         os.dup2(output, 1)
         os.dup2(output, 2)

@@ -21,6 +21,7 @@ from termite.engine.errors import ExitCode, UserError, errors_in
 from termite.engine.fleet.coordinator import COORDINATOR_PORT, CoordinatorConfig, serve_coordinator
 from termite.engine.host import preflight
 from termite.engine.host.native_programs import native_program
+from termite.engine.host.ownership import find_stranger
 from termite.engine.model import DEFAULT_STORE_BYTES, DEFAULT_STORE_FILES, StoreLimits
 from termite.engine.wire.identity import read_secret
 from termite.engine.worker.mirror_homes import DEFAULT_USER_BASE, MAX_MIRRORS, check_users
@@ -170,10 +171,12 @@ def default_cache() -> Path:
 def default_tmpdir() -> Path:
     """Return the directory for scratch files: $TMPDIR, or else /var/tmp.
 
-    /var/tmp is rarely a tmpfs, so big outputs fit there.
+    /var/tmp is rarely a tmpfs, so big outputs fit there. Root may have the $TMPDIR of another user
+    (`sudo -E`), which does not count.
     """
     named = Path(os.environ.get("TMPDIR", ""))
-    return named if named.is_absolute() and named.is_dir() else Path("/var/tmp")
+    is_usable = named.is_absolute() and named.is_dir() and not find_stranger(named)
+    return named if is_usable else Path("/var/tmp")
 
 
 def _wants_tmpfs(scratch: str, kernel: str) -> bool:

@@ -9,26 +9,31 @@ from pathlib import Path
 from zlib import crc32
 
 from termite.engine.errors import UserError
+from termite.engine.host.ownership import find_stranger
 
 CACHE = ("XDG_CACHE_HOME", ".cache")
 STATE = ("XDG_STATE_HOME", ".local/state")
 
 
 def own_directory(kind: tuple[str, str], env: Mapping[str, str] = os.environ) -> Path:
-    """Return the first of `candidates` that can be written, and make it if needed.
+    """Return the first of `candidates` that this user can write and no other can exchange.
 
-    Raise UserError if none can be written.
+    It is made if needed. Raise UserError if there is none.
     """
     for directory in candidates(kind, env):
         try:
+            if find_stranger(directory):
+                continue
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # In /var/tmp another user may have made it first.
-            if directory.lstat().st_uid == os.geteuid() and os.access(directory, os.W_OK | os.X_OK):
+            # In /var/tmp another user may have made it first, and root may have somebody's $HOME.
+            if find_stranger(directory) == "" and os.access(directory, os.W_OK | os.X_OK):
                 return directory
         except OSError:
             continue
-    places = " nor ".join(str(directory) for directory in candidates(kind, env))
-    raise UserError(f"neither {places} can be written", hint=f"set {kind[0]} to a directory of yours")
+    tried = "; ".join(
+        f"{directory}: {find_stranger(directory) or 'it cannot be written'}" for directory in candidates(kind, env)
+    )
+    raise UserError(f"no directory is safe to use: {tried}", hint=f"set {kind[0]} to a directory of yours")
 
 
 def candidates(kind: tuple[str, str], env: Mapping[str, str] = os.environ) -> list[Path]:

@@ -20,17 +20,24 @@ SECRET_MAX_BYTES = 64 * 1024
 def read_secret(path: Path) -> bytes:
     """Read the cluster's secret from a file, without the white space at its end.
 
-    Raise UserError if the file is missing, readable for others, or of a wrong size.
+    Raise UserError if the file is missing, readable for others, of another user, or of a wrong
+    size.
     """
     make_one = f"make one with `termite-ctl secret {path}` and copy it to every machine"
     try:
-        with path.open("rb") as file:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise UserError(f"{path}: the secret must be in a regular file", hint="see -secret")
             secret = file.read(SECRET_MAX_BYTES + 1).rstrip()
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no secret", hint=f"copy your cluster's there, or {make_one}") from error
     except OSError as error:
         raise UserError(f"{path}: cannot read the secret: {error.strerror}", hint="see -secret") from error
+    if status.st_uid not in (0, os.geteuid()):
+        raise UserError(
+            f"{path}: the secret belongs to user {status.st_uid}, who could change it", hint=f"chown it, or {make_one}"
+        )
     if stat.S_IMODE(status.st_mode) & 0o077:
         raise UserError(f"{path}: others can read the secret", hint=f"chmod 0600 {path}")
     if not SECRET_MIN_BYTES <= len(secret) <= SECRET_MAX_BYTES:

@@ -20,6 +20,7 @@ from pathlib import Path
 import trio
 
 from termite.engine.errors import Reason, Retryable, UserError
+from termite.engine.host.ownership import require_own
 
 DEFAULT_USER_BASE = 60800  # systemd's table of ids has 60706-61183 as unused; below and above are dynamic users
 MAX_MIRRORS = 64  # simultaneous mirrors of one worker, and users of a root worker
@@ -52,6 +53,7 @@ class MirrorHomes:
         self._taken: set[int] = set()
         make_directory(cache, 0o755 if users else 0o700)
         self._cache_fd = os.open(cache, _DIRECTORY)
+        require_own(tmpdir, "see -tmpdir")
         remove_leftovers(tmpdir)
         self._scratch, self._lock = _locked_directory(tmpdir, 0o711 if users else 0o700)
 
@@ -138,17 +140,19 @@ def check_users(users: range) -> None:
 def make_directory(path: Path, mode: int) -> None:
     """Make `path` with `mode` if it is missing; missing parents get 0755.
 
-    Raise UserError if the directory cannot be made, or if this process cannot write to it.
+    Raise UserError if the directory cannot be made, if this process cannot write to it, or if
+    another user could put his own in its place.
     """
+    hint = "see -cachedir, -tmpdir"
+    require_own(path, hint)
     try:
         path.parent.mkdir(0o755, parents=True, exist_ok=True)
         path.mkdir(mode, exist_ok=True)
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot make this directory: {error.strerror}", hint="see -cachedir, -tmpdir"
-        ) from error
+        raise UserError(f"{path}: cannot make this directory: {error.strerror}", hint=hint) from error
     if not os.access(path, os.W_OK | os.X_OK):
-        raise UserError(f"{path}: cannot write to this directory", hint="see -cachedir, -tmpdir")
+        raise UserError(f"{path}: cannot write to this directory", hint=hint)
+    require_own(path, hint)
 
 
 def remove_leftovers(tmpdir: Path) -> None:

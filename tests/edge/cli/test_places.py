@@ -1,6 +1,7 @@
 """Logs and caches have a place, even without a home or with one that cannot be written."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from termite.cli.daemons import run_daemon
+from termite.cli.client import find_socket
+from termite.cli.daemons import default_tmpdir, run_daemon
+from termite.cli.logs import set_up_logging
 from termite.cli.master_command import virtual_environments
 from termite.cli.places import CACHE, STATE, candidates, home, own_directory, tree_name
 from termite.engine.errors import UserError
@@ -82,3 +85,47 @@ def test_what_cannot_be_looked_at_in_path_is_no_virtual_environment(tmp_path: Pa
     (tmp_path / "venv" / "pyvenv.cfg").touch()
     path = f"/{'x' * 300}/bin:{tmp_path}/venv/bin:{tmp_path}/other/bin:relative"
     assert virtual_environments({"PATH": path}) == {tmp_path / "venv"}
+
+
+@pytest.fixture
+def his(tmp_path: Path) -> Path:
+    """Return a directory of another user."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a directory to somebody")
+    (tmp_path / "his").mkdir(mode=0o777)
+    os.chown(tmp_path / "his", 61234, -1)
+    return tmp_path / "his"
+
+
+def test_root_keeps_nothing_below_the_directory_of_another_user(his: Path) -> None:
+    """Test what `sudo -E` does: $HOME and $TMPDIR are those of the user who called it."""
+    made = own_directory(CACHE, {"XDG_CACHE_HOME": str(his)})
+    assert made == EVERYWHERE / ".cache"
+    assert os.listdir(his) == []
+
+
+def test_a_place_in_var_tmp_that_another_user_made_first_is_refused(his: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("termite.cli.places.candidates", lambda kind, env: [his / ".cache"])
+    with pytest.raises(UserError, match="his belongs to user 61234"):
+        own_directory(CACHE, {})
+    assert os.listdir(his) == []
+
+
+def test_the_scratch_directory_of_another_user_is_not_used(his: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(his))
+    assert default_tmpdir() == Path("/var/tmp")
+
+
+def test_a_log_is_not_written_where_another_user_could_exchange_it(his: Path) -> None:
+    with pytest.raises(UserError, match=r"belongs to user 61234.*-logfile"):
+        set_up_logging("info", his / "log")
+    assert os.listdir(his) == []
+
+
+def test_a_symlink_is_no_socket_of_a_master(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "other" / ".termite-socket"))
+        (tmp_path / ".termite-socket").symlink_to("other/.termite-socket")
+        assert find_socket(tmp_path / "other", {}) == tmp_path / "other" / ".termite-socket"
+        assert find_socket(tmp_path, {}) is None

@@ -1,5 +1,6 @@
 """The file with the secret: what is read and what is refused."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,16 @@ def test_a_secret_of_a_wrong_size_is_refused(tmp_path: Path, content: bytes) -> 
 def test_a_directory_is_no_secret(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot read the secret"):
         read_secret(tmp_path)
+
+
+def test_a_fifo_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "secret.txt", 0o600)
+    with pytest.raises(UserError, match="a regular file"):
+        read_secret(tmp_path / "secret.txt")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody")
+def test_the_secret_of_another_user_is_refused(tmp_path: Path) -> None:
+    os.chown(secret_file(tmp_path, SECRET), 61234, -1)
+    with pytest.raises(UserError, match="belongs to user 61234"):
+        read_secret(tmp_path / "secret.txt")
