@@ -270,7 +270,7 @@ def _why_lines(why: client.Reply) -> list[str]:
     if rule is None:
         lines.append("rule       none matches" + ("" if is_short else ", so it runs remotely"))
     else:
-        flags = [name for name in ("recurse", "skip_refresh", "network") if rule[name]]
+        flags = [name for name in ("recurse", "skip_refresh", "network", "trusted") if rule[name]]
         source = ", ".join([str(rule["source"]), *flags])
         lines.append(f"rule       {readable_regexp(str(rule['regexp']))}  ({source})")
     if not why["local"]:

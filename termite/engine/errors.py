@@ -7,7 +7,7 @@ the exit codes of termite's own programs.
 
 import contextlib
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from errno import errorcode
 from typing import TypeVar
 
@@ -44,6 +44,7 @@ class Reason(enum.StrEnum):
     BELOW_FAKECHROOT = "below-fakechroot"
     EXEC_FAILED = "exec-failed"
     NOT_PUBLISHED = "not-published"
+    LATER_CODE = "later-code"
 
     FILE_CHANGED = "file-changed"
     FILE_UNREADABLE = "file-unreadable"
@@ -91,6 +92,7 @@ _WORDS = {
     Reason.BELOW_FAKECHROOT: "started below fakechroot, which works on this machine only",
     Reason.EXEC_FAILED: "the command cannot be started on a worker",
     Reason.NOT_PUBLISHED: "the results could not be written to the tree",
+    Reason.LATER_CODE: "a result would run code later (a setuid program, a hook, a start file)",
     Reason.FILE_CHANGED: "a file changed before the worker had read it",
     Reason.FILE_UNREADABLE: "a file could not be read on the worker",
     Reason.LOOK_FAILED: "a file of the tree could not be looked at",
@@ -170,6 +172,18 @@ class Outdated(Retryable):
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(Reason.FILE_CHANGED, detail)
+
+
+class ResultRefused(TermiteError):
+    """An error for the scheduler: a result must not come home, and the command runs here instead.
+
+    No other worker would do better. `places` are the paths that are to blame.
+    """
+
+    def __init__(self, reason: Reason, places: Sequence[str]) -> None:
+        super().__init__(reason.words)
+        self.reason = reason
+        self.places = places
 
 
 class NotAtRest(Retryable):

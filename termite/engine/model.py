@@ -169,6 +169,7 @@ class Rule:
     skip_refresh: bool = False
     debug: bool = False
     network: bool = False
+    trusted: bool = False
     timeout_s: float = 0.0
     memory_bytes: int = 0
     source: str = "built-in"

@@ -14,8 +14,9 @@ from termite.engine.decide.environment import environment_of
 from termite.engine.decide.local_or_remote import decide
 from termite.engine.decide.logic.commands import is_no_op
 from termite.engine.decide.logic.fallback_policy import is_local_forbidden, local_policy_warning
+from termite.engine.decide.logic.later_code import find_later_code
 from termite.engine.decide.short_commands import CommandKey, key_of
-from termite.engine.errors import FsError, HalfPublished, Outdated, Reason, Retryable, UserError
+from termite.engine.errors import FsError, HalfPublished, Outdated, Reason, ResultRefused, Retryable, UserError
 from termite.engine.fleet.lease import Lease
 from termite.engine.fleet.pool import OUTDATED_CHANGES, NoWorker
 from termite.engine.launch.connection import Launcher, LauncherGone
@@ -151,6 +152,7 @@ async def run_job(master: Master, job: Job) -> Exit | None:
                     continue
                 dispatched_ns, dispatched_s = master.tree.now_ns(), trio.current_time()
                 ran = await run_on_worker(master, job, lease, message)
+                check_result(master, job, ran)
                 await job.output.check_end()
                 timing = Timing(dispatched_ns, ran.started_ns, ran.ended_ns, lease.offset_ns, message.number)
                 conflicts = await publish_results(master, job, lease, ran, timing)
@@ -169,6 +171,8 @@ async def run_job(master: Master, job: Job) -> Exit | None:
             return await report_half_published(master, job, error)
         except FsError as error:
             return await run_here_instead(master, job, Reason.NOT_PUBLISHED, (os.strerror(error.errno),))
+        except ResultRefused as error:
+            return await run_here_instead(master, job, error.reason, error.places)
         except OutputDiffers:
             return await end_differing(master, job)
         except Retryable as error:
@@ -227,6 +231,15 @@ async def run_on_worker(master: Master, job: Job, lease: Lease, message: Run) ->
     master.pool.succeeded(lease)
     master.is_without_worker = False
     return ran
+
+
+def check_result(master: Master, job: Job, ran: Ran) -> None:
+    """Raise ResultRefused if a result would make code run later, unless a rule allows that."""
+    rule = job.verdict.rule if job.verdict else None
+    if rule is not None and rule.trusted:
+        return
+    if found := find_later_code(ran.changes, master.writable_root):
+        raise ResultRefused(Reason.LATER_CODE, [os.fsdecode(path) for path in found])
 
 
 async def publish_results(master: Master, job: Job, lease: Lease, ran: Ran, timing: Timing) -> tuple[bytes, ...]:

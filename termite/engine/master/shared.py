@@ -63,6 +63,7 @@ class Master:
     def __init__(self, config: MasterConfig, tree: MasterTree) -> None:
         self.config = config
         self.tree = tree
+        self.writable_root = tree_path(config.socket.parent)
         self.vantage = own_vantage()
         self.plugins = config.plugins
         self.book = RuleBook(config.plugins.rules())

@@ -3,8 +3,8 @@
 The file `.termite-localrc` is a JSON array of objects. Lines that begin in column 0 with `#` or
 `//` are comments. The keys, in upper or lower case, and their defaults:
 
-Regexp (required)   Local  Recurse  SkipRefresh  Debug  Network (false)   Timeout (seconds)   Memory
-(bytes)
+Regexp (required)   Local  Recurse  SkipRefresh  Debug  Network  Trusted (false)
+Timeout (seconds)   Memory (bytes)
 
 Each Regexp is searched in the whole command text and is not anchored; `.` stops at a newline. The
 first rule that matches decides. If none matches, the command runs remotely, or locally if it is
@@ -51,6 +51,7 @@ _SWITCHES = {
     "skiprefresh": "skip_refresh",
     "debug": "debug",
     "network": "network",
+    "trusted": "trusted",
 }
 
 

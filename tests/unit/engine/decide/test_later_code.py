@@ -1,0 +1,87 @@
+"""Results that would make code run later are found, whatever their directory; others are not."""
+
+import pytest
+
+from termite.engine.decide.logic.later_code import find_later_code
+from termite.engine.model import Attr, Change
+
+ROOT = b"home/u/project"
+FILE, LINK, DIRECTORY = 0o100644, 0o120777, 0o040755
+
+
+def found(name: str, mode: int = FILE, root: bytes = ROOT) -> list[bytes]:
+    path = root + b"/" + name.encode() if root else name.encode()
+    return find_later_code([Change(path, Attr(mode, 0, 1))], root)
+
+
+@pytest.mark.parametrize("above", ["", "a/", "a/b c/"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".git/hooks/post-commit",
+        ".git/hooks",
+        ".git/config",
+        ".git/config.worktree",
+        ".git/commondir",
+        ".git/modules/sub/config",
+        ".git/modules/sub/hooks/pre-push",
+        ".git/worktrees/w/config.worktree",
+        ".git",
+        ".GIT/hooks/post-commit",
+        ".hg/hgrc",
+        ".hg",
+        ".envrc",
+        ".termite-localrc",
+        ".bashrc",
+        ".profile",
+        ".ssh/authorized_keys",
+        ".ssh",
+        ".config/systemd/user/x.service",
+        ".vscode/tasks.json",
+        ".gdbinit",
+    ],
+)
+def test_a_file_that_a_later_program_executes_is_found(above: str, name: str) -> None:
+    assert found(above + name) == [(above + name).encode()]
+    assert found(above + name, LINK) == [(above + name).encode()]
+    assert found(above + name, root=b"") == [(above + name).encode()]
+
+
+@pytest.mark.parametrize("mode", [0o104755, 0o102755, 0o106711, 0o104000])
+def test_a_program_with_rights_of_its_owner_is_found(mode: int) -> None:
+    assert found("bin/tool", mode) == [b"bin/tool"]
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("src/x.o", FILE),
+        (".git", DIRECTORY),
+        (".git/hooks", DIRECTORY),
+        (".git/objects/ab/cdef", FILE),
+        (".git/index", FILE),
+        (".git/HEAD", FILE),
+        (".github/config", FILE),
+        (".gitignore", FILE),
+        ("x.git/hooks.c", FILE),
+        ("my.git", FILE),
+        (".deps/x.Po", FILE),
+        (".libs/lib.so", FILE),
+        ("envrc", FILE),
+        ("a.bashrc", FILE),
+        ("shared", 0o042775),
+        ("sticky", 0o101644),
+    ],
+)
+def test_what_builds_make_is_not(name: str, mode: int) -> None:
+    assert found(name, mode) == []
+
+
+def test_the_directories_above_the_tree_do_not_count() -> None:
+    assert found("config", root=b"home/u/.git") == []
+    assert found("hooks/x", root=b"home/u/.git") == []
+    assert found(".git/config", root=b"home/u/.git") == [b".git/config"]
+
+
+def test_a_deletion_runs_nothing() -> None:
+    assert find_later_code([Change(ROOT + b"/.git/hooks/x", None)], ROOT) == []
