@@ -157,6 +157,7 @@ def worker_config(flags: argparse.Namespace, secret: bytes) -> WorkerConfig:
         advertise=flags.advertise,
         log_level=flags.log_level,
         store=StoreLimits(flags.cache_size, flags.cache_files),
+        network=flags.network == "allow",
     )
 
 
@@ -246,6 +247,13 @@ def worker_parser(program: str) -> Parser:
         choices=("auto", "tmpfs", "disk"),
         default="auto",
         help="keep the files that running jobs write in memory or in -tmpdir; auto: memory from Linux 6.6 on",
+    )
+    add(
+        "--network",
+        choices=("deny", "allow"),
+        default="deny",
+        help="a job to which a rule of its master gives the network: deny it here, so that the command runs on the "
+        "master's machine, or allow it whatever this machine and your user can reach, loopback included",
     )
     add(
         "--user-base",

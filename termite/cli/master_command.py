@@ -119,7 +119,7 @@ def _embedded_worker(flags: argparse.Namespace, secret: bytes) -> Callable[[str]
     # The default is one more than there are cores: while a job waits for a file, another one
     # computes. The twice as many of a separate worker would be too many for this machine.
     jobs = flags.jobs or cores + 1
-    words = ["--jobs", str(jobs), "--listen", LOOPBACK, "--port", "0", "--name", "here"]
+    words = ["--jobs", str(jobs), "--network", "allow", "--listen", LOOPBACK, "--port", "0", "--name", "here"]
     words += ["--log-level", flags.log_level]
 
     def at(address: str) -> WorkerConfig:

@@ -65,6 +65,7 @@ class Reason(enum.StrEnum):
     MEMORY_FULL = "memory-full"
     PROCESSES_FULL = "processes-full"
     WORKER_BUSY = "worker-busy"
+    NETWORK_DENIED = "network-denied"
     WORKER_BUG = "worker-bug"
 
     OTHER_PROTOCOL = "other-protocol"
@@ -112,6 +113,7 @@ _WORDS = {
     Reason.MEMORY_FULL: "the worker's memory is full",
     Reason.PROCESSES_FULL: "the worker can start no more processes",
     Reason.WORKER_BUSY: "the worker has no room for another master",
+    Reason.NETWORK_DENIED: "the worker gives jobs no network (termite-worker -network allow)",
     Reason.WORKER_BUG: "an error inside termite on the worker",
     Reason.OTHER_PROTOCOL: "the other side has another version of termite",
     Reason.CLOCKS_DIFFER: "the clocks of the two machines differ",

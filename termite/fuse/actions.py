@@ -36,7 +36,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LeaseParts:
-    """The parts of the mirror that its jobs share, made when the master opens the lease."""
+    """The parts of the mirror that its jobs share, made when the master opens the lease.
+
+    `has_network` is False if the worker gives its network to no job.
+    """
 
     files: MirroredFiles
     layers: RealLayers
@@ -44,6 +47,7 @@ class LeaseParts:
     sandboxes: Sandboxes
     stdin_source: StdinSource
     operations: MirrorOperations
+    has_network: bool
 
     def statistics(self) -> dict[str, int]:
         """Return the counts of all parts that have some."""
@@ -90,6 +94,8 @@ class Actions:
         """
         self._tree.take_in(run.changesets)
         self._journal_advanced.unpark_all()
+        if run.network and not self._parts.has_network:
+            raise Retryable(Reason.NETWORK_DENIED)
         await self._wait_for_number(run.number)
         self._tree.take_contents(run.contents, run.number)
         if not self._tree.is_known(b""):

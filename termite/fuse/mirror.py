@@ -186,7 +186,7 @@ class MirrorServer:
         operations = ops.MirrorOperations(files, self._jobs, stdin_source, warm)
         session.mount(operations, mount_point)
         await sandboxes.wait_ready()
-        parts = LeaseParts(files, layers, warm, sandboxes, stdin_source, operations)
+        parts = LeaseParts(files, layers, warm, sandboxes, stdin_source, operations, self._config.network)
         return ServedLease(parts, Actions(request, mount_point, parts, self._jobs, self._note_jobs_changed))
 
     async def _set_slots(self, slots: int) -> None:

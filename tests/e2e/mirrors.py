@@ -249,7 +249,8 @@ class Starter:
 
     `user` starts it (None: the user of the tests), and `uid` runs it (None: the same). `through` is
     a command that starts the one behind it. `program` is termite-sandbox (None: the installed one),
-    and `sandbox` is the one that makes the jobs (None: the same).
+    and `sandbox` is the one that makes the jobs (None: the same). If `network`, jobs may have the
+    network of this machine.
     """
 
     user: int | None = None
@@ -257,6 +258,7 @@ class Starter:
     through: tuple[str, ...] = ()
     program: Path | None = None
     sandbox: Path | None = None
+    network: bool = True
 
     def owner(self) -> int:
         return self.uid or self.user or os.getuid()
@@ -327,6 +329,7 @@ def _start(
             cores=2,
             log_level=os.environ.get("MIRROR_LOG", "warning"),
             store=store,
+            network=starter.network,
         )
         process = subprocess.Popen(
             [*starter.through, *enter, *PROGRAM, str(reader)],

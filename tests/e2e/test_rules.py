@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.cluster import Tree, embedded, new_tree
+from termite.engine.errors import Reason
+from tests.e2e.cluster import Tree, cluster, embedded, new_tree
 from tests.e2e.conftest import MakePlace
 
 RULES = """# comments start a line
@@ -82,3 +83,21 @@ def test_a_bad_file_is_reported_with_entry_and_reason_and_the_last_good_one_stay
     assert b"Traceback" not in told
     ran = ruled.termite("echo", "goes on")
     assert (ran.code, ran.stdout) == (0, b"goes on\n")
+
+
+@pytest.mark.parametrize(("flags", "is_remote"), [((), False), (("-network", "allow"), True)], ids=["default", "allow"])
+def test_a_command_with_the_network_runs_here_unless_a_worker_allows_it(
+    make_place: MakePlace, flags: tuple[str, ...], is_remote: bool
+) -> None:
+    with make_place("ordinary") as where:
+        tree = new_tree(where)
+        tree.write(".termite-localrc", '[{"Regexp": "asks", "Network": true}]')
+        with cluster(tree, []) as small:
+            small.add_worker(where, "w1", "-jobs", "2", *flags)
+            small.wait_for_workers(1)
+            done = tree.termite("echo", "asks")
+            assert (done.code, done.stdout) == (0, b"asks\n"), done
+            assert (Reason.NETWORK_DENIED.words.encode() in done.stderr) is not is_remote
+            assert tree.jobs() == is_remote
+            assert tree.termite("echo", "next").stdout == b"next\n"
+            assert tree.jobs() == is_remote + 1, "the worker that refused one job is still used"

@@ -316,9 +316,13 @@ def start_short(master: Master, job: Job) -> bool:
 def record_failure(master: Master, job: Job, error: Retryable) -> None:
     """Note a failed attempt against its worker, so that the next attempt gets another one.
 
-    If a file changed under the job, or could not be looked at here, no worker is to blame.
+    If a file changed under the job, or could not be looked at here, no worker is to blame. Nor is
+    one that gives no job the network.
     """
     assert job.lease is not None, "only a lease can fail"
+    if error.reason is Reason.NETWORK_DENIED:
+        job.fail(job.lease.worker, error)  # another worker may give it; this one is sound
+        return
     if isinstance(error, Outdated) or error.reason is Reason.LOOK_FAILED:
         job.failures.append(error)
         log.info("job-outdated job=%d detail=%r reason=%s", job.id, error.detail, error.reason)

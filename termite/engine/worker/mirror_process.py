@@ -50,6 +50,7 @@ class MirrorSettings:
     cores: int
     log_level: str
     store: StoreLimits
+    network: bool
     program: tuple[str, ...] = (sys.executable, "-P", "-m", "termite.fuse.mirror")
 
 
@@ -229,4 +230,5 @@ def _start_values(
         cores=config.cores,
         log_level=config.log_level,
         store=config.store,
+        network=config.network,
     )

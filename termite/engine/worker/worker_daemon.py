@@ -42,7 +42,8 @@ class WorkerConfig:
     "", they use the address that the coordinator sees. `users` are the user ids for the mirrors of
     a root worker, or None for an ordinary user. `name`, `listen` and `program` may be empty: the
     name is then made of host and port, the worker listens on all addresses, and mirrors run the
-    usual program. `store` limits the store of each mirror's user.
+    usual program. `store` limits the store of each mirror's user. If `network`, jobs to which a
+    rule gives the network get this machine's; otherwise they are refused.
     """
 
     secret: bytes
@@ -60,6 +61,7 @@ class WorkerConfig:
     log_level: str = "info"
     program: tuple[str, ...] = ()
     store: StoreLimits = field(default_factory=StoreLimits)
+    network: bool = False
 
 
 async def serve_worker(config: WorkerConfig, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
@@ -193,7 +195,7 @@ def _address_for_masters(config: WorkerConfig, port: int) -> str:
 
 def _mirror_settings(config: WorkerConfig, name: str) -> MirrorSettings:
     cores = len(os.sched_getaffinity(0))
-    common = (name, config.tmpfs, config.sandbox, cores, config.log_level, config.store)
+    common = (name, config.tmpfs, config.sandbox, cores, config.log_level, config.store, config.network)
     return MirrorSettings(*common, program=config.program) if config.program else MirrorSettings(*common)
 
 

@@ -1,8 +1,8 @@
 """Find the results by which code would run later, as the user of the master or with his rights.
 
-A worker and a job may change every file below the writable root, and some files are executed by
-programs that the user starts later: hooks of a version control system, start files of a shell,
-termite's own rules. A setuid program gives its rights to whoever starts it. A result that has one is
+A worker and a job may change every file below the writable root. Programs that the user starts
+later execute some of them: hooks of a version control system, start files of a shell, termite's own
+rules. A setuid program gives its rights to whoever starts it. A result that has such a file is
 refused, and the command runs on the master's machine, where a plain build would have run it.
 """
 

@@ -26,7 +26,7 @@ class StartValues(msgspec.Struct, frozen=True):
     `certificate`, `key` and `authority` are PEM texts. `cache` and `scratch` are directories for
     this mirror alone; if `tmpfs`, scratch is in memory. `sandbox` is the path of termite-sandbox.
     `cores` counts the processors of the worker. `store` limits the contents that are kept
-    in `cache`.
+    in `cache`. If `network`, a job may use the network of the worker's machine.
     """
 
     socket_fd: int
@@ -42,6 +42,7 @@ class StartValues(msgspec.Struct, frozen=True):
     cores: int
     log_level: str = "info"
     store: StoreLimits = StoreLimits()
+    network: bool = False
 
 
 class MirrorNotice(msgspec.Struct, frozen=True, omit_defaults=True):
