@@ -1,5 +1,5 @@
 # The commands of the README. Paths are relative, so that a checkout may have spaces in its path.
-.PHONY: setup demo test check sanitize torture bench
+.PHONY: setup demo test check audit sanitize torture bench
 
 setup:
 	@sh tools/setup.sh
@@ -23,6 +23,12 @@ check: setup  ## what a change must pass before it is committed; half a minute
 	.venv/bin/codespell *.md Makefile CMakeLists.txt .ci bench docs examples native patches termite tests tools; \
 	.venv/bin/python -m pytest -q tests/unit; \
 	set +x; echo "check: passed in $$(($$(date +%s) - start)) s"
+
+audit: setup  ## ask the advisory database of PyPI about every pinned package, and check how the native programs are built
+	@[ -x build/audit/bin/pip-audit ] || { /usr/bin/python3 -m venv build/audit && \
+		build/audit/bin/pip install -qq --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-audit.txt; }
+	build/audit/bin/pip-audit --strict --disable-pip --require-hashes -r requirements-dev.txt -r requirements-build.txt
+	.venv/bin/python -m pytest -q tests/native/test_hardening.py
 
 sanitize: setup  ## build the native programs with the address and undefined behaviour sanitizers, and run their tests
 	@.venv/bin/cmake -S . -B build/sanitize -DTERMITE_SANITIZE=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo >/dev/null

@@ -85,7 +85,13 @@ make_venv() {
 
 install_requirements() {
     say "installing the pinned Python packages into .venv (a minute or so)"
-    PIP_CONSTRAINT=requirements-build.txt .venv/bin/pip install -qq --disable-pip-version-check -r requirements-dev.txt
+    # A package with another content than its hash is refused. What builds pyfuse3 is installed
+    # first, because pip does not check hashes in the environments that it makes for builds.
+    install="install -qq --disable-pip-version-check --require-hashes --only-binary :all:"
+    # shellcheck disable=SC2086
+    .venv/bin/pip $install -r requirements-build.txt
+    # shellcheck disable=SC2086
+    PATH="$PWD/.venv/bin:$PATH" .venv/bin/pip $install --no-binary pyfuse3 --no-build-isolation -r requirements-dev.txt
 }
 
 install_termite() {

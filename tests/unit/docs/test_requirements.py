@@ -1,0 +1,27 @@
+"""Every Python package that the set-up installs is pinned with its hashes, and pip must check them."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[3]
+FILES = sorted(CHECKOUT.glob("requirements*.txt"))
+PINNED = re.compile(r"[a-z0-9-]+==[\w.]+( \\\n    --hash=sha256:[0-9a-f]{64})+")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda path: path.name)
+def test_every_package_has_a_version_and_hashes(file: Path) -> None:
+    lines = [line for line in file.read_text().splitlines(keepends=True) if not line.startswith(("#", "-r "))]
+    text = "".join(lines)
+    assert re.sub(PINNED, "", text).strip() == ""
+    assert PINNED.search(text)
+
+
+@pytest.mark.parametrize("script", ["tools/setup.sh", "Makefile"])
+def test_what_is_installed_by_name_is_checked_against_its_hashes(script: str) -> None:
+    text = (CHECKOUT / script).read_text().replace("\\\n", " ").replace('"$PWD', "")
+    installs = re.findall(r"(?:install=\"|pip\s+)install\s.*", text)
+    own = [line for line in installs if "--no-deps -e ." in line]  # termite itself, from this checkout
+    assert [line for line in installs if line not in own and "--require-hashes" not in line] == []
+    assert len(installs) > len(own)
