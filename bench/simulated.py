@@ -28,7 +28,7 @@ from bench.record import Recorded, read_recorded
 from termite.engine.errors import RemoteProtocolError, TermiteError
 from termite.engine.model import Attr, Change, Digest, Exit, Usage
 from termite.engine.wire.addresses import listen, port_of, split_address
-from termite.engine.wire.authority import mint
+from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.identity import read_secret
 from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES
 from termite.engine.wire.protocol.messages import (
@@ -95,7 +95,7 @@ class Simulated:
         async def lease(stream: trio.SocketStream) -> None:
             one = _Lease(name, self._slots, self)
             try:
-                async with accepted(stream, mint(secret, name), one.answer) as connection:
+                async with accepted(stream, mint(secret, name, Role.MIRROR), one.answer) as connection:
                     await connection.lost.wait()
             except TermiteError as error:
                 print(f"{name}: {error}", file=sys.stderr)

@@ -20,7 +20,7 @@ import trio
 from termite.engine.errors import FsError, Stale
 from termite.engine.host.native_programs import native_program
 from termite.engine.model import Attr, Change, Changeset, Digest, StoreLimits
-from termite.engine.wire.authority import mint
+from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.protocol.control_lines import StartValues, WorkerOrder, encode_line
 from termite.engine.wire.protocol.messages import (
     INLINE_BYTES,
@@ -294,7 +294,7 @@ async def mirror(
 
             nursery.start_soon(accept)
             try:
-                async with dial("127.0.0.1", port, mint(SECRET, "master"), master.answer) as connection:
+                async with dial("127.0.0.1", port, mint(SECRET, "master", Role.CLIENT), master.answer) as connection:
                     await dialled.wait()
                     master.connection = connection
                     reply = await connection.request(master.lease())
@@ -311,7 +311,7 @@ def _start(
 ) -> MirrorProcess:
     ours, theirs = socket.socketpair()
     reader, writer = os.pipe()
-    identity = mint(SECRET, "worker")
+    identity = mint(SECRET, "worker", Role.MIRROR)
     sandbox = starter.program or native_program("termite-sandbox")
     enter = [str(sandbox), "enter", *([f"--uid={starter.uid}", f"--gid={starter.uid}"] if starter.uid else []), "--"]
     with accepted, theirs:

@@ -14,7 +14,7 @@ import trio
 from termite.engine.errors import Reason, RemoteProtocolError, Retryable, TermiteError, UserError
 from termite.engine.fleet.logic.registry import Registry
 from termite.engine.wire.addresses import join_address, listen, peer_name, port_of, split_address
-from termite.engine.wire.authority import mint
+from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.protocol.messages import (
     PROTOCOL,
     Deregister,
@@ -101,7 +101,9 @@ class _Coordinator:
         self._unauthenticated += 1
         known = False
         try:
-            async with accepted(stream, mint(self._config.secret, "coordinator"), answer) as connection:
+            async with accepted(
+                stream, mint(self._config.secret, "coordinator", Role.COORDINATOR), answer
+            ) as connection:
                 self._unauthenticated -= 1
                 known = True
                 self._refused.pop(host, None)

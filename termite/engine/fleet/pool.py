@@ -19,7 +19,7 @@ from termite.engine.fleet.lease import Lease, Traffic
 from termite.engine.fleet.logic.schedule import choose_place
 from termite.engine.fleet.logic.workers import Fleet, LeaseWish
 from termite.engine.wire.addresses import split_address
-from termite.engine.wire.authority import mint
+from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.identity import Identity
 from termite.engine.wire.protocol.messages import PROTOCOL, Done, ListWorkers, Message, OpenLease, SetSlots, Workers
 from termite.engine.wire.transport import Connection, SendChunk, dial
@@ -317,7 +317,7 @@ class Pool:
 
     def _identity(self) -> Identity:
         """Return a new identity for each connection: a master may outlive a certificate."""
-        return mint(self._config.secret, self._config.master)
+        return mint(self._config.secret, self._config.master, Role.CLIENT)
 
     def _open_message(self, wish: LeaseWish, lease: Lease) -> OpenLease:
         config = self._config

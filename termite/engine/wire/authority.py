@@ -6,16 +6,18 @@ because the library that makes certificates takes 9 MB of memory, and a mirror m
 """
 
 import datetime
+import enum
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from termite.engine.wire.identity import SERVER_NAME, Identity
 
 VALIDITY = datetime.timedelta(days=30)
+MIRROR_VALIDITY = datetime.timedelta(hours=1)  # a mirror shakes hands once, as soon as it has started
 BACKDATED = datetime.timedelta(days=1)  # the clock of another machine may be behind ours
 _AUTHORITY_NAME = "termite authority"
 _AUTHORITY_SERIAL = 1
@@ -24,18 +26,31 @@ _AUTHORITY_UNTIL = datetime.datetime(2120, 1, 1, tzinfo=datetime.UTC)
 _NAME_MAX_CHARS = 64  # X.509's limit for a common name
 
 
-def mint(secret: bytes, name: str, now: datetime.datetime | None = None) -> Identity:
-    """Make a new identity for `name`, which only people read, valid for VALIDITY from `now`.
+class Role(enum.Enum):
+    """A role that a certificate gives. The other side of a connection checks it."""
 
-    None stands for the time of this machine.
+    CLIENT = enum.auto()  # a master, or a worker that registers with the coordinator
+    COORDINATOR = enum.auto()
+    MIRROR = enum.auto()
+
+
+def mint(secret: bytes, name: str, role: Role, now: datetime.datetime | None = None) -> Identity:
+    """Make a new identity for `name`, which only people read, valid from `now` on.
+
+    It is valid for VALIDITY, that of a mirror for MIRROR_VALIDITY. None stands for the time of this
+    machine. A mirror runs the jobs of others, so its certificate must be of no use to a program
+    that steals it. It cannot open a lease, list workers or register one.
     """
     now = now or datetime.datetime.now(datetime.UTC)
+    until = now + (MIRROR_VALIDITY if role is Role.MIRROR else VALIDITY)
+    usage = ExtendedKeyUsageOID.CLIENT_AUTH if role is Role.CLIENT else ExtendedKeyUsageOID.SERVER_AUTH
     authority_key = _authority_key(secret)
     key = Ed25519PrivateKey.generate()
     certificate = (
-        _certificate(key, name[:_NAME_MAX_CHARS] or "termite", authority_key, now - BACKDATED, now + VALIDITY)
+        _certificate(key, name[:_NAME_MAX_CHARS] or "termite", authority_key, now - BACKDATED, until)
         .serial_number(x509.random_serial_number())
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([usage]), critical=True)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(SERVER_NAME)]), critical=False)
         .sign(authority_key, None)
     )

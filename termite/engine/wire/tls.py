@@ -21,6 +21,8 @@ READ_BYTES = 64 * 1024  # of one read: they stay in the processor's cache, and 2
 _OTHER_SECRET = {"TLSV1_ALERT_UNKNOWN_CA", "TLSV1_ALERT_DECRYPT_ERROR"}
 _OTHER_TIME = {"SSLV3_ALERT_BAD_CERTIFICATE", "SSLV3_ALERT_CERTIFICATE_EXPIRED"}
 _NO_CERTIFICATE = {"PEER_DID_NOT_RETURN_A_CERTIFICATE", "TLSV13_ALERT_CERTIFICATE_REQUIRED"}
+_OTHER_ROLE = "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE"
+_OTHER_PURPOSE = 26  # X509_V_ERR_INVALID_PURPOSE
 _NOT_VALID_NOW = {9, 10}  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 
 
@@ -182,9 +184,15 @@ def refusal(error: ssl.SSLError, peer: str) -> UserError:
     verdict = error.verify_code if isinstance(error, ssl.SSLCertVerificationError) else None
     if verdict in _NOT_VALID_NOW or reason in _OTHER_TIME:
         return UserError(
-            f"{peer}: the clocks of the two machines differ by more than a day",
+            f"{peer}: the clocks of the two machines differ by more than an hour",
             hint="set the clocks of both machines, with NTP for example",
             reason=Reason.CLOCKS_DIFFER,
+        )
+    if verdict == _OTHER_PURPOSE or reason == _OTHER_ROLE:
+        return UserError(
+            f"{peer}: a certificate of this cluster is used in a role that it was not made for",
+            hint="only a stolen certificate is: find out which program is at the other address",
+            reason=Reason.NOT_TRUSTED,
         )
     if verdict is not None or reason in _OTHER_SECRET:
         return UserError(

@@ -8,7 +8,7 @@ import trio
 from termite.engine.errors import RemoteProtocolError, Retryable, UserError
 from termite.engine.fleet.coordinator import coordinator_error_text
 from termite.engine.wire.addresses import join_address
-from termite.engine.wire.authority import mint
+from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.protocol.messages import Deregister, Message, Register, Registered
 from termite.engine.wire.transport import Connection, SendChunk, dial
 
@@ -30,7 +30,7 @@ async def stay_registered(host: str, port: int, secret: bytes, name: str, descri
     pause_s, complaint = FIRST_PAUSE_S, ""
     while True:
         try:
-            async with dial(host, port, mint(secret, name), _refuse) as connection:
+            async with dial(host, port, mint(secret, name, Role.CLIENT), _refuse) as connection:
                 interval_s = await _register(connection, describe())
                 log.info("coordinator-found coordinator=%s", address)
                 pause_s, complaint = FIRST_PAUSE_S, ""

@@ -17,7 +17,7 @@ from termite.engine.errors import Retryable
 from termite.engine.fleet.coordinator import COORDINATOR_PORT
 from termite.engine.model import StoreLimits
 from termite.engine.wire.addresses import join_address, listen, peer_name, port_of, split_address
-from termite.engine.wire.authority import mint
+from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.protocol.control_lines import MirrorNotice, WorkerOrder
 from termite.engine.wire.protocol.foreign_text import printable
 from termite.engine.wire.protocol.messages import PROTOCOL, Register
@@ -111,7 +111,7 @@ class _WorkerServer:
             async with stream, AsyncExitStack() as stack:
                 async with self._unauthenticated:
                     home = await stack.enter_async_context(self.homes.claim())
-                    identity = mint(self._config.secret, self.name)
+                    identity = mint(self._config.secret, self.name, Role.MIRROR)
                     mirror = await stack.enter_async_context(run_mirror(self._mirrors, identity, home, stream))
                     asked = await self._wait_for_master(mirror, peer)
                 if asked is not None:

@@ -1,4 +1,4 @@
-"""Every Python package that the set-up installs is pinned with its hashes, and pip must check them."""
+"""Every Python package that the set-up installs is pinned with hashes, which pip must check."""
 
 import re
 from pathlib import Path

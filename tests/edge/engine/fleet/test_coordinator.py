@@ -11,7 +11,7 @@ from termite.engine.errors import ConnectionLost, UserError
 from termite.engine.fleet import coordinator as coordinators
 from termite.engine.fleet.coordinator import CoordinatorConfig, serve_coordinator
 from termite.engine.wire.addresses import split_address
-from termite.engine.wire.authority import mint
+from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.protocol.messages import (
     PROTOCOL,
     Deregister,
@@ -39,7 +39,7 @@ async def refuse(connection: Connection, message: Message, send_chunk: SendChunk
 
 
 def dialled(port: int, secret: bytes = SECRET) -> AbstractAsyncContextManager[Connection]:
-    return dial(HOST, port, mint(secret, "test"), refuse)
+    return dial(HOST, port, mint(secret, "test", Role.CLIENT), refuse)
 
 
 @asynccontextmanager

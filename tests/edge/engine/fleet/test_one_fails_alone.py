@@ -20,7 +20,7 @@ from termite.engine.launch import listener as listeners
 from termite.engine.loop.fd_watcher import FdWatcher
 from termite.engine.wire import identity
 from termite.engine.wire.addresses import split_address
-from termite.engine.wire.authority import mint
+from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.protocol.messages import PROTOCOL, ListWorkers, Message, Register, Workers
 from termite.engine.wire.protocol.peer import Peer
 from termite.engine.wire.tls import TlsStream
@@ -75,7 +75,7 @@ async def test_a_handshake_without_a_descriptor_is_retryable(memfd: Failing) -> 
         address = await nursery.start(serve_coordinator, CoordinatorConfig(SECRET, HOST, 0))
         memfd.times = 2  # of both sides
         with pytest.raises(Retryable) as caught:
-            async with dial(*split_address(address, 0), mint(SECRET, "m"), nothing):
+            async with dial(*split_address(address, 0), mint(SECRET, "m", Role.CLIENT), nothing):
                 raise AssertionError
         assert caught.value.reason is Reason.NO_RESOURCES
         nursery.cancel_scope.cancel()
@@ -115,12 +115,12 @@ async def test_a_master_whose_handshake_with_the_coordinator_fails_goes_on(
 async def test_a_coordinator_without_a_descriptor_serves_the_next_peer(memfd: Failing) -> None:
     async with trio.open_nursery() as nursery:
         address = await nursery.start(serve_coordinator, CoordinatorConfig(SECRET, HOST, 0))
-        context = mint(SECRET, "m").client_context()
+        context = mint(SECRET, "m", Role.CLIENT).client_context()
         memfd.times = 1
         stream = await trio.open_tcp_stream(*split_address(address, 0))
         with pytest.raises(Retryable):
             await TlsStream(stream, context, identity.SERVER_NAME).shake_hands("it")
-        async with dial(*split_address(address, 0), mint(SECRET, "m"), nothing) as connection:
+        async with dial(*split_address(address, 0), mint(SECRET, "m", Role.CLIENT), nothing) as connection:
             assert isinstance(await connection.request(ListWorkers(PROTOCOL, 0)), Workers)
         nursery.cancel_scope.cancel()
 
@@ -129,8 +129,8 @@ async def test_a_peer_that_has_gone_costs_the_coordinator_no_traceback(caplog: p
     async with trio.open_nursery() as nursery:
         address = await nursery.start(serve_coordinator, CoordinatorConfig(SECRET, HOST, 0))
         stream = await trio.open_tcp_stream(*split_address(address, 0))
-        secure = TlsStream(stream, mint(SECRET, "w").client_context(), identity.SERVER_NAME)
-        async with dial(*split_address(address, 0), mint(SECRET, "m"), nothing) as connection:
+        secure = TlsStream(stream, mint(SECRET, "w", Role.CLIENT).client_context(), identity.SERVER_NAME)
+        async with dial(*split_address(address, 0), mint(SECRET, "m", Role.CLIENT), nothing) as connection:
             await secure.shake_hands("it")
             ask = Peer(client=True).ask(Register(PROTOCOL, "w", ":1", 1, 0, 0.0, 0), chunks=False)[1]
             secure.send_nowait(ask)
@@ -156,7 +156,7 @@ async def test_a_worker_whose_registration_fails_registers_again(
         address = await nursery.start(serve_coordinator, CoordinatorConfig(SECRET, HOST, 0))
         beat = Register(PROTOCOL, "w", ":1235", 1, 0, 0.0, 0)
         nursery.start_soon(stay_registered, *split_address(address, COORDINATOR_PORT), SECRET, "w", lambda: beat)
-        async with dial(*split_address(address, 0), mint(SECRET, "m"), nothing) as connection:
+        async with dial(*split_address(address, 0), mint(SECRET, "m", Role.CLIENT), nothing) as connection:
             version = 0
             with trio.fail_after(10):
                 while not (listed := await connection.request(ListWorkers(PROTOCOL, version))).workers:  # type: ignore[attr-defined]

@@ -16,7 +16,7 @@ from termite.engine.fleet.logic.workers import LeaseWish
 from termite.engine.fleet.pool import FAILURES_IN_A_ROW, NoWorker, Pool, PoolConfig
 from termite.engine.model import Digest, Exit, Usage
 from termite.engine.wire.addresses import split_address
-from termite.engine.wire.authority import mint
+from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.identity import Identity
 from termite.engine.wire.protocol.messages import (
     PROTOCOL,
@@ -69,7 +69,7 @@ class FakeWorker:
             return Done()
 
         with suppress(Retryable), scope:
-            async with accepted(stream, mint(SECRET, "w"), answer) as connection:
+            async with accepted(stream, mint(SECRET, "w", Role.MIRROR), answer) as connection:
                 self.connections.append(connection)
                 await connection.lost.wait()
 
@@ -93,7 +93,7 @@ async def pool(worker: FakeWorker | None, keepalive_s: float = 60.0, odd: str = 
                 listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
                 nursery.start_soon(trio.serve_listeners, worker.serve, listeners)
                 there = f"127.0.0.1:{listeners[0].socket.getsockname()[1]}"
-                async with dial(host, port, mint(SECRET, "w"), _nothing) as connection:
+                async with dial(host, port, mint(SECRET, "w", Role.CLIENT), _nothing) as connection:
                     if odd:
                         await connection.request(Register(PROTOCOL, "a", odd, 99, 0, 0.0, 0))
                     await connection.request(Register(PROTOCOL, "w", there, worker.slots, 0, 0.0, 0))

@@ -17,7 +17,7 @@ import trio
 from termite.engine.errors import UserError
 from termite.engine.fleet.coordinator import CoordinatorConfig, serve_coordinator
 from termite.engine.wire.addresses import split_address
-from termite.engine.wire.authority import mint
+from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.protocol.messages import PROTOCOL, ListedWorker, ListWorkers, Message, Workers
 from termite.engine.wire.transport import Connection, SendChunk, dial
 from termite.engine.worker import mirror_process as mirrors
@@ -323,7 +323,7 @@ async def test_a_worker_is_known_to_its_coordinator(start: Start) -> None:
         host, coordinator_port = split_address(address, 0)
         async with (
             worker(start(coordinator=address)) as port,
-            dial(host, coordinator_port, mint(SECRET, "m"), refuse) as connection,
+            dial(host, coordinator_port, mint(SECRET, "m", Role.CLIENT), refuse) as connection,
             master(port, lease=3) as one,
         ):
             assert await one.hear() == {"granted": 3}

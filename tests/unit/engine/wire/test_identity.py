@@ -11,7 +11,7 @@ from cryptography import x509
 from trio.testing import MockClock
 
 from termite.engine.errors import ConnectionLost, TermiteError, UserError
-from termite.engine.wire.authority import mint
+from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.identity import SERVER_NAME
 from termite.engine.wire.tls import TlsStream
 
@@ -47,8 +47,8 @@ async def errors_of_handshake(client: ssl.SSLContext, server: ssl.SSLContext) ->
 @asynccontextmanager
 async def secured() -> AsyncIterator[tuple[TlsStream, TlsStream]]:
     ours, theirs = await sockets()
-    client = TlsStream(ours, mint(SECRET, "c").client_context(), SERVER_NAME)
-    server = TlsStream(theirs, mint(SECRET, "s").server_context(), None)
+    client = TlsStream(ours, mint(SECRET, "c", Role.CLIENT).client_context(), SERVER_NAME)
+    server = TlsStream(theirs, mint(SECRET, "s", Role.MIRROR).server_context(), None)
     async with ours, theirs:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.shake_hands, "server")
@@ -57,18 +57,26 @@ async def secured() -> AsyncIterator[tuple[TlsStream, TlsStream]]:
 
 
 def test_every_node_derives_the_same_authority() -> None:
-    one, two = mint(SECRET, "one"), mint(SECRET, "two")
+    one, two = mint(SECRET, "one", Role.MIRROR), mint(SECRET, "two", Role.MIRROR)
     assert one.authority == two.authority
-    assert one.authority != mint(OTHER, "one").authority
+    assert one.authority != mint(OTHER, "one", Role.MIRROR).authority
     assert one.key != two.key
     assert one.certificate != two.certificate
 
 
-def test_a_certificate_is_short_lived_and_forgives_a_slow_clock() -> None:
-    certificate = x509.load_pem_x509_certificate(mint(SECRET, "n" * 200).certificate.encode())
+@pytest.mark.parametrize(
+    ("role", "validity"),
+    [
+        (Role.CLIENT, datetime.timedelta(days=30)),
+        (Role.COORDINATOR, datetime.timedelta(days=30)),
+        (Role.MIRROR, datetime.timedelta(hours=1)),
+    ],
+)
+def test_a_certificate_is_short_lived_and_forgives_a_slow_clock(role: Role, validity: datetime.timedelta) -> None:
+    certificate = x509.load_pem_x509_certificate(mint(SECRET, "n" * 200, role).certificate.encode())
     now = datetime.datetime.now(datetime.UTC)
     assert certificate.not_valid_before_utc < now - datetime.timedelta(hours=23)
-    assert now + datetime.timedelta(days=29) < certificate.not_valid_after_utc < now + datetime.timedelta(days=31)
+    assert now + 0.9 * validity < certificate.not_valid_after_utc < now + 1.1 * validity
 
 
 async def test_two_of_one_secret_understand_each_other() -> None:
@@ -90,7 +98,9 @@ async def test_one_end_sees_that_the_other_has_closed() -> None:
 
 
 async def test_another_secret_is_one_clear_line_on_both_sides() -> None:
-    errors = await errors_of_handshake(mint(SECRET, "c").client_context(), mint(OTHER, "s").server_context())
+    errors = await errors_of_handshake(
+        mint(SECRET, "c", Role.CLIENT).client_context(), mint(OTHER, "s", Role.MIRROR).server_context()
+    )
     assert {peer: str(error) for peer, error in errors.items()} == {
         "server": "server: the other side has another secret (copy one secret file to every machine)",
         "client": "client: the other side has another secret (copy one secret file to every machine)",
@@ -100,16 +110,32 @@ async def test_another_secret_is_one_clear_line_on_both_sides() -> None:
 
 async def test_a_client_without_a_certificate_is_refused() -> None:
     stranger = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    stranger.load_verify_locations(cadata=mint(SECRET, "s").authority)
-    errors = await errors_of_handshake(stranger, mint(SECRET, "s").server_context())
+    stranger.load_verify_locations(cadata=mint(SECRET, "s", Role.MIRROR).authority)
+    errors = await errors_of_handshake(stranger, mint(SECRET, "s", Role.MIRROR).server_context())
     assert "shows no certificate" in str(errors["client"])
 
 
+@pytest.mark.parametrize("client", [Role.MIRROR, Role.COORDINATOR])
+async def test_the_certificate_of_a_server_opens_no_connection(client: Role) -> None:
+    """Test what a job could do that has stolen the certificate of its mirror."""
+    errors = await errors_of_handshake(
+        mint(SECRET, "stolen", client).client_context(), mint(SECRET, "s", Role.COORDINATOR).server_context()
+    )
+    assert "a role that it was not made for" in str(errors["client"])
+
+
+async def test_the_certificate_of_a_client_serves_nobody() -> None:
+    errors = await errors_of_handshake(
+        mint(SECRET, "c", Role.CLIENT).client_context(), mint(SECRET, "stolen", Role.CLIENT).server_context()
+    )
+    assert "a role that it was not made for" in str(errors["server"])
+
+
 async def test_older_tls_is_refused() -> None:
-    old = mint(SECRET, "c").client_context()
+    old = mint(SECRET, "c", Role.CLIENT).client_context()
     old.minimum_version = ssl.TLSVersion.TLSv1_2
     old.maximum_version = ssl.TLSVersion.TLSv1_2
-    errors = await errors_of_handshake(old, mint(SECRET, "s").server_context())
+    errors = await errors_of_handshake(old, mint(SECRET, "s", Role.MIRROR).server_context())
     assert isinstance(errors["client"], UserError)
     assert isinstance(errors["server"], UserError)
 
@@ -117,7 +143,10 @@ async def test_older_tls_is_refused() -> None:
 @pytest.mark.parametrize("age", [datetime.timedelta(days=100), datetime.timedelta(days=-100)])
 async def test_clocks_far_apart_are_named_on_both_sides(age: datetime.timedelta) -> None:
     then = datetime.datetime.now(datetime.UTC) - age
-    mine, theirs = mint(SECRET, "c").client_context(), mint(SECRET, "s", then).server_context()
+    mine, theirs = (
+        mint(SECRET, "c", Role.CLIENT).client_context(),
+        mint(SECRET, "s", Role.MIRROR, then).server_context(),
+    )
     errors = await errors_of_handshake(mine, theirs)
     assert "clocks" in str(errors["server"])
     assert "clocks" in str(errors["client"])
@@ -127,7 +156,7 @@ async def test_clocks_far_apart_are_named_on_both_sides(age: datetime.timedelta)
 async def test_who_does_not_speak_tls_is_told_apart(said: bytes) -> None:
     ours, theirs = await sockets()
     async with theirs:
-        server = TlsStream(theirs, mint(SECRET, "s").server_context(), None)
+        server = TlsStream(theirs, mint(SECRET, "s", Role.MIRROR).server_context(), None)
         async with ours:
             await ours.send_all(said)
         with pytest.raises((UserError, ConnectionLost), match=r"not a termite|closed the connection"):
@@ -137,7 +166,7 @@ async def test_who_does_not_speak_tls_is_told_apart(said: bytes) -> None:
 async def test_who_says_nothing_is_left_after_ten_seconds(autojump_clock: MockClock) -> None:
     ours, theirs = await sockets()
     async with ours, theirs:
-        server = TlsStream(theirs, mint(SECRET, "s").server_context(), None)
+        server = TlsStream(theirs, mint(SECRET, "s", Role.MIRROR).server_context(), None)
         with pytest.raises(ConnectionLost, match="did not finish the handshake in 10 s"):
             await server.shake_hands("somebody")
 
