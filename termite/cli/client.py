@@ -207,6 +207,7 @@ def _become_master(root: Path, jobs: int, exports: Sequence[Path], log: Path, re
         command += [f"--export={path}" for path in exports]
         if short := os.environ.get("TERMITE_SHORT"):
             command.append(f"--short={short}")
+        command += [f"--env-exclude={pattern}" for pattern in os.environ.get("TERMITE_ENV_EXCLUDE", "").split()]
         env = {name: text for name, text in os.environ.items() if name not in _OF_THE_BUILD}
         os.chdir("/")
         os.execve(sys.executable, command, env)

@@ -155,6 +155,7 @@ def _master_config(flags: argparse.Namespace, secret: bytes, coordinator: tuple[
         hidden=tuple(_tree_path(path) for path in hidden),
         watched=tuple(_tree_path(Path(path)) for path in plugins.exports(os.environ)),
         hash_cache=own_directory(CACHE) / "hashes",
+        env_exclude=tuple(flags.env_exclude),
     )
 
 
@@ -207,6 +208,10 @@ def master_parser() -> Parser:
     secret = "file with the secret that all machines share, mode 0600"
     export = "directory that jobs may read though other users may not; may be repeated"
     exclude = "path that jobs on workers never see; may be repeated"
+    env_exclude = (
+        "variables with such a name, as 'AWS_*' or '*_TOKEN', are not sent to workers, and commands that name one run "
+        "here; may be repeated"
+    )
     short = (
         "limit of short commands, in milliseconds: a command known to take less runs here while a core is free; "
         "0: none does; auto, the default: 50 times the dispatch overhead, at most a second"
@@ -219,6 +224,7 @@ def master_parser() -> Parser:
     add("--socket", type=Path, default=Path(SOCKET), metavar="FILE", help="its directory is the top of the tree")
     add("--export", type=Path, action="append", default=[], metavar="DIR", help=export)
     add("--exclude", type=Path, action="append", default=[], metavar="PATH", help=exclude)
+    add("--env-exclude", action="append", default=[], metavar="PATTERN", help=env_exclude)
     add("--short", type=_short, default=None, metavar="MS", help=short)
     add("--keepalive", type=_seconds, default=60.0, metavar="S", help="seconds after which an idle lease is given back")
     add("--idle-exit", type=_seconds, default=0.0, metavar="S", help=idle_exit)

@@ -126,6 +126,8 @@ A directory that was configured without termite keeps its commands, so nothing i
                    (default: the checkout, or the directory that contains sources and build)
   TERMITE_SHORT    limit of short commands, which run here, for a new master: milliseconds;
                    0: none; auto: 50 times the dispatch overhead, at most a second (default: auto)
+  TERMITE_ENV_EXCLUDE  patterns of variables that are not sent to workers, for a new master:
+                   'AWS_* *_TOKEN' (default: none)
   TERMITE_SOCKET   socket of the master to use (default: the nearest one); empty: use no master
   TERMITE_LOCAL    never: if no worker can run a command, fail instead of running it here
   TERMITE_VERBOSE  1: print at the end of every build what ran where"""

@@ -306,6 +306,8 @@ starts a master with a worker on this machine, which ends ten minutes after the 
                    (default: the checkout, or this directory)
   TERMITE_SHORT    limit of short commands, which run here, for a new master: milliseconds;
                    0: none; auto: 50 times the dispatch overhead, at most a second (default: auto)
+  TERMITE_ENV_EXCLUDE  patterns of variables that are not sent to workers, for a new master:
+                   'AWS_* *_TOKEN' (default: none)
   TERMITE_SOCKET   socket of the master to use (default: the nearest one); empty: use no master
   TERMITE_LOCAL    never: if no worker can run a command, fail instead of running it here
   TERMITE_VERBOSE  1: print at the end of every build what ran where

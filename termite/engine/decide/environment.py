@@ -2,7 +2,9 @@
 
 import functools
 import os
+import re
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
 from hashlib import blake2b
 
 from termite.engine.decide.logic.commands import without_jobserver
@@ -24,6 +26,7 @@ class Environment(Mapping[str, str]):
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         self._variables = variables
+        self._without: dict[tuple[str, ...], Environment] = {}
 
     def __getitem__(self, name: str) -> str:
         return self._variables[name]
@@ -55,6 +58,25 @@ class Environment(Mapping[str, str]):
     def remote_words(self) -> tuple[bytes, ...]:
         """The variables of `remote` as `NAME=TEXT`, in the form in which they are sent."""
         return tuple(os.fsencode(f"{name}={text}") for name, text in self.remote.items())
+
+    def without(self, patterns: tuple[str, ...]) -> "Environment":
+        """Return the environment without the variables whose names match a shell pattern."""
+        if not patterns:
+            return self
+        found = self._without.get(patterns)
+        if found is None:
+            kept = {
+                name: text
+                for name, text in self._variables.items()
+                if not any(fnmatchcase(name, pattern) for pattern in patterns)
+            }
+            found = self._without[patterns] = Environment(kept)
+        return found
+
+    def names_missing(self, text: str, patterns: tuple[str, ...]) -> bool:
+        """Return True if `text` names a variable of this environment that matches a pattern."""
+        missing = self._variables.keys() - self.without(patterns)._variables.keys()
+        return any(re.search(rf"(?<![A-Za-z0-9_]){re.escape(name)}(?![A-Za-z0-9_])", text) for name in missing)
 
     @functools.cached_property
     def tie(self) -> Reason | None:

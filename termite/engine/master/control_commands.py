@@ -126,7 +126,7 @@ class ControlCommands:
         master.rule_file.refresh()
         error = master.rule_file.error
         plugin, command = master.plugins.parse_with_plugin(_invocation(request))
-        verdict = decide(command, master.book)
+        verdict = decide(command, master.book, master.config.env_exclude)
         return {
             "text": command.text,
             "plugin": plugin,

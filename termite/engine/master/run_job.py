@@ -107,7 +107,7 @@ def run_at_once(master: Master, job: Job) -> bool:
         job.launcher.finish_nowait(Exit(0))
         return True
     job.warning = master.rule_file.refresh()
-    verdict = job.verdict = decide(command, master.book)
+    verdict = job.verdict = decide(command, master.book, master.config.env_exclude)
     if master.short.is_on and not verdict.rule:
         job.key = key_of(command)
     if job.warning or job.launcher.has_unread_frames or master.tree.is_finishing:
@@ -204,7 +204,7 @@ def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> Run | 
         argv=tuple(os.fsencode(word) for word in command.argv),
         exe=os.fsencode(command.exe),
         search=command.search,
-        env=environment_of(command).remote_words,
+        env=environment_of(command).without(master.config.env_exclude).remote_words,
         cwd=os.fsencode(command.cwd),
         umask=job.request.umask,
         stdin=job.request.has_stdin,

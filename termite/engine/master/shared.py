@@ -37,6 +37,7 @@ class MasterConfig:
       that the limit follows the measured dispatch overhead, 0 that no command is short.
     * `short_store` and `hash_cache` are files for the next master; None means no such file.
     * `idle_exit_s`: the master ends after this time without a job or a build; 0 means never.
+    * `env_exclude` are shell patterns: variables with such names are not sent to workers.
     * `exports`, `excludes`, `hidden` and `watched` are paths below the root directory.
     """
 
@@ -55,6 +56,7 @@ class MasterConfig:
     hidden: tuple[bytes, ...] = ()
     watched: tuple[bytes, ...] = ()
     hash_cache: Path | None = None
+    env_exclude: tuple[str, ...] = ()
 
 
 class Master:

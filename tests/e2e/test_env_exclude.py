@@ -1,0 +1,43 @@
+"""Variables that -env-exclude names do not leave the machine; commands that name one run there."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from termite.engine.errors import Reason
+from tests.e2e.cluster import Tree, embedded, new_tree
+from tests.e2e.conftest import MakePlace
+from tests.e2e.places import Outcome
+
+SECRETS = {"AWS_SECRET": "abc", "MY_TOKEN": "def", "MY_TOKENS": "kept", "OTHER": "kept"}
+
+
+@pytest.fixture(scope="module")
+def closed(make_place: MakePlace) -> Iterator[Tree]:
+    env = {"TERMITE_ENV_EXCLUDE": "AWS_* *_TOKEN"}
+    with make_place("ordinary") as where, embedded(new_tree(where), env=env) as tree:
+        yield tree
+
+
+def test_a_worker_does_not_get_them(closed: Tree) -> None:
+    jobs = closed.jobs()
+    said = closed.termite("env", env=SECRETS).stdout.decode().splitlines()
+    assert closed.jobs() == jobs + 1
+    assert {line for line in said if line.partition("=")[0] in SECRETS} == {"MY_TOKENS=kept", "OTHER=kept"}
+
+
+@pytest.mark.parametrize("script", ["echo $AWS_SECRET", "echo ${AWS_SECRET}", "env | sed -n s/^AWS_SECRET=//p"])
+def test_a_command_that_names_one_runs_here(closed: Tree, script: str) -> None:
+    before = closed.status()
+    assert closed.termite("sh", "-c", script, env=SECRETS) == Outcome(0, b"abc\n", b"")
+    after = closed.status()
+    assert after["jobs"]["remote"] == before["jobs"]["remote"]
+    assert after["tied"][Reason.NAMES_EXCLUDED] == before["tied"].get(Reason.NAMES_EXCLUDED, 0) + 1
+    assert Reason.NAMES_EXCLUDED.words.encode() in closed.ctl("why", "sh", "-c", script, env=SECRETS).stdout
+
+
+def test_a_name_that_only_contains_one_goes_to_a_worker(closed: Tree) -> None:
+    jobs = closed.jobs()
+    assert closed.termite("sh", "-c", "echo $MY_TOKENS; : XMY_TOKEN", env=SECRETS) == Outcome(0, b"kept\n", b"")
+    assert closed.termite("sh", "-c", "echo $AWS_SECRET").stdout == b"\n"  # it is not set here either
+    assert closed.jobs() == jobs + 2
