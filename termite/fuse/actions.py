@@ -16,7 +16,7 @@ import trio
 
 from termite.engine.errors import Reason, Retryable, first_error
 from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES
-from termite.engine.wire.protocol.messages import Done, GetBlob, OpenLease, Ran, Run
+from termite.engine.wire.protocol.messages import MAX_CHANGES, Done, GetBlob, OpenLease, Ran, Run
 from termite.engine.wire.transport import SendChunk
 from termite.fuse.content.fetch import MirroredFiles
 from termite.fuse.harvest.collect import Harvested, collect
@@ -159,6 +159,8 @@ class Actions:
             result = await self._parts.sandboxes.run(self._spec(job, run, pipe), forward)
             stdin_taken = pipe.taken if pipe else 0
         harvested = await self._harvest(result.upper, job.view)
+        if len(harvested.changes) > MAX_CHANGES:
+            raise Retryable(Reason.TOO_LARGE, f"a result of {len(harvested.changes)} files, links and directories")
         log.debug("job-ended job=%d exit=%r changes=%d", run.job, result.exit, len(harvested.changes))
         return Ran(
             exit=result.exit,

@@ -71,7 +71,7 @@ class MirrorRequests:
                 content = os.pread(fd, digest.size + 1, 0)
                 _check_unchanged(fd, path, mtime_ns, digest, len(content))
                 return File(digest, content)
-            sent = await _send_content(fd, send_chunk)
+            sent = await _send_content(fd, digest.size, send_chunk)
             _check_unchanged(fd, path, mtime_ns, digest, sent)
             return File(digest)
         except OSError as error:
@@ -92,10 +92,15 @@ class MirrorRequests:
         return await job.stdin.read(size, peek=asked.peek)
 
 
-async def _send_content(fd: int, send_chunk: SendChunk) -> int:
+async def _send_content(fd: int, size: int, send_chunk: SendChunk) -> int:
+    """Send the first `size` bytes of a file, and return how many there are.
+
+    The result is `size` + 1 if there are more: somebody appends to the file.
+    """
     sent = 0
-    while chunk := await trio.to_thread.run_sync(os.pread, fd, CHUNK_BYTES, sent):
-        await send_chunk(chunk)
+    while chunk := await trio.to_thread.run_sync(os.pread, fd, min(CHUNK_BYTES, size + 1 - sent), sent):
+        if sent < size:
+            await send_chunk(chunk[: size - sent])
         sent += len(chunk)
     return sent
 

@@ -71,7 +71,13 @@ async def _fetch_all(
 
 
 async def _fetch(lease: Lease, digest: Digest, writer: StagedWriter) -> Path:
+    received = 0
+
     async def write(chunk: bytes) -> None:
+        nonlocal received
+        received += len(chunk)
+        if received > digest.size:  # it may never end, and would fill the user's disk
+            raise Retryable(Reason.BAD_ANSWER, f"{lease.worker} sent more than the {digest.size} bytes it promised")
         writer.write(chunk)
 
     await lease.fetch(digest, write)

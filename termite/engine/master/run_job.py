@@ -177,7 +177,7 @@ async def run_job(master: Master, job: Job) -> Exit | None:
             return await end_differing(master, job)
         except Retryable as error:
             job.output.drop()  # the next worker may be long in coming
-            if error.reason is Reason.NOT_AT_REST:  # no worker is to blame, and none would do better
+            if error.reason in (Reason.NOT_AT_REST, Reason.TOO_LARGE):  # no other worker would do better
                 return await run_here_instead(master, job, error.reason, (error.detail,) if error.detail else ())
             record_failure(master, job, error)
     return await fall_back(master, job, job.failures[-1].reason, job.failures[-1].detail)

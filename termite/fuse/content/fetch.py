@@ -160,9 +160,13 @@ class Fetcher:
     async def _get_file(self, node: Node) -> None:
         self._counts["files"] += 1
         writer: CasWriter | None = None
+        received = 0
 
         async def write(chunk: bytes) -> None:
-            nonlocal writer
+            nonlocal writer, received
+            received += len(chunk)
+            if received > node.attr.size:  # it may never end, and would fill the worker's disk
+                raise Retryable(Reason.FILE_CHANGED, f"/{os.fsdecode(node.path)} is longer than it was listed")
             writer = writer or self._cas.writer()
             writer.write(chunk)
 

@@ -18,8 +18,7 @@ from dataclasses import dataclass
 
 from termite.engine.model import Attr, Change, Digest
 from termite.engine.paths import is_below, is_within
-
-DROPPED_MAX = 1000  # names of dropped writes travel in one message; a person reads a few of them
+from termite.engine.wire.protocol.messages import MAX_DROPPED
 
 # Everybody writes below these, and nobody expects to find it on the master's machine.
 SCRATCH = (b"tmp", b"var/tmp", b"dev", b"proc", b"sys")
@@ -93,7 +92,7 @@ def compare(entries: Iterable[UpperEntry], lower: Lower, writable_root: bytes) -
         if is_ours:
             pairs.append(pair)
         # If a directory is lost as a whole, its name alone says enough.
-        if len(dropped) < DROPPED_MAX and (_cannot_travel(pair) if is_ours else not in_fresh and _is_lost(pair)):
+        if len(dropped) < MAX_DROPPED and (_cannot_travel(pair) if is_ours else not in_fresh and _is_lost(pair)):
             dropped.append(entry.path)
     return Compared(tuple(pairs), tuple(dropped))
 

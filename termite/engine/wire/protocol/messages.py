@@ -26,6 +26,7 @@ from termite.engine.model import (
     Label,
     Offset,
     Seconds,
+    Sha256,
     Slots,
     StdinFile,
     Usage,
@@ -35,6 +36,8 @@ from termite.engine.model import (
 PROTOCOL = 3  # both ends must have the same; if not, the operator reads one clear line
 INLINE_BYTES = 64 * 1024  # contents up to this size are sent inside a message, not as chunks
 INLINE_TOTAL_BYTES = 1024 * 1024  # of all contents inside one message
+MAX_CHANGES = 200_000  # of one job; they are decoded in 60 ms, during which the master does nothing else
+MAX_DROPPED = 1000  # names of writes that do not come home; a person reads a few of them
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -204,11 +207,11 @@ class Ran(Message, frozen=True):
 
     exit: Exit
     usage: Usage
-    changes: tuple[Change, ...]
-    inline: dict[bytes, bytes]
+    changes: Annotated[tuple[Change, ...], Meta(max_length=MAX_CHANGES)]
+    inline: Annotated[dict[Sha256, bytes], Meta(max_length=MAX_CHANGES)]
     started_ns: int
     ended_ns: int
-    dropped: tuple[bytes, ...] = ()
+    dropped: Annotated[tuple[bytes, ...], Meta(max_length=MAX_DROPPED)] = ()
     exec_errno: Errno = 0
     timed_out: bool = False
     stdin_offset: Offset = -1

@@ -11,6 +11,8 @@ from termite.engine.errors import RemoteProtocolError
 from termite.engine.model import Attr, Change, Changeset, Digest, Exit, StdinFile, Usage
 from termite.engine.wire.protocol.frames import Kind, encode_frame
 from termite.engine.wire.protocol.messages import (
+    MAX_CHANGES,
+    MAX_DROPPED,
     Directory,
     Failed,
     Failure,
@@ -160,3 +162,13 @@ def test_a_command_has_no_nul_anywhere(argv: list[bytes], env: list[bytes], exe:
 def test_the_senders_own_mistake_is_a_value_error() -> None:
     with pytest.raises(ValueError):
         msgspec.structs.replace(RUN, env=(b"A=\0",))
+
+
+@pytest.mark.parametrize(
+    ("changes", "inline", "dropped"),
+    [(MAX_CHANGES + 1, 0, 0), (0, MAX_CHANGES + 1, 0), (0, 0, MAX_DROPPED + 1)],
+)
+def test_a_result_of_too_many_parts_is_refused(changes: int, inline: int, dropped: int) -> None:
+    answer = ["Ran", [0], [], [[b"a", None]] * changes, {n.to_bytes(32): b"" for n in range(inline)}, 1, 2]
+    with pytest.raises(msgspec.ValidationError, match="length <="):
+        msgspec.msgpack.decode(msgspec.msgpack.encode([*answer, [b"d"] * dropped]), type=Ran)

@@ -1,0 +1,41 @@
+"""A hostile master sends a file that never ends, and the worker's disk does not fill."""
+
+from pathlib import Path
+
+import pytest
+
+from termite.engine.errors import Reason, Retryable
+from termite.engine.wire.protocol.messages import File, GetFile
+from termite.engine.wire.transport import SendChunk
+from tests.attacks.masters import STARTERS, HostileMaster, attacked_place
+from tests.e2e.mirrors import Starter, mirror
+
+SIZE = 100_000  # as the file is listed
+CHUNK = bytes(256 * 1024)
+ENOUGH = 64 * 1024 * 1024
+
+
+class EndlessMaster(HostileMaster):
+    def __init__(self, project: Path) -> None:
+        super().__init__(project)
+        self.sent_bytes = 0
+
+    async def _file(self, request: GetFile, send_chunk: SendChunk) -> File:
+        while request.path.endswith(b"/endless") and self.sent_bytes < ENOUGH:
+            await send_chunk(CHUNK)
+            self.sent_bytes += len(CHUNK)
+        return await super()._file(request, send_chunk)
+
+
+@pytest.mark.parametrize("starter", STARTERS)
+async def test_a_file_ends_where_it_was_listed_to_end(starter: Starter) -> None:
+    with attacked_place(starter) as base:
+        (base / "project" / "endless").write_bytes(bytes(SIZE))
+        master = EndlessMaster(base / "project")
+        async with mirror(master, base / "place", starter):
+            with pytest.raises(Retryable) as refused:
+                await master.run("cat", "endless")
+            assert refused.value.reason is Reason.FILE_CHANGED
+            assert 0 < master.sent_bytes < ENOUGH, "no more than the window of the connection"
+            assert await master.said("echo", "alive") == b"alive\n"
+    print("HELD")
