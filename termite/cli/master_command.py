@@ -27,7 +27,7 @@ from termite.engine.fleet.coordinator import COORDINATOR_PORT, CoordinatorConfig
 from termite.engine.host.native_programs import native_program
 from termite.engine.master.master_daemon import serve_master
 from termite.engine.master.shared import SOCKET, MasterConfig
-from termite.engine.wire.addresses import split_address
+from termite.engine.wire.addresses import UNIX, split_address
 from termite.engine.wire.identity import read_secret
 from termite.engine.worker.worker_daemon import WorkerConfig, serve_worker
 
@@ -35,7 +35,6 @@ PROGRAM = "termite-master"
 BUILT_IN_PLUGINS = tuple(f"termite.plugins.{name}" for name in ("make", "ninja", "cmake", "cargo", "go", "meson"))
 IDLE_EXIT_S = 600.0
 SECRET_BYTES = 32
-LOOPBACK = "127.0.0.1"
 
 
 def main(argv: Sequence[str] | None = None, claim: socket.socket | None = None) -> int:
@@ -79,16 +78,17 @@ def _run(flags: argparse.Namespace, claim: socket.socket | None) -> int:
 
 def _run_embedded(flags: argparse.Namespace) -> int:
     # The secret is made here and never leaves this process. The coordinator and the worker listen
-    # on the loopback interface only.
+    # on unix sockets, which take connections of this user and of root only.
     secret = os.urandom(SECRET_BYTES)
-    worker = _embedded_worker(flags, secret)
+    name = f"{UNIX}termite-{os.getpid()}-{os.urandom(8).hex()}"
+    worker = _embedded_worker(flags, secret, f"{name}-worker")
     # A master that the user started by hand takes precedence. Ours then cannot take the socket.
     wait_for_claims(Path(os.path.abspath(flags.socket)).parent)
 
     async def serve(task_status: trio.TaskStatus[str]) -> None:
         try:
             async with trio.open_nursery() as nursery:
-                address = await nursery.start(serve_coordinator, CoordinatorConfig(secret, LOOPBACK, 0))
+                address = await nursery.start(serve_coordinator, CoordinatorConfig(secret, name, 0))
                 await nursery.start(serve_worker, worker(address))  # its errors must come before `ok`
                 config = _master_config(flags, secret, split_address(address, 0))
                 await nursery.start(_serve_until_done, config, nursery.cancel_scope)
@@ -110,7 +110,7 @@ async def _serve_until_done(
     scope.cancel()
 
 
-def _embedded_worker(flags: argparse.Namespace, secret: bytes) -> Callable[[str], WorkerConfig]:
+def _embedded_worker(flags: argparse.Namespace, secret: bytes, listen: str) -> Callable[[str], WorkerConfig]:
     """Return a function that makes the worker's configuration from the coordinator's address.
 
     Raise UserError now, before anything is served, if this machine cannot run jobs.
@@ -119,7 +119,7 @@ def _embedded_worker(flags: argparse.Namespace, secret: bytes) -> Callable[[str]
     # The default is one more than there are cores: while a job waits for a file, another one
     # computes. The twice as many of a separate worker would be too many for this machine.
     jobs = flags.jobs or cores + 1
-    words = ["--jobs", str(jobs), "--network", "allow", "--listen", LOOPBACK, "--port", "0", "--name", "here"]
+    words = ["--jobs", str(jobs), "--network", "allow", "--listen", listen, "--port", "0", "--name", "here"]
     words += ["--log-level", flags.log_level]
 
     def at(address: str) -> WorkerConfig:

@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.e2e.conftest import make_place as make_place
+
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
     """Report an attack as HELD or BROKEN."""

@@ -6,6 +6,7 @@ It grants no slots. While it is away, masters keep their leases and workers keep
 import ipaddress
 import logging
 import time
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import msgspec
@@ -26,6 +27,7 @@ from termite.engine.wire.protocol.messages import (
     Registered,
     Workers,
 )
+from termite.engine.wire.strangers import HERE, Dropped, Strangers
 from termite.engine.wire.transport import Connection, SendChunk, accepted
 
 COORDINATOR_PORT = 1233
@@ -72,7 +74,7 @@ class _Coordinator:
         self._config = config
         self._registry = Registry(time.time_ns() // 1_000_000, config.interval_s * MISSED_HEARTBEATS)
         self._changed = trio.Event()
-        self._unauthenticated = 0
+        self._strangers = Strangers(MAX_UNAUTHENTICATED)
         self._refused: dict[str, str] = {}  # the last logged reason by host
 
     async def serve(self, stream: trio.SocketStream) -> None:
@@ -86,7 +88,7 @@ class _Coordinator:
     async def _serve_peer(self, stream: trio.SocketStream, peer: str) -> None:
         host = peer.rpartition(":")[0]
         try:
-            own_host, peer_host = stream.socket.getsockname()[0], stream.socket.getpeername()[0]
+            own_host, peer_host = _host(stream.socket.getsockname()), _host(stream.socket.getpeername())
         except OSError:  # it has gone already, and nobody waits for an answer
             await trio.aclose_forcefully(stream)
             return
@@ -94,24 +96,19 @@ class _Coordinator:
         async def answer(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
             return await self._answer(message, peer_host=peer_host, own_host=own_host)
 
-        if self._unauthenticated >= MAX_UNAUTHENTICATED:
-            log.warning("handshake-refused peer=%s", peer)
-            await trio.aclose_forcefully(stream)
-            return
-        self._unauthenticated += 1
-        known = False
         try:
-            async with accepted(
-                stream, mint(self._config.secret, "coordinator", Role.COORDINATOR), answer
-            ) as connection:
-                self._unauthenticated -= 1
-                known = True
+            async with stream, AsyncExitStack() as stack:
+                async with self._strangers.turn(stream):
+                    identity = mint(self._config.secret, "coordinator", Role.COORDINATOR)
+                    connection = await stack.enter_async_context(accepted(stream, identity, answer))
                 self._refused.pop(host, None)
+                self._strangers.forgive(peer_host)
                 await connection.lost.wait()
+        except Dropped:
+            pass  # logged there
         except (UserError, Retryable) as error:
+            self._strangers.punish(peer_host)
             self._complain(host, str(error).replace(peer, host))
-        finally:
-            self._unauthenticated -= not known
 
     def _complain(self, host: str, reason: str) -> None:
         """Log why a host was refused, once, although a machine with another secret tries again."""
@@ -180,6 +177,11 @@ def _reachable(worker: ListedWorker, peer_host: str, own_host: str) -> ListedWor
     if not _is_loopback(host) or _is_loopback(peer_host):
         return worker
     return msgspec.structs.replace(worker, address=join_address(own_host, port))
+
+
+def _host(name: object) -> str:
+    """Return the host of a socket's name; HERE for a unix socket."""
+    return str(name[0]) if isinstance(name, tuple) else HERE
 
 
 def _is_loopback(host: str) -> bool:

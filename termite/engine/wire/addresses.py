@@ -1,6 +1,8 @@
 """Parse addresses such as `host:port`, connect to them, and listen on them.
 
-An IPv6 address stands in brackets if a port follows it, and without them otherwise.
+An IPv6 address stands in brackets if a port follows it, and without them otherwise. `unix:NAME` is
+an abstract unix socket of this machine, without a port. An embedded worker listens there: on a TCP
+port of the loopback interface, every user of the machine could keep it busy.
 """
 
 import errno
@@ -11,14 +13,19 @@ import trio
 from termite.engine.errors import ConnectionLost, UserError
 
 ALL = ""  # every address of this machine
+UNIX = "unix:"
+BACKLOG = 128
 CONNECT_S = 10.0  # a machine that is off does not even refuse a connection
 
 
 def split_address(address: str, default_port: int) -> tuple[str, int]:
-    """Return the host and the port of `host`, `host:port`, `:port` or `[v6]:port`.
+    """Return the host and the port of `host`, `host:port`, `:port`, `[v6]:port` or `unix:NAME`.
 
-    The host of `:port` is "". Raise UserError if `address` has no other form, or no valid port.
+    The host of `:port` is "". A unix socket is its own host, with port 0. Raise UserError if
+    `address` has no such form, or no valid port.
     """
+    if address.startswith(UNIX):
+        return address, 0
     host, colon, port = address.rpartition(":")
     if not colon or "]" in port or (":" in host and not host.startswith("[")):
         host, port = address, str(default_port)
@@ -31,6 +38,8 @@ def split_address(address: str, default_port: int) -> tuple[str, int]:
 
 def join_address(host: str, port: int) -> str:
     """Return the text from which `split_address` makes this host and port."""
+    if host.startswith(UNIX):
+        return host
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -40,6 +49,8 @@ async def listen(host: str, port: int, what: str) -> list[trio.SocketListener]:
     Port 0 stands for a free port. Raise UserError, in which `what` names the daemon, if the
     address cannot be used.
     """
+    if host.startswith(UNIX):
+        return [await _listen_locally(host.removeprefix(UNIX))]
     if host == ALL and port == 0:
         host = "0.0.0.0"  # otherwise each address family would get another free port
     try:
@@ -52,11 +63,20 @@ async def listen(host: str, port: int, what: str) -> list[trio.SocketListener]:
         raise UserError(f"cannot listen on {join_address(host, port)}: {reason}", hint="see -listen, -port") from error
 
 
-async def connect_tcp(host: str, port: int) -> trio.SocketStream:
+async def _listen_locally(name: str) -> trio.SocketListener:
+    listener = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+    await listener.bind(f"\0{name}")
+    listener.listen(BACKLOG)
+    return trio.SocketListener(listener)
+
+
+async def connect_to(host: str, port: int) -> trio.SocketStream:
     """Connect to a daemon. Raise ConnectionLost if that fails or takes longer than CONNECT_S."""
-    peer = f"{host}:{port}"
+    peer = join_address(host, port)
     try:
         with trio.fail_after(CONNECT_S):
+            if host.startswith(UNIX):
+                return await trio.open_unix_socket(f"\0{host.removeprefix(UNIX)}")
             return await trio.open_tcp_stream(host, port)
     except trio.TooSlowError as error:
         raise ConnectionLost(f"{peer}: no connection in {CONNECT_S:.0f} s") from error
@@ -67,18 +87,18 @@ async def connect_tcp(host: str, port: int) -> trio.SocketStream:
 
 
 def port_of(listeners: list[trio.SocketListener]) -> int:
-    """Return the port of these listeners, which all have the same."""
-    port: int = listeners[0].socket.getsockname()[1]
-    return port
+    """Return the port of these listeners, which all have the same; 0 for a unix socket."""
+    name = listeners[0].socket.getsockname()
+    return int(name[1]) if isinstance(name, tuple) else 0
 
 
 def peer_name(stream: trio.SocketStream) -> str:
     """Return `host:port` of the other end, for people."""
     try:
-        host, port = stream.socket.getpeername()[:2]
+        name = stream.socket.getpeername()
     except OSError:
         return "a closed connection"
-    return join_address(host, port)
+    return join_address(*name[:2]) if isinstance(name, tuple) else "this machine"
 
 
 def _os_reason(error: OSError) -> str:

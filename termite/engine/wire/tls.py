@@ -16,7 +16,8 @@ import trio
 
 from termite.engine.errors import ConnectionLost, Reason, UserError
 
-HANDSHAKE_S = 10.0
+HANDSHAKE_S = 10.0  # of a client: the worker may have to start a mirror first
+STRANGER_S = 3.0  # of a server, whose client has begun already
 READ_BYTES = 64 * 1024  # of one read: they stay in the processor's cache, and 256 KiB are slower
 _OTHER_SECRET = {"TLSV1_ALERT_UNKNOWN_CA", "TLSV1_ALERT_DECRYPT_ERROR"}
 _OTHER_TIME = {"SSLV3_ALERT_BAD_CERTIFICATE", "SSLV3_ALERT_CERTIFICATE_EXPIRED"}
@@ -51,9 +52,10 @@ class TlsStream(trio.abc.Stream):
         """Perform the TLS handshake; `peer` names the other side in errors.
 
         Raise UserError if the other side is not a member of the cluster, and ConnectionLost if it
-        is gone or takes longer than HANDSHAKE_S.
+        is gone or takes longer than HANDSHAKE_S, as a client than STRANGER_S.
         """
-        with trio.move_on_after(HANDSHAKE_S) as patience:
+        limit_s = HANDSHAKE_S if self.is_client else STRANGER_S
+        with trio.move_on_after(limit_s) as patience:
             try:
                 await self._shake_hands()
             except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
@@ -63,7 +65,7 @@ class TlsStream(trio.abc.Stream):
             except trio.BrokenResourceError as error:
                 raise ConnectionLost(f"{peer} broke the connection during the handshake") from error
         if patience.cancelled_caught:
-            raise ConnectionLost(f"{peer} did not finish the handshake in {HANDSHAKE_S:.0f} s")
+            raise ConnectionLost(f"{peer} did not finish the handshake in {limit_s:.0f} s")
 
     async def _shake_hands(self) -> None:
         while True:

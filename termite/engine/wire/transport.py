@@ -30,7 +30,7 @@ from termite.engine.errors import (
     UserError,
 )
 from termite.engine.loop.leader import Leader
-from termite.engine.wire.addresses import connect_tcp, peer_name
+from termite.engine.wire.addresses import connect_to, peer_name
 from termite.engine.wire.identity import SERVER_NAME, Identity
 from termite.engine.wire.protocol.failure_replies import failed, result_of
 from termite.engine.wire.protocol.foreign_text import printable
@@ -355,7 +355,7 @@ async def dial(host: str, port: int, identity: Identity, handler: Handler) -> As
     Retryable if this process has no descriptors or no memory left.
     """
     peer = f"{host}:{port}"
-    socket = await connect_tcp(host, port)
+    socket = await connect_to(host, port)
     async with _secured(socket, identity.client_context, SERVER_NAME, handler, peer) as connection:
         yield connection
 

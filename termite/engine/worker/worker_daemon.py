@@ -21,6 +21,7 @@ from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.protocol.control_lines import MirrorNotice, WorkerOrder
 from termite.engine.wire.protocol.foreign_text import printable
 from termite.engine.wire.protocol.messages import PROTOCOL, Register
+from termite.engine.wire.strangers import Dropped, Strangers, source_of
 from termite.engine.worker.mirror_homes import MirrorHomes
 from termite.engine.worker.mirror_process import MirrorProcess, MirrorSettings, run_mirror
 from termite.engine.worker.registration import stay_registered
@@ -100,22 +101,27 @@ class _WorkerServer:
         self._config = config
         self._address = _address_for_masters(config, port)
         self._mirrors = _mirror_settings(config, self.name)
-        self._unauthenticated = trio.Semaphore(MAX_UNAUTHENTICATED)
+        self._strangers = Strangers(MAX_UNAUTHENTICATED)
         self._leases: dict[int, _GrantedLease] = {}
         self._complaints: set[str] = set()
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """Serve one connection, of a master or a stranger."""
-        peer = peer_name(stream)
+        peer, source = peer_name(stream), source_of(stream)
         try:
             async with stream, AsyncExitStack() as stack:
-                async with self._unauthenticated:
+                async with self._strangers.turn(stream):
                     home = await stack.enter_async_context(self.homes.claim())
                     identity = mint(self._config.secret, self.name, Role.MIRROR)
                     mirror = await stack.enter_async_context(run_mirror(self._mirrors, identity, home, stream))
                     asked = await self._wait_for_master(mirror, peer)
-                if asked is not None:
+                if asked is None:
+                    self._strangers.punish(source)
+                else:
+                    self._strangers.forgive(source)
                     await self._serve_lease(mirror, asked)
+        except Dropped:
+            pass  # logged there
         except (Retryable, OSError) as error:
             log.warning("mirror-not-started peer=%s reason=%s", peer, error)
         except Exception:  # around one master: its jobs are retried, and all others are served

@@ -8,7 +8,6 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from termite.engine.errors import ConnectionLost, UserError
-from termite.engine.fleet import coordinator as coordinators
 from termite.engine.fleet.coordinator import CoordinatorConfig, serve_coordinator
 from termite.engine.wire.addresses import split_address
 from termite.engine.wire.authority import Role, mint
@@ -151,24 +150,6 @@ async def test_a_port_in_use_is_one_clear_line() -> None:
     async with coordinator() as port:
         with pytest.raises(UserError, match=f"port {port} is in use .*-port"):
             await serve_coordinator(CoordinatorConfig(SECRET, HOST, port))
-
-
-async def test_only_so_many_strangers_are_let_in_at_once(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(coordinators, "MAX_UNAUTHENTICATED", 2)
-    async with coordinator() as port:
-        idle = [await trio.open_tcp_stream(HOST, port) for _ in range(2)]
-        await wait_all_tasks_blocked(0.01)
-        with pytest.raises(ConnectionLost):
-            async with dialled(port):
-                pass
-        for stream in idle:
-            await stream.aclose()
-        await wait_all_tasks_blocked(0.01)
-        async with dialled(port) as connection:
-            assert (await listed(connection)).workers == ()
-    assert "handshake-refused" in caplog.text
 
 
 async def test_a_worker_registers_again_when_the_coordinator_was_restarted(

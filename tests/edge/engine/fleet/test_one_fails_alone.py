@@ -4,7 +4,7 @@ import os
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from errno import EMFILE
 from pathlib import Path
 from typing import Any
@@ -69,11 +69,10 @@ def memfd(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Fa
     return failing
 
 
-@pytest.mark.logs("peer-refused")
 async def test_a_handshake_without_a_descriptor_is_retryable(memfd: Failing) -> None:
     async with trio.open_nursery() as nursery:
         address = await nursery.start(serve_coordinator, CoordinatorConfig(SECRET, HOST, 0))
-        memfd.times = 2  # of both sides
+        memfd.times = 1
         with pytest.raises(Retryable) as caught:
             async with dial(*split_address(address, 0), mint(SECRET, "m", Role.CLIENT), nothing):
                 raise AssertionError
@@ -183,7 +182,9 @@ async def test_a_worker_that_cannot_start_one_mirror_serves_the_next_master(
         address = await nursery.start(serve_worker, config)
         for _ in range(2):
             async with await trio.open_tcp_stream(*split_address(address, 0)) as stream:
-                await stream.receive_some()
+                await stream.send_all(b"\x16\x03\x01\x00\x00")  # an empty record of a TLS handshake
+                with suppress(trio.BrokenResourceError):  # the worker has not read the hello
+                    await stream.receive_some()
         await served.wait()
         nursery.cancel_scope.cancel()
     assert "mirror-crashed" in caplog.text

@@ -1,4 +1,4 @@
-"""What a worker sends for the contents of a result is no more than it has promised."""
+"""A worker that sends more for a content of a result than it has promised."""
 
 import hashlib
 import os

@@ -32,6 +32,7 @@ def main() -> None:
     control = socket.socket(fileno=config["control_fd"])
     master.setblocking(True)
     control.setblocking(True)
+    master.recv(5, socket.MSG_WAITALL)  # the beginning of a handshake, for the worker
     deaf = False
     while True:
         readable, _, _ = select.select([master] if deaf else [master, control], [], [])

@@ -29,6 +29,8 @@ FAKE_MIRROR = Path(__file__).parent / "fake_mirror.py"
 # A stand-in for `termite-sandbox enter`: the parent stays, and ends as its child did.
 SANDBOX = '#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done\nshift\n"$@" <&0 & wait $!\n'
 
+HELLO = b"\x16\x03\x01\x00\x00"  # an empty record of a TLS handshake: the worker looks at no more
+
 Start = Callable[..., WorkerConfig]
 
 
@@ -95,6 +97,7 @@ class Master:
 async def master(port: int, lease: int | None = None) -> AsyncIterator[Master]:
     with trio.fail_after(20):
         async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            await stream.send_all(HELLO)
             one = Master(stream)
             if lease is not None:
                 await one.say(lease=lease, master="m")

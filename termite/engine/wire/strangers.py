@@ -1,0 +1,228 @@
+"""Admit the connections of strangers, who have not shown a certificate yet.
+
+Anybody who reaches the port can connect and say nothing. A *stranger* must not keep members of the
+cluster from being served, and must cost next to nothing:
+
+* A connection first waits until the beginning of a handshake has arrived. It waits in this process,
+  for HELLO_S at most. If too many wait, the oldest one of the source that has most is dropped: a
+  member speaks at once.
+* Then it takes a turn. Only a few are examined at a time, and the queue is bounded. A turn that
+  is free goes to the source which has fewest. If the queue is full, the source which has most in it
+  loses one at random. A source whose connections failed lately counts as if it had more of them.
+
+A source is a host. A connection through a unix socket must come from the daemon's own user, and has
+spoken already. OpenSSH does the same with MaxStartups, PerSourceMaxStartups and
+PerSourcePenalties.
+"""
+
+import logging
+import os
+import random
+import select
+import socket
+import struct
+from collections import Counter, deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+HERE = "this machine"
+HELLO_S = 3.0
+MAX_SILENT = 256  # connections that wait for a hello; each takes a descriptor and 8 KiB
+QUEUED = 64  # connections that wait for their turn
+COMPLAINT_S = 60.0
+PENALTY_S = 60.0  # after which a failure is forgotten
+MAX_PENALTIES = 8  # of one source, and at most this many times as many sources are known
+log = logging.getLogger(__name__)
+
+_RECORD_HEAD_BYTES = 5  # of TLS: kind, version, length
+_HANDSHAKE = 22
+_HELLO_MAX_BYTES = 16 * 1024
+_CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
+
+
+class Dropped(Exception):
+    """A stranger was dropped, which has been logged."""
+
+    def __init__(self, peer: str, reason: str) -> None:
+        super().__init__(reason)
+        log.debug("stranger-dropped peer=%s reason=%s", peer, reason)
+
+
+@dataclass(eq=False, slots=True)
+class _Stranger:
+    source: str
+    is_ready: trio.Event = field(default_factory=trio.Event)
+    is_dropped: bool = False
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+    def drop(self) -> None:
+        self.is_dropped = True
+        self.scope.cancel()
+
+
+class Strangers:
+    """The strangers of one daemon, of which `limit` are examined at a time."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._silent: dict[_Stranger, None] = {}  # the oldest first
+        self._queue: deque[_Stranger] = deque()
+        self._examined: Counter[str] = Counter()
+        self._penalties: dict[str, list[float]] = {}
+        self._dropped = 0
+        self._complained_s = -COMPLAINT_S
+
+    @asynccontextmanager
+    async def turn(self, stream: trio.SocketStream) -> AsyncIterator[None]:
+        """Wait for the hello of a stranger and for his turn, which lasts as long as the block.
+
+        Raise Dropped if he has said nothing, has gone, or has to make room for others.
+        """
+        source = source_of(stream)
+        stranger = _Stranger(source)
+        if source != HERE:
+            await self._wait_for_hello(stranger, stream.socket)
+        elif not is_own_user(stream):
+            raise Dropped(source, "it is another user of this machine")
+        await self._wait_for_turn(stranger)
+        try:
+            if _has_gone(stream.socket):
+                raise Dropped(source, "it has closed the connection")
+            yield
+        finally:
+            self._examined[source] -= 1
+            self._examined += Counter()  # drops those that are 0
+            self._start_next()
+
+    def punish(self, source: str) -> None:
+        """Note that a connection of `source` has turned out to be no member's."""
+        now_s = trio.current_time()
+        times = self._penalties.setdefault(source, [])
+        times.append(now_s)
+        del times[:-MAX_PENALTIES]
+        while len(self._penalties) > MAX_PENALTIES * self._limit:
+            del self._penalties[next(iter(self._penalties))]
+
+    def forgive(self, source: str) -> None:
+        """Note that a connection of `source` is a member's."""
+        self._penalties.pop(source, None)
+
+    def _complain(self, source: str) -> None:
+        """Log that strangers crowd this daemon, once in COMPLAINT_S."""
+        self._dropped += 1
+        if trio.current_time() - self._complained_s >= COMPLAINT_S:
+            log.warning("strangers-crowd peer=%s dropped=%d", source, self._dropped)
+            self._complained_s, self._dropped = trio.current_time(), 0
+
+    # -- waiting for the hello -----------------------------------------------------------------------------------------
+
+    async def _wait_for_hello(self, stranger: _Stranger, connection: trio.socket.SocketType) -> None:
+        self._silent[stranger] = None
+        if len(self._silent) > MAX_SILENT:
+            crowded, _ = Counter(one.source for one in self._silent).most_common(1)[0]
+            oldest = next(one for one in self._silent if one.source == crowded)
+            del self._silent[oldest]
+            oldest.drop()
+            self._complain(crowded)
+        try:
+            with stranger.scope:
+                stranger.scope.deadline = trio.current_time() + HELLO_S
+                await _hello(connection, stranger.source)
+        finally:
+            self._silent.pop(stranger, None)
+        if stranger.scope.cancelled_caught:
+            why = "others took its place" if stranger.is_dropped else f"it began no handshake for {HELLO_S:g} s"
+            raise Dropped(stranger.source, why)
+
+    # -- waiting for the turn ------------------------------------------------------------------------------------------
+
+    async def _wait_for_turn(self, stranger: _Stranger) -> None:
+        self._queue.append(stranger)
+        if len(self._queue) > QUEUED:
+            loads = self._loads(Counter(one.source for one in self._queue))
+            crowded = max(loads, key=lambda source: loads[source])
+            loser = random.choice([one for one in self._queue if one.source == crowded])
+            self._queue.remove(loser)
+            loser.is_dropped = True
+            loser.is_ready.set()
+            self._complain(crowded)
+        self._start_next()
+        try:
+            await stranger.is_ready.wait()
+        except BaseException:
+            if stranger in self._queue:
+                self._queue.remove(stranger)
+            elif not stranger.is_dropped:  # its turn had come
+                self._examined[stranger.source] -= 1
+                self._start_next()
+            raise
+        if stranger.is_dropped:
+            raise Dropped(stranger.source, "others took its place")
+
+    def _start_next(self) -> None:
+        while self._queue and self._examined.total() < self._limit:
+            loads = self._loads(self._examined, {one.source for one in self._queue})
+            chosen = min(self._queue, key=lambda one: loads[one.source])  # the oldest of those with the same load
+            self._queue.remove(chosen)
+            self._examined[chosen.source] += 1
+            chosen.is_ready.set()
+
+    def _loads(self, counts: Counter[str], sources: set[str] | None = None) -> dict[str, int]:
+        since_s = trio.current_time() - PENALTY_S
+        return {
+            source: counts[source] + sum(time_s > since_s for time_s in self._penalties.get(source, ()))
+            for source in (sources or counts)
+        }
+
+
+def source_of(stream: trio.SocketStream) -> str:
+    """Return the host of the other end, as numbers; HERE if it uses a unix socket."""
+    try:
+        name = stream.socket.getpeername()
+    except OSError:
+        return "gone"
+    return str(name[0]) if isinstance(name, tuple) else HERE
+
+
+def is_own_user(stream: trio.SocketStream) -> bool:
+    """Return True if the other end of a unix socket is root or the user of this process."""
+    credentials = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return _CREDENTIALS.unpack(credentials)[1] in (0, os.geteuid())
+
+
+async def _hello(connection: trio.socket.SocketType, source: str) -> None:
+    """Wait until the first record of a handshake is complete.
+
+    Raise Dropped if something else comes.
+
+    Nothing is taken out of the socket, and nothing is interpreted but the length of the record.
+    """
+    known = 0
+    while True:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, known + 1)
+        await trio.lowlevel.wait_readable(connection)
+        try:
+            head = await connection.recv(_HELLO_MAX_BYTES + _RECORD_HEAD_BYTES, socket.MSG_PEEK)
+        except OSError as error:
+            raise Dropped(source, "it has broken the connection") from error
+        if len(head) == known:  # an end, or a hello that is longer than it says
+            raise Dropped(source, "it has closed the connection")
+        if head[0] != _HANDSHAKE:
+            raise Dropped(source, "it does not speak TLS")
+        if len(head) >= _RECORD_HEAD_BYTES:
+            size = int.from_bytes(head[3:5], "big")
+            if size > _HELLO_MAX_BYTES:
+                raise Dropped(source, "it does not speak TLS")
+            if len(head) >= _RECORD_HEAD_BYTES + size:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+                return
+        known = len(head)  # nothing is read, so the socket would stay readable: SO_RCVLOWAT
+
+
+def _has_gone(connection: trio.socket.SocketType) -> bool:
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLRDHUP)
+    return bool(poll.poll(0))

@@ -1,0 +1,142 @@
+"""Strangers connect to a worker and a coordinator, say nothing or nonsense, and stay.
+
+They come from this machine, as the honest peer does: no address tells them apart.
+"""
+
+import os
+import resource
+import socket
+import struct
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from termite.engine.wire.authority import Role, mint
+from termite.engine.wire.identity import read_secret
+from termite.engine.wire.protocol.messages import PROTOCOL, Leased, ListWorkers, Message, OpenLease, Workers
+from termite.engine.wire.strangers import QUEUED
+from termite.engine.wire.transport import Connection, SendChunk, dial
+from tests.e2e.cluster import HOST, Daemon, daemon, embedded, free_port, new_secret, new_tree
+from tests.e2e.conftest import MakePlace
+from tests.e2e.places import IS_ROOT, Place
+
+STRANGERS = 1000
+SERVED_S = 2.0
+HELLO = b"\x16\x03\x01\x00\x00"
+
+
+@pytest.fixture(params=["root", "ordinary"] if IS_ROOT else ["ordinary"])
+def where(request: pytest.FixtureRequest, make_place: MakePlace) -> Iterator[Place]:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
+    try:
+        with make_place(request.param) as made:
+            yield made
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@contextmanager
+def crowd(port: int, said: bytes, count: int = STRANGERS) -> Iterator[list[socket.socket]]:
+    with ExitStack() as stack:
+        strangers = []
+        for _ in range(count):
+            strangers.append(stack.enter_context(socket.create_connection((HOST, port), 10)))
+            if said:
+                strangers[-1].send(said)
+        yield strangers
+
+
+async def refuse(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
+    raise AssertionError(message)
+
+
+async def list_workers(port: int, secret: bytes) -> float:
+    """Return how long the coordinator takes for an honest peer."""
+    start_s = time.monotonic()
+    async with dial(HOST, port, mint(secret, "honest", Role.CLIENT), refuse) as connection:
+        assert isinstance(await connection.request(ListWorkers(PROTOCOL, 0)), Workers)
+    return time.monotonic() - start_s
+
+
+async def open_lease(port: int, secret: bytes) -> float:
+    start_s = time.monotonic()
+    async with dial(HOST, port, mint(secret, "honest", Role.CLIENT), refuse) as connection:
+        ask = OpenLease(PROTOCOL, "honest", 1, os.getuid(), os.getgid(), b"tmp/none", 0, 1, "home")
+        assert isinstance(await connection.request(ask, timeout_s=10), Leased)
+    return time.monotonic() - start_s
+
+
+def cpu_s(daemon: Daemon) -> float:
+    """Return the CPU seconds of a daemon and its children that have ended."""
+    pid = int(Path(f"/proc/{daemon.process.pid}/stat").read_text().split()[0])
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def attacked(where: Place, name: str) -> Iterator[tuple[Daemon, int, bytes]]:
+    port, secret = free_port(), new_secret(where)
+    flags = ["-port", str(port), "-secret", str(secret)]
+    if name == "termite-worker":
+        flags += ["-coordinator", "", "-cachedir", str(where.base / "cache"), "-jobs", "2"]
+    with daemon(where, name, *flags) as running:
+        yield running, port, read_secret(secret)
+
+
+@pytest.mark.parametrize("said", [b"", HELLO[:1], b"GET / HTTP/1.1\r\n\r\n"], ids=["silent", "one byte", "nonsense"])
+@pytest.mark.parametrize(("name", "ask"), [("termite-coordinator", list_workers), ("termite-worker", open_lease)])
+def test_an_honest_peer_is_served_among_a_thousand(
+    where: Place, name: str, ask: Callable[[int, bytes], Awaitable[float]], said: bytes
+) -> None:
+    with attacked(where, name) as (_running, port, secret):
+        alone_s = trio.run(ask, port, secret)
+        with crowd(port, said):
+            took_s = [trio.run(ask, port, secret) for _ in range(3)]
+        print(f"served in {max(took_s):.2f} s among {STRANGERS}, {alone_s:.2f} s alone")
+        assert max(took_s) < SERVED_S + alone_s
+        assert trio.run(ask, port, secret) < SERVED_S + alone_s, "and after they have gone"
+    print("HELD")
+
+
+def test_a_queue_of_dead_strangers_costs_nothing(where: Place) -> None:
+    """Test strangers that begin a handshake, so that they are let in, and then go."""
+    with attacked(where, "termite-worker") as (running, port, secret):
+        trio.run(open_lease, port, secret)
+        before_s = cpu_s(running)
+        with crowd(port, HELLO):
+            pass
+        time.sleep(3)
+        took_s = trio.run(open_lease, port, secret)
+        spent_s = cpu_s(running) - before_s
+        print(f"{spent_s:.2f} s of CPU for {STRANGERS} dead strangers; then served in {took_s:.2f} s")
+        assert spent_s < 0.5 * QUEUED / 4
+        assert took_s < SERVED_S + 1
+    print("HELD")
+
+
+def sockets_of(pid: int) -> set[str]:
+    """Return the inode numbers of the sockets of a process."""
+    links = [os.readlink(entry.path) for entry in os.scandir(f"/proc/{pid}/fd")]
+    return {link.removeprefix("socket:[").removesuffix("]") for link in links if link.startswith("socket:[")}
+
+
+def listening_on_tcp() -> set[str]:
+    lines = [line.split() for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()[1:]]
+    return {fields[9] for fields in lines if fields[3] == "0A"}
+
+
+def test_an_embedded_cluster_has_no_port(where: Place) -> None:
+    with embedded(new_tree(where)) as tree:
+        assert tree.termite("echo", "hello").stdout == b"hello\n"
+        with socket.socket(socket.AF_UNIX) as launcher:
+            launcher.connect(str(tree.path / ".termite-socket"))
+            pid, _, _ = struct.unpack("3i", launcher.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        assert sockets_of(pid), "its sockets can be seen"
+        assert sockets_of(pid) & listening_on_tcp() == set()
+    print("HELD")
