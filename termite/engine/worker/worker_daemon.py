@@ -25,11 +25,12 @@ from termite.engine.wire.strangers import Dropped, Strangers, source_of
 from termite.engine.worker.mirror_homes import MirrorHomes
 from termite.engine.worker.mirror_process import MirrorProcess, MirrorSettings, run_mirror
 from termite.engine.worker.registration import stay_registered
-from termite.engine.worker.slot_shares import share_slots
+from termite.engine.worker.slot_shares import share_among_masters
 
 WORKER_PORT = 1235
 MAX_UNAUTHENTICATED = 8  # simultaneous mirrors that have not asked for a lease; further connections wait
 MAX_COMPLAINTS = 100  # different errors of mirrors that are logged; a mirror is not trusted
+MAX_LEASES_OF_MASTER = 8  # each costs a mirror process of 40 MB; an honest master has one, and two while it renews it
 LEASE_REQUEST_S = 15.0  # deadline for a mirror to start, shake hands with its master, and ask for a lease
 
 log = logging.getLogger(__name__)
@@ -156,6 +157,9 @@ class _WorkerServer:
         A new lease gets its share immediately, even if older leases still use more than theirs. The
         excess ends with the jobs that run now.
         """
+        if sum(lease.master == asked.master for lease in self._leases.values()) >= MAX_LEASES_OF_MASTER:
+            log.warning("lease-refused pid=%d master=%s leases=%d", mirror.pid, asked.master, MAX_LEASES_OF_MASTER)
+            return
         lease = self._leases[mirror.pid] = _GrantedLease(mirror, asked.master, max(asked.lease or 0, 0))
         self._share(new=lease)
         log.info(
@@ -172,7 +176,9 @@ class _WorkerServer:
             log.info("lease-ended pid=%d master=%s jobs=%d", mirror.pid, lease.master, lease.jobs)
 
     def _share(self, new: _GrantedLease | None = None) -> None:
-        shares = share_slots(self._config.slots, {pid: lease.wanted for pid, lease in self._leases.items()})
+        shares = share_among_masters(
+            self._config.slots, {pid: (lease.master, lease.wanted) for pid, lease in self._leases.items()}
+        )
         for pid, lease in self._leases.items():
             if lease is new:
                 lease.granted = shares[pid]

@@ -7,7 +7,7 @@ import signal
 import stat
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import cast
 
@@ -94,13 +94,13 @@ class Master:
 
 
 @asynccontextmanager
-async def master(port: int, lease: int | None = None) -> AsyncIterator[Master]:
+async def master(port: int, lease: int | None = None, name: str = "m") -> AsyncIterator[Master]:
     with trio.fail_after(20):
         async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
             await stream.send_all(HELLO)
             one = Master(stream)
             if lease is not None:
-                await one.say(lease=lease, master="m")
+                await one.say(lease=lease, master=name)
             yield one
 
 
@@ -113,12 +113,26 @@ async def test_a_lease_is_granted_what_is_there(start: Start) -> None:
 
 
 async def test_two_masters_share_and_the_one_that_stays_gets_all_back(start: Start) -> None:
-    async with worker(start(slots=8)) as port, master(port, lease=100) as first:
+    async with worker(start(slots=8)) as port, master(port, lease=100, name="a") as first:
         assert await first.hear() == {"granted": 8}
-        async with master(port, lease=100) as second:
+        async with master(port, lease=100, name="b") as second:
             assert await second.hear() == {"granted": 4}
             assert await first.hear() == {"slots": 4}
         assert await first.hear() == {"slots": 8}
+
+
+async def test_a_greedy_master_gets_no_more_slots_by_more_leases_and_only_so_many(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with worker(start(slots=8)) as port, AsyncExitStack() as stack:
+        for _ in range(workers.MAX_LEASES_OF_MASTER):
+            greedy = await stack.enter_async_context(master(port, lease=100, name="greedy"))
+            await greedy.hear()
+        async with master(port, lease=100, name="greedy") as refused:
+            await refused.wait_for_end()
+        async with master(port, lease=100, name="honest") as honest:
+            assert await honest.hear() == {"granted": 4}
+    assert caplog.text.count("lease-refused") == 1
 
 
 async def test_the_mirror_gets_its_configuration_and_nothing_of_our_environment(

@@ -1,11 +1,7 @@
 """Tests of the list of live workers, and of the shares of a worker's slots."""
 
-from hypothesis import given
-from hypothesis import strategies as st
-
 from termite.engine.fleet.logic.registry import Registry
 from termite.engine.wire.protocol.messages import PROTOCOL, Register
-from termite.engine.worker.slot_shares import share_slots
 
 A = "10.0.0.1:1235"
 
@@ -61,29 +57,3 @@ def test_a_worker_that_says_goodbye_is_gone_at_once() -> None:
     assert not known.deregister("w")
     assert known.workers() == ()
     assert known.version == 1002
-
-
-def test_a_single_lease_gets_what_it_wants_if_it_is_there() -> None:
-    assert share_slots(8, {1: 3}) == {1: 3}
-    assert share_slots(8, {1: 100}) == {1: 8}
-    assert share_slots(8, {}) == {}
-
-
-def test_two_hungry_leases_share_fairly_and_a_modest_one_gets_its_wish() -> None:
-    assert share_slots(8, {1: 100, 2: 100}) == {1: 4, 2: 4}
-    assert share_slots(9, {1: 100, 2: 100}) == {1: 5, 2: 4}
-    assert share_slots(8, {1: 100, 2: 1, 3: 100}) == {1: 4, 2: 1, 3: 3}
-
-
-def test_with_fewer_slots_than_leases_the_oldest_have_one() -> None:
-    assert share_slots(2, {5: 4, 3: 4, 9: 4}) == {5: 1, 3: 1, 9: 0}
-
-
-@given(st.integers(0, 50), st.dictionaries(st.integers(0, 20), st.integers(0, 60), max_size=10))
-def test_a_share_is_fair_and_wastes_nothing(slots: int, wanted: dict[int, int]) -> None:
-    granted = share_slots(slots, wanted)
-    assert sum(granted.values()) == min(slots, sum(wanted.values()))
-    for lease, count in granted.items():
-        assert 0 <= count <= wanted[lease]
-        if count < wanted[lease]:  # it wants more, so no other lease has two more
-            assert all(other <= count + 1 for other in granted.values())
