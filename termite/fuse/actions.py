@@ -7,6 +7,7 @@ import contextlib
 import functools
 import logging
 import os
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import msgspec
 import trio
 
 from termite.engine.errors import Reason, Retryable, first_error
+from termite.engine.model import Digest
 from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES
 from termite.engine.wire.protocol.messages import MAX_CHANGES, Done, GetBlob, OpenLease, Ran, Run
 from termite.engine.wire.transport import SendChunk
@@ -29,6 +31,7 @@ from termite.fuse.sandbox.sandboxes import Sandboxes
 from termite.fuse.stdin.stdin_pipe import StdinPipe, StdinSource
 from termite.fuse.view.views import Need, View
 
+MADE_JOBS = 1024  # the last ones with results to fetch; a master fetches those of a job as soon as it has ended
 JOURNAL_S = 30.0  # the Run that carries the changesets in front of this one is on the same connection
 
 log = logging.getLogger(__name__)
@@ -84,6 +87,7 @@ class Actions:
         self._jobs = jobs
         self._on_change = on_change
         self._requests_reported = 0
+        self._made: deque[frozenset[Digest]] = deque(maxlen=MADE_JOBS)
         self._journal_advanced = trio.lowlevel.ParkingLot()
 
     async def run(self, run: Run, send_chunk: SendChunk) -> Ran:
@@ -118,14 +122,23 @@ class Actions:
                     self._parts.warm.leave(generation)
                     self._on_change()
             job.raise_retry()
+            self._note_made(ran)
             return ran
 
-    async def send_blob(self, request: GetBlob, send_chunk: SendChunk) -> Done:
-        """Send a content that a job has made.
+    def _note_made(self, ran: Ran) -> None:
+        """Note which contents the master may fetch: those of the jobs of this lease only."""
+        digests = frozenset(change.attr.digest for change in ran.changes if change.attr and change.attr.digest)
+        if to_fetch := frozenset(digest for digest in digests if digest.sha256 not in ran.inline):
+            self._made.append(to_fetch)
 
-        Raise Retryable if the store has evicted it, or has found it bad; the master then runs the
-        job again.
+    async def send_blob(self, request: GetBlob, send_chunk: SendChunk) -> Done:
+        """Send a content that a job of this lease has made.
+
+        Raise Retryable if no job has, if the store has evicted it, or has found it bad. The master
+        then runs the job again. The store has contents of other masters, too.
         """
+        if not any(request.digest in made for made in self._made):
+            raise Retryable(Reason.RESULT_LOST)
         cas = self._files.cas
         if cas.is_verified(request.digest):
             fd = cas.open(request.digest)
