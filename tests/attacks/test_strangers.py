@@ -16,7 +16,6 @@ import pytest
 import trio
 
 from termite.engine.wire.authority import Role, mint
-from termite.engine.wire.identity import read_secret
 from termite.engine.wire.protocol.messages import PROTOCOL, Leased, ListWorkers, Message, OpenLease, Workers
 from termite.engine.wire.strangers import QUEUED
 from termite.engine.wire.transport import Connection, SendChunk, dial
@@ -86,7 +85,7 @@ def attacked(where: Place, name: str) -> Iterator[tuple[Daemon, int, bytes]]:
     if name == "termite-worker":
         flags += ["-coordinator", "", "-cachedir", str(where.base / "cache"), "-jobs", "2"]
     with daemon(where, name, *flags) as running:
-        yield running, port, read_secret(secret)
+        yield running, port, secret.read_bytes().rstrip()
 
 
 @pytest.mark.parametrize("said", [b"", HELLO[:1], b"GET / HTTP/1.1\r\n\r\n"], ids=["silent", "one byte", "nonsense"])
