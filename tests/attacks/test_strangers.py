@@ -9,7 +9,7 @@ import socket
 import struct
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -121,8 +121,13 @@ def test_a_queue_of_dead_strangers_costs_nothing(where: Place) -> None:
 
 def sockets_of(pid: int) -> set[str]:
     """Return the inode numbers of the sockets of a process."""
-    links = [os.readlink(entry.path) for entry in os.scandir(f"/proc/{pid}/fd")]
-    return {link.removeprefix("socket:[").removesuffix("]") for link in links if link.startswith("socket:[")}
+    found = set()
+    for entry in os.scandir(f"/proc/{pid}/fd"):
+        with suppress(FileNotFoundError):  # it was closed just now
+            link = os.readlink(entry.path)
+            if link.startswith("socket:["):
+                found.add(link.removeprefix("socket:[").removesuffix("]"))
+    return found
 
 
 def listening_on_tcp() -> set[str]:
