@@ -2,7 +2,8 @@
 
 A master writes one *record* before it changes the first of a job's places, and changes the
 record's outcome after the last one. The record is the point at which the job has happened. Paths
-are relative to the writable root, and staged names are entries of `.termite-staging`.
+are relative to the writable root. Staged names are entries of `.termite-staging`, or of the area
+that `area_of` returns.
 
 A record is a header and a body. The header begins with MAGIC, the version of the format (u32) and
 the number of the record in its file (u64). Then follow the length of the body (u64), the boot id of
@@ -24,7 +25,7 @@ from termite.engine.errors import RemoteProtocolError
 from termite.engine.paths import RESULT_BYTES, check_names, components
 
 MAGIC = b"termplan"
-VERSION = 1
+VERSION = 2
 ALIGNMENT = 512
 TOKEN_BYTES = 8
 HEADER = struct.Struct("<8sIQQ36s32sc")
@@ -125,13 +126,15 @@ class RedoPlan(msgspec.Struct, frozen=True, array_like=True):
     """The plan of one job.
 
     `master` is the process that wrote it. `untold` are the ends of earlier jobs that are complete,
-    but whose launchers may not know that.
+    but whose launchers may not know that. `areas` are the directories with staged entries, from
+    number 1 on.
     """
 
     master: int
     job: JobEnd
     steps: tuple[Step, ...]
     untold: tuple[JobEnd, ...] = ()
+    areas: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,11 +189,24 @@ def _parse(number: int, at: int, boot_id: bytes, outcome: bytes, body: bytes) ->
         record = Record(at, number, boot_id, Outcome(outcome), _decode(body))
     except (ValueError, msgspec.MsgspecError) as error:
         raise RemoteProtocolError(f"a plan that cannot be read: {error}") from error
+    for path in record.plan.areas:
+        components(path, RESULT_BYTES)
     for step in record.plan.steps:
         components(step.path, RESULT_BYTES)
         if isinstance(step, MakeDirectory | PlaceEntry | Trash):
             check_names((step.staged,))
+            if area_of(step.staged) > len(record.plan.areas):
+                raise RemoteProtocolError(f"a plan without the area of {step.staged!r}")
     return record
+
+
+def area_of(staged: bytes) -> int:
+    """Return the number of the area in which a staged name stands, 0 for `.termite-staging`.
+
+    Such a name is LABEL.COUNT or LABEL.COUNT.AREA.
+    """
+    number = staged.split(b".")[2:]
+    return int(number[0]) if len(number) == 1 and number[0].isdigit() else 0
 
 
 def _sha(head: bytes, body: bytes) -> bytes:

@@ -14,6 +14,7 @@ from termite.engine.paths import from_root_down, is_within, join, split
 
 SOCKET = b".termite-socket"
 STAGING = b".termite-staging"
+AREA = STAGING + b"-"  # begins the name of a staging directory on another file system below the root
 
 # Every sandbox needs these directories as mount points or as places to write, with these
 # permissions. The master's own contents of them never leave it. Passages are the exception: if the
@@ -89,6 +90,8 @@ class Exports:
 
         Of a long path only as much is gone through as an anchor has.
         """
+        if AREA in path and b"/" + AREA in b"/" + path[len(self.writable_root) :]:
+            return Visibility.HIDDEN
         if len(path) > self._longest:
             path = path[: max(path.rfind(b"/", 0, self._longest + 1), 0)]
         while path not in self._anchors:
@@ -136,7 +139,7 @@ class Exports:
             visibility = self.visibility(join(path, name))
         if visibility is Visibility.PUBLIC:
             return is_open and is_public(mode)
-        return visibility is Visibility.WHOLE
+        return visibility is Visibility.WHOLE and not name.startswith(AREA)
 
 
 def is_public(mode: int) -> bool:

@@ -57,13 +57,14 @@ class PlanFile:
                 break
             os.close(self._fd)  # it was free for a moment, and another process has removed it
 
-    def begin(self, job: JobEnd, is_told: IsTold, steps: tuple[Step, ...]) -> None:
+    def begin(self, job: JobEnd, is_told: IsTold, steps: tuple[Step, ...], areas: tuple[bytes, ...] = ()) -> None:
         """Write a record. From now on the job has happened.
 
-        `is_told` returns whether its launcher needs no record any more.
+        `is_told` returns whether its launcher needs no record any more. `areas` are the directories
+        with staged entries besides `.termite-staging`.
         """
         self._untold = [(end, told) for end, told in self._untold if not told()]
-        plan = RedoPlan(self._pid, job, steps, tuple(end for end, _ in self._untold))
+        plan = RedoPlan(self._pid, job, steps, tuple(end for end, _ in self._untold), areas)
         record = pack_record(self._number + 1, self._boot_id, plan)
         # The record before this one stays whole until this one is.
         at = 0 if len(record) <= self._at else self._end

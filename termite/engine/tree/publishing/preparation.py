@@ -30,9 +30,11 @@ from termite.engine.tree.logic.redo_plan import (
     Unlock,
 )
 from termite.engine.tree.logic.times import Timing
-from termite.engine.tree.publishing.staging import Staging
+from termite.engine.tree.publishing.areas import StagingAreas
+from termite.engine.tree.publishing.staging import stage_content, stage_copy
 from termite.engine.tree.publishing.steps import StagedFile
 from termite.engine.tree.publishing.target_directories import TargetDirectories
+from termite.engine.tree.volumes import mount_points
 
 # The content of each new file by SHA-256: its bytes, or the path of a staged file.
 Contents = Mapping[bytes, bytes | Path]
@@ -57,19 +59,20 @@ class Preparation:
     """
 
     def __init__(
-        self, directories: TargetDirectories, staging: Staging, timing: Timing, known: KnownFiles, plan: Plan
+        self, directories: TargetDirectories, areas: StagingAreas, timing: Timing, known: KnownFiles, plan: Plan
     ) -> None:
         self._directories = directories
-        self._staging = staging
+        self._areas = areas
         self._timing = timing
         self._known = known
         self._plan = plan
-        self.now_ns = staging.now_ns()
+        self.now_ns = areas.staging.now_ns()
         self.files: dict[bytes, StagedFile] = {}  # by staged name
         self._staged: dict[bytes, bytes] = {}  # staged name by path
         self._same: list[Change] = []
         self._replaced = frozenset(plan.replaced)
         self._kept_paths: frozenset[bytes] | None = None
+        self._mount_points: list[bytes] | None = None
 
     def prepare(self, contents: Contents) -> Iterator[None]:
         """Stage all that is new, and yield after each entry.
@@ -99,9 +102,9 @@ class Preparation:
             (plan.links, self._stage_link),
         ):
             for change in changes:
-                name = self._staged[change.path] = self._staging.reserve()
                 with fs_errors(change.path):
-                    stage(change, name)
+                    name = self._staged[change.path] = self._areas.reserve(change.path)
+                    stage(change, name, self._areas.fd_of(name))
                 yield
 
     def steps(self, contents: Contents) -> tuple[Step, ...]:
@@ -137,7 +140,7 @@ class Preparation:
     def close(self) -> None:
         """Remove staged entries that were not placed."""
         for name in self._staged.values():
-            self._staging.discard(name)
+            self._areas.discard(name)
 
     def note_published(self) -> None:
         """Note that all steps were carried out, so that nothing is staged any more."""
@@ -163,53 +166,51 @@ class Preparation:
         if content is None:
             raise RemoteProtocolError(f"no content of {change.path!r}")
         mode, times_ns = stat.S_IMODE(attr.mode), (self.now_ns, self._master_ns(attr))
+        name = self._areas.reserve(change.path)
+        area = self._areas.fd_of(name)
         if isinstance(content, bytes):
-            name, st = self._staging.write(content, mode, times_ns)
+            st = stage_content(area, name, content, mode, times_ns)
         else:
-            name = os.fsencode(content.name) if is_last else self._copy(os.fsencode(content.name), self._staging.fd)
-            disk_calls.chmod(name, mode, dir_fd=self._staging.fd)
-            disk_calls.utime(name, ns=times_ns, dir_fd=self._staging.fd)
-            st = os.stat(name, dir_fd=self._staging.fd)
+            fetched, main = os.fsencode(content.name), self._areas.staging.fd
+            if is_last and area == main:
+                name = fetched
+            else:
+                _copy(fetched, main, name, area)
+            disk_calls.chmod(name, mode, dir_fd=area)
+            disk_calls.utime(name, ns=times_ns, dir_fd=area)
+            st = os.stat(name, dir_fd=area)
         self._staged[change.path] = name
         self.files[name] = StagedFile(digest, st)
 
-    def _copy(self, name: bytes, dir_fd: int) -> bytes:
-        """Stage a copy of the file `name` of an open directory."""
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
-        try:
-            return self._staging.copy(fd)
-        finally:
-            os.close(fd)
+    def _stage_directory(self, change: Change, name: bytes, area: int) -> None:
+        disk_calls.mkdir(name, 0o700, dir_fd=area)
 
-    def _stage_directory(self, change: Change, name: bytes) -> None:
-        disk_calls.mkdir(name, 0o700, dir_fd=self._staging.fd)
-
-    def _stage_symlink(self, change: Change, name: bytes) -> None:
+    def _stage_symlink(self, change: Change, name: bytes, area: int) -> None:
         attr = _attr(change)
         times_ns = self.now_ns, self._master_ns(attr)
-        disk_calls.symlink(attr.target, name, dir_fd=self._staging.fd)
-        disk_calls.utime(name, ns=times_ns, dir_fd=self._staging.fd, follow_symlinks=False)
+        disk_calls.symlink(attr.target, name, dir_fd=area)
+        disk_calls.utime(name, ns=times_ns, dir_fd=area, follow_symlinks=False)
 
-    def _stage_fifo(self, change: Change, name: bytes) -> None:
+    def _stage_fifo(self, change: Change, name: bytes, area: int) -> None:
         attr = _attr(change)
-        disk_calls.mkfifo(name, 0o600, dir_fd=self._staging.fd)
-        set_attributes(name, self._staging.fd, attr.mode, self._master_ns(attr))
+        disk_calls.mkfifo(name, 0o600, dir_fd=area)
+        set_attributes(name, area, attr.mode, self._master_ns(attr))
 
-    def _stage_link(self, change: Change, name: bytes) -> None:
+    def _stage_link(self, change: Change, name: bytes, area: int) -> None:
         """Stage another name of a file, which may itself be staged."""
         assert change.link_to is not None
-        target = self._staged.get(change.link_to)
-        parent = self._staging.fd
-        if target is None:
+        if target := self._staged.get(change.link_to):
+            parent = self._areas.fd_of(target)
+        else:
             parent, target = self._directories.parent(change.link_to)
         try:
-            disk_calls.link(target, name, src_dir_fd=parent, dst_dir_fd=self._staging.fd, follow_symlinks=False)
+            disk_calls.link(target, name, src_dir_fd=parent, dst_dir_fd=area, follow_symlinks=False)
         except OSError as e:
             if e.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK):
                 raise
             attr = _attr(change)
-            name = self._staged[change.path] = self._copy(target, parent)
-            set_attributes(name, self._staging.fd, attr.mode, self._master_ns(attr))
+            _copy(target, parent, name, area)
+            set_attributes(name, area, attr.mode, self._master_ns(attr))
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
@@ -234,15 +235,24 @@ class Preparation:
     def _trash(self, path: bytes) -> Iterator[Trash]:
         """Yield the step that removes an entry, unless there is none.
 
-        Everything that came into a directory after the job had seen it is kept.
+        Everything that came into a directory after the job had seen it is kept. A mount point cannot
+        be removed, and a directory above one must not be moved to the trash with it.
         """
         with fs_errors(path):
             there = self._look(path)
         if there is not None:
             kept: tuple[bytes, ...] = ()
             if stat.S_ISDIR(there.st_mode):
+                if any(is_within(mount, path) for mount in self._mounts()):
+                    raise FsError(errno.EBUSY, path)
                 kept = tuple(other for other in self._kept() if is_within(other, path))
-            yield Trash(path, self._staging.reserve(), _stood(there), kept)
+            yield Trash(path, self._areas.staging.reserve(), _stood(there), kept)
+
+    def _mounts(self) -> list[bytes]:
+        if self._mount_points is None:
+            with fs_errors(b""):
+                self._mount_points = mount_points()
+        return self._mount_points
 
     def _directory_steps(self, changed: list[Change]) -> tuple[list[Step], list[Step]]:
         """Return the steps that unlock directories, and those that set them at the end."""
@@ -299,6 +309,15 @@ class Preparation:
 
     def _master_ns(self, attr: Attr) -> int:
         return self._timing.master_ns(attr.mtime_ns, self.now_ns)
+
+
+def _copy(source: bytes, source_fd: int, name: bytes, area: int) -> None:
+    """Stage a copy of the file `source` of the open directory `source_fd`."""
+    fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source_fd)
+    try:
+        stage_copy(area, name, fd)
+    finally:
+        os.close(fd)
 
 
 def _stood(st: os.stat_result) -> Stood:

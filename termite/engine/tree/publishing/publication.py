@@ -25,6 +25,7 @@ from termite.engine.tree.logic.plan import make_plan
 from termite.engine.tree.logic.redo_plan import JobEnd, Outcome, PlaceEntry, SetDirectory, Step, Trash
 from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.logic.visibility import Exports
+from termite.engine.tree.publishing.areas import StagingAreas
 from termite.engine.tree.publishing.plan_file import IsTold
 from termite.engine.tree.publishing.preparation import Contents, KnownFiles, Preparation
 from termite.engine.tree.publishing.redo import PASSING, PAUSE_S, RETRY_S, split_names
@@ -108,7 +109,9 @@ class Publication:
         plan = make_plan(changes, parts.exports.is_writable)
         conflicts = journal.conflicts(self._timing.number, changes)
         known = KnownFiles(parts.truth.tree, self._kept)
-        preparation = Preparation(self._directories, parts.staging, self._timing, known, plan)
+        new = frozenset(change.path for change in plan.directories)
+        areas = StagingAreas(parts.staging, self._directories, parts.exports.writable_root, new)
+        preparation = Preparation(self._directories, areas, self._timing, known, plan)
         try:
             was_interrupted = False
             for _ in preparation.prepare(contents):
@@ -123,12 +126,13 @@ class Publication:
             if not steps:
                 return Published(journal.number, conflicts)
             with fs_errors(b""):
-                parts.staging.plan.begin(self._ticket.end, self._ticket.is_told, self._relative(steps))
+                parts.staging.plan.begin(self._ticket.end, self._ticket.is_told, self._relative(steps), areas.paths)
             self._ticket.has_happened = True
-            number = await self._carry_out(preparation, steps)
+            number = await self._carry_out(preparation, areas, steps)
         finally:
             self._directories.close()
             preparation.close()
+            areas.close()
         journal.note_results(number, changes)
         return Published(number, conflicts)
 
@@ -136,7 +140,7 @@ class Publication:
         """Return the paths that stay if a directory above them is removed."""
         return self._parts.journal.made_since(self._timing.number) | self._parts.never_leaves
 
-    async def _carry_out(self, preparation: Preparation, steps: tuple[Step, ...]) -> int:
+    async def _carry_out(self, preparation: Preparation, areas: StagingAreas, steps: tuple[Step, ...]) -> int:
         """Carry the plan out, return the journal number. Raise HalfPublished, but never Cancelled.
 
         A scope costs 4 us, so there is one around each of the few places that wait.
@@ -145,7 +149,7 @@ class Publication:
         parts.ticket = self._ticket
         count = 0
         try:
-            runner = self._runner(preparation, steps)
+            runner = self._runner(preparation, areas, steps)
             deadline_s = 0.0
             while count < len(steps):
                 try:
@@ -171,7 +175,7 @@ class Publication:
         self._write_outcome(Outcome.DONE, self._ticket.end)
         return number
 
-    def _runner(self, preparation: Preparation, steps: tuple[Step, ...]) -> StepRunner:
+    def _runner(self, preparation: Preparation, areas: StagingAreas, steps: tuple[Step, ...]) -> StepRunner:
         journal = self._parts.journal
         planned = journal.number
 
@@ -179,9 +183,7 @@ class Publication:
             """Return what others have made since the plan was written."""
             return journal.made_since(planned) - {step.path for step in steps}
 
-        return StepRunner(
-            self._directories, self._parts.staging.fd, self.done, preparation.files, preparation.now_ns, late
-        )
+        return StepRunner(self._directories, areas.fd_of, self.done, preparation.files, preparation.now_ns, late)
 
     def _give_up(self, runner: StepRunner, steps: tuple[Step, ...], count: int, error: Exception) -> HalfPublished:
         """End the plan though it is not complete, and return the error of the job."""

@@ -6,7 +6,6 @@ the tree, before it serves. Whoever locks the plan file first does it. All funct
 
 import logging
 import os
-import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -15,8 +14,7 @@ from errno import EDQUOT, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC, EROFS
 from pathlib import Path
 
 from termite.engine.errors import ExitCode, FsError, RemoteProtocolError
-from termite.engine.paths import join
-from termite.engine.tree.disk import GONE, Disk, remove_beneath
+from termite.engine.tree.disk import Disk, remove_beneath
 from termite.engine.tree.logic.redo_plan import (
     JobEnd,
     MakeDirectory,
@@ -26,12 +24,13 @@ from termite.engine.tree.logic.redo_plan import (
     SetAttributes,
     SetDirectory,
     Step,
-    Stood,
     Trash,
 )
 from termite.engine.tree.logic.visibility import STAGING
+from termite.engine.tree.publishing.areas import RECORD, FoundAreas, remove_recorded
+from termite.engine.tree.publishing.change_check import find_changed
 from termite.engine.tree.publishing.plan_file import OPEN, FoundPlan, is_alive, lock, plan_names
-from termite.engine.tree.publishing.staging import open_staging
+from termite.engine.tree.publishing.staging import CLOCK, IGNORE, open_staging
 from termite.engine.tree.publishing.steps import ReplayRecord, StepRunner
 from termite.engine.tree.publishing.target_directories import TargetDirectories
 
@@ -58,7 +57,12 @@ class HalfDone:
         for words, paths in (("written", self.published), ("not written", self.left)):
             if paths:
                 rest = f" and {len(paths) - SHOWN_NAMES} more" if len(paths) > SHOWN_NAMES else ""
-                yield f"{words}: {', '.join(ascii(os.fsdecode(p))[1:-1] for p in paths[:SHOWN_NAMES])}{rest}"
+                yield f"{words}: {', '.join(printable_path(p) for p in paths[:SHOWN_NAMES])}{rest}"
+
+
+def printable_path(path: bytes) -> str:
+    """Return a path for a line of text, without characters that control a terminal."""
+    return ascii(os.fsdecode(path))[1:-1]
 
 
 def split_names(steps: tuple[Step, ...], done: int, reason: str) -> HalfDone:
@@ -181,8 +185,18 @@ def clear_staging(root: Path, staging: int, own_label: bytes) -> None:
             os.close(fd)
     for entry in map(os.fsencode, os.listdir(staging)):
         label = entry.partition(b"-")[2] if entry.startswith(b"plan-") else entry.partition(b".")[0]
-        if label not in kept and entry not in files and entry != b"now":
+        if label not in kept and entry not in files and entry not in (CLOCK, IGNORE):
+            if RECORD in entry:
+                _remove_recorded_area(root, staging, entry)
             remove_beneath(staging, entry)
+
+
+def _remove_recorded_area(root: Path, staging: int, record: bytes) -> None:
+    disk = Disk(os.fsencode(root))
+    try:
+        remove_recorded(disk, os.readlink(record, dir_fd=staging))
+    finally:
+        disk.close()
 
 
 def _finish_orphan(name: bytes, fd: int, root: Path, staging: int) -> bool:
@@ -198,8 +212,8 @@ def _finish_orphan(name: bytes, fd: int, root: Path, staging: int) -> bool:
     if record.outcome is Outcome.OPEN:
         if not found.is_of_this_boot:
             trouble: HalfDone | None = split_names(record.plan.steps, 0, "the machine was started again")
-        elif changed := _changed(record.plan.steps, root, staging, found.written_ns):
-            trouble = split_names(record.plan.steps, 0, f"{os.fsdecode(changed)} has changed since")
+        elif changed := find_changed(record, root, staging, found.written_ns):
+            trouble = split_names(record.plan.steps, 0, f"{printable_path(changed)} has changed since")
             found.end(Outcome.FAILED)
         else:
             trouble = finish(found, root, staging)
@@ -217,30 +231,40 @@ def _finish_orphan(name: bytes, fd: int, root: Path, staging: int) -> bool:
 def finish(found: FoundPlan, root: Path, staging: int) -> HalfDone | None:
     """Carry out what is left of a plan, and write its outcome. Return None if it is complete."""
     assert found.record is not None, "there is a plan"
-    steps = found.record.plan.steps
+    plan = found.record.plan
     disk = Disk(os.fsencode(root))
-    directories = TargetDirectories(disk)
-    done = ReplayRecord()
-    runner = StepRunner(directories, staging, done, {})
-    deadline_s = time.monotonic() + RETRY_S
-    trouble: HalfDone | None = None
+    areas = FoundAreas(disk, staging, plan.areas)
     try:
+        trouble = _carry_out(plan.steps, disk, areas)
+        found.end(Outcome.FAILED if trouble else Outcome.DONE)
+        if trouble is None:
+            areas.remove()
+            for entry in map(os.fsencode, os.listdir(staging)):
+                if entry.startswith(found.label + b"."):
+                    remove_beneath(staging, entry)
+    finally:
+        areas.close()
+        disk.close()
+    return trouble
+
+
+def _carry_out(steps: tuple[Step, ...], disk: Disk, areas: FoundAreas) -> HalfDone | None:
+    directories = TargetDirectories(disk)
+    runner = StepRunner(directories, areas.fd_of, ReplayRecord(), {})
+    deadline_s = time.monotonic() + RETRY_S
+    try:
+        if areas.missing is not None:
+            _finish_directories(runner, steps)
+            return split_names(steps, 0, f"the file system at {printable_path(areas.missing)} is not mounted any more")
         for count, step in enumerate(steps):
             try:
                 _run_step(runner, step, deadline_s)
             except (OSError, FsError) as error:
-                trouble = split_names(steps, count, os.strerror(error.errno or EIO))
                 _finish_directories(runner, steps)
-                break
+                return split_names(steps, count, os.strerror(error.errno or EIO))
     finally:
         directories.close()
-        disk.close()
-    found.end(Outcome.FAILED if trouble else Outcome.DONE)
-    if trouble is None:
-        for entry in map(os.fsencode, os.listdir(staging)):
-            if entry.startswith(found.label + b"."):
-                remove_beneath(staging, entry)
-    return trouble
+    return None
 
 
 def _run_step(runner: StepRunner, step: Step, deadline_s: float) -> None:
@@ -260,105 +284,3 @@ def _finish_directories(runner: StepRunner, steps: tuple[Step, ...]) -> None:
         if isinstance(step, SetDirectory):
             with suppress(OSError):
                 runner.run(step)
-
-
-def _changed(steps: tuple[Step, ...], root: Path, staging: int, written_ns: int) -> bytes | None:
-    """Return a path that has changed since the plan was written, or None if there is none."""
-    disk = Disk(os.fsencode(root))
-    directories = TargetDirectories(disk)
-    try:
-        check = _ChangeCheck(directories, staging, steps, written_ns)
-        return next((step.path for step in steps if check.is_changed(step)), None)
-    finally:
-        directories.close()
-        disk.close()
-
-
-class _ChangeCheck:
-    """A comparison of a plan's places with their state when the plan was written.
-
-    The plan's own steps change link counts and directories, so a ctime alone proves little there.
-    """
-
-    def __init__(self, directories: TargetDirectories, staging: int, steps: tuple[Step, ...], written_ns: int) -> None:
-        self._directories = directories
-        self._staging = staging
-        self._written_ns = written_ns
-        self._own = {step.path for step in steps}
-        self._trashed = {step.path for step in steps if isinstance(step, Trash)}
-        inodes = [step.stood.ino for step in steps if isinstance(step, Trash | SetAttributes) and step.stood]
-        self._shared = {inode for inode in inodes if inodes.count(inode) > 1} if len(inodes) < 1000 else set(inodes)
-
-    def is_changed(self, step: Step) -> bool:
-        """Return whether another program has changed the place of a step that is not done yet."""
-        there = self._look(step.path)
-        match step:
-            case PlaceEntry() | MakeDirectory():
-                staged = self._look_at(self._staging, step.staged)
-                if staged is None or (there is not None and there.st_ino == staged.st_ino):
-                    return False
-                if there is None:
-                    return step.stood is not None and step.path not in self._trashed
-                if isinstance(step, MakeDirectory) and stat.S_ISDIR(there.st_mode):
-                    return False
-                return not self._is_same(there, step.stood)
-            case Trash():
-                if there is None or there.st_ino != step.stood.ino:
-                    return False
-                if stat.S_ISDIR(there.st_mode):
-                    return self._is_new_below(step.path, with_directories=not step.kept)
-                return not self._is_same(there, step.stood)
-            case SetAttributes():
-                if there is None or self._is_set(there, step):
-                    return False
-                return not self._is_same(there, step.stood)
-        return False
-
-    def _is_set(self, there: os.stat_result, step: SetAttributes) -> bool:
-        """Return whether the mode was set, and perhaps the mtime."""
-        times_ns = {step.mtime_ns, step.stood.mtime_ns if step.stood else step.mtime_ns}
-        is_same_file = step.stood is None or there.st_ino == step.stood.ino
-        return is_same_file and there.st_mode == step.mode and there.st_mtime_ns in times_ns
-
-    def _is_same(self, there: os.stat_result, stood: Stood | None) -> bool:
-        if stood is None or (there.st_dev, there.st_ino) != (stood.dev, stood.ino):
-            return False
-        if there.st_mtime_ns != stood.mtime_ns:
-            return False
-        is_old = there.st_ctime_ns in (stood.ctime_ns, min(there.st_ctime_ns, self._written_ns))
-        return is_old or there.st_ino in self._shared
-
-    def _is_new_below(self, directory: bytes, *, with_directories: bool) -> bool:
-        """Return whether anything below a directory is newer than the plan.
-
-        Without `with_directories` they may be newer, because a removal entry by entry has begun.
-        """
-        try:
-            names = os.listdir(b"/proc/self/fd/%d" % self._directories.open(directory))
-        except OSError:
-            return True
-        for name in names:
-            path = join(directory, os.fsencode(name))
-            there = self._look(path)
-            if there is None or path in self._own:
-                continue
-            is_directory = stat.S_ISDIR(there.st_mode)
-            if there.st_ctime_ns > self._written_ns and (with_directories or not is_directory):
-                return True
-            if is_directory and self._is_new_below(path, with_directories=with_directories):
-                return True
-        return False
-
-    def _look(self, path: bytes) -> os.stat_result | None:
-        try:
-            return self._look_at(*self._directories.parent(path))
-        except OSError as error:
-            if error.errno not in GONE:
-                raise
-            return None
-
-    def _look_at(self, parent: int, name: bytes) -> os.stat_result | None:
-        try:
-            return os.stat(name, dir_fd=parent, follow_symlinks=False)
-        except FileNotFoundError:
-            return None

@@ -1,7 +1,8 @@
 """Stage results in `.termite-staging` of the writable root until all results of a job are complete.
 
 The directory is on the same file system as most of the tree, so that one rename makes a finished
-file visible. The file system's own clock is read here as well.
+file visible. Results for other file systems are staged there (areas.py). The file system's own
+clock is read here as well.
 """
 
 import errno
@@ -18,10 +19,13 @@ from termite.engine.tree import disk_calls
 from termite.engine.tree.disk import fs_errors, remove_beneath
 from termite.engine.tree.logic.visibility import STAGING
 from termite.engine.tree.publishing.plan_file import PlanFile
+from termite.engine.tree.volumes import volume_of
 
 NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
 COPY_BYTES = 1 << 30  # for one copy_file_range
 BLOCK_BYTES = 1 << 20  # for one read and write
+CLOCK = b"now"
+IGNORE = b".gitignore"  # so that `git status` does not show the directory
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +34,8 @@ class Staging:
     """The staging directory of one master, without leftovers at the start and gone after `close`.
 
     Methods block, and raise OSError if the disk refuses. Staged files are named by one name, as
-    `reserve` returns it. All names of one master begin with the label of its plan file.
+    `reserve` returns it. All names of one master begin with the label of its plan file. `recorded`
+    are the directories in which this master has made areas.
     """
 
     def __init__(self, writable_root: bytes) -> None:
@@ -42,11 +47,15 @@ class Staging:
         self._top = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             self.fd = open_staging(self._top, is_made=True)
+            self.volume = volume_of(self.fd)
             self.plan = PlanFile(self.fd)
-            self._clock = os.open(b"now", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
+            with open(os.open(IGNORE, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=self.fd), "w") as ignore:
+                ignore.write("*\n")
+            self._clock = os.open(CLOCK, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
         except OSError as e:
             os.close(self._top)
             raise UserError(f"{self.path}: {os.strerror(e.errno or 0)}", hint="results are staged there") from e
+        self.recorded: set[bytes] = set()
         self._count = 0
 
     def now_ns(self) -> int:
@@ -54,50 +63,21 @@ class Staging:
         os.utime(self._clock)
         return os.fstat(self._clock).st_mtime_ns
 
-    def reserve(self) -> bytes:
-        """Return a new name in the directory, without making anything."""
+    def reserve(self, area: int = 0) -> bytes:
+        """Return a new name in the area of this number (areas.py), without making anything."""
         self._count += 1
+        if area:
+            return b"%b.%d.%d" % (self.plan.label, self._count, area)
         return b"%b.%d" % (self.plan.label, self._count)
 
-    def write(self, content: bytes, mode: int, times_ns: tuple[int, int]) -> tuple[bytes, os.stat_result]:
-        """Stage a whole file with atime and mtime. Return its name and its stat_result."""
-        name = self.reserve()
-        fd = disk_calls.open(name, NEW, 0o600, dir_fd=self.fd)
-        try:
-            write_all(fd, content)
-            disk_calls.fchmod(fd, mode)
-            disk_calls.utime(fd, ns=times_ns)
-            return name, os.fstat(fd)
-        except BaseException:
-            self.remove(name)
-            raise
-        finally:
-            os.close(fd)
+    def discard(self, name: bytes, area: int = -1) -> None:
+        """Remove a staged entry, but leave it to `close` if the disk refuses.
 
-    def copy(self, source: int) -> bytes:
-        """Stage a copy of an open file and return its name. Blocks may be shared."""
-        name = self.reserve()
-        target = disk_calls.open(name, NEW, 0o600, dir_fd=self.fd)
-        try:
-            copy_content(source, target)
-        except BaseException:
-            self.remove(name)
-            raise
-        finally:
-            os.close(target)
-        return name
-
-    def remove(self, name: bytes) -> None:
-        """Remove a staged file or directory. If it is missing, do nothing."""
-        remove_beneath(self.fd, name)
-
-    def discard(self, name: bytes) -> None:
-        """Do the same as `remove`, but leave it to `close` if the disk refuses.
-
-        What happens after a job was published must not look like a failure of the job.
+        `area` is the open directory with the entry; the default is our own. What happens after a
+        job was published must not look like a failure of the job.
         """
         try:
-            self.remove(name)
+            remove_beneath(self.fd if area < 0 else area, name)
         except OSError as e:
             log.warning("staging-not-emptied name=%r reason=%s", name, e)
 
@@ -175,6 +155,33 @@ def open_staging(top: int, *, is_made: bool) -> int:
                 os.mkdir(STAGING, 0o700, dir_fd=top)
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     return os.open(STAGING, flags, dir_fd=top)
+
+
+def stage_content(area: int, name: bytes, content: bytes, mode: int, times_ns: tuple[int, int]) -> os.stat_result:
+    """Write a whole new file to an open directory, with atime and mtime. Raise OSError."""
+    fd = disk_calls.open(name, NEW, 0o600, dir_fd=area)
+    try:
+        write_all(fd, content)
+        disk_calls.fchmod(fd, mode)
+        disk_calls.utime(fd, ns=times_ns)
+        return os.fstat(fd)
+    except BaseException:
+        remove_beneath(area, name)
+        raise
+    finally:
+        os.close(fd)
+
+
+def stage_copy(area: int, name: bytes, source: int) -> None:
+    """Copy an open file to a new file in an open directory. Blocks may be shared. Raise OSError."""
+    target = disk_calls.open(name, NEW, 0o600, dir_fd=area)
+    try:
+        copy_content(source, target)
+    except BaseException:
+        remove_beneath(area, name)
+        raise
+    finally:
+        os.close(target)
 
 
 def write_all(fd: int, content: bytes) -> None:

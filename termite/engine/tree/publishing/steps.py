@@ -27,6 +27,7 @@ from termite.engine.tree.logic.redo_plan import (
     Trash,
     Unlock,
 )
+from termite.engine.tree.logic.visibility import AREA
 from termite.engine.tree.publishing.staging import NEW, copy_content
 from termite.engine.tree.publishing.target_directories import TargetDirectories
 
@@ -54,22 +55,23 @@ class ReplayRecord:
 class StepRunner:
     """The steps of one plan. `done` is filled in as the steps go on.
 
-    `staging` is the open staging directory. `files` are the staged files whose content is known,
-    and `now_ns` is the file system's time when they were staged. `late` returns paths that came
-    into the tree after the plan, and are kept like those that a Trash names.
+    `fd_of` returns the open directory in which a staged name stands. `files` are the staged files
+    whose content is known, and `now_ns` is the file system's time when they were staged. `late`
+    returns paths that came into the tree after the plan, and are kept like those that a Trash
+    names.
     """
 
     def __init__(
         self,
         directories: TargetDirectories,
-        staging: int,
+        fd_of: Callable[[bytes], int],
         done: ReplayRecord,
         files: Mapping[bytes, StagedFile],
         now_ns: int = 0,
         late: Callable[[], Collection[bytes]] = tuple,
     ) -> None:
         self._directories = directories
-        self._staging = staging
+        self._fd_of = fd_of
         self._done = done
         self._files = files
         self._now_ns = now_ns
@@ -102,7 +104,7 @@ class StepRunner:
             pass
         else:
             if stat.S_ISDIR(there.st_mode):  # it stays with everything in it
-                remove_beneath(self._staging, step.staged)
+                remove_beneath(self._fd_of(step.staged), step.staged)
                 return
             disk_calls.unlink(name, dir_fd=parent)
         self._rename(step.staged, parent, name)
@@ -129,14 +131,14 @@ class StepRunner:
 
     def _is_placed(self, staged: bytes) -> bool:
         try:
-            os.stat(staged, dir_fd=self._staging, follow_symlinks=False)
+            os.stat(staged, dir_fd=self._fd_of(staged), follow_symlinks=False)
         except FileNotFoundError:
             return True
         return False
 
     def _unlink_staged(self, staged: bytes) -> None:
         with suppress(FileNotFoundError):
-            disk_calls.unlink(staged, dir_fd=self._staging)
+            disk_calls.unlink(staged, dir_fd=self._fd_of(staged))
 
     def _note_placed(self, path: bytes, file: StagedFile, parent: int, name: bytes) -> None:
         """Note a file as placed, unless it may have been written to meanwhile.
@@ -151,23 +153,25 @@ class StepRunner:
 
     def _rename(self, staged: bytes, parent: int, name: bytes) -> None:
         try:
-            disk_calls.rename(staged, name, src_dir_fd=self._staging, dst_dir_fd=parent)
+            disk_calls.rename(staged, name, src_dir_fd=self._fd_of(staged), dst_dir_fd=parent)
         except OSError as e:
             if e.errno != errno.EXDEV:
                 raise
             self._place_across(staged, parent, name)
 
     def _place_across(self, staged: bytes, parent: int, name: bytes) -> None:
-        """Place an entry on another file system, which is mounted below the writable root.
+        """Place an entry where rename refuses, though it is the same file system and mount.
 
-        The entry is staged once more beside its place, because rename cannot cross file systems.
+        A project quota does that (ext4, xfs), and a mount that is a moment old. The entry is staged
+        once more beside its place.
         """
-        st = os.stat(staged, dir_fd=self._staging, follow_symlinks=False)
-        near = b".termite-" + staged
+        area = self._fd_of(staged)
+        st = os.stat(staged, dir_fd=area, follow_symlinks=False)
+        near = AREA + staged
         remove_beneath(parent, near)  # left by a master that was killed
         try:
             if stat.S_ISLNK(st.st_mode):
-                disk_calls.symlink(os.readlink(staged, dir_fd=self._staging), near, dir_fd=parent)
+                disk_calls.symlink(os.readlink(staged, dir_fd=area), near, dir_fd=parent)
             elif stat.S_ISFIFO(st.st_mode):
                 disk_calls.mkfifo(near, 0o600, dir_fd=parent)
             elif stat.S_ISDIR(st.st_mode):
@@ -179,10 +183,10 @@ class StepRunner:
         except OSError:
             remove_beneath(parent, near)
             raise
-        remove_beneath(self._staging, staged)
+        remove_beneath(area, staged)
 
     def _copy_across(self, staged: bytes, parent: int, near: bytes) -> None:
-        source = os.open(staged, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._staging)
+        source = os.open(staged, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._fd_of(staged))
         try:
             target = disk_calls.open(near, NEW, 0o600, dir_fd=parent)
             try:
@@ -231,7 +235,7 @@ class StepRunner:
     def _move_to_trash(self, parent: int, name: bytes, staged: bytes) -> bool:
         """Move a directory to the trash, which is emptied later. Return False if that fails."""
         try:
-            disk_calls.rename(name, staged, src_dir_fd=parent, dst_dir_fd=self._staging)
+            disk_calls.rename(name, staged, src_dir_fd=parent, dst_dir_fd=self._fd_of(staged))
         except OSError:  # not ours to move, or on another file system: removing it entry by entry finds the errno
             return False
         self._done.trash.append(staged)

@@ -57,9 +57,9 @@ class Job:
 
 
 def staged_names(root: Path) -> list[str]:
-    """Return what is staged: everything in the staging directory but the clock and the plan."""
+    """Return what is staged: everything in the staging directory but what a master keeps there."""
     names = os.listdir(root / ".termite-staging")
-    return sorted(name for name in names if name != "now" and not name.startswith("plan-"))
+    return sorted(name for name in names if name not in ("now", ".gitignore") and not name.startswith("plan-"))
 
 
 async def changed_since(home: MasterTree, root: Path, since: int) -> dict[str, Attr | None]:

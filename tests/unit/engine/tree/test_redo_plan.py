@@ -86,10 +86,10 @@ def test_a_staged_name_that_is_no_name_is_refused(staged: bytes) -> None:
 
 
 def test_a_plan_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redo_plan, "VERSION", 2)
+    monkeypatch.setattr(redo_plan, "VERSION", redo_plan.VERSION + 1)
     later = pack_record(1, BOOT, PLAN)
     monkeypatch.undo()
-    with pytest.raises(RemoteProtocolError, match="version 2"):
+    with pytest.raises(RemoteProtocolError, match=f"version {redo_plan.VERSION + 1}"):
         newest_record(later)
 
 
