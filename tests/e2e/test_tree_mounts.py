@@ -1,69 +1,65 @@
-"""Bringing home where other file systems are mounted, and where one is full."""
+"""Test results on a small file system that is mounted below the tree, with a whole cluster."""
 
-import os
 import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
-HERE = Path(__file__).resolve()
-REPOSITORY = HERE.parents[2]
-UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
+from tests.e2e.cluster import Tree, embedded, new_tree
+from tests.e2e.conftest import USERS, MakePlace, needs_root
+from tests.e2e.places import Outcome
 
-# Runs in a mount namespace of its own: "build" is a small tmpfs inside the project.
-PROGRAM = """
-import errno, os, stat, sys, subprocess, time, trio
-from pathlib import Path
-from tests.edge.engine.tree.tree_jobs import Job, serve, staged_names, tree_path, agrees_with_the_disk
-from termite.engine.errors import FsError
-from termite.engine.model import Attr
-from termite.engine.tree.master_tree import MasterTree, TreeConfig
+pytestmark = needs_root  # to mount
 
-async def main():
-    root = Path(sys.argv[1])
-    (root / "build").mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", root / "build"], check=True)
-    (root / "build" / "old").mkdir()
-    (root / "build" / "old" / "f").write_bytes(b"1")
-    home = MasterTree(TreeConfig(tree_path(root)))
-    await serve(home, root, root / "build", root / "build" / "old")
-    job = Job(home, root).mkdir("build/d").write("build/d/f", b"content", 0o750).delete("build/old")
-    job.change("build/d/h", job.changes[-2].attr, link_to="build/d/f")
-    job.change("build/d/l", Attr(stat.S_IFLNK | 0o777, 1, time.time_ns(), target=b"f"))
-    await job.end()
-    assert [n for n in staged_names(root) if ".area-" not in n] == []
-    assert (root / "build/d/l").read_bytes() == (root / "build/d/h").read_bytes() == b"content"
-    assert (root / "build/d/f").stat().st_mode & 0o777 == 0o750
-    assert not (root / "build/old").exists()
-    assert await agrees_with_the_disk(home, root / "build/d")
-    try:
-        await Job(home, root).write("build/d/f", b"x" * 300_000).end()
-    except FsError as e:  # so that the command runs here instead
-        assert e.errno == errno.ENOSPC, e
-    else:
-        raise AssertionError("it should not fit")
-    assert (root / "build/d/f").read_bytes() == b"content"
-    assert sorted(os.listdir(root / "build/d")) == ["f", "h", "l"]
-    home.drain()
-    assert await agrees_with_the_disk(home, root / "build/d")
-    home.close()
-    assert os.listdir(root) == ["build"]
-
-trio.run(main)
+# The output tells a second run from the first one.
+TOO_BIG = "echo x >>log; echo y >>build/log; head -c 400000 /dev/zero >build/big; echo $?; exit 3"
+CHANGES = """
+mkdir -p build/made/deep; echo 1 >build/made/f; ln build/made/f build/made/h; ln -s f build/made/l
+mkfifo build/made/p; rm -r build/old; mv build/d build/moved; cp build/moved/x top
+chmod 750 build/mode; mv mode build/top
+ln build/moved/x build/x; mv build/readonly/f .; echo 2 >build/moved/x
 """
 
 
-def can_unshare() -> bool:
-    return subprocess.run([*UNSHARE, "true"], capture_output=True, timeout=10).returncode == 0
+@pytest.fixture(params=USERS)
+def mounted(request: pytest.FixtureRequest, make_place: MakePlace) -> Iterator[Tree]:
+    """Yield a tree with an embedded cluster, in which `build` is a tmpfs of 256 KiB."""
+    with make_place(request.param) as where:
+        tree = new_tree(where)
+        tree.mkdir("build")
+        options = f"size=256k,mode=755,uid={where.uid},gid={where.uid}"
+        subprocess.run([*where.enter, "mount", "-t", "tmpfs", "-o", options, "none", tree.path / "build"], check=True)
+        with embedded(tree):
+            yield tree  # the mount ends with the namespace of the place
 
 
-@pytest.mark.skipif(not can_unshare(), reason="no user namespaces here")
-def test_a_file_system_mounted_below_the_writable_root_gets_its_results_whole_or_not_at_all(tmp_path: Path) -> None:
-    subprocess.run(
-        [*UNSHARE, sys.executable, "-c", PROGRAM, os.fspath(tmp_path)],
-        cwd=REPOSITORY,
-        env=os.environ | {"PYTHONPATH": os.fspath(REPOSITORY)},
-        check=True,
-        timeout=60,
-    )
+def script(tree: Tree, text: str) -> Outcome:
+    done = tree.plain("sh", "-c", text)
+    assert done.code == 0, done
+    return done
+
+
+def test_a_result_that_does_not_fit_leaves_no_trace_and_the_command_runs_here(mounted: Tree) -> None:
+    done = mounted.termite("sh", "-c", TOO_BIG)
+    assert (done.code, done.stdout) == (3, b"1\n"), done
+    assert b"No space left on device; running the command on this machine" in done.stderr, done
+    assert script(mounted, "cat log build/log").stdout == b"x\ny\n", "it ran once"
+    left = script(mounted, "find . -name '.termite-staging-*'; stat -c %s build/big").stdout
+    assert left.isdigit() or int(left) < 256 * 1024, left
+
+
+def test_all_kinds_of_changes_come_to_both_file_systems(mounted: Tree) -> None:
+    prepare = """
+    find . -mindepth 1 -not -name '.termite*' -not -path './.termite*' -not -path ./build -delete
+    mkdir -p build/old/deep build/d build/readonly; echo x >build/d/x; echo 1 >build/mode; echo 2 >mode
+    echo 3 >build/readonly/f; touch build/old/deep/y; touch -d @1000000000 build
+    """
+    found = []
+    for run in (mounted.plain, mounted.termite):
+        script(mounted, prepare)
+        assert run("sh", "-ec", CHANGES).code == 0
+        found.append(
+            script(mounted, "find . -not -path './.termite*' -printf '%P %y %m %n %l\\n' | sort; cat build/x").stdout
+        )
+    assert found[0] == found[1]
+    assert mounted.jobs() > 0

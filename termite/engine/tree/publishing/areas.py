@@ -17,9 +17,9 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from termite.engine.paths import join, split
+from termite.engine.paths import from_root_down, join, split
 from termite.engine.tree import disk_calls
-from termite.engine.tree.disk import Disk, remove_beneath
+from termite.engine.tree.disk import GONE, Disk, remove_beneath
 from termite.engine.tree.logic.redo_plan import area_of
 from termite.engine.tree.logic.visibility import AREA
 from termite.engine.tree.publishing.plan_file import PREFIX, lock
@@ -45,17 +45,17 @@ class _Area:
 class StagingAreas:
     """All directories in which one job's results are staged. Number 0 is `.termite-staging`.
 
-    Methods block, and raise OSError if a disk refuses. `new` are the directories that the job
-    makes: they will stand where their parent stands.
+    Methods block, and raise OSError if a disk refuses. `replaced` are paths that are removed before
+    anything is placed.
     """
 
     def __init__(
-        self, staging: Staging, directories: TargetDirectories, root: bytes, new: Collection[bytes] = ()
+        self, staging: Staging, directories: TargetDirectories, root: bytes, replaced: Collection[bytes] = ()
     ) -> None:
         self.staging = staging
         self._directories = directories
         self._root = root
-        self._new = new
+        self._replaced = frozenset(replaced)
         self._areas: list[_Area] = []
         self._by_volume: dict[Volume, int] = {staging.volume: 0}
         self._by_directory: dict[bytes, int] = {}
@@ -68,13 +68,7 @@ class StagingAreas:
 
     def reserve(self, path: bytes) -> bytes:
         """Return a new staged name for the entry that will stand at `path`."""
-        directory = split(path)[0]
-        while directory in self._new:
-            directory = split(directory)[0]
-        number = self._by_directory.get(directory)
-        if number is None:
-            number = self._by_directory[directory] = self._find(directory)
-        return self.staging.reserve(number)
+        return self.staging.reserve(self._number(split(path)[0]))
 
     def fd_of(self, staged: bytes) -> int:
         """Return the open directory in which a staged name stands."""
@@ -96,8 +90,23 @@ class StagingAreas:
             os.close(area.top)
         self._areas.clear()
 
+    def _number(self, directory: bytes) -> int:
+        number = self._by_directory.get(directory)
+        if number is None:
+            number = self._by_directory[directory] = self._find(directory)
+        return number
+
     def _find(self, directory: bytes) -> int:
-        volume = volume_of(self._directories.open(directory))
+        """Return the area for entries of a directory. One that the job makes will stand where its parent is."""
+        if not self._replaced.isdisjoint(from_root_down(directory)):
+            return self._number(split(directory)[0])
+        try:
+            fd = self._directories.open(directory)
+        except OSError as error:
+            if error.errno not in GONE or directory == self._root:
+                raise
+            return self._number(split(directory)[0])
+        volume = volume_of(fd)
         number = self._by_volume.get(volume)
         if number is None:
             self._areas.append(self._make(directory, volume))

@@ -109,8 +109,7 @@ class Publication:
         plan = make_plan(changes, parts.exports.is_writable)
         conflicts = journal.conflicts(self._timing.number, changes)
         known = KnownFiles(parts.truth.tree, self._kept)
-        new = frozenset(change.path for change in plan.directories)
-        areas = StagingAreas(parts.staging, self._directories, parts.exports.writable_root, new)
+        areas = StagingAreas(parts.staging, self._directories, parts.exports.writable_root, plan.replaced)
         preparation = Preparation(self._directories, areas, self._timing, known, plan)
         try:
             was_interrupted = False
