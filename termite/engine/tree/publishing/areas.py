@@ -80,7 +80,7 @@ class StagingAreas:
         self.staging.discard(staged, self.fd_of(staged))
 
     def close(self) -> None:
-        """Remove the areas. If a disk refuses, the next use of the area or the next master does it."""
+        """Remove the areas. If a disk refuses, the next master does it."""
         for area in self._areas:
             try:
                 _remove_area(area.top, split(area.path)[1])
@@ -97,7 +97,10 @@ class StagingAreas:
         return number
 
     def _find(self, directory: bytes) -> int:
-        """Return the area for entries of a directory. One that the job makes will stand where its parent is."""
+        """Return the area for entries of a directory.
+
+        A directory that the job makes will stand where its parent is.
+        """
         if not self._replaced.isdisjoint(from_root_down(directory)):
             return self._number(split(directory)[0])
         try:
@@ -138,7 +141,7 @@ class StagingAreas:
             raise
 
     def _record(self, place: bytes, path: bytes, top: int) -> None:
-        """Record an area, once for each master, and remove what dead masters have left beside it."""
+        """Record an area, once for each master, and remove what dead masters left beside it."""
         cut = len(self._root) + 1 if self._root else 0
         staging = self.staging
         name = b"%b%b%d" % (staging.plan.label, RECORD, len(staging.recorded))
@@ -256,7 +259,7 @@ def _exists(name: bytes, dir_fd: int) -> bool:
 
 @contextmanager
 def _kept_times(top: int) -> Iterator[None]:
-    """Give a directory its times back after the block, so that no build tool sees that we were in it."""
+    """Give a directory its times back after the block, so that no build tool sees us in it."""
     st = os.fstat(top)
     yield
     with suppress(OSError):  # another user's directory, in which the user may write: it shows the new time

@@ -235,8 +235,8 @@ class Preparation:
     def _trash(self, path: bytes) -> Iterator[Trash]:
         """Yield the step that removes an entry, unless there is none.
 
-        Everything that came into a directory after the job had seen it is kept. A mount point cannot
-        be removed, and a directory above one must not be moved to the trash with it.
+        Everything that came into a directory after the job had seen it is kept. A mount point
+        cannot be removed, and a directory above one must not be moved to the trash with it.
         """
         with fs_errors(path):
             there = self._look(path)

@@ -21,6 +21,7 @@ from termite.engine.tree.logic.redo_plan import (
     Stood,
     Trash,
     Unlock,
+    area_of,
     newest_record,
     pack_record,
 )
@@ -83,6 +84,22 @@ def test_a_plan_that_leads_out_of_the_tree_is_refused(path: bytes) -> None:
 def test_a_staged_name_that_is_no_name_is_refused(staged: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
         newest_record(pack_record(1, BOOT, RedoPlan(1, END, (PlaceEntry(b"f", staged, None),))))
+
+
+@pytest.mark.parametrize(("staged", "number"), [(b"1f.7", 0), (b"1f.7.2", 2), (b"1f.7.x", 0), (b"1f.7.2.3", 0)])
+def test_a_staged_name_says_its_area(staged: bytes, number: int) -> None:
+    assert area_of(staged) == number
+
+
+@pytest.mark.parametrize("areas", [(), (b"build/.termite-staging-1f",)])
+def test_a_plan_without_one_of_its_areas_is_refused(areas: tuple[bytes, ...]) -> None:
+    with pytest.raises(RemoteProtocolError):
+        newest_record(pack_record(1, BOOT, RedoPlan(1, END, (PlaceEntry(b"f", b"1f.7.2", None),), (), areas)))
+
+
+def test_an_area_that_leads_out_of_the_tree_is_refused() -> None:
+    with pytest.raises(FsError):
+        newest_record(pack_record(1, BOOT, RedoPlan(1, END, (), (), (b"../x",))))
 
 
 def test_a_plan_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,16 @@ def test_what_is_hidden_is_not_even_listed(exports: Exports, name: bytes) -> Non
     assert not exports.is_writable(b"home/u/proj/" + name + b"/below")
 
 
+@pytest.mark.parametrize("directory", [b"home/u/proj", b"home/u/proj/build/deep"])
+def test_staging_directories_are_hidden_wherever_they_are(exports: Exports, directory: bytes) -> None:
+    name = b".termite-staging-1f"
+    assert not shows(exports, directory, name, DIRECTORY | 0o700)
+    assert not exports.is_writable(directory + b"/" + name)
+    assert exports.visibility(directory + b"/" + name + b"/below") is Visibility.HIDDEN
+    assert exports.is_writable(directory + b"/.termite-stagings")
+    assert shows(exports, directory, b"my" + name, DIRECTORY | 0o700)
+
+
 @pytest.mark.parametrize("kind", [stat.S_IFSOCK, stat.S_IFBLK, stat.S_IFCHR])
 def test_sockets_and_devices_stay_at_home(exports: Exports, kind: int) -> None:
     assert not shows(exports, b"home/u/proj", b"x", kind | 0o777)
@@ -104,6 +114,7 @@ def test_the_root_itself_can_be_the_writable_root() -> None:
     assert shows(exports, b"root", b"x", FILE | 0o600, is_open=False)
     assert not shows(exports, b"proc", b"1", DIRECTORY | 0o555)
     assert not exports.is_writable(b".termite-socket")
+    assert not exports.is_writable(b".termite-staging-1f/x")
     assert not exports.is_writable(b"tmp/x")
 
 
