@@ -67,7 +67,7 @@ class Relay:
                         at = link.arrival(now, len(received)) if self.is_thin else now
                         await arriving.send((at, bytes(received)))
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass
+            pass  # an end has closed the connection, as builds do
         scope.cancel()
 
 

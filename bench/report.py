@@ -162,7 +162,7 @@ def peer_versions() -> Json:
         try:
             found[package] = _output("dpkg-query", "-W", "-f", "${Version}", package)
         except (OSError, subprocess.CalledProcessError):
-            continue
+            continue  # it is not installed, and the report leaves it out
     return found
 
 

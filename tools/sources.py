@@ -89,7 +89,7 @@ def _download(package: str, apt_options: list[str], download: Path) -> None:
         versions = list(dict.fromkeys(re.findall(r"^Version: (\S+)", listed, re.MULTILINE)))
         for version in versions[: -OLDER - 2 : -1]:
             _empty(download)
-            with contextlib.suppress(SourceError):
+            with contextlib.suppress(SourceError):  # the first error is raised if no version can be had
                 _run([*get, f"{package}={version}"], download)
                 return
         _empty(download)

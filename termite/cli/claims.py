@@ -49,7 +49,7 @@ def _wait_for_claim(directory: Path) -> bool:
         waiting.settimeout(PATIENCE_S)
         try:
             waiting.connect(_name(directory))
-        except OSError:
+        except OSError:  # nobody listens, so no master is starting
             return False
         _, uid, _ = _PEER.unpack(waiting.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
         if uid != os.geteuid():

@@ -94,7 +94,7 @@ class Client:
         pid, _ = self._peer()
         try:
             process = os.pidfd_open(pid)
-        except OSError:
+        except OSError:  # it has ended
             return
         if not select.select([process], [], [], END_S)[0]:
             raise UserError(f"the master (process {pid}) does not end", hint=f"kill {pid}")

@@ -29,7 +29,7 @@ def own_directory(kind: tuple[str, str], env: Mapping[str, str] = os.environ) ->
             if find_stranger(directory) == "" and os.access(directory, os.W_OK | os.X_OK):
                 return directory
         except OSError:
-            continue
+            continue  # the next candidate; the error below names all of them
     tried = "; ".join(
         f"{directory}: {find_stranger(directory) or 'it cannot be written'}" for directory in candidates(kind, env)
     )

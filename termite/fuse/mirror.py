@@ -195,7 +195,7 @@ class MirrorServer:
             self._lease.actions.slots.total_tokens = slots
             self._lease.parts.sandboxes.keep_ready(slots)
         if self._granted.is_set() and self._opening is not None:
-            with suppress(TermiteError):
+            with suppress(TermiteError):  # the lease ends, and the next one gets `_slots`
                 await self._opening.request(SetSlots(slots))
         self._granted.set()
 

@@ -120,7 +120,7 @@ def find_source(directory: Path) -> Path | None:
         try:
             with (directory / name).open("rb") as file:
                 found = read(file.read(READ_BYTES))
-        except OSError:
+        except OSError:  # no such file, so another tool has made the directory
             continue
         if found and os.path.isdir(source := os.path.realpath(directory / found)):
             return Path(source)
@@ -135,7 +135,7 @@ def _source_in_cache(text: bytes) -> str:
 def _source_in_meson(text: bytes) -> str:
     try:
         source = json.loads(text)["directories"]["source"]
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError):  # a file of another version: unknown, as without it
         return ""
     return source if isinstance(source, str) else ""
 

@@ -103,7 +103,7 @@ def _check_make_program(directory: Path) -> None:
     try:
         with (directory / "CMakeCache.txt").open("rb") as file:
             cache = file.read(READ_BYTES)
-    except OSError:
+    except OSError:  # CMake has not configured it, and says so itself
         return
     found = _NINJAS.search(cache)
     program = os.fsdecode(found[1]) if found else ""

@@ -189,7 +189,7 @@ def _is_loopback(host: str) -> bool:
         return True
     try:
         address = ipaddress.ip_address(host)
-    except ValueError:
+    except ValueError:  # the name of a host: those of loopback are addresses, or `localhost`
         return False
     mapped = getattr(address, "ipv4_mapped", None)
     return (mapped or address).is_loopback

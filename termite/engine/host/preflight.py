@@ -191,7 +191,7 @@ def socket_guard(sandbox: Path) -> str:
 def _read(path: str) -> str | None:
     try:
         return Path(path).read_text()
-    except OSError:
+    except OSError:  # this kernel does not have the file, and the caller says what that means
         return None
 
 

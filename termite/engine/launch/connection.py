@@ -352,7 +352,7 @@ def _parse_errno(payload: bytes) -> int:
 def _peer_pid(connection: socket.socket) -> int:
     try:
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size)
-    except OSError:
+    except OSError:  # 0 means unknown: a record then names no process
         return 0
     pid: int = PEER.unpack(credentials)[0]
     return pid

@@ -73,7 +73,7 @@ def _listening_socket(address: str) -> socket.socket:
         os.rename(temporary, address)
     except OSError as error:
         listening.close()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it may not have been made
             os.unlink(temporary)
         raise UserError(f"cannot listen at {os.path.realpath(address)}: {error.strerror}") from error
     return listening
@@ -105,5 +105,5 @@ def _locked(directory: int) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # closing the directory frees the lock as well
             fcntl.flock(directory, fcntl.LOCK_UN)

@@ -78,7 +78,7 @@ def _root() -> str:
     try:
         with open(f"/proc/self/fdinfo/{fd}") as lines:
             mount = next((line.split()[1] for line in lines if line.startswith("mnt_id:")), "")
-    except OSError:
+    except OSError:  # no /proc: unknown equals nothing, so that commands run here
         return ""
     finally:
         os.close(fd)
@@ -88,7 +88,7 @@ def _root() -> str:
 def _users() -> str:
     try:
         namespace = os.stat("/proc/self/ns/user").st_ino
-    except OSError:
+    except OSError:  # as above
         return ""
     uid, gid = own_ids()
     return f"{namespace}:{uid}:{gid}"

@@ -154,7 +154,7 @@ class DirectoryReader:
         """
         try:
             fd = self._disk.open_directory(directory, os.O_PATH)
-        except OSError:
+        except OSError:  # it is gone or refused: listing it again says which
             return None
         try:
             own = self._seen(directory)
@@ -203,7 +203,7 @@ class DirectoryReader:
         """Return whether we own the directory, and its mode lets the owner list and enter it."""
         try:
             fd = self._disk.open_directory(directory, os.O_PATH)
-        except OSError:
+        except OSError:  # the caller has an error of its own to report
             return False
         try:
             st = os.fstat(fd)
@@ -245,5 +245,5 @@ def _link_id(st: os.stat_result) -> int:
 def _is_as_seen(fd: int, name: bytes, seen: Seen) -> bool:
     try:
         return stamp_of(os.stat(name, dir_fd=fd, follow_symlinks=False)) == seen.stamp
-    except OSError:
+    except OSError:  # gone or refused, so it differs
         return False

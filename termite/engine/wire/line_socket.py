@@ -25,7 +25,7 @@ class LineSocket:
         """
         while (line := self._lines.next_line()) is None:
             received = b""
-            with suppress(OSError):
+            with suppress(OSError):  # a reset connection is one that has ended
                 received = await self._waiting.recv(LINE_BYTES)
             if not received:
                 return None

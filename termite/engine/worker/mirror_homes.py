@@ -162,7 +162,7 @@ def remove_leftovers(tmpdir: Path) -> None:
     (see `_locked_directory`).
     """
     for path in tmpdir.glob(f"{_PREFIX}*"):
-        with suppress(OSError):
+        with suppress(OSError):  # gone meanwhile, or another user's
             lock = os.open(path, _DIRECTORY | os.O_NOFOLLOW)
             try:
                 if os.fstat(lock).st_uid != os.geteuid():
@@ -198,7 +198,7 @@ def remove_scratch_tree(path: Path) -> None:
 
 
 def _remove_empty(path: Path) -> None:
-    with suppress(OSError):
+    with suppress(OSError):  # the next line reports what stays
         path.rmdir()
     if path.exists():
         log.warning("leftover-kept path=%s", path)
@@ -231,7 +231,7 @@ def _take_out(directory: int, top: int, free_names: Iterator[str]) -> list[str]:
     """
     moved = []
     for entry in list(os.scandir(directory)):
-        with suppress(OSError):
+        with suppress(OSError):  # what stays makes the removal of its directory fail, which is logged
             if not entry.is_dir(follow_symlinks=False):
                 os.unlink(entry.name, dir_fd=directory)
             elif directory == top:

@@ -28,7 +28,7 @@ def private_directory(parent: Path) -> Iterator[Path]:
     """
     parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     for leftover in parent.iterdir():
-        with suppress(OSError), _held_lock(leftover):
+        with suppress(OSError), _held_lock(leftover):  # in use, or gone: the next start tries again
             if time.time() - leftover.stat().st_mtime > LOCK_GRACE_S:
                 remove_warm_files(os.fsencode(leftover))
     path = Path(tempfile.mkdtemp(dir=parent))

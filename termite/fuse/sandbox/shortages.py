@@ -31,7 +31,7 @@ class CountWatch:
         self._name = b"\n" + name + b" "
         self._fds: list[int] = []
         for file in files:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # this kernel or controller does not count it
                 self._fds.append(os.open(file, os.O_RDONLY | os.O_CLOEXEC))
         self._count = self._read()
         self._risen_at_s = -math.inf

@@ -55,7 +55,7 @@ class WaitingSandbox:
             said = self.channel.recv(ANNOUNCEMENT_BYTES)
         except BlockingIOError:
             return True
-        except OSError:
+        except OSError:  # it has ended
             return False
         for _, reason in parse_records(said):
             raise Retryable(Reason.SANDBOX_FAILED, reason.decode(errors="replace"))

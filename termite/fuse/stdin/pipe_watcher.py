@@ -158,7 +158,7 @@ def _thread_memory(thread: int, address: int, size: int) -> bytes:
     try:
         memory = os.pread(fd, size, address)
         return memory if len(memory) == size else b""
-    except OSError:
+    except OSError:  # the thread has ended, or its call names no memory
         return b""
     finally:
         os.close(fd)

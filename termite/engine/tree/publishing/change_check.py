@@ -94,7 +94,7 @@ class _ChangeCheck:
         """
         try:
             names = os.listdir(b"/proc/self/fd/%d" % self._directories.open(directory))
-        except OSError:
+        except OSError:  # unknown counts as changed: then nothing is removed
             return True
         for name in names:
             path = join(directory, os.fsencode(name))

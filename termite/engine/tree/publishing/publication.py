@@ -189,9 +189,9 @@ class Publication:
         number = error.errno or EIO if isinstance(error, OSError | FsError) else EIO
         for step in steps:
             if isinstance(step, SetDirectory):
-                with suppress(OSError):
+                with suppress(OSError):  # the error that ends the plan is the one to report
                     runner.run(step)
-        with suppress(OSError, FsError):
+        with suppress(OSError, FsError):  # the next drain does it
             self._note_done()
         end = self._ticket.end
         self._write_outcome(Outcome.FAILED, JobEnd(end.token, end.pid, ExitCode.LOST, 0, end.stdin))

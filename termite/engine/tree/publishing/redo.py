@@ -98,7 +98,7 @@ def finish_job(root: Path, token: bytes, say: Callable[[str], None], patience_s:
             if record is None or record.end_of(token) is None:
                 continue
             end = _finish_for(_wait_until_settled(name, fd, token, say, patience_s), root, staging, token, say)
-            with suppress(OSError):
+            with suppress(OSError):  # the next master removes what stays
                 if lock(fd, wait=False) and _is_only_for(record, token):
                     os.unlink(name, dir_fd=staging)
                     os.rmdir(STAGING, dir_fd=top)
@@ -282,5 +282,5 @@ def _finish_directories(runner: StepRunner, steps: tuple[Step, ...]) -> None:
     """Set the attributes of directories though the plan is given up: some of them were unlocked."""
     for step in steps:
         if isinstance(step, SetDirectory):
-            with suppress(OSError):
+            with suppress(OSError):  # the error that ends the plan is the one to report
                 runner.run(step)
