@@ -214,6 +214,21 @@ def worker_parser(program: str) -> Parser:
         help="address that masters connect to (default: the address that the coordinator sees)",
     )
     add("--name", default="", help="name in status and logs (default: host name and port)")
+    _add_place_flags(parser)
+    add(
+        "--user-base",
+        type=_positive,
+        default=DEFAULT_USER_BASE,
+        metavar="UID",
+        help=f"first of the {MAX_MIRRORS} user ids that jobs of a root worker run as",
+    )
+    _add_common_flags(parser)
+    return parser
+
+
+def _add_place_flags(parser: Parser) -> None:
+    """Add the flags for the places on a worker's disk, and for their sizes."""
+    add = parser.add_argument
     add(
         "--cachedir",
         type=Path,
@@ -255,15 +270,6 @@ def worker_parser(program: str) -> Parser:
         help="a job to which a rule of its master gives the network: deny it here, so that the command runs on the "
         "master's machine, or allow it whatever this machine and your user can reach, loopback included",
     )
-    add(
-        "--user-base",
-        type=_positive,
-        default=DEFAULT_USER_BASE,
-        metavar="UID",
-        help=f"first of the {MAX_MIRRORS} user ids that jobs of a root worker run as",
-    )
-    _add_common_flags(parser)
-    return parser
 
 
 # -- both -------------------------------------------------------------------------------------------------------------

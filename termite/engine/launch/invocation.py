@@ -62,43 +62,18 @@ def parse_invoke(payload: bytes) -> JobRequest:
     Raise RemoteProtocolError, upon which the listener drops the connection, if it is malformed.
     """
     head, separator, rest = payload.partition(b"\0env=")  # the environment comes last
-    fields: dict[str, bytes] = {}
-    argv: list[str] = []
-    notes: dict[str, str] = {}
-    for key, content in parse_records(head + b"\0" if separator else head):
-        if key == "arg":
-            argv.append(os.fsdecode(content))
-        elif key == "note":
-            name, _, text = os.fsdecode(content).partition("=")
-            notes[name] = text
-        elif key == "env":
-            raise RemoteProtocolError("an environment before the command")
-        else:
-            fields[key] = content
+    argv, notes, fields = _sort_records(head + b"\0" if separator else head)
     if fields.get("v") != b"3":
         raise RemoteProtocolError(f"a launcher of another version: {fields.get('v')!r}")
     stdin = fields.get("stdin")
     try:
-        cwd = os.fsdecode(fields["cwd"])
-        how = How(fields["how"].decode())
+        invocation = _parse_command(argv, notes, fields, _parse_environment(b"env=" + rest if separator else b""))
         out, err = (OutputKind(fields.get(name, b"other").decode()) for name in ("out", "err"))
         umask = int(fields.get("umask", b"022"), 8)
         stdin_file = _parse_stdin_file(fields) if stdin == b"file" else None
         token = bytes.fromhex(fields.get("token", b"").decode())
     except (KeyError, ValueError, msgspec.ValidationError) as error:
         raise RemoteProtocolError(f"an invocation without its {error}") from None
-    if not argv or not cwd.startswith("/"):
-        raise RemoteProtocolError("an invocation without a command or a directory")
-    invocation = Invocation(
-        argv=tuple(argv),
-        exe=os.fsdecode(fields.get("exe", b"")) or argv[0],
-        search=fields.get("search", b"1") == b"1",
-        cwd=cwd,
-        env=_parse_environment(b"env=" + rest if separator else b""),
-        how=how,
-        tool=os.fsdecode(fields.get("tool", b"")),
-        notes=notes,
-    )
     return JobRequest(
         invocation,
         umask & 0o777,
@@ -112,6 +87,42 @@ def parse_invoke(payload: bytes) -> JobRequest:
         is_stdin_terminal=fields.get("in") == b"tty",
         vantage=Vantage(*(os.fsdecode(fields.get(name, b"")) for name in ("root", "users", "here", "host"))),
         token=token,
+    )
+
+
+def _sort_records(payload: bytes) -> tuple[list[str], dict[str, str], dict[str, bytes]]:
+    """Return the words of the command, the notes, and all other records by key."""
+    fields: dict[str, bytes] = {}
+    argv: list[str] = []
+    notes: dict[str, str] = {}
+    for key, content in parse_records(payload):
+        if key == "arg":
+            argv.append(os.fsdecode(content))
+        elif key == "note":
+            name, _, text = os.fsdecode(content).partition("=")
+            notes[name] = text
+        elif key == "env":
+            raise RemoteProtocolError("an environment before the command")
+        else:
+            fields[key] = content
+    return argv, notes, fields
+
+
+def _parse_command(argv: list[str], notes: dict[str, str], fields: dict[str, bytes], env: Environment) -> Invocation:
+    """Return the command. Raise KeyError or ValueError if a field is missing or wrong."""
+    cwd = os.fsdecode(fields["cwd"])
+    how = How(fields["how"].decode())
+    if not argv or not cwd.startswith("/"):
+        raise RemoteProtocolError("an invocation without a command or a directory")
+    return Invocation(
+        argv=tuple(argv),
+        exe=os.fsdecode(fields.get("exe", b"")) or argv[0],
+        search=fields.get("search", b"1") == b"1",
+        cwd=cwd,
+        env=env,
+        how=how,
+        tool=os.fsdecode(fields.get("tool", b"")),
+        notes=notes,
     )
 
 

@@ -7,6 +7,7 @@ ends never gets a task of its own, so that function must not wait.
 import functools
 import logging
 import os
+from typing import NamedTuple
 
 import trio
 
@@ -43,6 +44,17 @@ SENT_ALONG_FILES = 256  # at most; reading one blocks the master for 40 us
 NEW_BUILD_S = 10.0  # if no job ran for this time, the next one belongs to a new build
 
 log = logging.getLogger(__name__)
+
+
+class RemoteRun(NamedTuple):
+    """A run on a worker whose results are published.
+
+    `conflicts` are those of `publish_results`. `took_s` is the time from dispatch to here.
+    """
+
+    ran: Ran
+    conflicts: tuple[bytes, ...]
+    took_s: float
 
 
 class JobRunner:
@@ -124,11 +136,7 @@ async def run_job(master: Master, job: Job) -> Exit | None:
     assert job.command is not None and job.verdict is not None, "run_at_once was called"
     if master.tree.is_finishing:  # a job that was cancelled too late: the next command sees all of its results
         await master.tree.finished()
-    if job.warning:
-        await job.launcher.notice(f"termite: {job.warning}; the last good rules stay in force")
-    warning = local_policy_warning(job.request.invocation.env)
-    if warning and master.notices.select_new("rules", [os.fsencode(warning)]):
-        await job.launcher.notice(f"termite: {warning}")
+    await show_warnings(master, job)
     if job.verdict.local:
         await run_local(master, job)
         return None
@@ -142,29 +150,16 @@ async def run_job(master: Master, job: Job) -> Exit | None:
         await master.settled_check.wait()
     except UserError as error:
         return await fall_back(master, job, Reason.SETTLED_UNREADABLE, repr(error.__cause__))
+    return await try_workers(master, job, job.command)
+
+
+async def try_workers(master: Master, job: Job, command: Command) -> Exit | None:
+    """Run the command on one worker after another, and return as `run_job` does."""
     while job.can_retry:
         job.phase = Phase.WAITING
         try:
-            async with master.pool.slot(job.failed_on) as lease:
-                message = dispatch(master, job, job.command, lease)
-                if message is None:
-                    master.pool.retire(lease)
-                    continue
-                dispatched_ns, dispatched_s = master.tree.now_ns(), trio.current_time()
-                ran = await run_on_worker(master, job, lease, message)
-                check_result(master, job, ran)
-                await job.output.check_end()
-                timing = Timing(dispatched_ns, ran.started_ns, ran.ended_ns, lease.offset_ns, message.number)
-                conflicts = await publish_results(master, job, lease, ran, timing)
-            if job.key:
-                learn(master, job.key, ran, trio.current_time() - dispatched_s)
-            if ran.exec_errno:
-                return await fall_back(master, job, Reason.EXEC_FAILED, os.strerror(ran.exec_errno), quiet=True)
-            job.number = 0  # the journal may drop its changes, however slow the launcher is
-            job.output.release_nowait()
-            await job.launcher.stop_reading()
-            await report_result(master, job, ran, conflicts)
-            return ran.exit
+            if attempt := await run_remotely(master, job, command):
+                return await end_remote(master, job, attempt)
         except NoWorker as error:
             return await fall_back(master, job, Reason.NO_WORKER, str(error))
         except HalfPublished as error:
@@ -181,6 +176,48 @@ async def run_job(master: Master, job: Job) -> Exit | None:
                 return await run_here_instead(master, job, error.reason, (error.detail,) if error.detail else ())
             record_failure(master, job, error)
     return await fall_back(master, job, job.failures[-1].reason, job.failures[-1].detail)
+
+
+async def show_warnings(master: Master, job: Job) -> None:
+    """Notify the user of rules and settings of the command's environment that were ignored."""
+    if job.warning:
+        await job.launcher.notice(f"termite: {job.warning}; the last good rules stay in force")
+    warning = local_policy_warning(job.request.invocation.env)
+    if warning and master.notices.select_new("rules", [os.fsencode(warning)]):
+        await job.launcher.notice(f"termite: {warning}")
+
+
+async def run_remotely(master: Master, job: Job, command: Command) -> RemoteRun | None:
+    """Run the command on a worker, and publish its results. Return None if another lease is needed.
+
+    Raise NoWorker, Retryable, OutputDiffers, and the errors of `publish_results`.
+    """
+    async with master.pool.slot(job.failed_on) as lease:
+        message = dispatch(master, job, command, lease)
+        if message is None:
+            master.pool.retire(lease)
+            return None
+        dispatched_ns, dispatched_s = master.tree.now_ns(), trio.current_time()
+        ran = await run_on_worker(master, job, lease, message)
+        check_result(master, job, ran)
+        await job.output.check_end()
+        timing = Timing(dispatched_ns, ran.started_ns, ran.ended_ns, lease.offset_ns, message.number)
+        conflicts = await publish_results(master, job, lease, ran, timing)
+    return RemoteRun(ran, conflicts, trio.current_time() - dispatched_s)
+
+
+async def end_remote(master: Master, job: Job, attempt: RemoteRun) -> Exit | None:
+    """Report a run whose results are published, and return as `run_job` does."""
+    ran = attempt.ran
+    if job.key:
+        learn(master, job.key, ran, attempt.took_s)
+    if ran.exec_errno:
+        return await fall_back(master, job, Reason.EXEC_FAILED, os.strerror(ran.exec_errno), quiet=True)
+    job.number = 0  # the journal may drop its changes, however slow the launcher is
+    job.output.release_nowait()
+    await job.launcher.stop_reading()
+    await report_result(master, job, ran, attempt.conflicts)
+    return ran.exit
 
 
 def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> Run | None:

@@ -106,18 +106,8 @@ def status_report(
     leases since the start, including closed ones. `rest` has further keys of the master.
     """
     workers = [dict(lease) for lease in leases]
-    running = Counter(phases)
     return {
-        "jobs": {
-            "remote": counters.remote,
-            "local": counters.local,
-            "short": counters.short,
-            "answered": counters.answered,
-            "running": sum(running.values()),
-            "retried": counters.retries.total(),
-            "failed": counters.failed,
-            "phases": dict(running),
-        },
+        "jobs": _jobs(counters, Counter(phases)),
         "slots": {"leased": _total(workers, "slots"), "busy": _total(workers, "running")},
         "workers": workers,
         "dropped_writes": counters.dropped_writes,
@@ -132,6 +122,19 @@ def status_report(
         "bytes_sent": traffic.get("sent_bytes", 0),
         "bytes_received": traffic.get("received_bytes", 0),
         **rest,
+    }
+
+
+def _jobs(counters: Counters, running: Counter[str]) -> Report:
+    return {
+        "remote": counters.remote,
+        "local": counters.local,
+        "short": counters.short,
+        "answered": counters.answered,
+        "running": running.total(),
+        "retried": counters.retries.total(),
+        "failed": counters.failed,
+        "phases": dict(running),
     }
 
 
