@@ -109,13 +109,7 @@ class Rounds:
 
     def _write_tree(self, scene: Scene) -> None:
         """Write the sources into the tree, without anything that a build has made."""
-        for path in scene.tree.iterdir():
-            if path.name.startswith(".termite-"):
-                continue
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+        _empty(scene.tree)
         rig = scene.rig
         write_project(scene.project, scene.tree, rig.where.uid)
         for name, content in scene.edited.items():
@@ -182,6 +176,23 @@ class Rounds:
         result.kept = self._base / f"failed-{result.fault.replace(':', '-')}-{result.seed}"
         shutil.rmtree(result.kept, ignore_errors=True)
         here.rename(result.kept)
+
+
+def _empty(top: Path) -> None:
+    """Remove everything in a directory but the master's own files and mount points.
+
+    If rmdir(2) is called from our mount namespace, it takes the mount away in that of the place.
+    """
+    for path in top.iterdir():
+        if path.name.startswith(".termite-"):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            if path.stat().st_dev == top.stat().st_dev:
+                shutil.rmtree(path)
+            else:
+                _empty(path)
+        else:
+            path.unlink()
 
 
 @contextmanager

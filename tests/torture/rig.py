@@ -32,9 +32,14 @@ class RigError(Exception):
     """A daemon does not start. The round fails, because no fault explains that."""
 
 
+BELOW = "app"  # a directory with sources and results
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Settings of the daemons that a fault wants; 0 and empty mean the usual ones.
+
+    `below_mb` is for a file system of its own for the directory BELOW of the tree.
 
     `prefix` stands before the master's command line, such as prlimit with its flags.
     """
@@ -42,6 +47,7 @@ class Settings:
     cache_mb: int = 0
     scratch_mb: int = 0
     tree_mb: int = 0
+    below_mb: int = 0
     lines: bool = False
     delay_s: float = 0.0
     rate: int = 0
@@ -207,8 +213,11 @@ class Rig:
         return Path(f"/proc/{self.where.holder}/root{path}") if self.where.holder else path
 
     def mount_tree(self) -> None:
-        """Make the tree a small file system, if the settings say so."""
+        """Make the tree or a directory of it a small file system, if the settings say so."""
         self._mount(self.tree, self.settings.tree_mb, 0o755)
+        if self.settings.below_mb:
+            self._mount(self.seen(self.tree) / BELOW, 0, 0o755)
+            self._mount(self.tree / BELOW, self.settings.below_mb, 0o755)
 
     def _mount(self, path: Path, size_mb: int, mode: int) -> None:
         path.mkdir(exist_ok=True)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.torture.processes import Kind
-from tests.torture.rig import Settings
+from tests.torture.rig import BELOW, Settings
 from tests.torture.scene import Fault, Scene, Steps, moment, pick
 
 _BLOCK = bytes(64 * 1024)
@@ -109,6 +109,8 @@ FAULTS = (
           needs_root=True),
     Fault("space:tree-fills", "the file system of the tree is full for seconds", _fill(lambda scene: scene.tree),
           Settings(tree_mb=24), ends_build=True, needs_root=True),
+    Fault("space:below-fills", "a file system below the tree is full for seconds",
+          _fill(lambda scene: scene.tree / BELOW), Settings(below_mb=8), ends_build=True, needs_root=True),
     *(
         Fault(f"limit:{kind.value}:files", f"a {kind.value} may open one more file, for seconds",
               _limit(kind, resource.RLIMIT_NOFILE, _open_files))
