@@ -71,7 +71,7 @@ def attacked_place(starter: Starter) -> Iterator[Path]:
 
 
 def listed(directory: Path) -> dict[str, tuple[int, int, bytes]]:
-    """All that is in a directory and below: mode, owner, content."""
+    """Return all that is in a directory and below: mode, owner, content."""
     found = {}
     for path in sorted(directory.rglob("*")):
         status = path.lstat()

@@ -3,19 +3,13 @@
 import os
 import platform
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from termite.engine.worker.mirror_homes import remove_scratch_tree
+from tests.e2e.mirror_places import NOBODY, STARTERS, mirror_place
 from tests.e2e.mirrors import FakeMaster, Starter, mirror
-
-NOBODY = 61000  # any id that no one has
-STARTERS = {"as this user": Starter()}
-if os.getuid() == 0:
-    STARTERS |= {"as an ordinary user": Starter(user=NOBODY), "by root for a user": Starter(uid=NOBODY)}
 
 HELLO = '#include <stdio.h>\nint main(void) { return puts("hello") < 0; }\n'
 # Neither a C library nor libgcc: gcc and its binutils make this for 32 bits everywhere.
@@ -55,13 +49,8 @@ def starter(request: pytest.FixtureRequest) -> Starter:
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """Not in /tmp: what pytest makes there is closed to the users that mirrors run as."""
-    path = Path(tempfile.mkdtemp(prefix="termite-attacks-", dir="/var/tmp"))
-    path.chmod(0o755)
-    (path / "project").mkdir()
-    yield path
-    remove_scratch_tree(path)
-    assert not path.exists()
+    with mirror_place() as path:
+        yield path
 
 
 @pytest.fixture

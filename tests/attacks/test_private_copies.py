@@ -10,7 +10,6 @@ import hashlib
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,9 +19,9 @@ from termite.engine.errors import FsError
 from termite.engine.model import Attr, Digest
 from termite.engine.wire.protocol.messages import Directory, File, GetFile
 from termite.engine.wire.transport import SendChunk
-from termite.engine.worker.mirror_homes import remove_scratch_tree
 from termite.fuse.content import local_copy
 from termite.fuse.content.local_copy import WORTH_BYTES, find_local_copy
+from tests.e2e.mirror_places import mirror_place
 from tests.e2e.mirrors import FakeMaster, Starter, mirror
 
 IS_ROOT = os.getuid() == 0
@@ -71,16 +70,13 @@ class HostileMaster(FakeMaster):
 @pytest.fixture
 def place() -> Iterator[Path]:
     """Make a directory, for root where mirrors offer files, so that other rules have to hold."""
-    path = Path(tempfile.mkdtemp(prefix="termite-private-", dir="/srv" if IS_ROOT else "/var/tmp"))
-    path.chmod(0o755)
-    for name in ("project", "mirror"):
-        (path / name).mkdir()
-    yield path
-    remove_scratch_tree(path)
+    with mirror_place("/srv" if IS_ROOT else "/var/tmp") as path:
+        (path / "mirror").mkdir()
+        yield path
 
 
 def closed_file(top: Path, owner: int) -> Path:
-    """One that only a group may read, in which the worker's user is."""
+    """Make a file that only a group may read, in which the worker's user is."""
     (top / "f").write_bytes(SECRET)
     os.chown(top / "f", -1, owner)
     (top / "f").chmod(0o640)

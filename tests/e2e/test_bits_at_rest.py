@@ -3,7 +3,6 @@
 import hashlib
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,14 +13,9 @@ import trio
 from termite.engine.errors import Retryable
 from termite.engine.model import Attr, Change, Changeset, Digest, StoreLimits
 from termite.engine.wire.protocol.messages import INLINE_BYTES, Directory, GetBlob
-from termite.engine.worker.mirror_homes import remove_scratch_tree
+from tests.e2e.mirror_places import STARTERS, mirror_place
 from tests.e2e.mirrors import FakeMaster, Starter, attr_of, mirror, read_whole
 from tests.e2e.waiting import wait_until
-
-NOBODY = 61000  # any id that no one has
-STARTERS = {"as this user": Starter()}
-if os.getuid() == 0:
-    STARTERS |= {"as an ordinary user": Starter(user=NOBODY), "by root for a user": Starter(uid=NOBODY)}
 
 HEADER = b"#define X 2\n"
 SOURCE = b'#include "h.h"\n#include "large.h"\nint x = X, y = Y;\n'
@@ -77,12 +71,8 @@ def bad_blobs(log: str) -> list[str]:
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="termite-bits-", dir="/var/tmp"))
-    path.chmod(0o755)
-    (path / "project").mkdir()
-    yield path
-    remove_scratch_tree(path)
-    assert not path.exists()
+    with mirror_place() as path:
+        yield path
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,24 +13,14 @@ from termite.engine.errors import Reason, Retryable, Stale
 from termite.engine.model import Change, Changeset, Exit
 from termite.engine.wire.protocol.control_lines import WorkerOrder
 from termite.engine.wire.protocol.messages import GetBlob
-from termite.engine.worker.mirror_homes import remove_scratch_tree
+from tests.e2e.mirror_places import NOBODY, STARTERS, mirror_place
 from tests.e2e.mirrors import FakeMaster, MirrorProcess, Starter, attr_of, mirror, read_whole, write_whole
-
-NOBODY = 61000  # any id that no one has
-STARTERS = {"as this user": Starter()}
-if os.getuid() == 0:
-    STARTERS |= {"as an ordinary user": Starter(user=NOBODY), "by root for a user": Starter(uid=NOBODY)}
 
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """Yield a directory outside /tmp, because mirrors run as users who may not enter pytest's."""
-    path = Path(tempfile.mkdtemp(prefix="termite-mirror-", dir="/var/tmp"))
-    path.chmod(0o755)
-    (path / "project").mkdir()
-    yield path
-    remove_scratch_tree(path)  # overlayfs leaves directories that their owner may not enter
-    assert not path.exists()
+    with mirror_place() as path:
+        yield path
 
 
 @pytest.fixture

@@ -165,9 +165,10 @@ def test_on_a_terminal_output_that_is_repeated_is_shown_once(whole: Cluster, how
     argv = ("termite", "sh", "-c", napping("echo v1", "echo v1; echo v2"))
     with begun(whole, *argv, terminal=follower) as process:
         os.close(follower)
-        time.sleep(0.5)
-        kill_workers(whole, how)
         text = b""
+        while b"v1" not in text:
+            text += os.read(leader, 4096)
+        kill_workers(whole, how)
         with contextlib.suppress(OSError):  # the other end is closed
             while piece := os.read(leader, 4096):
                 text += piece

@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,11 +13,10 @@ import trio
 
 from termite.engine.errors import Reason, Retryable
 from termite.engine.model import Exit
-from termite.engine.worker.mirror_homes import remove_scratch_tree
 from termite.fuse.sandbox.own_cgroup import find_group
+from tests.e2e.mirror_places import NOBODY, mirror_place
 from tests.e2e.mirrors import FakeMaster, Starter, mirror
 
-NOBODY = 61000  # any id that no one has
 TAKE = "/usr/bin/python3 -c \"b'x' * ({} << 20)\""  # so many MiB
 FORK_TOO_OFTEN = "i=0; while [ $i -lt 200 ]; do sleep {} & i=$((i+1)); done"
 LIMITS = {"memory": ("memory.max", "memory.limit_in_bytes"), "pids": ("pids.max", "pids.max")}
@@ -26,13 +24,8 @@ LIMITS = {"memory": ("memory.max", "memory.limit_in_bytes"), "pids": ("pids.max"
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """Yield a directory outside /tmp, because mirrors run as users who may not enter pytest's."""
-    path = Path(tempfile.mkdtemp(prefix="termite-shortage-", dir="/var/tmp"))
-    path.chmod(0o755)
-    (path / "project").mkdir()
-    yield path
-    remove_scratch_tree(path)
-    assert not path.exists()
+    with mirror_place() as path:
+        yield path
 
 
 @contextmanager

@@ -24,6 +24,9 @@ SEEDS = [
     ("blob:truncate:during", 8),
     ("user:ctrl-c", 9),
     ("edit:sources", 10),
+    ("space:tree-fills", 11),
+    ("space:below-fills", 1),
+    ("space:scratch-fills", 4),
 ]
 
 

@@ -3,16 +3,25 @@
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from termite.engine.tree.logic.redo_plan import JobEnd, Outcome, PlaceEntry, Step
 from termite.engine.tree.publishing.plan_file import PlanFile
+from tests.e2e.waiting import wait_until
 from tests.native.fake_master import Conversation, FakeMaster, finish, frame, started
 
 COMMAND = ["sh", "-c", "echo again >>ran"]
+
+
+def child_words(pid: int) -> bytes:
+    """Return the command lines of the children of a process, or b"" if one has just ended."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return b"".join(Path(f"/proc/{child}/cmdline").read_bytes() for child in children)
+    except OSError:
+        return b""
 
 
 class Plans:
@@ -135,7 +144,7 @@ def test_a_signal_ends_it_while_it_waits(launcher: Path, tree: Path, master: Fak
         talk = master.accept()
         plans.begin(talk)
         talk.vanish()
-        time.sleep(0.3)
+        wait_until(lambda: b"termite-redo" in child_words(process.pid), "termite-redo")
         process.send_signal(signal.SIGINT)
         assert process.wait(4) == -signal.SIGINT
         plans.die()

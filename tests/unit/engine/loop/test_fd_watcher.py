@@ -5,6 +5,7 @@ import socket
 
 import pytest
 import trio
+import trio.testing
 
 from termite.engine.loop.fd_watcher import FdWatcher
 
@@ -27,7 +28,7 @@ async def test_a_readable_descriptor_is_reported_until_it_is_unwatched(nursery: 
         fd_watcher.unwatch(ours.fileno())
         fd_watcher.unwatch(ours.fileno())
         theirs.send(b"c")
-        await trio.sleep(0.05)
+        await trio.testing.wait_all_tasks_blocked(0.01)
     assert heard == [b"a", b"b"]
 
 
@@ -43,7 +44,7 @@ async def test_an_error_ends_its_own_descriptor_only(nursery: trio.Nursery, capl
     try:
         fd_watcher.watch(bad, lambda: [][0])
         fd_watcher.watch(good, hear)
-        await trio.sleep(0.05)
+        await trio.testing.wait_all_tasks_blocked(0.01)
         os.eventfd_write(good, 1)
         with trio.fail_after(10):
             await heard.wait()
@@ -71,7 +72,7 @@ async def test_a_descriptor_that_another_call_has_closed_and_opened_again_is_not
     fd_watcher.watch(first, lambda: close_other("first", second))
     fd_watcher.watch(second, lambda: close_other("second", first))
     nursery.start_soon(fd_watcher.run)
-    await trio.sleep(0.05)
+    await trio.testing.wait_all_tasks_blocked(0.01)
     assert len(calls) == 1
     for fd in (first, second):
         os.close(fd)
