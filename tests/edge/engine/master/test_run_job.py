@@ -758,30 +758,25 @@ async def test_a_mirror_that_is_far_behind_is_replaced_before_any_content_is_rea
 
 
 @pytest.mark.logs("job-fell-back")
-async def test_a_file_that_changes_all_the_time_is_no_workers_fault(tmp_path: Path) -> None:
-    outdated = script(end=Outdated("f"))
-    world = World(tmp_path, outdated, outdated, outdated)
-    async with world.launcher("gcc") as launched:
-        told = await launched.first(2)
-        assert told[0] == (
-            b"N",
-            b"termite: a file changed before the worker had read it: f" + HERE,
-        )
-        launched.end_command()
-    assert world.steps == ["drain", "run on w0", "drain", "run on w1", "drain", "run on w2"]
-    assert world.master.counters.retries.total() == 0
-
-
-@pytest.mark.logs("job-fell-back")
-async def test_a_look_that_fails_here_is_no_workers_fault_and_the_file_is_named(tmp_path: Path) -> None:
-    failed = script(end=Retryable(Reason.LOOK_FAILED, "'/home/f': Input/output error"))
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (Outdated("f"), b"a file changed before the worker had read it: f"),
+        (
+            Retryable(Reason.LOOK_FAILED, "'/home/f': Input/output error"),
+            b"a file of the tree could not be looked at: '/home/f': Input/output error",
+        ),
+    ],
+    ids=["it changes all the time", "it cannot be examined here"],
+)
+async def test_a_file_that_no_worker_can_read_right_is_no_workers_fault(
+    tmp_path: Path, error: Retryable, words: bytes
+) -> None:
+    failed = script(end=error)
     world = World(tmp_path, failed, failed, failed)
     async with world.launcher("gcc") as launched:
         told = await launched.first(2)
-        assert told[0] == (
-            b"N",
-            b"termite: a file of the tree could not be looked at: '/home/f': Input/output error" + HERE,
-        )
+        assert told[0] == (b"N", b"termite: " + words + HERE)
         launched.end_command()
     assert world.steps == ["drain", "run on w0", "drain", "run on w1", "drain", "run on w2"]
     assert world.master.counters.retries.total() == 0

@@ -92,6 +92,14 @@ async def a_job_of_every_kind(home: MasterTree, root: Path) -> Job:
     return job
 
 
+async def a_job_of_2000_files(home: MasterTree, root: Path) -> Job:
+    await serve(home, root)
+    job = Job(home, root)
+    for number in range(2000):
+        job.write(f"f{number}", b"%d" % number)
+    return job
+
+
 def picture(root: Path) -> dict[str, object]:
     """Return everything of a tree but what two runs cannot have in common."""
     found: dict[str, object] = {}
@@ -267,10 +275,7 @@ async def test_an_error_that_stays_ends_the_job_and_names_what_is_missing(
 
 
 async def test_a_job_that_is_cancelled_after_its_plan_is_completed(home: MasterTree, root: Path) -> None:
-    await serve(home, root)
-    job = Job(home, root)
-    for number in range(2000):
-        job.write(f"f{number}", b"%d" % number)
+    job = await a_job_of_2000_files(home, root)
     with trio.CancelScope() as scope:
 
         async def cancel_later() -> None:
@@ -286,10 +291,7 @@ async def test_a_job_that_is_cancelled_after_its_plan_is_completed(home: MasterT
 
 
 async def test_a_job_that_is_cancelled_before_its_plan_leaves_no_trace(home: MasterTree, root: Path) -> None:
-    await serve(home, root)
-    job = Job(home, root)
-    for number in range(2000):
-        job.write(f"f{number}", b"%d" % number)
+    job = await a_job_of_2000_files(home, root)
     with trio.move_on_after(0.03) as scope:
         await job.end()
     assert scope.cancelled_caught
@@ -298,10 +300,7 @@ async def test_a_job_that_is_cancelled_before_its_plan_leaves_no_trace(home: Mas
 
 
 async def test_other_tasks_run_while_thousands_of_files_are_published(home: MasterTree, root: Path) -> None:
-    await serve(home, root)
-    job = Job(home, root)
-    for number in range(2000):
-        job.write(f"f{number}", b"%d" % number)
+    job = await a_job_of_2000_files(home, root)
     turns = 0
 
     async def watch() -> None:
