@@ -117,7 +117,7 @@ trio.run(main)
 
 
 def in_a_namespace(program: str, *args: str) -> tuple[int, str, str]:
-    """Run a Python program in a mount namespace, of which nothing is left, and return its outcome."""
+    """Run a Python program in a mount namespace of its own, and return how it ended."""
     argv = ["unshare", "--user", "--map-root-user", "--mount", sys.executable, "-P", "-c", program, *args]
     done = subprocess.run(argv, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=30, check=False)
     return done.returncode, done.stdout, done.stderr
