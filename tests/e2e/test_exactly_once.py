@@ -157,6 +157,7 @@ def sweep(masters: FaultyMasters, words: str, step: int, check: Callable[[int, O
     return number
 
 
+@pytest.mark.timeout(600)  # it starts a master for each call: 250 s on two cores at a load of 8
 def test_the_master_is_killed_at_each_of_its_calls(masters: FaultyMasters) -> None:
     finished = []
 
