@@ -215,13 +215,7 @@ def worker_parser(program: str) -> Parser:
     )
     add("--name", default="", help="name in status and logs (default: host name and port)")
     _add_place_flags(parser)
-    add(
-        "--user-base",
-        type=_positive,
-        default=DEFAULT_USER_BASE,
-        metavar="UID",
-        help=f"first of the {MAX_MIRRORS} user ids that jobs of a root worker run as",
-    )
+    _add_rights_flags(parser)
     _add_common_flags(parser)
     return parser
 
@@ -263,12 +257,24 @@ def _add_place_flags(parser: Parser) -> None:
         default="auto",
         help="keep the files that running jobs write in memory or in -tmpdir; auto: memory from Linux 6.6 on",
     )
+
+
+def _add_rights_flags(parser: Parser) -> None:
+    """Add the flags for what jobs may do on a worker."""
+    add = parser.add_argument
     add(
         "--network",
         choices=("deny", "allow"),
         default="deny",
         help="a job to which a rule of its master gives the network: deny it here, so that the command runs on the "
         "master's machine, or allow it whatever this machine and your user can reach, loopback included",
+    )
+    add(
+        "--user-base",
+        type=_positive,
+        default=DEFAULT_USER_BASE,
+        metavar="UID",
+        help=f"first of the {MAX_MIRRORS} user ids that jobs of a root worker run as",
     )
 
 
