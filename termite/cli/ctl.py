@@ -95,7 +95,7 @@ def _status(args: Sequence[str]) -> int:
 
 def _why(args: Sequence[str]) -> int:
     words = args[1:] if args[:1] == ["--"] else args
-    if not words:
+    if not any(words):
         raise UserError("usage: termite-ctl why COMMAND...")
     command, notes = _without_launcher(words)
     # One word with spaces is a command line that a build tool would give to the shell.

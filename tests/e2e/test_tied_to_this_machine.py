@@ -90,7 +90,7 @@ def test_the_summary_of_a_build_counts_what_ran_below_it(own_tree: Tree) -> None
     own_tree.write("Makefile", f"all: far; @fakeroot $(MAKE) -s near\n{recipes}")
     done = own_tree.make("-s", env={"TERMITE_VERBOSE": "1"}, timeout_s=LIMIT_S)
     assert (done.code, done.stdout) == (0, b"0\n"), done
-    places = "1 jobs on workers, 2 on this machine (0 short commands, 1 by rule)"
+    places = "jobs on workers: 1, on this machine: 2 (0 short, 1 by rule)"
     said = f"{places}; 1 on this machine: {Reason.BELOW_FAKEROOT.words}"
     assert done.stderr == f"termite: {said}\n".encode()
     assert f"here      1 commands {Reason.BELOW_FAKEROOT.words}\n".encode() in own_tree.ctl("status").stdout

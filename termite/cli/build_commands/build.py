@@ -17,7 +17,9 @@ _PRELOADED = ((MAKE, ("make", "gmake")), (NINJA, ("ninja", "ninja-build", "samu"
 
 def run_build(argv: Sequence[str]) -> int:
     """Run the tool `argv[0]` with its arguments and return its exit code."""
-    if not argv or argv[0] in ("--help", "-h", "-help"):
+    if not argv:
+        raise UserError("which build tool?", hint="termite-build TOOL ..., see termite-build --help")
+    if argv[0] in ("--help", "-h", "-help"):
         print(_HELP)
         return 0
     if argv[0] in ("--version", "-version"):

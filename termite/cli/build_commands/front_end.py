@@ -207,20 +207,20 @@ def summary_parts(end: client.Reply) -> list[str]:
     tied: dict[str, int] = end.get("tied", {})
     short, local = end.get("short", 0), end["local"]
     by_rule = local - sum(fallbacks.values()) - sum(tied.values()) + end.get("failed", 0)
-    here = f"{short + local} on this machine ({short} short commands, {by_rule} by rule)"
-    parts = [f"{end['remote']} jobs on workers, {here}"]
+    here = f"on this machine: {short + local} ({short} short, {by_rule} by rule)"
+    parts = [f"jobs on workers: {end['remote']}, {here}"]
     parts += [f"{count} on this machine: {words_of(tie)}" for tie, count in tied.items()]
     # These are not a part of the jobs on this machine: with TERMITE_LOCAL=never they ran nowhere.
     parts += [f"{count} not run by a worker: {words_of(reason)}" for reason, count in fallbacks.items()]
     for key, text in (
-        ("retried", "jobs were given to another worker"),
-        ("dropped_writes", "files written outside the tree were dropped"),
-        ("sockets_left", "sockets stayed on workers"),
-        ("conflicts", "files were written by two jobs at once"),
-        ("failed", "jobs could not be run"),
+        ("retried", "given to another worker"),
+        ("dropped_writes", "files written outside the tree and dropped"),
+        ("sockets_left", "sockets that stayed on workers"),
+        ("conflicts", "files written by two jobs at once"),
+        ("failed", "could not be run"),
     ):
         if end.get(key):
-            parts.append(f"{end[key]} {text}")
+            parts.append(f"{text}: {end[key]}")
     return parts
 
 

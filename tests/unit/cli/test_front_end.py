@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from termite.cli.build_commands.build import run_build
 from termite.cli.build_commands.cmake import Mode, build_directory, read_mode
 from termite.cli.build_commands.front_end import read_words, summary_parts
 from termite.cli.build_commands.make import TOOL as MAKE
 from termite.cli.build_commands.ninja import TOOL as NINJA
 from termite.cli.client import choose_root
 from termite.cli.ctl import _run, _without_launcher
-from termite.engine.errors import Reason
+from termite.engine.errors import Reason, UserError
 from termite.engine.status.report import Counters, build_summary
 
 
@@ -91,10 +92,10 @@ def test_a_line_that_begins_with_the_launcher_is_explained_without_it() -> None:
 def test_a_summary_says_why_jobs_were_not_done_by_a_worker_wherever_they_ran() -> None:
     end = build_summary(Counters(), Counters(fallbacks=Counter({Reason.NO_WORKER: 2}), failed=2, sockets_left=1))
     assert summary_parts(end) == [
-        "0 jobs on workers, 0 on this machine (0 short commands, 0 by rule)",
+        "jobs on workers: 0, on this machine: 0 (0 short, 0 by rule)",
         "2 not run by a worker: no worker is available",
-        "1 sockets stayed on workers",
-        "2 jobs could not be run",
+        "sockets that stayed on workers: 1",
+        "could not be run: 2",
     ]
 
 
@@ -104,3 +105,9 @@ def test_each_command_of_termite_ctl_has_help(argv: tuple[str, ...], capsys: pyt
         _run(list(argv))
     assert ended.value.code == 0
     assert "why COMMAND..." in capsys.readouterr().out
+
+
+def test_termite_build_without_a_tool_is_called_wrongly(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match="which build tool"):
+        run_build([])
+    assert capsys.readouterr().out == ""
