@@ -54,7 +54,7 @@ class LeaseParts:
 
     def statistics(self) -> dict[str, int]:
         """Return the counts of all parts that have some."""
-        parts = (self.files.tree, self.files.fetcher, self.warm, self.operations)
+        parts = (self.files.tree, self.files.fetcher, self.layers, self.warm, self.operations)
         counts = {name: count for part in parts for name, count in part.statistics().items()}
         store = {f"store_{name}": count for name, count in self.files.cas.statistics().items()}
         return counts | store

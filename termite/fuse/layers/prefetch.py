@@ -19,7 +19,7 @@ PREFETCHED_FILE_BYTES = 64 * 1024  # up to this size; a larger file costs more n
 QUEUED_FILES = 1000  # waiting to be fetched; if there are more, jobs fetch what they need
 CONCURRENT_FETCHES = 8  # enough to hide the round trip of a small file, few enough to leave the line to jobs
 MAX_UNOPENED_VERSIONS = 2  # of one file; after so many that no job opened, the next one is not fetched
-REMEMBERED_FILES = 10_000  # files whose unopened versions are counted; the counts start again above that
+REMEMBERED_FILES = 2000  # files whose unopened versions are counted; 200 bytes each
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,16 @@ class Prefetcher:
         """Note that a job has opened this file, so that its next versions are fetched again."""
         del self._unopened[path]
 
+    def statistics(self) -> dict[str, int]:
+        """Return the number of files whose unopened versions are counted."""
+        return {"unopened_files": len(self._unopened)}
+
+    def _forget_some(self) -> None:
+        """Forget the files that are gone, and the counts of all files if too few are gone."""
+        self._unopened = Counter({path: count for path, count in self._unopened.items() if self._tree.truth_at(path)})
+        if len(self._unopened) > REMEMBERED_FILES / 2:
+            self._unopened.clear()
+
     async def keep_fetching(self) -> None:
         """Fetch queued files until cancelled. Log a file that cannot be fetched, and go on."""
         while True:
@@ -57,9 +67,9 @@ class Prefetcher:
     async def _fetch_queued(self) -> None:
         while self._queue:
             path, attr = self._queue.popitem()
-            if len(self._unopened) > REMEMBERED_FILES:
-                self._unopened.clear()
             self._unopened[path] += 1
+            if len(self._unopened) > REMEMBERED_FILES:
+                self._forget_some()
             if self._tree.truth_at(path) is attr:
                 try:
                     await self._fetcher.ahead(path, attr)

@@ -24,7 +24,6 @@ from termite.fuse.layers.prefetch import Prefetcher
 from termite.fuse.layers.real_layer_build import RealLayerBuild, run_layer_build
 from termite.fuse.layers.real_tree import can_be_real
 from termite.fuse.sandbox.scratch import Scratch
-from termite.fuse.view.moved_names import merge
 from termite.fuse.view.view_tree import Tree
 from termite.fuse.view.views import REAL_PLACE, WHITEOUT, Layer, is_directory
 
@@ -77,6 +76,10 @@ class RealLayers:
         self._prefetcher.note_opened(path)
         self._tree.is_here(path, attr)
 
+    def statistics(self) -> dict[str, int]:
+        """Return the size of the prefetcher's table."""
+        return self._prefetcher.statistics()
+
     def discard_unused(self) -> None:
         """Queue the layers that no job sees any more for removal. Does not block."""
         for layer in self._tree.pop_unused_layers():
@@ -124,7 +127,7 @@ class RealLayers:
     async def _merge(self, layers: tuple[Layer, ...]) -> None:
         moves = self._tree.moves
         build = self._new_build()
-        build.replace(merge(layers), self._root)
+        build.replace(self._tree.merge(layers), self._root)
         for layer in layers:
             layer.jobs += 1  # else a new base could have it removed while it is read
         try:
@@ -134,7 +137,7 @@ class RealLayers:
                 layer.jobs -= 1
         self._tree.layers.add(merged)
         if moves is self._tree.moves:
-            moves.replace(layers, merged)
+            self._tree.replace(layers, merged)
 
     def _new_build(self) -> RealLayerBuild:
         return RealLayerBuild(self._cas, os.path.join(self._root, b"%d" % next(self._names)), self._tree.root)

@@ -175,8 +175,13 @@ class KnownTree(abc.ABC):
                 path = parent
 
     def statistics(self) -> Mapping[str, int]:
-        """Return the journal number and the count of known directories."""
-        return {"number": self.number, "known_directories": len(self._known)}
+        """Return the journal number and the sizes of the tables."""
+        return {
+            "number": self.number,
+            "known_directories": len(self._known),
+            "known_names": sum(len(known.children) for known in self._known.values()),
+            "link_digests": len(self._digests),
+        }
 
     # -- the truth changes -------------------------------------------------------------------------------------------
 

@@ -18,6 +18,9 @@ A new delta is made, on top of the stack, in these cases:
 If a layer has a non-directory at a path, it hides everything that lower layers have below that
 path. This holds even if a higher layer has a directory there again. Such a path is *cut*: every
 entry of that directory has to be a moved name.
+
+Files that were made and deleted again leave whiteouts. A merge drops each whiteout that hides
+nothing any more, and the tables forget its name. Otherwise they would grow with each new name.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -89,6 +92,10 @@ class MovedNames:
         """Note that a real layer has something at `path` that is not a directory."""
         self._cuts.add(path)
 
+    def uncut(self, path: bytes) -> None:
+        """Note that no layer hides what a base has below `path` any more."""
+        self._cuts.discard(path)
+
     def is_cut(self, directory: bytes) -> bool:
         """Return whether a real layer hides everything that a base has in this directory."""
         return bool(self._cuts) and any(path in self._cuts for path in from_below_up(directory))
@@ -147,8 +154,11 @@ class MovedNames:
             above += layer.names
         return found or (MAX_LAYERS // 2 if len(self.stack) > MAX_LAYERS else 0)
 
-    def replace(self, old: tuple[Layer, ...], merged: Layer) -> None:
-        """Put `merged` in place of adjacent layers, perhaps below newer ones."""
+    def replace(self, old: tuple[Layer, ...], merged: Layer) -> list[tuple[bytes, bytes]]:
+        """Put `merged` in place of adjacent layers, perhaps below newer ones.
+
+        Return the names, with their directories, that no layer of the stack has any more.
+        """
         at = self.stack.index(old[0])
         end = at + len(old)
         self.stack[at:end] = [merged]
@@ -156,6 +166,43 @@ class MovedNames:
             self.above -= len(old) - 1
         elif at < self.above:
             self.is_old = True
+        lost = {
+            (directory, name)
+            for layer in old
+            for directory, listing in layer.listings.items()
+            for name in listing.keys() - merged.listings.get(directory, EMPTY).keys()
+        }
+        return [(directory, name) for directory, name in lost if self._unseal(directory, name)]
+
+    def _unseal(self, directory: bytes, name: bytes) -> bool:
+        """Give a sealed name the version of the topmost layer that has it.
+
+        Return True if there is none, so that the name was forgotten.
+        """
+        for layer in self.stack:
+            attr = layer.listings.get(directory, EMPTY).get(name)
+            if attr is not None:
+                self.sealed[directory][name] = attr
+                return False
+        listing = self.sealed[directory]
+        del listing[name]
+        if not listing:
+            del self.sealed[directory]
+        return True
+
+    def statistics(self) -> dict[str, int]:
+        """Return the sizes of the tables."""
+        return {
+            "loose_names": self.count(),
+            "layers": len(self.stack),
+            "layer_names": sum(layer.names for layer in self.stack),
+            "sealed_names": sum(map(len, self.sealed.values())),
+            "cut_names": len(self._cuts),
+        }
+
+    def shows(self, directory: bytes, name: bytes) -> bool:
+        """Return whether the newest delta has something at this name or below it."""
+        return name in self._shown.get(directory, EMPTY) or join(directory, name) in self._shown
 
     def _own_listing(self, directory: bytes) -> dict[bytes, Attr]:
         if directory not in self._own:
@@ -176,8 +223,11 @@ class Merged:
     opaque: frozenset[bytes]
 
 
-def merge(layers: Iterable[Layer]) -> Merged:
-    """Merge layers, given topmost first, to one that shows and hides the same as all of them."""
+def merge(layers: Iterable[Layer], hides: Callable[[bytes, bytes], bool]) -> Merged:
+    """Merge layers, given topmost first, to one that shows and hides the same as all of them.
+
+    A whiteout is left out if `hides` returns False for its directory and name.
+    """
     listings: dict[bytes, dict[bytes, Attr]] = {}
     sources: dict[bytes, Layer] = {}
     opaque: set[bytes] = set()
@@ -196,6 +246,9 @@ def merge(layers: Iterable[Layer]) -> Merged:
                     opaque.add(path)
                 if path in layer.opaque and is_directory(listing[name]) and path not in closed:
                     opaque.add(path)
+    for directory, merged in listings.items():
+        for name in [name for name, attr in merged.items() if attr is WHITEOUT and not hides(directory, name)]:
+            del merged[name], sources[join(directory, name)]
     return Merged(listings, sources, frozenset(opaque))
 
 

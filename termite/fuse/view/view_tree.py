@@ -41,7 +41,7 @@ import msgspec
 from termite.engine.model import Attr, Digest
 from termite.engine.paths import from_below_up, join, split
 from termite.fuse.view.known import KnownTree
-from termite.fuse.view.moved_names import MovedNames
+from termite.fuse.view.moved_names import Merged, MovedNames, merge
 from termite.fuse.view.views import EMPTY, WHITEOUT, Base, Delta, Layer, Listing, Shown, View, is_directory
 
 DELTA_NAMES = 2000  # a larger delta costs more to keep than a new base costs to look up again
@@ -144,9 +144,8 @@ class Tree(KnownTree):
             **super().statistics(),
             "bases": len(self.bases),
             "deltas": len(self.deltas),
-            "loose_names": self.moves.count(),
-            "layers": len(self.moves.stack),
-            "layer_names": sum(layer.names for layer in self.moves.stack),
+            "frozen_directories": sum(len(base.frozen) for base in self.bases.values()),
+            **self.moves.statistics(),
         }
 
     # -- what stands on this worker's disk ---------------------------------------------------------------------------
@@ -174,11 +173,41 @@ class Tree(KnownTree):
         else:
             self._is_base_due = True
 
+    def merge(self, layers: tuple[Layer, ...]) -> Merged:
+        """Merge adjacent layers of the stack, without the whiteouts that hide nothing."""
+        below = self.moves.stack[self.moves.stack.index(layers[-1]) + 1 :]
+        lower = [layer.listings for layer in below] + [self.held, self._base.frozen]
+
+        def hides(directory: bytes, name: bytes) -> bool:
+            path = join(directory, name)
+            if any(path in listings or name in listings.get(directory, EMPTY) for listings in lower):
+                return True
+            is_frozen = directory in self._base.frozen or not self._is_base_directory(directory)
+            return not is_frozen or self.moves.shows(directory, name)
+
+        return merge(layers, hides)
+
+    def replace(self, old: tuple[Layer, ...], merged: Layer) -> None:
+        """Put a merged layer, as `merge` planned it, in place of the old ones.
+
+        A warm layer that came meanwhile may have a name that a dropped whiteout was to hide.
+        """
+        for directory, name in self.moves.replace(old, merged):
+            attr = self.held.get(directory, EMPTY).get(name)
+            if attr is None:
+                self.moves.uncut(join(directory, name))
+            else:
+                self._cover({directory: {name: attr}})
+
     def hold(self, listings: Mapping[bytes, Listing]) -> None:
         """Hold a new warm layer with these names, ancestors included, below views made from now on.
 
         Views may use it as long as `held` is `listings`; that may end here or later.
         """
+        for directory, listing in self.held.items():
+            for name in listing.keys() - listings.get(directory, EMPTY).keys():
+                if not self.moves.has_sealed(directory, name):
+                    self.moves.uncut(join(directory, name))
         self.held = listings if self._can_cover(listings) else {}
         self._cover(self.held)
         self.moves.is_old = True  # another directory than before may be below the whiteouts of the delta, or none

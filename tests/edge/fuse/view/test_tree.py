@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from termite.engine.model import Attr
 from termite.engine.paths import join
 from termite.engine.wire.protocol.messages import Directory
-from termite.fuse.view.moved_names import MovedNames, merge
+from termite.fuse.view.moved_names import MovedNames
 from termite.fuse.view.view_tree import DELTA_NAMES, Tree
 from termite.fuse.view.views import WHITEOUT, Layer, View
 from tests.unit.fuse.view.test_tree import (
@@ -78,6 +78,7 @@ STEPS = st.lists(
         st.tuples(st.just("begin layer"), st.lists(PATHS, max_size=2)),
         st.tuples(st.just("end layer"), st.just([])),
         st.tuples(st.just("merge"), st.just([])),
+        st.tuples(st.just("end merge"), st.just([])),
         st.tuples(st.just("begin warm"), st.lists(PATHS, max_size=3)),
         st.tuples(st.just("end warm"), st.just([])),
     ),
@@ -112,14 +113,26 @@ def end_layer(tree: Tree, sealing: list[tuple[Layer, MovedNames]]) -> None:
             tree.push(layer)
 
 
-def merge_layers(tree: Tree, at: int = 0, count: int = 2) -> None:
-    """Merge `count` adjacent layers from position `at`, if there are at least two."""
+Merging = tuple[tuple[Layer, ...], Layer, MovedNames]
+
+
+def begin_merge(tree: Tree, at: int = 0, count: int = 2) -> list[Merging]:
+    """Merge `count` adjacent layers from position `at`; return nothing if there are less than two."""
     some = tuple(tree.moves.stack[at : at + count])
-    if len(some) > 1:
-        one = merge(some)
-        names = sum(map(len, one.listings.values()))
-        assert all(path == join(*path.rpartition(b"/")[::2]) for path in one.sources)
-        tree.moves.replace(some, Layer("merged", one.listings, one.opaque, names))
+    if len(some) < 2:
+        return []
+    one = tree.merge(some)
+    names = sum(map(len, one.listings.values()))
+    assert all(path == join(*path.rpartition(b"/")[::2]) for path in one.sources)
+    return [(some, Layer("merged", one.listings, one.opaque, names), tree.moves)]
+
+
+def end_merge(tree: Tree, merging: list[Merging]) -> None:
+    """Put the merged layer in place of the old ones; drop it if there is a new base by now."""
+    if merging:
+        layers, merged_layer, moves = merging.pop()
+        if moves is tree.moves:
+            tree.replace(layers, merged_layer)
 
 
 @settings(max_examples=400, deadline=None)
@@ -133,6 +146,7 @@ def test_whatever_happens_in_whatever_order_a_new_job_sees_the_truth_and_an_old_
     views = [tree.open_view()]
     warms: list[Layer | None] = [None]
     sealing: list[tuple[Layer, MovedNames]] = []
+    merging: list[Merging] = []
     warming: list[Layer] = []
     held: Layer | None = None
     seen: dict[tuple[int, bytes], dict[bytes, Attr] | None] = {}
@@ -169,13 +183,15 @@ def test_whatever_happens_in_whatever_order_a_new_job_sees_the_truth_and_an_old_
                 views.append(tree.open_view())
                 warms.append(used(tree, held))
             case "begin layer":
-                if not sealing and (layer := begin_layer(tree, paths)):
+                if not sealing and not merging and (layer := begin_layer(tree, paths)):
                     sealing.append((layer, tree.moves))
             case "end layer":
                 end_layer(tree, sealing)
             case "merge":
-                if not sealing:
-                    merge_layers(tree)
+                if not sealing and not merging:
+                    merging = begin_merge(tree)
+            case "end merge":
+                end_merge(tree, merging)
             case "begin warm":
                 warming = [begin_warm(tree, paths)]
             case "end warm":
@@ -215,6 +231,7 @@ WEIGHTS = {
     "begin layer": 6,
     "end layer": 5,
     "merge": 4,
+    "end merge": 4,
     "begin warm": 4,
     "end warm": 3,
 }
@@ -225,6 +242,7 @@ def live_through(draw: random.Random) -> tuple[int, int]:
     master = Master(b"a", b"a/a", b"a/b", b"a/a/a", b"b")
     tree = Tree(draw.choice([b"", b"", b"a", b"elsewhere"]), 0)
     sealing: list[tuple[Layer, MovedNames]] = []
+    merging: list[Merging] = []
     warming: list[Layer] = []
     held: Layer | None = None
     seen: list[tuple[View, Layer | None, Flat]] = []
@@ -240,7 +258,7 @@ def live_through(draw: random.Random) -> tuple[int, int]:
                 tree.take_in(master.journal)
             case "job":
                 tree.take_in(master.journal)
-                if not sealing and draw.random() < seals:
+                if not sealing and not merging and draw.random() < seals:
                     seal(tree, left_out)
                 view = tree.open_view()
                 above += view.delta is not None and view.above > 0
@@ -255,14 +273,18 @@ def live_through(draw: random.Random) -> tuple[int, int]:
                 for view, warm, shown in seen[-4:]:
                     assert walk(tree, master, view, warm=warm) == shown
             case "begin layer":
-                if not sealing and (layer := begin_layer(tree, left_out)):
+                if not sealing and not merging and (layer := begin_layer(tree, left_out)):
                     sealing.append((layer, tree.moves))
             case "end layer":
                 end_layer(tree, sealing)
             case "merge":
-                if not sealing and (layers := len(tree.moves.stack)):
+                if not sealing and not merging and (layers := len(tree.moves.stack)):
                     count = draw.randint(1, layers)
-                    merge_layers(tree, draw.choice([0, layers - count]), count)
+                    merging = begin_merge(tree, draw.choice([0, layers - count]), count)
+                    if draw.random() < 0.5:
+                        end_merge(tree, merging)
+            case "end merge":
+                end_merge(tree, merging)
             case "begin warm":
                 warming = [begin_warm(tree, paths)]
             case "end warm":
