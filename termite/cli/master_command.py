@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None, claim: socket.socket | None = None) 
     `claim` is closed as soon as the master serves. None means that there is no claim.
     """
     ready_fd = -1
+
     try:
         flags = master_parser().parse_flags(sys.argv[1:] if argv is None else argv)
         ready_fd = flags.ready_fd

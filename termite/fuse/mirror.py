@@ -21,6 +21,7 @@ import trio
 from termite.engine.errors import Reason, RemoteProtocolError, Retryable, TermiteError, UserError
 from termite.engine.host.preflight import check_fuse
 from termite.engine.paths import check_paths
+from termite.engine.private_directories import private_directory
 from termite.engine.store.cas import Cas
 from termite.engine.wire.identity import Identity
 from termite.engine.wire.protocol.control_lines import MirrorNotice, StartValues, decode_line
@@ -31,7 +32,6 @@ from termite.fuse.content.fetch import Fetcher, MirroredFiles
 from termite.fuse.content.store_upkeep import StoreUpkeep
 from termite.fuse.kernel import ops, session
 from termite.fuse.layers.real_layers import RealLayers
-from termite.fuse.layers.warm_directory import private_directory
 from termite.fuse.layers.warm_generation import WARM_PLACE
 from termite.fuse.layers.warm_layer import WarmLayer
 from termite.fuse.running_jobs import RunningJobs
@@ -59,6 +59,7 @@ def main() -> None:
     gc.set_threshold(50_000, 20, 100)
     for fd in (config.socket_fd, config.control_fd):  # no process of a sandbox may inherit them
         os.set_inheritable(fd, False)
+
     trio.run(serve_mirror, config)
 
 
@@ -69,14 +70,17 @@ async def serve_mirror(config: StartValues) -> None:
     """
     with private_directory(Path(config.cache) / "warm") as warm_root:
         mirror = MirrorServer(config, WorkerLine(config.control_fd), warm_root)
-        async with trio.open_nursery() as kernel:
-            kernel.start_soon(mirror.serve_kernel)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_end_at_signal, nursery.cancel_scope)
-                nursery.start_soon(mirror.listen_to_worker, nursery.cancel_scope)
-                await _serve_master(config, mirror)
-                nursery.cancel_scope.cancel()
-            kernel.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as kernel:
+                kernel.start_soon(mirror.serve_kernel)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_end_at_signal, nursery.cancel_scope)
+                    nursery.start_soon(mirror.listen_to_worker, nursery.cancel_scope)
+                    await _serve_master(config, mirror)
+                    nursery.cancel_scope.cancel()
+                kernel.cancel_scope.cancel()
+        finally:
+            mirror.close()
 
 
 async def _serve_master(config: StartValues, mirror: "MirrorServer") -> None:
@@ -101,8 +105,14 @@ class MirrorServer:
         self._jobs = RunningJobs()
         self._opening: Connection | None = None
         self._lease: ServedLease | None = None
+        self._cas: Cas | None = None
         self._is_mounted = trio.Event()
         self._jobs_changed = trio.Event()
+
+    def close(self) -> None:
+        """Remove the temporary files of this process from the store."""
+        if self._cas is not None:
+            self._cas.close()
 
     # -- tasks -------------------------------------------------------------------------------------------------------
 
@@ -176,7 +186,9 @@ class MirrorServer:
         mount_point = scratch / "mirror"  # in the scratch space, which jobs cannot see
         mount_point.mkdir(mode=0o700)
         (scratch / WARM_PLACE).symlink_to(self._warm_root)
-        cas = Cas(Path(self._config.cache) / "cas", self._config.store.max_bytes, self._config.store.max_files)
+        cas = self._cas = Cas(
+            Path(self._config.cache) / "cas", self._config.store.max_bytes, self._config.store.max_files
+        )
         tree = Tree(request.writable_root, request.number)
         fetcher = Fetcher(connection, tree, cas)
         layers = RealLayers(tree, cas, fetcher, sandboxes.scratch)

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from termite.engine.private_directories import remove_tree
 from termite.engine.wire.protocol.messages import Ran
-from termite.engine.worker.mirror_homes import remove_scratch_tree
 from tests.e2e.mirrors import FakeMaster, Starter
 
 HERE = Path(__file__).parent
@@ -52,7 +52,7 @@ def place_of(worker: Starter) -> Iterator[Path]:
             os.chown(path, worker.owner(), worker.owner())
         yield place
     finally:
-        remove_scratch_tree(place)
+        remove_tree(place)
     assert not place.exists()
 
 

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import msgspec
 import pytest
 
+from termite.engine.private_directories import remove_tree
 from termite.engine.wire.protocol.messages import OpenLease, Run
-from termite.engine.worker.mirror_homes import remove_scratch_tree
 from tests.e2e.mirrors import FakeMaster, Starter
 
 NOBODY = 61000  # any id that no one has
@@ -65,7 +65,7 @@ def attacked_place(starter: Starter) -> Iterator[Path]:
             os.chown(path, starter.owner(), starter.owner())
         yield base
     finally:
-        remove_scratch_tree(base)
+        remove_tree(base)
         if base.exists():
             shutil.rmtree(base)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from termite.engine.worker.mirror_homes import remove_scratch_tree
+from termite.engine.private_directories import remove_tree
 from tests.e2e.mirrors import Starter
 
 NOBODY = 61000  # any id that no one has
@@ -25,5 +25,5 @@ def mirror_place(top: str = "/var/tmp") -> Iterator[Path]:
     path.chmod(0o755)
     (path / "project").mkdir()
     yield path
-    remove_scratch_tree(path)  # overlayfs leaves directories that their owner may not enter
+    remove_tree(path)  # overlayfs leaves directories that their owner may not enter
     assert not path.exists()

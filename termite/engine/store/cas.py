@@ -1,9 +1,10 @@
 """Store blobs by digest in files `ROOT/ab/cdef...`, each complete and hashed before it is named.
 
-Several processes of one uid share a store without a lock. A blob is written under a temporary name
-and then linked, so a reader sees it whole or not at all. A second writer of the same content keeps
-the first file. Another process may evict a blob between two calls: a caller that has a path must
-expect that the file is gone, but an open descriptor stays valid.
+Several processes of one uid share a store without a lock. Each has a temporary directory of its own
+in `ROOT/tmp`, locked as `private_directories` says. A blob is written there and then linked, so a
+reader sees it whole or not at all. A second writer of the same content keeps the first file.
+Another process may evict a blob between two calls: a caller that has a path must expect that the
+file is gone, but an open descriptor stays valid.
 
 A blob is hashed again before it is read, unless its inode says that this was done. The module
 `verified_mark` describes how. A bad blob is removed, so for its reader it is one that was evicted.
@@ -15,7 +16,6 @@ import hashlib
 import itertools
 import logging
 import os
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -23,13 +23,14 @@ from pathlib import Path
 
 from termite.engine.errors import NotAtRest, Reason, RemoteProtocolError, Retryable
 from termite.engine.model import DEFAULT_STORE_BYTES, DEFAULT_STORE_FILES, Digest, StoreLimits
+from termite.engine.private_directories import locked_directory, remove_leftovers, remove_tree
 from termite.engine.store.eviction import evict_in_steps, last_eviction
 from termite.engine.store.file_hash import RereadBlob, file_chunks, has_content, hash_file
 from termite.engine.store.scrub import blobs_to_scrub
 from termite.engine.store.verified_mark import is_marked, marked_mtime_ns, read_boot
 
+TEMPORARY = b"tmp"  # has a private directory of each process that uses the store
 USED_AGAIN_S = 600.0  # a blob's mtime is its last use; a finer one would cost an inode write per open
-ABANDONED_S = 3600.0  # a temporary file that is older belongs to a process that was killed
 EVICT_S = 600.0  # between two evictions
 GROWN_BY_SHARE = 0.05  # of a limit: if this process has added so much, an eviction is due
 
@@ -60,14 +61,21 @@ class Cas:
 
     def __init__(self, root: Path, max_bytes: int = DEFAULT_STORE_BYTES, max_files: int = DEFAULT_STORE_FILES) -> None:
         self._root = os.fsencode(root)
-        self._temporary = os.path.join(self._root, b"tmp")
         self._limits = StoreLimits(max_bytes, max_files)
         self._boot = read_boot()
         self._added_before = (0, 0)  # blobs and bytes that had been added when the last eviction began
         self._serial = itertools.count()
         self._counters = _StoreCounters()
         with _full_disk_is_retryable():
-            os.makedirs(self._temporary, mode=0o700, exist_ok=True)
+            os.makedirs(os.path.join(self._root, TEMPORARY), mode=0o700, exist_ok=True)
+            self._remove_abandoned()
+            made, self._lock = locked_directory(root / os.fsdecode(TEMPORARY), "", 0o700)
+        self._temporary = os.fsencode(made)
+
+    def close(self) -> None:
+        """Remove the temporary directory of this process. Nothing may be written afterwards."""
+        remove_tree(Path(os.fsdecode(self._temporary)))
+        os.close(self._lock)
 
     def path(self, digest: Digest) -> Path | None:
         """Return the path of the blob, or None if the store does not have it.
@@ -157,7 +165,7 @@ class Cas:
     def eviction(self) -> Iterator[int]:
         """Do what `evict` does, in steps of some milliseconds. Yield the blobs that each evicts."""
         self._added_before = (self._counters.added, self._counters.added_bytes)
-        self._remove_abandoned(time.time())
+        self._remove_abandoned()
         for evicted in evict_in_steps(self._root, self._limits):
             self._counters.evicted += evicted
             yield evicted
@@ -213,7 +221,7 @@ class Cas:
         return {field.name: getattr(self._counters, field.name) for field in fields(_StoreCounters)}
 
     def _temporary_name(self) -> bytes:
-        return b"%b/%d-%d-%d" % (self._temporary, os.getpid(), threading.get_ident(), next(self._serial))
+        return b"%b/%d" % (self._temporary, next(self._serial))
 
     def _name(self, digest: Digest) -> bytes:
         text = digest.sha256.hex().encode()
@@ -290,11 +298,14 @@ class Cas:
             with contextlib.suppress(FileExistsError):  # another process has just stored the same content
                 os.link(name, final)
 
-    def _remove_abandoned(self, now: float) -> None:
-        with os.scandir(self._temporary) as entries:
+    def _remove_abandoned(self) -> None:
+        """Remove what killed processes have left, also those of earlier versions."""
+        top = os.path.join(self._root, TEMPORARY)
+        remove_leftovers(Path(os.fsdecode(top)), "")
+        with os.scandir(top) as entries:
             for entry in entries:
-                with contextlib.suppress(FileNotFoundError):
-                    if now - entry.stat(follow_symlinks=False).st_mtime > ABANDONED_S:
+                with contextlib.suppress(OSError):
+                    if not entry.is_dir(follow_symlinks=False):
                         os.unlink(entry.path)
 
 

@@ -2,32 +2,35 @@
 
 The users of a root worker come from a small pool, so that the jobs of two masters cannot touch each
 other. The cache of a user stays. The scratch directory is removed when the mirror ends, or when the
-next worker starts on this machine.
+next worker starts on this machine. What a killed mirror leaves in its cache is removed then too.
 """
 
 import fcntl
-import itertools
-import logging
 import os
 import pwd
-import secrets
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import trio
 
+from termite.engine.beneath import open_beneath
 from termite.engine.errors import Reason, Retryable, UserError
 from termite.engine.host.ownership import require_own
+from termite.engine.private_directories import (
+    DIRECTORY,
+    locked_directory,
+    remove_leftovers,
+    remove_leftovers_in,
+    remove_tree,
+)
 
 DEFAULT_USER_BASE = 60800  # systemd's table of ids has 60706-61183 as unused; below and above are dynamic users
 MAX_MIRRORS = 64  # simultaneous mirrors of one worker, and users of a root worker
-_PREFIX = "termite-worker-"
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-
-log = logging.getLogger(__name__)
+SCRATCH_PREFIX = "termite-worker-"
+_USER_PREFIX = "user-"
+PRIVATE_PLACES = ("warm", "cas/tmp")  # of a cache: a mirror that runs has a locked directory in each
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +55,11 @@ class MirrorHomes:
         self._users = users
         self._taken: set[int] = set()
         make_directory(cache, 0o755 if users else 0o700)
-        self._cache_fd = os.open(cache, _DIRECTORY)
+        self._cache_fd = os.open(cache, DIRECTORY)
         require_own(tmpdir, "see -tmpdir")
-        remove_leftovers(tmpdir)
-        self._scratch, self._lock = _locked_directory(tmpdir, 0o711 if users else 0o700)
+        remove_leftovers(tmpdir, SCRATCH_PREFIX)
+        _clear_caches(self._cache_fd, cache)
+        self._scratch, self._lock = _scratch_directory(tmpdir, 0o711 if users else 0o700)
 
     @asynccontextmanager
     async def claim(self) -> AsyncIterator[MirrorHome]:
@@ -73,11 +77,16 @@ class MirrorHomes:
                 yield home
             finally:
                 with trio.CancelScope(shield=True):
-                    await trio.to_thread.run_sync(remove_scratch_tree, home.scratch)
+                    await trio.to_thread.run_sync(self._clear_home, home)
+
+    def _clear_home(self, home: MirrorHome) -> None:
+        """Remove everything of a mirror that has ended, and perhaps was killed."""
+        remove_tree(home.scratch)
+        remove_mirror_leftovers(self._cache)
 
     def close(self) -> None:
         """Remove the scratch directories. This may block."""
-        remove_scratch_tree(self._scratch)
+        remove_tree(self._scratch)
         os.close(self._lock)
         os.close(self._cache_fd)
 
@@ -92,7 +101,7 @@ class MirrorHomes:
             uid = self._users[number]
             with suppress(FileExistsError):
                 os.mkdir(_user_cache(uid), 0o700, dir_fd=self._cache_fd)
-            lock = os.open(_user_cache(uid), _DIRECTORY | os.O_NOFOLLOW, dir_fd=self._cache_fd)
+            lock = os.open(_user_cache(uid), DIRECTORY | os.O_NOFOLLOW, dir_fd=self._cache_fd)
             claims.callback(os.close, lock)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -114,7 +123,7 @@ class MirrorHomes:
         if self._users is None:
             return MirrorHome(None, self._cache, self._scratch / name)
         uid = self._users[number]
-        made = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=self._lock)
+        made = os.open(name, DIRECTORY | os.O_NOFOLLOW, dir_fd=self._lock)
         try:
             os.fchown(made, uid, uid)
         finally:
@@ -123,7 +132,7 @@ class MirrorHomes:
 
 
 def _user_cache(uid: int) -> str:
-    return f"user-{uid}"
+    return f"{_USER_PREFIX}{uid}"
 
 
 def check_users(users: range) -> None:
@@ -155,129 +164,44 @@ def make_directory(path: Path, mode: int) -> None:
     require_own(path, hint)
 
 
-def remove_leftovers(tmpdir: Path) -> None:
-    """Remove the scratch directories of killed workers, which nobody locks any more.
-
-    A worker that has just made its directory may not hold the lock yet. It makes another one then
-    (see `_locked_directory`).
-    """
-    for path in tmpdir.glob(f"{_PREFIX}*"):
-        with suppress(OSError):  # gone meanwhile, or another user's
-            lock = os.open(path, _DIRECTORY | os.O_NOFOLLOW)
-            try:
-                if os.fstat(lock).st_uid != os.geteuid():
-                    continue
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                log.info("leftover-removed path=%s", path)
-                _empty(lock, path)
-                _remove_empty(path)
-            finally:
-                os.close(lock)
-
-
-def remove_scratch_tree(path: Path) -> None:
-    """Remove `path` with everything that a job may have left in it.
-
-    Directories may be unreadable, or deeper than any path can be. Leftovers are logged. The
-    function does not descend: each directory is moved to the top before it is emptied.
-    `shutil.rmtree` calls itself for each level, so that a job's deep tree ended the worker. This
-    may block for long.
-    """
+def _scratch_directory(tmpdir: Path, mode: int) -> tuple[Path, int]:
+    """Make the directory for the scratch files of all mirrors; return it with its lock."""
     try:
-        top = _open_up(os.fspath(path))
-    except FileNotFoundError:
-        return
+        return locked_directory(tmpdir, SCRATCH_PREFIX, mode)
     except OSError as error:
-        log.warning("leftover-kept path=%s reason=%s", path, error.strerror)
-        return
-    try:
-        _empty(top, path)
-    finally:
-        os.close(top)
-    _remove_empty(path)
+        raise UserError(f"{tmpdir}: cannot make a directory here: {error.strerror}", hint="see -tmpdir") from error
 
 
-def _remove_empty(path: Path) -> None:
-    with suppress(OSError):  # the next line reports what stays
-        path.rmdir()
-    if path.exists():
-        log.warning("leftover-kept path=%s", path)
+def remove_mirror_leftovers(cache: Path) -> None:
+    """Remove what killed mirrors have left in a worker's cache, of all users that jobs run as.
 
-
-def _empty(top: int, path: Path) -> None:
-    """Remove everything in the directory `top`.
-
-    An entry that cannot be removed stays somewhere in it.
+    Directories of mirrors that run are locked, and stay.
     """
-    free_names = map(f"removed-{secrets.token_hex(8)}-{{}}".format, itertools.count())
-    waiting = _take_out(top, top, free_names)
-    while waiting:
-        name = waiting.pop()  # the last one, so that as few as possible wait
+    with suppress(OSError):
+        top = os.open(cache, DIRECTORY)
         try:
-            directory = _open_up(name, top)
+            _clear_caches(top, cache)
+        finally:
+            os.close(top)
+
+
+def _clear_caches(top: int, shown: Path) -> None:
+    for name in (".", *(name for name in os.listdir(top) if name.startswith(_USER_PREFIX))):
+        with suppress(OSError):
+            cache = os.open(name, DIRECTORY | os.O_NOFOLLOW, dir_fd=top)
             try:
-                waiting += _take_out(directory, top, free_names)
+                _clear_cache(cache, shown / name)
+            finally:
+                os.close(cache)
+
+
+def _clear_cache(cache: int, shown: Path) -> None:
+    """Remove the leftovers in the cache of one user, who may have put symlinks anywhere in it."""
+    owner = os.fstat(cache).st_uid
+    for place in PRIVATE_PLACES:
+        with suppress(OSError):
+            directory = open_beneath(cache, os.fsencode(place), os.O_RDONLY | DIRECTORY)
+            try:
+                remove_leftovers_in(directory, shown / place, "", owner)
             finally:
                 os.close(directory)
-            os.rmdir(name, dir_fd=top)
-        except OSError as error:
-            log.debug("leftover-kept path=%s name=%s reason=%s", path, name, error.strerror)
-
-
-def _take_out(directory: int, top: int, free_names: Iterator[str]) -> list[str]:
-    """Remove the files in `directory`, and move its directories to `top`.
-
-    Return the names that the directories have in `top`.
-    """
-    moved = []
-    for entry in list(os.scandir(directory)):
-        with suppress(OSError):  # what stays makes the removal of its directory fail, which is logged
-            if not entry.is_dir(follow_symlinks=False):
-                os.unlink(entry.name, dir_fd=directory)
-            elif directory == top:
-                moved.append(entry.name)
-            else:
-                moved.append(_move_up(entry.name, directory, top, free_names))
-    return moved
-
-
-def _move_up(name: str, directory: int, top: int, free_names: Iterator[str]) -> str:
-    free = next(free_names)
-    try:
-        os.rename(name, free, src_dir_fd=directory, dst_dir_fd=top)
-    except PermissionError:  # moving a directory writes its "..", and so needs its write bit
-        os.close(_open_up(name, directory))
-        os.rename(name, free, src_dir_fd=directory, dst_dir_fd=top)
-    return free
-
-
-def _open_up(name: str, within: int | None = None) -> int:
-    """Open a directory, giving its owner all rights. Raise OSError if `name` is no directory."""
-    flags = _DIRECTORY | os.O_NOFOLLOW
-    here = os.open(name, os.O_PATH | flags, dir_fd=within)
-    try:
-        if os.fstat(here).st_mode & 0o700 != 0o700:
-            os.chmod(f"/proc/self/fd/{here}", 0o700)
-        return os.open(".", flags, dir_fd=here)
-    finally:
-        os.close(here)
-
-
-def _locked_directory(tmpdir: Path, mode: int) -> tuple[Path, int]:
-    """Make a directory, and return it with the descriptor that locks it.
-
-    Another worker may take the new directory for a leftover before it is locked, and remove it. A
-    directory that is gone when the lock is ours is replaced by a new one.
-    """
-    while True:
-        try:
-            path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=tmpdir))
-        except OSError as error:
-            raise UserError(f"{tmpdir}: cannot make a directory here: {error.strerror}", hint="see -tmpdir") from error
-        with suppress(FileNotFoundError):
-            lock = os.open(path, _DIRECTORY | os.O_NOFOLLOW)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if os.fstat(lock).st_nlink:
-                os.fchmod(lock, mode)
-                return path, lock
-            os.close(lock)

@@ -23,9 +23,9 @@ from pathlib import Path
 import trio
 
 from termite.engine.model import Attr, Digest
+from termite.engine.private_directories import remove_tree
 from termite.engine.store.cas import Cas
 from termite.fuse.layers.real_tree import can_be_real
-from termite.fuse.layers.warm_directory import remove_warm_files
 from termite.fuse.layers.warm_generation import GenerationBuild, WarmGeneration, by_directory, directories_above
 from termite.fuse.view.view_tree import Tree
 
@@ -138,7 +138,7 @@ class WarmLayer:
         log.debug("warm-layer-sealed generation=%s files=%d", name, len(held))
         for generation in [old for old in self._unused if not old.jobs]:
             self._unused.remove(generation)
-            await trio.to_thread.run_sync(remove_warm_files, self._directory(generation.name))
+            await trio.to_thread.run_sync(remove_tree, Path(os.fsdecode(self._directory(generation.name))))
 
     def _directory(self, name: str) -> bytes:
         return os.path.join(self._root, name.encode())

@@ -174,6 +174,18 @@ class KnownTree(abc.ABC):
                 listings[parent] = {**listing, name: self._known[parent].children[name]}
                 path = parent
 
+    def _can_cover(self, listings: Mapping[bytes, Listing]) -> bool:
+        """Return whether names above can hide everything in these that is outdated."""
+        for directory, listing in listings.items():
+            if not self.is_known_directory(directory):
+                continue
+            children = self.known_children(directory)
+            if children is None or any(
+                is_directory(children.get(name)) and not is_directory(attr) for name, attr in listing.items()
+            ):
+                return False
+        return True
+
     def statistics(self) -> Mapping[str, int]:
         """Return the journal number and the sizes of the tables."""
         return {

@@ -277,37 +277,9 @@ class Tree(KnownTree):
         return delta
 
     def _hides(self, directory: bytes) -> bool:
-        """Return whether a layer below the newest delta has this directory too.
-
-        If none has it, whiteouts hide nothing there, and overlayfs would list them as if they were
-        files.
-        """
-        below = [(layer.listings, layer.opaque) for layer in self.moves.stack]
+        below: Below = [(layer.listings, layer.opaque) for layer in self.moves.stack]
         below += [(self.held, frozenset()), (self._base.frozen, frozenset())]
-        for path in reversed(tuple(from_below_up(directory))):
-            parent, name = split(path)
-            layers, below = below, []
-            for listings, opaque in layers:
-                attr = listings.get(parent, EMPTY).get(name)
-                if attr is not None and not is_directory(attr):
-                    break
-                if attr is not None:
-                    below.append((listings, opaque))
-                if path in opaque:
-                    break
-        return bool(below)
-
-    def _can_cover(self, listings: Mapping[bytes, Listing]) -> bool:
-        """Return whether the moved names can hide everything in these that is outdated."""
-        for directory, listing in listings.items():
-            if not self.is_known_directory(directory):
-                continue
-            children = self.known_children(directory)
-            if children is None or any(
-                is_directory(children.get(name)) and not is_directory(attr) for name, attr in listing.items()
-            ):
-                return False
-        return True
+        return _is_directory_below(directory, below)
 
     def _cover(self, listings: Mapping[bytes, Listing]) -> None:
         """Note a moved name for each name in `listings` that is outdated.
@@ -372,3 +344,26 @@ class Tree(KnownTree):
         if below:
             view.resolved[path] = answer
         return answer
+
+
+Below = list[tuple[Mapping[bytes, Listing], frozenset[bytes]]]  # listings and opaque directories of layers
+
+
+def _is_directory_below(directory: bytes, below: Below) -> bool:
+    """Return whether a layer below the newest delta has this directory too.
+
+    If none has it, whiteouts hide nothing there, and overlayfs would list them as if they were
+    files.
+    """
+    for path in reversed(tuple(from_below_up(directory))):
+        parent, name = split(path)
+        layers, below = below, []
+        for listings, opaque in layers:
+            attr = listings.get(parent, EMPTY).get(name)
+            if attr is not None and not is_directory(attr):
+                break
+            if attr is not None:
+                below.append((listings, opaque))
+            if path in opaque:
+                break
+    return bool(below)

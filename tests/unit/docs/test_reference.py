@@ -51,6 +51,7 @@ DAEMONS = {
     "engine/launch": "master",
     "engine/loop": "master",
     "engine/master": "master",
+    "engine/private_directories.py": "any",
     "engine/store": "mirror",
     "engine/tree": "master",
     "engine/wire": "any",

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import mmap
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -243,14 +244,25 @@ def test_nothing_is_evicted_from_a_store_that_fits(cas: Cas) -> None:
     assert cas.path(digest) is not None
 
 
-def test_the_half_written_file_of_a_killed_process_is_removed_when_it_is_old(cas: Cas, tmp_path: Path) -> None:
-    old, young = tmp_path / "cas" / "tmp" / "1-1-0", tmp_path / "cas" / "tmp" / "1-1-1"
-    old.write_bytes(b"half")
-    young.write_bytes(b"half")
-    os.utime(old, (0, time.time() - cas_module.ABANDONED_S - 1))
-    cas.evict()
-    assert not old.exists()
-    assert young.exists(), "somebody may be writing it"
+def test_half_written_files_of_a_killed_process_are_removed_at_once_and_those_of_others_stay(tmp_path: Path) -> None:
+    pid = os.fork()
+    if pid == 0:
+        killed = Cas(tmp_path)
+        killed.writer().write(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    (tmp_path / "tmp" / "1-1-0").write_bytes(b"half")  # as an earlier version has left it
+    assert len(names_in(tmp_path / "tmp")) == 2
+    living = Cas(tmp_path)
+    writer = living.writer()
+    writer.write(b"whole")
+    other = Cas(tmp_path)
+    other.evict()
+    assert len(names_in(tmp_path / "tmp")) == 1
+    assert read(living, writer.finish()) == b"whole"
+    living.close()
+    other.close()
+    assert os.listdir(tmp_path / "tmp") == []
 
 
 @pytest.mark.logs("store-blob-bad")

@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 
 from termite.engine.errors import Retryable, UserError
+from termite.engine.private_directories import locked_directory, remove_leftovers, remove_tree
 from termite.engine.worker import mirror_homes
 from termite.engine.worker.mirror_homes import (
+    PRIVATE_PLACES,
+    SCRATCH_PREFIX,
     MirrorHomes,
     check_users,
     make_directory,
-    remove_leftovers,
-    remove_scratch_tree,
+    remove_mirror_leftovers,
 )
 
 
@@ -125,7 +127,7 @@ def test_a_leftover_is_removed_by_what_was_opened(tmp_path: Path) -> None:
     (other / "kept").touch()
     (leftover / "0" / "link").symlink_to(other)
     (tmp_path / "termite-worker-link").symlink_to(other)
-    remove_leftovers(tmp_path)
+    remove_leftovers(tmp_path, SCRATCH_PREFIX)
     assert sorted(os.listdir(tmp_path)) == ["other", "termite-worker-link"]
     assert os.listdir(other) == ["kept"]
 
@@ -141,7 +143,7 @@ def test_a_directory_that_another_worker_removes_before_it_is_locked_is_made_aga
         if not removed:
             monkeypatch.setattr(fcntl, "flock", lock)
             removed.extend(os.listdir(tmp_path / "tmp"))
-            remove_leftovers(tmp_path / "tmp")
+            remove_leftovers(tmp_path / "tmp", SCRATCH_PREFIX)
         lock(fd, operation)
 
     (tmp_path / "tmp").mkdir()
@@ -175,9 +177,9 @@ def test_a_tree_of_closed_directories_is_removed(tmp_path: Path) -> None:
     (tmp_path / "tree" / "link").symlink_to("/nowhere")
     for directory in (deep, deep.parent, tmp_path / "tree"):
         directory.chmod(0)
-    remove_scratch_tree(tmp_path / "tree")
+    remove_tree(tmp_path / "tree")
     assert os.listdir(tmp_path) == []
-    remove_scratch_tree(tmp_path / "tree")
+    remove_tree(tmp_path / "tree")
     assert os.listdir(tmp_path) == []
 
 
@@ -191,7 +193,7 @@ def test_a_tree_deeper_than_any_path_is_removed(tmp_path: Path) -> None:
         os.close(here)
         here = below
     os.close(here)
-    remove_scratch_tree(tree)
+    remove_tree(tree)
     assert os.listdir(tmp_path) == []
 
 
@@ -202,6 +204,46 @@ def test_what_symlinks_lead_to_is_not_removed(tmp_path: Path) -> None:
     (tree / "a").mkdir(parents=True)
     (tree / "a" / "link").symlink_to(kept)
     (tree / "link").symlink_to(kept)
-    remove_scratch_tree(tree)
+    remove_tree(tree)
     assert os.listdir(tmp_path) == ["kept"]
     assert kept.stat().st_mode & 0o777 == 0o555
+
+
+@pytest.mark.parametrize("moment", ["a mirror ends", "a worker starts", "a worker on another cache ends"])
+async def test_what_a_killed_mirror_left_in_its_cache_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    monkeypatch.setattr(os, "fchown", lambda fd, uid, gid: None)
+    cache = tmp_path / "cache"
+    for user in ("user-60800", "user-60801"):
+        for place in PRIVATE_PLACES:
+            (cache / user / place / "left" / "deep").mkdir(parents=True)
+    living, lock = locked_directory(cache / "user-60801" / "warm", "", 0o700)
+    homes = MirrorHomes(cache if moment == "a worker starts" else tmp_path / "other", tmp_path, range(60800, 60864))
+    if moment == "a mirror ends":
+        homes.close()
+        homes = MirrorHomes(cache, tmp_path, range(60800, 60864))
+        async with homes.claim() as home:
+            killed = home.cache / "warm" / "killed"
+            killed.mkdir()
+            assert killed.exists()
+    homes.close()
+    left = {path for place in PRIVATE_PLACES for path in cache.glob(f"user-*/{place}/*")}
+    if moment == "a worker on another cache ends":
+        assert len(left) == 5
+        remove_mirror_leftovers(cache)
+        left = {path for place in PRIVATE_PLACES for path in cache.glob(f"user-*/{place}/*")}
+    assert left == {living}
+    os.close(lock)
+
+
+def test_no_symlink_in_a_cache_leads_out_of_it(tmp_path: Path) -> None:
+    kept = tmp_path / "kept" / "tmp" / "entry"
+    kept.mkdir(parents=True)
+    user = tmp_path / "cache" / "user-60800"
+    user.mkdir(parents=True)
+    (user / "warm").symlink_to(kept.parent)
+    (user / "cas").symlink_to(kept.parent.parent)
+    (tmp_path / "cache" / "user-60801").symlink_to(kept.parent.parent)
+    remove_mirror_leftovers(tmp_path / "cache")
+    assert kept.exists()

@@ -14,9 +14,9 @@ import trio
 
 from termite.engine.errors import NotAtRest, Retryable
 from termite.engine.model import Attr
+from termite.engine.private_directories import remove_tree
 from termite.engine.store.cas import Cas
 from termite.engine.wire.protocol.messages import INLINE_BYTES
-from termite.engine.worker.mirror_homes import remove_scratch_tree
 from termite.fuse.harvest.collect import collect
 from termite.fuse.harvest.upper_layer import UpperLayer, open_upper
 
@@ -27,7 +27,7 @@ SIZES = [pytest.param(100, id="small"), pytest.param(INLINE_BYTES + 1, id="large
 def upper(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "upper/p/d").mkdir(parents=True)
     yield tmp_path / "upper"
-    remove_scratch_tree(tmp_path / "upper")  # some are too deep for what pytest removes with
+    remove_tree(tmp_path / "upper")  # some are too deep for what pytest removes with
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from termite.engine.model import Attr, Change, Changeset, Digest
 from termite.engine.store.cas import Cas
 from termite.engine.wire.protocol.messages import Directory
 from termite.fuse.layers import warm_layer as warm_module
-from termite.fuse.layers.warm_directory import private_directory
 from termite.fuse.layers.warm_generation import WarmGeneration, directories_above
 from termite.fuse.layers.warm_layer import WarmLayer
 from termite.fuse.view.view_tree import Tree
@@ -157,17 +156,6 @@ def test_a_file_that_moves_counts_once(tmp_path: Path) -> None:
 def test_ancestors_come_parents_first_and_once() -> None:
     found = directories_above({b"a/b/c/f": 0, b"a/b/g": 0, b"h": 0}, lambda path: ROOT)
     assert [path for path, _ in found] == [b"", b"a", b"a/b", b"a/b/c"]
-
-
-def test_what_a_killed_process_left_is_removed_and_what_a_living_one_has_is_not(tmp_path: Path) -> None:
-    (tmp_path / "left").mkdir()
-    (tmp_path / "left/f").touch()
-    os.utime(tmp_path / "left", (1, 1))
-    with private_directory(tmp_path) as living:
-        os.utime(living, (1, 1))
-        with private_directory(tmp_path) as mine:
-            assert sorted(tmp_path.iterdir()) == sorted((living, mine))
-    assert not list(tmp_path.iterdir())
 
 
 async def test_a_setuid_file_is_left_to_the_mirror(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ Merging = tuple[tuple[Layer, ...], Layer, MovedNames]
 
 
 def begin_merge(tree: Tree, at: int = 0, count: int = 2) -> list[Merging]:
-    """Merge `count` adjacent layers from position `at`; return nothing if there are less than two."""
+    """Merge `count` adjacent layers from position `at`; return [] if there are less than two."""
     some = tuple(tree.moves.stack[at : at + count])
     if len(some) < 2:
         return []
