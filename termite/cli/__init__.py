@@ -3,6 +3,7 @@
 * ctl.py, daemons.py and master_command.py are commands; parser.py and flags.py read their words.
 * client.py talks to a master, and claims.py makes sure that only one is started.
 * places.py and logs.py know the directories and logs of the user.
+* leftovers/ cleans up after daemons that were killed.
 
 This room may import engine/; engine/, fuse/ and the plugins import nothing from this room.
 Do not touch: client.py, claims.py, flags.py and places.py start with every build, so they import

@@ -170,7 +170,7 @@ def start_embedded(root: Path, jobs: int = 0, exports: Sequence[Path] = ()) -> t
     process started a master a moment earlier, which is as good.
     Raise UserError if no master could be started.
     """
-    log = _log_file(root)
+    log = log_file(root)
     ready, ready_for_child = os.pipe()
     if os.fork() == 0:
         os.setsid()
@@ -241,7 +241,8 @@ def _read_until_closed(fd: int) -> str:
     return os.fsdecode(said).strip()
 
 
-def _log_file(root: Path) -> Path:
+def log_file(root: Path) -> Path:
+    """Return the log of masters that are started for `root`. Raise UserError without a place."""
     log = own_directory(STATE) / f"{tree_name(root)}.log"
     if log.exists() and log.stat().st_size > LOG_LIMIT_BYTES:
         log.unlink()

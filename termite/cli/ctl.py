@@ -12,6 +12,7 @@ from typing import cast
 
 from termite.cli import client
 from termite.cli.flags import run_command
+from termite.cli.leftovers.footprints import start_sweep
 from termite.cli.parser import Parser
 from termite.cli.places import working_directory
 from termite.engine.decide.logic.rules import readable_regexp
@@ -48,7 +49,9 @@ def _run(argv: Sequence[str]) -> int:
     # Flags after the command belong to it: in `why gcc --version` the flag is gcc's. Only
     # `why --help` asks for our help.
     words = parser.parse_flags(argv[1:2] if argv[1:2] in _HELP else argv[:1])
-    return COMMANDS[words.command](argv[1:])
+    code = COMMANDS[words.command](argv[1:])
+    start_sweep()
+    return code
 
 
 def _secret(args: Sequence[str]) -> int:

@@ -8,12 +8,14 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import trio
 
 from termite.cli.flags import report
+from termite.cli.leftovers.footprints import footprint, start_sweep, worker_places
 from termite.cli.logs import set_up_logging
 from termite.cli.parser import Parser
 from termite.cli.places import CACHE, own_directory
@@ -30,10 +32,11 @@ from termite.engine.worker.worker_daemon import WORKER_PORT, WorkerConfig, serve
 Serve = Callable[[trio.TaskStatus[str]], Awaitable[None]]
 
 
-def run_daemon(program: str, serve: Serve, announce: str) -> int:
+def run_daemon(program: str, serve: Serve, announce: str, places: Mapping[str, object]) -> int:
     """Run `serve` until SIGINT, SIGTERM or SIGHUP, and return the exit code.
 
     `announce` is printed on stdout as soon as the daemon serves; {address} in it is replaced.
+    `places` are those in which the daemon leaves something if it is killed (`footprints`).
     """
 
     async def main() -> None:
@@ -44,6 +47,7 @@ def run_daemon(program: str, serve: Serve, announce: str) -> int:
                 nursery.start_soon(_cancel_on_signal, signals, nursery.cancel_scope)
                 address = await nursery.start(_serve_to_the_end, serve, nursery.cancel_scope)
                 print(f"{program}: {announce.format(address=address)}", flush=True)
+                _clean_up_after_others()
 
     # A tree of 100,000 names is no garbage. Searching it for cycles again and again costs more
     # than it frees.
@@ -53,7 +57,8 @@ def run_daemon(program: str, serve: Serve, announce: str) -> int:
     # modes of their own.
     os.umask(0o022)
     try:
-        trio.run(main)
+        with footprint(places):
+            trio.run(main)
     except* UserError as group:
         for error in errors_in(group):
             report(program, error)
@@ -61,6 +66,13 @@ def run_daemon(program: str, serve: Serve, announce: str) -> int:
     else:
         return_code = 0
     return return_code
+
+
+def _clean_up_after_others() -> None:
+    """Start to clean up after killed daemons, now that the places of this one are in use."""
+    pid = start_sweep()
+    if pid is not None:
+        threading.Thread(target=os.waitpid, args=(pid, 0), daemon=True).start()
 
 
 async def _serve_to_the_end(serve: Serve, daemon: trio.CancelScope, task_status: trio.TaskStatus[str]) -> None:
@@ -90,7 +102,7 @@ def coordinator(argv: Sequence[str] | None = None) -> int:
     async def serve(task_status: trio.TaskStatus[str]) -> None:
         await serve_coordinator(config, task_status)
 
-    return run_daemon(program, serve, "listens on {address}")
+    return run_daemon(program, serve, "listens on {address}", {})
 
 
 def coordinator_parser(program: str) -> Parser:
@@ -123,7 +135,8 @@ def worker(argv: Sequence[str] | None = None) -> int:
         await serve_worker(config, task_status)
 
     where = f"coordinator {config.coordinator}" if config.coordinator else "no coordinator"
-    return run_daemon(program, serve, f"listens on {{address}}, {config.slots} slots, {where}")
+    announce = f"listens on {{address}}, {config.slots} slots, {where}"
+    return run_daemon(program, serve, announce, worker_places(config.cache, config.tmpdir))
 
 
 def worker_config(flags: argparse.Namespace, secret: bytes) -> WorkerConfig:

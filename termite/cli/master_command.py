@@ -10,7 +10,8 @@ import math
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -18,6 +19,7 @@ import trio
 from termite.cli.claims import wait_for_claims
 from termite.cli.daemons import run_daemon, worker_config, worker_parser
 from termite.cli.flags import report
+from termite.cli.leftovers.footprints import master_places, worker_places
 from termite.cli.logs import set_up_logging
 from termite.cli.parser import Parser
 from termite.cli.places import CACHE, own_directory, tree_name, working_directory
@@ -43,7 +45,6 @@ def main(argv: Sequence[str] | None = None, claim: socket.socket | None = None) 
     `claim` is closed as soon as the master serves. None means that there is no claim.
     """
     ready_fd = -1
-
     try:
         flags = master_parser().parse_flags(sys.argv[1:] if argv is None else argv)
         ready_fd = flags.ready_fd
@@ -74,7 +75,8 @@ def _run(flags: argparse.Namespace, claim: socket.socket | None) -> int:
                 claim.close()
             task_status.started(address)
 
-    return run_daemon(PROGRAM, serve, f"serves {config.socket.parent}, coordinator {flags.coordinator}")
+    announce = f"serves {config.socket.parent}, coordinator {flags.coordinator}"
+    return run_daemon(PROGRAM, serve, announce, master_places(config.socket, hash_store()))
 
 
 def _run_embedded(flags: argparse.Namespace) -> int:
@@ -90,7 +92,8 @@ def _run_embedded(flags: argparse.Namespace) -> int:
         try:
             async with trio.open_nursery() as nursery:
                 address = await nursery.start(serve_coordinator, CoordinatorConfig(secret, name, 0))
-                await nursery.start(serve_worker, worker(address))  # its errors must come before `ok`
+                # Its errors must come before `ok`.
+                await nursery.start(serve_worker, replace(worker, coordinator=address))
                 config = _master_config(flags, secret, split_address(address, 0))
                 await nursery.start(_serve_until_done, config, nursery.cancel_scope)
                 _tell_starter(flags.ready_fd, "ok")
@@ -100,7 +103,8 @@ def _run_embedded(flags: argparse.Namespace) -> int:
             _tell_starter(flags.ready_fd, f"{error.message}\n{error.hint}")
             raise error from None
 
-    return run_daemon(PROGRAM, serve, "serves {address}, with a worker of its own")
+    places = master_places(socket_path(flags), hash_store()) | worker_places(worker.cache, worker.tmpdir)
+    return run_daemon(PROGRAM, serve, "serves {address}, with a worker of its own", places)
 
 
 async def _serve_until_done(
@@ -111,30 +115,37 @@ async def _serve_until_done(
     scope.cancel()
 
 
-def _embedded_worker(flags: argparse.Namespace, secret: bytes, listen: str) -> Callable[[str], WorkerConfig]:
-    """Return a function that makes the worker's configuration from the coordinator's address.
+def _embedded_worker(flags: argparse.Namespace, secret: bytes, listen: str) -> WorkerConfig:
+    """Return the worker's configuration, but for the coordinator's address.
 
-    Raise UserError now, before anything is served, if this machine cannot run jobs.
+    Raise UserError if this machine cannot run jobs.
     """
     cores = len(os.sched_getaffinity(0))
     # The default is one more than there are cores: while a job waits for a file, another one
     # computes. The twice as many of a separate worker would be too many for this machine.
     jobs = flags.jobs or cores + 1
     words = ["--jobs", str(jobs), "--network", "allow", "--listen", listen, "--port", "0", "--name", "here"]
-    words += ["--log-level", flags.log_level]
+    words += ["--log-level", flags.log_level, "--coordinator", ""]
+    return worker_config(worker_parser(PROGRAM).parse_flags(words), secret)
 
-    def at(address: str) -> WorkerConfig:
-        return worker_config(worker_parser(PROGRAM).parse_flags([*words, "--coordinator", address]), secret)
 
-    at("")
-    return at
+def socket_path(flags: argparse.Namespace) -> Path:
+    """Return the path of the socket. Raise UserError if the current directory is gone.
+
+    The mirror shows the tree at its real path, so that path is the tree's name, and not a symlink
+    that leads to it.
+    """
+    named = Path(os.path.normpath(working_directory() / flags.socket))
+    return Path(os.path.realpath(named.parent)) / named.name
+
+
+def hash_store() -> Path:
+    """Return the database of digests. Raise UserError if there is no place for it."""
+    return own_directory(CACHE) / "hashes"
 
 
 def _master_config(flags: argparse.Namespace, secret: bytes, coordinator: tuple[str, int]) -> MasterConfig:
-    named = Path(os.path.normpath(working_directory() / flags.socket))
-    # The mirror shows the tree at its real path, so that path is the tree's name, and not a symlink
-    # that leads to it.
-    path = Path(os.path.realpath(named.parent)) / named.name
+    path = socket_path(flags)
     hidden = [path for path in (flags.logfile, flags.secret) if path]
     plugins = load_plugins(BUILT_IN_PLUGINS)
     # A command inside a job may begin with `termite`, so jobs must find the launcher. There it
@@ -155,7 +166,7 @@ def _master_config(flags: argparse.Namespace, secret: bytes, coordinator: tuple[
         excludes=tuple(_tree_path(path) for path in flags.exclude),
         hidden=tuple(_tree_path(path) for path in hidden),
         watched=tuple(_tree_path(Path(path)) for path in plugins.exports(os.environ)),
-        hash_cache=own_directory(CACHE) / "hashes",
+        hash_cache=hash_store(),
         env_exclude=tuple(flags.env_exclude),
     )
 

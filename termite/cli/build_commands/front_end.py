@@ -17,6 +17,7 @@ from termite.cli import client
 from termite.cli.build_commands.build_tools import check_preload, find_program, find_source, has_make_shell
 from termite.cli.claims import wait_for_claims
 from termite.cli.flags import VERSION
+from termite.cli.leftovers.footprints import start_sweep
 from termite.cli.places import working_directory
 from termite.engine.decide.logic.fallback_policy import LOCAL, NEVER, is_local_forbidden, local_policy_warning
 from termite.engine.decide.logic.ties import tie_of
@@ -83,6 +84,7 @@ def build_with(tool: Tool, program: str, args: Sequence[str], directory: str) ->
         master, started, env = _prepare(tool, program, args, directory)
     except (UserError, RemoteProtocolError, OSError) as error:
         return build_locally(argv, error)
+    start_sweep()
     status = _run_tool(started, env)
     _sum_up(master)
     return _end_as(status)

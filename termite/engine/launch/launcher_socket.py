@@ -10,6 +10,7 @@ import fcntl
 import os
 import resource
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +50,22 @@ def bound_socket(path: Path) -> Iterator[socket.socket]:
                     os.unlink(path.name, dir_fd=directory)
     finally:
         os.close(directory)
+
+
+def remove_dead_socket(directory: int, name: str) -> bool:
+    """Remove the socket `name` in an open directory, and its temporary ones, if nobody listens.
+
+    Return False if a master listens there. Raise OSError or UserError if that cannot be found out.
+    """
+    with _locked(directory):
+        if _is_answered(f"/proc/self/fd/{directory}/{name}"):
+            return False
+        for entry in os.listdir(directory):
+            if entry == name or (entry.startswith(f"{name}.") and entry.removeprefix(f"{name}.").isdigit()):
+                status = os.stat(entry, dir_fd=directory, follow_symlinks=False)
+                if stat.S_ISSOCK(status.st_mode) and status.st_uid == os.geteuid():
+                    os.unlink(entry, dir_fd=directory)
+    return True
 
 
 def raise_file_limit() -> None:

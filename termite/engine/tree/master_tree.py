@@ -22,9 +22,9 @@ from termite.engine.tree.logic.attrs import Events, Seen, Touch
 from termite.engine.tree.logic.journal import Journal
 from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.logic.visibility import Exports
+from termite.engine.tree.publishing.orphaned_plans import clear_staging
 from termite.engine.tree.publishing.preparation import Contents
 from termite.engine.tree.publishing.publication import NOBODY, Publication, Published, Ticket, TreeParts
-from termite.engine.tree.publishing.redo import clear_staging
 from termite.engine.tree.publishing.staging import StagedWriter, Staging
 from termite.engine.tree.truth import Truth
 

@@ -64,7 +64,7 @@ def test_a_daemon_can_enter_its_own_directories_whatever_the_callers_umask(capfd
 
     before = os.umask(0o777)
     try:
-        assert run_daemon("termite-test", serve, "serves {address}") == 0
+        assert run_daemon("termite-test", serve, "serves {address}", {}) == 0
     finally:
         os.umask(before)
     assert seen == [0o022]

@@ -99,7 +99,7 @@ def test_a_daemon_ends_well_on_a_signal(capsys: pytest.CaptureFixture[str]) -> N
         finally:
             cleaned = True
 
-    assert daemons.run_daemon("termite-test", serve, "listens on {address}") == 0
+    assert daemons.run_daemon("termite-test", serve, "listens on {address}", {}) == 0
     assert cleaned
     assert capsys.readouterr().out == "termite-test: listens on here:1\n"
 
@@ -109,7 +109,7 @@ def test_a_user_error_while_it_serves_is_one_line(capsys: pytest.CaptureFixture[
         async with trio.open_nursery():
             raise UserError("port 1 is in use", hint="choose another")
 
-    assert daemons.run_daemon("termite-test", serve, "{address}") == 100
+    assert daemons.run_daemon("termite-test", serve, "{address}", {}) == 100
     assert capsys.readouterr().err == "termite-test: port 1 is in use\ntermite-test: choose another\n"
 
 

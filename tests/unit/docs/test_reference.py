@@ -230,11 +230,12 @@ def own_names() -> set[str]:
     source = "\n".join(path.read_text() for path, _ in modules())
     below_cache = re.findall(r'(?:own_directory\(CACHE\)|cache\)) / f?"([\w-]+)', source)
     below_state = re.findall(r'own_directory\(STATE\) / f"\{tree_name\(root\)\}(\.\w+)"', source)
+    below_state += [f"/{name}" for name in re.findall(r'own_directory\(STATE\) / "(\w+)"', source)]
     assert below_cache and below_state
     return (
         names
         | {f"~/.cache/termite/{name}".rstrip("-") for name in below_cache}
-        | {f"~/.local/state/termite/{name}" for name in below_state}
+        | {f"~/.local/state/termite/{name.removeprefix('/')}" for name in below_state}
     )
 
 

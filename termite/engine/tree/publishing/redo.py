@@ -1,7 +1,8 @@
 """Finish the plans of masters that were killed while they published a job's results.
 
-Two processes do this: `termite-redo`, which the launcher of that job starts, and the next master of
-the tree, before it serves. Whoever locks the plan file first does it. All functions block.
+Three processes do this: `termite-redo`, which the launcher of that job starts, the next master of
+the tree, before it serves, and the sweep after killed daemons. Whoever locks the plan file first
+does it. The module `orphaned_plans` does it for the last two. All functions block.
 """
 
 import logging
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from errno import EDQUOT, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC, EROFS
 from pathlib import Path
 
-from termite.engine.errors import ExitCode, FsError, RemoteProtocolError
+from termite.engine.errors import ExitCode, FsError
 from termite.engine.tree.disk import Disk, remove_beneath
 from termite.engine.tree.logic.redo_plan import (
     JobEnd,
@@ -27,10 +28,9 @@ from termite.engine.tree.logic.redo_plan import (
     Trash,
 )
 from termite.engine.tree.logic.visibility import STAGING
-from termite.engine.tree.publishing.areas import RECORD, FoundAreas, remove_recorded
-from termite.engine.tree.publishing.change_check import find_changed
+from termite.engine.tree.publishing.areas import FoundAreas
 from termite.engine.tree.publishing.plan_file import OPEN, FoundPlan, is_alive, lock, plan_names
-from termite.engine.tree.publishing.staging import CLOCK, IGNORE, open_staging
+from termite.engine.tree.publishing.staging import open_staging
 from termite.engine.tree.publishing.steps import ReplayRecord, StepRunner
 from termite.engine.tree.publishing.target_directories import TargetDirectories
 
@@ -90,7 +90,7 @@ def finish_job(root: Path, token: bytes, say: Callable[[str], None], patience_s:
     except FileNotFoundError:
         return None
     for name in plan_names(staging):
-        fd = _open_own(staging, name)
+        fd = open_own_plan(staging, name)
         if fd < 0:
             continue
         try:
@@ -98,7 +98,7 @@ def finish_job(root: Path, token: bytes, say: Callable[[str], None], patience_s:
             if record is None or record.end_of(token) is None:
                 continue
             end = _finish_for(_wait_until_settled(name, fd, token, say, patience_s), root, staging, token, say)
-            with suppress(OSError):  # the next master removes what stays
+            with suppress(OSError):  # the next master or the sweep removes what stays
                 if lock(fd, wait=False) and _is_only_for(record, token):
                     os.unlink(name, dir_fd=staging)
                     os.rmdir(STAGING, dir_fd=top)
@@ -108,7 +108,7 @@ def finish_job(root: Path, token: bytes, say: Callable[[str], None], patience_s:
     return None
 
 
-def _open_own(staging: int, name: bytes) -> int:
+def open_own_plan(staging: int, name: bytes) -> int:
     """Return an fd of a plan file, or -1 if it is gone or another user's."""
     try:
         fd = os.open(name, OPEN, dir_fd=staging)
@@ -159,70 +159,6 @@ def _finish_for(found: FoundPlan, root: Path, staging: int, token: bytes, say: C
 def _is_only_for(record: Record, token: bytes) -> bool:
     """Return whether no other launcher may still ask for this record."""
     return not any(is_alive(end.pid) for end in (record.plan.job, *record.plan.untold) if end.token != token)
-
-
-# -- for the next master ----------------------------------------------------------------------------------------------
-
-
-def clear_staging(root: Path, staging: int, own_label: bytes) -> None:
-    """Finish the plans of masters that have ended, and remove everything else that they have left.
-
-    A plan is discarded if anything that it names has changed since. The plan and the staged files
-    of a master that lives are not touched. Raise OSError.
-    """
-    kept = {own_label}
-    files = set()
-    for name in plan_names(staging):
-        fd = _open_own(staging, name)
-        if fd < 0 or name.endswith(own_label):
-            continue
-        try:
-            if not lock(fd, wait=False):
-                kept.add(name.partition(b"-")[2])
-            elif _finish_orphan(name, fd, root, staging):
-                files.add(name)
-        finally:
-            os.close(fd)
-    for entry in map(os.fsencode, os.listdir(staging)):
-        label = entry.partition(b"-")[2] if entry.startswith(b"plan-") else entry.partition(b".")[0]
-        if label not in kept and entry not in files and entry not in (CLOCK, IGNORE):
-            if RECORD in entry:
-                _remove_recorded_area(root, staging, entry)
-            remove_beneath(staging, entry)
-
-
-def _remove_recorded_area(root: Path, staging: int, record: bytes) -> None:
-    disk = Disk(os.fsencode(root))
-    try:
-        remove_recorded(disk, os.readlink(record, dir_fd=staging))
-    finally:
-        disk.close()
-
-
-def _finish_orphan(name: bytes, fd: int, root: Path, staging: int) -> bool:
-    """Finish or discard the plan of an ended master. Return whether a launcher may ask for it."""
-    try:
-        found = FoundPlan(name, fd)
-    except (RemoteProtocolError, FsError) as error:
-        log.warning("plan-unreadable plan=%r reason=%s", name, error)
-        return False
-    record = found.record
-    if record is None:
-        return False
-    if record.outcome is Outcome.OPEN:
-        if not found.is_of_this_boot:
-            trouble: HalfDone | None = split_names(record.plan.steps, 0, "the machine was started again")
-        elif changed := find_changed(record, root, staging, found.written_ns):
-            trouble = split_names(record.plan.steps, 0, f"{printable_path(changed)} has changed since")
-            found.end(Outcome.FAILED)
-        else:
-            trouble = finish(found, root, staging)
-        if trouble is None:
-            log.info("plan-finished plan=%r steps=%d", name, len(record.plan.steps))
-        else:
-            names = b" ".join(trouble.left[:SHOWN_NAMES])
-            log.warning("plan-discarded plan=%r paths=%r reason=%s", name, names, trouble.reason)
-    return any(is_alive(end.pid) for end in (record.plan.job, *record.plan.untold))
 
 
 # -- finishing --------------------------------------------------------------------------------------------------------

@@ -46,9 +46,8 @@ class Staging:
         self.path = Path(os.fsdecode(b"/" + writable_root)) / os.fsdecode(STAGING)
         self._top = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            self.fd = open_staging(self._top, is_made=True)
+            self.fd, self.plan = _open_with_plan(self._top)
             self.volume = volume_of(self.fd)
-            self.plan = PlanFile(self.fd)
             with open(os.open(IGNORE, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=self.fd), "w") as ignore:
                 ignore.write("*\n")
             self._clock = os.open(CLOCK, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
@@ -155,6 +154,20 @@ def open_staging(top: int, *, is_made: bool) -> int:
                 os.mkdir(STAGING, 0o700, dir_fd=top)
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     return os.open(STAGING, flags, dir_fd=top)
+
+
+def _open_with_plan(top: int) -> tuple[int, PlanFile]:
+    """Make the staging directory and our plan file in it.
+
+    Another process that removes what a killed master left may remove the empty directory between
+    the two. It is made again then.
+    """
+    while True:
+        staging = open_staging(top, is_made=True)
+        try:
+            return staging, PlanFile(staging)
+        except FileNotFoundError:
+            os.close(staging)
 
 
 def stage_content(area: int, name: bytes, content: bytes, mode: int, times_ns: tuple[int, int]) -> os.stat_result:

@@ -167,7 +167,7 @@ class StepRunner:
         """
         area = self._fd_of(staged)
         st = os.stat(staged, dir_fd=area, follow_symlinks=False)
-        near = AREA + staged
+        near = near_name(staged)
         remove_beneath(parent, near)  # left by a master that was killed
         try:
             if stat.S_ISLNK(st.st_mode):
@@ -240,3 +240,8 @@ class StepRunner:
             return False
         self._done.trash.append(staged)
         return True
+
+
+def near_name(staged: bytes) -> bytes:
+    """Return the name of a copy that is staged beside its place."""
+    return AREA + staged

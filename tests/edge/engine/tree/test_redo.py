@@ -14,8 +14,11 @@ import trio
 from termite.engine.errors import FsError, HalfPublished
 from termite.engine.model import Attr
 from termite.engine.tree import disk_calls
+from termite.engine.tree.disk import remove_beneath
 from termite.engine.tree.logic.redo_plan import JobEnd
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
+from termite.engine.tree.publishing.orphaned_plans import clear_abandoned_tree
+from termite.engine.tree.publishing.plan_file import lock
 from termite.engine.tree.publishing.publication import Ticket
 from termite.engine.tree.publishing.redo import finish_job
 from tests.edge.engine.tree.tree_jobs import Job, agrees_with_the_disk, digest_of, serve, staged_names, tree_path
@@ -165,9 +168,18 @@ async def expected(tmp_path: Path) -> tuple[dict[str, object], dict[str, object]
     return before, after
 
 
-@pytest.mark.parametrize("by_next_master", [False, True])
+def sweep_up(root: Path) -> None:
+    """Clean up after the killed master of a tree, as a process that serves nothing."""
+    top = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        assert clear_abandoned_tree(top)
+    finally:
+        os.close(top)
+
+
+@pytest.mark.parametrize("by", ["the launcher", "the next master", "the sweep"])
 async def test_it_is_finished_wherever_it_was_killed(
-    tmp_path: Path, calls: Calls, expected: tuple[dict[str, object], dict[str, object]], by_next_master: bool
+    tmp_path: Path, calls: Calls, expected: tuple[dict[str, object], dict[str, object]], by: str
 ) -> None:
     before, after = expected
     last, happened = 1 - STEP, 0
@@ -180,8 +192,11 @@ async def test_it_is_finished_wherever_it_was_killed(
         home = new_master(root)
         was_killed = await publish_until_killed(home, await a_job_of_every_kind(home, root), calls, last)
         die(home)
-        if by_next_master:
-            new_master(root).close()
+        if by != "the launcher":
+            if by == "the sweep":
+                sweep_up(root)
+            else:
+                new_master(root).close()
             assert not (root / ".termite-staging").exists()
             assert picture(root) in (before, after), last
             assert happened == 0 or picture(root) == after, last
@@ -351,6 +366,60 @@ async def test_what_a_living_master_has_staged_is_left_alone(home: MasterTree, r
     assert len(staged_names(root)) == 1
     os.close(other._staging.plan._fd)
     writer.discard()
+
+
+async def test_a_sweep_leaves_alone_what_a_living_master_has_and_a_launcher_may_ask_for(root: Path) -> None:
+    home = new_master(root)
+    writer = home.staging_file()
+    writer.write(b"half")
+    top = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    assert not clear_abandoned_tree(top)
+    assert len(staged_names(root)) == 1
+    writer.discard()
+    await serve(home, root)
+    await Job(home, root).write("f", b"1").end(ticket=ticket(os.getpid()))
+    die(home)
+    assert not clear_abandoned_tree(top), "its launcher lives, and has heard of no end"
+    assert finish_job(root, TOKEN, print, 0) == ticket(os.getpid()).end
+    assert clear_abandoned_tree(top)
+    assert not (root / ".termite-staging").exists()
+    os.close(top)
+
+
+async def test_a_sweep_keeps_the_lock_of_a_plan_until_the_plan_is_removed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    die(new_master(root))
+    others: list[bool] = []
+
+    def try_to_lock_and_remove(parent: int, name: bytes) -> None:
+        if name.startswith(b"plan-"):
+            fd = os.open(name, os.O_RDWR, dir_fd=parent)
+            others.append(lock(fd, wait=False))
+            os.close(fd)
+        remove_beneath(parent, name)
+
+    monkeypatch.setattr("termite.engine.tree.publishing.orphaned_plans.remove_beneath", try_to_lock_and_remove)
+    sweep_up(root)
+    assert others == [False]
+
+
+@pytest.mark.logs("plan-discarded")
+async def test_a_discarded_plan_leaves_no_copies_beside_its_places(tmp_path: Path, calls: Calls) -> None:
+    root = tmp_path / "tree"
+    root.mkdir()
+    fill(root)
+    home = new_master(root)
+    await publish_until_killed(home, await a_job_of_every_kind(home, root), calls, 50)
+    die(home)
+    (name,) = (name for name in staged_names(root) if name.endswith(".1"))
+    near = [root / f".termite-{name.partition('.')[0]}.{number}" for number in range(40)]
+    for path in near:  # some of them are those of entries at the top of the tree
+        path.touch()
+    (root / "moved/1").write_text("edited")
+    sweep_up(root)
+    assert sum(path.exists() for path in near) < 40
+    assert not (root / ".termite-staging").exists()
 
 
 @pytest.mark.logs("plan-discarded")

@@ -1,0 +1,142 @@
+"""Clear a staging directory: finish the plans of masters that have ended, and remove all else.
+
+The next master of the tree does this before it serves, and the sweep after killed daemons does it.
+The rules for a plan are those of `redo`. All functions block.
+"""
+
+import logging
+import os
+from contextlib import ExitStack, suppress
+from errno import ENOENT
+from pathlib import Path
+
+from termite.engine.errors import FsError, RemoteProtocolError
+from termite.engine.tree.disk import Disk, remove_beneath
+from termite.engine.tree.logic.redo_plan import MakeDirectory, Outcome, PlaceEntry, Step
+from termite.engine.tree.logic.visibility import STAGING
+from termite.engine.tree.publishing.areas import RECORD, remove_recorded
+from termite.engine.tree.publishing.change_check import find_changed
+from termite.engine.tree.publishing.plan_file import PREFIX, FoundPlan, is_alive, lock, plan_names
+from termite.engine.tree.publishing.redo import (
+    SHOWN_NAMES,
+    HalfDone,
+    finish,
+    open_own_plan,
+    printable_path,
+    split_names,
+)
+from termite.engine.tree.publishing.staging import CLOCK, IGNORE, open_staging
+from termite.engine.tree.publishing.steps import near_name
+from termite.engine.tree.publishing.target_directories import TargetDirectories
+
+OWN_FILES = (CLOCK, IGNORE)  # of the staging directory: they belong to no plan
+
+log = logging.getLogger(__name__)
+
+
+def clear_staging(root: Path, staging: int, own_label: bytes) -> bool:
+    """Finish the plans of masters that have ended, and remove everything else that they have left.
+
+    A plan is discarded if anything that it names has changed since. The plan and the staged files
+    of a master that lives are not touched. `own_label` is b"" for a process that has no plan.
+    Return whether anything stays, other than our own. Raise OSError.
+    """
+    # Entries are listed before plans. So an entry whose plan is not found has no living owner.
+    entries = [entry for entry in map(os.fsencode, os.listdir(staging)) if entry not in OWN_FILES]
+    kept = {own_label} - {b""}
+    files = set()
+    with ExitStack() as locks:  # kept until all is removed: another process must not use a plan that goes
+        for name in plan_names(staging):
+            label = name.removeprefix(PREFIX)
+            fd = open_own_plan(staging, name) if label != own_label else -1
+            if fd < 0:
+                continue
+            locks.callback(os.close, fd)
+            if not lock(fd, wait=False):
+                kept.add(label)
+            elif os.fstat(fd).st_nlink and _finish_orphan(name, fd, root, staging):
+                files.add(name)
+        for entry in entries:
+            label = entry.removeprefix(PREFIX) if entry.startswith(PREFIX) else entry.partition(b".")[0]
+            if label not in kept and entry not in files:
+                if RECORD in entry:
+                    _remove_recorded_area(root, staging, entry)
+                remove_beneath(staging, entry)
+    return bool(files) or bool(kept - {own_label})
+
+
+def _remove_recorded_area(root: Path, staging: int, record: bytes) -> None:
+    disk = Disk(os.fsencode(root))
+    try:
+        remove_recorded(disk, os.readlink(record, dir_fd=staging))
+    finally:
+        disk.close()
+
+
+def clear_abandoned_tree(top: int) -> bool:
+    """Finish the plans in a tree whose masters have ended, and remove its staging directory.
+
+    `top` is the open top of the tree. Do nothing if the staging directory is another user's. Return
+    whether nothing is left: a launcher may still ask for its plan. Raise OSError.
+    """
+    try:
+        staging = open_staging(top, is_made=False)
+    except FileNotFoundError:
+        return True
+    try:
+        if os.fstat(staging).st_uid != os.geteuid():
+            return True
+        if clear_staging(Path(os.readlink(f"/proc/self/fd/{top}")), staging, b""):
+            return False
+        for entry in OWN_FILES:
+            with suppress(FileNotFoundError):  # an earlier version had only one of them
+                os.unlink(entry, dir_fd=staging)
+    finally:
+        os.close(staging)
+    try:
+        os.rmdir(STAGING, dir_fd=top)
+    except OSError as error:
+        return error.errno == ENOENT
+    return True
+
+
+def _finish_orphan(name: bytes, fd: int, root: Path, staging: int) -> bool:
+    """Finish or discard the plan of an ended master. Return whether a launcher may ask for it."""
+    try:
+        found = FoundPlan(name, fd)
+    except (RemoteProtocolError, FsError) as error:
+        log.warning("plan-unreadable plan=%r reason=%s", name, error)
+        return False
+    record = found.record
+    if record is None:
+        return False
+    if record.outcome is Outcome.OPEN:
+        if not found.is_of_this_boot:
+            trouble: HalfDone | None = split_names(record.plan.steps, 0, "the machine was started again")
+        elif changed := find_changed(record, root, staging, found.written_ns):
+            trouble = split_names(record.plan.steps, 0, f"{printable_path(changed)} has changed since")
+            found.end(Outcome.FAILED)
+        else:
+            trouble = finish(found, root, staging)
+        if trouble is None:
+            log.info("plan-finished plan=%r steps=%d", name, len(record.plan.steps))
+        else:
+            _remove_near_copies(record.plan.steps, root)
+            names = b" ".join(trouble.left[:SHOWN_NAMES])
+            log.warning("plan-discarded plan=%r paths=%r reason=%s", name, names, trouble.reason)
+    return any(is_alive(end.pid) for end in (record.plan.job, *record.plan.untold))
+
+
+def _remove_near_copies(steps: tuple[Step, ...], root: Path) -> None:
+    """Remove the copies that a discarded plan has left beside places on other file systems."""
+    disk = Disk(os.fsencode(root))
+    directories = TargetDirectories(disk)
+    try:
+        for step in steps:
+            if isinstance(step, PlaceEntry | MakeDirectory):
+                with suppress(OSError):  # its directory is gone, or cannot be written
+                    parent, _ = directories.parent(step.path)
+                    remove_beneath(parent, near_name(step.staged))
+    finally:
+        directories.close()
+        disk.close()
