@@ -1,6 +1,6 @@
 """Run rounds of the torture test for some minutes, then the soak.
 
-    python -m tests.torture [--seed N] [--fault NAME] [--until MINUTES] [--rounds N] [--list]
+    python -m tests.torture [--seed N] [--fault NAME] [--until MINUTES] [--rounds N] [--jobs N] [--list]
 
 NAME is the name of a fault, or the beginning of names with `*` at its end. A line a round says
 `ok|FAIL fault seed seconds jobs`. After a FAIL the problems follow, the kept directory, and the
@@ -22,7 +22,7 @@ from tests.e2e.places import IS_ROOT
 from tests.torture.faults import FAULTS
 from tests.torture.one_round import Result, Rounds
 from tests.torture.scene import Fault
-from tests.torture.soak import SOAK, soak
+from tests.torture.soak import JOBS, SOAK, soak
 
 SOAK_SHARE = 0.2  # of the time
 
@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--fault", default="", help="a fault of --list; default: all in random order, then the soak")
     parser.add_argument("--until", type=float, default=30.0, help="minutes after which no round begins")
     parser.add_argument("--rounds", type=int, default=0, help="number of rounds; 0: as many as there is time for")
+    parser.add_argument("--jobs", type=int, default=JOBS, help="number of jobs of the soak")
     parser.add_argument("--list", action="store_true", help="list the faults")
     return parser
 
@@ -99,7 +100,7 @@ def _results(base: Path, names: list[str], words: argparse.Namespace) -> Iterato
             break
         yield rounds.run(fault, chosen)
     if SOAK in names:
-        yield soak(base, seed, end)
+        yield soak(base, seed, end, words.jobs)
 
 
 def _endless(faults: list[Fault], seed: int) -> Iterator[tuple[Fault, int]]:

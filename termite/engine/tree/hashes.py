@@ -26,10 +26,14 @@ BLOCK_BYTES = 1024 * 1024
 # When so many digests are new, they are saved. SQLite takes some 10 ms for that.
 FLUSH_AFTER = 1000
 # Digests in memory, of some 500 bytes each. Others are read from the disk again when they are
-# needed, in 20 us.
-KNOWN_LIMIT = 10_000
-# A record is removed when it has not been used for so long.
+# needed, in 20 us. Builds with ever new names would fill any table.
+KNOWN_LIMIT = 2000
+# Digests in memory if there is no store. Files beyond them are hashed again when they are needed.
+UNSTORED_LIMIT = 50_000
+# A record is removed when it has not been used for so long, or earlier if the store is larger than
+# this. A record takes some 80 bytes, so these are three million files.
 KEEP_DAYS = 60
+MAX_STORE_BYTES = 256 * 1024 * 1024
 # A time in 2262. Anybody can date a file later; the digest of such a file is known in memory only.
 LATEST_NS = 2**63 - 1
 DAY_NS = 24 * 3600 * 10**9
@@ -120,8 +124,16 @@ class Hashes:
             rows.append((_FILE.pack(*key), _RECORD.pack(*stamp[2:], digest.sha256), self._today))
         if rows and self._store is not None:
             self._write("INSERT OR REPLACE INTO hashes VALUES (?, ?, ?)", rows)
-        if len(self._known) > KNOWN_LIMIT and self._store is not None:
+        if self._store is None:
+            for key in list(self._known)[: max(len(self._known) - UNSTORED_LIMIT, 0)]:
+                del self._known[key]
+                self._unsaved.pop(key, None)
+        elif len(self._known) > KNOWN_LIMIT:
             self._known = {key: self._known[key] for key in self._unsaved}
+
+    def __len__(self) -> int:
+        """Return the number of digests in memory."""
+        return len(self._known)
 
     def close(self) -> None:
         """Save what can be saved, and close the store."""
@@ -156,11 +168,19 @@ class Hashes:
             store.execute(
                 "CREATE TABLE IF NOT EXISTS hashes (file BLOB PRIMARY KEY, record BLOB, day INT) WITHOUT ROWID"
             )
-            store.execute("DELETE FROM hashes WHERE day < ?", (self._today - KEEP_DAYS,))
+            self._remove_old(store)
         except (OSError, sqlite3.Error) as e:
             log.warning("hash-cache-unusable path=%s reason=%s", path, e)
             return None
         return store
+
+    def _remove_old(self, store: sqlite3.Connection) -> None:
+        """Remove records that were not used for long; fewer days count as long if it is large."""
+        days = KEEP_DAYS
+        store.execute("DELETE FROM hashes WHERE day < ?", (self._today - days,))
+        while days and _used_bytes(store) > MAX_STORE_BYTES:
+            days //= 2
+            store.execute("DELETE FROM hashes WHERE day < ?", (self._today - days,))
 
     def _write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
         assert self._store is not None
@@ -176,6 +196,14 @@ class Hashes:
         assert self._store is not None
         self._store.close()
         self._store = None
+
+
+def _used_bytes(store: sqlite3.Connection) -> int:
+    """Return the size of the records. SQLite uses the pages of removed ones again."""
+    pages, free, page_bytes = (
+        int(store.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("page_count", "freelist_count", "page_size")
+    )
+    return (pages - free) * page_bytes
 
 
 # The columns are blobs, not integers: SQLite's are signed, and some file systems use the upper bit

@@ -220,6 +220,9 @@ class MasterTree:
             "rescans": self._truth.rescans,
             "hashed": self._hashes.hashed,
             "hashed_bytes": self._hashes.hashed_bytes,
+            "known_digests": len(self._hashes),
+            "linked_files": self._truth.tree.linked_files,
+            **self._journal.statistics(),
         }
 
     def close(self) -> None:

@@ -171,6 +171,11 @@ class AttrTree:
                 children = self._listings[directory].items()
                 waiting.extend(join(directory, name) for name, seen in children if seen.is_directory)
 
+    @property
+    def linked_files(self) -> int:
+        """Return the number of files whose other names are kept."""
+        return len(self._names)
+
     def counts(self) -> tuple[int, int]:
         """Return the numbers of served directories and of the entries in them."""
         return len(self._listings), sum(map(len, self._listings.values()))

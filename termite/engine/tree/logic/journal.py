@@ -68,6 +68,10 @@ class Journal:
         """Remember that a job's changes are on disk, in the changeset of this number."""
         self._results.update((change.path, (number, change)) for change in changes if _is_content(change))
 
+    def statistics(self) -> dict[str, int]:
+        """Return the numbers of changesets and results that are kept."""
+        return {"changesets": len(self._kept), "results": len(self._results)}
+
     def _conflicts(self, job_number: int, change: Change) -> bool:
         if not _is_content(change) or change.path not in self._results:
             return False
