@@ -126,6 +126,9 @@ def _files(scene: Scene) -> Iterator[str]:
         scratch = base / rig.scratch(worker).name
         for path in (*scratch.iterdir(), *cache.rglob("cas/tmp/*"), *cache.rglob("warm/*")):
             yield str(path.relative_to(base))
+    home = base / "home"
+    for pattern in (".cache/termite/hashes-*", ".cache/termite/saving/*", ".local/state/termite/running/*"):
+        yield from (str(path.relative_to(base)) for path in home.glob(pattern))
     if rig.where.holder:
         for top in ("/tmp", "/var/tmp"):
             # A compiler that is killed leaves temporary files without termite as well.

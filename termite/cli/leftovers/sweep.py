@@ -14,6 +14,7 @@ from pathlib import Path
 from termite.cli.client import log_file
 from termite.cli.leftovers.footprints import Footprint, dead_footprints
 from termite.cli.logs import set_up_logging
+from termite.engine.decide.short_commands import SAVING
 from termite.engine.errors import TermiteError
 from termite.engine.launch.launcher_socket import remove_dead_socket
 from termite.engine.private_directories import DIRECTORY, remove_leftovers
@@ -60,6 +61,7 @@ def is_swept(places: dict[str, object]) -> bool:
     match places:
         case {"hashes": str(hashes)}:
             _close_database(Path(hashes))
+            remove_leftovers(Path(hashes).parent / SAVING, "")
     match places:
         case {"cache": str(cache), "tmpdir": str(tmpdir)}:
             remove_leftovers(Path(tmpdir), SCRATCH_PREFIX)

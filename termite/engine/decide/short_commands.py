@@ -6,7 +6,6 @@ behind a home link.
 """
 
 import logging
-import os
 import time
 from collections import deque
 from hashlib import blake2b
@@ -17,6 +16,7 @@ import msgspec
 
 from termite.engine.decide.environment import environment_of
 from termite.engine.model import Command
+from termite.engine.private_directories import private_directory
 
 # A command is short if its run time is below this many times the dispatch overhead: dispatching it
 # would cost 2 % or more. On one machine the real cost is three times that, because the job also
@@ -26,6 +26,7 @@ MAX_SHORT_S = 1.0  # a longer command is never short, however large the overhead
 MAX_COMMANDS = 50_000  # about 280 bytes each; long commands are not remembered
 MAX_SAMPLES = 31  # overheads, of which the median counts: a job that had to fetch a compiler is an outlier
 MIN_SAMPLES = 5  # overheads, before any command is called short
+SAVING = "saving"  # beside the store: private directories in which stores are written
 MAX_UNUSED_S = 60 * 24 * 3600.0  # then the file of a tree is removed, if no master of that tree has ended since
 
 # The first digest is of the directory and the text, the second of the command and its environment.
@@ -101,10 +102,11 @@ class ShortCommands:
         """
         if self._store is None or not (self._took_s or self._store.exists()):
             return
-        temporary = self._store.with_name(f"{self._store.name}.{os.getpid()}")
         try:
-            temporary.write_bytes(msgspec.msgpack.encode((self._took_s, self._newest)))
-            temporary.replace(self._store)
+            with private_directory(self._store.parent / SAVING) as directory:
+                temporary = directory / self._store.name
+                temporary.write_bytes(msgspec.msgpack.encode((self._took_s, self._newest)))
+                temporary.replace(self._store)
             _remove_old(self._store)
         except OSError as error:
             log.warning("short-commands-not-saved path=%s reason=%s", self._store, error.strerror)

@@ -57,6 +57,7 @@ def make_tree(path: Path) -> dict[str, object]:
             listening.bind(str(path / name))
     staging = path / ".termite-staging"
     (staging / "0a0b.2").mkdir(parents=True)
+    (path.parent / "saving" / "left").mkdir(parents=True, exist_ok=True)
     for name in ("now", "0a0b.1", "0a0b.2/deep"):
         (staging / name).touch()
     return master_places(path / ".termite-socket", path.parent / "hashes")
@@ -69,6 +70,7 @@ def test_what_a_killed_master_left_is_removed_and_its_file_too(tmp_path: Path, s
     assert pid is not None
     os.waitpid(pid, 0)
     assert os.listdir(tmp_path / "tree") == ["yours"]
+    assert os.listdir(tmp_path / "saving") == []
     assert os.listdir(state) == []
     assert not is_sweep_due()
     assert start_sweep() is None
