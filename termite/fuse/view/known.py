@@ -24,7 +24,10 @@ from termite.engine.paths import check_names, check_paths, is_within, join, spli
 from termite.engine.wire.protocol.messages import Directory
 from termite.fuse.view.views import EMPTY, Listing, Need, is_directory
 
-DIGESTS_LIMIT = 20_000  # of files with several names: every version has one, 250 bytes each
+# Digests of files with several names, 250 bytes each. Every version has one. Those of versions that
+# are gone are forgotten when the table has doubled since that was done last.
+DIGESTS_LIMIT = 20_000
+FEW_DIGESTS = 1000
 
 
 @dataclass(slots=True)
@@ -54,6 +57,7 @@ class KnownTree(abc.ABC):
         self._asked: dict[bytes, int] = {}  # directories asked for, and our number when we did
         self._recent: list[Changeset] = []  # applied since the oldest of these, to roll replies forward
         self._digests: dict[int, Digest] = {}  # by link_id; the Attr of a file with one name has it itself
+        self._most_digests = FEW_DIGESTS
 
     # -- what the master sends ---------------------------------------------------------------------------------------
 
@@ -98,8 +102,8 @@ class KnownTree(abc.ABC):
         """Remember the digest of a fetched version of a file; it stays the same version."""
         if attr.link_id:
             self._digests[attr.link_id] = digest
-            if len(self._digests) > DIGESTS_LIMIT:  # the oldest; if its version is still there, it is fetched again
-                del self._digests[next(iter(self._digests))]
+            if len(self._digests) > self._most_digests:
+                self._forget_digests()
         else:
             msgspec.structs.force_setattr(attr, "digest", digest)
 
@@ -232,6 +236,16 @@ class KnownTree(abc.ABC):
         if self.is_live(path):
             self._known[path] = _Known({}, self.number - 1)
         self._on_directory_made(path)
+
+    def _forget_digests(self) -> None:
+        """Forget the digests of versions that are gone, and the older half if too many are left.
+
+        If a job still needs one, its file is fetched again.
+        """
+        shown = {attr.link_id for known in self._known.values() for attr in known.children.values()}
+        kept = [link_id for link_id in self._digests if link_id in shown][-DIGESTS_LIMIT // 2 :]
+        self._digests = {link_id: self._digests[link_id] for link_id in kept}
+        self._most_digests = max(FEW_DIGESTS, 2 * len(kept))
 
     def _forget(self, path: bytes) -> None:
         """Forget the directory at `path`, which is gone, and everything below it."""

@@ -15,6 +15,7 @@ from termite.engine.model import Attr, Change, Changeset, Digest
 from termite.engine.store.cas import Cas
 from termite.engine.wire.protocol.messages import Directory, File, GetFile, Message
 from termite.fuse.content.fetch import Fetcher
+from termite.fuse.layers import prefetch
 from termite.fuse.layers.prefetch import MAX_UNOPENED_VERSIONS, PREFETCHED_FILE_BYTES
 from termite.fuse.layers.real_layer_build import MAX_NAMES_WITHOUT_THREAD
 from termite.fuse.layers.real_layers import MAX_REAL_FILE_BYTES, RealLayers
@@ -217,6 +218,29 @@ async def test_what_no_job_asks_for_is_not_fetched_ahead_again_and_again(
         await trio.sleep(1)
         nursery.cancel_scope.cancel()
     assert len(home.connection.asked) == MAX_UNOPENED_VERSIONS + 1
+
+
+async def test_unread_versions_are_counted_of_files_that_are_there(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefetch, "REMEMBERED_FILES", 10)
+    home = Home(tmp_path, {b"d/%d" % number: b"content" for number in range(100)} | {b"d/log": b"entries"})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(home.layers.keep_fetching)
+        for version in range(MAX_UNOPENED_VERSIONS):
+            await home.change((b"d/log", Attr(stat.S_IFREG | 0o644, 7, NS + version)))
+            await trio.sleep(1)
+        for number in range(100):
+            gone = (b"d/%d" % (number - 1), None)
+            await home.change((b"d/%d" % number, Attr(stat.S_IFREG | 0o644, 7, NS)), gone)
+            await trio.sleep(1)
+            assert home.layers.statistics()["unopened_files"] <= 10
+        asked = len(home.connection.asked)
+        await home.change((b"d/log", Attr(stat.S_IFREG | 0o644, 7, NS + 9)))
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    assert asked == 100 + MAX_UNOPENED_VERSIONS
+    assert len(home.connection.asked) == asked, "the log is there, so its versions are still counted"
 
 
 async def test_many_changes_make_few_layers_that_show_the_newest(tmp_path: Path) -> None:

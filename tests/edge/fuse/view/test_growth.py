@@ -1,7 +1,11 @@
 """The tables of the view do not grow with the number of names that once were."""
 
+import stat
+
 import pytest
 
+from termite.engine.model import Attr, Digest
+from termite.fuse.view.known import FEW_DIGESTS
 from termite.fuse.view.view_tree import Tree
 from termite.fuse.view.views import Layer
 from tests.edge.fuse.view.test_tree import begin_merge, end_merge, used
@@ -60,3 +64,25 @@ def test_names_that_were_deleted_again_leave_nothing_in_any_table(kind: str) -> 
     assert {name: late[name] for name in late if late[name] > early[name] + SLACK} == {}
     assert late["cut_names"] < SLACK + KEPT
     assert late["bases"] <= 2, "a new base is no way to forget names, because its page cache is lost"
+
+
+def test_digests_of_files_with_several_names_go_with_the_files() -> None:
+    master = Master(b"d")
+    tree = tree_of(master)
+    walk(tree, master, tree.open_view())
+
+    def linked(number: int) -> Attr:
+        return Attr(stat.S_IFREG | 0o644, 1, number, nlink=2, link_id=number)
+
+    stays = linked(1)
+    master.change((b"d/stays", stays))
+    for number in range(2, 4 * FEW_DIGESTS):
+        attr = linked(number)
+        master.change((b"d/%d" % number, attr), (b"d/%d" % (number - 1), None))
+        tree.take_in(master.journal[-2:])
+        tree.learn_digest(attr, Digest(b"%032d" % number, 1))
+        if number == 2:
+            tree.learn_digest(stays, Digest(b"%032d" % 1, 1))
+        assert tree.digest_of(attr) is not None
+    assert tree.statistics()["link_digests"] <= FEW_DIGESTS
+    assert tree.digest_of(stays) is not None, "its version is still there"
