@@ -26,6 +26,7 @@ from termite.engine.errors import UserError
 
 LATER = "later-"
 LATER_S = 24 * 3600.0  # from one attempt to the next
+READ_BYTES = 64 * 1024  # more than a file has: it names a few paths
 MAX_AGE_S = 30 * 24 * 3600.0  # then the places are given up
 _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -35,12 +36,7 @@ class Footprint:
 
     def __init__(self, path: Path, fd: int) -> None:
         self.path = path
-        with open(os.dup(fd), "rb") as file:
-            written = file.read()
-        try:
-            self.places: dict[str, object] = dict(json.loads(written))
-        except (ValueError, TypeError):  # the daemon was killed before it had written the file
-            self.places = {}
+        self.places = _read_places(fd)
 
     def remove(self) -> None:
         """Remove the file, because nothing is left."""
@@ -68,7 +64,7 @@ def footprint(places: Mapping[str, object]) -> Iterator[None]:
         return
     try:
         fd, path = _locked_file(own_directory(STATE) / "running")
-        os.write(fd, json.dumps(places).encode())
+        os.write(fd, json.dumps({**places, "file": os.fstat(fd).st_ino}).encode())
     except (OSError, UserError):
         yield
         return
@@ -81,12 +77,16 @@ def footprint(places: Mapping[str, object]) -> Iterator[None]:
 
 
 def master_places(socket: Path, hashes: Path) -> dict[str, object]:
-    """Return the places of a master. The identity of the tree's top tells it from a later one."""
+    """Return the places of a master.
+
+    The inode tells the tree from a later directory with its name. The device is not written down:
+    some file systems have another one after each mount.
+    """
     try:
-        status = socket.parent.stat()
+        inode = socket.parent.stat().st_ino
     except OSError:
         return {}
-    return {"socket": str(socket), "device": status.st_dev, "inode": status.st_ino, "hashes": str(hashes)}
+    return {"socket": str(socket), "inode": inode, "hashes": str(hashes)}
 
 
 def worker_places(cache: Path, tmpdir: Path) -> dict[str, object]:
@@ -101,7 +101,7 @@ def dead_footprints() -> Iterator[Footprint]:
             fd = os.open(directory / name, _FLAGS)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.fstat(fd).st_nlink:
+                if os.fstat(fd).st_nlink and _is_original(fd):
                     yield Footprint(directory / name, fd)
             finally:
                 os.close(fd)
@@ -117,7 +117,8 @@ def is_sweep_due() -> bool:
             fd = os.open(directory / name, _FLAGS)
             try:
                 fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                return True
+                if _is_original(fd):
+                    return True
             finally:
                 os.close(fd)
     return False
@@ -154,6 +155,22 @@ def _due_names() -> Iterator[tuple[Path, str]]:
             with suppress(OSError):
                 if not name.startswith(LATER) or time.time() - os.stat(directory / name).st_mtime > LATER_S:
                     yield directory, name
+
+
+def _is_original(fd: int) -> bool:
+    """Return whether this is the file that the daemon has written, and no copy.
+
+    A job on a worker that sees the user's state directory sees copies, which nobody locks.
+    """
+    return _read_places(fd).get("file") in (None, os.fstat(fd).st_ino)
+
+
+def _read_places(fd: int) -> dict[str, object]:
+    """Return what a file says: nothing if its daemon was killed before it had written the file."""
+    try:
+        return dict(json.loads(os.pread(fd, READ_BYTES, 0)))
+    except (ValueError, TypeError):
+        return {}
 
 
 def _locked_file(directory: Path) -> tuple[int, Path]:

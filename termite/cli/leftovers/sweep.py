@@ -56,8 +56,8 @@ def is_swept(places: dict[str, object]) -> bool:
     """
     is_clean = True
     match places:
-        case {"socket": str(socket), "device": int(device), "inode": int(inode)}:
-            is_clean = _is_tree_swept(Path(socket), (device, inode))
+        case {"socket": str(socket), "inode": int(inode)}:
+            is_clean = _is_tree_swept(Path(socket), inode)
     match places:
         case {"hashes": str(hashes)}:
             _close_database(Path(hashes))
@@ -69,7 +69,7 @@ def is_swept(places: dict[str, object]) -> bool:
     return is_clean
 
 
-def _is_tree_swept(socket: Path, identity: tuple[int, int]) -> bool:
+def _is_tree_swept(socket: Path, inode: int) -> bool:
     with suppress(TermiteError):
         set_up_logging("info", log_file(socket.parent))
     try:
@@ -77,8 +77,7 @@ def _is_tree_swept(socket: Path, identity: tuple[int, int]) -> bool:
     except OSError:
         return False  # the tree may be on a disk that is not mounted now
     try:
-        status = os.fstat(top)
-        if (status.st_dev, status.st_ino) != identity:
+        if os.fstat(top).st_ino != inode:
             return False
         if not remove_dead_socket(top, socket.name):
             return True  # another master runs there, and has cleaned up at its start

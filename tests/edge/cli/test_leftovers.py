@@ -201,7 +201,7 @@ def test_a_file_that_a_sweep_takes_before_it_is_locked_is_made_again(
     monkeypatch.setattr(fcntl, "flock", sweep_and_lock)
     with footprint({"cache": "/c"}):
         (path,) = state.iterdir()
-        assert json.loads(path.read_text()) == {"cache": "/c"}
+        assert json.loads(path.read_text()) == {"cache": "/c", "file": path.stat().st_ino}
     assert os.listdir(state) == []
 
 
@@ -231,6 +231,20 @@ def test_files_of_other_machines_are_left_alone(tmp_path: Path, state: Path) -> 
     assert not is_sweep_due()
     sweep.main()
     assert len(os.listdir(state)) == 1
+
+
+def test_a_copy_of_a_file_is_not_the_file(state: Path) -> None:
+    with footprint({"cache": "/c", "tmpdir": "/t"}):
+        (path,) = state.iterdir()
+        copy = state / f"{path.name}0"
+        copy.write_bytes(path.read_bytes())
+        assert not is_sweep_due()
+        sweep.main()
+        assert copy.exists()
+        copy.write_bytes(b"")
+        assert is_sweep_due(), "its daemon was killed at once"
+        sweep.main()
+        assert list(state.iterdir()) == [path]
 
 
 def test_a_daemon_without_a_place_for_its_state_runs_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
