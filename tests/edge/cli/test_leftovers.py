@@ -132,6 +132,18 @@ def test_a_tree_with_another_master_is_left_to_it(tmp_path: Path, state: Path) -
     assert os.listdir(state) == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
+def test_sockets_and_staging_directories_of_another_user_are_left_alone(tmp_path: Path, state: Path) -> None:
+    killed(make_tree(tmp_path / "tree"))
+    for name in (".termite-socket", ".termite-socket.4711", ".termite-staging"):
+        os.chown(tmp_path / "tree" / name, 60800, 60800)
+    sweep.main()
+    left = {".termite-socket", ".termite-socket.4711", ".termite-staging", "yours"}
+    assert set(os.listdir(tmp_path / "tree")) == left
+    assert (tmp_path / "tree" / ".termite-staging" / "0a0b.1").exists()
+    assert os.listdir(state) == []
+
+
 @pytest.mark.parametrize("trouble", ["gone", "another directory", "closed"])
 def test_a_tree_that_cannot_be_cleaned_is_tried_again_each_day_for_a_month(
     tmp_path: Path, state: Path, trouble: str, monkeypatch: pytest.MonkeyPatch
