@@ -81,8 +81,11 @@ def _soak(scene: Scene, result: Result, end: float, jobs: int) -> None:
         if done.code or made != wanted:
             scene.problems.append(f"wrong: batch {batch} ends with {done.code}: {done.stdout[-300:]!r}")
         shutil.rmtree(directory)
-        for path in stays.iterdir():
-            path.unlink()
+        unwanted = sorted(path.name for path in stays.iterdir() if path.suffix != ".y")
+        if unwanted:
+            scene.problems.append(f"wrong: batch {batch} leaves {unwanted[:5]} of {len(unwanted)}")
+        shutil.rmtree(stays)
+        stays = _make_directory(scene, stays.name)
         looks.append((result.jobs, _tables(scene)))
         if batch % 10 == 0 or result.jobs >= jobs:
             print(f"    soak {result.jobs} jobs: {_figures(scene)} {looks[-1][1]}", flush=True)

@@ -21,6 +21,7 @@ FEW = 8
 # Files whose names are kept. If there are more, all are searched for again, which bounds memory to
 # a megabyte.
 NAMES_LIMIT = 4096
+FEW_NAMES = 512  # below so many, files that have no name any more are not looked for
 
 
 class Stamp(NamedTuple):
@@ -97,6 +98,7 @@ class AttrTree:
         self._root = root
         self._listings: dict[bytes, dict[bytes, Seen]] = {}
         self._names: dict[Inode, set[bytes]] = {}  # every served name of the files that `names_of` was asked for
+        self._most_names = FEW_NAMES
         self._numbers: dict[bytes, bytes] = {}  # packed inode numbers by directory, made by `names_of`
 
     def is_served(self, directory: bytes) -> bool:
@@ -119,8 +121,8 @@ class AttrTree:
 
         The first request for a file searches all listings; its names are kept from then on.
         """
-        if len(self._names) > NAMES_LIMIT:
-            self._names.clear()
+        if len(self._names) > self._most_names:
+            self._forget_nameless()
         if new := {inode for inode in inodes if inode not in self._names}:
             self._names.update((inode, set()) for inode in new)
             numbers = [_packed(number) for _, number in new]
@@ -191,6 +193,13 @@ class AttrTree:
             stamps = (seen.stamp for seen in self._listings[directory].values())
             numbers = self._numbers[directory] = b"".join(_packed(stamp.ino) for stamp in stamps if stamp is not None)
         return numbers
+
+    def _forget_nameless(self) -> None:
+        """Forget the files whose names are all gone, and all files if too many are left."""
+        self._names = {inode: names for inode, names in self._names.items() if names}
+        if len(self._names) > NAMES_LIMIT / 2:
+            self._names.clear()
+        self._most_names = max(FEW_NAMES, 2 * len(self._names))
 
     def _note_name(self, path: bytes, old: Seen | None, new: Seen | None) -> None:
         """Keep the names of files in step with a changed entry; None means no entry."""
