@@ -79,14 +79,15 @@ def footprint(places: Mapping[str, object]) -> Iterator[None]:
 def master_places(socket: Path, hashes: Path) -> dict[str, object]:
     """Return the places of a master.
 
-    The inode tells the tree from a later directory with its name. The device is not written down:
-    some file systems have another one after each mount.
+    The inode tells the tree from a later directory with its name. The device tells a tree that was
+    removed from one whose disk is not mounted. It identifies nothing: some file systems have
+    another device after each mount.
     """
     try:
-        inode = socket.parent.stat().st_ino
+        status = socket.parent.stat()
     except OSError:
         return {}
-    return {"socket": str(socket), "inode": inode, "hashes": str(hashes)}
+    return {"socket": str(socket), "device": status.st_dev, "inode": status.st_ino, "hashes": str(hashes)}
 
 
 def worker_places(cache: Path, tmpdir: Path) -> dict[str, object]:

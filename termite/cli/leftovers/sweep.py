@@ -56,8 +56,8 @@ def is_swept(places: dict[str, object]) -> bool:
     """
     is_clean = True
     match places:
-        case {"socket": str(socket), "inode": int(inode)}:
-            is_clean = _is_tree_swept(Path(socket), inode)
+        case {"socket": str(socket), "device": int(device), "inode": int(inode)}:
+            is_clean = _is_tree_swept(Path(socket), device, inode)
     match places:
         case {"hashes": str(hashes)}:
             _close_database(Path(hashes))
@@ -69,16 +69,16 @@ def is_swept(places: dict[str, object]) -> bool:
     return is_clean
 
 
-def _is_tree_swept(socket: Path, inode: int) -> bool:
+def _is_tree_swept(socket: Path, device: int, inode: int) -> bool:
     with suppress(TermiteError):
         set_up_logging("info", log_file(socket.parent))
     try:
         top = os.open(socket.parent, DIRECTORY | os.O_NOFOLLOW)
     except OSError:
-        return False  # the tree may be on a disk that is not mounted now
+        return _is_on(socket.parent, device)
     try:
         if os.fstat(top).st_ino != inode:
-            return False
+            return _is_on(socket.parent, device)
         if not remove_dead_socket(top, socket.name):
             return True  # another master runs there, and has cleaned up at its start
         return clear_abandoned_tree(top)
@@ -87,6 +87,14 @@ def _is_tree_swept(socket: Path, inode: int) -> bool:
         return False
     finally:
         os.close(top)
+
+
+def _is_on(tree: Path, device: int) -> bool:
+    """Return whether the disk of a tree that was not found is mounted, so that the tree is gone."""
+    for place in (tree, *tree.parents):
+        with suppress(OSError):
+            return place.stat().st_dev == device
+    return False
 
 
 def _close_database(path: Path) -> None:

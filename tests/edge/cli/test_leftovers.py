@@ -144,18 +144,33 @@ def test_sockets_and_staging_directories_of_another_user_are_left_alone(tmp_path
     assert os.listdir(state) == []
 
 
-@pytest.mark.parametrize("trouble", ["gone", "another directory", "closed"])
-def test_a_tree_that_cannot_be_cleaned_is_tried_again_each_day_for_a_month(
-    tmp_path: Path, state: Path, trouble: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    places = make_tree(tmp_path / "tree")
-    killed(places)
+def move_away(tmp_path: Path, trouble: str) -> Path:
+    """Move a killed master's tree away, and return where it is."""
     away = tmp_path / "away"
     (tmp_path / "tree").rename(away)
     if trouble == "another directory":
         make_tree(tmp_path / "tree")
-    if trouble == "closed":
+    if trouble == "a file":
         (tmp_path / "tree").write_text("not a directory")
+    return away
+
+
+@pytest.mark.parametrize("trouble", ["gone", "another directory", "a file"])
+def test_a_tree_that_was_removed_is_forgotten(tmp_path: Path, state: Path, trouble: str) -> None:
+    killed(make_tree(tmp_path / "tree"))
+    move_away(tmp_path, trouble)
+    sweep.main()
+    assert os.listdir(state) == []
+    assert trouble != "another directory" or (tmp_path / "tree" / ".termite-staging" / "now").exists()
+
+
+@pytest.mark.parametrize("trouble", ["gone", "another directory", "a file"])
+def test_a_tree_whose_disk_is_not_mounted_is_tried_again_each_day_for_a_month(
+    tmp_path: Path, state: Path, trouble: str
+) -> None:
+    places = make_tree(tmp_path / "tree")
+    killed({**places, "device": tmp_path.stat().st_dev + 1})
+    away = move_away(tmp_path, trouble)
     sweep.main()
     (name,) = os.listdir(state)
     assert name.startswith(LATER)
