@@ -9,7 +9,7 @@ from termite.engine.errors import FsError, RemoteProtocolError
 from termite.engine.model import Attr, Change, Digest
 from termite.engine.paths import join
 from termite.engine.tree.logic import attrs
-from termite.engine.tree.logic.attrs import AttrTree, Seen, Stamp, Touch, compare_entry
+from termite.engine.tree.logic.attrs import FEW_NAMES, AttrTree, Seen, Stamp, Touch, compare_entry
 from termite.engine.tree.logic.plan import make_plan
 
 DIGEST = Digest(b"d" * 32, 1)
@@ -153,6 +153,7 @@ def test_the_names_of_files_are_those_that_a_look_through_everything_finds(
     limit: int, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attrs, "NAMES_LIMIT", limit)
+    monkeypatch.setattr(attrs, "FEW_NAMES", limit)
     monkeypatch.setattr(attrs, "FEW", few)
     chance = random.Random(limit)
     tree = AttrTree(Seen(DIRECTORY))
@@ -173,6 +174,18 @@ def test_the_names_of_files_are_those_that_a_look_through_everything_finds(
             for name, seen in tree.listing(where).items()
             if seen.stamp is not None and seen.stamp.inode in asked
         }
+
+
+def test_files_that_have_no_name_any_more_do_not_fill_the_table_of_names() -> None:
+    tree = AttrTree(Seen(DIRECTORY))
+    tree.serve(b"", {b"d": Seen(DIRECTORY)})
+    tree.serve(b"d", {b"stays": Seen(FILE, Stamp(1, 1, 1, 1, 1))})
+    assert tree.names_of([(1, 1)]) == {b"d/stays"}
+    for number in range(2, 4 * FEW_NAMES):
+        tree.put(b"d/x", Seen(FILE, Stamp(1, number, 1, 1, 1)))
+        assert tree.names_of([(1, number)]) == {b"d/x"}
+    assert tree.linked_files <= FEW_NAMES + 1
+    assert tree.names_of([(1, 1)]) == {b"d/stays"}
 
 
 def test_a_symlink_that_was_retargeted_is_a_change() -> None:
