@@ -23,6 +23,7 @@ from pathlib import Path
 
 from termite.cli.places import STATE, candidates, own_directory
 from termite.engine.errors import UserError
+from termite.engine.host.ownership import find_stranger
 
 LATER = "later-"
 LATER_S = 24 * 3600.0  # from one attempt to the next
@@ -149,6 +150,9 @@ def _due_names() -> Iterator[tuple[Path, str]]:
         try:
             names = os.listdir(directory)
         except OSError:
+            continue
+        # Root may have somebody's $HOME, and must not go where that user sends it.
+        if names and (directory.stat().st_uid != os.geteuid() or find_stranger(directory)):
             continue
         for name in names:
             if not name.removeprefix(LATER).startswith(ours):

@@ -155,6 +155,19 @@ def move_away(tmp_path: Path, trouble: str) -> Path:
     return away
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
+@pytest.mark.parametrize("part", ["running", "termite"])
+def test_root_goes_nowhere_that_another_user_can_name(tmp_path: Path, state: Path, part: str) -> None:
+    killed(make_tree(tmp_path / "tree"))
+    owned = state if part == "running" else state.parent
+    os.chown(owned, 60800, 60800)
+    assert not is_sweep_due()
+    sweep.main()
+    assert (tmp_path / "tree" / ".termite-socket").exists()
+    os.chown(owned, 0, 0)
+    assert is_sweep_due()
+
+
 @pytest.mark.parametrize("trouble", ["gone", "another directory", "a file"])
 def test_a_tree_that_was_removed_is_forgotten(tmp_path: Path, state: Path, trouble: str) -> None:
     killed(make_tree(tmp_path / "tree"))
