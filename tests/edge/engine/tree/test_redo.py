@@ -21,6 +21,7 @@ from termite.engine.tree.publishing.orphaned_plans import clear_abandoned_tree
 from termite.engine.tree.publishing.plan_file import lock
 from termite.engine.tree.publishing.publication import Ticket
 from termite.engine.tree.publishing.redo import finish_job
+from termite.engine.tree.publishing.steps import near_name
 from tests.edge.engine.tree.tree_jobs import Job, agrees_with_the_disk, digest_of, serve, staged_names, tree_path
 
 TOKEN = b"launcher"
@@ -413,7 +414,8 @@ async def test_a_discarded_plan_leaves_no_copies_beside_its_places(tmp_path: Pat
     await publish_until_killed(home, await a_job_of_every_kind(home, root), calls, 50)
     die(home)
     (name,) = (name for name in staged_names(root) if name.endswith(".1"))
-    near = [root / f".termite-{name.partition('.')[0]}.{number}" for number in range(40)]
+    label = name.partition(".")[0]
+    near = [root / os.fsdecode(near_name(b"%b.%d" % (label.encode(), number))) for number in range(40)]
     for path in near:  # some of them are those of entries at the top of the tree
         path.touch()
     (root / "moved/1").write_text("edited")
