@@ -66,9 +66,13 @@ def clear_staging(root: Path, staging: int, own_label: bytes) -> bool:
 
 
 def _remove_recorded_area(root: Path, staging: int, record: bytes) -> None:
+    try:
+        area = os.readlink(record, dir_fd=staging)
+    except FileNotFoundError:  # it went with its plan, which was finished a moment ago
+        return
     disk = Disk(os.fsencode(root))
     try:
-        remove_recorded(disk, os.readlink(record, dir_fd=staging))
+        remove_recorded(disk, area)
     finally:
         disk.close()
 
