@@ -9,9 +9,12 @@
 
 #include <errno.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
-enum { STOPPING_S = 2 }; /* the time in which the master must stop the job and answer; then it goes on alone */
+/* The time in which the master must stop the job and answer; then the launcher ends alone. A build
+ * ends within 2 s of Ctrl-C, whatever does not answer, and the build tool needs a part of that. */
+enum { STOPPING_MS = 1500 };
 
 static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGALRM};
 enum { SIGNALS = sizeof signals / sizeof *signals };
@@ -19,6 +22,7 @@ enum { SIGNALS = sizeof signals / sizeof *signals };
 static struct sigaction original[SIGNALS];
 static sigset_t original_mask;
 static volatile sig_atomic_t first; /* the first signal that came; 0: none */
+static volatile sig_atomic_t is_sending, is_cancel_due; /* a frame is half sent; a cancel waits for its end */
 static int connection = -1;
 
 int cancelled_by(void)
@@ -49,8 +53,12 @@ static void on_signal(int signal)
 void cancel_job(int signal)
 {
     first = signal;
-    send_cancel(signal);
-    alarm(STOPPING_S);
+    if (is_sending)
+        is_cancel_due = 1;
+    else
+        send_cancel(signal);
+    const struct itimerval patience = {.it_value = {STOPPING_MS / 1000, STOPPING_MS % 1000 * 1000}};
+    setitimer(ITIMER_REAL, &patience, NULL);
 }
 
 /* Return the set of the signals that cancel. */
@@ -94,9 +102,21 @@ void stop_cancelling(void)
 
 bool send_undisturbed(int master, const void *bytes, size_t length)
 {
-    sigset_t set = ours(), before;
-    change_mask(SIG_BLOCK, &set, &before);
-    bool sent = send_whole(master, bytes, length);
-    change_mask(SIG_SETMASK, &before, NULL);
-    return sent;
+    const char *at = bytes;
+    bool is_there = true;
+    is_sending = 1;
+    while (length > 0 && is_there) {
+        ssize_t n = send(master, at, length, MSG_NOSIGNAL);
+        if (n < 0 && errno == EAGAIN)
+            note_silence(false);
+        is_there = n >= 0 || errno == EINTR || errno == EAGAIN;
+        at += n > 0 ? n : 0;
+        length -= n > 0 ? (size_t)n : 0;
+    }
+    is_sending = 0;
+    if (is_cancel_due) {
+        is_cancel_due = 0;
+        send_cancel(first);
+    }
+    return is_there;
 }

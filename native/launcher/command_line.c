@@ -16,6 +16,7 @@ static const char USAGE[] =
     "Runs COMMAND through the termite master of this directory tree (the nearest " SOCKET_NAME " upwards, or\n"
     "$TERMITE_SOCKET): on another machine, unless a rule keeps COMMAND on this one. Without a master, termite\n"
     "just executes COMMAND here; with TERMITE_LOCAL=never, it exits with 103 instead.\n"
+    "With TERMITE=off, termite is COMMAND and asks no master.\n"
     "termite reads, writes and ends exactly as COMMAND itself would.\n"
     "\n"
     "termite-shell ARGUMENT... does the same with $TERMITE_SHELL (or /bin/sh) as the command.\n"

@@ -137,7 +137,10 @@ static void wait_for_master(struct conversation *talk)
     for (;;) {
         struct pollfd fds[2] = {{.fd = talk->master, .events = POLLIN},
                                 {.fd = talk->wish.size > 0 ? STDIN_FILENO : -1, .events = POLLIN}};
-        if (poll(fds, 2, -1) < 0)
+        int ready = poll(fds, 2, silence_tick_ms());
+        if (ready == 0)
+            note_silence(true);
+        if (ready <= 0)
             continue;
         if (fds[0].revents)
             return;
@@ -156,10 +159,12 @@ static void fill(struct conversation *talk)
     if (talk->wish.size > 0)
         wait_for_master(talk);
     ssize_t n;
-    while ((n = read(talk->master, talk->buffer, BUFFER_BYTES)) < 0 && errno == EINTR)
-        ;
+    while ((n = read(talk->master, talk->buffer, BUFFER_BYTES)) < 0 && (errno == EINTR || errno == EAGAIN))
+        if (errno == EAGAIN)
+            note_silence(true);
     if (n <= 0)
         lose_master(talk);
+    note_answer();
     talk->start = 0;
     talk->end = (size_t)n;
 }
@@ -345,6 +350,9 @@ static void take_frame(struct conversation *talk)
     case 'R':
         take_read(talk, length);
         break;
+    case 'A': /* the master lives, which every byte of it tells */
+        take_records(talk, length);
+        break;
     case 'X':
         execute_here(talk, length);
     case 'E':
@@ -359,6 +367,7 @@ _Noreturn void relay(int master, const struct command *command)
     static struct conversation talk;
     talk.master = master;
     talk.command = command;
+    listen_for_silence(master, command);
     cancel_on_signals(master);
     for (;;)
         take_frame(&talk);

@@ -69,7 +69,7 @@ _Noreturn void end_by_signal(int signal);
  * may be left over. */
 const char *find_master(const char *cwd, char path[PATH_MAX]);
 /* Return a connection to the socket at `path`, or -1 if nobody accepts there. Wait up to 30 s for
- * that. */
+ * that, and print a line if the time is over. */
 int connect_master(const char *path);
 /* Send all bytes. Return false if the master is gone. Interrupted calls are repeated. */
 bool send_whole(int master, const void *bytes, size_t length);
@@ -89,6 +89,8 @@ _Noreturn void exec_command(const struct command *command, const struct local_ru
  * TERMITE_LOCAL=never forbids that, print `reason` and `detail`, and end this process with
  * EXIT_NOWHERE. */
 void check_may_run_here(const struct command *command, const char *reason, const char *detail);
+/* Return whether the user has switched termite off (TERMITE=off). */
+bool is_switched_off(void);
 /* Return the path of the preload library, or NULL if the build tool was started without it. */
 const char *preload_library(void);
 
@@ -150,6 +152,19 @@ void vantage_describe(struct buffer *invoke);
  * of the job, or "". Return false if there is no memory. */
 bool make_invocation(struct buffer *frame, const struct command *command, const char *cwd, const char *token);
 
+/* -- silence.c ----------------------------------------------------------------------------------------------------- */
+
+/* Let reads from the master and sends to it fail with EAGAIN after each tick of silence. The caller
+ * then calls note_silence, and tries again. */
+void listen_for_silence(int master, const struct command *command);
+/* Return the length of a tick in milliseconds, for poll. */
+int silence_tick_ms(void);
+/* Note that a tick has passed without a byte of the master. Ask the master whether it lives, if no
+ * frame is half sent (`may_ask`). If it does not answer, print a line once. */
+void note_silence(bool may_ask);
+/* Note that the master has sent something. */
+void note_answer(void);
+
 /* -- cancel.c ------------------------------------------------------------------------------------------------------ */
 
 /* From now on, let each signal that means "stop the job" send a cancel to the master. */
@@ -161,7 +176,8 @@ void stop_cancelling(void);
 void cancel_job(int signal);
 /* Return the first signal that came, or 0. */
 int cancelled_by(void);
-/* Send all bytes as send_whole does, but never let a cancel come between them. */
+/* Send all bytes, however long the master takes to read them, and never let a cancel come between
+ * them: a signal meanwhile sends its cancel behind them. Return false if the master is gone. */
 bool send_undisturbed(int master, const void *bytes, size_t length);
 
 /* -- redo.c -------------------------------------------------------------------------------------------------------- */

@@ -84,8 +84,17 @@ _Noreturn void exec_command(const struct command *command, const struct local_ru
     execute(command);
 }
 
+bool is_switched_off(void)
+{
+    const char *termite = getenv("TERMITE");
+    return termite && strcmp(termite, "off") == 0;
+}
+
 void check_may_run_here(const struct command *command, const char *reason, const char *detail)
 {
+    const char *termite = getenv("TERMITE");
+    if (termite && *termite && !is_switched_off())
+        dprintf(STDERR_FILENO, "termite: TERMITE=%s is ignored: the only accepted value is \"off\"\n", termite);
     const char *local = getenv("TERMITE_LOCAL");
     if (!local || !*local)
         return;

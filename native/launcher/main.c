@@ -2,7 +2,7 @@
  *
  * The launcher decides nothing, and must never be why a build fails. It becomes the command itself
  * if there is no master, or if anything is odd before the master has sent a byte.
- * TERMITE_LOCAL=never forbids that. docs/develop/protocol.md describes the protocol under
+ * TERMITE_LOCAL=never forbids that. With TERMITE=off it becomes the command at once. docs/develop/protocol.md describes the protocol under
  * "Launcher". */
 #include "launcher.h"
 #include "../shared/records.h"
@@ -58,6 +58,8 @@ int main(int argc, char **argv)
     if (argc < 1)
         return EXIT_FAILED;
     struct command command = parse_command_line(argv);
+    if (is_switched_off())
+        exec_command(&command, &(struct local_run){.recurse = false});
     char *cwd = can_be_heard() ? getcwd(NULL, 0) : NULL;
     char socket_path[PATH_MAX];
     const char *path = cwd ? find_master(cwd, socket_path) : NULL;

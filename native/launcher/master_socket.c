@@ -92,6 +92,9 @@ int connect_master(const char *path)
         struct timeval patience = {.tv_sec = DEAF_S};
         setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
         if (connect(fd, (struct sockaddr *)&address, sizeof address) != 0) {
+            if (errno == EAGAIN)
+                dprintf(STDERR_FILENO, "termite: the master at %s has not accepted for %d s; TERMITE=off builds without it\n",
+                        path, DEAF_S);
             close(fd);
             fd = -1;
         }

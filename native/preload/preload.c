@@ -86,6 +86,12 @@ __attribute__((constructor)) static void set_up(void)
     real_execvpe = (exec_function *)dlsym(RTLD_NEXT, "execvpe");
     const char *tool = program_invocation_short_name;
     const char *library = getenv("TERMITE_PRELOAD"), *program = getenv("TERMITE_LAUNCHER");
+    const char *termite = getenv("TERMITE");
+    if (termite && strcmp(termite, "off") == 0) { /* the tool and its commands are as if there was no library */
+        if (library)
+            (void)leave_environment(library);
+        return;
+    }
     if (!library || !program || strlen(program) >= sizeof launcher || strlen(tool) > NAME_MAX || !is_build_tool(tool))
         return;
     strcpy(launcher, program);

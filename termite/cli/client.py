@@ -27,6 +27,7 @@ START_S = 30.0  # a master is ready in half a second; a loaded machine takes lon
 END_S = 30.0
 ANSWER_S = 120.0  # termite-ctl refresh checks every file that was served, which takes seconds
 START_ONE = "start one with `termite-ctl start`"
+BUILD_ANSWER_S = 30.0  # a build does not wait longer for a master that does not answer
 IDLE_S = "600"  # after so long an idle master that we started ends; until then its mirror stays warm
 LOG_LIMIT_BYTES = 8 * 1024 * 1024
 _VCS = (".git", ".hg", ".svn")
@@ -56,6 +57,9 @@ class Client:
         self._frames = records.Frames()
         directory = -1
         try:
+            # The kernel lets a process wait without end for a master that does not accept.
+            patience = struct.pack("ll", int(BUILD_ANSWER_S), 0)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
             # An address holds 107 bytes, and the path of a tree may be longer: use a descriptor.
             directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             self._socket.connect(f"/proc/self/fd/{directory}/{path.name}")
@@ -65,18 +69,18 @@ class Client:
         finally:
             if directory >= 0:
                 os.close(directory)
-        self._socket.settimeout(ANSWER_S)  # only now: connecting must wait while the backlog is full
         # Root can connect to any user's master, but must not run the commands that it returns.
         if self._peer()[1] != own_ids()[0]:
             self._socket.close()
             raise NoMaster(f"the master that listens at {path} belongs to another user", hint=START_ONE)
 
-    def ask(self, command: str, **fields: object) -> Reply:
-        """Send one command and return the answer. Block up to 120 s.
+    def ask(self, command: str, patience_s: float = ANSWER_S, /, **fields: object) -> Reply:
+        """Send one command and return the answer. Block up to `patience_s`.
 
         Raise UserError if the command failed, and NoMaster if the master ended or does not answer.
         """
         request = json.dumps({"command": command, **_whereabouts(), **fields}).encode()
+        self._socket.settimeout(patience_s)  # not before: connecting must wait while the backlog is full
         try:
             self._socket.sendall(records.frame(records.CONTROL, request))
             reply = self._receive()

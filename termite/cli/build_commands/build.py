@@ -52,7 +52,7 @@ Example:
 
 The build uses the master that runs in this directory or above it. If there is none, termite-build
 starts a master with a worker on this machine, which ends ten minutes after the last build. A tool
-that no plugin knows runs as if termite were not there."""
+that no plugin knows runs as if termite were not there. TERMITE=off does the same for every tool."""
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import termite
 from termite.cli.build_commands import front_end
 from termite.cli.build_commands.build_tools import READ_BYTES, check_preload
 from termite.cli.flags import VERSION, run_command
+from termite.engine.decide.logic.fallback_policy import is_switched_off
 from termite.engine.errors import UserError
 from termite.engine.host.native_programs import native_program
 
@@ -69,6 +70,8 @@ def run_cmake(argv: Sequence[str]) -> int:
         print(_HELP.format(version=VERSION))
         return 0
     program, args = split_program(argv)
+    if is_switched_off(os.environ):
+        return front_end.run_plainly([program, *args])
     match read_mode(args):
         case Mode.CONFIGURE:
             return front_end.run_plainly([program, *_injected(), *args])
@@ -130,6 +133,7 @@ A directory that was configured without termite keeps its commands, so nothing i
                    'AWS_* *_TOKEN' (default: none)
   TERMITE_SOCKET   socket of the master to use (default: the nearest one); empty: use no master
   TERMITE_LOCAL    never: if no worker can run a command, fail instead of running it here
+  TERMITE          off: configure and build as if termite were not installed
   TERMITE_VERBOSE  1: print at the end of every build what ran where"""
 
 

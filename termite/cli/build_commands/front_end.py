@@ -19,13 +19,22 @@ from termite.cli.claims import wait_for_claims
 from termite.cli.flags import VERSION
 from termite.cli.leftovers.footprints import start_sweep
 from termite.cli.places import working_directory
-from termite.engine.decide.logic.fallback_policy import LOCAL, NEVER, is_local_forbidden, local_policy_warning
+from termite.engine.decide.logic.fallback_policy import (
+    LOCAL,
+    NEVER,
+    is_local_forbidden,
+    is_switched_off,
+    policy_warning,
+)
 from termite.engine.decide.logic.ties import tie_of
 from termite.engine.errors import ExitCode, RemoteProtocolError, UserError, words_of
 from termite.engine.host.native_programs import native_program
 
 _WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGCHLD)
 DIRECTORY_LETTER, DIRECTORY_WORD = "C", "--directory"  # of make and ninja: build in that directory
+# The user who has pressed Ctrl-C waits for nothing more. A build ends within 2 s of it, and the
+# launchers may need 1.5 s of that.
+INTERRUPTED_S = 0.3
 _BY_KILL = (0, -1)  # si_code of kill and sigqueue; a terminal signals the whole process group itself
 
 
@@ -63,6 +72,8 @@ def run_tool(tool: Tool, args: Sequence[str]) -> int:
     if list(args) == ["--termite-help"]:
         print(_HELP.format(tool=tool.name, version=VERSION))
         return 0
+    if is_switched_off(os.environ):
+        return run_plainly([tool.name, *args])
     directory, is_dry = read_words(tool, args)
     if is_dry or not os.path.isdir(directory or "."):  # then the tool itself reports it
         return run_plainly([tool.name, *args])
@@ -75,6 +86,8 @@ def build_with(tool: Tool, program: str, args: Sequence[str], directory: str) ->
     `program` is a path, or a name in PATH. `directory` is "" for the current directory.
     """
     argv = [program, *args]
+    if is_switched_off(os.environ):
+        return run_plainly(argv)
     # All commands of the build would be tied, too, so no master is needed. TERMITE_LOCAL=never does
     # not forbid this, because no worker failed.
     if tie := tie_of(os.environ):
@@ -85,8 +98,8 @@ def build_with(tool: Tool, program: str, args: Sequence[str], directory: str) ->
     except (UserError, RemoteProtocolError, OSError) as error:
         return build_locally(argv, error)
     start_sweep()
-    status = _run_tool(started, env)
-    _sum_up(master)
+    status, is_interrupted = _run_tool(started, env)
+    _sum_up(master, INTERRUPTED_S if is_interrupted else client.BUILD_ANSWER_S)
     return _end_as(status)
 
 
@@ -98,7 +111,7 @@ def build_locally(argv: Sequence[str], error: Exception) -> int:
     if is_local_forbidden(os.environ):
         say(f"{error}; {LOCAL}={NEVER} forbids building locally")
         return ExitCode.NOWHERE
-    if warning := local_policy_warning(os.environ):
+    if warning := policy_warning(os.environ):
         say(warning)
     say(f"{error}: building locally")
     return run_plainly(argv)
@@ -106,7 +119,7 @@ def build_locally(argv: Sequence[str], error: Exception) -> int:
 
 def run_plainly(argv: Sequence[str]) -> int:
     """Run a command as if termite were not there, and end as the command did."""
-    return _end_as(_run_tool(argv, os.environ))
+    return _end_as(_run_tool(argv, os.environ)[0])
 
 
 def read_words(tool: Tool, args: Sequence[str]) -> tuple[str, bool]:
@@ -150,7 +163,13 @@ def _prepare(
     place = Path(os.path.realpath(started_in / directory))
     master = _find_or_start(place, started_in)
     reply = master.ask(
-        "build-start", tool=tool.name, args=list(args), cwd=str(started_in), env=dict(os.environ), preload=reach
+        "build-start",
+        client.BUILD_ANSWER_S,
+        tool=tool.name,
+        args=list(args),
+        cwd=str(started_in),
+        env=dict(os.environ),
+        preload=reach,
     )
     added: dict[str, str] = reply["env"]
     if not tool.is_preloaded:
@@ -190,9 +209,16 @@ def _find_or_start(directory: Path, started_in: Path) -> client.Client:
     return master
 
 
-def _sum_up(master: client.Client) -> None:
+def _sum_up(master: client.Client, patience_s: float) -> None:
+    """Print the summary of the build, if the master gives one within `patience_s`.
+
+    Ctrl-C ends the wait, because the tool has ended already.
+    """
     try:
-        end = master.ask("build-end")
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
+        end = master.ask("build-end", patience_s)
+    except KeyboardInterrupt:
+        return
     except (UserError, RemoteProtocolError) as error:
         say(f"this build gets no summary: {error}")
         return
@@ -234,11 +260,12 @@ def say(line: str) -> None:
 # -- the tool's process -----------------------------------------------------------------------------------------------
 
 
-def _run_tool(argv: Sequence[str], env: Mapping[str, str]) -> int:
-    """Run the tool, found in PATH, and return its wait status.
+def _run_tool(argv: Sequence[str], env: Mapping[str, str]) -> tuple[int, bool]:
+    """Run the tool, found in PATH. Return its wait status, and whether the user has stopped it.
 
     Signals that another process sends to us are passed on to the tool.
     """
+    is_interrupted = False
     signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
     sys.stdout.flush()
     try:
@@ -247,19 +274,20 @@ def _run_tool(argv: Sequence[str], env: Mapping[str, str]) -> int:
         child = os.posix_spawn(find_program(argv[0]), list(argv), env, setsigmask=(), setsigdef=unignored)
     except UserError as error:
         say(error.message)
-        return 127 << 8
+        return 127 << 8, False
     except OSError as error:
         say(f"{argv[0]}: {error.strerror}")
-        return (127 if isinstance(error, FileNotFoundError) else 126) << 8
+        return (127 if isinstance(error, FileNotFoundError) else 126) << 8, False
     while True:
         received = signal.sigwaitinfo(_WATCHED)
         if received.si_signo != signal.SIGCHLD:
+            is_interrupted |= received.si_signo != signal.SIGUSR1
             if received.si_code in _BY_KILL:
                 os.kill(child, received.si_signo)
             continue
         pid, status = os.waitpid(child, os.WNOHANG)
         if pid:
-            return status
+            return status, is_interrupted or os.WIFSIGNALED(status)
 
 
 def _end_as(status: int) -> int:
@@ -312,6 +340,7 @@ starts a master with a worker on this machine, which ends ten minutes after the 
                    'AWS_* *_TOKEN' (default: none)
   TERMITE_SOCKET   socket of the master to use (default: the nearest one); empty: use no master
   TERMITE_LOCAL    never: if no worker can run a command, fail instead of running it here
+  TERMITE          off: build as if termite were not installed
   TERMITE_VERBOSE  1: print at the end of every build what ran where
 
 The file .termite-localrc beside the socket has rules for where commands run.

@@ -16,6 +16,9 @@ from termite.engine.model import Command
 # builds.
 _VOLATILE = frozenset({"_", "SHLVL", "OLDPWD", "MAKE_TERMOUT", "MAKE_TERMERR"})
 
+# Of termite, besides the names that begin with TERMITE_.
+_OURS = frozenset({"TERMITE", "MAKE_SHELL"})
+
 
 class Environment(Mapping[str, str]):
     """The environment of a command, with the values derived from it.
@@ -47,7 +50,7 @@ class Environment(Mapping[str, str]):
         remote = {
             name: text
             for name, text in self._variables.items()
-            if not name.startswith("TERMITE_") and name != "MAKE_SHELL"
+            if not name.startswith("TERMITE_") and name not in _OURS
         }
         for name in ("MAKEFLAGS", "MFLAGS", "CARGO_MAKEFLAGS"):
             if name in remote:

@@ -280,6 +280,9 @@ class Launcher:
             self._is_answered.set()
         elif kind == records.CANCEL:
             raise LauncherGone(_parse_signal(payload))
+        elif kind == records.ALIVE:
+            self._unsent += records.frame(records.ALIVE)
+            self.push_nowait()
         else:
             raise RemoteProtocolError(f"a launcher sent {kind!r}")
 

@@ -63,7 +63,7 @@ def parse_invoke(payload: bytes) -> JobRequest:
     """
     head, separator, rest = payload.partition(b"\0env=")  # the environment comes last
     argv, notes, fields = _sort_records(head + b"\0" if separator else head)
-    if fields.get("v") != b"3":
+    if fields.get("v") != b"4":
         raise RemoteProtocolError(f"a launcher of another version: {fields.get('v')!r}")
     stdin = fields.get("stdin")
     try:

@@ -14,7 +14,7 @@ import trio
 from termite.engine.decide.environment import environment_of
 from termite.engine.decide.local_or_remote import decide
 from termite.engine.decide.logic.commands import is_no_op
-from termite.engine.decide.logic.fallback_policy import is_local_forbidden, local_policy_warning
+from termite.engine.decide.logic.fallback_policy import is_local_forbidden, policy_warning
 from termite.engine.decide.logic.later_code import find_later_code
 from termite.engine.decide.short_commands import CommandKey, key_of
 from termite.engine.errors import FsError, HalfPublished, Outdated, Reason, ResultRefused, Retryable, UserError
@@ -182,7 +182,7 @@ async def show_warnings(master: Master, job: Job) -> None:
     """Notify the user of rules and settings of the command's environment that were ignored."""
     if job.warning:
         await job.launcher.notice(f"termite: {job.warning}; the last good rules stay in force")
-    warning = local_policy_warning(job.request.invocation.env)
+    warning = policy_warning(job.request.invocation.env)
     if warning and master.notices.select_new("rules", [os.fsencode(warning)]):
         await job.launcher.notice(f"termite: {warning}")
 

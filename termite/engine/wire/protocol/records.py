@@ -13,6 +13,7 @@ from termite.engine.errors import RemoteProtocolError
 FRAME_LIMIT_BYTES = 32 * 1024 * 1024
 
 INVOKE, CONTROL, CANCEL = b"I", b"C", b"K"  # to the master
+ALIVE = b"A"  # to the master: a question; from the master: the answer
 STDIN, PEEKED, UNREADABLE = b"S", b"P", b"F"  # to the master: the answers to READ
 EXEC, STDOUT, STDERR, NOTICE, READ, EXIT, ANSWER = b"X", b"1", b"2", b"N", b"R", b"E", b"J"  # from the master
 

@@ -6,7 +6,7 @@ from termite.engine.errors import RemoteProtocolError
 from termite.engine.launch.invocation import parse_invoke
 from termite.engine.wire.protocol.records import pack_records
 
-FIELDS = [("v", b"3"), ("how", b"direct"), ("cwd", b"/p"), ("arg", b"gcc")]
+FIELDS = [("v", b"4"), ("how", b"direct"), ("cwd", b"/p"), ("arg", b"gcc")]
 ENV = [("env", b"A=1"), ("env", b"B=x=y"), ("env", b"EMPTY=")]
 
 

@@ -1,0 +1,139 @@
+"""Whatever process of termite stands still, Ctrl-C ends the build, and no job waits for ever."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cluster import Cluster, Tree, ancestors, cluster, embedded, new_tree, processes_running
+from tests.e2e.conftest import USERS, MakePlace
+from tests.e2e.waiting import wait_until
+
+NAP = b"sleep\0004321.5"  # what a job of these tests waits with, as /proc shows it
+LIMIT_S = 5.0  # from Ctrl-C to the end; what it takes is printed
+NAPPING = "all:\n\t@sleep 4321.5; true\n"
+KINDS = ("master", "worker", "enter", "mirror", "serve", "pid1", "command")
+
+
+@pytest.fixture(scope="module", params=USERS)
+def whole(request: pytest.FixtureRequest, make_place: MakePlace) -> Iterator[Cluster]:
+    with make_place(request.param) as where, cluster(new_tree(where), [where, where]) as running:
+        yield running
+
+
+@contextmanager
+def frozen(*pids: int) -> Iterator[None]:
+    """Stop processes for the length of the block."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            resume(pid)
+
+
+def resume(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGCONT)
+
+
+def words_of(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def processes_of_the_job() -> dict[str, int]:
+    """Return the processes of termite around the one job that naps, by kind."""
+    chain = ancestors(processes_running(NAP)[0])
+    serving = [pid for pid in chain if words_of(pid).startswith(b"termite-sandbox\0serve")]
+    enter = next(pid for pid in chain if b"termite-sandbox\0enter" in words_of(pid))
+    at = chain.index(enter)
+    found = {"command": chain[0], "pid1": serving[0], "serve": serving[1], "mirror": chain[at - 1], "enter": enter}
+    return found | {"worker": chain[at + 1]}
+
+
+def process_of_kind(whole: Cluster, kind: str) -> int:
+    return whole.master.process.pid if kind == "master" else processes_of_the_job()[kind]
+
+
+@contextmanager
+def napping(tree: Tree, *program: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a program whose job naps, and yield when it does."""
+    process = tree.where.start([tree.where.termite(program[0]), *program[1:]], tree.path)
+    try:
+        wait_until(lambda: bool(processes_running(NAP)), "the job runs")
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        wait_until(lambda: not processes_running(NAP), "the job is gone")
+
+
+def end_of(process: "subprocess.Popen[bytes]", what: str, number: int) -> tuple[int, bytes]:
+    """Send a signal to the group of the process, as a terminal does. Return how it ends."""
+    start = time.monotonic()
+    os.killpg(process.pid, number)
+    try:
+        _, stderr = process.communicate(timeout=LIMIT_S + 30)
+    finally:
+        took_s = time.monotonic() - start
+        print(f"{signal.Signals(number).name}, {what} is stopped: {took_s:.2f} s")
+    assert took_s < LIMIT_S, stderr
+    return process.returncode, stderr
+
+
+# -- Ctrl-C -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_signal_ends_a_make_whatever_is_frozen(whole: Cluster, kind: str, number: signal.Signals) -> None:
+    tree = whole.tree
+    tree.write("Makefile", NAPPING)
+    with napping(tree, "termite-make") as process, frozen(process_of_kind(whole, kind)):
+        code, stderr = end_of(process, f"the {kind}", number)
+    assert code in (2, -number), stderr
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ctrl_c_ends_a_launcher_whatever_is_frozen(whole: Cluster, kind: str) -> None:
+    job = ("sh", "-c", "sleep 4321.5; true")
+    with napping(whole.tree, "termite", *job) as process, frozen(process_of_kind(whole, kind)):
+        code, stderr = end_of(process, f"the {kind}", signal.SIGINT)
+    assert code == -signal.SIGINT, stderr
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_ctrl_c_ends_a_build_of_a_frozen_embedded_master(user: str, make_place: MakePlace) -> None:
+    with make_place(user) as where, embedded(new_tree(where)) as tree:
+        tree.write("Makefile", NAPPING)
+        with napping(tree, "termite-make") as process, frozen(processes_of_the_job()["worker"]):
+            code, stderr = end_of(process, "the embedded master", signal.SIGINT)
+        assert code in (2, -signal.SIGINT), stderr
+        assert b"does not answer" in stderr
+
+
+def test_ctrl_c_ends_the_wait_for_a_summary(whole: Cluster) -> None:
+    """The master stops when the build is over, and termite-make asks it for the summary."""
+    tree = whole.tree
+    tree.write("Makefile", f"all:\n\t@kill -STOP {whole.master.process.pid}\n")
+    tree.write(".termite-localrc", '[{"Regexp": "kill", "Local": true}]')
+    process = tree.where.start([tree.where.termite("termite-make")], tree.path)
+    try:
+        wait_until(lambda: state(whole.master.process.pid) == "T", "the master is stopped")
+        wait_until(lambda: not Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(), "make has ended")
+        code, stderr = end_of(process, "the master", signal.SIGINT)
+        assert code == 0, stderr
+    finally:
+        resume(whole.master.process.pid)
+        (tree.path / ".termite-localrc").unlink()
+
+
+def state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
