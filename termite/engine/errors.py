@@ -61,6 +61,7 @@ class Reason(enum.StrEnum):
     JOURNAL_GAP = "journal-gap"
     STDIN_UNREADABLE = "stdin-unreadable"
     SANDBOX_FAILED = "sandbox-failed"
+    SANDBOX_STUCK = "sandbox-stuck"
     DISK_FULL = "disk-full"
     SCRATCH_FULL = "scratch-full"
     MEMORY_FULL = "memory-full"
@@ -110,6 +111,7 @@ _WORDS = {
     Reason.JOURNAL_GAP: "the worker missed changes of the tree",
     Reason.STDIN_UNREADABLE: "the standard input could not be read",
     Reason.SANDBOX_FAILED: "the worker could not make a sandbox",
+    Reason.SANDBOX_STUCK: "a sandbox of the worker stood still",
     Reason.DISK_FULL: "the worker's disk is full",
     Reason.SCRATCH_FULL: "the worker's scratch space is full",
     Reason.MEMORY_FULL: "the worker's memory is full",

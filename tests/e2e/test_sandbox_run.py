@@ -1,5 +1,6 @@
 """One job runs in a real sandbox: exit codes, signals, output and its pace, being killed."""
 
+import contextlib
 import errno
 import os
 import signal
@@ -12,7 +13,7 @@ import pytest
 import trio
 import trio.testing
 
-from termite.engine.errors import Retryable
+from termite.engine.errors import Reason, Retryable
 from termite.engine.model import Exit
 from termite.fuse.sandbox.sandboxes import Sandboxes
 from tests.e2e.bench import PROJECT, SCRATCHES, Bench, is_mirror
@@ -371,6 +372,106 @@ async def test_a_sandbox_that_is_killed_when_the_jobs_time_is_up_has_left_no_res
             on_pid=pids.append,
             on_kill=lambda: os.kill(pids[0], signal.SIGKILL),
         )
+
+
+@pytest.fixture
+async def watched(bench: Bench) -> AsyncIterator[Bench]:
+    """Yield a bench whose sandboxes are watched, as the mirror does."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.sandboxes.keep_watching)
+        yield bench
+        nursery.cancel_scope.cancel()
+
+
+def stop(pid: int) -> None:
+    os.kill(pid, signal.SIGSTOP)
+
+
+@is_mirror
+@pytest.mark.logs("sandbox-stands-still")
+async def test_a_sandbox_that_somebody_stops_goes_on(watched: Bench) -> None:
+    with trio.fail_after(10):
+        ended = await watched.sh("sleep 0.1; echo done", on_pid=stop)
+    assert (ended.exit, ended.stdout) == (Exit(0), b"done\n")
+
+
+@is_mirror
+@pytest.mark.logs("sandbox-stands-still")
+async def test_a_sandbox_that_is_stopped_while_it_waits_takes_its_job(watched: Bench) -> None:
+    await watched.sandboxes.wait_ready()
+    for pid in first_processes(watched):
+        stop(pid)
+    with trio.fail_after(10):
+        ended = await watched.sh("echo done")
+    assert (ended.exit, ended.stdout) == (Exit(0), b"done\n")
+
+
+@is_mirror
+@pytest.mark.logs("sandbox-stands-still", "sandbox-killed")
+async def test_a_sandbox_that_cannot_be_resumed_is_killed_and_its_job_tried_elsewhere(
+    watched: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("termite.fuse.sandbox.standstill.PATIENCE_S", 1.0)
+    kills: list[None] = []
+
+    async def stop_again_and_again(pid: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            while True:
+                stop(pid)
+                await trio.sleep(0.001)
+
+    async with trio.open_nursery() as nursery:
+        with trio.fail_after(10), pytest.raises(Retryable, match="was stopped by a signal") as caught:
+            await watched.sh(
+                "exec sleep 7654321",
+                on_pid=lambda pid: nursery.start_soon(stop_again_and_again, pid),
+                on_kill=lambda: kills.append(None),
+            )
+        nursery.cancel_scope.cancel()
+    assert caught.value.reason is Reason.SANDBOX_STUCK and kills == [None]
+    assert not running(b"7654321")
+
+
+@is_mirror
+async def test_a_stopped_sandbox_is_killed_at_once_when_its_job_is_cancelled(bench: Bench) -> None:
+    with trio.fail_after(5), trio.CancelScope() as scope:
+        await bench.sh("echo x; exec sleep 7654321", on_pid=lambda pid: (stop(pid), scope.cancel()))
+    assert scope.cancelled_caught
+    assert not running(b"7654321")
+
+
+@is_mirror
+async def test_a_command_that_stops_itself_waits_as_it_does_without_termite(
+    watched: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("termite.fuse.sandbox.standstill.PATIENCE_S", 0.5)
+    outputs: list[bytes] = []
+
+    async def on_output(chunk: bytes) -> None:
+        outputs.append(chunk)
+        if chunk == b"1before\n":
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(resume_later)
+
+    async def resume_later() -> None:
+        with trio.fail_after(5):
+            while not (stopped := stopped_commands()):  # noqa: ASYNC110  # a process that stops tells nobody
+                await trio.sleep(0.01)
+        await trio.sleep(2)  # four times the patience with a sandbox
+        os.kill(stopped[0], signal.SIGCONT)
+
+    result = await watched.sandboxes.run(
+        watched.spec(b"sh", b"-c", b": 7654321; echo before; kill -STOP $$; echo after"), on_output
+    )
+    assert (result.exit, b"".join(outputs)) == (Exit(0), b"1before\n1after\n")
+
+
+def stopped_commands() -> list[int]:
+    return [
+        pid
+        for pid in processes_running(b"7654321; echo")
+        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    ]
 
 
 @is_mirror

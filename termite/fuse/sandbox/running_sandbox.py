@@ -188,9 +188,10 @@ async def _kill(running: RunningSandbox, spec: SandboxSpec) -> None:
     if spec.on_kill is not None:
         spec.on_kill()
     # At SIGTERM the sandbox's init kills the job, and reports the offset of its input. The init
-    # ends when all of the job is gone.
+    # ends when all of the job is gone. Somebody may have stopped the init.
     for _ in range(KILL_ATTEMPTS):
         _send_signal(running, signal.SIGTERM)
+        _send_signal(running, signal.SIGCONT)
         with trio.move_on_after(KILL_S):
             await trio.lowlevel.wait_readable(running.sandbox.pidfd)
             return

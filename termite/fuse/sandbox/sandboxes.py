@@ -19,6 +19,7 @@ from termite.fuse.sandbox.sandbox_report import SandboxResult, sandbox_result
 from termite.fuse.sandbox.scratch import Scratch
 from termite.fuse.sandbox.shortages import Shortages
 from termite.fuse.sandbox.spawner import Spawner
+from termite.fuse.sandbox.standstill import CHECK_S, StandstillWatch
 
 MAX_READY = 4  # sandboxes and pipes that wait: each costs 200 KB, and the next is there within a millisecond
 
@@ -36,7 +37,7 @@ class Sandboxes:
         self._ready = 1
         self._ios: deque[JobIo] = deque()
         self._of_jobs: dict[int, Path] = {}
-        self._running = 0
+        self._watches: list[StandstillWatch] = []  # one for each running job
         self._is_busy = trio.Event()
         self._spawners = {network: Spawner(binary, scratch, network=network) for network in (False, True)}
 
@@ -94,28 +95,39 @@ class Sandboxes:
             io.close()
             raise
         running = start_job(sandbox, io, spec)
-        self._running += 1
-        self._is_busy.set()
-        try:
-            report, timed_out = await follow_job(running, spec, on_output)
-        finally:
-            running.close()
-            self._running -= 1
+        report, timed_out = {}, False
+        with trio.CancelScope() as scope:
+            watch = StandstillWatch(spec.job, sandbox, spec.on_kill or (lambda: None), scope.cancel)
+            self._watches.append(watch)
+            self._is_busy.set()
+            try:
+                report, timed_out = await follow_job(running, spec, on_output)
+            finally:
+                running.close()
+                self._watches.remove(watch)
+        if watch.verdict and not report:
+            raise Retryable(Reason.SANDBOX_STUCK, watch.verdict)
         result = sandbox_result(report, started_ns, timed_out, io.scratch / "upper")
         self._raise_shortage(result, began_s)
         return result
 
     async def keep_watching(self) -> None:
-        """Check the free space and memory while jobs run, until cancelled.
+        """Check the free space, memory and sandboxes while jobs run, until cancelled.
 
         A job that finds no space may have made room again when it ends, so the end is too late.
         """
+        checked_s = 0.0
         while True:
             await self._is_busy.wait()
-            while self._running:
-                self._shortages.check(time.monotonic())
-                pause_s = self.scratch.check_space(time.monotonic())
-                await trio.sleep(pause_s)
+            while self._watches:
+                now_s = time.monotonic()
+                self._shortages.check(now_s)
+                pause_s = self.scratch.check_space(now_s)
+                if now_s >= checked_s + CHECK_S:
+                    checked_s = now_s
+                    for watch in self._watches:
+                        watch.check(now_s)
+                await trio.sleep(min(pause_s, CHECK_S))
             self._is_busy = trio.Event()
 
     def discard(self, job: int) -> None:

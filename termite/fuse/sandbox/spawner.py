@@ -75,6 +75,7 @@ class Spawner:
         self._scratch = scratch
         self._options = (b"--network",) if network else ()
         self._pid = 0
+        self._pidfd = -1  # of the process while there is a socket
         self._socket: socket.socket | None = None
         self._asked = 0
         self._wanted = 1
@@ -142,8 +143,6 @@ class Spawner:
             await trio.lowlevel.wait_readable(self._socket)
         if patience.cancelled_caught:
             log.warning("spawner-stuck pid=%d", self._pid)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGKILL)
             self._stop()
         self._receive_announcements()
 
@@ -208,6 +207,7 @@ class Spawner:
                 setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # Python ignores these two; a job must not
                 setsid=True,  # a Ctrl-C for the worker is not for the job
             )
+            self._pidfd = os.pidfd_open(self._pid)
         except OSError as error:
             ours.close()
             raise Retryable(Reason.SANDBOX_FAILED, error.strerror or "") from error
@@ -217,12 +217,19 @@ class Spawner:
         self._socket = ours
 
     def _stop(self) -> None:
-        """End the process by closing its socket, and wait for it."""
+        """Kill the process, and reap it.
+
+        It would end when its socket is closed, but not if somebody has stopped it. The wait is
+        short, because nothing keeps this process from dying.
+        """
         self._asked = 0
         if self._socket is None:
             return
         self._socket.close()
         self._socket = None
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        os.close(self._pidfd)
         with contextlib.suppress(ChildProcessError):  # the mirror, as pid 1, may have reaped it already
             os.waitpid(self._pid, 0)
 

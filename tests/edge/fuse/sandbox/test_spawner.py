@@ -100,3 +100,18 @@ async def test_a_worker_whose_kernel_cannot_deny_calls_says_so_once(
     assert len(told) == 1
     assert told[0].startswith("spawner-unfiltered pid=")
     assert told[0].endswith(" reason=no seccomp")
+
+
+async def test_one_that_somebody_has_stopped_does_not_hold_up_the_end_of_a_lease(
+    make_spawner: MakeSpawner, tmp_path: Path
+) -> None:
+    spawner = make_spawner("exec sleep 1000")
+    spawner.refill(1)
+    with trio.fail_after(5):
+        while not (tmp_path / "pids").exists():
+            await trio.sleep(0.01)
+    pid = int((tmp_path / "pids").read_text())
+    os.kill(pid, signal.SIGSTOP)
+    with trio.fail_after(5):
+        await trio.to_thread.run_sync(spawner.close, abandon_on_cancel=True)
+    assert not Path(f"/proc/{pid}").exists()

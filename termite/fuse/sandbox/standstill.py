@@ -1,0 +1,104 @@
+"""Notice a sandbox whose first process (pid 1) stands still, resume it, and end it in the end.
+
+A job cannot stop its own pid 1: the kernel drops such signals from inside a pid namespace. A
+stopped pid 1 was therefore stopped from outside, and by mistake. The command of a job is another
+matter: it may stop itself, and then waits as it does on the master's machine.
+
+The check costs two system calls and sends no message. The kernel acknowledges an order: it leaves
+the socket's queue when the sandbox reads it.
+"""
+
+import contextlib
+import fcntl
+import logging
+import signal
+import struct
+import termios
+from collections.abc import Callable
+from pathlib import Path
+
+from termite.fuse.sandbox.spawner import WaitingSandbox
+
+CHECK_S = 0.5  # between two checks; shorter jobs are never checked
+PATIENCE_S = 10.0  # then a sandbox that still stands still is killed
+DEATH_S = 5.0  # then a killed sandbox that has not died is left to the kernel (D state)
+_STOPPED = "Tt"
+_UNINTERRUPTIBLE = "D"
+
+log = logging.getLogger(__name__)
+
+
+class StandstillWatch:
+    """The watch over the pid 1 of one job.
+
+    `on_kill` is called before pid 1 is killed; it fails the job's requests. `give_up` is called if
+    pid 1 does not die even then. `verdict` says why the sandbox was killed; "": it was not.
+    """
+
+    def __init__(
+        self, job: int, sandbox: WaitingSandbox, on_kill: Callable[[], None], give_up: Callable[[], None]
+    ) -> None:
+        self.verdict = ""
+        self._job = job
+        self._sandbox = sandbox
+        self._on_kill = on_kill
+        self._give_up = give_up
+        self._since_s: float | None = None
+
+    def check(self, now_s: float) -> None:
+        """Look at pid 1, and resume or kill it if it stands still. Call this every CHECK_S."""
+        found = self._find()
+        if not found and not self.verdict:
+            self._since_s = None
+            return
+        if self._since_s is None:
+            self._since_s = now_s
+            log.warning("sandbox-stands-still job=%d pid=%d reason=%r", self._job, self._sandbox.pid, found)
+        if self.verdict:
+            if now_s - self._since_s >= PATIENCE_S + DEATH_S:
+                self._give_up()
+            return
+        self._send(signal.SIGCONT)
+        if now_s - self._since_s >= PATIENCE_S:
+            self.verdict = f"{found} for {PATIENCE_S:.0f} s"
+            log.warning("sandbox-killed job=%d pid=%d reason=%r", self._job, self._sandbox.pid, self.verdict)
+            self._on_kill()
+            self._send(signal.SIGKILL)
+
+    def _find(self) -> str:
+        """Return in which way pid 1 stands still, or "" if it does not."""
+        state = _state(self._sandbox.pid)
+        if state in _STOPPED:
+            return "the sandbox was stopped by a signal"
+        if self._has_unread_order():
+            return "the sandbox has not taken its job"
+        # Behind its command, pid 1 may wait for a slow disk (it syncs the job's files).
+        if state == _UNINTERRUPTIBLE and not _has_children(self._sandbox.pid):
+            return "the sandbox has not started its command"
+        return ""
+
+    def _has_unread_order(self) -> bool:
+        try:
+            queued = fcntl.ioctl(self._sandbox.channel.fileno(), termios.TIOCOUTQ, bytes(4))
+        except OSError:
+            return False
+        return bool(struct.unpack("i", queued)[0])
+
+    def _send(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._sandbox.pidfd, number)
+
+
+def _state(pid: int) -> str:
+    """Return the letter of the state of a process (proc(5)), or "X" if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2][1]
+    except (OSError, IndexError):
+        return "X"
+
+
+def _has_children(pid: int) -> bool:
+    try:
+        return bool(Path(f"/proc/{pid}/task/{pid}/children").read_text())
+    except OSError:
+        return True
