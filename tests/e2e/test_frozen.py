@@ -5,7 +5,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -137,3 +137,46 @@ def test_ctrl_c_ends_the_wait_for_a_summary(whole: Cluster) -> None:
 
 def state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+# -- jobs -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fresh(make_place: MakePlace) -> Iterator[Cluster]:
+    with make_place("ordinary") as where, cluster(new_tree(where), [where, where]) as running:
+        yield running
+
+
+def napping_once(tree: Tree) -> "AbstractContextManager[subprocess.Popen[bytes]]":
+    """Run a job that naps the first time only: a file in the tree tells the second run."""
+    script = "if test -e again; then echo done; else sleep 4321.5; fi"
+    return napping(tree, "termite", "sh", "-c", script)
+
+
+@pytest.mark.parametrize("kind", ["pid1", "enter", "mirror"])
+def test_what_somebody_has_stopped_on_a_worker_is_resumed_and_the_job_goes_on(whole: Cluster, kind: str) -> None:
+    with napping(whole.tree, "termite", "sh", "-c", "sleep 4321.5; echo done") as process:
+        retried = whole.tree.jobs("retried")
+        pid, nap = process_of_kind(whole, kind), processes_running(NAP)[0]
+        with frozen(pid):
+            wait_until(lambda: state(pid) == "T", "it is stopped")
+            wait_until(lambda: state(pid) != "T", "it was resumed")
+        os.kill(nap, signal.SIGKILL)
+        stdout, stderr = process.communicate(timeout=10)
+        assert (process.returncode, stdout) == (0, b"done\n"), stderr
+        assert whole.tree.jobs("retried") == retried
+
+
+def test_a_worker_that_is_frozen_whole_costs_a_retry_within_the_time_of_silence(fresh: Cluster) -> None:
+    with napping_once(fresh.tree) as process:
+        found = processes_of_the_job()
+        fresh.tree.write("again", "")
+        start = time.monotonic()
+        with frozen(found["worker"], found["mirror"]):
+            stdout, stderr = process.communicate(timeout=60)
+            took_s = time.monotonic() - start
+            print(f"a frozen worker and mirror: retried after {took_s:.1f} s")
+            assert (process.returncode, stdout) == (0, b"done\n"), stderr
+            assert 20 < took_s < 35
+        assert fresh.tree.jobs("retried") == 1

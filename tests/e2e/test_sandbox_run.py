@@ -434,8 +434,12 @@ async def test_a_sandbox_that_cannot_be_resumed_is_killed_and_its_job_tried_else
 
 @is_mirror
 async def test_a_stopped_sandbox_is_killed_at_once_when_its_job_is_cancelled(bench: Bench) -> None:
+    def stop_and_cancel(pid: int) -> None:
+        stop(pid)
+        scope.cancel()
+
     with trio.fail_after(5), trio.CancelScope() as scope:
-        await bench.sh("echo x; exec sleep 7654321", on_pid=lambda pid: (stop(pid), scope.cancel()))
+        await bench.sh("echo x; exec sleep 7654321", on_pid=stop_and_cancel)
     assert scope.cancelled_caught
     assert not running(b"7654321")
 

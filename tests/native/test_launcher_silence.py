@@ -50,10 +50,13 @@ def test_a_master_that_does_not_answer_is_named_once(hasty: Path, tree: Path, ma
         talk = master.accept()
         assert talk.receive() == ("A", b"")
         line = read_line(process)
-        assert line == (
-            f"termite: the master (process {os.getpid()}) has not answered for 0 s; "
-            f"kill -9 {os.getpid()} ends the wait, TERMITE=off builds without it: echo\n"
-        ).encode()
+        assert (
+            line
+            == (
+                f"termite: the master (process {os.getpid()}) has not answered for 0 s; "
+                f"kill -9 {os.getpid()} ends the wait, TERMITE=off builds without it: echo\n"
+            ).encode()
+        )
         time.sleep(6 * TICK_S)  # it does not repeat itself, and asks no more
         talk.say(frame("1", b"far\n"), exit_code(3))
         assert finish(process) == (3, b"far\n", b"termite: the master answers again: echo\n")

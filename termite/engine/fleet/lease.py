@@ -25,7 +25,7 @@ from termite.engine.model import Digest
 from termite.engine.wire.protocol.messages import GetBlob, Leased, Message, OpenLease, Ping, Pong, Ran, Run
 from termite.engine.wire.transport import Connection, OnChunk
 
-OPEN_TIMEOUT_S = 30.0  # a mirror process starts and mounts in well under a second
+OPEN_TIMEOUT_S = 15.0  # a mirror process starts and mounts in well under a second; a job waits for it
 SKEW_LIMIT_NS = 1_000_000_000
 NEAR_NS = 5_000_000  # round trip; home links take longer, and have a tenth of a local network's bandwidth
 

@@ -94,7 +94,7 @@ class _Waiter:
     """A job that waits for a slot."""
 
     def __init__(self, avoid: Collection[str]) -> None:
-        self.avoid = avoid
+        self.avoid, self.since = avoid, trio.current_time()
         self.lease: Lease | None = None
         self.woken = trio.lowlevel.ParkingLot()
 
@@ -210,10 +210,12 @@ class Pool:
         try:
             self._grant()
             while waiter.lease is None:
-                if not self._fleet.is_worker_expected(trio.current_time()):
-                    raise NoWorker(self.trouble.text if self.trouble else "none is registered")
+                now = trio.current_time()
+                ends = self._fleet.patience_ends(waiter.since, now)
+                if now >= ends or not self._fleet.is_worker_expected(now):
+                    raise NoWorker(self.trouble.text if self.trouble else "none is registered, or none answers")
                 self._wanted.unpark_all()
-                with trio.move_on_at(self._fleet.expected_until):
+                with trio.move_on_at(min(self._fleet.expected_until, ends)):
                     await waiter.woken.park()
         except BaseException:
             if waiter.lease is not None:

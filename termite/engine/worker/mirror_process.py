@@ -21,6 +21,7 @@ import trio
 import termite
 from termite.engine.errors import RemoteProtocolError
 from termite.engine.host.native_programs import enter_command
+from termite.engine.host.process_state import STOPPED, children_of, process_state
 from termite.engine.model import StoreLimits
 from termite.engine.wire.identity import Identity
 from termite.engine.wire.line_socket import LineSocket
@@ -31,6 +32,8 @@ from termite.engine.worker.mirror_homes import MirrorHome
 MAX_STDERR_BYTES = 64 * 1024  # of a line of stderr that has not ended
 MAX_LOGGED_CHARACTERS = 4000  # of a line of stderr in the worker's log
 LAST_LINES = 10  # lines of stderr that are logged if the mirror dies
+STANDSTILL_CHECK_S = 5.0  # between two looks whether a mirror was stopped by a signal
+STANDSTILL_CHECKS = 3  # so often a stopped mirror is resumed; if it is stopped again, it is killed
 STOP_S = 5.0  # for a mirror to end by itself and remove its files; then it is killed
 STDERR_DRAIN_S = 0.2  # for reading the rest of stderr after the mirror's end
 
@@ -98,6 +101,23 @@ class MirrorProcess:
             self._log_line(rest)
         self.stderr_ended.set()
 
+    async def keep_running(self) -> None:
+        """Resume the mirror whenever it was stopped by a signal, until cancelled.
+
+        Kill it if that does not help. Its master would wait for it, and it would keep its slots.
+        """
+        checks = 0
+        while True:
+            await trio.sleep(STANDSTILL_CHECK_S)
+            stopped = [pid for pid in (self.pid, *children_of(self.pid)) if process_state(pid) in STOPPED]
+            checks = checks + 1 if stopped else 0
+            if checks > STANDSTILL_CHECKS:
+                self._kill()
+            for pid in stopped:
+                log.warning("mirror-stands-still pid=%d", pid)
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
     async def stop(self) -> int:
         """Wait for the mirror's end and return its exit code, as `subprocess` encodes it.
 
@@ -125,13 +145,9 @@ class MirrorProcess:
         termite-sandbox waits for that child, and then ends too.
         """
         self.was_killed = True
-        try:
-            inside = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        except OSError:
-            inside = []
-        for pid in inside or [str(self.pid)]:
+        for pid in children_of(self.pid) or [self.pid]:
             with suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
 
     def _log_line(self, line: bytes) -> None:
         text = printable(line.decode(errors="replace").rstrip(), MAX_LOGGED_CHARACTERS)
@@ -153,6 +169,7 @@ async def run_mirror(
         mirror = _start(config, identity, home, stream.socket.fileno())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(mirror.read_stderr)
+        nursery.start_soon(mirror.keep_running)
         try:
             yield mirror
         finally:

@@ -95,7 +95,8 @@ class Sandboxes:
             io.close()
             raise
         running = start_job(sandbox, io, spec)
-        report, timed_out = {}, False
+        report: dict[str, str] = {}
+        timed_out = False
         with trio.CancelScope() as scope:
             watch = StandstillWatch(spec.job, sandbox, spec.on_kill or (lambda: None), scope.cancel)
             self._watches.append(watch)

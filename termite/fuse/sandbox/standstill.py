@@ -15,15 +15,13 @@ import signal
 import struct
 import termios
 from collections.abc import Callable
-from pathlib import Path
 
+from termite.engine.host.process_state import STOPPED, UNINTERRUPTIBLE, children_of, process_state
 from termite.fuse.sandbox.spawner import WaitingSandbox
 
 CHECK_S = 0.5  # between two checks; shorter jobs are never checked
 PATIENCE_S = 10.0  # then a sandbox that still stands still is killed
 DEATH_S = 5.0  # then a killed sandbox that has not died is left to the kernel (D state)
-_STOPPED = "Tt"
-_UNINTERRUPTIBLE = "D"
 
 log = logging.getLogger(__name__)
 
@@ -67,13 +65,13 @@ class StandstillWatch:
 
     def _find(self) -> str:
         """Return in which way pid 1 stands still, or "" if it does not."""
-        state = _state(self._sandbox.pid)
-        if state in _STOPPED:
+        state = process_state(self._sandbox.pid)
+        if state in STOPPED:
             return "the sandbox was stopped by a signal"
         if self._has_unread_order():
             return "the sandbox has not taken its job"
         # Behind its command, pid 1 may wait for a slow disk (it syncs the job's files).
-        if state == _UNINTERRUPTIBLE and not _has_children(self._sandbox.pid):
+        if state == UNINTERRUPTIBLE and not children_of(self._sandbox.pid):
             return "the sandbox has not started its command"
         return ""
 
@@ -87,18 +85,3 @@ class StandstillWatch:
     def _send(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._sandbox.pidfd, number)
-
-
-def _state(pid: int) -> str:
-    """Return the letter of the state of a process (proc(5)), or "X" if it is gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2][1]
-    except (OSError, IndexError):
-        return "X"
-
-
-def _has_children(pid: int) -> bool:
-    try:
-        return bool(Path(f"/proc/{pid}/task/{pid}/children").read_text())
-    except OSError:
-        return True

@@ -12,6 +12,7 @@ from termite.engine.wire.protocol.messages import ListedWorker
 LEASE_SLOTS = 16  # jobs that one mirror process serves; for more slots of one worker, there are more leases
 BACK_OFF_S = 0.5  # after the first failure; each further failure doubles it
 BACK_OFF_LIMIT_S = 60.0
+SILENCE_S = 20.0  # without any lease: then a job stops waiting, even if a worker may still answer
 NO_WORKER_GRACE_S = 3.0  # then a job stops waiting, if no worker has a slot or may get one
 
 
@@ -44,6 +45,7 @@ class Fleet:
         self._held: dict[str, list[int]] = {}
         self._saturated: set[str] = set()
         self._expected_until = now + NO_WORKER_GRACE_S
+        self._last_held = now  # when the last lease has ended
 
     def replace(self, workers: Iterable[ListedWorker], now: float) -> None:
         """Replace the list of workers. Draining workers are left out.
@@ -89,6 +91,7 @@ class Fleet:
     def closed(self, name: str, slots: int, now: float) -> None:
         """Record that a lease with `slots` slots ended. Its worker may come back in a moment."""
         self._expected_until = now + NO_WORKER_GRACE_S
+        self._last_held = now
         self._held[name].remove(slots)
         self._saturated.discard(name)
 
@@ -125,6 +128,14 @@ class Fleet:
         if may_ask or self._opening or any(self._held.values()):
             self._expected_until = now + NO_WORKER_GRACE_S
         return now < self._expected_until
+
+    def patience_ends(self, waiting_since: float, now: float) -> float:
+        """Return the time at which a job stops waiting, because no worker has answered for long.
+
+        The job waits since `waiting_since`. As long as there is a lease, it waits for its turn.
+        """
+        since = now if any(self._held.values()) else self._last_held
+        return max(since, waiting_since) + SILENCE_S
 
     @property
     def expected_until(self) -> float:

@@ -270,6 +270,20 @@ async def test_without_any_worker_a_job_is_told_so() -> None:
                 raise AssertionError
 
 
+async def test_a_worker_that_accepts_and_never_answers_is_not_waited_for_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The kernel completes connections to a process that is stopped."""
+    monkeypatch.setattr("termite.engine.fleet.logic.workers.SILENCE_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        async with pool(FakeWorker(0), odd=f"127.0.0.1:{deaf.getsockname()[1]}") as made:
+            start = trio.current_time()
+            with pytest.raises(NoWorker):
+                async with made.slot():
+                    raise AssertionError
+            assert 0.5 <= trio.current_time() - start < 3.0
+
+
 async def test_every_connection_has_a_new_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
     """Test that a master may live longer than one certificate, for example for months."""
     shown: list[str] = []
