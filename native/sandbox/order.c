@@ -87,6 +87,7 @@ enum field {
     MASK,
     PROCESSES,
     FILE_BYTES,
+    OPEN_FILES,
     MEMORY,
     FIELDS
 };
@@ -114,6 +115,7 @@ static const struct {
     [MASK] = {"umask", 8, 0777},
     [PROCESSES] = {"nproc", 10, ULLONG_MAX},
     [FILE_BYTES] = {"fsize", 10, ULLONG_MAX},
+    [OPEN_FILES] = {"nofile", 10, ULLONG_MAX},
     [MEMORY] = {"memory", 10, ULLONG_MAX},
 };
 
@@ -216,6 +218,7 @@ static void fill(struct job *job, char *const *given)
     job->mask = (mode_t)number(given, MASK, 022);
     job->processes = number(given, PROCESSES, 0);
     job->file_bytes = number(given, FILE_BYTES, 0);
+    job->open_files = number(given, OPEN_FILES, 0);
     job->memory_bytes = number(given, MEMORY, 0);
 }
 

@@ -45,6 +45,7 @@ struct job {
     long long stdin_offset;
     mode_t mask;
     unsigned long long processes, file_bytes, memory_bytes; /* limits; 0: none */
+    unsigned long long open_files; /* the soft limit; 0: the usual one */
 };
 
 /* Wait at the socket `channel` for an order. End this process with 0 if the mirror closes the

@@ -81,15 +81,16 @@ static void limit(int resource, unsigned long long most, const char *name)
         fail_errno("cannot limit", name);
 }
 
-/* Limit the number of open files as usual. The worker has raised its own limit, but some programs
- * close every possible file one by one, and select() cannot handle more than 1024. A job that needs
- * more may raise the limit, as in a plain build. */
-static void limit_open_files(void)
+/* Limit the number of open files as on the submitter's machine. The worker has raised its own limit,
+ * but some programs close every possible file one by one, and select() cannot handle more than 1024.
+ * A job that needs more may raise the limit, as in a plain build. */
+static void limit_open_files(const struct job *job)
 {
     struct rlimit files;
-    if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur <= USUAL_OPEN_FILES)
+    rlim_t wanted = job->open_files ? job->open_files : USUAL_OPEN_FILES;
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0)
         return;
-    files.rlim_cur = USUAL_OPEN_FILES;
+    files.rlim_cur = wanted < files.rlim_max ? wanted : files.rlim_max;
     if (setrlimit(RLIMIT_NOFILE, &files) != 0)
         fail_errno("cannot limit", "open files");
 }
@@ -100,7 +101,7 @@ static void limit_open_files(void)
 static void apply_limits(const struct job *job)
 {
     limit(RLIMIT_CORE, 0, "core dumps");
-    limit_open_files();
+    limit_open_files(job);
     if (job->processes)
         limit(RLIMIT_NPROC, job->processes, "processes");
     if (job->file_bytes)

@@ -22,6 +22,7 @@ from termite.cli.places import CACHE, own_directory
 from termite.engine.errors import ExitCode, UserError, errors_in
 from termite.engine.fleet.coordinator import COORDINATOR_PORT, CoordinatorConfig, serve_coordinator
 from termite.engine.host import preflight
+from termite.engine.host.descriptors import raise_file_limit
 from termite.engine.host.native_programs import native_program
 from termite.engine.host.ownership import find_stranger
 from termite.engine.model import DEFAULT_STORE_BYTES, DEFAULT_STORE_FILES, StoreLimits
@@ -56,6 +57,7 @@ def run_daemon(program: str, serve: Serve, announce: str, places: Mapping[str, o
     # With an umask of 0777 termite could not enter its own directories. Jobs and results have
     # modes of their own.
     os.umask(0o022)
+    raise_file_limit()
     try:
         with footprint(places):
             trio.run(main)

@@ -239,6 +239,7 @@ class Actions:
             network=run.network,
             timeout_s=run.timeout_s,
             memory_bytes=run.memory_bytes,
+            open_files=run.open_files,
             hostname=self._request.hostname,
             on_pid=job.started,
             on_kill=job.fail_waiting,

@@ -19,6 +19,7 @@ from pathlib import Path
 import trio
 
 from termite.engine.errors import Reason, RemoteProtocolError, Retryable, TermiteError, UserError
+from termite.engine.host.descriptors import free_beside_reserve, shortage_text
 from termite.engine.host.preflight import check_fuse
 from termite.engine.paths import check_paths
 from termite.engine.private_directories import private_directory
@@ -41,6 +42,7 @@ from termite.fuse.view.view_tree import Tree
 from termite.fuse.worker_line import WorkerLine
 
 CLEAR_UP_S = 0.1  # from the end of a job to the removal of what it left
+JOB_DESCRIPTORS = 16  # of this process for one job: pipes, sockets, a pidfd, an epoll, and some of its files
 DEEPEST_PATH = 4096  # components of a path; the tree is walked by recursion
 
 log = logging.getLogger(__name__)
@@ -171,9 +173,18 @@ class MirrorServer:
             refusal = _refusal(error)
             self._control.send_nowait(MirrorNotice(error=refusal.message, hint=refusal.hint))
             raise refusal from error
+        slots = min(request.slots, free_beside_reserve() // JOB_DESCRIPTORS)
+        if slots < 1:
+            refusal = UserError(
+                f"worker {self._config.worker} has too few descriptors for a job: {shortage_text()}",
+                hint="raise the limit of open files of termite-worker (ulimit -Hn)",
+                reason=Reason.NO_RESOURCES,
+            )
+            self._control.send_nowait(MirrorNotice(error=refusal.message, hint=refusal.hint))
+            raise refusal
         connection.on_answered = self._lease.parts.sandboxes.prepare  # not before an answer: somebody waits for that
         self._is_mounted.set()
-        self._control.send_nowait(MirrorNotice(lease=request.slots, master=request.master))
+        self._control.send_nowait(MirrorNotice(lease=slots, master=request.master))
         await self._granted.wait()
         log.info("lease-opened master=%s slots=%d", request.master, self._slots)
         return Leased(self._config.worker, self._slots, time.time_ns(), self._config.cores)

@@ -14,6 +14,7 @@ import trio
 
 from termite.engine.errors import Reason, RemoteProtocolError, Retryable, TermiteError, UserError
 from termite.engine.fleet.logic.registry import Registry
+from termite.engine.host.descriptors import Descriptors, shortage_text
 from termite.engine.wire.addresses import join_address, listen, peer_name, port_of, split_address
 from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.protocol.messages import (
@@ -34,6 +35,7 @@ COORDINATOR_PORT = 1233
 LONG_POLL_S = 30.0
 MAX_REFUSED = 1000  # hosts for which the last logged reason is remembered
 MAX_UNAUTHENTICATED = 64  # simultaneous connections that have not shown a certificate yet
+PEER_DESCRIPTORS = 2  # the connection, and one for its key
 MISSED_HEARTBEATS = 3
 
 log = logging.getLogger(__name__)
@@ -75,6 +77,7 @@ class _Coordinator:
         self._registry = Registry(time.time_ns() // 1_000_000, config.interval_s * MISSED_HEARTBEATS)
         self._changed = trio.Event()
         self._strangers = Strangers(MAX_UNAUTHENTICATED)
+        self._descriptors = Descriptors()
         self._refused: dict[str, str] = {}  # the last logged reason by host
 
     async def serve(self, stream: trio.SocketStream) -> None:
@@ -96,6 +99,10 @@ class _Coordinator:
         async def answer(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
             return await self._answer(message, peer_host=peer_host, own_host=own_host)
 
+        if not self._descriptors.has_room(PEER_DESCRIPTORS):
+            log.warning("handshake-refused peer=%s reason=%s", peer, shortage_text())
+            await trio.aclose_forcefully(stream)
+            return
         try:
             async with stream, AsyncExitStack() as stack:
                 async with self._strangers.turn(stream):

@@ -44,10 +44,11 @@ class Launcher:
 
     Methods that end in `nowait` never block. The others block while the socket is full, or until
     the launcher has answered. They raise LauncherGone if the launcher closed the connection.
-    `pid` is 0 if the kernel does not know the launcher's process.
+    `pid` is 0 if the kernel does not know the launcher's process. `is_one_too_many`: the master has
+    only the descriptors for the jobs that run already.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, *, is_one_too_many: bool = False) -> None:
         self.fd = connection.fileno()
         self.gone: LauncherGone | RemoteProtocolError | None = None  # why no more frames are read
         self._connection = connection
@@ -65,6 +66,7 @@ class Launcher:
         self._is_replaced = False
         self._has_ended = False
         self.pid = _peer_pid(connection)
+        self.is_one_too_many = is_one_too_many
 
     async def output(self, fd: int, content: bytes) -> None:
         """Write `content` to the launcher's stdout (`fd` 1) or stderr (`fd` 2)."""

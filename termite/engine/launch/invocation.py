@@ -39,7 +39,8 @@ class JobRequest:
     stream if that is None. If not, `stdin_closed` means that descriptor 0 is closed, and
     `stdin_ended` that it is at its end. `merge`: stdout and stderr are one open file. `out` and
     `err` are the kinds of stdout and stderr. `token` is the name of the job
-    that only this launcher and its master know.
+    that only this launcher and its master know. `open_files` is the soft limit of descriptors, or
+    0 if it is unknown.
     """
 
     invocation: Invocation
@@ -54,6 +55,7 @@ class JobRequest:
     is_stdin_terminal: bool = False
     vantage: Vantage = field(default_factory=Vantage)
     token: bytes = b""
+    open_files: int = 0
 
 
 def parse_invoke(payload: bytes) -> JobRequest:
@@ -71,6 +73,9 @@ def parse_invoke(payload: bytes) -> JobRequest:
         out, err = (OutputKind(fields.get(name, b"other").decode()) for name in ("out", "err"))
         umask = int(fields.get("umask", b"022"), 8)
         stdin_file = _parse_stdin_file(fields) if stdin == b"file" else None
+        open_files = int(fields.get("open_files", b"0"))
+        if not 0 <= open_files < 2**31:
+            raise ValueError("open_files")
         token = bytes.fromhex(fields.get("token", b"").decode())
     except (KeyError, ValueError, msgspec.ValidationError) as error:
         raise RemoteProtocolError(f"an invocation without its {error}") from None
@@ -87,6 +92,7 @@ def parse_invoke(payload: bytes) -> JobRequest:
         is_stdin_terminal=fields.get("in") == b"tty",
         vantage=Vantage(*(os.fsdecode(fields.get(name, b"")) for name in ("root", "users", "here", "host"))),
         token=token,
+        open_files=open_files,
     )
 
 

@@ -8,7 +8,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import resource
 import socket
 import stat
 import time
@@ -28,7 +27,6 @@ def bound_socket(path: Path) -> Iterator[socket.socket]:
     Raise UserError if another master listens there, or if the file cannot be made. Block the
     thread for up to LOCK_TIMEOUT_S while another master starts.
     """
-    raise_file_limit()
     try:
         directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
@@ -66,15 +64,6 @@ def remove_dead_socket(directory: int, name: str) -> bool:
                 if stat.S_ISSOCK(status.st_mode) and status.st_uid == os.geteuid():
                     os.unlink(entry, dir_fd=directory)
     return True
-
-
-def raise_file_limit() -> None:
-    """Raise the limit of open files to the hard limit.
-
-    Each launcher needs descriptors, a build may start thousands, and the usual limit is 1024.
-    """
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _listening_socket(address: str) -> socket.socket:

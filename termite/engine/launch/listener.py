@@ -14,6 +14,7 @@ from typing import Protocol
 import trio
 
 from termite.engine.errors import RemoteProtocolError, UserError
+from termite.engine.host.descriptors import Descriptors
 from termite.engine.launch.connection import Launcher, LauncherGone, Reply
 from termite.engine.launch.invocation import JobRequest, parse_invoke
 from termite.engine.loop.fd_watcher import FdWatcher
@@ -57,6 +58,7 @@ class LauncherListener:
         self._control = control
         self._fd_watcher = fd_watcher
         self._cannot_accept = trio.Event()
+        self._descriptors = Descriptors()
         self._silent: set[Launcher] = set()  # connected, but have sent no frame yet
 
     async def listen(self, listener: socket.socket) -> None:
@@ -100,7 +102,7 @@ class LauncherListener:
         more than everything else that the master does for them.
         """
         connection.setblocking(False)
-        self._read_first_frame(Launcher(connection))
+        self._read_first_frame(Launcher(connection, is_one_too_many=not self._descriptors.has_room()))
 
     def _read_first_frame(self, launcher: Launcher) -> None:
         """Start what the first frame asks for, or watch the connection until it has arrived."""

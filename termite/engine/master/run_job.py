@@ -20,6 +20,7 @@ from termite.engine.decide.short_commands import CommandKey, key_of
 from termite.engine.errors import FsError, HalfPublished, Outdated, Reason, ResultRefused, Retryable, UserError
 from termite.engine.fleet.lease import Lease
 from termite.engine.fleet.pool import OUTDATED_CHANGES, NoWorker
+from termite.engine.host.descriptors import shortage_text
 from termite.engine.launch.connection import Launcher, LauncherGone
 from termite.engine.launch.invocation import JobRequest
 from termite.engine.launch.listener import RestOfJob
@@ -145,6 +146,9 @@ async def run_job(master: Master, job: Job) -> Exit | None:
         # is notified once in each build.
         is_new = bool(master.notices.select_new(found, [b"elsewhere"]))
         return await fall_back(master, job, found, "", quiet=not is_new)
+    if job.launcher.is_one_too_many:
+        is_new = bool(master.notices.select_new(Reason.NO_RESOURCES, [b"descriptors"]))
+        return await fall_back(master, job, Reason.NO_RESOURCES, shortage_text(), quiet=not is_new)
     job.phase = Phase.WAITING
     try:
         await master.settled_check.wait()
@@ -253,6 +257,7 @@ def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> Run | 
         stdin_closed=job.request.stdin_closed,
         stdin_ended=job.request.stdin_ended,
         contents=contents,
+        open_files=job.request.open_files,
     )
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import trio
 
-from termite.engine.errors import Retryable
+from termite.engine.errors import Reason, Retryable
 from termite.engine.fleet.coordinator import COORDINATOR_PORT
+from termite.engine.host.descriptors import Descriptors, shortage_text
 from termite.engine.model import StoreLimits
 from termite.engine.wire.addresses import join_address, listen, peer_name, port_of, split_address
 from termite.engine.wire.authority import Role, mint
@@ -31,6 +32,7 @@ WORKER_PORT = 1235
 MAX_UNAUTHENTICATED = 8  # simultaneous mirrors that have not asked for a lease; further connections wait
 MAX_COMPLAINTS = 100  # different errors of mirrors that are logged; a mirror is not trusted
 MAX_LEASES_OF_MASTER = 8  # each costs a mirror process of 40 MB; an honest master has one, and two while it renews it
+MIRROR_DESCRIPTORS = 8  # of the worker for one mirror: sockets, pipes, a pidfd and locks
 LEASE_REQUEST_S = 15.0  # deadline for a mirror to start, shake hands with its master, and ask for a lease
 
 log = logging.getLogger(__name__)
@@ -105,6 +107,7 @@ class _WorkerServer:
         self._strangers = Strangers(MAX_UNAUTHENTICATED)
         self._leases: dict[int, _GrantedLease] = {}
         self._complaints: set[str] = set()
+        self._descriptors = Descriptors()
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """Serve one connection, of a master or a stranger."""
@@ -112,6 +115,8 @@ class _WorkerServer:
         try:
             async with stream, AsyncExitStack() as stack:
                 async with self._strangers.turn(stream):
+                    if not self._descriptors.has_room(MIRROR_DESCRIPTORS):
+                        raise Retryable(Reason.NO_RESOURCES, shortage_text())
                     home = await stack.enter_async_context(self.homes.claim())
                     identity = mint(self._config.secret, self.name, Role.MIRROR)
                     mirror = await stack.enter_async_context(run_mirror(self._mirrors, identity, home, stream))

@@ -24,7 +24,8 @@ class SandboxSpec:
     `lower` is overlay's lowerdir, relative to `mount`; `env` has NAME=value. Standard input is
     `stdin_fd`, or the mirror's file `stdin/JOB` from `stdin_offset` on, or closed. -1 means that
     the field is not used; if none is, standard input is /dev/null. `merge` sends stderr into
-    stdout's pipe. `timeout_s` and `memory_bytes` are limits, and 0 means none. An empty `hostname`
+    stdout's pipe. `timeout_s` and `memory_bytes` are limits, and 0 means none.
+    `open_files` is the soft limit of descriptors, and 0 means the usual one. An empty `hostname`
     leaves the name of this machine.
 
     `on_pid` is called with the pid of the sandbox's first process, as soon as there is one.
@@ -50,6 +51,7 @@ class SandboxSpec:
     network: bool = False
     timeout_s: float = 0.0
     memory_bytes: int = 0
+    open_files: int = 0
     hostname: str = ""
     on_pid: Callable[[int], None] | None = None
     on_kill: Callable[[], None] | None = None
@@ -69,6 +71,7 @@ def pack_order(spec: SandboxSpec, scratch: Path) -> bytes:
         ("exe", spec.exe),
         ("search", b"%d" % spec.search),
         ("memory", b"%d" % spec.memory_bytes),
+        ("nofile", b"%d" % spec.open_files),
     ]
     if spec.stdin_offset >= 0:
         records += [("stdin", b"stdin/%d" % spec.job), ("stdin_offset", b"%d" % spec.stdin_offset)]

@@ -159,7 +159,8 @@ class Run(Message, frozen=True):
       file `stdin_file`, or a stream if that is None. If not `stdin`, it is closed (`stdin_closed`),
       a pipe at its end (`stdin_ended`), or /dev/null.
     * `contents` has small files, by their paths, that changed up to `number`. No worker has them.
-    * 0 means no limit for `timeout_s` and `memory_bytes`.
+    * 0 means no limit for `timeout_s` and `memory_bytes`. `open_files` is the soft limit of
+      descriptors; 0 means the usual one.
     """
 
     job: Count
@@ -180,6 +181,7 @@ class Run(Message, frozen=True):
     stdin_closed: bool = False
     stdin_ended: bool = False
     contents: dict[bytes, bytes] = {}
+    open_files: Count = 0
 
     def __post_init__(self) -> None:
         """Refuse values that execve and chdir cannot take.
