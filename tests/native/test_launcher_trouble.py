@@ -220,6 +220,41 @@ def test_a_word_that_means_nothing_is_told_where_it_would_matter(
     assert err.startswith(said) and err.count(b"\n") == bool(said)
 
 
+# -- TERMITE=off ------------------------------------------------------------------------------------------------------
+
+
+def test_switched_off_the_launcher_is_the_command_and_asks_no_master(
+    launcher: Path, tree: Path, master: FakeMaster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERMITE", "off")
+    monkeypatch.setenv("TERMITE_LOCAL", "never")  # what is switched off forbids nothing
+    shell = tree / "termite-shell"
+    shell.symlink_to(launcher)
+    for argv in ([launcher, "sh", "-c", "echo out; exit 7"], [shell, "-c", "echo out; exit 7"]):
+        with started(argv, tree) as process:
+            assert finish(process) == (7, b"out\n", b"")
+    with started([launcher, "no-such-program"], tree) as process:
+        assert finish(process)[0] == 127
+    master._listener.settimeout(0.1)
+    with pytest.raises(TimeoutError):
+        master.accept()
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [("", b""), ("of", b'termite: TERMITE=of is ignored: the only accepted value is "off"\n')],
+)
+def test_another_word_does_not_switch_it_off(
+    launcher: Path, tree: Path, monkeypatch: pytest.MonkeyPatch, word: str, said: bytes
+) -> None:
+    monkeypatch.setenv("TERMITE", word)
+    with started([launcher, *COMMAND], tree) as process:
+        assert finish(process) == (0, b"run here\n", said)
+    with FakeMaster(tree / ".termite-socket") as there, started([launcher, *COMMAND], tree) as process:
+        there.accept().say(exit_code(3))
+        assert finish(process) == (3, b"", b"")
+
+
 # -- signals ----------------------------------------------------------------------------------------------------------
 
 

@@ -174,6 +174,15 @@ def test_parallel_make_with_sorted_output_does_the_same(desk: Desk) -> None:
     assert all(lines[i + 1] == line.replace("begin", "end") for i, line in enumerate(lines) if line.startswith("begin"))
 
 
+def test_switched_off_the_library_does_nothing_and_no_command_sees_it(desk: Desk) -> None:
+    (desk.tree / "Makefile").write_text("all:\n\t@echo [$$LD_PRELOAD]\n\t@env | grep -c LD_PRELOAD=; false\n")
+    plain = desk.run("make", LD_PRELOAD="", TERMITE="off")
+    off = desk.run("make", TERMITE="off")
+    assert (off.returncode, off.stdout, off.stderr) == (plain.returncode, "[]\n0\n", plain.stderr)
+    assert desk.calls() == []
+    assert desk.run("make", TERMITE="on").returncode == 2 and len(desk.calls()) == 2
+
+
 def test_a_launcher_that_is_gone_does_not_stop_make(desk: Desk) -> None:
     (desk.tree / "Makefile").write_text("all:\n\t@echo built\n")
     assert desk.run("make", TERMITE_LAUNCHER="/nowhere/termite").stdout == "built\n"

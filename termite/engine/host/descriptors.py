@@ -53,7 +53,17 @@ class Descriptors:
 def free_beside_reserve() -> int:
     """Return how many descriptors are free beside the reserve, at least 0."""
     limit = file_limit()
-    return max(limit - min(MOST_IN_RESERVE, limit // SHARE_IN_RESERVE) - open_files(), 0)
+    return max(limit - _reserve(limit) - open_files(), 0)
+
+
+def has_half_the_reserve() -> bool:
+    """Return whether the jobs that run still have half of the reserve."""
+    limit = file_limit()
+    return limit - open_files() > _reserve(limit) // 2
+
+
+def _reserve(limit: int) -> int:
+    return min(MOST_IN_RESERVE, limit // SHARE_IN_RESERVE)
 
 
 def shortage_text() -> str:

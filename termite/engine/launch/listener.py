@@ -14,7 +14,7 @@ from typing import Protocol
 import trio
 
 from termite.engine.errors import RemoteProtocolError, UserError
-from termite.engine.host.descriptors import Descriptors
+from termite.engine.host.descriptors import Descriptors, has_half_the_reserve, shortage_text
 from termite.engine.launch.connection import Launcher, LauncherGone, Reply
 from termite.engine.launch.invocation import JobRequest, parse_invoke
 from termite.engine.loop.fd_watcher import FdWatcher
@@ -59,6 +59,7 @@ class LauncherListener:
         self._fd_watcher = fd_watcher
         self._cannot_accept = trio.Event()
         self._descriptors = Descriptors()
+        self._is_crowded = False  # only the reserve of descriptors is left
         self._silent: set[Launcher] = set()  # connected, but have sent no frame yet
 
     async def listen(self, listener: socket.socket) -> None:
@@ -80,20 +81,27 @@ class LauncherListener:
                 self._close(launcher)
 
     def _accept(self, listener: socket.socket) -> None:
+        if self._is_crowded and not has_half_the_reserve():
+            self._pause(listener, shortage_text())
+            return
         try:
             connection, _ = listener.accept()
         except BlockingIOError:
             return
-        except (OSError, MemoryError) as error:  # the kernel keeps the waiting launchers
-            log.warning("launcher-not-accepted reason=%r", error)
-            self._fd_watcher.unwatch(listener.fileno())
-            self._cannot_accept.set()
+        except (OSError, MemoryError) as error:
+            self._pause(listener, repr(error))
             return
         try:
             self.serve_connection(connection)
         except Exception:  # around one connection: the listener goes on with the next one
             log.exception("launcher-failed")
             connection.close()
+
+    def _pause(self, listener: socket.socket, reason: str) -> None:
+        """Accept nobody for ACCEPT_RETRY_S. The kernel keeps the waiting launchers."""
+        log.warning("launcher-not-accepted reason=%s", reason)
+        self._fd_watcher.unwatch(listener.fileno())
+        self._cannot_accept.set()
 
     def serve_connection(self, connection: socket.socket) -> None:
         """Serve a connection without blocking; start a task only if its job has to wait.
@@ -102,7 +110,8 @@ class LauncherListener:
         more than everything else that the master does for them.
         """
         connection.setblocking(False)
-        self._read_first_frame(Launcher(connection, is_one_too_many=not self._descriptors.has_room()))
+        self._is_crowded = not self._descriptors.has_room()
+        self._read_first_frame(Launcher(connection, is_one_too_many=self._is_crowded))
 
     def _read_first_frame(self, launcher: Launcher) -> None:
         """Start what the first frame asks for, or watch the connection until it has arrived."""

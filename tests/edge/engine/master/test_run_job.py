@@ -1161,6 +1161,56 @@ async def test_a_bug_of_ours_costs_the_job_a_local_run(tmp_path: Path) -> None:
         assert b"an error inside termite" in told[0][1]
 
 
+async def test_a_master_answers_that_it_lives_while_a_job_runs(tmp_path: Path) -> None:
+    begun, may_end = trio.Event(), trio.Event()
+
+    async def run(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        begun.set()
+        await may_end.wait()
+        return ran(3)
+
+    world = World(tmp_path, run)
+    async with world.launcher("gcc") as launched:
+        await begun.wait()
+        for _ in range(2):
+            await launched.send(records.ALIVE)
+            assert await launched.frames() == [(records.ALIVE, b"")]
+        may_end.set()
+        assert await launched.rest() == [(b"E", b"code=3\0")]
+
+
+async def test_a_job_on_a_worker_gets_the_limit_of_descriptors_of_its_launcher(tmp_path: Path) -> None:
+    limits: list[int] = []
+
+    async def run(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        limits.append(message.open_files)
+        return ran()
+
+    world = World(tmp_path, run, run)
+    for fields in ({"open_files": b"777"}, {}):
+        async with world.launcher("gcc", fields=fields) as launched:
+            await launched.rest()
+    assert limits == [777, 0]
+
+
+@pytest.mark.logs("job-fell-back")
+async def test_without_descriptors_for_newcomers_a_command_runs_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, script(end=ran()))
+    monkeypatch.setattr("termite.engine.host.descriptors.file_limit", lambda: 30)
+    for is_first in (True, False):
+        async with world.launcher("gcc") as launched:
+            told = await launched.first(1 + is_first)
+            assert told[-1][0] == b"X"
+            assert not is_first or b"files are open (ulimit -n); running the command on this machine" in told[0][1]
+            launched.end_command()
+    async with world.launcher("gcc", TERMITE_LOCAL="never") as launched:
+        assert (await launched.rest())[-1] == (b"E", b"code=103\0")
+    assert world.master.counters.fallbacks == {Reason.NO_RESOURCES: 3}
+    assert world.steps == []
+
+
 @pytest.mark.logs("launcher-dropped")
 async def test_garbage_ends_its_own_connection_only(tmp_path: Path) -> None:
     world = World(tmp_path, script(end=ran()))
