@@ -2,8 +2,8 @@
  *
  * The launcher decides nothing, and must never be why a build fails. It becomes the command itself
  * if there is no master, or if anything is odd before the master has sent a byte.
- * TERMITE_LOCAL=never forbids that. With TERMITE=off it becomes the command at once. docs/develop/protocol.md describes the protocol under
- * "Launcher". */
+ * TERMITE_LOCAL=never forbids that. With TERMITE=off it becomes the command at once.
+ * docs/develop/protocol.md describes the protocol under "Launcher". */
 #include "launcher.h"
 #include "../shared/records.h"
 

@@ -1,7 +1,7 @@
 /* Notice that the master does not answer, and say so.
  *
- * A long job is silent too. Therefore the launcher asks a silent master whether it lives (frame `A`),
- * and the master's event loop answers. Short jobs end before the launcher would ask. */
+ * A long job is silent too. Therefore the launcher asks a silent master whether it lives (frame
+ * `A`), and the master's event loop answers. Short jobs end before the launcher would ask. */
 #include "launcher.h"
 
 #include <fcntl.h>

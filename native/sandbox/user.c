@@ -81,9 +81,9 @@ static void limit(int resource, unsigned long long most, const char *name)
         fail_errno("cannot limit", name);
 }
 
-/* Limit the number of open files as on the submitter's machine. The worker has raised its own limit,
- * but some programs close every possible file one by one, and select() cannot handle more than 1024.
- * A job that needs more may raise the limit, as in a plain build. */
+/* Limit the number of open files as on the submitter's machine. The worker has raised its own
+ * limit, but some programs close every possible file one by one, and select() cannot handle more
+ * than 1024. A job that needs more may raise the limit, as in a plain build. */
 static void limit_open_files(const struct job *job)
 {
     struct rlimit files;

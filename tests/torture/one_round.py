@@ -123,6 +123,7 @@ class Rounds:
         """Build once, with the fault if there is one, and return the exit code."""
         result.builds += 1
         output = scene.rig.where.base / f"build-{result.builds}.out"
+        scene.output = output
         scene.build = scene.rig.build(scene.project.command(BUILD_JOBS), output)
         code = watch_build(scene, output, fault)
         if code and fault is None:

@@ -33,6 +33,7 @@ class Scene:
     rng: random.Random
     outputs: Sequence[Path]
     build: "subprocess.Popen[bytes] | None" = None
+    output: Path | None = None  # what the build prints
     injected: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     edited: dict[str, bytes] = field(default_factory=dict)

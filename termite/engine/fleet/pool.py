@@ -210,8 +210,7 @@ class Pool:
         try:
             self._grant()
             while waiter.lease is None:
-                now = trio.current_time()
-                ends = self._fleet.patience_ends(waiter.since, now)
+                ends = self._fleet.patience_ends(waiter.since, now := trio.current_time())
                 if now >= ends or not self._fleet.is_worker_expected(now):
                     raise NoWorker(self.trouble.text if self.trouble else "none is registered, or none answers")
                 self._wanted.unpark_all()
@@ -257,8 +256,7 @@ class Pool:
                 return Done()
             return await self._answer(lease, message, send_chunk)
 
-        granted = 0
-        rest_s = 0.0
+        granted, rest_s = 0, 0.0
         self._opening_or_open.append(lease)
         try:
             host, port = split_address(wish.worker.address, 0)
