@@ -135,6 +135,29 @@ def test_ctrl_c_ends_the_wait_for_a_summary(whole: Cluster) -> None:
         (tree.path / ".termite-localrc").unlink()
 
 
+@pytest.mark.parametrize("program", ["termite-make", "termite"])
+def test_ctrl_c_ends_the_start_of_a_build(whole: Cluster, program: str) -> None:
+    tree = whole.tree
+    tree.write("Makefile", "all:\n\t@echo made\n")
+    with frozen(whole.master.process.pid):
+        process = tree.where.start(
+            [tree.where.termite(program), *(["true"] if program == "termite" else [])], tree.path
+        )
+        wait_until(lambda: waits_for_the_master(process.pid), "it waits for the master")
+        code, stderr = end_of(process, f"{program} begins, the master", signal.SIGINT)
+    assert code == -signal.SIGINT, stderr
+
+
+def waits_for_the_master(pid: int) -> bool:
+    """Return whether a process sleeps until its socket has something to read."""
+    return Path(f"/proc/{pid}/wchan").read_text() in (
+        "unix_stream_read_generic",
+        "unix_stream_data_wait",
+        "poll_schedule_timeout.constprop.0",
+        "do_sys_poll",
+    )
+
+
 def state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 

@@ -230,8 +230,8 @@ def test_switched_off_the_launcher_is_the_command_and_asks_no_master(
     monkeypatch.setenv("TERMITE_LOCAL", "never")  # what is switched off forbids nothing
     shell = tree / "termite-shell"
     shell.symlink_to(launcher)
-    for argv in ([launcher, "sh", "-c", "echo out; exit 7"], [shell, "-c", "echo out; exit 7"]):
-        with started(argv, tree) as process:
+    for words in ((launcher, "sh", "-c"), (shell, "-c")):
+        with started([*words, "echo out; exit 7"], tree) as process:
             assert finish(process) == (7, b"out\n", b"")
     with started([launcher, "no-such-program"], tree) as process:
         assert finish(process)[0] == 127
