@@ -27,6 +27,8 @@ SEEDS = [
     ("space:tree-fills", 11),
     ("space:below-fills", 1),
     ("space:scratch-fills", 4),
+    ("freeze:pid1", 1),
+    ("freeze:waiting", 1),
 ]
 
 

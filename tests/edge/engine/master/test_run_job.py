@@ -1172,9 +1172,10 @@ async def test_a_master_answers_that_it_lives_while_a_job_runs(tmp_path: Path) -
     world = World(tmp_path, run)
     async with world.launcher("gcc") as launched:
         await begun.wait()
-        for _ in range(2):
-            await launched.send(records.ALIVE)
-            assert await launched.frames() == [(records.ALIVE, b"")]
+        with trio.fail_after(10):
+            for _ in range(2):
+                await launched.send(records.ALIVE)
+                assert await launched.frames() == [(records.ALIVE, b"")]
         may_end.set()
         assert await launched.rest() == [(b"E", b"code=3\0")]
 
