@@ -30,7 +30,8 @@ from termite.engine.decide.logic.ties import tie_of
 from termite.engine.errors import ExitCode, RemoteProtocolError, UserError, words_of
 from termite.engine.host.native_programs import native_program
 
-_WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGCHLD)
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_WATCHED = (*_ENDING, signal.SIGUSR1, signal.SIGCHLD)
 DIRECTORY_LETTER, DIRECTORY_WORD = "C", "--directory"  # of make and ninja: build in that directory
 # The user who has pressed Ctrl-C waits for nothing more. A build ends within 2 s of it, and the
 # launchers may need 1.5 s of that.
@@ -215,7 +216,7 @@ def _sum_up(master: client.Client, patience_s: float) -> None:
     Ctrl-C ends the wait, because the tool has ended already.
     """
     try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
         end = master.ask("build-end", patience_s)
     except KeyboardInterrupt:
         return
@@ -281,7 +282,7 @@ def _run_tool(argv: Sequence[str], env: Mapping[str, str]) -> tuple[int, bool]:
     while True:
         received = signal.sigwaitinfo(_WATCHED)
         if received.si_signo != signal.SIGCHLD:
-            is_interrupted |= received.si_signo != signal.SIGUSR1
+            is_interrupted |= received.si_signo in _ENDING
             if received.si_code in _BY_KILL:
                 os.kill(child, received.si_signo)
             continue

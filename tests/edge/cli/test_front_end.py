@@ -58,6 +58,32 @@ def test_a_master_that_does_not_answer_is_not_waited_for_for_ever(tmp_path: Path
             Client(tmp_path / "s").ask("status", 0.01)
 
 
+def test_a_build_does_not_wait_for_a_master_that_does_not_answer(tmp_path: Path) -> None:
+    """The front end blocks signals and starts make, so that it needs a process of its own."""
+    (tmp_path / "Makefile").write_text("all:\n\t@echo made\n")
+    begin = (
+        "from termite.cli import client; from termite.cli.build_commands import front_end, make\n"
+        "client.BUILD_ANSWER_S = 0.2\n"
+        "raise SystemExit(front_end.run_tool(make.TOOL, []))"
+    )
+    env = {"PATH": "/usr/bin:/bin", "TERMITE_SOCKET": "s"}
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "s"))
+        listening.listen()
+        done = subprocess.run(
+            [sys.executable, "-c", begin],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+    assert (done.returncode, done.stdout) == (0, "made\n"), done
+    assert f"the master (process {os.getpid()}) does not answer" in done.stderr
+    assert done.stderr.endswith("building locally\n")
+
+
 def test_a_program_that_would_ignore_the_preload_library_is_recognised(tmp_path: Path) -> None:
     assert why_not_preloaded(Path(os.path.realpath(sys.executable))) == ""
     script = tmp_path / "make"
