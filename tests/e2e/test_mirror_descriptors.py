@@ -1,16 +1,27 @@
 """A mirror that may open few files asks for fewer slots, or refuses the lease with a line."""
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from termite.engine.errors import Reason, UserError, errors_in
+from tests.e2e.mirror_places import NOBODY, mirror_place
 from tests.e2e.mirrors import FakeMaster, Starter, mirror
-from tests.e2e.test_mirror_mount import NOBODY, master, place
-
-__all__ = ["master", "place"]  # fixtures
 
 USERS = [None, NOBODY] if os.getuid() == 0 else [None]
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    with mirror_place() as path:
+        yield path
+
+
+@pytest.fixture
+def master(place: Path) -> FakeMaster:
+    return FakeMaster(place / "project")
 
 
 def limited(files: int, user: int | None) -> Starter:
@@ -19,18 +30,18 @@ def limited(files: int, user: int | None) -> Starter:
 
 @pytest.mark.parametrize("user", USERS)
 async def test_it_asks_for_as_many_slots_as_it_has_descriptors_for(
-    place: object, master: FakeMaster, user: int | None
+    place: Path, master: FakeMaster, user: int | None
 ) -> None:
-    async with mirror(master, place, limited(90, user)) as running:  # type: ignore[arg-type]  # the fixture's Path
+    async with mirror(master, place, limited(90, user)) as running:
         asked = next(line["lease"] for line in running.lines if "lease" in line)
         assert 1 <= asked < 4, running.lines
         assert await master.said("echo", "x") == b"x\n"
 
 
 @pytest.mark.parametrize("user", USERS)
-async def test_it_refuses_the_lease_if_no_job_fits(place: object, master: FakeMaster, user: int | None) -> None:
+async def test_it_refuses_the_lease_if_no_job_fits(place: Path, master: FakeMaster, user: int | None) -> None:
     with pytest.raises(ExceptionGroup) as caught:
-        async with mirror(master, place, limited(36, user)):  # type: ignore[arg-type]  # as above
+        async with mirror(master, place, limited(36, user)):
             raise AssertionError
     (error,) = errors_in(caught.value)
     assert isinstance(error, UserError) and error.reason is Reason.NO_RESOURCES
