@@ -13,6 +13,8 @@ from typing import TypeVar
 
 E = TypeVar("E", bound=BaseException)
 
+CONFLICTS_NAMED = 3  # as many paths as a person reads in one line
+
 
 class ExitCode(enum.IntEnum):
     """An exit code of termite's own programs, other than 0. A command's code is passed unchanged.
@@ -58,6 +60,7 @@ class Reason(enum.StrEnum):
     TOO_LARGE = "too-large"
     RESULT_LOST = "result-lost"
     NOT_AT_REST = "not-at-rest"
+    CONFLICT = "conflict"
     JOURNAL_GAP = "journal-gap"
     STDIN_UNREADABLE = "stdin-unreadable"
     SANDBOX_FAILED = "sandbox-failed"
@@ -108,6 +111,7 @@ _WORDS = {
     Reason.TOO_LARGE: "the job's data does not fit into a message",
     Reason.RESULT_LOST: "a result is no longer in the worker's store",
     Reason.NOT_AT_REST: "files of the job changed after its end",
+    Reason.CONFLICT: "other commands changed the same files at the same time",
     Reason.JOURNAL_GAP: "the worker missed changes of the tree",
     Reason.STDIN_UNREADABLE: "the standard input could not be read",
     Reason.SANDBOX_FAILED: "the worker could not make a sandbox",
@@ -200,6 +204,22 @@ class NotAtRest(Retryable):
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(Reason.NOT_AT_REST, detail)
+
+
+class Conflict(Retryable):
+    """An error for the scheduler: a result derives from files that have changed since.
+
+    Nothing of the result is published, and no worker is to blame. `paths` are those files, and
+    `derived` are all files of the result that derive from others.
+    `is_held`: a command that runs on this machine because of a conflict may change them now.
+    """
+
+    def __init__(self, paths: tuple[bytes, ...], derived: tuple[bytes, ...], *, is_held: bool = False) -> None:
+        named = (path.decode("utf-8", "surrogateescape") for path in paths[:CONFLICTS_NAMED])
+        super().__init__(Reason.CONFLICT, ", ".join(repr(f"/{path}") for path in named))
+        self.paths = paths
+        self.derived = derived
+        self.is_held = is_held
 
 
 class ConnectionLost(Retryable):

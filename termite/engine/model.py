@@ -72,19 +72,38 @@ class StdinFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
     offset: Count
 
 
+class BaseVersion(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The version of a file from which a job's result derives: what the job saw at the path.
+
+    `size` is in bytes, or -1 if the job saw nothing there. `digest` is None if the mirror did not
+    know it; then only `size` and `mtime_ns` name the version.
+    """
+
+    size: Offset
+    mtime_ns: int = 0
+    digest: Digest | None = None
+
+    @property
+    def is_absence(self) -> bool:
+        """Return whether the job saw nothing at the path."""
+        return self.size < 0
+
+
 class Change(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The new state of one path, which is gone if `attr` is None.
 
     In the live tree, a change that makes a new directory means an empty one; each entry follows as
     a change of its own. Outside the live tree, such a change does not tell the entries. The change
     of an existing directory only has its new mode and mtime. `link_to` is an earlier path of which
-    this one is a hard link. `content` is False if only the mode or the times differ.
+    this one is a hard link. `content` is False if only the mode or the times differ. `base` is only
+    set in results: it is None if the new state does not depend on what was there before.
     """
 
     path: bytes
     attr: Attr | None
     link_to: bytes | None = None
     content: bool = True
+    base: BaseVersion | None = None
 
 
 class Changeset(msgspec.Struct, frozen=True, array_like=True):

@@ -158,10 +158,12 @@ def test_two_jobs_that_write_one_file_at_once_are_named(two_workers: Cluster) ->
     tree = two_workers.tree.subtree("conflict")
     before = two_workers.tree.status()["conflicts"]
     termite = tree.where.termite("termite")
-    slow = tree.where.start([termite, "sh", "-c", "echo slow >both; echo on; read go"], tree.path, stdin=-1)
+    tree.write("both", "old\n")  # it is made anew: a file that is written in place is compared first
+    script = "echo slow >new; mv new both; echo on; read go"
+    slow = tree.where.start([termite, "sh", "-c", script], tree.path, stdin=-1)
     assert slow.stdout is not None
     assert slow.stdout.readline() == b"on\n"
-    assert tree.termite("sh", "-c", "echo quick >both").code == 0
+    assert tree.termite("sh", "-c", "echo quick >fresh; mv fresh both").code == 0
     slow.communicate(b"go\n", timeout=30)
     assert Path(tree.path / "both").read_text() == "slow\n"
     assert two_workers.tree.status()["conflicts"] == before + 1

@@ -164,6 +164,11 @@ class Launcher:
                 if not self.unused_bytes:
                     self._is_answered = self._answered = self._asked_offset = None
 
+    def resume_reading(self) -> None:
+        """Allow reads again after `stop_reading`, because the job runs once more."""
+        self._is_settled = False
+        self._stdin_end = b""
+
     @property
     def unused_bytes(self) -> int:
         """The number of bytes that were consumed from the stdin but did not reach the job."""

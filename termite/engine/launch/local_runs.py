@@ -88,15 +88,16 @@ class LocalRuns:
         self._fd_watcher = fd_watcher
         self._runs: dict[int, _LocalRun] = {}  # by pidfd
 
-    async def start(self, launcher: Launcher) -> None:
+    async def start(self, launcher: Launcher, on_over: OnEnd | None = None) -> None:
         """Wait for a slot, unless the command is nested, and let the launcher execute its command.
 
+        `on_over` is called when the command has ended, or at once if its process is not visible.
         Raise LauncherGone if the launcher has closed the connection.
         """
         holds = not self.slots.is_nested(launcher.pid)
         if holds:
             await self.slots.take(launcher.pid)
-        with self._watched(launcher, _process_of(launcher), holds=holds):
+        with self._watched(launcher, _process_of(launcher), holds=holds, on_over=on_over):
             await launcher.replace(recurse=False)
 
     def start_nowait(self, launcher: Launcher) -> bool:
@@ -146,13 +147,19 @@ class LocalRuns:
 
     @contextlib.contextmanager
     def _watched(
-        self, launcher: Launcher, process: int | None, *, holds: bool, on_end: OnEnd | None = None
+        self,
+        launcher: Launcher,
+        process: int | None,
+        *,
+        holds: bool,
+        on_end: OnEnd | None = None,
+        on_over: OnEnd | None = None,
     ) -> Iterator[None]:
         """Watch for the command's end. The body must let the launcher execute the command.
 
         If the body fails, the slot is given back at once.
         """
-        run = _LocalRun(launcher.pid if holds else None, process, on_end)
+        run = _LocalRun(launcher.pid if holds else None, process, on_end, on_over)
         try:
             if process is not None:
                 self._runs[process] = run
@@ -176,6 +183,8 @@ class LocalRuns:
             self.slots.give_back(run.holder)
         if has_run and run.on_end is not None:
             run.on_end()
+        if run.on_over is not None:
+            run.on_over()
 
 
 @dataclass(slots=True)
@@ -183,12 +192,13 @@ class _LocalRun:
     """One local command.
 
     `holder` is the pid that holds a slot, or None. `process` is a pidfd, or None if the process is
-    not visible.
+    not visible. `on_end` is called only if the command has run, and `on_over` in any case.
     """
 
     holder: int | None
     process: int | None
     on_end: OnEnd | None
+    on_over: OnEnd | None
     is_over: bool = False
 
 

@@ -6,10 +6,10 @@ output of the command with that (native/launcher/streams/second_run.c).
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from termite.engine.decide.logic.fallback_policy import is_local_forbidden
-from termite.engine.errors import ExitCode, Reason
+from termite.engine.errors import Conflict, ExitCode, Reason
 from termite.engine.master.job import Job
 from termite.engine.master.shared import Master
 from termite.engine.model import Exit, Phase
@@ -20,23 +20,36 @@ NAMED_PLACES = 3  # as many as a person reads in one line
 log = logging.getLogger(__name__)
 
 
-async def run_local(master: Master, job: Job) -> None:
-    """Wait for a local slot, and let the launcher execute the command."""
+async def run_local(master: Master, job: Job, derived: Collection[bytes] = ()) -> None:
+    """Wait for a local slot, and let the launcher execute the command.
+
+    `derived` are files that no remote result may change until the command has ended.
+    """
     rule = job.verdict.rule if job.verdict else None
     master.counters.count_local(job.verdict)
     job.phase = Phase.WAITING
     if rule is not None and rule.recurse:
         await job.launcher.replace(recurse=True)
     else:
-        await master.local_runs.start(job.launcher)
+        release = master.tree.hold(derived)
+        try:
+            if derived:
+                await master.tree.finished()  # results that were judged before the files were held
+            await master.local_runs.start(job.launcher, release)
+        except BaseException:
+            release()
+            raise
 
 
-async def run_here_instead(master: Master, job: Job, reason: Reason, places: Sequence[str] = ()) -> Exit | None:
+async def run_here_instead(
+    master: Master, job: Job, reason: Reason, places: Sequence[str] = (), derived: Collection[bytes] = ()
+) -> Exit | None:
     """Run the command on the master's machine, because the result of its remote run is refused.
 
     Nothing of the remote run may have been published: its files are thrown away, and held output is
     dropped. Output that the launcher has shown already is compared with the new run. `places` are
     the paths or details that are to blame, for the notice; () means that the reason says it all.
+    `derived` are as for `run_local`.
 
     Return None if the launcher executes the command. Otherwise return the exit that says why not:
 
@@ -55,14 +68,34 @@ async def run_here_instead(master: Master, job: Job, reason: Reason, places: Seq
         await job.launcher.stop_reading()
         cause = "the command may have used the network and cannot be run again"
         return await _refuse(master, job, reason, named + more, cause, ExitCode.LOST)
-    return await fall_back(master, job, reason, named + more)
+    return await fall_back(master, job, reason, named + more, derived=derived)
 
 
-async def fall_back(master: Master, job: Job, reason: Reason, detail: str, *, quiet: bool = False) -> Exit | None:
+def record_conflict(master: Master, job: Job, error: Conflict) -> bool:
+    """Note that others have changed the files from which the result derives.
+
+    Return whether the job may run on a worker again, at the present state of the files. It may not
+    after three failures, if it had the network, or if a local command may change the files now.
+    """
+    job.failures.append(error)
+    job.has_met_others = True
+    log.info("job-conflicted job=%d paths=%d detail=%r reason=%s", job.id, len(error.paths), error.detail, error.reason)
+    rule = job.verdict.rule if job.verdict else None
+    if error.is_held or not job.can_retry or (rule is not None and rule.network):
+        return False
+    master.counters.retries[error.reason] += 1
+    job.launcher.resume_reading()
+    return True
+
+
+async def fall_back(
+    master: Master, job: Job, reason: Reason, detail: str, *, quiet: bool = False, derived: Collection[bytes] = ()
+) -> Exit | None:
     """Run the command locally because no worker can, or return the exit code that says why not.
 
     The command must not run if it has consumed its input, or if TERMITE_LOCAL=never. Return None
-    if the launcher executes it. `quiet`: print no notice if it runs.
+    if the launcher executes it. `quiet`: print no notice if it runs. `derived` are as for
+    `run_local`.
     """
     job.output.drop()
     await job.launcher.stop_reading()
@@ -79,7 +112,7 @@ async def fall_back(master: Master, job: Job, reason: Reason, detail: str, *, qu
     if not quiet:
         again = ", again from its beginning" if job.output.has_shown else ""
         await job.launcher.notice(f"termite: {_text(reason, detail)}; running the command on this machine{again}")
-    await run_local(master, job)
+    await run_local(master, job, derived)
     return None
 
 

@@ -15,7 +15,7 @@ from termite.engine.launch.stdio import JobStdin
 from termite.engine.model import Command, Phase, Verdict
 from termite.engine.tree.publishing.publication import Ticket
 
-MAX_ATTEMPTS = 3  # failures of any kind
+MAX_ATTEMPTS = 3  # failures of any kind, conflicts included
 MAX_WORKERS = 2  # a job that makes two workers fail does not get a third one
 
 
@@ -42,6 +42,7 @@ class Job:
     bug: Exception | None = None  # of `run_at_once`; `run_job` raises it again
     ticket: Ticket | None = None  # None: nothing was published yet
     number: int = 0
+    has_met_others: bool = False  # True if others changed the files that it changed in place, in any attempt
     is_executed: bool = False  # True if a worker may have started the command in any attempt
     failures: list[Retryable] = field(default_factory=list)
     failed_on: set[str] = field(default_factory=set)

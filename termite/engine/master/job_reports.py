@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Iterable
 
 from termite.engine.errors import ExitCode, HalfPublished
 from termite.engine.master.job import Job
@@ -22,7 +23,7 @@ async def report_result(master: Master, job: Job, ran: Ran, conflicts: tuple[byt
     counters.conflicts += len(conflicts)
     if lost := job.stdin.finish(ran.stdin_offset, ran.stdin_taken):
         log.info("job-stdin-left job=%d bytes=%d", job.id, lost)
-    counters.count_paths("written by two jobs at once", map(_absolute, conflicts))
+    counters.count_paths("written by two jobs at once", absolute(conflicts))
     for path in conflicts:
         await job.launcher.notice(
             f"termite: two jobs wrote {_absolute(path)} at the same time; keeping the version of this job"
@@ -53,20 +54,25 @@ async def report_dropped(master: Master, job: Job, dropped: tuple[bytes, ...]) -
     counters = master.counters
     counters.dropped_writes += len(outside)
     counters.sockets_left += len(sockets)
-    counters.count_paths("written outside the tree, dropped", map(_absolute, outside))
-    counters.count_paths("socket, stayed on its worker", map(_absolute, sockets))
+    counters.count_paths("written outside the tree, dropped", absolute(outside))
+    counters.count_paths("socket, stayed on its worker", absolute(sockets))
     for paths, kind in (
         (outside, "dropped files outside the tree"),
         (sockets, "a socket stays on its worker"),
     ):
         if named := master.notices.select_new(kind, paths):
-            names = ", ".join(map(_absolute, named))
+            names = ", ".join(absolute(named))
             rest = f" and {len(paths) - len(named)} more" if len(paths) > len(named) else ""
             is_full = any(master.notices.is_place_full(kind, path) for path in named)
             last = "; others near it are only counted" if is_full else ""
             await job.launcher.notice(
                 f"termite: {kind}: {names}{rest} (add a Local rule to run the command here{last})"
             )
+
+
+def absolute(paths: Iterable[bytes]) -> tuple[str, ...]:
+    """Return paths of the tree as the user writes them, safe to print."""
+    return tuple(map(_absolute, paths))
 
 
 def _absolute(path: bytes) -> str:

@@ -17,7 +17,16 @@ from termite.engine.decide.logic.commands import is_no_op
 from termite.engine.decide.logic.fallback_policy import is_local_forbidden, policy_warning
 from termite.engine.decide.logic.later_code import find_later_code
 from termite.engine.decide.short_commands import CommandKey, key_of
-from termite.engine.errors import FsError, HalfPublished, Outdated, Reason, ResultRefused, Retryable, UserError
+from termite.engine.errors import (
+    Conflict,
+    FsError,
+    HalfPublished,
+    Outdated,
+    Reason,
+    ResultRefused,
+    Retryable,
+    UserError,
+)
 from termite.engine.fleet.lease import Lease
 from termite.engine.fleet.pool import OUTDATED_CHANGES, NoWorker
 from termite.engine.host.descriptors import shortage_text
@@ -25,9 +34,9 @@ from termite.engine.launch.connection import Launcher, LauncherGone
 from termite.engine.launch.invocation import JobRequest
 from termite.engine.launch.listener import RestOfJob
 from termite.engine.launch.output import OutputDiffers
-from termite.engine.master.fallback import end_differing, fall_back, run_here_instead, run_local
+from termite.engine.master.fallback import end_differing, fall_back, record_conflict, run_here_instead, run_local
 from termite.engine.master.job import Job, new_job
-from termite.engine.master.job_reports import report_half_published, report_result
+from termite.engine.master.job_reports import absolute, report_half_published, report_result
 from termite.engine.master.results import fetch_contents
 from termite.engine.master.shared import Master
 from termite.engine.model import Changeset, Command, Exit, Phase
@@ -174,6 +183,10 @@ async def try_workers(master: Master, job: Job, command: Command) -> Exit | None
             return await run_here_instead(master, job, error.reason, error.places)
         except OutputDiffers:
             return await end_differing(master, job)
+        except Conflict as error:
+            job.output.drop()
+            if not record_conflict(master, job, error):
+                return await run_here_instead(master, job, error.reason, absolute(error.paths), error.derived)
         except Retryable as error:
             job.output.drop()  # the next worker may be long in coming
             if error.reason in (Reason.NOT_AT_REST, Reason.TOO_LARGE):  # no other worker would do better
@@ -214,7 +227,7 @@ async def end_remote(master: Master, job: Job, attempt: RemoteRun) -> Exit | Non
     """Report a run whose results are published, and return as `run_job` does."""
     ran = attempt.ran
     if job.key:
-        learn(master, job.key, ran, attempt.took_s)
+        learn(master, job.key, ran, attempt.took_s, is_alone=not job.has_met_others)
     if ran.exec_errno:
         return await fall_back(master, job, Reason.EXEC_FAILED, os.strerror(ran.exec_errno), quiet=True)
     job.number = 0  # the journal may drop its changes, however slow the launcher is
@@ -287,9 +300,9 @@ def check_result(master: Master, job: Job, ran: Ran) -> None:
 async def publish_results(master: Master, job: Job, lease: Lease, ran: Ran, timing: Timing) -> tuple[bytes, ...]:
     """Fetch the results, and publish them in the user's tree.
 
-    Return the paths that another job wrote with other contents at the same time. Raise Retryable
-    if the contents cannot be fetched, FsError if they cannot be written, and HalfPublished if they
-    can no longer be written completely.
+    Return the paths that another job wrote with other contents at the same time. Raise Conflict if
+    the job must run again. Raise Retryable if the contents cannot be fetched, FsError if they
+    cannot be written, and HalfPublished if they can no longer be written completely.
     """
     if not ran.changes:
         return ()
@@ -301,18 +314,20 @@ async def publish_results(master: Master, job: Job, lease: Lease, ran: Ran, timi
         end = JobEnd(job.request.token, job.launcher.pid, ran.exit.code, ran.exit.signal, job.launcher.stdin_end)
         job.ticket = Ticket(end, lambda: job.launcher.needs_no_exit, job.output.show_held)
         published = await master.tree.publish(ran.changes, contents, timing, job.ticket)
+    job.has_met_others |= bool(published.appended)
     return published.conflicts
 
 
-def learn(master: Master, key: CommandKey, ran: Ran, total_s: float) -> None:
+def learn(master: Master, key: CommandKey, ran: Ran, total_s: float, *, is_alone: bool) -> None:
     """Record the run time of the command, so that a short one runs locally the next time.
 
     `total_s` is the time from dispatch to published results. A command that might behave otherwise
-    locally is forgotten: it wrote outside the tree, read from a pipe, or was killed.
+    locally is forgotten: it wrote outside the tree, read from a pipe, or was killed. If it is not
+    alone in changing a file, it stays remote: only remote results are compared with the disk.
     A command that could not be started has no run time. Exit codes do not matter, because makefiles
     often test something with a command that fails.
     """
-    if ran.exec_errno or ran.exit.signal or ran.dropped or ran.stdin_taken:
+    if ran.exec_errno or ran.exit.signal or ran.dropped or ran.stdin_taken or not is_alone:
         master.short.forget(key)
         return
     took_s = (ran.ended_ns - ran.started_ns) / 1e9

@@ -6,7 +6,8 @@ served.
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -171,8 +172,10 @@ class MasterTree:
         Nothing is changed before the plan is written, and a cancellation leaves no trace until
         then. Until then, FsError means that the disk refuses or a path must not be written: the job
         fails. RemoteProtocolError means that the changes are not well-formed: the worker's
-        connection is dropped. After that the changes are completed though the caller is cancelled,
-        and the only error is HalfPublished. The journal always has whatever was done.
+        connection is dropped. Conflict means that files from which the changes derive have changed
+        since, or are held: the job must run again. After that the changes are completed though the
+        caller is cancelled, and the only error is HalfPublished. The journal always has whatever
+        was done.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
@@ -196,6 +199,25 @@ class MasterTree:
                     self._emptying -= 1
                 self._journal.append(self._truth.check_link_counts(is_more_trash_left=self._emptying > 0))
         return published
+
+    def hold(self, paths: Collection[bytes]) -> Callable[[], None]:
+        """Publish no result that derives from one of these paths, until the caller releases them.
+
+        Return the function that releases them.
+
+        A command of this machine may read and write the files meanwhile. Nobody sees when it is
+        between the two, and a result that came in the midst of it would be lost. Results that are
+        being written now may still come: see `finished`.
+        """
+        held = Counter(paths)
+        self._parts.held += held
+
+        def release() -> None:
+            nonlocal held
+            self._parts.held -= held
+            held = Counter()
+
+        return release
 
     @property
     def is_finishing(self) -> bool:

@@ -8,6 +8,11 @@ are left out.
 There are two steps, because contents are hashed in between. `compare` asks `lower`, and raises
 what that raises, before anything was moved. `harvest` then makes the changes.
 
+A change tells its base, the version that the job saw, if the new state may derive from it. The file
+was then written in place, removed, or made where nothing was. Another program may change the same
+path meanwhile, and the master then compares. A file that was made anew over an old one has no base.
+The name of a moved file is removed, so its content has the base of that removal.
+
 The order of the changes is the order in which they are published. A deletion stands right before
 the entry that takes its place, a directory before its entries, and a hard link after all files.
 """
@@ -16,12 +21,18 @@ import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from termite.engine.model import Attr, Change, Digest
+from termite.engine.model import Attr, BaseVersion, Change, Digest
 from termite.engine.paths import is_below, is_within
 from termite.engine.wire.protocol.messages import MAX_DROPPED
 
 # Everybody writes below these, and nobody expects to find it on the master's machine.
 SCRATCH = (b"tmp", b"var/tmp", b"dev", b"proc", b"sys")
+
+# Files that their writers always make anew and rename, although nothing was there: Python's
+# compiled modules. Jobs that import the same module all write it at once, and none of these files
+# derives from another's.
+MADE_ANEW = (b".pyc",)
+NOTHING = BaseVersion(-1)
 
 Lower = Callable[[bytes], Attr | None]
 
@@ -113,7 +124,7 @@ def harvest(compared: Compared, digests: Mapping[int, Digest]) -> tuple[Change, 
     for pair in compared.pairs:
         leader = leaders.get(pair.entry.inode, pair) if stat.S_ISREG(pair.entry.mode) else pair
         if _ends_what_was(pair):
-            changes.append(Change(pair.entry.path, None))
+            changes.append(Change(pair.entry.path, None, base=_removed_base(pair)))
         if leader is not pair:
             links.extend(_link(pair, leader, digests))
         elif not pair.entry.whiteout and not _cannot_travel(pair):
@@ -197,7 +208,7 @@ def _link(pair: Pair, leader: Pair, digests: Mapping[int, Digest]) -> Iterable[C
     was_linked = pair.was and leader.was and pair.was.link_id == leader.was.link_id != 0
     if was_linked and _novelty(pair, digests) == _novelty(leader, digests) == 0:
         return
-    yield Change(pair.entry.path, _attr(pair.entry, digests), link_to=leader.entry.path)
+    yield Change(pair.entry.path, _attr(pair.entry, digests), link_to=leader.entry.path, base=_written_base(pair))
 
 
 def _change(pair: Pair, digests: Mapping[int, Digest]) -> Iterable[Change]:
@@ -209,7 +220,31 @@ def _change(pair: Pair, digests: Mapping[int, Digest]) -> Iterable[Change]:
         if not is_new and (entry.mode, entry.mtime_ns) == (was.mode, was.mtime_ns):
             return
         is_new = is_new or stat.S_ISLNK(entry.mode)  # the mtime of a symlink changes only if it is made again
-    yield Change(entry.path, attr, content=is_new)
+    yield Change(entry.path, attr, content=is_new, base=_written_base(pair) if is_new else None)
+
+
+def _removed_base(pair: Pair) -> BaseVersion | None:
+    """Return the version of a removed file. A directory has none: what others put into it stays."""
+    return _base(pair.was) if pair.was is not None and stat.S_ISREG(pair.was.mode) else None
+
+
+def _written_base(pair: Pair) -> BaseVersion | None:
+    """Return the version from which the content of a regular file may derive.
+
+    If the old file had several names, nothing shows whether it was written in place.
+    """
+    entry, was = pair.entry, pair.was
+    if not stat.S_ISREG(entry.mode):
+        return None
+    if was is None:
+        return None if entry.path.endswith(MADE_ANEW) else NOTHING
+    if not stat.S_ISREG(was.mode):
+        return None
+    return _base(was) if entry.copied_up or was.nlink > 1 else None
+
+
+def _base(was: Attr) -> BaseVersion:
+    return BaseVersion(was.size, was.mtime_ns, was.digest)
 
 
 def _attr(entry: UpperEntry, digests: Mapping[int, Digest]) -> Attr:

@@ -1,6 +1,6 @@
-"""Number the changesets of one master, and remember which job wrote a path last.
+"""Number the changesets of one master, and remember which changeset changed a path last.
 
-The user's own writes are in the changesets, but they never conflict with a job's results.
+The user's own writes are in the changesets too.
 """
 
 from collections import deque
@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from termite.engine.model import Change, Changeset
+from termite.engine.paths import split
 
 
 class Journal:
@@ -20,12 +21,14 @@ class Journal:
         self.number = 0
         self._kept: deque[Changeset] = deque()
         self._results: dict[bytes, tuple[int, Change]] = {}
+        self._changed: dict[bytes, int] = {}  # the newest kept changeset that made, wrote or removed a path
 
     def append(self, changes: Sequence[Change]) -> int:
         """Add a changeset and return its number. Without changes the number stays as it is."""
         if changes:
             self.number += 1
             self._kept.append(Changeset(self.number, tuple(changes)))
+            self._changed.update((change.path, self.number) for change in changes if change.content)
         return self.number
 
     def since(self, cursor: int) -> tuple[Changeset, ...]:
@@ -43,8 +46,33 @@ class Journal:
         The caller knows that neither a lease's cursor nor a running job's number is below it.
         """
         while self._kept and self._kept[0].number < number:
-            self._kept.popleft()
+            forgotten = self._kept.popleft()
+            for change in forgotten.changes:
+                if self._changed.get(change.path) == forgotten.number:
+                    del self._changed[change.path]
         self._results = {path: result for path, result in self._results.items() if result[0] >= number}
+
+    def changed_since(self, number: int, paths: Iterable[bytes]) -> frozenset[bytes]:
+        """Return those of the paths that were made, written or removed after number `number`.
+
+        A directory above counts as well: if it is removed or made anew, so is all below. Changes of
+        modes and times do not count, nor do forgotten changesets.
+        """
+        if self.number <= number:
+            return frozenset()
+        directories: dict[bytes, bool] = {}  # each is looked up once, however many files it has
+
+        def is_changed(path: bytes) -> bool:
+            if self._changed.get(path, 0) > number:
+                return True
+            if not path:
+                return False
+            parent = split(path)[0]
+            if parent not in directories:
+                directories[parent] = is_changed(parent)
+            return directories[parent]
+
+        return frozenset(path for path in paths if is_changed(path))
 
     def made_since(self, cursor: int) -> frozenset[bytes]:
         """Return the paths that were made or written after number `cursor` and still exist.

@@ -1,4 +1,4 @@
-"""Publish the results of one job: stage them, write the plan, and carry it out in slices.
+"""Publish the results of one job: reconcile and stage them, write the plan, carry it out in slices.
 
 Between two slices other tasks run, so the journal has everything that was done before each of them.
 A job that starts in between sees half of a result, as it would beside a local command.
@@ -7,9 +7,10 @@ A job that starts in between sees half of a result, as it would beside a local c
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from errno import EIO
 
 import msgspec
@@ -21,13 +22,14 @@ from termite.engine.tree.disk import Disk, fs_errors
 from termite.engine.tree.hashes import Hashes
 from termite.engine.tree.logic.attrs import Events
 from termite.engine.tree.logic.journal import Journal
-from termite.engine.tree.logic.plan import make_plan
+from termite.engine.tree.logic.plan import Plan, make_plan
 from termite.engine.tree.logic.redo_plan import JobEnd, Outcome, PlaceEntry, SetDirectory, Step, Trash
 from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.logic.visibility import Exports
 from termite.engine.tree.publishing.areas import StagingAreas
 from termite.engine.tree.publishing.plan_file import IsTold
 from termite.engine.tree.publishing.preparation import Contents, KnownFiles, Preparation
+from termite.engine.tree.publishing.reconciliation import Neighbours, Reconciled, Reconciliation
 from termite.engine.tree.publishing.redo import PASSING, PAUSE_S, RETRY_S, split_names
 from termite.engine.tree.publishing.staging import Staging
 from termite.engine.tree.publishing.steps import ReplayRecord, StepRunner
@@ -65,18 +67,21 @@ NOBODY = Ticket(JobEnd(b"", 0, 0, 0, b""), lambda: True)  # no launcher waits fo
 class Published:
     """The state after a job's results were written to disk: the journal has them up to `number`.
 
-    `conflicts` are paths that another job, which ran at the same time, had written differently.
+    `conflicts` are paths that this job has made anew, and that another job, which ran at the same
+    time, had written differently. `appended` are files to which others had appended meanwhile, too.
     """
 
     number: int
     conflicts: tuple[bytes, ...]
+    appended: tuple[bytes, ...] = ()
 
 
 @dataclass(slots=True)
 class TreeParts:
     """The parts of a master's tree that a publication needs.
 
-    `never_leaves` are paths that no job may remove. `ticket` is that of the job whose plan is being
+    `never_leaves` are paths that no job may remove. `held` are paths that commands may change which
+    run on this machine because of a conflict. `ticket` is that of the job whose plan is being
     carried out, or None.
     """
 
@@ -87,6 +92,7 @@ class TreeParts:
     journal: Journal
     staging: Staging
     never_leaves: frozenset[bytes]
+    held: Counter[bytes] = field(default_factory=Counter)
     ticket: Ticket | None = None
 
 
@@ -105,25 +111,40 @@ class Publication:
         """Publish, and raise as `MasterTree.publish` does."""
         parts = self._parts
         journal = parts.journal
-        journal.append(parts.truth.drain())
+        self._drain()
         plan = make_plan(changes, parts.exports.is_writable)
-        conflicts = journal.conflicts(self._timing.number, changes)
+        conflicts = journal.conflicts(self._timing.number, (change for change in changes if change.base is None))
+        reconciliation = self._reconciliation()
+        try:
+            reconciled = await reconciliation.run(changes, contents)
+            if reconciled.appended:
+                plan = make_plan(reconciled.changes, parts.exports.is_writable)
+            number = await self._publish(plan, reconciled, reconciliation)
+        finally:
+            reconciliation.close()
+        return Published(number, conflicts, tuple(reconciled.appended))
+
+    async def _publish(self, plan: Plan, reconciled: Reconciled, reconciliation: Reconciliation) -> int:
+        """Stage the plan and carry it out. Return the journal number."""
+        parts = self._parts
         known = KnownFiles(parts.truth.tree, self._kept)
         areas = StagingAreas(parts.staging, self._directories, parts.exports.writable_root, plan.replaced)
         preparation = Preparation(self._directories, areas, self._timing, known, plan)
         try:
             was_interrupted = False
-            for _ in preparation.prepare(contents):
+            for _ in preparation.prepare(reconciled.contents):
                 if time.perf_counter() > self._slice_end_s:
                     was_interrupted = True
                     await self._next_slice()
+            reconciliation.check()  # before the output is shown, which a second run could not take back
             was_interrupted |= await self._ticket.before_plan()
             if was_interrupted:
                 self._directories.close()  # other tasks may have heard of other directories
-                journal.append(parts.truth.drain())
-            steps = preparation.steps(contents)
+                self._drain()
+                reconciliation.check()
+            steps = preparation.steps(reconciled.contents)
             if not steps:
-                return Published(journal.number, conflicts)
+                return parts.journal.number
             with fs_errors(b""):
                 parts.staging.plan.begin(self._ticket.end, self._ticket.is_told, self._relative(steps), areas.paths)
             self._ticket.has_happened = True
@@ -132,8 +153,16 @@ class Publication:
             self._directories.close()
             preparation.close()
             areas.close()
-        journal.note_results(number, changes)
-        return Published(number, conflicts)
+        parts.journal.note_results(number, reconciled.changes)
+        return number
+
+    def _reconciliation(self) -> Reconciliation:
+        parts = self._parts
+        near = Neighbours(parts.disk, parts.hashes, parts.truth.tree, parts.journal, parts.staging, parts.held)
+        return Reconciliation(near, self._timing, self._drain)
+
+    def _drain(self) -> None:
+        self._parts.journal.append(self._parts.truth.drain())
 
     def _kept(self) -> frozenset[bytes]:
         """Return the paths that stay if a directory above them is removed."""

@@ -123,11 +123,16 @@ class StagedWriter:
         Raise RemoteProtocolError if the content has another digest; the file is removed then, and
         the worker's connection must be dropped.
         """
-        self._close()
-        if Digest(self._state.digest(), self._size) != expected:
+        path, digest = self.end()
+        if digest != expected:
             self.discard()
             raise RemoteProtocolError(f"content does not have the digest {expected.sha256.hex()}")
-        return self._staging.path / os.fsdecode(self._name)
+        return path
+
+    def end(self) -> tuple[Path, Digest]:
+        """End the content, and return the path of the staged file and its digest."""
+        self._close()
+        return self._staging.path / os.fsdecode(self._name), Digest(self._state.digest(), self._size)
 
     def discard(self) -> None:
         """Remove the file, finished or not."""

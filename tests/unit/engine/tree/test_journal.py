@@ -108,3 +108,25 @@ def test_the_order_of_a_jobs_files_stays() -> None:
     order = [10**9 + i * 10**7 for i in range(50)]
     home = [timing(dispatched_ns=12 * 10**8, offset_ns=1000).master_ns(t, now_ns=14 * 10**8) for t in order]
     assert home == sorted(home)
+
+
+def test_a_path_is_changed_by_its_content_its_removal_and_its_directories() -> None:
+    journal = Journal()
+    paths = (b"d/f", b"d/touched", b"d/e/g", b"dd")
+    journal.append([written(b"d/f")])
+    journal.append([written(b"d/touched", is_content=False)])
+    assert journal.changed_since(0, paths) == {b"d/f"}
+    assert journal.changed_since(1, paths) == frozenset()
+    journal.append([gone(b"d")])
+    assert journal.changed_since(2, paths) == {b"d/f", b"d/touched", b"d/e/g"}
+    assert journal.changed_since(3, paths) == frozenset()
+
+
+def test_what_is_forgotten_has_not_changed() -> None:
+    journal = Journal()
+    journal.append([written(b"f"), written(b"g")])
+    journal.append([written(b"g", b"y")])
+    journal.forget_before(2)
+    assert journal.changed_since(0, (b"f", b"g")) == {b"g"}
+    journal.forget_before(3)
+    assert journal.changed_since(0, (b"f", b"g")) == frozenset()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import pytest
 
-from termite.engine.model import Attr, Change, Digest
+from termite.engine.model import Attr, BaseVersion, Change, Digest
 from termite.fuse.view.comparison import Compared, UpperEntry, compare, files, harvest, is_worth_reading
 
 ROOT = b"home/u/p"
@@ -346,3 +346,48 @@ def test_the_names_of_what_is_lost_are_not_without_end() -> None:
 )
 def test_the_reader_goes_where_changes_can_be(directory: bytes, writable_root: bytes, expected: bool) -> None:
     assert is_worth_reading(directory, writable_root) is expected
+
+
+def bases_of(upper: Upper, was: Mapping[bytes, Attr]) -> dict[str, BaseVersion | None]:
+    done = compared(upper, was)
+    return {change.path.decode().rpartition("/")[2]: change.base for change in harvest(done, upper.digests)}
+
+
+def test_a_result_derives_from_what_was_there_unless_it_was_made_anew() -> None:
+    upper = Upper().file(b"in-place", B, copied_up=True).file(b"new", B).file(b"over", B).file(b"module.pyc", B)
+    upper.file(b"linked", B).whiteout(b"gone").whiteout(b"gone-directory").symlink(b"link")
+    upper.file(b"touched", A, copied_up=True)
+    was = {
+        b"in-place": was_file(),
+        b"over": was_file(),
+        b"linked": was_file(nlink=2, link_id=1),
+        b"gone": was_file(),
+        b"gone-directory": was_directory(),
+        b"touched": was_file(),
+    }
+    version = BaseVersion(len(A), OLD, digest_of(A))
+    assert bases_of(upper, was) == {
+        "in-place": version,
+        "new": BaseVersion(-1),
+        "over": None,
+        "module.pyc": None,
+        "linked": version,
+        "gone": version,
+        "gone-directory": None,
+        "link": None,
+        "touched": None,
+    }
+
+
+def test_a_moved_file_derives_from_the_place_that_it_left() -> None:
+    upper = Upper().whiteout(b"log").file(b"log.1", A, copied_up=True)
+    version = BaseVersion(len(A), OLD, digest_of(A))
+    assert bases_of(upper, {b"log": was_file()}) == {"log": version, "log.1": BaseVersion(-1)}
+
+
+def test_each_name_of_a_written_file_has_its_own_base() -> None:
+    upper = Upper().file(b"a", B, nlink=2).file(b"b", B, copied_up=True, nlink=2, inode=1)
+    assert bases_of(upper, {b"b": was_file()}) == {
+        "a": BaseVersion(-1),
+        "b": BaseVersion(len(A), OLD, digest_of(A)),
+    }

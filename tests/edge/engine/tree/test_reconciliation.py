@@ -1,0 +1,234 @@
+"""Test that a result never takes the place of what others wrote to its files meanwhile."""
+
+import os
+import stat
+import time
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+import trio
+
+from termite.engine.errors import Conflict
+from termite.engine.model import Attr, BaseVersion, Change
+from termite.engine.tree.master_tree import MasterTree
+from termite.engine.tree.publishing import reconciliation
+from termite.engine.tree.publishing.publication import NOBODY, Ticket
+from tests.edge.engine.tree.tree_jobs import Job, agrees_with_the_disk, digest_of, serve, staged_names, tree_path
+
+NOTHING = BaseVersion(-1)
+
+
+class Writing(Job):
+    """A job that changes files in place."""
+
+    def rewrite(self, name: str, base: bytes | None, content: bytes | Path, digest_from: bytes = b"") -> "Writing":
+        whole = content if isinstance(content, bytes) else digest_from
+        digest = digest_of(whole)
+        self.contents[digest.sha256] = content
+        attr = Attr(stat.S_IFREG | 0o644, digest.size, time.time_ns(), digest)
+        return self._based(name, attr, base)
+
+    def remove(self, name: str, base: bytes) -> "Writing":
+        return self._based(name, None, base)
+
+    def _based(self, name: str, attr: Attr | None, base: bytes | None) -> "Writing":
+        version = NOTHING if base is None else BaseVersion(len(base), 1, digest_of(base))
+        self.changes.append(Change(tree_path(self.root / name), attr, base=version))
+        return self
+
+
+async def conflict_of(job: Job, ticket: Ticket = NOBODY) -> Conflict:
+    with pytest.raises(Conflict) as raised:
+        await job.end(ticket=ticket)
+    assert staged_names(job.root) == []
+    return raised.value
+
+
+async def test_a_version_that_is_still_there_is_replaced(home: MasterTree, root: Path) -> None:
+    (root / "f").write_bytes(b"5")
+    await serve(home, root)
+    await Writing(home, root).rewrite("f", b"5", b"6").end()
+    job = Writing(home, root).rewrite("f", b"6", b"7")
+    (root / "f").write_bytes(b"6")  # written again, with the same content
+    await job.end()
+    assert (root / "f").read_bytes() == b"7"
+
+
+@pytest.mark.parametrize("there", [b"6", b"7", b"10"])
+async def test_a_counter_that_others_raised_is_not_set_back(home: MasterTree, root: Path, there: bytes) -> None:
+    (root / "f").write_bytes(b"5")
+    await serve(home, root)
+    job = Writing(home, root).rewrite("f", b"5", b"6").rewrite("other", None, b"x")
+    (root / "f").write_bytes(there)
+    conflict = await conflict_of(job)
+    assert conflict.paths == (tree_path(root / "f"),)
+    assert conflict.derived == (tree_path(root / "f"), tree_path(root / "other"))
+    assert (root / "f").read_bytes() == there
+    assert not (root / "other").exists(), "nothing of the result is published"
+
+
+async def test_both_tails_come_home_whoever_wrote_the_other(home: MasterTree, root: Path) -> None:
+    (root / "log").write_bytes(b"first\n")
+    await serve(home, root)
+    one = Writing(home, root).rewrite("log", b"first\n", b"first\none\n")
+    two = Writing(home, root).rewrite("log", b"first\n", b"first\ntwo\n")
+    with (root / "log").open("ab") as log:
+        log.write(b"local\n")
+    assert (await one.end()).appended == (tree_path(root / "log"),)
+    published = await two.end()
+    assert (published.appended, published.conflicts) == ((tree_path(root / "log"),), ())
+    assert (root / "log").read_bytes() == b"first\nlocal\none\ntwo\n"
+    assert await agrees_with_the_disk(home, root)
+    _, _, children = await home.directory(tree_path(root))
+    assert children[b"log"].digest == digest_of(b"first\nlocal\none\ntwo\n"), "it is not hashed again"
+    assert staged_names(root) == []
+
+
+async def test_a_file_that_was_appended_to_is_never_older_than_before(home: MasterTree, root: Path) -> None:
+    (root / "log").write_bytes(b"first\n")
+    await serve(home, root)
+    job = Writing(home, root).rewrite("log", b"first\n", b"first\none\n")
+    with (root / "log").open("ab") as log:
+        log.write(b"local\n")
+    before_ns = (root / "log").stat().st_mtime_ns
+    await job.end()
+    assert (root / "log").stat().st_mtime_ns >= before_ns
+
+
+async def test_large_tails_are_joined_from_staged_files(
+    home: MasterTree, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciliation, "READ_AT_ONCE_BYTES", 1000)
+    first = os.urandom(3_000_000)
+    (root / "log").write_bytes(first)
+    await serve(home, root)
+    job = Writing(home, root)
+    writer = home.staging_file()
+    writer.write(first + b"job")
+    staged = writer.finish(digest_of(first + b"job"))
+    job.rewrite("log", first, staged, first + b"job")
+    (root / "log").write_bytes(first + b"local")
+    await job.end()
+    assert sha256((root / "log").read_bytes()).digest() == sha256(first + b"localjob").digest()
+    assert staged_names(root) == []
+
+
+@pytest.mark.parametrize(
+    ("there", "result"), [(b"FIRST\nlocal\n", b"first\njob\n"), (b"first\nlocal\n", b"FIRST\njob\n")]
+)
+async def test_what_only_looks_longer_is_no_tail(home: MasterTree, root: Path, there: bytes, result: bytes) -> None:
+    (root / "log").write_bytes(b"first\n")
+    await serve(home, root)
+    job = Writing(home, root).rewrite("log", b"first\n", result)
+    (root / "log").write_bytes(there)
+    await conflict_of(job)
+    assert (root / "log").read_bytes() == there
+
+
+async def test_two_jobs_that_make_one_file_do_not_lose_one(home: MasterTree, root: Path) -> None:
+    await serve(home, root)
+    one = Writing(home, root).rewrite("log", None, b"line\n").rewrite("stamp", None, b"")
+    two = Writing(home, root).rewrite("log", None, b"line\n").rewrite("stamp", None, b"")
+    await one.end()
+    assert (await conflict_of(two)).paths == (tree_path(root / "log"),)
+
+
+@pytest.mark.parametrize("change", [b"changed", None])
+async def test_a_removal_removes_only_what_the_job_saw(home: MasterTree, root: Path, change: bytes | None) -> None:
+    (root / "f").write_bytes(b"seen")
+    await serve(home, root)
+    job = Writing(home, root).remove("f", b"seen")
+    if change is None:
+        (root / "f").unlink()
+        await job.end()
+        assert not (root / "f").exists()
+        return
+    (root / "f").write_bytes(change)
+    await conflict_of(job)
+    assert (root / "f").read_bytes() == change
+    await Writing(home, root).remove("f", change).end()
+    assert not (root / "f").exists()
+
+
+@pytest.mark.parametrize("base", [b"seen", None])
+async def test_a_directory_that_went_takes_no_old_version_back(
+    home: MasterTree, root: Path, base: bytes | None
+) -> None:
+    (root / "d").mkdir()
+    (root / "d" / "f").write_bytes(b"seen")
+    await serve(home, root, root / "d")
+    job = Writing(home, root).rewrite("d/f", b"seen", b"seen and more")
+    (root / "d" / "f").unlink()
+    (root / "d").rmdir()
+    if base is None:
+        (root / "d").mkdir()
+    await conflict_of(job)
+    assert not (root / "d" / "f").exists()
+
+
+async def test_a_write_after_the_first_look_is_noticed(home: MasterTree, root: Path) -> None:
+    (root / "f").write_bytes(b"5")
+    await serve(home, root)
+    job = Writing(home, root).rewrite("f", b"5", b"6")
+
+    async def while_the_output_is_shown() -> bool:
+        (root / "f").write_bytes(b"9")
+        return True
+
+    await conflict_of(job, Ticket(NOBODY.end, NOBODY.is_told, while_the_output_is_shown))
+    assert (root / "f").read_bytes() == b"9"
+
+
+async def test_a_file_that_changes_while_it_is_read_is_a_conflict(
+    home: MasterTree, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciliation, "READ_AT_ONCE_BYTES", -1)
+    (root / "log").write_bytes(b"first\n")
+    await serve(home, root)
+    job = Writing(home, root).rewrite("log", b"first\n", b"first\njob\n")
+    real: Callable[..., object] = trio.to_thread.run_sync
+
+    async def read_slowly(function: Callable[[], object]) -> object:
+        found = function()
+        with (root / "log").open("ab") as log:
+            log.write(b"more\n")
+        return found
+
+    with (root / "log").open("ab") as log:
+        log.write(b"local\n")
+    monkeypatch.setattr(trio.to_thread, "run_sync", read_slowly)
+    await conflict_of(job)
+    monkeypatch.setattr(trio.to_thread, "run_sync", real)
+    assert (root / "log").read_bytes() == b"first\nlocal\n" + b"more\n" * reconciliation.ROUNDS
+
+
+async def test_a_file_that_a_program_has_open_for_writing_is_not_replaced(home: MasterTree, root: Path) -> None:
+    (root / "log").write_bytes(b"first\n")
+    await serve(home, root)
+    with (root / "log").open("ab"):
+        await conflict_of(Writing(home, root).rewrite("log", b"first\n", b"first\njob\n"))
+    with (root / "log").open("rb"):
+        await Writing(home, root).rewrite("log", b"first\n", b"first\njob\n").end()
+    assert (root / "log").read_bytes() == b"first\njob\n"
+
+
+async def test_a_held_file_is_a_conflict_until_it_is_released(home: MasterTree, root: Path) -> None:
+    (root / "f").write_bytes(b"5")
+    await serve(home, root)
+    one = home.hold([tree_path(root / "f")])
+    two = home.hold([tree_path(root / "f"), tree_path(root / "g")])
+    for release in (one, one, two):
+        assert (await conflict_of(Writing(home, root).rewrite("f", b"5", b"6"))).is_held
+        await Writing(home, root).rewrite("other", None, b"").end()
+        release()
+    await Writing(home, root).rewrite("f", b"5", b"6").end()
+    assert (root / "f").read_bytes() == b"6"
+
+
+async def test_nothing_is_hashed_if_nobody_else_wrote(home: MasterTree, root: Path) -> None:
+    (root / "f").write_bytes(b"5")
+    await serve(home, root)
+    await Writing(home, root).rewrite("f", b"5", b"6").remove("gone", b"x").end()
+    assert home.statistics()["hashed"] == 0
