@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 LIBRARIES = 2
 MANY = 300  # files of a large result: it takes long enough to publish that a kill can hit it
+# Jobs append this in parallel. All lines are equal, so that their order does not matter.
+SHARED = "echo shared >>shared.log"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +167,11 @@ def _once(seed: int, size: Size) -> Iterator[Step]:
         yield Step("piped.done", ("version.txt",), piped)
     yield Step("failed.done", (), "sh -c 'echo failing; exit 7' || echo $? >>failed.code; touch failed.done")
     for n in range(size.others):
-        yield Step(f"once/append{n}.done", (), f"echo line >>append{n}.log; touch append{n}.done", "once")
-        loud = f"echo before {n}; sleep 0.2; echo line >>loud{n}.log; echo after {n}; touch loud{n}.done"
+        append = f"echo line >>append{n}.log; {SHARED}; touch append{n}.done"
+        yield Step(f"once/append{n}.done", (), append, "once")
+        loud = f"echo before {n}; sleep 0.2; echo line >>loud{n}.log; {SHARED}; echo after {n}; touch loud{n}.done"
         yield Step(f"once/loud{n}.done", (), loud, "once")
         count = f"c=$(cat count{n} 2>/dev/null || echo 0); c=$((c+1)); echo $c >count{n}; echo counted $c"
-        yield Step(f"once/count{n}.done", (), f"{count}; touch count{n}.done", "once")
-        yield Step(f"once/dir{n}.done", (), f"mkdir dir{n} && echo x >dir{n}/x; sleep 0.1; touch dir{n}.done", "once")
+        yield Step(f"once/count{n}.done", (), f"{count}; {SHARED}; touch count{n}.done", "once")
+        directory = f"mkdir dir{n} && echo x >dir{n}/x; sleep 0.1; {SHARED}; touch dir{n}.done"
+        yield Step(f"once/dir{n}.done", (), directory, "once")
