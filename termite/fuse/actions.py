@@ -20,6 +20,7 @@ from termite.engine.model import Digest
 from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES
 from termite.engine.wire.protocol.messages import MAX_CHANGES, Done, GetBlob, OpenLease, Ran, Run
 from termite.engine.wire.transport import SendChunk
+from termite.fuse import mirror_calls
 from termite.fuse.content.fetch import MirroredFiles
 from termite.fuse.harvest.collect import Harvested, collect
 from termite.fuse.kernel.ops import MirrorOperations
@@ -147,7 +148,7 @@ class Actions:
         if fd is None:
             raise Retryable(Reason.RESULT_LOST)
         try:
-            while chunk := os.read(fd, MAX_CHUNK_BYTES):
+            while chunk := mirror_calls.read(fd, MAX_CHUNK_BYTES):
                 await send_chunk(chunk)
         finally:
             os.close(fd)

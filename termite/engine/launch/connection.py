@@ -7,7 +7,6 @@ sending a frame.
 
 import contextlib
 import json
-import os
 import socket
 import struct
 from collections import deque
@@ -17,6 +16,7 @@ from signal import NSIG
 import trio
 
 from termite.engine.errors import FsError, RemoteProtocolError
+from termite.engine.launch import launcher_calls
 from termite.engine.model import Exit
 from termite.engine.wire.protocol import records
 
@@ -270,7 +270,7 @@ class Launcher:
 
     def _read(self) -> None:
         try:
-            received = os.read(self.fd, READ_BYTES)
+            received = launcher_calls.read(self.fd, READ_BYTES)
         except BlockingIOError:
             raise
         except OSError:
@@ -314,7 +314,7 @@ class Launcher:
     def _send_nowait(self, kind: bytes, payload: bytes) -> None:
         """Send the first frame of the connection, which always fits into the socket."""
         try:
-            os.write(self.fd, records.frame(kind, payload))
+            launcher_calls.write(self.fd, records.frame(kind, payload))
         except OSError:
             raise LauncherGone from None
 
@@ -326,7 +326,7 @@ class Launcher:
         """Write what fits into the socket, and return True if that is everything."""
         try:
             while self._unsent:
-                del self._unsent[: os.write(self.fd, self._unsent)]
+                del self._unsent[: launcher_calls.write(self.fd, self._unsent)]
         except BlockingIOError:
             return False
         except OSError:
@@ -361,7 +361,7 @@ def _parse_errno(payload: bytes) -> int:
 
 def _peer_pid(connection: socket.socket) -> int:
     try:
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size)
+        credentials = launcher_calls.getsockopt(connection, socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size)
     except OSError:  # 0 means unknown: a record then names no process
         return 0
     pid: int = PEER.unpack(credentials)[0]

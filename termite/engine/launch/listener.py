@@ -15,6 +15,7 @@ import trio
 
 from termite.engine.errors import RemoteProtocolError, UserError
 from termite.engine.host.descriptors import Descriptors, has_half_the_reserve, shortage_text
+from termite.engine.launch import launcher_calls
 from termite.engine.launch.connection import Launcher, LauncherGone, Reply
 from termite.engine.launch.invocation import JobRequest, parse_invoke
 from termite.engine.loop.fd_watcher import FdWatcher
@@ -85,7 +86,7 @@ class LauncherListener:
             self._pause(listener, shortage_text())
             return
         try:
-            connection, _ = listener.accept()
+            connection, _ = launcher_calls.accept(listener)
         except BlockingIOError:
             return
         except (OSError, MemoryError) as error:

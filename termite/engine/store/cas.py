@@ -24,6 +24,7 @@ from pathlib import Path
 from termite.engine.errors import NotAtRest, Reason, RemoteProtocolError, Retryable
 from termite.engine.model import DEFAULT_STORE_BYTES, DEFAULT_STORE_FILES, Digest, StoreLimits
 from termite.engine.private_directories import locked_directory, remove_leftovers, remove_tree
+from termite.engine.store import store_calls
 from termite.engine.store.eviction import evict_in_steps, last_eviction
 from termite.engine.store.file_hash import RereadBlob, file_chunks, has_content, hash_file
 from termite.engine.store.scrub import blobs_to_scrub
@@ -67,7 +68,7 @@ class Cas:
         self._serial = itertools.count()
         self._counters = _StoreCounters()
         with _full_disk_is_retryable():
-            os.makedirs(os.path.join(self._root, TEMPORARY), mode=0o700, exist_ok=True)
+            store_calls.makedirs(os.path.join(self._root, TEMPORARY), mode=0o700, exist_ok=True)
             self._remove_abandoned()
             made, self._lock = locked_directory(root / os.fsdecode(TEMPORARY), "", 0o700)
         self._temporary = os.fsencode(made)
@@ -110,7 +111,7 @@ class Cas:
         """
         name = self._name(digest)
         try:
-            fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+            fd = store_calls.open(name, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             self._counters.misses += 1
             return None
@@ -210,9 +211,9 @@ class Cas:
         try:
             self._link(name, final, digest)
         except FileNotFoundError:
-            os.makedirs(os.path.dirname(final), mode=0o700, exist_ok=True)
+            store_calls.makedirs(os.path.dirname(final), mode=0o700, exist_ok=True)
             self._link(name, final, digest)
-        os.unlink(name)
+        store_calls.unlink(name)
         self._counters.added += 1
         self._counters.added_bytes += digest.size
 
@@ -231,7 +232,7 @@ class Cas:
         """Return whether the blob is verified, or None if the store does not have it."""
         name = self._name(digest)
         try:
-            status = os.stat(name)
+            status = store_calls.stat(name)
         except FileNotFoundError:
             self._counters.misses += 1
             return None
@@ -246,7 +247,7 @@ class Cas:
 
     def _is_sound(self, name: bytes, fd: int, digest: Digest) -> bool:
         """Return whether the open blob is what its name says, and remove it if not."""
-        status = os.fstat(fd)
+        status = store_calls.fstat(fd)
         if status.st_size != digest.size:
             return self._remove_bad(name, digest, "size")
         if not self._is_marked(status, digest):
@@ -254,7 +255,7 @@ class Cas:
                 return self._remove_bad(name, digest, "content")
             self._counters.verified += 1
             self._counters.verified_bytes += digest.size
-            after = os.fstat(fd)
+            after = store_calls.fstat(fd)
             # A blob that was changed while it was read gets no mark.
             if (after.st_mtime_ns, after.st_ctime_ns) == (status.st_mtime_ns, status.st_ctime_ns):
                 self._note_use(fd, digest, is_verified=True)
@@ -270,7 +271,7 @@ class Cas:
         """
         self._counters.misses += 1
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
+            store_calls.unlink(name)
             self._counters.bad += 1
             log.warning("store-blob-bad digest=%s size=%d reason=%s", digest.sha256.hex(), digest.size, reason)
         return False
@@ -284,19 +285,19 @@ class Cas:
         if not is_verified:
             mtime_ns ^= 1  # surely no mark
         with contextlib.suppress(OSError):  # it is only evicted earlier, or hashed once more
-            os.utime(file, ns=(mtime_ns, mtime_ns))
+            store_calls.utime(file, ns=(mtime_ns, mtime_ns))
 
     def _link(self, name: bytes, final: bytes, digest: Digest) -> None:
         """Give a complete blob its name, unless a verified one has it already."""
         try:
-            os.link(name, final)
+            store_calls.link(name, final)
         except FileExistsError:
             if self.is_verified(digest):
                 return
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(final)
+                store_calls.unlink(final)
             with contextlib.suppress(FileExistsError):  # another process has just stored the same content
-                os.link(name, final)
+                store_calls.link(name, final)
 
     def _remove_abandoned(self) -> None:
         """Remove what killed processes have left, also those of earlier versions."""
@@ -306,7 +307,7 @@ class Cas:
             for entry in entries:
                 with contextlib.suppress(OSError):
                     if not entry.is_dir(follow_symlinks=False):
-                        os.unlink(entry.path)
+                        store_calls.unlink(entry.path)
 
 
 class CasWriter:
@@ -321,7 +322,7 @@ class CasWriter:
         self._hash = hashlib.sha256()
         self._size = 0
         with _full_disk_is_retryable():
-            self._fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
+            self._fd = store_calls.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
 
     def write(self, content: bytes | memoryview) -> None:
         """Append `content`. Raise Retryable if the disk is full."""
@@ -330,7 +331,7 @@ class CasWriter:
         rest = memoryview(content)
         with _full_disk_is_retryable():
             while rest:
-                rest = rest[os.write(self._fd, rest) :]
+                rest = rest[store_calls.write(self._fd, rest) :]
 
     def finish(self, expected: Digest | None = None) -> Digest:
         """Store the complete blob, and return its digest.
@@ -354,7 +355,7 @@ class CasWriter:
         """Drop the blob and its temporary file."""
         if self._fd >= 0:
             self._close()
-            os.unlink(self._name)
+            store_calls.unlink(self._name)
 
     close = discard  # for contextlib.closing
 

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 
 from termite.engine.model import Digest
+from termite.engine.store import store_calls
 
 BLOB_CHUNK_BYTES = 256 * 1024  # hashing dominates the cost, and ten files at a time need little memory
 REREAD_STEP_BYTES = 1024 * 1024  # some 0.7 ms
@@ -22,7 +23,7 @@ def file_chunks(fd: int, size_bytes: int) -> Iterator[bytes]:
     The additional byte shows that the file has grown.
     """
     offset = 0
-    while chunk := os.pread(fd, min(BLOB_CHUNK_BYTES, size_bytes + 1 - offset), offset):
+    while chunk := store_calls.pread(fd, min(BLOB_CHUNK_BYTES, size_bytes + 1 - offset), offset):
         yield chunk
         offset += len(chunk)
 

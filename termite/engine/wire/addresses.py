@@ -11,6 +11,7 @@ import os
 import trio
 
 from termite.engine.errors import ConnectionLost, UserError
+from termite.engine.wire import wire_calls
 
 ALL = ""  # every address of this machine
 UNIX = "unix:"
@@ -54,7 +55,7 @@ async def listen(host: str, port: int, what: str) -> list[trio.SocketListener]:
     if host == ALL and port == 0:
         host = "0.0.0.0"  # otherwise each address family would get another free port
     try:
-        return list(await trio.open_tcp_listeners(port, host=host or None))
+        return list(await wire_calls.open_tcp_listeners(port, host=host or None))
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             hint = f"if another {what} already runs on this machine, choose another port with -port"
@@ -76,8 +77,8 @@ async def connect_to(host: str, port: int) -> trio.SocketStream:
     try:
         with trio.fail_after(CONNECT_S):
             if host.startswith(UNIX):
-                return await trio.open_unix_socket(f"\0{host.removeprefix(UNIX)}")
-            return await trio.open_tcp_stream(host, port)
+                return await wire_calls.open_unix_socket(f"\0{host.removeprefix(UNIX)}")
+            return await wire_calls.open_tcp_stream(host, port)
     except trio.TooSlowError as error:
         raise ConnectionLost(f"{peer}: no connection in {CONNECT_S:.0f} s") from error
     except OSError as error:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from termite.engine.errors import UserError
+from termite.engine.wire import wire_calls
 
 SERVER_NAME = "termite"  # in every certificate: membership counts, not the machine's name
 SECRET_MIN_BYTES = 16  # a shorter one could be guessed offline from one recorded handshake
@@ -72,7 +73,7 @@ class Identity:
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(cadata=self.authority)
-        descriptor = os.memfd_create("termite-identity", os.MFD_CLOEXEC)
+        descriptor = wire_calls.memfd_create("termite-identity", os.MFD_CLOEXEC)
         with os.fdopen(descriptor, "wb") as file:
             file.write((self.key + self.certificate).encode())
             file.flush()

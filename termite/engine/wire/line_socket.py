@@ -1,11 +1,11 @@
 """Send and receive the control lines: one end of the socket pair between a worker and a mirror."""
 
 import socket
-from contextlib import suppress
 
 import msgspec
 import trio
 
+from termite.engine.wire import wire_calls
 from termite.engine.wire.protocol.control_lines import LINE_BYTES, LineSplitter, S, decode_line, encode_line
 
 
@@ -14,7 +14,7 @@ class LineSocket:
 
     def __init__(self, own: socket.socket) -> None:
         self._own = own
-        self._waiting = trio.socket.from_stdlib_socket(own)
+        own.setblocking(False)
         self._lines = LineSplitter()
 
     async def receive(self, kind: type[S]) -> S | None:
@@ -24,9 +24,7 @@ class LineSocket:
         the conversation.
         """
         while (line := self._lines.next_line()) is None:
-            received = b""
-            with suppress(OSError):  # a reset connection is one that has ended
-                received = await self._waiting.recv(LINE_BYTES)
+            received = await self._receive_some()
             if not received:
                 return None
             self._lines.feed(received)
@@ -37,8 +35,20 @@ class LineSocket:
 
         Raise OSError if the other side is gone, or has not read thousands of lines.
         """
-        self._own.send(encode_line(message), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        wire_calls.send(self._own, encode_line(message), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
+    async def _receive_some(self) -> bytes:
+        """Wait for bytes and return them; b"" if the other side is gone."""
+        while True:
+            await trio.lowlevel.wait_readable(self._own)
+            try:
+                return wire_calls.recv(self._own, LINE_BYTES)
+            except BlockingIOError:
+                continue
+            except OSError:  # a reset connection is one that has ended
+                return b""
 
     def close(self) -> None:
         """Close this end, which ends a `receive` of the other side."""
-        self._waiting.close()
+        trio.lowlevel.notify_closing(self._own)
+        self._own.close()

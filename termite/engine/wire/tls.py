@@ -9,12 +9,12 @@ a read takes one turn of the scheduler, and a write that the kernel accepts imme
 """
 
 import contextlib
-import os
 import ssl
 
 import trio
 
 from termite.engine.errors import ConnectionLost, Reason, UserError
+from termite.engine.wire import wire_calls
 
 HANDSHAKE_S = 10.0  # of a client: the worker may have to start a mirror first
 STRANGER_S = 3.0  # of a server, whose client has begun already
@@ -157,7 +157,7 @@ class TlsStream(trio.abc.Stream):
         unsent = memoryview(self._unsent)
         try:
             while unsent:
-                unsent = unsent[os.write(self._socket.fileno(), unsent) :]
+                unsent = unsent[wire_calls.write(self._socket.fileno(), unsent) :]
         except BlockingIOError:
             return False
         except OSError as error:
@@ -169,7 +169,7 @@ class TlsStream(trio.abc.Stream):
     async def _receive_pending(self) -> None:
         await trio.lowlevel.wait_readable(self._socket)
         try:
-            size = os.readv(self._socket.fileno(), [self._buffer])
+            size = wire_calls.readv(self._socket.fileno(), [self._buffer])
         except BlockingIOError:
             return
         except OSError as error:

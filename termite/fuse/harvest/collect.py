@@ -17,6 +17,7 @@ import trio
 from termite.engine.model import Change, Digest
 from termite.engine.store.cas import Cas
 from termite.engine.wire.protocol.messages import INLINE_BYTES, INLINE_TOTAL_BYTES
+from termite.fuse import mirror_calls
 from termite.fuse.harvest.upper_layer import UpperLayer, not_at_rest, open_upper
 from termite.fuse.view.comparison import Lower, UpperEntry, compare, files, harvest
 
@@ -87,7 +88,7 @@ def _store(layer: UpperLayer, written: Iterable[UpperEntry], cas: Cas) -> tuple[
             if entry.size > INLINE_BYTES:
                 digests[entry.inode] = cas.copy_in(fd, entry.size)
                 continue
-            content = os.read(fd, entry.size + 1)
+            content = mirror_calls.read(fd, entry.size + 1)
         finally:
             os.close(fd)
         if len(content) != entry.size:

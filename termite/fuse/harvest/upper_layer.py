@@ -15,6 +15,7 @@ from pathlib import Path
 from termite.engine.beneath import DIRECTORY, FILE, open_beneath
 from termite.engine.errors import NotAtRest, Reason, Retryable
 from termite.engine.paths import RESULT_BYTES
+from termite.fuse import mirror_calls
 from termite.fuse.layers.real_tree import OPAQUE_XATTR, ORIGIN_XATTR
 from termite.fuse.view.comparison import UpperEntry, is_worth_reading
 
@@ -32,8 +33,8 @@ class UpperLayer:
 
     def __init__(self, path: bytes, listed: list[ListedName]) -> None:
         self._listed = listed
-        self._top = os.open(path, os.O_RDONLY | DIRECTORY)
-        self._device = os.fstat(self._top).st_dev
+        self._top = mirror_calls.open(path, os.O_RDONLY | DIRECTORY)
+        self._device = mirror_calls.fstat(self._top).st_dev
 
     def close(self) -> None:
         """Close the directory."""
@@ -78,7 +79,7 @@ class UpperLayer:
             fd = open_beneath(self._top, entry.path, FILE)
         except OSError as error:
             raise _error_at(entry.path, error) from error
-        status = os.fstat(fd)
+        status = mirror_calls.fstat(fd)
         if status.st_dev != self._device or _facts(status) != _facts_of(entry):
             os.close(fd)
             raise not_at_rest(entry.path)
@@ -105,7 +106,7 @@ def _replace(fd: int, newer: int) -> int:
 
 def _list(directory: bytes | int, path: bytes) -> list[ListedName]:
     """Return the names in a directory, the last one first. Their types are hints only."""
-    with os.scandir(directory) as found:
+    with mirror_calls.scandir(directory) as found:
         entries = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in found]
     entries.sort(reverse=True)
     if not path:
@@ -116,14 +117,14 @@ def _list(directory: bytes | int, path: bytes) -> list[ListedName]:
 
 
 def _read_directory(fd: int, path: bytes) -> UpperEntry:
-    status = os.fstat(fd)
+    status = mirror_calls.fstat(fd)
     return UpperEntry(path, *_facts(status), opaque=_xattr(fd, OPAQUE_XATTR) == b"y")
 
 
 def _read_entry(fd: int, path: bytes) -> UpperEntry:
     """Return the entry of a file in the directory that is open as `fd`."""
     name = path.rpartition(b"/")[2]
-    status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+    status = mirror_calls.stat(name, dir_fd=fd, follow_symlinks=False)
     mode = status.st_mode
     if stat.S_ISDIR(mode):
         raise not_at_rest(path)

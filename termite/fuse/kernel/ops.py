@@ -18,6 +18,7 @@ import trio
 
 from termite.engine.errors import FsError, Reason, Retryable, TermiteError
 from termite.engine.model import Attr
+from termite.fuse import mirror_calls
 from termite.fuse.content.fetch import MirroredFiles
 from termite.fuse.layers.warm_layer import WarmLayer
 from termite.fuse.running_jobs import RunningJobs
@@ -241,7 +242,7 @@ class MirrorOperations(pyfuse3.Operations):
             await self._open_content(node)
             if node.content is not None:
                 return node.content[offset : offset + size]
-        return os.pread(node.fd, size, offset)
+        return mirror_calls.pread(node.fd, size, offset)
 
     @answered
     async def release(self, inode: int) -> None:
@@ -265,7 +266,7 @@ class MirrorOperations(pyfuse3.Operations):
         if node.fd >= 0 or node.content is not None:
             os.close(fd)  # another read opened it meanwhile
         elif node.attr.size <= KEPT_BYTES:
-            node.content = os.read(fd, KEPT_BYTES)
+            node.content = mirror_calls.read(fd, KEPT_BYTES)
             os.close(fd)
         else:
             node.fd = fd

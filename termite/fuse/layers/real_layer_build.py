@@ -15,6 +15,7 @@ import trio
 from termite.engine.model import Attr, Digest
 from termite.engine.paths import join
 from termite.engine.store.cas import Cas
+from termite.fuse import mirror_calls
 from termite.fuse.layers.real_tree import OPAQUE_XATTR, ORIGIN_XATTR, RealTree
 from termite.fuse.view.moved_names import Merged
 from termite.fuse.view.views import WHITEOUT, Layer, Listing, is_directory
@@ -64,7 +65,7 @@ class RealLayerBuild:
         A file whose content was evicted in the meantime is left out, and so stays loose.
         Raises OSError, for example if the disk is full; the caller turns real layers off.
         """
-        os.mkdir(self.top, 0o700)
+        mirror_calls.mkdir(self.top, 0o700)
         with ExitStack() as stack:
             real = stack.enter_context(RealTree(self.top))
             sources = {layer: stack.enter_context(RealTree(layer)) for layer in set(self.copies.values())}

@@ -14,6 +14,7 @@ from termite.engine.errors import FsError
 from termite.engine.model import Attr, Digest
 from termite.engine.paths import components, split
 from termite.engine.store.cas import Cas
+from termite.fuse import mirror_calls
 
 # The mode bits that a file keeps. A program that reached a setuid file on this disk could become
 # the worker's user. A directory keeps all of its bits: setgid executes nothing there, and new
@@ -50,7 +51,7 @@ class RealTree:
     """
 
     def __init__(self, top: bytes) -> None:
-        self._top = os.open(top, os.O_PATH | DIRECTORY)
+        self._top = mirror_calls.open(top, os.O_PATH | DIRECTORY)
         self._parent: bytes | None = None  # the directory that is open as `_parent_fd`
         self._parent_fd = -1
 
@@ -64,7 +65,7 @@ class RealTree:
     def make_directory(self, path: bytes) -> None:
         """Make an empty directory, open to the mirror alone until `set_directory_attributes`."""
         parent, name = self._enter(path)
-        os.mkdir(name, 0o700, dir_fd=parent)
+        mirror_calls.mkdir(name, 0o700, dir_fd=parent)
 
     def make_whiteout(self, path: bytes) -> None:
         """Make a whiteout, which overlayfs takes for a name that is gone."""
@@ -74,14 +75,14 @@ class RealTree:
     def make_symlink(self, path: bytes, attr: Attr) -> None:
         """Make a symlink with its target and time."""
         parent, name = self._enter(path)
-        os.symlink(attr.target, name, dir_fd=parent)
-        os.utime(name, ns=(attr.mtime_ns, attr.mtime_ns), dir_fd=parent, follow_symlinks=False)
+        mirror_calls.symlink(attr.target, name, dir_fd=parent)
+        mirror_calls.utime(name, ns=(attr.mtime_ns, attr.mtime_ns), dir_fd=parent, follow_symlinks=False)
 
     def make_file(self, path: bytes, content: bytes, attr: Attr) -> None:
         """Make a file from a content in memory, with its mode and time."""
         fd = self._new_file(path)
         try:
-            if os.write(fd, content) != len(content):
+            if mirror_calls.write(fd, content) != len(content):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             _set_file_attributes(fd, attr)
         finally:
@@ -92,7 +93,7 @@ class RealTree:
 
         Return False, and make nothing, if the content is not in the store.
         """
-        source = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) if digest is None else cas.open(digest)
+        source = mirror_calls.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) if digest is None else cas.open(digest)
         if source is None:
             return False
         try:
@@ -113,7 +114,7 @@ class RealTree:
         """Give the file at the same path of another tree a name in this one too."""
         source, name = other._enter(path)
         parent, _ = self._enter(path)
-        os.link(name, name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
+        mirror_calls.link(name, name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
 
     def set_xattr(self, path: bytes, attribute: str, content: bytes) -> None:
         """Set an extended attribute of a directory, such as a mark of overlayfs."""
@@ -128,7 +129,7 @@ class RealTree:
         fd = open_beneath(self._top, _checked_path(path), DIRECTORY)
         try:
             os.fchmod(fd, stat.S_IMODE(attr.mode))
-            os.utime(fd, ns=(attr.mtime_ns, attr.mtime_ns))
+            mirror_calls.utime(fd, ns=(attr.mtime_ns, attr.mtime_ns))
         finally:
             os.close(fd)
 
@@ -150,7 +151,7 @@ class RealTree:
 
     def _new_file(self, path: bytes) -> int:
         parent, name = self._enter(path)
-        return os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
+        return mirror_calls.open(name, _NEW_FILE, 0o600, dir_fd=parent)
 
     def _copy_from(self, source: int, path: bytes, attr: Attr) -> None:
         target = self._new_file(path)
@@ -174,7 +175,7 @@ def _checked_path(path: bytes) -> bytes:
 
 def _set_file_attributes(fd: int, attr: Attr) -> None:
     os.fchmod(fd, attr.mode & FILE_MODE_BITS)
-    os.utime(fd, ns=(attr.mtime_ns, attr.mtime_ns))
+    mirror_calls.utime(fd, ns=(attr.mtime_ns, attr.mtime_ns))
 
 
 def _copy_some(source: int, target: int, size: int) -> int:

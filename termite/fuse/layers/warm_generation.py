@@ -4,7 +4,6 @@ A generation is written in a thread. `GenerationBuild` shares nothing with the r
 but the store of contents, which any thread may use.
 """
 
-import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 
 from termite.engine.model import Attr, Digest
 from termite.engine.store.cas import Cas
+from termite.fuse import mirror_calls
 from termite.fuse.layers.real_tree import RealTree
 from termite.fuse.view.views import Listing
 
@@ -65,7 +65,7 @@ class GenerationBuild:
         started_s = time.thread_time()
         if not directories:
             return {}, 0.0
-        os.mkdir(self.root, 0o700)
+        mirror_calls.mkdir(self.root, 0o700)
         with ExitStack() as stack:
             real = stack.enter_context(RealTree(self.root))
             before = stack.enter_context(RealTree(self.before)) if self.held else None

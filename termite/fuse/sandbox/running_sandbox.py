@@ -10,7 +10,6 @@ import math
 import os
 import select
 import signal
-import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 import trio
 
 from termite.engine.errors import Reason, Retryable
+from termite.fuse import mirror_calls
 from termite.fuse.sandbox.sandbox_order import LARGE_ORDER, MAX_MESSAGE_BYTES, SandboxSpec, pack_order
 from termite.fuse.sandbox.sandbox_report import REPORT_BYTES, parse_report
 from termite.fuse.sandbox.spawner import WaitingSandbox
@@ -63,8 +63,8 @@ def make_job_io(make_directory: Callable[[], Path]) -> JobIo:
     fds: list[int] = []
     try:
         for _ in range(2):
-            fds += os.pipe()
-        events = select.epoll()
+            fds += mirror_calls.pipe()
+        events = mirror_calls.epoll()
         for fd in (fds[0], fds[2]):
             os.set_blocking(fd, False)
             events.register(fd, select.EPOLLIN)
@@ -115,14 +115,14 @@ def _send_order(sandbox: WaitingSandbox, io: JobIo, spec: SandboxSpec) -> None:
     large = -1
     try:
         if len(order) > MAX_MESSAGE_BYTES:
-            large = os.memfd_create("job")
-            os.write(large, order)
+            large = mirror_calls.memfd_create("job")
+            mirror_calls.write(large, order)
             os.lseek(large, 0, os.SEEK_SET)
             order = LARGE_ORDER
             fds.append(large)
         if spec.stdin_fd >= 0:
             fds.append(spec.stdin_fd)
-        socket.send_fds(sandbox.channel, [order], fds)
+        mirror_calls.send_fds(sandbox.channel, [order], fds)
     finally:
         if large >= 0:
             os.close(large)
@@ -179,7 +179,7 @@ def _read_nowait(fd: int) -> bytes | None:
     A pipe that was ready may be empty, because a job may read its own output.
     """
     try:
-        return os.read(fd, PIPE_BYTES)
+        return mirror_calls.read(fd, PIPE_BYTES)
     except BlockingIOError:
         return None
 

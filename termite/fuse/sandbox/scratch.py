@@ -14,6 +14,8 @@ import math
 import os
 from pathlib import Path
 
+from termite.fuse import mirror_calls
+
 # The share of the available memory that jobs may fill with their writes. The page cache of the
 # inputs and the jobs themselves need the other half.
 TMPFS_SHARE = 0.5
@@ -72,10 +74,10 @@ class Scratch:
     def make_job_directory(self) -> Path:
         """Make the empty directories for a job. Return the one that holds them. Raises OSError."""
         name = f"{self._root}/job-{next(self._made)}"
-        os.mkdir(name, 0o700)
+        mirror_calls.mkdir(name, 0o700)
         try:
             for part in ("upper", "work", "root"):
-                os.mkdir(f"{name}/{part}", 0o755)
+                mirror_calls.mkdir(f"{name}/{part}", 0o755)
         except OSError:
             self.remove_later(Path(name))
             raise
@@ -84,12 +86,12 @@ class Scratch:
     def make_directory(self, name: str) -> Path:
         """Make a directory that belongs to no job. Raises OSError."""
         path = self._root / name
-        os.mkdir(path, 0o700)
+        mirror_calls.mkdir(path, 0o700)
         return path
 
     def size_bytes(self) -> int:
         """Return the size of the file system that holds the scratch space."""
-        room = os.statvfs(self._root)
+        room = mirror_calls.statvfs(self._root)
         return room.f_blocks * room.f_frsize
 
     def remove_later(self, path: Path) -> None:
@@ -106,7 +108,7 @@ class Scratch:
                 return
             names = [os.fsencode(path.relative_to(self._root)) + b"\0" for path in self._unwanted[:REMOVED_NAMES]]
             try:
-                os.write(self._remover, b"".join(names))  # all or nothing, because it is less than PIPE_BUF
+                mirror_calls.write(self._remover, b"".join(names))  # all or nothing, because it is less than PIPE_BUF
             except BlockingIOError:
                 return  # its pipe is full
             except BrokenPipeError:
@@ -148,12 +150,12 @@ class Scratch:
         return self._low_at_s >= then_s
 
     def _free_bytes(self) -> int:
-        room = os.statvfs(self._root)
+        room = mirror_calls.statvfs(self._root)
         has_inodes = room.f_files == 0 or room.f_ffree >= FEW_INODES  # btrfs counts no inodes
         return room.f_bavail * room.f_frsize if has_inodes else 0
 
     def _start_remover(self) -> bool:
-        theirs, ours = os.pipe()
+        theirs, ours = mirror_calls.pipe()
         try:
             self.remover_pid = os.posix_spawn(
                 self._binary,

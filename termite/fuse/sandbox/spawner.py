@@ -19,6 +19,7 @@ import trio
 
 from termite.engine.errors import Reason, Retryable
 from termite.engine.wire.protocol.records import parse_records
+from termite.fuse import mirror_calls
 
 ANNOUNCEMENT_BYTES = 4096
 # A sandbox takes a millisecond on an idle machine. After this time its process is stuck, and is
@@ -191,7 +192,7 @@ class Spawner:
 
     def _start(self) -> None:
         try:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ours, theirs = mirror_calls.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as error:
             raise Retryable(Reason.SANDBOX_FAILED, error.strerror or "") from error
         try:

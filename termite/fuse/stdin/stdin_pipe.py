@@ -20,6 +20,7 @@ import trio
 from termite.engine.errors import FsError, Reason, Retryable, TermiteError
 from termite.engine.wire.protocol.messages import ReadStdin, StdinBytes, StdinTaken
 from termite.engine.wire.transport import Connection
+from termite.fuse import mirror_calls
 from termite.fuse.running_jobs import RunningJob
 from termite.fuse.stdin.pipe_watcher import PEEKED_BYTES, PipeWatcher, StdinDemand
 
@@ -60,10 +61,10 @@ class StdinPipe:
     """The pipe of one job, used in a `with` statement. The sandbox gets the descriptor `reader`."""
 
     def __init__(self) -> None:
-        self.reader, self._writer = os.pipe()
+        self.reader, self._writer = mirror_calls.pipe()
         os.set_blocking(self._writer, False)
         self._capacity = fcntl.fcntl(self._writer, fcntl.F_GETPIPE_SZ)
-        self._watcher = PipeWatcher(os.fstat(self.reader).st_ino, platform.machine())
+        self._watcher = PipeWatcher(mirror_calls.fstat(self.reader).st_ino, platform.machine())
         self._written = 0
         self._peeked = 0  # bytes in the pipe that are still in the stream too
 
@@ -129,7 +130,7 @@ class StdinPipe:
     async def _write(self, content: bytes) -> None:
         while content:
             try:
-                written = os.write(self._writer, content)
+                written = mirror_calls.write(self._writer, content)
                 content = content[written:]
                 self._written += written
             except BlockingIOError:

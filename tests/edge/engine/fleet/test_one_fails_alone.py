@@ -16,9 +16,10 @@ from termite.engine.errors import Reason, Retryable, UserError
 from termite.engine.fleet import pool as pools
 from termite.engine.fleet.coordinator import COORDINATOR_PORT, CoordinatorConfig, serve_coordinator
 from termite.engine.fleet.pool import REFUSED_REST_S, NoWorker, Pool
+from termite.engine.launch import launcher_calls
 from termite.engine.launch import listener as listeners
 from termite.engine.loop.fd_watcher import FdWatcher
-from termite.engine.wire import identity
+from termite.engine.wire import identity, wire_calls
 from termite.engine.wire.addresses import split_address
 from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.protocol.messages import PROTOCOL, ListWorkers, Message, Register, Workers
@@ -65,7 +66,7 @@ async def wait_until_listed(made: Pool) -> None:
 def memfd(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Failing:
     """Let the file fail that each TLS context needs."""
     failing = Failing(os.memfd_create, request.param)
-    monkeypatch.setattr(os, "memfd_create", failing)
+    monkeypatch.setattr(wire_calls, "memfd_create", failing)
     return failing
 
 
@@ -208,21 +209,14 @@ async def test_no_memory_in_a_task_of_a_connection_loses_that_connection_only(mo
 async def test_no_memory_for_a_launchers_connection_costs_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listeners, "ACCEPT_RETRY_S", 0.01)
 
-    class Short:
-        times = 2
+    times = iter((1, 2))
 
-        def __init__(self, real: socket.socket) -> None:
-            self.real = real
+    def accept(listening: socket.socket) -> tuple[socket.socket, object]:
+        if next(times, 0):
+            raise MemoryError
+        return listening.accept()
 
-        def fileno(self) -> int:
-            return self.real.fileno()
-
-        def accept(self) -> tuple[socket.socket, object]:
-            if self.times:
-                self.times -= 1
-                raise MemoryError
-            return self.real.accept()
-
+    monkeypatch.setattr(launcher_calls, "accept", accept)
     watcher = FdWatcher()
     accepted = trio.Event()
     listener = listeners.LauncherListener(None, None, watcher)  # type: ignore[arg-type]  # no launcher says anything
@@ -231,7 +225,7 @@ async def test_no_memory_for_a_launchers_connection_costs_a_moment(monkeypatch: 
         server.setblocking(False)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watcher.run)
-            nursery.start_soon(listener.listen, Short(server))  # type: ignore[arg-type]  # it has what is used
+            nursery.start_soon(listener.listen, server)
             async with await trio.open_tcp_stream(*server.getsockname()):
                 with trio.fail_after(5):
                     await accepted.wait()

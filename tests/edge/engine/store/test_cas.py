@@ -16,7 +16,7 @@ import pytest
 from termite.engine.errors import NotAtRest, RemoteProtocolError, Retryable
 from termite.engine.model import Digest
 from termite.engine.store import cas as cas_module
-from termite.engine.store import eviction, scrub, verified_mark
+from termite.engine.store import eviction, scrub, store_calls, verified_mark
 from termite.engine.store.cas import Cas, CasWriter
 
 
@@ -407,7 +407,7 @@ def test_a_blob_that_the_disk_cannot_read_is_bad(cas: Cas, monkeypatch: pytest.M
     def refuse(fd: int, size: int, offset: int) -> bytes:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(os, "pread", refuse)
+    monkeypatch.setattr(store_calls, "pread", refuse)
     assert cas.open(digest) is None
     assert cas.path(digest) is None
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from termite.engine.host.native_programs import native_program
+from termite.fuse import mirror_calls
 from termite.fuse.sandbox.scratch import Scratch
 
 
@@ -144,10 +145,10 @@ def test_a_moment_of_little_space_is_remembered(
 ) -> None:
     lots = os.statvfs_result((4096, 4096, 10**6, 10**6, 10**6, 10**6, 10**6, 10**6, 0, 255))
     now = os.statvfs_result((4096, 4096, 10**6, blocks, blocks, 10**6, inodes, inodes, 0, 255))
-    monkeypatch.setattr(os, "statvfs", lambda path: now)
+    monkeypatch.setattr(mirror_calls, "statvfs", lambda path: now)
     assert scratch.is_full() is is_full
     scratch.check_space(5.0)
-    monkeypatch.setattr(os, "statvfs", lambda path: lots)
+    monkeypatch.setattr(mirror_calls, "statvfs", lambda path: lots)
     scratch.check_space(6.0)
     assert not scratch.is_full()
     assert scratch.was_low_since(4.0) is is_low
@@ -160,5 +161,5 @@ def test_the_less_space_there_is_the_sooner_it_is_looked_at_again(
 ) -> None:
     blocks = free_mb * 256
     now = os.statvfs_result((4096, 4096, 10**9, blocks, blocks, 10**6, 10**6, 10**6, 0, 255))
-    monkeypatch.setattr(os, "statvfs", lambda path: now)
+    monkeypatch.setattr(mirror_calls, "statvfs", lambda path: now)
     assert scratch.check_space(0.0) == pause_s
