@@ -331,6 +331,10 @@ class Launcher:
             return False
         except OSError:
             self._unsent.clear()
+            # A frame is lost, so the conversation is over. `receive` must notice that even if the
+            # kernel only had no memory for this frame, and the launcher waits for it.
+            with contextlib.suppress(OSError):
+                self._connection.shutdown(socket.SHUT_RDWR)
             raise LauncherGone from None
         return True
 
