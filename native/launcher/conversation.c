@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdint.h>
+#include <sys/socket.h>
 
 enum { BUFFER_BYTES = 64 * 1024, HEADER_BYTES = 5, STDIN_BYTES = 256 * 1024 };
 
@@ -98,9 +99,11 @@ static void send_answer(struct conversation *talk, char kind, char *frame, size_
         frame[i] = (char)(length >> (8 * i));
     frame[4] = kind;
     talk->wish.size = 0;
-    /* If this fails, the master may have sent the end of the job before it closed: that is read
-     * next. */
-    (void)send_undisturbed(talk->master, frame, HEADER_BYTES + length);
+    /* The job cannot go on without the answer, so the master must notice that there is none. The
+     * kernel may only have had no memory for it. The master may have sent the end of the job before
+     * it closed: that is read next. */
+    if (!send_undisturbed(talk->master, frame, HEADER_BYTES + length))
+        shutdown(talk->master, SHUT_WR);
 }
 
 /* Answer a request that the master has withdrawn. Each request gets one answer, so that the master
