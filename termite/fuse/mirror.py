@@ -184,7 +184,7 @@ class MirrorServer:
             raise refusal
         connection.on_answered = self._lease.parts.sandboxes.prepare  # not before an answer: somebody waits for that
         self._is_mounted.set()
-        self._control.send_nowait(MirrorNotice(lease=slots, master=request.master))
+        self._control.ask_nowait(MirrorNotice(lease=slots, master=request.master))
         await self._granted.wait()
         log.info("lease-opened master=%s slots=%d", request.master, self._slots)
         return Leased(self._config.worker, self._slots, time.time_ns(), self._config.cores)

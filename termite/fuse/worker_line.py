@@ -6,6 +6,7 @@ The schema is `termite/engine/wire/protocol/control_lines.py`.
 import socket
 from contextlib import suppress
 
+from termite.engine.errors import Reason, Retryable
 from termite.engine.wire.line_socket import LineSocket
 from termite.engine.wire.protocol.control_lines import MirrorNotice, WorkerOrder
 
@@ -24,9 +25,19 @@ class WorkerLine:
         return await self._socket.receive(WorkerOrder)
 
     def send_nowait(self, notice: MirrorNotice) -> None:
-        """Send a notice without waiting.
+        """Send a notice without waiting. It is lost if the kernel does not take it.
 
-        It is lost if the worker does not read; `receive` then sees soon that the worker is gone.
+        Use this for a notice that nobody waits for.
         """
         with suppress(OSError):
             self._socket.send_nowait(notice)
+
+    def ask_nowait(self, notice: MirrorNotice) -> None:
+        """Send a notice that the worker answers with an order.
+
+        Raise Retryable if the kernel does not take it, because no order would ever come.
+        """
+        try:
+            self._socket.send_nowait(notice)
+        except OSError as error:
+            raise Retryable(Reason.NO_RESOURCES, f"the worker is not reached: {error.strerror}") from error
