@@ -1,10 +1,14 @@
-"""Run rounds of the torture test for some minutes, then the soak.
+"""Run rounds of the torture test for some minutes, then the soak; or sweep over all calls.
 
     python -m tests.torture [--seed N] [--fault NAME] [--until MINUTES] [--rounds N] [--jobs N] [--list]
+    python -m tests.torture --sweeps [GROUP] [--list]
 
 NAME is the name of a fault, or the beginning of names with `*` at its end. A line a round says
 `ok|FAIL fault seed seconds jobs`. After a FAIL the problems follow, the kept directory, and the
 command that replays the round. The exit code is 1 if anything failed.
+
+GROUP is the beginning of the names of groups, or the name of one point (tests/torture/sweeps.py).
+Each call of a group meets each fault. A line a group says `ok|FAIL group points seconds`.
 """
 
 import argparse
@@ -23,6 +27,7 @@ from tests.torture.faults import FAULTS
 from tests.torture.one_round import Result, Rounds
 from tests.torture.scene import Fault
 from tests.torture.soak import JOBS, SOAK, soak
+from tests.torture.sweeps import GroupResult, Plan, matching, run_groups, sweep_summary
 
 SOAK_SHARE = 0.2  # of the time
 
@@ -35,6 +40,8 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that everything is cleaned up
     os.umask(0o022)
+    if words.sweeps is not None:
+        return sweep(words.sweeps, only_list=words.list)
     if words.list:
         print("\n".join(f"{fault.name:28} {fault.words}" for fault in FAULTS.values()))
         print(f"{SOAK:28} thousands of jobs with new names; the tables must not grow")
@@ -43,10 +50,40 @@ def main() -> int:
     if not names:
         print(f"torture: no fault is called {words.fault}, or it needs root; --list shows them", file=sys.stderr)
         return 2
-    # Jobs do not see the machine's /tmp and /var/tmp, so the directory is where a home is.
+    return _run(_new_base(), names, words)
+
+
+def _new_base() -> Path:
+    """Make a directory where a home is, because jobs do not see the machine's /tmp and /var/tmp."""
     base = Path(tempfile.mkdtemp(prefix="termite-torture-", dir="/home" if IS_ROOT else Path.home()))
     base.chmod(0o755)
-    return _run(base, names, words)
+    return base
+
+
+def sweep(pattern: str, *, only_list: bool) -> int:
+    """Run the groups that `pattern` names, or the one point, and return the exit code."""
+    name, _, point = pattern.partition("#")
+    groups = matching(name)
+    if not groups:
+        print(f"torture: no group of calls begins with {name}; --sweeps --list shows them", file=sys.stderr)
+        return 2
+    if only_list:
+        print("\n".join(f"{group.name:40} {' '.join(group.faults)}" for group in groups))
+        return 0
+    number, _, what = point.partition(":")
+    plan = Plan(only=(int(number), what) if point else None)
+    base = _new_base()
+    results: list[GroupResult] = []
+    try:
+        for result in run_groups(base, groups, plan):
+            results.append(result)
+            print(result.line(), flush=True)
+    except KeyboardInterrupt:
+        print("torture: interrupted", file=sys.stderr)
+    finally:
+        shutil.rmtree(base, ignore_errors=True)
+    print(sweep_summary(results))
+    return 1 if any(result.problems for result in results) else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,7 +93,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--until", type=float, default=30.0, help="minutes after which no round begins")
     parser.add_argument("--rounds", type=int, default=0, help="number of rounds; 0: as many as there is time for")
     parser.add_argument("--jobs", type=int, default=JOBS, help="number of jobs of the soak")
-    parser.add_argument("--list", action="store_true", help="list the faults")
+    parser.add_argument("--list", action="store_true", help="list the faults, or with --sweeps the groups")
+    parser.add_argument("--sweeps", nargs="?", const="", metavar="GROUP", help="sweep over the calls of these groups")
     return parser
 
 

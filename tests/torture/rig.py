@@ -101,7 +101,7 @@ class Rig:
         cwd = self.tree if name == "master" else self.where.base
         log = self.log(name)
         known_bytes = log.stat().st_size if log.exists() else 0
-        argv = [*prefix, str(COMMANDS / "python"), str(COMMANDS / program), *flags]
+        argv = [*prefix, *self.argv(name, program), *flags, *self.flags(name)]
         with log.open("ab") as output:
             self.processes[name] = self.where.start(argv, cwd, stdout=output.fileno(), stderr=output.fileno())
         deadline = time.monotonic() + START_S
@@ -109,6 +109,14 @@ class Rig:
             if self.processes[name].poll() is not None or time.monotonic() > deadline:
                 raise RigError(f"{name} does not start: {log.read_text(errors='replace')[-500:]}")
             time.sleep(LOOK_S)
+
+    def argv(self, name: str, program: str) -> list[str]:
+        """Return the words that run a program as the daemon `name`, without its flags."""
+        return [str(COMMANDS / "python"), str(COMMANDS / program)]
+
+    def flags(self, name: str) -> Sequence[str]:
+        """Return more flags for the daemon `name`."""
+        return ()
 
     def _command(self, name: str) -> tuple[str, Sequence[str], str]:
         common = ("-secret", str(self._secret))
