@@ -81,7 +81,11 @@ def sweep(pattern: str, *, only_list: bool) -> int:
     except KeyboardInterrupt:
         print("torture: interrupted", file=sys.stderr)
     finally:
-        shutil.rmtree(base, ignore_errors=True)
+        shutil.rmtree(base / "now", ignore_errors=True)
+        if any(base.iterdir()):
+            print(f"    kept: {base}")
+        else:
+            base.rmdir()
     print(sweep_summary(results))
     return 1 if any(result.problems for result in results) else 0
 

@@ -12,11 +12,15 @@ The file CONTROL/ROLE gives an order, and without it nothing happens:
 
 WHICH is the beginning of the names of the calls that count, such as `wire.write` or `disk.`, or
 several of them with commas. Calls are counted from the moment at which the order is there. WHAT
-happens to the N-th one and to the OFTEN - 1 calls behind it: `kill`, `stop`, `short` (only the
-first byte is transferred), `eof` (the other side seems to have closed), or the name of an error.
-CONTROL/reached-SERIAL is made when the N-th call comes; of several processes of a role only the
-one that makes it is hit, unless OFTEN is more than one. With the word `count`, nothing happens to
-the calls, and the file gets a byte for each of them.
+happens to the N-th one and to the OFTEN - 1 calls behind it:
+
+* `kill` and `stop` end or stop the process;
+* `short` transfers only the first byte, and `eof` looks as if the other side had closed;
+* the name of an error is that of the call;
+* `count` changes nothing.
+
+The N-th call makes the file CONTROL/reached-SERIAL. If OFTEN is 1, only the process that makes the
+file is hit, of several ones with the same role. With `count`, the file gets a byte for each call.
 """
 
 import errno

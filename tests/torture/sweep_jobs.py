@@ -4,6 +4,7 @@ Every job appends a line to `log`, so that a second run is seen. Its inputs have
 them, so that no content of an earlier job is of use.
 """
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -44,9 +45,12 @@ class SweepJob:
         tree.write("serial", serial)
         tree.write("source/a.c", f"int a_{serial};\n" * 3000)
         tree.write("source/a.h", f"int h_{serial};\n")
-        tree.write("d1/f", serial)
+        for name in ("d1/f1", "d1/f2", "old", "mode"):
+            tree.write(name, serial)
         tree.write("counter", "1\n")
-        tree.write("old", serial)
+        tree.write("text", "one\n")
+        tree.write("change.diff", DIFF)
+        tree.mkdir("closed")
 
     def trouble(self, tree: Path, serial: str) -> Iterator[str]:
         """Yield what is not as one run of the job leaves it."""
@@ -59,7 +63,7 @@ class SweepJob:
 
     def twice(self, tree: Path) -> Iterator[str]:
         """Yield what shows that the job ran more than once."""
-        for name, most in (("log", ("x\n",)), ("counter", ("1\n", "2\n"))):
+        for name, most in (("log", ("x\n",)), ("counter", ("1\n", "2\n")), ("text", ("one\n", "one\ntwo\n"))):
             with suppress(FileNotFoundError):
                 if (tree / name).read_text() not in most:
                     yield name
@@ -73,17 +77,31 @@ def _is_compiled(tree: Path, serial: str) -> bool:
     return (tree / "out/a.o").read_text() == f"int h_{serial};\n" + f"int a_{serial};\n" * 3000
 
 
-def _is_moved(tree: Path, serial: str) -> bool:
-    is_counted = (tree / "counter").read_text() == "2\n"
-    is_gone = not (tree / "d1").exists() and not (tree / "old").exists()
-    return is_counted and is_gone and (tree / "d2/f").read_text() == serial and (tree / "n").is_dir()
-
-
 def _text(serial: str, size: int) -> bytes:
     return (f"{serial}\n".encode() * (size // len(serial) + 1))[:size]
 
 
-APPEND = "echo x >>log; n=$(cat counter); echo $((n+1)) >counter; mv d1 d2; mkdir n; rm old; "
+# Every part of it does something else when it is run a second time.
+ONCE = """
+echo x >>log; n=$(cat counter); echo $((n+1)) >counter; mv d1 d2; mkdir n; ln -s log n/s; ln log n/h; mkfifo n/p
+rm old; ar q lib.a d2/f1 2>/dev/null; chmod 750 mode; mkdir -p closed/deep; patch -s text <change.diff
+"""
+DIFF = "--- text\n+++ text\n@@ -1 +1,2 @@\n one\n+two\n"
+ONCE_CHECKS: dict[str, Check] = {
+    "counter": lambda tree, serial: (tree / "counter").read_text() == "2\n",
+    "d2": lambda tree, serial: (
+        {path.name: path.read_text() for path in (tree / "d2").iterdir()} == {"f1": serial, "f2": serial}
+    ),
+    "d1": lambda tree, serial: not (tree / "d1").exists(),
+    "symlink": lambda tree, serial: os.readlink(tree / "n/s") == "log",
+    "link": lambda tree, serial: (tree / "n/h").samefile(tree / "log"),
+    "fifo": lambda tree, serial: (tree / "n/p").is_fifo(),
+    "old": lambda tree, serial: not (tree / "old").exists(),
+    "mode": lambda tree, serial: (tree / "mode").stat().st_mode & 0o777 == 0o750,
+    "deep": lambda tree, serial: (tree / "closed/deep").is_dir(),
+    "archive": lambda tree, serial: (tree / "lib.a").read_bytes().count(b"f1/") == 1,
+    "text": lambda tree, serial: (tree / "text").read_text() == "one\ntwo\n",
+}
 
 JOBS = {
     job.name: job
@@ -96,9 +114,9 @@ JOBS = {
         ),
         SweepJob(
             "append",
-            APPEND + "echo done $(cat serial)",
+            ONCE + "echo done $(cat serial)",
             lambda serial: f"done {serial}\n".encode(),
-            {"effects": _is_moved},
+            ONCE_CHECKS,
         ),
         SweepJob(
             "stdin",
@@ -113,12 +131,12 @@ JOBS = {
             lambda serial: _text(serial, BIG_OUTPUT_BYTES),
             {"big": lambda tree, serial: (tree / "big").read_bytes() == _text(serial, BIG_BYTES)},
         ),
-        SweepJob("fail", APPEND + "echo oops >&2; exit 7", lambda serial: b"", {"effects": _is_moved}, 7, b"oops\n"),
+        SweepJob("fail", ONCE + "echo oops >&2; exit 7", lambda serial: b"", ONCE_CHECKS, 7, b"oops\n"),
         SweepJob(
             "cold",
-            APPEND + "cat source/a.c >copy; echo done $(cat serial)",
+            ONCE + "cat source/a.c >copy; echo done $(cat serial)",
             lambda serial: f"done {serial}\n".encode(),
-            {"effects": _is_moved},
+            ONCE_CHECKS,
             is_cold=True,
         ),
     )

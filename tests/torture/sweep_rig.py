@@ -118,7 +118,7 @@ class Sweeper:
         order = self.rig.control / (point.role if point else "nobody")
         reached = self.rig.control / f"reached-{serial}"
         if point is not None and point.role != LAUNCHER:
-            _replace(order, f"{serial} {point.calls} {point.number} {point.what} {point.often}")
+            replace_file(order, f"{serial} {point.calls} {point.number} {point.what} {point.often}")
         try:
             self._run(job, serial, hit, self._launcher_words(point, reached))
         finally:
@@ -184,7 +184,7 @@ class Sweeper:
             time.sleep(OWN_PAUSE_S)
 
     def _wait_until_cold(self) -> None:
-        """Wait until there is no lease, and none is being opened, which the status does not show."""
+        """Wait until there is no lease. The status does not show one that is being opened."""
         deadline = time.monotonic() + COLD_S
         cold = 0
         while cold < COLD_LOOKS:
@@ -218,7 +218,7 @@ def verdict(job: SweepJob, serial: str, tree: Path, done: Outcome) -> Iterator[s
         yield f"wrong: output: {len(done.stdout)} bytes for {len(whole)}, {done.stdout[:60]!r}; stderr {own[-400:]!r}"
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str) -> None:
     """Write a file of which no reader sees a part."""
     temporary = path.with_suffix(".new")
     temporary.write_text(text)

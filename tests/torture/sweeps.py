@@ -1,4 +1,4 @@
-"""Call sweeps: the N-th call of a kind fails or is the last one, N = 1, 2, ... until none is reached.
+"""Call sweeps: the N-th call of a kind fails or is the last one, until none is reached.
 
 A group is a job, a process and a kind of its calls, such as `append/master/wire.write`. A point is
 one call of a group and what happens to it, such as `append/master/wire.write#3:EPIPE`.
@@ -8,10 +8,10 @@ import fnmatch
 import itertools
 import random
 import shutil
+import signal
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from tests.e2e.places import IS_ROOT, place
 from tests.torture.checker import check_leftovers
 from tests.torture.project import Project, Tool
 from tests.torture.rig import USUAL_SETTINGS
-from tests.torture.scene import Scene
+from tests.torture.scene import Scene, send
 from tests.torture.steps import SMALL
 from tests.torture.sweep_jobs import JOBS, SweepJob
 from tests.torture.sweep_rig import Point, Sweeper, SweepRig
@@ -82,7 +82,7 @@ class Group:
 
     @property
     def faults(self) -> tuple[str, ...]:
-        """What may happen to its calls."""
+        """The names of all that may happen to its calls."""
         return (*KILL, *FAULTS[self.calls])
 
 
@@ -143,8 +143,8 @@ def matching(pattern: str) -> list[Group]:
 class Plan:
     """Which points of the groups are hit.
 
-    Usually each call meets each fault. `most`: of each group only so many calls are hit, which are
-    spread over the first run of its job, and each meets one fault in turn; 0: there is no limit.
+    Usually each call meets each fault. With `most`, only so many calls of each group are hit. They
+    are spread over the run of its job, and each meets one fault in turn. 0 means no limit.
     `only` is the number of the only call and what happens to it, or None for all.
     """
 
@@ -169,27 +169,29 @@ def _rig_of(group: Group) -> tuple[str, bool]:
 def _run_on_one_rig(base: Path, key: tuple[str, bool], groups: list[Group], plan: Plan) -> Iterator[GroupResult]:
     user, is_cold = key
     here, mark = base / "now", f"torture-sweep-{time.time_ns()}"
+    results: list[GroupResult] = []
     with place(user, here, mark) as where:
         (here / "tree").mkdir()
         tree = Tree(where, here / "tree")
         tree.own(tree.path)
         rig = SweepRig(where, tree.path, USUAL_SETTINGS, "0", is_cold=is_cold)
+        scene = Scene(Project(0, Tool.MAKE, SMALL, is_repeatable=False), rig, mark, random.Random(0), [])
         try:
             rig.start()
-            last = None
             sweeper = Sweeper(rig, tree)
             for group in groups:
-                if last is not None:
-                    yield last
-                last = run_group(sweeper, group, plan)
-            assert last is not None
-            left = [*rig.stop(), *check_leftovers(_scene(rig, mark))]
-            if left:
-                last.problems["the end of the daemons"] = left
-            yield last
+                yield from results[-1:]
+                results.append(run_group(sweeper, group, plan))
+            if left := [*rig.stop(), *check_leftovers(scene)]:
+                results[-1].problems["the end of the daemons"] = left
+            yield from results[-1:]
         finally:
+            for pid in scene.processes():
+                send(pid, signal.SIGKILL)
             rig.kill()
-    with suppress(FileNotFoundError):
+    if any(result.problems for result in results):
+        here.rename(base / f"failed-{user}-{time.time_ns()}")
+    else:
         shutil.rmtree(here)
 
 
@@ -229,7 +231,3 @@ def _hit(sweeper: Sweeper, result: GroupResult, number: int, what: str) -> bool:
     if hit.problems:
         result.problems[f"{group.name}#{number}:{what}"] = [*hit.problems, f"at the call {hit.was_reached}"]
     return bool(hit.was_reached)
-
-
-def _scene(rig: SweepRig, mark: str) -> Scene:
-    return Scene(Project(0, Tool.MAKE, SMALL, is_repeatable=False), rig, mark, random.Random(0), [])
