@@ -41,13 +41,14 @@ SHELLS = {
     "disk": "termite.engine.tree.disk_calls",
     "wire": "termite.engine.wire.wire_calls",
     "launchers": "termite.engine.launch.launcher_calls",
+    "worker": "termite.engine.worker.worker_calls",
     "store": "termite.engine.store.store_calls",
     "mirror": "termite.fuse.mirror_calls",
 }
 SHELLS_OF = {
     "master": ("disk", "wire", "launchers"),
     "coordinator": ("wire",),
-    "worker": ("wire",),
+    "worker": ("wire", "worker"),
     "mirror": ("wire", "store", "mirror"),
 }
 # The argument that says how much is transferred: a number of bytes, or the bytes themselves.

@@ -42,6 +42,7 @@ FAULTS = {
     "launchers.read": ("ECONNRESET", "ENOMEM", "EAGAIN", "short", "eof"),
     "launchers.write": ("EPIPE", "ECONNRESET", "ENOBUFS", "EAGAIN", "short"),
     "disk.": ("ENOSPC", "EIO", "EMFILE", "EROFS"),
+    "worker.": ("EMFILE", "ENOMEM", "EAGAIN", "ENOSPC"),
     "store.": ("ENOSPC", "EIO", "EMFILE", "ENOMEM"),
     "mirror.": ("ENOSPC", "EIO", "EMFILE", "ENOMEM"),
     "socket": ("EMFILE", "ENOMEM"),
@@ -62,7 +63,7 @@ _WARM = {
 _WITH_STDIN = {"launcher": ("poll", "take")}
 _COLD = {
     "master": ("wire.open_tcp_stream", "wire.memfd_create", "wire.write", "wire.readv"),
-    "worker": ("wire.accept", "wire.send", "wire.recv"),
+    "worker": ("wire.accept", "wire.send", "wire.recv", "worker."),
     "mirror": ("wire.memfd_create", "wire.send", "wire.recv", "wire.write", "wire.readv", "store.", "mirror."),
 }
 

@@ -25,6 +25,7 @@ from termite.engine.private_directories import (
     remove_leftovers_in,
     remove_tree,
 )
+from termite.engine.worker import worker_calls
 
 DEFAULT_USER_BASE = 60800  # systemd's table of ids has 60706-61183 as unused; below and above are dynamic users
 MAX_MIRRORS = 64  # simultaneous mirrors of one worker, and users of a root worker
@@ -100,14 +101,14 @@ class MirrorHomes:
         if self._users is not None:
             uid = self._users[number]
             with suppress(FileExistsError):
-                os.mkdir(_user_cache(uid), 0o700, dir_fd=self._cache_fd)
-            lock = os.open(_user_cache(uid), DIRECTORY | os.O_NOFOLLOW, dir_fd=self._cache_fd)
+                worker_calls.mkdir(_user_cache(uid), 0o700, dir_fd=self._cache_fd)
+            lock = worker_calls.open(_user_cache(uid), DIRECTORY | os.O_NOFOLLOW, dir_fd=self._cache_fd)
             claims.callback(os.close, lock)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return False
-            os.fchown(lock, uid, uid)
+            worker_calls.fchown(lock, uid, uid)
         self._taken.add(number)
         claims.callback(self._taken.discard, number)
         return True
@@ -119,13 +120,13 @@ class MirrorHomes:
         a name between two calls.
         """
         name = str(number)
-        os.mkdir(name, 0o700, dir_fd=self._lock)
+        worker_calls.mkdir(name, 0o700, dir_fd=self._lock)
         if self._users is None:
             return MirrorHome(None, self._cache, self._scratch / name)
         uid = self._users[number]
-        made = os.open(name, DIRECTORY | os.O_NOFOLLOW, dir_fd=self._lock)
+        made = worker_calls.open(name, DIRECTORY | os.O_NOFOLLOW, dir_fd=self._lock)
         try:
-            os.fchown(made, uid, uid)
+            worker_calls.fchown(made, uid, uid)
         finally:
             os.close(made)
         return MirrorHome(uid, self._cache / _user_cache(uid), self._scratch / name)

@@ -27,6 +27,7 @@ from termite.engine.wire.identity import Identity
 from termite.engine.wire.line_socket import LineSocket
 from termite.engine.wire.protocol.control_lines import MirrorNotice, StartValues, WorkerOrder, encode_line
 from termite.engine.wire.protocol.foreign_text import printable
+from termite.engine.worker import worker_calls
 from termite.engine.worker.mirror_homes import MirrorHome
 
 MAX_STDERR_BYTES = 64 * 1024  # of a line of stderr that has not ended
@@ -60,12 +61,14 @@ class MirrorSettings:
 class MirrorProcess:
     """A running mirror process and the connection to it."""
 
-    def __init__(self, process: subprocess.Popen[bytes], control: socket.socket) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], control: socket.socket, descriptor: int) -> None:
+        """Take over the process, our end of the connection, and the process's descriptor."""
         self.pid = process.pid
         self.was_killed = False
         self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
         self.stderr_ended = trio.Event()
         self._process = process
+        self._descriptor = descriptor
         self._control = LineSocket(control)
 
     async def receive(self) -> MirrorNotice | None:
@@ -91,7 +94,7 @@ class MirrorProcess:
         """Write the mirror's stderr to the worker's log, line by line, until its end."""
         assert self._process.stderr is not None
         rest = b""
-        async with trio.lowlevel.FdStream(os.dup(self._process.stderr.fileno())) as stream:
+        async with trio.lowlevel.FdStream(worker_calls.dup(self._process.stderr.fileno())) as stream:
             async for received in stream:
                 *lines, rest = (rest + received).split(b"\n")
                 for line in lines:
@@ -124,7 +127,7 @@ class MirrorProcess:
         Closing the connection makes the mirror end. It is killed after STOP_S.
         """
         self._control.close()
-        descriptor = os.pidfd_open(self.pid)
+        descriptor = self._descriptor
         try:
             with trio.move_on_after(STOP_S) as patience:
                 await trio.lowlevel.wait_readable(descriptor)
@@ -189,9 +192,9 @@ def _log_end(mirror: MirrorProcess, code: int) -> None:
 
 
 def _start(config: MirrorSettings, identity: Identity, home: MirrorHome, master_fd: int) -> MirrorProcess:
-    ours, theirs = socket.socketpair()
+    ours, theirs = worker_calls.socketpair()
     try:
-        reader, writer = os.pipe()
+        reader, writer = worker_calls.pipe()
     except OSError:
         ours.close()
         theirs.close()
@@ -201,7 +204,7 @@ def _start(config: MirrorSettings, identity: Identity, home: MirrorHome, master_
         try:
             # This is not done through trio, which forks in a worker thread. PR_SET_PDEATHSIG is
             # sent when the forking thread ends.
-            process = subprocess.Popen(
+            process = worker_calls.Popen(
                 [*enter_command(config.sandbox, home.uid, *needed), *config.program, str(reader)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -211,6 +214,7 @@ def _start(config: MirrorSettings, identity: Identity, home: MirrorHome, master_
                 env=_environment(),
                 start_new_session=True,  # Ctrl-C must reach the worker only, which then ends its mirrors
             )
+            descriptor = _descriptor_of(process)
         except BaseException:
             ours.close()
             os.close(writer)
@@ -219,7 +223,23 @@ def _start(config: MirrorSettings, identity: Identity, home: MirrorHome, master_
             os.close(reader)
         with os.fdopen(writer, "wb") as file, suppress(BrokenPipeError):  # a pipe holds all of it
             file.write(encode_line(_start_values(config, identity, home, master_fd, theirs.fileno())))
-    return MirrorProcess(process, ours)
+    return MirrorProcess(process, ours, descriptor)
+
+
+def _descriptor_of(process: subprocess.Popen[bytes]) -> int:
+    """Return a descriptor of a new process, with which its end is awaited.
+
+    Raise OSError, and end the process, if there is no descriptor left. At the end of the mirror it
+    would be too late: nobody would wait for the process, whose home goes to the next one.
+    """
+    try:
+        return worker_calls.pidfd_open(process.pid)
+    except OSError:
+        process.kill()
+        process.wait()
+        assert process.stderr is not None
+        process.stderr.close()
+        raise
 
 
 def _environment() -> dict[str, str]:

@@ -9,7 +9,7 @@ import pytest
 
 from termite.engine.errors import Retryable, UserError
 from termite.engine.private_directories import locked_directory, remove_leftovers, remove_tree
-from termite.engine.worker import mirror_homes
+from termite.engine.worker import mirror_homes, worker_calls
 from termite.engine.worker.mirror_homes import (
     PRIVATE_PLACES,
     SCRATCH_PREFIX,
@@ -61,7 +61,7 @@ async def test_each_mirror_of_a_root_worker_has_a_user_of_its_own(
     def note(fd: int, uid: int, gid: int) -> None:
         given[os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))] = uid
 
-    monkeypatch.setattr(os, "fchown", note)
+    monkeypatch.setattr(worker_calls, "fchown", note)
     homes = MirrorHomes(tmp_path / "cache", tmp_path, range(60800, 60864))
     async with homes.claim() as mine, homes.claim() as other:
         assert (mine.uid, other.uid) == (60800, 60801)
@@ -71,7 +71,7 @@ async def test_each_mirror_of_a_root_worker_has_a_user_of_its_own(
 
 
 async def test_two_workers_on_one_machine_do_not_share_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "fchown", lambda fd, uid, gid: None)
+    monkeypatch.setattr(worker_calls, "fchown", lambda fd, uid, gid: None)
     users = range(60800, 60864)
     one, two = MirrorHomes(tmp_path / "cache", tmp_path, users), MirrorHomes(tmp_path / "cache", tmp_path, users)
     async with one.claim() as mine, two.claim() as other:
@@ -105,11 +105,11 @@ async def test_no_symlink_leads_a_root_worker_to_somebody_elses_directory(
         lock(fd, operation)
         exchange(tmp_path / "cache" / "user-60800")
 
-    monkeypatch.setattr(os, "fchown", lambda fd, uid, gid: given.append(os.readlink(f"/proc/self/fd/{fd}")))
+    monkeypatch.setattr(worker_calls, "fchown", lambda fd, uid, gid: given.append(os.readlink(f"/proc/self/fd/{fd}")))
     monkeypatch.setattr(os, "chown", lambda path, uid, gid: given.append(os.path.realpath(path)))
     homes = MirrorHomes(tmp_path / "cache", tmp_path, range(60800, 60864))
     if moment == "scratch made":
-        monkeypatch.setattr(os, "mkdir", make_and_exchange)
+        monkeypatch.setattr(worker_calls, "mkdir", make_and_exchange)
     else:
         monkeypatch.setattr(fcntl, "flock", lock_and_exchange)
     with suppress(NotADirectoryError):

@@ -1,5 +1,6 @@
 """Tests of the worker with a stand-in for the mirror: leases, shares, deaths and leftovers."""
 
+import errno
 import json
 import logging
 import os
@@ -7,7 +8,7 @@ import signal
 import stat
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import cast
 
@@ -21,6 +22,7 @@ from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.protocol.messages import PROTOCOL, ListedWorker, ListWorkers, Message, Workers
 from termite.engine.wire.transport import Connection, SendChunk, dial
 from termite.engine.worker import mirror_process as mirrors
+from termite.engine.worker import worker_calls
 from termite.engine.worker import worker_daemon as workers
 from termite.engine.worker.worker_daemon import WorkerConfig, serve_worker
 
@@ -280,6 +282,32 @@ async def test_a_mirror_that_does_not_end_is_killed(
 
 
 @pytest.mark.logs("mirror-killed")
+async def test_a_mirror_of_which_there_is_no_descriptor_is_ended_and_the_next_one_serves(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    refused = iter((True,))
+
+    def open_once_refused(pid: int) -> int:
+        if next(refused, False):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return os.pidfd_open(pid)
+
+    monkeypatch.setattr(worker_calls, "pidfd_open", open_once_refused)
+    before = own_children()
+    async with worker(start()) as port:
+        async with master(port, lease=1) as unlucky:
+            with suppress(trio.BrokenResourceError):
+                await unlucky.wait_for_end()
+        assert own_children() == before, "it was waited for"
+        async with master(port, lease=1) as next_one:
+            assert await next_one.hear() == {"granted": 1}
+    assert "mirror-not-started" in caplog.text and "mirror-crashed" not in caplog.text
+
+
+def own_children() -> list[str]:
+    return [words for file in Path("/proc/self/task").glob("*/children") for words in file.read_text().split()]
+
+
 async def test_a_worker_ends_though_what_waits_for_its_mirror_is_stopped(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
