@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 
 enum { BUFFER_BYTES = 64 * 1024, HEADER_BYTES = 5, STDIN_BYTES = 256 * 1024 };
+enum { READ_ATTEMPTS = 5, READ_PAUSE_MS = 20 };
 
 struct conversation {
     int master;
@@ -154,6 +155,24 @@ static void wait_for_master(struct conversation *talk)
 
 /* -- taking bytes -------------------------------------------------------------------------------------------------- */
 
+/* Read what the master has sent, as read(2) does. An error does not mean that nothing is there: the
+ * end of the job may wait in the socket, and the command must not run again then. A connection that
+ * is really lost reports its end at the next attempt. */
+static ssize_t read_master(struct conversation *talk)
+{
+    ssize_t n;
+    int left = READ_ATTEMPTS;
+    while ((n = read(talk->master, talk->buffer, BUFFER_BYTES)) < 0) {
+        if (errno == EAGAIN)
+            note_silence(true);
+        else if (errno != EINTR && --left == 0)
+            break;
+        else if (errno != EINTR)
+            (void)poll(NULL, 0, READ_PAUSE_MS);
+    }
+    return n;
+}
+
 /* Make at least one byte of the conversation available. */
 static void fill(struct conversation *talk)
 {
@@ -161,10 +180,7 @@ static void fill(struct conversation *talk)
         return;
     if (talk->wish.size > 0)
         wait_for_master(talk);
-    ssize_t n;
-    while ((n = read(talk->master, talk->buffer, BUFFER_BYTES)) < 0 && (errno == EINTR || errno == EAGAIN))
-        if (errno == EAGAIN)
-            note_silence(true);
+    ssize_t n = read_master(talk);
     if (n <= 0)
         lose_master(talk);
     note_answer();

@@ -143,8 +143,8 @@ def test_the_master_is_killed_at_any_of_its_calls(masters: FaultyMasters) -> Non
             finished.append(number)
 
     is_root = masters.tree.where.uid == 0
-    number = sweep(masters, "kill", 12 if is_root else 3, check)
-    assert number > 30 and len(finished) > (1 if is_root else 5), (number, finished)
+    number = sweep(masters, "kill", 16 if is_root else 4, check)
+    assert number > 30 and len(finished) > (1 if is_root else 4), (number, finished)
 
 
 @pytest.mark.parametrize("name", ["ENOSPC", "EIO", "EMFILE"])

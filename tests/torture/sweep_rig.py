@@ -52,18 +52,8 @@ class SweepRig(Rig):
         self.control.chmod(0o1777)  # the users of mirrors write here too
         shutil.copy(faulty_calls.__file__, self._program)
         self._program.chmod(0o644)
-        self._build_launcher()
+        build_launcher(self.launcher)
         super().start()
-
-    def _build_launcher(self) -> None:
-        """Build a launcher with other system calls. Its `termite-redo` stands beside it."""
-        self.launcher.parent.mkdir()
-        native = CHECKOUT / "native" / "launcher"
-        sources = [*native.rglob("*.c"), Path(__file__).with_name("launcher_calls.c")]
-        wraps = [f"-Wl,--wrap={name}" for name in LAUNCHER_CALLS]
-        flags = ("-std=c11", "-O1", "-D_GNU_SOURCE", '-DTERMITE_VERSION="sweep"')
-        subprocess.run(["cc", *flags, "-o", self.launcher, *sources, *wraps], check=True)
-        (self.launcher.parent / "termite-redo").symlink_to(COMMANDS / "termite-redo")
 
     def argv(self, name: str, program: str) -> list[str]:
         role = "worker" if name in WORKERS else name
@@ -79,6 +69,17 @@ class SweepRig(Rig):
             self.start_daemon(name)
         if dead:
             self.wait_until_complete()
+
+
+def build_launcher(path: Path) -> None:
+    """Build a launcher with other system calls. Its `termite-redo` stands beside it."""
+    path.parent.mkdir()
+    native = CHECKOUT / "native" / "launcher"
+    sources = [*native.rglob("*.c"), Path(__file__).with_name("launcher_calls.c")]
+    wraps = [f"-Wl,--wrap={name}" for name in LAUNCHER_CALLS]
+    flags = ("-std=c11", "-O1", "-D_GNU_SOURCE", '-DTERMITE_VERSION="sweep"')
+    subprocess.run(["cc", *flags, "-o", path, *sources, *wraps], check=True)
+    (path.parent / "termite-redo").symlink_to(COMMANDS / "termite-redo")
 
 
 @dataclass(frozen=True, slots=True)
