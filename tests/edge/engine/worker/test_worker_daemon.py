@@ -281,7 +281,6 @@ async def test_a_mirror_that_does_not_end_is_killed(
     assert "mirror-killed" in caplog.text
 
 
-@pytest.mark.logs("mirror-killed")
 async def test_a_mirror_of_which_there_is_no_descriptor_is_ended_and_the_next_one_serves(
     start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -308,6 +307,7 @@ def own_children() -> list[str]:
     return [words for file in Path("/proc/self/task").glob("*/children") for words in file.read_text().split()]
 
 
+@pytest.mark.logs("mirror-killed")
 async def test_a_worker_ends_though_what_waits_for_its_mirror_is_stopped(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
