@@ -213,7 +213,7 @@ def test_what_symlinks_lead_to_is_not_removed(tmp_path: Path) -> None:
 async def test_what_a_killed_mirror_left_in_its_cache_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    monkeypatch.setattr(os, "fchown", lambda fd, uid, gid: None)
+    monkeypatch.setattr(worker_calls, "fchown", lambda fd, uid, gid: None)
     cache = tmp_path / "cache"
     for user in ("user-60800", "user-60801"):
         for place in PRIVATE_PLACES:
