@@ -15,7 +15,7 @@ import termite
 from termite.cli.build_commands import front_end
 from termite.cli.build_commands.build_tools import READ_BYTES, check_preload
 from termite.cli.flags import VERSION, run_command
-from termite.engine.decide.logic.fallback_policy import is_switched_off
+from termite.engine.decide.logic.switches import is_switched_off
 from termite.engine.errors import UserError
 from termite.engine.host.native_programs import native_program
 

@@ -19,7 +19,7 @@ from termite.cli.claims import wait_for_claims
 from termite.cli.flags import VERSION
 from termite.cli.leftovers.footprints import start_sweep
 from termite.cli.places import working_directory
-from termite.engine.decide.logic.fallback_policy import (
+from termite.engine.decide.logic.switches import (
     LOCAL,
     NEVER,
     is_local_forbidden,

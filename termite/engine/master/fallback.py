@@ -8,7 +8,7 @@ output of the command with that (native/launcher/streams/second_run.c).
 import logging
 from collections.abc import Collection, Sequence
 
-from termite.engine.decide.logic.fallback_policy import is_local_forbidden
+from termite.engine.decide.logic.switches import is_local_forbidden
 from termite.engine.errors import Conflict, ExitCode, Reason
 from termite.engine.master.job import Job
 from termite.engine.master.shared import Master

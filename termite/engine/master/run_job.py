@@ -14,8 +14,8 @@ import trio
 from termite.engine.decide.environment import environment_of
 from termite.engine.decide.local_or_remote import decide
 from termite.engine.decide.logic.commands import is_no_op
-from termite.engine.decide.logic.fallback_policy import is_local_forbidden, policy_warning
 from termite.engine.decide.logic.later_code import find_later_code
+from termite.engine.decide.logic.switches import is_local_forbidden, policy_warning
 from termite.engine.decide.short_commands import CommandKey, key_of
 from termite.engine.errors import (
     Conflict,

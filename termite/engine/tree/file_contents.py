@@ -16,11 +16,11 @@ from termite.engine.errors import FsError, Stale
 from termite.engine.model import Attr, Digest
 from termite.engine.paths import split
 from termite.engine.tree.disk import GONE, REFUSED, Disk, look_failed
+from termite.engine.tree.disk_follower import DiskFollower
 from termite.engine.tree.hashes import Hashes, is_racy, stamp_of
 from termite.engine.tree.logic.attrs import Events, Stamp, Touch
 from termite.engine.tree.logic.journal import Journal
 from termite.engine.tree.logic.visibility import Exports
-from termite.engine.tree.truth import Truth
 
 # A file of this size is hashed in 50 us, which is less than it takes to have a thread do it.
 HASH_AT_ONCE_BYTES = 64 * 1024
@@ -29,11 +29,11 @@ HASH_AT_ONCE_BYTES = 64 * 1024
 class FileContents:
     """The contents of one tree's files, each hashed once for however many requests."""
 
-    def __init__(self, disk: Disk, exports: Exports, hashes: Hashes, truth: Truth, journal: Journal) -> None:
+    def __init__(self, disk: Disk, exports: Exports, hashes: Hashes, follower: DiskFollower, journal: Journal) -> None:
         self._disk = disk
         self._exports = exports
         self._hashes = hashes
-        self._truth = truth
+        self._follower = follower
         self._journal = journal
         self._hashing: dict[Stamp, trio.Event] = {}  # set when the thread that hashes this file has ended
 
@@ -45,8 +45,8 @@ class FileContents:
         reading it fails. Large files are hashed in a thread.
         """
         parent, _ = split(path)
-        self._journal.append(self._truth.serve(parent))
-        seen = self._truth.tree.seen(path)
+        self._journal.append(self._follower.serve(parent))
+        seen = self._follower.tree.seen(path)
         if seen is None:
             raise Stale(path)
         if not stat.S_ISREG(seen.attr.mode):
@@ -112,17 +112,17 @@ class FileContents:
     def _check_path(self, path: bytes) -> None:
         events = Events()
         events.touch(path, Touch.UNKNOWN)
-        self._journal.append(self._truth.check(events))
+        self._journal.append(self._follower.check(events))
 
     def _is_current(self, path: bytes, stamp: Stamp) -> bool:
-        seen = self._truth.tree.seen(path)
+        seen = self._follower.tree.seen(path)
         return seen is not None and seen.stamp == stamp
 
     def _is_worth_sending(self, path: bytes, attr: Attr) -> bool:
         """Return whether this version of a file is still shown, and no worker has its content."""
         if not _is_new_to_workers(attr) or not self._exports.is_live(path):
             return False
-        seen = self._truth.tree.seen(path)
+        seen = self._follower.tree.seen(path)
         return seen is not None and seen.attr is attr
 
     def _read_version(self, path: bytes, attr: Attr) -> bytes | None:
@@ -130,7 +130,7 @@ class FileContents:
 
         If there is another version by now, the next drain reports it.
         """
-        seen = self._truth.tree.seen(path)
+        seen = self._follower.tree.seen(path)
         assert seen is not None and seen.attr is attr, "only a version that is worth sending is read"
         try:
             fd = self._disk.open_file(path)
@@ -180,13 +180,13 @@ class FileContents:
             ended.set()
 
     def _keep_digest(self, path: bytes, stamp: Stamp, digest: Digest) -> None:
-        seen = self._truth.tree.seen(path)
+        seen = self._follower.tree.seen(path)
         if seen is None or seen.stamp != stamp:
             self._hashes.remember(stamp, digest)
         else:
             # The tree and the hashes share one Stamp object, which saves 20 MB for 100,000 files.
             self._hashes.remember(seen.stamp, digest)
-            self._truth.tree.put(path, seen._replace(attr=msgspec.structs.replace(seen.attr, digest=digest)))
+            self._follower.tree.put(path, seen._replace(attr=msgspec.structs.replace(seen.attr, digest=digest)))
 
 
 def _is_new_to_workers(attr: Attr) -> bool:

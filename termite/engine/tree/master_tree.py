@@ -17,6 +17,7 @@ from termite.engine.errors import Retryable
 from termite.engine.model import Attr, Change, Changeset, Digest
 from termite.engine.paths import components
 from termite.engine.tree.disk import Disk
+from termite.engine.tree.disk_follower import DiskFollower
 from termite.engine.tree.file_contents import FileContents
 from termite.engine.tree.hashes import Hashes
 from termite.engine.tree.logic.attrs import Events, Seen, Touch
@@ -27,7 +28,6 @@ from termite.engine.tree.publishing.orphaned_plans import clear_staging
 from termite.engine.tree.publishing.preparation import Contents
 from termite.engine.tree.publishing.publication import NOBODY, Publication, Published, Ticket, TreeParts
 from termite.engine.tree.publishing.staging import StagedWriter, Staging
-from termite.engine.tree.truth import Truth
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +59,15 @@ class MasterTree:
         self._exports = Exports(config.writable_root, config.exports, config.excludes, config.hidden, config.watched)
         self._disk = Disk(b"/")
         self._hashes = Hashes(config.hash_cache)
-        self._truth = Truth(self._disk, self._exports, self._hashes)
+        self._follower = DiskFollower(self._disk, self._exports, self._hashes)
         self._journal = Journal()
         self._staging = Staging(config.writable_root)
         clear_staging(self._staging.path.parent, self._staging.fd, self._staging.plan.label)
-        self._contents = FileContents(self._disk, self._exports, self._hashes, self._truth, self._journal)
+        self._contents = FileContents(self._disk, self._exports, self._hashes, self._follower, self._journal)
         self._emptying = 0  # threads that are removing trash now
         never_leaves = frozenset(config.excludes + config.hidden)
         self._parts = TreeParts(
-            self._disk, self._exports, self._hashes, self._truth, self._journal, self._staging, never_leaves
+            self._disk, self._exports, self._hashes, self._follower, self._journal, self._staging, never_leaves
         )
         self._turn = trio.Lock()  # of the job that is published
 
@@ -86,8 +86,8 @@ class MasterTree:
         fails.
         """
         components(path)
-        self._journal.append(self._truth.serve(path))
-        tree = self._truth.tree
+        self._journal.append(self._follower.serve(path))
+        tree = self._follower.tree
         own = tree.seen(path)
         assert own is not None, "a served directory has been seen"
         return self.number, own.attr, {name: seen.attr for name, seen in tree.listing(path).items()}
@@ -109,7 +109,7 @@ class MasterTree:
         Everything done before the call is in the journal afterwards. Raise Retryable, for the
         scheduler, if nobody knows what is at one of the places; the next call checks it again.
         """
-        number = self._journal.append(self._truth.drain())
+        number = self._journal.append(self._follower.drain())
         if self._hashes.is_flush_due:
             self._hashes.flush()
         return number
@@ -138,15 +138,15 @@ class MasterTree:
 
         A thread compares the stamps; only places that differ are then read again.
         """
-        tree = self._truth.tree
+        tree = self._follower.tree
         served = [d for d in tree.served_within(b"") if not self._exports.is_volatile(d)]
         shown = {directory: dict(tree.listing(directory)) for directory in served}
         suspects = await trio.to_thread.run_sync(self._find_suspects, shown)
         for directory, names in suspects.items():
             if names is None:
-                self._journal.append(self._truth.check_directory(directory))
+                self._journal.append(self._follower.check_directory(directory))
             elif names:
-                self._journal.append(self._truth.check(Events({directory: dict.fromkeys(names, Touch.UNKNOWN)})))
+                self._journal.append(self._follower.check(Events({directory: dict.fromkeys(names, Touch.UNKNOWN)})))
         self.drain()
         self._hashes.flush()
         return self.number
@@ -197,7 +197,7 @@ class MasterTree:
                         await trio.to_thread.run_sync(self._empty_trash, trash)
                 finally:
                     self._emptying -= 1
-                self._journal.append(self._truth.check_link_counts(is_more_trash_left=self._emptying > 0))
+                self._journal.append(self._follower.check_link_counts(is_more_trash_left=self._emptying > 0))
         return published
 
     def hold(self, paths: Collection[bytes]) -> Callable[[], None]:
@@ -233,17 +233,17 @@ class MasterTree:
 
     def statistics(self) -> dict[str, int]:
         """Return the counters of the tree for the master's status reply."""
-        directories, entries = self._truth.tree.counts()
+        directories, entries = self._follower.tree.counts()
         return {
             "directories": directories,
             "entries": entries,
-            "watches": len(self._truth.watches),
-            "unwatched": len(self._truth.watches.unwatched),
-            "rescans": self._truth.rescans,
+            "watches": len(self._follower.watches),
+            "unwatched": len(self._follower.watches.unwatched),
+            "rescans": self._follower.rescans,
             "hashed": self._hashes.hashed,
             "hashed_bytes": self._hashes.hashed_bytes,
             "known_digests": len(self._hashes),
-            "linked_files": self._truth.tree.linked_files,
+            "linked_files": self._follower.tree.linked_files,
             **self._journal.statistics(),
         }
 
@@ -252,7 +252,7 @@ class MasterTree:
         with contextlib.suppress(Retryable):  # nobody will ask any more what is there
             self.drain()
         self._hashes.close()
-        self._truth.watches.close()
+        self._follower.watches.close()
         self._disk.close()
         self._staging.close()
 
@@ -261,4 +261,5 @@ class MasterTree:
             self._staging.discard(name)
 
     def _find_suspects(self, shown: Mapping[bytes, Mapping[bytes, Seen]]) -> dict[bytes, set[bytes] | None]:
-        return {directory: self._truth.reader.find_suspects(directory, listing) for directory, listing in shown.items()}
+        reader = self._follower.reader
+        return {directory: reader.find_suspects(directory, listing) for directory, listing in shown.items()}

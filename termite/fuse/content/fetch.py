@@ -23,7 +23,7 @@ from termite.engine.wire.protocol.messages import Directory, File, GetDirectory,
 from termite.engine.wire.transport import Connection, OnChunk
 from termite.fuse.content.local_copy import WORTH_BYTES, LocalCopy, find_local_copy
 from termite.fuse.view.inodes import Node
-from termite.fuse.view.known import KnownTree
+from termite.fuse.view.master_facts import KnownTree
 from termite.fuse.view.view_tree import Tree
 
 VERIFY_WITHOUT_THREAD_BYTES = 256 * 1024  # 0.2 ms of hashing; a thread costs 0.1

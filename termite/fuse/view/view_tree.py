@@ -40,7 +40,7 @@ import msgspec
 
 from termite.engine.model import Attr, Digest
 from termite.engine.paths import from_below_up, join, split
-from termite.fuse.view.known import KnownTree
+from termite.fuse.view.master_facts import KnownTree
 from termite.fuse.view.moved_names import Merged, MovedNames, merge
 from termite.fuse.view.views import EMPTY, WHITEOUT, Base, Delta, Layer, Listing, Shown, View, is_directory
 

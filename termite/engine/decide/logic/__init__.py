@@ -1,7 +1,7 @@
 """The pure part of the decision.
 
 `rules` and `ties` judge whether a command is local, and `commands` makes the text that rules see.
-`fallback_policy` only reads TERMITE_LOCAL: it forbids a fallback, and makes no command local.
+`switches` reads TERMITE and TERMITE_LOCAL, by which the user forbids remote or local runs.
 A function here gets all that it needs as arguments, and returns a value or raises `UserError`.
 The room may import `paths`, `errors` and `model` of the engine.
 It must not import os, time, trio or anything else that waits, reads a file or reads a clock.

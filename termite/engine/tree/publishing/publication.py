@@ -19,6 +19,7 @@ import trio
 from termite.engine.errors import ExitCode, FsError, HalfPublished
 from termite.engine.model import Change
 from termite.engine.tree.disk import Disk, fs_errors
+from termite.engine.tree.disk_follower import DiskFollower
 from termite.engine.tree.hashes import Hashes
 from termite.engine.tree.logic.attrs import Events
 from termite.engine.tree.logic.journal import Journal
@@ -34,7 +35,6 @@ from termite.engine.tree.publishing.redo import PASSING, PAUSE_S, RETRY_S, split
 from termite.engine.tree.publishing.staging import Staging
 from termite.engine.tree.publishing.steps import ReplayRecord, StepRunner
 from termite.engine.tree.publishing.target_directories import TargetDirectories
-from termite.engine.tree.truth import Truth
 
 SLICE_S = 0.01  # after this time other tasks run
 
@@ -88,7 +88,7 @@ class TreeParts:
     disk: Disk
     exports: Exports
     hashes: Hashes
-    truth: Truth
+    follower: DiskFollower
     journal: Journal
     staging: Staging
     never_leaves: frozenset[bytes]
@@ -127,7 +127,7 @@ class Publication:
     async def _publish(self, plan: Plan, reconciled: Reconciled, reconciliation: Reconciliation) -> int:
         """Stage the plan and carry it out. Return the journal number."""
         parts = self._parts
-        known = KnownFiles(parts.truth.tree, self._kept)
+        known = KnownFiles(parts.follower.tree, self._kept)
         areas = StagingAreas(parts.staging, self._directories, parts.exports.writable_root, plan.replaced)
         preparation = Preparation(self._directories, areas, self._timing, known, plan)
         try:
@@ -158,11 +158,11 @@ class Publication:
 
     def _reconciliation(self) -> Reconciliation:
         parts = self._parts
-        near = Neighbours(parts.disk, parts.hashes, parts.truth.tree, parts.journal, parts.staging, parts.held)
+        near = Neighbours(parts.disk, parts.hashes, parts.follower.tree, parts.journal, parts.staging, parts.held)
         return Reconciliation(near, self._timing, self._drain)
 
     def _drain(self) -> None:
-        self._parts.journal.append(self._parts.truth.drain())
+        self._parts.journal.append(self._parts.follower.drain())
 
     def _kept(self) -> frozenset[bytes]:
         """Return the paths that stay if a directory above them is removed."""
@@ -244,7 +244,7 @@ class Publication:
             self._parts.hashes.remember(stamp, digest)
         self.done.placed.clear()
         events, self.done.events = self.done.events, Events()
-        return self._parts.journal.append(self._parts.truth.check(events))
+        return self._parts.journal.append(self._parts.follower.check(events))
 
     async def _next_slice(self) -> None:
         await trio.lowlevel.checkpoint()

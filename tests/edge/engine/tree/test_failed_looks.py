@@ -175,7 +175,7 @@ async def test_after_an_overflow_a_directory_that_cannot_be_listed_keeps_its_ent
     (root / "d").mkdir()
     (root / "d" / "f").write_bytes(b"1")
     await serve(home, root, root / "d")
-    home._truth._failed.events.overflow = True
+    home._follower._failed.events.overflow = True
     fail("listdir", "d", failed(errno))
     drain_fails(home, "d")
     (root / "d" / "g").write_bytes(b"1")
@@ -190,7 +190,7 @@ async def test_a_directory_that_we_may_list_and_that_refuses_is_not_empty(
     (root / "d").mkdir()
     (root / "d" / "f").write_bytes(b"1")
     await serve(home, root, root / "d")
-    home._truth._failed.events.overflow = True
+    home._follower._failed.events.overflow = True
     fail("listdir", "d", failed(EACCES))
     drain_fails(home, "d")
     home.drain()
@@ -208,7 +208,7 @@ async def test_a_name_that_was_refused_is_absent_as_it_is_here_and_comes_back(
     assert (await changed_since(home, root, 0)).get("f") is None
     home.drain()
     assert (await changed_since(home, root, 0))["f"] is not None
-    assert home._truth.reader.refused == {}
+    assert home._follower.reader.refused == {}
 
 
 async def test_a_refused_name_that_is_gone_is_forgotten(
@@ -229,7 +229,7 @@ async def test_a_refused_name_that_is_gone_is_forgotten(
     (root / "d").rmdir()
     home.drain()
     home.drain()
-    assert home._truth.reader.refused == {}
+    assert home._follower.reader.refused == {}
 
 
 async def test_a_settled_name_that_was_refused_comes_back_with_the_next_check(

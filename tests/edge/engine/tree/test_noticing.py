@@ -329,7 +329,7 @@ async def test_files_that_nobody_has_hashed_cost_the_store_nothing_when_they_are
     try:
         await serve(tree, root)
         tree.drain()
-        tree._truth.watches.list_always(tree_path(root))  # this happens if there are no watches left
+        tree._follower.watches.list_always(tree_path(root))  # this happens if there are no watches left
         os.chmod(root / "g", 0o600)
         tree.drain()
         assert await agrees_with_the_disk(tree, root)

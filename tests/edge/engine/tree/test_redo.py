@@ -132,7 +132,7 @@ def ticket(pid: int = GONE_PID) -> Ticket:
 
 def die(home: MasterTree) -> None:
     """Free what the kernel frees when a process ends, and nothing else."""
-    home._truth.watches.close()
+    home._follower.watches.close()
     home._disk.close()
     home._hashes.close()
     staging = home._staging

@@ -65,13 +65,13 @@ async def test_what_came_home_is_looked_at_once(home: MasterTree, root: Path, mo
     await serve(home, root)
     await Job(home, root).mkdir("d").write("d/f", b"content").write("f", b"content").end()
     checked: list[bytes] = []
-    read_entries = home._truth.reader.read_entries
+    read_entries = home._follower.reader.read_entries
 
     def read_and_note(directory: bytes, fd: int, names: Iterable[bytes]) -> dict[bytes, Seen]:
         checked.append(directory)
         return read_entries(directory, fd, names)
 
-    monkeypatch.setattr(home._truth.reader, "read_entries", read_and_note)
+    monkeypatch.setattr(home._follower.reader, "read_entries", read_and_note)
     number = home.drain()
     assert checked == []
     (root / "f").write_bytes(b"now by somebody else")

@@ -14,11 +14,11 @@ import pytest
 from termite.engine.model import Attr, Change
 from termite.engine.paths import join, split
 from termite.engine.tree.disk import Disk
+from termite.engine.tree.disk_follower import DiskFollower
 from termite.engine.tree.hashes import Hashes
 from termite.engine.tree.logic.attrs import AttrTree
 from termite.engine.tree.logic.times import TICK_NS
 from termite.engine.tree.logic.visibility import Exports
-from termite.engine.tree.truth import Truth
 
 STORM_S = 0.15
 DEPTH = 3
@@ -51,16 +51,16 @@ class Follower:
         self.listings[parent].pop(name, None)
 
 
-def made(root: Path) -> Truth:
+def made(root: Path) -> DiskFollower:
     path = os.fsencode(root)[1:]
-    return Truth(Disk(b"/"), Exports(path, (), (), ()), Hashes(None))
+    return DiskFollower(Disk(b"/"), Exports(path, (), (), ()), Hashes(None))
 
 
-def serve_all(truth: Truth, directory: bytes) -> None:
-    truth.serve(directory)
-    for name, seen in list(truth.tree.listing(directory).items()):
+def serve_all(disk_follower: DiskFollower, directory: bytes) -> None:
+    disk_follower.serve(directory)
+    for name, seen in list(disk_follower.tree.listing(directory).items()):
         if seen.is_directory:
-            serve_all(truth, join(directory, name))
+            serve_all(disk_follower, join(directory, name))
 
 
 def plain(listings: dict[bytes, dict[bytes, Attr]]) -> dict[bytes, dict[bytes, tuple[int, int, int, bytes]]]:
@@ -71,8 +71,8 @@ def plain(listings: dict[bytes, dict[bytes, Attr]]) -> dict[bytes, dict[bytes, t
     }
 
 
-def served(truth: Truth, top: bytes) -> dict[bytes, dict[bytes, tuple[int, int, int, bytes]]]:
-    return plain(Follower(truth.tree, top).listings)
+def served(disk_follower: DiskFollower, top: bytes) -> dict[bytes, dict[bytes, tuple[int, int, int, bytes]]]:
+    return plain(Follower(disk_follower.tree, top).listings)
 
 
 def act(root: str, chance: random.Random) -> None:
@@ -118,9 +118,9 @@ def act(root: str, chance: random.Random) -> None:
 @pytest.mark.parametrize("drains_meanwhile", [False, True])
 def test_after_a_storm_the_tree_is_what_is_on_disk(tmp_path: Path, drains_meanwhile: bool) -> None:
     top = os.fsencode(tmp_path)[1:]
-    truth = made(tmp_path)
-    serve_all(truth, top)
-    follower = Follower(truth.tree, top)
+    disk_follower = made(tmp_path)
+    serve_all(disk_follower, top)
+    follower = Follower(disk_follower.tree, top)
     for seed in range(8):
         chances = [random.Random(seed * 2 + i) for i in range(2)]
         end = time.monotonic() + STORM_S
@@ -128,17 +128,17 @@ def test_after_a_storm_the_tree_is_what_is_on_disk(tmp_path: Path, drains_meanwh
         for thread in storm:
             thread.start()
         while drains_meanwhile and any(thread.is_alive() for thread in storm):
-            for change in truth.drain():
+            for change in disk_follower.drain():
                 follower.apply(change)
         for thread in storm:
             thread.join()
-        for change in truth.drain():
+        for change in disk_follower.drain():
             follower.apply(change)
         fresh = made(tmp_path)
         serve_all(fresh, top)
-        assert served(truth, top) == served(fresh, top)
+        assert served(disk_follower, top) == served(fresh, top)
         assert plain(follower.listings) == served(fresh, top)
-        assert len(truth.watches) == len(fresh.watches)
+        assert len(disk_follower.watches) == len(fresh.watches)
         fresh.watches.close()
 
 
@@ -150,36 +150,36 @@ def rage(root: str, chance: random.Random, end: float) -> None:
 def test_a_queue_that_overflows_costs_a_rescan_and_nothing_else(tmp_path: Path) -> None:
     top = os.fsencode(tmp_path)[1:]
     (tmp_path / "sub").mkdir()
-    truth = made(tmp_path)
-    serve_all(truth, top)
+    disk_follower = made(tmp_path)
+    serve_all(disk_follower, top)
     limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     for _ in range(limit // 2 + 2):  # two names in turn, so that events are not merged
         os.utime(tmp_path)
         os.utime(tmp_path / "sub")
     (tmp_path / "sub" / "unnoticed").write_text("x")
-    truth.drain()
-    assert truth.rescans == 1
-    assert b"unnoticed" in truth.tree.listing(top + b"/sub")
+    disk_follower.drain()
+    assert disk_follower.rescans == 1
+    assert b"unnoticed" in disk_follower.tree.listing(top + b"/sub")
     (tmp_path / "sub" / "unnoticed").unlink()
-    truth.drain()
-    assert b"unnoticed" not in truth.tree.listing(top + b"/sub")
+    disk_follower.drain()
+    assert b"unnoticed" not in disk_follower.tree.listing(top + b"/sub")
 
 
 def test_what_was_written_after_the_watches_were_asked_can_have_been_written_again(tmp_path: Path) -> None:
     """Only the watches report a second write, however late: the stamp may not show it."""
-    truth = made(tmp_path)
+    disk_follower = made(tmp_path)
     for name in ("before", "after"):
         (tmp_path / name).mkdir()
     (tmp_path / "before" / "f").write_text("x")
     time.sleep(3 * TICK_NS / 1e9)
-    truth.drain()
+    disk_follower.drain()
     (tmp_path / "after" / "f").write_text("x")
     time.sleep(3 * TICK_NS / 1e9)
     racy = {}
     for directory in (b"before", b"after"):
         top = join(os.fsencode(tmp_path)[1:], directory)
-        truth.serve(top)
-        seen = truth.tree.seen(join(top, b"f"))
+        disk_follower.serve(top)
+        seen = disk_follower.tree.seen(join(top, b"f"))
         assert seen is not None
         racy[directory] = seen.racy
     assert racy == {b"before": False, b"after": True}
@@ -193,14 +193,14 @@ def test_without_watches_every_drain_lists_again(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(inotify_simple.INotify, "add_watch", full)
     top = os.fsencode(tmp_path)[1:]
     (tmp_path / "sub").mkdir()
-    truth = made(tmp_path)
-    serve_all(truth, top)
-    follower = Follower(truth.tree, top)
+    disk_follower = made(tmp_path)
+    serve_all(disk_follower, top)
+    follower = Follower(disk_follower.tree, top)
     chance = random.Random(1)
     for _ in range(300):
         act(str(tmp_path), chance)
-        for change in truth.drain():
+        for change in disk_follower.drain():
             follower.apply(change)
     fresh = made(tmp_path)
     serve_all(fresh, top)
-    assert served(truth, top) == served(fresh, top) == plain(follower.listings)
+    assert served(disk_follower, top) == served(fresh, top) == plain(follower.listings)

@@ -5,7 +5,7 @@ import stat
 import pytest
 
 from termite.engine.model import Attr, Digest
-from termite.fuse.view.known import FEW_DIGESTS
+from termite.fuse.view.master_facts import FEW_DIGESTS
 from termite.fuse.view.view_tree import Tree
 from termite.fuse.view.views import Layer
 from tests.edge.fuse.view.test_tree import begin_merge, end_merge, used

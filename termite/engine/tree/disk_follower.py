@@ -37,7 +37,7 @@ ROUNDS = 20
 log = logging.getLogger(__name__)
 
 
-class Truth:
+class DiskFollower:
     """The AttrTree of one master, and the watches and checks that keep it true.
 
     All methods are synchronous and block as far as the disk does. Those that return changes return
