@@ -93,6 +93,9 @@ class FakeTree:
     async def finished(self) -> None:
         self.steps.append("finished")
 
+    def hold(self, paths: Collection[bytes]) -> Callable[[], None]:
+        return lambda: None
+
     async def publish(
         self, changes: Sequence[Change], contents: Mapping[bytes, bytes | Path], timing: Timing, ticket: Ticket
     ) -> Published:
