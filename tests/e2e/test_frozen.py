@@ -91,7 +91,7 @@ def end_of(process: "subprocess.Popen[bytes]", what: str, number: int) -> tuple[
 # -- Ctrl-C -----------------------------------------------------------------------------------------------------------
 
 
-# Only the master takes part in how a launcher ends, so other signals are tried with a frozen master.
+# Only the master has a part in the end of a launcher, so it is frozen for the other signals.
 SIGNALS = [(kind, signal.SIGINT) for kind in KINDS] + [("master", signal.SIGTERM), ("master", signal.SIGHUP)]
 
 
