@@ -1,5 +1,5 @@
 # The commands of the README. Paths are relative, so that a checkout may have spaces in its path.
-.PHONY: setup demo test check audit sanitize torture bench
+.PHONY: setup demo test check audit sanitize fuzz torture bench
 
 setup:
 	@sh tools/setup.sh
@@ -35,6 +35,13 @@ sanitize: setup  ## build the native programs with the address and undefined beh
 	@.venv/bin/cmake --build build/sanitize >/dev/null
 	@ln -sf ../../.venv/bin/termite-redo build/sanitize/ # the launcher starts the one beside it
 	TERMITE_NATIVE="$$PWD/build/sanitize" .venv/bin/python -m pytest -q tests/native
+	.venv/bin/python -m tests.fuzz --seconds 5
+
+# SECONDS= is the CPU time of each target, ONLY= the name of one target (tests/fuzz/targets). The
+# target says how to replay a finding.
+fuzz:  ## give each input of the native programs mutated bytes, ten CPU minutes each, with sanitizers
+	@sh tools/setup.sh fuzz
+	@.venv/bin/python -m tests.fuzz --needed --seconds $(or $(SECONDS),600) $(if $(ONLY),--target $(ONLY))
 
 # One round: make torture SEED=7 FAULT=kill:master ROUNDS=1. UNTIL= is in minutes. ARGS=--list shows
 # the faults.

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Make this checkout ready to run. `setup.sh tests` also installs the programs that the tests need.
+# Make this checkout ready to run. `setup.sh tests` also installs the programs that the tests need,
+# and `setup.sh fuzz` those that the fuzz targets need.
 #
 # The script installs Debian packages, makes .venv with pinned Python packages, and installs termite
 # with its native programs into it. The folder bin gets links to termite's commands.
@@ -22,6 +23,8 @@ test_packages="bubblewrap g++ cmake ninja-build autoconf automake autopoint perl
 # too.
 command -v cargo >/dev/null || test_packages="$test_packages cargo"
 command -v go >/dev/null || test_packages="$test_packages golang-go"
+# libFuzzer and the sanitizers of clang are in the second one.
+fuzz_packages="clang libclang-rt-dev"
 python=/usr/bin/python3 # the first python3 on PATH may be in a private home, which no worker can read
 
 say() { echo "setup: $*"; }
@@ -142,4 +145,8 @@ if [ "${1:-}" = tests ]; then
     install_debian_packages
     # Some tests run a second time as an ordinary user, who must be able to read the checkout.
     chmod go+rx . && open_to_others tests tools pyproject.toml
+fi
+if [ "${1:-}" = fuzz ]; then
+    packages=$fuzz_packages
+    install_debian_packages
 fi

@@ -1,7 +1,7 @@
 /* Hold the conversation with the master, from the sent invocation to the end of this process.
  *
  * Frames are taken out of one buffer. Output is passed on as it arrives, without waiting for the
- * end of its frame. The command can still be run on this machine as long as `took_stdin` is false;
+ * end of its frame. The command can still be run on this machine as long as `is_spent` is false;
  * output that was shown is compared with what it writes then. */
 #include "launcher.h"
 #include "../shared/records.h"
@@ -17,7 +17,7 @@ enum { READ_ATTEMPTS = 5, READ_PAUSE_MS = 20 };
 struct conversation {
     int master;
     const struct command *command;
-    bool took_stdin;        /* bytes that nobody else can get: the command must not run again */
+    bool is_spent;          /* the command must not run again: bytes of stdin are gone, or its results are written */
     struct shown shown[2];  /* the command's output on stdout and on stderr; a worker merges them if they are one */
     struct stdin_wish wish; /* the job's unanswered request to read stdin */
     bool muted;             /* the output can no longer be written, and is dropped */
@@ -51,7 +51,7 @@ static void end_if_cancelled(const struct conversation *talk)
 static _Noreturn void give_up(struct conversation *talk, const char *reason, int code)
 {
     end_if_cancelled(talk);
-    if (!talk->took_stdin) {
+    if (!talk->is_spent) {
         check_may_run_here(talk->command, reason,
                            code == EXIT_LOST ? " (termite-ctl start starts one)" : " (termite-ctl shutdown ends it)");
         dprintf(STDERR_FILENO, "termite: %s; running the command on this machine: %s\n", reason,
@@ -73,6 +73,7 @@ static _Noreturn void lose_master(struct conversation *talk)
     end_if_cancelled(talk);
     switch (ask_plan(talk->records, BUFFER_BYTES, &length)) {
     case REDO_ENDED:
+        talk->is_spent = true;
         end_as(talk, talk->records, length);
     case REDO_FAILED:
         end_if_cancelled(talk);
@@ -125,7 +126,7 @@ static void answer_stdin(struct conversation *talk)
     ssize_t n = stdin_read(&talk->wish, payload, &is_taken);
     if (n < 0 && (errno == EINTR || errno == EAGAIN))
         return; /* another process has read it first: wait again */
-    talk->took_stdin = talk->took_stdin || is_taken;
+    talk->is_spent = talk->is_spent || is_taken;
     if (n < 0) {
         int length = snprintf(payload, STDIN_BYTES, "errno=%d", errno);
         send_answer(talk, 'F', frame, (size_t)length + 1);
@@ -286,42 +287,44 @@ static _Noreturn void execute_here(struct conversation *talk, size_t length)
     run_command(talk->command, &run, talk->shown);
 }
 
-/* Set the position of our stdin to where the job has stopped, because a process that shares it
- * reads on from there. */
-static void leave_stdin(const char *key, const char *value)
+/* Return the number of a record. Set *malformed if it is no number, or more than `most`. */
+static unsigned long long take_number(const char *value, unsigned long long most, bool *malformed)
 {
-    if (strcmp(key, "stdin_offset") == 0)
-        stdin_leave_at((off_t)strtoull(value, NULL, 10));
-    else if (strcmp(key, "stdin_taken") == 0)
-        stdin_drop(strtoull(value, NULL, 10));
+    unsigned long long number = 0;
+    if (!parse_number(value, 10, most, &number))
+        *malformed = true;
+    return number;
 }
 
-/* End as the command did, which the records of a frame `E` at `cursor` say. */
+/* End as the command did, which the records of a frame `E` at `cursor` say. All of them are checked
+ * before our stdin is changed, because the command may run here after a wrong one. A process that
+ * shares our stdin reads on from where the job has stopped. */
 static _Noreturn void end_as(struct conversation *talk, char *cursor, size_t length)
 {
     char *stop = cursor + length, *key, *value;
     bool malformed = false;
     int code = -1, signal = 0;
+    off_t offset = -1;
+    unsigned long long taken = 0;
     while (record_next(&cursor, stop, &key, &value, &malformed)) {
         if (strcmp(key, "code") == 0)
-            code = atoi(value);
+            code = (int)take_number(value, 255, &malformed);
         else if (strcmp(key, "signal") == 0)
-            signal = atoi(value);
-        else if (!cancelled_by())
-            leave_stdin(key, value);
+            signal = (int)take_number(value, (unsigned)SIGRTMAX, &malformed);
+        else if (strcmp(key, "stdin_offset") == 0)
+            offset = (off_t)take_number(value, LLONG_MAX, &malformed);
+        else if (strcmp(key, "stdin_taken") == 0)
+            taken = take_number(value, ULLONG_MAX, &malformed);
     }
     end_if_cancelled(talk);
-    if (signal > 0 && signal <= SIGRTMAX)
-        end_by_signal(signal);
-    if (malformed || signal != 0 || code < 0 || code > 255)
+    if (malformed || (signal == 0 && code < 0))
         reject_master(talk);
+    if (offset >= 0)
+        stdin_leave_at(offset);
+    stdin_drop(taken);
+    if (signal > 0)
+        end_by_signal(signal);
     _exit(code);
-}
-
-/* Take the records of a frame `E`, and end as they say. */
-static _Noreturn void end(struct conversation *talk, size_t length)
-{
-    end_as(talk, take_records(talk, length), length);
 }
 
 /* Take the records of a frame `R`: a new request to read stdin, one that is withdrawn, or bytes to
@@ -331,21 +334,24 @@ static void take_read(struct conversation *talk, size_t length)
     char *cursor = take_records(talk, length), *end = cursor + length, *key, *value;
     bool malformed = false, asks = false;
     struct stdin_wish wish = {.offset = -1};
+    unsigned long long taken = 0;
     while (record_next(&cursor, end, &key, &value, &malformed)) {
-        unsigned long long number = strtoull(value, NULL, 10);
         if (strcmp(key, "taken") == 0)
-            stdin_drop(number);
+            taken = take_number(value, ULLONG_MAX, &malformed);
         else if (strcmp(key, "offset") == 0)
-            wish.offset = (off_t)number;
+            wish.offset = (off_t)take_number(value, LLONG_MAX, &malformed);
         else if (strcmp(key, "peek") == 0)
-            wish.peek = number != 0;
+            wish.peek = take_number(value, 1, &malformed) != 0;
         else if (strcmp(key, "size") == 0) {
-            wish.size = number < STDIN_BYTES ? (size_t)number : STDIN_BYTES;
+            unsigned long long size = take_number(value, ULLONG_MAX, &malformed);
+            wish.size = size < STDIN_BYTES ? (size_t)size : STDIN_BYTES;
             asks = true;
         }
     }
     if (malformed)
         reject_master(talk);
+    if (stdin_drop(taken))
+        talk->is_spent = true;
     if (asks && wish.size == 0 && talk->wish.size > 0)
         answer_withdrawn(talk);
     if (asks)
@@ -375,7 +381,7 @@ static void take_frame(struct conversation *talk)
     case 'X':
         execute_here(talk, length);
     case 'E':
-        end(talk, length);
+        end_as(talk, take_records(talk, length), length);
     default:
         reject_master(talk);
     }

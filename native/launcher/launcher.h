@@ -110,8 +110,8 @@ void stdin_describe(struct buffer *invoke);
  * can get them. */
 ssize_t stdin_read(const struct stdin_wish *wish, char *bytes, bool *is_taken);
 /* Remove `size` bytes from the stream, because the job has taken so many of the bytes that it was
- * shown. */
-void stdin_drop(unsigned long long size);
+ * shown. Return whether any were removed. */
+bool stdin_drop(unsigned long long size);
 /* Set the position in the file to `offset`, where the job has stopped reading. */
 void stdin_leave_at(off_t offset);
 

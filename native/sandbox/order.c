@@ -148,10 +148,8 @@ static unsigned long long number(char *const *given, enum field field, unsigned 
     const char *text = given[field];
     if (!text)
         return usual;
-    char *stop;
-    errno = 0;
-    unsigned long long value = strtoull(text, &stop, KEYS[field].base);
-    if (errno || *stop || *text < '0' || *text > '9' || value > KEYS[field].most)
+    unsigned long long value;
+    if (!parse_number(text, KEYS[field].base, KEYS[field].most, &value))
         refuse_record(KEYS[field].key, "is a bad number");
     return value;
 }

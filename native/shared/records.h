@@ -25,7 +25,7 @@ static inline char *buffer_reserve(struct buffer *buffer, size_t more)
 {
     if (buffer->failed)
         return NULL;
-    if (buffer->capacity - buffer->length < more) {
+    if (!buffer->bytes || buffer->capacity - buffer->length < more) { /* NULL must not be an empty buffer's end */
         size_t capacity = buffer->capacity * 2 + more + 4096;
         char *bytes = realloc(buffer->bytes, capacity);
         if (!bytes) {
@@ -82,6 +82,16 @@ static inline bool record_next(char **cursor, char *end, char **key, char **valu
     *value = equals + 1;
     *cursor = stop + 1;
     return true;
+}
+
+/* Parse a value that is a whole number in digits of `base`, without a sign. Return false if it is
+ * none, or more than `most`. */
+static inline bool parse_number(const char *value, int base, unsigned long long most, unsigned long long *number)
+{
+    char *stop;
+    errno = 0;
+    *number = strtoull(value, &stop, base);
+    return !errno && !*stop && *value >= '0' && *value <= '9' && *number <= most;
 }
 
 /* Write all bytes. Return false, with errno, if that fails. */

@@ -499,6 +499,36 @@ def test_after_only_peeking_the_command_can_run_here(launcher: Path, tree: Path,
         assert finish(process)[:2] == (0, b"line\n")
 
 
+@pytest.mark.parametrize("ending", [b"", frame("Z"), frame("R", b"size=x\0")], ids=["lost", "unknown", "wrong"])
+def test_after_the_job_has_taken_what_it_was_shown_the_command_cannot_run_here(
+    launcher: Path, tree: Path, master: FakeMaster, ending: bytes
+) -> None:
+    with started([launcher, "cat"], tree, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.write(b"firstsecond")
+        process.stdin.flush()
+        talk = master.accept()
+        talk.say(wish(size=5, peek=1))
+        assert talk.receive() == ("P", b"first")
+        talk.say(wish(taken=5, size=6, peek=1))
+        assert talk.receive() == ("P", b"second")
+        talk.say(ending)
+        talk.vanish()
+        assert finish(process)[:2] == (102 if ending else 101, b"")
+
+
+def test_a_wrong_exit_leaves_stdin_to_the_command_here(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    with started([launcher, "cat"], tree, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.write(b"line\n")
+        process.stdin.flush()
+        talk = master.accept()
+        talk.say(wish(size=100, peek=1))
+        assert talk.receive() == ("P", b"line\n")
+        talk.say(frame("E", records(("stdin_taken", "5"), ("code", "256"))))
+        assert finish(process)[:2] == (0, b"line\n")
+
+
 @pytest.mark.parametrize(("redirection", "kind"), [("</dev/null", b"null"), ("<&-", b"closed")])
 def test_no_stdin_is_told_as_such(
     launcher: Path, tree: Path, master: FakeMaster, redirection: str, kind: bytes

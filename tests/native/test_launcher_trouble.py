@@ -93,9 +93,17 @@ NONSENSE = {
     "records without a key": frame("E", b"code\0"),
     "an exit without code": frame("E", b""),
     "an exit code out of range": frame("E", b"code=256\0"),
+    "an exit code beyond an int": frame("E", b"code=4294967296\0"),
+    "an empty exit code": frame("E", b"code=\0"),
+    "an exit code with a rest": frame("E", b"code=0x\0"),
+    "an exit code with a sign": frame("E", b"code=+0\0"),
+    "a signal with a rest": frame("E", b"signal=0x\0code=0\0"),
+    "a wrong position beside a code": frame("E", b"stdin_offset=-1\0code=0\0"),
     "a signal that is none": frame("E", b"signal=99\0"),
     "a negative signal": frame("E", b"signal=-1\0"),
     "a read that is no records": frame("R", b"\1"),
+    "a read of no number": frame("R", b"size=many\0"),
+    "a read at a negative place": frame("R", b"size=1\0offset=-2\0"),
 }
 
 

@@ -129,18 +129,21 @@ ssize_t stdin_read(const struct stdin_wish *wish, char *bytes, bool *is_taken)
 
 /* This never blocks: another process that shares the stream may have taken the same bytes
  * meanwhile. */
-void stdin_drop(unsigned long long size)
+bool stdin_drop(unsigned long long size)
 {
     static char dropped[4096];
     struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
+    bool any = false;
     while (size > 0 && poll(&input, 1, 0) == 1) {
         ssize_t n = read(STDIN_FILENO, dropped, size < sizeof dropped ? (size_t)size : sizeof dropped);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
-            return;
+            break;
+        any = true;
         size -= (unsigned long long)n;
     }
+    return any;
 }
 
 void stdin_leave_at(off_t offset)

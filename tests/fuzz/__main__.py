@@ -1,0 +1,140 @@
+"""Build the fuzz targets and run each one for some CPU time.
+
+    python -m tests.fuzz [--seconds N] [--target NAME]
+
+A line a target says how many inputs it ran, how many edges of the code they reach, the CPU time, and
+the findings. After a finding, the command follows that replays it. New inputs that reach more code
+are kept in build/fuzz/corpus/TARGET. The exit code is 1 if there is a finding.
+
+Without clang and its libFuzzer nothing is run. The line says which packages are missing, and the
+exit code is 0, or 1 with --needed.
+"""
+
+import argparse
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SOURCES = ROOT / "tests/fuzz"
+BUILD = ROOT / "build/fuzz"
+PROGRAMS = BUILD / "tests/fuzz"
+PACKAGES = "clang libclang-rt-dev"
+TARGETS = sorted(path.stem for path in (SOURCES / "targets").glob("*.c"))
+SANITIZERS = "-fsanitize=fuzzer,address,undefined"
+# Orders are at most 64 KiB, but small inputs reach the same code sooner.
+LIBFUZZER = ["-max_len=4096", "-timeout=10", "-rss_limit_mb=1024", "-print_final_stats=1"]
+ONE_INPUT = "int LLVMFuzzerTestOneInput(const char *bytes, unsigned long size) { return 0; }"
+_EXECUTIONS = re.compile(r"^stat::number_of_executed_units: (\d+)", re.MULTILINE)
+_COVERAGE = re.compile(r"\bcov: (\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How a target has run. `finding` is the file with the input of a finding, or None."""
+
+    target: str
+    executions: int
+    coverage: int
+    cpu_s: float
+    exit_code: int
+    finding: Path | None
+
+
+def main() -> int:
+    """Run what the command line asks for, and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description="fuzz the native programs' inputs")
+    parser.add_argument("--seconds", type=float, default=600.0, help="CPU seconds for each target")
+    parser.add_argument("--target", choices=TARGETS, help="only this one")
+    parser.add_argument("--needed", action="store_true", help="fail if clang is not installed")
+    words = parser.parse_args()
+    if missing := why_not():
+        print(f"fuzz: skipped: {missing}; apt-get install --no-install-recommends {PACKAGES}")
+        return int(words.needed)
+    build()
+    runs = []
+    for target in [words.target] if words.target else TARGETS:
+        runs.append(run_target(target, words.seconds))
+        print(describe(runs[-1]), flush=True)
+    return int(any(run.exit_code for run in runs))
+
+
+def why_not() -> str:
+    """Return why the targets cannot be built, or "" if they can."""
+    if not shutil.which("clang"):
+        return "clang is not installed"
+    compiler = ["clang", SANITIZERS, "-x", "c", "-", "-o", os.devnull]
+    if subprocess.run(compiler, input=ONE_INPUT, text=True, capture_output=True).returncode:
+        return "clang has no libFuzzer"
+    return ""
+
+
+def build() -> None:
+    """Build all targets. Raise CalledProcessError if that fails."""
+    cmake = str(ROOT / ".venv/bin/cmake")
+    options = ["-DTERMITE_FUZZ=ON", "-DCMAKE_C_COMPILER=clang", "-DCMAKE_BUILD_TYPE=RelWithDebInfo"]
+    subprocess.run([cmake, "-S", ROOT, "-B", BUILD, *options], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([cmake, "--build", BUILD, "--target", "fuzzers"], check=True, stdout=subprocess.DEVNULL)
+
+
+def run_target(target: str, seconds: float) -> Run:
+    """Run one target until it has used `seconds` of CPU time or has a finding."""
+    started = time.time()
+    executions = coverage = exit_code = 0
+    cpu_s = 0.0
+    while cpu_s < seconds and not exit_code:
+        before = _children_cpu_s()
+        exit_code, said = _run_once(target, max(1, round(seconds - cpu_s)))
+        cpu_s += _children_cpu_s() - before
+        executions += sum(map(int, _EXECUTIONS.findall(said)))
+        coverage = max(map(int, _COVERAGE.findall(said)), default=coverage)
+    new = [path for path in findings_of(target) if path.stat().st_mtime >= started - 1]
+    return Run(target, executions, coverage, cpu_s, exit_code, new[-1] if new else None)
+
+
+def _run_once(target: str, wall_s: int) -> tuple[int, str]:
+    """Run libFuzzer for some time. Return its exit code and what it printed, which is kept too."""
+    found, kept, log = BUILD / "findings", BUILD / "corpus" / target, BUILD / f"{target}.log"
+    for directory in (found, kept):
+        directory.mkdir(parents=True, exist_ok=True)
+    command = [
+        *(PROGRAMS / f"fuzz-{target}", *LIBFUZZER, f"-max_total_time={wall_s}"),
+        *(f"-artifact_prefix={found}/{target}-", f"-dict={SOURCES}/words.dict"),
+        *(kept, SOURCES / "corpus" / target),
+    ]
+    with log.open("wb") as output:
+        code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output).returncode
+    return code, log.read_text(errors="replace")
+
+
+def _children_cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def findings_of(target: str) -> list[Path]:
+    """Return the files of findings, the newest last."""
+    return sorted((BUILD / "findings").glob(f"{target}-*"), key=lambda path: path.stat().st_mtime)
+
+
+def describe(run: Run) -> str:
+    """Return the line about a target, and the command that replays its finding."""
+    line = f"fuzz: {run.target:13} {run.executions:>11,} inputs, {run.coverage:>4} edges, {run.cpu_s:>4.0f} CPU s, "
+    if not run.exit_code:
+        return line + "no finding"
+    replay = ""
+    if run.finding:
+        program = (PROGRAMS / f"fuzz-{run.target}").relative_to(ROOT)
+        replay = f"\n  replay it: {program} {run.finding.relative_to(ROOT)}"
+    log = (BUILD / f"{run.target}.log").relative_to(ROOT)
+    return f"{line}FINDING (exit code {run.exit_code}); the report is in {log}{replay}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
