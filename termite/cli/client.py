@@ -114,10 +114,9 @@ class Client:
             if not received:
                 raise NoMaster("the master is gone")
             for kind, payload in self._frames.feed(received):
-                reply = json.loads(payload)
-                if kind != records.ANSWER or not isinstance(reply, dict):
+                if kind != records.ANSWER:
                     raise RemoteProtocolError(f"a master answered {kind!r}")
-                return reply
+                return records.parse_object(payload)
 
 
 def find_socket(directory: Path, env: Mapping[str, str] = os.environ) -> Path | None:

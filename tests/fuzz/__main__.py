@@ -2,9 +2,9 @@
 
     python -m tests.fuzz [--seconds N] [--target NAME]
 
-A line a target says how many inputs it ran, how many edges of the code they reach, the CPU time, and
-the findings. After a finding, the command follows that replays it. New inputs that reach more code
-are kept in build/fuzz/corpus/TARGET. The exit code is 1 if there is a finding.
+A line a target says how many inputs it ran, how many edges of the code they reach, the CPU time,
+and whether there is a finding. After a finding, the command follows that replays it. New inputs
+that reach more code are kept in build/fuzz/corpus/TARGET. The exit code is 1 if there is a finding.
 
 Without clang and its libFuzzer nothing is run. The line says which packages are missing, and the
 exit code is 0, or 1 with --needed.
@@ -103,11 +103,9 @@ def _run_once(target: str, wall_s: int) -> tuple[int, str]:
     found, kept, log = BUILD / "findings", BUILD / "corpus" / target, BUILD / f"{target}.log"
     for directory in (found, kept):
         directory.mkdir(parents=True, exist_ok=True)
-    command = [
-        *(PROGRAMS / f"fuzz-{target}", *LIBFUZZER, f"-max_total_time={wall_s}"),
-        *(f"-artifact_prefix={found}/{target}-", f"-dict={SOURCES}/words.dict"),
-        *(kept, SOURCES / "corpus" / target),
-    ]
+    places = [f"-artifact_prefix={found}/{target}-", f"-dict={SOURCES}/words.dict"]
+    command = [str(PROGRAMS / f"fuzz-{target}"), *LIBFUZZER, f"-max_total_time={wall_s}", *places]
+    command += [str(kept), str(SOURCES / "corpus" / target)]
     with log.open("wb") as output:
         code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output).returncode
     return code, log.read_text(errors="replace")

@@ -1,5 +1,7 @@
 """Facts about a build tool and a build directory that a front end needs before a build."""
 
+from __future__ import annotations
+
 import json
 import os
 import re
@@ -9,9 +11,14 @@ from pathlib import Path
 
 from termite.engine.errors import UserError
 
+TYPE_CHECKING = False  # not typing's: every build waits for this import
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
 READ_BYTES = 1024 * 1024  # of a generated makefile or cache: the lines that we need are at its head
 LARGEST_MAKE_BYTES = 4 * 1024 * 1024
-_ELF_INTERPRETER = 3
+_ELF_INTERPRETER = 3  # the kind of an entry in the table of an ELF program
+_ELF_ENTRY_BYTES = 56
 _SOURCE_IN_CACHE = re.compile(rb"^CMAKE_HOME_DIRECTORY:INTERNAL=(.+)$", re.MULTILINE)
 _SOURCE_IN_MAKEFILE = [
     re.compile(rb"^%s[ \t]*=[ \t]*([^\s$]+)[ \t]*$" % name, re.MULTILINE)
@@ -49,15 +56,26 @@ def why_not_preloaded(program: Path) -> str:
     if program.stat().st_mode & 0o6000:
         return "is set-user-id or set-group-id"
     with program.open("rb") as file:
-        head = file.read(64)
-        if head[:4] != b"\x7fELF" or len(head) < 64 or head[4] != 2:
-            return ""  # a script, or a 32-bit program: then the linker itself reports a wrong library
-        order = "little" if head[5] == 1 else "big"
-        offset, size, count = (int.from_bytes(head[a:b], order) for a, b in ((32, 40), (54, 56), (56, 58)))  # type: ignore[arg-type]  # mypy loses the literals
-        file.seek(offset)
-        table = file.read(size * count)
-    kinds = {int.from_bytes(table[at : at + 4], order) for at in range(0, len(table), size or 1)}  # type: ignore[arg-type]  # as above
-    return "" if _ELF_INTERPRETER in kinds else "is linked statically"
+        return "is linked statically" if is_static(file) else ""
+
+
+def is_static(file: BinaryIO) -> bool:
+    """Return True if a file is an ELF program of 64 bits that names no dynamic linker.
+
+    Return False for a script, and for a 32-bit program: then the linker itself reports a wrong
+    library. Return False for a damaged program too, which the kernel will not execute.
+    """
+    head = file.read(64)
+    if head[:4] != b"\x7fELF" or len(head) < 64 or head[4] != 2:
+        return False
+    order = "little" if head[5] == 1 else "big"
+    offset, size, count = (int.from_bytes(head[a:b], order) for a, b in ((32, 40), (54, 56), (56, 58)))  # type: ignore[arg-type]  # mypy loses the literals
+    if size != _ELF_ENTRY_BYTES or offset + size * count > file.seek(0, os.SEEK_END):
+        return False
+    file.seek(offset)
+    table = file.read(size * count)
+    kinds = {int.from_bytes(table[at : at + 4], order) for at in range(0, len(table), size)}  # type: ignore[arg-type]  # as above
+    return _ELF_INTERPRETER not in kinds
 
 
 def has_make_shell(make: Path) -> bool:
@@ -120,10 +138,12 @@ def find_source(directory: Path) -> Path | None:
         try:
             with (directory / name).open("rb") as file:
                 found = read(file.read(READ_BYTES))
+            if found and os.path.isdir(source := os.path.realpath(directory / found)):
+                return Path(source)
         except OSError:  # no such file, so another tool has made the directory
             continue
-        if found and os.path.isdir(source := os.path.realpath(directory / found)):
-            return Path(source)
+        except ValueError:  # no file has such a name: it has a NUL, or half a character
+            continue
     return None
 
 
@@ -135,7 +155,7 @@ def _source_in_cache(text: bytes) -> str:
 def _source_in_meson(text: bytes) -> str:
     try:
         source = json.loads(text)["directories"]["source"]
-    except (ValueError, LookupError, TypeError):  # a file of another version: unknown, as without it
+    except (ValueError, LookupError, TypeError, RecursionError):  # a file of another version: unknown, as without it
         return ""
     return source if isinstance(source, str) else ""
 

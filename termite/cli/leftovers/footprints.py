@@ -174,7 +174,7 @@ def _read_places(fd: int) -> dict[str, object]:
     """Return what a file says: nothing if its daemon was killed before it had written the file."""
     try:
         return dict(json.loads(os.pread(fd, READ_BYTES, 0)))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return {}
 
 

@@ -5,7 +5,6 @@ One connection is one job. Wrong bytes end their own connection, and nothing els
 
 import contextlib
 import functools
-import json
 import logging
 import socket
 from collections.abc import Awaitable, Callable
@@ -173,7 +172,7 @@ class LauncherListener:
         with self._control() as control:
             while True:
                 try:
-                    reply = await control(_parse_request(payload))
+                    reply = await control(records.parse_object(payload))
                 except UserError as error:
                     reply = {"error": error.message, "hint": error.hint}
                 await launcher.answer(reply)
@@ -214,13 +213,3 @@ class _ContainedErrors:
         else:
             return False
         return True
-
-
-def _parse_request(payload: bytes) -> Reply:
-    try:
-        request = json.loads(payload)
-    except ValueError as error:
-        raise RemoteProtocolError(f"a control request that is not JSON: {error}") from None
-    if not isinstance(request, dict):
-        raise RemoteProtocolError("a control request that is no object")
-    return request

@@ -30,7 +30,7 @@ def split_address(address: str, default_port: int) -> tuple[str, int]:
     host, colon, port = address.rpartition(":")
     if not colon or "]" in port or (":" in host and not host.startswith("[")):
         host, port = address, str(default_port)
-    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536):
         raise UserError(
             f"{address!r} is not an address", hint=f"write HOST or HOST:PORT, such as localhost:{default_port}"
         )

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from termite.engine.errors import NotAtRest, Reason, Retryable
+from termite.engine.errors import NotAtRest, Reason, RemoteProtocolError, Retryable
 from termite.engine.model import Exit, Usage
 from termite.engine.wire.protocol.records import parse_records
 
 REPORT_BYTES = 16 * 1024  # the longest text of a report is a path with an error
+LARGEST = 2**63 - 1  # of a number in a report
 
 # The callers of execvp (a shell, make) turn these into "not found", and other errors into 126.
 NOT_FOUND = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
@@ -43,8 +44,14 @@ class SandboxResult:
 
 
 def parse_report(message: bytes) -> dict[str, str]:
-    """Return the records of a report; there are none if the sandbox was killed."""
-    return {key: content.decode(errors="replace") for key, content in parse_records(message)}
+    """Return the records of a report; there are none if the sandbox was killed.
+
+    Raise Retryable if it is not made of records.
+    """
+    try:
+        return {key: content.decode(errors="replace") for key, content in parse_records(message)}
+    except RemoteProtocolError as error:
+        raise Retryable(Reason.SANDBOX_FAILED, f"a report that cannot be read: {error}") from None
 
 
 def sandbox_result(records: Mapping[str, str], earliest_ns: int, timed_out: bool, upper: Path) -> SandboxResult:
@@ -57,25 +64,39 @@ def sandbox_result(records: Mapping[str, str], earliest_ns: int, timed_out: bool
         raise Retryable(Reason.SANDBOX_FAILED, records["error"])
     if "busy" in records:
         raise NotAtRest("another job has a file of this one open for writing")
-    exec_errno = int(records.get("exec", 0))
-    started_ns = int(records.get("started_ns", earliest_ns))  # a killed job, or one that never started, has none
-    ended_ns = int(records.get("ended_ns", time.time_ns()))
+    exec_errno = _number(records, "exec", 0)
+    started_ns = _number(records, "started_ns", earliest_ns)  # a killed job, or one that never started, has none
+    ended_ns = _number(records, "ended_ns", time.time_ns())
     if timed_out and records:  # without a report nobody has seen that all of the job is dead
         exit = Exit(0, signal.SIGKILL)
     elif exec_errno:
         exit = Exit(127 if exec_errno in NOT_FOUND else 126)
     elif "status" in records:
-        exit = _exit_of(int(records["status"]))
+        exit = _exit_of(_number(records, "status", 0))
     else:
         raise Retryable(Reason.SANDBOX_FAILED, "the sandbox died before its command ended")
     usage = Usage(
         wall_s=(ended_ns - started_ns) / 1e9,
-        user_s=int(records.get("user_us", 0)) / 1e6,
-        system_s=int(records.get("system_us", 0)) / 1e6,
-        peak_memory_bytes=int(records.get("maxrss_kb", 0)) * 1024,
+        user_s=_number(records, "user_us", 0) / 1e6,
+        system_s=_number(records, "system_us", 0) / 1e6,
+        peak_memory_bytes=_number(records, "maxrss_kb", 0) * 1024,
     )
-    offset, is_full = int(records.get("stdin_offset", -1)), "full" in records
+    offset, is_full = _number(records, "stdin_offset", -1), "full" in records
     return SandboxResult(exit, exec_errno, usage, started_ns, ended_ns, timed_out, upper, offset, is_full)
+
+
+def _number(records: Mapping[str, str], key: str, usual: int) -> int:
+    """Return the number of a record, or `usual` if there is none.
+
+    Raise Retryable for another text.
+    """
+    try:
+        number = int(records.get(key, usual))
+    except ValueError:
+        number = -LARGEST - 1
+    if not -LARGEST <= number <= LARGEST:
+        raise Retryable(Reason.SANDBOX_FAILED, f"a report whose {key} is no number")
+    return number
 
 
 def _exit_of(status: int) -> Exit:

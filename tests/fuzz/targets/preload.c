@@ -1,5 +1,5 @@
-/* Give the preload library (native/preload/preload.c) any LD_PRELOAD, PATH, program name and head of
- * a program, which decides whether the file is an ELF program or a script.
+/* Give the preload library (native/preload/preload.c) any LD_PRELOAD, PATH, program name, and head
+ * of a program, which decides whether the file is an ELF program or a script.
  *
  * The input has these texts in that order, with a NUL between them. */
 #include "../process.h"
@@ -9,10 +9,34 @@
 
 enum { TEXTS = 3 };
 
+int __wrap_setenv(const char *name, const char *value, int overwrite);
+int __wrap_unsetenv(const char *name);
+
 static const char *texts[TEXTS]; /* LD_PRELOAD, PATH, the name of the program */
 static const uint8_t *head;
 static size_t head_length;
 static int program = -1;
+
+/* Keep the environment as it is: glibc never frees a value of setenv. */
+int __wrap_setenv(const char *name, const char *value, int overwrite)
+{
+    expect(name && strlen(value) < INT_MAX, "a value ends");
+    return 0;
+}
+
+int __wrap_unsetenv(const char *name)
+{
+    return 0;
+}
+
+/* Return the variable `name`, for the caller to free. */
+static char *make_variable(const char *name, const char *value)
+{
+    char *variable = malloc(strlen(name) + strlen(value) + 2);
+    expect(variable != NULL, "memory");
+    sprintf(variable, "%s=%s", name, value);
+    return variable;
+}
 
 /* Return whether the kernel would run the file, by its first bytes. */
 static bool is_known_to_the_kernel(void)
@@ -65,9 +89,10 @@ static void call_library(void *nothing)
     char found[PATH_MAX], *argv[] = {"cc", "-c", (char *)texts[2], NULL};
     check_head();
     check_list(texts[0], library);
-    setenv("LD_PRELOAD", texts[0], 1);
+    char *variables[] = {make_variable("LD_PRELOAD", texts[0]), make_variable("PATH", texts[1]), NULL};
+    char **before = environ;
+    environ = variables;
     (void)leave_environment(library);
-    setenv("PATH", texts[1], 1);
     if (find_executable(texts[2], found))
         expect(is_executable(found), "a program that is found can be executed");
     (void)is_listed(texts[0], texts[2]);
@@ -77,6 +102,9 @@ static void call_library(void *nothing)
     tool_pid = getpid();
     (void)wrap_exec(real_execve, texts[2], argv, environ);
     active = false;
+    environ = before;
+    free(variables[0]);
+    free(variables[1]);
 }
 
 /* Make `program` a file with these bytes that may be executed. */

@@ -90,7 +90,7 @@ def parse_rules(text: str, source: str = FILE_NAME) -> tuple[Rule, ...]:
     """
     try:
         entries = json.loads(_without_comments(text))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f"{source}: not JSON: {error}", hint="write an array of objects, see docs/reference.md, 'Rules'"
         ) from None

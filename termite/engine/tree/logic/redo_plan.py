@@ -192,12 +192,22 @@ def _parse(number: int, at: int, boot_id: bytes, outcome: bytes, body: bytes) ->
     for path in record.plan.areas:
         components(path, RESULT_BYTES)
     for step in record.plan.steps:
-        components(step.path, RESULT_BYTES)
-        if isinstance(step, MakeDirectory | PlaceEntry | Trash):
-            check_names((step.staged,))
-            if area_of(step.staged) > len(record.plan.areas):
-                raise RemoteProtocolError(f"a plan without the area of {step.staged!r}")
+        _check_step(step, len(record.plan.areas))
     return record
+
+
+def _check_step(step: Step, areas: int) -> None:
+    """Raise FsError or RemoteProtocolError if a path or a name of the step leads elsewhere."""
+    components(step.path, RESULT_BYTES)
+    if isinstance(step, PlaceEntry) and step.linked is not None:
+        components(step.linked, RESULT_BYTES)
+    if isinstance(step, Trash):
+        for path in step.kept:
+            components(path, RESULT_BYTES)
+    if isinstance(step, MakeDirectory | PlaceEntry | Trash):
+        check_names((step.staged,))
+        if area_of(step.staged) > areas:
+            raise RemoteProtocolError(f"a plan without the area of {step.staged!r}")
 
 
 def area_of(staged: bytes) -> int:

@@ -4,6 +4,7 @@ This module must not import msgspec or trio: `termite-make` and `termite-ctl` im
 waits for their start.
 """
 
+import json
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -72,6 +73,20 @@ def parse_records(payload: bytes) -> Iterator[tuple[str, bytes]]:
         if not equals:
             raise RemoteProtocolError(f"a record without '=': {record[:40]!r}")
         yield key.decode("ascii", "replace"), content
+
+
+def parse_object(payload: bytes) -> dict[str, object]:
+    """Return the JSON object of a frame CONTROL or ANSWER.
+
+    Raise RemoteProtocolError if it is something else, or nested too deep.
+    """
+    try:
+        content = json.loads(payload)
+    except (ValueError, RecursionError) as error:
+        raise RemoteProtocolError(f"a frame that is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise RemoteProtocolError("a frame that is no JSON object")
+    return content
 
 
 def pack_numbers(**numbers: int) -> bytes:

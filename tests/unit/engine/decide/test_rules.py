@@ -1,6 +1,9 @@
 """Tests of rules: the format of the file, the rule that decides, and messages for a bad file."""
 
+import contextlib
+
 import pytest
+from hypothesis import given
 
 from termite.engine.decide.logic.rules import (
     BUILT_IN,
@@ -12,6 +15,7 @@ from termite.engine.decide.logic.rules import (
 )
 from termite.engine.errors import UserError
 from termite.engine.model import Rule
+from tests.unit.mutations import mutations
 
 
 def place(text: str, rules: tuple[Rule, ...]) -> tuple[bool, bool, bool]:
@@ -178,3 +182,20 @@ def test_a_rule_that_names_commands_is_shown_by_their_names() -> None:
     two = rf"(?:{command_regexp('meson(?:[.]py)?')}|{command_regexp('python[0-9.]*')}\s)x"
     assert readable_regexp(two) == r"(?:COMMAND(meson(?:[.]py)?)|COMMAND(python[0-9.]*)\s)x"
     assert readable_regexp("^cp (a|b)") == "^cp (a|b)"
+
+
+@given(mutations(ANDROID.encode()))
+def test_a_damaged_file_is_rules_or_a_users_error(damaged: bytes) -> None:
+    with contextlib.suppress(UserError):
+        for rule in parse_rules(damaged.decode(errors="replace")):
+            assert isinstance(rule.regexp, str)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, '[{"Regexp": "x", "Memory": Infinity}]', '[{"Regexp": "x", "Timeout": NaN}]', "[" + "9" * 5000],
+    ids=["deep", "infinite", "no number", "long"],
+)
+def test_an_absurd_file_is_a_users_error(text: str) -> None:
+    with pytest.raises(UserError):
+        parse_rules(text)

@@ -1,10 +1,14 @@
 """Test how the request of a launcher is parsed."""
 
+import contextlib
+
 import pytest
+from hypothesis import given
 
 from termite.engine.errors import RemoteProtocolError
 from termite.engine.launch.invocation import parse_invoke
 from termite.engine.wire.protocol.records import pack_records
+from tests.unit.mutations import mutations
 
 FIELDS = [("v", b"4"), ("how", b"direct"), ("cwd", b"/p"), ("arg", b"gcc")]
 ENV = [("env", b"A=1"), ("env", b"B=x=y"), ("env", b"EMPTY=")]
@@ -60,3 +64,23 @@ def test_an_absurd_number_of_a_launcher_is_refused(key: str, number: bytes) -> N
     assert parse_invoke(pack_records([*fields, *FILE.items()])).stdin_file is not None
     with pytest.raises(RemoteProtocolError):
         parse_invoke(pack_records([*fields, *(FILE | {key: number}).items()]))
+
+
+STDIN = [("stdin", b"file"), *FILE.items()]
+MORE = [("token", b"00ff"), ("umask", b"022"), ("open_files", b"1024"), ("root", b"1:2:3"), ("out", b"tty")]
+WHOLE = pack_records([*STDIN, *MORE, ("tool", b"make"), ("note", b"a=b"), *FIELDS, *ENV])
+
+
+@given(mutations(WHOLE))
+def test_a_damaged_invocation_is_a_request_or_refused(damaged: bytes) -> None:
+    with contextlib.suppress(RemoteProtocolError):
+        asked = parse_invoke(damaged)
+        assert asked.invocation.argv and asked.invocation.cwd.startswith("/")
+        assert 0 <= asked.umask <= 0o777 and 0 <= asked.open_files < 2**31
+
+
+def test_an_invocation_may_be_cut_nowhere_before_its_command() -> None:
+    command = WHOLE.index(b"arg=")
+    for length in range(command):
+        with pytest.raises(RemoteProtocolError):
+            parse_invoke(WHOLE[:length])

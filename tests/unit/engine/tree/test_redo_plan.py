@@ -1,8 +1,11 @@
 """Test the format of the plan, whole, cut at every offset and with each byte changed."""
 
+import contextlib
 import struct
 
+import msgspec
 import pytest
+from hypothesis import given
 
 from termite.engine.errors import FsError, RemoteProtocolError
 from termite.engine.tree.logic import redo_plan
@@ -25,6 +28,7 @@ from termite.engine.tree.logic.redo_plan import (
     newest_record,
     pack_record,
 )
+from tests.unit.mutations import mutations
 
 BOOT = b"0123456789abcdef0123456789abcdef0123"
 STOOD = Stood(1, 2, 3, 4)
@@ -113,3 +117,37 @@ def test_a_plan_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -
 def test_the_header_has_no_gaps() -> None:
     assert HEADER.size == 8 + 4 + 8 + 8 + 36 + 32 + 1
     assert struct.calcsize(HEADER.format) < ALIGNMENT
+
+
+BODY = WHOLE[HEADER.size :]
+
+
+def sealed(body: bytes) -> bytes:
+    """Return a record with this body whose SHA-256 is right."""
+    head = HEADER.pack(redo_plan.MAGIC, redo_plan.VERSION, 1, len(body), BOOT, b"", Outcome.OPEN.value)
+    return head[: -redo_plan.SHA_BYTES - 1] + redo_plan._sha(head, body) + head[-1:] + body
+
+
+def test_a_sealed_body_is_a_plan() -> None:
+    assert sealed(BODY) == WHOLE
+
+
+@given(mutations(BODY))
+def test_a_damaged_plan_with_a_right_sum_is_a_plan_or_refused(body: bytes) -> None:
+    with contextlib.suppress(RemoteProtocolError, FsError):
+        record = newest_record(sealed(body))
+        assert record is not None and isinstance(msgspec.to_builtins(record.plan), list | tuple)
+
+
+@given(mutations(WHOLE + b"\0" * (-len(WHOLE) % ALIGNMENT) + WHOLE))
+def test_a_damaged_plan_file_has_a_record_or_none(content: bytes) -> None:
+    with contextlib.suppress(RemoteProtocolError):
+        record = newest_record(content)
+        assert record is None or record.plan == PLAN
+
+
+@pytest.mark.parametrize("path", [b"../f", b"/f", b"d/./f"])
+def test_no_path_of_a_step_leads_out_of_the_tree(path: bytes) -> None:
+    for step in (PlaceEntry(b"f", b"x.1", None, path), Trash(b"f", b"x.1", STOOD, (path,))):
+        with pytest.raises(FsError):
+            newest_record(pack_record(1, BOOT, RedoPlan(1, END, (step,))))

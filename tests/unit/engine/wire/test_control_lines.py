@@ -17,6 +17,7 @@ from termite.engine.wire.protocol.control_lines import (
     decode_line,
     encode_line,
 )
+from tests.unit.mutations import mutations
 
 START = StartValues(3, 4, "c", "k", "a", "w", "/cache\udcff", "/scratch", True, "/sandbox", 2)
 
@@ -100,3 +101,10 @@ def test_a_line_nested_too_deep_is_refused() -> None:
 def test_no_line_does_anything_but_decode_or_be_refused(line: bytes) -> None:
     with contextlib.suppress(RemoteProtocolError):
         decode_line(line, MirrorNotice)
+
+
+@given(mutations(encode_line(msgspec.structs.replace(START, cache="/cache"))))
+def test_damaged_lines_are_decoded_or_refused(damaged: bytes) -> None:
+    with contextlib.suppress(RemoteProtocolError):
+        for line in split(damaged):
+            assert isinstance(decode_line(line, StartValues), StartValues)

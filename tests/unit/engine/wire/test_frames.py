@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from termite.engine.errors import RemoteProtocolError, Retryable
 from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES, MAX_FRAME_BYTES, Frame, FrameReader, Kind, encode_frame
+from tests.unit.mutations import mutations
 
 FRAMES = [
     Frame(Kind.REQUEST, 1, b"\x91\xa4Ping"),
@@ -92,3 +93,20 @@ def test_rubbish_is_read_or_refused(pieces: list[bytes]) -> None:
     except RemoteProtocolError:
         return
     assert reader.buffered_bytes <= sum(map(len, pieces))
+
+
+def read_until_refused(pieces: list[bytes]) -> tuple[list[Frame], bool]:
+    reader, frames = FrameReader(), []
+    try:
+        for piece in pieces:
+            frames += list(reader.receive(piece))
+    except RemoteProtocolError:
+        return frames, True
+    return frames, False
+
+
+@given(mutations(BYTES))
+def test_damaged_frames_are_read_or_refused_alike_however_they_are_cut(damaged: bytes) -> None:
+    frames, is_refused = read_until_refused([damaged[at : at + 1] for at in range(len(damaged))])
+    assert read_until_refused([damaged])[1] == is_refused
+    assert all(read(encode_frame(*frame)) == [frame] for frame in frames)

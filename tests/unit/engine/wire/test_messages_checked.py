@@ -30,6 +30,7 @@ from termite.engine.wire.protocol.messages import (
     StdinTaken,
 )
 from termite.engine.wire.protocol.peer import Peer
+from tests.unit.mutations import mutations
 
 HUGE = 2**63
 NAN, INFINITE = float("nan"), float("inf")
@@ -172,3 +173,15 @@ def test_a_result_of_too_many_parts_is_refused(changes: int, inline: int, droppe
     answer = ["Ran", [0], [], [[b"a", None]] * changes, {n.to_bytes(32): b"" for n in range(inline)}, 1, 2]
     with pytest.raises(msgspec.ValidationError, match="length <="):
         msgspec.msgpack.decode(msgspec.msgpack.encode([*answer, [b"d"] * dropped]), type=Ran)
+
+
+SAID = [(sent(message), False) for message, _ in ABSURD] + [(sent(message), True) for message, _ in ABSURD_REPLIES]
+
+
+@given(st.sampled_from(SAID).flatmap(lambda said: st.tuples(mutations(said[0]), st.just(said[1]))))
+def test_a_damaged_message_is_taken_or_ends_the_connection(said: tuple[bytes, bool]) -> None:
+    payload, is_reply = said
+    try:
+        take(payload or b"\x90", is_reply=is_reply)
+    except RemoteProtocolError as error:
+        assert str(error)

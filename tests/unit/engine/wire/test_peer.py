@@ -33,6 +33,7 @@ from termite.engine.wire.protocol.peer import (
     Replied,
     Requested,
 )
+from tests.unit.mutations import mutations
 
 BLOB = GetBlob(Digest(b"\xff" * 32, 7))
 RUN = Run(
@@ -261,3 +262,26 @@ def test_any_payload_is_a_message_or_refused(payload: bytes) -> None:
         return
     assert isinstance(event, Replied)
     assert not isinstance(event.message, StdinBytes) or isinstance(event.message.content, bytes)
+
+
+CONVERSATION = (
+    REQUEST
+    + frame(Kind.REQUEST, 3, b"\x93\xa9ReadStdin\x01\x02")
+    + frame(Kind.CREDIT, 3, b"\0\0\0\1")
+    + frame(Kind.CANCEL, 1)
+    + frame(Kind.REQUEST, 5, b"\x91\xa4Ping")
+)
+
+
+@given(mutations(CONVERSATION))
+def test_a_damaged_conversation_is_understood_or_refused_alike_however_it_is_cut(damaged: bytes) -> None:
+    outcomes = []
+    for pieces in ([damaged], [damaged[at : at + 1] for at in range(len(damaged))]):
+        server, heard = Peer(client=False), []
+        try:
+            for piece in pieces:
+                heard += list(server.receive(piece))
+            outcomes.append((heard, server.open_streams))
+        except RemoteProtocolError:
+            outcomes.append(([], (-1, -1)))
+    assert str(outcomes[0]) == str(outcomes[1])

@@ -1,11 +1,14 @@
 """Test the frames and records of launchers with each cut and with random bytes."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from termite.engine.errors import RemoteProtocolError
 from termite.engine.wire.protocol import records
+from tests.unit.mutations import mutations
 
 SENT = records.frame(records.INVOKE, records.pack_records([("arg", b"x\n\xff"), ("arg", b""), ("env", b"A=b=c")]))
 STREAM = SENT + records.frame(records.CANCEL) + SENT
@@ -75,3 +78,30 @@ def test_a_value_cannot_become_a_record_of_its_own(content: bytes) -> None:
         records.pack_records([("cwd", content)])
     with pytest.raises(ValueError):
         records.pack_all("env", [b"A=1", content])
+
+
+@given(mutations(STREAM))
+def test_damaged_frames_give_records_that_can_be_packed_again(damaged: bytes) -> None:
+    try:
+        for _, payload in records.Frames(limit_bytes=1000).feed(damaged):
+            pairs = list(records.parse_records(payload))
+            if all("\ufffd" not in key for key, _ in pairs):
+                assert records.pack_records(pairs) == payload
+    except RemoteProtocolError:
+        pass
+
+
+@given(mutations(json.dumps({"command": "status", "words": ["a", 1, None], "n": {"x": 1.5}}).encode()))
+def test_a_damaged_object_is_an_object_or_refused(damaged: bytes) -> None:
+    try:
+        assert isinstance(records.parse_object(damaged), dict)
+    except RemoteProtocolError as error:
+        assert str(error)
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"[]", b"1", b"\xff", b'{"a": ' + b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"]
+)
+def test_what_is_no_object_is_refused(payload: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        records.parse_object(payload)
