@@ -167,3 +167,16 @@ def test_without_the_program_that_finishes_plans_nothing_runs_twice(
     assert (status, out) == (101, b"")
     assert b"termite: the master went away while it wrote the results of: sh\n" in err
     assert not (tree / "ran").exists()
+
+
+@pytest.mark.parametrize(("code", "stdin"), [(300, b""), (0, b"stdin_offset=x\0"), (0, b"no record")])
+def test_a_finished_plan_whose_exit_is_wrong_runs_nothing_twice(
+    launcher: Path, tree: Path, master: FakeMaster, plans: Plans, code: int, stdin: bytes
+) -> None:
+    with started([launcher, *COMMAND], tree) as process:
+        talk = master.accept()
+        plans.file.end(Outcome.DONE, plans.begin(talk, code=code, stdin=stdin))
+        plans.die()
+        talk.vanish()
+        assert finish(process)[0] in (101, 102)
+    assert not (tree / "ran").exists()
