@@ -11,6 +11,7 @@ exit code is 0, or 1 with --needed.
 """
 
 import argparse
+import functools
 import os
 import re
 import resource
@@ -65,6 +66,7 @@ def main() -> int:
     return int(any(run.exit_code for run in runs))
 
 
+@functools.cache
 def why_not() -> str:
     """Return why the targets cannot be built, or "" if they can."""
     if not shutil.which("clang"):

@@ -29,7 +29,7 @@ SPEC = SandboxSpec(
 )
 PLAIN, SMALL_PIECES, ALL_AT_ONCE = 0, 2, 255
 PIPE, SOCKET, NULL, BROKEN_OUTPUT, PACKED, IN_A_PLAN = 1, 2, 3, 4, 8, 16  # of targets/conversation.c
-IN_A_FILE = 0x80  # of targets/message.c
+IN_A_FILE, TOO_LONG = 0x80, 0x40  # of targets/message.c
 ELF_HEAD = b"\x7fELF\x02\x01\x01" + b"\0" * 9
 
 
@@ -44,6 +44,7 @@ def seeds() -> dict[str, dict[str, bytes]]:
             "stdin": b"\x03" + order,
             "too_many": b"\x07" + order,
             "none": b"\x00" + order,
+            "too_long": bytes([TOO_LONG + 2]) + order,
             "file": bytes([IN_A_FILE + 3]) + order,
             "file_and_stdin": bytes([IN_A_FILE + 4]) + order,
         },

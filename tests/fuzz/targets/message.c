@@ -1,15 +1,15 @@
 /* Receive any message as an order (native/sandbox/order.c): its size, its descriptors, and the
  * file with its records.
  *
- * The first byte of the input says how many descriptors come along, and whether the records are in
- * a file. */
+ * The first byte of the input says how many descriptors come along, whether the records are in a
+ * file, and whether the message is longer than a sandbox takes. */
 #include "../process.h"
 #include "../../../native/sandbox/sandbox.h"
 
 #include <sys/mman.h>
 #include <sys/socket.h>
 
-enum { MOST_FDS = 7, IN_A_FILE = 0x80, FOREIGN = 64 };
+enum { MOST_FDS = 7, IN_A_FILE = 0x80, TOO_LONG = 0x40, LONG_BYTES = 66 * 1024, FOREIGN = 64 };
 
 ssize_t __real_write(int fd, const void *bytes, size_t length);
 ssize_t __wrap_write(int fd, const void *bytes, size_t length);
@@ -57,6 +57,15 @@ static int make_file(const uint8_t *bytes, size_t size)
     return fd;
 }
 
+/* Return the bytes in front of others, LONG_BYTES in all. */
+static const char *lengthened(const uint8_t *bytes, size_t size)
+{
+    static char text[LONG_BYTES];
+    memset(text, 'x', sizeof text);
+    memcpy(text, bytes, size < sizeof text ? size : sizeof text);
+    return text;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size)
 {
     static const char follows[] = "large=1";
@@ -70,9 +79,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size)
     fds_sent = input[0] & MOST_FDS;
     for (size_t i = 0; i < MOST_FDS; i++)
         fds[i] = file;
-    send_message(ends[1], in_a_file ? (const void *)follows : input + 1, in_a_file ? sizeof follows : size - 1, fds,
-                 fds_sent);
+    if (in_a_file)
+        send_message(ends[1], follows, sizeof follows, fds, fds_sent);
+    else if (input[0] & TOO_LONG)
+        send_message(ends[1], lengthened(input + 1, size - 1), LONG_BYTES, fds, fds_sent);
+    else
+        send_message(ends[1], input + 1, size - 1, fds, fds_sent);
     int code = run_to_end(receive, &ends[0]);
+    expect(code == EXIT_FAILED || in_a_file || !(input[0] & TOO_LONG), "a message that is too long is refused");
     expect(code == RETURNED || code == EXIT_FAILED || (code == 0 && size == 1), "an order is taken or refused");
     close_range((unsigned)first, (unsigned)first + FOREIGN, 0); /* including those that were received */
     return 0;
