@@ -192,10 +192,10 @@ static bool parse_id(const char *word, const char *name, long *id)
     size_t length = strlen(name);
     if (strncmp(word, name, length) != 0)
         return false;
-    char *stop;
-    errno = 0;
-    *id = strtol(word + length, &stop, 10);
-    return !errno && !*stop && stop != word + length && *id >= 0 && *id < UINT_MAX;
+    unsigned long long number;
+    bool is_id = parse_number(word + length, 10, UINT_MAX - 1, &number);
+    *id = (long)number;
+    return is_id;
 }
 
 static bool parse_option(char *word, struct entry *entry)

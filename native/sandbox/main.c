@@ -25,10 +25,11 @@ static const char USAGE[] =
 /* Return whether `text` is the number of an open descriptor, and write it to *fd. */
 static bool parse_fd(const char *text, int *fd)
 {
-    char *stop;
-    long value = strtol(text, &stop, 10);
-    *fd = (int)value;
-    return *text && !*stop && value >= 0 && value <= INT_MAX && fcntl(*fd, F_GETFD) >= 0;
+    unsigned long long number;
+    if (!parse_number(text, 10, INT_MAX, &number))
+        return false;
+    *fd = (int)number;
+    return fcntl(*fd, F_GETFD) >= 0;
 }
 
 int main(int argc, char **argv)
