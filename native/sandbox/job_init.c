@@ -7,11 +7,13 @@
  * the mirror. */
 #include "sandbox.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/openat2.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -24,6 +26,7 @@ extern char **environ;
 
 enum { REST_TRIES = 100, REST_PAUSE_NS = 1000 * 1000 };
 enum { LOW_PROCESS_LIMIT = 8192, TRIED_PROCESSES = 4, TRIED_STACK_BYTES = 4096 };
+enum { PART_NEAR_LIMIT = 64 }; /* so near to its limit of processes, a job has met it: some have ended since */
 
 /* -- standard input, output, errors -------------------------------------------------------------------------------- */
 
@@ -165,6 +168,58 @@ static bool are_processes_refused(void)
     return false;
 }
 
+/* Return the number of the newest process in this pid namespace: as many have been made since the
+ * start of the job, unless the numbers have begun anew. Return 0 if it is not known. */
+static unsigned long long newest_process(void)
+{
+    char text[128];
+    int fd = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (fd >= 0)
+        close(fd);
+    if (length <= 0)
+        return 0;
+    text[length] = '\0';
+    const char *newest = strrchr(text, ' ');
+    return newest ? strtoull(newest, NULL, 10) : 0;
+}
+
+/* Return the number of processes and threads of the job. A directory with N threads has 2 + N
+ * links. */
+static unsigned long long count_processes(void)
+{
+    unsigned long long count = 0;
+    DIR *all = opendir("/proc");
+    for (struct dirent *entry; all && (entry = readdir(all));) {
+        char path[64];
+        struct stat st;
+        if (entry->d_name[0] < '0' || entry->d_name[0] > '9' || strcmp(entry->d_name, "1") == 0)
+            continue;
+        snprintf(path, sizeof path, "/proc/%.32s/task", entry->d_name);
+        if (stat(path, &st) == 0)
+            count += st.st_nlink - 2;
+    }
+    if (all)
+        closedir(all);
+    return count;
+}
+
+/* Return how many processes the job has made, if they are so many that it may have met its limit,
+ * or 0. Set `is_full` if it still meets its limit.
+ *
+ * No kernel makes a process in less than a microsecond, so a short job costs nothing here. */
+static unsigned long long made_processes(const struct job *job, long long lasted_ns, bool *is_full)
+{
+    if (!job->processes || (unsigned long long)lasted_ns / 1000 < job->processes)
+        return 0;
+    unsigned long long made = newest_process();
+    if (made < job->processes)
+        return 0;
+    if (count_processes() + job->processes / PART_NEAR_LIMIT >= job->processes)
+        *is_full = true;
+    return made;
+}
+
 /* Kill and reap all other processes of the job. */
 static void end_what_is_left(void)
 {
@@ -248,12 +303,14 @@ static pid_t start_command(const struct job *job, int failures)
     return command;
 }
 
-/* Report the end of the job. `failures` holds the report of a command that could not be started.
+/* Report the end of `job`. `failures` holds the report of a command that could not be started.
  * `input` is the descriptor of open_stdin, or -1. */
-static _Noreturn void say_end(int channel, int failures, int input, int status, long long started_ns)
+static _Noreturn void say_end(const struct job *job, int channel, int failures, int input, int status,
+                              long long started_ns)
 {
     long long ended_ns = realtime_ns();
     bool is_full = status != 0 && are_processes_refused();
+    unsigned long long made = made_processes(job, ended_ns - started_ns, &is_full);
     end_what_is_left();
     struct buffer said = {0};
     if (!read_whole(failures, &said))
@@ -262,6 +319,8 @@ static _Noreturn void say_end(int channel, int failures, int input, int status, 
         add_end(&said, status, started_ns, ended_ns);
         if (is_full)
             record_add(&said, "full", "1");
+        if (made)
+            record_add_number(&said, "made", (long long)made);
     }
     if (input >= 0)
         record_add_number(&said, "stdin_offset", lseek(input, 0, SEEK_CUR));
@@ -292,5 +351,5 @@ _Noreturn void be_init(int channel)
     close(failures[1]);
     close(STDIN_FILENO);
     int status = command > 0 ? reap_until(command) : 0;
-    say_end(channel, failures[0], input, status, started_ns);
+    say_end(&job, channel, failures[0], input, status, started_ns);
 }

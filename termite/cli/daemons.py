@@ -23,10 +23,12 @@ from termite.engine.errors import ExitCode, UserError, errors_in
 from termite.engine.fleet.coordinator import COORDINATOR_PORT, CoordinatorConfig, serve_coordinator
 from termite.engine.host import preflight
 from termite.engine.host.descriptors import raise_file_limit
+from termite.engine.host.meminfo import read_memory
 from termite.engine.host.native_programs import native_program
 from termite.engine.host.ownership import find_stranger
 from termite.engine.model import DEFAULT_STORE_BYTES, DEFAULT_STORE_FILES, StoreLimits
 from termite.engine.wire.identity import read_secret
+from termite.engine.worker.job_shares import job_limits
 from termite.engine.worker.mirror_homes import DEFAULT_USER_BASE, MAX_MIRRORS, check_users
 from termite.engine.worker.worker_daemon import WORKER_PORT, WorkerConfig, serve_worker
 
@@ -173,7 +175,16 @@ def worker_config(flags: argparse.Namespace, secret: bytes) -> WorkerConfig:
         log_level=flags.log_level,
         store=StoreLimits(flags.cache_size, flags.cache_files),
         network=flags.network == "allow",
+        limits=job_limits(
+            flags.jobs, _most_tasks(), read_memory("MemTotal"), flags.job_processes or 0, flags.job_memory or 0
+        ),
+        scratch_bytes=flags.scratch_size or 0,
     )
+
+
+def _most_tasks() -> int:
+    """Return how many processes and threads this machine can have."""
+    return min(int((Path("/proc/sys/kernel") / name).read_text()) for name in ("threads-max", "pid_max"))
 
 
 _PACKAGE = Path(__file__).parent.parent
@@ -249,15 +260,15 @@ def _add_place_flags(parser: Parser) -> None:
         type=_size,
         default=f"{DEFAULT_STORE_BYTES // 1024**3}G",
         metavar="SIZE",
-        help="size of the store of file contents in -cachedir, in bytes or as 500M, 20G, 1T; as root, there is one "
-        "store for each user that jobs run as",
+        help="size of the store of file contents in -cachedir, in bytes or as 500M, 20G, 1T; as root, of the stores of "
+        "all users that jobs run as, of which the first gets a half",
     )
     add(
         "--cache-files",
         type=_positive,
         default=DEFAULT_STORE_FILES,
         metavar="N",
-        help="number of files in each store",
+        help="number of files in the store, or in all of them",
     )
     add(
         "--tmpdir",
@@ -273,10 +284,31 @@ def _add_place_flags(parser: Parser) -> None:
         help="keep the files that running jobs write in memory or in -tmpdir; auto: memory from Linux 6.6 on",
     )
 
+    add(
+        "--scratch-size",
+        type=_size,
+        metavar="SIZE",
+        help="memory for the files that running jobs write, for all leases together (default: half of what is "
+        "available)",
+    )
+
 
 def _add_rights_flags(parser: Parser) -> None:
     """Add the flags for what jobs may do on a worker."""
     add = parser.add_argument
+    add(
+        "--job-processes",
+        type=_positive,
+        metavar="N",
+        help="processes and threads that a job may have; a job with more runs elsewhere (default: half of the "
+        "machine's for all jobs together, from 512 to 4096)",
+    )
+    add(
+        "--job-memory",
+        type=_size,
+        metavar="SIZE",
+        help="memory that a job may take; a job that takes more runs elsewhere (default: 95%% of the machine's)",
+    )
     add(
         "--network",
         choices=("deny", "allow"),

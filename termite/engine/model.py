@@ -224,3 +224,17 @@ class StoreLimits:
 
     max_bytes: Count = DEFAULT_STORE_BYTES
     max_files: Count = DEFAULT_STORE_FILES
+
+
+@dataclass(frozen=True, slots=True)
+class JobLimits:
+    """The limits of a worker for each job. 0 means that there is no such limit.
+
+    `processes` counts processes and threads. A job may take `memory_bytes`. It may take only
+    `fair_bytes` while less than `reserve_bytes` of the machine's memory are available.
+    """
+
+    processes: Count = 0
+    memory_bytes: Count = 0
+    fair_bytes: Count = 0
+    reserve_bytes: Count = 0

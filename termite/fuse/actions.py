@@ -241,6 +241,7 @@ class Actions:
             timeout_s=run.timeout_s,
             memory_bytes=run.memory_bytes,
             open_files=run.open_files,
+            processes=self._parts.sandboxes.limits.processes,
             hostname=self._request.hostname,
             on_pid=job.started,
             on_kill=job.fail_waiting,

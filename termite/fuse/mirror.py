@@ -132,6 +132,8 @@ class MirrorServer:
     async def listen_to_worker(self, scope: trio.CancelScope) -> None:
         """Obey the orders of the worker, and cancel `scope` when the worker is gone."""
         while (order := await self._control.receive()) is not None:
+            if order.scratch_bytes is not None and self._lease is not None:
+                self._lease.parts.sandboxes.scratch.set_size(order.scratch_bytes)
             slots = order.slots if order.granted is None else order.granted
             if slots is not None:
                 await self._set_slots(slots)
@@ -192,7 +194,7 @@ class MirrorServer:
     async def _set_up(self, connection: Connection, request: OpenLease) -> "ServedLease":
         check_fuse(root=False)
         scratch = Path(self._config.scratch)
-        sandboxes = Sandboxes(Path(self._config.sandbox), scratch, self._config.tmpfs)
+        sandboxes = Sandboxes(Path(self._config.sandbox), scratch, self._config.tmpfs, self._config.limits)
         sandboxes.setup()
         mount_point = scratch / "mirror"  # in the scratch space, which jobs cannot see
         mount_point.mkdir(mode=0o700)

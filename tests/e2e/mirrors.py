@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import trio
 
 from termite.engine.errors import FsError, Stale
 from termite.engine.host.native_programs import native_program
-from termite.engine.model import Attr, Change, Changeset, Digest, StoreLimits
+from termite.engine.model import Attr, Change, Changeset, Digest, JobLimits, StoreLimits
 from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.protocol.control_lines import StartValues, WorkerOrder, encode_line
 from termite.engine.wire.protocol.messages import (
@@ -250,7 +250,7 @@ class Starter:
     `user` starts it (None: the user of the tests), and `uid` runs it (None: the same). `through` is
     a command that starts the one behind it. `program` is termite-sandbox (None: the installed one),
     and `sandbox` is the one that makes the jobs (None: the same). If `network`, jobs may have the
-    network of this machine.
+    network of this machine. `limits` hold for each job.
     """
 
     user: int | None = None
@@ -259,6 +259,7 @@ class Starter:
     program: Path | None = None
     sandbox: Path | None = None
     network: bool = True
+    limits: JobLimits = field(default_factory=JobLimits)
 
     def owner(self) -> int:
         return self.uid or self.user or os.getuid()
@@ -330,6 +331,7 @@ def _start(
             log_level=os.environ.get("MIRROR_LOG", "warning"),
             store=store,
             network=starter.network,
+            limits=starter.limits,
         )
         process = subprocess.Popen(
             [*starter.through, *enter, *PROGRAM, str(reader)],

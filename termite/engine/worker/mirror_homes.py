@@ -36,11 +36,15 @@ PRIVATE_PLACES = ("warm", "cas/tmp")  # of a cache: a mirror that runs has a loc
 
 @dataclass(frozen=True, slots=True)
 class MirrorHome:
-    """The home of one mirror. `uid` is None if the mirror runs as the worker's own user."""
+    """The home of one mirror. `uid` is None if the mirror runs as the worker's own user.
+
+    `number` is that of the user, counted from 0.
+    """
 
     uid: int | None
     cache: Path
     scratch: Path
+    number: int = 0
 
 
 class MirrorHomes:
@@ -129,7 +133,7 @@ class MirrorHomes:
             worker_calls.fchown(made, uid, uid)
         finally:
             os.close(made)
-        return MirrorHome(uid, self._cache / _user_cache(uid), self._scratch / name)
+        return MirrorHome(uid, self._cache / _user_cache(uid), self._scratch / name, number)
 
 
 def _user_cache(uid: int) -> str:

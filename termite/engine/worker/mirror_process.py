@@ -22,12 +22,13 @@ import termite
 from termite.engine.errors import RemoteProtocolError
 from termite.engine.host.native_programs import enter_command
 from termite.engine.host.process_state import STOPPED, children_of, process_state
-from termite.engine.model import StoreLimits
+from termite.engine.model import JobLimits, StoreLimits
 from termite.engine.wire.identity import Identity
 from termite.engine.wire.line_socket import LineSocket
 from termite.engine.wire.protocol.control_lines import MirrorNotice, StartValues, WorkerOrder, encode_line
 from termite.engine.wire.protocol.foreign_text import printable
 from termite.engine.worker import worker_calls
+from termite.engine.worker.job_shares import store_limits
 from termite.engine.worker.mirror_homes import MirrorHome
 
 MAX_STDERR_BYTES = 64 * 1024  # of a line of stderr that has not ended
@@ -55,6 +56,7 @@ class MirrorSettings:
     log_level: str
     store: StoreLimits
     network: bool
+    limits: JobLimits
     program: tuple[str, ...] = (sys.executable, "-P", "-m", "termite.fuse.mirror")
 
 
@@ -266,6 +268,7 @@ def _start_values(
         sandbox=str(config.sandbox),
         cores=config.cores,
         log_level=config.log_level,
-        store=config.store,
+        store=config.store if home.uid is None else store_limits(config.store, home.number),
         network=config.network,
+        limits=config.limits,
     )

@@ -16,13 +16,15 @@ import trio
 from termite.engine.errors import Reason, Retryable
 from termite.engine.fleet.coordinator import COORDINATOR_PORT
 from termite.engine.host.descriptors import Descriptors, shortage_text
-from termite.engine.model import StoreLimits
+from termite.engine.host.meminfo import read_memory
+from termite.engine.model import JobLimits, StoreLimits
 from termite.engine.wire.addresses import join_address, listen, peer_name, port_of, split_address
 from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.protocol.control_lines import MirrorNotice, WorkerOrder
 from termite.engine.wire.protocol.foreign_text import printable
 from termite.engine.wire.protocol.messages import PROTOCOL, Register
 from termite.engine.wire.strangers import Dropped, Strangers, source_of
+from termite.engine.worker.job_shares import SCRATCH_SHARE
 from termite.engine.worker.mirror_homes import MirrorHomes
 from termite.engine.worker.mirror_process import MirrorProcess, MirrorSettings, run_mirror
 from termite.engine.worker.registration import stay_registered
@@ -46,8 +48,10 @@ class WorkerConfig:
     "", they use the address that the coordinator sees. `users` are the user ids for the mirrors of
     a root worker, or None for an ordinary user. `name`, `listen` and `program` may be empty: the
     name is then made of host and port, the worker listens on all addresses, and mirrors run the
-    usual program. `store` limits the store of each mirror's user. If `network`, jobs to which a
-    rule gives the network get this machine's; otherwise they are refused.
+    usual program. `store` limits the stores of all mirrors together. If `network`, jobs to which a
+    rule gives the network get this machine's; otherwise they are refused. `limits` hold for each
+    job. All leases together may fill `scratch_bytes` of memory with files of running jobs; 0 means
+    a share of what is available.
     """
 
     secret: bytes
@@ -66,6 +70,8 @@ class WorkerConfig:
     program: tuple[str, ...] = ()
     store: StoreLimits = field(default_factory=StoreLimits)
     network: bool = False
+    limits: JobLimits = field(default_factory=JobLimits)
+    scratch_bytes: int = 0
 
 
 async def serve_worker(config: WorkerConfig, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
@@ -94,6 +100,7 @@ class _GrantedLease:
     master: str
     wanted: int
     granted: int = 0
+    scratch_bytes: int = 0
     jobs: int = 0
 
 
@@ -106,6 +113,7 @@ class _WorkerServer:
         self._mirrors = _mirror_settings(config, self.name)
         self._strangers = Strangers(MAX_UNAUTHENTICATED)
         self._leases: dict[int, _GrantedLease] = {}
+        self._scratch_bytes = 0  # for all leases together
         self._complaints: set[str] = set()
         self._descriptors = Descriptors()
 
@@ -142,7 +150,7 @@ class _WorkerServer:
             slots=self._config.slots,
             leased=sum(lease.granted for lease in self._leases.values()),
             load=os.getloadavg()[0],
-            free_memory_bytes=_free_memory_bytes(),
+            free_memory_bytes=read_memory("MemAvailable"),
         )
 
     async def _wait_for_master(self, mirror: MirrorProcess, peer: str) -> MirrorNotice | None:
@@ -165,6 +173,8 @@ class _WorkerServer:
         if sum(lease.master == asked.master for lease in self._leases.values()) >= MAX_LEASES_OF_MASTER:
             log.warning("lease-refused pid=%d master=%s leases=%d", mirror.pid, asked.master, MAX_LEASES_OF_MASTER)
             return
+        if not self._leases:  # now nothing of it is in use, so that what is available is known
+            self._scratch_bytes = self._config.scratch_bytes or int(read_memory("MemAvailable") * SCRATCH_SHARE)
         lease = self._leases[mirror.pid] = _GrantedLease(mirror, asked.master, max(asked.lease or 0, 0))
         self._share(new=lease)
         log.info(
@@ -184,13 +194,18 @@ class _WorkerServer:
         shares = share_among_masters(
             self._config.slots, {pid: (lease.master, lease.wanted) for pid, lease in self._leases.items()}
         )
+        scratch = share_among_masters(
+            self._scratch_bytes, {pid: (lease.master, self._scratch_bytes) for pid, lease in self._leases.items()}
+        )
         for pid, lease in self._leases.items():
+            size_bytes = None if scratch[pid] == lease.scratch_bytes else scratch[pid]
             if lease is new:
-                lease.granted = shares[pid]
-                lease.mirror.send_nowait(WorkerOrder(granted=lease.granted))
+                lease.mirror.send_nowait(WorkerOrder(granted=shares[pid], scratch_bytes=size_bytes))
             elif lease.granted != shares[pid]:
-                lease.granted = shares[pid]
-                lease.mirror.send_nowait(WorkerOrder(slots=lease.granted))
+                lease.mirror.send_nowait(WorkerOrder(slots=shares[pid], scratch_bytes=size_bytes))
+            elif size_bytes is not None:
+                lease.mirror.send_nowait(WorkerOrder(scratch_bytes=size_bytes))
+            lease.granted, lease.scratch_bytes = shares[pid], scratch[pid]
 
     def _complain(self, line: MirrorNotice) -> None:
         """Log a mirror's error once.
@@ -212,12 +227,6 @@ def _address_for_masters(config: WorkerConfig, port: int) -> str:
 
 def _mirror_settings(config: WorkerConfig, name: str) -> MirrorSettings:
     cores = len(os.sched_getaffinity(0))
-    common = (name, config.tmpfs, config.sandbox, cores, config.log_level, config.store, config.network)
+    places = (name, config.tmpfs, config.sandbox)
+    common = (*places, cores, config.log_level, config.store, config.network, config.limits)
     return MirrorSettings(*common, program=config.program) if config.program else MirrorSettings(*common)
-
-
-def _free_memory_bytes() -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return 0

@@ -25,7 +25,8 @@ class SandboxSpec:
     `stdin_fd`, or the mirror's file `stdin/JOB` from `stdin_offset` on, or closed. -1 means that
     the field is not used; if none is, standard input is /dev/null. `merge` sends stderr into
     stdout's pipe. `timeout_s` and `memory_bytes` are limits, and 0 means none.
-    `open_files` is the soft limit of descriptors, and 0 means the usual one. An empty `hostname`
+    `processes` is a limit of processes and threads, and 0 means none. `open_files` is the soft
+    limit of descriptors, and 0 means the usual one. An empty `hostname`
     leaves the name of this machine.
 
     `on_pid` is called with the pid of the sandbox's first process, as soon as there is one.
@@ -52,6 +53,7 @@ class SandboxSpec:
     timeout_s: float = 0.0
     memory_bytes: int = 0
     open_files: int = 0
+    processes: int = 0
     hostname: str = ""
     on_pid: Callable[[int], None] | None = None
     on_kill: Callable[[], None] | None = None
@@ -75,6 +77,8 @@ def pack_order(spec: SandboxSpec, scratch: Path) -> bytes:
     ]
     if spec.stdin_offset >= 0:
         records += [("stdin", b"stdin/%d" % spec.job), ("stdin_offset", b"%d" % spec.stdin_offset)]
+    if spec.processes:
+        records.append(("nproc", b"%d" % spec.processes))
     if spec.stdin_closed:
         records.append(("stdin_closed", b"1"))
     if spec.hostname:

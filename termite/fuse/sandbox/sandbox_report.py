@@ -29,7 +29,8 @@ class SandboxResult:
 
     `exec_errno` is 0 if the command was executed. `started_ns` and `ended_ns` are times of this
     machine's clock. `stdin_offset` is -1 if standard input is no file of the mirror. `upper` stays
-    until `Sandboxes.discard`. `is_full`: it failed, and pid 1 could make no more processes then.
+    until `Sandboxes.discard`. `is_full`: it met a limit of processes when its command ended.
+    `processes_made` is 0, or the number that it has made, if that is beyond its limit.
     """
 
     exit: Exit
@@ -41,6 +42,7 @@ class SandboxResult:
     upper: Path
     stdin_offset: int = -1
     is_full: bool = False
+    processes_made: int = 0
 
 
 def parse_report(message: bytes) -> dict[str, str]:
@@ -82,7 +84,8 @@ def sandbox_result(records: Mapping[str, str], earliest_ns: int, timed_out: bool
         peak_memory_bytes=_number(records, "maxrss_kb", 0) * 1024,
     )
     offset, is_full = _number(records, "stdin_offset", -1), "full" in records
-    return SandboxResult(exit, exec_errno, usage, started_ns, ended_ns, timed_out, upper, offset, is_full)
+    made = _number(records, "made", 0)
+    return SandboxResult(exit, exec_errno, usage, started_ns, ended_ns, timed_out, upper, offset, is_full, made)
 
 
 def _number(records: Mapping[str, str], key: str, usual: int) -> int:

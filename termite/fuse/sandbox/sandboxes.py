@@ -12,7 +12,8 @@ from pathlib import Path
 import trio
 
 from termite.engine.errors import Reason, Retryable
-from termite.engine.model import Exit
+from termite.engine.model import Exit, JobLimits
+from termite.fuse.sandbox.job_limits import LOOK_S, JobLimitWatches
 from termite.fuse.sandbox.running_sandbox import JobIo, OnOutput, follow_job, make_job_io, start_job
 from termite.fuse.sandbox.sandbox_order import SandboxSpec
 from termite.fuse.sandbox.sandbox_report import SandboxResult, sandbox_result
@@ -22,18 +23,20 @@ from termite.fuse.sandbox.spawner import Spawner
 from termite.fuse.sandbox.standstill import CHECK_S, StandstillWatch
 
 MAX_READY = 4  # sandboxes and pipes that wait: each costs 200 KB, and the next is there within a millisecond
+NO_LIMITS = JobLimits()
 
 
 class Sandboxes:
     """The sandboxes of one lease, made by the program `binary`. Each job writes below `scratch`.
 
-    `tmpfs`: hold what jobs write in memory, if the kernel can.
+    `tmpfs`: hold what jobs write in memory, if the kernel can. `limits` hold for each job.
     """
 
-    def __init__(self, binary: Path, scratch: Path, tmpfs: bool) -> None:
+    def __init__(self, binary: Path, scratch: Path, tmpfs: bool, limits: JobLimits = NO_LIMITS) -> None:
         self.scratch = Scratch(binary, scratch)
         self._wants_tmpfs = tmpfs
         self._shortages = Shortages()
+        self.limits = JobLimitWatches(limits)
         self._ready = 1
         self._ios: deque[JobIo] = deque()
         self._of_jobs: dict[int, Path] = {}
@@ -72,6 +75,7 @@ class Sandboxes:
         """End everything that is ready. Call this when no job runs, and none will."""
         self.scratch.close()
         self._shortages.close()
+        self.limits.close()
         while self._ios:
             self._ios.popleft().close()
         for spawner in self._spawners.values():
@@ -98,17 +102,23 @@ class Sandboxes:
         report: dict[str, str] = {}
         timed_out = False
         with trio.CancelScope() as scope:
-            watch = StandstillWatch(spec.job, sandbox, spec.on_kill or (lambda: None), scope.cancel)
+            on_kill = spec.on_kill or (lambda: None)
+            watch = StandstillWatch(spec.job, sandbox, on_kill, scope.cancel)
             self._watches.append(watch)
+            limit = self.limits.begin(spec.job, sandbox, on_kill, began_s)
             self._is_busy.set()
             try:
                 report, timed_out = await follow_job(running, spec, on_output)
             finally:
+                self.limits.leave(limit)
                 running.close()
                 self._watches.remove(watch)
+        if limit.verdict is not None:
+            raise limit.verdict
         if watch.verdict and not report:
             raise Retryable(Reason.SANDBOX_STUCK, watch.verdict)
         result = sandbox_result(report, started_ns, timed_out, io.scratch / "upper")
+        self.limits.raise_if_hit(limit, result)
         self._raise_shortage(result, began_s)
         return result
 
@@ -123,12 +133,13 @@ class Sandboxes:
             while self._watches:
                 now_s = time.monotonic()
                 self._shortages.check(now_s)
+                self.limits.check(now_s)
                 pause_s = self.scratch.check_space(now_s)
                 if now_s >= checked_s + CHECK_S:
                     checked_s = now_s
                     for watch in self._watches:
                         watch.check(now_s)
-                await trio.sleep(min(pause_s, CHECK_S))
+                await trio.sleep(min(pause_s, LOOK_S))
             self._is_busy = trio.Event()
 
     def discard(self, job: int) -> None:

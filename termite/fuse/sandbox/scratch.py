@@ -14,11 +14,14 @@ import math
 import os
 from pathlib import Path
 
+from termite.engine.host.meminfo import read_memory
 from termite.fuse import mirror_calls
 
-# The share of the available memory that jobs may fill with their writes. The page cache of the
-# inputs and the jobs themselves need the other half.
+# The share of the available memory that jobs may fill with their writes, until the worker has said
+# how much the jobs of this lease may. The page cache and the jobs themselves need the other half.
 TMPFS_SHARE = 0.5
+BYTES_PER_INODE = 8192  # an empty file costs 1 KB of the kernel's memory, which the size does not count
+LEAST_BYTES = 16 * 1024**2  # for the mirror's own directories
 
 FULL_BYTES = 1024**2  # free space below this counts as none, because a file system may keep a little back
 LOW_BYTES = 128 * 1024**2  # free space below this counts as low; jobs write less between two checks
@@ -28,7 +31,7 @@ MIN_CHECK_S, MAX_CHECK_S = 0.02, 0.5  # between two checks
 
 REMOVED_NAMES = 64  # in one message; no name is longer than 60 bytes, so they are less than PIPE_BUF
 
-MS_NOSUID, MS_NODEV = 2, 4  # of mount(2)
+MS_NOSUID, MS_NODEV, MS_REMOUNT = 2, 4, 32  # of mount(2)
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +49,8 @@ class Scratch:
         self._made = itertools.count(1)
         self._unwanted: list[Path] = []
         self._low_at_s = -math.inf
+        self._is_tmpfs = False
+        self._size_bytes = self._wanted_bytes = 0  # of the tmpfs; 0: as it was mounted
         self._remover = self.remover_pid = -1  # `_remover` is the pipe that takes the names
 
     def mount_tmpfs(self) -> bool:
@@ -54,9 +59,12 @@ class Scratch:
         Return False, and leave the directory on disk, if the kernel cannot do that. Raises OSError
         if the memory's size is not known.
         """
-        size = int(_available_memory_bytes() * TMPFS_SHARE)
+        size = int(read_memory("MemAvailable") * TMPFS_SHARE)
+        if not size:  # the kernel would take that for no limit
+            raise OSError("no MemAvailable in /proc/meminfo")
+        options = f"size={size},nr_inodes={size // BYTES_PER_INODE},mode=0700"
         try:
-            _mount(b"tmpfs", self._root, MS_NOSUID | MS_NODEV, f"size={size},mode=0700".encode())
+            _mount(b"tmpfs", self._root, MS_NOSUID | MS_NODEV, options.encode())
         except OSError as error:
             log.warning("scratch-on-disk reason=%r", f"tmpfs cannot be mounted: {error.strerror}")
             return False
@@ -69,7 +77,17 @@ class Scratch:
             )
             _unmount(self._root)
             return False
+        self._is_tmpfs = True
         return True
+
+    def set_size(self, size_bytes: int) -> None:
+        """Let all jobs of this lease together write so much to memory.
+
+        If more is in use, the size is at first just that, and shrinks with what is in use.
+        """
+        if self._is_tmpfs:
+            self._wanted_bytes = max(size_bytes, LEAST_BYTES)
+            self._resize()
 
     def make_job_directory(self) -> Path:
         """Make the empty directories for a job. Return the one that holds them. Raises OSError."""
@@ -137,6 +155,8 @@ class Scratch:
 
         Call this while jobs run, and when one ends.
         """
+        if self._size_bytes != self._wanted_bytes:
+            self._resize()
         free_bytes = self._free_bytes()
         if free_bytes < LOW_BYTES:
             self._low_at_s = now_s
@@ -148,6 +168,17 @@ class Scratch:
         Space may be free again by now, because a compiler removes a file that it could not finish.
         """
         return self._low_at_s >= then_s
+
+    def _resize(self) -> None:
+        room = mirror_calls.statvfs(self._root)
+        size_bytes = max(self._wanted_bytes, (room.f_blocks - room.f_bfree) * room.f_frsize)
+        inodes = max(size_bytes // BYTES_PER_INODE, room.f_files - room.f_ffree)
+        options = f"size={size_bytes},nr_inodes={inodes}"
+        try:
+            _mount(b"tmpfs", self._root, MS_REMOUNT | MS_NOSUID | MS_NODEV, options.encode())
+        except OSError:  # more is in use by now: `check_space` tries again
+            return
+        self._size_bytes = size_bytes
 
     def _free_bytes(self) -> int:
         room = mirror_calls.statvfs(self._root)
@@ -173,13 +204,6 @@ class Scratch:
         os.set_blocking(ours, False)
         self._remover = ours
         return True
-
-
-def _available_memory_bytes() -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("no MemAvailable in /proc/meminfo")
 
 
 def _mount(fstype: bytes, target: Path, flags: int, options: bytes) -> None:

@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from termite.engine.errors import RemoteProtocolError
-from termite.engine.model import Count, Label, Slots, StoreLimits
+from termite.engine.model import Count, JobLimits, Label, Slots, StoreLimits
 
 LINE_BYTES = 64 * 1024  # of one line without its end; an honest one has a few hundred
 
@@ -26,7 +26,8 @@ class StartValues(msgspec.Struct, frozen=True):
     `certificate`, `key` and `authority` are PEM texts. `cache` and `scratch` are directories for
     this mirror alone; if `tmpfs`, scratch is in memory. `sandbox` is the path of termite-sandbox.
     `cores` counts the processors of the worker. `store` limits the contents that are kept
-    in `cache`. If `network`, a job may use the network of the worker's machine.
+    in `cache`. If `network`, a job may use the network of the worker's machine. `limits` hold for
+    each job.
     """
 
     socket_fd: int
@@ -43,6 +44,7 @@ class StartValues(msgspec.Struct, frozen=True):
     log_level: str = "info"
     store: StoreLimits = StoreLimits()
     network: bool = False
+    limits: JobLimits = JobLimits()
 
 
 class MirrorNotice(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -62,14 +64,16 @@ class MirrorNotice(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class WorkerOrder(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line of a worker; it sets one of these.
+    """One line of a worker; it sets one or more of these.
 
     `granted` is the number of slots of a new lease, and `slots` is another number for it later.
-    None means that the line is not about that.
+    `scratch_bytes` is the size of its scratch space, if that is in memory. None means that the line
+    is not about that.
     """
 
     granted: Slots | None = None
     slots: Slots | None = None
+    scratch_bytes: Count | None = None
 
 
 class LineSplitter:

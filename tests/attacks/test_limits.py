@@ -1,0 +1,136 @@
+"""Jobs that take the processes, the memory or the scratch space of a worker's machine.
+
+Such a job is given back, whatever its exit code, and the honest job beside it goes on.
+"""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+import trio
+
+from termite.engine.errors import Reason, Retryable
+from termite.engine.model import Exit, JobLimits
+from tests.attacks.attackers import WORKERS, place_of, verdict
+from tests.e2e.mirrors import FakeMaster, Starter, mirror
+
+PROCESSES = 300
+# All of them wait, and end by themselves. Nobody makes more than 20,000 of them.
+FORK_BOMB = """
+import os, sys, time
+end = time.monotonic() + 20
+made = 0
+while made < 20_000 and time.monotonic() < end:
+    try:
+        if os.fork() == 0:
+            time.sleep(max(end - time.monotonic(), 0))
+            os._exit(0)
+        made += 1
+    except BlockingIOError:
+        {then}
+sys.exit({code})
+"""
+THREAD_BOMB = """
+import threading, time
+for _ in range(20_000):
+    threading.Thread(target=time.sleep, args=(0.05,)).start()
+time.sleep(1)
+"""
+HOG = """
+import time
+held = []
+for _ in range({mib} // 10):
+    held.append(bytearray(b"x") * (10 << 20))
+    time.sleep(0.02)
+time.sleep(5)
+"""
+SHARERS = """
+import os, time
+held = bytearray(b"x") * (100 << 20)
+for _ in range(8):
+    if os.fork() == 0:
+        time.sleep(2)
+        os._exit(0)
+for _ in range(8):
+    os.wait()
+"""
+
+workers = pytest.mark.parametrize("worker", WORKERS.values(), ids=WORKERS)
+
+
+@asynccontextmanager
+async def honest_job_beside(worker: Starter, limits: JobLimits) -> AsyncIterator[FakeMaster]:
+    """Run a mirror in which a job without faults runs for 3 s."""
+    with place_of(worker) as place:
+        master = FakeMaster(place / "project")
+        async with mirror(master, place, replace(worker, limits=limits)), trio.open_nursery() as nursery:
+            nursery.start_soon(_be_honest, master)
+            await trio.sleep(0.2)
+            yield master
+
+
+async def _be_honest(master: FakeMaster) -> None:
+    assert (await master.run("sh", "-c", "for i in 1 2 3 4 5 6; do sleep 0.5; done; exit 7")).exit == Exit(7)
+
+
+async def _expect_given_back(master: FakeMaster, reason: Reason, script: str) -> str:
+    with pytest.raises(Retryable) as caught:
+        await master.run("/usr/bin/python3", "-c", script)
+    assert caught.value.reason is reason
+    return str(caught.value)
+
+
+@workers
+@pytest.mark.parametrize("code", [0, 1])
+@pytest.mark.parametrize("then", ["time.sleep(0.001)", "break"])
+async def test_a_fork_bomb_is_given_back(worker: Starter, code: int, then: str) -> None:
+    async with honest_job_beside(worker, JobLimits(processes=PROCESSES)) as master:
+        began_s = time.monotonic()
+        text = await _expect_given_back(master, Reason.PROCESSES_FULL, FORK_BOMB.format(code=code, then=then))
+        assert time.monotonic() - began_s < 5
+        assert "-job-processes" in text
+    verdict(False, f"a fork bomb that ends with {code} is given back")
+
+
+@workers
+async def test_a_job_whose_threads_were_refused_and_have_ended_is_given_back(worker: Starter) -> None:
+    async with honest_job_beside(worker, JobLimits(processes=PROCESSES)) as master:
+        await _expect_given_back(master, Reason.PROCESSES_FULL, THREAD_BOMB)
+    verdict(False, "a bomb of threads is given back")
+
+
+@workers
+async def test_many_processes_one_after_the_other_meet_no_limit(worker: Starter) -> None:
+    script = f"i=0; while [ $i -lt {2 * PROCESSES} ]; do /bin/true; sleep 0.002; i=$((i+1)); done; exit 3"
+    with place_of(worker) as place:
+        master = FakeMaster(place / "project")
+        async with mirror(master, place, replace(worker, limits=JobLimits(processes=PROCESSES))):
+            assert (await master.run("sh", "-c", script)).exit == Exit(3)
+
+
+@workers
+async def test_a_memory_hog_is_given_back(worker: Starter) -> None:
+    async with honest_job_beside(worker, JobLimits(memory_bytes=200 << 20)) as master:
+        text = await _expect_given_back(master, Reason.MEMORY_FULL, HOG.format(mib=600))
+        assert "200 MiB" in text and "-job-memory" in text
+    verdict(False, "a memory hog is given back")
+
+
+@workers
+async def test_the_job_beyond_its_share_is_given_back_when_the_machine_runs_short(worker: Starter) -> None:
+    limits = JobLimits(fair_bytes=200 << 20, reserve_bytes=1 << 60)
+    async with honest_job_beside(worker, limits) as master:
+        await _expect_given_back(master, Reason.MEMORY_FULL, HOG.format(mib=600))
+    verdict(False, "the largest job gives way")
+
+
+@workers
+async def test_memory_that_processes_share_counts_once(worker: Starter) -> None:
+    with place_of(worker) as place:
+        master = FakeMaster(place / "project")
+        async with mirror(master, place, replace(worker, limits=JobLimits(memory_bytes=300 << 20))):
+            assert (await master.run("/usr/bin/python3", "-c", SHARERS)).exit == Exit(0)
+
+
