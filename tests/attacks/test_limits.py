@@ -62,7 +62,7 @@ workers = pytest.mark.parametrize("worker", WORKERS.values(), ids=WORKERS)
 
 @asynccontextmanager
 async def honest_job_beside(worker: Starter, limits: JobLimits) -> AsyncIterator[FakeMaster]:
-    """Run a mirror in which a job without faults runs for 3 s."""
+    """Run a mirror in which a job without faults runs for 2 s."""
     with place_of(worker) as place:
         master = FakeMaster(place / "project")
         async with mirror(master, place, replace(worker, limits=limits)), trio.open_nursery() as nursery:
@@ -72,7 +72,7 @@ async def honest_job_beside(worker: Starter, limits: JobLimits) -> AsyncIterator
 
 
 async def _be_honest(master: FakeMaster) -> None:
-    assert (await master.run("sh", "-c", "for i in 1 2 3 4 5 6; do sleep 0.5; done; exit 7")).exit == Exit(7)
+    assert (await master.run("sh", "-c", "for i in 1 2 3 4; do sleep 0.5; done; exit 7")).exit == Exit(7)
 
 
 async def _expect_given_back(master: FakeMaster, reason: Reason, script: str) -> str:

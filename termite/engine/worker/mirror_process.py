@@ -88,6 +88,8 @@ class MirrorProcess:
         """
         try:
             self._control.send_nowait(order)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it is ending, and `receive` notices that
         except OSError:
             log.warning("mirror-unresponsive pid=%d", self.pid)
             self._kill()

@@ -42,7 +42,10 @@ def main() -> None:
                 return
             master.sendall(received)
         if master in readable:
-            received = master.recv(65536)
+            try:
+                received = master.recv(65536)
+            except ConnectionResetError:  # the master is gone, and has not read all
+                received = b""
             if received.startswith(b"!"):
                 word, _, rest = received.decode().strip().partition(" ")
                 deaf = deaf or word == "!deaf"

@@ -9,6 +9,7 @@ import stat
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -75,6 +76,7 @@ class Master:
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self.stream = stream
+        self.scratch_bytes: list[int] = []  # as the worker has told the mirror
         self._received = b""
 
     async def tell(self, line: str) -> None:
@@ -84,12 +86,19 @@ class Master:
         await self.tell(json.dumps(values))
 
     async def hear(self) -> object:
-        while b"\n" not in self._received:
-            received = await self.stream.receive_some()
-            assert received, "the mirror is gone"
-            self._received += received
-        line, _, self._received = self._received.partition(b"\n")
-        return json.loads(line) if line != b"said" else "said"
+        """Return the next line, without the size of the scratch space."""
+        while True:
+            while b"\n" not in self._received:
+                received = await self.stream.receive_some()
+                assert received, "the mirror is gone"
+                self._received += received
+            line, _, self._received = self._received.partition(b"\n")
+            heard = json.loads(line) if line != b"said" else "said"
+            if not isinstance(heard, dict) or "scratch_bytes" not in heard:
+                return heard
+            self.scratch_bytes.append(heard.pop("scratch_bytes"))
+            if heard:
+                return heard
 
     async def wait_for_end(self) -> None:
         assert await self.stream.receive_some() == b""
@@ -121,6 +130,22 @@ async def test_two_masters_share_and_the_one_that_stays_gets_all_back(start: Sta
             assert await second.hear() == {"granted": 4}
             assert await first.hear() == {"slots": 4}
         assert await first.hear() == {"slots": 8}
+
+
+async def test_masters_share_the_scratch_space_and_then_the_leases_of_each(start: Start) -> None:
+    config = replace(start(slots=4), scratch_bytes=1200)
+    async with worker(config) as port, master(port, lease=9, name="a") as first:
+        assert await first.hear() == {"granted": 4}
+        assert first.scratch_bytes == [1200]
+        async with master(port, lease=9, name="b") as greedy, master(port, lease=9, name="b") as again:
+            for one in (greedy, again):
+                while one.scratch_bytes[-1:] != [300]:
+                    await one.hear()
+            while len(first.scratch_bytes) < 2:
+                await first.hear()
+            assert first.scratch_bytes[-1] == 600
+        assert await first.hear() == {"slots": 4}
+        assert first.scratch_bytes[-1] == 1200
 
 
 async def test_a_greedy_master_gets_no_more_slots_by_more_leases_and_only_so_many(
