@@ -132,5 +132,3 @@ async def test_memory_that_processes_share_counts_once(worker: Starter) -> None:
         master = FakeMaster(place / "project")
         async with mirror(master, place, replace(worker, limits=JobLimits(memory_bytes=300 << 20))):
             assert (await master.run("/usr/bin/python3", "-c", SHARERS)).exit == Exit(0)
-
-

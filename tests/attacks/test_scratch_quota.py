@@ -4,7 +4,7 @@ The worker and its mirrors are real.
 """
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -74,8 +74,7 @@ async def test_two_leases_together_fill_no_more_than_the_worker_allows(worker: W
             nursery.start_soon(_expect_full, first)
             nursery.start_soon(_expect_full, second)
         with trio.fail_after(20):
-            while await size_mib(first) != ALL_MIB:
-                await trio.sleep(0.1)
+            await _wait_for_size(first, ALL_MIB)
         assert await fill(first, ALL_MIB // 2 + 50) == Exit(0)
     print("HELD")
 
@@ -88,31 +87,30 @@ async def _expect_full(master: FakeMaster) -> None:
 
 async def test_a_lease_that_has_more_than_its_new_share_gets_no_more(worker: Worker) -> None:
     async with worker.lease() as first, trio.open_nursery() as nursery:
-        nursery.start_soon(_expect_full_later, first)
+        was_full = trio.Event()
+        nursery.start_soon(_expect_full_later, first, was_full)
         await trio.sleep(1)
         async with worker.lease() as second:
             assert await size_mib(second) == ALL_MIB // 2
             assert await fill(second, 50) == Exit(0)
-            with trio.fail_after(20):
-                while nursery.child_tasks:
-                    await trio.sleep(0.1)
-            with trio.fail_after(20):
-                while await _size_if_not_full(first) != ALL_MIB // 2:
-                    await trio.sleep(0.1)
+            with trio.fail_after(40):
+                await was_full.wait()
+                await _wait_for_size(first, ALL_MIB // 2)
     print("HELD")
 
 
-async def _size_if_not_full(master: FakeMaster) -> int:
-    try:
-        return await size_mib(master)
-    except Retryable:  # the files of the job that was given back are still being removed
-        return 0
+async def _wait_for_size(master: FakeMaster, mib: int) -> None:
+    is_so = False
+    while not is_so:
+        with suppress(Retryable):  # the files of a job that was given back are still being removed
+            is_so = await size_mib(master) == mib
 
 
-async def _expect_full_later(master: FakeMaster) -> None:
+async def _expect_full_later(master: FakeMaster, was_full: trio.Event) -> None:
     with pytest.raises(Retryable) as caught:
         await master.run("sh", "-c", f"dd if=/dev/zero of=held bs=1M count={ALL_MIB // 2 + 50}; sleep 4; echo x > more")
     assert caught.value.reason is Reason.SCRATCH_FULL
+    was_full.set()
 
 
 async def test_many_empty_files_are_no_way_around_the_size(worker: Worker) -> None:

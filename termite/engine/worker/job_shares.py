@@ -33,8 +33,8 @@ def job_limits(slots: int, tasks: int, memory_bytes: int, processes: int = 0, jo
 def store_limits(all_stores: StoreLimits, number: int) -> StoreLimits:
     """Return the limits of the store of the user with this number, counted from 0.
 
-    The first user, who is there most of the time, gets a half, the next one a sixth, then a
-    twelfth, and so on: the sum is never more than the whole, but for the least sizes.
+    The first user is there most of the time, and gets a half. The next one gets a sixth, then a
+    twelfth, and so on. The sum is never more than the whole, but for the least sizes.
     """
     part = (number + 1) * (number + 2)
     return StoreLimits(

@@ -140,7 +140,7 @@ class JobLimitWatches:
         )
 
     def _keep_reserve(self, uses: dict[int, JobUse]) -> None:
-        """End the largest job if the machine runs out of memory, and the job has more than its share.
+        """End the largest job if the machine runs out of memory and the job exceeds its share.
 
         The shares of all slots of this worker fit into the memory. If no job has more than its
         share, other programs of the machine take the memory, and no job is ended.

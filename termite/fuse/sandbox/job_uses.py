@@ -27,7 +27,7 @@ class ProcessUse:
 
 @dataclass(slots=True)
 class JobUse:
-    """What a job has now: processes and threads, and memory. Its pid 1 does not count."""
+    """The processes with their threads, and the memory, of a job. Its pid 1 does not count."""
 
     processes: int = 0
     memory_bytes: int = 0
