@@ -1,4 +1,4 @@
-"""What all jobs and all stores may take fits into the machine."""
+"""The shares of all jobs and of all stores fit into the machine."""
 
 import pytest
 

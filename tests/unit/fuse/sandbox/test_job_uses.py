@@ -1,4 +1,4 @@
-"""What processes have is added up for the job to which they belong."""
+"""The processes of a job are found, and their use is added up."""
 
 import pytest
 
