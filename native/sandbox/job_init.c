@@ -215,7 +215,7 @@ static unsigned long long made_processes(const struct job *job, long long lasted
     unsigned long long made = newest_process();
     if (made < job->processes)
         return 0;
-    if (count_processes() + job->processes / PART_NEAR_LIMIT >= job->processes)
+    if (count_processes() + TRIED_PROCESSES + job->processes / PART_NEAR_LIMIT >= job->processes)
         *is_full = true;
     return made;
 }

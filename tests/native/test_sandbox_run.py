@@ -263,6 +263,27 @@ def test_a_job_may_have_so_many_processes_only(sandboxes: Sandboxes) -> None:
     assert sandboxes.sh("sleep 100 & sleep 100 & echo all", nproc="4").out == "all\n"
 
 
+SLEEPERS = "i=0; while [ $i -lt {} ]; do sleep 60 & i=$((i+1)); done"
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_job_at_its_limit_of_processes_is_reported_whatever_its_exit_code(sandboxes: Sandboxes, code: int) -> None:
+    job = sandboxes.sh(f"({SLEEPERS.format(150)}); sleep 0.01; exit {code}", nproc="100")
+    assert (job.status, job.records.get("full")) == (code, "1"), job
+    assert int(job.records["made"]) >= 100
+
+
+def test_a_job_that_once_made_many_processes_is_not_at_its_limit(sandboxes: Sandboxes) -> None:
+    job = sandboxes.sh("i=0; while [ $i -lt 150 ]; do /bin/true; i=$((i+1)); done; exit 3", nproc="100")
+    assert (job.status, job.records.get("full")) == (3, None)
+    assert int(job.records["made"]) >= 150
+
+
+def test_a_job_with_few_processes_reports_none(sandboxes: Sandboxes) -> None:
+    job = sandboxes.sh("sleep 0.02; exit 3", nproc="100")
+    assert (job.records.get("made"), job.records.get("full")) == (None, None)
+
+
 def test_a_process_may_have_so_much_memory_only(sandboxes: Sandboxes) -> None:
     limit = str(100 << 20)
     job = sandboxes.sh("dd if=/dev/zero of=/dev/null bs=200M count=1", memory=limit)

@@ -327,6 +327,7 @@ def test_every_key_of_an_order_is_described_and_has_two_sides() -> None:
         stdin_offset=0,
         stdin_closed=True,
         hostname="host",
+        processes=7,
     )  # every key that a mirror can send
     sent = {key for key, _ in parse_records(pack_order(spec, Path("/s")) + LARGE_ORDER)}
     table = protocol_rows("key of an order")
