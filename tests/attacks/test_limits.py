@@ -3,15 +3,18 @@
 Such a job is given back, whatever its exit code, and the honest job beside it goes on.
 """
 
+import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import trio
 
 from termite.engine.errors import Reason, Retryable
+from termite.engine.host.process_state import children_of
 from termite.engine.model import Exit, JobLimits
 from tests.attacks.attackers import WORKERS, place_of, verdict
 from tests.e2e.mirrors import FakeMaster, Starter, mirror
@@ -124,6 +127,21 @@ async def test_the_job_beyond_its_share_is_given_back_when_the_machine_runs_shor
     async with honest_job_beside(worker, limits) as master:
         await _expect_given_back(master, Reason.MEMORY_FULL, HOG.format(mib=600))
     verdict(False, "the largest job gives way")
+
+
+def oom_score(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+
+@workers
+async def test_the_kernel_kills_jobs_before_the_programs_of_the_machine(worker: Starter) -> None:
+    with place_of(worker) as place:
+        master = FakeMaster(place / "project")
+        async with mirror(master, place, worker) as process:
+            of_job = int(await master.said("cat", "/proc/self/oom_score_adj"))
+            (child,) = children_of(process.process.pid)
+            assert of_job == oom_score(child) == max(oom_score(os.getpid()), 500)
+    verdict(False, "memory that nobody maps hits the jobs of termite first")
 
 
 @workers
