@@ -49,6 +49,15 @@ for _ in range({mib} // 10):
     time.sleep(0.02)
 time.sleep(5)
 """
+RAISE_LIMIT = """
+import resource
+soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+assert soft == hard
+try:
+    resource.setrlimit(resource.RLIMIT_NPROC, (hard, hard + 1))
+except ValueError:
+    print(soft, "refused")
+"""
 SHARERS = """
 import os, time
 held = bytearray(b"x") * (100 << 20)
@@ -102,6 +111,15 @@ async def test_a_job_whose_threads_were_refused_and_have_ended_is_given_back(wor
     async with honest_job_beside(worker, JobLimits(processes=PROCESSES)) as master:
         await _expect_given_back(master, Reason.PROCESSES_FULL, THREAD_BOMB)
     verdict(False, "a bomb of threads is given back")
+
+
+@workers
+async def test_the_kernel_holds_the_limit_between_two_looks_and_a_job_cannot_raise_it(worker: Starter) -> None:
+    with place_of(worker) as place:
+        master = FakeMaster(place / "project")
+        async with mirror(master, place, replace(worker, limits=JobLimits(processes=PROCESSES))):
+            assert await master.said("/usr/bin/python3", "-c", RAISE_LIMIT) == b"%d refused\n" % PROCESSES
+    verdict(False, "the kernel refuses processes beyond the limit, and a higher limit")
 
 
 @workers
