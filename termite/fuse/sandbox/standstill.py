@@ -20,8 +20,11 @@ from termite.engine.host.process_state import STOPPED, UNINTERRUPTIBLE, children
 from termite.fuse.sandbox.spawner import WaitingSandbox
 
 CHECK_S = 0.5  # between two checks; shorter jobs are never checked
+SLOW_S = 2.0  # then it is logged
 PATIENCE_S = 10.0  # then a sandbox that still stands still is killed
 DEATH_S = 5.0  # then a killed sandbox that has not died is left to the kernel (D state)
+
+_STOPPED = "the sandbox was stopped by a signal"
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +45,7 @@ class StandstillWatch:
         self._on_kill = on_kill
         self._give_up = give_up
         self._since_s: float | None = None
+        self._is_logged = False
 
     def check(self, now_s: float) -> None:
         """Look at pid 1, and resume or kill it if it stands still. Call this every CHECK_S."""
@@ -50,7 +54,10 @@ class StandstillWatch:
             self._since_s = None
             return
         if self._since_s is None:
-            self._since_s = now_s
+            self._since_s, self._is_logged = now_s, False
+        # On a busy machine a sandbox may just be slow to take its job.
+        if not self._is_logged and (found == _STOPPED or now_s - self._since_s >= SLOW_S):
+            self._is_logged = True
             log.warning("sandbox-stands-still job=%d pid=%d reason=%r", self._job, self._sandbox.pid, found)
         if self.verdict:
             if now_s - self._since_s >= PATIENCE_S + DEATH_S:
@@ -67,7 +74,7 @@ class StandstillWatch:
         """Return in which way pid 1 stands still, or "" if it does not."""
         state = process_state(self._sandbox.pid)
         if state in STOPPED:
-            return "the sandbox was stopped by a signal"
+            return _STOPPED
         if self._has_unread_order():
             return "the sandbox has not taken its job"
         # Behind its command, pid 1 may wait for a slow disk (it syncs the job's files).
