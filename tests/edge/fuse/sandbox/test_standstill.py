@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from termite.fuse.sandbox.spawner import WaitingSandbox
-from termite.fuse.sandbox.standstill import DEATH_S, PATIENCE_S, StandstillWatch
+from termite.fuse.sandbox.standstill import DEATH_S, PATIENCE_S, SLOW_S, StandstillWatch
 
 LIMIT_S = 5.0
 
@@ -102,10 +102,13 @@ def test_one_that_does_not_read_its_order_is_killed(stage: Stage) -> None:
     assert "has not taken its job" in stage.watch.verdict
 
 
-@pytest.mark.logs("sandbox-stands-still")
-def test_one_that_reads_its_order_late_is_left_alone(stage: Stage) -> None:
+@pytest.mark.parametrize(
+    "late_s", [0.5, pytest.param(SLOW_S, marks=pytest.mark.logs("sandbox-stands-still"))], ids=["a little", "long"]
+)
+def test_one_that_reads_its_order_late_is_left_alone(stage: Stage, late_s: float) -> None:
     stage.ours.send(b"order")
     stage.watch.check(0.0)
+    stage.watch.check(late_s)
     stage.theirs.recv(100)
     stage.watch.check(PATIENCE_S)
     stage.watch.check(2 * PATIENCE_S)
