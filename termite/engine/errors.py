@@ -270,7 +270,14 @@ class HalfPublished(TermiteError):
 
 
 class Stale(TermiteError):
-    """An error for the requester of a version of a file that has changed since."""
+    """An error for the requester of a version of a file that has changed since.
+
+    `file` is its path in the tree of the root directory, or a text that names it.
+    """
+
+    def __init__(self, file: bytes | str) -> None:
+        super().__init__(file)
+        self.detail = file if isinstance(file, str) else "/" + file.decode(errors="surrogateescape")
 
 
 def errors_in(group: BaseExceptionGroup[E]) -> Iterator[E]:

@@ -166,7 +166,6 @@ class Actions:
     async def _run(self, job: RunningJob, run: Run, send_chunk: SendChunk) -> Ran:
         async def forward(chunk: bytes) -> None:
             await trio.lowlevel.checkpoint_if_cancelled()  # after `retry` its output is about an error of ours
-            job.has_output = True
             await send_chunk(chunk)
 
         async with self._stdin_pipe(job, run) as pipe:

@@ -44,7 +44,6 @@ class RunningJob:
         self.view = view
         self.layers = layers
         self.scope = scope
-        self.has_output = False
         self.pid = 0
         self._pid_namespace = 0
         self.is_ending = False
@@ -140,19 +139,18 @@ class RunningJobs:
         """Return the result of `fetch`, for a request of `thread`.
 
         Raise FsError, with which the system call fails, if the job is about to be killed. Stale
-        (the file has changed since) and Retryable (this worker failed) become FsError too.
-        Retryable also stops the job, and it runs again. Stale does so if the job has not written
-        output yet.
+        (the file has changed since) and Retryable (this worker failed) become FsError too. They
+        also stop the job, and it runs again, whatever it has written: a local command would not get
+        this error, and might take it for an absent file.
         """
         job = self.owner(thread)
         try:
             return await (fetch() if job is None else job.wait(fetch))
         except Stale as error:
-            if job is not None and not job.has_output:
-                job.retry(Stale(str(error)))
+            self._stop(job, Stale(error.detail))
             raise FsError(ESTALE) from error
         except Retryable as error:
-            self._stop(job, error)
+            self._stop(job, _reason_of(error))
             raise FsError(EIO) from error
 
     def give_back(self, thread: int, error: Exception) -> None:
@@ -161,11 +159,11 @@ class RunningJobs:
         `thread` is 0 if the kernel has not named it. If the job cannot be found, stop all jobs that
         run now: each of them may have got the error.
         """
-        self._stop(self.owner(thread) if thread else None, error)
+        self._stop(self.owner(thread) if thread else None, _reason_of(error))
 
-    def _stop(self, job: RunningJob | None, error: Exception) -> None:
+    def _stop(self, job: RunningJob | None, reason: Retryable | Stale) -> None:
         for met in [job] if job is not None else list(self.running.values()):
-            met.retry(_reason_of(error))
+            met.retry(reason)
 
 
 def _reason_of(error: Exception) -> Retryable:

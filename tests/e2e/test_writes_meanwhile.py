@@ -109,6 +109,14 @@ def test_an_edit_during_a_job_that_writes_in_place_is_not_lost(tree: Tree) -> No
     assert retried(tree) == before + 1
 
 
+def test_a_job_that_has_printed_reads_a_file_that_was_replaced_meanwhile(tree: Tree) -> None:
+    tree.write("text", b"old\n" * 100_000)
+    slow = Slow(tree, "head -n1 text 2>error || echo none", begin="test -e text")
+    tree.write("text", b"new\n" * 100_001)
+    assert slow.go() == (0, "new\n", "")
+    assert (tree.path / "error").read_bytes() == b""
+
+
 def test_a_moved_file_takes_what_was_appended_with_it(tree: Tree) -> None:
     tree.write("log", "first\n")
     slow = Slow(tree, "mv log log.1", begin="cat log >seen")

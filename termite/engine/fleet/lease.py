@@ -122,7 +122,7 @@ class Lease:
         try:
             return await self._connection.request(message, take)
         except Stale as error:
-            raise Outdated(str(error)) from error
+            raise Outdated(error.detail) from error
         except (UserError, RemoteProtocolError, FsError) as error:
             if error in ours:
                 raise

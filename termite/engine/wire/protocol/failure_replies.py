@@ -37,7 +37,7 @@ def failed(error: FsError | Stale | Retryable | UserError) -> Failed:
         case FsError():
             return Failed(Failure.FS, str(error), error.errno)
         case Stale():
-            return Failed(Failure.STALE, printable(str(error)))
+            return Failed(Failure.STALE, printable(error.detail))
         case Retryable():
             return Failed(Failure.RETRYABLE, printable(error.detail), reason=error.reason)
         case UserError():
