@@ -62,8 +62,7 @@ async def run_here_instead(
     """
     named = ", ".join(printable(place) for place in places[:NAMED_PLACES])
     more = f" and {len(places) - NAMED_PLACES} more" if len(places) > NAMED_PLACES else ""
-    rule = job.verdict.rule if job.verdict else None
-    if job.is_executed and rule is not None and rule.network:
+    if job.may_have_used_network:
         job.output.drop()
         await job.launcher.stop_reading()
         cause = "the command may have used the network and cannot be run again"

@@ -62,6 +62,12 @@ class Job:
         """True if the job may still run on a worker; False if it must fall back."""
         return len(self.failed_on) < MAX_WORKERS and len(self.failures) < MAX_ATTEMPTS and self.stdin.can_rewind
 
+    @property
+    def may_have_used_network(self) -> bool:
+        """True if the command had the network in any attempt: a second run may be noticed."""
+        rule = self.verdict.rule if self.verdict else None
+        return self.is_executed and rule is not None and rule.network
+
 
 def new_job(number: int, launcher: Launcher, request: JobRequest, held_outputs: HeldOutputs) -> Job:
     """Return a new job with the id `number`."""

@@ -107,7 +107,7 @@ class JobRunner:
             log.exception("job-failed job=%d", job.id)
             if job.ticket is not None and job.ticket.has_happened:
                 return Exit(job.ticket.end.code, job.ticket.end.signal)
-            return await fall_back(master, job, Reason.INTERNAL_ERROR, repr(error))
+            return await run_here_instead(master, job, Reason.INTERNAL_ERROR, (repr(error),))
         except trio.Cancelled:
             # The user has stopped the job, which does not run again: its output is shown.
             job.output.release_nowait()
@@ -189,7 +189,8 @@ async def try_workers(master: Master, job: Job, command: Command) -> Exit | None
                 return await run_here_instead(master, job, error.reason, absolute(error.paths), error.derived)
         except Retryable as error:
             job.output.drop()  # the next worker may be long in coming
-            if error.reason in (Reason.NOT_AT_REST, Reason.TOO_LARGE):  # no other worker would do better
+            no_other = error.reason in (Reason.NOT_AT_REST, Reason.TOO_LARGE)  # would do better
+            if no_other or (job.may_have_used_network and error.reason is not Reason.NETWORK_DENIED):
                 return await run_here_instead(master, job, error.reason, (error.detail,) if error.detail else ())
             record_failure(master, job, error)
     return await fall_back(master, job, job.failures[-1].reason, job.failures[-1].detail)

@@ -90,11 +90,11 @@ class FakeTree:
     def statistics(self) -> dict[str, int]:
         return {}
 
-    async def finished(self) -> None:
-        self.steps.append("finished")
-
     def hold(self, paths: Collection[bytes]) -> Callable[[], None]:
         return lambda: None
+
+    async def finished(self) -> None:
+        self.steps.append("finished")
 
     async def publish(
         self, changes: Sequence[Change], contents: Mapping[bytes, bytes | Path], timing: Timing, ticket: Ticket
@@ -666,8 +666,15 @@ NETWORK = '[{"Regexp": "gcc", "Network": true}]'
 @pytest.mark.logs("job-fell-back")
 @pytest.mark.parametrize(
     ("end", "code"),
-    [(NotAtRest("f"), b"code=101\0"), (ran(), b"code=101\0"), (ran(127, changes=(), exec_errno=2), None)],
-    ids=["not at rest", "not published", "not started"],
+    [
+        (NotAtRest("f"), b"code=101\0"),
+        (lost_worker(), b"code=101\0"),
+        (Outdated("f"), b"code=101\0"),
+        pytest.param(ValueError("a bug"), b"code=101\0", marks=pytest.mark.logs("job-failed", "job-fell-back")),
+        (ran(), b"code=101\0"),
+        (ran(127, changes=(), exec_errno=2), None),
+    ],
+    ids=["not at rest", "lost", "outdated", "bug", "not published", "not started"],
 )
 async def test_a_refused_result_of_a_command_with_the_network_fails_unless_it_was_not_started(
     tmp_path: Path, end: Ran | Exception, code: bytes | None
