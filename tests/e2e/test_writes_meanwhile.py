@@ -20,6 +20,9 @@ all: $(T)
 $(T): ; flock lock sh -c 'n=$$(cat count 2>/dev/null || echo 0); echo $$((n+1)) >count; echo $@ >>log'
 """
 
+TARGETS = "T := $(addprefix t,$(shell seq 8))\nall: $(T)\n"
+BARRED = "$(T): ; touch empty-$@; sleep 0.2; if {link} 2>/dev/null; then echo $@ >>winners; fi\n"
+
 
 def lines(path: Path) -> list[str]:
     return sorted(path.read_text().splitlines())
@@ -52,6 +55,14 @@ def test_a_counter_under_a_lock_counts_every_recipe(tree: Tree, is_there: bool) 
     assert done.code == 0, done
     assert (tree.path / "count").read_text() == f"{MANY + 100 * is_there}\n"
     assert lines(tree.path / "log") == names()
+
+
+@pytest.mark.parametrize("link", ["ln -s $@ lock", "ln empty-$@ lock"], ids=["symbolic", "hard"])
+def test_one_of_many_recipes_makes_a_link_that_is_a_lock(tree: Tree, link: str) -> None:
+    tree.write("Makefile", f"{TARGETS}{BARRED.format(link=link)}")
+    done = tree.make("-s", "-j8")
+    assert done.code == 0, done
+    assert len(lines(tree.path / "winners")) == 1
 
 
 class Slow:

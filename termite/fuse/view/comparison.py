@@ -231,9 +231,12 @@ def _removed_base(pair: Pair) -> BaseVersion | None:
 def _written_base(pair: Pair) -> BaseVersion | None:
     """Return the version from which the content of a regular file may derive.
 
-    If the old file had several names, nothing shows whether it was written in place.
+    If the old file had several names, nothing shows whether it was written in place. A symlink that
+    took no other's place derives from the absence: the command may be `ln -s` for a lock.
     """
     entry, was = pair.entry, pair.was
+    if stat.S_ISLNK(entry.mode) and was is None:
+        return NOTHING
     if not stat.S_ISREG(entry.mode):
         return None
     if was is None:

@@ -26,12 +26,15 @@ class Judgement(enum.Enum):
 def needs_base(change: Change) -> BaseVersion | None:
     """Return the base of a change that must be judged, or None.
 
-    Only contents and removals of regular files are judged, whatever a worker says.
+    Only contents and removals of regular files are judged, and new symlinks, whatever a worker
+    says.
     """
-    attr = change.attr
-    if attr is not None and not (change.content and stat.S_ISREG(attr.mode)):
-        return None
-    return change.base
+    attr, base = change.attr, change.base
+    if attr is None:
+        return base
+    if stat.S_ISLNK(attr.mode):
+        return base if base is not None and base.is_absence else None
+    return base if change.content and stat.S_ISREG(attr.mode) else None
 
 
 def judge(change: Change, base: BaseVersion, there: Attr | None) -> Judgement:
@@ -39,11 +42,10 @@ def judge(change: Change, base: BaseVersion, there: Attr | None) -> Judgement:
     new = change.attr
     if there is None:
         return Judgement.PLACE if base.is_absence or new is None else Judgement.CONFLICT
+    if base.is_absence:
+        return Judgement.PLACE if new is not None and _may_come_twice(new, there) else Judgement.CONFLICT
     if not stat.S_ISREG(there.mode):
         return Judgement.CONFLICT
-    if base.is_absence:
-        # Two empty files are equal, in whichever order they were made, such as a lock or a stamp.
-        return Judgement.PLACE if new is not None and new.size == there.size == 0 else Judgement.CONFLICT
     if there.size == base.size:
         if base.digest is None:
             return Judgement.PLACE if there.mtime_ns == base.mtime_ns else Judgement.CONFLICT
@@ -52,6 +54,17 @@ def judge(change: Change, base: BaseVersion, there: Attr | None) -> Judgement:
         if there.digest == base.digest:
             return Judgement.PLACE
     return Judgement.APPEND if _may_be_tails(change, base, there) else Judgement.CONFLICT
+
+
+def _may_come_twice(new: Attr, there: Attr) -> bool:
+    """Return whether it does not matter that two commands have made an entry where nothing was.
+
+    Two empty files are equal, in whichever order they were made, such as a stamp. But `ln` of an
+    empty file may be a lock. Many recipes make the same symlink, by `ln -sf`.
+    """
+    if stat.S_ISLNK(new.mode):
+        return stat.S_ISLNK(there.mode) and new.target == there.target
+    return stat.S_ISREG(there.mode) and new.size == there.size == 0 and new.nlink <= 1
 
 
 def _may_be_tails(change: Change, base: BaseVersion, there: Attr) -> bool:

@@ -3,6 +3,7 @@
 import stat
 from hashlib import sha256
 
+import msgspec
 import pytest
 
 from termite.engine.model import Attr, BaseVersion, Change, Digest
@@ -21,6 +22,10 @@ def file(content: bytes, *, is_known: bool = True, mtime_ns: int = NEW) -> Attr:
 
 def base(content: bytes, *, is_known: bool = True) -> BaseVersion:
     return BaseVersion(len(content), OLD, digest_of(content) if is_known else None)
+
+
+def symlink(target: bytes) -> Attr:
+    return Attr(stat.S_IFLNK | 0o777, len(target), NEW, target=target)
 
 
 NOTHING = BaseVersion(-1)
@@ -53,6 +58,11 @@ DIRECTORY = Attr(stat.S_IFDIR | 0o755, 0, NEW)
         (NOTHING, file(b"x"), file(b""), Judgement.CONFLICT),
         (NOTHING, file(b""), file(b""), Judgement.PLACE),
         (NOTHING, file(b""), DIRECTORY, Judgement.CONFLICT),
+        (NOTHING, msgspec.structs.replace(file(b""), nlink=2), file(b""), Judgement.CONFLICT),
+        (NOTHING, symlink(b"x"), None, Judgement.PLACE),
+        (NOTHING, symlink(b"x"), symlink(b"x"), Judgement.PLACE),
+        (NOTHING, symlink(b"x"), symlink(b"y"), Judgement.CONFLICT),
+        (NOTHING, symlink(b"x"), file(b""), Judgement.CONFLICT),
     ],
 )
 def test_a_result_is_judged(
@@ -67,10 +77,12 @@ def test_the_tail_of_a_hard_link_is_not_appended() -> None:
     assert judge(change, base(b"a\n"), file(b"a\ny\n")) is Judgement.CONFLICT
 
 
-def test_only_contents_and_removals_of_files_are_judged() -> None:
+def test_contents_and_removals_of_files_and_new_symlinks_are_judged() -> None:
     version = base(b"5")
     assert needs_base(Change(b"f", file(b"6"), base=version)) == version
     assert needs_base(Change(b"f", None, base=version)) == version
     assert needs_base(Change(b"f", file(b"6"))) is None
     assert needs_base(Change(b"f", file(b"5"), content=False, base=version)) is None
     assert needs_base(Change(b"f", DIRECTORY, base=version)) is None
+    assert needs_base(Change(b"f", symlink(b"x"), base=version)) is None
+    assert needs_base(Change(b"f", symlink(b"x"), base=NOTHING)) == NOTHING

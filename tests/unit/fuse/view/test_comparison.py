@@ -355,7 +355,7 @@ def bases_of(upper: Upper, was: Mapping[bytes, Attr]) -> dict[str, BaseVersion |
 
 def test_a_result_derives_from_what_was_there_unless_it_was_made_anew() -> None:
     upper = Upper().file(b"in-place", B, copied_up=True).file(b"new", B).file(b"over", B).file(b"module.pyc", B)
-    upper.file(b"linked", B).whiteout(b"gone").whiteout(b"gone-directory").symlink(b"link")
+    upper.file(b"linked", B).whiteout(b"gone").whiteout(b"gone-directory").symlink(b"link").symlink(b"link-over")
     upper.file(b"touched", A, copied_up=True)
     was = {
         b"in-place": was_file(),
@@ -364,6 +364,7 @@ def test_a_result_derives_from_what_was_there_unless_it_was_made_anew() -> None:
         b"gone": was_file(),
         b"gone-directory": was_directory(),
         b"touched": was_file(),
+        b"link-over": was_file(),
     }
     version = BaseVersion(len(A), OLD, digest_of(A))
     assert bases_of(upper, was) == {
@@ -374,7 +375,8 @@ def test_a_result_derives_from_what_was_there_unless_it_was_made_anew() -> None:
         "linked": version,
         "gone": version,
         "gone-directory": None,
-        "link": None,
+        "link": BaseVersion(-1),
+        "link-over": None,
         "touched": None,
     }
 
