@@ -16,7 +16,7 @@ from errno import EIO
 import msgspec
 import trio
 
-from termite.engine.errors import ExitCode, FsError, HalfPublished
+from termite.engine.errors import ExitCode, FsError, HalfPublished, TermiteError
 from termite.engine.model import Change
 from termite.engine.tree.disk import Disk, fs_errors
 from termite.engine.tree.disk_follower import DiskFollower
@@ -120,6 +120,10 @@ class Publication:
             if reconciled.appended:
                 plan = make_plan(reconciled.changes, parts.exports.is_writable)
             number = await self._publish(plan, reconciled, reconciliation)
+            conflicts += await reconciliation.late.rescue()
+            if reconciliation.late.has_rescued:
+                with suppress(TermiteError):  # the job has happened; the next drain looks again
+                    self._drain()
         finally:
             reconciliation.close()
         return Published(number, conflicts, tuple(reconciled.appended))

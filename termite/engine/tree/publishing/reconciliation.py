@@ -4,16 +4,14 @@ The journal knows which files changed since the job began, so only those are com
 is computed only if nobody knows it. Where the job and somebody else have appended to one file, the
 job's tail is staged behind the file of the disk.
 
-A local program may still write between the last check and the rename, about 0.1 ms later.
+A local program may still write between the last check and the rename. See `late_writes`.
 """
 
-import fcntl
 import os
-import signal
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -27,6 +25,7 @@ from termite.engine.model import Attr, BaseVersion, Change, Digest
 from termite.engine.paths import split
 from termite.engine.tree.disk import Disk, fs_errors
 from termite.engine.tree.hashes import Hashes, stamp_of
+from termite.engine.tree.late_writes import LateWrites, OldFile, is_being_written
 from termite.engine.tree.logic.attrs import AttrTree, Seen
 from termite.engine.tree.logic.bases import Judgement, judge, needs_base
 from termite.engine.tree.logic.journal import Journal
@@ -38,7 +37,6 @@ T = TypeVar("T")
 
 ROUNDS = 3  # if a file changes during each of them, the job runs again
 READ_AT_ONCE_BYTES = 1024 * 1024  # of a file on disk: a larger one is read in a thread
-F_SETSIG = 10  # of fcntl(2); the module fcntl has no name for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +75,7 @@ class Reconciliation:
         self._based: list[tuple[Change, BaseVersion]] = []
         self._staged: list[Path] = []
         self._has_waited = False
+        self.late = LateWrites(neighbours.disk)
 
     async def run(self, changes: Sequence[Change], contents: Contents) -> Reconciled:
         """Return the results that may be published now. Drain before.
@@ -106,11 +105,21 @@ class Reconciliation:
             raise self._conflict(moved)
         self._check_held()
         for change, base in self._based:
-            if change.attr is not None and not base.is_absence and self._is_being_written(change.path):
+            if change.attr is None or base.is_absence:
+                continue
+            seen = self._near.tree.seen(change.path)
+            if seen is None or (fd := self._open_old(change.path)) < 0:
+                continue
+            # The next write of such a program would go to the file that a rename will remove.
+            if is_being_written(fd):
+                os.close(fd)
                 raise self._conflict((change.path,))
+            old = OldFile(fd, seen.attr.size, seen.attr.mtime_ns, seen.attr.digest or base.digest)
+            self.late.keep(change.path, old)
 
     def close(self) -> None:
         """Remove what was staged and not placed."""
+        self.late.close()
         for path in self._staged:
             self._near.staging.discard(os.fsencode(path.name))
 
@@ -247,33 +256,16 @@ class Reconciliation:
         self._has_waited = True
         return await trio.to_thread.run_sync(read)
 
-    def _is_being_written(self, path: bytes) -> bool:
-        """Return whether a program of this machine has the file open for writing.
-
-        Its next write would go to the file that a rename is about to remove. A lease for reading is
-        refused in that case. If the file system has no leases, or the file is another user's, this
-        is unknown.
-        """
+    def _open_old(self, path: bytes) -> int:
+        """Return an fd of the regular file that a result is about to replace, or -1."""
         try:
             fd = self._near.disk.open_file(path)
         except OSError:
-            return False
-        try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                return False
-            # The signal for a writer that comes in between must not be SIGIO, which ends a process.
-            fcntl.fcntl(fd, F_SETSIG, signal.SIGURG)
-            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        else:
-            with suppress(OSError):
-                fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-            return False
-        finally:
-            os.close(fd)
+            return -1
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            return fd
+        os.close(fd)
+        return -1
 
 
 class _Beginning:

@@ -1,0 +1,154 @@
+"""Keep what a program of this machine writes to a file while a result takes the file's place.
+
+Nothing locks the file between its last judgement and the rename. On a busy machine this takes some
+milliseconds, and a line that is appended meanwhile goes to the file that the rename removes. The
+old file stays open here. If it has grown after the rename, its tail is put behind the new file, as
+if the job had come first.
+"""
+
+import fcntl
+import logging
+import os
+import signal
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
+
+import trio
+
+from termite.engine.model import Digest
+from termite.engine.tree import disk_calls
+from termite.engine.tree.disk import Disk
+
+F_SETSIG = 10  # of fcntl(2); the module fcntl has no name for it
+BLOCK_BYTES = 1024 * 1024  # that are read at once
+KEPT_FILES = 100  # in one result: each needs a descriptor until the result is published
+WRITER_S = 1.0  # for so long a program is waited for that still writes to an old file
+PAUSE_S = 0.005
+
+log = logging.getLogger(__name__)
+
+
+def is_being_written(fd: int) -> bool:
+    """Return whether a program of this machine has the file open for writing.
+
+    A lease for reading is refused in that case. If the file system has no leases, or the file is
+    another user's, this is unknown.
+    """
+    try:
+        # The signal for a writer that comes in between must not be SIGIO, which ends a process.
+        fcntl.fcntl(fd, F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    with suppress(OSError):
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
+
+
+@dataclass(slots=True)
+class OldFile:
+    """An open file whose judged version has this size and time, and begins with this content."""
+
+    fd: int
+    size: int
+    mtime_ns: int
+    begin: Digest | None
+
+
+class LateWrites:
+    """The files that the results of one job replace, as they were judged. `close` it at the end."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+        self._old: dict[bytes, OldFile] = {}
+        self.has_rescued = False
+
+    def keep(self, path: bytes, old: OldFile) -> None:
+        """Keep a file, and take over its descriptor."""
+        if known := self._old.pop(path, None):
+            os.close(known.fd)
+        if len(self._old) >= KEPT_FILES:
+            os.close(old.fd)
+            return
+        self._old[path] = old
+
+    async def rescue(self) -> tuple[bytes, ...]:
+        """Put late tails behind the new files. Return the paths of other writes, which are lost.
+
+        Call this after the results are published. If `has_rescued` is True then, drain.
+        """
+        lost: list[bytes] = []
+        for path, old in self._old.items():
+            await self._wait_for_writer(old.fd)
+            st = os.fstat(old.fd)
+            if (st.st_size, st.st_mtime_ns) == (old.size, old.mtime_ns) or self._is_still_there(path, st):
+                continue
+            self.has_rescued = True
+            if not self._move_tail(path, old):
+                log.warning("late-write-lost path=%r", path)
+                lost.append(path)
+        return tuple(lost)
+
+    def close(self) -> None:
+        """Close all files."""
+        for old in self._old.values():
+            os.close(old.fd)
+        self._old.clear()
+
+    async def _wait_for_writer(self, fd: int) -> None:
+        deadline_s = trio.current_time() + WRITER_S
+        while is_being_written(fd) and trio.current_time() < deadline_s:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(PAUSE_S)
+
+    def _is_still_there(self, path: bytes, st: os.stat_result) -> bool:
+        """Return whether the old file still stands at its place."""
+        try:
+            fd = self._disk.open_file(path)
+        except OSError:
+            return False
+        try:
+            return os.path.samestat(os.fstat(fd), st)
+        finally:
+            os.close(fd)
+
+    def _move_tail(self, path: bytes, old: OldFile) -> bool:
+        tail = _tail_of(old)
+        if tail is None:
+            return False
+        try:
+            fd = self._disk.open_file(path)
+            try:
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    return False
+                new = disk_calls.open(b"/proc/self/fd/%d" % fd, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            finally:
+                os.close(fd)
+            try:
+                return disk_calls.write(new, tail) == len(tail)
+            finally:
+                os.close(new)
+        except OSError:
+            return False
+
+
+def _tail_of(old: OldFile) -> bytes | None:
+    """Return what was appended to the judged version, or None if it was changed in another way."""
+    if old.begin is None or os.fstat(old.fd).st_size < old.size:
+        return None
+    state = sha256()
+    for block in _blocks(old.fd, 0, old.begin.size):
+        state.update(block)
+    return b"".join(_blocks(old.fd, old.size, sys.maxsize)) if state.digest() == old.begin.sha256 else None
+
+
+def _blocks(fd: int, start: int, end: int) -> Iterator[bytes]:
+    while block := os.pread(fd, min(BLOCK_BYTES, end - start), start):
+        yield block
+        start += len(block)

@@ -1,0 +1,105 @@
+"""Test writes of local programs that come after the last judgement of a result."""
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from termite.engine.tree import disk_calls, late_writes
+from termite.engine.tree.master_tree import MasterTree
+from tests.edge.engine.tree.test_reconciliation import Writing
+from tests.edge.engine.tree.tree_jobs import agrees_with_the_disk, serve, staged_names, tree_path
+
+FIRST, JOB = b"first\n", b"first\njob\n"
+
+
+def before_the_rename(monkeypatch: pytest.MonkeyPatch, name: bytes, act: Callable[[], None]) -> None:
+    """Let `act` happen when the master is about to rename a result to `name`."""
+
+    def rename(source: bytes, target: bytes, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        if target == name:
+            act()
+        os.rename(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+
+    monkeypatch.setattr(disk_calls, "rename", rename)
+
+
+def append(path: Path, words: bytes) -> None:
+    with path.open("ab") as log:
+        log.write(words)
+
+
+async def job_on_log(home: MasterTree, root: Path) -> Writing:
+    (root / "log").write_bytes(FIRST)
+    await serve(home, root)
+    return Writing(home, root).rewrite("log", FIRST, JOB)
+
+
+@pytest.mark.parametrize("is_judged", [True, False])
+async def test_a_line_that_is_appended_just_before_the_rename_stays(
+    home: MasterTree, root: Path, monkeypatch: pytest.MonkeyPatch, is_judged: bool
+) -> None:
+    job = await job_on_log(home, root)
+    early = b"early\n" if is_judged else b""
+    append(root / "log", early)
+    before_the_rename(monkeypatch, b"log", lambda: append(root / "log", b"late\n"))
+    published = await job.end()
+    assert (root / "log").read_bytes() == FIRST + early + b"job\nlate\n"
+    assert published.conflicts == ()
+    assert await agrees_with_the_disk(home, root)
+    assert staged_names(root) == []
+
+
+async def test_a_program_that_has_opened_the_file_before_the_rename_may_finish(
+    home: MasterTree, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await job_on_log(home, root)
+    timers: list[threading.Timer] = []
+
+    def begin() -> None:
+        fd = os.open(root / "log", os.O_WRONLY | os.O_APPEND)
+
+        def finish() -> None:
+            os.write(fd, b"late\n")
+            os.close(fd)
+
+        timers.append(threading.Timer(0.1, finish))
+        timers[0].start()
+
+    before_the_rename(monkeypatch, b"log", begin)
+    await job.end()
+    timers[0].join()
+    assert (root / "log").read_bytes() == JOB + b"late\n"
+
+
+@pytest.mark.logs("late-write-lost")
+async def test_another_late_write_is_said(home: MasterTree, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = await job_on_log(home, root)
+
+    def edit() -> None:
+        (root / "log").write_bytes(b"an editor's\n")
+
+    before_the_rename(monkeypatch, b"log", edit)
+    published = await job.end()
+    assert published.conflicts == (tree_path(root / "log"),)
+    assert (root / "log").read_bytes() == JOB
+
+
+async def test_descriptors_of_old_files_are_few_and_closed(
+    home: MasterTree, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(late_writes, "KEPT_FILES", 2)
+    for name in "abcd":
+        (root / name).write_bytes(b"5")
+    await serve(home, root)
+    job = Writing(home, root)
+    for name in "abcd":
+        job.rewrite(name, b"5", b"6")
+    before = len(os.listdir("/proc/self/fd"))
+    most: list[int] = []
+    before_the_rename(monkeypatch, b"d", lambda: most.append(len(os.listdir("/proc/self/fd"))))
+    await job.end()
+    assert len(os.listdir("/proc/self/fd")) <= before
+    assert all((root / name).read_bytes() == b"6" for name in "abcd")
