@@ -1,11 +1,12 @@
 /* Hold the conversation with the master, from the sent invocation to the end of this process.
  *
  * Frames are taken out of one buffer. Output is passed on as it arrives, without waiting for the
- * end of its frame. The command can still be run on this machine as long as `is_spent` is false;
- * output that was shown is compared with what it writes then. */
+ * end of its frame. The command can still be run on this machine as long as `is_spent` is false,
+ * and if the master is lost, `is_once`. Output that was shown is compared with what it writes. */
 #include "launcher.h"
 #include "../shared/records.h"
 
+#include <endian.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdint.h>
@@ -18,6 +19,7 @@ struct conversation {
     int master;
     const struct command *command;
     bool is_spent;          /* the command must not run again: bytes of stdin are gone, or its results are written */
+    bool is_once;           /* the command may have used the network, and runs here only if the master says so */
     struct shown shown[2];  /* the command's output on stdout and on stderr; a worker merges them if they are one */
     struct stdin_wish wish; /* the job's unanswered request to read stdin */
     bool muted;             /* the output can no longer be written, and is dropped */
@@ -30,10 +32,9 @@ struct conversation {
 /* Return the little-endian number in four bytes. */
 static uint32_t read_u32(const char *bytes)
 {
-    uint32_t number = 0;
-    for (int i = 3; i >= 0; i--)
-        number = number << 8 | (unsigned char)bytes[i];
-    return number;
+    uint32_t number;
+    memcpy(&number, bytes, sizeof number);
+    return le32toh(number);
 }
 
 /* -- the ends of a conversation ------------------------------------------------------------------------------------ */
@@ -51,7 +52,7 @@ static void end_if_cancelled(const struct conversation *talk)
 static _Noreturn void give_up(struct conversation *talk, const char *reason, int code)
 {
     end_if_cancelled(talk);
-    if (!talk->is_spent) {
+    if (!talk->is_spent && !talk->is_once) {
         check_may_run_here(talk->command, reason,
                            code == EXIT_LOST ? " (termite-ctl start starts one)" : " (termite-ctl shutdown ends it)");
         dprintf(STDERR_FILENO, "termite: %s; running the command on this machine: %s\n", reason,
@@ -108,12 +109,12 @@ static void send_answer(struct conversation *talk, char kind, char *frame, size_
         shutdown(talk->master, SHUT_WR);
 }
 
-/* Answer a request that the master has withdrawn. Each request gets one answer, so that the master
- * knows that no more of our stdin is taken. */
-static void answer_withdrawn(struct conversation *talk)
+/* Answer a request with an error. A request that the master has withdrawn gets ECANCELED, so that
+ * the master knows that no more of our stdin is taken. */
+static void answer_error(struct conversation *talk, int error)
 {
     char frame[HEADER_BYTES + 32];
-    int length = snprintf(frame + HEADER_BYTES, 32, "errno=%d", ECANCELED);
+    int length = snprintf(frame + HEADER_BYTES, 32, "errno=%d", error);
     send_answer(talk, 'F', frame, (size_t)length + 1);
 }
 
@@ -127,12 +128,10 @@ static void answer_stdin(struct conversation *talk)
     if (n < 0 && (errno == EINTR || errno == EAGAIN))
         return; /* another process has read it first: wait again */
     talk->is_spent = talk->is_spent || is_taken;
-    if (n < 0) {
-        int length = snprintf(payload, STDIN_BYTES, "errno=%d", errno);
-        send_answer(talk, 'F', frame, (size_t)length + 1);
-    } else {
+    if (n < 0)
+        answer_error(talk, errno);
+    else
         send_answer(talk, is_taken || talk->wish.offset >= 0 ? 'S' : 'P', frame, (size_t)n);
-    }
 }
 
 /* Wait until the master has sent something. Meanwhile answer the job's request as soon as stdin can
@@ -353,7 +352,7 @@ static void take_read(struct conversation *talk, size_t length)
     if (stdin_drop(taken))
         talk->is_spent = true;
     if (asks && wish.size == 0 && talk->wish.size > 0)
-        answer_withdrawn(talk);
+        answer_error(talk, ECANCELED);
     if (asks)
         talk->wish = wish;
 }
@@ -375,8 +374,10 @@ static void take_frame(struct conversation *talk)
     case 'R':
         take_read(talk, length);
         break;
+    case 'O': /* the command gets the network */
     case 'A': /* the master lives, which every byte of it tells */
         take_records(talk, length);
+        talk->is_once = talk->is_once || header[4] == 'O';
         break;
     case 'X':
         execute_here(talk, length);

@@ -206,3 +206,17 @@ def test_nothing_is_left_after_an_embedded_cluster(make_place: MakePlace) -> Non
         assert tree.ctl("shutdown").code == 0
         assert not (tree.path / ".termite-socket").exists(), "shutdown answers when everything is gone"
         assert_nothing_left(where, tree.path)
+
+
+def test_a_master_killed_while_a_command_has_the_network_loses_it(make_place: MakePlace) -> None:
+    """Another machine may have noticed the command, so that it must not happen twice."""
+    with make_place("ordinary") as where, cluster(new_tree(where), []) as whole:
+        whole.tree.write(".termite-localrc", '[{"Regexp": "1234.5", "Network": true}]')
+        whole.add_worker(where, "w1", "-jobs", "2", "-network", "allow")
+        whole.wait_for_workers(1)
+        process = start_job(whole)
+        whole.master.process.kill()
+        stdout, stderr = process.communicate(timeout=60)
+        assert (process.returncode, stdout) == (101, b""), stderr
+        assert b"the master went away while the command was running" in stderr
+        assert not (whole.tree.path / "out").exists()

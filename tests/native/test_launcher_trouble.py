@@ -34,6 +34,23 @@ def test_a_notice_is_not_output(launcher: Path, tree: Path, master: FakeMaster) 
         assert finish(process)[:2] == (0, b"run here\n")
 
 
+def test_a_command_that_has_the_network_does_not_run_again(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    with started([launcher, *COMMAND], tree) as process:
+        talk = master.accept()
+        talk.say(frame("O", b""))
+        talk.vanish()
+        status, out, err = finish(process)
+    assert (status, out) == (101, b"")
+    assert err == b"termite: the master went away while the command was running: echo\n"
+
+
+def test_a_command_that_got_the_network_nowhere_runs_here(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    with started([launcher, *COMMAND], tree) as process:
+        talk = master.accept()
+        talk.say(frame("O", b""), frame("X", records(("recurse", "0"))))
+        assert finish(process)[:2] == (0, b"run here\n")
+
+
 def test_after_other_output_a_lost_master_is_told_by_the_exit_code(
     launcher: Path, tree: Path, master: FakeMaster
 ) -> None:

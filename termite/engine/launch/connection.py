@@ -104,6 +104,10 @@ class Launcher:
         """Write one line of our own to the launcher's stderr; `line` has no newline."""
         await self._send(records.NOTICE, line.encode("utf-8", "surrogateescape") + b"\n")
 
+    async def forbid_second_run(self) -> None:
+        """Forbid the launcher to run the command itself if this master is lost."""
+        await self._send(records.ONCE, b"")
+
     async def read_stdin(self, size: int, *, peek: bool = False) -> bytes:
         """Return the bytes of one read(2) of the launcher's stdin; b"" at the end.
 
@@ -222,10 +226,7 @@ class Launcher:
         self._connection.close()
 
     def next_frame_nowait(self) -> tuple[bytes, bytes] | None:
-        """Return the next frame as (kind, payload), or None if it has not arrived.
-
-        Use this before the job starts. Raise LauncherGone if the connection has ended.
-        """
+        """Return a frame (kind, payload) before the job starts, or None. Raise LauncherGone."""
         try:
             while not self._unread:
                 self._read()

@@ -280,6 +280,8 @@ async def run_on_worker(master: Master, job: Job, lease: Lease, message: Run) ->
 
     Raise Retryable if the attempt failed and the command is not to blame.
     """
+    if message.network:
+        await job.launcher.forbid_second_run()
     job.phase = Phase.RUNNING
     job.rewind()
     job.is_executed = True

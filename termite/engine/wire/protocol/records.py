@@ -18,6 +18,8 @@ ALIVE = b"A"  # to the master: a question; from the master: the answer
 STDIN, PEEKED, UNREADABLE = b"S", b"P", b"F"  # to the master: the answers to READ
 EXEC, STDOUT, STDERR, NOTICE, READ, EXIT, ANSWER = b"X", b"1", b"2", b"N", b"R", b"E", b"J"  # from the master
 
+ONCE = b"O"  # from the master: the command gets the network now, so a lost master is no reason to run it again
+
 _HEADER = struct.Struct("<Ic")
 
 Records = Iterable[tuple[str, bytes]]
