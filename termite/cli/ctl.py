@@ -49,9 +49,10 @@ def _run(argv: Sequence[str]) -> int:
     # Flags after the command belong to it: in `why gcc --version` the flag is gcc's. Only
     # `why --help` asks for our help.
     words = parser.parse_flags(argv[1:2] if argv[1:2] in _HELP else argv[:1])
-    code = COMMANDS[words.command](argv[1:])
-    start_sweep()
-    return code
+    try:
+        return COMMANDS[words.command](argv[1:])
+    finally:
+        start_sweep()  # also if the command fails because a master was killed
 
 
 def _secret(args: Sequence[str]) -> int:

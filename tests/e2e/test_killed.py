@@ -44,7 +44,7 @@ def left_in(where: Place, tree: Tree) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", USERS)
-@pytest.mark.parametrize("command", ["a build elsewhere", "termite-ctl elsewhere"])
+@pytest.mark.parametrize("command", ["a build elsewhere", "termite-ctl elsewhere", "termite-ctl fails"])
 def test_a_command_in_another_tree_removes_what_a_killed_master_left(
     make_place: MakePlace, kind: str, command: str
 ) -> None:
@@ -60,8 +60,10 @@ def test_a_command_in_another_tree_removes_what_a_killed_master_left(
             with embedded(other):
                 assert other.make().code == 0
                 wait_until(lambda: not list(tree.path.rglob(".termite-*")), "the tree of the killed master is clean")
-        else:
+        elif command == "termite-ctl elsewhere":
             assert other.ctl("secret").code == 0
+        else:
+            assert tree.ctl("status").code == 100, "its master was killed"
         wait_until(lambda: not left_in(where, tree), "nothing is left", lambda: str(left_in(where, tree)))
         assert (tree.path / "made").read_text() == "y\n"
         assert_nothing_left(where, tree.path, other.path)
