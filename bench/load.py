@@ -112,7 +112,7 @@ def make_directories(tree: Path, directory: str, jobs: int) -> None:
 
 
 def _common(tree: Path) -> bytes:
-    said = [("v", b"3"), ("how", b"preload"), ("tool", b"ninja"), ("exe", b"job"), ("search", b"1")]
+    said = [("v", records.VERSION.encode()), ("how", b"preload"), ("tool", b"ninja"), ("exe", b"job"), ("search", b"1")]
     said += [("cwd", os.fsencode(tree)), ("umask", b"022"), ("stdin", b"null"), ("merge", b"1")]
     vantage = own_vantage(str(tree))
     said += [(name, getattr(vantage, name).encode()) for name in vantage.__slots__]

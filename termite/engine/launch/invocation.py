@@ -15,7 +15,7 @@ from termite.engine.decide.environment import Environment
 from termite.engine.errors import RemoteProtocolError
 from termite.engine.launch.vantage import Vantage
 from termite.engine.model import How, Invocation, StdinFile
-from termite.engine.wire.protocol.records import parse_records
+from termite.engine.wire.protocol.records import VERSION, parse_records
 
 
 class OutputKind(enum.StrEnum):
@@ -65,7 +65,7 @@ def parse_invoke(payload: bytes) -> JobRequest:
     """
     head, separator, rest = payload.partition(b"\0env=")  # the environment comes last
     argv, notes, fields = _sort_records(head + b"\0" if separator else head)
-    if fields.get("v") != b"4":
+    if fields.get("v") != VERSION.encode():
         raise RemoteProtocolError(f"a launcher of another version: {fields.get('v')!r}")
     stdin = fields.get("stdin")
     try:

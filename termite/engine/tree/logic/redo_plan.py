@@ -57,7 +57,10 @@ class Unlock(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="unlock
 
 
 class MakeDirectory(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="mkdir"):
-    """Move an empty staged directory to its place, unless a directory stands there."""
+    """Move an empty staged directory to its place, unless a directory stands there.
+
+    If one stood there when the job was prepared, none is staged.
+    """
 
     path: bytes
     staged: bytes

@@ -107,7 +107,10 @@ class StepRunner:
                 remove_beneath(self._fd_of(step.staged), step.staged)
                 return
             disk_calls.unlink(name, dir_fd=parent)
-        self._rename(step.staged, parent, name)
+        try:
+            self._rename(step.staged, parent, name)
+        except FileNotFoundError:  # it is not staged, because a directory stood there
+            disk_calls.mkdir(name, 0o700, dir_fd=parent)
         self._new.add(step.path)
 
     def _place(self, step: PlaceEntry) -> None:

@@ -13,6 +13,8 @@ from termite.engine.errors import RemoteProtocolError
 # The largest frame is an invocation. The kernel limits arguments and environment to 6 MiB.
 FRAME_LIMIT_BYTES = 32 * 1024 * 1024
 
+VERSION = "4"  # of this protocol; native/launcher/invocation.c has it too
+
 INVOKE, CONTROL, CANCEL = b"I", b"C", b"K"  # to the master
 ALIVE = b"A"  # to the master: a question; from the master: the answer
 STDIN, PEEKED, UNREADABLE = b"S", b"P", b"F"  # to the master: the answers to READ

@@ -10,6 +10,7 @@ import pytest
 
 from termite.engine.errors import HalfPublished, RemoteProtocolError
 from termite.engine.model import Attr, Digest
+from termite.engine.tree import disk_calls
 from termite.engine.tree.logic.attrs import Seen
 from termite.engine.tree.logic.redo_plan import Step
 from termite.engine.tree.master_tree import MasterTree
@@ -219,3 +220,25 @@ async def test_a_file_that_was_written_again_with_the_same_content_stays_in_plac
     assert stat.S_IMODE(after.st_mode) == 0o755
     changes = home.changesets_since(1)[0].changes
     assert [c.content for c in changes if c.path.endswith(b"/f")] == [False]
+
+
+def _writes_into(job: Job, directory: str) -> Job:
+    """Add the changes of a job that makes a file in a directory that it has found."""
+    job.change(directory, Attr(stat.S_IFDIR | 0o755, 0, time.time_ns()), content=False)
+    return job.write(f"{directory}/made", b"made")
+
+
+async def test_a_directory_that_stands_is_not_staged(
+    home: MasterTree, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each compilation changes the time of its directory, and making one costs as much as a result."""
+    (root / "out").mkdir()
+    await serve(home, root)
+    calls: list[str] = []
+    for name in ("mkdir", "rmdir"):
+        real = getattr(disk_calls, name)
+        monkeypatch.setattr(disk_calls, name, lambda *args, n=name, r=real, **kw: (calls.append(n), r(*args, **kw))[1])
+    await _writes_into(Job(home, root), "out").end()
+    assert (root / "out" / "made").read_bytes() == b"made"
+    assert calls == []
+    assert staged_names(root) == []
