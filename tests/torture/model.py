@@ -5,16 +5,21 @@ because some tools write absolute paths.
 """
 
 import re
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from tests.e2e.places import Place
 from tests.e2e.snapshot import Entry, snapshot, times
 from tests.torture.project import Project
 
+T = TypeVar("T")
+
 PLAIN_JOBS = 4
+READ_ATTEMPTS = 20
 LIMIT_S = 120.0
 # Files in which a tool keeps times or its own notes, and what git and termite keep in a tree.
 _PRIVATE = re.compile(
@@ -72,14 +77,25 @@ def model_of(project: Project, where: Place, tree: Path, seen: Path) -> Model:
 
 def read_tree(seen: Path) -> dict[bytes, Entry]:
     """Return everything that a build makes, without the private files of tools."""
-    return {path: entry for path, entry in snapshot(seen).items() if not _PRIVATE.search(path)}
+    entries = _read_all(snapshot, seen)
+    return {path: entry for path, entry in entries.items() if not _PRIVATE.search(path)}
+
+
+def _read_all(read: Callable[[Path], dict[bytes, T]], seen: Path) -> dict[bytes, T]:
+    """Read the tree; begin again if a file vanishes, as private files of a master do."""
+    for _ in range(READ_ATTEMPTS):
+        try:
+            return read(seen)
+        except FileNotFoundError:
+            time.sleep(0.1)
+    return read(seen)
 
 
 def read_times(seen: Path) -> dict[bytes, int]:
     """Return the mtime of every file; a directory's changes with the private files in it."""
     return {
         path: mtime_ns
-        for path, mtime_ns in times(seen).items()
+        for path, mtime_ns in _read_all(times, seen).items()
         if not _PRIVATE.search(path) and not (seen / path.decode(errors="surrogateescape")).is_dir()
     }
 
