@@ -4,6 +4,7 @@ Lines that begin with `!` are for this program: `!exit N`, `!die TEXT` (on stder
 `!environment`, and `!deaf`.
 """
 
+import contextlib
 import json
 import os
 import select
@@ -25,6 +26,14 @@ def obey(word: str, rest: str, config: dict[str, object], master: socket.socket)
         master.sendall(json.dumps([dict(os.environ), os.getcwd(), os.getsid(0) == os.getpid()]).encode() + b"\n")
 
 
+def receive(connection: socket.socket) -> bytes:
+    """Return what has arrived; b"" if the other side is gone, whether it has read all or not."""
+    try:
+        return connection.recv(65536)
+    except ConnectionResetError:
+        return b""
+
+
 def main() -> None:
     with open(int(sys.argv[1]), "rb") as file:
         config = json.load(file)
@@ -32,20 +41,18 @@ def main() -> None:
     control = socket.socket(fileno=config["control_fd"])
     master.setblocking(True)
     control.setblocking(True)
-    master.recv(5, socket.MSG_WAITALL)  # the beginning of a handshake, for the worker
+    with contextlib.suppress(ConnectionResetError):
+        master.recv(5, socket.MSG_WAITALL)  # the beginning of a handshake, for the worker
     deaf = False
     while True:
         readable, _, _ = select.select([master] if deaf else [master, control], [], [])
         if control in readable:
-            received = control.recv(65536)
+            received = receive(control)
             if not received:
                 return
             master.sendall(received)
         if master in readable:
-            try:
-                received = master.recv(65536)
-            except ConnectionResetError:  # the master is gone, and has not read all
-                received = b""
+            received = receive(master)
             if received.startswith(b"!"):
                 word, _, rest = received.decode().strip().partition(" ")
                 deaf = deaf or word == "!deaf"
@@ -56,4 +63,5 @@ def main() -> None:
                 return
 
 
-main()
+with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the other side is gone
+    main()
