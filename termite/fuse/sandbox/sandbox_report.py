@@ -88,6 +88,9 @@ def sandbox_result(records: Mapping[str, str], earliest_ns: int, timed_out: bool
     return SandboxResult(exit, exec_errno, usage, started_ns, ended_ns, timed_out, upper, offset, is_full, made)
 
 
+_LARGEST_STATUS = 0xFFFF  # of wait(2)
+
+
 def _number(records: Mapping[str, str], key: str, usual: int) -> int:
     """Return the number of a record, or `usual` if there is none.
 
@@ -103,4 +106,6 @@ def _number(records: Mapping[str, str], key: str, usual: int) -> int:
 
 
 def _exit_of(status: int) -> Exit:
+    if not 0 <= status <= _LARGEST_STATUS:
+        raise Retryable(Reason.SANDBOX_FAILED, "a report whose status is none of wait(2)")
     return Exit(0, os.WTERMSIG(status)) if os.WIFSIGNALED(status) else Exit(os.WEXITSTATUS(status))

@@ -43,3 +43,9 @@ def test_a_damaged_report_is_a_result_or_runs_the_job_again(damaged: bytes) -> N
         assert 0 <= result_of(damaged).exit.code <= 255
     except (Retryable, NotAtRest) as error:
         assert str(error)
+
+
+@pytest.mark.parametrize("status", ["-1", "65536", "10000000256"])
+def test_a_status_that_wait_cannot_give_runs_the_job_again(status: str) -> None:
+    with pytest.raises(Retryable, match="status"):
+        sandbox_result({"status": status}, 0, False, Path("upper"))
