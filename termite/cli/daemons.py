@@ -270,6 +270,12 @@ def _add_place_flags(parser: Parser) -> None:
         metavar="N",
         help="number of files in the store, or in all of them",
     )
+    _add_scratch_flags(parser)
+
+
+def _add_scratch_flags(parser: Parser) -> None:
+    """Add the flags for the files that running jobs write."""
+    add = parser.add_argument
     add(
         "--tmpdir",
         type=Path,

@@ -101,7 +101,7 @@ def _read_processes() -> dict[int, ProcessUse]:
             try:
                 processes[int(name)] = parse_stat(os.read(fd, STAT_BYTES))
             except (OSError, ValueError, IndexError):
-                pass
+                pass  # it ended while it was read
             finally:
                 os.close(fd)
     return processes

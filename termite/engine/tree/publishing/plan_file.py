@@ -153,5 +153,5 @@ def is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass
+        pass  # it is there, and belongs to another user
     return True

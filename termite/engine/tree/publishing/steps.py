@@ -101,7 +101,7 @@ class StepRunner:
         try:
             there = os.stat(name, dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
-            pass
+            pass  # nothing stands there: it is made below
         else:
             if stat.S_ISDIR(there.st_mode):  # it stays with everything in it
                 remove_beneath(self._fd_of(step.staged), step.staged)
