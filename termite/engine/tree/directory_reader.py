@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from termite.engine.model import Attr
 from termite.engine.paths import NAME_BYTES, PATH_BYTES, from_root_down, join
-from termite.engine.tree.disk import GONE, REFUSED, Disk, look_errors, look_failed
+from termite.engine.tree.disk import GONE, REFUSED, Disk, LookErrors, look_failed
 from termite.engine.tree.hashes import Hashes, is_racy, stamp_of
 from termite.engine.tree.logic.attrs import Seen
 from termite.engine.tree.logic.visibility import STANDARD_DIRECTORIES, DirectoryRules, Exports, Visibility
@@ -80,7 +80,7 @@ class DirectoryReader:
             rules.visibility is Visibility.PUBLIC and self._is_open(directory)
         ):
             return self._read_passages(directory, rules)
-        with look_errors(directory):
+        with LookErrors(directory):
             fd = self._disk.open_directory(directory)
             try:
                 self._watches.watch(directory, fd)
@@ -108,7 +108,7 @@ class DirectoryReader:
 
         Raise OSError if the directory is gone or refused.
         """
-        with look_errors(directory):
+        with LookErrors(directory):
             fd = self._disk.open_directory(directory, os.O_PATH)
             try:
                 return self.read_entries(directory, fd, names), os.fstat(fd)
@@ -189,7 +189,7 @@ class DirectoryReader:
     def _read_passages(self, directory: bytes, rules: DirectoryRules) -> Listed:
         if not rules.passages:
             return {}, None
-        with look_errors(directory):
+        with LookErrors(directory):
             try:
                 fd = self._disk.open_directory(directory, os.O_PATH)
             except FileNotFoundError:  # a standard directory that this machine does not have

@@ -23,7 +23,7 @@ from termite.engine.errors import FsError, Retryable
 from termite.engine.model import Change, Digest
 from termite.engine.paths import from_root_down, join, split
 from termite.engine.tree.directory_reader import DirectoryReader
-from termite.engine.tree.disk import Disk, fs_errors
+from termite.engine.tree.disk import Disk, FsErrors
 from termite.engine.tree.hashes import Hashes
 from termite.engine.tree.logic.attrs import AttrTree, Events, Inode, Seen, Touch, compare_entry
 from termite.engine.tree.logic.failed_looks import FailedLooks
@@ -77,7 +77,7 @@ class DiskFollower:
                 raise FsError(errno.ENOENT, path)
             if not seen.is_directory:
                 raise FsError(errno.ENOTDIR, path)
-            with fs_errors(directory):
+            with FsErrors(directory):
                 listing, own = self.reader.read_directory(directory)
             self.tree.serve(directory, listing)
             self._record_own(directory, own, changes)

@@ -1,7 +1,6 @@
 """Remember the places at which a look has failed, until the next drain checks them again."""
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from termite.engine.errors import Retryable
 from termite.engine.tree.logic.attrs import Events, Touch
@@ -36,13 +35,24 @@ class FailedLooks:
         if self._last is not None:
             raise Retryable(self._last.reason, self._last.detail)
 
-    @contextlib.contextmanager
-    def kept_if_broken_off(self) -> Iterator[None]:
+    def kept_if_broken_off(self) -> "_Kept":
         """Let the next drain check everything if the block fails by a bug or a lack of memory."""
-        unlisted = set(self.unlisted)
-        try:
-            yield
-        except BaseException:
-            self.unlisted |= unlisted
-            self.events.overflow = True
-            raise
+        return _Kept(self)
+
+
+class _Kept:
+    """The block of `kept_if_broken_off`."""
+
+    __slots__ = ("_looks", "_unlisted")
+
+    def __init__(self, looks: FailedLooks) -> None:
+        self._looks = looks
+        self._unlisted = set(looks.unlisted)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            self._looks.unlisted |= self._unlisted
+            self._looks.events.overflow = True

@@ -59,7 +59,7 @@ class Unlock(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="unlock
 class MakeDirectory(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="mkdir"):
     """Move an empty staged directory to its place, unless a directory stands there.
 
-    If one stood there when the job was prepared, none is staged.
+    If one stood there when the job was prepared, none is staged, and `staged` is empty.
     """
 
     path: bytes
@@ -207,7 +207,7 @@ def _check_step(step: Step, areas: int) -> None:
     if isinstance(step, Trash):
         for path in step.kept:
             components(path, RESULT_BYTES)
-    if isinstance(step, MakeDirectory | PlaceEntry | Trash):
+    if isinstance(step, MakeDirectory | PlaceEntry | Trash) and (step.staged or not isinstance(step, MakeDirectory)):
         check_names((step.staged,))
         if area_of(step.staged) > areas:
             raise RemoteProtocolError(f"a plan without the area of {step.staged!r}")

@@ -101,7 +101,7 @@ class StagingAreas:
 
         A directory that the job makes will stand where its parent is.
         """
-        if not self._replaced.isdisjoint(from_root_down(directory)):
+        if self._replaced and not self._replaced.isdisjoint(from_root_down(directory)):
             return self._number(split(directory)[0])
         try:
             fd = self._directories.open(directory)

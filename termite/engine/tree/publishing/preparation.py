@@ -16,7 +16,7 @@ from termite.engine.errors import FsError, RemoteProtocolError
 from termite.engine.model import Attr, Change, Digest
 from termite.engine.paths import from_root_down, is_within, split
 from termite.engine.tree import disk_calls
-from termite.engine.tree.disk import GONE, fs_errors, set_attributes
+from termite.engine.tree.disk import GONE, FsErrors, set_attributes
 from termite.engine.tree.logic.attrs import AttrTree
 from termite.engine.tree.logic.plan import Plan
 from termite.engine.tree.logic.redo_plan import (
@@ -83,7 +83,7 @@ class Preparation:
         plan = self._plan
         new = {change.path for change in plan.directories}
         for path in sorted(plan.parents - new):
-            with fs_errors(path):
+            with FsErrors(path):
                 self._directories.open(path)
         files: list[Change] = []
         for change in plan.files:
@@ -92,7 +92,7 @@ class Preparation:
         for change in files:
             sha256 = _digest(change).sha256
             uses[sha256] -= 1
-            with fs_errors(change.path):
+            with FsErrors(change.path):
                 self._stage_file(change, contents, is_last=not uses[sha256])
             yield
         for changes, stage in (
@@ -102,7 +102,9 @@ class Preparation:
             (plan.links, self._stage_link),
         ):
             for change in changes:
-                with fs_errors(change.path):
+                if self._stands(change):
+                    continue  # most jobs only make files in one: to make and remove a directory would cost 50 us
+                with FsErrors(change.path):
                     name = self._staged[change.path] = self._areas.reserve(change.path)
                     stage(change, name, self._areas.fd_of(name))
                 yield
@@ -122,12 +124,12 @@ class Preparation:
             if self._is_same(change):
                 continue
             self._same.remove(change)  # another program has changed it meanwhile
-            with fs_errors(change.path):
+            with FsErrors(change.path):
                 self._stage_file(change, contents, is_last=False)
         replaced = [step for path in plan.replaced for step in self._trash(path)]
         made: list[Step] = []
         for change in plan.directories:
-            made.append(MakeDirectory(change.path, self._staged[change.path], self._stood(change.path)))
+            made.append(MakeDirectory(change.path, self._staged.get(change.path, b""), self._stood(change.path)))
         for change in (*plan.files, *plan.symlinks, *plan.links, *plan.fifos):
             if change.path in self._staged:
                 made += self._place(change)
@@ -153,7 +155,18 @@ class Preparation:
         seen = self._known.tree.seen(change.path)
         if seen is None or not stat.S_ISREG(seen.attr.mode) or seen.attr.digest != _digest(change):
             return False
-        return self._replaced.isdisjoint(from_root_down(change.path))
+        return not self._is_replaced(change.path)
+
+    def _stands(self, change: Change) -> bool:
+        """Return whether a change only says that a directory is there, and it is."""
+        if change.content or not stat.S_ISDIR(_attr(change).mode):
+            return False
+        seen = self._known.tree.seen(change.path)
+        return seen is not None and seen.is_directory and change.path not in self._replaced
+
+    def _is_replaced(self, path: bytes) -> bool:
+        """Return whether an entry, or a directory above it, is removed before it is made."""
+        return bool(self._replaced) and not self._replaced.isdisjoint(from_root_down(path))
 
     def _stage_file(self, change: Change, contents: Contents, *, is_last: bool) -> None:
         """Stage a file with its mode and times.
@@ -183,10 +196,6 @@ class Preparation:
         self.files[name] = StagedFile(digest, st)
 
     def _stage_directory(self, change: Change, name: bytes, area: int) -> None:
-        seen = self._known.tree.seen(change.path)
-        is_there = seen is not None and seen.is_directory and change.path not in self._replaced
-        if is_there and not change.content:
-            return  # most jobs only make files in one: to make and remove a directory would cost 50 us
         disk_calls.mkdir(name, 0o700, dir_fd=area)
 
     def _stage_symlink(self, change: Change, name: bytes, area: int) -> None:
@@ -242,7 +251,7 @@ class Preparation:
         Everything that came into a directory after the job had seen it is kept. A mount point
         cannot be removed, and a directory above one must not be moved to the trash with it.
         """
-        with fs_errors(path):
+        with FsErrors(path):
             there = self._look(path)
         if there is not None:
             kept: tuple[bytes, ...] = ()
@@ -254,7 +263,7 @@ class Preparation:
 
     def _mounts(self) -> list[bytes]:
         if self._mount_points is None:
-            with fs_errors(b""):
+            with FsErrors(b""):
                 self._mount_points = mount_points()
         return self._mount_points
 
@@ -284,7 +293,7 @@ class Preparation:
         attr = _attr(change)
         mtime_ns = self._master_ns(attr)
         if self._timing.is_made_in_job(attr.mtime_ns):  # another job may have changed its entries since
-            there = None if not self._replaced.isdisjoint(from_root_down(change.path)) else self._look(change.path)
+            there = None if self._is_replaced(change.path) else self._look(change.path)
             if there is not None and stat.S_ISDIR(there.st_mode):
                 mtime_ns = max(mtime_ns, there.st_mtime_ns)
         return SetDirectory(change.path, attr.mode, mtime_ns)
@@ -297,7 +306,7 @@ class Preparation:
             return Stood(stamp.dev, stamp.ino, stamp.mtime_ns, stamp.ctime_ns)
         if self._known.tree.is_served(split(path)[0]):
             return None
-        with fs_errors(path):
+        with FsErrors(path):
             there = self._look(path)
         return _stood(there) if there is not None else None
 

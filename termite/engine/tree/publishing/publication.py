@@ -18,7 +18,7 @@ import trio
 
 from termite.engine.errors import ExitCode, FsError, HalfPublished, TermiteError
 from termite.engine.model import Change
-from termite.engine.tree.disk import Disk, fs_errors
+from termite.engine.tree.disk import Disk, FsErrors
 from termite.engine.tree.disk_follower import DiskFollower
 from termite.engine.tree.hashes import Hashes
 from termite.engine.tree.logic.attrs import Events
@@ -149,7 +149,7 @@ class Publication:
             steps = preparation.steps(reconciled.contents)
             if not steps:
                 return parts.journal.number
-            with fs_errors(b""):
+            with FsErrors(b""):
                 parts.staging.plan.begin(self._ticket.end, self._ticket.is_told, self._relative(steps), areas.paths)
             self._ticket.has_happened = True
             number = await self._carry_out(preparation, areas, steps)

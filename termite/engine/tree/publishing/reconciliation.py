@@ -23,7 +23,7 @@ import trio
 from termite.engine.errors import Conflict, RemoteProtocolError
 from termite.engine.model import Attr, BaseVersion, Change, Digest
 from termite.engine.paths import split
-from termite.engine.tree.disk import Disk, fs_errors
+from termite.engine.tree.disk import Disk, FsErrors
 from termite.engine.tree.hashes import Hashes, stamp_of
 from termite.engine.tree.late_writes import LateWrites, OldFile, is_being_written
 from termite.engine.tree.logic.attrs import AttrTree, Seen
@@ -176,7 +176,7 @@ class Reconciliation:
 
     def _hash(self, path: bytes, seen: Seen) -> Digest | None:
         """Return the digest of the version that was seen, or None if it is no longer there."""
-        with self._opened(path, seen) as fd, fs_errors(path):
+        with self._opened(path, seen) as fd, FsErrors(path):
             if fd is None:
                 return None
             digest = self._near.hashes.hash_file(fd)
@@ -203,7 +203,7 @@ class Reconciliation:
         return path, msgspec.structs.replace(change, attr=attr)
 
     def _join(self, path: bytes, seen: Seen, base: BaseVersion, content: bytes | Path) -> tuple[Path, Digest] | None:
-        with self._opened(path, seen) as fd, fs_errors(path):
+        with self._opened(path, seen) as fd, FsErrors(path):
             if fd is None:
                 return None
             writer = StagedWriter(self._near.staging)

@@ -16,7 +16,7 @@ from termite.engine.errors import RemoteProtocolError, UserError
 from termite.engine.model import Digest
 from termite.engine.paths import join
 from termite.engine.tree import disk_calls
-from termite.engine.tree.disk import fs_errors, remove_beneath
+from termite.engine.tree.disk import FsErrors, remove_beneath
 from termite.engine.tree.logic.visibility import STAGING
 from termite.engine.tree.publishing.plan_file import PlanFile
 from termite.engine.tree.volumes import volume_of
@@ -107,14 +107,14 @@ class StagedWriter:
         self._state = sha256()
         self._size = 0
         self._fd = -1
-        with fs_errors(b""):
+        with FsErrors(b""):
             self._fd = disk_calls.open(self._name, NEW, 0o600, dir_fd=staging.fd)
 
     def write(self, chunk: bytes) -> None:
         """Append a piece of the content."""
         self._state.update(chunk)
         self._size += len(chunk)
-        with fs_errors(b""):
+        with FsErrors(b""):
             write_all(self._fd, chunk)
 
     def finish(self, expected: Digest) -> Path:

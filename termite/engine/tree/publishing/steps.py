@@ -104,7 +104,8 @@ class StepRunner:
             pass  # nothing stands there: it is made below
         else:
             if stat.S_ISDIR(there.st_mode):  # it stays with everything in it
-                remove_beneath(self._fd_of(step.staged), step.staged)
+                if step.staged:
+                    remove_beneath(self._fd_of(step.staged), step.staged)
                 return
             disk_calls.unlink(name, dir_fd=parent)
         try:
