@@ -277,7 +277,7 @@ class Preparation:
             parents |= {split(path)[0] for path in (*plan.replaced, *plan.removed)}
         for path in sorted(parents):
             try:
-                if path not in self._staged and self._directories.is_locked(path):
+                if not self._is_replaced(path) and self._directories.is_locked(path):
                     found = self._directories.found(path)
                     unlocked.append(Unlock(path))
                     final[path] = SetDirectory(path, found.st_mode, found.st_mtime_ns)

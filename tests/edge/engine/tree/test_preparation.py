@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from termite.engine.model import Attr, Change, Digest
@@ -130,6 +130,7 @@ async def shown(home: MasterTree, top: bytes, directory: str = "") -> set[str]:
     return found
 
 
+@example({"a": ("d", b"", 0o555), "a/a": ("d", b"", 0o755)}, {"a": ("d", b"", 0o755)}, set(), False)
 @given(before=MODELS, after=MODELS, remade=st.sets(PATHS, max_size=2), is_served=st.booleans())
 @settings(deadline=None, max_examples=150)
 def test_any_change_of_any_tree_comes_home(before: Model, after: Model, remade: set[str], is_served: bool) -> None:
