@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,12 +31,22 @@ def make_place() -> Iterator[MakePlace]:
     base.chmod(0o755)
     numbers = itertools.count(1)
 
-    def make(kind: str, *, network: bool = False) -> AbstractContextManager[Place]:
-        return place(kind, base / f"{next(numbers)}-{kind}", uuid.uuid4().hex, network=network)
+    @contextmanager
+    def make(kind: str, *, network: bool = False) -> Iterator[Place]:
+        own = base / f"{next(numbers)}-{kind}"
+        try:
+            with place(kind, own, uuid.uuid4().hex, network=network) as where:
+                yield where
+        finally:  # at once, because all stores of a run together take minutes
+            _remove(own)
 
     yield make
-    subprocess.run(["chmod", "-Rf", "u+rwX", base], check=False)
-    shutil.rmtree(base)
+    _remove(base)
+
+
+def _remove(directory: Path) -> None:
+    subprocess.run(["chmod", "-Rf", "u+rwX", directory], check=False)
+    shutil.rmtree(directory)
 
 
 USERS = [pytest.param("ordinary"), pytest.param("root", marks=needs_root)]

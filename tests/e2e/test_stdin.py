@@ -241,7 +241,12 @@ def test_much_passes_through_it(tree: Tree, source: str) -> None:
 def test_a_file_that_grows_meanwhile_is_read_to_its_new_end(tree: Tree) -> None:
     path = tree.write("log", "one\n")
     with path.open("rb") as file:
-        command = [tree.where.termite("termite"), "sh", "-c", "cat; echo read; sleep 1; cat"]
+        command = [
+            tree.where.termite("termite"),
+            "sh",
+            "-c",
+            "cat; echo read; sleep 4; cat",
+        ]  # output is held for a second
         process = tree.where.start(command, tree.path, stdin=file.fileno())
         assert process.stdout is not None
         assert process.stdout.readline() == b"one\n"
