@@ -127,7 +127,8 @@ class MirrorServer:
                 nursery.cancel_scope.cancel()
         finally:
             if self._lease is not None:
-                log.info("lease-ended jobs=%d statistics=%s", self._jobs.started, self._lease.parts.statistics())
+                counts = ",".join(f"{name}:{count}" for name, count in self._lease.parts.statistics().items())
+                log.info("lease-ended jobs=%d statistics=%s", self._jobs.started, counts)
 
     async def listen_to_worker(self, scope: trio.CancelScope) -> None:
         """Obey the orders of the worker, and cancel `scope` when the worker is gone."""

@@ -28,7 +28,7 @@ GROWTH_PER_JOB = 0.05  # entries; a table that keeps something of each job has o
 # Files whose unread versions the mirror counts, and digests in the master's memory, have limits of
 # some thousand entries: they are caches.
 CACHES = {"unopened_files": 2500, "known_digests": 3500}
-_STATISTICS = re.compile(r"lease-ended .*statistics=(\{.*?\})")
+_STATISTICS = re.compile(r"lease-ended .*statistics=(\S+)")
 _MAKEFILE = """all: $(patsubst %,$(BATCH)-%.out,{numbers})
 %.out:
 \t@echo $* >$*.tmp && cat $*.tmp >>$@ && rm $*.tmp
@@ -122,9 +122,11 @@ def _judge_mirrors(scene: Scene, jobs: int) -> list[str]:
     problems = []
     for worker in ("w0", "w1"):
         for text in _STATISTICS.findall(scene.rig.log(worker).read_text(errors="replace")):
-            pairs = re.findall(r"'(\w+)': (\d+)", text)
+            pairs = re.findall(r"(\w+):(\d+)", text)
             tables = {name: int(count) for name, count in pairs if name in _TABLES}
             print(f"    soak {worker}: {tables}", flush=True)
+            if len(tables) < len(_TABLES):
+                problems.append(f"wrong: {worker} has told of no more than {tables}")
             problems += [
                 f"left: the mirror's table {name} of {worker} has {count} entries after {jobs} jobs"
                 for name, count in tables.items()

@@ -6,6 +6,7 @@ port of the loopback interface, every user of the machine could keep it busy.
 """
 
 import errno
+import ipaddress
 import os
 
 import trio
@@ -34,7 +35,20 @@ def split_address(address: str, default_port: int) -> tuple[str, int]:
         raise UserError(
             f"{address!r} is not an address", hint=f"write HOST or HOST:PORT, such as localhost:{default_port}"
         )
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    in_brackets, host = host.startswith("["), host.removeprefix("[").removesuffix("]")
+    if (in_brackets or ":" in host) and not _is_ipv6(host):
+        raise UserError(
+            f"{address!r} is not an address", hint=f"write HOST or HOST:PORT, such as localhost:{default_port}"
+        )
+    return host, int(port)
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        ipaddress.IPv6Address(host)  # it may have a zone, as in fe80::1%eth0
+    except ValueError:
+        return False
+    return True
 
 
 def join_address(host: str, port: int) -> str:

@@ -139,7 +139,9 @@ def test_an_address_has_a_host_and_a_port(text: str, parts: tuple[str, int]) -> 
     assert split_address(join_address(*parts), 9) == parts
 
 
-@pytest.mark.parametrize("text", ["host:", "host:x", "host:0", "host:65536", "host:-1", "host:٣"])
+@pytest.mark.parametrize(
+    "text", ["host:", "host:x", "host:0", "host:65536", "host:-1", "host:٣", "a:b:c", "[host]", "1::2::3"]
+)
 def test_what_is_no_address_is_a_line(text: str) -> None:
     with pytest.raises(UserError, match="is not an address"):
         split_address(text, 9)
