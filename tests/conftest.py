@@ -18,7 +18,7 @@ for _number in (signal.SIGQUIT, signal.SIGHUP):
     signal.signal(_number, signal.SIG_DFL)
 
 # Tests of whole programs: their daemons warn in processes of their own.
-WHOLE_PROGRAMS = ("tests/attacks/", "tests/e2e/", "tests/front_ends/", "tests/native/")
+WHOLE_PROGRAMS = ("tests/hostile/", "tests/e2e/", "tests/front_ends/", "tests/native/")
 
 
 class LoudEvents(logging.Handler):

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import pytest
 
 from termite.engine.errors import Reason, Retryable
-from tests.attacks.masters import STARTERS, HostileMaster, attacked_place
 from tests.e2e.mirrors import Starter, mirror
+from tests.hostile.masters import STARTERS, HostileMaster, attacked_place
 
 CONNECT = "import socket, sys; socket.create_connection(('127.0.0.1', int(sys.argv[1])), 5); print('reached')"
 

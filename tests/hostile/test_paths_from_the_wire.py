@@ -16,8 +16,8 @@ import trio
 from termite.engine.errors import ConnectionLost, Retryable, UserError
 from termite.engine.model import Attr, Change, Changeset
 from termite.engine.wire.protocol.messages import Directory
-from tests.attacks.masters import STARTERS, HostileMaster, attacked_place, listed
 from tests.e2e.mirrors import Starter, mirror
+from tests.hostile.masters import STARTERS, HostileMaster, attacked_place, listed
 
 PATIENCE_S = 30
 CONTENT = b"#!/bin/sh\nid\n"

@@ -11,8 +11,8 @@ import pytest
 import trio
 
 from termite.engine.errors import ConnectionLost, UserError, first_error
-from tests.attacks.masters import STARTERS, HostileMaster, attacked_place, listed
 from tests.e2e.mirrors import Starter, mirror
+from tests.hostile.masters import STARTERS, HostileMaster, attacked_place, listed
 
 PATIENCE_S = 30
 RECORDS = {

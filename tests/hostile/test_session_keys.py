@@ -12,8 +12,8 @@ import pytest
 import trio
 
 from termite.engine.host.native_programs import native_program
-from tests.attacks.attackers import HERE, LIMIT_S, WORKERS, attack, place_of, said, verdict
 from tests.e2e.mirrors import FakeMaster, Starter, mirror
+from tests.hostile.attackers import HERE, LIMIT_S, WORKERS, attack, place_of, said, verdict
 
 TICKET = "TICKET-OF-THE-WORKERS-SESSION"
 SESSION = ("/usr/bin/python3", str(HERE / "with_a_key.py"), TICKET)

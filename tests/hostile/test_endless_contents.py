@@ -7,8 +7,8 @@ import pytest
 from termite.engine.errors import Reason, Retryable
 from termite.engine.wire.protocol.messages import File, GetFile
 from termite.engine.wire.transport import SendChunk
-from tests.attacks.masters import STARTERS, HostileMaster, attacked_place
 from tests.e2e.mirrors import Starter, mirror
+from tests.hostile.masters import STARTERS, HostileMaster, attacked_place
 
 SIZE = 100_000  # as the file is listed
 CHUNK = bytes(256 * 1024)

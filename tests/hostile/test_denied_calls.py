@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from termite.engine.host.native_programs import native_program
-from tests.attacks.filters import numbers_in
+from tests.hostile.filters import numbers_in
 from tests.native.sandboxes import IS_ROOT, USERS, Job, Sandboxes, sandboxes_of, small_base
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the calls are made by the entries of x86-64")

@@ -16,8 +16,8 @@ import trio
 from termite.engine.errors import Reason, Retryable
 from termite.engine.host.process_state import children_of
 from termite.engine.model import Exit, JobLimits
-from tests.attacks.attackers import WORKERS, place_of, verdict
 from tests.e2e.mirrors import FakeMaster, Starter, mirror
+from tests.hostile.attackers import WORKERS, place_of, verdict
 
 PROCESSES = 300
 # All of them wait, and end by themselves. Nobody makes more than 20,000 of them.

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from termite.engine.errors import Reason, Retryable
-from tests.attacks.masters import STARTERS, HostileMaster, attacked_place
 from tests.e2e.mirrors import Starter, mirror
+from tests.hostile.masters import STARTERS, HostileMaster, attacked_place
 
 
 @pytest.mark.parametrize("starter", STARTERS)

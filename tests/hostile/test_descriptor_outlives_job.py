@@ -13,8 +13,8 @@ import trio
 
 from termite.engine.errors import Reason, Retryable
 from termite.engine.wire.protocol.messages import Ran
-from tests.attacks.attackers import LIMIT_S, WORKERS, attack, place_of, said, verdict, without_landlock
 from tests.e2e.mirrors import FakeMaster, Starter, mirror
+from tests.hostile.attackers import LIMIT_S, WORKERS, attack, place_of, said, verdict, without_landlock
 
 FILES = 2000  # reading so many takes a while
 ROUNDS = 3

@@ -8,8 +8,8 @@ import pytest
 from termite.engine.errors import Reason, Retryable
 from termite.engine.model import Digest
 from termite.engine.wire.protocol.messages import GetBlob
-from tests.attacks.masters import STARTERS, HostileMaster, attacked_place
 from tests.e2e.mirrors import Starter, mirror
+from tests.hostile.masters import STARTERS, HostileMaster, attacked_place
 
 SIZE = 300_000
 RESULT = Digest(hashlib.sha256(bytes(SIZE)).digest(), SIZE)

@@ -14,7 +14,8 @@ import pytest
 import trio
 
 from termite.engine.host.native_programs import native_program
-from tests.attacks.attackers import (
+from tests.e2e.mirrors import FakeMaster, Starter, mirror
+from tests.hostile.attackers import (
     LIMIT_S,
     WITHOUT_LANDLOCK,
     WORKERS,
@@ -24,7 +25,6 @@ from tests.attacks.attackers import (
     verdict,
     without_landlock,
 )
-from tests.e2e.mirrors import FakeMaster, Starter, mirror
 
 KERNELS = {"with Landlock": lambda worker: worker, "without Landlock": without_landlock}
 KINDS = (socket.SOCK_STREAM, socket.SOCK_DGRAM)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.attacks.filters import Step, Verdict, judge, numbers_in, read_filters
+from tests.hostile.filters import Step, Verdict, judge, numbers_in, read_filters
 
 NATIVE = Path(__file__).parents[2] / "native"
 X86_64, I386, AARCH64, ARM, RISCV64 = 0xC000003E, 0x40000003, 0xC00000B7, 0x40000028, 0xC00000F3

@@ -1,0 +1,54 @@
+"""Each row of the table of threats names a test that exists, and each attack stands in a row."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[3]
+HEAD = ["asset", "attacker", "threat", "answer", "test"]
+NO_ATTACK = {"test_denied_goes_on.py"}  # what builds do inside of the same filter
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def table() -> list[list[str]]:
+    lines = (CHECKOUT / "docs" / "use" / "security.md").read_text().splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("|") and cells(line) == HEAD)
+    rows = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append(cells(line))
+    return rows
+
+
+ROWS = table()
+
+
+def named_by(row: list[str]) -> list[str]:
+    return re.findall(r"`([^`]+)`", row[-1])
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row[0]}: {row[2]}"[:100])
+def test_a_row_is_full_and_names_tests_that_exist(row: list[str]) -> None:
+    assert len(row) == len(HEAD) and all(row)
+    assert any(name.startswith("tests/") for name in named_by(row)), "a row needs a test"
+    targets = re.findall(r"^(\w+):", (CHECKOUT / "Makefile").read_text(), re.MULTILINE)
+    for name in named_by(row):
+        if name.startswith("make "):
+            assert name.removeprefix("make ") in targets
+        else:
+            assert re.search(r"^\s*(async )?def test_", (CHECKOUT / name).read_text(), re.MULTILINE), name
+
+
+def test_every_attack_stands_in_a_row() -> None:
+    named = {name for row in ROWS for name in named_by(row)}
+    attacks = {path.name for path in (CHECKOUT / "tests" / "hostile").glob("test_*.py")}
+    assert {name for name in attacks - NO_ATTACK if f"tests/hostile/{name}" not in named} == set()
+
+
+def test_the_table_is_read() -> None:
+    assert len(ROWS) > 40
