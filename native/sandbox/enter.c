@@ -77,11 +77,11 @@ static _Noreturn void refuse_namespaces(const char *what)
 
 /* -- root only ----------------------------------------------------------------------------------------------------- */
 
-/* Give the namespace a /dev/fuse that every user may open, because the host's may have the mode
- * 0600. If this fails, the mirror reports it when it mounts. */
-static void replace_fuse_device(void)
+/* Give the namespace a device that every user may open, because the host's may have the mode 0600.
+ * If this fails, whoever uses the device reports it. */
+static void replace_device(const char *device)
 {
-    static const char place[] = "/tmp", node[] = "/tmp/fuse", device[] = "/dev/fuse";
+    static const char place[] = "/tmp", node[] = "/tmp/device";
     struct stat st;
     if (stat(device, &st) != 0 || mount("tmpfs", place, "tmpfs", MS_NOSUID | MS_NOEXEC, "size=64k") != 0)
         return;
@@ -98,7 +98,8 @@ static void become(const struct entry *entry)
     if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
         refuse("cannot make a mount namespace", "--uid is for root");
     mode_t mask = umask(0); /* the directories made here are for the other user */
-    replace_fuse_device();
+    replace_device("/dev/fuse");    /* of the mirror */
+    replace_device("/dev/net/tun"); /* of a private network */
     const char *unreachable = reach(entry->reached, entry->reached_count);
     if (unreachable)
         refuse(unreachable, "the user that jobs run as cannot reach this directory: install termite elsewhere (/opt)");

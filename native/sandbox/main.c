@@ -9,7 +9,7 @@
 #include <signal.h>
 
 static const char USAGE[] =
-    "usage: termite-sandbox serve [--network] SOCKET_FD SCRATCH\n"
+    "usage: termite-sandbox serve [--network | --private=PASTA] SOCKET_FD SCRATCH\n"
     "       termite-sandbox remove SCRATCH\n"
     "       termite-sandbox enter [--uid=N --gid=N] -- PROGRAM [ARGUMENT...]\n"
     "       termite-sandbox deny PROGRAM [ARGUMENT...]\n"
@@ -21,6 +21,8 @@ static const char USAGE[] =
     "  enter    make the namespaces of a mirror process\n"
     "  deny     run a program with a job's filter of system calls\n"
     "  sockets  print how the sockets of jobs are kept apart\n";
+
+static const char PRIVATE[] = "--private=";
 
 /* Return whether `text` is the number of an open descriptor, and write it to *fd. */
 static bool parse_fd(const char *text, int *fd)
@@ -37,10 +39,12 @@ int main(int argc, char **argv)
     int fd;
     signal(SIGCHLD, SIG_DFL); /* if it were ignored, the kernel would reap our children */
     bool network = argc > 2 && strcmp(argv[2], "--network") == 0;
-    if (argc == 4 + network && strcmp(argv[1], "serve") == 0 && parse_fd(argv[2 + network], &fd)) {
+    const char *pasta = argc > 2 && strncmp(argv[2], PRIVATE, strlen(PRIVATE)) == 0 ? argv[2] + strlen(PRIVATE) : NULL;
+    int options = network || pasta ? 1 : 0;
+    if (argc == 4 + options && strcmp(argv[1], "serve") == 0 && parse_fd(argv[2 + options], &fd)) {
         report_fd = fd;
         leave_program(argv);
-        return serve(fd, argv[3 + network], network);
+        return serve(fd, argv[3 + options], network, pasta);
     }
     if (argc == 3 && strcmp(argv[1], "remove") == 0)
         return remove_listed(argv[2]);

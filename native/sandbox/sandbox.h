@@ -70,6 +70,14 @@ void start_loopback(void);
 /* Print how the sockets of jobs are kept apart on this kernel. Return the exit code. */
 int print_scope(void);
 
+/* -- private_network.c (protection/) ------------------------------------------------------------------------------- */
+
+/* Enter a new network namespace that the program `pasta` connects to other machines. Report if that
+ * fails. The directory `scratch`/parts must exist. */
+void make_private_network(const char *pasta, const char *scratch);
+/* Return false if `make_private_network` was called, and pasta has ended since. */
+bool is_network_alive(void);
+
 /* -- own_program.c (protection/) ----------------------------------------------------------------------------------- */
 
 /* Cover this program's file with a read-only mount of itself. If that fails, leave_program has to
@@ -123,8 +131,9 @@ _Noreturn void be_init(int channel);
 /* -- serve.c ------------------------------------------------------------------------------------------------------- */
 
 /* Make a sandbox for each byte that arrives at `socket`, until the mirror closes it. Return the
- * exit code. `network`: the jobs use the machine's network. */
-int serve(int socket, const char *scratch, bool network);
+ * exit code. `network`: the jobs use the machine's network. `pasta`: they use it through this
+ * program, or NULL. */
+int serve(int socket, const char *scratch, bool network, const char *pasta);
 
 /* -- reach.c ------------------------------------------------------------------------------------------------------- */
 

@@ -94,17 +94,19 @@ static bool make_sandbox(int socket, int scope, bool is_apart, const char *unfil
     return listened;
 }
 
-int serve(int socket, const char *scratch, bool network)
+int serve(int socket, const char *scratch, bool network, const char *pasta)
 {
     report_fd = socket;
     signal(SIGCHLD, SIG_IGN);
     const int scope = make_scope();
-    const bool is_apart = scope < 0 && !network;
-    if (!network && !is_apart)
+    const bool is_apart = scope < 0 && !network && !pasta;
+    if (!network && !pasta && !is_apart)
         make_network();
     if (unshare(CLONE_NEWNS) != 0)
         fail_errno("cannot make a mount namespace", "");
     make_parts(scratch);
+    if (pasta)
+        make_private_network(pasta, scratch);
     char unfiltered[256] = "";
     const char *failure = deny_calls();
     if (failure)
@@ -117,6 +119,8 @@ int serve(int socket, const char *scratch, bool network)
         if (count <= 0)
             return 0;
         for (; count > 0; count--) {
+            if (!is_network_alive())
+                fail("pasta(1), which gives the jobs a network, has ended");
             if (!make_sandbox(socket, scope, is_apart, unfiltered))
                 return 0;
             *unfiltered = '\0'; /* only the first announcement has it */

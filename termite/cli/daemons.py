@@ -6,6 +6,7 @@ A daemon runs until a signal ends it.
 import argparse
 import gc
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -26,11 +27,13 @@ from termite.engine.host.descriptors import raise_file_limit
 from termite.engine.host.meminfo import read_memory
 from termite.engine.host.native_programs import native_program
 from termite.engine.host.ownership import find_stranger
-from termite.engine.model import DEFAULT_STORE_BYTES, DEFAULT_STORE_FILES, StoreLimits
+from termite.engine.model import DEFAULT_STORE_BYTES, DEFAULT_STORE_FILES, JobNetwork, StoreLimits
 from termite.engine.wire.identity import read_secret
 from termite.engine.worker.job_shares import job_limits
 from termite.engine.worker.mirror_homes import DEFAULT_USER_BASE, MAX_MIRRORS, check_users
 from termite.engine.worker.worker_daemon import WORKER_PORT, WorkerConfig, serve_worker
+
+PASTA_PLACES = ("/usr/local/bin", "/usr/bin")  # where packages put it, if PATH does not lead there
 
 Serve = Callable[[trio.TaskStatus[str]], Awaitable[None]]
 
@@ -174,12 +177,27 @@ def worker_config(flags: argparse.Namespace, secret: bytes) -> WorkerConfig:
         advertise=flags.advertise,
         log_level=flags.log_level,
         store=StoreLimits(flags.cache_size, flags.cache_files),
-        network=flags.network == "allow",
+        network=job_network(flags.network, root=root),
         limits=job_limits(
             flags.jobs, _most_tasks(), read_memory("MemTotal"), flags.job_processes or 0, flags.job_memory or 0
         ),
         scratch_bytes=flags.scratch_size or 0,
     )
+
+
+def job_network(wanted: str, *, root: bool) -> JobNetwork:
+    """Return the network that the flag -network wants for jobs.
+
+    Raise UserError if the program that a private network needs is missing.
+    """
+    if wanted != "private":
+        return JobNetwork(is_given=wanted == "allow")
+    pasta = shutil.which("pasta", path=os.pathsep.join((os.environ.get("PATH", ""), *PASTA_PLACES)))
+    if pasta is None:
+        raise UserError("-network private needs the program pasta", hint="install it (Debian: apt-get install passt)")
+    if root:
+        preflight.check_readable_by_others(Path(pasta), "pasta")
+    return JobNetwork(is_given=True, pasta=os.path.abspath(pasta))
 
 
 def _most_tasks() -> int:
@@ -317,10 +335,11 @@ def _add_rights_flags(parser: Parser) -> None:
     )
     add(
         "--network",
-        choices=("deny", "allow"),
+        choices=("deny", "allow", "private"),
         default="deny",
         help="a job to which a rule of its master gives the network: deny it here, so that the command runs on the "
-        "master's machine, or allow it whatever this machine and your user can reach, loopback included",
+        "master's machine; allow it whatever this machine and your user can reach, loopback included; or give it a "
+        "private network, which reaches other machines, but neither this one nor link-local addresses (needs pasta)",
     )
     add(
         "--user-base",

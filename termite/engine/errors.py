@@ -121,7 +121,7 @@ _WORDS = {
     Reason.MEMORY_FULL: "the worker's memory is full",
     Reason.PROCESSES_FULL: "the worker can start no more processes",
     Reason.WORKER_BUSY: "the worker has no room for another master",
-    Reason.NETWORK_DENIED: "the worker gives jobs no network (termite-worker -network allow)",
+    Reason.NETWORK_DENIED: "the worker gives jobs no network (termite-worker -network)",
     Reason.WORKER_BUG: "an error inside termite on the worker",
     Reason.OTHER_PROTOCOL: "the other side has another version of termite",
     Reason.CLOCKS_DIFFER: "the clocks of the two machines differ",

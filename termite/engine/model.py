@@ -227,6 +227,18 @@ class StoreLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class JobNetwork:
+    """The network that a worker gives to jobs to which a rule gives one.
+
+    Such jobs are refused unless `is_given`. `pasta` is the program that connects them to other
+    machines; if it is "", they have the network of the worker's machine.
+    """
+
+    is_given: bool = False
+    pasta: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class JobLimits:
     """The limits of a worker for each job. 0 means that there is no such limit.
 

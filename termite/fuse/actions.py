@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 class LeaseParts:
     """The parts of the mirror that its jobs share, made when the master opens the lease.
 
-    `has_network` is False if the worker gives its network to no job.
+    `has_network` is False if the worker gives a network to no job.
     """
 
     files: MirroredFiles

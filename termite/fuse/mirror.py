@@ -194,8 +194,8 @@ class MirrorServer:
 
     async def _set_up(self, connection: Connection, request: OpenLease) -> "ServedLease":
         check_fuse(root=False)
-        scratch = Path(self._config.scratch)
-        sandboxes = Sandboxes(Path(self._config.sandbox), scratch, self._config.tmpfs, self._config.limits)
+        config, scratch = self._config, Path(self._config.scratch)
+        sandboxes = Sandboxes(Path(config.sandbox), scratch, config.tmpfs, config.network, config.limits)
         sandboxes.setup()
         mount_point = scratch / "mirror"  # in the scratch space, which jobs cannot see
         mount_point.mkdir(mode=0o700)
@@ -212,7 +212,7 @@ class MirrorServer:
         operations = ops.MirrorOperations(files, self._jobs, stdin_source, warm)
         session.mount(operations, mount_point)
         await sandboxes.wait_ready()
-        parts = LeaseParts(files, layers, warm, sandboxes, stdin_source, operations, self._config.network)
+        parts = LeaseParts(files, layers, warm, sandboxes, stdin_source, operations, self._config.network.is_given)
         return ServedLease(parts, Actions(request, mount_point, parts, self._jobs, self._note_jobs_changed))
 
     async def _set_slots(self, slots: int) -> None:

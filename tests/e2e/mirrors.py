@@ -19,7 +19,7 @@ import trio
 
 from termite.engine.errors import FsError, Stale
 from termite.engine.host.native_programs import native_program
-from termite.engine.model import Attr, Change, Changeset, Digest, JobLimits, StoreLimits
+from termite.engine.model import Attr, Change, Changeset, Digest, JobLimits, JobNetwork, StoreLimits
 from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.protocol.control_lines import StartValues, WorkerOrder, encode_line
 from termite.engine.wire.protocol.messages import (
@@ -249,8 +249,8 @@ class Starter:
 
     `user` starts it (None: the user of the tests), and `uid` runs it (None: the same). `through` is
     a command that starts the one behind it. `program` is termite-sandbox (None: the installed one),
-    and `sandbox` is the one that makes the jobs (None: the same). If `network`, jobs may have the
-    network of this machine. `limits` hold for each job.
+    and `sandbox` is the one that makes the jobs (None: the same). `network` is what jobs
+    get that want one. `limits` hold for each job.
     """
 
     user: int | None = None
@@ -258,7 +258,7 @@ class Starter:
     through: tuple[str, ...] = ()
     program: Path | None = None
     sandbox: Path | None = None
-    network: bool = True
+    network: JobNetwork = field(default_factory=lambda: JobNetwork(is_given=True))
     limits: JobLimits = field(default_factory=JobLimits)
 
     def owner(self) -> int:

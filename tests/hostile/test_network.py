@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from termite.engine.errors import Reason, Retryable
+from termite.engine.model import JobNetwork
 from tests.e2e.mirrors import Starter, mirror
 from tests.hostile.masters import STARTERS, HostileMaster, attacked_place
 
@@ -26,13 +27,13 @@ async def test_a_service_of_the_worker_is_out_of_reach_unless_the_worker_allows_
     with attacked_place(starter) as base, service() as port:
         words = ("/usr/bin/python3", "-c", CONNECT, str(port))
         master = HostileMaster(base / "project")
-        async with mirror(master, base / "place", dataclasses.replace(starter, network=False)):
+        async with mirror(master, base / "place", dataclasses.replace(starter, network=JobNetwork())):
             with pytest.raises(Retryable) as refused:
                 await master.run(*words, network=True)
             assert refused.value.reason is Reason.NETWORK_DENIED
             without = await master.run(*words)
             assert without.exit.code == 1, "a job without the network sees its own loopback interface"
         other = HostileMaster(base / "project")
-        async with mirror(other, base / "place", dataclasses.replace(starter, network=True)):
+        async with mirror(other, base / "place", dataclasses.replace(starter, network=JobNetwork(is_given=True))):
             assert await other.said(*words, network=True) == b"reached\n", "the attack works where it is allowed"
     print("HELD")

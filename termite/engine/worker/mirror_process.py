@@ -22,7 +22,7 @@ import termite
 from termite.engine.errors import RemoteProtocolError
 from termite.engine.host.native_programs import enter_command
 from termite.engine.host.process_state import STOPPED, children_of, process_state
-from termite.engine.model import JobLimits, StoreLimits
+from termite.engine.model import JobLimits, JobNetwork, StoreLimits
 from termite.engine.wire.identity import Identity
 from termite.engine.wire.line_socket import LineSocket
 from termite.engine.wire.protocol.control_lines import MirrorNotice, StartValues, WorkerOrder, encode_line
@@ -55,7 +55,7 @@ class MirrorSettings:
     cores: int
     log_level: str
     store: StoreLimits
-    network: bool
+    network: JobNetwork
     limits: JobLimits
     program: tuple[str, ...] = (sys.executable, "-P", "-m", "termite.fuse.mirror")
 

@@ -17,7 +17,7 @@ from termite.engine.errors import Reason, Retryable
 from termite.engine.fleet.coordinator import COORDINATOR_PORT
 from termite.engine.host.descriptors import Descriptors, shortage_text
 from termite.engine.host.meminfo import read_memory
-from termite.engine.model import JobLimits, StoreLimits
+from termite.engine.model import JobLimits, JobNetwork, StoreLimits
 from termite.engine.wire.addresses import join_address, listen, peer_name, port_of, split_address
 from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.protocol.control_lines import MirrorNotice, WorkerOrder
@@ -48,10 +48,9 @@ class WorkerConfig:
     "", they use the address that the coordinator sees. `users` are the user ids for the mirrors of
     a root worker, or None for an ordinary user. `name`, `listen` and `program` may be empty: the
     name is then made of host and port, the worker listens on all addresses, and mirrors run the
-    usual program. `store` limits the stores of all mirrors together. If `network`, jobs to which a
-    rule gives the network get this machine's; otherwise they are refused. `limits` hold for each
-    job. All leases together may fill `scratch_bytes` of memory with files of running jobs; 0 means
-    a share of what is available.
+    usual program. `store` limits the stores of all mirrors together. `network` is what jobs get to
+    which a rule gives a network. `limits` hold for each job. All leases together may fill
+    `scratch_bytes` of memory with files of running jobs; 0 means a share of what is available.
     """
 
     secret: bytes
@@ -69,7 +68,7 @@ class WorkerConfig:
     log_level: str = "info"
     program: tuple[str, ...] = ()
     store: StoreLimits = field(default_factory=StoreLimits)
-    network: bool = False
+    network: JobNetwork = field(default_factory=JobNetwork)
     limits: JobLimits = field(default_factory=JobLimits)
     scratch_bytes: int = 0
 

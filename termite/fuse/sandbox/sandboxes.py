@@ -5,6 +5,7 @@ because of that. Its result does not count then, and the job runs once more else
 """
 
 import contextlib
+import os
 import time
 from collections import deque
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import trio
 
 from termite.engine.errors import Reason, Retryable
-from termite.engine.model import Exit, JobLimits
+from termite.engine.model import Exit, JobLimits, JobNetwork
 from termite.fuse.sandbox.job_limits import LOOK_S, JobLimitWatches
 from termite.fuse.sandbox.running_sandbox import JobIo, OnOutput, follow_job, make_job_io, start_job
 from termite.fuse.sandbox.sandbox_order import SandboxSpec
@@ -24,15 +25,24 @@ from termite.fuse.sandbox.standstill import CHECK_S, StandstillWatch
 
 MAX_READY = 4  # sandboxes and pipes that wait: each costs 200 KB, and the next is there within a millisecond
 NO_LIMITS = JobLimits()
+OPEN_NETWORK = JobNetwork(is_given=True)
 
 
 class Sandboxes:
     """The sandboxes of one lease, made by the program `binary`. Each job writes below `scratch`.
 
-    `tmpfs`: hold what jobs write in memory, if the kernel can. `limits` hold for each job.
+    `tmpfs`: hold what jobs write in memory, if the kernel can. `network` is what jobs get that want
+    one. `limits` hold for each job.
     """
 
-    def __init__(self, binary: Path, scratch: Path, tmpfs: bool, limits: JobLimits = NO_LIMITS) -> None:
+    def __init__(
+        self,
+        binary: Path,
+        scratch: Path,
+        tmpfs: bool,
+        network: JobNetwork = OPEN_NETWORK,
+        limits: JobLimits = NO_LIMITS,
+    ) -> None:
         self.scratch = Scratch(binary, scratch)
         self._wants_tmpfs = tmpfs
         self._shortages = Shortages()
@@ -42,7 +52,8 @@ class Sandboxes:
         self._of_jobs: dict[int, Path] = {}
         self._watches: list[StandstillWatch] = []  # one for each running job
         self._is_busy = trio.Event()
-        self._spawners = {network: Spawner(binary, scratch, network=network) for network in (False, True)}
+        option = b"--private=" + os.fsencode(network.pasta) if network.pasta else b"--network"
+        self._spawners = {False: Spawner(binary, scratch), True: Spawner(binary, scratch, option)}
 
     def setup(self) -> None:
         """Mount the scratch space. Call this once, in the mount namespace in which jobs start."""

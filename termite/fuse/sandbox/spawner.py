@@ -66,15 +66,16 @@ class WaitingSandbox:
 class Spawner:
     """The process that makes sandboxes, with the sandboxes that are ready.
 
-    `binary` is its program. If `network` is true, the sandboxes have the network of this machine,
-    or else a loopback of their own. The process is started when a sandbox is first wanted, so that
+    `binary` is its program. Without `options` the sandboxes have a loopback interface of their own.
+    With `--network` they have the network of this machine. With `--private=PASTA` the program PASTA
+    connects them to other machines. The process is started when a sandbox is first wanted, so that
     it sees the mounts of that moment. If it dies it is started again, and its sandboxes live on.
     """
 
-    def __init__(self, binary: Path, scratch: Path, *, network: bool) -> None:
+    def __init__(self, binary: Path, scratch: Path, *options: bytes) -> None:
         self._binary = binary
         self._scratch = scratch
-        self._options = (b"--network",) if network else ()
+        self._options = options
         self._pid = 0
         self._pidfd = -1  # of the process while there is a socket
         self._socket: socket.socket | None = None

@@ -13,6 +13,7 @@ from termite.cli import daemons
 from termite.cli.logs import set_up_logging
 from termite.engine.errors import UserError
 from termite.engine.host.native_programs import native_program
+from termite.engine.model import JobNetwork
 from tests.unit.cli.test_flags import Run
 
 
@@ -26,6 +27,17 @@ def test_a_daemon_that_cannot_start_says_why_and_exits_with_100(
     assert re.match(r"termite-(coordinator|worker): ", said)
     assert "Traceback" not in said
     assert len(said.splitlines()) == 2
+
+
+def test_a_private_network_needs_its_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(daemons, "PASTA_PLACES", ())
+    assert daemons.job_network("allow", root=False) == JobNetwork(is_given=True)
+    assert not daemons.job_network("deny", root=False).is_given
+    with pytest.raises(UserError, match="apt-get install passt"):
+        daemons.job_network("private", root=False)
+    (tmp_path / "pasta").touch(mode=0o755)
+    assert daemons.job_network("private", root=False).pasta == str(tmp_path / "pasta")
 
 
 def test_a_command_that_is_interrupted_dies_of_the_signal() -> None:

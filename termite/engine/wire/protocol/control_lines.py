@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from termite.engine.errors import RemoteProtocolError
-from termite.engine.model import Count, JobLimits, Label, Slots, StoreLimits
+from termite.engine.model import Count, JobLimits, JobNetwork, Label, Slots, StoreLimits
 
 LINE_BYTES = 64 * 1024  # of one line without its end; an honest one has a few hundred
 
@@ -26,8 +26,8 @@ class StartValues(msgspec.Struct, frozen=True):
     `certificate`, `key` and `authority` are PEM texts. `cache` and `scratch` are directories for
     this mirror alone; if `tmpfs`, scratch is in memory. `sandbox` is the path of termite-sandbox.
     `cores` counts the processors of the worker. `store` limits the contents that are kept
-    in `cache`. If `network`, a job may use the network of the worker's machine. `limits` hold for
-    each job.
+    in `cache`. `network` is what jobs get to which a rule gives a network. `limits` hold for each
+    job.
     """
 
     socket_fd: int
@@ -43,7 +43,7 @@ class StartValues(msgspec.Struct, frozen=True):
     cores: int
     log_level: str = "info"
     store: StoreLimits = StoreLimits()
-    network: bool = False
+    network: JobNetwork = JobNetwork()
     limits: JobLimits = JobLimits()
 
 

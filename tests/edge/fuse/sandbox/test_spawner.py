@@ -25,7 +25,7 @@ def make_spawner(tmp_path: Path) -> Iterator[MakeSpawner]:
         program = tmp_path / "termite-sandbox"
         program.write_text(f"#!/bin/sh\necho $$ >>{tmp_path}/pids\n{script}\n")
         program.chmod(0o755)
-        made.append(Spawner(program, tmp_path, network=False))
+        made.append(Spawner(program, tmp_path))
         return made[-1]
 
     yield make
