@@ -16,7 +16,6 @@ from termite.cli.leftovers.footprints import start_sweep
 from termite.cli.parser import Parser
 from termite.cli.places import working_directory
 from termite.engine.decide.logic.rules import readable_regexp
-from termite.engine.decide.logic.ties import tying_variables
 from termite.engine.errors import UserError, words_of
 
 PROGRAM = "termite-ctl"
@@ -106,10 +105,7 @@ def _why(args: Sequence[str]) -> int:
     if len(command) == 1 and " " in command[0]:
         command = ["/bin/sh", "-c", command[0]]
     tool = notes.pop("preload", "")
-    # Send only these variables: the run times of commands are looked up without the others.
-    # The master needs the names of all variables for its verdict, but the texts of few.
-    env = dict.fromkeys(os.environ, "") | tying_variables(os.environ)
-    why = _connect().ask("why", argv=command, env=env, tool=tool, notes=notes)
+    why = _connect().ask("why", argv=command, env=dict(os.environ), tool=tool, notes=notes)
     print("\n".join(_why_lines(why)))
     return 0
 

@@ -96,7 +96,7 @@ _WORDS = {
     Reason.BELOW_FAKEROOT: "started below fakeroot, which works on this machine only",
     Reason.BELOW_PSEUDO: "started below pseudo, which works on this machine only",
     Reason.BELOW_FAKECHROOT: "started below fakechroot, which works on this machine only",
-    Reason.NAMES_EXCLUDED: "names a variable that -env-exclude keeps on this machine",
+    Reason.NAMES_EXCLUDED: "names a variable that -env-exclude keeps on this machine, or contains its value",
     Reason.EXEC_FAILED: "the command cannot be started on a worker",
     Reason.NOT_PUBLISHED: "the results could not be written to the tree",
     Reason.LATER_CODE: "a result would run code later (a setuid program, a hook, a start file)",

@@ -36,6 +36,38 @@ def test_a_command_that_names_one_runs_here(closed: Tree, script: str) -> None:
     assert Reason.NAMES_EXCLUDED.words.encode() in closed.ctl("why", "sh", "-c", script, env=SECRETS).stdout
 
 
+LONG = {"MY_TOKEN": "correct-horse"}
+
+
+@pytest.mark.parametrize(
+    ("words", "env"),
+    [
+        (("echo", "correct-horse"), {}),
+        (("sh", "-c", 'echo "$1"', "-", "correct-horse"), {}),
+        (("sh", "-c", "echo $COPY"), {"COPY": "correct-horse"}),
+    ],
+)
+def test_a_command_that_contains_the_value_of_one_runs_here(
+    closed: Tree, words: tuple[str, ...], env: dict[str, str]
+) -> None:
+    jobs = closed.jobs()
+    assert closed.termite(*words, env={**LONG, **env}) == Outcome(0, b"correct-horse\n", b"")
+    assert closed.jobs() == jobs
+
+
+def test_what_make_repeats_of_its_command_line_is_not_sent(closed: Tree) -> None:
+    jobs = closed.jobs()
+    said = closed.termite("env", env={**LONG, "MAKEFLAGS": "w -- MY_TOKEN=correct-horse CC=gcc"}).stdout
+    assert b"MAKEFLAGS=w -- CC=gcc\n" in said
+    assert b"correct-horse" not in said
+    assert closed.jobs() == jobs + 1
+
+
+def test_a_value_is_never_shown(closed: Tree) -> None:
+    said = closed.ctl("why", "sh", "-c", "curl -H correct-horse --password hunter2 x", env=LONG).stdout
+    assert b"curl -H *** --password *** x" in said
+
+
 def test_a_name_that_only_contains_one_goes_to_a_worker(closed: Tree) -> None:
     jobs = closed.jobs()
     assert closed.termite("sh", "-c", "echo $MY_TOKENS; : XMY_TOKEN", env=SECRETS) == Outcome(0, b"kept\n", b"")

@@ -3,11 +3,11 @@
 import functools
 import os
 import re
-from collections.abc import Iterator, Mapping
-from fnmatch import fnmatchcase
+from collections.abc import Collection, Iterator, Mapping
 from hashlib import blake2b
 
-from termite.engine.decide.logic.commands import without_jobserver
+from termite.engine.decide.logic.command_mask import hidden_values, matches
+from termite.engine.decide.logic.commands import without_definitions, without_jobserver
 from termite.engine.decide.logic.ties import tie_of
 from termite.engine.errors import Reason
 from termite.engine.model import Command
@@ -18,6 +18,8 @@ _VOLATILE = frozenset({"_", "SHLVL", "OLDPWD", "MAKE_TERMOUT", "MAKE_TERMERR"})
 
 # Of termite, besides the names that begin with TERMITE_.
 _OURS = frozenset({"TERMITE", "MAKE_SHELL"})
+
+_OF_MAKE = ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "GNUMAKEFLAGS", "CARGO_MAKEFLAGS")
 
 
 class Environment(Mapping[str, str]):
@@ -30,6 +32,8 @@ class Environment(Mapping[str, str]):
     def __init__(self, variables: Mapping[str, str]) -> None:
         self._variables = variables
         self._without: dict[tuple[str, ...], Environment] = {}
+        # By patterns: what a command must not say, and whether another variable says it.
+        self._revealed: dict[tuple[str, ...], tuple[re.Pattern[str], bool]] = {}
 
     def __getitem__(self, name: str) -> str:
         return self._variables[name]
@@ -63,23 +67,38 @@ class Environment(Mapping[str, str]):
         return tuple(os.fsencode(f"{name}={text}") for name, text in self.remote.items())
 
     def without(self, patterns: tuple[str, ...]) -> "Environment":
-        """Return the environment without the variables whose names match a shell pattern."""
+        """Return the environment without the variables whose names match a shell pattern.
+
+        The variables of make that repeat the definitions of its command line lose these, too.
+        """
         if not patterns:
             return self
         found = self._without.get(patterns)
         if found is None:
-            kept = {
-                name: text
-                for name, text in self._variables.items()
-                if not any(fnmatchcase(name, pattern) for pattern in patterns)
-            }
+            kept = {name: text for name, text in self._variables.items() if not matches(name, patterns)}
+            for name in _OF_MAKE:
+                if name in kept:
+                    kept[name] = without_definitions(kept[name], lambda defined: matches(defined, patterns))
             found = self._without[patterns] = Environment(kept)
         return found
 
-    def names_missing(self, text: str, patterns: tuple[str, ...]) -> bool:
-        """Return True if `text` names a variable of this environment that matches a pattern."""
-        missing = self._variables.keys() - self.without(patterns)._variables.keys()
-        return any(re.search(rf"(?<![A-Za-z0-9_]){re.escape(name)}(?![A-Za-z0-9_])", text) for name in missing)
+    def reveals_missing(self, words: Collection[str], patterns: tuple[str, ...]) -> bool:
+        """Return True if a worker would get the value of a variable that matches a pattern.
+
+        This is so if one of `words` names such a variable of this environment, or if a word or
+        another variable contains its value.
+        """
+        missing = self._variables.keys() - self.without(patterns).keys()
+        if not missing:
+            return False
+        if patterns not in self._revealed:
+            others = "\0".join(self.without(patterns).remote.values())
+            values = hidden_values(self._variables, patterns)
+            named = "|".join(map(re.escape, missing))
+            pattern = rf"(?<![A-Za-z0-9_])(?:{named})(?![A-Za-z0-9_])|{'|'.join(map(re.escape, values)) or '(?!)'}"
+            self._revealed[patterns] = re.compile(pattern), any(value in others for value in values)
+        revealed, is_in_another = self._revealed[patterns]
+        return is_in_another or any(revealed.search(word) for word in words)
 
     @functools.cached_property
     def tie(self) -> Reason | None:

@@ -1,8 +1,8 @@
 """Decide whether a command runs on a worker or on the master's machine.
 
 Rules come first: those of the user, of the plugins and of termite itself. A command that is tied to
-this machine (logic/ties.py) runs here whatever the rules say, and so does one that names a variable
-which must not leave the machine.
+this machine (logic/ties.py) runs here whatever the rules say. A command also runs here if it names
+a variable that must not leave the machine, or contains its value.
 """
 
 from termite.engine.decide.environment import environment_of
@@ -21,6 +21,6 @@ def decide(command: Command, book: RuleBook, env_exclude: tuple[str, ...] = ()) 
         return verdict
     environment = environment_of(command)
     tie = environment.tie
-    if tie is None and env_exclude and environment.names_missing(command.text, env_exclude):
+    if tie is None and env_exclude and environment.reveals_missing((command.text, *command.argv), env_exclude):
         tie = Reason.NAMES_EXCLUDED
     return Verdict(local=True, tie=tie) if tie else verdict

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, cast
 
 from termite.engine.decide.local_or_remote import decide
+from termite.engine.decide.logic.command_mask import mask_command
 from termite.engine.decide.logic.commands import is_no_op
 from termite.engine.errors import UserError
 from termite.engine.fleet.pool import Trouble
@@ -128,7 +129,7 @@ class ControlCommands:
         plugin, command = master.plugins.parse_with_plugin(_invocation(request))
         verdict = decide(command, master.book, master.config.env_exclude)
         return {
-            "text": command.text,
+            "text": mask_command(command.text, command.env, master.config.env_exclude),
             "plugin": plugin,
             "nothing": is_no_op(command),
             "local": verdict.local,

@@ -5,12 +5,15 @@ and is used for matching only.
 """
 
 import re
+from collections.abc import Callable
 
 from termite.engine.model import Command, Invocation
 
 _SHELLS = frozenset({"sh", "bash", "dash", "ash", "ksh", "mksh", "zsh", "busybox-sh", "termite-shell"})
 _TAKES_A_WORD = frozenset({"--rcfile", "--init-file"})
 _PLAIN_FLAGS = frozenset("ce")  # with any other flag (-x, -v, ...) even `true` may print something
+_WORD_OF_MAKE = re.compile(r"\s*(?:\\.|[^\\\s])+|\s+|\\", re.DOTALL)
+_DEFINED = re.compile(r"\s*([^:?+!=\s]+)[:?+!]*=")
 _JOBS = re.compile(r"-j\d*|-l[\d.]*|--jobserver-(?:auth|fds|style)=.*")
 
 
@@ -49,6 +52,21 @@ def without_jobserver(makeflags: str) -> str:
     if separator:
         return (" ".join(kept) + separator + variables).removeprefix(" ").removesuffix(" ")
     return " ".join(kept).removeprefix(" ").removesuffix(" ")
+
+
+def without_definitions(makeflags: str, is_hidden: Callable[[str], bool]) -> str:
+    """Return the text of MAKEFLAGS without definitions `NAME=TEXT` whose names are hidden.
+
+    A backslash keeps a space in a word (GNU make, "Communicating Options to a Sub-make").
+    """
+    if "=" not in makeflags:
+        return makeflags
+    kept = []
+    for word in _WORD_OF_MAKE.findall(makeflags):
+        defined = _DEFINED.match(word)
+        if defined is None or not is_hidden(defined[1]):
+            kept.append(word)
+    return "".join(kept)
 
 
 def _shell_text(argv: tuple[str, ...]) -> tuple[str | None, frozenset[str]]:

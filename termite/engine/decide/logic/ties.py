@@ -34,8 +34,3 @@ def tie_of(env: Mapping[str, str]) -> Reason | None:
             if name.startswith(library):
                 return tie
     return None
-
-
-def tying_variables(env: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of an environment that `tie_of` checks."""
-    return {name: env[name] for name in (*_OF_VARIABLE, _PRELOAD) if name in env}

@@ -3,7 +3,7 @@
 import pytest
 
 from termite.engine.decide.environment import Environment
-from termite.engine.decide.logic.ties import tie_of, tying_variables
+from termite.engine.decide.logic.ties import tie_of
 from termite.engine.errors import Reason
 
 LIBRARY = "/usr/lib/x86_64-linux-gnu/libfakeroot/libfakeroot-sysv.so"
@@ -30,4 +30,3 @@ LIBRARY = "/usr/lib/x86_64-linux-gnu/libfakeroot/libfakeroot-sysv.so"
 def test_a_command_is_tied_by_what_its_environment_says(env: dict[str, str], tie: Reason | None) -> None:
     assert tie_of(env) is tie
     assert Environment(env).tie is tie
-    assert tie_of(tying_variables(env)) is tie, "termite-ctl sends no more of it"

@@ -1,0 +1,90 @@
+"""Tests of what is hidden in the text of a command, and of what keeps a command on its machine."""
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from termite.engine.decide.environment import Environment
+from termite.engine.decide.logic.command_mask import mask_command
+from termite.engine.decide.logic.commands import without_definitions
+
+TOKEN = "Zm9vYmFyYmF6"
+WITH_CREDENTIALS = [
+    f"curl -H 'Authorization: Bearer {TOKEN}' https://example.com/x.tar",
+    f"curl -u me --password {TOKEN} https://example.com",
+    f"deploy --api-key={TOKEN} now",
+    f"MY_SECRET={TOKEN} ./run",
+    f"export GITHUB_TOKEN='{TOKEN} x'; make",
+    f'env DB_PASSWORD="{TOKEN}" ./run',
+    f"git clone https://me:{TOKEN}@example.com/x.git",
+    f"echo ghp_{TOKEN}{TOKEN} | gh auth login",
+    f"aws s3 cp x s3://y # AKIA{TOKEN.upper()}",
+    f"curl -d 'access_token: {TOKEN}' x",
+    f"echo eyJhbGciOiJIUzI1NiJ9.{TOKEN}.{TOKEN}",
+    f"echo '-----BEGIN RSA PRIVATE KEY-----{TOKEN}'",
+]
+
+
+@pytest.mark.parametrize("text", WITH_CREDENTIALS)
+def test_what_looks_like_a_credential_is_masked_and_the_rest_stays(text: str) -> None:
+    masked = mask_command(text, {}, ())
+    assert "***" in masked
+    assert TOKEN.lower() not in masked.lower()
+    assert masked.split()[0] == text.split()[0] or "***" in masked.split()[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "gcc -c -o x.o x.c -DSIZE=4 -Iinclude",
+        "python3 tokenize.py --passes 3 a.c",
+        "cc -c secret.c token.c && ar r libkeyring.a secret.o",
+        "wget https://example.com:8080/x@y",
+        "touch Basic.o",
+    ],
+)
+def test_a_usual_command_stays_as_it_is(text: str) -> None:
+    assert mask_command(text, {}, ()) == text
+
+
+def test_the_value_of_a_variable_that_stays_here_is_masked_whatever_it_looks_like() -> None:
+    env = {"DEPLOY": "correct horse", "OTHER": "battery staple", "DEPLOY_SHORT": "abc", "DEPLOY_DIR": "/usr/include"}
+    text = "send 'correct horse' 'battery staple' abc /usr/include"
+    assert mask_command(text, env, ("DEPLOY*",)) == "send '***' 'battery staple' abc /usr/include"
+
+
+def test_a_long_text_is_masked_in_linear_time() -> None:
+    for piece in ("a_token_", "x://a:", "--password ", "eyJaaaaaaaa.", "-----BEGIN A ", "token='", "\\ "):
+        text = piece * (200_000 // len(piece))
+        began_s = time.process_time()
+        mask_command(text, {}, ())
+        assert time.process_time() - began_s < 2, piece
+
+
+def test_a_command_that_contains_the_value_of_such_a_variable_stays_on_its_machine() -> None:
+    env = Environment({"MY_TOKEN": "0123456789", "SHORT_TOKEN": "1", "PATH": "/usr/bin"})
+    assert env.reveals_missing(["curl -H 0123456789 x"], ("*_TOKEN",))
+    assert env.reveals_missing(["sh", "-c", "curl $1 x", "-", "0123456789"], ("*_TOKEN",))
+    assert env.reveals_missing(["echo $SHORT_TOKEN"], ("*_TOKEN",))
+    assert not env.reveals_missing(["echo 1"], ("*_TOKEN",))
+    assert not env.reveals_missing(["curl -H 0123456789 x"], ())
+
+
+def test_so_does_one_whose_other_variables_contain_it() -> None:
+    env = Environment({"MY_TOKEN": "0123456789", "CURL_OPTIONS": "-H 0123456789"})
+    assert env.reveals_missing(["true"], ("MY_TOKEN",))
+
+
+def test_definitions_on_the_command_line_of_make_are_not_sent_either() -> None:
+    flags = r"w -j4 -- MY_TOKEN=0123456789\ x CC=gcc MY_TOKEN:=y"
+    env = Environment({"MY_TOKEN": "0123456789 x", "MAKEFLAGS": flags, "MAKEOVERRIDES": "MY_TOKEN=0123456789"})
+    assert env.without(("*_TOKEN",)).remote["MAKEFLAGS"] == "w -- CC=gcc"
+    assert env.without(("*_TOKEN",)).remote["MAKEOVERRIDES"] == ""
+    assert not env.reveals_missing(["true"], ("*_TOKEN",))
+
+
+@given(st.text("ab=\\ :-\n", max_size=30))
+def test_flags_of_make_without_hidden_definitions_stay_as_they_are(flags: str) -> None:
+    assert without_definitions(flags, lambda name: False) == flags
