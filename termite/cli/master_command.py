@@ -31,6 +31,7 @@ from termite.engine.master.master_daemon import serve_master
 from termite.engine.master.shared import SOCKET, MasterConfig
 from termite.engine.wire.addresses import UNIX, split_address
 from termite.engine.wire.identity import read_secret
+from termite.engine.wire.owner import read_owner
 from termite.engine.worker.worker_daemon import WorkerConfig, serve_worker
 
 PROGRAM = "termite-master"
@@ -146,7 +147,8 @@ def hash_store() -> Path:
 
 def _master_config(flags: argparse.Namespace, secret: bytes, coordinator: tuple[str, int]) -> MasterConfig:
     path = socket_path(flags)
-    hidden = [path for path in (flags.logfile, flags.secret) if path]
+    owner = own_directory(CACHE) / "owner"
+    hidden = [path for path in (flags.logfile, flags.secret, owner) if path]
     plugins = load_plugins(BUILT_IN_PLUGINS)
     # A command inside a job may begin with `termite`, so jobs must find the launcher. There it
     # just runs the command.
@@ -168,6 +170,7 @@ def _master_config(flags: argparse.Namespace, secret: bytes, coordinator: tuple[
         watched=tuple(_tree_path(Path(path)) for path in plugins.exports(os.environ)),
         hash_cache=hash_store(),
         env_exclude=tuple(flags.env_exclude),
+        owner=read_owner(owner),
     )
 
 

@@ -24,6 +24,7 @@ from termite.engine.host.preflight import check_fuse
 from termite.engine.paths import check_paths
 from termite.engine.private_directories import private_directory
 from termite.engine.store.cas import Cas
+from termite.engine.store.proofs import ProofTable
 from termite.engine.wire.identity import Identity
 from termite.engine.wire.protocol.control_lines import MirrorNotice, StartValues, decode_line
 from termite.engine.wire.protocol.messages import PROTOCOL, GetBlob, Leased, Message, OpenLease, Run, SetSlots
@@ -200,9 +201,8 @@ class MirrorServer:
         mount_point = scratch / "mirror"  # in the scratch space, which jobs cannot see
         mount_point.mkdir(mode=0o700)
         (scratch / WARM_PLACE).symlink_to(self._warm_root)
-        cas = self._cas = Cas(
-            Path(self._config.cache) / "cas", self._config.store.max_bytes, self._config.store.max_files
-        )
+        proofs = ProofTable(Path(config.cache) / "proofs", request.owner)
+        cas = self._cas = Cas(Path(config.cache) / "cas", config.store.max_bytes, config.store.max_files, proofs)
         tree = Tree(request.writable_root, request.number)
         fetcher = Fetcher(connection, tree, cas)
         layers = RealLayers(tree, cas, fetcher, sandboxes.scratch)

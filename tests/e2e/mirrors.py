@@ -72,6 +72,7 @@ class FakeMaster:
         self.slots: list[int] = []
         self.connection: Any = None
         self.uid, self.gid = os.getuid(), os.getgid()
+        self.owner = bytes(32)
 
     async def answer(self, connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
         self.asked[type(message).__name__] += 1
@@ -98,7 +99,8 @@ class FakeMaster:
 
     def lease(self) -> OpenLease:
         """Return its first request."""
-        return OpenLease(PROTOCOL, "test", 4, self.uid, self.gid, self.writable_root, self.number, 1, "home")
+        ids = self.uid, self.gid
+        return OpenLease(PROTOCOL, "test", 4, *ids, self.writable_root, self.number, 1, "home", self.owner)
 
     def journal_disk(self, *paths: Path) -> None:
         """Journal the paths, which have changed on disk, as one changeset."""

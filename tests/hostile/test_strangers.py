@@ -66,7 +66,7 @@ async def list_workers(port: int, secret: bytes) -> float:
 async def open_lease(port: int, secret: bytes) -> float:
     start_s = time.monotonic()
     async with dial(HOST, port, mint(secret, "honest", Role.CLIENT), refuse) as connection:
-        ask = OpenLease(PROTOCOL, "honest", 1, os.getuid(), os.getgid(), b"tmp/none", 0, 1, "home")
+        ask = OpenLease(PROTOCOL, "honest", 1, os.getuid(), os.getgid(), b"tmp/none", 0, 1, "home", bytes(32))
         assert isinstance(await connection.request(ask, timeout_s=10), Leased)
     return time.monotonic() - start_s
 

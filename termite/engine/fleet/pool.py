@@ -16,11 +16,13 @@ import trio
 from termite.engine.errors import ConnectionLost, Reason, RemoteProtocolError, Retryable, TermiteError, UserError
 from termite.engine.fleet.coordinator import coordinator_error_text
 from termite.engine.fleet.lease import Lease, Traffic
+from termite.engine.fleet.logic.pool_config import PoolConfig
 from termite.engine.fleet.logic.schedule import choose_place
 from termite.engine.fleet.logic.workers import Fleet, LeaseWish
 from termite.engine.wire.addresses import split_address
 from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.identity import Identity
+from termite.engine.wire.owner import owner_key
 from termite.engine.wire.protocol.messages import PROTOCOL, Done, ListWorkers, Message, OpenLease, SetSlots, Workers
 from termite.engine.wire.transport import Connection, SendChunk, dial
 
@@ -50,24 +52,6 @@ class Trouble:
 
     reason: Reason
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class PoolConfig:
-    """The settings of a pool.
-
-    `coordinator` is a host and a port. All leases together get at most `slots`; 0 means no limit.
-    Jobs see `uid` and `gid` as their own ids. An idle lease is closed after `keepalive_s`.
-    """
-
-    coordinator: tuple[str, int]
-    secret: bytes
-    master: str
-    slots: int
-    uid: int
-    gid: int
-    writable_root: bytes
-    keepalive_s: float = 60.0
 
 
 class _JobSlot:
@@ -331,6 +315,7 @@ class Pool:
             number=lease.cursor,
             clock_ns=time.time_ns(),
             hostname=os.uname().nodename,
+            owner=owner_key(config.owner, wish.worker.address),
         )
 
     def _note_failure(self, name: str, error: Exception) -> float:

@@ -1,7 +1,7 @@
 """Hold the state that all jobs of a master share, and the configuration from which it is made."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
@@ -11,7 +11,8 @@ from termite.engine.decide.logic.rules import RuleBook
 from termite.engine.decide.rule_file import RuleFile
 from termite.engine.decide.short_commands import ShortCommands
 from termite.engine.errors import Reason
-from termite.engine.fleet.pool import Pool, PoolConfig
+from termite.engine.fleet.logic.pool_config import PoolConfig
+from termite.engine.fleet.pool import Pool
 from termite.engine.launch.invocation import JobRequest
 from termite.engine.launch.local_runs import LocalRuns, LocalSlots, parent_of
 from termite.engine.launch.output import HeldOutputs
@@ -24,6 +25,7 @@ from termite.engine.master.settled_check import SettledCheck
 from termite.engine.paths import tree_path
 from termite.engine.status.report import Counters
 from termite.engine.tree.master_tree import MasterTree
+from termite.engine.wire.owner import OWNER_BYTES
 
 SOCKET = ".termite-socket"
 
@@ -38,6 +40,7 @@ class MasterConfig:
     * `short_store` and `hash_cache` are files for the next master; None means no such file.
     * `idle_exit_s`: the master ends after this time without a job or a build; 0 means never.
     * `env_exclude` are shell patterns: variables with such names are not sent to workers.
+    * `owner` is a key that no other user knows (wire/owner.py).
     * `exports`, `excludes`, `hidden` and `watched` are paths below the root directory.
     """
 
@@ -57,6 +60,7 @@ class MasterConfig:
     watched: tuple[bytes, ...] = ()
     hash_cache: Path | None = None
     env_exclude: tuple[str, ...] = ()
+    owner: bytes = field(default_factory=lambda: os.urandom(OWNER_BYTES))
 
 
 class Master:
@@ -102,5 +106,6 @@ def _pool_config(config: MasterConfig) -> PoolConfig:
         uid=os.getuid(),
         gid=os.getgid(),
         writable_root=tree_path(config.socket.parent),
+        owner=config.owner,
         keepalive_s=config.keepalive_s,
     )

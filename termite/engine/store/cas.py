@@ -27,6 +27,7 @@ from termite.engine.private_directories import locked_directory, remove_leftover
 from termite.engine.store import store_calls
 from termite.engine.store.eviction import evict_in_steps, last_eviction
 from termite.engine.store.file_hash import RereadBlob, file_chunks, has_content, hash_file
+from termite.engine.store.proofs import ProofTable
 from termite.engine.store.scrub import blobs_to_scrub
 from termite.engine.store.verified_mark import is_marked, marked_mtime_ns, read_boot
 
@@ -60,8 +61,15 @@ class Cas:
     write raise Retryable if the disk is full; other errors of the disk are raised as OSError.
     """
 
-    def __init__(self, root: Path, max_bytes: int = DEFAULT_STORE_BYTES, max_files: int = DEFAULT_STORE_FILES) -> None:
-        self._root = os.fsencode(root)
+    def __init__(
+        self,
+        root: Path,
+        max_bytes: int = DEFAULT_STORE_BYTES,
+        max_files: int = DEFAULT_STORE_FILES,
+        proofs: ProofTable | None = None,
+    ) -> None:
+        """Open the store. Blobs that `proofs` does not have are not shown; None: show all."""
+        self._root, self._proofs = os.fsencode(root), proofs
         self._limits = StoreLimits(max_bytes, max_files)
         self._boot = read_boot()
         self._added_before = (0, 0)  # blobs and bytes that had been added when the last eviction began
@@ -77,6 +85,8 @@ class Cas:
         """Remove the temporary directory of this process. Nothing may be written afterwards."""
         remove_tree(Path(os.fsdecode(self._temporary)))
         os.close(self._lock)
+        if self._proofs is not None:
+            self._proofs.close()
 
     def path(self, digest: Digest) -> Path | None:
         """Return the path of the blob, or None if the store does not have it.
@@ -109,6 +119,8 @@ class Cas:
         Return None if the store does not have the blob. If the blob was not verified yet, it is
         hashed first, as by `verify`.
         """
+        if not self._is_proved(digest):
+            return None
         name = self._name(digest)
         try:
             fd = store_calls.open(name, os.O_RDONLY | os.O_CLOEXEC)
@@ -205,6 +217,8 @@ class Cas:
         the mirror, and the mirror might wait for the lock in this method.
         """
         final = self._name(digest)
+        if self._proofs is not None:  # whoever sent or made the content has it
+            self._proofs.add(digest)
         # The mark comes first, because others see the blob at once. The links change its ctime, but
         # only by some microseconds.
         self._note_use(name, digest, is_verified=True)
@@ -216,6 +230,11 @@ class Cas:
         store_calls.unlink(name)
         self._counters.added += 1
         self._counters.added_bytes += digest.size
+
+    def note_public(self, digest: Digest) -> None:
+        """Let every master use this blob, because any user of its master's machine may read it."""
+        if self._proofs is not None:
+            self._proofs.add_public(digest)
 
     def statistics(self) -> dict[str, int]:
         """Return the counters of this process since its start: blobs, `added_bytes` in bytes."""
@@ -231,6 +250,8 @@ class Cas:
     def _look_up(self, digest: Digest) -> bool | None:
         """Return whether the blob is verified, or None if the store does not have it."""
         name = self._name(digest)
+        if not self._is_proved(digest):
+            return None
         try:
             status = store_calls.stat(name)
         except FileNotFoundError:
@@ -244,6 +265,11 @@ class Cas:
         if time.time() - status.st_mtime > USED_AGAIN_S:
             self._note_use(name, digest, is_verified)
         return is_verified
+
+    def _is_proved(self, digest: Digest) -> bool:
+        is_proved = self._proofs is None or self._proofs.has(digest)
+        self._counters.misses += not is_proved
+        return is_proved
 
     def _is_sound(self, name: bytes, fd: int, digest: Digest) -> bool:
         """Return whether the open blob is what its name says, and remove it if not."""

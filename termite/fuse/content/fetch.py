@@ -10,6 +10,7 @@ line. Chunks of any file prove that the line and the master live, because all sh
 
 import logging
 import os
+import stat
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -193,6 +194,8 @@ class Fetcher:
                 writer.discard()
             if local is not None:
                 os.close(local.fd)
+        if not self._tree.is_live(node.path) and node.attr.mode & stat.S_IROTH:
+            self._cas.note_public(reply.digest)
         self._have(node, reply.digest)
 
     async def _find_local_copy(self, node: Node) -> LocalCopy | None:

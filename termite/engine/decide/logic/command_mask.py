@@ -30,7 +30,7 @@ _CREDENTIALS = tuple(
         r"(?P<before>\b[a-z][a-z0-9+.-]{1,30}://[^\s/:@'\"]{0,256}:)[^\s/@'\"]{1,1000}(?P<after>@)",
         r"(?P<before>\b(?i:Bearer|Basic|Digest|Negotiate)\s{1,8})[\w.~+/=-]{6,}(?P<after>)",
         r"(?P<before>-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----)[^-]*(?P<after>)",
-        # The forms of GitHub, GitLab, Slack, AWS, Google, OpenAI and others, PyPI, npm, and JSON web tokens
+        # GitHub, GitLab, Slack, AWS, Google, OpenAI and others, PyPI, npm; then JSON web tokens
         r"(?P<before>(?<![\w-])(?:gh[pousr]_|github_pat_|glpat-|xox[a-z]-|AKIA|ASIA|AIza|sk-|pypi-|npm_))"
         r"[\w-]{12,}(?P<after>)",
         r"(?P<before>(?<![\w-])eyJ)[\w-]{8,}\.[\w.-]+(?P<after>)",

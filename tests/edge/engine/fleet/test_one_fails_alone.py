@@ -13,8 +13,8 @@ import pytest
 import trio
 
 from termite.engine.errors import Reason, Retryable, UserError
-from termite.engine.fleet import pool as pools
 from termite.engine.fleet.coordinator import COORDINATOR_PORT, CoordinatorConfig, serve_coordinator
+from termite.engine.fleet.logic.pool_config import PoolConfig
 from termite.engine.fleet.pool import REFUSED_REST_S, NoWorker, Pool
 from termite.engine.launch import launcher_calls
 from termite.engine.launch import listener as listeners
@@ -303,7 +303,7 @@ def test_only_a_worker_that_is_refused_twice_for_one_reason_rests(
     reasons: list[Reason], is_left_alone: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(trio, "current_time", lambda: 0.0)
-    config = pools.PoolConfig((HOST, 1), SECRET, "m", 0, 0, 0, b"home")
+    config = PoolConfig((HOST, 1), SECRET, "m", 0, 0, 0, b"home", b"")
     made = Pool(config, lambda: 0, lambda *_: None)  # type: ignore[arg-type]  # nobody asks
     rest_s = 0.0
     for reason in reasons:

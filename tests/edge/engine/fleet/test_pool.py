@@ -12,8 +12,9 @@ import trio
 from termite.engine.errors import FsError, Reason, Retryable
 from termite.engine.fleet.coordinator import CoordinatorConfig, serve_coordinator
 from termite.engine.fleet.lease import Lease
+from termite.engine.fleet.logic.pool_config import PoolConfig
 from termite.engine.fleet.logic.workers import LeaseWish
-from termite.engine.fleet.pool import FAILURES_IN_A_ROW, NoWorker, Pool, PoolConfig
+from termite.engine.fleet.pool import FAILURES_IN_A_ROW, NoWorker, Pool
 from termite.engine.model import Digest, Exit, Usage
 from termite.engine.wire.addresses import split_address
 from termite.engine.wire.authority import Role, mint
@@ -97,7 +98,7 @@ async def pool(worker: FakeWorker | None, keepalive_s: float = 60.0, odd: str = 
                     if odd:
                         await connection.request(Register(PROTOCOL, "a", odd, 99, 0, 0.0, 0))
                     await connection.request(Register(PROTOCOL, "w", there, worker.slots, 0, 0.0, 0))
-            config = PoolConfig((host, port), SECRET, "m", 0, 1000, 1000, b"home/me", keepalive_s)
+            config = PoolConfig((host, port), SECRET, "m", 0, 1000, 1000, b"home/me", b"", keepalive_s)
             made = Pool(config, lambda: 7, _refuse)
             nursery.start_soon(made.run)
             yield made
@@ -166,7 +167,9 @@ async def test_a_coordinator_that_is_missing_is_explained_and_forgotten_when_it_
         port = free.getsockname()[1]
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
-            made = Pool(PoolConfig(("127.0.0.1", port), SECRET, "m", 0, 1000, 1000, b"home/me"), lambda: 7, _refuse)
+            made = Pool(
+                PoolConfig(("127.0.0.1", port), SECRET, "m", 0, 1000, 1000, b"home/me", b""), lambda: 7, _refuse
+            )
             nursery.start_soon(made.run)
             while "is termite-coordinator running there?" not in (made.trouble.text if made.trouble else ""):  # noqa: ASYNC110  # the pool does not notify anybody of this
                 await trio.sleep(0.001)

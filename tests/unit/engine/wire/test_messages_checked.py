@@ -36,7 +36,7 @@ HUGE = 2**63
 NAN, INFINITE = float("nan"), float("inf")
 FILE = Attr(0o100644, 5, 1)
 RUN = Run(7, 3, (), (b"cc", b"-c"), b"cc", True, (b"PATH=/bin",), b"/home/u", 0o22, False, True)
-LEASE = OpenLease(2, "master", 4, 1000, 1000, b"home/u", 0, 1, "home")
+LEASE = OpenLease(2, "master", 4, 1000, 1000, b"home/u", 0, 1, "home", bytes(32))
 RAN = Ran(Exit(0), Usage(), (), {}, 1, 2)
 REGISTER = Register(2, "worker", ":1235", 4, 0, 0.5, 1)
 
@@ -67,6 +67,7 @@ ABSURD: list[tuple[Message, dict[str, list[Any]]]] = [
         LEASE,
         {
             "master": ["two\nlines", "\x1b[2J", "\x7f", "\x9b", "\u2028", "n" * 256],
+            "owner": [b"", bytes(31), bytes(33)],
             "hostname": ["a\0uid=0", "a\nb"],
             "slots": [-1, 10**9],
             "uid": [-1, 2**32 - 1],

@@ -1,0 +1,23 @@
+"""The settings of a pool of leases."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PoolConfig:
+    """The settings of a pool.
+
+    `coordinator` is a host and a port. All leases together get at most `slots`; 0 means no limit.
+    Jobs see `uid` and `gid` as their own ids. An idle lease is closed after `keepalive_s`. No other
+    user knows `owner`, from which workers get keys (OpenLease).
+    """
+
+    coordinator: tuple[str, int]
+    secret: bytes
+    master: str
+    slots: int
+    uid: int
+    gid: int
+    writable_root: bytes
+    owner: bytes
+    keepalive_s: float = 60.0
