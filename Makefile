@@ -25,9 +25,7 @@ check: setup  ## what a change must pass before it is committed; half a minute
 	set +x; echo "check: passed in $$(($$(date +%s) - start)) s"
 
 audit: setup  ## ask the advisory database of PyPI about every pinned package, and check how the native programs are built
-	@[ -x build/audit/bin/pip-audit ] || { /usr/bin/python3 -m venv build/audit && \
-		build/audit/bin/pip install -qq --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-audit.txt; }
-	build/audit/bin/pip-audit --strict --disable-pip --require-hashes -r requirements-dev.txt -r requirements-build.txt
+	@sh tools/audit.sh
 	.venv/bin/python -m pytest -q tests/native/test_hardening.py
 
 sanitize: setup  ## build the native programs with the address and undefined behaviour sanitizers, and run their tests
