@@ -2,19 +2,19 @@
 # Ask the advisory database of PyPI about every pinned package.
 #
 # Exit codes: 0: no hole is known. 1: there are holes, which are listed. 3: the database, or the
-# index with the program that asks it, could not be reached, so that nothing is known. TERMITE_AUDIT
+# index with the program that asks it, could not be reached, so that nothing is known. AUDIT_PROGRAM
 # is the program that asks; by default it is installed first, into an environment of its own.
 set -u
 cd "$(dirname "$0")/.."
 UNKNOWN=3
-audit=${TERMITE_AUDIT:-build/audit/bin/pip-audit}
+audit=${AUDIT_PROGRAM:-build/audit/bin/pip-audit}
 
 give_up() {
     echo "audit: NOT DONE: $*; nothing is known about the packages. Try again when PyPI can be reached." >&2
     exit $UNKNOWN
 }
 
-if [ -z "${TERMITE_AUDIT:-}" ] && ! [ -x "$audit" ]; then
+if [ -z "${AUDIT_PROGRAM:-}" ] && ! [ -x "$audit" ]; then
     rm -rf build/audit
     { /usr/bin/python3 -m venv build/audit && build/audit/bin/pip install -qq --disable-pip-version-check \
         --require-hashes --only-binary :all: -r requirements-audit.txt; } || {

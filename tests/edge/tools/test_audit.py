@@ -25,7 +25,7 @@ def test_the_exit_code_tells_a_hole_from_a_silent_database(tmp_path: Path, progr
     fake.chmod(0o755)
     done = subprocess.run(
         ["sh", SCRIPT],
-        env={"PATH": "/usr/bin:/bin", "TERMITE_AUDIT": str(fake), "TMPDIR": str(tmp_path)},
+        env={"PATH": "/usr/bin:/bin", "AUDIT_PROGRAM": str(fake), "TMPDIR": str(tmp_path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
