@@ -17,7 +17,7 @@ from termite.engine.errors import Reason, Retryable
 from termite.engine.host.process_state import children_of
 from termite.engine.model import Exit, JobLimits
 from tests.e2e.mirrors import FakeMaster, Starter, mirror
-from tests.hostile.attackers import WORKERS, place_of, verdict
+from tests.hostile.attackers import NOBODY, WORKERS, place_of, verdict
 
 PROCESSES = 300
 # All of them wait, and end by themselves. Nobody makes more than 20,000 of them.
@@ -77,6 +77,7 @@ async def honest_job_beside(worker: Starter, limits: JobLimits) -> AsyncIterator
     """Run a mirror in which a job without faults runs for 2 s."""
     with place_of(worker) as place:
         master = FakeMaster(place / "project")
+        master.uid = master.gid = NOBODY  # root's jobs make no namespaces
         async with mirror(master, place, replace(worker, limits=limits)), trio.open_nursery() as nursery:
             nursery.start_soon(_be_honest, master)
             await trio.sleep(0.2)
@@ -145,6 +146,31 @@ async def test_the_job_beyond_its_share_is_given_back_when_the_machine_runs_shor
     async with honest_job_beside(worker, limits) as master:
         await _expect_given_back(master, Reason.MEMORY_FULL, HOG.format(mib=600))
     verdict(False, "the largest job gives way")
+
+
+# Memory that no process maps: in a file without a name, and in a tmpfs of a namespace of the job.
+MEMFD_HOG = """
+import os, time
+fd = os.memfd_create("x")
+for _ in range(60):
+    os.write(fd, b"x" * (10 << 20))
+    time.sleep(0.02)
+time.sleep(5)
+"""
+TMPFS_HOG = """
+import os, time
+os.execvp("unshare", ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c",
+    "mount -t tmpfs none /mnt && cd / && dd if=/dev/zero of=/mnt/x bs=1M count=600 && sleep 5"])
+"""
+
+
+@workers
+@pytest.mark.parametrize("script", [MEMFD_HOG, TMPFS_HOG], ids=["memfd", "tmpfs"])
+async def test_memory_that_no_process_maps_counts_when_the_machine_runs_short(worker: Starter, script: str) -> None:
+    limits = JobLimits(fair_bytes=200 << 20, reserve_bytes=1 << 60)
+    async with honest_job_beside(worker, limits) as master:
+        await _expect_given_back(master, Reason.MEMORY_FULL, script)
+    verdict(False, "memory that nobody maps is found")
 
 
 def oom_score(pid: int) -> int:

@@ -1,13 +1,13 @@
 """Remember which master has proved that it has a content: it has sent it, or its jobs have made it.
 
-A store is shared by the masters of a worker. A digest in a listing is no proof, because a master may
-have learned the digest alone. Each master has a key, which no other master knows. The table keeps
-a keyed hash of each content that the master has proved, so that the key is also the only way to use
-or forge an entry. Contents that any user of their master's machine may read have entries under a
-key that all masters know.
+A store is shared by the masters of a worker. A digest in a listing is no proof, because a master
+may have learned the digest alone. Each master has a key, which no other master knows. The table
+keeps a keyed hash of each content that the master has proved, so that the key is also the only way
+to use or forge an entry. Contents that any user of their master's machine may read have entries
+under a key that all masters know.
 
-The table is a file of fixed size, which several processes may share. A full bucket loses an entry at
-random. The master then sends a content once more.
+The table is a file of fixed size, which several processes may share. A full bucket loses an entry
+at random. The master then sends a content once more.
 """
 
 import contextlib

@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from termite.engine.errors import Reason, Retryable
 from termite.engine.host.meminfo import MEMINFO, parse_memory
@@ -19,6 +20,7 @@ from termite.engine.model import Exit, JobLimits
 from termite.fuse.sandbox.job_uses import JobUse, exact_memory_bytes, read_uses
 from termite.fuse.sandbox.sandbox_report import SandboxResult
 from termite.fuse.sandbox.spawner import WaitingSandbox
+from termite.fuse.sandbox.unmapped_memory import unmapped_bytes
 
 LOOK_S = 0.25  # between two looks at what jobs have; shorter jobs are never looked at
 LOOK_SHARE = 0.05  # of a core at most: a look at thousands of processes makes the next one later
@@ -70,8 +72,10 @@ class LimitWatch:
 class JobLimitWatches:
     """The watches over the jobs of a lease, with the limits of each job."""
 
-    def __init__(self, limits: JobLimits) -> None:
+    def __init__(self, limits: JobLimits, scratch: Path) -> None:
+        """`scratch` is the directory in which jobs write."""
         self._limits = limits
+        self._scratch = scratch
         self.processes = limits.processes if kernel_version(os.uname().release) >= COUNTED_PER_JOB else 0
         self._watches: list[LimitWatch] = []
         self._due_s = 0.0
@@ -142,6 +146,7 @@ class JobLimitWatches:
     def _keep_reserve(self, uses: dict[int, JobUse]) -> None:
         """End the largest job if the machine runs out of memory and the job exceeds its share.
 
+        Only then memory counts that no process maps, because the look for it takes long.
         The shares of all slots of this worker fit into the memory. If no job has more than its
         share, other programs of the machine take the memory, and no job is ended.
         """
@@ -150,8 +155,10 @@ class JobLimitWatches:
         available = parse_memory(os.pread(self._memory_fd, 4096, 0).decode(), "MemAvailable")
         if available >= self._limits.reserve_bytes:
             return
-        largest = max(self._watches, key=lambda watch: uses[watch.pid].memory_bytes)
-        if _has_more_than(self._limits.fair_bytes, uses[largest.pid]):
+        device = os.stat(self._scratch).st_dev
+        unmapped = {pid: unmapped_bytes(use, device) for pid, use in uses.items()}
+        largest = max(self._watches, key=lambda watch: uses[watch.pid].memory_bytes + unmapped[watch.pid])
+        if _has_more_than(self._limits.fair_bytes, uses[largest.pid], unmapped[largest.pid]):
             share = f"{self._limits.fair_bytes >> 20} MiB"
             largest.end(Retryable(Reason.MEMORY_FULL, f"the machine ran short, and the job had more than {share}"))
 
@@ -165,5 +172,6 @@ class JobLimitWatches:
         return int(os.pread(self._load_fd, 256, 0).rsplit(None, 1)[1])
 
 
-def _has_more_than(limit_bytes: int, use: JobUse) -> bool:
-    return use.memory_bytes > limit_bytes and exact_memory_bytes(use) > limit_bytes
+def _has_more_than(limit_bytes: int, use: JobUse, unmapped: int = 0) -> bool:
+    most = use.memory_bytes + unmapped
+    return most > limit_bytes and exact_memory_bytes(use) + unmapped > limit_bytes

@@ -46,7 +46,7 @@ class Sandboxes:
         self.scratch = Scratch(binary, scratch)
         self._wants_tmpfs = tmpfs
         self._shortages = Shortages()
-        self.limits = JobLimitWatches(limits)
+        self.limits = JobLimitWatches(limits, scratch)
         self._ready = 1
         self._ios: deque[JobIo] = deque()
         self._of_jobs: dict[int, Path] = {}
