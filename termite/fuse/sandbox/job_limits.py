@@ -17,10 +17,9 @@ from termite.engine.errors import Reason, Retryable
 from termite.engine.host.meminfo import MEMINFO, parse_memory
 from termite.engine.host.preflight import kernel_version
 from termite.engine.model import Exit, JobLimits
-from termite.fuse.sandbox.job_uses import JobUse, exact_memory_bytes, read_uses
+from termite.fuse.sandbox.job_uses import JobUse, exact_memory_bytes, read_uses, unmapped_bytes
 from termite.fuse.sandbox.sandbox_report import SandboxResult
 from termite.fuse.sandbox.spawner import WaitingSandbox
-from termite.fuse.sandbox.unmapped_memory import unmapped_bytes
 
 LOOK_S = 0.25  # between two looks at what jobs have; shorter jobs are never looked at
 LOOK_SHARE = 0.05  # of a core at most: a look at thousands of processes makes the next one later
