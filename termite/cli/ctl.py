@@ -17,6 +17,7 @@ from termite.cli.parser import Parser
 from termite.cli.places import working_directory
 from termite.engine.decide.logic.rules import readable_regexp
 from termite.engine.errors import UserError, words_of
+from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
 PROGRAM = "termite-ctl"
 _HELP = (["--help"], ["-help"], ["-h"])
@@ -106,7 +107,8 @@ def _why(args: Sequence[str]) -> int:
         command = ["/bin/sh", "-c", command[0]]
     tool = notes.pop("preload", "")
     why = _connect().ask("why", argv=command, env=dict(os.environ), tool=tool, notes=notes)
-    print("\n".join(_why_lines(why)))
+    lines = "\n".join(_why_lines(why)).split("\n")  # a command may have several lines
+    print("\n".join(printable(line, LONGEST_LINE) for line in lines))
     return 0
 
 
@@ -237,7 +239,7 @@ def _status_text(status: client.Reply) -> str:
         rows.append(("elsewhere", f"termite-ctl was {status['elsewhere']}: builds that start here run on this machine"))
     if status["trouble"]:
         rows.append(("trouble", str(cast(client.Reply, status["trouble"])["text"])))
-    return "\n".join(f"{name:<10}{text}" for name, text in rows)
+    return "\n".join(f"{name:<10}{printable(text, LONGEST_LINE)}" for name, text in rows)
 
 
 def _requests_text(status: client.Reply) -> str:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from termite.engine.errors import ExitCode, UserError
+from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
 VERSION = "0.1.0"
 _SINGLE_DASH = re.compile(r"-[a-z][a-z0-9-]+(=.*)?", re.DOTALL)
@@ -26,9 +27,8 @@ def with_two_dashes(argv: Sequence[str]) -> list[str]:
 
 def report(program: str, error: UserError) -> None:
     """Print the message of a UserError on stderr, and its hint on a line below."""
-    print(f"{program}: {error.message}", file=sys.stderr)
-    if error.hint:
-        print(f"{program}: {error.hint}", file=sys.stderr)
+    for line in filter(None, (error.message, error.hint)):
+        print(f"{program}: {printable(line, LONGEST_LINE)}", file=sys.stderr)
 
 
 def run_command(program: str, main: Callable[[], int]) -> int:

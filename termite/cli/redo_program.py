@@ -13,6 +13,7 @@ from termite.cli.flags import VERSION
 from termite.engine.errors import ExitCode, TermiteError
 from termite.engine.tree.publishing.redo import finish_job
 from termite.engine.wire.protocol import records
+from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
 _USAGE = "usage: termite-redo DIRECTORY TOKEN (the launcher starts it)"
 _HELP = f"""{_USAGE}
@@ -51,4 +52,4 @@ def main() -> int:
 
 
 def _say(line: str) -> None:
-    print(f"termite: {line}", file=sys.stderr, flush=True)
+    print(f"termite: {printable(line, LONGEST_LINE)}", file=sys.stderr, flush=True)

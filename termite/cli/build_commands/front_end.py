@@ -29,6 +29,7 @@ from termite.engine.decide.logic.switches import (
 from termite.engine.decide.logic.ties import tie_of
 from termite.engine.errors import ExitCode, RemoteProtocolError, UserError, words_of
 from termite.engine.host.native_programs import native_program
+from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _WATCHED = (*_ENDING, signal.SIGUSR1, signal.SIGCHLD)
@@ -255,7 +256,7 @@ def summary_parts(end: client.Reply) -> list[str]:
 
 def say(line: str) -> None:
     """Print one line of termite on stderr."""
-    print(f"termite: {line}", file=sys.stderr, flush=True)
+    print(f"termite: {printable(line, LONGEST_LINE)}", file=sys.stderr, flush=True)
 
 
 # -- the tool's process -----------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from termite.engine.errors import FsError, RemoteProtocolError
 from termite.engine.launch import launcher_calls
 from termite.engine.model import Exit
 from termite.engine.wire.protocol import records
+from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
 READ_BYTES = 64 * 1024
 STDIN_LIMIT_BYTES = 256 * 1024  # of one answer: the launcher's buffer is not larger
@@ -101,8 +102,8 @@ class Launcher:
             return True
 
     async def notice(self, line: str) -> None:
-        """Write one line of our own to the launcher's stderr; `line` has no newline."""
-        await self._send(records.NOTICE, line.encode("utf-8", "surrogateescape") + b"\n")
+        """Write one line of our own to the launcher's stderr, without control characters."""
+        await self._send(records.NOTICE, printable(line, LONGEST_LINE).encode() + b"\n")
 
     async def forbid_second_run(self) -> None:
         """Forbid the launcher to run the command itself if this master is lost."""

@@ -7,6 +7,7 @@ that the terminal obeys.
 import re
 
 LONGEST = 500  # characters: a line of a log, not a page
+LONGEST_LINE = 8000  # of a whole line for a log or a person, which may have several such texts
 
 # Control characters, characters that end a line or change its direction, and undecodable bytes.
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
