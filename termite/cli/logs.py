@@ -14,7 +14,7 @@ _TIME = "%Y-%m-%d %H:%M:%S"
 
 
 class LogFormatter(logging.Formatter):
-    """A formatter whose lines nobody can forge, although names of files and texts of peers are in them."""
+    """A formatter whose lines nobody can forge, although names and texts of others are in them."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """Return the line of a record, without control characters."""
