@@ -75,6 +75,28 @@ static _Noreturn void refuse_namespaces(const char *what)
     refuse(what, advice);
 }
 
+/* Let the kernel kill this process and its children before others, when it runs out of memory. Jobs
+ * can take memory that no process maps (memfd_create, a tmpfs in a nested namespace), so that
+ * nobody sees the largest one. The mirror and its jobs have the same number, because the mirror
+ * judges by its own size which jobs the kernel may have killed.
+ *
+ * If root sets the number, jobs cannot lower it. */
+static void die_before_others(void)
+{
+    static const char path[] = "/proc/self/oom_score_adj";
+    char text[16] = "";
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    ssize_t length = read(fd, text, sizeof text - 1);
+    if (length > 0 && strtol(text, NULL, 10) < OOM_SCORE) {
+        length = snprintf(text, sizeof text, "%d", OOM_SCORE);
+        ssize_t written = pwrite(fd, text, (size_t)length, 0);
+        (void)written; /* this is help in need, without which everything works */
+    }
+    close(fd);
+}
+
 /* -- root only ----------------------------------------------------------------------------------------------------- */
 
 /* Give the namespace a device that every user may open, because the host's may have the mode 0600.
@@ -97,6 +119,7 @@ static void become(const struct entry *entry)
 {
     if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
         refuse("cannot make a mount namespace", "--uid is for root");
+    die_before_others();
     mode_t mask = umask(0); /* the directories made here are for the other user */
     replace_device("/dev/fuse");    /* of the mirror */
     replace_device("/dev/net/tun"); /* of a private network */
@@ -149,32 +172,13 @@ static void die_with_parent(int lifeline)
     close(lifeline);
 }
 
-/* Let the kernel kill this process and its children before others, when it runs out of memory. Jobs
- * can take memory that no process maps (memfd_create, a tmpfs in a nested namespace), so that
- * nobody sees the largest one. The mirror and its jobs have the same number, because the mirror
- * judges by its own size which jobs the kernel may have killed. */
-static void die_before_others(void)
-{
-    static const char path[] = "/proc/self/oom_score_adj";
-    char text[16] = "";
-    int fd = open(path, O_RDWR | O_CLOEXEC);
-    if (fd < 0)
-        return;
-    ssize_t length = read(fd, text, sizeof text - 1);
-    if (length > 0 && strtol(text, NULL, 10) < OOM_SCORE) {
-        length = snprintf(text, sizeof text, "%d", OOM_SCORE);
-        ssize_t written = pwrite(fd, text, (size_t)length, 0);
-        (void)written; /* this is help in need, without which everything works */
-    }
-    close(fd);
-}
-
 /* Become the program, as pid 1. */
 static _Noreturn void become_program(char **argv, int lifeline, const sigset_t *mask)
 {
     die_with_parent(lifeline);
     if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) != 0)
         refuse("cannot mount /proc in a user namespace", "in a container, /proc must be unmasked");
+    limit_namespace();
     die_before_others();
     sigprocmask(SIG_SETMASK, mask, NULL);
     execvp(argv[0], argv);
@@ -279,6 +283,7 @@ int enter(char **argv)
         refuse("cannot leave the session keyring", "see /proc/key-users: the user may have too many keys");
     if (entry.uid >= 0)
         become(&entry);
+    halve_quotas();
     make_namespaces();
     protect_program();
 

@@ -78,6 +78,13 @@ void make_private_network(const char *pasta, const char *scratch);
 /* Return false if `make_private_network` was called, and pasta has ended since. */
 bool is_network_alive(void);
 
+/* -- quotas.c (protection/) ---------------------------------------------------------------------------------------- */
+
+/* Prepare `limit_namespace`. Call this before the user namespace is made, which copies limits. */
+void halve_quotas(void);
+/* Limit what all processes in the current user namespace have together. /proc must be mounted. */
+void limit_namespace(void);
+
 /* -- own_program.c (protection/) ----------------------------------------------------------------------------------- */
 
 /* Cover this program's file with a read-only mount of itself. If that fails, leave_program has to

@@ -83,7 +83,9 @@ static void limit(int resource, unsigned long long most, const char *name)
 
 /* Limit the number of open files as on the submitter's machine. The worker has raised its own
  * limit, but some programs close every possible file one by one, and select() cannot handle more
- * than 1024. A job that needs more may raise the limit, as in a plain build. */
+ * than 1024. A job that needs more may raise the limit, as in a plain build, but to half of the
+ * worker's only. The kernel counts descriptors in flight for the user, and refuses them above the
+ * limit of the sender. With the same limit, one job could keep the mirror from starting others. */
 static void limit_open_files(const struct job *job)
 {
     struct rlimit files;
@@ -91,6 +93,10 @@ static void limit_open_files(const struct job *job)
     if (getrlimit(RLIMIT_NOFILE, &files) != 0)
         return;
     files.rlim_cur = wanted < files.rlim_max ? wanted : files.rlim_max;
+    if (files.rlim_max / 2 > files.rlim_cur)
+        files.rlim_max /= 2;
+    else
+        files.rlim_max = files.rlim_cur;
     if (setrlimit(RLIMIT_NOFILE, &files) != 0)
         fail_errno("cannot limit", "open files");
 }

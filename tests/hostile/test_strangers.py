@@ -14,14 +14,18 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
+from termite.engine.wire import strangers as daemon_strangers
+from termite.engine.wire.addresses import UNIX, listen
 from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.protocol.messages import PROTOCOL, Leased, ListWorkers, Message, OpenLease, Workers
-from termite.engine.wire.strangers import QUEUED
+from termite.engine.wire.strangers import QUEUED, Dropped, Strangers
 from termite.engine.wire.transport import Connection, SendChunk, dial
 from tests.e2e.cluster import HOST, Daemon, daemon, embedded, free_port, new_secret, new_tree
 from tests.e2e.conftest import MakePlace
 from tests.e2e.places import IS_ROOT, Place
+from tests.hostile.attackers import NOBODY
 
 STRANGERS = 1000
 SERVED_S = 2.0
@@ -116,6 +120,64 @@ def test_a_queue_of_dead_strangers_costs_nothing(where: Place) -> None:
         print(f"{spent_s:.2f} s of CPU for {STRANGERS} dead strangers; then served in {took_s:.2f} s")
         assert spent_s < 0.5 * QUEUED / 4
         assert took_s < SERVED_S + 1
+    print("HELD")
+
+
+async def _silent_for(strangers: Strangers, stream: trio.SocketStream) -> str:
+    """Return why a silent stranger was dropped."""
+    with pytest.raises(Dropped) as dropped:
+        async with strangers.turn(stream):
+            raise AssertionError("nobody may be examined who has said nothing")
+    return str(dropped.value)
+
+
+async def test_silent_strangers_make_room_for_later_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon_strangers, "MAX_SILENT", 2)
+    strangers, reasons = Strangers(1), list[str]()
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host=HOST)
+        ends = []
+        for number in range(3):
+            ends.append(await trio.open_tcp_stream(HOST, listener.socket.getsockname()[1]))
+            accepted = await listener.accept()
+
+            async def wait(stream: trio.SocketStream = accepted) -> None:
+                reasons.append(await _silent_for(strangers, stream))
+
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(reasons) == max(number - 1, 0)
+        assert "others took its place" in reasons[0]
+        nursery.cancel_scope.cancel()
+
+
+CONNECT_LOCALLY = """import socket, sys
+with socket.socket(socket.AF_UNIX) as end:
+    end.connect("\\0" + sys.argv[1])
+    print(end.recv(10).decode())
+"""
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root can connect as another user")
+@pytest.mark.parametrize(("uid", "said"), [(NOBODY, b"\n"), (0, b"served\n")])
+async def test_a_unix_socket_serves_its_own_user_and_root_only(uid: int, said: bytes) -> None:
+    name = f"termite-test-{os.getpid()}-{uid}"
+    (listener,) = await listen(f"{UNIX}{name}", 0, "test")
+
+    async def serve() -> None:
+        async with await listener.accept() as stream:
+            with suppress(Dropped):
+                async with Strangers(1).turn(stream):
+                    await stream.send_all(b"served")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        become = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+        done = await trio.run_process(
+            [*become, "/usr/bin/python3", "-c", CONNECT_LOCALLY, name], capture_stdout=True, cwd="/"
+        )
+    assert done.stdout == said
+    await listener.aclose()
     print("HELD")
 
 
