@@ -23,7 +23,7 @@ needs_root = pytest.mark.skipif(not IS_ROOT, reason="needs root: the kernel itse
 
 HEADERS = Path("/usr/include/x86_64-linux-gnu/asm")
 ENTRIES = {"x86_64": "unistd_64.h", "i386": "unistd_32.h"}
-ALG, VSOCK, PACKET, INET, UNIX = 38, 40, 17, 2, 1
+ALG, VSOCK, PACKET, INET, UNIX, NETLINK = 38, 40, 17, 2, 1, 16
 FANOTIFY_IDS, BAD_FLAGS = 0x200, 0xFFFF
 
 
@@ -47,6 +47,8 @@ DENIED = (
     Call("socket", errno.EAFNOSUPPORT, f"{ALG}:5:0", "alg"),
     Call("socket", errno.EAFNOSUPPORT, f"{PACKET}:3:0", "packet"),
     Call("socket", errno.EAFNOSUPPORT, f"{INET}:10:0", "packet by its old name"),
+    Call("socket", errno.EPROTONOSUPPORT, f"{NETLINK}:3:12", "netfilter"),
+    Call("socket", errno.EPROTONOSUPPORT, f"{NETLINK}:3:16", "generic netlink"),
     Call("socketpair", errno.EAFNOSUPPORT, f"{VSOCK}:1:0:@", "vsock"),
     Call("socketcall", errno.ENOSYS, f"1:@{VSOCK},1,0", "vsock", ("i386",)),
     Call("socketcall", errno.ENOSYS, f"8:@{UNIX},1,0", "pair", ("i386",)),
@@ -73,7 +75,7 @@ DENIED = (
 ALLOWED = (
     Call("socketpair", 0, f"{UNIX}:1:0:@"),
     *(Call("socket", 0, f"{family}:2:0", f"family {family}") for family in (UNIX, INET, 10)),
-    Call("socket", 0, "16:3:0", "netlink"),
+    *(Call("socket", 0, f"{NETLINK}:3:{protocol}", f"netlink {protocol}") for protocol in (0, 4, 15)),
     Call("socketcall", errno.EOPNOTSUPP, "4:@0,0", "listen", ("i386",)),
 )
 CASES = [

@@ -124,6 +124,20 @@ def test_sockets_of_the_usual_families_are_allowed_alone(
             assert allowed == {*USUAL} - ({socket.AF_INET} if kind == SOCK_PACKET else set())
 
 
+@pytest.mark.parametrize(("machine", "arch"), ARCHES)
+@pytest.mark.parametrize("name", ["socket", "socketpair"])
+def test_netlink_sockets_of_the_usual_protocols_are_allowed_alone(
+    filters: dict[str, list[Step]], machine: str, arch: int, name: str
+) -> None:
+    number = numbers_of(arch)[name]
+    answers = {
+        protocol: judge(filters[machine], arch, number, (socket.AF_NETLINK, 3, protocol)).error
+        for protocol in (*range(64), 0xFFFFFFFF)
+    }
+    assert {protocol for protocol, error in answers.items() if not error} == {0, 4, 15}
+    assert set(answers.values()) == {0, errno.EPROTONOSUPPORT}
+
+
 def test_the_kernel_takes_the_lower_half_of_a_family_and_so_does_the_filter(filters: dict[str, list[Step]]) -> None:
     number = numbers_of(X86_64)["socket"]
     assert judge(filters["x86"], X86_64, number, (0xFFFFFFFF_00000001, 1)).error == 0

@@ -1,6 +1,7 @@
 """A master asks a worker for a content of another master, whose digest it knows."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import msgspec
@@ -105,6 +106,22 @@ async def test_the_digest_of_a_content_alone_gives_nobody_the_content(starter: S
             assert await stolen(starter, base, b"2" * 32, content) == (False, 1)
             assert await stolen(starter, base, b"1" * 32, content) == (True, 0), "its own contents are there"
     print("HELD")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root serves a file in another user's closed directory")
+@pytest.mark.parametrize("starter", STARTERS)
+async def test_an_open_file_in_a_closed_directory_is_not_public(starter: Starter) -> None:
+    with attacked_place(starter) as base:
+        (base / "other").mkdir(mode=0o755)
+        (base / "other" / "stolen").write_bytes(b"x")
+        (base / "home" / "open").write_bytes(bytes(SIZE))  # `home` has the mode 0700
+        (base / "home" / "open").chmod(0o644)
+        first = HostileMaster(base / "project")
+        first.owner = b"1" * 32
+        async with mirror(first, base / "place", starter):
+            assert (await first.run("cksum", str(base / "home" / "open"))).exit.code == 0
+        assert is_stored(base / "place" / "cache")
+        assert await stolen(starter, base, b"2" * 32) == (False, 1)
 
 
 @pytest.mark.parametrize("starter", STARTERS)

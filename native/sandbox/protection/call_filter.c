@@ -39,6 +39,7 @@
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/net.h>
+#include <linux/netlink.h>
 #include <linux/seccomp.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -173,13 +174,26 @@ static void allow_if(struct filter *filter, uint32_t value)
     skip_to_here(filter, comparison);
 }
 
+/* Judge a netlink socket by its protocol; the family is loaded. In network namespaces of its own a
+ * job is privileged. By other protocols it would reach firewalls, tunnels and drivers. */
+static void allow_usual_netlink(struct filter *filter)
+{
+    size_t is_netlink = skip_unless(filter, BPF_JEQ, AF_NETLINK);
+    load_argument(filter, 2, 0);
+    allow_if(filter, NETLINK_ROUTE);
+    allow_if(filter, NETLINK_SOCK_DIAG);
+    allow_if(filter, NETLINK_KOBJECT_UEVENT);
+    end_with_error(filter, EPROTONOSUPPORT);
+    skip_to_here(filter, is_netlink);
+}
+
 /* Allow sockets of the families that builds use. */
 static void allow_usual_families(struct filter *filter)
 {
     load_argument(filter, 0, 0);
     allow_if(filter, AF_UNIX);
     allow_if(filter, AF_INET6);
-    allow_if(filter, AF_NETLINK);
+    allow_usual_netlink(filter);
     size_t is_inet = skip_unless(filter, BPF_JEQ, AF_INET);
     load_argument(filter, 1, 0); /* AF_INET with this obsolete type is AF_PACKET */
     add(filter, (struct sock_filter)BPF_STMT(BPF_ALU | BPF_AND | BPF_K, TYPE_MASK));

@@ -19,6 +19,7 @@ import trio
 
 from termite.engine.errors import Reason, RemoteProtocolError, Retryable
 from termite.engine.model import Attr, Digest
+from termite.engine.paths import from_root_down
 from termite.engine.store.cas import Cas, CasWriter
 from termite.engine.wire.protocol.messages import Directory, File, GetDirectory, GetFile, Message
 from termite.engine.wire.transport import Connection, OnChunk
@@ -28,6 +29,7 @@ from termite.fuse.view.master_facts import KnownTree
 from termite.fuse.view.view_tree import Tree
 
 VERIFY_WITHOUT_THREAD_BYTES = 256 * 1024  # 0.2 ms of hashing; a thread costs 0.1
+OPEN_DIRECTORY = 0o005  # others may list it and search it
 SILENCE_S = 60.0  # without a chunk or a reply; longer than the connection needs to find out that it is lost
 
 log = logging.getLogger(__name__)
@@ -194,9 +196,16 @@ class Fetcher:
                 writer.discard()
             if local is not None:
                 os.close(local.fd)
-        if not self._tree.is_live(node.path) and node.attr.mode & stat.S_IROTH:
+        if self._is_public(node):
             self._cas.note_public(reply.digest)
         self._have(node, reply.digest)
+
+    def _is_public(self, node: Node) -> bool:
+        """Return True if any user of the master's machine may read this version of a file."""
+        if self._tree.is_live(node.path) or not node.attr.mode & stat.S_IROTH:
+            return False
+        above = [self._tree.truth_at(path) for path in list(from_root_down(node.path))[:-1]]
+        return all(attr is not None and attr.mode & OPEN_DIRECTORY == OPEN_DIRECTORY for attr in above)
 
     async def _find_local_copy(self, node: Node) -> LocalCopy | None:
         if node.attr.size <= WORTH_BYTES or self._tree.is_live(node.path):

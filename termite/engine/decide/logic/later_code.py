@@ -20,13 +20,16 @@ _FILES = rb"""
     | \.bashrc | \.bash_profile | \.bash_login | \.bash_logout | \.bash_aliases | \.profile
     | \.zshrc | \.zshenv | \.zprofile | \.zlogin | \.zlogout | \.kshrc | \.cshrc | \.tcshrc | \.login
     | \.xprofile | \.xinitrc | \.xsession | \.xsessionrc | \.pam_environment
-    | \.gitconfig | \.hgrc | \.gdbinit | \.gdbearlyinit | \.lldbinit
-    | \.vimrc | \.exrc | \.nvimrc | \.emacs | \.netrc | \.forward | \.rhosts
+    | \.gitconfig | \.hgrc | \.gdbinit | \.gdbearlyinit | \.lldbinit | \.pdbrc(?:\.py)?
+    | \.vimrc | \.exrc | \.nvimrc | \.nvim\.lua | \.emacs | \.netrc | \.forward | \.rhosts
+    | \.Rprofile | \.pryrc | \.irbrc | \.ocamlinit | \.ghci | \.psqlrc | \.sqliterc
+    | \.tmux\.conf | \.screenrc | \.mailcap | \.bash_completion
 """
 # Files below a directory of such a name.
 _BELOW = rb"""
     \.git/(?:.*/)? (?:hooks(?:/.*)? | config | config\.worktree | commondir)
     | \.hg/ (?:hgrc(?:-not-shared)? | sharedpath)
+    | \.git/(?:.*/)? (?:rebase-merge | rebase-apply | sequencer)/.*
     | \.ssh/.*
     | \.config/ (?:git | fish | systemd | autostart | environment\.d)(?:/.*)?
     | \.vscode/ (?:tasks | settings | launch)\.json

@@ -39,6 +39,14 @@ def found(name: str, mode: int = FILE, root: bytes = ROOT) -> list[bytes]:
         ".config/systemd/user/x.service",
         ".vscode/tasks.json",
         ".gdbinit",
+        ".git/rebase-merge/git-rebase-todo",
+        ".git/worktrees/w/sequencer/todo",
+        ".pdbrc",
+        ".pdbrc.py",
+        ".Rprofile",
+        ".irbrc",
+        ".ghci",
+        ".tmux.conf",
     ],
 )
 def test_a_file_that_a_later_program_executes_is_found(above: str, name: str) -> None:
