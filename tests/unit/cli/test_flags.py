@@ -87,6 +87,12 @@ def test_every_daemon_explains_itself(command: Run, capsys: pytest.CaptureFixtur
     assert "None" not in said
 
 
+@pytest.fixture(autouse=True)
+def _no_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave alone what a daemon of this user, which may run beside the tests, has written down."""
+    monkeypatch.setattr(daemons, "start_sweep", lambda: None)
+
+
 def test_a_daemon_ends_well_on_a_signal(capsys: pytest.CaptureFixture[str]) -> None:
     cleaned = False
 
