@@ -35,7 +35,9 @@ from termite.engine.wire.owner import read_owner
 from termite.engine.worker.worker_daemon import WorkerConfig, serve_worker
 
 PROGRAM = "termite-master"
-BUILT_IN_PLUGINS = tuple(f"termite.plugins.{name}" for name in ("make", "ninja", "cmake", "cargo", "go", "meson"))
+BUILT_IN_PLUGINS = tuple(
+    f"termite.plugins.{name}" for name in ("make", "ninja", "cmake", "cargo", "go", "meson", "caches")
+)
 IDLE_EXIT_S = 600.0
 SECRET_BYTES = 32
 

@@ -48,6 +48,7 @@ class Reason(enum.StrEnum):
     EXEC_FAILED = "exec-failed"
     NOT_PUBLISHED = "not-published"
     LATER_CODE = "later-code"
+    WRITES_OUTSIDE = "writes-outside"
 
     FILE_CHANGED = "file-changed"
     FILE_UNREADABLE = "file-unreadable"
@@ -100,6 +101,7 @@ _WORDS = {
     Reason.EXEC_FAILED: "the command cannot be started on a worker",
     Reason.NOT_PUBLISHED: "the results could not be written to the tree",
     Reason.LATER_CODE: "a result would run code later (a setuid program, a hook, a start file)",
+    Reason.WRITES_OUTSIDE: "writes outside the tree",
     Reason.FILE_CHANGED: "a file changed before the worker had read it",
     Reason.FILE_UNREADABLE: "a file could not be read on the worker",
     Reason.LOOK_FAILED: "a file of the tree could not be looked at",

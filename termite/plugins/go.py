@@ -47,8 +47,20 @@ def termite_rules() -> list[Rule]:
 def termite_exports(env: Mapping[str, str]) -> list[str]:
     """Export go's build cache and the sources of modules."""
     home = env.get("HOME", "")
-    caches = env.get("XDG_CACHE_HOME") or (home and f"{home}/.cache")
     path = env.get("GOPATH", "").split(":")[0] or (home and f"{home}/go")
-    built = env.get("GOCACHE") or (caches and f"{caches}/go-build")
     modules = env.get("GOMODCACHE") or (path and f"{path}/pkg/mod")
-    return [place for place in (built, modules) if place.startswith("/")]
+    return [place for place in (_build_cache(env), modules) if place.startswith("/")]
+
+
+@hookimpl
+def termite_droppable(env: Mapping[str, str]) -> list[str]:
+    """Name the build cache, and the counters that the tools of go 1.23 write."""
+    home = env.get("HOME", "")
+    settings = env.get("XDG_CONFIG_HOME") or (home and f"{home}/.config")
+    return [place for place in (_build_cache(env), settings and f"{settings}/go/telemetry") if place]
+
+
+def _build_cache(env: Mapping[str, str]) -> str:
+    home = env.get("HOME", "")
+    caches = env.get("XDG_CACHE_HOME") or (home and f"{home}/.cache")
+    return env.get("GOCACHE") or (caches and f"{caches}/go-build")

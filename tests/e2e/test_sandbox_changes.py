@@ -143,7 +143,7 @@ async def test_writes_elsewhere_are_named_and_sockets_too(bench: Bench) -> None:
     assert ended.exit == Exit(0), ended.stderr
     harvested = await bench.collect(ended)
     assert harvested.changes == ()
-    assert harvested.dropped == (b"d", b"etc/x", PROJECT + b"/s")
+    assert harvested.dropped == (b"d/x", b"etc/x", PROJECT + b"/s")
 
 
 @is_mirror

@@ -27,7 +27,7 @@ from termite.engine.decide.logic.switches import (
     policy_warning,
 )
 from termite.engine.decide.logic.ties import tie_of
-from termite.engine.errors import ExitCode, RemoteProtocolError, UserError, words_of
+from termite.engine.errors import ExitCode, Reason, RemoteProtocolError, UserError, words_of
 from termite.engine.host.native_programs import native_program
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
@@ -37,6 +37,7 @@ DIRECTORY_LETTER, DIRECTORY_WORD = "C", "--directory"  # of make and ninja: buil
 # The user who has pressed Ctrl-C waits for nothing more. A build ends within 2 s of it, and the
 # launchers may need 1.5 s of that.
 INTERRUPTED_S = 0.3
+OUTSIDE = Reason.WRITES_OUTSIDE.value
 _BY_KILL = (0, -1)  # si_code of kill and sigqueue; a terminal signals the whole process group itself
 
 
@@ -224,24 +225,50 @@ def _sum_up(master: client.Client, patience_s: float) -> None:
     except (UserError, RemoteProtocolError) as error:
         say(f"this build gets no summary: {error}")
         return
+    with_rule, others = outside_lines(end)
+    for line in with_rule:
+        say(line)
     parts = summary_parts(end)
     if len(parts) > 1 or os.environ.get("TERMITE_VERBOSE"):
         say("; ".join(parts))
-    for named in end["named"]:
+    for named in (*others, *end["named"]):
         say(named)
 
 
+def outside_lines(end: client.Reply) -> tuple[list[str], list[str]]:
+    """Return a line for each place outside the tree because of which commands ran here.
+
+    The first list is for places of many commands, and names the rule that ends the vain runs.
+    """
+    with_rule, others = [], []
+    for outside in end.get("outside", []):
+        commands = "1 command" if outside["count"] == 1 else f"{outside['count']} commands"
+        line = f"{commands} ran on this machine because of writes outside the tree, in {outside['place']}"
+        if not outside["is_many"]:
+            others.append(line)
+        elif outside["rule"]:
+            with_rule.append(f"{line}; a rule for .termite-localrc that spares the vain runs: [{outside['rule']}]")
+        else:
+            with_rule.append(f"{line}; a Local rule for them in .termite-localrc spares the vain runs")
+    return with_rule, others
+
+
 def summary_parts(end: client.Reply) -> list[str]:
-    """Return the parts of a build's summary: where jobs ran, then what the user should know."""
+    """Return the parts of a build's summary: where jobs ran, then what the user should know.
+
+    `outside_lines` has what concerns writes outside the tree.
+    """
     fallbacks: dict[str, int] = end["fallbacks"]
     tied: dict[str, int] = end.get("tied", {})
     short, local = end.get("short", 0), end["local"]
     by_rule = local - sum(fallbacks.values()) - sum(tied.values()) + end.get("failed", 0)
-    here = f"on this machine: {short + local} ({short} short, {by_rule} by rule)"
-    parts = [f"jobs on workers: {end['remote']}, {here}"]
-    parts += [f"{count} on this machine: {words_of(tie)}" for tie, count in tied.items()]
+    local_jobs = f"on this machine: {short + local} ({short} short, {by_rule} by rule)"
+    parts = [f"jobs on workers: {end['remote']}, {local_jobs}"]
+    parts += [f"{count} on this machine: {words_of(tie)}" for tie, count in tied.items() if tie != OUTSIDE]
     # These are not a part of the jobs on this machine: with TERMITE_LOCAL=never they ran nowhere.
-    parts += [f"{count} not run by a worker: {words_of(reason)}" for reason, count in fallbacks.items()]
+    parts += [
+        f"{count} not run by a worker: {words_of(reason)}" for reason, count in fallbacks.items() if reason != OUTSIDE
+    ]
     for key, text in (
         ("retried", "given to another worker"),
         ("dropped_writes", "files written outside the tree and dropped"),

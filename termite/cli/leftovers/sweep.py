@@ -14,7 +14,7 @@ from pathlib import Path
 from termite.cli.client import log_file
 from termite.cli.leftovers.footprints import Footprint, dead_footprints
 from termite.cli.logs import set_up_logging
-from termite.engine.decide.short_commands import SAVING
+from termite.engine.decide.command_memory import SAVING
 from termite.engine.errors import TermiteError
 from termite.engine.launch.launcher_socket import remove_dead_socket
 from termite.engine.private_directories import DIRECTORY, remove_leftovers

@@ -63,3 +63,15 @@ def termite_exports(env: Mapping[str, str]) -> Sequence[str]:  # type: ignore[em
     `env` is its environment. Return as few paths as possible, and never a directory that holds
     credentials. A path may be missing at first: jobs see it as soon as it appears.
     """
+
+
+@hookspec
+def termite_droppable(env: Mapping[str, str]) -> Sequence[str]:  # type: ignore[empty-body]  # a specification has no body
+    """Return places outside the tree whose files no build needs, such as the cache of a program.
+
+    A command that writes outside the tree runs on the master's machine. If it writes to such places
+    only, it stays on a worker, and what it has written there is dropped and counted. `env` is the
+    environment of the command. A place with a slash is an absolute path, and stands for everything
+    below it. One without is a name, as `__pycache__` or `hsperfdata_*`, of a file or a directory
+    anywhere outside the tree. Other places are ignored, and so are those at or above the tree.
+    """

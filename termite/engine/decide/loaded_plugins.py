@@ -17,8 +17,12 @@ from termite.engine.decide.logic.commands import plain_command
 from termite.engine.model import Command, Invocation, Rule
 
 GROUP = "termite"
-HOOKS = ("termite_parse", "termite_rules", "termite_build", "termite_exports")
-_OF_ALL = ("termite_rules", "termite_exports")  # the answers of all plugins count, not the first one only
+HOOKS = ("termite_parse", "termite_rules", "termite_build", "termite_exports", "termite_droppable")
+_OF_ALL = (
+    "termite_rules",
+    "termite_exports",
+    "termite_droppable",
+)  # the answers of all plugins count, not the first one only
 
 _Call = Callable[[Mapping[str, object]], Any]
 
@@ -58,6 +62,13 @@ class Plugins:
     def exports(self, env: Mapping[str, str]) -> tuple[str, ...]:
         """Return the private paths that jobs may read, in the order of the plugins' names."""
         return tuple(path for _, paths in self._ask("termite_exports", env=env) for path in paths)
+
+    def droppable(self, env: Mapping[str, str]) -> tuple[str, ...]:
+        """Return the places outside the tree where a command with this environment may write.
+
+        What it writes there is dropped. The places are in the order of the plugins' names.
+        """
+        return tuple(place for _, places in self._ask("termite_droppable", env=env) for place in places)
 
     def parse(self, invocation: Invocation) -> Command:
         """Return the command that should run for an invocation."""

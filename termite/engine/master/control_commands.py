@@ -9,30 +9,31 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, cast
 
 from termite.engine.decide.local_or_remote import decide
 from termite.engine.decide.logic.command_mask import mask_command
 from termite.engine.decide.logic.commands import is_no_op
-from termite.engine.errors import UserError
+from termite.engine.errors import Reason, UserError
 from termite.engine.fleet.pool import Trouble
 from termite.engine.launch.connection import Reply
 from termite.engine.launch.listener import ControlSession
 from termite.engine.launch.vantage import Vantage, difference
 from termite.engine.model import How, Invocation, Phase
 from termite.engine.status import report
+from termite.engine.wire.protocol.foreign_text import printable
 
 if TYPE_CHECKING:
     from termite.engine.master.shared import Master
 
 
 class Sessions:
-    """The number of connections that count as builds, and the function that ends the daemon."""
+    """The function that ends the daemon."""
 
     def __init__(self, shut_down: Callable[[], None]) -> None:
         self.shut_down = shut_down
-        self.builds = 0
 
 
 class ControlCommands:
@@ -103,7 +104,7 @@ class ControlCommands:
             "short_below_ms": round(1000 * master.short.limit_s),
             "rules": len(master.book.rules),
             "plugins_broken": master.plugins.broken,
-            "builds": self._sessions.builds,
+            "builds": master.builds,
             "journal": master.tree.number,
             "tree": master.tree.statistics(),
         }
@@ -128,12 +129,14 @@ class ControlCommands:
         error = master.rule_file.error
         plugin, command = master.plugins.parse_with_plugin(_invocation(request))
         verdict = decide(command, master.book, master.config.env_exclude)
+        place = "" if verdict.local else master.outside.expected_at(command, is_asked_only=True)
+        tied = f"{Reason.WRITES_OUTSIDE.words}: {printable(place)}" if place else ""
         return {
             "text": mask_command(command.text, command.env, master.config.env_exclude),
             "plugin": plugin,
             "nothing": is_no_op(command),
             "local": verdict.local,
-            "tied": verdict.tie.words if verdict.tie else "",
+            "tied": verdict.tie.words if verdict.tie else tied,
             "elsewhere": self._difference(request),
             "took_s": master.short.took_s(command),
             "short_s": master.short.limit_s,
@@ -157,9 +160,9 @@ class _Build:
         Raise UserError if no plugin knows the tool.
         """
         if self._before is None:
-            self._sessions.builds += 1
+            self._master.builds += 1
             self._before = self._master.counters.copy()
-            self._master.notices.clear()
+            self._master.begin_build()
         self._master.rule_file.refresh()
         error = self._master.rule_file.error
         self._master.settled_check.request()
@@ -180,12 +183,33 @@ class _Build:
         """Return the summary of everything that happened since the start."""
         if self._before is None:
             raise UserError("no build was started on this connection")
-        return report.build_summary(self._before, self._master.counters)
+        summary = report.build_summary(self._before, self._master.counters)
+        return {**summary, "outside": self._outside(summary)}
+
+    def _outside(self, summary: Reply) -> list[Reply]:
+        """Return the places outside the tree that commands write, each with their number.
+
+        The rule of a place is "" if few commands write there.
+        """
+        places = Counter[str]()
+        for place, count in cast(dict[str, int], summary["outside"]).items():
+            places[self._master.outside.place_of(place)] += count
+        commands = sum(cast(int, summary[kind]) for kind in ("remote", "local", "short", "failed"))
+        many = report.many_outside(places, commands)
+        return [
+            {
+                "place": printable(place),
+                "count": count,
+                "rule": self._master.outside.rule_for(place) if place in many else "",
+                "is_many": place in many,
+            }
+            for place, count in places.most_common(report.NAMED_PATHS)
+        ]
 
     def close(self) -> None:
         """End the build, because its connection has ended."""
         if self._before is not None:
-            self._sessions.builds -= 1
+            self._master.builds -= 1
             self._before = None
 
 

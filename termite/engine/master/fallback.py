@@ -6,18 +6,74 @@ output of the command with that (native/launcher/streams/second_run.c).
 """
 
 import logging
+import os
 from collections.abc import Collection, Sequence
+
+import trio
 
 from termite.engine.decide.logic.switches import is_local_forbidden
 from termite.engine.errors import Conflict, ExitCode, Reason
 from termite.engine.master.job import Job
+from termite.engine.master.job_reports import count_outside
 from termite.engine.master.shared import Master
-from termite.engine.model import Exit, Phase
+from termite.engine.model import Exit, Phase, Verdict
 from termite.engine.wire.protocol.foreign_text import printable
 
 NAMED_PLACES = 3  # as many as a person reads in one line
 
 log = logging.getLogger(__name__)
+
+
+def expect_outside(master: Master, job: Job) -> Verdict:
+    """Return the verdict on a command that no rule makes local.
+
+    If the command is known to write outside the tree, it runs here. It goes to a worker all the
+    same if TERMITE_LOCAL=never: a local run without a rule would be against the user's word.
+    """
+    assert job.command is not None and job.verdict is not None, "run_at_once has decided"
+    if is_local_forbidden(job.request.invocation.env):
+        return job.verdict
+    if place := master.outside.expected_at(job.command, job.key):
+        job.outside = place
+        job.verdict = Verdict(local=True, tie=Reason.WRITES_OUTSIDE)
+    return job.verdict
+
+
+def start_local(master: Master, job: Job) -> bool:
+    """Let the launcher execute the command, because a rule or a tie makes it local.
+
+    A command that starts jobs itself (`recurse`) takes no slot. Return False if the command must
+    wait for a slot.
+    """
+    rule = job.verdict.rule if job.verdict else None
+    if rule is not None and rule.recurse:
+        job.launcher.replace_nowait(recurse=True)
+    elif not master.local_runs.start_nowait(job.launcher):
+        return False
+    master.counters.count_local(job.verdict)
+    count_outside(master, job)
+    return True
+
+
+def start_short(master: Master, job: Job) -> bool:
+    """Let the launcher execute the command if it is known to be short and a core is idle.
+
+    Return False otherwise. If more jobs run on workers than there are local slots, one core stays
+    free for the master.
+    """
+    key = job.key
+    if key is None or not master.short.is_short(key) or is_local_forbidden(job.request.invocation.env):
+        return False
+    started_s = trio.current_time()
+
+    def on_end() -> None:
+        master.short.record_local(key, trio.current_time() - started_s)
+
+    are_many_remote = len(master.jobs) > master.local_runs.slots.count
+    if not master.local_runs.start_if_idle(job.launcher, int(are_many_remote), on_end):
+        return False
+    master.counters.short += 1
+    return True
 
 
 async def run_local(master: Master, job: Job, derived: Collection[bytes] = ()) -> None:
@@ -27,6 +83,7 @@ async def run_local(master: Master, job: Job, derived: Collection[bytes] = ()) -
     """
     rule = job.verdict.rule if job.verdict else None
     master.counters.count_local(job.verdict)
+    count_outside(master, job)
     job.phase = Phase.WAITING
     if rule is not None and rule.recurse:
         await job.launcher.replace(recurse=True)
@@ -67,7 +124,12 @@ async def run_here_instead(
         await job.launcher.stop_reading()
         cause = "the command may have used the network and cannot be run again"
         return await _refuse(master, job, reason, named + more, cause, ExitCode.LOST)
-    return await fall_back(master, job, reason, named + more, derived=derived)
+    # The summary of a build names each place outside the tree.
+    is_known = reason is Reason.WRITES_OUTSIDE and (
+        master.builds > 0 or not master.notices.select_new(reason, [os.fsencode(job.outside)])
+    )
+    quiet = is_known and not job.output.has_shown
+    return await fall_back(master, job, reason, named + more, quiet=quiet, derived=derived)
 
 
 def record_conflict(master: Master, job: Job, error: Conflict) -> bool:
@@ -127,7 +189,8 @@ async def end_differing(master: Master, job: Job) -> Exit:
 async def _refuse(master: Master, job: Job, reason: Reason, detail: str, cause: str, code: ExitCode) -> Exit:
     """Let the job fail with `code`, and notify the user of the reason and the cause."""
     _count(master, job, reason, detail)
-    await job.launcher.notice(f"termite: {_text(reason, detail)}; {cause}")
+    hint = " (add a Local rule for it to .termite-localrc)" if reason is Reason.WRITES_OUTSIDE else ""
+    await job.launcher.notice(f"termite: {_text(reason, detail)}; {cause}{hint}")
     master.counters.failed += 1
     return Exit(code)
 

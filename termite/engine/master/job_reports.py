@@ -2,13 +2,14 @@
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from termite.engine.decide.outside_writes import WritesOutside
 from termite.engine.errors import ExitCode, HalfPublished
 from termite.engine.master.job import Job
 from termite.engine.master.shared import Master
 from termite.engine.model import Exit
-from termite.engine.paths import is_within, tree_path
+from termite.engine.paths import is_within
 from termite.engine.wire.protocol.foreign_text import printable
 from termite.engine.wire.protocol.messages import Ran
 
@@ -42,24 +43,46 @@ async def report_half_published(master: Master, job: Job, error: HalfPublished) 
     return Exit(ExitCode.LOST)
 
 
+def outside_writes(master: Master, job: Job, dropped: Sequence[bytes]) -> WritesOutside:
+    """Return the writes of a job outside the tree. `dropped` also has sockets in the tree."""
+    assert job.command is not None, "it was parsed"
+    sockets = set(_sockets(master, dropped))
+    return master.outside.sort([path for path in dropped if path not in sockets], job.command)
+
+
+def record_outside(master: Master, job: Job, paths: Sequence[str]) -> None:
+    """Record that the job wrote at these paths outside the tree, so that the next one runs here."""
+    assert job.command is not None, "it was parsed"
+    job.outside = master.outside.record(job.command, paths)
+    if job.key:
+        master.short.forget(job.key)
+
+
+def count_outside(master: Master, job: Job) -> None:
+    """Count a command that runs here because it writes outside the tree."""
+    if job.outside and job.command is not None:
+        master.counters.count_outside(job.outside)
+        master.outside.count(job.command, job.outside)
+
+
 async def report_dropped(master: Master, job: Job, dropped: tuple[bytes, ...]) -> None:
     """Count the files that were not published, and notify the user of new ones.
 
-    These are files outside the tree, and sockets in the tree.
+    These are files outside the tree that may be dropped, and sockets in the tree. A command that
+    has exceeded its time limit may have left others.
     """
-    root = tree_path(master.config.socket.parent)
-    inside = {path for path in dropped if path != root and is_within(path, root)}
-    sockets = tuple(path for path in dropped if path in inside)
-    outside = tuple(path for path in dropped if path not in inside)
+    writes = outside_writes(master, job, dropped)
+    sockets = _sockets(master, dropped)
     counters = master.counters
-    counters.dropped_writes += len(outside)
+    counters.dropped_writes += writes.dropped.total() + len(writes.lost)
     counters.sockets_left += len(sockets)
-    counters.count_paths("written outside the tree, dropped", absolute(outside))
+    counters.count_paths("written outside the tree, dropped", writes.lost)
     counters.count_paths("socket, stayed on its worker", absolute(sockets))
-    for paths, kind in (
-        (outside, "dropped files outside the tree"),
-        (sockets, "a socket stays on its worker"),
-    ):
+    for place in writes.dropped:
+        if master.notices.select_new("dropped", [os.fsencode(place)]):
+            await job.launcher.notice(f"termite: dropped what was written to {printable(place)}, outside the tree")
+    lost = [os.fsencode(path)[1:] for path in writes.lost]
+    for paths, kind in ((lost, "dropped files outside the tree"), (sockets, "a socket stays on its worker")):
         if named := master.notices.select_new(kind, paths):
             names = ", ".join(absolute(named))
             rest = f" and {len(paths) - len(named)} more" if len(paths) > len(named) else ""
@@ -68,6 +91,11 @@ async def report_dropped(master: Master, job: Job, dropped: tuple[bytes, ...]) -
             await job.launcher.notice(
                 f"termite: {kind}: {names}{rest} (add a Local rule to run the command here{last})"
             )
+
+
+def _sockets(master: Master, dropped: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Return the dropped paths in the tree. Only sockets in it are dropped."""
+    return tuple(path for path in dropped if path != master.writable_root and is_within(path, master.writable_root))
 
 
 def absolute(paths: Iterable[bytes]) -> tuple[str, ...]:

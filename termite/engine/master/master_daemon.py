@@ -30,7 +30,7 @@ async def serve_master(config: MasterConfig, task_status: trio.TaskStatus[str] =
     """
     with bound_socket(config.socket) as listener, _open_tree(config) as tree, ExitStack() as stack:
         master = Master(config, tree)
-        stack.callback(master.short.save)
+        stack.callback(master.memory.save)
         async with trio.open_nursery() as nursery:
             sessions = Sessions(nursery.cancel_scope.cancel)
             control = ControlCommands(master, sessions)
@@ -52,7 +52,7 @@ async def _keep_house(master: Master, sessions: Sessions) -> None:
         numbers = [job.number for job in master.jobs.values() if job.number]
         oldest = master.pool.oldest_cursor()
         master.tree.forget_before(min([*numbers, master.tree.number if oldest is None else oldest]))
-        if master.jobs or master.local_runs.running or sessions.builds:
+        if master.jobs or master.local_runs.running or master.builds:
             master.last_busy_s = trio.current_time()
         if idle_exit_s and trio.current_time() - master.last_busy_s > idle_exit_s:
             log.info("master-ended reason=idle")

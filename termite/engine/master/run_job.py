@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import trio
 
+from termite.engine.decide.command_memory import CommandKey, key_of
 from termite.engine.decide.environment import environment_of
 from termite.engine.decide.local_or_remote import decide
 from termite.engine.decide.logic.commands import is_no_op
 from termite.engine.decide.logic.later_code import find_later_code
-from termite.engine.decide.logic.switches import is_local_forbidden, policy_warning
-from termite.engine.decide.short_commands import CommandKey, key_of
+from termite.engine.decide.logic.switches import policy_warning
 from termite.engine.errors import (
     Conflict,
     FsError,
@@ -34,9 +34,24 @@ from termite.engine.launch.connection import Launcher, LauncherGone
 from termite.engine.launch.invocation import JobRequest
 from termite.engine.launch.listener import RestOfJob
 from termite.engine.launch.output import OutputDiffers
-from termite.engine.master.fallback import end_differing, fall_back, record_conflict, run_here_instead, run_local
+from termite.engine.master.fallback import (
+    end_differing,
+    expect_outside,
+    fall_back,
+    record_conflict,
+    run_here_instead,
+    run_local,
+    start_local,
+    start_short,
+)
 from termite.engine.master.job import Job, new_job
-from termite.engine.master.job_reports import absolute, report_half_published, report_result
+from termite.engine.master.job_reports import (
+    absolute,
+    outside_writes,
+    record_outside,
+    report_half_published,
+    report_result,
+)
 from termite.engine.master.results import fetch_contents
 from termite.engine.master.shared import Master
 from termite.engine.model import Changeset, Command, Exit, Phase
@@ -80,7 +95,7 @@ class JobRunner:
         self._last_job += 1
         now_s = trio.current_time()
         if now_s - master.last_busy_s > NEW_BUILD_S and not master.jobs:
-            master.notices.clear()
+            master.begin_build()
         master.last_busy_s = now_s
         job = new_job(self._last_job, launcher, request, master.held_outputs)
         try:
@@ -132,6 +147,8 @@ def run_at_once(master: Master, job: Job) -> bool:
     verdict = job.verdict = decide(command, master.book, master.config.env_exclude)
     if master.short.is_on and not verdict.rule:
         job.key = key_of(command)
+    if master.outside.are_known and not verdict.local:
+        verdict = expect_outside(master, job)
     if job.warning or job.launcher.has_unread_frames or master.tree.is_finishing:
         return False
     return start_local(master, job) if verdict.local else start_short(master, job)
@@ -180,6 +197,8 @@ async def try_workers(master: Master, job: Job, command: Command) -> Exit | None
         except FsError as error:
             return await run_here_instead(master, job, Reason.NOT_PUBLISHED, (os.strerror(error.errno),))
         except ResultRefused as error:
+            if error.reason is Reason.WRITES_OUTSIDE:
+                record_outside(master, job, error.places)
             return await run_here_instead(master, job, error.reason, error.places)
         except OutputDiffers:
             return await end_differing(master, job)
@@ -227,6 +246,8 @@ async def run_remotely(master: Master, job: Job, command: Command) -> RemoteRun 
 async def end_remote(master: Master, job: Job, attempt: RemoteRun) -> Exit | None:
     """Report a run whose results are published, and return as `run_job` does."""
     ran = attempt.ran
+    if master.outside.are_known and job.command is not None:
+        master.outside.forget(job.command)
     if job.key:
         learn(master, job.key, ran, attempt.took_s, is_alone=not job.has_met_others)
     if ran.exec_errno:
@@ -292,7 +313,13 @@ async def run_on_worker(master: Master, job: Job, lease: Lease, message: Run) ->
 
 
 def check_result(master: Master, job: Job, ran: Ran) -> None:
-    """Raise ResultRefused if a result would make code run later, unless a rule allows that."""
+    """Raise ResultRefused if the job wrote outside the tree, or if code would run later.
+
+    Writes that may be dropped do not count. A command that exceeded its time limit does not run
+    here, where it would have none. A rule may allow results that make code run later.
+    """
+    if ran.dropped and not ran.timed_out and (lost := outside_writes(master, job, ran.dropped).lost):
+        raise ResultRefused(Reason.WRITES_OUTSIDE, lost)
     rule = job.verdict.rule if job.verdict else None
     if rule is not None and rule.trusted:
         return
@@ -335,42 +362,6 @@ def learn(master: Master, key: CommandKey, ran: Ran, total_s: float, *, is_alone
         return
     took_s = (ran.ended_ns - ran.started_ns) / 1e9
     master.short.record_remote(key, took_s, max(total_s - took_s, 0.0))
-
-
-def start_local(master: Master, job: Job) -> bool:
-    """Let the launcher execute the command, because a rule or a tie makes it local.
-
-    A command that starts jobs itself (`recurse`) takes no slot. Return False if the command must
-    wait for a slot.
-    """
-    rule = job.verdict.rule if job.verdict else None
-    if rule is not None and rule.recurse:
-        job.launcher.replace_nowait(recurse=True)
-    elif not master.local_runs.start_nowait(job.launcher):
-        return False
-    master.counters.count_local(job.verdict)
-    return True
-
-
-def start_short(master: Master, job: Job) -> bool:
-    """Let the launcher execute the command if it is known to be short and a core is idle.
-
-    Return False otherwise. If more jobs run on workers than there are local slots, one core stays
-    free for the master.
-    """
-    key = job.key
-    if key is None or not master.short.is_short(key) or is_local_forbidden(job.request.invocation.env):
-        return False
-    started_s = trio.current_time()
-
-    def on_end() -> None:
-        master.short.record_local(key, trio.current_time() - started_s)
-
-    are_many_remote = len(master.jobs) > master.local_runs.slots.count
-    if not master.local_runs.start_if_idle(job.launcher, int(are_many_remote), on_end):
-        return False
-    master.counters.short += 1
-    return True
 
 
 def record_failure(master: Master, job: Job, error: Retryable) -> None:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import trio
 
+from termite.engine.decide.command_memory import CommandMemory
 from termite.engine.decide.loaded_plugins import Plugins
 from termite.engine.decide.logic.rules import RuleBook
+from termite.engine.decide.outside_writes import OutsideWrites
 from termite.engine.decide.rule_file import RuleFile
 from termite.engine.decide.short_commands import ShortCommands
 from termite.engine.errors import Reason
@@ -81,10 +83,18 @@ class Master:
         self.local_runs = LocalRuns(LocalSlots(config.local_slots, parent_of), self.fd_watcher)
         self.held_outputs = HeldOutputs()
         self.settled_check = SettledCheck(tree.recheck_settled)
-        self.short = ShortCommands(config.short_s, config.short_store)
+        self.memory = CommandMemory(config.short_store)
+        self.short = ShortCommands(config.short_s, self.memory)
+        self.outside = OutsideWrites(str(config.socket.parent), config.plugins, self.memory)
         self.pool = Pool(_pool_config(config), tree.drain, MirrorRequests(tree, self.jobs).answer)
         self.is_without_worker = False
+        self.builds = 0  # those that run now: they get a summary
         self.last_busy_s = trio.current_time()
+
+    def begin_build(self) -> None:
+        """Forget what concerned the build before: its notices, and its places outside the tree."""
+        self.notices.clear()
+        self.outside.begin_build()
 
     def find_difference(self, request: JobRequest) -> Reason | None:
         """Return in what a launcher's place differs from the master's, or None if in nothing."""

@@ -12,6 +12,7 @@ from termite.engine.model import Verdict
 
 NAMED_PATHS = 20  # paths that the summary of a build names
 REMEMBERED_PATHS = 1000  # paths that a master counts, so that its memory does not grow with its jobs
+MANY_OUTSIDE = 0.05  # of the commands of a build: then its user gets a rule that ends the vain runs
 
 Report = dict[str, object]
 
@@ -33,6 +34,9 @@ class Counters:
     fallbacks: Counter[Reason] = field(default_factory=Counter)
     tied: Counter[Reason] = field(default_factory=Counter)  # local commands by the reason that ties them
     named: Counter[str] = field(default_factory=Counter)
+    outside: Counter[str] = field(
+        default_factory=Counter
+    )  # local commands by the place outside the tree that they write
 
     def count_paths(self, what: str, paths: Iterable[str]) -> None:
         """Count an event for each path. `what` describes the event in the summary of a build.
@@ -43,6 +47,14 @@ class Counters:
             line = f"{what}: {path}"
             if line in self.named or len(self.named) < REMEMBERED_PATHS:
                 self.named[line] += 1
+
+    def count_outside(self, place: str) -> None:
+        """Count a command that runs locally because it writes `place`, outside the tree.
+
+        New places are ignored as soon as REMEMBERED_PATHS are known.
+        """
+        if place in self.outside or len(self.outside) < REMEMBERED_PATHS:
+            self.outside[place] += 1
 
     def count_local(self, verdict: Verdict | None) -> None:
         """Count a command that runs locally, and the reason that ties it to this place."""
@@ -66,6 +78,7 @@ class Counters:
             Counter(self.fallbacks),
             Counter(self.tied),
             Counter(self.named),
+            Counter(self.outside),
         )
 
 
@@ -87,8 +100,18 @@ def build_summary(before: Counters, after: Counters) -> Report:
         "conflicts": after.conflicts - before.conflicts,
         "fallbacks": _by_reason(after.fallbacks - before.fallbacks),
         "tied": _by_reason(after.tied - before.tied),
+        "outside": dict((after.outside - before.outside).most_common()),
         "named": [line if count == 1 else f"{line} ({count} times)" for line, count in named],
     }
+
+
+def many_outside(places: Mapping[str, int], commands: int) -> list[str]:
+    """Return the places that made more than MANY_OUTSIDE of a build's commands run locally.
+
+    `places` has the number of commands by the place outside the tree that they write, and
+    `commands` is the number of all commands of the build.
+    """
+    return [place for place, count in places.items() if count > MANY_OUTSIDE * commands]
 
 
 def status_report(

@@ -118,7 +118,8 @@ def _list(directory: bytes | int, path: bytes) -> list[ListedName]:
 
 def _read_directory(fd: int, path: bytes) -> UpperEntry:
     status = mirror_calls.fstat(fd)
-    return UpperEntry(path, *_facts(status), opaque=_xattr(fd, OPAQUE_XATTR) == b"y")
+    is_retimed = status.st_mtime_ns != status.st_ctime_ns  # the kernel sets both when an entry comes or goes
+    return UpperEntry(path, *_facts(status), opaque=_xattr(fd, OPAQUE_XATTR) == b"y", retimed=is_retimed)
 
 
 def _read_entry(fd: int, path: bytes) -> UpperEntry:

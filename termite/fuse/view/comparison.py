@@ -18,7 +18,8 @@ the entry that takes its place, a directory before its entries, and a hard link 
 """
 
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from termite.engine.model import Attr, BaseVersion, Change, Digest
@@ -33,6 +34,7 @@ SCRATCH = (b"tmp", b"var/tmp", b"dev", b"proc", b"sys")
 # derives from another's.
 MADE_ANEW = (b".pyc",)
 NOTHING = BaseVersion(-1)
+SECOND_NS = 10**9
 
 Lower = Callable[[bytes], Attr | None]
 
@@ -41,7 +43,8 @@ Lower = Callable[[bytes], Attr | None]
 class UpperEntry:
     """One name in the upper layer, as it is on disk.
 
-    `copied_up` is True for a file of the lower layers that was opened for writing.
+    `copied_up` is True for a file of the lower layers that was opened for writing. `retimed` is
+    True for a directory whose time a program has set, other than by a new or a removed entry.
     """
 
     path: bytes
@@ -54,6 +57,7 @@ class UpperEntry:
     opaque: bool = False
     copied_up: bool = False
     target: bytes = b""
+    retimed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,8 @@ class Pair:
 class Compared:
     """The result of `compare`.
 
-    `dropped` has paths that stay on the worker: those outside the writable root, and sockets.
+    `dropped` has paths that stay on the worker: those outside the writable root, and sockets. If
+    there are too many, directories stand for what is below them.
     """
 
     pairs: tuple[Pair, ...]
@@ -94,6 +99,7 @@ def compare(entries: Iterable[UpperEntry], lower: Lower, writable_root: bytes) -
     pairs: list[Pair] = []
     dropped: list[bytes] = []
     fresh = None  # the last directory that hides everything that was below its path
+    made = None  # the last lost name, if it is a new directory and nothing below it was lost yet
     for entry in entries:
         in_fresh = fresh is not None and is_below(entry.path, fresh)
         pair = Pair(entry, None if in_fresh else lower(entry.path))
@@ -102,10 +108,29 @@ def compare(entries: Iterable[UpperEntry], lower: Lower, writable_root: bytes) -
         is_ours = is_below(entry.path, writable_root)
         if is_ours:
             pairs.append(pair)
-        # If a directory is lost as a whole, its name alone says enough.
-        if len(dropped) < MAX_DROPPED and (_cannot_travel(pair) if is_ours else not in_fresh and _is_lost(pair)):
+        if _cannot_travel(pair) if is_ours else _is_lost(pair, is_root=entry.path == writable_root):
+            if made is not None and is_below(entry.path, made):
+                dropped.pop()  # what was put into a new directory says more than its name
             dropped.append(entry.path)
-    return Compared(tuple(pairs), tuple(dropped))
+            made = entry.path if stat.S_ISDIR(entry.mode) and pair.was is None else None
+    return Compared(tuple(pairs), coarsened(dropped))
+
+
+def coarsened(paths: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Return at most MAX_DROPPED paths that name all of `paths`.
+
+    If there are more, the directories with the most names stand for what is in them, so that none
+    of the names is left out.
+    """
+    found = tuple(paths)
+    while len(found) > MAX_DROPPED:
+        directories = [path.rpartition(b"/")[0] for path in found]
+        sizes = Counter(directories)
+        widest = max(sizes.values())
+        pairs = zip(found, directories, strict=True)
+        shorter = (directory if 2 * sizes[directory] >= widest else path for path, directory in pairs)
+        found = tuple(dict.fromkeys(shorter))
+    return found
 
 
 def files(compared: Compared) -> tuple[UpperEntry, ...]:
@@ -143,10 +168,13 @@ def _cannot_travel(pair: Pair) -> bool:
     return not travels and not pair.entry.whiteout
 
 
-def _is_lost(pair: Pair) -> bool:
-    """Return whether an entry outside the writable root is a write that a person may miss.
+def _is_lost(pair: Pair, *, is_root: bool) -> bool:
+    """Return whether an entry outside the writable root is a write that a local command makes.
 
-    Contents are not compared.
+    Contents are not compared. A file that was opened for writing counts, because another program
+    may see that. A directory also appears if something in it was changed, or was made and removed
+    again; both set its time to the present. `is_root`: it is the writable root, whose time changes
+    with every build.
     """
     entry, was = pair.entry, pair.was
     if any(is_below(entry.path, scratch) for scratch in SCRATCH):
@@ -154,8 +182,10 @@ def _is_lost(pair: Pair) -> bool:
     if entry.whiteout or was is None:
         return was is not None or not entry.whiteout
     if stat.S_ISDIR(entry.mode):
-        return not _is_merged(pair) or entry.mode != was.mode
-    return (entry.mode, entry.mtime_ns, entry.target) != (was.mode, was.mtime_ns, was.target)
+        # Some file systems of workers keep whole seconds only.
+        is_retimed = entry.retimed and entry.mtime_ns // SECOND_NS != was.mtime_ns // SECOND_NS
+        return not _is_merged(pair) or entry.mode != was.mode or (is_retimed and not is_root)
+    return entry.copied_up or (entry.mode, entry.mtime_ns, entry.target) != (was.mode, was.mtime_ns, was.target)
 
 
 def _ends_what_was(pair: Pair) -> bool:

@@ -19,7 +19,10 @@ import pytest
 import trio
 import trio.testing
 
+from termite.engine.decide.command_memory import CommandMemory
 from termite.engine.decide.loaded_plugins import Plugins
+from termite.engine.decide.outside_writers import TRIES
+from termite.engine.decide.outside_writes import OutsideWrites
 from termite.engine.decide.short_commands import MIN_SAMPLES, ShortCommands
 from termite.engine.errors import FsError, HalfPublished, NotAtRest, Outdated, Reason, Retryable
 from termite.engine.fleet.lease import Lease
@@ -174,7 +177,7 @@ class World:
     def __init__(self, tmp_path: Path, *scripts: Script) -> None:
         self.steps: list[str] = []
         self.tree = FakeTree(self.steps)
-        plugins = Plugins(("termite.plugins.make",))
+        plugins = Plugins(("termite.plugins.make", "termite.plugins.caches"))
         config = MasterConfig(tmp_path / ".termite-socket", ("localhost", 1), b"x" * 32, plugins)
         self.master = Master(config, cast(MasterTree, self.tree))
         self.runner = JobRunner(self.master)
@@ -373,7 +376,7 @@ async def test_while_many_jobs_run_elsewhere_a_core_is_left_to_the_master(tmp_pa
     "end",
     [
         ran(0, 9),
-        msgspec.structs.replace(ran(), dropped=(b"tmp/f",)),
+        msgspec.structs.replace(ran(), dropped=(b"usr/lib/__pycache__/x.pyc",)),
         msgspec.structs.replace(ran(), stdin_taken=3),
     ],
     ids=str,
@@ -1389,33 +1392,176 @@ async def test_a_job_for_a_worker_waits_for_the_look_at_settled_files(tmp_path: 
             assert await launched.rest() == [(b"E", b"code=0\0")]
 
 
-async def test_what_stays_there_is_told_by_what_it_is(tmp_path: Path) -> None:
-    inside, outside = os.fsencode(tmp_path / "s").strip(b"/"), os.fsencode(f"{tmp_path}2/x").strip(b"/")
+async def test_what_stays_there_is_named_by_what_it_is(tmp_path: Path) -> None:
+    inside, outside = os.fsencode(tmp_path / "s").strip(b"/"), b"usr/lib/__pycache__/x"
     world = World(tmp_path, script(end=msgspec.structs.replace(ran(), dropped=(outside, inside))))
     told = await world.say("gcc")
     assert [frame for frame in told if frame[0] == b"N"] == [
-        (b"N", b"termite: dropped files outside the tree: /%b (add a Local rule to run the command here)\n" % outside),
+        (b"N", b"termite: dropped what was written to __pycache__, outside the tree\n"),
         (b"N", b"termite: a socket stays on its worker: /%b (add a Local rule to run the command here)\n" % inside),
     ]
-    assert (world.master.counters.dropped_writes, world.master.counters.sockets_left) == (1, 1)
+    counters = world.master.counters
+    assert (counters.remote, counters.dropped_writes, counters.sockets_left) == (1, 1, 1)
 
 
-async def test_of_one_place_outside_the_tree_three_lines_are_told_and_the_rest_is_counted(tmp_path: Path) -> None:
-    runs = [(b"root/.cache/ccache/%d/o" % n,) for n in range(5)] + [(b"usr/lib/x", b"root/.cache/ccache/9/o")]
+def wrote(*paths: bytes, code: int = 0) -> Script:
+    """Return the script of a worker whose command prints something and writes outside the tree."""
+    return script(b"1abc", end=msgspec.structs.replace(ran(code), dropped=paths))
+
+
+@pytest.mark.logs("job-fell-back")
+@pytest.mark.parametrize("code", [0, 2])
+async def test_what_wrote_outside_the_tree_runs_here_and_nothing_of_it_comes_home(tmp_path: Path, code: int) -> None:
+    world = World(tmp_path, wrote(b"srv/x/a", b"srv/x/b", code=code))
+    async with world.launcher("gcc", fields=PIPES) as launched:
+        told = await launched.rest()
+        launched.end_command()
+    assert told[-1] == (b"X", b"recurse=0\0")
+    assert not [content for kind, content in told if kind == b"O"], "the held output is dropped"
+    assert told[0] == (b"N", b"termite: writes outside the tree: /srv/x/a, /srv/x/b" + HERE)
+    assert world.tree.published == []
+    counters = world.master.counters
+    assert counters.fallbacks == {Reason.WRITES_OUTSIDE: 1} and counters.outside == {"/srv/x": 1}
+    assert (counters.remote, counters.local, counters.dropped_writes) == (0, 1, 0)
+
+
+@pytest.mark.logs("job-fell-back")
+async def test_one_write_that_is_missed_among_droppable_ones_is_enough(tmp_path: Path) -> None:
+    world = World(tmp_path, wrote(b"root/.cache/a", b"root/.config/b", b"usr/__pycache__/c"))
+    told = await world.say("gcc", HOME="/root")
+    assert told[0] == (b"N", b"termite: writes outside the tree: /root/.config/b" + HERE)
+
+
+@pytest.mark.logs("job-fell-back")
+async def test_the_same_command_runs_here_at_once_and_so_does_one_that_names_the_place(tmp_path: Path) -> None:
+    world = World(tmp_path, wrote(b"srv/x/a"), script(end=ran()), script(end=ran()))
+    await world.say("cp", "a", "$D", D="/srv/x")
+    world.steps.clear()
+    assert await world.say("cp", "a", "$D", D="/srv/x") == [(b"X", b"recurse=0\0")]
+    assert await world.say("cp", "b", "/srv/x/b") == [(b"X", b"recurse=0\0")]
+    assert world.steps == []
+    await world.say("cp", "a", "$D", D="here")
+    await world.say("cp", "b", "c", DESTDIR="/srv/x")
+    counters = world.master.counters
+    assert (counters.remote, counters.local, counters.outside) == (2, 3, {"/srv/x": 3})
+    assert counters.tied == {Reason.WRITES_OUTSIDE: 2}
+
+
+@pytest.mark.logs("job-fell-back")
+async def test_in_the_next_build_only_the_same_command_is_known(tmp_path: Path) -> None:
+    world = World(tmp_path, wrote(b"srv/x/a"), script(end=ran()))
+    await world.say("cp", "a", "$D", D="/srv/x")
+    world.master.begin_build()
+    await world.say("cp", "b", "/srv/x/b")
+    assert world.master.counters.remote == 1
+    assert await world.say("cp", "a", "$D", D="/srv/x") == [(b"X", b"recurse=0\0")]
+
+
+@pytest.mark.logs("job-fell-back")
+async def test_the_next_master_knows_the_command_too(tmp_path: Path) -> None:
+    def with_memory(*scripts: Script) -> World:
+        world = World(tmp_path, *scripts)
+        world.master.memory = CommandMemory(tmp_path / "short-p")
+        world.master.outside = OutsideWrites(str(tmp_path), world.master.plugins, world.master.memory)
+        return world
+
+    first = with_memory(wrote(b"srv/x/a"))
+    await first.say("cp")
+    first.master.memory.save()
+    assert await with_memory(script(end=ran())).say("cp") == [(b"X", b"recurse=0\0")]
+
+
+@pytest.mark.logs("job-fell-back")
+async def test_a_try_on_a_worker_that_writes_nothing_there_forgets_the_command(tmp_path: Path) -> None:
+    world = World(tmp_path, wrote(b"srv/x/a"), script(end=ran()), script(end=ran()))
+    await world.say("cp")
+    world.master.begin_build()
+    for _ in range(TRIES - 1):
+        assert await world.say("cp") == [(b"X", b"recurse=0\0")]
+    world.master.begin_build()
+    await world.say("cp")
+    await world.say("cp")
+    assert world.master.counters.remote == 2
+
+
+@pytest.mark.logs("job-fell-back")
+async def test_with_never_it_runs_nowhere_and_the_notice_says_where_it_wrote_and_what_helps(tmp_path: Path) -> None:
+    world = World(tmp_path, wrote(b"srv/x/a"), wrote(b"srv/x/a"))
+    for _ in range(2):  # what is known of a command is no rule of the user
+        told = await world.say("gcc", TERMITE_LOCAL="never")
+        cause = b"TERMITE_LOCAL=never forbids running the command on this machine"
+        hint = b"(add a Local rule for it to .termite-localrc)"
+        assert told == [
+            (b"N", b"termite: writes outside the tree: /srv/x/a; %b %b\n" % (cause, hint)),
+            (b"E", b"code=103\0"),
+        ]
+    assert world.tree.published == []
+    assert world.master.counters.outside == {}
+
+
+@pytest.mark.logs("job-fell-back")
+async def test_a_command_that_had_the_network_and_wrote_outside_does_not_run_again(tmp_path: Path) -> None:
+    (tmp_path / ".termite-localrc").write_text('[{"Regexp": "^wget", "Network": true}]')
+    world = World(tmp_path, wrote(b"srv/x/a"))
+    told = await world.say("wget", "a")
+    assert told[-1] == (b"E", b"code=101\0")
+    notice = next(content for kind, content in told if kind == b"N")
+    assert b"writes outside the tree: /srv/x/a" in notice and b"network" in notice and b"Local rule" in notice
+    assert world.tree.published == []
+    # It has not run yet: the next one runs here.
+    assert (await world.say("wget", "a"))[-1] == (b"X", b"recurse=0\0")
+
+
+@pytest.mark.logs("job-fell-back")
+async def test_a_command_that_has_read_its_input_and_wrote_outside_does_not_run_again(tmp_path: Path) -> None:
+    async def reads(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        await stdin_of(world, message).read(2)
+        return msgspec.structs.replace(ran(), dropped=(b"srv/x/a",), stdin_taken=2)
+
+    world = World(tmp_path, reads)
+    async with world.launcher("cp") as launched:
+        await launched.frames()
+        await launched.send(records.STDIN, b"in")
+        told = await launched.rest()
+    assert told[-1] == (b"E", b"code=101\0")
+    assert b"writes outside the tree: /srv/x/a; the command has read its input" in told[-2][1]
+
+
+async def test_a_command_that_exceeded_its_time_does_not_run_here_without_one(tmp_path: Path) -> None:
+    end = msgspec.structs.replace(ran(0, 9), dropped=(b"srv/x/a",), timed_out=True)
+    world = World(tmp_path, script(end=end))
+    told = await world.say("gcc")
+    assert told[-1][0] == b"E"
+    assert world.master.counters.dropped_writes == 1
+
+
+@pytest.mark.logs("job-fell-back")
+async def test_in_a_build_the_place_is_left_to_the_summary(tmp_path: Path) -> None:
+    world = World(tmp_path, wrote(b"srv/x/a"))
+    world.master.builds = 1
+    assert await world.say("gcc") == [(b"X", b"recurse=0\0")]
+
+
+@pytest.mark.logs("job-fell-back")
+async def test_without_a_build_each_place_is_named_once(tmp_path: Path) -> None:
+    world = World(tmp_path, wrote(b"srv/x/a"), wrote(b"srv/x/b"), wrote(b"opt/y"))
+    notices = [[kind for kind, _ in await world.say(name)].count(b"N") for name in ("a", "b", "c")]
+    assert notices == [1, 0, 1]
+
+
+async def test_a_droppable_place_is_named_once_and_what_is_dropped_there_is_counted(tmp_path: Path) -> None:
+    runs = [(b"root/.cache/ccache/%d/o" % n, b"root/.cache/stats") for n in range(5)] + [(b"usr/__pycache__/x",)]
     world = World(tmp_path, *(script(end=msgspec.structs.replace(ran(), dropped=dropped)) for dropped in runs))
-    told = [frame for _ in runs for frame in await world.say("gcc") if frame[0] == b"N"]
-    said, local = b"termite: dropped files outside the tree: ", b"(add a Local rule to run the command here"
+    told = [frame for _ in runs for frame in await world.say("gcc", HOME="/root") if frame[0] == b"N"]
     assert told == [
-        (b"N", said + b"/root/.cache/ccache/0/o " + local + b")\n"),
-        (b"N", said + b"/root/.cache/ccache/1/o " + local + b")\n"),
-        (b"N", said + b"/root/.cache/ccache/2/o " + local + b"; others near it are only counted)\n"),
-        (b"N", said + b"/usr/lib/x and 1 more " + local + b")\n"),
+        (b"N", b"termite: dropped what was written to /root/.cache, outside the tree\n"),
+        (b"N", b"termite: dropped what was written to __pycache__, outside the tree\n"),
     ]
-    assert world.master.counters.dropped_writes == 7
+    assert world.master.counters.dropped_writes == 11
 
 
 async def test_after_a_while_without_a_job_a_dropped_write_is_told_of_again(tmp_path: Path) -> None:
-    there = script(end=msgspec.structs.replace(ran(), dropped=(b"usr/lib/x",)))
+    there = script(end=msgspec.structs.replace(ran(), dropped=(b"usr/lib/__pycache__/x",)))
     world = World(tmp_path, there, there, there)
     notices = []
     for pause_s in (0, 0, 11):

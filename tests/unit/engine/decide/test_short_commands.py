@@ -2,8 +2,9 @@
 
 import pytest
 
-from termite.engine.decide import short_commands as short
-from termite.engine.decide.short_commands import MAX_SHORT_S, MIN_SAMPLES, SHORT_RATIO, ShortCommands, key_of
+from termite.engine.decide import command_memory
+from termite.engine.decide.command_memory import key_of
+from termite.engine.decide.short_commands import MAX_SHORT_S, MIN_SAMPLES, SHORT_RATIO, ShortCommands
 from termite.engine.model import Command
 
 
@@ -90,7 +91,7 @@ def test_a_command_that_takes_longer_than_before_runs_on_workers_again() -> None
 
 
 def test_the_number_of_remembered_commands_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(short, "MAX_COMMANDS", 3)
+    monkeypatch.setattr(command_memory, "MAX_COMMANDS", 3)
     commands = ShortCommands(1.0)
     for name in "abcd":
         commands.record_remote(key_of(command(name)), 0.01, 0.004)

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 import pytest
 
 from termite.engine.model import Attr, BaseVersion, Change, Digest
-from termite.fuse.view.comparison import Compared, UpperEntry, compare, files, harvest, is_worth_reading
+from termite.engine.wire.protocol.messages import MAX_DROPPED
+from termite.fuse.view.comparison import Compared, UpperEntry, coarsened, compare, files, harvest, is_worth_reading
 
 ROOT = b"home/u/p"
-OLD, NEW = 1_000, 2_000
+OLD, NEW, LATER = 1_000, 2_000, 3_000_000_000
 A, B = b"a" * 10, b"b" * 10
 
 
@@ -61,8 +62,10 @@ class Upper:
         self.digests[inode] = digest_of(content)
         return self._add(name, stat.S_IFREG | mode, mtime_ns, inode=inode, nlink=nlink, copied_up=copied_up)
 
-    def directory(self, name: bytes, mode: int = 0o755, mtime_ns: int = NEW, opaque: bool = False) -> "Upper":
-        return self._add(name, stat.S_IFDIR | mode, mtime_ns, opaque=opaque)
+    def directory(
+        self, name: bytes, mode: int = 0o755, mtime_ns: int = NEW, opaque: bool = False, retimed: bool = False
+    ) -> "Upper":
+        return self._add(name, stat.S_IFDIR | mode, mtime_ns, opaque=opaque, retimed=retimed)
 
     def symlink(self, name: bytes, target: bytes = b"x", mtime_ns: int = NEW) -> "Upper":
         return self._add(name, stat.S_IFLNK | 0o777, mtime_ns, target=target)
@@ -304,14 +307,43 @@ OUTSIDE: list[tuple[str, Mapping[bytes, Attr], Upper, tuple[bytes, ...]]] = [
     ("a new file", NOTHING, Upper().file(b"/etc/x"), (b"etc/x",)),
     ("a deletion", {b"/etc/x": was_file()}, Upper().whiteout(b"/etc/x"), (b"etc/x",)),
     ("a deletion of nothing", NOTHING, Upper().whiteout(b"/etc/x"), ()),
-    ("an opened file", {b"/etc/x": was_file()}, Upper().file(b"/etc/x", mtime_ns=OLD, copied_up=True), ()),
+    ("an opened file", {b"/etc/x": was_file()}, Upper().file(b"/etc/x", mtime_ns=OLD, copied_up=True), (b"etc/x",)),
+    ("a touched file", {b"/etc/x": was_file()}, Upper().file(b"/etc/x"), (b"etc/x",)),
+    ("a file's mode", {b"/etc/x": was_file()}, Upper().file(b"/etc/x", mode=0o600, copied_up=True), (b"etc/x",)),
+    ("another symlink", {b"/etc/x": was_symlink()}, Upper().symlink(b"/etc/x", b"y"), (b"etc/x",)),
     ("a written file", {b"/etc/x": was_file()}, Upper().file(b"/etc/x", copied_up=True), (b"etc/x",)),
     ("a directory's time", {b"/etc": was_directory()}, Upper().directory(b"/etc"), ()),
     ("a directory's mode", {b"/etc": was_directory()}, Upper().directory(b"/etc", 0o700), (b"etc",)),
-    ("a new directory, by its name alone", NOTHING, Upper().directory(b"/c").file(b"/c/x"), (b"c",)),
+    (
+        "a directory's set time",
+        {b"/etc": was_directory()},
+        Upper().directory(b"/etc", mtime_ns=LATER, retimed=True),
+        (b"etc",),
+    ),
+    (
+        "a directory that was read",
+        {b"/etc": was_directory()},
+        Upper().directory(b"/etc", mtime_ns=OLD, retimed=True),
+        (),
+    ),
+    ("a new directory", NOTHING, Upper().directory(b"/c"), (b"c",)),
+    ("new directories", NOTHING, Upper().directory(b"/c").directory(b"/c/d").directory(b"/c/e"), (b"c/d", b"c/e")),
+    ("a new directory, by what is in it", NOTHING, Upper().directory(b"/c").file(b"/c/x"), (b"c/x",)),
+    (
+        "a directory's mode, and what is in it",
+        {b"/c": was_directory()},
+        Upper().directory(b"/c", 0o700).file(b"/c/x"),
+        (b"c", b"c/x"),
+    ),
+    ("a replaced directory", {b"/c": was_file()}, Upper().directory(b"/c"), (b"c",)),
     ("files for a while", NOTHING, Upper().file(b"/tmp/x").directory(b"/var/tmp/d").file(b"/dev/shm/x"), ()),
     ("the writable root deleted", {b"/" + ROOT: was_directory()}, Upper().whiteout(b"/" + ROOT), (ROOT,)),
-    ("the writable root's own time", {b"/" + ROOT: was_directory()}, Upper().directory(b"/" + ROOT), ()),
+    (
+        "the writable root's own time",
+        {b"/" + ROOT: was_directory()},
+        Upper().directory(b"/" + ROOT, mtime_ns=LATER, retimed=True),
+        (),
+    ),
     ("what begins like the writable root", NOTHING, Upper().file(b"/" + ROOT + b"2/x"), (ROOT + b"2/x",)),
 ]
 
@@ -324,11 +356,19 @@ def test_outside_the_writable_root_nothing_changes_and_what_is_lost_is_named(
     assert (result.pairs, result.dropped) == ((), dropped)
 
 
-def test_the_names_of_what_is_lost_are_not_without_end() -> None:
-    upper = Upper()
+def test_the_names_of_what_is_lost_are_not_without_end_and_leave_nothing_out() -> None:
+    upper = Upper().file(b"/root/.npm/a")
     for number in range(1500):
-        upper.file(b"/etc/%d" % number)
-    assert len(compared(upper, NOTHING).dropped) == 1000
+        upper.file(b"/etc/d/%d" % number).file(b"/root/.npm/c/%d/%d" % (number % 7, number))
+    few = tuple(b"root/.npm/c/%d" % number for number in range(7))
+    assert sorted(compared(upper, NOTHING).dropped) == [b"etc/d", b"root/.npm/a", *few]
+
+
+def test_names_give_way_to_their_directories_only_if_there_are_too_many() -> None:
+    few = tuple(b"a/%d" % number for number in range(MAX_DROPPED))
+    assert coarsened(few) == few
+    assert coarsened((*few, b"a/x")) == (b"a",)
+    assert coarsened(tuple(b"%d" % number for number in range(MAX_DROPPED + 1))) == (b"",)
 
 
 @pytest.mark.parametrize(

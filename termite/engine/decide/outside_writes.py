@@ -1,0 +1,165 @@
+"""Decide what becomes of a command that writes outside the tree, and remember it.
+
+Its files there cannot come home, so the command runs on the master's machine, and the next time it
+runs there at once. It is known by its exact words (outside_writers.py), or because it names a place
+where another command of this build has written.
+"""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from termite.engine.decide.command_memory import CommandKey, CommandMemory, key_of
+from termite.engine.decide.environment import environment_of
+from termite.engine.decide.loaded_plugins import Plugins
+from termite.engine.decide.logic.droppable import DroppablePlaces
+from termite.engine.decide.logic.outside_places import OutsidePlaces, paths_in, relative_to
+from termite.engine.decide.logic.suggested_rule import suggest_rule
+from termite.engine.decide.outside_writers import OutsideWriters
+from termite.engine.model import Command
+
+MAX_TEXTS = 100  # of one place, from which a rule is made
+MAX_ENVIRONMENTS = 16  # for which the droppable places are kept; most builds have a few
+MAX_WORDS = 200  # of one command that are resolved, each by a few system calls
+
+
+@dataclass(frozen=True, slots=True)
+class WritesOutside:
+    """The writes of one job outside the tree, as absolute paths.
+
+    `lost` may be missed by somebody. `dropped` counts the other ones by their droppable place.
+    """
+
+    lost: tuple[str, ...]
+    dropped: Counter[str]
+
+
+@dataclass(slots=True)
+class _Place:
+    """A place outside the tree in the present build.
+
+    `texts` are those of the commands that ran here because of it, each with its directory.
+    """
+
+    texts: dict[str, str] = field(default_factory=dict)
+
+
+class OutsideWrites:
+    """What a master knows of writes outside its tree."""
+
+    def __init__(self, writable_root: str, plugins: Plugins, memory: CommandMemory) -> None:
+        """Keep the commands in `memory`, and ask `plugins` what may be dropped."""
+        self._root = writable_root
+        self._plugins = plugins
+        self._writers = OutsideWriters(memory)
+        self._places = OutsidePlaces(writable_root)
+        self._texts: dict[str, _Place] = {}
+        self._droppable: dict[bytes, DroppablePlaces] = {}
+
+    def begin_build(self) -> None:
+        """Forget the places of earlier builds; the commands are remembered."""
+        self._places.clear()
+        self._texts.clear()
+
+    def sort(self, paths: Sequence[bytes], command: Command) -> WritesOutside:
+        """Sort paths outside the tree by whether a build may do without them."""
+        droppable = self._droppable_of(command)
+        lost, dropped = [], Counter[str]()
+        for path in paths:
+            name = "/" + os.fsdecode(path)
+            if place := droppable.place_of(name):
+                dropped[place] += 1
+            else:
+                lost.append(name)
+        return WritesOutside(tuple(lost), dropped)
+
+    def expected_at(self, command: Command, key: CommandKey | None = None, *, is_asked_only: bool = False) -> str:
+        """Return the place outside the tree that the command writes, or "" if none is known.
+
+        The result is also "" if the command should be tried on a worker again. `key` is that of the
+        command, if it was computed already. `is_asked_only`: the command does not run now.
+        """
+        if self._writers.are_known:
+            key = key or key_of(command)
+            place = self._writers.place_of(key, time.time())
+            if not is_asked_only:
+                self._writers.count_run(key)
+            if place:
+                return place if is_asked_only else self._places.add_place(place)
+        return self._places.place_in(command.text, command.cwd) if self._places else ""
+
+    def record(self, command: Command, paths: Sequence[str]) -> str:
+        """Record that a worker ran the command, and that it wrote at these paths.
+
+        Return the place. The command's words are resolved on the disk: they may lead there by a
+        symlink.
+        """
+        place = self._places.add(paths, self._names_in(command, paths))
+        self._writers.record(key_of(command), place, time.time())
+        return place
+
+    def forget(self, command: Command) -> None:
+        """Forget a command that wrote nothing outside the tree on a worker."""
+        if self._writers.are_known:
+            self._writers.forget(key_of(command))
+
+    @property
+    def are_known(self) -> bool:
+        """True if a command or a place is known, so that commands must be compared with them."""
+        return self._writers.are_known or bool(self._places)
+
+    def count(self, command: Command, place: str) -> None:
+        """Note that the command runs on the master's machine because of `place`."""
+        texts = self._texts.setdefault(place, _Place()).texts
+        if len(texts) < MAX_TEXTS:
+            texts[command.text] = command.cwd
+
+    def place_of(self, place: str) -> str:
+        """Return the place that stands for this one in the present build."""
+        return self._places.containing(place) or place
+
+    def rule_for(self, place: str) -> str:
+        """Return a rule that makes the commands local that ran here because of `place`, or ""."""
+        texts: dict[str, str] = {}
+        for known, commands in self._texts.items():
+            if self.place_of(known) == place:
+                texts |= commands.texts
+        if not texts:
+            return ""
+        names = self._places.names_of(place) or [place]
+        spelled = dict.fromkeys(names)
+        for cwd in dict.fromkeys(texts.values()):
+            spelled |= dict.fromkeys(relative_to(name, cwd) for name in names)
+        spelled.pop("", None)
+        return suggest_rule(texts, spelled)
+
+    def _droppable_of(self, command: Command) -> DroppablePlaces:
+        environment = environment_of(command)
+        found = self._droppable.get(environment.digest)
+        if found is None:
+            named = self._plugins.droppable(environment)
+            # A cache may be a symlink to a larger disk.
+            real = [os.path.realpath(place) for place in named if place.startswith("/")]
+            found = DroppablePlaces((*named, *real), self._root)
+            if len(self._droppable) >= MAX_ENVIRONMENTS:
+                self._droppable.clear()
+            self._droppable[environment.digest] = found
+        return found
+
+    def _names_in(self, command: Command, paths: Sequence[str]) -> list[str]:
+        """Return the paths in the command's text that lead to the directory of `paths` by a symlink."""
+        names: dict[str, None] = {}
+        directories = {os.path.dirname(path) for path in paths}
+        for word in paths_in(command.text)[:MAX_WORDS]:
+            name = os.path.normpath(os.path.join(command.cwd, word))
+            while name != "/" and name.startswith(self._root + "/"):
+                if not os.path.islink(name):
+                    name = os.path.dirname(name)
+                    continue
+                real = os.path.realpath(name)
+                if any(f"{directory}/".startswith(f"{real}/") for directory in directories):
+                    names[name] = None
+                break
+        return list(names)
