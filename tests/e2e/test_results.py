@@ -128,14 +128,6 @@ def test_files_belong_to_the_user(tree: Tree) -> None:
     assert {(tree.path / name).lstat().st_uid for name in ("made", "d", "l")} == {tree.where.uid}
 
 
-def test_writes_outside_the_tree_are_dropped_and_counted(tree: Tree) -> None:
-    before = tree.status()["dropped_writes"]
-    done = tree.termite("sh", "-c", f"echo x >{tree.where.base}/home/outside")
-    assert done.code == 0
-    assert not (tree.where.base / "home" / "outside").exists()
-    assert tree.status()["dropped_writes"] > before
-
-
 def test_the_status_for_people_says_what_a_job_costs_in_requests(tree: Tree) -> None:
     tree.write("file", "x\n")
     assert tree.termite("cat", "file").code == 0
@@ -145,17 +137,6 @@ def test_the_status_for_people_says_what_a_job_costs_in_requests(tree: Tree) -> 
     assert fuse >= 1 and wire >= remote
     said = f"per remote job: {fuse / remote:.1f} FUSE requests, {wire / remote:.1f} requests on the wire"
     assert said in tree.ctl("status").stdout.decode()
-
-
-def test_a_path_that_every_job_of_a_build_drops_is_told_of_once(tree: Tree) -> None:
-    """A directory outside the tree is written in each job, as ccache does."""
-    outside = f"{tree.where.base}/home/cache"
-    tree.write("Makefile", f"all: a b c\na b c:\n\t@echo x >{outside}\n")
-    for _ in range(2):
-        done = tree.make()
-        told = f"termite: dropped files outside the tree: {outside} (add a Local rule to run the command here)\n"
-        assert done.stderr.count(told.encode()) == 1, done
-        assert done.stderr.endswith(f"termite: written outside the tree, dropped: {outside} (3 times)\n".encode())
 
 
 def test_a_socket_in_the_tree_stays_on_its_worker_and_is_told_and_counted_as_one(tree: Tree) -> None:

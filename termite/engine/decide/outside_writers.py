@@ -6,7 +6,14 @@ here at once. From time to time it is tried on a worker again, because it may ha
 
 import os
 
-from termite.engine.decide.command_memory import CommandKey, CommandMemory, OutsideWriter, remember
+from termite.engine.decide.command_memory import (
+    CommandKey,
+    CommandMemory,
+    OutsideWriter,
+    remember,
+    text_digest,
+)
+from termite.engine.model import Command
 
 REMEMBERED_S = 7 * 24 * 3600.0  # since the command was last seen to write outside the tree
 TRIES = 20  # one in so many runs is tried on a worker again
@@ -30,6 +37,11 @@ class OutsideWriters:
             return ""
         return os.fsdecode(writer.place)
 
+    def newest_place_of(self, command: Command, now_s: float) -> str:
+        """Return the place that the command wrote in the environment in which it ran last, or ""."""
+        of_text = text_digest(command)
+        return self.place_of((of_text, self._memory.newest.get(of_text, 0)), now_s)
+
     def count_run(self, key: CommandKey) -> None:
         """Count that the command was about to run: here, or on a worker as a try."""
         if writer := self._memory.outside.get(key[1]):
@@ -37,8 +49,10 @@ class OutsideWriters:
 
     def record(self, key: CommandKey, place: str, now_s: float) -> None:
         """Record that a worker ran the command, and that it wrote outside the tree at `place`."""
-        known = self._memory.outside.get(key[1])
-        remember(self._memory.outside, key[1], OutsideWriter(os.fsencode(place), now_s, known.runs if known else 0))
+        of_text, whole = key
+        known = self._memory.outside.get(whole)
+        remember(self._memory.outside, whole, OutsideWriter(os.fsencode(place), now_s, known.runs if known else 0))
+        remember(self._memory.newest, of_text, whole)
 
     def forget(self, key: CommandKey) -> None:
         """Forget a command that a worker ran, and that wrote nothing outside the tree."""

@@ -75,20 +75,23 @@ class OutsideWrites:
                 lost.append(name)
         return WritesOutside(tuple(lost), dropped)
 
-    def expected_at(self, command: Command, key: CommandKey | None = None, *, is_asked_only: bool = False) -> str:
-        """Return the place outside the tree that the command writes, or "" if none is known.
+    def expected_at(self, command: Command, key: CommandKey | None = None) -> str:
+        """Return the place outside the tree that a command writes which is about to run.
 
-        The result is also "" if the command should be tried on a worker again. `key` is that of the
-        command, if it was computed already. `is_asked_only`: the command does not run now.
+        Return "" if none is known, or if the command should be tried on a worker again. `key` is
+        that of the command, if it was computed already.
         """
         if self._writers.are_known:
             key = key or key_of(command)
             place = self._writers.place_of(key, time.time())
-            if not is_asked_only:
-                self._writers.count_run(key)
+            self._writers.count_run(key)
             if place:
-                return place if is_asked_only else self._places.add_place(place)
-        return self._places.place_in(command.text, command.cwd) if self._places else ""
+                return self._places.add_place(place)
+        return self._places.place_in(command.text, command.cwd)
+
+    def known_at(self, command: Command) -> str:
+        """Return the place that the command wrote when it ran last, in any environment, or ""."""
+        return self._writers.newest_place_of(command, time.time()) or self._places.place_in(command.text, command.cwd)
 
     def record(self, command: Command, paths: Sequence[str]) -> str:
         """Record that a worker ran the command, and that it wrote at these paths.

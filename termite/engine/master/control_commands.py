@@ -129,7 +129,7 @@ class ControlCommands:
         error = master.rule_file.error
         plugin, command = master.plugins.parse_with_plugin(_invocation(request))
         verdict = decide(command, master.book, master.config.env_exclude)
-        place = "" if verdict.local else master.outside.expected_at(command, is_asked_only=True)
+        place = "" if verdict.local else master.outside.known_at(command)
         tied = f"{Reason.WRITES_OUTSIDE.words}: {printable(place)}" if place else ""
         return {
             "text": mask_command(command.text, command.env, master.config.env_exclude),
