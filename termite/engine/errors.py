@@ -49,6 +49,7 @@ class Reason(enum.StrEnum):
     NOT_PUBLISHED = "not-published"
     LATER_CODE = "later-code"
     WRITES_OUTSIDE = "writes-outside"
+    NAMES_PRIVATE = "names-private"
 
     FILE_CHANGED = "file-changed"
     FILE_UNREADABLE = "file-unreadable"
@@ -102,6 +103,7 @@ _WORDS = {
     Reason.NOT_PUBLISHED: "the results could not be written to the tree",
     Reason.LATER_CODE: "a result would run code later (a setuid program, a hook, a start file)",
     Reason.WRITES_OUTSIDE: "writes outside the tree",
+    Reason.NAMES_PRIVATE: "names a private path, which no worker sees",
     Reason.FILE_CHANGED: "a file changed before the worker had read it",
     Reason.FILE_UNREADABLE: "a file could not be read on the worker",
     Reason.LOOK_FAILED: "a file of the tree could not be looked at",

@@ -1,8 +1,7 @@
 """The caches plugin: files that programs keep outside the tree only to be faster the next time.
 
 A build is right without them, so a command that writes nothing else outside the tree stays on a
-worker. ccache, pip, npm, clang and the like keep theirs below XDG_CACHE_HOME or where a variable
-of their own says.
+worker. Most programs keep theirs below XDG_CACHE_HOME, or have a variable of their own.
 """
 
 from collections.abc import Mapping

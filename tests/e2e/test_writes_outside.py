@@ -258,7 +258,7 @@ obj/%.o: %.c ; @cp $< $@; touch -r $< $@
 """
 
 
-@pytest.mark.parametrize("mode", [0o755])
+@pytest.mark.parametrize("mode", [0o755, 0o700])
 def test_a_symlinked_object_directory_is_as_plain(own: Scene, mode: int) -> None:
     def prepare() -> None:
         own.prepare()
@@ -277,6 +277,49 @@ def test_a_symlinked_object_directory_is_as_plain(own: Scene, mode: int) -> None
     assert (done.code, done.stdout, without_notices(done.stderr)) == (0, plain.stdout, b""), done
     assert own.result() == expected
     assert own.tree.plain("make", "-q").code == 0
+
+
+# A private directory is a part of no job's view, so nothing that a job finds there is right.
+PRIVATE = {
+    "lists": "ls {out}",
+    "removes": "rm -rf {out}/dir",
+    "removes all": "rm -f {out}/f*",
+    "tests": "test -f {out}/file && echo yes",
+    "reads if it can": "cat {out}/file 2>/dev/null || echo none",
+    "enters": "cd {out} && ls",
+    "removes by a symlink": "ln -sfn {out} way && rm -f way/file",
+    "reads relatively": "cat ../out/file",
+    "searches for headers": "echo '#include <file>' | cat - -I{out} 2>&1 | head -1",
+}
+
+
+@pytest.mark.parametrize("what", PRIVATE)
+def test_a_command_that_names_a_private_directory_is_as_plain(scene: Scene, what: str) -> None:
+    script = PRIVATE[what].format(out=scene.out)
+    scene.out.chmod(0o700)
+    plain = scene.plain(script)
+    expected = scene.result()
+    scene.prepare()
+    scene.out.chmod(0o700)
+    jobs = scene.tree.jobs()
+    assert scene.run(script, WHAT=what) == plain
+    assert scene.result() == expected
+    assert scene.tree.jobs() == jobs
+
+
+def test_a_private_directory_that_is_only_a_text_for_the_compiler_is_none(scene: Scene) -> None:
+    scene.out.chmod(0o700)
+    jobs = scene.tree.jobs()
+    assert scene.tree.termite("echo", f"-DPREFIX={scene.out}", "-rpath", f"{scene.out}/lib").code == 0
+    assert scene.tree.jobs() == jobs + 1
+
+
+def test_the_summary_names_the_private_directory(own: Scene) -> None:
+    own.out.chmod(0o700)
+    own.tree.write("Makefile", f"all: ; @cat {own.out}/file\n")
+    said = f"1 command ran on this machine because of private paths, in {own.out}"
+    shown = "termite-master -export shows them to workers"
+    assert own.tree.make() == Outcome(0, b"file\n", f"termite: {said}; {shown}\n".encode())
 
 
 def test_the_next_command_on_a_worker_sees_what_the_one_before_wrote_outside(own: Scene) -> None:

@@ -37,7 +37,7 @@ DIRECTORY_LETTER, DIRECTORY_WORD = "C", "--directory"  # of make and ninja: buil
 # The user who has pressed Ctrl-C waits for nothing more. A build ends within 2 s of it, and the
 # launchers may need 1.5 s of that.
 INTERRUPTED_S = 0.3
-OUTSIDE = Reason.WRITES_OUTSIDE.value
+BY_PLACE = (Reason.WRITES_OUTSIDE.value, Reason.NAMES_PRIVATE.value)  # told for each place
 _BY_KILL = (0, -1)  # si_code of kill and sigqueue; a terminal signals the whole process group itself
 
 
@@ -225,38 +225,45 @@ def _sum_up(master: client.Client, patience_s: float) -> None:
     except (UserError, RemoteProtocolError) as error:
         say(f"this build gets no summary: {error}")
         return
-    with_rule, others = outside_lines(end)
-    for line in with_rule:
+    many, few = place_lines(end)
+    for line in many:
         say(line)
     parts = summary_parts(end)
     if len(parts) > 1 or os.environ.get("TERMITE_VERBOSE"):
         say("; ".join(parts))
-    for named in (*others, *end["named"]):
+    for named in (*few, *end["named"]):
         say(named)
 
 
-def outside_lines(end: client.Reply) -> tuple[list[str], list[str]]:
+def place_lines(end: client.Reply) -> tuple[list[str], list[str]]:
     """Return a line for each place outside the tree because of which commands ran here.
 
-    The first list is for places of many commands, and names the rule that ends the vain runs.
+    The first list is for places of many commands, and says how to end that.
     """
-    with_rule, others = [], []
+    many, few = [], []
     for outside in end.get("outside", []):
-        commands = "1 command" if outside["count"] == 1 else f"{outside['count']} commands"
-        line = f"{commands} ran on this machine because of writes outside the tree, in {outside['place']}"
+        line = f"{_here(outside)} because of writes outside the tree, in {outside['place']}"
         if not outside["is_many"]:
-            others.append(line)
+            few.append(line)
         elif outside["rule"]:
-            with_rule.append(f"{line}; a rule for .termite-localrc that spares the vain runs: [{outside['rule']}]")
+            many.append(f"{line}; a rule for .termite-localrc that spares the vain runs: [{outside['rule']}]")
         else:
-            with_rule.append(f"{line}; a Local rule for them in .termite-localrc spares the vain runs")
-    return with_rule, others
+            many.append(f"{line}; a Local rule for them in .termite-localrc spares the vain runs")
+    for private in end.get("private", []):
+        line = f"{_here(private)} because of private paths, in {private['place']}"
+        (many if private["is_many"] else few).append(f"{line}; termite-master -export shows them to workers")
+    return many, few
+
+
+def _here(place: client.Reply) -> str:
+    count = place["count"]
+    return f"{count} command{'s' if count > 1 else ''} ran on this machine"
 
 
 def summary_parts(end: client.Reply) -> list[str]:
     """Return the parts of a build's summary: where jobs ran, then what the user should know.
 
-    `outside_lines` has what concerns writes outside the tree.
+    `place_lines` has what concerns places outside the tree.
     """
     fallbacks: dict[str, int] = end["fallbacks"]
     tied: dict[str, int] = end.get("tied", {})
@@ -264,11 +271,11 @@ def summary_parts(end: client.Reply) -> list[str]:
     by_rule = local - sum(fallbacks.values()) - sum(tied.values()) + end.get("failed", 0)
     local_jobs = f"on this machine: {short + local} ({short} short, {by_rule} by rule)"
     parts = [f"jobs on workers: {end['remote']}, {local_jobs}"]
-    parts += [f"{count} on this machine: {words_of(tie)}" for tie, count in tied.items() if tie != OUTSIDE]
+    told = [(tie, count) for tie, count in tied.items() if tie not in BY_PLACE]
+    failed = [(reason, count) for reason, count in fallbacks.items() if reason not in BY_PLACE]
+    parts += [f"{count} on this machine: {words_of(tie)}" for tie, count in told]
     # These are not a part of the jobs on this machine: with TERMITE_LOCAL=never they ran nowhere.
-    parts += [
-        f"{count} not run by a worker: {words_of(reason)}" for reason, count in fallbacks.items() if reason != OUTSIDE
-    ]
+    parts += [f"{count} not run by a worker: {words_of(reason)}" for reason, count in failed]
     for key, text in (
         ("retried", "given to another worker"),
         ("dropped_writes", "files written outside the tree and dropped"),

@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 class OutsideWriter(msgspec.Struct, array_like=True):
     """A command that wrote outside the tree.
 
-    `place` is an absolute path. `since_s` is the time since the epoch at which it was last seen to do so.
-    `runs` counts how often it ran on the master's machine because of that.
+    `place` is an absolute path. `since_s` is the time since the epoch at which a worker ran it
+    last. `runs` counts how often it was about to run since then, and before.
     """
 
     place: bytes
@@ -49,7 +49,7 @@ class _Saved(msgspec.Struct, array_like=True):
 
 
 class CommandMemory:
-    """What is known of commands, by the second digests of their keys.
+    """The memory of commands, by the second digests of their keys.
 
     `took_s` has run times in seconds, and `outside` the commands that wrote outside the tree.
     `newest` has the newest second digest by the first one.

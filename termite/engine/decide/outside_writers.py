@@ -38,7 +38,10 @@ class OutsideWriters:
         return os.fsdecode(writer.place)
 
     def newest_place_of(self, command: Command, now_s: float) -> str:
-        """Return the place that the command wrote in the environment in which it ran last, or ""."""
+        """Return the place that the command wrote, in the environment in which it ran last, or "".
+
+        Nothing is counted, because the command does not run now.
+        """
         of_text = text_digest(command)
         return self.place_of((of_text, self._memory.newest.get(of_text, 0)), now_s)
 

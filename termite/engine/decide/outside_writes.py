@@ -47,7 +47,7 @@ class _Place:
 
 
 class OutsideWrites:
-    """What a master knows of writes outside its tree."""
+    """The knowledge of one master of writes outside its tree."""
 
     def __init__(self, writable_root: str, plugins: Plugins, memory: CommandMemory) -> None:
         """Keep the commands in `memory`, and ask `plugins` what may be dropped."""
@@ -152,7 +152,7 @@ class OutsideWrites:
         return found
 
     def _names_in(self, command: Command, paths: Sequence[str]) -> list[str]:
-        """Return the paths in the command's text that lead to the directory of `paths` by a symlink."""
+        """Return the symlinks in the command's text that lead to the directory of `paths`."""
         names: dict[str, None] = {}
         directories = {os.path.dirname(path) for path in paths}
         for word in paths_in(command.text)[:MAX_WORDS]:

@@ -21,7 +21,7 @@ from termite.engine.fleet.pool import Trouble
 from termite.engine.launch.connection import Reply
 from termite.engine.launch.listener import ControlSession
 from termite.engine.launch.vantage import Vantage, difference
-from termite.engine.model import How, Invocation, Phase
+from termite.engine.model import Command, How, Invocation, Phase
 from termite.engine.status import report
 from termite.engine.wire.protocol.foreign_text import printable
 
@@ -129,8 +129,7 @@ class ControlCommands:
         error = master.rule_file.error
         plugin, command = master.plugins.parse_with_plugin(_invocation(request))
         verdict = decide(command, master.book, master.config.env_exclude)
-        place = "" if verdict.local else master.outside.known_at(command)
-        tied = f"{Reason.WRITES_OUTSIDE.words}: {printable(place)}" if place else ""
+        tied = "" if verdict.local else self._tied_by_place(command)
         return {
             "text": mask_command(command.text, command.env, master.config.env_exclude),
             "plugin": plugin,
@@ -144,6 +143,14 @@ class ControlCommands:
             "workers": [worker.name for worker in master.pool.fleet.workers],
             "bad_rules": str(error) if error else "",
         }
+
+    def _tied_by_place(self, command: Command) -> str:
+        """Return why a command runs here because of a place outside the tree, or ""."""
+        if place := self._master.outside.known_at(command):
+            return f"{Reason.WRITES_OUTSIDE.words}: {printable(place)}"
+        if place := self._master.private.place_in(command.text, command.cwd):
+            return f"{Reason.NAMES_PRIVATE.words}: {printable(place)}"
+        return ""
 
 
 class _Build:
@@ -184,33 +191,40 @@ class _Build:
         if self._before is None:
             raise UserError("no build was started on this connection")
         summary = report.build_summary(self._before, self._master.counters)
-        return {**summary, "outside": self._outside(summary)}
+        return {**summary, "outside": self._outside(summary), "private": self._private(summary)}
 
     def _outside(self, summary: Reply) -> list[Reply]:
         """Return the places outside the tree that commands write, each with their number.
 
         The rule of a place is "" if few commands write there.
         """
+        outside = self._master.outside
         places = Counter[str]()
         for place, count in cast(dict[str, int], summary["outside"]).items():
-            places[self._master.outside.place_of(place)] += count
-        commands = sum(cast(int, summary[kind]) for kind in ("remote", "local", "short", "failed"))
-        many = report.many_outside(places, commands)
-        return [
-            {
-                "place": printable(place),
-                "count": count,
-                "rule": self._master.outside.rule_for(place) if place in many else "",
-                "is_many": place in many,
-            }
-            for place, count in places.most_common(report.NAMED_PATHS)
-        ]
+            places[outside.place_of(place)] += count
+        found = _named(places, summary)
+        return [{**named, "rule": outside.rule_for(place) if named["is_many"] else ""} for place, named in found]
+
+    def _private(self, summary: Reply) -> list[Reply]:
+        """Return the private places that commands name, each with their number."""
+        places = Counter(cast(dict[str, int], summary["private"]))
+        return [named for _, named in _named(places, summary)]
 
     def close(self) -> None:
         """End the build, because its connection has ended."""
         if self._before is not None:
             self._master.builds -= 1
             self._before = None
+
+
+def _named(places: Counter[str], summary: Reply) -> list[tuple[str, Reply]]:
+    """Return the places with the most commands, each with what a summary says of it."""
+    commands = sum(cast(int, summary[kind]) for kind in ("remote", "local", "short", "failed"))
+    many = report.frequent_places(places, commands)
+    return [
+        (place, {"place": printable(place), "count": count, "is_many": place in many})
+        for place, count in places.most_common(report.NAMED_PATHS)
+    ]
 
 
 def _invocation(request: Reply) -> Invocation:

@@ -14,7 +14,7 @@ import trio
 from termite.engine.decide.logic.switches import is_local_forbidden
 from termite.engine.errors import Conflict, ExitCode, Reason
 from termite.engine.master.job import Job
-from termite.engine.master.job_reports import count_outside
+from termite.engine.master.job_reports import count_place
 from termite.engine.master.shared import Master
 from termite.engine.model import Exit, Phase, Verdict
 from termite.engine.wire.protocol.foreign_text import printable
@@ -24,18 +24,25 @@ NAMED_PLACES = 3  # as many as a person reads in one line
 log = logging.getLogger(__name__)
 
 
-def expect_outside(master: Master, job: Job) -> Verdict:
-    """Return the verdict on a command that no rule makes local.
+def tie_by_places(master: Master, job: Job) -> Verdict:
+    """Return the verdict on a command that no rule makes local, by the places that it needs.
 
-    If the command is known to write outside the tree, it runs here. It goes to a worker all the
-    same if TERMITE_LOCAL=never: a local run without a rule would be against the user's word.
+    If the command is known to write outside the tree, or names a private path, it runs here. It
+    goes to a worker all the same if TERMITE_LOCAL=never: a local run without a rule would be
+    against the user's word.
     """
-    assert job.command is not None and job.verdict is not None, "run_at_once has decided"
+    command, verdict = job.command, job.verdict
+    assert command is not None and verdict is not None, "run_at_once has decided"
     if is_local_forbidden(job.request.invocation.env):
-        return job.verdict
-    if place := master.outside.expected_at(job.command, job.key):
-        job.outside = place
-        job.verdict = Verdict(local=True, tie=Reason.WRITES_OUTSIDE)
+        return verdict
+    if master.outside.are_known and (place := master.outside.expected_at(command, job.key)):
+        tie = Reason.WRITES_OUTSIDE
+    elif place := master.private.place_in(command.text, command.cwd):
+        tie = Reason.NAMES_PRIVATE
+    else:
+        return verdict
+    job.place = place
+    job.verdict = Verdict(local=True, tie=tie)
     return job.verdict
 
 
@@ -51,7 +58,7 @@ def start_local(master: Master, job: Job) -> bool:
     elif not master.local_runs.start_nowait(job.launcher):
         return False
     master.counters.count_local(job.verdict)
-    count_outside(master, job)
+    count_place(master, job)
     return True
 
 
@@ -83,7 +90,7 @@ async def run_local(master: Master, job: Job, derived: Collection[bytes] = ()) -
     """
     rule = job.verdict.rule if job.verdict else None
     master.counters.count_local(job.verdict)
-    count_outside(master, job)
+    count_place(master, job)
     job.phase = Phase.WAITING
     if rule is not None and rule.recurse:
         await job.launcher.replace(recurse=True)
@@ -126,7 +133,7 @@ async def run_here_instead(
         return await _refuse(master, job, reason, named + more, cause, ExitCode.LOST)
     # The summary of a build names each place outside the tree.
     is_known = reason is Reason.WRITES_OUTSIDE and (
-        master.builds > 0 or not master.notices.select_new(reason, [os.fsencode(job.outside)])
+        master.builds > 0 or not master.notices.select_new(reason, [os.fsencode(job.place)])
     )
     quiet = is_known and not job.output.has_shown
     return await fall_back(master, job, reason, named + more, quiet=quiet, derived=derived)

@@ -41,7 +41,7 @@ class Job:
     warning: UserError | None = None  # about the rule file, for the user; None: there is none
     bug: Exception | None = None  # of `run_at_once`; `run_job` raises it again
     ticket: Ticket | None = None  # None: nothing was published yet
-    outside: str = ""  # the place outside the tree that makes it run here; "": none does
+    place: str = ""  # the place outside the tree that makes it run here; "": none does
     number: int = 0
     has_met_others: bool = False  # True if others changed the files that it changed in place, in any attempt
     is_executed: bool = False  # True if a worker may have started the command in any attempt

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Sequence
 
 from termite.engine.decide.outside_writes import WritesOutside
-from termite.engine.errors import ExitCode, HalfPublished
+from termite.engine.errors import ExitCode, HalfPublished, Reason
 from termite.engine.master.job import Job
 from termite.engine.master.shared import Master
 from termite.engine.model import Exit
@@ -53,16 +53,20 @@ def outside_writes(master: Master, job: Job, dropped: Sequence[bytes]) -> Writes
 def record_outside(master: Master, job: Job, paths: Sequence[str]) -> None:
     """Record that the job wrote at these paths outside the tree, so that the next one runs here."""
     assert job.command is not None, "it was parsed"
-    job.outside = master.outside.record(job.command, paths)
+    job.place = master.outside.record(job.command, paths)
     if job.key:
         master.short.forget(job.key)
 
 
-def count_outside(master: Master, job: Job) -> None:
-    """Count a command that runs here because it writes outside the tree."""
-    if job.outside and job.command is not None:
-        master.counters.count_outside(job.outside)
-        master.outside.count(job.command, job.outside)
+def count_place(master: Master, job: Job) -> None:
+    """Count a command that runs here because of a place outside the tree."""
+    if not job.place or job.command is None:
+        return
+    if job.verdict and job.verdict.tie is Reason.NAMES_PRIVATE:
+        master.counters.count_place(master.counters.private, job.place)
+    else:
+        master.counters.count_place(master.counters.outside, job.place)
+        master.outside.count(job.command, job.place)
 
 
 async def report_dropped(master: Master, job: Job, dropped: tuple[bytes, ...]) -> None:

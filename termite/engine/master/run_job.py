@@ -36,13 +36,13 @@ from termite.engine.launch.listener import RestOfJob
 from termite.engine.launch.output import OutputDiffers
 from termite.engine.master.fallback import (
     end_differing,
-    expect_outside,
     fall_back,
     record_conflict,
     run_here_instead,
     run_local,
     start_local,
     start_short,
+    tie_by_places,
 )
 from termite.engine.master.job import Job, new_job
 from termite.engine.master.job_reports import (
@@ -147,8 +147,8 @@ def run_at_once(master: Master, job: Job) -> bool:
     verdict = job.verdict = decide(command, master.book, master.config.env_exclude)
     if master.short.is_on and not verdict.rule:
         job.key = key_of(command)
-    if master.outside.are_known and not verdict.local:
-        verdict = expect_outside(master, job)
+    if not verdict.local:
+        verdict = tie_by_places(master, job)
     if job.warning or job.launcher.has_unread_frames or master.tree.is_finishing:
         return False
     return start_local(master, job) if verdict.local else start_short(master, job)

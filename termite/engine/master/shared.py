@@ -10,6 +10,7 @@ from termite.engine.decide.command_memory import CommandMemory
 from termite.engine.decide.loaded_plugins import Plugins
 from termite.engine.decide.logic.rules import RuleBook
 from termite.engine.decide.outside_writes import OutsideWrites
+from termite.engine.decide.private_places import PrivatePlaces
 from termite.engine.decide.rule_file import RuleFile
 from termite.engine.decide.short_commands import ShortCommands
 from termite.engine.errors import Reason
@@ -85,6 +86,7 @@ class Master:
         self.settled_check = SettledCheck(tree.recheck_settled)
         self.memory = CommandMemory(config.short_store)
         self.short = ShortCommands(config.short_s, self.memory)
+        self.private = PrivatePlaces(str(config.socket.parent), tree.find_private)
         self.outside = OutsideWrites(str(config.socket.parent), config.plugins, self.memory)
         self.pool = Pool(_pool_config(config), tree.drain, MirrorRequests(tree, self.jobs).answer)
         self.is_without_worker = False
@@ -95,6 +97,7 @@ class Master:
         """Forget what concerned the build before: its notices, and its places outside the tree."""
         self.notices.clear()
         self.outside.begin_build()
+        self.private.begin_build()
 
     def find_difference(self, request: JobRequest) -> Reason | None:
         """Return in what a launcher's place differs from the master's, or None if in nothing."""

@@ -34,9 +34,9 @@ class Counters:
     fallbacks: Counter[Reason] = field(default_factory=Counter)
     tied: Counter[Reason] = field(default_factory=Counter)  # local commands by the reason that ties them
     named: Counter[str] = field(default_factory=Counter)
-    outside: Counter[str] = field(
-        default_factory=Counter
-    )  # local commands by the place outside the tree that they write
+    # Local commands: by the place outside the tree that they write, by the private one they name.
+    outside: Counter[str] = field(default_factory=Counter)
+    private: Counter[str] = field(default_factory=Counter)
 
     def count_paths(self, what: str, paths: Iterable[str]) -> None:
         """Count an event for each path. `what` describes the event in the summary of a build.
@@ -48,13 +48,13 @@ class Counters:
             if line in self.named or len(self.named) < REMEMBERED_PATHS:
                 self.named[line] += 1
 
-    def count_outside(self, place: str) -> None:
-        """Count a command that runs locally because it writes `place`, outside the tree.
+    def count_place(self, places: Counter[str], place: str) -> None:
+        """Count a command that runs locally because of `place`, in `outside` or `private`.
 
         New places are ignored as soon as REMEMBERED_PATHS are known.
         """
-        if place in self.outside or len(self.outside) < REMEMBERED_PATHS:
-            self.outside[place] += 1
+        if place in places or len(places) < REMEMBERED_PATHS:
+            places[place] += 1
 
     def count_local(self, verdict: Verdict | None) -> None:
         """Count a command that runs locally, and the reason that ties it to this place."""
@@ -79,6 +79,7 @@ class Counters:
             Counter(self.tied),
             Counter(self.named),
             Counter(self.outside),
+            Counter(self.private),
         )
 
 
@@ -101,15 +102,15 @@ def build_summary(before: Counters, after: Counters) -> Report:
         "fallbacks": _by_reason(after.fallbacks - before.fallbacks),
         "tied": _by_reason(after.tied - before.tied),
         "outside": dict((after.outside - before.outside).most_common()),
+        "private": dict((after.private - before.private).most_common(NAMED_PATHS)),
         "named": [line if count == 1 else f"{line} ({count} times)" for line, count in named],
     }
 
 
-def many_outside(places: Mapping[str, int], commands: int) -> list[str]:
+def frequent_places(places: Mapping[str, int], commands: int) -> list[str]:
     """Return the places that made more than MANY_OUTSIDE of a build's commands run locally.
 
-    `places` has the number of commands by the place outside the tree that they write, and
-    `commands` is the number of all commands of the build.
+    `places` has the number of commands by place, `commands` is the number of all commands.
     """
     return [place for place, count in places.items() if count > MANY_OUTSIDE * commands]
 

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable, Iterable, Mapping
 
 from termite.engine.model import Attr
-from termite.engine.paths import NAME_BYTES, PATH_BYTES, from_root_down, join
+from termite.engine.paths import NAME_BYTES, PATH_BYTES, components, from_root_down, is_within, join
 from termite.engine.tree.disk import GONE, REFUSED, Disk, LookErrors, look_failed
 from termite.engine.tree.hashes import Hashes, is_racy, stamp_of
 from termite.engine.tree.logic.attrs import Seen
@@ -164,6 +164,33 @@ class DirectoryReader:
             return suspects | self.refused.get(directory, set())
         finally:
             os.close(fd)
+
+    def find_private(self, path: bytes) -> bytes:
+        """Return the first directory or file on this path that jobs do not see, though it exists.
+
+        Return b"" if jobs see the path, or if there is nothing. The path has no symlinks. Standard
+        directories and excluded paths do not count: no job is meant to see them. Raise FsError if
+        the path is malformed.
+        """
+        names = components(path)
+        if any(is_within(path, top) for top in STANDARD_DIRECTORIES):
+            return b""
+        if self._exports.visibility(path) is not Visibility.PUBLIC:
+            return b""
+        directory, mode, is_searchable = b"", 0o005, True
+        for name in names:
+            rules = self._exports.rules(directory)
+            entry = join(directory, name)
+            try:
+                found = os.lstat(b"/" + entry).st_mode
+            except OSError:
+                return b""
+            is_searchable = is_searchable and bool(mode & 0o001)
+            is_open = is_searchable and bool(mode & 0o004)
+            if not self._exports.shows(rules, is_open, directory, name, found):
+                return entry
+            directory, mode = entry, found
+        return b""
 
     def to_seen(self, fd: int, name: bytes, st: os.stat_result) -> Seen:
         """Convert a stat_result of the entry `name` of the open directory `fd`.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import trio
 
-from termite.engine.errors import Retryable
+from termite.engine.errors import FsError, Retryable
 from termite.engine.model import Attr, Change, Changeset, Digest
 from termite.engine.paths import components
 from termite.engine.tree.disk import Disk
@@ -100,6 +100,17 @@ class MasterTree:
         """
         components(path)
         return await self._contents.open_version(path, size, mtime_ns)
+
+    def find_private(self, path: bytes) -> bytes:
+        """Return the first directory or file on a path without symlinks that is private.
+
+        It exists, and jobs do not see it. Return b"" if there is none, or if no job is meant to see
+        the path.
+        """
+        try:
+            return self._follower.reader.find_private(path)
+        except FsError:
+            return b""
 
     # -- the journal --------------------------------------------------------------------------------------------------
 

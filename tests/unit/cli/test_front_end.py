@@ -7,7 +7,7 @@ import pytest
 
 from termite.cli.build_commands.build import run_build
 from termite.cli.build_commands.cmake import Mode, build_directory, read_mode
-from termite.cli.build_commands.front_end import read_words, summary_parts
+from termite.cli.build_commands.front_end import place_lines, read_words, summary_parts
 from termite.cli.build_commands.make import TOOL as MAKE
 from termite.cli.build_commands.ninja import TOOL as NINJA
 from termite.cli.client import choose_root
@@ -111,3 +111,37 @@ def test_termite_build_without_a_tool_is_called_wrongly(capsys: pytest.CaptureFi
     with pytest.raises(UserError, match="which build tool"):
         run_build([])
     assert capsys.readouterr().out == ""
+
+
+def test_the_summary_names_places_outside_the_tree_and_first_those_of_many_commands() -> None:
+    end = {
+        "outside": [
+            {"place": "/srv/x", "count": 12, "is_many": True, "rule": '{"Regexp": "/srv/x", "Local": true}'},
+            {"place": "/srv/y", "count": 11, "is_many": True, "rule": ""},
+            {"place": "/srv/z", "count": 1, "is_many": False, "rule": ""},
+        ],
+        "private": [
+            {"place": "/root/a", "count": 9, "is_many": True},
+            {"place": "/root/b", "count": 1, "is_many": False},
+        ],
+    }
+    outside = "ran on this machine because of writes outside the tree, in"
+    private, shown = "ran on this machine because of private paths, in", "termite-master -export shows them to workers"
+    many, few = place_lines(end)
+    assert many == [
+        f"12 commands {outside} /srv/x; a rule for .termite-localrc that spares the vain runs: "
+        '[{"Regexp": "/srv/x", "Local": true}]',
+        f"11 commands {outside} /srv/y; a Local rule for them in .termite-localrc spares the vain runs",
+        f"9 commands {private} /root/a; {shown}",
+    ]
+    assert few == [f"1 command {outside} /srv/z", f"1 command {private} /root/b; {shown}"]
+    assert place_lines({}) == ([], [])
+
+
+def test_what_ran_here_for_a_place_is_no_further_part_of_the_summary() -> None:
+    before, after = Counters(), Counters(remote=1, local=3)
+    after.tied = Counter({Reason.WRITES_OUTSIDE: 1, Reason.NAMES_PRIVATE: 1})
+    after.fallbacks = Counter({Reason.WRITES_OUTSIDE: 1})
+    assert summary_parts(build_summary(before, after)) == [
+        "jobs on workers: 1, on this machine: 3 (0 short, 0 by rule)"
+    ]

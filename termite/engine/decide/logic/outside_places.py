@@ -61,7 +61,7 @@ class OutsidePlaces:
         return self.add_place(common_place(paths, self._root), (*names, *systems))
 
     def add_place(self, place: str, names: Iterable[str] = ()) -> str:
-        """Add a place, and further absolute paths that lead there. Return what stands for it now."""
+        """Add a place, and further absolute paths that lead there. Return what stands for it."""
         if self.containing(place) and not set(names) - self._names[self.containing(place)].keys():
             return self.containing(place)
         found = dict.fromkeys([place, *names])

@@ -80,6 +80,9 @@ class FakeTree:
     async def recheck_settled(self) -> int:
         return self.number
 
+    def find_private(self, path: bytes) -> bytes:
+        return b"" if not path.startswith(b"home/u/private") else b"home/u/private"
+
     def now_ns(self) -> int:
         return 1
 
@@ -1525,6 +1528,17 @@ async def test_a_command_that_has_read_its_input_and_wrote_outside_does_not_run_
         told = await launched.rest()
     assert told[-1] == (b"E", b"code=101\0")
     assert b"writes outside the tree: /srv/x/a; the command has read its input" in told[-2][1]
+
+
+async def test_a_command_that_names_a_private_path_runs_here(tmp_path: Path) -> None:
+    world = World(tmp_path, script(end=ran()))
+    assert await world.say("cat", "/home/u/private/x") == [(b"X", b"recurse=0\0")]
+    assert world.steps == []
+    assert (await world.say("cat", "/home/u/private/x", TERMITE_LOCAL="never"))[-1] == (b"E", b"code=0\0")
+    counters = world.master.counters
+    assert (counters.remote, counters.local) == (1, 1)
+    assert counters.tied == {Reason.NAMES_PRIVATE: 1}
+    assert counters.private == {"/home/u/private": 1}
 
 
 async def test_a_command_that_exceeded_its_time_does_not_run_here_without_one(tmp_path: Path) -> None:

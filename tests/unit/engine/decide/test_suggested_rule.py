@@ -1,4 +1,4 @@
-"""Tests of suggested rules: each is valid, finds the commands for which it is meant, and few others."""
+"""Tests of suggested rules: each is valid, and finds the commands that it is meant for."""
 
 import pytest
 

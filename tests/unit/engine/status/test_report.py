@@ -1,6 +1,6 @@
 """Tests of a master's counters, and of the summary of a build."""
 
-from termite.engine.status.report import NAMED_PATHS, REMEMBERED_PATHS, Counters, build_summary
+from termite.engine.status.report import NAMED_PATHS, REMEMBERED_PATHS, Counters, build_summary, frequent_places
 
 
 def test_what_happened_to_a_path_many_times_is_one_line_of_the_summary() -> None:
@@ -27,3 +27,23 @@ def test_a_master_remembers_a_bounded_number_of_paths() -> None:
     named = build_summary(Counters(), counters)["named"]
     assert isinstance(named, list)
     assert (len(named), len(counters.named)) == (NAMED_PATHS, REMEMBERED_PATHS)
+
+
+def test_a_summary_counts_the_commands_of_each_place_in_its_own_build() -> None:
+    counters = Counters()
+    counters.count_place(counters.outside, "/srv/x")
+    before = counters.copy()
+    for place in ("/srv/x", "/srv/y", "/srv/y"):
+        counters.count_place(counters.outside, place)
+    counters.count_place(counters.private, "/root/a")
+    summary = build_summary(before, counters)
+    assert (summary["outside"], summary["private"]) == ({"/srv/y": 2, "/srv/x": 1}, {"/root/a": 1})
+    for number in range(2 * REMEMBERED_PATHS):
+        counters.count_place(counters.outside, f"/srv/{number}")
+    assert len(counters.outside) == REMEMBERED_PATHS
+
+
+def test_places_of_more_than_five_in_a_hundred_commands_are_frequent() -> None:
+    assert frequent_places({"/a": 5, "/b": 6, "/c": 1}, 100) == ["/b"]
+    assert frequent_places({"/a": 1}, 3) == ["/a"]
+    assert frequent_places({}, 0) == []

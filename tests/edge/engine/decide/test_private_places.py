@@ -1,0 +1,137 @@
+"""Tests of the private places that the text of a command names, with paths and symlinks on a disk."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from termite.engine.decide import private_places as module
+from termite.engine.decide.private_places import PrivatePlaces
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Return a writable root beside the private directory `secret`. All else is visible."""
+    for name in ("project", "project/sub", "secret", "public"):
+        (tmp_path / name).mkdir()
+    for name in ("project/x", "secret/x", "public/x"):
+        (tmp_path / name).touch()
+    return tmp_path / "project"
+
+
+def places_of(project: Path) -> PrivatePlaces:
+    secret = bytes(project.parent / "secret").strip(b"/")
+
+    def find_private(path: bytes) -> bytes:
+        return secret if f"/{path.decode()}/".startswith(f"/{secret.decode()}/") else b""
+
+    return PrivatePlaces(str(project), find_private)
+
+
+@pytest.fixture
+def place_in(project: Path) -> Callable[[str], str]:
+    """Return a function that replaces S by the private directory, and says whether it is found."""
+    secret = str(project.parent / "secret")
+    return lambda text: places_of(project).place_in(text.replace("S/", secret + "/"), str(project)).replace(secret, "S")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cat S/x",
+        "S/x --version",
+        "rm -rf S/",
+        "rm -f S/*",
+        "cat 'S/x'",
+        'cat "S/x"',
+        "cat ../secret/x",
+        "cat sub/../../secret/x",
+        "cd sub && cat S/x",
+        "(cat x)>S/y",
+        "make DESTDIR=S/ install",
+        "cc -IS/ -c x",
+        "cc -LS/ x",
+        "cc -oS/y x",
+        "cc -DA=1 S/x",
+        "cc -DA=S/x S/x",
+        "tool -rpath S/x S/y",
+        "tool -rpath S/x S/x",
+        "a:S/x",
+        "cat S/nothing/below",
+    ],
+)
+def test_a_private_path_is_found(place_in: Callable[[str], str], text: str) -> None:
+    assert place_in(text) == "S"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "true",
+        "secret",
+        "cat x sub/y",
+        "cat ../public/x",
+        "cc -DP=S/x -c x",
+        "cc '-DP=\"S/x\"' -c x",
+        "cc x -Wl,-rpath,S/x",
+        "libtool --mode=link cc -rpath S/x x",
+        "cc -ffile-prefix-map=S/x=. -c x",
+        "cat zS/x",
+        "",
+        "\0 \ud800",
+    ],
+)
+def test_all_else_is_not(place_in: Callable[[str], str], text: str) -> None:
+    assert place_in(text) == ""
+
+
+@pytest.mark.parametrize(
+    "text", ["cat way/x", "rm -rf way/*", "rm -rf way", "cat ./way/x", "cat sub/../way/x", "cat file"]
+)
+def test_a_symlink_counts_as_what_it_leads_to(project: Path, text: str) -> None:
+    (project / "way").symlink_to(project.parent / "secret")
+    (project / "file").symlink_to("../secret/x")
+    assert places_of(project).place_in(text, str(project)) == str(project.parent / "secret")
+
+
+def test_relative_paths_count_from_the_directory_of_the_command(project: Path) -> None:
+    places = places_of(project)
+    assert places.place_in("cat ../../secret/x", str(project / "sub")) == str(project.parent / "secret")
+    assert places.place_in("cat ../../secret/x", str(project)) == ""
+    assert places.place_in("cat x", str(project.parent / "secret")) == str(project.parent / "secret")
+
+
+def test_a_symlink_that_was_made_meanwhile_is_found(project: Path) -> None:
+    places = places_of(project)
+    assert places.place_in("cat way/x; cat way/sub/x", str(project)) == ""
+    (project / "way").symlink_to(project.parent / "secret")
+    assert places.place_in("cat way/x", str(project)) == str(project.parent / "secret")
+    assert places.place_in("cat way/sub/x", str(project)) == str(project.parent / "secret")
+
+
+def test_a_place_outside_that_was_made_meanwhile_is_found(project: Path) -> None:
+    found: list[bytes] = []
+    places = PrivatePlaces(str(project), lambda path: found[0] if found else b"")
+    assert places.place_in("cat /nowhere/at/all", str(project)) == ""
+    found.append(b"nowhere")
+    assert places.place_in("cat /nowhere/at/all", str(project)) == "/nowhere"
+
+
+def test_a_word_is_looked_up_once_in_a_build(project: Path) -> None:
+    asked: list[bytes] = []
+    places = PrivatePlaces(str(project), lambda path: asked.append(path) or b"")  # type: ignore[func-returns-value]
+    for _ in range(3):
+        places.place_in(f"cat {project.parent}/public/x", str(project))
+    assert len(asked) == 1
+    places.begin_build()
+    places.place_in(f"cat {project.parent}/public/x", str(project))
+    assert len(asked) == 2
+
+
+def test_what_is_kept_is_limited(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_KEPT", 3)
+    monkeypatch.setattr(module, "MAX_WORDS", 10)
+    places = places_of(project)
+    text = " ".join(f"sub/{number}" for number in range(9))
+    assert places.place_in(text, str(project)) == ""
+    assert places.place_in(f"{text} ../secret/x", str(project)) == str(project.parent / "secret")
