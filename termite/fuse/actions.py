@@ -22,7 +22,7 @@ from termite.engine.wire.protocol.messages import MAX_CHANGES, Done, GetBlob, Op
 from termite.engine.wire.transport import SendChunk
 from termite.fuse import mirror_calls
 from termite.fuse.content.fetch import MirroredFiles
-from termite.fuse.harvest.collect import Harvested, collect
+from termite.fuse.harvest.collect import Harvested, collect, find_left_in_memory
 from termite.fuse.kernel.ops import MirrorOperations
 from termite.fuse.layers.real_layers import RealLayers
 from termite.fuse.layers.warm_layer import WarmLayer
@@ -30,6 +30,7 @@ from termite.fuse.running_jobs import RunningJob, RunningJobs
 from termite.fuse.sandbox.sandbox_order import SandboxSpec
 from termite.fuse.sandbox.sandboxes import Sandboxes
 from termite.fuse.stdin.stdin_pipe import StdinPipe, StdinSource
+from termite.fuse.view.comparison import coarsened
 from termite.fuse.view.views import Need, View
 
 MADE_JOBS = 1024  # the last ones with results to fetch; a master fetches those of a job as soon as it has ended
@@ -172,6 +173,9 @@ class Actions:
             result = await self._parts.sandboxes.run(self._spec(job, run, pipe), forward)
             stdin_taken = pipe.taken if pipe else 0
         harvested = await self._harvest(result.upper, job.view)
+        dropped = harvested.dropped
+        if left := find_left_in_memory(result.upper.parent):
+            dropped = coarsened((*dropped, *left))
         if len(harvested.changes) > MAX_CHANGES:
             raise Retryable(Reason.TOO_LARGE, f"a result of {len(harvested.changes)} files, links and directories")
         log.debug("job-ended job=%d exit=%r changes=%d", run.job, result.exit, len(harvested.changes))
@@ -182,7 +186,7 @@ class Actions:
             inline=harvested.inline,
             started_ns=result.started_ns,
             ended_ns=result.ended_ns,
-            dropped=harvested.dropped,
+            dropped=dropped,
             exec_errno=result.exec_errno,
             timed_out=result.timed_out,
             stdin_offset=result.stdin_offset,

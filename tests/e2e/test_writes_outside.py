@@ -279,6 +279,25 @@ def test_a_symlinked_object_directory_is_as_plain(own: Scene, mode: int) -> None
     assert own.tree.plain("make", "-q").code == 0
 
 
+def test_what_is_left_in_shared_memory_is_there_for_the_next_command(scene: Scene) -> None:
+    name = f"/dev/shm/termite-test-{os.getpid()}"
+    script = f"echo x >{name}; cat {name}; echo done"
+    before = scene.ran_here()
+    try:
+        assert scene.run(script).stdout == b"x\ndone\n"
+        assert scene.ran_here() == before + 1
+        assert Path(name).read_text() == "x\n"
+        assert scene.run(f"cat {name}") == Outcome(0, b"x\n", b"")
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def test_what_is_removed_from_shared_memory_again_is_no_write(scene: Scene) -> None:
+    jobs = scene.tree.jobs()
+    assert scene.run("echo x >/dev/shm/x; cat /dev/shm/x; rm /dev/shm/x") == Outcome(0, b"x\n", b"")
+    assert scene.tree.jobs() == jobs + 1
+
+
 # A private directory is a part of no job's view, so nothing that a job finds there is right.
 PRIVATE = {
     "lists": "ls {out}",

@@ -75,6 +75,10 @@ class OutsideWrites:
                 lost.append(name)
         return WritesOutside(tuple(lost), dropped)
 
+    def is_droppable(self, path: str, command: Command) -> bool:
+        """Return whether a build may do without what the command writes to an absolute path."""
+        return bool(self._droppable_of(command).place_of(path))
+
     def expected_at(self, command: Command, key: CommandKey | None = None) -> str:
         """Return the place outside the tree that a command writes which is about to run.
 

@@ -45,10 +45,11 @@ class PrivatePlaces:
         self._directories.clear()
         self._kept = 0
 
-    def place_in(self, text: str, cwd: str) -> str:
+    def place_in(self, text: str, cwd: str, is_droppable: Callable[[str], bool] = lambda path: False) -> str:
         """Return the first place that the text names and jobs do not see, or "" if there is none.
 
-        `cwd` is the directory from which relative paths count.
+        `cwd` is the directory from which relative paths count. `is_droppable` returns whether the
+        command does not need a path outside the tree, such as a cache.
         """
         harmless = self._harmless.setdefault(cwd, set())
         words = text.split()
@@ -64,8 +65,8 @@ class PrivatePlaces:
                 place = self._find_private(os.fsencode(real[1:]))
                 if not place:
                     is_harmless &= os.path.lexists(real or "/")  # else a later command may make it
-                elif _is_mentioned_only(words, word):
-                    is_harmless = False
+                elif _is_mentioned_only(words, word) or is_droppable(real):
+                    is_harmless = False  # it may be harmful in another command
                 else:
                     return "/" + os.fsdecode(place)
             if is_harmless and self._kept < MAX_KEPT:

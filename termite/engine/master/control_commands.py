@@ -21,6 +21,7 @@ from termite.engine.fleet.pool import Trouble
 from termite.engine.launch.connection import Reply
 from termite.engine.launch.listener import ControlSession
 from termite.engine.launch.vantage import Vantage, difference
+from termite.engine.master.fallback import private_place_of
 from termite.engine.model import Command, How, Invocation, Phase
 from termite.engine.status import report
 from termite.engine.wire.protocol.foreign_text import printable
@@ -148,7 +149,7 @@ class ControlCommands:
         """Return why a command runs here because of a place outside the tree, or ""."""
         if place := self._master.outside.known_at(command):
             return f"{Reason.WRITES_OUTSIDE.words}: {printable(place)}"
-        if place := self._master.private.place_in(command.text, command.cwd):
+        if place := private_place_of(self._master, command):
             return f"{Reason.NAMES_PRIVATE.words}: {printable(place)}"
         return ""
 

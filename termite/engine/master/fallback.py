@@ -5,6 +5,7 @@ refused. The launcher executes the command. If it has shown output of a remote r
 output of the command with that (native/launcher/streams/second_run.c).
 """
 
+import functools
 import logging
 import os
 from collections.abc import Collection, Sequence
@@ -16,7 +17,7 @@ from termite.engine.errors import Conflict, ExitCode, Reason
 from termite.engine.master.job import Job
 from termite.engine.master.job_reports import count_place
 from termite.engine.master.shared import Master
-from termite.engine.model import Exit, Phase, Verdict
+from termite.engine.model import Command, Exit, Phase, Verdict
 from termite.engine.wire.protocol.foreign_text import printable
 
 NAMED_PLACES = 3  # as many as a person reads in one line
@@ -37,13 +38,19 @@ def tie_by_places(master: Master, job: Job) -> Verdict:
         return verdict
     if master.outside.are_known and (place := master.outside.expected_at(command, job.key)):
         tie = Reason.WRITES_OUTSIDE
-    elif place := master.private.place_in(command.text, command.cwd):
+    elif place := private_place_of(master, command):
         tie = Reason.NAMES_PRIVATE
     else:
         return verdict
     job.place = place
     job.verdict = Verdict(local=True, tie=tie)
     return job.verdict
+
+
+def private_place_of(master: Master, command: Command) -> str:
+    """Return the private place that a command names and needs, or "" if there is none."""
+    is_droppable = functools.partial(master.outside.is_droppable, command=command)
+    return master.private.place_in(command.text, command.cwd, is_droppable)
 
 
 def start_local(master: Master, job: Job) -> bool:

@@ -26,6 +26,8 @@ MAX_ENTRIES_WITHOUT_THREAD = 64
 MAX_FILES_WITHOUT_THREAD = 16
 MAX_CONTENTS_BYTES_WITHOUT_THREAD = 256 * 1024
 
+SHARED_MEMORY = b"dev/shm"
+
 
 @dataclass(frozen=True, slots=True)
 class Harvested:
@@ -53,6 +55,15 @@ async def collect(upper: Path, writable_root: bytes, lower: Lower, cas: Cas) -> 
         return Harvested((), {}, ())
     with contextlib.closing(layer):
         return await _collect(layer, writable_root, lower, cas)
+
+
+def find_left_in_memory(scratch: Path) -> list[bytes]:
+    """Return the paths of what a job has left in its /dev/shm, which the next one does not see.
+
+    `scratch` is the job's scratch directory. Raise OSError if it cannot be read.
+    """
+    with mirror_calls.scandir(os.fsencode(scratch / "shm")) as found:
+        return [b"%b/%b" % (SHARED_MEMORY, entry.name) for entry in found]
 
 
 async def _collect(layer: UpperLayer, writable_root: bytes, lower: Lower, cas: Cas) -> Harvested:

@@ -117,6 +117,13 @@ def test_a_place_outside_that_was_made_meanwhile_is_found(project: Path) -> None
     assert places.place_in("cat /nowhere/at/all", str(project)) == "/nowhere"
 
 
+def test_a_cache_that_the_command_does_not_need_is_none(project: Path) -> None:
+    places, secret = places_of(project), str(project.parent / "secret")
+    text = f"ccache {secret}/x"
+    assert places.place_in(text, str(project), lambda path: path == f"{secret}/x") == ""
+    assert places.place_in(text, str(project), lambda path: False) == secret
+
+
 def test_a_word_is_looked_up_once_in_a_build(project: Path) -> None:
     asked: list[bytes] = []
     places = PrivatePlaces(str(project), lambda path: asked.append(path) or b"")  # type: ignore[func-returns-value]

@@ -11,7 +11,7 @@ import pytest
 from termite.engine.model import Attr
 from termite.engine.store.cas import Cas
 from termite.engine.wire.protocol.messages import INLINE_BYTES, INLINE_TOTAL_BYTES
-from termite.fuse.harvest.collect import collect
+from termite.fuse.harvest.collect import collect, find_left_in_memory
 
 ROOT = b"p"
 
@@ -105,3 +105,11 @@ async def test_what_lies_in_the_temporary_directories_is_not_even_read(upper: Pa
 
     await collect(upper, ROOT, lower, cas)
     assert asked == [b"p", b"tmp"]
+
+
+def test_what_a_job_leaves_in_shared_memory_is_named(tmp_path: Path) -> None:
+    (tmp_path / "shm").mkdir()
+    assert find_left_in_memory(tmp_path) == []
+    (tmp_path / "shm" / "x\udcff").touch()
+    (tmp_path / "shm" / "d").mkdir()
+    assert sorted(find_left_in_memory(tmp_path)) == [b"dev/shm/d", b"dev/shm/x\xff"]
