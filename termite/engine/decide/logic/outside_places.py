@@ -18,7 +18,7 @@ MAX_WORD = 1000  # characters before a name that are examined
 
 # Compilers, headers and libraries stand here. A place is therefore a file, not its directory, which
 # the commands of many builds name.
-SYSTEM = ("/bin", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/sbin", "/usr", "/var")
+SYSTEM = ("/bin", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/sbin", "/usr", "/var")
 
 # Words in which a path is only a text for the compiler or the linker: no file is opened there.
 _MENTION = re.compile(
