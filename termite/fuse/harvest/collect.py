@@ -33,8 +33,7 @@ SHARED_MEMORY = b"dev/shm"
 class Harvested:
     """The changes of a job. Every new content is in the store.
 
-    `inline` has small contents by their SHA-256, to be sent along. `dropped` has paths whose
-    changes stay on the worker: those outside the writable root, and sockets.
+    `inline` has small contents by their SHA-256, to be sent along. `dropped` is that of `Compared`.
     """
 
     changes: tuple[Change, ...]

@@ -37,7 +37,7 @@ PROTOCOL = 3  # both ends must have the same; if not, the operator reads one cle
 INLINE_BYTES = 64 * 1024  # contents up to this size are sent inside a message, not as chunks
 INLINE_TOTAL_BYTES = 1024 * 1024  # of all contents inside one message
 MAX_CHANGES = 200_000  # of one job; they are decoded in 60 ms, during which the master does nothing else
-MAX_DROPPED = 1000  # names of writes that do not come home; a person reads a few of them
+MAX_DROPPED = 1000  # names of writes that do not come home; if there are more, directories stand for them
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -202,7 +202,7 @@ class Ran(Message, frozen=True):
     * `changes` are below the writable root only. `inline` has contents up to INLINE_BYTES by their
       SHA-256; the others are fetched with GetBlob.
     * `dropped` has paths that were written outside the writable root and the temporary directories,
-      and sockets in the root.
+      and sockets in the root. If there are too many, directories stand for what is below them.
     * `exec_errno` is 0, or the error of execve if the command could not be started; `exit` is then
       126 or 127.
     * `stdin_offset` is the job's final position in a file that was its standard input, or -1 if it

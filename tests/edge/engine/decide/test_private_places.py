@@ -1,4 +1,4 @@
-"""Tests of the private places that the text of a command names, with paths and symlinks on a disk."""
+"""Tests of the private places that the text of a command names, with symlinks on a disk."""
 
 from collections.abc import Callable
 from pathlib import Path
