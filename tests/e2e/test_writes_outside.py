@@ -199,6 +199,26 @@ def test_a_cache_with_thousands_of_files_is_dropped_and_one_file_beside_it_is_no
     shutil.rmtree(scene.tree.where.base / "home" / ".cache" / "d")
 
 
+def test_a_command_that_reads_a_file_gets_it_again(scene: Scene) -> None:
+    scene.tree.write("input", "1\n2\n3\n")
+    script = f"{scene.tree.where.word('termite')} sh -c 'cat >$O/made' <input; cat $O/made"
+    done = scene.tree.plain("sh", "-c", script, env={"O": str(scene.out)}, timeout_s=LIMIT_S)
+    assert (done.code, done.stdout) == (0, b"1\n2\n3\n"), done
+
+
+def test_a_command_that_has_read_a_pipe_fails_once_and_then_runs_here(scene: Scene) -> None:
+    def run() -> Outcome:
+        env = {"O": str(scene.out)}
+        return scene.tree.termite("sh", "-c", "cat >$O/piped", env=env, stdin=b"abc", timeout_s=LIMIT_S)
+
+    done = run()
+    assert done.code == 101, done
+    assert f"writes outside the tree: {scene.out}/piped; the command has read its input".encode() in done.stderr
+    assert not (scene.out / "piped").exists()
+    assert run() == Outcome(0, b"", b"")
+    assert (scene.out / "piped").read_bytes() == b"abc"
+
+
 MAKEFILE = """\
 DESTDIR = {out}/inst
 all: prog lib
