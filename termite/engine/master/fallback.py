@@ -8,7 +8,7 @@ output of the command with that (native/launcher/streams/second_run.c).
 import functools
 import logging
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import trio
 
@@ -62,6 +62,8 @@ def start_local(master: Master, job: Job) -> bool:
     rule = job.verdict.rule if job.verdict else None
     if rule is not None and rule.recurse:
         job.launcher.replace_nowait(recurse=True)
+    elif job.place and master.tree.misses_changes:
+        return False  # `run_local` checks afterwards what it has written
     elif not master.local_runs.start_nowait(job.launcher):
         return False
     master.counters.count_local(job.verdict)
@@ -102,7 +104,7 @@ async def run_local(master: Master, job: Job, derived: Collection[bytes] = ()) -
     if rule is not None and rule.recurse:
         await job.launcher.replace(recurse=True)
     else:
-        release = master.tree.hold(derived)
+        release = _when_over(master, job, derived)
         try:
             if derived:
                 await master.tree.finished()  # results that were judged before the files were held
@@ -110,6 +112,23 @@ async def run_local(master: Master, job: Job, derived: Collection[bytes] = ()) -
         except BaseException:
             release()
             raise
+
+
+def _when_over(master: Master, job: Job, derived: Collection[bytes]) -> Callable[[], None]:
+    """Hold the `derived` files, and return what to call when the job's local command has ended.
+
+    If the watches may miss what the command has written outside the tree, that call requests a
+    check, for which later jobs wait.
+    """
+    release = master.tree.hold(derived)
+    if not (job.place and master.tree.misses_changes):
+        return release
+
+    def end() -> None:
+        release()
+        master.settled_check.request()
+
+    return end
 
 
 async def run_here_instead(

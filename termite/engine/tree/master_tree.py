@@ -101,6 +101,11 @@ class MasterTree:
         components(path)
         return await self._contents.open_version(path, size, mtime_ns)
 
+    @property
+    def misses_changes(self) -> bool:
+        """True if changes outside the writable root may be noticed by a re-check only."""
+        return self._follower.watches.is_limited
+
     def find_private(self, path: bytes) -> bytes:
         """Return the first directory or file on a path without symlinks that is private.
 

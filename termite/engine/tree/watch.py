@@ -62,6 +62,11 @@ class Watches:
     def __len__(self) -> int:
         return len(self._wds)
 
+    @property
+    def is_limited(self) -> bool:
+        """True if the kernel has refused a watch, so that not all changes are reported."""
+        return self._is_limit_reported
+
     def is_watched(self, path: bytes) -> bool:
         """Return whether a watch reports events of the directory under this path."""
         return path in self._wds

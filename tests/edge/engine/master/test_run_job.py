@@ -67,6 +67,7 @@ class FakeTree:
         self.steps = steps
         self.number = 5
         self.is_finishing = False
+        self.misses_changes = False
         self.half: HalfPublished | None = None
         self.published: list[Sequence[Change]] = []
         self.refuses = 0
@@ -1539,6 +1540,30 @@ async def test_a_command_that_names_a_private_path_runs_here(tmp_path: Path) -> 
     assert (counters.remote, counters.local) == (1, 1)
     assert counters.tied == {Reason.NAMES_PRIVATE: 1}
     assert counters.private == {"/home/u/private": 1}
+
+
+@pytest.mark.logs("job-fell-back")
+async def test_if_watches_may_miss_what_it_wrote_the_next_job_waits_for_a_check(
+    tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    world = World(tmp_path, wrote(b"srv/x/a"), script(end=ran()), script(end=ran()))
+    checks = []
+
+    async def check() -> None:
+        checks.append(len(world.steps))
+
+    world.master.settled_check = SettledCheck(check)
+    nursery.start_soon(world.master.settled_check.run)
+    world.tree.misses_changes = True
+    for command in (("cp",), ("cp",), ("cat", "/srv/x/a")):  # refused, known, and at a known place
+        async with world.launcher(*command) as launched:
+            assert (await launched.rest())[-1] == (b"X", b"recurse=0\0")
+            launched.end_command()
+            await world.until_no_slot_is_taken()
+        await trio.testing.wait_all_tasks_blocked()
+    assert len(checks) == 3
+    await world.say("gcc")
+    assert len(checks) == 3
 
 
 async def test_a_command_that_exceeded_its_time_does_not_run_here_without_one(tmp_path: Path) -> None:
