@@ -107,10 +107,13 @@ class OutsideWrites:
         self._writers.record(key_of(command), place, time.time())
         return place
 
-    def forget(self, command: Command) -> None:
-        """Forget a command that wrote nothing outside the tree on a worker."""
+    def forget(self, command: Command, key: CommandKey | None) -> None:
+        """Forget a command that wrote nothing outside the tree on a worker.
+
+        `key` is that of the command, if it was computed already.
+        """
         if self._writers.are_known:
-            self._writers.forget(key_of(command))
+            self._writers.forget(key or key_of(command))
 
     @property
     def are_known(self) -> bool:

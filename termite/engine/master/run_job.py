@@ -247,7 +247,7 @@ async def end_remote(master: Master, job: Job, attempt: RemoteRun) -> Exit | Non
     """Report a run whose results are published, and return as `run_job` does."""
     ran = attempt.ran
     if master.outside.are_known and job.command is not None:
-        master.outside.forget(job.command)
+        master.outside.forget(job.command, job.key)
     if job.key:
         learn(master, job.key, ran, attempt.took_s, is_alone=not job.has_met_others)
     if ran.exec_errno:
