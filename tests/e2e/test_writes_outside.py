@@ -328,6 +328,7 @@ PRIVATE = {
     "enters": "cd {out} && ls",
     "removes by a symlink": "ln -sfn {out} way && rm -f way/file",
     "reads relatively": "cat ../out/file",
+    "removes by a variable": "rm -rf $O/dir",
     "searches for headers": "echo '#include <file>' | cat - -I{out} 2>&1 | head -1",
 }
 

@@ -10,7 +10,7 @@ Every command is checked, so the paths that were found to be visible are kept fo
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import islice
 
 MAX_WORDS = 1000  # of one command; later ones mostly stand in the same directories
@@ -19,6 +19,8 @@ MAX_KEPT = 50_000  # words and directories, about 150 bytes each
 _END = r"\s'\"=:,;()<>|&`$*?#\\{}\[\]"
 # The paths in a word of a shell, also directly behind a letter such as that of -I.
 _PATHS = re.compile(rf"(?:(?<![^'\"=:,;()<>|&`])|(?<=^-[A-Za-z])(?=[./]))([\w./@+~%][^{_END}]*)")
+# Variables of a shell, and the home directory, as they stand in a command.
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})|(?<![^\s'\"=:;()|&<>])(~)(?=/)")
 # In such words, and in those behind them, a path is only a text: no file is opened there.
 _MENTIONS = re.compile(r"['\"]?(?:-D|-Wl,|-f[a-z]+-prefix-map=|--?rpath=)")
 _MENTION_FOLLOWS = ("-rpath", "--rpath", "-install_name")
@@ -45,12 +47,17 @@ class PrivatePlaces:
         self._directories.clear()
         self._kept = 0
 
-    def place_in(self, text: str, cwd: str, is_droppable: Callable[[str], bool] = lambda path: False) -> str:
+    def place_in(
+        self, text: str, cwd: str, env: Mapping[str, str], is_droppable: Callable[[str], bool] = lambda path: False
+    ) -> str:
         """Return the first place that the text names and jobs do not see, or "" if there is none.
 
-        `cwd` is the directory from which relative paths count. `is_droppable` returns whether the
-        command does not need a path outside the tree, such as a cache.
+        `cwd` is the directory from which relative paths count. `env` has the variables that stand
+        in the text. `is_droppable` returns whether the command does not need a path outside the
+        tree, such as a cache.
         """
+        if "$" in text or "~" in text:
+            text = _VARIABLE.sub(lambda found: env.get(found[1] or found[2] or "HOME", found[0]), text)
         harmless = self._harmless.setdefault(cwd, set())
         words = text.split()
         new = [word for word in islice(words, MAX_WORDS) if word not in harmless]

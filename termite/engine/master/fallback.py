@@ -50,7 +50,7 @@ def tie_by_places(master: Master, job: Job) -> Verdict:
 def private_place_of(master: Master, command: Command) -> str:
     """Return the private place that a command names and needs, or "" if there is none."""
     is_droppable = functools.partial(master.outside.is_droppable, command=command)
-    return master.private.place_in(command.text, command.cwd, is_droppable)
+    return master.private.place_in(command.text, command.cwd, command.env, is_droppable)
 
 
 def start_local(master: Master, job: Job) -> bool:

@@ -32,7 +32,9 @@ def places_of(project: Path) -> PrivatePlaces:
 def place_in(project: Path) -> Callable[[str], str]:
     """Return a function that replaces S by the private directory, and says whether it is found."""
     secret = str(project.parent / "secret")
-    return lambda text: places_of(project).place_in(text.replace("S/", secret + "/"), str(project)).replace(secret, "S")
+    return lambda text: (
+        places_of(project).place_in(text.replace("S/", secret + "/"), str(project), {}).replace(secret, "S")
+    )
 
 
 @pytest.mark.parametrize(
@@ -86,52 +88,71 @@ def test_all_else_is_not(place_in: Callable[[str], str], text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "is_found"),
+    [
+        ("rm -rf ~/x", True),
+        ("rm -rf $HOME/x", True),
+        ("rm -rf ${D}/x", True),
+        ("rm -rf $D", True),
+        ("a=$D/x", True),
+        ("echo x~/y", False),
+        ("for i in a; do cat $i/x; done", False),
+        ("cc -DHOME=$HOME/x", False),
+    ],
+)
+def test_variables_in_the_text_count(project: Path, text: str, is_found: bool) -> None:
+    secret = str(project.parent / "secret")
+    env = {"HOME": secret, "D": secret, "DESTDIR": secret}
+    assert places_of(project).place_in(text, str(project), env) == (secret if is_found else "")
+
+
+@pytest.mark.parametrize(
     "text", ["cat way/x", "rm -rf way/*", "rm -rf way", "cat ./way/x", "cat sub/../way/x", "cat file"]
 )
 def test_a_symlink_counts_as_what_it_leads_to(project: Path, text: str) -> None:
     (project / "way").symlink_to(project.parent / "secret")
     (project / "file").symlink_to("../secret/x")
-    assert places_of(project).place_in(text, str(project)) == str(project.parent / "secret")
+    assert places_of(project).place_in(text, str(project), {}) == str(project.parent / "secret")
 
 
 def test_relative_paths_count_from_the_directory_of_the_command(project: Path) -> None:
     places = places_of(project)
-    assert places.place_in("cat ../../secret/x", str(project / "sub")) == str(project.parent / "secret")
-    assert places.place_in("cat ../../secret/x", str(project)) == ""
-    assert places.place_in("cat x", str(project.parent / "secret")) == str(project.parent / "secret")
+    assert places.place_in("cat ../../secret/x", str(project / "sub"), {}) == str(project.parent / "secret")
+    assert places.place_in("cat ../../secret/x", str(project), {}) == ""
+    assert places.place_in("cat x", str(project.parent / "secret"), {}) == str(project.parent / "secret")
 
 
 def test_a_symlink_that_was_made_meanwhile_is_found(project: Path) -> None:
     places = places_of(project)
-    assert places.place_in("cat way/x; cat way/sub/x", str(project)) == ""
+    assert places.place_in("cat way/x; cat way/sub/x", str(project), {}) == ""
     (project / "way").symlink_to(project.parent / "secret")
-    assert places.place_in("cat way/x", str(project)) == str(project.parent / "secret")
-    assert places.place_in("cat way/sub/x", str(project)) == str(project.parent / "secret")
+    assert places.place_in("cat way/x", str(project), {}) == str(project.parent / "secret")
+    assert places.place_in("cat way/sub/x", str(project), {}) == str(project.parent / "secret")
 
 
 def test_a_place_outside_that_was_made_meanwhile_is_found(project: Path) -> None:
     found: list[bytes] = []
     places = PrivatePlaces(str(project), lambda path: found[0] if found else b"")
-    assert places.place_in("cat /nowhere/at/all", str(project)) == ""
+    assert places.place_in("cat /nowhere/at/all", str(project), {}) == ""
     found.append(b"nowhere")
-    assert places.place_in("cat /nowhere/at/all", str(project)) == "/nowhere"
+    assert places.place_in("cat /nowhere/at/all", str(project), {}) == "/nowhere"
 
 
 def test_a_cache_that_the_command_does_not_need_is_none(project: Path) -> None:
     places, secret = places_of(project), str(project.parent / "secret")
     text = f"ccache {secret}/x"
-    assert places.place_in(text, str(project), lambda path: path == f"{secret}/x") == ""
-    assert places.place_in(text, str(project), lambda path: False) == secret
+    assert places.place_in(text, str(project), {}, lambda path: path == f"{secret}/x") == ""
+    assert places.place_in(text, str(project), {}, lambda path: False) == secret
 
 
 def test_a_word_is_looked_up_once_in_a_build(project: Path) -> None:
     asked: list[bytes] = []
     places = PrivatePlaces(str(project), lambda path: asked.append(path) or b"")  # type: ignore[func-returns-value]
     for _ in range(3):
-        places.place_in(f"cat {project.parent}/public/x", str(project))
+        places.place_in(f"cat {project.parent}/public/x", str(project), {})
     assert len(asked) == 1
     places.begin_build()
-    places.place_in(f"cat {project.parent}/public/x", str(project))
+    places.place_in(f"cat {project.parent}/public/x", str(project), {})
     assert len(asked) == 2
 
 
@@ -140,5 +161,5 @@ def test_what_is_kept_is_limited(project: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(module, "MAX_WORDS", 10)
     places = places_of(project)
     text = " ".join(f"sub/{number}" for number in range(9))
-    assert places.place_in(text, str(project)) == ""
-    assert places.place_in(f"{text} ../secret/x", str(project)) == str(project.parent / "secret")
+    assert places.place_in(text, str(project), {}) == ""
+    assert places.place_in(f"{text} ../secret/x", str(project), {}) == str(project.parent / "secret")
