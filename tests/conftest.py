@@ -59,6 +59,25 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
         pytest.fail(f"termite should warn of {sorted(asked)}, and did of {sorted(loud.lines.values())}", pytrace=False)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, object, object]:
+    """Make a report of a parallel run fit for its line, which takes UTF-8 only.
+
+    Some tests log names that are not.
+    """
+    return _in_utf8((yield))
+
+
+def _in_utf8(report: object) -> object:
+    if isinstance(report, str):
+        return report.encode("utf-8", "backslashreplace").decode()
+    if isinstance(report, dict):
+        return {key: _in_utf8(value) for key, value in report.items()}
+    if isinstance(report, list | tuple):
+        return type(report)(map(_in_utf8, report))
+    return report
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep only the tests that an ordinary user's run has skipped because they need root.
 

@@ -6,6 +6,7 @@ as the system, but needs no root. Nothing is installed.
 """
 
 import contextlib
+import fcntl
 import re
 import shutil
 import subprocess
@@ -30,8 +31,23 @@ def fetch_source(package: str, directory: Path, *, patched: bool = True, otherwi
     """
     name = package if patched else f"{package}-unpatched"
     tree = directory / name
-    if tree.is_dir():
-        return tree
+    with alone_in(directory):
+        if not tree.is_dir():
+            _fetch(package, tree, patched=patched, otherwise=otherwise)
+    return tree
+
+
+@contextlib.contextmanager
+def alone_in(directory: Path) -> Iterator[None]:
+    """Keep other processes that make something in `directory` waiting, such as tests beside ours."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _fetch(package: str, tree: Path, *, patched: bool, otherwise: str) -> None:
+    directory, name = tree.parent, tree.name
     download = directory / "download" / name
     shutil.rmtree(download, ignore_errors=True)
     download.mkdir(parents=True)
@@ -47,7 +63,6 @@ def fetch_source(package: str, directory: Path, *, patched: bool = True, otherwi
     unpack = ["dpkg-source", "--no-check", *([] if patched else ["--skip-patches"]), "-x", description.name, "tree"]
     _run(unpack, download)
     (download / "tree").rename(tree)
-    return tree
 
 
 def fetch_binary(package: str, directory: Path, source: str, *, otherwise: str = "") -> Path:
@@ -56,10 +71,15 @@ def fetch_binary(package: str, directory: Path, source: str, *, otherwise: str =
     The package is the one that was made from the version of `source` that `fetch_source` fetched.
     Raise SourceError if it cannot be fetched.
     """
-    name = f"{package}-files"
-    tree = directory / name
-    if tree.is_dir():
-        return tree
+    tree = directory / f"{package}-files"
+    with alone_in(directory):
+        if not tree.is_dir():
+            _fetch_binary(package, tree, source, otherwise)
+    return tree
+
+
+def _fetch_binary(package: str, tree: Path, source: str, otherwise: str) -> None:
+    directory, name = tree.parent, tree.name
     (description,) = (directory / "download" / source).glob("*.dsc")
     match = re.search(r"^Version: (\S+)$", description.read_text(), re.MULTILINE)
     assert match is not None, description
@@ -76,7 +96,6 @@ def fetch_binary(package: str, directory: Path, source: str, *, otherwise: str =
     (archive,) = download.glob("*.deb")
     _run(["dpkg-deb", "-x", archive.name, "tree"], download)
     (download / "tree").rename(tree)
-    return tree
 
 
 def _download(package: str, apt_options: list[str], download: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from sources import alone_in
 from tests.e2e.cluster import Tree, embedded, new_tree
 from tests.e2e.conftest import MakePlace, make_place, user
 from tests.e2e.places import CHECKOUT, COMMANDS
@@ -97,8 +98,9 @@ def build_make(version: str, source: Path, *only: str, **env: str) -> Path:
     key = hashlib.sha256(inputs + repr((source, only, env)).encode()).hexdigest()[:16]
     prefix = CACHE / f"make-{version}-{key}"
     program = prefix / "bin" / "make"
-    if not program.exists():
-        _output_of([str(patches / "build.sh"), str(source), str(prefix), *only], env)
+    with alone_in(CACHE):
+        if not program.exists():
+            _output_of([str(patches / "build.sh"), str(source), str(prefix), *only], env)
     return program
 
 
