@@ -112,7 +112,7 @@ _WORDS = {
     Reason.BAD_ANSWER: "a wrong answer",
     Reason.NO_RESOURCES: "no descriptors or no memory were left",
     Reason.CANCELLED: "cancelled by the other side",
-    Reason.TOO_LARGE: "the job's data does not fit into a message",
+    Reason.TOO_LARGE: "the job's data is too large",
     Reason.RESULT_LOST: "a result is no longer in the worker's store",
     Reason.NOT_AT_REST: "files of the job changed after its end",
     Reason.CONFLICT: "other commands changed the same files at the same time",

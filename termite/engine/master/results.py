@@ -4,20 +4,22 @@ All contents must be complete before the first file of the tree is changed.
 """
 
 import contextlib
+import errno
 import hashlib
 import stat
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import trio
 
-from termite.engine.errors import Reason, RemoteProtocolError, Retryable, first_error
+from termite.engine.errors import FsError, Reason, RemoteProtocolError, Retryable, first_error
 from termite.engine.fleet.lease import Lease
 from termite.engine.model import Change, Digest
 from termite.engine.tree.master_tree import MasterTree
 from termite.engine.tree.publishing.staging import StagedWriter
 from termite.engine.wire.protocol.messages import Ran
 
+RESERVE_SHARE = 0.1  # of the free space on the user's disk that no result may take
 MAX_FETCHES = 4  # of one job at a time: they fill a connection, and other jobs still get their share
 
 
@@ -26,7 +28,8 @@ async def fetch_contents(lease: Lease, ran: Ran, tree: MasterTree) -> AsyncItera
     """Fetch every content that the changes of `ran` need, and yield them by SHA-256.
 
     Small contents are `bytes`, others are staged files. If the body fails, the staged files are
-    removed. Raise Retryable if the connection is lost or the worker's answer is wrong.
+    removed. Raise Retryable if the connection is lost or the worker's answer is wrong, and FsError
+    if the disk refuses or has too little space.
     """
     contents: dict[bytes, bytes | Path] = {}
     missing = []
@@ -52,10 +55,13 @@ async def fetch_contents(lease: Lease, ran: Ran, tree: MasterTree) -> AsyncItera
 async def _fetch_all(
     lease: Lease,
     tree: MasterTree,
-    missing: Iterable[Digest],
+    missing: Sequence[Digest],
     contents: dict[bytes, bytes | Path],
     writers: list[StagedWriter],
 ) -> None:
+    # A worker may promise more than the disk has, and fill it while other programs need space.
+    if sum(digest.size for digest in missing) > (1 - RESERVE_SHARE) * tree.free_bytes():
+        raise FsError(errno.ENOSPC, b"")
     room = trio.Semaphore(MAX_FETCHES)
 
     async def fetch(digest: Digest) -> None:

@@ -173,6 +173,10 @@ class MasterTree:
         """Return the file system's own time, for `Timing.dispatched_ns`."""
         return self._staging.now_ns()
 
+    def free_bytes(self) -> int:
+        """Return how much space the disk of staged contents has. Raise FsError if it refuses."""
+        return self._staging.free_bytes()
+
     def staging_file(self) -> StagedWriter:
         """Start to stage a content that comes in pieces. Raise FsError if the disk refuses."""
         return StagedWriter(self._staging)

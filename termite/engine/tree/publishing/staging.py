@@ -80,6 +80,12 @@ class Staging:
         except OSError as e:
             log.warning("staging-not-emptied name=%r reason=%s", name, e)
 
+    def free_bytes(self) -> int:
+        """Return how much space is left for a user without privilege."""
+        with FsErrors(b""):
+            space = os.fstatvfs(self.fd)
+        return space.f_bavail * space.f_frsize
+
     def close(self) -> None:
         """Remove the directory with everything in it.
 

@@ -1,5 +1,6 @@
 """A worker that sends more for a content of a result than it has promised."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Awaitable, Callable, Iterator
@@ -8,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from termite.engine.errors import Reason, Retryable
+from termite.engine.errors import FsError, Reason, Retryable
 from termite.engine.fleet.lease import Lease
 from termite.engine.master.results import fetch_contents
 from termite.engine.model import Attr, Change, Digest, Exit, Usage
@@ -36,6 +37,15 @@ class EndlessLease:
             self.sent_bytes += 65536
 
 
+class SilentLease:
+    """A lease on a worker that is never asked for a content."""
+
+    worker = "w"
+
+    async def fetch(self, digest: Digest, on_chunk: Callable[[bytes], Awaitable[None]]) -> None:
+        raise AssertionError("nothing may be fetched")
+
+
 @pytest.fixture
 def tree(tmp_path: Path) -> Iterator[MasterTree]:
     made = MasterTree(TreeConfig(tree_path(tmp_path)))
@@ -53,3 +63,13 @@ async def test_a_content_that_does_not_end_is_refused_at_its_first_surplus_byte(
     assert refused.value.reason is Reason.BAD_ANSWER
     assert lease.sent_bytes < 2 * PROMISED.size
     assert sum(path.stat().st_size for path in (tmp_path / os.fsdecode(STAGING)).iterdir() if path.is_file()) < 100
+
+
+async def test_more_than_the_disk_has_is_not_even_begun(tree: MasterTree) -> None:
+    parts = [Digest(bytes([number]) * 32, tree.free_bytes() // 10) for number in range(10)]
+    changes = [Change(b"p/%d" % number, Attr(0o100644, part.size, 1, part)) for number, part in enumerate(parts)]
+    ran = Ran(Exit(0), Usage(), tuple(changes), {}, 1, 2)
+    with pytest.raises(FsError) as refused:
+        async with fetch_contents(cast(Lease, SilentLease()), ran, tree):
+            pass
+    assert refused.value.errno == errno.ENOSPC
