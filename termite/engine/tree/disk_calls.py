@@ -6,6 +6,7 @@ has no such switch.
 """
 
 from os import chmod as chmod
+from os import chown as chown
 from os import copy_file_range as copy_file_range
 from os import fchmod as fchmod
 from os import link as link
@@ -15,6 +16,7 @@ from os import open as open
 from os import pwrite as pwrite
 from os import rename as rename
 from os import rmdir as rmdir
+from os import setxattr as setxattr
 from os import symlink as symlink
 from os import unlink as unlink
 from os import utime as utime

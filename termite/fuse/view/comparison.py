@@ -44,7 +44,8 @@ class UpperEntry:
     """One name in the upper layer, as it is on disk.
 
     `copied_up` is True for a file of the lower layers that was opened for writing. `retimed` is
-    True for a directory whose time a program has set, other than by a new or a removed entry.
+    True for a directory whose time a program has set, other than by a new or a removed entry. If
+    the job has set extended attributes or an access control list, the entry `has_attributes`.
     """
 
     path: bytes
@@ -58,6 +59,7 @@ class UpperEntry:
     copied_up: bool = False
     target: bytes = b""
     retimed: bool = False
+    has_attributes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,11 @@ def coarsened(paths: Sequence[bytes]) -> tuple[bytes, ...]:
         shorter = (directory if 2 * sizes[directory] >= widest else path for path, directory in pairs)
         found = tuple(dict.fromkeys(shorter))
     return found
+
+
+def attributed(compared: Compared) -> tuple[bytes, ...]:
+    """Return the paths below the writable root whose attributes cannot be brought back."""
+    return tuple(pair.entry.path for pair in compared.pairs if pair.entry.has_attributes)
 
 
 def files(compared: Compared) -> tuple[UpperEntry, ...]:
@@ -226,8 +233,8 @@ def _novelty(pair: Pair, digests: Mapping[int, Digest]) -> int:
     if (entry.mode, entry.mtime_ns) == (was.mode, was.mtime_ns):
         return 0
     # A file that was made again has lost the other names of the old one. One that was only touched
-    # still has them.
-    return 1 if entry.copied_up or was.nlink == 1 else 2
+    # still has them. A new mode of one that was made again is not the command's, but the umask's.
+    return 1 if entry.copied_up or (was.nlink == 1 and entry.mode == was.mode) else 2
 
 
 def _has_content(was: Attr, digest: Digest) -> bool:

@@ -33,7 +33,7 @@ from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.publishing.areas import StagingAreas
 from termite.engine.tree.publishing.staging import stage_content, stage_copy
 from termite.engine.tree.publishing.steps import StagedFile
-from termite.engine.tree.publishing.target_directories import TargetDirectories
+from termite.engine.tree.publishing.target_directories import InheritedAccess, TargetDirectories
 from termite.engine.tree.volumes import mount_points
 
 # The content of each new file by SHA-256: its bytes, or the path of a staged file.
@@ -43,11 +43,13 @@ Contents = Mapping[bytes, bytes | Path]
 class KnownFiles(NamedTuple):
     """The facts about the tree that a preparation needs.
 
-    `kept` returns the paths that stay if a directory above them is removed.
+    `kept` returns the paths that stay if a directory above them is removed. `umask` is that of the
+    job.
     """
 
     tree: AttrTree
     kept: Callable[[], frozenset[bytes]]
+    umask: int
 
 
 class Preparation:
@@ -71,6 +73,8 @@ class Preparation:
         self._staged: dict[bytes, bytes] = {}  # staged name by path
         self._same: list[Change] = []
         self._replaced = frozenset(plan.replaced)
+        self._inherited = InheritedAccess(directories, plan.replaced, known.umask)
+        self._made: set[bytes] = set()  # directories that are staged
         self._kept_paths: frozenset[bytes] | None = None
         self._mount_points: list[bytes] | None = None
 
@@ -192,22 +196,28 @@ class Preparation:
             disk_calls.chmod(name, mode, dir_fd=area)
             disk_calls.utime(name, ns=times_ns, dir_fd=area)
             st = os.stat(name, dir_fd=area)
+        if self._inherited.apply(change, attr, name, area):
+            st = os.stat(name, dir_fd=area)
         self._staged[change.path] = name
         self.files[name] = StagedFile(digest, st)
 
     def _stage_directory(self, change: Change, name: bytes, area: int) -> None:
         disk_calls.mkdir(name, 0o700, dir_fd=area)
+        self._made.add(change.path)
+        self._inherited.apply(change, _attr(change), name, area)
 
     def _stage_symlink(self, change: Change, name: bytes, area: int) -> None:
         attr = _attr(change)
         times_ns = self.now_ns, self._master_ns(attr)
         disk_calls.symlink(attr.target, name, dir_fd=area)
         disk_calls.utime(name, ns=times_ns, dir_fd=area, follow_symlinks=False)
+        self._inherited.apply(change, attr, name, area)
 
     def _stage_fifo(self, change: Change, name: bytes, area: int) -> None:
         attr = _attr(change)
         disk_calls.mkfifo(name, 0o600, dir_fd=area)
         set_attributes(name, area, attr.mode, self._master_ns(attr))
+        self._inherited.apply(change, attr, name, area)
 
     def _stage_link(self, change: Change, name: bytes, area: int) -> None:
         """Stage another name of a file, which may itself be staged."""
@@ -243,7 +253,8 @@ class Preparation:
 
     def _set(self, change: Change) -> SetAttributes:
         attr = _attr(change)
-        return SetAttributes(change.path, attr.mode, self._master_ns(attr), self._stood(change.path))
+        mode = self._inherited.mode_of(change, attr) if change.content else attr.mode
+        return SetAttributes(change.path, mode, self._master_ns(attr), self._stood(change.path))
 
     def _trash(self, path: bytes) -> Iterator[Trash]:
         """Yield the step that removes an entry, unless there is none.
@@ -296,7 +307,8 @@ class Preparation:
             there = None if self._is_replaced(change.path) else self._look(change.path)
             if there is not None and stat.S_ISDIR(there.st_mode):
                 mtime_ns = max(mtime_ns, there.st_mtime_ns)
-        return SetDirectory(change.path, attr.mode, mtime_ns)
+        mode = self._inherited.mode_of(change, attr) if change.path in self._made else attr.mode
+        return SetDirectory(change.path, mode, mtime_ns)
 
     def _stood(self, path: bytes) -> Stood | None:
         """Return what stands at a path. The watches know it for served directories."""

@@ -51,13 +51,14 @@ class Ticket:
 
     `before_plan` is called when everything is staged. It shows the output that was held, because
     nobody else has it if the master dies later. It returns True if other tasks may have run.
-    `has_happened` is set when the plan of the job is written.
+    `has_happened` is set when the plan of the job is written. `umask` is that of the job.
     """
 
     end: JobEnd
     is_told: IsTold
     before_plan: Callable[[], Awaitable[bool]] = _show_nothing
     has_happened: bool = False
+    umask: int = 0o022
 
 
 NOBODY = Ticket(JobEnd(b"", 0, 0, 0, b""), lambda: True)  # no launcher waits for these results
@@ -131,7 +132,7 @@ class Publication:
     async def _publish(self, plan: Plan, reconciled: Reconciled, reconciliation: Reconciliation) -> int:
         """Stage the plan and carry it out. Return the journal number."""
         parts = self._parts
-        known = KnownFiles(parts.follower.tree, self._kept)
+        known = KnownFiles(parts.follower.tree, self._kept, self._ticket.umask)
         areas = StagingAreas(parts.staging, self._directories, parts.exports.writable_root, plan.replaced)
         preparation = Preparation(self._directories, areas, self._timing, known, plan)
         try:

@@ -1,11 +1,22 @@
-"""Hold the directories in which one job's results are placed open."""
+"""Hold the directories in which one job's results are placed open, and what entries inherit there.
 
+A new entry gets the group of a directory with the set-group-id bit, and rights from a default
+access control list. A file that was written in place keeps its group and its list. The kernel does
+neither for a staged entry, because that stands in another directory at first.
+"""
+
+import errno
 import os
 import stat
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass
 
-from termite.engine.paths import is_within, split
+from termite.engine.model import Attr, Change
+from termite.engine.paths import from_root_down, is_within, split
 from termite.engine.tree import disk_calls
-from termite.engine.tree.disk import Disk
+from termite.engine.tree.disk import GONE, Disk
+from termite.engine.tree.logic.access_lists import ACCESS_LIST, DEFAULT_LIST, granted, requested_mode
 
 
 class TargetDirectories:
@@ -64,3 +75,117 @@ class TargetDirectories:
         for fd in self._fds.values():
             os.close(fd)
         self._fds.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The group and the default list of a directory; -1 and b"" mean that there is none."""
+
+    gid: int
+    acl: bytes
+
+
+NONE = Access(-1, b"")
+
+
+class InheritedAccess:
+    """The access that one job's results inherit. Methods block, and raise OSError.
+
+    `replaced` are paths that are removed before anything is placed. `umask` is that of the job.
+    """
+
+    def __init__(self, directories: TargetDirectories, replaced: Collection[bytes], umask: int) -> None:
+        self._directories = directories
+        self._replaced = frozenset(replaced)
+        self._umask = umask
+        self._of: dict[bytes, Access] = {}
+
+    def mode_of(self, change: Change, attr: Attr) -> int:
+        """Return the mode of a new entry at its place."""
+        if stat.S_ISLNK(attr.mode) or _is_in_place(change):
+            return attr.mode
+        access = self._access(split(change.path)[0])
+        mode = attr.mode
+        if access.acl:
+            _, mode = granted(access.acl, requested_mode(mode, self._umask))
+        return mode | stat.S_ISGID if access.gid >= 0 and stat.S_ISDIR(mode) else mode
+
+    def apply(self, change: Change, attr: Attr, name: bytes, area: int) -> bool:
+        """Give its access to an entry that is staged as `name` in the open directory `area`.
+
+        Return whether anything was changed.
+        """
+        if _is_in_place(change):
+            return self._keep(change.path, attr, name, area)
+        access = self._access(split(change.path)[0])
+        if access == NONE:
+            return False
+        if access.gid >= 0:
+            disk_calls.chown(name, -1, access.gid, dir_fd=area, follow_symlinks=False)
+        if stat.S_ISLNK(attr.mode):
+            return True
+        itself = b"/proc/self/fd/%d/%b" % (area, name)
+        if access.acl:
+            acl, _ = granted(access.acl, requested_mode(attr.mode, self._umask))
+            if acl:
+                disk_calls.setxattr(itself, ACCESS_LIST, acl)
+            if stat.S_ISDIR(attr.mode):
+                disk_calls.setxattr(itself, DEFAULT_LIST, access.acl)
+        if not stat.S_ISDIR(attr.mode):  # a directory gets its mode at the end
+            disk_calls.chmod(itself, stat.S_IMODE(self.mode_of(change, attr)))
+        return True
+
+    def _keep(self, path: bytes, attr: Attr, name: bytes, area: int) -> bool:
+        """Give a file that was written in place the group and the list of the old one."""
+        try:
+            parent, old = self._directories.parent(path)
+            there = os.stat(old, dir_fd=parent, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
+            return False
+        if not stat.S_ISREG(there.st_mode):
+            return False
+        acl = _read_list(b"/proc/self/fd/%d/%b" % (parent, old), ACCESS_LIST)
+        if there.st_gid == os.stat(name, dir_fd=area, follow_symlinks=False).st_gid and not acl:
+            return False
+        with suppress(PermissionError):  # a group that is not ours, as after a copy by another program
+            disk_calls.chown(name, -1, there.st_gid, dir_fd=area, follow_symlinks=False)
+        itself = b"/proc/self/fd/%d/%b" % (area, name)
+        if acl:
+            disk_calls.setxattr(itself, ACCESS_LIST, acl)
+        disk_calls.chmod(itself, stat.S_IMODE(attr.mode))
+        return True
+
+    def _access(self, directory: bytes) -> Access:
+        access = self._of.get(directory)
+        if access is None:
+            access = self._of[directory] = self._find(directory)
+        return access
+
+    def _find(self, directory: bytes) -> Access:
+        """Return the access that entries of a directory inherit. A new one has its parent's."""
+        if not self._replaced.isdisjoint(from_root_down(directory)):
+            return self._access(split(directory)[0])
+        try:
+            st, fd = self._directories.found(directory), self._directories.open(directory)
+        except OSError as error:
+            if error.errno not in GONE or not directory:
+                raise
+            return self._access(split(directory)[0])
+        gid = st.st_gid if st.st_mode & stat.S_ISGID else -1
+        return Access(gid, _read_list(b"/proc/self/fd/%d" % fd, DEFAULT_LIST))
+
+
+def _is_in_place(change: Change) -> bool:
+    """Return whether a result was written into a file that was there."""
+    return change.base is not None and change.base.size >= 0
+
+
+def _read_list(path: bytes, name: str) -> bytes:
+    try:
+        return os.getxattr(path, name)
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.ENOTSUP):
+            return b""
+        raise

@@ -122,6 +122,7 @@ TABLE: list[tuple[str, Mapping[bytes, Attr], Upper, list[str]]] = [
     ("opened for writing", {b"x": was_file()}, Upper().file(b"x", mtime_ns=OLD, copied_up=True), []),
     ("touched", {b"x": was_file()}, Upper().file(b"x", copied_up=True), ["attr file x"]),
     ("chmod", {b"x": was_file()}, Upper().file(b"x", mode=0o600, mtime_ns=OLD, copied_up=True), ["attr file x"]),
+    ("made anew with the umask", {b"x": was_file(mode=0o664)}, Upper().file(b"x"), ["new file x"]),
     ("appended to", {b"x": was_file()}, Upper().file(b"x", B, copied_up=True), ["new file x"]),
     (
         "written, with the old time put back",
