@@ -10,7 +10,6 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -55,9 +54,7 @@ static void add_invocation(struct buffer *invoke, const struct command *command,
     stdin_describe(invoke);
     output_describe(invoke, command);
     record_add_number(invoke, "pid", getpid());
-    struct rlimit files;
-    if (getrlimit(RLIMIT_NOFILE, &files) == 0)
-        record_add_number(invoke, "open_files", files.rlim_cur < INT_MAX ? (long long)files.rlim_cur : INT_MAX);
+    inheritance_describe(invoke, command);
     for (char **word = command->notes; word && word < command->argv; word++)
         if (is_note(*word))
             record_add(invoke, "note", *word + 2);

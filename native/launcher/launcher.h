@@ -140,11 +140,17 @@ bool output_write(int fd, const char *bytes, size_t length);
  * stdout and stderr are one file, shown[0] counts the output of both. */
 _Noreturn void run_command(const struct command *command, const struct local_run *run, const struct shown shown[2]);
 
-/* -- vantage.c ----------------------------------------------------------------------------------------------------- */
+/* -- vantage.c (surroundings/) ------------------------------------------------------------------------------------- */
 
 /* Add the records that describe from where this process sees files, users and the machine. If one
  * cannot be determined, its value is empty. */
 void vantage_describe(struct buffer *invoke);
+
+/* -- inheritance.c (surroundings/) --------------------------------------------------------------------------------- */
+
+/* Add the records of what the command inherits from this process: limits, niceness, ignored
+ * signals, and a descriptor that it names. */
+void inheritance_describe(struct buffer *invoke, const struct command *command);
 
 /* -- invocation.c -------------------------------------------------------------------------------------------------- */
 

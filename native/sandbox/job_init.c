@@ -26,6 +26,7 @@ extern char **environ;
 
 enum { REST_TRIES = 100, REST_PAUSE_NS = 1000 * 1000 };
 enum { LOW_PROCESS_LIMIT = 8192, TRIED_PROCESSES = 4, TRIED_STACK_BYTES = 4096 };
+enum { IGNORABLE_SIGNALS = 31 };
 enum { PART_NEAR_LIMIT = 64 }; /* so near to its limit of processes, a job has met it: some have ended since */
 
 /* -- standard input, output, errors -------------------------------------------------------------------------------- */
@@ -81,11 +82,14 @@ static int place_stdio(const struct job *job, const struct order *order)
 
 /* -- the command --------------------------------------------------------------------------------------------------- */
 
-/* Reset all signals to their default, and unblock them. */
-static void default_signals(void)
+/* Ignore the signals that the submitter ignores (nohup), reset all others to their default, and
+ * unblock them. */
+static void default_signals(unsigned long long ignored)
 {
-    for (int signal = 1; signal <= SIGRTMAX; signal++)
-        sigaction(signal, &(struct sigaction){.sa_handler = SIG_DFL}, NULL); /* some cannot be changed */
+    for (int signal = 1; signal <= SIGRTMAX; signal++) {
+        bool is_ignored = signal <= IGNORABLE_SIGNALS && ignored >> (signal - 1) & 1;
+        sigaction(signal, &(struct sigaction){.sa_handler = is_ignored ? SIG_IGN : SIG_DFL}, NULL); /* some fail */
+    }
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
@@ -95,7 +99,7 @@ static void default_signals(void)
 static _Noreturn void run_command(const struct job *job)
 {
     become_job(job);
-    default_signals();
+    default_signals(job->ignored);
     if (job->no_stdin)
         close(STDIN_FILENO); /* so the first file that it opens is fd 0, as in a plain build */
     environ = job->env;
@@ -110,7 +114,7 @@ static _Noreturn void run_command(const struct job *job)
 
 /* -- how it ends --------------------------------------------------------------------------------------------------- */
 
-static volatile sig_atomic_t stopped;
+static volatile sig_atomic_t stopped, sent_home;
 
 /* Kill the job, at SIGTERM from outside of its pid namespace. A sender in the job's own namespace
  * has a pid here. The kernel does not let it claim SI_USER with another pid. */
@@ -122,11 +126,21 @@ static void kill_all(int number, siginfo_t *info, void *context)
     kill(-1, SIGKILL);
 }
 
-/* Let SIGTERM kill the job. */
+/* Kill the job because it made a call that only the submitter's machine can carry out. */
+static void send_home(int number, siginfo_t *info, void *context)
+{
+    if (info->si_pid != 0 || info->si_code != SI_USER)
+        return;
+    sent_home = number;
+    kill(-1, SIGKILL);
+}
+
+/* Let SIGTERM kill the job, and the signals of `serve`. */
 static void be_stoppable(void)
 {
     struct sigaction action = {.sa_sigaction = kill_all, .sa_flags = SA_SIGINFO | SA_RESTART};
     sigaction(SIGTERM, &action, NULL);
+    take_home_signals(send_home);
 }
 
 /* Reap children until the command ends. Return its wait status. */
@@ -326,6 +340,8 @@ static _Noreturn void say_end(const struct job *job, int channel, int failures, 
         record_add_number(&said, "stdin_offset", lseek(input, 0, SEEK_CUR));
     if (said.length == 0)
         record_add(&said, "stopped", "1");
+    if (sent_home)
+        record_add(&said, "here", sent_home_by(sent_home));
     if (!are_files_at_rest())
         record_add(&said, "busy", "1");
     _exit(!said.failed && write_whole(channel, said.bytes, said.length) ? 0 : EXIT_FAILED);

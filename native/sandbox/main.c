@@ -7,9 +7,10 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
+#include <stdlib.h>
 
 static const char USAGE[] =
-    "usage: termite-sandbox serve [--network | --private=PASTA] SOCKET_FD SCRATCH\n"
+    "usage: termite-sandbox serve [--network | --private=PASTA] [--own=UID:GID] SOCKET_FD SCRATCH\n"
     "       termite-sandbox remove SCRATCH\n"
     "       termite-sandbox enter [--uid=N --gid=N] -- PROGRAM [ARGUMENT...]\n"
     "       termite-sandbox deny PROGRAM [ARGUMENT...]\n"
@@ -34,18 +35,44 @@ static bool parse_fd(const char *text, int *fd)
     return fcntl(*fd, F_GETFD) >= 0;
 }
 
+/* Parse UID:GID. */
+static bool parse_ids(char *text, struct ids *own)
+{
+    unsigned long long uid, gid;
+    char *colon = strchr(text, ':');
+    if (!colon)
+        return false;
+    *colon = '\0';
+    bool are_ids = parse_number(text, 10, UINT_MAX - 1, &uid) && parse_number(colon + 1, 10, UINT_MAX - 1, &gid);
+    *colon = ':'; /* leave_program may need the words again */
+    *own = (struct ids){(uint32_t)uid, (uint32_t)gid};
+    return are_ids;
+}
+
+/* Serve if `argv` says so. Return otherwise. */
+static void serve_if_asked(int argc, char **argv)
+{
+    int fd, next = 2;
+    struct ids own;
+    if (argc < 4 || strcmp(argv[1], "serve") != 0)
+        return;
+    bool network = strcmp(argv[next], "--network") == 0;
+    const char *pasta = strncmp(argv[next], PRIVATE, strlen(PRIVATE)) == 0 ? argv[next] + strlen(PRIVATE) : NULL;
+    next += network || pasta;
+    bool is_watched = strncmp(argv[next], "--own=", 6) == 0;
+    if (is_watched && !parse_ids(argv[next++] + 6, &own))
+        return;
+    if (argc != next + 2 || !parse_fd(argv[next], &fd))
+        return;
+    report_fd = fd;
+    leave_program(argv);
+    exit(serve(fd, argv[next + 1], network, pasta, is_watched ? &own : NULL));
+}
+
 int main(int argc, char **argv)
 {
-    int fd;
     signal(SIGCHLD, SIG_DFL); /* if it were ignored, the kernel would reap our children */
-    bool network = argc > 2 && strcmp(argv[2], "--network") == 0;
-    const char *pasta = argc > 2 && strncmp(argv[2], PRIVATE, strlen(PRIVATE)) == 0 ? argv[2] + strlen(PRIVATE) : NULL;
-    int options = network || pasta ? 1 : 0;
-    if (argc == 4 + options && strcmp(argv[1], "serve") == 0 && parse_fd(argv[2 + options], &fd)) {
-        report_fd = fd;
-        leave_program(argv);
-        return serve(fd, argv[3 + options], network, pasta);
-    }
+    serve_if_asked(argc, argv);
     if (argc == 3 && strcmp(argv[1], "remove") == 0)
         return remove_listed(argv[2]);
     if (argc > 2 && strcmp(argv[1], "enter") == 0)

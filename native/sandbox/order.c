@@ -5,6 +5,7 @@
 #include "sandbox.h"
 
 #include <limits.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 enum { ORDER_BYTES = 64 * 1024 };
@@ -87,7 +88,9 @@ enum field {
     MASK,
     PROCESSES,
     FILE_BYTES,
-    OPEN_FILES,
+    LIMIT_LIST,
+    IGNORED,
+    NICENESS,
     MEMORY,
     FIELDS
 };
@@ -115,7 +118,9 @@ static const struct {
     [MASK] = {"umask", 8, 0777},
     [PROCESSES] = {"nproc", 10, ULLONG_MAX},
     [FILE_BYTES] = {"fsize", 10, ULLONG_MAX},
-    [OPEN_FILES] = {"nofile", 10, ULLONG_MAX},
+    [LIMIT_LIST] = {.key = "limits"},
+    [IGNORED] = {"ignored", 10, INT_MAX},
+    [NICENESS] = {"nice", 10, 19},
     [MEMORY] = {"memory", 10, ULLONG_MAX},
 };
 
@@ -172,6 +177,44 @@ static bool are_layers(const char *parts)
     return true;
 }
 
+/* Parse a limit, and move *at behind it and `end`. "-" is no limit. */
+static bool parse_limit(const char **at, char end, unsigned long long *limit)
+{
+    char digits[24];
+    size_t length = strcspn(*at, ":,");
+    if (length == 0 || length >= sizeof digits)
+        return false;
+    memcpy(digits, *at, length);
+    digits[length] = '\0';
+    *limit = RLIM_INFINITY;
+    if (strcmp(digits, "-") != 0 && !parse_number(digits, 10, ULLONG_MAX, limit))
+        return false;
+    *at += length;
+    if (end == ',' && **at == '\0')
+        return true;
+    bool is_end = **at == end && (*at)[1] != '\0';
+    *at += is_end;
+    return is_end;
+}
+
+bool for_each_limit(const char *limits, void (*act)(int resource, unsigned long long soft, unsigned long long hard))
+{
+    unsigned long long resource, soft, hard;
+    for (const char *at = limits; *at;) {
+        if (!parse_limit(&at, ':', &resource) || resource >= RLIM_NLIMITS || !parse_limit(&at, ':', &soft) ||
+            !parse_limit(&at, ',', &hard))
+            return false;
+        act((int)resource, soft, hard);
+    }
+    return true;
+}
+
+/* Do nothing, because a list is only checked. */
+static void ignore_limit(int resource, unsigned long long soft, unsigned long long hard)
+{
+    (void)resource, (void)soft, (void)hard;
+}
+
 /* Refuse records that are missing, or that do not fit together. */
 static void check_fields(char *const *given)
 {
@@ -183,6 +226,8 @@ static void check_fields(char *const *given)
             refuse_record(KEYS[i].key, "is not an absolute path");
     if (!are_layers(given[LOWER]))
         refuse_record(KEYS[LOWER].key, "is no list of layers");
+    if (given[LIMIT_LIST] && !for_each_limit(given[LIMIT_LIST], ignore_limit))
+        refuse_record(KEYS[LIMIT_LIST].key, "is no list of limits");
     if (given[STDIN_OFFSET] && !given[STDIN])
         refuse_record(KEYS[STDIN_OFFSET].key, "has no stdin");
 }
@@ -216,7 +261,9 @@ static void fill(struct job *job, char *const *given)
     job->mask = (mode_t)number(given, MASK, 022);
     job->processes = number(given, PROCESSES, 0);
     job->file_bytes = number(given, FILE_BYTES, 0);
-    job->open_files = number(given, OPEN_FILES, 0);
+    job->limits = given[LIMIT_LIST] ? given[LIMIT_LIST] : "";
+    job->ignored = number(given, IGNORED, 0);
+    job->niceness = (int)number(given, NICENESS, 0);
     job->memory_bytes = number(given, MEMORY, 0);
 }
 

@@ -72,7 +72,8 @@ static void mount_overlay(const struct job *job, const char *root)
 
 /* -- parts that exist before the job ------------------------------------------------------------------------------- */
 
-static char common_dev[PATH_MAX], own_proc[PATH_MAX]; /* where /dev and /proc are mounted until the root exists */
+/* Where /dev, /sys and /proc are mounted until the root exists. */
+static char common_dev[PATH_MAX], common_sys[PATH_MAX], own_proc[PATH_MAX];
 
 /* Show a device of the machine in the current directory. */
 static void bind_device(const char *name)
@@ -128,6 +129,42 @@ static void make_directory(char path[PATH_MAX], const char *parent, const char *
         fail_errno("cannot make", path);
 }
 
+/* Show the directory `source` read-only at `name` of the current directory. Return false if that is
+ * not possible. */
+static bool show(const char *source, const char *name)
+{
+    const unsigned long inert = MS_NOSUID | MS_NODEV | MS_NOEXEC;
+    return mkdir(name, 0755) == 0 && mount(source, name, NULL, MS_BIND, NULL) == 0 &&
+           mount(NULL, name, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | inert, NULL) == 0;
+}
+
+/* Make the /sys that all jobs share: the processors and the memory of this machine, and the network
+ * interfaces of the jobs' namespace. Builds read nothing else of it, and the rest describes the
+ * machine to strangers. A container may hide its /sys; jobs then see less of it. */
+static void make_sys(const char *parts)
+{
+    static const char *const ways[] = {"devices", "devices/virtual", "class"};
+    const unsigned long inert = MS_NOSUID | MS_NODEV | MS_NOEXEC;
+    char own[PATH_MAX], class[PATH_MAX], devices[PATH_MAX];
+    if (mount("tmpfs", common_sys, "tmpfs", inert, "mode=755,size=64k") != 0 || chdir(common_sys) != 0)
+        fail_errno("cannot mount", common_sys);
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++)
+        if (mkdir(ways[i], 0755) != 0)
+            fail_errno("cannot make", ways[i]);
+    (void)show("/sys/devices/system", "devices/system");
+    make_directory(own, parts, "sys-own");
+    if (mount("sysfs", own, "sysfs", inert | MS_RDONLY, NULL) == 0) {
+        join(class, own, "class/net");
+        join(devices, own, "devices/virtual/net");
+        (void)(show(devices, "devices/virtual/net") && show(class, "class/net"));
+        (void)umount2(own, MNT_DETACH);
+    }
+    if (mount(NULL, common_sys, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | inert, NULL) != 0)
+        fail_errno("cannot protect", common_sys);
+    if (chdir("/") != 0)
+        fail_errno("cannot enter", "/");
+}
+
 void make_parts(const char *scratch)
 {
     char parts[PATH_MAX];
@@ -136,8 +173,10 @@ void make_parts(const char *scratch)
         fail_errno("cannot make mounts private", "");
     make_directory(parts, scratch, "parts");
     make_directory(common_dev, parts, "dev");
+    make_directory(common_sys, parts, "sys");
     make_directory(own_proc, parts, "proc");
     make_dev();
+    make_sys(parts);
 }
 
 void make_own_parts(void)
@@ -196,6 +235,7 @@ void make_root(const struct job *job)
         fail_errno("cannot enter", root);
     move_to(own_proc, "proc");
     move_to(common_dev, "dev");
+    move_to(common_sys, "sys");
     make_shm(job);
     if (job->hostname)
         set_host_name(job->hostname);

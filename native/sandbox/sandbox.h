@@ -7,7 +7,9 @@
 
 #include "../shared/records.h"
 
+#include <signal.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 enum { EXIT_FAILED = 100 };
@@ -45,7 +47,9 @@ struct job {
     long long stdin_offset;
     mode_t mask;
     unsigned long long processes, file_bytes, memory_bytes; /* limits; 0: none */
-    unsigned long long open_files; /* the soft limit; 0: the usual one */
+    const char *limits; /* the submitter's, as RESOURCE:SOFT:HARD with commas; checked */
+    unsigned long long ignored; /* signals: bit N - 1 stands for signal N */
+    int niceness;
 };
 
 /* Wait at the socket `channel` for an order. End this process with 0 if the mirror closes the
@@ -54,6 +58,9 @@ void receive_order(int channel, struct order *order);
 /* Return the job of the records `config`. End this process with a report if one of them is invalid.
  * The job points into `config`, which is changed and must stay. */
 struct job parse_job(const struct buffer *config);
+
+/* Call `act` with each limit of a list as in struct job. Return false if the list is malformed. */
+bool for_each_limit(const char *limits, void (*act)(int resource, unsigned long long soft, unsigned long long hard));
 
 /* -- abstract_sockets.c (protection/) ------------------------------------------------------------------------------ */
 
@@ -102,13 +109,37 @@ bool leave_keys(void);
 
 /* -- call_filter.c (protection/) ----------------------------------------------------------------------------------- */
 
+/* The ids of the submitter, which are the job's own. */
+struct ids {
+    uint32_t uid, gid;
+};
+
+/* What a watched system call does. SETS_ATTRIBUTE_AT has its arguments in memory, and LINKS_AT the
+ * first path behind a directory. */
+enum watched { NOT_WATCHED, CHANGES_IDS, SETS_ATTRIBUTE, SETS_ATTRIBUTE_AT, LISTENS, LINKS, LINKS_AT };
+
 /* Deny this process and its later children the system calls that no build needs. The process must
  * be privileged in its user namespace or have no_new_privs. Return NULL, or a text of what failed,
- * with errno. */
-const char *deny_calls(void);
+ * with errno.
+ *
+ * `own`: watch the calls that a job cannot make as this submitter could; NULL: none. *listener
+ * becomes a descriptor for `answer_watched_call`, or -1 if the kernel gives none. */
+const char *deny_calls(const struct ids *own, int *listener);
+/* Return what the watched call of this number does, in a program of this architecture. */
+enum watched watched_call(uint32_t arch, int number);
 /* Become `program` (its argv) without those calls. Return EXIT_FAILED, with a line on stderr, if
  * that fails. */
 int deny(char **program);
+
+/* -- watched_calls.c (protection/) --------------------------------------------------------------------------------- */
+
+/* Judge one watched call of a job, which waits at the descriptor `listener`. Answer it, or have the
+ * job's pid 1 end the job: the command then runs on the submitter's machine. */
+void answer_watched_call(int listener, const struct ids *own);
+/* Return the word for the report of a job that was ended by this signal, or NULL. */
+const char *sent_home_by(int signal);
+/* Let `act` take the signals by which jobs are ended. */
+void take_home_signals(void (*act)(int number, siginfo_t *info, void *context));
 
 /* -- user.c -------------------------------------------------------------------------------------------------------- */
 
@@ -116,7 +147,8 @@ int deny(char **program);
  * NULL, or a text of what failed, with errno. */
 const char *map_user(long inner_uid, long outer_uid, long inner_gid, long outer_gid);
 /* Take on the job's ids, drop all privilege, and apply the job's limits, umask and working
- * directory. */
+ * directory. If the submitter has a limit that this machine does not allow, report that and end
+ * this process. */
 void become_job(const struct job *job);
 
 /* -- root.c: in three steps, each as early as possible ------------------------------------------------------------- */
@@ -139,8 +171,8 @@ _Noreturn void be_init(int channel);
 
 /* Make a sandbox for each byte that arrives at `socket`, until the mirror closes it. Return the
  * exit code. `network`: the jobs use the machine's network. `pasta`: they use it through this
- * program, or NULL. */
-int serve(int socket, const char *scratch, bool network, const char *pasta);
+ * program, or NULL. `own` are the ids of all jobs, or NULL. */
+int serve(int socket, const char *scratch, bool network, const char *pasta, const struct ids *own);
 
 /* -- reach.c ------------------------------------------------------------------------------------------------------- */
 

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <linux/sched.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
@@ -56,8 +57,9 @@ static bool announce_failure(int socket, const char *what)
 
 /* Make one sandbox and announce it. Return false if the mirror does not listen any more. `scope` is
  * what make_scope returned. `is_apart`: the sandbox gets a network namespace of its own.
- * `unfiltered` is why the sandboxes have no filter of system calls, or "". */
-static bool make_sandbox(int socket, int scope, bool is_apart, const char *unfiltered)
+ * `unfiltered` is why the sandboxes have no filter of system calls, or "". `listener` stays with
+ * this process. */
+static bool make_sandbox(int socket, int listener, int scope, bool is_apart, const char *unfiltered)
 {
     int ends[2], pidfd = -1;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)
@@ -69,6 +71,8 @@ static bool make_sandbox(int socket, int scope, bool is_apart, const char *unfil
     long pid = syscall(SYS_clone3, &args, sizeof args);
     if (pid == 0) {
         close(socket);
+        if (listener >= 0)
+            close(listener);
         close(ends[0]);
         report_fd = ends[1];
         if (is_apart)
@@ -94,7 +98,26 @@ static bool make_sandbox(int socket, int scope, bool is_apart, const char *unfil
     return listened;
 }
 
-int serve(int socket, const char *scratch, bool network, const char *pasta)
+/* Wait until the mirror asks for sandboxes, and answer the watched calls of jobs meanwhile. Return
+ * the number of sandboxes, or 0 if the mirror has closed the socket. */
+static ssize_t wait_for_request(int socket, int listener, const struct ids *own)
+{
+    char wanted[REQUEST_BYTES]; /* each byte asks for one sandbox */
+    for (;;) {
+        struct pollfd ready[] = {{.fd = socket, .events = POLLIN}, {.fd = listener, .events = POLLIN}};
+        if (listener >= 0 && poll(ready, 2, -1) < 0)
+            continue;
+        if (listener >= 0 && ready[1].revents & POLLIN)
+            answer_watched_call(listener, own);
+        if (listener >= 0 && !ready[0].revents)
+            continue;
+        ssize_t count = read(socket, wanted, sizeof wanted);
+        if (count >= 0 || errno != EINTR)
+            return count > 0 ? count : 0;
+    }
+}
+
+int serve(int socket, const char *scratch, bool network, const char *pasta, const struct ids *own)
 {
     report_fd = socket;
     signal(SIGCHLD, SIG_IGN);
@@ -108,20 +131,18 @@ int serve(int socket, const char *scratch, bool network, const char *pasta)
     if (pasta)
         make_private_network(pasta, scratch);
     char unfiltered[256] = "";
-    const char *failure = deny_calls();
+    int listener = -1;
+    const char *failure = deny_calls(own, &listener);
     if (failure)
         snprintf(unfiltered, sizeof unfiltered, "%s: %s", failure, strerror(errno));
-    char wanted[REQUEST_BYTES]; /* each byte asks for one sandbox */
     for (;;) {
-        ssize_t count = read(socket, wanted, sizeof wanted);
-        if (count < 0 && errno == EINTR)
-            continue;
-        if (count <= 0)
+        ssize_t count = wait_for_request(socket, listener, own);
+        if (count == 0)
             return 0;
         for (; count > 0; count--) {
             if (!is_network_alive())
                 fail("pasta(1), which gives the jobs a network, has ended");
-            if (!make_sandbox(socket, scope, is_apart, unfiltered))
+            if (!make_sandbox(socket, listener, scope, is_apart, unfiltered))
                 return 0;
             *unfiltered = '\0'; /* only the first announcement has it */
         }

@@ -48,12 +48,13 @@ const char *map_user(long inner_uid, long outer_uid, long inner_gid, long outer_
 }
 
 /* Return the capabilities that the job keeps. In a plain build, a submitter who is root can write
- * read-only files and change all modes, so the job keeps just that. */
+ * read-only files and change all modes, so the job keeps just that. The kernel demands the third
+ * one of a process that makes a user namespace and maps root (Linux 5.12). */
 static uint64_t kept_capabilities(const struct job *job)
 {
     if (!job->keeps_root)
         return 0;
-    return UINT64_C(1) << CAP_DAC_OVERRIDE | UINT64_C(1) << CAP_FOWNER;
+    return UINT64_C(1) << CAP_DAC_OVERRIDE | UINT64_C(1) << CAP_FOWNER | UINT64_C(1) << CAP_SETFCAP;
 }
 
 /* Drop all capabilities but `kept`, in the bounding set too: an exec as uid 0 gets everything in
@@ -73,47 +74,72 @@ static void drop_capabilities(uint64_t kept)
         fail_errno("cannot set no_new_privs", "");
 }
 
-/* Set both limits of a resource. */
+static rlim_t lower(rlim_t one, rlim_t other)
+{
+    return one < other ? one : other;
+}
+
+/* Lower both limits of a resource to `most`, as far as they are higher. */
 static void limit(int resource, unsigned long long most, const char *name)
 {
-    struct rlimit both = {.rlim_cur = most, .rlim_max = most};
+    struct rlimit both;
+    if (getrlimit(resource, &both) != 0)
+        fail_errno("cannot limit", name);
+    both.rlim_cur = lower(most, both.rlim_cur);
+    both.rlim_max = lower(most, both.rlim_max);
     if (setrlimit(resource, &both) != 0)
         fail_errno("cannot limit", name);
 }
 
-/* Limit the number of open files as on the submitter's machine. The worker has raised its own
- * limit, but some programs close every possible file one by one, and select() cannot handle more
- * than 1024. A job that needs more may raise the limit, as in a plain build, but to half of the
- * worker's only. The kernel counts descriptors in flight for the user, and refuses them above the
- * limit of the sender. With the same limit, one job could keep the mirror from starting others. */
-static void limit_open_files(const struct job *job)
+/* Set a limit of the submitter, or what this machine allows of it. Most submitters have no limit,
+ * or one that nobody reaches, and a program that meets a lower one says so. With too small a stack
+ * it crashes, so that such a command runs on the submitter's machine. */
+static void set_submitters_limit(int resource, unsigned long long soft, unsigned long long hard)
 {
-    struct rlimit files;
-    rlim_t wanted = job->open_files ? job->open_files : USUAL_OPEN_FILES;
-    if (getrlimit(RLIMIT_NOFILE, &files) != 0)
+    struct rlimit here;
+    if (getrlimit(resource, &here) != 0)
         return;
-    files.rlim_cur = wanted < files.rlim_max ? wanted : files.rlim_max;
-    if (files.rlim_max / 2 > files.rlim_cur)
-        files.rlim_max /= 2;
-    else
-        files.rlim_max = files.rlim_cur;
-    if (setrlimit(RLIMIT_NOFILE, &files) != 0)
-        fail_errno("cannot limit", "open files");
+    if (soft > here.rlim_max && resource == RLIMIT_STACK)
+        end_with("here", "stack");
+    rlim_t most = lower(hard, here.rlim_max);
+    struct rlimit both = {.rlim_cur = lower(soft, most), .rlim_max = most};
+    if (setrlimit(resource, &both) != 0)
+        fail_errno("cannot limit", "a resource");
 }
 
-/* Apply the job's limits. Memory is limited as what each process may write to (data), because
- * sanitizers reserve a huge address space. Processes are counted in the new user namespace, so only
- * those of this job count. */
+/* Let a job raise its number of open files, as in a plain build, but to half of the worker's only.
+ * The kernel counts descriptors in flight for the user, and refuses them above the limit of the
+ * sender. With the same limit, one job could keep the mirror from starting others. */
+static void keep_half_of_open_files(rlim_t all)
+{
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0)
+        return;
+    limit(RLIMIT_NOFILE, files.rlim_cur > all / 2 ? files.rlim_cur : all / 2, "open files");
+}
+
+/* Apply the limits of the submitter, then those of the worker and of rules. Memory is limited as
+ * what each process may write to (data), because sanitizers reserve a huge address space. Processes
+ * are counted in the new user namespace, so only those of this job count.
+ *
+ * The worker has raised its own limit of open files. Some programs close every possible file one by
+ * one, and select() cannot deal with more than 1024. */
 static void apply_limits(const struct job *job)
 {
-    limit(RLIMIT_CORE, 0, "core dumps");
-    limit_open_files(job);
+    struct rlimit files = {0};
+    (void)getrlimit(RLIMIT_NOFILE, &files);
+    set_submitters_limit(RLIMIT_CORE, 0, RLIM_INFINITY);
+    set_submitters_limit(RLIMIT_NOFILE, USUAL_OPEN_FILES, RLIM_INFINITY);
+    for_each_limit(job->limits, set_submitters_limit);
+    keep_half_of_open_files(files.rlim_max);
     if (job->processes)
         limit(RLIMIT_NPROC, job->processes, "processes");
     if (job->file_bytes)
         limit(RLIMIT_FSIZE, job->file_bytes, "file sizes");
     if (job->memory_bytes)
         limit(RLIMIT_DATA, job->memory_bytes, "memory");
+    if (getpriority(PRIO_PROCESS, 0) < job->niceness)
+        (void)setpriority(PRIO_PROCESS, 0, job->niceness); /* no process is forbidden to be nicer */
 }
 
 void become_job(const struct job *job)

@@ -46,6 +46,12 @@ class Reason(enum.StrEnum):
     BELOW_FAKECHROOT = "below-fakechroot"
     NAMES_EXCLUDED = "names-excluded"
     EXEC_FAILED = "exec-failed"
+    FOREIGN_IDS = "foreign-ids"
+    ATTRIBUTES_SET = "attributes-set"
+    CALLS_WATCHED = "calls-watched"
+    LINKS_COMPARED = "links-compared"
+    STACK_TOO_LARGE = "stack-too-large"
+    DESCRIPTOR_INHERITED = "descriptor-inherited"
     NOT_PUBLISHED = "not-published"
     LATER_CODE = "later-code"
     WRITES_OUTSIDE = "writes-outside"
@@ -86,6 +92,11 @@ class Reason(enum.StrEnum):
         """The text for people, without a full stop."""
         return _WORDS[self]
 
+    @property
+    def is_for_here(self) -> bool:
+        """True if only the submitter's machine can run such a command."""
+        return self in _FOR_HERE
+
 
 _WORDS = {
     Reason.NO_WORKER: "no worker is available",
@@ -100,6 +111,12 @@ _WORDS = {
     Reason.BELOW_FAKECHROOT: "started below fakechroot, which works on this machine only",
     Reason.NAMES_EXCLUDED: "names a variable that -env-exclude keeps on this machine, or contains its value",
     Reason.EXEC_FAILED: "the command cannot be started on a worker",
+    Reason.FOREIGN_IDS: "gives a file or a process to another user or group (chown, setuid)",
+    Reason.ATTRIBUTES_SET: "sets extended attributes or access control lists",
+    Reason.CALLS_WATCHED: "watches the system calls of other processes (a seccomp listener)",
+    Reason.LINKS_COMPARED: "git clones a repository of this machine by hard links",
+    Reason.STACK_TOO_LARGE: "the limit of the stack (ulimit -s) is higher than a worker allows",
+    Reason.DESCRIPTOR_INHERITED: "the command names a descriptor that is open on this machine only",
     Reason.NOT_PUBLISHED: "the results could not be written to the tree",
     Reason.LATER_CODE: "a result would run code later (a setuid program, a hook, a start file)",
     Reason.WRITES_OUTSIDE: "writes outside the tree",
@@ -133,6 +150,16 @@ _WORDS = {
     Reason.UNFIT_WORKER: "this worker cannot run jobs",
     Reason.NEEDS_A_PERSON: "the other side cannot go on until a person acts",
 }
+
+_FOR_HERE = frozenset(
+    {
+        Reason.FOREIGN_IDS,
+        Reason.ATTRIBUTES_SET,
+        Reason.CALLS_WATCHED,
+        Reason.LINKS_COMPARED,
+        Reason.STACK_TOO_LARGE,
+    }
+)
 
 
 def words_of(reason: str) -> str:

@@ -4,10 +4,10 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-ALLOW, ERROR, ACTION = 0x7FFF0000, 0x00050000, 0xFFFF0000
+ALLOW, ERROR, WATCH, ACTION = 0x7FFF0000, 0x00050000, 0x7FC00000, 0xFFFF0000
 NUMBER, ARCH, ARGUMENTS, DATA_BYTES = 0, 4, 16, 64
 LOAD, AND, RETURN = 0x20, 0x54, 0x06
-JUMP_EQUAL, JUMP_GREATER_EQUAL = 0x15, 0x35
+JUMP, JUMP_EQUAL, JUMP_GREATER_EQUAL, JUMP_SET = 0x05, 0x15, 0x35, 0x45
 
 Step = tuple[int, int, int, int]
 
@@ -16,11 +16,13 @@ Step = tuple[int, int, int, int]
 class Verdict:
     """A verdict is the answer of a filter to a call: `error` is 0 if the call is allowed.
 
-    If it `reads_arguments`, the kernel cannot know the answer beforehand.
+    If it `reads_arguments`, the kernel cannot know the answer beforehand. If it `is_watched`, the
+    listener decides.
     """
 
     error: int
     reads_arguments: bool
+    is_watched: bool = False
 
 
 def read_filters(dump: bytes) -> list[list[Step]]:
@@ -52,10 +54,14 @@ def judge(steps: list[Step], arch: int, number: int, arguments: tuple[int, ...] 
             place += if_true if loaded == value else if_false
         elif code == JUMP_GREATER_EQUAL:
             place += if_true if loaded >= value else if_false
+        elif code == JUMP_SET:
+            place += if_true if loaded & value else if_false
+        elif code == JUMP:
+            place += value
         else:
             assert code == RETURN
-            assert value == ALLOW or value & ACTION == ERROR
-            return Verdict(0 if value == ALLOW else value & 0xFFF, reads_arguments)
+            assert value in (ALLOW, WATCH) or value & ACTION == ERROR
+            return Verdict(value & 0xFFF if value & ACTION == ERROR else 0, reads_arguments, value == WATCH)
 
 
 def numbers_in(header: Path) -> dict[str, int]:

@@ -47,6 +47,39 @@ ARM_NUMBERS = {
     "finit_module": 379,
     "delete_module": 129,
 }
+# Watched calls: the places of the ids among the arguments, first users, then groups.
+OWN_UID, OWN_GID, NOBODY = 1000, 100, 65534
+OWNERS = {"chown": (1, 2), "lchown": (1, 2), "fchown": (1, 2), "fchownat": (2, 3)}
+USERS = {"setuid": (0,), "setreuid": (0, 1), "setresuid": (0, 1, 2)}
+GROUPS = {"setgid": (0,), "setregid": (0, 1), "setresgid": (0, 1, 2)}
+ATTRIBUTES = ("setxattr", "lsetxattr", "fsetxattr")
+ARM_WATCHED = {
+    "chown": 182,
+    "lchown": 16,
+    "fchown": 95,
+    "fchownat": 325,
+    "chown32": 212,
+    "lchown32": 198,
+    "fchown32": 207,
+    "setuid": 23,
+    "setreuid": 70,
+    "setresuid": 164,
+    "setuid32": 213,
+    "setreuid32": 203,
+    "setresuid32": 208,
+    "setgid": 46,
+    "setregid": 71,
+    "setresgid": 170,
+    "setgid32": 214,
+    "setregid32": 204,
+    "setresgid32": 210,
+    "setgroups": 81,
+    "setgroups32": 206,
+    "setxattr": 226,
+    "lsetxattr": 227,
+    "fsetxattr": 228,
+    "seccomp": 383,
+}
 SOCKETCALL = {"socketcall": errno.ENOSYS}
 USUAL = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
 SOCK_PACKET = 10  # of AF_INET: an obsolete name of AF_PACKET
@@ -58,8 +91,13 @@ def filters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Step]]:
     source = Path(__file__).parent / "dump_filters.c"
     include = [f"-I{NATIVE / room}" for room in ("sandbox", "sandbox/protection", "shared")]
     subprocess.run(["gcc", "-Wall", "-Werror", "-D_GNU_SOURCE", *include, source, "-o", program], check=True)
-    x86, arm = read_filters(subprocess.run([program], capture_output=True, check=True).stdout)
-    return {"x86": x86, "arm": arm}
+
+    def dump(uid: int, gid: int) -> list[list[Step]]:
+        return read_filters(subprocess.run([program, str(uid), str(gid)], capture_output=True, check=True).stdout)
+
+    names = ("x86", "x86 watched", "x86 unheard", "arm", "arm watched", "arm unheard")
+    ordinary = dict(zip(names, dump(OWN_UID, OWN_GID), strict=True))
+    return ordinary | {f"{name} root": steps for name, steps in zip(names, dump(0, 0), strict=True)}
 
 
 def header(path: Path) -> dict[str, int]:
@@ -162,3 +200,81 @@ def test_calls_of_an_architecture_without_a_table_are_denied(
 ) -> None:
     for arch in others:
         assert {judge(filters[machine], arch, number).error for number in range(1024)} == {errno.ENOSYS}
+
+
+def watched_numbers(arch: int, name: str) -> list[tuple[int, int]]:
+    """Return the numbers of a call on this architecture, each with the bits of its ids."""
+    numbers = ARM_WATCHED if arch == ARM else numbers_of(arch)
+    is_old = arch in (I386, ARM) and name != "fchownat"
+    found = [(numbers[name], 16 if is_old and f"{name}32" in numbers else 32)] if name in numbers else []
+    return found + ([(numbers[f"{name}32"], 32)] if f"{name}32" in numbers else [])
+
+
+def ids_of_calls() -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
+    """Return each call with the places of its user ids and those of its group ids."""
+    owners = [(name, users[:1], users[1:]) for name, users in OWNERS.items()]
+    return owners + [(name, users, ()) for name, users in USERS.items()] + [(n, (), g) for n, g in GROUPS.items()]
+
+
+@pytest.mark.parametrize(("machine", "arch"), ARCHES)
+@pytest.mark.parametrize("submitter", ["", " root"])
+def test_ids_of_others_are_watched_and_own_ones_are_not(
+    filters: dict[str, list[Step]], machine: str, arch: int, submitter: str
+) -> None:
+    steps, unheard = filters[f"{machine} watched{submitter}"], filters[f"{machine} unheard{submitter}"]
+    uid, gid = (0, 0) if submitter else (OWN_UID, OWN_GID)
+    for name, users, groups in ids_of_calls():
+        for number, bits in watched_numbers(arch, name):
+            unchanged = 2**bits - 1
+            own = {**dict.fromkeys(users, uid), **dict.fromkeys(groups, gid)}
+            for place in own:
+                for value in (uid, gid, unchanged, NOBODY, 1234):
+                    arguments = tuple((own | {place: value}).get(i, 77) for i in range(6))
+                    is_own = value in (own[place], unchanged)
+                    assert judge(steps, arch, number, arguments) == Verdict(0, True, not is_own), (name, arguments)
+                    answer = judge(unheard, arch, number, arguments)
+                    assert answer.error == (0 if is_own or submitter else errno.EPERM), (name, arguments)
+
+
+@pytest.mark.parametrize(("machine", "arch"), ARCHES)
+def test_attributes_are_watched_but_not_a_list_that_is_a_mode(
+    filters: dict[str, list[Step]], machine: str, arch: int
+) -> None:
+    """`cp -p` and `install` set an access control list of three entries, which has 28 bytes."""
+    for name in ATTRIBUTES:
+        ((number, _),) = watched_numbers(arch, name)
+        watched = {
+            size
+            for size in range(100)
+            if judge(filters[f"{machine} watched"], arch, number, (1, 2, 3, size)).is_watched
+        }
+        assert watched == {*range(100)} - {28}
+        assert not judge(filters[f"{machine} unheard"], arch, number, (1, 2, 3, 44)).error
+
+
+@pytest.mark.parametrize(("machine", "arch"), ARCHES)
+def test_a_listener_and_new_groups_of_root_are_watched(filters: dict[str, list[Step]], machine: str, arch: int) -> None:
+    ((seccomp, _),) = watched_numbers(arch, "seccomp")
+    steps = filters[f"{machine} watched"]
+    asked = {
+        (op, flags) for op in range(4) for flags in range(32) if judge(steps, arch, seccomp, (op, flags)).is_watched
+    }
+    assert asked == {(1, flags) for flags in range(32) if flags & 8}
+    for number, _ in watched_numbers(arch, "setgroups"):
+        assert judge(filters[f"{machine} watched root"], arch, number).is_watched
+        assert judge(steps, arch, number) == Verdict(0, reads_arguments=False)
+
+
+@pytest.mark.parametrize(("machine", "arch"), ARCHES)
+def test_every_link_is_watched(filters: dict[str, list[Step]], machine: str, arch: int) -> None:
+    numbers = {X86_64: (86, 265), I386: (9, 303), AARCH64: (37,), ARM: (9, 330)}[arch]
+    for number in numbers:
+        assert judge(filters[f"{machine} watched"], arch, number) == Verdict(0, reads_arguments=False, is_watched=True)
+        assert judge(filters[f"{machine} unheard"], arch, number) == Verdict(0, reads_arguments=False)
+
+
+@pytest.mark.parametrize(("machine", "arch"), ARCHES)
+def test_watching_denies_nothing_more(filters: dict[str, list[Step]], machine: str, arch: int) -> None:
+    for number in range(1024):
+        plain = judge(filters[machine], arch, number, (1, 99))
+        assert judge(filters[f"{machine} watched"], arch, number, (1, 99)).error == plain.error

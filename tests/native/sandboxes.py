@@ -16,14 +16,14 @@ IS_ROOT = os.geteuid() == 0
 USERS = ["ordinary user", "root worker"] if IS_ROOT else ["ordinary user"]
 
 PROGRAMS = """
-sh cat chmod cp dd echo env false grep head hostname id kill ln ls mkdir mv ps pwd readlink rm rmdir seq setsid sleep
-sort stat tail touch tr true tty umask unshare wc yes
+sh cat chmod chown cp cut dd echo env false grep head hostname id kill ln ls mkdir mv ps pwd readlink rm rmdir
+seq setpriv setsid sleep sort stat tail touch tr true tty umask unshare wc yes
 """
 
 
 def make_small_root(root: Path) -> None:
     """Make a root directory with a few programs and the libraries that they need."""
-    for name in ("usr/bin", "usr/lib", "usr/lib64", "proc", "dev", "etc", "home/me"):
+    for name in ("usr/bin", "usr/lib", "usr/lib64", "proc", "sys", "dev", "etc", "home/me"):
         (root / name).mkdir(parents=True)
     (root / "tmp").mkdir()
     (root / "tmp").chmod(0o1777)
@@ -95,11 +95,12 @@ class Sandboxes:
         network: bool = False,
         memory: bool = False,
         lone: bool = False,
+        own: str = "",
     ) -> Job:
         """Run a job as uid 1000 in the small root. `config` has records to add or change.
 
         If `memory` is set, the configuration goes through a file, as a large one does. If `lone` is
-        set, the process that made the sandbox is dead.
+        set, the process that made the sandbox is dead. `own` are the ids of `serve --own=`.
         """
         fields = {
             "mount": str(self.base),
@@ -115,7 +116,7 @@ class Sandboxes:
         order = {
             "program": str(self.program),
             "scratch": str(self.base / "scratch" / f"{self.user}-{next(self._numbers)}{scratch}"),
-            "options": ["--network"] if network else [],
+            "options": (["--network"] if network else []) + ([f"--own={own}"] if own else []),
             "tmpfs": tmpfs,
             "kill": kill,
             "memory": memory,

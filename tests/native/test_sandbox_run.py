@@ -150,12 +150,56 @@ def test_the_limit_of_open_files_is_the_usual_one(sandboxes: Sandboxes) -> None:
     assert job.out.split() == ["1024", "raised", "0"]
 
 
+def test_it_has_the_limits_of_its_submitter(sandboxes: Sandboxes) -> None:
+    show = (
+        "ulimit -t; ulimit -f; ulimit -s; ulimit -Hs; ulimit -c; ulimit -c unlimited; ulimit -c; ulimit -n; ulimit -v"
+    )
+    limits = "0:1000:2000,1:51200:-,3:1048576:2097152,4:0:-,7:500:600,9:-:-"
+    job = sandboxes.sh(show, limits=limits)
+    assert job.out.split() == ["1000", "100", "1024", "2048", "0", "unlimited", "500", "unlimited"]
+    assert sandboxes.sh("ulimit -n 601", limits=limits).status != 0
+
+
+def test_a_soft_limit_that_is_too_high_here_sends_the_command_home(sandboxes: Sandboxes) -> None:
+    narrow = replace(sandboxes, enter=("prlimit", "--stack=8388608:16777216", *sandboxes.enter))
+    assert narrow.sh("ulimit -s; ulimit -Hs", limits="3:16777216:-").out == "16384\n16384\n"
+    job = narrow.sh("echo not reached", limits="3:16777217:-")
+    assert (job.out, job.records) == ("", {"here": "stack"})
+
+
+def test_other_limits_are_lowered_to_what_is_allowed_here(sandboxes: Sandboxes) -> None:
+    narrow = replace(sandboxes, enter=("prlimit", "--nofile=600:600", *sandboxes.enter))
+    assert narrow.sh("ulimit -n; ulimit -Hn", limits="7:1000:-").out == "600\n600\n"
+    assert narrow.sh("ulimit -n; ulimit -Hn", limits="7:200:-").out == "200\n300\n", "half of it, as ever"
+
+
+def test_the_limits_of_a_worker_are_never_raised(sandboxes: Sandboxes) -> None:
+    job = sandboxes.sh("ulimit -d; ulimit -u", limits="2:-:-", memory=str(2**30), nproc="500")
+    assert job.out.split()[0] == str(2**20)
+
+
+def test_it_is_as_nice_as_its_submitter(sandboxes: Sandboxes) -> None:
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    assert sandboxes.sh("cut -d' ' -f19 /proc/self/stat", nice="7").out == f"{max(before, 7)}\n"
+
+
+@pytest.mark.parametrize("ignored", ["0", str(1 << 12 | 1 << 9 | 1)])
+def test_it_ignores_the_signals_that_its_submitter_ignores(sandboxes: Sandboxes, ignored: str) -> None:
+    job = sandboxes.sh("grep SigIgn /proc/self/status", ignored=ignored)
+    assert int(job.out.split()[1], 16) & 0x7FFFFFFF == int(ignored)
+
+
+@pytest.mark.parametrize("limits", ["7", "7:1", "7:1:2,", "7:1:2,,7:1:2", "99:1:2", "7:-1:2", "7:x:2", ":::"])
+def test_a_list_of_limits_that_is_none_is_refused(sandboxes: Sandboxes, limits: str) -> None:
+    assert "limits" in sandboxes.sh("echo not reached", limits=limits).records["error"]
+
+
 # -- what it sees -----------------------------------------------------------------------------------------------------
 
 
 def test_it_sees_the_lower_layers_and_writes_to_its_own(sandboxes: Sandboxes, base: Path) -> None:
     job = sandboxes.sh("ls /; echo new >made; mkdir /etc/d; echo x >/etc/d/f")
-    assert job.out.split() == ["bin", "dev", "etc", "home", "lib", "lib64", "proc", "tmp", "usr"]
+    assert job.out.split() == ["bin", "dev", "etc", "home", "lib", "lib64", "proc", "sys", "tmp", "usr"]
     files = {name: content for name, content in job.upper.items() if content != "directory"}
     assert files == {"home/me/made": "new\n", "etc/d/f": "x\n"}
     assert list((base / "root/home/me").iterdir()) == []
@@ -235,7 +279,7 @@ def test_a_submitter_that_is_root_writes_its_own_read_only_files(sandboxes: Sand
     assert sandboxes.sh(READ_ONLY, uid="0", gid="0", root="1").out == "b\nx\n"
     assert sandboxes.sh(READ_ONLY, uid="1000").out == "a\n"
     job = sandboxes.run(["grep", "-E", "^Cap(Prm|Eff|Bnd)", "/proc/self/status"], {"uid": "0", "gid": "0", "root": "1"})
-    assert {int(line.split()[1], 16) for line in job.out.splitlines()} == {1 << 1 | 1 << 3}
+    assert {int(line.split()[1], 16) for line in job.out.splitlines()} == {1 << 1 | 1 << 3 | 1 << 31}
 
 
 def test_it_cannot_reach_out_of_its_root(sandboxes: Sandboxes) -> None:

@@ -27,16 +27,19 @@
  * - x32's calls end with ENOSYS, as on a kernel without x32. The number -1 passes, because a tracer
  *   skips a call with it.
  * - A call from an unknown architecture ends with ENOSYS.
- * - The filter has no listener, so that a job can still be given a filter that has one.
  *
- * Only socket, socketpair and socketcall are judged by their arguments. For every other
- * number the answer is known when the filter is installed. Since Linux 5.11 the kernel therefore
- * keeps a bit for each allowed call, and does not run the filter for it. Keep this in mind when you
- * add a rule. */
+ * The watched calls are those that a job cannot make as its submitter could: to give something to
+ * another user, and to set attributes. `serve` listens for them, and decides (watched_calls.c). A
+ * kernel allows one listener for each process. If the worker runs below another one, an ordinary
+ * user's change of an owner ends with EPERM, and other watched calls are left to the kernel.
+ *
+ * Few calls are judged by their arguments. For every other number the answer is known when the
+ * filter is installed. Since Linux 5.11 the kernel therefore keeps a bit for each allowed call, and
+ * does not run the filter for it. Keep this in mind when you add a rule. */
 #include "../sandbox.h"
+#include "call_table.h"
 
 #include <endian.h>
-#include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/net.h>
 #include <linux/netlink.h>
@@ -45,53 +48,6 @@
 #include <stdint.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-
-/* -- the denied calls ---------------------------------------------------------------------------------------------- */
-
-enum rule { ALWAYS, BUT_USUAL_FAMILIES, BUT_OTHER_SOCKETCALLS };
-enum table { X86_64, I386, ARM64, ARM, TABLES };
-enum { NONE = -1 }; /* this architecture does not have the call */
-
-/* The table has numbers, because a header has only the names of its own architecture, and an old
- * one lacks some. */
-static const struct denied {
-    int numbers[TABLES];
-    int error;
-    enum rule rule;
-} DENIED[] = {
-    /* x86-64, i386, arm64, arm */
-    {{41, 359, 198, 281}, EAFNOSUPPORT, BUT_USUAL_FAMILIES},   /* socket */
-    {{53, 360, 199, 288}, EAFNOSUPPORT, BUT_USUAL_FAMILIES},   /* socketpair */
-    {{NONE, 102, NONE, NONE}, ENOSYS, BUT_OTHER_SOCKETCALLS},  /* socketcall */
-    {{248, 286, 217, 309}, ENOSYS, ALWAYS},                    /* add_key */
-    {{249, 287, 218, 310}, ENOSYS, ALWAYS},                    /* request_key */
-    {{250, 288, 219, 311}, ENOSYS, ALWAYS},                    /* keyctl */
-    {{323, 374, 282, 388}, ENOSYS, ALWAYS},                    /* userfaultfd */
-    {{425, 425, 425, 425}, ENOSYS, ALWAYS},                    /* io_uring_setup */
-    {{426, 426, 426, 426}, ENOSYS, ALWAYS},                    /* io_uring_enter */
-    {{427, 427, 427, 427}, ENOSYS, ALWAYS},                    /* io_uring_register */
-    {{321, 357, 280, 386}, EPERM, ALWAYS},                     /* bpf */
-    {{298, 336, 241, 364}, EPERM, ALWAYS},                     /* perf_event_open */
-    {{300, 338, 262, 367}, EPERM, ALWAYS},                     /* fanotify_init */
-    {{304, 342, 265, 371}, EPERM, ALWAYS},                     /* open_by_handle_at */
-    {{103, 103, 116, 103}, EPERM, ALWAYS},                     /* syslog */
-    {{246, 283, 104, 347}, EPERM, ALWAYS},                     /* kexec_load */
-    {{320, NONE, 294, 401}, EPERM, ALWAYS},                    /* kexec_file_load */
-    {{175, 128, 105, 128}, EPERM, ALWAYS},                     /* init_module */
-    {{313, 350, 273, 379}, EPERM, ALWAYS},                     /* finit_module */
-    {{176, 129, 106, 129}, EPERM, ALWAYS},                     /* delete_module */
-};
-enum { DENIED_COUNT = sizeof DENIED / sizeof *DENIED };
-
-/* A machine has one table for its own programs, and one for 32-bit programs. */
-enum { X86_MACHINE, ARM_MACHINE };
-static const struct machine {
-    uint32_t native_arch, compat_arch;
-    enum table native, compat;
-} MACHINES[] = {
-    [X86_MACHINE] = {AUDIT_ARCH_X86_64, AUDIT_ARCH_I386, X86_64, I386},
-    [ARM_MACHINE] = {AUDIT_ARCH_AARCH64, AUDIT_ARCH_ARM, ARM64, ARM},
-};
 
 /* Return the machine for which this program was built, or NULL if it has no table. */
 static const struct machine *this_machine(void)
@@ -107,12 +63,15 @@ static const struct machine *this_machine(void)
 
 /* -- the program --------------------------------------------------------------------------------------------------- */
 
-enum { STEPS_MAX = 512, FARTHEST_JUMP = 255, X32_BIT = 0x40000000, TYPE_MASK = 0xf };
+enum { STEPS_MAX = 1024, X32_BIT = 0x40000000, TYPE_MASK = 0xf };
+enum { MODE_BYTES = 28 /* of an access control list with three entries */, SHORT_MASK = 0xffff };
 
 struct filter {
     struct sock_filter steps[STEPS_MAX];
     size_t count;
     bool is_too_long;
+    const struct ids *own; /* of the submitter; NULL: no calls are watched */
+    bool has_listener;
 };
 
 /* Append a step and return its index. */
@@ -151,19 +110,18 @@ static void end_with_error(struct filter *filter, int error)
     add(filter, (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (uint32_t)error));
 }
 
-/* Append a comparison with the loaded value, and return its index. If it is false, the steps up to
- * `skip_to_here` are skipped. */
+/* Append a comparison with the loaded value, and return a place for `skip_to_here`. If it is false,
+ * the steps up to there are skipped: by a step of its own, because a comparison cannot jump far. */
 static size_t skip_unless(struct filter *filter, int comparison, uint32_t value)
 {
-    return add(filter, (struct sock_filter)BPF_JUMP((uint16_t)(BPF_JMP | comparison | BPF_K), value, 0, 0));
+    add(filter, (struct sock_filter)BPF_JUMP((uint16_t)(BPF_JMP | comparison | BPF_K), value, 1, 0));
+    return add(filter, (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JA, 0, 0, 0));
 }
 
-/* Let the comparison jump to the next step if it is false. */
-static void skip_to_here(struct filter *filter, size_t comparison)
+/* Let the comparison at `place` jump to the next step if it is false. */
+static void skip_to_here(struct filter *filter, size_t place)
 {
-    size_t skipped = filter->count - comparison - 1;
-    filter->is_too_long |= skipped > FARTHEST_JUMP;
-    filter->steps[comparison].jf = (uint8_t)skipped;
+    filter->steps[place].k = (uint32_t)(filter->count - place - 1);
 }
 
 /* Allow the call if the loaded value is `value`. */
@@ -215,19 +173,84 @@ static void allow_other_socketcalls(struct filter *filter, int error)
     allow(filter);
 }
 
-/* Append the steps for a call that the table has. */
-static void judge(struct filter *filter, const struct denied *denied)
+/* Append the answer to a watched call. */
+static void watch(struct filter *filter, int error)
 {
-    if (denied->rule == BUT_USUAL_FAMILIES)
+    if (filter->has_listener)
+        add(filter, (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF));
+    else
+        end_with_error(filter, error);
+}
+
+/* Watch the call unless this argument is the submitter's own id, or -1, which changes nothing. */
+static void watch_foreign_id(struct filter *filter, const struct judged *call, int argument, uint32_t own)
+{
+    load_argument(filter, (size_t)argument, 0);
+    if (call->is_short)
+        add(filter, (struct sock_filter)BPF_STMT(BPF_ALU | BPF_AND | BPF_K, SHORT_MASK));
+    add(filter, (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, own, 2, 0));
+    add(filter, (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call->is_short ? SHORT_MASK : UINT32_MAX, 1, 0));
+    watch(filter, call->error);
+}
+
+/* Watch the call if it asks for a listener of its own, which the kernel would refuse. */
+static void watch_listening(struct filter *filter, const struct judged *call)
+{
+    load_argument(filter, 0, 0);
+    size_t installs = skip_unless(filter, BPF_JEQ, SECCOMP_SET_MODE_FILTER);
+    load_argument(filter, 1, 0);
+    size_t listens = skip_unless(filter, BPF_JSET, SECCOMP_FILTER_FLAG_NEW_LISTENER);
+    watch(filter, call->error);
+    skip_to_here(filter, installs);
+    skip_to_here(filter, listens);
+}
+
+/* Append the steps for a watched call. */
+static void judge_watched(struct filter *filter, const struct judged *call)
+{
+    for (int i = 0; i < call->count && call->rule <= BUT_OWN_GROUP; i++) {
+        bool is_group = call->rule == BUT_OWN_GROUP || (call->rule == BUT_OWN_USER_AND_GROUP && i == 1);
+        watch_foreign_id(filter, call, call->first + i, is_group ? filter->own->gid : filter->own->uid);
+    }
+    if (call->rule == BUT_MODES) {
+        load_argument(filter, (size_t)call->first, 0);
+        allow_if(filter, MODE_BYTES);
+        watch(filter, call->error);
+    } else if (call->rule == IF_ROOT || call->rule == IF_ANY) {
+        watch(filter, call->error);
+    } else if (call->rule == IF_IT_LISTENS) {
+        watch_listening(filter, call);
+    }
+    allow(filter);
+}
+
+/* Append the steps for a call that the table has. */
+static void judge(struct filter *filter, const struct judged *call)
+{
+    if (call->rule >= BUT_OWN_USER_AND_GROUP) {
+        judge_watched(filter, call);
+        return;
+    }
+    if (call->rule == BUT_USUAL_FAMILIES)
         allow_usual_families(filter);
-    else if (denied->rule == BUT_OTHER_SOCKETCALLS)
-        allow_other_socketcalls(filter, denied->error);
-    end_with_error(filter, denied->error);
+    else if (call->rule == BUT_OTHER_SOCKETCALLS)
+        allow_other_socketcalls(filter, call->error);
+    end_with_error(filter, call->error);
+}
+
+/* Return whether the filter judges this call. */
+static bool is_judged(const struct filter *filter, const struct judged *call)
+{
+    if (call->rule < BUT_OWN_USER_AND_GROUP)
+        return true;
+    if (!filter->own || (call->rule == IF_ROOT && filter->own->uid != 0))
+        return false;
+    return filter->has_listener || (call->error && filter->own->uid != 0);
 }
 
 /* Append a binary search for the loaded number. A kernel that runs the filter for each call then
- * makes few comparisons. `sorted` holds the denied calls of `table`, by number. */
-static void find(struct filter *filter, const struct denied *const *sorted, size_t count, enum table table)
+ * makes few comparisons. `sorted` holds the judged calls of `table`, by number. */
+static void find(struct filter *filter, const struct judged *const *sorted, size_t count, enum table table)
 {
     if (count > 1) {
         size_t half = count / 2;
@@ -246,16 +269,16 @@ static void find(struct filter *filter, const struct denied *const *sorted, size
 /* Append the search in one table, with the calls in the order of their numbers. */
 static void find_in_table(struct filter *filter, enum table table)
 {
-    const struct denied *sorted[DENIED_COUNT];
+    const struct judged *sorted[JUDGED_COUNT];
     size_t count = 0;
-    for (size_t i = 0; i < DENIED_COUNT; i++) {
-        int number = DENIED[i].numbers[table];
-        if (number == NONE)
+    for (size_t i = 0; i < JUDGED_COUNT; i++) {
+        int number = JUDGED[i].numbers[table];
+        if (number == NONE || !is_judged(filter, &JUDGED[i]))
             continue;
         size_t place = count++;
         for (; place > 0 && sorted[place - 1]->numbers[table] > number; place--)
             sorted[place] = sorted[place - 1];
-        sorted[place] = &DENIED[i];
+        sorted[place] = &JUDGED[i];
     }
     load(filter, offsetof(struct seccomp_data, nr));
     if (table == X86_64) {
@@ -269,9 +292,9 @@ static void find_in_table(struct filter *filter, enum table table)
 
 /* Make the filter of a machine. Return false if it is too long: then the table has outgrown this
  * code. */
-static bool make_filter(struct filter *filter, const struct machine *machine)
+static bool make_filter(struct filter *filter, const struct machine *machine, const struct ids *own, bool has_listener)
 {
-    *filter = (struct filter){0};
+    *filter = (struct filter){.own = own, .has_listener = has_listener};
     load(filter, offsetof(struct seccomp_data, arch));
     size_t is_native = skip_unless(filter, BPF_JEQ, machine->native_arch);
     find_in_table(filter, machine->native);
@@ -283,26 +306,62 @@ static bool make_filter(struct filter *filter, const struct machine *machine)
     return !filter->is_too_long;
 }
 
-const char *deny_calls(void)
+enum watched watched_call(uint32_t arch, int number)
 {
     const struct machine *machine = this_machine();
+    for (size_t i = 0; machine && i < JUDGED_COUNT; i++) {
+        if (JUDGED[i].numbers[arch == machine->native_arch ? machine->native : machine->compat] != number)
+            continue;
+        switch (JUDGED[i].rule) {
+        case BUT_OWN_USER_AND_GROUP:
+        case BUT_OWN_USER:
+        case BUT_OWN_GROUP:
+        case IF_ROOT:
+            return CHANGES_IDS;
+        case BUT_MODES:
+            return JUDGED[i].first == 3 ? SETS_ATTRIBUTE : SETS_ATTRIBUTE_AT;
+        case IF_IT_LISTENS:
+            return LISTENS;
+        case IF_ANY:
+            return JUDGED[i].first == 0 ? LINKS : LINKS_AT;
+        default:
+            return NOT_WATCHED;
+        }
+    }
+    return NOT_WATCHED;
+}
+
+/* Install the filter. Return 0, or a descriptor of its listener, or -1 with errno. */
+static int install(const struct machine *machine, const struct ids *own, bool has_listener)
+{
     struct filter filter;
     errno = ENOSYS;
-    if (!machine || !make_filter(&filter, machine))
-        return "there is no filter of system calls for this machine";
+    if (!machine || !make_filter(&filter, machine, own, has_listener))
+        return -1;
     struct sock_fprog program = {.len = (unsigned short)filter.count, .filter = filter.steps};
     /* Without this flag, kernels before 5.16 turn on a mitigation that slows every job down. The
      * same program does not have it outside of a sandbox. */
-    if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, &program) != 0)
-        return "cannot install the filter of system calls";
-    return NULL;
+    unsigned long flags = SECCOMP_FILTER_FLAG_SPEC_ALLOW;
+    if (has_listener)
+        flags |= SECCOMP_FILTER_FLAG_NEW_LISTENER;
+    return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
+}
+
+const char *deny_calls(const struct ids *own, int *listener)
+{
+    const struct machine *machine = this_machine();
+    if (!machine)
+        return "there is no filter of system calls for this machine";
+    if (own && (*listener = install(machine, own, true)) >= 0)
+        return NULL;
+    return install(machine, own, false) < 0 ? "cannot install the filter of system calls" : NULL;
 }
 
 /* Tests use this, and `termite-ctl doctor`, to find out whether this machine supports the
  * filter. */
 int deny(char **program)
 {
-    const char *failure = deny_calls();
+    const char *failure = deny_calls(NULL, NULL);
     if (failure) {
         dprintf(STDERR_FILENO, "termite-sandbox: %s: %s\n", failure, strerror(errno));
         return EXIT_FAILED;

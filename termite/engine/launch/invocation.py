@@ -7,6 +7,7 @@ The format is in docs/develop/protocol.md, "Launcher". Everything but `env` come
 import enum
 import functools
 import os
+import re
 from dataclasses import dataclass, field
 
 import msgspec
@@ -15,6 +16,7 @@ from termite.engine.decide.environment import Environment
 from termite.engine.errors import RemoteProtocolError
 from termite.engine.launch.vantage import Vantage
 from termite.engine.model import How, Invocation, StdinFile
+from termite.engine.wire.protocol.messages import LIMITS, LIMITS_CHARACTERS
 from termite.engine.wire.protocol.records import VERSION, parse_records
 
 
@@ -32,6 +34,20 @@ class OutputKind(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Inheritance:
+    """The facts that a command inherits from the launcher's process.
+
+    `limits` are as in Run; "" means unknown. `ignored` has bit N - 1 for each ignored signal N.
+    `descriptor` is an open descriptor above 2 that the command names, or 0 if it names none.
+    """
+
+    limits: str = ""
+    nice: int = 0
+    ignored: int = 0
+    descriptor: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class JobRequest:
     """A request of a launcher: the command, and how the launcher's process is set up.
 
@@ -39,8 +55,7 @@ class JobRequest:
     stream if that is None. If not, `stdin_closed` means that descriptor 0 is closed, and
     `stdin_ended` that it is at its end. `merge`: stdout and stderr are one open file. `out` and
     `err` are the kinds of stdout and stderr. `token` is the name of the job
-    that only this launcher and its master know. `open_files` is the soft limit of descriptors, or
-    0 if it is unknown.
+    that only this launcher and its master know.
     """
 
     invocation: Invocation
@@ -55,7 +70,7 @@ class JobRequest:
     is_stdin_terminal: bool = False
     vantage: Vantage = field(default_factory=Vantage)
     token: bytes = b""
-    open_files: int = 0
+    inherited: Inheritance = field(default_factory=Inheritance)
 
 
 def parse_invoke(payload: bytes) -> JobRequest:
@@ -73,9 +88,7 @@ def parse_invoke(payload: bytes) -> JobRequest:
         out, err = (OutputKind(fields.get(name, b"other").decode()) for name in ("out", "err"))
         umask = int(fields.get("umask", b"022"), 8)
         stdin_file = _parse_stdin_file(fields) if stdin == b"file" else None
-        open_files = int(fields.get("open_files", b"0"))
-        if not 0 <= open_files < 2**31:
-            raise ValueError("open_files")
+        inherited = _parse_inheritance(fields)
         token = bytes.fromhex(fields.get("token", b"").decode())
     except (KeyError, ValueError, msgspec.ValidationError) as error:
         raise RemoteProtocolError(f"an invocation without its {error}") from None
@@ -92,7 +105,7 @@ def parse_invoke(payload: bytes) -> JobRequest:
         is_stdin_terminal=fields.get("in") == b"tty",
         vantage=Vantage(*(os.fsdecode(fields.get(name, b"")) for name in ("root", "users", "here", "host"))),
         token=token,
-        open_files=open_files,
+        inherited=inherited,
     )
 
 
@@ -142,6 +155,23 @@ def _parse_environment(payload: bytes) -> Environment:
         name, _, text = os.fsdecode(content).partition("=")
         variables[name] = text
     return Environment(variables)
+
+
+def _parse_inheritance(fields: dict[str, bytes]) -> Inheritance:
+    """Return what the command inherits. Raise ValueError if a field is malformed."""
+    numbers = [int(fields.get(name, b"0")) for name in ("nice", "ignored", "inherited")]
+    return _inheritance(fields.get("limits", b""), *numbers)
+
+
+@functools.lru_cache(maxsize=16)
+def _inheritance(limits: bytes, nice: int, ignored: int, descriptor: int) -> Inheritance:
+    """Check the facts, which are the same for nearly all commands of one make."""
+    text = limits.decode()
+    if len(text) > LIMITS_CHARACTERS or not re.search(LIMITS, text):
+        raise ValueError("limits")
+    if not (0 <= nice < 20 and 0 <= ignored < 2**31 and 0 <= descriptor < 2**31):
+        raise ValueError("inheritance")
+    return Inheritance(text, nice, ignored, descriptor)
 
 
 def _parse_stdin_file(fields: dict[str, bytes]) -> StdinFile:

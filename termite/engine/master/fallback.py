@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 import trio
 
 from termite.engine.decide.logic.switches import is_local_forbidden
-from termite.engine.errors import Conflict, ExitCode, Reason
+from termite.engine.errors import Conflict, ExitCode, Outdated, Reason, Retryable
 from termite.engine.master.job import Job
 from termite.engine.master.job_reports import count_place
 from termite.engine.master.shared import Master
@@ -180,6 +180,26 @@ def record_conflict(master: Master, job: Job, error: Conflict) -> bool:
     master.counters.retries[error.reason] += 1
     job.launcher.resume_reading()
     return True
+
+
+def record_failure(master: Master, job: Job, error: Retryable) -> None:
+    """Note a failed attempt against its worker, so that the next attempt gets another one.
+
+    If a file changed under the job, or could not be looked at here, no worker is to blame. Nor is
+    one that gives no job the network.
+    """
+    assert job.lease is not None, "only a lease can fail"
+    if error.reason is Reason.NETWORK_DENIED:
+        job.fail(job.lease.worker, error)  # another worker may give it; this one is sound
+        return
+    if isinstance(error, Outdated) or error.reason is Reason.LOOK_FAILED:
+        job.failures.append(error)
+        log.info("job-outdated job=%d detail=%r reason=%s", job.id, error.detail, error.reason)
+        return
+    job.fail(job.lease.worker, error)
+    master.pool.failed(job.lease, error)
+    master.counters.retries[error.reason] += 1
+    log.warning("job-retried job=%d lease=%s detail=%r reason=%s", job.id, job.lease.worker, error.detail, error.reason)
 
 
 async def fall_back(

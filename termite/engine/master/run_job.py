@@ -21,7 +21,6 @@ from termite.engine.errors import (
     Conflict,
     FsError,
     HalfPublished,
-    Outdated,
     Reason,
     ResultRefused,
     Retryable,
@@ -38,6 +37,7 @@ from termite.engine.master.fallback import (
     end_differing,
     fall_back,
     record_conflict,
+    record_failure,
     run_here_instead,
     run_local,
     start_local,
@@ -172,6 +172,8 @@ async def run_job(master: Master, job: Job) -> Exit | None:
         # is notified once in each build.
         is_new = bool(master.notices.select_new(found, [b"elsewhere"]))
         return await fall_back(master, job, found, "", quiet=not is_new)
+    if descriptor := job.request.inherited.descriptor:
+        return await fall_back(master, job, Reason.DESCRIPTOR_INHERITED, f"descriptor {descriptor}")
     if job.launcher.is_one_too_many:
         is_new = bool(master.notices.select_new(Reason.NO_RESOURCES, [b"descriptors"]))
         return await fall_back(master, job, Reason.NO_RESOURCES, shortage_text(), quiet=not is_new)
@@ -207,6 +209,8 @@ async def try_workers(master: Master, job: Job, command: Command) -> Exit | None
             if not record_conflict(master, job, error):
                 return await run_here_instead(master, job, error.reason, absolute(error.paths), error.derived)
         except Retryable as error:
+            if error.reason.is_for_here:
+                return await run_here_instead(master, job, error.reason, (error.detail,) if error.detail else ())
             job.output.drop()  # the next worker may be long in coming
             no_other = error.reason in (Reason.NOT_AT_REST, Reason.TOO_LARGE)  # would do better
             if no_other or (job.may_have_used_network and error.reason is not Reason.NETWORK_DENIED):
@@ -292,7 +296,9 @@ def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> Run | 
         stdin_closed=job.request.stdin_closed,
         stdin_ended=job.request.stdin_ended,
         contents=contents,
-        open_files=job.request.open_files,
+        limits=job.request.inherited.limits,
+        nice=job.request.inherited.nice,
+        ignored=job.request.inherited.ignored,
     )
 
 
@@ -342,7 +348,8 @@ async def publish_results(master: Master, job: Job, lease: Lease, ran: Ran, timi
         await job.launcher.stop_reading()
         job.stdin.finish(ran.stdin_offset, ran.stdin_taken)
         end = JobEnd(job.request.token, job.launcher.pid, ran.exit.code, ran.exit.signal, job.launcher.stdin_end)
-        job.ticket = Ticket(end, lambda: job.launcher.needs_no_exit, job.output.show_held)
+        told, umask = (lambda: job.launcher.needs_no_exit), job.request.umask
+        job.ticket = Ticket(end, told, job.output.show_held, umask=umask)
         published = await master.tree.publish(ran.changes, contents, timing, job.ticket)
     job.has_met_others |= bool(published.appended)
     return published.conflicts
@@ -362,26 +369,6 @@ def learn(master: Master, key: CommandKey, ran: Ran, total_s: float, *, is_alone
         return
     took_s = (ran.ended_ns - ran.started_ns) / 1e9
     master.short.record_remote(key, took_s, max(total_s - took_s, 0.0))
-
-
-def record_failure(master: Master, job: Job, error: Retryable) -> None:
-    """Note a failed attempt against its worker, so that the next attempt gets another one.
-
-    If a file changed under the job, or could not be looked at here, no worker is to blame. Nor is
-    one that gives no job the network.
-    """
-    assert job.lease is not None, "only a lease can fail"
-    if error.reason is Reason.NETWORK_DENIED:
-        job.fail(job.lease.worker, error)  # another worker may give it; this one is sound
-        return
-    if isinstance(error, Outdated) or error.reason is Reason.LOOK_FAILED:
-        job.failures.append(error)
-        log.info("job-outdated job=%d detail=%r reason=%s", job.id, error.detail, error.reason)
-        return
-    job.fail(job.lease.worker, error)
-    master.pool.failed(job.lease, error)
-    master.counters.retries[error.reason] += 1
-    log.warning("job-retried job=%d lease=%s detail=%r reason=%s", job.id, job.lease.worker, error.detail, error.reason)
 
 
 def _is_outdated(changesets: tuple[Changeset, ...]) -> bool:

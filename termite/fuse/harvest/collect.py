@@ -20,7 +20,7 @@ from termite.engine.store.cas import Cas
 from termite.engine.wire.protocol.messages import INLINE_BYTES, INLINE_TOTAL_BYTES
 from termite.fuse import mirror_calls
 from termite.fuse.harvest.upper_layer import UpperLayer, not_at_rest, open_upper
-from termite.fuse.view.comparison import Lower, UpperEntry, compare, files, harvest
+from termite.fuse.view.comparison import Lower, UpperEntry, attributed, compare, files, harvest
 
 # Up to these sizes no thread is used: a thread costs 0.1 ms, as much as reading a few small files.
 MAX_ENTRIES_WITHOUT_THREAD = 64
@@ -53,7 +53,7 @@ async def collect(upper: Path, writable_root: bytes, lower: Lower, cas: Cas) -> 
     `lower` returns the attributes that the job saw at a path, or None. Its exceptions pass through,
     and nothing was stored then, so this can be called again. Raises NotAtRest if somebody still
     changes the files, and Retryable if the disk is full or a path is too long. The master then runs
-    the job once more.
+    the job once more, or itself if the reason `is_for_here`.
     """
     layer = open_upper(upper)
     if layer is None:
@@ -77,6 +77,8 @@ async def _collect(layer: UpperLayer, writable_root: bytes, lower: Lower, cas: C
         if len(entries) == MAX_ENTRIES_WITHOUT_THREAD:
             entries.extend(await trio.to_thread.run_sync(list, walk))
     compared = compare(entries, lower, writable_root)
+    if names := attributed(compared):
+        raise Retryable(Reason.ATTRIBUTES_SET, os.fsdecode(names[0]))
     written = files(compared)
     store = functools.partial(_store, layer, written, cas)
     contents_bytes = sum(entry.size for entry in written)

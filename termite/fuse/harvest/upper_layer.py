@@ -9,7 +9,7 @@ refused.
 import errno
 import os
 import stat
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from termite.engine.beneath import DIRECTORY, FILE, open_beneath
@@ -21,6 +21,10 @@ from termite.fuse.view.comparison import UpperEntry, is_worth_reading
 
 # The kernel returns one of these if a name is gone or has become another kind of file.
 MOVED_ERRORS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.ESTALE})
+
+# The beginnings of the names of attributes that a job can set, and of those of overlayfs.
+OF_JOBS = ("user.", "security.capability", "system.posix_acl_")
+OF_OVERLAY = "user.overlay."
 
 ListedName = tuple[bytes, bool]  # a path, and whether the listing says that it is a directory
 
@@ -118,8 +122,11 @@ def _list(directory: bytes | int, path: bytes) -> list[ListedName]:
 
 def _read_directory(fd: int, path: bytes) -> UpperEntry:
     status = mirror_calls.fstat(fd)
+    names = _attributes(fd)
+    opaque = OPAQUE_XATTR in names and os.getxattr(fd, OPAQUE_XATTR) == b"y"
     is_retimed = status.st_mtime_ns != status.st_ctime_ns  # the kernel sets both when an entry comes or goes
-    return UpperEntry(path, *_facts(status), opaque=_xattr(fd, OPAQUE_XATTR) == b"y", retimed=is_retimed)
+    facts = _facts(status)
+    return UpperEntry(path, *facts, opaque=opaque, retimed=is_retimed, has_attributes=_are_of_job(names))
 
 
 def _read_entry(fd: int, path: bytes) -> UpperEntry:
@@ -129,13 +136,15 @@ def _read_entry(fd: int, path: bytes) -> UpperEntry:
     mode = status.st_mode
     if stat.S_ISDIR(mode):
         raise not_at_rest(path)
+    # The link in /proc leads to the open directory, wherever that is now.
+    names = _attributes(b"/proc/self/fd/%d/%b" % (fd, name)) if stat.S_ISREG(mode) else ()
     return UpperEntry(
         path,
         *_facts(status),
         whiteout=stat.S_ISCHR(mode) and status.st_rdev == 0,
-        # The link in /proc leads to the open directory, wherever that is now.
-        copied_up=stat.S_ISREG(mode) and _xattr(b"/proc/self/fd/%d/%b" % (fd, name), ORIGIN_XATTR) is not None,
+        copied_up=ORIGIN_XATTR in names,
         target=os.readlink(name, dir_fd=fd) if stat.S_ISLNK(mode) else b"",
+        has_attributes=_are_of_job(names),
     )
 
 
@@ -148,13 +157,19 @@ def _facts_of(entry: UpperEntry) -> tuple[int, int, int, int, int]:
     return entry.mode, entry.size, entry.mtime_ns, entry.inode, entry.nlink
 
 
-def _xattr(file: bytes | int, attribute: str) -> bytes | None:
+def _attributes(file: bytes | int) -> Sequence[str]:
+    """Return the names of the extended attributes of a file."""
     try:
-        return os.getxattr(file, attribute, follow_symlinks=isinstance(file, int))
+        return os.listxattr(file, follow_symlinks=isinstance(file, int))
     except OSError as error:
-        if error.errno in (errno.ENODATA, errno.ENOTSUP):
-            return None
+        if error.errno == errno.ENOTSUP:
+            return ()
         raise
+
+
+def _are_of_job(names: Sequence[str]) -> bool:
+    """Return whether a job has set one of these attributes. Others are of overlayfs and SELinux."""
+    return any(name.startswith(OF_JOBS) and not name.startswith(OF_OVERLAY) for name in names)
 
 
 def _error_at(path: bytes, error: OSError) -> Exception:

@@ -25,9 +25,8 @@ class SandboxSpec:
     `stdin_fd`, or the mirror's file `stdin/JOB` from `stdin_offset` on, or closed. -1 means that
     the field is not used; if none is, standard input is /dev/null. `merge` sends stderr into
     stdout's pipe. `timeout_s` and `memory_bytes` are limits, and 0 means none.
-    `processes` is a limit of processes and threads, and 0 means none. `open_files` is the soft
-    limit of descriptors, and 0 means the usual one. An empty `hostname`
-    leaves the name of this machine.
+    `processes` is a limit of processes and threads, and 0 means none. `limits`, `nice` and
+    `ignored` are as in Run. An empty `hostname` leaves the name of this machine.
 
     `on_pid` is called with the pid of the sandbox's first process, as soon as there is one.
     `on_kill` is called just before the job is killed after a time-out or a cancellation. It must
@@ -52,7 +51,9 @@ class SandboxSpec:
     network: bool = False
     timeout_s: float = 0.0
     memory_bytes: int = 0
-    open_files: int = 0
+    limits: str = ""
+    nice: int = 0
+    ignored: int = 0
     processes: int = 0
     hostname: str = ""
     on_pid: Callable[[int], None] | None = None
@@ -73,7 +74,9 @@ def pack_order(spec: SandboxSpec, scratch: Path) -> bytes:
         ("exe", spec.exe),
         ("search", b"%d" % spec.search),
         ("memory", b"%d" % spec.memory_bytes),
-        ("nofile", b"%d" % spec.open_files),
+        ("limits", spec.limits.encode()),
+        ("nice", b"%d" % spec.nice),
+        ("ignored", b"%d" % spec.ignored),
     ]
     if spec.stdin_offset >= 0:
         records += [("stdin", b"stdin/%d" % spec.job), ("stdin_offset", b"%d" % spec.stdin_offset)]

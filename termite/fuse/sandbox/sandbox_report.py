@@ -19,6 +19,15 @@ from termite.engine.wire.protocol.records import parse_records
 REPORT_BYTES = 16 * 1024  # the longest text of a report is a path with an error
 LARGEST = 2**63 - 1  # of a number in a report
 
+# The word of a report for a call that only the submitter's machine can carry out.
+SENT_HOME = {
+    "ids": Reason.FOREIGN_IDS,
+    "attributes": Reason.ATTRIBUTES_SET,
+    "listener": Reason.CALLS_WATCHED,
+    "links": Reason.LINKS_COMPARED,
+    "stack": Reason.STACK_TOO_LARGE,
+}
+
 # The callers of execvp (a shell, make) turn these into "not found", and other errors into 126.
 NOT_FOUND = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
 
@@ -61,9 +70,12 @@ def sandbox_result(records: Mapping[str, str], earliest_ns: int, timed_out: bool
 
     `earliest_ns` stands in for a start time that is not known. Raises Retryable if the sandbox has
     failed, and NotAtRest if another job writes to a file of this one; both run the job once more.
+    Raise Retryable with a reason that `is_for_here` if the job needs the submitter's machine.
     """
     if "error" in records:
         raise Retryable(Reason.SANDBOX_FAILED, records["error"])
+    if "here" in records:
+        raise Retryable(SENT_HOME.get(records["here"], Reason.SANDBOX_FAILED))
     if "busy" in records:
         raise NotAtRest("another job has a file of this one open for writing")
     exec_errno = _number(records, "exec", 0)

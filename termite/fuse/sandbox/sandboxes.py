@@ -32,7 +32,8 @@ class Sandboxes:
     """The sandboxes of one lease, made by the program `binary`. Each job writes below `scratch`.
 
     `tmpfs`: hold what jobs write in memory, if the kernel can. `network` is what jobs get that want
-    one. `limits` hold for each job.
+    one. `limits` hold for each job. `own` are the user and group of all jobs. Without them, calls
+    that need the submitter's machine are not noticed.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Sandboxes:
         tmpfs: bool,
         network: JobNetwork = OPEN_NETWORK,
         limits: JobLimits = NO_LIMITS,
+        own: tuple[int, int] | None = None,
     ) -> None:
         self.scratch = Scratch(binary, scratch)
         self._wants_tmpfs = tmpfs
@@ -52,8 +54,12 @@ class Sandboxes:
         self._of_jobs: dict[int, Path] = {}
         self._watches: list[StandstillWatch] = []  # one for each running job
         self._is_busy = trio.Event()
+        watched = (b"--own=%d:%d" % own,) if own else ()
         option = b"--private=" + os.fsencode(network.pasta) if network.pasta else b"--network"
-        self._spawners = {False: Spawner(binary, scratch), True: Spawner(binary, scratch, option)}
+        self._spawners = {
+            False: Spawner(binary, scratch, *watched),
+            True: Spawner(binary, scratch, option, *watched),
+        }
 
     def setup(self) -> None:
         """Mount the scratch space. Call this once, in the mount namespace in which jobs start."""

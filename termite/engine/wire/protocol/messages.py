@@ -38,6 +38,9 @@ INLINE_BYTES = 64 * 1024  # contents up to this size are sent inside a message, 
 INLINE_TOTAL_BYTES = 1024 * 1024  # of all contents inside one message
 MAX_CHANGES = 200_000  # of one job; they are decoded in 60 ms, during which the master does nothing else
 MAX_DROPPED = 1000  # names of writes that do not come home; if there are more, directories stand for them
+# Limits of a process: RESOURCE:SOFT:HARD, with commas between them; "-" is no limit.
+LIMITS = r"\A(\d{1,2}:(\d{1,20}|-):(\d{1,20}|-)(,(?!\Z)|\Z))*\Z"
+LIMITS_CHARACTERS = 1000
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -161,8 +164,9 @@ class Run(Message, frozen=True):
       file `stdin_file`, or a stream if that is None. If not `stdin`, it is closed (`stdin_closed`),
       a pipe at its end (`stdin_ended`), or /dev/null.
     * `contents` has small files, by their paths, that changed up to `number`. No worker has them.
-    * 0 means no limit for `timeout_s` and `memory_bytes`. `open_files` is the soft limit of
-      descriptors; 0 means the usual one.
+    * 0 means no limit for `timeout_s` and `memory_bytes`. `limits` are those of the launcher's
+      process, as LIMITS says; "" means the usual ones. `nice` is its niceness, and `ignored` has
+      bit N - 1 for each ignored signal N.
     """
 
     job: Count
@@ -183,7 +187,9 @@ class Run(Message, frozen=True):
     stdin_closed: bool = False
     stdin_ended: bool = False
     contents: dict[bytes, bytes] = {}
-    open_files: Count = 0
+    limits: Annotated[str, Meta(pattern=LIMITS, max_length=LIMITS_CHARACTERS)] = ""
+    nice: Annotated[int, Meta(ge=0, le=19)] = 0
+    ignored: Annotated[int, Meta(ge=0, lt=2**31)] = 0
 
     def __post_init__(self) -> None:
         """Refuse values that execve and chdir cannot take.

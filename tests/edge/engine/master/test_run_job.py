@@ -1198,18 +1198,48 @@ async def test_a_master_answers_that_it_lives_while_a_job_runs(tmp_path: Path) -
         assert await launched.rest() == [(b"E", b"code=3\0")]
 
 
-async def test_a_job_on_a_worker_gets_the_limit_of_descriptors_of_its_launcher(tmp_path: Path) -> None:
-    limits: list[int] = []
+async def test_a_job_on_a_worker_inherits_what_its_launcher_has(tmp_path: Path) -> None:
+    inherited: list[tuple[str, int, int]] = []
 
     async def run(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
-        limits.append(message.open_files)
+        inherited.append((message.limits, message.nice, message.ignored))
         return ran()
 
     world = World(tmp_path, run, run)
-    for fields in ({"open_files": b"777"}, {}):
+    for fields in ({"limits": b"7:777:-", "nice": b"3", "ignored": b"4096"}, {}):
         async with world.launcher("gcc", fields=fields) as launched:
             await launched.rest()
-    assert limits == [777, 0]
+    assert inherited == [("7:777:-", 3, 4096), ("", 0, 0)]
+
+
+@pytest.mark.logs("job-fell-back")
+async def test_a_command_that_names_a_descriptor_of_this_machine_runs_here(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    async with world.launcher("gcc", fields={"inherited": b"7"}) as launched:
+        frames = await launched.rest()
+    notice = f"termite: {Reason.DESCRIPTOR_INHERITED.words}: descriptor 7; running the command on this machine\n"
+    assert frames == [(b"N", notice.encode()), (b"X", b"recurse=0\0")]
+    async with world.launcher("gcc", TERMITE_LOCAL="never", fields={"inherited": b"7"}) as launched:
+        frames = await launched.rest()
+    assert frames[-1] == (b"E", b"code=103\0")
+
+
+@pytest.mark.logs("job-fell-back")
+@pytest.mark.parametrize("reason", [reason for reason in Reason if reason.is_for_here])
+async def test_a_command_that_needs_this_machine_runs_here_at_once(tmp_path: Path, reason: Reason) -> None:
+    runs: list[int] = []
+
+    async def run(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        runs.append(message.job)
+        raise Retryable(reason, "a detail")
+
+    world = World(tmp_path, run, run, run)
+    async with world.launcher("gcc") as launched:
+        frames = await launched.rest()
+    notice = f"termite: {reason.words}: a detail; running the command on this machine\n"
+    assert frames == [(b"N", notice.encode()), (b"X", b"recurse=0\0")]
+    assert len(runs) == 1
+    assert world.master.counters.fallbacks == {reason: 1}
 
 
 @pytest.mark.logs("job-fell-back")

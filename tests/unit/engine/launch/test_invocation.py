@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 
 from termite.engine.errors import RemoteProtocolError
-from termite.engine.launch.invocation import parse_invoke
+from termite.engine.launch.invocation import Inheritance, parse_invoke
 from termite.engine.wire.protocol.records import pack_records
 from tests.unit.mutations import mutations
 
@@ -67,7 +67,14 @@ def test_an_absurd_number_of_a_launcher_is_refused(key: str, number: bytes) -> N
 
 
 STDIN = [("stdin", b"file"), *FILE.items()]
-MORE = [("token", b"00ff"), ("umask", b"022"), ("open_files", b"1024"), ("root", b"1:2:3"), ("out", b"tty")]
+MORE = [
+    ("token", b"00ff"),
+    ("umask", b"022"),
+    ("limits", b"7:1024:-,3:-:-"),
+    ("nice", b"3"),
+    ("root", b"1:2:3"),
+    ("out", b"tty"),
+]
 WHOLE = pack_records([*STDIN, *MORE, ("tool", b"make"), ("note", b"a=b"), *FIELDS, *ENV])
 
 
@@ -76,7 +83,7 @@ def test_a_damaged_invocation_is_a_request_or_refused(damaged: bytes) -> None:
     with contextlib.suppress(RemoteProtocolError):
         asked = parse_invoke(damaged)
         assert asked.invocation.argv and asked.invocation.cwd.startswith("/")
-        assert 0 <= asked.umask <= 0o777 and 0 <= asked.open_files < 2**31
+        assert 0 <= asked.umask <= 0o777 and 0 <= asked.inherited.nice < 20
 
 
 def test_an_invocation_may_be_cut_nowhere_before_its_command() -> None:
@@ -84,3 +91,24 @@ def test_an_invocation_may_be_cut_nowhere_before_its_command() -> None:
     for length in range(command):
         with pytest.raises(RemoteProtocolError):
             parse_invoke(WHOLE[:length])
+
+
+def test_what_a_command_inherits_is_told() -> None:
+    told = [("limits", b"7:1024:-,3:8388608:99"), ("nice", b"3"), ("ignored", b"4097"), ("inherited", b"7")]
+    assert parse_invoke(pack_records([*FIELDS, *told])).inherited == Inheritance("7:1024:-,3:8388608:99", 3, 4097, 7)
+    assert parse_invoke(pack_records(FIELDS)).inherited == Inheritance()
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        *(("limits", text) for text in (b"7", b"7:1", b"7:1:2,", b"7:1:2;3:1:2", b"a:1:2", b"7:-1:2", b"7:1:2\n")),
+        ("limits", b"7:1:2," * 200 + b"7:1:2"),
+        *(("nice", number) for number in (b"20", b"-1", b"x")),
+        *(("ignored", number) for number in (b"-1", b"2147483648")),
+        *(("inherited", number) for number in (b"-1", b"2147483648")),
+    ],
+)
+def test_an_absurd_inheritance_is_refused(key: str, text: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        parse_invoke(pack_records([*FIELDS, (key, text)]))

@@ -4,8 +4,8 @@
  * A mount belongs to one mount namespace, and no two mounts have the same id at the same time. The
  * mount and the inode of "/" therefore reveal a chroot and another mount namespace alike. Reading
  * them costs a third of what /proc/self/ns/mnt would cost. */
-#include "launcher.h"
-#include "../shared/records.h"
+#include "../launcher.h"
+#include "../../shared/records.h"
 
 #include <fcntl.h>
 #include <stdint.h>

@@ -1,0 +1,192 @@
+/* Judge the watched calls of jobs (call_filter.c), for the process that makes the sandboxes.
+ *
+ * A job has one user and one group. If its submitter could give a file to another one, or could set
+ * an attribute that does not come back, the job cannot do so. Nothing is emulated: pid 1 ends the
+ * job, and the command runs on the submitter's machine. If the submitter could not do it either,
+ * the error is the submitter's. In a user namespace that the job has made, the kernel judges.
+ *
+ * The filter belongs to all jobs of the lease, so a job pays nothing for it. A job that changes its
+ * arguments in memory meanwhile only decides about itself. */
+#include "../sandbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/nsfs.h>
+#include <linux/seccomp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+enum { NAME_BYTES = 256 /* of an attribute, with its NUL */, ANCESTORS_MAX = 10000, ROOM_BYTES = 1024 };
+static const char USER[] = "user.", LISTS[] = "system.posix_acl_";
+
+/* The signals by which pid 1 of a job is asked to end it, and the words for the job's report. */
+static const struct {
+    int signal;
+    const char *word;
+} SENT_HOME[] = {
+    [CHANGES_IDS] = {SIGUSR1, "ids"},
+    [SETS_ATTRIBUTE] = {SIGUSR2, "attributes"},
+    [SETS_ATTRIBUTE_AT] = {SIGUSR2, "attributes"},
+    [LISTENS] = {SIGHUP, "listener"},
+    [LINKS] = {SIGALRM, "links"},
+    [LINKS_AT] = {SIGALRM, "links"},
+};
+enum { SENT_HOME_COUNT = sizeof SENT_HOME / sizeof *SENT_HOME };
+
+/* -- pid 1 of a job ------------------------------------------------------------------------------------------------ */
+
+const char *sent_home_by(int signal)
+{
+    for (int i = NOT_WATCHED + 1; i < SENT_HOME_COUNT; i++)
+        if (SENT_HOME[i].signal == signal)
+            return SENT_HOME[i].word;
+    return NULL;
+}
+
+void take_home_signals(void (*act)(int number, siginfo_t *info, void *context))
+{
+    struct sigaction action = {.sa_sigaction = act, .sa_flags = SA_SIGINFO | SA_RESTART};
+    for (int i = NOT_WATCHED + 1; i < SENT_HOME_COUNT; i++)
+        sigaction(SENT_HOME[i].signal, &action, NULL);
+}
+
+/* -- serve --------------------------------------------------------------------------------------------------------- */
+
+/* Return the parent of a process, or 0 if it is not known. */
+static pid_t parent_of(pid_t pid)
+{
+    char path[64], text[256];
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (fd >= 0)
+        close(fd);
+    text[length > 0 ? length : 0] = '\0';
+    const char *name_end = strrchr(text, ')'); /* a name may contain any byte */
+    return name_end && strlen(name_end) > 4 ? (pid_t)strtol(name_end + 4, NULL, 10) : 0;
+}
+
+/* Return pid 1 of the job to which a process belongs, or 0. It is our child. */
+static pid_t init_of(pid_t pid)
+{
+    for (int i = 0; pid > 0 && i < ANCESTORS_MAX; i++) {
+        pid_t parent = parent_of(pid);
+        if (parent == getpid())
+            return pid;
+        pid = parent;
+    }
+    return 0;
+}
+
+/* Return whether a process is in a user namespace that its job has made. The job's own namespace is
+ * a child of ours. */
+static bool is_nested(pid_t pid)
+{
+    char path[64];
+    struct stat ours, parents;
+    snprintf(path, sizeof path, "/proc/%d/ns/user", pid);
+    int namespace = open(path, O_RDONLY | O_CLOEXEC);
+    int parent = namespace < 0 ? -1 : ioctl(namespace, NS_GET_PARENT);
+    bool is_known = parent >= 0 && fstat(parent, &parents) == 0 && stat("/proc/self/ns/user", &ours) == 0;
+    if (parent >= 0)
+        close(parent);
+    if (namespace >= 0)
+        close(namespace);
+    return is_known && parents.st_ino != ours.st_ino;
+}
+
+/* Read the text at an address of the caller. The rest of `text` is filled with NULs. */
+static void read_text(const struct seccomp_notif *call, uint64_t address, char *text, size_t size)
+{
+    memset(text, 0, size);
+    struct iovec ours = {text, size - 1};
+    for (; ours.iov_len > 0; ours.iov_len /= 2) { /* the text may stand at the end of the memory */
+        struct iovec theirs = {(void *)(uintptr_t)address, ours.iov_len};
+        if (process_vm_readv((pid_t)call->pid, &ours, 1, &theirs, 1, 0) > 0)
+            return;
+    }
+}
+
+/* Return whether git makes a clone by hard links. It compares the inode numbers of both names, and
+ * overlayfs gives a file that it copies another one. New objects of git, "tmp_*", are linked too,
+ * and are no copies. */
+static bool is_clone(const struct seccomp_notif *call, enum watched what)
+{
+    static const char git[] = "git\n", new[] = "tmp_";
+    char path[PATH_MAX], comm[32] = "";
+    snprintf(path, sizeof path, "/proc/%u/comm", call->pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    bool is_git = fd >= 0 && read(fd, comm, sizeof comm - 1) > 0 && strcmp(comm, git) == 0;
+    if (fd >= 0)
+        close(fd);
+    if (!is_git)
+        return false;
+    read_text(call, call->data.args[what == LINKS ? 0 : 1], path, sizeof path);
+    const char *slash = strrchr(path, '/');
+    return strncmp(slash ? slash + 1 : path, new, sizeof new - 1) != 0;
+}
+
+/* Return whether the submitter could set an attribute, and a job cannot set it or loses it. An
+ * attribute "user.*" works in a job, and is found when the job has ended. */
+static bool is_lost_attribute(const struct seccomp_notif *call, enum watched what, const struct ids *own)
+{
+    char name[NAME_BYTES];
+    read_text(call, call->data.args[what == SETS_ATTRIBUTE ? 1 : 3], name, sizeof name);
+    if (strncmp(name, USER, sizeof USER - 1) == 0 || *name == '\0')
+        return false;
+    return own->uid == 0 || strncmp(name, LISTS, sizeof LISTS - 1) == 0;
+}
+
+/* Let the call go on, or end it with `error`. */
+static void answer(int listener, const struct seccomp_notif *call, int error)
+{
+    struct seccomp_notif_resp response = {.id = call->id, .error = -error};
+    if (!error)
+        response.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
+    (void)ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &response); /* it fails if the caller was killed */
+}
+
+/* Return whether the command has to run on the submitter's machine because of this call. */
+static bool is_for_home(const struct seccomp_notif *call, enum watched what, bool is_ours, const struct ids *own)
+{
+    switch (what) {
+    case LISTENS:
+        return true;
+    case LINKS:
+    case LINKS_AT:
+        return is_clone(call, what);
+    case CHANGES_IDS:
+        return is_ours && own->uid == 0;
+    case SETS_ATTRIBUTE:
+    case SETS_ATTRIBUTE_AT:
+        return is_ours && is_lost_attribute(call, what, own);
+    case NOT_WATCHED:
+        break;
+    }
+    return false;
+}
+
+void answer_watched_call(int listener, const struct ids *own)
+{
+    static union {
+        struct seccomp_notif call;
+        char room[ROOM_BYTES]; /* the kernel writes as many bytes as its own structure has */
+    } received;
+    memset(&received, 0, sizeof received);
+    if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &received) != 0)
+        return; /* the caller was killed */
+    const struct seccomp_notif *call = &received.call;
+    enum watched what = watched_call(call->data.arch, call->data.nr);
+    pid_t caller = (pid_t)call->pid, init = 0;
+    bool is_ours = !is_nested(caller);
+    if (is_for_home(call, what, is_ours, own))
+        init = init_of(caller);
+    if (init && ioctl(listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &call->id) == 0 && kill(init, SENT_HOME[what].signal) == 0)
+        return; /* the caller waits until it is killed */
+    answer(listener, call, is_ours && what == CHANGES_IDS ? EPERM : 0);
+}

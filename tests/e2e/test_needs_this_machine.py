@@ -1,0 +1,121 @@
+"""Commands that a sandbox cannot run as the user's own machine does end as there, or run there."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from termite.engine.errors import Reason
+from tests.e2e.cluster import Tree, embedded, new_tree
+from tests.e2e.conftest import MakePlace
+from tests.e2e.places import IS_ROOT, Outcome
+
+PACKAGE = """
+mkdir d; echo 1 >d/f; chown -R 0:0 d; chown 12:34 d/f; install -o 5 -g 6 d/f d/g
+tar --numeric-owner --sort=name -cf p.tar d; tar --numeric-owner -tvf p.tar | sed 's/ 20..-.*//'; rm -r d p.tar
+"""
+EXTENDED = "import os; open('f', 'w').close(); os.setxattr({name!r}, 'user.mine', b'1')"
+
+
+def home_runs(tree: Tree, reason: Reason) -> int:
+    return int(tree.status()["fallbacks"].get(reason, 0))
+
+
+@pytest.fixture
+def owned(make_place: MakePlace) -> Iterator[Tree]:
+    if not IS_ROOT:
+        pytest.skip("needs root: only root gives files away")
+    with make_place("root") as where, embedded(new_tree(where)) as tree:
+        yield tree
+
+
+def test_a_package_is_made_below_fakeroot_in_a_recipe(tree: Tree) -> None:
+    if not shutil.which("fakeroot"):
+        pytest.skip("fakeroot is not installed (apt-get install fakeroot)")
+    plain = tree.plain("fakeroot", "sh", "-ec", PACKAGE)
+    assert (plain.code, plain.stdout.count(b"5/6")) == (0, 1), plain
+    done = tree.termite("fakeroot", "sh", "-ec", PACKAGE)
+    assert (done.code, done.stdout) == (plain.code, plain.stdout), done
+    if tree.where.uid:
+        assert done.stderr == plain.stderr, "it ran on the worker"
+
+
+def test_an_ordinary_user_gets_the_error_of_a_plain_build(user_tree: Tree) -> None:
+    script = "touch f; chown 0 f; chgrp 0 f; chown $(id -u):$(id -g) f && echo own"
+    plain, jobs = user_tree.plain("sh", "-c", script), user_tree.jobs()
+    assert user_tree.termite("sh", "-c", script) == plain
+    assert plain.stderr.count(b"Operation not permitted") == 2
+    assert user_tree.jobs() == jobs + 1
+
+
+@pytest.fixture
+def user_tree(tree: Tree) -> Tree:
+    if not tree.where.uid:
+        pytest.skip("this is about an ordinary user")
+    return tree
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "tar --owner=1000 --group=1001 -cf t Makefile; rm -f out; mkdir out; tar -C out -xf t; stat -c %u:%g out/*",
+        "touch out; chown 1000:1001 out; stat -c %u:%g out",
+        "touch out; setpriv --reuid 1000 --regid 1001 --clear-groups sh -c 'echo $(id -u):$(id -g)'",
+    ],
+    ids=["tar", "chown", "setpriv"],
+)
+def test_what_root_gives_away_is_given_away_here(owned: Tree, script: str) -> None:
+    owned.write("Makefile", "")
+    done = owned.termite("sh", "-c", script)
+    assert (done.code, done.stdout) == (0, b"1000:1001\n"), done
+    assert done.stderr.count(Reason.FOREIGN_IDS.words.encode()) == 1
+    assert home_runs(owned, Reason.FOREIGN_IDS) == 1
+
+
+def test_where_the_command_may_not_run_here_it_fails(owned: Tree) -> None:
+    done = owned.termite("sh", "-c", "touch out; chown 5 out", env={"TERMITE_LOCAL": "never"})
+    assert done.code == 103
+    assert Reason.FOREIGN_IDS.words.encode() in done.stderr
+    assert not (owned.path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["f", "."], ids=["file", "directory"])
+def test_an_attribute_that_a_job_leaves_is_set_here(tree: Tree, name: str) -> None:
+    before = home_runs(tree, Reason.ATTRIBUTES_SET)
+    done = tree.termite("python3", "-c", EXTENDED.format(name=name))
+    assert done.code == 0, done
+    assert Reason.ATTRIBUTES_SET.words.encode() in done.stderr
+    assert os.getxattr(tree.path / name, "user.mine") == b"1"
+    assert home_runs(tree, Reason.ATTRIBUTES_SET) == before + 1
+
+
+def test_an_attribute_that_a_job_removes_again_is_nobodys_business(tree: Tree) -> None:
+    jobs = tree.jobs()
+    script = EXTENDED.format(name="f") + "; os.removexattr('f', 'user.mine')"
+    assert tree.termite("python3", "-c", script) == Outcome(0, b"", b"")
+    assert tree.jobs() == jobs + 1
+
+
+def test_sys_shows_the_processors_and_the_jobs_own_network(tree: Tree) -> None:
+    jobs = tree.jobs()
+    done = tree.termite("sh", "-c", "cat /sys/devices/system/cpu/online; ls /sys/class/net; ls /sys")
+    assert done == Outcome(0, (Path("/sys/devices/system/cpu/online").read_bytes() + b"lo\nclass\ndevices\n"), b"")
+    assert tree.termite("sh", "-c", "echo 0 >/sys/devices/system/cpu/cpu1/online").code
+    assert tree.jobs() == jobs + 2
+
+
+def test_git_clones_a_repository_of_the_tree(tree: Tree) -> None:
+    if not shutil.which("git"):
+        pytest.skip("git is not installed (apt-get install git)")
+    assert tree.plain("git", "init", "-q", "one").code == 0
+    before, jobs = home_runs(tree, Reason.LINKS_COMPARED), tree.jobs()
+    commit = "git -c user.name=a -c user.email=a@b commit -q -m x"
+    made = tree.termite("sh", "-ec", f"cd one; echo 1 >f; git add f; {commit}; git gc -q")
+    assert (made.code, made.stderr) == (0, b""), made
+    counts = (tree.jobs(), home_runs(tree, Reason.LINKS_COMPARED))
+    assert counts == (jobs + 1, before), "its new objects are no clones"
+    done = tree.termite("sh", "-ec", "git clone -q ./one two; cat two/f")
+    assert (done.code, done.stdout) == (0, b"1\n"), done
+    assert home_runs(tree, Reason.LINKS_COMPARED) == before + 1

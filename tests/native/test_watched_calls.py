@@ -1,0 +1,133 @@
+"""Calls that need the submitter's machine send the command there, or fail as they would there."""
+
+import errno
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.native.sandboxes import USERS, Job, Sandboxes, sandboxes_of, small_base
+
+ORDINARY = {"uid": "1000", "gid": "1000", "root": "0"}
+ROOT = {"uid": "0", "gid": "0", "root": "1"}
+CAPABILITY = "security.capability"
+LIST = "system.posix_acl_access"
+
+
+@pytest.fixture(scope="module")
+def base(sandbox_program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    program = tmp_path_factory.mktemp("watched") / "watched_calls"
+    source = Path(__file__).with_suffix(".c").with_name("watched_calls.c")
+    subprocess.run(
+        ["gcc", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", "-static", source, "-o", program], check=True
+    )
+    with small_base(sandbox_program) as base:
+        shutil.copy(program, base / "root/usr/bin")
+        shutil.copy(program, base)
+        yield base
+
+
+@pytest.fixture(scope="module", params=USERS)
+def sandboxes(base: Path, request: pytest.FixtureRequest) -> Sandboxes:
+    return sandboxes_of(base, request.param)
+
+
+def run(sandboxes: Sandboxes, script: str, job: dict[str, str]) -> Job:
+    return sandboxes.run(["sh", "-c", f"exec 2>&1; {script}"], job, own=f"{job['uid']}:{job['gid']}")
+
+
+@pytest.mark.parametrize("ids", ["0:0", "0", ":0", "1000:0", "4321:1000", "65534"])
+def test_an_ordinary_user_may_not_give_a_file_away(sandboxes: Sandboxes, ids: str) -> None:
+    job = run(sandboxes, f"touch f; chown {ids} f; chown -h {ids} f", ORDINARY)
+    assert job.out.count("Operation not permitted") == 2, job
+    assert job.status == 1
+    assert "here" not in job.records
+
+
+@pytest.mark.parametrize("ids", ["1000:1000", "1000", ":1000", "-1"])
+def test_own_ids_change_nothing(sandboxes: Sandboxes, ids: str) -> None:
+    job = run(sandboxes, f"touch f; chown -- {ids.replace('-1', '1000')} f && chown -R 1000 . && echo ok", ORDINARY)
+    assert (job.out, job.status) == ("ok\n", 0)
+
+
+def test_in_a_namespace_of_its_own_a_job_is_root(sandboxes: Sandboxes) -> None:
+    job = run(sandboxes, "touch f; unshare -r sh -c 'chown 0:0 f && chown 5 f'", ORDINARY)
+    assert "Invalid argument" in job.out, "the kernel judges there"
+    assert "Operation not permitted" not in job.out
+
+
+@pytest.mark.parametrize(
+    "script", ["chown 1000 f", "chown -h :5 f", "setpriv --reuid 65534 id", "setpriv --keep-groups --regid 5 id"]
+)
+def test_what_root_could_do_sends_the_command_home(sandboxes: Sandboxes, script: str) -> None:
+    job = run(sandboxes, f"touch f; {script}; echo not reached", ROOT)
+    assert job.records["here"] == "ids"
+    assert job.out == ""
+
+
+def test_roots_own_ids_stay(sandboxes: Sandboxes) -> None:
+    job = run(sandboxes, "touch f; chown 0:0 f && setpriv --keep-groups --reuid 0 --regid 0 echo ok", ROOT)
+    assert (job.out, job.records.get("here")) == ("ok\n", None)
+
+
+def test_root_can_make_user_namespaces(sandboxes: Sandboxes) -> None:
+    job = run(sandboxes, "unshare -r id -u && unshare -rmpf --mount-proc sh -c 'echo $$'", ROOT)
+    assert job.out == "0\n1\n"
+
+
+def test_an_ordinary_user_may_not_become_another(sandboxes: Sandboxes) -> None:
+    job = run(sandboxes, "setpriv --reuid 65534 id; setpriv --keep-groups --regid 65534 id", ORDINARY)
+    assert job.out.count("Operation not permitted") == 2, job
+
+
+@pytest.mark.parametrize("kind", [ORDINARY, ROOT])
+def test_a_list_of_rights_with_names_sends_the_command_home(sandboxes: Sandboxes, kind: dict[str, str]) -> None:
+    job = run(sandboxes, f"touch f; watched_calls set f {LIST} 44; echo not reached", kind)
+    assert (job.records["here"], job.out) == ("attributes", "")
+
+
+def test_a_mode_in_the_form_of_a_list_does_not(sandboxes: Sandboxes) -> None:
+    job = run(sandboxes, "echo 1 >f; cp -p f g; echo $?", ORDINARY)
+    assert (job.out, job.records.get("here")) == ("0\n", None)
+
+
+def test_attributes_of_users_work_in_a_job(sandboxes: Sandboxes) -> None:
+    """They are found when the job has ended, because a test may set and remove one."""
+    job = run(sandboxes, "touch f; watched_calls set f user.mine 5", ORDINARY)
+    assert (job.out, job.records.get("here")) == ("0\n", None)
+
+
+def test_root_may_set_capabilities_and_an_ordinary_user_may_not(sandboxes: Sandboxes) -> None:
+    assert run(sandboxes, f"touch f; watched_calls set f {CAPABILITY} 20", ROOT).records["here"] == "attributes"
+    job = run(sandboxes, f"touch f; watched_calls set f {CAPABILITY} 20", ORDINARY)
+    assert job.records.get("here") is None
+    assert int(job.out) in (errno.EPERM, errno.EINVAL)
+
+
+def test_a_job_that_listens_to_calls_is_sent_home(sandboxes: Sandboxes) -> None:
+    job = run(sandboxes, "watched_calls listen; echo not reached", ORDINARY)
+    assert (job.records["here"], job.out) == ("listener", "")
+
+
+def test_a_process_that_its_parent_has_left_is_found(sandboxes: Sandboxes) -> None:
+    job = run(sandboxes, "touch f; (setsid sh -c 'sleep 0.1; chown 5 f' &); sleep 5; echo not reached", ROOT)
+    assert (job.records["here"], job.out) == ("ids", "")
+
+
+def test_a_job_cannot_pretend_to_be_sent_home(sandboxes: Sandboxes) -> None:
+    job = run(sandboxes, "kill -USR1 1; kill -USR2 1; kill -HUP 1; echo reached", ORDINARY)
+    assert (job.out, job.records.get("here")) == ("reached\n", None)
+
+
+def test_without_a_listener_an_ordinary_users_change_of_owner_fails(sandboxes: Sandboxes) -> None:
+    """The worker runs below another listener, so that the kernel gives it none."""
+    below = (str(sandboxes.base / "watched_calls"), "below-listener", *sandboxes.enter)
+    deaf = replace(sandboxes, enter=below)
+    if sandboxes.user == "root worker":
+        pytest.skip("the listener's filter needs no_new_privs, which `enter --uid` cannot have")
+    job = run(deaf, "touch f; chown 0 f; setpriv --reuid 5 id", ORDINARY)
+    assert job.out.count("Operation not permitted") == 2, job
+    assert run(deaf, "echo ok", ROOT).out == "ok\n"
