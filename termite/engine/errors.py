@@ -68,6 +68,7 @@ class Reason(enum.StrEnum):
     TOO_LARGE = "too-large"
     RESULT_LOST = "result-lost"
     NOT_AT_REST = "not-at-rest"
+    LINKED_FILE = "linked-file"
     CONFLICT = "conflict"
     JOURNAL_GAP = "journal-gap"
     STDIN_UNREADABLE = "stdin-unreadable"
@@ -132,6 +133,7 @@ _WORDS = {
     Reason.TOO_LARGE: "the job's data is too large",
     Reason.RESULT_LOST: "a result is no longer in the worker's store",
     Reason.NOT_AT_REST: "files of the job changed after its end",
+    Reason.LINKED_FILE: "a file with several names was changed in place",
     Reason.CONFLICT: "other commands changed the same files at the same time",
     Reason.JOURNAL_GAP: "the worker missed changes of the tree",
     Reason.STDIN_UNREADABLE: "the standard input could not be read",

@@ -31,7 +31,7 @@ from termite.fuse.sandbox.sandbox_order import SandboxSpec
 from termite.fuse.sandbox.sandboxes import Sandboxes
 from termite.fuse.stdin.stdin_pipe import StdinPipe, StdinSource
 from termite.fuse.view.comparison import coarsened
-from termite.fuse.view.views import Need, View
+from termite.fuse.view.views import Need
 
 MADE_JOBS = 1024  # the last ones with results to fetch; a master fetches those of a job as soon as it has ended
 JOURNAL_S = 30.0  # the Run that carries the changesets in front of this one is on the same connection
@@ -172,7 +172,7 @@ class Actions:
         async with self._stdin_pipe(job, run) as pipe:
             result = await self._parts.sandboxes.run(self._spec(job, run, pipe), forward)
             stdin_taken = pipe.taken if pipe else 0
-        harvested = await self._harvest(result.upper, job.view)
+        harvested = await self._harvest(result.upper, job)
         dropped = harvested.dropped
         if left := find_left_in_memory(result.upper.parent):
             dropped = coarsened((*dropped, *left))
@@ -252,11 +252,11 @@ class Actions:
             on_kill=job.fail_waiting,
         )
 
-    async def _harvest(self, upper: Path, view: View) -> Harvested:
-        lower = functools.partial(self._tree.was_at, view)
+    async def _harvest(self, upper: Path, job: RunningJob) -> Harvested:
+        lower = functools.partial(self._tree.was_at, job.view)
         while True:
             try:
-                return await collect(upper, self._request.writable_root, lower, self._files.cas)
+                return await collect(upper, self._request.writable_root, lower, self._files.cas, job.copied)
             except Need as need:
                 await self._files.fetcher.directory(need.path)
 

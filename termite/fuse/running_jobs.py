@@ -19,6 +19,7 @@ import trio
 
 from termite.engine.errors import FsError, Reason, Retryable, Stale, TermiteError
 from termite.engine.model import StdinFile
+from termite.fuse.view.comparison import CopyUps, LinkKey
 from termite.fuse.view.views import View
 
 T = TypeVar("T")
@@ -29,6 +30,7 @@ class RunningJob:
 
     `layers` is overlay's `lowerdir`, and `scope` is around the whole job. `stdin_file` is None if
     its standard input is not a file of the master. `pid` is 0 until the sandbox has started.
+    `copied` has the files with several names that overlayfs may have copied up for it.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class RunningJob:
         self.layers = layers
         self.scope = scope
         self.pid = 0
+        self.copied: dict[LinkKey, CopyUps] = {}
         self._pid_namespace = 0
         self.is_ending = False
         self._waiting: set[trio.CancelScope] = set()
@@ -160,6 +163,18 @@ class RunningJobs:
         run now: each of them may have got the error.
         """
         self._stop(self.owner(thread) if thread else None, _reason_of(error))
+
+    def note_copied(self, thread: int, key: LinkKey, *, is_certain: bool) -> None:
+        """Note that a file with several names may have been copied up for the job of a thread.
+
+        `is_certain`: note that the last such copy was certainly made. If the job cannot be found,
+        it may be each one.
+        """
+        job = self.owner(thread)
+        for met in [job] if job is not None else list(self.running.values()):
+            copies = met.copied.setdefault(key, CopyUps())
+            copies.most += not is_certain
+            copies.is_certain |= is_certain
 
     def _stop(self, job: RunningJob | None, reason: Retryable | Stale) -> None:
         for met in [job] if job is not None else list(self.running.values()):

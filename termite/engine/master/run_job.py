@@ -66,6 +66,8 @@ from termite.engine.wire.protocol.messages import Ran, Run
 SENT_ALONG_NEAR_BYTES = (64 * 1024, 128 * 1024)
 SENT_ALONG_FAR_BYTES = (4 * 1024, 16 * 1024)
 SENT_ALONG_FILES = 256  # at most; reading one blocks the master for 40 us
+# With these, no other worker would do better.
+NO_OTHER_WORKER = frozenset({Reason.NOT_AT_REST, Reason.TOO_LARGE, Reason.LINKED_FILE})
 NEW_BUILD_S = 10.0  # if no job ran for this time, the next one belongs to a new build
 
 log = logging.getLogger(__name__)
@@ -212,7 +214,7 @@ async def try_workers(master: Master, job: Job, command: Command) -> Exit | None
             if error.reason.is_for_here:
                 return await run_here_instead(master, job, error.reason, (error.detail,) if error.detail else ())
             job.output.drop()  # the next worker may be long in coming
-            no_other = error.reason in (Reason.NOT_AT_REST, Reason.TOO_LARGE)  # would do better
+            no_other = error.reason in NO_OTHER_WORKER
             if no_other or (job.may_have_used_network and error.reason is not Reason.NETWORK_DENIED):
                 return await run_here_instead(master, job, error.reason, (error.detail,) if error.detail else ())
             record_failure(master, job, error)

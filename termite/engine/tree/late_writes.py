@@ -3,7 +3,7 @@
 Nothing locks the file between its last judgement and the rename. On a busy machine this takes some
 milliseconds, and a line that is appended meanwhile goes to the file that the rename removes. The
 old file stays open here. If it has grown after the rename, its tail is put behind the new file, as
-if the job had come first.
+if the job had come first. If somebody has given it another name meanwhile, that is reported.
 """
 
 import fcntl
@@ -53,12 +53,16 @@ def is_being_written(fd: int) -> bool:
 
 @dataclass(slots=True)
 class OldFile:
-    """An open file whose judged version has this size and time, and begins with this content."""
+    """An open file whose judged version has this size and time, and begins with this content.
+
+    `names` is the number of its names before the result takes one of them.
+    """
 
     fd: int
     size: int
     mtime_ns: int
     begin: Digest | None
+    names: int
 
 
 class LateWrites:
@@ -87,10 +91,12 @@ class LateWrites:
         for path, old in self._old.items():
             await self._wait_for_writer(old.fd)
             st = os.fstat(old.fd)
-            if (st.st_size, st.st_mtime_ns) == (old.size, old.mtime_ns) or self._is_still_there(path, st):
+            is_same = (st.st_size, st.st_mtime_ns) == (old.size, old.mtime_ns)
+            is_linked = st.st_nlink >= old.names  # somebody has given it another name, which keeps the old file
+            if (is_same and not is_linked) or self._is_still_there(path, st):
                 continue
             self.has_rescued = True
-            if not self._move_tail(path, old):
+            if is_linked or not self._move_tail(path, old):
                 log.warning("late-write-lost path=%r", path)
                 lost.append(path)
         return tuple(lost)

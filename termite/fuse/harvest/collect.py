@@ -8,7 +8,7 @@ import contextlib
 import functools
 import itertools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,8 @@ from termite.engine.store.cas import Cas
 from termite.engine.wire.protocol.messages import INLINE_BYTES, INLINE_TOTAL_BYTES
 from termite.fuse import mirror_calls
 from termite.fuse.harvest.upper_layer import UpperLayer, not_at_rest, open_upper
-from termite.fuse.view.comparison import Lower, UpperEntry, attributed, compare, files, harvest
+from termite.fuse.view.comparison import CopyUps, LinkKey, Lower, UpperEntry, attributed, compare, files, harvest
+from termite.fuse.view.linked_files import find_changed_in_place
 
 # Up to these sizes no thread is used: a thread costs 0.1 ms, as much as reading a few small files.
 MAX_ENTRIES_WITHOUT_THREAD = 64
@@ -47,19 +48,22 @@ class Harvested:
     dropped: tuple[bytes, ...]
 
 
-async def collect(upper: Path, writable_root: bytes, lower: Lower, cas: Cas) -> Harvested:
+async def collect(
+    upper: Path, writable_root: bytes, lower: Lower, cas: Cas, copied: Mapping[LinkKey, CopyUps] | None = None
+) -> Harvested:
     """Read the upper layer, compare it with the view, and store the new contents.
 
     `lower` returns the attributes that the job saw at a path, or None. Its exceptions pass through,
     and nothing was stored then, so this can be called again. Raises NotAtRest if somebody still
     changes the files, and Retryable if the disk is full or a path is too long. The master then runs
-    the job once more, or itself if the reason `is_for_here`.
+    the job once more, or itself if the reason `is_for_here`; a file with several names that was
+    changed in place is one. `copied` has those that may have been copied up.
     """
     layer = open_upper(upper)
     if layer is None:
         return Harvested((), {}, ())
     with contextlib.closing(layer):
-        return await _collect(layer, writable_root, lower, cas)
+        return await _collect(layer, writable_root, lower, cas, copied or {})
 
 
 def find_left_in_memory(scratch: Path) -> list[bytes]:
@@ -71,12 +75,14 @@ def find_left_in_memory(scratch: Path) -> list[bytes]:
         return [b"%b/%b" % (SHARED_MEMORY, entry.name) for entry in found]
 
 
-async def _collect(layer: UpperLayer, writable_root: bytes, lower: Lower, cas: Cas) -> Harvested:
+async def _collect(
+    layer: UpperLayer, writable_root: bytes, lower: Lower, cas: Cas, copied: Mapping[LinkKey, CopyUps]
+) -> Harvested:
     with contextlib.closing(layer.entries(writable_root)) as walk:
         entries = list(itertools.islice(walk, MAX_ENTRIES_WITHOUT_THREAD))
         if len(entries) == MAX_ENTRIES_WITHOUT_THREAD:
             entries.extend(await trio.to_thread.run_sync(list, walk))
-    compared = compare(entries, lower, writable_root)
+    compared = compare(entries, lower, writable_root, copied)
     if names := attributed(compared):
         raise Retryable(Reason.ATTRIBUTES_SET, os.fsdecode(names[0]))
     written = files(compared)
@@ -88,6 +94,8 @@ async def _collect(layer: UpperLayer, writable_root: bytes, lower: Lower, cas: C
         digests, small = await trio.to_thread.run_sync(store)
     else:
         digests, small = store()
+    if path := find_changed_in_place(compared, digests, copied):
+        raise Retryable(Reason.LINKED_FILE, repr("/" + os.fsdecode(path)))
     changes = harvest(compared, digests)
     new = {change.attr.digest for change in changes if change.attr and change.content and change.link_to is None}
     inline = {digest.sha256: content for digest, content in small.items() if digest in new}

@@ -23,6 +23,7 @@ from termite.fuse.content.fetch import MirroredFiles
 from termite.fuse.layers.warm_layer import WarmLayer
 from termite.fuse.running_jobs import RunningJobs
 from termite.fuse.stdin.stdin_pipe import StdinSource
+from termite.fuse.view.comparison import link_key
 from termite.fuse.view.inodes import BASES, DELTAS, ROOT, STDIN, DirectoryNode, Inodes, Node
 from termite.fuse.view.views import WHITEOUT, Base, Listing, Need
 
@@ -228,6 +229,10 @@ class MirrorOperations(pyfuse3.Operations):
                 self._closed(node)
                 raise
         self._note(node)
+        if not flags & os.O_NOATIME:
+            # Overlayfs sets this flag if a job opens the file. Without it, it reads the file's
+            # flags, because it copies the file up.
+            self._note_copied(node, ctx.pid, is_certain=True)
         return pyfuse3.FileInfo(fh=inode, keep_cache=True)
 
     @answered
@@ -298,15 +303,24 @@ class MirrorOperations(pyfuse3.Operations):
         self.requests += 1  # overlayfs asks once per mount, and does not mount without an answer
         return self._space
 
+    @answered
+    async def listxattr(self, inode: int, ctx: Any) -> Any:
+        """Return no attributes. Overlayfs asks for them when it copies a file up."""
+        self.requests += 1
+        self._note_copied(self._inodes.nodes[inode], ctx.pid, is_certain=False)
+        return ()
+
+    def _note_copied(self, node: Node, thread: int, *, is_certain: bool) -> None:
+        key = link_key(node.path, node.attr)
+        if key is not None and self._tree.is_live(node.path):
+            self.jobs.note_copied(thread, key, is_certain=is_certain)
+
     # The kernel takes "not implemented" as a final answer to each of these, and asks no more.
 
     async def access(self, inode: int, mode: int, ctx: Any) -> Any:
         raise pyfuse3.FUSEError(ENOSYS)
 
     async def getxattr(self, inode: int, name: bytes, ctx: Any) -> Any:
-        raise pyfuse3.FUSEError(ENOSYS)
-
-    async def listxattr(self, inode: int, ctx: Any) -> Any:
         raise pyfuse3.FUSEError(ENOSYS)
 
     async def flush(self, inode: int) -> None:

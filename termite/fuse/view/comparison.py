@@ -11,6 +11,7 @@ what that raises, before anything was moved. `harvest` then makes the changes.
 A change tells its base, the version that the job saw, if the new state may derive from it. The file
 was then written in place, removed, or made where nothing was. Another program may change the same
 path meanwhile, and the master then compares. A file that was made anew over an old one has no base.
+Of files with several names, overlayfs does not say which of them it copied up (linked_files.py).
 The name of a moved file is removed, so its content has the base of that removal.
 
 The order of the changes is the order in which they are published. A deletion stands right before
@@ -19,8 +20,8 @@ the entry that takes its place, a directory before its entries, and a hard link 
 
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from termite.engine.model import Attr, BaseVersion, Change, Digest
 from termite.engine.paths import is_below, is_within
@@ -37,15 +38,28 @@ NOTHING = BaseVersion(-1)
 SECOND_NS = 10**9
 
 Lower = Callable[[bytes], Attr | None]
+LinkKey = int | bytes  # names a file of the master in one state, through whichever of its names it is found
+
+
+@dataclass(slots=True)
+class CopyUps:
+    """The signs that overlayfs has copied up a file with several names for a job.
+
+    `most` is the largest possible number of copies. `is_certain`: there was one for certain.
+    """
+
+    most: int = 0
+    is_certain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class UpperEntry:
     """One name in the upper layer, as it is on disk.
 
-    `copied_up` is True for a file of the lower layers that was opened for writing. `retimed` is
-    True for a directory whose time a program has set, other than by a new or a removed entry. If
-    the job has set extended attributes or an access control list, the entry `has_attributes`.
+    `copied_up` is True for a file of the lower layers that was opened for writing. For one with
+    several names, only `compare` can tell. `retimed` is True for a directory whose time a program
+    has set, other than by a new or a removed entry. If the job has set extended attributes or an
+    access control list, the entry `has_attributes`.
     """
 
     path: bytes
@@ -92,11 +106,22 @@ def is_worth_reading(directory: bytes, writable_root: bytes) -> bool:
     return not any(is_within(directory, scratch) for scratch in SCRATCH)
 
 
-def compare(entries: Iterable[UpperEntry], lower: Lower, writable_root: bytes) -> Compared:
+def link_key(path: bytes, attr: Attr) -> LinkKey | None:
+    """Return the key of a regular file with several names, or None for everything else.
+
+    While the state of a file is uncertain, it has another key for each of its names.
+    """
+    return (attr.link_id or path) if attr.nlink > 1 and stat.S_ISREG(attr.mode) else None
+
+
+def compare(
+    entries: Iterable[UpperEntry], lower: Lower, writable_root: bytes, copied: Collection[LinkKey] = frozenset()
+) -> Compared:
     """Pair each entry with what the job saw at its path.
 
-    A directory stands before its content in `entries`, and all its content right after it. Raise
-    what `lower` raises.
+    A directory stands before its content in `entries`, and all its content right after it.
+    `copied` are the files with several names that may have been copied up. Raise what `lower`
+    raises.
     """
     pairs: list[Pair] = []
     dropped: list[bytes] = []
@@ -104,7 +129,10 @@ def compare(entries: Iterable[UpperEntry], lower: Lower, writable_root: bytes) -
     made = None  # the last lost name, if it is a new directory and nothing below it was lost yet
     for entry in entries:
         in_fresh = fresh is not None and is_below(entry.path, fresh)
-        pair = Pair(entry, None if in_fresh else lower(entry.path))
+        was = None if in_fresh else lower(entry.path)
+        if copied and was is not None and link_key(entry.path, was) in copied:
+            entry = replace(entry, copied_up=stat.S_ISREG(entry.mode))
+        pair = Pair(entry, was)
         if stat.S_ISDIR(entry.mode) and not in_fresh and not _is_merged(pair):
             fresh = entry.path
         is_ours = is_below(entry.path, writable_root)
@@ -155,13 +183,42 @@ def harvest(compared: Compared, digests: Mapping[int, Digest]) -> tuple[Change, 
     links: list[Change] = []
     for pair in compared.pairs:
         leader = leaders.get(pair.entry.inode, pair) if stat.S_ISREG(pair.entry.mode) else pair
-        if _ends_what_was(pair):
+        if ends_what_was(pair):
             changes.append(Change(pair.entry.path, None, base=_removed_base(pair)))
         if leader is not pair:
             links.extend(_link(pair, leader, digests))
         elif not pair.entry.whiteout and not _cannot_travel(pair):
             changes.extend(_change(pair, digests))
     return (*changes, *links)
+
+
+def ends_what_was(pair: Pair) -> bool:
+    """Return whether the old entry has to be deleted first.
+
+    A rename cannot replace a directory, and a directory cannot replace a file.
+    """
+    if pair.was is None:
+        return False
+    if pair.entry.whiteout or _cannot_travel(pair):
+        return True
+    is_directory, was_directory = stat.S_ISDIR(pair.entry.mode), stat.S_ISDIR(pair.was.mode)
+    return is_directory != was_directory or (is_directory and pair.entry.opaque)
+
+
+def novelty(pair: Pair, digests: Mapping[int, Digest]) -> int:
+    """Return how much of a regular file is new.
+
+    0 is nothing, 1 is its mode or times, and 2 is its content or which file it is.
+    """
+    entry, was = pair.entry, pair.was
+    if was is None or not stat.S_ISREG(was.mode) or not _has_content(was, digests[entry.inode]):
+        return 2
+    if was.nlink > 1 and not entry.copied_up:
+        return 2  # it was made anew, and so has lost the other names of the old file
+    if (entry.mode, entry.mtime_ns) == (was.mode, was.mtime_ns):
+        return 0
+    # A new mode of a file that was made again is not the command's, but the umask's.
+    return 1 if entry.copied_up or entry.mode == was.mode else 2
 
 
 def _is_merged(pair: Pair) -> bool:
@@ -195,19 +252,6 @@ def _is_lost(pair: Pair, *, is_root: bool) -> bool:
     return entry.copied_up or (entry.mode, entry.mtime_ns, entry.target) != (was.mode, was.mtime_ns, was.target)
 
 
-def _ends_what_was(pair: Pair) -> bool:
-    """Return whether the old entry has to be deleted first.
-
-    A rename cannot replace a directory, and a directory cannot replace a file.
-    """
-    if pair.was is None:
-        return False
-    if pair.entry.whiteout or _cannot_travel(pair):
-        return True
-    is_directory, was_directory = stat.S_ISDIR(pair.entry.mode), stat.S_ISDIR(pair.was.mode)
-    return is_directory != was_directory or (is_directory and pair.entry.opaque)
-
-
 def _leaders(pairs: Iterable[Pair], digests: Mapping[int, Digest]) -> dict[int, Pair]:
     """Return, for each inode with several names, the name that the others become links of.
 
@@ -217,24 +261,9 @@ def _leaders(pairs: Iterable[Pair], digests: Mapping[int, Digest]) -> dict[int, 
     for pair in pairs:
         if stat.S_ISREG(pair.entry.mode) and pair.entry.nlink > 1:
             known = leaders.setdefault(pair.entry.inode, pair)
-            if _novelty(pair, digests) < _novelty(known, digests):
+            if novelty(pair, digests) < novelty(known, digests):
                 leaders[pair.entry.inode] = pair
     return leaders
-
-
-def _novelty(pair: Pair, digests: Mapping[int, Digest]) -> int:
-    """Return how much of a regular file is new.
-
-    0 is nothing, 1 is its mode or times, and 2 is its content or which file it is.
-    """
-    entry, was = pair.entry, pair.was
-    if was is None or not stat.S_ISREG(was.mode) or not _has_content(was, digests[entry.inode]):
-        return 2
-    if (entry.mode, entry.mtime_ns) == (was.mode, was.mtime_ns):
-        return 0
-    # A file that was made again has lost the other names of the old one. One that was only touched
-    # still has them. A new mode of one that was made again is not the command's, but the umask's.
-    return 1 if entry.copied_up or (was.nlink == 1 and entry.mode == was.mode) else 2
 
 
 def _has_content(was: Attr, digest: Digest) -> bool:
@@ -243,7 +272,7 @@ def _has_content(was: Attr, digest: Digest) -> bool:
 
 def _link(pair: Pair, leader: Pair, digests: Mapping[int, Digest]) -> Iterable[Change]:
     was_linked = pair.was and leader.was and pair.was.link_id == leader.was.link_id != 0
-    if was_linked and _novelty(pair, digests) == _novelty(leader, digests) == 0:
+    if was_linked and novelty(pair, digests) == novelty(leader, digests) == 0:
         return
     yield Change(pair.entry.path, _attr(pair.entry, digests), link_to=leader.entry.path, base=_written_base(pair))
 
@@ -253,7 +282,7 @@ def _change(pair: Pair, digests: Mapping[int, Digest]) -> Iterable[Change]:
     attr = _attr(entry, digests)
     is_new = True
     if was is not None and stat.S_IFMT(was.mode) == stat.S_IFMT(entry.mode) and not entry.opaque:
-        is_new = _novelty(pair, digests) == 2 if stat.S_ISREG(entry.mode) else entry.target != was.target
+        is_new = novelty(pair, digests) == 2 if stat.S_ISREG(entry.mode) else entry.target != was.target
         if not is_new and (entry.mode, entry.mtime_ns) == (was.mode, was.mtime_ns):
             return
         is_new = is_new or stat.S_ISLNK(entry.mode)  # the mtime of a symlink changes only if it is made again
@@ -268,8 +297,8 @@ def _removed_base(pair: Pair) -> BaseVersion | None:
 def _written_base(pair: Pair) -> BaseVersion | None:
     """Return the version from which the content of a regular file may derive.
 
-    If the old file had several names, nothing shows whether it was written in place. A symlink that
-    took no other's place derives from the absence: the command may be `ln -s` for a lock.
+    A symlink that took no other's place derives from the absence: the command may be `ln -s` for a
+    lock.
     """
     entry, was = pair.entry, pair.was
     if stat.S_ISLNK(entry.mode) and was is None:
@@ -280,7 +309,7 @@ def _written_base(pair: Pair) -> BaseVersion | None:
         return None if entry.path.endswith(MADE_ANEW) else NOTHING
     if not stat.S_ISREG(was.mode):
         return None
-    return _base(was) if entry.copied_up or was.nlink > 1 else None
+    return _base(was) if entry.copied_up else None
 
 
 def _base(was: Attr) -> BaseVersion:

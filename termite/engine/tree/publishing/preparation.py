@@ -159,6 +159,8 @@ class Preparation:
         seen = self._known.tree.seen(change.path)
         if seen is None or not stat.S_ISREG(seen.attr.mode) or seen.attr.digest != _digest(change):
             return False
+        if seen.attr.nlink > 1:
+            return False  # the job has made it anew: it is no longer the file of the other names
         return not self._is_replaced(change.path)
 
     def _stands(self, change: Change) -> bool:

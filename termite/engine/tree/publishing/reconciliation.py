@@ -110,11 +110,13 @@ class Reconciliation:
             seen = self._near.tree.seen(change.path)
             if seen is None or (fd := self._open_old(change.path)) < 0:
                 continue
-            # The next write of such a program would go to the file that a rename will remove.
-            if is_being_written(fd):
+            # The next write of such a program would go to the file that a rename will remove. A
+            # name that the file has got since the job began would keep the old content.
+            if is_being_written(fd) or (change.link_to is None and seen.attr.nlink > 1):
                 os.close(fd)
                 raise self._conflict((change.path,))
-            old = OldFile(fd, seen.attr.size, seen.attr.mtime_ns, seen.attr.digest or base.digest)
+            begin = seen.attr.digest or base.digest
+            old = OldFile(fd, seen.attr.size, seen.attr.mtime_ns, begin, seen.attr.nlink)
             self.late.keep(change.path, old)
 
     def close(self) -> None:

@@ -87,6 +87,17 @@ async def test_another_late_write_is_said(home: MasterTree, root: Path, monkeypa
     assert (root / "log").read_bytes() == JOB
 
 
+@pytest.mark.logs("late-write-lost")
+async def test_a_name_that_the_old_file_gets_late_is_said(
+    home: MasterTree, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await job_on_log(home, root)
+    before_the_rename(monkeypatch, b"log", lambda: os.link(root / "log", root / "name"))
+    published = await job.end()
+    assert published.conflicts == (tree_path(root / "log"),)
+    assert ((root / "log").read_bytes(), (root / "name").read_bytes()) == (JOB, FIRST)
+
+
 async def test_descriptors_of_old_files_are_few_and_closed(
     home: MasterTree, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

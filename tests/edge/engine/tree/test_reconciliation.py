@@ -69,6 +69,25 @@ async def test_a_counter_that_others_raised_is_not_set_back(home: MasterTree, ro
     assert not (root / "other").exists(), "nothing of the result is published"
 
 
+@pytest.mark.parametrize("there", [None, b"", b"local\n"])
+async def test_a_file_that_has_got_another_name_is_not_replaced(
+    home: MasterTree, root: Path, there: bytes | None
+) -> None:
+    """The other name would keep the old file."""
+    await serve(home, root)
+    await Job(home, root).write("log", b"first\n").end()
+    job = Writing(home, root).rewrite("log", b"first\n", b"first\nremote\n")
+    os.link(root / "log", root / "name")
+    if there is not None:
+        (root / "name").write_bytes(b"first\n" + there)
+    conflict = await conflict_of(job)
+    assert conflict.paths == (tree_path(root / "log"),)
+    assert (root / "log").samefile(root / "name")
+    content = (root / "name").read_bytes()
+    await Writing(home, root).remove("log", content).end()
+    assert (root / "name").read_bytes() == content
+
+
 async def test_both_tails_come_home_whoever_wrote_the_other(home: MasterTree, root: Path) -> None:
     (root / "log").write_bytes(b"first\n")
     await serve(home, root)

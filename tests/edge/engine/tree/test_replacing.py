@@ -213,3 +213,17 @@ async def test_a_thousand_files_come_home_in_few_changesets(home: MasterTree, ro
     assert number < 1000 / 20, "slices are not so small that each costs as much as its changes"
     assert home.drain() == number
     assert home.statistics()["watches"] == watches + 10
+
+
+async def test_a_name_that_is_made_anew_with_the_same_content_is_another_file(home: MasterTree, root: Path) -> None:
+    (root / "f").write_bytes(b"same")
+    os.link(root / "f", root / "g")
+    await serve(home, root)
+    fd, _ = await home.open_file(tree_path(root / "f"), 4, (root / "f").stat().st_mtime_ns)
+    os.close(fd)
+    _, _, children = await home.directory(tree_path(root))
+    assert children[b"f"].digest is not None, "the content is known to be the same"
+    await Job(home, root).write("f", b"same", mtime_ns=NS).end()
+    assert not (root / "f").samefile(root / "g")
+    assert (root / "g").stat().st_nlink == 1
+    assert await agrees_with_the_disk(home, root)

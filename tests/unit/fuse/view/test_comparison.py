@@ -145,6 +145,12 @@ TABLE: list[tuple[str, Mapping[bytes, Attr], Upper, list[str]]] = [
     # -- made again ----------------------------------------------------------------------------------------------------
     ("made anew with the same content", {b"x": was_file()}, Upper().file(b"x"), ["attr file x"]),
     ("made anew where a hard link was", {b"x": LINKED}, Upper().file(b"x"), ["new file x"]),
+    (
+        "made anew where a hard link was, with the same time",
+        {b"x": LINKED},
+        Upper().file(b"x", mtime_ns=OLD),
+        ["new file x"],
+    ),
     ("touched where a hard link was", {b"x": LINKED}, Upper().file(b"x", copied_up=True), ["attr file x"]),
     ("a symlink made anew, with another time", {b"x": was_symlink()}, Upper().symlink(b"x"), ["new symlink x"]),
     ("a symlink copied up", {b"x": was_symlink()}, Upper().symlink(b"x", mtime_ns=OLD), []),
@@ -413,7 +419,7 @@ def test_a_result_derives_from_what_was_there_unless_it_was_made_anew() -> None:
         "new": BaseVersion(-1),
         "over": None,
         "module.pyc": None,
-        "linked": version,
+        "linked": None,
         "gone": version,
         "gone-directory": None,
         "link": BaseVersion(-1),

@@ -1,0 +1,136 @@
+"""A file with several names that is changed through one of them is not what a local command leaves.
+
+Each row has what stood in the tree, the job's upper layer, which files may have been copied up, and
+the path that gives the change away, or None.
+"""
+
+import stat
+from collections.abc import Mapping
+
+import pytest
+
+from termite.engine.model import Attr
+from termite.fuse.view.comparison import CopyUps, LinkKey, compare, harvest, link_key
+from termite.fuse.view.linked_files import find_changed_in_place
+from tests.unit.fuse.view.test_comparison import OLD, ROOT, B, Upper, said, was_directory, was_file
+
+LINKED = was_file(nlink=2, link_id=9)
+TWO = {b"a": LINKED, b"b": LINKED}
+NOTHING_COPIED: Mapping[LinkKey, CopyUps] = {}
+COPIED: Mapping[LinkKey, CopyUps] = {9: CopyUps(1)}
+TWICE: Mapping[LinkKey, CopyUps] = {9: CopyUps(2, True)}
+CERTAIN: Mapping[LinkKey, CopyUps] = {9: CopyUps(1, True)}
+ANOTHER: Mapping[LinkKey, CopyUps] = {8: CopyUps(1, True)}
+OTHER_NAME: Mapping[LinkKey, CopyUps] = {ROOT + b"/a": CopyUps(1, True)}
+
+TABLE: list[tuple[str, Mapping[bytes, Attr], Upper, Mapping[LinkKey, CopyUps], bytes]] = [
+    ("written in place", TWO, Upper().file(b"b", B), COPIED, b"b"),
+    ("touched", TWO, Upper().file(b"b"), COPIED, b"b"),
+    ("another mode", TWO, Upper().file(b"b", mode=0o755, mtime_ns=OLD), COPIED, b"b"),
+    ("moved away", TWO, Upper().file(b"c", mtime_ns=OLD).whiteout(b"b"), COPIED, b"b"),
+    ("moved over another file", {**TWO, b"c": was_file(B)}, Upper().whiteout(b"b").file(b"c"), COPIED, b"b"),
+    ("replaced by a directory", TWO, Upper().directory(b"b", opaque=True), COPIED, b"b"),
+    ("equal, but perhaps made anew with the same time", TWO, Upper().file(b"b", mtime_ns=OLD), COPIED, b"b"),
+    (
+        "moved out of a directory that was removed",
+        {b"d": was_directory(), b"d/b": LINKED, b"a": LINKED},
+        Upper().file(b"c", mtime_ns=OLD).whiteout(b"d"),
+        COPIED,
+        b"d",
+    ),
+    (
+        "linked, and written",
+        TWO,
+        Upper().file(b"b", B, inode=5, nlink=2).file(b"c", B, inode=5, nlink=2),
+        COPIED,
+        b"b",
+    ),
+    (
+        "moved, and copied back with its time",
+        TWO,
+        Upper().file(b"b", mtime_ns=OLD).file(b"c", mtime_ns=OLD),
+        CERTAIN,
+        b"c",
+    ),
+    (
+        "one more name for one of its names, and the other one moved away",
+        TWO,
+        Upper()
+        .whiteout(b"a")
+        .file(b"b", mtime_ns=OLD, inode=5, nlink=2)
+        .file(b"c", mtime_ns=OLD, inode=5, nlink=2)
+        .file(b"d", mtime_ns=OLD),
+        TWICE,
+        b"a",
+    ),
+    # -- the names are what they would be on the master's disk --------------------------------------------------------
+    ("copied up for certain, and equal", TWO, Upper().file(b"b", mtime_ns=OLD), CERTAIN, b""),
+    ("made anew", TWO, Upper().file(b"b", B), NOTHING_COPIED, b""),
+    ("removed", TWO, Upper().whiteout(b"b"), NOTHING_COPIED, b""),
+    ("another file was copied up", TWO, Upper().file(b"b", B), ANOTHER, b""),
+    ("only its attributes were listed", TWO, Upper().file(b"c"), COPIED, b""),
+    (
+        "one more name",
+        TWO,
+        Upper().file(b"b", mtime_ns=OLD, inode=5, nlink=2).file(b"c", mtime_ns=OLD, inode=5, nlink=2),
+        COPIED,
+        b"",
+    ),
+    (
+        "one more name, and less one name",
+        TWO,
+        Upper().whiteout(b"a").file(b"b", mtime_ns=OLD, inode=5, nlink=2).file(b"c", mtime_ns=OLD, inode=5, nlink=2),
+        CERTAIN,
+        b"",
+    ),
+    (
+        "one more name for each of its names",
+        TWO,
+        Upper()
+        .file(b"a", mtime_ns=OLD, inode=5, nlink=2)
+        .file(b"b", mtime_ns=OLD, inode=6, nlink=2)
+        .file(b"c", mtime_ns=OLD, inode=5, nlink=2)
+        .file(b"d", mtime_ns=OLD, inode=6, nlink=2),
+        TWICE,
+        b"",
+    ),
+    (
+        "its state is not certain, so that each name has a key of its own",
+        {b"a": was_file(nlink=2), b"b": was_file(nlink=2)},
+        Upper().file(b"b", B),
+        OTHER_NAME,
+        b"",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("was", "upper", "copied", "expected"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE]
+)
+def test_a_file_with_several_names_is(
+    was: Mapping[bytes, Attr], upper: Upper, copied: Mapping[LinkKey, CopyUps], expected: bytes
+) -> None:
+    lower = {ROOT + b"/" + name: attr for name, attr in was.items()}
+    compared = compare(upper.entries, lower.get, ROOT, copied)
+    found = find_changed_in_place(compared, upper.digests, copied)
+    assert found == (ROOT + b"/" + expected if expected else b"")
+
+
+def test_a_name_that_was_made_anew_leaves_the_file_of_the_others_even_if_it_is_equal() -> None:
+    upper = Upper().file(b"b", mtime_ns=OLD)
+    compared = compare(upper.entries, {ROOT + b"/b": LINKED}.get, ROOT)
+    assert said(harvest(compared, upper.digests)) == ["new file b"]
+
+
+def test_one_more_name_of_a_linked_file_is_a_link() -> None:
+    upper = Upper().file(b"b", mtime_ns=OLD, inode=5, nlink=2).file(b"c", mtime_ns=OLD, inode=5, nlink=2)
+    compared = compare(upper.entries, {ROOT + b"/b": LINKED}.get, ROOT, COPIED)
+    assert said(harvest(compared, upper.digests)) == ["link c -> b"]
+
+
+def test_only_regular_files_with_several_names_have_a_key() -> None:
+    assert link_key(b"a", LINKED) == 9
+    assert link_key(b"a", was_file(nlink=2)) == b"a"
+    assert link_key(b"a", was_file()) is None
+    assert link_key(b"a", Attr(stat.S_IFLNK | 0o777, 1, OLD, target=b"x", nlink=2, link_id=3)) is None
+    assert link_key(b"d", Attr(stat.S_IFDIR | 0o755, 1, OLD, nlink=4)) is None
