@@ -18,8 +18,10 @@ cd "$(dirname "$0")/.."
 packages="gcc libc6-dev musl-tools make python3 python3-venv python3-dev pkg-config libfuse3-dev dpkg-dev iproute2"
 # The tests build C++ projects, CMake and ninja projects with Debian's programs, GNU make from its
 # source, and autoconf projects. bubblewrap is a sandbox that jobs may use inside their own. passt
-# has pasta, which connects private networks.
-test_packages="bubblewrap g++ cmake ninja-build autoconf automake autopoint perl util-linux fakeroot passt"
+# has pasta, which connects private networks. gettext, e2fsprogs and the headers: for GNU hello, an
+# image of a disk, and a kernel module.
+test_packages="bubblewrap g++ cmake ninja-build autoconf automake autopoint perl util-linux fakeroot passt gettext"
+test_packages="$test_packages e2fsprogs linux-headers-$(dpkg --print-architecture)"
 # Without cargo and go, their tests would be skipped. A cargo or go that is not Debian's will do
 # too.
 command -v cargo >/dev/null || test_packages="$test_packages cargo"
