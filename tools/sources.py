@@ -39,7 +39,7 @@ def fetch_source(package: str, directory: Path, *, patched: bool = True, otherwi
 
 @contextlib.contextmanager
 def alone_in(directory: Path) -> Iterator[None]:
-    """Keep other processes that make something in `directory` waiting, such as tests beside ours."""
+    """Let other processes that make something in `directory` wait, such as other tests."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

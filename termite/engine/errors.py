@@ -160,6 +160,7 @@ _FOR_HERE = frozenset(
         Reason.CALLS_WATCHED,
         Reason.LINKS_COMPARED,
         Reason.STACK_TOO_LARGE,
+        Reason.LINKED_FILE,
     }
 )
 

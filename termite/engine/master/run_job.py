@@ -67,7 +67,7 @@ SENT_ALONG_NEAR_BYTES = (64 * 1024, 128 * 1024)
 SENT_ALONG_FAR_BYTES = (4 * 1024, 16 * 1024)
 SENT_ALONG_FILES = 256  # at most; reading one blocks the master for 40 us
 # With these, no other worker would do better.
-NO_OTHER_WORKER = frozenset({Reason.NOT_AT_REST, Reason.TOO_LARGE, Reason.LINKED_FILE})
+NO_OTHER_WORKER = frozenset({Reason.NOT_AT_REST, Reason.TOO_LARGE})
 NEW_BUILD_S = 10.0  # if no job ran for this time, the next one belongs to a new build
 
 log = logging.getLogger(__name__)
