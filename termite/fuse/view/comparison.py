@@ -130,8 +130,10 @@ def compare(
     for entry in entries:
         in_fresh = fresh is not None and is_below(entry.path, fresh)
         was = None if in_fresh else lower(entry.path)
-        if copied and was is not None and link_key(entry.path, was) in copied:
-            entry = replace(entry, copied_up=stat.S_ISREG(entry.mode))
+        if was is not None and was.nlink > 1 and stat.S_ISREG(entry.mode):
+            # Overlayfs does not mark its copies of such files. A mark is that of another file, which
+            # was moved here.
+            entry = replace(entry, copied_up=link_key(entry.path, was) in copied)
         pair = Pair(entry, was)
         if stat.S_ISDIR(entry.mode) and not in_fresh and not _is_merged(pair):
             fresh = entry.path

@@ -8,7 +8,16 @@ import pytest
 
 from termite.engine.model import Attr, BaseVersion, Change, Digest
 from termite.engine.wire.protocol.messages import MAX_DROPPED
-from termite.fuse.view.comparison import Compared, UpperEntry, coarsened, compare, files, harvest, is_worth_reading
+from termite.fuse.view.comparison import (
+    Compared,
+    UpperEntry,
+    coarsened,
+    compare,
+    files,
+    harvest,
+    is_worth_reading,
+    link_key,
+)
 
 ROOT = b"home/u/p"
 OLD, NEW, LATER = 1_000, 2_000, 3_000_000_000
@@ -79,7 +88,9 @@ class Upper:
 
 def compared(upper: Upper, was: Mapping[bytes, Attr]) -> Compared:
     lower = {name[1:] if name.startswith(b"/") else ROOT + b"/" + name: attr for name, attr in was.items()}
-    return compare(upper.entries, lower.get, ROOT)
+    found = ((entry, lower.get(entry.path)) for entry in upper.entries if entry.copied_up)
+    copied = {key for entry, attr in found if attr is not None and (key := link_key(entry.path, attr)) is not None}
+    return compare(upper.entries, lower.get, ROOT, copied)
 
 
 def said(changes: Iterable[Change]) -> list[str]:
