@@ -101,8 +101,10 @@ static void set_submitters_limit(int resource, unsigned long long soft, unsigned
         return;
     if (soft > here.rlim_max && resource == RLIMIT_STACK)
         end_with("here", "stack");
-    rlim_t most = lower(hard, here.rlim_max);
-    struct rlimit both = {.rlim_cur = lower(soft, most), .rlim_max = most};
+    /* A size of 0 keeps no core from a program in core_pattern of this machine, 1 does (core(5)). */
+    rlim_t least = resource == RLIMIT_CORE ? 1 : 0;
+    rlim_t most = lower(hard < least ? least : hard, here.rlim_max);
+    struct rlimit both = {.rlim_cur = lower(soft < least ? least : soft, most), .rlim_max = most};
     if (setrlimit(resource, &both) != 0)
         fail_errno("cannot limit", "a resource");
 }

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from termite.engine.errors import Reason, Retryable
-from termite.engine.wire.protocol.messages import File, GetFile
+from termite.engine.wire.protocol.messages import Directory, File, GetFile
 from termite.engine.wire.transport import SendChunk
 from tests.e2e.mirrors import Starter, mirror
 from tests.hostile.masters import STARTERS, HostileMaster, attacked_place
@@ -38,4 +39,34 @@ async def test_a_file_ends_where_it_was_listed_to_end(starter: Starter) -> None:
             assert refused.value.reason is Reason.FILE_CHANGED
             assert 0 < master.sent_bytes < ENOUGH, "no more than the window of the connection"
             assert await master.said("echo", "alive") == b"alive\n"
+    print("HELD")
+
+
+class Boaster(HostileMaster):
+    """A master that lists the file `huge` with more than a worker's store may have."""
+
+    def _directory(self, path: bytes) -> Directory:
+        listing = super()._directory(path)
+        boasted = {
+            name: msgspec.structs.replace(attr, size=64 << 40)
+            for name, attr in listing.children.items()
+            if name == b"huge"
+        }
+        return msgspec.structs.replace(listing, children={**listing.children, **boasted})
+
+    async def _file(self, request: GetFile, send_chunk: SendChunk) -> File:
+        assert not request.path.endswith(b"/huge"), "it may not even be asked for"
+        return await super()._file(request, send_chunk)
+
+
+@pytest.mark.parametrize("starter", STARTERS)
+async def test_a_file_larger_than_the_store_is_not_fetched(starter: Starter) -> None:
+    with attacked_place(starter) as base:
+        (base / "project" / "huge").write_bytes(b"x")
+        master = Boaster(base / "project")
+        async with mirror(master, base / "place", starter):
+            with pytest.raises(Retryable) as refused:
+                await master.run("head", "-c", "1", "huge")
+            assert refused.value.reason is Reason.DISK_FULL
+            assert (await master.run("true")).exit.code == 0
     print("HELD")

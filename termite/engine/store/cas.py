@@ -70,7 +70,7 @@ class Cas:
     ) -> None:
         """Open the store. Blobs that `proofs` does not have are not shown; None: show all."""
         self._root, self._proofs = os.fsencode(root), proofs
-        self._limits = StoreLimits(max_bytes, max_files)
+        self.limits = StoreLimits(max_bytes, max_files)
         self._boot = read_boot()
         self._added_before = (0, 0)  # blobs and bytes that had been added when the last eviction began
         self._serial = itertools.count()
@@ -179,7 +179,7 @@ class Cas:
         """Do what `evict` does, in steps of some milliseconds. Yield the blobs that each evicts."""
         self._added_before = (self._counters.added, self._counters.added_bytes)
         self._remove_abandoned()
-        for evicted in evict_in_steps(self._root, self._limits):
+        for evicted in evict_in_steps(self._root, self.limits):
             self._counters.evicted += evicted
             yield evicted
 
@@ -191,8 +191,8 @@ class Cas:
         blobs, size_bytes = self._added_before
         return (
             abs(now - last_eviction(self._root)) > EVICT_S
-            or self._counters.added - blobs > GROWN_BY_SHARE * self._limits.max_files
-            or self._counters.added_bytes - size_bytes > GROWN_BY_SHARE * self._limits.max_bytes
+            or self._counters.added - blobs > GROWN_BY_SHARE * self.limits.max_files
+            or self._counters.added_bytes - size_bytes > GROWN_BY_SHARE * self.limits.max_bytes
         )
 
     def scrub(self, now: float) -> Iterator[int]:

@@ -29,6 +29,7 @@ from termite.fuse.view.master_facts import KnownTree
 from termite.fuse.view.view_tree import Tree
 
 VERIFY_WITHOUT_THREAD_BYTES = 256 * 1024  # 0.2 ms of hashing; a thread costs 0.1
+LARGE_BYTES = 4 * 1024**3  # up to this size, a file may be larger than the store
 OPEN_DIRECTORY = 0o005  # others may list it and search it
 SILENCE_S = 60.0  # without a chunk or a reply; longer than the connection needs to find out that it is lost
 
@@ -161,6 +162,9 @@ class Fetcher:
         return await trio.to_thread.run_sync(self._cas.verify, digest)
 
     async def _get_file(self, node: Node) -> None:
+        if node.attr.size > max(self._cas.limits.max_bytes, LARGE_BYTES):  # eviction comes too late for it
+            text = f"/{os.fsdecode(node.path)} is larger than the store (termite-worker -cache-size)"
+            raise Retryable(Reason.DISK_FULL, text)
         self._counts["files"] += 1
         writer: CasWriter | None = None
         received = 0
