@@ -162,6 +162,21 @@ import os, time
 os.execvp("unshare", ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c",
     "mount -t tmpfs none /mnt && cd / && dd if=/dev/zero of=/mnt/x bs=1M count=600 && sleep 5"])
 """
+# The name of the tmpfs leads to a directory of which only the mirror knows what is in it.
+TRAP = """
+import os
+os.execvp("unshare", ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c",
+    "mkdir -p /mnt/trap && mount -t tmpfs none /mnt/trap && mount --bind /usr/share/doc /mnt && sleep 2"])
+"""
+
+
+@workers
+async def test_a_name_of_a_job_that_leads_to_the_mirror_does_not_stop_it(worker: Starter) -> None:
+    limits = JobLimits(fair_bytes=1 << 50, reserve_bytes=1 << 60)
+    async with honest_job_beside(worker, limits) as master:
+        with trio.fail_after(20):
+            assert (await master.run("/usr/bin/python3", "-c", TRAP)).exit == Exit(0)
+    verdict(False, "the mirror answers while it looks at memory")
 
 
 @workers

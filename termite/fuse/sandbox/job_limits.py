@@ -7,17 +7,20 @@ end before the first look cost nothing.
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import trio
+
 from termite.engine.errors import Reason, Retryable
 from termite.engine.host.meminfo import MEMINFO, parse_memory
 from termite.engine.host.preflight import kernel_version
 from termite.engine.model import Exit, JobLimits
-from termite.fuse.sandbox.job_uses import JobUse, exact_memory_bytes, read_uses, unmapped_bytes
+from termite.fuse.sandbox.job_uses import JobUse, read_uses, unmapped_bytes
 from termite.fuse.sandbox.sandbox_report import SandboxResult
 from termite.fuse.sandbox.spawner import WaitingSandbox
 
@@ -100,21 +103,34 @@ class JobLimitWatches:
         os.close(self._load_fd)
         os.close(self._memory_fd)
 
-    def check(self, now_s: float) -> None:
+    async def check(self, now_s: float) -> None:
         """Look at the jobs if that is due, and end those that are over a limit.
 
-        Call this often while jobs run.
+        Call this often while jobs run. The look takes a thread, because it may have to wait for an
+        answer of this process.
         """
         self._count_made()
         if now_s < self._due_s or not any(now_s - watch.began_s >= LOOK_S for watch in self._watches):
             return
         began_s = time.monotonic()
-        uses = read_uses({watch.pid for watch in self._watches})
-        for watch in self._watches:
+        is_short = self._is_short()
+        uses = await trio.to_thread.run_sync(self._measure, {watch.pid for watch in self._watches}, is_short)
+        looked_at = [watch for watch in self._watches if watch.pid in uses]
+        for watch in looked_at:
             watch.note(uses[watch.pid].processes, self._made)
             self._judge(watch, uses[watch.pid])
-        self._keep_reserve(uses)
+        if is_short and looked_at:
+            self._keep_reserve(max(looked_at, key=lambda watch: uses[watch.pid].memory_bytes), uses)
         self._due_s = now_s + max(LOOK_S, (time.monotonic() - began_s) / LOOK_SHARE)
+
+    def _measure(self, inits: set[int], is_short: bool) -> dict[int, JobUse]:
+        """Return what the jobs have, by their pid 1. Only what exceeds a limit is exact."""
+        uses = read_uses(inits)
+        device = os.stat(self._scratch).st_dev if is_short else 0
+        for use in uses.values():
+            limits = [self._limits.memory_bytes or math.inf, self._limits.fair_bytes if is_short else math.inf]
+            use.settle(min(limits), unmapped_bytes(use, device) if is_short else 0)
+        return uses
 
     def raise_if_hit(self, watch: LimitWatch, result: SandboxResult) -> None:
         """Raise Retryable if a job has met its limit of processes, or may have failed for that.
@@ -132,7 +148,7 @@ class JobLimitWatches:
         limits = self._limits
         if limits.processes and use.processes >= limits.processes - limits.processes // PART_NEAR_LIMIT:
             watch.end(self._too_many_processes())
-        if limits.memory_bytes and _has_more_than(limits.memory_bytes, use):
+        if limits.memory_bytes and use.memory_bytes > limits.memory_bytes:
             limit = f"{limits.memory_bytes >> 20} MiB"
             watch.end(Retryable(Reason.MEMORY_FULL, f"the job took more than {limit} (termite-worker -job-memory)"))
 
@@ -142,22 +158,20 @@ class JobLimitWatches:
             Reason.PROCESSES_FULL, f"the job had {limit} processes and threads (termite-worker -job-processes)"
         )
 
-    def _keep_reserve(self, uses: dict[int, JobUse]) -> None:
-        """End the largest job if the machine runs out of memory and the job exceeds its share.
+    def _is_short(self) -> bool:
+        """Return True if less of the machine's memory is available than must stay so."""
+        if not self._limits.reserve_bytes:
+            return False
+        available = parse_memory(os.pread(self._memory_fd, 4096, 0).decode(), "MemAvailable")
+        return available < self._limits.reserve_bytes
 
-        Only then memory counts that no process maps, because the look for it takes long.
+    def _keep_reserve(self, largest: LimitWatch, uses: dict[int, JobUse]) -> None:
+        """End the largest job if it exceeds its share. Call this when the machine is short.
+
         The shares of all slots of this worker fit into the memory. If no job has more than its
         share, other programs of the machine take the memory, and no job is ended.
         """
-        if not self._limits.reserve_bytes or not uses:
-            return
-        available = parse_memory(os.pread(self._memory_fd, 4096, 0).decode(), "MemAvailable")
-        if available >= self._limits.reserve_bytes:
-            return
-        device = os.stat(self._scratch).st_dev
-        unmapped = {pid: unmapped_bytes(use, device) for pid, use in uses.items()}
-        largest = max(self._watches, key=lambda watch: uses[watch.pid].memory_bytes + unmapped[watch.pid])
-        if _has_more_than(self._limits.fair_bytes, uses[largest.pid], unmapped[largest.pid]):
+        if uses[largest.pid].memory_bytes > self._limits.fair_bytes:
             share = f"{self._limits.fair_bytes >> 20} MiB"
             largest.end(Retryable(Reason.MEMORY_FULL, f"the machine ran short, and the job had more than {share}"))
 
@@ -169,8 +183,3 @@ class JobLimitWatches:
 
     def _read_newest(self) -> int:
         return int(os.pread(self._load_fd, 256, 0).rsplit(None, 1)[1])
-
-
-def _has_more_than(limit_bytes: int, use: JobUse, unmapped: int = 0) -> bool:
-    most = use.memory_bytes + unmapped
-    return most > limit_bytes and exact_memory_bytes(use) + unmapped > limit_bytes

@@ -12,15 +12,16 @@ attached, are not seen.
 
 import contextlib
 import os
+import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 STAT_BYTES = 1024  # of /proc/PID/stat: 52 numbers and a name of 64 bytes at most
 
 BLOCK_BYTES = 512  # of st_blocks (stat(2))
-MAX_DESCRIPTORS = 20_000  # looked at for one job, so that a look ends
+UNMAPPED_LOOK_S = 0.2  # at most for one job, which may have many descriptors and mounts
+MOUNTS_BYTES = 256 * 1024  # of a list of mounts; that of a usual container has 10 KiB
 MEMFD = "/memfd:"  # with which the links of such descriptors begin (proc(5))
 ROLLUP_BYTES = 4096  # of /proc/PID/smaps_rollup
 
@@ -44,6 +45,12 @@ class JobUse:
     processes: int = 0
     memory_bytes: int = 0
     resident: dict[int, int] = field(default_factory=dict)  # bytes of each process
+
+    def settle(self, limit_bytes: float, unmapped_bytes: int) -> None:
+        """Make the memory exact if it seems to be more than a limit, and add what is not mapped."""
+        if self.memory_bytes + unmapped_bytes > limit_bytes:
+            self.memory_bytes = exact_memory_bytes(self)
+        self.memory_bytes += unmapped_bytes
 
 
 def read_uses(inits: Collection[int]) -> dict[int, JobUse]:
@@ -122,15 +129,20 @@ def _read_processes() -> dict[int, ProcessUse]:
 def unmapped_bytes(use: JobUse, scratch_device: int) -> int:
     """Return how many bytes of memory the job holds that none of its processes maps.
 
-    Files on `scratch_device` do not count, because scratch space has a limit of its own.
+    Files on `scratch_device` do not count, because scratch space has a limit of its own. Call this
+    in a thread of its own: names of the job may lead to the mirror, which has to answer meanwhile.
     """
     found: dict[tuple[int, int], int] = {}  # by device and inode; a whole tmpfs has the inode 0
-    mapped, left = 0, MAX_DESCRIPTORS
+    seen: set[int] = set()
+    mapped, until_s = 0, time.monotonic() + UNMAPPED_LOOK_S
     for pid in use.resident:
-        found.update(_mounted(pid))
-        for fd in _names(f"/proc/{pid}/fd")[: max(left, 0)]:
-            left -= 1
+        if (space := _inode(f"/proc/{pid}/ns/mnt")) not in seen:
+            seen.add(space)
+            found.update(_mounted(pid, until_s))
+        for fd in _names(f"/proc/{pid}/fd"):
             found.update(_memfd(f"/proc/{pid}/fd/{fd}"))
+            if time.monotonic() > until_s:
+                break
         mapped += _mapped_bytes(pid)
     held = sum(size for (device, _), size in found.items() if device != scratch_device)
     return max(held - mapped, 0)
@@ -143,15 +155,16 @@ def _memfd(descriptor: str) -> Iterator[tuple[tuple[int, int], int]]:
             yield (status.st_dev, status.st_ino), status.st_blocks * BLOCK_BYTES
 
 
-def _mounted(pid: int) -> Iterator[tuple[tuple[int, int], int]]:
+def _mounted(pid: int, until_s: float) -> Iterator[tuple[tuple[int, int], int]]:
     """Yield each tmpfs in the mount namespace of a process, with the bytes that are in it."""
     try:
-        lines = Path(f"/proc/{pid}/mountinfo").read_text(errors="surrogateescape").splitlines()
+        with open(f"/proc/{pid}/mountinfo", errors="surrogateescape") as file:
+            lines = file.read(MOUNTS_BYTES).splitlines()
     except OSError:  # it has ended
         return
     for line in lines:
         before, _, after = line.partition(" - ")
-        if after.startswith("tmpfs "):
+        if after.startswith("tmpfs ") and time.monotonic() < until_s:
             device, place = before.split()[2], before.split()[4]
             major, _, minor = device.partition(":")
             with contextlib.suppress(OSError):
@@ -178,3 +191,10 @@ def _names(directory: str) -> list[str]:
         return os.listdir(directory)
     except OSError:
         return []
+
+
+def _inode(path: str) -> int:
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return 0

@@ -144,13 +144,24 @@ class Sandboxes:
 
         A job that finds no space may have made room again when it ends, so the end is too late.
         """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_limits)
+            await self._keep_space()
+
+    async def _keep_limits(self) -> None:
+        while True:
+            await self._is_busy.wait()
+            while self._watches:
+                await self.limits.check(time.monotonic())
+                await trio.sleep(LOOK_S / 2)
+
+    async def _keep_space(self) -> None:
         checked_s = 0.0
         while True:
             await self._is_busy.wait()
             while self._watches:
                 now_s = time.monotonic()
                 self._shortages.check(now_s)
-                self.limits.check(now_s)
                 pause_s = self.scratch.check_space(now_s)
                 if now_s >= checked_s + CHECK_S:
                     checked_s = now_s
