@@ -57,6 +57,8 @@ class ProofTable:
 
     def add(self, digest: Digest) -> None:
         """Note that the master has proved this content."""
+        if digest.sha256 in self._known:
+            return
         self._remember(digest)
         self._write(self._owner, digest)
 
