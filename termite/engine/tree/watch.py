@@ -29,6 +29,10 @@ IGNORED = int(flags.IGNORED)
 OVERFLOW = int(flags.Q_OVERFLOW)
 MASK = WRITTEN | ENTRIES | flags.ATTRIB | flags.ONLYDIR | flags.EXCL_UNLINK
 
+# A worker may ask for all directories that it may see. Half of the user's watches stay for the tree
+# and for other programs.
+SETTLED_PART = 2
+_MAX_WATCHES = "/proc/sys/fs/inotify/max_user_watches"
 _EVENT = struct.Struct("=iIII")  # struct inotify_event of inotify(7), which a padded name follows
 _NOTHING = bytes(4)
 
@@ -55,6 +59,7 @@ class Watches:
             raise UserError(
                 f"inotify: {os.strerror(e.errno or 0)}", hint="as root: sysctl -w fs.inotify.max_user_instances=1024"
             ) from e
+        self._most_settled = _most_watches() // SETTLED_PART
         self.unwatched: set[bytes] = set()
         self._paths: dict[int, bytes] = {}
         self._wds: dict[bytes, int] = {}
@@ -78,6 +83,8 @@ class Watches:
         same directory is watched under another path, one of the two paths loses the watch.
         """
         try:
+            if len(self._wds) >= self._most_settled and not self._is_volatile(path):
+                raise OSError(errno.ENOSPC, "the rest is for other programs")
             wd = self._inotify.add_watch(b"/proc/self/fd/%d" % fd, MASK)
         except OSError as e:
             if not self._is_limit_reported:
@@ -168,3 +175,12 @@ def _worst(a: Touch, b: Touch) -> Touch:
         if touch in (a, b):
             return touch
     return Touch.ATTRIBUTES
+
+
+def _most_watches() -> int:
+    """Return how many directories a user may watch."""
+    try:
+        with open(_MAX_WATCHES) as file:
+            return int(file.read())
+    except OSError:
+        return sys.maxsize

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from termite.engine.tree import watch as watch_module
 from termite.engine.tree.logic.attrs import Events
 from termite.engine.tree.watch import Watches
 
@@ -82,3 +83,20 @@ def test_a_name_that_moves_to_a_directory_with_another_name_leaves_nothing_behin
     shared.rmdir()
     assert read(watches).replaced == {b"a"}
     assert len(watches) == 0
+
+
+def test_directories_outside_of_the_tree_leave_half_of_the_watches_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_module, "_most_watches", lambda: 4)
+    watches = Watches(lambda path: path.startswith(b"tree"))
+    try:
+        for name in (b"usr1", b"usr2", b"usr3", b"tree1", b"tree2"):
+            (tmp_path / os.fsdecode(name)).mkdir()
+            watch(watches, name, tmp_path / os.fsdecode(name))
+        assert [name for name in (b"usr1", b"usr2", b"usr3") if watches.is_watched(name)] == [b"usr1", b"usr2"]
+        assert watches.is_watched(b"tree1") and watches.is_watched(b"tree2")
+        assert watches.is_limited
+        assert not watches.unwatched
+    finally:
+        watches.close()
