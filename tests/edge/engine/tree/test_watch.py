@@ -85,6 +85,7 @@ def test_a_name_that_moves_to_a_directory_with_another_name_leaves_nothing_behin
     assert len(watches) == 0
 
 
+@pytest.mark.logs("watch-limit-reached")
 def test_directories_outside_of_the_tree_leave_half_of_the_watches_to_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
