@@ -121,6 +121,7 @@ int serve(int socket, const char *scratch, bool network, const char *pasta, cons
 {
     report_fd = socket;
     signal(SIGCHLD, SIG_IGN);
+    look_at_core_pattern();
     const int scope = make_scope();
     const bool is_apart = scope < 0 && !network && !pasta;
     if (!network && !pasta && !is_apart)

@@ -91,6 +91,18 @@ static void limit(int resource, unsigned long long most, const char *name)
         fail_errno("cannot limit", name);
 }
 
+/* True if the kernel gives the core of a process to a program of this machine, which runs as root. */
+static bool is_core_for_program;
+
+void look_at_core_pattern(void)
+{
+    char first = 0;
+    int fd = open("/proc/sys/kernel/core_pattern", O_RDONLY | O_CLOEXEC);
+    is_core_for_program = fd < 0 || read(fd, &first, 1) != 1 || first == '|' || first == '@';
+    if (fd >= 0)
+        close(fd);
+}
+
 /* Set a limit of the submitter, or what this machine allows of it. Most submitters have no limit,
  * or one that nobody reaches, and a program that meets a lower one says so. With too small a stack
  * it crashes, so that such a command runs on the submitter's machine. */
@@ -101,10 +113,10 @@ static void set_submitters_limit(int resource, unsigned long long soft, unsigned
         return;
     if (soft > here.rlim_max && resource == RLIMIT_STACK)
         end_with("here", "stack");
-    /* A size of 0 keeps no core from a program in core_pattern of this machine, 1 does (core(5)). */
-    rlim_t least = resource == RLIMIT_CORE ? 1 : 0;
-    rlim_t most = lower(hard < least ? least : hard, here.rlim_max);
-    struct rlimit both = {.rlim_cur = lower(soft < least ? least : soft, most), .rlim_max = most};
+    if (resource == RLIMIT_CORE && is_core_for_program)
+        soft = hard = 1; /* 0 would keep no core from the program (core(5)) */
+    rlim_t most = lower(hard, here.rlim_max);
+    struct rlimit both = {.rlim_cur = lower(soft, most), .rlim_max = most};
     if (setrlimit(resource, &both) != 0)
         fail_errno("cannot limit", "a resource");
 }

@@ -194,13 +194,16 @@ def test_a_list_of_limits_that_is_none_is_refused(sandboxes: Sandboxes, limits: 
     assert "limits" in sandboxes.sh("echo not reached", limits=limits).records["error"]
 
 
-@pytest.mark.parametrize("limits", ["", "4:0:0", "4:0:-"])
-def test_no_program_of_the_machine_gets_its_core_unless_it_asks(sandboxes: Sandboxes, limits: str) -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts a file over core_pattern")
+@pytest.mark.parametrize("pattern", ["|/usr/lib/handler %p", "@/run/handler", "core.%p"])
+def test_no_program_of_the_machine_gets_its_core(sandboxes: Sandboxes, tmp_path: Path, pattern: str) -> None:
     """Test for a limit of 1. With 0, the kernel would start a program of core_pattern (core(5))."""
+    (tmp_path / "pattern").write_text(pattern)
+    cover = f"mount --bind {tmp_path}/pattern /proc/sys/kernel/core_pattern && exec \"$@\""
+    covered = replace(sandboxes, enter=("unshare", "--mount", "sh", "-c", cover, "sh", *sandboxes.enter))
     show = 'while read -r line; do case "$line" in *core*) echo $line;; esac; done </proc/self/limits'
-    job = sandboxes.sh(show, limits=limits) if limits else sandboxes.sh(show)
-    hard = "1" if limits == "4:0:0" else "unlimited"
-    assert job.out.split() == ["Max", "core", "file", "size", "1", hard, "bytes"]
+    limits = ["1", "1"] if pattern[0] in "|@" else ["0", "unlimited"]
+    assert covered.sh(show, limits="4:0:-").out.split() == ["Max", "core", "file", "size", *limits, "bytes"]
 
 
 # -- what it sees -----------------------------------------------------------------------------------------------------
