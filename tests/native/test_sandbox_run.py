@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -200,15 +201,18 @@ def test_a_list_of_limits_that_is_none_is_refused(sandboxes: Sandboxes, limits: 
 @pytest.mark.parametrize("pattern", ["|/usr/lib/handler %p", "@/run/handler", "core.%p"])
 def test_no_program_of_the_machine_gets_its_core(tmp_path: Path, pattern: str) -> None:
     """Test for a limit of 1. With 0, the kernel would start a program of core_pattern (core(5))."""
-    (tmp_path / "pattern").write_text(pattern)
-    program = tmp_path / "termite-sandbox"
-    sources = (NATIVE / "sandbox").rglob("*.c")
-    defined = ["-D_GNU_SOURCE", '-DTERMITE_VERSION="x"', f'-DCORE_PATTERN="{tmp_path}/pattern"']
-    subprocess.run(["cc", "-std=gnu11", "-O1", "-static", *defined, *sources, "-o", program], check=True)
     show = 'while read -r line; do case "$line" in *core*) echo $line;; esac; done </proc/self/limits'
     limits = ["1", "1"] if pattern[0] in "|@" else ["0", "unlimited"]
-    with small_base(program) as base:
-        job = sandboxes_of(base, USERS[0]).sh(show, limits="4:0:-")
+    with tempfile.NamedTemporaryFile("w") as file:
+        os.fchmod(file.fileno(), 0o644)
+        file.write(pattern)
+        file.flush()
+        program = tmp_path / "termite-sandbox"
+        defined = ["-D_GNU_SOURCE", '-DTERMITE_VERSION="x"', f'-DCORE_PATTERN="{file.name}"']
+        sources = (NATIVE / "sandbox").rglob("*.c")
+        subprocess.run(["cc", "-std=gnu11", "-O1", "-static", *defined, *sources, "-o", program], check=True)
+        with small_base(program) as base:
+            job = sandboxes_of(base, USERS[0]).sh(show, limits="4:0:-")
     assert job.out.split() == ["Max", "core", "file", "size", *limits, "bytes"]
 
 
