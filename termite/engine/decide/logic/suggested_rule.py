@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Collection, Iterable
 
+from termite.engine.decide.logic.command_mask import mask_command
 from termite.engine.decide.logic.rules import parse_rules
 
 MAX_SHOWN = 5  # alternatives; a longer rule is not one that a person reads
@@ -29,9 +30,11 @@ _WORD = r"(?:^|\s)(?!\W?-(?:D|Wl,-rpath))\S*?"
 def suggest_rule(texts: Collection[str], names: Iterable[str]) -> str:
     """Return a rule, as one line of JSON, that makes all commands with these texts local.
 
-    `names` are the paths of the place that the commands write. Return "" if no short rule is found.
+    `names` are the paths of the place that the commands write. Return "" if no short rule is found,
+    or if a credential would stand in it.
     """
-    for regexp in (_naming(texts, names), _beginning(texts)):
+    has_credential = any(mask_command(text, {}, ()) != text for text in texts)
+    for regexp in (_naming(texts, names), "" if has_credential else _beginning(texts)):
         if regexp and all(re.search(regexp, text) for text in texts):
             line = json.dumps({"Regexp": regexp, "Local": True})
             parse_rules(f"[{line}]")

@@ -46,3 +46,9 @@ def test_if_no_short_rule_finds_the_commands_there_is_none() -> None:
 def test_commands_of_several_programs_are_alternatives() -> None:
     line = suggest_rule(["./b 1", "./b 2", "./a"], ["/srv/x"])
     assert line == '{"Regexp": "^\\\\s*(?:\\\\./b|\\\\./a)(?=\\\\s|$)", "Local": true}'
+
+
+def test_a_credential_never_stands_in_a_rule() -> None:
+    texts = ["upload --token abcdefgh123 /srv/x"]
+    assert suggest_rule(texts, ["/srv/y"]) == ""
+    assert "abcdefgh123" not in suggest_rule(texts, ["/srv/x"]) != ""
