@@ -101,6 +101,10 @@ class Scene:
     def plain(self, script: str) -> Outcome:
         return self.tree.plain("sh", "-c", script, env={"O": str(self.out)}, timeout_s=LIMIT_S)
 
+    def begin_build(self) -> None:
+        """Begin a build that does nothing, before which the master forgets the one before."""
+        assert self.tree.make("-f", "/dev/null", "--eval", "all:").code == 0
+
     def ran_here(self) -> int:
         return int(self.tree.status()["fallbacks"].get(Reason.WRITES_OUTSIDE, 0))
 
@@ -341,6 +345,7 @@ def test_a_command_that_names_a_private_directory_is_as_plain(scene: Scene, what
     expected = scene.result()
     scene.prepare()
     scene.out.chmod(0o700)
+    scene.begin_build()  # other tests have found that the same paths can be seen
     jobs = scene.tree.jobs()
     assert scene.run(script, WHAT=what) == plain
     assert scene.result() == expected
