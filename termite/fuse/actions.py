@@ -174,7 +174,7 @@ class Actions:
             stdin_taken = pipe.taken if pipe else 0
         harvested = await self._harvest(result.upper, job)
         dropped = harvested.dropped
-        if left := find_left_in_memory(result.upper.parent):
+        if left := find_left_in_memory(result.upper):
             dropped = coarsened((*dropped, *left))
         if len(harvested.changes) > MAX_CHANGES:
             raise Retryable(Reason.TOO_LARGE, f"a result of {len(harvested.changes)} files, links and directories")

@@ -109,7 +109,7 @@ async def test_what_lies_in_the_temporary_directories_is_not_even_read(upper: Pa
 
 def test_what_a_job_leaves_in_shared_memory_is_named(tmp_path: Path) -> None:
     (tmp_path / "shm").mkdir()
-    assert find_left_in_memory(tmp_path) == []
+    assert find_left_in_memory(tmp_path / "upper") == []
     (tmp_path / "shm" / "x\udcff").touch()
     (tmp_path / "shm" / "d").mkdir()
-    assert sorted(find_left_in_memory(tmp_path)) == [b"dev/shm/d", b"dev/shm/x\xff"]
+    assert sorted(find_left_in_memory(tmp_path / "upper")) == [b"dev/shm/d", b"dev/shm/x\xff"]
