@@ -89,6 +89,11 @@ class Reason(enum.StrEnum):
     NEEDS_A_PERSON = "needs-a-person"
 
     @property
+    def is_remembered(self) -> bool:
+        """True if the reason lies in the command, so that the next result would be refused too."""
+        return self in _REMEMBERED
+
+    @property
     def words(self) -> str:
         """The text for people, without a full stop."""
         return _WORDS[self]
@@ -163,6 +168,9 @@ _FOR_HERE = frozenset(
         Reason.LINKED_FILE,
     }
 )
+
+
+_REMEMBERED = frozenset({Reason.LATER_CODE, Reason.WRITES_OUTSIDE})
 
 
 def words_of(reason: str) -> str:

@@ -1,8 +1,8 @@
 """Remember from one build to the next how commands have behaved.
 
 A command is known again only if its words, its directory and its environment are the same. The
-memory knows two kinds of commands: short ones (short_commands.py) and those that write outside the
-tree (outside_writers.py).
+memory knows two kinds of commands: short ones (short_commands.py), and those whose remote results
+were refused (refused_commands.py).
 """
 
 import logging
@@ -14,6 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from termite.engine.decide.environment import environment_of
+from termite.engine.errors import Reason
 from termite.engine.model import Command
 from termite.engine.private_directories import private_directory
 
@@ -28,16 +29,17 @@ V = TypeVar("V")
 log = logging.getLogger(__name__)
 
 
-class OutsideWriter(msgspec.Struct, array_like=True):
-    """A command that wrote outside the tree.
+class RefusedCommand(msgspec.Struct, array_like=True):
+    """A command whose remote result was refused, for `reason`.
 
-    `place` is an absolute path. `since_s` is the time since the epoch at which a worker ran it
-    last. `runs` counts how often it was about to run since then, and before.
+    `place` is an absolute path that is to blame, or b"". `since_s` is the time since the epoch at
+    which a worker ran the command last. `runs` counts how often it was about to run.
     """
 
     place: bytes
     since_s: float
     runs: int = 0
+    reason: str = Reason.WRITES_OUTSIDE.value
 
 
 class _Saved(msgspec.Struct, array_like=True):
@@ -45,13 +47,13 @@ class _Saved(msgspec.Struct, array_like=True):
 
     took_s: dict[int, float] = {}
     newest: dict[int, int] = {}
-    outside: dict[int, OutsideWriter] = {}
+    refused: dict[int, RefusedCommand] = {}
 
 
 class CommandMemory:
     """The memory of commands, by the second digests of their keys.
 
-    `took_s` has run times in seconds, and `outside` the commands that wrote outside the tree.
+    `took_s` has run times in seconds, and `refused` the commands whose results were refused.
     `newest` has the newest second digest by the first one.
     """
 
@@ -64,19 +66,19 @@ class CommandMemory:
         saved = _load(store) if store else _Saved()
         self.took_s = saved.took_s
         self.newest = saved.newest
-        self.outside = saved.outside
+        self.refused = saved.refused
 
     def save(self) -> None:
         """Write everything to the store for the next master of this tree.
 
         A failure is logged only: the next build then runs every command on a worker once.
         """
-        if self._store is None or not (self.took_s or self.outside or self._store.exists()):
+        if self._store is None or not (self.took_s or self.refused or self._store.exists()):
             return
         try:
             with private_directory(self._store.parent / SAVING) as directory:
                 temporary = directory / self._store.name
-                temporary.write_bytes(msgspec.msgpack.encode(_Saved(self.took_s, self.newest, self.outside)))
+                temporary.write_bytes(msgspec.msgpack.encode(_Saved(self.took_s, self.newest, self.refused)))
                 temporary.replace(self._store)
             _remove_old(self._store)
         except OSError as error:

@@ -1,23 +1,20 @@
-"""Decide what becomes of a command that writes outside the tree, and remember it.
+"""Decide what becomes of writes outside the tree, and remember the places for one build.
 
-Its files there cannot come home, so the command runs on the master's machine, and the next time it
-runs there at once. It is known by its exact words (outside_writers.py), or because it names a place
-where another command of this build has written.
+Files there cannot come home, so the command runs on the master's machine. Another command that
+names such a place runs there at once. The command itself is remembered for longer, by its exact
+words (refused_commands.py).
 """
 
 import os
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from termite.engine.decide.command_memory import CommandKey, CommandMemory, key_of
 from termite.engine.decide.environment import environment_of
 from termite.engine.decide.loaded_plugins import Plugins
 from termite.engine.decide.logic.droppable import DroppablePlaces
 from termite.engine.decide.logic.outside_places import OutsidePlaces, paths_in, relative_to
 from termite.engine.decide.logic.suggested_rule import suggest_rule
-from termite.engine.decide.outside_writers import OutsideWriters
 from termite.engine.model import Command
 
 MAX_TEXTS = 100  # of one place, from which a rule is made
@@ -49,17 +46,16 @@ class _Place:
 class OutsideWrites:
     """The knowledge of one master of writes outside its tree."""
 
-    def __init__(self, writable_root: str, plugins: Plugins, memory: CommandMemory) -> None:
-        """Keep the commands in `memory`, and ask `plugins` what may be dropped."""
+    def __init__(self, writable_root: str, plugins: Plugins) -> None:
+        """Ask `plugins` what may be dropped outside the writable root."""
         self._root = writable_root
         self._plugins = plugins
-        self._writers = OutsideWriters(memory)
         self._places = OutsidePlaces(writable_root)
         self._texts: dict[str, _Place] = {}
         self._droppable: dict[bytes, DroppablePlaces] = {}
 
     def begin_build(self) -> None:
-        """Forget the places of earlier builds; the commands are remembered."""
+        """Forget the places of earlier builds."""
         self._places.clear()
         self._texts.clear()
 
@@ -79,46 +75,24 @@ class OutsideWrites:
         """Return whether a build may do without what the command writes to an absolute path."""
         return bool(self._droppable_of(command).place_of(path))
 
-    def expected_at(self, command: Command, key: CommandKey | None = None) -> str:
-        """Return the place outside the tree that a command writes which is about to run.
-
-        Return "" if none is known, or if the command should be tried on a worker again. `key` is
-        that of the command, if it was computed already.
-        """
-        if self._writers.are_known:
-            key = key or key_of(command)
-            place = self._writers.place_of(key, time.time())
-            self._writers.count_run(key)
-            if place:
-                return self._places.add_place(place)
+    def place_in(self, command: Command) -> str:
+        """Return the place of this build that the command's text names, or "" if it names none."""
         return self._places.place_in(command.text, command.cwd)
 
-    def known_at(self, command: Command) -> str:
-        """Return the place that the command wrote when it ran last, in any environment, or ""."""
-        return self._writers.newest_place_of(command, time.time()) or self._places.place_in(command.text, command.cwd)
+    def add(self, command: Command, paths: Sequence[str]) -> str:
+        """Add the place where the command wrote these paths, and return it.
 
-    def record(self, command: Command, paths: Sequence[str]) -> str:
-        """Record that a worker ran the command, and that it wrote at these paths.
-
-        Return the place. The command's words are resolved on the disk: they may lead there by a
-        symlink.
+        The command's words are resolved on the disk: they may lead there by a symlink.
         """
-        place = self._places.add(paths, self._names_in(command, paths))
-        self._writers.record(key_of(command), place, time.time())
-        return place
+        return self._places.add(paths, self._names_in(command, paths))
 
-    def forget(self, command: Command, key: CommandKey | None) -> None:
-        """Forget a command that wrote nothing outside the tree on a worker.
+    def add_place(self, place: str) -> str:
+        """Add a place that is known from an earlier build, and return what stands for it."""
+        return self._places.add_place(place)
 
-        `key` is that of the command, if it was computed already.
-        """
-        if self._writers.are_known:
-            self._writers.forget(key or key_of(command))
-
-    @property
-    def are_known(self) -> bool:
-        """True if a command or a place is known, so that commands must be compared with them."""
-        return self._writers.are_known or bool(self._places)
+    def __bool__(self) -> bool:
+        """Return whether this build has such a place."""
+        return bool(self._places)
 
     def count(self, command: Command, place: str) -> None:
         """Note that the command runs on the master's machine because of `place`."""

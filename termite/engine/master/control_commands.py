@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, cast
@@ -16,13 +17,14 @@ from typing import TYPE_CHECKING, cast
 from termite.engine.decide.local_or_remote import decide
 from termite.engine.decide.logic.command_mask import mask_command
 from termite.engine.decide.logic.commands import is_no_op
+from termite.engine.decide.refused_commands import Refusal
 from termite.engine.errors import Reason, UserError
 from termite.engine.fleet.pool import Trouble
 from termite.engine.launch.connection import Reply
 from termite.engine.launch.listener import ControlSession
 from termite.engine.launch.vantage import Vantage, difference
 from termite.engine.master.fallback import private_place_of
-from termite.engine.model import Command, How, Invocation, Phase
+from termite.engine.model import Command, How, Invocation, Phase, Rule
 from termite.engine.status import report
 from termite.engine.wire.protocol.foreign_text import printable
 
@@ -130,7 +132,7 @@ class ControlCommands:
         error = master.rule_file.error
         plugin, command = master.plugins.parse_with_plugin(_invocation(request))
         verdict = decide(command, master.book, master.config.env_exclude)
-        tied = "" if verdict.local else self._tied_by_place(command)
+        tied = "" if verdict.local else self._tied_by_memory(command, verdict.rule)
         return {
             "text": mask_command(command.text, command.env, master.config.env_exclude),
             "plugin": plugin,
@@ -145,13 +147,19 @@ class ControlCommands:
             "bad_rules": str(error) if error else "",
         }
 
-    def _tied_by_place(self, command: Command) -> str:
-        """Return why a command runs here because of a place outside the tree, or ""."""
-        if place := self._master.outside.known_at(command):
-            return f"{Reason.WRITES_OUTSIDE.words}: {printable(place)}"
-        if place := private_place_of(self._master, command):
-            return f"{Reason.NAMES_PRIVATE.words}: {printable(place)}"
-        return ""
+    def _tied_by_memory(self, command: Command, rule: Rule | None) -> str:
+        """Return why a command runs here although no rule makes it local, or "" if it does not."""
+        master = self._master
+        refusal = master.refused.find_newest(command, time.time())
+        if refusal and refusal.reason is Reason.LATER_CODE and rule is not None and rule.trusted:
+            refusal = None
+        if refusal is None and (place := master.outside.place_in(command)):
+            refusal = Refusal(Reason.WRITES_OUTSIDE, place)
+        if refusal is None and (place := private_place_of(master, command)):
+            refusal = Refusal(Reason.NAMES_PRIVATE, place)
+        if refusal is None:
+            return ""
+        return f"{refusal.reason.words}: {printable(refusal.place)}" if refusal.place else refusal.reason.words
 
 
 class _Build:

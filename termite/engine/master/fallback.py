@@ -8,14 +8,17 @@ output of the command with that (native/launcher/streams/second_run.c).
 import functools
 import logging
 import os
+import time
 from collections.abc import Callable, Collection, Sequence
 
 import trio
 
+from termite.engine.decide.command_memory import key_of
 from termite.engine.decide.logic.switches import is_local_forbidden
+from termite.engine.decide.refused_commands import Refusal
 from termite.engine.errors import Conflict, ExitCode, Outdated, Reason, Retryable
 from termite.engine.master.job import Job
-from termite.engine.master.job_reports import count_place
+from termite.engine.master.job_reports import count_place, record_refusal
 from termite.engine.master.shared import Master
 from termite.engine.model import Command, Exit, Phase, Verdict
 from termite.engine.wire.protocol.foreign_text import printable
@@ -25,26 +28,40 @@ NAMED_PLACES = 3  # as many as a person reads in one line
 log = logging.getLogger(__name__)
 
 
-def tie_by_places(master: Master, job: Job) -> Verdict:
-    """Return the verdict on a command that no rule makes local, by the places that it needs.
+def tie_by_memory(master: Master, job: Job) -> Verdict:
+    """Return the verdict on a command that no rule makes local, by what is known of it.
 
-    If the command is known to write outside the tree, or names a private path, it runs here. It
-    goes to a worker all the same if TERMITE_LOCAL=never: a local run without a rule would be
-    against the user's word.
+    If its result would be refused, or if it names a private path, the command runs here. It goes to
+    a worker all the same if TERMITE_LOCAL=never: a local run without a rule would be against the
+    user's word.
     """
     command, verdict = job.command, job.verdict
     assert command is not None and verdict is not None, "run_at_once has decided"
     if is_local_forbidden(job.request.invocation.env):
         return verdict
-    if master.outside.are_known and (place := master.outside.expected_at(command, job.key)):
-        tie = Reason.WRITES_OUTSIDE
-    elif place := private_place_of(master, command):
+    tie, place = Reason.WRITES_OUTSIDE, ""
+    if refusal := _find_refusal(master, job, command, verdict):
+        tie, place = refusal
+        if tie is Reason.WRITES_OUTSIDE:
+            place = master.outside.add_place(place)
+    elif not (place := master.outside.place_in(command)):
+        if not (place := private_place_of(master, command)):
+            return verdict
         tie = Reason.NAMES_PRIVATE
-    else:
-        return verdict
     job.place = place
     job.verdict = Verdict(local=True, tie=tie)
     return job.verdict
+
+
+def _find_refusal(master: Master, job: Job, command: Command, verdict: Verdict) -> Refusal | None:
+    """Return why the result of the command would be refused, or None if it would not."""
+    if not master.refused.are_known:
+        return None
+    key = job.key or key_of(command)
+    refusal = master.refused.find(key, time.time())
+    master.refused.count_run(key)
+    is_trusted = verdict.rule is not None and verdict.rule.trusted
+    return None if refusal and refusal.reason is Reason.LATER_CODE and is_trusted else refusal
 
 
 def private_place_of(master: Master, command: Command) -> str:
@@ -150,6 +167,8 @@ async def run_here_instead(
     A remote run without the network leaves no other trace, so that a second run is the first one.
     Raise LauncherGone if the launcher closed the connection.
     """
+    if reason.is_remembered:
+        record_refusal(master, job, reason, places)
     named = ", ".join(printable(place) for place in places[:NAMED_PLACES])
     more = f" and {len(places) - NAMED_PLACES} more" if len(places) > NAMED_PLACES else ""
     if job.may_have_used_network:

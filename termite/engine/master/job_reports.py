@@ -2,9 +2,12 @@
 
 import logging
 import os
+import time
 from collections.abc import Iterable, Sequence
 
+from termite.engine.decide.command_memory import key_of
 from termite.engine.decide.outside_writes import WritesOutside
+from termite.engine.decide.refused_commands import Refusal
 from termite.engine.errors import ExitCode, HalfPublished, Reason
 from termite.engine.master.job import Job
 from termite.engine.master.shared import Master
@@ -50,10 +53,13 @@ def outside_writes(master: Master, job: Job, dropped: Sequence[bytes]) -> Writes
     return master.outside.sort([path for path in dropped if path not in sockets], job.command)
 
 
-def record_outside(master: Master, job: Job, paths: Sequence[str]) -> None:
-    """Record that the job wrote at these paths outside the tree, so that the next one runs here."""
-    assert job.command is not None, "it was parsed"
-    job.place = master.outside.record(job.command, paths)
+def record_refusal(master: Master, job: Job, reason: Reason, places: Sequence[str]) -> None:
+    """Record why the job's result was refused, so that the same command runs here the next time."""
+    command = job.command
+    assert command is not None, "it was parsed"
+    if reason is Reason.WRITES_OUTSIDE:
+        job.place = master.outside.add(command, places)
+    master.refused.record(job.key or key_of(command), Refusal(reason, job.place), time.time())
     if job.key:
         master.short.forget(job.key)
 

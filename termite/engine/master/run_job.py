@@ -42,13 +42,12 @@ from termite.engine.master.fallback import (
     run_local,
     start_local,
     start_short,
-    tie_by_places,
+    tie_by_memory,
 )
 from termite.engine.master.job import Job, new_job
 from termite.engine.master.job_reports import (
     absolute,
     outside_writes,
-    record_outside,
     report_half_published,
     report_result,
 )
@@ -150,7 +149,7 @@ def run_at_once(master: Master, job: Job) -> bool:
     if master.short.is_on and not verdict.rule:
         job.key = key_of(command)
     if not verdict.local:
-        verdict = tie_by_places(master, job)
+        verdict = tie_by_memory(master, job)
     if job.warning or job.launcher.has_unread_frames or master.tree.is_finishing:
         return False
     return start_local(master, job) if verdict.local else start_short(master, job)
@@ -201,8 +200,6 @@ async def try_workers(master: Master, job: Job, command: Command) -> Exit | None
         except FsError as error:
             return await run_here_instead(master, job, Reason.NOT_PUBLISHED, (os.strerror(error.errno),))
         except ResultRefused as error:
-            if error.reason is Reason.WRITES_OUTSIDE:
-                record_outside(master, job, error.places)
             return await run_here_instead(master, job, error.reason, error.places)
         except OutputDiffers:
             return await end_differing(master, job)
@@ -252,8 +249,8 @@ async def run_remotely(master: Master, job: Job, command: Command) -> RemoteRun 
 async def end_remote(master: Master, job: Job, attempt: RemoteRun) -> Exit | None:
     """Report a run whose results are published, and return as `run_job` does."""
     ran = attempt.ran
-    if master.outside.are_known and job.command is not None:
-        master.outside.forget(job.command, job.key)
+    if master.refused.are_known and job.command is not None:
+        master.refused.forget(job.key or key_of(job.command))
     if job.key:
         learn(master, job.key, ran, attempt.took_s, is_alone=not job.has_met_others)
     if ran.exec_errno:

@@ -11,6 +11,7 @@ from termite.engine.decide.loaded_plugins import Plugins
 from termite.engine.decide.logic.rules import RuleBook
 from termite.engine.decide.outside_writes import OutsideWrites
 from termite.engine.decide.private_places import PrivatePlaces
+from termite.engine.decide.refused_commands import RefusedCommands
 from termite.engine.decide.rule_file import RuleFile
 from termite.engine.decide.short_commands import ShortCommands
 from termite.engine.errors import Reason
@@ -87,7 +88,8 @@ class Master:
         self.memory = CommandMemory(config.short_store)
         self.short = ShortCommands(config.short_s, self.memory)
         self.private = PrivatePlaces(str(config.socket.parent), tree.find_private)
-        self.outside = OutsideWrites(str(config.socket.parent), config.plugins, self.memory)
+        self.refused = RefusedCommands(self.memory)
+        self.outside = OutsideWrites(str(config.socket.parent), config.plugins)
         self.pool = Pool(_pool_config(config), tree.drain, MirrorRequests(tree, self.jobs).answer)
         self.is_without_worker = False
         self.builds = 0  # those that run now: they get a summary

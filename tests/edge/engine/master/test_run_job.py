@@ -21,8 +21,7 @@ import trio.testing
 
 from termite.engine.decide.command_memory import CommandMemory
 from termite.engine.decide.loaded_plugins import Plugins
-from termite.engine.decide.outside_writers import TRIES
-from termite.engine.decide.outside_writes import OutsideWrites
+from termite.engine.decide.refused_commands import TRIES, RefusedCommands
 from termite.engine.decide.short_commands import MIN_SAMPLES, ShortCommands
 from termite.engine.errors import FsError, HalfPublished, NotAtRest, Outdated, Reason, Retryable
 from termite.engine.fleet.lease import Lease
@@ -1496,7 +1495,7 @@ async def test_the_next_master_knows_the_command_too(tmp_path: Path) -> None:
     def with_memory(*scripts: Script) -> World:
         world = World(tmp_path, *scripts)
         world.master.memory = CommandMemory(tmp_path / "short-p")
-        world.master.outside = OutsideWrites(str(tmp_path), world.master.plugins, world.master.memory)
+        world.master.refused = RefusedCommands(world.master.memory)
         return world
 
     first = with_memory(wrote(b"srv/x/a"))
@@ -1516,6 +1515,20 @@ async def test_a_try_on_a_worker_that_writes_nothing_there_forgets_the_command(t
     await world.say("cp")
     await world.say("cp")
     assert world.master.counters.remote == 2
+
+
+@pytest.mark.logs("job-fell-back")
+async def test_a_result_that_would_run_code_later_is_remembered_unless_a_rule_trusts_it(tmp_path: Path) -> None:
+    hook = Change(os.fsencode(tmp_path / ".git/hooks/x").strip(b"/"), Attr(0o100755, 0, 1, Digest(b"x" * 32, 0)))
+    end = msgspec.structs.replace(ran(), changes=(hook,))
+    world = World(tmp_path, script(end=end), script(end=ran()))
+    assert (await world.say("git", "init"))[-1] == (b"X", b"recurse=0\0")
+    assert await world.say("git", "init") == [(b"X", b"recurse=0\0")]
+    counters = world.master.counters
+    assert (counters.fallbacks, counters.tied) == ({Reason.LATER_CODE: 1}, {Reason.LATER_CODE: 1})
+    assert counters.outside == {}
+    (tmp_path / ".termite-localrc").write_text('[{"Regexp": "^git init", "Trusted": true}]')
+    assert (await world.say("git", "init"))[-1] == (b"E", b"code=0\0")
 
 
 @pytest.mark.logs("job-fell-back")
