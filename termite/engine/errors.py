@@ -170,7 +170,7 @@ _FOR_HERE = frozenset(
 )
 
 
-_REMEMBERED = frozenset({Reason.LATER_CODE, Reason.WRITES_OUTSIDE})
+_REMEMBERED = _FOR_HERE | {Reason.LATER_CODE, Reason.WRITES_OUTSIDE}
 
 
 def words_of(reason: str) -> str:
