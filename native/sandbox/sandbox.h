@@ -146,7 +146,7 @@ void take_home_signals(void (*act)(int number, siginfo_t *info, void *context));
 /* Map the inner to the outer ids in the user namespace that this process has just made. Return
  * NULL, or a text of what failed, with errno. */
 const char *map_user(long inner_uid, long outer_uid, long inner_gid, long outer_gid);
-/* Find out who gets the cores of this machine. `become_job` then keeps those of jobs from programs. */
+/* Find out who gets the cores of this machine. A program then gets none of a job. */
 void look_at_core_pattern(void);
 /* Take on the job's ids, drop all privilege, and apply the job's limits, umask and working
  * directory. If the submitter has a limit that this machine does not allow, report that and end

@@ -95,7 +95,7 @@ static void limit(int resource, unsigned long long most, const char *name)
 #define CORE_PATTERN "/proc/sys/kernel/core_pattern"
 #endif
 
-/* True if the kernel gives the core of a process to a program of this machine, which runs as root. */
+/* True if the kernel gives cores to a program of this machine, which runs as root. */
 static bool is_core_for_program;
 
 void look_at_core_pattern(void)

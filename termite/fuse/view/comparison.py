@@ -131,7 +131,7 @@ def compare(
         in_fresh = fresh is not None and is_below(entry.path, fresh)
         was = None if in_fresh else lower(entry.path)
         if was is not None and was.nlink > 1 and stat.S_ISREG(entry.mode):
-            # Overlayfs does not mark its copies of such files. A mark is that of another file, which
+            # Overlayfs does not mark its copies of such files. A mark is that of another file that
             # was moved here.
             entry = replace(entry, copied_up=link_key(entry.path, was) in copied)
         pair = Pair(entry, was)
