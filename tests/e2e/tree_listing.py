@@ -12,6 +12,7 @@ import stat
 import sys
 import tarfile
 
+TRANSLATIONS = (".po", ".pot", ".gmo", ".mo")
 SPARSE_BYTES = 1 << 20  # below that, a file system may store a file as it likes
 
 
@@ -53,6 +54,9 @@ def entry(path: str, name: str, names: dict[tuple[int, int], str]) -> list[objec
 
 def content_of(path: str) -> str:
     """Return a digest. In an archive of a distribution, times are new in each build."""
+    if path.endswith(TRANSLATIONS):
+        with open(path, "rb") as file:
+            return hashlib.sha256(without_minute(file.read())).hexdigest()
     if not path.endswith(".tar.gz"):
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -61,8 +65,13 @@ def content_of(path: str) -> str:
         for member in sorted(archive, key=lambda member: member.name):
             digest.update(f"{member.name} {member.mode:o} {member.type!r} {member.linkname}\n".encode())
             content = archive.extractfile(member) if member.isreg() else None
-            digest.update(content.read() if content else b"")
+            digest.update(without_minute(content.read()) if content else b"")
     return digest.hexdigest()
+
+
+def without_minute(content: bytes) -> bytes:
+    """Leave out the minute in which xgettext ran."""
+    return re.sub(rb"(POT-Creation-Date: )[-+: 0-9]+", rb"\1", content)
 
 
 if __name__ == "__main__":
