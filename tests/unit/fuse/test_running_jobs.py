@@ -13,6 +13,7 @@ from termite.engine.errors import FsError, Reason, RemoteBug, RemoteProtocolErro
 from termite.engine.model import Attr, StdinFile
 from termite.fuse.kernel.ops import answered
 from termite.fuse.running_jobs import RunningJob, RunningJobs
+from termite.fuse.view.comparison import CopyUps
 from termite.fuse.view.views import Base, View
 
 
@@ -45,6 +46,19 @@ async def test_the_owner_of_a_thread_is_found_by_its_pid_namespace() -> None:
     jobs.add(running)
     assert jobs.owner(os.getpid()) is running
     assert jobs.owner(2**22 + 1) is None  # no such thread: larger than any pid can be
+
+
+async def test_a_copy_is_noted_for_the_job_that_made_it_or_for_all_if_that_is_unknown() -> None:
+    jobs = RunningJobs()
+    ours, other = job(1), job(2)
+    other.started(0)
+    jobs.add(ours)
+    jobs.add(other)
+    jobs.note_copied(os.getpid(), 9, is_certain=False)
+    jobs.note_copied(os.getpid(), 9, is_certain=True)
+    assert (ours.copied, other.copied) == ({9: CopyUps(1, True)}, {})
+    jobs.note_copied(2**22 + 1, 9, is_certain=False)
+    assert (ours.copied, other.copied) == ({9: CopyUps(2, True)}, {9: CopyUps(1, False)})
 
 
 async def test_the_input_of_a_job_that_ended_is_to_be_forgotten_once() -> None:
