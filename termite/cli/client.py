@@ -211,6 +211,8 @@ def _become_master(root: Path, jobs: int, exports: Sequence[Path], log: Path, re
         if short := os.environ.get("TERMITE_SHORT"):
             command.append(f"--short={short}")
         command += [f"--env-exclude={pattern}" for pattern in os.environ.get("TERMITE_ENV_EXCLUDE", "").split()]
+        if tmp := os.environ.get("TERMITE_TMP"):
+            command.append(f"--tmp={tmp}")
         env = {name: text for name, text in os.environ.items() if name not in _OF_THE_BUILD}
         os.chdir("/")
         os.execve(sys.executable, command, env)

@@ -173,6 +173,7 @@ def _master_config(flags: argparse.Namespace, secret: bytes, coordinator: tuple[
         hash_cache=hash_store(),
         env_exclude=tuple(flags.env_exclude),
         owner=read_owner(owner),
+        shares_temporary=flags.tmp == "shared",
     )
 
 
@@ -233,6 +234,10 @@ def master_parser() -> Parser:
         "limit of short commands, in milliseconds: a command known to take less runs here while a core is free; "
         "0: none does; auto, the default: 50 times the dispatch overhead, at most a second"
     )
+    tmp = (
+        "shared: jobs see what all users may read in /tmp and /var/tmp, and leave new files there; private: every job "
+        "has its own"
+    )
     idle_exit = "seconds without a build after which to end; 0: never"
     add = parser.add_argument
     add("--jobs", type=_count, default=0, metavar="N", help="slots to lease from workers; 0: as many as there are")
@@ -242,6 +247,7 @@ def master_parser() -> Parser:
     add("--export", type=Path, action="append", default=[], metavar="DIR", help=export)
     add("--exclude", type=Path, action="append", default=[], metavar="PATH", help=exclude)
     add("--env-exclude", action="append", default=[], metavar="PATTERN", help=env_exclude)
+    add("--tmp", choices=("shared", "private"), default="shared", help=tmp)
     add("--short", type=_short, default=None, metavar="MS", help=short)
     add("--keepalive", type=_seconds, default=60.0, metavar="S", help="seconds after which an idle lease is given back")
     add("--idle-exit", type=_seconds, default=0.0, metavar="S", help=idle_exit)

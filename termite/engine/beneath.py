@@ -2,12 +2,14 @@
 
 A job, a worker or another user may put a symlink at any name at any time. If a program checks a
 name and then opens it by name, it may read another file than the one that was checked. So callers
-open first, and then ask the descriptor which kind of file it is. Python has no function for
-openat2(2).
+open first, and then ask the descriptor which kind of file it is. Where nothing may be replaced that
+another has made, `rename_new` gives a name. Python has no function for openat2(2) and renameat2(2).
 """
 
 import ctypes
+import errno
 import os
+import stat
 from functools import cache
 
 # Flags of open(2): for an entry itself even if it is a symlink, for a directory, and for a file.
@@ -18,6 +20,7 @@ FILE = ITSELF | os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY  # a FIFO or a device 
 SYS_OPENAT2 = 437  # MIPS has another number, and this one fails there: the path is then opened step by step
 RESOLVE_NO_SYMLINKS = 0x04  # also refuses the links of /proc
 RESOLVE_BENEATH = 0x08
+RENAME_NOREPLACE = 1  # from linux/fs.h
 
 
 def open_beneath(top: int, path: bytes, flags: int) -> int:
@@ -29,6 +32,25 @@ def open_beneath(top: int, path: bytes, flags: int) -> int:
     """
     fd = _open_at_once(top, path or b".", flags)
     return fd if fd >= 0 else _open_by_steps(top, path, flags)
+
+
+def rename_new(source: bytes, target: bytes, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+    """Rename `source` to `target`, each in an open directory. Raise FileExistsError if that exists.
+
+    Raise OSError if the disk refuses. A file system that does not know the flag (NFS) makes a link,
+    and an empty directory anew.
+    """
+    if _renameat2(src_dir_fd, source, dst_dir_fd, target, RENAME_NOREPLACE) == 0:
+        return
+    number = ctypes.get_errno()
+    if number not in (errno.EINVAL, errno.ENOSYS):
+        raise OSError(number, os.strerror(number), target)
+    if stat.S_ISDIR(os.stat(source, dir_fd=src_dir_fd, follow_symlinks=False).st_mode):
+        os.mkdir(target, 0o700, dir_fd=dst_dir_fd)
+        os.rmdir(source, dir_fd=src_dir_fd)
+    else:
+        os.link(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd, follow_symlinks=False)
+        os.unlink(source, dir_fd=src_dir_fd)
 
 
 def _open_by_steps(top: int, path: bytes, flags: int) -> int:
@@ -50,6 +72,10 @@ class _OpenHow(ctypes.Structure):
 
     _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
+
+_renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+_renameat2.restype = ctypes.c_int
+_renameat2.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
 
 _syscall = ctypes.CDLL(None).syscall
 _syscall.restype = ctypes.c_long

@@ -56,6 +56,7 @@ class Reason(enum.StrEnum):
     LATER_CODE = "later-code"
     WRITES_OUTSIDE = "writes-outside"
     NAMES_PRIVATE = "names-private"
+    TEMPORARY_TAKEN = "temporary-taken"
 
     FILE_CHANGED = "file-changed"
     FILE_UNREADABLE = "file-unreadable"
@@ -127,6 +128,7 @@ _WORDS = {
     Reason.LATER_CODE: "a result would run code later (a setuid program, a hook, a start file)",
     Reason.WRITES_OUTSIDE: "writes outside the tree",
     Reason.NAMES_PRIVATE: "names a private path, which no worker sees",
+    Reason.TEMPORARY_TAKEN: "the command changed something in /tmp or /var/tmp that no command on a worker has made",
     Reason.FILE_CHANGED: "a file changed before the worker had read it",
     Reason.FILE_UNREADABLE: "a file could not be read on the worker",
     Reason.LOOK_FAILED: "a file of the tree could not be looked at",

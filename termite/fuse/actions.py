@@ -30,7 +30,7 @@ from termite.fuse.running_jobs import RunningJob, RunningJobs
 from termite.fuse.sandbox.sandbox_order import SandboxSpec
 from termite.fuse.sandbox.sandboxes import Sandboxes
 from termite.fuse.stdin.stdin_pipe import StdinPipe, StdinSource
-from termite.fuse.view.comparison import coarsened
+from termite.fuse.view.comparison import Homes, coarsened
 from termite.fuse.view.views import Need
 
 MADE_JOBS = 1024  # the last ones with results to fetch; a master fetches those of a job as soon as it has ended
@@ -82,6 +82,7 @@ class Actions:
     ) -> None:
         self.slots = trio.CapacityLimiter(0)
         self._request = request
+        self._homes = Homes(request.writable_root, request.temporary)
         self._mount = mount
         self._parts = parts
         self._files = parts.files
@@ -256,7 +257,7 @@ class Actions:
         lower = functools.partial(self._tree.was_at, job.view)
         while True:
             try:
-                return await collect(upper, self._request.writable_root, lower, self._files.cas, job.copied)
+                return await collect(upper, self._homes, lower, self._files.cas, job.copied)
             except Need as need:
                 await self._files.fetcher.directory(need.path)
 

@@ -153,7 +153,7 @@ class MirrorServer:
         """
         match message:
             case OpenLease() if self._opening is None:
-                check_paths([message.writable_root])
+                check_paths([message.writable_root, *message.temporary])
                 self._opening = connection
                 return await self._open_lease(connection, message)
             case Run() if self._lease is not None:

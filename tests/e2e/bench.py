@@ -20,6 +20,7 @@ from termite.fuse.harvest.collect import Harvested, collect
 from termite.fuse.sandbox.sandbox_order import SandboxSpec
 from termite.fuse.sandbox.sandbox_report import SandboxResult
 from termite.fuse.sandbox.sandboxes import Sandboxes
+from termite.fuse.view.comparison import Homes
 
 INSIDE = "TERMITE_TEST_INSIDE"
 PROJECT = b"home/u/p"
@@ -92,7 +93,7 @@ class Bench:
         return await self.run(b"sh", b"-c", os.fsencode(script), **changes)
 
     async def collect(self, ended: Ended) -> Harvested:
-        return await collect(ended.result.upper, PROJECT, self.lower, self.cas)
+        return await collect(ended.result.upper, Homes(PROJECT), self.lower, self.cas)
 
     def lower(self, path: bytes) -> Attr | None:
         hashed = path.startswith(PROJECT)

@@ -374,6 +374,8 @@ starts a master with a worker on this machine, which ends ten minutes after the 
                    0: none; auto: 50 times the dispatch overhead, at most a second (default: auto)
   TERMITE_ENV_EXCLUDE  patterns of variables that are not sent to workers, for a new master:
                    'AWS_* *_TOKEN' (default: none)
+  TERMITE_TMP      private: a new master gives every command on a worker a /tmp of its own
+                   (default: shared)
   TERMITE_SOCKET   socket of the master to use (default: the nearest one); empty: use no master
   TERMITE_LOCAL    never: if no worker can run a command, fail instead of running it here
   TERMITE          off: build as if termite were not installed

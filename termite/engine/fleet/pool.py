@@ -306,16 +306,13 @@ class Pool:
     def _open_message(self, wish: LeaseWish, lease: Lease) -> OpenLease:
         config = self._config
         return OpenLease(
-            protocol=PROTOCOL,
-            master=config.master,
-            slots=wish.slots,
-            uid=config.uid,
-            gid=config.gid,
+            *(PROTOCOL, config.master, wish.slots, config.uid, config.gid),
             writable_root=config.writable_root,
             number=lease.cursor,
             clock_ns=time.time_ns(),
             hostname=os.uname().nodename,
             owner=owner_key(config.owner, wish.worker.address),
+            temporary=config.temporary,
         )
 
     def _note_failure(self, name: str, error: Exception) -> float:

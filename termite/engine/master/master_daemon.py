@@ -69,6 +69,7 @@ def _open_tree(config: MasterConfig) -> Iterator[MasterTree]:
             hidden=config.hidden,
             watched=config.watched,
             hash_cache=config.hash_cache,
+            shares_temporary=config.shares_temporary,
         )
     )
     try:

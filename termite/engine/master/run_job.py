@@ -268,6 +268,9 @@ def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> Run | 
     Return None if the mirror lacks so many changes that a new lease is cheaper.
     """
     job.lease = lease
+    argv, cwd = tuple(os.fsencode(word) for word in command.argv), os.fsencode(command.cwd)
+    env = environment_of(command).without(master.config.env_exclude).remote_words
+    master.tree.show_named(argv, cwd, env)
     number = job.number = master.tree.drain()
     changesets = master.tree.changesets_since(lease.cursor)
     if _is_outdated(changesets):
@@ -280,11 +283,11 @@ def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> Run | 
         job=job.id,
         number=number,
         changesets=changesets,
-        argv=tuple(os.fsencode(word) for word in command.argv),
+        argv=argv,
         exe=os.fsencode(command.exe),
         search=command.search,
-        env=environment_of(command).without(master.config.env_exclude).remote_words,
-        cwd=os.fsencode(command.cwd),
+        env=env,
+        cwd=cwd,
         umask=job.request.umask,
         stdin=job.request.has_stdin,
         merge=job.request.merge,

@@ -45,6 +45,7 @@ class MasterConfig:
     * `idle_exit_s`: the master ends after this time without a job or a build; 0 means never.
     * `env_exclude` are shell patterns: variables with such names are not sent to workers.
     * `owner` is a key that no other user knows (wire/owner.py).
+    * `shares_temporary`: jobs see /tmp and /var/tmp, and may leave new files there.
     * `exports`, `excludes`, `hidden` and `watched` are paths below the root directory.
     """
 
@@ -65,6 +66,7 @@ class MasterConfig:
     hash_cache: Path | None = None
     env_exclude: tuple[str, ...] = ()
     owner: bytes = field(default_factory=lambda: os.urandom(OWNER_BYTES))
+    shares_temporary: bool = True
 
 
 class Master:
@@ -90,7 +92,7 @@ class Master:
         self.private = PrivatePlaces(str(config.socket.parent), tree.find_private)
         self.refused = RefusedCommands(self.memory)
         self.outside = OutsideWrites(str(config.socket.parent), config.plugins)
-        self.pool = Pool(_pool_config(config), tree.drain, MirrorRequests(tree, self.jobs).answer)
+        self.pool = Pool(_pool_config(config, tree), tree.drain, MirrorRequests(tree, self.jobs).answer)
         self.is_without_worker = False
         self.builds = 0  # those that run now: they get a summary
         self.last_busy_s = trio.current_time()
@@ -111,7 +113,7 @@ class Master:
         return found
 
 
-def _pool_config(config: MasterConfig) -> PoolConfig:
+def _pool_config(config: MasterConfig, tree: MasterTree) -> PoolConfig:
     name = f"{os.uname().nodename}:{config.socket.parent}"
     return PoolConfig(
         coordinator=config.coordinator,
@@ -122,5 +124,6 @@ def _pool_config(config: MasterConfig) -> PoolConfig:
         gid=os.getgid(),
         writable_root=tree_path(config.socket.parent),
         owner=config.owner,
+        temporary=tree.temporary,
         keepalive_s=config.keepalive_s,
     )

@@ -14,10 +14,11 @@ import struct
 from collections.abc import Callable, Iterable, Mapping
 
 from termite.engine.model import Attr
-from termite.engine.paths import NAME_BYTES, PATH_BYTES, components, from_root_down, is_within, join
+from termite.engine.paths import NAME_BYTES, PATH_BYTES, components, from_root_down, is_below, is_within, join
 from termite.engine.tree.disk import GONE, REFUSED, Disk, LookErrors, look_failed
 from termite.engine.tree.hashes import Hashes, is_racy, stamp_of
 from termite.engine.tree.logic.attrs import Seen
+from termite.engine.tree.logic.temporary_names import TEMPORARY, temporary_above
 from termite.engine.tree.logic.visibility import STANDARD_DIRECTORIES, DirectoryRules, Exports, Visibility
 from termite.engine.tree.watch import Watches
 
@@ -69,9 +70,9 @@ class DirectoryReader:
         """Watch a directory, then return its shown entries. Raise OSError if it cannot be listed.
 
         Raise Retryable if nobody knows whether it can, or what one of its entries is.
-        A directory that shows only passages is neither watched nor listed. Each passage is read by
-        name. A directory that is too deep for the wire cannot be listed, so that no mirror is
-        told of a longer path.
+        A directory that shows only passages is not listed. Each passage is read by name. It is only
+        watched below a temporary directory, where it shows names that commands mention. A directory
+        that is too deep for the wire cannot be listed, so that no mirror is told of a longer path.
         """
         if len(directory) + 1 + NAME_BYTES > PATH_BYTES:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
@@ -81,7 +82,12 @@ class DirectoryReader:
         ):
             return self._read_passages(directory, rules)
         with LookErrors(directory):
-            fd = self._disk.open_directory(directory)
+            try:
+                fd = self._disk.open_directory(directory)
+            except FileNotFoundError:
+                if directory not in STANDARD_DIRECTORIES:
+                    raise
+                return _standard_directories(-1, directory, rules), None  # this machine does not have it
             try:
                 self._watches.watch(directory, fd)
                 return self.read_entries(directory, fd, map(os.fsencode, os.listdir(fd))), os.fstat(fd)
@@ -123,7 +129,7 @@ class DirectoryReader:
         """
         rules = self._exports.rules(directory)
         is_open = rules.visibility is Visibility.PUBLIC and self._is_open(directory)
-        found = _standard_directories(directory, rules)
+        found = _standard_directories(fd, directory, rules)
         for name in names:
             if name in found:
                 continue
@@ -160,6 +166,8 @@ class DirectoryReader:
             own = self._seen(directory)
             if own is not None and own.stamp is not None and stamp_of(os.fstat(fd)) != own.stamp:
                 return None
+            if self._exports.is_crowded(directory):
+                return None  # it has no stamp, as its time changes with every temporary file of others
             suspects = {name for name, seen in listing.items() if seen.stamp and not _is_as_seen(fd, name, seen)}
             return suspects | self.refused.get(directory, set())
         finally:
@@ -220,8 +228,10 @@ class DirectoryReader:
             try:
                 fd = self._disk.open_directory(directory, os.O_PATH)
             except FileNotFoundError:  # a standard directory that this machine does not have
-                return _standard_directories(directory, rules), None
+                return _standard_directories(-1, directory, rules), None
             try:
+                if temporary_above(directory):
+                    self._watches.watch(directory, fd)
                 return self.read_entries(directory, fd, rules.passages), os.fstat(fd)
             finally:
                 os.close(fd)
@@ -240,18 +250,34 @@ class DirectoryReader:
 
     def _is_open(self, directory: bytes) -> bool:
         """Return whether the AttrTree lets every user of this machine list the directory."""
-        modes = [seen.attr.mode for d in from_root_down(directory) if (seen := self._seen(d)) is not None]
-        return all(mode & 0o001 for mode in modes) and bool(modes[-1] & 0o004)
+        opened = self._exports.opened_above(directory)
+        below = (d for d in from_root_down(directory) if not opened or is_below(d, opened))
+        modes = [seen.attr.mode for d in below if (seen := self._seen(d)) is not None]
+        return not modes or (all(mode & 0o001 for mode in modes) and bool(modes[-1] & 0o004))
 
 
-def _standard_directories(directory: bytes, rules: DirectoryRules) -> dict[bytes, Seen]:
-    """Return the made-up entries of STANDARD_DIRECTORIES that stand in this directory."""
+def _standard_directories(fd: int, directory: bytes, rules: DirectoryRules) -> dict[bytes, Seen]:
+    """Return the made-up entries of STANDARD_DIRECTORIES that stand in this directory.
+
+    `fd` is the open directory, or -1 if there is none. A temporary directory has the mode that it
+    has on the disk. If a symlink takes its place, nothing is made up.
+    """
     found = {}
     for name in rules.passages:
         path = join(directory, name)
         if path in STANDARD_DIRECTORIES:
-            found[name] = _made_up(STANDARD_DIRECTORIES[path])
+            mode = _mode_at(fd, name) if path in TEMPORARY else 0
+            if not stat.S_ISLNK(mode):
+                found[name] = _made_up(stat.S_IMODE(mode) if stat.S_ISDIR(mode) else STANDARD_DIRECTORIES[path])
     return found
+
+
+def _mode_at(fd: int, name: bytes) -> int:
+    """Return the st_mode of an entry, 0 if there is none."""
+    try:
+        return os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode if fd >= 0 else 0
+    except OSError:
+        return 0
 
 
 def _made_up(mode: int) -> Seen:

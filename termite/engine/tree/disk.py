@@ -56,6 +56,24 @@ class Disk:
         return open_beneath(self._top, path, flags)
 
 
+class PlanDisk(Disk):
+    """The files that a plan names: below `top`, or below / if a path begins with a slash."""
+
+    def __init__(self, top: bytes) -> None:
+        super().__init__(top)
+        self._machine = Disk(b"/")
+
+    def close(self) -> None:
+        """Close the descriptors of `top` and of /."""
+        self._machine.close()
+        super().close()
+
+    def _open(self, path: bytes, flags: int) -> int:
+        if path.startswith(b"/"):
+            return self._machine._open(path[1:], flags)
+        return super()._open(path, flags)
+
+
 class FsErrors:
     """Raise FsError for an OSError in the block, so that the job that named the path fails.
 

@@ -21,3 +21,5 @@ from os import symlink as symlink
 from os import unlink as unlink
 from os import utime as utime
 from os import write as write
+
+from termite.engine.beneath import rename_new as rename_new

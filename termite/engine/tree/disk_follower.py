@@ -48,7 +48,7 @@ class DiskFollower:
         """Read the root directory. Raise OSError if this fails, UserError without inotify."""
         self.rescans = 0
         self.exports = exports
-        self.watches = Watches(exports.is_volatile)
+        self.watches = Watches(exports.is_volatile, exports.is_crowded)
         self._relinked: set[Inode] = set()  # files that lost a name; their other names must be checked
         self._lost: set[Inode] = set()  # those of them that lost it together with its directory
         self._changes: list[Change] = []  # recorded, but not yet returned
@@ -179,6 +179,8 @@ class DiskFollower:
                 self.watches.drop(directory)
             self._check_all_within(b"", changes)
             return
+        for directory in filter(self.tree.is_served, sorted(events.relisted)):
+            self._check_listing(directory, Touch.WRITTEN, changes)
         for path in events.replaced:
             for directory in self.tree.served_within(path):
                 self.watches.drop(directory)

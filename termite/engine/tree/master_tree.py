@@ -28,6 +28,7 @@ from termite.engine.tree.publishing.orphaned_plans import clear_staging
 from termite.engine.tree.publishing.preparation import Contents
 from termite.engine.tree.publishing.publication import NOBODY, Publication, Published, Ticket, TreeParts
 from termite.engine.tree.publishing.staging import StagedWriter, Staging
+from termite.engine.tree.temporary_files import TemporaryFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class TreeConfig:
     `exports` are shown whole and are read-only. `excludes` and `hidden` never leave the master.
     `watched` are exports that change in the midst of builds. `hash_cache` is the database of
     digests on our own disk; if it is None, digests are kept in memory only.
+    `shares_temporary`: jobs see /tmp and /var/tmp, and may leave new files there.
     """
 
     writable_root: bytes
@@ -45,6 +47,7 @@ class TreeConfig:
     hidden: tuple[bytes, ...] = ()
     watched: tuple[bytes, ...] = ()
     hash_cache: Path | None = None
+    shares_temporary: bool = True
 
 
 class MasterTree:
@@ -56,10 +59,18 @@ class MasterTree:
 
     def __init__(self, config: TreeConfig) -> None:
         """Raise UserError if the writable root cannot be written or inotify is not available."""
-        self._exports = Exports(config.writable_root, config.exports, config.excludes, config.hidden, config.watched)
+        self._exports = Exports(
+            config.writable_root,
+            config.exports,
+            config.excludes,
+            config.hidden,
+            config.watched,
+            shares_temporary=config.shares_temporary,
+        )
         self._disk = Disk(b"/")
         self._hashes = Hashes(config.hash_cache)
         self._follower = DiskFollower(self._disk, self._exports, self._hashes)
+        self._temporary = TemporaryFiles(self._disk, self._exports, self._follower.tree)
         self._journal = Journal()
         self._staging = Staging(config.writable_root)
         clear_staging(self._staging.path.parent, self._staging.fd, self._staging.plan.label)
@@ -67,7 +78,14 @@ class MasterTree:
         self._emptying = 0  # threads that are removing trash now
         never_leaves = frozenset(config.excludes + config.hidden)
         self._parts = TreeParts(
-            self._disk, self._exports, self._hashes, self._follower, self._journal, self._staging, never_leaves
+            self._disk,
+            self._exports,
+            self._temporary,
+            self._hashes,
+            self._follower,
+            self._journal,
+            self._staging,
+            never_leaves,
         )
         self._turn = trio.Lock()  # of the job that is published
 
@@ -75,6 +93,11 @@ class MasterTree:
     def number(self) -> int:
         """Return the number of the newest changeset, 0 if there is none."""
         return self._journal.number
+
+    @property
+    def temporary(self) -> tuple[bytes, ...]:
+        """Return the directories outside the writable root in which jobs may leave something."""
+        return self._exports.temporary
 
     # -- serving ------------------------------------------------------------------------------------------------------
 
@@ -116,6 +139,14 @@ class MasterTree:
             return self._follower.reader.find_private(path)
         except FsError:
             return b""
+
+    def show_named(self, argv: Sequence[bytes], cwd: bytes, environment: tuple[bytes, ...]) -> None:
+        """Show to jobs what a command names in /tmp or /var/tmp, though it is private.
+
+        `environment` is the same object for most commands, which saves a search. Drain afterwards.
+        """
+        if events := self._temporary.name(argv, cwd, environment):
+            self._journal.append(self._follower.check(events))
 
     # -- the journal --------------------------------------------------------------------------------------------------
 
@@ -191,11 +222,11 @@ class MasterTree:
 
         Nothing is changed before the plan is written, and a cancellation leaves no trace until
         then. Until then, FsError means that the disk refuses or a path must not be written: the job
-        fails. RemoteProtocolError means that the changes are not well-formed: the worker's
-        connection is dropped. Conflict means that files from which the changes derive have changed
-        since, or are held: the job must run again. After that the changes are completed though the
-        caller is cancelled, and the only error is HalfPublished. The journal always has whatever
-        was done.
+        fails. ResultRefused means that the changes must not come home: the command runs here.
+        RemoteProtocolError means that the changes are not well-formed: the worker's connection is
+        dropped. Conflict means that files from which the changes derive have changed since, or are
+        held: the job must run again. After that the changes are completed though the caller is
+        cancelled, and the only error is HalfPublished. The journal always has whatever was done.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         try:

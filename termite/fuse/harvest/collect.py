@@ -20,7 +20,7 @@ from termite.engine.store.cas import Cas
 from termite.engine.wire.protocol.messages import INLINE_BYTES, INLINE_TOTAL_BYTES
 from termite.fuse import mirror_calls
 from termite.fuse.harvest.upper_layer import UpperLayer, not_at_rest, open_upper
-from termite.fuse.view.comparison import CopyUps, LinkKey, Lower, UpperEntry, attributed, compare, files, harvest
+from termite.fuse.view.comparison import CopyUps, Homes, LinkKey, Lower, UpperEntry, attributed, compare, files, harvest
 from termite.fuse.view.linked_files import find_changed_in_place
 
 # Up to these sizes no thread is used: a thread costs 0.1 ms, as much as reading a few small files.
@@ -49,7 +49,7 @@ class Harvested:
 
 
 async def collect(
-    upper: Path, writable_root: bytes, lower: Lower, cas: Cas, copied: Mapping[LinkKey, CopyUps] | None = None
+    upper: Path, homes: Homes, lower: Lower, cas: Cas, copied: Mapping[LinkKey, CopyUps] | None = None
 ) -> Harvested:
     """Read the upper layer, compare it with the view, and store the new contents.
 
@@ -63,7 +63,7 @@ async def collect(
     if layer is None:
         return Harvested((), {}, ())
     with contextlib.closing(layer):
-        return await _collect(layer, writable_root, lower, cas, copied or {})
+        return await _collect(layer, homes, lower, cas, copied or {})
 
 
 def find_left_in_memory(upper: Path) -> list[bytes]:
@@ -77,13 +77,13 @@ def find_left_in_memory(upper: Path) -> list[bytes]:
 
 
 async def _collect(
-    layer: UpperLayer, writable_root: bytes, lower: Lower, cas: Cas, copied: Mapping[LinkKey, CopyUps]
+    layer: UpperLayer, homes: Homes, lower: Lower, cas: Cas, copied: Mapping[LinkKey, CopyUps]
 ) -> Harvested:
-    with contextlib.closing(layer.entries(writable_root)) as walk:
+    with contextlib.closing(layer.entries(homes)) as walk:
         entries = list(itertools.islice(walk, MAX_ENTRIES_WITHOUT_THREAD))
         if len(entries) == MAX_ENTRIES_WITHOUT_THREAD:
             entries.extend(await trio.to_thread.run_sync(list, walk))
-    compared = compare(entries, lower, writable_root, copied)
+    compared = compare(entries, lower, homes, copied)
     if names := attributed(compared):
         raise Retryable(Reason.ATTRIBUTES_SET, os.fsdecode(names[0]))
     written = files(compared)

@@ -17,7 +17,7 @@ from termite.engine.errors import NotAtRest, Reason, Retryable
 from termite.engine.paths import RESULT_BYTES
 from termite.fuse import mirror_calls
 from termite.fuse.layers.real_tree import OPAQUE_XATTR, ORIGIN_XATTR
-from termite.fuse.view.comparison import UpperEntry, is_worth_reading
+from termite.fuse.view.comparison import Homes, UpperEntry, is_worth_reading
 
 # The kernel returns one of these if a name is gone or has become another kind of file.
 MOVED_ERRORS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.ESTALE})
@@ -44,7 +44,7 @@ class UpperLayer:
         """Close the directory."""
         os.close(self._top)
 
-    def entries(self, writable_root: bytes) -> Generator[UpperEntry]:
+    def entries(self, homes: Homes) -> Generator[UpperEntry]:
         """Yield the entries, except those in directories that a result never has.
 
         Parents come first, siblings in the order of their names. Raises NotAtRest if a name goes
@@ -65,7 +65,7 @@ class UpperLayer:
                     yield _read_entry(fd, path)
                     continue
                 entry = _read_directory(fd, path)
-                if is_worth_reading(path, writable_root):
+                if is_worth_reading(path, homes):
                     waiting.extend(_list(fd, path))
                 yield entry
         except OSError as error:

@@ -77,8 +77,24 @@ class UpperEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Homes:
+    """The directories from which results come home.
+
+    From the writable root everything does. From the `temporary` directories, which other programs
+    use as well, everything does but sockets and the times of directories.
+    """
+
+    writable_root: bytes
+    temporary: tuple[bytes, ...] = ()
+
+    def is_temporary(self, path: bytes) -> bool:
+        """Return whether a path is below a temporary directory."""
+        return any(is_below(path, top) for top in self.temporary)
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
-    """An entry below the writable root, with what the job saw there before it wrote.
+    """An entry that may come home, with what the job saw there before it wrote.
 
     `was` is None if nothing was there.
     """
@@ -91,7 +107,7 @@ class Pair:
 class Compared:
     """The result of `compare`.
 
-    `dropped` has paths that stay on the worker: those outside the writable root, and sockets. If
+    `dropped` has paths that stay on the worker: those outside of all homes, and sockets. If
     there are too many, directories stand for what is below them.
     """
 
@@ -99,9 +115,11 @@ class Compared:
     dropped: tuple[bytes, ...]
 
 
-def is_worth_reading(directory: bytes, writable_root: bytes) -> bool:
+def is_worth_reading(directory: bytes, homes: Homes) -> bool:
     """Return whether entries below this directory matter to `compare`."""
-    if is_within(directory, writable_root) or is_within(writable_root, directory):
+    if is_within(directory, homes.writable_root) or is_within(homes.writable_root, directory):
+        return True
+    if any(is_within(directory, top) for top in homes.temporary):
         return True
     return not any(is_within(directory, scratch) for scratch in SCRATCH)
 
@@ -115,7 +133,7 @@ def link_key(path: bytes, attr: Attr) -> LinkKey | None:
 
 
 def compare(
-    entries: Iterable[UpperEntry], lower: Lower, writable_root: bytes, copied: Collection[LinkKey] = frozenset()
+    entries: Iterable[UpperEntry], lower: Lower, homes: Homes, copied: Collection[LinkKey] = frozenset()
 ) -> Compared:
     """Pair each entry with what the job saw at its path.
 
@@ -137,10 +155,10 @@ def compare(
         pair = Pair(entry, was)
         if stat.S_ISDIR(entry.mode) and not in_fresh and not _is_merged(pair):
             fresh = entry.path
-        is_ours = is_below(entry.path, writable_root)
-        if is_ours:
+        is_ours = is_below(entry.path, homes.writable_root)
+        if is_ours or (homes.is_temporary(entry.path) and _is_left(pair)):
             pairs.append(pair)
-        if _cannot_travel(pair) if is_ours else _is_lost(pair, is_root=entry.path == writable_root):
+        if _cannot_travel(pair) if is_ours else _is_lost(pair, is_root=entry.path == homes.writable_root):
             if made is not None and is_below(entry.path, made):
                 dropped.pop()  # what was put into a new directory says more than its name
             dropped.append(entry.path)
@@ -232,6 +250,17 @@ def _cannot_travel(pair: Pair) -> bool:
     mode = pair.entry.mode
     travels = stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode) or stat.S_ISFIFO(mode)
     return not travels and not pair.entry.whiteout
+
+
+def _is_left(pair: Pair) -> bool:
+    """Return whether an entry of a temporary directory is something that the job has left there.
+
+    Every job changes the times of such directories. A socket is of no use without its process.
+    """
+    entry, was = pair.entry, pair.was
+    if entry.whiteout or _cannot_travel(pair):
+        return was is not None
+    return not stat.S_ISDIR(entry.mode) or not _is_merged(pair) or was is None or entry.mode != was.mode
 
 
 def _is_lost(pair: Pair, *, is_root: bool) -> bool:

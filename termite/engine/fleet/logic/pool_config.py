@@ -8,8 +8,9 @@ class PoolConfig:
     """The settings of a pool.
 
     `coordinator` is a host and a port. All leases together get at most `slots`; 0 means no limit.
-    Jobs see `uid` and `gid` as their own ids. An idle lease is closed after `keepalive_s`. No other
-    user knows `owner`, from which workers get keys (OpenLease).
+    Jobs see `uid` and `gid` as their own ids, and may leave files in the directories `temporary`. An
+    idle lease is closed after `keepalive_s`. No other user knows `owner`, from which workers get
+    keys (OpenLease).
     """
 
     coordinator: tuple[str, int]
@@ -21,3 +22,4 @@ class PoolConfig:
     writable_root: bytes
     owner: bytes
     keepalive_s: float = 60.0
+    temporary: tuple[bytes, ...] = ()

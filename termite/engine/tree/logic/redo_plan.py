@@ -2,7 +2,8 @@
 
 A master writes one *record* before it changes the first of a job's places, and changes the
 record's outcome after the last one. The record is the point at which the job has happened. Paths
-are relative to the writable root. Staged names are entries of `.termite-staging`, or of the area
+are relative to the writable root. A path that begins with a slash is outside of it, below a
+temporary directory of the machine. Staged names are entries of `.termite-staging`, or of the area
 that `area_of` returns.
 
 A record is a header and a body. The header begins with MAGIC, the version of the format (u32) and
@@ -22,10 +23,11 @@ from dataclasses import dataclass
 import msgspec
 
 from termite.engine.errors import RemoteProtocolError
-from termite.engine.paths import RESULT_BYTES, check_names, components
+from termite.engine.paths import RESULT_BYTES, check_names, components, is_within
+from termite.engine.tree.logic.temporary_names import temporary_above
 
 MAGIC = b"termplan"
-VERSION = 2
+VERSION = 3
 ALIGNMENT = 512
 TOKEN_BYTES = 8
 HEADER = struct.Struct("<8sIQQ36s32sc")
@@ -59,24 +61,28 @@ class Unlock(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="unlock
 class MakeDirectory(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="mkdir"):
     """Move an empty staged directory to its place, unless a directory stands there.
 
-    If one stood there when the job was prepared, none is staged, and `staged` is empty.
+    If one stood there when the job was prepared, none is staged, and `staged` is empty. `is_new`:
+    nothing but a directory of our own may have taken the place meanwhile.
     """
 
     path: bytes
     staged: bytes
     stood: Stood | None
+    is_new: bool = False
 
 
 class PlaceEntry(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="place"):
     """Rename a staged entry to its place, over whatever stands there.
 
-    `linked` is another name of the same file in the tree, or None.
+    `linked` is another name of the same file in the tree, or None. `is_new`: nothing may stand
+    there, because it would not be ours.
     """
 
     path: bytes
     staged: bytes
     stood: Stood | None
     linked: bytes | None = None
+    is_new: bool = False
 
 
 class Trash(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="trash"):
@@ -193,7 +199,7 @@ def _parse(number: int, at: int, boot_id: bytes, outcome: bytes, body: bytes) ->
     except (ValueError, msgspec.MsgspecError) as error:
         raise RemoteProtocolError(f"a plan that cannot be read: {error}") from error
     for path in record.plan.areas:
-        components(path, RESULT_BYTES)
+        _check_place(path)
     for step in record.plan.steps:
         _check_step(step, len(record.plan.areas))
     return record
@@ -201,16 +207,30 @@ def _parse(number: int, at: int, boot_id: bytes, outcome: bytes, body: bytes) ->
 
 def _check_step(step: Step, areas: int) -> None:
     """Raise FsError or RemoteProtocolError if a path or a name of the step leads elsewhere."""
-    components(step.path, RESULT_BYTES)
+    _check_place(step.path)
     if isinstance(step, PlaceEntry) and step.linked is not None:
-        components(step.linked, RESULT_BYTES)
+        _check_place(step.linked)
     if isinstance(step, Trash):
         for path in step.kept:
-            components(path, RESULT_BYTES)
+            _check_place(path)
     if isinstance(step, MakeDirectory | PlaceEntry | Trash) and (step.staged or not isinstance(step, MakeDirectory)):
         check_names((step.staged,))
         if area_of(step.staged) > areas:
             raise RemoteProtocolError(f"a plan without the area of {step.staged!r}")
+
+
+def _check_place(path: bytes) -> None:
+    """Raise FsError or RemoteProtocolError if a path is neither below the root nor temporary."""
+    components(path.removeprefix(b"/"), RESULT_BYTES)
+    if path.startswith(b"/") and not temporary_above(path[1:]):
+        raise RemoteProtocolError(f"a plan for {path!r}")
+
+
+def place_in_plan(path: bytes, root: bytes) -> bytes:
+    """Return a path of the tree in the form that plans have."""
+    if not is_within(path, root):
+        return b"/" + path
+    return path[len(root) + 1 :] if root else path
 
 
 def area_of(staged: bytes) -> int:

@@ -11,14 +11,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from termite.engine.paths import from_root_down, is_within, join, split
+from termite.engine.tree.logic.temporary_names import TEMPORARY, is_never_shown, temporary_above
 
 SOCKET = b".termite-socket"
 STAGING = b".termite-staging"
 AREA = STAGING + b"-"  # begins the name of a staging directory on another file system below the root
 
 # Every sandbox needs these directories as mount points or as places to write, with these
-# permissions. The master's own contents of them never leave it. Passages are the exception: if the
-# writable root is below /tmp, the directories that lead to it are shown.
+# permissions if the machine has none. The contents of all but the temporary ones never leave the
+# master. Passages are the exception: if the writable root is below /run, the directories that lead
+# to it are shown.
 STANDARD_DIRECTORIES = {
     b"proc": 0o555,
     b"sys": 0o555,
@@ -62,35 +64,86 @@ class Exports:
         excludes: Iterable[bytes],
         hidden: Iterable[bytes],
         watched: Iterable[bytes] = (),
+        *,
+        shares_temporary: bool = True,
     ) -> None:
         """Take paths of the tree.
 
         `excludes` and `hidden` mean the same here. `watched` are exports that change in the midst
         of builds, for example the directory into which a package manager puts sources.
+        `shares_temporary`: jobs see the temporary directories, and may leave new files there.
         """
         self.writable_root = writable_root
         self.watched = frozenset(watched)
+        self._exports = (*exports, *self.watched)
         self._anchors = {b"": Visibility.PUBLIC} | dict.fromkeys(STANDARD_DIRECTORIES, Visibility.PASSAGE)
+        self._anchors |= dict.fromkeys(TEMPORARY if shares_temporary else (), Visibility.PUBLIC)
         self._anchors |= dict.fromkeys((*exports, *self.watched), Visibility.WHOLE)
         self._anchors |= dict.fromkeys((*excludes, *hidden), Visibility.HIDDEN)
         self._anchors[writable_root] = Visibility.WHOLE
         self._anchors |= dict.fromkeys((join(writable_root, SOCKET), join(writable_root, STAGING)), Visibility.HIDDEN)
+        shared = TEMPORARY if shares_temporary else ()
+        self.temporary = tuple(top for top in shared if self._anchors[top] is not Visibility.HIDDEN)
         self._longest = max(map(len, self._anchors))
         self._anchored: dict[bytes, set[bytes]] = {}
         self._passages: dict[bytes, set[bytes]] = {}
+        self._rules: dict[bytes, DirectoryRules] = {}
+        self._chosen: set[bytes] = set()
         for path, visibility in self._anchors.items():
-            for step in list(from_root_down(path))[1:]:
-                parent, name = split(step)
-                self._anchored.setdefault(parent, set()).add(name)
-                if visibility is Visibility.WHOLE or path in STANDARD_DIRECTORIES:
-                    self._passages.setdefault(parent, set()).add(name)
+            self._note_anchor(path, is_passage=visibility is Visibility.WHOLE or path in STANDARD_DIRECTORIES)
+
+    def show(self, path: bytes) -> bool:
+        """Show a private name below a temporary directory, whole. Return whether that is new.
+
+        Return False for a path that is hidden, or belongs to a credential or a socket.
+        """
+        if self.visibility(path) in (Visibility.HIDDEN, Visibility.WHOLE) or is_never_shown(path):
+            return False
+        self._add(path, Visibility.WHOLE)
+        return True
+
+    def choose(self, path: bytes) -> bool:
+        """Show a directory in which commands put their temporary files. Return whether that is new.
+
+        Of its entries those are shown that other users might read if they could enter it. If
+        temporary directories are not shared, none are.
+        """
+        if path in self._chosen or self.visibility(path) is Visibility.HIDDEN or is_never_shown(path):
+            return False
+        self._chosen.add(path)
+        if self.visibility(path) is not Visibility.WHOLE:
+            self._add(path, Visibility.PUBLIC if self.temporary else Visibility.PASSAGE)
+        return True
+
+    def opened_above(self, path: bytes) -> bytes:
+        """Return the directory at or above `path` that counts as open, whatever its mode is.
+
+        Return b"" if there is none.
+        """
+        while self._chosen and path and path not in self._chosen:
+            path, _ = split(path)
+        return path if self._chosen else b""
+
+    def _add(self, path: bytes, visibility: Visibility) -> None:
+        self._anchors[path] = visibility
+        self._rules.pop(path, None)
+        self._longest = max(self._longest, len(path))
+        self._note_anchor(path, is_passage=True)
+
+    def _note_anchor(self, path: bytes, *, is_passage: bool) -> None:
+        for step in list(from_root_down(path))[1:]:
+            parent, name = split(step)
+            self._rules.pop(parent, None)
+            self._anchored.setdefault(parent, set()).add(name)
+            if is_passage:
+                self._passages.setdefault(parent, set()).add(name)
 
     def visibility(self, path: bytes) -> Visibility:
         """Return the visibility that the deepest anchor at or above the path gives.
 
         Of a long path only as much is gone through as an anchor has.
         """
-        if AREA in path and b"/" + AREA in b"/" + path[len(self.writable_root) :]:
+        if AREA in path and self._is_in_area(path):
             return Visibility.HIDDEN
         if len(path) > self._longest:
             path = path[: max(path.rfind(b"/", 0, self._longest + 1), 0)]
@@ -100,11 +153,16 @@ class Exports:
 
     def rules(self, directory: bytes) -> DirectoryRules:
         """Return the decisions for the entries of a directory, to be passed to `shows`."""
-        return DirectoryRules(
-            self.visibility(directory),
-            frozenset(self._passages.get(directory, ())),
-            frozenset(self._anchored.get(directory, ())),
-        )
+        found = self._rules.get(directory)
+        if found is None:
+            found = DirectoryRules(
+                self.visibility(directory),
+                frozenset(self._passages.get(directory, ())),
+                frozenset(self._anchored.get(directory, ())),
+            )
+            if directory in self._anchored:  # few directories are
+                self._rules[directory] = found
+        return found
 
     def is_live(self, path: bytes) -> bool:
         """Return whether the path is the writable root or below it, so that builds change it."""
@@ -119,8 +177,23 @@ class Exports:
         return self.is_live(path) or any(is_within(path, top) for top in self.watched)
 
     def is_writable(self, path: bytes) -> bool:
-        """Return whether a result of a job may be written to this path."""
-        return self.is_live(path) and path != self.writable_root and self.visibility(path) is Visibility.WHOLE
+        """Return whether a result of a job may be written to this path, as far as its name says.
+
+        Below a temporary directory it also depends on what stands there.
+        """
+        if not self.is_live(path):
+            return temporary_above(path) in self.temporary and not self._is_exported(path)
+        return path != self.writable_root and self.visibility(path) is Visibility.WHOLE
+
+    def is_shared(self, path: bytes) -> bool:
+        """Return whether jobs may leave something new at this path, outside the writable root."""
+        if self.is_live(path) or not self.is_writable(path) or is_never_shown(path):
+            return False
+        return self.visibility(path) is not Visibility.HIDDEN
+
+    def is_crowded(self, directory: bytes) -> bool:
+        """Return whether other programs change this directory all the time."""
+        return (directory in TEMPORARY or directory in self._chosen) and not self.is_live(directory)
 
     def shows(self, rules: DirectoryRules, is_open: bool, path: bytes, name: bytes, mode: int) -> bool:
         """Return whether the entry `name` of the directory `path` is shown.
@@ -138,8 +211,16 @@ class Exports:
                 return True
             visibility = self.visibility(join(path, name))
         if visibility is Visibility.PUBLIC:
-            return is_open and is_public(mode)
+            return is_open and is_public(mode) and not (path in TEMPORARY and is_never_shown(join(path, name)))
         return visibility is Visibility.WHOLE and not name.startswith(AREA)
+
+    def _is_exported(self, path: bytes) -> bool:
+        return any(is_within(path, top) for top in self._exports)
+
+    def _is_in_area(self, path: bytes) -> bool:
+        """Return whether the path is within a staging directory, wherever that is."""
+        tail = path[len(self.writable_root) :] if self.is_live(path) else path
+        return b"/" + AREA in b"/" + tail
 
 
 def is_public(mode: int) -> bool:

@@ -17,10 +17,11 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from termite.engine.paths import from_root_down, join, split
+from termite.engine.paths import from_root_down, is_within, join, split
 from termite.engine.tree import disk_calls
 from termite.engine.tree.disk import GONE, Disk, remove_beneath
-from termite.engine.tree.logic.redo_plan import area_of
+from termite.engine.tree.logic.redo_plan import area_of, place_in_plan
+from termite.engine.tree.logic.temporary_names import temporary_above
 from termite.engine.tree.logic.visibility import AREA
 from termite.engine.tree.publishing.plan_file import PREFIX, lock
 from termite.engine.tree.publishing.staging import Staging
@@ -62,9 +63,8 @@ class StagingAreas:
 
     @property
     def paths(self) -> tuple[bytes, ...]:
-        """Return the areas from number 1 on, as paths below the writable root."""
-        cut = len(self._root) + 1 if self._root else 0
-        return tuple(area.path[cut:] for area in self._areas)
+        """Return the areas from number 1 on, as paths of a plan."""
+        return tuple(place_in_plan(area.path, self._root) for area in self._areas)
 
     def reserve(self, path: bytes) -> bytes:
         """Return a new staged name for the entry that will stand at `path`."""
@@ -106,7 +106,7 @@ class StagingAreas:
         try:
             fd = self._directories.open(directory)
         except OSError as error:
-            if error.errno not in GONE or directory == self._root:
+            if error.errno not in GONE or directory in (b"", self._root):
                 raise
             return self._number(split(directory)[0])
         volume = volume_of(fd)
@@ -119,7 +119,8 @@ class StagingAreas:
     def _make(self, directory: bytes, volume: Volume) -> _Area:
         """Make an area in the topmost directory that allows it, from the mount point down."""
         places = [directory]
-        while places[-1] != self._root and volume_of(self._directories.open(split(places[-1])[0])) == volume:
+        top = self._root if is_within(directory, self._root) else temporary_above(join(directory, b"."))
+        while places[-1] != top and volume_of(self._directories.open(split(places[-1])[0])) == volume:
             places.append(split(places[-1])[0])
         while True:
             place = places.pop()
@@ -142,12 +143,12 @@ class StagingAreas:
 
     def _record(self, place: bytes, path: bytes, top: int) -> None:
         """Record an area, once for each master, and remove what dead masters left beside it."""
-        cut = len(self._root) + 1 if self._root else 0
         staging = self.staging
         name = b"%b%b%d" % (staging.plan.label, RECORD, len(staging.recorded))
-        disk_calls.symlink(path[cut:], name, dir_fd=staging.fd)
+        disk_calls.symlink(place_in_plan(path, self._root), name, dir_fd=staging.fd)
         staging.recorded.add(place)
-        _remove_dead_areas(top, staging)
+        if is_within(place, self._root):  # a temporary directory has areas of other trees, too
+            _remove_dead_areas(top, staging)
 
 
 class FoundAreas:

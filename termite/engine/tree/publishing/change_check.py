@@ -5,7 +5,7 @@ import stat
 from pathlib import Path
 
 from termite.engine.paths import join
-from termite.engine.tree.disk import GONE, Disk
+from termite.engine.tree.disk import GONE, PlanDisk
 from termite.engine.tree.logic.redo_plan import MakeDirectory, PlaceEntry, Record, SetAttributes, Step, Stood, Trash
 from termite.engine.tree.publishing.areas import FoundAreas
 from termite.engine.tree.publishing.target_directories import TargetDirectories
@@ -17,7 +17,7 @@ def find_changed(record: Record, root: Path, staging: int, written_ns: int) -> b
     If a directory with staged entries is not there, return None: finishing the plan reports that.
     """
     steps = record.plan.steps
-    disk = Disk(os.fsencode(root))
+    disk = PlanDisk(os.fsencode(root))
     directories = TargetDirectories(disk)
     areas = FoundAreas(disk, staging, record.plan.areas)
     try:

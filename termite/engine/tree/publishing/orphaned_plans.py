@@ -11,7 +11,7 @@ from errno import ENOENT
 from pathlib import Path
 
 from termite.engine.errors import FsError, RemoteProtocolError
-from termite.engine.tree.disk import Disk, remove_beneath
+from termite.engine.tree.disk import PlanDisk, remove_beneath
 from termite.engine.tree.logic.redo_plan import MakeDirectory, Outcome, PlaceEntry, Step
 from termite.engine.tree.logic.visibility import STAGING
 from termite.engine.tree.publishing.areas import RECORD, remove_recorded
@@ -70,7 +70,7 @@ def _remove_recorded_area(root: Path, staging: int, record: bytes) -> None:
         area = os.readlink(record, dir_fd=staging)
     except FileNotFoundError:  # it went with its plan, which was finished a moment ago
         return
-    disk = Disk(os.fsencode(root))
+    disk = PlanDisk(os.fsencode(root))
     try:
         remove_recorded(disk, area)
     finally:
@@ -133,7 +133,7 @@ def _finish_orphan(name: bytes, fd: int, root: Path, staging: int) -> bool:
 
 def _remove_near_copies(steps: tuple[Step, ...], root: Path) -> None:
     """Remove the copies that a discarded plan has left beside places on other file systems."""
-    disk = Disk(os.fsencode(root))
+    disk = PlanDisk(os.fsencode(root))
     directories = TargetDirectories(disk)
     try:
         for step in steps:

@@ -44,12 +44,13 @@ class KnownFiles(NamedTuple):
     """The facts about the tree that a preparation needs.
 
     `kept` returns the paths that stay if a directory above them is removed. `umask` is that of the
-    job.
+    job. `root` is the writable root: the tree does not know everything outside of it.
     """
 
     tree: AttrTree
     kept: Callable[[], frozenset[bytes]]
     umask: int
+    root: bytes
 
 
 class Preparation:
@@ -133,7 +134,9 @@ class Preparation:
         replaced = [step for path in plan.replaced for step in self._trash(path)]
         made: list[Step] = []
         for change in plan.directories:
-            made.append(MakeDirectory(change.path, self._staged.get(change.path, b""), self._stood(change.path)))
+            stood = self._stood(change.path)
+            is_new = stood is None and not is_within(change.path, self._known.root)
+            made.append(MakeDirectory(change.path, self._staged.get(change.path, b""), stood, is_new))
         for change in (*plan.files, *plan.symlinks, *plan.links, *plan.fifos):
             if change.path in self._staged:
                 made += self._place(change)
@@ -246,7 +249,8 @@ class Preparation:
             if any(is_within(kept, change.path) for kept in self._kept()):
                 raise FsError(errno.EISDIR, change.path)
             yield from self._trash(change.path)
-        yield PlaceEntry(change.path, self._staged[change.path], stood, change.link_to)
+        is_new = stood is None and not is_within(change.path, self._known.root)
+        yield PlaceEntry(change.path, self._staged[change.path], stood, change.link_to, is_new)
 
     def _kept(self) -> frozenset[bytes]:
         if self._kept_paths is None:
@@ -313,13 +317,14 @@ class Preparation:
         return SetDirectory(change.path, mode, mtime_ns)
 
     def _stood(self, path: bytes) -> Stood | None:
-        """Return what stands at a path. The watches know it for served directories."""
-        seen = self._known.tree.seen(path)
-        if seen is not None and seen.stamp is not None:
-            stamp = seen.stamp
-            return Stood(stamp.dev, stamp.ino, stamp.mtime_ns, stamp.ctime_ns)
-        if self._known.tree.is_served(split(path)[0]):
-            return None
+        """Return what stands at a path. The watches know it for served directories of the tree."""
+        if is_within(path, self._known.root):
+            seen = self._known.tree.seen(path)
+            if seen is not None and seen.stamp is not None:
+                stamp = seen.stamp
+                return Stood(stamp.dev, stamp.ino, stamp.mtime_ns, stamp.ctime_ns)
+            if self._known.tree.is_served(split(path)[0]):
+                return None
         with FsErrors(path):
             there = self._look(path)
         return _stood(there) if there is not None else None

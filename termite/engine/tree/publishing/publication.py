@@ -24,7 +24,7 @@ from termite.engine.tree.hashes import Hashes
 from termite.engine.tree.logic.attrs import Events
 from termite.engine.tree.logic.journal import Journal
 from termite.engine.tree.logic.plan import Plan, make_plan
-from termite.engine.tree.logic.redo_plan import JobEnd, Outcome, PlaceEntry, SetDirectory, Step, Trash
+from termite.engine.tree.logic.redo_plan import JobEnd, Outcome, PlaceEntry, SetDirectory, Step, Trash, place_in_plan
 from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.logic.visibility import Exports
 from termite.engine.tree.publishing.areas import StagingAreas
@@ -35,6 +35,7 @@ from termite.engine.tree.publishing.redo import PASSING, PAUSE_S, RETRY_S, split
 from termite.engine.tree.publishing.staging import Staging
 from termite.engine.tree.publishing.steps import ReplayRecord, StepRunner
 from termite.engine.tree.publishing.target_directories import TargetDirectories
+from termite.engine.tree.temporary_files import TemporaryFiles
 
 SLICE_S = 0.01  # after this time other tasks run
 
@@ -88,6 +89,7 @@ class TreeParts:
 
     disk: Disk
     exports: Exports
+    temporary: TemporaryFiles
     hashes: Hashes
     follower: DiskFollower
     journal: Journal
@@ -114,6 +116,10 @@ class Publication:
         journal = parts.journal
         self._drain()
         plan = make_plan(changes, parts.exports.is_writable)
+        admitted = parts.temporary.admit(changes)
+        if admitted is not changes:
+            changes = admitted
+            plan = make_plan(changes, parts.exports.is_writable)
         conflicts = journal.conflicts(self._timing.number, (change for change in changes if change.base is None))
         reconciliation = self._reconciliation()
         try:
@@ -132,8 +138,9 @@ class Publication:
     async def _publish(self, plan: Plan, reconciled: Reconciled, reconciliation: Reconciliation) -> int:
         """Stage the plan and carry it out. Return the journal number."""
         parts = self._parts
-        known = KnownFiles(parts.follower.tree, self._kept, self._ticket.umask)
-        areas = StagingAreas(parts.staging, self._directories, parts.exports.writable_root, plan.replaced)
+        root = parts.exports.writable_root
+        known = KnownFiles(parts.follower.tree, self._kept, self._ticket.umask, root)
+        areas = StagingAreas(parts.staging, self._directories, root, plan.replaced)
         preparation = Preparation(self._directories, areas, self._timing, known, plan)
         try:
             was_interrupted = False
@@ -153,7 +160,9 @@ class Publication:
             with FsErrors(b""):
                 parts.staging.plan.begin(self._ticket.end, self._ticket.is_told, self._relative(steps), areas.paths)
             self._ticket.has_happened = True
+            parts.temporary.expect(reconciled.changes)
             number = await self._carry_out(preparation, areas, steps)
+            parts.temporary.note_made(reconciled.changes)
         finally:
             self._directories.close()
             preparation.close()
@@ -256,16 +265,15 @@ class Publication:
         self._slice_end_s = time.perf_counter() + SLICE_S
 
     def _relative(self, steps: tuple[Step, ...]) -> tuple[Step, ...]:
-        """Return the steps with paths below the writable root, for another process."""
+        """Return the steps with the paths of a plan, for another process."""
         root = self._parts.exports.writable_root
-        cut = len(root) + 1 if root else 0
         replace = msgspec.structs.replace
         found: list[Step] = []
         for step in steps:
             match step:
                 case PlaceEntry(linked=bytes(linked)):
-                    step = replace(step, linked=linked[cut:])
+                    step = replace(step, linked=place_in_plan(linked, root))
                 case Trash(kept=kept) if kept:
-                    step = replace(step, kept=tuple(path[cut:] for path in kept))
-            found.append(replace(step, path=step.path[cut:]))
+                    step = replace(step, kept=tuple(place_in_plan(path, root) for path in kept))
+            found.append(replace(step, path=place_in_plan(step.path, root)))
         return tuple(found)

@@ -15,7 +15,7 @@ from errno import EDQUOT, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC, EROFS
 from pathlib import Path
 
 from termite.engine.errors import ExitCode, FsError
-from termite.engine.tree.disk import Disk, remove_beneath
+from termite.engine.tree.disk import Disk, PlanDisk, remove_beneath
 from termite.engine.tree.logic.redo_plan import (
     JobEnd,
     MakeDirectory,
@@ -168,7 +168,7 @@ def finish(found: FoundPlan, root: Path, staging: int) -> HalfDone | None:
     """Carry out what is left of a plan, and write its outcome. Return None if it is complete."""
     assert found.record is not None, "there is a plan"
     plan = found.record.plan
-    disk = Disk(os.fsencode(root))
+    disk = PlanDisk(os.fsencode(root))
     areas = FoundAreas(disk, staging, plan.areas)
     try:
         trouble = _carry_out(plan.steps, disk, areas)

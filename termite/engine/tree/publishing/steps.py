@@ -103,13 +103,15 @@ class StepRunner:
         except FileNotFoundError:
             pass  # nothing stands there: it is made below
         else:
-            if stat.S_ISDIR(there.st_mode):  # it stays with everything in it
-                if step.staged:
+            if stat.S_ISDIR(there.st_mode) and not (step.is_new and there.st_uid != os.geteuid()):
+                if step.staged:  # the directory that is there stays with everything in it
                     remove_beneath(self._fd_of(step.staged), step.staged)
                 return
+            if step.is_new:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
             disk_calls.unlink(name, dir_fd=parent)
         try:
-            self._rename(step.staged, parent, name)
+            self._rename(step.staged, parent, name, is_new=step.is_new)
         except FileNotFoundError:  # it is not staged, because a directory stood there
             disk_calls.mkdir(name, 0o700, dir_fd=parent)
         self._new.add(step.path)
@@ -119,10 +121,14 @@ class StepRunner:
             parent, name = self._directories.parent(step.path)
             self._done.events.touch(step.path, Touch.UNKNOWN)
             try:
-                self._rename(step.staged, parent, name)
+                self._rename(step.staged, parent, name, is_new=step.is_new)
             except IsADirectoryError:
                 self._remove_directory(parent, name, step.path, ())
                 self._rename(step.staged, parent, name)
+        except FileExistsError:
+            if not self._is_copied(step.staged, parent, name):
+                raise
+            self._unlink_staged(step.staged)
         except OSError as e:
             if e.errno in GONE and self._is_placed(step.staged):
                 return
@@ -140,6 +146,14 @@ class StepRunner:
             return True
         return False
 
+    def _is_copied(self, staged: bytes, parent: int, name: bytes) -> bool:
+        """Return whether our own file has the name already, and only the staged one was left."""
+        ours = os.stat(staged, dir_fd=self._fd_of(staged), follow_symlinks=False)
+        there = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        if os.path.samestat(ours, there):
+            return True
+        return _facts(ours) == _facts(there)
+
     def _unlink_staged(self, staged: bytes) -> None:
         with suppress(FileNotFoundError):
             disk_calls.unlink(staged, dir_fd=self._fd_of(staged))
@@ -155,15 +169,17 @@ class StepRunner:
         if now[:4] == stamp_of(file.st)[:4] and (is_watched or now.mtime_ns < self._now_ns):
             self._done.placed.append((now, file.digest))
 
-    def _rename(self, staged: bytes, parent: int, name: bytes) -> None:
+    def _rename(self, staged: bytes, parent: int, name: bytes, *, is_new: bool = False) -> None:
+        """Give a staged entry its name. `is_new`: raise FileExistsError if it is taken."""
+        rename = disk_calls.rename_new if is_new else disk_calls.rename
         try:
-            disk_calls.rename(staged, name, src_dir_fd=self._fd_of(staged), dst_dir_fd=parent)
+            rename(staged, name, src_dir_fd=self._fd_of(staged), dst_dir_fd=parent)
         except OSError as e:
             if e.errno != errno.EXDEV:
                 raise
-            self._place_across(staged, parent, name)
+            self._place_across(staged, parent, name, rename)
 
-    def _place_across(self, staged: bytes, parent: int, name: bytes) -> None:
+    def _place_across(self, staged: bytes, parent: int, name: bytes, rename: Callable[..., None]) -> None:
         """Place an entry where rename refuses, though it is the same file system and mount.
 
         A project quota does that (ext4, xfs), and a mount that is a moment old. The entry is staged
@@ -183,7 +199,7 @@ class StepRunner:
             else:
                 self._copy_across(staged, parent, near)
             set_attributes(near, parent, st.st_mode, st.st_mtime_ns)
-            disk_calls.rename(near, name, src_dir_fd=parent, dst_dir_fd=parent)
+            rename(near, name, src_dir_fd=parent, dst_dir_fd=parent)
         except OSError:
             remove_beneath(parent, near)
             raise
@@ -244,6 +260,10 @@ class StepRunner:
             return False
         self._done.trash.append(staged)
         return True
+
+
+def _facts(st: os.stat_result) -> tuple[int, int, int, int]:
+    return st.st_uid, st.st_mode, st.st_size, st.st_mtime_ns
 
 
 def near_name(staged: bytes) -> bytes:

@@ -126,8 +126,8 @@ async def test_who_writes_to_a_result_in_a_new_directory_at_once_is_heard(
     await serve(home, root)
     rename = StepRunner._rename
 
-    def place_and_write(self: StepRunner, staged: bytes, parent: int, name: bytes) -> None:
-        rename(self, staged, parent, name)
+    def place_and_write(self: StepRunner, staged: bytes, parent: int, name: bytes, *, is_new: bool = False) -> None:
+        rename(self, staged, parent, name, is_new=is_new)
         if name == b"f":
             write_as_if_it_were_not(root / "d/f", THEIRS)
             if mtime_ns < 0:

@@ -12,6 +12,7 @@ from termite.engine.model import Attr
 from termite.engine.store.cas import Cas
 from termite.engine.wire.protocol.messages import INLINE_BYTES, INLINE_TOTAL_BYTES
 from termite.fuse.harvest.collect import collect, find_left_in_memory
+from termite.fuse.view.comparison import Homes
 
 ROOT = b"p"
 
@@ -33,7 +34,7 @@ def nothing_was_there(path: bytes) -> Attr | None:
 
 async def test_an_empty_upper_layer_is_no_change(upper: Path, cas: Cas) -> None:
     os.rmdir(upper / "p")
-    harvested = await collect(upper, ROOT, nothing_was_there, cas)
+    harvested = await collect(upper, Homes(ROOT), nothing_was_there, cas)
     assert (harvested.changes, harvested.inline, harvested.dropped) == ((), {}, ())
 
 
@@ -41,7 +42,7 @@ async def test_small_contents_are_inside_the_answer_and_all_are_in_the_store(upp
     contents = {b"p/empty": b"", b"p/large": b"l" * (INLINE_BYTES + 1), b"p/small": b"s" * INLINE_BYTES}
     for path, content in contents.items():
         (upper / os.fsdecode(path)).write_bytes(content)
-    harvested = await collect(upper, ROOT, nothing_was_there, cas)
+    harvested = await collect(upper, Homes(ROOT), nothing_was_there, cas)
     assert [change.path for change in harvested.changes] == sorted(contents)
     for change in harvested.changes:
         assert change.attr is not None and change.attr.digest is not None
@@ -54,7 +55,7 @@ async def test_small_contents_are_inside_the_answer_and_all_are_in_the_store(upp
 async def test_what_is_inside_the_answer_has_a_limit(upper: Path, cas: Cas) -> None:
     for number in range(40):
         (upper / "p" / str(number)).write_bytes(b"%2d" % number * (INLINE_BYTES // 2))
-    harvested = await collect(upper, ROOT, nothing_was_there, cas)
+    harvested = await collect(upper, Homes(ROOT), nothing_was_there, cas)
     assert len(harvested.changes) == 40
     assert sum(map(len, harvested.inline.values())) == INLINE_TOTAL_BYTES
 
@@ -66,7 +67,7 @@ async def test_a_content_that_is_not_new_is_not_sent(upper: Path, cas: Cas) -> N
     def lower(path: bytes) -> Attr | None:
         return Attr(0o100644, 4, 1, digest) if path == b"p/x" else nothing_was_there(path)
 
-    harvested = await collect(upper, ROOT, lower, cas)
+    harvested = await collect(upper, Homes(ROOT), lower, cas)
     assert [change.content for change in harvested.changes] == [False]
     assert harvested.inline == {}
 
@@ -74,7 +75,7 @@ async def test_a_content_that_is_not_new_is_not_sent(upper: Path, cas: Cas) -> N
 async def test_hard_links_are_stored_once(upper: Path, cas: Cas) -> None:
     (upper / "p" / "a").write_bytes(b"content")
     os.link(upper / "p" / "a", upper / "p" / "b")
-    harvested = await collect(upper, ROOT, nothing_was_there, cas)
+    harvested = await collect(upper, Homes(ROOT), nothing_was_there, cas)
     assert [(change.path, change.link_to) for change in harvested.changes] == [(b"p/a", None), (b"p/b", b"p/a")]
     assert cas.statistics()["added"] == 1
 
@@ -89,8 +90,8 @@ async def test_a_missing_fact_is_asked_for_before_anything_is_moved(upper: Path,
         raise Need(path)
 
     with pytest.raises(Need):
-        await collect(upper, ROOT, knows_nothing_yet, cas)
-    harvested = await collect(upper, ROOT, nothing_was_there, cas)
+        await collect(upper, Homes(ROOT), knows_nothing_yet, cas)
+    harvested = await collect(upper, Homes(ROOT), nothing_was_there, cas)
     assert [change.path for change in harvested.changes] == [b"p/x"]
 
 
@@ -103,7 +104,7 @@ async def test_what_lies_in_the_temporary_directories_is_not_even_read(upper: Pa
         asked.append(path)
         return Attr(0o40755, 0, 0)
 
-    await collect(upper, ROOT, lower, cas)
+    await collect(upper, Homes(ROOT), lower, cas)
     assert asked == [b"p", b"tmp"]
 
 

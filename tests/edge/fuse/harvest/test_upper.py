@@ -19,6 +19,7 @@ from termite.engine.store.cas import Cas
 from termite.engine.wire.protocol.messages import INLINE_BYTES
 from termite.fuse.harvest.collect import collect
 from termite.fuse.harvest.upper_layer import UpperLayer, open_upper
+from termite.fuse.view.comparison import Homes
 
 SIZES = [pytest.param(100, id="small"), pytest.param(INLINE_BYTES + 1, id="large")]
 
@@ -131,7 +132,7 @@ def test_a_file_that_was_exchanged_after_the_listing_refuses_the_result(
         return Attr(0o40755, 0, 0) if path in (b"p", b"p/d") else None
 
     with pytest.raises(NotAtRest):
-        trio.run(collect, upper, b"p", lower, cas)
+        trio.run(collect, upper, Homes(b"p"), lower, cas)
     assert cas.statistics()["added"] == 0, "nothing of it is stored"
     after = victim.stat()
     assert (after.st_mode, after.st_mtime_ns, after.st_ino) == (before.st_mode, before.st_mtime_ns, before.st_ino)
@@ -147,7 +148,7 @@ def test_a_file_at_rest_stays_as_it_is_and_is_brought_home(upper: Path, cas: Cas
     def lower(path: bytes) -> Attr | None:
         return Attr(0o40755, 0, 0) if path in (b"p", b"p/d") else None
 
-    harvested = trio.run(collect, upper, b"p", lower, cas)
+    harvested = trio.run(collect, upper, Homes(b"p"), lower, cas)
     (change,) = (change for change in harvested.changes if change.path == b"p/d/f")
     assert change.attr is not None and change.attr.digest is not None
     blob = cas.path(change.attr.digest)
@@ -162,7 +163,7 @@ def test_a_directory_that_was_exchanged_after_its_parent_was_listed_is_not_follo
     upper: Path, tmp_path: Path, others: str
 ) -> None:
     (tmp_path / "home/id_ed25519").mkdir(parents=True)
-    walk = opened(upper).entries(b"p")
+    walk = opened(upper).entries(Homes(b"p"))
     assert next(walk).path == b"p"  # p/d is listed, and is next
     (upper / "p/d").rmdir()
     match others:
@@ -180,7 +181,7 @@ def test_a_directory_that_was_exchanged_after_its_parent_was_listed_is_not_follo
 
 def test_a_file_that_became_a_directory_after_its_parent_was_listed_is_refused(upper: Path) -> None:
     (upper / "p/f").touch()
-    walk = opened(upper).entries(b"p")
+    walk = opened(upper).entries(Homes(b"p"))
     assert [next(walk).path for _ in range(2)] == [b"p", b"p/d"]
     (upper / "p/f").unlink()
     (upper / "p/f").mkdir()
@@ -195,7 +196,7 @@ def test_entries_are_what_is_on_disk_parents_first_in_the_order_of_their_names(u
     (upper / "p/link").symlink_to("/nowhere/else")
     os.mkfifo(upper / "p/fifo", 0o640)
     os.link(upper / "a", upper / "p/a")
-    entries = list(opened(upper).entries(b"p"))
+    entries = list(opened(upper).entries(Homes(b"p")))
     names = b"a c c/x c/x/y c/z e p p/a p/d p/f p/fifo p/link p/z q q/f q.d q.d/f tmp"
     assert [entry.path for entry in entries] == names.split()
     for entry in entries:
@@ -210,7 +211,7 @@ def test_what_overlayfs_has_noted_is_read_from_what_was_opened(upper: Path) -> N
     (upper / "p/old").touch()
     os.setxattr(upper / "p/old", "user.overlay.origin", b"")
     os.setxattr(upper / "p/d", "user.overlay.opaque", b"y")
-    entries = {entry.path: entry for entry in opened(upper).entries(b"p")}
+    entries = {entry.path: entry for entry in opened(upper).entries(Homes(b"p"))}
     assert [path for path, entry in entries.items() if entry.opaque] == [b"p/d"]
     assert [path for path, entry in entries.items() if entry.copied_up] == [b"p/old"]
 
@@ -230,7 +231,7 @@ def test_a_deep_tree_takes_two_descriptors_and_gives_them_back(upper: Path) -> N
     make_deep(upper / "p/d", 1000)
     before = len(os.listdir("/proc/self/fd"))
     layer = opened(upper)
-    opened_at_once = [len(os.listdir("/proc/self/fd")) for _ in layer.entries(b"p")]
+    opened_at_once = [len(os.listdir("/proc/self/fd")) for _ in layer.entries(Homes(b"p"))]
     assert (len(opened_at_once), max(opened_at_once) - before) == (2002, 2)
     layer.close()
     assert len(os.listdir("/proc/self/fd")) == before
@@ -239,7 +240,7 @@ def test_a_deep_tree_takes_two_descriptors_and_gives_them_back(upper: Path) -> N
 def test_a_path_longer_than_anybody_can_open_is_left_to_the_users_machine(upper: Path) -> None:
     make_deep(upper / "p/d", 2100)
     with pytest.raises(Retryable, match="too long"):
-        list(opened(upper).entries(b"p"))
+        list(opened(upper).entries(Homes(b"p")))
 
 
 def test_nothing_is_opened_where_nothing_was_written(upper: Path) -> None:

@@ -78,9 +78,9 @@ def test_a_plan_with_a_changed_byte_is_none(at: int) -> None:
         assert newest_record(bytes(changed)) is None
 
 
-@pytest.mark.parametrize("path", [b"../f", b"/f", b"d//f", b"d/.", b"\0"])
+@pytest.mark.parametrize("path", [b"../f", b"/f", b"/tmp", b"/tmp/../f", b"//tmp/f", b"d//f", b"d/.", b"\0"])
 def test_a_plan_that_leads_out_of_the_tree_is_refused(path: bytes) -> None:
-    with pytest.raises(FsError):
+    with pytest.raises((FsError, RemoteProtocolError)):
         newest_record(pack_record(1, BOOT, RedoPlan(1, END, (SetDirectory(path, 0o40755, 1),))))
 
 
@@ -149,5 +149,5 @@ def test_a_damaged_plan_file_has_a_record_or_none(content: bytes) -> None:
 @pytest.mark.parametrize("path", [b"../f", b"/f", b"d/./f"])
 def test_no_path_of_a_step_leads_out_of_the_tree(path: bytes) -> None:
     for step in (PlaceEntry(b"f", b"x.1", None, path), Trash(b"f", b"x.1", STOOD, (path,))):
-        with pytest.raises(FsError):
+        with pytest.raises((FsError, RemoteProtocolError)):
             newest_record(pack_record(1, BOOT, RedoPlan(1, END, (step,))))

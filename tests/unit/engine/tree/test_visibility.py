@@ -80,14 +80,86 @@ def test_the_way_down_is_shown_through_directories_that_nobody_may_list(exports:
     assert exports.rules(b"home/u").passages == {b"proj", b".cargo"}
 
 
-@pytest.mark.parametrize("place", [b"proc", b"sys", b"dev", b"run", b"tmp", b"var/tmp"])
+@pytest.mark.parametrize("place", [b"proc", b"sys", b"dev", b"run"])
 def test_places_that_every_machine_has_of_its_own_are_shown_empty(exports: Exports, place: bytes) -> None:
     assert exports.visibility(place) is Visibility.PASSAGE
     assert not shows(exports, place, b"x", FILE | 0o644)
 
 
+@pytest.mark.parametrize("place", [b"tmp", b"var/tmp"])
+def test_private_temporary_directories_are_shown_empty(place: bytes) -> None:
+    exports = Exports(b"home/u/proj", (), (), (), shares_temporary=False)
+    assert exports.temporary == ()
+    assert not shows(exports, place, b"x", FILE | 0o644)
+    assert not exports.is_writable(place + b"/x")
+    assert not exports.is_shared(place + b"/x")
+
+
+@pytest.mark.parametrize("place", [b"tmp", b"var/tmp"])
+def test_shared_temporary_directories_show_what_all_users_may_read(exports: Exports, place: bytes) -> None:
+    assert shows(exports, place, b"x", FILE | 0o644)
+    assert shows(exports, place, b"x", DIRECTORY | 0o755)
+    assert not shows(exports, place, b"x", FILE | 0o600)
+    assert not shows(exports, place, b"x", DIRECTORY | 0o700)
+    assert exports.is_shared(place + b"/x")
+    assert not exports.is_shared(place), "the directory itself is not a job's to change"
+
+
+@pytest.mark.parametrize(
+    "name", [b"krb5cc_0", b"xauth_x", b".X11-unix", b".X0-lock", b"ssh-x", b"gpg-x", b"tmux-0", b"pulse-x", b"dbus-x"]
+)
+def test_credentials_and_sockets_in_a_temporary_directory_are_never_shown(exports: Exports, name: bytes) -> None:
+    assert not shows(exports, b"tmp", name, FILE | 0o644)
+    assert not exports.show(b"tmp/" + name)
+    assert not exports.show(b"tmp/" + name + b"/agent.1")
+    assert not exports.is_shared(b"tmp/" + name)
+    assert not shows(exports, b"tmp", name, FILE | 0o644)
+
+
+def test_a_private_name_is_shown_when_a_command_names_it(exports: Exports) -> None:
+    assert exports.show(b"tmp/dir/deep/file")
+    assert shows(exports, b"tmp", b"dir", DIRECTORY | 0o700)
+    assert shows(exports, b"tmp/dir", b"deep", DIRECTORY | 0o700, is_open=False)
+    assert not shows(exports, b"tmp/dir", b"other", FILE | 0o600, is_open=False)
+    assert shows(exports, b"tmp/dir/deep", b"file", FILE | 0o600, is_open=False)
+    assert not exports.show(b"tmp/dir/deep/file"), "it is shown already"
+
+
+def test_the_directory_that_tmpdir_names_is_open_though_it_is_private(exports: Exports) -> None:
+    assert exports.choose(b"tmp/user/0")
+    assert shows(exports, b"tmp", b"user", DIRECTORY | 0o700)
+    assert shows(exports, b"tmp/user", b"0", DIRECTORY | 0o700, is_open=False)
+    assert exports.opened_above(b"tmp/user/0/x") == b"tmp/user/0"
+    assert exports.opened_above(b"tmp/user") == b""
+    assert shows(exports, b"tmp/user/0", b"x", FILE | 0o644)
+    assert not shows(exports, b"tmp/user/0", b"x", FILE | 0o600)
+
+
+def test_the_directory_that_tmpdir_names_is_empty_if_they_are_private() -> None:
+    exports = Exports(b"home/u/proj", (), (), (), shares_temporary=False)
+    assert exports.choose(b"tmp/user/0")
+    assert shows(exports, b"tmp", b"user", DIRECTORY | 0o700)
+    assert shows(exports, b"tmp/user", b"0", DIRECTORY | 0o700, is_open=False)
+    assert not shows(exports, b"tmp/user/0", b"x", FILE | 0o644)
+
+
+def test_what_is_excluded_stays_hidden_though_a_command_names_it() -> None:
+    exports = Exports(b"home/u/proj", (), (b"tmp/secret", b"var/tmp"), ())
+    assert exports.temporary == (b"tmp",)
+    assert not exports.show(b"tmp/secret/key")
+    assert not exports.choose(b"tmp/secret/key")
+    assert not exports.is_shared(b"tmp/secret/key")
+    assert not exports.is_shared(b"var/tmp/x")
+
+
+def test_an_export_below_a_temporary_directory_stays_read_only() -> None:
+    exports = Exports(b"home/u/proj", (b"tmp/export",), (), (), (b"tmp/crates",))
+    assert not exports.is_writable(b"tmp/export/x")
+    assert not exports.is_writable(b"tmp/crates/x")
+
+
 def test_a_project_below_tmp_is_reached_through_an_otherwise_empty_tmp() -> None:
-    exports = Exports(b"tmp/x/proj", (), (), ())
+    exports = Exports(b"tmp/x/proj", (), (), (), shares_temporary=False)
     assert shows(exports, b"tmp", b"x", DIRECTORY | 0o700)
     assert not shows(exports, b"tmp", b"y", DIRECTORY | 0o755)
     assert not shows(exports, b"tmp/x", b"y", DIRECTORY | 0o755)

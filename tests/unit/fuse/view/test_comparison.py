@@ -10,6 +10,7 @@ from termite.engine.model import Attr, BaseVersion, Change, Digest
 from termite.engine.wire.protocol.messages import MAX_DROPPED
 from termite.fuse.view.comparison import (
     Compared,
+    Homes,
     UpperEntry,
     coarsened,
     compare,
@@ -90,7 +91,7 @@ def compared(upper: Upper, was: Mapping[bytes, Attr]) -> Compared:
     lower = {name[1:] if name.startswith(b"/") else ROOT + b"/" + name: attr for name, attr in was.items()}
     found = ((entry, lower.get(entry.path)) for entry in upper.entries if entry.copied_up)
     copied = {key for entry, attr in found if attr is not None and (key := link_key(entry.path, attr)) is not None}
-    return compare(upper.entries, lower.get, ROOT, copied)
+    return compare(upper.entries, lower.get, Homes(ROOT), copied)
 
 
 def said(changes: Iterable[Change]) -> list[str]:
@@ -313,7 +314,7 @@ def test_what_lower_raises_passes_through() -> None:
         raise Need(path)
 
     with pytest.raises(Need):
-        compare(Upper().file(b"x").entries, lower, ROOT)
+        compare(Upper().file(b"x").entries, lower, Homes(ROOT))
 
 
 def test_a_socket_stays_behind_and_is_named() -> None:
@@ -403,7 +404,7 @@ def test_names_give_way_to_their_directories_only_if_there_are_too_many() -> Non
     ],
 )
 def test_the_reader_goes_where_changes_can_be(directory: bytes, writable_root: bytes, expected: bool) -> None:
-    assert is_worth_reading(directory, writable_root) is expected
+    assert is_worth_reading(directory, Homes(writable_root)) is expected
 
 
 def bases_of(upper: Upper, was: Mapping[bytes, Attr]) -> dict[str, BaseVersion | None]:

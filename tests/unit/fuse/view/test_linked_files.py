@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import pytest
 
 from termite.engine.model import Attr
-from termite.fuse.view.comparison import CopyUps, LinkKey, compare, harvest, link_key
+from termite.fuse.view.comparison import CopyUps, Homes, LinkKey, compare, harvest, link_key
 from termite.fuse.view.linked_files import find_changed_in_place
 from tests.unit.fuse.view.test_comparison import OLD, ROOT, B, Upper, said, was_directory, was_file
 
@@ -111,20 +111,20 @@ def test_a_file_with_several_names_is(
     was: Mapping[bytes, Attr], upper: Upper, copied: Mapping[LinkKey, CopyUps], expected: bytes
 ) -> None:
     lower = {ROOT + b"/" + name: attr for name, attr in was.items()}
-    compared = compare(upper.entries, lower.get, ROOT, copied)
+    compared = compare(upper.entries, lower.get, Homes(ROOT), copied)
     found = find_changed_in_place(compared, upper.digests, copied)
     assert found == (ROOT + b"/" + expected if expected else b"")
 
 
 def test_a_name_that_was_made_anew_leaves_the_file_of_the_others_even_if_it_is_equal() -> None:
     upper = Upper().file(b"b", mtime_ns=OLD)
-    compared = compare(upper.entries, {ROOT + b"/b": LINKED}.get, ROOT)
+    compared = compare(upper.entries, {ROOT + b"/b": LINKED}.get, Homes(ROOT))
     assert said(harvest(compared, upper.digests)) == ["new file b"]
 
 
 def test_one_more_name_of_a_linked_file_is_a_link() -> None:
     upper = Upper().file(b"b", mtime_ns=OLD, inode=5, nlink=2).file(b"c", mtime_ns=OLD, inode=5, nlink=2)
-    compared = compare(upper.entries, {ROOT + b"/b": LINKED}.get, ROOT, COPIED)
+    compared = compare(upper.entries, {ROOT + b"/b": LINKED}.get, Homes(ROOT), COPIED)
     assert said(harvest(compared, upper.digests)) == ["link c -> b"]
 
 

@@ -1,0 +1,213 @@
+"""Decide what jobs see in the temporary directories, and what they may leave there.
+
+Other users and programs work there too, and some are hostile. A job may make new names, and change
+what earlier jobs of this master have made. If it changed anything else, its result is refused, and
+the command runs on this machine. A name counts as ours only with the inode that it got from us.
+"""
+
+import os
+import stat
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from termite.engine.errors import Reason, ResultRefused
+from termite.engine.model import Attr, Change
+from termite.engine.paths import from_below_up, from_root_down, is_below, split
+from termite.engine.tree.disk import Disk
+from termite.engine.tree.logic.attrs import AttrTree, Events, Touch
+from termite.engine.tree.logic.temporary_names import chosen_in, named_in, other_words, temporary_above
+from termite.engine.tree.logic.visibility import Exports, Visibility, is_public
+
+MOST_SHOWN = 4096  # private names: each is an anchor, which stays as long as the master
+MOST_MADE = 20_000  # names of jobs, 200 bytes each; then those that are gone are forgotten
+KEPT_MODE = 0o777  # of what comes home: nothing in a directory of all users gets a special bit
+
+Inode = tuple[int, int]
+
+
+class TemporaryFiles:
+    """The temporary directories of one master's machine. All methods block on the disk."""
+
+    def __init__(self, disk: Disk, exports: Exports, tree: AttrTree) -> None:
+        self._disk = disk
+        self._exports = exports
+        self._tree = tree
+        self._made: dict[bytes, Inode] = {}
+        self._shown = 0
+        self._environment: tuple[bytes, ...] = ()
+        self._chosen: list[bytes] = []
+        self._of_environment: list[bytes] = []
+
+    # -- what jobs see ------------------------------------------------------------------------------------------------
+
+    def name(self, argv: Sequence[bytes], cwd: bytes, environment: tuple[bytes, ...]) -> Events:
+        """Show the private names that a command mentions, and return the places to check.
+
+        Most commands have the same environment, so it is searched only if it is another object.
+        """
+        root = self._exports.writable_root
+        if environment is not self._environment:
+            self._environment = environment
+            self._chosen = chosen_in(environment, root)
+            self._of_environment = named_in(other_words(environment), root)
+        events = Events()
+        for path in self._chosen:
+            if not self._exports.is_crowded(path) and self._is_directory(path) and self._exports.choose(path):
+                _touch(path, events)
+        if self._exports.temporary:
+            for path in (*self._of_environment, *named_in((*argv, cwd), root)):
+                self._show(path, events)
+        return events
+
+    def _is_directory(self, path: bytes) -> bool:
+        status = self._look(path)
+        return status is not None and stat.S_ISDIR(status.st_mode)
+
+    def _show(self, path: bytes, events: Events) -> None:
+        """Show a path that exists, if it is private or below a private directory."""
+        is_whole = self._exports.visibility(path) is Visibility.WHOLE
+        if is_whole or self._tree.seen(path) is not None or not self._exports.is_shared(path):
+            return
+        places = [place for place in from_root_down(path) if temporary_above(place)]
+        found = [self._look(place) for place in places]
+        if any(status is None for status in found):
+            link = next((place for place, status in zip(places, found, strict=True) if _is_link(status)), None)
+            if link is None:
+                return
+            aim = os.fsencode(os.path.realpath(b"/" + path)).strip(b"/")
+            if temporary_above(aim) and os.path.lexists(b"/" + aim):
+                self._show_place(link, events)
+                self._show_place(aim, events)
+            return
+        if any(not is_public(status.st_mode) for status in found if status is not None):
+            self._show_place(path, events)
+
+    def _show_place(self, path: bytes, events: Events) -> None:
+        if self._shown < MOST_SHOWN and self._exports.show(path):
+            self._shown += 1
+            _touch(path, events)
+
+    # -- what jobs leave ----------------------------------------------------------------------------------------------
+
+    def admit(self, changes: Sequence[Change]) -> Sequence[Change]:
+        """Return the changes as they may come home: outside the tree without special mode bits.
+
+        Raise ResultRefused if one of them may not.
+        """
+        outside = [change for change in changes if not self._exports.is_live(change.path)]
+        linked = [change for change in changes if change.link_to and not self._exports.is_live(change.link_to)]
+        if not outside and not linked:
+            return changes
+        new = {change.path for change in changes if change.attr is not None}
+        refused = [change.path for change in outside if not self._is_admitted(change)]
+        for change in linked:
+            if change.link_to and change.link_to not in new and not self._is_ours(change.link_to):
+                refused.append(change.path)
+        if refused:
+            places = [os.fsdecode(b"/" + path) for path in dict.fromkeys(refused)]
+            raise ResultRefused(Reason.TEMPORARY_TAKEN, places)
+        return [change if self._exports.is_live(change.path) else _without_special_bits(change) for change in changes]
+
+    def expect(self, changes: Iterable[Change]) -> None:
+        """Show what a job is about to leave, though it may be private: later jobs need it."""
+        for change in changes:
+            if change.attr is not None and not self._exports.is_live(change.path) and not is_public(change.attr.mode):
+                self._show_place(change.path, Events())
+
+    def note_made(self, changes: Iterable[Change]) -> None:
+        """Note which names a job has made and removed. Call this when its changes are on disk."""
+        for change in changes:
+            if self._exports.is_live(change.path):
+                continue
+            status = self._look(change.path) if change.attr is not None else None
+            if status is None:
+                self._made.pop(change.path, None)
+            else:
+                self._made[change.path] = status.st_dev, status.st_ino
+        if len(self._made) > MOST_MADE:
+            self._made = {path: inode for path, inode in self._made.items() if self._has_inode(path, inode)}
+
+    def _is_admitted(self, change: Change) -> bool:
+        """Return whether a job may make this change outside the tree."""
+        path, attr = change.path, change.attr
+        if not self._exports.is_shared(path) or not self._is_safe_below(path):
+            return False
+        if attr is not None and change.link_to is None and not _may_stand_there(attr):
+            return False
+        return self._look(path) is None or self._is_ours(path)
+
+    def _is_safe_below(self, path: bytes) -> bool:
+        """Return whether we may write to the nearest directory that exists, and trust all above it."""
+        top = temporary_above(path)
+        nearest = True
+        for directory in list(from_below_up(split(path)[0])):
+            if directory != top and not is_below(directory, top):
+                break
+            try:
+                fd = self._disk.open_directory(directory, os.O_PATH)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                return False
+            try:
+                if directory != top and os.fstat(fd).st_uid not in (0, os.geteuid()):
+                    return False
+                if nearest and not os.access(b".", os.W_OK | os.X_OK, dir_fd=fd, effective_ids=True):
+                    return False
+                nearest = False
+            finally:
+                os.close(fd)
+        return not nearest
+
+    def _is_ours(self, path: bytes) -> bool:
+        """Return whether a job of this master has made what stands there, or a directory above."""
+        top = temporary_above(path)
+        return any(
+            (inode := self._made.get(place)) is not None and self._has_inode(place, inode)
+            for place in from_below_up(path)
+            if is_below(place, top)
+        )
+
+    def _has_inode(self, path: bytes, inode: Inode) -> bool:
+        status = self._look(path)
+        return status is not None and status.st_uid == os.geteuid() and (status.st_dev, status.st_ino) == inode
+
+    def _look(self, path: bytes) -> os.stat_result | None:
+        """Return the entry itself, or None if there is none or a symlink stands above it."""
+        parent, name = split(path)
+        try:
+            fd = self._disk.open_directory(parent, os.O_PATH)
+        except OSError:
+            return None
+        try:
+            return os.stat(name, dir_fd=fd, follow_symlinks=False)
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
+
+
+def _touch(path: bytes, events: Events) -> None:
+    """Note every name on the way to a path below a temporary directory."""
+    for place in from_root_down(path):
+        if temporary_above(place):
+            events.touch(place, Touch.UNKNOWN)
+
+
+def _is_link(status: os.stat_result | None) -> bool:
+    return status is not None and stat.S_ISLNK(status.st_mode)
+
+
+def _may_stand_there(attr: Attr) -> bool:
+    if stat.S_ISLNK(attr.mode):
+        return not attr.target.startswith(b"/")
+    return stat.S_ISREG(attr.mode) or stat.S_ISDIR(attr.mode)
+
+
+def _without_special_bits(change: Change) -> Change:
+    attr = change.attr
+    if attr is None:
+        return change
+    mode = stat.S_IFMT(attr.mode) | attr.mode & KEPT_MODE
+    return msgspec.structs.replace(change, attr=msgspec.structs.replace(attr, mode=mode))
