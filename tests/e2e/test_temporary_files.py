@@ -21,25 +21,43 @@ TRAFFIC_S = 10.0
 MOST_OF_A_CORE = 0.01
 
 
-@pytest.fixture(params=["/tmp", "/var/tmp"])
+@pytest.fixture
 def name(request: pytest.FixtureRequest) -> Iterator[str]:
     """Yield a path in a temporary directory at which nothing is, and which is removed again."""
-    path = f"{request.param}/termite-e2e-{uuid.uuid4().hex}"
+    top = getattr(request, "param", "/tmp")
+    path = f"{top}/termite-e2e-{uuid.uuid4().hex}"
     yield path
-    for left in Path(request.param).glob(f"{Path(path).name}*"):
+    for left in Path(top).glob(f"{Path(path).name}*"):
         shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+
+
+def seen_from(tree: Tree, path: str | Path) -> Path:
+    """Return the path as seen from here: the namespaces of the tree may have their own /tmp."""
+    return Path(f"/proc/{tree.where.holder}/root{path}") if tree.where.holder else Path(path)
+
+
+in_both = pytest.mark.parametrize("name", ["/tmp", "/var/tmp"], indirect=True)
 
 
 def by_user(tree: Tree, path: str | Path, content: str | None = None, mode: int = 0o644) -> Path:
     """Make a file, or a directory if `content` is None, as the user of the tree."""
-    made = Path(path)
+    made = seen_from(tree, path)
     if content is None:
-        made.mkdir(parents=True)
+        made.mkdir()
+        mode = 0o755 if mode == 0o644 else mode
     else:
         made.write_text(content)
     made.chmod(mode)
     tree.own(made)
     return made
+
+
+def left_of(tree: Tree, name: str) -> list[str]:
+    """Remove what stands at names that begin with `name`, and return the names."""
+    found = sorted(seen_from(tree, name).parent.glob(f"{Path(name).name}*"))
+    for path in found:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    return [path.name for path in found]
 
 
 def refusals(tree: Tree) -> int:
@@ -56,16 +74,14 @@ def as_plain(tree: Tree, makefile: str, name: str, **options: object) -> Outcome
         jobs = tree.jobs()
         done = sub.where.run(runs, sub.path, **options)  # type: ignore[arg-type]  # of Place.run
         found = {p.name: (p.read_bytes(), p.stat().st_mode) for p in sub.path.iterdir() if p.is_file()}
-        left = sorted(p.name for p in Path(name).parent.glob(f"{Path(name).name}*"))
-        outcomes.append((done.code, done.stdout, found, left))
-        for path in Path(name).parent.glob(f"{Path(name).name}*"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        outcomes.append((done.code, done.stdout, found, left_of(tree, name)))
     assert outcomes[0] == outcomes[1]
     assert tree.jobs() > jobs, "something ran on a worker"
     assert refusals(tree) == 0
     return done
 
 
+@in_both
 def test_a_file_of_a_fixed_name_goes_from_one_recipe_to_the_next(tree: Tree, name: str) -> None:
     makefile = f"all: three\none: ; @umask 077; echo 1 >{name}\ntwo: one ; @cat {name}; echo 2 >>{name}\n"
     makefile += f"three: two ; @cat {name}; cp {name} out; rm {name}\n"
@@ -104,10 +120,11 @@ def test_a_directory_for_temporary_files_is_there_if_it_is_at_home(tree: Tree, n
     assert tree.termite("sh", "-c", script, env=env).stdout == plain
     assert plain.startswith(b"700 ") and plain.endswith(b"public\n0\n")
     assert tree.termite("sh", "-c", f"echo left >${variable}/new", env=env) == Outcome(0, b"", b"")
-    assert Path(f"{name}/0/new").read_text() == "left\n"
+    assert seen_from(tree, f"{name}/0/new").read_text() == "left\n"
     assert tree.jobs() == jobs + 3
 
 
+@in_both
 def test_sources_beside_a_build_directory_are_seen(tree: Tree, name: str) -> None:
     by_user(tree, name)
     by_user(tree, f"{name}/h.h", "#define X 7\n")
@@ -115,12 +132,13 @@ def test_sources_beside_a_build_directory_are_seen(tree: Tree, name: str) -> Non
     jobs = tree.jobs()
     assert tree.termite("cc", "-o", "a", f"{name}/a.c") == Outcome(0, b"", b"")
     assert tree.plain("./a").code == 7
-    Path(f"{name}/h.h").write_text("#define X 8\n")
+    seen_from(tree, f"{name}/h.h").write_text("#define X 8\n")
     assert tree.termite("cc", "-o", "a", f"{name}/a.c") == Outcome(0, b"", b"")
     assert tree.plain("./a").code == 8
     assert tree.jobs() == jobs + 2
 
 
+@in_both
 def test_a_private_file_is_seen_if_a_command_names_it(tree: Tree, name: str) -> None:
     by_user(tree, name, mode=0o700)
     by_user(tree, f"{name}/named", "1\n", 0o600)
@@ -128,9 +146,11 @@ def test_a_private_file_is_seen_if_a_command_names_it(tree: Tree, name: str) -> 
     by_user(tree, f"{name}-file", "3\n", 0o600)
     by_user(tree, f"{name}-other", "4\n", 0o600)
     jobs = tree.jobs()
-    script = f"cat {name}/named {name}-file; ls -A {name}; ls -d {name}*"
+    script = f"cat {name}/named {name}-file; ls -A `dirname {name}/named`; ls {os.path.dirname(name)}"
     said = tree.termite("sh", "-c", script).stdout.decode().split()
-    assert said == ["1", "3", "named", name, f"{name}-file"]
+    assert said[:3] == ["1", "3", "named"]
+    base = os.path.basename(name)
+    assert [found for found in said if found.startswith(base)] == [base, f"{base}-file"]
     assert tree.termite("sh", "-c", "cat $F", env={"F": f"{name}/other"}).stdout == b"2\n"
     assert tree.jobs() == jobs + 2
 
@@ -145,7 +165,7 @@ def test_credentials_are_not_seen_though_the_environment_names_them(tree: Tree, 
         assert tree.termite("cat", path).code == 1
         assert tree.jobs() == jobs + 2
     finally:
-        os.unlink(path)
+        seen_from(tree, path).unlink()
 
 
 @pytest.mark.parametrize(
@@ -167,8 +187,10 @@ def test_a_command_that_changes_anything_else_runs_here(tree: Tree, name: str, s
     assert (done.code, done.stdout) == (0, b"ran\n"), done
     assert Reason.TEMPORARY_TAKEN.words.encode() in done.stderr and name.encode() in done.stderr
     assert refusals(tree) == before + 1
-    assert (Path(name).read_text() if Path(name).exists() else None) == result
-    assert not script.startswith("chmod") or stat.S_IMODE(Path(name).stat().st_mode) == 0o640
+    there = seen_from(tree, name)
+    assert (there.read_text() if there.exists() else None) == result
+    assert not script.startswith("chmod") or stat.S_IMODE(there.stat().st_mode) == 0o640
+    left_of(tree, name)
 
 
 def test_temporary_files_that_a_job_removes_and_sockets_leave_no_trace(tree: Tree, name: str) -> None:
@@ -177,7 +199,7 @@ def test_temporary_files_that_a_job_removes_and_sockets_leave_no_trace(tree: Tre
     jobs = tree.jobs()
     assert tree.termite("sh", "-c", script) == Outcome(0, b"", b"")
     assert (tree.jobs(), refusals(tree)) == (jobs + 1, refusals(tree))
-    assert not list(Path(name).parent.glob(f"{Path(name).name}*"))
+    assert left_of(tree, name) == []
 
 
 def test_the_directories_have_their_modes(tree: Tree) -> None:
@@ -198,7 +220,7 @@ def test_a_private_master_shares_nothing(own_master: Callable[..., Tree], name: 
     with embedded(tree, env={"TERMITE_TMP": "private"}):
         script = f"ls -A {os.path.dirname(name)}; echo x >{name}-new"
         assert tree.termite("sh", "-c", script) == Outcome(0, b"", b"")
-        assert not Path(f"{name}-new").exists()
+        assert not seen_from(tree, f"{name}-new").exists()
         chosen = tree.termite("sh", "-c", "ls -A $TMPDIR; mktemp >/dev/null; echo $?", env={"TMPDIR": name})
         assert chosen == Outcome(0, b"0\n", b"")
         assert tree.jobs() == 2
@@ -206,17 +228,17 @@ def test_a_private_master_shares_nothing(own_master: Callable[..., Tree], name: 
 
 def test_a_tree_below_tmp_is_built_with_sources_beside_it(own_master: Callable[..., Tree], name: str) -> None:
     tree = own_master()
-    top = by_user(tree, name)
+    by_user(tree, name)
     by_user(tree, f"{name}/src")
     by_user(tree, f"{name}/src/a.c", "int main(void){return 3;}\n")
-    below = Tree(tree.where, top)
-    build = below.subtree("b")
-    build.write("Makefile", "a: ../src/a.c ; cc -o a ../src/a.c && mktemp -p .. left-XXXX\n")
+    by_user(tree, f"{name}/b")
+    by_user(tree, f"{name}/b/Makefile", "a: ../src/a.c ; cc -o a ../src/a.c && mktemp -p .. left-XXXX\n")
+    build = Tree(tree.where, Path(name) / "b")
     with embedded(build):
         assert build.make().code == 0
         assert build.plain("./a").code == 3
         assert (build.jobs(), refusals(build)) == (1, 0)
-        assert list(top.glob("left-*"))
+        assert list(seen_from(tree, name).glob("left-*"))
 
 
 def test_traffic_of_others_costs_the_master_less_than_a_percent_of_a_core(
@@ -238,7 +260,7 @@ def test_traffic_of_others_costs_the_master_less_than_a_percent_of_a_core(
 def cpu_during(tree: Tree, pid: int, *, with_traffic: bool) -> float:
     """Return the CPU seconds of the master in TRAFFIC_S, with a job in each second."""
     ended = threading.Event()
-    others = threading.Thread(target=make_traffic, args=(ended,))
+    others = threading.Thread(target=make_traffic, args=(seen_from(tree, "/tmp"), ended))
     if with_traffic:
         others.start()
     began_s, before_s = time.monotonic(), cpu_s(pid)
@@ -253,10 +275,10 @@ def cpu_during(tree: Tree, pid: int, *, with_traffic: bool) -> float:
     return used_s
 
 
-def make_traffic(ended: threading.Event) -> None:
+def make_traffic(directory: Path, ended: threading.Event) -> None:
     """Make and remove files as other programs do: half of them private, half of them public."""
     for count in range(10**9):
-        path = Path("/tmp") / f"termite-traffic-{uuid.uuid4().hex}"
+        path = directory / f"termite-traffic-{uuid.uuid4().hex}"
         path.touch(mode=0o600 if count % 2 else 0o644)
         path.write_text("x")
         if ended.wait(1 / TRAFFIC_HZ):

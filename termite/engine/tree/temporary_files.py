@@ -138,7 +138,7 @@ class TemporaryFiles:
         return self._look(path) is None or self._is_ours(path)
 
     def _is_safe_below(self, path: bytes) -> bool:
-        """Return whether we may write to the nearest directory that exists, and trust all above it."""
+        """Return whether we may write to the nearest directory, and trust all above it."""
         top = temporary_above(path)
         nearest = True
         for directory in list(from_below_up(split(path)[0])):

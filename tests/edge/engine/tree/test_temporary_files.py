@@ -63,7 +63,7 @@ def home(root: Path, temporary: Path) -> Iterator[MasterTree]:
 
 
 class Left:
-    """What a job leaves below a temporary directory, and in the tree."""
+    """The changes of a job below a temporary directory, and in the tree."""
 
     def __init__(self, home: MasterTree, root: Path) -> None:
         self.job = Job(home, root)
