@@ -30,6 +30,7 @@ from termite.engine.model import Attr, Change, Digest, Exit, Usage
 from termite.engine.wire.addresses import listen, port_of, split_address
 from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.identity import read_secret
+from termite.engine.wire.protocol.content_chunks import DATA_BYTES, pack_piece
 from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES
 from termite.engine.wire.protocol.messages import (
     INLINE_BYTES,
@@ -127,8 +128,8 @@ class Simulated:
     async def send(self, digest: Digest, send_chunk: SendChunk) -> Done:
         """Send the content of this digest in chunks."""
         content = self._contents.find(digest)
-        for at in range(0, len(content), MAX_CHUNK_BYTES):
-            await send_chunk(content[at : at + MAX_CHUNK_BYTES])
+        for at in range(0, len(content), DATA_BYTES):
+            await send_chunk(pack_piece(content[at : at + DATA_BYTES]))
         return Done()
 
 

@@ -17,7 +17,8 @@ import trio
 
 from termite.engine.errors import Reason, Retryable, first_error
 from termite.engine.model import Digest
-from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES
+from termite.engine.sparse_content import pieces
+from termite.engine.wire.protocol.content_chunks import DATA_BYTES, pack_piece
 from termite.engine.wire.protocol.messages import MAX_CHANGES, Done, GetBlob, OpenLease, Ran, Run
 from termite.engine.wire.transport import SendChunk
 from termite.fuse import mirror_calls
@@ -150,8 +151,8 @@ class Actions:
         if fd is None:
             raise Retryable(Reason.RESULT_LOST)
         try:
-            while chunk := mirror_calls.read(fd, MAX_CHUNK_BYTES):
-                await send_chunk(chunk)
+            for piece in pieces(fd, request.digest.size, DATA_BYTES, mirror_calls.pread):
+                await send_chunk(pack_piece(piece))
         finally:
             os.close(fd)
         return Done()

@@ -1,6 +1,5 @@
 """Run a mirror process with a fake master: everything but the master is real."""
 
-import hashlib
 import json
 import os
 import socket
@@ -19,8 +18,10 @@ import trio
 
 from termite.engine.errors import FsError, Stale
 from termite.engine.host.native_programs import native_program
-from termite.engine.model import Attr, Change, Changeset, Digest, JobLimits, JobNetwork, StoreLimits
+from termite.engine.model import Attr, Change, Changeset, JobLimits, JobNetwork, StoreLimits
+from termite.engine.sparse_content import digest_of
 from termite.engine.wire.authority import Role, mint
+from termite.engine.wire.protocol.content_chunks import DATA_BYTES, pack_piece, parse_piece
 from termite.engine.wire.protocol.control_lines import StartValues, WorkerOrder, encode_line
 from termite.engine.wire.protocol.messages import (
     INLINE_BYTES,
@@ -174,11 +175,11 @@ class FakeMaster:
         status = os.stat(b"/" + request.path)
         if (status.st_size, status.st_mtime_ns) != (request.size, request.mtime_ns):
             raise Stale(os.fsdecode(request.path))
-        digest = Digest(hashlib.sha256(content).digest(), len(content))
+        digest = digest_of(content)
         if len(content) <= INLINE_BYTES:
             return File(digest, content)
-        for start in range(0, len(content), 256 * 1024):
-            await send_chunk(content[start : start + 256 * 1024])
+        for start in range(0, len(content), DATA_BYTES):
+            await send_chunk(pack_piece(content[start : start + DATA_BYTES]))
         return File(digest)
 
     async def _wait_if_held(self, path: bytes) -> None:
@@ -187,6 +188,11 @@ class FakeMaster:
             await self.held[path].wait()
         if path in self.failing:
             raise self.failing[path]
+
+
+def unpacked(chunk: bytes) -> bytes:
+    """Return the bytes for which a chunk of a content stands."""
+    return bytes(parse_piece(chunk))
 
 
 def read_whole(path: bytes) -> bytes:

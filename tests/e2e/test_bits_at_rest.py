@@ -14,7 +14,7 @@ from termite.engine.errors import Retryable
 from termite.engine.model import Attr, Change, Changeset, Digest, StoreLimits
 from termite.engine.wire.protocol.messages import INLINE_BYTES, Directory, GetBlob
 from tests.e2e.mirror_places import STARTERS, mirror_place
-from tests.e2e.mirrors import FakeMaster, Starter, attr_of, mirror, read_whole
+from tests.e2e.mirrors import FakeMaster, Starter, attr_of, mirror, read_whole, unpacked
 from tests.e2e.waiting import wait_until
 
 HEADER = b"#define X 2\n"
@@ -156,7 +156,7 @@ async def test_a_result_with_a_bad_bit_is_not_sent_to_the_master(
         received: list[bytes] = []
 
         async def take(chunk: bytes) -> None:
-            received.append(chunk)
+            received.append(unpacked(chunk))
 
         await master.connection.request(GetBlob(digest_of(content)), on_chunk=take)
         assert b"".join(received) == content

@@ -14,7 +14,7 @@ from termite.engine.model import Change, Changeset, Exit
 from termite.engine.wire.protocol.control_lines import WorkerOrder
 from termite.engine.wire.protocol.messages import GetBlob
 from tests.e2e.mirror_places import NOBODY, STARTERS, mirror_place
-from tests.e2e.mirrors import FakeMaster, MirrorProcess, Starter, attr_of, mirror, read_whole, write_whole
+from tests.e2e.mirrors import FakeMaster, MirrorProcess, Starter, attr_of, mirror, read_whole, unpacked, write_whole
 
 
 @pytest.fixture
@@ -304,7 +304,7 @@ async def test_a_result_can_be_fetched_and_is_not_fetched_again_by_the_worker_th
         received = bytearray()
 
         async def take(chunk: bytes) -> None:
-            received.extend(chunk)
+            received.extend(unpacked(chunk))
 
         await master.connection.request(GetBlob(digest), on_chunk=take)
         assert bytes(received) == bytes(300000)

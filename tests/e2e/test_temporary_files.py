@@ -106,6 +106,31 @@ check: links ; @cd $D && find . | sort && cat usr/lib/libx.so && stat -c '%a %h'
     assert b"./usr/lib/libx.so.0\n" in as_plain(tree, makefile, name).stdout
 
 
+AUTOMAKE = {
+    "configure.ac": "AC_INIT([x],[1])\nAM_INIT_AUTOMAKE([foreign])\nAC_PROG_CC\n"
+    "AC_CONFIG_FILES([Makefile])\nAC_OUTPUT\n",
+    "Makefile.am": "bin_PROGRAMS=p\np_SOURCES=p.c\nTESTS=t.sh\ndist_doc_DATA=README\nEXTRA_DIST=t.sh\n",
+    "p.c": "int main(void){return 0;}\n",
+    "t.sh": "#!/bin/sh\n./p\n",
+    "README": "R\n",
+}
+
+
+@pytest.mark.skipif(not shutil.which("automake"), reason="automake is not installed")
+def test_distcheck_of_automake_passes(tree: Tree) -> None:
+    for name, content in AUTOMAKE.items():
+        tree.write(name, content, 0o755 if name == "t.sh" else 0o644)
+    for step in (["autoreconf", "-fi"], ["./configure", "-q"]):
+        prepared = tree.plain(*step)
+        assert prepared.code == 0, prepared
+    jobs = tree.jobs()
+    done = tree.make("-s", "distcheck", timeout_s=300)
+    assert done.code == 0, done
+    assert b"x-1 archives ready for distribution" in done.stdout
+    assert tree.jobs() > jobs + 10
+    assert not list(seen_from(tree, "/tmp").glob("am-dc-*"))
+
+
 @pytest.mark.parametrize("variable", ["TMPDIR", "TMP", "TEMP", "TEMPDIR"])
 def test_a_directory_for_temporary_files_is_there_if_it_is_at_home(tree: Tree, name: str, variable: str) -> None:
     script = f"stat -c '%a %U %F' ${variable}; ls -A ${variable}; t=`mktemp ${variable}/XXXXXX` && rm $t; echo $?"

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from termite.engine.errors import Reason, Retryable
+from termite.engine.wire.protocol.content_chunks import pack_piece
 from termite.engine.wire.protocol.messages import Directory, File, GetFile
 from termite.engine.wire.transport import SendChunk
 from tests.e2e.mirrors import Starter, mirror
@@ -23,7 +24,7 @@ class EndlessMaster(HostileMaster):
 
     async def _file(self, request: GetFile, send_chunk: SendChunk) -> File:
         while request.path.endswith(b"/endless") and self.sent_bytes < ENOUGH:
-            await send_chunk(CHUNK)
+            await send_chunk(pack_piece(CHUNK))
             self.sent_bytes += len(CHUNK)
         return await super()._file(request, send_chunk)
 

@@ -14,8 +14,10 @@ from termite.engine.errors import FsError, RemoteProtocolError, Stale
 from termite.engine.fleet.lease import Lease
 from termite.engine.master.job import Job
 from termite.engine.model import Digest
+from termite.engine.sparse_content import pieces
 from termite.engine.tree.disk import look_failed
 from termite.engine.tree.master_tree import MasterTree
+from termite.engine.wire.protocol.content_chunks import DATA_BYTES, pack_piece
 from termite.engine.wire.protocol.messages import (
     INLINE_BYTES,
     Directory,
@@ -30,7 +32,6 @@ from termite.engine.wire.protocol.messages import (
 )
 from termite.engine.wire.transport import SendChunk
 
-CHUNK_BYTES = 256 * 1024
 STDIN_LIMIT_BYTES = 1024 * 1024
 
 
@@ -98,10 +99,13 @@ async def _send_content(fd: int, size: int, send_chunk: SendChunk) -> int:
     The result is `size` + 1 if there are more: somebody appends to the file.
     """
     sent = 0
-    while chunk := await trio.to_thread.run_sync(os.pread, fd, min(CHUNK_BYTES, size + 1 - sent), sent):
+    content = pieces(fd, size + 1, DATA_BYTES)
+    while piece := await trio.to_thread.run_sync(next, content, None):
+        length = piece if isinstance(piece, int) else len(piece)
         if sent < size:
-            await send_chunk(chunk[: size - sent])
-        sent += len(chunk)
+            most = min(length, size - sent)
+            await send_chunk(pack_piece(most if isinstance(piece, int) else piece[:most]))
+        sent += length
     return sent
 
 

@@ -17,6 +17,7 @@ from termite.engine.fleet.lease import Lease
 from termite.engine.model import Change, Digest
 from termite.engine.tree.master_tree import MasterTree
 from termite.engine.tree.publishing.staging import StagedWriter
+from termite.engine.wire.protocol.content_chunks import parse_piece
 from termite.engine.wire.protocol.messages import Ran
 
 RESERVE_SHARE = 0.1  # of the free space on the user's disk that no result may take
@@ -81,10 +82,14 @@ async def _fetch(lease: Lease, digest: Digest, writer: StagedWriter) -> Path:
 
     async def write(chunk: bytes) -> None:
         nonlocal received
-        received += len(chunk)
+        piece = parse_piece(chunk)
+        received += piece if isinstance(piece, int) else len(piece)
         if received > digest.size:  # it may never end, and would fill the user's disk
             raise Retryable(Reason.BAD_ANSWER, f"{lease.worker} sent more than the {digest.size} bytes it promised")
-        writer.write(chunk)
+        if isinstance(piece, int):
+            writer.skip(piece)
+        else:
+            writer.write(piece)
 
     await lease.fetch(digest, write)
     try:

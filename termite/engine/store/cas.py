@@ -11,8 +11,6 @@ A blob is hashed again before it is read, unless its inode says that this was do
 """
 
 import contextlib
-import errno
-import hashlib
 import itertools
 import logging
 import os
@@ -21,12 +19,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from termite.engine.errors import NotAtRest, Reason, RemoteProtocolError, Retryable
+from termite.engine.errors import NotAtRest
 from termite.engine.model import DEFAULT_STORE_BYTES, DEFAULT_STORE_FILES, Digest, StoreLimits
 from termite.engine.private_directories import locked_directory, remove_leftovers, remove_tree
+from termite.engine.sparse_content import BLOCK_BYTES, SECTOR_BYTES, digest_of
 from termite.engine.store import store_calls
+from termite.engine.store.cas_writer import CasWriter, full_disk_is_retryable
 from termite.engine.store.eviction import evict_in_steps, last_eviction
-from termite.engine.store.file_hash import RereadBlob, file_chunks, has_content, hash_file
+from termite.engine.store.file_hash import RereadBlob, file_pieces, has_content, hash_file
 from termite.engine.store.proofs import ProofTable
 from termite.engine.store.scrub import blobs_to_scrub
 from termite.engine.store.verified_mark import is_marked, marked_mtime_ns, read_boot
@@ -75,7 +75,7 @@ class Cas:
         self._added_before = (0, 0)  # blobs and bytes that had been added when the last eviction began
         self._serial = itertools.count()
         self._counters = _StoreCounters()
-        with _full_disk_is_retryable():
+        with full_disk_is_retryable():
             store_calls.makedirs(os.path.join(self._root, TEMPORARY), mode=0o700, exist_ok=True)
             self._remove_abandoned()
             made, self._lock = locked_directory(root / os.fsdecode(TEMPORARY), "", 0o700)
@@ -94,6 +94,13 @@ class Cas:
         The content is not verified.
         """
         return None if self._look_up(digest) is None else Path(os.fsdecode(self._name(digest)))
+
+    def disk_bytes(self, digest: Digest) -> int:
+        """Return the space that a blob takes on the disk, 0 if the store does not have it."""
+        try:
+            return store_calls.stat(self._name(digest)).st_blocks * SECTOR_BYTES
+        except FileNotFoundError:
+            return 0
 
     def is_verified(self, digest: Digest) -> bool:
         """Return whether the store has the blob and need not read it to trust it."""
@@ -139,7 +146,7 @@ class Cas:
 
     def put(self, content: bytes) -> Digest:
         """Store a small content, and return its digest."""
-        digest = Digest(hashlib.sha256(content).digest(), len(content))
+        digest = digest_of(content)
         if not self.verify(digest):
             with contextlib.closing(self.writer()) as writer:
                 writer.write(content)
@@ -157,16 +164,16 @@ class Cas:
         digest = copied = hash_file(fd, size_bytes)
         if digest.size == size_bytes and not self.verify(digest):
             with contextlib.closing(self.writer()) as writer:
-                for chunk in file_chunks(fd, size_bytes):
-                    writer.write(chunk)
+                for piece in file_pieces(fd, size_bytes):
+                    writer.add(piece)
                 copied = writer.finish()
         if digest.size != size_bytes or digest != copied:
             raise NotAtRest("a file changed while it was copied into the store")
         return digest
 
-    def writer(self) -> "CasWriter":
+    def writer(self) -> CasWriter:
         """Return a writer for a content that comes in pieces; the caller must close it."""
-        return CasWriter(self, self._temporary_name())
+        return CasWriter(self._temporary_name(), self.rename_in)
 
     def evict(self) -> int:
         """Remove the least recently used blobs until the store fits, and return their number.
@@ -229,7 +236,7 @@ class Cas:
             self._link(name, final, digest)
         store_calls.unlink(name)
         self._counters.added += 1
-        self._counters.added_bytes += digest.size
+        self._counters.added_bytes += digest.size if digest.size <= BLOCK_BYTES else self.disk_bytes(digest)
 
     def note_public(self, digest: Digest) -> None:
         """Let every master use this blob, because any user of its master's machine may read it."""
@@ -334,67 +341,3 @@ class Cas:
                 with contextlib.suppress(OSError):
                     if not entry.is_dir(follow_symlinks=False):
                         store_calls.unlink(entry.path)
-
-
-class CasWriter:
-    """A blob that is being written. `finish` stores it, `discard` drops it.
-
-    `discard` and `close`, which are the same, do nothing after `finish`.
-    """
-
-    def __init__(self, cas: Cas, name: bytes) -> None:
-        self._cas = cas
-        self._name = name
-        self._hash = hashlib.sha256()
-        self._size = 0
-        with _full_disk_is_retryable():
-            self._fd = store_calls.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
-
-    def write(self, content: bytes | memoryview) -> None:
-        """Append `content`. Raise Retryable if the disk is full."""
-        self._hash.update(content)
-        self._size += len(content)
-        rest = memoryview(content)
-        with _full_disk_is_retryable():
-            while rest:
-                rest = rest[store_calls.write(self._fd, rest) :]
-
-    def finish(self, expected: Digest | None = None) -> Digest:
-        """Store the complete blob, and return its digest.
-
-        Raise RemoteProtocolError, upon which the peer is dropped, if the digest is not `expected`;
-        then nothing is stored. None expects nothing.
-        """
-        digest = Digest(self._hash.digest(), self._size)
-        if expected is not None and digest != expected:
-            self.discard()
-            raise RemoteProtocolError(
-                f"a blob does not match its digest: {digest.size} bytes, SHA-256 {digest.sha256.hex()}; "
-                f"expected {expected.size} bytes, SHA-256 {expected.sha256.hex()}"
-            )
-        with _full_disk_is_retryable():
-            self._cas.rename_in(self._name, digest)
-        self._close()
-        return digest
-
-    def discard(self) -> None:
-        """Drop the blob and its temporary file."""
-        if self._fd >= 0:
-            self._close()
-            store_calls.unlink(self._name)
-
-    close = discard  # for contextlib.closing
-
-    def _close(self) -> None:
-        os.close(self._fd)
-        self._fd = -1
-
-
-@contextlib.contextmanager
-def _full_disk_is_retryable() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise Retryable(Reason.DISK_FULL, os.strerror(error.errno)) from error
-        raise

@@ -5,11 +5,11 @@ this is the same as another content.
 """
 
 import errno
-import hashlib
 import os
 from collections.abc import Iterator
 
 from termite.engine.model import Digest
+from termite.engine.sparse_content import ContentHash, Piece, pieces
 from termite.engine.store import store_calls
 
 BLOB_CHUNK_BYTES = 256 * 1024  # hashing dominates the cost, and ten files at a time need little memory
@@ -17,25 +17,23 @@ REREAD_STEP_BYTES = 1024 * 1024  # some 0.7 ms
 BAD_BITS = (errno.EIO, errno.EBADMSG, errno.EUCLEAN)
 
 
-def file_chunks(fd: int, size_bytes: int) -> Iterator[bytes]:
-    """Yield the content, and at most one byte more than `size_bytes`.
+def file_pieces(fd: int, size_bytes: int) -> Iterator[Piece]:
+    """Yield the content, data and holes, and at most one byte more than `size_bytes`.
 
     The additional byte shows that the file has grown.
     """
-    offset = 0
-    while chunk := store_calls.pread(fd, min(BLOB_CHUNK_BYTES, size_bytes + 1 - offset), offset):
-        yield chunk
-        offset += len(chunk)
+    return pieces(fd, size_bytes + 1, BLOB_CHUNK_BYTES, store_calls.pread)
 
 
 def hash_file(fd: int, size_bytes: int) -> Digest:
     """Return the digest of a file that should have that many bytes."""
-    sha256 = hashlib.sha256()
-    size = 0
-    for chunk in file_chunks(fd, size_bytes):
-        sha256.update(chunk)
-        size += len(chunk)
-    return Digest(sha256.digest(), size)
+    state = ContentHash()
+    for piece in file_pieces(fd, size_bytes):
+        if isinstance(piece, int):
+            state.skip(piece)
+        else:
+            state.update(piece)
+    return state.digest()
 
 
 def has_content(fd: int, digest: Digest) -> bool:
@@ -59,19 +57,22 @@ class RereadBlob:
     def steps(self) -> Iterator[int]:
         """Yield the number of bytes that each step has read."""
         self._drop_pages()  # else the content would come from memory
-        sha256 = hashlib.sha256()
+        state = ContentHash()
         step_bytes = 0
         try:
-            for chunk in file_chunks(self._fd, self._digest.size):
-                sha256.update(chunk)
-                step_bytes += len(chunk)
+            for piece in file_pieces(self._fd, self._digest.size):
+                if isinstance(piece, int):
+                    state.skip(piece)
+                    continue
+                state.update(piece)
+                step_bytes += len(piece)
                 if step_bytes >= REREAD_STEP_BYTES:
                     yield step_bytes
                     step_bytes = 0
         except OSError as error:
             if error.errno not in BAD_BITS:
                 raise
-        self.is_bad = sha256.digest() != self._digest.sha256
+        self.is_bad = state.digest() != self._digest
         self._drop_pages()  # nobody has asked for them
         yield step_bytes
 

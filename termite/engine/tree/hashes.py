@@ -13,12 +13,13 @@ import logging
 import os
 import sqlite3
 import struct
+import sys
 import time
 from collections.abc import Sequence
-from hashlib import sha256
 from pathlib import Path
 
 from termite.engine.model import Digest
+from termite.engine.sparse_content import ContentHash, pieces
 from termite.engine.tree.logic.attrs import Stamp
 from termite.engine.tree.logic.times import TICK_NS
 
@@ -80,14 +81,17 @@ class Hashes:
 
         The offset of the fd does not move. Raise OSError if the file cannot be read.
         """
-        state = sha256()
-        size = 0
-        while block := os.pread(fd, BLOCK_BYTES, size):
-            state.update(block)
-            size += len(block)
+        state = ContentHash()
+        data_bytes = 0
+        for piece in pieces(fd, sys.maxsize, BLOCK_BYTES):
+            if isinstance(piece, int):
+                state.skip(piece)
+            else:
+                state.update(piece)
+                data_bytes += len(piece)
         self.hashed += 1
-        self.hashed_bytes += size
-        return Digest(state.digest(), size)
+        self.hashed_bytes += data_bytes
+        return state.digest()
 
     def remember(self, stamp: Stamp, digest: Digest) -> None:
         """Remember a digest in memory, instead of that of an older state; `flush` saves it."""
@@ -101,7 +105,7 @@ class Hashes:
         self._unsaved.pop(stamp[:2], None)
         self._known.pop(stamp[:2], None)
         if self._store is not None:
-            self._write("DELETE FROM hashes WHERE file = ?", [(_FILE.pack(*stamp[:2]),)])
+            self._write("DELETE FROM digests WHERE file = ?", [(_FILE.pack(*stamp[:2]),)])
 
     @property
     def is_flush_due(self) -> bool:
@@ -123,7 +127,7 @@ class Hashes:
                 continue
             rows.append((_FILE.pack(*key), _RECORD.pack(*stamp[2:], digest.sha256), self._today))
         if rows and self._store is not None:
-            self._write("INSERT OR REPLACE INTO hashes VALUES (?, ?, ?)", rows)
+            self._write("INSERT OR REPLACE INTO digests VALUES (?, ?, ?)", rows)
         if self._store is None:
             for key in list(self._known)[: max(len(self._known) - UNSTORED_LIMIT, 0)]:
                 del self._known[key]
@@ -145,7 +149,7 @@ class Hashes:
         assert self._store is not None
         try:
             row = self._store.execute(
-                "SELECT record, day FROM hashes WHERE file = ?", (_FILE.pack(*stamp[:2]),)
+                "SELECT record, day FROM digests WHERE file = ?", (_FILE.pack(*stamp[:2]),)
             ).fetchone()
         except sqlite3.Error as e:
             self._give_up(e)
@@ -166,7 +170,7 @@ class Hashes:
             store.execute("PRAGMA journal_mode = WAL")
             store.execute("PRAGMA synchronous = NORMAL")
             store.execute(
-                "CREATE TABLE IF NOT EXISTS hashes (file BLOB PRIMARY KEY, record BLOB, day INT) WITHOUT ROWID"
+                "CREATE TABLE IF NOT EXISTS digests (file BLOB PRIMARY KEY, record BLOB, day INT) WITHOUT ROWID"
             )
             self._remove_old(store)
         except (OSError, sqlite3.Error) as e:
@@ -177,10 +181,10 @@ class Hashes:
     def _remove_old(self, store: sqlite3.Connection) -> None:
         """Remove records that were not used for long; fewer days count as long if it is large."""
         days = KEEP_DAYS
-        store.execute("DELETE FROM hashes WHERE day < ?", (self._today - days,))
+        store.execute("DELETE FROM digests WHERE day < ?", (self._today - days,))
         while days and _used_bytes(store) > MAX_STORE_BYTES:
             days //= 2
-            store.execute("DELETE FROM hashes WHERE day < ?", (self._today - days,))
+            store.execute("DELETE FROM digests WHERE day < ?", (self._today - days,))
 
     def _write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
         assert self._store is not None

@@ -15,11 +15,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from hashlib import sha256
 
 import trio
 
 from termite.engine.model import Digest
+from termite.engine.sparse_content import ContentHash
 from termite.engine.tree import disk_calls
 from termite.engine.tree.disk import Disk
 
@@ -148,10 +148,10 @@ def _tail_of(old: OldFile) -> bytes | None:
     """Return what was appended to the judged version, or None if it was changed in another way."""
     if old.begin is None or os.fstat(old.fd).st_size < old.size:
         return None
-    state = sha256()
+    state = ContentHash()
     for block in _blocks(old.fd, 0, old.begin.size):
         state.update(block)
-    return b"".join(_blocks(old.fd, old.size, sys.maxsize)) if state.digest() == old.begin.sha256 else None
+    return b"".join(_blocks(old.fd, old.size, sys.maxsize)) if state.digest() == old.begin else None
 
 
 def _blocks(fd: int, start: int, end: int) -> Iterator[bytes]:

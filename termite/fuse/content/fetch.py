@@ -20,7 +20,9 @@ import trio
 from termite.engine.errors import Reason, RemoteProtocolError, Retryable
 from termite.engine.model import Attr, Digest
 from termite.engine.paths import from_root_down
-from termite.engine.store.cas import Cas, CasWriter
+from termite.engine.store.cas import Cas
+from termite.engine.store.cas_writer import CasWriter
+from termite.engine.wire.protocol.content_chunks import parse_piece
 from termite.engine.wire.protocol.messages import Directory, File, GetDirectory, GetFile, Message
 from termite.engine.wire.transport import Connection, OnChunk
 from termite.fuse.content.local_copy import WORTH_BYTES, LocalCopy, find_local_copy
@@ -171,11 +173,12 @@ class Fetcher:
 
         async def write(chunk: bytes) -> None:
             nonlocal writer, received
-            received += len(chunk)
+            piece = parse_piece(chunk)
+            received += piece if isinstance(piece, int) else len(piece)
             if received > node.attr.size:  # it may never end, and would fill the worker's disk
                 raise Retryable(Reason.FILE_CHANGED, f"/{os.fsdecode(node.path)} is longer than it was listed")
             writer = writer or self._cas.writer()
-            writer.write(chunk)
+            writer.add(piece)
 
         local = await self._find_local_copy(node)
         request = GetFile(node.path, node.attr.size, node.attr.mtime_ns, local.digest if local else None)

@@ -16,7 +16,6 @@ followed.
 
 import contextlib
 import functools
-import hashlib
 import logging
 import os
 import stat
@@ -27,6 +26,7 @@ from pathlib import Path
 from termite.engine.beneath import DIRECTORY, ITSELF
 from termite.engine.model import Digest
 from termite.engine.paths import components, is_within
+from termite.engine.sparse_content import ContentHash
 from termite.engine.store.cas import Cas
 
 WORTH_BYTES = 64 * 1024  # a smaller file comes inside the answer
@@ -71,10 +71,10 @@ def find_local_copy(path: bytes, size: int) -> LocalCopy | None:
     try:
         fd = _open_public(names)
         if fd >= 0 and os.fstat(fd).st_size == size:
-            sha256 = hashlib.sha256()
+            state = ContentHash()
             for chunk in _chunks(fd):
-                sha256.update(chunk)
-            local, fd = LocalCopy(fd, Digest(sha256.digest(), size)), -1
+                state.update(chunk)
+            local, fd = LocalCopy(fd, state.digest()), -1
             return local
     except OSError as error:
         log.debug("local-copy-unreadable path=%r reason=%r", path, str(error))

@@ -14,6 +14,7 @@ import trio
 
 from termite.engine.model import Attr, Digest
 from termite.engine.paths import join
+from termite.engine.sparse_content import SECTOR_BYTES
 from termite.engine.store.cas import Cas
 from termite.fuse import mirror_calls
 from termite.fuse.layers.real_tree import OPAQUE_XATTR, ORIGIN_XATTR, RealTree
@@ -51,8 +52,8 @@ class RealLayerBuild:
         self.opaque = merged.opaque
         for path, layer in merged.sources.items():
             self.copies[path] = os.path.join(layers_root, os.fsencode(layer.name))
-        for listing in merged.listings.values():
-            self.size_bytes += sum(attr.size for attr in listing.values() if stat.S_ISREG(attr.mode))
+        for path, top in self.copies.items():
+            self.size_bytes += os.lstat(os.path.join(top, path)).st_blocks * SECTOR_BYTES
 
     def is_small(self) -> bool:
         """Return whether the layer is written faster than a thread would start."""

@@ -28,6 +28,7 @@ from termite.fuse.view.view_tree import Tree
 from termite.fuse.view.views import REAL_PLACE, WHITEOUT, Layer, is_directory
 
 MAX_REAL_FILE_BYTES = 8 * 1024**2  # few jobs open a larger one, and copying it costs more than their requests
+MAX_SPARSE_FILE_BYTES = 512 * 1024**2  # of data, in a file that has more holes than data
 SCRATCH_SHARE = 0.25  # of the scratch space, for all real layers; jobs need the rest
 MAX_LAYERS_BYTES = 4 * 1024**3  # for all real layers of a lease, however large the scratch space is
 
@@ -113,16 +114,23 @@ class RealLayers:
         for path, attr in fresh.items():
             digest = self._tree.digest_of(attr) if stat.S_ISREG(attr.mode) else None
             content = contents.get(path)
-            if not self._can_stand(path, attr, digest, content) or build.size_bytes + attr.size > room_bytes:
+            size_bytes = self._disk_bytes(attr, digest)
+            if not self._can_stand(path, attr, digest, content) or build.size_bytes + size_bytes > room_bytes:
                 continue
             parent, _, name = path.rpartition(b"/")
             listings.setdefault(parent, {})[name] = attr
-            build.size_bytes += attr.size if stat.S_ISREG(attr.mode) else 0
+            build.size_bytes += size_bytes if stat.S_ISREG(attr.mode) else 0
             if content is not None:
                 build.contents[path] = content
             elif digest is not None:
                 build.digests[path] = digest
         build.listings.update(listings)
+
+    def _disk_bytes(self, attr: Attr, digest: Digest | None) -> int:
+        """Return the space that a file takes in a layer. Only a large one may be sparse."""
+        if attr.size <= MAX_REAL_FILE_BYTES or digest is None or self._cas.path(digest) is None:
+            return attr.size
+        return self._cas.disk_bytes(digest)
 
     async def _merge(self, layers: tuple[Layer, ...]) -> None:
         moves = self._tree.moves
@@ -150,8 +158,11 @@ class RealLayers:
             return False
         if stat.S_ISLNK(attr.mode):
             return True
-        if not stat.S_ISREG(attr.mode) or attr.size > MAX_REAL_FILE_BYTES:
+        if not stat.S_ISREG(attr.mode):
             return False
+        if attr.size > MAX_REAL_FILE_BYTES:
+            # overlayfs copies a file without its holes if it is real, and with all zeros if not.
+            return self._disk_bytes(attr, digest) <= min(MAX_SPARSE_FILE_BYTES, attr.size // 2)
         if attr.size == 0 or content is not None or (digest is not None and self._cas.path(digest) is not None):
             return True
         self._prefetcher.queue(path, attr)

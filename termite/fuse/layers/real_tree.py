@@ -13,6 +13,7 @@ from termite.engine.beneath import DIRECTORY, FILE, open_beneath
 from termite.engine.errors import FsError
 from termite.engine.model import Attr, Digest
 from termite.engine.paths import components, split
+from termite.engine.sparse_content import copy_pieces, is_sparse_file
 from termite.engine.store.cas import Cas
 from termite.fuse import mirror_calls
 
@@ -157,6 +158,9 @@ class RealTree:
         target = self._new_file(path)
         try:
             size = attr.size
+            if is_sparse_file(mirror_calls.fstat(source)):
+                copy_pieces(source, target, mirror_calls.write)
+                size = 0
             while size > 0 and (copied := _copy_some(source, target, size)):
                 size -= copied
             _set_file_attributes(target, attr)

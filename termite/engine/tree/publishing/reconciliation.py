@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +22,7 @@ import trio
 from termite.engine.errors import Conflict, RemoteProtocolError
 from termite.engine.model import Attr, BaseVersion, Change, Digest
 from termite.engine.paths import split
+from termite.engine.sparse_content import ContentHash
 from termite.engine.tree.disk import Disk, FsErrors
 from termite.engine.tree.hashes import Hashes, stamp_of
 from termite.engine.tree.late_writes import LateWrites, OldFile, is_being_written
@@ -276,7 +276,7 @@ class _Beginning:
     def __init__(self, base: BaseVersion) -> None:
         self._base = base
         self._left = base.size
-        self._state = sha256()
+        self._state = ContentHash()
 
     def feed(self, block: bytes) -> bytes:
         """Return the part of the block that comes after the base."""
@@ -289,7 +289,7 @@ class _Beginning:
     def is_base(self) -> bool:
         """Return whether everything before the tail is the base."""
         digest = self._base.digest
-        return self._left == 0 and digest is not None and self._state.digest() == digest.sha256
+        return self._left == 0 and digest is not None and self._state.digest() == digest
 
 
 def _blocks_of_file(fd: int) -> Iterator[bytes]:

@@ -9,12 +9,12 @@ import errno
 import logging
 import os
 import stat
-from hashlib import sha256
 from pathlib import Path
 
 from termite.engine.errors import RemoteProtocolError, UserError
 from termite.engine.model import Digest
 from termite.engine.paths import join
+from termite.engine.sparse_content import ContentHash, copy_pieces, is_sparse_file
 from termite.engine.tree import disk_calls
 from termite.engine.tree.disk import FsErrors, remove_beneath
 from termite.engine.tree.logic.visibility import STAGING
@@ -110,18 +110,24 @@ class StagedWriter:
         """Make the empty file."""
         self._staging = staging
         self._name = staging.reserve()
-        self._state = sha256()
-        self._size = 0
+        self._state = ContentHash()
+        self._has_holes = False
         self._fd = -1
         with FsErrors(b""):
             self._fd = disk_calls.open(self._name, NEW, 0o600, dir_fd=staging.fd)
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes | memoryview) -> None:
         """Append a piece of the content."""
         self._state.update(chunk)
-        self._size += len(chunk)
         with FsErrors(b""):
             write_all(self._fd, chunk)
+
+    def skip(self, length: int) -> None:
+        """Append a hole of so many zeros."""
+        self._state.skip(length)
+        self._has_holes = True
+        with FsErrors(b""):
+            os.lseek(self._fd, length, os.SEEK_CUR)
 
     def finish(self, expected: Digest) -> Path:
         """End the content and return the path of the staged file, for `publish`.
@@ -137,8 +143,11 @@ class StagedWriter:
 
     def end(self) -> tuple[Path, Digest]:
         """End the content, and return the path of the staged file and its digest."""
+        if self._has_holes:
+            with FsErrors(b""):
+                os.ftruncate(self._fd, self._state.size)
         self._close()
-        return self._staging.path / os.fsdecode(self._name), Digest(self._state.digest(), self._size)
+        return self._staging.path / os.fsdecode(self._name), self._state.digest()
 
     def discard(self) -> None:
         """Remove the file, finished or not."""
@@ -208,7 +217,7 @@ def stage_copy(area: int, name: bytes, source: int) -> None:
         os.close(target)
 
 
-def write_all(fd: int, content: bytes) -> None:
+def write_all(fd: int, content: bytes | memoryview) -> None:
     """Write all bytes to an fd. Raise OSError."""
     view = memoryview(content)
     while view:
@@ -216,7 +225,13 @@ def write_all(fd: int, content: bytes) -> None:
 
 
 def copy_content(source: int, target: int) -> None:
-    """Copy the whole content of one fd to another, inside the kernel if possible. Raise OSError."""
+    """Copy the whole content of one fd to another, inside the kernel if possible. Raise OSError.
+
+    Holes stay holes.
+    """
+    if is_sparse_file(os.fstat(source)):
+        copy_pieces(source, target, disk_calls.write)
+        return
     offset = 0
     try:
         while copied := disk_calls.copy_file_range(source, target, COPY_BYTES, offset_src=offset):

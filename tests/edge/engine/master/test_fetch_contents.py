@@ -16,6 +16,7 @@ from termite.engine.model import Attr, Change, Digest, Exit, Usage
 from termite.engine.paths import tree_path
 from termite.engine.tree.logic.visibility import STAGING
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
+from termite.engine.wire.protocol.content_chunks import pack_piece
 from termite.engine.wire.protocol.messages import Ran
 
 PROMISED = Digest(hashlib.sha256(bytes(100_000)).digest(), 100_000)
@@ -33,7 +34,7 @@ class EndlessLease:
 
     async def fetch(self, digest: Digest, on_chunk: Callable[[bytes], Awaitable[None]]) -> None:
         while self.sent_bytes < ENOUGH:
-            await on_chunk(bytes(65536))
+            await on_chunk(pack_piece(bytes(65536)))
             self.sent_bytes += 65536
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import fcntl
-import hashlib
 import mmap
 import os
 import signal
@@ -15,13 +14,11 @@ import pytest
 
 from termite.engine.errors import NotAtRest, RemoteProtocolError, Retryable
 from termite.engine.model import Digest
+from termite.engine.sparse_content import digest_of
 from termite.engine.store import cas as cas_module
 from termite.engine.store import eviction, scrub, store_calls, verified_mark
-from termite.engine.store.cas import Cas, CasWriter
-
-
-def digest_of(content: bytes) -> Digest:
-    return Digest(hashlib.sha256(content).digest(), len(content))
+from termite.engine.store.cas import Cas
+from termite.engine.store.cas_writer import CasWriter
 
 
 def read(cas: Cas, digest: Digest) -> bytes | None:

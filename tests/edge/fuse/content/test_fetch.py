@@ -15,6 +15,7 @@ import trio.testing
 from termite.engine.errors import FsError, Reason, RemoteProtocolError, Retryable
 from termite.engine.model import Attr, Digest
 from termite.engine.store.cas import Cas
+from termite.engine.wire.protocol.content_chunks import pack_piece
 from termite.engine.wire.protocol.messages import Directory, Done, File, GetFile, Message
 from termite.fuse.content import local_copy
 from termite.fuse.content.fetch import VERIFY_WITHOUT_THREAD_BYTES, Fetcher
@@ -39,7 +40,7 @@ class FakeConnection:
         await self.go.wait()
         if on_chunk is not None:
             for chunk in self._chunks:
-                await on_chunk(chunk)
+                await on_chunk(pack_piece(chunk))
         reply = self._replies.pop(0)
         if isinstance(reply, Exception):
             raise reply
@@ -112,7 +113,7 @@ class SlowConnection:
         assert on_chunk is not None
         for byte in self._content:
             await trio.sleep(self._pause_s)
-            await on_chunk(bytes([byte]))
+            await on_chunk(pack_piece(bytes([byte])))
         return File(digest_of(self._content))
 
 
