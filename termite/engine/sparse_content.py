@@ -1,7 +1,7 @@
 """Read, hash and copy contents whose holes cost nothing: a disk image may be 20 GiB of zeros.
 
-The *digest* of a content is its SHA-256, unless a whole aligned block of BLOCK_BYTES is zero. Such a
-content has the BLAKE2b of these fields, each a little-endian u64, with 32 bytes and the
+The *digest* of a content is its SHA-256, unless a whole aligned block of BLOCK_BYTES is zero. Such
+a content has the BLAKE2b of these fields, each a little-endian u64, with 32 bytes and the
 personalization PERSON:
 
     for each run of zero blocks: the number of its first block, and the number of blocks
@@ -125,7 +125,7 @@ def pieces(fd: int, end: int, chunk_bytes: int, pread: Callable[[int, int, int],
 
 
 def is_sparse_file(status: os.stat_result) -> bool:
-    """Return whether a file takes less space than its size, so that it is worth to ask for holes."""
+    """Return whether a file takes less space than its size, so that it may have holes."""
     return status.st_size > BLOCK_BYTES and status.st_blocks * SECTOR_BYTES < status.st_size
 
 

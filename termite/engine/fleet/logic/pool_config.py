@@ -8,8 +8,8 @@ class PoolConfig:
     """The settings of a pool.
 
     `coordinator` is a host and a port. All leases together get at most `slots`; 0 means no limit.
-    Jobs see `uid` and `gid` as their own ids, and may leave files in the directories `temporary`. An
-    idle lease is closed after `keepalive_s`. No other user knows `owner`, from which workers get
+    Jobs see `uid` and `gid` as their own ids, and may leave files in the directories `temporary`.
+    An idle lease is closed after `keepalive_s`. No other user knows `owner`, from which workers get
     keys (OpenLease).
     """
 

@@ -125,8 +125,8 @@ class OpenLease(Message, frozen=True):
     `writable_root` is a path below the root, without a leading slash. Jobs see `uid`, `gid` and
     `hostname` as theirs. `number` is the current number of the journal; the mirror starts with it
     and knows no files. `clock_ns` is the master's clock. `owner` is a key that no other master has:
-    from the store this one gets what it has sent, what its jobs have made, and public files. Results may have
-    entries below the directories `temporary`, too.
+    from the store this one gets what it has sent, what its jobs have made, and public files.
+    Results may have entries below the directories `temporary`, too.
     """
 
     protocol: int
