@@ -67,6 +67,8 @@ class FakeTree:
         self.number = 5
         self.is_finishing = False
         self.misses_changes = False
+        self.temporary = (b"tmp",)
+        self.named: list[tuple[tuple[bytes, ...], bytes, tuple[bytes, ...]]] = []
         self.half: HalfPublished | None = None
         self.published: list[Sequence[Change]] = []
         self.refuses = 0
@@ -79,6 +81,9 @@ class FakeTree:
 
     async def recheck_settled(self) -> int:
         return self.number
+
+    def show_named(self, argv: tuple[bytes, ...], cwd: bytes, environment: tuple[bytes, ...]) -> None:
+        self.named.append((argv, cwd, environment))
 
     def find_private(self, path: bytes) -> bytes:
         return b"" if not path.startswith(b"home/u/private") else b"home/u/private"
