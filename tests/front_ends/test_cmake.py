@@ -126,6 +126,16 @@ def test_termite_cmake_configures_and_builds_an_unmodified_project(project: Proj
     assert project.times() == stamps
 
 
+@pytest.mark.parametrize("project", ALL, indirect=True, ids=" ".join)
+def test_a_directory_that_was_configured_plainly_is_configured_again_without_a_warning(project: Project) -> None:
+    plain = project.configure(program="cmake")
+    assert plain.stderr == b"", plain
+    for _ in range(2):
+        done = project.configure(program="termite-cmake")
+        assert done.stderr == b"", done
+    assert b"--cmake=" not in _commands(project), "the commands stay as they are"
+
+
 @pytest.mark.parametrize("project", CROSSED[:1], indirect=True, ids=" ".join)
 def test_what_termite_cmake_configured_goes_remote_with_plain_cmake_too(project: Project) -> None:
     project.configure(program="termite-cmake")

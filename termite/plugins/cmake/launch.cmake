@@ -3,6 +3,10 @@
 # notes for termite's cmake plugin. try_compile does not use the launcher: its checks run locally.
 include_guard(GLOBAL)
 
+# Each variable of the command line must be read, even if nothing uses it below. CMake otherwise warns
+# of an unused one.
+set(_termite_program "${TERMITE_PROGRAM}")
+
 # In a build directory that was configured without termite, the commands stay as they are: changed
 # commands would rebuild everything. `termite-cmake --build` works there too. (CMAKE_CACHEFILE_DIR
 # is defined once the first configuration has ended.)
@@ -18,6 +22,6 @@ foreach(_termite_kind IN ITEMS compile link custom)
   string(TOUPPER "RULE_LAUNCH_${_termite_kind}" _termite_property)
   get_property(_termite_is_set GLOBAL PROPERTY "${_termite_property}" SET)
   if(NOT _termite_is_set)
-    set_property(GLOBAL PROPERTY "${_termite_property}" "\"${TERMITE_PROGRAM}\" ${_termite_${_termite_kind}} --")
+    set_property(GLOBAL PROPERTY "${_termite_property}" "\"${_termite_program}\" ${_termite_${_termite_kind}} --")
   endif()
 endforeach()
