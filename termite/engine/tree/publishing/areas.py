@@ -24,7 +24,7 @@ from termite.engine.tree.logic.redo_plan import area_of, place_in_plan
 from termite.engine.tree.logic.temporary_names import temporary_above
 from termite.engine.tree.logic.visibility import AREA
 from termite.engine.tree.publishing.plan_file import PREFIX, lock
-from termite.engine.tree.publishing.staging import Staging
+from termite.engine.tree.publishing.staging import Staging, hide_from_git
 from termite.engine.tree.publishing.target_directories import TargetDirectories
 from termite.engine.tree.volumes import Volume, volume_of
 
@@ -214,6 +214,8 @@ def _open_new_area(top: int, name: bytes) -> int:
         disk_calls.mkdir(name, 0o700, dir_fd=top)
     fd = os.open(name, OPEN_AREA, dir_fd=top)
     if os.fstat(fd).st_uid == os.geteuid() and lock(fd, wait=False):
+        with suppress(OSError):  # a disk that is full may still take the results
+            hide_from_git(fd)
         return fd
     os.close(fd)
     raise PermissionError(errno.EACCES, "another process has made or locked it")

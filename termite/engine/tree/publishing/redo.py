@@ -30,7 +30,7 @@ from termite.engine.tree.logic.redo_plan import (
 from termite.engine.tree.logic.visibility import STAGING
 from termite.engine.tree.publishing.areas import FoundAreas
 from termite.engine.tree.publishing.plan_file import OPEN, FoundPlan, is_alive, lock, plan_names
-from termite.engine.tree.publishing.staging import open_staging
+from termite.engine.tree.publishing.staging import IGNORE, open_staging
 from termite.engine.tree.publishing.steps import ReplayRecord, StepRunner
 from termite.engine.tree.publishing.target_directories import TargetDirectories
 
@@ -101,6 +101,8 @@ def finish_job(root: Path, token: bytes, say: Callable[[str], None], patience_s:
             with suppress(OSError):  # the next master or the sweep removes what stays
                 if lock(fd, wait=False) and _is_only_for(record, token):
                     os.unlink(name, dir_fd=staging)
+                    if os.listdir(staging) == [os.fsdecode(IGNORE)]:
+                        os.unlink(IGNORE, dir_fd=staging)
                     os.rmdir(STAGING, dir_fd=top)
             return end
         finally:

@@ -48,8 +48,6 @@ class Staging:
         try:
             self.fd, self.plan = _open_with_plan(self._top)
             self.volume = volume_of(self.fd)
-            with open(os.open(IGNORE, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=self.fd), "w") as ignore:
-                ignore.write("*\n")
             self._clock = os.open(CLOCK, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
         except OSError as e:
             os.close(self._top)
@@ -93,7 +91,7 @@ class Staging:
         removes it.
         """
         os.close(self._clock)
-        kept = () if self.plan.close() else (self.plan.name,)
+        kept = () if self.plan.close() else (self.plan.name, IGNORE)
         remove_beneath(self._top, STAGING, STAGING, {join(STAGING, name) for name in kept})
         os.close(self.fd)
         os.close(self._top)
@@ -176,15 +174,25 @@ def open_staging(top: int, *, is_made: bool) -> int:
     return os.open(STAGING, flags, dir_fd=top)
 
 
+def hide_from_git(directory: int) -> None:
+    """Write a `.gitignore` to an open directory, so that `git status` does not list the directory.
+
+    This must be the first file in it. Raise OSError.
+    """
+    with open(os.open(IGNORE, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=directory), "w") as ignore:
+        ignore.write("*\n")
+
+
 def _open_with_plan(top: int) -> tuple[int, PlanFile]:
     """Make the staging directory and our plan file in it.
 
-    Another process that removes what a killed master left may remove the empty directory between
-    the two. It is made again then.
+    Another process that removes what a killed master left may remove the directory between the two.
+    It is made again then.
     """
     while True:
         staging = open_staging(top, is_made=True)
         try:
+            hide_from_git(staging)
             return staging, PlanFile(staging)
         except FileNotFoundError:
             os.close(staging)

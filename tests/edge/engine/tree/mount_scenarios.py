@@ -156,6 +156,7 @@ def jobs_see_no_area(root: Path) -> None:
 
         async def look() -> bool:
             assert len(areas(root)) == 1 and areas(root)[0].startswith("build/")
+            assert (root / areas(root)[0] / ".gitignore").read_bytes() == b"*\n", "git status does not list it"
             home.drain()
             _, own, children = await home.directory(tree_path(root / "build"))
             assert own.mtime_ns == 5 and set(children) == {b"old", b"gone"}

@@ -445,3 +445,17 @@ async def test_a_plan_of_an_earlier_start_of_the_machine_is_not_carried_out(
     assert picture(root) == found
     assert "plan-discarded" in caplog.text and "the machine was started again" in caplog.text
     caplog.clear()
+
+
+async def test_a_plan_that_a_launcher_may_ask_for_is_not_listed_by_git(root: Path) -> None:
+    """The file that hides the directory goes with the last plan in it."""
+    home = MasterTree(TreeConfig(tree_path(root)))
+    await serve(home, root)
+    staging = root / ".termite-staging"
+    assert (staging / ".gitignore").read_bytes() == b"*\n"
+    await Job(home, root).write("made", b"text").end(ticket=ticket(os.getpid()))
+    home.close()
+    kept = sorted(os.listdir(staging))
+    assert kept[0] == ".gitignore" and [name[:5] for name in kept[1:]] == ["plan-"], kept
+    assert finish_job(root, TOKEN, print, 0) is not None
+    assert not staging.exists()
