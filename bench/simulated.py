@@ -26,7 +26,7 @@ import trio
 
 from bench.record import Recorded, read_recorded
 from termite.engine.errors import RemoteProtocolError, TermiteError
-from termite.engine.model import Attr, Change, Digest, Exit, Usage
+from termite.engine.model import Attr, Change, Digest, Exit, MachineFacts, Usage
 from termite.engine.wire.addresses import listen, port_of, split_address
 from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.identity import read_secret
@@ -162,7 +162,7 @@ class _Lease:
     async def answer(self, connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
         match message:
             case OpenLease():
-                return Leased(self._worker, min(self._slots, message.slots), time.time_ns(), self._slots)
+                return Leased(self._worker, min(self._slots, message.slots), time.time_ns(), MachineFacts())
             case Run():
                 return await self._simulated.run(connection, message, self._asked, send_chunk)
             case GetBlob():

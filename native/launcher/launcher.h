@@ -49,6 +49,8 @@ bool is_note(const char *word);
 /* Execute `file` with `argv`, as execvp of glibc does. Return if that fails, with errno. `argv`
  * must not be empty. */
 void search_and_execute(const char *file, char **argv);
+/* Return whether there is a program that `file` names. `search`: look for it as execvp does. */
+bool is_startable(const char *file, bool search);
 /* Return the text of glibc's strerror for `failure`, a number of errno. */
 const char *failure_text(int failure);
 
@@ -65,8 +67,9 @@ _Noreturn void end_by_signal(int signal);
 /* -- master_socket.c ----------------------------------------------------------------------------------------------- */
 
 /* Return the path of the socket of the master that serves `cwd`, or NULL if there is none. `path`
- * is room for it. An empty $TERMITE_SOCKET means "no master". The master need not run: its socket
- * may be left over. */
+ * is room for it. A build tool below a build that works outside of all trees stays with the master
+ * of that build, which $TERMITE_BUILD_SOCKET names. An empty $TERMITE_SOCKET means "no master". The
+ * master need not run: its socket may be left over. */
 const char *find_master(const char *cwd, char path[PATH_MAX]);
 /* Return a connection to the socket at `path`, or -1 if nobody accepts there. Wait up to 30 s for
  * that, and print a line if the time is over. */

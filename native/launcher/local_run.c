@@ -54,6 +54,7 @@ static void prepare_environment(bool is_shell, const struct local_run *run)
     if (!run->recurse) {
         unsetenv("TERMITE_PRELOAD");
         unsetenv("TERMITE_LAUNCHER");
+        unsetenv("TERMITE_BUILD_SOCKET");
     }
     if (is_shell) {
         unsetenv("TERMITE_SHELL");
@@ -102,6 +103,8 @@ void check_may_run_here(const struct command *command, const char *reason, const
         dprintf(STDERR_FILENO, "termite: TERMITE_LOCAL=%s is ignored: the only accepted value is \"never\"\n", local);
         return;
     }
+    if (!is_startable(command->exe, command->search))
+        return; /* it fails with the words and the code of any command that does not exist */
     dprintf(STDERR_FILENO, "termite: %s%s; TERMITE_LOCAL=never forbids running the command on this machine: %s\n", reason,
             detail, command->argv[0]);
     _exit(EXIT_NOWHERE);

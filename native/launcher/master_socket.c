@@ -109,7 +109,10 @@ const char *find_master(const char *cwd, char path[PATH_MAX])
     const char *named = getenv("TERMITE_SOCKET");
     if (named)
         return *named ? named : NULL;
-    return find_socket(cwd, path) ? path : NULL;
+    if (find_socket(cwd, path))
+        return path;
+    const char *of_build = getenv("TERMITE_BUILD_SOCKET");
+    return of_build && is_our_socket(of_build) ? of_build : NULL;
 }
 
 bool send_whole(int master, const void *bytes, size_t length)

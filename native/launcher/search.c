@@ -11,6 +11,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 extern char **environ;
@@ -50,16 +51,31 @@ static bool goes_on_after(int failure)
     }
 }
 
-void search_and_execute(const char *file, char **argv)
+/* Return whether `path` is a file that may be executed. */
+static bool is_program(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode) && access(path, X_OK) == 0;
+}
+
+/* Try a file, as `search_and_execute` and `is_startable` need it: without `argv` only look whether
+ * it is a program. Return whether it is. */
+static bool try_file(const char *path, char **argv)
+{
+    if (argv)
+        execute_file(path, argv);
+    return !argv && is_program(path);
+}
+
+/* Try `file`, or each file of this name in PATH. Return whether a look has found a program. */
+static bool try_all(const char *file, char **argv)
 {
     const char *list = getenv("PATH");
-    if (strchr(file, '/')) {
-        execute_file(file, argv);
-        return;
-    }
+    if (strchr(file, '/'))
+        return try_file(file, argv);
     errno = ENOENT;
     if (!*file)
-        return;
+        return false;
     size_t length = strnlen(file, NAME_MAX + 1); /* one more than the limit: the kernel then reports the error */
     bool was_denied = false;
     for (const char *start = list ? list : PATH_OF_NONE, *end;; start = end + 1) {
@@ -72,9 +88,10 @@ void search_and_execute(const char *file, char **argv)
                 path[directory++] = '/'; /* an empty one means the current directory */
             memcpy(path + directory, file, length);
             path[directory + length] = '\0';
-            execute_file(path, argv);
-            if (!goes_on_after(errno))
-                return;
+            if (try_file(path, argv))
+                return true;
+            if (argv && !goes_on_after(errno))
+                return false;
             was_denied = was_denied || errno == EACCES;
         }
         if (!*end)
@@ -82,6 +99,17 @@ void search_and_execute(const char *file, char **argv)
     }
     if (was_denied)
         errno = EACCES;
+    return false;
+}
+
+void search_and_execute(const char *file, char **argv)
+{
+    (void)try_all(file, argv);
+}
+
+bool is_startable(const char *file, bool search)
+{
+    return search ? try_all(file, NULL) : is_program(file);
 }
 
 const char *failure_text(int failure)

@@ -59,7 +59,7 @@ static bool is_listed(const char *list, const char *name)
 static bool is_build_tool(const char *name)
 {
     const char *more = getenv("TERMITE_PRELOAD_TOOLS");
-    return is_listed("make:gmake:ninja:ninja-build:samu", name) || (more && is_listed(more, name));
+    return is_listed("make:gmake:bmake:pmake:remake:ninja:ninja-build:samu:just:dune", name) || (more && is_listed(more, name));
 }
 
 /* Take the library out of the environment, so that the tool's commands do not load it. Keep it in

@@ -13,7 +13,6 @@ import stat
 import struct
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from termite.cli.places import STATE, home, own_directory, tree_name
@@ -129,11 +128,22 @@ def find_socket(directory: Path, env: Mapping[str, str] = os.environ) -> Path | 
         return directory / named if named else None
     for place in (directory, *directory.parents):
         path = place / SOCKET
-        with suppress(OSError):
-            status = path.lstat()  # a symlink of another user could name the master of another tree
-            if stat.S_ISSOCK(status.st_mode) and status.st_uid == os.geteuid():
-                return path
-    return None
+        if _is_our_socket(path):
+            return path
+    of_build = env.get("TERMITE_BUILD_SOCKET")
+    return Path(of_build) if of_build and _is_our_socket(Path(of_build)) else None
+
+
+def _is_our_socket(path: Path) -> bool:
+    """Return whether a path is a socket of this user.
+
+    A symlink of another user could name the master of another tree.
+    """
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISSOCK(status.st_mode) and status.st_uid == os.geteuid()
 
 
 def connect(directory: Path) -> Client:

@@ -35,9 +35,8 @@ from termite.engine.wire.owner import read_owner
 from termite.engine.worker.worker_daemon import WorkerConfig, serve_worker
 
 PROGRAM = "termite-master"
-BUILT_IN_PLUGINS = tuple(
-    f"termite.plugins.{name}" for name in ("make", "ninja", "cmake", "cargo", "go", "meson", "caches")
-)
+_PLUGINS = ("make", "ninja", "cmake", "cargo", "go", "meson", "caches", "runners", "tool_managers")
+BUILT_IN_PLUGINS = tuple(f"termite.plugins.{name}" for name in _PLUGINS)
 IDLE_EXIT_S = 600.0
 SECRET_BYTES = 32
 
@@ -154,7 +153,7 @@ def _master_config(flags: argparse.Namespace, secret: bytes, coordinator: tuple[
     plugins = load_plugins(BUILT_IN_PLUGINS)
     # A command inside a job may begin with `termite`, so jobs must find the launcher. There it
     # just runs the command.
-    exports = (*flags.export, native_program("termite"), *virtual_environments(os.environ))
+    exports = (*flags.export, native_program("termite"))
     return MasterConfig(
         socket=path,
         coordinator=coordinator,
@@ -169,22 +168,12 @@ def _master_config(flags: argparse.Namespace, secret: bytes, coordinator: tuple[
         exports=(*(_tree_path(path) for path in exports), *launcher_links(os.environ)),
         excludes=tuple(_tree_path(path) for path in flags.exclude),
         hidden=tuple(_tree_path(path) for path in hidden),
-        watched=tuple(_tree_path(Path(path)) for path in plugins.exports(os.environ)),
         hash_cache=hash_store(),
         env_exclude=tuple(flags.env_exclude),
         owner=read_owner(owner),
         shares_temporary=flags.tmp == "shared",
+        alias=own_directory(CACHE) / "trees" / tree_name(path.parent),
     )
-
-
-def virtual_environments(env: Mapping[str, str]) -> set[Path]:
-    """Return the Python virtual environments in PATH.
-
-    A tool from one of them, such as pip's CMake, needs all files of its environment. An environment
-    that cannot be read (another user's, after su) is left out.
-    """
-    places = {Path(directory).parent for directory in env.get("PATH", "").split(":") if directory.startswith("/")}
-    return {place for place in places if os.path.isfile(place / "pyvenv.cfg")}
 
 
 def launcher_links(env: Mapping[str, str]) -> list[bytes]:

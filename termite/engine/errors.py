@@ -45,6 +45,9 @@ class Reason(enum.StrEnum):
     BELOW_PSEUDO = "below-pseudo"
     BELOW_FAKECHROOT = "below-fakechroot"
     NAMES_EXCLUDED = "names-excluded"
+    OUTSIDE_TREE = "outside-tree"
+    OTHER_MACHINE = "other-machine"
+    OTHER_ARCHITECTURE = "other-architecture"
     EXEC_FAILED = "exec-failed"
     FOREIGN_IDS = "foreign-ids"
     ATTRIBUTES_SET = "attributes-set"
@@ -52,6 +55,7 @@ class Reason(enum.StrEnum):
     LINKS_COMPARED = "links-compared"
     STACK_TOO_LARGE = "stack-too-large"
     DESCRIPTOR_INHERITED = "descriptor-inherited"
+    UNSEEN_PROGRAM = "unseen-program"
     NOT_PUBLISHED = "not-published"
     LATER_CODE = "later-code"
     WRITES_OUTSIDE = "writes-outside"
@@ -117,6 +121,9 @@ _WORDS = {
     Reason.BELOW_PSEUDO: "started below pseudo, which works on this machine only",
     Reason.BELOW_FAKECHROOT: "started below fakechroot, which works on this machine only",
     Reason.NAMES_EXCLUDED: "names a variable that -env-exclude keeps on this machine, or contains its value",
+    Reason.OUTSIDE_TREE: "started outside the tree by a make or ninja below the build, and does not name the tree",
+    Reason.OTHER_MACHINE: "asks about the machine, and the worker is another one",
+    Reason.OTHER_ARCHITECTURE: "the worker has another architecture",
     Reason.EXEC_FAILED: "the command cannot be started on a worker",
     Reason.FOREIGN_IDS: "gives a file or a process to another user or group (chown, setuid)",
     Reason.ATTRIBUTES_SET: "sets extended attributes or access control lists",
@@ -124,6 +131,7 @@ _WORDS = {
     Reason.LINKS_COMPARED: "git clones a repository of this machine by hard links",
     Reason.STACK_TOO_LARGE: "the limit of the stack (ulimit -s) is higher than a worker allows",
     Reason.DESCRIPTOR_INHERITED: "the command names a descriptor that is open on this machine only",
+    Reason.UNSEEN_PROGRAM: "uses a program that jobs may not see (termite-master -export DIR shows it)",
     Reason.NOT_PUBLISHED: "the results could not be written to the tree",
     Reason.LATER_CODE: "a result would run code later (a setuid program, a hook, a start file)",
     Reason.WRITES_OUTSIDE: "writes outside the tree",

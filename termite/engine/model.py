@@ -35,6 +35,22 @@ DEFAULT_STORE_BYTES = 20 * 1024**3
 DEFAULT_STORE_FILES = 1_000_000  # 20 GiB of blobs of 4 KiB would be five million inodes
 
 
+class MachineFacts(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The facts of a machine about which commands may ask. "" and 0 mean that one is not known.
+
+    `architecture` and `kernel` are those of uname(2), with the kernel's version. `cpu` is the name
+    of the processor's model, and `cpu_features` a digest of all that is known of it. `cores` counts
+    the processors that jobs may use, `cores_online` all of them.
+    """
+
+    architecture: Label = ""
+    kernel: Label = ""
+    cpu: Label = ""
+    cpu_features: Annotated[bytes, Meta(max_length=64)] = b""
+    cores: Count = 0
+    cores_online: Count = 0
+
+
 class Digest(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The SHA-256 of a file's content, and its size in bytes."""
 
@@ -200,12 +216,13 @@ class Verdict:
     """The place where a command runs, and the rule or the tie that decides it.
 
     `tie` is the reason that ties the command to the master's machine, or None. If `rule` and `tie`
-    are both None, `local` is False.
+    are both None, `local` is False. `program` is the one that jobs may not see, if that is the tie.
     """
 
     local: bool
     rule: Rule | None = None
     tie: Reason | None = None
+    program: str = ""
 
 
 class Phase(enum.Enum):

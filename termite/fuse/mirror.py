@@ -191,7 +191,7 @@ class MirrorServer:
         self._control.ask_nowait(MirrorNotice(lease=slots, master=request.master))
         await self._granted.wait()
         log.info("lease-opened master=%s slots=%d", request.master, self._slots)
-        return Leased(self._config.worker, self._slots, time.time_ns(), self._config.cores)
+        return Leased(self._config.worker, self._slots, time.time_ns(), self._config.machine)
 
     async def _set_up(self, connection: Connection, request: OpenLease) -> "ServedLease":
         check_fuse(root=False)

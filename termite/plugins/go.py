@@ -16,13 +16,17 @@ _TOOL = re.compile(r"/pkg/tool/\w+/(\w+)$")
 
 @hookimpl
 def termite_build(
-    tool: str, args: Sequence[str], cwd: str, env: Mapping[str, str], preload: Mapping[str, str]
+    tool: str, args: Sequence[str], cwd: str, env: Mapping[str, str], preload: Mapping[str, str], other_cwd: str
 ) -> Command | None:
-    """Add -toolexec, and a temporary directory in the tree: jobs do not see /tmp."""
+    """Add -toolexec, and a temporary directory in the tree, so that its files come back.
+
+    The directory has a name that does not begin with the path of the module. With -trimpath, go
+    first removes that path from what the compiler records, and then its temporary directory.
+    """
     if tool != "go":
         return None
     flags = f"{env.get('GOFLAGS', '')} -toolexec={preload['TERMITE_LAUNCHER']}".strip()
-    added = {"GOFLAGS": flags, "GOTMPDIR": env.get("GOTMPDIR") or cwd}
+    added = {"GOFLAGS": flags, "GOTMPDIR": env.get("GOTMPDIR") or other_cwd}
     return Command((tool, *args), tool, True, cwd, {**env, **added}, " ".join((tool, *args)))
 
 

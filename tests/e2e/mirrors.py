@@ -18,7 +18,7 @@ import trio
 
 from termite.engine.errors import FsError, Stale
 from termite.engine.host.native_programs import native_program
-from termite.engine.model import Attr, Change, Changeset, JobLimits, JobNetwork, StoreLimits
+from termite.engine.model import Attr, Change, Changeset, JobLimits, JobNetwork, MachineFacts, StoreLimits
 from termite.engine.sparse_content import digest_of
 from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.protocol.content_chunks import DATA_BYTES, pack_piece, parse_piece
@@ -335,7 +335,7 @@ def _start(
             scratch=str(scratch),
             tmpfs=tmpfs,
             sandbox=str(starter.sandbox or sandbox),
-            cores=2,
+            machine=MachineFacts(),
             log_level=os.environ.get("MIRROR_LOG", "warning"),
             store=store,
             network=starter.network,

@@ -47,7 +47,7 @@ class Place:
 
     def command(self, argv: Sequence[str | bytes], cwd: Path | str) -> list[str | bytes]:
         if not self.enter:
-            return ["env", "-C", os.fspath(cwd), *argv]
+            return ["env", "-C", os.fspath(cwd), *self.become, *argv]
         return [*self.enter, f"--wdns={os.fspath(cwd)}", "--", *self.become, *argv]
 
     def start(

@@ -155,6 +155,28 @@ def test_an_error_of_rustc_looks_as_ever(project: Project) -> None:
 
 
 @needs("go")
+@needs("gcc")
+@pytest.mark.parametrize("flags", ["-trimpath", ""])
+def test_go_with_c_has_the_bits_of_a_plain_build(project: Project, flags: str) -> None:
+    """With -trimpath no name of a temporary directory stays, wherever that is."""
+    sub = 'package sub\n\n// int f(void) { return 41; }\nimport "C"\n\nfunc F() int { return int(C.f()) + 1 }\n'
+    main = 'package main\n\n// int g(int a) { return a; }\nimport "C"\nimport "example.com/top/sub"\n'
+    main += "\nfunc main() { println(C.g(C.int(sub.F()))) }\n"
+    project.write({**GO, "sub/sub.go": sub, "main.go": main})
+    built = {}
+    for way in ("plain", "termite"):
+        env = {"GOCACHE": str(project.tree.where.base / "home" / f"cache-{way}"), "TERMITE_SHORT": "0"}
+        front_end = ["termite-build"] if way == "termite" else []
+        project.run(*front_end, "go", "build", "-buildvcs=false", *flags.split(), "-o", "out", ".", **env)
+        built[way] = (project.tree.path / "out").read_bytes()
+    assert built["plain"] == built["termite"]
+    assert b"/go-build" not in built["termite"] or "-trimpath" not in flags
+    assert project.tree.jobs() >= 4
+    left = {path.name for path in project.tree.path.iterdir() if not path.name.startswith(".termite")}
+    assert left == {"go.mod", "main.go", "sub", "out"}
+
+
+@needs("go")
 def test_go_build_and_test(project: Project) -> None:
     project.write(GO)
     project.run("termite-build", "go", "build", "-o", "program", ".")

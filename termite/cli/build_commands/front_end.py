@@ -15,6 +15,7 @@ from pathlib import Path
 
 from termite.cli import client
 from termite.cli.build_commands.build_tools import check_preload, find_program, find_source, has_make_shell
+from termite.cli.build_commands.unseen_programs import unseen_lines
 from termite.cli.claims import wait_for_claims
 from termite.cli.flags import VERSION
 from termite.cli.leftovers.footprints import start_sweep
@@ -183,6 +184,8 @@ def _prepare(
         added["TERMITE_SOCKET"] = str(master.path)
     if reply.get("bad_rules"):
         say(f"{reply['bad_rules']}; the last good rules stay in force")
+    for line in reply.get("notices", []):
+        say(line)
     return master, [name, *reply["argv"][1:]], {**os.environ, **added}
 
 
@@ -226,7 +229,7 @@ def _sum_up(master: client.Client, patience_s: float) -> None:
         say(f"this build gets no summary: {error}")
         return
     many, few = place_lines(end)
-    for line in many:
+    for line in (*many, *unseen_lines(end)):
         say(line)
     parts = summary_parts(end)
     if len(parts) > 1 or os.environ.get("TERMITE_VERBOSE"):
@@ -269,6 +272,7 @@ def summary_parts(end: client.Reply) -> list[str]:
     tied: dict[str, int] = end.get("tied", {})
     short, local = end.get("short", 0), end["local"]
     by_rule = local - sum(fallbacks.values()) - sum(tied.values()) + end.get("failed", 0)
+    by_rule -= end.get("unseen_commands", 0)
     local_jobs = f"on this machine: {short + local} ({short} short, {by_rule} by rule)"
     parts = [f"jobs on workers: {end['remote']}, {local_jobs}"]
     told = [(tie, count) for tie, count in tied.items() if tie not in BY_PLACE]

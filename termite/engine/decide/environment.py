@@ -26,8 +26,10 @@ class Environment(Mapping[str, str]):
     """The environment of a command, with the values derived from it.
 
     Most commands of a build have the same environment. They share one object, so that each derived
-    value is computed once.
+    value is computed once. `is_shown`: jobs have been shown the tools that this environment names.
     """
+
+    is_shown = False
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         self._variables = variables

@@ -44,7 +44,7 @@ def termite_rules() -> Sequence[Rule]:  # type: ignore[empty-body]  # a specific
 
 @hookspec(firstresult=True)
 def termite_build(
-    tool: str, args: Sequence[str], cwd: str, env: Mapping[str, str], preload: Mapping[str, str]
+    tool: str, args: Sequence[str], cwd: str, env: Mapping[str, str], preload: Mapping[str, str], other_cwd: str
 ) -> Command | None:
     """Return the command that starts a build tool so that its jobs reach the launcher.
 
@@ -52,6 +52,8 @@ def termite_build(
     ("make"), `args` are the user's arguments, and `env` is the user's environment. `preload` has
     the variables with which every command of a make or ninja reaches the launcher. TERMITE_LAUNCHER
     in it is the launcher's path, for tools that can put a program in front of their commands.
+    `other_cwd` is another name of the directory `cwd`, which does not begin with the path of the
+    tree. Jobs see it, and what they write there comes back.
     """
 
 
@@ -59,9 +61,11 @@ def termite_build(
 def termite_exports(env: Mapping[str, str]) -> Sequence[str]:  # type: ignore[empty-body]  # a specification has no body
     """Return paths that jobs may read although other users of the master's machine may not.
 
-    An example is a toolchain below a private home. The master calls this once, when it starts;
-    `env` is its environment. Return as few paths as possible, and never a directory that holds
-    credentials. A path may be missing at first: jobs see it as soon as it appears.
+    An example is a toolchain below a private home. The master calls this when it starts, with its
+    own environment, and for each new environment of a command. Return as few paths as possible, and
+    never a directory that holds credentials. A path may be missing at first: jobs see it as soon as
+    it appears. A home directory is not exported, whoever names it, and neither are files below the
+    path that have the names of credentials (visibility.py).
     """
 
 

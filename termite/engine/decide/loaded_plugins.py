@@ -86,11 +86,21 @@ class Plugins:
         return "", plain_command(invocation)
 
     def build(
-        self, tool: str, args: Sequence[str], cwd: str, env: Mapping[str, str], preload: Mapping[str, str]
+        self,
+        tool: str,
+        args: Sequence[str],
+        cwd: str,
+        env: Mapping[str, str],
+        preload: Mapping[str, str],
+        other_cwd: str = "",
     ) -> Command | None:
-        """Return the command that starts a build tool, or None if no plugin knows the tool."""
+        """Return the command that starts a build tool, or None if no plugin knows the tool.
+
+        `other_cwd` is `cwd` if it is "".
+        """
         command: Command
-        for _, command in self._ask("termite_build", tool=tool, args=args, cwd=cwd, env=env, preload=preload):
+        facts = {"tool": tool, "args": args, "cwd": cwd, "env": env, "preload": preload}
+        for _, command in self._ask("termite_build", **facts, other_cwd=other_cwd or cwd):
             return command
         return None
 

@@ -21,7 +21,7 @@ from termite.engine.errors import (
     TermiteError,
     UserError,
 )
-from termite.engine.model import Digest
+from termite.engine.model import Digest, MachineFacts
 from termite.engine.wire.protocol.messages import GetBlob, Leased, Message, OpenLease, Ping, Pong, Ran, Run
 from termite.engine.wire.transport import Connection, OnChunk
 
@@ -39,6 +39,7 @@ class Lease:
         self.sent_number = cursor  # the last journal number that was sent, confirmed or not
         self.is_near = False  # True if the worker is on the master's machine or in its local network
         self.slots = 0
+        self.machine = MachineFacts()  # until slots are granted
         self.running = 0
         self.jobs = 0  # jobs that ended on the worker
         self.failures = 0  # failed attempts since the last job that ended
@@ -91,6 +92,7 @@ class Lease:
                 reason=Reason.CLOCKS_DIFFER,
             )
         self.slots = leased.slots
+        self.machine = leased.machine
         self.is_retired = leased.slots == 0
         return leased.slots
 

@@ -9,7 +9,6 @@ import math
 import os
 import time
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
 
 import trio
 
@@ -18,7 +17,8 @@ from termite.engine.fleet.coordinator import coordinator_error_text
 from termite.engine.fleet.lease import Lease, Traffic
 from termite.engine.fleet.logic.pool_config import PoolConfig
 from termite.engine.fleet.logic.schedule import choose_place
-from termite.engine.fleet.logic.workers import Fleet, LeaseWish
+from termite.engine.fleet.logic.workers import SILENCE_S, Fleet, LeaseWish
+from termite.engine.fleet.trouble import Trouble, trouble_of
 from termite.engine.wire.addresses import split_address
 from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.identity import Identity
@@ -46,28 +46,21 @@ class NoWorker(TermiteError):
     """
 
 
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """The last thing that went wrong with a worker or the coordinator. `text` is for people."""
-
-    reason: Reason
-    text: str
-
-
 class _JobSlot:
     """The slot of one job while it runs.
 
     A generator would be shorter, but slower, and every job that goes to a worker comes here.
     """
 
-    __slots__ = ("_avoid", "_lease", "_pool")
+    __slots__ = ("_avoid", "_lease", "_pool", "_unfit")
 
-    def __init__(self, pool: "Pool", avoid: Collection[str]) -> None:
+    def __init__(self, pool: "Pool", avoid: Collection[str], unfit: Collection[str]) -> None:
         self._pool = pool
         self._avoid = avoid
+        self._unfit = unfit
 
     async def __aenter__(self) -> Lease:
-        self._lease = await self._pool.take(self._avoid)
+        self._lease = await self._pool.take(self._avoid, self._unfit)
         return self._lease
 
     async def __aexit__(self, *_: object) -> None:
@@ -77,8 +70,8 @@ class _JobSlot:
 class _Waiter:
     """A job that waits for a slot."""
 
-    def __init__(self, avoid: Collection[str]) -> None:
-        self.avoid, self.since = avoid, trio.current_time()
+    def __init__(self, avoid: Collection[str], unfit: Collection[str]) -> None:
+        self.avoid, self.unfit, self.since = avoid, unfit, trio.current_time()
         self.lease: Lease | None = None
         self.woken = trio.lowlevel.ParkingLot()
 
@@ -94,7 +87,7 @@ class Pool:
         self._config = config
         self._number = number
         self._answer = answer
-        self._fleet = Fleet(config.slots, trio.current_time())
+        self._fleet = Fleet(config.slots, trio.current_time(), config.machine.architecture)
         self._leases: list[Lease] = []
         # A lease that is being opened counts too: its mirror will start at the number in OpenLease.
         self._opening_or_open: list[Lease] = []
@@ -118,13 +111,13 @@ class Pool:
                 with trio.move_on_at(retry if retry is not None else math.inf):
                     await self._wanted.park()
 
-    def slot(self, avoid: Collection[str] = ()) -> _JobSlot:
+    def slot(self, avoid: Collection[str] = (), unfit: Collection[str] = ()) -> _JobSlot:
         """Return a context manager that waits for a slot, holds it, and gives it back.
 
-        Its value is the lease. A worker in `avoid` is only taken if there is no other worker.
-        Entering raises NoWorker if no worker can be expected.
+        Its value is the lease. A worker in `avoid` is only taken if there is no other worker, and
+        one in `unfit` never. Entering raises NoWorker if no worker can be expected.
         """
-        return _JobSlot(self, avoid)
+        return _JobSlot(self, avoid, unfit)
 
     def failed(self, lease: Lease, error: Retryable) -> None:
         """Record that a job of this lease failed through termite, not through its command.
@@ -181,20 +174,22 @@ class Pool:
 
     # -- slots --------------------------------------------------------------------------------------------------------
 
-    async def take(self, avoid: Collection[str]) -> Lease:
+    async def take(self, avoid: Collection[str], unfit: Collection[str] = ()) -> Lease:
         """Wait for a slot, and return its lease. The caller must give the slot back.
 
         Raise NoWorker as `slot` does.
         """
-        if not self._waiters and not avoid and (lease := choose_place(self._leases, avoid)) is not None:
+        if not self._waiters and not avoid and not unfit and (lease := choose_place(self._leases, avoid)) is not None:
             lease.running += 1
             return lease
-        waiter = _Waiter(avoid)
+        waiter = _Waiter(avoid, unfit)
         self._waiters.append(waiter)
         try:
             self._grant()
             while waiter.lease is None:
                 ends = self._fleet.patience_ends(waiter.since, now := trio.current_time())
+                if unfit:  # other leases give no hope
+                    ends = min(ends, waiter.since + SILENCE_S)
                 if now >= ends or not self._fleet.is_worker_expected(now):
                     raise NoWorker(self.trouble.text if self.trouble else "none is registered, or none answers")
                 self._wanted.unpark_all()
@@ -220,7 +215,8 @@ class Pool:
         for waiter in tuple(self._waiters):
             if not any(lease.is_open and lease.running < lease.slots for lease in self._leases):
                 break
-            lease = choose_place(self._leases, waiter.avoid)
+            fit = [lease for lease in self._leases if lease.worker not in waiter.unfit]
+            lease = choose_place(fit, waiter.avoid)
             if lease is not None:
                 lease.running += 1
                 waiter.lease = lease
@@ -321,7 +317,7 @@ class Pool:
         A single damaged byte of a handshake looks like another secret. Only a worker that is
         refused twice in a row for one reason needs a person.
         """
-        self.trouble = Trouble(_reason_of(error), str(error) or repr(error))
+        self.trouble = trouble_of(error)
         if not isinstance(error, TermiteError):
             log.error("lease-failed lease=%s", name, exc_info=error)
             return 0.0
@@ -351,7 +347,7 @@ class Pool:
                     await self._follow(connection)
             except (Retryable, RemoteProtocolError, UserError) as error:
                 text = coordinator_error_text(error)
-                self.trouble = self._unreachable = Trouble(_reason_of(error), f"coordinator: {text}")
+                self.trouble = self._unreachable = trouble_of(error, f"coordinator: {text}")
                 if not attempt:
                     log.warning("coordinator-missing coordinator=%s:%d reason=%s", host, port, text)
             except Exception:  # around one connection: the leases go on, and the next attempt may succeed
@@ -368,14 +364,10 @@ class Pool:
             version = workers.version
             if self.trouble is self._unreachable:
                 self.trouble = None
-            self._fleet.replace(workers.workers, trio.current_time())
+            for line in self._fleet.replace(workers.workers, trio.current_time()):
+                log.warning("worker-foreign reason=%s", line)
+                self.trouble = self.trouble or Trouble(Reason.OTHER_ARCHITECTURE, line)
             self._wanted.unpark_all()
-
-
-def _reason_of(error: Exception) -> Reason:
-    if isinstance(error, Retryable | UserError):
-        return error.reason
-    return Reason.BAD_ANSWER if isinstance(error, TermiteError) else Reason.INTERNAL_ERROR
 
 
 async def _refuse(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:

@@ -46,10 +46,11 @@ class Launcher:
     Methods that end in `nowait` never block. The others block while the socket is full, or until
     the launcher has answered. They raise LauncherGone if the launcher closed the connection.
     `pid` is 0 if the kernel does not know the launcher's process. `is_one_too_many`: the master has
-    only the descriptors for the jobs that run already.
+    only the descriptors for the jobs that run already. `build_socket` is the path of its socket.
     """
 
-    def __init__(self, connection: socket.socket, *, is_one_too_many: bool = False) -> None:
+    def __init__(self, connection: socket.socket, build_socket: bytes = b"", *, is_one_too_many: bool = False) -> None:
+        self._build_socket = build_socket
         self.fd = connection.fileno()
         self.gone: LauncherGone | RemoteProtocolError | None = None  # why no more frames are read
         self._connection = connection
@@ -202,12 +203,12 @@ class Launcher:
 
         With `recurse`, launchers that the command starts send their commands to the master.
         """
-        await self._send(records.EXEC, records.pack_records([("recurse", b"1" if recurse else b"0")]))
+        await self._send(records.EXEC, _pack_exec(recurse, self._build_socket))
         self._is_replaced = True  # up to this line the launcher could cancel the job
 
     def replace_nowait(self, recurse: bool) -> None:
         """Do the same as `replace`. No other frame may have been sent before."""
-        self._send_nowait(records.EXEC, records.pack_records([("recurse", b"1" if recurse else b"0")]))
+        self._send_nowait(records.EXEC, _pack_exec(recurse, self._build_socket))
 
     async def finish(self, exit: Exit) -> None:
         """Let the launcher end as the command did."""
@@ -339,6 +340,12 @@ class Launcher:
                 self._connection.shutdown(socket.SHUT_RDWR)
             raise LauncherGone from None
         return True
+
+
+def _pack_exec(recurse: bool, build_socket: bytes) -> bytes:
+    if recurse and build_socket:
+        return records.pack_records([("recurse", b"1"), ("env", b"TERMITE_BUILD_SOCKET=" + build_socket)])
+    return records.pack_records([("recurse", b"1" if recurse else b"0")])
 
 
 def _pack_exit(exit: Exit) -> bytes:

@@ -45,7 +45,8 @@ class LauncherListener:
     """The listener serves the connections of launchers, termite-ctl and the front ends.
 
     `runner` starts the jobs. `control` opens a session that answers the control requests of one
-    connection. `fd_watcher` watches the connections while their jobs run.
+    connection. `fd_watcher` watches the connections while their jobs run. `build_socket` is for
+    `Launcher`.
     """
 
     def __init__(
@@ -53,8 +54,10 @@ class LauncherListener:
         runner: Runner,
         control: Callable[[], contextlib.AbstractContextManager[ControlSession]],
         fd_watcher: FdWatcher,
+        build_socket: bytes = b"",
     ) -> None:
         self._runner = runner
+        self._build_socket = build_socket
         self._control = control
         self._fd_watcher = fd_watcher
         self._cannot_accept = trio.Event()
@@ -111,7 +114,7 @@ class LauncherListener:
         """
         connection.setblocking(False)
         self._is_crowded = not self._descriptors.has_room()
-        self._read_first_frame(Launcher(connection, is_one_too_many=self._is_crowded))
+        self._read_first_frame(Launcher(connection, self._build_socket, is_one_too_many=self._is_crowded))
 
     def _read_first_frame(self, launcher: Launcher) -> None:
         """Start what the first frame asks for, or watch the connection until it has arrived."""

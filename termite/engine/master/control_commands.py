@@ -14,12 +14,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, cast
 
-from termite.engine.decide.local_or_remote import decide
 from termite.engine.decide.logic.command_mask import mask_command
 from termite.engine.decide.logic.commands import is_no_op
 from termite.engine.decide.refused_commands import Refusal
 from termite.engine.errors import Reason, UserError
-from termite.engine.fleet.pool import Trouble
+from termite.engine.fleet.trouble import Trouble
 from termite.engine.launch.connection import Reply
 from termite.engine.launch.listener import ControlSession
 from termite.engine.launch.vantage import Vantage, difference
@@ -130,8 +129,9 @@ class ControlCommands:
         master = self._master
         master.rule_file.refresh()
         error = master.rule_file.error
-        plugin, command = master.plugins.parse_with_plugin(_invocation(request))
-        verdict = decide(command, master.book, master.config.env_exclude)
+        invocation = _invocation(request)
+        plugin, command = master.plugins.parse_with_plugin(invocation)
+        verdict = master.decide(invocation.how, command)
         tied = "" if verdict.local else self._tied_by_memory(command, verdict.rule)
         return {
             "text": mask_command(command.text, command.env, master.config.env_exclude),
@@ -182,14 +182,15 @@ class _Build:
         self._master.rule_file.refresh()
         error = self._master.rule_file.error
         self._master.settled_check.request()
-        reply: Reply = {"bad_rules": str(error) if error else ""}
+        reply: Reply = {"bad_rules": str(error) if error else "", "notices": self._master.new_lines()}
         if "tool" not in request:
             return reply
         env = cast(dict[str, str], request.get("env", {}))
         args = cast(list[str], request.get("args", []))
         preload = cast(dict[str, str], request.get("preload", {}))
         tool = str(request["tool"])
-        command = self._master.plugins.build(tool, args, str(request.get("cwd", "/")), env, preload)
+        cwd = str(request.get("cwd", "/"))
+        command = self._master.plugins.build(tool, args, cwd, env, preload, self._master.other_name(cwd))
         if command is None:
             raise UserError(f"no plugin knows how to start {tool}")
         added = {name: content for name, content in command.env.items() if env.get(name) != content}

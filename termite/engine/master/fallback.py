@@ -8,6 +8,7 @@ output of the command with that (native/launcher/streams/second_run.c).
 import functools
 import logging
 import os
+import stat
 import time
 from collections.abc import Callable, Collection, Sequence
 
@@ -20,7 +21,7 @@ from termite.engine.errors import Conflict, ExitCode, Outdated, Reason, Retryabl
 from termite.engine.master.job import Job
 from termite.engine.master.job_reports import count_place, record_refusal
 from termite.engine.master.shared import Master
-from termite.engine.model import Command, Exit, Phase, Verdict
+from termite.engine.model import Command, Exit, Invocation, Phase, Verdict
 from termite.engine.wire.protocol.foreign_text import printable
 
 NAMED_PLACES = 3  # as many as a person reads in one line
@@ -149,14 +150,20 @@ def _when_over(master: Master, job: Job, derived: Collection[bytes]) -> Callable
 
 
 async def run_here_instead(
-    master: Master, job: Job, reason: Reason, places: Sequence[str] = (), derived: Collection[bytes] = ()
+    master: Master,
+    job: Job,
+    reason: Reason,
+    places: Sequence[str] = (),
+    derived: Collection[bytes] = (),
+    *,
+    quiet: bool = False,
 ) -> Exit | None:
     """Run the command on the master's machine, because the result of its remote run is refused.
 
     Nothing of the remote run may have been published: its files are thrown away, and held output is
     dropped. Output that the launcher has shown already is compared with the new run. `places` are
     the paths or details that are to blame, for the notice; () means that the reason says it all.
-    `derived` are as for `run_local`.
+    `derived` are as for `run_local`, and `quiet` as for `fall_back`.
 
     Return None if the launcher executes the command. Otherwise return the exit that says why not:
 
@@ -180,8 +187,32 @@ async def run_here_instead(
     is_known = reason is Reason.WRITES_OUTSIDE and (
         master.builds > 0 or not master.notices.select_new(reason, [os.fsencode(job.place)])
     )
-    quiet = is_known and not job.output.has_shown
+    quiet = (quiet or is_known) and not job.output.has_shown
     return await fall_back(master, job, reason, named + more, quiet=quiet, derived=derived)
+
+
+async def run_with_unseen_program(master: Master, job: Job, command: Command, program: str) -> Exit | None:
+    """Run a command here that has tried a program which jobs may not see.
+
+    Return as `run_job` does.
+
+    The command runs here at once when it comes again. The summary of the build names the program.
+    """
+    master.users_of_unseen.add(key_of(command), printable(program))
+    master.counters.count_unseen(printable(program))
+    return await run_here_instead(master, job, Reason.UNSEEN_PROGRAM, (program,), quiet=True)
+
+
+async def run_for_its_machine(master: Master, job: Job) -> Exit | None:
+    """Run a command here that asks about its machine; return as `run_job` does.
+
+    It is tied to this machine as long as no worker is alike, whatever TERMITE_LOCAL says.
+    """
+    if job.is_executed:  # on a worker that was alike, and has failed
+        return await run_here_instead(master, job, Reason.OTHER_MACHINE)
+    job.verdict = Verdict(local=True, tie=Reason.OTHER_MACHINE)
+    await run_local(master, job)
+    return None
 
 
 def record_conflict(master: Master, job: Job, error: Conflict) -> bool:
@@ -226,23 +257,25 @@ async def fall_back(
 ) -> Exit | None:
     """Run the command locally because no worker can, or return the exit code that says why not.
 
-    The command must not run if it has consumed its input, or if TERMITE_LOCAL=never. Return None
-    if the launcher executes it. `quiet`: print no notice if it runs. `derived` are as for
-    `run_local`.
+    The command must not run if it has consumed its input, or if TERMITE_LOCAL=never. A command that
+    does not exist may always run: it fails with the words and the code that it has without termite.
+    Return None if the launcher executes it. `quiet`: print no notice if it runs. `derived` are as
+    for `run_local`.
     """
     job.output.drop()
     await job.launcher.stop_reading()
     if job.stdin.is_consumed:
         cause = "the command has read its input and cannot be run again"
         return await _refuse(master, job, reason, detail, cause, ExitCode.LOST)
-    if is_local_forbidden(job.request.invocation.env):
+    is_hopeless = not is_startable(job.request.invocation)
+    if not is_hopeless and is_local_forbidden(job.request.invocation.env):
         cause = "TERMITE_LOCAL=never forbids running the command on this machine"
         return await _refuse(master, job, reason, detail, cause, ExitCode.NOWHERE)
     _count(master, job, reason, detail)
     if reason is Reason.NO_WORKER:
         # One notice until there is a worker again: a build of many jobs needs no thousand lines.
         quiet, master.is_without_worker = master.is_without_worker, True
-    if not quiet:
+    if not quiet and not (is_hopeless and reason is Reason.NO_WORKER):
         again = ", again from its beginning" if job.output.has_shown else ""
         await job.launcher.notice(f"termite: {_text(reason, detail)}; running the command on this machine{again}")
     await run_local(master, job, derived)
@@ -265,6 +298,22 @@ async def _refuse(master: Master, job: Job, reason: Reason, detail: str, cause: 
     await job.launcher.notice(f"termite: {_text(reason, detail)}; {cause}{hint}")
     master.counters.failed += 1
     return Exit(code)
+
+
+def is_startable(invocation: Invocation) -> bool:
+    """Return whether the launcher would find a program to execute. This looks at the disk."""
+    exe = invocation.exe
+    if not invocation.search or "/" in exe:
+        return _is_program(os.path.join(invocation.cwd, exe))
+    places = invocation.env.get("PATH", "/bin:/usr/bin").split(":")
+    return any(_is_program(os.path.join(invocation.cwd, place, exe)) for place in places)
+
+
+def _is_program(path: str) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode) and os.access(path, os.X_OK)
+    except (OSError, ValueError):  # ValueError: no path can have this name
+        return False
 
 
 def _count(master: Master, job: Job, reason: Reason, detail: str) -> None:

@@ -5,7 +5,8 @@ Each job has a task of its own, which the listener's fd watcher starts.
 
 import logging
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import trio
 
@@ -29,12 +30,14 @@ async def serve_master(config: MasterConfig, task_status: trio.TaskStatus[str] =
     the socket or the tree cannot be opened.
     """
     with bound_socket(config.socket) as listener, _open_tree(config) as tree, ExitStack() as stack:
+        if config.alias is not None:
+            stack.enter_context(other_name_of(config.socket.parent, config.alias))
         master = Master(config, tree)
         stack.callback(master.memory.save)
         async with trio.open_nursery() as nursery:
             sessions = Sessions(nursery.cancel_scope.cancel)
             control = ControlCommands(master, sessions)
-            launchers = LauncherListener(JobRunner(master), control.session, master.fd_watcher)
+            launchers = LauncherListener(JobRunner(master), control.session, master.fd_watcher, bytes(config.socket))
             nursery.start_soon(master.fd_watcher.run)
             nursery.start_soon(master.held_outputs.run)
             nursery.start_soon(master.settled_check.run)
@@ -42,6 +45,25 @@ async def serve_master(config: MasterConfig, task_status: trio.TaskStatus[str] =
             nursery.start_soon(_keep_house, master, sessions)
             nursery.start_soon(launchers.listen, listener)
             task_status.started(str(config.socket))
+
+
+@contextmanager
+def other_name_of(root: Path, alias: Path) -> Iterator[None]:
+    """Make a symlink to the tree, and remove it at the end. Log it if that is impossible.
+
+    A build tool may need a second name of the tree; `termite_build` explains it.
+    """
+    try:
+        alias.parent.mkdir(mode=0o700, exist_ok=True)
+        alias.unlink(missing_ok=True)  # a killed master has left it
+        alias.symlink_to(root)
+    except OSError as error:
+        log.warning("alias-not-made path=%s reason=%s", alias, error.strerror)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            alias.unlink(missing_ok=True)
 
 
 async def _keep_house(master: Master, sessions: Sessions) -> None:
@@ -67,7 +89,6 @@ def _open_tree(config: MasterConfig) -> Iterator[MasterTree]:
             exports=config.exports,
             excludes=config.excludes,
             hidden=config.hidden,
-            watched=config.watched,
             hash_cache=config.hash_cache,
             shares_temporary=config.shares_temporary,
         )

@@ -13,7 +13,6 @@ import trio
 
 from termite.engine.decide.command_memory import CommandKey, key_of
 from termite.engine.decide.environment import environment_of
-from termite.engine.decide.local_or_remote import decide
 from termite.engine.decide.logic.commands import is_no_op
 from termite.engine.decide.logic.later_code import find_later_code
 from termite.engine.decide.logic.switches import policy_warning
@@ -38,8 +37,10 @@ from termite.engine.master.fallback import (
     fall_back,
     record_conflict,
     record_failure,
+    run_for_its_machine,
     run_here_instead,
     run_local,
+    run_with_unseen_program,
     start_local,
     start_short,
     tie_by_memory,
@@ -51,6 +52,7 @@ from termite.engine.master.job_reports import (
     report_half_published,
     report_result,
 )
+from termite.engine.master.placement.machine_questions import UnlikeWorker, Wanted, unlike_workers, wanted_by
 from termite.engine.master.results import fetch_contents
 from termite.engine.master.shared import Master
 from termite.engine.model import Changeset, Command, Exit, Phase
@@ -145,7 +147,7 @@ def run_at_once(master: Master, job: Job) -> bool:
         job.launcher.finish_nowait(Exit(0))
         return True
     job.warning = master.rule_file.refresh()
-    verdict = job.verdict = decide(command, master.book, master.config.env_exclude)
+    verdict = job.verdict = master.decide(job.request.invocation.how, command)
     if master.short.is_on and not verdict.rule:
         job.key = key_of(command)
     if not verdict.local:
@@ -188,12 +190,18 @@ async def run_job(master: Master, job: Job) -> Exit | None:
 
 async def try_workers(master: Master, job: Job, command: Command) -> Exit | None:
     """Run the command on one worker after another, and return as `run_job` does."""
+    master.tool_places.show_for(environment_of(command))
+    wanted = wanted_by(master, job, command)
     while job.can_retry:
         job.phase = Phase.WAITING
         try:
-            if attempt := await run_remotely(master, job, command):
+            if attempt := await run_remotely(master, job, command, wanted):
                 return await end_remote(master, job, attempt)
+        except UnlikeWorker:
+            return await run_for_its_machine(master, job)
         except NoWorker as error:
+            if wanted.questions and master.pool.leases:  # the workers that are alike do not answer
+                return await run_for_its_machine(master, job)
             return await fall_back(master, job, Reason.NO_WORKER, str(error))
         except HalfPublished as error:
             return await report_half_published(master, job, error)
@@ -211,6 +219,8 @@ async def try_workers(master: Master, job: Job, command: Command) -> Exit | None
             if error.reason.is_for_here:
                 return await run_here_instead(master, job, error.reason, (error.detail,) if error.detail else ())
             job.output.drop()  # the next worker may be long in coming
+            if error.reason is Reason.UNSEEN_PROGRAM:
+                return await run_with_unseen_program(master, job, command, error.detail)
             no_other = error.reason in NO_OTHER_WORKER
             if no_other or (job.may_have_used_network and error.reason is not Reason.NETWORK_DENIED):
                 return await run_here_instead(master, job, error.reason, (error.detail,) if error.detail else ())
@@ -227,12 +237,13 @@ async def show_warnings(master: Master, job: Job) -> None:
         await job.launcher.notice(f"termite: {warning}")
 
 
-async def run_remotely(master: Master, job: Job, command: Command) -> RemoteRun | None:
+async def run_remotely(master: Master, job: Job, command: Command, wanted: Wanted) -> RemoteRun | None:
     """Run the command on a worker, and publish its results. Return None if another lease is needed.
 
-    Raise NoWorker, Retryable, OutputDiffers, and the errors of `publish_results`.
+    Raise NoWorker, UnlikeWorker, Retryable, OutputDiffers, and the errors of `publish_results`.
     """
-    async with master.pool.slot(job.failed_on) as lease:
+    async with master.pool.slot(job.failed_on, unlike_workers(master, wanted)) as lease:
+        wanted.check(lease.machine)
         message = dispatch(master, job, command, lease)
         if message is None:
             master.pool.retire(lease)

@@ -7,8 +7,11 @@ from pathlib import Path
 import trio
 
 from termite.engine.decide.command_memory import CommandMemory
+from termite.engine.decide.environment import Environment
 from termite.engine.decide.loaded_plugins import Plugins
+from termite.engine.decide.local_or_remote import decide
 from termite.engine.decide.logic.rules import RuleBook
+from termite.engine.decide.logic.switches import is_local_forbidden
 from termite.engine.decide.outside_writes import OutsideWrites
 from termite.engine.decide.private_places import PrivatePlaces
 from termite.engine.decide.refused_commands import RefusedCommands
@@ -17,6 +20,7 @@ from termite.engine.decide.short_commands import ShortCommands
 from termite.engine.errors import Reason
 from termite.engine.fleet.logic.pool_config import PoolConfig
 from termite.engine.fleet.pool import Pool
+from termite.engine.host.machine import read_facts
 from termite.engine.launch.invocation import JobRequest
 from termite.engine.launch.local_runs import LocalRuns, LocalSlots, parent_of
 from termite.engine.launch.output import HeldOutputs
@@ -25,8 +29,10 @@ from termite.engine.loop.fd_watcher import FdWatcher
 from termite.engine.master.job import Job
 from termite.engine.master.mirror_requests import MirrorRequests
 from termite.engine.master.notices import Notices
+from termite.engine.master.placement.tool_places import ToolPlaces, UnseenPrograms
 from termite.engine.master.settled_check import SettledCheck
-from termite.engine.paths import tree_path
+from termite.engine.model import Command, How, MachineFacts, Verdict
+from termite.engine.paths import is_within, tree_path
 from termite.engine.status.report import Counters
 from termite.engine.tree.master_tree import MasterTree
 from termite.engine.wire.owner import OWNER_BYTES
@@ -46,7 +52,8 @@ class MasterConfig:
     * `env_exclude` are shell patterns: variables with such names are not sent to workers.
     * `owner` is a key that no other user knows (wire/owner.py).
     * `shares_temporary`: jobs see /tmp and /var/tmp, and may leave new files there.
-    * `exports`, `excludes`, `hidden` and `watched` are paths below the root directory.
+    * `alias` is a symlink to the writable root, outside of it. None means that there is none.
+    * `exports`, `excludes` and `hidden` are paths below the root directory.
     """
 
     socket: Path
@@ -62,11 +69,11 @@ class MasterConfig:
     exports: tuple[bytes, ...] = ()
     excludes: tuple[bytes, ...] = ()
     hidden: tuple[bytes, ...] = ()
-    watched: tuple[bytes, ...] = ()
     hash_cache: Path | None = None
     env_exclude: tuple[str, ...] = ()
     owner: bytes = field(default_factory=lambda: os.urandom(OWNER_BYTES))
     shares_temporary: bool = True
+    alias: Path | None = None
 
 
 class Master:
@@ -75,8 +82,10 @@ class Master:
     def __init__(self, config: MasterConfig, tree: MasterTree) -> None:
         self.config = config
         self.tree = tree
+        self.root = str(config.socket.parent)
         self.writable_root = tree_path(config.socket.parent)
         self.vantage = own_vantage()
+        self.machine = read_facts()
         self.plugins = config.plugins
         self.book = RuleBook(config.plugins.rules())
         self.rule_file = RuleFile(config.socket.parent, self.book)
@@ -92,8 +101,14 @@ class Master:
         self.private = PrivatePlaces(str(config.socket.parent), tree.find_private)
         self.refused = RefusedCommands(self.memory)
         self.outside = OutsideWrites(str(config.socket.parent), config.plugins)
-        self.pool = Pool(_pool_config(config, tree), tree.drain, MirrorRequests(tree, self.jobs).answer)
+        self.tool_places = ToolPlaces(tree, config.plugins)
+        self.tool_places.show_for(Environment(os.environ))
+        if config.alias is not None:
+            tree.show_tools((), (), [bytes(config.alias)])
+        self.users_of_unseen = UnseenPrograms()
+        self.pool = Pool(_pool_config(config, tree, self.machine), tree.drain, MirrorRequests(tree, self.jobs).answer)
         self.is_without_worker = False
+        self._printed: set[str] = set()
         self.builds = 0  # those that run now: they get a summary
         self.last_busy_s = trio.current_time()
 
@@ -102,6 +117,30 @@ class Master:
         self.notices.clear()
         self.outside.begin_build()
         self.private.begin_build()
+
+    def decide(self, how: How, command: Command) -> Verdict:
+        """Return the verdict on a command, also by what was met when it ran before."""
+        verdict = decide(command, self.book, self.config.env_exclude, self.root, how)
+        if verdict.local or is_local_forbidden(command.env):
+            return verdict
+        if program := self.users_of_unseen.program_of(command):
+            return Verdict(local=True, tie=Reason.UNSEEN_PROGRAM, program=program)
+        return verdict
+
+    def other_name(self, path: str) -> str:
+        """Return a name of a path of the tree that does not begin with the tree's own path.
+
+        Return the path itself if it is not in the tree, or if there is no other name.
+        """
+        if self.config.alias is None or not is_within(os.fsencode(path.strip("/")), self.writable_root):
+            return path
+        return os.path.normpath(f"{self.config.alias}/{os.path.relpath(path, self.root)}")
+
+    def new_lines(self) -> list[str]:
+        """Return the lines about workers that get no commands, each to be printed once."""
+        lines = [line for line in self.pool.fleet.foreign.values() if line not in self._printed]
+        self._printed.update(lines)
+        return lines
 
     def find_difference(self, request: JobRequest) -> Reason | None:
         """Return in what a launcher's place differs from the master's, or None if in nothing."""
@@ -113,7 +152,7 @@ class Master:
         return found
 
 
-def _pool_config(config: MasterConfig, tree: MasterTree) -> PoolConfig:
+def _pool_config(config: MasterConfig, tree: MasterTree, machine: MachineFacts) -> PoolConfig:
     name = f"{os.uname().nodename}:{config.socket.parent}"
     return PoolConfig(
         coordinator=config.coordinator,
@@ -126,4 +165,5 @@ def _pool_config(config: MasterConfig, tree: MasterTree) -> PoolConfig:
         owner=config.owner,
         temporary=tree.temporary,
         keepalive_s=config.keepalive_s,
+        machine=machine,
     )

@@ -37,6 +37,7 @@ class Counters:
     # Local commands: by the place outside the tree that they write, by the private one they name.
     outside: Counter[str] = field(default_factory=Counter)
     private: Counter[str] = field(default_factory=Counter)
+    unseen: Counter[str] = field(default_factory=Counter)  # local commands by the program that jobs may not see
 
     def count_paths(self, what: str, paths: Iterable[str]) -> None:
         """Count an event for each path. `what` describes the event in the summary of a build.
@@ -61,6 +62,15 @@ class Counters:
         self.local += 1
         if verdict and verdict.tie:
             self.tied[verdict.tie] += 1
+            self.count_unseen(verdict.program)
+
+    def count_unseen(self, program: str) -> None:
+        """Count a command that runs locally because of a program that jobs may not see.
+
+        New programs are ignored as soon as REMEMBERED_PATHS are known. "" means that there is none.
+        """
+        if program and (program in self.unseen or len(self.unseen) < REMEMBERED_PATHS):
+            self.unseen[program] += 1
 
     def copy(self) -> "Counters":
         """Return a copy that does not change any more."""
@@ -80,6 +90,7 @@ class Counters:
             Counter(self.named),
             Counter(self.outside),
             Counter(self.private),
+            Counter(self.unseen),
         )
 
 
@@ -103,6 +114,7 @@ def build_summary(before: Counters, after: Counters) -> Report:
         "tied": _by_reason(after.tied - before.tied),
         "outside": dict((after.outside - before.outside).most_common()),
         "private": dict((after.private - before.private).most_common(NAMED_PATHS)),
+        "unseen": dict((after.unseen - before.unseen).most_common()),
         "named": [line if count == 1 else f"{line} ({count} times)" for line, count in named],
     }
 

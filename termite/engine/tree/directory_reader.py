@@ -14,12 +14,19 @@ import struct
 from collections.abc import Callable, Iterable, Mapping
 
 from termite.engine.model import Attr
-from termite.engine.paths import NAME_BYTES, PATH_BYTES, components, from_root_down, is_below, is_within, join
+from termite.engine.paths import NAME_BYTES, PATH_BYTES, components, from_root_down, is_below, is_within, join, split
 from termite.engine.tree.disk import GONE, REFUSED, Disk, LookErrors, look_failed
 from termite.engine.tree.hashes import Hashes, is_racy, stamp_of
 from termite.engine.tree.logic.attrs import Seen
 from termite.engine.tree.logic.temporary_names import TEMPORARY, temporary_above
-from termite.engine.tree.logic.visibility import STANDARD_DIRECTORIES, DirectoryRules, Exports, Visibility
+from termite.engine.tree.logic.visibility import (
+    STANDARD_DIRECTORIES,
+    DirectoryRules,
+    Exports,
+    Visibility,
+    is_public,
+)
+from termite.engine.tree.tools.programs import leads_away, sealed_program
 from termite.engine.tree.watch import Watches
 
 # The mtime of a directory that termite makes up. make and ninja take 0 for "does not exist".
@@ -40,7 +47,8 @@ class DirectoryReader:
 
     Methods block as far as the disk does. `seen` returns the entry that the AttrTree has for a
     path, or None. `refused` has the names, by directory, that the disk has but refused to inspect.
-    They are left out, and must be inspected again, because the permission may come back.
+    They are left out, and must be inspected again, because the permission may come back. `sealed`
+    has the paths of the sealed programs.
     """
 
     def __init__(
@@ -57,6 +65,7 @@ class DirectoryReader:
         self._watches = watches
         self._seen = seen
         self.refused: dict[bytes, set[bytes]] = {}
+        self.sealed: set[bytes] = set()
 
     def read_root(self) -> Seen:
         """Return the root directory itself. Raise OSError if it cannot be read."""
@@ -77,9 +86,8 @@ class DirectoryReader:
         if len(directory) + 1 + NAME_BYTES > PATH_BYTES:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         rules = self._exports.rules(directory)
-        if rules.visibility is not Visibility.WHOLE and not (
-            rules.visibility is Visibility.PUBLIC and self._is_open(directory)
-        ):
+        is_whole = rules.visibility is Visibility.WHOLE or rules.has_programs
+        if not is_whole and not (rules.visibility is Visibility.PUBLIC and self._is_open(directory)):
             return self._read_passages(directory, rules)
         with LookErrors(directory):
             try:
@@ -135,7 +143,12 @@ class DirectoryReader:
                 continue
             try:
                 st = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                if self._exports.shows(rules, is_open, directory, name, st.st_mode):
+                is_shown = self._exports.shows(rules, is_open, directory, name, st.st_mode)
+                if rules.has_programs:
+                    is_shown, seal = self._judge_program(directory, fd, name, st.st_mode, is_shown=is_shown)
+                    if seal:
+                        found[name] = seal
+                if is_shown:
                     found[name] = self.to_seen(fd, name, st)
             except OSError as e:
                 if e.errno in REFUSED:
@@ -151,6 +164,37 @@ class DirectoryReader:
             if not self.refused[directory]:
                 del self.refused[directory]
         return found
+
+    def _judge_program(
+        self, directory: bytes, fd: int, name: bytes, mode: int, *, is_shown: bool
+    ) -> tuple[bool, Seen | None]:
+        """Return whether an entry of a directory of programs is shown, and what seals it.
+
+        A symlink to a program that jobs see is shown, even where nothing else is.
+        """
+        path = join(directory, name)
+        self.sealed.discard(path)
+        if (is_shown or stat.S_ISLNK(mode)) and not leads_away(directory, name, mode, self.is_shown):
+            return is_shown or os.access(name, os.X_OK, dir_fd=fd), None
+        seal = sealed_program(fd, name)
+        if seal:
+            self.sealed.add(path)
+        return is_shown and not seal, seal
+
+    def is_shown(self, path: bytes) -> bool:
+        """Return whether jobs see `path`, which has no symlink on its way, as the disk is now."""
+        is_open = True
+        for step in list(from_root_down(path))[1:]:
+            parent, name = split(step)
+            try:
+                mode = os.lstat(b"/" + step).st_mode
+            except OSError:
+                return False
+            rules = self._exports.rules(parent)
+            if not self._exports.shows(rules, is_open, parent, name, mode):
+                return False
+            is_open = is_open and (stat.S_ISLNK(mode) or is_public(mode))
+        return True
 
     def find_suspects(self, directory: bytes, listing: Mapping[bytes, Seen]) -> set[bytes] | None:
         """Return the names in `listing` whose stamps differ from the disk.

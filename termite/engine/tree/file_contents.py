@@ -12,7 +12,7 @@ import time
 import msgspec
 import trio
 
-from termite.engine.errors import FsError, Stale
+from termite.engine.errors import FsError, Reason, Retryable, Stale
 from termite.engine.model import Attr, Digest
 from termite.engine.paths import split
 from termite.engine.tree.disk import GONE, REFUSED, Disk, look_failed
@@ -41,8 +41,8 @@ class FileContents:
         """Return an open fd of a file, for the caller to close, and the digest of its content.
 
         Raise Stale if the file is not, or no longer, this version; the journal then has the change.
-        Raise FsError if it is no regular file or cannot be opened, and Retryable if a look at it or
-        reading it fails. Large files are hashed in a thread.
+        Raise FsError if it is no regular file or cannot be opened. Raise Retryable if a look at it
+        or reading it fails, or if it is a sealed program. Large files are hashed in a thread.
         """
         parent, _ = split(path)
         self._journal.append(self._follower.serve(parent))
@@ -51,6 +51,8 @@ class FileContents:
             raise Stale(path)
         if not stat.S_ISREG(seen.attr.mode):
             raise FsError(_errno_of(seen.attr.mode), path)
+        if path in self._follower.reader.sealed:
+            raise Retryable(Reason.UNSEEN_PROGRAM, "/" + os.fsdecode(path))
         fd, stamp = self._open(path, size, mtime_ns)
         try:
             return fd, await self._digest(fd, path, stamp)

@@ -15,7 +15,7 @@ import trio
 
 from termite.engine.errors import FsError, Retryable
 from termite.engine.model import Attr, Change, Changeset, Digest
-from termite.engine.paths import components
+from termite.engine.paths import components, from_root_down
 from termite.engine.tree.disk import Disk
 from termite.engine.tree.disk_follower import DiskFollower
 from termite.engine.tree.file_contents import FileContents
@@ -29,6 +29,8 @@ from termite.engine.tree.publishing.preparation import Contents
 from termite.engine.tree.publishing.publication import NOBODY, Publication, Published, Ticket, TreeParts
 from termite.engine.tree.publishing.staging import StagedWriter, Staging
 from termite.engine.tree.temporary_files import TemporaryFiles
+from termite.engine.tree.tools.programs import way_to
+from termite.engine.tree.tools.tool_homes import ToolPlace
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +38,14 @@ class TreeConfig:
     """The settings of one master's tree. Paths are of the tree, and contain no symlinks.
 
     `exports` are shown whole and are read-only. `excludes` and `hidden` never leave the master.
-    `watched` are exports that change in the midst of builds. `hash_cache` is the database of
-    digests on our own disk; if it is None, digests are kept in memory only.
-    `shares_temporary`: jobs see /tmp and /var/tmp, and may leave new files there.
+    `hash_cache` is the database of digests on our own disk; if it is None, digests are kept in
+    memory only. `shares_temporary`: jobs see /tmp and /var/tmp, and may leave new files there.
     """
 
     writable_root: bytes
     exports: tuple[bytes, ...] = ()
     excludes: tuple[bytes, ...] = ()
     hidden: tuple[bytes, ...] = ()
-    watched: tuple[bytes, ...] = ()
     hash_cache: Path | None = None
     shares_temporary: bool = True
 
@@ -64,7 +64,6 @@ class MasterTree:
             config.exports,
             config.excludes,
             config.hidden,
-            config.watched,
             shares_temporary=config.shares_temporary,
         )
         self._disk = Disk(b"/")
@@ -147,6 +146,26 @@ class MasterTree:
         """
         if events := self._temporary.name(argv, cwd, environment):
             self._journal.append(self._follower.check(events))
+
+    def show_tools(
+        self, tools: Collection[ToolPlace], directories: Collection[bytes], links: Collection[bytes] = ()
+    ) -> None:
+        """Show these tools from now on, symlinks, and the names of programs in these directories.
+
+        Jobs that start later see them. All paths are absolute. This blocks on the disk.
+        """
+        ways = {path: way_to(path) for path in (*(tool.path for tool in tools), *directories, *links)}
+        for tool in tools:
+            self._exports.export(ways[tool.path][1].strip(b"/"), is_watched=tool.is_watched)
+        for directory in directories:
+            self._exports.show_programs(ways[directory][1].strip(b"/"))
+        touched = set(self._exports.programs) if tools else set()
+        for steps, real in ways.values():
+            for link in steps:
+                self._exports.lead_to(link.strip(b"/"))
+            touched.update(step for path in (*steps, real) for step in from_root_down(path.strip(b"/")))
+        for directory in sorted(touched):
+            self._journal.append(self._follower.check_directory(directory))
 
     # -- the journal --------------------------------------------------------------------------------------------------
 

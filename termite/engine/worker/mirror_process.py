@@ -22,7 +22,7 @@ import termite
 from termite.engine.errors import RemoteProtocolError
 from termite.engine.host.native_programs import enter_command
 from termite.engine.host.process_state import STOPPED, children_of, process_state
-from termite.engine.model import JobLimits, JobNetwork, StoreLimits
+from termite.engine.model import JobLimits, JobNetwork, MachineFacts, StoreLimits
 from termite.engine.wire.identity import Identity
 from termite.engine.wire.line_socket import LineSocket
 from termite.engine.wire.protocol.control_lines import MirrorNotice, StartValues, WorkerOrder, encode_line
@@ -52,7 +52,7 @@ class MirrorSettings:
     worker: str
     tmpfs: bool
     sandbox: Path
-    cores: int
+    machine: MachineFacts
     log_level: str
     store: StoreLimits
     network: JobNetwork
@@ -268,7 +268,7 @@ def _start_values(
         scratch=str(home.scratch),
         tmpfs=config.tmpfs,
         sandbox=str(config.sandbox),
-        cores=config.cores,
+        machine=config.machine,
         log_level=config.log_level,
         store=config.store if home.uid is None else store_limits(config.store, home.number),
         network=config.network,

@@ -16,8 +16,9 @@ import trio
 from termite.engine.errors import Reason, Retryable
 from termite.engine.fleet.coordinator import COORDINATOR_PORT
 from termite.engine.host.descriptors import Descriptors, shortage_text
+from termite.engine.host.machine import read_facts
 from termite.engine.host.meminfo import read_memory
-from termite.engine.model import JobLimits, JobNetwork, StoreLimits
+from termite.engine.model import JobLimits, JobNetwork, MachineFacts, StoreLimits
 from termite.engine.wire.addresses import join_address, listen, peer_name, port_of, split_address
 from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.protocol.control_lines import MirrorNotice, WorkerOrder
@@ -109,7 +110,8 @@ class _WorkerServer:
         self.homes = MirrorHomes(config.cache, config.tmpdir, config.users)
         self._config = config
         self._address = _address_for_masters(config, port)
-        self._mirrors = _mirror_settings(config, self.name)
+        self._machine = read_facts()
+        self._mirrors = _mirror_settings(config, self.name, self._machine)
         self._strangers = Strangers(MAX_UNAUTHENTICATED)
         self._leases: dict[int, _GrantedLease] = {}
         self._scratch_bytes = 0  # for all leases together
@@ -150,6 +152,7 @@ class _WorkerServer:
             leased=sum(lease.granted for lease in self._leases.values()),
             load=os.getloadavg()[0],
             free_memory_bytes=read_memory("MemAvailable"),
+            machine=self._machine,
         )
 
     async def _wait_for_master(self, mirror: MirrorProcess, peer: str) -> MirrorNotice | None:
@@ -224,8 +227,7 @@ def _address_for_masters(config: WorkerConfig, port: int) -> str:
     return join_address("" if config.listen in ("", "0.0.0.0", "::") else config.listen, port)
 
 
-def _mirror_settings(config: WorkerConfig, name: str) -> MirrorSettings:
-    cores = len(os.sched_getaffinity(0))
+def _mirror_settings(config: WorkerConfig, name: str, machine: MachineFacts) -> MirrorSettings:
     places = (name, config.tmpfs, config.sandbox)
-    common = (*places, cores, config.log_level, config.store, config.network, config.limits)
+    common = (*places, machine, config.log_level, config.store, config.network, config.limits)
     return MirrorSettings(*common, program=config.program) if config.program else MirrorSettings(*common)

@@ -11,7 +11,7 @@ from termite import Command, How, Invocation, Rule, command_regexp, hookimpl, pl
 
 TOOLS = ("make", "gmake")
 
-RECURSIVE = command_regexp(r"g?make(?:-\d[\d.]*)?")
+RECURSIVE = command_regexp(r"(?:g|b|p|re)?make(?:-\d[\d.]*)?")
 
 _AUTOTOOLS = r"a(?:clocal|uto(?:conf|header|m4te|make|reconf))(?:-\d[\d.]*)?"
 _AUTOTOOLS_WORDS = ("aclocal", "autoconf", "autoheader", "autom4te", "automake", "autoreconf")

@@ -254,12 +254,14 @@ def test_a_staging_directory_that_a_sweep_removes_under_a_new_master_is_made_aga
     def remove_and_open(path: bytes | str, *rest: object, **options: object) -> int:
         if isinstance(path, bytes) and path.startswith(b"plan-") and staging.exists():
             monkeypatch.setattr(os, "open", opened)
+            (staging / ".gitignore").unlink()
             staging.rmdir()
         return opened(path, *rest, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(os, "open", remove_and_open)
     mine = Staging(os.fsencode(tmp_path)[1:])
     assert len(list(staging.glob("plan-*"))) == 1
+    assert (staging / ".gitignore").read_bytes() == b"*\n"
     mine.close()
     assert not staging.exists()
 

@@ -13,7 +13,8 @@ from termite.engine.decide import hookspecs
 from termite.engine.decide.loaded_plugins import HOOKS, Plugins
 from termite.engine.decide.logic.rules import RuleBook, first_match
 
-BUILT_IN = tuple(f"termite.plugins.{name}" for name in ("make", "ninja", "cmake", "cargo", "go", "meson", "caches"))
+NAMES = ("make", "ninja", "cmake", "cargo", "go", "meson", "caches", "runners")
+BUILT_IN = tuple(f"termite.plugins.{name}" for name in NAMES)
 REMOTE, LOCAL, RECURSE = (False, False), (True, False), (True, True)
 
 
@@ -111,7 +112,7 @@ def test_each_tool_is_started_under_its_own_name_with_the_preload_library() -> N
     command = Plugins(BUILT_IN).build("make", ["-j2"], "/x", {"A": "1"}, {"LD_PRELOAD": "lib"})
     assert command is not None
     assert (command.argv, command.env["LD_PRELOAD"], command.env["A"]) == (("make", "-j2"), "lib", "1")
-    assert Plugins(BUILT_IN).build("scons", [], "/x", {}, {}) is None
+    assert Plugins(BUILT_IN).build("waf", [], "/x", {}, {}) is None
 
 
 def test_a_plugin_that_breaks_is_named_once_and_the_others_live(
@@ -205,3 +206,31 @@ def test_the_worked_example_of_the_manual_is_the_cargo_plugin() -> None:
     top = Path(__file__).parents[3]
     plugin = (top / "termite" / "plugins" / "cargo.py").read_text()
     assert f"```python\n{plugin}```" in (top / "docs" / "front-ends.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("env", "exported"),
+    [
+        ({}, []),
+        ({"PATH": "/usr/bin"}, []),
+        ({"PATH": "/h/.nvm/versions/node/v1/bin:/usr/bin"}, ["alias", "nvm-exec", "nvm.sh", "versions"]),
+        ({"PATH": "/x/bin:/h/.opam/default/bin"}, ["default", "opam-init"]),
+        ({"PATH": "/h/.opamx/default/bin"}, []),
+        ({"PATH": "/n/versions/bin", "NVM_DIR": "/n/"}, ["alias", "nvm-exec", "nvm.sh", "versions"]),
+        ({"PATH": "relative/bin", "NVM_DIR": "relative"}, []),
+        ({"PATH": "/g/.ghcup/bin", "GHCUP_INSTALL_BASE_PREFIX": "/g"}, ["bin", "ghc", "hls"]),
+    ],
+)
+def test_a_managers_tools_are_exported_if_it_is_in_path(env: dict[str, str], exported: list[str]) -> None:
+    paths = Plugins(("termite.plugins.tool_managers",)).exports({"HOME": "/h", **env})
+    assert sorted(path.rpartition("/")[2] for path in paths) == exported
+    assert all(path.count("/") > 1 for path in paths), "never the top itself"
+
+
+def test_gos_temporary_directory_has_the_other_name_of_the_tree() -> None:
+    command = Plugins(BUILT_IN).build("go", ["build"], "/tree", {}, {"TERMITE_LAUNCHER": "/l"}, "/alias")
+    assert command is not None
+    assert command.env["GOTMPDIR"] == "/alias"
+    command = Plugins(BUILT_IN).build("go", ["build"], "/tree", {"GOTMPDIR": "/mine"}, {"TERMITE_LAUNCHER": "/l"})
+    assert command is not None
+    assert command.env["GOTMPDIR"] == "/mine"

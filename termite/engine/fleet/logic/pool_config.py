@@ -1,6 +1,8 @@
 """The settings of a pool of leases."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from termite.engine.model import MachineFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,7 +12,7 @@ class PoolConfig:
     `coordinator` is a host and a port. All leases together get at most `slots`; 0 means no limit.
     Jobs see `uid` and `gid` as their own ids, and may leave files in the directories `temporary`.
     An idle lease is closed after `keepalive_s`. No other user knows `owner`, from which workers get
-    keys (OpenLease).
+    keys (OpenLease). Workers of another architecture than that of `machine` get no lease.
     """
 
     coordinator: tuple[str, int]
@@ -23,3 +25,4 @@ class PoolConfig:
     owner: bytes
     keepalive_s: float = 60.0
     temporary: tuple[bytes, ...] = ()
+    machine: MachineFacts = field(default_factory=MachineFacts)

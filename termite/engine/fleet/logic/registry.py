@@ -37,6 +37,7 @@ class Registry:
             load=message.load,
             free_memory_bytes=message.free_memory_bytes,
             draining=message.draining,
+            machine=message.machine,
         )
         known = self._entries.get(message.name)
         self._entries[message.name] = _Entry(worker, now)

@@ -36,8 +36,14 @@ class Fleet:
     All times are in seconds of the clock that gives `now`.
     """
 
-    def __init__(self, total_slots: int, now: float) -> None:
-        """Start without workers. All leases get at most `total_slots` in sum; 0 means no limit."""
+    def __init__(self, total_slots: int, now: float, architecture: str = "") -> None:
+        """Start without workers. All leases get at most `total_slots` in sum; 0 means no limit.
+
+        Workers of another `architecture` cannot run the master's programs. "" means that it is not
+        known; then nobody is left out for it.
+        """
+        self._architecture = architecture
+        self.foreign: dict[str, str] = {}  # lines for people about workers that were left out, by name
         self._total_slots = total_slots
         self._workers: dict[str, ListedWorker] = {}
         self._back_offs: dict[str, _BackOff] = {}
@@ -47,16 +53,23 @@ class Fleet:
         self._expected_until = now + NO_WORKER_GRACE_S
         self._last_held = now  # when the last lease has ended
 
-    def replace(self, workers: Iterable[ListedWorker], now: float) -> None:
+    def replace(self, workers: Iterable[ListedWorker], now: float) -> list[str]:
         """Replace the list of workers. Draining workers are left out.
+
+        Workers of another architecture are left out too. Return a line about each new one.
 
         The failures of a worker are forgotten when it leaves the list, because it was restarted if
         it comes back.
         """
-        self._workers = {worker.name: worker for worker in workers if not worker.draining}
+        listed = {worker.name: worker for worker in workers}
+        foreign = {name: self._foreign_line(worker) for name, worker in listed.items() if self._is_foreign(worker)}
+        new = [line for name, line in foreign.items() if self.foreign.get(name) != line]
+        self.foreign |= foreign
+        self._workers = {name: worker for name, worker in listed.items() if not worker.draining and name not in foreign}
         self._back_offs = {name: back_off for name, back_off in self._back_offs.items() if name in self._workers}
         if self._workers:
             self._expected_until = now + NO_WORKER_GRACE_S
+        return new
 
     def wishes(self, waiting: int, now: float) -> list[LeaseWish]:
         """Return the leases to open for this number of waiting jobs, at most one for each worker.
@@ -146,6 +159,14 @@ class Fleet:
     def workers(self) -> tuple[ListedWorker, ...]:
         """All listed workers that do not drain."""
         return tuple(self._workers.values())
+
+    def _is_foreign(self, worker: ListedWorker) -> bool:
+        theirs = worker.machine.architecture
+        return bool(theirs and self._architecture) and theirs != self._architecture
+
+    def _foreign_line(self, worker: ListedWorker) -> str:
+        theirs = worker.machine.architecture
+        return f"worker {worker.name} gets no commands: its machine is {theirs}, this one is {self._architecture}"
 
     def _slots_to_ask(self, worker: ListedWorker, now: float) -> int:
         name = worker.name

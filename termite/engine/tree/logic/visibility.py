@@ -30,6 +30,17 @@ STANDARD_DIRECTORIES = {
     b"var/tmp": 0o1777,
 }
 
+# Tools keep the user's passwords and tokens under these names. They are not shown in the
+# directories of tools, which are exported without being asked for. A name without a dot only hides
+# a file: it may be the directory of a library.
+CREDENTIALS = frozenset(
+    b"""
+    .aws .azure .condarc .config .docker .git-credentials .gnupg .kube .netrc .npmrc .pgpass .pypirc .ssh .vault-token
+    .yarnrc.yml auth.json credentials credentials.json credentials.toml hosts.yml id_dsa id_ecdsa id_ed25519 id_rsa
+    npmrc pip.conf token tokens
+    """.split()
+)
+
 
 class Visibility(enum.Enum):
     """The part of a directory that is shown to workers."""
@@ -45,13 +56,17 @@ class DirectoryRules:
     """The decisions that hold for the entries of one directory.
 
     `anchored` names have an anchor at or below them. `passages` are those of them that are, or lead
-    to, a wholly visible anchor or a standard directory. A passage that is a directory is always
-    shown.
+    to, a wholly visible anchor, a standard directory or programs. A passage that is a directory or
+    a symlink is always shown. If `has_programs`, commands search the directory for programs: those
+    that jobs must not see are shown as sealed. If `hides_credentials`, the names in CREDENTIALS are
+    not shown.
     """
 
     visibility: Visibility
     passages: frozenset[bytes] = frozenset()
     anchored: frozenset[bytes] = frozenset()
+    has_programs: bool = False
+    hides_credentials: bool = False
 
 
 class Exports:
@@ -63,22 +78,21 @@ class Exports:
         exports: Iterable[bytes],
         excludes: Iterable[bytes],
         hidden: Iterable[bytes],
-        watched: Iterable[bytes] = (),
         *,
         shares_temporary: bool = True,
     ) -> None:
         """Take paths of the tree.
 
-        `excludes` and `hidden` mean the same here. `watched` are exports that change in the midst
-        of builds, for example the directory into which a package manager puts sources.
-        `shares_temporary`: jobs see the temporary directories, and may leave new files there.
+        `excludes` and `hidden` mean the same here. `programs` are the directories of
+        `show_programs`. `shares_temporary`: jobs see the temporary directories, and may leave new
+        files there.
         """
         self.writable_root = writable_root
-        self.watched = frozenset(watched)
-        self._exports = (*exports, *self.watched)
+        self._watched: set[bytes] = set()
+        self._exports = tuple(exports)
         self._anchors = {b"": Visibility.PUBLIC} | dict.fromkeys(STANDARD_DIRECTORIES, Visibility.PASSAGE)
         self._anchors |= dict.fromkeys(TEMPORARY if shares_temporary else (), Visibility.PUBLIC)
-        self._anchors |= dict.fromkeys((*exports, *self.watched), Visibility.WHOLE)
+        self._anchors |= dict.fromkeys(self._exports, Visibility.WHOLE)
         self._anchors |= dict.fromkeys((*excludes, *hidden), Visibility.HIDDEN)
         self._anchors[writable_root] = Visibility.WHOLE
         self._anchors |= dict.fromkeys((join(writable_root, SOCKET), join(writable_root, STAGING)), Visibility.HIDDEN)
@@ -89,6 +103,8 @@ class Exports:
         self._passages: dict[bytes, set[bytes]] = {}
         self._rules: dict[bytes, DirectoryRules] = {}
         self._chosen: set[bytes] = set()
+        self.programs: set[bytes] = set()
+        self._tools: set[bytes] = set()
         for path, visibility in self._anchors.items():
             self._note_anchor(path, is_passage=visibility is Visibility.WHOLE or path in STANDARD_DIRECTORIES)
 
@@ -123,6 +139,32 @@ class Exports:
         while self._chosen and path and path not in self._chosen:
             path, _ = split(path)
         return path if self._chosen else b""
+
+    def export(self, path: bytes, *, is_watched: bool) -> None:
+        """Show a tool's directory or file whole from now on, but for CREDENTIALS in it.
+
+        `is_watched`: it may change in the midst of a build, for example by a package manager that
+        puts sources there. Do nothing if the path is hidden, or shown whole already.
+        """
+        if self.visibility(path) in (Visibility.HIDDEN, Visibility.WHOLE):
+            return
+        self._tools.add(path)
+        if is_watched:
+            self._watched.add(path)
+        self._rules.clear()  # those of the directories below it, too
+        self._add(path, Visibility.WHOLE)
+
+    def lead_to(self, link: bytes) -> None:
+        """Show a symlink, and the directories that lead to it, from now on."""
+        if self.visibility(link) is not Visibility.HIDDEN:
+            self._note_anchor(link, is_passage=True)
+
+    def show_programs(self, directory: bytes) -> None:
+        """Show the names of all programs in a directory from now on, and what leads to it."""
+        if self.visibility(directory) is not Visibility.HIDDEN and not self.is_live(directory):
+            self.programs.add(directory)
+            self._rules.pop(directory, None)
+            self._note_anchor(directory, is_passage=True)
 
     def _add(self, path: bytes, visibility: Visibility) -> None:
         self._anchors[path] = visibility
@@ -159,6 +201,8 @@ class Exports:
                 self.visibility(directory),
                 frozenset(self._passages.get(directory, ())),
                 frozenset(self._anchored.get(directory, ())),
+                directory in self.programs,
+                not self.is_live(directory) and any(is_within(directory, top) for top in self._tools),
             )
             if directory in self._anchored:  # few directories are
                 self._rules[directory] = found
@@ -174,7 +218,7 @@ class Exports:
         Every drain must notice changes of volatile directories. Other directories that mirrors
         have been shown are watched as far as the limits of the system allow.
         """
-        return self.is_live(path) or any(is_within(path, top) for top in self.watched)
+        return self.is_live(path) or any(is_within(path, top) for top in self._watched)
 
     def is_writable(self, path: bytes) -> bool:
         """Return whether a result of a job may be written to this path, as far as its name says.
@@ -206,8 +250,10 @@ class Exports:
         if kind not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO):
             return False
         visibility = rules.visibility
+        if rules.hides_credentials and name in CREDENTIALS and (kind != stat.S_IFDIR or name.startswith(b".")):
+            return False
         if name in rules.anchored:
-            if name in rules.passages and kind == stat.S_IFDIR:
+            if name in rules.passages and kind in (stat.S_IFDIR, stat.S_IFLNK):
                 return True
             visibility = self.visibility(join(path, name))
         if visibility is Visibility.PUBLIC:
@@ -215,7 +261,7 @@ class Exports:
         return visibility is Visibility.WHOLE and not name.startswith(AREA)
 
     def _is_exported(self, path: bytes) -> bool:
-        return any(is_within(path, top) for top in self._exports)
+        return any(is_within(path, top) for top in (*self._exports, *self._tools))
 
     def _is_in_area(self, path: bytes) -> bool:
         """Return whether the path is within a staging directory, wherever that is."""

@@ -193,7 +193,9 @@ def _open_with_plan(top: int) -> tuple[int, PlanFile]:
         staging = open_staging(top, is_made=True)
         try:
             hide_from_git(staging)
-            return staging, PlanFile(staging)
+            plan = PlanFile(staging)
+            hide_from_git(staging)  # the other process has removed this file first
+            return staging, plan
         except FileNotFoundError:
             os.close(staging)
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from termite.engine.errors import RemoteProtocolError
-from termite.engine.model import Count, JobLimits, JobNetwork, Label, Slots, StoreLimits
+from termite.engine.model import Count, JobLimits, JobNetwork, Label, MachineFacts, Slots, StoreLimits
 
 LINE_BYTES = 64 * 1024  # of one line without its end; an honest one has a few hundred
 
@@ -25,7 +25,7 @@ class StartValues(msgspec.Struct, frozen=True):
     `socket_fd` is the TCP connection and `control_fd` the socket pair; the mirror inherits both.
     `certificate`, `key` and `authority` are PEM texts. `cache` and `scratch` are directories for
     this mirror alone; if `tmpfs`, scratch is in memory. `sandbox` is the path of termite-sandbox.
-    `cores` counts the processors of the worker. `store` limits the contents that are kept
+    `machine` has the facts of the worker's machine. `store` limits the contents that are kept
     in `cache`. `network` is what jobs get to which a rule gives a network. `limits` hold for each
     job.
     """
@@ -40,7 +40,7 @@ class StartValues(msgspec.Struct, frozen=True):
     scratch: str
     tmpfs: bool
     sandbox: str
-    cores: int
+    machine: MachineFacts
     log_level: str = "info"
     store: StoreLimits = StoreLimits()
     network: JobNetwork = JobNetwork()

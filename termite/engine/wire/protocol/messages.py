@@ -24,6 +24,7 @@ from termite.engine.model import (
     Errno,
     Exit,
     Label,
+    MachineFacts,
     Offset,
     Seconds,
     Sha256,
@@ -54,7 +55,8 @@ class Register(Message, frozen=True):
     """The request of a worker to the coordinator, when it starts and as a heartbeat.
 
     If the host in `address` is empty, the coordinator uses the address of the connection. `load` is
-    the load average of the machine. `draining`: the worker takes no new leases.
+    the load average of the machine. `draining`: the worker takes no new leases. `machine` has the
+    facts about which commands may ask.
     """
 
     protocol: int
@@ -65,6 +67,7 @@ class Register(Message, frozen=True):
     load: Seconds
     free_memory_bytes: Count
     draining: bool = False
+    machine: MachineFacts = MachineFacts()
 
 
 class Registered(Message, frozen=True):
@@ -92,6 +95,7 @@ class ListedWorker(msgspec.Struct, frozen=True, array_like=True):
     load: Seconds
     free_memory_bytes: Count
     draining: bool
+    machine: MachineFacts = MachineFacts()
 
 
 class ListWorkers(Message, frozen=True):
@@ -145,13 +149,14 @@ class OpenLease(Message, frozen=True):
 class Leased(Message, frozen=True):
     """The reply to OpenLease. `slots` is the number of granted slots, 0 if the worker has none.
 
-    `clock_ns` is the worker's clock when it answered. `cores` is the number of its cores.
+    `clock_ns` is the worker's clock when it answered. `machine` has the facts about which commands
+    may ask.
     """
 
     worker: Label
     slots: Slots
     clock_ns: int
-    cores: Count
+    machine: MachineFacts
 
 
 class Run(Message, frozen=True):

@@ -15,7 +15,7 @@ from termite.engine.fleet.lease import Lease
 from termite.engine.fleet.logic.pool_config import PoolConfig
 from termite.engine.fleet.logic.workers import LeaseWish
 from termite.engine.fleet.pool import FAILURES_IN_A_ROW, NoWorker, Pool
-from termite.engine.model import Digest, Exit, Usage
+from termite.engine.model import Digest, Exit, MachineFacts, Usage
 from termite.engine.wire.addresses import split_address
 from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.identity import Identity
@@ -58,7 +58,7 @@ class FakeWorker:
                 case OpenLease():
                     self.opened.append(message)
                     await self.may_open.wait()
-                    return Leased("w", min(self.slots, message.slots), time.time_ns(), 1)
+                    return Leased("w", min(self.slots, message.slots), time.time_ns(), MachineFacts())
                 case Run(argv=(b"die",)):
                     scope.cancel()
                 case Run(argv=(b"fail",)):

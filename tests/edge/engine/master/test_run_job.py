@@ -40,10 +40,11 @@ from termite.engine.master.job import Job
 from termite.engine.master.run_job import SENT_ALONG_FILES, SENT_ALONG_NEAR_BYTES, JobRunner
 from termite.engine.master.settled_check import SettledCheck
 from termite.engine.master.shared import Master, MasterConfig
-from termite.engine.model import Attr, Change, Changeset, Command, Digest, Exit, StdinFile, Usage
+from termite.engine.model import Attr, Change, Changeset, Command, Digest, Exit, MachineFacts, StdinFile, Usage
 from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.master_tree import MasterTree
 from termite.engine.tree.publishing.publication import Published, Ticket
+from termite.engine.tree.tools.tool_homes import ToolPlace
 from termite.engine.wire.protocol import records
 from termite.engine.wire.protocol.messages import Ran, Run
 
@@ -69,11 +70,17 @@ class FakeTree:
         self.misses_changes = False
         self.temporary = (b"tmp",)
         self.named: list[tuple[tuple[bytes, ...], bytes, tuple[bytes, ...]]] = []
+        self.shown: list[bytes] = []
         self.half: HalfPublished | None = None
         self.published: list[Sequence[Change]] = []
         self.refuses = 0
         self.behind: list[int] = []  # how many changes a mirror has not heard of, at each dispatch
         self.limits: list[tuple[int, int, int]] = []
+
+    def show_tools(
+        self, tools: Collection[ToolPlace], directories: Collection[bytes], links: Collection[bytes] = ()
+    ) -> None:
+        self.shown += [*(tool.path for tool in tools), *directories, *links]
 
     def drain(self) -> int:
         self.steps.append("drain")
@@ -128,6 +135,7 @@ class FakeLease:
     def __init__(self, worker: str, script: Script, steps: list[str]) -> None:
         self.worker, self.cursor, self.sent_number, self.offset_ns = worker, 0, 0, 0
         self.is_near = True
+        self.machine = MachineFacts()
         self._script, self._steps = script, steps
 
     async def run(self, message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
@@ -145,7 +153,7 @@ class FakePool:
         self._steps = steps
 
     @asynccontextmanager
-    async def slot(self, avoid: Collection[str] = ()) -> AsyncIterator[FakeLease]:
+    async def slot(self, avoid: Collection[str] = (), unfit: Collection[str] = ()) -> AsyncIterator[FakeLease]:
         await trio.lowlevel.checkpoint()
         if not self._scripts:
             raise NoWorker("none is registered")
@@ -616,7 +624,7 @@ class PausingPool(FakePool):
     """A pool that looks for a worker for longer than output is held."""
 
     @asynccontextmanager
-    async def slot(self, avoid: Collection[str] = ()) -> AsyncIterator[FakeLease]:
+    async def slot(self, avoid: Collection[str] = (), unfit: Collection[str] = ()) -> AsyncIterator[FakeLease]:
         await trio.sleep(3 * HOLD_S)
         async with super().slot(avoid) as lease:
             yield lease

@@ -18,6 +18,7 @@ from termite.engine.tree.hashes import Hashes
 from termite.engine.tree.logic.attrs import Stamp
 from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
+from termite.engine.tree.tools.tool_homes import ToolPlace
 from tests.edge.engine.tree.tree_jobs import Job, agrees_with_the_disk, changed_since, digest_of, serve, tree_path
 
 NS = 10**9
@@ -293,7 +294,8 @@ def is_public(directory: Path) -> bool:
 async def test_a_watched_export_is_known_without_asking_and_stays_read_only(tmp_path: Path, root: Path) -> None:
     crates = tmp_path / "crates"
     crates.mkdir()
-    home = MasterTree(TreeConfig(tree_path(root), watched=(tree_path(crates),)))
+    home = MasterTree(TreeConfig(tree_path(root)))
+    home.show_tools([ToolPlace(bytes(crates), is_watched=True)], [])
     await serve(home, crates)
     (crates / "new").mkdir()
     (crates / "new" / "lib.rs").write_bytes(b"1")

@@ -153,7 +153,8 @@ def test_what_is_excluded_stays_hidden_though_a_command_names_it() -> None:
 
 
 def test_an_export_below_a_temporary_directory_stays_read_only() -> None:
-    exports = Exports(b"home/u/proj", (b"tmp/export",), (), (), (b"tmp/crates",))
+    exports = Exports(b"home/u/proj", (b"tmp/export",), (), ())
+    exports.export(b"tmp/crates", is_watched=True)
     assert not exports.is_writable(b"tmp/export/x")
     assert not exports.is_writable(b"tmp/crates/x")
 
@@ -200,3 +201,45 @@ def test_a_long_path_is_judged_as_fast_as_a_short_one(exports: Exports) -> None:
             started_s = time.process_time()
             assert exports.visibility(top + below) is visibility
             assert time.process_time() - started_s < 0.05
+
+
+def test_a_tool_is_shown_later_but_for_credentials(exports: Exports) -> None:
+    exports.export(b"home/u/.tool/versions", is_watched=True)
+    assert shows(exports, b"home/u", b".tool", DIRECTORY | 0o700)
+    assert not shows(exports, b"home/u", b".ssh", DIRECTORY | 0o700)
+    assert not shows(exports, b"home/u/.tool", b"token", FILE | 0o600)
+    assert exports.is_volatile(b"home/u/.tool/versions/1")
+    for name, mode, is_shown in (
+        (b"python3", FILE | 0o700, True),
+        (b"credentials", FILE | 0o644, False),
+        (b"credentials", DIRECTORY | 0o755, True),  # of a library
+        (b".ssh", DIRECTORY | 0o755, False),
+        (b".netrc", FILE | 0o600, False),
+        (b"npmrc", stat.S_IFLNK | 0o777, False),
+    ):
+        assert shows(exports, b"home/u/.tool/versions/1", name, mode) is is_shown, name
+    exports.export(b"home/u/proj/private/x", is_watched=False)
+    assert exports.visibility(b"home/u/proj/private/x") is Visibility.HIDDEN
+
+
+def test_what_the_user_exports_has_his_credentials_too(exports: Exports) -> None:
+    assert shows(exports, b"home/u/.cargo", b"credentials.toml", FILE | 0o600)
+    exports.export(b"home/u/.cargo/bin", is_watched=True)
+    assert shows(exports, b"home/u/.cargo", b"credentials.toml", FILE | 0o600), "he has asked for it"
+
+
+def test_a_directory_of_programs_is_reached_and_says_so(exports: Exports) -> None:
+    exports.show_programs(b"home/u/bin")
+    assert exports.rules(b"home/u/bin").has_programs
+    assert shows(exports, b"home/u", b"bin", DIRECTORY | 0o700)
+    assert not shows(exports, b"home/u/bin", b"program", FILE | 0o700)
+    for kept in (b"home/u/proj/bin", b"home/u/proj/private/bin"):
+        exports.show_programs(kept)
+        assert not exports.rules(kept).has_programs, "jobs see the tree as it is"
+
+
+def test_a_symlink_on_the_way_is_shown_and_nothing_beside_it(exports: Exports) -> None:
+    exports.lead_to(b"home/u/link")
+    assert shows(exports, b"home/u", b"link", stat.S_IFLNK | 0o777)
+    assert not shows(exports, b"home/u", b"link", FILE | 0o600)
+    assert not shows(exports, b"home/u", b"other", stat.S_IFLNK | 0o777, is_open=False)

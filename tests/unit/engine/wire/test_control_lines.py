@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from termite.engine.errors import RemoteProtocolError
+from termite.engine.model import MachineFacts
 from termite.engine.wire.protocol.control_lines import (
     LINE_BYTES,
     LineSplitter,
@@ -19,7 +20,7 @@ from termite.engine.wire.protocol.control_lines import (
 )
 from tests.unit.mutations import mutations
 
-START = StartValues(3, 4, "c", "k", "a", "w", "/cache\udcff", "/scratch", True, "/sandbox", 2)
+START = StartValues(3, 4, "c", "k", "a", "w", "/cache\udcff", "/scratch", True, "/sandbox", MachineFacts())
 
 
 def split(*pieces: bytes) -> list[bytes]:

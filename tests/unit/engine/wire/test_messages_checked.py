@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from termite.engine.errors import RemoteProtocolError
-from termite.engine.model import Attr, Change, Changeset, Digest, Exit, StdinFile, Usage
+from termite.engine.model import Attr, Change, Changeset, Digest, Exit, MachineFacts, StdinFile, Usage
 from termite.engine.wire.protocol.frames import Kind, encode_frame
 from termite.engine.wire.protocol.messages import (
     MAX_CHANGES,
@@ -106,7 +106,10 @@ ABSURD_REPLIES: list[tuple[Message, dict[str, list[Any]]]] = [
         },
     ),
     (Registered(1.0), {"interval_s": [0.0, -1.0, NAN, INFINITE]}),
-    (Leased("w", 1, 1, 1), {"slots": [-1, 10**9], "worker": ["\r"], "cores": [-1]}),
+    (
+        Leased("w", 1, 1, MachineFacts()),
+        {"slots": [-1, 10**9], "worker": ["\r"], "machine": [MachineFacts(cores=-1), MachineFacts("\n")]},
+    ),
     (Failed(Failure.FS, ""), {"errno": [-2, 10**6]}),
 ]
 

@@ -1,0 +1,58 @@
+"""Read the facts of this machine that commands may ask about.
+
+The facts are those of this process: setarch(8) and taskset(1) change them for it and its children.
+Reading them takes milliseconds, as the kernel measures each processor's clock for /proc/cpuinfo. So
+a daemon reads them once.
+"""
+
+import os
+from hashlib import blake2b
+from pathlib import Path
+
+from termite.engine.model import MachineFacts
+
+CPUINFO = Path("/proc/cpuinfo")
+# Lines of /proc/cpuinfo that differ between the processors of one machine, or from hour to hour.
+VOLATILE = frozenset(
+    ("processor", "cpu MHz", "clock", "bogomips", "BogoMIPS", "core id", "apicid", "initial apicid", "physical id")
+)
+MODEL = ("model name", "cpu model", "cpu", "CPU part")  # of x86, MIPS, POWER and ARM
+LONGEST_NAME = 200  # characters of a text for people
+
+
+def read_facts() -> MachineFacts:
+    """Return the facts of this machine as this process sees it."""
+    host = os.uname()
+    try:
+        cpuinfo = CPUINFO.read_text(errors="replace")
+    except OSError:  # no /proc: the processor is unknown, and so differs from any other
+        cpuinfo = ""
+    cpu, features = parse_cpuinfo(cpuinfo)
+    return MachineFacts(
+        architecture=host.machine,
+        kernel=_shown(f"{host.sysname} {host.release} {host.version}"),
+        cpu=_shown(cpu),
+        cpu_features=features,
+        cores=len(os.sched_getaffinity(0)),
+        cores_online=os.sysconf("SC_NPROCESSORS_ONLN"),
+    )
+
+
+def _shown(text: str) -> str:
+    return "".join(filter(str.isprintable, text))[:LONGEST_NAME]
+
+
+def parse_cpuinfo(text: str) -> tuple[str, bytes]:
+    """Return the name of the first processor in a text of /proc/cpuinfo, and a digest of the rest.
+
+    Both are empty if there is none.
+    """
+    lines: dict[str, str] = {}
+    for line in text.partition("\n\n")[0].splitlines():
+        name, _, content = line.partition(":")
+        lines[name.strip()] = content.strip()
+    features = {name: " ".join(sorted(content.split())) for name, content in lines.items() if name not in VOLATILE}
+    if not features:
+        return "", b""
+    digest = blake2b("\n".join(f"{name}:{features[name]}" for name in sorted(features)).encode(), digest_size=16)
+    return next((lines[name] for name in MODEL if name in lines), ""), digest.digest()

@@ -1,0 +1,6 @@
+"""The room of what a command needs to get the same answers on a worker as on this machine.
+
+`tool_places` shows jobs the tools that the command finds by its search path. `machine_questions`
+keeps a command that asks about its machine away from workers that would answer otherwise.
+The room may import everything that its parent may, and the parent's `job` and `shared`.
+"""

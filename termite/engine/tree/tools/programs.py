@@ -1,0 +1,112 @@
+"""Find the programs that the user's search path leads to, and that jobs must not see.
+
+A job would not find such a program, and silently run another one of the same name, from a later
+directory of PATH. So the name is shown as a *sealed* program: a file that no job can open. The
+command that tries it runs on the master's machine instead.
+
+A program counts as unseen if its file is private, if it is a symlink to a private file, or if it is
+a script whose interpreter is private.
+"""
+
+import os
+import stat
+from collections.abc import Callable
+
+from termite.engine.model import Attr
+from termite.engine.tree.logic.attrs import Seen
+
+# The system's own directories: their symlinks and scripts do not lead to private files, and there
+# are thousands of them.
+SYSTEM_DIRECTORIES = frozenset((b"bin", b"sbin", b"usr/bin", b"usr/sbin"))
+INTERPRETER_BYTES = 256  # the kernel reads no more of a script's first line
+MAX_LINKS = 40  # as many as the kernel follows
+
+IsShown = Callable[[bytes], bool]
+
+
+def sealed_program(fd: int, name: bytes) -> Seen | None:
+    """Return the entry `name` of the open directory `fd` as a sealed program.
+
+    Return None if it is no program that this user may execute. A sealed program has no stamp, and
+    never a digest. It is not empty, because the content of an empty file is known without opening.
+    """
+    try:
+        st = os.stat(name, dir_fd=fd)
+        if not stat.S_ISREG(st.st_mode) or not os.access(name, os.X_OK, dir_fd=fd):
+            return None
+    except OSError:  # gone, or a symlink to nothing
+        return None
+    return Seen(Attr(st.st_mode & ~(stat.S_ISUID | stat.S_ISGID), max(st.st_size, 1), st.st_mtime_ns))
+
+
+def leads_away(directory: bytes, name: bytes, mode: int, is_shown: IsShown) -> bool:
+    """Return whether a program leads to a file that jobs do not see, by `is_shown`.
+
+    `mode` is the entry's own st_mode.
+    """
+    if directory in SYSTEM_DIRECTORIES:
+        return False
+    path = os.path.join(b"/", directory, name)
+    if stat.S_ISLNK(mode):
+        links, path = way_to(path)
+        if not os.access(path, os.X_OK):
+            return False  # it leads to nothing on this machine, too
+        if not all(map(is_shown, [link.strip(b"/") for link in links[1:]])) or not is_shown(path.strip(b"/")):
+            return True
+    elif not (stat.S_ISREG(mode) and mode & 0o111):
+        return False
+    interpreter = _interpreter_of(path)
+    return bool(interpreter) and os.access(interpreter, os.X_OK) and not _is_way_shown(interpreter, is_shown)
+
+
+def way_to(path: bytes) -> tuple[list[bytes], bytes]:
+    """Return the symlinks that lead to an absolute path, in their order, and the real path.
+
+    The rest of a path that does not exist is kept as it is.
+    """
+    links: list[bytes] = []
+    waiting = [part for part in reversed(path.split(b"/")) if part]
+    real = b""
+    while waiting:
+        part = waiting.pop()
+        if part == b".":
+            continue
+        if part == b"..":
+            real = real.rpartition(b"/")[0]
+            continue
+        step = real + b"/" + part
+        try:
+            target = os.readlink(step)
+        except OSError:  # no symlink, or nothing
+            real = step
+            continue
+        if len(links) >= MAX_LINKS:
+            break
+        links.append(step)
+        if target.startswith(b"/"):
+            real = b""
+        waiting += [part for part in reversed(target.split(b"/")) if part]
+    return links, real or b"/"
+
+
+def _is_way_shown(path: bytes, is_shown: IsShown) -> bool:
+    links, real = way_to(path)
+    return all(is_shown(step.strip(b"/")) for step in (*links, real))
+
+
+def _interpreter_of(path: bytes) -> bytes:
+    """Return the absolute path of a script's interpreter, or b"" if the file is no script."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return b""
+    try:
+        head = os.read(fd, INTERPRETER_BYTES)
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
+    if not head.startswith(b"#!"):
+        return b""
+    words = head[2:].partition(b"\n")[0].split()
+    return words[0] if words and words[0].startswith(b"/") else b""

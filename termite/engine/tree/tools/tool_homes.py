@@ -1,0 +1,92 @@
+"""Find the directories that a tool needs whose program directory is in PATH.
+
+A Python virtual environment has symlinks to the Python that made it, and finds the standard library
+there. That *base* may lie in a private home (pyenv, uv, conda), and may itself be such an
+environment. Everything else about tools is known by plugins, which do not look at the disk.
+"""
+
+import os
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from termite.engine.tree.tools.programs import way_to
+
+ENVIRONMENT_FILE = "pyvenv.cfg"  # https://docs.python.org/3/library/venv.html: its `home` is the base's bin
+MARKS = (ENVIRONMENT_FILE, "conda-meta")  # beside bin, in the top of an environment
+MAX_BASES = 8  # environments of environments: nobody makes more, and a circle must end
+# If an environment was made in a home directory, or in ~/.local, the rest there is not of the tool.
+PARTS = ("bin", "lib", "lib64", "include", ENVIRONMENT_FILE)
+SHARED_DIRECTORIES = (".local", ".config", ".cache", "share")
+LARGEST_FILE_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ToolPlace:
+    """The path of a tool. `is_watched`: it may change in the midst of a build."""
+
+    path: bytes
+    is_watched: bool
+
+
+def environments(directories: Iterable[str], homes: Collection[str]) -> Iterator[ToolPlace]:
+    """Yield what the environments need whose program directories are named, and their bases.
+
+    `homes` are the user's home directories, of which only parts are ever yielded. This blocks on
+    the disk. An environment that cannot be read (another user's, after su) is left out.
+    """
+    for directory in directories:
+        for _ in range(MAX_BASES):
+            top = _real(directory).parent
+            if not any(os.path.exists(top / mark) for mark in MARKS):
+                break
+            yield from _tools(Path(directory).parent, homes)
+            directory = _base_of(top / ENVIRONMENT_FILE)
+            if not directory:
+                break
+            if not os.path.exists(_real(directory).parent / ENVIRONMENT_FILE):
+                yield from _tools(Path(directory).parent, homes)
+
+
+def is_too_wide(path: bytes, homes: Collection[str]) -> bool:
+    """Return whether a directory has more in it than one tool.
+
+    It is a home, one above a home, or shared by all tools, like `.local`.
+    """
+    real = _real(os.fsdecode(path))
+    return any(_real(home).is_relative_to(real) for home in homes) or real.name in SHARED_DIRECTORIES
+
+
+def _tools(top: Path, homes: Collection[str]) -> Iterator[ToolPlace]:
+    parts = [top / part for part in PARTS] if is_too_wide(bytes(top), homes) else [top]
+    for part in parts:
+        if os.path.exists(part) and not is_open_to_others(_real(os.fspath(part))):
+            yield ToolPlace(os.fsencode(part), is_watched=False)
+
+
+def is_open_to_others(path: Path) -> bool:
+    """Return whether other users of this machine can reach and read a directory or file."""
+    try:
+        modes = [os.stat(step).st_mode for step in (path, *path.parents)]
+    except OSError:
+        return False
+    return bool(modes[0] & 0o004) and all(mode & 0o001 for mode in modes[1:])
+
+
+def _base_of(file: Path) -> str:
+    """Return the `home` of an environment's file, or "" if it has none that is absolute."""
+    try:
+        with file.open("rb") as lines:
+            text = lines.read(LARGEST_FILE_BYTES)
+    except OSError:
+        return ""
+    for line in text.splitlines():
+        name, separator, value = line.partition(b"=")
+        if separator and name.strip().lower() == b"home":
+            base = os.fsdecode(value.strip())
+            return base if base.startswith("/") else ""
+    return ""
+
+
+def _real(path: str) -> Path:
+    return Path(os.fsdecode(way_to(os.fsencode(path))[1]))

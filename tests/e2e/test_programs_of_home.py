@@ -1,0 +1,281 @@
+"""A job never runs another program than the one that the user's search path leads to.
+
+Programs in a private home are shown if a tool manager is known. Otherwise the command that tries
+one runs on the master's machine.
+"""
+
+import shutil
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+from termite.engine.errors import ExitCode, Reason
+from tests.e2e.cluster import Tree
+from tests.e2e.places import IS_ROOT
+
+PATH = "/usr/local/bin:/usr/bin:/bin"
+CHOSEN = '#!/bin/sh\necho chosen "$@"\n'
+UNSEEN = Reason.UNSEEN_PROGRAM
+
+
+class Home:
+    """A home directory that nobody but the user of the tree may enter."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+        self.top = tree.where.base / f"closed-{uuid.uuid4().hex[:8]}"
+        self.mkdir("")
+        self.top.chmod(0o700)
+
+    def mkdir(self, name: str) -> Path:
+        path = self.top / name
+        for part in (*reversed(path.parents), path):
+            if not part.exists():
+                part.mkdir()
+                self.tree.own(part)
+        return path
+
+    def write(self, name: str, text: str, mode: int = 0o755) -> Path:
+        path = self.mkdir(str(Path(name).parent)) / Path(name).name
+        path.write_text(text)
+        path.chmod(mode)
+        self.tree.own(path)
+        return path
+
+    def link(self, name: str, target: Path | str) -> Path:
+        path = self.mkdir(str(Path(name).parent)) / Path(name).name
+        path.symlink_to(target)
+        self.tree.own(path)
+        return path
+
+    def env(self, *directories: str) -> dict[str, str]:
+        return {"HOME": str(self.top), "PATH": ":".join([*(f"{self.top}/{d}" for d in directories), PATH])}
+
+
+@pytest.fixture
+def home(tree: Tree) -> Home:
+    return Home(tree)
+
+
+def fallbacks(tree: Tree) -> int:
+    return int(tree.status()["fallbacks"].get(UNSEEN, 0))
+
+
+@pytest.mark.parametrize("directory", ["bin", ".toolenv/shims"])
+@pytest.mark.parametrize(
+    "line", ["xxd a; echo $?", "exec xxd a", "env xxd a", "echo $(xxd a)", "cat $(command -v xxd)"]
+)
+def test_a_program_that_jobs_may_not_see_is_not_replaced_by_the_systems(
+    tree: Tree, home: Home, directory: str, line: str
+) -> None:
+    home.write(f"{directory}/xxd", CHOSEN)
+    env, before = home.env(directory), fallbacks(tree)
+    plain = tree.plain("sh", "-c", line, env=env)
+    assert b"chosen" in plain.stdout, plain
+    assert tree.termite("sh", "-c", line, env=env) == plain
+    assert fallbacks(tree) == before + 1
+    tied = tree.status()["tied"].get(UNSEEN, 0)
+    assert tree.termite("sh", "-c", line, env=env) == plain
+    assert (fallbacks(tree), tree.status()["tied"].get(UNSEEN, 0)) == (before + 1, tied + 1), "it was not tried again"
+
+
+def test_a_look_at_such_a_program_needs_no_run_here(tree: Tree, home: Home) -> None:
+    home.write("bin/xxd", CHOSEN)
+    home.write("bin/notes", "not a program", 0o644)
+    line = (
+        "command -v xxd; test -x $HOME/bin/xxd && echo yes; test -e $HOME/bin/notes || echo no; cd $HOME/bin && echo in"
+    )
+    jobs = tree.jobs()
+    done = tree.termite("sh", "-c", line, env=home.env("bin"))
+    assert done.stdout.splitlines()[1:] == [b"yes", b"no", b"in"], done
+    assert done.stdout.startswith(bytes(home.top)), done
+    assert tree.jobs() == jobs + 1
+
+
+@pytest.mark.parametrize("kind", ["private file", "symlink", "interpreter", "interpreter by a link"])
+def test_a_program_in_a_public_directory_may_lead_to_a_private_file(tree: Tree, home: Home, kind: str) -> None:
+    public = tree.where.base / f"public-{uuid.uuid4().hex[:8]}"
+    public.mkdir()
+    program = public / "xxd"
+    hidden = home.write("hidden/run", CHOSEN)
+    if kind == "private file":
+        program.write_text(CHOSEN)
+        program.chmod(0o700)
+    elif kind == "symlink":
+        program.symlink_to(hidden)
+    else:
+        inner = home.link("hidden/inner", "/bin/sh") if kind == "interpreter" else home.link("x/sh", "/bin/sh")
+        program.write_text(f"#!{inner}\necho chosen by $0\n")
+        program.chmod(0o755)
+    tree.own(program)
+    env, before = {**home.env(), "PATH": f"{public}:{PATH}"}, fallbacks(tree)
+    plain = tree.plain("sh", "-c", "xxd a", env=env)
+    assert plain.stdout.startswith(b"chosen"), plain
+    assert tree.termite("sh", "-c", "xxd a", env=env) == plain
+    assert fallbacks(tree) == before + 1
+
+
+def test_other_programs_of_such_a_directory_stay_usable(tree: Tree, home: Home) -> None:
+    """A link to a program of the system leads to what jobs see."""
+    home.link("bin/mycat", "/bin/cat")
+    home.write("bin/unused", CHOSEN)
+    tree.write("f", "text")
+    jobs, before = tree.jobs(), fallbacks(tree)
+    assert tree.termite("sh", "-c", "mycat f; sort f", env=home.env("bin")).stdout == b"texttext\n"
+    assert (tree.jobs(), fallbacks(tree)) == (jobs + 1, before)
+
+
+def test_it_fails_if_it_must_not_run_here(tree: Tree, home: Home) -> None:
+    home.write("bin/xxd", CHOSEN)
+    for _ in range(2):
+        done = tree.termite("sh", "-c", "xxd", env={**home.env("bin"), "TERMITE_LOCAL": "never"})
+        assert (done.code, done.stdout) == (ExitCode.NOWHERE, b""), done
+        assert b"bin/xxd" in done.stderr
+
+
+def test_a_build_names_the_program_and_the_flag(tree: Tree, home: Home) -> None:
+    home.write("bin/xxd", CHOSEN)
+    tree.write("Makefile", "all: a b\na: ; @xxd >$@\nb: ; @xxd 1 >$@\n")
+    done = tree.make("-s", env=home.env("bin"))
+    assert done.code == 0, done
+    line = "termite: 2 commands ran on this machine, because jobs may not see {}/bin/xxd (termite-master -export DIR)\n"
+    assert done.stderr == line.format(home.top).encode()
+    assert (tree.path / "b").read_bytes() == b"chosen 1\n"
+
+
+def test_a_program_that_comes_later_is_found(tree: Tree, home: Home) -> None:
+    home.mkdir("bin")
+    tree.write("f", "text\n")
+    assert tree.termite("sh", "-c", "sort f", env=home.env("bin")).stdout == b"text\n"
+    home.write("bin/sort", CHOSEN)
+    tree.ctl("refresh")
+    assert tree.termite("sh", "-c", "sort f", env=home.env("bin")).stdout == b"chosen f\n"
+
+
+# -- tools that are shown ---------------------------------------------------------------------------------------------
+
+
+def base_python(home: Home, place: str) -> Path:
+    """Make a Python below `place` that reads its library from there, as managers install it."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    interpreter = Path("/usr/bin") / version
+    library = Path("/usr/lib") / version
+    if not (interpreter.exists() and library.exists()):
+        pytest.skip(f"{interpreter} is not the system's")
+    top = home.mkdir(place)
+    shutil.copyfile(interpreter, home.mkdir(f"{place}/bin") / version)
+    (top / "bin" / version).chmod(0o755)
+    home.mkdir(f"{place}/lib")
+    shutil.copytree(
+        library, top / "lib" / version, symlinks=True, ignore=shutil.ignore_patterns("test", "idlelib", "*.pyc")
+    )
+    home.link(f"{place}/bin/python3", version)
+    for path in top.rglob("*"):
+        tree_own(home, path)
+    return top
+
+
+def tree_own(home: Home, path: Path) -> None:
+    home.tree.own(path)
+
+
+SAY = "import sys, os, json; print(sys.prefix, sys.base_prefix, os.__file__, json.__file__, sys.executable)"
+
+
+@pytest.mark.parametrize("chain", ["direct", "by links", "environment of an environment"])
+def test_the_base_of_a_virtual_environment_is_shown(tree: Tree, home: Home, chain: str) -> None:
+    home.write(".ssh/id_rsa", "secret", 0o600)
+    base = base_python(home, ".local/share/uv/python/cpython-3.1-linux")
+    if chain == "by links":
+        home.link(".local/share/uv/python/cpython-3", base.name)
+        base = base.with_name("cpython-3")
+    venv = tree.path / ".venv"
+    _environment(tree, venv, base / "bin")
+    if chain == "environment of an environment":
+        outer, venv = venv, tree.path / "second"
+        _environment(tree, venv, outer / "bin")
+    env = {**home.env(), "PATH": f"{venv}/bin:{PATH}"}
+    plain = tree.plain("sh", "-c", f'python3 -c "{SAY}"', env=env)
+    # Python itself does not look further than the first `home`.
+    assert (str(base.parent).encode() in plain.stdout) == (chain != "environment of an environment"), plain
+    jobs = tree.jobs()
+    assert tree.termite("sh", "-c", f'python3 -c "{SAY}"', env=env) == plain
+    assert tree.jobs() == jobs + 1
+    looked = tree.termite("sh", "-c", f"ls -a {home.top} {home.top}/.local; cat {home.top}/.ssh/id_rsa", env=env)
+    assert b"secret" not in looked.stdout and b".ssh" not in looked.stdout, looked
+    assert tree.jobs() == jobs + 2
+
+
+def _environment(tree: Tree, venv: Path, programs: Path) -> None:
+    name = str(venv.relative_to(tree.path))
+    tree.write(f"{name}/pyvenv.cfg", f"home = {programs}\ninclude-system-site-packages = false\n")
+    tree.mkdir(f"{name}/bin")
+    (venv / "bin" / "python3").symlink_to(programs / "python3")
+    tree.own(venv / "bin" / "python3")
+
+
+MANAGERS = {
+    ".pyenv": ("shims", "versions/3/bin"),
+    ".rbenv": ("shims", "versions/3/bin"),
+    ".nvm": ("versions/node/v20/bin", "versions/node/v20/bin"),
+    ".asdf": ("shims", "installs/x/1/bin"),
+    ".opam": ("default/bin", "default/bin"),
+    ".sdkman": ("candidates/java/current/bin", "candidates/java/current/bin"),
+    ".ghcup": ("bin", "ghc/9/bin"),
+    ".cargo": ("bin", "bin"),
+}
+
+
+@pytest.mark.parametrize("manager", MANAGERS)
+def test_the_tools_of_a_manager_are_shown_and_credentials_beside_them_are_not(
+    tree: Tree, home: Home, manager: str
+) -> None:
+    shims, tools = MANAGERS[manager]
+    real = home.write(f"{manager}/{tools}/xxd" if shims == tools else f"{manager}/{tools}/real", CHOSEN)
+    if shims != tools:
+        home.write(f"{manager}/{shims}/xxd", f'#!/bin/sh\nexec {real} "$@"\n')
+    secrets = [
+        f"{manager}/{tools}/../etc/npmrc",
+        f"{manager}/credentials",
+        f"{manager}/credentials.toml",
+        ".ssh/id_rsa",
+    ]
+    secrets += [f"{manager}/{tools}/.netrc", f"{manager}/{shims}/.ssh/key"]
+    for name in secrets:
+        home.write(name, "secret", 0o600)
+    env, jobs, before = home.env(f"{manager}/{shims}"), tree.jobs(), fallbacks(tree)
+    assert tree.termite("sh", "-c", "xxd 1", env=env).stdout == b"chosen 1\n"
+    assert (tree.jobs(), fallbacks(tree)) == (jobs + 1, before)
+    for name in secrets:
+        looked = tree.termite("sh", "-c", f"cat {home.top}/{name}", env=env)
+        assert looked.code == 1 and b"No such file" in looked.stderr, (name, looked)
+    assert tree.jobs() == jobs + 1 + len(secrets)
+
+
+@pytest.mark.parametrize("variable", ["PYENV_ROOT", "NVM_DIR", "CARGO_HOME", "OPAMROOT", "VIRTUAL_ENV"])
+def test_no_variable_shows_a_whole_home(tree: Tree, home: Home, variable: str) -> None:
+    home.write("pyvenv.cfg", "home = /usr/bin\n", 0o600)
+    home.write("bin/tool", CHOSEN)
+    home.write(".ssh/id_rsa", "secret", 0o600)
+    home.write("letters/to-her", "secret", 0o600)
+    env = {**home.env("bin"), variable: str(home.top)}
+    looked = tree.termite("sh", "-c", f"cd {home.top}; cat .ssh/id_rsa letters/to-her; ls -a; echo", env=env)
+    assert b"secret" not in looked.stdout and b"letters" not in looked.stdout, looked
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root can give a directory to somebody")
+def test_a_directory_that_the_user_cannot_enter_is_not_his_either(tree: Tree, home: Home) -> None:
+    """After su the search path may still begin with another user's directories."""
+    home.write("bin/sort", CHOSEN)
+    if tree.where.uid == 0:
+        pytest.skip("root enters every directory")
+    for path in (home.top, home.top / "bin", home.top / "bin" / "sort"):
+        shutil.chown(path, 0, 0)
+    tree.write("f", "text\n")
+    plain = tree.plain("sh", "-c", "sort f", env=home.env("bin"))
+    assert plain.stdout == b"text\n", plain
+    jobs = tree.jobs()
+    assert tree.termite("sh", "-c", "sort f", env=home.env("bin")) == plain
+    assert tree.jobs() == jobs + 1
