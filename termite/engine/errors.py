@@ -180,7 +180,7 @@ _FOR_HERE = frozenset(
 )
 
 
-_REMEMBERED = _FOR_HERE | {Reason.LATER_CODE, Reason.WRITES_OUTSIDE}
+_REMEMBERED = _FOR_HERE | {Reason.LATER_CODE, Reason.WRITES_OUTSIDE, Reason.TEMPORARY_TAKEN}
 
 
 def words_of(reason: str) -> str:

@@ -60,16 +60,16 @@ async def _fetch_all(
     contents: dict[bytes, bytes | Path],
     writers: list[StagedWriter],
 ) -> None:
-    # A worker may promise more than the disk has, and fill it while other programs need space.
-    if sum(digest.size for digest in missing) > (1 - RESERVE_SHARE) * tree.free_bytes():
-        raise FsError(errno.ENOSPC, b"")
     room = trio.Semaphore(MAX_FETCHES)
+    # A worker may send more than the disk has, and fill it while other programs need space. Nobody
+    # knows beforehand how much of a content is holes.
+    space = _Space(int((1 - RESERVE_SHARE) * tree.free_bytes()))
 
     async def fetch(digest: Digest) -> None:
         async with room:
             writer = tree.staging_file()
             writers.append(writer)
-            contents[digest.sha256] = await _fetch(lease, digest, writer)
+            contents[digest.sha256] = await _fetch(lease, digest, writer, space)
 
     with first_error():
         async with trio.open_nursery() as nursery:
@@ -77,7 +77,20 @@ async def _fetch_all(
                 nursery.start_soon(fetch, digest)
 
 
-async def _fetch(lease: Lease, digest: Digest, writer: StagedWriter) -> Path:
+class _Space:
+    """The bytes that the contents of one job may take on the user's disk."""
+
+    def __init__(self, left_bytes: int) -> None:
+        self._left_bytes = left_bytes
+
+    def take(self, size_bytes: int) -> None:
+        """Take some of it. Raise FsError if it is not enough."""
+        self._left_bytes -= size_bytes
+        if self._left_bytes < 0:
+            raise FsError(errno.ENOSPC, b"")
+
+
+async def _fetch(lease: Lease, digest: Digest, writer: StagedWriter, space: _Space) -> Path:
     received = 0
 
     async def write(chunk: bytes) -> None:
@@ -89,6 +102,7 @@ async def _fetch(lease: Lease, digest: Digest, writer: StagedWriter) -> Path:
         if isinstance(piece, int):
             writer.skip(piece)
         else:
+            space.take(len(piece))
             writer.write(piece)
 
     await lease.fetch(digest, write)

@@ -27,11 +27,7 @@ from termite.fuse.view.linked_files import find_changed_in_place
 MAX_ENTRIES_WITHOUT_THREAD = 64
 MAX_FILES_WITHOUT_THREAD = 16
 MAX_CONTENTS_BYTES_WITHOUT_THREAD = 256 * 1024
-# Reading a hole takes as long as reading a content, and the master's disk would get zeros for it. A
-# job can make terabytes of holes within a microsecond.
-MAX_HOLES_BYTES = 1024**3
-MAX_HOLES_RATIO = 8  # of all bytes to those that the file system has stored, beyond that
-BLOCK_BYTES = 512  # of st_blocks (stat(2))
+
 
 SHARED_MEMORY = b"dev/shm"
 
@@ -89,8 +85,6 @@ async def _collect(
     written = files(compared)
     store = functools.partial(_store, layer, written, cas)
     contents_bytes = sum(entry.size for entry in written)
-    if contents_bytes > MAX_HOLES_BYTES:
-        await trio.to_thread.run_sync(_refuse_holes, layer, written, contents_bytes)
     if len(written) > MAX_FILES_WITHOUT_THREAD or contents_bytes > MAX_CONTENTS_BYTES_WITHOUT_THREAD:
         digests, small = await trio.to_thread.run_sync(store)
     else:
@@ -101,19 +95,6 @@ async def _collect(
     new = {change.attr.digest for change in changes if change.attr and change.content and change.link_to is None}
     inline = {digest.sha256: content for digest, content in small.items() if digest in new}
     return Harvested(changes, inline, compared.dropped)
-
-
-def _refuse_holes(layer: UpperLayer, written: Iterable[UpperEntry], contents_bytes: int) -> None:
-    """Raise Retryable if the files are holes for the most part; the master runs the command."""
-    stored = 0
-    for entry in written:
-        fd = layer.open_file(entry)
-        try:
-            stored += mirror_calls.fstat(fd).st_blocks * BLOCK_BYTES
-        finally:
-            os.close(fd)
-    if contents_bytes > MAX_HOLES_BYTES + MAX_HOLES_RATIO * stored:
-        raise Retryable(Reason.TOO_LARGE, f"files of {contents_bytes} bytes, of which {stored} are stored")
 
 
 def _store(layer: UpperLayer, written: Iterable[UpperEntry], cas: Cas) -> tuple[dict[int, Digest], dict[Digest, bytes]]:

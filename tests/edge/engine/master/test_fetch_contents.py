@@ -38,15 +38,6 @@ class EndlessLease:
             self.sent_bytes += 65536
 
 
-class SilentLease:
-    """A lease on a worker that is never asked for a content."""
-
-    worker = "w"
-
-    async def fetch(self, digest: Digest, on_chunk: Callable[[bytes], Awaitable[None]]) -> None:
-        raise AssertionError("nothing may be fetched")
-
-
 @pytest.fixture
 def tree(tmp_path: Path) -> Iterator[MasterTree]:
     made = MasterTree(TreeConfig(tree_path(tmp_path)))
@@ -66,11 +57,13 @@ async def test_a_content_that_does_not_end_is_refused_at_its_first_surplus_byte(
     assert sum(path.stat().st_size for path in (tmp_path / os.fsdecode(STAGING)).iterdir() if path.is_file()) < 100
 
 
-async def test_more_than_the_disk_has_is_not_even_begun(tree: MasterTree) -> None:
-    parts = [Digest(bytes([number]) * 32, tree.free_bytes() // 10) for number in range(10)]
-    changes = [Change(b"p/%d" % number, Attr(0o100644, part.size, 1, part)) for number, part in enumerate(parts)]
-    ran = Ran(Exit(0), Usage(), tuple(changes), {}, 1, 2)
+async def test_more_data_than_the_disk_has_are_not_written(tree: MasterTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree, "free_bytes", lambda: 1_000_000)
+    huge = Digest(bytes(32), ENOUGH)
+    ran = Ran(Exit(0), Usage(), (Change(b"p/huge", Attr(0o100644, huge.size, 1, huge)),), {}, 1, 2)
+    lease = EndlessLease()
     with pytest.raises(FsError) as refused:
-        async with fetch_contents(cast(Lease, SilentLease()), ran, tree):
+        async with fetch_contents(cast(Lease, lease), ran, tree):
             pass
     assert refused.value.errno == errno.ENOSPC
+    assert lease.sent_bytes < 1_000_000
