@@ -6,14 +6,14 @@ import msgspec
 import pytest
 
 from termite.engine.errors import Reason, Retryable
-from termite.engine.wire.protocol.content_chunks import pack_piece
+from termite.engine.wire.protocol.content_chunks import DATA_BYTES, pack_piece
 from termite.engine.wire.protocol.messages import Directory, File, GetFile
 from termite.engine.wire.transport import SendChunk
 from tests.e2e.mirrors import Starter, mirror
 from tests.hostile.masters import STARTERS, HostileMaster, attacked_place
 
 SIZE = 100_000  # as the file is listed
-CHUNK = bytes(256 * 1024)
+CHUNK = bytes(DATA_BYTES)
 ENOUGH = 64 * 1024 * 1024
 
 

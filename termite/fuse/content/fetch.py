@@ -32,6 +32,7 @@ from termite.fuse.view.view_tree import Tree
 
 VERIFY_WITHOUT_THREAD_BYTES = 256 * 1024  # 0.2 ms of hashing; a thread costs 0.1
 LARGE_BYTES = 4 * 1024**3  # up to this size, a file may be larger than the store
+HUGE_BYTES = 16 * 1024**4  # the largest file of ext4: holes take no space, but a larger file is none of a user's
 OPEN_DIRECTORY = 0o005  # others may list it and search it
 SILENCE_S = 60.0  # without a chunk or a reply; longer than the connection needs to find out that it is lost
 
@@ -164,17 +165,18 @@ class Fetcher:
         return await trio.to_thread.run_sync(self._cas.verify, digest)
 
     async def _get_file(self, node: Node) -> None:
-        if node.attr.size > max(self._cas.limits.max_bytes, LARGE_BYTES):  # eviction comes too late for it
-            text = f"/{os.fsdecode(node.path)} is larger than the store (termite-worker -cache-size)"
-            raise Retryable(Reason.DISK_FULL, text)
+        self._check_size(node, node.attr.size, HUGE_BYTES)
         self._counts["files"] += 1
         writer: CasWriter | None = None
-        received = 0
+        received = data_bytes = 0
+        most_bytes = max(self._cas.limits.max_bytes, LARGE_BYTES)  # eviction comes too late for more
 
         async def write(chunk: bytes) -> None:
-            nonlocal writer, received
+            nonlocal writer, received, data_bytes
             piece = parse_piece(chunk)
             received += piece if isinstance(piece, int) else len(piece)
+            data_bytes += 0 if isinstance(piece, int) else len(piece)
+            self._check_size(node, data_bytes, most_bytes)
             if received > node.attr.size:  # it may never end, and would fill the worker's disk
                 raise Retryable(Reason.FILE_CHANGED, f"/{os.fsdecode(node.path)} is longer than it was listed")
             writer = writer or self._cas.writer()
@@ -206,6 +208,11 @@ class Fetcher:
         if self._is_public(node):
             self._cas.note_public(reply.digest)
         self._have(node, reply.digest)
+
+    def _check_size(self, node: Node, size_bytes: int, most_bytes: int) -> None:
+        if size_bytes > most_bytes:
+            text = f"/{os.fsdecode(node.path)} is larger than the store (termite-worker -cache-size)"
+            raise Retryable(Reason.DISK_FULL, text)
 
     def _is_public(self, node: Node) -> bool:
         """Return True if any user of the master's machine may read this version of a file."""
