@@ -28,9 +28,10 @@ def told(
     before: str,
     *words: str,
     env: Mapping[str, str] | None = None,
+    nicer: int = 0,
 ) -> Invocation:
     """Return the invocation of a command that a shell starts after the commands `before`."""
-    script = f"{before}; exec {shlex.join([str(launcher), *(words or ('gcc',))])}"
+    script = f"{before}; exec nice -n {nicer} {shlex.join([str(launcher), *(words or ('gcc',))])}"
     with started(["bash", "-c", script], tree, env={"PATH": "/usr/bin:/bin", **(env or {})}) as process:
         talk = master.accept()
         talk.say(exit_code(0))
@@ -49,7 +50,7 @@ def test_limits_are_those_of_the_process(launcher: Path, tree: Path, master: Fak
 
 
 def test_niceness_and_ignored_signals_are_told_if_there_are_any(launcher: Path, tree: Path, master: FakeMaster) -> None:
-    said = told(launcher, tree, master, "trap '' PIPE USR1; renice -n 5 -p $$ >/dev/null")
+    said = told(launcher, tree, master, "trap '' PIPE USR1", nicer=5)
     assert said["nice"] == str(min(os.nice(0) + 5, 19)).encode()
     assert int(said["ignored"]) & (1 << 12 | 1 << 9 | 1) == 1 << 12 | 1 << 9
     assert not told(launcher, tree, master, "true").all("nice") or os.nice(0)
