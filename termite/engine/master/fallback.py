@@ -183,9 +183,10 @@ async def run_here_instead(
         await job.launcher.stop_reading()
         cause = "the command may have used the network and cannot be run again"
         return await _refuse(master, job, reason, named + more, cause, ExitCode.LOST)
-    # The summary of a build names each place outside the tree.
-    is_known = reason is Reason.WRITES_OUTSIDE and (
-        master.builds > 0 or not master.notices.select_new(reason, [os.fsencode(job.place)])
+    # The summary of a build counts the commands, and names each place outside the tree.
+    is_said_at_the_end = reason.is_for_here or reason in (Reason.WRITES_OUTSIDE, Reason.CONFLICT)
+    is_known = is_said_at_the_end and (
+        master.builds > 0 or not master.notices.select_new(reason, [os.fsencode(job.place or named)])
     )
     quiet = (quiet or is_known) and not job.output.has_shown
     return await fall_back(master, job, reason, named + more, quiet=quiet, derived=derived)

@@ -1494,6 +1494,21 @@ async def test_the_same_command_runs_here_at_once_and_so_does_one_that_names_the
 
 
 @pytest.mark.logs("job-fell-back")
+@pytest.mark.parametrize("reason", [Reason.LINKED_FILE, Reason.FOREIGN_IDS])
+async def test_the_summary_of_a_build_is_enough_for_commands_that_must_run_here(tmp_path: Path, reason: Reason) -> None:
+    def refusals() -> tuple[Script, ...]:
+        return tuple(script(end=Retryable(reason, detail)) for detail in ("'/p/f'", "'/p/f'", "'/p/g'"))
+
+    world = World(tmp_path, *refusals())
+    told = [await world.say("strip", name) for name in ("f", "f2", "g")]
+    assert [len(lines) for lines in told] == [2, 1, 2], "each place is named once"
+    assert told[0][0] == (b"N", f"termite: {reason.words}: '/p/f'".encode() + HERE)
+    world = World(tmp_path, *refusals())
+    world.master.builds = 1
+    assert [await world.say("strip", name) for name in ("f", "f2", "g")] == 3 * [[(b"X", b"recurse=0\0")]]
+
+
+@pytest.mark.logs("job-fell-back")
 async def test_in_the_next_build_only_the_same_command_is_known(tmp_path: Path) -> None:
     world = World(tmp_path, wrote(b"srv/x/a"), script(end=ran()))
     await world.say("cp", "a", "$D", D="/srv/x")
