@@ -179,9 +179,10 @@ SHARED = {
     **many(PART),
     "main.c": MAIN,
     "Makefile": f"""
-all: group/program acl/program
+all: group/install/program acl/program
 group/program: {" ".join(f"group/objects/part{n}.o" for n in range(MANY))} group/objects/main.o ; $(CC) -o $@ $^
-acl/program: group/program ; mkdir -p acl/new; install -m 755 $< $@; cp $< acl/new/; echo 1 >acl/new/stamp
+group/install/program: group/program ; mkdir -p group/install; install -m 755 $< $@; cp $< group/install/copy
+acl/program: group/program ; mkdir -p acl/new; $(CC) -o $@ group/objects/*.o; echo 1 >acl/new/stamp
 group/objects/%.o: %.c ; mkdir -p group/objects; $(CC) -c $< -o $@
 """,
 }
