@@ -21,6 +21,7 @@ from tests.edge.engine.tree.tree_jobs import Job, digest_of, serve, staged_names
 NS = 10**9
 calls = pytest.fixture(lambda monkeypatch: Calls(monkeypatch))
 IS_ROOT = os.geteuid() == 0
+QUEUED_EVENTS = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
 
 
 @pytest.fixture(params=["/tmp", "/var/tmp", "/dev/shm"])
@@ -292,3 +293,51 @@ async def test_a_plan_is_finished_there_as_well_wherever_the_master_was_killed(
             happened += is_done
         last += 1
     assert last > 40 and happened > 15, (last, happened)
+
+
+# -- other programs work there all the time ---------------------------------------------------------------------------
+
+
+async def test_lost_events_of_a_crowded_directory_concern_nothing_else(home: MasterTree, root: Path) -> None:
+    chosen = Path("/tmp") / f"termite-test-{uuid.uuid4().hex}"
+    chosen.mkdir(mode=0o700)
+    try:
+        home.show_named((), tree_path(root), (b"TMPDIR=" + os.fsencode(chosen),))
+        await serve(home, root, chosen)
+        rescans = home.statistics()["rescans"]
+        for name in ("g", "h"):
+            (chosen / name).touch()
+        for number in range(QUEUED_EVENTS + 1):
+            os.utime(chosen / ("g" if number % 2 else "h"))  # two names in turn, so that events are not merged
+        (chosen / "public").write_bytes(b"1")
+        (chosen / "private").touch(mode=0o600)
+        home.drain()
+        _, _, children = await home.directory(tree_path(chosen))
+        assert children.keys() == {b"g", b"h", b"public"}
+        assert home.statistics()["rescans"] == rescans, "the tree was not listed again"
+    finally:
+        shutil.rmtree(chosen)
+
+
+async def test_private_files_of_others_are_no_news(home: MasterTree, root: Path, temporary: Path) -> None:
+    await serve(home, root, temporary.parent)
+    number = home.drain()
+    path = temporary.parent / f"termite-test-{uuid.uuid4().hex}"
+    path.touch(mode=0o600)
+    path.write_bytes(b"secret")
+    named = [c.path for s in home.changesets_since(number) for c in s.changes] if home.drain() > number else []
+    path.unlink()
+    assert tree_path(path) not in named
+
+
+@pytest.mark.parametrize("temporary", ["/tmp", "/var/tmp"], indirect=True)
+async def test_what_jobs_see_there_is_named_private_or_public(home: MasterTree, root: Path, temporary: Path) -> None:
+    (temporary / "d").mkdir(mode=0o700)
+    (temporary / "d/f").touch(mode=0o600)
+    (temporary / "d/g").touch(mode=0o600)
+    await serve(home, root, temporary)
+    home.show_named((b"cat", os.fsencode(temporary / "d/f")), tree_path(root), ())
+    _, _, children = await home.directory(tree_path(temporary / "d"))
+    assert children.keys() == {b"f"}
+    (temporary / "d/f").write_bytes(b"changed")
+    assert home.drain() > 0, "the way to it is watched"
