@@ -32,7 +32,7 @@ def test_a_command_is_told_as_it_was_called(launcher: Path, tree: Path, master: 
         finish(process)
     said = talk.invocation
     assert said.all("arg") == [b"gcc", b"-c", b"a b.c", b""]
-    assert (said["v"], said["how"], said["tool"]) == (b"4", b"direct", b"")
+    assert (said["v"], said["how"], said["tool"]) == (b"5", b"direct", b"")
     assert (said["exe"], said["search"]) == (b"gcc", b"1")
     assert said["cwd"] == os.fsencode(tree)
     assert said["pid"] == str(process.pid).encode()

@@ -34,7 +34,7 @@ from termite.engine.model import (
     UserId,
 )
 
-PROTOCOL = 3  # both ends must have the same; if not, the operator reads one clear line
+PROTOCOL = 4  # both ends must have the same; if not, the operator reads one clear line
 INLINE_BYTES = 64 * 1024  # contents up to this size are sent inside a message, not as chunks
 INLINE_TOTAL_BYTES = 1024 * 1024  # of all contents inside one message
 MAX_CHANGES = 200_000  # of one job; they are decoded in 60 ms, during which the master does nothing else

@@ -13,7 +13,7 @@ from termite.engine.errors import RemoteProtocolError
 # The largest frame is an invocation. The kernel limits arguments and environment to 6 MiB.
 FRAME_LIMIT_BYTES = 32 * 1024 * 1024
 
-VERSION = "4"  # of this protocol; native/launcher/invocation.c has it too
+VERSION = "5"  # of this protocol; native/launcher/invocation.c has it too
 
 INVOKE, CONTROL, CANCEL = b"I", b"C", b"K"  # to the master
 ALIVE = b"A"  # to the master: a question; from the master: the answer
