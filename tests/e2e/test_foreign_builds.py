@@ -262,16 +262,8 @@ def own(where: Place, path: Path) -> None:
         subprocess.run(["chown", "-R", f"{where.uid}:{where.uid}", path], check=True)
 
 
-# These do not come out equal yet.
-PENDING = {
-    "go with cgo and trimpath",
-    "an environment with a private python",
-    "a kernel module",
-}
-
-
 @pytest.mark.timeout(2 * LIMIT_S)
-@pytest.mark.parametrize("name", [name for name in BUILDS if name not in PENDING])
+@pytest.mark.parametrize("name", BUILDS)
 def test_a_build_is_the_same_and_most_of_it_is_remote(
     name: str, user_place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
