@@ -108,8 +108,7 @@ def test_a_command_that_changes_no_such_file_in_place_stays_remote(cluster: Tree
 def test_the_same_command_runs_here_at_once_the_next_time(cluster: Tree) -> None:
     prepare(cluster)
     assert cluster.plain("ln", "one", "same", within="work").code == 0
-    done = cluster.termite("sh", "-c", "echo once >>same", within="work")
-    assert b"a file with several names was changed in place: '" in done.stderr, done
+    assert cluster.termite("sh", "-c", "echo once >>same", within="work").code == 0
     before, remote = cluster.jobs("local"), run_here(cluster)
     assert cluster.termite("sh", "-c", "echo once >>same", within="work").stderr == b""
     assert (cluster.jobs("local"), run_here(cluster)) == (before + 1, remote)
