@@ -55,7 +55,8 @@ def is_being_written(fd: int) -> bool:
 class OldFile:
     """An open file whose judged version has this size and time, and begins with this content.
 
-    `names` is the number of its names before the result takes one of them.
+    `names` is the number of its names before the result takes one of them, and `ctime_ns` its time
+    of change. In a tree on overlayfs, a file of a lower layer keeps both.
     """
 
     fd: int
@@ -63,6 +64,7 @@ class OldFile:
     mtime_ns: int
     begin: Digest | None
     names: int
+    ctime_ns: int
 
 
 class LateWrites:
@@ -92,7 +94,8 @@ class LateWrites:
             await self._wait_for_writer(old.fd)
             st = os.fstat(old.fd)
             is_same = (st.st_size, st.st_mtime_ns) == (old.size, old.mtime_ns)
-            is_linked = st.st_nlink >= old.names  # somebody has given it another name, which keeps the old file
+            # If somebody has given it another name, that one keeps the old file.
+            is_linked = st.st_nlink >= old.names and st.st_ctime_ns != old.ctime_ns
             if (is_same and not is_linked) or self._is_still_there(path, st):
                 continue
             self.has_rescued = True

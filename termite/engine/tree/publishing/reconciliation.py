@@ -116,7 +116,8 @@ class Reconciliation:
                 os.close(fd)
                 raise self._conflict((change.path,))
             begin = seen.attr.digest or base.digest
-            old = OldFile(fd, seen.attr.size, seen.attr.mtime_ns, begin, seen.attr.nlink)
+            ctime_ns = os.fstat(fd).st_ctime_ns
+            old = OldFile(fd, seen.attr.size, seen.attr.mtime_ns, begin, seen.attr.nlink, ctime_ns)
             self.late.keep(change.path, old)
 
     def close(self) -> None:
