@@ -53,7 +53,7 @@ class Bench:
         self.mount = base / "mount"
         self.project = self.mount / "tree" / os.fsdecode(PROJECT)
         self.project.mkdir(parents=True)
-        for name in ("proc", "dev", "tmp", "etc"):
+        for name in ("proc", "sys", "dev", "tmp", "etc"):
             (self.mount / "tree" / name).mkdir()
         (self.mount / "tree" / "usr").symlink_to(".")
         (base / "scratch").mkdir()

@@ -416,7 +416,7 @@ async def test_a_settled_file_that_changed_is_not_served_from_the_warm_layer(pla
 async def test_nothing_is_left_where_the_mirror_was(place: Path, master: FakeMaster) -> None:
     async with mirror(master, place, tmpfs=False):
         await warmed(master, "sh", "-c", "echo x > f", below=40)
-    assert sorted(path.name for path in (place / "cache").iterdir()) == ["cas", "warm"]
+    assert sorted(path.name for path in (place / "cache").iterdir()) == ["cas", "proofs", "warm"]
     assert not list((place / "cache/warm").iterdir())
     assert not [line for line in read_whole(b"/proc/self/mountinfo").splitlines() if os.fsencode(place) in line]
 

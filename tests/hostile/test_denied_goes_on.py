@@ -34,7 +34,8 @@ process.join()
 """
 GIT = """
 git init -q repo && cd repo && echo x >f && git add f
-git -c user.name=a -c user.email=b@c commit -qm first && git gc -q && git clone -q . ../copy && cat ../copy/f
+git -c user.name=a -c user.email=b@c commit -qm first && git gc -q
+git clone -q --no-hardlinks . ../copy && cat ../copy/f
 """
 NESTED = """
 test $$ = 1 && mount -t tmpfs none /mnt && echo hello >/mnt/f && cat /mnt/f && test $(ls /proc | grep -c "^[1-9]") -lt 9
