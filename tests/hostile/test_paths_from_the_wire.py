@@ -3,6 +3,7 @@
 With such a path the mirror wrote a setuid file of the master's choice outside of its scratch space.
 """
 
+import contextlib
 import os
 import stat
 import uuid
@@ -139,10 +140,20 @@ async def test_odd_paths_where_nothing_is_looked_up_by_them_are_harmless(starter
         print("HELD")
 
 
+def files_in(directory: Path) -> list[Path]:
+    """Return all files below a directory, from which the mirror may remove others meanwhile."""
+    return [Path(place, name) for place, _, names in os.walk(directory) for name in names]
+
+
 def setuid_files(directory: Path) -> list[Path]:
-    return [
-        path for path in directory.rglob("*") if path.lstat().st_mode & 0o6000 and stat.S_ISREG(path.lstat().st_mode)
-    ]
+    """Return the regular files below a directory that are setuid or setgid."""
+    found = []
+    for path in files_in(directory):
+        with contextlib.suppress(FileNotFoundError):
+            mode = path.lstat().st_mode
+            if mode & 0o6000 and stat.S_ISREG(mode):
+                found.append(path)
+    return found
 
 
 @pytest.mark.parametrize("starter", STARTERS)
@@ -170,7 +181,7 @@ async def test_a_job_sees_setuid_bits_and_the_workers_disk_never_has_them(starte
                 assert setuid_files(base / "place/cache") == []
                 assert setuid_files(base / "place/scratch/layers") == []
             with trio.fail_after(20):  # until there is a warm layer
-                while not list((base / "place/cache/warm").rglob("id")):
+                while all(path.name != "id" for path in files_in(base / "place/cache/warm")):
                     await master.said(*looks)
                     await trio.sleep(0.5)
             assert setuid_files(base / "place/cache") == []
