@@ -58,6 +58,8 @@ def test_it_ends_as_in_a_plain_build(project: Tree) -> None:
     status = project.status()
     here = sum(status["fallbacks"].values())
     print(f"{len(modules) - here} of {len(modules)} modules on a worker")
-    if project.where.uid:
-        assert (status["jobs"]["remote"], here) == (len(modules), 0)
-    assert {*status["fallbacks"]} <= {Reason.FOREIGN_IDS, Reason.ATTRIBUTES_SET}
+    reasons = {*status["fallbacks"]}
+    if project.where.uid:  # test_zipfile writes beside the modules of the system, as a job may
+        assert (reasons, here) in ((set(), 0), ({Reason.WRITES_OUTSIDE}, 1)), done.stderr
+        assert status["jobs"]["remote"] >= len(modules) - 1
+    assert reasons <= {Reason.FOREIGN_IDS, Reason.ATTRIBUTES_SET, Reason.WRITES_OUTSIDE}
