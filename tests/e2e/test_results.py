@@ -91,7 +91,7 @@ READING = {
     "opens for appending": "exec 3>>file",
     "opens for reading and writing": "exec 3<>file",
     "sets the mode it has": "chmod 644 file",
-    "writes to the temporary directory": "echo x >/tmp/x",
+    "uses the temporary directory": "echo x >/tmp/x.$$; rm /tmp/x.$$",
     "fails": "false",
 }
 

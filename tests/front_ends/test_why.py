@@ -8,7 +8,7 @@ NONE = "none: rules are matched with the command as you gave it"
 REMOTE = "none matches, so it runs remotely"
 CASES = {
     "make": (("termite", "--preload=make", "--", "/bin/sh", "-c", "gcc \\\n -c x.c"), "make", "remote", REMOTE),
-    "make below": (("make", "-C", "sub"), NONE, "local", "COMMAND(g?make(?:-\\d[\\d.]*)?)  (make plugin, recurse"),
+    "make below": (("make", "-C", "sub"), NONE, "local", "COMMAND((?:g|b|p|re)?make("),
     "termite-make below": (("cd x; termite-make",), NONE, "local", "(built-in default, recurse"),
     "ninja": (("termite", "--preload=ninja", "--", "/bin/sh", "-c", "gcc -c x.c"), NONE, "remote", REMOTE),
     "ninja below": (("ninja", "-C", "sub"), NONE, "local", "COMMAND(ninja(?:-build)?|samu)  (ninja plugin, recurse"),

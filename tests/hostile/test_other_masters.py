@@ -9,6 +9,7 @@ import pytest
 
 from termite.engine.errors import FsError, Reason, Retryable
 from termite.engine.model import Digest
+from termite.engine.wire.protocol.content_chunks import parse_piece
 from termite.engine.wire.protocol.messages import Directory, File, GetBlob, GetFile
 from termite.engine.wire.transport import SendChunk
 from tests.e2e.mirrors import Starter, mirror
@@ -16,7 +17,9 @@ from tests.hostile.masters import STARTERS, HostileMaster, attacked_place
 
 SIZE = 300_000
 PUBLIC = Path("/usr/bin/python3").resolve()
-RESULT = Digest(hashlib.sha256(bytes(SIZE)).digest(), SIZE)
+CONTENT = b"x" * SIZE
+MAKE_RESULT = ("sh", "-c", f"head -c {SIZE} /dev/zero | tr '\\0' x >result")
+RESULT = Digest(hashlib.sha256(CONTENT).digest(), SIZE)
 
 
 async def fetched(master: HostileMaster) -> bytes:
@@ -24,7 +27,8 @@ async def fetched(master: HostileMaster) -> bytes:
     chunks: list[bytes] = []
 
     async def take(chunk: bytes) -> None:
-        chunks.append(chunk)
+        piece = parse_piece(chunk)
+        chunks.append(bytes(piece))  # all of it is data
 
     await master.connection.request(GetBlob(RESULT), on_chunk=take)
     return b"".join(chunks)
@@ -61,8 +65,8 @@ async def test_a_result_is_given_to_the_lease_whose_job_made_it_only(starter: St
     with attacked_place(starter) as base:
         owner = HostileMaster(base / "project")
         async with mirror(owner, base / "place", starter):
-            await owner.run("dd", "if=/dev/zero", "of=result", f"bs={SIZE}", "count=1")
-            assert await fetched(owner) == bytes(SIZE)
+            await owner.run(*MAKE_RESULT)
+            assert await fetched(owner) == CONTENT
         (base / "other").mkdir(mode=0o755)
         other = HostileMaster(base / "other")
         async with mirror(other, base / "place", starter):
@@ -99,7 +103,7 @@ async def test_the_digest_of_a_content_alone_gives_nobody_the_content(starter: S
         owner = HostileMaster(base / "project")
         owner.owner = b"1" * 32
         async with mirror(owner, base / "place", starter):
-            await owner.run("dd", "if=/dev/zero", "of=result", f"bs={SIZE}", "count=1")
+            await owner.run(*MAKE_RESULT)
             await owner.run("wc", "private")
         assert is_stored(base / "place" / "cache")
         for content in (RESULT, sent):
@@ -114,7 +118,7 @@ async def test_an_open_file_in_a_closed_directory_is_not_public(starter: Starter
     with attacked_place(starter) as base:
         (base / "other").mkdir(mode=0o755)
         (base / "other" / "stolen").write_bytes(b"x")
-        (base / "home" / "open").write_bytes(bytes(SIZE))  # `home` has the mode 0700
+        (base / "home" / "open").write_bytes(CONTENT)  # `home` has the mode 0700
         (base / "home" / "open").chmod(0o644)
         first = HostileMaster(base / "project")
         first.owner = b"1" * 32

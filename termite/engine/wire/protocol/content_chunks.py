@@ -23,9 +23,10 @@ def pack_piece(piece: bytes | int) -> bytes:
 
 def parse_piece(chunk: bytes) -> memoryview | int:
     """Return the bytes of a chunk, or the length of its hole. Raise RemoteProtocolError."""
-    if chunk[0] == DATA and len(chunk) > 1:
+    kind = chunk[0] if chunk else 0
+    if kind == DATA and len(chunk) > 1:
         return memoryview(chunk)[1:]
-    if chunk[0] == HOLE and len(chunk) == 1 + _LENGTH.size:
+    if kind == HOLE and len(chunk) == 1 + _LENGTH.size:
         (length,) = _LENGTH.unpack_from(chunk, 1)
         if length:
             return int(length)
