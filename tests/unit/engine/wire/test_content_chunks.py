@@ -15,7 +15,12 @@ def test_a_piece_comes_as_it_was_sent(piece: bytes | int) -> None:
     assert (parsed if isinstance(parsed, int) else bytes(parsed)) == piece
 
 
-@pytest.mark.parametrize("chunk", [b"\1", b"\0x", b"\2", b"\2" + bytes(7), b"\2" + bytes(8), b"\2" + b"\1" * 9, b"\3x"])
+BROKEN = [b"", b"\1", b"\0x", b"\2", b"\2" + bytes(7), b"\2" + bytes(8), b"\2" + b"\1" * 9, b"\3x"]
+
+
+@pytest.mark.parametrize("chunk", BROKEN)
+    "chunk", [b"", b"\1", b"\0x", b"\2", b"\2" + bytes(7), b"\2" + bytes(8), b"\2" + b"\1" * 9, b"\3x"]
+)
 def test_anything_else_breaks_the_protocol(chunk: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
         parse_piece(chunk)
