@@ -289,6 +289,9 @@ def test_a_build_is_the_same_and_most_of_it_is_remote(
         site.where.run([site.where.termite("termite-ctl"), "shutdown"], site.tree)
     assert done.code == 0, done
     found, jobs = site.entries(), json.loads(status.stdout)["jobs"]
+    for path in expected.keys() & found.keys():
+        if found[path][-1] and expected[path][:-1] == found[path][:-1]:
+            expected[path][-1] = True  # zeros that a plain build has written may come home as a hole
     differences = {path for path in expected.keys() | found.keys() if expected.get(path) != found.get(path)}
     assert not differences, {path: (expected.get(path), found.get(path)) for path in sorted(differences)[:5]}
 

@@ -128,6 +128,6 @@ def test_nothing_is_left_on_any_host(make_place: MakePlace) -> None:
     with make_place("ordinary", network=True) as home, make_place("root", network=True) as rooted:
         tree = new_tree(home)
         with bridged([home, rooted]) as addresses, cluster(tree, [rooted], host=addresses[0]):
-            assert tree.termite("sh", "-c", "echo x >made; echo y >/tmp/y").code == 0
+            assert tree.termite("sh", "-c", "echo x >made; echo y >/tmp/y; rm /tmp/y").code == 0
         assert_nothing_left(home, tree.path)
         assert_nothing_left(rooted)
