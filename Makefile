@@ -10,7 +10,7 @@ demo: setup  ## build Lua plainly and on an embedded cluster, and compare every 
 # Most tests wait for processes, so that several run at once. The tests of one file share a cluster.
 test:  ## every test, with real mounts, namespaces and processes
 	@sh tools/setup.sh tests
-	@.venv/bin/python -m pytest -n $(or $(AT_ONCE),3) --dist loadfile
+	@.venv/bin/python -m pytest -n $(or $(AT_ONCE),2) --dist loadfile
 	@sh tools/test_as_root.sh
 	@$(MAKE) --no-print-directory sanitize
 

@@ -11,7 +11,7 @@ fi
 echo "test: running the tests that need root with sudo (they make namespaces and users of their own)"
 # No file of root may stay in the checkout, because the owner of the checkout could not remove it.
 sudo sh -c '
-    PYTHONDONTWRITEBYTECODE=1 TERMITE_TESTS=root .venv/bin/python -m pytest -p no:cacheprovider -n 3 --dist loadfile
+    PYTHONDONTWRITEBYTECODE=1 TERMITE_TESTS=root .venv/bin/python -m pytest -p no:cacheprovider -n 2 --dist loadfile
     code=$?
     chown -R --reference=pyproject.toml build termite
     exit $code'
