@@ -22,10 +22,10 @@ packages="gcc libc6-dev musl-tools make python3 python3-venv python3-dev pkg-con
 # image of a disk, and a kernel module.
 test_packages="bubblewrap g++ cmake ninja-build autoconf automake autopoint perl util-linux fakeroot passt gettext"
 test_packages="$test_packages e2fsprogs linux-headers-$(dpkg --print-architecture)"
-# Without cargo and go, their tests would be skipped. A cargo or go that is not Debian's will do
-# too.
-command -v cargo >/dev/null || test_packages="$test_packages cargo"
-command -v go >/dev/null || test_packages="$test_packages golang-go"
+# Without cargo and go, their tests are skipped. A cargo or go that is not Debian's will do too.
+optional_packages=""
+command -v cargo >/dev/null || optional_packages="$optional_packages cargo"
+command -v go >/dev/null || optional_packages="$optional_packages golang-go"
 # libFuzzer and the sanitizers of clang are in the second one.
 fuzz_packages="clang libclang-rt-dev"
 python=/usr/bin/python3 # the first python3 on PATH may be in a private home, which no worker can read
@@ -46,21 +46,25 @@ as_root() {
     fi
 }
 
+may_install() { [ "$(id -u)" = 0 ] || command -v sudo >/dev/null; }
+
 checksum() { cat "$@" | sha256sum; }
 
-install_debian_packages() {
+find_missing_packages() {
     missing=""
     for package in $packages; do
         status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
         [ "$status" = installed ] || missing="$missing $package"
     done
+}
+
+install_debian_packages() {
+    find_missing_packages
     [ -n "$missing" ] || return 0
     say "installing Debian packages:$missing"
     # shellcheck disable=SC2086
     set -- env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
-    if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null; then
-        die "this needs root, and sudo is not installed; as root, run: apt-get install --no-install-recommends$missing"
-    fi
+    may_install || die "this needs root, and sudo is not installed; as root, run: apt-get install --no-install-recommends$missing"
     as_root "$@" >/dev/null 2>&1 && return 0
     say "refreshing the package lists first"
     as_root apt-get update -qq
@@ -146,6 +150,13 @@ open_to_others termite
 if [ "${1:-}" = tests ]; then
     packages=$test_packages
     install_debian_packages
+    packages=$optional_packages
+    if may_install; then
+        install_debian_packages
+    else
+        find_missing_packages
+        [ -z "$missing" ] || say "without$missing, their tests are skipped; to run them, as root: apt-get install --no-install-recommends$missing"
+    fi
     # Some tests run a second time as an ordinary user, who must be able to read the checkout.
     chmod go+rx . && open_to_others tests tools pyproject.toml
 fi
