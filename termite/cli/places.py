@@ -59,6 +59,14 @@ def tree_name(root: Path) -> str:
     return os.fsdecode(name)
 
 
+def records_directory(root: Path) -> Path:
+    """Return the directory with the records of the tree at `root`, which may not exist yet.
+
+    Raise UserError if there is no place for it.
+    """
+    return own_directory(STATE) / "records" / tree_name(root)
+
+
 def working_directory() -> Path:
     """Return the current directory without symlinks. Raise UserError if it has been removed."""
     try:

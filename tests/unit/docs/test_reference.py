@@ -48,6 +48,7 @@ DAEMONS = {
     "engine/decide": "master",
     "engine/fleet/coordinator.py": "coordinator",
     "engine/fleet": "master",
+    "engine/history": "master",
     "engine/launch": "master",
     "engine/loop": "master",
     "engine/master": "master",

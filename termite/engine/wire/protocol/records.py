@@ -19,6 +19,7 @@ INVOKE, CONTROL, CANCEL = b"I", b"C", b"K"  # to the master
 ALIVE = b"A"  # to the master: a question; from the master: the answer
 STDIN, PEEKED, UNREADABLE = b"S", b"P", b"F"  # to the master: the answers to READ
 EXEC, STDOUT, STDERR, NOTICE, READ, EXIT, ANSWER = b"X", b"1", b"2", b"N", b"R", b"E", b"J"  # from the master
+EVENT = b"V"  # from the master, after the control command `watch`: one event of its live stream
 
 ONCE = b"O"  # from the master: the command gets the network now, so a lost master is no reason to run it again
 

@@ -1,0 +1,39 @@
+"""Say which parts of a tree's history are removed: all but the last builds, and not too many bytes."""
+
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+BUILDS_KEPT = 20
+BYTES_KEPT = 64 * 1024 * 1024
+PART_BYTES = 4 * 1024 * 1024  # a part does not grow beyond that; a build of many jobs has several
+
+
+class BuildPart(NamedTuple):
+    """A part of a build, with the bytes of its records and its index. Parts sort by their age."""
+
+    build: int
+    part: int
+    size_bytes: int = 0
+
+
+def choose_evicted(
+    parts: Iterable[BuildPart],
+    growing: Collection[tuple[int, int]] = (),
+    builds_kept: int = BUILDS_KEPT,
+    bytes_kept: int = BYTES_KEPT,
+) -> list[BuildPart]:
+    """Return the parts to remove, the oldest first.
+
+    `growing` has the build and the number of each part that is written now; these always stay.
+    """
+    ordered = sorted(parts)
+    newest = sorted({part.build for part in ordered})[-builds_kept:]
+    total = sum(part.size_bytes for part in ordered)
+    evicted = []
+    for part in ordered:
+        is_too_old = part.build not in newest
+        if (part.build, part.part) in growing or not (is_too_old or total > bytes_kept):
+            continue
+        evicted.append(part)
+        total -= part.size_bytes
+    return evicted

@@ -1,0 +1,207 @@
+"""The format of the files that keep the records of a tree.
+
+A build has one or more *parts*, each a file `BUILD-PART.records` with an index beside it,
+`BUILD-PART.index`. Both begin with a line that names their format. Then come in the records
+*frames*, and in the index *entries*:
+
+    frame: u32 length, u32 CRC-32 of the content, content: one letter (J: JobRecord,
+           B: BuildRecord), then its msgpack
+    entry: u32 CRC-32 of a key, u32 length of the whole frame, u64 its offset in the file
+
+All numbers are little endian. The keys of a job are its id, its text and each file that it wrote;
+each frame of a build has one key. Records are written before their entries, so that an index only
+lacks the last ones. A reader scans the frames behind the last entry.
+
+A file that was cut at any place is no error: the last frame is *torn*, and is skipped.
+"""
+
+import enum
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from zlib import crc32
+
+import msgspec
+
+from termite.engine.history.logic.job_record import SCHEMA, BuildRecord, JobRecord
+
+RECORDS_HEAD = b"termite-records %d\n" % SCHEMA
+INDEX_HEAD = b"termite-record-index %d\n" % SCHEMA
+JOB, BUILD = b"J", b"B"
+MAX_FRAME_BYTES = 1024 * 1024  # a record is bounded to a fiftieth of that
+PART_NAME = re.compile(r"(\d{8})-(\d{3})\.records")
+
+_FRAME = struct.Struct("<II")
+_ENTRY = struct.Struct("<IIQ")
+_KEY = struct.Struct("<I")
+
+_encoder = msgspec.msgpack.Encoder()
+_job_decoder = msgspec.msgpack.Decoder(JobRecord)
+_build_decoder = msgspec.msgpack.Decoder(BuildRecord)
+
+
+class Wound(enum.Enum):
+    """The kind of damage of a file."""
+
+    TORN = "torn"  # its end is missing, as after a crash
+    BROKEN = "broken"  # something within it is wrong
+    FOREIGN = "foreign"  # it is no file of this format and version
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Damage of a file of records at an offset, in bytes."""
+
+    wound: Wound
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordFrame:
+    """A frame that is whole: its letter, its msgpack, its offset in the file and its whole length."""
+
+    kind: bytes
+    content: bytes
+    offset: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        """The offset of the next frame."""
+        return self.offset + self.length
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """The place of a frame that may have a key. Another key may have the same checksum."""
+
+    offset: int
+    length: int
+
+
+def part_name(build: int, part: int) -> str:
+    """Return the name of a part's file of records."""
+    return f"{build:08d}-{part:03d}.records"
+
+
+def index_name(records_name: str) -> str:
+    """Return the name of the index beside a file of records."""
+    return records_name.removesuffix(".records") + ".index"
+
+
+def pack_job(record: JobRecord) -> tuple[bytes, list[int]]:
+    """Return the frame of a job's record, and the checksums of its keys."""
+    keys = [id_key(record.id), text_key(record.text), *map(file_key, record.files)]
+    return pack_frame(JOB, _encoder.encode(record)), keys
+
+
+def pack_build(record: BuildRecord) -> tuple[bytes, list[int]]:
+    """Return the frame of a build's record, and the checksum of its key."""
+    return pack_frame(BUILD, _encoder.encode(record)), [BUILD_KEY]
+
+
+def pack_frame(kind: bytes, content: bytes) -> bytes:
+    """Return the bytes of a frame."""
+    whole = kind + content
+    return _FRAME.pack(len(whole), crc32(whole)) + whole
+
+
+def id_key(job: int) -> int:
+    """Return the checksum of the key that is a job's id."""
+    return crc32(b"i%d" % job)
+
+
+def text_key(text: str) -> int:
+    """Return the checksum of the key that is a command's recorded text."""
+    return crc32(b"t" + text.encode())
+
+
+def file_key(path: bytes) -> int:
+    """Return the checksum of the key that is a file below the tree."""
+    return crc32(b"f" + path)
+
+
+BUILD_KEY = crc32(b"b")
+
+
+def pack_entries(keys: list[int], offset: int, length: int) -> bytes:
+    """Return the entries of one frame."""
+    return b"".join([_ENTRY.pack(key, length, offset) for key in keys])
+
+
+def parse_frames(content: bytes, base: int = 0) -> tuple[list[RecordFrame], Damage | None]:
+    """Return the whole frames of a file, and its first damage, or None.
+
+    `content` begins at the offset `base` of the file; with 0 it begins with RECORDS_HEAD. A frame
+    with a wrong checksum is left out, and the frames behind it are returned.
+    """
+    if not content:
+        return [], None
+    if base == 0 and not content.startswith(RECORDS_HEAD):
+        is_torn = RECORDS_HEAD.startswith(content)
+        return [], Damage(Wound.TORN if is_torn else Wound.FOREIGN, 0)
+    frames: list[RecordFrame] = []
+    damage: Damage | None = None
+    at = 0 if base else len(RECORDS_HEAD)
+    while at < len(content):
+        length, is_whole = _measure_frame(content, at)
+        if is_whole:
+            frames.append(RecordFrame(content[at + 8 : at + 9], content[at + 9 : at + length], base + at, length))
+        elif damage is None:
+            is_last = at + length >= len(content)
+            damage = Damage(Wound.TORN if length and is_last else Wound.BROKEN, base + at)
+        if not length:
+            break
+        at += length
+    return frames, damage
+
+
+def _measure_frame(content: bytes, at: int) -> tuple[int, bool]:
+    """Return the length of the frame at an offset, and whether it is whole.
+
+    The length is 0 if it cannot be right, so that nothing behind it can be read. Zeros up to the
+    end count as one torn frame: a machine that lost its power may leave them.
+    """
+    left = len(content) - at
+    if left < _FRAME.size:
+        return left, False
+    length, checksum = _FRAME.unpack_from(content, at)
+    if not 0 < length <= MAX_FRAME_BYTES:
+        return (0 if any(content[at:]) else left), False
+    whole = content[at + _FRAME.size : at + _FRAME.size + length]
+    return _FRAME.size + length, len(whole) == length and crc32(whole) == checksum
+
+
+def parse_record(frame: RecordFrame) -> JobRecord | BuildRecord | None:
+    """Return the record of a frame, or None if this version does not know its kind or its content."""
+    try:
+        if frame.kind == JOB:
+            return _job_decoder.decode(frame.content)
+        return _build_decoder.decode(frame.content) if frame.kind == BUILD else None
+    except (msgspec.MsgspecError, ValueError, RecursionError):  # ValueError: a text that is no UTF-8
+        return None
+
+
+def find_entries(index: bytes, key: int) -> Iterator[IndexEntry]:
+    """Yield the entries with the checksum of a key, the newest first."""
+    wanted, head = _KEY.pack(key), len(INDEX_HEAD)
+    at = index.rfind(wanted, head)
+    while at >= 0:
+        if (at - head) % _ENTRY.size == 0 and at + _ENTRY.size <= len(index):
+            _, length, offset = _ENTRY.unpack_from(index, at)
+            yield IndexEntry(offset, length)
+        at = index.rfind(wanted, head, at + _KEY.size - 1)
+
+
+def indexed_end(index: bytes) -> int:
+    """Return the offset behind the last frame that has an entry, in bytes. 0: there is none.
+
+    The result is 0, too, if the index has another format.
+    """
+    head = len(INDEX_HEAD)
+    whole = (len(index) - head) // _ENTRY.size
+    if not index.startswith(INDEX_HEAD) or whole < 1:
+        return 0
+    _, length, offset = _ENTRY.unpack_from(index, head + (whole - 1) * _ENTRY.size)
+    return int(offset) + int(length)

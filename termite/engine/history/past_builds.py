@@ -1,0 +1,148 @@
+"""Read the records of a tree's last builds, while its master may write more of them.
+
+Nothing here changes a file. Damaged places are skipped and listed in `damages`.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from termite.engine.history.logic.job_record import BuildRecord, JobRecord
+from termite.engine.history.logic.record_file import (
+    BUILD,
+    BUILD_KEY,
+    JOB,
+    PART_NAME,
+    Damage,
+    IndexEntry,
+    RecordFrame,
+    file_key,
+    find_entries,
+    id_key,
+    index_name,
+    indexed_end,
+    parse_frames,
+    parse_record,
+    text_key,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedPart:
+    """A file of records that is damaged. What else is in it was read."""
+
+    path: Path
+    damage: Damage
+
+
+class PastBuilds:
+    """The last builds of a tree, whose records are in `directory`. All calls block.
+
+    Each call reads the files anew, so that one object may serve for long. `damages` has what the
+    last call has skipped. A directory that does not exist has no builds.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.damages: list[DamagedPart] = []
+
+    def builds(self) -> list[BuildRecord]:
+        """Return the builds, the newest first. A build that has not ended has `ended_s` 0.0."""
+        self.damages = []
+        found: dict[int, BuildRecord] = {}
+        for path in self._parts():
+            for record in self._with_key(path, BUILD, BUILD_KEY):
+                if isinstance(record, BuildRecord):
+                    found.setdefault(record.id, record)
+        return [found[number] for number in sorted(found, reverse=True)]
+
+    def jobs(self, build: int) -> list[JobRecord]:
+        """Return the finished jobs of a build, in the order in which they came home.
+
+        Return [] if the build is not known.
+        """
+        self.damages = []
+        prefix = f"{build:08d}-"
+        return [
+            record for path in reversed(self._parts()) if path.name.startswith(prefix) for record in self._all(path)
+        ]
+
+    def job(self, number: int) -> JobRecord | None:
+        """Return the finished job with this id, or None if no kept build has it."""
+        return next(self._find(id_key(number), lambda record: record.id == number), None)
+
+    def made(self, path: bytes) -> list[JobRecord]:
+        """Return the jobs that wrote a file, the newest first. `path` is below the tree."""
+        return list(self._find(file_key(path), lambda record: path in record.files))
+
+    def ran(self, text: str) -> list[JobRecord]:
+        """Return the jobs with exactly this recorded text, the newest first."""
+        return list(self._find(text_key(text), lambda record: record.text == text))
+
+    def containing(self, words: str) -> Iterator[JobRecord]:
+        """Yield the jobs whose text contains `words`, the newest part first."""
+        self.damages = []
+        wanted = words.encode("utf-8", "backslashreplace")
+        for path in self._parts():
+            for record in reversed(self._all(path, wanted)):
+                if words in record.text:
+                    yield record
+
+    def _find(self, key: int, is_wanted: Callable[[JobRecord], bool]) -> Iterator[JobRecord]:
+        self.damages = []
+        for path in self._parts():
+            for record in self._with_key(path, JOB, key):
+                if isinstance(record, JobRecord) and is_wanted(record):
+                    yield record
+
+    def _parts(self) -> list[Path]:
+        """Return the files of records, the newest first."""
+        try:
+            names = os.listdir(self.directory)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return [self.directory / name for name in sorted(filter(PART_NAME.fullmatch, names), reverse=True)]
+
+    def _all(self, path: Path, containing: bytes = b"") -> list[JobRecord]:
+        frames = self._frames(path, 0)
+        wanted = (frame for frame in frames if frame.kind == JOB and containing in frame.content)
+        return [record for frame in wanted if isinstance(record := parse_record(frame), JobRecord)]
+
+    def _with_key(self, path: Path, kind: bytes, key: int) -> Iterator[JobRecord | BuildRecord]:
+        """Yield the records that may have a key, the newest first."""
+        index = _read(path.with_name(index_name(path.name)))
+        end = indexed_end(index)
+        for frame in reversed(self._frames(path, end)):
+            if frame.kind == kind and (record := parse_record(frame)):
+                yield record
+        if not end:
+            return
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+            for entry in find_entries(index, key):
+                if record := self._record_at(file.fileno(), path, entry):
+                    yield record
+
+    def _record_at(self, fd: int, path: Path, entry: IndexEntry) -> JobRecord | BuildRecord | None:
+        frames, damage = parse_frames(os.pread(fd, entry.length, entry.offset), entry.offset)
+        if damage:
+            self.damages.append(DamagedPart(path, damage))
+        return parse_record(frames[0]) if len(frames) == 1 else None
+
+    def _frames(self, path: Path, start: int) -> list[RecordFrame]:
+        """Return the frames of a file from an offset on."""
+        frames, damage = parse_frames(_read(path, start), start)
+        if damage:
+            self.damages.append(DamagedPart(path, damage))
+        return frames
+
+
+def _read(path: Path, start: int = 0) -> bytes:
+    """Return what a file has from an offset on. A file that was removed meanwhile is empty."""
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            return file.read()
+    except FileNotFoundError:
+        return b""

@@ -1,0 +1,202 @@
+"""The files of a tree's history: written by a master, read by anybody of its user, damaged by a crash."""
+
+import errno
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from termite.engine.history import record_writer
+from termite.engine.history.logic.job_record import BuildRecord
+from termite.engine.history.logic.kept_parts import BUILDS_KEPT
+from termite.engine.history.logic.record_file import Wound
+from termite.engine.history.past_builds import PastBuilds
+from termite.engine.history.record_writer import PackedRecords, RecordWriter
+from tests.synthetic_builds import SyntheticBuild, synthetic_build, synthetic_history, write_history
+
+
+def records_in(directory: Path) -> list[Path]:
+    return sorted(directory.glob("*.records"))
+
+
+def test_a_build_of_a_thousand_jobs_is_read_as_it_was_written(tmp_path: Path) -> None:
+    synthetic = synthetic_build(1000)
+    write_history(tmp_path / "a" / "tree", [synthetic])
+    past = PastBuilds(tmp_path / "a" / "tree")
+    assert past.builds() == [synthetic.build]
+    assert past.jobs(1) == synthetic.jobs
+    job = synthetic.jobs[777]
+    assert past.job(job.id) == job
+    assert past.job(1001) is None
+    assert [found.id for found in past.made(b"build/file500.o")] == [500]
+    assert past.made(b"build/file") == []
+    assert past.ran(job.text) == [other for other in reversed(synthetic.jobs) if other.text == job.text]
+    assert [found.id for found in past.containing("file500.c ")] == [500]
+    assert past.damages == []
+
+
+def test_the_files_are_private(tmp_path: Path) -> None:
+    old = os.umask(0)
+    try:
+        write_history(tmp_path / "tree", [synthetic_build(1)])
+    finally:
+        os.umask(old)
+    assert (tmp_path / "tree").stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "tree").iterdir()} == {0o600}
+
+
+def test_a_tree_without_records_has_no_builds(tmp_path: Path) -> None:
+    past = PastBuilds(tmp_path / "nothing")
+    assert (past.builds(), past.jobs(1), past.job(1), past.made(b"x")) == ([], [], None, [])
+
+
+def test_only_the_last_builds_stay_and_ids_go_on(tmp_path: Path) -> None:
+    history = synthetic_history(BUILDS_KEPT + 5, 3)
+    write_history(tmp_path, history)
+    past = PastBuilds(tmp_path)
+    assert [build.id for build in past.builds()] == list(range(BUILDS_KEPT + 5, 5, -1))
+    assert past.job(history[0].jobs[0].id) is None
+    assert past.job(history[-1].jobs[0].id) == history[-1].jobs[0]
+    writer = RecordWriter(tmp_path)
+    assert (writer.last_build, writer.last_job) == (BUILDS_KEPT + 5, 3 * (BUILDS_KEPT + 5))
+
+
+def test_the_newest_job_that_made_a_file_comes_first(tmp_path: Path) -> None:
+    first = synthetic_build(20, 1)
+    second = SyntheticBuild(
+        msgspec.structs.replace(first.build, id=2),
+        [msgspec.structs.replace(job, id=job.id + 20, build=2) for job in first.jobs],
+    )
+    write_history(tmp_path, [first, second])
+    assert [job.build for job in PastBuilds(tmp_path).made(b"build/file20.o")] == [2, 1]
+
+
+def test_a_large_build_has_several_parts_of_which_the_oldest_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_writer, "PART_BYTES", 2000)
+    synthetic = synthetic_build(40)
+    writer = RecordWriter(tmp_path)
+    writer.start(1)
+    for job in synthetic.jobs:
+        packed = PackedRecords(1)
+        packed.add(job)
+        writer.write(packed)
+    writer.close()
+    assert len(records_in(tmp_path)) > 3
+    assert PastBuilds(tmp_path).jobs(1) == synthetic.jobs
+    assert PastBuilds(tmp_path).job(synthetic.jobs[0].id) == synthetic.jobs[0]
+
+
+def test_a_crash_at_any_offset_loses_only_the_last_record(tmp_path: Path) -> None:
+    synthetic = synthetic_build(6)
+    write_history(tmp_path, [synthetic])
+    (records,) = records_in(tmp_path)
+    index = records.with_suffix(".index")
+    whole, entries = records.read_bytes(), index.read_bytes()
+    for size in range(len(whole), 0, -7):
+        records.write_bytes(whole[:size])
+        # A crash of the machine may keep entries whose records are lost, or lose more entries.
+        for kept in (entries, entries[: size * len(entries) // len(whole)], b""):
+            index.write_bytes(kept)
+            past = PastBuilds(tmp_path)
+            jobs = past.jobs(1)
+            assert jobs == synthetic.jobs[: len(jobs)]
+            is_torn = bool(past.damages)
+            for job in jobs:
+                assert past.job(job.id) == job
+            for build in past.builds():
+                assert build.id == 1
+            assert RecordWriter(tmp_path).last_job >= max([0, *(job.id for job in jobs)])
+            assert is_torn or size == len(whole) or jobs == synthetic.jobs[: len(jobs)]
+    assert records.exists()
+
+
+def test_a_torn_record_is_said(tmp_path: Path) -> None:
+    write_history(tmp_path, [synthetic_build(6)])
+    (records,) = records_in(tmp_path)
+    records.write_bytes(records.read_bytes()[:-3])
+    past = PastBuilds(tmp_path)
+    past.jobs(1)
+    assert [(found.path, found.damage.wound) for found in past.damages] == [(records, Wound.TORN)]
+
+
+@pytest.mark.logs("records-damaged")
+def test_a_file_that_is_not_ours_is_set_aside_by_the_next_master(tmp_path: Path) -> None:
+    write_history(tmp_path, synthetic_history(2, 5))
+    first, _ = records_in(tmp_path)
+    first.write_bytes(b"something else")
+    past = PastBuilds(tmp_path)
+    assert past.jobs(1) == [] and past.damages[0].damage.wound is Wound.FOREIGN
+    RecordWriter(tmp_path).close()
+    assert not first.exists()
+    assert first.with_name(first.name + ".damaged").read_bytes() == b"something else"
+    assert [build.id for build in PastBuilds(tmp_path).builds()] == [2]
+
+
+def test_a_build_whose_master_was_killed_has_no_end(tmp_path: Path) -> None:
+    synthetic = synthetic_build(5)
+    writer = RecordWriter(tmp_path)
+    writer.start(1)
+    packed = PackedRecords(1)
+    packed.add(msgspec.structs.replace(synthetic.build, ended_s=0.0, last_job=0))
+    for job in synthetic.jobs:
+        packed.add(job)
+    writer.write(packed)
+    (build,) = PastBuilds(tmp_path).builds()
+    assert isinstance(build, BuildRecord) and build.ended_s == 0.0
+    assert RecordWriter(tmp_path).last_job == 5
+    writer.close()
+
+
+def test_a_full_disk_leaves_whole_records_and_later_ones_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synthetic = synthetic_build(3)
+    writer = RecordWriter(tmp_path)
+    writer.start(1)
+    real, room = os.write, [100]
+
+    def write_some(fd: int, content: bytes) -> int:
+        if not room[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = real(fd, content[: room[0]])
+        room[0] -= written
+        return written
+
+    def write(index: int) -> None:
+        packed = PackedRecords(1)
+        packed.add(synthetic.jobs[index])
+        writer.write(packed)
+
+    write(0)
+    for left in (100, len(_frame(synthetic, 1)) + 5):  # the records do not fit, then the index does not
+        room[0] = left
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "write", write_some)
+            with pytest.raises(OSError, match="No space"):
+                write(1)
+        assert PastBuilds(tmp_path).jobs(1) == synthetic.jobs[:1]
+    write(2)
+    past = PastBuilds(tmp_path)
+    assert past.jobs(1) == [synthetic.jobs[0], synthetic.jobs[2]]
+    assert past.job(synthetic.jobs[2].id) == synthetic.jobs[2]
+    assert past.damages == []
+    writer.close()
+
+
+def test_two_masters_do_not_take_the_same_number(tmp_path: Path) -> None:
+    one, other = RecordWriter(tmp_path), RecordWriter(tmp_path)
+    assert one.start(1)
+    assert not other.start(1)
+    assert other.last_build == 1
+    assert other.start(2)
+    one.close()
+    other.close()
+
+
+def _frame(synthetic: SyntheticBuild, index: int) -> bytes:
+    packed = PackedRecords(1)
+    packed.add(synthetic.jobs[index])
+    return packed.frames[0]

@@ -1,0 +1,36 @@
+"""Which parts of a tree's history are removed."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from termite.engine.history.logic.kept_parts import BuildPart, choose_evicted
+
+
+def test_only_the_last_builds_stay() -> None:
+    parts = [BuildPart(build, part, 10) for build in range(1, 26) for part in range(2)]
+    evicted = choose_evicted(parts)
+    assert evicted == [part for part in parts if part.build <= 5]
+
+
+def test_the_oldest_parts_go_if_there_are_too_many_bytes() -> None:
+    parts = [BuildPart(1, 0, 40), BuildPart(2, 0, 40), BuildPart(2, 1, 40)]
+    assert choose_evicted(parts, bytes_kept=100) == [BuildPart(1, 0, 40)]
+    assert choose_evicted(parts, bytes_kept=40) == [BuildPart(1, 0, 40), BuildPart(2, 0, 40)]
+
+
+def test_a_part_that_grows_always_stays() -> None:
+    parts = [BuildPart(1, 0, 200), BuildPart(2, 0, 10)]
+    assert choose_evicted(parts, growing=[(1, 0)], bytes_kept=100) == [BuildPart(2, 0, 10)]
+
+
+@given(
+    st.lists(st.builds(BuildPart, st.integers(1, 40), st.integers(0, 3), st.integers(0, 50)), unique_by=lambda p: p[:2])
+)
+def test_the_bounds_hold_and_nothing_goes_without_need(parts: list[BuildPart]) -> None:
+    evicted = choose_evicted(parts, builds_kept=5, bytes_kept=200)
+    kept = [part for part in parts if part not in evicted]
+    assert len({part.build for part in kept}) <= 5
+    assert sum(part.size_bytes for part in kept) <= 200
+    if evicted and len({part.build for part in [*kept, evicted[-1]]}) <= 5:
+        assert sum(part.size_bytes for part in [*kept, evicted[-1]]) > 200
+    assert not evicted or not kept or max(evicted)[:2] < min(kept)[:2]
