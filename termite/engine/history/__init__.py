@@ -3,7 +3,7 @@
 * `logic` has the schema, the format of the files and the events; it is pure.
 * `record_writer` appends finished records to the files of a tree. Only its master does that.
 * `past_builds` reads these files. It never changes them.
-* `live_stream` reads the events of a running master.
+* `watchers` sends the events of a running master, and `live_stream` reads them.
 
 The master masks and bounds everything before it makes a record, and readers show it as it is.
 docs/develop/records.md is the manual of the schema. The room may import `decide.logic`, `wire`

@@ -6,7 +6,6 @@ sending a frame.
 """
 
 import contextlib
-import json
 import socket
 import struct
 from collections import deque
@@ -219,9 +218,10 @@ class Launcher:
         """Do the same as `finish`. No other frame may have been sent before."""
         self._send_nowait(records.EXIT, _pack_exit(exit))
 
-    async def answer(self, reply: Reply) -> None:
-        """Send the reply to a control request of termite-ctl or a front end."""
-        await self._send(records.ANSWER, json.dumps(reply).encode())
+    async def send_frames(self, frames: bytes) -> None:
+        """Send frames to termite-ctl, a front end or a reader of the live stream."""
+        self._unsent += frames
+        await self.push()
 
     def close(self) -> None:
         """Close the connection. Frames that were sent before still arrive."""
@@ -322,8 +322,7 @@ class Launcher:
             raise LauncherGone from None
 
     async def _send(self, kind: bytes, payload: bytes) -> None:
-        self._unsent += records.frame(kind, payload)
-        await self.push()
+        await self.send_frames(records.frame(kind, payload))
 
     def _write_some(self) -> bool:
         """Write what fits into the socket, and return True if that is everything."""

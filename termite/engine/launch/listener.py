@@ -5,6 +5,7 @@ One connection is one job. Wrong bytes end their own connection, and nothing els
 
 import contextlib
 import functools
+import json
 import logging
 import socket
 from collections.abc import Awaitable, Callable
@@ -12,7 +13,7 @@ from typing import Protocol
 
 import trio
 
-from termite.engine.errors import RemoteProtocolError, UserError
+from termite.engine.errors import RemoteProtocolError, UserError, first_error
 from termite.engine.host.descriptors import Descriptors, has_half_the_reserve, shortage_text
 from termite.engine.launch import launcher_calls
 from termite.engine.launch.connection import Launcher, LauncherGone, Reply
@@ -25,7 +26,9 @@ ACCEPT_RETRY_S = 0.1  # descriptors or memory ran out; they come back when a job
 
 log = logging.getLogger(__name__)
 
-ControlSession = Callable[[Reply], Awaitable[Reply]]
+# A feed sends frames until it is cancelled. Its argument sends some, and may block.
+Feed = Callable[[Callable[[bytes], Awaitable[None]]], Awaitable[None]]
+ControlSession = Callable[[Reply], Awaitable[Reply | Feed]]
 Rest = Callable[[], Awaitable[None]]
 RestOfJob = Callable[[], Awaitable[Exit | None]]
 
@@ -178,10 +181,26 @@ class LauncherListener:
                     reply = await control(records.parse_object(payload))
                 except UserError as error:
                     reply = {"error": error.message, "hint": error.hint}
-                await launcher.answer(reply)
+                if not isinstance(reply, dict):
+                    await _feed(launcher, reply)
+                    return
+                await launcher.send_frames(records.frame(records.ANSWER, json.dumps(reply).encode()))
                 kind, payload = await launcher.next_frame()
                 if kind != records.CONTROL:
                     raise RemoteProtocolError(f"termite-ctl sent {kind!r}")
+
+
+async def _feed(launcher: Launcher, feed: Feed) -> None:
+    """Let `feed` send to a reader until it closes the connection."""
+    with first_error():
+        async with trio.open_nursery() as nursery:
+
+            async def wait_for_end() -> None:
+                kind, _ = await launcher.next_frame()
+                raise RemoteProtocolError(f"a reader of the live stream sent {kind!r}")
+
+            nursery.start_soon(wait_for_end)
+            await feed(launcher.send_frames)
 
 
 async def _serve(launcher: Launcher, rest: Rest) -> None:

@@ -1,4 +1,4 @@
-"""Say which parts of a tree's history are removed: all but the last builds, and not too many bytes."""
+"""Say which parts of a tree's history are removed: the last builds stay, in bounded space."""
 
 from collections.abc import Collection, Iterable
 from typing import NamedTuple

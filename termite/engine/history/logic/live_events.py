@@ -65,7 +65,7 @@ class Snapshot(_Tagged, frozen=True):
 
 
 class JobQueued(_Tagged, frozen=True):
-    """A job that came, and waits. Jobs that are decided and handed over at once are never queued."""
+    """A job that waits. Jobs that are decided and handed over at once are never queued."""
 
     job: JobRecord
 
@@ -112,7 +112,7 @@ class BuildEnded(_Tagged, frozen=True):
 
 
 class WorkerChanged(_Tagged, frozen=True):
-    """A worker that joined, or whose slots, load or silence changed. The state replaces the old one.
+    """A worker that joined, or whose slots, load or silence changed. It replaces the old state.
 
     A refused worker comes this way too, with its `reason`.
     """
@@ -136,7 +136,7 @@ class QueueWaits(_Tagged, frozen=True):
 
 
 class Missed(_Tagged, frozen=True):
-    """The number of events that were dropped, because the reader was too slow. A Snapshot follows."""
+    """The number of events that were dropped for a slow reader. A Snapshot follows."""
 
     count: int
 

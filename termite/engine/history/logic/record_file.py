@@ -59,7 +59,7 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class RecordFrame:
-    """A frame that is whole: its letter, its msgpack, its offset in the file and its whole length."""
+    """A whole frame: its letter, its msgpack, its offset in the file and its length."""
 
     kind: bytes
     content: bytes
@@ -174,7 +174,7 @@ def _measure_frame(content: bytes, at: int) -> tuple[int, bool]:
 
 
 def parse_record(frame: RecordFrame) -> JobRecord | BuildRecord | None:
-    """Return the record of a frame, or None if this version does not know its kind or its content."""
+    """Return the record of a frame, or None if this version cannot read it."""
     try:
         if frame.kind == JOB:
             return _job_decoder.decode(frame.content)

@@ -1,4 +1,4 @@
-"""What goes into a record has no credential and is bounded."""
+"""Texts, outputs and names in a record are bounded and have no credential."""
 
 import msgspec
 import pytest
