@@ -17,6 +17,7 @@ from termite.cli.parser import Parser
 from termite.cli.places import working_directory
 from termite.engine.decide.logic.rules import readable_regexp
 from termite.engine.errors import UserError, words_of
+from termite.engine.status.silent_rows import silent_rows
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
 PROGRAM = "termite-ctl"
@@ -232,6 +233,7 @@ def _status_text(status: client.Reply) -> str:
     rows += [("here", f"{count} commands {words_of(tie)}") for tie, count in tied.items()]
     for worker in cast(list[client.Reply], status["workers"]):
         rows.append(("worker", f"{worker['name']}: {worker['running']} of {worker['slots']} slots busy"))
+    rows += silent_rows(status)
     if not status["workers"]:
         known = ", ".join(cast(list[str], status["known_workers"]))
         rows.append(("worker", f"none leased; known: {known or 'none'}"))

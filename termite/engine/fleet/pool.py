@@ -18,6 +18,7 @@ from termite.engine.fleet.lease import Lease, Traffic
 from termite.engine.fleet.logic.pool_config import PoolConfig
 from termite.engine.fleet.logic.schedule import choose_place
 from termite.engine.fleet.logic.workers import SILENCE_S, Fleet, LeaseWish
+from termite.engine.fleet.silences import Silences
 from termite.engine.fleet.trouble import Trouble, trouble_of
 from termite.engine.wire.addresses import split_address
 from termite.engine.wire.authority import Role, mint
@@ -98,6 +99,7 @@ class Pool:
         self._ended = Traffic()
         self.trouble: Trouble | None = None  # the last one, which may be the reason that no worker is available
         self._unreachable: Trouble | None = None  # the last one of the coordinator
+        self.silences = Silences()
 
     async def run(self) -> None:
         """Follow the coordinator's list and open leases for waiting jobs, until cancelled."""
@@ -263,6 +265,7 @@ class Pool:
             self._grant()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch_loss, lease, connection)
+                nursery.start_soon(self.silences.watch, lease, connection.silence)
                 await self._wait_until_idle(lease)
                 nursery.cancel_scope.cancel()
         finally:

@@ -23,6 +23,7 @@ from termite.engine.launch.connection import Reply
 from termite.engine.launch.listener import ControlSession
 from termite.engine.launch.vantage import Vantage, difference
 from termite.engine.master.fallback import private_place_of
+from termite.engine.master.user_notices.silence_notices import silence_report
 from termite.engine.model import Command, How, Invocation, Phase, Rule
 from termite.engine.status import report
 from termite.engine.wire.protocol.foreign_text import printable
@@ -100,6 +101,7 @@ class ControlCommands:
             "pid": os.getpid(),
             "root": str(master.config.socket.parent),
             "waiting": master.pool.waiting,
+            "silent": silence_report(master),
             "known_workers": [worker.name for worker in master.pool.fleet.workers],
             "trouble": _trouble(master.pool.trouble),
             "local_slots": {"count": master.local_runs.slots.count, "busy": master.local_runs.slots.running},

@@ -15,6 +15,7 @@ from termite.engine.launch.listener import LauncherListener
 from termite.engine.master.control_commands import ControlCommands, Sessions
 from termite.engine.master.run_job import JobRunner
 from termite.engine.master.shared import Master, MasterConfig
+from termite.engine.master.user_notices.silence_notices import SilenceNotices
 from termite.engine.paths import tree_path
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
 
@@ -42,6 +43,7 @@ async def serve_master(config: MasterConfig, task_status: trio.TaskStatus[str] =
             nursery.start_soon(master.held_outputs.run)
             nursery.start_soon(master.settled_check.run)
             nursery.start_soon(master.pool.run)
+            nursery.start_soon(SilenceNotices(master).run)
             nursery.start_soon(_keep_house, master, sessions)
             nursery.start_soon(launchers.listen, listener)
             task_status.started(str(config.socket))

@@ -123,7 +123,7 @@ class SilenceWatch:
     async def _sleep_until(self, due_s: float) -> bool:
         """Sleep, and return True at `due_s`, or False if woken earlier.
 
-        If this process itself stood still, arrivals may wait to be read, and the silence begins anew.
+        If this process stood still, arrivals may wait to be read, and the silence begins anew.
         """
         with trio.move_on_at(due_s) as patience:
             await self._woken.park()

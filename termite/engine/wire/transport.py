@@ -6,9 +6,9 @@
 One task reads, and answers requests that need no waiting. If an answer has to wait, another task
 continues to read (loop/leader.py). A posted frame is written immediately. If the socket is full,
 the frame and all later ones are queued, and a writer task sends the queue as one TLS write. Another
-task notices a silent connection (silence_watch.py). Reading never waits for writing or for a handler, so the two sides
-cannot block each other. If the connection is lost, the handlers are cancelled and the requests
-fail; the body of the `async with` continues, and `lost` is set.
+task notices a silent connection (silence_watch.py). Reading never waits for writing or for a
+handler, so the two sides cannot block each other. If the connection is lost, the handlers are
+cancelled and the requests fail; the body of the `async with` continues, and `lost` is set.
 """
 
 import logging
