@@ -150,7 +150,8 @@ def small_base(sandbox_program: Path) -> Iterator[Path]:
     (base / "scratch").mkdir()
     (base / "scratch").chmod(0o1777)
     shutil.copy(sandbox_program, base / "termite-sandbox")
-    shutil.copy(Path(__file__).parent / "sandbox_driver.py", base)
+    for name in ("sandbox_driver.py", "forbid_calls.py"):
+        shutil.copy(Path(__file__).parent / name, base)
     yield base
     subprocess.run(["chmod", "-Rf", "u+rwX", base], check=False)
     shutil.rmtree(base)

@@ -116,6 +116,13 @@ def test_a_host_name_too_long_for_the_kernel_is_cut(sandboxes: Sandboxes) -> Non
     assert sandboxes.sh("hostname", hostname="h" * 100).out == "h" * 64 + "\n"
 
 
+@pytest.mark.parametrize("error", ["EPERM", "ENOSYS"])
+def test_a_container_that_forbids_the_host_name_runs_jobs(sandboxes: Sandboxes, base: Path, error: str) -> None:
+    forbid = ("/usr/bin/python3", str(base / "forbid_calls.py"), error, "sethostname")
+    confined = replace(sandboxes, enter=(*forbid, *sandboxes.enter))
+    assert confined.sh("hostname", hostname="home").out == os.uname().nodename + "\n"
+
+
 def test_stdin_comes_from_the_mirror_or_as_it_is(sandboxes: Sandboxes, base: Path) -> None:
     (base / "stdin").mkdir(exist_ok=True)
     (base / "stdin/7").write_text("from the mirror")
