@@ -61,7 +61,7 @@ static const char *user_namespace_advice(int failure)
         return "run: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0";
     if (failure == ENOSPC || file_says("/proc/sys/user/max_user_namespaces", '0'))
         return "run: sysctl -w user.max_user_namespaces=15000";
-    if (failure == EINVAL || failure == ENOSYS)
+    if ((failure == EINVAL || failure == ENOSYS) && access("/proc/self/ns/user", F_OK) != 0)
         return "this kernel was built without them (CONFIG_USER_NS)";
     return "in a container, its seccomp or security profile must allow unshare and mount";
 }

@@ -207,8 +207,9 @@ static void make_shm(const struct job *job)
         fail_errno("cannot mount", "dev/shm");
 }
 
-/* Set the host name of the UTS namespace, cut to the kernel's limit. A container's profile may forbid
- * this call. Hardly any command asks for the name, so the job then runs with that of the worker. */
+/* Set the host name of the UTS namespace, cut to the kernel's limit. A container's profile may
+ * forbid this call. Hardly any command asks for the name, so the job then runs with that of the
+ * worker. */
 static void set_host_name(const char *name)
 {
     size_t length = strlen(name);

@@ -33,7 +33,8 @@ USAGE = """commands:
                     a line that `make -n` or `ninja -v` prints, and may begin with termite
   refresh           check the files outside the tree, such as the compiler, for changes
   shutdown          end the master; jobs that run on workers are stopped, and start again here
-  doctor            check that this machine can run jobs
+  doctor [-coordinator HOST[:PORT]] [-secret FILE] [-json]   check this machine, and a farm; show
+                    each fault with the command that mends it
 """
 
 
@@ -148,32 +149,17 @@ def _shutdown(args: Sequence[str]) -> int:
 
 
 def _doctor(args: Sequence[str]) -> int:
-    _nothing_more(args, "doctor")
-    from termite.engine.host import preflight
-    from termite.engine.host.native_programs import native_program
+    from termite.cli.doctor.doctor_command import add_doctor_flags, run_doctor
 
-    sandbox = native_program("termite-sandbox")
-    machine = preflight.read_machine()
-    preflight.check_machine(machine)
-    root = os.geteuid() == 0
-    preflight.check_fuse(root=root)
-    preflight.check_sandbox(sandbox, None)
-    scratch = "memory" if preflight.has_tmpfs_upper(machine.kernel) else "disk"
-    print(f"this machine can run jobs (Linux {machine.kernel}, scratch files in {scratch})")
-    unfiltered = preflight.why_calls_are_not_denied(sandbox)
-    if unfiltered:
-        print(f"jobs may make system calls that no build needs: {unfiltered}")
-    else:
-        print("jobs are denied system calls that no build needs")
-    print(_SOCKET_GUARDS[preflight.socket_guard(sandbox)])
-    return 0
+    parser = Parser(f"{PROGRAM} doctor", DOCTOR, f"{PROGRAM} doctor -coordinator buildhost -secret secret.txt")
+    add_doctor_flags(parser)
+    return run_doctor(parser.parse_flags(args))
 
 
-_SOCKET_GUARDS = {
-    "landlock": "jobs cannot reach abstract sockets outside of themselves, because Landlock forbids it",
-    "namespaces": "jobs cannot reach abstract sockets outside of themselves, because each has a network namespace "
-    "(this kernel has no Landlock ABI 6 of Linux 6.12); only jobs with a Network rule reach those of this machine",
-}
+DOCTOR = (
+    "Check this machine, and a farm if one is named: each fault is shown with the command that mends it. "
+    "The exit code is 0 if all is well, 104 with warnings, 105 with failures."
+)
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {

@@ -19,13 +19,15 @@ CONFLICTS_NAMED = 3  # as many paths as a person reads in one line
 class ExitCode(enum.IntEnum):
     """An exit code of termite's own programs, other than 0. A command's code is passed unchanged.
 
-    The launcher has the same numbers in native/launcher/launcher.h.
+    The launcher has the same numbers in native/launcher/launcher.h, but for those of the doctor.
     """
 
     FAILED = 100  # a program was called wrongly, or could not do its work
     LOST = 101  # the master or the workers were lost, and the command must not run again
     PROTOCOL = 102  # the master broke the protocol, and the command must not run again
     NOWHERE = 103  # no worker can run the command, and TERMITE_LOCAL=never
+    DOUBTFUL = 104  # the doctor has warnings, and no failures
+    UNFIT = 105  # the doctor has found a failure
 
 
 class Reason(enum.StrEnum):

@@ -267,3 +267,15 @@ class JobLimits:
     memory_bytes: Count = 0
     fair_bytes: Count = 0
     reserve_bytes: Count = 0
+
+
+class WorkerRoom(msgspec.Struct, frozen=True, array_like=True):
+    """The room that is free on the disk of a worker's store, and in the scratch space of a lease.
+
+    `store_max_bytes` is the limit of the store; 0 means that nothing is known.
+    """
+
+    store_max_bytes: Count = 0
+    store_free_bytes: Count = 0
+    store_free_files: Count = 0
+    scratch_free_bytes: Count = 0

@@ -18,16 +18,26 @@ from pathlib import Path
 
 import trio
 
+from termite import __version__
 from termite.engine.errors import Reason, RemoteProtocolError, Retryable, TermiteError, UserError
 from termite.engine.host.descriptors import free_beside_reserve, shortage_text
 from termite.engine.host.preflight import check_fuse
+from termite.engine.model import WorkerRoom
 from termite.engine.paths import check_paths
 from termite.engine.private_directories import private_directory
 from termite.engine.store.cas import Cas
 from termite.engine.store.proofs import ProofTable
 from termite.engine.wire.identity import Identity
 from termite.engine.wire.protocol.control_lines import MirrorNotice, StartValues, decode_line
-from termite.engine.wire.protocol.messages import PROTOCOL, GetBlob, Leased, Message, OpenLease, Run, SetSlots
+from termite.engine.wire.protocol.messages import (
+    PROTOCOL,
+    GetBlob,
+    Leased,
+    Message,
+    OpenLease,
+    Run,
+    SetSlots,
+)
 from termite.engine.wire.transport import Connection, SendChunk, accepted
 from termite.fuse.actions import Actions, LeaseParts
 from termite.fuse.content.fetch import Fetcher, MirroredFiles
@@ -191,7 +201,8 @@ class MirrorServer:
         self._control.ask_nowait(MirrorNotice(lease=slots, master=request.master))
         await self._granted.wait()
         log.info("lease-opened master=%s slots=%d", request.master, self._slots)
-        return Leased(self._config.worker, self._slots, time.time_ns(), self._config.machine)
+        room = _room(self._config)
+        return Leased(self._config.worker, self._slots, time.time_ns(), self._config.machine, __version__, room)
 
     async def _set_up(self, connection: Connection, request: OpenLease) -> "ServedLease":
         check_fuse(root=False)
@@ -268,6 +279,16 @@ class ServedLease:
 
     parts: LeaseParts
     actions: Actions
+
+
+def _room(config: StartValues) -> WorkerRoom:
+    """Return what is free on the worker, or nothing known if its disks do not say."""
+    try:
+        store, scratch = os.statvfs(config.cache), os.statvfs(config.scratch)
+    except OSError:
+        return WorkerRoom()
+    store_free_bytes, scratch_free_bytes = (disk.f_bavail * disk.f_frsize for disk in (store, scratch))
+    return WorkerRoom(config.store.max_bytes, store_free_bytes, store.f_favail, scratch_free_bytes)
 
 
 async def _end_at_signal(scope: trio.CancelScope) -> None:

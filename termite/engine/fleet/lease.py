@@ -21,7 +21,7 @@ from termite.engine.errors import (
     TermiteError,
     UserError,
 )
-from termite.engine.model import Digest, MachineFacts
+from termite.engine.model import Digest, MachineFacts, WorkerRoom
 from termite.engine.wire.protocol.messages import GetBlob, Leased, Message, OpenLease, Ping, Pong, Ran, Run
 from termite.engine.wire.transport import Connection, OnChunk
 
@@ -40,6 +40,8 @@ class Lease:
         self.is_near = False  # True if the worker is on the master's machine or in its local network
         self.slots = 0
         self.machine = MachineFacts()  # until slots are granted
+        self.room = WorkerRoom()
+        self.release = ""  # of the worker's termite; "" if it is not known
         self.running = 0
         self.jobs = 0  # jobs that ended on the worker
         self.failures = 0  # failed attempts since the last job that ended
@@ -93,6 +95,7 @@ class Lease:
             )
         self.slots = leased.slots
         self.machine = leased.machine
+        self.room, self.release = leased.room, leased.release
         self.is_retired = leased.slots == 0
         return leased.slots
 

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, cast
 
+from termite import __version__
 from termite.engine.decide.logic.command_mask import mask_command
 from termite.engine.decide.logic.commands import is_no_op
 from termite.engine.decide.refused_commands import Refusal
@@ -98,6 +99,7 @@ class ControlCommands:
             for lease in master.pool.leases
         ]
         rest: dict[str, object] = {
+            "version": __version__,
             "pid": os.getpid(),
             "root": str(master.config.socket.parent),
             "waiting": master.pool.waiting,

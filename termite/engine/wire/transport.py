@@ -30,7 +30,7 @@ from termite.engine.errors import (
     UserError,
 )
 from termite.engine.loop.leader import Leader
-from termite.engine.wire.addresses import connect_to, peer_name
+from termite.engine.wire.addresses import CONNECT_S, connect_to, peer_name
 from termite.engine.wire.identity import SERVER_NAME, Identity
 from termite.engine.wire.link_progress import LinkProgress
 from termite.engine.wire.protocol.failure_replies import failed, result_of
@@ -349,14 +349,16 @@ async def joined(stream: trio.abc.Stream, handler: Handler, *, client: bool, pee
 
 
 @asynccontextmanager
-async def dial(host: str, port: int, identity: Identity, handler: Handler) -> AsyncIterator[Connection]:
-    """Connect to a daemon, and close the connection afterwards.
+async def dial(
+    host: str, port: int, identity: Identity, handler: Handler, connect_s: float = CONNECT_S
+) -> AsyncIterator[Connection]:
+    """Connect to a daemon within `connect_s`, and close the connection afterwards.
 
     Raise ConnectionLost if it does not answer, UserError if it is not a member of the cluster, and
     Retryable if this process has no descriptors or no memory left.
     """
     peer = f"{host}:{port}"
-    socket = await connect_to(host, port)
+    socket = await connect_to(host, port, connect_s)
     async with _secured(socket, identity.client_context, SERVER_NAME, handler, peer) as connection:
         yield connection
 

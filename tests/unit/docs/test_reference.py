@@ -226,7 +226,9 @@ def own_names() -> set[str]:
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
                 text = node.value.decode(errors="replace") if isinstance(node.value, bytes) else node.value
-                if re.fullmatch(r"\.termite-[a-z]*|\0?termite-(?:worker|master)-|/var/[\w/]+/termite(?:-|$)", text):
+                if re.fullmatch(
+                    r"\.termite-[a-z]*|\0?termite-(?:worker|master|doctor)-|/var/[\w/]+/termite(?:-|$)", text
+                ):
                     names.add(text.lstrip("\0").rstrip("-"))
     source = "\n".join(path.read_text() for path, _ in modules())
     below_cache = re.findall(r'(?:own_directory\(CACHE\)|cache\)) / f?"([\w-]+)', source)

@@ -32,6 +32,7 @@ from termite.engine.model import (
     StdinFile,
     Usage,
     UserId,
+    WorkerRoom,
 )
 
 PROTOCOL = 4  # both ends must have the same; if not, the operator reads one clear line
@@ -86,7 +87,10 @@ class Deregister(Message, frozen=True):
 
 
 class ListedWorker(msgspec.Struct, frozen=True, array_like=True):
-    """A live worker as the coordinator knows it; the fields are those of Register."""
+    """A live worker as the coordinator knows it; the fields are those of Register.
+
+    `rival` is the address of another worker that has the same name, or "".
+    """
 
     name: Label
     address: Label
@@ -96,6 +100,7 @@ class ListedWorker(msgspec.Struct, frozen=True, array_like=True):
     free_memory_bytes: Count
     draining: bool
     machine: MachineFacts = MachineFacts()
+    rival: Label = ""
 
 
 class ListWorkers(Message, frozen=True):
@@ -110,10 +115,14 @@ class ListWorkers(Message, frozen=True):
 
 
 class Workers(Message, frozen=True):
-    """The reply to ListWorkers. `version` changes when a worker comes, goes or drains."""
+    """The reply to ListWorkers. `version` changes when a worker comes, goes or drains.
+
+    `release` is the version of the coordinator's termite.
+    """
 
     version: int
     workers: tuple[ListedWorker, ...]
+    release: Label = ""
 
 
 class Done(Message, frozen=True):
@@ -150,13 +159,15 @@ class Leased(Message, frozen=True):
     """The reply to OpenLease. `slots` is the number of granted slots, 0 if the worker has none.
 
     `clock_ns` is the worker's clock when it answered. `machine` has the facts about which commands
-    may ask.
+    may ask. `release` is the version of the worker's termite.
     """
 
     worker: Label
     slots: Slots
     clock_ns: int
     machine: MachineFacts
+    release: Label = ""
+    room: WorkerRoom = WorkerRoom()
 
 
 class Run(Message, frozen=True):
