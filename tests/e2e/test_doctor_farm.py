@@ -1,4 +1,4 @@
-"""The doctor names each planted fault of a farm. It tries workers side by side, in a bounded time."""
+"""The doctor names each planted fault of a farm, and tries its workers side by side."""
 
 import os
 import signal

