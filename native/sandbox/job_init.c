@@ -143,11 +143,31 @@ static void be_stoppable(void)
     take_home_signals(send_home);
 }
 
-/* Reap children until the command ends. Return its wait status. */
-static int reap_until(pid_t command)
+enum { COMM_BYTES = 32 };
+
+/* Wait until a child has ended. If that is the command, write the name of its program to `last`. */
+static void look_at_end(pid_t command, char last[COMM_BYTES])
+{
+    siginfo_t ended;
+    char path[64];
+    if (waitid(P_ALL, 0, &ended, WEXITED | WNOWAIT) != 0 || ended.si_pid != command)
+        return;
+    snprintf(path, sizeof path, "/proc/%d/comm", command);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd < 0 ? -1 : read(fd, last, COMM_BYTES - 1);
+    if (fd >= 0)
+        close(fd);
+    last[length > 0 ? length - 1 : 0] = '\0'; /* without the newline */
+}
+
+/* Reap children until the command ends. Return its wait status. If the job has linked files, write
+ * the name of the program that the command was at its end to `last`. */
+static int reap_until(pid_t command, char last[COMM_BYTES])
 {
     for (;;) {
         int status;
+        if (is_linked())
+            look_at_end(command, last);
         pid_t pid = waitpid(-1, &status, 0);
         if (pid == command)
             return status;
@@ -318,11 +338,12 @@ static pid_t start_command(const struct job *job, int failures)
 }
 
 /* Report the end of `job`. `failures` holds the report of a command that could not be started.
- * `input` is the descriptor of open_stdin, or -1. */
-static _Noreturn void say_end(const struct job *job, int channel, int failures, int input, int status,
+ * `input` is the descriptor of open_stdin, or -1. `last` is that of reap_until. */
+static _Noreturn void say_end(const struct job *job, int channel, int failures, int input, int status, const char *last,
                               long long started_ns)
 {
     long long ended_ns = realtime_ns();
+    bool may_compare = is_linked() && may_compare_links(newest_process(), last); /* before we make processes */
     bool is_full = status != 0 && are_processes_refused();
     unsigned long long made = made_processes(job, ended_ns - started_ns, &is_full);
     end_what_is_left();
@@ -335,6 +356,8 @@ static _Noreturn void say_end(const struct job *job, int channel, int failures, 
             record_add(&said, "full", "1");
         if (made)
             record_add_number(&said, "made", (long long)made);
+        if (may_compare)
+            record_add(&said, "linked", "1");
     }
     if (input >= 0)
         record_add_number(&said, "stdin_offset", lseek(input, 0, SEEK_CUR));
@@ -366,6 +389,7 @@ _Noreturn void be_init(int channel)
     pid_t command = start_command(&job, failures[1]);
     close(failures[1]);
     close(STDIN_FILENO);
-    int status = command > 0 ? reap_until(command) : 0;
-    say_end(&job, channel, failures[0], input, status, started_ns);
+    char last[COMM_BYTES] = "";
+    int status = command > 0 ? reap_until(command, last) : 0;
+    say_end(&job, channel, failures[0], input, status, last, started_ns);
 }

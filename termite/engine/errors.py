@@ -53,6 +53,9 @@ class Reason(enum.StrEnum):
     ATTRIBUTES_SET = "attributes-set"
     CALLS_WATCHED = "calls-watched"
     LINKS_COMPARED = "links-compared"
+    LINK_READ = "link-read"
+    SPACE_ASKED = "space-asked"
+    DEVICE_MADE = "device-made"
     STACK_TOO_LARGE = "stack-too-large"
     DESCRIPTOR_INHERITED = "descriptor-inherited"
     UNSEEN_PROGRAM = "unseen-program"
@@ -129,6 +132,9 @@ _WORDS = {
     Reason.ATTRIBUTES_SET: "sets extended attributes or access control lists",
     Reason.CALLS_WATCHED: "watches the system calls of other processes (a seccomp listener)",
     Reason.LINKS_COMPARED: "git clones a repository of this machine by hard links",
+    Reason.LINK_READ: "gives a file another name (ln), and goes on with other programs",
+    Reason.SPACE_ASKED: "asks for the space of a disk (df, stat -f)",
+    Reason.DEVICE_MADE: "makes a device (mknod)",
     Reason.STACK_TOO_LARGE: "the limit of the stack (ulimit -s) is higher than a worker allows",
     Reason.DESCRIPTOR_INHERITED: "the command names a descriptor that is open on this machine only",
     Reason.UNSEEN_PROGRAM: "uses a program that jobs may not see (termite-master -export DIR shows it)",
@@ -174,6 +180,9 @@ _FOR_HERE = frozenset(
         Reason.ATTRIBUTES_SET,
         Reason.CALLS_WATCHED,
         Reason.LINKS_COMPARED,
+        Reason.LINK_READ,
+        Reason.SPACE_ASKED,
+        Reason.DEVICE_MADE,
         Reason.STACK_TOO_LARGE,
         Reason.LINKED_FILE,
     }

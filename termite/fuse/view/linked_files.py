@@ -18,6 +18,19 @@ from termite.engine.model import Digest
 from termite.fuse.view.comparison import Compared, CopyUps, LinkKey, Pair, UpperEntry, ends_what_was, link_key, novelty
 
 
+def find_linked(compared: Compared) -> bytes:
+    """Return the path of a file that was there before the job, and got another name in it, or b"".
+
+    Overlayfs copies the file. Both names then have the number of the copy, but a name that was used
+    before still shows the old number, so that a program like tar takes them for two files.
+    """
+    for pair in compared.pairs:
+        entry, was = pair.entry, pair.was
+        if entry.copied_up and entry.nlink > 1 and was is not None and stat.S_ISREG(was.mode):
+            return entry.path
+    return b""
+
+
 def find_changed_in_place(
     compared: Compared, digests: Mapping[int, Digest], copied: Mapping[LinkKey, CopyUps]
 ) -> bytes:
