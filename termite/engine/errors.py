@@ -51,6 +51,7 @@ class Reason(enum.StrEnum):
     EXEC_FAILED = "exec-failed"
     FOREIGN_IDS = "foreign-ids"
     ATTRIBUTES_SET = "attributes-set"
+    MODE_SET = "mode-set"
     CALLS_WATCHED = "calls-watched"
     LINKS_COMPARED = "links-compared"
     LINK_READ = "link-read"
@@ -130,6 +131,7 @@ _WORDS = {
     Reason.EXEC_FAILED: "the command cannot be started on a worker",
     Reason.FOREIGN_IDS: "gives a file or a process to another user or group (chown, setuid)",
     Reason.ATTRIBUTES_SET: "sets extended attributes or access control lists",
+    Reason.MODE_SET: "may set modes in a directory with a default access control list",
     Reason.CALLS_WATCHED: "watches the system calls of other processes (a seccomp listener)",
     Reason.LINKS_COMPARED: "git clones a repository of this machine by hard links",
     Reason.LINK_READ: "gives a file another name (ln), and goes on with other programs",
@@ -178,6 +180,7 @@ _FOR_HERE = frozenset(
     {
         Reason.FOREIGN_IDS,
         Reason.ATTRIBUTES_SET,
+        Reason.MODE_SET,
         Reason.CALLS_WATCHED,
         Reason.LINKS_COMPARED,
         Reason.LINK_READ,
