@@ -69,9 +69,9 @@ def test_cmakes_tests_of_compiler_launchers(tree: Tree, source: Callable[[str], 
         for launch in LAUNCHES:
             text = text.replace(launch, launcher)
         tree.write(f"suite/{file.name}", text.replace("-E env USED_LAUNCHER=1", f"{re.escape(launcher)} "))
-    settings = {"MODULE_PATH": tree.path, "C_COMPILER_ID": "GNU", "CXX_COMPILER_ID": "GNU"}
+    settings: dict[str, object] = {"MODULE_PATH": tree.path, "C_COMPILER_ID": "GNU", "CXX_COMPILER_ID": "GNU"}
     for generator in GENERATORS if not IS_ROOT else GENERATORS[tree.where.uid == 0 :][:1]:
-        places = {"SOURCE_DIR": tree.path / "suite", "BINARY_DIR": tree.path / generator.split()[0]}
+        places: dict[str, object] = {"SOURCE_DIR": tree.path / "suite", "BINARY_DIR": tree.path / generator.split()[0]}
         places |= {"GENERATOR": generator, "GENERATOR_IS_MULTI_CONFIG": 0}
         words = [f"-DCMAKE_{key}={value}" for key, value in settings.items()]
         words += [f"-DRunCMake_{key}={value}" for key, value in places.items()]

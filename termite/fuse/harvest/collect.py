@@ -94,8 +94,6 @@ async def _collect(
     compared = compare(entries, lower, homes, copied)
     if names := attributed(compared):
         raise Retryable(Reason.ATTRIBUTES_SET, os.fsdecode(names[0]))
-    if may_compare_links and (path := find_linked(compared)):
-        raise Retryable(Reason.LINK_READ, repr("/" + os.fsdecode(path)))
     written = files(compared)
     store = functools.partial(_store, layer, written, cas)
     contents_bytes = sum(entry.size for entry in written)
@@ -105,6 +103,8 @@ async def _collect(
         digests, small = store()
     if path := find_changed_in_place(compared, digests, copied):
         raise Retryable(Reason.LINKED_FILE, repr("/" + os.fsdecode(path)))
+    if may_compare_links and (path := find_linked(compared, digests)):
+        raise Retryable(Reason.LINK_READ, repr("/" + os.fsdecode(path)))
     changes = harvest(compared, digests)
     new = {change.attr.digest for change in changes if change.attr and change.content and change.link_to is None}
     inline = {digest.sha256: content for digest, content in small.items() if digest in new}

@@ -18,15 +18,18 @@ from termite.engine.model import Digest
 from termite.fuse.view.comparison import Compared, CopyUps, LinkKey, Pair, UpperEntry, ends_what_was, link_key, novelty
 
 
-def find_linked(compared: Compared) -> bytes:
+def find_linked(compared: Compared, digests: Mapping[int, Digest]) -> bytes:
     """Return the path of a file that was there before the job, and got another name in it, or b"".
 
-    Overlayfs copies the file. Both names then have the number of the copy, but a name that was used
-    before still shows the old number, so that a program like tar takes them for two files.
+    Overlayfs copies the file. The new name has the number of the copy, but the old one still shows
+    the old number, so that a program like tar takes them for two files. The new name may be gone
+    again, and an unchanged copy is the only trace of it.
     """
     for pair in compared.pairs:
         entry, was = pair.entry, pair.was
-        if entry.copied_up and entry.nlink > 1 and was is not None and stat.S_ISREG(was.mode):
+        if not entry.copied_up or was is None or not stat.S_ISREG(entry.mode) or not stat.S_ISREG(was.mode):
+            continue
+        if entry.nlink > 1 or novelty(pair, digests) < 2:
             return entry.path
     return b""
 

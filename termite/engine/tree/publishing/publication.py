@@ -118,10 +118,7 @@ class Publication:
         journal = parts.journal
         self._drain()
         plan = make_plan(changes, parts.exports.is_writable)
-        admitted = parts.temporary.admit(changes)
-        if admitted is not changes:
-            changes = admitted
-            plan = make_plan(changes, parts.exports.is_writable)
+        parts.temporary.admit(changes)
         conflicts = journal.conflicts(self._timing.number, (change for change in changes if change.base is None))
         reconciliation = self._reconciliation()
         try:
