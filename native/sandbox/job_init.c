@@ -7,7 +7,6 @@
  * the mirror. */
 #include "sandbox.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/openat2.h>
@@ -25,9 +24,7 @@
 extern char **environ;
 
 enum { REST_TRIES = 100, REST_PAUSE_NS = 1000 * 1000 };
-enum { LOW_PROCESS_LIMIT = 8192, TRIED_PROCESSES = 4, TRIED_STACK_BYTES = 4096 };
 enum { IGNORABLE_SIGNALS = 31 };
-enum { PART_NEAR_LIMIT = 64 }; /* so near to its limit of processes, a job has met it: some have ended since */
 
 /* -- standard input, output, errors -------------------------------------------------------------------------------- */
 
@@ -176,92 +173,6 @@ static int reap_until(pid_t command, char last[COMM_BYTES])
     }
 }
 
-static int wait_to_be_killed(void *nothing)
-{
-    (void)nothing;
-    while (pause() < 0)
-        ;
-    return 0;
-}
-
-/* Return whether no process can be made now.
- *
- * The rest of the job still fills the limit that its command ran into. A few places are free again,
- * because the command has ended, and perhaps its parent, so several are tried at once. They share
- * our memory, and are killed with the rest of the job. That costs 100 us. It is done only for a
- * command that failed, and only if the limit is low: no build gets near a high one. */
-static bool are_processes_refused(void)
-{
-    static char stacks[TRIED_PROCESSES][TRIED_STACK_BYTES] __attribute__((aligned(16)));
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_NPROC, &limit) != 0 || limit.rlim_cur > LOW_PROCESS_LIMIT)
-        return false;
-    for (int tried = 0; tried < TRIED_PROCESSES; tried++)
-        if (clone(wait_to_be_killed, stacks[tried] + TRIED_STACK_BYTES, CLONE_VM | SIGCHLD, NULL) < 0)
-            return errno == EAGAIN;
-    return false;
-}
-
-/* Return the number of the newest process in this pid namespace: as many have been made since the
- * start of the job, unless the numbers have begun anew. Return 0 if it is not known. */
-static unsigned long long newest_process(void)
-{
-    char text[128];
-    int fd = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
-    ssize_t length = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-    if (fd >= 0)
-        close(fd);
-    if (length <= 0)
-        return 0;
-    text[length] = '\0';
-    const char *newest = strrchr(text, ' ');
-    return newest ? strtoull(newest, NULL, 10) : 0;
-}
-
-/* Return the number of processes and threads of the job. A directory with N threads has 2 + N
- * links. */
-static unsigned long long count_processes(void)
-{
-    unsigned long long count = 0;
-    DIR *all = opendir("/proc");
-    for (struct dirent *entry; all && (entry = readdir(all));) {
-        char path[64];
-        struct stat st;
-        if (entry->d_name[0] < '0' || entry->d_name[0] > '9' || strcmp(entry->d_name, "1") == 0)
-            continue;
-        snprintf(path, sizeof path, "/proc/%.32s/task", entry->d_name);
-        if (stat(path, &st) == 0)
-            count += st.st_nlink - 2;
-    }
-    if (all)
-        closedir(all);
-    return count;
-}
-
-/* Return how many processes the job has made, if they are so many that it may have met its limit,
- * or 0. Set `is_full` if it still meets its limit.
- *
- * No kernel makes a process in less than a microsecond, so a short job costs nothing here. */
-static unsigned long long made_processes(const struct job *job, long long lasted_ns, bool *is_full)
-{
-    if (!job->processes || (unsigned long long)lasted_ns / 1000 < job->processes)
-        return 0;
-    unsigned long long made = newest_process();
-    if (made < job->processes)
-        return 0;
-    if (count_processes() + TRIED_PROCESSES + job->processes / PART_NEAR_LIMIT >= job->processes)
-        *is_full = true;
-    return made;
-}
-
-/* Kill and reap all other processes of the job. */
-static void end_what_is_left(void)
-{
-    kill(-1, SIGKILL);
-    while (waitpid(-1, NULL, 0) >= 0 || errno == EINTR)
-        ;
-}
-
 /* Have the kernel free descriptors that lie in sockets which nobody has open any more. It looks for
  * such sockets only when a unix socket is closed. */
 static void collect_lost_sockets(void)
@@ -346,6 +257,7 @@ static _Noreturn void say_end(const struct job *job, int channel, int failures, 
     bool may_compare = is_linked() && may_compare_links(newest_process(), last); /* before we make processes */
     bool is_full = status != 0 && are_processes_refused();
     unsigned long long made = made_processes(job, ended_ns - started_ns, &is_full);
+    bool are_left = !is_full && are_processes_left();
     end_what_is_left();
     struct buffer said = {0};
     if (!read_whole(failures, &said))
@@ -358,6 +270,8 @@ static _Noreturn void say_end(const struct job *job, int channel, int failures, 
             record_add_number(&said, "made", (long long)made);
         if (may_compare)
             record_add(&said, "linked", "1");
+        if (are_left)
+            record_add(&said, "left", "1");
     }
     if (input >= 0)
         record_add_number(&said, "stdin_offset", lseek(input, 0, SEEK_CUR));

@@ -186,6 +186,22 @@ void make_own_parts(void);
 /* Make the job's root and change to it. */
 void make_root(const struct job *job);
 
+/* -- job_processes.c ----------------------------------------------------------------------------------------------- */
+
+/* Return whether no process can be made now. */
+bool are_processes_refused(void);
+/* Return the number of the newest process in this pid namespace: as many have been made since the
+ * start of the job, unless the numbers have begun anew. Return 0 if it is not known. */
+unsigned long long newest_process(void);
+/* Return how many processes the job has made, if they are so many that it may have met its limit,
+ * or 0. Set `is_full` if it still meets its limit. */
+unsigned long long made_processes(const struct job *job, long long lasted_ns, bool *is_full);
+/* Return whether processes of the job live on for a while after its command. A job that has none
+ * waits for nothing. */
+bool are_processes_left(void);
+/* Kill and reap all other processes of the job. */
+void end_what_is_left(void);
+
 /* -- job_init.c ---------------------------------------------------------------------------------------------------- */
 
 /* Be pid 1 of a job: wait at `channel` for an order, run it and report its end. Call this in fresh

@@ -55,6 +55,7 @@ class Reason(enum.StrEnum):
     CALLS_WATCHED = "calls-watched"
     LINKS_COMPARED = "links-compared"
     LINK_READ = "link-read"
+    PROCESS_LEFT = "process-left"
     SPACE_ASKED = "space-asked"
     DEVICE_MADE = "device-made"
     STACK_TOO_LARGE = "stack-too-large"
@@ -135,6 +136,7 @@ _WORDS = {
     Reason.CALLS_WATCHED: "watches the system calls of other processes (a seccomp listener)",
     Reason.LINKS_COMPARED: "git clones a repository of this machine by hard links",
     Reason.LINK_READ: "gives a file another name (ln), and goes on with other programs",
+    Reason.PROCESS_LEFT: "leaves a process in the background, which would end with the job",
     Reason.SPACE_ASKED: "asks for the space of a disk (df, stat -f)",
     Reason.DEVICE_MADE: "makes a device (mknod)",
     Reason.STACK_TOO_LARGE: "the limit of the stack (ulimit -s) is higher than a worker allows",
@@ -184,6 +186,7 @@ _FOR_HERE = frozenset(
         Reason.CALLS_WATCHED,
         Reason.LINKS_COMPARED,
         Reason.LINK_READ,
+        Reason.PROCESS_LEFT,
         Reason.SPACE_ASKED,
         Reason.DEVICE_MADE,
         Reason.STACK_TOO_LARGE,

@@ -174,6 +174,8 @@ class Actions:
         async with self._stdin_pipe(job, run) as pipe:
             result = await self._parts.sandboxes.run(self._spec(job, run, pipe), forward)
             stdin_taken = pipe.taken if pipe else 0
+        if result.is_left:
+            raise Retryable(Reason.PROCESS_LEFT)
         harvested = await self._harvest(result.upper, job, may_compare_links=result.is_linked)
         dropped = harvested.dropped
         if left := find_left_in_memory(result.upper):

@@ -1,4 +1,4 @@
-"""Suites of other projects end through termite as they end plainly: fuse3's, ninja's and CMake's."""
+"""Suites of other projects end through termite as they end plainly: fuse3, ninja and CMake."""
 
 import re
 import shutil

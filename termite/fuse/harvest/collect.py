@@ -59,8 +59,8 @@ async def collect(
     and nothing was stored then, so this can be called again. Raises NotAtRest if somebody still
     changes the files, and Retryable if the disk is full or a path is too long. The master then runs
     the job once more, or itself if the reason `is_for_here`; a file with several names that was
-    changed in place is one. `copied` has those that may have been copied up. `may_compare_links`: if
-    an old file has got another name, that is one, too.
+    changed in place is one. `copied` has those that may have been copied up. `may_compare_links`:
+    if an old file has got another name, that is one, too.
     """
     layer = open_upper(upper)
     if layer is None:

@@ -7,7 +7,8 @@ such a program is not recognized.
 
 import re
 
-# They set the mode of their output. `ar` and `strip` set the usual one, which looks like the umask's.
+# They set the mode of their output. `ar` and `strip` set the usual one, which looks like that of
+# the umask.
 _PROGRAMS = "chmod|install|cp|ar|ranlib|strip|objcopy|tar|unzip|cpio|rsync|patch|git|svn|hg"
 # A prefix is that of a cross compiler, as in arm-linux-gnueabi-ar.
 _SETS_MODE = re.compile(rf"(?<![\w.-])(?:[\w.-]+-)?(?:{_PROGRAMS})(?![\w.-])|\bmkdir\b[^;&|\n]*\s-\w*m")

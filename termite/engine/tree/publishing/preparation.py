@@ -44,7 +44,8 @@ class KnownFiles(NamedTuple):
     """The facts about the tree that a preparation needs.
 
     `kept` returns the paths that stay if a directory above them is removed. `umask` is that of the
-    job, and `may_set_modes` returns whether its command may set modes itself. `root` is the writable root: the tree does not know everything outside of it.
+    job, and `may_set_modes` returns whether its command may set modes itself. `root` is the
+    writable root: the tree does not know everything outside of it.
     """
 
     tree: AttrTree
