@@ -35,7 +35,7 @@ from termite.engine.wire.owner import read_owner
 from termite.engine.worker.worker_daemon import WorkerConfig, serve_worker
 
 PROGRAM = "termite-master"
-_PLUGINS = ("make", "ninja", "cmake", "cargo", "go", "meson", "caches", "runners", "tool_managers")
+_PLUGINS = ("make", "ninja", "cmake", "cargo", "go", "meson", "caches", "machine", "runners", "tool_managers")
 BUILT_IN_PLUGINS = tuple(f"termite.plugins.{name}" for name in _PLUGINS)
 IDLE_EXIT_S = 600.0
 SECRET_BYTES = 32

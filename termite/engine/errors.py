@@ -53,8 +53,13 @@ class Reason(enum.StrEnum):
     EXEC_FAILED = "exec-failed"
     FOREIGN_IDS = "foreign-ids"
     ATTRIBUTES_SET = "attributes-set"
+    MODE_SET = "mode-set"
     CALLS_WATCHED = "calls-watched"
     LINKS_COMPARED = "links-compared"
+    LINK_READ = "link-read"
+    PROCESS_LEFT = "process-left"
+    SPACE_ASKED = "space-asked"
+    DEVICE_MADE = "device-made"
     STACK_TOO_LARGE = "stack-too-large"
     DESCRIPTOR_INHERITED = "descriptor-inherited"
     UNSEEN_PROGRAM = "unseen-program"
@@ -129,8 +134,13 @@ _WORDS = {
     Reason.EXEC_FAILED: "the command cannot be started on a worker",
     Reason.FOREIGN_IDS: "gives a file or a process to another user or group (chown, setuid)",
     Reason.ATTRIBUTES_SET: "sets extended attributes or access control lists",
+    Reason.MODE_SET: "may set modes in a directory with a default access control list",
     Reason.CALLS_WATCHED: "watches the system calls of other processes (a seccomp listener)",
     Reason.LINKS_COMPARED: "git clones a repository of this machine by hard links",
+    Reason.LINK_READ: "gives a file another name (ln), and goes on with other programs",
+    Reason.PROCESS_LEFT: "leaves a process in the background, which would end with the job",
+    Reason.SPACE_ASKED: "asks for the space of a disk (df, stat -f)",
+    Reason.DEVICE_MADE: "makes a device (mknod)",
     Reason.STACK_TOO_LARGE: "the limit of the stack (ulimit -s) is higher than a worker allows",
     Reason.DESCRIPTOR_INHERITED: "the command names a descriptor that is open on this machine only",
     Reason.UNSEEN_PROGRAM: "uses a program that jobs may not see (termite-master -export DIR shows it)",
@@ -174,8 +184,13 @@ _FOR_HERE = frozenset(
     {
         Reason.FOREIGN_IDS,
         Reason.ATTRIBUTES_SET,
+        Reason.MODE_SET,
         Reason.CALLS_WATCHED,
         Reason.LINKS_COMPARED,
+        Reason.LINK_READ,
+        Reason.PROCESS_LEFT,
+        Reason.SPACE_ASKED,
+        Reason.DEVICE_MADE,
         Reason.STACK_TOO_LARGE,
         Reason.LINKED_FILE,
     }

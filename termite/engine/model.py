@@ -23,6 +23,7 @@ Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]  # of bytes, names or jobs: the
 Offset = Annotated[int, Meta(ge=-1, le=2**63 - 1)]  # -1 means that there is none
 Slots = Annotated[int, Meta(ge=0, le=1_000_000)]
 UserId = Annotated[int, Meta(ge=0, le=2**32 - 2)]  # 2**32 - 1 means "no change" to chown(2)
+GroupIds = Annotated[tuple[UserId, ...], Meta(max_length=256)]  # as many as termite-sandbox takes
 Errno = Annotated[int, Meta(ge=0, le=999)]  # the range that libfuse accepts
 Mode = Annotated[int, Meta(ge=0, le=0o177777)]  # a whole st_mode
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]  # thirty years; nan is refused

@@ -206,7 +206,8 @@ class MirrorServer:
 
     async def _set_up(self, connection: Connection, request: OpenLease) -> "ServedLease":
         check_fuse(root=False)
-        config, scratch, own = self._config, Path(self._config.scratch), (request.uid, request.gid)
+        config, scratch = self._config, Path(self._config.scratch)
+        own = (request.uid, request.gid, *request.groups)
         sandboxes = Sandboxes(Path(config.sandbox), scratch, config.tmpfs, config.network, config.limits, own)
         sandboxes.setup()
         mount_point = scratch / "mirror"  # in the scratch space, which jobs cannot see

@@ -16,7 +16,7 @@ IS_ROOT = os.geteuid() == 0
 USERS = ["ordinary user", "root worker"] if IS_ROOT else ["ordinary user"]
 
 PROGRAMS = """
-sh cat chmod chown cp cut dd echo env false grep head hostname id kill ln ls mkdir mv ps pwd readlink rm rmdir
+sh cat chgrp chmod chown cp cut dd echo env false grep head hostname id kill ln ls mkdir mv ps pwd readlink rm rmdir
 seq setpriv setsid sleep sort stat tail touch tr true tty umask unshare wc yes
 """
 

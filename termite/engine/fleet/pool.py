@@ -312,6 +312,7 @@ class Pool:
             hostname=os.uname().nodename,
             owner=owner_key(config.owner, wish.worker.address),
             temporary=config.temporary,
+            groups=config.groups,
         )
 
     def _note_failure(self, name: str, error: Exception) -> float:

@@ -14,6 +14,7 @@ import trio
 from termite.engine.decide.command_memory import CommandKey, key_of
 from termite.engine.decide.environment import environment_of
 from termite.engine.decide.logic.commands import is_no_op
+from termite.engine.decide.logic.explicit_modes import may_set_modes
 from termite.engine.decide.logic.later_code import find_later_code
 from termite.engine.decide.logic.switches import policy_warning
 from termite.engine.errors import (
@@ -363,6 +364,7 @@ async def publish_results(master: Master, job: Job, lease: Lease, ran: Ran, timi
         end = JobEnd(job.request.token, job.launcher.pid, ran.exit.code, ran.exit.signal, job.launcher.stdin_end)
         told, umask = (lambda: job.launcher.needs_no_exit), job.request.umask
         job.ticket = Ticket(end, told, job.output.show_held, umask=umask)
+        job.ticket.may_set_modes = functools.partial(may_set_modes, job.command.text if job.command else "")
         published = await master.tree.publish(ran.changes, contents, timing, job.ticket)
     job.has_met_others |= bool(published.appended)
     return published.conflicts

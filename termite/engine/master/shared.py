@@ -38,6 +38,7 @@ from termite.engine.tree.master_tree import MasterTree
 from termite.engine.wire.owner import OWNER_BYTES
 
 SOCKET = ".termite-socket"
+MAX_GROUPS = 256  # of a user; a job may not give its files to more
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +165,7 @@ def _pool_config(config: MasterConfig, tree: MasterTree, machine: MachineFacts) 
         writable_root=tree_path(config.socket.parent),
         owner=config.owner,
         temporary=tree.temporary,
+        groups=tuple(group for group in os.getgroups() if group != os.getgid())[:MAX_GROUPS],
         keepalive_s=config.keepalive_s,
         machine=machine,
     )

@@ -68,9 +68,9 @@ class Spawner:
 
     `binary` is its program. Without `options` the sandboxes have a loopback interface of their own.
     With `--network` they have the network of this machine. With `--private=PASTA` the program PASTA
-    connects them to other machines. `--own=UID:GID` watches for calls that need the submitter's
-    machine. The process is started when a sandbox is first wanted, so that it sees the mounts of
-    that moment. If it dies it is started again, and its sandboxes live on.
+    connects them to other machines. `--own=UID:GID[:GROUP]...` watches for calls that need the
+    submitter's machine. The process is started when a sandbox is first wanted, so that it sees the
+    mounts of that moment. If it dies it is started again, and its sandboxes live on.
     """
 
     def __init__(self, binary: Path, scratch: Path, *options: bytes) -> None:

@@ -44,12 +44,14 @@ class KnownFiles(NamedTuple):
     """The facts about the tree that a preparation needs.
 
     `kept` returns the paths that stay if a directory above them is removed. `umask` is that of the
-    job. `root` is the writable root: the tree does not know everything outside of it.
+    job, and `may_set_modes` returns whether its command may set modes itself. `root` is the
+    writable root: the tree does not know everything outside of it.
     """
 
     tree: AttrTree
     kept: Callable[[], frozenset[bytes]]
     umask: int
+    may_set_modes: Callable[[], bool]
     root: bytes
 
 
@@ -74,7 +76,7 @@ class Preparation:
         self._staged: dict[bytes, bytes] = {}  # staged name by path
         self._same: list[Change] = []
         self._replaced = frozenset(plan.replaced)
-        self._inherited = InheritedAccess(directories, plan.replaced, known.umask)
+        self._inherited = InheritedAccess(directories, plan.replaced, known.umask, known.may_set_modes)
         self._made: set[bytes] = set()  # directories that are staged
         self._kept_paths: frozenset[bytes] | None = None
         self._mount_points: list[bytes] | None = None

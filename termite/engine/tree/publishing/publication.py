@@ -53,6 +53,7 @@ class Ticket:
     `before_plan` is called when everything is staged. It shows the output that was held, because
     nobody else has it if the master dies later. It returns True if other tasks may have run.
     `has_happened` is set when the plan of the job is written. `umask` is that of the job.
+    `may_set_modes` returns whether its command may set modes itself.
     """
 
     end: JobEnd
@@ -60,6 +61,7 @@ class Ticket:
     before_plan: Callable[[], Awaitable[bool]] = _show_nothing
     has_happened: bool = False
     umask: int = 0o022
+    may_set_modes: Callable[[], bool] = bool
 
 
 NOBODY = Ticket(JobEnd(b"", 0, 0, 0, b""), lambda: True)  # no launcher waits for these results
@@ -116,10 +118,7 @@ class Publication:
         journal = parts.journal
         self._drain()
         plan = make_plan(changes, parts.exports.is_writable)
-        admitted = parts.temporary.admit(changes)
-        if admitted is not changes:
-            changes = admitted
-            plan = make_plan(changes, parts.exports.is_writable)
+        parts.temporary.admit(changes)
         conflicts = journal.conflicts(self._timing.number, (change for change in changes if change.base is None))
         reconciliation = self._reconciliation()
         try:
@@ -139,7 +138,7 @@ class Publication:
         """Stage the plan and carry it out. Return the journal number."""
         parts = self._parts
         root = parts.exports.writable_root
-        known = KnownFiles(parts.follower.tree, self._kept, self._ticket.umask, root)
+        known = KnownFiles(parts.follower.tree, self._kept, self._ticket.umask, self._ticket.may_set_modes, root)
         areas = StagingAreas(parts.staging, self._directories, root, plan.replaced)
         preparation = Preparation(self._directories, areas, self._timing, known, plan)
         try:

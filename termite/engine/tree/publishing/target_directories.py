@@ -8,10 +8,11 @@ neither for a staged entry, because that stands in another directory at first.
 import errno
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 
+from termite.engine.errors import Reason, Retryable
 from termite.engine.model import Attr, Change
 from termite.engine.paths import from_root_down, is_within, split
 from termite.engine.tree import disk_calls
@@ -91,13 +92,23 @@ NONE = Access(-1, b"")
 class InheritedAccess:
     """The access that one job's results inherit. Methods block, and raise OSError.
 
-    `replaced` are paths that are removed before anything is placed. `umask` is that of the job.
+    They raise Retryable, with which the command runs on this machine, if the job may have set the
+    mode of an entry that would get another mode here. `replaced` are paths that are removed before
+    anything is placed. `umask` is that of the job, and `may_set_modes` returns whether its command
+    may set modes itself.
     """
 
-    def __init__(self, directories: TargetDirectories, replaced: Collection[bytes], umask: int) -> None:
+    def __init__(
+        self,
+        directories: TargetDirectories,
+        replaced: Collection[bytes],
+        umask: int,
+        may_set_modes: Callable[[], bool],
+    ) -> None:
         self._directories = directories
         self._replaced = frozenset(replaced)
         self._umask = umask
+        self._may_set_modes = may_set_modes
         self._of: dict[bytes, Access] = {}
 
     def mode_of(self, change: Change, attr: Attr) -> int:
@@ -107,7 +118,7 @@ class InheritedAccess:
         access = self._access(split(change.path)[0])
         mode = attr.mode
         if access.acl:
-            _, mode = granted(access.acl, requested_mode(mode, self._umask))
+            _, mode = granted(access.acl, self._requested(change.path, mode))
         return mode | stat.S_ISGID if access.gid >= 0 and stat.S_ISDIR(mode) else mode
 
     def apply(self, change: Change, attr: Attr, name: bytes, area: int) -> bool:
@@ -126,7 +137,7 @@ class InheritedAccess:
             return True
         itself = b"/proc/self/fd/%d/%b" % (area, name)
         if access.acl:
-            acl, _ = granted(access.acl, requested_mode(attr.mode, self._umask))
+            acl, _ = granted(access.acl, self._requested(change.path, attr.mode))
             if acl:
                 disk_calls.setxattr(itself, ACCESS_LIST, acl)
             if stat.S_ISDIR(attr.mode):
@@ -134,6 +145,12 @@ class InheritedAccess:
         if not stat.S_ISDIR(attr.mode):  # a directory gets its mode at the end
             disk_calls.chmod(itself, stat.S_IMODE(self.mode_of(change, attr)))
         return True
+
+    def _requested(self, path: bytes, mode: int) -> int:
+        requested = requested_mode(mode, self._umask)
+        if requested != mode and self._may_set_modes():
+            raise Retryable(Reason.MODE_SET, repr("/" + os.fsdecode(path)))
+        return requested
 
     def _keep(self, path: bytes, attr: Attr, name: bytes, area: int) -> bool:
         """Give a file that was written in place the group and the list of the old one."""

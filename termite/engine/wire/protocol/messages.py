@@ -23,6 +23,7 @@ from termite.engine.model import (
     Digest,
     Errno,
     Exit,
+    GroupIds,
     Label,
     MachineFacts,
     Offset,
@@ -139,7 +140,8 @@ class OpenLease(Message, frozen=True):
     `hostname` as theirs. `number` is the current number of the journal; the mirror starts with it
     and knows no files. `clock_ns` is the master's clock. `owner` is a key that no other master has:
     from the store this one gets what it has sent, what its jobs have made, and public files.
-    Results may have entries below the directories `temporary`, too.
+    Results may have entries below the directories `temporary`, too. `groups` are other groups of
+    the user.
     """
 
     protocol: int
@@ -153,6 +155,7 @@ class OpenLease(Message, frozen=True):
     hostname: Label
     owner: Sha256
     temporary: tuple[bytes, ...] = ()
+    groups: GroupIds = ()
 
 
 class Leased(Message, frozen=True):
