@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from termite.engine.decide.logic.command_mask import mask_text
 from termite.engine.history.logic.job_record import FILES_BYTES, FILES_NAMED, OUTPUT_BYTES, TEXT_CHARACTERS
 
+LINE_CHARACTERS = 4096  # of a directory, a rule or a detail
 CUT = "..."  # stands at the end of a text that was cut
 
 
@@ -27,6 +28,12 @@ def recorded_output(tail: bytes, hidden: Sequence[str] = ()) -> bytes:
         return b""
     text = tail.decode("utf-8", "surrogateescape")
     return mask_text(text, hidden).encode("utf-8", "surrogateescape")[-OUTPUT_BYTES:]
+
+
+def recorded_line(text: str) -> str:
+    """Return a text that is no command, such as a directory or a detail: bounded and in UTF-8."""
+    text = _encodable(text)
+    return text if len(text) <= LINE_CHARACTERS else text[:LINE_CHARACTERS] + CUT
 
 
 def recorded_names(paths: Iterable[bytes]) -> tuple[bytes, ...]:
