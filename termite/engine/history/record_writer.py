@@ -75,10 +75,10 @@ class _OpenPart:
 class RecordWriter:
     """The writer of a tree's records, which are in `directory`.
 
-    `last_build` and `last_job` are the highest ids that were given so far, and `past` has the builds
-    of earlier masters, the newest first. All calls block for as long as the disk does. They raise
-    OSError if it is full or broken, and then later calls may work again; what was written before
-    stays whole.
+    `last_build` and `last_job` are the highest ids that were given so far, and `past` has the
+    builds of earlier masters, the newest first. All calls block for as long as the disk does. They
+    raise OSError if it is full or broken, and then later calls may work again; what was written
+    before stays whole.
     """
 
     def __init__(self, directory: Path) -> None:

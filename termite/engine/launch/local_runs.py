@@ -151,7 +151,7 @@ class LocalRuns:
         return len(self._runs)
 
     def end_ended(self) -> None:
-        """End the runs whose commands have ended, although the watcher has not reported that yet."""
+        """End the runs whose commands have ended, also if the watcher has not reported that yet."""
         ended = select.poll()
         for process in self._runs:
             ended.register(process, select.POLLIN)
@@ -223,7 +223,8 @@ class _LocalRun:
     """One local command.
 
     `holder` is the pid that holds a slot, or None; `slot` is its number. `process` is a pidfd, or
-    None if the process is not visible. `on_end` is called only if the command has run, and `on_over` in any case.
+    None if the process is not visible. `on_end` is called only if the command has run, and
+    `on_over` in any case.
     """
 
     holder: int | None

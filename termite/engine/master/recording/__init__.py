@@ -2,7 +2,7 @@
 
 * `recorder` has the calls that a job's path makes; each is a few assignments.
 * `job_notes` and `build_notes` are what is noted, and `job_builds` knows which build a job is of.
-* `job_records` makes a record of a finished job, and `record_keeper` does that in a thread, for many
+* `job_records` makes a record of a finished job. `record_keeper` does that in a thread, for many
   jobs at a time, and writes them.
 * `fleet_view` is what the live stream says of workers and of the queue.
 

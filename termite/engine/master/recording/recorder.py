@@ -53,7 +53,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RecorderConfig:
-    """The settings of a recorder. `tree` is the directory of the tree, `directory` as in the keeper."""
+    """The settings of a recorder.
+
+    `tree` is the directory of the tree, and `directory` that of the records, as in the keeper.
+    """
 
     directory: Path | None
     tree: str
@@ -121,7 +124,7 @@ class Recorder:
         job.notes.where, job.notes.conflicts = Where.WORKER, conflicts
 
     def half_published(self, job: Job, error: HalfPublished) -> None:
-        """Note that the results are only in part in the tree, and that the launcher ends with 101."""
+        """Note that only a part of the results is in the tree; the launcher ends with 101."""
         detail = printable(" ".join(error.lines), DETAIL_CHARACTERS)
         job.notes.reason, job.notes.detail = Reason.NOT_PUBLISHED, detail
         self.refused(job, ExitCode.LOST)
@@ -354,7 +357,7 @@ class Witness:
         self._recorder.send(self._job)
 
     def end(self, process: int) -> bool:
-        """Note that the command has ended. Return True if the keeper of records closes the pidfd."""
+        """Note that the command has ended. Return True if the keeper closes its pidfd."""
         if self._job.notes.home_s:
             return False
         is_kept = self._keep(process)
