@@ -22,6 +22,7 @@ from termite.engine.decide.short_commands import ShortCommands
 from termite.engine.errors import Reason
 from termite.engine.fleet.logic.pool_config import PoolConfig
 from termite.engine.fleet.pool import Pool
+from termite.engine.history.logic.recorded_text import recorded_line
 from termite.engine.host.machine import read_facts
 from termite.engine.launch.invocation import JobRequest
 from termite.engine.launch.local_runs import LocalRuns, LocalSlots, parent_of
@@ -169,7 +170,7 @@ class Master:
 def _recorder_config(config: MasterConfig) -> RecorderConfig:
     root = config.socket.parent
     settings = RecordSettings(tree_path(root), config.env_exclude, config.keeps_output)
-    return RecorderConfig(config.records, str(root), settings, __version__, config.local_slots)
+    return RecorderConfig(config.records, recorded_line(str(root)), settings, __version__, config.local_slots)
 
 
 def _pool_config(config: MasterConfig, tree: MasterTree, machine: MachineFacts) -> PoolConfig:

@@ -32,6 +32,8 @@ def recorded_output(tail: bytes, hidden: Sequence[str] = ()) -> bytes:
 
 def recorded_line(text: str) -> str:
     """Return a text that is no command, such as a directory or a detail: bounded and in UTF-8."""
+    if text.isascii() and len(text) <= LINE_CHARACTERS:
+        return text
     text = _encodable(text)
     return text if len(text) <= LINE_CHARACTERS else text[:LINE_CHARACTERS] + CUT
 

@@ -1,7 +1,7 @@
 """Hold what a master notes of one job for its record, besides what `Job` has itself."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from termite.engine.errors import Reason
 from termite.engine.history.logic.job_record import NOT_KNOWN, FailedAttempt, Where
@@ -43,21 +43,22 @@ class JobNotes:
     reason: Reason | None = None
     detail: str = ""
     traffic: tuple[int, int, int] = (0, 0, 0)
-    attempts: list[FailedAttempt] = field(default_factory=list)
+    attempts: tuple[FailedAttempt, ...] = ()
     text: str = ""
     process: int = NO_PROCESS
 
     def begin_attempt(self, worker: str, slot: int, now_s: float) -> None:
         """Note the start of an attempt on a worker, or here if `worker` is ""."""
         self.worker, self.slot, self.sent_s = worker, slot, now_s
-        self.started_s = self.ended_s = 0.0
-        self.exit = self.usage = None
-        self.changes = self.dropped = ()
-        self.timed_out = False
+        if self.attempts:
+            self.started_s = self.ended_s = 0.0
+            self.exit = self.usage = None
+            self.changes = self.dropped = ()
+            self.timed_out = False
 
     def fail_attempt(self, reason: Reason, detail: str, now_s: float) -> FailedAttempt:
         """Note that the present attempt has failed, and return it."""
         attempt = FailedAttempt(self.worker, reason.value, detail, now_s)
-        self.attempts.append(attempt)
+        self.attempts = (*self.attempts, attempt)
         self.sent_s = 0.0
         return attempt

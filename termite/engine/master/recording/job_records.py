@@ -20,6 +20,7 @@ from termite.engine.model import Change, Exit, Rule, Usage
 # With these, the worker has not started the command.
 NOT_STARTED = frozenset({Reason.NETWORK_DENIED.value, Reason.EXEC_FAILED.value, Reason.TOO_LARGE.value})
 NO_USAGE, NO_EXIT = Usage(), Exit(0)
+_PLAIN_CAUSES = {kind: Cause(kind) for kind in Why}
 MADE_HERE = "its launcher runs the command: the master has ended"
 
 
@@ -80,7 +81,7 @@ def record_of(job: Job, settings: RecordSettings) -> JobRecord:
         file_count=file_count,
         dropped=recorded_names([b"/" + path for path in notes.dropped]) if notes.dropped else (),
         dropped_count=len(notes.dropped),
-        attempts=tuple(notes.attempts),
+        attempts=notes.attempts,
         ran_again=bool(notes.attempts) and _has_run_again(job),
         output=recorded_output(output.content, hidden) if output and output.size and is_kept else b"",
         output_bytes=output.size if output else 0,
@@ -97,6 +98,8 @@ def _has_run_again(job: Job) -> bool:
 
 def _cause(job: Job, rule: Rule | None) -> Cause:
     kind, reason, detail = _kind(job, rule)
+    if rule is None and reason is None and not detail:
+        return _PLAIN_CAUSES[kind]
     regexp, source = (recorded_line(rule.regexp), recorded_line(rule.source)) if rule else ("", "")
     return Cause(kind, reason.value if reason else "", recorded_line(detail), regexp, source)
 

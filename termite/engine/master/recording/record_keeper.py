@@ -86,7 +86,7 @@ class RecordKeeper:
 
         Return False if it was dropped, because too much waits for the disk.
         """
-        if len(self._steps) >= MAX_STEPS and isinstance(step, Job):
+        if len(self._steps) >= MAX_STEPS and not isinstance(step, BuildStep):
             self._drop(step)
             return False
         self._steps.append(step)

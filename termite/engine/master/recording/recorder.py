@@ -102,7 +102,7 @@ class Recorder:
     def fell_back(self, job: Job, reason: Reason, detail: str) -> None:
         """Note why the command runs here after all, or not at all."""
         notes = job.notes
-        notes.reason, notes.detail = reason, printable(detail, DETAIL_CHARACTERS)
+        notes.reason, notes.detail = reason, detail_text(detail)
         if notes.sent_s:  # the attempt has succeeded, but it could not start the command
             self.fail(job, reason, notes.detail)
 
@@ -125,8 +125,7 @@ class Recorder:
 
     def half_published(self, job: Job, error: HalfPublished) -> None:
         """Note that only a part of the results is in the tree; the launcher ends with 101."""
-        detail = printable(" ".join(error.lines), DETAIL_CHARACTERS)
-        job.notes.reason, job.notes.detail = Reason.NOT_PUBLISHED, detail
+        job.notes.reason, job.notes.detail = Reason.NOT_PUBLISHED, detail_text(" ".join(error.lines))
         self.refused(job, ExitCode.LOST)
 
     def attempt(self, job: Job, lease: Lease) -> "Attempt":
@@ -170,6 +169,7 @@ class Recorder:
         """Note that a front end has started a build."""
         hidden = Environment(env).hidden(self._config.settings.env_exclude)
         text = recorded_text(" ".join(argv), hidden)
+        pid = pid if pid in range(2**31) else 0
         build = self._builds.start(recorded_line(front_end), text, recorded_line(cwd), pid)
         self._start(build)
         return build
@@ -200,7 +200,9 @@ class Recorder:
     def _end(self, build: BuildNotes, exit_code: int, signal: int) -> bool:
         if build.ended_s:
             return False
-        self._builds.end(build, exit_code, signal)
+        # A front end may say anything.
+        code = exit_code if exit_code in range(256) else NOT_KNOWN
+        self._builds.end(build, code, signal if signal in range(128) else 0)
         self._keeper.add(BuildStep(build, is_end=True))
         return True
 
@@ -319,7 +321,7 @@ class Attempt:
         notes.traffic = sent + more_sent, received + more_received, requests + more_requests
         if isinstance(error, Exception) and not isinstance(error, LauncherGone | HalfPublished):
             reason, detail = _reason_of(error, self._job)
-            self._recorder.fail(self._job, reason, printable(detail, DETAIL_CHARACTERS))
+            self._recorder.fail(self._job, reason, detail_text(detail))
 
 
 class Following:
@@ -371,6 +373,11 @@ class Witness:
     def lose_sight(self) -> None:
         """Note that nobody will notice the end of the command."""
         self._recorder.finish(self._job)
+
+
+def detail_text(detail: str) -> str:
+    """Return a detail, which may be of a hostile worker, as records have it."""
+    return recorded_line(printable(detail, DETAIL_CHARACTERS))
 
 
 def _reason_of(error: Exception, job: Job) -> tuple[Reason, str]:
