@@ -141,6 +141,11 @@ class JobOutput:
         self._held.clear()
         self._held_bytes, self.due_s = 0, math.inf
 
+    def forget(self) -> None:
+        """Free what was kept of the output, but for its end: the job is done."""
+        self.drop()
+        self._shown.clear()
+
     async def check_end(self) -> None:
         """Compare the end of a run, which wrote all its output, with the output that was shown.
 

@@ -26,7 +26,7 @@ from termite.engine.model import Exit
 
 PAUSE_S = 0.5  # after the first job of a batch
 BATCH_STEPS = 256  # such a batch is written at once
-MAX_STEPS = 20_000  # that wait while the disk stands still; more are dropped and counted
+MAX_STEPS = 5_000  # that wait while the disk stands still; more are dropped and counted
 MAX_PROCESSES = 128  # pidfds that are kept; one that is too many is closed, and its exit is not known
 EXIT_PATIENCE_S = 1.0  # for the parent of a process to wait for it
 

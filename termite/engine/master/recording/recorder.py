@@ -272,6 +272,7 @@ class Recorder:
     def finish(self, job: Job) -> None:
         """Note that the job is done."""
         job.notes.home_s = time.time()
+        job.output.forget()  # its record may wait for the disk
         if not self._keeper.add(job):
             del self._jobs[job.id]
 
