@@ -55,6 +55,7 @@ static void prepare_environment(bool is_shell, const struct local_run *run)
         unsetenv("TERMITE_PRELOAD");
         unsetenv("TERMITE_LAUNCHER");
         unsetenv("TERMITE_BUILD_SOCKET");
+        unsetenv("TERMITE_BUILD");
     }
     if (is_shell) {
         unsetenv("TERMITE_SHELL");

@@ -223,6 +223,8 @@ def _become_master(root: Path, jobs: int, exports: Sequence[Path], log: Path, re
         command += [f"--env-exclude={pattern}" for pattern in os.environ.get("TERMITE_ENV_EXCLUDE", "").split()]
         if tmp := os.environ.get("TERMITE_TMP"):
             command.append(f"--tmp={tmp}")
+        if job_output := os.environ.get("TERMITE_JOB_OUTPUT"):
+            command.append(f"--job-output={job_output}")
         env = {name: text for name, text in os.environ.items() if name not in _OF_THE_BUILD}
         os.chdir("/")
         os.execve(sys.executable, command, env)

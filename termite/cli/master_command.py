@@ -22,7 +22,7 @@ from termite.cli.flags import report
 from termite.cli.leftovers.footprints import master_places, worker_places
 from termite.cli.logs import set_up_logging
 from termite.cli.parser import Parser
-from termite.cli.places import CACHE, own_directory, tree_name, working_directory
+from termite.cli.places import CACHE, own_directory, records_directory, tree_name, working_directory
 from termite.engine.decide.loaded_plugins import load_plugins
 from termite.engine.errors import ExitCode, UserError, errors_in
 from termite.engine.fleet.coordinator import COORDINATOR_PORT, CoordinatorConfig, serve_coordinator
@@ -173,6 +173,8 @@ def _master_config(flags: argparse.Namespace, secret: bytes, coordinator: tuple[
         owner=read_owner(owner),
         shares_temporary=flags.tmp == "shared",
         alias=own_directory(CACHE) / "trees" / tree_name(path.parent),
+        records=records_directory(path.parent),
+        keeps_output=flags.job_output == "kept",
     )
 
 
@@ -227,6 +229,7 @@ def master_parser() -> Parser:
         "shared: jobs see what all users may read in /tmp and /var/tmp, and leave new files there; private: every job "
         "has its own"
     )
+    job_output = "kept: the records of jobs have the last 2 KiB that each has printed; dropped: they have none"
     idle_exit = "seconds without a build after which to end; 0: never"
     add = parser.add_argument
     add("--jobs", type=_count, default=0, metavar="N", help="slots to lease from workers; 0: as many as there are")
@@ -238,6 +241,7 @@ def master_parser() -> Parser:
     add("--env-exclude", action="append", default=[], metavar="PATTERN", help=env_exclude)
     add("--tmp", choices=("shared", "private"), default="shared", help=tmp)
     add("--short", type=_short, default=None, metavar="MS", help=short)
+    add("--job-output", choices=("kept", "dropped"), default="kept", help=job_output)
     add("--keepalive", type=_seconds, default=60.0, metavar="S", help="seconds after which an idle lease is given back")
     add("--idle-exit", type=_seconds, default=0.0, metavar="S", help=idle_exit)
     add("--embedded", action="store_true", help="run a coordinator and a worker for this machine in the same process")

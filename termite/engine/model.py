@@ -196,7 +196,7 @@ class Rule:
 
     If `words` is not empty, `regexp` only matches texts that contain one of them. Other texts need
     no search, which would take a hundred times as long. 0 means no limit for `timeout_s` and
-    `memory_bytes`.
+    `memory_bytes`. Without `log`, no record has any output of the command.
     """
 
     regexp: str
@@ -206,6 +206,7 @@ class Rule:
     debug: bool = False
     network: bool = False
     trusted: bool = False
+    log: bool = True
     timeout_s: float = 0.0
     memory_bytes: int = 0
     source: str = "built-in"

@@ -103,7 +103,7 @@ def build_with(tool: Tool, program: str, args: Sequence[str], directory: str) ->
         return build_locally(argv, error)
     start_sweep()
     status, is_interrupted = _run_tool(started, env)
-    _sum_up(master, INTERRUPTED_S if is_interrupted else client.BUILD_ANSWER_S)
+    _sum_up(master, status, INTERRUPTED_S if is_interrupted else client.BUILD_ANSWER_S)
     return _end_as(status)
 
 
@@ -172,6 +172,7 @@ def _prepare(
         tool=tool.name,
         args=list(args),
         cwd=str(started_in),
+        pid=os.getpid(),
         env=dict(os.environ),
         preload=reach,
     )
@@ -215,14 +216,16 @@ def _find_or_start(directory: Path, started_in: Path) -> client.Client:
     return master
 
 
-def _sum_up(master: client.Client, patience_s: float) -> None:
-    """Print the summary of the build, if the master gives one within `patience_s`.
+def _sum_up(master: client.Client, status: int, patience_s: float) -> None:
+    """Tell the master the wait status of the tool, and print the summary of the build.
 
-    Ctrl-C ends the wait, because the tool has ended already.
+    There is no summary if the master gives none within `patience_s`. Ctrl-C ends the wait, because
+    the tool has ended already.
     """
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
-        end = master.ask("build-end", patience_s)
+        code = os.waitstatus_to_exitcode(status)
+        end = master.ask("build-end", patience_s, exit_code=code if code >= 0 else -1, signal=max(-code, 0))
     except KeyboardInterrupt:
         return
     except (UserError, RemoteProtocolError) as error:

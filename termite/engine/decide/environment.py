@@ -36,6 +36,7 @@ class Environment(Mapping[str, str]):
         self._without: dict[tuple[str, ...], Environment] = {}
         # By patterns: what a command must not say, and whether another variable says it.
         self._revealed: dict[tuple[str, ...], tuple[re.Pattern[str], bool]] = {}
+        self._hidden: dict[tuple[str, ...], list[str]] = {}
 
     def __getitem__(self, name: str) -> str:
         return self._variables[name]
@@ -82,6 +83,15 @@ class Environment(Mapping[str, str]):
                 if name in kept:
                     kept[name] = without_definitions(kept[name], lambda defined: matches(defined, patterns))
             found = self._without[patterns] = Environment(kept)
+        return found
+
+    def hidden(self, patterns: tuple[str, ...]) -> list[str]:
+        """Return the values that no record may have: those of variables that match a pattern."""
+        if not patterns:
+            return []
+        found = self._hidden.get(patterns)
+        if found is None:
+            found = self._hidden[patterns] = hidden_values(self._variables, patterns)
         return found
 
     def reveals_missing(self, words: Collection[str], patterns: tuple[str, ...]) -> bool:

@@ -22,6 +22,7 @@ from termite.engine.errors import (
     UserError,
 )
 from termite.engine.model import Digest, MachineFacts, WorkerRoom
+from termite.engine.loop.slot_numbers import SlotNumbers
 from termite.engine.wire.protocol.messages import GetBlob, Leased, Message, OpenLease, Ping, Pong, Ran, Run
 from termite.engine.wire.transport import Connection, OnChunk
 
@@ -43,6 +44,7 @@ class Lease:
         self.room = WorkerRoom()
         self.release = ""  # of the worker's termite; "" if it is not known
         self.running = 0
+        self.slot_numbers = SlotNumbers()
         self.jobs = 0  # jobs that ended on the worker
         self.failures = 0  # failed attempts since the last job that ended
         self.offset_ns = 0  # the worker's clock plus this is the master's clock
@@ -50,6 +52,7 @@ class Lease:
         self.is_retired = True  # until slots are granted
         self.changed = trio.lowlevel.ParkingLot()
         self._connection: Connection | None = None
+        self._told = (0, 0, 0)  # the traffic that `take_traffic` has returned so far
 
     async def run(self, message: Run, on_chunk: OnChunk) -> Ran:
         """Run a command on the worker and wait for its end.
@@ -107,6 +110,15 @@ class Lease:
     def statistics(self) -> dict[str, int]:
         """Return the counts of the connection, or {} if there is none yet."""
         return self._connection.statistics() if self._connection else {}
+
+    def take_traffic(self) -> tuple[int, int, int]:
+        """Return the bytes sent and received and the requests since the last call of this."""
+        if self._connection is None:
+            return 0, 0, 0
+        sent, received, requests = self._connection.traffic
+        old_sent, old_received, old_requests = self._told
+        self._told = sent, received, requests
+        return sent - old_sent, received - old_received, requests - old_requests
 
     @property
     def messages(self) -> Mapping[str, int]:

@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 import trio
 
@@ -168,6 +168,11 @@ class Pool:
     def waiting(self) -> int:
         """The number of jobs that wait for a slot."""
         return len(self._waiters)
+
+    @property
+    def refusals(self) -> Mapping[str, Reason]:
+        """The reasons for which workers refused the last lease, by their names."""
+        return self._refusals
 
     @property
     def fleet(self) -> Fleet:

@@ -21,10 +21,11 @@ from termite.engine.decide.refused_commands import Refusal
 from termite.engine.errors import Reason, UserError
 from termite.engine.fleet.trouble import Trouble
 from termite.engine.launch.connection import Reply
-from termite.engine.launch.listener import ControlSession
+from termite.engine.launch.listener import ControlSession, Feed
 from termite.engine.launch.vantage import Vantage, difference
 from termite.engine.master.fallback import private_place_of
 from termite.engine.master.user_notices.silence_notices import silence_report
+from termite.engine.master.recording.build_notes import BuildNotes
 from termite.engine.model import Command, How, Invocation, Phase, Rule
 from termite.engine.status import report
 from termite.engine.wire.protocol.foreign_text import printable
@@ -55,7 +56,7 @@ class ControlCommands:
         """
         build = _Build(self._master, self._sessions)
 
-        async def answer(request: Reply) -> Reply:
+        async def answer(request: Reply) -> Reply | Feed:
             match request.get("command"):
                 case "status":
                     return {**self._status(), "elsewhere": self._difference(request)}
@@ -73,7 +74,9 @@ class ControlCommands:
                         raise UserError(found, hint="termite-ctl shutdown ends the master")
                     return build.start(request)
                 case "build-end":
-                    return build.end()
+                    return await build.end(request)
+                case "watch":
+                    return self._master.recorder.serve_reader
                 case command:
                     raise UserError(
                         f"unknown command {command!r}",
@@ -173,6 +176,7 @@ class _Build:
         self._master = master
         self._sessions = sessions
         self._before: report.Counters | None = None
+        self._notes: BuildNotes | None = None
 
     def start(self, request: Reply) -> Reply:
         """Request a check of the settled files, and return how to start the build tool.
@@ -183,6 +187,7 @@ class _Build:
             self._master.builds += 1
             self._before = self._master.counters.copy()
             self._master.begin_build()
+            self._notes = self._record_start(request)
         self._master.rule_file.refresh()
         error = self._master.rule_file.error
         self._master.settled_check.request()
@@ -197,13 +202,35 @@ class _Build:
         command = self._master.plugins.build(tool, args, cwd, env, preload, self._master.other_name(cwd))
         if command is None:
             raise UserError(f"no plugin knows how to start {tool}")
-        added = {name: content for name, content in command.env.items() if env.get(name) != content}
+        named = {**command.env, **(self._master.recorder.variables_of(self._notes) if self._notes else {})}
+        added = {name: content for name, content in named.items() if env.get(name) != content}
         return {**reply, "argv": list(command.argv), "exe": command.exe, "env": added}
 
-    def end(self) -> Reply:
-        """Return the summary of everything that happened since the start."""
+    def _record_start(self, request: Reply) -> BuildNotes:
+        """Note the build, with the command line and the process of its front end."""
+        args, env, pid = request.get("args"), request.get("env"), request.get("pid")
+        tool = str(request.get("tool", ""))
+        return self._master.recorder.start_build(
+            tool,
+            (tool, *map(str, args if isinstance(args, list) else ())),
+            str(request.get("cwd", "/")),
+            {str(name): str(text) for name, text in env.items()} if isinstance(env, dict) else {},
+            pid if isinstance(pid, int) else 0,
+        )
+
+    async def end(self, request: Reply) -> Reply:
+        """Return the summary of everything that happened since the start.
+
+        By then the records of the build are on the disk.
+        """
         if self._before is None:
             raise UserError("no build was started on this connection")
+        if self._notes is not None:
+            code, number = request.get("exit_code"), request.get("signal")
+            self._master.local_runs.end_ended()
+            await self._master.recorder.end_build(
+                self._notes, code if isinstance(code, int) else -1, number if isinstance(number, int) else 0
+            )
         summary = report.build_summary(self._before, self._master.counters)
         return {**summary, "outside": self._outside(summary), "private": self._private(summary)}
 
@@ -229,6 +256,8 @@ class _Build:
         if self._before is not None:
             self._master.builds -= 1
             self._before = None
+        if self._notes is not None:
+            self._master.recorder.abandon_build(self._notes)
 
 
 def _named(places: Counter[str], summary: Reply) -> list[tuple[str, Reply]]:

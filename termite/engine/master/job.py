@@ -12,6 +12,7 @@ from termite.engine.launch.connection import Launcher
 from termite.engine.launch.invocation import JobRequest
 from termite.engine.launch.output import HeldOutputs, JobOutput
 from termite.engine.launch.stdio import JobStdin
+from termite.engine.master.recording.job_notes import JobNotes
 from termite.engine.model import Command, Phase, Verdict
 from termite.engine.tree.publishing.publication import Ticket
 
@@ -45,6 +46,8 @@ class Job:
     number: int = 0
     has_met_others: bool = False  # True if others changed the files that it changed in place, in any attempt
     is_executed: bool = False  # True if a worker may have started the command in any attempt
+    plugin: str = ""  # that has read the command; "": none
+    notes: JobNotes = field(default_factory=JobNotes)
     failures: list[Retryable] = field(default_factory=list)
     failed_on: set[str] = field(default_factory=set)
 

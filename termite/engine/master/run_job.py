@@ -91,7 +91,7 @@ class JobRunner:
 
     def __init__(self, master: Master) -> None:
         self._master = master
-        self._last_job = 0
+        self._last_job = master.recorder.last_job
 
     def begin(self, launcher: Launcher, request: JobRequest) -> RestOfJob | None:
         """Begin a job for `launcher`. Return its remaining steps, or None if the job is done."""
@@ -102,16 +102,22 @@ class JobRunner:
             master.begin_build()
         master.last_busy_s = now_s
         job = new_job(self._last_job, launcher, request, master.held_outputs)
+        master.recorder.begin(job)
         try:
             if run_at_once(master, job):
                 return None
         except LauncherGone:
+            master.recorder.cancelled(job)
             raise
         except Exception as error:  # around one job: `_run` reports it
             job.bug = error
         return functools.partial(self._run, job)
 
     async def _run(self, job: Job) -> Exit | None:
+        with self._master.recorder.following(job):
+            return await self._run_to_end(job)
+
+    async def _run_to_end(self, job: Job) -> Exit | None:
         """Run the remaining steps of the job, and return as `run_job` does."""
         master = self._master
         master.jobs[job.id] = job
@@ -125,6 +131,7 @@ class JobRunner:
         except Exception as error:  # around one job: a bug of ours does not end the build
             log.exception("job-failed job=%d", job.id)
             if job.ticket is not None and job.ticket.has_happened:
+                master.recorder.published(job)
                 return Exit(job.ticket.end.code, job.ticket.end.signal)
             return await run_here_instead(master, job, Reason.INTERNAL_ERROR, (repr(error),))
         except trio.Cancelled:
@@ -142,10 +149,12 @@ def run_at_once(master: Master, job: Job) -> bool:
 
     Return True if the job is done: its launcher was answered, or executes the command itself.
     """
-    command = job.command = master.plugins.parse(job.request.invocation)
+    job.plugin, command = master.plugins.parse_with_plugin(job.request.invocation)
+    job.command = command
     if is_no_op(command):
         master.counters.answered += 1
         job.launcher.finish_nowait(Exit(0))
+        master.recorder.answered(job)
         return True
     job.warning = master.rule_file.refresh()
     verdict = job.verdict = master.decide(job.request.invocation.how, command)
@@ -250,11 +259,13 @@ async def run_remotely(master: Master, job: Job, command: Command, wanted: Wante
             master.pool.retire(lease)
             return None
         dispatched_ns, dispatched_s = master.tree.now_ns(), trio.current_time()
-        ran = await run_on_worker(master, job, lease, message)
-        check_result(master, job, ran)
-        await job.output.check_end()
-        timing = Timing(dispatched_ns, ran.started_ns, ran.ended_ns, lease.offset_ns, message.number)
-        conflicts = await publish_results(master, job, lease, ran, timing)
+        with master.recorder.attempt(job, lease):
+            ran = await run_on_worker(master, job, lease, message)
+            master.recorder.command_ended(job, ran, lease.offset_ns)
+            check_result(master, job, ran)
+            await job.output.check_end()
+            timing = Timing(dispatched_ns, ran.started_ns, ran.ended_ns, lease.offset_ns, message.number)
+            conflicts = await publish_results(master, job, lease, ran, timing)
     return RemoteRun(ran, conflicts, trio.current_time() - dispatched_s)
 
 
@@ -267,6 +278,7 @@ async def end_remote(master: Master, job: Job, attempt: RemoteRun) -> Exit | Non
         learn(master, job.key, ran, attempt.took_s, is_alone=not job.has_met_others)
     if ran.exec_errno:
         return await fall_back(master, job, Reason.EXEC_FAILED, os.strerror(ran.exec_errno), quiet=True)
+    master.recorder.published(job, len(attempt.conflicts))
     job.number = 0  # the journal may drop its changes, however slow the launcher is
     job.output.release_nowait()
     await job.launcher.stop_reading()

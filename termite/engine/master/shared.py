@@ -1,11 +1,13 @@
 """Hold the state that all jobs of a master share, and the configuration from which it is made."""
 
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
 
+from termite import __version__
 from termite.engine.decide.command_memory import CommandMemory
 from termite.engine.decide.environment import Environment
 from termite.engine.decide.loaded_plugins import Plugins
@@ -20,6 +22,7 @@ from termite.engine.decide.short_commands import ShortCommands
 from termite.engine.errors import Reason
 from termite.engine.fleet.logic.pool_config import PoolConfig
 from termite.engine.fleet.pool import Pool
+from termite.engine.history.logic.recorded_text import recorded_line
 from termite.engine.host.machine import read_facts
 from termite.engine.launch.invocation import JobRequest
 from termite.engine.launch.local_runs import LocalRuns, LocalSlots, parent_of
@@ -30,6 +33,9 @@ from termite.engine.master.job import Job
 from termite.engine.master.mirror_requests import MirrorRequests
 from termite.engine.master.notices import Notices
 from termite.engine.master.placement.tool_places import ToolPlaces, UnseenPrograms
+from termite.engine.master.recording.fleet_view import FleetView, view_fleet
+from termite.engine.master.recording.job_records import RecordSettings
+from termite.engine.master.recording.recorder import Recorder, RecorderConfig
 from termite.engine.master.settled_check import SettledCheck
 from termite.engine.model import Command, How, MachineFacts, Verdict
 from termite.engine.paths import is_within, tree_path
@@ -55,6 +61,8 @@ class MasterConfig:
     * `shares_temporary`: jobs see /tmp and /var/tmp, and may leave new files there.
     * `alias` is a symlink to the writable root, outside of it. None means that there is none.
     * `exports`, `excludes` and `hidden` are paths below the root directory.
+    * `records` is the directory for the records of jobs; None means that they are only in the live
+      stream. Without `keeps_output`, they have no output of jobs.
     """
 
     socket: Path
@@ -75,6 +83,8 @@ class MasterConfig:
     owner: bytes = field(default_factory=lambda: os.urandom(OWNER_BYTES))
     shares_temporary: bool = True
     alias: Path | None = None
+    records: Path | None = None
+    keeps_output: bool = True
 
 
 class Master:
@@ -108,6 +118,8 @@ class Master:
             tree.show_tools((), (), [bytes(config.alias)])
         self.users_of_unseen = UnseenPrograms()
         self.pool = Pool(_pool_config(config, tree, self.machine), tree.drain, MirrorRequests(tree, self.jobs).answer)
+        self.silent_since_s: Callable[[], Mapping[str, float]] = dict  # silent workers, seconds since the epoch
+        self.recorder = Recorder(_recorder_config(config), self._view_fleet)
         self.is_without_worker = False
         self._printed: set[str] = set()
         self.builds = 0  # those that run now: they get a summary
@@ -118,6 +130,9 @@ class Master:
         self.notices.clear()
         self.outside.begin_build()
         self.private.begin_build()
+
+    def _view_fleet(self) -> FleetView:
+        return view_fleet(self.pool, self.silent_since_s(), is_checking=self.settled_check.is_awaited)
 
     def decide(self, how: How, command: Command) -> Verdict:
         """Return the verdict on a command, also by what was met when it ran before."""
@@ -151,6 +166,12 @@ class Master:
             self.vantage = own_vantage()
             found = difference(self.vantage, request.vantage, cwd)
         return found
+
+
+def _recorder_config(config: MasterConfig) -> RecorderConfig:
+    root = config.socket.parent
+    settings = RecordSettings(tree_path(root), config.env_exclude, config.keeps_output)
+    return RecorderConfig(config.records, recorded_line(str(root)), settings, __version__, config.local_slots)
 
 
 def _pool_config(config: MasterConfig, tree: MasterTree, machine: MachineFacts) -> PoolConfig:

@@ -119,6 +119,12 @@ class Connection:
         asking, answering = self._protocol.open_streams
         return {**self._counts, "asking": asking, "answering": answering, "backlog_bytes": self._backlog_bytes}
 
+    @property
+    def traffic(self) -> tuple[int, int, int]:
+        """The bytes sent and received, and the requests of both sides, since the start."""
+        counts = self._counts
+        return counts["sent_bytes"], counts["received_bytes"], counts["asked"] + counts["answered"]
+
     # -- asking -------------------------------------------------------------------------------------------------------
 
     async def _request(self, message: Message, on_chunk: OnChunk | None) -> Message:

@@ -211,7 +211,9 @@ def test_every_environment_variable_is_described() -> None:
 def test_every_key_of_a_rule_is_described() -> None:
     path = PRODUCT / "engine" / "decide" / "logic" / "rules.py"
     source = path.read_text()
-    keys = set(re.findall(r'_number\(fields, "(\w+)"', source)) | set(re.findall(r'fields\.get\("(\w+)"', source))
+    keys = set(re.findall(r'_(?:number|switch)\(fields, "(\w+)"', source)) | set(
+        re.findall(r'fields\.get\("(\w+)"', source)
+    )
     switches = re.search(r"^_SWITCHES = (\{.*?^\})", source, re.MULTILINE | re.DOTALL)
     assert switches
     assert {name.lower() for name in without_repetition(first_codes("Rules"))} == keys | set(

@@ -4,7 +4,7 @@ The file `.termite-localrc` is a JSON array of objects. Lines that begin in colu
 `//` are comments. The keys, in upper or lower case, and their defaults:
 
 Regexp (required)   Local  Recurse  SkipRefresh  Debug  Network  Trusted (false)
-Timeout (seconds)   Memory (bytes)
+Log (true)          Timeout (seconds)   Memory (bytes)
 
 Each Regexp is searched in the whole command text and is not anchored; `.` stops at a newline. The
 first rule that matches decides. If none matches, the command runs remotely, or locally if it is
@@ -141,6 +141,7 @@ def _parse_rule(entry: object, where: str) -> Rule:
     switches = {name: _switch(fields, key, where) for key, name in _SWITCHES.items()}
     return Rule(
         regexp=regexp,
+        log=_switch(fields, "log", where, default=True),
         timeout_s=_number(fields, "timeout", where),
         memory_bytes=int(_number(fields, "memory", where)),
         source=where,
@@ -161,8 +162,8 @@ def _check_regexp(regexp: str, where: str) -> None:
         raise UserError(f"{where}: bad Regexp {regexp!r}: {error}", hint=hint) from None
 
 
-def _switch(fields: dict[str, object], key: str, where: str) -> bool:
-    content = fields.get(key, False)
+def _switch(fields: dict[str, object], key: str, where: str, *, default: bool = False) -> bool:
+    content = fields.get(key, default)
     if not isinstance(content, bool):
         raise UserError(f"{where}: {key} must be true or false, not {content!r}")
     return content
