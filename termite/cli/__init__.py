@@ -1,6 +1,7 @@
 """Commands that the user types: the front ends in build_commands/, the daemons, and termite-ctl.
 
 * ctl.py, daemons.py and master_command.py are commands; parser.py and flags.py read their words.
+* subcommands/ has the commands of termite-ctl, and says how to add one.
 * client.py talks to a master, and claims.py makes sure that only one is started.
 * places.py and logs.py know the directories and logs of the user.
 * leftovers/ cleans up after daemons that were killed.

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from termite.cli.places import STATE, home, own_directory, tree_name
+from termite.cli.places import STATE, home, own_directory, tree_name, working_directory
 from termite.engine.errors import RemoteProtocolError, UserError
 from termite.engine.launch.vantage import Vantage, own_ids, own_vantage
 from termite.engine.wire.protocol import records
@@ -152,6 +152,11 @@ def connect(directory: Path) -> Client:
     if path is None:
         raise NoMaster(f"no master runs in {directory} or above it", hint=START_ONE)
     return Client(path)
+
+
+def connect_here() -> Client:
+    """Connect to the master of the current directory. Raise NoMaster if there is none."""
+    return connect(working_directory())
 
 
 def choose_root(

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from termite.cli.ctl import COMMANDS, USAGE
 from termite.cli.daemons import coordinator_parser, worker_parser
 from termite.cli.master_command import master_parser
+from termite.cli.subcommands.registry import FOLDERS, subcommand_parser
 from termite.engine.errors import ExitCode, Reason
 from termite.engine.wire.protocol.records import parse_records
 from termite.fuse.sandbox.sandbox_order import LARGE_ORDER, SandboxSpec, pack_order
@@ -157,10 +157,28 @@ def test_every_flag_of_a_daemon_is_described_with_its_default(program: str) -> N
     assert described == flags_of(program)
 
 
-def test_every_command_of_termite_ctl_is_described() -> None:
-    usage = re.findall(r"^  (\S.*?)   ", USAGE, re.MULTILINE)
-    assert without_repetition(first_codes("termite-ctl")) == {*usage, "-help", "-version"}
-    assert {line.split()[0] for line in usage} == set(COMMANDS)
+def usage_of(subcommand: str) -> str:
+    """Return how to call a subcommand, as the document writes it: `status [-json]`."""
+    words = [subcommand]
+    for action in subcommand_parser(subcommand)._actions:
+        if action.help == argparse.SUPPRESS or action.dest in ("help", "version"):
+            continue
+        name = action.metavar or "|".join(action.choices or [action.dest.upper()])
+        if action.option_strings:
+            flag = action.option_strings[-1].replace("--", "-")
+            words.append(f"[{flag}]" if action.nargs == 0 else f"[{flag} {name}]")
+        else:
+            words.append(
+                {"?": f"[{name}]", "*": f"[{name}...]", argparse.REMAINDER: f"{name}..."}.get(
+                    str(action.nargs), str(name)
+                )
+            )
+    return " ".join(words)
+
+
+def test_every_command_of_termite_ctl_is_described_with_its_flags() -> None:
+    described = without_repetition(first_codes("termite-ctl"))
+    assert described == {*map(usage_of, FOLDERS), "help [COMMAND]", "-help", "-version"}
 
 
 def test_every_option_of_the_launcher_is_described() -> None:
