@@ -3,6 +3,7 @@
 The subcommands are in subcommands/; its docstring says how to add one.
 """
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from termite.cli.flags import VERSION, run_command
 from termite.cli.leftovers.footprints import start_sweep
 from termite.cli.subcommands.registry import PROGRAM, command_list, find_subcommand, subcommand_parser
+from termite.engine.decide.logic.switches import check_variables
 from termite.engine.errors import UserError
 from termite.engine.nearest_name import wrong_name
 
@@ -46,6 +48,7 @@ def run_words(argv: Sequence[str]) -> int:
         return 0
     if name.startswith("-"):
         raise wrong_name("flag", f"-{name.lstrip('-')}", ["-help", "-version"], f"{PROGRAM} help")
+    check_variables(os.environ)
     try:
         return find_subcommand(name).run(subcommand_parser(name).parse_flags(words))
     finally:

@@ -20,6 +20,7 @@ from termite.cli.leftovers.footprints import footprint, start_sweep, worker_plac
 from termite.cli.logs import set_up_logging
 from termite.cli.parser import Parser
 from termite.cli.places import CACHE, own_directory
+from termite.engine.decide.logic.switches import check_variables
 from termite.engine.errors import ExitCode, UserError, errors_in
 from termite.engine.fleet.coordinator import COORDINATOR_PORT, CoordinatorConfig, serve_coordinator
 from termite.engine.host import preflight
@@ -100,6 +101,7 @@ def coordinator(argv: Sequence[str] | None = None) -> int:
     program = "termite-coordinator"
     try:
         flags = coordinator_parser(program).parse_flags(sys.argv[1:] if argv is None else argv)
+        check_variables(os.environ)
         set_up_logging(flags.log_level, flags.logfile)
         config = CoordinatorConfig(read_secret(flags.secret), flags.listen, flags.port)
     except UserError as error:
@@ -132,6 +134,7 @@ def worker(argv: Sequence[str] | None = None) -> int:
     program = "termite-worker"
     try:
         flags = worker_parser(program).parse_flags(sys.argv[1:] if argv is None else argv)
+        check_variables(os.environ)
         set_up_logging(flags.log_level, flags.logfile)
         config = worker_config(flags, read_secret(flags.secret))
     except UserError as error:

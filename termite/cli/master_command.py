@@ -24,6 +24,7 @@ from termite.cli.logs import set_up_logging
 from termite.cli.parser import Parser
 from termite.cli.places import CACHE, own_directory, tree_name, working_directory
 from termite.engine.decide.loaded_plugins import load_plugins
+from termite.engine.decide.logic.switches import check_variables
 from termite.engine.errors import ExitCode, UserError, errors_in
 from termite.engine.fleet.coordinator import COORDINATOR_PORT, CoordinatorConfig, serve_coordinator
 from termite.engine.host.native_programs import native_program
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None, claim: socket.socket | None = None) 
     try:
         flags = master_parser().parse_flags(sys.argv[1:] if argv is None else argv)
         ready_fd = flags.ready_fd
+        check_variables(os.environ)
         set_up_logging(flags.log_level, flags.logfile)
         if flags.embedded:
             if claim is not None:

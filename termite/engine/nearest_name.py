@@ -28,7 +28,7 @@ def nearest_name(word: str, names: Iterable[str]) -> str:
 
 
 def wrong_name(kind: str, word: str, names: Iterable[str], elsewhere: str = "") -> UserError:
-    """Return the error for a `word` that is none of `names`, and say what to write if a name is near.
+    """Return the error for a `word` that is none of `names`. It says what to write if it can.
 
     `kind` is the noun for the names, such as "flag". `elsewhere` says where all names are listed;
     the hint names it if no name is near. "" means that there is no such place.

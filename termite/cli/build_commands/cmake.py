@@ -15,7 +15,7 @@ import termite
 from termite.cli.build_commands import front_end
 from termite.cli.build_commands.build_tools import READ_BYTES, check_preload
 from termite.cli.flags import VERSION, run_command
-from termite.engine.decide.logic.switches import is_switched_off
+from termite.engine.decide.logic.switches import check_variables, is_switched_off
 from termite.engine.errors import UserError
 from termite.engine.host.native_programs import native_program
 
@@ -72,6 +72,7 @@ def run_cmake(argv: Sequence[str]) -> int:
     program, args = split_program(argv)
     if is_switched_off(os.environ):
         return front_end.run_plainly([program, *args])
+    check_variables(os.environ)
     match read_mode(args):
         case Mode.CONFIGURE:
             return front_end.run_plainly([program, *_injected(), *args])

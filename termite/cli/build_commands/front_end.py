@@ -20,13 +20,7 @@ from termite.cli.claims import wait_for_claims
 from termite.cli.flags import VERSION
 from termite.cli.leftovers.footprints import start_sweep
 from termite.cli.places import working_directory
-from termite.engine.decide.logic.switches import (
-    LOCAL,
-    NEVER,
-    is_local_forbidden,
-    is_switched_off,
-    policy_warning,
-)
+from termite.engine.decide.logic.switches import LOCAL, NEVER, check_variables, is_local_forbidden, is_switched_off
 from termite.engine.decide.logic.ties import tie_of
 from termite.engine.errors import ExitCode, Reason, RemoteProtocolError, UserError, words_of
 from termite.engine.host.native_programs import native_program
@@ -88,10 +82,12 @@ def build_with(tool: Tool, program: str, args: Sequence[str], directory: str) ->
     """Build in `directory` and return the tool's exit code, or die of the signal that killed it.
 
     `program` is a path, or a name in PATH. `directory` is "" for the current directory.
+    Raise UserError if a variable of termite has no meaning.
     """
     argv = [program, *args]
     if is_switched_off(os.environ):
         return run_plainly(argv)
+    check_variables(os.environ)
     # All commands of the build would be tied, too, so no master is needed. TERMITE_LOCAL=never does
     # not forbid this, because no worker failed.
     if tie := tie_of(os.environ):
@@ -115,8 +111,6 @@ def build_locally(argv: Sequence[str], error: Exception) -> int:
     if is_local_forbidden(os.environ):
         say(f"{error}; {LOCAL}={NEVER} forbids building locally")
         return ExitCode.NOWHERE
-    if warning := policy_warning(os.environ):
-        say(warning)
     say(f"{error}: building locally")
     return run_plainly(argv)
 

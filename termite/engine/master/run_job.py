@@ -15,7 +15,6 @@ from termite.engine.decide.command_memory import CommandKey, key_of
 from termite.engine.decide.environment import environment_of
 from termite.engine.decide.logic.commands import is_no_op
 from termite.engine.decide.logic.later_code import find_later_code
-from termite.engine.decide.logic.switches import policy_warning
 from termite.engine.errors import (
     Conflict,
     FsError,
@@ -232,7 +231,7 @@ async def show_warnings(master: Master, job: Job) -> None:
     """Notify the user of rules and settings of the command's environment that were ignored."""
     if job.warning:
         await job.launcher.notice(f"termite: {job.warning}; the last good rules stay in force")
-    warning = policy_warning(job.request.invocation.env)
+    warning = environment_of(job.request.invocation).warning
     if warning and master.notices.select_new("rules", [os.fsencode(warning)]):
         await job.launcher.notice(f"termite: {warning}")
 

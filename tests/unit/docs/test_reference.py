@@ -16,6 +16,8 @@ import pytest
 from termite.cli.daemons import coordinator_parser, worker_parser
 from termite.cli.master_command import master_parser
 from termite.cli.subcommands.registry import FOLDERS, subcommand_parser
+from termite.engine.decide.logic.rules import KEYS
+from termite.engine.decide.logic.switches import VARIABLES
 from termite.engine.errors import ExitCode, Reason
 from termite.engine.wire.protocol.records import parse_records
 from termite.fuse.sandbox.sandbox_order import LARGE_ORDER, SandboxSpec, pack_order
@@ -226,15 +228,18 @@ def test_every_environment_variable_is_described() -> None:
     assert ours == found - set(NO_VARIABLES)
 
 
+def test_every_variable_is_in_the_tables_by_which_a_misspelt_one_is_found() -> None:
+    described = [*first_codes("Set by you"), *first_codes("Set by termite")]
+    ours = {name.partition("=")[0] for name in described if name.startswith("TERMITE")}
+    assert set(VARIABLES) == ours
+    source = (TOP / "native" / "launcher" / "surroundings" / "settings.c").read_text()
+    rows = re.findall(r'^(?:    |.* SWITCH = )\{"([A-Z_]+)", \{(.*?)\}', source, re.MULTILINE)
+    of_the_launcher = {name if name == "TERMITE" else f"TERMITE_{name}": values for name, values in rows}
+    assert {name: tuple(re.findall('"(.*?)"', values)) for name, values in of_the_launcher.items()} == VARIABLES
+
+
 def test_every_key_of_a_rule_is_described() -> None:
-    path = PRODUCT / "engine" / "decide" / "logic" / "rules.py"
-    source = path.read_text()
-    keys = set(re.findall(r'_number\(fields, "(\w+)"', source)) | set(re.findall(r'fields\.get\("(\w+)"', source))
-    switches = re.search(r"^_SWITCHES = (\{.*?^\})", source, re.MULTILINE | re.DOTALL)
-    assert switches
-    assert {name.lower() for name in without_repetition(first_codes("Rules"))} == keys | set(
-        ast.literal_eval(switches[1])
-    )
+    assert without_repetition(first_codes("Rules")) == set(KEYS)
 
 
 def own_names() -> set[str]:
