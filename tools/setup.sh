@@ -130,7 +130,7 @@ if [ "$requirements_stamp" != "$(cat .venv/.requirements 2>/dev/null)" ]; then
 fi
 # The names of the Python files are part of the stamp, because an editable install only knows the
 # files that it found when it was made.
-termite_stamp=$({ echo "$requirements_stamp"; find termite -name '*.py' | LC_ALL=C sort; } | checksum - pyproject.toml CMakeLists.txt $(find native -type f | LC_ALL=C sort))
+termite_stamp=$({ echo "$requirements_stamp"; find termite -name '*.py' | LC_ALL=C sort; } | checksum - pyproject.toml CMakeLists.txt termite/__init__.py $(find native -type f | LC_ALL=C sort))
 if [ "$termite_stamp" != "$(cat .venv/.termite 2>/dev/null)" ]; then
     install_termite
     link_commands

@@ -8,10 +8,11 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
+import termite
 from termite.engine.errors import ExitCode, UserError
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
-VERSION = "0.1.0"
+VERSION = termite.__version__
 _SINGLE_DASH = re.compile(r"-[a-z][a-z0-9-]+(=.*)?", re.DOTALL)
 
 

@@ -90,7 +90,7 @@ def test_a_key_that_is_misspelt_during_a_build_is_said_once_and_changes_nothing(
     ruled.write(
         "Makefile",
         "all:\n"
-        "\t@printf '[{\"Regexp\": \"a\"}, {\"Regexp\": \"^thing\", \"Locla\": true}]' >.termite-localrc\n"
+        '\t@printf \'[{"Regexp": "a"}, {"Regexp": "^thing", "Locla": true}]\' >.termite-localrc\n'
         "\t@echo one\n\t@echo two\n",
     )
     built = ruled.make()

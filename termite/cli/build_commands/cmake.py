@@ -86,7 +86,8 @@ def run_cmake(argv: Sequence[str]) -> int:
                 return front_end.build_locally([program, *args], error)
             return front_end.build_with(TOOL, program, args, directory)
         case Mode.OTHER:
-            return front_end.run_plainly([program, *args])
+            is_asked = args and args[0] in ("--version", "-version")
+            return front_end.run_plainly([program, *args], "termite-cmake" if is_asked else "")
 
 
 def main() -> int:

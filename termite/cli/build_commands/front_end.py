@@ -74,7 +74,7 @@ def run_tool(tool: Tool, args: Sequence[str]) -> int:
         return run_plainly([tool.name, *args])
     directory, is_dry = read_words(tool, args)
     if is_dry or not os.path.isdir(directory or "."):  # then the tool itself reports it
-        return run_plainly([tool.name, *args])
+        return run_plainly([tool.name, *args], f"termite-{tool.name}" if "--version" in args else "")
     return build_with(tool, tool.name, args, directory)
 
 
@@ -115,9 +115,16 @@ def build_locally(argv: Sequence[str], error: Exception) -> int:
     return run_plainly(argv)
 
 
-def run_plainly(argv: Sequence[str]) -> int:
-    """Run a command as if termite were not there, and end as the command did."""
-    return _end_as(_run_tool(argv, os.environ)[0])
+def run_plainly(argv: Sequence[str], versioned: str = "") -> int:
+    """Run a command as if termite were not there, and end as the command did.
+
+    `versioned` is the front end that was asked for its version, "" if none was. That version stands
+    on stderr, because programs read the tool's own from stdout.
+    """
+    status = _run_tool(argv, os.environ)[0]
+    if versioned:
+        say(f"{versioned} {VERSION}")
+    return _end_as(status)
 
 
 def read_words(tool: Tool, args: Sequence[str]) -> tuple[str, bool]:
