@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import socket
 import stat
 import struct
@@ -28,7 +29,6 @@ ANSWER_S = 120.0  # termite-ctl refresh checks every file that was served, which
 START_ONE = "start one with `termite-ctl start`"
 BUILD_ANSWER_S = 30.0  # a build does not wait longer for a master that does not answer
 IDLE_S = "600"  # after so long an idle master that we started ends; until then its mirror stays warm
-LOG_LIMIT_BYTES = 8 * 1024 * 1024
 _VCS = (".git", ".hg", ".svn")
 # Variables that belong to the build that happens to start a master, and not to the master.
 _OF_THE_BUILD = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKE_TERMOUT", "MAKE_TERMERR", "LD_PRELOAD")
@@ -226,10 +226,13 @@ def _become_master(root: Path, jobs: int, exports: Sequence[Path], log: Path, re
         if short := os.environ.get("TERMITE_SHORT"):
             command.append(f"--short={short}")
         command += [f"--env-exclude={pattern}" for pattern in os.environ.get("TERMITE_ENV_EXCLUDE", "").split()]
+        if log_format := os.environ.get("TERMITE_LOG_FORMAT"):
+            command.append(f"--log-format={log_format}")
         if tmp := os.environ.get("TERMITE_TMP"):
             command.append(f"--tmp={tmp}")
         env = {name: text for name, text in os.environ.items() if name not in _OF_THE_BUILD}
         os.chdir("/")
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until the master can answer it
         os.execve(sys.executable, command, env)
     except OSError as error:
         os.write(ready, f"cannot start a master: {error}".encode())
@@ -263,7 +266,4 @@ def _read_until_closed(fd: int) -> str:
 
 def log_file(root: Path) -> Path:
     """Return the log of masters that are started for `root`. Raise UserError without a place."""
-    log = own_directory(STATE) / f"{tree_name(root)}.log"
-    if log.exists() and log.stat().st_size > LOG_LIMIT_BYTES:
-        log.unlink()
-    return log
+    return own_directory(STATE) / f"{tree_name(root)}.log"

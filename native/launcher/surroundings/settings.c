@@ -30,6 +30,7 @@ static const struct setting SETTINGS[] = {
     {"ENV_EXCLUDE", {NULL}, NULL},
     {"LAUNCHER", {NULL}, NULL},
     {"LOCAL", {"never"}, NULL},
+    {"LOG_FORMAT", {"text", "json"}, NULL},
     {"NATIVE", {NULL}, NULL},
     {"PRELOAD", {NULL}, NULL},
     {"PRELOAD_TOOLS", {NULL}, NULL},

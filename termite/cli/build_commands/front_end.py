@@ -17,14 +17,13 @@ from termite.cli import client
 from termite.cli.build_commands.build_tools import check_preload, find_program, find_source, has_make_shell
 from termite.cli.build_commands.unseen_programs import unseen_lines
 from termite.cli.claims import wait_for_claims
-from termite.cli.flags import VERSION
+from termite.cli.flags import VERSION, print_line
 from termite.cli.leftovers.footprints import start_sweep
 from termite.cli.places import working_directory
 from termite.engine.decide.logic.switches import LOCAL, NEVER, check_variables, is_local_forbidden, is_switched_off
 from termite.engine.decide.logic.ties import tie_of
 from termite.engine.errors import ExitCode, Reason, RemoteProtocolError, UserError, words_of
 from termite.engine.host.native_programs import native_program
-from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _WATCHED = (*_ENDING, signal.SIGUSR1, signal.SIGCHLD)
@@ -295,7 +294,7 @@ def summary_parts(end: client.Reply) -> list[str]:
 
 def say(line: str) -> None:
     """Print one line of termite on stderr."""
-    print(f"termite: {printable(line, LONGEST_LINE)}", file=sys.stderr, flush=True)
+    print_line("termite", line)
 
 
 # -- the tool's process -----------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from termite.engine.decide.short_commands import ShortCommands
 from termite.engine.errors import Reason
 from termite.engine.fleet.logic.pool_config import PoolConfig
 from termite.engine.fleet.pool import Pool
+from termite.engine.host.log_tail import LogTail
 from termite.engine.host.machine import read_facts
 from termite.engine.launch.invocation import JobRequest
 from termite.engine.launch.local_runs import LocalRuns, LocalSlots, parent_of
@@ -53,6 +54,7 @@ class MasterConfig:
     * `owner` is a key that no other user knows (wire/owner.py).
     * `shares_temporary`: jobs see /tmp and /var/tmp, and may leave new files there.
     * `alias` is a symlink to the writable root, outside of it. None means that there is none.
+    * `log_tail` has the last records of the master's log.
     * `exports`, `excludes` and `hidden` are paths below the root directory.
     """
 
@@ -74,6 +76,7 @@ class MasterConfig:
     owner: bytes = field(default_factory=lambda: os.urandom(OWNER_BYTES))
     shares_temporary: bool = True
     alias: Path | None = None
+    log_tail: LogTail = field(default_factory=LogTail)
 
 
 class Master:

@@ -52,6 +52,7 @@ DAEMONS = {
     "engine/fleet": "master",
     "engine/history": "master",
     "engine/launch": "master",
+    "engine/loop/task_tree.py": "any",
     "engine/loop": "master",
     "engine/master": "master",
     "engine/private_directories.py": "any",
@@ -203,7 +204,11 @@ def test_every_option_of_a_front_end_is_described() -> None:
         "termite/cli/build_commands/cmake.py", "run_cmake"
     )
     own = {word for word in tools if word.startswith("--")}
-    assert without_repetition(first_codes("termite-make, termite-ninja and termite-cmake")) == own == {"--termite-help", "--version"}
+    assert (
+        without_repetition(first_codes("termite-make, termite-ninja and termite-cmake"))
+        == own
+        == {"--termite-help", "--version"}
+    )
 
 
 def test_every_command_has_a_section() -> None:

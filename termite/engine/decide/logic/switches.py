@@ -14,6 +14,8 @@ SWITCH = "TERMITE"
 OFF = "off"
 LOCAL = "TERMITE_LOCAL"
 NEVER = "never"
+LOG_FORMAT = "TERMITE_LOG_FORMAT"
+JSON = "json"
 _PREFIX = "TERMITE_"
 
 # Each variable with the values that it may have; without any, it may have all. An empty value is
@@ -24,6 +26,7 @@ VARIABLES: Mapping[str, tuple[str, ...]] = {
     "TERMITE_BUILD_SOCKET": (),
     "TERMITE_ENV_EXCLUDE": (),
     "TERMITE_LAUNCHER": (),
+    LOG_FORMAT: ("text", JSON),
     "TERMITE_NATIVE": (),
     "TERMITE_PRELOAD": (),
     "TERMITE_PRELOAD_TOOLS": (),
