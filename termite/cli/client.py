@@ -81,7 +81,7 @@ class Client:
         request = json.dumps({"command": command, **_whereabouts(), **fields}).encode()
         self._socket.settimeout(patience_s)  # not before: connecting must wait while the backlog is full
         try:
-            self._socket.sendall(records.frame(records.CONTROL, request))
+            self._socket.sendall(records.frame(records.CONTROL, request), socket.MSG_NOSIGNAL)
             reply = self._receive()
         except TimeoutError as error:
             pid, _ = self._peer()
@@ -101,6 +101,11 @@ class Client:
             return
         if not select.select([process], [], [], END_S)[0]:
             raise UserError(f"the master (process {pid}) does not end", hint=f"kill {pid}")
+
+    @property
+    def pid(self) -> int:
+        """The process of the master."""
+        return self._peer()[0]
 
     def _peer(self) -> tuple[int, int]:
         """Return the process id and the user id of the master."""

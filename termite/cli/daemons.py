@@ -20,7 +20,7 @@ from termite.cli.flags import report
 from termite.cli.leftovers.footprints import footprint, start_sweep, worker_places
 from termite.cli.logs.log_settings import add_log_flags, start_log
 from termite.cli.parser import Parser
-from termite.cli.places import CACHE, own_directory
+from termite.cli.places import default_cache
 from termite.engine.decide.logic.switches import check_variables
 from termite.engine.errors import ExitCode, UserError, errors_in
 from termite.engine.fleet.coordinator import COORDINATOR_PORT, CoordinatorConfig, serve_coordinator
@@ -214,11 +214,6 @@ def _most_tasks() -> int:
 
 
 _PACKAGE = Path(__file__).parent.parent
-
-
-def default_cache() -> Path:
-    """Return the directory in which a worker keeps files between jobs and between its runs."""
-    return Path("/var/cache/termite") if os.geteuid() == 0 else own_directory(CACHE)
 
 
 def default_tmpdir() -> Path:

@@ -1,4 +1,4 @@
-"""A log file that several processes may write at once, and that one of them rotates when it is full.
+"""A log file that several processes may write at once, and that is rotated when it is full.
 
 FILE becomes FILE.1, FILE.1 becomes FILE.2, and so on; the oldest is removed. A record is one
 write(2) to a descriptor with O_APPEND, so that the lines of two processes do not mix. Before each

@@ -14,9 +14,12 @@ PROGRAM = "termite-ctl"
 FOLDERS = {
     "status": "masters",
     "why": "builds",
+    "ls": "masters",
+    "logs": "masters",
     "start": "masters",
     "shutdown": "masters",
     "refresh": "masters",
+    "cache": "machines",
     "secret": "machines",
     "doctor": "machines",
 }

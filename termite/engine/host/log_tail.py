@@ -3,6 +3,7 @@
 `termite-ctl logs` shows them, wherever the log goes, and the report of a crash has them.
 """
 
+import json
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import NamedTuple
 
 MOST_RECORDS = 1000
 LONGEST_RECORD = 4000  # characters: so that the tail takes 4 MB at most
+ANSWER_CHARACTERS = 1024 * 1024  # of an answer to termite-ctl
 
 
 class TailRecord(NamedTuple):
@@ -38,11 +40,26 @@ class LogTail(logging.Handler):
         self._records.append(TailRecord(self._number, record.getMessage()[:LONGEST_RECORD], text))
 
     def records_after(
-        self, number: int, most: int, is_shown: Callable[[TailRecord], bool] = lambda record: True
+        self,
+        number: int,
+        most: int,
+        is_shown: Callable[[TailRecord], bool] = lambda record: True,
+        most_characters: int = ANSWER_CHARACTERS,
     ) -> list[TailRecord]:
-        """Return at most the last `most` records with a higher number that `is_shown` accepts."""
-        found = [record for record in self._records if record.number > number and is_shown(record)]
-        return found[-most:] if most > 0 else []
+        """Return at most the last `most` records with a higher number that `is_shown` accepts.
+
+        As texts of JSON they have at most `most_characters` together.
+        """
+        found: list[TailRecord] = []
+        for record in reversed(self._records):
+            if record.number <= number or len(found) >= most:
+                break
+            if is_shown(record):
+                most_characters -= len(json.dumps(record.text)) + 2
+                if most_characters < 0:
+                    break
+                found.append(record)
+        return found[::-1]
 
     @property
     def number(self) -> int:

@@ -1,6 +1,7 @@
 """Hold the state that all jobs of a master share, and the configuration from which it is made."""
 
 import os
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,6 +93,7 @@ class Master:
         self.plugins = config.plugins
         self.book = RuleBook(config.plugins.rules())
         self.rule_file = RuleFile(config.socket.parent, self.book)
+        self.started_s = time.time()
         self.counters = Counters()
         self.notices = Notices()
         self.jobs: dict[int, Job] = {}

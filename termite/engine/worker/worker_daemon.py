@@ -30,6 +30,7 @@ from termite.engine.worker.job_shares import SCRATCH_SHARE
 from termite.engine.worker.mirror_homes import MirrorHomes
 from termite.engine.worker.mirror_process import MirrorProcess, MirrorSettings, run_mirror
 from termite.engine.worker.registration import stay_registered
+from termite.engine.worker.shown_log import log_order
 from termite.engine.worker.slot_shares import share_among_masters
 
 WORKER_PORT = 1235
@@ -188,6 +189,8 @@ class _WorkerServer:
         try:
             while (line := await mirror.receive()) is not None:
                 lease.jobs = max(lease.jobs, line.jobs)
+                if line.log_after is not None:
+                    mirror.send_nowait(log_order(self._config.log_tail, mirror.pid, line))
                 if line.error:
                     self._complain(line)
         finally:

@@ -163,7 +163,7 @@ def test_every_flag_of_a_daemon_is_described_with_its_default(program: str) -> N
 def usage_of(subcommand: str) -> str:
     """Return how to call a subcommand, as the document writes it: `status [-json]`."""
     words = [subcommand]
-    for action in subcommand_parser(subcommand)._actions:
+    for action in sorted(subcommand_parser(subcommand)._actions, key=lambda each: not each.option_strings):
         if action.help == argparse.SUPPRESS or action.dest in ("help", "version"):
             continue
         name = action.metavar or "|".join(action.choices or [action.dest.upper()])

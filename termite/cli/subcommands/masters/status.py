@@ -11,7 +11,7 @@ from termite.cli.subcommands.registry import Subcommand
 from termite.engine.errors import words_of
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
-OF_A_LEASE = ("OpenLease", "Ping", "SetSlots")  # requests that belong to a lease, not to a job
+OF_A_LEASE = ("GetLog", "OpenLease", "Ping", "SetSlots")  # requests that belong to a lease, not to a job
 
 
 def _add_flags(parser: Parser) -> None:
