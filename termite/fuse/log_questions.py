@@ -29,7 +29,7 @@ class LogQuestions:
             return await self._receive.receive()
 
     def take(self, order: WorkerOrder) -> None:
-        """Take what the worker says about its log, if it says anything. Call this for each order."""
+        """Take what an order of the worker says about its log, if it says anything about it."""
         if order.log_number is not None:
             with suppress(trio.WouldBlock):
                 self._send.send_nowait(LogRecords(order.log_number, order.log))

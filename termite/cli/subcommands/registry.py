@@ -1,5 +1,6 @@
 """The table of the subcommands of termite-ctl. A module is imported only if its command is used."""
 
+import argparse
 import importlib
 from argparse import Namespace
 from collections.abc import Callable
@@ -65,6 +66,21 @@ def subcommand_parser(name: str) -> Parser:
     description = f"{subcommand.summary[:1].upper()}{subcommand.summary[1:]}. {subcommand.more}"
     parser = Parser(program, description, subcommand.example or program, subcommand.takes_command)
     subcommand.add_flags(parser)
+    return parser
+
+
+def whole_parser() -> argparse.ArgumentParser:
+    """Return a parser with those of all subcommands, for man pages and the completion of shells.
+
+    termite-ctl itself uses the parser of one subcommand only, and so imports one module only.
+    """
+    description = "Inspect and control the masters, the builds and the machines of termite."
+    parser = Parser(PROGRAM, description, f"{PROGRAM} why gcc -c x.c")
+    commands = parser.add_subparsers(  # type: ignore[call-overload]  # argparse takes any function, too
+        metavar="COMMAND", parser_class=lambda prog: subcommand_parser(prog.rpartition(" ")[2])
+    )
+    for name in FOLDERS:
+        commands.add_parser(name, help=find_subcommand(name).summary)
     return parser
 
 

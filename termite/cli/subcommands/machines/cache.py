@@ -76,15 +76,27 @@ def stores_below(worker_cache: Path, master_cache: Path) -> Iterator[KeptStore]:
     homes = [worker_cache]
     if worker_cache.is_dir():
         homes += sorted(entry for entry in worker_cache.glob("user-*") if entry.is_dir() and not entry.is_symlink())
-    contents = f"-cache-size {size_text(DEFAULT_STORE_BYTES)}, -cache-files {DEFAULT_STORE_FILES}"
-    limit = f"termite-worker evicts; default: {contents}" + (", for all users" if len(homes) > 1 else "")
+    default = f"-cache-size {size_text(DEFAULT_STORE_BYTES)}, -cache-files {DEFAULT_STORE_FILES}"
+    limit = f"termite-worker evicts; default: {default}" + (", for all users" if len(homes) > 1 else "")
     for home in homes:
-        if (home / "cas").is_dir():
-            yield KeptStore("contents", home / "cas", limit, home / "cas" / "tmp")
-        if (home / "warm").is_dir():
-            yield KeptStore("layers", home / "warm", "removed when their lease ends", home / "warm")
+        contents, layers = (_place_of(home / name, is_ours=home == worker_cache) for name in ("cas", "warm"))
+        if contents is not None:
+            yield KeptStore("contents", contents, limit, contents / "tmp")
+        if layers is not None:
+            yield KeptStore("layers", layers, "removed when their lease ends", layers)
     if (master_cache / "hashes").is_file():
         yield KeptStore("digests", master_cache / "hashes", "an entry goes after 60 days without use")
+
+
+def _place_of(path: Path, *, is_ours: bool) -> Path | None:
+    """Return the directory of a store, or None if there is none.
+
+    A user may have put his own on another disk, with a symlink. Those of the users of a root worker
+    are not followed, because a job could have made one.
+    """
+    if not path.is_dir() or (path.is_symlink() and not is_ours):
+        return None
+    return path.resolve() if is_ours else path
 
 
 def size_of(path: Path) -> tuple[int, int]:

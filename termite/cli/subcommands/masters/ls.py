@@ -18,7 +18,7 @@ ANSWER_S = 2.0  # a master that stands still must not hide the others
 
 
 class ListedMaster(NamedTuple):
-    """A master that runs. `status` is its answer, or None if it gave none for the reason `silence`."""
+    """A master that runs. `status` is its answer; None: it gave none, and `silence` says why."""
 
     tree: str
     pid: int
