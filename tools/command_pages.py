@@ -143,7 +143,7 @@ def _lines_of(parser: argparse.ArgumentParser, action: argparse.Action) -> list[
 
 
 def _escaped(text: str) -> str:
-    """Return a line of text for roff, which gives a meaning to backslashes, dashes and first dots."""
+    """Return a line for roff, which gives a meaning to backslashes, dashes and first dots."""
     shown = text.replace("\\", "\\e").replace("-", "\\-")
     return f"\\&{shown}" if shown.startswith((".", "'")) else shown
 

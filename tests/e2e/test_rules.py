@@ -90,11 +90,11 @@ def test_a_key_that_is_misspelt_during_a_build_is_said_once_and_changes_nothing(
     ruled.write(
         "Makefile",
         "all:\n"
-        '\t@printf \'[{"Regexp": "a"}, {"Regexp": "^thing", "Locla": true}]\' >.termite-localrc\n'
+        '\t@printf \'[{"Regexp": "a"}, {"Regexp": "^thing", "Networ": true}]\' >.termite-localrc\n'
         "\t@echo one\n\t@echo two\n",
     )
     built = ruled.make()
-    line = b".termite-localrc: entry 2: there is no key Lokal: write Local; the last good rules stay in force\n"
+    line = b".termite-localrc: entry 2: there is no key Networ: write Network; the last good rules stay in force\n"
     assert (built.code, built.stdout, built.stderr.count(line)) == (0, b"one\ntwo\n", 1), built
     assert b"local" in ruled.ctl("why", "thing").stdout
 

@@ -1,4 +1,4 @@
-"""termite-ctl cache finds the stores of a user and of a root worker, and empties only unused ones."""
+"""termite-ctl cache finds the stores of a user and of a root worker, and empties unused ones."""
 
 import os
 from collections.abc import Iterator
