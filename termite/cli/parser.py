@@ -52,13 +52,13 @@ class Parser(argparse.ArgumentParser):
         raise wrong_name("flag", flag, [name.removeprefix("-") for name in shown], f"{self.prog} --help")
 
     def _check_value(self, action: argparse.Action, value: object) -> None:
-        """Raise ArgumentError if a value is none of the possible ones. It names the nearest one."""
+        """Raise UserError if a value is none of the possible ones. It names the nearest one."""
         if action.choices is None or value in action.choices:
             return
         choices = [str(choice) for choice in action.choices]
         near = nearest_name(str(value), choices)
-        words = f"write {near}" if near else f"write one of {', '.join(choices)}"
-        raise argparse.ArgumentError(action, f"there is no value {value}: {words}")
+        name = f"-{action.option_strings[-1].lstrip('-')} " if action.option_strings else ""
+        raise UserError(f"there is no {name}{value}: write {name}{near or ' or '.join(choices)}")
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
