@@ -82,11 +82,13 @@ def test_a_worker_shows_no_records_about_other_masters(whole: Cluster) -> None:
 
 def test_a_log_is_followed_until_the_master_ends(make_place: MakePlace) -> None:
     with make_place("ordinary") as where, embedded(new_tree(where)) as tree:
-        argv = [where.termite("termite-ctl"), "logs", "-f", "-lines", "0"]
+        argv = [where.termite("termite-ctl"), "logs", "-f", "-lines", "1000"]
         following = where.start(argv, tree.path, stdout=subprocess.PIPE)
         assert following.stdout is not None
+        assert b"worker-registered" in following.stdout.readline()
         os.kill(tree.status()["pid"], signal.SIGUSR1)
-        assert b"tasks-shown tasks=" in following.stdout.readline()
+        while b"tasks-shown tasks=" not in (line := following.stdout.readline()):
+            assert line, "it has ended"
         assert following.stdout.readline().startswith(b"    ")
         assert tree.termite("echo", "on").stdout == b"on\n", "the master has died of the signal"
         assert tree.ctl("shutdown").code == 0

@@ -95,7 +95,7 @@ def test_a_misspelt_flag_or_value_of_a_daemon_gets_the_right_one_in_one_line(whe
         ("termite-master", ("-log-levle=info",), "there is no flag -log-levle: write -log-level"),
         ("termite-coordinator", ("-log-format", "jsn"), "there is no -log-format jsn: write -log-format json"),
         ("termite-worker", ("-scratch", "x"), "there is no -scratch x: write -scratch auto or tmpfs or disk"),
-        ("termite-ctl", ("cache", "claen"), "there is no claen: write clean"),
+        ("termite-ctl", ("cache", "clean1"), "there is no clean1: write clean"),
     ):
         done = run(where, program, *words)
         assert done == Outcome(100, b"", f"{program}: {line}\n".encode())
