@@ -29,15 +29,7 @@ from termite.engine.store.cas import Cas
 from termite.engine.store.proofs import ProofTable
 from termite.engine.wire.identity import Identity
 from termite.engine.wire.protocol.control_lines import MirrorNotice, StartValues, decode_line
-from termite.engine.wire.protocol.messages import (
-    PROTOCOL,
-    GetBlob,
-    Leased,
-    Message,
-    OpenLease,
-    Run,
-    SetSlots,
-)
+from termite.engine.wire.protocol.messages import PROTOCOL, GetBlob, GetLog, Leased, Message, OpenLease, Run, SetSlots
 from termite.engine.wire.transport import Connection, SendChunk, accepted
 from termite.fuse.actions import Actions, LeaseParts
 from termite.fuse.content.fetch import Fetcher, MirroredFiles
@@ -46,6 +38,7 @@ from termite.fuse.kernel import ops, session
 from termite.fuse.layers.real_layers import RealLayers
 from termite.fuse.layers.warm_generation import WARM_PLACE
 from termite.fuse.layers.warm_layer import WarmLayer
+from termite.fuse.log_questions import LogQuestions
 from termite.fuse.running_jobs import RunningJobs
 from termite.fuse.sandbox.sandboxes import Sandboxes
 from termite.fuse.stdin.stdin_pipe import StdinSource
@@ -112,6 +105,7 @@ class MirrorServer:
     def __init__(self, config: StartValues, control: WorkerLine, warm_root: Path) -> None:
         self._config = config
         self._control = control
+        self._log_questions = LogQuestions(control)
         self._warm_root = warm_root
         self._slots = 0
         self._granted = trio.Event()
@@ -146,6 +140,7 @@ class MirrorServer:
         while (order := await self._control.receive()) is not None:
             if order.scratch_bytes is not None and self._lease is not None:
                 self._lease.parts.sandboxes.scratch.set_size(order.scratch_bytes)
+            self._log_questions.take(order)
             slots = order.slots if order.granted is None else order.granted
             if slots is not None:
                 await self._set_slots(slots)
@@ -170,6 +165,8 @@ class MirrorServer:
                 return await self._lease.actions.run(message, send_chunk)
             case GetBlob() if self._lease is not None:
                 return await self._lease.actions.send_blob(message, send_chunk)
+            case GetLog() if self._lease is not None:
+                return await self._log_questions.read(message)
         raise RemoteProtocolError(f"{type(message).__name__} is nothing to ask a mirror now")
 
     # -- the lease ---------------------------------------------------------------------------------------------------

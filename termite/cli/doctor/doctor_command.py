@@ -19,7 +19,6 @@ from termite.cli.doctor.own_files import check_own_files, check_secret
 from termite.cli.doctor.own_worker import LastLines, try_this_machine
 from termite.cli.doctor.room_checks import check_room
 from termite.cli.doctor.trial_jobs import trial_tree
-from termite.cli.parser import Parser
 from termite.engine.errors import UserError
 from termite.engine.fleet.coordinator import COORDINATOR_PORT
 from termite.engine.host.descriptors import raise_file_limit
@@ -27,14 +26,6 @@ from termite.engine.private_directories import locked_directory, remove_leftover
 from termite.engine.wire.addresses import split_address
 
 DIRECTORY_PREFIX = "termite-doctor-"
-
-
-def add_doctor_flags(parser: Parser) -> None:
-    """Add the flags of the command."""
-    add = parser.add_argument
-    add("--coordinator", default="", metavar="HOST[:PORT]", help="check this farm too")
-    add("--secret", type=Path, metavar="FILE", help="file with the secret of the farm (default: secret.txt)")
-    add("--json", action="store_true", help="print the findings as JSON")
 
 
 def run_doctor(flags: Namespace) -> int:

@@ -12,18 +12,13 @@ from termite import __version__
 from termite.cli import client
 from termite.cli.doctor.finding import Finding, Level, failure_of
 from termite.cli.places import CACHE, STATE, candidates, own_directory, working_directory
+from termite.engine.decide.logic.switches import VARIABLES, accepted_settings, is_accepted
 from termite.engine.errors import UserError
 from termite.engine.host.ownership import find_stranger
 from termite.engine.wire.identity import read_secret
 
 OWN = "your files"
 ANSWER_S = 3.0  # of a master
-SWITCHES = {"TERMITE": ("off",), "TERMITE_LOCAL": ("never",), "TERMITE_TMP": ("shared", "private")}
-VARIABLES = (
-    *SWITCHES,
-    *("TERMITE_BUILD_SOCKET", "TERMITE_ENV_EXCLUDE", "TERMITE_LAUNCHER", "TERMITE_NATIVE", "TERMITE_PRELOAD"),
-    *("TERMITE_PRELOAD_TOOLS", "TERMITE_ROOT", "TERMITE_SHELL", "TERMITE_SHORT", "TERMITE_SOCKET", "TERMITE_VERBOSE"),
-)
 
 
 def check_own_files(env: Mapping[str, str] = os.environ) -> Iterator[Finding]:
@@ -47,21 +42,12 @@ def judge_variables(env: Mapping[str, str]) -> Iterator[Finding]:
     """Yield a warning for each variable of termite whose name or value has no meaning."""
     for name in sorted(name for name in env if name == "TERMITE" or name.startswith("TERMITE_")):
         if name not in VARIABLES:
-            near = difflib.get_close_matches(name, VARIABLES, 1)
+            near = difflib.get_close_matches(name, list(VARIABLES), 1)
             mend = f"unset {name}" + (f"; export {near[0]}={env[name]}" if near else "")
             yield Finding(OWN, "variables", Level.WARNING, f"{name} is no variable of termite, and is ignored", mend)
-        elif not _is_value(name, env[name]):
-            accepted = " or ".join(SWITCHES.get(name, ("a number of milliseconds", "auto")))
-            text = f"{name}={env[name]} is ignored: the variable takes {accepted}"
-            yield Finding(OWN, "variables", Level.WARNING, text, f"export {name}={SWITCHES.get(name, ('auto',))[0]}")
-
-
-def _is_value(name: str, value: str) -> bool:
-    if name == "TERMITE_SHORT":
-        with suppress(ValueError):
-            return not value or value == "auto" or 0 <= float(value) < float("inf")
-        return False
-    return not value or name not in SWITCHES or value in SWITCHES[name]
+        elif env[name] and not is_accepted(name, env[name]):
+            text = f"{name}={env[name]} is ignored: write {accepted_settings(name, env[name])}"
+            yield Finding(OWN, "variables", Level.WARNING, text, f"export {name}={VARIABLES[name][0]}")
 
 
 def _directory_checks() -> Iterator[Finding]:

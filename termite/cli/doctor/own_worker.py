@@ -13,6 +13,7 @@ from termite.cli.doctor.finding import Finding, Level, failure_of
 from termite.cli.doctor.machine_checks import MACHINE
 from termite.cli.doctor.trial_jobs import Patient, TrialTree, try_worker
 from termite.engine.errors import UserError, errors_in
+from termite.engine.host.log_tail import LogTail
 from termite.engine.wire.addresses import UNIX
 from termite.engine.worker.mirror_homes import DEFAULT_USER_BASE, MAX_MIRRORS
 from termite.engine.worker.worker_daemon import WorkerConfig, serve_worker
@@ -56,7 +57,7 @@ async def try_this_machine(directory: Path, trial: TrialTree, log: LastLines) ->
 def _config(directory: Path, secret: bytes, address: str) -> WorkerConfig:
     words = ["--jobs", "1", "--listen", address, "--port", "0", "--name", "doctor", "--coordinator", ""]
     words += ["--log-level", "warning", "--cachedir", str(directory / "cache"), "--tmpdir", str(default_tmpdir())]
-    config = worker_config(worker_parser("termite-ctl doctor").parse_flags(words), secret)
+    config = worker_config(worker_parser("termite-ctl doctor").parse_flags(words), secret, LogTail())
     if config.users is None:
         return config
     # The last user of root's worker: the first ones run the jobs of a worker that is in use.

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from termite.cli.daemons import default_cache, default_tmpdir
+from termite.cli.daemons import default_tmpdir
 from termite.cli.doctor.finding import Finding, Level, failure_of
 from termite.cli.doctor.machine_checks import MACHINE
+from termite.cli.places import default_cache
 from termite.engine.errors import UserError
 from termite.engine.host.meminfo import read_memory
 

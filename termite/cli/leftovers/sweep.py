@@ -13,7 +13,7 @@ from pathlib import Path
 
 from termite.cli.client import log_file
 from termite.cli.leftovers.footprints import Footprint, dead_footprints
-from termite.cli.logs import set_up_logging
+from termite.cli.logs.log_settings import set_up_logging
 from termite.engine.decide.command_memory import SAVING
 from termite.engine.errors import TermiteError
 from termite.engine.launch.launcher_socket import remove_dead_socket

@@ -8,9 +8,10 @@ from hashlib import blake2b
 
 from termite.engine.decide.logic.command_mask import hidden_values, matches
 from termite.engine.decide.logic.commands import without_definitions, without_jobserver
+from termite.engine.decide.logic.switches import ignored_settings
 from termite.engine.decide.logic.ties import tie_of
 from termite.engine.errors import Reason
-from termite.engine.model import Command
+from termite.engine.model import Command, Invocation
 
 # Set by the shell and the terminal in which a build was started, so that they differ between
 # builds.
@@ -63,6 +64,11 @@ class Environment(Mapping[str, str]):
             if name in remote:
                 remote[name] = without_jobserver(remote[name])
         return remote
+
+    @functools.cached_property
+    def warning(self) -> str:
+        """The warning for the user if variables of termite have no meaning, else ""."""
+        return ignored_settings(self._variables)
 
     @functools.cached_property
     def remote_words(self) -> tuple[bytes, ...]:
@@ -124,6 +130,6 @@ class Environment(Mapping[str, str]):
         return blake2b(os.fsencode("\0".join(words)), digest_size=16).digest()
 
 
-def environment_of(command: Command) -> Environment:
-    """Return the command's environment as an `Environment`; share the object if it is one."""
+def environment_of(command: Command | Invocation) -> Environment:
+    """Return the environment of a command as an `Environment`; share the object if it is one."""
     return command.env if isinstance(command.env, Environment) else Environment(command.env)

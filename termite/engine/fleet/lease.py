@@ -21,12 +21,24 @@ from termite.engine.errors import (
     TermiteError,
     UserError,
 )
-from termite.engine.model import Digest, MachineFacts, WorkerRoom
 from termite.engine.loop.slot_numbers import SlotNumbers
-from termite.engine.wire.protocol.messages import GetBlob, Leased, Message, OpenLease, Ping, Pong, Ran, Run
+from termite.engine.model import Digest, MachineFacts, WorkerRoom
+from termite.engine.wire.protocol.messages import (
+    GetBlob,
+    GetLog,
+    Leased,
+    LogRecords,
+    Message,
+    OpenLease,
+    Ping,
+    Pong,
+    Ran,
+    Run,
+)
 from termite.engine.wire.transport import Connection, OnChunk
 
 OPEN_TIMEOUT_S = 15.0  # a mirror process starts and mounts in well under a second; a job waits for it
+LOG_TIMEOUT_S = 10.0  # a worker answers from its memory
 SKEW_LIMIT_NS = 1_000_000_000
 NEAR_NS = 5_000_000  # round trip; home links take longer, and have a tenth of a local network's bandwidth
 
@@ -74,6 +86,17 @@ class Lease:
         Raise Retryable if the worker does not deliver the content.
         """
         await self._request(GetBlob(digest), on_chunk)
+
+    async def read_log(self, after: int, most: int) -> LogRecords:
+        """Return the last records of the worker's log, at most `most` with numbers above `after`.
+
+        Raise Retryable if the worker does not answer properly.
+        """
+        assert self._connection is not None
+        answer = await self._connection.request(GetLog(after, most), timeout_s=LOG_TIMEOUT_S)
+        if not isinstance(answer, LogRecords):
+            raise Retryable(Reason.BAD_ANSWER, f"{self.worker} answered GetLog with {type(answer).__name__}")
+        return answer
 
     async def open(self, connection: Connection, request: OpenLease) -> int:
         """Ask for slots, compare the clocks, and return the number of granted slots.

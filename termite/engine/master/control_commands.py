@@ -20,12 +20,14 @@ from termite.engine.decide.logic.commands import is_no_op
 from termite.engine.decide.refused_commands import Refusal
 from termite.engine.errors import Reason, UserError
 from termite.engine.fleet.trouble import Trouble
+from termite.engine.fleet.worker_log import read_worker_log
+from termite.engine.host.log_tail import MOST_RECORDS
 from termite.engine.launch.connection import Reply
 from termite.engine.launch.listener import ControlSession, Feed
 from termite.engine.launch.vantage import Vantage, difference
 from termite.engine.master.fallback import private_place_of
-from termite.engine.master.user_notices.silence_notices import silence_report
 from termite.engine.master.recording.build_notes import BuildNotes
+from termite.engine.master.user_notices.silence_notices import silence_report
 from termite.engine.model import Command, How, Invocation, Phase, Rule
 from termite.engine.status import report
 from termite.engine.wire.protocol.foreign_text import printable
@@ -67,6 +69,8 @@ class ControlCommands:
                 case "shutdown":
                     self._sessions.shut_down()
                     return {}
+                case "logs":
+                    return await self._logs(request)
                 case "why":
                     return self._why(request)
                 case "build-start":
@@ -105,6 +109,7 @@ class ControlCommands:
             "version": __version__,
             "pid": os.getpid(),
             "root": str(master.config.socket.parent),
+            "started": master.started_s,
             "waiting": master.pool.waiting,
             "silent": silence_report(master),
             "known_workers": [worker.name for worker in master.pool.fleet.workers],
@@ -120,6 +125,17 @@ class ControlCommands:
         phases = [job.phase.value for job in master.jobs.values()] + [Phase.LOCAL.value] * master.local_runs.running
         traffic = master.pool.traffic()
         return report.status_report(master.counters, phases, leases, traffic.counts, traffic.messages, rest)
+
+    async def _logs(self, request: Reply) -> Reply:
+        """Return the last records of this master's log, or of a worker's, and the last number."""
+        after, most, worker = request.get("after"), request.get("most"), str(request.get("worker", ""))
+        if not isinstance(after, int) or not isinstance(most, int) or not 0 <= most <= MOST_RECORDS or after < 0:
+            raise UserError("the control command 'logs' needs two numbers", hint="`after` and `most`, up to 1000")
+        if worker:
+            found = await read_worker_log(self._master.pool.leases, worker, after, most)
+            return {"records": found.records, "number": found.number}
+        tail = self._master.config.log_tail
+        return {"records": [record.text for record in tail.records_after(after, most)], "number": tail.number}
 
     def _difference(self, request: Reply) -> str:
         """Return in what the requester's vantage differs from the master's, or "" if in nothing.

@@ -16,7 +16,6 @@ from termite.engine.decide.environment import environment_of
 from termite.engine.decide.logic.commands import is_no_op
 from termite.engine.decide.logic.explicit_modes import may_set_modes
 from termite.engine.decide.logic.later_code import find_later_code
-from termite.engine.decide.logic.switches import policy_warning
 from termite.engine.errors import (
     Conflict,
     FsError,
@@ -242,7 +241,7 @@ async def show_warnings(master: Master, job: Job) -> None:
     """Notify the user of rules and settings of the command's environment that were ignored."""
     if job.warning:
         await job.launcher.notice(f"termite: {job.warning}; the last good rules stay in force")
-    warning = policy_warning(job.request.invocation.env)
+    warning = environment_of(job.request.invocation).warning
     if warning and master.notices.select_new("rules", [os.fsencode(warning)]):
         await job.launcher.notice(f"termite: {warning}")
 

@@ -1,6 +1,7 @@
 """Hold the state that all jobs of a master share, and the configuration from which it is made."""
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from termite.engine.errors import Reason
 from termite.engine.fleet.logic.pool_config import PoolConfig
 from termite.engine.fleet.pool import Pool
 from termite.engine.history.logic.recorded_text import recorded_line
+from termite.engine.host.log_tail import LogTail
 from termite.engine.host.machine import read_facts
 from termite.engine.launch.invocation import JobRequest
 from termite.engine.launch.local_runs import LocalRuns, LocalSlots, parent_of
@@ -60,6 +62,7 @@ class MasterConfig:
     * `owner` is a key that no other user knows (wire/owner.py).
     * `shares_temporary`: jobs see /tmp and /var/tmp, and may leave new files there.
     * `alias` is a symlink to the writable root, outside of it. None means that there is none.
+    * `log_tail` has the last records of the master's log.
     * `exports`, `excludes` and `hidden` are paths below the root directory.
     * `records` is the directory for the records of jobs; None means that they are only in the live
       stream. Without `keeps_output`, they have no output of jobs.
@@ -85,6 +88,7 @@ class MasterConfig:
     alias: Path | None = None
     records: Path | None = None
     keeps_output: bool = True
+    log_tail: LogTail = field(default_factory=LogTail)
 
 
 class Master:
@@ -100,6 +104,7 @@ class Master:
         self.plugins = config.plugins
         self.book = RuleBook(config.plugins.rules())
         self.rule_file = RuleFile(config.socket.parent, self.book)
+        self.started_s = time.time()
         self.counters = Counters()
         self.notices = Notices()
         self.jobs: dict[int, Job] = {}

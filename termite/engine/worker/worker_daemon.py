@@ -16,6 +16,7 @@ import trio
 from termite.engine.errors import Reason, Retryable
 from termite.engine.fleet.coordinator import COORDINATOR_PORT
 from termite.engine.host.descriptors import Descriptors, shortage_text
+from termite.engine.host.log_tail import LogTail
 from termite.engine.host.machine import read_facts
 from termite.engine.host.meminfo import read_memory
 from termite.engine.model import JobLimits, JobNetwork, MachineFacts, StoreLimits
@@ -29,6 +30,7 @@ from termite.engine.worker.job_shares import SCRATCH_SHARE
 from termite.engine.worker.mirror_homes import MirrorHomes
 from termite.engine.worker.mirror_process import MirrorProcess, MirrorSettings, run_mirror
 from termite.engine.worker.registration import stay_registered
+from termite.engine.worker.shown_log import log_order
 from termite.engine.worker.slot_shares import share_among_masters
 
 WORKER_PORT = 1235
@@ -52,6 +54,7 @@ class WorkerConfig:
     usual program. `store` limits the stores of all mirrors together. `network` is what jobs get to
     which a rule gives a network. `limits` hold for each job. All leases together may fill
     `scratch_bytes` of memory with files of running jobs; 0 means a share of what is available.
+    `log_tail` has the last records of the worker's log.
     """
 
     secret: bytes
@@ -72,6 +75,7 @@ class WorkerConfig:
     network: JobNetwork = field(default_factory=JobNetwork)
     limits: JobLimits = field(default_factory=JobLimits)
     scratch_bytes: int = 0
+    log_tail: LogTail = field(default_factory=LogTail)
 
 
 async def serve_worker(config: WorkerConfig, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
@@ -185,6 +189,8 @@ class _WorkerServer:
         try:
             while (line := await mirror.receive()) is not None:
                 lease.jobs = max(lease.jobs, line.jobs)
+                if line.log_after is not None:
+                    mirror.send_nowait(log_order(self._config.log_tail, mirror.pid, line))
                 if line.error:
                     self._complain(line)
         finally:

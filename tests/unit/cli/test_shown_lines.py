@@ -7,7 +7,7 @@ import pytest
 
 from termite.cli.build_commands.front_end import say
 from termite.cli.flags import report
-from termite.cli.logs import LogFormatter
+from termite.cli.logs.log_lines import LogFormatter
 from termite.engine.errors import UserError
 
 HOSTILE = "x\n2026-01-01 00:00:00 WARNING forged\x1b[31m\x9b2J\r\udce9"

@@ -87,9 +87,10 @@ def may_be_shared(public: PublicName) -> bool:
             return public.name == "main" or public.name.startswith("termite_")
         case "module":
             # Each pure room is called `logic`.
-            # A plugin and a front end are named after their build tool.
-            of_a_tool = public.file.startswith(("termite/plugins/", "termite/cli/build_commands/"))
-            return public.name == "logic" or (of_a_tool and public.name != "plugins")
+            # A plugin and a front end are named after their build tool, and a subcommand's module
+            # after the subcommand.
+            of_a_command = ("termite/plugins/", "termite/cli/build_commands/", "termite/cli/subcommands/")
+            return public.name == "logic" or (public.file.startswith(of_a_command) and public.name != "plugins")
     return False
 
 

@@ -36,7 +36,7 @@ from termite.engine.model import (
     WorkerRoom,
 )
 
-PROTOCOL = 4  # both ends must have the same; if not, the operator reads one clear line
+PROTOCOL = 5  # both ends must have the same; if not, the operator reads one clear line
 INLINE_BYTES = 64 * 1024  # contents up to this size are sent inside a message, not as chunks
 INLINE_TOTAL_BYTES = 1024 * 1024  # of all contents inside one message
 MAX_CHANGES = 200_000  # of one job; they are decoded in 60 ms, during which the master does nothing else
@@ -258,6 +258,23 @@ class GetBlob(Message, frozen=True):
     digest: Digest
 
 
+class GetLog(Message, frozen=True):
+    """The request of a master for the last records of the worker's log.
+
+    The worker shows at most `most` records with numbers above `after`. They are numbered from 1.
+    """
+
+    after: Count
+    most: Count
+
+
+class LogRecords(Message, frozen=True):
+    """The reply to GetLog. `number` is that of the last record, whether it is shown or not."""
+
+    number: Count
+    records: tuple[str, ...]
+
+
 class Ping(Message, frozen=True):
     """The request of either side on a silent connection, which is answered by Pong."""
 
@@ -384,6 +401,7 @@ Request = (
     | OpenLease
     | Run
     | GetBlob
+    | GetLog
     | Ping
     | SetSlots
     | GetDirectory
@@ -391,4 +409,4 @@ Request = (
     | ReadStdin
     | StdinTaken
 )
-Reply = Registered | Workers | Done | Leased | Ran | Pong | Directory | File | StdinBytes | Failed
+Reply = Registered | Workers | Done | Leased | Ran | LogRecords | Pong | Directory | File | StdinBytes | Failed
