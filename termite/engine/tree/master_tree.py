@@ -318,7 +318,8 @@ class MasterTree:
         }
 
     def close(self) -> None:
-        """Save the digests, and remove the staging directory."""
+        """Save the digests, and remove the staging directory. This blocks for at most two ticks."""
+        self._hashes.ripen()
         with contextlib.suppress(Retryable):  # nobody will ask any more what is there
             self.drain()
         self._hashes.close()
