@@ -146,7 +146,10 @@ class Hashes:
         return len(self._known)
 
     def close(self) -> None:
-        """Save what can be saved, and close the store. Call it after a drain that follows `ripen`."""
+        """Save what can be saved, and close the store.
+
+        Call it after a drain that follows `ripen`.
+        """
         self.flush()
         if self._store is not None:
             self._store.close()
