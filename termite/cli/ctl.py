@@ -150,6 +150,7 @@ def _doctor(args: Sequence[str]) -> int:
     _nothing_more(args, "doctor")
     from termite.engine.host import preflight
     from termite.engine.host.native_programs import native_program
+    from termite.engine.host.own_cgroup import delegated_group
 
     sandbox = native_program("termite-sandbox")
     machine = preflight.read_machine()
@@ -165,7 +166,15 @@ def _doctor(args: Sequence[str]) -> int:
     else:
         print("jobs are denied system calls that no build needs")
     print(_SOCKET_GUARDS[preflight.socket_guard(sandbox)])
+    group = delegated_group()
+    print(f"a worker divides its control group {group}" if group else _NO_GROUP)
     return 0
+
+
+_NO_GROUP = (
+    "the memory of jobs is watched four times a second, because systemd has delegated no control group to a worker "
+    "that is started here (Delegate=memory in its unit, or termite-worker -cgroup DIR)"
+)
 
 
 _SOCKET_GUARDS = {

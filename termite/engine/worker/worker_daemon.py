@@ -52,6 +52,7 @@ class WorkerConfig:
     usual program. `store` limits the stores of all mirrors together. `network` is what jobs get to
     which a rule gives a network. `limits` hold for each job. All leases together may fill
     `scratch_bytes` of memory with files of running jobs; 0 means a share of what is available.
+    Mirrors join the control group whose cgroup.procs is `group`.
     """
 
     secret: bytes
@@ -72,6 +73,7 @@ class WorkerConfig:
     network: JobNetwork = field(default_factory=JobNetwork)
     limits: JobLimits = field(default_factory=JobLimits)
     scratch_bytes: int = 0
+    group: Path | None = None
 
 
 async def serve_worker(config: WorkerConfig, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
@@ -229,5 +231,5 @@ def _address_for_masters(config: WorkerConfig, port: int) -> str:
 
 def _mirror_settings(config: WorkerConfig, name: str, machine: MachineFacts) -> MirrorSettings:
     places = (name, config.tmpfs, config.sandbox)
-    common = (*places, machine, config.log_level, config.store, config.network, config.limits)
+    common = (*places, machine, config.log_level, config.store, config.network, config.limits, config.group)
     return MirrorSettings(*common, program=config.program) if config.program else MirrorSettings(*common)
