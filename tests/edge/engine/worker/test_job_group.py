@@ -1,4 +1,4 @@
-"""A worker divides a control group: the texts that it writes, with directories in place of groups."""
+"""A worker divides a control group. Directories stand for groups, and show what it writes."""
 
 import os
 from pathlib import Path
