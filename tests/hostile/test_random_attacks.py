@@ -24,7 +24,6 @@ from termite.engine.tree.master_tree import MasterTree, TreeConfig
 from tests.e2e.cluster import HOST
 from tests.e2e.conftest import MakePlace
 from tests.e2e.mirrors import FakeMaster, Starter, mirror
-from tests.e2e.places import IS_ROOT
 from tests.hostile.attackers import WORKERS, place_of
 from tests.hostile.masters import STARTERS, HostileMaster, attacked_place, listed
 from tests.hostile.test_strangers import attacked, list_workers, open_lease
@@ -177,7 +176,7 @@ async def test_random_results_of_a_worker_change_nothing_outside_the_tree(tmp_pa
 @pytest.mark.parametrize(("name", "ask"), [("termite-coordinator", list_workers), ("termite-worker", open_lease)])
 async def test_random_bytes_of_strangers_end_no_daemon(make_place: MakePlace, name: str, ask: Any) -> None:
     chance = random.Random(f"{SEED} {name}")
-    with make_place("ordinary" if IS_ROOT else "root") as where, attacked(where, name) as (running, port, secret):
+    with make_place("ordinary") as where, attacked(where, name) as (running, port, secret):
         for _ in range(40):
             said = chance.randbytes(chance.randrange(1, 600))
             if chance.random() < 0.7:  # the head of a record of TLS, with a right or wrong length
