@@ -12,7 +12,7 @@
 static const char USAGE[] =
     "usage: termite-sandbox serve [--network | --private=PASTA] [--own=UID:GID[:GROUP]...] SOCKET_FD SCRATCH\n"
     "       termite-sandbox remove SCRATCH\n"
-    "       termite-sandbox enter [--uid=N --gid=N] -- PROGRAM [ARGUMENT...]\n"
+    "       termite-sandbox enter [--group=FILE] [--uid=N --gid=N] -- PROGRAM [ARGUMENT...]\n"
     "       termite-sandbox deny PROGRAM [ARGUMENT...]\n"
     "       termite-sandbox sockets\n"
     "\n"

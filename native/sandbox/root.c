@@ -111,7 +111,9 @@ static void make_dev(void)
             fail_errno("cannot make", links[i][1]);
     if (mkdir("pts", 0755) != 0 || mkdir("shm", 0755) != 0)
         fail_errno("cannot make directories in", common_dev);
-    if (mount("devpts", "pts", "devpts", inert, "newinstance,ptmxmode=0666,mode=620") != 0)
+    char options[64];
+    snprintf(options, sizeof options, "newinstance,ptmxmode=0666,mode=620,max=%lld", most_terminals());
+    if (mount("devpts", "pts", "devpts", inert, options) != 0)
         fail_errno("cannot mount", "devpts");
     if (mount(NULL, "pts", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | inert, NULL) != 0)
         fail_errno("cannot protect", "devpts");

@@ -91,6 +91,9 @@ bool is_network_alive(void);
 void halve_quotas(void);
 /* Limit what all processes in the current user namespace have together. /proc must be mounted. */
 void limit_namespace(void);
+/* Return how many terminals the jobs of one `serve` may have, so that those of all leases together
+ * do not take all that the kernel has for containers. A lease has at most two such processes. */
+long long most_terminals(void);
 
 /* -- own_program.c (protection/) ----------------------------------------------------------------------------------- */
 

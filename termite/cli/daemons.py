@@ -4,6 +4,7 @@ A daemon runs until a signal ends it.
 """
 
 import argparse
+import dataclasses
 import gc
 import os
 import shutil
@@ -33,6 +34,7 @@ from termite.engine.host.ownership import find_stranger
 from termite.engine.loop.task_tree import show_tasks_on_signal
 from termite.engine.model import DEFAULT_STORE_BYTES, DEFAULT_STORE_FILES, JobNetwork, StoreLimits
 from termite.engine.wire.identity import read_secret
+from termite.engine.worker.job_group import AUTO, job_group
 from termite.engine.worker.job_shares import job_limits
 from termite.engine.worker.mirror_homes import DEFAULT_USER_BASE, MAX_MIRRORS, check_users
 from termite.engine.worker.worker_daemon import WORKER_PORT, WorkerConfig, serve_worker
@@ -146,7 +148,8 @@ def worker(argv: Sequence[str] | None = None) -> int:
         return ExitCode.FAILED
 
     async def serve(task_status: trio.TaskStatus[str]) -> None:
-        await serve_worker(config, task_status)
+        with job_group(flags.cgroup, read_memory("MemTotal") - config.limits.reserve_bytes) as group:
+            await serve_worker(dataclasses.replace(config, group=group), task_status)
 
     where = f"coordinator {config.coordinator}" if config.coordinator else "no coordinator"
     announce = f"listens on {{address}}, {config.slots} slots, {where}"
@@ -310,14 +313,8 @@ def _add_scratch_flags(parser: Parser) -> None:
         default="auto",
         help="keep the files that running jobs write in memory or in -tmpdir; auto: memory from Linux 6.6 on",
     )
-
-    add(
-        "--scratch-size",
-        type=parse_size,
-        metavar="SIZE",
-        help="memory for the files that running jobs write, for all leases together (default: half of what is "
-        "available)",
-    )
+    size = "memory for the files that running jobs write, for all leases together (default: half of what is available)"
+    add("--scratch-size", type=parse_size, metavar="SIZE", help=size)
 
 
 def _add_rights_flags(parser: Parser) -> None:
@@ -336,6 +333,8 @@ def _add_rights_flags(parser: Parser) -> None:
         metavar="SIZE",
         help="memory that a job may take; a job that takes more runs elsewhere (default: 95%% of the machine's)",
     )
+    group = "control group to divide, so that all jobs leave 5%% of the memory; auto: our own, if systemd delegates it"
+    add("--cgroup", default=AUTO, metavar="auto|none|DIR", help=group)
     add(
         "--network",
         choices=("deny", "allow", "private"),

@@ -219,7 +219,13 @@ def master_parser() -> Parser:
         "commands may write everything below the directory of the socket.",
         "cd project; termite-master -jobs 16 -secret ~/secret.txt -coordinator buildhost & termite-make -j16",
     )
-    coordinator = f"localhost:{COORDINATOR_PORT}"
+    _add_flags_of_the_tree(parser)
+    _add_flags_of_the_daemon(parser)
+    return parser
+
+
+def _add_flags_of_the_tree(parser: Parser) -> None:
+    """Add the flags that say what jobs see, and which commands become jobs."""
     secret = "file with the secret that all machines share, mode 0600"
     export = "directory that jobs may read though other users may not; may be repeated"
     exclude = "path that jobs on workers never see; may be repeated"
@@ -236,10 +242,7 @@ def master_parser() -> Parser:
         "has its own"
     )
     job_output = "kept: the records of jobs have the last 2 KiB that each has printed; dropped: they have none"
-    idle_exit = "seconds without a build after which to end; 0: never"
     add = parser.add_argument
-    add("--jobs", type=parse_count, default=0, metavar="N", help="slots to lease from workers; 0: as many as there are")
-    add("--coordinator", default=coordinator, metavar="HOST[:PORT]", help="coordinator that knows the workers")
     add("--secret", type=Path, default=Path("secret.txt"), metavar="FILE", help=secret)
     add("--socket", type=Path, default=Path(SOCKET), metavar="FILE", help="its directory is the top of the tree")
     add("--export", type=Path, action="append", default=[], metavar="DIR", help=export)
@@ -248,6 +251,15 @@ def master_parser() -> Parser:
     add("--tmp", choices=("shared", "private"), default="shared", help=tmp)
     add("--job-output", choices=("kept", "dropped"), default="kept", help=job_output)
     add("--short", type=_parse_short, default=None, metavar="MS", help=short)
+
+
+def _add_flags_of_the_daemon(parser: Parser) -> None:
+    """Add the flags about workers, the life of the master, and its log."""
+    coordinator = f"localhost:{COORDINATOR_PORT}"
+    idle_exit = "seconds without a build after which to end; 0: never"
+    add = parser.add_argument
+    add("--jobs", type=parse_count, default=0, metavar="N", help="slots to lease from workers; 0: as many as there are")
+    add("--coordinator", default=coordinator, metavar="HOST[:PORT]", help="coordinator that knows the workers")
     add(
         "--keepalive",
         type=parse_seconds,
@@ -259,7 +271,6 @@ def master_parser() -> Parser:
     add("--embedded", action="store_true", help="run a coordinator and a worker for this machine in the same process")
     add("--ready-fd", type=int, default=-1, help=argparse.SUPPRESS)
     add_log_flags(parser)
-    return parser
 
 
 def _parse_short(text: str) -> float | None:

@@ -72,6 +72,7 @@ class Reason(enum.StrEnum):
     FILE_CHANGED = "file-changed"
     FILE_UNREADABLE = "file-unreadable"
     LOOK_FAILED = "look-failed"
+    TOO_MANY_LISTED = "too-many-listed"
     CONNECTION_LOST = "connection-lost"
     NO_ANSWER = "no-answer"
     BAD_ANSWER = "bad-answer"
@@ -152,6 +153,7 @@ _WORDS = {
     Reason.FILE_CHANGED: "a file changed before the worker had read it",
     Reason.FILE_UNREADABLE: "a file could not be read on the worker",
     Reason.LOOK_FAILED: "a file of the tree could not be looked at",
+    Reason.TOO_MANY_LISTED: "workers have asked for too many directories outside the tree",
     Reason.CONNECTION_LOST: "the connection failed",
     Reason.NO_ANSWER: "no answer in time",
     Reason.BAD_ANSWER: "a wrong answer",

@@ -160,7 +160,7 @@ def test_termite_ctl_there_says_so(there: Tree) -> None:
     way, reason = WAYS["a bind mount"]
     ctl = shlex.quote(str(COMMANDS / "termite-ctl"))
     said = there.plain(*way, "sh", f"{ctl} why gcc -c x.c; {ctl} status | grep ^elsewhere").stdout.decode().splitlines()
-    assert said[2:4] == ["place      local, whatever a rule says", f"reason     it was {reason.words}"]
+    assert said[2:4] == ["place      local, whatever a rule says", f"reason     {reason.words}"]
     assert said[4].startswith(f"elsewhere termite-ctl was {reason.words}")
     started = there.plain(*way, "sh", f"{ctl} start {shlex.quote(there.status()['root'])}")
     assert started.code == 100, started

@@ -71,7 +71,7 @@ def test_termite_ctl_below_it_finds_the_users_own_master_and_says_why(tree: Tree
     done = tree.plain(*below(Reason.BELOW_FAKEROOT), "sh", "-c", script)
     lines = done.stdout.decode().splitlines()
     assert lines[2] == "place      local, whatever a rule says", done
-    assert lines[3] == f"reason     it was {Reason.BELOW_FAKEROOT.words}"
+    assert lines[3] == f"reason     {Reason.BELOW_FAKEROOT.words}"
     assert lines[4].startswith("tree")
     assert done.stderr == b""
 

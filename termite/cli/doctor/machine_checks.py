@@ -11,6 +11,7 @@ from termite.cli.doctor.finding import Finding, Level, failure_of
 from termite.engine.errors import UserError
 from termite.engine.host import preflight
 from termite.engine.host.native_programs import enter_command, native_program
+from termite.engine.host.own_cgroup import delegated_group
 from termite.engine.worker.mirror_homes import DEFAULT_USER_BASE, MAX_MIRRORS, check_users
 
 MACHINE = "this machine"
@@ -22,6 +23,10 @@ _SET_HOST_NAME = (
     "import ctypes, socket\n"
     "if ctypes.CDLL(None, use_errno=True).unshare(0x04000000): raise OSError(ctypes.get_errno(), 'unshare')\n"
     "socket.sethostname('doctor')"
+)
+_NO_GROUP = (
+    "the memory of jobs is watched four times a second, because systemd has delegated no control group to a worker "
+    "that is started here (Delegate=memory in its unit, or termite-worker -cgroup DIR)"
 )
 _SOCKET_GUARDS = {
     "landlock": "jobs cannot reach abstract sockets outside of themselves, because Landlock forbids it",
@@ -106,6 +111,8 @@ def _sandbox_checks(sandbox: Path) -> Iterator[Finding]:
         )
     else:
         yield Finding(MACHINE, "seccomp", Level.OK, "jobs are denied system calls that no build needs")
+    group = delegated_group()
+    yield Finding(MACHINE, "cgroup", Level.OK, f"a worker divides its control group {group}" if group else _NO_GROUP)
     guard = preflight.socket_guard(sandbox)
     yield Finding(MACHINE, "landlock", Level.OK, _SOCKET_GUARDS.get(guard, f"abstract sockets: {guard or 'unknown'}"))
     yield _host_name_check(sandbox, uid)

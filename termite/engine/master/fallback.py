@@ -187,13 +187,18 @@ async def run_here_instead(
         await job.launcher.stop_reading()
         cause = "the command may have used the network and cannot be run again"
         return await _refuse(master, job, reason, named + more, cause, ExitCode.LOST)
-    # The summary of a build counts the commands, and names each place outside the tree.
-    is_said_at_the_end = reason.is_for_here or reason in (Reason.WRITES_OUTSIDE, Reason.CONFLICT)
-    is_known = is_said_at_the_end and (
-        master.builds > 0 or not master.notices.select_new(reason, [os.fsencode(job.place or named)])
-    )
-    quiet = (quiet or is_known) and not job.output.has_shown
+    quiet = (quiet or _is_known(master, job, reason, named)) and not job.output.has_shown
     return await fall_back(master, job, reason, named + more, quiet=quiet, derived=derived)
+
+
+def _is_known(master: Master, job: Job, reason: Reason, named: str) -> bool:
+    """Return whether a notice of the refused result would tell the user nothing new.
+
+    The summary of a build counts the commands, and names each place outside the tree.
+    """
+    if not (reason.is_for_here or reason in (Reason.WRITES_OUTSIDE, Reason.CONFLICT)):
+        return False
+    return master.builds > 0 or not master.notices.select_new(reason, [os.fsencode(job.place or named)])
 
 
 async def run_with_unseen_program(master: Master, job: Job, command: Command, program: str) -> Exit | None:

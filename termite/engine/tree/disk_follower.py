@@ -27,6 +27,7 @@ from termite.engine.tree.disk import Disk, FsErrors
 from termite.engine.tree.hashes import Hashes
 from termite.engine.tree.logic.attrs import AttrTree, Events, Inode, Seen, Touch, compare_entry
 from termite.engine.tree.logic.failed_looks import FailedLooks
+from termite.engine.tree.logic.outside_entries import MOST_OUTSIDE, OutsideEntries
 from termite.engine.tree.logic.visibility import Exports
 from termite.engine.tree.watch import Watches
 
@@ -49,6 +50,7 @@ class DiskFollower:
         self.rescans = 0
         self.exports = exports
         self.watches = Watches(exports.is_volatile, exports.is_crowded)
+        self.outside = OutsideEntries(exports.writable_root)
         self._relinked: set[Inode] = set()  # files that lost a name; their other names must be checked
         self._lost: set[Inode] = set()  # those of them that lost it together with its directory
         self._changes: list[Change] = []  # recorded, but not yet returned
@@ -58,13 +60,15 @@ class DiskFollower:
         self.reader = DirectoryReader(disk, exports, hashes, self.watches, lambda path: self.tree.seen(path))
         self.tree = AttrTree(self.reader.read_root())
 
-    def serve(self, path: bytes) -> list[Change]:
+    def serve(self, path: bytes, most_outside: int = MOST_OUTSIDE) -> list[Change]:
         """Load a directory and every one above it, and keep them known from now on.
+
+        If directories outside the tree have `most_outside` entries already, load no more of them.
 
         Entries that were not known before are no changes. The directories themselves are, if they
         differ from what their parents' listings showed. Raise FsError if the directory does not
         exist or cannot be listed; the job that asked has that error. Raise Retryable if a look
-        fails.
+        fails, or if there are too many entries.
         """
         changes = self._changes
         if self.tree.is_served(path):
@@ -77,9 +81,11 @@ class DiskFollower:
                 raise FsError(errno.ENOENT, path)
             if not seen.is_directory:
                 raise FsError(errno.ENOTDIR, path)
+            self.outside.check_room(directory, most_outside)
             with FsErrors(directory):
                 listing, own = self.reader.read_directory(directory)
             self.tree.serve(directory, listing)
+            self.outside.add(directory, len(listing))
             self._record_own(directory, own, changes)
         return self._pop_changes()
 
@@ -95,7 +101,8 @@ class DiskFollower:
             for directory in sorted(self.watches.unwatched):
                 self._check_all_within(directory, changes)
             for _ in range(ROUNDS):
-                if not self._read_watches(events := Events()):
+                self.watches.read_into(events := Events())
+                if not events:
                     break
                 self._check_events(events, changes)
             self._check_other_names(changes)
@@ -110,7 +117,7 @@ class DiskFollower:
         """
         changes = self._changes
         with self._failed.kept_if_broken_off():
-            self._read_watches(events)
+            self.watches.read_into(events)
             self._check_events(events, changes)
             self._check_other_names(changes)
         return self._pop_changes()
@@ -161,11 +168,6 @@ class DiskFollower:
 
     # -- checking -----------------------------------------------------------------------------------------------------
 
-    def _read_watches(self, events: Events) -> bool:
-        """Add to `events` whatever the watches report. Return False if nothing is to be checked."""
-        self.watches.read_into(events)
-        return bool(events)
-
     def _check_events(self, events: Events, changes: list[Change]) -> None:
         """Check every place that the events name.
 
@@ -196,16 +198,14 @@ class DiskFollower:
         every other name of the file shows.
         """
         linked = {change.path: change.attr for change in changes if change.attr is not None and change.attr.nlink > 1}
-        inodes = _inodes_of(self.tree, linked) | self._relinked
-        if not inodes:
+        if not (inodes := _inodes_of(self.tree, linked) | self._relinked):
             return
         events = Events()
         for path in self.tree.names_of(inodes) - linked.keys():
             events.touch(path, Touch.UNKNOWN)
         self._check_events(events, changes)
-        for path in self.tree.names_of(
-            _inodes_of(self.tree, (path for path, attr in linked.items() if not attr.link_id))
-        ):
+        rewritten = _inodes_of(self.tree, (path for path, attr in linked.items() if not attr.link_id))
+        for path in self.tree.names_of(rewritten):
             self._record_unknown_content(path, changes)
         self._relinked.clear()
 
@@ -288,6 +288,7 @@ class DiskFollower:
         """Record that the name is gone, or is about to be given to something of another kind."""
         for directory in self.tree.served_within(path):
             self.watches.drop(directory)
+            self.outside.drop(directory)
             # The files in it may have other names elsewhere, and those now show another link count.
             self._lost.update(
                 seen.stamp.inode for seen in self.tree.listing(directory).values() if seen.stamp and seen.attr.link_id

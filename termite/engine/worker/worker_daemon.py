@@ -55,6 +55,7 @@ class WorkerConfig:
     which a rule gives a network. `limits` hold for each job. All leases together may fill
     `scratch_bytes` of memory with files of running jobs; 0 means a share of what is available.
     `log_tail` has the last records of the worker's log.
+    Mirrors join the control group whose cgroup.procs is `group`.
     """
 
     secret: bytes
@@ -76,6 +77,7 @@ class WorkerConfig:
     limits: JobLimits = field(default_factory=JobLimits)
     scratch_bytes: int = 0
     log_tail: LogTail = field(default_factory=LogTail)
+    group: Path | None = None
 
 
 async def serve_worker(config: WorkerConfig, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
@@ -235,5 +237,5 @@ def _address_for_masters(config: WorkerConfig, port: int) -> str:
 
 def _mirror_settings(config: WorkerConfig, name: str, machine: MachineFacts) -> MirrorSettings:
     places = (name, config.tmpfs, config.sandbox)
-    common = (*places, machine, config.log_level, config.store, config.network, config.limits)
+    common = (*places, machine, config.log_level, config.store, config.network, config.limits, config.group)
     return MirrorSettings(*common, program=config.program) if config.program else MirrorSettings(*common)

@@ -12,8 +12,11 @@ import os
 import signal
 import socket
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import trio
 
@@ -26,6 +29,8 @@ ANNOUNCEMENT_BYTES = 4096
 # replaced.
 SANDBOX_ANSWER_S = 10.0
 MAX_STARTS = 2  # of the process for one job; if it dies each time, it will never work
+
+Received = TypeVar("Received")
 
 log = logging.getLogger(__name__)
 
@@ -237,13 +242,26 @@ class Spawner:
             os.waitpid(self._pid, 0)
 
 
+def receive_last(receive: Callable[[], Received]) -> Received:
+    """Return what `receive` reads from a socket whose other end may have gone.
+
+    If the other end has gone without reading all that was sent to it, the kernel reports this once
+    as ECONNRESET. The next call returns the messages that came before, and then the end.
+    """
+    try:
+        return receive()
+    except ConnectionResetError:
+        return receive()
+
+
 def _receive(announcements: socket.socket) -> tuple[bytes, list[int]]:
     """Return a message and its descriptors.
 
     socket.recv_fds would drop the flags, so that processes started later would inherit them.
     """
     room = socket.CMSG_LEN(2 * array.array("i").itemsize)
-    said, controls, _, _ = announcements.recvmsg(ANNOUNCEMENT_BYTES, room, socket.MSG_CMSG_CLOEXEC)
+    receive = partial(announcements.recvmsg, ANNOUNCEMENT_BYTES, room, socket.MSG_CMSG_CLOEXEC)
+    said, controls, _, _ = receive_last(receive)
     return said, [fd for _, _, content in controls for fd in array.array("i", content)]
 
 

@@ -59,11 +59,7 @@ def _why_lines(why: Reply) -> list[str]:
     took_s, short_s = cast(float | None, why.get("took_s")), cast(float, why.get("short_s", 0.0))
     reason = str(why["tied"] or ("" if why["local"] else why["elsewhere"]))
     if reason:
-        return [
-            *lines,
-            "place      local, whatever a rule says",
-            f"reason     it {'was ' if reason.startswith('started') else ''}{reason}",
-        ]
+        return [*lines, "place      local, whatever a rule says", f"reason     {reason}"]
     is_short = rule is None and took_s is not None and took_s < short_s
     if is_short:
         lines.append("place      local while a core is free, else remote")
