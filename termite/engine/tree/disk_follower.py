@@ -142,6 +142,8 @@ class DiskFollower:
 
     def _check_failed(self, changes: list[Change]) -> None:
         """Check every place again at which a look failed, or an entry could not be inspected."""
+        if self._failed.are_none and not self.reader.refused:
+            return
         events, unlisted = self._failed.take()
         for directory in sorted(unlisted):
             for below in self.tree.served_within(directory):
@@ -196,6 +198,8 @@ class DiskFollower:
         every other name of the file shows.
         """
         linked = {change.path: change.attr for change in changes if change.attr is not None and change.attr.nlink > 1}
+        if not linked and not self._relinked:
+            return
         inodes = _inodes_of(self.tree, linked) | self._relinked
         if not inodes:
             return

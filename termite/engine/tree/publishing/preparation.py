@@ -7,7 +7,6 @@ that they hardly ever fail (steps.py).
 import errno
 import os
 import stat
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -93,12 +92,10 @@ class Preparation:
         files: list[Change] = []
         for change in plan.files:
             (self._same if self._is_same(change) else files).append(change)
-        uses = Counter(_digest(change).sha256 for change in files)
+        last = {_digest(change).sha256: change for change in files}  # that needs each content
         for change in files:
-            sha256 = _digest(change).sha256
-            uses[sha256] -= 1
             with FsErrors(change.path):
-                self._stage_file(change, contents, is_last=not uses[sha256])
+                self._stage_file(change, contents, is_last=last[_digest(change).sha256] is change)
             yield
         for changes, stage in (
             (plan.directories, self._stage_directory),

@@ -109,6 +109,7 @@ class Publication:
         self._ticket = ticket
         self._directories = TargetDirectories(parts.disk)
         self._slice_end_s = time.perf_counter() + SLICE_S
+        self._is_outside = False  # a change is outside the writable root
 
     async def run(self, changes: Sequence[Change], contents: Contents) -> Published:
         """Publish, and raise as `MasterTree.publish` does."""
@@ -118,6 +119,7 @@ class Publication:
         plan = make_plan(changes, parts.exports.is_writable)
         admitted = parts.temporary.admit(changes)
         if admitted is not changes:
+            self._is_outside = True
             changes = admitted
             plan = make_plan(changes, parts.exports.is_writable)
         conflicts = journal.conflicts(self._timing.number, (change for change in changes if change.base is None))
@@ -160,9 +162,11 @@ class Publication:
             with FsErrors(b""):
                 parts.staging.plan.begin(self._ticket.end, self._ticket.is_told, self._relative(steps), areas.paths)
             self._ticket.has_happened = True
-            parts.temporary.expect(reconciled.changes)
+            if self._is_outside:
+                parts.temporary.expect(reconciled.changes)
             number = await self._carry_out(preparation, areas, steps)
-            parts.temporary.note_made(reconciled.changes)
+            if self._is_outside:
+                parts.temporary.note_made(reconciled.changes)
         finally:
             self._directories.close()
             preparation.close()
@@ -270,10 +274,11 @@ class Publication:
         replace = msgspec.structs.replace
         found: list[Step] = []
         for step in steps:
-            match step:
-                case PlaceEntry(linked=bytes(linked)):
-                    step = replace(step, linked=place_in_plan(linked, root))
-                case Trash(kept=kept) if kept:
-                    step = replace(step, kept=tuple(place_in_plan(path, root) for path in kept))
-            found.append(replace(step, path=place_in_plan(step.path, root)))
+            path = place_in_plan(step.path, root)
+            if isinstance(step, PlaceEntry) and step.linked is not None:
+                found.append(replace(step, path=path, linked=place_in_plan(step.linked, root)))
+            elif isinstance(step, Trash) and step.kept:
+                found.append(replace(step, path=path, kept=tuple(place_in_plan(kept, root) for kept in step.kept)))
+            else:
+                found.append(replace(step, path=path))
         return tuple(found)

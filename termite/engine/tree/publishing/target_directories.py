@@ -165,7 +165,7 @@ class InheritedAccess:
 
     def _find(self, directory: bytes) -> Access:
         """Return the access that entries of a directory inherit. A new one has its parent's."""
-        if not self._replaced.isdisjoint(from_root_down(directory)):
+        if self._replaced and not self._replaced.isdisjoint(from_root_down(directory)):
             return self._access(split(directory)[0])
         try:
             st, fd = self._directories.found(directory), self._directories.open(directory)
