@@ -189,7 +189,26 @@ class DiskFollower:
         for path in sorted(events.replaced):
             self._check_replaced(path, changes)
         for directory in sorted(events.names):
-            self._check_names(directory, events.names[directory], changes)
+            names = self._without_checked_twice(directory, events)
+            if names or not events.names[directory] or directory in events.own:
+                self._check_names(directory, names, changes)
+
+    def _without_checked_twice(self, directory: bytes, events: Events) -> Mapping[bytes, Touch]:
+        """Return the names of `directory` that must be checked.
+
+        The attributes of a watched directory are recorded when names in it are checked. Each job
+        sets those of the directory of its results.
+        """
+        touched = events.names[directory]
+        if Touch.ATTRIBUTES not in touched.values() or not self.exports.is_live(directory):
+            return touched
+        return {
+            name: touch
+            for name, touch in touched.items()
+            if touch is not Touch.ATTRIBUTES
+            or (path := join(directory, name)) not in events.names
+            or not (self.tree.is_served(path) and self.watches.is_watched(path))
+        }
 
     def _check_other_names(self, changes: list[Change]) -> None:
         """Check all other names of the files that have changed.
