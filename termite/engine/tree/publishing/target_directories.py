@@ -34,6 +34,10 @@ class TargetDirectories:
             fd = self._fds[path] = self._disk.open_directory(path, os.O_PATH)
         return fd
 
+    def opened(self, path: bytes) -> int | None:
+        """Return the fd of a directory that is open already, or None."""
+        return self._fds.get(path)
+
     def parent(self, path: bytes) -> tuple[int, bytes]:
         """Return the open parent directory of a path, and the name in it."""
         if not path:
