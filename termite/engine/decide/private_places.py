@@ -49,30 +49,27 @@ class _Unchanged:
 class _Words:
     """The words of commands that name no private place from one directory.
 
-    `absent` words name something that is not there. They have the directories that must not change.
+    `absent` words name something that is not there, unless the directory has changed.
     """
 
     harmless: set[str] = field(default_factory=set)
-    absent: dict[str, tuple[_Unchanged, ...]] = field(default_factory=dict)
+    absent: dict[str, _Unchanged] = field(default_factory=dict)
 
     def new(self, words: Sequence[str]) -> list[str]:
         """Return those of the words that must be checked."""
-        new = [word for word in islice(words, MAX_WORDS) if word not in self.harmless]
+        words = [word for word in islice(words, MAX_WORDS) if word not in self.harmless]
         if not self.absent:
-            return new
-        found: dict[_Unchanged, bool] = {}  # the words of a command mostly share one directory
-        return [word for word in new if not self._is_absent(word, found)]
-
-    def _is_absent(self, word: str, found: dict[_Unchanged, bool]) -> bool:
-        places = self.absent.get(word)
-        if places is None:
-            return False
-        for place in places:
-            if place not in found:
-                found[place] = place.is_so_still()
-            if not found[place]:
-                return False
-        return True
+            return words
+        checked: dict[_Unchanged, bool] = {}  # the words of a command mostly share one directory
+        new: list[str] = []
+        for word in words:
+            if place := self.absent.get(word):
+                if place not in checked:
+                    checked[place] = place.is_so_still()
+                if checked[place]:
+                    continue
+            new.append(word)
+        return new
 
 
 class PrivatePlaces:
@@ -117,7 +114,7 @@ class PrivatePlaces:
             known = self._words[cwd] = _Words()
         words = text.split()
         for word in known.new(words):
-            is_harmless, absent = True, list[_Unchanged]()
+            is_harmless, absent = True, set[_Unchanged]()
             for path in () if _MENTIONS.match(word) else _PATHS.findall(word):
                 real, above = self._resolve(path if path[0] == "/" else f"{cwd}/{path}")
                 if real.startswith(self._inside) or real == self._root:
@@ -129,23 +126,18 @@ class PrivatePlaces:
                 if not place:
                     if not os.path.lexists(real or "/"):  # a later command may make it
                         is_harmless &= settled is not None
-                        absent += [settled] if settled else []
+                        absent |= {settled} if settled else set()
                 elif _is_mentioned_only(words, word) or is_droppable(real):
                     is_harmless = False  # it may be harmful in another command
                 else:
                     return "/" + os.fsdecode(place)
-            if is_harmless:
-                self._keep(known, word, tuple(absent))
+            if is_harmless and len(absent) < 2 and self._kept < MAX_KEPT:
+                self._kept += 1
+                if absent:
+                    known.absent[word] = absent.pop()
+                else:
+                    known.harmless.add(word)
         return ""
-
-    def _keep(self, known: _Words, word: str, absent: tuple[_Unchanged, ...]) -> None:
-        if self._kept >= MAX_KEPT:
-            return
-        self._kept += 1
-        if absent:
-            known.absent[word] = absent
-        else:
-            known.harmless.add(word)
 
     def _settled(self, directory: str) -> _Unchanged | None:
         """Return the directory if it had its times for SETTLED_S before this call.
