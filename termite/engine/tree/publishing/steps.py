@@ -96,6 +96,8 @@ class StepRunner:
     # -- making things ------------------------------------------------------------------------------------------------
 
     def _make_directory(self, step: MakeDirectory) -> None:
+        if not step.staged and self._directories.stands(step.path):
+            return  # as for most jobs
         self._done.events.touch(step.path, Touch.UNKNOWN)
         parent, name = self._directories.parent(step.path)
         try:
@@ -220,7 +222,7 @@ class StepRunner:
         """Set the mode and mtime of an entry. If it is gone meanwhile, do nothing."""
         try:
             if isinstance(step, SetDirectory) and (fd := self._directories.opened(step.path)) is not None:
-                set_attributes_of(fd, step.mode, step.mtime_ns)
+                set_attributes_of(fd, self._directories.itself(step.path), step.mode, step.mtime_ns)
             else:
                 parent, name = self._directories.parent(step.path)
                 set_attributes(name, parent, step.mode, step.mtime_ns)
