@@ -212,7 +212,7 @@ def _above(real: str) -> str:
 
 
 def _stamp(directory: str) -> tuple[int, ...]:
-    """Return what differs after an entry of the directory has come or gone; () if it is not there."""
+    """Return what differs after an entry has come or gone; () if the directory is not there."""
     try:
         found = os.stat(directory)
     except (OSError, ValueError):

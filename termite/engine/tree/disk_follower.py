@@ -15,7 +15,7 @@ entry and is checked again by the next drain, and no drain succeeds before a loo
 import errno
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
@@ -189,26 +189,11 @@ class DiskFollower:
         for path in sorted(events.replaced):
             self._check_replaced(path, changes)
         for directory in sorted(events.names):
-            names = self._without_checked_twice(directory, events)
+            names = events.names[directory]
+            if self.exports.is_live(directory) and Touch.ATTRIBUTES in names.values():
+                names = _without_own(directory, events, self._records_itself)
             if names or not events.names[directory] or directory in events.own:
                 self._check_names(directory, names, changes)
-
-    def _without_checked_twice(self, directory: bytes, events: Events) -> Mapping[bytes, Touch]:
-        """Return the names of `directory` that must be checked.
-
-        The attributes of a watched directory are recorded when names in it are checked. Each job
-        sets those of the directory of its results.
-        """
-        touched = events.names[directory]
-        if Touch.ATTRIBUTES not in touched.values() or not self.exports.is_live(directory):
-            return touched
-        return {
-            name: touch
-            for name, touch in touched.items()
-            if touch is not Touch.ATTRIBUTES
-            or (path := join(directory, name)) not in events.names
-            or not (self.tree.is_served(path) and self.watches.is_watched(path))
-        }
 
     def _check_other_names(self, changes: list[Change]) -> None:
         """Check all other names of the files that have changed.
@@ -260,6 +245,10 @@ class DiskFollower:
         if self.watches.is_watched(directory):
             self._record_own(directory, own, changes)
         return True
+
+    def _records_itself(self, directory: bytes) -> bool:
+        """Return whether a check of names in a directory records its own attributes as well."""
+        return self.tree.is_served(directory) and self.watches.is_watched(directory)
 
     def _check_all_within(self, top: bytes, changes: list[Change]) -> None:
         """Watch and list `top`, and everything served below it.
@@ -359,6 +348,21 @@ class DiskFollower:
         attr = msgspec.structs.replace(seen.attr, digest=None, link_id=0)
         self.tree.put(path, seen._replace(attr=attr))
         changes.append(Change(path, attr))
+
+
+def _without_own(directory: bytes, events: Events, records_itself: Callable[[bytes], bool]) -> dict[bytes, Touch]:
+    """Return the touched names of `directory` without those that are checked anyway.
+
+    If names in a directory are checked, its own attributes are recorded with them. Each job sets
+    those of the directory of its results.
+    """
+    return {
+        name: touch
+        for name, touch in events.names[directory].items()
+        if touch is not Touch.ATTRIBUTES
+        or (path := join(directory, name)) not in events.names
+        or not records_itself(path)
+    }
 
 
 def _inodes_of(tree: AttrTree, paths: Iterable[bytes]) -> set[Inode]:

@@ -158,7 +158,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def watched(project: Path, clock: Clock) -> tuple[PrivatePlaces, list[bytes]]:
-    """Return places in which all that is called `late` is private, and the paths that are asked for."""
+    """Return places in which all that is called `late` is private, and the asked paths."""
     asked: list[bytes] = []
 
     def find_private(path: bytes) -> bytes:
