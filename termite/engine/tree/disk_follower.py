@@ -15,7 +15,7 @@ entry and is checked again by the next drain, and no drain succeeds before a loo
 import errno
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -91,7 +91,8 @@ class DiskFollower:
         """
         changes = self._changes
         with self._failed.kept_if_broken_off():
-            self._check_failed(changes)
+            if self.reader.refused or not self._failed.are_none:
+                self._check_failed(changes)
             for directory in sorted(self.watches.unwatched):
                 self._check_all_within(directory, changes)
             for _ in range(ROUNDS):
@@ -142,8 +143,6 @@ class DiskFollower:
 
     def _check_failed(self, changes: list[Change]) -> None:
         """Check every place again at which a look failed, or an entry could not be inspected."""
-        if self._failed.are_none and not self.reader.refused:
-            return
         events, unlisted = self._failed.take()
         for directory in sorted(unlisted):
             for below in self.tree.served_within(directory):
@@ -189,10 +188,7 @@ class DiskFollower:
         for path in sorted(events.replaced):
             self._check_replaced(path, changes)
         for directory in sorted(events.names):
-            names = events.names[directory]
-            if self.exports.is_live(directory) and Touch.ATTRIBUTES in names.values():
-                names = _without_own(directory, events, self._records_itself)
-            if names or not events.names[directory] or directory in events.own:
+            if (names := _without_own(directory, events, self)) is not None:
                 self._check_names(directory, names, changes)
 
     def _check_other_names(self, changes: list[Change]) -> None:
@@ -202,18 +198,15 @@ class DiskFollower:
         every other name of the file shows.
         """
         linked = {change.path: change.attr for change in changes if change.attr is not None and change.attr.nlink > 1}
-        if not linked and not self._relinked:
-            return
-        inodes = _inodes_of(self.tree, linked) | self._relinked
+        inodes = _inodes_of(self.tree, linked) | self._relinked if linked else self._relinked
         if not inodes:
             return
         events = Events()
         for path in self.tree.names_of(inodes) - linked.keys():
             events.touch(path, Touch.UNKNOWN)
         self._check_events(events, changes)
-        for path in self.tree.names_of(
-            _inodes_of(self.tree, (path for path, attr in linked.items() if not attr.link_id))
-        ):
+        unnumbered = (path for path, attr in linked.items() if not attr.link_id)
+        for path in self.tree.names_of(_inodes_of(self.tree, unnumbered)):
             self._record_unknown_content(path, changes)
         self._relinked.clear()
 
@@ -245,10 +238,6 @@ class DiskFollower:
         if self.watches.is_watched(directory):
             self._record_own(directory, own, changes)
         return True
-
-    def _records_itself(self, directory: bytes) -> bool:
-        """Return whether a check of names in a directory records its own attributes as well."""
-        return self.tree.is_served(directory) and self.watches.is_watched(directory)
 
     def _check_all_within(self, top: bytes, changes: list[Change]) -> None:
         """Watch and list `top`, and everything served below it.
@@ -350,19 +339,23 @@ class DiskFollower:
         changes.append(Change(path, attr))
 
 
-def _without_own(directory: bytes, events: Events, records_itself: Callable[[bytes], bool]) -> dict[bytes, Touch]:
+def _without_own(directory: bytes, events: Events, follower: DiskFollower) -> dict[bytes, Touch] | None:
     """Return the touched names of `directory` without those that are checked anyway.
 
-    If names in a directory are checked, its own attributes are recorded with them. Each job sets
-    those of the directory of its results.
+    If names in a watched directory are checked, its own attributes are recorded with them. Each job
+    sets those of the directory of its results. Return None if there is nothing else to check.
     """
-    return {
+    touched = events.names[directory]
+    if Touch.ATTRIBUTES not in touched.values() or not follower.exports.is_live(directory):
+        return touched
+    names = {
         name: touch
-        for name, touch in events.names[directory].items()
+        for name, touch in touched.items()
         if touch is not Touch.ATTRIBUTES
         or (path := join(directory, name)) not in events.names
-        or not records_itself(path)
+        or not (follower.tree.is_served(path) and follower.watches.is_watched(path))
     }
+    return names if names or directory in events.own else None
 
 
 def _inodes_of(tree: AttrTree, paths: Iterable[bytes]) -> set[Inode]:
