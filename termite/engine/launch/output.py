@@ -198,10 +198,10 @@ def hold_s(request: JobRequest) -> float:
     A person at a terminal sees everything at once. A regular file, or a pipe that a build tool
     reads to its end before it prints, has no reader who waits.
     """
-    kinds = {request.out, request.err}
-    if OutputKind.TERMINAL in kinds or request.is_stdin_terminal:
+    out, err = request.out, request.err
+    if out is OutputKind.TERMINAL or err is OutputKind.TERMINAL or request.is_stdin_terminal:
         return 0.0
-    return math.inf if kinds <= UNREAD else HOLD_S
+    return math.inf if out in UNREAD and err in UNREAD else HOLD_S
 
 
 class _Shown:

@@ -97,7 +97,8 @@ class DiskFollower:
         """
         changes = self._changes
         with self._failed.kept_if_broken_off():
-            self._check_failed(changes)
+            if self.reader.refused or not self._failed.are_none:
+                self._check_failed(changes)
             for directory in sorted(self.watches.unwatched):
                 self._check_all_within(directory, changes)
             for _ in range(ROUNDS):
@@ -189,7 +190,8 @@ class DiskFollower:
         for path in sorted(events.replaced):
             self._check_replaced(path, changes)
         for directory in sorted(events.names):
-            self._check_names(directory, events.names[directory], changes)
+            if (names := _without_own(directory, events, self)) is not None:
+                self._check_names(directory, names, changes)
 
     def _check_other_names(self, changes: list[Change]) -> None:
         """Check all other names of the files that have changed.
@@ -198,14 +200,15 @@ class DiskFollower:
         every other name of the file shows.
         """
         linked = {change.path: change.attr for change in changes if change.attr is not None and change.attr.nlink > 1}
-        if not (inodes := _inodes_of(self.tree, linked) | self._relinked):
+        inodes = _inodes_of(self.tree, linked) | self._relinked if linked else self._relinked
+        if not inodes:
             return
         events = Events()
         for path in self.tree.names_of(inodes) - linked.keys():
             events.touch(path, Touch.UNKNOWN)
         self._check_events(events, changes)
-        rewritten = _inodes_of(self.tree, (path for path, attr in linked.items() if not attr.link_id))
-        for path in self.tree.names_of(rewritten):
+        unnumbered = (path for path, attr in linked.items() if not attr.link_id)
+        for path in self.tree.names_of(_inodes_of(self.tree, unnumbered)):
             self._record_unknown_content(path, changes)
         self._relinked.clear()
 
@@ -337,6 +340,25 @@ class DiskFollower:
         attr = msgspec.structs.replace(seen.attr, digest=None, link_id=0)
         self.tree.put(path, seen._replace(attr=attr))
         changes.append(Change(path, attr))
+
+
+def _without_own(directory: bytes, events: Events, follower: DiskFollower) -> dict[bytes, Touch] | None:
+    """Return the touched names of `directory` without those that are checked anyway.
+
+    If names in a watched directory are checked, its own attributes are recorded with them. Each job
+    sets those of the directory of its results. Return None if there is nothing else to check.
+    """
+    touched = events.names[directory]
+    if Touch.ATTRIBUTES not in touched.values() or not follower.exports.is_live(directory):
+        return touched
+    names = {
+        name: touch
+        for name, touch in touched.items()
+        if touch is not Touch.ATTRIBUTES
+        or (path := join(directory, name)) not in events.names
+        or not (follower.tree.is_served(path) and follower.watches.is_watched(path))
+    }
+    return names if names or directory in events.own else None
 
 
 def _inodes_of(tree: AttrTree, paths: Iterable[bytes]) -> set[Inode]:

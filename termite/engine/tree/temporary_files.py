@@ -88,12 +88,15 @@ class TemporaryFiles:
 
     # -- what jobs leave ----------------------------------------------------------------------------------------------
 
-    def admit(self, changes: Sequence[Change]) -> None:
-        """Raise ResultRefused if one of the changes may not come home."""
+    def admit(self, changes: Sequence[Change]) -> bool:
+        """Return True if one of the changes concerns a place outside the tree.
+
+        Raise ResultRefused if one of them may not come home.
+        """
         outside = [change for change in changes if not self._exports.is_live(change.path)]
         linked = [change for change in changes if change.link_to and not self._exports.is_live(change.link_to)]
         if not outside and not linked:
-            return
+            return False
         new = {change.path for change in changes if change.attr is not None}
         refused = [change.path for change in outside if not self._is_admitted(change)]
         for change in linked:
@@ -102,6 +105,7 @@ class TemporaryFiles:
         if refused:
             places = [os.fsdecode(b"/" + path) for path in dict.fromkeys(refused)]
             raise ResultRefused(Reason.TEMPORARY_TAKEN, places)
+        return True
 
     def expect(self, changes: Iterable[Change]) -> None:
         """Show what a job is about to leave, though it may be private: later jobs need it."""

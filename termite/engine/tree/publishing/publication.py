@@ -111,6 +111,7 @@ class Publication:
         self._ticket = ticket
         self._directories = TargetDirectories(parts.disk)
         self._slice_end_s = time.perf_counter() + SLICE_S
+        self._is_outside = False  # a change is outside the writable root
 
     async def run(self, changes: Sequence[Change], contents: Contents) -> Published:
         """Publish, and raise as `MasterTree.publish` does."""
@@ -118,7 +119,7 @@ class Publication:
         journal = parts.journal
         self._drain()
         plan = make_plan(changes, parts.exports.is_writable)
-        parts.temporary.admit(changes)
+        self._is_outside = parts.temporary.admit(changes)
         conflicts = journal.conflicts(self._timing.number, (change for change in changes if change.base is None))
         reconciliation = self._reconciliation()
         try:
@@ -159,9 +160,11 @@ class Publication:
             with FsErrors(b""):
                 parts.staging.plan.begin(self._ticket.end, self._ticket.is_told, self._relative(steps), areas.paths)
             self._ticket.has_happened = True
-            parts.temporary.expect(reconciled.changes)
+            if self._is_outside:
+                parts.temporary.expect(reconciled.changes)
             number = await self._carry_out(preparation, areas, steps)
-            parts.temporary.note_made(reconciled.changes)
+            if self._is_outside:
+                parts.temporary.note_made(reconciled.changes)
         finally:
             self._directories.close()
             preparation.close()
@@ -269,10 +272,11 @@ class Publication:
         replace = msgspec.structs.replace
         found: list[Step] = []
         for step in steps:
-            match step:
-                case PlaceEntry(linked=bytes(linked)):
-                    step = replace(step, linked=place_in_plan(linked, root))
-                case Trash(kept=kept) if kept:
-                    step = replace(step, kept=tuple(place_in_plan(path, root) for path in kept))
-            found.append(replace(step, path=place_in_plan(step.path, root)))
+            path = place_in_plan(step.path, root)
+            if isinstance(step, PlaceEntry) and step.linked is not None:
+                found.append(replace(step, path=path, linked=place_in_plan(step.linked, root)))
+            elif isinstance(step, Trash) and step.kept:
+                found.append(replace(step, path=path, kept=tuple(place_in_plan(kept, root) for kept in step.kept)))
+            else:
+                found.append(replace(step, path=path))
         return tuple(found)
