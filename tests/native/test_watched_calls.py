@@ -170,7 +170,7 @@ def test_a_process_that_its_parent_has_left_is_found(sandboxes: Sandboxes) -> No
 
 
 def test_a_job_cannot_pretend_to_be_sent_home(sandboxes: Sandboxes) -> None:
-    job = run(sandboxes, "kill -USR1 1; kill -USR2 1; kill -HUP 1; echo reached", ORDINARY)
+    job = run(sandboxes, "for s in USR1 USR2 HUP ALRM TERM; do kill -$s 1; done; echo reached", ORDINARY)
     assert (job.out, job.records.get("here")) == ("reached\n", None)
 
 
