@@ -49,8 +49,8 @@ def _place_of(task: trio.lowlevel.Task) -> str:
         return "not started"
     ours = [entry for entry in frames if not entry[0].f_code.co_filename.startswith(_TRIO)] or frames
     frame, line = ours[-1]
-    innermost = frames[-1][0]
-    below = "" if innermost is frame else f", in {_name_of(innermost)}"
+    called = [each for each, _ in frames[frames.index(ours[-1]) + 1 :]]  # the first one is what our code calls
+    below = f", in {_name_of(called[0])}" if called else ""
     return f"{_file_of(frame)}:{line} in {_name_of(frame)}{below}"
 
 

@@ -63,12 +63,19 @@ def _run(flags: Namespace) -> int:
     if flags.json:
         print(json.dumps([_facts_of(store, size_bytes, files) for store, size_bytes, files in sizes], indent=2))
         return 0
-    for store, size_bytes, files in sizes:
-        where = printable(str(store.path))
-        print(f"{store.kind:<10}{size_text(size_bytes):>11}{files:>9} files  {where}  ({store.limit})")
-    if not sizes:
-        print("there are no stores: no worker and no master has run here yet")
+    print("\n".join(_table_lines(sizes)) or "there are no stores: no worker and no master has run here yet")
     return 0
+
+
+def _table_lines(sizes: list[tuple[KeptStore, int, int]]) -> Iterator[str]:
+    """Yield a line for each store, and for each kind the sum and the limit."""
+    for store, size_bytes, files in sizes:
+        used = "  (in use)" if is_in_use(store) else ""
+        yield f"{store.kind:<10}{size_text(size_bytes):>11}{files:>9} files  {printable(str(store.path))}{used}"
+    limits = {store.kind: store.limit for store, _, _ in sizes}
+    for kind, limit in limits.items():
+        total_bytes = sum(size_bytes for store, size_bytes, _ in sizes if store.kind == kind)
+        yield f"all {kind}: {size_text(total_bytes)}; {limit}"
 
 
 def stores_below(worker_cache: Path, master_cache: Path) -> Iterator[KeptStore]:
@@ -77,13 +84,15 @@ def stores_below(worker_cache: Path, master_cache: Path) -> Iterator[KeptStore]:
     if worker_cache.is_dir():
         homes += sorted(entry for entry in worker_cache.glob("user-*") if entry.is_dir() and not entry.is_symlink())
     default = f"-cache-size {size_text(DEFAULT_STORE_BYTES)}, -cache-files {DEFAULT_STORE_FILES}"
-    limit = f"termite-worker evicts; default: {default}" + (", for all users" if len(homes) > 1 else "")
+    limit = f"a worker keeps them below its limits (default: {default}" + (
+        ", for all users)" if len(homes) > 1 else ")"
+    )
     for home in homes:
         contents, layers = (_place_of(home / name, is_ours=home == worker_cache) for name in ("cas", "warm"))
         if contents is not None:
             yield KeptStore("contents", contents, limit, contents / "tmp")
         if layers is not None:
-            yield KeptStore("layers", layers, "removed when their lease ends", layers)
+            yield KeptStore("layers", layers, "a layer goes when its lease ends", layers)
     if (master_cache / "hashes").is_file():
         yield KeptStore("digests", master_cache / "hashes", "an entry goes after 60 days without use")
 

@@ -32,7 +32,7 @@ async def test_each_task_stands_below_its_parent_with_its_place() -> None:
         parent, child = f"{here}have_a_child", f"{here}wait_for_ever"
         assert depth_of(lines, child) == depth_of(lines, parent) + 2
         (line,) = [line for line in lines if line.strip().startswith(child)]
-        assert "in wait_for_ever" in line
+        assert line.endswith("in wait_for_ever, in sleep_forever")
         nursery.cancel_scope.cancel()
 
 
