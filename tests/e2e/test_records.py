@@ -36,11 +36,11 @@ all: far failed killed here dead outside silent secret limited
 far:
 	@{STAMP} >far.begin; sleep 0.3; echo out; echo err >&2; {STAMP} >far.end
 failed:
-	@echo something >made; exit 3
+	@echo something "$$TERMITE_BUILD" >made; exit 3
 killed:
 	@kill -9 $$$$
 here:
-	@: here; {STAMP} >here.begin; sleep 0.2; {STAMP} >here.end; exit 4
+	@: here; env >here.env; {STAMP} >here.begin; sleep 0.2; {STAMP} >here.end; exit 4
 dead:
 	@: here dead; kill -15 $$$$
 outside:
@@ -117,10 +117,14 @@ def test_a_build_leaves_the_truth(whole: Cluster) -> None:
     by_it = [far.started_s, stamp(tree, "far.begin"), stamp(tree, "far.end"), far.ended_s]
     for times in (by_us, by_it):
         assert all(first <= second + SLACK_S for first, second in itertools.pairwise(times)), times
-    assert far.sent_bytes > 0 and far.received_bytes > 0 and far.wire_requests > 0 and far.peak_memory_bytes > 0
+    assert far.peak_memory_bytes > 0
+    for field in ("sent_bytes", "received_bytes", "wire_requests", "fuse_requests"):  # jobs share their leases
+        assert sum(getattr(job, field) for job in jobs) > 0, field
 
     failed = the(jobs, "something")
     assert (failed.exit_code, failed.files) == (3, (b"made",))
+    assert (tree.path / "made").read_text() == "something \n", "jobs do not see the name of the build"
+    assert "TERMITE_BUILD" not in (tree.path / "here.env").read_text()
     assert (the(jobs, "kill -9").exit_code, the(jobs, "kill -9").signal) == (-1, 9)
 
     here = the(jobs, "here.begin")

@@ -1,4 +1,4 @@
-"""What the live stream says of workers is what the master knows of them."""
+"""The live stream says of workers and of the queue what the master knows of them."""
 
 from types import SimpleNamespace
 from typing import cast
