@@ -16,6 +16,18 @@ def size_text(size_bytes: float) -> str:
     return f"{size_bytes:.1f} GiB"
 
 
+def duration_text(seconds: float) -> str:
+    """Return a duration in a unit that suits it: `3 ms`, `1.25 s`, `2 min 5 s` or `1 h 3 min`."""
+    if seconds < 0.0995:
+        return f"{1000 * seconds:.{0 if seconds >= 0.00995 else 1}f} ms"
+    if seconds < 59.95:
+        return f"{seconds:.{2 if seconds < 9.995 else 1}f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
 def parse_port(text: str) -> int:
     """Parse the number of a TCP port; 0 is any free one."""
     port = int(text)

@@ -29,7 +29,8 @@ from termite.engine.store.cas import Cas
 from termite.engine.store.proofs import ProofTable
 from termite.engine.wire.identity import Identity
 from termite.engine.wire.protocol.control_lines import MirrorNotice, StartValues, decode_line
-from termite.engine.wire.protocol.messages import PROTOCOL, GetBlob, GetLog, Leased, Message, OpenLease, Run, SetSlots
+from termite.engine.wire.protocol.message_base import Message
+from termite.engine.wire.protocol.messages import PROTOCOL, GetBlob, GetLog, Leased, OpenLease, Run, SetSlots
 from termite.engine.wire.transport import Connection, SendChunk, accepted
 from termite.fuse.actions import Actions, LeaseParts
 from termite.fuse.content.fetch import Fetcher, MirroredFiles

@@ -23,6 +23,7 @@ from termite.engine.sparse_content import digest_of
 from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.protocol.content_chunks import DATA_BYTES, pack_piece, parse_piece
 from termite.engine.wire.protocol.control_lines import StartValues, WorkerOrder, encode_line
+from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import (
     INLINE_BYTES,
     PROTOCOL,
@@ -32,7 +33,6 @@ from termite.engine.wire.protocol.messages import (
     GetDirectory,
     GetFile,
     Leased,
-    Message,
     OpenLease,
     Ran,
     ReadStdin,

@@ -26,6 +26,7 @@ static const char PREFIX[] = "TERMITE_";
 enum { PREFIX_LENGTH = sizeof PREFIX - 1 };
 
 static const struct setting SETTINGS[] = {
+    {"BUILD", {NULL}, NULL},
     {"BUILD_SOCKET", {NULL}, NULL},
     {"ENV_EXCLUDE", {NULL}, NULL},
     {"JOB_OUTPUT", {"kept", "dropped"}, NULL},

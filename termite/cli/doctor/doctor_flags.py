@@ -1,4 +1,4 @@
-"""The flags of `termite-ctl doctor`: every help of termite-ctl reads them, so nothing else is imported."""
+"""The flags of `termite-ctl doctor`, which every help of termite-ctl reads: imports are few."""
 
 from pathlib import Path
 

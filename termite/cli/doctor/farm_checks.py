@@ -23,15 +23,9 @@ from termite.engine.errors import RemoteProtocolError, TermiteError, UserError
 from termite.engine.host.machine import read_facts
 from termite.engine.wire.addresses import join_address, split_address
 from termite.engine.wire.authority import Role, mint
-from termite.engine.wire.protocol.messages import (
-    PROTOCOL,
-    ListedWorker,
-    ListWorkers,
-    Message,
-    Ping,
-    Pong,
-    Workers,
-)
+from termite.engine.wire.protocol.fleet_messages import ListedWorker, ListWorkers, Workers
+from termite.engine.wire.protocol.message_base import Message
+from termite.engine.wire.protocol.messages import PROTOCOL, Ping, Pong
 from termite.engine.wire.transport import Connection, SendChunk, dial
 
 AT_ONCE = 32  # workers that are tried side by side

@@ -25,7 +25,8 @@ from termite.engine.tree.master_tree import MasterTree, TreeConfig
 from termite.engine.wire.addresses import join_address
 from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.owner import OWNER_BYTES, owner_key
-from termite.engine.wire.protocol.messages import PROTOCOL, Done, Message, OpenLease, Ran, Run, SetSlots
+from termite.engine.wire.protocol.message_base import Message
+from termite.engine.wire.protocol.messages import PROTOCOL, Done, OpenLease, Ran, Run, SetSlots
 from termite.engine.wire.transport import Connection, SendChunk, dial
 
 CONNECT_S = 3.0  # a machine that is off, or behind a firewall, answers nothing

@@ -15,6 +15,12 @@ PROGRAM = "termite-ctl"
 FOLDERS = {
     "status": "masters",
     "why": "builds",
+    "last": "builds",
+    "jobs": "builds",
+    "log": "builds",
+    "top": "builds",
+    "web": "builds",
+    "trace": "builds",
     "ls": "masters",
     "logs": "masters",
     "start": "masters",

@@ -18,17 +18,16 @@ from termite.engine.fleet.logic.registry import Registry
 from termite.engine.host.descriptors import Descriptors, shortage_text
 from termite.engine.wire.addresses import join_address, listen, peer_name, port_of, split_address
 from termite.engine.wire.authority import Role, mint
-from termite.engine.wire.protocol.messages import (
-    PROTOCOL,
+from termite.engine.wire.protocol.fleet_messages import (
     Deregister,
-    Done,
     ListedWorker,
     ListWorkers,
-    Message,
     Register,
     Registered,
     Workers,
 )
+from termite.engine.wire.protocol.message_base import Message
+from termite.engine.wire.protocol.messages import PROTOCOL, Done
 from termite.engine.wire.strangers import HERE, Dropped, Strangers
 from termite.engine.wire.transport import Connection, SendChunk, accepted
 

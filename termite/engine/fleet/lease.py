@@ -23,18 +23,8 @@ from termite.engine.errors import (
 )
 from termite.engine.loop.slot_numbers import SlotNumbers
 from termite.engine.model import Digest, MachineFacts, WorkerRoom
-from termite.engine.wire.protocol.messages import (
-    GetBlob,
-    GetLog,
-    Leased,
-    LogRecords,
-    Message,
-    OpenLease,
-    Ping,
-    Pong,
-    Ran,
-    Run,
-)
+from termite.engine.wire.protocol.message_base import Message
+from termite.engine.wire.protocol.messages import GetBlob, GetLog, Leased, LogRecords, OpenLease, Ping, Pong, Ran, Run
 from termite.engine.wire.transport import Connection, OnChunk
 
 OPEN_TIMEOUT_S = 15.0  # a mirror process starts and mounts in well under a second; a job waits for it

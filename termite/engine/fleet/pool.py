@@ -24,7 +24,9 @@ from termite.engine.wire.addresses import split_address
 from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.identity import Identity
 from termite.engine.wire.owner import owner_key
-from termite.engine.wire.protocol.messages import PROTOCOL, Done, ListWorkers, Message, OpenLease, SetSlots, Workers
+from termite.engine.wire.protocol.fleet_messages import ListWorkers, Workers
+from termite.engine.wire.protocol.message_base import Message
+from termite.engine.wire.protocol.messages import PROTOCOL, Done, OpenLease, SetSlots
 from termite.engine.wire.transport import Connection, SendChunk, dial
 
 LIST_TIMEOUT_S = 60.0  # the coordinator answers a long poll after at most 30 s

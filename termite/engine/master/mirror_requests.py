@@ -21,6 +21,7 @@ from termite.engine.tree.disk import look_failed
 from termite.engine.tree.logic.outside_entries import MOST_OUTSIDE
 from termite.engine.tree.master_tree import MasterTree
 from termite.engine.wire.protocol.content_chunks import DATA_BYTES, pack_piece
+from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import (
     INLINE_BYTES,
     Directory,
@@ -28,7 +29,6 @@ from termite.engine.wire.protocol.messages import (
     File,
     GetDirectory,
     GetFile,
-    Message,
     ReadStdin,
     StdinBytes,
     StdinTaken,

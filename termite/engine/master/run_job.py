@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import trio
 
-from termite.engine.decide.command_memory import CommandKey, key_of
+from termite.engine.decide.command_memory import key_of
 from termite.engine.decide.environment import environment_of
 from termite.engine.decide.logic.commands import is_no_op
 from termite.engine.decide.logic.explicit_modes import may_set_modes
@@ -53,6 +53,7 @@ from termite.engine.master.job_reports import (
     report_result,
 )
 from termite.engine.master.placement.machine_questions import UnlikeWorker, Wanted, unlike_workers, wanted_by
+from termite.engine.master.placement.run_times import learn_run_time
 from termite.engine.master.results import fetch_contents
 from termite.engine.master.shared import Master
 from termite.engine.model import Changeset, Command, Exit, Phase
@@ -274,7 +275,7 @@ async def end_remote(master: Master, job: Job, attempt: RemoteRun) -> Exit | Non
     if master.refused.are_known and job.command is not None:
         master.refused.forget(job.key or key_of(job.command))
     if job.key:
-        learn(master, job.key, ran, attempt.took_s, is_alone=not job.has_met_others)
+        learn_run_time(master, job.key, ran, attempt.took_s, is_alone=not job.has_met_others)
     if ran.exec_errno:
         return await fall_back(master, job, Reason.EXEC_FAILED, os.strerror(ran.exec_errno), quiet=True)
     master.recorder.published(job, len(attempt.conflicts))
@@ -379,22 +380,6 @@ async def publish_results(master: Master, job: Job, lease: Lease, ran: Ran, timi
         published = await master.tree.publish(ran.changes, contents, timing, job.ticket)
     job.has_met_others |= bool(published.appended)
     return published.conflicts
-
-
-def learn(master: Master, key: CommandKey, ran: Ran, total_s: float, *, is_alone: bool) -> None:
-    """Record the run time of the command, so that a short one runs locally the next time.
-
-    `total_s` is the time from dispatch to published results. A command that might behave otherwise
-    locally is forgotten: it wrote outside the tree, read from a pipe, or was killed. If it is not
-    alone in changing a file, it stays remote: only remote results are compared with the disk.
-    A command that could not be started has no run time. Exit codes do not matter, because makefiles
-    often test something with a command that fails.
-    """
-    if ran.exec_errno or ran.exit.signal or ran.dropped or ran.stdin_taken or not is_alone:
-        master.short.forget(key)
-        return
-    took_s = (ran.ended_ns - ran.started_ns) / 1e9
-    master.short.record_remote(key, took_s, max(total_s - took_s, 0.0))
 
 
 def _is_outdated(changesets: tuple[Changeset, ...]) -> bool:

@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -123,7 +122,6 @@ class Master:
             tree.show_tools((), (), [bytes(config.alias)])
         self.users_of_unseen = UnseenPrograms()
         self.pool = Pool(_pool_config(config, tree, self.machine), tree.drain, MirrorRequests(tree, self.jobs).answer)
-        self.silent_since_s: Callable[[], Mapping[str, float]] = dict  # silent workers, seconds since the epoch
         self.recorder = Recorder(_recorder_config(config), self._view_fleet)
         self.is_without_worker = False
         self._printed: set[str] = set()
@@ -137,7 +135,9 @@ class Master:
         self.private.begin_build()
 
     def _view_fleet(self) -> FleetView:
-        return view_fleet(self.pool, self.silent_since_s(), is_checking=self.settled_check.is_awaited)
+        since_epoch_s = time.time() - trio.current_time()
+        silent_since_s = {name: since_epoch_s + at_s for name, at_s in self.pool.silences.since_s().items()}
+        return view_fleet(self.pool, silent_since_s, is_checking=self.settled_check.is_awaited)
 
     def decide(self, how: How, command: Command) -> Verdict:
         """Return the verdict on a command, also by what was met when it ran before."""

@@ -126,8 +126,8 @@ class DiskFollower:
     def check_link_counts(self, *, is_more_trash_left: bool) -> list[Change]:
         """Check the files that had a name in a directory that was removed.
 
-        Call it when the removed directories have been emptied. `is_more_trash_left`: others are
-        still being emptied, so the same files must be checked again at the next call.
+        Call it when the removed directories have been emptied. If `is_more_trash_left`, the same
+        files are checked again at the next call.
         """
         self._relinked |= self._lost
         if not is_more_trash_left:
@@ -137,10 +137,7 @@ class DiskFollower:
         return self._pop_changes()
 
     def check_directory(self, directory: bytes) -> list[Change]:
-        """List one directory again, but none below it.
-
-        A directory that was never served has no changes.
-        """
+        """List one directory again, but none below it. One that was never served has no changes."""
         if self.tree.is_served(directory):
             with self._failed.kept_if_broken_off():
                 self._check_listing(directory, Touch.UNKNOWN, self._changes)

@@ -36,7 +36,8 @@ from termite.engine.wire.link_progress import LinkProgress
 from termite.engine.wire.protocol.failure_replies import failed, result_of
 from termite.engine.wire.protocol.foreign_text import printable
 from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES
-from termite.engine.wire.protocol.messages import Failed, Failure, Message, Ping, Pong
+from termite.engine.wire.protocol.message_base import Message
+from termite.engine.wire.protocol.messages import Failed, Failure, Ping, Pong
 from termite.engine.wire.protocol.peer import Cancelled, Chunked, Credited, Event, Peer, Replied, Requested
 from termite.engine.wire.silence_watch import ANSWER_S, SILENCE_S, SilenceWatch, WatchedLine
 from termite.engine.wire.tls import READ_BYTES, TlsStream
@@ -318,12 +319,11 @@ class Connection:
         self._loss = reason
         self.lost.set()
         self._scope.cancel()
-        self._sent.unpark_all()
         for event in self._events:  # received before the loss, so their requests still succeed
             if isinstance(event, Replied | Chunked) and (inbox := self._inboxes.get(event.stream)):
                 inbox.put(event)
-        for inbox in self._inboxes.values():
-            inbox.parked.unpark_all()
+        for parked in (self._sent, *(inbox.parked for inbox in self._inboxes.values())):
+            parked.unpark_all()
 
     async def close(self) -> None:
         """Send the queued frames, for at most FLUSH_S, and end the tasks; `joined` calls this."""
@@ -397,6 +397,4 @@ async def _secured(
 
 def _why(error: BaseException) -> str:
     cause = error.__cause__
-    if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror
-    return str(error) or "broken"
+    return (isinstance(cause, OSError) and cause.strerror) or str(error) or "broken"

@@ -19,7 +19,7 @@ from termite.cli.doctor.room_checks import (
 from termite.cli.doctor.trial_jobs import clock_finding, refusal_finding, room_finding
 from termite.engine.errors import Reason, UserError
 from termite.engine.model import MachineFacts, WorkerRoom
-from termite.engine.wire.protocol.messages import ListedWorker
+from termite.engine.wire.protocol.fleet_messages import ListedWorker
 
 GIB = 1024**3
 OK, WARNING, FAILURE = Level.OK, Level.WARNING, Level.FAILURE

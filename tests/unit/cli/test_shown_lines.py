@@ -1,14 +1,18 @@
 """Lines of logs and messages: nobody whose text is in them can forge another line or a colour."""
 
+import importlib
 import io
 import logging
+from typing import NoReturn
 
 import pytest
 
-from termite.cli import ctl
 from termite.cli.build_commands.front_end import say
+from termite.cli.ctl import run_words
 from termite.cli.flags import report
 from termite.cli.logs.log_lines import LogFormatter
+from termite.cli.subcommands.builds import why
+from termite.cli.subcommands.registry import FOLDERS
 from termite.engine.errors import UserError
 from termite.engine.status.report import Counters, Report, status_report
 
@@ -65,11 +69,16 @@ def shown_by_ctl(
     answer: Report, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str
 ) -> list[str]:
     """Return the lines that `termite-ctl` prints if the master answers so."""
-    monkeypatch.setattr(ctl, "_connect", lambda: FakeClient(answer))
-    assert ctl.COMMANDS[words[0]](words[1:]) == 0
+    subcommand = importlib.import_module(f"termite.cli.subcommands.{FOLDERS[words[0]]}.{words[0]}")
+    monkeypatch.setattr(subcommand, "connect_here", lambda: FakeClient(answer))
+    assert run_words(words) == 0
     lines = capsys.readouterr().out.removesuffix("\n").split("\n")
     assert all(map(str.isprintable, lines))
     return lines
+
+
+def nothing_recorded() -> NoReturn:
+    raise UserError("no build is recorded")
 
 
 def test_a_row_of_the_status_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,6 +95,7 @@ def test_each_line_of_why_is_shown_without_control_characters(
 ) -> None:
     """A command may have several lines. No other text begins a line."""
     facts = {"text": "sh -c 'a\nb\x1b[31m'", "plugin": "", "rule": None, "nothing": False, "tied": "", "local": False}
+    monkeypatch.setattr(why, "recorded_builds_here", nothing_recorded)
     answer: Report = {**facts, "elsewhere": "", "workers": ["w\x1b[31m"], "bad_rules": "x\x9b2J"}
     lines = shown_by_ctl(answer, monkeypatch, capsys, "why", "sh", "-c", "x")
     assert lines[:2] == ["command    sh -c 'a", "b\\x1b[31m'"]

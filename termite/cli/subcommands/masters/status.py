@@ -55,17 +55,22 @@ def _status_text(status: Reply) -> str:
         rows += [(row, f"{count} times: {words_of(reason)}") for reason, count in cast(dict[str, int], counts).items()]
     tied = cast(dict[str, int], status["tied"])
     rows += [("here", f"{count} commands {words_of(tie)}") for tie, count in tied.items()]
-    for worker in cast(list[Reply], status["workers"]):
-        rows.append(("worker", f"{worker['name']}: {worker['running']} of {worker['slots']} slots busy"))
-    rows += silent_rows(status)
-    if not status["workers"]:
-        known = ", ".join(cast(list[str], status["known_workers"]))
-        rows.append(("worker", f"none leased; known: {known or 'none'}"))
+    rows += _worker_rows(status)
     if status["elsewhere"]:
         rows.append(("elsewhere", f"termite-ctl was {status['elsewhere']}: builds that start here run on this machine"))
     if status["trouble"]:
         rows.append(("trouble", str(cast(Reply, status["trouble"])["text"])))
     return "\n".join(f"{name:<10}{printable(text, LONGEST_LINE)}" for name, text in rows)
+
+
+def _worker_rows(status: Reply) -> list[tuple[str, str]]:
+    workers = cast(list[Reply], status["workers"])
+    rows = [("worker", f"{one['name']}: {one['running']} of {one['slots']} slots busy") for one in workers]
+    rows += silent_rows(status)
+    if not workers:
+        known = ", ".join(cast(list[str], status["known_workers"]))
+        rows.append(("worker", f"none leased; known: {known or 'none'}"))
+    return rows
 
 
 def _requests_text(status: Reply) -> str:

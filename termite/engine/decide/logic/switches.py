@@ -23,6 +23,7 @@ _PREFIX = "TERMITE_"
 VARIABLES: Mapping[str, tuple[str, ...]] = {
     SWITCH: (OFF,),
     LOCAL: (NEVER,),
+    "TERMITE_BUILD": (),
     "TERMITE_BUILD_SOCKET": (),
     "TERMITE_ENV_EXCLUDE": (),
     "TERMITE_LAUNCHER": (),

@@ -6,7 +6,7 @@ A restart loses the list. The heartbeats of the workers rebuild it within one in
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from termite.engine.wire.protocol.messages import ListedWorker, Register
+from termite.engine.wire.protocol.fleet_messages import ListedWorker, Register
 
 
 @dataclass(frozen=True, slots=True)

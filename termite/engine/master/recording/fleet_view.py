@@ -14,7 +14,7 @@ from termite.engine.history.logic.live_events import (
     WorkerState,
 )
 from termite.engine.history.logic.recorded_text import recorded_line
-from termite.engine.wire.protocol.messages import ListedWorker
+from termite.engine.wire.protocol.fleet_messages import ListedWorker
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,7 @@ def _worker(
     return WorkerState(
         name=recorded_line(name),
         address=recorded_line(listed.address) if listed else "",
+        version=recorded_line(open_leases[0].release) if open_leases else "",
         slots=sum(lease.slots for lease in open_leases),
         running=sum(lease.running for lease in open_leases),
         jobs=sum(lease.jobs for lease in open_leases),

@@ -3,6 +3,7 @@
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from termite.engine.decide.environment import environment_of
 from termite.engine.decide.logic.switches import is_local_forbidden
@@ -15,6 +16,7 @@ from termite.engine.history.logic.recorded_text import (
     recorded_text,
 )
 from termite.engine.master.job import Job
+from termite.engine.master.recording.job_notes import JobNotes
 from termite.engine.model import Change, Exit, Rule, Usage
 
 # With these, the worker has not started the command.
@@ -46,10 +48,10 @@ def record_of(job: Job, settings: RecordSettings) -> JobRecord:
     if not notes.text:
         notes.text = recorded_text(text, hidden)
     files, file_count = _files_below(settings.writable_root, notes.changes) if notes.changes else ((), 0)
-    exit, usage = notes.exit, notes.usage or NO_USAGE
     is_kept = settings.keeps_output and (rule is None or rule.log)
     output = job.output.tail if notes.where is not Where.HERE else None
     return JobRecord(
+        **_times_and_end(notes),
         id=job.id,
         build=notes.build.id if notes.build else 0,
         text=notes.text,
@@ -62,20 +64,8 @@ def record_of(job: Job, settings: RecordSettings) -> JobRecord:
         cause=_cause(job, rule),
         worker=notes.worker,
         slot=notes.slot,
-        queued_s=notes.queued_s,
-        sent_s=notes.sent_s,
-        started_s=notes.started_s,
-        ended_s=notes.ended_s,
-        home_s=notes.home_s,
-        exit_code=NOT_KNOWN if exit is None or exit.signal else exit.code,
-        signal=exit.signal if exit else 0,
-        timed_out=notes.timed_out,
-        user_s=usage.user_s,
-        system_s=usage.system_s,
-        peak_memory_bytes=usage.peak_memory_bytes,
         sent_bytes=notes.traffic[0],
         received_bytes=notes.traffic[1],
-        fuse_requests=usage.requests,
         wire_requests=notes.traffic[2],
         files=files,
         file_count=file_count,
@@ -88,6 +78,25 @@ def record_of(job: Job, settings: RecordSettings) -> JobRecord:
         is_output_kept=is_kept,
         pid=job.launcher.pid,
     )
+
+
+def _times_and_end(notes: JobNotes) -> dict[str, Any]:
+    """Return the fields that say when a job did what, how it ended, and what it used."""
+    exit, usage = notes.exit, notes.usage or NO_USAGE
+    return {
+        "queued_s": notes.queued_s,
+        "sent_s": notes.sent_s,
+        "started_s": notes.started_s,
+        "ended_s": notes.ended_s,
+        "home_s": notes.home_s,
+        "exit_code": NOT_KNOWN if exit is None or exit.signal else exit.code,
+        "signal": exit.signal if exit else 0,
+        "timed_out": notes.timed_out,
+        "user_s": usage.user_s,
+        "system_s": usage.system_s,
+        "peak_memory_bytes": usage.peak_memory_bytes,
+        "fuse_requests": usage.requests,
+    }
 
 
 def _has_run_again(job: Job) -> bool:

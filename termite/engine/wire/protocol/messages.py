@@ -35,6 +35,8 @@ from termite.engine.model import (
     UserId,
     WorkerRoom,
 )
+from termite.engine.wire.protocol.fleet_messages import Deregister, ListWorkers, Register, Registered, Workers
+from termite.engine.wire.protocol.message_base import Message
 
 PROTOCOL = 5  # both ends must have the same; if not, the operator reads one clear line
 INLINE_BYTES = 64 * 1024  # contents up to this size are sent inside a message, not as chunks
@@ -44,86 +46,6 @@ MAX_DROPPED = 1000  # names of writes that do not come home; if there are more, 
 # Limits of a process: RESOURCE:SOFT:HARD, with commas between them; "-" is no limit.
 LIMITS = r"\A(\d{1,2}:(\d{1,20}|-):(\d{1,20}|-)(,(?!\Z)|\Z))*\Z"
 LIMITS_CHARACTERS = 1000
-
-
-class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """The base class of all messages."""
-
-
-# -- coordinator ------------------------------------------------------------------------------------------------------
-
-
-class Register(Message, frozen=True):
-    """The request of a worker to the coordinator, when it starts and as a heartbeat.
-
-    If the host in `address` is empty, the coordinator uses the address of the connection. `load` is
-    the load average of the machine. `draining`: the worker takes no new leases. `machine` has the
-    facts about which commands may ask.
-    """
-
-    protocol: int
-    name: Label
-    address: Label  # "host:port", or ":port"
-    slots: Slots
-    leased: Slots
-    load: Seconds
-    free_memory_bytes: Count
-    draining: bool = False
-    machine: MachineFacts = MachineFacts()
-
-
-class Registered(Message, frozen=True):
-    """The reply to Register. The worker must register again every `interval_s` seconds.
-
-    The coordinator forgets a worker after three times as long.
-    """
-
-    interval_s: Annotated[float, Meta(ge=0.001, le=1e6)]
-
-
-class Deregister(Message, frozen=True):
-    """The request of a worker to the coordinator to forget it, because it ends."""
-
-    name: Label
-
-
-class ListedWorker(msgspec.Struct, frozen=True, array_like=True):
-    """A live worker as the coordinator knows it; the fields are those of Register.
-
-    `rival` is the address of another worker that has the same name, or "".
-    """
-
-    name: Label
-    address: Label
-    slots: Slots
-    leased: Slots
-    load: Seconds
-    free_memory_bytes: Count
-    draining: bool
-    machine: MachineFacts = MachineFacts()
-    rival: Label = ""
-
-
-class ListWorkers(Message, frozen=True):
-    """The request of a master to the coordinator for the list of workers.
-
-    It is answered immediately if the list has changed since version `after`. Otherwise it is
-    answered when the list changes, or after 30 seconds.
-    """
-
-    protocol: int
-    after: int
-
-
-class Workers(Message, frozen=True):
-    """The reply to ListWorkers. `version` changes when a worker comes, goes or drains.
-
-    `release` is the version of the coordinator's termite.
-    """
-
-    version: int
-    workers: tuple[ListedWorker, ...]
-    release: Label = ""
 
 
 class Done(Message, frozen=True):
@@ -207,7 +129,7 @@ class Run(Message, frozen=True):
     stdin_file: StdinFile | None = None
     stdin_closed: bool = False
     stdin_ended: bool = False
-    contents: dict[bytes, bytes] = {}
+    contents: dict[bytes, bytes] = msgspec.field(default_factory=dict)
     limits: Annotated[str, Meta(pattern=LIMITS, max_length=LIMITS_CHARACTERS)] = ""
     nice: Annotated[int, Meta(ge=0, le=19)] = 0
     ignored: Annotated[int, Meta(ge=0, lt=2**31)] = 0

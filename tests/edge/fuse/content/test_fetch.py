@@ -16,7 +16,8 @@ from termite.engine.errors import FsError, Reason, RemoteProtocolError, Retryabl
 from termite.engine.model import Attr, Digest
 from termite.engine.store.cas import Cas
 from termite.engine.wire.protocol.content_chunks import pack_piece
-from termite.engine.wire.protocol.messages import Directory, Done, File, GetFile, Message
+from termite.engine.wire.protocol.message_base import Message
+from termite.engine.wire.protocol.messages import Directory, Done, File, GetFile
 from termite.fuse.content import fetch as fetch_module
 from termite.fuse.content import local_copy
 from termite.fuse.content.fetch import VERIFY_WITHOUT_THREAD_BYTES, Fetcher

@@ -1,7 +1,8 @@
 """Tests of the list of live workers, and of the shares of a worker's slots."""
 
 from termite.engine.fleet.logic.registry import Registry
-from termite.engine.wire.protocol.messages import PROTOCOL, Register
+from termite.engine.wire.protocol.fleet_messages import Register
+from termite.engine.wire.protocol.messages import PROTOCOL
 
 A, B = "10.0.0.1:1235", "10.0.0.2:1235"
 

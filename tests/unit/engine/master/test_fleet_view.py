@@ -9,7 +9,7 @@ from termite.engine.fleet.trouble import Trouble
 from termite.engine.history.logic.live_events import QueueWaits, WorkerChanged, WorkerLeft
 from termite.engine.master.recording.fleet_view import FleetView, changes_of, view_fleet
 from termite.engine.model import MachineFacts
-from termite.engine.wire.protocol.messages import ListedWorker
+from termite.engine.wire.protocol.fleet_messages import ListedWorker
 
 
 def worker(name: str, load: float = 0.5) -> ListedWorker:
@@ -17,7 +17,7 @@ def worker(name: str, load: float = 0.5) -> ListedWorker:
 
 
 def lease(name: str, running: int, jobs: int) -> SimpleNamespace:
-    return SimpleNamespace(worker=name, slots=4, running=running, jobs=jobs, offset_ns=3_000_000)
+    return SimpleNamespace(worker=name, release="0.1.0", slots=4, running=running, jobs=jobs, offset_ns=3_000_000)
 
 
 def pool(**facts: object) -> Pool:

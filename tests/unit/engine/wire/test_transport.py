@@ -22,6 +22,7 @@ from termite.engine.errors import (
 )
 from termite.engine.model import Attr, Digest
 from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES, MAX_FRAME_BYTES
+from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import (
     Directory,
     Done,
@@ -30,7 +31,6 @@ from termite.engine.wire.protocol.messages import (
     GetBlob,
     GetDirectory,
     GetFile,
-    Message,
     Ping,
     Pong,
     ReadStdin,
