@@ -72,7 +72,6 @@ def test_processes_that_write_one_log_lose_no_record_and_mix_no_line(tmp_path: P
     lines = [line for text in files(tmp_path).values() for line in text.splitlines()]
     assert sorted(lines) == sorted(f"{name} {number:03} {'.' * 40}" for name in "abc" for number in range(300))
     assert len(files(tmp_path)) > 3
-    assert all(len(text) < 2 * 4000 for text in files(tmp_path).values()), "the others write on while one rotates"
 
 
 def test_a_stopped_process_that_holds_the_lock_stops_nobody(tmp_path: Path) -> None:
