@@ -142,13 +142,10 @@ static void be_stoppable(void)
 
 enum { COMM_BYTES = 32 };
 
-/* Wait until a child has ended. If that is the command, write the name of its program to `last`. */
+/* Write the name of the program that a process was at its end to `last`, before it is reaped. */
 static void look_at_end(pid_t command, char last[COMM_BYTES])
 {
-    siginfo_t ended;
     char path[64];
-    if (waitid(P_ALL, 0, &ended, WEXITED | WNOWAIT) != 0 || ended.si_pid != command)
-        return;
     snprintf(path, sizeof path, "/proc/%d/comm", command);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     ssize_t length = fd < 0 ? -1 : read(fd, last, COMM_BYTES - 1);
@@ -158,18 +155,22 @@ static void look_at_end(pid_t command, char last[COMM_BYTES])
 }
 
 /* Reap children until the command ends. Return its wait status. If the job has linked files, write
- * the name of the program that the command was at its end to `last`. */
+ * the name of the program that the command was at its end to `last`. That is asked when the command
+ * has ended: only then it is certain that no other link is made. */
 static int reap_until(pid_t command, char last[COMM_BYTES])
 {
     for (;;) {
-        int status;
-        if (is_linked())
+        siginfo_t ended;
+        if (waitid(P_ALL, 0, &ended, WEXITED | WNOWAIT) != 0) {
+            if (errno != EINTR)
+                fail_errno("cannot wait for the command", "");
+            continue;
+        }
+        if (ended.si_pid == command && is_linked())
             look_at_end(command, last);
-        pid_t pid = waitpid(-1, &status, 0);
-        if (pid == command)
+        int status;
+        if (waitpid(ended.si_pid, &status, 0) == command)
             return status;
-        if (pid < 0 && errno != EINTR)
-            fail_errno("cannot wait for the command", "");
     }
 }
 

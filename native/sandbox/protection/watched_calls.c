@@ -94,7 +94,7 @@ void take_home_signals(void (*act)(int number, siginfo_t *info, void *context))
     struct sigaction action = {.sa_sigaction = act, .sa_flags = SA_SIGINFO | SA_RESTART};
     for (int i = NOT_WATCHED + 1; i < SENT_HOME_COUNT; i++)
         sigaction(SENT_HOME[i].signal, &action, NULL);
-    action = (struct sigaction){.sa_sigaction = note_link, .sa_flags = SA_SIGINFO}; /* it interrupts waitpid */
+    action = (struct sigaction){.sa_sigaction = note_link, .sa_flags = SA_SIGINFO | SA_RESTART};
     sigaction(TOLD_OF_LINK, &action, NULL);
 }
 
