@@ -1,6 +1,7 @@
 #!/bin/sh
 # Make this checkout ready to run. `setup.sh tests` also installs the programs that the tests need,
-# `setup.sh fuzz` those that the fuzz targets need, and `setup.sh browser` a browser with its driver.
+# `setup.sh fuzz` those that the fuzz targets need, and `setup.sh browser` a browser with its
+# driver.
 #
 # The script installs Debian packages, makes .venv with pinned Python packages, and installs termite
 # with its native programs into it. The folder bin gets links to termite's commands.

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
@@ -47,7 +48,7 @@ bool NAME(const std::string& s) {{ return std::regex_match(s, std::regex("{}"));
 
 
 class Trouble:
-    """What went wrong in a browser's pages."""
+    """Collects the troubles of a browser's page."""
 
     def __init__(self, page: Page, own: str) -> None:
         self.found: list[str] = []
@@ -128,11 +129,10 @@ def look_around(browser: Browser, url: str, target: Path) -> list[str]:
     """Open each page in a light and in a dark browser, wide and narrow."""
     own = url.partition("?")[0]
     trouble: list[str] = []
-    for name, scheme, width in (("light", "light", 1200), ("dark", "dark", 1200), ("phone", "light", 390)):
-        context = browser.new_context(
-            color_scheme=scheme,  # type: ignore[arg-type]
-            viewport={"width": width, "height": 800},
-        )
+    looks: tuple[tuple[str, Literal["light", "dark"], int], ...]
+    looks = (("light", "light", 1200), ("dark", "dark", 1200), ("phone", "light", 390))
+    for name, scheme, width in looks:
+        context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800})
         page = context.new_page()
         seen = Trouble(page, own)
         page.goto(url)
