@@ -240,17 +240,10 @@ def _sum_up(master: client.Client, status: int, patience_s: float) -> None:
     for named in (*few, *end["named"]):
         say(named)
     if file := os.environ.get("TERMITE_SUMMARY"):
-        _write_summary(Path(file), master.path.parent, str(end.get("build", 0)))
+        from termite.cli.readers.summary_file import write_summary
 
-
-def _write_summary(file: Path, tree: Path, build: str) -> None:
-    """Write the recorded build to the file that $TERMITE_SUMMARY names. Say why if it is impossible."""
-    from termite.cli.readers.summary_file import write_summary
-
-    try:
-        write_summary(file, tree, build)
-    except UserError as error:
-        say(f"this build has no {file}: {error}")
+        for trouble in write_summary(Path(file), master.path.parent, str(end.get("build", 0))):
+            say(trouble)
 
 
 def place_lines(end: client.Reply) -> tuple[list[str], list[str]]:
