@@ -29,7 +29,7 @@ static int wait_to_be_killed(void *nothing)
 
 /* The rest of the job still fills the limit that its command ran into. A few places are free again,
  * because the command has ended, and perhaps its parent, so several are tried at once. They share
- * our memory, and are killed with the rest of the job. That costs 100 us. It is done only for a
+ * our memory. That costs 100 us. It is done only for a
  * command that failed, and only if the limit is low: no build gets near a high one. */
 bool are_processes_refused(void)
 {
@@ -37,10 +37,20 @@ bool are_processes_refused(void)
     struct rlimit limit;
     if (getrlimit(RLIMIT_NPROC, &limit) != 0 || limit.rlim_cur > LOW_PROCESS_LIMIT)
         return false;
-    for (int tried = 0; tried < TRIED_PROCESSES; tried++)
-        if (clone(wait_to_be_killed, stacks[tried] + TRIED_STACK_BYTES, CLONE_VM | SIGCHLD, NULL) < 0)
-            return errno == EAGAIN;
-    return false;
+    pid_t made[TRIED_PROCESSES];
+    int count = 0, reason = 0;
+    while (count < TRIED_PROCESSES && !reason) {
+        made[count] = clone(wait_to_be_killed, stacks[count] + TRIED_STACK_BYTES, CLONE_VM | SIGCHLD, NULL);
+        if (made[count] < 0)
+            reason = errno;
+        else
+            count++;
+    }
+    while (count > 0) { /* they are none of those that the command has left */
+        kill(made[--count], SIGKILL);
+        waitpid(made[count], NULL, 0);
+    }
+    return reason == EAGAIN;
 }
 
 unsigned long long newest_process(void)

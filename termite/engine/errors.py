@@ -138,7 +138,7 @@ _WORDS = {
     Reason.MODE_SET: "may set modes in a directory with a default access control list",
     Reason.CALLS_WATCHED: "watches the system calls of other processes (a seccomp listener)",
     Reason.LINKS_COMPARED: "git clones a repository of this machine by hard links",
-    Reason.LINK_READ: "gives a file another name (ln), and goes on with other programs",
+    Reason.LINK_READ: "gives a file another name (ln), and names a program that compares files",
     Reason.PROCESS_LEFT: "leaves a process in the background, which would end with the job",
     Reason.SPACE_ASKED: "asks for the space of a disk (df, stat -f)",
     Reason.DEVICE_MADE: "makes a device (mknod)",

@@ -32,6 +32,7 @@ from termite.fuse.sandbox.sandbox_order import SandboxSpec
 from termite.fuse.sandbox.sandboxes import Sandboxes
 from termite.fuse.stdin.stdin_pipe import StdinPipe, StdinSource
 from termite.fuse.view.comparison import Homes, coarsened
+from termite.fuse.view.link_comparers import names_comparer
 from termite.fuse.view.views import Need
 
 MADE_JOBS = 1024  # the last ones with results to fetch; a master fetches those of a job as soon as it has ended
@@ -176,7 +177,8 @@ class Actions:
             stdin_taken = pipe.taken if pipe else 0
         if result.is_left:
             raise Retryable(Reason.PROCESS_LEFT)
-        harvested = await self._harvest(result.upper, job, may_compare_links=result.is_linked)
+        may_compare = result.is_linked and names_comparer(run.argv)
+        harvested = await self._harvest(result.upper, job, may_compare_links=may_compare)
         dropped = harvested.dropped
         if left := find_left_in_memory(result.upper):
             dropped = coarsened((*dropped, *left))
