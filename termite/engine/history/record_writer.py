@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -135,24 +136,23 @@ class RecordWriter:
         for part in choose_evicted(_parts_in(self.directory), growing):
             name = part_name(part.build, part.part)
             for path in (self.directory / name, self.directory / index_name(name)):
-                with contextlib.suppress(OSError):  # the next eviction tries again
-                    path.unlink()
+                _remove(path)  # if this fails, the next eviction tries again
 
     def _new_part(self, build: int, number: int) -> _OpenPart:
-        name = part_name(build, number)
-        records_fd = os.open(self.directory / name, FLAGS, 0o600)
-        try:
-            index_fd = os.open(self.directory / index_name(name), FLAGS, 0o600)
-        except BaseException:
-            os.close(records_fd)
-            raise
-        part = _OpenPart(number, records_fd, index_fd, 0, 0)
-        try:
-            part.records_bytes = _append(records_fd, RECORDS_HEAD, 0)
-            part.index_bytes = _append(index_fd, INDEX_HEAD, 0)
-        except BaseException:
-            part.close()
-            raise
+        """Make both files of a part. On failure none of them stays, so that the next try may succeed."""
+        records = self.directory / part_name(build, number)
+        index = records.with_name(index_name(records.name))
+        with ExitStack() as undo:
+            records_fd = os.open(records, FLAGS, 0o600)
+            undo.callback(_remove, records)
+            undo.callback(os.close, records_fd)
+            _remove(index)  # without records beside it, an index is left of a part that was removed
+            index_fd = os.open(index, FLAGS, 0o600)
+            undo.callback(_remove, index)
+            undo.callback(os.close, index_fd)
+            records_bytes = _append(records_fd, RECORDS_HEAD, 0)
+            part = _OpenPart(number, records_fd, index_fd, records_bytes, _append(index_fd, INDEX_HEAD, 0))
+            undo.pop_all()
         return part
 
     def _set_aside(self) -> None:
@@ -166,6 +166,11 @@ class RecordWriter:
         with contextlib.suppress(OSError):
             for path in sorted(self.directory.glob("*" + DAMAGED))[: -2 * DAMAGED_KEPT]:
                 path.unlink()
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def _append(fd: int, content: bytes, size: int) -> int:
@@ -193,8 +198,8 @@ def _last_ids(directory: Path, builds: list[BuildRecord]) -> tuple[int, int]:
 def _parts_in(directory: Path) -> Iterable[BuildPart]:
     for path in _files_in(directory):
         if found := PART_NAME.fullmatch(path.name):
-            size = sum(_size_of(file) for file in (path, path.with_name(index_name(path.name))))
-            yield BuildPart(int(found[1]), int(found[2]), size)
+            size, index_size = _size_of(path), _size_of(path.with_name(index_name(path.name)))
+            yield BuildPart(int(found[1]), int(found[2]), size + index_size, size <= len(RECORDS_HEAD))
 
 
 def _files_in(directory: Path) -> list[Path]:
