@@ -14,7 +14,6 @@ from termite.engine.history.logic.record_file import (
     BUILD,
     BUILD_KEY,
     JOB,
-    PART_NAME,
     Damage,
     IndexEntry,
     RecordFrame,
@@ -25,6 +24,7 @@ from termite.engine.history.logic.record_file import (
     indexed_end,
     parse_frames,
     parse_record,
+    part_numbers,
     text_key,
 )
 
@@ -103,7 +103,8 @@ class PastBuilds:
             names = os.listdir(self.directory)
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return [self.directory / name for name in sorted(filter(PART_NAME.fullmatch, names), reverse=True)]
+        parts = sorted(((numbers, name) for name in names if (numbers := part_numbers(name))), reverse=True)
+        return [self.directory / name for _, name in parts]
 
     def _all(self, path: Path, containing: bytes = b"") -> list[JobRecord]:
         frames = self._frames(path, 0)

@@ -16,13 +16,13 @@ from termite.engine.history.logic.job_record import BuildRecord, JobRecord
 from termite.engine.history.logic.kept_parts import PART_BYTES, BuildPart, choose_evicted
 from termite.engine.history.logic.record_file import (
     INDEX_HEAD,
-    PART_NAME,
     RECORDS_HEAD,
     index_name,
     pack_build,
     pack_entries,
     pack_job,
     part_name,
+    part_numbers,
 )
 from termite.engine.history.past_builds import PastBuilds
 
@@ -197,13 +197,13 @@ def _last_ids(directory: Path, builds: list[BuildRecord]) -> tuple[int, int]:
 
 def _parts_in(directory: Path) -> Iterable[BuildPart]:
     for path in _files_in(directory):
-        if found := PART_NAME.fullmatch(path.name):
+        if found := part_numbers(path.name):
             size, index_size = _size_of(path), _size_of(path.with_name(index_name(path.name)))
-            yield BuildPart(int(found[1]), int(found[2]), size + index_size, size <= len(RECORDS_HEAD))
+            yield BuildPart(*found, size + index_size, size <= len(RECORDS_HEAD))
 
 
 def _files_in(directory: Path) -> list[Path]:
-    return [path for path in sorted(directory.iterdir()) if PART_NAME.fullmatch(path.name)]
+    return [path for path in sorted(directory.iterdir()) if part_numbers(path.name)]
 
 
 def _size_of(path: Path) -> int:

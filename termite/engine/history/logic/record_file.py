@@ -30,7 +30,7 @@ RECORDS_HEAD = b"termite-records %d\n" % SCHEMA
 INDEX_HEAD = b"termite-record-index %d\n" % SCHEMA
 JOB, BUILD = b"J", b"B"
 MAX_FRAME_BYTES = 1024 * 1024  # a record is bounded to a fiftieth of that
-PART_NAME = re.compile(r"(\d{8})-(\d{3})\.records")
+_PART_NAME = re.compile(r"(\d{8,})-(\d{3,})\.records", re.ASCII)
 
 _FRAME = struct.Struct("<II")
 _ENTRY = struct.Struct("<IIQ")
@@ -83,6 +83,15 @@ class IndexEntry:
 def part_name(build: int, part: int) -> str:
     """Return the name of a part's file of records."""
     return f"{build:08d}-{part:03d}.records"
+
+
+def part_numbers(name: str) -> tuple[int, int] | None:
+    """Return the numbers of the build and of the part, or None if no file of records has this name.
+
+    A part is older than those with higher numbers, whatever the order of the names.
+    """
+    found = _PART_NAME.fullmatch(name)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def index_name(records_name: str) -> str:

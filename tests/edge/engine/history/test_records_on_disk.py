@@ -221,6 +221,20 @@ def test_a_build_goes_on_in_its_next_part_after_a_full_disk(tmp_path: Path, monk
     assert PastBuilds(tmp_path).jobs(1) == [*synthetic.jobs[:6], *synthetic.jobs[7:]]
 
 
+def test_parts_beyond_the_thousandth_are_read_in_their_order_and_evicted(tmp_path: Path) -> None:
+    synthetic = synthetic_build(3)
+    write_history(tmp_path, [synthetic_build(1)])
+    records = records_in(tmp_path)[0]
+    for number, job in zip((998, 999, 1000), synthetic.jobs, strict=True):
+        packed = PackedRecords(1)
+        packed.add(job)
+        (tmp_path / part_name(1, number)).write_bytes(RECORDS_HEAD + packed.frames[0])
+    records.unlink()
+    assert PastBuilds(tmp_path).jobs(1) == synthetic.jobs
+    write_history(tmp_path, synthetic_history(BUILDS_KEPT + 1, 1)[1:])
+    assert not list(tmp_path.glob("00000001-*.records"))
+
+
 def test_parts_without_a_record_drive_no_build_out(tmp_path: Path) -> None:
     write_history(tmp_path, synthetic_history(3, 2))
     for build in range(4, BUILDS_KEPT + 20):
