@@ -75,7 +75,7 @@ class RecordKeeper:
         if directory is not None:
             try:
                 self._writer = RecordWriter(directory)
-            except OSError as error:
+            except Exception as error:  # around the files of earlier masters: this one works without records
                 self._complain(error)
         self.last_build = self._writer.last_build if self._writer else 0
         self.last_job = self._writer.last_job if self._writer else 0
@@ -227,8 +227,9 @@ class RecordKeeper:
             with contextlib.suppress(OSError):
                 self._writer.end(build.id)
 
-    def _complain(self, error: OSError) -> None:
+    def _complain(self, error: Exception) -> None:
         """Log the first of several failures. The records are lost, and the builds go on."""
         if not self._is_failing:
-            log.warning("records-not-written path=%s reason=%s", self._directory, error.strerror)
+            words = error.strerror if isinstance(error, OSError) and error.strerror else repr(error)
+            log.warning("records-not-written path=%s reason=%s", self._directory, words)
         self._is_failing = True

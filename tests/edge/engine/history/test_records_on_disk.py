@@ -2,6 +2,7 @@
 
 import errno
 import os
+import struct
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,7 @@ import pytest
 from termite.engine.history import record_writer
 from termite.engine.history.logic.job_record import BuildRecord
 from termite.engine.history.logic.kept_parts import BUILDS_KEPT
-from termite.engine.history.logic.record_file import INDEX_HEAD, RECORDS_HEAD, Wound, index_name, part_name
+from termite.engine.history.logic.record_file import INDEX_HEAD, RECORDS_HEAD, Wound, id_key, index_name, part_name
 from termite.engine.history.past_builds import PastBuilds
 from termite.engine.history.record_writer import PackedRecords, RecordWriter
 from tests.synthetic_builds import SyntheticBuild, synthetic_build, synthetic_history, write_history
@@ -112,6 +113,25 @@ def test_a_crash_at_any_offset_loses_only_the_last_record(tmp_path: Path) -> Non
                 assert [build.id for build in past.builds()] == [1]
     assert seen == set(range(7))
     assert RecordWriter(tmp_path).last_build == 1
+
+
+@pytest.mark.parametrize("is_last", [True, False])
+@pytest.mark.parametrize(("length", "offset"), [(2**32 - 1, 23), (100, 2**64 - 1), (100, 2**40), (0, 0), (4, 23)])
+def test_an_entry_that_cannot_be_right_counts_as_no_index(
+    tmp_path: Path, is_last: bool, length: int, offset: int
+) -> None:
+    write_history(tmp_path, [synthetic := synthetic_build(6)])
+    (records,) = records_in(tmp_path)
+    index = records.with_suffix(".index")
+    job = synthetic.jobs[2]
+    wrong = struct.pack("<IIQ", id_key(job.id), length, offset)
+    right = index.read_bytes()
+    index.write_bytes(right + wrong if is_last else right[: -len(wrong)] + wrong + right[-len(wrong) :])
+    past = PastBuilds(tmp_path)
+    assert past.builds() == [synthetic.build]
+    assert past.job(job.id) == job
+    assert past.ran(job.text)[-1] == next(other for other in synthetic.jobs if other.text == job.text)
+    assert past.damages == []
 
 
 def test_a_torn_record_is_said(tmp_path: Path) -> None:

@@ -222,6 +222,16 @@ async def test_a_directory_that_cannot_be_used_is_no_obstacle(tmp_path: Path) ->
     keeper.close()
 
 
+@pytest.mark.logs("records-not-written")
+async def test_files_that_cannot_be_read_are_no_obstacle(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with patch.object(PastBuilds, "builds", side_effect=ValueError("odd bytes")):
+        keeper = keeper_in(tmp_path)
+    assert caplog.text.count("records-not-written") == 1 and "odd bytes" in caplog.text
+    keeper.add(finished(new_build(keeper), 1))
+    assert len(only_jobs(await keeper.write_batch())) == 1
+    keeper.close()
+
+
 @pytest.mark.logs("records-dropped")
 async def test_what_waits_for_the_disk_is_bounded(tmp_path: Path) -> None:
     keeper = keeper_in(tmp_path)

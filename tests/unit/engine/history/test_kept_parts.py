@@ -31,7 +31,10 @@ def test_empty_parts_are_no_builds_and_go_with_those_around_them() -> None:
 
 
 @given(
-    st.lists(st.builds(BuildPart, st.integers(1, 40), st.integers(0, 3), st.integers(0, 50)), unique_by=lambda p: p[:2])
+    st.lists(
+        st.builds(BuildPart, st.integers(1, 40), st.integers(0, 3), st.integers(0, 50), st.just(False)),
+        unique_by=lambda part: part[:2],
+    )
 )
 def test_the_bounds_hold_and_nothing_goes_without_need(parts: list[BuildPart]) -> None:
     evicted = choose_evicted(parts, builds_kept=5, bytes_kept=200)
