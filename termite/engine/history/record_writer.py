@@ -5,6 +5,7 @@ loses its power, the last records may be lost, and readers skip a torn one.
 """
 
 import contextlib
+import fcntl
 import logging
 import os
 from collections.abc import Iterable
@@ -28,6 +29,7 @@ from termite.engine.history.past_builds import PastBuilds
 
 DAMAGED = ".damaged"  # the end of the name of a file that was set aside
 DAMAGED_KEPT = 4
+LOCK = "lock"  # the name of the file that the writing master has locked
 FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 log = logging.getLogger(__name__)
@@ -83,14 +85,22 @@ class RecordWriter:
     """
 
     def __init__(self, directory: Path) -> None:
-        """Make the directory if needed, and set aside what is no file of ours."""
+        """Make the directory if needed, and set aside what is no file of ours.
+
+        Raise BlockingIOError if another master writes there.
+        """
         self.directory = directory
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.chmod(directory, 0o700)
         self._open: dict[int, _OpenPart] = {}
-        self._set_aside()
-        self.past = PastBuilds(directory).builds()
-        self.last_build, self.last_job = _last_ids(directory, self.past)
+        self._lock_fd = _lock(directory / LOCK)
+        try:
+            self._set_aside()
+            self.past = PastBuilds(directory).builds()
+            self.last_build, self.last_job = _last_ids(directory, self.past)
+        except BaseException:
+            self.close()
+            raise
 
     def start(self, build: int) -> bool:
         """Make the first part of a build. Return False if another master has taken this number."""
@@ -126,9 +136,12 @@ class RecordWriter:
             part.close()
 
     def close(self) -> None:
-        """Close all files."""
+        """Close all files. Another master may write then."""
         for build in tuple(self._open):
             self.end(build)
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+            self._lock_fd = None
 
     def evict(self) -> None:
         """Remove the oldest parts, so that the bounds of `kept_parts` hold."""
@@ -166,6 +179,22 @@ class RecordWriter:
         with contextlib.suppress(OSError):
             for path in sorted(self.directory.glob("*" + DAMAGED))[: -2 * DAMAGED_KEPT]:
                 path.unlink()
+
+
+def _lock(path: Path) -> int | None:
+    """Return the descriptor of a locked file, or None if this file system knows no locks.
+
+    Raise BlockingIOError if another process has locked it.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        if isinstance(error, BlockingIOError):
+            raise BlockingIOError(error.errno, "another master writes the records of this tree") from None
+        return None
+    return fd
 
 
 def _remove(path: Path) -> None:

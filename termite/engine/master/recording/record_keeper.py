@@ -52,9 +52,9 @@ class Written:
 class RecordKeeper:
     """The queue of what is to be recorded, and the writer of a tree's files.
 
-    `describe` returns the record of a build. If `directory` is None, or cannot be used, records
-    are made for the live stream only. `last_build` and `last_job` are the highest ids so far, and
-    `builds` are the past builds, the newest first.
+    `describe` returns the record of a build. If `directory` is None, or cannot be used, or another
+    master of the tree writes there, records are made for the live stream only. `last_build` and
+    `last_job` are the highest ids so far, and `builds` are the past builds, the newest first.
     """
 
     def __init__(

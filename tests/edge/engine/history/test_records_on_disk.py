@@ -1,6 +1,7 @@
 """The files of a tree's history: written by a master, read by others, damaged by a crash."""
 
 import errno
+import fcntl
 import os
 import struct
 from pathlib import Path
@@ -167,8 +168,8 @@ def test_a_build_whose_master_was_killed_has_no_end(tmp_path: Path) -> None:
     writer.write(packed)
     (build,) = PastBuilds(tmp_path).builds()
     assert isinstance(build, BuildRecord) and build.ended_s == 0.0
+    writer.close()  # as its end does
     assert RecordWriter(tmp_path).last_job == 5
-    writer.close()
 
 
 def test_a_full_disk_leaves_whole_records_and_later_ones_are_written(
@@ -272,7 +273,19 @@ def test_an_index_without_records_is_replaced(tmp_path: Path) -> None:
     assert PastBuilds(tmp_path).job(job.id) == job
 
 
-def test_two_masters_do_not_take_the_same_number(tmp_path: Path) -> None:
+def test_one_master_of_a_tree_writes(tmp_path: Path) -> None:
+    one = RecordWriter(tmp_path)
+    with pytest.raises(BlockingIOError, match="another master"):
+        RecordWriter(tmp_path)
+    one.close()
+    RecordWriter(tmp_path).close()
+
+
+def test_a_number_is_taken_once_where_there_are_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(fd: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
     one, other = RecordWriter(tmp_path), RecordWriter(tmp_path)
     assert one.start(1)
     assert not other.start(1)

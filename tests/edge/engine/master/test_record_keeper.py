@@ -223,6 +223,19 @@ async def test_a_directory_that_cannot_be_used_is_no_obstacle(tmp_path: Path) ->
 
 
 @pytest.mark.logs("records-not-written")
+async def test_a_second_master_of_a_tree_writes_no_records(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first, second = keeper_in(tmp_path), keeper_in(tmp_path)
+    for keeper in (second, first):
+        keeper.add(finished(new_build(keeper), 1))
+        assert len(only_jobs(await keeper.write_batch())) == 1, "the live stream has it"
+    assert caplog.text.count("another master writes the records of this tree") == 1
+    assert [build.jobs for build in PastBuilds(tmp_path).builds()] == [0], "only the start is written yet"
+    assert len(PastBuilds(tmp_path).jobs(1)) == 1
+    second.close()
+    first.close()
+
+
+@pytest.mark.logs("records-not-written")
 async def test_files_that_cannot_be_read_are_no_obstacle(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with patch.object(PastBuilds, "builds", side_effect=ValueError("odd bytes")):
         keeper = keeper_in(tmp_path)
