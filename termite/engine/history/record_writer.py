@@ -152,7 +152,7 @@ class RecordWriter:
                 _remove(path)  # if this fails, the next eviction tries again
 
     def _new_part(self, build: int, number: int) -> _OpenPart:
-        """Make both files of a part. On failure none of them stays, so that another try may work."""
+        """Make both files of a part. On failure none of them stays, so that a retry may work."""
         records = self.directory / part_name(build, number)
         index = records.with_name(index_name(records.name))
         with ExitStack() as undo:
