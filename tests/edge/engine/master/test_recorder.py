@@ -1,4 +1,4 @@
-"""What a real recorder tells its readers, who show it, and what it does while the disk stands still."""
+"""Test what a recorder tells its readers, and that no disk holds it up."""
 
 import threading
 import time
