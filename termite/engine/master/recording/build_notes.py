@@ -36,6 +36,11 @@ class BuildNotes:
     shown_jobs: int = 0
 
     @property
+    def recorded_id(self) -> int:
+        """The id if the build has a file, else 0: another build may have the id on the disk."""
+        return self.id if self.is_on_disk else 0
+
+    @property
     def is_over(self) -> bool:
         """True if the build has ended and all of its jobs are home."""
         return self.ended_s > 0 and self.tally.jobs >= self.begun

@@ -152,6 +152,17 @@ async def test_a_build_is_shown_under_its_final_number(tmp_path: Path) -> None:
         assert scene.state.builds == {} and scene.kinds[-1] == "BuildEnded"
 
 
+@pytest.mark.logs("records-not-written")
+async def test_a_build_of_a_second_master_names_no_record_of_the_first_one(tmp_path: Path) -> None:
+    scenes = [Scene(tmp_path), Scene(tmp_path)]
+    async with scenes[0].read(), scenes[1].read():
+        builds = [scene.recorder.start_build("make", ("make",), "/", {}, 1) for scene in scenes]
+        for scene, build in zip(scenes, builds, strict=True):
+            await scene.recorder.end_build(build, 0, 0)
+            assert scene.kinds[-1] == "BuildEnded"
+    assert [build.recorded_id for build in builds] == [1, 0]
+
+
 async def test_each_job_counts_once_in_the_progress_whenever_a_snapshot_comes() -> None:
     scene = Scene()
     write_batch, snapshots = RecordKeeper.write_batch, []
