@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import msgspec
 import trio
 
 from termite.engine.errors import UserError
@@ -39,7 +40,10 @@ class FakeMaster:
             at_s=state.at_s,
             master=state.master,
             jobs=tuple(state.jobs.values()),
-            builds=tuple(state.builds.values()),
+            builds=tuple(
+                msgspec.structs.replace(build, jobs=build.jobs + state.home_counts.get(build.id, 0))
+                for build in state.builds.values()
+            ),
             workers=tuple(state.workers.values()),
             waits_for=state.waits_for,
         )

@@ -123,7 +123,7 @@ def events_of(synthetic: SyntheticBuild, workers: Sequence[str] = ("alpha", "bet
     for job in jobs:
         timed += [(at_s, order, event) for order, (at_s, event) in enumerate(_events_of_job(job))]
     timed.sort(key=lambda entry: entry[:2])
-    states = tuple(WorkerState(name=name, slots=8, cores=8, load=1.5, memory_bytes=2**34) for name in workers)
+    states = tuple(WorkerState(name=name, slots=8, cores=8, load=1.5, free_memory_bytes=2**34) for name in workers)
     master = MasterState(pid=4711, tree=TREE, version="0.1.0", started_s=START_S, local_slots=2)
     first = Snapshot(at_s=build.started_s, master=master, workers=states)
     return [first, BuildStarted(started), *(event for _, _, event in timed), BuildEnded(build)]

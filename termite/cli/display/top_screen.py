@@ -198,7 +198,7 @@ def _workers(state: TopState, now_s: float, room: int) -> Iterator[Line]:
         yield Line("none: commands run on this machine", Style.ALARM)
     for worker in workers[:room]:
         load = f"{worker.load:.1f}" if worker.load >= 0 else "?"
-        free = size_text(worker.free_memory_bytes) if worker.memory_bytes else "?"
+        free = size_text(worker.free_memory_bytes) if worker.free_memory_bytes else "?"
         yield Line(
             f"{printable(worker.name, 40):<20}{f'{worker.running} of {worker.slots}':>10}{worker.jobs:>8}{load:>7}"
             f"{free:>10}  {worker_word(worker, now_s)}",

@@ -31,7 +31,7 @@ def _live_figures(live: LiveState) -> Iterator[Metric]:
     yield GaugeMetricFamily("termite_jobs_waiting", "jobs that wait", value=len(live.jobs) - running)
     yield GaugeMetricFamily("termite_builds_running", "builds that run", value=len(live.builds))
     home = CounterMetricFamily("termite_jobs_home", "jobs that came home since these pages are served")
-    home.add_metric([], sum(live.home_counts.values()))
+    home.add_metric([], live.all_home)
     yield home
     slots = GaugeMetricFamily("termite_worker_slots", "leased slots", labels=["worker"])
     busy = GaugeMetricFamily("termite_worker_slots_busy", "slots with a job", labels=["worker"])

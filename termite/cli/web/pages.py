@@ -75,7 +75,7 @@ def _workers_table(live: LiveState, now_s: float) -> Html:
             f"{worker.running} of {worker.slots}",
             worker.jobs,
             f"{worker.load:.1f}" if worker.load >= 0 else "?",
-            size_text(worker.free_memory_bytes) if worker.memory_bytes else "?",
+            size_text(worker.free_memory_bytes) if worker.free_memory_bytes else "?",
             worker.version or "?",
             tag("strong", word) if (word := worker_word(worker, now_s)) else "",
         ]

@@ -14,17 +14,16 @@ from termite.engine.history.logic.record_file import (
     BUILD,
     BUILD_KEY,
     JOB,
-    PART_NAME,
     Damage,
     IndexEntry,
     RecordFrame,
     file_key,
-    find_entries,
     id_key,
     index_name,
-    indexed_end,
     parse_frames,
     parse_record,
+    part_numbers,
+    read_index,
     text_key,
 )
 
@@ -103,7 +102,8 @@ class PastBuilds:
             names = os.listdir(self.directory)
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return [self.directory / name for name in sorted(filter(PART_NAME.fullmatch, names), reverse=True)]
+        parts = sorted(((numbers, name) for name in names if (numbers := part_numbers(name))), reverse=True)
+        return [self.directory / name for _, name in parts]
 
     def _all(self, path: Path, containing: bytes = b"") -> list[JobRecord]:
         frames = self._frames(path, 0)
@@ -113,14 +113,14 @@ class PastBuilds:
     def _with_key(self, path: Path, kind: bytes, key: int) -> Iterator[JobRecord | BuildRecord]:
         """Yield the records that may have a key, the newest first."""
         index = _read(path.with_name(index_name(path.name)))
-        end = indexed_end(index)
+        entries, end = read_index(index, key, _size_of(path))  # the records are written first
         for frame in reversed(self._frames(path, end)):
             if frame.kind == kind and (record := parse_record(frame)):
                 yield record
-        if not end:
+        if not entries:
             return
         with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-            for entry in find_entries(index, key):
+            for entry in entries:
                 if record := self._record_at(file.fileno(), path, entry):
                     yield record
 
@@ -136,6 +136,14 @@ class PastBuilds:
         if damage:
             self.damages.append(DamagedPart(path, damage))
         return frames
+
+
+def _size_of(path: Path) -> int:
+    """Return the bytes of a file. A file that was removed meanwhile is empty."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _read(path: Path, start: int = 0) -> bytes:

@@ -5,9 +5,11 @@ loses its power, the last records may be lost, and readers skip a torn one.
 """
 
 import contextlib
+import fcntl
 import logging
 import os
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,18 +17,19 @@ from termite.engine.history.logic.job_record import BuildRecord, JobRecord
 from termite.engine.history.logic.kept_parts import PART_BYTES, BuildPart, choose_evicted
 from termite.engine.history.logic.record_file import (
     INDEX_HEAD,
-    PART_NAME,
     RECORDS_HEAD,
     index_name,
     pack_build,
     pack_entries,
     pack_job,
     part_name,
+    part_numbers,
 )
 from termite.engine.history.past_builds import PastBuilds
 
 DAMAGED = ".damaged"  # the end of the name of a file that was set aside
 DAMAGED_KEPT = 4
+LOCK = "lock"  # the name of the file that the writing master has locked
 FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 log = logging.getLogger(__name__)
@@ -82,14 +85,22 @@ class RecordWriter:
     """
 
     def __init__(self, directory: Path) -> None:
-        """Make the directory if needed, and set aside what is no file of ours."""
+        """Make the directory if needed, and set aside what is no file of ours.
+
+        Raise BlockingIOError if another master writes there.
+        """
         self.directory = directory
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.chmod(directory, 0o700)
         self._open: dict[int, _OpenPart] = {}
-        self._set_aside()
-        self.past = PastBuilds(directory).builds()
-        self.last_build, self.last_job = _last_ids(directory, self.past)
+        self._lock_fd = _lock(directory / LOCK)
+        try:
+            self._set_aside()
+            self.past = PastBuilds(directory).builds()
+            self.last_build, self.last_job = _last_ids(directory, self.past)
+        except BaseException:
+            self.close()
+            raise
 
     def start(self, build: int) -> bool:
         """Make the first part of a build. Return False if another master has taken this number."""
@@ -125,9 +136,12 @@ class RecordWriter:
             part.close()
 
     def close(self) -> None:
-        """Close all files."""
+        """Close all files. Another master may write then."""
         for build in tuple(self._open):
             self.end(build)
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+            self._lock_fd = None
 
     def evict(self) -> None:
         """Remove the oldest parts, so that the bounds of `kept_parts` hold."""
@@ -135,24 +149,23 @@ class RecordWriter:
         for part in choose_evicted(_parts_in(self.directory), growing):
             name = part_name(part.build, part.part)
             for path in (self.directory / name, self.directory / index_name(name)):
-                with contextlib.suppress(OSError):  # the next eviction tries again
-                    path.unlink()
+                _remove(path)  # if this fails, the next eviction tries again
 
     def _new_part(self, build: int, number: int) -> _OpenPart:
-        name = part_name(build, number)
-        records_fd = os.open(self.directory / name, FLAGS, 0o600)
-        try:
-            index_fd = os.open(self.directory / index_name(name), FLAGS, 0o600)
-        except BaseException:
-            os.close(records_fd)
-            raise
-        part = _OpenPart(number, records_fd, index_fd, 0, 0)
-        try:
-            part.records_bytes = _append(records_fd, RECORDS_HEAD, 0)
-            part.index_bytes = _append(index_fd, INDEX_HEAD, 0)
-        except BaseException:
-            part.close()
-            raise
+        """Make both files of a part. On failure none of them stays, so that a retry may work."""
+        records = self.directory / part_name(build, number)
+        index = records.with_name(index_name(records.name))
+        with ExitStack() as undo:
+            records_fd = os.open(records, FLAGS, 0o600)
+            undo.callback(_remove, records)
+            undo.callback(os.close, records_fd)
+            _remove(index)  # without records beside it, an index is left of a part that was removed
+            index_fd = os.open(index, FLAGS, 0o600)
+            undo.callback(_remove, index)
+            undo.callback(os.close, index_fd)
+            records_bytes = _append(records_fd, RECORDS_HEAD, 0)
+            part = _OpenPart(number, records_fd, index_fd, records_bytes, _append(index_fd, INDEX_HEAD, 0))
+            undo.pop_all()
         return part
 
     def _set_aside(self) -> None:
@@ -166,6 +179,27 @@ class RecordWriter:
         with contextlib.suppress(OSError):
             for path in sorted(self.directory.glob("*" + DAMAGED))[: -2 * DAMAGED_KEPT]:
                 path.unlink()
+
+
+def _lock(path: Path) -> int | None:
+    """Return the descriptor of a locked file, or None if this file system knows no locks.
+
+    Raise BlockingIOError if another process has locked it.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        if isinstance(error, BlockingIOError):
+            raise BlockingIOError(error.errno, "another master writes the records of this tree") from None
+        return None
+    return fd
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def _append(fd: int, content: bytes, size: int) -> int:
@@ -192,13 +226,13 @@ def _last_ids(directory: Path, builds: list[BuildRecord]) -> tuple[int, int]:
 
 def _parts_in(directory: Path) -> Iterable[BuildPart]:
     for path in _files_in(directory):
-        if found := PART_NAME.fullmatch(path.name):
-            size = sum(_size_of(file) for file in (path, path.with_name(index_name(path.name))))
-            yield BuildPart(int(found[1]), int(found[2]), size)
+        if found := part_numbers(path.name):
+            size, index_size = _size_of(path), _size_of(path.with_name(index_name(path.name)))
+            yield BuildPart(*found, size + index_size, size <= len(RECORDS_HEAD))
 
 
 def _files_in(directory: Path) -> list[Path]:
-    return [path for path in sorted(directory.iterdir()) if PART_NAME.fullmatch(path.name)]
+    return [path for path in sorted(directory.iterdir()) if part_numbers(path.name)]
 
 
 def _size_of(path: Path) -> int:

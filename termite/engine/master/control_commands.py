@@ -237,7 +237,7 @@ class _Build:
     async def end(self, request: Reply) -> Reply:
         """Return the summary of everything that happened since the start.
 
-        By then the records of the build are on the disk.
+        By then the records of the build are on the disk. `build` is its number there, or 0.
         """
         if self._before is None:
             raise UserError("no build was started on this connection")
@@ -248,8 +248,8 @@ class _Build:
                 self._notes, code if isinstance(code, int) else -1, number if isinstance(number, int) else 0
             )
         summary = report.build_summary(self._before, self._master.counters)
-        number = self._notes.id if self._notes else 0
-        return {**summary, "build": number, "outside": self._outside(summary), "private": self._private(summary)}
+        recorded = self._notes.recorded_id if self._notes else 0
+        return {**summary, "build": recorded, "outside": self._outside(summary), "private": self._private(summary)}
 
     def _outside(self, summary: Reply) -> list[Reply]:
         """Return the places outside the tree that commands write, each with their number.

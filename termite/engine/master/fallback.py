@@ -106,9 +106,10 @@ def start_short(master: Master, job: Job) -> bool:
 
     are_many_remote = len(master.jobs) > master.local_runs.slots.count
     witness = master.recorder.witness(job)
+    job.notes.is_short = True  # before the witness tells readers why the command runs here
     if not master.local_runs.start_if_idle(job.launcher, int(are_many_remote), on_end, witness):
+        job.notes.is_short = False
         return False
-    job.notes.is_short = True
     master.counters.short += 1
     return True
 

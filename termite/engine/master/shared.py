@@ -36,7 +36,8 @@ from termite.engine.master.notices import Notices
 from termite.engine.master.placement.tool_places import ToolPlaces, UnseenPrograms
 from termite.engine.master.recording.fleet_view import FleetView, view_fleet
 from termite.engine.master.recording.job_records import RecordSettings
-from termite.engine.master.recording.recorder import Recorder, RecorderConfig
+from termite.engine.master.recording.recorder import Recorder
+from termite.engine.master.recording.recorder_config import RecorderConfig
 from termite.engine.master.settled_check import SettledCheck
 from termite.engine.model import Command, How, MachineFacts, Verdict
 from termite.engine.paths import is_within, tree_path

@@ -9,11 +9,15 @@ PART_BYTES = 4 * 1024 * 1024  # a part does not grow beyond that; a build of man
 
 
 class BuildPart(NamedTuple):
-    """A part of a build, with the bytes of its records and its index. Parts sort by their age."""
+    """A part of a build, with the bytes of its records and its index. Parts sort by their age.
+
+    `is_empty`: it has no record, as when the disk was full.
+    """
 
     build: int
     part: int
     size_bytes: int = 0
+    is_empty: bool = False
 
 
 def choose_evicted(
@@ -24,14 +28,16 @@ def choose_evicted(
 ) -> list[BuildPart]:
     """Return the parts to remove, the oldest first.
 
-    `growing` has the build and the number of each part that is written now; these always stay.
+    `growing` has the build and the number of each part that is written now; these always stay. An
+    empty part does not count as a build, so that a full disk drives no records out.
     """
     ordered = sorted(parts)
-    newest = sorted({part.build for part in ordered})[-builds_kept:]
+    builds = {part.build for part in ordered if not part.is_empty or (part.build, part.part) in growing}
+    oldest = min(sorted(builds)[-builds_kept:], default=0)
     total = sum(part.size_bytes for part in ordered)
     evicted = []
     for part in ordered:
-        is_too_old = part.build not in newest
+        is_too_old = part.build < oldest
         if (part.build, part.part) in growing or not (is_too_old or total > bytes_kept):
             continue
         evicted.append(part)

@@ -27,7 +27,6 @@ class WorkerState(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_onl
     jobs: int = 0
     cores: int = 0
     load: float = -1.0
-    memory_bytes: int = 0
     free_memory_bytes: int = 0
     clock_offset_ms: int = 0
     silent_since_s: float = 0.0

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from termite.engine.history.logic.job_record import NOT_KNOWN, BuildRecord, JobRecord
+from termite.engine.history.logic.job_record import NOT_KNOWN, BuildRecord, JobRecord, Where
 from termite.engine.history.logic.live_events import (
     BuildEnded,
     BuildStarted,
@@ -26,7 +26,8 @@ class LiveState:
     """The state that the events up to now make. Views show it and keep nothing of their own.
 
     `jobs` are not home yet, by their ids in the order in which they came. `builds` run now.
-    `home_counts` has the number of jobs that came home since the first snapshot, by build.
+    `home_counts` has the number of jobs that came home since the last snapshot, by build: the
+    builds of the snapshot have counted the others. `all_home` counts all since the first snapshot.
     `last_home` is the last record that came home, and `missed` counts missed events.
     """
 
@@ -37,6 +38,7 @@ class LiveState:
         self.builds: dict[int, BuildRecord] = {}
         self.workers: dict[str, WorkerState] = {}
         self.home_counts: dict[int, int] = {}
+        self.all_home = 0
         self.last_home: JobRecord | None = None
         self.waits_for = ""
         self.missed = 0
@@ -53,6 +55,7 @@ class LiveState:
             case JobHome(job=job):
                 self.jobs.pop(job.id, None)
                 self.home_counts[job.build] = self.home_counts.get(job.build, 0) + 1
+                self.all_home += 1
                 self.last_home = job
             case BuildStarted(build=build):
                 self.builds[build.id] = build
@@ -72,6 +75,7 @@ class LiveState:
         self.jobs = {job.id: job for job in snapshot.jobs}
         self.builds = {build.id: build for build in snapshot.builds}
         self.workers = {worker.name: worker for worker in snapshot.workers}
+        self.home_counts = {}
 
 
 def _ended(event: JobEnded, job: JobRecord) -> JobRecord:
@@ -87,6 +91,7 @@ def _ended(event: JobEnded, job: JobRecord) -> JobRecord:
 def _again(event: JobRetried, job: JobRecord) -> JobRecord:
     return msgspec.structs.replace(
         job,
+        where=Where.UNDECIDED,
         worker="",
         slot=NOT_KNOWN,
         sent_s=0.0,

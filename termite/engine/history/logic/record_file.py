@@ -30,7 +30,7 @@ RECORDS_HEAD = b"termite-records %d\n" % SCHEMA
 INDEX_HEAD = b"termite-record-index %d\n" % SCHEMA
 JOB, BUILD = b"J", b"B"
 MAX_FRAME_BYTES = 1024 * 1024  # a record is bounded to a fiftieth of that
-PART_NAME = re.compile(r"(\d{8})-(\d{3})\.records")
+_PART_NAME = re.compile(r"(\d{8,})-(\d{3,})\.records", re.ASCII)
 
 _FRAME = struct.Struct("<II")
 _ENTRY = struct.Struct("<IIQ")
@@ -83,6 +83,15 @@ class IndexEntry:
 def part_name(build: int, part: int) -> str:
     """Return the name of a part's file of records."""
     return f"{build:08d}-{part:03d}.records"
+
+
+def part_numbers(name: str) -> tuple[int, int] | None:
+    """Return the numbers of the build and of the part, or None if no file of records has this name.
+
+    A part is older than those with higher numbers, whatever the order of the names.
+    """
+    found = _PART_NAME.fullmatch(name)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def index_name(records_name: str) -> str:
@@ -194,14 +203,36 @@ def find_entries(index: bytes, key: int) -> Iterator[IndexEntry]:
         at = index.rfind(wanted, head, at + _KEY.size - 1)
 
 
+def read_index(index: bytes, key: int, size_bytes: int) -> tuple[list[IndexEntry], int]:
+    """Return the entries with the checksum of a key, the newest first, and the end of the index.
+
+    The end is that of `indexed_end`. If an entry cannot be right for records of `size_bytes`, the
+    index counts as empty: the result is [] and 0.
+    """
+    last = _last_entry(index)
+    if last is None:
+        return [], 0
+    entries = list(find_entries(index, key))
+    head, lengths = len(RECORDS_HEAD), range(_FRAME.size + 1, _FRAME.size + MAX_FRAME_BYTES + 1)
+    for entry in (last, *entries):
+        if entry.length not in lengths or not head <= entry.offset <= size_bytes - entry.length:
+            return [], 0
+    return entries, indexed_end(index)
+
+
 def indexed_end(index: bytes) -> int:
     """Return the offset behind the last frame that has an entry, in bytes. 0: there is none.
 
     The result is 0, too, if the index has another format.
     """
+    last = _last_entry(index)
+    return last.offset + last.length if last else 0
+
+
+def _last_entry(index: bytes) -> IndexEntry | None:
     head = len(INDEX_HEAD)
     whole = (len(index) - head) // _ENTRY.size
     if not index.startswith(INDEX_HEAD) or whole < 1:
-        return 0
+        return None
     _, length, offset = _ENTRY.unpack_from(index, head + (whole - 1) * _ENTRY.size)
-    return int(offset) + int(length)
+    return IndexEntry(offset, length)

@@ -12,6 +12,9 @@ class BuildNotes:
 
     `begun` counts its jobs. `tally` counts those that are home; only the keeper's thread changes
     it. `is_on_disk`: the build has a file, which grows until it `is_closed`.
+
+    `is_shown`: readers of the live stream know the build. `shown_jobs` counts its jobs of which
+    they were told that they are home. Only the master's loop changes these two.
     """
 
     id: int
@@ -29,6 +32,13 @@ class BuildNotes:
     tally: BuildTally = field(default_factory=BuildTally)
     is_on_disk: bool = False
     is_closed: bool = False
+    is_shown: bool = False
+    shown_jobs: int = 0
+
+    @property
+    def recorded_id(self) -> int:
+        """The id if the build has a file, else 0: another build may have the id on the disk."""
+        return self.id if self.is_on_disk else 0
 
     @property
     def is_over(self) -> bool:

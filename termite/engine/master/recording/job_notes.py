@@ -15,6 +15,8 @@ NO_PROCESS = -1
 class JobNotes:
     """The notes of a job. Times are seconds since the epoch, 0.0 means "not yet".
 
+    * `where` is a worker from the start of an attempt there on, and `is_published` says that its
+      result counts.
     * `sent_s` to `usage` and `changes` to `timed_out` are those of the present attempt.
     * `reason` and `detail` say why it fell back or was refused; None: it was not.
     * `traffic` has the bytes sent and received, and the requests.
@@ -36,6 +38,7 @@ class JobNotes:
     changes: Sequence[Change] = ()
     dropped: Sequence[bytes] = ()
     timed_out: bool = False
+    is_published: bool = False
     conflicts: int = 0
     is_short: bool = False
     is_forbidden: bool = False
@@ -50,6 +53,7 @@ class JobNotes:
     def begin_attempt(self, worker: str, slot: int, now_s: float) -> None:
         """Note the start of an attempt on a worker, or here if `worker` is ""."""
         self.worker, self.slot, self.sent_s = worker, slot, now_s
+        self.where = Where.WORKER if worker else Where.HERE
         if self.attempts:
             self.started_s = self.ended_s = 0.0
             self.exit = self.usage = None
@@ -61,4 +65,5 @@ class JobNotes:
         attempt = FailedAttempt(self.worker, reason.value, detail, now_s)
         self.attempts = (*self.attempts, attempt)
         self.sent_s = 0.0
+        self.where = Where.UNDECIDED
         return attempt

@@ -80,6 +80,21 @@ def record_of(job: Job, settings: RecordSettings) -> JobRecord:
     )
 
 
+def bare_record_of(job: Job) -> JobRecord:
+    """Return what is known for certain of a job whose whole record cannot be made."""
+    notes = job.notes
+    return JobRecord(
+        **_times_and_end(JobNotes(queued_s=notes.queued_s, sent_s=notes.sent_s, home_s=notes.home_s)),
+        id=job.id,
+        build=notes.build.id if notes.build else 0,
+        text=notes.text,
+        cwd="",
+        where=notes.where,
+        worker=notes.worker,
+        slot=notes.slot,
+    )
+
+
 def _times_and_end(notes: JobNotes) -> dict[str, Any]:
     """Return the fields that say when a job did what, how it ended, and what it used."""
     exit, usage = notes.exit, notes.usage or NO_USAGE

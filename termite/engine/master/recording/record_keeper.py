@@ -5,8 +5,10 @@ a master that is killed loses no more than that.
 """
 
 import contextlib
+import errno
 import logging
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -28,6 +30,7 @@ PAUSE_S = 0.5  # after the first job of a batch
 BATCH_STEPS = 256  # such a batch is written at once
 MAX_STEPS = 5_000  # that wait while the disk stands still; more are dropped and counted
 MAX_PROCESSES = 128  # pidfds that are kept; one that is too many is closed, and its exit is not known
+CLOSE_PATIENCE_S = 5.0  # for the disk at the end of the master
 EXIT_PATIENCE_S = 1.0  # for the parent of a process to wait for it
 
 log = logging.getLogger(__name__)
@@ -49,12 +52,21 @@ class Written:
     record: JobRecord | None
 
 
+@dataclass(frozen=True, slots=True)
+class WrittenBuild:
+    """The start or the end of a build, whose number is final now, with its record."""
+
+    build: BuildNotes
+    record: BuildRecord
+    is_end: bool
+
+
 class RecordKeeper:
     """The queue of what is to be recorded, and the writer of a tree's files.
 
-    `describe` returns the record of a build. If `directory` is None, or cannot be used, records
-    are made for the live stream only. `last_build` and `last_job` are the highest ids so far, and
-    `builds` are the past builds, the newest first.
+    `describe` returns the record of a build. If `directory` is None, or cannot be used, or another
+    master of the tree writes there, records are made for the live stream only. `last_build` and
+    `last_job` are the highest ids so far, and `builds` are the past builds, the newest first.
     """
 
     def __init__(
@@ -69,13 +81,13 @@ class RecordKeeper:
         self._dropped = 0
         self._is_failing = False
         self._has_steps, self._is_full = trio.Event(), trio.Event()
-        self._writing = trio.Lock()
+        self._writing = threading.Lock()
         self._directory = directory
         self._writer: RecordWriter | None = None
         if directory is not None:
             try:
                 self._writer = RecordWriter(directory)
-            except OSError as error:
+            except Exception as error:  # around the files of earlier masters: this one works without records
                 self._complain(error)
         self.last_build = self._writer.last_build if self._writer else 0
         self.last_job = self._writer.last_job if self._writer else 0
@@ -92,7 +104,7 @@ class RecordKeeper:
         self._steps.append(step)
         if not self._has_steps.is_set():
             self._has_steps.set()
-        elif len(self._steps) == BATCH_STEPS:
+        if isinstance(step, BuildStep) or len(self._steps) == BATCH_STEPS:
             self._is_full.set()
         return True
 
@@ -121,29 +133,34 @@ class RecordKeeper:
         with trio.move_on_after(PAUSE_S):
             await self._is_full.wait()
 
-    async def write_batch(self) -> list[Written | BuildRecord]:
-        """Write everything that was added before this call.
+    async def write_batch(self) -> list[Written | WrittenBuild]:
+        """Write everything that was added before this call. Only one task may do that.
 
-        Return the jobs, and the records of builds that have ended, in their order.
+        Return the jobs, and the builds that have started or ended, in their order. If the call is
+        cancelled while the disk stands still, the thread is left behind.
         """
-        async with self._writing:
-            self._has_steps, self._is_full = trio.Event(), trio.Event()
-            written = await trio.to_thread.run_sync(self.write)
-            if self._late:
-                self._has_steps.set()
-            return written
+        self._has_steps, self._is_full = trio.Event(), trio.Event()
+        written = await trio.to_thread.run_sync(self.write, abandon_on_cancel=True)
+        if self._late:
+            self._has_steps.set()
+        return written
 
-    def write(self) -> list[Written | BuildRecord]:
-        """Write as `write_batch` does, and block meanwhile. No other call may write now."""
-        written: list[Written | BuildRecord] = []
+    def write(self) -> list[Written | WrittenBuild]:
+        """Write as `write_batch` does, and block meanwhile."""
+        with self._writing:
+            return self._write_steps()
+
+    def _write_steps(self) -> list[Written | WrittenBuild]:
+        written: list[Written | WrittenBuild] = []
         packed: dict[BuildNotes, PackedRecords] = {}
         late, self._late = self._late, []
         self._steps.extendleft(late)
         for _ in range(len(self._steps)):
             step = self._steps.popleft()
             if isinstance(step, BuildStep):
+                self._start(step.build)  # the record needs the final number of the build
                 self._pack(packed, step.build, record := self._describe(step.build))
-                written += [record] if step.is_end else []
+                written.append(WrittenBuild(step.build, record, step.is_end))
             elif self._is_late(step):
                 self._late.append(step)
             elif (build := step.notes.build) is not None:
@@ -158,11 +175,24 @@ class RecordKeeper:
         return written
 
     def close(self) -> None:
-        """Write the rest, and close the files. Exits that are not known yet stay unknown."""
+        """Write the rest, and close the files. Exits that are not known yet stay unknown.
+
+        If the disk stands still, the rest is lost after some seconds, and the master can end.
+        """
         self._can_ask = False
-        self.write()
-        if self._writer is not None:
-            self._writer.close()
+        rest = threading.Thread(target=self._write_rest, name="last-records", daemon=True)
+        rest.start()
+        rest.join(CLOSE_PATIENCE_S)
+        if rest.is_alive():
+            self._complain(TimeoutError(errno.ETIMEDOUT, "the disk does not answer"))
+
+    def _write_rest(self) -> None:
+        try:
+            self.write()
+            if self._writer is not None:
+                self._writer.close()
+        except Exception:  # around the last records: the master ends all the same
+            log.exception("records-failed")
 
     # -- in the thread ------------------------------------------------------------------------------------------------
 
@@ -227,8 +257,9 @@ class RecordKeeper:
             with contextlib.suppress(OSError):
                 self._writer.end(build.id)
 
-    def _complain(self, error: OSError) -> None:
+    def _complain(self, error: Exception) -> None:
         """Log the first of several failures. The records are lost, and the builds go on."""
         if not self._is_failing:
-            log.warning("records-not-written path=%s reason=%s", self._directory, error.strerror)
+            words = error.strerror if isinstance(error, OSError) and error.strerror else repr(error)
+            log.warning("records-not-written path=%s reason=%s", self._directory, words)
         self._is_failing = True

@@ -4,17 +4,15 @@ The path of a job calls this. Each call is a few assignments, never blocks and n
 """
 
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 
+import msgspec
 import trio
 
 from termite.engine.decide.environment import Environment
-from termite.engine.errors import ExitCode, FsError, HalfPublished, Reason, ResultRefused, Retryable
+from termite.engine.errors import ExitCode, HalfPublished, Reason
 from termite.engine.fleet.lease import Lease
 from termite.engine.history.logic.job_record import NOT_KNOWN, BuildRecord, JobRecord, Where
 from termite.engine.history.logic.live_events import (
@@ -25,44 +23,27 @@ from termite.engine.history.logic.live_events import (
     JobQueued,
     JobRetried,
     JobSent,
-    MasterState,
     Snapshot,
 )
 from termite.engine.history.logic.recorded_text import recorded_line, recorded_text
 from termite.engine.history.watchers import SendFrames, Watchers
 from termite.engine.launch.connection import LauncherGone
 from termite.engine.launch.local_runs import parent_of
-from termite.engine.launch.output import OutputDiffers
 from termite.engine.master.job import Job
+from termite.engine.master.recording.attempt_failures import detail_text, reason_of
 from termite.engine.master.recording.build_notes import BuildNotes
 from termite.engine.master.recording.fleet_view import FleetView, changes_of
 from termite.engine.master.recording.job_builds import VARIABLE, JobBuilds, name_of
-from termite.engine.master.recording.job_records import RecordSettings, record_of
-from termite.engine.master.recording.record_keeper import BuildStep, RecordKeeper
+from termite.engine.master.recording.job_records import bare_record_of, record_of
+from termite.engine.master.recording.record_keeper import BuildStep, RecordKeeper, Written
+from termite.engine.master.recording.recorder_config import RecorderConfig
 from termite.engine.model import Exit
-from termite.engine.wire.protocol.foreign_text import printable
 from termite.engine.wire.protocol.messages import Ran
 
 FLEET_STEP_S = 1.0  # between two looks at the workers, while somebody reads
-DETAIL_CHARACTERS = 500
-NAMED_PLACES = 3
-PRINTED_OTHERWISE = "it printed something else than the run before"
+END_PATIENCE_S = 2.0  # of the end of a build for the disk
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class RecorderConfig:
-    """The settings of a recorder.
-
-    `tree` is the directory of the tree, and `directory` that of the records, as in the keeper.
-    """
-
-    directory: Path | None
-    tree: str
-    settings: RecordSettings
-    version: str = ""
-    local_slots: int = 0
 
 
 class Recorder:
@@ -74,6 +55,7 @@ class Recorder:
         self._keeper = RecordKeeper(config.directory, config.settings, self._describe)
         self._builds = JobBuilds(self._keeper.last_build, self._keeper.builds, parent_of)
         self._jobs: dict[int, Job] = {}  # those that are not home, or whose record is not made yet
+        self._ends: dict[BuildNotes, trio.Event] = {}  # set when the end of a build is on the disk
         self._last_job_s = 0.0
         self._fleet = FleetView({})
         self._started_s = time.time()
@@ -121,7 +103,8 @@ class Recorder:
 
     def published(self, job: Job, conflicts: int = 0) -> None:
         """Note that the result of the present attempt counts."""
-        job.notes.where, job.notes.conflicts = Where.WORKER, conflicts
+        notes = job.notes
+        notes.where, notes.is_published, notes.conflicts = Where.WORKER, True, conflicts
 
     def half_published(self, job: Job, error: HalfPublished) -> None:
         """Note that only a part of the results is in the tree; the launcher ends with 101."""
@@ -139,7 +122,7 @@ class Recorder:
     def cancelled(self, job: Job) -> None:
         """Note that the job has ended because its launcher, or this master, has."""
         notes, gone = job.notes, job.launcher.gone
-        if notes.home_s or notes.where is Where.WORKER:
+        if notes.home_s or notes.is_published:
             return
         notes.where, notes.is_cancelled = Where.NOWHERE, True
         signal = gone.signal if isinstance(gone, LauncherGone) else 0
@@ -179,9 +162,15 @@ class Recorder:
         return {VARIABLE: name_of(build)}
 
     async def end_build(self, build: BuildNotes, exit_code: int, signal: int) -> None:
-        """Note the end of a build, and wait until its records are on the disk."""
+        """Note the end of a build, and wait until its records are on the disk.
+
+        Give up after some seconds if the disk stands still: the front end is not held up.
+        """
         if self._end(build, exit_code, signal):
-            await self._write()
+            is_written = self._ends[build] = trio.Event()
+            with trio.move_on_after(END_PATIENCE_S):
+                await is_written.wait()
+            del self._ends[build]
 
     def abandon_build(self, build: BuildNotes) -> None:
         """Note that the front end has gone without a word."""
@@ -193,9 +182,8 @@ class Recorder:
             self._end(build, -1, 0)
 
     def _start(self, build: BuildNotes) -> None:
+        """Let the keeper give the build its final number, with which readers then see it."""
         self._keeper.add(BuildStep(build, is_end=False))
-        if self.watchers.are_there:
-            self.watchers.emit(BuildStarted(self._describe(build)))
 
     def _end(self, build: BuildNotes, exit_code: int, signal: int) -> bool:
         if build.ended_s:
@@ -208,6 +196,10 @@ class Recorder:
 
     def _describe(self, build: BuildNotes) -> BuildRecord:
         return build.record(self._config.tree, self._config.version)
+
+    def _present_build(self, build: BuildNotes) -> BuildRecord:
+        """Return the build as readers know it: a job counts when they know that it is home."""
+        return msgspec.structs.replace(self._describe(build), jobs=build.shown_jobs)
 
     # -- tasks --------------------------------------------------------------------------------------------------------
 
@@ -235,18 +227,25 @@ class Recorder:
     async def _watch_fleet(self) -> None:
         while True:
             await trio.sleep(FLEET_STEP_S)
-            old, self._fleet = self._fleet, self._look_at_fleet()
-            for event in changes_of(old, self._fleet, time.time()):
-                self.watchers.emit(event)
+            self._renew_fleet()
+
+    def _renew_fleet(self) -> None:
+        """Look at the workers, and tell all readers what has changed, whoever has asked."""
+        old, self._fleet = self._fleet, self._look_at_fleet()
+        for event in changes_of(old, self._fleet, time.time()):
+            self.watchers.emit(event)
 
     async def _write(self) -> None:
         for written in await self._keeper.write_batch():
-            if isinstance(written, BuildRecord):
-                self.watchers.emit(BuildEnded(written))
-                continue
-            self._jobs.pop(written.job.id, None)
-            if written.record is not None:
-                self.watchers.emit(JobHome(written.record))
+            if isinstance(written, Written):
+                self._tell_home(written.job, written.record)
+            elif written.is_end:
+                self.watchers.emit(BuildEnded(written.record))
+                if written.build in self._ends:
+                    self._ends[written.build].set()
+            else:
+                written.build.is_shown = True
+                self.watchers.emit(BuildStarted(self._present_build(written.build)))
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -273,26 +272,33 @@ class Recorder:
         """Note that the job is done."""
         job.notes.home_s = time.time()
         job.output.forget()  # its record may wait for the disk
-        if not self._keeper.add(job):
-            del self._jobs[job.id]
+        if not self._keeper.add(job):  # its record is lost, and readers need not wait for the disk
+            self._tell_home(job, self._present(job) if self.watchers.are_there else None)
+
+    def _tell_home(self, job: Job, record: JobRecord | None) -> None:
+        """Tell readers that the job is done. `record` is None if none could be made."""
+        self._jobs.pop(job.id, None)
+        if job.notes.build is not None:
+            job.notes.build.shown_jobs += 1
+        if self.watchers.are_there:
+            self.watchers.emit(JobHome(record or bare_record_of(job)))
 
     def _present(self, job: Job) -> JobRecord:
-        return record_of(job, self._config.settings)
+        """Return what readers see of a job, also if there is a bug with its record."""
+        try:
+            return record_of(job, self._config.settings)
+        except Exception:  # around one job, which must not fail because somebody watches it
+            log.exception("record-failed job=%d", job.id)
+            return bare_record_of(job)
 
     def _snapshot(self) -> Snapshot:
-        config, self._fleet = self._config, self._look_at_fleet()
-        master = MasterState(
-            pid=os.getpid(),
-            tree=config.tree,
-            version=config.version,
-            started_s=self._started_s,
-            local_slots=config.local_slots,
-        )
+        config = self._config
+        self._renew_fleet()
         return Snapshot(
             at_s=time.time(),
-            master=master,
+            master=config.master_state(self._started_s),
             jobs=tuple(self._present(job) for job in self._jobs.values()),
-            builds=tuple(map(self._describe, self._builds.running)),
+            builds=tuple(self._present_build(build) for build in self._builds.running if build.is_shown),
             workers=tuple(self._fleet.workers.values()),
             waits_for=self._fleet.waits_for,
         )
@@ -321,7 +327,7 @@ class Attempt:
         more_sent, more_received, more_requests = self._lease.take_traffic()
         notes.traffic = sent + more_sent, received + more_received, requests + more_requests
         if isinstance(error, Exception) and not isinstance(error, LauncherGone | HalfPublished):
-            reason, detail = _reason_of(error, self._job)
+            reason, detail = reason_of(error, self._job)
             self._recorder.fail(self._job, reason, detail_text(detail))
 
 
@@ -356,7 +362,7 @@ class Witness:
         """Note that the launcher is told to execute the command."""
         notes = self._job.notes
         notes.begin_attempt("", slot, time.time())
-        notes.where, notes.started_s = Where.HERE, notes.sent_s
+        notes.started_s = notes.sent_s
         self._recorder.send(self._job)
 
     def end(self, process: int) -> bool:
@@ -374,22 +380,3 @@ class Witness:
     def lose_sight(self) -> None:
         """Note that nobody will notice the end of the command."""
         self._recorder.finish(self._job)
-
-
-def detail_text(detail: str) -> str:
-    """Return a detail, which may be of a hostile worker, as records have it."""
-    return recorded_line(printable(detail, DETAIL_CHARACTERS))
-
-
-def _reason_of(error: Exception, job: Job) -> tuple[Reason, str]:
-    """Return why an attempt has failed, and a detail for people."""
-    match error:
-        case Retryable():
-            return error.reason, error.detail
-        case ResultRefused():
-            return error.reason, ", ".join(error.places[:NAMED_PLACES])
-        case FsError():
-            return Reason.NOT_PUBLISHED, os.strerror(error.errno)
-        case OutputDiffers():
-            return (job.failures[-1].reason if job.failures else Reason.INTERNAL_ERROR), PRINTED_OTHERWISE
-    return Reason.INTERNAL_ERROR, repr(error)

@@ -1,7 +1,9 @@
 """The files of a tree's history: written by a master, read by others, damaged by a crash."""
 
 import errno
+import fcntl
 import os
+import struct
 from pathlib import Path
 
 import msgspec
@@ -10,7 +12,7 @@ import pytest
 from termite.engine.history import record_writer
 from termite.engine.history.logic.job_record import BuildRecord
 from termite.engine.history.logic.kept_parts import BUILDS_KEPT
-from termite.engine.history.logic.record_file import Wound
+from termite.engine.history.logic.record_file import INDEX_HEAD, RECORDS_HEAD, Wound, id_key, index_name, part_name
 from termite.engine.history.past_builds import PastBuilds
 from termite.engine.history.record_writer import PackedRecords, RecordWriter
 from tests.synthetic_builds import SyntheticBuild, synthetic_build, synthetic_history, write_history
@@ -114,6 +116,25 @@ def test_a_crash_at_any_offset_loses_only_the_last_record(tmp_path: Path) -> Non
     assert RecordWriter(tmp_path).last_build == 1
 
 
+@pytest.mark.parametrize("is_last", [True, False])
+@pytest.mark.parametrize(("length", "offset"), [(2**32 - 1, 23), (100, 2**64 - 1), (100, 2**40), (0, 0), (4, 23)])
+def test_an_entry_that_cannot_be_right_counts_as_no_index(
+    tmp_path: Path, is_last: bool, length: int, offset: int
+) -> None:
+    write_history(tmp_path, [synthetic := synthetic_build(6)])
+    (records,) = records_in(tmp_path)
+    index = records.with_suffix(".index")
+    job = synthetic.jobs[2]
+    wrong = struct.pack("<IIQ", id_key(job.id), length, offset)
+    right = index.read_bytes()
+    index.write_bytes(right + wrong if is_last else right[: -len(wrong)] + wrong + right[-len(wrong) :])
+    past = PastBuilds(tmp_path)
+    assert past.builds() == [synthetic.build]
+    assert past.job(job.id) == job
+    assert past.ran(job.text)[-1] == next(other for other in synthetic.jobs if other.text == job.text)
+    assert past.damages == []
+
+
 def test_a_torn_record_is_said(tmp_path: Path) -> None:
     write_history(tmp_path, [synthetic_build(6)])
     (records,) = records_in(tmp_path)
@@ -147,8 +168,8 @@ def test_a_build_whose_master_was_killed_has_no_end(tmp_path: Path) -> None:
     writer.write(packed)
     (build,) = PastBuilds(tmp_path).builds()
     assert isinstance(build, BuildRecord) and build.ended_s == 0.0
+    writer.close()  # as its end does
     assert RecordWriter(tmp_path).last_job == 5
-    writer.close()
 
 
 def test_a_full_disk_leaves_whole_records_and_later_ones_are_written(
@@ -187,7 +208,84 @@ def test_a_full_disk_leaves_whole_records_and_later_ones_are_written(
     writer.close()
 
 
-def test_two_masters_do_not_take_the_same_number(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fails_at", ["records", "index", "head", "head of the index"])
+def test_a_part_that_cannot_be_made_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: str
+) -> None:
+    write_history(tmp_path, synthetic_history(BUILDS_KEPT, 2))
+    before = sorted(path.name for path in tmp_path.iterdir())
+    writer = RecordWriter(tmp_path)
+    build = BUILDS_KEPT + 1
+    for _ in range(BUILDS_KEPT + 1):
+        with monkeypatch.context() as patched:
+            _fill_disk(patched, fails_at)
+            with pytest.raises(OSError, match="No space"):
+                writer.start(build)
+        assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert writer.start(build), "the number is still free"
+    writer.close()
+    assert [build.id for build in PastBuilds(tmp_path).builds()] == list(range(BUILDS_KEPT, 1, -1))
+
+
+def test_a_build_goes_on_in_its_next_part_after_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synthetic = synthetic_build(12)
+    writer = RecordWriter(tmp_path)
+    writer.start(1)
+    _write_each(writer, synthetic, 0, 6)
+    monkeypatch.setattr(record_writer, "PART_BYTES", 1)
+    with monkeypatch.context() as patched:
+        _fill_disk(patched, "head")
+        with pytest.raises(OSError, match="No space"):
+            _write_each(writer, synthetic, 6, 7)
+    _write_each(writer, synthetic, 7, 12)
+    writer.close()
+    assert PastBuilds(tmp_path).jobs(1) == [*synthetic.jobs[:6], *synthetic.jobs[7:]]
+
+
+def test_parts_beyond_the_thousandth_are_read_in_their_order_and_evicted(tmp_path: Path) -> None:
+    synthetic = synthetic_build(3)
+    write_history(tmp_path, [synthetic_build(1)])
+    records = records_in(tmp_path)[0]
+    for number, job in zip((998, 999, 1000), synthetic.jobs, strict=True):
+        packed = PackedRecords(1)
+        packed.add(job)
+        (tmp_path / part_name(1, number)).write_bytes(RECORDS_HEAD + packed.frames[0])
+    records.unlink()
+    assert PastBuilds(tmp_path).jobs(1) == synthetic.jobs
+    write_history(tmp_path, synthetic_history(BUILDS_KEPT + 1, 1)[1:])
+    assert not list(tmp_path.glob("00000001-*.records"))
+
+
+def test_parts_without_a_record_drive_no_build_out(tmp_path: Path) -> None:
+    write_history(tmp_path, synthetic_history(3, 2))
+    for build in range(4, BUILDS_KEPT + 20):
+        (tmp_path / part_name(build, 0)).write_bytes(RECORDS_HEAD if build % 2 else b"")
+    writer = RecordWriter(tmp_path)
+    assert writer.start(writer.last_build + 1)
+    writer.close()
+    assert [build.id for build in PastBuilds(tmp_path).builds()] == [3, 2, 1]
+
+
+def test_an_index_without_records_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / index_name(part_name(1, 0))).write_bytes(b"left over")
+    write_history(tmp_path, [synthetic := synthetic_build(5)])
+    job = synthetic.jobs[2]
+    assert PastBuilds(tmp_path).job(job.id) == job
+
+
+def test_one_master_of_a_tree_writes(tmp_path: Path) -> None:
+    one = RecordWriter(tmp_path)
+    with pytest.raises(BlockingIOError, match="another master"):
+        RecordWriter(tmp_path)
+    one.close()
+    RecordWriter(tmp_path).close()
+
+
+def test_a_number_is_taken_once_where_there_are_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(fd: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
     one, other = RecordWriter(tmp_path), RecordWriter(tmp_path)
     assert one.start(1)
     assert not other.start(1)
@@ -195,6 +293,31 @@ def test_two_masters_do_not_take_the_same_number(tmp_path: Path) -> None:
     assert other.start(2)
     one.close()
     other.close()
+
+
+def _write_each(writer: RecordWriter, synthetic: SyntheticBuild, begin: int, end: int) -> None:
+    for job in synthetic.jobs[begin:end]:
+        packed = PackedRecords(synthetic.build.id)
+        packed.add(job)
+        writer.write(packed)
+
+
+def _fill_disk(patched: pytest.MonkeyPatch, fails_at: str) -> None:
+    """Let one step fail of those that make a part."""
+    open_file, write = os.open, os.write
+
+    def opened(path: Path, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if str(path).endswith(fails_at):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return open_file(path, flags, mode, dir_fd=dir_fd)
+
+    def written(fd: int, content: bytes) -> int:
+        if content == {"head": RECORDS_HEAD, "head of the index": INDEX_HEAD}.get(fails_at):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(fd, content)
+
+    patched.setattr(os, "open", opened)
+    patched.setattr(os, "write", written)
 
 
 def _frame(synthetic: SyntheticBuild, index: int) -> bytes:

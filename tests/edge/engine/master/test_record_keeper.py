@@ -15,7 +15,7 @@ import trio
 
 from termite.engine.decide.environment import Environment
 from termite.engine.errors import Reason
-from termite.engine.history.logic.job_record import BuildRecord, JobRecord, Where, Why
+from termite.engine.history.logic.job_record import JobRecord, Where, Why
 from termite.engine.history.past_builds import PastBuilds
 from termite.engine.history.record_writer import RecordWriter
 from termite.engine.host.process_exit import ExitUnknown
@@ -25,7 +25,7 @@ from termite.engine.master.recording import record_keeper
 from termite.engine.master.recording.build_notes import BuildNotes
 from termite.engine.master.recording.job_notes import NO_PROCESS, JobNotes
 from termite.engine.master.recording.job_records import RecordSettings
-from termite.engine.master.recording.record_keeper import MAX_PROCESSES, BuildStep, RecordKeeper, Written
+from termite.engine.master.recording.record_keeper import MAX_PROCESSES, BuildStep, RecordKeeper, Written, WrittenBuild
 from termite.engine.model import Attr, Change, Command, Exit, How, Invocation, Rule, Usage, Verdict
 
 TREE = b"home/u/p"
@@ -76,7 +76,7 @@ def everything_in(directory: Path) -> bytes:
     return b"".join(path.read_bytes() for path in directory.iterdir())
 
 
-def only_jobs(written: list[Written | BuildRecord]) -> list[JobRecord]:
+def only_jobs(written: list[Written | WrittenBuild]) -> list[JobRecord]:
     return [entry.record for entry in written if isinstance(entry, Written) and entry.record]
 
 
@@ -93,7 +93,7 @@ async def test_a_batch_is_whole_on_the_disk_when_it_was_written(tmp_path: Path) 
     past = PastBuilds(tmp_path)
     assert [build.jobs for build in past.builds()] == [3] and past.builds()[0].ended_s == build.ended_s
     assert [job.id for job in past.jobs(1)] == [1, 2, 3]
-    assert isinstance(written[-1], BuildRecord)
+    assert isinstance(written[-1], WrittenBuild) and written[-1].is_end
     keeper.close()
     again = keeper_in(tmp_path)
     assert (again.last_build, [build.jobs for build in again.builds]) == (1, [3])
@@ -222,6 +222,29 @@ async def test_a_directory_that_cannot_be_used_is_no_obstacle(tmp_path: Path) ->
     keeper.close()
 
 
+@pytest.mark.logs("records-not-written")
+async def test_a_second_master_of_a_tree_writes_no_records(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first, second = keeper_in(tmp_path), keeper_in(tmp_path)
+    for keeper in (second, first):
+        keeper.add(finished(new_build(keeper), 1))
+        assert len(only_jobs(await keeper.write_batch())) == 1, "the live stream has it"
+    assert caplog.text.count("another master writes the records of this tree") == 1
+    assert [build.jobs for build in PastBuilds(tmp_path).builds()] == [0], "only the start is written yet"
+    assert len(PastBuilds(tmp_path).jobs(1)) == 1
+    second.close()
+    first.close()
+
+
+@pytest.mark.logs("records-not-written")
+async def test_files_that_cannot_be_read_are_no_obstacle(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with patch.object(PastBuilds, "builds", side_effect=ValueError("odd bytes")):
+        keeper = keeper_in(tmp_path)
+    assert caplog.text.count("records-not-written") == 1 and "odd bytes" in caplog.text
+    keeper.add(finished(new_build(keeper), 1))
+    assert len(only_jobs(await keeper.write_batch())) == 1
+    keeper.close()
+
+
 @pytest.mark.logs("records-dropped")
 async def test_what_waits_for_the_disk_is_bounded(tmp_path: Path) -> None:
     keeper = keeper_in(tmp_path)
@@ -253,9 +276,9 @@ async def test_an_exit_is_asked_again_until_the_parent_has_waited(tmp_path: Path
     with a_child("exit 6") as process:
         job = ended_here(keeper, build, process, time.time() + 100)
         keeper.add(job)
-        if written := await keeper.write_batch():
+        if written := only_jobs(await keeper.write_batch()):
             keeper.close()
-            assert only_jobs(written)[0].exit_code == -1
+            assert written[0].exit_code == -1
             pytest.skip("needs Linux 6.15")
         process.wait()
     with trio.fail_after(5):

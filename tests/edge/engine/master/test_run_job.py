@@ -26,6 +26,8 @@ from termite.engine.decide.short_commands import MIN_SAMPLES, ShortCommands
 from termite.engine.errors import FsError, HalfPublished, NotAtRest, Outdated, Reason, Retryable
 from termite.engine.fleet.lease import Lease
 from termite.engine.fleet.pool import OUTDATED_CHANGES, NoWorker, Pool
+from termite.engine.history.logic.job_record import Where, Why
+from termite.engine.history.logic.live_events import Event, JobSent
 from termite.engine.launch import connection as launcher_module
 from termite.engine.launch.connection import LauncherGone
 from termite.engine.launch.listener import LauncherListener
@@ -363,6 +365,23 @@ async def test_a_command_that_is_known_to_be_short_runs_here(tmp_path: Path) -> 
         await world.until_no_slot_is_taken()
     counters = world.master.counters
     assert (counters.remote, counters.short, counters.local, counters.fallbacks) == (1, 1, 0, {})
+
+
+async def test_readers_see_at_once_that_a_command_runs_here_because_it_is_short(tmp_path: Path) -> None:
+    world = with_short(World(tmp_path, script(end=ran()), script(end=ran())))
+    await world.say("gcc", "-c", "x.c")
+    sent: list[JobSent] = []
+    watchers = world.master.recorder.watchers
+
+    def emit(event: Event) -> None:
+        sent.extend([event] if isinstance(event, JobSent) else [])
+
+    with patch.object(watchers, "emit", emit), patch.object(watchers, "are_there", new=True):
+        async with world.launcher("gcc", "-c", "x.c") as launched:
+            await launched.frames()
+            await world.say("gcc", "-c", "x.c")  # no core is idle
+    places = [(event.job.where, event.job.cause.kind) for event in sent]
+    assert places == [(Where.HERE, Why.SHORT), (Where.WORKER, Why.NO_RULE)]
 
 
 async def test_a_short_command_goes_to_a_worker_while_no_core_is_free(tmp_path: Path) -> None:

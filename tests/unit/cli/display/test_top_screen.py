@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from rich.cells import cell_len
 
+from termite.cli.amounts import size_text
 from termite.cli.display.top_screen import Pane, Style, TopState, TopView, press, screen_lines
 from termite.engine.errors import Reason
 from termite.engine.history.logic.job_record import Where
@@ -42,6 +43,16 @@ def test_what_is_shown_is_what_the_events_say() -> None:
             assert f"\n{job.id:>7}  " in text
         for worker in state.live.workers.values():
             assert worker.name in text
+
+
+def test_free_memory_is_shown_if_it_is_known() -> None:
+    state = state_after(20)
+    state.apply(WorkerChanged(WorkerState(name="zeta")))
+    lines = [line.text for line in screen_lines(state, TopView(), state.live.at_s, 120, 40)]
+    (known,) = [line for line in lines if line.startswith("alpha")]
+    (unknown,) = [line for line in lines if line.startswith("zeta")]
+    assert size_text(state.live.workers["alpha"].free_memory_bytes) in known
+    assert "?" in unknown
 
 
 def test_silent_and_refused_workers_stand_first_and_say_why() -> None:

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import msgspec
 import pytest
 
+from termite.cli.amounts import size_text
 from termite.cli.web.html_text import Html, escaped, tag
 from termite.cli.web.pages import build_page, front_page, job_page, timeline_object, worker_page
 from termite.engine.history.logic.job_record import JobRecord
@@ -78,6 +79,12 @@ def test_hostile_text_is_text_on_every_page() -> None:
         assert html.unescape(re.sub("<[^>]*>", "", page)).count("\x1b") == 0
         assert "\u202e" not in page
         assert "<script>alert('x')</script>" in read.text
+
+
+def test_free_memory_of_workers_is_shown() -> None:
+    live = live_after(50)
+    page = front_page("/tree", [], live, 1e9)
+    assert all(size_text(worker.free_memory_bytes) in page for worker in live.workers.values())
 
 
 def test_a_page_of_a_build_has_every_figure_and_is_small() -> None:

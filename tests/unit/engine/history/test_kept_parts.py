@@ -23,8 +23,18 @@ def test_a_part_that_grows_always_stays() -> None:
     assert choose_evicted(parts, growing=[(1, 0)], bytes_kept=100) == [BuildPart(2, 0, 10)]
 
 
+def test_empty_parts_are_no_builds_and_go_with_those_around_them() -> None:
+    empty = [BuildPart(build, 0, 20, is_empty=True) for build in (2, 4, 6, 8, 10)]
+    parts = [*empty, *(BuildPart(build, 0, 40) for build in (3, 5, 7))]
+    assert choose_evicted(parts, builds_kept=2) == [BuildPart(2, 0, 20, True), BuildPart(3, 0, 40), empty[1]]
+    assert choose_evicted(parts, growing=[(10, 0)], builds_kept=4) == [empty[0]]
+
+
 @given(
-    st.lists(st.builds(BuildPart, st.integers(1, 40), st.integers(0, 3), st.integers(0, 50)), unique_by=lambda p: p[:2])
+    st.lists(
+        st.builds(BuildPart, st.integers(1, 40), st.integers(0, 3), st.integers(0, 50), st.just(False)),
+        unique_by=lambda part: part[:2],
+    )
 )
 def test_the_bounds_hold_and_nothing_goes_without_need(parts: list[BuildPart]) -> None:
     evicted = choose_evicted(parts, builds_kept=5, bytes_kept=200)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from termite.engine.errors import RemoteProtocolError
 from termite.engine.history.logic.event_queue import EventQueue
-from termite.engine.history.logic.job_record import Stage
+from termite.engine.history.logic.job_record import Stage, Where
 from termite.engine.history.logic.live_events import (
     Event,
     JobEnded,
@@ -80,7 +80,7 @@ def test_a_retried_job_is_queued_again() -> None:
     unfinished = msgspec.structs.replace(job, attempts=(), started_s=0.0, ended_s=0.0, home_s=0.0)
     state.apply(JobSent(unfinished))
     state.apply(JobRetried(job.id, job.attempts[0]))
-    assert state.jobs[job.id].stage is Stage.QUEUED
+    assert (state.jobs[job.id].stage, state.jobs[job.id].where) == (Stage.QUEUED, Where.UNDECIDED)
     assert state.jobs[job.id].attempts == job.attempts
     state.apply(JobRetried(10**9, job.attempts[0]))
     state.apply(JobEnded(10**9, 1.0, 2.0, 0))
@@ -97,6 +97,17 @@ def test_a_snapshot_replaces_what_was_known() -> None:
     state.apply(Missed(3))
     state.apply(snapshot)
     assert (state.jobs, state.builds, state.missed) == ({}, {}, 3)
+
+
+def test_a_snapshot_has_counted_the_jobs_that_came_home_before() -> None:
+    state = LiveState()
+    for event in EVENTS[:-1]:
+        state.apply(event)
+    first = EVENTS[0]
+    assert isinstance(first, Snapshot) and state.home_counts == {1: 100}
+    state.apply(msgspec.structs.replace(first, builds=(msgspec.structs.replace(SYNTHETIC.build, jobs=100),)))
+    assert state.builds[1].jobs + state.home_counts.get(1, 0) == 100
+    assert state.all_home == 100, "a counter never falls"
 
 
 def test_a_queue_gives_what_was_added_in_order() -> None:
