@@ -12,8 +12,8 @@ from termite.fuse.worker_line import WorkerLine
 class LogQuestions:
     """The questions of one master about the log of its worker.
 
-    Each has a number, which its answer repeats: a question is cancelled if the worker stands still,
-    and the late answer must not be taken for that to the next question.
+    Each has a number, which its answer repeats. If the worker stands still, a question is
+    cancelled, and its late answer must not be taken for that to the next one.
     """
 
     def __init__(self, control: WorkerLine) -> None:

@@ -5,9 +5,9 @@ program sends `Authorization: Bearer TOKEN`, or the token in the address of a fe
 `Host` must be one of ours: otherwise a page of a stranger could reach this server by a name that
 leads to 127.0.0.1.
 
-Browsers send a cookie to every port of a host. Therefore its name has the port, and its value is
-good for nothing but the cookie: a server of another user learns neither the token nor what a form
-must send.
+Browsers send a cookie to every port of a host. Therefore its name has the port, and the token
+cannot be computed from its value. Another user's server that gets it can open these pages, as
+docs/use/security.md says.
 """
 
 import hmac
@@ -76,21 +76,21 @@ class Guard:
         return PlainTextResponse("open the address that termite-ctl web has printed: it has a token\n", 403)
 
     def _welcome(self, path: str, query: str) -> Response:
-        """Return the answer that gives a browser the cookie, and takes the token from its address."""
+        """Return the answer that gives a browser the cookie, and an address without the token."""
         here = "/" + path.lstrip("/\\")  # //evil.example would be an address elsewhere
         answer = RedirectResponse(quote(here) + (f"?{query}" if query else ""), 303)
-        # With `strict`, a browser that comes from a page elsewhere would not send it on the redirect.
+        # With `strict`, a browser that comes from elsewhere would not send it on the redirect.
         answer.set_cookie(self._cookie_name, self._cookie, httponly=True, samesite="lax")
         return answer
 
 
 def bound_token(token: str, purpose: str, port: int) -> str:
-    """Return a token that is good for one purpose and port, and does not tell the one it is made of."""
+    """Return a token for one purpose and port, which does not tell the one that it is made of."""
     return hmac.digest(token.encode(), f"{purpose} {port}".encode(), "sha256").hex()
 
 
 def is_same(given: str, wanted: str) -> bool:
-    """Return True if both are equal. The time that this takes does not tell how much of them is."""
+    """Return True if both are equal. The time that this takes tells nothing about them."""
     return secrets.compare_digest(given.encode("utf-8", "replace"), wanted.encode())
 
 

@@ -47,7 +47,7 @@ async def serve_pages(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(follower.follow)
         ended = trio.Event()
-        nursery.start_soon(_wait_for_signal, ended)
+        await nursery.start(_wait_for_signal, ended)
         say(f"http://{host}:{port}/?token={token}")
         config.bind = [f"fd://{listening.detach()}"]  # the server closes it
         app = Guard(site.app(), token, port, [*names, host])
@@ -55,8 +55,9 @@ async def serve_pages(
         nursery.cancel_scope.cancel()
 
 
-async def _wait_for_signal(ended: trio.Event) -> None:
+async def _wait_for_signal(ended: trio.Event, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
         async for _ in signals:
             ended.set()
 

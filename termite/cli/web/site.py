@@ -165,7 +165,10 @@ class Site:
 
 
 def can_be_ended(job: JobRecord) -> bool:
-    """Return True if the job waits or runs on a worker. Otherwise its launcher has become the command."""
+    """Return True if the job waits or runs on a worker.
+
+    Otherwise its launcher has become the command.
+    """
     return job.where in (Where.UNDECIDED, Where.WORKER)
 
 
