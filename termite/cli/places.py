@@ -74,7 +74,7 @@ def records_directory(root: Path) -> Path:
 
 
 def web_address_file(root: Path) -> Path:
-    """Return the file that says where pages of the tree at `root` are served. It may not exist.
+    """Return the file that says where pages of the tree at `root` are served, if it exists.
 
     Raise UserError if there is no place for it.
     """

@@ -31,7 +31,7 @@ class LogLimits:
 
 
 class RotatedFile(logging.Handler):
-    """A handler that appends records to a file. It ignores errors of the disk while it logs.
+    """A handler that appends records to a file, and ignores errors of the disk while it logs.
 
     Raise OSError if the file cannot be opened. A path that names no regular file, such as a
     terminal or a pipe, is written, but never rotated. A file that cannot be rotated grows on.

@@ -5,5 +5,5 @@
 * web_address.py has the file in which the pages of a tree say where they are.
 * live_terminal.py follows a master on the whole terminal.
 
-What they show is computed in ../display/.
+Their lines are computed in ../display/.
 """

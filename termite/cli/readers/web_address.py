@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def write_address(file: Path, url: str) -> None:
-    """Write the address of this process, for this user only. Raise OSError if that is impossible."""
+    """Write the address of this process for this user alone. Raise OSError if that fails."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     new = file.with_name(f"{file.name}.{os.getpid()}")
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

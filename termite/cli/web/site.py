@@ -19,6 +19,7 @@ from starlette.routing import Route
 from termite.cli.display.trace_events import trace_object
 from termite.cli.web import pages
 from termite.cli.web.access import is_same
+from termite.cli.web.html_text import Html
 from termite.cli.web.live_follower import LiveFollower
 from termite.cli.web.metrics import metrics_text
 from termite.engine.history.logic.job_record import BuildRecord, JobRecord, Where, as_object
@@ -63,11 +64,11 @@ class Site:
     async def front(self, request: Request) -> Response:
         """Answer with the page of the tree."""
         builds = await self._read(self._past.builds)
-        return HTMLResponse(pages.front_page(str(self._tree), builds, self._follower.state, time.time()))
+        return HTMLResponse(pages.front_page(str(self._tree), builds, self._now()))
 
     async def now(self, request: Request) -> Response:
         """Answer with the part of the front page that changes."""
-        return HTMLResponse(pages.now_part(self._follower.state, time.time()))
+        return HTMLResponse(self._now())
 
     async def build(self, request: Request) -> Response:
         """Answer with the page of a build."""
@@ -121,6 +122,7 @@ class Site:
             {
                 "tree": str(self._tree),
                 "master": as_object(state.master) if state else None,
+                "trouble": self._follower.trouble,
                 "workers": [as_object(worker) for worker in state.workers.values()] if state else [],
                 "jobs": [as_object(job) for job in state.jobs.values()] if state else [],
                 "running_builds": [as_object(build) for build in state.builds.values()] if state else [],
@@ -141,6 +143,9 @@ class Site:
         if name not in STATIC_FILES:
             raise HTTPException(404, "no such file")
         return FileResponse(STATIC / name, media_type=STATIC_FILES[name])
+
+    def _now(self) -> Html:
+        return pages.now_part(self._follower.state, time.time(), self._follower.trouble)
 
     async def _read(self, read: Callable[[], T]) -> T:
         """Read records in a thread, so that other requests are answered meanwhile."""

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,8 +18,11 @@ import trio
 
 from termite.cli.places import records_directory
 from termite.cli.web.access import bound_token
+from termite.cli.web.live_follower import LiveFollower
+from termite.cli.web.pages import now_part
 from termite.cli.web.site import end_launcher
 from termite.engine.history.logic.job_record import Where
+from termite.engine.wire.protocol import records
 from tests.live_master import serving
 from tests.synthetic_builds import events_of, synthetic_build, synthetic_history, write_history
 
@@ -208,6 +212,39 @@ async def test_it_follows_a_master_that_comes_and_goes(tree: Path) -> None:
             waiting = next(job for job in master.state.jobs.values() if not job.sent_s)
             assert "End this job" in browser.ask(f"/job/{waiting.id}").text
         await until(browser, "No master runs")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (records.frame(records.ANSWER, b'{"error": "unknown command watch", "hint": "an older one"}'), "an older one"),
+        (records.frame(records.EVENT, b'["Unheard"]'), "an event that cannot be read"),
+    ],
+)
+async def test_a_master_of_another_version_is_not_said_to_be_missing(tree: Path, answer: bytes, said: str) -> None:
+    follower = LiveFollower(tree / ".termite-socket")
+    with trio.socket.socket(socket.AF_UNIX) as listening:
+        await listening.bind(str(tree / ".termite-socket"))
+        listening.listen()
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(follower.follow)
+                master, _ = await listening.accept()
+                await master.send(answer)
+                while not follower.trouble:  # noqa: ASYNC110
+                    await trio.sleep(0.01)
+                nursery.cancel_scope.cancel()
+                master.close()
+    assert said in now_part(follower.state, 1e9, follower.trouble)
+
+
+async def test_a_socket_that_a_killed_master_has_left_is_no_master(tree: Path) -> None:
+    follower = LiveFollower(tree / ".termite-socket")
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(tree / ".termite-socket"))
+    with trio.move_on_after(0.2):
+        await follower.follow()
+    assert "No master runs" in now_part(follower.state, 1e9, follower.trouble)
 
 
 def test_only_launchers_of_this_user_are_ended(tmp_path: Path) -> None:

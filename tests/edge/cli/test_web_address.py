@@ -47,7 +47,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def built(tree: Path, **env: str) -> tuple[list[str], bool]:
-    """Build; return the lines on stderr, and whether the module that reads the file was imported."""
+    """Build; return the lines on stderr, and whether the module for the file was imported."""
     done = subprocess.run(
         [sys.executable, "-c", BUILD, tree], env={**os.environ, **env}, capture_output=True, text=True, check=True
     )

@@ -1,8 +1,8 @@
 """Mask credentials in the text of a command before it is shown, logged or recorded.
 
-A text is for people and for records only. What runs is never changed. The mask hides what looks
-like a credential, and each value of a variable that must not leave this machine. It hides too much
-rather than too little.
+A text is for people and for records only. The command itself is never changed. The mask hides
+what looks like a credential, and each value of a variable that must not leave this machine. A mask
+that hides too much is better than one that hides too little.
 """
 
 import re
