@@ -121,7 +121,7 @@ def build_locally(argv: Sequence[str], error: Exception) -> int:
 def run_plainly(argv: Sequence[str], versioned: str = "") -> int:
     """Run a command as if termite were not there, and end as the command did.
 
-    `versioned` is the front end that was asked for its version, "" if none was. That version stands
+    `versioned` is the front end that was asked for its version, "" if none was. This version stands
     on stderr, because programs read the tool's own from stdout.
     """
     status = _run_tool(argv, os.environ)[0]
