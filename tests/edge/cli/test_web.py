@@ -220,6 +220,7 @@ async def test_it_follows_a_master_that_comes_and_goes(tree: Path) -> None:
         (records.frame(records.ANSWER, b'{"error": "unknown command watch", "hint": "an older one"}'), "an older one"),
         (records.frame(records.EVENT, b'["Unheard"]'), "an event that cannot be read"),
     ],
+    ids=["older", "newer"],
 )
 async def test_a_master_of_another_version_is_not_said_to_be_missing(tree: Path, answer: bytes, said: str) -> None:
     follower = LiveFollower(tree / ".termite-socket")
