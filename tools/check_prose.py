@@ -24,6 +24,8 @@ MAX_COLUMNS = 100
 MAX_WORDS = 30  # the rule is 25; a sentence with names and numbers may have some more
 # A sentence that begins with one of these has no subject, or an unclear one.
 _FIRST = re.compile(r"(As|It|Of|So|That|The same|Until|What|Where|Whether|Who|Whose)\b")
+# Nor has any later sentence of a docstring that begins with one of these.
+_VAGUE = re.compile(r"(So|That|What|Who)\b")
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')`]*\s+(?=[\"'(`]*[A-Z0-9`])")
 _QUOTES = re.compile(r"^[rRuUbB]*(\"\"\"|'''|\"|')")
 _ITEM = re.compile(r"(?:[*-]|\d+\.)\s")
@@ -113,8 +115,11 @@ def _check_sentences(lines: Sequence[str], first: int) -> Iterator[Finding]:
         at = 0
         for end in [*(found.end() for found in _SENTENCE_END.finditer(text)), len(text)]:
             count = sum(any(map(str.isalnum, word)) for word in text[at:end].split())
+            number = paragraph[text.count("\n", 0, at)][0]
+            is_opening = number == first and not at  # of a docstring, which _FIRST has seen
+            if not is_opening and (found := _VAGUE.match(text, at)):
+                yield Finding(number, f"a sentence begins with {found[1]!r}: begin with a noun")
             if count > MAX_WORDS:
-                number = paragraph[text.count("\n", 0, at)][0]
                 yield Finding(number, f"a sentence of {count} words: {MAX_WORDS} at most")
             at = end
 

@@ -73,6 +73,14 @@ def records_directory(root: Path) -> Path:
     return own_directory(STATE) / "records" / tree_name(root)
 
 
+def web_address_file(root: Path) -> Path:
+    """Return the file that says where pages of the tree at `root` are served, if it exists.
+
+    Raise UserError if there is no place for it.
+    """
+    return records_directory(root) / "web-address"
+
+
 def working_directory() -> Path:
     """Return the current directory without symlinks. Raise UserError if it has been removed."""
     try:

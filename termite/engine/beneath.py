@@ -1,9 +1,10 @@
 """Open files below a directory by that directory's descriptor, without passing a symlink.
 
 A job, a worker or another user may put a symlink at any name at any time. If a program checks a
-name and then opens it by name, it may read another file than the one that was checked. So callers
-open first, and then ask the descriptor which kind of file it is. Where nothing may be replaced that
-another has made, `rename_new` gives a name. Python has no function for openat2(2) and renameat2(2).
+name and then opens it by name, it may read another file than the one that was checked. Therefore
+callers open first, and then ask the descriptor which kind of file it is. Where nothing may be
+replaced that another has made, `rename_new` gives a name. Python has no function for openat2(2) and
+renameat2(2).
 """
 
 import ctypes

@@ -1,9 +1,9 @@
 """Make directories for one process alone, and remove those of processes that were killed.
 
 A process locks its directory as long as it runs. The kernel takes the lock away when the process
-ends, however it ends. So a directory without a lock is a leftover, however young it is. A process
-may be between making its directory and locking it. If another process removes the directory at
-that moment, the first one makes another.
+ends, however it ends. Therefore a directory without a lock is a leftover, however young it is. A
+process may be between making its directory and locking it. If another process removes the directory
+at that moment, the first one makes another.
 
 On a file system without locks nothing is a leftover, because nobody can know.
 """

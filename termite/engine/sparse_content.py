@@ -8,7 +8,7 @@ personalization PERSON:
     the SHA-256 of all other bytes, one after the other (32 bytes, not a u64)
     the size of the content
 
-So a digest depends on the bytes alone, and not on how a file system keeps them. Another hash
+A digest therefore depends on the bytes alone, and not on how a file system keeps them. Another hash
 function makes it impossible to find a content whose SHA-256 is such a digest. A content that is
 smaller than a block always has its SHA-256.
 """

@@ -70,8 +70,8 @@ class Actions:
     `slots` limits how many run at once. `mount` is the mount point of the mirror. `on_change` is
     called when a job starts or ends.
 
-    The kernel does not say for which job it asks. So `Usage.requests` of a job has all requests
-    since the last job that ended, and the sum over all jobs is exact.
+    The kernel does not say for which job it asks. Therefore `Usage.requests` of a job has all
+    requests since the last job that ended, and the sum over all jobs is exact.
     """
 
     def __init__(

@@ -10,11 +10,16 @@ from termite.fuse.worker_line import WorkerLine
 
 
 class LogQuestions:
-    """The questions of one master about the log of its worker."""
+    """The questions of one master about the log of its worker.
+
+    Each has a number, which its answer repeats. If the worker stands still, a question is
+    cancelled, and its late answer must not be taken for that to the next one.
+    """
 
     def __init__(self, control: WorkerLine) -> None:
         self._control = control
         self._turn = trio.Lock()
+        self._asked = 0  # the number of the last question
         self._send, self._receive = trio.open_memory_channel[LogRecords](1)
 
     async def read(self, request: GetLog) -> LogRecords:
@@ -25,11 +30,14 @@ class LogQuestions:
         async with self._turn:
             with suppress(trio.WouldBlock):
                 self._receive.receive_nowait()  # nobody has waited for that one
-            self._control.ask_nowait(MirrorNotice(log_after=request.after, log_most=request.most))
+            self._asked += 1
+            self._control.ask_nowait(
+                MirrorNotice(log_after=request.after, log_most=request.most, log_question=self._asked)
+            )
             return await self._receive.receive()
 
     def take(self, order: WorkerOrder) -> None:
-        """Take what an order of the worker says about its log, if it says anything about it."""
-        if order.log_number is not None:
+        """Take what an order of the worker says about its log, if it answers the last question."""
+        if order.log_number is not None and order.log_question == self._asked:
             with suppress(trio.WouldBlock):
                 self._send.send_nowait(LogRecords(order.log_number, order.log))

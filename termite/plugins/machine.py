@@ -8,11 +8,11 @@ from termite import Rule, command_regexp, hookimpl
 
 _PRIVILEGED = ("sudo", "doas", "pkexec", "mount", "umount", "losetup", "chroot")
 _SERVED = ("docker", "podman", "buildah", "nerdctl", "systemctl", "systemd-run")  # they ask daemons of this machine
-# A job has one group only.
-_GROUPS = command_regexp("groups") + "|" + command_regexp("id") + r"(?=\s*(?:$|[;&|)\n]|-\w*G|--groups))"
-_SU = command_regexp("su")
-# Overlayfs shows other devices for files than for their directories.
-_DU = command_regexp("du") + r"(?=[^;&|\n]*?\s-(?:\w*x|-one-file-system))"
+# A job has one group only, and overlayfs shows other devices for files than for their directories.
+# A quote may end the name.
+_USER_GROUPS_DEVICES = command_regexp(
+    r"su|groups|id(?=['\"]?\s*(?:$|[;&|<>)\n]|-\w*G|--groups))|du(?=[^;&|\n]*?\s-(?:\w*x|-one-file-system))"
+)
 _SOURCE = "machine plugin"
 
 
@@ -22,7 +22,6 @@ def termite_rules() -> list[Rule]:
     return [
         Rule(command_regexp("|".join(_PRIVILEGED)), local=True, source=_SOURCE, words=_PRIVILEGED),
         Rule(command_regexp("|".join(_SERVED)), local=True, source=_SOURCE, words=_SERVED),
-        Rule(_GROUPS, local=True, source=_SOURCE, words=("groups", "id -", "id)", "id |", "id;")),
-        Rule(_SU, local=True, source=_SOURCE, words=("su ",)),
-        Rule(_DU, local=True, source=_SOURCE, words=("du ",)),
+        # One search for all: short names stand in many texts, and a search takes 15 us.
+        Rule(_USER_GROUPS_DEVICES, local=True, source=_SOURCE, words=("su", "groups", "id", "du")),
     ]

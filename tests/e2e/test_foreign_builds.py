@@ -4,10 +4,10 @@ Each runs as an ordinary user and as root. Both builds of a project use the same
 other. At least 80 % of the compile and link commands must run on a worker, because a local build
 would be equal without any merit.
 
-The compilers in PATH are wrappers that note each call in a directory that jobs cannot see. So the
-plain build tells how many calls there are, and the other one how many ran here. The probes of a
-configure script do not count. go finds its own compiler by a path, so there the commands that it
-prints are compared with the master's counter.
+The compilers in PATH are wrappers that note each call in a directory that jobs cannot see.
+Therefore the plain build tells how many calls there are, and the other one how many ran here. The
+probes of a configure script do not count. go finds its own compiler by a path, so there the
+commands that it prints are compared with the master's counter.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """A launcher one of whose system calls fails, in front of a master that is played.
 
-The sweeps of `make torture` hit all calls. What they once found, and what depends on the moment
-there, is shown here.
+The sweeps of `make torture` hit all calls. The faults that they once found, and what depends on the
+moment there, are shown here.
 """
 
 import errno

@@ -1,6 +1,6 @@
 """The command termite-cmake: stock CMake, with the commands of its builds on workers.
 
-Configuring puts the launcher in front of the commands of the build directory. It needs no master:
+Configuring puts the launcher in front of the commands of the build directory. This needs no master:
 its checks decide how the project is built, so they run on this machine.
 """
 

@@ -19,7 +19,7 @@ from termite.cli.build_commands.unseen_programs import unseen_lines
 from termite.cli.claims import wait_for_claims
 from termite.cli.flags import VERSION, print_line
 from termite.cli.leftovers.footprints import start_sweep
-from termite.cli.places import working_directory
+from termite.cli.places import web_address_file, working_directory
 from termite.engine.decide.logic.switches import LOCAL, NEVER, check_variables, is_local_forbidden, is_switched_off
 from termite.engine.decide.logic.ties import tie_of
 from termite.engine.errors import ExitCode, Reason, RemoteProtocolError, UserError, words_of
@@ -67,7 +67,9 @@ class Tool:
 def run_tool(tool: Tool, args: Sequence[str]) -> int:
     """Build with `args` and return the tool's exit code, or die of the signal that killed it."""
     if list(args) == ["--termite-help"]:
-        print(_HELP.format(tool=tool.name, version=VERSION))
+        from termite.cli.build_commands.front_end_help import HELP
+
+        print(HELP.format(tool=tool.name, version=VERSION))
         return 0
     if is_switched_off(os.environ):
         return run_plainly([tool.name, *args])
@@ -97,6 +99,8 @@ def build_with(tool: Tool, program: str, args: Sequence[str], directory: str) ->
     except (UserError, RemoteProtocolError, OSError) as error:
         return build_locally(argv, error)
     start_sweep()
+    if sys.stderr.isatty() or os.environ.get("TERMITE_VERBOSE"):
+        _say_pages(master)
     status, is_interrupted = _run_tool(started, env)
     _sum_up(master, status, INTERRUPTED_S if is_interrupted else client.BUILD_ANSWER_S)
     return _end_as(status)
@@ -117,7 +121,7 @@ def build_locally(argv: Sequence[str], error: Exception) -> int:
 def run_plainly(argv: Sequence[str], versioned: str = "") -> int:
     """Run a command as if termite were not there, and end as the command did.
 
-    `versioned` is the front end that was asked for its version, "" if none was. That version stands
+    `versioned` is the front end that was asked for its version, "" if none was. This version stands
     on stderr, because programs read the tool's own from stdout.
     """
     status = _run_tool(argv, os.environ)[0]
@@ -237,6 +241,7 @@ def _sum_up(master: client.Client, status: int, patience_s: float) -> None:
     parts = summary_parts(end)
     if len(parts) > 1 or os.environ.get("TERMITE_VERBOSE"):
         say("; ".join(parts))
+        _say_pages(master)
     for named in (*few, *end["named"]):
         say(named)
     if file := os.environ.get("TERMITE_SUMMARY"):
@@ -244,6 +249,16 @@ def _sum_up(master: client.Client, status: int, patience_s: float) -> None:
 
         for trouble in write_summary(Path(file), master.path.parent, str(end.get("build", 0))):
             say(trouble)
+
+
+def _say_pages(master: client.Client) -> None:
+    """Say where the pages of this tree are served, if they are."""
+    with contextlib.suppress(UserError):
+        if (file := web_address_file(master.path.parent)).exists():
+            from termite.cli.readers.web_address import read_address
+
+            if url := read_address(file):
+                say(f"pages of this build: {url}")
 
 
 def place_lines(end: client.Reply) -> tuple[list[str], list[str]]:
@@ -371,28 +386,3 @@ def loadable_name(library: Path) -> str:
     if not set(" :$").intersection(str(library)):
         return str(library)
     return f"/proc/{os.getpid()}/fd/{os.open(library, os.O_RDONLY)}"
-
-
-_HELP = """termite-{tool} {version}: {tool}, with its commands run on other machines
-
-usage: termite-{tool} [any arguments of {tool}]
-
-The build uses the master that runs in this directory or above it. If there is none, termite-{tool}
-starts a master with a worker on this machine, which ends ten minutes after the last build.
-
-  TERMITE_ROOT     directory below which commands may write, for a new master
-                   (default: the checkout, or this directory)
-  TERMITE_SHORT    limit of short commands, which run here, for a new master: milliseconds;
-                   0: none; auto: 50 times the dispatch overhead, at most a second (default: auto)
-  TERMITE_ENV_EXCLUDE  patterns of variables that are not sent to workers, for a new master:
-                   'AWS_* *_TOKEN' (default: none)
-  TERMITE_TMP      private: a new master gives every command on a worker a /tmp of its own
-                   (default: shared)
-  TERMITE_SOCKET   socket of the master to use (default: the nearest one); empty: use no master
-  TERMITE_LOCAL    never: if no worker can run a command, fail instead of running it here
-  TERMITE          off: build as if termite were not installed
-  TERMITE_VERBOSE  1: print at the end of every build what ran where
-
-The file .termite-localrc beside the socket has rules for where commands run.
-`termite-ctl why COMMAND` shows where a command would run and which rule decides that.
-`termite-ctl status` shows the workers. `{tool} --help` shows the help of {tool}."""

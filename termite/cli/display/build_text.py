@@ -15,14 +15,14 @@ BUILD_HEAD = f"{'build':>5}  {'started':<20}{'took':>11}  {'jobs':>6} {'workers'
 
 
 def job_line(job: JobRecord, now_s: float = 0.0) -> str:
-    """Return one line of a list of jobs, below `JOB_HEAD`. It is printable."""
+    """Return one printable line of a list of jobs, below `JOB_HEAD`."""
     took = duration_text(slot_time_s(job, now_s))
     line = f"{job.id:>7}  {place_word(job):<16}{took:>10}  {end_word(job):<8} {_first_line(job.text)}"
     return printable(line, LONGEST_LINE)
 
 
 def build_line(build: BuildRecord) -> str:
-    """Return one line of a list of builds, below `BUILD_HEAD`. It is printable."""
+    """Return one printable line of a list of builds, below `BUILD_HEAD`."""
     took = duration_text(build.ended_s - build.started_s) if build.ended_s else "?"
     remote, local = build.counts.remote, build.counts.local + build.counts.short
     counts = f"{build.jobs:>6} {remote:>7} {local:>6}" if build.ended_s else f"{'?':>6} {'?':>7} {'?':>6}"
@@ -40,6 +40,17 @@ def build_end_word(build: BuildRecord) -> str:
     if build.signal:
         return signal_name(build.signal)
     return "-" if build.exit_code == NOT_KNOWN else str(build.exit_code)
+
+
+def progress_text(build: BuildRecord, home: int, now_s: float) -> str:
+    """Return how far a build is. `home` jobs of it came home since the reader follows it.
+
+    The number of its jobs is not known, and that of the last such build is shown instead.
+    """
+    done = f"{build.jobs + home} jobs done"
+    if build.expected_jobs:
+        done += f" of about {build.expected_jobs} (as in the last such build)"
+    return f"{done}, {duration_text(max(now_s - build.started_s, 0.0))}"
 
 
 def clock_text(at_s: float) -> str:

@@ -13,6 +13,7 @@ from enum import Enum
 from rich.cells import set_cell_size
 
 from termite.cli.amounts import duration_text, size_text
+from termite.cli.display.build_text import progress_text
 from termite.cli.display.job_text import cause_word, end_word, job_lines, place_word, slot_time_s
 from termite.engine.errors import words_of
 from termite.engine.history.logic.job_record import BuildRecord, JobRecord, Where, Why
@@ -175,20 +176,16 @@ def _head(state: TopState, now_s: float) -> Iterator[Line]:
         + (f"; {live.missed} events missed" if live.missed else "")
     )
     for build in list(live.builds.values())[:3]:
-        yield Line(_progress(build, live.home_counts.get(build.id, 0), now_s))
+        yield Line(_build_text(build, live.home_counts.get(build.id, 0), now_s))
     if not live.builds:
         yield Line("no build runs")
     if live.waits_for:
         yield Line(f"the queue waits for {printable(live.waits_for)}", Style.ALARM)
 
 
-def _progress(build: BuildRecord, home: int, now_s: float) -> str:
-    """Return how far a build is. The number of its jobs is that of the last such build."""
-    done = f"{build.jobs + home} jobs done"
-    if build.expected_jobs:
-        done += f" of about {build.expected_jobs} (as in the last such build)"
+def _build_text(build: BuildRecord, home: int, now_s: float) -> str:
     name = printable(build.text.partition("\n")[0]) or "commands without a build tool"
-    return f"build {build.id}: {name}: {done}, {duration_text(max(now_s - build.started_s, 0.0))}"
+    return f"build {build.id}: {name}: {progress_text(build, home, now_s)}"
 
 
 def _workers(state: TopState, now_s: float, room: int) -> Iterator[Line]:

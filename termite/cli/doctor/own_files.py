@@ -1,6 +1,5 @@
 """Check the files and the settings of this user: secret, directories, variables and masters."""
 
-import difflib
 import fcntl
 import json
 import os
@@ -12,7 +11,7 @@ from termite import __version__
 from termite.cli import client
 from termite.cli.doctor.finding import Finding, Level, failure_of
 from termite.cli.places import CACHE, STATE, candidates, own_directory, working_directory
-from termite.engine.decide.logic.switches import VARIABLES, accepted_settings, is_accepted
+from termite.engine.decide.logic.switches import VARIABLES, accepted_settings, is_accepted, nearest_variable
 from termite.engine.errors import UserError
 from termite.engine.host.ownership import find_stranger
 from termite.engine.wire.identity import read_secret
@@ -42,8 +41,8 @@ def judge_variables(env: Mapping[str, str]) -> Iterator[Finding]:
     """Yield a warning for each variable of termite whose name or value has no meaning."""
     for name in sorted(name for name in env if name == "TERMITE" or name.startswith("TERMITE_")):
         if name not in VARIABLES:
-            near = difflib.get_close_matches(name, list(VARIABLES), 1)
-            mend = f"unset {name}" + (f"; export {near[0]}={env[name]}" if near else "")
+            near = nearest_variable(name)
+            mend = f"unset {name}" + (f"; export {near}={env[name]}" if near else "")
             yield Finding(OWN, "variables", Level.WARNING, f"{name} is no variable of termite, and is ignored", mend)
         elif env[name] and not is_accepted(name, env[name]):
             text = f"{name}={env[name]} is ignored: write {accepted_settings(name, env[name])}"

@@ -43,7 +43,7 @@ class LogFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """A formatter of records as JSON. It never fails: what it cannot take apart becomes `text`."""
+    """A formatter of records as JSON, which never fails. An odd record is one `text`."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the object of a record, on one line."""

@@ -3,8 +3,8 @@
 FILE becomes FILE.1, FILE.1 becomes FILE.2, and so on; the oldest is removed. A record is one
 write(2) to a descriptor with O_APPEND, so that the lines of two processes do not mix. Before each
 record a process looks whether FILE is still its file, so that it also follows a program like
-logrotate. Who rotates holds a lock on the old file. A process that does not get the lock writes on
-and never waits, because the holder may stand still.
+logrotate. The process that rotates holds a lock on the old file. A process that does not get the
+lock writes on and never waits, because the holder may stand still.
 """
 
 import fcntl
@@ -18,6 +18,7 @@ from pathlib import Path
 
 DEFAULT_BYTES = 8 * 1024 * 1024
 DEFAULT_KEPT = 3
+log = logging.getLogger(__name__)
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 
 
@@ -30,11 +31,11 @@ class LogLimits:
 
 
 class RotatedFile(logging.Handler):
-    """A handler that appends records to a file. It ignores errors of the disk while it logs.
+    """A handler that appends records to a file, and ignores errors of the disk while it logs.
 
     Raise OSError if the file cannot be opened. A path that names no regular file, such as a
-    terminal or a pipe, is written, but never rotated. Standard output and error of this process
-    follow the file if they lead to it.
+    terminal or a pipe, is written, but never rotated. A file that cannot be rotated grows on.
+    Standard output and error of this process follow the file if they lead to it.
     """
 
     def __init__(self, path: Path, limits: LogLimits) -> None:
@@ -42,17 +43,33 @@ class RotatedFile(logging.Handler):
         self._limits = limits
         self._fd = os.open(path, _FLAGS, 0o600)
         self._is_regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
+        self._is_rotated = self._is_regular and limits.max_bytes > 0
         self._path = os.path.realpath(path)  # a symlink to the log is not renamed
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record, and rotate the file first if it is full."""
         line = self.format(record).encode("utf-8", "backslashreplace") + b"\n"
-        with suppress(OSError):  # a full disk must not end a daemon, and nobody can be told
-            if self._is_regular:
+        if self._is_regular:
+            with suppress(OSError):  # the old file takes the record
                 self._follow()
-                if 0 < self._limits.max_bytes < os.fstat(self._fd).st_size + len(line):
-                    self._rotate()
+        if self._is_rotated:
+            self._rotate_if_full(len(line))
+        with suppress(OSError):  # a full disk must not end a daemon, and nobody can be told
             os.write(self._fd, line)
+
+    def _rotate_if_full(self, more_bytes: int) -> None:
+        """Rotate the file if so many more bytes have no room. After a failure never try again.
+
+        The user of a daemon may own the file, but not the directory.
+        """
+        try:
+            if os.fstat(self._fd).st_size + more_bytes > self._limits.max_bytes:
+                self._rotate()
+        except OSError as error:
+            with suppress(OSError):
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
+            self._is_rotated = False  # before the next line, which comes here again
+            log.warning("log-not-rotated path=%s reason=%r", self._path, error.strerror)
 
     def close(self) -> None:
         """Close the file. Nothing may be logged afterwards."""

@@ -13,19 +13,30 @@ RETRY_S = 1.0
 
 
 class LiveFollower:
-    """The live state of the master that listens at `path`. `state` is None while none runs."""
+    """The live state of the master that listens at `path`.
+
+    `state` is None while none is followed. Then `trouble` says why a master that runs cannot be
+    followed, such as one of another version; it is "" if none runs.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.state: LiveState | None = None
+        self.trouble = ""
 
     async def follow(self) -> None:
         """Follow one master after the other, until cancelled."""
         while True:
-            # After an error the page says that no master runs.
-            with suppress(UserError, RemoteProtocolError, trio.BrokenResourceError):
-                await self._follow_one()
-            self.state = None
+            trouble = ""
+            try:
+                with suppress(trio.BrokenResourceError):
+                    await self._follow_one()
+            except UserError as error:
+                is_gone = isinstance(error.__cause__, ConnectionRefusedError | FileNotFoundError)
+                trouble = "" if is_gone else str(error)
+            except RemoteProtocolError as error:
+                trouble = str(error)
+            self.state, self.trouble = None, trouble
             await trio.sleep(RETRY_S)
 
     async def _follow_one(self) -> None:
@@ -36,4 +47,4 @@ class LiveFollower:
             while events := await stream.wait_for_events():
                 for event in events:
                     state.apply(event)
-                self.state = state
+                self.state, self.trouble = state, ""

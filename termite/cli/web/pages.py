@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from termite.cli.amounts import duration_text, size_text
 from termite.cli.display.build_figures import BuildFigures, build_figures, running_steps, slot_tracks, waiting_steps
-from termite.cli.display.build_text import build_end_word, clock_text
+from termite.cli.display.build_text import build_end_word, clock_text, progress_text
 from termite.cli.display.job_text import (
     cause_text,
     end_text,
@@ -24,25 +24,31 @@ MOST_ROWS = 200  # of a table of running jobs
 JOBS_NAMED = 1000  # of a build, in its list of jobs
 
 
-def front_page(tree: str, builds: Sequence[BuildRecord], live: LiveState | None, now_s: float) -> Html:
-    """Return the page of a tree: what happens now, and the last builds."""
+def front_page(tree: str, builds: Sequence[BuildRecord], now: Html) -> Html:
+    """Return the page of a tree: `now`, which is of `now_part`, and the last builds."""
     return page(
         tree,
-        tag("section", now_part(live, now_s), id="now", data_refresh="/now"),
+        tag("section", now, id="now", data_refresh="/now"),
         tag("section", tag("h2", "Builds"), _builds_table(builds)),
     )
 
 
-def now_part(live: LiveState | None, now_s: float) -> Html:
-    """Return what the master does now, as a part of a page. `live` is None if no master runs."""
+def now_part(live: LiveState | None, now_s: float, trouble: str = "") -> Html:
+    """Return what the master does now, as a part of a page. `live` is None if no master runs.
+
+    `live` is also None if one runs that cannot be followed. Then `trouble` says why.
+    """
     if live is None:
-        return Html(tag("h2", "Now") + tag("p", "No master runs in this tree."))
+        said = f"The master of this tree cannot be followed: {trouble}." if trouble else "No master runs in this tree."
+        return Html(tag("h2", "Now") + tag("p", said))
     running = [job for job in live.jobs.values() if job.sent_s]
     sums = f"{len(running)} jobs run, {len(live.jobs) - len(running)} wait"
     if live.waits_for:
         sums += f"; the queue waits for {live.waits_for}"
     builds = [
-        tag("p", link(["build", one.id], _title(one)), f": {_progress(one, live, now_s)}")
+        tag(
+            "p", link(["build", one.id], _title(one)), f": {progress_text(one, live.home_counts.get(one.id, 0), now_s)}"
+        )
         for one in live.builds.values()
     ]
     running.sort(key=lambda job: (job.sent_s, job.id))
@@ -58,13 +64,6 @@ def now_part(live: LiveState | None, now_s: float) -> Html:
             ]
         )
     )
-
-
-def _progress(build: BuildRecord, live: LiveState, now_s: float) -> str:
-    done = f"{build.jobs + live.home_counts.get(build.id, 0)} jobs done"
-    if build.expected_jobs:
-        done += f" of about {build.expected_jobs} (as in the last such build)"
-    return f"{done}, {duration_text(max(now_s - build.started_s, 0.0))}"
 
 
 def _workers_table(live: LiveState, now_s: float) -> Html:

@@ -11,7 +11,7 @@ import trio
 from hypercorn.config import Config
 from hypercorn.trio import serve
 
-from termite.cli.web.access import Guard
+from termite.cli.web.access import Guard, bound_token
 from termite.cli.web.live_follower import LiveFollower
 from termite.cli.web.site import Site
 from termite.engine.errors import UserError
@@ -36,8 +36,9 @@ async def serve_pages(
     """
     listening = _listen(address)
     token = secrets.token_urlsafe(TOKEN_BYTES)
+    port = listening.getsockname()[1]
     follower = LiveFollower(socket_path)
-    site = Site(tree, PastBuilds(records), follower, token)
+    site = Site(tree, PastBuilds(records), follower, bound_token(token, "form", port))
     config = Config()
     config.errorlog = logging.getLogger("hypercorn.error")
     config.include_server_header = False
@@ -46,16 +47,17 @@ async def serve_pages(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(follower.follow)
         ended = trio.Event()
-        nursery.start_soon(_wait_for_signal, ended)
-        say(f"http://{host}:{listening.getsockname()[1]}/?token={token}")
+        await nursery.start(_wait_for_signal, ended)
+        say(f"http://{host}:{port}/?token={token}")
         config.bind = [f"fd://{listening.detach()}"]  # the server closes it
-        app = Guard(site.app(), token, [*names, host])
+        app = Guard(site.app(), token, port, [*names, host])
         await serve(app, config, shutdown_trigger=ended.wait)  # type: ignore[arg-type]
         nursery.cancel_scope.cancel()
 
 
-async def _wait_for_signal(ended: trio.Event) -> None:
+async def _wait_for_signal(ended: trio.Event, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
         async for _ in signals:
             ended.set()
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import secrets
 import signal
 import time
 from collections.abc import Callable
@@ -19,9 +18,11 @@ from starlette.routing import Route
 
 from termite.cli.display.trace_events import trace_object
 from termite.cli.web import pages
+from termite.cli.web.access import is_same
+from termite.cli.web.html_text import Html
 from termite.cli.web.live_follower import LiveFollower
 from termite.cli.web.metrics import metrics_text
-from termite.engine.history.logic.job_record import BuildRecord, JobRecord, as_object
+from termite.engine.history.logic.job_record import BuildRecord, JobRecord, Where, as_object
 from termite.engine.history.past_builds import PastBuilds
 
 T = TypeVar("T")
@@ -63,11 +64,11 @@ class Site:
     async def front(self, request: Request) -> Response:
         """Answer with the page of the tree."""
         builds = await self._read(self._past.builds)
-        return HTMLResponse(pages.front_page(str(self._tree), builds, self._follower.state, time.time()))
+        return HTMLResponse(pages.front_page(str(self._tree), builds, self._now()))
 
     async def now(self, request: Request) -> Response:
         """Answer with the part of the front page that changes."""
-        return HTMLResponse(pages.now_part(self._follower.state, time.time()))
+        return HTMLResponse(self._now())
 
     async def build(self, request: Request) -> Response:
         """Answer with the page of a build."""
@@ -90,20 +91,20 @@ class Site:
     async def job(self, request: Request) -> Response:
         """Answer with the page of a job, finished or not."""
         job = await self._job(request.path_params["number"])
-        is_running = job.id in (self._follower.state.jobs if self._follower.state else {})
-        return HTMLResponse(pages.job_page(job, str(self._tree), is_running, self._token))
+        is_open = job.id in (self._follower.state.jobs if self._follower.state else {})
+        return HTMLResponse(pages.job_page(job, str(self._tree), is_open and can_be_ended(job), self._token))
 
     async def kill(self, request: Request) -> Response:
         """End a job that runs, as Ctrl-C in its launcher would."""
         form = parse_qs((await _short_body(request)).decode("latin-1"))
-        if not secrets.compare_digest(form.get("token", [""])[0].encode("latin-1"), self._token.encode()):
+        if not is_same(form.get("token", [""])[0], self._token):
             raise HTTPException(403, "this form is not from these pages")
         state = self._follower.state
         job = state.jobs.get(request.path_params["number"]) if state else None
         if job is None:
             raise HTTPException(404, "this job does not run")
-        if not end_launcher(job.pid):
-            raise HTTPException(409, "its launcher has ended already")
+        if not can_be_ended(job) or not end_launcher(job.pid):
+            raise HTTPException(409, "only jobs that wait or run on a worker can be ended here")
         return RedirectResponse(f"/job/{job.id}", 303)
 
     async def worker(self, request: Request) -> Response:
@@ -121,6 +122,7 @@ class Site:
             {
                 "tree": str(self._tree),
                 "master": as_object(state.master) if state else None,
+                "trouble": self._follower.trouble,
                 "workers": [as_object(worker) for worker in state.workers.values()] if state else [],
                 "jobs": [as_object(job) for job in state.jobs.values()] if state else [],
                 "running_builds": [as_object(build) for build in state.builds.values()] if state else [],
@@ -141,6 +143,9 @@ class Site:
         if name not in STATIC_FILES:
             raise HTTPException(404, "no such file")
         return FileResponse(STATIC / name, media_type=STATIC_FILES[name])
+
+    def _now(self) -> Html:
+        return pages.now_part(self._follower.state, time.time(), self._follower.trouble)
 
     async def _read(self, read: Callable[[], T]) -> T:
         """Read records in a thread, so that other requests are answered meanwhile."""
@@ -164,6 +169,14 @@ class Site:
         return job
 
 
+def can_be_ended(job: JobRecord) -> bool:
+    """Return True if the job waits or runs on a worker.
+
+    Otherwise its launcher has become the command.
+    """
+    return job.where in (Where.UNDECIDED, Where.WORKER)
+
+
 def end_launcher(pid: int) -> bool:
     """Send SIGTERM to a launcher. Return False if the process is none, or none of this user."""
     try:
@@ -171,7 +184,8 @@ def end_launcher(pid: int) -> bool:
     except (OSError, OverflowError):
         return False
     try:
-        name = os.path.basename(os.readlink(f"/proc/{pid}/exe"))
+        # After a new installation, those that run are deleted files.
+        name = os.path.basename(os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)"))
         if os.stat(f"/proc/{pid}").st_uid != os.geteuid() or name not in LAUNCHERS:
             return False
         signal.pidfd_send_signal(process, signal.SIGTERM)

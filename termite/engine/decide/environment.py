@@ -17,7 +17,7 @@ from termite.engine.model import Command, Invocation
 # builds.
 _VOLATILE = frozenset({"_", "SHLVL", "OLDPWD", "MAKE_TERMOUT", "MAKE_TERMERR"})
 
-# Of termite, besides the names that begin with TERMITE_.
+# Variables of termite, besides the names that begin with TERMITE_.
 _OURS = frozenset({"TERMITE", "MAKE_SHELL"})
 
 _OF_MAKE = ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "GNUMAKEFLAGS", "CARGO_MAKEFLAGS")

@@ -66,7 +66,7 @@ class Plugins:
     def droppable(self, env: Mapping[str, str]) -> tuple[str, ...]:
         """Return the places outside the tree where a command with this environment may write.
 
-        What it writes there is dropped. The places are in the order of the plugins' names.
+        Its files there are dropped. The places are in the order of the plugins' names.
         """
         return tuple(place for _, places in self._ask("termite_droppable", env=env) for place in places)
 

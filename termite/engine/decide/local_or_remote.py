@@ -4,8 +4,8 @@ Rules come first: those of the user, of the plugins and of termite itself. A com
 this machine (logic/ties.py) runs here whatever the rules say. A command also runs here if it names
 a variable that must not leave the machine, or contains its value.
 
-A make or ninja below a build may work outside the tree, and its commands may write there. What jobs
-write there does not come home. So only those of its commands run on workers that name the tree.
+A make or ninja below a build may work outside the tree, and its commands may write there. Files
+of jobs there do not come home. Only those of its commands run on workers that name the tree.
 """
 
 from termite.engine.decide.environment import environment_of

@@ -1,12 +1,13 @@
 """Find commands that name a path which exists here, and which jobs do not see.
 
 Such a command fails on a worker, or finds nothing where a local one finds something: `rm -rf` of a
-private directory would end with 0 and remove nothing. So it runs on the master's machine. Symlinks
-count as what they lead to: the object directory of a project may stand on another disk.
+private directory would end with 0 and remove nothing. Therefore the command runs on the master's
+machine. Symlinks count as what they lead to: the object directory of a project may stand on another
+disk.
 
-Every command is checked, so the paths that were found to be visible are kept for the build. Of a
-path that names nothing, the directory is kept in which its first missing name would appear. While
-the times of that directory stay the same, the path still names nothing.
+Every command is checked, so the paths that were found to be visible are kept for the build. If a
+path names nothing, the directory is kept in which its first missing name would appear. While the
+times of that directory stay the same, the path still names nothing.
 """
 
 import os

@@ -23,7 +23,7 @@ _PEER = struct.Struct("3i")
 class LiveStream:
     """The events of a master: iterate with `async for`. The first one is a Snapshot.
 
-    The iteration ends when the master does, or when it closes the connection. It raises
+    The iteration ends when the master does, or when it closes the connection. Its errors are
     RemoteProtocolError if the master has another version, and UserError if it refuses the stream.
     Events that arrived together come without waiting between them.
     """

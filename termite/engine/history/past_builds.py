@@ -30,7 +30,7 @@ from termite.engine.history.logic.record_file import (
 
 @dataclass(frozen=True, slots=True)
 class DamagedPart:
-    """A file of records that is damaged. What else is in it was read."""
+    """A file of records that is damaged. Its sound records were read."""
 
     path: Path
     damage: Damage

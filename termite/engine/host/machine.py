@@ -1,8 +1,8 @@
 """Read the facts of this machine that commands may ask about.
 
 The facts are those of this process: setarch(8) and taskset(1) change them for it and its children.
-Reading them takes milliseconds, as the kernel measures each processor's clock for /proc/cpuinfo. So
-a daemon reads them once.
+Reading them takes milliseconds, as the kernel measures each processor's clock for /proc/cpuinfo.
+Therefore a daemon reads them once.
 """
 
 import os

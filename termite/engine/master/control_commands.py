@@ -54,7 +54,7 @@ class ControlCommands:
     def session(self) -> Iterator[ControlSession]:
         """Open a session for one connection, and yield the function that answers its requests.
 
-        That function raises UserError, which is sent to the requester.
+        The function raises UserError, which is sent to the requester.
         """
         build = _Build(self._master, self._sessions)
 

@@ -1,8 +1,8 @@
 """Read the blobs of a store again, shard by shard, and remove those that have changed on the disk.
 
-Mirrors are short-lived, and a whole scrub takes longer. So the store remembers in a file of 256
-numbers when each shard was last scrubbed. The file may be lost or hold anything: a time that cannot
-be right means that the shard is due.
+Mirrors are short-lived, and a whole scrub takes longer. Therefore the store remembers in a file of
+256 numbers when each shard was last scrubbed. The file may be lost or hold anything: a time that
+cannot be right means that the shard is due.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Find out where a rename cannot go: the borders of file systems, mounts and subvolumes.
 
 A bind mount may show the same file system as the directory above it, and a subvolume of btrfs is no
-mount. So the kernel's number of the mount counts as well as the device.
+mount. Therefore the kernel's number of the mount counts as well as the device.
 """
 
 import ctypes

@@ -119,7 +119,7 @@ def peer_name(stream: trio.SocketStream) -> str:
 def _os_reason(error: OSError) -> str:
     """Return the reason of an error of open_tcp_stream.
 
-    That function raises a group with one exception per address, in which the reason is hidden.
+    The function raises a group with one exception per address, in which the reason is hidden.
     """
     cause = error.__cause__
     if isinstance(cause, BaseExceptionGroup):

@@ -2,7 +2,8 @@
 
 The users of a root worker come from a small pool, so that the jobs of two masters cannot touch each
 other. The cache of a user stays. The scratch directory is removed when the mirror ends, or when the
-next worker starts on this machine. What a killed mirror leaves in its cache is removed then too.
+next worker starts on this machine. The files that a killed mirror leaves in its cache are removed
+then too.
 """
 
 import fcntl

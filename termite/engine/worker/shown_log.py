@@ -20,4 +20,5 @@ def log_order(tail: LogTail, pid: int, asked: MirrorNotice) -> WorkerOrder:
         return found is None or int(found[1]) == pid
 
     records = tail.records_after(asked.log_after or 0, asked.log_most, is_shown, ANSWER_CHARACTERS)
-    return WorkerOrder(log_number=tail.number, log=tuple(record.text for record in records))
+    texts = tuple(record.text for record in records)
+    return WorkerOrder(log_number=tail.number, log=texts, log_question=asked.log_question)

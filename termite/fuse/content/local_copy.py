@@ -4,8 +4,8 @@ Mostly these are files of the same toolchain. If the digest is the one that the 
 content need not cross the network. Nothing else of the file counts, neither mode nor time, and no
 job ever sees it: the content is copied into the store, which verifies it once more.
 
-A master could name any file of this worker, learn its digest, and have a job read its content. So
-a file is offered only if it is public here:
+A master could name any file of this worker, learn its digest, and have a job read its content.
+Therefore a file is offered only if it is public here:
 
 * it is a regular file that others may read, and the worker's own user does not own it;
 * others may pass all directories on the way down, and no symlink is among them.

@@ -1,7 +1,7 @@
 """Read a job's upper layer from disk, as entries for `comparison`.
 
 The job is dead, but it may have passed a descriptor of its directories to another job, which goes
-on changing them. So everything is opened by descriptor, beneath the upper layer and without
+on changing them. Therefore everything is opened by descriptor, beneath the upper layer and without
 passing a symlink. If a file is not what was listed when its content is read, the whole result is
 refused.
 """

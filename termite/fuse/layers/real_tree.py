@@ -1,6 +1,6 @@
 """Write a part of the master's tree as real files on this worker's disk.
 
-The master names the files, and it is not trusted. So each name is checked, each directory is
+The master names the files, and it is not trusted. Therefore each name is checked, each directory is
 reached from the top without a symlink, and no existing file is written to. Even if another check
 was forgotten, nothing outside the tree is touched.
 """

@@ -2,8 +2,8 @@
 
 Without it, each open, release and readlink of a header or a library is a request to Python, in
 every job. These are three quarters of the requests of a compiler. A *generation* is a directory
-tree with all warm files, in the modes and times of the mirror. A new generation copies or links
-the files that the old one has too. So a view needs only one warm layer.
+tree with all warm files, in the modes and times of the mirror. A new generation copies or links the
+files that the old one has too. Therefore a view needs only one warm layer.
 
 Every view made until the next generation may use the newest one. The tree knows which names it
 holds (`Tree.hold`), and covers those that change, as long as it can. A live file is taken after its
@@ -105,8 +105,8 @@ class WarmLayer:
     async def keep_sealing(self) -> None:
         """Make a new generation whenever its lack has cost as much as the last one did.
 
-        So the total cost is at most twice the least possible one, whatever jobs do. Return after a
-        disk error: jobs then go on with the last generation.
+        Thus the total cost is at most twice the least possible one, whatever jobs do. Return after
+        a disk error: jobs then go on with the last generation.
         """
         while True:
             await self._is_due.wait()

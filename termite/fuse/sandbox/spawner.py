@@ -1,8 +1,8 @@
 """Have sandboxes made before their jobs come.
 
-The mirror is a large process that forks slowly, and making a sandbox takes a while. So a small
-process, `termite-sandbox serve`, forks them, and some are kept ready. A job then costs one message
-to the sandbox that has waited for it.
+The mirror is a large process that forks slowly, and making a sandbox takes a while. Therefore a
+small process, `termite-sandbox serve`, forks them, and some are kept ready. A job then costs one
+message to the sandbox that has waited for it.
 """
 
 import array
@@ -117,8 +117,9 @@ class Spawner:
     def refill(self, count: int) -> None:
         """Ask for more sandboxes until `count` are ready or asked for. Does not block.
 
-        Several are asked for at a time. So the process wakes up less often, and takes the core from
-        a job less often. An error is ignored here, because `take` meets it again and raises it.
+        Several are asked for at a time. Therefore the process wakes up less often, and takes the
+        core from a job less often. An error is ignored here, because `take` meets it again and
+        raises it.
         """
         self._wanted = max(count, 1)
         with contextlib.suppress(Retryable):

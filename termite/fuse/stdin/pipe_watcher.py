@@ -1,8 +1,8 @@
 """Watch whether a thread of a job waits for a pipe, and how many bytes it asks for.
 
-A pipe does not say whether anybody waits for it. So the watcher reads in /proc which system call
-each thread of the job is blocked in. It blocks, because reading the memory of a thread may wait for
-our own mount; its caller runs it in a thread.
+A pipe does not say whether anybody waits for it. Therefore the watcher reads in /proc which system
+call each thread of the job is blocked in. It blocks, because reading the memory of a thread may
+wait for our own mount; its caller runs it in a thread.
 """
 
 import itertools

@@ -1,6 +1,6 @@
 """Find the files with several names that a job has changed in place.
 
-In a job's overlay, a file with several names breaks up when it is changed through one of them. That
+In a job's overlay, a file with several names breaks up when it is changed through one of them. This
 name gets a copy, and the others keep the old file. On the master's disk, all names show the change.
 The result of such a job is not that of a local command, and must not be used.
 

@@ -1,5 +1,6 @@
 """A log is rotated when it is full, also if several processes write it, and no record is lost."""
 
+import errno
 import fcntl
 import logging
 import os
@@ -131,3 +132,26 @@ def test_a_pipe_is_written_and_never_rotated(tmp_path: Path) -> None:
 def test_a_full_disk_ends_nobody() -> None:
     with logger(Path("/dev/full"), 5, 1) as log:
         log("one")
+
+
+@pytest.mark.logs("log-not-rotated")
+def test_a_log_in_a_directory_that_is_closed_grows_on_and_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(name: str, older: str) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name)
+
+    monkeypatch.setattr(os, "rename", refuse)  # as in a directory of root; root itself may rename everywhere
+    path = tmp_path / "log"
+    handler = RotatedFile(path, LogLimits(9, 2))
+    logging.getLogger().addHandler(handler)
+    try:
+        for word in ("one", "two", "three", "four"):
+            logging.getLogger().warning(word)
+        with path.open() as other:
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+    told = f"log-not-rotated path={path} reason='Permission denied'"
+    assert files(tmp_path) == {"log": f"one\ntwo\n{told}\nthree\nfour\n"}

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,12 @@ import pytest
 import trio
 
 from termite.cli.places import records_directory
+from termite.cli.web.access import bound_token
+from termite.cli.web.live_follower import LiveFollower
+from termite.cli.web.pages import now_part
 from termite.cli.web.site import end_launcher
+from termite.engine.history.logic.job_record import Where
+from termite.engine.wire.protocol import records
 from tests.live_master import serving
 from tests.synthetic_builds import events_of, synthetic_build, synthetic_history, write_history
 
@@ -54,8 +60,14 @@ class Browser:
         assert self.token not in answer.headers["Location"]
         cookie = answer.headers["Set-Cookie"]
         assert "HttpOnly" in cookie
-        assert "SameSite=strict" in cookie
+        assert "SameSite=lax" in cookie
+        assert self.token not in cookie
         self.cookie = cookie.partition(";")[0]
+
+    def form_token(self, page: str) -> str:
+        found = re.search(r'name="token" value="([0-9a-f]{64})"', page)
+        assert found
+        return found[1]
 
 
 @pytest.fixture
@@ -93,7 +105,10 @@ def test_pages_are_for_those_who_have_the_token(tree: Path) -> None:
             "/job/1/kill",
         ):
             assert browser.ask(path).status == 403, path
-            assert browser.ask(path, Cookie="termite_token=wrong").status == 403, path
+            for cookie in ("wrong", browser.token):
+                assert browser.ask(path, Cookie=f"termite_{browser.port}={cookie}").status == 403, path
+            for given in ("Bearer wrong", f"Basic {browser.token}", "Bearer"):
+                assert browser.ask(path, Authorization=given).status == 403, path
         browser.log_in()
         assert browser.ask("/").status == 200
         for host, status in (("evil.example", 421), ("127.0.0.1.evil.example", 421), ("", 421), ("build.example", 200)):
@@ -123,8 +138,46 @@ def test_every_page_and_every_feed_answers(tree: Path) -> None:
             assert browser.ask(path).status == 404, path
         assert browser.ask("/job/1/kill").status == 405
         assert browser.ask("/job/1/kill", "POST", "token=no").status == 403
-        assert browser.ask("/job/1/kill", "POST", f"token={browser.token}").status == 404
+        assert browser.ask("/job/1/kill", "POST", f"token={browser.token}").status == 403
+        assert browser.ask("/job/1/kill", "POST", f"token={browser.cookie.partition('=')[2]}").status == 403
+        form = bound_token(browser.token, "form", browser.port)
+        assert browser.ask("/job/1/kill", "POST", f"token={form}").status == 404
         assert browser.ask("/job/1/kill", "POST", "x" * 10_000).status == 413
+
+
+def test_programs_send_the_token_and_need_no_cookie(tree: Path) -> None:
+    with served(tree) as (browser, _):
+        for path in ("/", "/build/2", "/metrics", "/status.json", "/trace.json"):
+            assert browser.ask(path, Authorization=f"Bearer {browser.token}").status == 200, path
+        for path in ("/metrics?", "/status.json?", "/trace.json?build=1&"):
+            answer = browser.ask(f"{path}token={browser.token}")
+            assert answer.status == 200, path
+            assert "Set-Cookie" not in answer.headers
+            assert browser.ask(f"{path}token=wrong").status == 403
+        assert "termite_last_build_number 2.0" in browser.ask(f"/metrics?token={browser.token}").text
+
+
+def test_a_redirect_leads_nowhere_else(tree: Path) -> None:
+    with served(tree) as (browser, _):
+        for path, there in (
+            ("//evil.example/x", "/evil.example/x"),
+            ("/%2F%2fevil.example", "/evil.example"),
+            ("/\\evil.example", "/evil.example"),
+            ("/build/2", "/build/2"),
+            ("/a%0d%0ab", "/a%0D%0Ab"),
+        ):
+            answer = browser.ask(f"{path}?token={browser.token}&a=b")
+            assert (answer.status, answer.headers["Location"]) == (303, f"{there}?a=b")
+
+
+def test_two_trees_are_looked_at_in_one_browser(tree: Path) -> None:
+    with served(tree) as (one, _), served(tree) as (other, _):
+        one.log_in()
+        other.log_in()
+        both = f"{one.cookie}; {other.cookie}"  # browsers send cookies to all ports of a host
+        assert one.ask("/", Cookie=both).status == other.ask("/", Cookie=both).status == 200
+        stolen = other.cookie.partition("=")[2]
+        assert one.ask("/", Cookie=f"termite_{one.port}={stolen}").status == 403
 
 
 async def until(browser: Browser, text: str) -> None:
@@ -145,8 +198,54 @@ async def test_it_follows_a_master_that_comes_and_goes(tree: Path) -> None:
             running = [job for job in master.state.jobs.values() if job.sent_s]
             await until(browser, f"{len(running)} jobs run")
             assert running[0].text.partition("\n")[0][:12] in browser.ask(f"/job/{running[0].id}").text
-            assert "End this job" in browser.ask(f"/job/{running[0].id}").text
+            for job in running:
+                page = browser.ask(f"/job/{job.id}").text
+                assert ("End this job" in page) == (job.where is Where.WORKER)
+                if job.where is Where.HERE:  # its launcher has become the command
+                    sent = f"token={bound_token(browser.token, 'form', browser.port)}"
+                    refused = browser.ask(f"/job/{job.id}/kill", "POST", sent)
+                    assert refused.status == 409
+                    assert "only jobs that wait or run on a worker" in refused.text
+                else:
+                    assert browser.form_token(page) not in (browser.token, browser.cookie)
+            assert {job.where for job in running} == {Where.WORKER, Where.HERE}
+            waiting = next(job for job in master.state.jobs.values() if not job.sent_s)
+            assert "End this job" in browser.ask(f"/job/{waiting.id}").text
         await until(browser, "No master runs")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (records.frame(records.ANSWER, b'{"error": "unknown command watch", "hint": "an older one"}'), "an older one"),
+        (records.frame(records.EVENT, b'["Unheard"]'), "an event that cannot be read"),
+    ],
+    ids=["older", "newer"],
+)
+async def test_a_master_of_another_version_is_not_said_to_be_missing(tree: Path, answer: bytes, said: str) -> None:
+    follower = LiveFollower(tree / ".termite-socket")
+    with trio.socket.socket(socket.AF_UNIX) as listening:
+        await listening.bind(str(tree / ".termite-socket"))
+        listening.listen()
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(follower.follow)
+                master, _ = await listening.accept()
+                await master.send(answer)
+                while not follower.trouble:  # noqa: ASYNC110
+                    await trio.sleep(0.01)
+                nursery.cancel_scope.cancel()
+                master.close()
+    assert said in now_part(follower.state, 1e9, follower.trouble)
+
+
+async def test_a_socket_that_a_killed_master_has_left_is_no_master(tree: Path) -> None:
+    follower = LiveFollower(tree / ".termite-socket")
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(tree / ".termite-socket"))
+    with trio.move_on_after(0.2):
+        await follower.follow()
+    assert "No master runs" in now_part(follower.state, 1e9, follower.trouble)
 
 
 def test_only_launchers_of_this_user_are_ended(tmp_path: Path) -> None:
@@ -164,6 +263,7 @@ def test_only_launchers_of_this_user_are_ended(tmp_path: Path) -> None:
     copy.write_bytes(Path("/bin/sleep").read_bytes())
     copy.chmod(0o755)
     with subprocess.Popen([copy, "30"]) as launcher:
+        copy.unlink()  # as a new installation does
         assert end_launcher(launcher.pid)
         assert launcher.wait(5) == -signal.SIGTERM
 

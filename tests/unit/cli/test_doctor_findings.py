@@ -113,6 +113,8 @@ def test_a_disk_is_judged_by_what_it_lacks(
         ("TERMITE_SHORT", "nan", "export TERMITE_SHORT=auto"),
         ("TERMITE_SHORT", "-1", "export TERMITE_SHORT=auto"),
         ("TERMITE_VERBSE", "1", "unset TERMITE_VERBSE; export TERMITE_VERBOSE=1"),
+        ("TERMITE_XYZ", "1", "unset TERMITE_XYZ"),
+        ("TERMITE_VERSOBE", "1", "unset TERMITE_VERSOBE; export TERMITE_VERBOSE=1"),
         ("TERMITE_ZZZZZZZZZZZZ", "1", "unset TERMITE_ZZZZZZZZZZZZ"),
     ],
 )

@@ -82,3 +82,10 @@ def test_tables_code_and_addresses_in_markdown_may_be_wide() -> None:
 
 def test_a_line_without_a_place_to_break_it_and_a_ruler_are_left_alone() -> None:
     assert found(".py", f"# {'x' * 120}\n# -- part of the file {'-' * 95}\n") == []
+
+
+@pytest.mark.parametrize("word", ["So", "That", "What", "Who"])
+def test_a_later_sentence_has_a_noun_of_its_own(word: str) -> None:
+    text = f'"""Short one.\n\nThere is one.\n{word} is there.\n\n{word} is there, and so is {word}.\n"""\n'
+    assert found(".py", text) == [(4, f"a sentence begins with {word!r}"), (6, f"a sentence begins with {word!r}")]
+    assert found(".py", f'"""Short one.\n\nThere is one. {word}ever is there, {word} is there.\n"""\n') == []

@@ -3,11 +3,13 @@
 import ipaddress
 import sys
 from argparse import Namespace
+from pathlib import Path
 
 from termite.cli.client import SOCKET, find_socket
 from termite.cli.parser import Parser
-from termite.cli.places import records_directory, working_directory
+from termite.cli.places import records_directory, web_address_file, working_directory
 from termite.cli.readers.recorded_builds import recorded_builds_here
+from termite.cli.readers.web_address import remove_address, write_address
 from termite.cli.subcommands.registry import Subcommand
 from termite.engine.errors import UserError
 
@@ -41,7 +43,15 @@ def _run(flags: Namespace) -> int:
             "termite-ctl: these pages are not encrypted: whoever reads this network can read the token",
             file=sys.stderr,
         )
-    trio.run(serve_pages, tree, socket or tree / SOCKET, records_directory(tree), address, flags.name, _say_address)
+    file = web_address_file(tree)
+
+    def say(url: str) -> None:
+        _say_address(url, file)
+
+    try:
+        trio.run(serve_pages, tree, socket or tree / SOCKET, records_directory(tree), address, flags.name, say)
+    finally:
+        remove_address(file)
     return 0
 
 
@@ -60,7 +70,11 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _say_address(url: str) -> None:
+def _say_address(url: str, file: Path) -> None:
+    try:
+        write_address(file, url)
+    except OSError as error:
+        print(f"termite-ctl: builds do not show this address: {file}: {error.strerror}", file=sys.stderr)
     print(f"termite-ctl: pages at {url} (Ctrl-C ends them)", flush=True)
 
 

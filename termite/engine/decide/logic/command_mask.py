@@ -1,8 +1,8 @@
 """Mask credentials in the text of a command before it is shown, logged or recorded.
 
-A text is for people and for records only. What runs is never changed. The mask hides what looks
-like a credential, and each value of a variable that must not leave this machine. It hides too much
-rather than too little.
+A text is for people and for records only. The command itself is never changed. The mask hides
+what looks like a credential, and each value of a variable that must not leave this machine. A mask
+that hides too much is better than one that hides too little.
 """
 
 import re
@@ -15,8 +15,11 @@ SHORTEST_VALUE = 8  # a shorter value of a hidden variable, such as "1" or a use
 # Every repetition is bounded, possessive or stops where the next search begins, so that a search
 # takes linear time.
 _VALUE = r"(?:'[^']*+'?|\"(?:[^\"\\]|\\.)*+\"?|[^\s'\";&|<>()\\]|\\.)++"
+# A whole word `pass` or `pwd` in a name: `--passes` is none, and PWD alone is a directory.
 _SECRET_NAME = re.compile(
-    r"passw(?:or)?d|passphrase|secret|token|credential|(?:api|access|private)[_-]?key", re.IGNORECASE
+    r"passw(?:or)?d|passphrase|(?<![a-z])pass(?![a-z])|[_-]pwd(?![a-z])|secret|token|credential"
+    r"|(?:api|access|private|sign|signing|deploy|encryption|license)[_-]?key|(?-i:[A-Z0-9]_KEY\Z)",
+    re.IGNORECASE,
 )
 # NAME=VALUE and NAME: VALUE, then --name VALUE
 _SETTINGS = tuple(
@@ -24,7 +27,7 @@ _SETTINGS = tuple(
     for name, sign in ((r"[\w-]{1,100}+", r"\s?[=:]\s?"), (r"--?[\w-]{1,100}+", r"\s{1,8}(?!-)"))
 )
 # A text without any of these, in lower case, has no name that `_SECRET_NAME` finds.
-_SECRET_PARTS = ("passw", "passphrase", "secret", "token", "credential", "key")
+_SECRET_PARTS = ("pass", "_pwd", "-pwd", "secret", "token", "credential", "key")
 _GITHUB_PARTS = ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_")
 # Each pattern has what stays visible in its groups `before` and `after`. The texts before it are
 # in lower case: without one of them, the pattern finds nothing. To look for a text takes a
@@ -32,10 +35,27 @@ _GITHUB_PARTS = ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_")
 _CREDENTIALS = tuple(
     (parts, re.compile(pattern, re.ASCII))
     for parts, pattern in (
+        # The whole name may be a token: https://TOKEN@host, https://TOKEN:x-oauth-basic@host
+        (("http://", "https://"), r"(?P<before>\b(?i:https?)://)[^\s/@'\"]{1,1000}(?P<after>@)"),
         (("://",), r"(?P<before>\b[a-z][a-z0-9+.-]{1,30}://[^\s/:@'\"]{0,256}:)[^\s/@'\"]{1,1000}(?P<after>@)"),
         (
             ("bearer", "basic", "digest", "negotiate"),
             r"(?P<before>\b(?i:Bearer|Basic|Digest|Negotiate)\s{1,8})[\w.~+/=-]{6,}(?P<after>)",
+        ),
+        (
+            ("authorization",),  # with any scheme, such as `token`
+            r"(?P<before>\b(?i:Authorization)\s?[:=]\s?(?i:(?:Token|Bearer|Basic|Digest|Negotiate)\s{1,8})?)"
+            r"[^\s'\"][^'\"\n]{0,2000}(?P<after>)",
+        ),
+        (
+            ("curl",),  # -u USER:PASSWORD, also behind other letters
+            r"(?P<before>(?<![^\s'\"])(?:-[a-zA-Z]{0,10}[uU]\s{0,8}|--(?:proxy-)?user(?:=|\s{1,8}))"
+            r"['\"]?[^\s:'\"]{1,256}:)[^\s'\"]{1,1000}(?P<after>)",
+        ),
+        (
+            ("sshpass", "mysql", " login "),  # -p PASSWORD or -pPASSWORD; -pthread, -pipe and -pg are a compiler's
+            r"(?P<before>\b(?:sshpass|mysql(?:dump|admin)?|login)\s[^\n;&|]{0,200}?(?<=\s)-p)(?!thread\b|ipe\b|g\b)"
+            r"(?:\s{0,8}'[^']{1,1000}'|\s{0,8}[^\s'][^\s]{0,1000})(?P<after>)",
         ),
         (("private key-----",), r"(?P<before>-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----)[^-]*(?P<after>)"),
         (

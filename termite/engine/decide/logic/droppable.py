@@ -16,7 +16,7 @@ class DroppablePlaces:
     def __init__(self, places: Iterable[str], writable_root: str) -> None:
         """Take the places that plugins named: absolute paths, and names for any directory.
 
-        Relative paths are ignored. So are the directories at and above the writable root: other
+        Relative paths are ignored, and also the directories at and above the writable root: other
         parts of the same project may stand there.
         """
         self._names: dict[str, None] = {}

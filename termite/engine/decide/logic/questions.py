@@ -20,7 +20,7 @@ class Question(enum.Enum):
 
 _ALL = frozenset(Question)
 _CPU, _KERNEL, _CORES = (frozenset((kind,)) for kind in Question)
-# What a command asks for if it has the word. `uname -p` and `arch` ask for the architecture, which
+# The question of a command that has the word. `uname -p` and `arch` ask for the architecture, which
 # no worker of ours differs in, and for names that follow the kernel.
 _WORDS = {
     "=native": _CPU,  # -march=native, -mtune=native, -mcpu=native, rustc's target-cpu=native

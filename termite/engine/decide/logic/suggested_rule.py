@@ -1,7 +1,7 @@
 """Suggest a rule for `.termite-localrc` that runs certain commands on the master's machine.
 
 The rule ends the vain runs of commands that write outside the tree. It must find each of them, and
-should find few others. So it never consists of the words of an interpreter alone: `sh -c` or
+should find few others. Therefore it never consists of the words of an interpreter alone: `sh -c` or
 `python3 -m` would take a whole build to the master's machine.
 """
 

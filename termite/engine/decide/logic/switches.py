@@ -40,7 +40,7 @@ VARIABLES: Mapping[str, tuple[str, ...]] = {
     "TERMITE_TMP": ("shared", "private"),
     "TERMITE_VERBOSE": (),
 }
-# What else a variable may say, in words.
+# Further values of a variable, in words.
 _NUMBERS = {"TERMITE_SHORT": "a number of milliseconds"}
 
 
@@ -76,12 +76,18 @@ def _wrong_settings(env: Mapping[str, str]) -> list[tuple[str, str]]:
         for name in ours
         if name in VARIABLES and env[name] and not is_accepted(name, env[name])
     ]
+    misspelt = [name for name in ours if name not in VARIABLES and name.startswith(_PREFIX)]
+    return wrong + [(name, near) for name in misspelt if (near := nearest_variable(name))]
+
+
+def nearest_variable(name: str) -> str:
+    """Return the variable of termite that `name` most likely stands for, or "" if none is near.
+
+    `name` begins with TERMITE_, which does not count: all of them have that.
+    """
     known = [name.removeprefix(_PREFIX) for name in VARIABLES if name != SWITCH]
-    for name in ours:
-        if name not in VARIABLES and name.startswith(_PREFIX):
-            near = nearest_name(name.removeprefix(_PREFIX), known)
-            wrong += [(name, _PREFIX + near)] if near else []
-    return wrong
+    near = nearest_name(name.removeprefix(_PREFIX), known)
+    return _PREFIX + near if near else ""
 
 
 def is_accepted(name: str, value: str) -> bool:

@@ -134,7 +134,7 @@ class Fleet:
     def is_worker_expected(self, now: float) -> bool:
         """Return False if it is no use to wait for a slot.
 
-        That is the case after NO_WORKER_GRACE_S in which there was no lease, none was being opened,
+        This is the case after NO_WORKER_GRACE_S in which there was no lease, none was being opened,
         and no worker could be asked for one.
         """
         may_ask = any(self._slots_to_ask(worker, now) > 0 for worker in self._workers.values())

@@ -1,6 +1,6 @@
 """Run a command that asks about its machine where it gets the answers of this one.
 
-That is on this machine, or on a worker that says the same of itself.
+The command runs on this machine, or on a worker that says the same of itself.
 """
 
 import os

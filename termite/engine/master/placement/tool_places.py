@@ -1,7 +1,7 @@
 """Show jobs the tools that commands would find by their PATH on the master's machine.
 
 Commands of one build may have different environments, and the master may have been started with
-another one. So the environment of each command counts, and each new one is examined once.
+another one. Therefore the environment of each command counts, and each new one is examined once.
 """
 
 import os

@@ -1,8 +1,8 @@
 """Compute the access control list and the mode of an entry that is made in a directory with one.
 
-A default list replaces the umask, but a job's files come with a mode that the umask has cut. So a
-mode that is exactly 0666 or 0777 without the bits of the umask counts as not cut. A command that
-sets this very mode cannot be told apart, and gets the rights of the list.
+A default list replaces the umask, but a job's files come with a mode that the umask has cut.
+Therefore a mode that is exactly 0666 or 0777 without the bits of the umask counts as not cut. A
+command that sets this very mode cannot be told apart, and gets the rights of the list.
 
 The format of the lists is that of linux/posix_acl_xattr.h.
 """

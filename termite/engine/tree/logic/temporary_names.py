@@ -1,8 +1,8 @@
 """Know the temporary directories of the machine, and the names in them that commands mention.
 
-Every user and every program puts files there. So jobs see only what all users may read, and what a
-command of the build names. Some names never leave the machine: other programs keep credentials and
-sockets below them, and the environment of every command may name those.
+Every user and every program puts files there. Therefore jobs see only what all users may read, and
+what a command of the build names. Some names never leave the machine: other programs keep
+credentials and sockets below them, and the environment of every command may name those.
 """
 
 import re

@@ -2,7 +2,8 @@
 
 A rename cannot cross file systems. A job may write to another disk, a tmpfs or a bind mount that is
 mounted below the writable root. Its results are staged there in a directory of their own, an
-*area*, before the plan is written. So a disk that is full refuses them while nothing is changed.
+*area*, before the plan is written. Therefore a disk that is full refuses them while nothing is
+changed.
 
 An area exists only while a job is published, so that nobody is kept from unmounting it. It is
 `.termite-staging-LABEL`, with the label of the master's plan file, at the top of the file system

@@ -70,8 +70,8 @@ class Staging:
     def discard(self, name: bytes, area: int = -1) -> None:
         """Remove a staged entry, but leave it to `close` if the disk refuses.
 
-        `area` is the open directory with the entry; the default is our own. What happens after a
-        job was published must not look like a failure of the job.
+        `area` is the open directory with the entry; the default is our own. Whatever happens after
+        a job was published must not look like a failure of the job.
         """
         try:
             remove_beneath(self.fd if area < 0 else area, name)

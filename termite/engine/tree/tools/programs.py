@@ -1,8 +1,8 @@
 """Find the programs that the user's search path leads to, and that jobs must not see.
 
 A job would not find such a program, and silently run another one of the same name, from a later
-directory of PATH. So the name is shown as a *sealed* program: a file that no job can open. The
-command that tries it runs on the master's machine instead.
+directory of PATH. Therefore the name is shown as a *sealed* program: a file that no job can open.
+The command that tries it runs on the master's machine instead.
 
 A program counts as unseen if its file is private, if it is a symlink to a private file, or if it is
 a script whose interpreter is private.

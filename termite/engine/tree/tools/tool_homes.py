@@ -1,7 +1,7 @@
 """Find the directories that a tool needs whose program directory is in PATH.
 
 A Python virtual environment has symlinks to the Python that made it, and finds the standard library
-there. That *base* may lie in a private home (pyenv, uv, conda), and may itself be such an
+there. This *base* may lie in a private home (pyenv, uv, conda), and may itself be such an
 environment. Everything else about tools is known by plugins, which do not look at the disk.
 """
 

@@ -52,8 +52,8 @@ class MirrorNotice(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `lease` is the number of slots that the master with the name `master` asks for. `running` counts
     the jobs that run now, and `jobs` all jobs so far. `log_after` asks for at most `log_most`
-    records of the worker's log with higher numbers. None, or an `error` of "", means that the line
-    is not about that.
+    records of the worker's log with higher numbers; `log_question` is the number of this question.
+    None, or an `error` of "", means that the line is not about that.
     """
 
     lease: Slots | None = None
@@ -64,6 +64,7 @@ class MirrorNotice(msgspec.Struct, frozen=True, omit_defaults=True):
     hint: str = ""
     log_after: Count | None = None
     log_most: Count = 0
+    log_question: Count = 0
 
 
 class WorkerOrder(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -71,8 +72,8 @@ class WorkerOrder(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `granted` is the number of slots of a new lease, and `slots` is another number for it later.
     `scratch_bytes` is the size of its scratch space, if that is in memory. `log` has the records
-    that the mirror has asked for, and `log_number` the number of the last record of the log. None
-    means that the line is not about that.
+    that the mirror has asked for by the question `log_question`, and `log_number` the number of the
+    last record of the log. None means that the line is not about that.
     """
 
     granted: Slots | None = None
@@ -80,6 +81,7 @@ class WorkerOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     scratch_bytes: Count | None = None
     log_number: Count | None = None
     log: tuple[str, ...] = ()
+    log_question: Count = 0
 
 
 class LineSplitter:

@@ -51,7 +51,7 @@ _KINDS = {int(kind): kind for kind in Kind}
 def encode_frame(kind: Kind, stream: int, payload: bytes) -> bytes:
     """Return the bytes of one frame.
 
-    Raise Retryable, for the scheduler, if the payload is too large. That is no bug: a directory may
+    Raise Retryable, for the scheduler, if the payload is too large. This is no bug: a directory may
     be huge, and only the job that needs it cannot run on a worker.
     """
     size = len(payload)

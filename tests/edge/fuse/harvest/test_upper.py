@@ -1,7 +1,7 @@
 """An upper layer is read as it is, or refused, if somebody exchanges real files in it.
 
-The callback that says what was there before (`lower`) is called between listing and reading. So a
-test exchanges files in it, at that very moment, as another job could.
+The callback that says what was there before (`lower`) is called between listing and reading.
+Therefore a test exchanges files in it, at that very moment, as another job could.
 """
 
 import os

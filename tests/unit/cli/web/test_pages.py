@@ -10,7 +10,7 @@ import pytest
 
 from termite.cli.amounts import size_text
 from termite.cli.web.html_text import Html, escaped, tag
-from termite.cli.web.pages import build_page, front_page, job_page, timeline_object, worker_page
+from termite.cli.web.pages import build_page, front_page, job_page, now_part, timeline_object, worker_page
 from termite.engine.history.logic.job_record import JobRecord
 from termite.engine.history.logic.live_events import JobSent
 from termite.engine.history.logic.live_state import LiveState
@@ -65,7 +65,8 @@ def test_hostile_text_is_text_on_every_page() -> None:
     live = live_after(50)
     live.apply(JobSent(msgspec.structs.replace(hostile_job(), home_s=0.0)))
     pages = [
-        front_page(HOSTILE, [hostile], live, 1e9),
+        front_page(HOSTILE, [hostile], now_part(live, 1e9)),
+        front_page(HOSTILE, [], now_part(None, 1e9, HOSTILE)),
         build_page(hostile, [*jobs, hostile_job()]),
         job_page(hostile_job(), HOSTILE, can_kill=True, token="t"),
         worker_page(HOSTILE, live, [hostile_job()], 1e9),
@@ -113,10 +114,12 @@ def test_a_timeline_has_each_job_that_ran_once() -> None:
 @pytest.mark.parametrize("events", [1, 40, 200, 400])
 def test_the_front_page_says_what_runs(events: int) -> None:
     live = live_after(events)
-    text = Reader(front_page("/tree", [], live, 1e10)).text
+    text = Reader(front_page("/tree", [], now_part(live, 1e10))).text
     running = sum(1 for job in live.jobs.values() if job.sent_s)
     assert f"{running} jobs run, {len(live.jobs) - running} wait" in text
-    assert "No master runs" in Reader(front_page("/tree", [], None, 1e10)).text
+    assert "No master runs" in Reader(front_page("/tree", [], now_part(None, 1e10))).text
+    other = Reader(now_part(None, 1e10, "it has another version")).text
+    assert "cannot be followed: it has another version" in other and "No master" not in other
 
 
 def test_only_html_is_put_in_as_it_is() -> None:

@@ -25,6 +25,24 @@ WITH_CREDENTIALS = [
     f"aws s3 cp x s3://y # AKIA{TOKEN.upper()}",
     f"curl -d 'access_token: {TOKEN}' x",
     f"echo eyJhbGciOiJIUzI1NiJ9.{TOKEN}.{TOKEN}",
+    f"DB_PASS={TOKEN} ./run",
+    f"./run --pass {TOKEN} --db-pwd={TOKEN} -DB_PWD={TOKEN}",
+    f"mount.cifs --pwd={TOKEN}",
+    f"openssl enc -passin pass:{TOKEN}",
+    f"SIGN_KEY={TOKEN} make; STRIPE_KEY='{TOKEN}' make",
+    f"deploy --signing-key {TOKEN} now",
+    f"curl -H 'Authorization: token {TOKEN}' https://example.com",
+    f'curl -H "authorization: Other {TOKEN}" x',
+    f"curl -u user:{TOKEN} x",
+    f"curl -fsSu 'user:{TOKEN}' x",
+    f"curl -uuser:{TOKEN} x",
+    f"curl --user user:{TOKEN} --proxy-user=user:{TOKEN} x",
+    f"sshpass -p {TOKEN} ssh host",
+    f"sshpass -v -p'{TOKEN}' ssh host",
+    f"mysqldump -u root -p{TOKEN} db",
+    f"docker login -u me -p {TOKEN} example.com",
+    f"git clone https://{TOKEN}@example.com/x.git",
+    f"git clone HTTPS://{TOKEN}:x-oauth-basic@example.com/x.git",
     f"echo '-----BEGIN RSA PRIVATE KEY-----{TOKEN}'",
 ]
 
@@ -52,6 +70,10 @@ def test_what_looks_like_a_credential_is_masked_and_the_rest_stays(text: str) ->
         "cc -c secret.c token.c && ar r libkeyring.a secret.o",
         "wget https://example.com:8080/x@y",
         "touch Basic.o",
+        "PWD=/x make OLDPWD=/y bypass=1 key=x",
+        "gcc -Iinclude/mysql -pthread -pipe -c pass.c -o keys_pwd.o",
+        "curl -fsSL -o x.tar -A agent:2 https://example.com:8080/x.tar",
+        "git clone ssh://git@example.com/x.git; test -p login",
     ],
 )
 def test_a_usual_command_stays_as_it_is(text: str) -> None:
@@ -65,7 +87,19 @@ def test_the_value_of_a_variable_that_stays_here_is_masked_whatever_it_looks_lik
 
 
 def test_a_long_text_is_masked_in_linear_time() -> None:
-    for piece in ("a_token_", "x://a:", "--password ", "eyJaaaaaaaa.", "-----BEGIN A ", "token='", "\\ "):
+    for piece in (
+        "a_token_",
+        "x://a:",
+        "--password ",
+        "eyJaaaaaaaa.",
+        "-----BEGIN A ",
+        "token='",
+        "\\ ",
+        "mysql -",
+        "curl -u",
+        "a_pass_",
+        "https://",
+    ):
         text = piece * (200_000 // len(piece))
         began_s = time.process_time()
         mask_command(text, {}, ())
