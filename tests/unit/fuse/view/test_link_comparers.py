@@ -25,7 +25,13 @@ def test_a_program_that_compares_is_found(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["ln a b; touch c", "ln one two; echo x >>two; cat one", "ln a.tar b.tar; gcc -c x.c", "ln a start; ./start"],
+    [
+        "ln a b; touch c",
+        "ln one two; echo x >>two; cat one",
+        "ln a.tar b.tar; gcc -c x.c",
+        "ln a start; ./start",
+        "ln b c; stat -c %a a c; ls -l",
+    ],
 )
 def test_other_commands_stay(text: str) -> None:
     assert not names_comparer((b"sh", b"-c", text.encode()))
