@@ -7,6 +7,7 @@ import contextlib
 import functools
 import logging
 import os
+import platform
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -19,23 +20,28 @@ from termite.engine.errors import Reason, Retryable, first_error
 from termite.engine.model import Digest
 from termite.engine.sparse_content import pieces
 from termite.engine.wire.protocol.content_chunks import DATA_BYTES, pack_piece
-from termite.engine.wire.protocol.messages import MAX_CHANGES, Done, GetBlob, OpenLease, Ran, Run
+from termite.engine.wire.protocol.messages import MAX_CHANGES, Done, GetBlob, OpenLease, Ran, Run, UseTerminal
 from termite.engine.wire.transport import SendChunk
 from termite.fuse import mirror_calls
 from termite.fuse.content.fetch import MirroredFiles
 from termite.fuse.harvest.collect import Harvested, collect, find_left_in_memory
+from termite.fuse.job_terminal import JobTerminal
 from termite.fuse.kernel.ops import MirrorOperations
 from termite.fuse.layers.real_layers import RealLayers
 from termite.fuse.layers.warm_layer import WarmLayer
 from termite.fuse.running_jobs import RunningJob, RunningJobs
 from termite.fuse.sandbox.sandbox_order import SandboxSpec
 from termite.fuse.sandbox.sandboxes import Sandboxes
+from termite.fuse.stdin.pipe_watcher import TerminalWatcher
 from termite.fuse.stdin.stdin_pipe import StdinPipe, StdinSource
 from termite.fuse.view.comparison import Homes, coarsened
 from termite.fuse.view.views import Need
 
 MADE_JOBS = 1024  # the last ones with results to fetch; a master fetches those of a job as soon as it has ended
 JOURNAL_S = 30.0  # the Run that carries the changesets in front of this one is on the same connection
+
+# The pause between two searches for a thread that reads from a terminal. No short job is searched.
+MIN_LOOK_S, MAX_LOOK_S, LOOK_GROWTH = 0.05, 0.25, 1.5
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +99,7 @@ class Actions:
         self._requests_reported = 0
         self._made: deque[frozenset[Digest]] = deque(maxlen=MADE_JOBS)
         self._journal_advanced = trio.lowlevel.ParkingLot()
+        self._terminals: dict[int, JobTerminal] = {}
 
     async def run(self, run: Run, send_chunk: SendChunk) -> Ran:
         """Run one job, and return its result; the files that it made are in the store then.
@@ -157,6 +164,15 @@ class Actions:
             os.close(fd)
         return Done()
 
+    async def use_terminal(self, request: UseTerminal) -> Done:
+        """Change the window of a job's terminals, or type at one. Wait until that has been done."""
+        terminal = self._terminals.get(request.job)
+        if terminal is not None and request.size is not None:
+            terminal.resize(request.size)
+        if terminal is not None and request.typed:
+            await terminal.type(request.typed)
+        return Done()
+
     async def _wait_for_number(self, number: int) -> None:
         if self._tree.number >= number:
             return
@@ -171,8 +187,8 @@ class Actions:
             await trio.lowlevel.checkpoint_if_cancelled()  # after `retry` its output is about an error of ours
             await send_chunk(chunk)
 
-        async with self._stdin_pipe(job, run) as pipe:
-            result = await self._parts.sandboxes.run(self._spec(job, run, pipe), forward)
+        async with self._stdin_pipe(job, run) as pipe, self._terminal(job, run) as terminal:
+            result = await self._parts.sandboxes.run(self._spec(job, run, pipe, terminal), forward)
             stdin_taken = pipe.taken if pipe else 0
         harvested = await self._harvest(result.upper, job)
         dropped = harvested.dropped
@@ -225,7 +241,25 @@ class Actions:
                 yield pipe
                 nursery.cancel_scope.cancel()
 
-    def _spec(self, job: RunningJob, run: Run, pipe: StdinPipe | None) -> SandboxSpec:
+    @contextlib.asynccontextmanager
+    async def _terminal(self, job: RunningJob, run: Run) -> AsyncIterator[JobTerminal | None]:
+        """Yield the terminals of the job, or None, and watch until the block ends if it reads."""
+        if run.terminal is None:
+            yield None
+            return
+        terminal = self._terminals[run.job] = JobTerminal(run.terminal)
+        try:
+            with first_error():
+                async with trio.open_nursery() as nursery:
+                    if not run.terminal.is_typed_at:
+                        nursery.start_soon(_send_home_if_it_reads, job, terminal)
+                    yield terminal
+                    nursery.cancel_scope.cancel()
+        finally:
+            del self._terminals[run.job]
+            terminal.close()
+
+    def _spec(self, job: RunningJob, run: Run, pipe: StdinPipe | None, terminal: JobTerminal | None) -> SandboxSpec:
         return SandboxSpec(
             job=run.job,
             mount=self._mount,
@@ -250,6 +284,7 @@ class Actions:
             ignored=run.ignored,
             processes=self._parts.sandboxes.limits.processes,
             hostname=self._request.hostname,
+            terminal=terminal,
             on_pid=job.started,
             on_kill=job.fail_waiting,
         )
@@ -286,3 +321,17 @@ class _Slot:
 
 def _has_pipe(run: Run) -> bool:
     return run.stdin_ended or (run.stdin and run.stdin_file is None)
+
+
+async def _send_home_if_it_reads(job: RunningJob, terminal: JobTerminal) -> None:
+    """Stop the job as soon as it waits for somebody to type, because nobody can.
+
+    The command then runs on the submitter's machine, where its terminal is.
+    """
+    watcher, pause_s = TerminalWatcher(platform.machine()), MIN_LOOK_S
+    while not terminal.is_typed_for:
+        await trio.sleep(pause_s)
+        pause_s = min(LOOK_GROWTH * pause_s, MAX_LOOK_S)
+        if job.pid and await trio.to_thread.run_sync(watcher.is_waited_for, job.pid, abandon_on_cancel=True):
+            break
+    job.retry(Retryable(Reason.READS_TERMINAL))

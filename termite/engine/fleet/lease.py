@@ -22,7 +22,7 @@ from termite.engine.errors import (
     UserError,
 )
 from termite.engine.model import Digest, MachineFacts
-from termite.engine.wire.protocol.messages import GetBlob, Leased, Message, OpenLease, Ping, Pong, Ran, Run
+from termite.engine.wire.protocol.messages import GetBlob, Leased, Message, OpenLease, Ping, Pong, Ran, Run, UseTerminal
 from termite.engine.wire.transport import Connection, OnChunk
 
 OPEN_TIMEOUT_S = 15.0  # a mirror process starts and mounts in well under a second; a job waits for it
@@ -69,6 +69,14 @@ class Lease:
         Raise Retryable if the worker does not deliver the content.
         """
         await self._request(GetBlob(digest), on_chunk)
+
+    async def use_terminal(self, message: UseTerminal) -> None:
+        """Change the window of a job's terminals, or type at one. Wait until that has been done.
+
+        Raise Retryable if the connection is lost; the job fails then, too.
+        """
+        assert self._connection is not None
+        await self._connection.request(message)
 
     async def open(self, connection: Connection, request: OpenLease) -> int:
         """Ask for slots, compare the clocks, and return the number of granted slots.

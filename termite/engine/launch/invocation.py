@@ -15,7 +15,7 @@ import msgspec
 from termite.engine.decide.environment import Environment
 from termite.engine.errors import RemoteProtocolError
 from termite.engine.launch.vantage import Vantage
-from termite.engine.model import How, Invocation, StdinFile
+from termite.engine.model import How, Invocation, StdinFile, TerminalWish, WindowSize
 from termite.engine.wire.protocol.messages import LIMITS, LIMITS_CHARACTERS
 from termite.engine.wire.protocol.records import VERSION, parse_records
 
@@ -53,9 +53,10 @@ class JobRequest:
 
     `umask` has the nine permission bits. If `has_stdin`, the stdin is the file `stdin_file`, or a
     stream if that is None. If not, `stdin_closed` means that descriptor 0 is closed, and
-    `stdin_ended` that it is at its end. `merge`: stdout and stderr are one open file. `out` and
-    `err` are the kinds of stdout and stderr. `token` is the name of the job
-    that only this launcher and its master know.
+    `stdin_ended` that it is at its end. `merge`: stdout and stderr are one open file, or one
+    terminal. `out` and `err` are the kinds of stdout and stderr. `window` is the size of their
+    terminal; None means that neither is one. `token` is the name of the job that only this launcher
+    and its master know.
     """
 
     invocation: Invocation
@@ -71,6 +72,23 @@ class JobRequest:
     vantage: Vantage = field(default_factory=Vantage)
     token: bytes = b""
     inherited: Inheritance = field(default_factory=Inheritance)
+    window: WindowSize | None = None
+
+    @property
+    def terminal(self) -> TerminalWish | None:
+        """The terminals that the job must have, or None.
+
+        A job that has one also has it as its standard input if the launcher has.
+        """
+        out, err = (kind is OutputKind.TERMINAL for kind in (self.out, self.err))
+        if self.window is None or not (out or err):
+            return None
+        return TerminalWish(self.window, self.is_stdin_terminal, out, err, out and err and not self.merge)
+
+
+def parse_window(text: bytes) -> WindowSize:
+    """Parse ROWS:COLUMNS:WIDTH:HEIGHT. Raise ValueError or ValidationError for another text."""
+    return msgspec.convert([int(number) for number in text.split(b":", 4)], WindowSize)
 
 
 def parse_invoke(payload: bytes) -> JobRequest:
@@ -89,6 +107,7 @@ def parse_invoke(payload: bytes) -> JobRequest:
         umask = int(fields.get("umask", b"022"), 8)
         stdin_file = _parse_stdin_file(fields) if stdin == b"file" else None
         inherited = _parse_inheritance(fields)
+        window = parse_window(fields["window"]) if "window" in fields else None
         token = bytes.fromhex(fields.get("token", b"").decode())
     except (KeyError, ValueError, msgspec.ValidationError) as error:
         raise RemoteProtocolError(f"an invocation without its {error}") from None
@@ -106,6 +125,7 @@ def parse_invoke(payload: bytes) -> JobRequest:
         vantage=Vantage(*(os.fsdecode(fields.get(name, b"")) for name in ("root", "users", "here", "host"))),
         token=token,
         inherited=inherited,
+        window=window,
     )
 
 

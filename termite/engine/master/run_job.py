@@ -45,7 +45,7 @@ from termite.engine.master.fallback import (
     start_short,
     tie_by_memory,
 )
-from termite.engine.master.job import Job, new_job
+from termite.engine.master.job import Job, following_window, new_job
 from termite.engine.master.job_reports import (
     absolute,
     outside_writes,
@@ -290,6 +290,7 @@ def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> Run | 
     contents = master.tree.contents_since(lease.sent_number, *limits, SENT_ALONG_FILES)
     lease.sent_number = number
     rule = job.verdict.rule if job.verdict else None
+    terminal = job.terminal
     return Run(
         job=job.id,
         number=number,
@@ -300,7 +301,7 @@ def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> Run | 
         env=env,
         cwd=cwd,
         umask=job.request.umask,
-        stdin=job.request.has_stdin,
+        stdin=job.request.has_stdin and not (terminal and terminal.stdin),
         merge=job.request.merge,
         network=rule.network if rule else False,
         timeout_s=rule.timeout_s if rule else 0.0,
@@ -312,6 +313,7 @@ def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> Run | 
         limits=job.request.inherited.limits,
         nice=job.request.inherited.nice,
         ignored=job.request.inherited.ignored,
+        terminal=terminal,
     )
 
 
@@ -325,7 +327,11 @@ async def run_on_worker(master: Master, job: Job, lease: Lease, message: Run) ->
     job.phase = Phase.RUNNING
     job.rewind()
     job.is_executed = True
-    ran = await lease.run(message, job.output.forward)
+    if message.terminal is None:
+        ran = await lease.run(message, job.output.forward)
+    else:
+        async with following_window(job, lease):
+            ran = await lease.run(message, job.output.forward)
     master.pool.succeeded(lease)
     master.is_without_worker = False
     return ran

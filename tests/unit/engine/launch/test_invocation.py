@@ -10,7 +10,7 @@ from termite.engine.launch.invocation import Inheritance, parse_invoke
 from termite.engine.wire.protocol.records import pack_records
 from tests.unit.mutations import mutations
 
-FIELDS = [("v", b"5"), ("how", b"direct"), ("cwd", b"/p"), ("arg", b"gcc")]
+FIELDS = [("v", b"6"), ("how", b"direct"), ("cwd", b"/p"), ("arg", b"gcc")]
 ENV = [("env", b"A=1"), ("env", b"B=x=y"), ("env", b"EMPTY=")]
 
 
