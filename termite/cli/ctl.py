@@ -15,6 +15,7 @@ from termite.cli.flags import run_command
 from termite.cli.leftovers.footprints import start_sweep
 from termite.cli.parser import Parser
 from termite.cli.places import working_directory
+from termite.cli.shell import open_shell
 from termite.engine.decide.logic.rules import readable_regexp
 from termite.engine.errors import UserError, words_of
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
@@ -32,6 +33,9 @@ USAGE = """commands:
                     a line that `make -n` or `ninja -v` prints, and may begin with termite
   refresh           check the files outside the tree, such as the compiler, for changes
   shutdown          end the master; jobs that run on workers are stopped, and start again here
+  shell [JOB]       open a shell in a sandbox on a worker, with the files, the directory and the
+                    environment of a job, or of the tree; --keep brings home what it writes, and
+                    -- COMMAND runs a command in its place
   doctor            check that this machine can run jobs
 """
 
@@ -182,6 +186,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "why": _why,
     "refresh": _refresh,
     "shutdown": _shutdown,
+    "shell": open_shell,
     "doctor": _doctor,
 }
 

@@ -90,7 +90,7 @@ class StdinFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class WindowSize(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The size of a terminal's window in characters, and in pixels. 0 means that one is not known."""
+    """The size of a terminal's window in characters, and in pixels. 0 means unknown."""
 
     rows: WindowSide = 0
     columns: WindowSide = 0
@@ -102,7 +102,7 @@ class TerminalWish(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The streams that must be terminals of the job, and the size of their window.
 
     Stdout and stderr are two terminals if `is_stderr_apart`. Stdin is the terminal of stdout, if
-    that is one. `is_typed_at`: a person types at the terminal (`UseTerminal`), so that it is complete.
+    that is one. `is_typed_at`: a person types at the terminal (`UseTerminal`), so it is complete.
     The output of another one is left as it is, because the launcher's terminal changes it.
     """
 

@@ -30,7 +30,9 @@ from termite.fuse.kernel.ops import MirrorOperations
 from termite.fuse.layers.real_layers import RealLayers
 from termite.fuse.layers.warm_layer import WarmLayer
 from termite.fuse.running_jobs import RunningJob, RunningJobs
+from termite.fuse.sandbox.running_sandbox import OnOutput
 from termite.fuse.sandbox.sandbox_order import SandboxSpec
+from termite.fuse.sandbox.sandbox_report import SandboxResult
 from termite.fuse.sandbox.sandboxes import Sandboxes
 from termite.fuse.stdin.pipe_watcher import TerminalWatcher
 from termite.fuse.stdin.stdin_pipe import StdinPipe, StdinSource
@@ -187,8 +189,8 @@ class Actions:
             await trio.lowlevel.checkpoint_if_cancelled()  # after `retry` its output is about an error of ours
             await send_chunk(chunk)
 
-        async with self._stdin_pipe(job, run) as pipe, self._terminal(job, run) as terminal:
-            result = await self._parts.sandboxes.run(self._spec(job, run, pipe, terminal), forward)
+        async with self._stdin_pipe(job, run) as pipe:
+            result = await self._run_sandbox(job, run, pipe, forward)
             stdin_taken = pipe.taken if pipe else 0
         harvested = await self._harvest(result.upper, job)
         dropped = harvested.dropped
@@ -241,20 +243,19 @@ class Actions:
                 yield pipe
                 nursery.cancel_scope.cancel()
 
-    @contextlib.asynccontextmanager
-    async def _terminal(self, job: RunningJob, run: Run) -> AsyncIterator[JobTerminal | None]:
-        """Yield the terminals of the job, or None, and watch until the block ends if it reads."""
+    async def _run_sandbox(self, job: RunningJob, run: Run, pipe: StdinPipe | None, forward: OnOutput) -> SandboxResult:
+        """Run the job in a sandbox. If it has terminals, watch whether it reads from them."""
         if run.terminal is None:
-            yield None
-            return
+            return await self._parts.sandboxes.run(self._spec(job, run, pipe, None), forward)
         terminal = self._terminals[run.job] = JobTerminal(run.terminal)
         try:
             with first_error():
                 async with trio.open_nursery() as nursery:
                     if not run.terminal.is_typed_at:
                         nursery.start_soon(_send_home_if_it_reads, job, terminal)
-                    yield terminal
+                    result = await self._parts.sandboxes.run(self._spec(job, run, pipe, terminal), forward)
                     nursery.cancel_scope.cancel()
+            return result
         finally:
             del self._terminals[run.job]
             terminal.close()

@@ -4,6 +4,7 @@ The mirror reads the output from them as from a pipe. If no process has the term
 a read fails with EIO, which is the end.
 """
 
+import contextlib
 import fcntl
 import os
 import struct
@@ -43,9 +44,10 @@ class JobTerminal:
 
     def close(self) -> None:
         """Close the leading ends, when the job is dead or was never started."""
-        for leader in self._leaders:
+        leaders, self._leaders = self._leaders, []
+        for leader in leaders:
+            trio.lowlevel.notify_closing(leader)
             os.close(leader)
-        self._leaders = []
         self._is_settled.set()
 
     @property
@@ -58,8 +60,10 @@ class JobTerminal:
     def resize(self, size: WindowSize) -> None:
         """Set the size of the windows; the kernel notifies the job by SIGWINCH."""
         self._size = size
+        packed = struct.pack("4H", size.rows, size.columns, size.width, size.height)
         for leader in self._leaders:
-            fcntl.ioctl(leader, termios.TIOCSWINSZ, struct.pack("4H", size.rows, size.columns, size.width, size.height))
+            with contextlib.suppress(OSError):  # nobody has the terminal open any more
+                fcntl.ioctl(leader, termios.TIOCSWINSZ, packed)
 
     async def type(self, content: bytes) -> None:
         """Type at the first terminal. Wait until the job has one, and until it has taken all.
@@ -71,7 +75,8 @@ class JobTerminal:
             try:
                 content = content[mirror_calls.write(self._leaders[0], content) :]
             except BlockingIOError:
-                await trio.lowlevel.wait_writable(self._leaders[0])
+                with contextlib.suppress(trio.ClosedResourceError):
+                    await trio.lowlevel.wait_writable(self._leaders[0])
             except OSError:  # nobody has the terminal open any more
                 return
 
@@ -83,4 +88,8 @@ class JobTerminal:
         """
         if self.wish.is_typed_at:
             return False
-        return any(termios.tcgetattr(leader)[LOCAL_MODES] & TYPING_MODES != TYPING_MODES for leader in self._leaders)
+        try:
+            modes = [termios.tcgetattr(leader)[LOCAL_MODES] for leader in self._leaders]
+        except termios.error:  # nobody has the terminal open any more
+            return False
+        return any(mode & TYPING_MODES != TYPING_MODES for mode in modes)

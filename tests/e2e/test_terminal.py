@@ -1,4 +1,4 @@
-"""A command whose launcher is at a terminal has one on the worker, and writes what it writes here."""
+"""A command whose launcher is at a terminal has one on the worker, and writes as it does here."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The terminals that pid 1 gives a job: whose they are, what they show, and what they cost others."""
+"""The terminals that pid 1 gives a job: whose they are, and what they show."""
 
 from collections.abc import Iterator
 from pathlib import Path

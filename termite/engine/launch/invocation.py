@@ -48,6 +48,19 @@ class Inheritance:
 
 
 @dataclass(frozen=True, slots=True)
+class ShellWish:
+    """A wish for a shell on a worker, like the job with this number; 0: in the tree.
+
+    `keeps`: what it writes in the tree comes home. `is_recorded`: there is a record of the job, and
+    its directory is that of the invocation.
+    """
+
+    job: int = 0
+    keeps: bool = False
+    is_recorded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class JobRequest:
     """A request of a launcher: the command, and how the launcher's process is set up.
 
@@ -56,7 +69,7 @@ class JobRequest:
     `stdin_ended` that it is at its end. `merge`: stdout and stderr are one open file, or one
     terminal. `out` and `err` are the kinds of stdout and stderr. `window` is the size of their
     terminal; None means that neither is one. `token` is the name of the job that only this launcher
-    and its master know.
+    and its master know. `shell` is set if termite-ctl wants a shell and no job.
     """
 
     invocation: Invocation
@@ -73,6 +86,7 @@ class JobRequest:
     token: bytes = b""
     inherited: Inheritance = field(default_factory=Inheritance)
     window: WindowSize | None = None
+    shell: ShellWish | None = None
 
     @property
     def terminal(self) -> TerminalWish | None:
@@ -88,7 +102,8 @@ class JobRequest:
 
 def parse_window(text: bytes) -> WindowSize:
     """Parse ROWS:COLUMNS:WIDTH:HEIGHT. Raise ValueError or ValidationError for another text."""
-    return msgspec.convert([int(number) for number in text.split(b":", 4)], WindowSize)
+    rows, columns, width, height = (int(number) for number in text.split(b":"))
+    return msgspec.convert([rows, columns, width, height], WindowSize)
 
 
 def parse_invoke(payload: bytes) -> JobRequest:
@@ -108,6 +123,7 @@ def parse_invoke(payload: bytes) -> JobRequest:
         stdin_file = _parse_stdin_file(fields) if stdin == b"file" else None
         inherited = _parse_inheritance(fields)
         window = parse_window(fields["window"]) if "window" in fields else None
+        shell = _parse_shell(fields) if "shell" in fields else None
         token = bytes.fromhex(fields.get("token", b"").decode())
     except (KeyError, ValueError, msgspec.ValidationError) as error:
         raise RemoteProtocolError(f"an invocation without its {error}") from None
@@ -126,6 +142,7 @@ def parse_invoke(payload: bytes) -> JobRequest:
         token=token,
         inherited=inherited,
         window=window,
+        shell=shell,
     )
 
 
@@ -192,6 +209,14 @@ def _inheritance(limits: bytes, nice: int, ignored: int, descriptor: int) -> Inh
     if not (0 <= nice < 20 and 0 <= ignored < 2**31 and 0 <= descriptor < 2**31):
         raise ValueError("inheritance")
     return Inheritance(text, nice, ignored, descriptor)
+
+
+def _parse_shell(fields: dict[str, bytes]) -> ShellWish:
+    """Return the wish for a shell. Raise ValueError if a field is malformed."""
+    job = int(fields["shell"])
+    if not 0 <= job < 2**63:
+        raise ValueError("shell")
+    return ShellWish(job, fields.get("keep") == b"1", fields.get("recorded") == b"1")
 
 
 def _parse_stdin_file(fields: dict[str, bytes]) -> StdinFile:

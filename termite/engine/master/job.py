@@ -4,7 +4,6 @@ A job may run on several leases, one after another; `failures` and `failed_on` c
 """
 
 import contextlib
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import msgspec
@@ -19,7 +18,7 @@ from termite.engine.launch.output import HeldOutputs, JobOutput
 from termite.engine.launch.stdio import JobStdin
 from termite.engine.model import Command, Phase, TerminalWish, Verdict, WindowSize
 from termite.engine.tree.publishing.publication import Ticket
-from termite.engine.wire.protocol.messages import UseTerminal
+from termite.engine.wire.protocol.messages import Ran, Run, UseTerminal
 
 MAX_ATTEMPTS = 3  # failures of any kind, conflicts included
 NEVER = trio.Event()  # of jobs without a terminal, which need no event of their own
@@ -95,9 +94,8 @@ def new_job(number: int, launcher: Launcher, request: JobRequest, held_outputs: 
     return job
 
 
-@contextlib.asynccontextmanager
-async def following_window(job: Job, lease: Lease) -> AsyncIterator[None]:
-    """Pass each new size of the launcher's window on to the job, until the block ends."""
+async def run_at_terminal(job: Job, lease: Lease, message: Run) -> Ran:
+    """Run a command as `Lease.run` does, and pass the sizes of the launcher's window on to it."""
 
     async def follow() -> None:
         while job.terminal is not None:
@@ -109,5 +107,6 @@ async def following_window(job: Job, lease: Lease) -> AsyncIterator[None]:
     with first_error():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(follow)
-            yield
+            ran = await lease.run(message, job.output.forward)
             nursery.cancel_scope.cancel()
+    return ran

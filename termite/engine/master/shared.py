@@ -31,6 +31,7 @@ from termite.engine.master.mirror_requests import MirrorRequests
 from termite.engine.master.notices import Notices
 from termite.engine.master.placement.tool_places import ToolPlaces, UnseenPrograms
 from termite.engine.master.settled_check import SettledCheck
+from termite.engine.master.worker_shell.job_surroundings import JobSurroundings, Surroundings
 from termite.engine.model import Command, How, MachineFacts, Verdict
 from termite.engine.paths import is_within, tree_path
 from termite.engine.status.report import Counters
@@ -92,6 +93,7 @@ class Master:
         self.counters = Counters()
         self.notices = Notices()
         self.jobs: dict[int, Job] = {}
+        self.surroundings = JobSurroundings()
         self.fd_watcher = FdWatcher()
         self.local_runs = LocalRuns(LocalSlots(config.local_slots, parent_of), self.fd_watcher)
         self.held_outputs = HeldOutputs()
@@ -126,6 +128,13 @@ class Master:
         if program := self.users_of_unseen.program_of(command):
             return Verdict(local=True, tie=Reason.UNSEEN_PROGRAM, program=program)
         return verdict
+
+    def remember(self, job: Job) -> None:
+        """Remember the surroundings of a job, which was parsed, for a shell like it."""
+        if (command := job.command) is not None:
+            request, rule = job.request, job.verdict.rule if job.verdict else None
+            surroundings = Surroundings(command.cwd, command.env, request.umask, request.inherited, rule)
+            self.surroundings.add(job.id, surroundings)
 
     def other_name(self, path: str) -> str:
         """Return a name of a path of the tree that does not begin with the tree's own path.
