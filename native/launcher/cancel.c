@@ -59,7 +59,7 @@ static void on_window(int signal)
     int saved = errno;
     if (is_sending)
         is_window_due = 1;
-    else
+    else if (is_window_new())
         send_window();
     errno = saved;
 }
@@ -108,8 +108,10 @@ void cancel_on_signals(int master)
             sigaction(signals[i], &action, NULL);
     }
     action.sa_handler = on_window;
-    if (has_terminal())
+    if (has_terminal()) {
         sigaction(SIGWINCH, &action, &original_window);
+        on_window(SIGWINCH); /* the signal may have come before */
+    }
     sigset_t alarms;
     sigemptyset(&alarms);
     sigaddset(&alarms, SIGALRM);

@@ -132,6 +132,9 @@ bool has_terminal(void);
  * between them and a NUL behind them. Return the length with the NUL. This is safe in a signal
  * handler. */
 size_t write_window(char text[WINDOW_BYTES]);
+/* Return whether the window has another size than write_window has written. This is safe in a
+ * signal handler, too. */
+bool is_window_new(void);
 /* Add the record of the window if there is a terminal. */
 void terminal_describe(struct buffer *invoke);
 

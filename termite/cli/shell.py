@@ -164,7 +164,7 @@ class Screen:
         """Make the terminal raw, because the shell's own terminal does what it does otherwise."""
         if self._before is None:
             self._before = termios.tcgetattr(0)
-            tty.setraw(0)
+            tty.setraw(0, termios.TCSADRAIN)  # what was typed meanwhile is for the shell
 
     def has_new_window(self) -> bool:
         """Return whether SIGWINCH has come since the last call."""

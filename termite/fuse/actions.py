@@ -109,6 +109,16 @@ class Actions:
         Raise Retryable or Stale if the master should run it again. Nothing blocks before the
         changesets are taken in, so that a job brings them even if it is cancelled at once.
         """
+        if run.terminal is None:
+            return await self._run_in_view(run, send_chunk)
+        terminal = self._terminals[run.job] = JobTerminal(run.terminal)  # at once: keys may already be on their way
+        try:
+            return await self._run_in_view(run, send_chunk)
+        finally:
+            del self._terminals[run.job]
+            terminal.close()
+
+    async def _run_in_view(self, run: Run, send_chunk: SendChunk) -> Ran:
         self._tree.take_in(run.changesets)
         self._journal_advanced.unpark_all()
         if run.network and not self._parts.has_network:
@@ -247,18 +257,14 @@ class Actions:
         """Run the job in a sandbox. If it has terminals, watch whether it reads from them."""
         if run.terminal is None:
             return await self._parts.sandboxes.run(self._spec(job, run, pipe, None), forward)
-        terminal = self._terminals[run.job] = JobTerminal(run.terminal)
-        try:
-            with first_error():
-                async with trio.open_nursery() as nursery:
-                    if not run.terminal.is_typed_at:
-                        nursery.start_soon(_send_home_if_it_reads, job, terminal)
-                    result = await self._parts.sandboxes.run(self._spec(job, run, pipe, terminal), forward)
-                    nursery.cancel_scope.cancel()
-            return result
-        finally:
-            del self._terminals[run.job]
-            terminal.close()
+        terminal = self._terminals[run.job]
+        with first_error():
+            async with trio.open_nursery() as nursery:
+                if not run.terminal.is_typed_at:
+                    nursery.start_soon(_send_home_if_it_reads, job, terminal)
+                result = await self._parts.sandboxes.run(self._spec(job, run, pipe, terminal), forward)
+                nursery.cancel_scope.cancel()
+        return result
 
     def _spec(self, job: RunningJob, run: Run, pipe: StdinPipe | None, terminal: JobTerminal | None) -> SandboxSpec:
         return SandboxSpec(

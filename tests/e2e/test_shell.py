@@ -119,6 +119,17 @@ def test_a_shell_at_a_terminal_is_as_one_here(tree: Tree) -> None:
     assert tree.status()["slots"]["busy"] == 0
 
 
+def test_keys_and_sizes_that_come_early_are_not_lost(tree: Tree) -> None:
+    words = [tree.where.termite("termite-ctl"), "shell", "--", "sh", "-c", "read line; echo got $line; stty size"]
+    for _ in range(5):
+        with on_terminal(tree.where, words, tree.path) as terminal:
+            terminal.read_until(b"comes home\r\n")
+            terminal.resize(11, 222)
+            terminal.type(b"early\r")
+            code, text = terminal.finish()
+        assert code == 0 and text.endswith(b"got early\r\n11 222\r\n"), text
+
+
 def test_whoever_goes_away_ends_it_and_the_terminal_is_as_before(tree: Tree) -> None:
     ctl = tree.where.word("termite-ctl")
     script = f"stty -a >before; {ctl} shell -- sh -c 'echo ready; exec sleep 1000'; echo $? >code; stty -a >after"

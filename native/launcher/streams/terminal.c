@@ -5,7 +5,8 @@
 #include <sys/ioctl.h>
 #include <sys/sysmacros.h>
 
-static int terminal = -1; /* stdout or stderr */
+static int terminal = -1;      /* stdout or stderr */
+static struct winsize written; /* by write_window */
 
 /* Return the number of the terminal that a descriptor is open on, or 0 if that is unknown. The
  * number of /dev/tty is that of the terminal behind it. */
@@ -47,14 +48,19 @@ static char *write_number(char *at, unsigned number)
 
 size_t write_window(char text[WINDOW_BYTES])
 {
-    struct winsize size = {0};
-    (void)ioctl(terminal, TIOCGWINSZ, &size);
-    char *at = write_number(text, size.ws_row);
-    at = write_number(at, size.ws_col);
-    at = write_number(at, size.ws_xpixel);
-    at = write_number(at, size.ws_ypixel);
+    (void)ioctl(terminal, TIOCGWINSZ, &written);
+    char *at = write_number(text, written.ws_row);
+    at = write_number(at, written.ws_col);
+    at = write_number(at, written.ws_xpixel);
+    at = write_number(at, written.ws_ypixel);
     at[-1] = '\0';
     return (size_t)(at - text);
+}
+
+bool is_window_new(void)
+{
+    struct winsize size;
+    return ioctl(terminal, TIOCGWINSZ, &size) == 0 && memcmp(&size, &written, sizeof size) != 0;
 }
 
 void terminal_describe(struct buffer *invoke)
