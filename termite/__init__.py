@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from termite.engine.decide.logic.rules import command_regexp
     from termite.engine.model import Command, How, Invocation, Rule
 
-__version__ = "0.1.0"
+__version__ = "0.1.0"  # pyproject.toml and CMakeLists.txt read it here
 
 __all__ = ["Command", "How", "Invocation", "Rule", "command_regexp", "hookimpl", "plain_command"]
 

@@ -35,8 +35,20 @@ class LoudEvents(logging.Handler):
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the mark of a test in which termite warns."""
+    """Declare the marks of tests in which termite warns, and of attacks outside tests/hostile."""
     config.addinivalue_line("markers", "logs(*events): termite logs exactly these events as warnings or errors")
+    config.addinivalue_line("markers", "attack: `pytest -v` reports the test as HELD or BROKEN")
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    """Report an attack as HELD or BROKEN.
+
+    Attacks are the tests of tests/hostile, and those with the mark `attack`.
+    """
+    is_attack = report.nodeid.startswith("tests/hostile/") or "attack" in report.keywords
+    if is_attack and report.when == "call" and not report.skipped:
+        return ("passed", ".", "HELD") if report.passed else ("failed", "F", "BROKEN")
+    return None
 
 
 @pytest.hookimpl(wrapper=True)

@@ -121,7 +121,7 @@ link_commands() {
 
 # The path is part of the stamp, because the scripts in .venv contain it: a checkout that was moved
 # needs a new .venv.
-requirements_stamp=$(pwd -P | checksum - requirements.txt requirements-dev.txt requirements-build.txt tools/setup.sh)
+requirements_stamp=$(pwd -P | checksum - requirements.txt requirements-web.txt requirements-dev.txt requirements-build.txt tools/setup.sh)
 if [ "$requirements_stamp" != "$(cat .venv/.requirements 2>/dev/null)" ]; then
     install_debian_packages
     make_venv
@@ -130,7 +130,7 @@ if [ "$requirements_stamp" != "$(cat .venv/.requirements 2>/dev/null)" ]; then
 fi
 # The names of the Python files are part of the stamp, because an editable install only knows the
 # files that it found when it was made.
-termite_stamp=$({ echo "$requirements_stamp"; find termite -name '*.py' | LC_ALL=C sort; } | checksum - pyproject.toml CMakeLists.txt $(find native -type f | LC_ALL=C sort))
+termite_stamp=$({ echo "$requirements_stamp"; find termite -name '*.py' | LC_ALL=C sort; } | checksum - pyproject.toml CMakeLists.txt termite/__init__.py $(find native -type f | LC_ALL=C sort))
 if [ "$termite_stamp" != "$(cat .venv/.termite 2>/dev/null)" ]; then
     install_termite
     link_commands
@@ -138,9 +138,10 @@ if [ "$termite_stamp" != "$(cat .venv/.termite 2>/dev/null)" ]; then
 fi
 [ -e bin/termite-worker ] || link_commands
 # Compile all modules now. A user who may not write here, or who has set PYTHONDONTWRITEBYTECODE,
-# would otherwise compile them in each build.
-if ! [ -e .venv/.bytecode ] || [ -n "$(find termite -name '*.py' -newer .venv/.bytecode)" ]; then
+# would otherwise compile them in each build. Man pages and completions follow the same modules.
+if ! [ -e .venv/.bytecode ] || ! [ -e build/man ] || [ -n "$(find termite -name '*.py' -newer .venv/.bytecode)" ]; then
     .venv/bin/python -m compileall -q termite
+    .venv/bin/python tools/command_pages.py build
     touch .venv/.bytecode
 fi
 # Workers of root open /dev/fuse as root. The tests also run mirrors of ordinary users.

@@ -77,6 +77,12 @@ int connect_master(const char *path);
 /* Send all bytes. Return false if the master is gone. Interrupted calls are repeated. */
 bool send_whole(int master, const void *bytes, size_t length);
 
+/* -- settings.c (surroundings/) ------------------------------------------------------------------------------------ */
+
+/* Print a line for each variable of termite whose value, or whose name, is a misspelling: it is
+ * ignored. */
+void warn_of_settings(void);
+
 /* -- local_run.c --------------------------------------------------------------------------------------------------- */
 
 /* The environment that a verdict asks for. */
@@ -88,9 +94,9 @@ struct local_run {
 /* Become the command. If it cannot be executed, say so and exit with 126 or 127, as a shell
  * does. */
 _Noreturn void exec_command(const struct command *command, const struct local_run *run);
-/* Call this before the command runs on this machine without an order of the master. If
- * TERMITE_LOCAL=never forbids that, print `reason` and `detail`, and end this process with
- * EXIT_NOWHERE. */
+/* Call this before the command runs on this machine without an order of the master. Print a line
+ * for each variable of termite that is ignored. If TERMITE_LOCAL=never forbids that the command
+ * runs here, print `reason` and `detail`, and end this process with EXIT_NOWHERE. */
 void check_may_run_here(const struct command *command, const char *reason, const char *detail);
 /* Return whether the user has switched termite off (TERMITE=off). */
 bool is_switched_off(void);

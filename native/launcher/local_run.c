@@ -55,6 +55,7 @@ static void prepare_environment(bool is_shell, const struct local_run *run)
         unsetenv("TERMITE_PRELOAD");
         unsetenv("TERMITE_LAUNCHER");
         unsetenv("TERMITE_BUILD_SOCKET");
+        unsetenv("TERMITE_BUILD");
     }
     if (is_shell) {
         unsetenv("TERMITE_SHELL");
@@ -93,16 +94,10 @@ bool is_switched_off(void)
 
 void check_may_run_here(const struct command *command, const char *reason, const char *detail)
 {
-    const char *termite = getenv("TERMITE");
-    if (termite && *termite && !is_switched_off())
-        dprintf(STDERR_FILENO, "termite: TERMITE=%s is ignored: the only accepted value is \"off\"\n", termite);
+    warn_of_settings();
     const char *local = getenv("TERMITE_LOCAL");
-    if (!local || !*local)
+    if (!local || strcmp(local, "never") != 0)
         return;
-    if (strcmp(local, "never") != 0) {
-        dprintf(STDERR_FILENO, "termite: TERMITE_LOCAL=%s is ignored: the only accepted value is \"never\"\n", local);
-        return;
-    }
     if (!is_startable(command->exe, command->search))
         return; /* it fails with the words and the code of any command that does not exist */
     dprintf(STDERR_FILENO, "termite: %s%s; TERMITE_LOCAL=never forbids running the command on this machine: %s\n", reason,

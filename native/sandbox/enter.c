@@ -31,6 +31,7 @@ struct entry {
     long uid, gid; /* ids outside of the namespaces; -1: the caller's */
     char *reached[REACH_MAX];
     size_t reached_count;
+    char *group; /* the cgroup.procs of a control group to join; NULL: none */
     char **program;
 };
 
@@ -61,7 +62,7 @@ static const char *user_namespace_advice(int failure)
         return "run: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0";
     if (failure == ENOSPC || file_says("/proc/sys/user/max_user_namespaces", '0'))
         return "run: sysctl -w user.max_user_namespaces=15000";
-    if (failure == EINVAL || failure == ENOSYS)
+    if ((failure == EINVAL || failure == ENOSYS) && access("/proc/self/ns/user", F_OK) != 0)
         return "this kernel was built without them (CONFIG_USER_NS)";
     return "in a container, its seccomp or security profile must allow unshare and mount";
 }
@@ -228,6 +229,10 @@ static bool parse_id(const char *word, const char *name, long *id)
 
 static bool parse_option(char *word, struct entry *entry)
 {
+    if (strncmp(word, "--group=/", 9) == 0) {
+        entry->group = word + 8;
+        return true;
+    }
     if (strncmp(word, "--reach=/", 9) != 0)
         return parse_id(word, "--uid=", &entry->uid) || parse_id(word, "--gid=", &entry->gid);
     if (entry->reached_count == REACH_MAX)
@@ -246,11 +251,20 @@ static bool parse(char **argv, struct entry *entry)
         }
     if (!argv[0] || !argv[1] || (entry->uid < 0) != (entry->gid < 0)) {
         dprintf(STDERR_FILENO,
-                "usage: termite-sandbox enter [--uid=N --gid=N [--reach=DIR]...] -- PROGRAM [ARGUMENT...]\n");
+                "usage: termite-sandbox enter [--group=FILE] [--uid=N --gid=N [--reach=DIR]...] -- PROGRAM [ARGUMENT...]\n");
         return false;
     }
     entry->program = argv + 1;
     return true;
+}
+
+/* Join a control group, as its cgroup.procs `file` wants it: 0 is the process that writes. */
+static void join_group(const char *file)
+{
+    int fd = open(file, O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || write(fd, "0", 1) != 1)
+        refuse("cannot join the control group of", file);
+    close(fd);
 }
 
 /* Start the program as a child, and return its pid. */
@@ -279,6 +293,8 @@ int enter(char **argv)
     struct entry entry;
     if (!parse(argv, &entry))
         return EXIT_FAILED;
+    if (entry.group)
+        join_group(entry.group);
     if (!leave_keys())
         refuse("cannot leave the session keyring", "see /proc/key-users: the user may have too many keys");
     if (entry.uid >= 0)

@@ -7,7 +7,6 @@
  * the mirror. */
 #include "sandbox.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/openat2.h>
@@ -25,9 +24,7 @@
 extern char **environ;
 
 enum { REST_TRIES = 100, REST_PAUSE_NS = 1000 * 1000 };
-enum { LOW_PROCESS_LIMIT = 8192, TRIED_PROCESSES = 4, TRIED_STACK_BYTES = 4096 };
 enum { IGNORABLE_SIGNALS = 31 };
-enum { PART_NEAR_LIMIT = 64 }; /* so near to its limit of processes, a job has met it: some have ended since */
 
 /* -- standard input, output, errors -------------------------------------------------------------------------------- */
 
@@ -145,103 +142,38 @@ static void be_stoppable(void)
     take_home_signals(send_home);
 }
 
-/* Reap children until the command ends. Return its wait status. */
-static int reap_until(pid_t command)
-{
-    for (;;) {
-        int status;
-        pid_t pid = waitpid(-1, &status, 0);
-        if (pid == command)
-            return status;
-        if (pid < 0 && errno != EINTR)
-            fail_errno("cannot wait for the command", "");
-    }
-}
+enum { COMM_BYTES = 32 };
 
-static int wait_to_be_killed(void *nothing)
+/* Write the name of the program that a process was at its end to `last`, before it is reaped. */
+static void look_at_end(pid_t command, char last[COMM_BYTES])
 {
-    (void)nothing;
-    while (pause() < 0)
-        ;
-    return 0;
-}
-
-/* Return whether no process can be made now.
- *
- * The rest of the job still fills the limit that its command ran into. A few places are free again,
- * because the command has ended, and perhaps its parent, so several are tried at once. They share
- * our memory, and are killed with the rest of the job. That costs 100 us. It is done only for a
- * command that failed, and only if the limit is low: no build gets near a high one. */
-static bool are_processes_refused(void)
-{
-    static char stacks[TRIED_PROCESSES][TRIED_STACK_BYTES] __attribute__((aligned(16)));
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_NPROC, &limit) != 0 || limit.rlim_cur > LOW_PROCESS_LIMIT)
-        return false;
-    for (int tried = 0; tried < TRIED_PROCESSES; tried++)
-        if (clone(wait_to_be_killed, stacks[tried] + TRIED_STACK_BYTES, CLONE_VM | SIGCHLD, NULL) < 0)
-            return errno == EAGAIN;
-    return false;
-}
-
-/* Return the number of the newest process in this pid namespace: as many have been made since the
- * start of the job, unless the numbers have begun anew. Return 0 if it is not known. */
-static unsigned long long newest_process(void)
-{
-    char text[128];
-    int fd = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
-    ssize_t length = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/comm", command);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd < 0 ? -1 : read(fd, last, COMM_BYTES - 1);
     if (fd >= 0)
         close(fd);
-    if (length <= 0)
-        return 0;
-    text[length] = '\0';
-    const char *newest = strrchr(text, ' ');
-    return newest ? strtoull(newest, NULL, 10) : 0;
+    last[length > 0 ? length - 1 : 0] = '\0'; /* without the newline */
 }
 
-/* Return the number of processes and threads of the job. A directory with N threads has 2 + N
- * links. */
-static unsigned long long count_processes(void)
+/* Reap children until the command ends. Return its wait status. If the job has linked files, write
+ * the name of the program that the command was at its end to `last`. That is asked when the command
+ * has ended: only then it is certain that no other link is made. */
+static int reap_until(pid_t command, char last[COMM_BYTES])
 {
-    unsigned long long count = 0;
-    DIR *all = opendir("/proc");
-    for (struct dirent *entry; all && (entry = readdir(all));) {
-        char path[64];
-        struct stat st;
-        if (entry->d_name[0] < '0' || entry->d_name[0] > '9' || strcmp(entry->d_name, "1") == 0)
+    for (;;) {
+        siginfo_t ended;
+        if (waitid(P_ALL, 0, &ended, WEXITED | WNOWAIT) != 0) {
+            if (errno != EINTR)
+                fail_errno("cannot wait for the command", "");
             continue;
-        snprintf(path, sizeof path, "/proc/%.32s/task", entry->d_name);
-        if (stat(path, &st) == 0)
-            count += st.st_nlink - 2;
+        }
+        if (ended.si_pid == command && is_linked())
+            look_at_end(command, last);
+        int status;
+        if (waitpid(ended.si_pid, &status, 0) == command)
+            return status;
     }
-    if (all)
-        closedir(all);
-    return count;
-}
-
-/* Return how many processes the job has made, if they are so many that it may have met its limit,
- * or 0. Set `is_full` if it still meets its limit.
- *
- * No kernel makes a process in less than a microsecond, so a short job costs nothing here. */
-static unsigned long long made_processes(const struct job *job, long long lasted_ns, bool *is_full)
-{
-    if (!job->processes || (unsigned long long)lasted_ns / 1000 < job->processes)
-        return 0;
-    unsigned long long made = newest_process();
-    if (made < job->processes)
-        return 0;
-    if (count_processes() + TRIED_PROCESSES + job->processes / PART_NEAR_LIMIT >= job->processes)
-        *is_full = true;
-    return made;
-}
-
-/* Kill and reap all other processes of the job. */
-static void end_what_is_left(void)
-{
-    kill(-1, SIGKILL);
-    while (waitpid(-1, NULL, 0) >= 0 || errno == EINTR)
-        ;
 }
 
 /* Have the kernel free descriptors that lie in sockets which nobody has open any more. It looks for
@@ -320,13 +252,15 @@ static pid_t start_command(const struct job *job, int failures)
 }
 
 /* Report the end of `job`. `failures` holds the report of a command that could not be started.
- * `input` is the descriptor of open_stdin, or -1. */
-static _Noreturn void say_end(const struct job *job, int channel, int failures, int input, int status,
+ * `input` is the descriptor of open_stdin, or -1. `last` is that of reap_until. */
+static _Noreturn void say_end(const struct job *job, int channel, int failures, int input, int status, const char *last,
                               long long started_ns)
 {
     long long ended_ns = realtime_ns();
+    bool may_compare = is_linked() && may_compare_links(newest_process(), last); /* before we make processes */
     bool is_full = status != 0 && are_processes_refused();
     unsigned long long made = made_processes(job, ended_ns - started_ns, &is_full);
+    bool are_left = !is_full && are_processes_left();
     end_what_is_left();
     struct buffer said = {0};
     if (!read_whole(failures, &said))
@@ -337,6 +271,10 @@ static _Noreturn void say_end(const struct job *job, int channel, int failures, 
             record_add(&said, "full", "1");
         if (made)
             record_add_number(&said, "made", (long long)made);
+        if (may_compare)
+            record_add(&said, "linked", "1");
+        if (are_left)
+            record_add(&said, "left", "1");
     }
     if (input >= 0)
         record_add_number(&said, "stdin_offset", lseek(input, 0, SEEK_CUR));
@@ -370,6 +308,7 @@ _Noreturn void be_init(int channel)
     pid_t command = start_command(&job, failures[1]);
     close(failures[1]);
     close(STDIN_FILENO);
-    int status = command > 0 ? reap_until(command) : 0;
-    say_end(&job, channel, failures[0], input, status, started_ns);
+    char last[COMM_BYTES] = "";
+    int status = command > 0 ? reap_until(command, last) : 0;
+    say_end(&job, channel, failures[0], input, status, last, started_ns);
 }

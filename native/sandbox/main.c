@@ -10,9 +10,9 @@
 #include <stdlib.h>
 
 static const char USAGE[] =
-    "usage: termite-sandbox serve [--network | --private=PASTA] [--own=UID:GID] SOCKET_FD SCRATCH\n"
+    "usage: termite-sandbox serve [--network | --private=PASTA] [--own=UID:GID[:GROUP]...] SOCKET_FD SCRATCH\n"
     "       termite-sandbox remove SCRATCH\n"
-    "       termite-sandbox enter [--uid=N --gid=N] -- PROGRAM [ARGUMENT...]\n"
+    "       termite-sandbox enter [--group=FILE] [--uid=N --gid=N] -- PROGRAM [ARGUMENT...]\n"
     "       termite-sandbox deny PROGRAM [ARGUMENT...]\n"
     "       termite-sandbox sockets\n"
     "\n"
@@ -35,18 +35,30 @@ static bool parse_fd(const char *text, int *fd)
     return fcntl(*fd, F_GETFD) >= 0;
 }
 
-/* Parse UID:GID. */
-static bool parse_ids(char *text, struct ids *own)
+/* Parse UID:GID, and the other groups of the submitter, each after another colon. */
+static bool parse_ids(const char *text, struct ids *own)
 {
-    unsigned long long uid, gid;
-    char *colon = strchr(text, ':');
-    if (!colon)
+    uint32_t ids[2 + GROUPS_MAX];
+    size_t count = 0;
+    while (text) {
+        char word[16];
+        unsigned long long id;
+        const char *end = strchr(text, ':');
+        size_t length = end ? (size_t)(end - text) : strlen(text);
+        if (count == sizeof ids / sizeof *ids || length >= sizeof word)
+            return false;
+        memcpy(word, text, length);
+        word[length] = '\0';
+        if (!parse_number(word, 10, UINT_MAX - 1, &id))
+            return false;
+        ids[count++] = (uint32_t)id;
+        text = end ? end + 1 : NULL;
+    }
+    if (count < 2)
         return false;
-    *colon = '\0';
-    bool are_ids = parse_number(text, 10, UINT_MAX - 1, &uid) && parse_number(colon + 1, 10, UINT_MAX - 1, &gid);
-    *colon = ':'; /* leave_program may need the words again */
-    *own = (struct ids){(uint32_t)uid, (uint32_t)gid};
-    return are_ids;
+    *own = (struct ids){.uid = ids[0], .gid = ids[1], .group_count = count - 2};
+    memcpy(own->groups, ids + 2, own->group_count * sizeof *ids);
+    return true;
 }
 
 /* Serve if `argv` says so. Return otherwise. */

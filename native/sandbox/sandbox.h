@@ -96,6 +96,9 @@ bool is_network_alive(void);
 void halve_quotas(void);
 /* Limit what all processes in the current user namespace have together. /proc must be mounted. */
 void limit_namespace(void);
+/* Return how many terminals the jobs of one `serve` may have, so that those of all leases together
+ * do not take all that the kernel has for containers. A lease has at most two such processes. */
+long long most_terminals(void);
 
 /* -- own_program.c (protection/) ----------------------------------------------------------------------------------- */
 
@@ -114,14 +117,31 @@ bool leave_keys(void);
 
 /* -- call_filter.c (protection/) ----------------------------------------------------------------------------------- */
 
-/* The ids of the submitter, which are the job's own. */
+enum { GROUPS_MAX = 256 };
+
+/* The ids of the submitter. The job has the first two; `groups` are other groups of the
+ * submitter. */
 struct ids {
     uint32_t uid, gid;
+    size_t group_count;
+    uint32_t groups[GROUPS_MAX];
 };
 
-/* What a watched system call does. SETS_ATTRIBUTE_AT has its arguments in memory, and LINKS_AT the
- * first path behind a directory. */
-enum watched { NOT_WATCHED, CHANGES_IDS, SETS_ATTRIBUTE, SETS_ATTRIBUTE_AT, LISTENS, LINKS, LINKS_AT };
+/* What a watched system call does. SETS_ATTRIBUTE_AT has its arguments in memory. CHANGES_OWNER_AT
+ * and LINKS_AT have theirs behind a directory. */
+enum watched {
+    NOT_WATCHED,
+    CHANGES_IDS,
+    CHANGES_OWNER,
+    CHANGES_OWNER_AT,
+    SETS_ATTRIBUTE,
+    SETS_ATTRIBUTE_AT,
+    LISTENS,
+    LINKS,
+    LINKS_AT,
+    ASKS_SPACE,
+    MAKES_DEVICE,
+};
 
 /* Deny this process and its later children the system calls that no build needs. The process must
  * be privileged in its user namespace or have no_new_privs. Return NULL, or a text of what failed,
@@ -143,7 +163,13 @@ int deny(char **program);
 void answer_watched_call(int listener, const struct ids *own);
 /* Return the word for the report of a job that was ended by this signal, or NULL. */
 const char *sent_home_by(int signal);
-/* Let `act` take the signals by which jobs are ended. */
+/* Return whether the job has given a file another name. Call this in pid 1, as the next one. */
+bool is_linked(void);
+/* Return whether a program may have compared both names of a linked file. `newest` is the newest
+ * process of the job that has ended, `last` the name of the program that its command was at its
+ * end. */
+bool may_compare_links(unsigned long long newest, const char *last);
+/* Let `act` take the signals by which jobs are ended. Take the one that tells of links, too. */
 void take_home_signals(void (*act)(int number, siginfo_t *info, void *context));
 
 /* -- user.c -------------------------------------------------------------------------------------------------------- */
@@ -176,6 +202,22 @@ void give_terminals(const struct job *job, int channel);
 /* Make the terminal the one that controls this process's session. If somebody types at it, begin
  * a session of this process's own. */
 void take_terminal(const struct job *job, int terminal);
+
+/* -- job_processes.c ----------------------------------------------------------------------------------------------- */
+
+/* Return whether no process can be made now. */
+bool are_processes_refused(void);
+/* Return the number of the newest process in this pid namespace: as many have been made since the
+ * start of the job, unless the numbers have begun anew. Return 0 if it is not known. */
+unsigned long long newest_process(void);
+/* Return how many processes the job has made, if they are so many that it may have met its limit,
+ * or 0. Set `is_full` if it still meets its limit. */
+unsigned long long made_processes(const struct job *job, long long lasted_ns, bool *is_full);
+/* Return whether processes of the job live on for a while after its command. A job that has none
+ * waits for nothing. */
+bool are_processes_left(void);
+/* Kill and reap all other processes of the job. */
+void end_what_is_left(void);
 
 /* -- job_init.c ---------------------------------------------------------------------------------------------------- */
 

@@ -1,8 +1,10 @@
 """Commands that the user types: the front ends in build_commands/, the daemons, and termite-ctl.
 
 * ctl.py, daemons.py and master_command.py are commands; parser.py and flags.py read their words.
+* subcommands/ has the commands of termite-ctl, and says how to add one.
 * client.py talks to a master, and claims.py makes sure that only one is started.
-* places.py and logs.py know the directories and logs of the user.
+* places.py knows the directories of the user, and amounts.py sizes and other numbers.
+* logs/ has the logs of daemons and the reports of crashes.
 * leftovers/ cleans up after daemons that were killed.
 
 This room may import engine/; engine/, fuse/ and the plugins import nothing from this room.
@@ -13,34 +15,41 @@ only when it is called, because `termite-ctl` must not wait for the import of tr
 """
 
 import os
+import signal
 import sys
 
 
 def coordinator_command() -> int:
     """Run termite-coordinator and return its exit code."""
     have_standard_files()
+    outlive_signal()
     from termite.cli import daemons
+    from termite.cli.flags import run_reporting
 
-    return daemons.coordinator()
+    return run_reporting("termite-coordinator", daemons.coordinator)
 
 
 def worker_command() -> int:
     """Run termite-worker and return its exit code."""
     have_standard_files()
+    outlive_signal()
     from termite.cli import daemons
+    from termite.cli.flags import run_reporting
 
-    return daemons.worker()
+    return run_reporting("termite-worker", daemons.worker)
 
 
 def master_command() -> int:
     """Run termite-master and return its exit code."""
     have_standard_files()
+    outlive_signal()
     from termite.cli.claims import claim_tree
 
     claim = claim_tree(sys.argv[1:])
+    from termite.cli.flags import run_reporting
     from termite.cli.master_command import main
 
-    return main(claim=claim)
+    return run_reporting("termite-master", lambda: main(claim=claim))
 
 
 def make_command() -> int:
@@ -100,6 +109,11 @@ def leave(status: int) -> int:
     except OSError:
         return status  # the interpreter reports the error when it ends
     os._exit(status)
+
+
+def outlive_signal() -> None:
+    """Ignore SIGUSR1 until the daemon can answer it. Programs that we start do not inherit this."""
+    signal.signal(signal.SIGUSR1, lambda number, frame: None)
 
 
 def have_standard_files() -> None:

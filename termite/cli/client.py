@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import socket
 import stat
 import struct
@@ -15,7 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from termite.cli.places import STATE, home, own_directory, tree_name
+from termite.cli.places import STATE, home, own_directory, tree_name, working_directory
 from termite.engine.errors import RemoteProtocolError, UserError
 from termite.engine.launch.vantage import Vantage, own_ids, own_vantage
 from termite.engine.wire.protocol import records
@@ -28,7 +29,6 @@ ANSWER_S = 120.0  # termite-ctl refresh checks every file that was served, which
 START_ONE = "start one with `termite-ctl start`"
 BUILD_ANSWER_S = 30.0  # a build does not wait longer for a master that does not answer
 IDLE_S = "600"  # after so long an idle master that we started ends; until then its mirror stays warm
-LOG_LIMIT_BYTES = 8 * 1024 * 1024
 _VCS = (".git", ".hg", ".svn")
 # Variables that belong to the build that happens to start a master, and not to the master.
 _OF_THE_BUILD = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKE_TERMOUT", "MAKE_TERMERR", "LD_PRELOAD")
@@ -81,7 +81,7 @@ class Client:
         request = json.dumps({"command": command, **_whereabouts(), **fields}).encode()
         self._socket.settimeout(patience_s)  # not before: connecting must wait while the backlog is full
         try:
-            self._socket.sendall(records.frame(records.CONTROL, request))
+            self._socket.sendall(records.frame(records.CONTROL, request), socket.MSG_NOSIGNAL)
             reply = self._receive()
         except TimeoutError as error:
             pid, _ = self._peer()
@@ -106,6 +106,11 @@ class Client:
         """Return the connection for another conversation than commands and answers."""
         self._socket.settimeout(None)
         return self._socket
+
+    @property
+    def pid(self) -> int:
+        """The process of the master."""
+        return self._peer()[0]
 
     def _peer(self) -> tuple[int, int]:
         """Return the process id and the user id of the master."""
@@ -157,6 +162,11 @@ def connect(directory: Path) -> Client:
     if path is None:
         raise NoMaster(f"no master runs in {directory} or above it", hint=START_ONE)
     return Client(path)
+
+
+def connect_here() -> Client:
+    """Connect to the master of the current directory. Raise NoMaster if there is none."""
+    return connect(working_directory())
 
 
 def choose_root(
@@ -226,10 +236,15 @@ def _become_master(root: Path, jobs: int, exports: Sequence[Path], log: Path, re
         if short := os.environ.get("TERMITE_SHORT"):
             command.append(f"--short={short}")
         command += [f"--env-exclude={pattern}" for pattern in os.environ.get("TERMITE_ENV_EXCLUDE", "").split()]
+        if log_format := os.environ.get("TERMITE_LOG_FORMAT"):
+            command.append(f"--log-format={log_format}")
         if tmp := os.environ.get("TERMITE_TMP"):
             command.append(f"--tmp={tmp}")
+        if job_output := os.environ.get("TERMITE_JOB_OUTPUT"):
+            command.append(f"--job-output={job_output}")
         env = {name: text for name, text in os.environ.items() if name not in _OF_THE_BUILD}
         os.chdir("/")
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until the master can answer it
         os.execve(sys.executable, command, env)
     except OSError as error:
         os.write(ready, f"cannot start a master: {error}".encode())
@@ -263,7 +278,4 @@ def _read_until_closed(fd: int) -> str:
 
 def log_file(root: Path) -> Path:
     """Return the log of masters that are started for `root`. Raise UserError without a place."""
-    log = own_directory(STATE) / f"{tree_name(root)}.log"
-    if log.exists() and log.stat().st_size > LOG_LIMIT_BYTES:
-        log.unlink()
-    return log
+    return own_directory(STATE) / f"{tree_name(root)}.log"

@@ -4,6 +4,7 @@ A daemon runs until a signal ends it.
 """
 
 import argparse
+import dataclasses
 import gc
 import os
 import shutil
@@ -15,20 +16,25 @@ from pathlib import Path
 
 import trio
 
+from termite.cli.amounts import parse_port, parse_positive, parse_size
 from termite.cli.flags import report
 from termite.cli.leftovers.footprints import footprint, start_sweep, worker_places
-from termite.cli.logs import set_up_logging
+from termite.cli.logs.log_settings import add_log_flags, start_log
 from termite.cli.parser import Parser
-from termite.cli.places import CACHE, own_directory
+from termite.cli.places import default_cache
+from termite.engine.decide.logic.switches import check_variables
 from termite.engine.errors import ExitCode, UserError, errors_in
 from termite.engine.fleet.coordinator import COORDINATOR_PORT, CoordinatorConfig, serve_coordinator
 from termite.engine.host import preflight
 from termite.engine.host.descriptors import raise_file_limit
+from termite.engine.host.log_tail import LogTail
 from termite.engine.host.meminfo import read_memory
 from termite.engine.host.native_programs import native_program
 from termite.engine.host.ownership import find_stranger
+from termite.engine.loop.task_tree import show_tasks_on_signal
 from termite.engine.model import DEFAULT_STORE_BYTES, DEFAULT_STORE_FILES, JobNetwork, StoreLimits
 from termite.engine.wire.identity import read_secret
+from termite.engine.worker.job_group import AUTO, job_group
 from termite.engine.worker.job_shares import job_limits
 from termite.engine.worker.mirror_homes import DEFAULT_USER_BASE, MAX_MIRRORS, check_users
 from termite.engine.worker.worker_daemon import WORKER_PORT, WorkerConfig, serve_worker
@@ -39,7 +45,7 @@ Serve = Callable[[trio.TaskStatus[str]], Awaitable[None]]
 
 
 def run_daemon(program: str, serve: Serve, announce: str, places: Mapping[str, object]) -> int:
-    """Run `serve` until SIGINT, SIGTERM or SIGHUP, and return the exit code.
+    """Run `serve` until SIGINT, SIGTERM or SIGHUP, and return the exit code. Log tasks at SIGUSR1.
 
     `announce` is printed on stdout as soon as the daemon serves; {address} in it is replaced.
     `places` are those in which the daemon leaves something if it is killed (`footprints`).
@@ -51,6 +57,7 @@ def run_daemon(program: str, serve: Serve, announce: str, places: Mapping[str, o
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, *hang_up) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_cancel_on_signal, signals, nursery.cancel_scope)
+                nursery.start_soon(show_tasks_on_signal)
                 address = await nursery.start(_serve_to_the_end, serve, nursery.cancel_scope)
                 print(f"{program}: {announce.format(address=address)}", flush=True)
                 _clean_up_after_others()
@@ -100,7 +107,8 @@ def coordinator(argv: Sequence[str] | None = None) -> int:
     program = "termite-coordinator"
     try:
         flags = coordinator_parser(program).parse_flags(sys.argv[1:] if argv is None else argv)
-        set_up_logging(flags.log_level, flags.logfile)
+        check_variables(os.environ)
+        start_log(flags)
         config = CoordinatorConfig(read_secret(flags.secret), flags.listen, flags.port)
     except UserError as error:
         report(program, error)
@@ -119,7 +127,7 @@ def coordinator_parser(program: str) -> Parser:
         "Tell masters which workers there are. One coordinator serves all machines; it may be restarted at any time.",
         "termite-coordinator -secret secret.txt",
     )
-    parser.add_argument("--port", type=_port, default=COORDINATOR_PORT, help="TCP port; 0: any free one")
+    parser.add_argument("--port", type=parse_port, default=COORDINATOR_PORT, help="TCP port; 0: any free one")
     _add_common_flags(parser)
     return parser
 
@@ -132,22 +140,24 @@ def worker(argv: Sequence[str] | None = None) -> int:
     program = "termite-worker"
     try:
         flags = worker_parser(program).parse_flags(sys.argv[1:] if argv is None else argv)
-        set_up_logging(flags.log_level, flags.logfile)
-        config = worker_config(flags, read_secret(flags.secret))
+        check_variables(os.environ)
+        tail = start_log(flags)
+        config = worker_config(flags, read_secret(flags.secret), tail)
     except UserError as error:
         report(program, error)
         return ExitCode.FAILED
 
     async def serve(task_status: trio.TaskStatus[str]) -> None:
-        await serve_worker(config, task_status)
+        with job_group(flags.cgroup, read_memory("MemTotal") - config.limits.reserve_bytes) as group:
+            await serve_worker(dataclasses.replace(config, group=group), task_status)
 
     where = f"coordinator {config.coordinator}" if config.coordinator else "no coordinator"
     announce = f"listens on {{address}}, {config.slots} slots, {where}"
     return run_daemon(program, serve, announce, worker_places(config.cache, config.tmpdir))
 
 
-def worker_config(flags: argparse.Namespace, secret: bytes) -> WorkerConfig:
-    """Return the configuration that the flags describe.
+def worker_config(flags: argparse.Namespace, secret: bytes, tail: LogTail) -> WorkerConfig:
+    """Return the configuration that the flags describe. `tail` is that of the worker's log.
 
     Raise UserError if this machine cannot run jobs.
     """
@@ -182,6 +192,7 @@ def worker_config(flags: argparse.Namespace, secret: bytes) -> WorkerConfig:
             flags.jobs, _most_tasks(), read_memory("MemTotal"), flags.job_processes or 0, flags.job_memory or 0
         ),
         scratch_bytes=flags.scratch_size or 0,
+        log_tail=tail,
     )
 
 
@@ -206,11 +217,6 @@ def _most_tasks() -> int:
 
 
 _PACKAGE = Path(__file__).parent.parent
-
-
-def default_cache() -> Path:
-    """Return the directory in which a worker keeps files between jobs and between its runs."""
-    return Path("/var/cache/termite") if os.geteuid() == 0 else own_directory(CACHE)
 
 
 def default_tmpdir() -> Path:
@@ -243,14 +249,14 @@ def worker_parser(program: str) -> Parser:
     add = parser.add_argument
     add(
         "--jobs",
-        type=_positive,
+        type=parse_positive,
         default=2 * cores,
         metavar="N",
         help="number of jobs at once, for all masters together",
     )
     coordinator = f"localhost:{COORDINATOR_PORT}"
     add("--coordinator", default=coordinator, metavar="HOST[:PORT]", help="coordinator to register with; empty: none")
-    add("--port", type=_port, default=WORKER_PORT, help="TCP port; 0: any free one")
+    add("--port", type=parse_port, default=WORKER_PORT, help="TCP port; 0: any free one")
     add(
         "--advertise",
         default="",
@@ -275,7 +281,7 @@ def _add_place_flags(parser: Parser) -> None:
     )
     add(
         "--cache-size",
-        type=_size,
+        type=parse_size,
         default=f"{DEFAULT_STORE_BYTES // 1024**3}G",
         metavar="SIZE",
         help="size of the store of file contents in -cachedir, in bytes or as 500M, 20G, 1T; as root, of the stores of "
@@ -283,7 +289,7 @@ def _add_place_flags(parser: Parser) -> None:
     )
     add(
         "--cache-files",
-        type=_positive,
+        type=parse_positive,
         default=DEFAULT_STORE_FILES,
         metavar="N",
         help="number of files in the store, or in all of them",
@@ -307,14 +313,8 @@ def _add_scratch_flags(parser: Parser) -> None:
         default="auto",
         help="keep the files that running jobs write in memory or in -tmpdir; auto: memory from Linux 6.6 on",
     )
-
-    add(
-        "--scratch-size",
-        type=_size,
-        metavar="SIZE",
-        help="memory for the files that running jobs write, for all leases together (default: half of what is "
-        "available)",
-    )
+    size = "memory for the files that running jobs write, for all leases together (default: half of what is available)"
+    add("--scratch-size", type=parse_size, metavar="SIZE", help=size)
 
 
 def _add_rights_flags(parser: Parser) -> None:
@@ -322,17 +322,19 @@ def _add_rights_flags(parser: Parser) -> None:
     add = parser.add_argument
     add(
         "--job-processes",
-        type=_positive,
+        type=parse_positive,
         metavar="N",
         help="processes and threads that a job may have; a job with more runs elsewhere (default: half of the "
         "machine's for all jobs together, from 512 to 4096)",
     )
     add(
         "--job-memory",
-        type=_size,
+        type=parse_size,
         metavar="SIZE",
         help="memory that a job may take; a job that takes more runs elsewhere (default: 95%% of the machine's)",
     )
+    group = "control group to divide, so that all jobs leave 5%% of the memory; auto: our own, if systemd delegates it"
+    add("--cgroup", default=AUTO, metavar="auto|none|DIR", help=group)
     add(
         "--network",
         choices=("deny", "allow", "private"),
@@ -343,7 +345,7 @@ def _add_rights_flags(parser: Parser) -> None:
     )
     add(
         "--user-base",
-        type=_positive,
+        type=parse_positive,
         default=DEFAULT_USER_BASE,
         metavar="UID",
         help=f"first of the {MAX_MIRRORS} user ids that jobs of a root worker run as",
@@ -363,33 +365,4 @@ def _add_common_flags(parser: Parser) -> None:
         help="file with the secret that all machines share, mode 0600",
     )
     add("--listen", default="", metavar="ADDRESS", help="address of this machine to listen on (default: all)")
-    add("--logfile", type=Path, metavar="FILE", help="append the log to this file (default: stderr)")
-    add("--log-level", choices=("debug", "info", "warning"), default="info", help="how much to log")
-
-
-def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port < 65536:
-        raise ValueError(text)
-    return port
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if not 1 <= number < 2**63:
-        raise ValueError(text)
-    return number
-
-
-def _size(text: str) -> int:
-    """Parse a size such as 500M, 20G or 1048576 into bytes; the units are powers of 1024."""
-    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
-    if not (number.isascii() and number.isdigit()):
-        raise ValueError(text)
-    size_bytes = int(number) << 10 * ("", "K", "M", "G", "T").index(unit)
-    return _positive(str(size_bytes))
-
-
-_port.__name__ = "port"
-_size.__name__ = "size"
-_positive.__name__ = "number"
+    add_log_flags(parser)

@@ -6,7 +6,6 @@ With `--embedded` the process also holds a coordinator and a worker. A front end
 """
 
 import argparse
-import math
 import os
 import socket
 import sys
@@ -16,16 +15,19 @@ from pathlib import Path
 
 import trio
 
+from termite.cli.amounts import parse_count, parse_seconds
 from termite.cli.claims import wait_for_claims
 from termite.cli.daemons import run_daemon, worker_config, worker_parser
-from termite.cli.flags import report
+from termite.cli.flags import report, run_reporting
 from termite.cli.leftovers.footprints import master_places, worker_places
-from termite.cli.logs import set_up_logging
+from termite.cli.logs.log_settings import add_log_flags, start_log
 from termite.cli.parser import Parser
-from termite.cli.places import CACHE, own_directory, tree_name, working_directory
+from termite.cli.places import CACHE, own_directory, records_directory, tree_name, working_directory
 from termite.engine.decide.loaded_plugins import load_plugins
+from termite.engine.decide.logic.switches import check_variables
 from termite.engine.errors import ExitCode, UserError, errors_in
 from termite.engine.fleet.coordinator import COORDINATOR_PORT, CoordinatorConfig, serve_coordinator
+from termite.engine.host.log_tail import LogTail
 from termite.engine.host.native_programs import native_program
 from termite.engine.master.master_daemon import serve_master
 from termite.engine.master.shared import SOCKET, MasterConfig
@@ -35,7 +37,7 @@ from termite.engine.wire.owner import read_owner
 from termite.engine.worker.worker_daemon import WorkerConfig, serve_worker
 
 PROGRAM = "termite-master"
-_PLUGINS = ("make", "ninja", "cmake", "cargo", "go", "meson", "caches", "runners", "tool_managers")
+_PLUGINS = ("make", "ninja", "cmake", "cargo", "go", "meson", "caches", "machine", "runners", "tool_managers")
 BUILT_IN_PLUGINS = tuple(f"termite.plugins.{name}" for name in _PLUGINS)
 IDLE_EXIT_S = 600.0
 SECRET_BYTES = 32
@@ -50,25 +52,26 @@ def main(argv: Sequence[str] | None = None, claim: socket.socket | None = None) 
     try:
         flags = master_parser().parse_flags(sys.argv[1:] if argv is None else argv)
         ready_fd = flags.ready_fd
-        set_up_logging(flags.log_level, flags.logfile)
+        check_variables(os.environ)
+        tail = start_log(flags)
         if flags.embedded:
             if claim is not None:
                 claim.close()  # otherwise it would wait for itself
-            return _run_embedded(flags)
-        return _run(flags, claim)
+            return _run_embedded(flags, tail)
+        return _run(flags, claim, tail)
     except UserError as error:
         _tell_starter(ready_fd, f"{error.message}\n{error.hint}")
         report(PROGRAM, error)
     return ExitCode.FAILED
 
 
-def _run(flags: argparse.Namespace, claim: socket.socket | None) -> int:
+def _run(flags: argparse.Namespace, claim: socket.socket | None, tail: LogTail) -> int:
     host, port = split_address(flags.coordinator, COORDINATOR_PORT)
     if not host:
         raise UserError(
             "-coordinator names no host", hint=f"write HOST or HOST:PORT, such as localhost:{COORDINATOR_PORT}"
         )
-    config = _master_config(flags, read_secret(flags.secret), (host, port))
+    config = _master_config(flags, read_secret(flags.secret), (host, port), tail)
 
     async def serve(task_status: trio.TaskStatus[str]) -> None:
         async with trio.open_nursery() as nursery:
@@ -81,12 +84,12 @@ def _run(flags: argparse.Namespace, claim: socket.socket | None) -> int:
     return run_daemon(PROGRAM, serve, announce, master_places(config.socket, hash_store()))
 
 
-def _run_embedded(flags: argparse.Namespace) -> int:
+def _run_embedded(flags: argparse.Namespace, tail: LogTail) -> int:
     # The secret is made here and never leaves this process. The coordinator and the worker listen
     # on unix sockets, which take connections of this user and of root only.
     secret = os.urandom(SECRET_BYTES)
     name = f"{UNIX}termite-{os.getpid()}-{os.urandom(8).hex()}"
-    worker = _embedded_worker(flags, secret, f"{name}-worker")
+    worker = _embedded_worker(flags, secret, f"{name}-worker", tail)
     # A master that the user started by hand takes precedence. Ours then cannot take the socket.
     wait_for_claims(Path(os.path.abspath(flags.socket)).parent)
 
@@ -96,7 +99,7 @@ def _run_embedded(flags: argparse.Namespace) -> int:
                 address = await nursery.start(serve_coordinator, CoordinatorConfig(secret, name, 0))
                 # Its errors must come before `ok`.
                 await nursery.start(serve_worker, replace(worker, coordinator=address))
-                config = _master_config(flags, secret, split_address(address, 0))
+                config = _master_config(flags, secret, split_address(address, 0), tail)
                 await nursery.start(_serve_until_done, config, nursery.cancel_scope)
                 _tell_starter(flags.ready_fd, "ok")
                 task_status.started(str(config.socket))
@@ -117,7 +120,7 @@ async def _serve_until_done(
     scope.cancel()
 
 
-def _embedded_worker(flags: argparse.Namespace, secret: bytes, listen: str) -> WorkerConfig:
+def _embedded_worker(flags: argparse.Namespace, secret: bytes, listen: str, tail: LogTail) -> WorkerConfig:
     """Return the worker's configuration, but for the coordinator's address.
 
     Raise UserError if this machine cannot run jobs.
@@ -128,7 +131,7 @@ def _embedded_worker(flags: argparse.Namespace, secret: bytes, listen: str) -> W
     jobs = flags.jobs or cores + 1
     words = ["--jobs", str(jobs), "--network", "allow", "--listen", listen, "--port", "0", "--name", "here"]
     words += ["--log-level", flags.log_level, "--coordinator", ""]
-    return worker_config(worker_parser(PROGRAM).parse_flags(words), secret)
+    return worker_config(worker_parser(PROGRAM).parse_flags(words), secret, tail)
 
 
 def socket_path(flags: argparse.Namespace) -> Path:
@@ -146,7 +149,9 @@ def hash_store() -> Path:
     return own_directory(CACHE) / "hashes"
 
 
-def _master_config(flags: argparse.Namespace, secret: bytes, coordinator: tuple[str, int]) -> MasterConfig:
+def _master_config(
+    flags: argparse.Namespace, secret: bytes, coordinator: tuple[str, int], tail: LogTail
+) -> MasterConfig:
     path = socket_path(flags)
     owner = own_directory(CACHE) / "owner"
     hidden = [path for path in (flags.logfile, flags.secret, owner) if path]
@@ -173,6 +178,9 @@ def _master_config(flags: argparse.Namespace, secret: bytes, coordinator: tuple[
         owner=read_owner(owner),
         shares_temporary=flags.tmp == "shared",
         alias=own_directory(CACHE) / "trees" / tree_name(path.parent),
+        records=records_directory(path.parent),
+        keeps_output=flags.job_output == "kept",
+        log_tail=tail,
     )
 
 
@@ -211,7 +219,13 @@ def master_parser() -> Parser:
         "commands may write everything below the directory of the socket.",
         "cd project; termite-master -jobs 16 -secret ~/secret.txt -coordinator buildhost & termite-make -j16",
     )
-    coordinator = f"localhost:{COORDINATOR_PORT}"
+    _add_flags_of_the_tree(parser)
+    _add_flags_of_the_daemon(parser)
+    return parser
+
+
+def _add_flags_of_the_tree(parser: Parser) -> None:
+    """Add the flags that say what jobs see, and which commands become jobs."""
     secret = "file with the secret that all machines share, mode 0600"
     export = "directory that jobs may read though other users may not; may be repeated"
     exclude = "path that jobs on workers never see; may be repeated"
@@ -227,48 +241,44 @@ def master_parser() -> Parser:
         "shared: jobs see what all users may read in /tmp and /var/tmp, and leave new files there; private: every job "
         "has its own"
     )
-    idle_exit = "seconds without a build after which to end; 0: never"
+    job_output = "kept: the records of jobs have the last 2 KiB that each has printed; dropped: they have none"
     add = parser.add_argument
-    add("--jobs", type=_count, default=0, metavar="N", help="slots to lease from workers; 0: as many as there are")
-    add("--coordinator", default=coordinator, metavar="HOST[:PORT]", help="coordinator that knows the workers")
     add("--secret", type=Path, default=Path("secret.txt"), metavar="FILE", help=secret)
     add("--socket", type=Path, default=Path(SOCKET), metavar="FILE", help="its directory is the top of the tree")
     add("--export", type=Path, action="append", default=[], metavar="DIR", help=export)
     add("--exclude", type=Path, action="append", default=[], metavar="PATH", help=exclude)
     add("--env-exclude", action="append", default=[], metavar="PATTERN", help=env_exclude)
     add("--tmp", choices=("shared", "private"), default="shared", help=tmp)
-    add("--short", type=_short, default=None, metavar="MS", help=short)
-    add("--keepalive", type=_seconds, default=60.0, metavar="S", help="seconds after which an idle lease is given back")
-    add("--idle-exit", type=_seconds, default=0.0, metavar="S", help=idle_exit)
+    add("--job-output", choices=("kept", "dropped"), default="kept", help=job_output)
+    add("--short", type=_parse_short, default=None, metavar="MS", help=short)
+
+
+def _add_flags_of_the_daemon(parser: Parser) -> None:
+    """Add the flags about workers, the life of the master, and its log."""
+    coordinator = f"localhost:{COORDINATOR_PORT}"
+    idle_exit = "seconds without a build after which to end; 0: never"
+    add = parser.add_argument
+    add("--jobs", type=parse_count, default=0, metavar="N", help="slots to lease from workers; 0: as many as there are")
+    add("--coordinator", default=coordinator, metavar="HOST[:PORT]", help="coordinator that knows the workers")
+    add(
+        "--keepalive",
+        type=parse_seconds,
+        default=60.0,
+        metavar="S",
+        help="seconds after which an idle lease is given back",
+    )
+    add("--idle-exit", type=parse_seconds, default=0.0, metavar="S", help=idle_exit)
     add("--embedded", action="store_true", help="run a coordinator and a worker for this machine in the same process")
     add("--ready-fd", type=int, default=-1, help=argparse.SUPPRESS)
-    add("--logfile", type=Path, metavar="FILE", help="append the log to this file (default: stderr)")
-    add("--log-level", choices=("debug", "info", "warning"), default="info", help="how much to log")
-    return parser
+    add_log_flags(parser)
 
 
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise ValueError(text)
-    return number
+def _parse_short(text: str) -> float | None:
+    return None if text == "auto" else parse_seconds(text) / 1000
 
 
-def _seconds(text: str) -> float:
-    number = float(text)
-    if not 0 <= number < math.inf:
-        raise ValueError(text)
-    return number
-
-
-def _short(text: str) -> float | None:
-    return None if text == "auto" else _seconds(text) / 1000
-
-
-_short.__name__ = "number of milliseconds"
-_count.__name__ = "number"
-_seconds.__name__ = "number"
+_parse_short.__name__ = "number of milliseconds"
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_reporting(PROGRAM, main))

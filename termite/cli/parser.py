@@ -7,15 +7,18 @@ from typing import NoReturn
 
 from termite.cli.flags import VERSION, with_two_dashes
 from termite.engine.errors import UserError
+from termite.engine.nearest_name import nearest_name, wrong_name
 
 
 class Parser(argparse.ArgumentParser):
     """A parser that takes long flags with one dash or two.
 
-    It raises UserError for a wrong argument.
+    It raises UserError for a wrong argument, and names the flag or the value that was meant.
+    If `takes_command`, the words from the first one on that is no flag are the command of another
+    program, and stay as they are.
     """
 
-    def __init__(self, prog: str, description: str, example: str) -> None:
+    def __init__(self, prog: str, description: str, example: str, takes_command: bool = False) -> None:
         super().__init__(
             prog,
             description=textwrap.fill(description, 79),
@@ -23,17 +26,47 @@ class Parser(argparse.ArgumentParser):
             formatter_class=_Formatter,
             allow_abbrev=False,
         )
-        self.add_argument("--version", action="version", version=f"{prog} {VERSION}")
+        self._takes_command = takes_command
+        # `termite-ctl status -version` is the version of termite-ctl, too.
+        self.add_argument("--version", action="version", version=f"{prog.partition(' ')[0]} {VERSION}")
 
     def parse_flags(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse `argv`, which does not have the program's name."""
-        return self.parse_args(with_two_dashes(argv))
+        end = len(argv)
+        if self._takes_command:
+            end = next((at for at, word in enumerate(argv) if not word.startswith("-") or word == "--"), end)
+        flags, rest = self.parse_known_args([*with_two_dashes(argv[:end]), *argv[end:]])
+        if rest:
+            self._refuse(rest[0])
+        return flags
 
     def error(self, message: str) -> NoReturn:
         raise UserError(message, hint=f"see {self.prog} --help")
 
+    def _refuse(self, word: str) -> NoReturn:
+        """Raise UserError for a word that has no meaning here."""
+        if not word.startswith("-"):
+            raise UserError(f"{self.prog} takes no further argument: {word}", hint=f"see {self.prog} --help")
+        flag = f"-{word.partition('=')[0].lstrip('-')}"
+        shown = [name for action in self._actions if action.help != argparse.SUPPRESS for name in action.option_strings]
+        raise wrong_name("flag", flag, [name.removeprefix("-") for name in shown], f"{self.prog} --help")
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        """Raise UserError if a value is none of the possible ones. It names the nearest one."""
+        if action.choices is None or value in action.choices:
+            return
+        choices = [str(choice) for choice in action.choices]
+        near = nearest_name(str(value), choices)
+        name = f"-{action.option_strings[-1].lstrip('-')} " if action.option_strings else ""
+        raise UserError(f"there is no {name}{value}: write {name}{near or ' or '.join(choices)}")
+
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        """Return how the arguments of `action` are written."""
+        shown = super()._format_args(action, default_metavar)
+        return f"{action.metavar}..." if action.nargs == argparse.REMAINDER else shown
+
     def _get_help_string(self, action: argparse.Action) -> str | None:
         """Return the help text of `action`, with its default if it has one."""
         return super()._get_help_string(action) if action.default not in (None, "", False, []) else action.help

@@ -11,6 +11,7 @@ from zlib import crc32
 from termite.engine.errors import UserError
 from termite.engine.host.ownership import find_stranger
 
+ROOT_CACHE = Path("/var/cache/termite")  # of a root worker
 CACHE = ("XDG_CACHE_HOME", ".cache")
 STATE = ("XDG_STATE_HOME", ".local/state")
 
@@ -34,6 +35,11 @@ def own_directory(kind: tuple[str, str], env: Mapping[str, str] = os.environ) ->
         f"{directory}: {find_stranger(directory) or 'it cannot be written'}" for directory in candidates(kind, env)
     )
     raise UserError(f"no directory is safe to use: {tried}", hint=f"set {kind[0]} to a directory of yours")
+
+
+def default_cache() -> Path:
+    """Return the directory in which a worker keeps files between jobs and between its runs."""
+    return ROOT_CACHE if os.geteuid() == 0 else own_directory(CACHE)
 
 
 def candidates(kind: tuple[str, str], env: Mapping[str, str] = os.environ) -> list[Path]:

@@ -19,13 +19,15 @@ CONFLICTS_NAMED = 3  # as many paths as a person reads in one line
 class ExitCode(enum.IntEnum):
     """An exit code of termite's own programs, other than 0. A command's code is passed unchanged.
 
-    The launcher has the same numbers in native/launcher/launcher.h.
+    The launcher has the same numbers in native/launcher/launcher.h, but for those of the doctor.
     """
 
     FAILED = 100  # a program was called wrongly, or could not do its work
     LOST = 101  # the master or the workers were lost, and the command must not run again
     PROTOCOL = 102  # the master broke the protocol, and the command must not run again
     NOWHERE = 103  # no worker can run the command, and TERMITE_LOCAL=never
+    DOUBTFUL = 104  # the doctor has warnings, and no failures
+    UNFIT = 105  # the doctor has found a failure
 
 
 class Reason(enum.StrEnum):
@@ -51,8 +53,13 @@ class Reason(enum.StrEnum):
     EXEC_FAILED = "exec-failed"
     FOREIGN_IDS = "foreign-ids"
     ATTRIBUTES_SET = "attributes-set"
+    MODE_SET = "mode-set"
     CALLS_WATCHED = "calls-watched"
     LINKS_COMPARED = "links-compared"
+    LINK_READ = "link-read"
+    PROCESS_LEFT = "process-left"
+    SPACE_ASKED = "space-asked"
+    DEVICE_MADE = "device-made"
     STACK_TOO_LARGE = "stack-too-large"
     DESCRIPTOR_INHERITED = "descriptor-inherited"
     READS_TERMINAL = "reads-terminal"
@@ -66,6 +73,7 @@ class Reason(enum.StrEnum):
     FILE_CHANGED = "file-changed"
     FILE_UNREADABLE = "file-unreadable"
     LOOK_FAILED = "look-failed"
+    TOO_MANY_LISTED = "too-many-listed"
     CONNECTION_LOST = "connection-lost"
     NO_ANSWER = "no-answer"
     BAD_ANSWER = "bad-answer"
@@ -128,8 +136,13 @@ _WORDS = {
     Reason.EXEC_FAILED: "the command cannot be started on a worker",
     Reason.FOREIGN_IDS: "gives a file or a process to another user or group (chown, setuid)",
     Reason.ATTRIBUTES_SET: "sets extended attributes or access control lists",
+    Reason.MODE_SET: "may set modes in a directory with a default access control list",
     Reason.CALLS_WATCHED: "watches the system calls of other processes (a seccomp listener)",
     Reason.LINKS_COMPARED: "git clones a repository of this machine by hard links",
+    Reason.LINK_READ: "gives a file another name (ln), and goes on with other programs",
+    Reason.PROCESS_LEFT: "leaves a process in the background, which would end with the job",
+    Reason.SPACE_ASKED: "asks for the space of a disk (df, stat -f)",
+    Reason.DEVICE_MADE: "makes a device (mknod)",
     Reason.STACK_TOO_LARGE: "the limit of the stack (ulimit -s) is higher than a worker allows",
     Reason.DESCRIPTOR_INHERITED: "the command names a descriptor that is open on this machine only",
     Reason.READS_TERMINAL: "reads from the terminal",
@@ -142,6 +155,7 @@ _WORDS = {
     Reason.FILE_CHANGED: "a file changed before the worker had read it",
     Reason.FILE_UNREADABLE: "a file could not be read on the worker",
     Reason.LOOK_FAILED: "a file of the tree could not be looked at",
+    Reason.TOO_MANY_LISTED: "workers have asked for too many directories outside the tree",
     Reason.CONNECTION_LOST: "the connection failed",
     Reason.NO_ANSWER: "no answer in time",
     Reason.BAD_ANSWER: "a wrong answer",
@@ -174,8 +188,13 @@ _FOR_HERE = frozenset(
     {
         Reason.FOREIGN_IDS,
         Reason.ATTRIBUTES_SET,
+        Reason.MODE_SET,
         Reason.CALLS_WATCHED,
         Reason.LINKS_COMPARED,
+        Reason.LINK_READ,
+        Reason.PROCESS_LEFT,
+        Reason.SPACE_ASKED,
+        Reason.DEVICE_MADE,
         Reason.STACK_TOO_LARGE,
         Reason.LINKED_FILE,
         Reason.READS_TERMINAL,

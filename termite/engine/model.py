@@ -23,6 +23,7 @@ Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]  # of bytes, names or jobs: the
 Offset = Annotated[int, Meta(ge=-1, le=2**63 - 1)]  # -1 means that there is none
 Slots = Annotated[int, Meta(ge=0, le=1_000_000)]
 UserId = Annotated[int, Meta(ge=0, le=2**32 - 2)]  # 2**32 - 1 means "no change" to chown(2)
+GroupIds = Annotated[tuple[UserId, ...], Meta(max_length=256)]  # as many as termite-sandbox takes
 Errno = Annotated[int, Meta(ge=0, le=999)]  # the range that libfuse accepts
 Mode = Annotated[int, Meta(ge=0, le=0o177777)]  # a whole st_mode
 WindowSide = Annotated[int, Meta(ge=0, le=0xFFFF)]  # of the kernel's struct winsize
@@ -221,7 +222,7 @@ class Rule:
 
     If `words` is not empty, `regexp` only matches texts that contain one of them. Other texts need
     no search, which would take a hundred times as long. 0 means no limit for `timeout_s` and
-    `memory_bytes`.
+    `memory_bytes`. Without `log`, no record has any output of the command.
     """
 
     regexp: str
@@ -231,6 +232,7 @@ class Rule:
     debug: bool = False
     network: bool = False
     trusted: bool = False
+    log: bool = True
     timeout_s: float = 0.0
     memory_bytes: int = 0
     source: str = "built-in"
@@ -293,3 +295,15 @@ class JobLimits:
     memory_bytes: Count = 0
     fair_bytes: Count = 0
     reserve_bytes: Count = 0
+
+
+class WorkerRoom(msgspec.Struct, frozen=True, array_like=True):
+    """The room that is free on the disk of a worker's store, and in the scratch space of a lease.
+
+    `store_max_bytes` is the limit of the store; 0 means that nothing is known.
+    """
+
+    store_max_bytes: Count = 0
+    store_free_bytes: Count = 0
+    store_free_files: Count = 0
+    scratch_free_bytes: Count = 0

@@ -73,9 +73,10 @@ def check_names(names: Collection[bytes]) -> None:
 def from_root_down(path: bytes) -> Iterator[bytes]:
     """Yield the root, then every directory below it that leads to the path, then the path."""
     yield b""
-    for i in range(len(path)):
-        if path[i : i + 1] == b"/":
-            yield path[:i]
+    at = path.find(b"/")
+    while at >= 0:
+        yield path[:at]
+        at = path.find(b"/", at + 1)
     if path:
         yield path
 

@@ -202,7 +202,9 @@ class Actions:
         async with self._stdin_pipe(job, run) as pipe:
             result = await self._run_sandbox(job, run, pipe, forward)
             stdin_taken = pipe.taken if pipe else 0
-        harvested = await self._harvest(result.upper, job)
+        if result.is_left:
+            raise Retryable(Reason.PROCESS_LEFT)
+        harvested = await self._harvest(result.upper, job, may_compare_links=result.is_linked)
         dropped = harvested.dropped
         if left := find_left_in_memory(result.upper):
             dropped = coarsened((*dropped, *left))
@@ -296,11 +298,12 @@ class Actions:
             on_kill=job.fail_waiting,
         )
 
-    async def _harvest(self, upper: Path, job: RunningJob) -> Harvested:
+    async def _harvest(self, upper: Path, job: RunningJob, *, may_compare_links: bool) -> Harvested:
         lower = functools.partial(self._tree.was_at, job.view)
+        place = (upper, self._homes, lower, self._files.cas, job.copied)
         while True:
             try:
-                return await collect(upper, self._homes, lower, self._files.cas, job.copied)
+                return await collect(*place, may_compare_links=may_compare_links)
             except Need as need:
                 await self._files.fetcher.directory(need.path)
 

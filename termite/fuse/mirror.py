@@ -18,20 +18,23 @@ from pathlib import Path
 
 import trio
 
+from termite import __version__
 from termite.engine.errors import Reason, RemoteProtocolError, Retryable, TermiteError, UserError
 from termite.engine.host.descriptors import free_beside_reserve, shortage_text
 from termite.engine.host.preflight import check_fuse
+from termite.engine.model import WorkerRoom
 from termite.engine.paths import check_paths
 from termite.engine.private_directories import private_directory
 from termite.engine.store.cas import Cas
 from termite.engine.store.proofs import ProofTable
 from termite.engine.wire.identity import Identity
 from termite.engine.wire.protocol.control_lines import MirrorNotice, StartValues, decode_line
+from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import (
     PROTOCOL,
     GetBlob,
+    GetLog,
     Leased,
-    Message,
     OpenLease,
     Run,
     SetSlots,
@@ -45,6 +48,7 @@ from termite.fuse.kernel import ops, session
 from termite.fuse.layers.real_layers import RealLayers
 from termite.fuse.layers.warm_generation import WARM_PLACE
 from termite.fuse.layers.warm_layer import WarmLayer
+from termite.fuse.log_questions import LogQuestions
 from termite.fuse.running_jobs import RunningJobs
 from termite.fuse.sandbox.sandboxes import Sandboxes
 from termite.fuse.stdin.stdin_pipe import StdinSource
@@ -111,6 +115,7 @@ class MirrorServer:
     def __init__(self, config: StartValues, control: WorkerLine, warm_root: Path) -> None:
         self._config = config
         self._control = control
+        self._log_questions = LogQuestions(control)
         self._warm_root = warm_root
         self._slots = 0
         self._granted = trio.Event()
@@ -145,6 +150,7 @@ class MirrorServer:
         while (order := await self._control.receive()) is not None:
             if order.scratch_bytes is not None and self._lease is not None:
                 self._lease.parts.sandboxes.scratch.set_size(order.scratch_bytes)
+            self._log_questions.take(order)
             slots = order.slots if order.granted is None else order.granted
             if slots is not None:
                 await self._set_slots(slots)
@@ -171,6 +177,8 @@ class MirrorServer:
                 return await self._lease.actions.send_blob(message, send_chunk)
             case UseTerminal() if self._lease is not None:
                 return await self._lease.actions.use_terminal(message)
+            case GetLog() if self._lease is not None:
+                return await self._log_questions.read(message)
         raise RemoteProtocolError(f"{type(message).__name__} is nothing to ask a mirror now")
 
     # -- the lease ---------------------------------------------------------------------------------------------------
@@ -202,11 +210,13 @@ class MirrorServer:
         self._control.ask_nowait(MirrorNotice(lease=slots, master=request.master))
         await self._granted.wait()
         log.info("lease-opened master=%s slots=%d", request.master, self._slots)
-        return Leased(self._config.worker, self._slots, time.time_ns(), self._config.machine)
+        room = _room(self._config)
+        return Leased(self._config.worker, self._slots, time.time_ns(), self._config.machine, __version__, room)
 
     async def _set_up(self, connection: Connection, request: OpenLease) -> "ServedLease":
         check_fuse(root=False)
-        config, scratch, own = self._config, Path(self._config.scratch), (request.uid, request.gid)
+        config, scratch = self._config, Path(self._config.scratch)
+        own = (request.uid, request.gid, *request.groups)
         sandboxes = Sandboxes(Path(config.sandbox), scratch, config.tmpfs, config.network, config.limits, own)
         sandboxes.setup()
         mount_point = scratch / "mirror"  # in the scratch space, which jobs cannot see
@@ -279,6 +289,16 @@ class ServedLease:
 
     parts: LeaseParts
     actions: Actions
+
+
+def _room(config: StartValues) -> WorkerRoom:
+    """Return what is free on the worker, or nothing known if its disks do not say."""
+    try:
+        store, scratch = os.statvfs(config.cache), os.statvfs(config.scratch)
+    except OSError:
+        return WorkerRoom()
+    store_free_bytes, scratch_free_bytes = (disk.f_bavail * disk.f_frsize for disk in (store, scratch))
+    return WorkerRoom(config.store.max_bytes, store_free_bytes, store.f_favail, scratch_free_bytes)
 
 
 async def _end_at_signal(scope: trio.CancelScope) -> None:

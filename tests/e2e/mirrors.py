@@ -23,6 +23,7 @@ from termite.engine.sparse_content import digest_of
 from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.protocol.content_chunks import DATA_BYTES, pack_piece, parse_piece
 from termite.engine.wire.protocol.control_lines import StartValues, WorkerOrder, encode_line
+from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import (
     INLINE_BYTES,
     PROTOCOL,
@@ -32,7 +33,6 @@ from termite.engine.wire.protocol.messages import (
     GetDirectory,
     GetFile,
     Leased,
-    Message,
     OpenLease,
     Ran,
     ReadStdin,
@@ -258,7 +258,7 @@ class Starter:
     `user` starts it (None: the user of the tests), and `uid` runs it (None: the same). `through` is
     a command that starts the one behind it. `program` is termite-sandbox (None: the installed one),
     and `sandbox` is the one that makes the jobs (None: the same). `network` is what jobs
-    get that want one. `limits` hold for each job.
+    get that want one. `limits` hold for each job. It joins the control group with the file `group`.
     """
 
     user: int | None = None
@@ -268,6 +268,7 @@ class Starter:
     sandbox: Path | None = None
     network: JobNetwork = field(default_factory=lambda: JobNetwork(is_given=True))
     limits: JobLimits = field(default_factory=JobLimits)
+    group: Path | None = None
 
     def owner(self) -> int:
         return self.uid or self.user or os.getuid()
@@ -322,7 +323,9 @@ def _start(
     reader, writer = os.pipe()
     identity = mint(SECRET, "worker", Role.MIRROR)
     sandbox = starter.program or native_program("termite-sandbox")
-    enter = [str(sandbox), "enter", *([f"--uid={starter.uid}", f"--gid={starter.uid}"] if starter.uid else []), "--"]
+    group = [f"--group={starter.group}"] if starter.group else []
+    user = [f"--uid={starter.uid}", f"--gid={starter.uid}"] if starter.uid else []
+    enter = [str(sandbox), "enter", *group, *user, "--"]
     with accepted, theirs:
         values = StartValues(
             socket_fd=accepted.fileno(),

@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from termite.engine.errors import Reason
 from tests.e2e.cluster import Tree
 from tests.e2e.waiting import wait_until
 
@@ -136,9 +137,28 @@ def test_a_command_that_does_not_read_leaves_stdin_alone(tree: Tree) -> None:
     assert tree.plain("sh", "-c", script).stdout == b"got a\ngot b\ngot c\n"
 
 
-def test_what_a_command_leaves_running_is_stopped(tree: Tree) -> None:
-    far = tree.termite("sh", "-c", "sleep 1000.5 & echo started", timeout_s=20)
-    assert far.stdout == b"started\n"
+def test_what_a_command_leaves_running_goes_on_here(tree: Tree) -> None:
+    """The process writes only after a signal, which reaches it on this machine alone."""
+    silent = "</dev/null >/dev/null 2>&1"
+    script = f"sh -c 'trap \"echo late >late; exit\" USR1; while :; do sleep 0.1; done' {silent} & echo $!"
+    before, jobs = tree.status()["fallbacks"].get(Reason.PROCESS_LEFT, 0), tree.jobs()
+    far = tree.termite("sh", "-c", script, timeout_s=20)
+    assert far.code == 0, far
+    pid = int(far.stdout)
+    try:
+        assert tree.status()["fallbacks"][Reason.PROCESS_LEFT] == before + 1
+    finally:
+        tree.where.run(["kill", "-USR1", str(pid)], tree.path)
+    wait_until((tree.path / "late").exists, "the process writes")
+    assert tree.jobs() == jobs
+
+
+def test_what_ends_soon_after_a_command_has_time_for_that(tree: Tree) -> None:
+    jobs = tree.jobs()
+    script = "(sleep 0.1; echo soon >soon) >/dev/null 2>&1 & echo started"
+    assert tree.termite("sh", "-c", script).stdout == b"started\n"
+    assert (tree.path / "soon").read_text() == "soon\n"
+    assert tree.jobs() == jobs + 1
 
 
 def test_loopback_is_up_and_the_outside_is_not_there(tree: Tree) -> None:

@@ -44,6 +44,7 @@ def there(tree: Tree) -> Tree:
     return tree
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize(("way", "reason"), WAYS.values(), ids=WAYS)
 def test_its_commands_run_where_it_is_and_that_is_said_once(there: Tree, way: list[str], reason: Reason) -> None:
     if "bwrap" in way[-1] and not shutil.which("bwrap"):
@@ -59,6 +60,7 @@ def test_its_commands_run_where_it_is_and_that_is_said_once(there: Tree, way: li
     assert there.status()["fallbacks"][reason] >= 3
 
 
+@pytest.mark.attack
 @needs_root
 def test_a_mount_namespace_alone_is_elsewhere(there: Tree) -> None:
     outer, become = there.where.enter, there.where.become
@@ -68,6 +70,7 @@ def test_a_mount_namespace_alone_is_elsewhere(there: Tree) -> None:
     assert (done.returncode, done.stdout) == (0, b"right\n"), done
 
 
+@pytest.mark.attack
 @needs_root
 @pytest.mark.parametrize(
     ("enter", "reason"),
@@ -92,6 +95,7 @@ def test_what_only_root_can_change_is_elsewhere(there: Tree, enter: list[str], r
     assert done.stderr.startswith(f"termite: {reason.words}; running the command on this machine".encode()), done
 
 
+@pytest.mark.attack
 @needs_root
 def test_a_chroot_is_elsewhere(there: Tree) -> None:
     """A chroot has no mount of its own: its root lies on the same file system as the master's."""
@@ -110,6 +114,7 @@ def test_a_chroot_is_elsewhere(there: Tree) -> None:
     assert there.jobs() == jobs
 
 
+@pytest.mark.attack
 @needs_root
 def test_a_directory_that_a_later_mount_covers_is_elsewhere(there: Tree) -> None:
     enter = [*there.where.enter, "--"]
@@ -160,7 +165,7 @@ def test_termite_ctl_there_says_so(there: Tree) -> None:
     way, reason = WAYS["a bind mount"]
     ctl = shlex.quote(str(COMMANDS / "termite-ctl"))
     said = there.plain(*way, "sh", f"{ctl} why gcc -c x.c; {ctl} status | grep ^elsewhere").stdout.decode().splitlines()
-    assert said[2:4] == ["place      local, whatever a rule says", f"reason     it was {reason.words}"]
+    assert said[2:4] == ["place      local, whatever a rule says", f"reason     {reason.words}"]
     assert said[4].startswith(f"elsewhere termite-ctl was {reason.words}")
     started = there.plain(*way, "sh", f"{ctl} start {shlex.quote(there.status()['root'])}")
     assert started.code == 100, started

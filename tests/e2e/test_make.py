@@ -53,7 +53,6 @@ CASES = {
     "-i": Case("all:\n\tfalse\n\techo after\n", ("-i",)),
     "-w": Case("all:\n\techo x\n", ("-w",)),
     "-p -q": Case("all:\n", ("-rR", "-q", "--warn-undefined-variables"), remote=False),
-    "--version": Case("all:\n", ("--version",), remote=False),
     "a variable": Case("V = makefile\nall:\n\techo $(V)\n", ("V=given",)),
     "-e": Case("V = makefile\nall:\n\techo $(V)\n", ("-e",), env={"V": "environment"}),
     "MAKEFLAGS": Case("all:\n\techo x\n", env={"MAKEFLAGS": "-s"}),

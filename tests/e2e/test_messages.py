@@ -85,10 +85,20 @@ def test_help_is_for_people(where: Place, program: str) -> None:
 
 @pytest.mark.parametrize("program", [*DAEMONS, "termite-ctl"])
 def test_an_unknown_flag(where: Place, program: str) -> None:
-    if program == "termite-ctl":
-        expect_line(run(where, program, "status", "-nosuchflag"), program, "usage: termite-ctl status")
-    else:
-        expect_line(run(where, program, "-nosuchflag"), program, "nosuchflag")
+    words = ("status",) if program == "termite-ctl" else ()
+    expect_line(run(where, program, *words, "-nosuchflag"), program, "there is no flag -nosuchflag", "--help")
+
+
+def test_a_misspelt_flag_or_value_of_a_daemon_gets_the_right_one_in_one_line(where: Place) -> None:
+    for program, words, line in (
+        ("termite-worker", ("-cachdir", "x"), "there is no flag -cachdir: write -cachedir"),
+        ("termite-master", ("-log-levle=info",), "there is no flag -log-levle: write -log-level"),
+        ("termite-coordinator", ("-log-format", "jsn"), "there is no -log-format jsn: write -log-format json"),
+        ("termite-worker", ("-scratch", "x"), "there is no -scratch x: write -scratch auto or tmpfs or disk"),
+        ("termite-ctl", ("cache", "clean1"), "there is no clean1: write clean"),
+    ):
+        done = run(where, program, *words)
+        assert done == Outcome(100, b"", f"{program}: {line}\n".encode())
 
 
 @pytest.mark.parametrize("dashes", ["-", "--"])
@@ -100,9 +110,14 @@ def test_flags_take_one_dash_or_two(where: Place, dashes: str) -> None:
         assert len(running.text().splitlines()) == 1
 
 
-@pytest.mark.parametrize("command", [("status",), ("refresh",), ("shutdown",), ("why", "gcc")])
+@pytest.mark.parametrize("command", [("status",), ("refresh",), ("logs",), ("why", "gcc")])
 def test_asking_a_master_that_is_not_there(where: Place, command: tuple[str, ...]) -> None:
     expect_line(run(where, "termite-ctl", *command), "termite-ctl", "master")
+
+
+def test_ending_a_master_that_is_not_there_is_a_success(where: Place) -> None:
+    done = run(where, "termite-ctl", "shutdown")
+    assert (done.code, done.stderr) == (0, b"") and done.stdout.startswith(b"nothing to end: no master runs"), done
 
 
 @pytest.mark.parametrize("words", [("status",), ("start",), ("start", "sub"), ("why", "gcc"), ("shutdown",)])

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,55 @@ def test_an_attribute_that_a_job_removes_again_is_nobodys_business(tree: Tree) -
     script = EXTENDED.format(name="f") + "; os.removexattr('f', 'user.mine')"
     assert tree.termite("python3", "-c", script) == Outcome(0, b"", b"")
     assert tree.jobs() == jobs + 1
+
+
+def test_a_command_sees_the_space_of_the_users_disk(tree: Tree) -> None:
+    before, jobs = home_runs(tree, Reason.SPACE_ASKED), tree.jobs()
+    show = "stat -f -c '%b %S %l' . .. && python3 -c 'import os; print(os.statvfs(\".\").f_blocks)'"
+    tree.write("ask", show)
+    plain = tree.plain("sh", "-c", show)
+    done = tree.termite("sh", "./ask")
+    assert (done.code, done.stdout) == (0, plain.stdout), done
+    assert home_runs(tree, Reason.SPACE_ASKED) == before + 1
+    assert (
+        tree.termite("sh", "-c", "mkdir d; cp -p ask d; mv d/ask d/b; ls d", env={"TERMITE_LOCAL": "never"}).code == 0
+    )
+    assert tree.jobs() == jobs + 1, "cp, mv and ls only look for SELinux"
+
+
+@pytest.mark.skipif(not shutil.which("tar"), reason="tar is not installed")
+def test_two_names_of_a_file_are_one_file_in_an_archive(tree: Tree) -> None:
+    script = "ln one two && tar cf t one two && tar tvf t | cut -c1"
+    tree.write("one", "1")
+    before, jobs = home_runs(tree, Reason.LINK_READ), tree.jobs()
+    done = tree.termite("sh", "-c", script)
+    assert (done.code, done.stdout) == (0, b"-\nh\n"), done
+    assert home_runs(tree, Reason.LINK_READ) == before + 1
+    assert (tree.path / "one").samefile(tree.path / "two")
+    for link in ("ln one three", "rm three; ln one three", "echo 1 >new; ln new other; tar cf t new other"):
+        assert tree.termite("sh", "-c", link).code == 0
+    assert tree.jobs() == jobs + 3, "nobody compares the names, or the job itself has made the file"
+    assert os.stat(tree.path / "one").st_nlink == 3
+
+
+def test_a_file_goes_to_another_group_of_its_user_here(make_place: MakePlace) -> None:
+    if not IS_ROOT:
+        pytest.skip("needs root: gives a user another group")
+    with make_place("ordinary") as where:
+        become = tuple(word if word != "--clear-groups" else "--groups=61234" for word in where.become)
+        with embedded(new_tree(replace(where, become=become))) as tree:
+            done = tree.termite("sh", "-c", "touch f; chgrp 61234 f && stat -c %g f")
+            assert (done.code, done.stdout) == (0, b"61234\n"), done
+            assert (tree.path / "f").stat().st_gid == 61234
+            refused = tree.termite("sh", "-c", "touch g; chgrp 61235 g")
+            assert (refused.code, refused.stderr.count(b"Operation not permitted")) == (1, 1), refused
+            assert home_runs(tree, Reason.FOREIGN_IDS) == 1
+
+
+def test_root_makes_devices_here(owned: Tree) -> None:
+    done = owned.termite("sh", "-c", "mknod null c 1 3; stat -c %F null")
+    assert (done.code, done.stdout) == (0, b"character special file\n"), done
+    assert home_runs(owned, Reason.DEVICE_MADE) == 1
 
 
 def test_sys_shows_the_processors_and_the_jobs_own_network(tree: Tree) -> None:

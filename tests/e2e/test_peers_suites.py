@@ -1,4 +1,4 @@
-"""Suites of other projects end through termite as they end plainly: fuse3's and ninja's."""
+"""Suites of other projects end through termite as they end plainly: fuse3, ninja and CMake."""
 
 import re
 import shutil
@@ -9,6 +9,7 @@ import pytest
 
 from sources import SourceError
 from tests.e2e.cluster import Tree
+from tests.e2e.places import IS_ROOT
 
 NEVER = {"TERMITE_LOCAL": "never"}
 HAVE = ("HAVE_STRUCT_STAT_ST_ATIM", "HAVE_UTIMENSAT", "HAVE_POSIX_FALLOCATE", "HAVE_COPY_FILE_RANGE")
@@ -50,3 +51,33 @@ def test_ninjas_tests_of_its_output(tree: Tree, source: Callable[[str], Path]) -
     assert (plain[0], len(plain[1]) > 8) == (0, True), plain
     assert result(tree.where.word("termite-ninja")) == plain
     assert tree.jobs() > jobs
+
+
+GENERATORS = ("Ninja", "Unix Makefiles")
+LAUNCHES = ("${CMAKE_COMMAND};-E;env;USED_LAUNCHER=1", "$<PATH:CMAKE_PATH,${CMAKE_COMMAND}>;-E;env;USED_LAUNCHER=1")
+
+
+def test_cmakes_tests_of_compiler_launchers(tree: Tree, source: Callable[[str], Path]) -> None:
+    """Root has one generator and the ordinary user the other, so that this takes half the time."""
+    if not shutil.which("cmake") or not shutil.which("ninja"):
+        pytest.skip("cmake or ninja is not installed (apt-get install cmake ninja-build)")
+    suites = fetched(source, "cmake") / "Tests" / "RunCMake"
+    launcher = tree.where.termite("termite")
+    tree.write("RunCMake.cmake", (suites / "RunCMake.cmake").read_bytes())
+    for file in (suites / "CompilerLauncher").iterdir():
+        text = file.read_text()
+        for launch in LAUNCHES:
+            text = text.replace(launch, launcher)
+        tree.write(f"suite/{file.name}", text.replace("-E env USED_LAUNCHER=1", f"{re.escape(launcher)} "))
+    settings: dict[str, object] = {"MODULE_PATH": tree.path, "C_COMPILER_ID": "GNU", "CXX_COMPILER_ID": "GNU"}
+    for generator in GENERATORS if not IS_ROOT else GENERATORS[tree.where.uid == 0 :][:1]:
+        places: dict[str, object] = {"SOURCE_DIR": tree.path / "suite", "BINARY_DIR": tree.path / generator.split()[0]}
+        places |= {"GENERATOR": generator, "GENERATOR_IS_MULTI_CONFIG": 0}
+        words = [f"-DCMAKE_{key}={value}" for key, value in settings.items()]
+        words += [f"-DRunCMake_{key}={value}" for key, value in places.items()]
+        jobs = tree.jobs()
+        done = tree.plain(
+            "cmake", *words, "-P", str(tree.path / "suite" / "RunCMakeTest.cmake"), env=NEVER, timeout_s=60
+        )
+        assert (done.code, done.stdout.count(b"PASSED")) == (0, 16), done
+        assert tree.jobs() > jobs + 8, "the compilers ran on a worker"

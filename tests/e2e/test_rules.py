@@ -85,6 +85,20 @@ def test_a_bad_file_is_reported_with_entry_and_reason_and_the_last_good_one_stay
     assert (ran.code, ran.stdout) == (0, b"goes on\n")
 
 
+def test_a_key_that_is_misspelt_during_a_build_is_said_once_and_changes_nothing(ruled: Tree) -> None:
+    ruled.write(".termite-localrc", '[{"Regexp": "^thing", "Local": true}]')
+    ruled.write(
+        "Makefile",
+        "all:\n"
+        '\t@printf \'[{"Regexp": "a"}, {"Regexp": "^thing", "Networ": true}]\' >.termite-localrc\n'
+        "\t@echo one\n\t@echo two\n",
+    )
+    built = ruled.make()
+    line = b".termite-localrc: entry 2: there is no key Networ: write Network; the last good rules stay in force\n"
+    assert (built.code, built.stdout, built.stderr.count(line)) == (0, b"one\ntwo\n", 1), built
+    assert b"local" in ruled.ctl("why", "thing").stdout
+
+
 @pytest.mark.parametrize(("flags", "is_remote"), [((), False), (("-network", "allow"), True)], ids=["default", "allow"])
 def test_a_command_with_the_network_runs_here_unless_a_worker_allows_it(
     make_place: MakePlace, flags: tuple[str, ...], is_remote: bool

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from termite.cli.flags import VERSION
 from tests.e2e.cluster import Tree, new_tree
 from tests.e2e.conftest import USERS, needs_root
 from tests.e2e.leftovers import assert_nothing_left
@@ -67,8 +68,13 @@ def test_every_command_works_by_its_link(places: Callable[..., Place], kind: str
             by_link = where.run([str(link), "--version"], where.base)
             assert by_link == where.run([str(COMMANDS / link.name), "--version"], where.base)
             assert by_link.code == 0, by_link
+            # make, ninja and cmake print their own version on stdout, where programs read it.
+            is_front_end = link.name in ("termite-make", "termite-ninja", "termite-cmake")
+            version = f"termite: {link.name} {VERSION}\n" if is_front_end else f"{link.name} {VERSION}\n"
+            assert (by_link.stderr if is_front_end else by_link.stdout) == version.encode(), by_link
+            assert not is_front_end or by_link.stdout == where.run([link.name[8:], "--version"], where.base).stdout
     assert where.run([str(CHECKOUT / "bin" / "termite-shell"), "-c", "exit 3"], where.base).code == 3
-    assert where.run([str(CHECKOUT / "bin" / "termite-ctl"), "doctor"], where.base).code == 0
+    assert where.run([str(CHECKOUT / "bin" / "termite-ctl"), "doctor"], where.base).code in (0, 104)
 
 
 @pytest.mark.parametrize("kind", USERS)

@@ -45,7 +45,7 @@ def test_a_command_sees_what_a_job_saw_and_what_it_writes_is_dropped(tree: Tree)
         [str(tree.path / "sub"), "secret of the job ", "file", "now", "0022", "none"],
     )
     place = f"in {tree.path}/sub, with the environment of job {job}; nothing it writes comes home"
-    assert place in seen.stderr.decode() and b"stayed on the worker (--keep brings them home)" in seen.stderr
+    assert place in seen.stderr.decode() and b"stayed on the worker (-keep brings them home)" in seen.stderr
     assert not (tree.path / "sub/made").exists()
 
     kept = shell(tree, "--keep", str(job), "--", "sh", "-c", "echo new >made; mkdir d; echo x >d/f")
@@ -154,7 +154,7 @@ def test_whoever_goes_away_ends_it_and_the_terminal_is_as_before(tree: Tree) -> 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("x",), b"usage: termite-ctl shell [--keep] [JOB] [-- COMMAND...]"),
+        (("x",), b"usage: termite-ctl shell [-keep] [JOB] [-- COMMAND...]"),
         (("1", "2", "--", "true"), b"usage: termite-ctl shell"),
         (("--",), b"usage: termite-ctl shell"),
         ((), b"a shell needs a terminal as its standard input and output"),

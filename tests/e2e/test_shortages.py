@@ -12,8 +12,8 @@ import pytest
 import trio
 
 from termite.engine.errors import Reason, Retryable
+from termite.engine.host.own_cgroup import find_group
 from termite.engine.model import Exit
-from termite.fuse.sandbox.own_cgroup import find_group
 from tests.e2e.mirror_places import NOBODY, mirror_place
 from tests.e2e.mirrors import FakeMaster, Starter, mirror
 

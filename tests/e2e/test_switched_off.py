@@ -50,11 +50,35 @@ def test_no_master_is_started(tree: Tree) -> None:
     assert not is_served and b"termite:" not in done.stderr
 
 
-def test_another_word_is_reported_once_in_a_build(tree: Tree) -> None:
+def test_another_word_is_refused_by_a_front_end_and_reported_once_by_launchers(tree: Tree) -> None:
     tree.write("Makefile", "all: a b\na b:\n\t@echo $@ >$@\n")
-    made = tree.make(env={"TERMITE": "on"})
-    line = b'termite: TERMITE=on is ignored: the only accepted value is "off"\n'
-    assert made.code == 0 and made.stderr.count(line) == 1, made
+    made = tree.make(env={"TERMITE": "of"})
+    assert (made.code, made.stdout) == (100, b""), made
+    assert made.stderr == b"termite-make: TERMITE=of has no meaning: write TERMITE=off\n"
+    ran = [tree.termite("echo", "on", env={"TERMITE": "of"}).stderr for _ in range(2)]
+    assert ran == [b"termite: TERMITE=of is ignored: write TERMITE=off\n", b""]
+
+
+@pytest.mark.parametrize("wrong", ["TERMITE_LOCAL=nevr", "TERMITE_SHORT=abc", "TERMITE_TMP=privat", "TERMITE_SHROT=1"])
+def test_every_program_of_the_user_refuses_a_wrong_variable(tree: Tree, wrong: str) -> None:
+    tree.write("build.ninja", "rule r\n command = touch $out\nbuild x: r\n")
+    tree.write("Makefile", "x:\n\ttouch x\n")
+    name, _, value = wrong.partition("=")
+    for program, *words in (
+        ("termite-make",),
+        ("termite-ninja",),
+        ("termite-cmake", "-B", "out"),
+        ("termite-build", "just"),
+        ("termite-ctl", "status"),
+        ("termite-coordinator",),
+        ("termite-worker",),
+        ("termite-master",),
+    ):
+        done = tree.where.run([tree.where.termite(program), *words], tree.path, env={name: value})
+        lines = done.stderr.decode().splitlines()
+        assert (done.code, done.stdout, len(lines)) == (100, b"", 1), done
+        assert lines[0].startswith(f"{program}: {name}") and ": write " in lines[0], done
+    assert {path.name for path in tree.path.iterdir()} == {"build.ninja", "Makefile"}
 
 
 def test_a_command_in_a_build_may_switch_it_off_for_what_it_starts(tree: Tree) -> None:

@@ -202,6 +202,7 @@ def test_credentials_are_not_seen_though_the_environment_names_them(tree: Tree, 
         ("mkfifo {}.fifo; echo ran", "1\n"),
         ("ln -s /etc/passwd {}.link; echo ran", "1\n"),
         ("chmod 640 {}; echo ran", "1\n"),
+        ("install -d -m 2755 {}.d; test -g {}.d; echo ran", "1\n"),
     ],
 )
 def test_a_command_that_changes_anything_else_runs_here(tree: Tree, name: str, script: str, result: str | None) -> None:

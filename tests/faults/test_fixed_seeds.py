@@ -29,6 +29,7 @@ SEEDS = [
     ("space:scratch-fills", 4),
     ("freeze:pid1", 1),
     ("freeze:waiting", 1),
+    ("user:ci-publishing", 1),
 ]
 
 

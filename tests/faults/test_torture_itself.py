@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e.places import CHECKOUT, Place, environment
 from tests.e2e.snapshot import times
-from tests.torture import watch
+from tests.torture import hostile, watch
 from tests.torture.__main__ import summary
 from tests.torture.checker import check_leftovers, check_output, check_partial_tree, check_tree, is_said
 from tests.torture.faults import FAULTS
@@ -162,6 +162,18 @@ def test_the_summary_counts_rounds_not_lines() -> None:
         Result("c", 1, builds=1),
     ]
     assert summary(results) == "2 faults in 4 builds: 1 wrong, 0 hangs, 1 left"
+
+
+@pytest.mark.parametrize(("seed", "verdict"), [(7, "wrong: FAILED"), (8, "")])
+def test_an_attack_that_succeeds_with_one_seed_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, verdict: str
+) -> None:
+    test = tmp_path / "test_attack.py"
+    test.write_text("import os\ndef test_attack():\n    assert os.environ['HOSTILE_SEED'] != '7'\n")
+    monkeypatch.setitem(hostile._TESTS, hostile.HOSTILE, str(test))
+    result = hostile.attack(tmp_path, hostile.HOSTILE, seed)
+    assert [problem[: len(verdict)] for problem in result.problems] == [verdict] * bool(verdict)
+    assert (result.kept is not None) == bool(verdict)
 
 
 def test_every_kind_of_fault_is_described() -> None:

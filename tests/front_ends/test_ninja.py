@@ -168,7 +168,6 @@ def test_after_a_change_both_run_the_same_commands(tree: Tree, ninja_directory: 
         ("-t", "list"),
         ("-n",),
         ("-d", "explain", "-n"),
-        ("--version",),
         ("-w", "nosuch=err"),
         ("nosuchtarget",),
     ],

@@ -1,12 +1,3 @@
-"""Attacks that were held off are reported by this word: `pytest -v tests/hostile`."""
-
-import pytest
+"""Provide places for the attacks: `pytest -v tests/hostile` reports each as HELD or BROKEN."""
 
 from tests.e2e.conftest import make_place as make_place
-
-
-def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
-    """Report an attack as HELD or BROKEN."""
-    if report.when == "call" and report.nodeid.startswith("tests/hostile/") and not report.skipped:
-        return ("passed", ".", "HELD") if report.passed else ("failed", "F", "BROKEN")
-    return None

@@ -14,6 +14,10 @@ KNOCK_S = 2
 
 def descriptor(kind: str, project: str, count: int) -> int:
     os.chdir(project)
+    if kind == "shm":
+        for number in range(count):
+            os.mkdir(f"/dev/shm/d{number:06d}")
+        return os.open("/dev/shm", os.O_RDONLY)
     for number in range(count):
         with open(f"a{number:06d}", "w") as file:
             file.write(f"x{number}")
@@ -21,10 +25,6 @@ def descriptor(kind: str, project: str, count: int) -> int:
     for name in ("z-result", "z-directory/key"):
         with open(name, "w") as file:
             file.write("harmless\n" + "y" * 100_000)
-    if kind == "shm":
-        for number in range(count):
-            os.mkdir(f"/dev/shm/d{number:06d}")
-        return os.open("/dev/shm", os.O_RDONLY)
     return os.open("z-result", os.O_RDWR) if kind == "file" else os.open(".", os.O_RDONLY)
 
 

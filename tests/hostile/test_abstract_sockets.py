@@ -97,4 +97,5 @@ def test_doctor_says_how_they_are_kept_apart(through: tuple[str, ...], guard: st
     program = native_program("termite-sandbox")
     assert subprocess.check_output([*through, program, "sockets"], timeout=LIMIT_S).decode() == guard + "\n"
     doctor = [*through, sys.executable, "-c", "from termite.cli import ctl_command; ctl_command()", "doctor"]
-    assert told in subprocess.check_output(doctor, timeout=LIMIT_S)
+    # The exit code tells of this machine's other faults, too.
+    assert told in subprocess.run(doctor, capture_output=True, timeout=LIMIT_S, check=False).stdout

@@ -15,6 +15,7 @@ import pytest
 import trio
 
 from termite.engine.errors import ConnectionLost, Retryable, UserError
+from termite.engine.host.process_state import children_of
 from termite.engine.model import Attr, Change, Changeset
 from termite.engine.wire.protocol.messages import Directory
 from tests.e2e.mirrors import Starter, mirror
@@ -185,6 +186,34 @@ async def test_a_job_sees_setuid_bits_and_the_workers_disk_never_has_them(starte
                     await master.said(*looks)
                     await trio.sleep(0.5)
             assert setuid_files(base / "place/cache") == []
+        print("HELD")
+
+
+def flags_of_mounts(pid: int) -> dict[str, list[str]]:
+    """Return the flags of each mount that a process sees, by its place (proc(5))."""
+    return parsed_mounts(Path(f"/proc/{pid}/mountinfo").read_text())
+
+
+def parsed_mounts(mountinfo: str) -> dict[str, list[str]]:
+    fields = [line.split() for line in mountinfo.splitlines()]
+    return {line[4]: line[5].split(",") for line in fields}
+
+
+@pytest.mark.parametrize("starter", STARTERS)
+async def test_no_mount_of_a_mirror_or_its_jobs_gives_rights_to_who_executes_a_file(starter: Starter) -> None:
+    with attacked_place(starter) as base:
+        master = HostileMaster(base / "project")
+        async with mirror(master, base / "place", starter) as running:
+            (child,) = children_of(running.process.pid)
+            of_mirror = flags_of_mounts(child)
+            of_job = parsed_mounts((await master.said("cat", "/proc/self/mountinfo")).decode())
+        scratch = str(base / "place/scratch")
+        for mounts, written in ((of_mirror, (scratch,)), (of_job, ("/", "/dev/shm"))):
+            assert [place for place, flags in mounts.items() if "nosuid" not in flags] == []
+            assert [place for place in written if "nodev" not in mounts[place]] == []
+        shared = ["/dev", "/dev/pts", *(place for place in of_job if place.startswith("/sys"))]
+        assert "/sys/devices/system" in shared
+        assert [place for place in shared if "ro" not in of_job[place]] == [], "all jobs of a lease share them"
         print("HELD")
 
 

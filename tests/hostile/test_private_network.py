@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -110,14 +111,17 @@ def two_machines() -> Iterator[Link]:
     ):
         on(worker, "ip", "link", "add", "veth", "type", "veth", "peer", "name", "veth", "netns", str(other))
         for machine, last in ((worker, 2), (other, 1)):
+            on(machine, "ip", "link", "set", "veth", "up")  # first: the route of an address needs it
             on(machine, "ip", "address", "add", f"10.9.0.{last}/24", "dev", "veth")
             on(machine, "ip", "address", "add", f"fd99::{last}/64", "dev", "veth", "nodad")
-            on(machine, "ip", "link", "set", "veth", "up")
         on(worker, "ip", "route", "add", "default", "via", "10.9.0.1")
         on(worker, "ip", "-6", "route", "add", "default", "via", "fd99::1")
         for address in ("192.0.2.1/32", "169.254.169.254/16", "2001:db8::1/128"):
             on(other, "ip", "address", "add", address, "dev", "veth")
-        shown = on(other, "ip", "-6", "-oneline", "address", "show", "dev", "veth", "scope", "link")
+        link_local = ["ip", "-6", "-oneline", "address", "show", "dev", "veth", "scope", "link"]
+        for machine in (worker, other):
+            while not (shown := on(machine, *link_local)):
+                time.sleep(0.01)  # the kernel adds it in the background
         yield Link(worker, other, shown.split()[3].partition("/")[0])
 
 

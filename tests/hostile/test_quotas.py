@@ -3,6 +3,7 @@
 Other jobs, and other programs of the same user, still get their part.
 """
 
+import errno
 import os
 import resource
 from pathlib import Path
@@ -46,6 +47,15 @@ except OSError as error:
 sys.stdout.flush()
 time.sleep(1)
 """
+TERMINALS = """
+import os
+kept = []
+try:
+    while True:
+        kept.append(os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY))
+except OSError as error:
+    print(len(kept), error.errno)
+"""
 NAMESPACES = """
 import ctypes, os
 libc, kept = ctypes.CDLL(None), []
@@ -71,6 +81,15 @@ async def test_half_of_the_inotify_instances_stay_for_others(worker: Starter) ->
     most = int((OF_USER / "max_inotify_instances").read_text())
     (made,) = await one_job(worker, INOTIFY)
     assert verdict(made > most // 2, f"{made} of {most} inotify instances of the user") == "HELD"
+
+
+@workers
+async def test_three_quarters_of_the_terminals_stay_for_other_leases(worker: Starter) -> None:
+    terminals = Path("/proc/sys/kernel/pty")
+    most = int((terminals / "max").read_text()) - int((terminals / "reserve").read_text())
+    made, error = await one_job(worker, f"{RAISE_FILES}\n{TERMINALS}")
+    assert verdict(made > most // 4, f"{made} of {most} terminals for containers") == "HELD"
+    assert (made, error) == (most // 4, errno.ENOSPC)
 
 
 @workers

@@ -19,7 +19,9 @@ import trio.testing
 from termite.engine.wire import strangers as daemon_strangers
 from termite.engine.wire.addresses import UNIX, listen
 from termite.engine.wire.authority import Role, mint
-from termite.engine.wire.protocol.messages import PROTOCOL, Leased, ListWorkers, Message, OpenLease, Workers
+from termite.engine.wire.protocol.fleet_messages import ListWorkers, Workers
+from termite.engine.wire.protocol.message_base import Message
+from termite.engine.wire.protocol.messages import PROTOCOL, Leased, OpenLease
 from termite.engine.wire.strangers import QUEUED, Dropped, Strangers
 from termite.engine.wire.transport import Connection, SendChunk, dial
 from tests.e2e.cluster import HOST, Daemon, daemon, embedded, free_port, new_secret, new_tree

@@ -16,7 +16,7 @@ IS_ROOT = os.geteuid() == 0
 USERS = ["ordinary user", "root worker"] if IS_ROOT else ["ordinary user"]
 
 PROGRAMS = """
-sh cat chmod chown cp cut dd echo env false grep head hostname id kill ln ls mkdir mv ps pwd readlink rm rmdir
+sh cat chgrp chmod chown cp cut dd echo env false grep head hostname id kill ln ls mkdir mv ps pwd readlink rm rmdir
 seq setpriv setsid sleep sort stat stty tail touch tr true tty umask unshare wc yes
 """
 
@@ -154,7 +154,8 @@ def small_base(sandbox_program: Path) -> Iterator[Path]:
     (base / "scratch").mkdir()
     (base / "scratch").chmod(0o1777)
     shutil.copy(sandbox_program, base / "termite-sandbox")
-    shutil.copy(Path(__file__).parent / "sandbox_driver.py", base)
+    for name in ("sandbox_driver.py", "forbid_calls.py"):
+        shutil.copy(Path(__file__).parent / name, base)
     yield base
     subprocess.run(["chmod", "-Rf", "u+rwX", base], check=False)
     shutil.rmtree(base)

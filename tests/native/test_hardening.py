@@ -1,31 +1,105 @@
-"""Protections that the linker gives the native programs, read from their ELF headers."""
+"""Protections that compiler and linker give the native programs, read from their ELF files."""
 
+import json
+import os
+import shlex
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-PT_LOAD, PT_GNU_STACK, PT_GNU_RELRO = 1, 0x6474E551, 0x6474E552
+CHECKOUT = Path(__file__).parents[2]
+PT_LOAD, PT_DYNAMIC, PT_GNU_STACK, PT_GNU_RELRO = 1, 2, 0x6474E551, 0x6474E552
 EXECUTABLE, WRITABLE = 1, 2
+ET_DYN = 3  # the file can be loaded at any address
+DT_FLAGS, DT_FLAGS_1 = 30, 0x6FFFFFFB
+DF_BIND_NOW, DF_1_NOW = 8, 1
 
 
-def segments(program: Path) -> Iterator[tuple[int, int]]:
-    """Yield type and flags of each segment of a 64-bit little-endian ELF file."""
+class Segment(NamedTuple):
+    """A segment of an ELF file, with its place in the file."""
+
+    kind: int
+    flags: int
+    start: int
+    size: int
+
+
+def segments(program: Path) -> Iterator[Segment]:
+    """Yield each segment of a 64-bit little-endian ELF file."""
     content = program.read_bytes()
     assert content[:6] == b"\x7fELF\x02\x01"
     (start,) = struct.unpack_from("<Q", content, 32)
     size, count = struct.unpack_from("<HH", content, 54)
     for at in range(start, start + size * count, size):
-        yield struct.unpack_from("<II", content, at)
+        kind, flags, offset, _, _, length = struct.unpack_from("<IIQQQQ", content, at)
+        yield Segment(kind, flags, offset, length)
+
+
+def dynamic(program: Path) -> dict[int, int]:
+    """Return the entries of the dynamic section, of which the flags stand there once."""
+    (section,) = [segment for segment in segments(program) if segment.kind == PT_DYNAMIC]
+    return dict(struct.iter_unpack("<QQ", program.read_bytes()[section.start : section.start + section.size]))
 
 
 @pytest.mark.parametrize("name", ["launcher", "sandbox_program", "preload_library"])
 def test_no_memory_of_a_program_is_writable_and_executable(name: str, request: pytest.FixtureRequest) -> None:
     found = list(segments(request.getfixturevalue(name)))
-    kinds = [kind for kind, _ in found]
+    kinds = [segment.kind for segment in found]
     assert PT_GNU_RELRO in kinds
     assert PT_GNU_STACK in kinds
-    for kind, flags in found:
+    for kind, flags, _, _ in found:
         if kind in (PT_LOAD, PT_GNU_STACK):
             assert flags & (EXECUTABLE | WRITABLE) != EXECUTABLE | WRITABLE
+
+
+@pytest.mark.parametrize("name", ["sandbox_program", "preload_library"])
+def test_it_is_at_a_random_address_and_its_relocations_are_read_only_from_its_start(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    """The launcher is at a fixed address, because each command waits for its start."""
+    program: Path = request.getfixturevalue(name)
+    assert struct.unpack_from("<H", program.read_bytes(), 16) == (ET_DYN,)
+    flags = dynamic(program)
+    assert flags.get(DT_FLAGS, 0) & DF_BIND_NOW or flags.get(DT_FLAGS_1, 0) & DF_1_NOW
+
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """Return the command that compiles each source, as CMake has it."""
+    build = tmp_path_factory.mktemp("build")
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    configure = ["cmake", "-S", str(CHECKOUT), "-B", str(build), "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON"]
+    subprocess.run(configure, env=env, check=True, stdout=subprocess.DEVNULL)
+    entries = json.loads((build / "compile_commands.json").read_text())
+    return {os.path.relpath(entry["file"], CHECKOUT): shlex.split(entry["command"]) for entry in entries}
+
+
+@pytest.mark.parametrize(
+    ("source", "is_fortified"),
+    [("native/sandbox/root.c", True), ("native/preload/preload.c", True), ("native/launcher/search.c", False)],
+)
+def test_an_overflow_on_the_stack_is_found(
+    commands: dict[str, list[str]], tmp_path: Path, source: str, is_fortified: bool
+) -> None:
+    """The C library of the launcher, musl, has no fortified functions."""
+    words = commands[source]
+    compiled = tmp_path / "compiled.o"
+    words[words.index("-o") + 1] = str(compiled)
+    subprocess.run(words, check=True)
+    undefined = subprocess.run(["nm", "-u", compiled], check=True, capture_output=True, text=True).stdout.split()
+    assert "__stack_chk_fail" in undefined
+    assert not is_fortified or [symbol for symbol in undefined if symbol.startswith("__") and symbol.endswith("_chk")]
+
+
+def test_every_source_is_compiled_with_the_same_protections(commands: dict[str, list[str]]) -> None:
+    for source in map(str, (CHECKOUT / "native").rglob("*.c")):
+        words = commands.get(os.path.relpath(source, CHECKOUT))
+        if words is None:
+            assert source.endswith("sanitizer_options.c"), "only for tests"
+            continue
+        assert {"-fstack-protector-strong", "-D_FORTIFY_SOURCE=2"} <= set(words), source

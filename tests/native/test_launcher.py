@@ -41,6 +41,17 @@ def test_a_command_is_told_as_it_was_called(launcher: Path, tree: Path, master: 
     assert said["pid"] == str(process.pid).encode()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: gives a socket to another user")
+@pytest.mark.parametrize("is_named", [True, False], ids=["TERMITE_BUILD_SOCKET", "in the tree"])
+def test_a_socket_of_another_user_is_not_used(
+    launcher: Path, tree: Path, master: FakeMaster, tmp_path: Path, is_named: bool
+) -> None:
+    os.chown(master.path, 61000, 61000)
+    env = {**os.environ, "TERMITE_BUILD_SOCKET": str(master.path)} if is_named else dict(os.environ)
+    where = tmp_path if is_named else tree
+    assert subprocess.run([launcher, "echo", "x"], cwd=where, env=env, capture_output=True, timeout=20).stdout == b"x\n"
+
+
 def test_a_shell_call_is_told_with_the_shell_it_stands_for(launcher: Path, tree: Path, master: FakeMaster) -> None:
     (tree / "termite-shell").symlink_to(launcher)
     with started([tree / "termite-shell", "-ec", "echo x"], tree, env={"TERMITE_SHELL": "/bin/bash"}) as process:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from termite.engine.decide.logic.switches import ignored_settings
 from tests.native.fake_master import Conversation, FakeMaster, exit_code, finish, frame, records, started
 
 COMMAND = ["echo", "run here"]
@@ -233,7 +234,7 @@ def test_what_a_master_places_here_runs_here_though_local_is_forbidden(
 
 @pytest.mark.parametrize(
     ("word", "said"),
-    [("", b""), ("nver", b'termite: TERMITE_LOCAL=nver is ignored: the only accepted value is "never"')],
+    [("", b""), ("nver", b"termite: TERMITE_LOCAL=nver is ignored: write TERMITE_LOCAL=never\n")],
 )
 def test_a_word_that_means_nothing_is_told_where_it_would_matter(
     launcher: Path, tree: Path, monkeypatch: pytest.MonkeyPatch, word: str, said: bytes
@@ -243,6 +244,32 @@ def test_a_word_that_means_nothing_is_told_where_it_would_matter(
         status, out, err = finish(process)
     assert (status, out) == (0, b"run here\n")
     assert err.startswith(said) and err.count(b"\n") == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        ("TERMITE_SHORT=abc", "TERMITE_SHORT=abc is ignored: write a number of milliseconds or TERMITE_SHORT=auto"),
+        ("TERMITE_SHORT=atuo", "TERMITE_SHORT=atuo is ignored: write TERMITE_SHORT=auto"),
+        ("TERMITE_TMP=x", "TERMITE_TMP=x is ignored: write TERMITE_TMP=shared or TERMITE_TMP=private"),
+        ("TERMITE_SHROT=1", "TERMITE_SHROT is ignored: write TERMITE_SHORT"),
+        ("TERMITE_env-exclude=", "TERMITE_env-exclude is ignored: write TERMITE_ENV_EXCLUDE"),
+        (f"TERMITE_{'R' * 64}=1", ""),
+        (f"TERMITE_{'R' * 4000}=1", ""),
+        ("TERMITE_=1", ""),
+        ("TERMITE_MINE=1", ""),
+        ("TERMITE_TMP=shared", ""),
+        ("TERMITE_SHORT=2.5", ""),
+        ("TERMITES=of", ""),
+    ],
+)
+def test_a_misspelt_variable_gets_the_line_that_the_programs_in_python_give(
+    launcher: Path, tree: Path, setting: str, line: str
+) -> None:
+    name, _, value = setting.partition("=")
+    assert ignored_settings({name: value}) == line
+    with started([launcher, *COMMAND], tree, env={**os.environ, name: value}) as process:
+        assert finish(process) == (0, b"run here\n", f"termite: {line}\n".encode() if line else b"")
 
 
 # -- TERMITE=off ------------------------------------------------------------------------------------------------------
@@ -267,7 +294,7 @@ def test_switched_off_the_launcher_is_the_command_and_asks_no_master(
 
 @pytest.mark.parametrize(
     ("word", "said"),
-    [("", b""), ("of", b'termite: TERMITE=of is ignored: the only accepted value is "off"\n')],
+    [("", b""), ("of", b"termite: TERMITE=of is ignored: write TERMITE=off\n")],
 )
 def test_another_word_does_not_switch_it_off(
     launcher: Path, tree: Path, monkeypatch: pytest.MonkeyPatch, word: str, said: bytes

@@ -181,3 +181,15 @@ def test_another_users_identity_is_for_root_only(sandbox_program: Path) -> None:
     assert run.stderr == (
         "termite-sandbox: cannot make a mount namespace: Operation not permitted: --uid is for root\n"
     )
+
+
+def test_it_joins_a_control_group_before_anything_else(sandbox_program: Path, tmp_path: Path) -> None:
+    """A plain file stands for the group: 0 is the process that writes."""
+    procs = tmp_path / "cgroup.procs"
+    procs.touch()
+    run = enter(sandbox_program, f"--group={procs}", "--", "echo", "runs")
+    assert (run.stdout, run.returncode, procs.read_text()) == ("runs\n", 0, "0")
+    run = enter(sandbox_program, f"--group={tmp_path}/none/cgroup.procs", "--", "echo", "runs")
+    assert run.stdout == ""
+    assert "cannot join the control group of" in run.stderr
+    assert run.returncode != 0

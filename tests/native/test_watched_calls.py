@@ -68,6 +68,58 @@ def test_what_root_could_do_sends_the_command_home(sandboxes: Sandboxes, script:
     assert job.out == ""
 
 
+@pytest.mark.parametrize("script", ["chgrp 30 f", "chown 1000:30 f", "chown -h :40 f"])
+def test_a_file_that_an_ordinary_user_gives_to_a_group_of_his_is_given_there(sandboxes: Sandboxes, script: str) -> None:
+    own = "1000:1000:30:40"
+    job = sandboxes.run(["sh", "-c", f"touch f; {script}; echo not reached"], ORDINARY, own=own)
+    assert (job.records["here"], job.out) == ("ids", "")
+    refused = sandboxes.run(["sh", "-c", "touch f; chgrp 50 f; chown 5:30 f; echo $?"], ORDINARY, own=own)
+    assert (refused.out, refused.err.count("Operation not permitted")) == ("1\n", 2), refused
+    assert "here" not in refused.records
+
+
+@pytest.mark.parametrize("ids", ["1000", "1000:", "a:b", "1000:1000:", "1000:1000:x", ":".join(["7"] * 259)])
+def test_ids_that_are_none_are_refused(sandbox_program: Path, ids: str) -> None:
+    run = subprocess.run([sandbox_program, "serve", f"--own={ids}", "0", "/"], capture_output=True, check=False)
+    assert (run.returncode, run.stderr.startswith(b"usage:")) == (100, True)
+
+
+@pytest.mark.parametrize("mode", ["S_IFCHR", "S_IFBLK"])
+def test_a_device_is_made_where_root_is_root(sandboxes: Sandboxes, mode: str) -> None:
+    job = run(sandboxes, f"watched_calls make f {mode}; echo not reached", ROOT)
+    assert (job.records["here"], job.out) == ("device", "")
+    assert run(sandboxes, f"watched_calls make f {mode}", ORDINARY).out == f"{errno.EPERM}\n"
+    assert run(sandboxes, "watched_calls make f S_IFREG; watched_calls make g S_IFIFO", ROOT).out == "0\n0\n"
+
+
+@pytest.mark.parametrize("path", [".", "/", "/home/me", "f"])
+def test_who_asks_for_the_space_of_a_disk_is_sent_home(sandboxes: Sandboxes, path: str) -> None:
+    job = run(sandboxes, f"touch f; stat -f {path}; echo not reached", ORDINARY)
+    assert (job.records["here"], job.out) == ("space", "")
+
+
+def test_programs_may_look_for_selinux(sandboxes: Sandboxes) -> None:
+    job = run(
+        sandboxes, "watched_calls space /sys/fs/selinux; watched_calls space /selinux; ls; cp -p /bin/true t", ORDINARY
+    )
+    assert job.out == f"{errno.ENOENT}\n{errno.ENOENT}\n"
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["ln f g; cat g", "ln f g; cat g; echo", "ln f g && stat -c %i f g", "cp -l f g; ls", "watched_calls link f g"],
+)
+def test_a_link_is_told_if_somebody_may_compare_the_names(sandboxes: Sandboxes, script: str) -> None:
+    assert run(sandboxes, f"echo 1 >f; {script}", ORDINARY).records.get("linked") == "1"
+
+
+@pytest.mark.parametrize(
+    "script", ["ln f g; echo", "ln f g && echo; exit 0", "cat f; ln f g", "ls; cp -l f g", "cat f"]
+)
+def test_a_link_at_the_end_is_not_told(sandboxes: Sandboxes, script: str) -> None:
+    assert run(sandboxes, f"echo 1 >f; {script}", ORDINARY).records.get("linked") is None
+
+
 def test_roots_own_ids_stay(sandboxes: Sandboxes) -> None:
     job = run(sandboxes, "touch f; chown 0:0 f && setpriv --keep-groups --reuid 0 --regid 0 echo ok", ROOT)
     assert (job.out, job.records.get("here")) == ("ok\n", None)
@@ -118,7 +170,7 @@ def test_a_process_that_its_parent_has_left_is_found(sandboxes: Sandboxes) -> No
 
 
 def test_a_job_cannot_pretend_to_be_sent_home(sandboxes: Sandboxes) -> None:
-    job = run(sandboxes, "kill -USR1 1; kill -USR2 1; kill -HUP 1; echo reached", ORDINARY)
+    job = run(sandboxes, "for s in USR1 USR2 HUP ALRM TERM; do kill -$s 1; done; echo reached", ORDINARY)
     assert (job.out, job.records.get("here")) == ("reached\n", None)
 
 

@@ -1,6 +1,7 @@
 /* Make a watched call, or run a program below a listener of system calls.
  *
- * watched_calls set FILE NAME SIZE | listen | below-listener PROGRAM [ARGUMENT...]
+ * watched_calls set FILE NAME SIZE | make FILE MODE | space PATH | link OLD NEW
+ * watched_calls listen | below-listener PROGRAM [ARGUMENT...]
  *
  * It prints the number of errno, 0 if the call succeeded. */
 #include <errno.h>
@@ -10,7 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -31,11 +35,27 @@ static int set(const char *file, const char *name, size_t size)
     return setxattr(file, name, value, size, 0);
 }
 
+/* Make a file of the kind that `mode` names. A device is /dev/null or the first loop device. */
+static int make(const char *file, const char *mode)
+{
+    if (strcmp(mode, "S_IFCHR") == 0)
+        return mknod(file, S_IFCHR | 0600, makedev(1, 3));
+    if (strcmp(mode, "S_IFBLK") == 0)
+        return mknod(file, S_IFBLK | 0600, makedev(7, 0));
+    return mknod(file, (strcmp(mode, "S_IFIFO") == 0 ? S_IFIFO : S_IFREG) | 0600, 0);
+}
+
 int main(int argc, char **argv)
 {
     int result = -1;
     if (argc == 5 && strcmp(argv[1], "set") == 0)
         result = set(argv[2], argv[3], strtoul(argv[4], NULL, 10));
+    else if (argc == 4 && strcmp(argv[1], "make") == 0)
+        result = make(argv[2], argv[3]);
+    else if (argc == 4 && strcmp(argv[1], "link") == 0)
+        result = link(argv[2], argv[3]);
+    else if (argc == 3 && strcmp(argv[1], "space") == 0)
+        result = statfs(argv[2], &(struct statfs){0});
     else if (argc == 2 && strcmp(argv[1], "listen") == 0)
         result = listen_to_calls();
     else if (argc > 2 && strcmp(argv[1], "below-listener") == 0 && listen_to_calls() >= 0)

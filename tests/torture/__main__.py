@@ -1,4 +1,4 @@
-"""Run rounds of the torture test for some minutes, then the soak; or sweep over all calls.
+"""Run rounds of the torture test for some minutes, attacks and the soak; or sweep over all calls.
 
     python -m tests.torture [--seed N] [--fault NAME] [--until MINUTES] [--rounds N] [--jobs N] [--list]
     python -m tests.torture --sweeps [GROUP] [--list]
@@ -12,6 +12,7 @@ Each call of a group meets each fault. A line a group says `ok|FAIL group points
 """
 
 import argparse
+import itertools
 import os
 import random
 import shutil
@@ -24,12 +25,14 @@ from pathlib import Path
 
 from tests.e2e.places import IS_ROOT
 from tests.torture.faults import FAULTS
+from tests.torture.hostile import HOSTILE, WORDS, attack
 from tests.torture.one_round import Result, Rounds
 from tests.torture.scene import Fault
 from tests.torture.soak import JOBS, SOAK, soak
 from tests.torture.sweeps import GroupResult, Plan, matching, run_groups, sweep_summary
 
 SOAK_SHARE = 0.2  # of the time
+HOSTILE_SHARE = 0.1
 
 
 def main() -> int:
@@ -44,6 +47,7 @@ def main() -> int:
         return sweep(words.sweeps, only_list=words.list)
     if words.list:
         print("\n".join(f"{fault.name:28} {fault.words}" for fault in FAULTS.values()))
+        print("\n".join(f"{name:28} {words}" for name, words in WORDS.items()))
         print(f"{SOAK:28} thousands of jobs with new names; the tables must not grow")
         return 0
     names = _names(words.fault)
@@ -105,9 +109,11 @@ def _parser() -> argparse.ArgumentParser:
 def _names(pattern: str) -> list[str]:
     known = [name for name, fault in FAULTS.items() if IS_ROOT or not fault.needs_root]
     if not pattern:
-        return [*known, SOAK]
+        return [*known, HOSTILE, SOAK]
     return [
-        name for name in (*known, SOAK) if name == pattern or (pattern[-1] == "*" and name.startswith(pattern[:-1]))
+        name
+        for name in (*known, *WORDS, SOAK)
+        if name == pattern or (pattern[-1] == "*" and name.startswith(pattern[:-1]))
     ]
 
 
@@ -134,13 +140,20 @@ def _run(base: Path, names: list[str], words: argparse.Namespace) -> int:
 def _results(base: Path, names: list[str], words: argparse.Namespace) -> Iterator[Result]:
     seed = words.seed or random.SystemRandom().randrange(1, 1_000_000)
     end = time.monotonic() + 60 * words.until
-    faults = [FAULTS[name] for name in names if name != SOAK]
-    rounds_end = end - (60 * words.until * SOAK_SHARE if SOAK in names and faults else 0.0)
+    faults = [FAULTS[name] for name in names if name in FAULTS]
+    others = [name for name in names if name in WORDS]
+    has_more = bool(faults or others)
+    attacks_end = end - (60 * words.until * SOAK_SHARE if SOAK in names and has_more else 0.0)
+    rounds_end = attacks_end - (60 * words.until * HOSTILE_SHARE if others and faults else 0.0)
     rounds = Rounds(base)
     for number, (fault, chosen) in enumerate(_endless(faults, seed)):
         if time.monotonic() > rounds_end or number == (words.rounds or -1):
             break
         yield rounds.run(fault, chosen)
+    for number in itertools.count() if others else ():
+        if time.monotonic() > attacks_end or number == (words.rounds or -1):
+            break
+        yield attack(base, others[number % len(others)], seed + number)
     if SOAK in names:
         yield soak(base, seed, end, words.jobs)
 

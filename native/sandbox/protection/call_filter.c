@@ -47,6 +47,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 
 /* Return the machine for which this program was built, or NULL if it has no table. */
@@ -63,7 +64,7 @@ static const struct machine *this_machine(void)
 
 /* -- the program --------------------------------------------------------------------------------------------------- */
 
-enum { STEPS_MAX = 1024, X32_BIT = 0x40000000, TYPE_MASK = 0xf };
+enum { STEPS_MAX = 2048, X32_BIT = 0x40000000, TYPE_MASK = 0xf };
 enum { MODE_BYTES = 28 /* of an access control list with three entries */, SHORT_MASK = 0xffff };
 
 struct filter {
@@ -205,6 +206,17 @@ static void watch_listening(struct filter *filter, const struct judged *call)
     skip_to_here(filter, listens);
 }
 
+/* Watch the call if it makes a device. */
+static void watch_device(struct filter *filter, const struct judged *call)
+{
+    load_argument(filter, (size_t)call->first, 0);
+    add(filter, (struct sock_filter)BPF_STMT(BPF_ALU | BPF_AND | BPF_K, S_IFMT));
+    add(filter, (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, S_IFCHR, 2, 0));
+    size_t is_block = skip_unless(filter, BPF_JEQ, S_IFBLK);
+    watch(filter, call->error);
+    skip_to_here(filter, is_block);
+}
+
 /* Append the steps for a watched call. */
 static void judge_watched(struct filter *filter, const struct judged *call)
 {
@@ -216,7 +228,9 @@ static void judge_watched(struct filter *filter, const struct judged *call)
         load_argument(filter, (size_t)call->first, 0);
         allow_if(filter, MODE_BYTES);
         watch(filter, call->error);
-    } else if (call->rule == IF_ROOT || call->rule == IF_ANY) {
+    } else if (call->rule == IF_ROOT_MAKES_DEVICE) {
+        watch_device(filter, call);
+    } else if (call->rule == IF_ROOT || call->rule == IF_LINKING || call->rule == IF_ASKING_SPACE) {
         watch(filter, call->error);
     } else if (call->rule == IF_IT_LISTENS) {
         watch_listening(filter, call);
@@ -243,7 +257,8 @@ static bool is_judged(const struct filter *filter, const struct judged *call)
 {
     if (call->rule < BUT_OWN_USER_AND_GROUP)
         return true;
-    if (!filter->own || (call->rule == IF_ROOT && filter->own->uid != 0))
+    bool is_of_root = call->rule == IF_ROOT || call->rule == IF_ROOT_MAKES_DEVICE;
+    if (!filter->own || (is_of_root && filter->own->uid != 0))
         return false;
     return filter->has_listener || (call->error && filter->own->uid != 0);
 }
@@ -314,6 +329,7 @@ enum watched watched_call(uint32_t arch, int number)
             continue;
         switch (JUDGED[i].rule) {
         case BUT_OWN_USER_AND_GROUP:
+            return JUDGED[i].first == 1 ? CHANGES_OWNER : CHANGES_OWNER_AT;
         case BUT_OWN_USER:
         case BUT_OWN_GROUP:
         case IF_ROOT:
@@ -322,8 +338,12 @@ enum watched watched_call(uint32_t arch, int number)
             return JUDGED[i].first == 3 ? SETS_ATTRIBUTE : SETS_ATTRIBUTE_AT;
         case IF_IT_LISTENS:
             return LISTENS;
-        case IF_ANY:
+        case IF_LINKING:
             return JUDGED[i].first == 0 ? LINKS : LINKS_AT;
+        case IF_ASKING_SPACE:
+            return ASKS_SPACE;
+        case IF_ROOT_MAKES_DEVICE:
+            return MAKES_DEVICE;
         default:
             return NOT_WATCHED;
         }

@@ -16,9 +16,11 @@ enum rule {
     BUT_OWN_USER,
     BUT_OWN_GROUP,
     IF_ROOT,
+    IF_ROOT_MAKES_DEVICE,
     BUT_MODES, /* an access control list of three entries is a mode: `cp -p` and `install` set one */
     IF_IT_LISTENS,
-    IF_ANY, /* the listener sees every call */
+    IF_LINKING, /* the listener sees every call */
+    IF_ASKING_SPACE,
 };
 enum table { X86_64, I386, ARM64, ARM, TABLES };
 enum { NONE = -1 }; /* this architecture does not have the call */
@@ -79,8 +81,12 @@ static const struct judged {
     {{189, 227, 6, 227}, 0, BUT_MODES, 3, 1, false},                     /* lsetxattr */
     {{190, 228, 7, 228}, 0, BUT_MODES, 3, 1, false},                     /* fsetxattr */
     {{463, 463, 463, 463}, 0, BUT_MODES, 5, 1, false},                   /* setxattrat: its size is that of a struct */
-    {{86, 9, NONE, 9}, 0, IF_ANY, 0, 1, false},                          /* link */
-    {{265, 303, 37, 330}, 0, IF_ANY, 1, 1, false},                       /* linkat */
+    {{86, 9, NONE, 9}, 0, IF_LINKING, 0, 1, false},                      /* link */
+    {{265, 303, 37, 330}, 0, IF_LINKING, 1, 1, false},                   /* linkat */
+    {{137, 99, 43, 99}, 0, IF_ASKING_SPACE, 0, 1, false},                /* statfs */
+    {{NONE, 268, NONE, 266}, 0, IF_ASKING_SPACE, 0, 1, false},           /* statfs64 */
+    {{133, 14, NONE, 14}, 0, IF_ROOT_MAKES_DEVICE, 1, 1, false},         /* mknod */
+    {{259, 297, 33, 324}, 0, IF_ROOT_MAKES_DEVICE, 2, 1, false},         /* mknodat */
     {{317, 354, 277, 383}, 0, IF_IT_LISTENS, 0, 2, false},               /* seccomp */
 };
 enum { JUDGED_COUNT = sizeof JUDGED / sizeof *JUDGED };

@@ -27,7 +27,7 @@
 #include <unistd.h>
 
 enum { FIRST = 0, AFTER_FIRST = 1, AFTER_LOCAL = 2 }; /* priorities of rules */
-enum { READY_TRIES = 1000, READY_PAUSE_NS = 5000000 }; /* 5 s: pasta needs some 30 ms */
+enum { READY_S = 5, READY_PAUSE_NS = 5000000 }; /* pasta needs some 30 ms; the mirror waits for 10 s */
 
 static int pasta_pidfd = -1;
 
@@ -201,8 +201,11 @@ void make_private_network(const char *pasta, const char *scratch)
         fail_errno("cannot start", pasta);
     close(start[0]);
     close(start[1]);
-    for (int tries = 0; !has_route(); tries++) {
-        if (tries == READY_TRIES || !is_network_alive())
+    struct timespec now, began;
+    clock_gettime(CLOCK_MONOTONIC, &began);
+    while (!has_route()) {
+        clock_gettime(CLOCK_MONOTONIC, &now); /* a pause is longer on a busy machine */
+        if (now.tv_sec - began.tv_sec > READY_S || !is_network_alive())
             fail("pasta(1) gives the jobs no network: see the worker's log");
         nanosleep(&(struct timespec){.tv_nsec = READY_PAUSE_NS}, NULL);
     }

@@ -4,7 +4,7 @@
  * kernel counts inotify instances, queued signals and messages for a user. One job could use up all
  * of them, so that no other program of the user gets any. Namespaces cost memory that belongs to no
  * process: 130 KB for each network. Both are limited in the user namespace of the mirror, for all
- * of its jobs together. */
+ * of its jobs together. Terminals are counted for the whole machine. */
 #include "../sandbox.h"
 
 #include <fcntl.h>
@@ -24,18 +24,18 @@ enum { SHARED_COUNT = sizeof SHARED / sizeof *SHARED, NAMESPACES_COUNT = sizeof 
 
 static long long shared_limits[SHARED_COUNT]; /* of the user namespace around the mirror's; 0: not known */
 
-/* Open the file of a limit in the current user namespace. Return -1 if this kernel has none. */
-static int open_limit(const char *name, int flags)
+/* Open the file of a limit below /proc/sys. Return -1 if this kernel has none. */
+static int open_limit(const char *directory, const char *name, int flags)
 {
     char path[64];
-    snprintf(path, sizeof path, "/proc/sys/user/%s", name);
+    snprintf(path, sizeof path, "/proc/sys/%s/%s", directory, name);
     return open(path, flags | O_CLOEXEC);
 }
 
-static long long read_limit(const char *name)
+static long long read_limit(const char *directory, const char *name)
 {
     char text[32] = "";
-    int fd = open_limit(name, O_RDONLY);
+    int fd = open_limit(directory, name, O_RDONLY);
     ssize_t length = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
     if (fd >= 0)
         close(fd);
@@ -46,7 +46,7 @@ static void write_limit(const char *name, long long most)
 {
     char text[32];
     int length = snprintf(text, sizeof text, "%lld", most);
-    int fd = open_limit(name, O_WRONLY);
+    int fd = open_limit("user", name, O_WRONLY);
     if (fd < 0)
         return; /* without the limit everything works */
     ssize_t written = write(fd, text, (size_t)length);
@@ -71,7 +71,7 @@ void halve_quotas(void)
     halve(RLIMIT_SIGPENDING);
     halve(RLIMIT_MSGQUEUE);
     for (int i = 0; i < SHARED_COUNT; i++)
-        shared_limits[i] = read_limit(SHARED[i]) / 2;
+        shared_limits[i] = read_limit("user", SHARED[i]) / 2;
 }
 
 void limit_namespace(void)
@@ -81,4 +81,10 @@ void limit_namespace(void)
             write_limit(SHARED[i], shared_limits[i]);
     for (int i = 0; i < NAMESPACES_COUNT; i++)
         write_limit(NAMESPACES[i], NAMESPACES_MAX);
+}
+
+long long most_terminals(void)
+{
+    long long most = read_limit("kernel/pty", "max") - read_limit("kernel/pty", "reserve");
+    return most >= 4 ? most / 4 : 1;
 }

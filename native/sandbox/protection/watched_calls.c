@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 enum { NAME_BYTES = 256 /* of an attribute, with its NUL */, ANCESTORS_MAX = 10000, ROOM_BYTES = 1024 };
+enum { SHORT_NONE = 0xffff /* no group, for a call with ids of 16 bits */ };
 static const char USER[] = "user.", LISTS[] = "system.posix_acl_";
 
 /* The signals by which pid 1 of a job is asked to end it, and the words for the job's report. */
@@ -30,13 +31,21 @@ static const struct {
     const char *word;
 } SENT_HOME[] = {
     [CHANGES_IDS] = {SIGUSR1, "ids"},
+    [CHANGES_OWNER] = {SIGUSR1, "ids"},
+    [CHANGES_OWNER_AT] = {SIGUSR1, "ids"},
     [SETS_ATTRIBUTE] = {SIGUSR2, "attributes"},
     [SETS_ATTRIBUTE_AT] = {SIGUSR2, "attributes"},
     [LISTENS] = {SIGHUP, "listener"},
     [LINKS] = {SIGALRM, "links"},
     [LINKS_AT] = {SIGALRM, "links"},
+    [ASKS_SPACE] = {SIGVTALRM, "space"},
+    [MAKES_DEVICE] = {SIGPROF, "device"},
 };
 enum { SENT_HOME_COUNT = sizeof SENT_HOME / sizeof *SENT_HOME };
+#define TOLD_OF_LINK SIGRTMIN
+/* Its value: LINK_STEP times the process that linked, or 0 if a program linked that may compare
+ * the names itself. LINKED is always set, and BY_COMMAND if that was the command of the job. */
+enum { LINKED = 1, BY_COMMAND = 2, LINK_STEP = 4 };
 
 /* -- pid 1 of a job ------------------------------------------------------------------------------------------------ */
 
@@ -48,11 +57,45 @@ const char *sent_home_by(int signal)
     return NULL;
 }
 
+static volatile sig_atomic_t first_link;
+
+/* Note the first link. A job that sends this signal itself only decides about itself. */
+static void note_link(int number, siginfo_t *info, void *context)
+{
+    (void)number, (void)context;
+    if (!first_link)
+        first_link = info->si_value.sival_int;
+}
+
+/* Return whether `name` is one of the `count` names. */
+static bool is_among(const char *name, const char *const *names, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(name, names[i]) == 0)
+            return true;
+    return false;
+}
+
+bool is_linked(void)
+{
+    return first_link != 0;
+}
+
+bool may_compare_links(unsigned long long newest, const char *last)
+{
+    static const char *const shells[] = {"sh", "dash", "bash", "ksh", "zsh"};
+    unsigned long long then = (unsigned)first_link / LINK_STEP;
+    bool is_by_command = first_link & BY_COMMAND;
+    return newest > then || (!is_by_command && !is_among(last, shells, sizeof shells / sizeof *shells));
+}
+
 void take_home_signals(void (*act)(int number, siginfo_t *info, void *context))
 {
     struct sigaction action = {.sa_sigaction = act, .sa_flags = SA_SIGINFO | SA_RESTART};
     for (int i = NOT_WATCHED + 1; i < SENT_HOME_COUNT; i++)
         sigaction(SENT_HOME[i].signal, &action, NULL);
+    action = (struct sigaction){.sa_sigaction = note_link, .sa_flags = SA_SIGINFO | SA_RESTART};
+    sigaction(TOLD_OF_LINK, &action, NULL);
 }
 
 /* -- serve --------------------------------------------------------------------------------------------------------- */
@@ -142,6 +185,68 @@ static bool is_lost_attribute(const struct seccomp_notif *call, enum watched wha
     return own->uid == 0 || strncmp(name, LISTS, sizeof LISTS - 1) == 0;
 }
 
+/* Return the number of a process in the pid namespace of its job, or 0 if it is not known. */
+static int number_in_job(pid_t pid)
+{
+    static const char key[] = "\nNSpid:\t"; /* then the numbers, from our namespace to the innermost one */
+    char path[64], text[4096];
+    snprintf(path, sizeof path, "/proc/%d/status", pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (fd >= 0)
+        close(fd);
+    text[length > 0 ? length : 0] = '\0';
+    const char *numbers = strstr(text, key);
+    const char *second = numbers ? strchr(numbers + sizeof key - 1, '\t') : NULL;
+    return second ? (int)strtol(second, NULL, 10) : 0;
+}
+
+/* Tell pid 1 of the job that a file gets another name. Overlayfs then shows another inode number of
+ * the file, unless the name was used before. Whoever compares the numbers takes both names for two
+ * files. rustc links many files, and does not. */
+static void note_linking(pid_t caller)
+{
+    static const char *const harmless[] = {"ln", "link", "cp"};
+    char path[64], text[PATH_MAX];
+    snprintf(path, sizeof path, "/proc/%d/exe", caller);
+    ssize_t length = readlink(path, text, sizeof text - 1);
+    text[length > 0 ? length : 0] = '\0';
+    const char *slash = strrchr(text, '/'), *name = slash ? slash + 1 : text;
+    pid_t init = strcmp(name, "rustc") == 0 ? 0 : init_of(caller);
+    if (!init)
+        return;
+    int value = LINKED;
+    if (is_among(name, harmless, sizeof harmless / sizeof *harmless))
+        value |= LINK_STEP * number_in_job(caller) | (parent_of(caller) == init ? BY_COMMAND : 0);
+    (void)sigqueue(init, TOLD_OF_LINK, (union sigval){.sival_int = value});
+}
+
+/* Return whether a call asks for the space of a disk. Each program with libselinux asks whether two
+ * directories are those of SELinux. */
+static bool asks_for_disk(const struct seccomp_notif *call)
+{
+    static const char *const others[] = {"/sys/", "/proc", "/dev", "/selinux"};
+    char path[NAME_BYTES];
+    read_text(call, call->data.args[0], path, sizeof path);
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (strncmp(path, others[i], strlen(others[i])) == 0)
+            return false;
+    return *path != '\0';
+}
+
+/* Return whether an ordinary submitter could give a file to another group like this. */
+static bool is_to_own_group(const struct seccomp_notif *call, enum watched what, const struct ids *own)
+{
+    size_t first = what == CHANGES_OWNER ? 1 : 2;
+    uint32_t user = (uint32_t)call->data.args[first], group = (uint32_t)call->data.args[first + 1];
+    if (user != own->uid && user != UINT32_MAX && user != SHORT_NONE)
+        return false;
+    for (size_t i = 0; i < own->group_count; i++)
+        if (own->groups[i] == group)
+            return true;
+    return false;
+}
+
 /* Let the call go on, or end it with `error`. */
 static void answer(int listener, const struct seccomp_notif *call, int error)
 {
@@ -160,7 +265,13 @@ static bool is_for_home(const struct seccomp_notif *call, enum watched what, boo
     case LINKS:
     case LINKS_AT:
         return is_clone(call, what);
+    case ASKS_SPACE:
+        return asks_for_disk(call);
+    case CHANGES_OWNER:
+    case CHANGES_OWNER_AT:
+        return is_ours && (own->uid == 0 || is_to_own_group(call, what, own));
     case CHANGES_IDS:
+    case MAKES_DEVICE:
         return is_ours && own->uid == 0;
     case SETS_ATTRIBUTE:
     case SETS_ATTRIBUTE_AT:
@@ -183,10 +294,13 @@ void answer_watched_call(int listener, const struct ids *own)
     const struct seccomp_notif *call = &received.call;
     enum watched what = watched_call(call->data.arch, call->data.nr);
     pid_t caller = (pid_t)call->pid, init = 0;
-    bool is_ours = !is_nested(caller);
+    bool is_ours = what != ASKS_SPACE && !is_nested(caller);
     if (is_for_home(call, what, is_ours, own))
         init = init_of(caller);
     if (init && ioctl(listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &call->id) == 0 && kill(init, SENT_HOME[what].signal) == 0)
         return; /* the caller waits until it is killed */
-    answer(listener, call, is_ours && what == CHANGES_IDS ? EPERM : 0);
+    if (what == LINKS || what == LINKS_AT)
+        note_linking(caller);
+    bool is_refused = is_ours && (what == CHANGES_IDS || what == CHANGES_OWNER || what == CHANGES_OWNER_AT);
+    answer(listener, call, is_refused ? EPERM : 0);
 }

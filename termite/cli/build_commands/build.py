@@ -10,6 +10,7 @@ from termite.cli.build_commands.make import TOOL as MAKE
 from termite.cli.build_commands.ninja import TOOL as NINJA
 from termite.cli.flags import VERSION, run_command
 from termite.engine.errors import UserError
+from termite.engine.nearest_name import wrong_name
 
 # Names under which make and ninja are installed; all take the same flags.
 _PRELOADED = ((MAKE, ("make", "gmake")), (NINJA, ("ninja", "ninja-build", "samu")))
@@ -26,7 +27,7 @@ def run_build(argv: Sequence[str]) -> int:
         print(f"termite-build {VERSION}")
         return 0
     if argv[0].startswith("-"):
-        raise UserError(f"no such flag: {argv[0]}", hint="see termite-build --help")
+        raise wrong_name("flag", argv[0], ["-help", "-version"], "termite-build --help")
     program, args = argv[0], argv[1:]
     name = program.rpartition("/")[2]
     if name == CMAKE.name:

@@ -15,7 +15,7 @@ import termite
 from termite.cli.build_commands import front_end
 from termite.cli.build_commands.build_tools import READ_BYTES, check_preload
 from termite.cli.flags import VERSION, run_command
-from termite.engine.decide.logic.switches import is_switched_off
+from termite.engine.decide.logic.switches import check_variables, is_switched_off
 from termite.engine.errors import UserError
 from termite.engine.host.native_programs import native_program
 
@@ -72,6 +72,7 @@ def run_cmake(argv: Sequence[str]) -> int:
     program, args = split_program(argv)
     if is_switched_off(os.environ):
         return front_end.run_plainly([program, *args])
+    check_variables(os.environ)
     match read_mode(args):
         case Mode.CONFIGURE:
             return front_end.run_plainly([program, *_injected(), *args])
@@ -85,7 +86,8 @@ def run_cmake(argv: Sequence[str]) -> int:
                 return front_end.build_locally([program, *args], error)
             return front_end.build_with(TOOL, program, args, directory)
         case Mode.OTHER:
-            return front_end.run_plainly([program, *args])
+            is_asked = args and args[0] in ("--version", "-version")
+            return front_end.run_plainly([program, *args], "termite-cmake" if is_asked else "")
 
 
 def main() -> int:

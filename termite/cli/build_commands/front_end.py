@@ -17,20 +17,13 @@ from termite.cli import client
 from termite.cli.build_commands.build_tools import check_preload, find_program, find_source, has_make_shell
 from termite.cli.build_commands.unseen_programs import unseen_lines
 from termite.cli.claims import wait_for_claims
-from termite.cli.flags import VERSION
+from termite.cli.flags import VERSION, print_line
 from termite.cli.leftovers.footprints import start_sweep
 from termite.cli.places import working_directory
-from termite.engine.decide.logic.switches import (
-    LOCAL,
-    NEVER,
-    is_local_forbidden,
-    is_switched_off,
-    policy_warning,
-)
+from termite.engine.decide.logic.switches import LOCAL, NEVER, check_variables, is_local_forbidden, is_switched_off
 from termite.engine.decide.logic.ties import tie_of
 from termite.engine.errors import ExitCode, Reason, RemoteProtocolError, UserError, words_of
 from termite.engine.host.native_programs import native_program
-from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _WATCHED = (*_ENDING, signal.SIGUSR1, signal.SIGCHLD)
@@ -80,7 +73,7 @@ def run_tool(tool: Tool, args: Sequence[str]) -> int:
         return run_plainly([tool.name, *args])
     directory, is_dry = read_words(tool, args)
     if is_dry or not os.path.isdir(directory or "."):  # then the tool itself reports it
-        return run_plainly([tool.name, *args])
+        return run_plainly([tool.name, *args], f"termite-{tool.name}" if "--version" in args else "")
     return build_with(tool, tool.name, args, directory)
 
 
@@ -88,10 +81,12 @@ def build_with(tool: Tool, program: str, args: Sequence[str], directory: str) ->
     """Build in `directory` and return the tool's exit code, or die of the signal that killed it.
 
     `program` is a path, or a name in PATH. `directory` is "" for the current directory.
+    Raise UserError if a variable of termite has no meaning.
     """
     argv = [program, *args]
     if is_switched_off(os.environ):
         return run_plainly(argv)
+    check_variables(os.environ)
     # All commands of the build would be tied, too, so no master is needed. TERMITE_LOCAL=never does
     # not forbid this, because no worker failed.
     if tie := tie_of(os.environ):
@@ -103,7 +98,7 @@ def build_with(tool: Tool, program: str, args: Sequence[str], directory: str) ->
         return build_locally(argv, error)
     start_sweep()
     status, is_interrupted = _run_tool(started, env)
-    _sum_up(master, INTERRUPTED_S if is_interrupted else client.BUILD_ANSWER_S)
+    _sum_up(master, status, INTERRUPTED_S if is_interrupted else client.BUILD_ANSWER_S)
     return _end_as(status)
 
 
@@ -115,15 +110,20 @@ def build_locally(argv: Sequence[str], error: Exception) -> int:
     if is_local_forbidden(os.environ):
         say(f"{error}; {LOCAL}={NEVER} forbids building locally")
         return ExitCode.NOWHERE
-    if warning := policy_warning(os.environ):
-        say(warning)
     say(f"{error}: building locally")
     return run_plainly(argv)
 
 
-def run_plainly(argv: Sequence[str]) -> int:
-    """Run a command as if termite were not there, and end as the command did."""
-    return _end_as(_run_tool(argv, os.environ)[0])
+def run_plainly(argv: Sequence[str], versioned: str = "") -> int:
+    """Run a command as if termite were not there, and end as the command did.
+
+    `versioned` is the front end that was asked for its version, "" if none was. That version stands
+    on stderr, because programs read the tool's own from stdout.
+    """
+    status = _run_tool(argv, os.environ)[0]
+    if versioned:
+        say(f"{versioned} {VERSION}")
+    return _end_as(status)
 
 
 def read_words(tool: Tool, args: Sequence[str]) -> tuple[str, bool]:
@@ -172,6 +172,7 @@ def _prepare(
         tool=tool.name,
         args=list(args),
         cwd=str(started_in),
+        pid=os.getpid(),
         env=dict(os.environ),
         preload=reach,
     )
@@ -215,14 +216,16 @@ def _find_or_start(directory: Path, started_in: Path) -> client.Client:
     return master
 
 
-def _sum_up(master: client.Client, patience_s: float) -> None:
-    """Print the summary of the build, if the master gives one within `patience_s`.
+def _sum_up(master: client.Client, status: int, patience_s: float) -> None:
+    """Tell the master the wait status of the tool, and print the summary of the build.
 
-    Ctrl-C ends the wait, because the tool has ended already.
+    There is no summary if the master gives none within `patience_s`. Ctrl-C ends the wait, because
+    the tool has ended already.
     """
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
-        end = master.ask("build-end", patience_s)
+        code = os.waitstatus_to_exitcode(status)
+        end = master.ask("build-end", patience_s, exit_code=code if code >= 0 else -1, signal=max(-code, 0))
     except KeyboardInterrupt:
         return
     except (UserError, RemoteProtocolError) as error:
@@ -294,7 +297,7 @@ def summary_parts(end: client.Reply) -> list[str]:
 
 def say(line: str) -> None:
     """Print one line of termite on stderr."""
-    print(f"termite: {printable(line, LONGEST_LINE)}", file=sys.stderr, flush=True)
+    print_line("termite", line)
 
 
 # -- the tool's process -----------------------------------------------------------------------------------------------

@@ -109,6 +109,21 @@ def dead_footprints() -> Iterator[Footprint]:
                 os.close(fd)
 
 
+def living_places() -> list[dict[str, object]]:
+    """Return the places of each daemon of this user that runs on this machine."""
+    found = []
+    for directory, name in _due_names():
+        with suppress(OSError):
+            fd = os.open(directory / name, _FLAGS)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:  # its daemon holds the lock
+                found.append(_read_places(fd))
+            finally:
+                os.close(fd)
+    return found
+
+
 def is_sweep_due() -> bool:
     """Return whether a daemon of this user was killed, and nobody has cleaned up after it yet.
 

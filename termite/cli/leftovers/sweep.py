@@ -8,12 +8,13 @@ import logging
 import os
 import select
 import sqlite3
+import time
 from contextlib import closing, suppress
 from pathlib import Path
 
 from termite.cli.client import log_file
 from termite.cli.leftovers.footprints import Footprint, dead_footprints
-from termite.cli.logs import set_up_logging
+from termite.cli.logs.log_settings import set_up_logging
 from termite.engine.decide.command_memory import SAVING
 from termite.engine.errors import TermiteError
 from termite.engine.launch.launcher_socket import remove_dead_socket
@@ -22,6 +23,10 @@ from termite.engine.tree.publishing.orphaned_plans import clear_abandoned_tree
 from termite.engine.worker.mirror_homes import SCRATCH_PREFIX, remove_mirror_leftovers
 
 PATIENCE_S = 10.0  # with one footprint; a healthy disk takes milliseconds
+# A new master of the tree has its plan before its socket, and a launcher that has its exit ends
+# soon. In both cases the next look finds the tree clean, or with a master.
+LOOKS = 5
+PAUSE_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +46,12 @@ def main() -> int:
 
 def _sweep_and_exit(dead: Footprint) -> None:
     try:
-        if is_swept(dead.places):
-            dead.remove()
-        else:
-            dead.put_off()
+        for look in range(LOOKS):
+            time.sleep(PAUSE_S if look else 0)
+            if is_swept(dead.places):
+                dead.remove()
+                return
+        dead.put_off()
     finally:
         os._exit(0)
 

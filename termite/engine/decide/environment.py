@@ -8,9 +8,10 @@ from hashlib import blake2b
 
 from termite.engine.decide.logic.command_mask import hidden_values, matches
 from termite.engine.decide.logic.commands import without_definitions, without_jobserver
+from termite.engine.decide.logic.switches import ignored_settings
 from termite.engine.decide.logic.ties import tie_of
 from termite.engine.errors import Reason
-from termite.engine.model import Command
+from termite.engine.model import Command, Invocation
 
 # Set by the shell and the terminal in which a build was started, so that they differ between
 # builds.
@@ -36,6 +37,7 @@ class Environment(Mapping[str, str]):
         self._without: dict[tuple[str, ...], Environment] = {}
         # By patterns: what a command must not say, and whether another variable says it.
         self._revealed: dict[tuple[str, ...], tuple[re.Pattern[str], bool]] = {}
+        self._hidden: dict[tuple[str, ...], list[str]] = {}
 
     def __getitem__(self, name: str) -> str:
         return self._variables[name]
@@ -64,6 +66,11 @@ class Environment(Mapping[str, str]):
         return remote
 
     @functools.cached_property
+    def warning(self) -> str:
+        """The warning for the user if variables of termite have no meaning, else ""."""
+        return ignored_settings(self._variables)
+
+    @functools.cached_property
     def remote_words(self) -> tuple[bytes, ...]:
         """The variables of `remote` as `NAME=TEXT`, in the form in which they are sent."""
         return tuple(os.fsencode(f"{name}={text}") for name, text in self.remote.items())
@@ -82,6 +89,15 @@ class Environment(Mapping[str, str]):
                 if name in kept:
                     kept[name] = without_definitions(kept[name], lambda defined: matches(defined, patterns))
             found = self._without[patterns] = Environment(kept)
+        return found
+
+    def hidden(self, patterns: tuple[str, ...]) -> list[str]:
+        """Return the values that no record may have: those of variables that match a pattern."""
+        if not patterns:
+            return []
+        found = self._hidden.get(patterns)
+        if found is None:
+            found = self._hidden[patterns] = hidden_values(self._variables, patterns)
         return found
 
     def reveals_missing(self, words: Collection[str], patterns: tuple[str, ...]) -> bool:
@@ -114,6 +130,6 @@ class Environment(Mapping[str, str]):
         return blake2b(os.fsencode("\0".join(words)), digest_size=16).digest()
 
 
-def environment_of(command: Command) -> Environment:
-    """Return the command's environment as an `Environment`; share the object if it is one."""
+def environment_of(command: Command | Invocation) -> Environment:
+    """Return the environment of a command as an `Environment`; share the object if it is one."""
     return command.env if isinstance(command.env, Environment) else Environment(command.env)

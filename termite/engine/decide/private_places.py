@@ -4,17 +4,24 @@ Such a command fails on a worker, or finds nothing where a local one finds somet
 private directory would end with 0 and remove nothing. So it runs on the master's machine. Symlinks
 count as what they lead to: the object directory of a project may stand on another disk.
 
-Every command is checked, so the paths that were found to be visible are kept for the build.
+Every command is checked, so the paths that were found to be visible are kept for the build. Of a
+path that names nothing, the directory is kept in which its first missing name would appear. While
+the times of that directory stay the same, the path still names nothing.
 """
 
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 
 MAX_WORDS = 1000  # of one command; later ones mostly stand in the same directories
 MAX_KEPT = 50_000  # words and directories, about 150 bytes each
+# Two changes of a directory may leave the same times, if the clock of the file system has not moved
+# between them. A name counts as missing only if the directory had the same times so long before.
+SETTLED_S = 0.1
 
 _END = r"\s'\"=:,;()<>|&`$*?#\\{}\[\]"
 # The paths in a word of a shell, also directly behind a letter such as that of -I.
@@ -26,25 +33,69 @@ _MENTIONS = re.compile(r"['\"]?(?:-D|-Wl,|-f[a-z]+-prefix-map=|--?rpath=)")
 _MENTION_FOLLOWS = ("-rpath", "--rpath", "-install_name")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Unchanged:
+    """A directory, its times and identity, and since when it had them (seconds of the clock)."""
+
+    directory: str
+    stamp: tuple[int, ...]
+    since_s: float
+
+    def is_so_still(self) -> bool:
+        return _stamp(self.directory) == self.stamp
+
+
+@dataclass(slots=True)
+class _Words:
+    """The words of commands that name no private place from one directory.
+
+    `absent` words name something that is not there, unless the directory has changed.
+    """
+
+    harmless: set[str] = field(default_factory=set)
+    absent: dict[str, _Unchanged] = field(default_factory=dict)
+
+    def new(self, words: Sequence[str]) -> list[str]:
+        """Return those of the words that must be checked."""
+        words = [word for word in islice(words, MAX_WORDS) if word not in self.harmless]
+        if not self.absent:
+            return words
+        checked: dict[_Unchanged, bool] = {}  # the words of a command mostly share one directory
+        new: list[str] = []
+        for word in words:
+            if place := self.absent.get(word):
+                if place not in checked:
+                    checked[place] = place.is_so_still()
+                if checked[place]:
+                    continue
+            new.append(word)
+        return new
+
+
 class PrivatePlaces:
     """The private places that commands name, and the words that name none in the present build."""
 
-    def __init__(self, writable_root: str, find_private: Callable[[bytes], bytes]) -> None:
+    def __init__(
+        self, writable_root: str, find_private: Callable[[bytes], bytes], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """`find_private` returns the first part of a path, without symlinks, that is not shown.
 
-        It returns b"" if jobs see the path, or if there is nothing.
+        It returns b"" if jobs see the path, or if there is nothing. `clock` returns seconds.
         """
         self._root = writable_root
         self._inside = writable_root + "/"
         self._find_private = find_private
-        self._harmless: dict[str, set[str]] = {}  # words by the directory of the command
+        self._clock = clock
+        self._words: dict[str, _Words] = {}  # by the directory of the command
         self._directories: dict[str, str] = {}  # existing ones, without symlinks
+        self._unchanged: dict[str, _Unchanged] = {}
         self._kept = 0
 
     def begin_build(self) -> None:
         """Forget what was found, because the disk may have changed."""
-        self._harmless.clear()
+        self._words.clear()
         self._directories.clear()
+        self._unchanged.clear()
         self._kept = 0
 
     def place_in(
@@ -58,51 +109,115 @@ class PrivatePlaces:
         """
         if "$" in text or "~" in text:
             text = _VARIABLE.sub(lambda found: env.get(found[1] or found[2] or "HOME", found[0]), text)
-        harmless = self._harmless.setdefault(cwd, set())
+        known = self._words.get(cwd)
+        if known is None:
+            known = self._words[cwd] = _Words()
         words = text.split()
-        new = [word for word in islice(words, MAX_WORDS) if word not in harmless]
-        for word in new:
-            is_harmless = True
+        for word in known.new(words):
+            is_harmless, absent = True, set[_Unchanged]()
             for path in () if _MENTIONS.match(word) else _PATHS.findall(word):
-                real = self._real(path if path[0] == "/" else f"{cwd}/{path}")
+                real, above = self._resolve(path if path[0] == "/" else f"{cwd}/{path}")
                 if real.startswith(self._inside) or real == self._root:
                     # A later command may make a symlink of the missing directory.
-                    is_harmless &= "/" not in path or os.path.isdir(os.path.dirname(real))
+                    is_harmless &= "/" not in path or above == real.rpartition("/")[0]
                     continue
+                settled = self._settled(above)
                 place = self._find_private(os.fsencode(real[1:]))
                 if not place:
-                    is_harmless &= os.path.lexists(real or "/")  # else a later command may make it
+                    if not os.path.lexists(real or "/"):  # a later command may make it
+                        is_harmless &= settled is not None
+                        absent |= {settled} if settled else set()
                 elif _is_mentioned_only(words, word) or is_droppable(real):
                     is_harmless = False  # it may be harmful in another command
                 else:
                     return "/" + os.fsdecode(place)
-            if is_harmless and self._kept < MAX_KEPT:
+            if is_harmless and len(absent) < 2 and self._kept < MAX_KEPT:
                 self._kept += 1
-                harmless.add(word)
+                if absent:
+                    known.absent[word] = absent.pop()
+                else:
+                    known.harmless.add(word)
         return ""
 
-    def _real(self, path: str) -> str:
-        """Return a path without symlinks. The root directory is ""."""
+    def _settled(self, directory: str) -> _Unchanged | None:
+        """Return the directory if it had its times for SETTLED_S before this call.
+
+        Everything that was missing in it just now is missing until it has other times.
+        """
+        stamp, now_s = _stamp(directory), self._clock()
+        if not stamp:
+            return None
+        known = self._unchanged.get(directory)
+        if known is None or known.stamp != stamp:
+            self._unchanged[directory] = _Unchanged(directory, stamp, now_s)
+            return None
+        return known if now_s - known.since_s >= SETTLED_S else None
+
+    def _resolve(self, path: str) -> tuple[str, str]:
+        """Return a path without symlinks, and the directory that has it or lacks its first part.
+
+        The path of the root directory is "". The directory is "" if there is none, or if the disk
+        refuses to say.
+        """
         path = path.rstrip("/")
         if not path:
-            return ""
+            return "", ""
         if found := self._directories.get(path):
-            return found
-        parent, _, name = path.rpartition("/")
+            return found, _above(found)
         try:
             status = os.lstat(path)
+        except FileNotFoundError:
+            return self._resolve_missing(path)
         except (OSError, ValueError):
-            return os.path.realpath(path) if name == ".." else f"{self._real(parent)}/{name}"
+            return self._resolve_text(path), ""
+        parent, _, name = path.rpartition("/")
         if stat.S_ISLNK(status.st_mode) or name in (".", ".."):
-            real = os.path.realpath(path)
-            is_directory = os.path.isdir(real)
+            real = os.path.realpath(path).rstrip("/")
+            is_directory = os.path.isdir(real or "/")
+            above = _above(real) if is_directory or os.path.lexists(real) else ""
         else:
-            real = f"{self._real(parent)}/{name}"
+            real = f"{self._resolve(parent)[0]}/{name}"
             is_directory = stat.S_ISDIR(status.st_mode)
+            above = _above(real)
         if is_directory and self._kept < MAX_KEPT:
             self._kept += 1
             self._directories[path] = real
-        return real
+        return real, above
+
+    def _resolve_missing(self, path: str) -> tuple[str, str]:
+        """Do as `_resolve` for a path that is not there: go down from the last known directory."""
+        way = path.rpartition("/")[0]
+        while way and way not in self._directories:
+            way = way.rpartition("/")[0]
+        names = [name for name in path[len(way) :].split("/") if name]
+        real = self._directories.get(way, "")
+        while len(names) > 1 and os.path.lexists(next_way := f"{way}/{names[0]}"):
+            way = next_way
+            real = self._resolve(way)[0]
+            del names[0]
+            if way not in self._directories:  # a file, a symlink that leads nowhere, or too many
+                return self._resolve_text(path), ""
+        if "." in names or ".." in names:
+            return self._resolve_text(path), ""
+        return "/".join((real, *names)), real or "/"
+
+    def _resolve_text(self, path: str) -> str:
+        """Do as `_resolve` for a path of which the disk knows the first part only."""
+        parent, _, name = path.rpartition("/")
+        return os.path.realpath(path) if name == ".." else f"{self._resolve(parent)[0]}/{name}"
+
+
+def _above(real: str) -> str:
+    return real.rpartition("/")[0] or "/"
+
+
+def _stamp(directory: str) -> tuple[int, ...]:
+    """Return what differs after an entry has come or gone; () if the directory is not there."""
+    try:
+        found = os.stat(directory)
+    except (OSError, ValueError):
+        return ()
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _is_mentioned_only(words: list[str], word: str) -> bool:

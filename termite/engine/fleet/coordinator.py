@@ -12,22 +12,22 @@ from dataclasses import dataclass
 import msgspec
 import trio
 
+from termite import __version__
 from termite.engine.errors import Reason, RemoteProtocolError, Retryable, TermiteError, UserError
 from termite.engine.fleet.logic.registry import Registry
 from termite.engine.host.descriptors import Descriptors, shortage_text
 from termite.engine.wire.addresses import join_address, listen, peer_name, port_of, split_address
 from termite.engine.wire.authority import Role, mint
-from termite.engine.wire.protocol.messages import (
-    PROTOCOL,
+from termite.engine.wire.protocol.fleet_messages import (
     Deregister,
-    Done,
     ListedWorker,
     ListWorkers,
-    Message,
     Register,
     Registered,
     Workers,
 )
+from termite.engine.wire.protocol.message_base import Message
+from termite.engine.wire.protocol.messages import PROTOCOL, Done
 from termite.engine.wire.strangers import HERE, Dropped, Strangers
 from termite.engine.wire.transport import Connection, SendChunk, accepted
 
@@ -149,13 +149,17 @@ class _Coordinator:
                     while self._registry.version == after:
                         await self._changed.wait()
                 as_reachable = tuple(_reachable(worker, peer_host, own_host) for worker in self._registry.workers())
-                return Workers(self._registry.version, as_reachable)
+                return Workers(self._registry.version, as_reachable, __version__)
         raise RemoteProtocolError(f"a coordinator does not answer {type(message).__name__}")
 
     def _register(self, message: Register, peer_host: str) -> Message:
         host, port = split_address(message.address, default_port=0)
         address = join_address(host or peer_host, port)
-        if self._registry.register(message, address, trio.current_time()):
+        had_rival = self._registry.rival_of(message.name)
+        is_changed = self._registry.register(message, address, trio.current_time())
+        if rival := "" if had_rival else self._registry.rival_of(message.name):
+            log.warning("worker-name-twice worker=%s address=%s rival=%s", message.name, address, rival)
+        if is_changed:
             log.info("worker-registered worker=%s address=%s slots=%d", message.name, address, message.slots)
             self._notify()
         return Registered(self._config.interval_s)

@@ -21,11 +21,25 @@ from termite.engine.errors import (
     TermiteError,
     UserError,
 )
-from termite.engine.model import Digest, MachineFacts
-from termite.engine.wire.protocol.messages import GetBlob, Leased, Message, OpenLease, Ping, Pong, Ran, Run, UseTerminal
+from termite.engine.loop.slot_numbers import SlotNumbers
+from termite.engine.model import Digest, MachineFacts, WorkerRoom
+from termite.engine.wire.protocol.message_base import Message
+from termite.engine.wire.protocol.messages import (
+    GetBlob,
+    GetLog,
+    Leased,
+    LogRecords,
+    OpenLease,
+    Ping,
+    Pong,
+    Ran,
+    Run,
+    UseTerminal,
+)
 from termite.engine.wire.transport import Connection, OnChunk
 
 OPEN_TIMEOUT_S = 15.0  # a mirror process starts and mounts in well under a second; a job waits for it
+LOG_TIMEOUT_S = 10.0  # a worker answers from its memory
 SKEW_LIMIT_NS = 1_000_000_000
 NEAR_NS = 5_000_000  # round trip; home links take longer, and have a tenth of a local network's bandwidth
 
@@ -40,7 +54,10 @@ class Lease:
         self.is_near = False  # True if the worker is on the master's machine or in its local network
         self.slots = 0
         self.machine = MachineFacts()  # until slots are granted
+        self.room = WorkerRoom()
+        self.release = ""  # of the worker's termite; "" if it is not known
         self.running = 0
+        self.slot_numbers = SlotNumbers()
         self.jobs = 0  # jobs that ended on the worker
         self.failures = 0  # failed attempts since the last job that ended
         self.offset_ns = 0  # the worker's clock plus this is the master's clock
@@ -48,6 +65,7 @@ class Lease:
         self.is_retired = True  # until slots are granted
         self.changed = trio.lowlevel.ParkingLot()
         self._connection: Connection | None = None
+        self._told = (0, 0, 0)  # the traffic that `take_traffic` has returned so far
 
     async def run(self, message: Run, on_chunk: OnChunk) -> Ran:
         """Run a command on the worker and wait for its end.
@@ -78,6 +96,17 @@ class Lease:
         assert self._connection is not None
         await self._connection.request(message)
 
+    async def read_log(self, after: int, most: int) -> LogRecords:
+        """Return the last records of the worker's log, at most `most` with numbers above `after`.
+
+        Raise Retryable if the worker does not answer properly.
+        """
+        assert self._connection is not None
+        answer = await self._connection.request(GetLog(after, most), timeout_s=LOG_TIMEOUT_S)
+        if not isinstance(answer, LogRecords):
+            raise Retryable(Reason.BAD_ANSWER, f"{self.worker} answered GetLog with {type(answer).__name__}")
+        return answer
+
     async def open(self, connection: Connection, request: OpenLease) -> int:
         """Ask for slots, compare the clocks, and return the number of granted slots.
 
@@ -101,6 +130,7 @@ class Lease:
             )
         self.slots = leased.slots
         self.machine = leased.machine
+        self.room, self.release = leased.room, leased.release
         self.is_retired = leased.slots == 0
         return leased.slots
 
@@ -112,6 +142,15 @@ class Lease:
     def statistics(self) -> dict[str, int]:
         """Return the counts of the connection, or {} if there is none yet."""
         return self._connection.statistics() if self._connection else {}
+
+    def take_traffic(self) -> tuple[int, int, int]:
+        """Return the bytes sent and received and the requests since the last call of this."""
+        if self._connection is None:
+            return 0, 0, 0
+        sent, received, requests = self._connection.traffic
+        old_sent, old_received, old_requests = self._told
+        self._told = sent, received, requests
+        return sent - old_sent, received - old_received, requests - old_requests
 
     @property
     def messages(self) -> Mapping[str, int]:

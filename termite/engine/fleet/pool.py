@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 import trio
 
@@ -18,12 +18,15 @@ from termite.engine.fleet.lease import Lease, Traffic
 from termite.engine.fleet.logic.pool_config import PoolConfig
 from termite.engine.fleet.logic.schedule import choose_place
 from termite.engine.fleet.logic.workers import SILENCE_S, Fleet, LeaseWish
+from termite.engine.fleet.silences import Silences
 from termite.engine.fleet.trouble import Trouble, trouble_of
 from termite.engine.wire.addresses import split_address
 from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.identity import Identity
 from termite.engine.wire.owner import owner_key
-from termite.engine.wire.protocol.messages import PROTOCOL, Done, ListWorkers, Message, OpenLease, SetSlots, Workers
+from termite.engine.wire.protocol.fleet_messages import ListWorkers, Workers
+from termite.engine.wire.protocol.message_base import Message
+from termite.engine.wire.protocol.messages import PROTOCOL, Done, OpenLease, SetSlots
 from termite.engine.wire.transport import Connection, SendChunk, dial
 
 LIST_TIMEOUT_S = 60.0  # the coordinator answers a long poll after at most 30 s
@@ -98,6 +101,7 @@ class Pool:
         self._ended = Traffic()
         self.trouble: Trouble | None = None  # the last one, which may be the reason that no worker is available
         self._unreachable: Trouble | None = None  # the last one of the coordinator
+        self.silences = Silences()
 
     async def run(self) -> None:
         """Follow the coordinator's list and open leases for waiting jobs, until cancelled."""
@@ -166,6 +170,11 @@ class Pool:
     def waiting(self) -> int:
         """The number of jobs that wait for a slot."""
         return len(self._waiters)
+
+    @property
+    def refusals(self) -> Mapping[str, Reason]:
+        """The reasons for which workers refused the last lease, by their names."""
+        return self._refusals
 
     @property
     def fleet(self) -> Fleet:
@@ -263,6 +272,7 @@ class Pool:
             self._grant()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch_loss, lease, connection)
+                nursery.start_soon(self.silences.watch, lease, connection.silence)
                 await self._wait_until_idle(lease)
                 nursery.cancel_scope.cancel()
         finally:
@@ -309,6 +319,7 @@ class Pool:
             hostname=os.uname().nodename,
             owner=owner_key(config.owner, wish.worker.address),
             temporary=config.temporary,
+            groups=config.groups,
         )
 
     def _note_failure(self, name: str, error: Exception) -> float:

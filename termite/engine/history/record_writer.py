@@ -75,9 +75,10 @@ class _OpenPart:
 class RecordWriter:
     """The writer of a tree's records, which are in `directory`.
 
-    `last_build` and `last_job` are the highest ids that were given so far. All calls block for as
-    long as the disk does. They raise OSError if it is full or broken, and then later calls may work
-    again; what was written before stays whole.
+    `last_build` and `last_job` are the highest ids that were given so far, and `past` has the
+    builds of earlier masters, the newest first. All calls block for as long as the disk does. They
+    raise OSError if it is full or broken, and then later calls may work again; what was written
+    before stays whole.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -87,7 +88,8 @@ class RecordWriter:
         os.chmod(directory, 0o700)
         self._open: dict[int, _OpenPart] = {}
         self._set_aside()
-        self.last_build, self.last_job = _last_ids(directory)
+        self.past = PastBuilds(directory).builds()
+        self.last_build, self.last_job = _last_ids(directory, self.past)
 
     def start(self, build: int) -> bool:
         """Make the first part of a build. Return False if another master has taken this number."""
@@ -179,12 +181,11 @@ def _append(fd: int, content: bytes, size: int) -> int:
     return size + len(content)
 
 
-def _last_ids(directory: Path) -> tuple[int, int]:
+def _last_ids(directory: Path, builds: list[BuildRecord]) -> tuple[int, int]:
     """Return the highest ids of builds and jobs in the files."""
-    past = PastBuilds(directory)
     last_job = 0
-    for build in past.builds():
-        jobs = () if build.last_job else past.jobs(build.id)
+    for build in builds:
+        jobs = () if build.ended_s else PastBuilds(directory).jobs(build.id)
         last_job = max(last_job, build.last_job, *(job.id for job in jobs))
     return max((part.build for part in _parts_in(directory)), default=0), last_job
 

@@ -22,11 +22,7 @@ class Watchers:
     def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
         self._snapshot = snapshot
         self._readers: set[_Reader] = set()
-
-    @property
-    def are_there(self) -> bool:
-        """True if anybody reads. Otherwise nobody needs to make events."""
-        return bool(self._readers)
+        self.are_there = False  # True if anybody reads; otherwise nobody needs to make events
 
     def emit(self, event: Event) -> None:
         """Put an event into the queue of each reader. This never blocks and never fails."""
@@ -44,6 +40,7 @@ class Watchers:
         """
         reader = _Reader()
         self._readers.add(reader)
+        self.are_there = True
         try:
             await send(self._snapshot_frame())
             while True:
@@ -56,6 +53,7 @@ class Watchers:
                 await trio.sleep(PAUSE_S)
         finally:
             self._readers.discard(reader)
+            self.are_there = bool(self._readers)
 
     def _snapshot_frame(self) -> bytes:
         return records.frame(records.EVENT, pack_event(self._snapshot()))

@@ -26,14 +26,16 @@ def native_program(name: str, env: Mapping[str, str] = os.environ) -> Path:
     raise UserError(f"{name} is not in {searched}", hint="run pip install . in a checkout of termite")
 
 
-def enter_command(sandbox: Path, uid: int | None, *needed: Path) -> list[str]:
+def enter_command(sandbox: Path, uid: int | None, *needed: Path, group: Path | None = None) -> list[str]:
     """Return the words that start a mirror process, to which the caller appends its own command.
 
     If `uid` is None, the mirror runs as the present user. Otherwise it runs as that user and group,
-    and reaches the paths in `needed` even below a private home.
+    and reaches the paths in `needed` even below a private home. It joins the control group whose
+    cgroup.procs is `group`.
     """
+    joined = [f"--group={group}"] if group else []
     if uid is None:
-        return [str(sandbox), "enter", "--"]
+        return [str(sandbox), "enter", *joined, "--"]
     ours = {Path(sys.prefix), Path(sys.base_prefix), _PACKAGE, sandbox.parent, *needed}
     reach = [f"--reach={path}" for path in sorted(path.resolve() for path in ours)]
-    return [str(sandbox), "enter", f"--uid={uid}", f"--gid={uid}", *reach, "--"]
+    return [str(sandbox), "enter", *joined, f"--uid={uid}", f"--gid={uid}", *reach, "--"]

@@ -161,13 +161,13 @@ def check_sandbox(sandbox: Path, uid: int | None) -> None:
         raise UserError(f"cannot make a sandbox: {reason}", hint="jobs need user, mount and pid namespaces")
 
 
-def why_calls_are_not_denied(sandbox: Path) -> str:
-    """Try the filter of system calls in the namespaces of a mirror.
+def why_calls_are_not_denied(sandbox: Path, uid: int | None = None) -> str:
+    """Try the filter of system calls in the namespaces of a mirror, as `check_sandbox` does.
 
     Return the reason if the filter cannot be installed, else "". This blocks for up to
     SANDBOX_TRY_S.
     """
-    command = [*enter_command(sandbox, None), str(sandbox), "deny", sys.executable, "-I", "-S", "-c", ""]
+    command = [*enter_command(sandbox, uid), str(sandbox), "deny", sys.executable, "-I", "-S", "-c", ""]
     try:
         tried = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=SANDBOX_TRY_S)
     except (OSError, subprocess.TimeoutExpired) as error:

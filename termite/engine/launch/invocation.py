@@ -33,6 +33,11 @@ class OutputKind(enum.StrEnum):
     OTHER = "other"
 
 
+# A dict is faster than a call of an enum.
+_KINDS = {kind.value.encode(): kind for kind in OutputKind}
+_WAYS = {way.value.encode(): way for way in How}
+
+
 @dataclass(frozen=True, slots=True)
 class Inheritance:
     """The facts that a command inherits from the launcher's process.
@@ -118,7 +123,7 @@ def parse_invoke(payload: bytes) -> JobRequest:
     stdin = fields.get("stdin")
     try:
         invocation = _parse_command(argv, notes, fields, _parse_environment(b"env=" + rest if separator else b""))
-        out, err = (OutputKind(fields.get(name, b"other").decode()) for name in ("out", "err"))
+        out, err = _KINDS[fields.get("out", b"other")], _KINDS[fields.get("err", b"other")]
         umask = int(fields.get("umask", b"022"), 8)
         stdin_file = _parse_stdin_file(fields) if stdin == b"file" else None
         inherited = _parse_inheritance(fields)
@@ -167,7 +172,7 @@ def _sort_records(payload: bytes) -> tuple[list[str], dict[str, str], dict[str, 
 def _parse_command(argv: list[str], notes: dict[str, str], fields: dict[str, bytes], env: Environment) -> Invocation:
     """Return the command. Raise KeyError or ValueError if a field is missing or wrong."""
     cwd = os.fsdecode(fields["cwd"])
-    how = How(fields["how"].decode())
+    how = _WAYS[fields["how"]]
     if not argv or not cwd.startswith("/"):
         raise RemoteProtocolError("an invocation without a command or a directory")
     return Invocation(
@@ -196,14 +201,15 @@ def _parse_environment(payload: bytes) -> Environment:
 
 def _parse_inheritance(fields: dict[str, bytes]) -> Inheritance:
     """Return what the command inherits. Raise ValueError if a field is malformed."""
-    numbers = [int(fields.get(name, b"0")) for name in ("nice", "ignored", "inherited")]
-    return _inheritance(fields.get("limits", b""), *numbers)
+    get = fields.get
+    return _inheritance(get("limits", b""), get("nice", b"0"), get("ignored", b"0"), get("inherited", b"0"))
 
 
 @functools.lru_cache(maxsize=16)
-def _inheritance(limits: bytes, nice: int, ignored: int, descriptor: int) -> Inheritance:
+def _inheritance(limits: bytes, *numbers: bytes) -> Inheritance:
     """Check the facts, which are the same for nearly all commands of one make."""
     text = limits.decode()
+    nice, ignored, descriptor = map(int, numbers)
     if len(text) > LIMITS_CHARACTERS or not re.search(LIMITS, text):
         raise ValueError("limits")
     if not (0 <= nice < 20 and 0 <= ignored < 2**31 and 0 <= descriptor < 2**31):

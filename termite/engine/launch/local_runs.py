@@ -14,17 +14,33 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import trio
 
 from termite.engine.launch.connection import Launcher
 from termite.engine.loop.fd_watcher import FdWatcher
+from termite.engine.loop.slot_numbers import SlotNumbers
 
 MAX_ANCESTORS = 256  # more than any build has; it ends the walk if pids change under it
 
 log = logging.getLogger(__name__)
 
 OnEnd = Callable[[], None]
+NO_SLOT = -1  # the number of the slot of a command that needs none
+
+
+class RunWitness(Protocol):
+    """A witness of one local run, for records."""
+
+    def begin(self, slot: int) -> None:
+        """Note that the launcher is told to execute the command, in the slot with this number."""
+
+    def end(self, process: int) -> bool:
+        """Note that the command has ended. Return True if the witness will close its pidfd."""
+
+    def lose_sight(self) -> None:
+        """Note that the command runs, but that its end cannot be noticed."""
 
 
 class LocalSlots:
@@ -87,8 +103,9 @@ class LocalRuns:
         self.slots = slots
         self._fd_watcher = fd_watcher
         self._runs: dict[int, _LocalRun] = {}  # by pidfd
+        self._numbers = SlotNumbers()
 
-    async def start(self, launcher: Launcher, on_over: OnEnd | None = None) -> None:
+    async def start(self, launcher: Launcher, on_over: OnEnd | None = None, witness: RunWitness | None = None) -> None:
         """Wait for a slot, unless the command is nested, and let the launcher execute its command.
 
         `on_over` is called when the command has ended, or at once if its process is not visible.
@@ -97,19 +114,21 @@ class LocalRuns:
         holds = not self.slots.is_nested(launcher.pid)
         if holds:
             await self.slots.take(launcher.pid)
-        with self._watched(launcher, _process_of(launcher), holds=holds, on_over=on_over):
+        with self._watched(launcher, _process_of(launcher), holds=holds, on_over=on_over, witness=witness):
             await launcher.replace(recurse=False)
 
-    def start_nowait(self, launcher: Launcher) -> bool:
+    def start_nowait(self, launcher: Launcher, witness: RunWitness | None = None) -> bool:
         """Start the command like `start`, but return False if it would have to wait."""
         holds = not self.slots.is_nested(launcher.pid)
         if holds and not self._take_nowait(launcher.pid):
             return False
-        with self._watched(launcher, _process_of(launcher), holds=holds):
+        with self._watched(launcher, _process_of(launcher), holds=holds, witness=witness):
             launcher.replace_nowait(recurse=False)
         return True
 
-    def start_if_idle(self, launcher: Launcher, reserved: int, on_end: OnEnd) -> bool:
+    def start_if_idle(
+        self, launcher: Launcher, reserved: int, on_end: OnEnd, witness: RunWitness | None = None
+    ) -> bool:
         """Start the command only if more than `reserved` slots are free; return False otherwise.
 
         Nested commands take a slot too. They cannot deadlock, because a refused one goes to a
@@ -122,7 +141,7 @@ class LocalRuns:
         if not self._take_nowait(launcher.pid, reserved):
             os.close(process)
             return False
-        with self._watched(launcher, process, holds=True, on_end=on_end):
+        with self._watched(launcher, process, holds=True, on_end=on_end, witness=witness):
             launcher.replace_nowait(recurse=False)
         return True
 
@@ -131,6 +150,14 @@ class LocalRuns:
         """The number of commands that are known to run."""
         return len(self._runs)
 
+    def end_ended(self) -> None:
+        """End the runs whose commands have ended, also if the watcher has not reported that yet."""
+        ended = select.poll()
+        for process in self._runs:
+            ended.register(process, select.POLLIN)
+        for process, _ in ended.poll(0):
+            self._end(self._runs[process], has_run=True)
+
     def _take_nowait(self, pid: int, reserved: int = 0) -> bool:
         """Take a slot that is free, or that belongs to a command which has just ended.
 
@@ -138,11 +165,7 @@ class LocalRuns:
         """
         if self.slots.take_nowait(pid, reserved):
             return True
-        ended = select.poll()
-        for process in self._runs:
-            ended.register(process, select.POLLIN)
-        for process, _ in ended.poll(0):
-            self._end(self._runs[process], has_run=True)
+        self.end_ended()
         return self.slots.take_nowait(pid, reserved)
 
     @contextlib.contextmanager
@@ -154,13 +177,17 @@ class LocalRuns:
         holds: bool,
         on_end: OnEnd | None = None,
         on_over: OnEnd | None = None,
+        witness: RunWitness | None = None,
     ) -> Iterator[None]:
         """Watch for the command's end. The body must let the launcher execute the command.
 
         If the body fails, the slot is given back at once.
         """
-        run = _LocalRun(launcher.pid if holds else None, process, on_end, on_over)
+        slot = self._numbers.take() if holds else NO_SLOT
+        run = _LocalRun(launcher.pid if holds else None, slot, process, on_end, on_over, witness)
         try:
+            if witness is not None:
+                witness.begin(slot)
             if process is not None:
                 self._runs[process] = run
                 self._fd_watcher.watch(process, functools.partial(self._end, run, has_run=True))
@@ -169,6 +196,8 @@ class LocalRuns:
             self._end(run, has_run=False)
             raise
         if process is None:
+            if witness is not None:
+                witness.lose_sight()
             self._end(run, has_run=False)
 
     def _end(self, run: "_LocalRun", *, has_run: bool) -> None:
@@ -178,8 +207,10 @@ class LocalRuns:
         if run.process is not None:
             self._fd_watcher.unwatch(run.process)
             self._runs.pop(run.process, None)
-            os.close(run.process)
+            if not (has_run and run.witness is not None and run.witness.end(run.process)):
+                os.close(run.process)
         if run.holder is not None:
+            self._numbers.give_back(run.slot)
             self.slots.give_back(run.holder)
         if has_run and run.on_end is not None:
             run.on_end()
@@ -191,14 +222,17 @@ class LocalRuns:
 class _LocalRun:
     """One local command.
 
-    `holder` is the pid that holds a slot, or None. `process` is a pidfd, or None if the process is
-    not visible. `on_end` is called only if the command has run, and `on_over` in any case.
+    `holder` is the pid that holds a slot, or None; `slot` is its number. `process` is a pidfd, or
+    None if the process is not visible. `on_end` is called only if the command has run, and
+    `on_over` in any case.
     """
 
     holder: int | None
+    slot: int
     process: int | None
     on_end: OnEnd | None
     on_over: OnEnd | None
+    witness: RunWitness | None
     is_over: bool = False
 
 

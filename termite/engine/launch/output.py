@@ -15,6 +15,7 @@ import trio
 from termite.engine.errors import TermiteError
 from termite.engine.launch.connection import Launcher
 from termite.engine.launch.invocation import JobRequest, OutputKind
+from termite.engine.launch.output_tail import OutputTail
 
 HOLD_S = 1.0  # a person or a pipe waits at most this long for the first output
 HELD_BYTES = 64 * 1024  # a quarter of a socket's buffer, so that releasing it does not block
@@ -83,7 +84,8 @@ class HeldOutputs:
 class JobOutput:
     """The output of one job, which the launcher gets once even if the job runs twice.
 
-    `due_s` is the time at which held output is released, or infinity if nobody waits for it.
+    `due_s` is the time at which held output is released, or infinity if nobody waits for it. `tail`
+    is the end of what the present run has written.
     """
 
     def __init__(self, launcher: Launcher, request: JobRequest, held_outputs: HeldOutputs) -> None:
@@ -95,6 +97,7 @@ class JobOutput:
         self._held_bytes = 0
         self._is_streaming = False  # True if output of this run is not held, or no longer
         self.due_s = math.inf
+        self.tail = OutputTail()
         self.rewind()
 
     async def forward(self, chunk: bytes) -> None:
@@ -106,6 +109,7 @@ class JobOutput:
         """
         fd = 2 if chunk[:1] == b"2" else 1
         content = chunk[1:]
+        self.tail.add(content)
         shown = self._shown[fd]
         if shown.is_ahead:
             content, differs = shown.skip(content)
@@ -127,6 +131,7 @@ class JobOutput:
     def rewind(self) -> None:
         """Prepare for another run of the job, which writes everything again. Drop held output."""
         self.drop()
+        self.tail.clear()
         self._is_streaming = not self._hold_s
         for shown in self._shown.values():
             shown.rewind()
@@ -135,6 +140,11 @@ class JobOutput:
         """Drop the held output, because its run does not count."""
         self._held.clear()
         self._held_bytes, self.due_s = 0, math.inf
+
+    def forget(self) -> None:
+        """Free what was kept of the output, but for its end: the job is done."""
+        self.drop()
+        self._shown.clear()
 
     async def check_end(self) -> None:
         """Compare the end of a run, which wrote all its output, with the output that was shown.
@@ -188,10 +198,10 @@ def hold_s(request: JobRequest) -> float:
     A person at a terminal sees everything at once. A regular file, or a pipe that a build tool
     reads to its end before it prints, has no reader who waits.
     """
-    kinds = {request.out, request.err}
-    if OutputKind.TERMINAL in kinds or request.is_stdin_terminal:
+    out, err = request.out, request.err
+    if out is OutputKind.TERMINAL or err is OutputKind.TERMINAL or request.is_stdin_terminal:
         return 0.0
-    return math.inf if kinds <= UNREAD else HOLD_S
+    return math.inf if out in UNREAD and err in UNREAD else HOLD_S
 
 
 class _Shown:

@@ -14,15 +14,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, cast
 
+from termite import __version__
 from termite.engine.decide.logic.command_mask import mask_command
 from termite.engine.decide.logic.commands import is_no_op
 from termite.engine.decide.refused_commands import Refusal
 from termite.engine.errors import Reason, UserError
 from termite.engine.fleet.trouble import Trouble
+from termite.engine.fleet.worker_log import read_worker_log
+from termite.engine.host.log_tail import MOST_RECORDS
 from termite.engine.launch.connection import Reply
-from termite.engine.launch.listener import ControlSession
+from termite.engine.launch.listener import ControlSession, Feed
 from termite.engine.launch.vantage import Vantage, difference
 from termite.engine.master.fallback import private_place_of
+from termite.engine.master.recording.build_notes import BuildNotes
+from termite.engine.master.user_notices.silence_notices import silence_report
 from termite.engine.model import Command, How, Invocation, Phase, Rule
 from termite.engine.status import report
 from termite.engine.wire.protocol.foreign_text import printable
@@ -53,7 +58,7 @@ class ControlCommands:
         """
         build = _Build(self._master, self._sessions)
 
-        async def answer(request: Reply) -> Reply:
+        async def answer(request: Reply) -> Reply | Feed:
             match request.get("command"):
                 case "status":
                     return {**self._status(), "elsewhere": self._difference(request)}
@@ -64,6 +69,8 @@ class ControlCommands:
                 case "shutdown":
                     self._sessions.shut_down()
                     return {}
+                case "logs":
+                    return await self._logs(request)
                 case "why":
                     return self._why(request)
                 case "build-start":
@@ -71,7 +78,9 @@ class ControlCommands:
                         raise UserError(found, hint="termite-ctl shutdown ends the master")
                     return build.start(request)
                 case "build-end":
-                    return build.end()
+                    return await build.end(request)
+                case "watch":
+                    return self._master.recorder.serve_reader
                 case command:
                     raise UserError(
                         f"unknown command {command!r}",
@@ -97,9 +106,12 @@ class ControlCommands:
             for lease in master.pool.leases
         ]
         rest: dict[str, object] = {
+            "version": __version__,
             "pid": os.getpid(),
             "root": str(master.config.socket.parent),
+            "started": master.started_s,
             "waiting": master.pool.waiting,
+            "silent": silence_report(master),
             "known_workers": [worker.name for worker in master.pool.fleet.workers],
             "trouble": _trouble(master.pool.trouble),
             "local_slots": {"count": master.local_runs.slots.count, "busy": master.local_runs.slots.running},
@@ -113,6 +125,17 @@ class ControlCommands:
         phases = [job.phase.value for job in master.jobs.values()] + [Phase.LOCAL.value] * master.local_runs.running
         traffic = master.pool.traffic()
         return report.status_report(master.counters, phases, leases, traffic.counts, traffic.messages, rest)
+
+    async def _logs(self, request: Reply) -> Reply:
+        """Return the last records of this master's log, or of a worker's, and the last number."""
+        after, most, worker = request.get("after"), request.get("most"), str(request.get("worker", ""))
+        if not isinstance(after, int) or not isinstance(most, int) or not 0 <= most <= MOST_RECORDS or after < 0:
+            raise UserError("the control command 'logs' needs two numbers", hint="`after` and `most`, up to 1000")
+        if worker:
+            found = await read_worker_log(self._master.pool.leases, worker, after, most)
+            return {"records": found.records, "number": found.number}
+        tail = self._master.config.log_tail
+        return {"records": [record.text for record in tail.records_after(after, most)], "number": tail.number}
 
     def _difference(self, request: Reply) -> str:
         """Return in what the requester's vantage differs from the master's, or "" if in nothing.
@@ -169,6 +192,7 @@ class _Build:
         self._master = master
         self._sessions = sessions
         self._before: report.Counters | None = None
+        self._notes: BuildNotes | None = None
 
     def start(self, request: Reply) -> Reply:
         """Request a check of the settled files, and return how to start the build tool.
@@ -179,6 +203,7 @@ class _Build:
             self._master.builds += 1
             self._before = self._master.counters.copy()
             self._master.begin_build()
+            self._notes = self._record_start(request)
         self._master.rule_file.refresh()
         error = self._master.rule_file.error
         self._master.settled_check.request()
@@ -193,13 +218,35 @@ class _Build:
         command = self._master.plugins.build(tool, args, cwd, env, preload, self._master.other_name(cwd))
         if command is None:
             raise UserError(f"no plugin knows how to start {tool}")
-        added = {name: content for name, content in command.env.items() if env.get(name) != content}
+        named = {**command.env, **(self._master.recorder.variables_of(self._notes) if self._notes else {})}
+        added = {name: content for name, content in named.items() if env.get(name) != content}
         return {**reply, "argv": list(command.argv), "exe": command.exe, "env": added}
 
-    def end(self) -> Reply:
-        """Return the summary of everything that happened since the start."""
+    def _record_start(self, request: Reply) -> BuildNotes:
+        """Note the build, with the command line and the process of its front end."""
+        args, env, pid = request.get("args"), request.get("env"), request.get("pid")
+        tool = str(request.get("tool", ""))
+        return self._master.recorder.start_build(
+            tool,
+            (tool, *map(str, args if isinstance(args, list) else ())),
+            str(request.get("cwd", "/")),
+            {str(name): str(text) for name, text in env.items()} if isinstance(env, dict) else {},
+            pid if isinstance(pid, int) else 0,
+        )
+
+    async def end(self, request: Reply) -> Reply:
+        """Return the summary of everything that happened since the start.
+
+        By then the records of the build are on the disk.
+        """
         if self._before is None:
             raise UserError("no build was started on this connection")
+        if self._notes is not None:
+            code, number = request.get("exit_code"), request.get("signal")
+            self._master.local_runs.end_ended()
+            await self._master.recorder.end_build(
+                self._notes, code if isinstance(code, int) else -1, number if isinstance(number, int) else 0
+            )
         summary = report.build_summary(self._before, self._master.counters)
         return {**summary, "outside": self._outside(summary), "private": self._private(summary)}
 
@@ -225,6 +272,8 @@ class _Build:
         if self._before is not None:
             self._master.builds -= 1
             self._before = None
+        if self._notes is not None:
+            self._master.recorder.abandon_build(self._notes)
 
 
 def _named(places: Counter[str], summary: Reply) -> list[tuple[str, Reply]]:

@@ -80,9 +80,10 @@ def start_local(master: Master, job: Job) -> bool:
     rule = job.verdict.rule if job.verdict else None
     if rule is not None and rule.recurse:
         job.launcher.replace_nowait(recurse=True)
+        master.recorder.handed_over(job)
     elif job.place and master.tree.misses_changes:
         return False  # `run_local` checks afterwards what it has written
-    elif not master.local_runs.start_nowait(job.launcher):
+    elif not master.local_runs.start_nowait(job.launcher, master.recorder.witness(job)):
         return False
     master.counters.count_local(job.verdict)
     count_place(master, job)
@@ -104,8 +105,10 @@ def start_short(master: Master, job: Job) -> bool:
         master.short.record_local(key, trio.current_time() - started_s)
 
     are_many_remote = len(master.jobs) > master.local_runs.slots.count
-    if not master.local_runs.start_if_idle(job.launcher, int(are_many_remote), on_end):
+    witness = master.recorder.witness(job)
+    if not master.local_runs.start_if_idle(job.launcher, int(are_many_remote), on_end, witness):
         return False
+    job.notes.is_short = True
     master.counters.short += 1
     return True
 
@@ -121,12 +124,13 @@ async def run_local(master: Master, job: Job, derived: Collection[bytes] = ()) -
     job.phase = Phase.WAITING
     if rule is not None and rule.recurse:
         await job.launcher.replace(recurse=True)
+        master.recorder.handed_over(job)
     else:
         release = _when_over(master, job, derived)
         try:
             if derived:
                 await master.tree.finished()  # results that were judged before the files were held
-            await master.local_runs.start(job.launcher, release)
+            await master.local_runs.start(job.launcher, release, master.recorder.witness(job))
         except BaseException:
             release()
             raise
@@ -183,13 +187,18 @@ async def run_here_instead(
         await job.launcher.stop_reading()
         cause = "the command may have used the network and cannot be run again"
         return await _refuse(master, job, reason, named + more, cause, ExitCode.LOST)
-    # The summary of a build counts the commands, and names each place outside the tree.
-    is_said_at_the_end = reason.is_for_here or reason in (Reason.WRITES_OUTSIDE, Reason.CONFLICT)
-    is_known = is_said_at_the_end and (
-        master.builds > 0 or not master.notices.select_new(reason, [os.fsencode(job.place or named)])
-    )
-    quiet = (quiet or is_known) and not job.output.has_shown
+    quiet = (quiet or _is_known(master, job, reason, named)) and not job.output.has_shown
     return await fall_back(master, job, reason, named + more, quiet=quiet, derived=derived)
+
+
+def _is_known(master: Master, job: Job, reason: Reason, named: str) -> bool:
+    """Return whether a notice of the refused result would tell the user nothing new.
+
+    The summary of a build counts the commands, and names each place outside the tree.
+    """
+    if not (reason.is_for_here or reason in (Reason.WRITES_OUTSIDE, Reason.CONFLICT)):
+        return False
+    return master.builds > 0 or not master.notices.select_new(reason, [os.fsencode(job.place or named)])
 
 
 async def run_with_unseen_program(master: Master, job: Job, command: Command, program: str) -> Exit | None:
@@ -296,6 +305,7 @@ async def _refuse(master: Master, job: Job, reason: Reason, detail: str, cause: 
     """Let the job fail with `code`, and notify the user of the reason and the cause."""
     _count(master, job, reason, detail)
     hint = " (add a Local rule for it to .termite-localrc)" if reason is Reason.WRITES_OUTSIDE else ""
+    master.recorder.refused(job, code)
     await job.launcher.notice(f"termite: {_text(reason, detail)}; {cause}{hint}")
     master.counters.failed += 1
     return Exit(code)
@@ -319,6 +329,7 @@ def _is_program(path: str) -> bool:
 
 def _count(master: Master, job: Job, reason: Reason, detail: str) -> None:
     master.counters.fallbacks[reason] += 1
+    master.recorder.fell_back(job, reason, detail)
     log.warning("job-fell-back job=%d detail=%r reason=%s", job.id, detail, reason)
 
 

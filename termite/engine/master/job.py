@@ -16,6 +16,7 @@ from termite.engine.launch.connection import Launcher
 from termite.engine.launch.invocation import JobRequest
 from termite.engine.launch.output import HeldOutputs, JobOutput
 from termite.engine.launch.stdio import JobStdin
+from termite.engine.master.recording.job_notes import JobNotes
 from termite.engine.model import Command, Phase, TerminalWish, Verdict, WindowSize
 from termite.engine.tree.publishing.publication import Ticket
 from termite.engine.wire.protocol.messages import Ran, Run, UseTerminal
@@ -53,6 +54,8 @@ class Job:
     is_executed: bool = False  # True if a worker may have started the command in any attempt
     terminal: TerminalWish | None = None  # with the present size of the window; None: the job has none
     resized: trio.Event = NEVER
+    plugin: str = ""  # that has read the command; "": none
+    notes: JobNotes = field(default_factory=JobNotes)
     failures: list[Retryable] = field(default_factory=list)
     failed_on: set[str] = field(default_factory=set)
 

@@ -41,6 +41,7 @@ async def report_result(master: Master, job: Job, ran: Ran, conflicts: tuple[byt
 async def report_half_published(master: Master, job: Job, error: HalfPublished) -> Exit:
     """Count the job, notify the user of what was written and what was not, and return the exit."""
     master.counters.failed += 1
+    master.recorder.half_published(job, error)
     for line in error.lines:
         await job.launcher.notice(f"termite: {line}")
     return Exit(ExitCode.LOST)

@@ -14,6 +14,7 @@ from termite.engine.launch.launcher_socket import bound_socket
 from termite.engine.launch.listener import LauncherListener
 from termite.engine.master.control_commands import ControlCommands, Sessions
 from termite.engine.master.shared import Master, MasterConfig
+from termite.engine.master.user_notices.silence_notices import SilenceNotices
 from termite.engine.master.worker_shell.run_shell import JobAndShellRunner
 from termite.engine.paths import tree_path
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
@@ -34,6 +35,7 @@ async def serve_master(config: MasterConfig, task_status: trio.TaskStatus[str] =
             stack.enter_context(other_name_of(config.socket.parent, config.alias))
         master = Master(config, tree)
         stack.callback(master.memory.save)
+        stack.callback(master.recorder.close)
         async with trio.open_nursery() as nursery:
             sessions = Sessions(nursery.cancel_scope.cancel)
             control = ControlCommands(master, sessions)
@@ -44,6 +46,8 @@ async def serve_master(config: MasterConfig, task_status: trio.TaskStatus[str] =
             nursery.start_soon(master.held_outputs.run)
             nursery.start_soon(master.settled_check.run)
             nursery.start_soon(master.pool.run)
+            nursery.start_soon(SilenceNotices(master).run)
+            nursery.start_soon(master.recorder.run)
             nursery.start_soon(_keep_house, master, sessions)
             nursery.start_soon(launchers.listen, listener)
             task_status.started(str(config.socket))
@@ -74,6 +78,7 @@ async def _keep_house(master: Master, sessions: Sessions) -> None:
     while True:
         await trio.sleep(HOUSEKEEPING_S)
         numbers = [job.number for job in master.jobs.values() if job.number]
+        master.recorder.end_quiet_build()
         oldest = master.pool.oldest_cursor()
         master.tree.forget_before(min([*numbers, master.tree.number if oldest is None else oldest]))
         if master.jobs or master.local_runs.running or master.builds:

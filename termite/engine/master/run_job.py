@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import trio
 
-from termite.engine.decide.command_memory import CommandKey, key_of
+from termite.engine.decide.command_memory import key_of
 from termite.engine.decide.environment import environment_of
 from termite.engine.decide.logic.commands import is_no_op
+from termite.engine.decide.logic.explicit_modes import may_set_modes
 from termite.engine.decide.logic.later_code import find_later_code
-from termite.engine.decide.logic.switches import policy_warning
 from termite.engine.errors import (
     Conflict,
     FsError,
@@ -54,6 +54,7 @@ from termite.engine.master.job_reports import (
     report_result,
 )
 from termite.engine.master.placement.machine_questions import UnlikeWorker, Wanted, unlike_workers, wanted_by
+from termite.engine.master.placement.run_times import learn_run_time
 from termite.engine.master.results import fetch_contents
 from termite.engine.master.shared import Master
 from termite.engine.model import Changeset, Command, Exit, Phase
@@ -91,7 +92,7 @@ class JobRunner:
 
     def __init__(self, master: Master) -> None:
         self._master = master
-        self._last_job = 0
+        self._last_job = master.recorder.last_job
 
     def begin(self, launcher: Launcher, request: JobRequest) -> RestOfJob | None:
         """Begin a job for `launcher`. Return its remaining steps, or None if the job is done."""
@@ -101,19 +102,25 @@ class JobRunner:
             master.begin_build()
         master.last_busy_s = now_s
         job = self.new_job(launcher, request)
+        master.recorder.begin(job)
         try:
             if run_at_once(master, job):
                 return None
         except LauncherGone:
+            master.recorder.cancelled(job)
             raise
         except Exception as error:  # around one job: `run_steps` reports it
             job.bug = error
-        return functools.partial(self.run_steps, job, run_job)
+        return functools.partial(self._run, job)
 
     def new_job(self, launcher: Launcher, request: JobRequest) -> Job:
         """Return a new job with the next number."""
         self._last_job += 1
         return new_job(self._last_job, launcher, request, self._master.held_outputs)
+
+    async def _run(self, job: Job) -> Exit | None:
+        with self._master.recorder.following(job):
+            return await self.run_steps(job, run_job)
 
     async def run_steps(self, job: Job, steps: Callable[[Master, Job], Awaitable[Exit | None]]) -> Exit | None:
         """Run the remaining steps of the job, and return as `run_job` does."""
@@ -129,6 +136,7 @@ class JobRunner:
         except Exception as error:  # around one job: a bug of ours does not end the build
             log.exception("job-failed job=%d", job.id)
             if job.ticket is not None and job.ticket.has_happened:
+                master.recorder.published(job)
                 return Exit(job.ticket.end.code, job.ticket.end.signal)
             return await run_here_instead(master, job, Reason.INTERNAL_ERROR, (repr(error),))
         except trio.Cancelled:
@@ -146,10 +154,12 @@ def run_at_once(master: Master, job: Job) -> bool:
 
     Return True if the job is done: its launcher was answered, or executes the command itself.
     """
-    command = job.command = master.plugins.parse(job.request.invocation)
+    job.plugin, command = master.plugins.parse_with_plugin(job.request.invocation)
+    job.command = command
     if is_no_op(command):
         master.counters.answered += 1
         job.launcher.finish_nowait(Exit(0))
+        master.recorder.answered(job)
         return True
     job.warning = master.rule_file.refresh()
     verdict = job.verdict = master.decide(job.request.invocation.how, command)
@@ -238,7 +248,7 @@ async def show_warnings(master: Master, job: Job) -> None:
     """Notify the user of rules and settings of the command's environment that were ignored."""
     if job.warning:
         await job.launcher.notice(f"termite: {job.warning}; the last good rules stay in force")
-    warning = policy_warning(job.request.invocation.env)
+    warning = environment_of(job.request.invocation).warning
     if warning and master.notices.select_new("rules", [os.fsencode(warning)]):
         await job.launcher.notice(f"termite: {warning}")
 
@@ -255,11 +265,13 @@ async def run_remotely(master: Master, job: Job, command: Command, wanted: Wante
             master.pool.retire(lease)
             return None
         dispatched_ns, dispatched_s = master.tree.now_ns(), trio.current_time()
-        ran = await run_on_worker(master, job, lease, message)
-        check_result(master, job, ran)
-        await job.output.check_end()
-        timing = Timing(dispatched_ns, ran.started_ns, ran.ended_ns, lease.offset_ns, message.number)
-        conflicts = await publish_results(master, job, lease, ran, timing)
+        with master.recorder.attempt(job, lease):
+            ran = await run_on_worker(master, job, lease, message)
+            master.recorder.command_ended(job, ran, lease.offset_ns)
+            check_result(master, job, ran)
+            await job.output.check_end()
+            timing = Timing(dispatched_ns, ran.started_ns, ran.ended_ns, lease.offset_ns, message.number)
+            conflicts = await publish_results(master, job, lease, ran, timing)
     return RemoteRun(ran, conflicts, trio.current_time() - dispatched_s)
 
 
@@ -269,9 +281,10 @@ async def end_remote(master: Master, job: Job, attempt: RemoteRun) -> Exit | Non
     if master.refused.are_known and job.command is not None:
         master.refused.forget(job.key or key_of(job.command))
     if job.key:
-        learn(master, job.key, ran, attempt.took_s, is_alone=not job.has_met_others)
+        learn_run_time(master, job.key, ran, attempt.took_s, is_alone=not job.has_met_others)
     if ran.exec_errno:
         return await fall_back(master, job, Reason.EXEC_FAILED, os.strerror(ran.exec_errno), quiet=True)
+    master.recorder.published(job, len(attempt.conflicts))
     job.number = 0  # the journal may drop its changes, however slow the launcher is
     job.output.release_nowait()
     await job.launcher.stop_reading()
@@ -373,25 +386,10 @@ async def publish_results(master: Master, job: Job, lease: Lease, ran: Ran, timi
         end = JobEnd(job.request.token, job.launcher.pid, ran.exit.code, ran.exit.signal, job.launcher.stdin_end)
         told, umask = (lambda: job.launcher.needs_no_exit), job.request.umask
         job.ticket = Ticket(end, told, job.output.show_held, umask=umask)
+        job.ticket.may_set_modes = functools.partial(may_set_modes, job.command.text if job.command else "")
         published = await master.tree.publish(ran.changes, contents, timing, job.ticket)
     job.has_met_others |= bool(published.appended)
     return published.conflicts
-
-
-def learn(master: Master, key: CommandKey, ran: Ran, total_s: float, *, is_alone: bool) -> None:
-    """Record the run time of the command, so that a short one runs locally the next time.
-
-    `total_s` is the time from dispatch to published results. A command that might behave otherwise
-    locally is forgotten: it wrote outside the tree, read from a pipe, or was killed. If it is not
-    alone in changing a file, it stays remote: only remote results are compared with the disk.
-    A command that could not be started has no run time. Exit codes do not matter, because makefiles
-    often test something with a command that fails.
-    """
-    if ran.exec_errno or ran.exit.signal or ran.dropped or ran.stdin_taken or not is_alone:
-        master.short.forget(key)
-        return
-    took_s = (ran.ended_ns - ran.started_ns) / 1e9
-    master.short.record_remote(key, took_s, max(total_s - took_s, 0.0))
 
 
 def _is_outdated(changesets: tuple[Changeset, ...]) -> bool:

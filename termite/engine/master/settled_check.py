@@ -34,6 +34,11 @@ class SettledCheck:
         self._requested += 1
         self._is_requested.set()
 
+    @property
+    def is_awaited(self) -> bool:
+        """True if a check was requested that has not finished."""
+        return self._done < self._requested
+
     async def wait(self) -> None:
         """Wait until every check requested so far has finished.
 

@@ -1,11 +1,13 @@
 """Hold the state that all jobs of a master share, and the configuration from which it is made."""
 
 import os
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
 
+from termite import __version__
 from termite.engine.decide.command_memory import CommandMemory
 from termite.engine.decide.environment import Environment
 from termite.engine.decide.loaded_plugins import Plugins
@@ -20,6 +22,8 @@ from termite.engine.decide.short_commands import ShortCommands
 from termite.engine.errors import Reason
 from termite.engine.fleet.logic.pool_config import PoolConfig
 from termite.engine.fleet.pool import Pool
+from termite.engine.history.logic.recorded_text import recorded_line
+from termite.engine.host.log_tail import LogTail
 from termite.engine.host.machine import read_facts
 from termite.engine.launch.invocation import JobRequest
 from termite.engine.launch.local_runs import LocalRuns, LocalSlots, parent_of
@@ -30,6 +34,9 @@ from termite.engine.master.job import Job
 from termite.engine.master.mirror_requests import MirrorRequests
 from termite.engine.master.notices import Notices
 from termite.engine.master.placement.tool_places import ToolPlaces, UnseenPrograms
+from termite.engine.master.recording.fleet_view import FleetView, view_fleet
+from termite.engine.master.recording.job_records import RecordSettings
+from termite.engine.master.recording.recorder import Recorder, RecorderConfig
 from termite.engine.master.settled_check import SettledCheck
 from termite.engine.master.worker_shell.job_surroundings import JobSurroundings, Surroundings
 from termite.engine.model import Command, How, MachineFacts, Verdict
@@ -39,6 +46,7 @@ from termite.engine.tree.master_tree import MasterTree
 from termite.engine.wire.owner import OWNER_BYTES
 
 SOCKET = ".termite-socket"
+MAX_GROUPS = 256  # of a user; a job may not give its files to more
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +62,10 @@ class MasterConfig:
     * `owner` is a key that no other user knows (wire/owner.py).
     * `shares_temporary`: jobs see /tmp and /var/tmp, and may leave new files there.
     * `alias` is a symlink to the writable root, outside of it. None means that there is none.
+    * `log_tail` has the last records of the master's log.
     * `exports`, `excludes` and `hidden` are paths below the root directory.
+    * `records` is the directory for the records of jobs; None means that they are only in the live
+      stream. Without `keeps_output`, they have no output of jobs.
     """
 
     socket: Path
@@ -75,6 +86,9 @@ class MasterConfig:
     owner: bytes = field(default_factory=lambda: os.urandom(OWNER_BYTES))
     shares_temporary: bool = True
     alias: Path | None = None
+    records: Path | None = None
+    keeps_output: bool = True
+    log_tail: LogTail = field(default_factory=LogTail)
 
 
 class Master:
@@ -90,6 +104,7 @@ class Master:
         self.plugins = config.plugins
         self.book = RuleBook(config.plugins.rules())
         self.rule_file = RuleFile(config.socket.parent, self.book)
+        self.started_s = time.time()
         self.counters = Counters()
         self.notices = Notices()
         self.jobs: dict[int, Job] = {}
@@ -109,6 +124,7 @@ class Master:
             tree.show_tools((), (), [bytes(config.alias)])
         self.users_of_unseen = UnseenPrograms()
         self.pool = Pool(_pool_config(config, tree, self.machine), tree.drain, MirrorRequests(tree, self.jobs).answer)
+        self.recorder = Recorder(_recorder_config(config), self._view_fleet)
         self.is_without_worker = False
         self._printed: set[str] = set()
         self.builds = 0  # those that run now: they get a summary
@@ -119,6 +135,11 @@ class Master:
         self.notices.clear()
         self.outside.begin_build()
         self.private.begin_build()
+
+    def _view_fleet(self) -> FleetView:
+        since_epoch_s = time.time() - trio.current_time()
+        silent_since_s = {name: since_epoch_s + at_s for name, at_s in self.pool.silences.since_s().items()}
+        return view_fleet(self.pool, silent_since_s, is_checking=self.settled_check.is_awaited)
 
     def decide(self, how: How, command: Command) -> Verdict:
         """Return the verdict on a command, also by what was met when it ran before."""
@@ -161,6 +182,12 @@ class Master:
         return found
 
 
+def _recorder_config(config: MasterConfig) -> RecorderConfig:
+    root = config.socket.parent
+    settings = RecordSettings(tree_path(root), config.env_exclude, config.keeps_output)
+    return RecorderConfig(config.records, recorded_line(str(root)), settings, __version__, config.local_slots)
+
+
 def _pool_config(config: MasterConfig, tree: MasterTree, machine: MachineFacts) -> PoolConfig:
     name = f"{os.uname().nodename}:{config.socket.parent}"
     return PoolConfig(
@@ -173,6 +200,7 @@ def _pool_config(config: MasterConfig, tree: MasterTree, machine: MachineFacts) 
         writable_root=tree_path(config.socket.parent),
         owner=config.owner,
         temporary=tree.temporary,
+        groups=tuple(group for group in os.getgroups() if group != os.getgid())[:MAX_GROUPS],
         keepalive_s=config.keepalive_s,
         machine=machine,
     )

@@ -159,19 +159,26 @@ def set_attributes(name: bytes, dir_fd: int, mode: int, mtime_ns: int) -> None:
     """
     fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
     try:
-        st = os.fstat(fd)
-        if stat.S_IFMT(st.st_mode) != stat.S_IFMT(mode):
-            return
-        if stat.S_ISLNK(mode):
+        if not stat.S_ISLNK(mode):
+            set_attributes_of(fd, b"/proc/self/fd/%d" % fd, mode, mtime_ns)
+        elif stat.S_ISLNK(os.fstat(fd).st_mode):
             disk_calls.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=dir_fd, follow_symlinks=False)
-            return
-        itself = b"/proc/self/fd/%d" % fd
-        if st.st_mode != mode:
-            disk_calls.chmod(itself, stat.S_IMODE(mode))
-        if st.st_mtime_ns != mtime_ns:
-            disk_calls.utime(itself, ns=(st.st_atime_ns, mtime_ns))
     finally:
         os.close(fd)
+
+
+def set_attributes_of(fd: int, itself: int | bytes, mode: int, mtime_ns: int) -> None:
+    """Do as `set_attributes` for an open entry. `itself` is `fd` again, or a path that leads to it.
+
+    With O_PATH it must be the path.
+    """
+    st = os.fstat(fd)
+    if stat.S_IFMT(st.st_mode) != stat.S_IFMT(mode):
+        return
+    if st.st_mode != mode:
+        disk_calls.chmod(itself, stat.S_IMODE(mode))
+    if st.st_mtime_ns != mtime_ns:
+        disk_calls.utime(itself, ns=(st.st_atime_ns, mtime_ns))
 
 
 def _open_to_empty(dir_fd: int, name: bytes) -> int:

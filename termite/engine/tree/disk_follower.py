@@ -27,6 +27,7 @@ from termite.engine.tree.disk import Disk, FsErrors
 from termite.engine.tree.hashes import Hashes
 from termite.engine.tree.logic.attrs import AttrTree, Events, Inode, Seen, Touch, compare_entry
 from termite.engine.tree.logic.failed_looks import FailedLooks
+from termite.engine.tree.logic.outside_entries import MOST_OUTSIDE, OutsideEntries
 from termite.engine.tree.logic.visibility import Exports
 from termite.engine.tree.watch import Watches
 
@@ -49,6 +50,7 @@ class DiskFollower:
         self.rescans = 0
         self.exports = exports
         self.watches = Watches(exports.is_volatile, exports.is_crowded)
+        self.outside = OutsideEntries(exports.writable_root)
         self._relinked: set[Inode] = set()  # files that lost a name; their other names must be checked
         self._lost: set[Inode] = set()  # those of them that lost it together with its directory
         self._changes: list[Change] = []  # recorded, but not yet returned
@@ -58,13 +60,15 @@ class DiskFollower:
         self.reader = DirectoryReader(disk, exports, hashes, self.watches, lambda path: self.tree.seen(path))
         self.tree = AttrTree(self.reader.read_root())
 
-    def serve(self, path: bytes) -> list[Change]:
+    def serve(self, path: bytes, most_outside: int = MOST_OUTSIDE) -> list[Change]:
         """Load a directory and every one above it, and keep them known from now on.
+
+        If directories outside the tree have `most_outside` entries already, load no more of them.
 
         Entries that were not known before are no changes. The directories themselves are, if they
         differ from what their parents' listings showed. Raise FsError if the directory does not
         exist or cannot be listed; the job that asked has that error. Raise Retryable if a look
-        fails.
+        fails, or if there are too many entries.
         """
         changes = self._changes
         if self.tree.is_served(path):
@@ -77,9 +81,11 @@ class DiskFollower:
                 raise FsError(errno.ENOENT, path)
             if not seen.is_directory:
                 raise FsError(errno.ENOTDIR, path)
+            self.outside.check_room(directory, most_outside)
             with FsErrors(directory):
                 listing, own = self.reader.read_directory(directory)
             self.tree.serve(directory, listing)
+            self.outside.add(directory, len(listing))
             self._record_own(directory, own, changes)
         return self._pop_changes()
 
@@ -91,11 +97,13 @@ class DiskFollower:
         """
         changes = self._changes
         with self._failed.kept_if_broken_off():
-            self._check_failed(changes)
+            if self.reader.refused or not self._failed.are_none:
+                self._check_failed(changes)
             for directory in sorted(self.watches.unwatched):
                 self._check_all_within(directory, changes)
             for _ in range(ROUNDS):
-                if not self._read_watches(events := Events()):
+                self.watches.read_into(events := Events())
+                if not events:
                     break
                 self._check_events(events, changes)
             self._check_other_names(changes)
@@ -110,7 +118,7 @@ class DiskFollower:
         """
         changes = self._changes
         with self._failed.kept_if_broken_off():
-            self._read_watches(events)
+            self.watches.read_into(events)
             self._check_events(events, changes)
             self._check_other_names(changes)
         return self._pop_changes()
@@ -118,8 +126,8 @@ class DiskFollower:
     def check_link_counts(self, *, is_more_trash_left: bool) -> list[Change]:
         """Check the files that had a name in a directory that was removed.
 
-        Call it when the removed directories have been emptied. `is_more_trash_left`: others are
-        still being emptied, so the same files must be checked again at the next call.
+        Call it when the removed directories have been emptied. If `is_more_trash_left`, the same
+        files are checked again at the next call.
         """
         self._relinked |= self._lost
         if not is_more_trash_left:
@@ -129,10 +137,7 @@ class DiskFollower:
         return self._pop_changes()
 
     def check_directory(self, directory: bytes) -> list[Change]:
-        """List one directory again, but none below it.
-
-        A directory that was never served has no changes.
-        """
+        """List one directory again, but none below it. One that was never served has no changes."""
         if self.tree.is_served(directory):
             with self._failed.kept_if_broken_off():
                 self._check_listing(directory, Touch.UNKNOWN, self._changes)
@@ -161,11 +166,6 @@ class DiskFollower:
 
     # -- checking -----------------------------------------------------------------------------------------------------
 
-    def _read_watches(self, events: Events) -> bool:
-        """Add to `events` whatever the watches report. Return False if nothing is to be checked."""
-        self.watches.read_into(events)
-        return bool(events)
-
     def _check_events(self, events: Events, changes: list[Change]) -> None:
         """Check every place that the events name.
 
@@ -187,7 +187,8 @@ class DiskFollower:
         for path in sorted(events.replaced):
             self._check_replaced(path, changes)
         for directory in sorted(events.names):
-            self._check_names(directory, events.names[directory], changes)
+            if (names := _without_own(directory, events, self)) is not None:
+                self._check_names(directory, names, changes)
 
     def _check_other_names(self, changes: list[Change]) -> None:
         """Check all other names of the files that have changed.
@@ -196,16 +197,15 @@ class DiskFollower:
         every other name of the file shows.
         """
         linked = {change.path: change.attr for change in changes if change.attr is not None and change.attr.nlink > 1}
-        inodes = _inodes_of(self.tree, linked) | self._relinked
+        inodes = _inodes_of(self.tree, linked) | self._relinked if linked else self._relinked
         if not inodes:
             return
         events = Events()
         for path in self.tree.names_of(inodes) - linked.keys():
             events.touch(path, Touch.UNKNOWN)
         self._check_events(events, changes)
-        for path in self.tree.names_of(
-            _inodes_of(self.tree, (path for path, attr in linked.items() if not attr.link_id))
-        ):
+        unnumbered = (path for path, attr in linked.items() if not attr.link_id)
+        for path in self.tree.names_of(_inodes_of(self.tree, unnumbered)):
             self._record_unknown_content(path, changes)
         self._relinked.clear()
 
@@ -288,6 +288,7 @@ class DiskFollower:
         """Record that the name is gone, or is about to be given to something of another kind."""
         for directory in self.tree.served_within(path):
             self.watches.drop(directory)
+            self.outside.drop(directory)
             # The files in it may have other names elsewhere, and those now show another link count.
             self._lost.update(
                 seen.stamp.inode for seen in self.tree.listing(directory).values() if seen.stamp and seen.attr.link_id
@@ -336,6 +337,25 @@ class DiskFollower:
         attr = msgspec.structs.replace(seen.attr, digest=None, link_id=0)
         self.tree.put(path, seen._replace(attr=attr))
         changes.append(Change(path, attr))
+
+
+def _without_own(directory: bytes, events: Events, follower: DiskFollower) -> dict[bytes, Touch] | None:
+    """Return the touched names of `directory` without those that are checked anyway.
+
+    If names in a watched directory are checked, its own attributes are recorded with them. Each job
+    sets those of the directory of its results. Return None if there is nothing else to check.
+    """
+    touched = events.names[directory]
+    if Touch.ATTRIBUTES not in touched.values() or not follower.exports.is_live(directory):
+        return touched
+    names = {
+        name: touch
+        for name, touch in touched.items()
+        if touch is not Touch.ATTRIBUTES
+        or (path := join(directory, name)) not in events.names
+        or not (follower.tree.is_served(path) and follower.watches.is_watched(path))
+    }
+    return names if names or directory in events.own else None
 
 
 def _inodes_of(tree: AttrTree, paths: Iterable[bytes]) -> set[Inode]:

@@ -112,13 +112,19 @@ class Hashes:
         """Return whether enough digests are unsaved that `flush` should be called."""
         return len(self._unsaved) >= FLUSH_AFTER
 
+    def ripen(self) -> None:
+        """Wait until `flush` may save every digest. This blocks for at most two ticks."""
+        if self._store is not None and self._unsaved:
+            left_ns = max(self._unsaved.values()) + 2 * TICK_NS - time.time_ns()
+            time.sleep(min(max(left_ns, 0), 2 * TICK_NS) / 1e9)
+
     def flush(self) -> None:
         """Save the digests that are older than a tick.
 
         Call it after a drain: by then `forget` was called for those that inotify has refuted.
         """
         ripe_ns = time.time_ns() - 2 * TICK_NS
-        ripe = [key for key, since_ns in self._unsaved.items() if since_ns < ripe_ns]
+        ripe = [key for key, since_ns in self._unsaved.items() if since_ns <= ripe_ns]
         rows = []
         for key in ripe:
             del self._unsaved[key]
@@ -140,7 +146,10 @@ class Hashes:
         return len(self._known)
 
     def close(self) -> None:
-        """Save what can be saved, and close the store."""
+        """Save what can be saved, and close the store.
+
+        Call it after a drain that follows `ripen`.
+        """
         self.flush()
         if self._store is not None:
             self._store.close()

@@ -22,6 +22,7 @@ from termite.engine.tree.file_contents import FileContents
 from termite.engine.tree.hashes import Hashes
 from termite.engine.tree.logic.attrs import Events, Seen, Touch
 from termite.engine.tree.logic.journal import Journal
+from termite.engine.tree.logic.outside_entries import MOST_OUTSIDE
 from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.logic.visibility import Exports
 from termite.engine.tree.publishing.orphaned_plans import clear_staging
@@ -99,6 +100,20 @@ class MasterTree:
         return self._exports.temporary
 
     # -- serving ------------------------------------------------------------------------------------------------------
+
+    @property
+    def outside_entries(self) -> int:
+        """Return the number of entries of directories outside the tree that were served."""
+        return self._follower.outside.total
+
+    def load(self, path: bytes, most_outside: int) -> None:
+        """Load a directory, so that `directory` or `open_file` serves from it.
+
+        If `outside_entries` has reached `most_outside`, raise Retryable for one outside the tree.
+        Otherwise raise what `directory` raises. This blocks on the disk.
+        """
+        components(path)
+        self._journal.append(self._follower.serve(path, min(most_outside, MOST_OUTSIDE)))
 
     async def directory(self, path: bytes) -> tuple[int, Attr, dict[bytes, Attr]]:
         """Return the journal number, the directory's own Attr, and those of its children by name.
@@ -318,7 +333,8 @@ class MasterTree:
         }
 
     def close(self) -> None:
-        """Save the digests, and remove the staging directory."""
+        """Save the digests, and remove the staging directory. This blocks for at most two ticks."""
+        self._hashes.ripen()
         with contextlib.suppress(Retryable):  # nobody will ask any more what is there
             self.drain()
         self._hashes.close()

@@ -9,8 +9,6 @@ import os
 import stat
 from collections.abc import Iterable, Sequence
 
-import msgspec
-
 from termite.engine.errors import Reason, ResultRefused
 from termite.engine.model import Attr, Change
 from termite.engine.paths import from_below_up, from_root_down, is_below, split
@@ -21,7 +19,7 @@ from termite.engine.tree.logic.visibility import Exports, Visibility, is_public
 
 MOST_SHOWN = 4096  # private names: each is an anchor, which stays as long as the master
 MOST_MADE = 20_000  # names of jobs, 200 bytes each; then those that are gone are forgotten
-KEPT_MODE = 0o777  # of what comes home: nothing in a directory of all users gets a special bit
+SPECIAL_BITS = 0o7000  # nothing in a directory of all users gets one from a worker
 
 Inode = tuple[int, int]
 
@@ -90,15 +88,15 @@ class TemporaryFiles:
 
     # -- what jobs leave ----------------------------------------------------------------------------------------------
 
-    def admit(self, changes: Sequence[Change]) -> Sequence[Change]:
-        """Return the changes as they may come home: outside the tree without special mode bits.
+    def admit(self, changes: Sequence[Change]) -> bool:
+        """Return True if one of the changes concerns a place outside the tree.
 
-        Raise ResultRefused if one of them may not.
+        Raise ResultRefused if one of them may not come home.
         """
         outside = [change for change in changes if not self._exports.is_live(change.path)]
         linked = [change for change in changes if change.link_to and not self._exports.is_live(change.link_to)]
         if not outside and not linked:
-            return changes
+            return False
         new = {change.path for change in changes if change.attr is not None}
         refused = [change.path for change in outside if not self._is_admitted(change)]
         for change in linked:
@@ -107,7 +105,7 @@ class TemporaryFiles:
         if refused:
             places = [os.fsdecode(b"/" + path) for path in dict.fromkeys(refused)]
             raise ResultRefused(Reason.TEMPORARY_TAKEN, places)
-        return [change if self._exports.is_live(change.path) else _without_special_bits(change) for change in changes]
+        return True
 
     def expect(self, changes: Iterable[Change]) -> None:
         """Show what a job is about to leave, though it may be private: later jobs need it."""
@@ -202,12 +200,4 @@ def _is_link(status: os.stat_result | None) -> bool:
 def _may_stand_there(attr: Attr) -> bool:
     if stat.S_ISLNK(attr.mode):
         return not attr.target.startswith(b"/")
-    return stat.S_ISREG(attr.mode) or stat.S_ISDIR(attr.mode)
-
-
-def _without_special_bits(change: Change) -> Change:
-    attr = change.attr
-    if attr is None:
-        return change
-    mode = stat.S_IFMT(attr.mode) | attr.mode & KEPT_MODE
-    return msgspec.structs.replace(change, attr=msgspec.structs.replace(attr, mode=mode))
+    return (stat.S_ISREG(attr.mode) or stat.S_ISDIR(attr.mode)) and not attr.mode & SPECIAL_BITS

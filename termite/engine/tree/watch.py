@@ -205,10 +205,13 @@ class Watches:
         elif mask & OF_DIRECTORY and mask & ENTRIES:
             events.replaced.add(join(path, name))
             events.names.setdefault(path, {})
+            events.own.add(path)
         else:
             touched = events.names.setdefault(path, {})
             if name:
                 touched[name] = _worst(touched.get(name, Touch.ATTRIBUTES), _touch(mask))
+            else:
+                events.own.add(path)
 
 
 def _touch(mask: int) -> Touch:

@@ -85,16 +85,16 @@ async def _listen_locally(name: str) -> trio.SocketListener:
     return trio.SocketListener(listener)
 
 
-async def connect_to(host: str, port: int) -> trio.SocketStream:
-    """Connect to a daemon. Raise ConnectionLost if that fails or takes longer than CONNECT_S."""
+async def connect_to(host: str, port: int, limit_s: float = CONNECT_S) -> trio.SocketStream:
+    """Connect to a daemon. Raise ConnectionLost if that fails or takes longer than `limit_s`."""
     peer = join_address(host, port)
     try:
-        with trio.fail_after(CONNECT_S):
+        with trio.fail_after(limit_s):
             if host.startswith(UNIX):
                 return await wire_calls.open_unix_socket(f"\0{host.removeprefix(UNIX)}")
             return await wire_calls.open_tcp_stream(host, port)
     except trio.TooSlowError as error:
-        raise ConnectionLost(f"{peer}: no connection in {CONNECT_S:.0f} s") from error
+        raise ConnectionLost(f"{peer}: no connection in {limit_s:.0f} s") from error
     except OSError as error:
         raise ConnectionLost(f"{peer}: {_os_reason(error)}") from error
     except UnicodeError as error:  # the coordinator sent the address, and any worker chose its host

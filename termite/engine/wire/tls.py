@@ -15,6 +15,7 @@ import trio
 
 from termite.engine.errors import ConnectionLost, Reason, UserError
 from termite.engine.wire import wire_calls
+from termite.engine.wire.link_progress import LinkProgress, read_progress
 
 HANDSHAKE_S = 10.0  # of a client: the worker may have to start a mirror first
 STRANGER_S = 3.0  # of a server, whose client has begun already
@@ -138,6 +139,10 @@ class TlsStream(trio.abc.Stream):
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the socket accepts data."""
         await self._transport.wait_send_all_might_not_block()
+
+    def progress(self) -> LinkProgress:
+        """Return how far the kernels of the two machines are."""
+        return read_progress(self._socket)
 
     async def aclose(self) -> None:
         """Close the connection without the closing alert of TLS.

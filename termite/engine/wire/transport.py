@@ -6,9 +6,9 @@
 One task reads, and answers requests that need no waiting. If an answer has to wait, another task
 continues to read (loop/leader.py). A posted frame is written immediately. If the socket is full,
 the frame and all later ones are queued, and a writer task sends the queue as one TLS write. Another
-task notices a silent connection. Reading never waits for writing or for a handler, so the two sides
-cannot block each other. If the connection is lost, the handlers are cancelled and the requests
-fail; the body of the `async with` continues, and `lost` is set.
+task notices a silent connection (silence_watch.py). Reading never waits for writing or for a
+handler, so the two sides cannot block each other. If the connection is lost, the handlers are
+cancelled and the requests fail; the body of the `async with` continues, and `lost` is set.
 """
 
 import logging
@@ -30,17 +30,18 @@ from termite.engine.errors import (
     UserError,
 )
 from termite.engine.loop.leader import Leader
-from termite.engine.wire.addresses import connect_to, peer_name
+from termite.engine.wire.addresses import CONNECT_S, connect_to, peer_name
 from termite.engine.wire.identity import SERVER_NAME, Identity
+from termite.engine.wire.link_progress import LinkProgress
 from termite.engine.wire.protocol.failure_replies import failed, result_of
 from termite.engine.wire.protocol.foreign_text import printable
 from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES
-from termite.engine.wire.protocol.messages import Failed, Failure, Message, Ping, Pong
+from termite.engine.wire.protocol.message_base import Message
+from termite.engine.wire.protocol.messages import Failed, Failure, Ping, Pong
 from termite.engine.wire.protocol.peer import Cancelled, Chunked, Credited, Event, Peer, Replied, Requested
+from termite.engine.wire.silence_watch import ANSWER_S, SILENCE_S, SilenceWatch, WatchedLine
 from termite.engine.wire.tls import READ_BYTES, TlsStream
 
-SILENCE_S = 10.0  # without a received byte; then a ping is sent
-ANSWER_S = 20.0  # if no byte comes for this time after the ping, the connection is lost
 BACKLOG_BYTES = 512 * 1024  # of queued frames; a task that wants to post more waits
 FLUSH_S = 1.0  # for queued frames when a connection is closed
 
@@ -70,7 +71,7 @@ class Connection:
 
     `peer` names the other side for people. `on_answered` is called after each request of the other
     side that was answered; None: nothing is called. `messages` counts the requests of both sides by
-    kind, without pings.
+    kind, without pings. `silence` says whether the other side is silent.
     """
 
     def __init__(self, stream: trio.abc.Stream, handler: Handler, *, client: bool, peer: str) -> None:
@@ -92,7 +93,8 @@ class Connection:
         self._backlog_bytes = 0
         self._posted = trio.lowlevel.ParkingLot()
         self._sent = trio.lowlevel.ParkingLot()
-        self._heard = trio.current_time()
+        progress = stream.progress if isinstance(stream, TlsStream) else LinkProgress
+        self.silence = SilenceWatch(WatchedLine(lambda: bool(self._inboxes), self._ping, progress))
         self._counts = {"asked": 0, "answered": 0, "received_bytes": 0, "sent_bytes": 0, "writes": 0}
         self.messages: Counter[str] = Counter()
 
@@ -118,6 +120,12 @@ class Connection:
         asking, answering = self._protocol.open_streams
         return {**self._counts, "asking": asking, "answering": answering, "backlog_bytes": self._backlog_bytes}
 
+    @property
+    def traffic(self) -> tuple[int, int, int]:
+        """The bytes sent and received, and the requests of both sides, since the start."""
+        counts = self._counts
+        return counts["sent_bytes"], counts["received_bytes"], counts["asked"] + counts["answered"]
+
     # -- asking -------------------------------------------------------------------------------------------------------
 
     async def _request(self, message: Message, on_chunk: OnChunk | None) -> Message:
@@ -126,6 +134,8 @@ class Connection:
         self._counts["asked"] += 1
         self.messages[type(message).__name__] += 1
         inbox = self._inboxes[stream] = _Inbox()
+        if self.silence.is_resting:
+            self.silence.wake()
         self._post(frame)
         try:
             return result_of(await self._collect(stream, inbox, on_chunk))
@@ -215,7 +225,9 @@ class Connection:
                 if self._events:
                     await self._take(self._events.popleft())
                 elif received := await leader.listen(self._stream.receive_some, READ_BYTES):
-                    self._heard = trio.current_time()
+                    self.silence.heard_s = trio.current_time()
+                    if self.silence.is_pinged:
+                        self.silence.note_answer()
                     self._counts["received_bytes"] += len(received)
                     self._events.extend(self._protocol.receive(bytes(received)))
                 else:
@@ -262,18 +274,14 @@ class Connection:
             self._lose(_why(error))
 
     async def _listen_for_silence(self) -> None:
-        while True:
-            await trio.sleep_until(self._heard + SILENCE_S)
-            if trio.current_time() < self._heard + SILENCE_S:
-                continue
-            pinged = trio.current_time()
-            try:
-                self._post(self._protocol.ask(Ping(), chunks=False)[1])
-            except ConnectionLost as error:
-                self._lose(str(error))
-            await trio.sleep(ANSWER_S)
-            if self._heard < pinged:
-                self._lose(f"silent for {SILENCE_S + ANSWER_S:.0f} s")
+        await self.silence.run()
+        self._lose(f"silent for {SILENCE_S + ANSWER_S:.0f} s")
+
+    def _ping(self) -> None:
+        try:
+            self._post(self._protocol.ask(Ping(), chunks=False)[1])
+        except ConnectionLost as error:
+            self._lose(str(error))
 
     # -- sending and losing -------------------------------------------------------------------------------------------
 
@@ -311,12 +319,11 @@ class Connection:
         self._loss = reason
         self.lost.set()
         self._scope.cancel()
-        self._sent.unpark_all()
         for event in self._events:  # received before the loss, so their requests still succeed
             if isinstance(event, Replied | Chunked) and (inbox := self._inboxes.get(event.stream)):
                 inbox.put(event)
-        for inbox in self._inboxes.values():
-            inbox.parked.unpark_all()
+        for parked in (self._sent, *(inbox.parked for inbox in self._inboxes.values())):
+            parked.unpark_all()
 
     async def close(self) -> None:
         """Send the queued frames, for at most FLUSH_S, and end the tasks; `joined` calls this."""
@@ -348,14 +355,16 @@ async def joined(stream: trio.abc.Stream, handler: Handler, *, client: bool, pee
 
 
 @asynccontextmanager
-async def dial(host: str, port: int, identity: Identity, handler: Handler) -> AsyncIterator[Connection]:
-    """Connect to a daemon, and close the connection afterwards.
+async def dial(
+    host: str, port: int, identity: Identity, handler: Handler, connect_s: float = CONNECT_S
+) -> AsyncIterator[Connection]:
+    """Connect to a daemon within `connect_s`, and close the connection afterwards.
 
     Raise ConnectionLost if it does not answer, UserError if it is not a member of the cluster, and
     Retryable if this process has no descriptors or no memory left.
     """
     peer = f"{host}:{port}"
-    socket = await connect_to(host, port)
+    socket = await connect_to(host, port, connect_s)
     async with _secured(socket, identity.client_context, SERVER_NAME, handler, peer) as connection:
         yield connection
 
@@ -388,6 +397,4 @@ async def _secured(
 
 def _why(error: BaseException) -> str:
     cause = error.__cause__
-    if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror
-    return str(error) or "broken"
+    return (isinstance(cause, OSError) and cause.strerror) or str(error) or "broken"

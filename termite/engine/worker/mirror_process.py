@@ -46,7 +46,8 @@ log = logging.getLogger(__name__)
 class MirrorSettings:
     """The settings that all mirrors of a worker share.
 
-    `program` is the mirror's command without its last argument, a descriptor number.
+    `program` is the mirror's command without its last argument, a descriptor number. Mirrors join
+    the control group whose cgroup.procs is `group`.
     """
 
     worker: str
@@ -57,6 +58,7 @@ class MirrorSettings:
     store: StoreLimits
     network: JobNetwork
     limits: JobLimits
+    group: Path | None = None
     program: tuple[str, ...] = (sys.executable, "-P", "-m", "termite.fuse.mirror")
 
 
@@ -209,7 +211,7 @@ def _start(config: MirrorSettings, identity: Identity, home: MirrorHome, master_
             # This is not done through trio, which forks in a worker thread. PR_SET_PDEATHSIG is
             # sent when the forking thread ends.
             process = worker_calls.Popen(
-                [*enter_command(config.sandbox, home.uid, *needed), *config.program, str(reader)],
+                [*enter_command(config.sandbox, home.uid, *needed, group=config.group), *config.program, str(reader)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,

@@ -9,7 +9,8 @@ from termite.engine.errors import RemoteProtocolError, Retryable, UserError
 from termite.engine.fleet.coordinator import coordinator_error_text
 from termite.engine.wire.addresses import join_address
 from termite.engine.wire.authority import Role, mint
-from termite.engine.wire.protocol.messages import Deregister, Message, Register, Registered
+from termite.engine.wire.protocol.fleet_messages import Deregister, Register, Registered
+from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.transport import Connection, SendChunk, dial
 
 ANSWER_S = 10.0

@@ -16,19 +16,22 @@ import trio
 from termite.engine.errors import Reason, Retryable
 from termite.engine.fleet.coordinator import COORDINATOR_PORT
 from termite.engine.host.descriptors import Descriptors, shortage_text
+from termite.engine.host.log_tail import LogTail
 from termite.engine.host.machine import read_facts
 from termite.engine.host.meminfo import read_memory
 from termite.engine.model import JobLimits, JobNetwork, MachineFacts, StoreLimits
 from termite.engine.wire.addresses import join_address, listen, peer_name, port_of, split_address
 from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.protocol.control_lines import MirrorNotice, WorkerOrder
+from termite.engine.wire.protocol.fleet_messages import Register
 from termite.engine.wire.protocol.foreign_text import printable
-from termite.engine.wire.protocol.messages import PROTOCOL, Register
+from termite.engine.wire.protocol.messages import PROTOCOL
 from termite.engine.wire.strangers import Dropped, Strangers, source_of
 from termite.engine.worker.job_shares import SCRATCH_SHARE
 from termite.engine.worker.mirror_homes import MirrorHomes
 from termite.engine.worker.mirror_process import MirrorProcess, MirrorSettings, run_mirror
 from termite.engine.worker.registration import stay_registered
+from termite.engine.worker.shown_log import log_order
 from termite.engine.worker.slot_shares import share_among_masters
 
 WORKER_PORT = 1235
@@ -52,6 +55,8 @@ class WorkerConfig:
     usual program. `store` limits the stores of all mirrors together. `network` is what jobs get to
     which a rule gives a network. `limits` hold for each job. All leases together may fill
     `scratch_bytes` of memory with files of running jobs; 0 means a share of what is available.
+    `log_tail` has the last records of the worker's log.
+    Mirrors join the control group whose cgroup.procs is `group`.
     """
 
     secret: bytes
@@ -72,6 +77,8 @@ class WorkerConfig:
     network: JobNetwork = field(default_factory=JobNetwork)
     limits: JobLimits = field(default_factory=JobLimits)
     scratch_bytes: int = 0
+    log_tail: LogTail = field(default_factory=LogTail)
+    group: Path | None = None
 
 
 async def serve_worker(config: WorkerConfig, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
@@ -185,6 +192,8 @@ class _WorkerServer:
         try:
             while (line := await mirror.receive()) is not None:
                 lease.jobs = max(lease.jobs, line.jobs)
+                if line.log_after is not None:
+                    mirror.send_nowait(log_order(self._config.log_tail, mirror.pid, line))
                 if line.error:
                     self._complain(line)
         finally:
@@ -229,5 +238,5 @@ def _address_for_masters(config: WorkerConfig, port: int) -> str:
 
 def _mirror_settings(config: WorkerConfig, name: str, machine: MachineFacts) -> MirrorSettings:
     places = (name, config.tmpfs, config.sandbox)
-    common = (*places, machine, config.log_level, config.store, config.network, config.limits)
+    common = (*places, machine, config.log_level, config.store, config.network, config.limits, config.group)
     return MirrorSettings(*common, program=config.program) if config.program else MirrorSettings(*common)

@@ -23,7 +23,8 @@ from termite.engine.paths import from_root_down
 from termite.engine.store.cas import Cas
 from termite.engine.store.cas_writer import CasWriter
 from termite.engine.wire.protocol.content_chunks import parse_piece
-from termite.engine.wire.protocol.messages import Directory, File, GetDirectory, GetFile, Message
+from termite.engine.wire.protocol.message_base import Message
+from termite.engine.wire.protocol.messages import Directory, File, GetDirectory, GetFile
 from termite.engine.wire.transport import Connection, OnChunk
 from termite.fuse.content.local_copy import WORTH_BYTES, LocalCopy, find_local_copy
 from termite.fuse.view.inodes import Node
@@ -47,6 +48,29 @@ class _Flight:
 
     ended: trio.Event
     silence: Retryable | None = None
+
+
+class _IncomingFile:
+    """A content that comes in chunks. `writer` takes them; it is None before the first one."""
+
+    def __init__(self, node: Node, cas: Cas) -> None:
+        self.writer: CasWriter | None = None
+        self._node = node
+        self._cas = cas
+        self._most_bytes = max(cas.limits.max_bytes, LARGE_BYTES)  # eviction comes too late for more
+        self._received = self._data_bytes = 0
+
+    async def write(self, chunk: bytes) -> None:
+        """Take the next chunk. Raise Retryable if the content is longer than it may be."""
+        piece = parse_piece(chunk)
+        self._received += piece if isinstance(piece, int) else len(piece)
+        self._data_bytes += 0 if isinstance(piece, int) else len(piece)
+        _check_size(self._node, self._data_bytes, self._most_bytes)
+        if self._received > self._node.attr.size:  # it may never end, and would fill the worker's disk
+            text = f"/{os.fsdecode(self._node.path)} is longer than it was listed"
+            raise Retryable(Reason.FILE_CHANGED, text)
+        self.writer = self.writer or self._cas.writer()
+        self.writer.add(piece)
 
 
 class Fetcher:
@@ -165,54 +189,37 @@ class Fetcher:
         return await trio.to_thread.run_sync(self._cas.verify, digest)
 
     async def _get_file(self, node: Node) -> None:
-        self._check_size(node, node.attr.size, HUGE_BYTES)
+        _check_size(node, node.attr.size, HUGE_BYTES)
         self._counts["files"] += 1
-        writer: CasWriter | None = None
-        received = data_bytes = 0
-        most_bytes = max(self._cas.limits.max_bytes, LARGE_BYTES)  # eviction comes too late for more
-
-        async def write(chunk: bytes) -> None:
-            nonlocal writer, received, data_bytes
-            piece = parse_piece(chunk)
-            received += piece if isinstance(piece, int) else len(piece)
-            data_bytes += 0 if isinstance(piece, int) else len(piece)
-            self._check_size(node, data_bytes, most_bytes)
-            if received > node.attr.size:  # it may never end, and would fill the worker's disk
-                raise Retryable(Reason.FILE_CHANGED, f"/{os.fsdecode(node.path)} is longer than it was listed")
-            writer = writer or self._cas.writer()
-            writer.add(piece)
-
+        incoming = _IncomingFile(node, self._cas)
         local = await self._find_local_copy(node)
         request = GetFile(node.path, node.attr.size, node.attr.mtime_ns, local.digest if local else None)
         try:
-            reply = _expect(File, await self._ask(request, write))
-            if local is not None and reply.digest == local.digest and writer is None:
-                if not await trio.to_thread.run_sync(local.copy_into, self._cas):
-                    raise Retryable(
-                        Reason.FILE_UNREADABLE, f"/{os.fsdecode(node.path)} of the worker changed while it was read"
-                    )
-                self._counts["files_of_ours"] += 1
+            reply = _expect(File, await self._ask(request, incoming.write))
+            if local is not None and reply.digest == local.digest and incoming.writer is None:
+                await self._copy_local(node, local)
             elif reply.content is not None:
                 if self._cas.put(reply.content) != reply.digest:
                     raise RemoteProtocolError(f"the content of {node.path!r} is not what its digest says")
                 self._counts["file_bytes"] += reply.digest.size
                 node.content = reply.content if node.opens else None
             else:
-                (writer or self._cas.writer()).finish(reply.digest)
+                (incoming.writer or self._cas.writer()).finish(reply.digest)
                 self._counts["file_bytes"] += reply.digest.size
         finally:
-            if writer is not None:
-                writer.discard()
+            if incoming.writer is not None:
+                incoming.writer.discard()
             if local is not None:
                 os.close(local.fd)
         if self._is_public(node):
             self._cas.note_public(reply.digest)
         self._have(node, reply.digest)
 
-    def _check_size(self, node: Node, size_bytes: int, most_bytes: int) -> None:
-        if size_bytes > most_bytes:
-            text = f"/{os.fsdecode(node.path)} is larger than the store (termite-worker -cache-size)"
-            raise Retryable(Reason.DISK_FULL, text)
+    async def _copy_local(self, node: Node, local: LocalCopy) -> None:
+        if not await trio.to_thread.run_sync(local.copy_into, self._cas):
+            text = f"/{os.fsdecode(node.path)} of the worker changed while it was read"
+            raise Retryable(Reason.FILE_UNREADABLE, text)
+        self._counts["files_of_ours"] += 1
 
     def _is_public(self, node: Node) -> bool:
         """Return True if any user of the master's machine may read this version of a file."""
@@ -241,6 +248,12 @@ class MirroredFiles:
     tree: Tree
     cas: Cas
     fetcher: Fetcher
+
+
+def _check_size(node: Node, size_bytes: int, most_bytes: int) -> None:
+    if size_bytes > most_bytes:
+        text = f"/{os.fsdecode(node.path)} is larger than the store (termite-worker -cache-size)"
+        raise Retryable(Reason.DISK_FULL, text)
 
 
 def _expect(kind: type[M], reply: Message) -> M:

@@ -21,7 +21,7 @@ from termite.engine.wire.protocol.messages import INLINE_BYTES, INLINE_TOTAL_BYT
 from termite.fuse import mirror_calls
 from termite.fuse.harvest.upper_layer import UpperLayer, not_at_rest, open_upper
 from termite.fuse.view.comparison import CopyUps, Homes, LinkKey, Lower, UpperEntry, attributed, compare, files, harvest
-from termite.fuse.view.linked_files import find_changed_in_place
+from termite.fuse.view.linked_files import find_changed_in_place, find_linked
 
 # Up to these sizes no thread is used: a thread costs 0.1 ms, as much as reading a few small files.
 MAX_ENTRIES_WITHOUT_THREAD = 64
@@ -45,7 +45,13 @@ class Harvested:
 
 
 async def collect(
-    upper: Path, homes: Homes, lower: Lower, cas: Cas, copied: Mapping[LinkKey, CopyUps] | None = None
+    upper: Path,
+    homes: Homes,
+    lower: Lower,
+    cas: Cas,
+    copied: Mapping[LinkKey, CopyUps] | None = None,
+    *,
+    may_compare_links: bool = False,
 ) -> Harvested:
     """Read the upper layer, compare it with the view, and store the new contents.
 
@@ -53,13 +59,14 @@ async def collect(
     and nothing was stored then, so this can be called again. Raises NotAtRest if somebody still
     changes the files, and Retryable if the disk is full or a path is too long. The master then runs
     the job once more, or itself if the reason `is_for_here`; a file with several names that was
-    changed in place is one. `copied` has those that may have been copied up.
+    changed in place is one. `copied` has those that may have been copied up. `may_compare_links`:
+    if an old file has got another name, that is one, too.
     """
     layer = open_upper(upper)
     if layer is None:
         return Harvested((), {}, ())
     with contextlib.closing(layer):
-        return await _collect(layer, homes, lower, cas, copied or {})
+        return await _collect(layer, homes, lower, cas, copied or {}, may_compare_links)
 
 
 def find_left_in_memory(upper: Path) -> list[bytes]:
@@ -73,7 +80,12 @@ def find_left_in_memory(upper: Path) -> list[bytes]:
 
 
 async def _collect(
-    layer: UpperLayer, homes: Homes, lower: Lower, cas: Cas, copied: Mapping[LinkKey, CopyUps]
+    layer: UpperLayer,
+    homes: Homes,
+    lower: Lower,
+    cas: Cas,
+    copied: Mapping[LinkKey, CopyUps],
+    may_compare_links: bool,
 ) -> Harvested:
     with contextlib.closing(layer.entries(homes)) as walk:
         entries = list(itertools.islice(walk, MAX_ENTRIES_WITHOUT_THREAD))
@@ -91,6 +103,8 @@ async def _collect(
         digests, small = store()
     if path := find_changed_in_place(compared, digests, copied):
         raise Retryable(Reason.LINKED_FILE, repr("/" + os.fsdecode(path)))
+    if may_compare_links and (path := find_linked(compared, digests)):
+        raise Retryable(Reason.LINK_READ, repr("/" + os.fsdecode(path)))
     changes = harvest(compared, digests)
     new = {change.attr.digest for change in changes if change.attr and change.content and change.link_to is None}
     inline = {digest.sha256: content for digest, content in small.items() if digest in new}

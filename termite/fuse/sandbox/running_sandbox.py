@@ -13,6 +13,7 @@ import select
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -22,7 +23,7 @@ from termite.fuse import mirror_calls
 from termite.fuse.job_terminal import JobTerminal
 from termite.fuse.sandbox.sandbox_order import LARGE_ORDER, MAX_MESSAGE_BYTES, SandboxSpec, pack_order
 from termite.fuse.sandbox.sandbox_report import REPORT_BYTES, parse_report
-from termite.fuse.sandbox.spawner import WaitingSandbox, receive_with_fds
+from termite.fuse.sandbox.spawner import WaitingSandbox, receive_last, receive_with_fds
 
 PIPE_BYTES = 64 * 1024  # a pipe holds so much, so a larger read gets no more
 # A sandbox that survives so many signals, one every KILL_S, is left to the kernel, and logged.
@@ -247,6 +248,6 @@ def _read_report(running: RunningSandbox) -> dict[str, str]:
     if running.terminal is not None and running.terminal.early_report is not None:
         return parse_report(running.terminal.early_report)
     try:
-        return parse_report(running.sandbox.channel.recv(REPORT_BYTES))
-    except OSError:  # it was killed with an order in its queue, or is still being killed
+        return parse_report(receive_last(partial(running.sandbox.channel.recv, REPORT_BYTES)))
+    except OSError:  # it is still being killed
         return {}

@@ -25,6 +25,8 @@ SENT_HOME = {
     "attributes": Reason.ATTRIBUTES_SET,
     "listener": Reason.CALLS_WATCHED,
     "links": Reason.LINKS_COMPARED,
+    "space": Reason.SPACE_ASKED,
+    "device": Reason.DEVICE_MADE,
     "stack": Reason.STACK_TOO_LARGE,
 }
 
@@ -39,7 +41,9 @@ class SandboxResult:
     `exec_errno` is 0 if the command was executed. `started_ns` and `ended_ns` are times of this
     machine's clock. `stdin_offset` is -1 if standard input is no file of the mirror. `upper` stays
     until `Sandboxes.discard`. `is_full`: it met a limit of processes when its command ended.
-    `processes_made` is 0, or the number that it has made, if that is beyond its limit.
+    `processes_made` is 0, or the number that it has made, if that is beyond its limit. `is_linked`:
+    a file got another name, and a program may have compared both inode numbers. `is_left`: a
+    process of the job outlived its command.
     """
 
     exit: Exit
@@ -52,6 +56,8 @@ class SandboxResult:
     stdin_offset: int = -1
     is_full: bool = False
     processes_made: int = 0
+    is_linked: bool = False
+    is_left: bool = False
 
 
 def parse_report(message: bytes) -> dict[str, str]:
@@ -96,8 +102,9 @@ def sandbox_result(records: Mapping[str, str], earliest_ns: int, timed_out: bool
         peak_memory_bytes=_number(records, "maxrss_kb", 0) * 1024,
     )
     offset, is_full = _number(records, "stdin_offset", -1), "full" in records
-    made = _number(records, "made", 0)
-    return SandboxResult(exit, exec_errno, usage, started_ns, ended_ns, timed_out, upper, offset, is_full, made)
+    made, is_linked, is_left = _number(records, "made", 0), "linked" in records, "left" in records
+    spans = (usage, started_ns, ended_ns, timed_out)
+    return SandboxResult(exit, exec_errno, *spans, upper, offset, is_full, made, is_linked, is_left)
 
 
 _LARGEST_STATUS = 0xFFFF  # of wait(2)

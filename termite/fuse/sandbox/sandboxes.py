@@ -32,8 +32,8 @@ class Sandboxes:
     """The sandboxes of one lease, made by the program `binary`. Each job writes below `scratch`.
 
     `tmpfs`: hold what jobs write in memory, if the kernel can. `network` is what jobs get that want
-    one. `limits` hold for each job. `own` are the user and group of all jobs. Without them, calls
-    that need the submitter's machine are not noticed.
+    one. `limits` hold for each job. `own` are the user and group of all jobs, and other
+    groups of the submitter. Without them, calls that need the submitter's machine are not noticed.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Sandboxes:
         tmpfs: bool,
         network: JobNetwork = OPEN_NETWORK,
         limits: JobLimits = NO_LIMITS,
-        own: tuple[int, int] | None = None,
+        own: tuple[int, ...] = (),
     ) -> None:
         self.scratch = Scratch(binary, scratch)
         self._wants_tmpfs = tmpfs
@@ -54,7 +54,7 @@ class Sandboxes:
         self._of_jobs: dict[int, Path] = {}
         self._watches: list[StandstillWatch] = []  # one for each running job
         self._is_busy = trio.Event()
-        watched = (b"--own=%d:%d" % own,) if own else ()
+        watched = (b"--own=" + b":".join(b"%d" % number for number in own),) if own else ()
         option = b"--private=" + os.fsencode(network.pasta) if network.pasta else b"--network"
         self._spawners = {
             False: Spawner(binary, scratch, *watched),

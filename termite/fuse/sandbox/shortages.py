@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from termite.engine.errors import Reason, Retryable
-from termite.fuse.sandbox.own_cgroup import find_group
+from termite.engine.host.own_cgroup import find_group
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 SPARE_TASKS = 64  # near the limit of the machine; the tasks of the job that failed have ended already

@@ -12,8 +12,11 @@ import os
 import signal
 import socket
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import trio
 
@@ -26,6 +29,8 @@ ANNOUNCEMENT_BYTES = 16 * 1024  # the longest text is that of a report, a path w
 # replaced.
 SANDBOX_ANSWER_S = 10.0
 MAX_STARTS = 2  # of the process for one job; if it dies each time, it will never work
+
+Received = TypeVar("Received")
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +73,9 @@ class Spawner:
 
     `binary` is its program. Without `options` the sandboxes have a loopback interface of their own.
     With `--network` they have the network of this machine. With `--private=PASTA` the program PASTA
-    connects them to other machines. `--own=UID:GID` watches for calls that need the submitter's
-    machine. The process is started when a sandbox is first wanted, so that it sees the mounts of
-    that moment. If it dies it is started again, and its sandboxes live on.
+    connects them to other machines. `--own=UID:GID[:GROUP]...` watches for calls that need the
+    submitter's machine. The process is started when a sandbox is first wanted, so that it sees the
+    mounts of that moment. If it dies it is started again, and its sandboxes live on.
     """
 
     def __init__(self, binary: Path, scratch: Path, *options: bytes) -> None:
@@ -237,6 +242,18 @@ class Spawner:
             os.waitpid(self._pid, 0)
 
 
+def receive_last(receive: Callable[[], Received]) -> Received:
+    """Return what `receive` reads from a socket whose other end may have gone.
+
+    If the other end has gone without reading all that was sent to it, the kernel reports this once
+    as ECONNRESET. The next call returns the messages that came before, and then the end.
+    """
+    try:
+        return receive()
+    except ConnectionResetError:
+        return receive()
+
+
 def receive_with_fds(channel: socket.socket) -> tuple[bytes, list[int]]:
     """Return a message of the sandbox program and its descriptors, of which there are two at most.
 
@@ -244,7 +261,8 @@ def receive_with_fds(channel: socket.socket) -> tuple[bytes, list[int]]:
     socket.recv_fds would drop the flags, so that processes started later would inherit them.
     """
     room = socket.CMSG_LEN(2 * array.array("i").itemsize)
-    said, controls, _, _ = channel.recvmsg(ANNOUNCEMENT_BYTES, room, socket.MSG_CMSG_CLOEXEC)
+    receive = partial(channel.recvmsg, ANNOUNCEMENT_BYTES, room, socket.MSG_CMSG_CLOEXEC)
+    said, controls, _, _ = receive_last(receive)
     return said, [fd for _, _, content in controls for fd in array.array("i", content)]
 
 

@@ -18,6 +18,22 @@ from termite.engine.model import Digest
 from termite.fuse.view.comparison import Compared, CopyUps, LinkKey, Pair, UpperEntry, ends_what_was, link_key, novelty
 
 
+def find_linked(compared: Compared, digests: Mapping[int, Digest]) -> bytes:
+    """Return the path of a file that was there before the job, and got another name in it, or b"".
+
+    Overlayfs copies the file. The new name has the number of the copy, but the old one still shows
+    the old number, so that a program like tar takes them for two files. The new name may be gone
+    again, and an unchanged copy is the only trace of it.
+    """
+    for pair in compared.pairs:
+        entry, was = pair.entry, pair.was
+        if not entry.copied_up or was is None or not stat.S_ISREG(entry.mode) or not stat.S_ISREG(was.mode):
+            continue
+        if entry.nlink > 1 or novelty(pair, digests) < 2:
+            return entry.path
+    return b""
+
+
 def find_changed_in_place(
     compared: Compared, digests: Mapping[int, Digest], copied: Mapping[LinkKey, CopyUps]
 ) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from termite.cli import daemons
-from termite.cli.logs import set_up_logging
+from termite.cli.logs.log_settings import set_up_logging
 from termite.engine.errors import UserError
 from termite.engine.host.native_programs import native_program
 from termite.engine.model import JobNetwork
@@ -21,7 +21,7 @@ from tests.unit.cli.test_flags import Run
 def test_a_daemon_that_cannot_start_says_why_and_exits_with_100(
     command: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(daemons, "set_up_logging", lambda level, logfile: None)
+    monkeypatch.setattr(daemons, "start_log", lambda flags: None)
     assert command(["-secret", str(tmp_path / "none.txt"), "-port", "0"]) == 100
     said = capsys.readouterr().err
     assert re.match(r"termite-(coordinator|worker): ", said)

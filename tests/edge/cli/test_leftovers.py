@@ -22,6 +22,7 @@ from termite.cli.leftovers.footprints import (
     start_sweep,
     worker_places,
 )
+from termite.engine.paths import tree_path
 from termite.engine.private_directories import locked_directory
 from termite.engine.tree.publishing.staging import Staging
 
@@ -35,6 +36,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     place = [tmp_path / "state" / "termite"]
     monkeypatch.setattr(footprints, "candidates", lambda kind: place)
     monkeypatch.setattr(footprints, "own_directory", lambda kind: place[0])
+    monkeypatch.setattr(sweep, "PAUSE_S", 0.0)
     place[0].mkdir(parents=True)
     return place[0] / "running"
 
@@ -129,6 +131,29 @@ def test_a_tree_with_another_master_is_left_to_it(tmp_path: Path, state: Path) -
         listening.listen()
         sweep.main()
     assert (tmp_path / "tree" / ".termite-staging" / "now").exists()
+    assert os.listdir(state) == []
+
+
+def test_a_tree_whose_new_master_does_not_listen_yet_is_looked_at_again(
+    tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its plan is there before its socket, and a file put off would stay for a day."""
+    killed(make_tree(tmp_path / "tree"))
+    clean = sweep.is_swept
+    looks: list[socket.socket] = []
+
+    def clean_before_it_listens(places: dict[str, object]) -> bool:
+        looks.append(socket.socket(socket.AF_UNIX))
+        if len(looks) == 2:
+            looks[-1].bind(str(tmp_path / "tree" / ".termite-socket"))
+            looks[-1].listen()
+        return clean(places)
+
+    monkeypatch.setattr(sweep, "is_swept", clean_before_it_listens)
+    staging = Staging(tree_path(tmp_path / "tree"))
+    sweep.main()
+    assert (staging.path / "now").exists()
+    staging.close()
     assert os.listdir(state) == []
 
 

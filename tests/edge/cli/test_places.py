@@ -11,7 +11,7 @@ import trio
 
 from termite.cli.client import find_socket
 from termite.cli.daemons import default_tmpdir, run_daemon
-from termite.cli.logs import set_up_logging
+from termite.cli.logs.log_settings import set_up_logging
 from termite.cli.places import CACHE, STATE, candidates, home, own_directory, tree_name
 from termite.engine.errors import UserError
 

@@ -11,7 +11,7 @@ from termite.cli.build_commands.front_end import place_lines, read_words, summar
 from termite.cli.build_commands.make import TOOL as MAKE
 from termite.cli.build_commands.ninja import TOOL as NINJA
 from termite.cli.client import choose_root
-from termite.cli.ctl import _run, _without_launcher
+from termite.cli.subcommands.builds.why import without_launcher
 from termite.engine.errors import Reason, UserError
 from termite.engine.status.report import Counters, build_summary
 
@@ -83,10 +83,10 @@ def test_the_build_directory_of_cmake_is_the_word_after_build() -> None:
 
 
 def test_a_line_that_begins_with_the_launcher_is_explained_without_it() -> None:
-    assert _without_launcher(["gcc", "--version"]) == (["gcc", "--version"], {})
-    assert _without_launcher(["/x/termite", "--cmake=link", "--", "--odd"]) == (["--odd"], {"cmake": "link"})
-    assert _without_launcher(["termite", "gcc", "--a=b"]) == (["gcc", "--a=b"], {})
-    assert _without_launcher(["termite"]) == (["termite"], {})
+    assert without_launcher(["gcc", "--version"]) == (["gcc", "--version"], {})
+    assert without_launcher(["/x/termite", "--cmake=link", "--", "--odd"]) == (["--odd"], {"cmake": "link"})
+    assert without_launcher(["termite", "gcc", "--a=b"]) == (["gcc", "--a=b"], {})
+    assert without_launcher(["termite"]) == (["termite"], {})
 
 
 def test_a_summary_says_why_jobs_were_not_done_by_a_worker_wherever_they_ran() -> None:
@@ -97,14 +97,6 @@ def test_a_summary_says_why_jobs_were_not_done_by_a_worker_wherever_they_ran() -
         "sockets that stayed on workers: 1",
         "could not be run: 2",
     ]
-
-
-@pytest.mark.parametrize("argv", [("why", "--help"), ("why", "-h"), ("status", "-help"), ("--help",)])
-def test_each_command_of_termite_ctl_has_help(argv: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        _run(list(argv))
-    assert ended.value.code == 0
-    assert "why COMMAND..." in capsys.readouterr().out
 
 
 def test_termite_build_without_a_tool_is_called_wrongly(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from termite.engine.wire.protocol import messages, records
+from termite.engine.wire.protocol import message_base, records
 
 TOP = Path(__file__).parents[3]
 PROTOCOL = (TOP / "docs" / "develop" / "protocol.md").read_text()
@@ -172,7 +172,7 @@ def test_every_document_that_the_code_names_exists() -> None:
 
 
 def test_every_message_between_daemons_is_described() -> None:
-    names = {message.__name__ for message in messages.Message.__subclasses__()}
+    names = {message.__name__ for message in message_base.Message.__subclasses__()}
     assert len(names) > 15
     assert {name for name in names if not re.search(rf"\b{name}\b", PROTOCOL)} == set()
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 CHECKOUT = next(above for above in Path(__file__).resolve().parents if (above / "pyproject.toml").exists())
 MAX_FILE_LINES = 400
 MAX_CLASS_LINES = 300
+MAX_FUNCTION_LINES = 40
 # The parameters of a written `__init__` are counted, without self. A dataclass holds values.
 MAX_COLLABORATORS = 6
 MAX_FILES = 12  # a folder
@@ -35,7 +36,7 @@ def test_the_house_rules_are_kept_but_for_what_is_still_to_mend() -> None:
 
 
 def breaches_of_size() -> Iterator[str]:
-    """Yield the files and classes that are too long."""
+    """Yield the files, classes and functions that are too long."""
     for top in ("termite", "native"):
         for path in sorted((CHECKOUT / top).rglob("*")):
             if path.suffix in SUFFIXES and len(path.read_text().splitlines()) > MAX_FILE_LINES:
@@ -43,6 +44,11 @@ def breaches_of_size() -> Iterator[str]:
     for path, node in classes():
         if (node.end_lineno or 0) - node.lineno + 1 > MAX_CLASS_LINES:
             yield f"{place(path)}: the class {node.name} is longer than {MAX_CLASS_LINES} lines"
+    for path in sorted((CHECKOUT / "termite").rglob("*.py")):
+        parts = ast.walk(ast.parse(path.read_text()))
+        for function in (part for part in parts if isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef))):
+            if (function.end_lineno or 0) - function.lineno + 1 > MAX_FUNCTION_LINES:
+                yield f"{place(path)}: the function {function.name} is longer than {MAX_FUNCTION_LINES} lines"
 
 
 def breaches_of_constructors() -> Iterator[str]:
@@ -87,9 +93,10 @@ def may_be_shared(public: PublicName) -> bool:
             return public.name == "main" or public.name.startswith("termite_")
         case "module":
             # Each pure room is called `logic`.
-            # A plugin and a front end are named after their build tool.
-            of_a_tool = public.file.startswith(("termite/plugins/", "termite/cli/build_commands/"))
-            return public.name == "logic" or (of_a_tool and public.name != "plugins")
+            # A plugin and a front end are named after their build tool, and a subcommand's module
+            # after the subcommand.
+            of_a_command = ("termite/plugins/", "termite/cli/build_commands/", "termite/cli/subcommands/")
+            return public.name == "logic" or (public.file.startswith(of_a_command) and public.name != "plugins")
     return False
 
 

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from termite.cli.ctl import COMMANDS, USAGE
 from termite.cli.daemons import coordinator_parser, worker_parser
 from termite.cli.master_command import master_parser
+from termite.cli.subcommands.registry import FOLDERS, subcommand_parser
+from termite.engine.decide.logic.rules import KEYS
+from termite.engine.decide.logic.switches import VARIABLES
 from termite.engine.errors import ExitCode, Reason
 from termite.engine.model import TerminalWish, WindowSize
 from termite.engine.wire.protocol.records import parse_records
@@ -52,6 +54,7 @@ DAEMONS = {
     "engine/fleet": "master",
     "engine/history": "master",
     "engine/launch": "master",
+    "engine/loop/task_tree.py": "any",
     "engine/loop": "master",
     "engine/master": "master",
     "engine/private_directories.py": "any",
@@ -159,10 +162,28 @@ def test_every_flag_of_a_daemon_is_described_with_its_default(program: str) -> N
     assert described == flags_of(program)
 
 
-def test_every_command_of_termite_ctl_is_described() -> None:
-    usage = re.findall(r"^  (\S.*?)   ", USAGE, re.MULTILINE)
-    assert without_repetition(first_codes("termite-ctl")) == {*usage, "-help", "-version"}
-    assert {line.split()[0] for line in usage} == set(COMMANDS)
+def usage_of(subcommand: str) -> str:
+    """Return how to call a subcommand, as the document writes it: `status [-json]`."""
+    words = [subcommand]
+    for action in sorted(subcommand_parser(subcommand)._actions, key=lambda each: not each.option_strings):
+        if action.help == argparse.SUPPRESS or action.dest in ("help", "version"):
+            continue
+        name = action.metavar or "|".join(action.choices or [action.dest.upper()])
+        if action.option_strings:
+            flag = action.option_strings[-1].replace("--", "-")
+            words.append(f"[{flag}]" if action.nargs == 0 else f"[{flag} {name}]")
+        else:
+            words.append(
+                {"?": f"[{name}]", "*": f"[{name}...]", argparse.REMAINDER: f"{name}..."}.get(
+                    str(action.nargs), str(name)
+                )
+            )
+    return " ".join(words)
+
+
+def test_every_command_of_termite_ctl_is_described_with_its_flags() -> None:
+    described = without_repetition(first_codes("termite-ctl"))
+    assert described == {*map(usage_of, FOLDERS), "help [COMMAND]", "-help", "-version"}
 
 
 def test_every_option_of_the_launcher_is_described() -> None:
@@ -185,7 +206,11 @@ def test_every_option_of_a_front_end_is_described() -> None:
         "termite/cli/build_commands/cmake.py", "run_cmake"
     )
     own = {word for word in tools if word.startswith("--")}
-    assert without_repetition(first_codes("termite-make, termite-ninja and termite-cmake")) == own == {"--termite-help"}
+    assert (
+        without_repetition(first_codes("termite-make, termite-ninja and termite-cmake"))
+        == own
+        == {"--termite-help", "--version"}
+    )
 
 
 def test_every_command_has_a_section() -> None:
@@ -210,15 +235,18 @@ def test_every_environment_variable_is_described() -> None:
     assert ours == found - set(NO_VARIABLES)
 
 
+def test_every_variable_is_in_the_tables_by_which_a_misspelt_one_is_found() -> None:
+    described = [*first_codes("Set by you"), *first_codes("Set by termite")]
+    ours = {name.partition("=")[0] for name in described if name.startswith("TERMITE")}
+    assert set(VARIABLES) == ours
+    source = (TOP / "native" / "launcher" / "surroundings" / "settings.c").read_text()
+    rows = re.findall(r'^(?:    |.* SWITCH = )\{"([A-Z_]+)", \{(.*?)\}', source, re.MULTILINE)
+    of_the_launcher = {name if name == "TERMITE" else f"TERMITE_{name}": values for name, values in rows}
+    assert {name: tuple(re.findall('"(.*?)"', values)) for name, values in of_the_launcher.items()} == VARIABLES
+
+
 def test_every_key_of_a_rule_is_described() -> None:
-    path = PRODUCT / "engine" / "decide" / "logic" / "rules.py"
-    source = path.read_text()
-    keys = set(re.findall(r'_number\(fields, "(\w+)"', source)) | set(re.findall(r'fields\.get\("(\w+)"', source))
-    switches = re.search(r"^_SWITCHES = (\{.*?^\})", source, re.MULTILINE | re.DOTALL)
-    assert switches
-    assert {name.lower() for name in without_repetition(first_codes("Rules"))} == keys | set(
-        ast.literal_eval(switches[1])
-    )
+    assert without_repetition(first_codes("Rules")) == set(KEYS)
 
 
 def own_names() -> set[str]:
@@ -228,7 +256,9 @@ def own_names() -> set[str]:
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
                 text = node.value.decode(errors="replace") if isinstance(node.value, bytes) else node.value
-                if re.fullmatch(r"\.termite-[a-z]*|\0?termite-(?:worker|master)-|/var/[\w/]+/termite(?:-|$)", text):
+                if re.fullmatch(
+                    r"\.termite-[a-z]*|\0?termite-(?:worker|master|doctor)-|/var/[\w/]+/termite(?:-|$)", text
+                ):
                     names.add(text.lstrip("\0").rstrip("-"))
     source = "\n".join(path.read_text() for path, _ in modules())
     below_cache = re.findall(r'(?:own_directory\(CACHE\)|cache\)) / f?"([\w-]+)', source)

@@ -13,7 +13,7 @@ from termite.engine.decide import hookspecs
 from termite.engine.decide.loaded_plugins import HOOKS, Plugins
 from termite.engine.decide.logic.rules import RuleBook, first_match
 
-NAMES = ("make", "ninja", "cmake", "cargo", "go", "meson", "caches", "runners")
+NAMES = ("make", "ninja", "cmake", "cargo", "go", "meson", "caches", "runners", "machine")
 BUILT_IN = tuple(f"termite.plugins.{name}" for name in NAMES)
 REMOTE, LOCAL, RECURSE = (False, False), (True, False), (True, True)
 
@@ -58,6 +58,25 @@ DECISIONS = [
     ("/usr/bin/cmake -E cmake_progress_start /b/CMakeFiles 0", LOCAL),
     ("cmake -E env A=b python3 gen.py", REMOTE),
     ("gcc -c cmake.c", REMOTE),
+    ("sudo make install", LOCAL),
+    ("cd x && /usr/bin/sudo -n true", LOCAL),
+    ("su nobody -c id", LOCAL),
+    ("mkdir m && mount -t tmpfs t m; umount m", LOCAL),
+    ("A=1 chroot root sh", LOCAL),
+    ("gcc -c su.c -o su && cp su sudo mount", REMOTE),
+    ("sum a; mountpoint .", REMOTE),
+    ("docker build -t x .", LOCAL),
+    ("cat docker; cp podman x", REMOTE),
+    ("groups", LOCAL),
+    ("echo $(id -Gn)", LOCAL),
+    ("id | grep x", LOCAL),
+    ("id -u; id -un; echo id -G groups", REMOTE),
+    ("du -x", LOCAL),
+    ("cd x; du -sxh .", LOCAL),
+    ("du -s --one-file-system . | sort", LOCAL),
+    ("du -s . -x", LOCAL),
+    ("du -s .; gcc -x c a", REMOTE),
+    ("du -sk ./du -s a-x", REMOTE),
     ("cd /b && /usr/bin/ctest --force-new-ctest-process", LOCAL),
     ("/usr/bin/meson --internal regenerate /src .", LOCAL),
     ("/x/python3 /x/bin/meson --internal regenerate /src .", LOCAL),

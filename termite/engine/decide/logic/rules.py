@@ -4,7 +4,9 @@ The file `.termite-localrc` is a JSON array of objects. Lines that begin in colu
 `//` are comments. The keys, in upper or lower case, and their defaults:
 
 Regexp (required)   Local  Recurse  SkipRefresh  Debug  Network  Trusted (false)
-Timeout (seconds)   Memory (bytes)
+Log (true)          Timeout (seconds)   Memory (bytes)
+
+Any other key is an error, because a misspelt one would turn its rule into another one.
 
 Each Regexp is searched in the whole command text and is not anchored; `.` stops at a newline. The
 first rule that matches decides. If none matches, the command runs remotely, or locally if it is
@@ -19,9 +21,13 @@ import json
 import re
 import warnings
 from collections.abc import Iterable
+from typing import Annotated
+
+import msgspec
 
 from termite.engine.errors import UserError
 from termite.engine.model import Rule, Verdict
+from termite.engine.nearest_name import wrong_name
 
 FILE_NAME = ".termite-localrc"
 
@@ -45,14 +51,27 @@ _COMMAND = (
 )
 _LEADING_ANYTHING = re.compile(r"^((?:\(\?[a-zA-Z]+\))?)(?:\.\*\??(?![+*?{]))+")
 
-_SWITCHES = {
-    "local": "local",
-    "recurse": "recurse",
-    "skiprefresh": "skip_refresh",
-    "debug": "debug",
-    "network": "network",
-    "trusted": "trusted",
-}
+_Amount = Annotated[float, msgspec.Meta(ge=0, lt=1e18)]
+
+
+class RuleEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="pascal"):
+    """One object of the file, as its writer has to spell it; only the case of keys is free."""
+
+    regexp: str
+    local: bool = False
+    recurse: bool = False
+    skip_refresh: bool = False
+    debug: bool = False
+    network: bool = False
+    trusted: bool = False
+    log: bool = True
+    timeout: _Amount = 0.0
+    memory: _Amount = 0.0
+
+
+KEYS = tuple(field.encode_name for field in msgspec.structs.fields(RuleEntry))
+_ANY_CASE = {key.lower(): key for key in KEYS}
+_WANTED = {str: "must be a text", bool: "must be true or false"}  # else a number
 
 
 def first_match(text: str, rules: Iterable[Rule]) -> Verdict:
@@ -89,7 +108,7 @@ def parse_rules(text: str, source: str = FILE_NAME) -> tuple[Rule, ...]:
     is the file's name in such messages and in the rules.
     """
     try:
-        entries = json.loads(_without_comments(text))
+        entries = json.loads(_without_comments(text), object_pairs_hook=_Object)
     except (ValueError, RecursionError) as error:
         raise UserError(
             f"{source}: not JSON: {error}", hint="write an array of objects, see docs/reference.md, 'Rules'"
@@ -118,6 +137,16 @@ class RuleBook:
         return first_match(text, self.rules)
 
 
+class _Object:
+    """An object of JSON: its keys in order, and perhaps one of them twice."""
+
+    def __init__(self, pairs: list[tuple[str, object]]) -> None:
+        self.pairs = pairs
+
+    def __repr__(self) -> str:
+        return "{...}"
+
+
 @functools.cache
 def _searchable(regexp: str) -> str:
     # A search only asks whether the regexp is found, so `.*` in front changes nothing. With it, a
@@ -131,22 +160,55 @@ def _without_comments(text: str) -> str:
 
 
 def _parse_rule(entry: object, where: str) -> Rule:
-    if not isinstance(entry, dict):
+    if not isinstance(entry, _Object):
         raise UserError(f"{where}: must be an object", hint='like {"Regexp": "^ar ", "Local": true}')
-    fields = {key.lower(): content for key, content in entry.items()}
-    regexp = fields.get("regexp")
-    if not isinstance(regexp, str):
-        raise UserError(f"{where}: needs a Regexp", hint='like {"Regexp": "^ar ", "Local": true}')
-    _check_regexp(regexp, where)
-    switches = {name: _switch(fields, key, where) for key, name in _SWITCHES.items()}
+    found = _convert(entry, where)
+    _check_regexp(found.regexp, where)
     return Rule(
-        regexp=regexp,
-        timeout_s=_number(fields, "timeout", where),
-        memory_bytes=int(_number(fields, "memory", where)),
+        regexp=found.regexp,
+        local=found.local,
+        recurse=found.recurse,
+        skip_refresh=found.skip_refresh,
+        debug=found.debug,
+        network=found.network,
+        trusted=found.trusted,
+        log=found.log,
+        timeout_s=found.timeout,
+        memory_bytes=int(found.memory),
         source=where,
         words=(),
-        **switches,
     )
+
+
+def _convert(entry: _Object, where: str) -> RuleEntry:
+    """Return the object with its types checked. Raise UserError, which names a wrong key."""
+    fields: dict[str, object] = {}
+    for key, content in entry.pairs:
+        known = _ANY_CASE.get(key.lower(), key)
+        if known in fields:
+            raise UserError(f"{where}: {known} is given twice")
+        fields[known] = content
+    try:
+        return msgspec.convert(fields, RuleEntry)
+    except msgspec.ValidationError as error:
+        raise _wrong_entry(fields, where) or UserError(f"{where}: {error}") from None
+
+
+def _wrong_entry(fields: dict[str, object], where: str) -> UserError | None:
+    """Return the error for the first key that is wrong, or None if there is none."""
+    for key in fields:
+        if key not in KEYS:
+            error = wrong_name("key", key, KEYS, "docs/reference.md, 'Rules'")
+            return UserError(f"{where}: {error.message}", hint=error.hint)
+    if "Regexp" not in fields:
+        return UserError(f"{where}: needs a Regexp", hint='like {"Regexp": "^ar ", "Local": true}')
+    for field in msgspec.structs.fields(RuleEntry):
+        try:
+            msgspec.convert(fields.get(field.encode_name, field.default), field.type)
+        except msgspec.ValidationError:
+            wanted = _WANTED.get(field.type, "must be a number")
+            return UserError(f"{where}: {field.encode_name} {wanted}, not {fields[field.encode_name]!r}")
+    return None
 
 
 def _check_regexp(regexp: str, where: str) -> None:
@@ -159,17 +221,3 @@ def _check_regexp(regexp: str, where: str) -> None:
     except (re.error, RecursionError, OverflowError, Warning) as error:
         hint = "regular expressions are Python's, see docs/reference.md, 'Rules'"
         raise UserError(f"{where}: bad Regexp {regexp!r}: {error}", hint=hint) from None
-
-
-def _switch(fields: dict[str, object], key: str, where: str) -> bool:
-    content = fields.get(key, False)
-    if not isinstance(content, bool):
-        raise UserError(f"{where}: {key} must be true or false, not {content!r}")
-    return content
-
-
-def _number(fields: dict[str, object], key: str, where: str) -> float:
-    content = fields.get(key, 0)
-    if isinstance(content, bool) or not isinstance(content, int | float) or not 0 <= content < 1e18:
-        raise UserError(f"{where}: {key} must be a number, not {content!r}")
-    return content

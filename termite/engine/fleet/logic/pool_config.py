@@ -11,6 +11,7 @@ class PoolConfig:
 
     `coordinator` is a host and a port. All leases together get at most `slots`; 0 means no limit.
     Jobs see `uid` and `gid` as their own ids, and may leave files in the directories `temporary`.
+    `groups` are other groups of the user.
     An idle lease is closed after `keepalive_s`. No other user knows `owner`, from which workers get
     keys (OpenLease). Workers of another architecture than that of `machine` get no lease.
     """
@@ -25,4 +26,5 @@ class PoolConfig:
     owner: bytes
     keepalive_s: float = 60.0
     temporary: tuple[bytes, ...] = ()
+    groups: tuple[int, ...] = ()
     machine: MachineFacts = field(default_factory=MachineFacts)

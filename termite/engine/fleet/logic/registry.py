@@ -3,15 +3,19 @@
 A restart loses the list. The heartbeats of the workers rebuild it within one interval.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from termite.engine.wire.protocol.messages import ListedWorker, Register
+from termite.engine.wire.protocol.fleet_messages import ListedWorker, Register
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
+    """A worker, and the addresses that have lately registered under its name, with their times."""
+
     worker: ListedWorker
     seen_s: float
+    addresses: Mapping[str, float]
 
 
 class Registry:
@@ -29,6 +33,8 @@ class Registry:
 
     def register(self, message: Register, address: str, now: float) -> bool:
         """Record a heartbeat, with the worker's address. Return True if the version has changed."""
+        known = self._entries.get(message.name)
+        rival, addresses = self._rival(known, address, now)
         worker = ListedWorker(
             name=message.name,
             address=address,
@@ -38,10 +44,27 @@ class Registry:
             free_memory_bytes=message.free_memory_bytes,
             draining=message.draining,
             machine=message.machine,
+            rival=rival,
         )
-        known = self._entries.get(message.name)
-        self._entries[message.name] = _Entry(worker, now)
+        self._entries[message.name] = _Entry(worker, now, addresses)
         return self._changed(known is None or _notified_fields(known.worker) != _notified_fields(worker))
+
+    def rival_of(self, name: str) -> str:
+        """Return the address of another worker that uses the name of this one, or ""."""
+        return self._entries[name].worker.rival if name in self._entries else ""
+
+    def _rival(self, known: _Entry | None, address: str, now: float) -> tuple[str, dict[str, float]]:
+        """Return the address of a rival, and all addresses of the name with their times.
+
+        A worker that was restarted has another address once. Two workers take turns, so that an
+        address comes back after another one.
+        """
+        if known is None:
+            return "", {address: now}
+        recent = {place: then for place, then in known.addresses.items() if now - then <= self._forget_after_s}
+        others = [place for place in recent if place != address]
+        is_back = address in recent and (known.worker.address != address or known.worker.rival)
+        return (others[-1] if others and is_back else ""), {**recent, address: now}
 
     def deregister(self, name: str) -> bool:
         """Remove a worker that leaves. Return True if the version has changed."""

@@ -7,7 +7,7 @@ command.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from termite.engine.wire.protocol.messages import ListedWorker
+from termite.engine.wire.protocol.fleet_messages import ListedWorker
 
 LEASE_SLOTS = 16  # jobs that one mirror process serves; for more slots of one worker, there are more leases
 BACK_OFF_S = 0.5  # after the first failure; each further failure doubles it

@@ -21,6 +21,7 @@ from termite.engine.errors import (
     ExitCode,
     FsError,
     HalfPublished,
+    Reason,
     ResultRefused,
     Retryable,
     TermiteError,
@@ -29,7 +30,7 @@ from termite.engine.errors import (
 )
 from termite.engine.fleet.lease import Lease
 from termite.engine.fleet.pool import NoWorker
-from termite.engine.launch.connection import Launcher
+from termite.engine.launch.connection import Launcher, LauncherGone
 from termite.engine.launch.invocation import JobRequest, ShellWish
 from termite.engine.launch.listener import RestOfJob
 from termite.engine.master.job import Job
@@ -82,6 +83,11 @@ async def run_shell(master: Master, job: Job) -> Exit:
         lines = (f"the results could not be written: {os.strerror(error.errno)}",)
     except Retryable as error:
         lines = (f"the shell has ended: {error.reason.words}{f': {error.detail}' if error.detail else ''}",)
+    except LauncherGone:
+        raise
+    except Exception as error:  # around one shell: a bug of ours ends neither the build nor the master
+        log.exception("shell-failed job=%d", job.id)
+        lines = (f"the shell has ended: {Reason.INTERNAL_ERROR.words}: {error!r}",)
     job.output.release_nowait()
     await job.launcher.stop_reading()
     for line in lines:
@@ -205,5 +211,5 @@ async def _keep_results(master: Master, job: Job, lease: Lease, ran: Ran, timing
             await report_dropped(master, job, ran.dropped)
     elif ran.changes:
         await job.launcher.notice(
-            f"termite: {len(ran.changes)} changes in the tree stayed on the worker (--keep brings them home)"
+            f"termite: {len(ran.changes)} changes in the tree stayed on the worker (-keep brings them home)"
         )

@@ -74,15 +74,17 @@ class Events:
     """The places that must be checked.
 
     `names` are grouped by directory; if a directory has none, only its own attributes may have
-    changed. `replaced` are directories that were made, removed or moved, or whose watch is gone.
-    `relisted` are directories whose events are lost, so that they must be listed again. `overflow`:
-    the kernel has lost events of all other directories, so everything must be checked.
+    changed. `own` are directories of which this is reported, with or without names. `replaced` are
+    directories that were made, removed or moved, or whose watch is gone. `relisted` are directories
+    whose events are lost, so that they must be listed again. `overflow`: the kernel has lost events
+    of all other directories, so everything must be checked.
     """
 
     names: dict[bytes, dict[bytes, Touch]] = field(default_factory=dict)
     replaced: set[bytes] = field(default_factory=set)
     overflow: bool = False
     relisted: set[bytes] = field(default_factory=set)
+    own: set[bytes] = field(default_factory=set)
 
     def __bool__(self) -> bool:
         return self.overflow or bool(self.names) or bool(self.replaced) or bool(self.relisted)

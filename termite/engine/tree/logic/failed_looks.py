@@ -24,6 +24,11 @@ class FailedLooks:
         self.unlisted.add(directory)
         self._last = error
 
+    @property
+    def are_none(self) -> bool:
+        """True if every look since the last `take` has succeeded."""
+        return self._last is None and not self.unlisted and not self.events
+
     def take(self) -> tuple[Events, set[bytes]]:
         """Return the places and forget them, because they are checked now."""
         taken = self.events, self.unlisted
@@ -47,12 +52,12 @@ class _Kept:
 
     def __init__(self, looks: FailedLooks) -> None:
         self._looks = looks
-        self._unlisted = set(looks.unlisted)
+        self._unlisted = set(looks.unlisted) if looks.unlisted else ()
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, _: object, error: BaseException | None, trace: object) -> None:
         if error is not None:
-            self._looks.unlisted |= self._unlisted
+            self._looks.unlisted.update(self._unlisted)
             self._looks.events.overflow = True

@@ -6,7 +6,7 @@ worker has broken the protocol.
 
 import errno
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 
 from termite.engine.errors import FsError, RemoteProtocolError
@@ -31,11 +31,14 @@ class Plan:
     attributes: tuple[Change, ...]
     removed: tuple[bytes, ...]  # deepest first
 
-    @property
-    def parents(self) -> frozenset[bytes]:
-        """Return the directories in which something is made, and which must therefore exist."""
-        made = (*self.directories, *self.files, *self.symlinks, *self.links, *self.fifos)
-        return frozenset(split(change.path)[0] for change in made)
+    def parents(self, standing: Container[bytes]) -> frozenset[bytes]:
+        """Return the directories in which something is made, and which must therefore exist.
+
+        `standing` are paths of `directories` that need not be made.
+        """
+        made = (*self.files, *self.symlinks, *self.links, *self.fifos)
+        new = (change for change in self.directories if change.path not in standing)
+        return frozenset(split(change.path)[0] for change in (*made, *new))
 
 
 def make_plan(changes: Iterable[Change], is_writable: Callable[[bytes], bool]) -> Plan:

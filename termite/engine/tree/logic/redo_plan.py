@@ -33,12 +33,13 @@ TOKEN_BYTES = 8
 HEADER = struct.Struct("<8sIQQ36s32sc")
 SHA_BYTES = 32
 OUTCOME_AT = HEADER.size - 1
+_OPEN = b"O"  # `value` of an enum takes as long as all other fields of a header
 
 
 class Outcome(enum.Enum):
     """The state of a record: being carried out, complete, or given up for good."""
 
-    OPEN = b"O"
+    OPEN = _OPEN
     DONE = b"D"
     FAILED = b"F"
 
@@ -168,7 +169,7 @@ _decode = msgspec.msgpack.Decoder(RedoPlan).decode
 def pack_record(number: int, boot_id: bytes, plan: RedoPlan) -> bytes:
     """Return the record, whose outcome is OPEN."""
     body = _encode(plan)
-    head = HEADER.pack(MAGIC, VERSION, number, len(body), boot_id, b"", Outcome.OPEN.value)
+    head = HEADER.pack(MAGIC, VERSION, number, len(body), boot_id, b"", _OPEN)
     return head[: -SHA_BYTES - 1] + _sha(head, body) + head[-1:] + body
 
 

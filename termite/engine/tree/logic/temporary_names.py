@@ -40,6 +40,9 @@ def named_in(words: Iterable[bytes], root: bytes) -> list[bytes]:
 
     A path that could lead anywhere but down is left out.
     """
+    words = tuple(words)
+    if _MARK not in b"\0".join(words):  # as in most commands
+        return []
     found = dict.fromkeys(
         path.rstrip(b"/") for word in words if _MARK in word for path in _NAMED.findall(word) if _is_plain(path)
     )

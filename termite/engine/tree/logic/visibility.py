@@ -69,6 +69,12 @@ class DirectoryRules:
     hides_credentials: bool = False
 
 
+_PLAIN_RULES = tuple(
+    {visibility: DirectoryRules(visibility, hides_credentials=hides) for visibility in Visibility}
+    for hides in (False, True)
+)
+
+
 class Exports:
     """The anchors of one tree, and the decisions that follow. Nothing here reads the disk."""
 
@@ -88,6 +94,7 @@ class Exports:
         files there.
         """
         self.writable_root = writable_root
+        self._inside = writable_root + b"/" if writable_root else b""
         self._watched: set[bytes] = set()
         self._exports = tuple(exports)
         self._anchors = {b"": Visibility.PUBLIC} | dict.fromkeys(STANDARD_DIRECTORIES, Visibility.PASSAGE)
@@ -196,21 +203,27 @@ class Exports:
     def rules(self, directory: bytes) -> DirectoryRules:
         """Return the decisions for the entries of a directory, to be passed to `shows`."""
         found = self._rules.get(directory)
-        if found is None:
-            found = DirectoryRules(
-                self.visibility(directory),
-                frozenset(self._passages.get(directory, ())),
-                frozenset(self._anchored.get(directory, ())),
-                directory in self.programs,
-                not self.is_live(directory) and any(is_within(directory, top) for top in self._tools),
-            )
-            if directory in self._anchored:  # few directories are
-                self._rules[directory] = found
+        if found is not None:
+            return found
+        visibility = self.visibility(directory)
+        has_tools = bool(self._tools) and not self.is_live(directory)
+        hides_credentials = has_tools and any(is_within(directory, top) for top in self._tools)
+        if directory not in self._anchored and directory not in self.programs:  # as most directories
+            return _PLAIN_RULES[hides_credentials][visibility]
+        found = DirectoryRules(
+            visibility,
+            frozenset(self._passages.get(directory, ())),
+            frozenset(self._anchored.get(directory, ())),
+            directory in self.programs,
+            hides_credentials,
+        )
+        if directory in self._anchored:  # few directories are
+            self._rules[directory] = found
         return found
 
     def is_live(self, path: bytes) -> bool:
         """Return whether the path is the writable root or below it, so that builds change it."""
-        return is_within(path, self.writable_root)
+        return path.startswith(self._inside) or path == self.writable_root  # `is_within`, but asked ten times a job
 
     def is_volatile(self, path: bytes) -> bool:
         """Return whether the path may change in the midst of a build.

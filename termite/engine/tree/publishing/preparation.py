@@ -7,7 +7,6 @@ that they hardly ever fail (steps.py).
 import errno
 import os
 import stat
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -44,12 +43,14 @@ class KnownFiles(NamedTuple):
     """The facts about the tree that a preparation needs.
 
     `kept` returns the paths that stay if a directory above them is removed. `umask` is that of the
-    job. `root` is the writable root: the tree does not know everything outside of it.
+    job, and `may_set_modes` returns whether its command may set modes itself. `root` is the
+    writable root: the tree does not know everything outside of it.
     """
 
     tree: AttrTree
     kept: Callable[[], frozenset[bytes]]
     umask: int
+    may_set_modes: Callable[[], bool]
     root: bytes
 
 
@@ -74,7 +75,7 @@ class Preparation:
         self._staged: dict[bytes, bytes] = {}  # staged name by path
         self._same: list[Change] = []
         self._replaced = frozenset(plan.replaced)
-        self._inherited = InheritedAccess(directories, plan.replaced, known.umask)
+        self._inherited = InheritedAccess(directories, plan.replaced, known.umask, known.may_set_modes)
         self._made: set[bytes] = set()  # directories that are staged
         self._kept_paths: frozenset[bytes] | None = None
         self._mount_points: list[bytes] | None = None
@@ -87,18 +88,16 @@ class Preparation:
         """
         plan = self._plan
         new = {change.path for change in plan.directories}
-        for path in sorted(plan.parents - new):
+        for path in sorted(plan.parents(self._standing()) - new):
             with FsErrors(path):
                 self._directories.open(path)
         files: list[Change] = []
         for change in plan.files:
             (self._same if self._is_same(change) else files).append(change)
-        uses = Counter(_digest(change).sha256 for change in files)
+        last = {_digest(change).sha256: change for change in files}  # that needs each content
         for change in files:
-            sha256 = _digest(change).sha256
-            uses[sha256] -= 1
             with FsErrors(change.path):
-                self._stage_file(change, contents, is_last=not uses[sha256])
+                self._stage_file(change, contents, is_last=last[_digest(change).sha256] is change)
             yield
         for changes, stage in (
             (plan.directories, self._stage_directory),
@@ -165,6 +164,10 @@ class Preparation:
         if seen.attr.nlink > 1:
             return False  # the job has made it anew: it is no longer the file of the other names
         return not self._is_replaced(change.path)
+
+    def _standing(self) -> frozenset[bytes]:
+        """Return the directories that the job names, and that stand. Nothing is made above them."""
+        return frozenset(change.path for change in self._plan.directories if self._stands(change))
 
     def _stands(self, change: Change) -> bool:
         """Return whether a change only says that a directory is there, and it is."""
@@ -289,7 +292,7 @@ class Preparation:
         plan = self._plan
         final: dict[bytes, SetDirectory] = {}
         unlocked: list[Step] = []
-        parents = plan.parents
+        parents = plan.parents(self._standing())
         if plan.replaced or plan.removed:
             parents |= {split(path)[0] for path in (*plan.replaced, *plan.removed)}
         for path in sorted(parents):
@@ -310,7 +313,7 @@ class Preparation:
         attr = _attr(change)
         mtime_ns = self._master_ns(attr)
         if self._timing.is_made_in_job(attr.mtime_ns):  # another job may have changed its entries since
-            there = None if self._is_replaced(change.path) else self._look(change.path)
+            there = None if self._is_replaced(change.path) else self._look_at_directory(change.path)
             if there is not None and stat.S_ISDIR(there.st_mode):
                 mtime_ns = max(mtime_ns, there.st_mtime_ns)
         mode = self._inherited.mode_of(change, attr) if change.path in self._made else attr.mode
@@ -338,6 +341,10 @@ class Preparation:
             if e.errno not in GONE:
                 raise
             return None
+
+    def _look_at_directory(self, path: bytes) -> os.stat_result | None:
+        fd = self._directories.opened(path)
+        return self._look(path) if fd is None else os.fstat(fd)
 
     def _master_ns(self, attr: Attr) -> int:
         return self._timing.master_ns(attr.mtime_ns, self.now_ns)

@@ -53,6 +53,7 @@ class Ticket:
     `before_plan` is called when everything is staged. It shows the output that was held, because
     nobody else has it if the master dies later. It returns True if other tasks may have run.
     `has_happened` is set when the plan of the job is written. `umask` is that of the job.
+    `may_set_modes` returns whether its command may set modes itself.
     """
 
     end: JobEnd
@@ -60,6 +61,7 @@ class Ticket:
     before_plan: Callable[[], Awaitable[bool]] = _show_nothing
     has_happened: bool = False
     umask: int = 0o022
+    may_set_modes: Callable[[], bool] = bool
 
 
 NOBODY = Ticket(JobEnd(b"", 0, 0, 0, b""), lambda: True)  # no launcher waits for these results
@@ -109,6 +111,7 @@ class Publication:
         self._ticket = ticket
         self._directories = TargetDirectories(parts.disk)
         self._slice_end_s = time.perf_counter() + SLICE_S
+        self._is_outside = False  # a change is outside the writable root
 
     async def run(self, changes: Sequence[Change], contents: Contents) -> Published:
         """Publish, and raise as `MasterTree.publish` does."""
@@ -116,10 +119,7 @@ class Publication:
         journal = parts.journal
         self._drain()
         plan = make_plan(changes, parts.exports.is_writable)
-        admitted = parts.temporary.admit(changes)
-        if admitted is not changes:
-            changes = admitted
-            plan = make_plan(changes, parts.exports.is_writable)
+        self._is_outside = parts.temporary.admit(changes)
         conflicts = journal.conflicts(self._timing.number, (change for change in changes if change.base is None))
         reconciliation = self._reconciliation()
         try:
@@ -139,7 +139,7 @@ class Publication:
         """Stage the plan and carry it out. Return the journal number."""
         parts = self._parts
         root = parts.exports.writable_root
-        known = KnownFiles(parts.follower.tree, self._kept, self._ticket.umask, root)
+        known = KnownFiles(parts.follower.tree, self._kept, self._ticket.umask, self._ticket.may_set_modes, root)
         areas = StagingAreas(parts.staging, self._directories, root, plan.replaced)
         preparation = Preparation(self._directories, areas, self._timing, known, plan)
         try:
@@ -160,9 +160,11 @@ class Publication:
             with FsErrors(b""):
                 parts.staging.plan.begin(self._ticket.end, self._ticket.is_told, self._relative(steps), areas.paths)
             self._ticket.has_happened = True
-            parts.temporary.expect(reconciled.changes)
+            if self._is_outside:
+                parts.temporary.expect(reconciled.changes)
             number = await self._carry_out(preparation, areas, steps)
-            parts.temporary.note_made(reconciled.changes)
+            if self._is_outside:
+                parts.temporary.note_made(reconciled.changes)
         finally:
             self._directories.close()
             preparation.close()
@@ -270,10 +272,11 @@ class Publication:
         replace = msgspec.structs.replace
         found: list[Step] = []
         for step in steps:
-            match step:
-                case PlaceEntry(linked=bytes(linked)):
-                    step = replace(step, linked=place_in_plan(linked, root))
-                case Trash(kept=kept) if kept:
-                    step = replace(step, kept=tuple(place_in_plan(path, root) for path in kept))
-            found.append(replace(step, path=place_in_plan(step.path, root)))
+            path = place_in_plan(step.path, root)
+            if isinstance(step, PlaceEntry) and step.linked is not None:
+                found.append(replace(step, path=path, linked=place_in_plan(step.linked, root)))
+            elif isinstance(step, Trash) and step.kept:
+                found.append(replace(step, path=path, kept=tuple(place_in_plan(kept, root) for kept in step.kept)))
+            else:
+                found.append(replace(step, path=path))
         return tuple(found)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from termite.engine.model import Digest
 from termite.engine.paths import is_within, split
 from termite.engine.tree import disk_calls
-from termite.engine.tree.disk import GONE, remove_beneath, set_attributes
+from termite.engine.tree.disk import GONE, remove_beneath, set_attributes, set_attributes_of
 from termite.engine.tree.hashes import stamp_of
 from termite.engine.tree.logic.attrs import Events, Stamp, Touch
 from termite.engine.tree.logic.redo_plan import (
@@ -96,6 +96,8 @@ class StepRunner:
     # -- making things ------------------------------------------------------------------------------------------------
 
     def _make_directory(self, step: MakeDirectory) -> None:
+        if not step.staged and self._directories.stands(step.path):
+            return  # as for most jobs
         self._done.events.touch(step.path, Touch.UNKNOWN)
         parent, name = self._directories.parent(step.path)
         try:
@@ -219,8 +221,11 @@ class StepRunner:
     def _set(self, step: SetAttributes | SetDirectory) -> None:
         """Set the mode and mtime of an entry. If it is gone meanwhile, do nothing."""
         try:
-            parent, name = self._directories.parent(step.path)
-            set_attributes(name, parent, step.mode, step.mtime_ns)
+            if isinstance(step, SetDirectory) and (fd := self._directories.opened(step.path)) is not None:
+                set_attributes_of(fd, self._directories.itself(step.path), step.mode, step.mtime_ns)
+            else:
+                parent, name = self._directories.parent(step.path)
+                set_attributes(name, parent, step.mode, step.mtime_ns)
         except (FileNotFoundError, NotADirectoryError):
             return
         self._done.events.touch(step.path, Touch.ATTRIBUTES)

@@ -48,11 +48,12 @@ class StartValues(msgspec.Struct, frozen=True):
 
 
 class MirrorNotice(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line of a mirror: a request for a lease, a count of jobs, or an error.
+    """One line of a mirror: a request for a lease or for the log, a count of jobs, or an error.
 
     `lease` is the number of slots that the master with the name `master` asks for. `running` counts
-    the jobs that run now, and `jobs` all jobs so far. None, or an `error` of "", means that the
-    line is not about that.
+    the jobs that run now, and `jobs` all jobs so far. `log_after` asks for at most `log_most`
+    records of the worker's log with higher numbers. None, or an `error` of "", means that the line
+    is not about that.
     """
 
     lease: Slots | None = None
@@ -61,19 +62,24 @@ class MirrorNotice(msgspec.Struct, frozen=True, omit_defaults=True):
     jobs: Count = 0
     error: str = ""
     hint: str = ""
+    log_after: Count | None = None
+    log_most: Count = 0
 
 
 class WorkerOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line of a worker; it sets one or more of these.
 
     `granted` is the number of slots of a new lease, and `slots` is another number for it later.
-    `scratch_bytes` is the size of its scratch space, if that is in memory. None means that the line
-    is not about that.
+    `scratch_bytes` is the size of its scratch space, if that is in memory. `log` has the records
+    that the mirror has asked for, and `log_number` the number of the last record of the log. None
+    means that the line is not about that.
     """
 
     granted: Slots | None = None
     slots: Slots | None = None
     scratch_bytes: Count | None = None
+    log_number: Count | None = None
+    log: tuple[str, ...] = ()
 
 
 class LineSplitter:

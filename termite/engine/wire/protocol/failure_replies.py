@@ -7,7 +7,8 @@ from errno import EIO
 
 from termite.engine.errors import FsError, RemoteBug, Retryable, Stale, UserError
 from termite.engine.wire.protocol.foreign_text import printable
-from termite.engine.wire.protocol.messages import Failed, Failure, Message
+from termite.engine.wire.protocol.message_base import Message
+from termite.engine.wire.protocol.messages import Failed, Failure
 
 
 def result_of(reply: Message) -> Message:

@@ -23,6 +23,7 @@ from termite.engine.model import (
     Digest,
     Errno,
     Exit,
+    GroupIds,
     Label,
     MachineFacts,
     Offset,
@@ -34,7 +35,10 @@ from termite.engine.model import (
     Usage,
     UserId,
     WindowSize,
+    WorkerRoom,
 )
+from termite.engine.wire.protocol.fleet_messages import Deregister, ListWorkers, Register, Registered, Workers
+from termite.engine.wire.protocol.message_base import Message
 
 PROTOCOL = 5  # both ends must have the same; if not, the operator reads one clear line
 INLINE_BYTES = 64 * 1024  # contents up to this size are sent inside a message, not as chunks
@@ -45,78 +49,6 @@ MAX_DROPPED = 1000  # names of writes that do not come home; if there are more, 
 LIMITS = r"\A(\d{1,2}:(\d{1,20}|-):(\d{1,20}|-)(,(?!\Z)|\Z))*\Z"
 LIMITS_CHARACTERS = 1000
 TYPED_BYTES = 64 * 1024  # of one UseTerminal
-
-
-class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """The base class of all messages."""
-
-
-# -- coordinator ------------------------------------------------------------------------------------------------------
-
-
-class Register(Message, frozen=True):
-    """The request of a worker to the coordinator, when it starts and as a heartbeat.
-
-    If the host in `address` is empty, the coordinator uses the address of the connection. `load` is
-    the load average of the machine. `draining`: the worker takes no new leases. `machine` has the
-    facts about which commands may ask.
-    """
-
-    protocol: int
-    name: Label
-    address: Label  # "host:port", or ":port"
-    slots: Slots
-    leased: Slots
-    load: Seconds
-    free_memory_bytes: Count
-    draining: bool = False
-    machine: MachineFacts = MachineFacts()
-
-
-class Registered(Message, frozen=True):
-    """The reply to Register. The worker must register again every `interval_s` seconds.
-
-    The coordinator forgets a worker after three times as long.
-    """
-
-    interval_s: Annotated[float, Meta(ge=0.001, le=1e6)]
-
-
-class Deregister(Message, frozen=True):
-    """The request of a worker to the coordinator to forget it, because it ends."""
-
-    name: Label
-
-
-class ListedWorker(msgspec.Struct, frozen=True, array_like=True):
-    """A live worker as the coordinator knows it; the fields are those of Register."""
-
-    name: Label
-    address: Label
-    slots: Slots
-    leased: Slots
-    load: Seconds
-    free_memory_bytes: Count
-    draining: bool
-    machine: MachineFacts = MachineFacts()
-
-
-class ListWorkers(Message, frozen=True):
-    """The request of a master to the coordinator for the list of workers.
-
-    It is answered immediately if the list has changed since version `after`. Otherwise it is
-    answered when the list changes, or after 30 seconds.
-    """
-
-    protocol: int
-    after: int
-
-
-class Workers(Message, frozen=True):
-    """The reply to ListWorkers. `version` changes when a worker comes, goes or drains."""
-
-    version: int
-    workers: tuple[ListedWorker, ...]
 
 
 class Done(Message, frozen=True):
@@ -133,7 +65,8 @@ class OpenLease(Message, frozen=True):
     `hostname` as theirs. `number` is the current number of the journal; the mirror starts with it
     and knows no files. `clock_ns` is the master's clock. `owner` is a key that no other master has:
     from the store this one gets what it has sent, what its jobs have made, and public files.
-    Results may have entries below the directories `temporary`, too.
+    Results may have entries below the directories `temporary`, too. `groups` are other groups of
+    the user.
     """
 
     protocol: int
@@ -147,19 +80,22 @@ class OpenLease(Message, frozen=True):
     hostname: Label
     owner: Sha256
     temporary: tuple[bytes, ...] = ()
+    groups: GroupIds = ()
 
 
 class Leased(Message, frozen=True):
     """The reply to OpenLease. `slots` is the number of granted slots, 0 if the worker has none.
 
     `clock_ns` is the worker's clock when it answered. `machine` has the facts about which commands
-    may ask.
+    may ask. `release` is the version of the worker's termite.
     """
 
     worker: Label
     slots: Slots
     clock_ns: int
     machine: MachineFacts
+    release: Label = ""
+    room: WorkerRoom = WorkerRoom()
 
 
 class Run(Message, frozen=True):
@@ -198,7 +134,7 @@ class Run(Message, frozen=True):
     stdin_file: StdinFile | None = None
     stdin_closed: bool = False
     stdin_ended: bool = False
-    contents: dict[bytes, bytes] = {}
+    contents: dict[bytes, bytes] = msgspec.field(default_factory=dict)
     limits: Annotated[str, Meta(pattern=LIMITS, max_length=LIMITS_CHARACTERS)] = ""
     nice: Annotated[int, Meta(ge=0, le=19)] = 0
     ignored: Annotated[int, Meta(ge=0, lt=2**31)] = 0
@@ -259,6 +195,23 @@ class UseTerminal(Message, frozen=True):
     job: Count
     size: WindowSize | None = None
     typed: Annotated[bytes, Meta(max_length=TYPED_BYTES)] = b""
+
+
+class GetLog(Message, frozen=True):
+    """The request of a master for the last records of the worker's log.
+
+    The worker shows at most `most` records with numbers above `after`. They are numbered from 1.
+    """
+
+    after: Count
+    most: Count
+
+
+class LogRecords(Message, frozen=True):
+    """The reply to GetLog. `number` is that of the last record, whether it is shown or not."""
+
+    number: Count
+    records: tuple[str, ...]
 
 
 class Ping(Message, frozen=True):
@@ -388,6 +341,7 @@ Request = (
     | Run
     | GetBlob
     | UseTerminal
+    | GetLog
     | Ping
     | SetSlots
     | GetDirectory
@@ -395,4 +349,4 @@ Request = (
     | ReadStdin
     | StdinTaken
 )
-Reply = Registered | Workers | Done | Leased | Ran | Pong | Directory | File | StdinBytes | Failed
+Reply = Registered | Workers | Done | Leased | Ran | LogRecords | Pong | Directory | File | StdinBytes | Failed

@@ -13,7 +13,8 @@ import msgspec
 
 from termite.engine.errors import ConnectionLost, Reason, RemoteProtocolError, Retryable
 from termite.engine.wire.protocol.frames import Frame, FrameReader, Kind, encode_frame
-from termite.engine.wire.protocol.messages import Message, Reply, Request
+from termite.engine.wire.protocol.message_base import Message
+from termite.engine.wire.protocol.messages import Reply, Request
 
 # The number of bytes that a sender of chunks may be ahead: enough for 1 Gbit/s with 8 ms of delay.
 WINDOW_BYTES = 1024 * 1024

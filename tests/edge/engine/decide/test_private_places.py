@@ -1,5 +1,6 @@
 """Tests of the private places that the text of a command names, with symlinks on a disk."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,6 +121,8 @@ def test_relative_paths_count_from_the_directory_of_the_command(project: Path) -
     assert places.place_in("cat ../../secret/x", str(project / "sub"), {}) == str(project.parent / "secret")
     assert places.place_in("cat ../../secret/x", str(project), {}) == ""
     assert places.place_in("cat x", str(project.parent / "secret"), {}) == str(project.parent / "secret")
+    above = "../" * len(project.parts)
+    assert places.place_in(f"cat {above}{project.parent}/secret/x", str(project), {}) == str(project.parent / "secret")
 
 
 def test_a_symlink_that_was_made_meanwhile_is_found(project: Path) -> None:
@@ -136,6 +139,98 @@ def test_a_place_outside_that_was_made_meanwhile_is_found(project: Path) -> None
     assert places.place_in("cat /nowhere/at/all", str(project), {}) == ""
     found.append(b"nowhere")
     assert places.place_in("cat /nowhere/at/all", str(project), {}) == "/nowhere"
+
+
+class Clock:
+    """A clock that stands still until it is set."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def watched(project: Path, clock: Clock) -> tuple[PrivatePlaces, list[bytes]]:
+    """Return places in which all that is called `late` is private, and the asked paths."""
+    asked: list[bytes] = []
+
+    def find_private(path: bytes) -> bytes:
+        asked.append(path)
+        head, found, _ = path.partition(b"/late")
+        return head + found if found and Path(f"/{(head + found).decode()}").exists() else b""
+
+    return PrivatePlaces(str(project), find_private, clock), asked
+
+
+TEXTS = ["cc -IP/late -c x", "cc -IP/late/a/b -c x", "cc P/late:P/none -c x", "cat way/late", "cc ../public/late"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_what_is_missing_in_a_directory_that_has_not_changed_is_not_asked_for_again(
+    project: Path, watched: tuple[PrivatePlaces, list[bytes]], clock: Clock, text: str
+) -> None:
+    public, (places, asked) = project.parent / "public", watched
+    (project / "way").symlink_to(public)
+    text = text.replace("P", str(public))
+    for clock.now_s in (0, module.SETTLED_S):
+        assert places.place_in(text, str(project), {}) == ""
+    count = len(asked)
+    assert places.place_in(text, str(project), {}) == ""
+    assert len(asked) == count
+    (public / "late").mkdir()
+    assert places.place_in(text, str(project), {}) == f"{public}/late"
+
+
+@pytest.mark.parametrize("text", TEXTS[:3])
+def test_a_directory_that_has_just_changed_may_change_again_without_a_trace(
+    project: Path, watched: tuple[PrivatePlaces, list[bytes]], clock: Clock, text: str
+) -> None:
+    public, (places, asked) = project.parent / "public", watched
+    text = text.replace("P", str(public))
+    for clock.now_s in (0, module.SETTLED_S / 2):
+        count = len(asked)
+        assert places.place_in(text, str(project), {}) == ""
+        assert len(asked) > count
+    clock.now_s = 1.0
+    (public / "other").touch()
+    for _ in range(2):
+        count = len(asked)
+        assert places.place_in(text, str(project), {}) == ""
+        assert len(asked) > count
+
+
+def test_a_missing_word_stays_unknown_when_its_directory_has_settled_again(
+    project: Path, watched: tuple[PrivatePlaces, list[bytes]], clock: Clock
+) -> None:
+    public, (places, _) = project.parent / "public", watched
+    for clock.now_s in (0, 1):
+        assert places.place_in(f"cc {public}/late {public}/none", str(project), {}) == ""
+    (public / "late").mkdir()
+    for clock.now_s in (2, 3):
+        assert places.place_in(f"cc {public}/none", str(project), {}) == ""
+    assert places.place_in(f"cc {public}/late", str(project), {}) == f"{public}/late"
+
+
+def test_below_something_that_is_missing_the_disk_is_not_asked(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places, asked = places_of(project), list[str]()
+    lstat = os.lstat
+
+    def counted(path: str) -> os.stat_result:
+        asked.append(path)
+        return lstat(path)
+
+    monkeypatch.setattr(os, "lstat", counted)
+    places.place_in("cc sub/x", str(project), {})
+    del asked[:]
+    assert places.place_in("cc -o sub/a/b/c/d/e/x.o", str(project), {}) == ""
+    assert len(asked) <= 3
 
 
 def test_a_cache_that_the_command_does_not_need_is_none(project: Path) -> None:

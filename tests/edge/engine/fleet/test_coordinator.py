@@ -11,16 +11,9 @@ from termite.engine.errors import ConnectionLost, UserError
 from termite.engine.fleet.coordinator import CoordinatorConfig, serve_coordinator
 from termite.engine.wire.addresses import split_address
 from termite.engine.wire.authority import Role, mint
-from termite.engine.wire.protocol.messages import (
-    PROTOCOL,
-    Deregister,
-    GetDirectory,
-    ListWorkers,
-    Message,
-    Register,
-    Registered,
-    Workers,
-)
+from termite.engine.wire.protocol.fleet_messages import Deregister, ListWorkers, Register, Registered, Workers
+from termite.engine.wire.protocol.message_base import Message
+from termite.engine.wire.protocol.messages import PROTOCOL, GetDirectory
 from termite.engine.wire.transport import Connection, SendChunk, dial
 from termite.engine.worker import registration
 from termite.engine.worker.registration import stay_registered

@@ -22,7 +22,9 @@ from termite.engine.loop.fd_watcher import FdWatcher
 from termite.engine.wire import identity, wire_calls
 from termite.engine.wire.addresses import split_address
 from termite.engine.wire.authority import Role, mint
-from termite.engine.wire.protocol.messages import PROTOCOL, ListWorkers, Message, Register, Workers
+from termite.engine.wire.protocol.fleet_messages import ListWorkers, Register, Workers
+from termite.engine.wire.protocol.message_base import Message
+from termite.engine.wire.protocol.messages import PROTOCOL
 from termite.engine.wire.protocol.peer import Peer
 from termite.engine.wire.tls import TlsStream
 from termite.engine.wire.transport import Connection, SendChunk, dial

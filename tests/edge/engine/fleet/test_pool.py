@@ -19,19 +19,9 @@ from termite.engine.model import Digest, Exit, MachineFacts, Usage
 from termite.engine.wire.addresses import split_address
 from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.identity import Identity
-from termite.engine.wire.protocol.messages import (
-    PROTOCOL,
-    Done,
-    GetBlob,
-    Leased,
-    ListedWorker,
-    Message,
-    OpenLease,
-    Ran,
-    Register,
-    Run,
-    SetSlots,
-)
+from termite.engine.wire.protocol.fleet_messages import ListedWorker, Register
+from termite.engine.wire.protocol.message_base import Message
+from termite.engine.wire.protocol.messages import PROTOCOL, Done, GetBlob, Leased, OpenLease, Ran, Run, SetSlots
 from termite.engine.wire.transport import Connection, SendChunk, accepted, dial
 
 SECRET = b"the secret of the tests"

@@ -131,3 +131,59 @@ async def test_a_launcher_that_dies_while_it_is_told_to_start_gives_back_once(ho
             home.runs.slots.give_back(-1)
             theirs.close()
     home.assert_that_nothing_is_left()
+
+
+class SeenRun:
+    """A witness that notes what it has seen, and keeps descriptors if it should."""
+
+    def __init__(self, *, keeps: bool = False) -> None:
+        self.seen: list[object] = []
+        self.kept: list[int] = []
+        self._keeps = keeps
+        self.has_ended = trio.Event()
+
+    def begin(self, slot: int) -> None:
+        self.seen.append(slot)
+
+    def end(self, process: int) -> bool:
+        self.seen.append("end")
+        self.has_ended.set()
+        if self._keeps:
+            self.kept.append(process)
+        return self._keeps
+
+    def lose_sight(self) -> None:
+        self.seen.append("out of sight")
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+async def test_a_witness_sees_the_slot_and_the_end_and_may_keep_the_descriptor(home: Home, keeps: bool) -> None:
+    witness = SeenRun(keeps=keeps)
+    with home.launcher() as (launcher, _, process):
+        assert home.runs.start_nowait(launcher, witness)
+        assert witness.seen == [0]
+        process.kill()
+        with trio.fail_after(10):
+            await witness.has_ended.wait()
+    assert witness.seen == [0, "end"]
+    for process_fd in witness.kept:
+        os.close(process_fd)
+    home.assert_that_nothing_is_left()
+
+
+async def test_a_witness_is_told_if_the_end_will_not_be_noticed(home: Home) -> None:
+    witness = SeenRun()
+    with home.launcher() as (launcher, _, _), patch.object(os, "pidfd_open", side_effect=ProcessLookupError(3, "")):
+        assert home.runs.start_nowait(launcher, witness)
+    assert witness.seen == [0, "out of sight"]
+    home.assert_that_nothing_is_left()
+
+
+async def test_a_witness_sees_no_end_of_what_never_began(home: Home) -> None:
+    witness = SeenRun()
+    with home.launcher() as (launcher, theirs, _):
+        theirs.close()
+        with pytest.raises(LauncherGone):
+            home.runs.start_nowait(launcher, witness)
+    assert witness.seen == [0]
+    home.assert_that_nothing_is_left()

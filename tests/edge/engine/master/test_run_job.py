@@ -33,6 +33,7 @@ from termite.engine.launch.local_runs import LocalSlots
 from termite.engine.launch.output import HELD_BYTES, HOLD_S, JobOutput
 from termite.engine.launch.stdio import JobStdin
 from termite.engine.launch.vantage import own_vantage
+from termite.engine.loop.slot_numbers import SlotNumbers
 from termite.engine.master import run_job
 from termite.engine.master.control_commands import ControlCommands, Sessions
 from termite.engine.master.fallback import run_here_instead
@@ -136,7 +137,11 @@ class FakeLease:
         self.worker, self.cursor, self.sent_number, self.offset_ns = worker, 0, 0, 0
         self.is_near = True
         self.machine = MachineFacts()
+        self.slot_numbers = SlotNumbers()
         self._script, self._steps = script, steps
+
+    def take_traffic(self) -> tuple[int, int, int]:
+        return 300, 200, 1
 
     async def run(self, message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
         self._steps.append(f"run on {self.worker}")
@@ -880,7 +885,7 @@ async def test_a_word_that_forbids_nothing_is_told_once(tmp_path: Path) -> None:
     world = World(tmp_path, *[script(end=ran())] * 3)
     told = [await world.say("gcc", TERMITE_LOCAL=word) for word in ("nver", "nver", "")]
     assert [[kind for kind, _ in frames] for frames in told] == [[b"N", b"E"], [b"E"], [b"E"]]
-    assert told[0][0] == (b"N", b'termite: TERMITE_LOCAL=nver is ignored: the only accepted value is "never"\n')
+    assert told[0][0] == (b"N", b"termite: TERMITE_LOCAL=nver is ignored: write TERMITE_LOCAL=never\n")
 
 
 @pytest.mark.logs("job-fell-back")
@@ -1335,7 +1340,7 @@ async def test_bad_rules_are_told_of_before_a_command_runs_here(tmp_path: Path) 
 @pytest.mark.logs("job-failed", "job-fell-back")
 async def test_a_bug_of_ours_at_the_beginning_costs_the_job_a_local_run(tmp_path: Path) -> None:
     world = World(tmp_path)
-    with patch.object(world.master.plugins, "parse", side_effect=ZeroDivisionError):
+    with patch.object(world.master.plugins, "parse_with_plugin", side_effect=ZeroDivisionError):
         async with world.launcher("gcc") as launched:
             told = await launched.first(2)
             assert b"an error inside termite: ZeroDivisionError()" in told[0][1]

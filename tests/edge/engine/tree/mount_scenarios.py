@@ -156,6 +156,7 @@ def jobs_see_no_area(root: Path) -> None:
 
         async def look() -> bool:
             assert len(areas(root)) == 1 and areas(root)[0].startswith("build/")
+            assert stat.S_IMODE((root / areas(root)[0]).stat().st_mode) == 0o700
             assert (root / areas(root)[0] / ".gitignore").read_bytes() == b"*\n", "git status does not list it"
             home.drain()
             _, own, children = await home.directory(tree_path(root / "build"))
@@ -172,6 +173,61 @@ def jobs_see_no_area(root: Path) -> None:
         home.drain()
         changed = {change.path for changeset in home.changesets_since(number) for change in changeset.changes}
         assert tree_path(root / "build") not in changed and os.stat(root / "build").st_mtime_ns == 5
+        home.close()
+
+    trio.run(run)
+
+
+def no_symlink_is_an_area(root: Path) -> None:
+    """Put a symlink to a directory of the same file system where the area would be."""
+    mount_tmpfs(root / "build")
+    fill(root)
+
+    async def run() -> None:
+        home = new_master(root)
+        await serve(home, root, root / "build")
+        (root / "build/other").mkdir()
+        name = f".termite-staging-{os.fsdecode(home._staging.plan.label)}"
+        (root / "build" / name).symlink_to("other")
+        staged: list[list[str]] = []
+
+        async def look() -> bool:
+            staged.append(os.listdir(root / "build/other"))
+            return False
+
+        try:
+            await Job(home, root).write("build/old", b"new").end(ticket=Ticket(END, lambda: True, look))
+        except FsError:
+            staged.append(os.listdir(root / "build/other"))
+        assert staged == [[]], "nothing is staged where the symlink leads"
+        (root / "build" / name).unlink()
+        home.close()
+
+    trio.run(run)
+
+
+def an_area_of_another_user_is_not_used(root: Path) -> None:
+    """Let another user have a directory of the area's name, in which everybody may write."""
+    mount_tmpfs(root / "build")
+    fill(root)
+
+    async def run() -> None:
+        home = new_master(root)
+        await serve(home, root, root / "build", root / "build/gone")
+        theirs = root / "build" / f".termite-staging-{os.fsdecode(home._staging.plan.label)}"
+        theirs.mkdir()
+        theirs.chmod(0o777)
+        os.chown(theirs, 1000, 1000)
+        found: list[str] = []
+
+        async def look() -> bool:
+            found.extend(areas(root))
+            assert os.listdir(theirs) == []
+            return False
+
+        await Job(home, root).write("build/gone/y", b"y").end(ticket=Ticket(END, lambda: True, look))
+        assert sorted(map(os.path.dirname, found)) == ["build", "build/gone"], "its area is below"
+        theirs.rmdir()
         home.close()
 
     trio.run(run)

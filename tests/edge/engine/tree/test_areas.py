@@ -14,9 +14,13 @@ SCENARIOS = [
     "results_come_whole",
     "a_bind_mount_is_another_volume",
     "jobs_see_no_area",
-    pytest.param(
-        "only_a_lower_directory_is_ours",
-        marks=pytest.mark.skipif(os.geteuid() != 0, reason="needs root: gives a directory to another user"),
+    "no_symlink_is_an_area",
+    *(
+        pytest.param(
+            scenario,
+            marks=pytest.mark.skipif(os.geteuid() != 0, reason="needs root: gives a directory to another user"),
+        )
+        for scenario in ("an_area_of_another_user_is_not_used", "only_a_lower_directory_is_ours")
     ),
     "a_full_disk_refuses_before_anything_is_changed",
     "a_killed_master_is_finished_by_its_launcher",

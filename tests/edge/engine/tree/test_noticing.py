@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import inotify_simple  # type: ignore[import-untyped]  # it has no annotations
@@ -14,6 +15,7 @@ import pytest
 from termite.engine.errors import FsError
 from termite.engine.model import Attr, Change
 from termite.engine.tree import directory_reader, file_contents
+from termite.engine.tree.directory_reader import Listed
 from termite.engine.tree.hashes import Hashes
 from termite.engine.tree.logic.attrs import Stamp
 from termite.engine.tree.logic.times import Timing
@@ -349,3 +351,44 @@ async def test_what_is_done_to_one_name_of_a_symlink_is_seen_of_the_other(home: 
     attr = (await changed_since(home, root, 0))["two"]
     assert attr is not None
     assert (attr.mtime_ns, attr.nlink) == (5, 2)
+
+
+async def test_the_directory_of_a_result_is_checked_once(
+    home: MasterTree, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "d" / "sub").mkdir(parents=True)
+    await serve(home, root, root / "d", root / "d" / "sub")
+    opened: list[bytes] = []
+    read_names = directory_reader.DirectoryReader.read_names
+
+    def counted(reader: directory_reader.DirectoryReader, directory: bytes, names: Iterable[bytes]) -> Listed:
+        opened.append(directory)
+        return read_names(reader, directory, names)
+
+    monkeypatch.setattr(directory_reader.DirectoryReader, "read_names", counted)
+    job = Job(home, root).write("d/sub/x", b"text").mkdir("d/sub", 0o750)
+    await job.end()
+    home.drain()
+    assert opened == [tree_path(root / "d" / "sub")]
+    assert await agrees_with_the_disk(home, root / "d")
+    assert await agrees_with_the_disk(home, root / "d" / "sub")
+
+
+@pytest.mark.parametrize("names", ["d/sub/x", "d/sub", "d", "d/sub d", "d/sub/x d/sub", "d/sub/x d/sub d", "d/sub/x d"])
+async def test_attributes_of_directories_are_noticed_beside_changes_in_them(
+    home: MasterTree, root: Path, names: str
+) -> None:
+    (root / "d" / "sub").mkdir(parents=True)
+    (root / "d" / "sub" / "x").touch()
+    await serve(home, root, root / "d", root / "d" / "sub")
+    home.drain()
+    for name in names.split():
+        (root / name).chmod(0o700)
+    number = home.number
+    home.drain()
+    changes = await changed_since(home, root, number)
+    assert {name: stat.S_IMODE(attr.mode) for name, attr in changes.items() if attr} == dict.fromkeys(
+        names.split(), 0o700
+    )
+    for directory in (root, root / "d", root / "d" / "sub"):
+        assert await agrees_with_the_disk(home, directory)

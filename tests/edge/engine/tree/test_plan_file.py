@@ -8,6 +8,7 @@ import pytest
 
 from termite.engine.tree.logic.redo_plan import ALIGNMENT, JobEnd, Outcome, SetDirectory, newest_record
 from termite.engine.tree.publishing.plan_file import FoundPlan, IsTold, PlanFile, lock, read_whole
+from termite.engine.tree.publishing.redo import open_own_plan
 
 END = JobEnd(b"\1" * 8, os.getpid(), 3, 0, b"")
 STEPS = (SetDirectory(b"d", 0o40755, 6),)
@@ -88,3 +89,14 @@ def test_the_file_is_not_kept_for_a_launcher_that_has_ended(staging: int) -> Non
     plan.begin(JobEnd(b"\1" * 8, 2**22 + 1, 0, 0, b""), lambda: False, STEPS)
     assert plan.close()
     assert os.listdir(staging) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: gives files to another user")
+@pytest.mark.parametrize("given", ["plan", "."])
+def test_a_plan_of_another_user_is_not_opened(staging: int, tmp_path: Path, given: str) -> None:
+    (tmp_path / "plan").touch()
+    own = open_own_plan(staging, b"plan")
+    assert own >= 0
+    os.close(own)
+    os.chown(tmp_path / given, 60800, 60800)
+    assert open_own_plan(staging, b"plan") == -1

@@ -1,5 +1,6 @@
 """Test how a job's results reach the disk, and that a simultaneous write by others is noticed."""
 
+import errno
 import os
 import stat
 import time
@@ -11,8 +12,19 @@ import pytest
 from termite.engine.errors import HalfPublished, RemoteProtocolError
 from termite.engine.model import Attr, Digest
 from termite.engine.tree import disk_calls
+from termite.engine.tree.disk import Disk
+from termite.engine.tree.logic.access_lists import (
+    ACCESS_LIST,
+    DEFAULT_LIST,
+    ENTRY,
+    GROUP_OBJ,
+    HEADER,
+    MASK,
+    OTHER,
+    USER_OBJ,
+)
 from termite.engine.tree.logic.attrs import Seen
-from termite.engine.tree.logic.redo_plan import Step
+from termite.engine.tree.logic.redo_plan import MakeDirectory, Step
 from termite.engine.tree.master_tree import MasterTree
 from termite.engine.tree.publishing.preparation import Contents, Preparation
 from termite.engine.tree.publishing.publication import Published
@@ -28,6 +40,7 @@ from tests.edge.engine.tree.tree_jobs import (
 )
 
 NS = 10**9
+NO_ID = 0xFFFFFFFF  # of an entry of an access control list
 
 
 async def test_everything_that_a_job_can_make_comes_home(home: MasterTree, root: Path) -> None:
@@ -249,3 +262,81 @@ async def test_a_directory_that_stands_is_not_staged(
     assert (root / "out" / "made").read_bytes() == b"made"
     assert calls == []
     assert staged_names(root) == []
+
+
+async def test_the_directory_of_a_result_is_opened_once_to_publish_it(
+    home: MasterTree, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "a" / "out").mkdir(parents=True)
+    await serve(home, root, root / "a", root / "a" / "out")
+    job = _writes_into(Job(home, root), "a/out")
+    opened: list[bytes] = []
+    open_directory = Disk.open_directory
+
+    def counted(disk: Disk, path: bytes, flags: int = os.O_RDONLY) -> int:
+        opened.append(path)
+        return open_directory(disk, path, flags)
+
+    monkeypatch.setattr(Disk, "open_directory", counted)
+    await job.end()
+    assert opened == [tree_path(root / "a" / "out")] * 2, "once to write there, and once to see what was written"
+    assert await agrees_with_the_disk(home, root / "a" / "out")
+
+
+@pytest.mark.parametrize("acl", [False, True])
+async def test_a_directory_that_we_may_not_list_takes_results_all_the_same(
+    home: MasterTree, root: Path, monkeypatch: pytest.MonkeyPatch, acl: bool
+) -> None:
+    (root / "out").mkdir()
+    if acl:
+        _give_default_list(root / "out")
+    await serve(home, root, root / "out")
+    open_directory = Disk.open_directory
+
+    def refused(disk: Disk, path: bytes, flags: int = os.O_RDONLY) -> int:
+        if path == tree_path(root / "out") and not flags & os.O_PATH:
+            raise PermissionError(errno.EACCES, "no right to list it")
+        return open_directory(disk, path, flags)
+
+    monkeypatch.setattr(Disk, "open_directory", refused)
+    mtime_ns = time.time_ns() - 10 * NS
+    job = Job(home, root)
+    job.change("out", Attr(stat.S_IFDIR | 0o750, 0, mtime_ns), content=False)
+    await job.write("out/made", b"made").end()
+    assert (root / "out" / "made").read_bytes() == b"made"
+    assert stat.S_IMODE((root / "out").stat().st_mode) == 0o750
+    assert bool(_access_list(root / "out" / "made")) == acl
+
+
+@pytest.mark.logs("job-half-published")
+async def test_a_directory_that_is_removed_while_its_results_are_published_is_made_again(
+    home: MasterTree, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "out").mkdir()
+    await serve(home, root, root / "out")
+    run = StepRunner.run
+
+    def after_removal(runner: StepRunner, step: Step) -> None:
+        if isinstance(step, MakeDirectory):
+            (root / "out").rmdir()
+        run(runner, step)
+
+    monkeypatch.setattr(StepRunner, "run", after_removal)
+    with pytest.raises(HalfPublished):  # what is placed goes to the directory that was open
+        await _writes_into(Job(home, root), "out").end()
+    assert (root / "out").is_dir()
+    assert staged_names(root) == []
+
+
+def _give_default_list(directory: Path) -> None:
+    entries = [(USER_OBJ, 7, NO_ID), (0x02, 6, 1234), (GROUP_OBJ, 5, NO_ID), (MASK, 7, NO_ID), (OTHER, 0, NO_ID)]
+    try:
+        os.setxattr(directory, DEFAULT_LIST, HEADER.pack(2) + b"".join(ENTRY.pack(*entry) for entry in entries))
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            pytest.skip("a file system without access control lists")
+        raise
+
+
+def _access_list(path: Path) -> bytes:
+    return os.getxattr(path, ACCESS_LIST) if ACCESS_LIST in os.listxattr(path) else b""

@@ -93,10 +93,10 @@ def symlink(target: bytes) -> Attr:
 async def test_new_names_come_home_and_may_be_changed_and_removed(
     home: MasterTree, root: Path, temporary: Path
 ) -> None:
-    left = Left(home, root).file(temporary / "f", b"1", 0o4755).add(temporary / "d", directory(0o1777))
+    left = Left(home, root).file(temporary / "f", b"1", 0o751).add(temporary / "d", directory(0o777))
     await left.file(temporary / "d/g", b"2", 0o600).add(temporary / "s", symlink(b"d/g")).end()
     assert (temporary / "s").read_bytes() == b"2"
-    assert stat.S_IMODE((temporary / "f").stat().st_mode) == 0o755, "no special bit is set there"
+    assert stat.S_IMODE((temporary / "f").stat().st_mode) == 0o751
     assert stat.S_IMODE((temporary / "d").stat().st_mode) == 0o777
     assert stat.S_IMODE((temporary / "d/g").stat().st_mode) == 0o600
     changed = Left(home, root).file(temporary / "f", b"new").add(temporary / "d/g", None).add(temporary / "s", None)
@@ -124,6 +124,9 @@ async def test_new_names_come_home_and_may_be_changed_and_removed(
         lambda left, top: left.file(top / "nowhere/x", b"x"),
         lambda left, top: left.file(top / "dir", b"x"),
         lambda left, top: left.add(top / "theirs", directory()),
+        lambda left, top: left.add(top / "new", directory(0o1777)),
+        lambda left, top: left.add(top / "new", directory(0o2755)),
+        lambda left, top: left.file(top / "new", b"x", 0o4755),
     ],
 )
 async def test_anything_else_is_refused_and_nothing_is_changed(

@@ -244,6 +244,28 @@ def test_no_symlink_in_a_cache_leads_out_of_it(tmp_path: Path) -> None:
     user.mkdir(parents=True)
     (user / "warm").symlink_to(kept.parent)
     (user / "cas").symlink_to(kept.parent.parent)
-    (tmp_path / "cache" / "user-60801").symlink_to(kept.parent.parent)
+    other = tmp_path / "other" / "warm" / "entry"
+    other.mkdir(parents=True)
+    (tmp_path / "cache" / "user-60801").symlink_to(tmp_path / "other")
     remove_mirror_leftovers(tmp_path / "cache")
-    assert kept.exists()
+    assert kept.exists() and other.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: gives directories to other users")
+def test_what_belongs_to_another_user_than_the_cache_is_no_leftover_of_it(tmp_path: Path) -> None:
+    warm = tmp_path / "cache" / "user-60800" / "warm"
+    for name, uid in (("left", 60800), ("theirs", 60801)):
+        (warm / name).mkdir(parents=True)
+        os.chown(warm / name, uid, uid)
+    for path in (warm, warm.parent):
+        os.chown(path, 60800, 60800)
+    remove_mirror_leftovers(tmp_path / "cache")
+    assert os.listdir(warm) == ["theirs"]
+
+
+def test_a_place_that_others_could_exchange_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    for cache, tmpdir in ((tmp_path / "cache", tmp_path / "open"), (tmp_path / "open" / "cache", tmp_path)):
+        with pytest.raises(UserError, match="others may write"):
+            MirrorHomes(cache, tmpdir, None)

@@ -20,7 +20,9 @@ from termite.engine.errors import UserError
 from termite.engine.fleet.coordinator import CoordinatorConfig, serve_coordinator
 from termite.engine.wire.addresses import split_address
 from termite.engine.wire.authority import Role, mint
-from termite.engine.wire.protocol.messages import PROTOCOL, ListedWorker, ListWorkers, Message, Workers
+from termite.engine.wire.protocol.fleet_messages import ListedWorker, ListWorkers, Workers
+from termite.engine.wire.protocol.message_base import Message
+from termite.engine.wire.protocol.messages import PROTOCOL
 from termite.engine.wire.transport import Connection, SendChunk, dial
 from termite.engine.worker import mirror_process as mirrors
 from termite.engine.worker import worker_calls

@@ -16,7 +16,9 @@ from termite.engine.errors import FsError, Reason, RemoteProtocolError, Retryabl
 from termite.engine.model import Attr, Digest
 from termite.engine.store.cas import Cas
 from termite.engine.wire.protocol.content_chunks import pack_piece
-from termite.engine.wire.protocol.messages import Directory, Done, File, GetFile, Message
+from termite.engine.wire.protocol.message_base import Message
+from termite.engine.wire.protocol.messages import Directory, Done, File, GetFile
+from termite.fuse.content import fetch as fetch_module
 from termite.fuse.content import local_copy
 from termite.fuse.content.fetch import VERIFY_WITHOUT_THREAD_BYTES, Fetcher
 from termite.fuse.content.local_copy import WORTH_BYTES, find_local_copy
@@ -129,6 +131,22 @@ async def test_a_transfer_may_take_longer_than_the_silence_that_is_allowed(
     path = cas.path(digest_of(content))
     assert path is not None
     assert path.read_bytes() == content
+
+
+async def test_data_beyond_what_the_store_may_have_are_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store is evicted later, and nobody knows how much of a file is holes."""
+    monkeypatch.setattr(fetch_module, "LARGE_BYTES", 2000)
+    cas = Cas(tmp_path, max_bytes=1000)
+    chunks = (b"x" * 1500, b"y" * 1500, b"z" * 1500)
+    connection = FakeConnection(File(digest_of(b"".join(chunks))), chunks=chunks)
+    connection.go.set()
+    fetch = Fetcher(connection, Tree(b"", 0), cas)  # type: ignore[arg-type]  # as above
+    with pytest.raises(Retryable) as refused:
+        await fetch.content(node(4500))
+    assert refused.value.reason is Reason.DISK_FULL
+    assert cas.statistics()["added"] == 0
 
 
 async def test_a_line_that_is_busy_with_a_large_file_is_not_silent_for_others(

@@ -13,7 +13,8 @@ import trio.testing
 from termite.engine.errors import Stale
 from termite.engine.model import Attr, Change, Changeset, Digest
 from termite.engine.store.cas import Cas
-from termite.engine.wire.protocol.messages import Directory, File, GetFile, Message
+from termite.engine.wire.protocol.message_base import Message
+from termite.engine.wire.protocol.messages import Directory, File, GetFile
 from termite.fuse.content.fetch import Fetcher
 from termite.fuse.layers import prefetch
 from termite.fuse.layers.prefetch import MAX_UNOPENED_VERSIONS, PREFETCHED_FILE_BYTES

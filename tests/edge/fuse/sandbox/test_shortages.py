@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from termite.engine.errors import Reason, Retryable
+from termite.engine.host.own_cgroup import find_group, parse_group
 from termite.fuse.sandbox import shortages
-from termite.fuse.sandbox.own_cgroup import find_group, parse_group
 from termite.fuse.sandbox.shortages import CountWatch, Shortages
 
 V1 = """30 25 0:26 / /sys/fs/cgroup/cpu rw,relatime shared:9 - cgroup cgroup rw,cpu

@@ -75,6 +75,28 @@ async def test_who_waits_hears_of_a_death_that_another_job_was_the_first_to_see(
             spawner.refill(4)  # in the same turn of the scheduler
 
 
+FAILING = """
+import socket, sys
+socket.socket(fileno=int(sys.argv[-2])).send(b"error=there is no network\\0")
+"""
+
+
+async def test_who_reads_only_after_its_end_still_hears_why_it_has_failed(
+    make_spawner: MakeSpawner, tmp_path: Path
+) -> None:
+    """The kernel reports first that a request was not read, and only then the reason."""
+    (tmp_path / "serve.py").write_text(FAILING)
+    spawner = make_spawner(f'exec {sys.executable} {tmp_path}/serve.py "$@"')
+    spawner.refill(1)
+    while not (tmp_path / "pids").exists() or not (pid := (tmp_path / "pids").read_text()):
+        await trio.lowlevel.checkpoint()
+    pidfd = os.pidfd_open(int(pid))
+    await trio.lowlevel.wait_readable(pidfd)
+    os.close(pidfd)
+    with pytest.raises(Retryable, match="there is no network"):
+        await spawner.take()
+
+
 ANNOUNCING = """
 import os, socket, sys
 asked = socket.socket(fileno=int(sys.argv[-2]))

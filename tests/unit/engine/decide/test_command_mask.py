@@ -1,12 +1,14 @@
 """Tests of what is hidden in the text of a command, and of what keeps a command on its machine."""
 
 import time
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from termite.engine.decide.environment import Environment
+from termite.engine.decide.logic import command_mask
 from termite.engine.decide.logic.command_mask import mask_command
 from termite.engine.decide.logic.commands import without_definitions
 
@@ -25,6 +27,13 @@ WITH_CREDENTIALS = [
     f"echo eyJhbGciOiJIUzI1NiJ9.{TOKEN}.{TOKEN}",
     f"echo '-----BEGIN RSA PRIVATE KEY-----{TOKEN}'",
 ]
+
+
+@pytest.mark.parametrize("text", [*WITH_CREDENTIALS, *(text.swapcase() for text in WITH_CREDENTIALS)])
+def test_texts_that_are_looked_for_first_hide_no_credential(text: str) -> None:
+    with patch.object(command_mask, "_has_any", lambda text, parts: True):
+        searched = mask_command(text, {}, ())
+    assert mask_command(text, {}, ()) == searched
 
 
 @pytest.mark.parametrize("text", WITH_CREDENTIALS)

@@ -44,8 +44,8 @@ def test_a_comment_does_not_move_the_line_numbers_of_errors() -> None:
         parse_rules('# one\n[\n{"Regexp": oops}]')
 
 
-def test_keys_are_taken_in_any_case_and_unknown_ones_ignored() -> None:
-    (rule,) = parse_rules('[{"REGEXP": "x", "skiprefresh": true, "LOCAL": true, "Comment": 1, "Timeout": 2.5}]')
+def test_keys_are_taken_in_any_case() -> None:
+    (rule,) = parse_rules('[{"REGEXP": "x", "skiprefresh": true, "LOCAL": true, "Timeout": 2.5}]')
     assert (rule.local, rule.skip_refresh, rule.recurse, rule.timeout_s) == (True, True, False, 2.5)
 
 
@@ -56,8 +56,18 @@ def test_keys_are_taken_in_any_case_and_unknown_ones_ignored() -> None:
         ('[{"Local": true}]', "entry 1: needs a Regexp"),
         ('[{"Regexp": "a"}, 7]', "entry 2: must be an object"),
         ('[{"Regexp": "a"}, {"Regexp": "("}]', r"entry 2: bad Regexp '\('"),
-        ('[{"Regexp": "a", "Local": "yes"}]', "entry 1: local must be true or false"),
-        ('[{"Regexp": "a", "Timeout": -1}]', "entry 1: timeout must be a number"),
+        ('[{"Regexp": "a", "Local": "yes"}]', "entry 1: Local must be true or false, not 'yes'"),
+        ('[{"Regexp": "a", "Local": 1}]', "entry 1: Local must be true or false"),
+        ('[{"Regexp": "a", "local": {"a": 1}}]', "entry 1: Local must be true or false"),
+        ('[{"Regexp": "a", "Timeout": -1}]', "entry 1: Timeout must be a number"),
+        ('[{"Regexp": "a", "Memory": true}]', "entry 1: Memory must be a number"),
+        ('[{"Regexp": "a", "Memory": 1e999}]', "entry 1: Memory must be a number"),
+        ('[{"Regexp": 7}]', "entry 1: Regexp must be a text, not 7"),
+        ('[{"Regexp": "a"}, {"Regexp": "b", "Locl": true}]', "entry 2: there is no key Locl: write Local$"),
+        ('[{"Regexp": "a", "skip_refresh": true}]', "entry 1: there is no key skip_refresh: write SkipRefresh"),
+        ('[{"Regex": "a"}]', "entry 1: there is no key Regex: write Regexp"),
+        ('[{"Regexp": "a", "Comment": 1}]', "entry 1: there is no key Comment"),
+        ('[{"Regexp": "a", "Local": true, "local": false}]', "entry 1: Local is given twice"),
         ('[{"Regexp": "[[:alpha:]]"}]', "entry 1: bad Regexp"),  # has another meaning in Python
         ('[{"Regexp": "a\\\\z"}]', "entry 1: bad Regexp"),
         ('[{"Regexp": "a(?i)b"}]', "entry 1: bad Regexp"),

@@ -1,9 +1,10 @@
 """Tests of the list of live workers, and of the shares of a worker's slots."""
 
 from termite.engine.fleet.logic.registry import Registry
-from termite.engine.wire.protocol.messages import PROTOCOL, Register
+from termite.engine.wire.protocol.fleet_messages import Register
+from termite.engine.wire.protocol.messages import PROTOCOL
 
-A = "10.0.0.1:1235"
+A, B = "10.0.0.1:1235", "10.0.0.2:1235"
 
 
 def beat(name: str = "w", slots: int = 4, load: float = 0.0, draining: bool = False) -> Register:
@@ -57,3 +58,33 @@ def test_a_worker_that_says_goodbye_is_gone_at_once() -> None:
     assert not known.deregister("w")
     assert known.workers() == ()
     assert known.version == 1002
+
+
+def test_two_workers_of_one_name_are_rivals_from_the_second_turn() -> None:
+    known = registry()
+    for now, address in enumerate((A, B, A)):
+        assert known.rival_of("w") == ""
+        known.register(beat(), address, now)
+    assert known.rival_of("w") == B
+    known.register(beat(), B, now=5)
+    assert (known.workers()[0].address, known.rival_of("w")) == (B, A)
+    known.register(beat(), A, now=10)
+    assert known.rival_of("w") == B
+
+
+def test_a_worker_that_was_restarted_is_no_rival_of_itself() -> None:
+    known = registry()
+    known.register(beat(), A, now=0)
+    for now in (1, 6, 11, 16):
+        known.register(beat(), B, now)
+        assert known.rival_of("w") == ""
+
+
+def test_a_rival_that_has_ended_is_forgotten() -> None:
+    known = registry()
+    for now, address in enumerate((A, B, A)):
+        known.register(beat(), address, now)
+    for now in (5, 10, 15, 20):
+        known.register(beat(), A, now)
+    assert known.rival_of("w") == ""
+    assert known.rival_of("another") == ""

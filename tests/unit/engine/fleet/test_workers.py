@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from termite.engine.fleet.logic.schedule import choose_place
 from termite.engine.fleet.logic.workers import LEASE_SLOTS, NO_WORKER_GRACE_S, Fleet
-from termite.engine.wire.protocol.messages import ListedWorker
+from termite.engine.wire.protocol.fleet_messages import ListedWorker
 
 
 @dataclass

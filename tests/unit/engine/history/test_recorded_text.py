@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from termite.engine.decide.environment import Environment
 from termite.engine.history.logic.job_record import FILES_BYTES, FILES_NAMED, OUTPUT_BYTES, TEXT_CHARACTERS, as_object
 from termite.engine.history.logic.recorded_text import CUT, recorded_names, recorded_output, recorded_text
 from tests.synthetic_builds import EVERY_KIND, synthetic_build
@@ -18,33 +19,33 @@ from tests.synthetic_builds import EVERY_KIND, synthetic_build
     ],
 )
 def test_a_credential_is_masked(text: str) -> None:
-    assert "hunter22" not in recorded_text(text, {}, ())
-    assert b"hunter22" not in recorded_output(text.encode(), {}, ())
+    assert "hunter22" not in recorded_text(text)
+    assert b"hunter22" not in recorded_output(text.encode())
 
 
 def test_the_values_of_excluded_variables_are_masked() -> None:
-    variables = {"DEPLOY_KEY": "very-secret-value", "CFLAGS": "-O2"}
-    assert recorded_text("echo very-secret-value -O2", variables, ("DEPLOY_*",)) == "echo *** -O2"
-    assert recorded_output(b"very-secret-value -O2", variables, ("DEPLOY_*",)) == b"*** -O2"
+    hidden = Environment({"DEPLOY_KEY": "very-secret-value", "CFLAGS": "-O2"}).hidden(("DEPLOY_*",))
+    assert recorded_text("echo very-secret-value -O2", hidden) == "echo *** -O2"
+    assert recorded_output(b"very-secret-value -O2", hidden) == b"*** -O2"
 
 
 def test_a_long_text_is_cut_after_it_was_masked() -> None:
     text = "x" * (TEXT_CHARACTERS - 10) + " --token " + "s" * 100
-    recorded = recorded_text(text, {}, ())
+    recorded = recorded_text(text)
     assert len(recorded) <= TEXT_CHARACTERS + len(CUT)
     assert "sss" not in recorded
 
 
 def test_a_text_that_is_no_utf_8_can_be_recorded() -> None:
-    recorded = recorded_text("cc \udcff.c ü", {}, ())
+    recorded = recorded_text("cc \udcff.c ü")
     assert recorded == "cc \\xff.c ü"
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(recorded)) == recorded
 
 
 def test_only_the_end_of_an_output_is_kept() -> None:
     output = bytes(range(256)) * 20
-    assert recorded_output(output, {}, ()) == output[-OUTPUT_BYTES:]
-    assert recorded_output(b"", {}, ()) == b""
+    assert recorded_output(output) == output[-OUTPUT_BYTES:]
+    assert recorded_output(b"") == b""
 
 
 def test_names_are_bounded_in_number_and_in_bytes() -> None:

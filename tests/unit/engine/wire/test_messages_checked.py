@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from termite.engine.errors import RemoteProtocolError
 from termite.engine.model import Attr, Change, Changeset, Digest, Exit, MachineFacts, StdinFile, Usage
+from termite.engine.wire.protocol.fleet_messages import Register, Registered
 from termite.engine.wire.protocol.frames import Kind, encode_frame
+from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import (
     MAX_CHANGES,
     MAX_DROPPED,
@@ -19,12 +21,9 @@ from termite.engine.wire.protocol.messages import (
     GetBlob,
     GetFile,
     Leased,
-    Message,
     OpenLease,
     Ran,
     ReadStdin,
-    Register,
-    Registered,
     Run,
     SetSlots,
     StdinTaken,

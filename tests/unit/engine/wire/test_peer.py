@@ -8,6 +8,7 @@ from termite.engine.errors import ConnectionLost, Reason, RemoteProtocolError
 from termite.engine.model import Attr, Change, Changeset, Digest
 from termite.engine.wire.protocol import peer as peers
 from termite.engine.wire.protocol.frames import Kind, encode_frame
+from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import (
     Directory,
     Done,
@@ -15,7 +16,6 @@ from termite.engine.wire.protocol.messages import (
     Failure,
     GetBlob,
     GetDirectory,
-    Message,
     Ping,
     Pong,
     ReadStdin,

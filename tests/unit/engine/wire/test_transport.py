@@ -21,8 +21,8 @@ from termite.engine.errors import (
     UserError,
 )
 from termite.engine.model import Attr, Digest
-from termite.engine.wire import transport
 from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES, MAX_FRAME_BYTES
+from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import (
     Directory,
     Done,
@@ -31,13 +31,13 @@ from termite.engine.wire.protocol.messages import (
     GetBlob,
     GetDirectory,
     GetFile,
-    Message,
     Ping,
     Pong,
     ReadStdin,
     StdinBytes,
 )
 from termite.engine.wire.protocol.peer import WINDOW_BYTES
+from termite.engine.wire.silence_watch import ANSWER_S, SILENCE_S
 from termite.engine.wire.transport import Connection, Handler, SendChunk, joined
 
 Both = tuple[Connection, Connection]
@@ -355,7 +355,7 @@ async def test_a_connection_that_answers_nothing_is_lost_after_its_time(autojump
     async with joined(ours, refuse, client=True, peer="server") as client:
         with pytest.raises(ConnectionLost, match="silent"):
             await client.request(GetDirectory(b""))
-    assert trio.current_time() - began == pytest.approx(transport.SILENCE_S + transport.ANSWER_S, abs=2)
+    assert trio.current_time() - began == pytest.approx(SILENCE_S + ANSWER_S, abs=2)
 
 
 async def test_the_bodys_own_error_comes_out_as_it_is() -> None:

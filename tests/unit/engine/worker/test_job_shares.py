@@ -1,8 +1,11 @@
 """The shares of all jobs and of all stores fit into the machine."""
 
+from pathlib import Path
+
 import pytest
 
-from termite.engine.model import StoreLimits
+from termite.engine.model import JobLimits, JobNetwork, MachineFacts, StoreLimits
+from termite.engine.wire.identity import Identity
 from termite.engine.worker.job_shares import (
     LEAST_PROCESSES,
     LEAST_STORE_BYTES,
@@ -11,7 +14,8 @@ from termite.engine.worker.job_shares import (
     job_limits,
     store_limits,
 )
-from termite.engine.worker.mirror_homes import MAX_MIRRORS
+from termite.engine.worker.mirror_homes import MAX_MIRRORS, MirrorHome
+from termite.engine.worker.mirror_process import MirrorSettings, _start_values
 
 GIB = 1 << 30
 
@@ -52,3 +56,12 @@ def test_the_stores_of_all_users_fit_into_the_size_but_for_the_least_sizes() -> 
 
 def test_a_store_that_is_small_by_will_stays_small() -> None:
     assert store_limits(StoreLimits(1000, 10), 5) == StoreLimits(1000, 10)
+
+
+def test_a_mirror_is_told_the_limits_of_its_users_store() -> None:
+    limits = StoreLimits(100 * GIB, 10**6)
+    settings = MirrorSettings("w", True, Path("s"), MachineFacts(), "info", limits, JobNetwork(), JobLimits())
+    identity, place = Identity("certificate", "key", "authority"), Path("p")
+    homes = [MirrorHome(None, place, place), MirrorHome(60800, place, place, 0), MirrorHome(60801, place, place, 1)]
+    told = [_start_values(settings, identity, home, 3, 4).store for home in homes]
+    assert told == [limits, store_limits(limits, 0), store_limits(limits, 1)]

@@ -5,6 +5,7 @@ what happens to the processes of this worker, apart from the rest of the machine
 cgroups are known: each controller of version 1 has a mount, version 2 has one mount for all.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,23 @@ def find_group(controller: str) -> tuple[Path, Path] | None:
     except OSError:
         return None
     return parse_group(groups, mounts, controller)
+
+
+def delegated_group() -> Path | None:
+    """Return our group of version 2 if systemd has delegated it with its memory, else None.
+
+    systemd marks a group that belongs to its service (`Delegate=`) by an extended attribute.
+    """
+    found = find_group("memory")
+    if found is None:
+        return None
+    try:
+        if "memory" not in (found[0] / "cgroup.controllers").read_text().split():
+            return None
+        marks = {"user.delegate", "trusted.delegate"} & set(os.listxattr(found[0]))
+        return found[0] if any(os.getxattr(found[0], mark) == b"1" for mark in marks) else None
+    except OSError:  # a group of version 1, or one that is not ours
+        return None
 
 
 def parse_group(groups: str, mounts: str, controller: str) -> tuple[Path, Path] | None:

@@ -1,4 +1,4 @@
-"""The command `termite-ctl shell`: a terminal's keys and output to and from a shell on a worker.
+"""A terminal's keys and output to and from a shell on a worker, for `termite-ctl shell`.
 
 The conversation is a launcher's (docs/develop/protocol.md), with the keyboard as its standard
 input. The terminal is raw while the shell runs, so that Ctrl-C and the like reach the shell.
@@ -14,106 +14,19 @@ import signal
 import socket
 import termios
 import tty
-from collections.abc import Sequence
-from pathlib import Path
 from types import FrameType, TracebackType
 
-from termite.cli import client
-from termite.cli.places import records_directory, working_directory
+from termite.cli.client import START_ONE, NoMaster
 from termite.engine.errors import RemoteProtocolError, UserError
-from termite.engine.launch.vantage import own_vantage
 from termite.engine.wire.protocol import records
 
-USAGE = "termite-ctl shell [--keep] [JOB] [-- COMMAND...]"
 READ_BYTES = 64 * 1024
-PLAIN_SHELL = "/bin/sh"
 SIGNAL_CODE = 128  # plus the number of the signal, as shells say it
 ENDING = (signal.SIGTERM, signal.SIGHUP)  # they end this program, and must leave the terminal as it was
 
 TYPE_CHECKING = False  # not typing's: that import takes too long
 if TYPE_CHECKING:
     from typing import Any, Self
-
-
-def open_shell(args: Sequence[str]) -> int:
-    """Run `termite-ctl shell` and return the exit code of the shell.
-
-    Raise UserError if the arguments are wrong, or if the master has gone.
-    """
-    job, keeps, command = parse(args)
-    is_typed_at = os.isatty(0) and os.isatty(1)
-    if not command and not is_typed_at:
-        hint = "give a command to run it without a terminal: termite-ctl shell [JOB] -- COMMAND"
-        raise UserError("a shell needs a terminal as its standard input and output", hint=hint)
-    argv = command or [os.environ.get("SHELL") or PLAIN_SHELL]
-    master = client.connect(working_directory())
-    recorded = recorded_directory(job, master.path.parent) if job else None
-    invocation = _invocation(job, keeps, argv, is_typed_at, recorded)
-    connection = master.hand_over()
-    connection.sendall(records.frame(records.INVOKE, invocation))
-    with Screen(is_typed_at) as screen:
-        return Conversation(connection, screen).run()
-
-
-def parse(args: Sequence[str]) -> tuple[int, bool, list[str]]:
-    """Return the number of the job (0: none), whether results come home, and the command.
-
-    Raise UserError for other arguments.
-    """
-    words = list(args)
-    end = words.index("--") if "--" in words else len(words)
-    command, words = words[end + 1 :], words[:end]
-    keeps = [word for word in words if word.lstrip("-") == "keep" and word.startswith("-")]
-    rest = [word for word in words if word not in keeps]
-    if len(rest) > 1 or (rest and not (rest[0].isascii() and rest[0].isdigit())) or (end < len(args) and not command):
-        raise UserError(f"usage: {USAGE}", hint="JOB is a number, such as the log of the master has (job=12)")
-    return int(rest[0]) if rest else 0, bool(keeps), command
-
-
-def recorded_directory(job: int, root: Path) -> Path | None:
-    """Return the directory of a job of the tree at `root` by its record, or None if there is none.
-
-    Raise UserError if the directory is gone.
-    """
-    from termite.engine.history.past_builds import PastBuilds  # no other command of termite-ctl waits for this
-
-    record = PastBuilds(records_directory(root)).job(job)
-    if record is None:
-        return None
-    if not os.path.isdir(record.cwd):
-        raise UserError(f"the directory of job {job} is gone: {record.cwd}")
-    return Path(record.cwd)
-
-
-def _invocation(job: int, keeps: bool, argv: Sequence[str], is_typed_at: bool, recorded: Path | None) -> bytes:
-    """Return the payload of the frame that asks for a shell; `recorded` is the job's directory."""
-    kind = b"tty" if is_typed_at else b"other"
-    directory = recorded or working_directory()
-    vantage = own_vantage(str(directory))
-    umask = os.umask(0)
-    os.umask(umask)
-    fields = {
-        "v": records.VERSION.encode(),
-        "how": b"direct",
-        "exe": os.fsencode(argv[0]),
-        "search": b"1",
-        "cwd": os.fsencode(directory),
-        "umask": b"%03o" % umask,
-        "stdin": b"null",
-        "merge": b"1" if is_typed_at else b"0",
-        "in": kind,
-        "out": kind,
-        "err": kind,
-        "shell": b"%d" % job,
-        "keep": b"1" if keeps else b"0",
-        "recorded": b"1" if recorded else b"0",
-        **{name: os.fsencode(getattr(vantage, name)) for name in vantage.__slots__},
-    }
-    if is_typed_at:
-        fields["window"] = window()
-    words = [("arg", os.fsencode(word)) for word in argv]
-    env = [("env", os.fsencode(f"{name}={text}")) for name, text in os.environ.items()]
-    return records.pack_records([*fields.items(), *words, *env])
 
 
 def window() -> bytes:
@@ -250,7 +163,7 @@ class Conversation:
         except OSError:
             received = b""
         if not received:
-            raise client.NoMaster("the master went away, and the shell with it", hint=client.START_ONE)
+            raise NoMaster("the master went away, and the shell with it", hint=START_ONE)
         return received
 
     def _send(self, kind: bytes, payload: bytes) -> None:

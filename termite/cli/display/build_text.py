@@ -1,0 +1,149 @@
+"""Show builds as lines, as markdown for a step summary, and as JSON."""
+
+import time
+from collections.abc import Iterator, Sequence
+
+from termite.cli.amounts import duration_text, size_text
+from termite.cli.display.build_figures import BuildFigures, build_figures
+from termite.cli.display.job_text import end_word, place_word, signal_name, slot_time_s
+from termite.engine.errors import words_of
+from termite.engine.history.logic.job_record import NOT_KNOWN, BuildCounts, BuildRecord, JobRecord, as_object
+from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
+
+JOB_HEAD = f"{'job':>7}  {'place':<16}{'time':>10}  {'end':<8} command"
+BUILD_HEAD = f"{'build':>5}  {'started':<20}{'took':>11}  {'jobs':>6} {'workers':>7} {'here':>6}  {'end':<8} command"
+
+
+def job_line(job: JobRecord, now_s: float = 0.0) -> str:
+    """Return one line of a list of jobs, below `JOB_HEAD`. It is printable."""
+    took = duration_text(slot_time_s(job, now_s))
+    line = f"{job.id:>7}  {place_word(job):<16}{took:>10}  {end_word(job):<8} {_first_line(job.text)}"
+    return printable(line, LONGEST_LINE)
+
+
+def build_line(build: BuildRecord) -> str:
+    """Return one line of a list of builds, below `BUILD_HEAD`. It is printable."""
+    took = duration_text(build.ended_s - build.started_s) if build.ended_s else "?"
+    remote, local = build.counts.remote, build.counts.local + build.counts.short
+    counts = f"{build.jobs:>6} {remote:>7} {local:>6}" if build.ended_s else f"{'?':>6} {'?':>7} {'?':>6}"
+    line = (
+        f"{build.id:>5}  {clock_text(build.started_s):<20}{took:>11}  {counts}  {build_end_word(build):<8} "
+        f"{_first_line(build.text) or 'commands without a build tool'}"
+    )
+    return printable(line, LONGEST_LINE)
+
+
+def build_end_word(build: BuildRecord) -> str:
+    """Return how a build ended, in one word: an exit code, a signal, `-` or `open`."""
+    if not build.ended_s:
+        return "open"
+    if build.signal:
+        return signal_name(build.signal)
+    return "-" if build.exit_code == NOT_KNOWN else str(build.exit_code)
+
+
+def clock_text(at_s: float) -> str:
+    """Return a time as date and time of day, in the time zone of this process."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at_s))
+
+
+def build_lines(build: BuildRecord, jobs: Sequence[JobRecord]) -> Iterator[str]:
+    """Yield the lines that say everything about a build but its jobs. All are printable."""
+    figures = build_figures(build, jobs, slowest=5)
+    for name, text in _rows(build, figures, len(jobs)):
+        yield f"{name:<10}{printable(text, LONGEST_LINE)}"
+    if figures.slowest:
+        yield "slowest"
+        yield JOB_HEAD
+        yield from map(job_line, figures.slowest)
+
+
+def _rows(build: BuildRecord, figures: BuildFigures, jobs: int) -> Iterator[tuple[str, str]]:
+    yield "build", f"{build.id}: {_first_line(build.text) or 'commands without a build tool'}"
+    yield "directory", build.cwd or build.tree
+    ended = "" if build.ended_s else ", and has not ended, or its master was killed"
+    yield "time", f"{clock_text(build.started_s)}, {duration_text(figures.wall_s)}{ended}"
+    if build.ended_s:
+        yield "end", build_end_word(build)
+    places = ", ".join(f"{count} {_PLACES[place]}" for place, count in figures.jobs_in_places.items())
+    yield "jobs", f"{jobs}: {places}" if jobs else "none"
+    yield "CPU", f"{duration_text(figures.cpu_s)} on workers, {figures.parallelism:.1f} commands at once on average"
+    yield "traffic", f"{size_text(figures.sent_bytes)} sent, {size_text(figures.received_bytes)} received"
+    for name, worker in figures.by_worker.items():
+        failed = f", {worker.failed_attempts} attempts failed" if worker.failed_attempts else ""
+        yield "worker", f"{name or 'none'}: {worker.jobs} jobs, {duration_text(worker.cpu_s)} of CPU{failed}"
+    for cause, count in figures.here:
+        yield "here", f"{count} jobs: {words_of(cause)}"
+    yield from _troubles(build.counts)
+
+
+_PLACES = {
+    "worker": "on workers",
+    "here": "on this machine",
+    "cache": "from the cache",
+    "answered": "had nothing to do",
+    "nowhere": "ran nowhere",
+    "undecided": "not decided",
+}
+
+
+def _troubles(counts: BuildCounts) -> Iterator[tuple[str, str]]:
+    for name, count, words in (
+        ("failed", counts.nonzero, "commands failed"),
+        ("", counts.failed, "jobs could not be run"),
+        ("retried", counts.retried, "attempts failed, and their jobs ran again"),
+        ("conflicts", counts.conflicts, "files were written by two jobs"),
+        ("dropped", counts.dropped_writes, "writes to caches outside the tree were dropped"),
+    ):
+        if count:
+            yield name, f"{count} {words}"
+
+
+def markdown(build: BuildRecord, jobs: Sequence[JobRecord]) -> str:
+    """Return a build as markdown: a heading, a table of its figures, and its slowest jobs."""
+    figures = build_figures(build, jobs, slowest=5)
+    lines = [f"### termite: {_cell(_first_line(build.text) or 'commands without a build tool')}", ""]
+    lines += ["| | |", "|---|---|"]
+    lines += [f"| {_cell(name)} | {_cell(text)} |" for name, text in list(_rows(build, figures, len(jobs)))[1:]]
+    if figures.slowest:
+        lines += ["", "| slowest job | place | time | end | command |", "|---|---|---|---|---|"]
+    for job in figures.slowest:
+        cells = [str(job.id), place_word(job), duration_text(slot_time_s(job)), end_word(job), _first_line(job.text)]
+        lines.append(f"| {' | '.join(map(_cell, cells))} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    """Return text that markdown shows as it is, in a cell of a table."""
+    shown = printable(text, 200)
+    for character in "\\`*_{}[]<>()#+!|~$@":
+        shown = shown.replace(character, f"&#{ord(character)};")
+    return shown
+
+
+def build_object(build: BuildRecord, jobs: Sequence[JobRecord]) -> dict[str, object]:
+    """Return a build with its figures and its jobs as an object that json can write."""
+    figures = build_figures(build, jobs)
+    return {
+        "build": as_object(build),
+        "figures": {
+            "wall_s": figures.wall_s,
+            "cpu_s": figures.cpu_s,
+            "run_s": figures.run_s,
+            "parallelism": figures.parallelism,
+            "sent_bytes": figures.sent_bytes,
+            "received_bytes": figures.received_bytes,
+            "places": figures.jobs_in_places,
+            "workers": {
+                name: {"jobs": worker.jobs, "cpu_s": worker.cpu_s, "failed_attempts": worker.failed_attempts}
+                for name, worker in figures.by_worker.items()
+            },
+            "here": [{"cause": cause, "jobs": count} for cause, count in figures.here],
+            "slowest": [job.id for job in figures.slowest],
+        },
+        "jobs": [as_object(job) for job in jobs],
+    }
+
+
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0]

@@ -1,0 +1,189 @@
+"""Say in words what the record of a job says: where it ran, why there, its times and its end."""
+
+import signal
+from collections.abc import Iterator
+
+from termite.cli.amounts import duration_text, size_text
+from termite.engine.decide.logic.rules import readable_regexp
+from termite.engine.errors import words_of
+from termite.engine.history.logic.job_record import NOT_KNOWN, Cause, JobRecord, Where, Why
+from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
+
+_WHERE = {
+    Where.HERE: "here",
+    Where.CACHE: "cache",
+    Where.ANSWERED: "nowhere: it does nothing",
+    Where.NOWHERE: "nowhere",
+    Where.UNDECIDED: "not decided yet",
+}
+_WHY = {
+    Why.UNDECIDED: "not decided yet",
+    Why.NO_RULE: "no rule matches, so it goes to a worker",
+    Why.SHORT: "it is known to be short, and a core was idle",
+    Why.NO_OP: "it does nothing, so it succeeds at once",
+    Why.CACHED: "its result was known",
+    Why.CANCELLED: "its launcher ended before the job did",
+    Why.SWITCHED: "the variable TERMITE_LOCAL decides",
+}
+
+
+def place_text(job: JobRecord) -> str:
+    """Return where a job ran, such as `alpha:3` (the slot 3 of alpha) or `here`."""
+    if job.where is Where.WORKER:
+        return f"{job.worker}:{job.slot}" if job.slot != NOT_KNOWN else job.worker
+    return _WHERE[job.where]
+
+
+def place_word(job: JobRecord) -> str:
+    """Return where a job ran, in one word or a worker with its slot: a cell of a table."""
+    return place_text(job).partition(":")[0] if job.where is not Where.WORKER else place_text(job)
+
+
+def cause_text(cause: Cause) -> str:
+    """Return why a job ran where it did, in one line."""
+    match cause.kind:
+        case Why.RULE:
+            return f"rule {readable_regexp(cause.regexp)} ({cause.source})"
+        case Why.TIE:
+            return _with_detail(f"the command {words_of(cause.reason)}", cause.detail)
+        case Why.FALL_BACK:
+            return _with_detail(f"no worker's result was used: {words_of(cause.reason)}", cause.detail)
+        case Why.FORBIDDEN:
+            return _with_detail(f"it could not be run: {words_of(cause.reason)}", cause.detail)
+    return _WHY[cause.kind]
+
+
+def cause_word(cause: Cause) -> str:
+    """Return why a job ran where it did, in a few words that are equal for equal causes."""
+    if cause.kind is Why.RULE:
+        return f"rule {readable_regexp(cause.regexp)}"
+    return cause.reason or cause.kind.value
+
+
+def end_text(job: JobRecord) -> str:
+    """Return how the command ended, such as `exit code 1` or `killed by SIGKILL`."""
+    if job.timed_out:
+        return "killed, because the time limit of its rule was over"
+    if job.signal:
+        return f"killed by {signal_name(job.signal)}"
+    if job.exit_code == NOT_KNOWN:
+        if job.home_s and job.where is Where.HERE:
+            return "not known: the launcher became the command"
+        return "not known" if job.home_s else "it has not ended"
+    return f"exit code {job.exit_code}"
+
+
+def end_word(job: JobRecord) -> str:
+    """Return the exit code, the signal, or `-` if it is not known: a cell of a table."""
+    if job.signal:
+        return signal_name(job.signal)
+    return "-" if job.exit_code == NOT_KNOWN else str(job.exit_code)
+
+
+def signal_name(number: int) -> str:
+    """Return the name of a signal, such as SIGKILL, or `signal 77` if it has none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def whole_time_s(job: JobRecord, now_s: float = 0.0) -> float:
+    """Return the seconds from the job's arrival to its end, or to `now_s` if it has not ended."""
+    return max((job.home_s or now_s or job.queued_s) - job.queued_s, 0.0)
+
+
+def slot_time_s(job: JobRecord, now_s: float = 0.0) -> float:
+    """Return the seconds for which a job held a slot, or 0.0 if it never got one.
+
+    The wait for the slot is no part of it: it says how busy the farm was, not how long the job is.
+    """
+    return max((job.home_s or now_s or job.sent_s) - job.sent_s, 0.0) if job.sent_s else 0.0
+
+
+def run_time_s(job: JobRecord) -> float:
+    """Return the seconds that the command ran on a worker, or 0.0 if they are not known."""
+    return max(job.ended_s - job.started_s, 0.0) if job.started_s and job.ended_s else 0.0
+
+
+def phases(job: JobRecord) -> list[tuple[str, float, float]]:
+    """Return the phases of a job that are known: name, start and end in seconds since the epoch.
+
+    They are `queued`, `sent`, `run` and `home`. Each begins where the one before ends.
+    """
+    times = [("queued", job.queued_s), ("sent", job.sent_s), ("run", job.started_s), ("home", job.ended_s)]
+    known = [(name, at_s) for name, at_s in times if at_s]
+    ends = [at_s for _, at_s in known[1:]] + ([job.home_s] if job.home_s else [])
+    latest = 0.0
+    found = []
+    for (name, start_s), end_s in zip(known, ends, strict=False):
+        latest = max(latest, start_s)
+        found.append((name, latest, max(end_s, latest)))
+        latest = found[-1][2]
+    return found
+
+
+def job_lines(job: JobRecord, tree: str) -> Iterator[str]:
+    """Yield the lines that say everything about a job. All of them are printable."""
+    for name, text in _rows(job, tree):
+        for at, line in enumerate(text.split("\n")):
+            yield f"{name if not at else '':<10}{printable(line, LONGEST_LINE)}"
+
+
+def _rows(job: JobRecord, tree: str) -> Iterator[tuple[str, str]]:
+    yield "job", f"{job.id} of build {job.build}"
+    yield "command", job.text
+    yield "directory", job.cwd
+    if job.plugin:
+        yield "plugin", job.plugin
+    yield "place", place_text(job)
+    yield "because", cause_text(job.cause)
+    yield "end", end_text(job)
+    if times := ", ".join(f"{_PHASES[name]} {duration_text(end - start)}" for name, start, end in phases(job)):
+        yield "time", f"{duration_text(whole_time_s(job))}: {times}"
+    if job.where is Where.WORKER and job.ended_s:
+        yield (
+            "used",
+            f"{duration_text(job.user_s)} of user CPU, {duration_text(job.system_s)} of system CPU, "
+            f"at most {size_text(job.peak_memory_bytes)} of memory",
+        )
+        yield (
+            "traffic",
+            f"{size_text(job.sent_bytes)} sent, {size_text(job.received_bytes)} received, "
+            f"{job.wire_requests} requests on the wire, {job.fuse_requests} to the file system",
+        )
+    for attempt in job.attempts:
+        yield (
+            "retried",
+            _with_detail(f"after {attempt.worker or 'no worker'}: {words_of(attempt.reason)}", attempt.detail),
+        )
+    if job.ran_again:
+        yield "", "the command may have run more than once"
+    yield from _names("wrote", job.files, job.file_count, tree)
+    yield from _names("dropped", job.dropped, job.dropped_count, "")
+    yield from _output(job)
+
+
+_PHASES = {"queued": "queued", "sent": "sending", "run": "running", "home": "bringing home"}
+
+
+def _names(row: str, names: tuple[bytes, ...], count: int, tree: str) -> Iterator[tuple[str, str]]:
+    for at, name in enumerate(names):
+        shown = name.decode("utf-8", "surrogateescape")
+        yield "" if at else row, f"{tree}/{shown}" if tree else shown
+    if count > len(names):
+        yield "" if names else row, f"and {count - len(names)} more"
+
+
+def _output(job: JobRecord) -> Iterator[tuple[str, str]]:
+    if not job.is_output_kept:
+        yield "output", f"{size_text(job.output_bytes)}, not kept"
+    elif job.output:
+        cut = job.output_bytes - len(job.output)
+        yield "output", f"the last {size_text(len(job.output))} of {size_text(job.output_bytes)}:" if cut > 0 else ""
+        for line in job.output.decode("utf-8", "surrogateescape").removesuffix("\n").split("\n"):
+            yield "", f"| {line}"
+
+
+def _with_detail(words: str, detail: str) -> str:
+    return f"{words} ({detail})" if detail else words

@@ -1,0 +1,262 @@
+"""The screen of `termite-ctl top`: lines for a width and a height, from the state of a master.
+
+`TopState` follows the events of a live stream. `screen_lines` draws it, and only as many jobs as
+the screen has lines.
+"""
+
+import heapq
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from rich.cells import set_cell_size
+
+from termite.cli.amounts import duration_text, size_text
+from termite.cli.display.job_text import cause_word, end_word, job_lines, place_word, slot_time_s
+from termite.engine.errors import words_of
+from termite.engine.history.logic.job_record import BuildRecord, JobRecord, Where, Why
+from termite.engine.history.logic.live_events import Event, JobHome, Snapshot, WorkerState
+from termite.engine.history.logic.live_state import LiveState
+from termite.engine.wire.protocol.foreign_text import printable
+
+RATE_S = 10.0  # rates are means over so long
+SLOWEST = 100
+RECENT = 1000  # jobs that came home and can still be looked at
+
+
+class Pane(Enum):
+    """A list of the lower part of the screen."""
+
+    RUNNING = "running"
+    WAITING = "waiting"
+    SLOWEST = "slowest"
+    HERE = "here"
+
+
+class Style(Enum):
+    """How a line is shown."""
+
+    PLAIN = "plain"
+    HEAD = "head"
+    MARKED = "marked"
+    ALARM = "alarm"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the screen: printable text, as wide as the screen."""
+
+    text: str
+    style: Style = Style.PLAIN
+
+
+class TopState:
+    """The state of a master, and what top itself has seen since it started.
+
+    `slowest` are the jobs of all seen ones that held a slot longest, `here` counts by cause the
+    jobs that ran on the master's machine.
+    """
+
+    def __init__(self) -> None:
+        self.live = LiveState()
+        self.here: Counter[str] = Counter()
+        self.recent: dict[int, JobRecord] = {}
+        self._slowest: list[tuple[float, int]] = []
+        self._homes: deque[tuple[float, int, int]] = deque()  # time, bytes sent, bytes received
+
+    def apply(self, event: Event) -> None:
+        """Follow one event."""
+        self.live.apply(event)
+        match event:
+            case JobHome(job=job):
+                self._follow_home(job)
+            case Snapshot():
+                self._homes.clear()
+
+    def _follow_home(self, job: JobRecord) -> None:
+        if job.where is Where.HERE:
+            self.here["short" if job.cause.kind is Why.SHORT else cause_word(job.cause)] += 1
+        self.recent[job.id] = job
+        if len(self.recent) > RECENT:
+            self.recent.pop(next(iter(self.recent)))
+        entry = (slot_time_s(job), job.id)
+        if len(self._slowest) < SLOWEST:
+            heapq.heappush(self._slowest, entry)
+        else:
+            heapq.heappushpop(self._slowest, entry)
+        self._homes.append((job.home_s, job.sent_bytes, job.received_bytes))
+
+    def rates(self, now_s: float) -> tuple[float, float, float]:
+        """Return jobs, bytes sent and bytes received a second, over the last ten seconds."""
+        while self._homes and self._homes[0][0] < now_s - RATE_S:
+            self._homes.popleft()
+        sums = (len(self._homes), sum(entry[1] for entry in self._homes), sum(entry[2] for entry in self._homes))
+        return sums[0] / RATE_S, sums[1] / RATE_S, sums[2] / RATE_S
+
+    def job(self, number: int) -> JobRecord | None:
+        """Return a job that runs, waits, or came home lately."""
+        return self.live.jobs.get(number) or self.recent.get(number)
+
+    def listed(self, pane: Pane, count: int) -> list[JobRecord]:
+        """Return the first `count` jobs of a pane: those that run, wait or took longest first."""
+        match pane:
+            case Pane.RUNNING:
+                running = (job for job in self.live.jobs.values() if job.sent_s)
+                return heapq.nsmallest(count, running, key=lambda job: (job.sent_s, job.id))
+            case Pane.WAITING:
+                waiting = (job for job in self.live.jobs.values() if not job.sent_s)
+                return heapq.nsmallest(count, waiting, key=lambda job: (job.queued_s, job.id))
+            case Pane.SLOWEST:
+                best = sorted(self._slowest, reverse=True)
+                return [self.recent[number] for _, number in best if number in self.recent][:count]
+        return []
+
+
+@dataclass(slots=True)
+class TopView:
+    """The view of the user: a pane, the marked line in it, an open job (0: none), open help."""
+
+    pane: Pane = Pane.RUNNING
+    marked: int = 0
+    open_job: int = 0
+    is_help_open: bool = False
+
+
+HELP = """\
+up, down, k, j   mark another job
+enter, o, w      show everything about the marked job: why it runs there, and the end of its output
+tab              list running, waiting, slowest jobs, or the reasons for commands on this machine
+escape           close what is open
+?                this help
+q                quit"""
+
+
+def screen_lines(state: TopState, view: TopView, now_s: float, width: int, height: int) -> list[Line]:
+    """Return exactly `height` lines of `width` columns."""
+    if view.is_help_open:
+        lines = [Line("termite-ctl top", Style.HEAD), *map(Line, HELP.splitlines())]
+    elif view.open_job:
+        lines = list(_job_page(state, view.open_job))
+    else:
+        lines = _main_page(state, view, now_s, height)
+    shown = [Line(set_cell_size(line.text, width), line.style) for line in lines[:height]]
+    return shown + [Line(" " * width)] * (height - len(shown))
+
+
+def _job_page(state: TopState, number: int) -> Iterator[Line]:
+    job = state.job(number)
+    if job is None:
+        yield Line(f"job {number} came home long ago: see termite-ctl log {number}", Style.HEAD)
+        return
+    yield Line(f"job {number}   (escape: back)", Style.HEAD)
+    yield from map(Line, job_lines(job, state.live.master.tree))
+
+
+def _main_page(state: TopState, view: TopView, now_s: float, height: int) -> list[Line]:
+    lines = [*_head(state, now_s), *_workers(state, now_s, max(height // 3, 3))]
+    titles = "   ".join(f"[{pane.value}]" if pane is view.pane else pane.value for pane in Pane)
+    lines.append(Line(f"{titles}   (tab: next, ?: help)", Style.HEAD))
+    room = max(height - len(lines), 0)
+    if view.pane is Pane.HERE:
+        rows = state.here.most_common(room)
+        return lines + [Line(f"{count:>7}  {printable(words_of(cause))}") for cause, count in rows]
+    return lines + list(_job_rows(state, view, now_s, room))
+
+
+def _head(state: TopState, now_s: float) -> Iterator[Line]:
+    live = state.live
+    yield Line(f"termite {live.master.version}  {printable(live.master.tree)}  master {live.master.pid}", Style.HEAD)
+    running = sum(1 for job in live.jobs.values() if job.sent_s)
+    jobs, sent, received = state.rates(now_s)
+    yield Line(
+        f"{running} running, {len(live.jobs) - running} waiting; {jobs:.1f} jobs/s, "
+        f"{size_text(sent)}/s sent, {size_text(received)}/s received"
+        + (f"; {live.missed} events missed" if live.missed else "")
+    )
+    for build in list(live.builds.values())[:3]:
+        yield Line(_progress(build, live.home_counts.get(build.id, 0), now_s))
+    if not live.builds:
+        yield Line("no build runs")
+    if live.waits_for:
+        yield Line(f"the queue waits for {printable(live.waits_for)}", Style.ALARM)
+
+
+def _progress(build: BuildRecord, home: int, now_s: float) -> str:
+    """Return how far a build is. The number of its jobs is that of the last such build."""
+    done = f"{build.jobs + home} jobs done"
+    if build.expected_jobs:
+        done += f" of about {build.expected_jobs} (as in the last such build)"
+    name = printable(build.text.partition("\n")[0]) or "commands without a build tool"
+    return f"build {build.id}: {name}: {done}, {duration_text(max(now_s - build.started_s, 0.0))}"
+
+
+def _workers(state: TopState, now_s: float, room: int) -> Iterator[Line]:
+    workers = sorted(state.live.workers.values(), key=lambda worker: (not _is_bad(worker), worker.name))
+    yield Line(f"{'worker':<20}{'busy':>10}{'jobs':>8}{'load':>7}{'free':>10}  state", Style.HEAD)
+    if not workers:
+        yield Line("none: commands run on this machine", Style.ALARM)
+    for worker in workers[:room]:
+        load = f"{worker.load:.1f}" if worker.load >= 0 else "?"
+        free = size_text(worker.free_memory_bytes) if worker.memory_bytes else "?"
+        yield Line(
+            f"{printable(worker.name, 40):<20}{f'{worker.running} of {worker.slots}':>10}{worker.jobs:>8}{load:>7}"
+            f"{free:>10}  {worker_word(worker, now_s)}",
+            Style.ALARM if _is_bad(worker) else Style.PLAIN,
+        )
+    if len(workers) > room:
+        yield Line(f"and {len(workers) - room} more workers")
+
+
+def _is_bad(worker: WorkerState) -> bool:
+    return bool(worker.silent_since_s or worker.reason)
+
+
+def worker_word(worker: WorkerState, now_s: float) -> str:
+    """Return the state of a worker in a few words: silent, refused, or nothing special."""
+    if worker.reason:
+        return printable(f"refused: {worker.detail or words_of(worker.reason)}")
+    if worker.silent_since_s:
+        return f"silent for {duration_text(max(now_s - worker.silent_since_s, 0.0))}; {worker.running} jobs wait for it"
+    return ""
+
+
+def _job_rows(state: TopState, view: TopView, now_s: float, room: int) -> Iterator[Line]:
+    if room < 1:
+        return
+    yield Line(f"{'job':>7}  {'place':<16}{'stage':<7}{'time':>10}  {'end':<8} command", Style.HEAD)
+    jobs = state.listed(view.pane, room - 1)
+    view.marked = max(min(view.marked, len(jobs) - 1), 0)
+    for at, job in enumerate(jobs):
+        spent_s = slot_time_s(job, now_s) if job.sent_s else max(now_s - job.queued_s, 0.0)
+        text = printable(job.text.partition("\n")[0])
+        yield Line(
+            f"{job.id:>7}  {place_word(job):<16.16}{job.stage.value:<7}{duration_text(spent_s):>10}  "
+            f"{end_word(job):<8} {text}",
+            Style.MARKED if at == view.marked else Style.PLAIN,
+        )
+
+
+def press(key: str, state: TopState, view: TopView, height: int) -> bool:
+    """Change the view by a key. Return False if the user wants to quit.
+
+    Keys have names: `up`, `down`, `enter`, `escape`, `tab`, or the character.
+    """
+    match key:
+        case "q":
+            return False
+        case "?":
+            view.is_help_open = not view.is_help_open
+        case "escape":
+            view.is_help_open, view.open_job = False, 0
+        case "tab":
+            panes = list(Pane)
+            view.pane, view.marked = panes[(panes.index(view.pane) + 1) % len(panes)], 0
+        case "up" | "k":
+            view.marked = max(view.marked - 1, 0)
+        case "down" | "j":
+            view.marked += 1
+        case "enter" | "o" | "w":
+            jobs = state.listed(view.pane, height)
+            view.open_job = jobs[min(view.marked, len(jobs) - 1)].id if jobs else 0
+    return True

@@ -1,0 +1,129 @@
+"""Check the farm: the coordinator, the list of workers, and each worker by a job."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from time import time_ns
+
+import trio
+
+from termite import __version__
+from termite.cli.doctor.finding import Finding, Level
+from termite.cli.doctor.trial_jobs import (
+    ANSWER_S,
+    CONNECT_S,
+    Patient,
+    TrialTree,
+    clock_finding,
+    reach_mend,
+    refusal_finding,
+    release_finding,
+    try_worker,
+)
+from termite.engine.errors import RemoteProtocolError, TermiteError, UserError
+from termite.engine.host.machine import read_facts
+from termite.engine.wire.addresses import join_address, split_address
+from termite.engine.wire.authority import Role, mint
+from termite.engine.wire.protocol.fleet_messages import ListedWorker, ListWorkers, Workers
+from termite.engine.wire.protocol.message_base import Message
+from termite.engine.wire.protocol.messages import PROTOCOL, Ping, Pong
+from termite.engine.wire.transport import Connection, SendChunk, dial
+
+AT_ONCE = 32  # workers that are tried side by side
+
+Note = Callable[[Finding], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Farm:
+    """The coordinator to ask, and the secret of the cluster."""
+
+    host: str
+    port: int
+    secret: bytes
+
+    @property
+    def area(self) -> str:
+        """The name of the coordinator in findings."""
+        return f"coordinator {join_address(self.host, self.port)}"
+
+
+async def check_farm(farm: Farm, trial: TrialTree, note: Note) -> None:
+    """Check the coordinator, then all workers side by side. `note` gets each finding."""
+    workers = await _list_workers(farm, note)
+    if workers is None:
+        return
+    for finding in judge_list(farm.area, workers, read_facts().architecture):
+        note(finding)
+    room = trio.CapacityLimiter(AT_ONCE)
+
+    async def check(worker: ListedWorker) -> None:
+        async with room:
+            host, port = split_address(worker.address, 0)
+            for finding in await try_worker(Patient(f"worker {worker.name}", host, port), farm.secret, trial):
+                note(finding)
+
+    async with trio.open_nursery() as nursery:
+        for worker in workers:
+            nursery.start_soon(check, worker)
+
+
+async def _list_workers(farm: Farm, note: Note) -> tuple[ListedWorker, ...] | None:
+    """Return the workers that the coordinator knows, or None if it does not say."""
+    area, address = farm.area, Patient(farm.area, farm.host, farm.port)
+    try:
+        with trio.move_on_after(ANSWER_S) as patience:
+            identity = mint(farm.secret, "doctor", Role.CLIENT)
+            async with dial(farm.host, farm.port, identity, _refuse, CONNECT_S) as connection:
+                patience.deadline += ANSWER_S
+                note(Finding(area, "reach", Level.OK, "it answers, and has the same secret"))
+                await _check_clock(area, connection, note)
+                listed = await connection.request(ListWorkers(PROTOCOL, 0), timeout_s=CONNECT_S)
+                if isinstance(listed, Workers):
+                    if listed.release not in ("", __version__):
+                        note(release_finding(area, listed.release))
+                    return listed.workers
+                raise RemoteProtocolError(f"it answered {type(listed).__name__}")
+        error: TermiteError = UserError(f"it accepts connections, and does not answer in {ANSWER_S:.0f} s")
+    except (TermiteError, RemoteProtocolError) as raised:
+        error = raised
+    note(_coordinator_failure(area, address, error))
+    return None
+
+
+async def _check_clock(area: str, connection: Connection, note: Note) -> None:
+    asked_ns = time_ns()
+    pong = await connection.request(Ping(), timeout_s=CONNECT_S)
+    if isinstance(pong, Pong):
+        note(clock_finding(area, (asked_ns + time_ns()) // 2 - pong.clock_ns))
+
+
+def _coordinator_failure(area: str, address: Patient, error: TermiteError) -> Finding:
+    start = f"on {address.host}: termite-coordinator -port {address.port} -secret FILE"
+    if isinstance(error, UserError):
+        return refusal_finding(area, error, "reach", start)
+    return Finding(area, "reach", Level.FAILURE, str(error), f"{start}; {reach_mend(address, error)}")
+
+
+def judge_list(area: str, workers: tuple[ListedWorker, ...], architecture: str) -> Iterator[Finding]:
+    """Yield the findings about the list of a coordinator."""
+    if not workers:
+        mend = "on each worker: termite-worker -coordinator HOST -secret FILE"
+        yield Finding(area, "workers", Level.FAILURE, "no worker is registered", mend)
+        return
+    slots = sum(worker.slots for worker in workers)
+    yield Finding(area, "workers", Level.OK, f"{len(workers)} workers are registered, with {slots} slots")
+    for worker in workers:
+        name = f"worker {worker.name}"
+        if worker.rival:
+            text = f"two workers have this name: {worker.address} and {worker.rival}; each replaces the other"
+            yield Finding(name, "name", Level.FAILURE, text, "restart one of them with termite-worker -name ANOTHER")
+        if worker.draining:
+            yield Finding(name, "drains", Level.WARNING, "it takes no new jobs", "wait for its end, or restart it")
+        theirs = worker.machine.architecture
+        if theirs and theirs != architecture:
+            text = f"its machine is {theirs}, this one is {architecture}: it gets no commands of this machine"
+            yield Finding(name, "architecture", Level.WARNING, text, "use it from a machine of its own kind")
+
+
+async def _refuse(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
+    raise RemoteProtocolError(f"a coordinator asks nothing, but sent {type(message).__name__}")

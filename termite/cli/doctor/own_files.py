@@ -1,0 +1,117 @@
+"""Check the files and the settings of this user: secret, directories, variables and masters."""
+
+import difflib
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from termite import __version__
+from termite.cli import client
+from termite.cli.doctor.finding import Finding, Level, failure_of
+from termite.cli.places import CACHE, STATE, candidates, own_directory, working_directory
+from termite.engine.decide.logic.switches import VARIABLES, accepted_settings, is_accepted
+from termite.engine.errors import UserError
+from termite.engine.host.ownership import find_stranger
+from termite.engine.wire.identity import read_secret
+
+OWN = "your files"
+ANSWER_S = 3.0  # of a master
+
+
+def check_own_files(env: Mapping[str, str] = os.environ) -> Iterator[Finding]:
+    """Yield the findings about the directories, the variables and the masters of this user."""
+    yield from _directory_checks()
+    wrong = list(judge_variables(env))
+    yield from wrong or [Finding(OWN, "variables", Level.OK, "the variables of termite are known")]
+    yield from _master_checks(env)
+
+
+def check_secret(path: Path) -> tuple[bytes, Finding]:
+    """Return the secret, b"" if it is of no use, and the finding about its file."""
+    try:
+        secret = read_secret(path)
+    except UserError as error:
+        return b"", failure_of(OWN, "secret", error)
+    return secret, Finding(OWN, "secret", Level.OK, f"{path} is readable by you alone")
+
+
+def judge_variables(env: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield a warning for each variable of termite whose name or value has no meaning."""
+    for name in sorted(name for name in env if name == "TERMITE" or name.startswith("TERMITE_")):
+        if name not in VARIABLES:
+            near = difflib.get_close_matches(name, list(VARIABLES), 1)
+            mend = f"unset {name}" + (f"; export {near[0]}={env[name]}" if near else "")
+            yield Finding(OWN, "variables", Level.WARNING, f"{name} is no variable of termite, and is ignored", mend)
+        elif env[name] and not is_accepted(name, env[name]):
+            text = f"{name}={env[name]} is ignored: write {accepted_settings(name, env[name])}"
+            yield Finding(OWN, "variables", Level.WARNING, text, f"export {name}={VARIABLES[name][0]}")
+
+
+def _directory_checks() -> Iterator[Finding]:
+    for about, kind in (("state", STATE), ("cache", CACHE)):
+        first = candidates(kind)[0]
+        reason = find_stranger(first)
+        if not reason and first.exists() and not os.access(first, os.W_OK | os.X_OK):
+            reason = "you may not write to it"
+        try:
+            used = own_directory(kind)
+        except UserError as error:
+            yield failure_of(OWN, about, error)
+            continue
+        if reason:
+            text = f"{first}: {reason}; {used} is used instead"
+            mend = f"as root: chown -R {os.geteuid()} {first} && chmod -R go-w {first}"
+            yield Finding(OWN, about, Level.WARNING, text, mend)
+        else:
+            yield Finding(OWN, about, Level.OK, f"{used} is yours alone")
+
+
+def _master_checks(env: Mapping[str, str]) -> Iterator[Finding]:
+    sockets = dict.fromkeys(_running_masters())
+    with suppress(UserError):
+        if (here := client.find_socket(working_directory(), env)) is not None:
+            sockets[here] = None
+    for path in sockets:
+        yield _master_check(path)
+
+
+def _master_check(path: Path) -> Finding:
+    tree = path.parent
+    try:
+        version = str(client.Client(path).ask("status", ANSWER_S).get("version") or "an older version")
+    except client.NoMaster as error:
+        return Finding(OWN, "master", Level.WARNING, f"the master of {tree}: {error.message}", error.hint)
+    except UserError as error:
+        return Finding(OWN, "master", Level.WARNING, f"the master of {tree} does not say its state: {error.message}")
+    if version == __version__:
+        return Finding(OWN, "master", Level.OK, f"the master of {tree} answers")
+    text = f"the master of {tree} is of {version}, and this termite of {__version__}"
+    return Finding(OWN, "master", Level.WARNING, text, f"cd {tree} && termite-ctl shutdown")
+
+
+def _running_masters() -> Iterator[Path]:
+    """Yield the sockets of the masters of this user that run on this machine."""
+    for place in candidates(STATE):
+        directory = place / "running"
+        if find_stranger(directory):
+            continue
+        with suppress(OSError):
+            for name in sorted(os.listdir(directory)):
+                if name.startswith(f"{os.uname().nodename}-") and (socket := _socket_in(directory / name)):
+                    yield Path(socket)
+
+
+def _socket_in(path: Path) -> str:
+    """Return the socket that a daemon's footprint names, or "" if its daemon has ended."""
+    with suppress(OSError, ValueError, TypeError):
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return str(dict(json.loads(os.pread(fd, 64 * 1024, 0))).get("socket", ""))
+        finally:
+            os.close(fd)
+    return ""

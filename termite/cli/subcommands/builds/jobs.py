@@ -1,0 +1,65 @@
+"""List the jobs of a build."""
+
+import json
+from argparse import Namespace
+from collections.abc import Iterable
+
+from termite.cli.parser import Parser
+from termite.cli.readers.recorded_builds import recorded_builds_here
+from termite.cli.subcommands.builds.last import say_remarks
+from termite.cli.subcommands.registry import Subcommand
+from termite.engine.history.logic.job_record import JobRecord, Where, as_object
+
+
+def _add_flags(parser: Parser) -> None:
+    parser.add_argument("filter", nargs="*", metavar="WORD", help="list only jobs whose command contains each WORD")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--build", default="", metavar="BUILD", help="number of the build; default: the newest one")
+    which.add_argument("--all", action="store_true", help="list the jobs of all recorded builds")
+    parser.add_argument("--failed", action="store_true", help="list only jobs that failed")
+    parser.add_argument("--retried", action="store_true", help="list only jobs with a failed attempt")
+    parser.add_argument("--here", action="store_true", help="list only jobs that ran on this machine")
+    parser.add_argument("--worker", default="", metavar="NAME", help="list only jobs that ran on this worker")
+    parser.add_argument("--slowest", type=int, default=0, metavar="N", help="list the N slowest ones, slowest first")
+    parser.add_argument("--json", action="store_true", help="print a JSON object for each job, a line each")
+
+
+def _run(flags: Namespace) -> int:
+    from termite.cli.display.build_text import JOB_HEAD, job_line
+    from termite.cli.display.job_text import slot_time_s
+
+    records = recorded_builds_here()
+    newest = records.build(flags.build)
+    builds = [build.id for build in reversed(records.past.builds())] if flags.all else [newest.id]
+    jobs = [job for build in builds for job in _chosen(records.past.jobs(build), flags)]
+    if flags.slowest > 0:
+        jobs = sorted(jobs, key=slot_time_s, reverse=True)[: flags.slowest]
+    if flags.json:
+        for job in jobs:
+            print(json.dumps(as_object(job)))
+    else:
+        print("\n".join([JOB_HEAD, *map(job_line, jobs)]))
+    say_remarks(records)
+    return 0
+
+
+def _chosen(jobs: Iterable[JobRecord], flags: Namespace) -> Iterable[JobRecord]:
+    for job in jobs:
+        if flags.failed and not (job.has_failed or (job.where is Where.NOWHERE)):
+            continue
+        if flags.retried and not job.attempts:
+            continue
+        if flags.here and job.where is not Where.HERE:
+            continue
+        if flags.worker and job.worker != flags.worker:
+            continue
+        if all(word in job.text for word in flags.filter):
+            yield job
+
+
+SUBCOMMAND = Subcommand(
+    "list the jobs of a build: where each ran, how long it took, and how it ended",
+    _run,
+    _add_flags,
+    example="termite-ctl jobs --slowest 10",
+)

@@ -1,0 +1,60 @@
+"""Write a build as a trace, for ui.perfetto.dev or Chrome."""
+
+import json
+import os
+import sys
+import tempfile
+from argparse import Namespace
+from pathlib import Path
+
+from termite.cli.parser import Parser
+from termite.cli.readers.recorded_builds import recorded_builds_here
+from termite.cli.subcommands.builds.last import say_remarks
+from termite.cli.subcommands.registry import Subcommand
+from termite.engine.errors import UserError
+
+
+def _add_flags(parser: Parser) -> None:
+    parser.add_argument("build", nargs="?", default="", metavar="BUILD", help="number; default: the newest build")
+    parser.add_argument("-o", "--output", default="", metavar="FILE", help="the file to write; -: stdout")
+
+
+def _run(flags: Namespace) -> int:
+    from termite.cli.display.trace_events import trace_object
+
+    records = recorded_builds_here()
+    build = records.build(flags.build)
+    trace = json.dumps(trace_object(build, records.past.jobs(build.id)), separators=(",", ":"))
+    if flags.output == "-":
+        print(trace)
+    else:
+        path = Path(flags.output or f"termite-build-{build.id}.trace.json")
+        _write(path, trace)
+        print(f"{path}: open it at https://ui.perfetto.dev, or in Chrome at about:tracing", file=sys.stderr)
+    say_remarks(records)
+    return 0
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file as a whole: after an error, an old file of this name is still there."""
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            try:
+                file.write(text)
+                file.close()
+                os.chmod(file.name, 0o600)
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+SUBCOMMAND = Subcommand(
+    "write a build as a trace, for Perfetto (ui.perfetto.dev) or Chrome",
+    _run,
+    _add_flags,
+    more="The trace has a track for each slot, the phases of each job, and counters.",
+    example="termite-ctl trace -o build.json",
+)

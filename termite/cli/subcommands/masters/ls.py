@@ -1,0 +1,93 @@
+"""List all masters of this user, wherever their trees are."""
+
+import json
+import time
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, cast
+
+from termite.cli.client import Client, NoMaster, Reply
+from termite.cli.leftovers.footprints import living_places
+from termite.cli.parser import Parser
+from termite.cli.subcommands.registry import Subcommand
+from termite.engine.errors import RemoteProtocolError, UserError
+from termite.engine.wire.protocol.foreign_text import printable
+
+ANSWER_S = 2.0  # a master that stands still must not hide the others
+
+
+class ListedMaster(NamedTuple):
+    """A master that runs. `status` is its answer; None: it gave none, and `silence` says why."""
+
+    tree: str
+    pid: int
+    status: Reply | None
+    silence: str = ""
+
+
+def _add_flags(parser: Parser) -> None:
+    parser.add_argument("--json", action="store_true", help="print a list of objects, as JSON")
+
+
+def _run(flags: Namespace) -> int:
+    masters = sorted(_masters())
+    if flags.json:
+        print(json.dumps([_facts_of(master) for master in masters], indent=2))
+    elif masters:
+        print("\n".join(table_lines(masters, time.time())))
+    else:
+        print("no master of yours runs on this machine")
+    return 0
+
+
+def _masters() -> Iterator[ListedMaster]:
+    for places in living_places():
+        socket = places.get("socket")
+        if not isinstance(socket, str):
+            continue
+        tree = str(Path(socket).parent)
+        try:
+            client = Client(Path(socket))
+        except NoMaster:  # it is starting or ending
+            continue
+        try:
+            yield ListedMaster(tree, client.pid, client.ask("status", ANSWER_S))
+        except (UserError, RemoteProtocolError) as error:
+            yield ListedMaster(tree, client.pid, None, str(error))
+
+
+def _facts_of(master: ListedMaster) -> Reply:
+    if master.status is None:
+        return {"tree": master.tree, "pid": master.pid, "silence": master.silence}
+    status = master.status
+    return {"tree": master.tree, "pid": master.pid, "started": status.get("started"), "jobs": status["jobs"]}
+
+
+def table_lines(masters: list[ListedMaster], now_s: float) -> list[str]:
+    """Return a line for the heads of the columns, and one for each master."""
+    rows = [("PID", "SINCE", "JOBS", "TREE")]
+    for master in masters:
+        rows.append((str(master.pid), _since(master, now_s), _jobs(master), printable(master.tree)))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]) for row in rows]
+
+
+def _since(master: ListedMaster, now_s: float) -> str:
+    """Return the time of a master's start, with the date if that was long ago."""
+    started_s = cast(float | None, (master.status or {}).get("started"))
+    if started_s is None:
+        return "?"
+    is_long_ago = now_s - started_s > 12 * 3600
+    return time.strftime("%Y-%m-%d %H:%M" if is_long_ago else "%H:%M:%S", time.localtime(started_s))
+
+
+def _jobs(master: ListedMaster) -> str:
+    if master.status is None:
+        return printable(master.silence)
+    jobs = cast(dict[str, int], master.status["jobs"])
+    here = jobs["local"] + jobs.get("short", 0)
+    return f"{jobs['remote']} on workers, {here} here, {jobs['running']} running"
+
+
+SUBCOMMAND = Subcommand("list all masters of yours on this machine: tree, process, since when, jobs", _run, _add_flags)

@@ -1,0 +1,26 @@
+"""End the master of the current directory."""
+
+import contextlib
+from argparse import Namespace
+
+from termite.cli.client import NoMaster, connect_here
+from termite.cli.subcommands.registry import Subcommand
+
+
+def _run(flags: Namespace) -> int:
+    try:
+        master = connect_here()
+    except NoMaster as error:  # so that a script may end a master that it has perhaps not started
+        print(f"nothing to end: {error.message}")
+        return 0
+    with contextlib.suppress(NoMaster):  # it may end before it answers
+        master.ask("shutdown")
+    master.wait_for_its_end()
+    return 0
+
+
+SUBCOMMAND = Subcommand(
+    "end the master",
+    _run,
+    more="Jobs that run on workers are stopped, and start again on this machine. If no master runs, this is a success.",
+)

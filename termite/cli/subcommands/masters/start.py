@@ -1,0 +1,44 @@
+"""Start a master for a directory, with a worker of its own."""
+
+import os
+from argparse import Namespace
+from pathlib import Path
+
+from termite.cli import client
+from termite.cli.parser import Parser
+from termite.cli.places import working_directory
+from termite.cli.subcommands.registry import Subcommand
+from termite.engine.errors import UserError
+
+
+def _add_flags(parser: Parser) -> None:
+    parser.add_argument("directory", nargs="?", default="", metavar="DIR", help="the top of the tree of the master")
+
+
+def _run(flags: Namespace) -> int:
+    given = flags.directory
+    here = Path(os.path.realpath(given if os.path.isabs(given) else working_directory() / given))
+    if not here.is_dir():
+        raise UserError(f"{here} is not a directory")
+    root = here if given else client.choose_root(here, here)
+    try:
+        master = client.Client(root / client.SOCKET)
+    except client.NoMaster:
+        _, is_ours = client.start_embedded(root)
+        more = ", with a worker on this machine; it ends when idle for ten minutes" if is_ours else " already"
+        print(f"a master serves {root}{more}")
+    else:
+        if elsewhere := master.ask("status")["elsewhere"]:
+            trouble = f"a master serves {root} already, but termite-ctl was {elsewhere}"
+            raise UserError(trouble, hint="end it first with `termite-ctl shutdown`")
+        print(f"a master serves {root} already")
+    return 0
+
+
+SUBCOMMAND = Subcommand(
+    "start a master that has a worker of its own",
+    _run,
+    _add_flags,
+    more="Without DIR, it serves the tree that termite-make would choose.",
+    example="termite-ctl start ~/project",
+)

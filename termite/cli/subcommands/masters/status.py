@@ -1,0 +1,87 @@
+"""Show the workers of the master of the current directory, and its counters of jobs and traffic."""
+
+import json
+from argparse import Namespace
+from typing import cast
+
+from termite.cli.amounts import size_text
+from termite.cli.client import Reply, connect_here
+from termite.cli.parser import Parser
+from termite.cli.subcommands.registry import Subcommand
+from termite.engine.errors import words_of
+from termite.engine.status.silent_rows import silent_rows
+from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
+
+OF_A_LEASE = ("GetLog", "OpenLease", "Ping", "SetSlots")  # requests that belong to a lease, not to a job
+
+
+def _add_flags(parser: Parser) -> None:
+    parser.add_argument("--json", action="store_true", help="print everything, as JSON")
+
+
+def _run(flags: Namespace) -> int:
+    status = connect_here().ask("status")
+    print(json.dumps(status, indent=2) if flags.json else _status_text(status))
+    return 0
+
+
+def _status_text(status: Reply) -> str:
+    jobs = cast(dict[str, int], status["jobs"])
+    slots = cast(dict[str, int], status["slots"])
+    local = cast(dict[str, int], status["local_slots"])
+    short = jobs.get("short", 0)
+    sent, received = cast(int, status["bytes_sent"]), cast(int, status["bytes_received"])
+    rows = [
+        ("tree", str(status["root"])),
+        (
+            "jobs",
+            f"{jobs['remote']} on workers, {jobs['local'] + short} on this machine ({short} of them short), "
+            f"{jobs['running']} running, {status['waiting']} waiting",
+        ),
+        ("", f"{jobs['retried']} retried, {jobs['failed']} could not be run, {jobs['answered']} had nothing to do"),
+        (
+            "slots",
+            f"{slots['busy']} of {slots['leased']} busy on workers; {local['busy']} of {local['count']} here",
+        ),
+        ("traffic", f"{size_text(sent)} sent, {size_text(received)} received"),
+        ("", _requests_text(status)),
+        (
+            "results",
+            f"{status['dropped_writes']} writes outside the tree dropped, "
+            f"{status.get('sockets_left', 0)} sockets left on workers, {status['conflicts']} files written by two jobs",
+        ),
+    ]
+    for row, counts in (("fell back", status["fallbacks"]), ("retried", status["retries"])):
+        rows += [(row, f"{count} times: {words_of(reason)}") for reason, count in cast(dict[str, int], counts).items()]
+    tied = cast(dict[str, int], status["tied"])
+    rows += [("here", f"{count} commands {words_of(tie)}") for tie, count in tied.items()]
+    rows += _worker_rows(status)
+    if status["elsewhere"]:
+        rows.append(("elsewhere", f"termite-ctl was {status['elsewhere']}: builds that start here run on this machine"))
+    if status["trouble"]:
+        rows.append(("trouble", str(cast(Reply, status["trouble"])["text"])))
+    return "\n".join(f"{name:<10}{printable(text, LONGEST_LINE)}" for name, text in rows)
+
+
+def _worker_rows(status: Reply) -> list[tuple[str, str]]:
+    workers = cast(list[Reply], status["workers"])
+    rows = [("worker", f"{one['name']}: {one['running']} of {one['slots']} slots busy") for one in workers]
+    rows += silent_rows(status)
+    if not workers:
+        known = ", ".join(cast(list[str], status["known_workers"]))
+        rows.append(("worker", f"none leased; known: {known or 'none'}"))
+    return rows
+
+
+def _requests_text(status: Reply) -> str:
+    """Return the mean number of requests of a job: to the worker's mirror, and on the wire."""
+    remote = cast(dict[str, int], status["jobs"])["remote"]
+    if not remote:
+        return "no remote job yet"
+    messages = cast(dict[str, int], status["messages"])
+    on_wire = sum(count for kind, count in messages.items() if kind not in OF_A_LEASE)
+    fuse = cast(int, status["fuse_requests"])
+    return f"per remote job: {fuse / remote:.1f} FUSE requests, {on_wire / remote:.1f} requests on the wire"
+
+
+SUBCOMMAND = Subcommand("show the workers, and counters of jobs and traffic", _run, _add_flags)

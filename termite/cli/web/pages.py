@@ -1,0 +1,280 @@
+"""The pages: builds of a tree, one build, one job, one worker. Functions of records alone."""
+
+from collections.abc import Iterable, Sequence
+
+from termite.cli.amounts import duration_text, size_text
+from termite.cli.display.build_figures import BuildFigures, build_figures, running_steps, slot_tracks, waiting_steps
+from termite.cli.display.build_text import build_end_word, clock_text
+from termite.cli.display.job_text import (
+    cause_text,
+    end_text,
+    end_word,
+    job_lines,
+    place_word,
+    slot_time_s,
+)
+from termite.cli.display.top_screen import worker_word
+from termite.cli.display.trace_events import job_name
+from termite.cli.web.html_text import Html, link, page, rows_of, table, tag
+from termite.engine.errors import words_of
+from termite.engine.history.logic.job_record import BuildRecord, JobRecord, Where
+from termite.engine.history.logic.live_state import LiveState
+
+MOST_ROWS = 200  # of a table of running jobs
+JOBS_NAMED = 1000  # of a build, in its list of jobs
+
+
+def front_page(tree: str, builds: Sequence[BuildRecord], live: LiveState | None, now_s: float) -> Html:
+    """Return the page of a tree: what happens now, and the last builds."""
+    return page(
+        tree,
+        tag("section", now_part(live, now_s), id="now", data_refresh="/now"),
+        tag("section", tag("h2", "Builds"), _builds_table(builds)),
+    )
+
+
+def now_part(live: LiveState | None, now_s: float) -> Html:
+    """Return what the master does now, as a part of a page. `live` is None if no master runs."""
+    if live is None:
+        return Html(tag("h2", "Now") + tag("p", "No master runs in this tree."))
+    running = [job for job in live.jobs.values() if job.sent_s]
+    sums = f"{len(running)} jobs run, {len(live.jobs) - len(running)} wait"
+    if live.waits_for:
+        sums += f"; the queue waits for {live.waits_for}"
+    builds = [
+        tag("p", link(["build", one.id], _title(one)), f": {_progress(one, live, now_s)}")
+        for one in live.builds.values()
+    ]
+    running.sort(key=lambda job: (job.sent_s, job.id))
+    return Html(
+        "".join(
+            [
+                tag("h2", "Now"),
+                tag("p", f"Master {live.master.pid}, termite {live.master.version}: {sums}."),
+                *builds,
+                _workers_table(live, now_s),
+                _running_table(running[:MOST_ROWS], now_s) if running else "",
+                tag("p", f"and {len(running) - MOST_ROWS} more") if len(running) > MOST_ROWS else "",
+            ]
+        )
+    )
+
+
+def _progress(build: BuildRecord, live: LiveState, now_s: float) -> str:
+    done = f"{build.jobs + live.home_counts.get(build.id, 0)} jobs done"
+    if build.expected_jobs:
+        done += f" of about {build.expected_jobs} (as in the last such build)"
+    return f"{done}, {duration_text(max(now_s - build.started_s, 0.0))}"
+
+
+def _workers_table(live: LiveState, now_s: float) -> Html:
+    head = ["worker", "busy", "jobs", "load", "free memory", "termite", "state"]
+    rows = [
+        [
+            link(["worker", worker.name], worker.name),
+            f"{worker.running} of {worker.slots}",
+            worker.jobs,
+            f"{worker.load:.1f}" if worker.load >= 0 else "?",
+            size_text(worker.free_memory_bytes) if worker.memory_bytes else "?",
+            worker.version or "?",
+            tag("strong", word) if (word := worker_word(worker, now_s)) else "",
+        ]
+        for worker in sorted(live.workers.values(), key=lambda worker: worker.name)
+    ]
+    return table(head, rows, numbers=(1, 2, 3, 4)) if rows else tag("p", "No worker is leased.")
+
+
+def _running_table(jobs: Iterable[JobRecord], now_s: float) -> Html:
+    rows = ([_job_link(job), place_word(job), duration_text(slot_time_s(job, now_s)), _text(job)] for job in jobs)
+    return table(["job", "place", "since", "command"], rows, numbers=(0, 2))
+
+
+def _builds_table(builds: Iterable[BuildRecord]) -> Html:
+    rows = [
+        [
+            link(["build", build.id], build.id),
+            clock_text(build.started_s),
+            duration_text(build.ended_s - build.started_s) if build.ended_s else "?",
+            build.jobs,
+            build.counts.remote,
+            build.counts.local + build.counts.short,
+            build_end_word(build),
+            tag("code", _title(build)),
+        ]
+        for build in builds
+    ]
+    head = ["build", "started", "took", "jobs", "on workers", "here", "end", "command"]
+    return table(head, rows, numbers=(0, 2, 3, 4, 5)) if rows else tag("p", "No build is recorded.")
+
+
+def build_page(build: BuildRecord, jobs: Sequence[JobRecord]) -> Html:
+    """Return the page of a build. Its timeline is drawn by the script, from `timeline`."""
+    figures = build_figures(build, jobs, slowest=15)
+    return page(
+        f"build {build.id}",
+        tag("h1", tag("code", _title(build))),
+        rows_of(_build_rows(build, figures, jobs)),
+        tag("h2", "Timeline"),
+        tag("p", "One row for each slot. Drag to move, turn the wheel or pinch to zoom, click a job to open it."),
+        tag("canvas", id="timeline", data_source=f"/build/{build.id}/timeline.json", tabindex="0"),
+        tag("p", id="hover", class_="hover"),
+        tag("h2", "Jobs at the same time"),
+        tag("canvas", id="parallel", class_="low"),
+        tag("h2", "Slowest jobs"),
+        _jobs_table(figures.slowest),
+        tag("h2", "Commands on this machine"),
+        table(["jobs", "because"], [[count, words_of(cause)] for cause, count in figures.here], numbers=(0,)),
+        tag("h2", "Workers"),
+        table(
+            ["worker", "jobs", "CPU", "failed attempts"],
+            [
+                [
+                    link(["worker", name], name) if name else "none",
+                    one.jobs,
+                    duration_text(one.cpu_s),
+                    one.failed_attempts,
+                ]
+                for name, one in figures.by_worker.items()
+            ],
+            numbers=(1, 2, 3),
+        ),
+        tag("h2", "Failed and retried"),
+        _jobs_table([job for job in jobs if job.has_failed or job.attempts][:JOBS_NAMED]),
+        tag("p", tag("a", "This build as a trace for Perfetto or Chrome", href=f"/trace.json?build={build.id}")),
+    )
+
+
+def _build_rows(build: BuildRecord, figures: BuildFigures, jobs: Sequence[JobRecord]) -> Iterable[tuple[str, object]]:
+    yield "directory", tag("code", build.cwd or build.tree)
+    yield "started", clock_text(build.started_s)
+    yield "took", duration_text(figures.wall_s) if build.ended_s else f"{duration_text(figures.wall_s)}, not ended"
+    yield "end", build_end_word(build)
+    yield "jobs", f"{len(jobs)}: " + ", ".join(f"{count} {place}" for place, count in figures.jobs_in_places.items())
+    yield "CPU on workers", duration_text(figures.cpu_s)
+    yield "average parallelism", f"{figures.parallelism:.1f}"
+    yield "traffic", f"{size_text(figures.sent_bytes)} sent, {size_text(figures.received_bytes)} received"
+    hits = figures.jobs_in_places.get(Where.CACHE.value, 0)
+    if hits:
+        yield "from the cache", f"{hits} of {len(jobs)}"
+
+
+def _jobs_table(jobs: Iterable[JobRecord]) -> Html:
+    rows = [
+        [_job_link(job), place_word(job), duration_text(slot_time_s(job)), end_word(job), len(job.attempts), _text(job)]
+        for job in jobs
+    ]
+    if not rows:
+        return tag("p", "None.")
+    return table(["job", "place", "time", "end", "retried", "command"], rows, numbers=(0, 2, 4))
+
+
+def job_page(job: JobRecord, tree: str, can_kill: bool = False, token: str = "") -> Html:
+    """Return the page of a job: everything that its record says.
+
+    `can_kill` offers to end it, with the token that the form sends.
+    """
+    kill = tag(
+        "form",
+        Html(f'<input type="hidden" name="token" value="{token}">'),
+        tag("button", "End this job"),
+        method="post",
+        action=f"/job/{job.id}/kill",
+    )
+    return page(
+        f"job {job.id}",
+        tag("h1", tag("code", _text(job))),
+        tag("p", link(["build", job.build], f"build {job.build}"), f": {cause_text(job.cause)}; {end_text(job)}"),
+        tag("pre", Html("\n".join(str(tag("span", line)) for line in job_lines(job, tree)))),
+        kill if can_kill else "",
+    )
+
+
+def worker_page(name: str, live: LiveState | None, jobs: Sequence[JobRecord], now_s: float) -> Html:
+    """Return the page of a worker: its state, and its jobs in the newest build."""
+    worker = live.workers.get(name) if live else None
+    here = [job for job in jobs if job.worker == name]
+    failed = [job for job in jobs if any(attempt.worker == name for attempt in job.attempts)]
+    pairs: list[tuple[str, object]] = [
+        ("jobs in the newest build", len(here)),
+        ("CPU used by them", duration_text(sum(job.user_s + job.system_s for job in here))),
+        ("failed attempts", len(failed)),
+    ]
+    if worker:
+        load = f"{worker.load:.1f}" if worker.load >= 0 else "not known"
+        pairs += [
+            ("address", worker.address or "not known"),
+            ("termite", worker.version or "not known"),
+            ("slots", f"{worker.running} of {worker.slots} busy"),
+            ("cores, load", f"{worker.cores or 'not known'}, {load}"),
+            ("clock", f"{worker.clock_offset_ms} ms beside the master's"),
+            ("state", worker_word(worker, now_s) or "answers"),
+        ]
+    else:
+        pairs.append(("state", "no lease"))
+    return page(
+        f"worker {name}",
+        rows_of(pairs),
+        tag("h2", "Its jobs in the newest build, the slowest first"),
+        _jobs_table(sorted(here, key=slot_time_s, reverse=True)[:MOST_ROWS]),
+        tag("h2", "Attempts that failed on it"),
+        _jobs_table(failed[:MOST_ROWS]),
+    )
+
+
+def message_page(title: str, text: str) -> Html:
+    """Return a page that says one thing."""
+    return page(title, tag("p", text))
+
+
+def timeline_object(build: BuildRecord, jobs: Sequence[JobRecord]) -> dict[str, object]:
+    """Return what the script draws of a build. Times are milliseconds since its start.
+
+    `tracks` are names of slots. `jobs` are arrays: track, start, run's start, run's end, end, id,
+    kind (0: well, 1: failed, 2: here, 3: retried), name. `running` and `waiting` are steps: a time
+    and a count.
+    """
+    start_s = min([build.started_s, *(job.queued_s for job in jobs if job.queued_s)])
+
+    def after_ms(at_s: float) -> int:
+        return round(1000 * (at_s - start_s))
+
+    tracks = slot_tracks(jobs)
+    return {
+        "tracks": [name for name, _ in tracks],
+        "jobs": [
+            [
+                at,
+                after_ms(job.sent_s),
+                after_ms(job.started_s or job.sent_s),
+                after_ms(job.ended_s or job.home_s),
+                after_ms(job.home_s),
+                job.id,
+                _kind(job),
+                job_name(job)[:60],
+            ]
+            for at, (_, track) in enumerate(tracks)
+            for job in track
+        ],
+        "running": [[after_ms(at_s), count] for at_s, count in running_steps(jobs)],
+        "waiting": [[after_ms(at_s), count] for at_s, count in waiting_steps(jobs)],
+    }
+
+
+def _kind(job: JobRecord) -> int:
+    if job.has_failed:
+        return 1
+    if job.where is Where.HERE:
+        return 2
+    return 3 if job.attempts else 0
+
+
+def _title(build: BuildRecord) -> str:
+    return build.text.partition("\n")[0] or "commands without a build tool"
+
+
+def _text(job: JobRecord) -> Html:
+    return tag("code", job.text.partition("\n")[0][:300])
+
+
+def _job_link(job: JobRecord) -> Html:
+    return link(["job", job.id], job.id)

@@ -1,0 +1,197 @@
+"""The routes of the pages."""
+
+import json
+import os
+import secrets
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import parse_qs
+
+import trio
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from termite.cli.display.trace_events import trace_object
+from termite.cli.web import pages
+from termite.cli.web.live_follower import LiveFollower
+from termite.cli.web.metrics import metrics_text
+from termite.engine.history.logic.job_record import BuildRecord, JobRecord, as_object
+from termite.engine.history.past_builds import PastBuilds
+
+T = TypeVar("T")
+
+STATIC = Path(__file__).parent / "static"
+STATIC_FILES = {"style.css": "text/css", "timeline.js": "text/javascript"}
+LONGEST_FORM = 4096
+LAUNCHERS = ("termite", "termite-shell")
+
+
+class Site:
+    """The pages of one tree. `token` is what a form must send."""
+
+    def __init__(self, tree: Path, past: PastBuilds, follower: LiveFollower, token: str) -> None:
+        self._tree = tree
+        self._past = past
+        self._follower = follower
+        self._token = token
+
+    def app(self) -> Starlette:
+        """Return the application, without its guard."""
+        return Starlette(
+            routes=[
+                Route("/", self.front),
+                Route("/now", self.now),
+                Route("/build/{number:int}", self.build),
+                Route("/build/{number:int}/timeline.json", self.timeline),
+                Route("/job/{number:int}", self.job),
+                Route("/job/{number:int}/kill", self.kill, methods=["POST"]),
+                Route("/worker/{name}", self.worker),
+                Route("/status.json", self.status),
+                Route("/trace.json", self.trace),
+                Route("/metrics", self.metrics),
+                Route("/static/{name}", self.static),
+            ],
+            exception_handlers={HTTPException: _error_page},
+        )
+
+    async def front(self, request: Request) -> Response:
+        """Answer with the page of the tree."""
+        builds = await self._read(self._past.builds)
+        return HTMLResponse(pages.front_page(str(self._tree), builds, self._follower.state, time.time()))
+
+    async def now(self, request: Request) -> Response:
+        """Answer with the part of the front page that changes."""
+        return HTMLResponse(pages.now_part(self._follower.state, time.time()))
+
+    async def build(self, request: Request) -> Response:
+        """Answer with the page of a build."""
+        build, jobs = await self._read(lambda: self._build(request.path_params["number"]))
+        return HTMLResponse(pages.build_page(build, jobs))
+
+    async def timeline(self, request: Request) -> Response:
+        """Answer with what the script draws of a build."""
+        build, jobs = await self._read(lambda: self._build(request.path_params["number"]))
+        return JSONResponse(pages.timeline_object(build, jobs))
+
+    async def trace(self, request: Request) -> Response:
+        """Answer with a build as a trace: the one that the query `build` names, or the newest one."""
+        word = request.query_params.get("build", "0")
+        build, jobs = await self._read(lambda: self._build(int(word) if word.isdecimal() else -1))
+        name = f"termite-build-{build.id}.trace.json"
+        headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+        return Response(json.dumps(trace_object(build, jobs)), media_type="application/json", headers=headers)
+
+    async def job(self, request: Request) -> Response:
+        """Answer with the page of a job, finished or not."""
+        job = await self._job(request.path_params["number"])
+        is_running = job.id in (self._follower.state.jobs if self._follower.state else {})
+        return HTMLResponse(pages.job_page(job, str(self._tree), is_running, self._token))
+
+    async def kill(self, request: Request) -> Response:
+        """End a job that runs, as Ctrl-C in its launcher would."""
+        form = parse_qs((await _short_body(request)).decode("latin-1"))
+        if not secrets.compare_digest(form.get("token", [""])[0].encode("latin-1"), self._token.encode()):
+            raise HTTPException(403, "this form is not from these pages")
+        state = self._follower.state
+        job = state.jobs.get(request.path_params["number"]) if state else None
+        if job is None:
+            raise HTTPException(404, "this job does not run")
+        if not end_launcher(job.pid):
+            raise HTTPException(409, "its launcher has ended already")
+        return RedirectResponse(f"/job/{job.id}", 303)
+
+    async def worker(self, request: Request) -> Response:
+        """Answer with the page of a worker."""
+        builds = await self._read(self._past.builds)
+        jobs = await self._read(lambda: self._past.jobs(builds[0].id)) if builds else []
+        name = request.path_params["name"]
+        return HTMLResponse(pages.worker_page(name, self._follower.state, jobs, time.time()))
+
+    async def status(self, request: Request) -> Response:
+        """Answer with what happens now, and the builds, as JSON."""
+        state = self._follower.state
+        builds = await self._read(self._past.builds)
+        return JSONResponse(
+            {
+                "tree": str(self._tree),
+                "master": as_object(state.master) if state else None,
+                "workers": [as_object(worker) for worker in state.workers.values()] if state else [],
+                "jobs": [as_object(job) for job in state.jobs.values()] if state else [],
+                "running_builds": [as_object(build) for build in state.builds.values()] if state else [],
+                "waits_for": state.waits_for if state else "",
+                "builds": [as_object(build) for build in builds],
+            }
+        )
+
+    async def metrics(self, request: Request) -> Response:
+        """Answer Prometheus."""
+        builds = await self._read(self._past.builds)
+        text = metrics_text(builds, self._follower.state)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def static(self, request: Request) -> Response:
+        """Answer with the style sheet or the script."""
+        name = request.path_params["name"]
+        if name not in STATIC_FILES:
+            raise HTTPException(404, "no such file")
+        return FileResponse(STATIC / name, media_type=STATIC_FILES[name])
+
+    async def _read(self, read: Callable[[], T]) -> T:
+        """Read records in a thread, so that other requests are answered meanwhile."""
+        return await trio.to_thread.run_sync(read)
+
+    def _build(self, number: int) -> tuple[BuildRecord, list[JobRecord]]:
+        """Return a build with its jobs; 0 is the newest one."""
+        builds = self._past.builds()
+        build = next((one for one in builds if one.id == (number or builds[0].id)), None)
+        if build is None:
+            raise HTTPException(404, "no such build is recorded: the last 20 are")
+        return build, self._past.jobs(build.id)
+
+    async def _job(self, number: int) -> JobRecord:
+        state = self._follower.state
+        job = state.jobs.get(number) if state else None
+        if job is None:
+            job = await self._read(lambda: self._past.job(number))
+        if job is None:
+            raise HTTPException(404, "no such job is recorded: those of the last 20 builds are")
+        return job
+
+
+def end_launcher(pid: int) -> bool:
+    """Send SIGTERM to a launcher. Return False if the process is none, or none of this user."""
+    try:
+        process = os.pidfd_open(pid)
+    except (OSError, OverflowError):
+        return False
+    try:
+        name = os.path.basename(os.readlink(f"/proc/{pid}/exe"))
+        if os.stat(f"/proc/{pid}").st_uid != os.geteuid() or name not in LAUNCHERS:
+            return False
+        signal.pidfd_send_signal(process, signal.SIGTERM)
+    except OSError:
+        return False
+    finally:
+        os.close(process)
+    return True
+
+
+async def _short_body(request: Request) -> bytes:
+    """Return the body of a request. Raise HTTPException if it is longer than any form of ours."""
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > LONGEST_FORM:
+            raise HTTPException(413, "the form is too long")
+    return body
+
+
+async def _error_page(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return HTMLResponse(pages.message_page(f"error {error.status_code}", error.detail), error.status_code)

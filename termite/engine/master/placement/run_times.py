@@ -1,0 +1,21 @@
+"""Remember how long commands took, so that short ones run on the master's machine."""
+
+from termite.engine.decide.command_memory import CommandKey
+from termite.engine.master.shared import Master
+from termite.engine.wire.protocol.messages import Ran
+
+
+def learn_run_time(master: Master, key: CommandKey, ran: Ran, total_s: float, *, is_alone: bool) -> None:
+    """Record the run time of the command, so that a short one runs locally the next time.
+
+    `total_s` is the time from dispatch to published results. A command that might behave otherwise
+    locally is forgotten: it wrote outside the tree, read from a pipe, or was killed. If it is not
+    alone in changing a file, it stays remote: only remote results are compared with the disk.
+    A command that could not be started has no run time. Exit codes do not matter, because makefiles
+    often test something with a command that fails.
+    """
+    if ran.exec_errno or ran.exit.signal or ran.dropped or ran.stdin_taken or not is_alone:
+        master.short.forget(key)
+        return
+    took_s = (ran.ended_ns - ran.started_ns) / 1e9
+    master.short.record_remote(key, took_s, max(total_s - took_s, 0.0))

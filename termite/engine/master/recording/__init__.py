@@ -1,0 +1,11 @@
+"""The room of recording: a master notes what happens to its jobs, and makes records of that.
+
+* `recorder` has the calls that a job's path makes; each is a few assignments.
+* `job_notes` and `build_notes` are what is noted, and `job_builds` knows which build a job is of.
+* `job_records` makes a record of a finished job. `record_keeper` does that in a thread, for many
+  jobs at a time, and writes them.
+* `fleet_view` is what the live stream says of workers and of the queue.
+
+The schema and the files are in `history`. Nothing here may fail a job, wait for a disk or for a
+reader.
+"""

@@ -1,0 +1,1 @@
+"""Look at the pages in a real browser: `make screenshots`."""

@@ -1,0 +1,177 @@
+"""Build a project, look at its pages in headless Chromium, and take pictures for the documents.
+
+    python -m tests.browser [DIRECTORY]
+
+The pictures go to DIRECTORY, or else to build/screenshots. The program fails if a page writes an
+error to the browser's console, asks for anything elsewhere, lets hostile text become markup, or
+shows other numbers than the records have.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+
+from tests.synthetic_builds import synthetic_build, write_history
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+COMMANDS = CHECKOUT / ".venv" / "bin"
+CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync"]
+HOSTILE = "\"><script>document.title='stolen'</script><img src=x onerror=\"document.title='stolen'\">"
+SOURCES = 24
+# Enough work for a picture: each file compiles for a moment.
+MAKEFILE = f"""OBJECTS = $(patsubst %,part%.o,$(shell seq 1 {SOURCES}))
+all: program
+program: $(OBJECTS) main.o
+\t$(CXX) -o $@ $^
+%.o: %.cc
+\t$(CXX) -O2 -c -o $@ $<
+"""
+SOURCE = """#include <regex>
+#include <string>
+bool NAME(const std::string& s) {{ return std::regex_match(s, std::regex("{}")); }}
+"""
+
+
+class Trouble:
+    """What went wrong in a browser's pages."""
+
+    def __init__(self, page: Page, own: str) -> None:
+        self.found: list[str] = []
+        self._own = own
+        page.on("console", self._hear)
+        page.on("pageerror", lambda error: self.found.append(f"error: {error}"))
+        page.on("request", self._see)
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.found.append(f"console: {message.text}")
+
+    def _see(self, request: Request) -> None:
+        if not request.url.startswith((self._own, "data:")):
+            self.found.append(f"asked for {request.url}")
+
+
+def main(target: Path) -> int:
+    """Take all pictures; return the number of things that went wrong."""
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="termite-browser-") as work, sync_playwright() as driver:
+        os.environ["XDG_STATE_HOME"] = f"{work}/state"
+        os.environ.pop("TERMITE_SOCKET", None)
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        try:
+            trouble = [*look_at_a_real_build(browser, Path(work), target), *look_at_hostile_text(browser, Path(work))]
+        finally:
+            browser.close()
+    for line in trouble:
+        print(f"screenshots: {line}", file=sys.stderr)
+    print(f"screenshots: {len(list(target.glob('*.png')))} pictures in {target}, {len(trouble)} troubles")
+    return len(trouble)
+
+
+def look_at_a_real_build(browser: Browser, work: Path, target: Path) -> list[str]:
+    """Build a project on a cluster in this machine, and look at its pages."""
+    tree = work / "project"
+    tree.mkdir()
+    (tree / "Makefile").write_text(MAKEFILE)
+    (tree / "main.cc").write_text("int main() { return 0; }\n")
+    for number in range(1, SOURCES + 1):
+        (tree / f"part{number}.cc").write_text(SOURCE.format("a+" * (number % 5 + 1)).replace("NAME", f"part{number}"))
+    env = {**os.environ, "TERMITE_SHORT": "0", "TERMITE_ROOT": str(tree)}
+    try:
+        subprocess.run([COMMANDS / "termite-make", "-j4"], cwd=tree, env=env, check=True, timeout=300)
+        with served(tree) as url:
+            return look_around(browser, url, target)
+    finally:
+        subprocess.run([COMMANDS / "termite-ctl", "shutdown"], cwd=tree, env=env, check=False, timeout=60)
+
+
+def look_around(browser: Browser, url: str, target: Path) -> list[str]:
+    """Open each page in a light and in a dark browser, wide and narrow."""
+    own = url.partition("?")[0]
+    trouble: list[str] = []
+    for name, scheme, width in (("light", "light", 1200), ("dark", "dark", 1200), ("phone", "light", 390)):
+        context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800})
+        page = context.new_page()
+        seen = Trouble(page, own)
+        page.goto(url)
+        page.wait_for_selector("h2")
+        page.screenshot(path=target / f"front-{name}.png", full_page=True)
+        page.click("text=termite-make") if page.query_selector("text=termite-make") else page.goto(f"{own}build/1")
+        page.goto(f"{own}build/1")
+        page.wait_for_selector("canvas[data-drawn]")
+        page.hover("#timeline", position={"x": min(width - 80, 400), "y": 8})
+        page.screenshot(path=target / f"build-{name}.png", full_page=True)
+        if page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"):
+            trouble.append(f"the page of a build is wider than the screen ({name})")
+        page.mouse.wheel(0, -300)
+        page.click("table a[href^='/job/']")
+        page.wait_for_selector("pre")
+        page.screenshot(path=target / f"job-{name}.png", full_page=True)
+        trouble += [f"{name}: {line}" for line in seen.found]
+        context.close()
+    return trouble
+
+
+def look_at_hostile_text(browser: Browser, work: Path) -> list[str]:
+    """Look at a build whose command, files and output want to be markup."""
+    tree = work / "hostile"
+    tree.mkdir()
+    build, jobs = synthetic_build(1000)
+    hostile = [
+        msgspec.structs.replace(job, text=HOSTILE, cwd=HOSTILE, files=(HOSTILE.encode(),), output=HOSTILE.encode())
+        for job in jobs
+    ]
+    sys.path.insert(0, str(CHECKOUT))
+    from termite.cli.places import records_directory
+
+    write_history(records_directory(tree), [(msgspec.structs.replace(build, text=HOSTILE), hostile)])  # type: ignore[list-item]
+    trouble: list[str] = []
+    with served(tree) as url:
+        page = browser.new_page()
+        own = url.partition("?")[0]
+        seen = Trouble(page, own)
+        for path in ("", "build/1", f"job/{jobs[0].id}", "worker/alpha"):
+            page.goto(url if not path else f"{own}{path}")
+            if path == "build/1":
+                page.wait_for_selector("canvas[data-drawn]")
+                drawn = int(page.get_attribute("#timeline", "data-drawn") or 0)
+                if drawn != sum(1 for job in jobs if job.sent_s):
+                    trouble.append(f"{drawn} jobs are drawn")
+                page.hover("#timeline", position={"x": 500, "y": 8})
+            if "stolen" in page.title() or page.query_selector("img"):
+                trouble.append(f"hostile text became markup in /{path}")
+        trouble += seen.found
+    return trouble
+
+
+@contextlib.contextmanager
+def served(tree: Path) -> Iterator[str]:
+    """Serve the pages of a tree; yield their address."""
+    with subprocess.Popen(
+        [COMMANDS / "termite-ctl", "web", "-http", "0"], cwd=tree, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            address = re.search(r"http://\S+", line)
+            assert address, line
+            yield address[0]
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(10)
+
+
+if __name__ == "__main__":
+    raise SystemExit(min(main(Path(sys.argv[1] if len(sys.argv) > 1 else CHECKOUT / "build" / "screenshots")), 1))

@@ -1,0 +1,159 @@
+"""`termite-ctl top` on a real terminal draws what a master says, obeys keys, and cleans up."""
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.live_master import FakeMaster, serving
+from tests.synthetic_builds import events_of, synthetic_build
+
+TOP = [sys.executable, "-m", "termite.cli.ctl", "top"]
+LEAVE = b"\x1b[?1049l"
+
+
+class Terminal:
+    """A terminal with a program on it. `lines` is what a person would see."""
+
+    def __init__(self, end: int) -> None:
+        self._end = end
+        self.sent = b""
+        self.lines: dict[int, str] = {}
+
+    async def until(self, text: str) -> None:
+        """Read until a person would see `text`. Fail after ten seconds."""
+        with trio.fail_after(10):
+            while text not in self.shown:
+                await self._read()
+
+    @property
+    def shown(self) -> str:
+        """The text that is on the screen now."""
+        return "\n".join(self.lines[row] for row in sorted(self.lines))
+
+    async def read_to_the_end(self) -> None:
+        """Read until the program has closed the terminal."""
+        with trio.move_on_after(5), contextlib.suppress(OSError):
+            while True:
+                await self._read()
+
+    async def _read(self) -> None:
+        await trio.lowlevel.wait_readable(self._end)
+        self.sent += os.read(self._end, 65536)
+        for row, text in re.findall(rb"\x1b\[(\d+);1H([^\x1b]*(?:\x1b\[\d*m[^\x1b]*)*)", self.sent):
+            self.lines[int(row)] = re.sub(rb"\x1b\[\d*m", b"", text).decode("utf-8", "replace")
+
+    def press(self, keys: bytes) -> None:
+        """Type keys."""
+        os.write(self._end, keys)
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Change the size of the terminal, as a person who drags its edge."""
+        fcntl.ioctl(self._end, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
+
+
+@contextlib.contextmanager
+def top_on_a_terminal(tree: Path, *flags: str) -> Iterator[tuple[Terminal, "subprocess.Popen[bytes]"]]:
+    end, inner = pty.openpty()
+    terminal = Terminal(end)
+    terminal.resize(24, 80)
+    env = {**os.environ, "TERM": "xterm", "TERMITE_SOCKET": str(tree / ".termite-socket")}
+    process = subprocess.Popen(
+        [*TOP, "--interval", "0.2", *flags], cwd=tree, env=env, stdin=inner, stdout=inner, stderr=inner,
+        start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )  # fmt: skip
+    os.close(inner)
+    try:
+        yield terminal, process
+    finally:
+        process.kill()
+        process.wait()
+        os.close(end)
+
+
+def emit_all(master: FakeMaster, count: int) -> None:
+    for event in events_of(synthetic_build(60))[:count]:
+        master.emit(event)
+
+
+async def test_it_shows_what_the_master_says_and_obeys_keys(tmp_path: Path) -> None:
+    async with serving(tmp_path / ".termite-socket") as master:
+        emit_all(master, 100)
+        with top_on_a_terminal(tmp_path) as (terminal, process):
+            running = [job for job in master.state.jobs.values() if job.sent_s]
+            await terminal.until(f"{len(running)} running")
+            for event in events_of(synthetic_build(60))[100:160]:
+                master.emit(event)
+            running = [job for job in master.state.jobs.values() if job.sent_s]
+            await terminal.until(f"{len(running)} running, {len(master.state.jobs) - len(running)} waiting")
+            terminal.press(b"\r")
+            await terminal.until("directory /home/user/project/src")
+            terminal.press(b"\x1b")
+            await terminal.until("[running]")
+            terminal.press(b"\t")
+            await terminal.until("[waiting]")
+            terminal.resize(10, 40)
+            terminal.lines.clear()
+            await terminal.until("[waiting]")
+            terminal.press(b"q")
+            await terminal.read_to_the_end()
+            assert process.wait(5) == 0
+            assert LEAVE in terminal.sent
+            assert max(terminal.lines) <= 24
+
+
+async def test_it_ends_with_the_master_with_ctrl_c_and_with_a_signal(tmp_path: Path) -> None:
+    async with serving(tmp_path / ".termite-socket") as master:
+        emit_all(master, 50)
+        with top_on_a_terminal(tmp_path) as (terminal, process):
+            await terminal.until("running")
+            terminal.press(b"\x03")
+            await terminal.read_to_the_end()
+            assert process.wait(5) in (0, 128 + signal.SIGINT, -signal.SIGINT)
+            assert LEAVE in terminal.sent
+        with top_on_a_terminal(tmp_path) as (terminal, process):
+            await terminal.until("running")
+    async with serving(tmp_path / ".termite-socket") as master:
+        emit_all(master, 50)
+        shown = top_on_a_terminal(tmp_path)
+        terminal, process = shown.__enter__()
+        await terminal.until("running")
+    try:
+        await terminal.read_to_the_end()
+        assert process.wait(5) == 100
+        assert b"the master has ended" in terminal.sent
+        assert terminal.sent.index(LEAVE) < terminal.sent.index(b"the master has ended")
+    finally:
+        shown.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("flags", [(), ("--once",)])
+async def test_without_a_terminal_it_prints_once(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    async with serving(tmp_path / ".termite-socket") as master:
+        emit_all(master, 120)
+        done = await trio.run_process(
+            [*TOP, *flags], cwd=tmp_path, capture_stdout=True, env={**os.environ, "TERMITE_SOCKET": ".termite-socket"}
+        )
+    text = done.stdout.decode()
+    assert "\x1b" not in text
+    assert all(f"\n{job.id:>7}  " in text for job in master.state.jobs.values() if job.sent_s)
+
+
+async def test_a_wrong_interval_and_no_master_are_said(tmp_path: Path) -> None:
+    for words, said in ((["--interval", "0"], b"-interval"), ([], b"no master runs")):
+        done = await trio.run_process(
+            [*TOP, *words], cwd=tmp_path, capture_stderr=True, check=False, env={**os.environ, "TERMITE_SOCKET": ""}
+        )
+        assert done.returncode == 100
+        assert said in done.stderr

@@ -1,0 +1,179 @@
+"""`termite-ctl web`: real HTTP to a real process, which lets only its own user's browser in."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import trio
+
+from termite.cli.places import records_directory
+from termite.cli.web.site import end_launcher
+from tests.live_master import serving
+from tests.synthetic_builds import events_of, synthetic_build, synthetic_history, write_history
+
+WEB = [sys.executable, "-m", "termite.cli.ctl", "web", "--http", "0"]
+
+
+class Answer(NamedTuple):
+    status: int
+    text: str
+    headers: http.client.HTTPMessage
+
+
+class Browser:
+    """A client of the pages: remembers the cookie, and may pretend to come from elsewhere."""
+
+    def __init__(self, url: str) -> None:
+        found = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/\?token=(\S+)", url)
+        assert found, url
+        self.port, self.token = int(found[1]), found[2]
+        self.cookie = ""
+
+    def ask(self, path: str, method: str = "GET", body: str = "", **headers: str) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            sent = {**({"Cookie": self.cookie} if self.cookie else {}), **headers}
+            connection.request(method, path, body or None, sent)
+            answer = connection.getresponse()
+            return Answer(answer.status, answer.read().decode(), answer.headers)
+        finally:
+            connection.close()
+
+    def log_in(self) -> None:
+        answer = self.ask(f"/?token={self.token}")
+        assert answer.status == 303
+        assert self.token not in answer.headers["Location"]
+        cookie = answer.headers["Set-Cookie"]
+        assert "HttpOnly" in cookie
+        assert "SameSite=strict" in cookie
+        self.cookie = cookie.partition(";")[0]
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.delenv("TERMITE_SOCKET", raising=False)
+    root = tmp_path / "tree"
+    root.mkdir()
+    write_history(records_directory(root), synthetic_history(2, 60))
+    return root
+
+
+@contextmanager
+def served(tree: Path, *words: str) -> Iterator[tuple[Browser, "subprocess.Popen[str]"]]:
+    with subprocess.Popen([*WEB, *words], cwd=tree, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            yield Browser(line.split()[3]), process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(10) == 0
+
+
+def test_pages_are_for_those_who_have_the_token(tree: Path) -> None:
+    with served(tree, "--name", "build.example") as (browser, _):
+        for path in (
+            "/",
+            "/build/2",
+            "/job/1",
+            "/metrics",
+            "/static/style.css",
+            "/none",
+            "/?token=wrong",
+            "/job/1/kill",
+        ):
+            assert browser.ask(path).status == 403, path
+            assert browser.ask(path, Cookie="termite_token=wrong").status == 403, path
+        browser.log_in()
+        assert browser.ask("/").status == 200
+        for host, status in (("evil.example", 421), ("127.0.0.1.evil.example", 421), ("", 421), ("build.example", 200)):
+            assert browser.ask("/", Host=host).status == status, host
+        answer = browser.ask("/", Origin="http://evil.example")
+        assert "Access-Control-Allow-Origin" not in answer.headers
+        assert "script-src 'self'" in answer.headers["Content-Security-Policy"]
+        assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_every_page_and_every_feed_answers(tree: Path) -> None:
+    job = next(job for job in synthetic_history(2, 60)[1].jobs if job.files)
+    with served(tree) as (browser, _):
+        browser.log_in()
+        assert "No master runs" in browser.ask("/").text
+        assert "/build/2" in browser.ask("/").text
+        assert "Timeline" in browser.ask("/build/2").text
+        assert len(json.loads(browser.ask("/build/2/timeline.json").text)["jobs"]) > 40
+        assert os.fsdecode(job.files[0]) in browser.ask(f"/job/{job.id}").text
+        assert "no lease" in browser.ask("/worker/alpha").text
+        assert json.loads(browser.ask("/trace.json?build=1").text)["traceEvents"]
+        assert [build["id"] for build in json.loads(browser.ask("/status.json").text)["builds"]] == [2, 1]
+        assert "termite_last_build_number 2.0" in browser.ask("/metrics").text
+        assert browser.ask("/static/timeline.js").headers["Content-Type"].startswith("text/javascript")
+        missing = ("/build/99", "/job/99999", "/static/site.py", "/static/..%2fsite.py", "/trace.json?build=x", "/x")
+        for path in missing:
+            assert browser.ask(path).status == 404, path
+        assert browser.ask("/job/1/kill").status == 405
+        assert browser.ask("/job/1/kill", "POST", "token=no").status == 403
+        assert browser.ask("/job/1/kill", "POST", f"token={browser.token}").status == 404
+        assert browser.ask("/job/1/kill", "POST", "x" * 10_000).status == 413
+
+
+async def until(browser: Browser, text: str) -> None:
+    with trio.fail_after(10):
+        while text not in (await trio.to_thread.run_sync(browser.ask, "/now")).text:  # noqa: ASYNC110
+            await trio.sleep(0.1)
+
+
+async def test_it_follows_a_master_that_comes_and_goes(tree: Path) -> None:
+    events = events_of(synthetic_build(60))
+    with served(tree) as (browser, _):
+        await trio.to_thread.run_sync(browser.log_in)
+
+        await until(browser, "No master runs")
+        async with serving(tree / ".termite-socket") as master:
+            for event in events[:100]:
+                master.emit(event)
+            running = [job for job in master.state.jobs.values() if job.sent_s]
+            await until(browser, f"{len(running)} jobs run")
+            assert running[0].text.partition("\n")[0][:12] in browser.ask(f"/job/{running[0].id}").text
+            assert "End this job" in browser.ask(f"/job/{running[0].id}").text
+        await until(browser, "No master runs")
+
+
+def test_only_launchers_of_this_user_are_ended(tmp_path: Path) -> None:
+    program = tmp_path / "termite"
+    program.symlink_to("/bin/sleep")
+    with subprocess.Popen(["/bin/sleep", "30"]) as other:
+        assert not end_launcher(other.pid)
+        assert other.poll() is None
+        other.kill()
+    assert not end_launcher(other.pid)
+    for pid in (0, -1, 2**40, os.getpid()):
+        assert not end_launcher(pid)
+    copy = tmp_path / "bin" / "termite"
+    copy.parent.mkdir()
+    copy.write_bytes(Path("/bin/sleep").read_bytes())
+    copy.chmod(0o755)
+    with subprocess.Popen([copy, "30"]) as launcher:
+        assert end_launcher(launcher.pid)
+        assert launcher.wait(5) == -signal.SIGTERM
+
+
+def test_a_wrong_address_is_said_in_one_line(tree: Path) -> None:
+    for words, said in (
+        (["--http", "x:y"], "[HOST:]PORT"),
+        (["--http", "192.0.2.7:1"], "cannot listen on 192.0.2.7:1"),
+    ):
+        done = subprocess.run([*WEB, *words], cwd=tree, capture_output=True, text=True, check=False, timeout=20)
+        assert done.returncode == 100
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr

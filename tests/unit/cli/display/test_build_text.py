@@ -1,0 +1,60 @@
+"""A build is shown as its records say, in lines, in markdown and in JSON."""
+
+import json
+import re
+
+import msgspec
+
+from termite.cli.display.build_figures import build_figures
+from termite.cli.display.build_text import build_line, build_lines, build_object, job_line, markdown
+from termite.engine.history.logic.job_record import Where
+from tests.synthetic_builds import synthetic_build
+
+
+def test_figures_are_those_of_the_records() -> None:
+    build, jobs = synthetic_build(200)
+    figures = build_figures(build, jobs)
+    on_workers = [job for job in jobs if job.where is Where.WORKER]
+    assert figures.jobs_in_places["worker"] == len(on_workers) == sum(one.jobs for one in figures.by_worker.values())
+    assert sum(count for _, count in figures.here) == figures.jobs_in_places["here"]
+    assert figures.by_worker["delta"].failed_attempts == sum(len(job.attempts) for job in jobs)
+    held = [job.home_s - job.sent_s for job in figures.slowest]
+    assert held == sorted(held, reverse=True)
+    assert held[0] == max(job.home_s - job.sent_s for job in jobs if job.sent_s)
+    assert figures.wall_s == build.ended_s - build.started_s
+
+
+def test_lines_are_printable_and_name_every_worker() -> None:
+    build, jobs = synthetic_build(60)
+    lines = [build_line(build), *build_lines(build, jobs), *map(job_line, jobs)]
+    assert all(line.isprintable() for line in lines)
+    assert {"alpha", "beta", "gamma"} <= set(re.findall(r"^worker +(\w+)", "\n".join(lines), re.MULTILINE))
+
+
+def test_a_build_without_an_end_or_without_jobs_is_shown() -> None:
+    build, jobs = synthetic_build(20)
+    open_build = msgspec.structs.replace(build, ended_s=0.0, text="")
+    assert " open " in build_line(open_build)
+    assert any("has not ended" in line for line in build_lines(open_build, jobs))
+    assert any("none" in line for line in build_lines(build, []))
+    assert "|" in markdown(build, [])
+
+
+def test_markdown_shows_hostile_text_as_text() -> None:
+    build, jobs = synthetic_build(20)
+    hostile = msgspec.structs.replace(build, text="make '|' <script> `x` [a](b)\n| evil |")
+    slow = msgspec.structs.replace(jobs[0], text="a | b <img src=x>", sent_s=1.0, home_s=10_000.0)
+    text = markdown(hostile, [slow])
+    assert "<script>" not in text
+    assert "<img" not in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in rows} == {3, 6}
+    assert "evil" not in text
+
+
+def test_json_has_the_build_its_figures_and_every_job() -> None:
+    build, jobs = synthetic_build(40)
+    read = json.loads(json.dumps(build_object(build, jobs)))
+    assert [job["id"] for job in read["jobs"]] == [job.id for job in jobs]
+    assert read["build"]["id"] == build.id
+    assert read["figures"]["slowest"]

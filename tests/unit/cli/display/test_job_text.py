@@ -1,0 +1,64 @@
+"""A job is shown with its place, cause, end and times, and nothing that a terminal obeys."""
+
+import msgspec
+import pytest
+
+from termite.cli.amounts import duration_text
+from termite.cli.display.job_text import cause_text, end_text, job_lines, phases, place_word, slot_time_s, whole_time_s
+from termite.engine.errors import Reason
+from termite.engine.history.logic.job_record import Cause, JobRecord, Where, Why
+from tests.synthetic_builds import synthetic_build
+
+
+def test_every_kind_of_record_is_shown_in_printable_lines() -> None:
+    _, jobs = synthetic_build(40)
+    for job in jobs:
+        lines = list(job_lines(job, "/tree"))
+        assert all(line.isprintable() for line in lines), lines
+        assert lines[0] == f"{'job':<10}{job.id} of build {job.build}"
+        whole = "\n".join(lines)
+        assert cause_text(job.cause) in whole
+        assert end_text(job) in whole
+        assert ("retried" in whole) == bool(job.attempts)
+        assert ("not kept" in whole) == (not job.is_output_kept)
+
+
+@pytest.mark.parametrize("kind", Why)
+def test_every_cause_has_words(kind: Why) -> None:
+    cause = Cause(kind, Reason.NO_WORKER.value, "beta", "^ar ", ".termite-localrc: entry 1")
+    assert len(cause_text(cause).split()) > 2
+
+
+@pytest.mark.parametrize("where", Where)
+def test_every_place_has_a_word(where: Where) -> None:
+    assert place_word(JobRecord(id=1, build=1, text="x", cwd="/", where=where, worker="alpha", slot=3))
+
+
+def test_phases_follow_each_other_even_if_clocks_do_not() -> None:
+    job = JobRecord(
+        id=1, build=1, text="x", cwd="/", queued_s=10.0, sent_s=12.0, started_s=11.5, ended_s=14.0, home_s=15.0
+    )
+    assert phases(job) == [("queued", 10.0, 12.0), ("sent", 12.0, 12.0), ("run", 12.0, 14.0), ("home", 14.0, 15.0)]
+    assert whole_time_s(job) == 5.0
+    assert slot_time_s(job) == 3.0
+    running = msgspec.structs.replace(job, ended_s=0.0, home_s=0.0, started_s=0.0)
+    assert phases(running) == [("queued", 10.0, 12.0)]
+    assert slot_time_s(running, now_s=20.0) == 8.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0.0 ms"),
+        (0.0034, "3.4 ms"),
+        (0.0342, "34 ms"),
+        (0.342, "0.34 s"),
+        (9.99, "9.99 s"),
+        (59.9, "59.9 s"),
+        (59.96, "1 min 0 s"),
+        (3599.7, "1 h 0 min"),
+        (7380, "2 h 3 min"),
+    ],
+)
+def test_durations_have_a_unit_that_suits_them(seconds: float, text: str) -> None:
+    assert duration_text(seconds) == text

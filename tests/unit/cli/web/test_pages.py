@@ -1,0 +1,119 @@
+"""The pages say what the records say, and no text of a user becomes markup."""
+
+import html
+import json
+import re
+from html.parser import HTMLParser
+
+import msgspec
+import pytest
+
+from termite.cli.web.html_text import Html, escaped, tag
+from termite.cli.web.pages import build_page, front_page, job_page, timeline_object, worker_page
+from termite.engine.history.logic.job_record import JobRecord
+from termite.engine.history.logic.live_events import JobSent
+from termite.engine.history.logic.live_state import LiveState
+from tests.synthetic_builds import HOSTILE_TEXT, events_of, synthetic_build
+
+HOSTILE = "\"><script>alert('x')</script><img src=x onerror=alert(1)>\x1b]0;title\x07\u202e"
+
+
+class Reader(HTMLParser):
+    """Reads a page: its elements, its text, and whether each element is closed."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.names: set[str] = set()
+        self.attributes: set[str] = set()
+        self.text = ""
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+        if tag not in ("meta", "link", "input"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def live_after(events: int) -> LiveState:
+    state = LiveState()
+    for event in events_of(synthetic_build(100))[:events]:
+        state.apply(event)
+    return state
+
+
+def hostile_job() -> JobRecord:
+    _, jobs = synthetic_build(40)
+    return msgspec.structs.replace(
+        jobs[-1], text=HOSTILE, cwd=HOSTILE, worker=HOSTILE, files=(HOSTILE.encode(),), file_count=1, plugin=HOSTILE,
+        output=HOSTILE.encode(), output_bytes=100, is_output_kept=True,
+    )  # fmt: skip
+
+
+def test_hostile_text_is_text_on_every_page() -> None:
+    build, jobs = synthetic_build(60)
+    hostile = msgspec.structs.replace(build, text=HOSTILE, cwd=HOSTILE, tree=HOSTILE)
+    live = live_after(50)
+    live.apply(JobSent(msgspec.structs.replace(hostile_job(), home_s=0.0)))
+    pages = [
+        front_page(HOSTILE, [hostile], live, 1e9),
+        build_page(hostile, [*jobs, hostile_job()]),
+        job_page(hostile_job(), HOSTILE, can_kill=True, token="t"),
+        worker_page(HOSTILE, live, [hostile_job()], 1e9),
+    ]
+    for page in pages:
+        read = Reader(page)
+        assert read.open == []
+        assert "img" not in read.names
+        assert page.count("<script") == 1
+        assert not {name for name in read.attributes if name.startswith("on")}
+        assert html.unescape(re.sub("<[^>]*>", "", page)).count("\x1b") == 0
+        assert "\u202e" not in page
+        assert "<script>alert('x')</script>" in read.text
+
+
+def test_a_page_of_a_build_has_every_figure_and_is_small() -> None:
+    build, jobs = synthetic_build(1000)
+    page = build_page(build, jobs)
+    read = Reader(page)
+    assert len(page.encode()) < 250_000
+    assert len(json.dumps(timeline_object(build, jobs))) < 250_000
+    assert f"1000: {sum(job.where.value == 'worker' for job in jobs)} worker" in read.text
+    for worker in ("alpha", "beta", "gamma"):
+        assert worker in read.text
+
+
+def test_a_timeline_has_each_job_that_ran_once() -> None:
+    build, jobs = synthetic_build(200)
+    drawn = json.loads(json.dumps(timeline_object(build, jobs)))
+    ran = {job.id: job for job in jobs if job.sent_s}
+    assert sorted(entry[5] for entry in drawn["jobs"]) == sorted(ran)
+    for track, start, run, ran_until, end, number, kind, _name in drawn["jobs"]:
+        assert 0 <= start <= run <= ran_until <= end
+        assert track < len(drawn["tracks"])
+        assert (kind == 1) == ran[number].has_failed
+    assert drawn["running"][-1][1] == drawn["waiting"][-1][1] == 0
+
+
+@pytest.mark.parametrize("events", [1, 40, 200, 400])
+def test_the_front_page_says_what_runs(events: int) -> None:
+    live = live_after(events)
+    text = Reader(front_page("/tree", [], live, 1e10)).text
+    running = sum(1 for job in live.jobs.values() if job.sent_s)
+    assert f"{running} jobs run, {len(live.jobs) - running} wait" in text
+    assert "No master runs" in Reader(front_page("/tree", [], None, 1e10)).text
+
+
+def test_only_html_is_put_in_as_it_is() -> None:
+    assert escaped("<b>") == "&lt;b&gt;"
+    assert escaped(Html("<b>")) == "<b>"
+    assert tag("p", "<", Html("<i></i>"), class_='"') == '<p class="&quot;">&lt;<i></i></p>'
+    assert "script" in HOSTILE_TEXT
