@@ -1,5 +1,5 @@
 # The commands of the README. Paths are relative, so that a checkout may have spaces in its path.
-.PHONY: setup demo test check audit sanitize fuzz torture bench
+.PHONY: setup demo test check audit sanitize fuzz torture screenshots bench
 
 setup:
 	@sh tools/setup.sh
@@ -48,6 +48,10 @@ torture:  ## hit one fault into each build for half an hour (docs/develop/faults
 	@sh tools/setup.sh tests
 	@.venv/bin/python -m tests.torture $(if $(SEED),--seed $(SEED)) $(if $(FAULT),--fault '$(FAULT)') \
 		$(if $(UNTIL),--until $(UNTIL)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
+
+screenshots:  ## look at the pages in a real browser, which this installs, and take pictures of them
+	@sh tools/setup.sh browser
+	@.venv/bin/python -m tests.browser
 
 # For a part of it: make bench ARGS="--only lua,latency --quick". The results go to
 # build/bench/results. With ARGS=--keep they go to bench/results, which is under version control:

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Make this checkout ready to run. `setup.sh tests` also installs the programs that the tests need,
-# and `setup.sh fuzz` those that the fuzz targets need.
+# `setup.sh fuzz` those that the fuzz targets need, and `setup.sh browser` a browser with its
+# driver.
 #
 # The script installs Debian packages, makes .venv with pinned Python packages, and installs termite
 # with its native programs into it. The folder bin gets links to termite's commands.
@@ -28,6 +29,7 @@ command -v cargo >/dev/null || optional_packages="$optional_packages cargo"
 command -v go >/dev/null || optional_packages="$optional_packages golang-go"
 # libFuzzer and the sanitizers of clang are in the second one.
 fuzz_packages="clang libclang-rt-dev"
+browser_packages="chromium fonts-dejavu-core g++"
 python=/usr/bin/python3 # the first python3 on PATH may be in a private home, which no worker can read
 
 say() { echo "setup: $*"; }
@@ -164,4 +166,12 @@ fi
 if [ "${1:-}" = fuzz ]; then
     packages=$fuzz_packages
     install_debian_packages
+fi
+if [ "${1:-}" = browser ]; then
+    packages=$browser_packages
+    install_debian_packages
+    if ! .venv/bin/python -c 'import playwright' 2>/dev/null; then
+        say "installing the browser's driver into .venv"
+        .venv/bin/pip install -qq --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-browser.txt
+    fi
 fi

@@ -8,6 +8,7 @@ shows other numbers than the records have.
 """
 
 import contextlib
+import html
 import os
 import re
 import shutil
@@ -15,8 +16,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
@@ -45,7 +48,7 @@ bool NAME(const std::string& s) {{ return std::regex_match(s, std::regex("{}"));
 
 
 class Trouble:
-    """What went wrong in a browser's pages."""
+    """Collects the troubles of a browser's page."""
 
     def __init__(self, page: Page, own: str) -> None:
         self.found: list[str] = []
@@ -90,25 +93,51 @@ def look_at_a_real_build(browser: Browser, work: Path, target: Path) -> list[str
         (tree / f"part{number}.cc").write_text(SOURCE.format("a+" * (number % 5 + 1)).replace("NAME", f"part{number}"))
     env = {**os.environ, "TERMITE_SHORT": "0", "TERMITE_ROOT": str(tree)}
     try:
-        subprocess.run([COMMANDS / "termite-make", "-j4"], cwd=tree, env=env, check=True, timeout=300)
+        with subprocess.Popen([COMMANDS / "termite-make", "-j4"], cwd=tree, env=env) as build:
+            shown = top_of(tree, env)
+            if build.wait(300):
+                return ["the build has failed"]
+        picture_of_text(browser, shown, target / "top.png")
         with served(tree) as url:
             return look_around(browser, url, target)
     finally:
         subprocess.run([COMMANDS / "termite-ctl", "shutdown"], cwd=tree, env=env, check=False, timeout=60)
 
 
+def top_of(tree: Path, env: Mapping[str, str]) -> str:
+    """Return the screen of `termite-ctl top` in the middle of a build."""
+    for _ in range(100):
+        time.sleep(0.2)
+        done = subprocess.run(
+            [COMMANDS / "termite-ctl", "top", "-once"], cwd=tree, env=env, capture_output=True, text=True, check=False
+        )
+        if re.search(r"^[3-9] running", done.stdout, re.MULTILINE) and "\n     12  " in done.stdout:
+            return done.stdout
+    return done.stdout
+
+
+def picture_of_text(browser: Browser, text: str, path: Path) -> None:
+    """Take a picture of text as a terminal shows it."""
+    page = browser.new_page(viewport={"width": 1000, "height": 100})
+    style = "margin:0;padding:12px;background:#15181c;color:#e4e7eb;font:14px/1.35 monospace"
+    page.set_content(f'<pre style="{style}">{html.escape(text)}</pre>')
+    page.screenshot(path=path, full_page=True)
+    page.close()
+
+
 def look_around(browser: Browser, url: str, target: Path) -> list[str]:
     """Open each page in a light and in a dark browser, wide and narrow."""
     own = url.partition("?")[0]
     trouble: list[str] = []
-    for name, scheme, width in (("light", "light", 1200), ("dark", "dark", 1200), ("phone", "light", 390)):
+    looks: tuple[tuple[str, Literal["light", "dark"], int], ...]
+    looks = (("light", "light", 1200), ("dark", "dark", 1200), ("phone", "light", 390))
+    for name, scheme, width in looks:
         context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800})
         page = context.new_page()
         seen = Trouble(page, own)
         page.goto(url)
         page.wait_for_selector("h2")
         page.screenshot(path=target / f"front-{name}.png", full_page=True)
-        page.click("text=termite-make") if page.query_selector("text=termite-make") else page.goto(f"{own}build/1")
         page.goto(f"{own}build/1")
         page.wait_for_selector("canvas[data-drawn]")
         page.hover("#timeline", position={"x": min(width - 80, 400), "y": 8})

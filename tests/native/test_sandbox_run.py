@@ -54,7 +54,8 @@ def test_children_left_behind_do_not_confuse_the_end(sandboxes: Sandboxes) -> No
 
 
 def test_what_is_left_running_is_killed_and_holds_nothing_open(sandboxes: Sandboxes) -> None:
-    job = sandboxes.sh("sleep 1000 & setsid sleep 1000 & trap '' TERM HUP; (while :; do echo y; sleep 0.01; done >late &) ; echo started")
+    late = "(while :; do echo y; sleep 0.01; done >late &)"
+    job = sandboxes.sh(f"sleep 1000 & setsid sleep 1000 & trap '' TERM HUP; {late} ; echo started")
     assert (job.status, job.out) == (0, "started\n")  # the driver has read to the end of both pipes
 
 

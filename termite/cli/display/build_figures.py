@@ -128,5 +128,5 @@ def slot_tracks(jobs: Iterable[JobRecord]) -> list[tuple[str, list[JobRecord]]]:
 
 
 def _track_name(place: str, slot: int, lane: int) -> str:
-    name = f"{place or 'here'} {slot}" if slot >= 0 else place or "here"
+    name = f"{place or 'local'} {slot}" if slot >= 0 else place or "local"
     return f"{name} ({lane + 1})" if lane else name

@@ -10,7 +10,7 @@ from termite.engine.history.logic.job_record import NOT_KNOWN, Cause, JobRecord,
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
 _WHERE = {
-    Where.HERE: "here",
+    Where.HERE: "local",
     Where.CACHE: "cache",
     Where.ANSWERED: "nowhere: it does nothing",
     Where.NOWHERE: "nowhere",
@@ -28,7 +28,7 @@ _WHY = {
 
 
 def place_text(job: JobRecord) -> str:
-    """Return where a job ran, such as `alpha:3` (the slot 3 of alpha) or `here`."""
+    """Return where a job ran, such as `alpha:3` (the slot 3 of alpha) or `local`."""
     if job.where is Where.WORKER:
         return f"{job.worker}:{job.slot}" if job.slot != NOT_KNOWN else job.worker
     return _WHERE[job.where]

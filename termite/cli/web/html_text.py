@@ -17,7 +17,7 @@ class Html(str):
 
 
 def escaped(content: object) -> Html:
-    """Return content as HTML that shows it. Characters that are not printable become \\x1b and so on."""
+    """Return content as HTML that shows it, without characters that are not printable."""
     if isinstance(content, Html):
         return content
     return Html(html.escape(printable(str(content), LONGEST_LINE)))

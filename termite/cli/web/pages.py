@@ -123,7 +123,7 @@ def build_page(build: BuildRecord, jobs: Sequence[JobRecord]) -> Html:
         tag("h2", "Slowest jobs"),
         _jobs_table(figures.slowest),
         tag("h2", "Commands on this machine"),
-        table(["jobs", "because"], [[count, words_of(cause)] for cause, count in figures.here], numbers=(0,)),
+        _here_table(figures),
         tag("h2", "Workers"),
         table(
             ["worker", "jobs", "CPU", "failed attempts"],
@@ -142,6 +142,11 @@ def build_page(build: BuildRecord, jobs: Sequence[JobRecord]) -> Html:
         _jobs_table([job for job in jobs if job.has_failed or job.attempts][:JOBS_NAMED]),
         tag("p", tag("a", "This build as a trace for Perfetto or Chrome", href=f"/trace.json?build={build.id}")),
     )
+
+
+def _here_table(figures: BuildFigures) -> Html:
+    rows = [[count, words_of(cause)] for cause, count in figures.here]
+    return table(["jobs", "because"], rows, numbers=(0,)) if rows else tag("p", "None.")
 
 
 def _build_rows(build: BuildRecord, figures: BuildFigures, jobs: Sequence[JobRecord]) -> Iterable[tuple[str, object]]:

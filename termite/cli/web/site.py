@@ -80,7 +80,7 @@ class Site:
         return JSONResponse(pages.timeline_object(build, jobs))
 
     async def trace(self, request: Request) -> Response:
-        """Answer with a build as a trace: the one that the query `build` names, or the newest one."""
+        """Answer with a build as a trace: that of the query `build`, or the newest one."""
         word = request.query_params.get("build", "0")
         build, jobs = await self._read(lambda: self._build(int(word) if word.isdecimal() else -1))
         name = f"termite-build-{build.id}.trace.json"

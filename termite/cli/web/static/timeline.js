@@ -139,8 +139,9 @@ class Timeline {
     context.clearRect(0, 0, this.margin - 1, height);
     context.fillStyle = colour("--quiet");
     this.build.tracks.forEach((name, at) => context.fillText(name.slice(0, 16), 2, at * this.row + this.row - 4));
-    for (let at = 0; at <= 4; at++) {
-      const ms = this.from + (at / 4) * (this.to - this.from);
+    const ticks = width < 600 ? 2 : 4;
+    for (let at = 0; at <= ticks; at++) {
+      const ms = this.from + (at / ticks) * (this.to - this.from);
       context.fillText(seconds(ms), Math.min(this.x(ms, width), width - 45), height - 5);
     }
     this.drawSteps();
