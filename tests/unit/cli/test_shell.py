@@ -28,7 +28,19 @@ def test_what_may_be_said(words: list[str], meaning: tuple[int, bool, list[str]]
 
 
 @pytest.mark.parametrize(
-    "words", [["x"], ["-1"], ["1", "-1"], ["1", "2"], ["--"], ["1", "--kept"], ["\u0663"], ["gcc", "--", "x"], ["keep"], ["1.0"]]
+    "words",
+    [
+        ["x"],
+        ["-1"],
+        ["1", "-1"],
+        ["1", "2"],
+        ["--"],
+        ["1", "--kept"],
+        ["\u0663"],
+        ["gcc", "--", "x"],
+        ["keep"],
+        ["1.0"],
+    ],
 )
 def test_anything_else_is_a_wrong_call(words: list[str]) -> None:
     with pytest.raises(UserError, match="usage: termite-ctl shell"):

@@ -69,30 +69,36 @@ async def run_shell(master: Master, job: Job) -> Exit:
         command = prepare(master, job)
         await master.settled_check.wait()
         return await run_on_some_worker(master, job, command)
-    except HalfPublished as error:
-        lines: tuple[str, ...] = error.lines
-    except NoWorker as error:
-        lines = (f"no worker is available: {error} ({START_WORKER})",)
-    except ResultRefused as error:
-        lines = (f"nothing came home: {error.reason.words}: {', '.join(map(printable, error.places))}",)
-    except Conflict as error:
-        lines = (f"nothing came home: {error.reason.words}: {', '.join(absolute(error.paths))}",)
-    except UserError as error:
-        lines = (f"{error.message} ({error.hint})" if error.hint else error.message,)
-    except FsError as error:
-        lines = (f"the results could not be written: {os.strerror(error.errno)}",)
-    except Retryable as error:
-        lines = (f"the shell has ended: {error.reason.words}{f': {error.detail}' if error.detail else ''}",)
     except LauncherGone:
         raise
     except Exception as error:  # around one shell: a bug of ours ends neither the build nor the master
-        log.exception("shell-failed job=%d", job.id)
-        lines = (f"the shell has ended: {Reason.INTERNAL_ERROR.words}: {error!r}",)
+        lines = _lines_about(job, error)
     job.output.release_nowait()
     await job.launcher.stop_reading()
     for line in lines:
         await job.launcher.notice(f"termite: {line}")
     return Exit(ExitCode.FAILED)
+
+
+def _lines_about(job: Job, error: Exception) -> tuple[str, ...]:
+    """Return what the user is told about the error that is being handled; log it if it is a bug."""
+    match error:
+        case HalfPublished():
+            return error.lines
+        case NoWorker():
+            return (f"no worker is available: {error} ({START_WORKER})",)
+        case ResultRefused():
+            return (f"nothing came home: {error.reason.words}: {', '.join(map(printable, error.places))}",)
+        case Conflict():
+            return (f"nothing came home: {error.reason.words}: {', '.join(absolute(error.paths))}",)
+        case UserError():
+            return (f"{error.message} ({error.hint})" if error.hint else error.message,)
+        case FsError():
+            return (f"the results could not be written: {os.strerror(error.errno)}",)
+        case Retryable():
+            return (f"the shell has ended: {error.reason.words}{f': {error.detail}' if error.detail else ''}",)
+    log.exception("shell-failed job=%d", job.id)
+    return (f"the shell has ended: {Reason.INTERNAL_ERROR.words}: {error!r}",)
 
 
 def prepare(master: Master, job: Job) -> Command:

@@ -9,7 +9,7 @@
  * the end of the command hangs nothing up. A terminal to type at is complete, and its command leads
  * the session. In such a session nobody could resume a command that stops itself, and the kernel
  * lets it go on. */
-#include "sandbox.h"
+#include "../sandbox.h"
 
 #include <fcntl.h>
 #include <sys/ioctl.h>
