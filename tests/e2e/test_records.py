@@ -169,6 +169,39 @@ def test_a_build_leaves_the_truth(whole: Cluster) -> None:
     assert second.expected_jobs == 9 and min(job.id for job in jobs) > build.last_job
 
 
+def test_every_view_says_what_was_recorded(whole: Cluster) -> None:
+    tree = whole.tree
+
+    def said(*words: str) -> str:
+        return tree.ctl(*words).stdout.decode()
+
+    tree.write("Makefile", "all: one.txt two.txt\n%.txt:\n\techo $@ >$@; sleep 0.2\n")
+    for name in ("one.txt", "two.txt", "build.md", "build.json"):
+        (tree.path / name).unlink(missing_ok=True)
+    for file in ("build.md", "build.json"):
+        built = tree.make("-B", "-j2", env={"TERMITE_SUMMARY": file})
+        assert built.code == 0 and b"termite:" not in built.stderr, built
+    build, jobs = last_build(tree)
+    one = the(jobs, "echo one.txt")
+    written = json.loads((tree.path / "build.json").read_text())
+    assert [job["id"] for job in written["jobs"]] == [job.id for job in jobs]
+    assert f"| jobs | {len(jobs)}: 2 on workers |" in (tree.path / "build.md").read_text()
+    assert said("last").splitlines()[1].split()[0] == str(build.id)
+    assert f"worker    {one.worker}: " in said("last", str(build.id))
+    listed = [json.loads(line) for line in said("jobs", "-json").splitlines()]
+    assert [job["exit_code"] for job in listed] == [0, 0]
+    for words in (("log", "one.txt"), ("log", str(one.id)), ("why", "one.txt")):
+        shown = said(*words)
+        assert f"place     {one.worker}:{one.slot}\n" in shown and f"wrote     {tree.path}/one.txt\n" in shown, shown
+    assert "last run" in said("why", "echo one.txt >one.txt; sleep 0.2")
+    trace = json.loads(said("trace", "-o", "-"))
+    assert one.id in {event.get("args", {}).get("job") for event in trace["traceEvents"]}
+    top = said("top", "-once")
+    assert "0 running, 0 waiting" in top and {"w1", "w2"} <= set(top.split())
+    blocked = tree.make("-B", env={"TERMITE_SUMMARY": "/proc/none/x"})
+    assert blocked.code == 0 and b"/proc/none/x cannot be written" in blocked.stderr
+
+
 def no_two_jobs_share_a_slot(jobs: list[JobRecord]) -> None:
     times: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for job in jobs:

@@ -40,6 +40,7 @@ static const struct setting SETTINGS[] = {
     {"SHELL", {NULL}, NULL},
     {"SHORT", {"auto"}, "a number of milliseconds"},
     {"SOCKET", {NULL}, NULL},
+    {"SUMMARY", {NULL}, NULL},
     {"TMP", {"shared", "private"}, NULL},
     {"VERBOSE", {NULL}, NULL},
 };

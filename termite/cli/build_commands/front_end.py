@@ -239,6 +239,11 @@ def _sum_up(master: client.Client, status: int, patience_s: float) -> None:
         say("; ".join(parts))
     for named in (*few, *end["named"]):
         say(named)
+    if file := os.environ.get("TERMITE_SUMMARY"):
+        from termite.cli.readers.summary_file import write_summary
+
+        for trouble in write_summary(Path(file), master.path.parent, str(end.get("build", 0))):
+            say(trouble)
 
 
 def place_lines(end: client.Reply) -> tuple[list[str], list[str]]:

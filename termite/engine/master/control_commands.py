@@ -248,7 +248,8 @@ class _Build:
                 self._notes, code if isinstance(code, int) else -1, number if isinstance(number, int) else 0
             )
         summary = report.build_summary(self._before, self._master.counters)
-        return {**summary, "outside": self._outside(summary), "private": self._private(summary)}
+        number = self._notes.id if self._notes else 0
+        return {**summary, "build": number, "outside": self._outside(summary), "private": self._private(summary)}
 
     def _outside(self, summary: Reply) -> list[Reply]:
         """Return the places outside the tree that commands write, each with their number.

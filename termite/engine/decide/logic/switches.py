@@ -36,6 +36,7 @@ VARIABLES: Mapping[str, tuple[str, ...]] = {
     "TERMITE_SHELL": (),
     "TERMITE_SHORT": ("auto",),  # or a number
     "TERMITE_SOCKET": (),
+    "TERMITE_SUMMARY": (),
     "TERMITE_TMP": ("shared", "private"),
     "TERMITE_VERBOSE": (),
 }
