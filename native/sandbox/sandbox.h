@@ -194,7 +194,7 @@ void make_own_parts(void);
 /* Make the job's root and change to it. */
 void make_root(const struct job *job);
 
-/* -- streams/terminal.c ---------------------------------------------------------------------------------------------------- */
+/* -- terminal.c (streams/) ----------------------------------------------------------------------------------------- */
 
 /* Open the job's terminals in its root, put them in place of its streams, and send the leading ends
  * through `channel`. Call this only if it has some. */

@@ -74,6 +74,11 @@ class Job:
         """True if the job may still run on a worker; False if it must fall back."""
         return len(self.failed_on) < MAX_WORKERS and len(self.failures) < MAX_ATTEMPTS and self.stdin.can_rewind
 
+    @property
+    def has_plain_stdin(self) -> bool:
+        """True if the command has a standard input, and it is no terminal of the job."""
+        return self.request.has_stdin and not (self.terminal and self.terminal.stdin)
+
     def resize(self, size: WindowSize) -> None:
         """Note the new size of the launcher's window, and pass it on if the job runs."""
         if self.terminal is not None:

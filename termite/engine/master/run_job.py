@@ -298,19 +298,16 @@ def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> Run | 
     Return None if the mirror lacks so many changes that a new lease is cheaper.
     """
     job.lease = lease
-    master.surroundings.note_worker(job.id, lease.worker)
     argv, cwd = tuple(os.fsencode(word) for word in command.argv), os.fsencode(command.cwd)
     env = environment_of(command).without(master.config.env_exclude).remote_words
     master.tree.show_named(argv, cwd, env)
     number = job.number = master.tree.drain()
-    changesets = master.tree.changesets_since(lease.cursor)
-    if _is_outdated(changesets):
+    if _is_outdated(changesets := master.tree.changesets_since(lease.cursor)):
         return None
     limits = SENT_ALONG_NEAR_BYTES if lease.is_near else SENT_ALONG_FAR_BYTES
     contents = master.tree.contents_since(lease.sent_number, *limits, SENT_ALONG_FILES)
     lease.sent_number = number
     rule = job.verdict.rule if job.verdict else None
-    terminal = job.terminal
     return Run(
         job=job.id,
         number=number,
@@ -321,7 +318,7 @@ def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> Run | 
         env=env,
         cwd=cwd,
         umask=job.request.umask,
-        stdin=job.request.has_stdin and not (terminal and terminal.stdin),
+        stdin=job.has_plain_stdin,
         merge=job.request.merge,
         network=rule.network if rule else False,
         timeout_s=rule.timeout_s if rule else 0.0,
@@ -333,7 +330,7 @@ def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> Run | 
         limits=job.request.inherited.limits,
         nice=job.request.inherited.nice,
         ignored=job.request.inherited.ignored,
-        terminal=terminal,
+        terminal=job.terminal,
     )
 
 
@@ -342,6 +339,7 @@ async def run_on_worker(master: Master, job: Job, lease: Lease, message: Run) ->
 
     Raise Retryable if the attempt failed and the command is not to blame.
     """
+    master.surroundings.note_worker(job.id, lease.worker)
     if message.network:
         await job.launcher.forbid_second_run()
     job.phase = Phase.RUNNING

@@ -197,7 +197,7 @@ async def _take_terminals(running: RunningSandbox, terminal: JobTerminal) -> boo
         await trio.lowlevel.wait_readable(running.sandbox.channel)
         try:
             message, fds = receive_with_fds(running.sandbox.channel)
-        except OSError:  # it was killed with an order in its queue
+        except OSError:  # it is still being killed
             message, fds = b"", []
         if fds:
             terminal.open(fds)
