@@ -64,7 +64,7 @@ def write_record(tree: Tree, number: int, cwd: str) -> None:
     """Record a job of this number, as a master that has ended does."""
     top = Path(tree.status()["root"])
     state = tree.where.base / "home/.local/state/termite"
-    build, (job, *_) = synthetic_build(jobs=1, first_job=number)
+    build, (job, *_) = synthetic_build(jobs=1, number=number, first_job=number)
     write_history(state / "records" / tree_name(top), [SyntheticBuild(build, [msgspec.structs.replace(job, cwd=cwd)])])
     for path in (state / "records").rglob("*"):
         tree.own(path)
