@@ -22,6 +22,9 @@ MAX_KEPT = 50_000  # words and directories, about 150 bytes each
 # Two changes of a directory may leave the same times, if the clock of the file system has not moved
 # between them. A name counts as missing only if the directory had the same times so long before.
 SETTLED_S = 0.1
+# A file system whose times are whole seconds may have a clock of two seconds (vfat).
+COARSE_SETTLED_S = 2.5
+_WHOLE_SECOND_NS = 1_000_000_000
 
 _END = r"\s'\"=:,;()<>|&`$*?#\\{}\[\]"
 # The paths in a word of a shell, also directly behind a letter such as that of -I.
@@ -151,7 +154,8 @@ class PrivatePlaces:
         if known is None or known.stamp != stamp:
             self._unchanged[directory] = _Unchanged(directory, stamp, now_s)
             return None
-        return known if now_s - known.since_s >= SETTLED_S else None
+        least_s = COARSE_SETTLED_S if all(time_ns % _WHOLE_SECOND_NS == 0 for time_ns in stamp[2:4]) else SETTLED_S
+        return known if now_s - known.since_s >= least_s else None
 
     def _resolve(self, path: str) -> tuple[str, str]:
         """Return a path without symlinks, and the directory that has it or lacks its first part.
@@ -217,7 +221,7 @@ def _stamp(directory: str) -> tuple[int, ...]:
         found = os.stat(directory)
     except (OSError, ValueError):
         return ()
-    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_nlink
 
 
 def _is_mentioned_only(words: list[str], word: str) -> bool:

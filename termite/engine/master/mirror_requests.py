@@ -5,7 +5,6 @@ contents of another version.
 """
 
 import os
-from collections import Counter
 from collections.abc import Mapping
 from errno import EIO
 
@@ -18,7 +17,6 @@ from termite.engine.model import Digest
 from termite.engine.paths import split
 from termite.engine.sparse_content import pieces
 from termite.engine.tree.disk import look_failed
-from termite.engine.tree.logic.outside_entries import MOST_OUTSIDE
 from termite.engine.tree.master_tree import MasterTree
 from termite.engine.wire.protocol.content_chunks import DATA_BYTES, pack_piece
 from termite.engine.wire.protocol.message_base import Message
@@ -36,7 +34,6 @@ from termite.engine.wire.protocol.messages import (
 from termite.engine.wire.transport import SendChunk
 
 STDIN_LIMIT_BYTES = 1024 * 1024
-MOST_FOR_WORKER = MOST_OUTSIDE // 2  # so that one worker leaves directories for jobs of others
 
 
 class MirrorRequests:
@@ -45,7 +42,6 @@ class MirrorRequests:
     def __init__(self, tree: MasterTree, jobs: Mapping[int, Job]) -> None:
         self._tree = tree
         self._jobs = jobs
-        self._entries = Counter[str]()  # that were loaded from outside the tree, by the worker that asked first
 
     async def answer(self, lease: Lease, message: Message, send_chunk: SendChunk) -> Message:
         """Return the reply to one request of the mirror of `lease`.
@@ -56,10 +52,10 @@ class MirrorRequests:
         """
         match message:
             case GetDirectory(path=path):
-                self._load(lease, path)
+                self._tree.load(path, lease.worker)
                 return Directory(*await self._tree.directory(path))
             case GetFile():
-                self._load(lease, split(message.path)[0])
+                self._tree.load(split(message.path)[0], lease.worker)
                 return await self._send_file(message, send_chunk)
             case ReadStdin(job=number):
                 return StdinBytes(await self._read_stdin(self._job(lease, number), message))
@@ -68,14 +64,6 @@ class MirrorRequests:
                 return Done()
             case _:
                 raise RemoteProtocolError(f"a mirror must not send {type(message).__name__}")
-
-    def _load(self, lease: Lease, directory: bytes) -> None:
-        """Load a directory, and count it for the worker of the lease."""
-        before = self._tree.outside_entries
-        try:
-            self._tree.load(directory, before + max(MOST_FOR_WORKER - self._entries[lease.worker], 0))
-        finally:
-            self._entries[lease.worker] += self._tree.outside_entries - before
 
     async def _send_file(self, asked: GetFile, send_chunk: SendChunk) -> File:
         path, mtime_ns = asked.path, asked.mtime_ns

@@ -27,7 +27,7 @@ from termite.engine.tree.disk import Disk, FsErrors
 from termite.engine.tree.hashes import Hashes
 from termite.engine.tree.logic.attrs import AttrTree, Events, Inode, Seen, Touch, compare_entry
 from termite.engine.tree.logic.failed_looks import FailedLooks
-from termite.engine.tree.logic.outside_entries import MOST_OUTSIDE, OutsideEntries
+from termite.engine.tree.logic.outside_entries import OutsideEntries
 from termite.engine.tree.logic.visibility import Exports
 from termite.engine.tree.watch import Watches
 
@@ -60,11 +60,10 @@ class DiskFollower:
         self.reader = DirectoryReader(disk, exports, hashes, self.watches, lambda path: self.tree.seen(path))
         self.tree = AttrTree(self.reader.read_root())
 
-    def serve(self, path: bytes, most_outside: int = MOST_OUTSIDE) -> list[Change]:
+    def serve(self, path: bytes, asker: str = "") -> list[Change]:
         """Load a directory and every one above it, and keep them known from now on.
 
-        If directories outside the tree have `most_outside` entries already, load no more of them.
-
+        `asker` is the worker for which directories outside the tree are counted.
         Entries that were not known before are no changes. The directories themselves are, if they
         differ from what their parents' listings showed. Raise FsError if the directory does not
         exist or cannot be listed; the job that asked has that error. Raise Retryable if a look
@@ -81,11 +80,11 @@ class DiskFollower:
                 raise FsError(errno.ENOENT, path)
             if not seen.is_directory:
                 raise FsError(errno.ENOTDIR, path)
-            self.outside.check_room(directory, most_outside)
+            self.outside.check_room(directory, asker)
             with FsErrors(directory):
                 listing, own = self.reader.read_directory(directory)
             self.tree.serve(directory, listing)
-            self.outside.add(directory, len(listing))
+            self.outside.add(directory, len(listing), asker)
             self._record_own(directory, own, changes)
         return self._pop_changes()
 

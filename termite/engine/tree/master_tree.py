@@ -22,7 +22,6 @@ from termite.engine.tree.file_contents import FileContents
 from termite.engine.tree.hashes import Hashes
 from termite.engine.tree.logic.attrs import Events, Seen, Touch
 from termite.engine.tree.logic.journal import Journal
-from termite.engine.tree.logic.outside_entries import MOST_OUTSIDE
 from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.logic.visibility import Exports
 from termite.engine.tree.publishing.orphaned_plans import clear_staging
@@ -106,14 +105,14 @@ class MasterTree:
         """Return the number of entries of directories outside the tree that were served."""
         return self._follower.outside.total
 
-    def load(self, path: bytes, most_outside: int) -> None:
-        """Load a directory, so that `directory` or `open_file` serves from it.
+    def load(self, path: bytes, asker: str) -> None:
+        """Load a directory for a worker, so that `directory` or `open_file` serves from it.
 
-        If `outside_entries` has reached `most_outside`, raise Retryable for one outside the tree.
+        Raise Retryable if it is outside the tree, and too many entries were served already.
         Otherwise raise what `directory` raises. This blocks on the disk.
         """
         components(path)
-        self._journal.append(self._follower.serve(path, min(most_outside, MOST_OUTSIDE)))
+        self._journal.append(self._follower.serve(path, asker))
 
     async def directory(self, path: bytes) -> tuple[int, Attr, dict[bytes, Attr]]:
         """Return the journal number, the directory's own Attr, and those of its children by name.

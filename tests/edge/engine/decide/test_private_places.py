@@ -206,6 +206,31 @@ def test_a_directory_that_has_just_changed_may_change_again_without_a_trace(
         assert len(asked) > count
 
 
+def test_where_times_are_whole_seconds_a_directory_must_rest_longer(
+    project: Path, watched: tuple[PrivatePlaces, list[bytes]], clock: Clock
+) -> None:
+    """A name that appears in the second of the last change leaves the times as they were."""
+    public, (places, asked) = project.parent / "public", watched
+    module_stamp = module._stamp
+
+    def coarse(directory: str) -> tuple[int, ...]:
+        device, inode, mtime_ns, ctime_ns, size, links = module_stamp(directory)
+        return device, inode, mtime_ns // 10**9 * 10**9, ctime_ns // 10**9 * 10**9, size, links
+
+    text = f"rm -rf {public}/late"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_stamp", coarse)
+        for clock.now_s in (0, 1.0, 2.0):
+            count = len(asked)
+            assert places.place_in(text, str(project), {}) == ""
+            assert len(asked) > count
+        clock.now_s = module.COARSE_SETTLED_S
+        places.place_in(text, str(project), {})
+        count = len(asked)
+        assert places.place_in(text, str(project), {}) == ""
+        assert len(asked) == count
+
+
 def test_a_missing_word_stays_unknown_when_its_directory_has_settled_again(
     project: Path, watched: tuple[PrivatePlaces, list[bytes]], clock: Clock
 ) -> None:

@@ -1,6 +1,7 @@
 """A worker asks for every directory that any user of the master's machine may list."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +11,9 @@ import pytest
 
 from termite.engine.errors import FsError, Reason, Retryable
 from termite.engine.fleet.lease import Lease
-from termite.engine.master import mirror_requests
 from termite.engine.master.mirror_requests import MirrorRequests
 from termite.engine.paths import tree_path
-from termite.engine.tree import master_tree
+from termite.engine.tree.logic import outside_entries
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
 from termite.engine.wire.protocol.messages import Directory, GetDirectory, GetFile
 
@@ -28,8 +28,8 @@ class NamedLease:
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MasterTree]:
-    monkeypatch.setattr(mirror_requests, "MOST_FOR_WORKER", MOST_FOR_WORKER)
-    monkeypatch.setattr(master_tree, "MOST_OUTSIDE", MOST)
+    monkeypatch.setattr(outside_entries, "MOST_FOR_ASKER", MOST_FOR_WORKER)
+    monkeypatch.setattr(outside_entries, "MOST_OUTSIDE", MOST)
     made = MasterTree(TreeConfig(tree_path(tmp_path)))
     yield made
     made.close()
@@ -92,3 +92,22 @@ async def test_a_directory_that_is_gone_makes_room(tree: MasterTree) -> None:
         os.rmdir(place)
     tree.drain()
     assert tree.outside_entries == before
+
+
+async def test_a_worker_may_ask_for_ever_for_directories_that_come_and_go(tree: MasterTree) -> None:
+    worker = cast(Lease, NamedLease("w"))
+    requests = MirrorRequests(tree, {})
+    place = Path(tempfile.mkdtemp(prefix="termite-test-", dir="/var/tmp"))
+    os.chmod(place, 0o755)
+    try:
+        for turn in range(3 * MOST_FOR_WORKER // 500):
+            directory = place / str(turn)
+            directory.mkdir()
+            for name in range(500):
+                (directory / str(name)).touch()
+            tree.drain()
+            await requests.answer(worker, GetDirectory(tree_path(directory)), never)
+            shutil.rmtree(directory)
+            tree.drain()
+    finally:
+        shutil.rmtree(place)
