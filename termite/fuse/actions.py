@@ -202,7 +202,8 @@ class Actions:
         async with self._stdin_pipe(job, run) as pipe:
             result = await self._run_sandbox(job, run, pipe, forward)
             stdin_taken = pipe.taken if pipe else 0
-        if result.is_left:
+        is_typed_at = run.terminal is not None and run.terminal.is_typed_at
+        if result.is_left and not is_typed_at:
             raise Retryable(Reason.PROCESS_LEFT)
         harvested = await self._harvest(result.upper, job, may_compare_links=result.is_linked)
         dropped = harvested.dropped

@@ -112,6 +112,8 @@ def test_a_shell_at_a_terminal_is_as_one_here(tree: Tree) -> None:
         terminal.resize(11, 222)
         terminal.type(b"stty size\r")
         terminal.read_until(b"11 222\r\n")
+        terminal.type(b"sleep 100 &\r")  # no reason to refuse the shell's end: it is killed
+        terminal.read_until(PROMPT.encode())
         terminal.type(b"exit 3\r")
         code, text = terminal.finish()
     assert code == 3 and b"exit" in text
@@ -159,6 +161,7 @@ def test_whoever_goes_away_ends_it_and_the_terminal_is_as_before(tree: Tree) -> 
         (("--",), b"usage: termite-ctl shell"),
         ((), b"a shell needs a terminal as its standard input and output"),
         (("123456", "--", "true"), b"termite: job 123456 is not known (this master"),
+        (("--", "df", "."), b"termite: the shell has ended: asks for the space of a disk"),
         (("--", "no-such-program"), b"no-such-program cannot be started on here: No such file or directory"),
         (("--keep", "--", "sh", "-c", "echo x >/usr/made"), b"nothing came home: writes outside the tree: /usr/made"),
     ],
