@@ -1,4 +1,5 @@
-/* Turn the signals that mean "stop the job" into a cancel for the master.
+/* Turn the signals that mean "stop the job" into a cancel for the master, and SIGWINCH into the new
+ * size of the terminal's window.
  *
  * The handler sends the cancel itself, so no wait of the launcher has to be interruptible. The job
  * is stopped even if the launcher waits for the master, or for a slow reader of its output.
@@ -19,10 +20,11 @@ enum { STOPPING_MS = 1500 };
 static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGALRM};
 enum { SIGNALS = sizeof signals / sizeof *signals };
 
-static struct sigaction original[SIGNALS];
+static struct sigaction original[SIGNALS], original_window;
 static sigset_t original_mask;
 static volatile sig_atomic_t first; /* the first signal that came; 0: none */
-static volatile sig_atomic_t is_sending, is_cancel_due; /* a frame is half sent; a cancel waits for its end */
+static volatile sig_atomic_t is_sending; /* a frame is half sent */
+static volatile sig_atomic_t is_cancel_due, is_window_due; /* they wait for its end */
 static int connection = -1;
 
 int cancelled_by(void)
@@ -38,6 +40,28 @@ static void send_cancel(int signal)
     frame[12] = (char)('0' + signal / 10);
     frame[13] = (char)('0' + signal % 10);
     (void)!send(connection, frame, sizeof frame, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+/* Send the frame `W`, also put together by hand. */
+static void send_window(void)
+{
+    enum { KEY_BYTES = 7, HEADER_BYTES = 5 };
+    char frame[HEADER_BYTES + KEY_BYTES + WINDOW_BYTES] = {0, 0, 0, 0, 'W', 'w', 'i', 'n', 'd', 'o', 'w', '='};
+    size_t length = KEY_BYTES + write_window(frame + HEADER_BYTES + KEY_BYTES);
+    frame[0] = (char)length;
+    (void)!send(connection, frame, HEADER_BYTES + length, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+/* Send the new size of the window. */
+static void on_window(int signal)
+{
+    (void)signal;
+    int saved = errno;
+    if (is_sending)
+        is_window_due = 1;
+    else if (is_window_new())
+        send_window();
+    errno = saved;
 }
 
 /* Cancel the job at the first signal. End this process at the next one. */
@@ -83,6 +107,11 @@ void cancel_on_signals(int master)
         if (original[i].sa_handler != SIG_IGN || signals[i] == SIGALRM)
             sigaction(signals[i], &action, NULL);
     }
+    action.sa_handler = on_window;
+    if (has_terminal()) {
+        sigaction(SIGWINCH, &action, &original_window);
+        on_window(SIGWINCH); /* the signal may have come before */
+    }
     sigset_t alarms;
     sigemptyset(&alarms);
     sigaddset(&alarms, SIGALRM);
@@ -97,6 +126,8 @@ void stop_cancelling(void)
         end_by_signal(first);
     for (int i = 0; i < SIGNALS; i++)
         sigaction(signals[i], &original[i], NULL);
+    if (has_terminal())
+        sigaction(SIGWINCH, &original_window, NULL);
     change_mask(SIG_SETMASK, &original_mask, NULL); /* a signal that came meanwhile now acts as usual */
 }
 
@@ -114,6 +145,10 @@ bool send_undisturbed(int master, const void *bytes, size_t length)
         length -= n > 0 ? (size_t)n : 0;
     }
     is_sending = 0;
+    if (is_window_due) {
+        is_window_due = 0;
+        send_window();
+    }
     if (is_cancel_due) {
         is_cancel_due = 0;
         send_cancel(first);

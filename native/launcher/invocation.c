@@ -42,7 +42,7 @@ static void add_invocation(struct buffer *invoke, const struct command *command,
     char octal[16];
     snprintf(octal, sizeof octal, "%03o", (unsigned)mask);
 
-    record_add(invoke, "v", "5");
+    record_add(invoke, "v", "6");
     record_add(invoke, "token", token);
     record_add(invoke, "how", command->how);
     record_add(invoke, "tool", command->tool);

@@ -124,6 +124,26 @@ bool stdin_drop(unsigned long long size);
 /* Set the position in the file to `offset`, where the job has stopped reading. */
 void stdin_leave_at(off_t offset);
 
+/* -- terminal.c (streams/) ----------------------------------------------------------------------------------------- */
+
+enum { WINDOW_BYTES = 32 };
+
+/* Return whether two descriptors are open on the same terminal. Both must be terminals. */
+bool is_one_terminal(int one, int other);
+/* Note that this descriptor, stdout or stderr, is a terminal. */
+void note_terminal(int fd);
+/* Return whether stdout or stderr is a terminal. */
+bool has_terminal(void);
+/* Write the size of the terminal's window to `text`: rows, columns, and both in pixels, with colons
+ * between them and a NUL behind them. Return the length with the NUL. This is safe in a signal
+ * handler. */
+size_t write_window(char text[WINDOW_BYTES]);
+/* Return whether the window has another size than write_window has written. This is safe in a
+ * signal handler, too. */
+bool is_window_new(void);
+/* Add the record of the window if there is a terminal. */
+void terminal_describe(struct buffer *invoke);
+
 /* -- output.c (streams/) ------------------------------------------------------------------------------------------- */
 
 /* The output that a stream has shown so far: its length, and a hash of its bytes. */
@@ -144,9 +164,9 @@ bool output_write(int fd, const char *bytes, size_t length);
 
 /* -- second_run.c (streams/) --------------------------------------------------------------------------------------- */
 
-/* Become the command, as exec_command does, if its remote run has shown no output. Otherwise run
- * the command as a child, show what it writes behind the shown output, and end as it does. If
- * stdout and stderr are one file, shown[0] counts the output of both. */
+/* Become the command, as exec_command does, if its remote run has shown no output, or only on
+ * terminals. Otherwise run the command as a child, show what it writes behind the shown output, and
+ * end as it does. If stdout and stderr are one file, shown[0] counts the output of both. */
 _Noreturn void run_command(const struct command *command, const struct local_run *run, const struct shown shown[2]);
 
 /* -- vantage.c (surroundings/) ------------------------------------------------------------------------------------- */
@@ -182,7 +202,8 @@ void note_answer(void);
 
 /* -- cancel.c ------------------------------------------------------------------------------------------------------ */
 
-/* From now on, let each signal that means "stop the job" send a cancel to the master. */
+/* From now on, let each signal that means "stop the job" send a cancel to the master, and each new
+ * size of the terminal's window the size. */
 void cancel_on_signals(int master);
 /* Restore the signal handlers and the mask with which this process was started. If one of the
  * signals has come, end this process by it. */

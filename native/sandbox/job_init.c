@@ -95,6 +95,8 @@ static void default_signals(unsigned long long ignored)
 /* Become the command. If it cannot be executed, report the number of errno as `exec`. */
 static _Noreturn void run_command(const struct job *job)
 {
+    if (job->terminals & IS_TYPED_AT)
+        take_terminal(job, STDIN_FILENO);
     become_job(job);
     default_signals(job->ignored);
     if (job->no_stdin)
@@ -297,6 +299,8 @@ _Noreturn void be_init(int channel)
     struct job job = parse_job(&order.config);
     int input = place_stdio(&job, &order);
     make_root(&job);
+    if (job.terminals)
+        give_terminals(&job, channel);
     int failures[2]; /* the command reports here if it cannot be executed */
     if (pipe2(failures, O_CLOEXEC) != 0)
         fail_errno("cannot make a pipe", "");

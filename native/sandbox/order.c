@@ -92,6 +92,11 @@ enum field {
     IGNORED,
     NICENESS,
     MEMORY,
+    TERMINALS,
+    ROWS,
+    COLUMNS,
+    WIDTH,
+    HEIGHT,
     FIELDS
 };
 
@@ -122,6 +127,11 @@ static const struct {
     [IGNORED] = {"ignored", 10, INT_MAX},
     [NICENESS] = {"nice", 10, 19},
     [MEMORY] = {"memory", 10, ULLONG_MAX},
+    [TERMINALS] = {"terminals", 10, ALL_TERMINALS},
+    [ROWS] = {"rows", 10, UINT16_MAX},
+    [COLUMNS] = {"columns", 10, UINT16_MAX},
+    [WIDTH] = {"width", 10, UINT16_MAX},
+    [HEIGHT] = {"height", 10, UINT16_MAX},
 };
 
 /* Report that the record `key` is invalid, and end this process. */
@@ -265,6 +275,9 @@ static void fill(struct job *job, char *const *given)
     job->ignored = number(given, IGNORED, 0);
     job->niceness = (int)number(given, NICENESS, 0);
     job->memory_bytes = number(given, MEMORY, 0);
+    job->terminals = (unsigned)number(given, TERMINALS, 0);
+    for (int i = 0; i < 4; i++)
+        job->window[i] = (uint16_t)number(given, (enum field)(ROWS + i), 0);
 }
 
 struct job parse_job(const struct buffer *config)

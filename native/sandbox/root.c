@@ -209,6 +209,13 @@ static void make_shm(const struct job *job)
         fail_errno("cannot mount", "dev/shm");
 }
 
+/* Give the job a devpts of its own, so that no other job can open its terminals. */
+static void make_terminals(void)
+{
+    if (mount("devpts", "dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620") != 0)
+        fail_errno("cannot mount", "the job's devpts");
+}
+
 /* Set the host name of the UTS namespace, cut to the kernel's limit. A container's profile may
  * forbid this call. Hardly any command asks for the name, so the job then runs with that of the
  * worker. */
@@ -241,6 +248,8 @@ void make_root(const struct job *job)
     move_to(common_dev, "dev");
     move_to(common_sys, "sys");
     make_shm(job);
+    if (job->terminals)
+        make_terminals();
     if (job->hostname)
         set_host_name(job->hostname);
     change_root();

@@ -50,7 +50,12 @@ struct job {
     const char *limits; /* the submitter's, as RESOURCE:SOFT:HARD with commas; checked */
     unsigned long long ignored; /* signals: bit N - 1 stands for signal N */
     int niceness;
+    unsigned terminals; /* of enum terminals; 0: the job has none */
+    uint16_t window[4]; /* of its terminals: rows, columns, and both in pixels */
 };
+
+/* Where a job has a terminal. All streams share one, but for STDERR_APART. */
+enum terminals { ON_STDIN = 1, ON_STDOUT = 2, ON_STDERR = 4, STDERR_APART = 8, IS_TYPED_AT = 16, ALL_TERMINALS = 31 };
 
 /* Wait at the socket `channel` for an order. End this process with 0 if the mirror closes the
  * socket instead. */
@@ -188,6 +193,15 @@ void make_parts(const char *scratch);
 void make_own_parts(void);
 /* Make the job's root and change to it. */
 void make_root(const struct job *job);
+
+/* -- terminal.c (streams/) ----------------------------------------------------------------------------------------- */
+
+/* Open the job's terminals in its root, put them in place of its streams, and send the leading ends
+ * through `channel`. Call this only if it has some. */
+void give_terminals(const struct job *job, int channel);
+/* Make the terminal the one that controls this process's session. If somebody types at it, begin
+ * a session of this process's own. */
+void take_terminal(const struct job *job, int terminal);
 
 /* -- job_processes.c ----------------------------------------------------------------------------------------------- */
 

@@ -102,6 +102,11 @@ class Client:
         if not select.select([process], [], [], END_S)[0]:
             raise UserError(f"the master (process {pid}) does not end", hint=f"kill {pid}")
 
+    def hand_over(self) -> socket.socket:
+        """Return the connection for another conversation than commands and answers."""
+        self._socket.settimeout(None)
+        return self._socket
+
     @property
     def pid(self) -> int:
         """The process of the master."""

@@ -62,6 +62,7 @@ class Reason(enum.StrEnum):
     DEVICE_MADE = "device-made"
     STACK_TOO_LARGE = "stack-too-large"
     DESCRIPTOR_INHERITED = "descriptor-inherited"
+    READS_TERMINAL = "reads-terminal"
     UNSEEN_PROGRAM = "unseen-program"
     NOT_PUBLISHED = "not-published"
     LATER_CODE = "later-code"
@@ -144,6 +145,7 @@ _WORDS = {
     Reason.DEVICE_MADE: "makes a device (mknod)",
     Reason.STACK_TOO_LARGE: "the limit of the stack (ulimit -s) is higher than a worker allows",
     Reason.DESCRIPTOR_INHERITED: "the command names a descriptor that is open on this machine only",
+    Reason.READS_TERMINAL: "reads from the terminal",
     Reason.UNSEEN_PROGRAM: "uses a program that jobs may not see (termite-master -export DIR shows it)",
     Reason.NOT_PUBLISHED: "the results could not be written to the tree",
     Reason.LATER_CODE: "a result would run code later (a setuid program, a hook, a start file)",
@@ -195,11 +197,13 @@ _FOR_HERE = frozenset(
         Reason.DEVICE_MADE,
         Reason.STACK_TOO_LARGE,
         Reason.LINKED_FILE,
+        Reason.READS_TERMINAL,
     }
 )
 
 
-_REMEMBERED = _FOR_HERE | {Reason.LATER_CODE, Reason.WRITES_OUTSIDE, Reason.TEMPORARY_TAKEN}
+# A command that reads from a terminal may be started without one the next time.
+_REMEMBERED = (_FOR_HERE - {Reason.READS_TERMINAL}) | {Reason.LATER_CODE, Reason.WRITES_OUTSIDE, Reason.TEMPORARY_TAKEN}
 
 
 def words_of(reason: str) -> str:

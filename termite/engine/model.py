@@ -26,6 +26,7 @@ UserId = Annotated[int, Meta(ge=0, le=2**32 - 2)]  # 2**32 - 1 means "no change"
 GroupIds = Annotated[tuple[UserId, ...], Meta(max_length=256)]  # as many as termite-sandbox takes
 Errno = Annotated[int, Meta(ge=0, le=999)]  # the range that libfuse accepts
 Mode = Annotated[int, Meta(ge=0, le=0o177777)]  # a whole st_mode
+WindowSide = Annotated[int, Meta(ge=0, le=0xFFFF)]  # of the kernel's struct winsize
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]  # thirty years; nan is refused
 Sha256 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 # A name for people, which goes to logs and terminals. It has no control characters, so that it
@@ -87,6 +88,31 @@ class StdinFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
     mtime_ns: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
     block_bytes: Annotated[int, Meta(ge=0, le=2**31 - 1)]
     offset: Count
+
+
+class WindowSize(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The size of a terminal's window in characters, and in pixels. 0 means unknown."""
+
+    rows: WindowSide = 0
+    columns: WindowSide = 0
+    width: WindowSide = 0
+    height: WindowSide = 0
+
+
+class TerminalWish(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The streams that must be terminals of the job, and the size of their window.
+
+    Stdout and stderr are two terminals if `is_stderr_apart`. Stdin is the terminal of stdout, if
+    that is one. `is_typed_at`: a person types at the terminal (`UseTerminal`), so it is complete.
+    The output of another one is left as it is, because the launcher's terminal changes it.
+    """
+
+    size: WindowSize
+    stdin: bool = False
+    stdout: bool = False
+    stderr: bool = False
+    is_stderr_apart: bool = False
+    is_typed_at: bool = False
 
 
 class BaseVersion(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import logging
 import os
+import platform
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -19,17 +20,21 @@ from termite.engine.errors import Reason, Retryable, first_error
 from termite.engine.model import Digest
 from termite.engine.sparse_content import pieces
 from termite.engine.wire.protocol.content_chunks import DATA_BYTES, pack_piece
-from termite.engine.wire.protocol.messages import MAX_CHANGES, Done, GetBlob, OpenLease, Ran, Run
+from termite.engine.wire.protocol.messages import MAX_CHANGES, Done, GetBlob, OpenLease, Ran, Run, UseTerminal
 from termite.engine.wire.transport import SendChunk
 from termite.fuse import mirror_calls
 from termite.fuse.content.fetch import MirroredFiles
 from termite.fuse.harvest.collect import Harvested, collect, find_left_in_memory
+from termite.fuse.job_terminal import JobTerminal
 from termite.fuse.kernel.ops import MirrorOperations
 from termite.fuse.layers.real_layers import RealLayers
 from termite.fuse.layers.warm_layer import WarmLayer
 from termite.fuse.running_jobs import RunningJob, RunningJobs
+from termite.fuse.sandbox.running_sandbox import OnOutput
 from termite.fuse.sandbox.sandbox_order import SandboxSpec
+from termite.fuse.sandbox.sandbox_report import SandboxResult
 from termite.fuse.sandbox.sandboxes import Sandboxes
+from termite.fuse.stdin.pipe_watcher import TerminalWatcher
 from termite.fuse.stdin.stdin_pipe import StdinPipe, StdinSource
 from termite.fuse.view.comparison import Homes, coarsened
 from termite.fuse.view.link_comparers import names_comparer
@@ -37,6 +42,9 @@ from termite.fuse.view.views import Need
 
 MADE_JOBS = 1024  # the last ones with results to fetch; a master fetches those of a job as soon as it has ended
 JOURNAL_S = 30.0  # the Run that carries the changesets in front of this one is on the same connection
+
+# The pause between two searches for a thread that reads from a terminal. No short job is searched.
+MIN_LOOK_S, MAX_LOOK_S, LOOK_GROWTH = 0.05, 0.25, 1.5
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +102,7 @@ class Actions:
         self._requests_reported = 0
         self._made: deque[frozenset[Digest]] = deque(maxlen=MADE_JOBS)
         self._journal_advanced = trio.lowlevel.ParkingLot()
+        self._terminals: dict[int, JobTerminal] = {}
 
     async def run(self, run: Run, send_chunk: SendChunk) -> Ran:
         """Run one job, and return its result; the files that it made are in the store then.
@@ -101,6 +110,16 @@ class Actions:
         Raise Retryable or Stale if the master should run it again. Nothing blocks before the
         changesets are taken in, so that a job brings them even if it is cancelled at once.
         """
+        if run.terminal is None:
+            return await self._run_in_view(run, send_chunk)
+        terminal = self._terminals[run.job] = JobTerminal(run.terminal)  # at once: keys may already be on their way
+        try:
+            return await self._run_in_view(run, send_chunk)
+        finally:
+            del self._terminals[run.job]
+            terminal.close()
+
+    async def _run_in_view(self, run: Run, send_chunk: SendChunk) -> Ran:
         self._tree.take_in(run.changesets)
         self._journal_advanced.unpark_all()
         if run.network and not self._parts.has_network:
@@ -158,6 +177,15 @@ class Actions:
             os.close(fd)
         return Done()
 
+    async def use_terminal(self, request: UseTerminal) -> Done:
+        """Change the window of a job's terminals, or type at one. Wait until that has been done."""
+        terminal = self._terminals.get(request.job)
+        if terminal is not None and request.size is not None:
+            terminal.resize(request.size)
+        if terminal is not None and request.typed:
+            await terminal.type(request.typed)
+        return Done()
+
     async def _wait_for_number(self, number: int) -> None:
         if self._tree.number >= number:
             return
@@ -173,9 +201,10 @@ class Actions:
             await send_chunk(chunk)
 
         async with self._stdin_pipe(job, run) as pipe:
-            result = await self._parts.sandboxes.run(self._spec(job, run, pipe), forward)
+            result = await self._run_sandbox(job, run, pipe, forward)
             stdin_taken = pipe.taken if pipe else 0
-        if result.is_left:
+        is_typed_at = run.terminal is not None and run.terminal.is_typed_at
+        if result.is_left and not is_typed_at:
             raise Retryable(Reason.PROCESS_LEFT)
         may_compare = result.is_linked and names_comparer(run.argv)
         harvested = await self._harvest(result.upper, job, may_compare_links=may_compare)
@@ -229,7 +258,20 @@ class Actions:
                 yield pipe
                 nursery.cancel_scope.cancel()
 
-    def _spec(self, job: RunningJob, run: Run, pipe: StdinPipe | None) -> SandboxSpec:
+    async def _run_sandbox(self, job: RunningJob, run: Run, pipe: StdinPipe | None, forward: OnOutput) -> SandboxResult:
+        """Run the job in a sandbox. If it has terminals, watch whether it reads from them."""
+        if run.terminal is None:
+            return await self._parts.sandboxes.run(self._spec(job, run, pipe, None), forward)
+        terminal = self._terminals[run.job]
+        with first_error():
+            async with trio.open_nursery() as nursery:
+                if not run.terminal.is_typed_at:
+                    nursery.start_soon(_send_home_if_it_reads, job, terminal)
+                result = await self._parts.sandboxes.run(self._spec(job, run, pipe, terminal), forward)
+                nursery.cancel_scope.cancel()
+        return result
+
+    def _spec(self, job: RunningJob, run: Run, pipe: StdinPipe | None, terminal: JobTerminal | None) -> SandboxSpec:
         return SandboxSpec(
             job=run.job,
             mount=self._mount,
@@ -254,6 +296,7 @@ class Actions:
             ignored=run.ignored,
             processes=self._parts.sandboxes.limits.processes,
             hostname=self._request.hostname,
+            terminal=terminal,
             on_pid=job.started,
             on_kill=job.fail_waiting,
         )
@@ -291,3 +334,17 @@ class _Slot:
 
 def _has_pipe(run: Run) -> bool:
     return run.stdin_ended or (run.stdin and run.stdin_file is None)
+
+
+async def _send_home_if_it_reads(job: RunningJob, terminal: JobTerminal) -> None:
+    """Stop the job as soon as it waits for somebody to type, because nobody can.
+
+    The command then runs on the submitter's machine, where its terminal is.
+    """
+    watcher, pause_s = TerminalWatcher(platform.machine()), MIN_LOOK_S
+    while not terminal.is_typed_for:
+        await trio.sleep(pause_s)
+        pause_s = min(LOOK_GROWTH * pause_s, MAX_LOOK_S)
+        if job.pid and await trio.to_thread.run_sync(watcher.is_waited_for, job.pid, abandon_on_cancel=True):
+            break
+    job.retry(Retryable(Reason.READS_TERMINAL))

@@ -30,7 +30,16 @@ from termite.engine.store.proofs import ProofTable
 from termite.engine.wire.identity import Identity
 from termite.engine.wire.protocol.control_lines import MirrorNotice, StartValues, decode_line
 from termite.engine.wire.protocol.message_base import Message
-from termite.engine.wire.protocol.messages import PROTOCOL, GetBlob, GetLog, Leased, OpenLease, Run, SetSlots
+from termite.engine.wire.protocol.messages import (
+    PROTOCOL,
+    GetBlob,
+    GetLog,
+    Leased,
+    OpenLease,
+    Run,
+    SetSlots,
+    UseTerminal,
+)
 from termite.engine.wire.transport import Connection, SendChunk, accepted
 from termite.fuse.actions import Actions, LeaseParts
 from termite.fuse.content.fetch import Fetcher, MirroredFiles
@@ -166,6 +175,8 @@ class MirrorServer:
                 return await self._lease.actions.run(message, send_chunk)
             case GetBlob() if self._lease is not None:
                 return await self._lease.actions.send_blob(message, send_chunk)
+            case UseTerminal() if self._lease is not None:
+                return await self._lease.actions.use_terminal(message)
             case GetLog() if self._lease is not None:
                 return await self._log_questions.read(message)
         raise RemoteProtocolError(f"{type(message).__name__} is nothing to ask a mirror now")

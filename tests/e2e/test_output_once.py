@@ -160,7 +160,7 @@ def test_a_terminal_shows_output_at_once(whole: Cluster) -> None:
 
 
 @pytest.mark.parametrize("how", ["one", "all"])
-def test_on_a_terminal_output_that_is_repeated_is_shown_once(whole: Cluster, how: str) -> None:
+def test_on_a_terminal_a_second_run_on_a_worker_repeats_nothing_and_one_here_follows(whole: Cluster, how: str) -> None:
     leader, follower = pty.openpty()
     argv = ("termite", "sh", "-c", napping("echo v1", "echo v1; echo v2"))
     with begun(whole, *argv, terminal=follower) as process:
@@ -175,7 +175,8 @@ def test_on_a_terminal_output_that_is_repeated_is_shown_once(whole: Cluster, how
         assert process.wait(END_S) == 0
     os.close(leader)
     lines = [line for line in text.split(b"\r\n") if not line.startswith(b"termite: ")]
-    assert lines == [b"v1", b"v2", b""], text
+    assert lines == ([b"v1", b"v2", b""] if how == "one" else [b"v1", b"v1", b"v2", b""]), text
+    assert (b"the output above is of its first run" in text) == (how == "all")
     assert (whole.tree.path / "log").read_text() == "line\n"
 
 

@@ -36,9 +36,15 @@ ELF_HEAD = b"\x7fELF\x02\x01\x01" + b"\0" * 9
 def seeds() -> dict[str, dict[str, bytes]]:
     """Return the seeds of each target by name."""
     order = pack_order(SPEC, Path("/scratch/jobs/7"))
+    at_terminal = order + pack_numbers(terminals=15, rows=24, columns=80, width=0, height=65535)
     return {
         "records": {"order": order, "exit": pack_numbers(code=0), "cut": order[:-1], "empty": b"=\0"},
-        "order": {"usual": order, "twice": order + b"uid=0\0", "huge": order + b"nproc=18446744073709551615\0"},
+        "order": {
+            "usual": order,
+            "terminals": at_terminal,
+            "twice": order + b"uid=0\0",
+            "huge": order + b"nproc=18446744073709551615\0",
+        },
         "message": {
             "usual": b"\x02" + order,
             "stdin": b"\x03" + order,

@@ -84,6 +84,28 @@ def read_whole(out: int, err: int) -> tuple[bytes, bytes]:
     return said[out], said[err]
 
 
+def take_terminals(channel: socket.socket, typed: str) -> list[int]:
+    """Take the leading ends of the job's terminals, and type at the first one."""
+    said, leaders, _, _ = socket.recv_fds(channel, 4096, 2)
+    if not leaders:  # the sandbox has failed
+        raise SystemExit(f"no terminal: {said!r}")
+    assert said == b"terminals=1\0", said
+    os.write(leaders[0], typed.encode("latin-1"))
+    return leaders
+
+
+def read_rest(leader: int) -> str:
+    """Return what a terminal still holds, without waiting: all of the job is dead."""
+    os.set_blocking(leader, False)
+    text = b""
+    try:
+        while piece := os.read(leader, 65536):
+            text += piece
+    except OSError:  # EAGAIN: it is empty; EIO: so it is, and nobody has it open
+        pass
+    return text.decode("latin-1")
+
+
 def main(order: dict[str, Any]) -> dict[str, Any]:
     for number in (signal.SIGPIPE, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # a daemon may do so; the job must not notice
@@ -106,8 +128,11 @@ def main(order: dict[str, Any]) -> dict[str, Any]:
     if order["kill"]:
         assert os.read(out, 6) == b"ready\n"
         signal.pidfd_send_signal(pidfd, order["kill"])
+    has_terminal = any(key == "terminals" and value != "0" for key, value in order["config"])
+    leaders = take_terminals(channel, order["typed"]) if has_terminal else []
     output, errors = read_whole(out, err)
     records = channel.recv(65536)
+    terminals = [read_rest(leader) for leader in leaders]
     left = upper_entries(scratch / "upper")  # the job is at rest as soon as its end is reported
     wait_until_dead(pidfd)
     ours.close()
@@ -115,6 +140,7 @@ def main(order: dict[str, Any]) -> dict[str, Any]:
         "code": spawner.wait(timeout=LIMIT_S),
         "out": output.decode("latin-1"),
         "err": errors.decode("latin-1"),
+        "terminals": terminals,
         "records": records.decode("latin-1"),
         "upper": left,
         "announced": said.decode("latin-1"),

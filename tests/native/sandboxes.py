@@ -17,7 +17,7 @@ USERS = ["ordinary user", "root worker"] if IS_ROOT else ["ordinary user"]
 
 PROGRAMS = """
 sh cat chgrp chmod chown cp cut dd echo env false grep head hostname id kill ln ls mkdir mv ps pwd readlink rm rmdir
-seq setpriv setsid sleep sort stat tail touch tr true tty umask unshare wc yes
+seq setpriv setsid sleep sort stat stty tail touch tr true tty umask unshare wc yes
 """
 
 
@@ -56,6 +56,7 @@ class Job:
     upper: dict[str, str]
     network: str
     announced: str
+    terminals: list[str]
 
     @property
     def status(self) -> int:
@@ -96,11 +97,13 @@ class Sandboxes:
         memory: bool = False,
         lone: bool = False,
         own: str = "",
+        typed: str = "",
     ) -> Job:
         """Run a job as uid 1000 in the small root. `config` has records to add or change.
 
         If `memory` is set, the configuration goes through a file, as a large one does. If `lone` is
-        set, the process that made the sandbox is dead. `own` are the ids of `serve --own=`.
+        set, the process that made the sandbox is dead. `own` are the ids of `serve --own=`. `typed`
+        is typed at the job's first terminal.
         """
         fields = {
             "mount": str(self.base),
@@ -121,6 +124,7 @@ class Sandboxes:
             "kill": kill,
             "memory": memory,
             "lone": lone,
+            "typed": typed,
             "config": [
                 *((fields | dict(config or {})).items()),
                 *(("arg", word) for word in argv),

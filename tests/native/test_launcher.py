@@ -1,12 +1,15 @@
 """The launcher and its master: which records it sends, what it passes on, and how it ends."""
 
 import errno
+import fcntl
 import os
 import pty
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -32,7 +35,7 @@ def test_a_command_is_told_as_it_was_called(launcher: Path, tree: Path, master: 
         finish(process)
     said = talk.invocation
     assert said.all("arg") == [b"gcc", b"-c", b"a b.c", b""]
-    assert (said["v"], said["how"], said["tool"]) == (b"5", b"direct", b"")
+    assert (said["v"], said["how"], said["tool"]) == (b"6", b"direct", b"")
     assert (said["exe"], said["search"]) == (b"gcc", b"1")
     assert said["cwd"] == os.fsencode(tree)
     assert said["pid"] == str(process.pid).encode()
@@ -215,6 +218,46 @@ def test_one_terminal_for_all_is_one_file_and_can_be_read(launcher: Path, tree: 
     os.close(leader)
     os.close(follower)
     assert (talk.invocation["merge"], talk.invocation["stdin"]) == (b"1", b"read")
+
+
+def test_the_window_of_a_terminal_is_told_and_followed(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    leader, follower = pty.openpty()
+    resize(follower, 33, 65535)
+    with started([launcher, "true"], tree, stdout=follower) as process:
+        talk = master.accept()
+        assert talk.invocation["window"] == b"33:65535:0:0"
+        for columns in (1, 20, 1000):
+            resize(leader, 5, columns)
+            process.send_signal(signal.SIGWINCH)  # no session has this terminal, so the kernel tells nobody
+            assert talk.receive() == ("W", b"window=5:%d:0:0\0" % columns)
+        talk.say(exit_code(4))
+        assert finish(process)[0] == 4
+    os.close(leader)
+    os.close(follower)
+    with started([launcher, "true"], tree) as process:
+        talk = master.accept()
+        assert talk.invocation.all("window") == []
+        process.send_signal(signal.SIGWINCH)
+        talk.say(exit_code(0))
+        finish(process)
+
+
+def test_one_terminal_is_one_however_it_was_opened(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    first, second = pty.openpty(), pty.openpty()
+    name = os.ttyname(first[1])
+    for redirected, merged in ((name, b"1"), ("/dev/tty", b"1"), (os.ttyname(second[1]), b"0")):
+        script = ["setsid", "-w", "-c", "sh", "-c", f'"$0" true 2>{redirected}', str(launcher)]
+        with started(script, tree, stdin=first[1], stdout=first[1]) as process:
+            talk = master.accept()
+            assert (talk.invocation["merge"], talk.invocation["err"]) == (merged, b"tty"), redirected
+            talk.say(exit_code(0))
+            process.wait(20)
+    for fd in (*first, *second):
+        os.close(fd)
+
+
+def resize(fd: int, rows: int, columns: int) -> None:
+    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
 
 
 # -- finding the master -----------------------------------------------------------------------------------------------

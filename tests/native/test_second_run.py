@@ -221,24 +221,33 @@ def everything(leader: int) -> bytes:
     return text.replace(b"\r\n", b"\n")
 
 
-def test_on_a_terminal_what_is_repeated_is_shown_once(launcher: Path, tree: Path, master: FakeMaster) -> None:
-    with on_a_terminal(launcher, tree, "sh", "-c", "echo v1; echo v2 >&2; exit 3") as (process, leader):
-        master.accept().say(frame("1", b"v1\n"), HERE)
-        assert everything(leader) == b"v1\nv2\n"
-        assert process.wait(20) == 3
-
-
-@pytest.mark.parametrize("script", ["echo v2; echo more; exit 3", "printf v; exit 3"])
-def test_on_a_terminal_what_differs_follows_after_a_line(
-    launcher: Path, tree: Path, master: FakeMaster, script: str
+@LOST
+@pytest.mark.parametrize("shown", [b"v1\n", b""])
+def test_on_a_terminal_a_second_run_follows_after_a_line_and_writes_to_it(
+    launcher: Path, tree: Path, master: FakeMaster, lost: str, shown: bytes
 ) -> None:
+    script = "test -t 1 && test -t 2 && echo v1; echo v2 >&2; exit 3"
     with on_a_terminal(launcher, tree, "sh", "-c", script) as (process, leader):
-        master.accept().say(frame("1", b"v1\n"), HERE)
+        talk = master.accept()
+        talk.say(frame("1", shown))
+        ends(talk, lost)
         text = everything(leader)
         assert process.wait(20) == 3
-    first, notice, rest = text.split(b"\n", 2)
-    assert first == b"v1" and notice.startswith(b"termite: the command ran again and printed something else")
-    assert rest == (b"v2\nmore\n" if "more" in script else b"v")
+    assert text.startswith(shown) and text.endswith(b"v1\nv2\n")
+    assert text.count(b"v1\n") == (2 if shown else 1)
+    assert (b"the output above is of its first run\n" in text) == bool(shown)
+
+
+def test_a_pipe_beside_a_terminal_is_compared(launcher: Path, tree: Path, master: FakeMaster) -> None:
+    leader, follower = pty.openpty()
+    with started([launcher, "sh", "-c", "echo v1; test -t 1 && echo e2 >&2"], tree, stdout=follower) as process:
+        os.close(follower)
+        master.accept().say(frame("1", b"v1\n"), frame("2", b"e"), HERE)
+        text = everything(leader)
+        _, _, err = finish(process)
+    os.close(leader)
+    assert (text, process.returncode) == (b"v1\nv1\n", 0)
+    assert err.replace(b"termite: the command runs again; the output above is of its first run\n", b"") == b"e2\n"
 
 
 # -- the kinds of stdin, stdout and stderr ----------------------------------------------------------------------------

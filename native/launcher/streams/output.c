@@ -43,10 +43,18 @@ void output_describe(struct buffer *invoke, const struct command *command)
     bool is_collected = false;
     for (size_t i = 0; i < sizeof collectors / sizeof *collectors; i++)
         is_collected = is_collected || strcmp(command->tool, collectors[i]) == 0;
-    record_add(invoke, "merge", is_one_file(STDOUT_FILENO, STDERR_FILENO) ? "1" : "0");
+    const char *out = kind_of(STDOUT_FILENO, is_collected), *err = kind_of(STDERR_FILENO, is_collected);
+    bool is_merged = is_one_file(STDOUT_FILENO, STDERR_FILENO);
+    bool out_is_terminal = strcmp(out, "tty") == 0, err_is_terminal = strcmp(err, "tty") == 0;
+    if (out_is_terminal && err_is_terminal)
+        is_merged = is_merged || is_one_terminal(STDOUT_FILENO, STDERR_FILENO);
+    if (out_is_terminal || err_is_terminal)
+        note_terminal(out_is_terminal ? STDOUT_FILENO : STDERR_FILENO);
+    record_add(invoke, "merge", is_merged ? "1" : "0");
     record_add(invoke, "in", isatty(STDIN_FILENO) ? "tty" : "other");
-    record_add(invoke, "out", kind_of(STDOUT_FILENO, is_collected));
-    record_add(invoke, "err", kind_of(STDERR_FILENO, is_collected));
+    record_add(invoke, "out", out);
+    record_add(invoke, "err", err);
+    terminal_describe(invoke);
 }
 
 bool output_write(int fd, const char *bytes, size_t length)

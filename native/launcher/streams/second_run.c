@@ -3,7 +3,8 @@
  * Output that was shown cannot be taken back. Therefore the command writes to pipes, and the
  * launcher does not show again what the command repeats. If the command writes something else, no
  * reader of a file or a pipe can be told: the launcher shows nothing more, waits for the command,
- * and exits with EXIT_LOST. On a terminal, all output of the command follows after a line. */
+ * and exits with EXIT_LOST. A terminal shows all of the second run after a line, and the command
+ * writes to it itself: it may write something else to a pipe. */
 #include "../launcher.h"
 #include "../../shared/records.h"
 
@@ -12,13 +13,11 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
-enum { STREAMS = 2, PIECE_BYTES = 64 * 1024, KEPT_BYTES = 1024 * 1024 };
+enum { STREAMS = 2, PIECE_BYTES = 64 * 1024 };
 
 struct stream {
     struct shown shown; /* output of the remote run */
     struct shown seen;  /* output of this run that is compared with it */
-    struct buffer kept; /* the bytes of `seen`, if a terminal must show them after all */
-    bool is_terminal;
     bool is_silent; /* no more output is shown */
     size_t room;    /* bytes that may still be read in this turn */
     int pipe;       /* -1: at its end, or the command has the launcher's own descriptor */
@@ -100,13 +99,6 @@ static void show(struct second_run *run, struct stream *stream, const char *byte
 static void meet_difference(struct second_run *run, struct stream *stream)
 {
     stream->shown.length = stream->seen.length; /* report a difference only once */
-    if (stream->is_terminal) {
-        dprintf(STDERR_FILENO,
-                "termite: the command ran again and printed something else; some output above may be of the first "
-                "run\n");
-        show(run, stream, stream->kept.bytes, stream->kept.length);
-        return;
-    }
     if (!run->differs)
         dprintf(STDERR_FILENO,
                 "termite: the command ran again and printed something else, so that its output would be of two runs: "
@@ -122,8 +114,6 @@ static void take_piece(struct second_run *run, struct stream *stream, const char
     unsigned long long left = stream->shown.length - stream->seen.length;
     size_t repeated = left < length ? (size_t)left : length;
     shown_add(&stream->seen, bytes, repeated);
-    if (stream->is_terminal && stream->kept.length + repeated <= KEPT_BYTES)
-        buffer_add(&stream->kept, bytes, repeated);
     if (repeated > 0 && stream->seen.length == stream->shown.length && stream->seen.hash != stream->shown.hash)
         meet_difference(run, stream);
     show(run, stream, bytes + repeated, length - repeated);
@@ -291,13 +281,22 @@ static _Noreturn void run_again(struct second_run *run, const struct local_run *
 _Noreturn void run_command(const struct command *command, const struct local_run *how, const struct shown shown[2])
 {
     static struct second_run run;
-    if (shown[0].length == 0 && shown[1].length == 0)
+    bool is_on_terminal = false, must_compare = false;
+    for (int i = 0; i < STREAMS; i++) {
+        if (shown[i].length == 0)
+            continue;
+        if (isatty(i + 1)) {
+            is_on_terminal = true;
+        } else {
+            run.streams[i].shown = shown[i];
+            must_compare = true;
+        }
+    }
+    if (is_on_terminal)
+        dprintf(STDERR_FILENO, "termite: the command runs again; the output above is of its first run\n");
+    if (!must_compare)
         exec_command(command, how);
     run.command = command;
     run.is_merged = is_one_file(STDOUT_FILENO, STDERR_FILENO);
-    for (int i = 0; i < STREAMS; i++) {
-        run.streams[i].shown = shown[i];
-        run.streams[i].is_terminal = isatty(i + 1);
-    }
     run_again(&run, how);
 }

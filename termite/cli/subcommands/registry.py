@@ -18,6 +18,7 @@ FOLDERS = {
     "last": "builds",
     "jobs": "builds",
     "log": "builds",
+    "shell": "builds",
     "top": "builds",
     "web": "builds",
     "trace": "builds",

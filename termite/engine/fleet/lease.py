@@ -24,7 +24,18 @@ from termite.engine.errors import (
 from termite.engine.loop.slot_numbers import SlotNumbers
 from termite.engine.model import Digest, MachineFacts, WorkerRoom
 from termite.engine.wire.protocol.message_base import Message
-from termite.engine.wire.protocol.messages import GetBlob, GetLog, Leased, LogRecords, OpenLease, Ping, Pong, Ran, Run
+from termite.engine.wire.protocol.messages import (
+    GetBlob,
+    GetLog,
+    Leased,
+    LogRecords,
+    OpenLease,
+    Ping,
+    Pong,
+    Ran,
+    Run,
+    UseTerminal,
+)
 from termite.engine.wire.transport import Connection, OnChunk
 
 OPEN_TIMEOUT_S = 15.0  # a mirror process starts and mounts in well under a second; a job waits for it
@@ -76,6 +87,14 @@ class Lease:
         Raise Retryable if the worker does not deliver the content.
         """
         await self._request(GetBlob(digest), on_chunk)
+
+    async def use_terminal(self, message: UseTerminal) -> None:
+        """Change the window of a job's terminals, or type at one. Wait until that has been done.
+
+        Raise Retryable if the connection is lost; the job fails then, too.
+        """
+        assert self._connection is not None
+        await self._connection.request(message)
 
     async def read_log(self, after: int, most: int) -> LogRecords:
         """Return the last records of the worker's log, at most `most` with numbers above `after`.

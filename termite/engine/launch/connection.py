@@ -9,14 +9,17 @@ import contextlib
 import socket
 import struct
 from collections import deque
+from collections.abc import Callable
 from errno import EIO, errorcode
 from signal import NSIG
 
 import trio
+from msgspec import ValidationError
 
 from termite.engine.errors import FsError, RemoteProtocolError
 from termite.engine.launch import launcher_calls
-from termite.engine.model import Exit
+from termite.engine.launch.invocation import parse_window
+from termite.engine.model import Exit, WindowSize
 from termite.engine.wire.protocol import records
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
@@ -63,9 +66,10 @@ class Launcher:
         self._answered: tuple[bytes, bytes] | None = None
         self._asked_offset: int | None = None  # of the unanswered read; -1: of a stream
         self.peeked_bytes = 0  # read, but also left in the stdin for other readers
-        self._stdin_end = b""
+        self.stdin_end = b""  # the records that `leave_stdin` has made, which `finish` sends
         self._is_replaced = False
         self._has_ended = False
+        self.on_window: Callable[[WindowSize], None] | None = None  # None: it may send no size of a window
         self.pid = _peer_pid(connection)
         self.is_one_too_many = is_one_too_many
 
@@ -172,7 +176,7 @@ class Launcher:
     def resume_reading(self) -> None:
         """Allow reads again after `stop_reading`, because the job runs once more."""
         self._is_settled = False
-        self._stdin_end = b""
+        self.stdin_end = b""
 
     @property
     def unused_bytes(self) -> int:
@@ -185,17 +189,12 @@ class Launcher:
         """True if the launcher was sent the exit of its command, or has gone."""
         return self._has_ended or self.gone is not None
 
-    @property
-    def stdin_end(self) -> bytes:
-        """The records that `leave_stdin` has made, which `finish` sends."""
-        return self._stdin_end
-
     def leave_stdin(self, **numbers: int) -> None:
         """Set the final position of the stdin, which `finish` sends along with the exit.
 
         `numbers` are the fields `stdin_offset` or `stdin_taken` of the protocol, in bytes.
         """
-        self._stdin_end = records.pack_numbers(**numbers)
+        self.stdin_end = records.pack_numbers(**numbers)
 
     async def replace(self, recurse: bool) -> None:
         """Let the launcher execute the command itself; it sends no more frames.
@@ -211,7 +210,7 @@ class Launcher:
 
     async def finish(self, exit: Exit) -> None:
         """Let the launcher end as the command did."""
-        await self._send(records.EXIT, self._stdin_end + _pack_exit(exit))
+        await self._send(records.EXIT, self.stdin_end + _pack_exit(exit))
         self._has_ended = True
 
     def finish_nowait(self, exit: Exit) -> None:
@@ -290,6 +289,8 @@ class Launcher:
             self._is_answered.set()
         elif kind == records.CANCEL:
             raise LauncherGone(_parse_signal(payload))
+        elif kind == records.WINDOW and self.on_window is not None:
+            self.on_window(_parse_window(payload))
         elif kind == records.ALIVE:
             self._unsent += records.frame(records.ALIVE)
             self.push_nowait()
@@ -359,6 +360,13 @@ def _parse_signal(payload: bytes) -> int:
         return number
     except ValueError:
         raise RemoteProtocolError(f"a signal that is no number: {payload[:40]!r}") from None
+
+
+def _parse_window(payload: bytes) -> WindowSize:
+    try:
+        return parse_window(dict(records.parse_records(payload)).get("window", b""))
+    except (ValueError, ValidationError):
+        raise RemoteProtocolError(f"a window that has no size: {payload[:40]!r}") from None
 
 
 def _parse_errno(payload: bytes) -> int:

@@ -15,7 +15,7 @@ import msgspec
 from termite.engine.decide.environment import Environment
 from termite.engine.errors import RemoteProtocolError
 from termite.engine.launch.vantage import Vantage
-from termite.engine.model import How, Invocation, StdinFile
+from termite.engine.model import How, Invocation, StdinFile, TerminalWish, WindowSize
 from termite.engine.wire.protocol.messages import LIMITS, LIMITS_CHARACTERS
 from termite.engine.wire.protocol.records import VERSION, parse_records
 
@@ -53,14 +53,28 @@ class Inheritance:
 
 
 @dataclass(frozen=True, slots=True)
+class ShellWish:
+    """A wish for a shell on a worker, like the job with this number; 0: in the tree.
+
+    `keeps`: what it writes in the tree comes home. `is_recorded`: there is a record of the job, and
+    its directory is that of the invocation.
+    """
+
+    job: int = 0
+    keeps: bool = False
+    is_recorded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class JobRequest:
     """A request of a launcher: the command, and how the launcher's process is set up.
 
     `umask` has the nine permission bits. If `has_stdin`, the stdin is the file `stdin_file`, or a
     stream if that is None. If not, `stdin_closed` means that descriptor 0 is closed, and
-    `stdin_ended` that it is at its end. `merge`: stdout and stderr are one open file. `out` and
-    `err` are the kinds of stdout and stderr. `token` is the name of the job
-    that only this launcher and its master know.
+    `stdin_ended` that it is at its end. `merge`: stdout and stderr are one open file, or one
+    terminal. `out` and `err` are the kinds of stdout and stderr. `window` is the size of their
+    terminal; None means that neither is one. `token` is the name of the job that only this launcher
+    and its master know. `shell` is set if termite-ctl wants a shell and no job.
     """
 
     invocation: Invocation
@@ -76,6 +90,25 @@ class JobRequest:
     vantage: Vantage = field(default_factory=Vantage)
     token: bytes = b""
     inherited: Inheritance = field(default_factory=Inheritance)
+    window: WindowSize | None = None
+    shell: ShellWish | None = None
+
+    @property
+    def terminal(self) -> TerminalWish | None:
+        """The terminals that the job must have, or None.
+
+        A job that has one also has it as its standard input if the launcher has.
+        """
+        out, err = (kind is OutputKind.TERMINAL for kind in (self.out, self.err))
+        if self.window is None or not (out or err):
+            return None
+        return TerminalWish(self.window, self.is_stdin_terminal, out, err, out and err and not self.merge)
+
+
+def parse_window(text: bytes) -> WindowSize:
+    """Parse ROWS:COLUMNS:WIDTH:HEIGHT. Raise ValueError or ValidationError for another text."""
+    rows, columns, width, height = (int(number) for number in text.split(b":"))
+    return msgspec.convert([rows, columns, width, height], WindowSize)
 
 
 def parse_invoke(payload: bytes) -> JobRequest:
@@ -94,6 +127,8 @@ def parse_invoke(payload: bytes) -> JobRequest:
         umask = int(fields.get("umask", b"022"), 8)
         stdin_file = _parse_stdin_file(fields) if stdin == b"file" else None
         inherited = _parse_inheritance(fields)
+        window = parse_window(fields["window"]) if "window" in fields else None
+        shell = _parse_shell(fields) if "shell" in fields else None
         token = bytes.fromhex(fields.get("token", b"").decode())
     except (KeyError, ValueError, msgspec.ValidationError) as error:
         raise RemoteProtocolError(f"an invocation without its {error}") from None
@@ -111,6 +146,8 @@ def parse_invoke(payload: bytes) -> JobRequest:
         vantage=Vantage(*(os.fsdecode(fields.get(name, b"")) for name in ("root", "users", "here", "host"))),
         token=token,
         inherited=inherited,
+        window=window,
+        shell=shell,
     )
 
 
@@ -178,6 +215,14 @@ def _inheritance(limits: bytes, *numbers: bytes) -> Inheritance:
     if not (0 <= nice < 20 and 0 <= ignored < 2**31 and 0 <= descriptor < 2**31):
         raise ValueError("inheritance")
     return Inheritance(text, nice, ignored, descriptor)
+
+
+def _parse_shell(fields: dict[str, bytes]) -> ShellWish:
+    """Return the wish for a shell. Raise ValueError if a field is malformed."""
+    job = int(fields["shell"])
+    if not 0 <= job < 2**63:
+        raise ValueError("shell")
+    return ShellWish(job, fields.get("keep") == b"1", fields.get("recorded") == b"1")
 
 
 def _parse_stdin_file(fields: dict[str, bytes]) -> StdinFile:

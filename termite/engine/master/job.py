@@ -3,20 +3,26 @@
 A job may run on several leases, one after another; `failures` and `failed_on` count its attempts.
 """
 
+import contextlib
 from dataclasses import dataclass, field
 
+import msgspec
+import trio
+
 from termite.engine.decide.command_memory import CommandKey
-from termite.engine.errors import Retryable, UserError
+from termite.engine.errors import Retryable, TermiteError, UserError, first_error
 from termite.engine.fleet.lease import Lease
 from termite.engine.launch.connection import Launcher
 from termite.engine.launch.invocation import JobRequest
 from termite.engine.launch.output import HeldOutputs, JobOutput
 from termite.engine.launch.stdio import JobStdin
 from termite.engine.master.recording.job_notes import JobNotes
-from termite.engine.model import Command, Phase, Verdict
+from termite.engine.model import Command, Phase, TerminalWish, Verdict, WindowSize
 from termite.engine.tree.publishing.publication import Ticket
+from termite.engine.wire.protocol.messages import Ran, Run, UseTerminal
 
 MAX_ATTEMPTS = 3  # failures of any kind, conflicts included
+NEVER = trio.Event()  # of jobs without a terminal, which need no event of their own
 MAX_WORKERS = 2  # a job that makes two workers fail does not get a third one
 
 
@@ -46,6 +52,8 @@ class Job:
     number: int = 0
     has_met_others: bool = False  # True if others changed the files that it changed in place, in any attempt
     is_executed: bool = False  # True if a worker may have started the command in any attempt
+    terminal: TerminalWish | None = None  # with the present size of the window; None: the job has none
+    resized: trio.Event = NEVER
     plugin: str = ""  # that has read the command; "": none
     notes: JobNotes = field(default_factory=JobNotes)
     failures: list[Retryable] = field(default_factory=list)
@@ -67,6 +75,17 @@ class Job:
         return len(self.failed_on) < MAX_WORKERS and len(self.failures) < MAX_ATTEMPTS and self.stdin.can_rewind
 
     @property
+    def has_plain_stdin(self) -> bool:
+        """True if the command has a standard input, and it is no terminal of the job."""
+        return self.request.has_stdin and not (self.terminal and self.terminal.stdin)
+
+    def resize(self, size: WindowSize) -> None:
+        """Note the new size of the launcher's window, and pass it on if the job runs."""
+        if self.terminal is not None:
+            self.terminal = msgspec.structs.replace(self.terminal, size=size)
+            self.resized.set()
+
+    @property
     def may_have_used_network(self) -> bool:
         """True if the command had the network in any attempt: a second run may be noticed."""
         rule = self.verdict.rule if self.verdict else None
@@ -76,4 +95,26 @@ class Job:
 def new_job(number: int, launcher: Launcher, request: JobRequest, held_outputs: HeldOutputs) -> Job:
     """Return a new job with the id `number`."""
     output = JobOutput(launcher, request, held_outputs)
-    return Job(number, launcher, request, output, JobStdin(launcher, request))
+    job = Job(number, launcher, request, output, JobStdin(launcher, request))
+    if (terminal := request.terminal) is not None:
+        job.terminal, job.resized = terminal, trio.Event()
+        launcher.on_window = job.resize
+    return job
+
+
+async def run_at_terminal(job: Job, lease: Lease, message: Run) -> Ran:
+    """Run a command as `Lease.run` does, and pass the sizes of the launcher's window on to it."""
+
+    async def follow() -> None:
+        while job.terminal is not None:
+            await job.resized.wait()
+            job.resized = trio.Event()
+            with contextlib.suppress(TermiteError):  # the job then fails as well
+                await lease.use_terminal(UseTerminal(job.id, job.terminal.size))
+
+    with first_error():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(follow)
+            ran = await lease.run(message, job.output.forward)
+            nursery.cancel_scope.cancel()
+    return ran

@@ -13,9 +13,9 @@ import trio
 from termite.engine.launch.launcher_socket import bound_socket
 from termite.engine.launch.listener import LauncherListener
 from termite.engine.master.control_commands import ControlCommands, Sessions
-from termite.engine.master.run_job import JobRunner
 from termite.engine.master.shared import Master, MasterConfig
 from termite.engine.master.user_notices.silence_notices import SilenceNotices
+from termite.engine.master.worker_shell.run_shell import JobAndShellRunner
 from termite.engine.paths import tree_path
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
 
@@ -39,7 +39,9 @@ async def serve_master(config: MasterConfig, task_status: trio.TaskStatus[str] =
         async with trio.open_nursery() as nursery:
             sessions = Sessions(nursery.cancel_scope.cancel)
             control = ControlCommands(master, sessions)
-            launchers = LauncherListener(JobRunner(master), control.session, master.fd_watcher, bytes(config.socket))
+            launchers = LauncherListener(
+                JobAndShellRunner(master), control.session, master.fd_watcher, bytes(config.socket)
+            )
             nursery.start_soon(master.fd_watcher.run)
             nursery.start_soon(master.held_outputs.run)
             nursery.start_soon(master.settled_check.run)

@@ -7,6 +7,7 @@ ends never gets a task of its own, so that function must not wait.
 import functools
 import logging
 import os
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 import trio
@@ -45,7 +46,7 @@ from termite.engine.master.fallback import (
     start_short,
     tie_by_memory,
 )
-from termite.engine.master.job import Job, new_job
+from termite.engine.master.job import Job, new_job, run_at_terminal
 from termite.engine.master.job_reports import (
     absolute,
     outside_writes,
@@ -96,12 +97,11 @@ class JobRunner:
     def begin(self, launcher: Launcher, request: JobRequest) -> RestOfJob | None:
         """Begin a job for `launcher`. Return its remaining steps, or None if the job is done."""
         master = self._master
-        self._last_job += 1
         now_s = trio.current_time()
         if now_s - master.last_busy_s > NEW_BUILD_S and not master.jobs:
             master.begin_build()
         master.last_busy_s = now_s
-        job = new_job(self._last_job, launcher, request, master.held_outputs)
+        job = self.new_job(launcher, request)
         master.recorder.begin(job)
         try:
             if run_at_once(master, job):
@@ -109,15 +109,20 @@ class JobRunner:
         except LauncherGone:
             master.recorder.cancelled(job)
             raise
-        except Exception as error:  # around one job: `_run` reports it
+        except Exception as error:  # around one job: `run_steps` reports it
             job.bug = error
         return functools.partial(self._run, job)
 
+    def new_job(self, launcher: Launcher, request: JobRequest) -> Job:
+        """Return a new job with the next number."""
+        self._last_job += 1
+        return new_job(self._last_job, launcher, request, self._master.held_outputs)
+
     async def _run(self, job: Job) -> Exit | None:
         with self._master.recorder.following(job):
-            return await self._run_to_end(job)
+            return await self.run_steps(job, run_job)
 
-    async def _run_to_end(self, job: Job) -> Exit | None:
+    async def run_steps(self, job: Job, steps: Callable[[Master, Job], Awaitable[Exit | None]]) -> Exit | None:
         """Run the remaining steps of the job, and return as `run_job` does."""
         master = self._master
         master.jobs[job.id] = job
@@ -125,7 +130,7 @@ class JobRunner:
             await trio.lowlevel.checkpoint_if_cancelled()
             if job.bug is not None:
                 raise job.bug
-            return await run_job(master, job)
+            return await steps(master, job)
         except LauncherGone:
             raise
         except Exception as error:  # around one job: a bug of ours does not end the build
@@ -158,6 +163,7 @@ def run_at_once(master: Master, job: Job) -> bool:
         return True
     job.warning = master.rule_file.refresh()
     verdict = job.verdict = master.decide(job.request.invocation.how, command)
+    master.remember(job)
     if master.short.is_on and not verdict.rule:
         job.key = key_of(command)
     if not verdict.local:
@@ -296,8 +302,7 @@ def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> Run | 
     env = environment_of(command).without(master.config.env_exclude).remote_words
     master.tree.show_named(argv, cwd, env)
     number = job.number = master.tree.drain()
-    changesets = master.tree.changesets_since(lease.cursor)
-    if _is_outdated(changesets):
+    if _is_outdated(changesets := master.tree.changesets_since(lease.cursor)):
         return None
     limits = SENT_ALONG_NEAR_BYTES if lease.is_near else SENT_ALONG_FAR_BYTES
     contents = master.tree.contents_since(lease.sent_number, *limits, SENT_ALONG_FILES)
@@ -313,7 +318,7 @@ def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> Run | 
         env=env,
         cwd=cwd,
         umask=job.request.umask,
-        stdin=job.request.has_stdin,
+        stdin=job.has_plain_stdin,
         merge=job.request.merge,
         network=rule.network if rule else False,
         timeout_s=rule.timeout_s if rule else 0.0,
@@ -325,6 +330,7 @@ def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> Run | 
         limits=job.request.inherited.limits,
         nice=job.request.inherited.nice,
         ignored=job.request.inherited.ignored,
+        terminal=job.terminal,
     )
 
 
@@ -333,12 +339,14 @@ async def run_on_worker(master: Master, job: Job, lease: Lease, message: Run) ->
 
     Raise Retryable if the attempt failed and the command is not to blame.
     """
+    master.surroundings.note_worker(job.id, lease.worker)
     if message.network:
         await job.launcher.forbid_second_run()
     job.phase = Phase.RUNNING
     job.rewind()
     job.is_executed = True
-    ran = await lease.run(message, job.output.forward)
+    is_at_terminal = message.terminal is not None
+    ran = await (run_at_terminal(job, lease, message) if is_at_terminal else lease.run(message, job.output.forward))
     master.pool.succeeded(lease)
     master.is_without_worker = False
     return ran

@@ -39,6 +39,7 @@ from termite.engine.master.recording.job_records import RecordSettings
 from termite.engine.master.recording.recorder import Recorder
 from termite.engine.master.recording.recorder_config import RecorderConfig
 from termite.engine.master.settled_check import SettledCheck
+from termite.engine.master.worker_shell.job_surroundings import JobSurroundings, Surroundings
 from termite.engine.model import Command, How, MachineFacts, Verdict
 from termite.engine.paths import is_within, tree_path
 from termite.engine.status.report import Counters
@@ -108,6 +109,7 @@ class Master:
         self.counters = Counters()
         self.notices = Notices()
         self.jobs: dict[int, Job] = {}
+        self.surroundings = JobSurroundings()
         self.fd_watcher = FdWatcher()
         self.local_runs = LocalRuns(LocalSlots(config.local_slots, parent_of), self.fd_watcher)
         self.held_outputs = HeldOutputs()
@@ -148,6 +150,13 @@ class Master:
         if program := self.users_of_unseen.program_of(command):
             return Verdict(local=True, tie=Reason.UNSEEN_PROGRAM, program=program)
         return verdict
+
+    def remember(self, job: Job) -> None:
+        """Remember the surroundings of a job, which was parsed, for a shell like it."""
+        if (command := job.command) is not None:
+            request, rule = job.request, job.verdict.rule if job.verdict else None
+            surroundings = Surroundings(command.cwd, command.env, request.umask, request.inherited, rule)
+            self.surroundings.add(job.id, surroundings)
 
     def other_name(self, path: str) -> str:
         """Return a name of a path of the tree that does not begin with the tree's own path.

@@ -5,6 +5,7 @@ the master's machine.
 """
 
 import contextlib
+import errno
 import logging
 import math
 import os
@@ -19,9 +20,10 @@ import trio
 
 from termite.engine.errors import Reason, Retryable
 from termite.fuse import mirror_calls
+from termite.fuse.job_terminal import JobTerminal
 from termite.fuse.sandbox.sandbox_order import LARGE_ORDER, MAX_MESSAGE_BYTES, SandboxSpec, pack_order
 from termite.fuse.sandbox.sandbox_report import REPORT_BYTES, parse_report
-from termite.fuse.sandbox.spawner import WaitingSandbox, receive_last
+from termite.fuse.sandbox.spawner import WaitingSandbox, receive_last, receive_with_fds
 
 PIPE_BYTES = 64 * 1024  # a pipe holds so much, so a larger read gets no more
 # A sandbox that survives so many signals, one every KILL_S, is left to the kernel, and logged.
@@ -78,16 +80,22 @@ def make_job_io(make_directory: Callable[[], Path]) -> JobIo:
 
 @dataclass(frozen=True, slots=True)
 class RunningSandbox:
-    """A sandbox with its job. `tags` has the tag byte of each output pipe by descriptor."""
+    """A sandbox with its job. `tags` has the tag byte of each output pipe by descriptor.
+
+    The terminals' descriptors are added to `tags` when the sandbox has sent them.
+    """
 
     sandbox: WaitingSandbox
     io: JobIo
     tags: dict[int, bytes]
+    terminal: JobTerminal | None = None
 
     def close(self) -> None:
         """Close all descriptors, when the job is dead."""
         self.sandbox.close()
         self.io.close()
+        if self.terminal is not None:
+            self.terminal.close()
 
 
 def start_job(sandbox: WaitingSandbox, io: JobIo, spec: SandboxSpec) -> RunningSandbox:
@@ -104,10 +112,15 @@ def start_job(sandbox: WaitingSandbox, io: JobIo, spec: SandboxSpec) -> RunningS
         if isinstance(error, OSError):
             raise Retryable(Reason.SANDBOX_FAILED, error.strerror or "") from error
         raise
-    if spec.merge:
-        io.events.unregister(io.readers[1])  # this pipe has no writer, and would end now
+    tags = dict(zip(io.readers, (b"1",) if spec.merge else (b"1", b"2"), strict=False))
+    if spec.terminal is not None:
+        wish = spec.terminal.wish
+        tags = {fd: tag for fd, tag in tags.items() if not (wish.stdout if tag == b"1" else wish.stderr)}
+    for fd in io.readers:
+        if fd not in tags:
+            io.events.unregister(fd)  # this pipe has no writer, and would end now
     io.close_writers()
-    return RunningSandbox(sandbox, io, dict(zip(io.readers, (b"1",) if spec.merge else (b"1", b"2"), strict=False)))
+    return RunningSandbox(sandbox, io, tags, spec.terminal)
 
 
 def _send_order(sandbox: WaitingSandbox, io: JobIo, spec: SandboxSpec) -> None:
@@ -160,6 +173,8 @@ async def _forward(running: RunningSandbox, on_output: OnOutput) -> None:
 
     One task serves both pipes, because a turn of the scheduler costs as much as forwarding a line.
     """
+    if running.terminal is not None and not await _take_terminals(running, running.terminal):
+        return
     channel, events, tags = running.sandbox.channel.fileno(), running.io.events, running.tags
     while True:
         await trio.lowlevel.wait_readable(events.fileno())
@@ -174,6 +189,26 @@ async def _forward(running: RunningSandbox, on_output: OnOutput) -> None:
                 events.unregister(fd)
 
 
+async def _take_terminals(running: RunningSandbox, terminal: JobTerminal) -> bool:
+    """Wait for the terminals of the job. Return False if there are none: the sandbox has ended."""
+    if terminal.tags:
+        return True  # the job is being killed
+    if terminal.early_report is None:
+        await trio.lowlevel.wait_readable(running.sandbox.channel)
+        try:
+            message, fds = receive_with_fds(running.sandbox.channel)
+        except OSError:  # it is still being killed
+            message, fds = b"", []
+        if fds:
+            terminal.open(fds)
+            running.tags.update(terminal.tags)
+            for fd in terminal.tags:
+                running.io.events.register(fd, select.EPOLLIN)
+            return True
+        terminal.early_report = message
+    return False
+
+
 def _read_nowait(fd: int) -> bytes | None:
     """Return what is in the pipe, b"" at its end, or None if it is empty now.
 
@@ -183,6 +218,10 @@ def _read_nowait(fd: int) -> bytes | None:
         return mirror_calls.read(fd, PIPE_BYTES)
     except BlockingIOError:
         return None
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return b""  # of a terminal
 
 
 async def _kill(running: RunningSandbox, spec: SandboxSpec) -> None:
@@ -206,6 +245,8 @@ def _send_signal(running: RunningSandbox, number: signal.Signals) -> None:
 
 
 def _read_report(running: RunningSandbox) -> dict[str, str]:
+    if running.terminal is not None and running.terminal.early_report is not None:
+        return parse_report(running.terminal.early_report)
     try:
         return parse_report(receive_last(partial(running.sandbox.channel.recv, REPORT_BYTES)))
     except OSError:  # it is still being killed

@@ -11,7 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from termite.engine.model import TerminalWish
 from termite.engine.wire.protocol.records import pack_all, pack_records
+from termite.fuse.job_terminal import JobTerminal
 
 MAX_MESSAGE_BYTES = 64 * 1024  # the sandbox reads so much as one message; a larger order is in a memory file
 LARGE_ORDER = b"large=1\0"  # the message that stands for an order in a memory file
@@ -26,7 +28,8 @@ class SandboxSpec:
     the field is not used; if none is, standard input is /dev/null. `merge` sends stderr into
     stdout's pipe. `timeout_s` and `memory_bytes` are limits, and 0 means none.
     `processes` is a limit of processes and threads, and 0 means none. `limits`, `nice` and
-    `ignored` are as in Run. An empty `hostname` leaves the name of this machine.
+    `ignored` are as in Run. An empty `hostname` leaves the name of this machine. `terminal` is in
+    place of the pipes of some streams; None means of none.
 
     `on_pid` is called with the pid of the sandbox's first process, as soon as there is one.
     `on_kill` is called just before the job is killed after a time-out or a cancellation. It must
@@ -56,6 +59,7 @@ class SandboxSpec:
     ignored: int = 0
     processes: int = 0
     hostname: str = ""
+    terminal: JobTerminal | None = None
     on_pid: Callable[[int], None] | None = None
     on_kill: Callable[[], None] | None = None
 
@@ -86,4 +90,19 @@ def pack_order(spec: SandboxSpec, scratch: Path) -> bytes:
         records.append(("stdin_closed", b"1"))
     if spec.hostname:
         records.append(("hostname", os.fsencode(spec.hostname)))
+    if spec.terminal is not None:
+        records += _terminal_records(spec.terminal.wish)
     return pack_records(records) + pack_all("arg", spec.argv) + pack_all("env", spec.env)
+
+
+def _terminal_records(wish: TerminalWish) -> list[tuple[str, bytes]]:
+    streams = (wish.stdin, wish.stdout, wish.stderr, wish.is_stderr_apart, wish.is_typed_at)
+    terminals = sum(bit << place for place, bit in enumerate(streams))  # enum terminals of native/sandbox/sandbox.h
+    size = wish.size
+    return [
+        ("terminals", b"%d" % terminals),
+        ("rows", b"%d" % size.rows),
+        ("columns", b"%d" % size.columns),
+        ("width", b"%d" % size.width),
+        ("height", b"%d" % size.height),
+    ]

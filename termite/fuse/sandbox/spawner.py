@@ -24,7 +24,7 @@ from termite.engine.errors import Reason, Retryable
 from termite.engine.wire.protocol.records import parse_records
 from termite.fuse import mirror_calls
 
-ANNOUNCEMENT_BYTES = 4096
+ANNOUNCEMENT_BYTES = 16 * 1024  # the longest text is that of a report, a path with an error
 # A sandbox takes a millisecond on an idle machine. After this time its process is stuck, and is
 # replaced.
 SANDBOX_ANSWER_S = 10.0
@@ -175,7 +175,7 @@ class Spawner:
         """
         while self._socket is not None:
             try:
-                said, fds = _receive(self._socket)
+                said, fds = receive_with_fds(self._socket)
             except BlockingIOError:
                 return
             except OSError as error:
@@ -255,13 +255,14 @@ def receive_last(receive: Callable[[], Received]) -> Received:
         return receive()
 
 
-def _receive(announcements: socket.socket) -> tuple[bytes, list[int]]:
-    """Return a message and its descriptors.
+def receive_with_fds(channel: socket.socket) -> tuple[bytes, list[int]]:
+    """Return a message of the sandbox program and its descriptors, of which there are two at most.
 
+    Do not wait: raise BlockingIOError if there is none.
     socket.recv_fds would drop the flags, so that processes started later would inherit them.
     """
     room = socket.CMSG_LEN(2 * array.array("i").itemsize)
-    receive = partial(announcements.recvmsg, ANNOUNCEMENT_BYTES, room, socket.MSG_CMSG_CLOEXEC)
+    receive = partial(channel.recvmsg, ANNOUNCEMENT_BYTES, room, socket.MSG_CMSG_CLOEXEC)
     said, controls, _, _ = receive_last(receive)
     return said, [fd for _, _, content in controls for fd in array.array("i", content)]
 

@@ -48,7 +48,7 @@ class PipeWatcher:
     """A watcher of the pipe with the inode number `inode`, on a `machine` as uname names it."""
 
     def __init__(self, inode: int, machine: str) -> None:
-        self._link = f"pipe:[{inode}]"
+        self._links = frozenset({f"pipe:[{inode}]"})
         self._machine = machine
         self._has_children = os.path.exists("/proc/thread-self/children")
         self._last = 0  # the thread that waited the last time; mostly the same one waits again
@@ -121,7 +121,26 @@ class PipeWatcher:
         return fds
 
     def _is_ours(self, thread: int, fd: int) -> bool:
-        return _descriptor_link(thread, fd & 0xFFFFFFFF) == self._link
+        return _descriptor_link(thread, fd & 0xFFFFFFFF) in self._links
+
+
+class TerminalWatcher(PipeWatcher):
+    """A watcher of the terminals that a job got with its streams, on a `machine` as uname names it.
+
+    A job has a devpts of its own, so these are the first ones in it.
+    """
+
+    def __init__(self, machine: str) -> None:
+        super().__init__(0, machine)
+        self._links = frozenset({"/dev/tty", "/dev/pts/0", "/dev/pts/1"})
+
+    def is_waited_for(self, pid: int) -> bool:
+        """Return whether a thread of `pid` or below certainly waits to read. This blocks."""
+        for thread in _threads_below(pid):
+            with suppress(OSError, UnknownArchitecture):  # nothing is certain then
+                if self._demand_of(thread):
+                    return True
+        return False
 
 
 def _threads_below(pid: int) -> Iterator[int]:

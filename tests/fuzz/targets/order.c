@@ -51,7 +51,8 @@ static void check_job(void)
     length += job.standard_input ? strlen(job.standard_input) : 0;
     expect(length < INT_MAX, "all texts end");
     expect(job.uid >= 0 && job.uid < UINT_MAX && job.gid >= 0 && job.gid < UINT_MAX, "ids are no -1");
-    expect(job.stdin_offset >= 0 && (job.mask & ~0777u) == 0, "numbers are within their limits");
+    expect(job.stdin_offset >= 0 && (job.mask & ~0777u) == 0 && job.terminals <= ALL_TERMINALS,
+           "numbers are within their limits");
 }
 
 static void parse_and_check(void *config)

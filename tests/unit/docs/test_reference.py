@@ -19,7 +19,9 @@ from termite.cli.subcommands.registry import FOLDERS, subcommand_parser
 from termite.engine.decide.logic.rules import KEYS
 from termite.engine.decide.logic.switches import VARIABLES
 from termite.engine.errors import ExitCode, Reason
+from termite.engine.model import TerminalWish, WindowSize
 from termite.engine.wire.protocol.records import parse_records
+from termite.fuse.job_terminal import JobTerminal
 from termite.fuse.sandbox.sandbox_order import LARGE_ORDER, SandboxSpec, pack_order
 from tests.unit.docs.test_log_events import KEY, LEVELS
 
@@ -360,6 +362,7 @@ def test_every_key_of_an_order_is_described_and_has_two_sides() -> None:
         stdin_closed=True,
         hostname="host",
         processes=7,
+        terminal=JobTerminal(TerminalWish(WindowSize())),
     )  # every key that a mirror can send
     sent = {key for key, _ in parse_records(pack_order(spec, Path("/s")) + LARGE_ORDER)}
     table = protocol_rows("key of an order")

@@ -31,8 +31,10 @@ from termite.engine.model import (
     Sha256,
     Slots,
     StdinFile,
+    TerminalWish,
     Usage,
     UserId,
+    WindowSize,
     WorkerRoom,
 )
 from termite.engine.wire.protocol.fleet_messages import Deregister, ListWorkers, Register, Registered, Workers
@@ -46,6 +48,7 @@ MAX_DROPPED = 1000  # names of writes that do not come home; if there are more, 
 # Limits of a process: RESOURCE:SOFT:HARD, with commas between them; "-" is no limit.
 LIMITS = r"\A(\d{1,2}:(\d{1,20}|-):(\d{1,20}|-)(,(?!\Z)|\Z))*\Z"
 LIMITS_CHARACTERS = 1000
+TYPED_BYTES = 64 * 1024  # of one UseTerminal
 
 
 class Done(Message, frozen=True):
@@ -110,6 +113,8 @@ class Run(Message, frozen=True):
     * 0 means no limit for `timeout_s` and `memory_bytes`. `limits` are those of the launcher's
       process, as LIMITS says; "" means the usual ones. `nice` is its niceness, and `ignored` has
       bit N - 1 for each ignored signal N.
+    * `terminal` has the terminals of the job, None if it has none. If the job reads from one at
+      which nobody types, the run fails.
     """
 
     job: Count
@@ -133,6 +138,7 @@ class Run(Message, frozen=True):
     limits: Annotated[str, Meta(pattern=LIMITS, max_length=LIMITS_CHARACTERS)] = ""
     nice: Annotated[int, Meta(ge=0, le=19)] = 0
     ignored: Annotated[int, Meta(ge=0, lt=2**31)] = 0
+    terminal: TerminalWish | None = None
 
     def __post_init__(self) -> None:
         """Refuse values that execve and chdir cannot take.
@@ -178,6 +184,17 @@ class GetBlob(Message, frozen=True):
     """
 
     digest: Digest
+
+
+class UseTerminal(Message, frozen=True):
+    """The request of a master to change the window of a job's terminals, or to type at one.
+
+    The reply is Done when the terminal has taken all bytes of `typed`, or the job has ended.
+    """
+
+    job: Count
+    size: WindowSize | None = None
+    typed: Annotated[bytes, Meta(max_length=TYPED_BYTES)] = b""
 
 
 class GetLog(Message, frozen=True):
@@ -323,6 +340,7 @@ Request = (
     | OpenLease
     | Run
     | GetBlob
+    | UseTerminal
     | GetLog
     | Ping
     | SetSlots

@@ -13,10 +13,11 @@ from termite.engine.errors import RemoteProtocolError
 # The largest frame is an invocation. The kernel limits arguments and environment to 6 MiB.
 FRAME_LIMIT_BYTES = 32 * 1024 * 1024
 
-VERSION = "5"  # of this protocol; native/launcher/invocation.c has it too
+VERSION = "6"  # of this protocol; native/launcher/invocation.c has it too
 
 INVOKE, CONTROL, CANCEL = b"I", b"C", b"K"  # to the master
 ALIVE = b"A"  # to the master: a question; from the master: the answer
+WINDOW = b"W"  # to the master: the new size of the terminal's window
 STDIN, PEEKED, UNREADABLE = b"S", b"P", b"F"  # to the master: the answers to READ
 EXEC, STDOUT, STDERR, NOTICE, READ, EXIT, ANSWER = b"X", b"1", b"2", b"N", b"R", b"E", b"J"  # from the master
 EVENT = b"V"  # from the master, after the control command `watch`: one event of its live stream

@@ -57,7 +57,7 @@ CHANGE = Change(b"p/x.o", Attr(0o100644, 6, 1, Digest(hashlib.sha256(CONTENT).di
 # The vantage of a launcher that works on the master's machine, in the root directory.
 VANTAGE = own_vantage("/")
 SEEN = {name: getattr(VANTAGE, name).encode() for name in VANTAGE.__slots__}
-INVOKED = [("v", b"5"), ("how", b"direct"), ("cwd", b"/"), *SEEN.items()]
+INVOKED = [("v", b"6"), ("how", b"direct"), ("cwd", b"/"), *SEEN.items()]
 
 
 def ran(code: int = 0, signal: int = 0, changes: tuple[Change, ...] = (CHANGE,), exec_errno: int = 0) -> Ran:

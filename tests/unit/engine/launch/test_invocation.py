@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 
 from termite.engine.errors import RemoteProtocolError
-from termite.engine.launch.invocation import Inheritance, parse_invoke
+from termite.engine.launch.invocation import Inheritance, ShellWish, parse_invoke
+from termite.engine.model import TerminalWish, WindowSize
 from termite.engine.wire.protocol.records import pack_records
 from tests.unit.mutations import mutations
 
-FIELDS = [("v", b"5"), ("how", b"direct"), ("cwd", b"/p"), ("arg", b"gcc")]
+FIELDS = [("v", b"6"), ("how", b"direct"), ("cwd", b"/p"), ("arg", b"gcc")]
 ENV = [("env", b"A=1"), ("env", b"B=x=y"), ("env", b"EMPTY=")]
 
 
@@ -74,6 +75,8 @@ MORE = [
     ("nice", b"3"),
     ("root", b"1:2:3"),
     ("out", b"tty"),
+    ("window", b"24:80:0:0"),
+    ("shell", b"7"),
 ]
 WHOLE = pack_records([*STDIN, *MORE, ("tool", b"make"), ("note", b"a=b"), *FIELDS, *ENV])
 
@@ -107,8 +110,39 @@ def test_what_a_command_inherits_is_told() -> None:
         *(("nice", number) for number in (b"20", b"-1", b"x")),
         *(("ignored", number) for number in (b"-1", b"2147483648")),
         *(("inherited", number) for number in (b"-1", b"2147483648")),
+        *(("window", size) for size in (b"", b"1", b"1:2:3", b"1:2:3:4:5", b"-1:2:3:4", b"65536:0:0:0", b"a:b:c:d")),
+        *(("shell", number) for number in (b"", b"-1", b"x", b"9223372036854775808")),
     ],
 )
 def test_an_absurd_inheritance_is_refused(key: str, text: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
         parse_invoke(pack_records([*FIELDS, (key, text)]))
+
+
+OUT_AND_ERR = [("out", b"tty"), ("err", b"tty")]
+
+
+@pytest.mark.parametrize(
+    ("told", "streams"),
+    [
+        ([("out", b"tty")], (False, True, False, False)),
+        ([("err", b"tty"), ("in", b"tty")], (True, False, True, False)),
+        ([*OUT_AND_ERR, ("merge", b"1")], (False, True, True, False)),
+        ([*OUT_AND_ERR, ("merge", b"0")], (False, True, True, True)),
+        ([("in", b"tty")], None),
+        ([], None),
+    ],
+)
+def test_the_terminals_of_a_launcher_are_those_of_its_job(
+    told: list[tuple[str, bytes]], streams: tuple[bool, ...] | None
+) -> None:
+    asked = parse_invoke(pack_records([*FIELDS, *told, ("window", b"24:65535:0:1")]))
+    expected = None if streams is None else TerminalWish(WindowSize(24, 65535, 0, 1), *streams)
+    assert asked.terminal == expected
+    assert parse_invoke(pack_records([*FIELDS, *told])).terminal is None
+
+
+def test_a_shell_is_told_with_its_job() -> None:
+    assert parse_invoke(pack_records([*FIELDS, ("shell", b"12"), ("keep", b"1")])).shell == ShellWish(12, keeps=True)
+    assert parse_invoke(pack_records([*FIELDS, ("shell", b"0")])).shell == ShellWish()
+    assert parse_invoke(pack_records(FIELDS)).shell is None
