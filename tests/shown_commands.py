@@ -7,8 +7,8 @@ A fence `sh` has commands. A comment directly above it may say how it is run:
     <!-- test: Ctrl-C -->                it is interrupted when it has printed a line
     <!-- test: exit code 0 or 104 -->
 
-A fence `text` directly below the commands shows what they print, in any order of lines. `...` stands
-for anything, and figures need not be the same.
+A fence `text` directly below the commands shows what they print, in any order of lines. `...`
+stands for anything, and figures need not be the same.
 """
 
 import re
@@ -42,7 +42,10 @@ class How(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ShownCommands:
-    """A block of commands: the first line is counted from 1, `prints` is None if nothing is shown."""
+    """A block of commands. `line` is that of its fence, from 1.
+
+    `prints` is None if the document does not show what they print.
+    """
 
     line: int
     script: str

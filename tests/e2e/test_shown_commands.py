@@ -34,7 +34,7 @@ PROJECT = {
 
 @pytest.fixture(scope="module")
 def machine(make_place: MakePlace) -> Iterator[Place]:
-    """Yield a place of an ordinary user with a network of its own, in which `buildhost` is itself."""
+    """Yield a place of an ordinary user, in a network in which `buildhost` is the place itself."""
     with make_place("ordinary", network=True) as where:
         (hosts := where.base / "hosts").write_text(HOSTS)
         subprocess.run([*where.enter, "--", "mount", "--bind", str(hosts), "/etc/hosts"], check=True)
