@@ -104,21 +104,26 @@ class Reader:
             process.wait(STOP_LIMIT_S)
 
 
-def new_home(where: Place, name: str) -> Path:
-    """Make a home with the project that the documents call `your-project`."""
-    home = where.base / name
+def new_home(where: Place, document: Path) -> Path:
+    """Make a home with the project that the documents call `your-project`.
+
+    It has the secret of the page on several machines, unless the document makes one.
+    """
+    home = where.base / f"{document.parent.name}-{document.stem}"
     (project := home / "your-project").mkdir(parents=True)
     for file, content in PROJECT.items():
         (project / file).write_text(content)
     for path in (home, *home.rglob("*")):
         shutil.chown(path, where.uid, where.uid)
+    if "termite-ctl secret" not in document.read_text():
+        assert where.run([f"{CHECKOUT}/bin/termite-ctl", "secret", str(home / "secret.txt")], home).code == 0
     return home
 
 
 @needs_root
 @pytest.mark.parametrize("document", WITH_COMMANDS, ids=lambda path: f"{path.parent.name}-{path.name}")
 def test_the_commands_of_a_document_work_and_print_what_it_shows(document: Path, machine: Place) -> None:
-    home = new_home(machine, f"{document.parent.name}-{document.stem}")
+    home = new_home(machine, document)
     with ExitStack() as stack:
         reader = Reader(machine, home, stack)
         stack.callback(reader.leave)
