@@ -5,6 +5,7 @@ machines lead to one machine, whose network is its own, so that the default port
 """
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from tests.e2e.waiting import wait_until
 from tests.shown_commands import DOCUMENTS, How, ShownCommands, shown_commands
 
 STOP_LIMIT_S = 10.0
+READY = re.compile(r"^termite-\w+: (listens|serves) ", re.MULTILINE)  # what a daemon prints
 WITH_COMMANDS = [document for document in DOCUMENTS if any(shown_commands(document.read_text()))]
 HOSTS = "127.0.0.1 localhost buildhost\n"
 PROJECT = {
@@ -59,11 +61,11 @@ class Reader:
                 code, printed = self._run(commands.script)
             case How.CTRL_C:
                 with self._started(commands, signal.SIGINT) as (process, log):
-                    wait_until(lambda: b"\n" in log.read_bytes(), commands.script)
+                    wait_until(lambda: b"\n" in log.read_bytes(), commands.script, log.read_text)
                 code, printed = max(process.returncode, 0), self._general(log.read_bytes())  # the shell dies of it
             case How.DAEMON:
                 _, log = self._stack.enter_context(self._started(commands, signal.SIGTERM))
-                wait_until(lambda: b": listens" in log.read_bytes() or b": serves" in log.read_bytes(), commands.script)
+                wait_until(lambda: bool(READY.search(log.read_text())), commands.script, log.read_text)
                 code, printed = 0, self._general(log.read_bytes())
             case How.NOT:
                 return
