@@ -124,7 +124,7 @@ def _head(name: str, summary: str) -> list[str]:
 def _foot() -> list[str]:
     return [
         ".SH EXIT STATUS",
-        "100: the command was called wrongly, or could not do its work. docs/reference.md lists all codes.",
+        "100: the command was called wrongly, or could not do its work. docs/use/reference.md lists all codes.",
         ".SH SEE ALSO",
         "termite\\-ctl(1), termite\\-master(1), termite\\-worker(1), termite\\-coordinator(1), termite(1)",
     ]

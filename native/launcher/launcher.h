@@ -16,7 +16,7 @@ struct buffer;
 
 #define SOCKET_NAME ".termite-socket"
 
-/* Exit codes of the launcher's own; docs/reference.md lists them. */
+/* Exit codes of the launcher's own; docs/use/reference.md lists them. */
 enum {
     EXIT_FAILED = 100,   /* the command line is wrong */
     EXIT_LOST = 101,     /* the command cannot be run again, or has printed something else when it was */

@@ -46,7 +46,7 @@ def main() -> int:
 _HELP = """usage: termite-build TOOL [anything TOOL takes]
 
 Run a build tool so that its commands run on other machines. The tool may be make, ninja, samu,
-cmake, cargo, go, meson, or any other that an installed plugin knows (see docs/front-ends.md).
+cmake, cargo, go, meson, or any other that an installed plugin knows (see docs/use/front-ends.md).
 
 Example:
   termite-build cargo build --release

@@ -13,7 +13,7 @@ To add one, such as `termite-ctl example`:
    does the work, and a function that adds its flags to a parser. Both functions are private. The
    first one returns the exit code. A word that is wrong is a UserError. status.py is an example.
 3. Add one line to FOLDERS in registry.py. The order there is the order in the help.
-4. Add its row, with all its flags, to the section termite-ctl of docs/reference.md. A test
+4. Add its row, with all its flags, to the section termite-ctl of docs/use/reference.md. A test
    compares the row with the parser.
 
 Nothing else: `help example`, `example --help`, the nearest name for a misspelt flag, the man page

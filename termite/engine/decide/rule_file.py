@@ -55,7 +55,8 @@ class RuleFile:
         try:
             if not self._path.is_file():  # reading a FIFO would block the master until somebody writes to it
                 raise UserError(
-                    f"{FILE_NAME}: not a regular file", hint="write an array of objects, see docs/reference.md, 'Rules'"
+                    f"{FILE_NAME}: not a regular file",
+                    hint="write an array of objects, see docs/use/reference.md, 'Rules'",
                 )
             return self._path.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""Compare docs/reference.md and the tables of docs/develop/protocol.md with the code, both ways.
+"""Compare docs/use/reference.md and tables of docs/develop/protocol.md with the code, both ways.
 
 Each test fails if the document names a thing that the code does not have, and if the code has a
 thing that the document does not name.
@@ -27,7 +27,7 @@ from tests.unit.docs.test_log_events import KEY, LEVELS
 
 TOP = Path(__file__).parents[3]
 PRODUCT = TOP / "termite"
-REFERENCE = TOP / "docs" / "reference.md"
+REFERENCE = TOP / "docs" / "use" / "reference.md"
 PROTOCOL = TOP / "docs" / "develop" / "protocol.md"
 
 PARSERS: Mapping[str, Callable[[], argparse.ArgumentParser]] = {

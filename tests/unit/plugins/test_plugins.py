@@ -244,7 +244,7 @@ def test_each_tool_is_started_its_own_way() -> None:
 def test_the_worked_example_of_the_manual_is_the_cargo_plugin() -> None:
     top = Path(__file__).parents[3]
     plugin = (top / "termite" / "plugins" / "cargo.py").read_text()
-    assert f"```python\n{plugin}```" in (top / "docs" / "front-ends.md").read_text()
+    assert f"```python\n{plugin}```" in (top / "docs" / "use" / "front-ends.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -111,10 +111,10 @@ def parse_rules(text: str, source: str = FILE_NAME) -> tuple[Rule, ...]:
         entries = json.loads(_without_comments(text), object_pairs_hook=_Object)
     except (ValueError, RecursionError) as error:
         raise UserError(
-            f"{source}: not JSON: {error}", hint="write an array of objects, see docs/reference.md, 'Rules'"
+            f"{source}: not JSON: {error}", hint="write an array of objects, see docs/use/reference.md, 'Rules'"
         ) from None
     if not isinstance(entries, list):
-        raise UserError(f"{source}: must be a JSON array of objects", hint="see docs/reference.md, 'Rules'")
+        raise UserError(f"{source}: must be a JSON array of objects", hint="see docs/use/reference.md, 'Rules'")
     return tuple(_parse_rule(entry, f"{source}: entry {number}") for number, entry in enumerate(entries, 1))
 
 
@@ -198,7 +198,7 @@ def _wrong_entry(fields: dict[str, object], where: str) -> UserError | None:
     """Return the error for the first key that is wrong, or None if there is none."""
     for key in fields:
         if key not in KEYS:
-            error = wrong_name("key", key, KEYS, "docs/reference.md, 'Rules'")
+            error = wrong_name("key", key, KEYS, "docs/use/reference.md, 'Rules'")
             return UserError(f"{where}: {error.message}", hint=error.hint)
     if "Regexp" not in fields:
         return UserError(f"{where}: needs a Regexp", hint='like {"Regexp": "^ar ", "Local": true}')
@@ -219,5 +219,5 @@ def _check_regexp(regexp: str, where: str) -> None:
             warnings.simplefilter("error")
             re.compile(regexp)
     except (re.error, RecursionError, OverflowError, Warning) as error:
-        hint = "regular expressions are Python's, see docs/reference.md, 'Rules'"
+        hint = "regular expressions are Python's, see docs/use/reference.md, 'Rules'"
         raise UserError(f"{where}: bad Regexp {regexp!r}: {error}", hint=hint) from None

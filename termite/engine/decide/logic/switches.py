@@ -1,4 +1,4 @@
-"""The variables of termite, and what each may say. A test compares them with docs/reference.md.
+"""The variables of termite, and what each may say. A test compares them with docs/use/reference.md.
 
 TERMITE=off switches termite off. TERMITE_LOCAL=never forbids that commands fall back to the
 master's machine; it never affects a command that a rule makes local. The launcher and the preload

@@ -1,4 +1,4 @@
-"""Tests of what may be dropped outside the tree, and of the built-in list in docs/reference.md."""
+"""Tests of what may be dropped outside the tree, and of the list in docs/use/reference.md."""
 
 import pytest
 

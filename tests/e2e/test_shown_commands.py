@@ -1,0 +1,134 @@
+"""The commands that the documents for users show work as they are shown, and print that.
+
+Each document begins in a home of its own, with a small project in `~/your-project`. All names of
+machines lead to one machine, whose network is its own, so that the default ports are free.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import MakePlace, needs_root
+from tests.e2e.leftovers import assert_nothing_left
+from tests.e2e.places import CHECKOUT, Place
+from tests.e2e.test_hosts import ip
+from tests.e2e.waiting import wait_until
+from tests.shown_commands import DOCUMENTS, How, ShownCommands, shown_commands
+
+STOP_LIMIT_S = 10.0
+READY = re.compile(r"^termite-\w+: (listens|serves) ", re.MULTILINE)  # what a daemon prints
+WITH_COMMANDS = [document for document in DOCUMENTS if any(shown_commands(document.read_text()))]
+HOSTS = "127.0.0.1 localhost buildhost\n"
+PROJECT = {
+    "hello.c": "extern const char *name(void);\nint puts(const char *);\nint main(void) { return puts(name()) < 0; }\n",
+    "name.c": 'const char *name(void) { return "world"; }\n',
+    "Makefile": "hello: hello.o name.o\n\tgcc -o hello hello.o name.o\n%.o: %.c\n\tgcc -O2 -c $<\n",
+    "CMakeLists.txt": "cmake_minimum_required(VERSION 3.20)\nproject(hello C)\nadd_executable(hello hello.c name.c)\n",
+}
+
+
+@pytest.fixture(scope="module")
+def machine(make_place: MakePlace) -> Iterator[Place]:
+    """Yield a place of an ordinary user, in a network in which `buildhost` is the place itself."""
+    with make_place("ordinary", network=True) as where:
+        (hosts := where.base / "hosts").write_text(HOSTS)
+        subprocess.run([*where.enter, "--", "mount", "--bind", str(hosts), "/etc/hosts"], check=True)
+        ip(where.holder, "link set lo up")
+        yield where
+
+
+class Reader:
+    """A reader of one document, who types its commands in a home of his own."""
+
+    def __init__(self, where: Place, home: Path, stack: ExitStack) -> None:
+        self._where = where
+        self._home = home
+        self._stack = stack
+        self._directory = home
+        self._env = {"HOME": str(home), "PATH": f"{CHECKOUT}/bin:{where.env['PATH']}"}
+
+    def type(self, commands: ShownCommands) -> None:
+        """Run the commands, and check how they end and what they print."""
+        match commands.how:
+            case How.TO_ITS_END:
+                code, printed = self._run(commands.script)
+            case How.CTRL_C:
+                with self._started(commands, signal.SIGINT) as (process, log):
+                    wait_until(lambda: b"\n" in log.read_bytes(), commands.script, log.read_text)
+                code, printed = max(process.returncode, 0), self._general(log.read_bytes())  # the shell dies of it
+            case How.DAEMON:
+                _, log = self._stack.enter_context(self._started(commands, signal.SIGTERM))
+                wait_until(lambda: bool(READY.search(log.read_text())), commands.script, log.read_text)
+                code, printed = 0, self._general(log.read_bytes())
+            case How.NOT:
+                return
+        assert code in commands.codes, f"line {commands.line}: {commands.script}ends with {code}:\n{printed}"
+        missing = commands.missing_from(printed)
+        assert missing == [], f"line {commands.line}: {commands.script}prints:\n{printed}"
+
+    def _run(self, script: str) -> tuple[int, str]:
+        """Run a script, and stay in the directory to which it goes."""
+        remembered = self._home / "directory"
+        argv = ["sh", "-e", "-c", f"trap 'pwd >{remembered}' EXIT\n{script}"]
+        done = self._where.run(argv, self._directory, env=self._env, merge=True)
+        self._directory = Path(remembered.read_text().rstrip("\n"))
+        return done.code, self._general(done.stdout)
+
+    def leave(self) -> None:
+        """End the masters that front ends have started in this home."""
+        for tree in (path.parent for path in self._home.glob("*/.termite-socket")):
+            self._where.run([f"{CHECKOUT}/bin/termite-ctl", "shutdown"], tree, env=self._env)
+
+    def _general(self, printed: bytes) -> str:
+        return printed.decode().replace(str(self._home), "/home/you")
+
+    @contextmanager
+    def _started(self, commands: ShownCommands, number: int) -> Iterator[tuple["subprocess.Popen[bytes]", Path]]:
+        """Start the commands; at the end of the block, send a signal to all their processes."""
+        log = self._home / f"line-{commands.line}.log"
+        with log.open("wb") as output:
+            argv = ["sh", "-e", "-c", commands.script]
+            process = self._where.start(
+                argv, self._directory, env=self._env, stdout=output.fileno(), stderr=subprocess.STDOUT
+            )
+        try:
+            yield process, log
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, number)
+            process.wait(STOP_LIMIT_S)
+
+
+def new_home(where: Place, document: Path) -> Path:
+    """Make a home with the project that the documents call `your-project`.
+
+    It has the secret of the page on several machines, unless the document makes one.
+    """
+    home = where.base / f"{document.parent.name}-{document.stem}"
+    (project := home / "your-project").mkdir(parents=True)
+    for file, content in PROJECT.items():
+        (project / file).write_text(content)
+    for path in (home, *home.rglob("*")):
+        shutil.chown(path, where.uid, where.uid)
+    if "termite-ctl secret" not in document.read_text():
+        assert where.run([f"{CHECKOUT}/bin/termite-ctl", "secret", str(home / "secret.txt")], home).code == 0
+    return home
+
+
+@needs_root
+@pytest.mark.parametrize("document", WITH_COMMANDS, ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_the_commands_of_a_document_work_and_print_what_it_shows(document: Path, machine: Place) -> None:
+    home = new_home(machine, document)
+    with ExitStack() as stack:
+        reader = Reader(machine, home, stack)
+        stack.callback(reader.leave)
+        for each in shown_commands(document.read_text()):
+            reader.type(each)
+    assert_nothing_left(machine, *(path for path in home.iterdir() if path.is_dir()))
