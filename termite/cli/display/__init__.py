@@ -3,6 +3,7 @@
 * job_text.py says in words where a job ran, why there, how it ended and how long it took.
 * build_text.py has the lines, the markdown and the JSON of builds.
 * build_figures.py computes the figures of a build: parallelism, slowest jobs, reasons.
+* top_screen.py and farm_screen.py draw the screens of `termite-ctl top`.
 * trace_events.py writes a build as a trace for Perfetto and Chrome.
 
 The commands, pages and the live view share these functions. Nothing here does I/O or knows a clock.

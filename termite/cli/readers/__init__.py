@@ -3,7 +3,8 @@
 * recorded_builds.py finds the records of the tree of the current directory, and jobs in them.
 * summary_file.py writes a build to the file that $TERMITE_SUMMARY names.
 * web_address.py has the file in which the pages of a tree say where they are.
-* live_terminal.py follows a master on the whole terminal.
+* live_terminal.py follows a master, or a farm, on the whole terminal.
+* farm_follower.py follows the list of workers of a coordinator.
 
 Their lines are computed in ../display/.
 """

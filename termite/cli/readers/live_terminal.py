@@ -3,21 +3,25 @@
 The terminal is put into its alternate screen, so that what stood there is back afterwards.
 """
 
+import functools
 import os
 import signal
 import sys
 import termios
 import time
 import tty
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import trio
 
+from termite.cli.display.farm_screen import FarmView, farm_lines, press_in_farm
 from termite.cli.display.top_screen import Line, Style, TopState, TopView, press, screen_lines
+from termite.cli.readers.farm_follower import follow_workers
 from termite.engine.errors import UserError, first_error
-from termite.engine.history.live_stream import LiveStream, open_live_stream
+from termite.engine.history.live_stream import open_live_stream
+from termite.engine.wire.addresses import join_address
 
 _ENTER = "\x1b[?1049h\x1b[?25l"  # the alternate screen, without a cursor
 _LEAVE = "\x1b[?25h\x1b[?1049l"
@@ -37,30 +41,37 @@ _KEYS = {
 _READ_BYTES = 64
 
 
-class _Screen:
-    """The screen of a user: follows a master, draws at an interval and after each key."""
+class LiveScreen:
+    """A screen that is drawn at an interval and after each key.
 
-    def __init__(self, interval_s: float) -> None:
+    `lines` returns what a width and a height have room for. `press` gets the name of a key and the
+    height, and returns False if the user wants to quit.
+    """
+
+    def __init__(
+        self, interval_s: float, lines: Callable[[int, int], list[Line]], press: Callable[[str, int], bool]
+    ) -> None:
         self._interval_s = interval_s
-        self._state = TopState()
-        self._view = TopView()
+        self._lines = lines
+        self._press = press
         self._changed = trio.Event()
         self._drawn: list[str] = []
         self._styles = _WITHOUT_COLOUR if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else _STYLES
 
-    async def follow(self, stream: LiveStream) -> None:
-        """Follow the master's events. Raise UserError when it ends."""
-        while events := await stream.wait_for_events():
-            for event in events:
-                self._state.apply(event)
-        raise UserError("the master has ended")
+    async def show(self, follow: Callable[[], Awaitable[None]]) -> None:
+        """Use the whole terminal until the user quits. Raise what `follow` raises meanwhile."""
+        with _whole_terminal(), first_error():
+            async with trio.open_nursery() as nursery:
+                for task in (self.draw, self.follow_size, follow):
+                    nursery.start_soon(task)
+                await self.read_keys()
+                nursery.cancel_scope.cancel()
 
     async def draw(self) -> None:
         """Draw the lines that have changed, until cancelled."""
         while True:
             size = os.get_terminal_size(sys.stdout.fileno())
-            lines = screen_lines(self._state, self._view, time.time(), size.columns, size.lines)
-            shown = [self._styled(line) for line in lines]
+            shown = [self._styled(line) for line in self._lines(size.columns, size.lines)]
             if len(shown) != len(self._drawn):
                 self._drawn = [""] * len(shown)
             changed = [f"\x1b[{at + 1};1H{text}" for at, text in enumerate(shown) if text != self._drawn[at]]
@@ -82,7 +93,7 @@ class _Screen:
             if not pressed:
                 return
             height = os.get_terminal_size(sys.stdout.fileno()).lines
-            if not all(press(key, self._state, self._view, height) for key in keys_of(pressed)):
+            if not all(self._press(key, height) for key in keys_of(pressed)):
                 return
             self._changed.set()
 
@@ -103,20 +114,34 @@ def keys_of(pressed: bytes) -> list[str]:
     return [_KEYS.get(bytes([byte]), chr(byte)) for byte in pressed]
 
 
-async def show_live(path: Path, interval_s: float) -> None:
+async def show_master(path: Path, interval_s: float) -> None:
     """Show the state of the master that listens at `path` until the user quits.
 
     Raise UserError if there is no master, or when it ends.
     """
-    screen = _Screen(interval_s)
+    state, view = TopState(), TopView()
+    screen = LiveScreen(
+        interval_s,
+        lambda width, height: screen_lines(state, view, time.time(), width, height),
+        lambda key, height: press(key, state, view, height),
+    )
     async with open_live_stream(path) as stream:
-        with _whole_terminal(), first_error():
-            async with trio.open_nursery() as nursery:
-                for task in (screen.draw, screen.follow_size):
-                    nursery.start_soon(task)
-                nursery.start_soon(screen.follow, stream)
-                await screen.read_keys()
-                nursery.cancel_scope.cancel()
+
+        async def follow() -> None:
+            while events := await stream.wait_for_events():
+                for event in events:
+                    state.apply(event)
+            raise UserError("the master has ended")
+
+        await screen.show(follow)
+
+
+async def show_farm(host: str, port: int, secret: bytes, interval_s: float) -> None:
+    """Show the workers that a coordinator knows until the user quits."""
+    view = FarmView(join_address(host, port))
+    screen = LiveScreen(interval_s, functools.partial(farm_lines, view), lambda key, height: press_in_farm(key, view))
+    pause = functools.partial(trio.sleep, interval_s)
+    await screen.show(lambda: follow_workers(host, port, secret, view, pause))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from termite.cli.client import NoMaster, find_socket
 from termite.cli.parser import Parser
 from termite.cli.places import working_directory
 from termite.cli.subcommands.registry import Subcommand
-from termite.engine.errors import UserError
+from termite.engine.errors import Retryable, UserError
 
 _LEAST_S, _MOST_S = 0.2, 60.0
 _PLAIN_WIDTH = 120  # where stdout is no terminal
@@ -18,11 +18,17 @@ _PLAIN_WIDTH = 120  # where stdout is no terminal
 def _add_flags(parser: Parser) -> None:
     parser.add_argument("--once", action="store_true", help="print the state once, as where stdout is no terminal")
     parser.add_argument("--interval", type=float, default=1.0, metavar="S", help="seconds from one drawing to the next")
+    parser.add_argument("--coordinator", default="", metavar="HOST[:PORT]", help="show the workers of this farm")
+    parser.add_argument(
+        "--secret", type=Path, default=Path("secret.txt"), metavar="FILE", help="file with the secret of the farm"
+    )
 
 
 def _run(flags: Namespace) -> int:
     if not _LEAST_S <= flags.interval <= _MOST_S:
         raise UserError(f"-interval is a number of seconds from {_LEAST_S:g} to {_MOST_S:g}, not {flags.interval:g}")
+    if flags.coordinator:
+        return _run_farm(flags)
     path = find_socket(working_directory())
     if path is None:
         raise NoMaster(
@@ -30,12 +36,42 @@ def _run(flags: Namespace) -> int:
         )
     import trio
 
-    if flags.once or not (sys.stdout.isatty() and sys.stdin.isatty()):
+    if _is_once(flags):
         trio.run(_print_once, path)
         return 0
-    from termite.cli.readers.live_terminal import show_live
+    from termite.cli.readers.live_terminal import show_master
 
-    trio.run(show_live, path, flags.interval)
+    trio.run(show_master, path, flags.interval)
+    return 0
+
+
+def _is_once(flags: Namespace) -> bool:
+    return bool(flags.once) or not (sys.stdout.isatty() and sys.stdin.isatty())
+
+
+def _run_farm(flags: Namespace) -> int:
+    import trio
+
+    from termite.cli.display.farm_screen import FarmView, farm_lines
+    from termite.cli.readers.farm_follower import list_workers
+    from termite.engine.fleet.coordinator import COORDINATOR_PORT
+    from termite.engine.wire.addresses import join_address, split_address
+    from termite.engine.wire.identity import read_secret
+
+    host, port = split_address(flags.coordinator, COORDINATOR_PORT)
+    secret = read_secret(flags.secret)
+    if not _is_once(flags):
+        from termite.cli.readers.live_terminal import show_farm
+
+        trio.run(show_farm, host, port, secret, flags.interval)
+        return 0
+    view = FarmView(join_address(host, port))
+    try:
+        trio.run(list_workers, host, port, secret, view)
+    except Retryable as error:
+        raise UserError(f"the coordinator does not answer: {error}") from error
+    width = os.get_terminal_size().columns if sys.stdout.isatty() else _PLAIN_WIDTH
+    print("\n".join(line.text.rstrip() for line in farm_lines(view, width, len(view.workers) + 5)).rstrip())
     return 0
 
 
@@ -59,5 +95,6 @@ SUBCOMMAND = Subcommand(
     "show live what runs where, what waits, and how the workers are",
     _run,
     _add_flags,
-    more="Keys: up and down mark a job, enter shows it, tab changes the list, ? explains all, q quits.",
+    more="With -coordinator: all workers of a farm, without a tree. "
+    "Keys: up and down mark a job, enter shows it, tab changes the list, ? explains all, q quits.",
 )

@@ -1,0 +1,59 @@
+"""The screen of a farm: every worker with its slots, those with a trouble first."""
+
+import pytest
+from rich.cells import cell_len
+
+from termite.cli.display.farm_screen import FarmView, farm_lines, press_in_farm
+from termite.cli.display.top_screen import Style
+from termite.engine.model import MachineFacts
+from termite.engine.wire.protocol.fleet_messages import ListedWorker
+
+
+def farm(count: int) -> FarmView:
+    workers = [
+        ListedWorker(
+            f"w{at:03}", f"host{at}:1235", 8, at % 9, at / 10, at << 30, draining=at == 7, rival="x:1" * (at == 9)
+        )
+        for at in range(count)
+    ]
+    return FarmView("boss:1233", workers)
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (30, 3), (200, 300), (1, 1)])
+def test_every_screen_is_exactly_as_large_as_the_terminal(width: int, height: int) -> None:
+    for view in (farm(0), farm(3), farm(200), FarmView("\x1b[31m", trouble="lost\x1b")):
+        lines = farm_lines(view, width, height)
+        assert len(lines) == height
+        assert {cell_len(line.text) for line in lines} == {width}
+        assert all(line.text.isprintable() for line in lines)
+
+
+def test_slots_are_summed_and_troubles_stand_first() -> None:
+    view = farm(20)
+    lines = farm_lines(view, 140, 30)
+    text = [line.text.rstrip() for line in lines]
+    assert f"20 workers, 1 of them draining; {sum(at % 9 for at in range(20))} of 160 slots are leased" in text[1]
+    assert text[3].startswith("w007") and text[3].endswith("draining")
+    assert text[4].startswith("w009") and "another worker at x:1 has the same name" in text[4]
+    assert [line.style for line in lines[3:6]] == [Style.ALARM, Style.ALARM, Style.PLAIN]
+
+
+def test_keys_move_through_a_long_list() -> None:
+    view = farm(100)
+    for _ in range(300):
+        assert press_in_farm("down", view)
+        farm_lines(view, 100, 24)
+    assert view.first == 80
+    assert "w099" in farm_lines(view, 100, 24)[-2].text
+    assert press_in_farm("up", view)
+    assert view.first == 79
+    assert not press_in_farm("q", view)
+
+
+def test_a_farm_without_workers_and_a_lost_coordinator_are_said() -> None:
+    assert "no worker is registered" in farm_lines(FarmView("b:1"), 80, 5)[2].text
+    machine = MachineFacts(cores=4)
+    known = FarmView("b:1", [ListedWorker("w", "h:1", 4, 0, 0.0, 0, draining=False, machine=machine)], "no answer")
+    lines = farm_lines(known, 100, 8)
+    assert lines[2].text.startswith("no answer")
+    assert lines[4].text.split()[:6] == ["w", "0", "of", "4", "0.0", "4"]
