@@ -232,13 +232,13 @@ def test_full_disks_and_foreign_directories_are_named_all_at_once(make_place: Ma
         env = {f"XDG_{name.upper()}_HOME": f"{base}/{name}" for name in ("cache", "state")} | {
             "TMPDIR": f"{base}/scratch"
         }
-        found = doctor(rooted(where), within=[*as_user(where, script), "prlimit", "--nproc=70"], env=env)
+        found = doctor(rooted(where), within=[*as_user(where, script), "prlimit", "--nproc=60"], env=env)
     assert found.code == UNFIT
     found.expect("scratch", "failure", "0 MiB free", f"remove files from {base}/scratch")
     found.expect("cache-inodes", "failure", "inodes free", f"rm -rf {base}/cache/termite/cas")
     found.expect("state", "warning", "belongs to user 12345", f"chown -R {where.uid} {base}/state/termite")
     found.expect("overlay", "failure", "no overlayfs", "modprobe overlay")
-    found.expect("nproc", "failure", "limit 70", "--nproc=32768")
+    found.expect("nproc", "failure", "limit 60", "--nproc=32768")
 
 
 def test_a_master_that_stands_still_is_named(make_place: MakePlace) -> None:

@@ -1,7 +1,9 @@
 """A shell on a worker has the files, the directory and the environment of a job, and a terminal."""
 
 import re
+import shutil
 import signal
+import tempfile
 import time
 from pathlib import Path
 
@@ -65,7 +67,10 @@ def write_record(tree: Tree, number: int, cwd: str) -> None:
     top = Path(tree.status()["root"])
     state = tree.where.base / "home/.local/state/termite"
     build, (job, *_) = synthetic_build(jobs=1, number=number, first_job=number)
-    write_history(state / "records" / tree_name(top), [SyntheticBuild(build, [msgspec.structs.replace(job, cwd=cwd)])])
+    with tempfile.TemporaryDirectory() as made:  # the master that runs holds the lock of the real place
+        write_history(Path(made), [SyntheticBuild(build, [msgspec.structs.replace(job, cwd=cwd)])])
+        for part in Path(made).glob("*-*"):
+            shutil.copy(part, state / "records" / tree_name(top))
     for path in (state / "records").rglob("*"):
         tree.own(path)
     tree.own(state / "records")

@@ -185,7 +185,7 @@ async def test_random_bytes_of_strangers_end_no_daemon(make_place: MakePlace, na
                     struct.pack(">BHH", chance.choice([20, 21, 22, 23]), chance.choice([0x301, 0x303, 0]), length)
                     + said
                 )
-            with suppress(OSError):
+            with suppress(OSError, trio.BrokenResourceError):
                 stream = await trio.open_tcp_stream(HOST, port)
                 async with stream:
                     await stream.send_all(said)
