@@ -224,6 +224,8 @@ def user_place(request: pytest.FixtureRequest, make_place: MakePlace) -> Iterato
     with make_place(request.param) as where:
         become = tuple(word.replace("--clear-groups", f"--groups={where.uid},{GROUP}") for word in where.become)
         yield dataclasses.replace(where, become=become)
+        # A build in /tmp stands there, and an ordinary user's tests have no /tmp of their own.
+        where.run(["rm", "-rf", f"/tmp/foreign-{where.env['E2E_MARK'][:8]}"], where.base)
 
 
 def make_site(where: Place, build: Foreign) -> Site:
