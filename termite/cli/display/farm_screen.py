@@ -16,7 +16,7 @@ from termite.engine.wire.protocol.foreign_text import printable
 
 @dataclass(slots=True)
 class FarmView:
-    """A farm as the user looks at it: the workers, a trouble ("": none), and the first one shown."""
+    """The view of a farm: its workers, a trouble ("": none), and the first one shown."""
 
     address: str
     workers: Sequence[ListedWorker] = ()
