@@ -28,7 +28,7 @@ def build_line(build: BuildRecord) -> str:
     counts = f"{build.jobs:>6} {remote:>7} {local:>6}" if build.ended_s else f"{'?':>6} {'?':>7} {'?':>6}"
     line = (
         f"{build.id:>5}  {clock_text(build.started_s):<20}{took:>11}  {counts}  {build_end_word(build):<8} "
-        f"{_first_line(build.text) or 'commands without a build tool'}"
+        f"{build_title(build)}"
     )
     return printable(line, LONGEST_LINE)
 
@@ -70,7 +70,7 @@ def build_lines(build: BuildRecord, jobs: Sequence[JobRecord]) -> Iterator[str]:
 
 
 def _rows(build: BuildRecord, figures: BuildFigures, jobs: int) -> Iterator[tuple[str, str]]:
-    yield "build", f"{build.id}: {_first_line(build.text) or 'commands without a build tool'}"
+    yield "build", f"{build.id}: {build_title(build)}"
     yield "directory", build.cwd or build.tree
     ended = "" if build.ended_s else ", and has not ended, or its master was killed"
     yield "time", f"{clock_text(build.started_s)}, {duration_text(figures.wall_s)}{ended}"
@@ -113,7 +113,7 @@ def _troubles(counts: BuildCounts) -> Iterator[tuple[str, str]]:
 def markdown(build: BuildRecord, jobs: Sequence[JobRecord]) -> str:
     """Return a build as markdown: a heading, a table of its figures, and its slowest jobs."""
     figures = build_figures(build, jobs, slowest=5)
-    lines = [f"### termite: {_cell(_first_line(build.text) or 'commands without a build tool')}", ""]
+    lines = [f"### termite: {_cell(build_title(build))}", ""]
     lines += ["| | |", "|---|---|"]
     lines += [f"| {_cell(name)} | {_cell(text)} |" for name, text in list(_rows(build, figures, len(jobs)))[1:]]
     if figures.slowest:
@@ -154,6 +154,11 @@ def build_object(build: BuildRecord, jobs: Sequence[JobRecord]) -> dict[str, obj
         },
         "jobs": [as_object(job) for job in jobs],
     }
+
+
+def build_title(build: BuildRecord) -> str:
+    """Return the first line of a build's command, or words for a build without a build tool."""
+    return _first_line(build.text) or "commands without a build tool"
 
 
 def _first_line(text: str) -> str:

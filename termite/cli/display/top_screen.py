@@ -13,7 +13,7 @@ from enum import Enum
 from rich.cells import set_cell_size
 
 from termite.cli.amounts import duration_text, size_text
-from termite.cli.display.build_text import progress_text
+from termite.cli.display.build_text import build_title, progress_text
 from termite.cli.display.job_text import cause_word, end_word, job_lines, place_word, slot_time_s
 from termite.engine.errors import words_of
 from termite.engine.history.logic.job_record import BuildRecord, JobRecord, Where, Why
@@ -184,7 +184,7 @@ def _head(state: TopState, now_s: float) -> Iterator[Line]:
 
 
 def _build_text(build: BuildRecord, home: int, now_s: float) -> str:
-    name = printable(build.text.partition("\n")[0]) or "commands without a build tool"
+    name = printable(build_title(build))
     return f"build {build.id}: {name}: {progress_text(build, home, now_s)}"
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from termite.cli.amounts import duration_text, size_text
 from termite.cli.display.build_figures import BuildFigures, build_figures, running_steps, slot_tracks, waiting_steps
-from termite.cli.display.build_text import build_end_word, clock_text, progress_text
+from termite.cli.display.build_text import build_end_word, build_title, clock_text, progress_text
 from termite.cli.display.job_text import (
     cause_text,
     end_text,
@@ -47,7 +47,9 @@ def now_part(live: LiveState | None, now_s: float, trouble: str = "") -> Html:
         sums += f"; the queue waits for {live.waits_for}"
     builds = [
         tag(
-            "p", link(["build", one.id], _title(one)), f": {progress_text(one, live.home_counts.get(one.id, 0), now_s)}"
+            "p",
+            link(["build", one.id], build_title(one)),
+            f": {progress_text(one, live.home_counts.get(one.id, 0), now_s)}",
         )
         for one in live.builds.values()
     ]
@@ -98,7 +100,7 @@ def _builds_table(builds: Iterable[BuildRecord]) -> Html:
             build.counts.remote,
             build.counts.local + build.counts.short,
             build_end_word(build),
-            tag("code", _title(build)),
+            tag("code", build_title(build)),
         ]
         for build in builds
     ]
@@ -111,7 +113,7 @@ def build_page(build: BuildRecord, jobs: Sequence[JobRecord]) -> Html:
     figures = build_figures(build, jobs, slowest=15)
     return page(
         f"build {build.id}",
-        tag("h1", tag("code", _title(build))),
+        tag("h1", tag("code", build_title(build))),
         rows_of(_build_rows(build, figures, jobs)),
         tag("h2", "Timeline"),
         tag("p", "One row for each slot. Drag to move, turn the wheel or pinch to zoom, click a job to open it."),
@@ -270,10 +272,6 @@ def _kind(job: JobRecord) -> int:
     if job.where is Where.HERE:
         return 2
     return 3 if job.attempts else 0
-
-
-def _title(build: BuildRecord) -> str:
-    return build.text.partition("\n")[0] or "commands without a build tool"
 
 
 def _text(job: JobRecord) -> Html:
