@@ -9,6 +9,7 @@ import pytest
 
 from termite.engine.host.native_programs import native_program
 from tests.native.fake_master import FakeMaster
+from tests.native.sandboxes import USERS, Sandboxes, sandboxes_of, small_base
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +26,18 @@ def preload_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def sandbox_program() -> Path:
     return native_program("termite-sandbox")
+
+
+@pytest.fixture(scope="module")
+def base(sandbox_program: Path) -> Iterator[Path]:
+    """Make what the sandboxes of a module share: their lower layer, scratch and programs."""
+    with small_base(sandbox_program) as base:
+        yield base
+
+
+@pytest.fixture(scope="module", params=USERS)
+def sandboxes(base: Path, request: pytest.FixtureRequest) -> Sandboxes:
+    return sandboxes_of(base, request.param)
 
 
 @pytest.fixture

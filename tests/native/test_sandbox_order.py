@@ -5,12 +5,11 @@ An order is bad if it has a record twice, an unknown record, or a path that lead
 
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.native.sandboxes import USERS, Sandboxes, sandboxes_of, small_base
+from tests.native.sandboxes import Sandboxes
 
 KEYS = [
     *("mount", "lower", "scratch", "uid", "gid", "cwd", "umask", "exe", "search"),
@@ -26,17 +25,6 @@ USUAL = {
     "fsize": "0",
     "memory": "0",
 }
-
-
-@pytest.fixture(scope="module")
-def base(sandbox_program: Path) -> Iterator[Path]:
-    with small_base(sandbox_program) as base:
-        yield base
-
-
-@pytest.fixture(scope="module", params=USERS)
-def sandboxes(base: Path, request: pytest.FixtureRequest) -> Sandboxes:
-    return sandboxes_of(base, request.param)
 
 
 @pytest.fixture

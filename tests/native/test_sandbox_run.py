@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,17 +13,6 @@ import pytest
 from tests.native.sandboxes import USERS, Sandboxes, sandboxes_of, small_base
 
 NATIVE = Path(__file__).parents[2] / "native"
-
-
-@pytest.fixture(scope="session")
-def base(sandbox_program: Path) -> Iterator[Path]:
-    with small_base(sandbox_program) as base:
-        yield base
-
-
-@pytest.fixture(scope="session", params=USERS)
-def sandboxes(base: Path, request: pytest.FixtureRequest) -> Sandboxes:
-    return sandboxes_of(base, request.param)
 
 
 # -- how it ends ------------------------------------------------------------------------------------------------------

@@ -1,26 +1,10 @@
 """The terminals that pid 1 gives a job: whose they are, and what they show."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
-from tests.native.sandboxes import USERS, Sandboxes, sandboxes_of, small_base
+from tests.native.sandboxes import Sandboxes
 
 STDIN, STDOUT, STDERR, APART, TYPED_AT = 1, 2, 4, 8, 16
 WINDOW = {"rows": "33", "columns": "77", "width": "5", "height": "6"}
 ALL = STDIN | STDOUT | STDERR
-
-
-@pytest.fixture(scope="module")
-def base(sandbox_program: Path) -> Iterator[Path]:
-    with small_base(sandbox_program) as base:
-        yield base
-
-
-@pytest.fixture(scope="module", params=USERS)
-def sandboxes(base: Path, request: pytest.FixtureRequest) -> Sandboxes:
-    return sandboxes_of(base, request.param)
 
 
 def on_terminals(sandboxes: Sandboxes, bits: int, script: str, typed: str = "") -> list[str]:
