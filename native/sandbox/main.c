@@ -15,13 +15,15 @@ static const char USAGE[] =
     "       termite-sandbox enter [--group=FILE] [--uid=N --gid=N] -- PROGRAM [ARGUMENT...]\n"
     "       termite-sandbox deny PROGRAM [ARGUMENT...]\n"
     "       termite-sandbox sockets\n"
+    "       termite-sandbox watch\n"
     "\n"
     "termite itself uses these:\n"
     "  serve    make the sandboxes of a mirror's jobs\n"
     "  remove   remove the files that jobs have left\n"
     "  enter    make the namespaces of a mirror process\n"
     "  deny     run a program with a job's filter of system calls\n"
-    "  sockets  print how the sockets of jobs are kept apart\n";
+    "  sockets  print how the sockets of jobs are kept apart\n"
+    "  watch    print why the system calls of jobs cannot be watched\n";
 
 static const char PRIVATE[] = "--private=";
 
@@ -93,6 +95,8 @@ int main(int argc, char **argv)
         return deny(argv + 2);
     if (argc == 2 && strcmp(argv[1], "sockets") == 0)
         return print_scope();
+    if (argc == 2 && strcmp(argv[1], "watch") == 0)
+        return print_watch();
     bool help = argc == 2 && strcmp(argv[1], "--help") == 0;
     (void)write_whole(help ? STDOUT_FILENO : STDERR_FILENO, USAGE, sizeof USAGE - 1);
     return help ? 0 : EXIT_FAILED;

@@ -143,18 +143,26 @@ enum watched {
     MAKES_DEVICE,
 };
 
+/* How the calls of jobs are denied and watched. */
+struct denial {
+    int listener;         /* for `answer_watched_call`; -1: none */
+    bool is_too_long;     /* the table has outgrown the filter: nothing is installed */
+    char unfiltered[128]; /* why there is no filter, or "" */
+    char unwatched[128];  /* why there is no listener although one was asked for, or "" */
+};
+
 /* Deny this process and its later children the system calls that no build needs. The process must
- * be privileged in its user namespace or have no_new_privs. Return NULL, or a text of what failed,
- * with errno.
+ * be privileged in its user namespace or have no_new_privs.
  *
- * `own`: watch the calls that a job cannot make as this submitter could; NULL: none. *listener
- * becomes a descriptor for `answer_watched_call`, or -1 if the kernel gives none. */
-const char *deny_calls(const struct ids *own, int *listener);
+ * `own`: watch the calls that a job cannot make as this submitter could; NULL: none. */
+struct denial deny_calls(const struct ids *own);
 /* Return what the watched call of this number does, in a program of this architecture. */
 enum watched watched_call(uint32_t arch, int number);
 /* Become `program` (its argv) without those calls. Return EXIT_FAILED, with a line on stderr, if
  * that fails. */
 int deny(char **program);
+/* Print why the calls of jobs cannot be watched, if that is so. Return the exit code. */
+int print_watch(void);
 
 /* -- watched_calls.c (protection/) --------------------------------------------------------------------------------- */
 

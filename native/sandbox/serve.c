@@ -57,9 +57,9 @@ static bool announce_failure(int socket, const char *what)
 
 /* Make one sandbox and announce it. Return false if the mirror does not listen any more. `scope` is
  * what make_scope returned. `is_apart`: the sandbox gets a network namespace of its own.
- * `unfiltered` is why the sandboxes have no filter of system calls, or "". `listener` stays with
- * this process. */
-static bool make_sandbox(int socket, int listener, int scope, bool is_apart, const char *unfiltered)
+ * The announcement says if calls are not denied or not watched. The listener stays with this
+ * process. */
+static bool make_sandbox(int socket, int scope, bool is_apart, const struct denial *denial)
 {
     int ends[2], pidfd = -1;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)
@@ -71,8 +71,8 @@ static bool make_sandbox(int socket, int listener, int scope, bool is_apart, con
     long pid = syscall(SYS_clone3, &args, sizeof args);
     if (pid == 0) {
         close(socket);
-        if (listener >= 0)
-            close(listener);
+        if (denial->listener >= 0)
+            close(denial->listener);
         close(ends[0]);
         report_fd = ends[1];
         if (is_apart)
@@ -88,8 +88,10 @@ static bool make_sandbox(int socket, int listener, int scope, bool is_apart, con
     } else {
         struct buffer said = {0};
         record_add_number(&said, "pid", pid);
-        if (*unfiltered)
-            record_add(&said, "unfiltered", unfiltered);
+        if (*denial->unfiltered)
+            record_add(&said, "unfiltered", denial->unfiltered);
+        if (*denial->unwatched)
+            record_add(&said, "unwatched", denial->unwatched);
         listened = !said.failed && announce(socket, &said, (int[]){ends[0], pidfd});
         free(said.bytes);
         close(pidfd);
@@ -131,21 +133,19 @@ int serve(int socket, const char *scratch, bool network, const char *pasta, cons
     make_parts(scratch);
     if (pasta)
         make_private_network(pasta, scratch);
-    char unfiltered[256] = "";
-    int listener = -1;
-    const char *failure = deny_calls(own, &listener);
-    if (failure)
-        snprintf(unfiltered, sizeof unfiltered, "%s: %s", failure, strerror(errno));
+    struct denial denial = deny_calls(own);
+    if (denial.is_too_long)
+        fail("the filter of system calls is too long");
     for (;;) {
-        ssize_t count = wait_for_request(socket, listener, own);
+        ssize_t count = wait_for_request(socket, denial.listener, own);
         if (count == 0)
             return 0;
         for (; count > 0; count--) {
             if (!is_network_alive())
                 fail("pasta(1), which gives the jobs a network, has ended");
-            if (!make_sandbox(socket, listener, scope, is_apart, unfiltered))
+            if (!make_sandbox(socket, scope, is_apart, &denial))
                 return 0;
-            *unfiltered = '\0'; /* only the first announcement has it */
+            *denial.unfiltered = *denial.unwatched = '\0'; /* only the first announcement has them */
         }
     }
 }

@@ -112,8 +112,10 @@ def main(order: dict[str, Any]) -> dict[str, Any]:
     scratch = make_scratch(Path(order["scratch"]), order["tmpfs"])
     spawner, ours = serve(order["program"], order["options"], scratch.parent)
     ours.send(b"x")
-    said, (channel_fd, pidfd), _, _ = socket.recv_fds(ours, 4096, 2)
-    assert said.startswith(b"pid="), said
+    said, fds, _, _ = socket.recv_fds(ours, 4096, 2)
+    if not said.startswith(b"pid="):
+        raise SystemExit(f"no sandbox: {said!r}")
+    channel_fd, pidfd = fds
     channel = socket.socket(fileno=channel_fd)
     channel.settimeout(LIMIT_S)
     if order["lone"]:

@@ -1,6 +1,7 @@
 """Calls that need the submitter's machine send the command there, or fail as they would there."""
 
 import errno
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -9,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.native.sandboxes import USERS, Job, Sandboxes, sandboxes_of, small_base
+from tests.native.sandboxes import IS_ROOT, USERS, Job, Sandboxes, sandboxes_of, small_base
 
+NATIVE = Path(__file__).parents[2] / "native/sandbox"
 ORDINARY = {"uid": "1000", "gid": "1000", "root": "0"}
 ROOT = {"uid": "0", "gid": "0", "root": "1"}
 CAPABILITY = "security.capability"
@@ -175,11 +177,33 @@ def test_a_job_cannot_pretend_to_be_sent_home(sandboxes: Sandboxes) -> None:
 
 
 def test_without_a_listener_an_ordinary_users_change_of_owner_fails(sandboxes: Sandboxes) -> None:
-    """The worker runs below another listener, so that the kernel gives it none."""
+    """The worker runs below another listener, so that the kernel gives it none, and it says so."""
     below = (str(sandboxes.base / "watched_calls"), "below-listener", *sandboxes.enter)
+    if sandboxes.user != "root worker" and IS_ROOT:  # as that user: root's filter would be taken off at the change
+        below = (*sandboxes.enter[:4], *below[:2], *sandboxes.enter[4:])
     deaf = replace(sandboxes, enter=below)
-    if sandboxes.user == "root worker":
-        pytest.skip("the listener's filter needs no_new_privs, which `enter --uid` cannot have")
     job = run(deaf, "touch f; chown 0 f; setpriv --reuid 5 id", ORDINARY)
     assert job.out.count("Operation not permitted") == 2, job
-    assert run(deaf, "echo ok", ROOT).out == "ok\n"
+    said = f"unwatched=cannot listen to system calls: {os.strerror(errno.EBUSY)}\0"
+    assert job.announced.endswith(said)
+    assert "unwatched=" not in run(sandboxes, "true", ORDINARY).announced
+    assert run(deaf, "stat -f . >/dev/null; echo ok", ROOT).out == "ok\n", "nobody listens"
+    watch = subprocess.run([*below, "--", sandboxes.program, "watch"], capture_output=True, text=True, check=False)
+    assert (watch.returncode, watch.stderr.split(": ")[1:2]) == (100, ["cannot listen to system calls"])
+    assert subprocess.run([*sandboxes.enter, "--", sandboxes.program, "watch"], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("steps", [900, 200])
+def test_no_job_runs_if_the_filter_is_too_long(tmp_path: Path, steps: int) -> None:
+    """With 900 steps, a filter without listener has room. It must not take the place of the whole one."""
+    program = tmp_path / "termite-sandbox"
+    defined = ["-D_GNU_SOURCE", '-DTERMITE_VERSION="x"', f"-DSTEPS_MAX={steps}"]
+    subprocess.run(["cc", "-std=gnu11", "-static", *defined, *NATIVE.rglob("*.c"), "-o", program], check=True)
+    with small_base(program) as base:
+        sandboxes = sandboxes_of(base, USERS[0])
+        with pytest.raises(AssertionError, match="the filter of system calls is too long"):
+            run(sandboxes, "echo not reached", ORDINARY)
+        watch = subprocess.run(
+            [*sandboxes.enter, "--", base / "termite-sandbox", "watch"], capture_output=True, text=True, check=False
+        )
+    assert (watch.returncode, watch.stderr) == (100, "termite-sandbox: the filter of system calls is too long\n")

@@ -6,7 +6,9 @@
  * It prints the number of errno, 0 if the call succeeded. */
 #include <errno.h>
 #include <linux/filter.h>
+#include <linux/sched.h>
 #include <linux/seccomp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,16 +17,34 @@
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
+#include <sys/wait.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
-/* Install a filter that allows everything and has a listener. Return its descriptor or -1. */
+/* Install a filter that allows everything and has a listener. Return its descriptor or -1. Root
+ * needs no no_new_privs, which would keep a program from changing its user. */
 static int listen_to_calls(void)
 {
     struct sock_filter allow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
     struct sock_fprog program = {.len = 1, .filter = &allow};
-    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    if (geteuid() != 0)
+        prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program);
+}
+
+/* Run a program below a listener. The listener lives as long as somebody has its descriptor, so
+ * this process shares those of the child until the child's exec. */
+static int run_below_listener(char **program)
+{
+    int status = 1 << 8;
+    long child = syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, 0, 0, 0);
+    if (child == 0) {
+        if (listen_to_calls() >= 0)
+            execvp(program[0], program);
+        _exit(127);
+    }
+    waitpid((pid_t)child, &status, 0);
+    return WEXITSTATUS(status);
 }
 
 /* Set an attribute. A list of access rights has one entry for user 65534. */
@@ -58,8 +78,8 @@ int main(int argc, char **argv)
         result = statfs(argv[2], &(struct statfs){0});
     else if (argc == 2 && strcmp(argv[1], "listen") == 0)
         result = listen_to_calls();
-    else if (argc > 2 && strcmp(argv[1], "below-listener") == 0 && listen_to_calls() >= 0)
-        execvp(argv[2], argv + 2);
+    else if (argc > 2 && strcmp(argv[1], "below-listener") == 0)
+        return run_below_listener(argv + 2);
     printf("%d\n", result < 0 ? errno : 0);
     return 0;
 }

@@ -31,13 +31,16 @@
  * The watched calls are those that a job cannot make as its submitter could: to give something to
  * another user, and to set attributes. `serve` listens for them, and decides (watched_calls.c). A
  * kernel allows one listener for each process. If the worker runs below another one, an ordinary
- * user's change of an owner ends with EPERM, and other watched calls are left to the kernel.
+ * user's change of an owner ends with EPERM, and other watched calls are left to the kernel. The
+ * worker then says that its jobs are not watched. A filter that is too long is never replaced by a
+ * shorter one: it is a bug of this file, and no job runs.
  *
  * Few calls are judged by their arguments. For every other number the answer is known when the
  * filter is installed. Since Linux 5.11 the kernel therefore keeps a bit for each allowed call, and
  * does not run the filter for it. Keep this in mind when you add a rule. */
 #include "../sandbox.h"
 #include "call_table.h"
+#include "filter_steps.h"
 
 #include <endian.h>
 #include <linux/filter.h>
@@ -64,74 +67,8 @@ static const struct machine *this_machine(void)
 
 /* -- the program --------------------------------------------------------------------------------------------------- */
 
-enum { STEPS_MAX = 2048, X32_BIT = 0x40000000, TYPE_MASK = 0xf };
+enum { X32_BIT = 0x40000000, TYPE_MASK = 0xf };
 enum { MODE_BYTES = 28 /* of an access control list with three entries */, SHORT_MASK = 0xffff };
-
-struct filter {
-    struct sock_filter steps[STEPS_MAX];
-    size_t count;
-    bool is_too_long;
-    const struct ids *own; /* of the submitter; NULL: no calls are watched */
-    bool has_listener;
-};
-
-/* Append a step and return its index. */
-static size_t add(struct filter *filter, struct sock_filter step)
-{
-    if (filter->count == STEPS_MAX) {
-        filter->is_too_long = true;
-        return 0;
-    }
-    filter->steps[filter->count] = step;
-    return filter->count++;
-}
-
-/* Load 32 bits of the call's data at this offset. */
-static void load(struct filter *filter, size_t offset)
-{
-    add(filter, (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)offset));
-}
-
-/* Load half of an argument. The lower half (`half` 0) is all that the kernel takes of an int; 1 is
- * the upper one. */
-static void load_argument(struct filter *filter, size_t number, size_t half)
-{
-    load(filter, offsetof(struct seccomp_data, args) + 8 * number + 4 * half);
-}
-
-/* Append a step that allows the call. */
-static void allow(struct filter *filter)
-{
-    add(filter, (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
-}
-
-/* Append a step that ends the call with an error. */
-static void end_with_error(struct filter *filter, int error)
-{
-    add(filter, (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (uint32_t)error));
-}
-
-/* Append a comparison with the loaded value, and return a place for `skip_to_here`. If it is false,
- * the steps up to there are skipped: by a step of its own, because a comparison cannot jump far. */
-static size_t skip_unless(struct filter *filter, int comparison, uint32_t value)
-{
-    add(filter, (struct sock_filter)BPF_JUMP((uint16_t)(BPF_JMP | comparison | BPF_K), value, 1, 0));
-    return add(filter, (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JA, 0, 0, 0));
-}
-
-/* Let the comparison at `place` jump to the next step if it is false. */
-static void skip_to_here(struct filter *filter, size_t place)
-{
-    filter->steps[place].k = (uint32_t)(filter->count - place - 1);
-}
-
-/* Allow the call if the loaded value is `value`. */
-static void allow_if(struct filter *filter, uint32_t value)
-{
-    size_t comparison = skip_unless(filter, BPF_JEQ, value);
-    allow(filter);
-    skip_to_here(filter, comparison);
-}
 
 /* Judge a netlink socket by its protocol; the family is loaded. In network namespaces of its own a
  * job is privileged. By other protocols it would reach firewalls, tunnels and drivers. */
@@ -351,13 +288,15 @@ enum watched watched_call(uint32_t arch, int number)
     return NOT_WATCHED;
 }
 
-/* Install the filter. Return 0, or a descriptor of its listener, or -1 with errno. */
+/* Install the filter. Return 0, or a descriptor of its listener, or -1 with errno, which is E2BIG
+ * if the filter is too long. */
 static int install(const struct machine *machine, const struct ids *own, bool has_listener)
 {
     struct filter filter;
-    errno = ENOSYS;
-    if (!machine || !make_filter(&filter, machine, own, has_listener))
+    if (!make_filter(&filter, machine, own, has_listener)) {
+        errno = E2BIG;
         return -1;
+    }
     struct sock_fprog program = {.len = (unsigned short)filter.count, .filter = filter.steps};
     /* Without this flag, kernels before 5.16 turn on a mitigation that slows every job down. The
      * same program does not have it outside of a sandbox. */
@@ -367,26 +306,50 @@ static int install(const struct machine *machine, const struct ids *own, bool ha
     return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
 }
 
-const char *deny_calls(const struct ids *own, int *listener)
+struct denial deny_calls(const struct ids *own)
 {
+    struct denial done = {.listener = -1};
     const struct machine *machine = this_machine();
-    if (!machine)
-        return "there is no filter of system calls for this machine";
-    if (own && (*listener = install(machine, own, true)) >= 0)
-        return NULL;
-    return install(machine, own, false) < 0 ? "cannot install the filter of system calls" : NULL;
+    if (!machine) {
+        snprintf(done.unfiltered, sizeof done.unfiltered, "there is no filter of system calls for this machine");
+        return done;
+    }
+    if (own && (done.listener = install(machine, own, true)) >= 0)
+        return done;
+    done.is_too_long = own && errno == E2BIG;
+    if (own && !done.is_too_long)
+        snprintf(done.unwatched, sizeof done.unwatched, "cannot listen to system calls: %s", strerror(errno));
+    if (!done.is_too_long && install(machine, own, false) < 0) {
+        done.is_too_long = errno == E2BIG;
+        snprintf(done.unfiltered, sizeof done.unfiltered, "cannot install the filter of system calls: %s",
+                 strerror(errno));
+    }
+    return done;
 }
 
 /* Tests use this, and `termite-ctl doctor`, to find out whether this machine supports the
  * filter. */
 int deny(char **program)
 {
-    const char *failure = deny_calls(NULL, NULL);
-    if (failure) {
-        dprintf(STDERR_FILENO, "termite-sandbox: %s: %s\n", failure, strerror(errno));
+    struct denial done = deny_calls(NULL);
+    if (*done.unfiltered) {
+        dprintf(STDERR_FILENO, "termite-sandbox: %s\n", done.unfiltered);
         return EXIT_FAILED;
     }
     execvp(program[0], program);
     dprintf(STDERR_FILENO, "termite-sandbox: %s: %s\n", program[0], strerror(errno));
     return EXIT_FAILED;
+}
+
+/* `termite-ctl doctor` uses this. The ids do not matter. */
+int print_watch(void)
+{
+    const struct ids own = {.uid = 1, .gid = 1};
+    struct denial done = deny_calls(&own);
+    if (done.is_too_long)
+        snprintf(done.unwatched, sizeof done.unwatched, "the filter of system calls is too long");
+    const char *failure = *done.unwatched ? done.unwatched : done.unfiltered;
+    if (*failure)
+        dprintf(STDERR_FILENO, "termite-sandbox: %s\n", failure);
+    return *failure ? EXIT_FAILED : 0;
 }

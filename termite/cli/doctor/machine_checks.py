@@ -111,11 +111,20 @@ def _sandbox_checks(sandbox: Path) -> Iterator[Finding]:
         )
     else:
         yield Finding(MACHINE, "seccomp", Level.OK, "jobs are denied system calls that no build needs")
+        yield _watch_check(sandbox, uid)
     group = delegated_group()
     yield Finding(MACHINE, "cgroup", Level.OK, f"a worker divides its control group {group}" if group else _NO_GROUP)
     guard = preflight.socket_guard(sandbox)
     yield Finding(MACHINE, "landlock", Level.OK, _SOCKET_GUARDS.get(guard, f"abstract sockets: {guard or 'unknown'}"))
     yield _host_name_check(sandbox, uid)
+
+
+def _watch_check(sandbox: Path, uid: int | None) -> Finding:
+    if not (reason := preflight.why_calls_are_not_watched(sandbox, uid)):
+        return Finding(MACHINE, "watch", Level.OK, "calls that need the master's machine send a command there")
+    text = f"commands that change owners, set attributes, link files or ask for space go wrong in jobs: {reason}"
+    hint = "run the worker outside of the container that watches its system calls"
+    return Finding(MACHINE, "watch", Level.WARNING, text, hint)
 
 
 def _host_name_check(sandbox: Path, uid: int | None) -> Finding:

@@ -167,7 +167,19 @@ def why_calls_are_not_denied(sandbox: Path, uid: int | None = None) -> str:
     Return the reason if the filter cannot be installed, else "". This blocks for up to
     SANDBOX_TRY_S.
     """
-    command = [*enter_command(sandbox, uid), str(sandbox), "deny", sys.executable, "-I", "-S", "-c", ""]
+    return _why_it_fails(sandbox, uid, "deny", sys.executable, "-I", "-S", "-c", "")
+
+
+def why_calls_are_not_watched(sandbox: Path, uid: int | None = None) -> str:
+    """Try to watch system calls in the namespaces of a mirror, as `check_sandbox` does.
+
+    Return the reason if that is impossible, else "". This blocks for up to SANDBOX_TRY_S.
+    """
+    return _why_it_fails(sandbox, uid, "watch")
+
+
+def _why_it_fails(sandbox: Path, uid: int | None, *subcommand: str) -> str:
+    command = [*enter_command(sandbox, uid), str(sandbox), *subcommand]
     try:
         tried = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=SANDBOX_TRY_S)
     except (OSError, subprocess.TimeoutExpired) as error:

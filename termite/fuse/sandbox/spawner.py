@@ -191,6 +191,8 @@ class Spawner:
                 raise Retryable(Reason.SANDBOX_FAILED, records["error"])
             if "unfiltered" in records:  # it says so once; jobs run without the filter
                 log.warning("spawner-unfiltered pid=%d reason=%s", self._pid, records["unfiltered"])
+            if "unwatched" in records:
+                log.warning("spawner-unwatched pid=%d reason=%s", self._pid, records["unwatched"])
             if len(fds) != 2:
                 for fd in fds:
                     os.close(fd)

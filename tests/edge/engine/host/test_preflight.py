@@ -57,3 +57,8 @@ def test_why_calls_are_not_denied_is_quoted(tmp_path: Path) -> None:
     assert preflight.why_calls_are_not_denied(sandbox(tmp_path, f"echo {name}: the reason >&2; exit 1")) == "the reason"
     assert preflight.why_calls_are_not_denied(sandbox(tmp_path, "exit 3")) == "exit code 3"
     assert "missing" in preflight.why_calls_are_not_denied(tmp_path / "missing")
+
+
+def test_why_calls_are_not_watched_is_quoted(tmp_path: Path) -> None:
+    assert preflight.why_calls_are_not_watched(sandbox(tmp_path, 'test "$1 $2 $4" = "enter -- watch"')) == ""
+    assert preflight.why_calls_are_not_watched(sandbox(tmp_path, "echo no listener >&2; exit 100")) == "no listener"
