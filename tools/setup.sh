@@ -117,7 +117,10 @@ link_commands() {
     mkdir -p bin
     rm -f bin/termite*
     for program in .venv/bin/termite*; do
-        [ "$program" = .venv/bin/termite-sandbox ] || ln -s "../$program" bin/
+        case $program in
+        */termite-sandbox | */termite-front-end) ;;
+        *) ln -s "../$program" bin/ ;;
+        esac
     done
 }
 

@@ -14,6 +14,7 @@ Each function of this module is the entry point of one command. It imports that 
 only when it is called, because `termite-ctl` must not wait for the import of trio.
 """
 
+import importlib
 import os
 import signal
 import sys
@@ -52,34 +53,21 @@ def master_command() -> int:
     return run_reporting("termite-master", lambda: main(claim=claim))
 
 
-def make_command() -> int:
-    """Run termite-make and return its exit code."""
-    have_standard_files()
-    from termite.cli.build_commands.make import main
+def front_end_command() -> int:
+    """Run a front end and return its exit code.
 
-    return leave(main())
+    The first word has the signals that the caller ignores ("13,25"; 0: not ignored). The second one
+    is the name of the front end, and the others are those of the user.
+    """
+    ignored, name = sys.argv[1:3]
+    del sys.argv[1:3]
+    if name in ("make", "ninja"):
+        have_standard_files()
+    from termite.cli.build_commands import callers_signals
 
-
-def ninja_command() -> int:
-    """Run termite-ninja and return its exit code."""
-    have_standard_files()
-    from termite.cli.build_commands.ninja import main
-
-    return leave(main())
-
-
-def cmake_command() -> int:
-    """Run termite-cmake and return its exit code."""
-    from termite.cli.build_commands.cmake import main
-
-    return leave(main())
-
-
-def build_command() -> int:
-    """Run termite-build and return its exit code."""
-    from termite.cli.build_commands.build import main
-
-    return leave(main())
+    callers_signals.ignored = frozenset(map(int, ignored.split(",")))
+    module = importlib.import_module(f"termite.cli.build_commands.{name}")
+    return leave(module.main())
 
 
 def ctl_command() -> int:

@@ -249,3 +249,19 @@ def test_the_root_of_a_checkout_becomes_the_writable_root(make_place: MakePlace)
             assert (tree.path / ".termite-socket").exists()
         finally:
             tree.ctl("shutdown")
+
+
+@pytest.mark.parametrize("signals", ["", "PIPE", "XFSZ", "PIPE XFSZ USR2"])
+def test_a_recipe_ignores_the_signals_that_the_caller_ignores(tree: Tree, signals: str) -> None:
+    """Python ignores SIGPIPE and SIGXFSZ itself, and front ends are written in Python."""
+    show = "sed -nE 's/^SigIgn.*(.{7})$$/\\1/p' /proc/self/status"
+    tree.write("Makefile", f"all:\n\t@{show}\n\t@yes | head -n 1\n")
+    tree.write("build.ninja", f"rule r\n command = {show} >$out\nbuild ignored: r\n")
+    trap = f"trap '' {signals};" if signals else ""
+    before = tree.jobs()
+    ran = tree.plain("sh", "-c", f"{trap} {tree.where.word('termite-make')}")
+    assert ran == tree.plain("sh", "-c", f"{trap} make")
+    ninja = tree.plain("sh", "-c", f"{trap} {tree.where.word('termite-ninja')}")
+    assert ninja.code == 0, ninja
+    assert (tree.path / "ignored").read_bytes() == ran.stdout.splitlines(keepends=True)[0]
+    assert tree.jobs() == before + 3

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from termite.cli import client
+from termite.cli.build_commands import callers_signals
 from termite.cli.build_commands.build_tools import check_preload, find_program, find_source, has_make_shell
 from termite.cli.build_commands.unseen_programs import unseen_lines
 from termite.cli.claims import wait_for_claims
@@ -332,8 +333,7 @@ def _run_tool(argv: Sequence[str], env: Mapping[str, str]) -> tuple[int, bool]:
     signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
     sys.stdout.flush()
     try:
-        # Python ignores these two signals. The tool must die of them, as it does without us.
-        unignored = (signal.SIGPIPE, signal.SIGXFSZ)
+        unignored = callers_signals.unignored()
         child = os.posix_spawn(find_program(argv[0]), list(argv), env, setsigmask=(), setsigdef=unignored)
     except UserError as error:
         say(error.message)
