@@ -140,6 +140,7 @@ enum watched {
     LINKS,
     LINKS_AT,
     ASKS_SPACE,
+    ASKS_SPACE_BY_FILE,
     MAKES_DEVICE,
 };
 

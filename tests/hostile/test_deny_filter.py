@@ -278,3 +278,11 @@ def test_watching_denies_nothing_more(filters: dict[str, list[Step]], machine: s
     for number in range(1024):
         plain = judge(filters[machine], arch, number, (1, 99))
         assert judge(filters[f"{machine} watched"], arch, number, (1, 99)).error == plain.error
+
+
+@pytest.mark.parametrize(("machine", "arch"), ARCHES)
+def test_every_question_for_space_is_watched(filters: dict[str, list[Step]], machine: str, arch: int) -> None:
+    numbers = {X86_64: (137, 138), I386: (99, 100, 268, 269), AARCH64: (43, 44), ARM: (99, 100, 266, 267)}[arch]
+    for number in numbers:
+        assert judge(filters[f"{machine} watched"], arch, number) == Verdict(0, reads_arguments=False, is_watched=True)
+        assert judge(filters[f"{machine} unheard"], arch, number) == Verdict(0, reads_arguments=False)

@@ -100,6 +100,19 @@ def test_who_asks_for_the_space_of_a_disk_is_sent_home(sandboxes: Sandboxes, pat
     assert (job.records["here"], job.out) == ("space", "")
 
 
+@pytest.mark.parametrize("path", [".", "/", "f"])
+def test_who_asks_by_an_open_file_is_sent_home_too(sandboxes: Sandboxes, path: str) -> None:
+    job = run(sandboxes, f"touch f; watched_calls space-by-file {path}; echo not reached", ORDINARY)
+    assert (job.records["here"], job.out) == ("space", "")
+
+
+def test_programs_that_walk_through_directories_and_other_files_stay(sandboxes: Sandboxes) -> None:
+    asked = "; ".join(f"watched_calls space-by-file {path}" for path in ("pipe", "/proc", "/dev/null", "/sys"))
+    walk = "mkdir d; echo x >d/f; grep -r x d; chown -R 1000 d; cp /usr/bin/watched_calls find; ./find space-by-file ."
+    job = run(sandboxes, f"{asked}; {walk}", ORDINARY)
+    assert (job.out, job.records.get("here")) == ("0\n0\n0\n0\nd/f:x\n0\n", None)
+
+
 def test_programs_may_look_for_selinux(sandboxes: Sandboxes) -> None:
     job = run(
         sandboxes, "watched_calls space /sys/fs/selinux; watched_calls space /selinux; ls; cp -p /bin/true t", ORDINARY

@@ -1,10 +1,11 @@
 /* Make a watched call, or run a program below a listener of system calls.
  *
- * watched_calls set FILE NAME SIZE | make FILE MODE | space PATH | link OLD NEW
+ * watched_calls set FILE NAME SIZE | make FILE MODE | space PATH | space-by-file PATH | link OLD NEW
  * watched_calls listen | below-listener PROGRAM [ARGUMENT...]
  *
  * It prints the number of errno, 0 if the call succeeded. */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
@@ -65,6 +66,12 @@ static int make(const char *file, const char *mode)
     return mknod(file, (strcmp(mode, "S_IFIFO") == 0 ? S_IFIFO : S_IFREG) | 0600, 0);
 }
 
+static int pipe_end(void)
+{
+    int ends[2];
+    return pipe(ends) == 0 ? ends[0] : -1;
+}
+
 int main(int argc, char **argv)
 {
     int result = -1;
@@ -76,6 +83,8 @@ int main(int argc, char **argv)
         result = link(argv[2], argv[3]);
     else if (argc == 3 && strcmp(argv[1], "space") == 0)
         result = statfs(argv[2], &(struct statfs){0});
+    else if (argc == 3 && strcmp(argv[1], "space-by-file") == 0)
+        result = fstatfs(strcmp(argv[2], "pipe") ? open(argv[2], O_RDONLY) : pipe_end(), &(struct statfs){0});
     else if (argc == 2 && strcmp(argv[1], "listen") == 0)
         result = listen_to_calls();
     else if (argc > 2 && strcmp(argv[1], "below-listener") == 0)

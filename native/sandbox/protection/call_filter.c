@@ -167,7 +167,8 @@ static void judge_watched(struct filter *filter, const struct judged *call)
         watch(filter, call->error);
     } else if (call->rule == IF_ROOT_MAKES_DEVICE) {
         watch_device(filter, call);
-    } else if (call->rule == IF_ROOT || call->rule == IF_LINKING || call->rule == IF_ASKING_SPACE) {
+    } else if (call->rule == IF_ROOT || call->rule == IF_LINKING || call->rule == IF_ASKING_SPACE ||
+               call->rule == IF_ASKING_SPACE_BY_FILE) {
         watch(filter, call->error);
     } else if (call->rule == IF_IT_LISTENS) {
         watch_listening(filter, call);
@@ -279,6 +280,8 @@ enum watched watched_call(uint32_t arch, int number)
             return JUDGED[i].first == 0 ? LINKS : LINKS_AT;
         case IF_ASKING_SPACE:
             return ASKS_SPACE;
+        case IF_ASKING_SPACE_BY_FILE:
+            return ASKS_SPACE_BY_FILE;
         case IF_ROOT_MAKES_DEVICE:
             return MAKES_DEVICE;
         default:

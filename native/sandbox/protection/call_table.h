@@ -21,6 +21,7 @@ enum rule {
     IF_IT_LISTENS,
     IF_LINKING, /* the listener sees every call */
     IF_ASKING_SPACE,
+    IF_ASKING_SPACE_BY_FILE, /* of an open file */
 };
 enum table { X86_64, I386, ARM64, ARM, TABLES };
 enum { NONE = -1 }; /* this architecture does not have the call */
@@ -85,6 +86,8 @@ static const struct judged {
     {{265, 303, 37, 330}, 0, IF_LINKING, 1, 1, false},                   /* linkat */
     {{137, 99, 43, 99}, 0, IF_ASKING_SPACE, 0, 1, false},                /* statfs */
     {{NONE, 268, NONE, 266}, 0, IF_ASKING_SPACE, 0, 1, false},           /* statfs64 */
+    {{138, 100, 44, 100}, 0, IF_ASKING_SPACE_BY_FILE, 0, 1, false},      /* fstatfs */
+    {{NONE, 269, NONE, 267}, 0, IF_ASKING_SPACE_BY_FILE, 0, 1, false},   /* fstatfs64 */
     {{133, 14, NONE, 14}, 0, IF_ROOT_MAKES_DEVICE, 1, 1, false},         /* mknod */
     {{259, 297, 33, 324}, 0, IF_ROOT_MAKES_DEVICE, 2, 1, false},         /* mknodat */
     {{317, 354, 277, 383}, 0, IF_IT_LISTENS, 0, 2, false},               /* seccomp */

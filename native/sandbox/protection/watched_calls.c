@@ -39,6 +39,7 @@ static const struct {
     [LINKS] = {SIGALRM, "links"},
     [LINKS_AT] = {SIGALRM, "links"},
     [ASKS_SPACE] = {SIGVTALRM, "space"},
+    [ASKS_SPACE_BY_FILE] = {SIGVTALRM, "space"},
     [MAKES_DEVICE] = {SIGPROF, "device"},
 };
 enum { SENT_HOME_COUNT = sizeof SENT_HOME / sizeof *SENT_HOME };
@@ -201,17 +202,31 @@ static int number_in_job(pid_t pid)
     return second ? (int)strtol(second, NULL, 10) : 0;
 }
 
+/* Write what a link below /proc/PID names to `text`, or "" if it is not known. */
+static void read_link(pid_t pid, const char *link, char text[PATH_MAX])
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/%s", pid, link);
+    ssize_t length = readlink(path, text, PATH_MAX - 1);
+    text[length > 0 ? length : 0] = '\0';
+}
+
+/* Return the name of a process's program, or "". `text` gets its path. */
+static const char *program_of(pid_t pid, char text[PATH_MAX])
+{
+    read_link(pid, "exe", text);
+    const char *slash = strrchr(text, '/');
+    return slash ? slash + 1 : text;
+}
+
 /* Tell pid 1 of the job that a file gets another name. Overlayfs then shows another inode number of
  * the file, unless the name was used before. Whoever compares the numbers takes both names for two
  * files. rustc links many files, and does not. */
 static void note_linking(pid_t caller)
 {
     static const char *const harmless[] = {"ln", "link", "cp"};
-    char path[64], text[PATH_MAX];
-    snprintf(path, sizeof path, "/proc/%d/exe", caller);
-    ssize_t length = readlink(path, text, sizeof text - 1);
-    text[length > 0 ? length : 0] = '\0';
-    const char *slash = strrchr(text, '/'), *name = slash ? slash + 1 : text;
+    char text[PATH_MAX];
+    const char *name = program_of(caller, text);
     pid_t init = strcmp(name, "rustc") == 0 ? 0 : init_of(caller);
     if (!init)
         return;
@@ -221,17 +236,39 @@ static void note_linking(pid_t caller)
     (void)sigqueue(init, TOLD_OF_LINK, (union sigval){.sival_int = value});
 }
 
-/* Return whether a call asks for the space of a disk. Each program with libselinux asks whether two
- * directories are those of SELinux. */
+/* Return whether a path may lie on a disk. Each program with libselinux asks whether two directories
+ * are those of SELinux. */
+static bool may_be_on_disk(const char *path)
+{
+    static const char *const others[] = {"/sys", "/proc", "/dev", "/selinux", "/memfd"};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        size_t length = strlen(others[i]);
+        if (strncmp(path, others[i], length) == 0 && strchr("/:", path[length])) /* or the end */
+            return false;
+    }
+    return *path != '\0';
+}
+
+/* Return whether a call asks for the space of a disk. */
 static bool asks_for_disk(const struct seccomp_notif *call)
 {
-    static const char *const others[] = {"/sys/", "/proc", "/dev", "/selinux"};
     char path[NAME_BYTES];
     read_text(call, call->data.args[0], path, sizeof path);
-    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
-        if (strncmp(path, others[i], strlen(others[i])) == 0)
-            return false;
-    return *path != '\0';
+    return may_be_on_disk(path);
+}
+
+/* Return whether a call asks for the space of the disk of an open file. Programs that walk through
+ * directories only ask for the kind of the file system, and so does `tail -f`. */
+static bool asks_for_disk_of_file(const struct seccomp_notif *call)
+{
+    static const char *const walkers[] = {"find",  "du",    "grep",  "rm",   "mv",  "chown",
+                                          "chgrp", "chmod", "chcon", "diff", "tail"};
+    char link[32], text[PATH_MAX];
+    snprintf(link, sizeof link, "fd/%d", (int)call->data.args[0]);
+    read_link((pid_t)call->pid, link, text);
+    if (*text != '/' || !may_be_on_disk(text)) /* a pipe or a socket */
+        return false;
+    return !is_among(program_of((pid_t)call->pid, text), walkers, sizeof walkers / sizeof *walkers);
 }
 
 /* Return whether an ordinary submitter could give a file to another group like this. */
@@ -267,6 +304,8 @@ static bool is_for_home(const struct seccomp_notif *call, enum watched what, boo
         return is_clone(call, what);
     case ASKS_SPACE:
         return asks_for_disk(call);
+    case ASKS_SPACE_BY_FILE:
+        return asks_for_disk_of_file(call);
     case CHANGES_OWNER:
     case CHANGES_OWNER_AT:
         return is_ours && (own->uid == 0 || is_to_own_group(call, what, own));
@@ -294,7 +333,7 @@ void answer_watched_call(int listener, const struct ids *own)
     const struct seccomp_notif *call = &received.call;
     enum watched what = watched_call(call->data.arch, call->data.nr);
     pid_t caller = (pid_t)call->pid, init = 0;
-    bool is_ours = what != ASKS_SPACE && !is_nested(caller);
+    bool is_ours = what != ASKS_SPACE && what != ASKS_SPACE_BY_FILE && !is_nested(caller);
     if (is_for_home(call, what, is_ours, own))
         init = init_of(caller);
     if (init && ioctl(listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &call->id) == 0 && kill(init, SENT_HOME[what].signal) == 0)
