@@ -21,7 +21,9 @@ def run_build(argv: Sequence[str]) -> int:
     if not argv:
         raise UserError("which build tool?", hint="termite-build TOOL ..., see termite-build --help")
     if argv[0] in ("--help", "-h", "-help"):
-        print(_HELP)
+        from termite.cli.build_commands.front_end_help import build_help
+
+        print(build_help())
         return 0
     if argv[0] in ("--version", "-version"):
         print(f"termite-build {VERSION}")
@@ -41,19 +43,6 @@ def run_build(argv: Sequence[str]) -> int:
 def main() -> int:
     """Run the command termite-build and return its exit code."""
     return run_command("termite-build", lambda: run_build(sys.argv[1:]))
-
-
-_HELP = """usage: termite-build TOOL [anything TOOL takes]
-
-Run a build tool so that its commands run on other machines. The tool may be make, ninja, samu,
-cmake, cargo, go, meson, or any other that an installed plugin knows (see docs/use/front-ends.md).
-
-Example:
-  termite-build cargo build --release
-
-The build uses the master that runs in this directory or above it. If there is none, termite-build
-starts a master with a worker on this machine, which ends ten minutes after the last build. A tool
-that no plugin knows runs as if termite were not there. TERMITE=off does the same for every tool."""
 
 
 if __name__ == "__main__":

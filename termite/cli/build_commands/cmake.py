@@ -14,7 +14,7 @@ from pathlib import Path
 import termite
 from termite.cli.build_commands import front_end
 from termite.cli.build_commands.build_tools import READ_BYTES, check_preload
-from termite.cli.flags import VERSION, run_command
+from termite.cli.flags import run_command
 from termite.engine.decide.logic.switches import check_variables, is_switched_off
 from termite.engine.errors import UserError
 from termite.engine.host.native_programs import native_program
@@ -67,7 +67,9 @@ def split_program(args: Sequence[str]) -> tuple[str, Sequence[str]]:
 def run_cmake(argv: Sequence[str]) -> int:
     """Run CMake in the mode that the arguments ask for, and return its exit code."""
     if list(argv) == ["--termite-help"]:
-        print(_HELP.format(version=VERSION))
+        from termite.cli.build_commands.front_end_help import cmake_help
+
+        print(cmake_help())
         return 0
     program, args = split_program(argv)
     if is_switched_off(os.environ):
@@ -114,31 +116,6 @@ def _check_make_program(directory: Path) -> None:
     program = os.fsdecode(found[1]) if found else ""
     if _LAUNCHES not in cache and os.path.isfile(program):
         check_preload(Path(program))
-
-
-_HELP = """termite-cmake {version}: cmake, with the commands of its builds run on other machines
-
-usage: termite-cmake [any arguments of cmake]
-
-  termite-cmake -S . -B build     configure a new build directory so that termite starts every
-                                  compiler, linker and generator, no matter which tool builds there
-                                  afterwards (cmake, make, ninja)
-  termite-cmake --build build     build on workers, however the directory was configured
-
-A directory that was configured without termite keeps its commands, so nothing is built again.
-
-  TERMITE_ROOT     directory below which commands may write, for a new master
-                   (default: the checkout, or the directory that contains sources and build)
-  TERMITE_SHORT    limit of short commands, which run here, for a new master: milliseconds;
-                   0: none; auto: 50 times the dispatch overhead, at most a second (default: auto)
-  TERMITE_ENV_EXCLUDE  patterns of variables that are not sent to workers, for a new master:
-                   'AWS_* *_TOKEN' (default: none)
-  TERMITE_TMP      private: a new master gives every command on a worker a /tmp of its own
-                   (default: shared)
-  TERMITE_SOCKET   socket of the master to use (default: the nearest one); empty: use no master
-  TERMITE_LOCAL    never: if no worker can run a command, fail instead of running it here
-  TERMITE          off: configure and build as if termite were not installed
-  TERMITE_VERBOSE  1: print at the end of every build what ran where"""
 
 
 if __name__ == "__main__":

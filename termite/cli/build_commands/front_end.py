@@ -68,9 +68,9 @@ class Tool:
 def run_tool(tool: Tool, args: Sequence[str]) -> int:
     """Build with `args` and return the tool's exit code, or die of the signal that killed it."""
     if list(args) == ["--termite-help"]:
-        from termite.cli.build_commands.front_end_help import HELP
+        from termite.cli.build_commands.front_end_help import tool_help
 
-        print(HELP.format(tool=tool.name, version=VERSION))
+        print(tool_help(tool.name))
         return 0
     if is_switched_off(os.environ):
         return run_plainly([tool.name, *args])

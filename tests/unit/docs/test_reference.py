@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from termite.cli.build_commands.front_end_help import build_help, cmake_help, tool_help
 from termite.cli.daemons import coordinator_parser, worker_parser
 from termite.cli.master_command import master_parser
 from termite.cli.subcommands.registry import FOLDERS, subcommand_parser
@@ -244,6 +245,14 @@ def test_every_variable_is_in_the_tables_by_which_a_misspelt_one_is_found() -> N
     rows = re.findall(r'^(?:    |.* SWITCH = )\{"([A-Z_]+)", \{(.*?)\}', source, re.MULTILINE)
     of_the_launcher = {name if name == "TERMITE" else f"TERMITE_{name}": values for name, values in rows}
     assert {name: tuple(re.findall('"(.*?)"', values)) for name, values in of_the_launcher.items()} == VARIABLES
+
+
+@pytest.mark.parametrize("shown", [tool_help("make"), cmake_help(), build_help()], ids=["make", "cmake", "build"])
+def test_the_help_of_a_front_end_has_every_variable_that_front_ends_obey(shown: str) -> None:
+    table = REFERENCE.read_text().partition("### Set by you")[2].partition("### Set by termite")[0]
+    rows = re.findall(r"^\| `(TERMITE\w*)[^|]*\|([^|]*)\|", table, re.MULTILINE)
+    obeyed = {name for name, readers in rows if "front ends" in readers}
+    assert set(re.findall(r"^  (TERMITE\w*) ", shown, re.MULTILINE)) == obeyed
 
 
 def test_every_key_of_a_rule_is_described() -> None:
