@@ -1,7 +1,7 @@
 #!/bin/sh
 # Make this checkout ready to run. `setup.sh tests` also installs the programs that the tests need,
-# `setup.sh fuzz` those that the fuzz targets need, and `setup.sh browser` a browser with its
-# driver.
+# with Perfetto's classes, `setup.sh fuzz` those that the fuzz targets need, and `setup.sh browser`
+# a browser with its driver.
 #
 # The script installs Debian packages, makes .venv with pinned Python packages, and installs termite
 # with its native programs into it. The folder bin gets links to termite's commands.
@@ -162,6 +162,11 @@ if [ "${1:-}" = tests ]; then
     else
         find_missing_packages
         [ -z "$missing" ] || say "without$missing, their tests are skipped; to run them, as root: apt-get install --no-install-recommends$missing"
+    fi
+    if ! cmp -s requirements-perfetto.txt .venv/.perfetto; then
+        say "installing Perfetto's classes into .venv"
+        .venv/bin/pip install -qq --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-perfetto.txt
+        cp requirements-perfetto.txt .venv/.perfetto
     fi
     # Some tests run a second time as an ordinary user, who must be able to read the checkout.
     chmod go+rx . && open_to_others tests tools pyproject.toml

@@ -202,6 +202,21 @@ def test_every_view_says_what_was_recorded(whole: Cluster) -> None:
     assert blocked.code == 0 and b"/proc/none/x cannot be written" in blocked.stderr
 
 
+def test_the_trace_of_a_build_says_the_same_after_it_went_through_perfettos_classes(whole: Cluster) -> None:
+    pytest.importorskip("perfetto", reason="Perfetto's classes are not installed: sh tools/setup.sh tests")
+    from tests.perfetto_traces import read_trace, write_trace
+
+    tree = whole.tree
+    build, jobs = last_build(tree)
+    events = json.loads(tree.ctl("trace", str(build.id), "-o", "-").stdout)["traceEvents"]
+    own = {one.arguments["job"]: one for one in read_trace(write_trace(events)).slices if "command" in one.arguments}
+    assert own and set(own) == {job.id for job in jobs if job.sent_s}
+    for job in (job for job in jobs if job.sent_s):
+        assert own[job.id].thread == f"{job.worker or 'local'} {job.slot}"
+        times = (own[job.id].start_ns, own[job.id].end_ns)
+        assert times == pytest.approx([(at - build.started_s) * 1e9 for at in (job.sent_s, job.home_s)], abs=2000)
+
+
 def no_two_jobs_share_a_slot(jobs: list[JobRecord]) -> None:
     times: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for job in jobs:

@@ -1,5 +1,6 @@
 """Say in words what the record of a job says: where it ran, why there, its times and its end."""
 
+import math
 import signal
 from collections.abc import Iterator
 
@@ -109,16 +110,18 @@ def run_time_s(job: JobRecord) -> float:
 def phases(job: JobRecord) -> list[tuple[str, float, float]]:
     """Return the phases of a job that are known: name, start and end in seconds since the epoch.
 
-    They are `queued`, `sent`, `run` and `home`. Each begins where the one before ends.
+    They are `queued`, `sent`, `run` and `home`. Each begins where the one before ends. None ends
+    after the job: the clock of a worker may be wrong in spite of its correction.
     """
+    last_s = job.home_s or math.inf
     times = [("queued", job.queued_s), ("sent", job.sent_s), ("run", job.started_s), ("home", job.ended_s)]
     known = [(name, at_s) for name, at_s in times if at_s]
     ends = [at_s for _, at_s in known[1:]] + ([job.home_s] if job.home_s else [])
     latest = 0.0
     found = []
     for (name, start_s), end_s in zip(known, ends, strict=False):
-        latest = max(latest, start_s)
-        found.append((name, latest, max(end_s, latest)))
+        latest = min(max(latest, start_s), last_s)
+        found.append((name, latest, min(max(end_s, latest), last_s)))
         latest = found[-1][2]
     return found
 

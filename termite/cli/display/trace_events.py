@@ -15,6 +15,7 @@ from termite.engine.wire.protocol.foreign_text import printable
 TraceEvent = dict[str, Any]
 
 _BUILD = 1  # the process number of what concerns the whole build; places follow
+_TOOL = 1  # the thread number of the build tool; slots follow, because 0 is the idle thread
 _LONGEST_NAME = 80
 _PHASE_NAMES = {"sent": "send", "run": "run", "home": "bring home"}
 
@@ -34,15 +35,15 @@ def trace_object(build: BuildRecord, jobs: Sequence[JobRecord]) -> dict[str, Any
 
 
 def _build_events(build: BuildRecord, jobs: Sequence[JobRecord], start_s: float) -> Iterator[TraceEvent]:
-    yield from _name("thread", _BUILD, 0, "build tool")
+    yield from _name("thread", _BUILD, _TOOL, "build tool")
     end_s = max([build.ended_s, *(job.home_s for job in jobs), build.started_s])
     arguments: dict[str, object] = {"build": build.id, "exit code": build.exit_code, "jobs": len(jobs)}
-    yield _event(printable(build.text) or "commands", _BUILD, 0, (build.started_s, end_s), start_s, arguments)
+    yield _event(printable(build.text) or "commands", _BUILD, _TOOL, (build.started_s, end_s), start_s, arguments)
 
 
 def _tracks(jobs: Sequence[JobRecord], start_s: float) -> Iterator[TraceEvent]:
     processes: dict[str, int] = {}
-    for thread, (name, track) in enumerate(slot_tracks(jobs), 1):
+    for thread, (name, track) in enumerate(slot_tracks(jobs), _TOOL + 1):
         place = track[0].worker if track[0].where is Where.WORKER else "this machine"
         if place not in processes:
             processes[place] = _BUILD + 1 + len(processes)
@@ -67,9 +68,10 @@ def _job_events(job: JobRecord, process: int, thread: int, start_s: float) -> It
         "retried": len(job.attempts),
     }
     yield _event(job_name(job), process, thread, (job.sent_s, job.home_s or job.sent_s), start_s, arguments)
-    for name, begin_s, end_s in phases(job):
-        if name in _PHASE_NAMES and job.where is Where.WORKER:
-            yield _event(_PHASE_NAMES[name], process, thread, (begin_s, end_s), start_s, {"job": job.id})
+    for name, begin_s, end_s in phases(job) if job.where is Where.WORKER else ():
+        phase = _event(_PHASE_NAMES.get(name, ""), process, thread, (begin_s, end_s), start_s, {"job": job.id})
+        if phase["name"] and phase["dur"]:  # one without a length may be drawn outside of its job
+            yield phase
 
 
 def job_name(job: JobRecord) -> str:
@@ -99,10 +101,11 @@ def _rates(jobs: Iterable[JobRecord], start_s: float) -> Iterator[TraceEvent]:
     """Yield the cores in use on workers: each job's CPU is spread evenly over its run."""
     changes: dict[float, float] = {}
     for job in jobs:
-        if job.ended_s > job.started_s > 0:
-            rate = (job.user_s + job.system_s) / (job.ended_s - job.started_s)
-            changes[job.started_s] = changes.get(job.started_s, 0.0) + rate
-            changes[job.ended_s] = changes.get(job.ended_s, 0.0) - rate
+        begin_s, end_s = next(((begin, end) for name, begin, end in phases(job) if name == "run"), (0.0, 0.0))
+        if end_s > begin_s:
+            rate = (job.user_s + job.system_s) / (end_s - begin_s)
+            changes[begin_s] = changes.get(begin_s, 0.0) + rate
+            changes[end_s] = changes.get(end_s, 0.0) - rate
     cores = 0.0
     for at_s in sorted(changes):
         cores += changes[at_s]
