@@ -6,17 +6,17 @@ the screen has lines.
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from rich.cells import set_cell_size
+from rich.cells import chop_cells, set_cell_size
 
 from termite.cli.amounts import duration_text, size_text
 from termite.cli.display.build_text import build_title, progress_text
 from termite.cli.display.job_text import cause_word, end_word, job_lines, place_word, slot_time_s
 from termite.engine.errors import words_of
-from termite.engine.history.logic.job_record import BuildRecord, JobRecord, Where, Why
+from termite.engine.history.logic.job_record import BuildRecord, JobRecord, Stage, Where, Why
 from termite.engine.history.logic.live_events import Event, JobHome, Snapshot, WorkerState
 from termite.engine.history.logic.live_state import LiveState
 from termite.engine.wire.protocol.foreign_text import printable
@@ -99,33 +99,57 @@ class TopState:
         """Return a job that runs, waits, or came home lately."""
         return self.live.jobs.get(number) or self.recent.get(number)
 
-    def listed(self, pane: Pane, count: int) -> list[JobRecord]:
-        """Return the first `count` jobs of a pane: those that run, wait or took longest first."""
+    def listed(self, pane: Pane) -> list[JobRecord]:
+        """Return the jobs of a pane: those that run, wait or took longest first."""
         match pane:
             case Pane.RUNNING:
                 running = (job for job in self.live.jobs.values() if job.sent_s)
-                return heapq.nsmallest(count, running, key=lambda job: (job.sent_s, job.id))
+                return sorted(running, key=lambda job: (job.sent_s, job.id))
             case Pane.WAITING:
                 waiting = (job for job in self.live.jobs.values() if not job.sent_s)
-                return heapq.nsmallest(count, waiting, key=lambda job: (job.queued_s, job.id))
+                return sorted(waiting, key=lambda job: (job.queued_s, job.id))
             case Pane.SLOWEST:
                 best = sorted(self._slowest, reverse=True)
-                return [self.recent[number] for _, number in best if number in self.recent][:count]
+                return [self.recent[number] for _, number in best if number in self.recent]
         return []
 
 
 @dataclass(slots=True)
 class TopView:
-    """The view of the user: a pane, the marked line in it, an open job (0: none), open help."""
+    """The view of the user: a pane, the marked job in it, an open job (0: none), open help.
+
+    `marked_job` is 0 if the first row is marked, whatever job is there. Another mark stays on its
+    job while rows come and go above it. `row` is where that job was last, for when it has gone.
+    `first` is the first row that is shown, and `first_line` that of an open job.
+    """
 
     pane: Pane = Pane.RUNNING
-    marked: int = 0
+    marked_job: int = 0
+    row: int = 0
+    first: int = 0
     open_job: int = 0
+    first_line: int = 0
     is_help_open: bool = False
+
+    def find_marked(self, jobs: Sequence[JobRecord]) -> int:
+        """Return the row of the marked job among those of the pane."""
+        if self.marked_job:
+            at = next((at for at, job in enumerate(jobs) if job.id == self.marked_job), self.row)
+            self.row = max(min(at, len(jobs) - 1), 0)
+            self.marked_job = jobs[self.row].id if self.row else 0
+        else:
+            self.row = 0
+        return self.row
+
+    def mark(self, row: int, jobs: Sequence[JobRecord]) -> None:
+        """Mark the job of a row, or else of the nearest one."""
+        self.row = max(min(row, len(jobs) - 1), 0)
+        self.marked_job = jobs[self.row].id if self.row else 0
 
 
 HELP = """\
-up, down, k, j   mark another job
+up, down, k, j   mark another job, or move in what is open
+page up, down    the same, by many lines; home, end: to the first or the last one
 enter, o, w      show everything about the marked job: why it runs there, and the end of its output
 tab              list running, waiting, slowest jobs, or the reasons for commands on this machine
 escape           close what is open
@@ -138,31 +162,43 @@ def screen_lines(state: TopState, view: TopView, now_s: float, width: int, heigh
     if view.is_help_open:
         lines = [Line("termite-ctl top", Style.HEAD), *map(Line, HELP.splitlines())]
     elif view.open_job:
-        lines = list(_job_page(state, view.open_job))
+        lines = _job_page(state, view, width, height)
     else:
         lines = _main_page(state, view, now_s, height)
     shown = [Line(set_cell_size(line.text, width), line.style) for line in lines[:height]]
     return shown + [Line(" " * width)] * (height - len(shown))
 
 
-def _job_page(state: TopState, number: int) -> Iterator[Line]:
+def _job_page(state: TopState, view: TopView, width: int, height: int) -> list[Line]:
+    number, room = view.open_job, max(height - 1, 1)
     job = state.job(number)
     if job is None:
-        yield Line(f"job {number} came home long ago: see termite-ctl log {number}", Style.HEAD)
-        return
-    yield Line(f"job {number}   (escape: back)", Style.HEAD)
-    yield from map(Line, job_lines(job, state.live.master.tree))
+        return [Line(f"job {number} came home long ago: see termite-ctl log {number}", Style.HEAD)]
+    texts = [part for text in job_lines(job, state.live.master.tree) for part in _pieces(text, width)]
+    view.first_line = max(min(view.first_line, len(texts) - room), 0)
+    last = min(view.first_line + room, len(texts))
+    place = f"; lines {view.first_line + 1} to {last} of {len(texts)}" if len(texts) > room else ""
+    return [Line(f"job {number}   (escape: back{place})", Style.HEAD), *map(Line, texts[view.first_line : last])]
+
+
+def _pieces(text: str, width: int) -> list[str]:
+    return [text] if len(text) * 2 <= width else chop_cells(text, max(width, 2)) or [""]
 
 
 def _main_page(state: TopState, view: TopView, now_s: float, height: int) -> list[Line]:
     lines = [*_head(state, now_s), *_workers(state, now_s, max(height // 3, 3))]
     titles = "   ".join(f"[{pane.value}]" if pane is view.pane else pane.value for pane in Pane)
-    lines.append(Line(f"{titles}   (tab: next, ?: help)", Style.HEAD))
-    room = max(height - len(lines), 0)
+    room = max(height - len(lines) - 1, 0)
     if view.pane is Pane.HERE:
-        rows = state.here.most_common(room)
-        return lines + [Line(f"{count:>7}  {printable(words_of(cause))}") for cause, count in rows]
-    return lines + list(_job_rows(state, view, now_s, room))
+        rows = [Line(f"{count:>7}  {printable(words_of(cause))}") for cause, count in state.here.most_common(room)]
+        return [*lines, Line(f"{titles}   (tab: next, ?: help)", Style.HEAD), *rows]
+    jobs = state.listed(view.pane)
+    marked = view.find_marked(jobs)
+    room = max(room - 1, 1)
+    view.first = max(min(view.first, marked, len(jobs) - room), marked - room + 1, 0)
+    place = f"; {marked + 1} of {len(jobs)}" if len(jobs) > room else ""
+    lines.append(Line(f"{titles}   (tab: next, ?: help{place})", Style.HEAD))
+    return lines + list(_job_rows(jobs[view.first : view.first + room], marked - view.first, now_s))
 
 
 def _head(state: TopState, now_s: float) -> Iterator[Line]:
@@ -218,26 +254,28 @@ def worker_word(worker: WorkerState, now_s: float) -> str:
     return ""
 
 
-def _job_rows(state: TopState, view: TopView, now_s: float, room: int) -> Iterator[Line]:
-    if room < 1:
-        return
-    yield Line(f"{'job':>7}  {'place':<16}{'stage':<7}{'time':>10}  {'end':<8} command", Style.HEAD)
-    jobs = state.listed(view.pane, room - 1)
-    view.marked = max(min(view.marked, len(jobs) - 1), 0)
+def _job_rows(jobs: Sequence[JobRecord], marked: int, now_s: float) -> Iterator[Line]:
+    yield Line(f"{'job':>7}  {'place':<16}{'stage':<8}{'time':>9}  {'end':<8} command", Style.HEAD)
     for at, job in enumerate(jobs):
         spent_s = slot_time_s(job, now_s) if job.sent_s else max(now_s - job.queued_s, 0.0)
         text = printable(job.text.partition("\n")[0])
         yield Line(
-            f"{job.id:>7}  {place_word(job):<16.16}{job.stage.value:<7}{duration_text(spent_s):>10}  "
+            f"{job.id:>7}  {place_word(job):<16.16}{_STAGES[job.stage]:<8}{duration_text(spent_s):>9}  "
             f"{end_word(job):<8} {text}",
-            Style.MARKED if at == view.marked else Style.PLAIN,
+            Style.MARKED if at == marked else Style.PLAIN,
         )
 
 
-def press(key: str, state: TopState, view: TopView, height: int) -> bool:
+_STAGES = {Stage.QUEUED: "waits", Stage.SENT: "runs", Stage.ENDED: "returns", Stage.HOME: "home"}
+
+# By how many rows a key moves, with a page of ten.
+_MOVES = {"up": -1, "k": -1, "down": 1, "j": 1, "page up": -10, "page down": 10, "home": -(10**9), "end": 10**9}
+
+
+def press(key: str, state: TopState, view: TopView) -> bool:
     """Change the view by a key. Return False if the user wants to quit.
 
-    Keys have names: `up`, `down`, `enter`, `escape`, `tab`, or the character.
+    Keys have names: `up`, `page down`, `enter`, `escape`, `tab`, or the character.
     """
     match key:
         case "q":
@@ -248,12 +286,15 @@ def press(key: str, state: TopState, view: TopView, height: int) -> bool:
             view.is_help_open, view.open_job = False, 0
         case "tab":
             panes = list(Pane)
-            view.pane, view.marked = panes[(panes.index(view.pane) + 1) % len(panes)], 0
-        case "up" | "k":
-            view.marked = max(view.marked - 1, 0)
-        case "down" | "j":
-            view.marked += 1
+            view.pane, view.open_job = panes[(panes.index(view.pane) + 1) % len(panes)], 0
+            view.marked_job = view.first = 0
         case "enter" | "o" | "w":
-            jobs = state.listed(view.pane, height)
-            view.open_job = jobs[min(view.marked, len(jobs) - 1)].id if jobs else 0
+            jobs = state.listed(view.pane)
+            if jobs and not view.open_job:
+                view.open_job, view.first_line = jobs[view.find_marked(jobs)].id, 0
+        case _ if key in _MOVES and view.open_job:
+            view.first_line = max(view.first_line + _MOVES[key], 0)
+        case _ if key in _MOVES:
+            jobs = state.listed(view.pane)
+            view.mark(view.find_marked(jobs) + _MOVES[key], jobs)
     return True

@@ -4,6 +4,7 @@
 * summary_file.py writes a build to the file that $TERMITE_SUMMARY names.
 * web_address.py has the file in which the pages of a tree say where they are.
 * live_terminal.py follows a master, or a farm, on the whole terminal.
+* terminal_keys.py takes apart what a terminal sends while keys are pressed.
 * farm_follower.py follows the list of workers of a coordinator.
 
 Their lines are computed in ../display/.

@@ -10,8 +10,8 @@ import sys
 import termios
 import time
 import tty
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import trio
@@ -19,6 +19,7 @@ import trio
 from termite.cli.display.farm_screen import FarmView, farm_lines, press_in_farm
 from termite.cli.display.top_screen import Line, Style, TopState, TopView, press, screen_lines
 from termite.cli.readers.farm_follower import follow_workers
+from termite.cli.readers.terminal_keys import is_cut, keys_of
 from termite.engine.errors import UserError, first_error
 from termite.engine.history.live_stream import open_live_stream
 from termite.engine.wire.addresses import join_address
@@ -27,18 +28,12 @@ _ENTER = "\x1b[?1049h\x1b[?25l"  # the alternate screen, without a cursor
 _LEAVE = "\x1b[?25h\x1b[?1049l"
 _STYLES = {Style.PLAIN: "", Style.HEAD: "\x1b[1m", Style.MARKED: "\x1b[7m", Style.ALARM: "\x1b[31m"}
 _WITHOUT_COLOUR = {**_STYLES, Style.ALARM: "\x1b[1m"}
-_KEYS = {
-    b"\x1b[A": "up",
-    b"\x1b[B": "down",
-    b"\x1bOA": "up",
-    b"\x1bOB": "down",
-    b"\r": "enter",
-    b"\n": "enter",
-    b"\t": "tab",
-    b"\x1b": "escape",
-    b"\x03": "q",
-}
 _READ_BYTES = 64
+_ESCAPE_S = 0.05  # the rest of a key that a slow line has cut comes within that
+# Handed over at once if the terminal cannot be opened anew. A terminal that says it is writable
+# takes so much from Linux's line discipline, so that the call does not block.
+_PIECE_BYTES = 256
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 class LiveScreen:
@@ -49,26 +44,41 @@ class LiveScreen:
     """
 
     def __init__(
-        self, interval_s: float, lines: Callable[[int, int], list[Line]], press: Callable[[str, int], bool]
+        self, interval_s: float, lines: Callable[[int, int], list[Line]], press: Callable[[str], bool]
     ) -> None:
         self._interval_s = interval_s
         self._lines = lines
         self._press = press
         self._changed = trio.Event()
         self._drawn: list[str] = []
-        self._styles = _WITHOUT_COLOUR if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else _STYLES
+        self._styles = _WITHOUT_COLOUR if os.environ.get("NO_COLOR") else _STYLES
 
     async def show(self, follow: Callable[[], Awaitable[None]]) -> None:
-        """Use the whole terminal until the user quits. Raise what `follow` raises meanwhile."""
-        with _whole_terminal(), first_error():
+        """Use the whole terminal until the user quits. Raise what `follow` raises meanwhile.
+
+        A signal that ends programs ends this process after the terminal is as it was.
+        """
+        with WholeTerminal() as terminal, first_error():
             async with trio.open_nursery() as nursery:
-                for task in (self.draw, self.follow_size, follow):
+
+                async def obey_signals() -> None:
+                    terminal.ended_by = await self._obey_signals(terminal)
+                    nursery.cancel_scope.cancel()
+
+                nursery.start_soon(self.draw, terminal)
+                for task in (obey_signals, follow):
                     nursery.start_soon(task)
                 await self.read_keys()
                 nursery.cancel_scope.cancel()
+        if terminal.ended_by:
+            signal.signal(terminal.ended_by, signal.SIG_DFL)
+            os.kill(os.getpid(), terminal.ended_by)
 
-    async def draw(self) -> None:
-        """Draw the lines that have changed, until cancelled."""
+    async def draw(self, terminal: "WholeTerminal") -> None:
+        """Draw the lines that have changed, until cancelled.
+
+        A terminal that is slow gets fewer drawings, and never an old one.
+        """
         while True:
             size = os.get_terminal_size(sys.stdout.fileno())
             shown = [self._styled(line) for line in self._lines(size.columns, size.lines)]
@@ -76,8 +86,8 @@ class LiveScreen:
                 self._drawn = [""] * len(shown)
             changed = [f"\x1b[{at + 1};1H{text}" for at, text in enumerate(shown) if text != self._drawn[at]]
             self._drawn = shown
-            await _write("".join(changed))
             self._changed = trio.Event()
+            await terminal.write("".join(changed))
             with trio.move_on_after(self._interval_s):
                 await self._changed.wait()
 
@@ -87,31 +97,37 @@ class LiveScreen:
 
     async def read_keys(self) -> None:
         """Obey keys until the user quits."""
-        while True:
-            await trio.lowlevel.wait_readable(sys.stdin.fileno())
-            pressed = os.read(sys.stdin.fileno(), _READ_BYTES)
-            if not pressed:
-                return
-            height = os.get_terminal_size(sys.stdout.fileno()).lines
-            if not all(self._press(key, height) for key in keys_of(pressed)):
+        while pressed := await self._read_pressed():
+            if not all(self._press(key) for key in keys_of(pressed)):
                 return
             self._changed.set()
 
-    async def follow_size(self) -> None:
-        """Draw everything again when the size of the terminal changes."""
-        with trio.open_signal_receiver(signal.SIGWINCH) as signals:
-            async for _ in signals:
+    async def _read_pressed(self) -> bytes:
+        """Wait for keys. Return b"" if the terminal is gone."""
+        stdin = sys.stdin.fileno()
+        await trio.lowlevel.wait_readable(stdin)
+        pressed = os.read(stdin, _READ_BYTES)
+        while is_cut(pressed):
+            with trio.move_on_after(_ESCAPE_S):
+                await trio.lowlevel.wait_readable(stdin)
+                pressed += os.read(stdin, _READ_BYTES)
+                continue
+            break
+        return pressed
+
+    async def _obey_signals(self, terminal: "WholeTerminal") -> int:
+        """Draw everything again after a new size or a stop. Return the signal that ends this."""
+        with trio.open_signal_receiver(signal.SIGWINCH, signal.SIGTSTP, *_ENDING) as signals:
+            async for number in signals:
+                if number in _ENDING:
+                    return number
+                if number == signal.SIGTSTP:
+                    terminal.leave()
+                    os.kill(os.getpid(), signal.SIGSTOP)
+                    terminal.enter()
                 self._drawn = []
                 self._changed.set()
-
-
-def keys_of(pressed: bytes) -> list[str]:
-    """Return the names of the keys in what a terminal has sent at once."""
-    if pressed in _KEYS:
-        return [_KEYS[pressed]]
-    if pressed.startswith(b"\x1b"):
-        return []
-    return [_KEYS.get(bytes([byte]), chr(byte)) for byte in pressed]
+        return 0
 
 
 async def show_master(path: Path, interval_s: float) -> None:
@@ -123,7 +139,7 @@ async def show_master(path: Path, interval_s: float) -> None:
     screen = LiveScreen(
         interval_s,
         lambda width, height: screen_lines(state, view, time.time(), width, height),
-        lambda key, height: press(key, state, view, height),
+        lambda key: press(key, state, view),
     )
     async with open_live_stream(path) as stream:
 
@@ -139,29 +155,53 @@ async def show_master(path: Path, interval_s: float) -> None:
 async def show_farm(host: str, port: int, secret: bytes, interval_s: float) -> None:
     """Show the workers that a coordinator knows until the user quits."""
     view = FarmView(join_address(host, port))
-    screen = LiveScreen(interval_s, functools.partial(farm_lines, view), lambda key, height: press_in_farm(key, view))
+    screen = LiveScreen(interval_s, functools.partial(farm_lines, view), lambda key: press_in_farm(key, view))
     pause = functools.partial(trio.sleep, interval_s)
     await screen.show(lambda: follow_workers(host, port, secret, view, pause))
 
 
-@contextmanager
-def _whole_terminal() -> Iterator[None]:
-    """Use the alternate screen, and get each key at once. Afterwards all is as it was."""
-    stdin = sys.stdin.fileno()
-    before = termios.tcgetattr(stdin)
-    try:
-        tty.setcbreak(stdin)
+class WholeTerminal:
+    """The terminal of this process, in its alternate screen, with each key at once.
+
+    The terminal is opened anew, so that a write can be told not to block: the description of
+    stdout belongs to the shell as well. A slow terminal then delays its drawings, but not the keys
+    and the events of the master. `ended_by` is the signal that ended the screen, or 0.
+    """
+
+    def __init__(self) -> None:
+        self.ended_by = 0
+        self._before = termios.tcgetattr(sys.stdin.fileno())
+        self._fd = sys.stdout.fileno()
+        with suppress(OSError):  # the terminal may belong to another user, after su
+            self._fd = os.open(os.ttyname(self._fd), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        self._is_own = self._fd != sys.stdout.fileno()
+
+    def __enter__(self) -> "WholeTerminal":
+        self.enter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
+        if self._is_own:
+            os.close(self._fd)
+
+    def enter(self) -> None:
+        """Use the alternate screen, and get each key at once."""
+        tty.setcbreak(sys.stdin.fileno())
         os.write(sys.stdout.fileno(), _ENTER.encode())
-        yield
-    finally:
-        with suppress(OSError):
-            os.write(sys.stdout.fileno(), _LEAVE.encode())
-        termios.tcsetattr(stdin, termios.TCSADRAIN, before)
 
+    def leave(self) -> None:
+        """Make everything as it was before. Drop what the terminal has not taken yet."""
+        with suppress(OSError, termios.error):  # the terminal may be gone, or stopped by Ctrl-S
+            termios.tcflush(self._fd, termios.TCOFLUSH)
+            os.write(self._fd, _LEAVE.encode())
+        with suppress(OSError, termios.error):
+            termios.tcsetattr(sys.stdin.fileno(), termios.TCSANOW, self._before)
 
-async def _write(text: str) -> None:
-    """Write to the terminal, which may take only a part at a time."""
-    rest = text.encode("utf-8", "backslashreplace")
-    while rest:
-        await trio.lowlevel.wait_writable(sys.stdout.fileno())
-        rest = rest[os.write(sys.stdout.fileno(), rest) :]
+    async def write(self, text: str) -> None:
+        """Write to the terminal, which may take only a part at a time."""
+        rest = text.encode("utf-8", "backslashreplace")
+        while rest:
+            await trio.lowlevel.wait_writable(self._fd)
+            with suppress(BlockingIOError):
+                rest = rest[os.write(self._fd, rest if self._is_own else rest[:_PIECE_BYTES]) :]

@@ -13,9 +13,11 @@ import termios
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 
+from termite.engine.history.logic.live_events import JobSent
 from tests.live_master import FakeMaster, serving
 from tests.synthetic_builds import events_of, synthetic_build
 
@@ -42,6 +44,16 @@ class Terminal:
         """The text that is on the screen now."""
         return "\n".join(self.lines[row] for row in sorted(self.lines))
 
+    async def until_sent(self, text: bytes) -> None:
+        """Read until the program has sent these bytes. Fail after ten seconds."""
+        with trio.fail_after(10):
+            while text not in self.sent:
+                await self._read()
+
+    def settings(self) -> list[object]:
+        """Return the settings of the terminal: whether it echoes, and so on."""
+        return termios.tcgetattr(self._end)
+
     async def read_to_the_end(self) -> None:
         """Read until the program has closed the terminal."""
         with trio.move_on_after(5), contextlib.suppress(OSError):
@@ -64,11 +76,13 @@ class Terminal:
 
 
 @contextlib.contextmanager
-def top_on_a_terminal(tree: Path, *flags: str) -> Iterator[tuple[Terminal, "subprocess.Popen[bytes]"]]:
+def top_on_a_terminal(
+    tree: Path, *flags: str, terminal_type: str = "xterm"
+) -> Iterator[tuple[Terminal, "subprocess.Popen[bytes]"]]:
     end, inner = pty.openpty()
     terminal = Terminal(end)
     terminal.resize(24, 80)
-    env = {**os.environ, "TERM": "xterm", "TERMITE_SOCKET": str(tree / ".termite-socket")}
+    env = {**os.environ, "TERM": terminal_type, "TERMITE_SOCKET": str(tree / ".termite-socket")}
     process = subprocess.Popen(
         [*TOP, "--interval", "0.2", *flags], cwd=tree, env=env, stdin=inner, stdout=inner, stderr=inner,
         start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
@@ -111,6 +125,95 @@ async def test_it_shows_what_the_master_says_and_obeys_keys(tmp_path: Path) -> N
             assert process.wait(5) == 0
             assert LEAVE in terminal.sent
             assert max(terminal.lines) <= 24
+
+
+def crowd(master: FakeMaster, count: int) -> None:
+    """Let so many jobs run, for long enough texts to fill a screen."""
+    _, jobs = synthetic_build(20)
+    for number in range(1, count + 1):
+        text = f"gcc {'-DX ' * 40}{number}"
+        master.emit(
+            JobSent(
+                msgspec.structs.replace(jobs[9], id=number, text=text, sent_s=1e9 + number, home_s=0.0, ended_s=0.0)
+            )
+        )
+
+
+async def test_a_terminal_that_takes_nothing_holds_up_neither_keys_nor_events(tmp_path: Path) -> None:
+    async with serving(tmp_path / ".termite-socket") as master:
+        emit_all(master, 20)
+        with top_on_a_terminal(tmp_path) as (terminal, process):
+            await terminal.until("running")
+            terminal.resize(60, 220)
+            before_kb = resident_kb(process.pid)
+            for _ in range(20):  # nobody reads: the terminal is full after the first drawing
+                crowd(master, 1000)
+                await trio.sleep(0.1)
+            assert resident_kb(process.pid) < before_kb + 20_000
+            assert master.state.missed == 0
+            terminal.press(b"q")
+            assert await trio.to_thread.run_sync(process.wait, 10) == 0
+            await terminal.read_to_the_end()
+            assert terminal.sent.endswith(LEAVE)
+            assert len(terminal.sent) < 60_000, "drawings wait for the terminal"
+
+
+def resident_kb(pid: int) -> int:
+    """Return the memory of a process."""
+    found = re.search(r"^VmRSS:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert found
+    return int(found[1])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+async def test_a_signal_ends_it_and_the_terminal_is_as_before(tmp_path: Path, number: signal.Signals) -> None:
+    async with serving(tmp_path / ".termite-socket") as master:
+        emit_all(master, 50)
+        with top_on_a_terminal(tmp_path) as (terminal, process):
+            before = terminal.settings()
+            await terminal.until("running")
+            assert terminal.settings() != before
+            process.send_signal(number)
+            await terminal.until_sent(LEAVE)
+            assert await trio.to_thread.run_sync(process.wait, 5) == -number
+            assert terminal.settings() == before
+
+
+async def test_a_stop_gives_the_terminal_back_and_a_start_draws_again(tmp_path: Path) -> None:
+    async with serving(tmp_path / ".termite-socket") as master:
+        emit_all(master, 50)
+        with top_on_a_terminal(tmp_path) as (terminal, process):
+            before = terminal.settings()
+            await terminal.until("running")
+            process.send_signal(signal.SIGTSTP)
+            await terminal.until_sent(LEAVE)
+            assert await trio.to_thread.run_sync(os.waitpid, process.pid, os.WUNTRACED) == (process.pid, 0x137F)
+            assert terminal.settings() == before
+            terminal.sent = b""
+            terminal.lines.clear()
+            process.send_signal(signal.SIGCONT)
+            await terminal.until("running")
+            assert terminal.settings() != before
+
+
+async def test_a_key_that_a_slow_line_has_cut_is_one_key(tmp_path: Path) -> None:
+    async with serving(tmp_path / ".termite-socket") as master:
+        crowd(master, 40)
+        with top_on_a_terminal(tmp_path) as (terminal, _):
+            await terminal.until("; 1 of 40")
+            for piece in (b"\x1b", b"[", b"B\x1b[B\x1b", b"[B"):
+                terminal.press(piece)
+                await trio.sleep(0.01)
+            await terminal.until("; 4 of 40")
+
+
+async def test_a_terminal_without_a_screen_gets_the_state_once(tmp_path: Path) -> None:
+    async with serving(tmp_path / ".termite-socket") as master:
+        crowd(master, 5)
+        with top_on_a_terminal(tmp_path, terminal_type="dumb") as (terminal, process):
+            await terminal.read_to_the_end()
+            assert process.wait(5) == 0
+        assert b"\x1b" not in terminal.sent and b"5 running" in terminal.sent and b"TERM=dumb" in terminal.sent
 
 
 async def test_it_ends_with_the_master_with_ctrl_c_and_with_a_signal(tmp_path: Path) -> None:

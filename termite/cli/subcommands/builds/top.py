@@ -46,7 +46,12 @@ def _run(flags: Namespace) -> int:
 
 
 def _is_once(flags: Namespace) -> bool:
-    return bool(flags.once) or not (sys.stdout.isatty() and sys.stdin.isatty())
+    if flags.once or not (sys.stdout.isatty() and sys.stdin.isatty()):
+        return True
+    is_plain = os.environ.get("TERM", "dumb") == "dumb"
+    if is_plain:
+        print("termite-ctl: a terminal with TERM=dumb has no screen: the state is printed once", file=sys.stderr)
+    return is_plain
 
 
 def _run_farm(flags: Namespace) -> int:
