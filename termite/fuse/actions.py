@@ -25,6 +25,7 @@ from termite.engine.wire.transport import SendChunk
 from termite.fuse import mirror_calls
 from termite.fuse.content.fetch import MirroredFiles
 from termite.fuse.harvest.collect import Harvested, collect, find_left_in_memory
+from termite.fuse.job_slots import JobSlots
 from termite.fuse.job_terminal import JobTerminal
 from termite.fuse.kernel.ops import MirrorOperations
 from termite.fuse.layers.real_layers import RealLayers
@@ -90,7 +91,7 @@ class Actions:
         jobs: RunningJobs,
         on_change: Callable[[], None],
     ) -> None:
-        self.slots = trio.CapacityLimiter(0)
+        self.slots = JobSlots()
         self._request = request
         self._homes = Homes(request.writable_root, request.temporary)
         self._mount = mount
@@ -128,7 +129,7 @@ class Actions:
         self._tree.take_contents(run.contents, run.number)
         if not self._tree.is_known(b""):
             await self._files.fetcher.directory(b"")
-        async with _Slot(self.slots):
+        async with self.slots:
             await self._parts.layers.settle()
             view, generation = self._tree.open_view(), self._parts.warm.enter()
             with trio.CancelScope() as scope:
@@ -203,6 +204,7 @@ class Actions:
         async with self._stdin_pipe(job, run) as pipe:
             result = await self._run_sandbox(job, run, pipe, forward)
             stdin_taken = pipe.taken if pipe else 0
+        self._jobs.cpu_s += result.usage.user_s + result.usage.system_s
         is_typed_at = run.terminal is not None and run.terminal.is_typed_at
         if result.is_left and not is_typed_at:
             raise Retryable(Reason.PROCESS_LEFT)
@@ -309,27 +311,6 @@ class Actions:
                 return await collect(*place, may_compare_links=may_compare_links)
             except Need as need:
                 await self._files.fetcher.directory(need.path)
-
-
-class _Slot:
-    """One of the slots, held for the length of a block.
-
-    If one is free, the scheduler does not run other tasks in between.
-    """
-
-    __slots__ = ("_slots",)
-
-    def __init__(self, slots: trio.CapacityLimiter) -> None:
-        self._slots = slots
-
-    async def __aenter__(self) -> None:
-        try:
-            self._slots.acquire_nowait()
-        except trio.WouldBlock:
-            await self._slots.acquire()
-
-    async def __aexit__(self, *_: object) -> None:
-        self._slots.release()
 
 
 def _has_pipe(run: Run) -> bool:

@@ -207,7 +207,7 @@ class MirrorServer:
             raise refusal
         connection.on_answered = self._lease.parts.sandboxes.prepare  # not before an answer: somebody waits for that
         self._is_mounted.set()
-        self._control.ask_nowait(MirrorNotice(lease=slots, master=request.master))
+        self._control.ask_nowait(MirrorNotice(lease=slots, master=request.master, user=request.user))
         await self._granted.wait()
         log.info("lease-opened master=%s slots=%d", request.master, self._slots)
         room = _room(self._config)
@@ -239,7 +239,7 @@ class MirrorServer:
     async def _set_slots(self, slots: int) -> None:
         self._slots = slots
         if self._lease is not None:
-            self._lease.actions.slots.total_tokens = slots
+            self._lease.actions.slots.set_count(slots)
             self._lease.parts.sandboxes.keep_ready(slots)
         if self._granted.is_set() and self._opening is not None:
             with suppress(TermiteError):  # the lease ends, and the next one gets `_slots`
@@ -276,7 +276,7 @@ class MirrorServer:
             await self._jobs_changed.wait()
             await trio.sleep(CLEAR_UP_S)  # first, so that it does not delay the next job
             self._jobs_changed = trio.Event()
-            self._control.send_nowait(MirrorNotice(running=len(self._jobs.running), jobs=self._jobs.started))
+            self._control.send_nowait(self._jobs.notice())
             _reap()
             parts.layers.discard_unused()
             parts.sandboxes.scratch.clear_up()

@@ -11,6 +11,7 @@ runs again, whatever it would have made of the error.
 
 import contextlib
 import os
+import time
 from collections.abc import Awaitable, Callable
 from errno import EIO, ENOMEM, ESTALE
 from typing import TypeVar
@@ -19,10 +20,13 @@ import trio
 
 from termite.engine.errors import FsError, Reason, Retryable, Stale, TermiteError
 from termite.engine.model import StdinFile
+from termite.engine.wire.protocol.control_lines import MirrorNotice
 from termite.fuse.view.comparison import CopyUps, LinkKey
 from termite.fuse.view.views import View
 
 T = TypeVar("T")
+
+MOST_S = 1e9  # thirty years, which is the limit of the line to the worker
 
 
 class RunningJob:
@@ -101,20 +105,49 @@ class RunningJob:
 
 
 class RunningJobs:
-    """The jobs that run now, by number; `started` counts all jobs so far."""
+    """The jobs that run now, by number; `started` counts all jobs so far.
+
+    `cpu_s` is the CPU time of those that have ended. `job_s` is the sum of the times of all, and
+    `busy_s` the time in which any ran; both are those of the last change.
+    """
 
     def __init__(self) -> None:
         self.running: dict[int, RunningJob] = {}
         self.started = 0
+        self.cpu_s = 0.0
+        self.job_s = 0.0
+        self.busy_s = 0.0
+        self._changed_s = 0.0
         self._inputs: list[bytes] = []
 
     def add(self, job: RunningJob) -> None:
         """Add a job that starts."""
+        self.count_time()
         self.running[job.number] = job
         self.started += 1
 
+    def count_time(self) -> None:
+        """Bring `job_s` and `busy_s` up to now."""
+        now_s = time.monotonic()
+        if self.running:
+            self.job_s += len(self.running) * (now_s - self._changed_s)
+            self.busy_s += now_s - self._changed_s
+        self._changed_s = now_s
+
+    def notice(self) -> MirrorNotice:
+        """Return what the worker is told of the jobs, up to now."""
+        self.count_time()
+        return MirrorNotice(
+            running=len(self.running),
+            jobs=self.started,
+            cpu_s=min(self.cpu_s, MOST_S),
+            job_s=min(self.job_s, MOST_S),
+            busy_s=min(self.busy_s, MOST_S),
+        )
+
     def remove(self, job: RunningJob) -> None:
         """Remove a job that has ended."""
+        self.count_time()
         del self.running[job.number]
         if job.stdin_file is not None:
             self._inputs.append(b"stdin/%d" % job.number)

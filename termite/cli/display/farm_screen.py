@@ -1,6 +1,6 @@
 """The screen of `termite-ctl top -coordinator`: the workers of a whole farm.
 
-A coordinator knows no command, path or user, so that none is shown.
+A coordinator names no command, path or user to such a reader, so that none is shown.
 """
 
 from collections.abc import Sequence
@@ -8,20 +8,28 @@ from dataclasses import dataclass
 
 from rich.cells import set_cell_size
 
-from termite.cli.amounts import size_text
+from termite.cli.amounts import duration_text, size_text
 from termite.cli.display.top_screen import Line, Style
-from termite.engine.wire.protocol.fleet_messages import ListedWorker
+from termite.engine.wire.protocol.farm_messages import Farm, FarmWorker
 from termite.engine.wire.protocol.foreign_text import printable
 
 
 @dataclass(slots=True)
 class FarmView:
-    """The view of a farm: its workers, a trouble ("": none), and the first one shown."""
+    """The view of a farm: its workers, a trouble ("": none), and the first one shown.
+
+    Workers send a heartbeat every `interval_s`.
+    """
 
     address: str
-    workers: Sequence[ListedWorker] = ()
+    workers: Sequence[FarmWorker] = ()
     trouble: str = ""
     first: int = 0
+    interval_s: float = 5.0
+
+    def show(self, farm: Farm) -> None:
+        """Take in the present state of the farm."""
+        self.workers, self.interval_s, self.trouble = farm.workers, farm.interval_s, ""
 
 
 def farm_lines(view: FarmView, width: int, height: int) -> list[Line]:
@@ -32,11 +40,12 @@ def farm_lines(view: FarmView, width: int, height: int) -> list[Line]:
 
 
 def _head(view: FarmView) -> list[Line]:
-    slots, leased = sum(one.slots for one in view.workers), sum(one.leased for one in view.workers)
-    draining = sum(one.draining for one in view.workers)
+    known = [one.worker for one in view.workers if not one.is_lost]
+    slots, leased = sum(one.slots for one in known), sum(one.leased for one in known)
+    drained = sum(one.draining for one in known)
     lines = [
         Line(f"termite farm of {printable(view.address)}   (up, down: move, q: quit)", Style.HEAD),
-        Line(f"{len(view.workers)} workers, {draining} of them draining; {leased} of {slots} slots are leased"),
+        Line(f"{len(known)} workers, {drained} of them drained; {leased} of {slots} slots are leased"),
     ]
     if view.trouble:
         lines.append(Line(printable(view.trouble), Style.ALARM))
@@ -47,23 +56,34 @@ def _head(view: FarmView) -> list[Line]:
 
 
 def _rows(view: FarmView, room: int) -> list[Line]:
-    workers = sorted(view.workers, key=lambda one: (not _trouble_of(one), one.name))
+    workers = sorted(view.workers, key=lambda one: (not farm_word(one, view.interval_s), one.worker.name))
     view.first = max(min(view.first, len(workers) - room), 0)
-    return [
-        Line(
-            f"{printable(one.name, 40):<24}{f'{one.leased} of {one.slots}':>12}{one.load:>8.1f}"
-            f"{one.machine.cores or '?':>7}{size_text(one.free_memory_bytes):>14}  "
-            f"{printable(one.address, 60):<24}{_trouble_of(one)}",
-            Style.ALARM if _trouble_of(one) else Style.PLAIN,
-        )
-        for one in workers[view.first : view.first + room]
-    ]
+    return [_row(one, farm_word(one, view.interval_s)) for one in workers[view.first : view.first + room]]
 
 
-def _trouble_of(worker: ListedWorker) -> str:
+def _row(known: FarmWorker, word: str) -> Line:
+    one = known.worker
+    return Line(
+        f"{printable(one.name, 40):<24}{f'{one.leased} of {one.slots}':>12}{one.load:>8.1f}"
+        f"{one.machine.cores or '?':>7}{size_text(one.free_memory_bytes):>14}  "
+        f"{printable(one.address, 60):<24}{word}",
+        Style.ALARM if word else Style.PLAIN,
+    )
+
+
+def farm_word(known: FarmWorker, interval_s: float) -> str:
+    """Return the state of a worker in a few words: lost, silent, drained, or nothing special.
+
+    A worker is silent if two heartbeats are missing.
+    """
+    worker = known.worker
+    if known.is_lost:
+        return f"lost: silent for {duration_text(known.silent_s)}"
     if worker.rival:
         return printable(f"another worker at {worker.rival} has the same name")
-    return "draining" if worker.draining else ""
+    if known.silent_s > 2 * interval_s:
+        return f"silent for {duration_text(known.silent_s)}"
+    return "drained" if worker.draining else ""
 
 
 def press_in_farm(key: str, view: FarmView) -> bool:

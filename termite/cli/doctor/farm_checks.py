@@ -20,13 +20,13 @@ from termite.cli.doctor.trial_jobs import (
     try_worker,
 )
 from termite.engine.errors import RemoteProtocolError, TermiteError, UserError
+from termite.engine.fleet.coordinator_dial import dial_coordinator
 from termite.engine.host.machine import read_facts
 from termite.engine.wire.addresses import join_address, split_address
-from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.protocol.fleet_messages import ListedWorker, ListWorkers, Workers
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import PROTOCOL, Ping, Pong
-from termite.engine.wire.transport import Connection, SendChunk, dial
+from termite.engine.wire.transport import Connection, SendChunk
 
 AT_ONCE = 32  # workers that are tried side by side
 
@@ -72,8 +72,8 @@ async def _list_workers(farm: Farm, note: Note) -> tuple[ListedWorker, ...] | No
     area, address = farm.area, Patient(farm.area, farm.host, farm.port)
     try:
         with trio.move_on_after(ANSWER_S) as patience:
-            identity = mint(farm.secret, "doctor", Role.CLIENT)
-            async with dial(farm.host, farm.port, identity, _refuse, CONNECT_S) as connection:
+            place = (farm.host, farm.port)
+            async with dial_coordinator(place, farm.secret, "doctor", _refuse, CONNECT_S) as connection:
                 patience.deadline += ANSWER_S
                 note(Finding(area, "reach", Level.OK, "it answers, and has the same secret"))
                 await _check_clock(area, connection, note)
@@ -118,7 +118,8 @@ def judge_list(area: str, workers: tuple[ListedWorker, ...], architecture: str) 
             text = f"two workers have this name: {worker.address} and {worker.rival}; each replaces the other"
             yield Finding(name, "name", Level.FAILURE, text, "restart one of them with termite-worker -name ANOTHER")
         if worker.draining:
-            yield Finding(name, "drains", Level.WARNING, "it takes no new jobs", "wait for its end, or restart it")
+            mend = f"termite-ctl undrain {worker.name} -coordinator HOST -secret FILE"
+            yield Finding(name, "drains", Level.WARNING, "it takes no new jobs", mend)
         theirs = worker.machine.architecture
         if theirs and theirs != architecture:
             text = f"its machine is {theirs}, this one is {architecture}: it gets no commands of this machine"

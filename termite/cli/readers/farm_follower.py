@@ -1,52 +1,33 @@
-"""Follow the list of workers that a coordinator knows."""
+"""Follow the workers of a farm, as its coordinator knows them."""
 
 from collections.abc import Awaitable, Callable
 
 import trio
 
 from termite.cli.display.farm_screen import FarmView
-from termite.engine.errors import Retryable, UserError
-from termite.engine.wire.authority import Role, mint
-from termite.engine.wire.protocol.fleet_messages import ListWorkers, Workers
-from termite.engine.wire.protocol.message_base import Message
-from termite.engine.wire.protocol.messages import PROTOCOL
-from termite.engine.wire.transport import Connection, SendChunk, dial
+from termite.cli.readers.farm_questions import Coordinator
+from termite.engine.errors import UserError
 
-CONNECT_S = 10.0
 RETRY_S = 2.0
 
 
-async def list_workers(host: str, port: int, secret: bytes, view: FarmView) -> None:
-    """Ask once. Raise UserError or Retryable if the coordinator does not answer."""
-    async with dial(host, port, mint(secret, "top", Role.CLIENT), _refuse, CONNECT_S) as connection:
-        await _ask(connection, view)
+async def list_workers(coordinator: Coordinator, view: FarmView) -> None:
+    """Ask once. Raise UserError if the coordinator does not answer."""
+    async with coordinator.connected() as desk:
+        view.show(await desk.list_farm())
 
 
-async def follow_workers(
-    host: str, port: int, secret: bytes, view: FarmView, changed: Callable[[], Awaitable[None]]
-) -> None:
+async def follow_workers(coordinator: Coordinator, view: FarmView, changed: Callable[[], Awaitable[None]]) -> None:
     """Ask again and again until cancelled; `changed` is awaited before each next question.
 
     While the coordinator does not answer, the view has the last list, and says why.
     """
     while True:
         try:
-            async with dial(host, port, mint(secret, "top", Role.CLIENT), _refuse, CONNECT_S) as connection:
+            async with coordinator.connected() as desk:
                 while True:
-                    await _ask(connection, view)
+                    view.show(await desk.list_farm())
                     await changed()
-        except (UserError, Retryable) as error:
-            view.trouble = f"the coordinator does not answer: {error}"
+        except UserError as error:
+            view.trouble = str(error)
             await trio.sleep(RETRY_S)
-
-
-async def _ask(connection: Connection, view: FarmView) -> None:
-    """Put the present list into the view. With version 0, the answer comes at once."""
-    answer = await connection.request(ListWorkers(PROTOCOL, 0), timeout_s=CONNECT_S)
-    if not isinstance(answer, Workers):
-        raise UserError(f"a coordinator answered {type(answer).__name__}", hint="it may have another version")
-    view.workers, view.trouble = answer.workers, ""
-
-
-async def _refuse(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
-    raise UserError(f"a coordinator asks nothing, but sent {type(message).__name__}")

@@ -19,6 +19,7 @@ import trio
 from termite.cli.display.farm_screen import FarmView, farm_lines, press_in_farm
 from termite.cli.display.top_screen import Line, Style, TopState, TopView, press, screen_lines
 from termite.cli.readers.farm_follower import follow_workers
+from termite.cli.readers.farm_questions import Coordinator
 from termite.cli.readers.terminal_keys import is_cut, keys_of
 from termite.engine.errors import UserError, first_error
 from termite.engine.history.live_stream import open_live_stream
@@ -152,12 +153,12 @@ async def show_master(path: Path, interval_s: float) -> None:
         await screen.show(follow)
 
 
-async def show_farm(host: str, port: int, secret: bytes, interval_s: float) -> None:
+async def show_farm(coordinator: Coordinator, interval_s: float) -> None:
     """Show the workers that a coordinator knows until the user quits."""
-    view = FarmView(join_address(host, port))
+    view = FarmView(join_address(*coordinator.address))
     screen = LiveScreen(interval_s, functools.partial(farm_lines, view), lambda key: press_in_farm(key, view))
     pause = functools.partial(trio.sleep, interval_s)
-    await screen.show(lambda: follow_workers(host, port, secret, view, pause))
+    await screen.show(lambda: follow_workers(coordinator, view, pause))
 
 
 class WholeTerminal:

@@ -28,6 +28,8 @@ FOLDERS = {
     "shutdown": "masters",
     "refresh": "masters",
     "cache": "machines",
+    "drain": "machines",
+    "undrain": "machines",
     "secret": "machines",
     "doctor": "machines",
 }

@@ -14,10 +14,12 @@ import trio
 
 from termite import __version__
 from termite.engine.errors import Reason, RemoteProtocolError, Retryable, TermiteError, UserError
+from termite.engine.fleet.farm_desk import FarmDesk
 from termite.engine.fleet.logic.registry import Registry
 from termite.engine.host.descriptors import Descriptors, shortage_text
 from termite.engine.wire.addresses import join_address, listen, peer_name, port_of, split_address
 from termite.engine.wire.authority import Role, mint
+from termite.engine.wire.protocol.farm_messages import DrainWorker, GetWorkerReport, ListFarm
 from termite.engine.wire.protocol.fleet_messages import (
     Deregister,
     ListedWorker,
@@ -46,13 +48,15 @@ class CoordinatorConfig:
     """The settings of a coordinator.
 
     `listen` is an address of this machine, or "" for all of them. Port 0 means any free port.
-    Workers register every `interval_s`.
+    Workers register every `interval_s`. Who asks with `pages_key` learns who uses the workers; b"":
+    nobody does.
     """
 
     secret: bytes
     listen: str = ""
     port: int = COORDINATOR_PORT
     interval_s: float = 5.0
+    pages_key: bytes = b""
 
 
 async def serve_coordinator(
@@ -79,6 +83,7 @@ class _Coordinator:
         self._strangers = Strangers(MAX_UNAUTHENTICATED)
         self._descriptors = Descriptors()
         self._refused: dict[str, str] = {}  # the last logged reason by host
+        self._desk = FarmDesk(self._registry, config.interval_s, config.pages_key)
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """Serve one connection, of a worker, a master or a stranger."""
@@ -97,7 +102,7 @@ class _Coordinator:
             return
 
         async def answer(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
-            return await self._answer(message, peer_host=peer_host, own_host=own_host)
+            return await self._answer(connection, message, peer_host=peer_host, own_host=own_host)
 
         if not self._descriptors.has_room(PEER_DESCRIPTORS):
             log.warning("handshake-refused peer=%s reason=%s", peer, shortage_text())
@@ -133,10 +138,11 @@ class _Coordinator:
                 log.warning("worker-lost worker=%s", name)
                 self._notify()
 
-    async def _answer(self, message: Message, *, peer_host: str, own_host: str) -> Message:
+    async def _answer(self, connection: Connection, message: Message, *, peer_host: str, own_host: str) -> Message:
         match message:
             case Register():
                 _check_protocol(message.protocol)
+                self._desk.note_line(message.name, connection)
                 return self._register(message, peer_host)
             case Deregister(name=name):
                 if self._registry.deregister(name):
@@ -150,6 +156,17 @@ class _Coordinator:
                         await self._changed.wait()
                 as_reachable = tuple(_reachable(worker, peer_host, own_host) for worker in self._registry.workers())
                 return Workers(self._registry.version, as_reachable, __version__)
+            case ListFarm(protocol=protocol, key=key):
+                _check_protocol(protocol)
+                return self._desk.list_farm(key, trio.current_time())
+            case GetWorkerReport(protocol=protocol):
+                _check_protocol(protocol)
+                return await self._desk.get_report(message)
+            case DrainWorker(protocol=protocol):
+                _check_protocol(protocol)
+                if await self._desk.drain(message, connection.peer):
+                    self._notify()
+                return Done()
         raise RemoteProtocolError(f"a coordinator does not answer {type(message).__name__}")
 
     def _register(self, message: Register, peer_host: str) -> Message:

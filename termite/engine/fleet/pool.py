@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 
 import trio
 
-from termite.engine.errors import ConnectionLost, Reason, RemoteProtocolError, Retryable, TermiteError, UserError
-from termite.engine.fleet.coordinator import coordinator_error_text
+from termite.engine.errors import ConnectionLost, Reason, Retryable, TermiteError, UserError
+from termite.engine.fleet.coordinator_link import CoordinatorLink
 from termite.engine.fleet.lease import Lease, Traffic
 from termite.engine.fleet.logic.pool_config import PoolConfig
 from termite.engine.fleet.logic.schedule import choose_place
@@ -24,13 +24,11 @@ from termite.engine.wire.addresses import split_address
 from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.identity import Identity
 from termite.engine.wire.owner import owner_key
-from termite.engine.wire.protocol.fleet_messages import ListWorkers, Workers
+from termite.engine.wire.protocol.fleet_messages import Workers
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import PROTOCOL, Done, OpenLease, SetSlots
 from termite.engine.wire.transport import Connection, SendChunk, dial
 
-LIST_TIMEOUT_S = 60.0  # the coordinator answers a long poll after at most 30 s
-RECONNECT_S = (0.1, 0.5, 1.0, 2.0, 5.0)  # pauses before a lost coordinator is asked again
 REFUSED_REST_S = 60.0  # pause for a worker that was refused twice for one reason: it needs a person
 SHORTEST_KEEPALIVE_S = 0.02  # with a keepalive of 0, a lease in use would otherwise be checked without pause
 FAILURES_IN_A_ROW = 3  # then a lease is retired; one or two failures may be the fault of their jobs
@@ -102,11 +100,12 @@ class Pool:
         self.trouble: Trouble | None = None  # the last one, which may be the reason that no worker is available
         self._unreachable: Trouble | None = None  # the last one of the coordinator
         self.silences = Silences()
+        self.coordinator = CoordinatorLink(config.coordinator, config.secret, config.master)
 
     async def run(self) -> None:
         """Follow the coordinator's list and open leases for waiting jobs, until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch_coordinator)
+            nursery.start_soon(self.coordinator.follow, self._take_workers, self._note_unreachable)
             while True:
                 now = trio.current_time()
                 for wish in self._fleet.wishes(len(self._waiters), now):
@@ -320,6 +319,7 @@ class Pool:
             owner=owner_key(config.owner, wish.worker.address),
             temporary=config.temporary,
             groups=config.groups,
+            user=config.user,
         )
 
     def _note_failure(self, name: str, error: Exception) -> float:
@@ -346,40 +346,13 @@ class Pool:
 
     # -- the coordinator ----------------------------------------------------------------------------------------------
 
-    async def _watch_coordinator(self) -> None:
-        host, port = self._config.coordinator
-        attempt = 0
-        while True:
-            try:
-                async with dial(host, port, self._identity(), _refuse) as connection:
-                    if attempt:
-                        log.warning("coordinator-found coordinator=%s:%d", host, port)
-                    attempt = 0
-                    await self._follow(connection)
-            except (Retryable, RemoteProtocolError, UserError) as error:
-                text = coordinator_error_text(error)
-                self.trouble = self._unreachable = trouble_of(error, f"coordinator: {text}")
-                if not attempt:
-                    log.warning("coordinator-missing coordinator=%s:%d reason=%s", host, port, text)
-            except Exception:  # around one connection: the leases go on, and the next attempt may succeed
-                log.exception("coordinator-failed")
-            await trio.sleep(RECONNECT_S[min(attempt, len(RECONNECT_S) - 1)])
-            attempt += 1
+    def _take_workers(self, workers: Workers) -> None:
+        if self.trouble is self._unreachable:
+            self.trouble = None
+        for line in self._fleet.replace(workers.workers, trio.current_time()):
+            log.warning("worker-foreign reason=%s", line)
+            self.trouble = self.trouble or Trouble(Reason.OTHER_ARCHITECTURE, line)
+        self._wanted.unpark_all()
 
-    async def _follow(self, connection: Connection) -> None:
-        version = 0
-        while True:
-            workers = await connection.request(ListWorkers(PROTOCOL, version), timeout_s=LIST_TIMEOUT_S)
-            if not isinstance(workers, Workers):
-                raise Retryable(Reason.BAD_ANSWER, f"ListWorkers was answered with {type(workers).__name__}")
-            version = workers.version
-            if self.trouble is self._unreachable:
-                self.trouble = None
-            for line in self._fleet.replace(workers.workers, trio.current_time()):
-                log.warning("worker-foreign reason=%s", line)
-                self.trouble = self.trouble or Trouble(Reason.OTHER_ARCHITECTURE, line)
-            self._wanted.unpark_all()
-
-
-async def _refuse(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
-    raise RemoteProtocolError(f"a coordinator asks nothing, but sent {type(message).__name__}")
+    def _note_unreachable(self, trouble: Trouble) -> None:
+        self.trouble = self._unreachable = trouble

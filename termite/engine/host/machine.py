@@ -6,6 +6,7 @@ Therefore a daemon reads them once.
 """
 
 import os
+import pwd
 from hashlib import blake2b
 from pathlib import Path
 
@@ -36,6 +37,14 @@ def read_facts() -> MachineFacts:
         cores=len(os.sched_getaffinity(0)),
         cores_online=os.sysconf("SC_NPROCESSORS_ONLN"),
     )
+
+
+def user_name() -> str:
+    """Return the name of this process's user, or his number if he has no name."""
+    try:
+        return _shown(pwd.getpwuid(os.getuid()).pw_name)
+    except KeyError:
+        return str(os.getuid())
 
 
 def _shown(text: str) -> str:

@@ -26,6 +26,7 @@ from termite.engine.launch.connection import Reply
 from termite.engine.launch.listener import ControlSession, Feed
 from termite.engine.launch.vantage import Vantage, difference
 from termite.engine.master.fallback import private_place_of
+from termite.engine.master.farm_commands import answer_about_worker
 from termite.engine.master.recording.build_notes import BuildNotes
 from termite.engine.master.user_notices.silence_notices import silence_report
 from termite.engine.model import Command, How, Invocation, Phase, Rule
@@ -71,6 +72,8 @@ class ControlCommands:
                     return {}
                 case "logs":
                     return await self._logs(request)
+                case "worker" | "drain":
+                    return await answer_about_worker(self._master, request)
                 case "why":
                     return self._why(request)
                 case "build-start":
@@ -113,6 +116,7 @@ class ControlCommands:
             "waiting": master.pool.waiting,
             "silent": silence_report(master),
             "known_workers": [worker.name for worker in master.pool.fleet.workers],
+            "drained": [worker.name for worker in master.pool.fleet.drained],
             "trouble": _trouble(master.pool.trouble),
             "local_slots": {"count": master.local_runs.slots.count, "busy": master.local_runs.slots.running},
             "short_below_ms": round(1000 * master.short.limit_s),

@@ -24,7 +24,7 @@ from termite.engine.fleet.logic.pool_config import PoolConfig
 from termite.engine.fleet.pool import Pool
 from termite.engine.history.logic.recorded_text import recorded_line
 from termite.engine.host.log_tail import LogTail
-from termite.engine.host.machine import read_facts
+from termite.engine.host.machine import read_facts, user_name
 from termite.engine.launch.invocation import JobRequest
 from termite.engine.launch.local_runs import LocalRuns, LocalSlots, parent_of
 from termite.engine.launch.output import HeldOutputs
@@ -190,11 +190,11 @@ def _recorder_config(config: MasterConfig) -> RecorderConfig:
 
 
 def _pool_config(config: MasterConfig, tree: MasterTree, machine: MachineFacts) -> PoolConfig:
-    name = f"{os.uname().nodename}:{config.socket.parent}"
+    host = os.uname().nodename
     return PoolConfig(
         coordinator=config.coordinator,
         secret=config.secret,
-        master=name,
+        master=f"{host}:{config.socket.parent}",
         slots=config.slots,
         uid=os.getuid(),
         gid=os.getgid(),
@@ -203,5 +203,6 @@ def _pool_config(config: MasterConfig, tree: MasterTree, machine: MachineFacts) 
         temporary=tree.temporary,
         groups=tuple(group for group in os.getgroups() if group != os.getgid())[:MAX_GROUPS],
         keepalive_s=config.keepalive_s,
+        user=f"{user_name()}@{host}",
         machine=machine,
     )

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from termite.engine.wire.identity import SERVER_NAME, Identity
+from termite.engine.wire.identity import COORDINATOR_NAME, SERVER_NAME, Identity
 
 VALIDITY = datetime.timedelta(days=30)
 MIRROR_VALIDITY = datetime.timedelta(hours=1)  # a mirror shakes hands once, as soon as it has started
@@ -39,11 +39,13 @@ def mint(secret: bytes, name: str, role: Role, now: datetime.datetime | None = N
 
     It is valid for VALIDITY, that of a mirror for MIRROR_VALIDITY. None stands for the time of this
     machine. A mirror runs the jobs of others, so its certificate must be of no use to a program
-    that steals it. It cannot open a lease, list workers or register one.
+    that steals it. It cannot open a lease, list workers or register one, and cannot pretend to be a
+    coordinator.
     """
     now = now or datetime.datetime.now(datetime.UTC)
     until = now + (MIRROR_VALIDITY if role is Role.MIRROR else VALIDITY)
     usage = ExtendedKeyUsageOID.CLIENT_AUTH if role is Role.CLIENT else ExtendedKeyUsageOID.SERVER_AUTH
+    names = (SERVER_NAME, COORDINATOR_NAME) if role is Role.COORDINATOR else (SERVER_NAME,)
     authority_key = _authority_key(secret)
     key = Ed25519PrivateKey.generate()
     certificate = (
@@ -51,7 +53,7 @@ def mint(secret: bytes, name: str, role: Role, now: datetime.datetime | None = N
         .serial_number(x509.random_serial_number())
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([usage]), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(SERVER_NAME)]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(one) for one in names]), critical=False)
         .sign(authority_key, None)
     )
     return Identity(_pem(certificate), _key_pem(key), _pem(_authority(authority_key)))

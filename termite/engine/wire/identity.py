@@ -14,6 +14,7 @@ from termite.engine.errors import UserError
 from termite.engine.wire import wire_calls
 
 SERVER_NAME = "termite"  # in every certificate: membership counts, not the machine's name
+COORDINATOR_NAME = "coordinator.termite"  # in a coordinator's certificate only
 SECRET_MIN_BYTES = 16  # a shorter one could be guessed offline from one recorded handshake
 SECRET_MAX_BYTES = 64 * 1024
 

@@ -25,6 +25,7 @@ _OTHER_TIME = {"SSLV3_ALERT_BAD_CERTIFICATE", "SSLV3_ALERT_CERTIFICATE_EXPIRED"}
 _NO_CERTIFICATE = {"PEER_DID_NOT_RETURN_A_CERTIFICATE", "TLSV13_ALERT_CERTIFICATE_REQUIRED"}
 _OTHER_ROLE = "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE"
 _OTHER_PURPOSE = 26  # X509_V_ERR_INVALID_PURPOSE
+_OTHER_NAME = 62  # X509_V_ERR_HOSTNAME_MISMATCH
 _NOT_VALID_NOW = {9, 10}  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 
 
@@ -194,6 +195,12 @@ def refusal(error: ssl.SSLError, peer: str) -> UserError:
             f"{peer}: the clocks of the two machines differ by more than an hour",
             hint="set the clocks of both machines, with NTP for example",
             reason=Reason.CLOCKS_DIFFER,
+        )
+    if verdict == _OTHER_NAME:
+        return UserError(
+            f"{peer}: the other side is no coordinator of this version of termite",
+            hint="start termite-coordinator there, and install one version of termite on every machine",
+            reason=Reason.NOT_TRUSTED,
         )
     if verdict == _OTHER_PURPOSE or reason == _OTHER_ROLE:
         return UserError(

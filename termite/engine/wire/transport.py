@@ -356,16 +356,16 @@ async def joined(stream: trio.abc.Stream, handler: Handler, *, client: bool, pee
 
 @asynccontextmanager
 async def dial(
-    host: str, port: int, identity: Identity, handler: Handler, connect_s: float = CONNECT_S
+    host: str, port: int, identity: Identity, handler: Handler, connect_s: float = CONNECT_S, name: str = SERVER_NAME
 ) -> AsyncIterator[Connection]:
     """Connect to a daemon within `connect_s`, and close the connection afterwards.
 
-    Raise ConnectionLost if it does not answer, UserError if it is not a member of the cluster, and
+    Raise ConnectionLost if it does not answer, UserError if its certificate is not for `name`, and
     Retryable if this process has no descriptors or no memory left.
     """
     peer = f"{host}:{port}"
     socket = await connect_to(host, port, connect_s)
-    async with _secured(socket, identity.client_context, SERVER_NAME, handler, peer) as connection:
+    async with _secured(socket, identity.client_context, name, handler, peer) as connection:
         yield connection
 
 

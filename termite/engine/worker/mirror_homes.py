@@ -31,7 +31,7 @@ from termite.engine.worker import worker_calls
 DEFAULT_USER_BASE = 60800  # systemd's table of ids has 60706-61183 as unused; below and above are dynamic users
 MAX_MIRRORS = 64  # simultaneous mirrors of one worker, and users of a root worker
 SCRATCH_PREFIX = "termite-worker-"
-_USER_PREFIX = "user-"
+USER_PREFIX = "user-"
 PRIVATE_PLACES = ("warm", "cas/tmp")  # of a cache: a mirror that runs has a locked directory in each
 
 
@@ -138,7 +138,7 @@ class MirrorHomes:
 
 
 def _user_cache(uid: int) -> str:
-    return f"{_USER_PREFIX}{uid}"
+    return f"{USER_PREFIX}{uid}"
 
 
 def check_users(users: range) -> None:
@@ -192,7 +192,7 @@ def remove_mirror_leftovers(cache: Path) -> None:
 
 
 def _clear_caches(top: int, shown: Path) -> None:
-    for name in (".", *(name for name in os.listdir(top) if name.startswith(_USER_PREFIX))):
+    for name in (".", *(name for name in os.listdir(top) if name.startswith(USER_PREFIX))):
         with suppress(OSError):
             cache = os.open(name, DIRECTORY | os.O_NOFOLLOW, dir_fd=top)
             try:

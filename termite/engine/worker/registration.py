@@ -7,11 +7,11 @@ import trio
 
 from termite.engine.errors import RemoteProtocolError, Retryable, UserError
 from termite.engine.fleet.coordinator import coordinator_error_text
+from termite.engine.fleet.coordinator_dial import dial_coordinator
 from termite.engine.wire.addresses import join_address
-from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.protocol.fleet_messages import Deregister, Register, Registered
 from termite.engine.wire.protocol.message_base import Message
-from termite.engine.wire.transport import Connection, SendChunk, dial
+from termite.engine.wire.transport import Connection, Handler, SendChunk
 
 ANSWER_S = 10.0
 DEREGISTER_S = 0.5
@@ -21,17 +21,24 @@ LONGEST_PAUSE_S = 15.0
 log = logging.getLogger(__name__)
 
 
-async def stay_registered(host: str, port: int, secret: bytes, name: str, describe: Callable[[], Register]) -> None:
+async def refuse(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
+    """Answer no request of a coordinator."""
+    raise RemoteProtocolError(f"a coordinator asked {type(message).__name__}")
+
+
+async def stay_registered(
+    host: str, port: int, secret: bytes, name: str, describe: Callable[[], Register], answer: Handler = refuse
+) -> None:
     """Register the worker, again and again, until cancelled; then deregister it.
 
-    `describe` returns the worker's present state. A missing coordinator is logged once for each
-    reason, and once when it is found.
+    `describe` returns the worker's present state. `answer` answers requests of the coordinator. A
+    missing coordinator is logged once for each reason, and once when it is found.
     """
     address = join_address(host, port)
     pause_s, complaint = FIRST_PAUSE_S, ""
     while True:
         try:
-            async with dial(host, port, mint(secret, name, Role.CLIENT), _refuse) as connection:
+            async with dial_coordinator((host, port), secret, name, answer) as connection:
                 interval_s = await _register(connection, describe())
                 log.info("coordinator-found coordinator=%s", address)
                 pause_s, complaint = FIRST_PAUSE_S, ""
@@ -63,7 +70,3 @@ async def _register(connection: Connection, message: Register) -> float:
     if not isinstance(reply, Registered) or not reply.interval_s > 0:
         raise RemoteProtocolError(f"{connection.peer} is no coordinator: it answered {type(reply).__name__}")
     return reply.interval_s
-
-
-async def _refuse(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
-    raise RemoteProtocolError(f"a coordinator asked {type(message).__name__}")

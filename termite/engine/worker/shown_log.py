@@ -22,3 +22,8 @@ def log_order(tail: LogTail, pid: int, asked: MirrorNotice) -> WorkerOrder:
     records = tail.records_after(asked.log_after or 0, asked.log_most, is_shown, ANSWER_CHARACTERS)
     texts = tuple(record.text for record in records)
     return WorkerOrder(log_number=tail.number, log=texts, log_question=asked.log_question)
+
+
+def is_about_a_mirror(record: TailRecord) -> bool:
+    """Return True if a record is about a mirror process, and so about its master."""
+    return _OF_A_MIRROR.match(record.message) is not None

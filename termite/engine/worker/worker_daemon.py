@@ -7,12 +7,14 @@ therefore costs a process, which is why only a few peers may be unauthenticated 
 
 import logging
 import os
+import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
 
+from termite import __version__
 from termite.engine.errors import Reason, Retryable
 from termite.engine.fleet.coordinator import COORDINATOR_PORT
 from termite.engine.host.descriptors import Descriptors, shortage_text
@@ -23,16 +25,20 @@ from termite.engine.model import JobLimits, JobNetwork, MachineFacts, StoreLimit
 from termite.engine.wire.addresses import join_address, listen, peer_name, port_of, split_address
 from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.protocol.control_lines import MirrorNotice, WorkerOrder
+from termite.engine.wire.protocol.farm_messages import LeaseReport
 from termite.engine.wire.protocol.fleet_messages import Register
 from termite.engine.wire.protocol.foreign_text import printable
 from termite.engine.wire.protocol.messages import PROTOCOL
 from termite.engine.wire.strangers import Dropped, Strangers, source_of
 from termite.engine.worker.job_shares import SCRATCH_SHARE
+from termite.engine.worker.lease_accounts import LeaseAccount, total_of, uses_of
 from termite.engine.worker.mirror_homes import MirrorHomes
 from termite.engine.worker.mirror_process import MirrorProcess, MirrorSettings, run_mirror
 from termite.engine.worker.registration import stay_registered
+from termite.engine.worker.reports import WorkerQuestions
 from termite.engine.worker.shown_log import log_order
 from termite.engine.worker.slot_shares import share_among_masters
+from termite.engine.worker.store_sizes import StoreSizes
 
 WORKER_PORT = 1235
 MAX_UNAUTHENTICATED = 8  # simultaneous mirrors that have not asked for a lease; further connections wait
@@ -94,7 +100,11 @@ async def serve_worker(config: WorkerConfig, task_status: trio.TaskStatus[str] =
         async with trio.open_nursery() as nursery:
             if config.coordinator:
                 host, coordinator_port = split_address(config.coordinator, COORDINATOR_PORT)
-                nursery.start_soon(stay_registered, host, coordinator_port, config.secret, worker.name, worker.describe)
+                sizes = StoreSizes(config.cache, config.users, config.store)
+                questions = WorkerQuestions(worker, config.log_tail, sizes)
+                nursery.start_soon(sizes.keep_measuring)
+                address = (host, coordinator_port, config.secret, worker.name)
+                nursery.start_soon(stay_registered, *address, worker.describe, questions.answer)
             nursery.start_soon(trio.serve_listeners, worker.serve, listeners)
             task_status.started(join_address(config.listen or "0.0.0.0", port))
     finally:
@@ -106,9 +116,9 @@ class _GrantedLease:
     mirror: MirrorProcess
     master: str
     wanted: int
+    account: LeaseAccount
     granted: int = 0
     scratch_bytes: int = 0
-    jobs: int = 0
 
 
 class _WorkerServer:
@@ -124,6 +134,8 @@ class _WorkerServer:
         self._scratch_bytes = 0  # for all leases together
         self._complaints: set[str] = set()
         self._descriptors = Descriptors()
+        self._ended = LeaseAccount("", time.monotonic())  # all leases that have ended
+        self.is_drained = False
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """Serve one connection, of a master or a stranger."""
@@ -159,8 +171,29 @@ class _WorkerServer:
             leased=sum(lease.granted for lease in self._leases.values()),
             load=os.getloadavg()[0],
             free_memory_bytes=read_memory("MemAvailable"),
+            draining=self.is_drained,
             machine=self._machine,
+            release=__version__,
+            uses=uses_of((lease.account, lease.granted) for lease in self._leases.values()),
         )
+
+    def drain(self, *, is_drained: bool) -> None:
+        """Take no new jobs, or take jobs again. Jobs that run go on to their ends."""
+        if is_drained == self.is_drained:
+            return
+        self.is_drained = is_drained
+        running = sum(lease.account.running for lease in self._leases.values())
+        if is_drained:
+            log.info("worker-drained running=%d", running)
+        else:
+            log.info("worker-undrained")
+        self._share()
+
+    def lease_reports(self, *, is_private: bool) -> tuple[LeaseReport, list[LeaseReport]]:
+        """Return the sum over all leases since the start, and each open lease."""
+        now_s = time.monotonic()
+        leases = [lease.account.report(lease.granted, now_s, is_private=is_private) for lease in self._leases.values()]
+        return total_of(self._ended.report(0, now_s, is_private=False), leases), leases
 
     async def _wait_for_master(self, mirror: MirrorProcess, peer: str) -> MirrorNotice | None:
         with trio.move_on_after(LEASE_REQUEST_S):
@@ -184,27 +217,28 @@ class _WorkerServer:
             return
         if not self._leases:  # now nothing of it is in use, so that what is available is known
             self._scratch_bytes = self._config.scratch_bytes or int(read_memory("MemAvailable") * SCRATCH_SHARE)
-        lease = self._leases[mirror.pid] = _GrantedLease(mirror, asked.master, max(asked.lease or 0, 0))
+        account = LeaseAccount(asked.user, time.monotonic())
+        lease = self._leases[mirror.pid] = _GrantedLease(mirror, asked.master, max(asked.lease or 0, 0), account)
         self._share(new=lease)
         log.info(
             "lease-granted pid=%d master=%s wanted=%d slots=%d", mirror.pid, lease.master, lease.wanted, lease.granted
         )
         try:
             while (line := await mirror.receive()) is not None:
-                lease.jobs = max(lease.jobs, line.jobs)
+                account.note(line, time.monotonic())
                 if line.log_after is not None:
                     mirror.send_nowait(log_order(self._config.log_tail, mirror.pid, line))
                 if line.error:
                     self._complain(line)
         finally:
             del self._leases[mirror.pid]
+            self._ended.add(account)
             self._share()
-            log.info("lease-ended pid=%d master=%s jobs=%d", mirror.pid, lease.master, lease.jobs)
+            log.info("lease-ended pid=%d master=%s jobs=%d", mirror.pid, lease.master, account.jobs)
 
     def _share(self, new: _GrantedLease | None = None) -> None:
-        shares = share_among_masters(
-            self._config.slots, {pid: (lease.master, lease.wanted) for pid, lease in self._leases.items()}
-        )
+        slots = 0 if self.is_drained else self._config.slots
+        shares = share_among_masters(slots, {pid: (lease.master, lease.wanted) for pid, lease in self._leases.items()})
         scratch = share_among_masters(
             self._scratch_bytes, {pid: (lease.master, self._scratch_bytes) for pid, lease in self._leases.items()}
         )

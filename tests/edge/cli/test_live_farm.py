@@ -44,7 +44,7 @@ async def test_a_farm_is_shown_as_its_coordinator_knows_it(tmp_path: Path, secre
         await register(port, key, "anna")
         words = ["--coordinator", f"127.0.0.1:{port}", "--secret", str(secret)]
         done = await trio.run_process([*TOP, *words], capture_stdout=True, cwd=tmp_path)
-        assert b"1 workers, 0 of them draining; 3 of 8 slots are leased" in done.stdout
+        assert b"1 workers, 0 of them drained; 3 of 8 slots are leased" in done.stdout
         assert b"anna" in done.stdout
         with top_on_a_terminal(tmp_path, *words) as (terminal, process):
             await terminal.until("anna")

@@ -9,7 +9,7 @@ from termite.cli.client import NoMaster, find_socket
 from termite.cli.parser import Parser
 from termite.cli.places import working_directory
 from termite.cli.subcommands.registry import Subcommand
-from termite.engine.errors import Retryable, UserError
+from termite.engine.errors import UserError
 
 _LEAST_S, _MOST_S = 0.2, 60.0
 _PLAIN_WIDTH = 120  # where stdout is no terminal
@@ -59,22 +59,20 @@ def _run_farm(flags: Namespace) -> int:
 
     from termite.cli.display.farm_screen import FarmView, farm_lines
     from termite.cli.readers.farm_follower import list_workers
+    from termite.cli.readers.farm_questions import Coordinator
     from termite.engine.fleet.coordinator import COORDINATOR_PORT
     from termite.engine.wire.addresses import join_address, split_address
     from termite.engine.wire.identity import read_secret
 
     host, port = split_address(flags.coordinator, COORDINATOR_PORT)
-    secret = read_secret(flags.secret)
+    coordinator = Coordinator((host, port), read_secret(flags.secret), "top")
     if not _is_once(flags):
         from termite.cli.readers.live_terminal import show_farm
 
-        trio.run(show_farm, host, port, secret, flags.interval)
+        trio.run(show_farm, coordinator, flags.interval)
         return 0
     view = FarmView(join_address(host, port))
-    try:
-        trio.run(list_workers, host, port, secret, view)
-    except Retryable as error:
-        raise UserError(f"the coordinator does not answer: {error}") from error
+    trio.run(list_workers, coordinator, view)
     width = os.get_terminal_size().columns if sys.stdout.isatty() else _PLAIN_WIDTH
     print("\n".join(line.text.rstrip() for line in farm_lines(view, width, len(view.workers) + 5)).rstrip())
     return 0

@@ -67,6 +67,7 @@ def _worker_rows(status: Reply) -> list[tuple[str, str]]:
     workers = cast(list[Reply], status["workers"])
     rows = [("worker", f"{one['name']}: {one['running']} of {one['slots']} slots busy") for one in workers]
     rows += silent_rows(status)
+    rows += [("drained", f"{name} takes no new jobs") for name in cast(list[str], status.get("drained", []))]
     if not workers:
         known = ", ".join(cast(list[str], status["known_workers"]))
         rows.append(("worker", f"none leased; known: {known or 'none'}"))

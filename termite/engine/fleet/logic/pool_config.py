@@ -13,7 +13,8 @@ class PoolConfig:
     Jobs see `uid` and `gid` as their own ids, and may leave files in the directories `temporary`.
     `groups` are other groups of the user.
     An idle lease is closed after `keepalive_s`. No other user knows `owner`, from which workers get
-    keys (OpenLease). Workers of another architecture than that of `machine` get no lease.
+    keys (OpenLease). Workers of another architecture than that of `machine` get no lease. `user` is
+    `user@host`, for people.
     """
 
     coordinator: tuple[str, int]
@@ -27,4 +28,5 @@ class PoolConfig:
     keepalive_s: float = 60.0
     temporary: tuple[bytes, ...] = ()
     groups: tuple[int, ...] = ()
+    user: str = ""
     machine: MachineFacts = field(default_factory=MachineFacts)

@@ -4,9 +4,15 @@ A restart loses the list. The heartbeats of the workers rebuild it within one in
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from termite.engine.wire.protocol.fleet_messages import ListedWorker, Register
+import msgspec
+
+from termite.engine.wire.protocol.farm_messages import FarmWorker
+from termite.engine.wire.protocol.fleet_messages import ListedWorker, Register, SlotUse
+
+SHOWN_LOST_S = 3600.0  # so long people see a worker that was lost
+MOST_LOST = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +22,8 @@ class _Entry:
     worker: ListedWorker
     seen_s: float
     addresses: Mapping[str, float]
+    release: str = ""
+    uses: tuple[SlotUse, ...] = ()
 
 
 class Registry:
@@ -30,6 +38,7 @@ class Registry:
         self.version = first_version
         self._forget_after_s = forget_after_s
         self._entries: dict[str, _Entry] = {}
+        self._lost: dict[str, _Entry] = {}
 
     def register(self, message: Register, address: str, now: float) -> bool:
         """Record a heartbeat, with the worker's address. Return True if the version has changed."""
@@ -46,7 +55,8 @@ class Registry:
             machine=message.machine,
             rival=rival,
         )
-        self._entries[message.name] = _Entry(worker, now, addresses)
+        self._entries[message.name] = _Entry(worker, now, addresses, message.release, message.uses)
+        self._lost.pop(message.name, None)
         return self._changed(known is None or _notified_fields(known.worker) != _notified_fields(worker))
 
     def rival_of(self, name: str) -> str:
@@ -74,13 +84,34 @@ class Registry:
         """Remove the workers whose heartbeats have stopped, and return their names."""
         lost = [name for name, entry in self._entries.items() if now - entry.seen_s > self._forget_after_s]
         for name in lost:
-            del self._entries[name]
+            self._lost[name] = self._entries.pop(name)
+        for name in [name for name, entry in self._lost.items() if now - entry.seen_s > SHOWN_LOST_S]:
+            del self._lost[name]
+        for name in [*self._lost][: max(len(self._lost) - MOST_LOST, 0)]:
+            del self._lost[name]
         self._changed(bool(lost))
         return lost
 
     def workers(self) -> tuple[ListedWorker, ...]:
         """Return all workers, in the order of their names."""
         return tuple(entry.worker for _, entry in sorted(self._entries.items()))
+
+    def drain(self, name: str, *, is_drained: bool) -> bool:
+        """Record that a worker drains, or not any more. Return True if the version has changed."""
+        entry = self._entries.get(name)
+        if entry is None or entry.worker.draining == is_drained:
+            return False
+        worker = msgspec.structs.replace(entry.worker, draining=is_drained)
+        self._entries[name] = replace(entry, worker=worker)
+        return self._changed(True)
+
+    def farm(self, now: float) -> tuple[FarmWorker, ...]:
+        """Return all workers, and those lost in the last SHOWN_LOST_S, in the order of names."""
+        entries = sorted([*self._entries.items(), *self._lost.items()])
+        return tuple(
+            FarmWorker(entry.worker, max(now - entry.seen_s, 0.0), name in self._lost, entry.release, entry.uses)
+            for name, entry in entries
+        )
 
     def _changed(self, changed: bool) -> bool:
         self.version += changed

@@ -46,6 +46,7 @@ class Fleet:
         self.foreign: dict[str, str] = {}  # lines for people about workers that were left out, by name
         self._total_slots = total_slots
         self._workers: dict[str, ListedWorker] = {}
+        self.drained: tuple[ListedWorker, ...] = ()
         self._back_offs: dict[str, _BackOff] = {}
         self._opening: dict[str, int] = {}
         self._held: dict[str, list[int]] = {}
@@ -54,7 +55,7 @@ class Fleet:
         self._last_held = now  # when the last lease has ended
 
     def replace(self, workers: Iterable[ListedWorker], now: float) -> list[str]:
-        """Replace the list of workers. Draining workers are left out.
+        """Replace the list of workers. Those that drain are left out, and are in `drained`.
 
         Workers of another architecture are left out too. Return a line about each new one.
 
@@ -65,6 +66,7 @@ class Fleet:
         foreign = {name: self._foreign_line(worker) for name, worker in listed.items() if self._is_foreign(worker)}
         new = [line for name, line in foreign.items() if self.foreign.get(name) != line]
         self.foreign |= foreign
+        self.drained = tuple(worker for name, worker in listed.items() if worker.draining and name not in foreign)
         self._workers = {name: worker for name, worker in listed.items() if not worker.draining and name not in foreign}
         self._back_offs = {name: back_off for name, back_off in self._back_offs.items() if name in self._workers}
         if self._workers:

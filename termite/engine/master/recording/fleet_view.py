@@ -35,9 +35,10 @@ def view_fleet(pool: Pool, silent_since_s: Mapping[str, float], *, is_checking: 
     leases: dict[str, list[Lease]] = {}
     for lease in pool.leases:
         leases.setdefault(lease.worker, []).append(lease)
-    names = {*listed, *leases, *pool.refusals, *pool.fleet.foreign}
+    drained = {worker.name: worker for worker in pool.fleet.drained}
+    names = {*listed, *drained, *leases, *pool.refusals, *pool.fleet.foreign}
     workers = {
-        name: _worker(name, listed.get(name), leases.get(name, ()), pool, silent_since_s.get(name, 0.0))
+        name: _worker(name, {**listed, **drained}.get(name), leases.get(name, ()), pool, silent_since_s.get(name, 0.0))
         for name in sorted(names)
     }
     return FleetView(workers, _waits_for(pool, is_checking=is_checking))
@@ -72,6 +73,7 @@ def _worker(
         silent_since_s=silent_since_s,
         reason=refusal.value if refusal else "",
         detail=recorded_line(foreign) if foreign else refusal.words if refusal else "",
+        is_drained=bool(listed and listed.draining),
     )
 
 

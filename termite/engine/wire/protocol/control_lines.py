@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from termite.engine.errors import RemoteProtocolError
-from termite.engine.model import Count, JobLimits, JobNetwork, Label, MachineFacts, Slots, StoreLimits
+from termite.engine.model import Count, JobLimits, JobNetwork, Label, MachineFacts, Seconds, Slots, StoreLimits
 
 LINE_BYTES = 64 * 1024  # of one line without its end; an honest one has a few hundred
 
@@ -50,16 +50,22 @@ class StartValues(msgspec.Struct, frozen=True):
 class MirrorNotice(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line of a mirror: a request for a lease or for the log, a count of jobs, or an error.
 
-    `lease` is the number of slots that the master with the name `master` asks for. `running` counts
-    the jobs that run now, and `jobs` all jobs so far. `log_after` asks for at most `log_most`
+    `lease` is the number of slots that the master with the name `master` asks for; `user` is
+    `user@host`. `running` counts the jobs that run now, and `jobs` all jobs so far. `cpu_s` is the
+    CPU time of those that have ended, `job_s` the sum of the times of all, and `busy_s` the time in
+    which any ran. `log_after` asks for at most `log_most`
     records of the worker's log with higher numbers; `log_question` is the number of this question.
     None, or an `error` of "", means that the line is not about that.
     """
 
     lease: Slots | None = None
     master: Label = ""
+    user: Label = ""
     running: Count | None = None
     jobs: Count = 0
+    cpu_s: Seconds = 0.0
+    job_s: Seconds = 0.0
+    busy_s: Seconds = 0.0
     error: str = ""
     hint: str = ""
     log_after: Count | None = None

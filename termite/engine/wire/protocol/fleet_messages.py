@@ -8,13 +8,24 @@ from msgspec import Meta
 from termite.engine.model import Count, Label, MachineFacts, Seconds, Slots
 from termite.engine.wire.protocol.message_base import Message
 
+MOST_LEASES = 64  # of a worker: as many mirrors as it runs at once
+
+
+class SlotUse(msgspec.Struct, frozen=True, array_like=True):
+    """The use of a worker's slots by one user, as `user@host`. `running` of the slots have a job."""
+
+    user: Label
+    slots: Slots
+    running: Slots
+
 
 class Register(Message, frozen=True):
     """The request of a worker to the coordinator, when it starts and as a heartbeat.
 
     If the host in `address` is empty, the coordinator uses the address of the connection. `load` is
-    the load average of the machine. `draining`: the worker takes no new leases. `machine` has the
-    facts about which commands may ask.
+    the load average of the machine. `draining`: the worker takes no new jobs. `machine` has the
+    facts about which commands may ask. `release` is the version of the worker's termite. `uses` has
+    the users of the slots.
     """
 
     protocol: int
@@ -26,6 +37,8 @@ class Register(Message, frozen=True):
     free_memory_bytes: Count
     draining: bool = False
     machine: MachineFacts = MachineFacts()
+    release: Label = ""
+    uses: Annotated[tuple[SlotUse, ...], Meta(max_length=MOST_LEASES)] = ()
 
 
 class Registered(Message, frozen=True):

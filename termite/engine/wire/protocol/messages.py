@@ -37,10 +37,11 @@ from termite.engine.model import (
     WindowSize,
     WorkerRoom,
 )
+from termite.engine.wire.protocol.farm_messages import DrainWorker, Farm, GetWorkerReport, ListFarm, WorkerReport
 from termite.engine.wire.protocol.fleet_messages import Deregister, ListWorkers, Register, Registered, Workers
 from termite.engine.wire.protocol.message_base import Message
 
-PROTOCOL = 5  # both ends must have the same; if not, the operator reads one clear line
+PROTOCOL = 6  # both ends must have the same; if not, the operator reads one clear line
 INLINE_BYTES = 64 * 1024  # contents up to this size are sent inside a message, not as chunks
 INLINE_TOTAL_BYTES = 1024 * 1024  # of all contents inside one message
 MAX_CHANGES = 200_000  # of one job; they are decoded in 60 ms, during which the master does nothing else
@@ -66,7 +67,7 @@ class OpenLease(Message, frozen=True):
     and knows no files. `clock_ns` is the master's clock. `owner` is a key that no other master has:
     from the store this one gets what it has sent, what its jobs have made, and public files.
     Results may have entries below the directories `temporary`, too. `groups` are other groups of
-    the user.
+    the user. `user` is `user@host`, for people who look at the worker.
     """
 
     protocol: int
@@ -81,6 +82,7 @@ class OpenLease(Message, frozen=True):
     owner: Sha256
     temporary: tuple[bytes, ...] = ()
     groups: GroupIds = ()
+    user: Label = ""
 
 
 class Leased(Message, frozen=True):
@@ -337,6 +339,9 @@ Request = (
     Register
     | Deregister
     | ListWorkers
+    | ListFarm
+    | GetWorkerReport
+    | DrainWorker
     | OpenLease
     | Run
     | GetBlob
@@ -349,4 +354,18 @@ Request = (
     | ReadStdin
     | StdinTaken
 )
-Reply = Registered | Workers | Done | Leased | Ran | LogRecords | Pong | Directory | File | StdinBytes | Failed
+Reply = (
+    Registered
+    | Workers
+    | Farm
+    | WorkerReport
+    | Done
+    | Leased
+    | Ran
+    | LogRecords
+    | Pong
+    | Directory
+    | File
+    | StdinBytes
+    | Failed
+)

@@ -13,7 +13,9 @@ import pytest
 import trio
 
 from termite.engine.errors import Reason, Retryable, UserError
+from termite.engine.fleet import coordinator_link
 from termite.engine.fleet.coordinator import COORDINATOR_PORT, CoordinatorConfig, serve_coordinator
+from termite.engine.fleet.coordinator_dial import dial_coordinator
 from termite.engine.fleet.logic.pool_config import PoolConfig
 from termite.engine.fleet.pool import REFUSED_REST_S, NoWorker, Pool
 from termite.engine.launch import launcher_calls
@@ -107,8 +109,8 @@ async def test_a_bug_in_one_lease_does_not_end_the_master(
 async def test_a_master_whose_handshake_with_the_coordinator_fails_goes_on(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    failing = Failing(Pool._follow, error, times=2)
-    monkeypatch.setattr(Pool, "_follow", lambda *args: failing(*args))
+    failing = Failing(coordinator_link._take_lists, error, times=2)
+    monkeypatch.setattr(coordinator_link, "_take_lists", lambda *args: failing(*args))
     async with pool(FakeWorker(1)) as made:
         await wait_until_listed(made)
 
@@ -151,8 +153,8 @@ async def test_a_peer_that_has_gone_costs_the_coordinator_no_traceback(caplog: p
 async def test_a_worker_whose_registration_fails_registers_again(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    failing = Failing(dial, error, times=1)
-    monkeypatch.setattr(registration, "dial", failing)
+    failing = Failing(dial_coordinator, error, times=1)
+    monkeypatch.setattr(registration, "dial_coordinator", failing)
     monkeypatch.setattr(registration, "FIRST_PAUSE_S", 0.01)
     async with trio.open_nursery() as nursery:
         address = await nursery.start(serve_coordinator, CoordinatorConfig(SECRET, HOST, 0))

@@ -9,23 +9,25 @@ import stat
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
 import pytest
 import trio
 
+from termite.cli.readers.farm_questions import Coordinator
 from termite.engine.errors import UserError
 from termite.engine.fleet.coordinator import CoordinatorConfig, serve_coordinator
 from termite.engine.wire.addresses import split_address
 from termite.engine.wire.authority import Role, mint
+from termite.engine.wire.protocol.farm_messages import Farm
 from termite.engine.wire.protocol.fleet_messages import ListedWorker, ListWorkers, Workers
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import PROTOCOL
 from termite.engine.wire.transport import Connection, SendChunk, dial
 from termite.engine.worker import mirror_process as mirrors
-from termite.engine.worker import worker_calls
+from termite.engine.worker import registration, worker_calls
 from termite.engine.worker import worker_daemon as workers
 from termite.engine.worker.worker_daemon import WorkerConfig, serve_worker
 
@@ -405,3 +407,63 @@ async def test_a_worker_is_known_to_its_coordinator(start: Start) -> None:
             assert (known.name, known.address, known.slots) == ("w", f"127.0.0.1:{port}", 8)
             assert known.free_memory_bytes > 0
         nursery.cancel_scope.cancel()
+
+
+@dataclass
+class RunningCoordinator:
+    address: str
+    scope: trio.CancelScope
+
+
+async def cancellable_coordinator(port: int, task_status: trio.TaskStatus[RunningCoordinator]) -> None:
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            config = CoordinatorConfig(SECRET, "127.0.0.1", port, 0.02)
+            address = await nursery.start(serve_coordinator, config)
+            task_status.started(RunningCoordinator(address, scope))
+
+
+async def wait_for(asking: Coordinator, holds: Callable[[Farm], bool]) -> Farm:
+    with trio.fail_after(10):
+        while True:
+            with suppress(UserError):  # it is not there yet
+                async with asking.connected() as desk:
+                    while True:
+                        farm = await desk.list_farm()
+                        if holds(farm):
+                            return farm
+
+
+@pytest.mark.logs("coordinator-missing")
+async def test_a_drained_worker_gives_no_slots_and_says_so_to_the_next_coordinator(
+    start: Start, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registration, "FIRST_PAUSE_S", 0.05)
+    caplog.set_level(logging.INFO)
+    async with trio.open_nursery() as nursery:
+        first = await nursery.start(cancellable_coordinator, 0)
+        address = first.address
+        place = split_address(address, 0)
+        asking = Coordinator(place, SECRET, "test")
+        worker_address = await nursery.start(serve_worker, start(slots=8, coordinator=address))
+        async with master(split_address(worker_address, 0)[1], lease=3, name="home:/secret/tree") as one:
+            assert await one.hear() == {"granted": 3}
+            await one.say(running=2, jobs=5, cpu_s=1.5, job_s=4.0, busy_s=2.0)
+            await wait_for(asking, lambda farm: bool(farm.workers) and farm.workers[0].worker.leased == 3)
+            await asking.drain("w", is_drained=True)
+            assert await one.hear() == {"slots": 0}
+            assert (await wait_for(asking, lambda farm: True)).workers[0].worker.draining
+            async with master(split_address(worker_address, 0)[1], lease=3, name="late") as late:
+                assert await late.hear() == {"granted": 0}
+            async with asking.connected() as desk:
+                report = await desk.get_report("w")
+            assert report.is_drained
+            assert (report.total.jobs, report.total.cpu_s, report.leases[0].running) == (5, 1.5, 2)
+            assert "secret/tree" not in repr(report)
+            first.scope.cancel()
+            await nursery.start(cancellable_coordinator, place[1])
+            await wait_for(asking, lambda farm: bool(farm.workers) and farm.workers[0].worker.draining)
+            await asking.drain("w", is_drained=False)
+            assert await one.hear() == {"slots": 3}
+        nursery.cancel_scope.cancel()
+    assert "worker-drained running=2" in caplog.text and "worker-undrained" in caplog.text

@@ -1,18 +1,23 @@
 """The screen of a farm: every worker with its slots, those with a trouble first."""
 
+import msgspec
 import pytest
 from rich.cells import cell_len
 
 from termite.cli.display.farm_screen import FarmView, farm_lines, press_in_farm
 from termite.cli.display.top_screen import Style
 from termite.engine.model import MachineFacts
+from termite.engine.wire.protocol.farm_messages import FarmWorker
 from termite.engine.wire.protocol.fleet_messages import ListedWorker
 
 
 def farm(count: int) -> FarmView:
     workers = [
-        ListedWorker(
-            f"w{at:03}", f"host{at}:1235", 8, at % 9, at / 10, at << 30, draining=at == 7, rival="x:1" * (at == 9)
+        FarmWorker(
+            ListedWorker(
+                f"w{at:03}", f"host{at}:1235", 8, at % 9, at / 10, at << 30, draining=at == 7, rival="x:1" * (at == 9)
+            ),
+            silent_s=12.0 if at == 11 else 1.0,
         )
         for at in range(count)
     ]
@@ -32,10 +37,14 @@ def test_slots_are_summed_and_troubles_stand_first() -> None:
     view = farm(20)
     lines = farm_lines(view, 140, 30)
     text = [line.text.rstrip() for line in lines]
-    assert f"20 workers, 1 of them draining; {sum(at % 9 for at in range(20))} of 160 slots are leased" in text[1]
-    assert text[3].startswith("w007") and text[3].endswith("draining")
+    assert f"20 workers, 1 of them drained; {sum(at % 9 for at in range(20))} of 160 slots are leased" in text[1]
+    assert text[3].startswith("w007") and text[3].endswith("drained")
     assert text[4].startswith("w009") and "another worker at x:1 has the same name" in text[4]
-    assert [line.style for line in lines[3:6]] == [Style.ALARM, Style.ALARM, Style.PLAIN]
+    assert text[5].startswith("w011") and text[5].endswith("silent for 12.0 s")
+    assert [line.style for line in lines[3:7]] == [Style.ALARM, Style.ALARM, Style.ALARM, Style.PLAIN]
+    lost = FarmView("boss:1", [msgspec.structs.replace(view.workers[0], is_lost=True, silent_s=30.0)])
+    text = [line.text.rstrip() for line in farm_lines(lost, 140, 30)]
+    assert text[1].startswith("0 workers") and text[3].endswith("lost: silent for 30.0 s")
 
 
 def test_keys_move_through_a_long_list() -> None:
@@ -53,7 +62,8 @@ def test_keys_move_through_a_long_list() -> None:
 def test_a_farm_without_workers_and_a_lost_coordinator_are_said() -> None:
     assert "no worker is registered" in farm_lines(FarmView("b:1"), 80, 5)[2].text
     machine = MachineFacts(cores=4)
-    known = FarmView("b:1", [ListedWorker("w", "h:1", 4, 0, 0.0, 0, draining=False, machine=machine)], "no answer")
+    one = ListedWorker("w", "h:1", 4, 0, 0.0, 0, draining=False, machine=machine)
+    known = FarmView("b:1", [FarmWorker(one)], "no answer")
     lines = farm_lines(known, 100, 8)
     assert lines[2].text.startswith("no answer")
     assert lines[4].text.split()[:6] == ["w", "0", "of", "4", "0.0", "4"]

@@ -88,3 +88,47 @@ def test_a_rival_that_has_ended_is_forgotten() -> None:
         known.register(beat(), A, now)
     assert known.rival_of("w") == ""
     assert known.rival_of("another") == ""
+
+
+def test_a_drained_worker_is_a_new_version_at_once_and_its_next_heartbeat_is_none() -> None:
+    known = registry()
+    known.register(beat(), A, now=0)
+    assert known.drain("w", is_drained=True)
+    assert not known.drain("w", is_drained=True)
+    assert not known.drain("nobody", is_drained=True)
+    assert known.workers()[0].draining and known.version == 1002
+    assert not known.register(beat(draining=True), A, now=5)
+    assert known.drain("w", is_drained=False)
+    assert not known.workers()[0].draining
+
+
+def test_a_lost_worker_is_shown_for_an_hour_but_not_one_that_has_left() -> None:
+    known = registry()
+    for name in ("gone", "lost", "here"):
+        known.register(beat(name), A, now=0)
+    known.register(beat("here"), A, now=14)
+    known.deregister("gone")
+    assert known.forget(16) == ["lost"]
+    assert [(one.worker.name, one.silent_s, one.is_lost) for one in known.farm(20)] == [
+        ("here", 6, False), ("lost", 20, True),
+    ]  # fmt: skip
+    assert [worker.name for worker in known.workers()] == ["here"]
+    known.register(beat("here"), A, now=3700)
+    known.forget(3700)
+    assert [one.worker.name for one in known.farm(3700)] == ["here"]
+
+
+def test_a_lost_worker_that_comes_back_is_there_once() -> None:
+    known = registry()
+    known.register(beat(), A, now=0)
+    known.forget(20)
+    known.register(beat(), A, now=21)
+    assert [(one.worker.name, one.is_lost) for one in known.farm(22)] == [("w", False)]
+
+
+def test_only_so_many_lost_workers_are_remembered() -> None:
+    known = registry()
+    for number in range(300):
+        known.register(beat(f"w{number:03}"), A, now=0)
+    known.forget(20)
+    assert len(known.farm(20)) == 100

@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from termite.engine.errors import ConnectionLost, TermiteError, UserError
 from termite.engine.wire.authority import Role, mint
-from termite.engine.wire.identity import SERVER_NAME
+from termite.engine.wire.identity import COORDINATOR_NAME, SERVER_NAME
 from termite.engine.wire.tls import TlsStream
 
 SECRET = b"sixteen bytes at least"
@@ -31,7 +31,9 @@ async def shake(stream: TlsStream, peer: str, errors: dict[str, TermiteError]) -
         errors[peer] = error
 
 
-async def errors_of_handshake(client: ssl.SSLContext, server: ssl.SSLContext) -> dict[str, TermiteError]:
+async def errors_of_handshake(
+    client: ssl.SSLContext, server: ssl.SSLContext, name: str = SERVER_NAME
+) -> dict[str, TermiteError]:
     """Return the errors of both sides of a handshake.
 
     With TLS 1.3, the client reads the server's verdict with its first read.
@@ -39,7 +41,7 @@ async def errors_of_handshake(client: ssl.SSLContext, server: ssl.SSLContext) ->
     ours, theirs = await sockets()
     errors: dict[str, TermiteError] = {}
     async with ours, theirs, trio.open_nursery() as nursery:
-        nursery.start_soon(shake, TlsStream(ours, client, SERVER_NAME), "server", errors)
+        nursery.start_soon(shake, TlsStream(ours, client, name), "server", errors)
         nursery.start_soon(shake, TlsStream(theirs, server, None), "client", errors)
     return errors
 
@@ -129,6 +131,15 @@ async def test_the_certificate_of_a_client_serves_nobody() -> None:
         mint(SECRET, "c", Role.CLIENT).client_context(), mint(SECRET, "stolen", Role.CLIENT).server_context()
     )
     assert "a role that it was not made for" in str(errors["server"])
+
+
+@pytest.mark.parametrize(("role", "is_taken"), [(Role.COORDINATOR, True), (Role.MIRROR, False)])
+async def test_only_the_certificate_of_a_coordinator_makes_a_coordinator(role: Role, *, is_taken: bool) -> None:
+    """Test what a job could do that has stolen the certificate of its mirror, and redirects us."""
+    errors = await errors_of_handshake(
+        mint(SECRET, "c", Role.CLIENT).client_context(), mint(SECRET, "s", role).server_context(), COORDINATOR_NAME
+    )
+    assert ("no coordinator of this version" in str(errors.get("server"))) is not is_taken
 
 
 async def test_older_tls_is_refused() -> None:

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from termite.engine.errors import RemoteProtocolError
 from termite.engine.model import Attr, Change, Changeset, Digest, Exit, MachineFacts, StdinFile, Usage
-from termite.engine.wire.protocol.fleet_messages import Register, Registered
+from termite.engine.wire.protocol.farm_messages import (
+    DrainWorker,
+    Farm,
+    GetWorkerReport,
+    LeaseReport,
+    StoreReport,
+    WorkerReport,
+)
+from termite.engine.wire.protocol.fleet_messages import Register, Registered, SlotUse
 from termite.engine.wire.protocol.frames import Kind, encode_frame
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import (
@@ -38,6 +46,7 @@ RUN = Run(7, 3, (), (b"cc", b"-c"), b"cc", True, (b"PATH=/bin",), b"/home/u", 0o
 LEASE = OpenLease(2, "master", 4, 1000, 1000, b"home/u", 0, 1, "home", bytes(32))
 RAN = Ran(Exit(0), Usage(), (), {}, 1, 2)
 REGISTER = Register(2, "worker", ":1235", 4, 0, 0.5, 1)
+USED = LeaseReport("anna@desk", 1.0, 4, 1, 7, 2.5, 3.0, 2.0)
 
 ABSURD: list[tuple[Message, dict[str, list[Any]]]] = [
     (
@@ -75,6 +84,12 @@ ABSURD: list[tuple[Message, dict[str, list[Any]]]] = [
         },
     ),
     (REGISTER, {"name": ["a\nb"], "address": ["\x1b]0;"], "slots": [-1, 10**9], "load": [NAN], "leased": [-1]}),
+    (
+        msgspec.structs.replace(REGISTER, uses=(SlotUse("a@b", 1, 1),)),
+        {"uses": [(SlotUse("a\nb", 1, 1),), (SlotUse("a@b", -1, 1),), (SlotUse("a@b", 1, 1),) * 65], "release": ["\0"]},
+    ),
+    (DrainWorker(2, "w", True), {"name": ["a\nb", "n" * 256], "is_drained": [1, "yes"]}),
+    (GetWorkerReport(2, "w"), {"name": ["\x1b[2J"], "key": ["text"], "is_private": [2]}),
     (ReadStdin(1, 1), {"job": [-1], "size": [-1, HUGE], "offset": [-2, HUGE]}),
     (StdinTaken(1, 1), {"taken": [-1, HUGE]}),
     (SetSlots(1), {"slots": [-1, 10**9]}),
@@ -104,6 +119,17 @@ ABSURD_REPLIES: list[tuple[Message, dict[str, list[Any]]]] = [
             "children": [{b"a": Attr(0o200000, 0, 1)}, {b"a": Attr(0o100644, 5, 1, Digest(b"x", 5))}],
         },
     ),
+    (
+        WorkerReport("w", False, 1.0, USED, (USED,), (StoreReport("cas", 1, 1, 1, 1),), ("a record",)),
+        {
+            "up_s": [NAN, -1.0, INFINITE],
+            "total": [msgspec.structs.replace(USED, cpu_s=-1.0), msgspec.structs.replace(USED, user="a\nb")],
+            "leases": [(USED,) * 65, (msgspec.structs.replace(USED, running=-1),)],
+            "stores": [(StoreReport("\x1b", 1, 1, 1, 1),), (StoreReport("cas", -1, 1, 1, 1),)],
+            "log": [("r",) * 201, ("r" * 70_000,), (1,)],
+        },
+    ),
+    (Farm((), 1.0), {"interval_s": [NAN, -1.0], "workers": [(1,)]}),
     (Registered(1.0), {"interval_s": [0.0, -1.0, NAN, INFINITE]}),
     (
         Leased("w", 1, 1, MachineFacts()),

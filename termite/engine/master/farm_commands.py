@@ -1,0 +1,39 @@
+"""Answer the control commands about one worker: how it is, and that it drains."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from termite.engine.errors import UserError
+from termite.engine.fleet.worker_log import read_worker_log
+from termite.engine.launch.connection import Reply
+from termite.engine.wire.protocol.farm_messages import MOST_LOG_RECORDS
+
+if TYPE_CHECKING:
+    from termite.engine.master.shared import Master
+
+LONGEST_NAME = 255  # characters, as of a Label
+
+
+async def answer_about_worker(master: Master, request: Reply) -> Reply:
+    """Return the report of the worker that a request names, or drain that worker.
+
+    The report is that of the coordinator. If this master holds slots of the worker, the log also
+    has what it says of this master's jobs. Raise UserError if the worker cannot be asked.
+    """
+    worker, is_drained = request.get("worker"), request.get("drained")
+    if not isinstance(worker, str) or not 0 < len(worker) <= LONGEST_NAME or not worker.isprintable():
+        raise UserError("this control command needs the name of a worker")
+    if request["command"] == "drain":
+        if not isinstance(is_drained, bool):
+            raise UserError("the control command 'drain' needs `drained`, true or false")
+        await master.pool.coordinator.drain(worker, is_drained=is_drained)
+        return {}
+    report = await master.pool.coordinator.get_report(worker)
+    with suppress(UserError):  # it is not leased
+        found = await read_worker_log(master.pool.leases, worker, 0, MOST_LOG_RECORDS)
+        report = msgspec.structs.replace(report, log=found.records)
+    return {"report": msgspec.to_builtins(report)}
