@@ -20,6 +20,8 @@ from termite.cli.amounts import parse_port, parse_positive, parse_size
 from termite.cli.flags import report
 from termite.cli.leftovers.footprints import footprint, start_sweep, worker_places
 from termite.cli.logs.log_settings import add_log_flags, start_log
+from termite.cli.pages_address import LOCALHOST, parse_page_address
+from termite.cli.pages_process import FarmPages, keep_pages, open_farm_pages
 from termite.cli.parser import Parser
 from termite.cli.places import default_cache
 from termite.engine.decide.logic.switches import check_variables
@@ -33,12 +35,14 @@ from termite.engine.host.native_programs import native_program
 from termite.engine.host.ownership import find_stranger
 from termite.engine.loop.task_tree import show_tasks_on_signal
 from termite.engine.model import DEFAULT_STORE_BYTES, DEFAULT_STORE_FILES, JobNetwork, StoreLimits
+from termite.engine.wire.addresses import split_address
 from termite.engine.wire.identity import read_secret
 from termite.engine.worker.job_group import AUTO, job_group
 from termite.engine.worker.job_shares import job_limits
 from termite.engine.worker.mirror_homes import DEFAULT_USER_BASE, MAX_MIRRORS, check_users
 from termite.engine.worker.worker_daemon import WORKER_PORT, WorkerConfig, serve_worker
 
+HTTP_PORT = 1241  # termite-ctl web has 1240
 PASTA_PLACES = ("/usr/local/bin", "/usr/bin")  # where packages put it, if PATH does not lead there
 
 Serve = Callable[[trio.TaskStatus[str]], Awaitable[None]]
@@ -109,15 +113,34 @@ def coordinator(argv: Sequence[str] | None = None) -> int:
         flags = coordinator_parser(program).parse_flags(sys.argv[1:] if argv is None else argv)
         check_variables(os.environ)
         start_log(flags)
-        config = CoordinatorConfig(read_secret(flags.secret), flags.listen, flags.port)
+        secret = read_secret(flags.secret)
+        pages = _farm_pages(flags) if flags.http else None
     except UserError as error:
         report(program, error)
         return ExitCode.FAILED
+    config = CoordinatorConfig(secret, flags.listen, flags.port, pages_key=pages.key if pages else b"")
 
     async def serve(task_status: trio.TaskStatus[str]) -> None:
-        await serve_coordinator(config, task_status)
+        async with trio.open_nursery() as nursery:
+            address = await nursery.start(serve_coordinator, config)
+            task_status.started(address)
+            if pages is not None:
+                place = (config.listen or LOCALHOST, split_address(address, 0)[1])
+                nursery.start_soon(keep_pages, pages, secret, place)
 
-    return run_daemon(program, serve, "listens on {address}", {})
+    announce = f"listens on {{address}}\n{program}: pages at {pages.url}" if pages else "listens on {address}"
+    return run_daemon(program, serve, announce, {})
+
+
+def _farm_pages(flags: argparse.Namespace) -> FarmPages:
+    """Open the address for pages. Raise UserError if that is impossible."""
+    address = parse_page_address(flags.http, HTTP_PORT)
+    pages = open_farm_pages(address, flags.http_name)
+    if not address.is_loopback:
+        print(
+            "termite-coordinator: the pages are not encrypted: who reads this network reads the token", file=sys.stderr
+        )
+    return pages
 
 
 def coordinator_parser(program: str) -> Parser:
@@ -127,7 +150,12 @@ def coordinator_parser(program: str) -> Parser:
         "Tell masters which workers there are. One coordinator serves all machines; it may be restarted at any time.",
         "termite-coordinator -secret secret.txt",
     )
-    parser.add_argument("--port", type=parse_port, default=COORDINATOR_PORT, help="TCP port; 0: any free one")
+    add = parser.add_argument
+    add("--port", type=parse_port, default=COORDINATOR_PORT, help="TCP port; 0: any free one")
+    http = "serve pages of the farm, on this machine's loopback unless HOST says otherwise; port 0: any free one"
+    add("--http", default="", metavar="[HOST:]PORT", help=http)
+    name = "a name by which browsers reach the pages; may be repeated"
+    add("--http-name", action="append", default=[], metavar="NAME", help=name)
     _add_common_flags(parser)
     return parser
 

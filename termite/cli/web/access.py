@@ -38,11 +38,14 @@ class Guard:
     """Middleware that passes on only requests with the token and with a known host name.
 
     `port` is that of this server. `names` are host names by which people reach it, besides those of
-    this machine itself.
+    this machine itself. `program` has printed the address with the token.
     """
 
-    def __init__(self, app: ASGIApp, token: str, port: int, names: Iterable[str] = ()) -> None:
+    def __init__(
+        self, app: ASGIApp, token: str, port: int, names: Iterable[str] = (), program: str = "termite-ctl web"
+    ) -> None:
         self._app = app
+        self._program = program
         self._token = token
         self._cookie_name = f"termite_{port}"
         self._cookie = bound_token(token, "cookie", port)
@@ -64,7 +67,7 @@ class Guard:
         """Return the answer to a request that is not passed on, or None."""
         headers = Headers(scope=scope)
         if _host_name(headers.get("host", "")) not in self._names:
-            return PlainTextResponse("this name is not known here: see termite-ctl web -name\n", 421)
+            return PlainTextResponse(f"this name is not known here: see {self._program} -help\n", 421)
         query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         if is_same(query.pop("token", [""])[-1], self._token):
             return None if scope["path"] in FEEDS else self._welcome(scope["path"], urlencode(query, doseq=True))
@@ -73,7 +76,7 @@ class Guard:
             return None
         if is_same(_cookie(headers.get("cookie", ""), self._cookie_name), self._cookie):
             return None
-        return PlainTextResponse("open the address that termite-ctl web has printed: it has a token\n", 403)
+        return PlainTextResponse(f"open the address that {self._program} has printed: it has a token\n", 403)
 
     def _welcome(self, path: str, query: str) -> Response:
         """Return the answer that gives a browser the cookie, and an address without the token."""

@@ -31,7 +31,12 @@ def tag(name: str, *contents: object, **attributes: str) -> Html:
 
 def link(path: Sequence[object], text: object) -> Html:
     """Return a link to a page of this site, whose address has these parts."""
-    return tag("a", text, href="/" + "/".join(quote(str(part), safe="") for part in path))
+    return tag("a", text, href=address_of(path))
+
+
+def address_of(path: Sequence[object]) -> str:
+    """Return the address of a page of this site, from its parts."""
+    return "/" + "/".join(quote(str(part), safe="") for part in path)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], numbers: Sequence[int] = ()) -> Html:
@@ -62,3 +67,14 @@ def page(title: str, *contents: object) -> Html:
         f"{tag('header', link([], 'termite'), tag('span', title))}"
         f"{tag('main', *contents)}</body></html>"
     )
+
+
+def message_page(title: str, text: str) -> Html:
+    """Return a page that says one thing."""
+    return page(title, tag("p", text))
+
+
+def button(text: str, path: Sequence[object], token: str) -> Html:
+    """Return a form with one button, which sends the token to a page of this site."""
+    hidden = Html(f'<input type="hidden" name="token" value="{html.escape(token)}">')
+    return tag("form", hidden, tag("button", text), method="post", action=address_of(path))

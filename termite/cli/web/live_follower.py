@@ -20,7 +20,7 @@ class LiveFollower:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self.state: LiveState | None = None
         self.trouble = ""
 
@@ -40,9 +40,9 @@ class LiveFollower:
             await trio.sleep(RETRY_S)
 
     async def _follow_one(self) -> None:
-        if not self._path.exists():
+        if not self.path.exists():
             return
-        async with open_live_stream(self._path) as stream:
+        async with open_live_stream(self.path) as stream:
             state = LiveState()
             while events := await stream.wait_for_events():
                 for event in events:

@@ -1,4 +1,4 @@
-"""The pages: builds of a tree, one build, one job, one worker. Functions of records alone."""
+"""The pages: builds of a tree, one build, one job. Functions of records alone."""
 
 from collections.abc import Iterable, Sequence
 
@@ -15,7 +15,7 @@ from termite.cli.display.job_text import (
 )
 from termite.cli.display.top_screen import worker_word
 from termite.cli.display.trace_events import job_name
-from termite.cli.web.html_text import Html, link, page, rows_of, table, tag
+from termite.cli.web.html_text import Html, button, link, page, rows_of, table, tag
 from termite.engine.errors import words_of
 from termite.engine.history.logic.job_record import BuildRecord, JobRecord, Where
 from termite.engine.history.logic.live_state import LiveState
@@ -122,7 +122,7 @@ def build_page(build: BuildRecord, jobs: Sequence[JobRecord]) -> Html:
         tag("h2", "Jobs at the same time"),
         tag("canvas", id="parallel", class_="low"),
         tag("h2", "Slowest jobs"),
-        _jobs_table(figures.slowest),
+        jobs_table(figures.slowest),
         tag("h2", "Commands on this machine"),
         _here_table(figures),
         tag("h2", "Workers"),
@@ -140,7 +140,7 @@ def build_page(build: BuildRecord, jobs: Sequence[JobRecord]) -> Html:
             numbers=(1, 2, 3),
         ),
         tag("h2", "Failed and retried"),
-        _jobs_table([job for job in jobs if job.has_failed or job.attempts][:JOBS_NAMED]),
+        jobs_table([job for job in jobs if job.has_failed or job.attempts][:JOBS_NAMED]),
         tag("p", tag("a", "This build as a trace for Perfetto or Chrome", href=f"/trace.json?build={build.id}")),
     )
 
@@ -164,7 +164,8 @@ def _build_rows(build: BuildRecord, figures: BuildFigures, jobs: Sequence[JobRec
         yield "from the cache", f"{hits} of {len(jobs)}"
 
 
-def _jobs_table(jobs: Iterable[JobRecord]) -> Html:
+def jobs_table(jobs: Iterable[JobRecord]) -> Html:
+    """Return a table of jobs, with links to their pages."""
     rows = [
         [_job_link(job), place_word(job), duration_text(slot_time_s(job)), end_word(job), len(job.attempts), _text(job)]
         for job in jobs
@@ -179,13 +180,7 @@ def job_page(job: JobRecord, tree: str, can_kill: bool = False, token: str = "")
 
     `can_kill` offers to end it, with the token that the form sends.
     """
-    kill = tag(
-        "form",
-        Html(f'<input type="hidden" name="token" value="{token}">'),
-        tag("button", "End this job"),
-        method="post",
-        action=f"/job/{job.id}/kill",
-    )
+    kill = button("End this job", ["job", job.id, "kill"], token)
     return page(
         f"job {job.id}",
         tag("h1", tag("code", _text(job))),
@@ -193,43 +188,6 @@ def job_page(job: JobRecord, tree: str, can_kill: bool = False, token: str = "")
         tag("pre", Html("\n".join(str(tag("span", line)) for line in job_lines(job, tree)))),
         kill if can_kill else "",
     )
-
-
-def worker_page(name: str, live: LiveState | None, jobs: Sequence[JobRecord], now_s: float) -> Html:
-    """Return the page of a worker: its state, and its jobs in the newest build."""
-    worker = live.workers.get(name) if live else None
-    here = [job for job in jobs if job.worker == name]
-    failed = [job for job in jobs if any(attempt.worker == name for attempt in job.attempts)]
-    pairs: list[tuple[str, object]] = [
-        ("jobs in the newest build", len(here)),
-        ("CPU used by them", duration_text(sum(job.user_s + job.system_s for job in here))),
-        ("failed attempts", len(failed)),
-    ]
-    if worker:
-        load = f"{worker.load:.1f}" if worker.load >= 0 else "not known"
-        pairs += [
-            ("address", worker.address or "not known"),
-            ("termite", worker.version or "not known"),
-            ("slots", f"{worker.running} of {worker.slots} busy"),
-            ("cores, load", f"{worker.cores or 'not known'}, {load}"),
-            ("clock", f"{worker.clock_offset_ms} ms beside the master's"),
-            ("state", worker_word(worker, now_s) or "answers"),
-        ]
-    else:
-        pairs.append(("state", "no lease"))
-    return page(
-        f"worker {name}",
-        rows_of(pairs),
-        tag("h2", "Its jobs in the newest build, the slowest first"),
-        _jobs_table(sorted(here, key=slot_time_s, reverse=True)[:MOST_ROWS]),
-        tag("h2", "Attempts that failed on it"),
-        _jobs_table(failed[:MOST_ROWS]),
-    )
-
-
-def message_page(title: str, text: str) -> Html:
-    """Return a page that says one thing."""
-    return page(title, tag("p", text))
 
 
 def timeline_object(build: BuildRecord, jobs: Sequence[JobRecord]) -> dict[str, object]:

@@ -1,7 +1,6 @@
-"""Serve the pages of a tree over HTTP, until a signal ends the process."""
+"""Serve pages over HTTP, until they shall end."""
 
 import logging
-import secrets
 import signal
 import socket
 from collections.abc import Callable, Sequence
@@ -10,14 +9,14 @@ from pathlib import Path
 import trio
 from hypercorn.config import Config
 from hypercorn.trio import serve
+from starlette.types import ASGIApp
 
+from termite.cli.pages_address import PageAddress, new_token, open_listener
 from termite.cli.web.access import Guard, bound_token
 from termite.cli.web.live_follower import LiveFollower
 from termite.cli.web.site import Site
-from termite.engine.errors import UserError
 from termite.engine.history.past_builds import PastBuilds
 
-TOKEN_BYTES = 16
 CLOSE_S = 2.0  # requests that are answered when the process is told to end
 
 
@@ -25,53 +24,43 @@ async def serve_pages(
     tree: Path,
     socket_path: Path,
     records: Path,
-    address: tuple[str, int],
+    address: PageAddress,
     names: Sequence[str],
     say: Callable[[str], None],
 ) -> None:
-    """Serve until SIGINT or SIGTERM. `say` gets the address of the front page, with its token.
+    """Serve the pages of a tree until SIGINT or SIGTERM.
 
-    `address` is a host name or address and a port (0: any free one). `names` are further names by
-    which people reach this machine. Raise UserError if the address cannot be listened on.
+    `say` gets the address of the front page, with its token. `names` are further names by which
+    people reach this machine. Raise UserError if the address cannot be listened on.
     """
-    listening = _listen(address)
-    token = secrets.token_urlsafe(TOKEN_BYTES)
+    listening = open_listener(address)
+    token = new_token()
     port = listening.getsockname()[1]
     follower = LiveFollower(socket_path)
     site = Site(tree, PastBuilds(records), follower, bound_token(token, "form", port))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(follower.follow)
+        ended = trio.Event()
+        await nursery.start(wait_for_signal, ended)
+        say(address.url(port, token))
+        guard = Guard(site.app(), token, port, [*names, address.shown_host])
+        await serve_guarded(guard, listening, ended)
+        nursery.cancel_scope.cancel()
+
+
+async def serve_guarded(guard: ASGIApp, listening: socket.socket, ended: trio.Event) -> None:
+    """Serve on a socket, which is closed afterwards, until `ended` is set."""
     config = Config()
     config.errorlog = logging.getLogger("hypercorn.error")
     config.include_server_header = False
     config.graceful_timeout = CLOSE_S
-    host = f"[{address[0]}]" if ":" in address[0] else address[0]
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(follower.follow)
-        ended = trio.Event()
-        await nursery.start(_wait_for_signal, ended)
-        say(f"http://{host}:{port}/?token={token}")
-        config.bind = [f"fd://{listening.detach()}"]  # the server closes it
-        app = Guard(site.app(), token, port, [*names, host])
-        await serve(app, config, shutdown_trigger=ended.wait)  # type: ignore[arg-type]
-        nursery.cancel_scope.cancel()
+    config.bind = [f"fd://{listening.detach()}"]  # the server closes it
+    await serve(guard, config, shutdown_trigger=ended.wait)  # type: ignore[arg-type]
 
 
-async def _wait_for_signal(ended: trio.Event, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+async def wait_for_signal(ended: trio.Event, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    """Set `ended` at SIGINT and SIGTERM, until cancelled."""
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         task_status.started()
         async for _ in signals:
             ended.set()
-
-
-def _listen(address: tuple[str, int]) -> socket.socket:
-    host, port = address
-    try:
-        family, _, _, _, found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listening = socket.socket(family, socket.SOCK_STREAM)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(found)
-        listening.listen()
-    except OSError as error:
-        raise UserError(
-            f"cannot listen on {host}:{port}: {error.strerror}", hint="choose another one with -http HOST:PORT"
-        ) from error
-    return listening

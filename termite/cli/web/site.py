@@ -7,29 +7,32 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import parse_qs
 
+import msgspec
 import trio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from termite.cli.client import Client, Reply
 from termite.cli.display.trace_events import trace_object
 from termite.cli.web import pages
-from termite.cli.web.access import is_same
-from termite.cli.web.html_text import Html
+from termite.cli.web.forms import check_form, error_page
+from termite.cli.web.html_text import Html, address_of
 from termite.cli.web.live_follower import LiveFollower
 from termite.cli.web.metrics import metrics_text
+from termite.cli.web.static_files import static_file
+from termite.cli.web.worker_pages import drain_form, report_part, worker_page
+from termite.engine.errors import UserError
 from termite.engine.history.logic.job_record import BuildRecord, JobRecord, Where, as_object
 from termite.engine.history.past_builds import PastBuilds
+from termite.engine.wire.protocol.farm_messages import WorkerReport
 
 T = TypeVar("T")
 
-STATIC = Path(__file__).parent / "static"
-STATIC_FILES = {"style.css": "text/css", "timeline.js": "text/javascript"}
-LONGEST_FORM = 4096
+ASK_S = 15.0  # the master waits 10 s for the coordinator
 LAUNCHERS = ("termite", "termite-shell")
 
 
@@ -52,13 +55,15 @@ class Site:
                 Route("/build/{number:int}/timeline.json", self.timeline),
                 Route("/job/{number:int}", self.job),
                 Route("/job/{number:int}/kill", self.kill, methods=["POST"]),
-                Route("/worker/{name}", self.worker),
+                Route("/worker/{name:path}", self.worker),
+                Route("/drain/{name:path}", self.drain, methods=["POST"]),
+                Route("/undrain/{name:path}", self.drain, methods=["POST"]),
                 Route("/status.json", self.status),
                 Route("/trace.json", self.trace),
                 Route("/metrics", self.metrics),
-                Route("/static/{name}", self.static),
+                Route("/static/{name}", static_file),
             ],
-            exception_handlers={HTTPException: _error_page},
+            exception_handlers={HTTPException: error_page},
         )
 
     async def front(self, request: Request) -> Response:
@@ -96,9 +101,7 @@ class Site:
 
     async def kill(self, request: Request) -> Response:
         """End a job that runs, as Ctrl-C in its launcher would."""
-        form = parse_qs((await _short_body(request)).decode("latin-1"))
-        if not is_same(form.get("token", [""])[0], self._token):
-            raise HTTPException(403, "this form is not from these pages")
+        await check_form(request, self._token)
         state = self._follower.state
         job = state.jobs.get(request.path_params["number"]) if state else None
         if job is None:
@@ -112,7 +115,33 @@ class Site:
         builds = await self._read(self._past.builds)
         jobs = await self._read(lambda: self._past.jobs(builds[0].id)) if builds else []
         name = request.path_params["name"]
-        return HTMLResponse(pages.worker_page(name, self._follower.state, jobs, time.time()))
+        report = await self._report_part(name)
+        return HTMLResponse(worker_page(name, self._follower.state, jobs, time.time(), report))
+
+    async def drain(self, request: Request) -> Response:
+        """Let a worker take no new jobs, or take jobs again, as the route says."""
+        await check_form(request, self._token)
+        name, is_drained = request.path_params["name"], request.url.path.startswith("/drain/")
+        try:
+            await self._ask("drain", worker=name, drained=is_drained)
+        except UserError as error:
+            raise HTTPException(409, str(error)) from error
+        return RedirectResponse(address_of(["worker", name]), 303)
+
+    async def _report_part(self, name: str) -> Html:
+        """Return what the worker says of itself, asked through the master."""
+        if self._follower.state is None:
+            return Html("")
+        try:
+            answer = await self._ask("worker", worker=name)
+            report = msgspec.convert(answer["report"], WorkerReport)
+        except (UserError, KeyError, msgspec.ValidationError) as error:
+            return report_part(None, str(error))
+        return Html(drain_form(name, self._token, is_drained=report.is_drained) + report_part(report))
+
+    async def _ask(self, command: str, **fields: object) -> Reply:
+        """Ask the master a control command. Raise UserError if it does not answer well."""
+        return await trio.to_thread.run_sync(lambda: Client(self._follower.path).ask(command, ASK_S, **fields))
 
     async def status(self, request: Request) -> Response:
         """Answer with what happens now, and the builds, as JSON."""
@@ -136,13 +165,6 @@ class Site:
         builds = await self._read(self._past.builds)
         text = metrics_text(builds, self._follower.state)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
-
-    async def static(self, request: Request) -> Response:
-        """Answer with the style sheet or the script."""
-        name = request.path_params["name"]
-        if name not in STATIC_FILES:
-            raise HTTPException(404, "no such file")
-        return FileResponse(STATIC / name, media_type=STATIC_FILES[name])
 
     def _now(self) -> Html:
         return pages.now_part(self._follower.state, time.time(), self._follower.trouble)
@@ -194,18 +216,3 @@ def end_launcher(pid: int) -> bool:
     finally:
         os.close(process)
     return True
-
-
-async def _short_body(request: Request) -> bytes:
-    """Return the body of a request. Raise HTTPException if it is longer than any form of ours."""
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > LONGEST_FORM:
-            raise HTTPException(413, "the form is too long")
-    return body
-
-
-async def _error_page(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return HTMLResponse(pages.message_page(f"error {error.status_code}", error.detail), error.status_code)

@@ -1,17 +1,16 @@
 """Serve pages of the tree of the current directory: builds, jobs, workers, timelines."""
 
-import ipaddress
 import sys
 from argparse import Namespace
 from pathlib import Path
 
 from termite.cli.client import SOCKET, find_socket
+from termite.cli.pages_address import parse_page_address, require_packages
 from termite.cli.parser import Parser
 from termite.cli.places import records_directory, web_address_file, working_directory
 from termite.cli.readers.recorded_builds import recorded_builds_here
 from termite.cli.readers.web_address import remove_address, write_address
 from termite.cli.subcommands.registry import Subcommand
-from termite.engine.errors import UserError
 
 _PORT = 1240
 
@@ -26,19 +25,15 @@ def _add_flags(parser: Parser) -> None:
 
 
 def _run(flags: Namespace) -> int:
-    try:
-        import trio
+    require_packages()
+    import trio
 
-        from termite.cli.web.serve import serve_pages
-    except ImportError as error:
-        raise UserError(
-            f"the pages need Python packages that are not installed: {error.name}",
-            hint="pip install termite[web]",
-        ) from error
-    address = _address(flags.http)
+    from termite.cli.web.serve import serve_pages
+
+    address = parse_page_address(flags.http, _PORT)
     socket = find_socket(working_directory())
     tree = socket.parent if socket else recorded_builds_here().tree
-    if not ipaddress.ip_address(address[0]).is_loopback if _is_address(address[0]) else address[0] != "localhost":
+    if not address.is_loopback:
         print(
             "termite-ctl: these pages are not encrypted: whoever reads this network can read the token",
             file=sys.stderr,
@@ -53,21 +48,6 @@ def _run(flags: Namespace) -> int:
     finally:
         remove_address(file)
     return 0
-
-
-def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not (port.isdecimal() and int(port) < 65536):
-        raise UserError(f"-http is [HOST:]PORT, not {text}", hint=f"such as -http 127.0.0.1:{_PORT}")
-    return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _say_address(url: str, file: Path) -> None:

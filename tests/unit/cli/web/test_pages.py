@@ -10,7 +10,8 @@ import pytest
 
 from termite.cli.amounts import size_text
 from termite.cli.web.html_text import Html, escaped, tag
-from termite.cli.web.pages import build_page, front_page, job_page, now_part, timeline_object, worker_page
+from termite.cli.web.pages import build_page, front_page, job_page, now_part, timeline_object
+from termite.cli.web.worker_pages import report_part, worker_page
 from termite.engine.history.logic.job_record import JobRecord
 from termite.engine.history.logic.live_events import JobSent
 from termite.engine.history.logic.live_state import LiveState
@@ -69,7 +70,7 @@ def test_hostile_text_is_text_on_every_page() -> None:
         front_page(HOSTILE, [], now_part(None, 1e9, HOSTILE)),
         build_page(hostile, [*jobs, hostile_job()]),
         job_page(hostile_job(), HOSTILE, can_kill=True, token="t"),
-        worker_page(HOSTILE, live, [hostile_job()], 1e9),
+        worker_page(HOSTILE, live, [hostile_job()], 1e9, report_part(None, HOSTILE)),
     ]
     for page in pages:
         read = Reader(page)

@@ -1,0 +1,99 @@
+"""Ask the coordinator for what pages show, over one connection that stays.
+
+Nothing is asked while nobody looks. Answers are kept for a second, so that many browsers cost the
+coordinator no more than one.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import trio
+
+from termite.cli.readers.farm_questions import Coordinator, Desk
+from termite.engine.errors import UserError
+from termite.engine.wire.protocol.farm_messages import Farm, FarmWorker, WorkerReport
+
+FRESH_S = 1.0
+RETRY_S = 1.0
+CONNECT_WAIT_S = 3.0  # a page waits so long for the coordinator
+MOST_REPORTS = 1000  # workers whose last report is remembered
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Answered(Generic[T]):
+    """The last answer to a question, None if there is none, and why it is not the present one."""
+
+    value: T | None = None
+    trouble: str = ""
+    at_s: float = float("-inf")
+
+
+class FarmReader:
+    """The reader of one farm, whose `follow` keeps the connection."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._coordinator = coordinator
+        self._desk: Desk | None = None
+        self._connected = trio.Event()
+        self._trouble = ""
+        self._turn = trio.Lock()
+        self._farm: Answered[Farm] = Answered()
+        self._reports: dict[str, Answered[WorkerReport]] = {}
+
+    async def follow(self) -> None:
+        """Keep a connection to the coordinator, until cancelled."""
+        while True:
+            try:
+                async with self._coordinator.connected() as desk:
+                    self._desk, self._trouble = desk, ""
+                    self._connected.set()
+                    await desk.connection.lost.wait()
+                    self._trouble = "the coordinator is gone"
+            except UserError as error:
+                self._trouble = str(error)
+            self._desk, self._connected = None, trio.Event()
+            await trio.sleep(RETRY_S)
+
+    async def farm(self) -> Answered[Farm]:
+        """Return the state of the farm, or the last known one."""
+        async with self._turn:
+            self._farm = await self._renewed(self._farm, lambda desk: desk.list_farm())
+        return self._farm
+
+    async def worker(self, name: str) -> tuple[FarmWorker | None, float, Answered[WorkerReport]]:
+        """Return what the coordinator knows of a worker, its heartbeat's interval, and its report."""
+        farm = (await self.farm()).value
+        known = next((one for one in farm.workers if one.worker.name == name), None) if farm else None
+        interval_s = farm.interval_s if farm else 0.0
+        if known is None or known.is_lost:
+            return known, interval_s, Answered(None, "it is not registered")
+        report = await self._renewed(self._reports.get(name, Answered()), lambda desk: desk.get_report(name))
+        self._reports.pop(name, None)
+        self._reports[name] = report
+        if len(self._reports) > MOST_REPORTS:
+            del self._reports[next(iter(self._reports))]
+        return known, interval_s, report
+
+    async def drain(self, name: str, *, is_drained: bool) -> None:
+        """Drain a worker, or end that. Raise UserError if it cannot be asked."""
+        await (await self._wait_for_desk()).drain(name, is_drained=is_drained)
+        self._farm = Answered(self._farm.value, self._farm.trouble)  # the next page must show it
+        self._reports.pop(name, None)
+
+    async def _renewed(self, known: Answered[T], ask: Callable[[Desk], Awaitable[T]]) -> Answered[T]:
+        if trio.current_time() - known.at_s < FRESH_S:
+            return known
+        try:
+            return Answered(await ask(await self._wait_for_desk()), "", trio.current_time())
+        except UserError as error:
+            return Answered(known.value, str(error), trio.current_time())
+
+    async def _wait_for_desk(self) -> Desk:
+        with trio.move_on_after(CONNECT_WAIT_S):
+            await self._connected.wait()
+        if self._desk is None:
+            raise UserError(self._trouble or "the coordinator does not answer yet")
+        return self._desk
