@@ -45,7 +45,7 @@ def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] 
 
     Attacks are the tests of tests/hostile, and those with the mark `attack`.
     """
-    is_attack = report.nodeid.startswith("tests/hostile/") or "attack" in report.keywords
+    is_attack = report.nodeid.startswith("tests/hostile/") or "attack" in getattr(report, "keywords", ())
     if is_attack and report.when == "call" and not report.skipped:
         return ("passed", ".", "HELD") if report.passed else ("failed", "F", "BROKEN")
     return None

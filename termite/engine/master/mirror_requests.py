@@ -33,7 +33,7 @@ from termite.engine.wire.protocol.messages import (
 )
 from termite.engine.wire.transport import SendChunk
 
-STDIN_LIMIT_BYTES = 1024 * 1024
+STDIN_LIMIT_BYTES = 192 * 1024  # of one answer, which is one frame
 
 
 class MirrorRequests:

@@ -14,6 +14,7 @@ import trio
 
 from termite.engine.errors import FsError, Reason, RemoteProtocolError, Retryable, first_error
 from termite.engine.fleet.lease import Lease
+from termite.engine.loop.long_work import compute
 from termite.engine.model import Change, Digest
 from termite.engine.tree.master_tree import MasterTree
 from termite.engine.tree.publishing.staging import StagedWriter
@@ -34,7 +35,7 @@ async def fetch_contents(lease: Lease, ran: Ran, tree: MasterTree) -> AsyncItera
     """
     contents: dict[bytes, bytes | Path] = {}
     missing = []
-    for digest in _digests(ran.changes):
+    for digest in await compute(len(ran.changes), lambda: _digests(ran.changes)):
         inline = ran.inline.get(digest.sha256)
         if inline is None:
             missing.append(digest)

@@ -33,6 +33,7 @@ from termite.engine.launch.connection import Launcher, LauncherGone
 from termite.engine.launch.invocation import JobRequest
 from termite.engine.launch.listener import RestOfJob
 from termite.engine.launch.output import OutputDiffers
+from termite.engine.loop.long_work import compute
 from termite.engine.master.fallback import (
     end_differing,
     fall_back,
@@ -268,7 +269,7 @@ async def run_remotely(master: Master, job: Job, command: Command, wanted: Wante
         with master.recorder.attempt(job, lease):
             ran = await run_on_worker(master, job, lease, message)
             master.recorder.command_ended(job, ran, lease.offset_ns)
-            check_result(master, job, ran)
+            await check_result(master, job, ran)
             await job.output.check_end()
             timing = Timing(dispatched_ns, ran.started_ns, ran.ended_ns, lease.offset_ns, message.number)
             conflicts = await publish_results(master, job, lease, ran, timing)
@@ -352,7 +353,7 @@ async def run_on_worker(master: Master, job: Job, lease: Lease, message: Run) ->
     return ran
 
 
-def check_result(master: Master, job: Job, ran: Ran) -> None:
+async def check_result(master: Master, job: Job, ran: Ran) -> None:
     """Raise ResultRefused if the job wrote outside the tree, or if code would run later.
 
     Writes that may be dropped do not count. A command that exceeded its time limit does not run
@@ -363,7 +364,7 @@ def check_result(master: Master, job: Job, ran: Ran) -> None:
     rule = job.verdict.rule if job.verdict else None
     if rule is not None and rule.trusted:
         return
-    if found := find_later_code(ran.changes, master.writable_root):
+    if found := await compute(len(ran.changes), lambda: find_later_code(ran.changes, master.writable_root)):
         raise ResultRefused(Reason.LATER_CODE, [os.fsdecode(path) for path in found])
 
 

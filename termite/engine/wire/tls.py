@@ -186,6 +186,12 @@ class TlsStream(trio.abc.Stream):
             self._incoming.write_eof()
 
 
+def why_broken(error: BaseException) -> str:
+    """Return the reason of an error of a stream, for people."""
+    cause = error.__cause__
+    return (isinstance(cause, OSError) and cause.strerror) or str(error) or "broken"
+
+
 def refusal(error: ssl.SSLError, peer: str) -> UserError:
     """Return the error that tells the user why the handshake with `peer` failed."""
     reason = error.reason or ""

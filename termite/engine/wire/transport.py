@@ -32,7 +32,9 @@ from termite.engine.errors import (
 from termite.engine.loop.leader import Leader
 from termite.engine.wire.addresses import CONNECT_S, connect_to, peer_name
 from termite.engine.wire.identity import SERVER_NAME, Identity
+from termite.engine.wire.inbox import Inbox
 from termite.engine.wire.link_progress import LinkProgress
+from termite.engine.wire.outbox import Outbox
 from termite.engine.wire.protocol.failure_replies import failed, result_of
 from termite.engine.wire.protocol.foreign_text import printable
 from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES
@@ -40,9 +42,8 @@ from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import Failed, Failure, Ping, Pong
 from termite.engine.wire.protocol.peer import Cancelled, Chunked, Credited, Event, Peer, Replied, Requested
 from termite.engine.wire.silence_watch import ANSWER_S, SILENCE_S, SilenceWatch, WatchedLine
-from termite.engine.wire.tls import READ_BYTES, TlsStream
+from termite.engine.wire.tls import READ_BYTES, TlsStream, why_broken
 
-BACKLOG_BYTES = 512 * 1024  # of queued frames; a task that wants to post more waits
 FLUSH_S = 1.0  # for queued frames when a connection is closed
 
 log = logging.getLogger(__name__)
@@ -50,20 +51,6 @@ log = logging.getLogger(__name__)
 OnChunk = Callable[[bytes], Awaitable[None]]
 SendChunk = Callable[[bytes], Awaitable[None]]
 Handler = Callable[["Connection", Message, SendChunk], Awaitable[Message]]
-
-
-class _Inbox:
-    """The chunks and the reply of one request of ours that its task has not processed yet."""
-
-    __slots__ = ("arrived", "parked")
-
-    def __init__(self) -> None:
-        self.arrived: deque[Chunked | Replied] = deque()
-        self.parked = trio.lowlevel.ParkingLot()
-
-    def put(self, event: Chunked | Replied) -> None:
-        self.arrived.append(event)
-        self.parked.unpark_all()
 
 
 class Connection:
@@ -84,18 +71,13 @@ class Connection:
         self._scope = trio.CancelScope(shield=True)  # a body that is cancelled may still send frames
         self._events: deque[Event] = deque()  # received, but not processed yet
         self._loss = ""
-        self._inboxes: dict[int, _Inbox] = {}
+        self._inboxes: dict[int, Inbox] = {}
         self._handlers: dict[int, trio.CancelScope] = {}
         self._credited: dict[int, trio.lowlevel.ParkingLot] = {}
-        self._send_nowait = stream.send_nowait if isinstance(stream, TlsStream) else None
-        self._is_behind = False  # the writer task has something to write
-        self._outbox: list[bytes] = []
-        self._backlog_bytes = 0
-        self._posted = trio.lowlevel.ParkingLot()
-        self._sent = trio.lowlevel.ParkingLot()
+        self._outbox = Outbox(stream, self._lose)
         progress = stream.progress if isinstance(stream, TlsStream) else LinkProgress
         self.silence = SilenceWatch(WatchedLine(lambda: bool(self._inboxes), self._ping, progress))
-        self._counts = {"asked": 0, "answered": 0, "received_bytes": 0, "sent_bytes": 0, "writes": 0}
+        self._counts = {"asked": 0, "answered": 0, "received_bytes": 0}
         self.messages: Counter[str] = Counter()
 
     async def request(
@@ -118,13 +100,15 @@ class Connection:
     def statistics(self) -> dict[str, int]:
         """Return counts since the start, and the numbers of open requests and queued bytes."""
         asking, answering = self._protocol.open_streams
-        return {**self._counts, "asking": asking, "answering": answering, "backlog_bytes": self._backlog_bytes}
+        box = self._outbox
+        sending = {"sent_bytes": box.sent_bytes, "writes": box.writes, "backlog_bytes": box.backlog_bytes}
+        return {**self._counts, **sending, "asking": asking, "answering": answering}
 
     @property
     def traffic(self) -> tuple[int, int, int]:
         """The bytes sent and received, and the requests of both sides, since the start."""
         counts = self._counts
-        return counts["sent_bytes"], counts["received_bytes"], counts["asked"] + counts["answered"]
+        return self._outbox.sent_bytes, counts["received_bytes"], counts["asked"] + counts["answered"]
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
@@ -133,17 +117,20 @@ class Connection:
         stream, frame = self._protocol.ask(message, chunks=on_chunk is not None)
         self._counts["asked"] += 1
         self.messages[type(message).__name__] += 1
-        inbox = self._inboxes[stream] = _Inbox()
+        inbox = self._inboxes[stream] = Inbox()
         if self.silence.is_resting:
             self.silence.wake()
-        self._post(frame)
         try:
+            if frame:
+                self._outbox.post(frame)
+            else:
+                await self._outbox.post_parts(self._protocol.parts(stream, message))
             return result_of(await self._collect(stream, inbox, on_chunk))
         finally:
             del self._inboxes[stream]
-            self._post(self._protocol.give_up(stream))
+            self._outbox.post(self._protocol.give_up(stream))
 
-    async def _collect(self, stream: int, inbox: _Inbox, on_chunk: OnChunk | None) -> Message:
+    async def _collect(self, stream: int, inbox: Inbox, on_chunk: OnChunk | None) -> Message:
         while True:
             while not inbox.arrived:
                 if self._loss:
@@ -155,7 +142,7 @@ class Connection:
                 case Chunked(content=content):
                     assert on_chunk is not None
                     await on_chunk(content)
-                    self._post(self._protocol.consumed(stream, len(content)))
+                    self._outbox.post(self._protocol.consumed(stream, len(content)))
 
     # -- answering ----------------------------------------------------------------------------------------------------
 
@@ -165,20 +152,24 @@ class Connection:
             reply = await self._reply(stream, message)
         del self._handlers[stream]
         self._credited.pop(stream, None)
-        while self._backlog_bytes > BACKLOG_BYTES:
-            await self._sent.park()
+        await self._outbox.wait_for_room()
         try:
-            frame = self._protocol.answer(stream, reply)
+            await self._send_reply(stream, reply)
         except Retryable as error:
             log.warning("reply-too-large peer=%s request=%s reason=%s", self.peer, type(message).__name__, error)
-            frame = self._protocol.answer(stream, failed(error))
+            await self._send_reply(stream, failed(error))
         self._counts["answered"] += 1
-        self._post(frame)
         if self.on_answered is not None:
             try:
                 self.on_answered()
             except Exception:  # around one callback: its request was answered, and others must be
                 log.exception("connection-callback-failed peer=%s", self.peer)
+
+    async def _send_reply(self, stream: int, reply: Message) -> None:
+        if frame := self._protocol.answer(stream, reply):
+            self._outbox.post(frame)
+        else:
+            await self._outbox.post_parts(self._protocol.parts(stream, reply))
 
     async def _reply(self, stream: int, message: Message) -> Message:
         async def send_chunk(content: bytes) -> None:
@@ -202,7 +193,7 @@ class Connection:
         while self._protocol.room(stream) < len(content):
             await self._credited.setdefault(stream, trio.lowlevel.ParkingLot()).park()
         await self._wait_for_backlog()
-        self._post(self._protocol.chunk(stream, content))
+        self._outbox.post(self._protocol.chunk(stream, content))
 
     # -- the tasks of a connection ------------------------------------------------------------------------------------
 
@@ -211,7 +202,7 @@ class Connection:
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._write)
+                    nursery.start_soon(self._outbox.run)
                     nursery.start_soon(self._listen_for_silence)
                     await Leader(nursery, self._read).run()
         except* MemoryError:  # around one connection: its requests fail, and all others go on
@@ -235,14 +226,14 @@ class Connection:
                     self._lose("closed" if is_whole else "closed in the middle of a message")
                     return
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self._lose(_why(error))
+            self._lose(why_broken(error))
         except RemoteProtocolError as error:
             self._drop(error)
 
     async def _take(self, event: Event) -> None:
         match event:
             case Requested(stream=stream, message=Ping()):
-                self._post(self._protocol.answer(stream, Pong(time.time_ns())))
+                self._outbox.post(self._protocol.answer(stream, Pong(time.time_ns())))
             case Requested(stream=stream, message=message):
                 self.messages[type(message).__name__] += 1
                 scope = self._handlers[stream] = trio.CancelScope()
@@ -257,55 +248,20 @@ class Connection:
                 if running := self._handlers.get(stream):
                     running.cancel()
 
-    async def _write(self) -> None:
-        try:
-            while True:
-                while not self._is_behind:
-                    await self._posted.park()
-                batch = self._outbox[0] if len(self._outbox) == 1 else b"".join(self._outbox)
-                self._outbox.clear()
-                size = self._backlog_bytes
-                await self._stream.send_all(batch)
-                self._counts["writes"] += 1
-                self._backlog_bytes -= size
-                self._is_behind = bool(self._outbox)
-                self._sent.unpark_all()
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self._lose(_why(error))
-
     async def _listen_for_silence(self) -> None:
         await self.silence.run()
         self._lose(f"silent for {SILENCE_S + ANSWER_S:.0f} s")
 
     def _ping(self) -> None:
         try:
-            self._post(self._protocol.ask(Ping(), chunks=False)[1])
+            self._outbox.post(self._protocol.ask(Ping(), chunks=False)[1])
         except ConnectionLost as error:
             self._lose(str(error))
 
     # -- sending and losing -------------------------------------------------------------------------------------------
 
-    def _post(self, frame: bytes) -> None:
-        if not frame or self._loss:
-            return
-        self._counts["sent_bytes"] += len(frame)
-        if self._send_nowait is None or self._is_behind:
-            self._outbox.append(frame)
-        else:
-            try:
-                self._counts["writes"] += 1
-                if self._send_nowait(frame):
-                    return
-            except trio.BrokenResourceError as error:
-                self._lose(_why(error))
-                return
-        self._is_behind = True
-        self._backlog_bytes += len(frame)
-        self._posted.unpark_all()
-
     async def _wait_for_backlog(self) -> None:
-        while self._backlog_bytes > BACKLOG_BYTES and not self._loss:
-            await self._sent.park()
+        await self._outbox.wait_for_room()
         if self._loss:
             raise ConnectionLost(f"{self.peer}: {self._loss}")
 
@@ -322,14 +278,14 @@ class Connection:
         for event in self._events:  # received before the loss, so their requests still succeed
             if isinstance(event, Replied | Chunked) and (inbox := self._inboxes.get(event.stream)):
                 inbox.put(event)
-        for parked in (self._sent, *(inbox.parked for inbox in self._inboxes.values())):
-            parked.unpark_all()
+        self._outbox.close()
+        for inbox in self._inboxes.values():
+            inbox.parked.unpark_all()
 
     async def close(self) -> None:
         """Send the queued frames, for at most FLUSH_S, and end the tasks; `joined` calls this."""
         with trio.move_on_after(FLUSH_S, shield=True):
-            while self._backlog_bytes and not self._loss:
-                await self._sent.park()
+            await self._outbox.wait_until_written()
         self._lose("closed by this side")
 
 
@@ -393,8 +349,3 @@ async def _secured(
             raise Retryable(Reason.NO_RESOURCES, f"{peer}: {detail}") from error
         async with joined(secure, handler, client=secure.is_client, peer=peer) as connection:
             yield connection
-
-
-def _why(error: BaseException) -> str:
-    cause = error.__cause__
-    return (isinstance(cause, OSError) and cause.strerror) or str(error) or "broken"

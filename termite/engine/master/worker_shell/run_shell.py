@@ -213,7 +213,7 @@ async def _keep_results(master: Master, job: Job, lease: Lease, ran: Ran, timing
     """Publish what the shell has written if its user wants that, and notify them of the rest."""
     wish = job.request.shell
     if wish is not None and wish.keeps:
-        check_result(master, job, ran)
+        await check_result(master, job, ran)
         await publish_results(master, job, lease, ran, timing)
         if ran.dropped:
             await report_dropped(master, job, ran.dropped)

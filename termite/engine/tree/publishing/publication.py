@@ -17,6 +17,7 @@ import msgspec
 import trio
 
 from termite.engine.errors import ExitCode, FsError, HalfPublished, TermiteError
+from termite.engine.loop.long_work import compute
 from termite.engine.model import Change
 from termite.engine.tree.disk import Disk, FsErrors
 from termite.engine.tree.disk_follower import DiskFollower
@@ -117,15 +118,15 @@ class Publication:
         """Publish, and raise as `MasterTree.publish` does."""
         parts = self._parts
         journal = parts.journal
+        plan = await compute(len(changes), lambda: make_plan(changes, parts.exports.is_writable))
         self._drain()
-        plan = make_plan(changes, parts.exports.is_writable)
         self._is_outside = parts.temporary.admit(changes)
         conflicts = journal.conflicts(self._timing.number, (change for change in changes if change.base is None))
         reconciliation = self._reconciliation()
         try:
             reconciled = await reconciliation.run(changes, contents)
             if reconciled.appended:
-                plan = make_plan(reconciled.changes, parts.exports.is_writable)
+                plan = await compute(len(changes), lambda: make_plan(reconciled.changes, parts.exports.is_writable))
             number = await self._publish(plan, reconciled, reconciliation)
             conflicts += await reconciliation.late.rescue()
             if reconciliation.late.has_rescued:

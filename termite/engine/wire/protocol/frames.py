@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from termite.engine.errors import Reason, RemoteProtocolError, Retryable
 
-MAX_FRAME_BYTES = 16 * 1024 * 1024  # a directory of 150,000 names fits, and memory has room for several
+MAX_MESSAGE_BYTES = 256 * 1024  # they are decoded in some milliseconds at worst; longer messages come in parts
 MAX_CHUNK_BYTES = 256 * 1024  # a chunk delays the requests behind it by one millisecond only
 _HEADER = struct.Struct(">IBI")
 _AFTER_LENGTH = _HEADER.size - 4
@@ -27,6 +27,7 @@ class Kind(enum.IntEnum):
     CHUNK = 3
     CREDIT = 4
     CANCEL = 5
+    PART = 6
 
 
 class Frame(NamedTuple):
@@ -37,13 +38,14 @@ class Frame(NamedTuple):
     payload: bytes
 
 
-_MESSAGE_SIZES = range(1, MAX_FRAME_BYTES - _AFTER_LENGTH + 1)
+_MESSAGE_SIZES = range(1, MAX_MESSAGE_BYTES + 1)
 _PAYLOAD_SIZES = {
     Kind.REQUEST: _MESSAGE_SIZES,
     Kind.REPLY: _MESSAGE_SIZES,
     Kind.CHUNK: range(1, MAX_CHUNK_BYTES + 1),
     Kind.CREDIT: range(4, 5),
     Kind.CANCEL: range(1),
+    Kind.PART: _MESSAGE_SIZES,
 }
 _KINDS = {int(kind): kind for kind in Kind}
 

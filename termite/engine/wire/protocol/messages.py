@@ -44,7 +44,7 @@ from termite.engine.wire.protocol.message_base import Message
 PROTOCOL = 6  # both ends must have the same; if not, the operator reads one clear line
 INLINE_BYTES = 64 * 1024  # contents up to this size are sent inside a message, not as chunks
 INLINE_TOTAL_BYTES = 1024 * 1024  # of all contents inside one message
-MAX_CHANGES = 200_000  # of one job; they are decoded in 60 ms, during which the master does nothing else
+MAX_CHANGES = 200_000  # of one job, in all parts of its result
 MAX_DROPPED = 1000  # names of writes that do not come home; if there are more, directories stand for them
 # Limits of a process: RESOURCE:SOFT:HARD, with commas between them; "-" is no limit.
 LIMITS = r"\A(\d{1,2}:(\d{1,20}|-):(\d{1,20}|-)(,(?!\Z)|\Z))*\Z"

@@ -4,6 +4,9 @@ Received bytes go in and events come out. Methods that speak return the bytes to
 in this module. Before it sends a chunk, the caller asks `room` and waits for `Credited`; after it
 has received a chunk, it calls `consumed`. A request that was given up is remembered until its reply
 arrives, because chunks and a reply may already be under way.
+
+A large message comes in parts (message_parts.py). Other messages may come between two of them, but
+no parts of another message. Each side thus keeps one such message at most.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,8 +15,9 @@ from dataclasses import dataclass
 import msgspec
 
 from termite.engine.errors import ConnectionLost, Reason, RemoteProtocolError, Retryable
-from termite.engine.wire.protocol.frames import Frame, FrameReader, Kind, encode_frame
+from termite.engine.wire.protocol.frames import MAX_MESSAGE_BYTES, Frame, FrameReader, Kind, encode_frame
 from termite.engine.wire.protocol.message_base import Message
+from termite.engine.wire.protocol.message_parts import JoinedMessage, can_be_cut, cut, has_many_entries
 from termite.engine.wire.protocol.messages import Reply, Request
 
 # The number of bytes that a sender of chunks may be ahead: enough for 1 Gbit/s with 8 ms of delay.
@@ -74,6 +78,8 @@ class _Asked:
     unconsumed: int = 0
     uncredited: int = 0
     given_up: bool = False
+    parts: int = 0  # that are sent of a request
+    is_whole: bool = True  # False while there are more
 
 
 @dataclass(slots=True)
@@ -90,30 +96,52 @@ class Peer:
         self._their_last = 0
         self._asked: dict[int, _Asked] = {}
         self._answering: dict[int, _Answering] = {}
+        self._joined: JoinedMessage | None = None  # of which parts have come
         self._reader = FrameReader()
 
     def ask(self, message: Message, *, chunks: bool) -> tuple[int, bytes]:
         """Open a stream for a request, and return its number and the bytes to send.
 
-        `chunks`: chunks may come before the reply. Raise ConnectionLost if no stream is left, and
-        Retryable if the message is too large.
+        `chunks`: chunks may come before the reply. No bytes: send the `parts` of the message. Raise
+        ConnectionLost if no stream is left, and Retryable if the message is too large.
         """
         if self._next > _LAST_STREAM:
             raise ConnectionLost("the connection has used up its stream numbers")
         stream = self._next
-        frame = encode_frame(Kind.REQUEST, stream, _encoded(message))
+        payload = _encoded_whole(message)
+        frame = encode_frame(Kind.REQUEST, stream, payload) if payload else b""
         self._next += 2
-        self._asked[stream] = _Asked(chunks)
+        self._asked[stream] = _Asked(chunks, is_whole=bool(frame))
         return stream, frame
 
     def answer(self, stream: int, message: Message) -> bytes:
         """Close a stream of the other side with a reply, and return the bytes to send.
 
-        Raise Retryable if the reply is too large. The stream then stays open for another one.
+        No bytes: send the `parts` of the message. Raise Retryable if the reply is too large. The
+        stream then stays open for another one.
         """
-        frame = encode_frame(Kind.REPLY, stream, _encoded(message))
+        payload = _encoded_whole(message)
+        if not payload:
+            return b""
+        frame = encode_frame(Kind.REPLY, stream, payload)
         del self._answering[stream]
         return frame
+
+    def parts(self, stream: int, message: Message) -> Iterator[bytes]:
+        """Yield the bytes of each part of a message, which `ask` or `answer` did not send whole.
+
+        Between two parts, other messages may be sent, but no other parts. Raise Retryable if the
+        message is too large. After that, `give_up` a request, and `answer` otherwise.
+        """
+        asked = self._asked.get(stream)
+        kind = Kind.REQUEST if asked else Kind.REPLY
+        for payload, is_last in cut(message, _encoded):
+            if asked:
+                asked.parts += 1
+                asked.is_whole = is_last
+            elif is_last:
+                del self._answering[stream]
+            yield encode_frame(kind if is_last else Kind.PART, stream, payload)
 
     def room(self, stream: int) -> int:
         """Return how many bytes of chunks may be sent now on a stream of the other side."""
@@ -144,6 +172,9 @@ class Peer:
         asked = self._asked.get(stream)
         if asked is None or asked.given_up:
             return b""
+        if not asked.is_whole:  # the other side knows nothing of it, or drops what it has: no reply comes
+            del self._asked[stream]
+            return encode_frame(Kind.CANCEL, stream, b"") if asked.parts else b""
         asked.given_up = True
         return encode_frame(Kind.CANCEL, stream, b"")
 
@@ -179,25 +210,57 @@ class Peer:
                 return self._take_credit(frame)
             case Kind.CANCEL:
                 return self._take_cancel(frame)
+            case Kind.PART:
+                self._take_part(frame)
+                return None
 
     def _take_request(self, frame: Frame) -> Event:
         stream = frame.stream
+        if self._joined is None or self._joined.stream != stream:
+            self._open(stream)
+        message = self._whole(_decode(_decode_request, frame), frame)
+        self._answering[stream] = _Answering()
+        return Requested(stream, message)
+
+    def _open(self, stream: int) -> None:
         if stream % 2 != self._their_parity or stream <= self._their_last:
             raise RemoteProtocolError(f"a request on stream {stream}, which it may not open")
         if len(self._answering) >= MAX_OPEN:
             raise RemoteProtocolError(f"more than {MAX_OPEN} requests at once")
         self._their_last = stream
-        message = _decode(_decode_request, frame)
-        self._answering[stream] = _Answering()
-        return Requested(stream, message)
 
     def _take_reply(self, frame: Frame) -> Event | None:
-        asked = self._asked.get(frame.stream)
-        if asked is None:
-            raise RemoteProtocolError(f"a reply on stream {frame.stream}, where nothing was asked")
-        message = _decode(_decode_reply, frame)
+        asked = self._asked_on(frame)
+        message = self._whole(_decode(_decode_reply, frame), frame)
         del self._asked[frame.stream]
         return None if asked.given_up else Replied(frame.stream, message)
+
+    def _asked_on(self, frame: Frame) -> _Asked:
+        asked = self._asked.get(frame.stream)
+        if asked is None or not asked.is_whole:
+            raise RemoteProtocolError(f"a reply on stream {frame.stream}, where nothing was asked")
+        return asked
+
+    def _take_part(self, frame: Frame) -> None:
+        stream = frame.stream
+        is_request = stream % 2 == self._their_parity
+        if self._joined is None:
+            if is_request:
+                self._open(stream)
+            self._joined = JoinedMessage(stream)
+        elif self._joined.stream != stream:
+            raise RemoteProtocolError("parts of two messages at once")
+        if not is_request:
+            self._asked_on(frame)
+        self._joined.add(_decode(_decode_request if is_request else _decode_reply, frame), len(frame.payload))
+
+    def _whole(self, message: Message, frame: Frame) -> Message:
+        """Return the message whose last part, or whole, this is."""
+        joined = self._joined
+        if joined is None or joined.stream != frame.stream:
+            return message
+        self._joined = None
+        return joined.finish(message, len(frame.payload))
 
     def _take_chunk(self, frame: Frame) -> Event | None:
         asked = self._asked.get(frame.stream)
@@ -219,6 +282,9 @@ class Peer:
         return Credited(frame.stream)
 
     def _take_cancel(self, frame: Frame) -> Event | None:
+        if self._joined is not None and self._joined.stream == frame.stream and self._is_theirs(frame.stream):
+            self._joined = None  # a request that was given up before its last part
+            return None
         return None if self._their_stream(frame) is None else Cancelled(frame.stream)
 
     def _their_stream(self, frame: Frame) -> _Answering | None:
@@ -227,9 +293,20 @@ class Peer:
         In the latter case the frame and our answer have crossed, which is legal.
         """
         stream = frame.stream
-        if stream % 2 != self._their_parity or not 0 < stream <= self._their_last:
+        if not self._is_theirs(stream):
             raise RemoteProtocolError(f"a {frame.kind.name.lower()} on stream {stream}, which it has not opened")
         return self._answering.get(stream)
+
+    def _is_theirs(self, stream: int) -> bool:
+        return stream % 2 == self._their_parity and 0 < stream <= self._their_last
+
+
+def _encoded_whole(message: Message) -> bytes:
+    """Encode a message, or return b"" if it must be sent in parts."""
+    if has_many_entries(message):
+        return b""
+    payload = _encoded(message)
+    return b"" if len(payload) > MAX_MESSAGE_BYTES and can_be_cut(message) else payload
 
 
 def _encoded(message: Message) -> bytes:

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from termite.engine.errors import RemoteProtocolError, Retryable
-from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES, MAX_FRAME_BYTES, Frame, FrameReader, Kind, encode_frame
+from termite.engine.wire.protocol.frames import (
+    MAX_CHUNK_BYTES,
+    MAX_MESSAGE_BYTES,
+    Frame,
+    FrameReader,
+    Kind,
+    encode_frame,
+)
 from tests.unit.mutations import mutations
 
 FRAMES = [
@@ -64,7 +71,8 @@ def header(length: int, kind: int, stream: int = 1) -> bytes:
         header(8, Kind.CREDIT),
         header(10, Kind.CREDIT),
         header(MAX_CHUNK_BYTES + 6, Kind.CHUNK),
-        header(MAX_FRAME_BYTES + 1, Kind.REPLY),
+        header(MAX_MESSAGE_BYTES + 6, Kind.REPLY),
+        header(MAX_MESSAGE_BYTES + 6, Kind.PART),
         header(2**32 - 1, Kind.REQUEST),
     ],
 )
@@ -74,13 +82,13 @@ def test_a_bad_header_is_refused_before_its_payload_comes(bad: bytes) -> None:
 
 
 def test_the_largest_frames_are_allowed() -> None:
-    largest = [Frame(Kind.REPLY, 1, b"r" * (MAX_FRAME_BYTES - 5)), Frame(Kind.CHUNK, 1, b"c" * MAX_CHUNK_BYTES)]
+    largest = [Frame(Kind.REPLY, 1, b"r" * MAX_MESSAGE_BYTES), Frame(Kind.CHUNK, 1, b"c" * MAX_CHUNK_BYTES)]
     assert read(b"".join(encode_frame(*frame) for frame in largest)) == largest
 
 
 def test_a_message_that_is_too_large_is_the_schedulers_problem() -> None:
     with pytest.raises(Retryable, match="too large"):
-        encode_frame(Kind.REPLY, 1, b"r" * (MAX_FRAME_BYTES - 4))
+        encode_frame(Kind.REPLY, 1, b"r" * (MAX_MESSAGE_BYTES + 1))
 
 
 @given(st.lists(st.binary(max_size=40)))

@@ -21,7 +21,7 @@ from termite.engine.errors import (
     UserError,
 )
 from termite.engine.model import Attr, Digest
-from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES, MAX_FRAME_BYTES
+from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES, MAX_MESSAGE_BYTES
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import (
     Directory,
@@ -34,6 +34,7 @@ from termite.engine.wire.protocol.messages import (
     Ping,
     Pong,
     ReadStdin,
+    Run,
     StdinBytes,
 )
 from termite.engine.wire.protocol.peer import WINDOW_BYTES
@@ -282,7 +283,7 @@ async def test_rubbish_drops_that_connection_with_a_warning(caplog: pytest.LogCa
 async def test_a_reply_that_does_not_fit_fails_that_request_only(caplog: pytest.LogCaptureFixture) -> None:
     async with connected(echo) as (client, _):
         with pytest.raises(Retryable, match="too large"):
-            await client.request(ReadStdin(1, MAX_FRAME_BYTES))
+            await client.request(ReadStdin(1, MAX_MESSAGE_BYTES))
         assert await client.request(ReadStdin(1, 1)) == StdinBytes(b"x")
     assert "reply-too-large" in caplog.text
 
@@ -395,3 +396,62 @@ async def test_an_error_in_what_can_wait_costs_nobody_anything(caplog: pytest.Lo
         for _ in range(2):
             assert await client.request(ReadStdin(1, 1)) == StdinBytes(b"x")
     assert caplog.text.count("connection-callback-failed") == 2
+
+
+WIDE = Directory(1, Attr(0o40755, 0, 1), {b"%06d" % number: Attr(0o100644, 1, 1) for number in range(50_000)})
+LONG_RUN = Run(1, 1, (), (b"word" * 100,) * 20_000, b"cc", True, (), b"/", 0o22, False, False)
+
+
+async def wide(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
+    return WIDE if isinstance(message, GetDirectory) else await echo(connection, message, send_chunk)
+
+
+async def test_small_requests_are_answered_while_a_large_reply_comes() -> None:
+    answered: list[str] = []
+    async with connected(wide) as (client, server), trio.open_nursery() as nursery:
+
+        async def get() -> None:
+            assert await client.request(GetDirectory(b"")) == WIDE
+            answered.append("directory")
+
+        nursery.start_soon(get)
+        while not server.statistics()["sent_bytes"]:
+            await trio.lowlevel.checkpoint()
+        assert await client.request(ReadStdin(1, 1)) == StdinBytes(b"x")
+        answered.append("stdin")
+    assert answered == ["stdin", "directory"]
+
+
+async def test_two_large_replies_come_one_after_the_other() -> None:
+    async with connected(wide) as (client, _), trio.open_nursery() as nursery:
+
+        async def get() -> None:
+            assert await client.request(GetDirectory(b"")) == WIDE
+
+        nursery.start_soon(get)
+        nursery.start_soon(get)
+
+
+async def test_a_large_request_that_is_cancelled_halfway_leaves_the_connection_as_it_was() -> None:
+    async with connected(echo) as (client, server):
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.request, LONG_RUN)
+                while client.statistics()["sent_bytes"] < 500_000:
+                    await trio.lowlevel.checkpoint()
+                scope.cancel()
+        assert await client.request(ReadStdin(1, 1)) == StdinBytes(b"x")
+        assert client.statistics()["asking"] == server.statistics()["answering"] == 0
+
+
+async def test_a_connection_that_is_lost_between_two_parts_fails_the_request() -> None:
+    async with connected(echo) as (client, server), trio.open_nursery() as nursery:
+
+        async def run() -> None:
+            with pytest.raises(ConnectionLost):
+                await client.request(LONG_RUN)
+
+        nursery.start_soon(run)
+        while not client.statistics()["sent_bytes"]:
+            await trio.lowlevel.checkpoint()
+        await server.close()
