@@ -274,7 +274,7 @@ def test_traffic_of_others_costs_the_master_less_than_a_percent_of_a_core(
     tree = own_master()
     with embedded(tree):
         (pid,) = processes_running(b"master_command\0--embedded\0--socket\0" + os.fsencode(tree.path))
-        tree.termite("sh", "-c", "ls /tmp /var/tmp; rm \"$(mktemp)\"")
+        tree.termite("sh", "-c", 'ls /tmp /var/tmp; rm "$(mktemp)"')
         quiet_s = cpu_during(tree, pid, with_traffic=False)
         busy_s = cpu_during(tree, pid, with_traffic=True)
     share = (busy_s - quiet_s) / TRAFFIC_S
