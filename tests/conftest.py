@@ -35,8 +35,9 @@ class LoudEvents(logging.Handler):
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marks of tests in which termite warns, and of attacks outside tests/hostile."""
+    """Declare the marks."""
     config.addinivalue_line("markers", "logs(*events): termite logs exactly these events as warnings or errors")
+    config.addinivalue_line("markers", "needs_root(why): only root can run the test, because of what it does")
     config.addinivalue_line("markers", "attack: `pytest -v` reports the test as HELD or BROKEN")
 
 
@@ -91,13 +92,13 @@ def _in_utf8(report: object) -> object:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep only the tests that an ordinary user's run has skipped because they need root.
+    """Skip the tests that need root in an ordinary user's run.
 
-    tools/test_as_root.sh asks for this with a variable.
+    tools/test_as_root.sh runs them afterwards: it asks with a variable for these tests only.
     """
     if os.environ.get("TERMITE_TESTS") == "root":
-        items[:] = [item for item in items if any(map(_needs_root, item.iter_markers("skipif")))]
-
-
-def _needs_root(mark: pytest.Mark) -> bool:
-    return "needs root" in str(mark.kwargs.get("reason"))
+        items[:] = [item for item in items if item.get_closest_marker("needs_root")]
+    elif os.geteuid() != 0:
+        for item in items:
+            if mark := item.get_closest_marker("needs_root"):
+                item.add_marker(pytest.mark.skip(reason=f"needs root: {mark.args[0]}"))

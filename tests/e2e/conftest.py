@@ -18,7 +18,7 @@ from sources import fetch_source
 from tests.e2e.cluster import Cluster, Tree, cluster, embedded, new_tree
 from tests.e2e.places import CHECKOUT, IS_ROOT, Place, place
 
-needs_root = pytest.mark.skipif(not IS_ROOT, reason="needs root: makes namespaces and users of its own")
+needs_root = pytest.mark.needs_root("makes namespaces and users of its own")
 
 MakePlace = Callable[..., AbstractContextManager[Place]]
 

@@ -27,7 +27,7 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
     with accounts() as counted:
         made = Settings(counted, say=lambda line: None, rounds=1)
         if not can_take_turns(made):
-            pytest.skip("turns need root and a cgroup of version 2")
+            pytest.skip("this machine has no cgroup of version 2")
         yield made
 
 
@@ -44,6 +44,7 @@ def _side(place: Place, name: str, lines: Sequence[str]) -> Steps[Measured]:
     return (yield Build(name, tuple(lines), {}, Project("a project", tuple(lines), 0), place))
 
 
+@pytest.mark.needs_root("divides control groups")
 def test_each_side_has_a_tree_of_its_own_at_the_same_path(settings: Settings, place: Place) -> None:
     (place.tree / "left over").touch()
     sides = {name: functools.partial(_side, place, name, [WHO_AND_WHERE.format(name)]) for name in ("plain", TERMITE)}
@@ -55,6 +56,7 @@ def test_each_side_has_a_tree_of_its_own_at_the_same_path(settings: Settings, pl
         assert results[name][0].wall_s > 0
 
 
+@pytest.mark.needs_root("divides control groups")
 def test_the_environment_is_the_same_as_alone(settings: Settings, place: Place) -> None:
     """Else termite's commands are others in the first round than when it was warmed up."""
     log = place.logs / f"{TERMITE}.log"
@@ -65,6 +67,7 @@ def test_the_environment_is_the_same_as_alone(settings: Settings, place: Place) 
     assert sorted(log.read_text().splitlines()) == sorted(before + before)
 
 
+@pytest.mark.needs_root("divides control groups")
 def test_while_one_side_runs_the_others_and_their_daemons_do_not(
     settings: Settings, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,6 +91,7 @@ def test_while_one_side_runs_the_others_and_their_daemons_do_not(
     assert all(0 < results[name][0].own_s <= results[name][0].wall_s * (os.cpu_count() or 1) for name in "abc")
 
 
+@pytest.mark.needs_root("divides control groups")
 def test_a_build_that_fails_ends_the_others_and_nothing_stays_stopped(settings: Settings, place: Place) -> None:
     lines = {"a": "sleep 600", "b": "false"}
     with pytest.raises(ProjectError, match=r"false failed \(1\)"):
@@ -107,6 +111,7 @@ def test_a_build_that_no_signal_ends_is_killed(place: Place, monkeypatch: pytest
         os.kill(int((place.tree / "pid").read_text()), 0)
 
 
+@pytest.mark.needs_root("divides control groups")
 def test_what_a_killed_run_has_left_stopped_is_ended_by_the_next_one(settings: Settings) -> None:
     assert settings.accounts.cgroup is not None
     left = settings.accounts.cgroup / "termite-bench-4194305"  # no process has that number: they end at 2**22
@@ -124,6 +129,7 @@ def test_what_a_killed_run_has_left_stopped_is_ended_by_the_next_one(settings: S
         process.wait()
 
 
+@pytest.mark.needs_root("divides control groups")
 def test_what_is_started_inside_belongs_to_the_side(settings: Settings) -> None:
     group = settings.accounts.group("a").path
     with settings.accounts.inside("a"):

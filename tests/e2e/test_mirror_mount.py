@@ -444,7 +444,7 @@ async def test_a_job_that_hides_an_error_of_ours_and_ends_well_is_given_back(
         assert sorted(os.path.basename(change.path) for change in ran.changes) == [b"copy", b"list"]
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="mounting a small cache needs root")
+@pytest.mark.needs_root("mounts a small cache")
 @pytest.mark.parametrize("uid", [None, NOBODY], ids=["by root", "by root for a user"])
 async def test_a_job_that_found_the_store_full_is_given_back_whatever_it_made_of_that(
     place: Path, master: FakeMaster, uid: int | None

@@ -11,7 +11,7 @@ import pytest
 from termite.engine.errors import Reason
 from tests.e2e.cluster import Tree, embedded, new_tree
 from tests.e2e.conftest import MakePlace
-from tests.e2e.places import IS_ROOT, Outcome
+from tests.e2e.places import Outcome
 
 PACKAGE = """
 mkdir d; echo 1 >d/f; chown -R 0:0 d; chown 12:34 d/f; install -o 5 -g 6 d/f d/g
@@ -26,8 +26,6 @@ def home_runs(tree: Tree, reason: Reason) -> int:
 
 @pytest.fixture
 def owned(make_place: MakePlace) -> Iterator[Tree]:
-    if not IS_ROOT:
-        pytest.skip("needs root: only root gives files away")
     with make_place("root") as where, embedded(new_tree(where)) as tree:
         yield tree
 
@@ -75,6 +73,7 @@ def test_what_root_gives_away_is_given_away_here(owned: Tree, script: str) -> No
     assert home_runs(owned, Reason.FOREIGN_IDS) == 1
 
 
+@pytest.mark.needs_root("gives files away")
 def test_where_the_command_may_not_run_here_it_fails(owned: Tree) -> None:
     done = owned.termite("sh", "-c", "touch out; chown 5 out", env={"TERMITE_LOCAL": "never"})
     assert done.code == 103
@@ -128,9 +127,8 @@ def test_two_names_of_a_file_are_one_file_in_an_archive(tree: Tree) -> None:
     assert os.stat(tree.path / "one").st_nlink == 3
 
 
+@pytest.mark.needs_root("gives a user another group")
 def test_a_file_goes_to_another_group_of_its_user_here(make_place: MakePlace) -> None:
-    if not IS_ROOT:
-        pytest.skip("needs root: gives a user another group")
     with make_place("ordinary") as where:
         become = tuple(word if word != "--clear-groups" else "--groups=61234" for word in where.become)
         with embedded(new_tree(replace(where, become=become))) as tree:
@@ -142,6 +140,7 @@ def test_a_file_goes_to_another_group_of_its_user_here(make_place: MakePlace) ->
             assert home_runs(tree, Reason.FOREIGN_IDS) == 1
 
 
+@pytest.mark.needs_root("gives files away")
 def test_root_makes_devices_here(owned: Tree) -> None:
     done = owned.termite("sh", "-c", "mknod null c 1 3; stat -c %F null")
     assert (done.code, done.stdout) == (0, b"character special file\n"), done

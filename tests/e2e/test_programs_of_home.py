@@ -13,7 +13,6 @@ import pytest
 
 from termite.engine.errors import ExitCode, Reason
 from tests.e2e.cluster import Tree
-from tests.e2e.places import IS_ROOT
 
 PATH = "/usr/local/bin:/usr/bin:/bin"
 CHOSEN = '#!/bin/sh\necho chosen "$@"\n'
@@ -268,7 +267,7 @@ def test_no_variable_shows_a_whole_home(tree: Tree, home: Home, variable: str) -
     assert b"secret" not in looked.stdout and b"letters" not in looked.stdout, looked
 
 
-@pytest.mark.skipif(not IS_ROOT, reason="only root can give a directory to somebody")
+@pytest.mark.needs_root("gives a directory to another user")
 def test_a_directory_that_the_user_cannot_enter_is_not_his_either(tree: Tree, home: Home) -> None:
     """After su the search path may still begin with another user's directories."""
     home.write("bin/sort", CHOSEN)

@@ -65,9 +65,10 @@ def test_results_are_as_after_a_plain_build(team: Tree) -> None:
     assert team.status()["fallbacks"] == {Reason.MODE_SET: 1}
 
 
+@pytest.mark.needs_root("gives the directory to a foreign group")
 def test_a_group_that_is_not_the_users_makes_the_command_run_here(team: Tree) -> None:
-    if not IS_ROOT or not team.where.uid:
-        pytest.skip("needs an ordinary user, and root to give the directory to a foreign group")
+    if not team.where.uid:
+        pytest.skip("this is about an ordinary user")
     tree = shared_by_team(team.subtree("foreign"), 2000)
     (tree.path / "g").chmod(0o2777)
     done = tree.termite("sh", "-c", "echo 1 >g/f")

@@ -64,7 +64,7 @@ def overflow(path: Path) -> None:
     subprocess.run(["sh", "-c", script], check=True, capture_output=True)
 
 
-needs_root = pytest.mark.skipif(os.getuid() != 0, reason="making control groups needs root")
+needs_root = pytest.mark.needs_root("makes control groups")
 
 
 @needs_root
@@ -106,7 +106,7 @@ def limited(*, user: int | None = None, uid: int | None = None) -> Starter:
     return Starter(user=user, uid=uid, through=("prlimit", "--nproc=100"))
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="a user with a known number of processes needs root")
+@pytest.mark.needs_root("becomes a user with a known number of processes")
 @pytest.mark.skipif(shutil.which("prlimit") is None, reason="there is no prlimit")
 @pytest.mark.parametrize(
     "starter", [limited(user=NOBODY), limited(uid=NOBODY)], ids=["as an ordinary user", "by root for a user"]

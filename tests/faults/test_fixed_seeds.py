@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.places import IS_ROOT
 from tests.torture.faults import FAULTS
 from tests.torture.one_round import Rounds
 from tests.torture.steps import SMALL
@@ -38,11 +37,14 @@ def rounds(base: Path) -> Rounds:
     return Rounds(base, SMALL)
 
 
-@pytest.mark.parametrize(("name", "seed"), SEEDS)
+def seed_param(name: str, seed: int) -> object:
+    marks = [pytest.mark.needs_root("mounts small file systems")] if FAULTS[name].needs_root else []
+    return pytest.param(name, seed, marks=marks)
+
+
+@pytest.mark.parametrize(("name", "seed"), [seed_param(*seed) for seed in SEEDS])
 def test_one_fault_changes_nothing(rounds: Rounds, name: str, seed: int) -> None:
     fault = FAULTS[name]
-    if fault.needs_root and not IS_ROOT:
-        pytest.skip("needs root: mounts small file systems")
     result = rounds.run(fault, seed)
     assert result.problems == [], f"injected: {result.injected}"
     assert result.injected, "the build ended before the fault's moment"

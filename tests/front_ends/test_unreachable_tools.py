@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.cluster import Tree
-from tests.e2e.places import COMMANDS, IS_ROOT
+from tests.e2e.places import COMMANDS
 
 MANIFEST = "rule r\n  command = echo made >$out; cat $out\nbuild out: r\n"
 LISTS = "cmake_minimum_required(VERSION 3.20)\nproject(p NONE)\n"
@@ -40,7 +40,7 @@ KINDS = {
         ("cmake", "-G", "Ninja", "-S", ".", "-B", "b"),
     ),
 }
-HOWS = ["static", pytest.param("set-user-id", marks=pytest.mark.skipif(not IS_ROOT, reason="needs root"))]
+HOWS = ["static", pytest.param("set-user-id", marks=pytest.mark.needs_root("makes a set-user-id program"))]
 
 
 @pytest.mark.parametrize("how", HOWS)

@@ -26,14 +26,15 @@ for _ in range(600):
 @pytest.fixture
 def top() -> Iterator[Path]:
     found = find_group("memory")
-    if found is None or not os.access(found[0], os.W_OK) or os.getuid() != 0:
-        pytest.skip("needs root, and a control group with memory that may be divided")
+    if found is None or not os.access(found[0], os.W_OK):
+        pytest.skip("this machine has no control group with memory that may be divided")
     group = found[0] / f"termite-test-{os.getpid()}"
     group.mkdir()
     yield group
     group.rmdir()
 
 
+@pytest.mark.needs_root("makes a control group")
 @pytest.mark.parametrize("worker", WORKERS.values(), ids=WORKERS)
 async def test_memory_that_no_process_maps_ends_at_the_limit_of_the_group(worker: Starter, top: Path) -> None:
     with job_group(str(top), MOST_BYTES) as procs, place_of(worker) as place:

@@ -16,10 +16,10 @@ import pytest
 
 from termite.engine.host.native_programs import native_program
 from tests.hostile.filters import numbers_in
-from tests.native.sandboxes import IS_ROOT, USERS, Job, Sandboxes, sandboxes_of, small_base
+from tests.native.sandboxes import USERS, Job, Sandboxes, sandboxes_of, small_base
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the calls are made by the entries of x86-64")
-needs_root = pytest.mark.skipif(not IS_ROOT, reason="needs root: the kernel itself refuses these calls to others")
+needs_root = pytest.mark.needs_root("the kernel itself refuses these calls to others")
 
 HEADERS = Path("/usr/include/x86_64-linux-gnu/asm")
 ENTRIES = {"x86_64": "unistd_64.h", "i386": "unistd_32.h"}

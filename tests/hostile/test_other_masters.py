@@ -1,7 +1,6 @@
 """A master asks a worker for a content of another master, whose digest it knows."""
 
 import hashlib
-import os
 from pathlib import Path
 
 import msgspec
@@ -112,7 +111,7 @@ async def test_the_digest_of_a_content_alone_gives_nobody_the_content(starter: S
     print("HELD")
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="needs root: it serves a file in another user's closed directory")
+@pytest.mark.needs_root("it serves a file in another user's closed directory")
 @pytest.mark.parametrize("starter", STARTERS)
 async def test_an_open_file_in_a_closed_directory_is_not_public(starter: Starter) -> None:
     with attacked_place(starter) as base:

@@ -25,7 +25,7 @@ from tests.hostile.attackers import NOBODY, place_of, said
 
 PASTA = shutil.which("pasta", path="/usr/local/bin:/usr/bin")
 pytestmark = [
-    pytest.mark.skipif(os.getuid() != 0, reason="needs root: the network of two machines"),
+    pytest.mark.needs_root("the network of two machines"),
     pytest.mark.skipif(PASTA is None, reason="pasta is not installed (Debian: passt)"),
 ]
 

@@ -4,7 +4,6 @@ Other jobs, and other programs of the same user, still get their part.
 """
 
 import errno
-import os
 import resource
 from pathlib import Path
 
@@ -127,7 +126,7 @@ async def test_half_of_the_queued_signals_and_messages_stay_for_others(worker: S
     verdict(False, f"half of {name}")
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="needs root: only its worker can forbid it")
+@pytest.mark.needs_root("only its worker can forbid it")
 @pytest.mark.skipif(
     not int(Path("/proc/self/status").read_text().split("CapEff:")[1].split()[0], 16) >> 24 & 1,
     reason="root has no CAP_SYS_RESOURCE here",

@@ -160,7 +160,7 @@ with socket.socket(socket.AF_UNIX) as end:
 """
 
 
-@pytest.mark.skipif(not IS_ROOT, reason="needs root: another user connects")
+@pytest.mark.needs_root("another user connects")
 @pytest.mark.parametrize(("uid", "said"), [(NOBODY, b"\n"), (0, b"served\n")])
 async def test_a_unix_socket_serves_its_own_user_and_root_only(uid: int, said: bytes) -> None:
     name = f"termite-test-{os.getpid()}-{uid}"

@@ -41,7 +41,7 @@ def test_a_command_is_told_as_it_was_called(launcher: Path, tree: Path, master: 
     assert said["pid"] == str(process.pid).encode()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: gives a socket to another user")
+@pytest.mark.needs_root("gives a socket to another user")
 @pytest.mark.parametrize("is_named", [True, False], ids=["TERMITE_BUILD_SOCKET", "in the tree"])
 def test_a_socket_of_another_user_is_not_used(
     launcher: Path, tree: Path, master: FakeMaster, tmp_path: Path, is_named: bool
@@ -162,7 +162,7 @@ def test_it_tells_from_where_it_sees_files_users_and_the_machine(
             assert talk.invocation[name].decode() == getattr(expected, name) != "", name
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes mounts and namespaces")
+@pytest.mark.needs_root("makes mounts and namespaces")
 @pytest.mark.parametrize(
     ("enter", "names"),
     [
@@ -295,7 +295,7 @@ def test_a_socket_with_a_very_long_path_is_reached(launcher: Path, tree: Path, m
         assert finish(process)[0] == 7
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: gives a socket to another user")
+@pytest.mark.needs_root("gives a socket to another user")
 def test_a_socket_of_another_user_is_not_our_master(launcher: Path, tree: Path, master: FakeMaster) -> None:
     os.chown(master.path, 4321, 4321)
     with started([launcher, "echo", "here"], tree) as process:

@@ -12,7 +12,7 @@ import pytest
 from tests.native.fake_master import LIMIT_S, finish, started
 
 IS_ROOT = os.geteuid() == 0
-needs_root = pytest.mark.skipif(not IS_ROOT, reason="needs root: changes to another user")
+needs_root = pytest.mark.needs_root("changes to another user")
 
 
 def enter(sandbox_program: Path, *words: str, umask: int = 0o022) -> subprocess.CompletedProcess[str]:

@@ -34,7 +34,7 @@ def test_the_socket_is_the_named_one_or_the_nearest_upwards(tmp_path: Path) -> N
     assert find_socket(tmp_path, {}) is None or not find_socket(tmp_path, {}).is_relative_to(tmp_path)  # type: ignore[union-attr]  # it is there
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: becomes another user")
+@pytest.mark.needs_root("becomes another user")
 def test_root_does_not_ask_another_users_master(tmp_path: Path) -> None:
     path = tmp_path / ".termite-socket"
     with socket.socket(socket.AF_UNIX) as listening:

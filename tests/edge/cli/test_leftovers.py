@@ -157,7 +157,7 @@ def test_a_tree_whose_new_master_does_not_listen_yet_is_looked_at_again(
     assert os.listdir(state) == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
+@pytest.mark.needs_root("gives files to another user")
 def test_sockets_and_staging_directories_of_another_user_are_left_alone(tmp_path: Path, state: Path) -> None:
     killed(make_tree(tmp_path / "tree"))
     for name in (".termite-socket", ".termite-socket.4711", ".termite-staging"):
@@ -180,7 +180,7 @@ def move_away(tmp_path: Path, trouble: str) -> Path:
     return away
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
+@pytest.mark.needs_root("gives files to another user")
 @pytest.mark.parametrize("part", ["running", "termite"])
 def test_root_goes_nowhere_that_another_user_can_name(tmp_path: Path, state: Path, part: str) -> None:
     killed(make_tree(tmp_path / "tree"))

@@ -81,13 +81,12 @@ def test_a_program_with_closed_standard_files_says_no_traceback(tmp_path: Path, 
 @pytest.fixture
 def his(tmp_path: Path) -> Path:
     """Return a directory of another user."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can give a directory to somebody")
     (tmp_path / "his").mkdir(mode=0o777)
     os.chown(tmp_path / "his", 61234, -1)
     return tmp_path / "his"
 
 
+@pytest.mark.needs_root("gives a directory to another user")
 def test_root_keeps_nothing_below_the_directory_of_another_user(his: Path) -> None:
     """Test what `sudo -E` does: $HOME and $TMPDIR are those of the user who called it."""
     made = own_directory(CACHE, {"XDG_CACHE_HOME": str(his)})
@@ -95,6 +94,7 @@ def test_root_keeps_nothing_below_the_directory_of_another_user(his: Path) -> No
     assert os.listdir(his) == []
 
 
+@pytest.mark.needs_root("gives a directory to another user")
 def test_a_place_in_var_tmp_that_another_user_made_first_is_refused(his: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("termite.cli.places.candidates", lambda kind, env: [his / ".cache"])
     with pytest.raises(UserError, match="his belongs to user 61234"):

@@ -4,6 +4,7 @@ STILL_TO_MEND names what breaks a rule today. An entry that is no longer needed 
 """
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,14 @@ def test_the_house_rules_are_kept_but_for_what_is_still_to_mend() -> None:
     broken = {*breaches_of_size(), *breaches_of_constructors(), *breaches_of_names(), *breaches_of_rooms()}
     assert sorted(broken - STILL_TO_MEND) == []
     assert sorted(STILL_TO_MEND - broken) == [], "no longer needed in STILL_TO_MEND"
+
+
+def test_a_test_that_needs_root_says_so_with_its_mark() -> None:
+    """`make test` runs such tests of an ordinary user by sudo, and it knows them by the mark."""
+    only_root = re.compile(r"skipif\([^=]*(?:gete?uid\(\) != 0|not IS_ROOT)|skip\([^)]*needs root")
+    for path in sorted((CHECKOUT / "tests").rglob("*.py")):
+        if path.name not in {"conftest.py", "bench.py", Path(__file__).name}:
+            assert not only_root.search(path.read_text()), f"{place(path)}: use pytest.mark.needs_root"
 
 
 def breaches_of_size() -> Iterator[str]:

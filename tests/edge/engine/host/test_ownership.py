@@ -9,7 +9,7 @@ import pytest
 from termite.engine.errors import UserError
 from termite.engine.host.ownership import find_stranger, require_own
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to somebody")
+needs_root = pytest.mark.needs_root("gives a directory to another user")
 STRANGER = 61234
 
 

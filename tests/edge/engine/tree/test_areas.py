@@ -18,7 +18,7 @@ SCENARIOS = [
     *(
         pytest.param(
             scenario,
-            marks=pytest.mark.skipif(os.geteuid() != 0, reason="needs root: gives a directory to another user"),
+            marks=pytest.mark.needs_root("gives a directory to another user"),
         )
         for scenario in ("an_area_of_another_user_is_not_used", "only_a_lower_directory_is_ours")
     ),

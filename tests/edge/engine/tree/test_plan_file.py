@@ -91,7 +91,7 @@ def test_the_file_is_not_kept_for_a_launcher_that_has_ended(staging: int) -> Non
     assert os.listdir(staging) == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: gives files to another user")
+@pytest.mark.needs_root("gives files to another user")
 @pytest.mark.parametrize("given", ["plan", "."])
 def test_a_plan_of_another_user_is_not_opened(staging: int, tmp_path: Path, given: str) -> None:
     (tmp_path / "plan").touch()

@@ -167,7 +167,7 @@ async def test_a_name_that_was_given_to_another_file_is_not_ours_any_more(
     assert (temporary / "f").read_bytes() == b"theirs"
 
 
-@pytest.mark.skipif(not IS_ROOT, reason="needs root: makes a directory of another user")
+@pytest.mark.needs_root("makes a directory of another user")
 async def test_nothing_is_placed_below_a_directory_of_another_user(
     home: MasterTree, root: Path, temporary: Path
 ) -> None:

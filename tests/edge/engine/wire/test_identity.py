@@ -51,7 +51,7 @@ def test_a_fifo_is_refused_and_not_waited_for(tmp_path: Path) -> None:
         read_secret(tmp_path / "secret.txt")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody")
+@pytest.mark.needs_root("gives a file to another user")
 def test_the_secret_of_another_user_is_refused(tmp_path: Path) -> None:
     os.chown(secret_file(tmp_path, SECRET), 61234, -1)
     with pytest.raises(UserError, match="belongs to user 61234"):

@@ -251,7 +251,7 @@ def test_no_symlink_in_a_cache_leads_out_of_it(tmp_path: Path) -> None:
     assert kept.exists() and other.exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: gives directories to other users")
+@pytest.mark.needs_root("gives directories to other users")
 def test_what_belongs_to_another_user_than_the_cache_is_no_leftover_of_it(tmp_path: Path) -> None:
     warm = tmp_path / "cache" / "user-60800" / "warm"
     for name, uid in (("left", 60800), ("theirs", 60801)):

@@ -107,7 +107,7 @@ async def test_what_moves_stands_on_disk_as_it_is_at_home_and_no_delta_is_left(t
     assert view.layers() == f"../layers/{home.stack[0].name}:base/{view.base.name}"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="uid 0 of some namespace makes whiteouts; mirrors always are that")
+@pytest.mark.needs_root("makes whiteouts, as mirrors do in their namespaces")
 async def test_a_name_that_is_gone_is_a_whiteout(tmp_path: Path) -> None:
     home = Home(tmp_path)
     await home.change((b"d/old", None))
@@ -258,7 +258,7 @@ async def test_many_changes_make_few_layers_that_show_the_newest(tmp_path: Path)
         assert content == b"%d" % (number + 80 if number < 20 else number + 40)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="uid 0 of some namespace makes whiteouts; mirrors always are that")
+@pytest.mark.needs_root("makes whiteouts, as mirrors do in their namespaces")
 async def test_a_directory_made_again_hides_what_it_had(tmp_path: Path) -> None:
     home = Home(tmp_path)
     await home.change((b"d/n", DIRECTORY), (b"d/n/first", home.file(b"1")), *_padding(home, 12))
