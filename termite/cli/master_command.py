@@ -39,7 +39,6 @@ from termite.engine.worker.worker_daemon import WorkerConfig, serve_worker
 PROGRAM = "termite-master"
 _PLUGINS = ("make", "ninja", "cmake", "cargo", "go", "meson", "caches", "machine", "runners", "tool_managers")
 BUILT_IN_PLUGINS = tuple(f"termite.plugins.{name}" for name in _PLUGINS)
-IDLE_EXIT_S = 600.0
 SECRET_BYTES = 32
 
 

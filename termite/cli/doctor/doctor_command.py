@@ -87,7 +87,7 @@ class Examination:
             print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
 
     def end(self, *, is_farm: bool) -> None:
-        """Show the whole."""
+        """Show the verdict on everything, or all findings as JSON."""
         self.progress("")
         if self._is_json:
             print(json.dumps(findings_report(self.findings), indent=2))

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class Sessions:
-    """The function that ends the daemon."""
+    """What the commands use of the daemon: `shut_down` ends it."""
 
     def __init__(self, shut_down: Callable[[], None]) -> None:
         self.shut_down = shut_down
@@ -256,7 +256,7 @@ class _Build:
         return {**summary, "build": recorded, "outside": self._outside(summary), "private": self._private(summary)}
 
     def _outside(self, summary: Reply) -> list[Reply]:
-        """Return the places outside the tree that commands write, each with their number.
+        """Return the places outside the tree that commands write, each with how many.
 
         The rule of a place is "" if few commands write there.
         """
@@ -268,7 +268,7 @@ class _Build:
         return [{**named, "rule": outside.rule_for(place) if named["is_many"] else ""} for place, named in found]
 
     def _private(self, summary: Reply) -> list[Reply]:
-        """Return the private places that commands name, each with their number."""
+        """Return the private places that commands name, each with how many."""
         places = Counter(cast(dict[str, int], summary["private"]))
         return [named for _, named in _named(places, summary)]
 

@@ -179,7 +179,7 @@ class KnownTree(abc.ABC):
                 path = parent
 
     def _can_cover(self, listings: Mapping[bytes, Listing]) -> bool:
-        """Return whether names above can hide everything in these that is outdated."""
+        """Return whether layers above can hide every outdated name of these listings."""
         for directory, listing in listings.items():
             if not self.is_known_directory(directory):
                 continue

@@ -27,6 +27,12 @@ _CODE = re.compile(r"`[^`]*`")
 # follows.
 _SENTENCE_END = re.compile(r"(?<!\be\.g)(?<!\bi\.e)(?<!\bvs)[.?!][)\"*]*(?:\s+|$)(?=[A-Z0-9`*\[\"(]|termite\b|$)")
 _REPOSITORY_PATH = re.compile(r"(?<![\w/.~-])(?:termite|native|tests|tools|bench|examples|patches|docs)/[\w.*/-]*[\w*]")
+# Names, and then a file that has them.
+_PLACED_NAMES = re.compile(
+    r"((?:`[A-Za-z_][\w.]*`(?:,| and|, and)?\s+)+)(?:in|of|\()\s*"
+    r"\(?`((?:termite|native|tests|bench|tools)/[\w./-]+\.(?:py|c|h))`"
+)
+NAMES_OF_OTHERS = {"redirect_dir"}  # the kernel
 _DOCUMENT_NAME = re.compile(r"\bdocs/[\w./-]+\.md\b|\b[A-Z]+\.md\b")
 
 
@@ -200,3 +206,23 @@ def test_every_method_that_a_document_for_developers_names_exists() -> None:
         if not re.search(rf"class {owner}\b", code) or not re.search(rf"(?:def|self\.) ?{member}\b", code)
     }
     assert unknown == set()
+
+
+def test_names_of_code_exist_where_a_document_places_them() -> None:
+    """A document may say "`name` in `file`" or "`name` (`file`)"."""
+    for document in DOCUMENTS:
+        for found in _PLACED_NAMES.finditer(document.read_text()):
+            words = set(re.findall(r"\w+", (TOP / found[2]).read_text()))
+            for name in re.findall(r"`([^`]+)`", found[1]):
+                assert name.rpartition(".")[2] in words, f"{name_of(document)}: {name} is not in {found[2]}"
+
+
+def test_names_of_code_in_documents_for_developers_exist() -> None:
+    folders = [
+        path for folder in CODE_FOLDERS for path in (TOP / folder).rglob("*") if path.suffix in {".py", ".c", ".h"}
+    ]
+    words = {word for path in folders for word in re.findall(r"\w+", path.read_text())}
+    for document in (TOP / "docs" / "develop").glob("*.md"):
+        for name in set(re.findall(r"`([A-Za-z_]\w*(?:\.\w+)?)(?:\(\))?`", document.read_text())) - NAMES_OF_OTHERS:
+            if "_" in name or re.match(r"[A-Z]\w*\.", name):
+                assert set(name.split(".")) <= words, f"{name_of(document)}: there is no {name}"

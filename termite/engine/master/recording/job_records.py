@@ -17,11 +17,11 @@ from termite.engine.history.logic.recorded_text import (
 )
 from termite.engine.master.job import Job
 from termite.engine.master.recording.job_notes import JobNotes
-from termite.engine.model import Change, Exit, Rule, Usage
+from termite.engine.model import Change, Rule, Usage
 
 # With these, the worker has not started the command.
 NOT_STARTED = frozenset({Reason.NETWORK_DENIED.value, Reason.EXEC_FAILED.value, Reason.TOO_LARGE.value})
-NO_USAGE, NO_EXIT = Usage(), Exit(0)
+NO_USAGE = Usage()
 _PLAIN_CAUSES = {kind: Cause(kind) for kind in Why}
 MADE_HERE = "its launcher runs the command: the master has ended"
 

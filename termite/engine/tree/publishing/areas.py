@@ -153,7 +153,7 @@ class StagingAreas:
 
 
 class FoundAreas:
-    """The directories with the staged entries of a plan, of a master that has ended.
+    """The directories with the entries that an earlier master has staged for a plan.
 
     `missing` is the directory that should have contained an area that is not there, because its
     file system was unmounted. It is None if all are there.

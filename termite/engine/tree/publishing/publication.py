@@ -49,7 +49,9 @@ async def _show_nothing() -> bool:
 
 @dataclass(slots=True)
 class Ticket:
-    """The end that a launcher must hear, and whether it needs to hear it no more.
+    """The end of a job that its launcher must hear.
+
+    `is_told` returns whether the launcher has heard it, or has gone.
 
     `before_plan` is called when everything is staged. It shows the output that was held, because
     nobody else has it if the master dies later. It returns True if other tasks may have run.
