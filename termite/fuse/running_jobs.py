@@ -85,11 +85,18 @@ class RunningJob:
     def has_thread(self, pid_namespace: int) -> bool:
         """Return whether this is the inode number of the job's pid namespace.
 
-        The sandbox makes that namespace after it has started, so its number is read late.
+        The kernel gives the number to the next namespace as soon as the last process of the job has
+        gone. The job may still run then, because its result is collected. So a number that was read
+        earlier counts only if it is still that of the job's first process.
         """
         if not self._pid_namespace and self.pid:
-            self._pid_namespace = _namespace(f"/proc/{self.pid}/ns/pid_for_children")
-        return pid_namespace == self._pid_namespace
+            self._pid_namespace = self._read_pid_namespace()
+            return pid_namespace == self._pid_namespace
+        return pid_namespace == self._pid_namespace == self._read_pid_namespace()
+
+    def _read_pid_namespace(self) -> int:
+        """Return the number, or 0 if the first process has ended, even if nobody has waited for it."""
+        return _namespace(f"/proc/{self.pid}/ns/pid_for_children") if self.pid else 0
 
     async def wait(self, fetch: Callable[[], Awaitable[T]]) -> T:
         """Return the result of `fetch`. Raise FsError(EIO) when the job is about to be killed."""
