@@ -23,7 +23,7 @@ from tests.torture.project import Project, write_project
 from tests.torture.rig import Rig, RigError
 from tests.torture.scene import Fault, Scene, send
 from tests.torture.steps import USUAL, Size
-from tests.torture.watch import Hang, watch_build
+from tests.torture.watch import Hang, wait_for_rest, watch_build
 
 BUILD_JOBS = 8
 PROJECT_SEEDS = 3  # different projects: few, so that their models are used again
@@ -149,6 +149,7 @@ class Rounds:
         assert scene.build is not None
         code = scene.build.returncode
         if fault.ends_build:
+            wait_for_rest(scene)
             for name in scene.edited:
                 (scene.tree / name).touch()
             return self._rebuild(scene, result)

@@ -70,6 +70,18 @@ def watch_build(scene: Scene, output: Path, fault: Fault | None) -> int:
     return code
 
 
+def wait_for_rest(scene: Scene) -> None:
+    """Wait until nothing of a build works any more. The tools below a killed one build on.
+
+    Raise Hang if that takes longer than a build may stand still.
+    """
+    until = time.monotonic() + STILL_S
+    while any(scene.kinds().get(kind) for kind in _WORKING):
+        if time.monotonic() > until:
+            raise Hang(_description(scene, f"the rest of a build works on for {STILL_S:g} s"))
+        time.sleep(PROGRESS_S)
+
+
 def _description(scene: Scene, words: str) -> str:
     """Return what hangs, and write more of it to `hang.txt`: each process, and what it waits for.
 
