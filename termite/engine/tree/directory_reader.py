@@ -6,11 +6,9 @@ so: an error of the look itself is raised.
 """
 
 import errno
-import hashlib
 import logging
 import os
 import stat
-import struct
 from collections.abc import Callable, Iterable, Mapping
 
 from termite.engine.model import Attr
@@ -18,6 +16,7 @@ from termite.engine.paths import NAME_BYTES, PATH_BYTES, components, from_root_d
 from termite.engine.tree.disk import GONE, REFUSED, Disk, LookErrors, look_failed
 from termite.engine.tree.hashes import Hashes, is_racy, stamp_of
 from termite.engine.tree.logic.attrs import Seen
+from termite.engine.tree.logic.link_ids import LinkIds
 from termite.engine.tree.logic.temporary_names import TEMPORARY, temporary_above
 from termite.engine.tree.logic.visibility import (
     STANDARD_DIRECTORIES,
@@ -48,7 +47,7 @@ class DirectoryReader:
     Methods block as far as the disk does. `seen` returns the entry that the AttrTree has for a
     path, or None. `refused` has the names, by directory, that the disk has but refused to inspect.
     They are left out, and must be inspected again, because the permission may come back. `sealed`
-    has the paths of the sealed programs.
+    has the paths of the sealed programs. `link_ids` numbers the files with several names.
     """
 
     def __init__(
@@ -64,6 +63,7 @@ class DirectoryReader:
         self._hashes = hashes
         self._watches = watches
         self._seen = seen
+        self.link_ids = LinkIds()
         self.refused: dict[bytes, set[bytes]] = {}
         self.sealed: set[bytes] = set()
 
@@ -261,7 +261,7 @@ class DirectoryReader:
             digest=self._hashes.find(stamp) if is_file else None,
             target=target,
             nlink=st.st_nlink,
-            link_id=_link_id(st) if st.st_nlink > 1 else 0,
+            link_id=self.link_ids.number(stamp) if st.st_nlink > 1 else 0,
         )
         return Seen(attr, stamp, is_racy(st, self._watches.read_at_ns))
 
@@ -326,17 +326,6 @@ def _mode_at(fd: int, name: bytes) -> int:
 
 def _made_up(mode: int) -> Seen:
     return Seen(Attr(stat.S_IFDIR | mode, DIRECTORY_BYTES, LONG_AGO_NS))
-
-
-def _link_id(st: os.stat_result) -> int:
-    """Return a number that is equal for all names of one inode in one state, and never 0.
-
-    The number is a hash, so that no inode number is revealed. The ctime moves with every write and
-    with every new or removed name, so states before and after one have different numbers.
-    """
-    state = struct.pack("<QQq", st.st_dev, st.st_ino, st.st_ctime_ns)
-    inode = hashlib.blake2b(state, digest_size=7).digest()
-    return int.from_bytes(inode, "big") + 1
 
 
 def _is_as_seen(fd: int, name: bytes, seen: Seen) -> bool:

@@ -203,8 +203,7 @@ class DiskFollower:
         for path in self.tree.names_of(inodes) - linked.keys():
             events.touch(path, Touch.UNKNOWN)
         self._check_events(events, changes)
-        unnumbered = (path for path, attr in linked.items() if not attr.link_id)
-        for path in self.tree.names_of(_inodes_of(self.tree, unnumbered)):
+        for path in self.tree.names_of(self.reader.link_ids.take_renewed()):
             self._record_unknown_content(path, changes)
         self._relinked.clear()
 
@@ -275,7 +274,7 @@ class DiskFollower:
             self._hashes.forget(new.stamp)
             new = new._replace(attr=msgspec.structs.replace(new.attr, digest=None))
         found = new.attr.digest
-        new, change = compare_entry(path, old, new, touch)
+        new, change = compare_entry(path, old, new, touch, self.reader.link_ids.renew)
         _keep_digest(self._hashes, found, new)
         self.tree.put(path, new)
         if change is not None:
@@ -330,10 +329,12 @@ class DiskFollower:
     def _record_unknown_content(self, path: bytes, changes: list[Change]) -> None:
         """Record that a file was written through another of its names, without a new stamp."""
         seen = self.tree.seen(path)
-        if seen is None or seen.stamp is None or (seen.attr.digest is None and not seen.attr.link_id):
+        if seen is None or seen.stamp is None:
+            return
+        attr = msgspec.structs.replace(seen.attr, digest=None, link_id=self.reader.link_ids.number(seen.stamp))
+        if attr == seen.attr:
             return
         self._hashes.forget(seen.stamp)
-        attr = msgspec.structs.replace(seen.attr, digest=None, link_id=0)
         self.tree.put(path, seen._replace(attr=attr))
         changes.append(Change(path, attr))
 

@@ -6,7 +6,7 @@ because no mirror needs its changes.
 
 import enum
 import stat
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -217,8 +217,12 @@ def _packed(number: int) -> bytes:
     return number.to_bytes(8, "little")
 
 
-def compare_entry(path: bytes, old: Seen | None, new: Seen, touch: Touch) -> tuple[Seen, Change | None]:
+def compare_entry(
+    path: bytes, old: Seen | None, new: Seen, touch: Touch, renew: Callable[[Stamp, int], int]
+) -> tuple[Seen, Change | None]:
     """Return the entry to record for `path`, and the change to report or None.
+
+    `renew` returns the new number of a file with several names, from its stamp and old number.
 
     The entry keeps a known digest if `touch` and the stamps prove that the content is the same. A
     digest that became known is no change.
@@ -229,8 +233,9 @@ def compare_entry(path: bytes, old: Seen | None, new: Seen, touch: Touch) -> tup
     same_content = _has_same_content(old, new, touch)
     if same_content and new.attr.digest is None:
         new = new._replace(attr=msgspec.structs.replace(new.attr, digest=old.attr.digest))
-    if not same_content and old.stamp == new.stamp:  # written again within one tick
-        new = new._replace(attr=msgspec.structs.replace(new.attr, digest=None, link_id=0))
+    if not same_content and old.stamp == new.stamp:  # perhaps written again within one tick
+        link_id = renew(new.stamp, old.attr.link_id) if new.stamp and old.attr.link_id else 0
+        new = new._replace(attr=msgspec.structs.replace(new.attr, digest=None, link_id=link_id))
     if same_content and msgspec.structs.replace(old.attr, digest=new.attr.digest) == new.attr:
         return new, None
     return new, Change(path, new.attr, content=not same_content)

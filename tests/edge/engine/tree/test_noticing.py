@@ -145,8 +145,10 @@ async def test_a_write_that_no_stamp_shows_is_noticed_for_all_names(
     for module in (directory_reader, file_contents):
         monkeypatch.setattr(module, "is_racy", lambda *_: True)
     (root / "d").mkdir()
+    (root / "h").mkdir()
     (root / "f").write_bytes(b"old")
     os.link(root / "f", root / "d" / "g")
+    os.link(root / "f", root / "h" / "f")
     await serve(home, root, root / "d")
     home.drain()
     st = os.stat(root / "f")
@@ -160,6 +162,7 @@ async def test_a_write_that_no_stamp_shows_is_noticed_for_all_names(
     home.drain()
     changed = await changed_since(home, root, number)
     assert changed.keys() >= paths.keys()
+    assert changed["f"] == changed["d/g"], "they are still shown as one file"
     for name, path in paths.items():
         attr = changed[name]
         assert attr is not None
@@ -167,6 +170,8 @@ async def test_a_write_that_no_stamp_shows_is_noticed_for_all_names(
         fd, digest = await home.open_file(path, st.st_size, 1)
         os.close(fd)
         assert digest == digest_of(b"new")
+    later = (await home.directory(tree_path(root / "h")))[2][b"f"]
+    assert (linked := changed["d/g"]) and later.link_id == linked.link_id, "nor is a name that is looked at later"
 
 
 async def test_the_names_of_one_file_are_told_as_one_while_they_are(home: MasterTree, root: Path) -> None:

@@ -10,6 +10,7 @@ from termite.engine.model import Attr, Change, Digest
 from termite.engine.paths import join
 from termite.engine.tree.logic import attrs
 from termite.engine.tree.logic.attrs import FEW_NAMES, AttrTree, Seen, Stamp, Touch, compare_entry
+from termite.engine.tree.logic.link_ids import RENEWED_LIMIT, LinkIds
 from termite.engine.tree.logic.plan import make_plan
 
 DIGEST = Digest(b"d" * 32, 1)
@@ -83,12 +84,12 @@ UNHASHED = Attr(stat.S_IFREG | 0o644, 1, 1)
 
 
 def test_a_digest_that_became_known_is_no_change() -> None:
-    assert compare_entry(b"x", seen(UNHASHED), seen(), Touch.UNKNOWN) == (seen(), None)
+    assert compare_entry(b"x", seen(UNHASHED), seen(), Touch.UNKNOWN, LinkIds().renew) == (seen(), None)
 
 
 def test_a_changed_mode_leaves_the_content() -> None:
     later = seen(Attr(stat.S_IFREG | 0o755, 1, 1), Stamp(1, 2, 1, 1, 11))
-    new, change = compare_entry(b"x", seen(), later, Touch.ATTRIBUTES)
+    new, change = compare_entry(b"x", seen(), later, Touch.ATTRIBUTES, LinkIds().renew)
     assert change is not None
     assert not change.content
     assert new.attr.digest == DIGEST
@@ -96,24 +97,24 @@ def test_a_changed_mode_leaves_the_content() -> None:
 
 def test_a_new_stamp_without_a_digest_is_a_new_content() -> None:
     later = seen(UNHASHED, Stamp(1, 2, 1, 1, 11))
-    _, change = compare_entry(b"x", seen(), later, Touch.UNKNOWN)
+    _, change = compare_entry(b"x", seen(), later, Touch.UNKNOWN, LinkIds().renew)
     assert change is not None
     assert change.content
     assert change.attr == UNHASHED
 
 
 def test_the_same_content_under_a_new_stamp_is_no_change() -> None:
-    _, change = compare_entry(b"x", seen(), seen(FILE, Stamp(1, 3, 1, 1, 11)), Touch.WRITTEN)
+    _, change = compare_entry(b"x", seen(), seen(FILE, Stamp(1, 3, 1, 1, 11)), Touch.WRITTEN, LinkIds().renew)
     assert change is None
 
 
 def test_a_file_written_twice_in_one_tick_is_a_change_although_nothing_shows_it() -> None:
-    new, change = compare_entry(b"x", seen(racy=True), seen(), Touch.WRITTEN)
+    new, change = compare_entry(b"x", seen(racy=True), seen(), Touch.WRITTEN, LinkIds().renew)
     assert change is not None
     assert change.content
     assert new.attr.digest is None
-    assert compare_entry(b"x", seen(racy=False), seen(), Touch.WRITTEN)[1] is None
-    assert compare_entry(b"x", seen(racy=True), seen(), Touch.UNKNOWN)[1] is None
+    assert compare_entry(b"x", seen(racy=False), seen(), Touch.WRITTEN, LinkIds().renew)[1] is None
+    assert compare_entry(b"x", seen(racy=True), seen(), Touch.UNKNOWN, LinkIds().renew)[1] is None
 
 
 def test_a_directory_that_goes_takes_all_below_with_it() -> None:
@@ -127,6 +128,22 @@ def test_a_directory_that_goes_takes_all_below_with_it() -> None:
     assert tree.seen(b"a/b/f") is None
     assert tree.seen(b"ab/g") == seen()
     assert tree.counts() == (2, 2)
+
+
+def test_all_names_of_a_file_that_was_written_again_get_the_same_new_number() -> None:
+    ids, stamp = LinkIds(), Stamp(1, 2, 3, 4, 5)
+    first = ids.number(stamp)
+    second = ids.renew(stamp, first)
+    assert second not in {0, first}
+    assert ids.renew(stamp, first) == ids.number(stamp) == second, "its other name"
+    assert ids.take_renewed() == {(1, 2)}
+    assert ids.take_renewed() == set()
+    third = ids.renew(stamp, second)
+    assert third not in {first, second}
+    for ino in range(RENEWED_LIMIT):
+        other = Stamp(1, 10 + ino, 3, 4, 5)
+        ids.renew(other, ids.number(other))
+    assert ids.number(stamp) not in {first, second, third}, "no old number is given again"
 
 
 def test_the_names_of_a_file_are_known_from_its_first_look_on() -> None:
@@ -190,5 +207,5 @@ def test_files_that_have_no_name_any_more_do_not_fill_the_table_of_names() -> No
 
 def test_a_symlink_that_was_retargeted_is_a_change() -> None:
     other = Attr(LINK.mode, 1, 1, None, b"y")
-    assert compare_entry(b"l", Seen(LINK), Seen(LINK), Touch.UNKNOWN)[1] is None
-    assert compare_entry(b"l", Seen(LINK), Seen(other), Touch.UNKNOWN)[1] == Change(b"l", other)
+    assert compare_entry(b"l", Seen(LINK), Seen(LINK), Touch.UNKNOWN, LinkIds().renew)[1] is None
+    assert compare_entry(b"l", Seen(LINK), Seen(other), Touch.UNKNOWN, LinkIds().renew)[1] == Change(b"l", other)
