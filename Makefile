@@ -49,7 +49,7 @@ torture:  ## hit one fault into each build for half an hour (docs/develop/faults
 	@.venv/bin/python -m tests.torture $(if $(SEED),--seed $(SEED)) $(if $(FAULT),--fault '$(FAULT)') \
 		$(if $(UNTIL),--until $(UNTIL)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
 
-screenshots:  ## look at the pages in a real browser, which this installs, and take pictures of them
+screenshots:  ## look at the pages in a real browser, which this installs, and renew the pictures in docs/images
 	@sh tools/setup.sh browser
 	@.venv/bin/python -m tests.browser
 

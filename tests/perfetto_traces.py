@@ -1,6 +1,6 @@
 """Write a trace of JSON events with Perfetto's published protobuf classes, and read it again.
 
-`write_trace` does what Perfetto's own reader of JSON does: processes and threads become tracks,
+`write_trace` does what Perfetto's own reader of JSON does. Processes and threads become tracks,
 each event becomes the begin and the end of a slice, and each value of a counter has its track.
 `read_trace` follows the bytes by Perfetto's rules alone, and knows nothing of JSON or of termite.
 Both raise Refused where the rules are broken.
@@ -37,7 +37,7 @@ class Slice:
 
 @dataclass(slots=True)
 class ReadTrace:
-    """What a trace says: its slices in the order of their ends, and its counters by name."""
+    """A trace as it was read: its slices in the order of their ends, and its counters by name."""
 
     slices: list[Slice] = field(default_factory=list)
     counters: defaultdict[str, list[tuple[int, float]]] = field(default_factory=lambda: defaultdict(list))

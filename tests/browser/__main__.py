@@ -2,13 +2,13 @@
 
     python -m tests.browser [DIRECTORY]
 
-The pictures go to DIRECTORY, or else to build/screenshots. The program fails if a page writes an
-error to the browser's console, asks for anything elsewhere, lets hostile text become markup, or
-shows other numbers than the records have.
+The pictures go to DIRECTORY, or else to build/screenshots. If nothing is wrong, those of README.md
+go to docs/images, too. The program fails if a page writes an error to the browser's console, asks
+for anything elsewhere, lets hostile text become markup, or shows other numbers than the records
+have.
 """
 
 import contextlib
-import html
 import os
 import re
 import shutil
@@ -16,34 +16,50 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 
+from tests.browser.farm import farm
+from tests.browser.screen import Screen
 from tests.synthetic_builds import synthetic_build, write_history
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+PICTURES = CHECKOUT / "build" / "screenshots"
 COMMANDS = CHECKOUT / ".venv" / "bin"
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
 HOSTILE = "\"><script>document.title='stolen'</script><img src=x onerror=\"document.title='stolen'\">"
 SOURCES = 24
-# Enough work for a picture: each file compiles for a moment.
+IMAGES = CHECKOUT / "docs" / "images"
+# The pictures of README.md: what is copied to docs/images, and under which name.
+SHOWN = {"top.png": "top.png", "build-top-light.png": "build.png"}
+# Enough work for a picture: some files compile for a moment, one command fails, some run here.
 MAKEFILE = f"""OBJECTS = $(patsubst %,part%.o,$(shell seq 1 {SOURCES}))
-all: program
+all: program check
 program: $(OBJECTS) main.o
 \t$(CXX) -o $@ $^
+check: program
+\t./program
+\t-test -e missing.txt
+version.h:
+\tdate +'#define BUILT "%F"' >$@
+main.o: version.h
 %.o: %.cc
 \t$(CXX) -O2 -c -o $@ $<
 """
-SOURCE = """#include <regex>
+RULES = """[{"Regexp": "^date ", "Local": true}]
+"""
+LONG = """#include <regex>
 #include <string>
-bool NAME(const std::string& s) {{ return std::regex_match(s, std::regex("{}")); }}
+bool NAME(const std::string& s) { return std::regex_match(s, std::regex("a+")); }
+"""
+SHORT = """#include <string>
+bool NAME(const std::string& s) { return s.empty(); }
 """
 
 
@@ -79,48 +95,49 @@ def main(target: Path) -> int:
             browser.close()
     for line in trouble:
         print(f"screenshots: {line}", file=sys.stderr)
+    if not trouble and target == PICTURES:
+        for name, image in SHOWN.items():
+            shutil.copy(target / name, IMAGES / image)
     print(f"screenshots: {len(list(target.glob('*.png')))} pictures in {target}, {len(trouble)} troubles")
     return len(trouble)
 
 
 def look_at_a_real_build(browser: Browser, work: Path, target: Path) -> list[str]:
-    """Build a project on a cluster in this machine, and look at its pages."""
+    """Build a project on a farm in this machine, and look at its pages."""
     tree = work / "project"
     tree.mkdir()
     (tree / "Makefile").write_text(MAKEFILE)
-    (tree / "main.cc").write_text("int main() { return 0; }\n")
+    (tree / ".termite-localrc").write_text(RULES)
+    (tree / "main.cc").write_text('#include "version.h"\nint main() { return 0; }\n')
     for number in range(1, SOURCES + 1):
-        (tree / f"part{number}.cc").write_text(SOURCE.format("a+" * (number % 5 + 1)).replace("NAME", f"part{number}"))
-    env = {**os.environ, "TERMITE_SHORT": "0", "TERMITE_ROOT": str(tree)}
-    try:
-        with subprocess.Popen([COMMANDS / "termite-make", "-j4"], cwd=tree, env=env) as build:
-            shown = top_of(tree, env)
+        source = LONG if number % 3 else SHORT
+        (tree / f"part{number}.cc").write_text(source.replace("NAME", f"part{number}"))
+    with farm(work, tree, slots=3):
+        with subprocess.Popen([COMMANDS / "termite-make", "-j6"], cwd=tree) as build:
+            picture_of_top(browser, tree, target / "top.png")
             if build.wait(300):
                 return ["the build has failed"]
-        picture_of_text(browser, shown, target / "top.png")
         with served(tree) as url:
             return look_around(browser, url, target)
+
+
+def picture_of_top(browser: Browser, tree: Path, path: Path) -> None:
+    """Take a picture of `termite-ctl top` on a terminal, in the middle of a build."""
+    screen = Screen([COMMANDS / "termite-ctl", "top", "-interval", "0.2"], tree, os.environ)
+    try:
+        for _ in range(100):
+            shown = screen.follow(0.3)
+            done = re.search(r": (\d+) jobs done", shown)
+            if re.search(r"^[4-6] running", shown, re.MULTILINE) and done and int(done[1]) >= SOURCES // 3:
+                break
+        screen.press(b"\x1b[B\x1b[B")
+        screen.follow(0.3)
+        drawn = screen.as_html()
     finally:
-        subprocess.run([COMMANDS / "termite-ctl", "shutdown"], cwd=tree, env=env, check=False, timeout=60)
-
-
-def top_of(tree: Path, env: Mapping[str, str]) -> str:
-    """Return the screen of `termite-ctl top` in the middle of a build."""
-    for _ in range(100):
-        time.sleep(0.2)
-        done = subprocess.run(
-            [COMMANDS / "termite-ctl", "top", "-once"], cwd=tree, env=env, capture_output=True, text=True, check=False
-        )
-        if re.search(r"^[3-9] running", done.stdout, re.MULTILINE) and "\n     12  " in done.stdout:
-            return done.stdout
-    return done.stdout
-
-
-def picture_of_text(browser: Browser, text: str, path: Path) -> None:
-    """Take a picture of text as a terminal shows it."""
-    page = browser.new_page(viewport={"width": 1000, "height": 100})
-    style = "margin:0;padding:12px;background:#15181c;color:#e4e7eb;font:14px/1.35 monospace"
-    page.set_content(f'<pre style="{style}">{html.escape(text)}</pre>')
+        screen.close()
+    page = browser.new_page(viewport={"width": 800, "height": 100})
+    style = "margin:0;padding:12px;color:#c8cdd3;font:14px/1.35 monospace"
+    page.set_content(f'<body style="margin:0;background:#15181c"><pre style="{style}">{drawn}</pre>')
     page.screenshot(path=path, full_page=True)
     page.close()
 
@@ -142,6 +159,7 @@ def look_around(browser: Browser, url: str, target: Path) -> list[str]:
         page.wait_for_selector("canvas[data-drawn]")
         page.hover("#timeline", position={"x": min(width - 80, 400), "y": 8})
         page.screenshot(path=target / f"build-{name}.png", full_page=True)
+        page.screenshot(path=target / f"build-top-{name}.png")
         if page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"):
             trouble.append(f"the page of a build is wider than the screen ({name})")
         page.mouse.wheel(0, -300)
@@ -203,4 +221,4 @@ def served(tree: Path) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(min(main(Path(sys.argv[1] if len(sys.argv) > 1 else CHECKOUT / "build" / "screenshots")), 1))
+    raise SystemExit(min(main(Path(sys.argv[1] if len(sys.argv) > 1 else PICTURES)), 1))

@@ -61,7 +61,7 @@ def clock_text(at_s: float) -> str:
 def build_lines(build: BuildRecord, jobs: Sequence[JobRecord]) -> Iterator[str]:
     """Yield the lines that say everything about a build but its jobs. All are printable."""
     figures = build_figures(build, jobs, slowest=5)
-    for name, text in _rows(build, figures, len(jobs)):
+    for name, text in _rows(build, figures):
         yield f"{name:<10}{printable(text, LONGEST_LINE)}"
     if figures.slowest:
         yield "slowest"
@@ -69,15 +69,14 @@ def build_lines(build: BuildRecord, jobs: Sequence[JobRecord]) -> Iterator[str]:
         yield from map(job_line, figures.slowest)
 
 
-def _rows(build: BuildRecord, figures: BuildFigures, jobs: int) -> Iterator[tuple[str, str]]:
+def _rows(build: BuildRecord, figures: BuildFigures) -> Iterator[tuple[str, str]]:
     yield "build", f"{build.id}: {build_title(build)}"
     yield "directory", build.cwd or build.tree
     ended = "" if build.ended_s else ", and has not ended, or its master was killed"
     yield "time", f"{clock_text(build.started_s)}, {duration_text(figures.wall_s)}{ended}"
     if build.ended_s:
         yield "end", build_end_word(build)
-    places = ", ".join(f"{count} {_PLACES[place]}" for place, count in figures.jobs_in_places.items())
-    yield "jobs", f"{jobs}: {places}" if jobs else "none"
+    yield "jobs", places_text(figures)
     yield "CPU", f"{duration_text(figures.cpu_s)} on workers, {figures.parallelism:.1f} commands at once on average"
     yield "traffic", f"{size_text(figures.sent_bytes)} sent, {size_text(figures.received_bytes)} received"
     for name, worker in figures.by_worker.items():
@@ -98,6 +97,12 @@ _PLACES = {
 }
 
 
+def places_text(figures: BuildFigures) -> str:
+    """Return how many jobs a build has, and where they ran."""
+    places = ", ".join(f"{count} {_PLACES[place]}" for place, count in figures.jobs_in_places.items())
+    return f"{sum(figures.jobs_in_places.values())}: {places}" if places else "none"
+
+
 def _troubles(counts: BuildCounts) -> Iterator[tuple[str, str]]:
     for name, count, words in (
         ("failed", counts.nonzero, "commands failed"),
@@ -115,7 +120,7 @@ def markdown(build: BuildRecord, jobs: Sequence[JobRecord]) -> str:
     figures = build_figures(build, jobs, slowest=5)
     lines = [f"### termite: {_cell(build_title(build))}", ""]
     lines += ["| | |", "|---|---|"]
-    lines += [f"| {_cell(name)} | {_cell(text)} |" for name, text in list(_rows(build, figures, len(jobs)))[1:]]
+    lines += [f"| {_cell(name)} | {_cell(text)} |" for name, text in list(_rows(build, figures))[1:]]
     if figures.slowest:
         lines += ["", "| slowest job | place | time | end | command |", "|---|---|---|---|---|"]
     for job in figures.slowest:

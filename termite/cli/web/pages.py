@@ -4,7 +4,13 @@ from collections.abc import Iterable, Sequence
 
 from termite.cli.amounts import duration_text, size_text
 from termite.cli.display.build_figures import BuildFigures, build_figures, running_steps, slot_tracks, waiting_steps
-from termite.cli.display.build_text import build_end_word, build_title, clock_text, progress_text
+from termite.cli.display.build_text import (
+    build_end_word,
+    build_title,
+    clock_text,
+    places_text,
+    progress_text,
+)
 from termite.cli.display.job_text import (
     cause_text,
     end_text,
@@ -117,6 +123,7 @@ def build_page(build: BuildRecord, jobs: Sequence[JobRecord]) -> Html:
         rows_of(_build_rows(build, figures, jobs)),
         tag("h2", "Timeline"),
         tag("p", "One row for each slot. Drag to move, turn the wheel or pinch to zoom, click a job to open it."),
+        _legend(),
         tag("canvas", id="timeline", data_source=f"/build/{build.id}/timeline.json", tabindex="0"),
         tag("p", id="hover", class_="hover"),
         tag("h2", "Jobs at the same time"),
@@ -145,6 +152,17 @@ def build_page(build: BuildRecord, jobs: Sequence[JobRecord]) -> Html:
     )
 
 
+def _legend() -> Html:
+    kinds = {
+        "well": "on a worker",
+        "here": "on this machine",
+        "retried": "after a failed attempt",
+        "failed": "failed",
+        "send": "on its way",
+    }
+    return tag("p", *(tag("span", words, class_=f"key {kind}") for kind, words in kinds.items()), class_="legend")
+
+
 def _here_table(figures: BuildFigures) -> Html:
     rows = [[count, words_of(cause)] for cause, count in figures.here]
     return table(["jobs", "because"], rows, numbers=(0,)) if rows else tag("p", "None.")
@@ -154,8 +172,9 @@ def _build_rows(build: BuildRecord, figures: BuildFigures, jobs: Sequence[JobRec
     yield "directory", tag("code", build.cwd or build.tree)
     yield "started", clock_text(build.started_s)
     yield "took", duration_text(figures.wall_s) if build.ended_s else f"{duration_text(figures.wall_s)}, not ended"
-    yield "end", build_end_word(build)
-    yield "jobs", f"{len(jobs)}: " + ", ".join(f"{count} {place}" for place, count in figures.jobs_in_places.items())
+    end = build_end_word(build)
+    yield "end", f"exit code {end}" if end.isdecimal() else end
+    yield "jobs", places_text(figures)
     yield "CPU on workers", duration_text(figures.cpu_s)
     yield "average parallelism", f"{figures.parallelism:.1f}"
     yield "traffic", f"{size_text(figures.sent_bytes)} sent, {size_text(figures.received_bytes)} received"

@@ -1,4 +1,4 @@
-"""What `termite-ctl trace` writes goes through Perfetto's published classes, and says the same.
+"""The traces of `termite-ctl trace` go through Perfetto's published classes, and say the same.
 
 `sh tools/setup.sh tests` installs these classes. The expected slices and counters are computed from
 the records alone, so that nothing here asks the code that makes the trace.

@@ -124,7 +124,7 @@ class Timeline {
   draw() {
     const { context, width, height } = sized(this.canvas);
     const fills = ["--well", "--failed", "--here", "--retried"].map(colour);
-    const send = colour("--send");
+    const send = colour("--send"), on = colour("--on");
     for (const job of this.build.jobs) {
       if (job[4] < this.from || job[1] > this.to) continue;
       const y = job[0] * this.row + 1;
@@ -135,6 +135,11 @@ class Timeline {
       const run = Math.max(this.margin, this.x(job[2], width));
       context.fillStyle = fills[job[6]];
       context.fillRect(run, y, Math.max(1, this.x(job[3], width) - run), this.row - 2);
+      const name = job[7].slice(job[7].lastIndexOf("/") + 1);
+      if (this.row > 14 && right - left > 30 && context.measureText(name).width < right - left - 10) {
+        context.fillStyle = on;
+        context.fillText(name, left + 5, y + this.row - 6);
+      }
     }
     context.clearRect(0, 0, this.margin - 1, height);
     context.fillStyle = colour("--quiet");

@@ -95,7 +95,7 @@ def test_a_page_of_a_build_has_every_figure_and_is_small() -> None:
     read = Reader(page)
     assert len(page.encode()) < 250_000
     assert len(json.dumps(timeline_object(build, jobs))) < 250_000
-    assert f"1000: {sum(job.where.value == 'worker' for job in jobs)} worker" in read.text
+    assert f"1000: {sum(job.where.value == 'worker' for job in jobs)} on workers" in read.text
     for worker in ("alpha", "beta", "gamma"):
         assert worker in read.text
 
