@@ -114,8 +114,7 @@ class Conversation:
             keyboard = [0] if self._wanted_bytes else []
             master = self._connection.fileno()
             ready, _, _ = select.select([master, self._screen.woken, *keyboard], [], [])
-            if self._screen.woken in ready and self._screen.has_new_window():
-                self._send(records.WINDOW, records.pack_records([("window", window())]))
+            self._send_window()
             if master in ready:
                 for kind, payload in self._frames.feed(self._receive()):
                     if kind == records.EXIT:
@@ -153,9 +152,16 @@ class Conversation:
         except OSError:  # the terminal has hung up
             keys = b""
         self._wanted_bytes = 0
+        # Only now: a signal that came before these keys may have found this program in `select` and
+        # in `read`, whose results do not show it.
+        self._send_window()
         self._send(records.STDIN, keys)
         if not keys:
             raise UserError("the terminal has gone, so the shell ends")
+
+    def _send_window(self) -> None:
+        if self._screen.has_new_window():
+            self._send(records.WINDOW, records.pack_records([("window", window())]))
 
     def _receive(self) -> bytes:
         try:

@@ -1,4 +1,4 @@
-"""A farm within this machine for the pictures: a coordinator, two workers, and a master of a tree."""
+"""A farm within this machine, for pictures: a coordinator, two workers, and a master of a tree."""
 
 import contextlib
 import socket

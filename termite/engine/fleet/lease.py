@@ -6,7 +6,7 @@ that no reply has confirmed are sent again; the mirror ignores those that it has
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import trio
@@ -67,14 +67,14 @@ class Lease:
         self._connection: Connection | None = None
         self._told = (0, 0, 0)  # the traffic that `take_traffic` has returned so far
 
-    async def run(self, message: Run, on_chunk: OnChunk) -> Ran:
+    async def run(self, message: Run, on_chunk: OnChunk, on_posted: Callable[[], None] | None = None) -> Ran:
         """Run a command on the worker and wait for its end.
 
-        `on_chunk` gets the chunks that arrive meanwhile, and may raise a TermiteError, which ends
-        the run. Raise Retryable if the command did not run to its end for a reason that is not its
-        own.
+        `on_posted` is called when later messages come after this one. `on_chunk` gets the chunks
+        that arrive meanwhile, and may raise a TermiteError, which ends the run. Raise Retryable if
+        the command did not run to its end for a reason that is not its own.
         """
-        ran = await self._request(message, on_chunk)
+        ran = await self._request(message, on_chunk, on_posted)
         if not isinstance(ran, Ran):
             raise Retryable(Reason.BAD_ANSWER, f"{self.worker} answered Run with {type(ran).__name__}")
         self.cursor = max(self.cursor, message.number)
@@ -157,7 +157,9 @@ class Lease:
         """The numbers of requests on the connection so far, by kind."""
         return self._connection.messages if self._connection else {}
 
-    async def _request(self, message: Message, on_chunk: OnChunk) -> Message:
+    async def _request(
+        self, message: Message, on_chunk: OnChunk, on_posted: Callable[[], None] | None = None
+    ) -> Message:
         assert self._connection is not None
         ours: list[TermiteError] = []
 
@@ -169,7 +171,7 @@ class Lease:
                 raise
 
         try:
-            return await self._connection.request(message, take)
+            return await self._connection.request(message, take, on_posted=on_posted)
         except Stale as error:
             raise Outdated(error.detail) from error
         except (UserError, RemoteProtocolError, FsError) as error:

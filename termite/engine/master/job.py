@@ -54,6 +54,7 @@ class Job:
     is_executed: bool = False  # True if a worker may have started the command in any attempt
     terminal: TerminalWish | None = None  # with the present size of the window; None: the job has none
     resized: trio.Event = NEVER
+    posted: trio.Event = NEVER  # of a job with a terminal: its Run is before whatever is sent now
     plugin: str = ""  # that has read the command; "": none
     notes: JobNotes = field(default_factory=JobNotes)
     failures: list[Retryable] = field(default_factory=list)
@@ -97,15 +98,21 @@ def new_job(number: int, launcher: Launcher, request: JobRequest, held_outputs: 
     output = JobOutput(launcher, request, held_outputs)
     job = Job(number, launcher, request, output, JobStdin(launcher, request))
     if (terminal := request.terminal) is not None:
-        job.terminal, job.resized = terminal, trio.Event()
+        job.terminal, job.resized, job.posted = terminal, trio.Event(), trio.Event()
         launcher.on_window = job.resize
     return job
 
 
 async def run_at_terminal(job: Job, lease: Lease, message: Run) -> Ran:
-    """Run a command as `Lease.run` does, and pass the sizes of the launcher's window on to it."""
+    """Run a command as `Lease.run` does, and pass the sizes of the launcher's window on to it.
+
+    A size that came before the command would be dropped: the worker does not know it yet.
+    """
+    if job.posted.is_set():  # by an earlier attempt
+        job.posted = trio.Event()
 
     async def follow() -> None:
+        await job.posted.wait()
         while job.terminal is not None:
             await job.resized.wait()
             job.resized = trio.Event()
@@ -115,6 +122,6 @@ async def run_at_terminal(job: Job, lease: Lease, message: Run) -> Ran:
     with first_error():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(follow)
-            ran = await lease.run(message, job.output.forward)
+            ran = await lease.run(message, job.output.forward, job.posted.set)
             nursery.cancel_scope.cancel()
     return ran

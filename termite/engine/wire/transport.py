@@ -81,9 +81,16 @@ class Connection:
         self.messages: Counter[str] = Counter()
 
     async def request(
-        self, message: Message, on_chunk: OnChunk | None = None, timeout_s: float | None = None
+        self,
+        message: Message,
+        on_chunk: OnChunk | None = None,
+        timeout_s: float | None = None,
+        on_posted: Callable[[], None] | None = None,
     ) -> Message:
         """Send a request, wait for its reply and return it.
+
+        `on_posted` is called when whatever is sent from now on comes after the request. Before
+        that, the request may wait for room, and others may pass between its parts.
 
         Chunks are passed to `on_chunk` one after the other, all before the reply; if it is None,
         the request brings no chunks. Raise the error that the other side's handler raised (FsError,
@@ -92,9 +99,9 @@ class Connection:
         other side's handler is cancelled too.
         """
         if timeout_s is None:
-            return await self._request(message, on_chunk)
+            return await self._request(message, on_chunk, on_posted)
         with trio.move_on_after(timeout_s):
-            return await self._request(message, on_chunk)
+            return await self._request(message, on_chunk, on_posted)
         raise Retryable(Reason.NO_ANSWER, f"{self.peer}, {type(message).__name__} in {timeout_s:g} s")
 
     def statistics(self) -> dict[str, int]:
@@ -112,7 +119,9 @@ class Connection:
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
-    async def _request(self, message: Message, on_chunk: OnChunk | None) -> Message:
+    async def _request(
+        self, message: Message, on_chunk: OnChunk | None, on_posted: Callable[[], None] | None
+    ) -> Message:
         await self._wait_for_backlog()
         stream, frame = self._protocol.ask(message, chunks=on_chunk is not None)
         self._counts["asked"] += 1
@@ -125,6 +134,8 @@ class Connection:
                 self._outbox.post(frame)
             else:
                 await self._outbox.post_parts(self._protocol.parts(stream, message))
+            if on_posted is not None:
+                on_posted()
             return result_of(await self._collect(stream, inbox, on_chunk))
         finally:
             del self._inboxes[stream]

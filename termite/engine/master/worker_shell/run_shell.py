@@ -198,6 +198,7 @@ async def _typing(job: Job, lease: Lease) -> AsyncIterator[None]:
     async def type_keys() -> None:
         with contextlib.suppress(TermiteError):  # the shell then ends as well, or nobody types any more
             while keys := await job.launcher.read_stdin(KEYS_BYTES):
+                await job.posted.wait()
                 # With the size, which another task may pass on later: what is typed may ask for it.
                 size = job.terminal.size if job.terminal else None
                 await lease.use_terminal(UseTerminal(job.id, size, keys))

@@ -145,7 +145,9 @@ class FakeLease:
     def take_traffic(self) -> tuple[int, int, int]:
         return 300, 200, 1
 
-    async def run(self, message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+    async def run(
+        self, message: Run, on_chunk: Callable[[bytes], Awaitable[None]], on_posted: Callable[[], None] | None = None
+    ) -> Ran:
         self._steps.append(f"run on {self.worker}")
         return await self._script(message, on_chunk)
 

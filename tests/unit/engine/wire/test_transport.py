@@ -422,6 +422,21 @@ async def test_small_requests_are_answered_while_a_large_reply_comes() -> None:
     assert answered == ["stdin", "directory"]
 
 
+async def test_what_is_sent_when_a_large_request_is_posted_comes_after_it() -> None:
+    came: list[str] = []
+
+    async def note(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
+        came.append(type(message).__name__)
+        return StdinBytes(b"")
+
+    posted = trio.Event()
+    async with connected(note) as (client, _), trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: client.request(LONG_RUN, on_posted=posted.set))
+        await posted.wait()
+        await client.request(ReadStdin(1, 1))
+    assert came == ["Run", "ReadStdin"]
+
+
 async def test_two_large_replies_come_one_after_the_other() -> None:
     async with connected(wide) as (client, _), trio.open_nursery() as nursery:
 

@@ -1,0 +1,51 @@
+"""What is typed into a shell never comes before the size of the window that it was typed in."""
+
+import os
+import pty
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from termite.engine.wire.protocol import records
+
+# `select` has found keys just before the signal of a new size came, so that its result lacks that.
+PROGRAM = """
+import os, select, signal, socket, sys
+from termite.cli import shell_conversation
+wait = select.select
+def late(*fds):
+    ready = wait(*fds)[0]
+    if 0 in ready:
+        os.kill(os.getpid(), signal.SIGWINCH)
+    return [fd for fd in ready if fd == 0] or ready, [], []
+select.select = late
+with shell_conversation.Screen(True) as screen:
+    sys.exit(shell_conversation.Conversation(socket.socket(fileno=int(sys.argv[1])), screen).run())
+"""
+
+
+def test_a_size_that_came_before_a_key_is_sent_before_it() -> None:
+    ours, theirs = socket.socketpair()
+    end, inner = pty.openpty()
+    command = [sys.executable, "-c", PROGRAM, str(theirs.fileno())]
+    with (
+        ours,
+        subprocess.Popen(
+            command, stdin=inner, stdout=inner, pass_fds=[theirs.fileno()], cwd=Path(__file__).parents[3]
+        ) as process,
+    ):
+        os.close(inner)
+        theirs.close()
+        ours.settimeout(20)
+        ours.sendall(records.frame(records.READ, records.pack_records([("size", b"100")])))
+        os.write(end, b"x\n")
+        frames, seen = records.Frames(), list[bytes]()
+        while not seen or seen[-1] != records.STDIN:
+            received = ours.recv(4096)
+            assert received
+            seen += [kind for kind, _ in frames.feed(received)]
+        ours.sendall(records.frame(records.EXIT, records.pack_numbers(code=0)))
+        os.close(end)
+        process.wait(20)
+    assert seen == [records.WINDOW, records.STDIN]
