@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from termite.cli.claims import PATIENCE_S
+from termite.cli.flags import VERSION
 from tests.e2e.cluster import HOST, copy_secret, daemon, free_port, new_secret, new_tree, start_worker
 from tests.e2e.conftest import MakePlace, needs_root
 from tests.e2e.places import Outcome, Place
@@ -39,6 +40,18 @@ def run(where: Place, program: str, *arguments: str) -> Outcome:
 
 def new_directory(where: Place) -> Path:
     return new_tree(where, f"d{len(list(where.base.iterdir()))}").path
+
+
+def test_every_program_says_the_version_of_termite(where: Place) -> None:
+    programs = [*DAEMONS, "termite", "termite-build", "termite-ctl", "termite-redo"]
+    for program in programs:
+        done = run(where, program, "--version")
+        assert (done.code, done.stdout, done.stderr) == (0, f"{program} {VERSION}\n".encode(), b""), done
+    for tool, flags in (("make", ("--version", "-v")), ("ninja", ("--version",)), ("cmake", ("--version", "-version"))):
+        for flag in flags:
+            done, plain = run(where, f"termite-{tool}", flag), where.run([tool, flag], where.base)
+            assert (done.code, done.stdout) == (plain.code, plain.stdout), "scripts read the version of the tool"
+            assert done.stderr.decode() == f"termite: termite-{tool} {VERSION}\n", done
 
 
 @pytest.mark.parametrize("program", DAEMONS)

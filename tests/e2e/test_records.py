@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from termite.engine.host.process_exit import ExitUnknown, exit_of
 from tests.e2e.cluster import Cluster, Tree, ancestors, cluster, daemon, new_tree, processes_running
 from tests.e2e.conftest import USERS, MakePlace
 from tests.e2e.places import COMMANDS
+from tests.e2e.shown_builds import check_views
 from tests.e2e.waiting import wait_until
 
 READER = Path(__file__).with_name("live_reader.py")
@@ -31,8 +33,8 @@ RULES = r"""[
 ]"""
 STAMP = "date +%s.%N"
 MAKEFILE = f"""
-all: far failed killed here dead outside silent secret limited
-.PHONY: all far failed killed here dead outside silent secret limited
+all: far failed killed here dead outside silent secret limited heavy cached
+.PHONY: all far failed killed here dead outside silent secret limited heavy cached
 far:
 	@{STAMP} >far.begin; sleep 0.3; echo out; echo err >&2; {STAMP} >far.end
 failed:
@@ -51,6 +53,11 @@ secret:
 	@API_TOKEN={SECRET} sh -c 'echo "API_TOKEN=$$API_TOKEN"'
 limited:
 	@echo limited; exec sleep 30
+heavy:
+	@i=0; while test $$i -lt 200000; do i=$$((i+1)); done; \\
+	dd if=/dev/zero of=/dev/null bs=48M count=1 2>&1; times >heavy.times
+cached:
+	@cd; mkdir -p .cache; echo note >.cache/note
 """
 
 
@@ -92,6 +99,10 @@ def kernel_tells_exits() -> bool:
         os.close(pidfd)
 
 
+def tree_text(tree: Tree, name: str) -> str:
+    return (tree.path / name).read_text()
+
+
 def stamp(tree: Tree, name: str) -> float:
     return float((tree.path / name).read_text())
 
@@ -104,7 +115,7 @@ def test_a_build_leaves_the_truth(whole: Cluster) -> None:
     assert built.code == 2, built
     build, jobs = last_build(tree)  # at once: the files are whole when the front end has ended
     assert (build.text, build.exit_code, build.signal) == ("make -k -j3", 2, 0)
-    assert build.jobs == len(jobs) == 9
+    assert build.jobs == len(jobs) == 11
     assert build.started_s <= min(job.queued_s for job in jobs)
     assert max(job.home_s for job in jobs) <= build.ended_s
     assert all(job.build == build.id and job.tool == "make" and job.cwd == str(tree.path) for job in jobs)
@@ -149,8 +160,22 @@ def test_a_build_leaves_the_truth(whole: Cluster) -> None:
     limited = the(jobs, "limited")
     assert limited.timed_out and limited.cause.regexp == "limited" and limited.ended_s - limited.started_s >= 0.9
 
+    heavy = the(jobs, "heavy.times")
+    used_s = sum(
+        float(minutes) * 60 + float(rest)
+        for minutes, rest in re.findall(r"(\d+)m([\d.]+)s", tree_text(tree, "heavy.times"))
+    )
+    assert used_s - SLACK_S <= heavy.user_s + heavy.system_s <= used_s + 0.5 and used_s > 0.05
+    assert 48 * 2**20 < heavy.peak_memory_bytes < 120 * 2**20
+    cached = the(jobs, "echo note >.cache")
+    dropped = os.fsencode(tree.where.base / "home/.cache/note")
+    assert (cached.where, cached.exit_code, cached.dropped_count) == (Where.WORKER, 0, 1) and cached.dropped == (
+        dropped,
+    )
+    assert not os.path.exists(dropped)
+
     counts = build.counts
-    assert (counts.remote, counts.local, counts.failed) == (6, 3, 0)
+    assert (counts.remote, counts.local, counts.failed, counts.dropped_writes) == (8, 3, 0, 1)
     assert counts.fallbacks == {Reason.WRITES_OUTSIDE.value: 1} and counts.retried == 1
     attempts = [job.worker for job in jobs if job.worker] + [job.attempts[0].worker for job in jobs if job.attempts]
     after = whole.jobs_by_worker()
@@ -163,10 +188,11 @@ def test_a_build_leaves_the_truth(whole: Cluster) -> None:
     assert past(tree).directory.stat().st_mode & 0o777 == 0o700
     assert not any(SECRET.encode() in path.read_bytes() for path in files)
 
+    check_views(tree, build, jobs)
     second, jobs = (tree.make("-k", "-j3"), last_build(tree))[1]
     again = the(jobs, "outside.txt")
     assert (again.where, again.cause.kind, again.cause.reason) == (Where.HERE, Why.TIE, Reason.WRITES_OUTSIDE.value)
-    assert second.expected_jobs == 9 and min(job.id for job in jobs) > build.last_job
+    assert second.expected_jobs == 11 and min(job.id for job in jobs) > build.last_job
 
 
 def test_every_view_says_what_was_recorded(whole: Cluster) -> None:
@@ -200,21 +226,6 @@ def test_every_view_says_what_was_recorded(whole: Cluster) -> None:
     assert "0 running, 0 waiting" in top and {"w1", "w2"} <= set(top.split())
     blocked = tree.make("-B", env={"TERMITE_SUMMARY": "/proc/none/x"})
     assert blocked.code == 0 and b"/proc/none/x cannot be written" in blocked.stderr
-
-
-def test_the_trace_of_a_build_says_the_same_after_it_went_through_perfettos_classes(whole: Cluster) -> None:
-    pytest.importorskip("perfetto", reason="Perfetto's classes are not installed: sh tools/setup.sh tests")
-    from tests.perfetto_traces import read_trace, write_trace
-
-    tree = whole.tree
-    build, jobs = last_build(tree)
-    events = json.loads(tree.ctl("trace", str(build.id), "-o", "-").stdout)["traceEvents"]
-    own = {one.arguments["job"]: one for one in read_trace(write_trace(events)).slices if "command" in one.arguments}
-    assert own and set(own) == {job.id for job in jobs if job.sent_s}
-    for job in (job for job in jobs if job.sent_s):
-        assert own[job.id].thread == f"{job.worker or 'local'} {job.slot}"
-        times = (own[job.id].start_ns, own[job.id].end_ns)
-        assert times == pytest.approx([(at - build.started_s) * 1e9 for at in (job.sent_s, job.home_s)], abs=2000)
 
 
 def no_two_jobs_share_a_slot(jobs: list[JobRecord]) -> None:
@@ -324,8 +335,9 @@ def test_a_lost_worker_and_a_killed_master_leave_the_truth(whole: Cluster) -> No
 
     whole.master.process.kill()
     whole.master.process.wait()
+    check_views(whole.tree, *last_build(whole.tree, ""))
     wait_until(lambda: not processes_running(nap), "the first run is gone")
-    flags = ("-secret", str(whole.secret), "-coordinator", whole.address, "-short", "0")
+    flags = ("-secret", str(whole.secret), "-coordinator", whole.address, "-short", "0", "-job-output", "dropped")
     with daemon(tree.where, "termite-master", *flags, cwd=whole.tree.path):
         unfinished, kept = last_build(whole.tree, "")
         assert unfinished.ended_s == 0.0, "its master was killed"
@@ -337,5 +349,6 @@ def test_a_lost_worker_and_a_killed_master_leave_the_truth(whole: Cluster) -> No
         wait_until(lambda: bool(last_build(whole.tree, "")[1]), "its job, too")
         later = last_build(whole.tree, "")[1]
         assert later[0].id > job.id
+        assert (later[0].is_output_kept, later[0].output, later[0].output_bytes) == (False, b"", len(b"later\n"))
     ended, _ = last_build(whole.tree, "")
     assert ended.ended_s > 0, "a master that ends ends its builds"

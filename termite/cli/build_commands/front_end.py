@@ -76,7 +76,8 @@ def run_tool(tool: Tool, args: Sequence[str]) -> int:
         return run_plainly([tool.name, *args])
     directory, is_dry = read_words(tool, args)
     if is_dry or not os.path.isdir(directory or "."):  # then the tool itself reports it
-        return run_plainly([tool.name, *args], f"termite-{tool.name}" if "--version" in args else "")
+        is_asked = "--version" in args or ("v" in tool.dry_letters and "-v" in args)
+        return run_plainly([tool.name, *args], f"termite-{tool.name}" if is_asked else "")
     return build_with(tool, tool.name, args, directory)
 
 

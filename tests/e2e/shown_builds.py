@@ -1,0 +1,98 @@
+"""Compare what every view shows of a build with its records, whose truth the tests have checked."""
+
+import html
+import json
+import re
+import signal
+import subprocess
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from termite.engine.errors import words_of
+from termite.engine.history.logic.job_record import BuildRecord, JobRecord, Where
+from tests.e2e.cluster import Tree
+
+Page = Callable[[str], str]
+
+
+@contextmanager
+def pages(tree: Tree) -> Iterator[Page]:
+    """Serve the pages of a tree; yield a function that returns the content of a path."""
+    command = [tree.where.termite("termite-ctl"), "web", "-http", "0"]
+    with tree.where.start(command, tree.path, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            found = re.search(rb"(http://127\.0\.0\.1:\d+)/\?token=(\S+)", process.stdout.readline())
+            assert found
+            address, token = found[1].decode(), found[2].decode()
+
+            def ask(path: str) -> str:
+                request = urllib.request.Request(address + path, headers={"Authorization": f"Bearer {token}"})
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    return str(answer.read().decode())
+
+            yield ask
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(10)
+
+
+def check_views(tree: Tree, build: BuildRecord, jobs: list[JobRecord]) -> None:
+    """Compare `last`, `jobs`, `log`, the trace and the pages of a build with its records."""
+    whole = json.loads(tree.ctl("last", str(build.id), "-json").stdout)
+    assert [job["id"] for job in whole["jobs"]] == [job.id for job in jobs]
+    assert whole["figures"]["places"] == dict(Counter(job.where.value for job in jobs))
+    failed = Counter(attempt.worker for job in jobs for attempt in job.attempts)
+    shown = {name: one["failed_attempts"] for name, one in whole["figures"]["workers"].items()}
+    assert {name: count for name, count in shown.items() if count} == dict(failed)
+    listed = [json.loads(line) for line in tree.ctl("jobs", "-build", str(build.id), "-json").stdout.splitlines()]
+    assert [(job["id"], job["where"], job["worker"], job["exit_code"], job["signal"]) for job in listed] == [
+        (job.id, job.where.value, job.worker, job.exit_code, job.signal) for job in jobs
+    ]
+    check_trace(json.loads(tree.ctl("trace", str(build.id), "-o", "-").stdout)["traceEvents"], build, jobs)
+    with pages(tree) as page:
+        check_pages(page, build, jobs)
+
+
+def check_trace(events: list[dict[str, object]], build: BuildRecord, jobs: list[JobRecord]) -> None:
+    """Compare the trace with the records, after it went through Perfetto's classes."""
+    pytest.importorskip("perfetto", reason="Perfetto's classes are not installed: sh tools/setup.sh tests")
+    from tests.perfetto_traces import read_trace, write_trace
+
+    own = {one.arguments["job"]: one for one in read_trace(write_trace(events)).slices if "command" in one.arguments}
+    assert set(own) == {job.id for job in jobs if job.sent_s}
+    for job in (job for job in jobs if job.sent_s):
+        assert own[job.id].process == (job.worker if job.where is Where.WORKER else "this machine")
+        assert own[job.id].arguments["retried"] == len(job.attempts)
+        times = (own[job.id].start_ns, own[job.id].end_ns)
+        assert times == pytest.approx([(at - build.started_s) * 1e9 for at in (job.sent_s, job.home_s)], abs=2000)
+
+
+def check_pages(page: Page, build: BuildRecord, jobs: list[JobRecord]) -> None:
+    """Compare the pages of a build and of its jobs with the records."""
+    drawn = json.loads(page(f"/build/{build.id}/timeline.json"))
+    tracks = {job[5]: drawn["tracks"][job[0]] for job in drawn["jobs"]}
+    ran = {job.id: job for job in jobs if job.sent_s}
+    assert set(tracks) == set(ran)
+    for number, track in tracks.items():
+        place = ran[number].worker if ran[number].where is Where.WORKER else "local"
+        assert track.startswith(place), (track, ran[number])
+    front = re.search(rf">{build.id}</a>.*?</tr>", page("/"))
+    assert front and (">open<" in front[0]) == (not build.ended_s)
+    for job in jobs:
+        text = html.unescape(re.sub("<[^>]*>", "", page(f"/job/{job.id}")))
+        assert f"place     {f'{job.worker}:{job.slot}' if job.where is Where.WORKER else 'local'}" in text or (
+            job.where is Where.NOWHERE and "place     nowhere" in text
+        )
+        if job.exit_code >= 0:
+            assert f"exit code {job.exit_code}" in text
+        if job.signal:
+            assert ("time limit" if job.timed_out else signal.Signals(job.signal).name) in text
+        for attempt in job.attempts:
+            assert f"after {attempt.worker}: {words_of(attempt.reason)}" in text
+        for line in job.output.decode(errors="replace").splitlines():
+            assert f"| {line}" in text
