@@ -1,4 +1,4 @@
-"""What is typed into a shell never comes before the size of the window that it was typed in."""
+"""Keys that are typed into a shell never come before the size of the window they were typed in."""
 
 import os
 import pty
