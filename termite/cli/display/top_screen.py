@@ -55,12 +55,13 @@ class Line:
 class TopState:
     """The state of a master, and what top itself has seen since it started.
 
-    `slowest` are the jobs of all seen ones that held a slot longest, `here` counts by cause the
-    jobs that ran on the master's machine.
+    `now_s` is the time of the last drawing. `slowest` are the jobs of all seen ones that held a
+    slot longest, `here` counts by cause the jobs that ran on the master's machine.
     """
 
     def __init__(self) -> None:
         self.live = LiveState()
+        self.now_s = 0.0
         self.here: Counter[str] = Counter()
         self.recent: dict[int, JobRecord] = {}
         self._slowest: list[tuple[float, int]] = []
@@ -103,11 +104,9 @@ class TopState:
         """Return the jobs of a pane: those that run, wait or took longest first."""
         match pane:
             case Pane.RUNNING:
-                running = (job for job in self.live.jobs.values() if job.sent_s)
-                return sorted(running, key=lambda job: (job.sent_s, job.id))
+                return sorted(self.live.running(self.now_s), key=lambda job: (job.sent_s, job.id))
             case Pane.WAITING:
-                waiting = (job for job in self.live.jobs.values() if not job.sent_s)
-                return sorted(waiting, key=lambda job: (job.queued_s, job.id))
+                return sorted(self.live.waiting, key=lambda job: (job.queued_s, job.id))
             case Pane.SLOWEST:
                 best = sorted(self._slowest, reverse=True)
                 return [self.recent[number] for _, number in best if number in self.recent]
@@ -159,6 +158,7 @@ q                quit"""
 
 def screen_lines(state: TopState, view: TopView, now_s: float, width: int, height: int) -> list[Line]:
     """Return exactly `height` lines of `width` columns."""
+    state.now_s = now_s
     if view.is_help_open:
         lines = [Line("termite-ctl top", Style.HEAD), *map(Line, HELP.splitlines())]
     elif view.open_job:
@@ -204,10 +204,10 @@ def _main_page(state: TopState, view: TopView, now_s: float, height: int) -> lis
 def _head(state: TopState, now_s: float) -> Iterator[Line]:
     live = state.live
     yield Line(f"termite {live.master.version}  {printable(live.master.tree)}  master {live.master.pid}", Style.HEAD)
-    running = sum(1 for job in live.jobs.values() if job.sent_s)
+    running, waiting = len(live.running(now_s)), len(live.waiting)
     jobs, sent, received = state.rates(now_s)
     yield Line(
-        f"{running} running, {len(live.jobs) - running} waiting; {jobs:.1f} jobs/s, "
+        f"{running} running, {waiting} waiting; {jobs:.1f} jobs/s, "
         f"{size_text(sent)}/s sent, {size_text(received)}/s received"
         + (f"; {live.missed} events missed" if live.missed else "")
     )

@@ -13,22 +13,22 @@ from termite.engine.history.logic.live_state import LiveState
 class _Figures:
     """A collector whose figures are those of one moment."""
 
-    def __init__(self, builds: Sequence[BuildRecord], live: LiveState | None) -> None:
-        self._builds, self._live = builds, live
+    def __init__(self, builds: Sequence[BuildRecord], live: LiveState | None, now_s: float) -> None:
+        self._builds, self._live, self._now_s = builds, live, now_s
 
     def collect(self) -> Iterator[Metric]:
         """Yield the figures."""
         yield GaugeMetricFamily("termite_master_up", "1 if a master runs in the tree", value=float(bool(self._live)))
         if self._live:
-            yield from _live_figures(self._live)
+            yield from _live_figures(self._live, self._now_s)
         if self._builds:
             yield from _build_figures(self._builds[0])
 
 
-def _live_figures(live: LiveState) -> Iterator[Metric]:
-    running = sum(1 for job in live.jobs.values() if job.sent_s)
+def _live_figures(live: LiveState, now_s: float) -> Iterator[Metric]:
+    running = len(live.running(now_s))
     yield GaugeMetricFamily("termite_jobs_running", "jobs that were sent and are not home", value=running)
-    yield GaugeMetricFamily("termite_jobs_waiting", "jobs that wait", value=len(live.jobs) - running)
+    yield GaugeMetricFamily("termite_jobs_waiting", "jobs that wait", value=len(live.waiting))
     yield GaugeMetricFamily("termite_builds_running", "builds that run", value=len(live.builds))
     home = CounterMetricFamily("termite_jobs_home", "jobs that came home since these pages are served")
     home.add_metric([], live.all_home)
@@ -62,8 +62,8 @@ def _build_figures(build: BuildRecord) -> Iterator[Metric]:
     yield GaugeMetricFamily("termite_last_build_retried", "its failed attempts", value=counts.retried)
 
 
-def metrics_text(builds: Sequence[BuildRecord], live: LiveState | None) -> bytes:
+def metrics_text(builds: Sequence[BuildRecord], live: LiveState | None, now_s: float) -> bytes:
     """Return the figures in the text format of Prometheus. `builds` has the newest one first."""
     registry = CollectorRegistry()
-    registry.register(_Figures(builds, live))
+    registry.register(_Figures(builds, live, now_s))
     return generate_latest(registry)

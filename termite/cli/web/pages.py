@@ -47,8 +47,8 @@ def now_part(live: LiveState | None, now_s: float, trouble: str = "") -> Html:
     if live is None:
         said = f"The master of this tree cannot be followed: {trouble}." if trouble else "No master runs in this tree."
         return Html(tag("h2", "Now") + tag("p", said))
-    running = [job for job in live.jobs.values() if job.sent_s]
-    sums = f"{len(running)} jobs run, {len(live.jobs) - len(running)} wait"
+    running = live.running(now_s)
+    sums = f"{len(running)} jobs run, {len(live.waiting)} wait"
     if live.waits_for:
         sums += f"; the queue waits for {live.waits_for}"
     builds = [

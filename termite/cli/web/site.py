@@ -163,7 +163,7 @@ class Site:
     async def metrics(self, request: Request) -> Response:
         """Answer Prometheus."""
         builds = await self._read(self._past.builds)
-        text = metrics_text(builds, self._follower.state)
+        text = metrics_text(builds, self._follower.state, time.time())
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     def _now(self) -> Html:

@@ -66,6 +66,11 @@ def test_jobs_are_filtered(ctl: Ctl) -> None:
     assert len(listed("--slowest", "4")) == 4
     assert len(listed("--all")) == 180
     assert ctl("jobs", "--build", "1").stdout.count("\n") == 61
+    nothing = ctl("jobs", "--build", "1", "no such words")
+    assert (nothing.returncode, nothing.stdout) == (
+        0,
+        "",
+    ) and "none of the 60 recorded jobs of build 1" in nothing.stderr
 
 
 def test_log_and_why_find_a_job_by_its_number_and_by_its_file(ctl: Ctl, tree: Path) -> None:

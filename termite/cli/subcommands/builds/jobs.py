@@ -1,6 +1,7 @@
 """List the jobs of a build."""
 
 import json
+import sys
 from argparse import Namespace
 from collections.abc import Iterable
 
@@ -31,14 +32,18 @@ def _run(flags: Namespace) -> int:
     records = recorded_builds_here()
     newest = records.build(flags.build)
     builds = [build.id for build in reversed(records.past.builds())] if flags.all else [newest.id]
-    jobs = [job for build in builds for job in _chosen(records.past.jobs(build), flags)]
+    found = [job for build in builds for job in records.past.jobs(build)]
+    jobs = list(_chosen(found, flags))
     if flags.slowest > 0:
         jobs = sorted(jobs, key=slot_time_s, reverse=True)[: flags.slowest]
     if flags.json:
         for job in jobs:
             print(json.dumps(as_object(job)))
-    else:
+    elif jobs:
         print("\n".join([JOB_HEAD, *map(job_line, jobs)]))
+    else:
+        whose = f"{len(builds)} builds" if flags.all else f"build {newest.id}"
+        print(f"termite-ctl: none of the {len(found)} recorded jobs of {whose} is so", file=sys.stderr)
     say_remarks(records)
     return 0
 

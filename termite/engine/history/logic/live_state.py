@@ -21,6 +21,8 @@ from termite.engine.history.logic.live_events import (
     WorkerState,
 )
 
+RETURNING_S = 1.0  # a job whose results have been coming for so long is shown as running
+
 
 class LiveState:
     """The state that the events up to now make. Views show it and keep nothing of their own.
@@ -42,6 +44,23 @@ class LiveState:
         self.last_home: JobRecord | None = None
         self.waits_for = ""
         self.missed = 0
+
+    def running(self, now_s: float) -> list[JobRecord]:
+        """Return the jobs whose commands run now, or whose results have been coming for a while.
+
+        The event that a job is home comes up to half a second after it, so that a job whose command
+        has just ended counts as home.
+        """
+        return [
+            job
+            for job in self.jobs.values()
+            if job.sent_s and not job.home_s and (not job.ended_s or now_s - job.ended_s > RETURNING_S)
+        ]
+
+    @property
+    def waiting(self) -> list[JobRecord]:
+        """The jobs that wait for a slot, or for something else."""
+        return [job for job in self.jobs.values() if not job.sent_s and not job.home_s]
 
     def apply(self, event: Event) -> None:
         """Change the state by one event. An event about an unknown job changes nothing."""

@@ -19,6 +19,7 @@ def state_after(events: int, jobs: int = 100) -> TopState:
     state = TopState()
     for event in events_of(synthetic_build(jobs))[:events]:
         state.apply(event)
+    state.now_s = state.live.at_s + 10
     return state
 
 

@@ -153,3 +153,18 @@ def test_the_events_of_a_build_come_in_the_order_of_a_job() -> None:
     for mine in kinds.values():
         assert mine == [kind for kind in order if kind in mine]
         assert mine[0] is JobQueued and mine[-1] is JobHome
+
+
+def test_a_job_whose_command_has_just_ended_neither_runs_nor_waits() -> None:
+    _, jobs = synthetic_build(20)
+    done = next(job for job in jobs if job.where is Where.WORKER)
+    sent = msgspec.structs.replace(done, started_s=0.0, ended_s=0.0, home_s=0.0)
+    state = LiveState()
+    state.apply(JobSent(sent))
+    assert [job.id for job in state.running(done.ended_s - 0.1)] == [done.id]
+    state.apply(JobEnded(done.id, done.started_s, done.ended_s, 0, 0))
+    assert state.running(done.ended_s + 0.4) == [], "the event that it is home may be half a second late"
+    assert [job.id for job in state.running(done.ended_s + 2)] == [done.id], "its results have been coming for long"
+    answered = next(job for job in jobs if job.where is Where.ANSWERED)
+    state.apply(Snapshot(at_s=1.0, master=state.master, jobs=(done, answered)))
+    assert state.running(done.home_s + 9) == [] and state.waiting == []
