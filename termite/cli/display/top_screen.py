@@ -246,14 +246,14 @@ def _is_bad(worker: WorkerState) -> bool:
 
 
 def worker_word(worker: WorkerState, now_s: float) -> str:
-    """Return the state of a worker in a few words: silent, refused, drained, or nothing special."""
+    """Return the state of a worker in a few words, or "" if there is nothing special."""
     if worker.reason:
         return printable(f"refused: {worker.detail or words_of(worker.reason)}")
     if worker.silent_since_s:
         return f"silent for {duration_text(max(now_s - worker.silent_since_s, 0.0))}; {worker.running} jobs wait for it"
     if worker.is_drained:
         return f"drained; {worker.running} jobs still run" if worker.running else "drained"
-    return ""
+    return "" if worker.slots else "no slot is leased"
 
 
 def _job_rows(jobs: Sequence[JobRecord], marked: int, now_s: float) -> Iterator[Line]:

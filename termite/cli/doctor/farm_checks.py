@@ -111,7 +111,7 @@ def judge_list(area: str, workers: tuple[ListedWorker, ...], architecture: str) 
         yield Finding(area, "workers", Level.FAILURE, "no worker is registered", mend)
         return
     slots = sum(worker.slots for worker in workers)
-    yield Finding(area, "workers", Level.OK, f"{len(workers)} workers are registered, with {slots} slots")
+    yield Finding(area, "workers", Level.OK, f"registered workers: {len(workers)}, with {slots} slots")
     for worker in workers:
         name = f"worker {worker.name}"
         if worker.rival:

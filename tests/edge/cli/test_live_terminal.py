@@ -17,7 +17,7 @@ import msgspec
 import pytest
 import trio
 
-from termite.engine.history.logic.live_events import JobSent
+from termite.engine.history.logic.live_events import JobSent, WorkerChanged, WorkerState
 from tests.live_master import FakeMaster, serving
 from tests.synthetic_builds import events_of, synthetic_build
 
@@ -205,6 +205,19 @@ async def test_a_key_that_a_slow_line_has_cut_is_one_key(tmp_path: Path) -> None
                 terminal.press(piece)
                 await trio.sleep(0.01)
             await terminal.until("; 4 of 40")
+
+
+@pytest.mark.parametrize(("variable", "alarm"), [("", b"\x1b[31mzeta"), ("1", b"\x1b[1mzeta")])
+async def test_alarms_are_seen_with_and_without_colour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, alarm: bytes
+) -> None:
+    monkeypatch.setenv("NO_COLOR", variable)
+    async with serving(tmp_path / ".termite-socket") as master:
+        emit_all(master, 20)
+        master.emit(WorkerChanged(WorkerState(name="zeta", slots=1, running=1, silent_since_s=1e9)))
+        with top_on_a_terminal(tmp_path) as (terminal, _):
+            await terminal.until_sent(b"jobs wait for it")
+            assert alarm in terminal.sent and (b"\x1b[31m" in terminal.sent) == (not variable)
 
 
 async def test_a_terminal_without_a_screen_gets_the_state_once(tmp_path: Path) -> None:

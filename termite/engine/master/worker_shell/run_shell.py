@@ -220,5 +220,5 @@ async def _keep_results(master: Master, job: Job, lease: Lease, ran: Ran, timing
             await report_dropped(master, job, ran.dropped)
     elif ran.changes:
         await job.launcher.notice(
-            f"termite: {len(ran.changes)} changes in the tree stayed on the worker (-keep brings them home)"
+            f"termite: changes in the tree that stayed on the worker: {len(ran.changes)} (-keep brings them home)"
         )
