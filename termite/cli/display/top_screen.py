@@ -164,7 +164,7 @@ def screen_lines(state: TopState, view: TopView, now_s: float, width: int, heigh
     elif view.open_job:
         lines = _job_page(state, view, width, height)
     else:
-        lines = _main_page(state, view, now_s, height)
+        lines = _main_page(state, view, now_s, width, height)
     shown = [Line(set_cell_size(line.text, width), line.style) for line in lines[:height]]
     return shown + [Line(" " * width)] * (height - len(shown))
 
@@ -185,8 +185,8 @@ def _pieces(text: str, width: int) -> list[str]:
     return [text] if len(text) * 2 <= width else chop_cells(text, max(width, 2)) or [""]
 
 
-def _main_page(state: TopState, view: TopView, now_s: float, height: int) -> list[Line]:
-    lines = [*_head(state, now_s), *_workers(state, now_s, max(height // 3, 3))]
+def _main_page(state: TopState, view: TopView, now_s: float, width: int, height: int) -> list[Line]:
+    lines = [*_head(state, now_s), *_workers(state, now_s, width, max(height // 3, 3))]
     titles = "   ".join(f"[{pane.value}]" if pane is view.pane else pane.value for pane in Pane)
     room = max(height - len(lines) - 1, 0)
     if view.pane is Pane.HERE:
@@ -224,21 +224,28 @@ def _build_text(build: BuildRecord, home: int, now_s: float) -> str:
     return f"build {build.id}: {name}: {progress_text(build, home, now_s)}"
 
 
-def _workers(state: TopState, now_s: float, room: int) -> Iterator[Line]:
+def _workers(state: TopState, now_s: float, width: int, room: int) -> Iterator[Line]:
     workers = sorted(state.live.workers.values(), key=lambda worker: (not _is_bad(worker), worker.name))
     yield Line(f"{'worker':<20}{'busy':>10}{'jobs':>8}{'load':>7}{'free':>10}  state", Style.HEAD)
     if not workers:
         yield Line("none: commands run on this machine", Style.ALARM)
     for worker in workers[:room]:
-        load = f"{worker.load:.1f}" if worker.load >= 0 else "?"
-        free = size_text(worker.free_memory_bytes) if worker.free_memory_bytes else "?"
-        yield Line(
-            f"{printable(worker.name, 40):<20}{f'{worker.running} of {worker.slots}':>10}{worker.jobs:>8}{load:>7}"
-            f"{free:>10}  {worker_word(worker, now_s)}",
-            Style.ALARM if _is_bad(worker) else Style.PLAIN,
-        )
+        style = Style.ALARM if _is_bad(worker) else Style.PLAIN
+        figures, word = _worker_figures(worker), worker_word(worker, now_s)
+        if not word or len(figures) + len(word) <= width:
+            yield Line(figures + word, style)
+        else:  # a line of its own, so that a narrow screen shows the reason, too
+            yield Line(figures, style)
+            yield Line(f"    {word}", style)
     if len(workers) > room:
         yield Line(f"and {len(workers) - room} more workers")
+
+
+def _worker_figures(worker: WorkerState) -> str:
+    load = f"{worker.load:.1f}" if worker.load >= 0 else "?"
+    free = size_text(worker.free_memory_bytes) if worker.free_memory_bytes else "?"
+    busy = f"{worker.running} of {worker.slots}"
+    return f"{printable(worker.name, 40):<20}{busy:>10}{worker.jobs:>8}{load:>7}{free:>10}  "
 
 
 def _is_bad(worker: WorkerState) -> bool:

@@ -63,6 +63,8 @@ def test_silent_and_refused_workers_stand_first_and_say_why() -> None:
     state.apply(WorkerChanged(WorkerState(name="zeta", running=3, silent_since_s=now_s - 7)))
     state.apply(WorkerChanged(WorkerState(name="yota", reason=Reason.NEEDS_A_PERSON.value, detail="another secret")))
     state.apply(QueueWaits("a slot"))
+    small = "\n".join(line.text for line in screen_lines(state, TopView(), now_s, 80, 24))
+    assert "silent for 7.00 s; 3 jobs wait for it" in small and "refused: another secret" in small
     alarms = [line.text for line in screen_lines(state, TopView(), now_s, 120, 40) if line.style is Style.ALARM]
     assert any("the queue waits for a slot" in text for text in alarms)
     assert any(text.startswith("zeta") and "silent for 7.00 s; 3 jobs wait for it" in text for text in alarms)
