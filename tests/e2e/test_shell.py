@@ -47,7 +47,7 @@ def test_a_command_sees_what_a_job_saw_and_what_it_writes_is_dropped(tree: Tree)
         [str(tree.path / "sub"), "secret of the job ", "file", "now", "0022", "none"],
     )
     place = f"in {tree.path}/sub, with the environment of job {job}; nothing it writes comes home"
-    assert place in seen.stderr.decode() and b"stayed on the worker: 1 (-keep brings them home)" in seen.stderr
+    assert place in seen.stderr.decode() and b"stayed on the worker: 2 (-keep brings them home)" in seen.stderr
     assert not (tree.path / "sub/made").exists()
 
     kept = shell(tree, "--keep", str(job), "--", "sh", "-c", "echo new >made; mkdir d; echo x >d/f")
