@@ -6,7 +6,7 @@ the screen has lines.
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -53,7 +53,7 @@ class Line:
 
 
 class TopState:
-    """The state of a master, and what top itself has seen since it started.
+    """The state of a master, with what top has seen or read of the builds that run.
 
     `now_s` is the time of the last drawing. `slowest` are the jobs of all seen ones that held a
     slot longest, `here` counts by cause the jobs that ran on the master's machine.
@@ -75,6 +75,16 @@ class TopState:
                 self._follow_home(job)
             case Snapshot():
                 self._homes.clear()
+
+    def fill(self, jobs: Iterable[JobRecord]) -> None:
+        """Take in the records of running builds from before this reader came.
+
+        Call this right after the first Snapshot. Records of its jobs do not count: their events are
+        still to come.
+        """
+        for job in jobs:
+            if job.id not in self.live.jobs:
+                self._follow_home(job)
 
     def _follow_home(self, job: JobRecord) -> None:
         if job.where is Where.HERE:

@@ -18,11 +18,14 @@ import trio
 
 from termite.cli.display.farm_screen import FarmView, farm_lines, press_in_farm
 from termite.cli.display.top_screen import Line, Style, TopState, TopView, press, screen_lines
+from termite.cli.places import records_directory
 from termite.cli.readers.farm_follower import follow_workers
 from termite.cli.readers.farm_questions import Coordinator
 from termite.cli.readers.terminal_keys import is_cut, keys_of
 from termite.engine.errors import UserError, first_error
 from termite.engine.history.live_stream import open_live_stream
+from termite.engine.history.logic.live_events import Snapshot
+from termite.engine.history.past_builds import PastBuilds
 from termite.engine.wire.addresses import join_address
 
 _ENTER = "\x1b[?1049h\x1b[?25l"  # the alternate screen, without a cursor
@@ -148,9 +151,19 @@ async def show_master(path: Path, interval_s: float) -> None:
             while events := await stream.wait_for_events():
                 for event in events:
                     state.apply(event)
+                    if isinstance(event, Snapshot) and not state.recent:
+                        await fill_from_records(state)
             raise UserError("the master has ended")
 
         await screen.show(follow)
+
+
+async def fill_from_records(state: TopState) -> None:
+    """Take in what was recorded of the builds that run. Without records, leave the state as is."""
+    past = PastBuilds(records_directory(Path(state.live.master.tree)))
+    for build in state.live.builds:
+        with suppress(OSError):  # they belong to another user
+            state.fill(await trio.to_thread.run_sync(past.jobs, build))
 
 
 async def show_farm(coordinator: Coordinator, interval_s: float) -> None:

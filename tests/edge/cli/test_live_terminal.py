@@ -17,9 +17,10 @@ import msgspec
 import pytest
 import trio
 
+from termite.cli.places import records_directory
 from termite.engine.history.logic.live_events import JobSent, WorkerChanged, WorkerState
 from tests.live_master import FakeMaster, serving
-from tests.synthetic_builds import events_of, synthetic_build
+from tests.synthetic_builds import SyntheticBuild, events_of, synthetic_build, write_history
 
 TOP = [sys.executable, "-m", "termite.cli.ctl", "top"]
 LEAVE = b"\x1b[?1049l"
@@ -205,6 +206,23 @@ async def test_a_key_that_a_slow_line_has_cut_is_one_key(tmp_path: Path) -> None
                 terminal.press(piece)
                 await trio.sleep(0.01)
             await terminal.until("; 4 of 40")
+
+
+async def test_what_came_home_before_it_was_started_is_shown_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    build, jobs = synthetic_build(60)
+    write_history(records_directory(Path(build.tree)), [SyntheticBuild(build, jobs)])
+    slowest = max((job for job in jobs if job.sent_s), key=lambda job: job.home_s - job.sent_s)
+    async with serving(tmp_path / ".termite-socket") as master:
+        emit_all(master, 2)
+        with top_on_a_terminal(tmp_path) as (terminal, _):
+            await terminal.until("build 1")
+            terminal.press(b"\t\t")
+            await terminal.until(f"{slowest.id:>7}  {slowest.worker}:{slowest.slot}")
+            terminal.press(b"\t")
+            await terminal.until("rule ^ar ")
 
 
 @pytest.mark.parametrize(("variable", "alarm"), [("", b"\x1b[31mzeta"), ("1", b"\x1b[1mzeta")])

@@ -11,8 +11,9 @@ from termite.cli.amounts import size_text
 from termite.cli.display.top_screen import Pane, Style, TopState, TopView, press, screen_lines
 from termite.engine.errors import Reason
 from termite.engine.history.logic.job_record import Where
-from termite.engine.history.logic.live_events import JobHome, JobSent, QueueWaits, WorkerChanged, WorkerState
-from tests.synthetic_builds import events_of, synthetic_build
+from termite.engine.history.logic.live_events import JobHome, JobSent, QueueWaits, Snapshot, WorkerChanged, WorkerState
+from termite.engine.history.logic.live_state import LiveState
+from tests.synthetic_builds import SyntheticBuild, events_of, synthetic_build
 
 
 def state_after(events: int, jobs: int = 100) -> TopState:
@@ -79,6 +80,25 @@ def test_slowest_and_reasons_are_those_of_the_jobs_that_came_home() -> None:
     held = sorted((job.home_s - job.sent_s for job in jobs if job.sent_s), reverse=True)
     assert [job.home_s - job.sent_s for job in state.listed(Pane.SLOWEST)] == held[:100]
     assert sum(state.here.values()) == sum(job.where is Where.HERE for job in jobs)
+
+
+def test_jobs_from_before_are_counted_once() -> None:
+    build, jobs = synthetic_build(100)
+    events = events_of(SyntheticBuild(build, jobs))
+    whole, late = TopState(), TopState()
+    for event in events:
+        whole.apply(event)
+    first = LiveState()
+    for event in events[:200]:
+        first.apply(event)
+    snapshot = Snapshot(at_s=first.at_s, master=first.master, jobs=tuple(first.jobs.values()))
+    late.apply(snapshot)
+    home = [event.job for event in events[:200] if isinstance(event, JobHome)]
+    recorded = [*home, *first.jobs.values()]  # those have just been written, and their events are to come
+    late.fill(recorded)
+    for event in events[200:]:
+        late.apply(event)
+    assert late.here == whole.here and late.listed(Pane.SLOWEST) == whole.listed(Pane.SLOWEST)
 
 
 def marked_line(state: TopState, view: TopView, height: int = 24) -> str:
