@@ -35,6 +35,7 @@ from termite.engine.host.native_programs import native_program
 from termite.engine.host.ownership import find_stranger
 from termite.engine.loop.task_tree import show_tasks_on_signal
 from termite.engine.model import DEFAULT_STORE_BYTES, DEFAULT_STORE_FILES, JobNetwork, StoreLimits
+from termite.engine.paths import allow_deep_paths
 from termite.engine.wire.addresses import split_address
 from termite.engine.wire.identity import read_secret
 from termite.engine.worker.job_group import AUTO, job_group
@@ -74,6 +75,7 @@ def run_daemon(program: str, serve: Serve, announce: str, places: Mapping[str, o
     # modes of their own.
     os.umask(0o022)
     raise_file_limit()
+    allow_deep_paths()
     try:
         with footprint(places):
             trio.run(main)

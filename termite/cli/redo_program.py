@@ -11,6 +11,7 @@ from pathlib import Path
 
 from termite.cli.flags import VERSION
 from termite.engine.errors import ExitCode, TermiteError
+from termite.engine.paths import allow_deep_paths
 from termite.engine.tree.publishing.redo import finish_job
 from termite.engine.wire.protocol import records
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
@@ -36,6 +37,7 @@ def main() -> int:
     if len(words) != 2 or not re.fullmatch("[0-9a-f]{16}", words[1]):
         print(_USAGE, file=sys.stderr)
         return ExitCode.FAILED
+    allow_deep_paths()
     try:
         end = finish_job(Path(words[0]), bytes.fromhex(words[1]), _say, PATIENCE_S)
     except (OSError, TermiteError) as error:

@@ -54,6 +54,7 @@ class Reason(enum.StrEnum):
     FOREIGN_IDS = "foreign-ids"
     ATTRIBUTES_SET = "attributes-set"
     MODE_SET = "mode-set"
+    BITS_LOST = "bits-lost"
     CALLS_WATCHED = "calls-watched"
     LINKS_COMPARED = "links-compared"
     LINK_READ = "link-read"
@@ -137,6 +138,7 @@ _WORDS = {
     Reason.FOREIGN_IDS: "gives a file or a process to another user or group (chown, setuid)",
     Reason.ATTRIBUTES_SET: "sets extended attributes or access control lists",
     Reason.MODE_SET: "may set modes in a directory with a default access control list",
+    Reason.BITS_LOST: "writes to a setuid or setgid file, which keeps these bits if root writes",
     Reason.CALLS_WATCHED: "watches the system calls of other processes (a seccomp listener)",
     Reason.LINKS_COMPARED: "git clones a repository of this machine by hard links",
     Reason.LINK_READ: "gives a file another name (ln), and names a program that compares files",
@@ -189,6 +191,7 @@ _FOR_HERE = frozenset(
         Reason.FOREIGN_IDS,
         Reason.ATTRIBUTES_SET,
         Reason.MODE_SET,
+        Reason.BITS_LOST,
         Reason.CALLS_WATCHED,
         Reason.LINKS_COMPARED,
         Reason.LINK_READ,

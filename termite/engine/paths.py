@@ -6,6 +6,7 @@ functions here do not check their arguments.
 """
 
 import errno
+import sys
 from collections.abc import Collection, Iterator
 from pathlib import PurePath
 
@@ -17,8 +18,14 @@ RESULT_BYTES = 4095  # PATH_MAX without its NUL: a mirror reads what a job has m
 # configure scripts try that with up to 8 KiB. The master follows no directory below this, so that
 # an honest one never names more.
 PATH_BYTES = 4 * 4096
+DEEPEST_PATH = PATH_BYTES // 2  # names in a path
 SHOWN_BYTES = 100  # of something that is no path, in an error
 _NO_NAMES = (b"", b".", b"..")
+
+
+def allow_deep_paths() -> None:
+    """Let this process walk down the deepest path by recursion. Python's own limit is 1000 calls."""
+    sys.setrecursionlimit(4 * DEEPEST_PATH)
 
 
 def components(path: bytes, longest: int = PATH_BYTES) -> list[bytes]:

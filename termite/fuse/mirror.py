@@ -23,7 +23,7 @@ from termite.engine.errors import Reason, RemoteProtocolError, Retryable, Termit
 from termite.engine.host.descriptors import free_beside_reserve, shortage_text
 from termite.engine.host.preflight import check_fuse
 from termite.engine.model import WorkerRoom
-from termite.engine.paths import check_paths
+from termite.engine.paths import allow_deep_paths, check_paths
 from termite.engine.private_directories import private_directory
 from termite.engine.store.cas import Cas
 from termite.engine.store.proofs import ProofTable
@@ -57,7 +57,6 @@ from termite.fuse.worker_line import WorkerLine
 
 CLEAR_UP_S = 0.1  # from the end of a job to the removal of what it left
 JOB_DESCRIPTORS = 16  # of this process for one job: pipes, sockets, a pidfd, an epoll, and some of its files
-DEEPEST_PATH = 4096  # components of a path; the tree is walked by recursion
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +67,7 @@ def main() -> None:
         config = decode_line(pipe.read(), StartValues)
     logging.basicConfig(level=config.log_level.upper(), format="%(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("pyfuse3").setLevel(logging.WARNING)  # at level debug it logs every request
-    sys.setrecursionlimit(4 * DEEPEST_PATH)
+    allow_deep_paths()
     # A tree of 100,000 names is no garbage. Searching it for cycles again and again costs more than
     # it frees.
     gc.freeze()

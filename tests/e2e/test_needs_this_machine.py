@@ -73,6 +73,15 @@ def test_what_root_gives_away_is_given_away_here(owned: Tree, script: str) -> No
     assert home_runs(owned, Reason.FOREIGN_IDS) == 1
 
 
+@pytest.mark.needs_root("writes to setuid files")
+@pytest.mark.parametrize("mode", [0o4755, 0o2755])
+def test_what_root_writes_to_keeps_its_special_bits(owned: Tree, mode: int) -> None:
+    owned.write("f", "1\n").chmod(mode)
+    assert owned.termite("sh", "-c", "echo 2 >>f").code == 0
+    assert ((owned.path / "f").read_text(), (owned.path / "f").stat().st_mode & 0o7777) == ("1\n2\n", mode)
+    assert home_runs(owned, Reason.BITS_LOST) == 1
+
+
 @pytest.mark.needs_root("gives files away")
 def test_where_the_command_may_not_run_here_it_fails(owned: Tree) -> None:
     done = owned.termite("sh", "-c", "touch out; chown 5 out", env={"TERMITE_LOCAL": "never"})

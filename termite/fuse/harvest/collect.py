@@ -20,7 +20,18 @@ from termite.engine.store.cas import Cas
 from termite.engine.wire.protocol.messages import INLINE_BYTES, INLINE_TOTAL_BYTES
 from termite.fuse import mirror_calls
 from termite.fuse.harvest.upper_layer import UpperLayer, not_at_rest, open_upper
-from termite.fuse.view.comparison import CopyUps, Homes, LinkKey, Lower, UpperEntry, attributed, compare, files, harvest
+from termite.fuse.view.comparison import (
+    CopyUps,
+    Homes,
+    LinkKey,
+    Lower,
+    UpperEntry,
+    attributed,
+    compare,
+    deprived,
+    files,
+    harvest,
+)
 from termite.fuse.view.linked_files import find_changed_in_place, find_linked
 
 # Up to these sizes no thread is used: a thread costs 0.1 ms, as much as reading a few small files.
@@ -94,6 +105,8 @@ async def _collect(
     compared = compare(entries, lower, homes, copied)
     if names := attributed(compared):
         raise Retryable(Reason.ATTRIBUTES_SET, os.fsdecode(names[0]))
+    if names := deprived(compared):
+        raise Retryable(Reason.BITS_LOST, os.fsdecode(names[0]))
     written = files(compared)
     store = functools.partial(_store, layer, written, cas)
     contents_bytes = sum(entry.size for entry in written)

@@ -188,6 +188,21 @@ def attributed(compared: Compared) -> tuple[bytes, ...]:
     return tuple(pair.entry.path for pair in compared.pairs if pair.entry.has_attributes)
 
 
+def deprived(compared: Compared) -> tuple[bytes, ...]:
+    """Return the old files that have lost a set-user-ID or set-group-ID bit.
+
+    The kernel takes both off when a job writes to the file. Of root's own programs it does not.
+    """
+    return tuple(
+        pair.entry.path
+        for pair in compared.pairs
+        if pair.entry.copied_up
+        and pair.was is not None
+        and stat.S_ISREG(pair.was.mode)
+        and pair.was.mode & ~pair.entry.mode & (stat.S_ISUID | stat.S_ISGID)
+    )
+
+
 def files(compared: Compared) -> tuple[UpperEntry, ...]:
     """Return the regular files whose content has to be known, one name for each inode."""
     return tuple({pair.entry.inode: pair.entry for pair in compared.pairs if stat.S_ISREG(pair.entry.mode)}.values())

@@ -63,14 +63,13 @@ class Journal:
         directories: dict[bytes, bool] = {}  # each is looked up once, however many files it has
 
         def is_changed(path: bytes) -> bool:
-            if self._changed.get(path, 0) > number:
-                return True
-            if not path:
-                return False
-            parent = split(path)[0]
-            if parent not in directories:
-                directories[parent] = is_changed(parent)
-            return directories[parent]
+            below = []  # not by recursion: a path may have two thousand components
+            while (known := directories.get(path)) is None and path and self._changed.get(path, 0) <= number:
+                below.append(path)
+                path = split(path)[0]
+            changed = known if known is not None else self._changed.get(path, 0) > number
+            directories.update(dict.fromkeys(below[1:], changed))
+            return changed
 
         return frozenset(path for path in paths if is_changed(path))
 

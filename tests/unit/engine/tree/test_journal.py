@@ -122,6 +122,15 @@ def test_a_path_is_changed_by_its_content_its_removal_and_its_directories() -> N
     assert journal.changed_since(3, paths) == frozenset()
 
 
+def test_a_path_may_be_as_deep_as_the_kernel_allows() -> None:
+    journal = Journal()
+    deep = b"/".join([b"d"] * 8000)
+    journal.append([written(b"f")])
+    assert journal.changed_since(0, (deep, deep + b"/f")) == frozenset()
+    journal.append([gone(b"d/d")])
+    assert journal.changed_since(0, (deep, b"d/e", deep + b"/f")) == {deep, deep + b"/f"}
+
+
 def test_what_is_forgotten_has_not_changed() -> None:
     journal = Journal()
     journal.append([written(b"f"), written(b"g")])

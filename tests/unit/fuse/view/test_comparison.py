@@ -14,6 +14,7 @@ from termite.fuse.view.comparison import (
     UpperEntry,
     coarsened,
     compare,
+    deprived,
     files,
     harvest,
     is_worth_reading,
@@ -452,3 +453,12 @@ def test_each_name_of_a_written_file_has_its_own_base() -> None:
         "a": BaseVersion(-1),
         "b": BaseVersion(len(A), OLD, digest_of(A)),
     }
+
+
+@pytest.mark.parametrize("bits", [0o4755, 0o2755, 0o6755])
+def test_a_written_file_that_has_lost_special_bits_is_named(bits: int) -> None:
+    was = {b"f": was_file(mode=bits), b"g": was_file(mode=bits)}
+    lost = Upper().file(b"f", B, mode=0o755, copied_up=True).file(b"g", B, mode=0o755)
+    assert deprived(compared(lost, was)) == (ROOT + b"/f",), "g was made anew"
+    kept = Upper().file(b"f", B, mode=bits, copied_up=True).whiteout(b"g")
+    assert deprived(compared(kept, was)) == ()
