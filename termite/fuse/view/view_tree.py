@@ -307,15 +307,14 @@ class Tree(KnownTree):
 
         A directory that the base will show when the parent freezes counts too.
         """
-        if not path:
-            return True
-        if self.moves.is_cut(path):
+        if self.moves.is_cut(path):  # by itself, or by a directory above
             return False
-        if path in self._base.frozen:
-            return True
-        parent, name = split(path)
-        frozen = self._base.frozen.get(parent)
-        return self._is_base_directory(parent) if frozen is None else is_directory(frozen.get(name))
+        while path and path not in self._base.frozen:
+            parent, name = split(path)
+            if (frozen := self._base.frozen.get(parent)) is not None:
+                return is_directory(frozen.get(name))
+            path = parent
+        return True
 
     def _resolve(self, view: View, path: bytes) -> Shown:
         """Return what `view` shows at `path`, and the layers that show a directory there.
