@@ -69,6 +69,7 @@ class Reason(enum.StrEnum):
     LATER_CODE = "later-code"
     WRITES_OUTSIDE = "writes-outside"
     NAMES_PRIVATE = "names-private"
+    NAMES_FIFO = "names-fifo"
     TEMPORARY_TAKEN = "temporary-taken"
 
     FILE_CHANGED = "file-changed"
@@ -153,6 +154,7 @@ _WORDS = {
     Reason.LATER_CODE: "a result would run code later (a setuid program, a hook, a start file)",
     Reason.WRITES_OUTSIDE: "writes outside the tree",
     Reason.NAMES_PRIVATE: "names a private path, which no worker sees",
+    Reason.NAMES_FIFO: "names a FIFO or a socket of the tree, whose other end may be on this machine",
     Reason.TEMPORARY_TAKEN: "the command changed something in /tmp or /var/tmp that no command on a worker has made",
     Reason.FILE_CHANGED: "a file changed before the worker had read it",
     Reason.FILE_UNREADABLE: "a file could not be read on the worker",

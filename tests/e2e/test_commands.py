@@ -44,6 +44,7 @@ SCRIPTS = {
     "passes a pipe": "seq 1 1000 | sort -rn | head -n 3",
     "redirects fd 3": "exec 3>&1; echo three >&3",
     "reads empty stdin": "cat; echo end",
+    "finds a directory by its number": "mkdir -p d f; n=$(stat -c %i d); find . -inum $n; ls -id d | grep -c $n",
     "compiles": "printf 'int main(void){return 42;}' | gcc -x c - -o prog && ./prog; echo $?; rm prog",
 }
 

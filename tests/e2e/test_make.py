@@ -265,3 +265,12 @@ def test_a_recipe_ignores_the_signals_that_the_caller_ignores(tree: Tree, signal
     assert ninja.code == 0, ninja
     assert (tree.path / "ignored").read_bytes() == ran.stdout.splitlines(keepends=True)[0]
     assert tree.jobs() == before + 3
+
+
+def test_recipes_may_meet_at_a_fifo(tree: Tree) -> None:
+    """The one that is first waits for the other, and each may get a sandbox of its own."""
+    tree.write("Makefile", "all: w r\nw r: p\np:\n\tmkfifo p\nw:\n\techo hi >p\nr:\n\tcat p\n")
+    before = tree.jobs()
+    done = tree.make("-s", "-j2")
+    assert (done.code, done.stdout) == (0, b"hi\n"), done
+    assert tree.jobs() == before + 1, "mkfifo"

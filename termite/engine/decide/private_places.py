@@ -2,8 +2,9 @@
 
 Such a command fails on a worker, or finds nothing where a local one finds something: `rm -rf` of a
 private directory would end with 0 and remove nothing. Therefore the command runs on the master's
-machine. Symlinks count as what they lead to: the object directory of a project may stand on another
-disk.
+machine. A FIFO or a socket of the tree counts as well: who has its other end may be on the master's
+machine or on another worker, and a command that opens a FIFO would wait forever. Symlinks count as
+what they lead to: the object directory of a project may stand on another disk.
 
 Every command is checked, so the paths that were found to be visible are kept for the build. If a
 path names nothing, the directory is kept in which its first missing name would appear. While the
@@ -26,6 +27,8 @@ SETTLED_S = 0.1
 # A file system whose times are whole seconds may have a clock of two seconds (vfat).
 COARSE_SETTLED_S = 2.5
 _WHOLE_SECOND_NS = 1_000_000_000
+
+_MEETING_PLACES = (stat.S_IFIFO, stat.S_IFSOCK)
 
 _END = r"\s'\"=:,;()<>|&`$*?#\\{}\[\]"
 # The paths in a word of a shell, also directly behind a letter such as that of -I.
@@ -94,6 +97,8 @@ class PrivatePlaces:
         self._directories: dict[str, str] = {}  # existing ones, without symlinks
         self._unchanged: dict[str, _Unchanged] = {}
         self._kept = 0
+        self._fifos = 0
+        self._meeting_places: set[str] = set()  # FIFOs and sockets that were found
 
     def begin_build(self) -> None:
         """Forget what was found, because the disk may have changed."""
@@ -101,26 +106,37 @@ class PrivatePlaces:
         self._directories.clear()
         self._unchanged.clear()
         self._kept = 0
+        self._meeting_places.clear()
+
+    def see_fifos(self, fifos: int) -> None:
+        """Check all words again if a FIFO has appeared in the tree since: this number has grown."""
+        if fifos != self._fifos:
+            self.begin_build()
+            self._fifos = fifos
+
+    def is_meeting_place(self, place: str) -> bool:
+        """Return whether a place that `place_in` has returned is a FIFO or a socket of the tree."""
+        return place in self._meeting_places
 
     def place_in(
         self, text: str, cwd: str, env: Mapping[str, str], is_droppable: Callable[[str], bool] = lambda path: False
     ) -> str:
         """Return the first place that the text names and jobs do not see, or "" if there is none.
 
-        `cwd` is the directory from which relative paths count. `env` has the variables that stand
-        in the text. `is_droppable` returns whether the command does not need a path outside the
-        tree, such as a cache.
+        FIFOs and sockets of the tree count. `cwd` is the directory from which relative paths count.
+        `env` has the variables that stand in the text. `is_droppable` returns whether the command
+        does not need a path outside the tree, such as a cache.
         """
         if "$" in text or "~" in text:
             text = _VARIABLE.sub(lambda found: env.get(found[1] or found[2] or "HOME", found[0]), text)
-        known = self._words.get(cwd)
-        if known is None:
-            known = self._words[cwd] = _Words()
+        known = self._words.get(cwd) or self._words.setdefault(cwd, _Words())
         words = text.split()
         for word in known.new(words):
             is_harmless, absent = True, set[_Unchanged]()
             for path in () if _MENTIONS.match(word) else _PATHS.findall(word):
                 real, above = self._resolve(path if path[0] == "/" else f"{cwd}/{path}")
+                if real in self._meeting_places and _kind(real) in _MEETING_PLACES:
+                    return real
                 if real.startswith(self._inside) or real == self._root:
                     # A later command may make a symlink of the missing directory.
                     is_harmless &= "/" not in path or above == real.rpartition("/")[0]
@@ -178,15 +194,17 @@ class PrivatePlaces:
         parent, _, name = path.rpartition("/")
         if stat.S_ISLNK(status.st_mode) or name in (".", ".."):
             real = os.path.realpath(path).rstrip("/")
-            is_directory = os.path.isdir(real or "/")
-            above = _above(real) if is_directory or os.path.lexists(real) else ""
+            kind = _kind(real or "/")
+            above = _above(real) if kind else ""
         else:
             real = f"{self._resolve(parent)[0]}/{name}"
-            is_directory = stat.S_ISDIR(status.st_mode)
+            kind = stat.S_IFMT(status.st_mode)
             above = _above(real)
-        if is_directory and self._kept < MAX_KEPT:
+        if kind == stat.S_IFDIR and self._kept < MAX_KEPT:
             self._kept += 1
             self._directories[path] = real
+        elif kind in _MEETING_PLACES and real.startswith(self._inside):
+            self._meeting_places.add(real)
         return real, above
 
     def _resolve_missing(self, path: str) -> tuple[str, str]:
@@ -214,6 +232,14 @@ class PrivatePlaces:
 
 def _above(real: str) -> str:
     return real.rpartition("/")[0] or "/"
+
+
+def _kind(path: str) -> int:
+    """Return the type of what is at a path without symlinks, or 0 if nothing is there."""
+    try:
+        return stat.S_IFMT(os.lstat(path).st_mode)
+    except (OSError, ValueError):
+        return 0
 
 
 def _stamp(directory: str) -> tuple[int, ...]:

@@ -183,7 +183,8 @@ class ControlCommands:
         if refusal is None and (place := master.outside.place_in(command)):
             refusal = Refusal(Reason.WRITES_OUTSIDE, place)
         if refusal is None and (place := private_place_of(master, command)):
-            refusal = Refusal(Reason.NAMES_PRIVATE, place)
+            is_fifo = master.private.is_meeting_place(place)
+            refusal = Refusal(Reason.NAMES_FIFO if is_fifo else Reason.NAMES_PRIVATE, place)
         if refusal is None:
             return ""
         return f"{refusal.reason.words}: {printable(refusal.place)}" if refusal.place else refusal.reason.words

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 def tie_by_memory(master: Master, job: Job) -> Verdict:
     """Return the verdict on a command that no rule makes local, by what is known of it.
 
-    If its result would be refused, or if it names a private path, the command runs here. It goes to
+    If its result would be refused, or if it names a private path or a FIFO, the command runs here. It goes to
     a worker all the same if TERMITE_LOCAL=never: a local run without a rule would be against the
     user's word.
     """
@@ -48,8 +48,8 @@ def tie_by_memory(master: Master, job: Job) -> Verdict:
     elif not (place := master.outside.place_in(command)):
         if not (place := private_place_of(master, command)):
             return verdict
-        tie = Reason.NAMES_PRIVATE
-    job.place = place
+        tie = Reason.NAMES_FIFO if master.private.is_meeting_place(place) else Reason.NAMES_PRIVATE
+    job.place = "" if tie is Reason.NAMES_FIFO else place
     job.verdict = Verdict(local=True, tie=tie)
     return job.verdict
 
@@ -67,6 +67,7 @@ def _find_refusal(master: Master, job: Job, command: Command, verdict: Verdict) 
 
 def private_place_of(master: Master, command: Command) -> str:
     """Return the private place that a command names and needs, or "" if there is none."""
+    master.private.see_fifos(master.tree.fifos)
     is_droppable = functools.partial(master.outside.is_droppable, command=command)
     return master.private.place_in(command.text, command.cwd, command.env, is_droppable)
 
@@ -74,12 +75,13 @@ def private_place_of(master: Master, command: Command) -> str:
 def start_local(master: Master, job: Job) -> bool:
     """Let the launcher execute the command, because a rule or a tie makes it local.
 
-    A command that starts jobs itself (`recurse`) takes no slot. Return False if the command must
-    wait for a slot.
+    A command that starts jobs itself (`recurse`) takes no slot, nor does one that may wait at a FIFO
+    for another command. Return False if the command must wait for a slot.
     """
     rule = job.verdict.rule if job.verdict else None
-    if rule is not None and rule.recurse:
-        job.launcher.replace_nowait(recurse=True)
+    is_recursive = rule is not None and rule.recurse
+    if is_recursive or (job.verdict is not None and job.verdict.tie is Reason.NAMES_FIFO):
+        job.launcher.replace_nowait(recurse=is_recursive)
         master.recorder.handed_over(job)
     elif job.place and master.tree.misses_changes:
         return False  # `run_local` checks afterwards what it has written

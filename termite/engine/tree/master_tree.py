@@ -138,6 +138,11 @@ class MasterTree:
         return await self._contents.open_version(path, size, mtime_ns)
 
     @property
+    def fifos(self) -> int:
+        """A number that grows when a FIFO appears in the tree."""
+        return self._journal.fifos
+
+    @property
     def misses_changes(self) -> bool:
         """True if changes outside the writable root may be noticed by a re-check only."""
         return self._follower.watches.is_limited
@@ -278,7 +283,7 @@ class MasterTree:
                 self._emptying += 1
                 try:
                     with trio.CancelScope(shield=True):
-                        await trio.to_thread.run_sync(self._empty_trash, trash)
+                        await trio.to_thread.run_sync(_empty, self._staging, trash)
                 finally:
                     self._emptying -= 1
                 self._journal.append(self._follower.check_link_counts(is_more_trash_left=self._emptying > 0))
@@ -341,10 +346,11 @@ class MasterTree:
         self._disk.close()
         self._staging.close()
 
-    def _empty_trash(self, trash: list[bytes]) -> None:
-        for name in trash:
-            self._staging.discard(name)
-
     def _find_suspects(self, shown: Mapping[bytes, Mapping[bytes, Seen]]) -> dict[bytes, set[bytes] | None]:
         reader = self._follower.reader
         return {directory: reader.find_suspects(directory, listing) for directory, listing in shown.items()}
+
+
+def _empty(staging: Staging, trash: list[bytes]) -> None:
+    for name in trash:
+        staging.discard(name)

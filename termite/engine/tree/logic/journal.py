@@ -3,6 +3,7 @@
 The user's own writes are in the changesets too.
 """
 
+import stat
 from collections import deque
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -14,11 +15,12 @@ from termite.engine.paths import split
 class Journal:
     """The changesets that some mirror may still need.
 
-    `number` is the number of the newest changeset, 0 at the start.
+    `number` is the number of the newest changeset, 0 at the start. `fifos` has so many changesets in
+    which a FIFO was made or changed.
     """
 
     def __init__(self) -> None:
-        self.number = 0
+        self.number = self.fifos = 0
         self._kept: deque[Changeset] = deque()
         self._results: dict[bytes, tuple[int, Change]] = {}
         self._changed: dict[bytes, int] = {}  # the newest kept changeset that made, wrote or removed a path
@@ -28,6 +30,7 @@ class Journal:
         if changes:
             self.number += 1
             self._kept.append(Changeset(self.number, tuple(changes)))
+            self.fifos += any(change.attr is not None and stat.S_ISFIFO(change.attr.mode) for change in changes)
             self._changed.update((change.path, self.number) for change in changes if change.content)
         return self.number
 

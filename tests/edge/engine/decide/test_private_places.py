@@ -1,6 +1,7 @@
 """Tests of the private places that the text of a command names, with symlinks on a disk."""
 
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -283,3 +284,35 @@ def test_what_is_kept_is_limited(project: Path, monkeypatch: pytest.MonkeyPatch)
     text = " ".join(f"sub/{number}" for number in range(9))
     assert places.place_in(text, str(project), {}) == ""
     assert places.place_in(f"{text} ../secret/x", str(project), {}) == str(project.parent / "secret")
+
+
+def test_a_fifo_or_a_socket_of_the_tree_is_found_and_no_other_file(project: Path) -> None:
+    os.mkfifo(project / "fifo")
+    (project / "link").symlink_to("sub/../fifo")
+    os.mkfifo(project.parent / "public/fifo")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(project / "sub/socket"))
+    places = places_of(project)
+    for text, found in (
+        ("cat fifo", "fifo"),
+        ("echo x >link", "fifo"),
+        ("cd sub && nc -U ./socket", ""),
+        ("nc -U sub/socket", "sub/socket"),
+        ("cat x sub/y ../public/fifo", ""),
+        ("cc -DA=fifo", ""),
+    ):
+        place = places.place_in(text, str(project), {})
+        assert place == (str(project / found) if found else ""), text
+        assert places.is_meeting_place(place) == bool(found)
+
+
+def test_a_fifo_that_appears_later_is_found(project: Path) -> None:
+    places = places_of(project)
+    places.see_fifos(0)
+    assert places.place_in("mkfifo fifo", str(project), {}) == ""
+    os.mkfifo(project / "fifo")
+    places.see_fifos(1)
+    assert places.place_in("cat fifo", str(project), {}) == str(project / "fifo")
+    (project / "fifo").unlink()
+    (project / "fifo").touch()
+    assert places.place_in("cat fifo", str(project), {}) == ""

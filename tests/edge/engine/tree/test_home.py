@@ -15,8 +15,10 @@ import trio
 from termite.engine.errors import FsError, RemoteProtocolError, Stale
 from termite.engine.model import Change, Digest
 from termite.engine.paths import PATH_BYTES
+from termite.engine.tree import master_tree
 from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
+from termite.engine.tree.publishing.staging import Staging
 from tests.edge.engine.tree.tree_jobs import Job, changed_since, digest_of, serve, tree_path
 
 NS = 10**9
@@ -51,15 +53,15 @@ async def test_two_jobs_may_remove_directories_at_once(
         (root / f"f{name}").write_bytes(b"1")
         os.link(root / f"f{name}", root / name / "g")
     await serve(home, root, root / "a", root / "b")
-    empty, has_begun, may_end = home._empty_trash, threading.Event(), threading.Event()
+    empty, has_begun, may_end = master_tree._empty, threading.Event(), threading.Event()
 
-    def empty_slowly(trash: list[bytes]) -> None:
+    def empty_slowly(staging: Staging, trash: list[bytes]) -> None:
         if not has_begun.is_set():
             has_begun.set()
             may_end.wait(10)
-        empty(trash)
+        empty(staging, trash)
 
-    monkeypatch.setattr(home, "_empty_trash", empty_slowly)
+    monkeypatch.setattr(master_tree, "_empty", empty_slowly)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(Job(home, root).delete("a").end)
         await trio.to_thread.run_sync(has_begun.wait, 10)

@@ -131,6 +131,14 @@ def test_a_path_may_be_as_deep_as_the_kernel_allows() -> None:
     assert journal.changed_since(0, (deep, b"d/e", deep + b"/f")) == {deep, deep + b"/f"}
 
 
+def test_changesets_with_a_fifo_are_counted() -> None:
+    journal = Journal()
+    journal.append([written(b"f"), gone(b"g")])
+    assert journal.fifos == 0
+    journal.append([Change(b"f", Attr(stat.S_IFIFO | 0o644, 0, 0), content=True), written(b"g")])
+    assert journal.fifos == 1
+
+
 def test_what_is_forgotten_has_not_changed() -> None:
     journal = Journal()
     journal.append([written(b"f"), written(b"g")])
