@@ -45,6 +45,7 @@ SCRIPTS = {
     "redirects fd 3": "exec 3>&1; echo three >&3",
     "reads empty stdin": "cat; echo end",
     "finds a directory by its number": "mkdir -p d f; n=$(stat -c %i d); find . -inum $n; ls -id d | grep -c $n",
+    "counts the blocks of a file": "ls -s plain.txt; du -k plain.txt",
     "compiles": "printf 'int main(void){return 42;}' | gcc -x c - -o prog && ./prog; echo $?; rm prog",
 }
 

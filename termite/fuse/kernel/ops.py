@@ -28,6 +28,7 @@ from termite.fuse.view.inodes import BASES, DELTAS, ROOT, STDIN, DirectoryNode, 
 from termite.fuse.view.views import WHITEOUT, Base, Listing, Need
 
 FOREVER_S = 1e8  # three years; libfuse needs a number of seconds that fits into an integer
+BLOCK_BYTES = 4096  # of most file systems
 KEPT_BYTES = 64 * 1024  # a file up to this size is read at once and kept while it is open
 
 log = logging.getLogger(__name__)
@@ -330,7 +331,7 @@ class MirrorOperations(pyfuse3.Operations):
 def _boundless() -> pyfuse3.StatvfsData:
     """Return the statistics of a file system that is never full."""
     answer = pyfuse3.StatvfsData()
-    answer.f_bsize = answer.f_frsize = 4096
+    answer.f_bsize = answer.f_frsize = BLOCK_BYTES
     answer.f_blocks = answer.f_bfree = answer.f_bavail = 1 << 30
     answer.f_files = answer.f_ffree = answer.f_favail = 1 << 30
     answer.f_namemax = 255
@@ -379,6 +380,8 @@ def _entry(node: Node) -> Any:
     entry.st_rdev = 0
     entry.st_size = attr.size
     entry.st_blksize = node.block_bytes
-    entry.st_blocks = (attr.size + 511) // 512
+    # `du` and `ls -l` show whole blocks, and none for a symlink.
+    blocks = 0 if stat.S_ISLNK(attr.mode) else -(-attr.size // BLOCK_BYTES)
+    entry.st_blocks = blocks * (BLOCK_BYTES // 512)
     entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = attr.mtime_ns
     return entry
