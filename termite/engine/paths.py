@@ -24,7 +24,10 @@ _NO_NAMES = (b"", b".", b"..")
 
 
 def allow_deep_paths() -> None:
-    """Let this process walk down the deepest path by recursion. Python's own limit is 1000 calls."""
+    """Let this process walk down the deepest path by recursion.
+
+    Python's own limit is 1000 calls.
+    """
     sys.setrecursionlimit(4 * DEEPEST_PATH)
 
 

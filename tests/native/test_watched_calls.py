@@ -208,7 +208,10 @@ def test_without_a_listener_an_ordinary_users_change_of_owner_fails(sandboxes: S
 
 @pytest.mark.parametrize("steps", [900, 200])
 def test_no_job_runs_if_the_filter_is_too_long(tmp_path: Path, steps: int) -> None:
-    """With 900 steps, a filter without listener has room. It must not take the place of the whole one."""
+    """With 900 steps, a filter without listener has room.
+
+    It must not take the place of the whole one.
+    """
     program = tmp_path / "termite-sandbox"
     defined = ["-D_GNU_SOURCE", '-DTERMITE_VERSION="x"', f"-DSTEPS_MAX={steps}"]
     subprocess.run(["cc", "-std=gnu11", "-static", *defined, *NATIVE.rglob("*.c"), "-o", program], check=True)

@@ -1,6 +1,7 @@
 /* Make a watched call, or run a program below a listener of system calls.
  *
- * watched_calls set FILE NAME SIZE | make FILE MODE | space PATH | space-by-file PATH | link OLD NEW
+ * watched_calls set FILE NAME SIZE | make FILE MODE | link OLD NEW
+ * watched_calls space PATH | space-by-file PATH
  * watched_calls listen | below-listener PROGRAM [ARGUMENT...]
  *
  * It prints the number of errno, 0 if the call succeeded. */

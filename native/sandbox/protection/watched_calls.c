@@ -236,8 +236,8 @@ static void note_linking(pid_t caller)
     (void)sigqueue(init, TOLD_OF_LINK, (union sigval){.sival_int = value});
 }
 
-/* Return whether a path may lie on a disk. Each program with libselinux asks whether two directories
- * are those of SELinux. */
+/* Return whether a path may lie on a disk. Each program with libselinux asks whether two
+ * directories are those of SELinux. */
 static bool may_be_on_disk(const char *path)
 {
     static const char *const others[] = {"/sys", "/proc", "/dev", "/selinux", "/memfd"};

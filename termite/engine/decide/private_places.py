@@ -2,9 +2,10 @@
 
 Such a command fails on a worker, or finds nothing where a local one finds something: `rm -rf` of a
 private directory would end with 0 and remove nothing. Therefore the command runs on the master's
-machine. A FIFO or a socket of the tree counts as well: who has its other end may be on the master's
-machine or on another worker, and a command that opens a FIFO would wait forever. Symlinks count as
-what they lead to: the object directory of a project may stand on another disk.
+machine. A FIFO or a socket of the tree counts as well. Its
+other end may be on the master's machine or on another worker, and a command that opens a FIFO would
+wait forever. Symlinks count as what they lead to: the object directory of a project may stand on
+another disk.
 
 Every command is checked, so the paths that were found to be visible are kept for the build. If a
 path names nothing, the directory is kept in which its first missing name would appear. While the

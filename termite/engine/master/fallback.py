@@ -32,9 +32,9 @@ log = logging.getLogger(__name__)
 def tie_by_memory(master: Master, job: Job) -> Verdict:
     """Return the verdict on a command that no rule makes local, by what is known of it.
 
-    If its result would be refused, or if it names a private path or a FIFO, the command runs here. It goes to
-    a worker all the same if TERMITE_LOCAL=never: a local run without a rule would be against the
-    user's word.
+    If its result would be refused, or if it names a private path or a FIFO, the command runs here.
+    It goes to a worker all the same if TERMITE_LOCAL=never: a local run without a rule would be
+    against the user's word.
     """
     command, verdict = job.command, job.verdict
     assert command is not None and verdict is not None, "run_at_once has decided"
@@ -75,8 +75,8 @@ def private_place_of(master: Master, command: Command) -> str:
 def start_local(master: Master, job: Job) -> bool:
     """Let the launcher execute the command, because a rule or a tie makes it local.
 
-    A command that starts jobs itself (`recurse`) takes no slot, nor does one that may wait at a FIFO
-    for another command. Return False if the command must wait for a slot.
+    A command that starts jobs itself (`recurse`) takes no slot, nor does one that may wait at a
+    FIFO for another command. Return False if the command must wait for a slot.
     """
     rule = job.verdict.rule if job.verdict else None
     is_recursive = rule is not None and rule.recurse

@@ -15,8 +15,8 @@ from termite.engine.paths import split
 class Journal:
     """The changesets that some mirror may still need.
 
-    `number` is the number of the newest changeset, 0 at the start. `fifos` has so many changesets in
-    which a FIFO was made or changed.
+    `number` is the number of the newest changeset, 0 at the start. `fifos` is the number of
+    changesets in which a FIFO was made or changed.
     """
 
     def __init__(self) -> None:
