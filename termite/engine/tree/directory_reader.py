@@ -98,7 +98,10 @@ class DirectoryReader:
                 return _standard_directories(-1, directory, rules), None  # this machine does not have it
             try:
                 self._watches.watch(directory, fd)
-                return self.read_entries(directory, fd, map(os.fsencode, os.listdir(fd))), os.fstat(fd)
+                found = self.read_entries(directory, fd, map(os.fsencode, os.listdir(fd)))
+                if directory in self.refused and not os.access(".", os.X_OK, dir_fd=fd):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))  # names without anything behind them
+                return found, os.fstat(fd)
             finally:
                 os.close(fd)
 

@@ -206,6 +206,22 @@ async def test_what_nobody_was_shown_is_no_news(home: MasterTree, root: Path) ->
     assert home.drain() == 0
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root enters every directory")
+async def test_a_directory_that_may_be_listed_but_not_entered_is_refused_and_not_empty(
+    home: MasterTree, root: Path
+) -> None:
+    (root / "d").mkdir()
+    (root / "d" / "f").write_bytes(b"1")
+    (root / "d").chmod(0o644)
+    await serve(home, root)
+    with pytest.raises(FsError, match="EACCES"):
+        await serve(home, root / "d")
+    (root / "d").chmod(0o755)
+    home.drain()
+    await serve(home, root / "d")
+    assert (await home.directory(tree_path(root / "d")))[2].keys() == {b"f"}
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
 async def test_a_directory_that_became_readable_shows_what_is_in_it(home: MasterTree, root: Path) -> None:
     await serve(home, root)
