@@ -86,8 +86,8 @@ class RunningJob:
         """Return whether this is the inode number of the job's pid namespace.
 
         The kernel gives the number to the next namespace as soon as the last process of the job has
-        gone. The job may still run then, because its result is collected. So a number that was read
-        earlier counts only if it is still that of the job's first process.
+        gone. The job may still run then, because its result is collected. A number that was read earlier
+        therefore counts only if it is still that of the job's first process.
         """
         if not self._pid_namespace and self.pid:
             self._pid_namespace = self._read_pid_namespace()
@@ -95,7 +95,7 @@ class RunningJob:
         return pid_namespace == self._pid_namespace == self._read_pid_namespace()
 
     def _read_pid_namespace(self) -> int:
-        """Return the number, or 0 if the first process has ended, even if nobody has waited for it."""
+        """Return the number, or 0 if the first process has ended, even if it is a zombie."""
         return _namespace(f"/proc/{self.pid}/ns/pid_for_children") if self.pid else 0
 
     async def wait(self, fetch: Callable[[], Awaitable[T]]) -> T:

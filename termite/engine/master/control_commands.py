@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class Sessions:
-    """What the commands use of the daemon: `shut_down` ends it."""
+    """The part of the daemon that the commands use: `shut_down` ends it."""
 
     def __init__(self, shut_down: Callable[[], None]) -> None:
         self.shut_down = shut_down

@@ -1,4 +1,4 @@
-"""Whose a thread is, with real processes: the kernel gives numbers of namespaces again."""
+"""Find the owner of a thread, with real processes: the kernel gives namespaces old numbers."""
 
 import os
 import subprocess
