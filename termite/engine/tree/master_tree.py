@@ -51,7 +51,7 @@ class TreeConfig:
 
 
 class MasterTree:
-    """The tree of one master: its files on disk, and what mirrors know of them.
+    """The tree of one master: its files on disk, and what mirrors know of them (`attrs`).
 
     Only `open_file`, `recheck_settled` and `publish` wait, each for a thread. All other methods
     block as far as the disk does.
@@ -69,6 +69,7 @@ class MasterTree:
         self._disk = Disk(b"/")
         self._hashes = Hashes(config.hash_cache)
         self._follower = DiskFollower(self._disk, self._exports, self._hashes)
+        self.attrs = self._follower.tree
         self._temporary = TemporaryFiles(self._disk, self._exports, self._follower.tree)
         self._journal = Journal()
         self._staging = Staging(config.writable_root)

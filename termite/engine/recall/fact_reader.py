@@ -1,0 +1,66 @@
+"""Get the facts of the tree that a decision lacks."""
+
+import errno
+import os
+
+from termite.engine.errors import FsError
+from termite.engine.model import Digest
+from termite.engine.recall.logic.dependencies import NotStorable, Obstacle
+from termite.engine.recall.logic.interpreters import interpreter_of
+from termite.engine.recall.logic.tree_facts import HEAD_BYTES, FactsMissing, TreeFacts
+from termite.engine.tree.master_tree import MasterTree
+
+MOST_INTERPRETERS_KNOWN = 20_000  # some 100 bytes each
+
+
+class FactReader:
+    """A reader of one tree's facts, which remembers the interpreters of programs.
+
+    Directories that it loads stay known, and digests that it computes stay in the AttrTree.
+    """
+
+    def __init__(self, tree: MasterTree) -> None:
+        self._tree = tree
+        self._interpreters: dict[bytes, bytes] = {}
+
+    def facts(self) -> TreeFacts:
+        """Return a look at the tree as it is now. Use it until the next await only."""
+        return TreeFacts(self._tree.attrs, self._interpreters)
+
+    def learn(self, sha256: bytes, head: bytes) -> None:
+        """Remember the interpreter of a program that a job has made, by the head of its content.
+
+        Programs that only exist in a result cannot be read in the tree. Raise NotStorable if the
+        program is too unusual.
+        """
+        named = interpreter_of(head[:HEAD_BYTES])
+        if named is None:
+            raise NotStorable(Obstacle.PROGRAM)
+        if len(self._interpreters) >= MOST_INTERPRETERS_KNOWN:
+            self._interpreters.clear()
+        self._interpreters[sha256] = named
+
+    async def supply(self, missing: FactsMissing) -> None:
+        """Get the missing facts. Large files are hashed in a thread.
+
+        Raise FsError if a directory or a file cannot be read, and Retryable if a look at it fails.
+        Raise Stale if a file changes meanwhile. Raise NotStorable if a program is too unusual.
+        """
+        for directory in missing.directories:
+            self._tree.load(directory, "")
+        for path in missing.contents:
+            os.close((await self._open(path))[0])
+        for path, sha256 in missing.heads:
+            fd, digest = await self._open(path)
+            try:
+                if digest.sha256 != sha256:
+                    raise NotStorable(Obstacle.PROGRAM, b"/" + path)
+                self.learn(sha256, os.pread(fd, HEAD_BYTES, 0))
+            finally:
+                os.close(fd)
+
+    async def _open(self, path: bytes) -> tuple[int, Digest]:
+        seen = self._tree.attrs.seen(path)
+        if seen is None:
+            raise FsError(errno.ENOENT, path)
+        return await self._tree.open_file(path, seen.attr.size, seen.attr.mtime_ns)
