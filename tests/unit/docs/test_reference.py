@@ -59,6 +59,7 @@ DAEMONS = {
     "engine/loop": "master",
     "engine/master": "master",
     "engine/private_directories.py": "any",
+    "engine/recall": "master",
     "engine/store": "mirror",
     "engine/tree": "master",
     "engine/wire": "any",

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 
 from termite.engine.model import Attr, Change
 from termite.engine.paths import from_below_up, is_within, split
-from termite.engine.recall.logic.access import Access, AccessKind, JobTrace
 from termite.engine.recall.logic.name_walk import NameWalk, Reached
 from termite.engine.recall.logic.overwriters import always_overwrite
 from termite.engine.recall.logic.temporary_entries import is_temporary
+from termite.engine.recall.logic.traced_paths import AccessKind, JobTrace, PathAccess
 from termite.engine.recall.logic.tree_facts import UNKNOWN_SHA256, TreeFacts, UnservedDirectory
 from termite.engine.recall.logic.uses import Dependency, PathSet, Use
 from termite.engine.tree.logic.times import Timing
@@ -142,7 +142,7 @@ class _Finding:
             if not (_is_directory(change.attr) and _is_directory(self.before[change.path]))
         }
 
-    def note(self, access: Access) -> None:
+    def note(self, access: PathAccess) -> None:
         """Note one access with everything on its way."""
         path = access.path.strip(b"/")
         top = path.partition(b"/")[0]
@@ -165,7 +165,7 @@ class _Finding:
             raise NotStorable(Obstacle.HIDDEN, b"/" + path)
         self.asked[path] = None
 
-    def _note_end(self, end: Reached, access: Access) -> None:
+    def _note_end(self, end: Reached, access: PathAccess) -> None:
         for path, use in end.steps:
             self._add(path, use)
         place = self.places.get(end.real)
@@ -201,7 +201,7 @@ class _Finding:
                 end = self.walk.reach(named.strip(b"/"), follows=True)
             except UnservedDirectory:
                 return
-            self._note_end(end, Access(named, _K.EXEC | _K.FOLLOW, _K.EXEC | _K.FOLLOW))
+            self._note_end(end, PathAccess(named, _K.EXEC | _K.FOLLOW, _K.EXEC | _K.FOLLOW))
             path, attr = end.real, end.attr
 
     def path_set(self) -> PathSet:

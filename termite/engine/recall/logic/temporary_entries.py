@@ -6,7 +6,7 @@ If such names were dependencies, every run would have a path set of its own.
 import itertools
 import re
 
-from termite.engine.recall.logic.access import AccessKind
+from termite.engine.recall.logic.traced_paths import AccessKind
 
 RANDOM_LETTERS = 6  # mkstemp(3) makes as many, and Python's tempfile two more
 LEAST_CHANGES = 2  # between small letters, capitals and digits; 92 of 100 random names have as many

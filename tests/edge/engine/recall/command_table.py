@@ -25,8 +25,8 @@ import trio
 
 from termite.engine.model import Attr, Change, Digest
 from termite.engine.recall.fact_reader import FactReader
-from termite.engine.recall.logic.access import Access, AccessKind, JobTrace
 from termite.engine.recall.logic.dependencies import Dependencies, EndedJob, find_dependencies
+from termite.engine.recall.logic.traced_paths import AccessKind, JobTrace, PathAccess
 from termite.engine.recall.logic.tree_facts import FactsMissing, TreeFacts
 from termite.engine.recall.logic.uses import State, states
 from termite.engine.tree.logic.times import Timing
@@ -94,11 +94,11 @@ class Table:
         shell(mutation, self.top)
         self.tree.drain()
 
-    def accesses(self, command: str) -> tuple[Access, ...]:
+    def accesses(self, command: str) -> tuple[PathAccess, ...]:
         """Return the recorded accesses of a command, for this tree."""
         top = os.fsencode(self.top)
         return tuple(
-            Access(os.fsencode(path).replace(b"@", top, 1), AccessKind(first), AccessKind(kinds))
+            PathAccess(os.fsencode(path).replace(b"@", top, 1), AccessKind(first), AccessKind(kinds))
             for path, first, kinds in self._traces[command]
         )
 
@@ -198,7 +198,10 @@ def snapshot(top: Path) -> Snapshot:
 
 def look(path: bytes) -> Look:
     """Return what an entry is: its kind, its mode, and its content."""
-    status = os.lstat(path)
+    try:
+        status = os.lstat(path)
+    except PermissionError:
+        return ("closed",)
     if stat.S_ISLNK(status.st_mode):
         return "link", os.readlink(path)
     if not stat.S_ISREG(status.st_mode):

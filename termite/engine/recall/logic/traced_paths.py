@@ -34,7 +34,7 @@ class AccessKind(enum.IntFlag):
     FOLLOW = 1 << 17  # at least once a symlink at the end was followed
 
 
-class Access(NamedTuple):
+class PathAccess(NamedTuple):
     """A path that a job named, with the kinds of its first use and of all its uses.
 
     `path` is absolute and as the job named it, so it may lead through symlinks. Empty and `.`
@@ -54,7 +54,7 @@ class JobTrace(NamedTuple):
     `calls` counts the system calls that were noted.
     """
 
-    accesses: tuple[Access, ...]
+    accesses: tuple[PathAccess, ...]
     gaps: tuple[str, ...] = ()
     lost: int = 0
     calls: int = 0

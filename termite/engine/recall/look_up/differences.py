@@ -1,0 +1,122 @@
+"""Name the first difference between the last run of a job and the tree as it is now."""
+
+import enum
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from termite.engine.recall.logic.uses import Dependency, State, Use
+from termite.engine.recall.look_up.fingerprints import CommandIdentity
+from termite.engine.recall.look_up.stored_rows import LastRun, digests_of_texts
+
+
+class MissCause(enum.StrEnum):
+    """A kind of cause for a miss, in the order in which they are named."""
+
+    NEVER = "never"  # this job was never seen
+    ARGUMENT = "argument"  # another word, or something else that is not in the tree
+    VARIABLE = "variable"
+    TOOL = "tool"  # another program
+    CONTENT = "content"  # another content, mode or target
+    SHADOW = "shadow"  # a file that was absent and hides another one, or that was there and is gone
+    LISTING = "listing"
+    TIMES = "times"  # only times differ, and the job has asked for them
+    EVICTED = "evicted"
+    SHAPE = "shape"  # commands of this shape are not proven yet, or were refused
+    GAP = "gap"  # the trace of the last run could not be used, or an input changed while it ran
+    RULE = "rule"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A cause of a miss. `name` is a path, a variable or a word; `old` and `new` are for people."""
+
+    cause: MissCause
+    name: bytes = b""
+    old: bytes = b""
+    new: bytes = b""
+
+
+_ORDER = tuple(MissCause)
+# These obstacles come from the user's rules and switches.
+RULE_OBSTACLES = frozenset({"rule", "network", "local"})
+
+
+def difference_of_command(last: LastRun, identity: CommandIdentity) -> Difference | None:
+    """Return the first difference between the commands themselves, or None."""
+    if last.argv != identity.argv:
+        old, new = _first_different(last.argv, identity.argv)
+        return Difference(MissCause.ARGUMENT, new or old, old, new)
+    for part, value in identity.others.items():
+        if last.others.get(part) != msgspec.msgpack.encode(value):
+            return Difference(MissCause.ARGUMENT, part.encode())
+    then, now = last.variables, digests_of_texts(identity.variables)
+    for name in sorted(then.keys() | now.keys()):
+        if then.get(name) != now.get(name):
+            return Difference(MissCause.VARIABLE, name, *(b"set" if name in them else b"" for them in (then, now)))
+    return None
+
+
+def difference_of_states(
+    dependencies: Sequence[Dependency], old: Sequence[State], new: Sequence[State]
+) -> Difference | None:
+    """Return the first difference between the states of a path set, or None.
+
+    Both lists have the times that the job asked for.
+    """
+    found = [
+        _compare(dependency, before, after)
+        for dependency, before, after in zip(dependencies, old, new, strict=True)
+        if before != after
+    ]
+    return min(found, key=lambda difference: _ORDER.index(difference.cause), default=None)
+
+
+def _compare(dependency: Dependency, old: State, new: State) -> Difference:
+    use, path = dependency.use, b"/" + dependency.path
+    if not old or not new:
+        is_new = not old
+        return Difference(MissCause.SHADOW, path, b"absent" if is_new else b"there", b"there" if is_new else b"absent")
+    if use & Use.LIST and (came := _listing_difference(old, new)):
+        return Difference(MissCause.LISTING, path, b"", came)
+    if _only_time_differs(use, old, new):
+        return Difference(MissCause.TIMES, path)
+    cause = MissCause.TOOL if use & Use.EXEC else MissCause.CONTENT
+    shown = next(((one, other) for one, other in zip(old, new, strict=False) if one != other), (b"", b""))
+    return Difference(cause, path, _shown(shown[0]), _shown(shown[1]))
+
+
+def _only_time_differs(use: int, old: State, new: State) -> bool:
+    """Return whether two states differ in the mtime alone. It follows size and link count."""
+    if not use & (Use.STAT | Use.TIME) or len(old) != len(new):
+        return False
+    different = [at for at, (one, other) in enumerate(zip(old, new, strict=True)) if one != other]
+    last = len(old) - 1 - bool(use & Use.FRESH)
+    return different == [last] and isinstance(old[last], int) and not use & Use.LIST
+
+
+def _listing_difference(old: State, new: State) -> bytes:
+    """Return the names that came and went, such as `+a.h -b.h`."""
+    then, now = set(_names(old)), set(_names(new))
+    return b" ".join([*(b"+" + name for name in sorted(now - then)), *(b"-" + name for name in sorted(then - now))])
+
+
+def _names(state: State) -> Iterator[bytes]:
+    for part in state:
+        if isinstance(part, tuple | list) and len(part) == 2 and isinstance(part[0], bytes):
+            yield part[0]
+
+
+def _first_different(old: Sequence[bytes], new: Sequence[bytes]) -> tuple[bytes, bytes]:
+    for one, other in zip(old, new, strict=False):
+        if one != other:
+            return one, other
+    return b" ".join(old[len(new) :]), b" ".join(new[len(old) :])
+
+
+def _shown(part: object) -> bytes:
+    """Return a part of a state for people: a digest in hexadecimal, a mode in octal."""
+    if isinstance(part, bytes):
+        return part.hex()[:12].encode() if len(part) == 32 else part
+    return b"%o" % part if isinstance(part, int) else b""
