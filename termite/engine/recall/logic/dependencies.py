@@ -176,7 +176,8 @@ class _Finding:
             place.kinds |= access.kinds
 
     def _add(self, path: bytes, use: Use) -> None:
-        self.uses[path] = self.uses.get(path, Use(0)) | use
+        if use:
+            self.uses[path] = self.uses.get(path, Use(0)) | use
 
     def tools(self) -> list[bytes]:
         """Return the files that the job executed and that were there before it."""
@@ -209,15 +210,13 @@ class _Finding:
         temporary = {place.real for place in self.places.values() if self._is_temporary(place)}
         is_overwriter = always_overwrite(self.tools(), self.job.argv)
         for place in self.places.values():
-            if not temporary.isdisjoint(from_below_up(place.real)):
-                continue
             change = self.changed.get(place.real)
+            if place.is_entry and (change is not None or place.kinds & _NAMES_CHANGE):
+                self._add(split(place.real)[0], Use.FILL)
             if change is None:
                 self._add(place.real, _use_of_input(place))
             else:
                 self._add(place.real, _use_of_output(place, change, is_overwriter))
-            if place.is_entry and (change is not None or place.kinds & _NAMES_CHANGE):
-                self._add(split(place.real)[0], Use.FILL)
         self._note_listed_outputs()
         found = (self._dependency(path) for path in self.uses if temporary.isdisjoint(from_below_up(path)))
         return PathSet(tuple(sorted(found, key=lambda dependency: dependency.path)))

@@ -25,7 +25,7 @@ def interpreter_of(head: bytes) -> bytes | None:
         return b""
     try:
         return _loader_of(head)
-    except (struct.error, KeyError, IndexError):
+    except (struct.error, KeyError, IndexError, OverflowError):
         return None
 
 

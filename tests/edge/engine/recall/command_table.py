@@ -226,7 +226,8 @@ def main() -> int:
         for command in (command for command in COMMANDS if part in command):
             rows.append(row := table.predict(command, mutations))
             print(f"{command[:70]:70} hits {len(row.right_hits)}, misses {len(row.right_misses)}", flush=True)
-            for text, names in (("WRONG HITS", row.wrong_hits), ("lost hits", row.lost_hits)):
+            lists = (("WRONG HITS", row.wrong_hits), ("misses", row.right_misses), ("lost hits", row.lost_hits))
+            for text, names in lists:
                 if names:
                     print(f"    {text}: {', '.join(names)}", flush=True)
         table.make()

@@ -1,0 +1,251 @@
+"""Test the look-up: fingerprints, hits, and the first reason of a miss."""
+
+import dataclasses
+import stat
+from collections.abc import Iterable
+
+import msgspec
+import pytest
+
+from termite.engine.model import Attr
+from termite.engine.recall.logic.tree_facts import FactsMissing, TreeFacts
+from termite.engine.recall.logic.uses import Dependency, PathSet, Use, pack_path_set, states
+from termite.engine.recall.look_up.differences import Difference, MissCause
+from termite.engine.recall.look_up.fingerprints import (
+    CommandIdentity,
+    recall_name,
+    strong_fingerprint,
+    weak_fingerprint,
+)
+from termite.engine.recall.look_up.recollection import MOST_PATH_SETS, Hit, Miss, last_run, recall
+from termite.engine.recall.look_up.stored_rows import (
+    NO_ROWS,
+    LastRun,
+    PathSetRow,
+    RecordedResult,
+    ResultRow,
+    StoredRows,
+    pack_value,
+    unpack_value,
+)
+from termite.engine.tree.logic.attrs import AttrTree
+from tests.unit.engine.recall.recall_trees import directory, file, link, tree_of
+
+IDENTITY = CommandIdentity(
+    (b"gcc", b"-O2", b"-c", b"a.c", b"-o", b"a.o"), b"gcc", True, b"/w", (b"PATH=/bin", b"LANG=C"), 0o022, b"w"
+)
+WEAK = weak_fingerprint(IDENTITY)
+TREE = {
+    b"bin": directory(),
+    b"bin/gcc": file("gcc 12", 0o755),
+    b"w/a.c": file("a"),
+    b"w/inc": directory(),
+    b"w/inc2": directory(),
+    b"w/inc2/a.h": file("h"),
+    b"w/cur": link(b"inc2"),
+}
+PATH_SET = PathSet(
+    (
+        Dependency(b"bin/gcc", Use.READ | Use.EXEC),
+        Dependency(b"w/a.c", Use.READ | Use.STAT),
+        Dependency(b"w/cur", Use.LINK),
+        Dependency(b"w/inc/a.h", Use.ABSENT),
+        Dependency(b"w/inc2", Use.ENTER | Use.LIST),
+        Dependency(b"w/inc2/a.h", Use.READ),
+        Dependency(b"w/out.o", Use.FRESH, stat.S_IFREG | 0o644),
+    )
+)
+SET_ID, _ = pack_path_set(PATH_SET)
+
+
+def tree(**changes: Attr | None) -> AttrTree:
+    """Return the tree with changes, whose names have _ for / and __ for a dot."""
+    named = {name.replace("__", ".").replace("_", "/").encode(): attr for name, attr in changes.items()}
+    return tree_of({path: attr for path, attr in {**TREE, **named}.items() if attr is not None})
+
+
+def stored(from_tree: AttrTree, *, obstacle: str = "", detail: bytes = b"") -> StoredRows:
+    """Return the rows that a run in this tree has left."""
+    facts = TreeFacts(from_tree)
+    timed, blind = states(PATH_SET, facts, with_times=True), states(PATH_SET, facts, with_times=False)
+    row = ResultRow(
+        strong_fingerprint(WEAK, SET_ID, timed, with_times=True),
+        strong_fingerprint(WEAK, SET_ID, blind, with_times=False),
+        SET_ID,
+        RecordedResult((), (), 1, 2, job="job 7"),
+    )
+    last = last_run(IDENTITY, PATH_SET, timed, obstacle=obstacle, detail=detail)
+    return StoredRows((PathSetRow(SET_ID, PATH_SET),), (row,) if not obstacle else (), last)
+
+
+def answer(
+    now: AttrTree, rows: StoredRows, identity: CommandIdentity = IDENTITY, *, is_blind: bool = False
+) -> Hit | Miss:
+    return recall(weak_fingerprint(identity), identity, rows, TreeFacts(now), is_blind=is_blind)
+
+
+def cause(found: Hit | Miss) -> Difference:
+    assert isinstance(found, Miss)
+    return found.reasons[0]
+
+
+def test_the_same_tree_is_a_hit() -> None:
+    rows = stored(tree())
+    assert answer(tree(), rows) == Hit(rows.results[0], by_times=True)
+    assert isinstance(answer(tree(w_other=file("x")), rows), Hit)
+    assert isinstance(answer(tree(w_out__o=file("old", mtime_ns=3)), rows), Hit)
+
+
+def test_new_times_are_a_hit_only_for_commands_that_are_blind_to_them() -> None:
+    rows, touched = stored(tree()), tree(w_a__c=file("a", mtime_ns=5))
+    assert cause(answer(touched, rows)) == Difference(MissCause.TIMES, b"/w/a.c")
+    assert answer(touched, rows, is_blind=True) == Hit(rows.results[0], by_times=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"w_a__c": file("b")}, Difference(MissCause.CONTENT, b"/w/a.c")),
+        ({"w_a__c": file("a", 0o600)}, Difference(MissCause.CONTENT, b"/w/a.c", b"644", b"600")),
+        ({"w_a__c": None}, Difference(MissCause.SHADOW, b"/w/a.c", b"there", b"absent")),
+        ({"w_cur": link(b"inc")}, Difference(MissCause.CONTENT, b"/w/cur", b"inc2", b"inc")),
+        ({"w_inc_a__h": file("h")}, Difference(MissCause.SHADOW, b"/w/inc/a.h", b"absent", b"there")),
+        ({"w_inc2_b__h": file()}, Difference(MissCause.LISTING, b"/w/inc2", b"", b"+b.h")),
+        ({"w_out__o": file("", 0o444)}, Difference(MissCause.CONTENT, b"/w/out.o")),
+        ({"bin_gcc": file("gcc 13", 0o755)}, Difference(MissCause.TOOL, b"/bin/gcc")),
+        ({"bin_gcc": file("gcc 13", 0o755), "w_a__c": file("b")}, Difference(MissCause.TOOL, b"/bin/gcc")),
+        ({"w_a__c": file("b"), "w_inc2_b__h": file()}, Difference(MissCause.CONTENT, b"/w/a.c")),
+    ],
+)
+def test_the_first_difference_of_the_tree_is_named(changes: dict[str, Attr | None], expected: Difference) -> None:
+    found = cause(answer(tree(**changes), stored(tree())))
+    assert (found.cause, found.name) == (expected.cause, expected.name)
+    if expected.old:
+        assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("identity", "expected"),
+    [
+        ({"argv": (b"gcc", b"-O3", *IDENTITY.argv[2:])}, Difference(MissCause.ARGUMENT, b"-O3", b"-O2", b"-O3")),
+        ({"argv": (*IDENTITY.argv, b"-g")}, Difference(MissCause.ARGUMENT, b"-g", b"", b"-g")),
+        ({"env": (b"PATH=/bin", b"LANG=de")}, Difference(MissCause.VARIABLE, b"LANG", b"set", b"set")),
+        ({"env": (b"PATH=/bin",)}, Difference(MissCause.VARIABLE, b"LANG", b"set", b"")),
+        ({"env": (*IDENTITY.env, b"NEW=1")}, Difference(MissCause.VARIABLE, b"NEW", b"", b"set")),
+        ({"umask": 0o077}, Difference(MissCause.ARGUMENT, b"umask")),
+        ({"stdin": b"x" * 32}, Difference(MissCause.ARGUMENT, b"stdin")),
+    ],
+)
+def test_the_first_difference_of_the_command_is_named(identity: dict[str, object], expected: Difference) -> None:
+    other = dataclasses.replace(IDENTITY, **identity)  # type: ignore[arg-type]
+    assert weak_fingerprint(other) != WEAK
+    assert recall_name(other) == recall_name(IDENTITY)
+    # The command itself was never seen; its job was.
+    rows = StoredRows(last=stored(tree()).last)
+    assert cause(answer(tree(), rows, other)) == expected
+
+
+def test_a_job_that_was_never_seen_or_was_evicted_says_so() -> None:
+    assert cause(answer(tree(), NO_ROWS)) == Difference(MissCause.NEVER)
+    rows = dataclasses.replace(stored(tree()), results=())
+    assert cause(answer(tree(), rows)) == Difference(MissCause.EVICTED)
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "expected"), [("gap", MissCause.GAP), ("changed", MissCause.GAP), ("rule", MissCause.RULE)]
+)
+def test_a_result_that_was_not_stored_says_why(obstacle: str, expected: MissCause) -> None:
+    rows = stored(tree(), obstacle=obstacle, detail=b"mount")
+    assert cause(answer(tree(), rows)) == Difference(expected, b"mount", obstacle.encode())
+    assert cause(answer(tree(w_a__c=file("b")), rows)).cause is MissCause.CONTENT
+
+
+def test_several_path_sets_are_tried_but_not_too_many() -> None:
+    rows = stored(tree())
+    others = tuple(
+        PathSetRow(b"%032d" % at, PathSet((Dependency(b"w/a.c", Use.ABSENT),))) for at in range(MOST_PATH_SETS)
+    )
+    few = dataclasses.replace(rows, path_sets=(*others[:-1], *rows.path_sets))
+    many = dataclasses.replace(rows, path_sets=(*others, *rows.path_sets))
+    assert isinstance(answer(tree(), few), Hit)
+    assert isinstance(answer(tree(), many), Miss)
+
+
+def test_missing_facts_are_asked_for_and_not_taken_for_a_difference() -> None:
+    unserved = tree_of(TREE, unserved=[b"w/inc2", b"w/inc"])
+    with pytest.raises(FactsMissing) as missing:
+        answer(unserved, stored(tree()))
+    assert missing.value.directories == {b"w/inc"}
+    unhashed = tree(w_a__c=msgspec.structs.replace(file("a"), digest=None))
+    with pytest.raises(FactsMissing) as missing:
+        answer(unhashed, stored(tree()))
+    assert missing.value.contents == {b"w/a.c"}
+
+
+# -- fingerprints and rows --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "word",
+    [b"SSH_AUTH_SOCK=/x", b"DISPLAY=:0", b"SHLVL=3", b"_=/bin/make", b"TERM_PROGRAM=x", b"HISTSIZE=5", b"TERMITE_X=1"],
+)
+def test_variables_of_the_session_are_not_in_the_fingerprint(word: bytes) -> None:
+    assert weak_fingerprint(dataclasses.replace(IDENTITY, env=(*IDENTITY.env, word))) == WEAK
+
+
+@pytest.mark.parametrize(
+    "word", [b"TERM=xterm", b"SSH=1", b"DISPLAYS=1", b"__=1", b"CFLAGS=-g", b"PS10=x", b"HOME=/root"]
+)
+def test_all_other_variables_are(word: bytes) -> None:
+    assert weak_fingerprint(dataclasses.replace(IDENTITY, env=(*IDENTITY.env, word))) != WEAK
+
+
+def test_the_order_of_variables_does_not_matter_and_every_other_part_does() -> None:
+    assert weak_fingerprint(dataclasses.replace(IDENTITY, env=IDENTITY.env[::-1])) == WEAK
+    other: dict[str, object] = {
+        "argv": (b"gcc",),
+        "exe": b"cc",
+        "search": False,
+        "cwd": b"/w/b",
+        "env": (),
+        "umask": 0o077,
+        "root": b"v",
+        "stdin": b"s",
+        "merge": True,
+        "network": True,
+        "ids": (1,),
+        "limits": ((1, 2),),
+        "ignored": (1,),
+        "machine": b"m",
+    }
+    assert other.keys() == {field.name for field in dataclasses.fields(CommandIdentity)}
+    found = {
+        weak_fingerprint(dataclasses.replace(IDENTITY, **{name: value}))  # type: ignore[arg-type]
+        for name, value in other.items()
+    }
+    assert len(found | {WEAK}) == len(other) + 1
+
+
+def test_jobs_without_an_output_are_named_by_their_files() -> None:
+    def name(*words: bytes) -> bytes:
+        return recall_name(dataclasses.replace(IDENTITY, argv=words))
+
+    assert name(b"ar", b"rcs", b"lib.a", b"x.o") == name(b"/usr/bin/ar", b"rc", b"lib.a", b"x.o")
+    assert name(b"ar", b"rcs", b"lib.a", b"x.o") != name(b"ar", b"rcs", b"lib2.a", b"x.o")
+    assert name(b"gcc", b"-o", b"a.o", b"a.c") != name(b"gcc", b"-o", b"b.o", b"a.c")
+
+
+def test_damaged_values_are_missing() -> None:
+    rows = stored(tree())
+    values: Iterable[tuple[msgspec.Struct, type[msgspec.Struct]]] = (
+        (rows.path_sets[0], PathSetRow),
+        (rows.results[0], ResultRow),
+        (last_run(IDENTITY, None, ()), LastRun),
+    )
+    for value, kind in values:
+        packed = pack_value(value)
+        assert unpack_value(packed, kind) == value
+        for at in range(len(packed)):
+            assert unpack_value(packed[:at], kind) is None
+            assert unpack_value(packed[:at] + bytes([packed[at] ^ 4]) + packed[at + 1 :], kind) is None
+    assert unpack_value(pack_value([1, 2]), ResultRow) is None
