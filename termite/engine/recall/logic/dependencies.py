@@ -15,20 +15,24 @@ from dataclasses import dataclass, field
 
 from termite.engine.model import Attr, Change
 from termite.engine.paths import from_below_up, is_within, split
-from termite.engine.recall.logic.name_walk import NameWalk, Reached
+from termite.engine.recall.logic.name_walk import NameWalk, Reached, Steps
 from termite.engine.recall.logic.overwriters import always_overwrite
 from termite.engine.recall.logic.temporary_entries import is_temporary
 from termite.engine.recall.logic.traced_paths import AccessKind, JobTrace, PathAccess
 from termite.engine.recall.logic.tree_facts import UNKNOWN_SHA256, TreeFacts, UnservedDirectory
-from termite.engine.recall.logic.uses import Dependency, PathSet, Use
+from termite.engine.recall.logic.use_rules import use_of_input, use_of_output
+from termite.engine.recall.logic.uses import FILL, FRESH, LIST, TYPE, Dependency, PathSet
 from termite.engine.tree.logic.times import Timing
 
 # The sandbox makes them, and shows the same to every job. They are no part of the AttrTree.
 MADE_BY_SANDBOX = (b"proc", b"sys", b"dev")
 MOST_INTERPRETERS = 5  # in a row, as the kernel allows
 
-_K = AccessKind
-_NAMES_CHANGE = _K.CREATE | _K.EXCL | _K.MAKE | _K.UNLINK
+# Plain numbers, which are a hundred times as fast as members of a flag.
+_EXECUTED = int(AccessKind.EXEC | AccessKind.FOLLOW)
+_EXEC, _LIST, _TRUNC = int(AccessKind.EXEC), int(AccessKind.LIST), int(AccessKind.TRUNC)
+_FOLLOW, _NOFOLLOW = int(AccessKind.FOLLOW), int(AccessKind.NOFOLLOW)
+_NAMES_CHANGE = int(AccessKind.CREATE | AccessKind.EXCL | AccessKind.MAKE | AccessKind.UNLINK)
 
 
 class Obstacle(enum.StrEnum):
@@ -93,7 +97,7 @@ def find_dependencies(job: EndedJob, facts: TreeFacts) -> Dependencies:
     for access in job.trace.accesses:
         found.note(access)
     for use in list(found.places.values()):
-        if use.kinds & _K.EXEC and use.before is not None:
+        if use.kinds & _EXEC and use.before is not None:
             found.note_interpreters(use)
     path_set = found.path_set()
     facts.check()
@@ -110,9 +114,9 @@ class _Place:
     real: bytes
     at: int
     before: Attr | None
-    first: AccessKind
-    kinds: AccessKind
-    is_entry: bool = True
+    first: int
+    kinds: int
+    is_entry: bool
 
 
 @dataclass(slots=True)
@@ -125,8 +129,9 @@ class _Finding:
     changed: Mapping[bytes, Change] = field(init=False)
     before: dict[bytes, Attr | None] = field(init=False)  # of the changed paths
     places: dict[bytes, _Place] = field(default_factory=dict)
-    uses: dict[bytes, Use] = field(default_factory=dict)
+    uses: dict[bytes, int] = field(default_factory=dict)
     asked: dict[bytes, None] = field(default_factory=dict)
+    noted: dict[int, Steps] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.walk = NameWalk(self.facts)
@@ -149,12 +154,12 @@ class _Finding:
         if top in MADE_BY_SANDBOX and not is_within(self.job.root, top):
             self._note_asked(path)
             return
-        kinds = access.kinds
+        first, kinds = int(access.first), int(access.kinds)
         try:
-            follows = bool(kinds & _K.FOLLOW) or not kinds & _K.NOFOLLOW
-            self._note_end(self.walk.reach(path, follows=follows), access)
-            if follows and kinds & _K.NOFOLLOW:
-                self._note_end(self.walk.reach(path, follows=False), access)
+            follows = bool(kinds & _FOLLOW) or not kinds & _NOFOLLOW
+            self._note_end(self.walk.reach(path, follows=follows), first, kinds)
+            if follows and kinds & _NOFOLLOW:
+                self._note_end(self.walk.reach(path, follows=False), first, kinds)
         except UnservedDirectory:
             pass  # `check` raises
 
@@ -165,23 +170,24 @@ class _Finding:
             raise NotStorable(Obstacle.HIDDEN, b"/" + path)
         self.asked[path] = None
 
-    def _note_end(self, end: Reached, access: PathAccess) -> None:
-        for path, use in end.steps:
-            self._add(path, use)
+    def _note_end(self, end: Reached, first: int, kinds: int) -> None:
+        if id(end.steps) not in self.noted:  # the walk has one object for all files of a directory
+            self.noted[id(end.steps)] = end.steps
+            for path, use in end.steps:
+                self._add(path, use)
         place = self.places.get(end.real)
         if place is None:
-            at = len(self.places)
-            self.places[end.real] = _Place(end.real, at, end.attr, access.first, access.kinds, end.is_entry)
+            self.places[end.real] = _Place(end.real, len(self.places), end.attr, first, kinds, end.is_entry)
         else:
-            place.kinds |= access.kinds
+            place.kinds |= kinds
 
-    def _add(self, path: bytes, use: Use) -> None:
+    def _add(self, path: bytes, use: int) -> None:
         if use:
-            self.uses[path] = self.uses.get(path, Use(0)) | use
+            self.uses[path] = self.uses.get(path, 0) | use
 
     def tools(self) -> list[bytes]:
         """Return the files that the job executed and that were there before it."""
-        return [place.real for place in self.places.values() if place.kinds & _K.EXEC and _is_file(place.before)]
+        return [place.real for place in self.places.values() if place.kinds & _EXEC and _is_file(place.before)]
 
     def note_interpreters(self, place: _Place) -> None:
         """Note the interpreters of a program: a script's, and that program's loader."""
@@ -202,7 +208,7 @@ class _Finding:
                 end = self.walk.reach(named.strip(b"/"), follows=True)
             except UnservedDirectory:
                 return
-            self._note_end(end, PathAccess(named, _K.EXEC | _K.FOLLOW, _K.EXEC | _K.FOLLOW))
+            self._note_end(end, _EXECUTED, _EXECUTED)
             path, attr = end.real, end.attr
 
     def path_set(self) -> PathSet:
@@ -212,14 +218,27 @@ class _Finding:
         for place in self.places.values():
             change = self.changed.get(place.real)
             if place.is_entry and (change is not None or place.kinds & _NAMES_CHANGE):
-                self._add(split(place.real)[0], Use.FILL)
+                self._add(split(place.real)[0], FILL)
             if change is None:
-                self._add(place.real, _use_of_input(place))
+                self._add(place.real, use_of_input(place.kinds, place.before, is_entry=place.is_entry))
             else:
-                self._add(place.real, _use_of_output(place, change, is_overwriter))
+                self._add(place.real, self._use_of_output(place, change, is_overwriter=is_overwriter))
         self._note_listed_outputs()
-        found = (self._dependency(path) for path in self.uses if temporary.isdisjoint(from_below_up(path)))
-        return PathSet(tuple(sorted(found, key=lambda dependency: dependency.path)))
+        paths = sorted(self.uses)
+        if temporary:
+            paths = [path for path in paths if temporary.isdisjoint(from_below_up(path))]
+        return PathSet(tuple(map(self._dependency, paths)))
+
+    def _use_of_output(self, place: _Place, change: Change, *, is_overwriter: bool) -> int:
+        directory = self.facts.find(split(place.real)[0]) if place.is_entry else None
+        return use_of_output(
+            place.first,
+            place.kinds,
+            place.before,
+            change.attr,
+            is_overwriter=is_overwriter,
+            is_closed=directory is not None and not directory.mode & 0o200,
+        )
 
     def _is_temporary(self, place: _Place) -> bool:
         is_gone = place.before is None and place.is_entry and place.real not in self.changed
@@ -233,76 +252,21 @@ class _Finding:
         """
         for path in self.changed:
             listed = self.places.get(split(path)[0])
-            if listed is None or not listed.kinds & _K.LIST:
+            if listed is None or not listed.kinds & _LIST:
                 continue
             place = self.places.get(path)
-            if place is None or place.at > listed.at or not place.first & (_NAMES_CHANGE | _K.TRUNC):
-                self._add(path, Use.TYPE)
+            if place is None or place.at > listed.at or not place.first & (_NAMES_CHANGE | _TRUNC):
+                self._add(path, TYPE)
 
     def _dependency(self, path: bytes) -> Dependency:
         use, mode = self.uses[path], 0
         own: tuple[bytes, ...] = ()
-        if use & Use.FRESH:
+        if use & FRESH:
             attr = self.changed[path].attr
             mode = attr.mode if attr is not None else 0
-        if use & Use.LIST:
+        if use & LIST:
             own = tuple(sorted(split(changed)[1] for changed in self.changed if split(changed)[0] == path))
-        return Dependency(path, int(use), mode, own)
-
-
-def _use_of_input(place: _Place) -> Use:
-    """Return how a job used a path that it did not change."""
-    kinds, before, use = place.kinds, place.before, Use(0)
-    if before is None:
-        return Use.ABSENT if place.is_entry else Use(0)
-    if kinds & _K.READLINK or stat.S_ISLNK(before.mode):
-        use |= Use.LINK
-    # A descriptor of O_PATH can be opened again through /proc, which names no path.
-    if kinds & (_K.READ | _K.WRITE | _K.EXEC | _K.TRUNC | _K.OPATH):
-        use |= Use.READ
-    if kinds & _K.EXEC:
-        use |= Use.EXEC
-    if kinds & _K.STAT:
-        use |= Use.STAT
-    # Such a call has failed, or has changed nothing. Otherwise the path would be an output.
-    if kinds & (_K.ACCESS | _K.META | _K.CREATE | _K.TRUNC | _K.EXCL | _K.MAKE | _K.OPATH | _K.WRITE):
-        use |= Use.MODE
-    if kinds & _K.MOVED:
-        use |= Use.WHOLE | Use.TIME
-    if kinds & _K.CHDIR:
-        use |= Use.ENTER
-    if kinds & _K.LIST or (kinds & _K.UNLINK and stat.S_ISDIR(before.mode)):
-        use |= Use.LIST
-    return use or Use.TYPE
-
-
-def _use_of_output(place: _Place, change: Change, is_overwriter: bool) -> Use:
-    """Return how the state before the job can show in what it left at a path."""
-    first, kinds, before = place.first, place.kinds, place.before
-    if _is_directory(before):
-        return Use.TYPE | Use.MODE | Use.LIST
-    is_writable = before is None or bool(stat.S_ISREG(before.mode) and before.mode & 0o200)
-    is_fresh = first & (_K.CREATE | _K.TRUNC) and not first & (_K.READ | _K.WRITE | _K.EXCL)
-    if before is not None and kinds & _K.MOVED:
-        use = Use.WHOLE | Use.TIME
-    elif _is_file(change.attr) and is_writable and (is_fresh or (is_overwriter and not first & _K.READ)):
-        return Use.FRESH
-    elif first & (_K.READ | _K.WRITE | _K.READLINK | _K.EXEC | _K.META):
-        use = Use.WHOLE
-    elif first & _K.UNLINK or (first & _K.MAKE and not first & (_K.STAT | _K.READ)):
-        return Use.TYPE
-    elif kinds & (_K.READ | _K.WRITE | _K.META | _K.OPATH) and before is not None:
-        use = Use.WHOLE
-    else:
-        use = Use.STAT if before is not None else Use.TYPE
-    if before is not None:
-        if change.attr is not None and change.attr.mtime_ns == before.mtime_ns:
-            use |= Use.TIME
-        if kinds & _K.STAT:
-            use |= Use.STAT
-        if stat.S_ISLNK(before.mode):
-            use |= Use.LINK
-    return use
+        return Dependency(path, use, mode, own)
 
 
 def _has_set_times(job: EndedJob, before: Mapping[bytes, Attr | None]) -> bool:

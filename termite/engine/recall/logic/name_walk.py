@@ -10,11 +10,11 @@ from typing import NamedTuple
 from termite.engine.model import Attr
 from termite.engine.paths import join, split
 from termite.engine.recall.logic.tree_facts import TreeFacts
-from termite.engine.recall.logic.uses import Use
+from termite.engine.recall.logic.uses import ABSENT, ENTER, LINK, TYPE
 
 MOST_LINKS = 40  # the kernel's limit for one path
 
-Steps = tuple[tuple[bytes, Use], ...]
+Steps = tuple[tuple[bytes, int], ...]  # a path, and its uses as a number
 
 
 class Way(NamedTuple):
@@ -64,7 +64,7 @@ class NameWalk:
         way, links = self._way(parent), 0
         gathered: Steps = ()
         while True:
-            gathered += way.steps
+            gathered = gathered + way.steps if gathered else way.steps
             if not way.is_open:
                 return Reached(join(way.real, name), None, False, gathered)
             if name in (b"", b"."):
@@ -77,7 +77,7 @@ class NameWalk:
             if attr is None or not (follows and stat.S_ISLNK(attr.mode) and links < MOST_LINKS):
                 return Reached(real, attr, True, gathered)
             links += 1
-            gathered += ((real, Use.LINK),)
+            gathered += ((real, LINK),)
             above, name = split(attr.target.rstrip(b"/"))
             is_absolute = attr.target.startswith(b"/")
             way = self._descend(b"" if is_absolute else way.real, above, links)
@@ -116,12 +116,12 @@ class NameWalk:
         path = join(directory, name)
         attr = self._facts.attr(path)
         if attr is None:
-            return Way(path, False, ((path, Use.ABSENT),))
+            return Way(path, False, ((path, ABSENT),))
         if stat.S_ISDIR(attr.mode):
-            return Way(path, True, ((path, Use.ENTER),))
+            return Way(path, True, ((path, ENTER),))
         if not stat.S_ISLNK(attr.mode):
-            return Way(path, False, ((path, Use.TYPE),))
-        step: Steps = ((path, Use.LINK),)
+            return Way(path, False, ((path, TYPE),))
+        step: Steps = ((path, LINK),)
         if links >= MOST_LINKS:
             return Way(path, False, step)
         way = self._descend(b"" if attr.target.startswith(b"/") else directory, attr.target, links + 1)

@@ -11,16 +11,17 @@ from termite.engine.recall.logic.traced_paths import AccessKind
 RANDOM_LETTERS = 6  # mkstemp(3) makes as many, and Python's tempfile two more
 LEAST_CHANGES = 2  # between small letters, capitals and digits; 92 of 100 random names have as many
 
+_MAKES = int(AccessKind.EXCL | AccessKind.MAKE)
 _STEM = re.compile(rb"([A-Za-z0-9]{6,})(?:\.[A-Za-z0-9]+)*\Z")
 
 
-def is_temporary(name: bytes, first: AccessKind) -> bool:
+def is_temporary(name: bytes, first: int) -> bool:
     """Return whether a name that is gone at the end of a job was a random one that the job made.
 
-    `first` is its first use. A lock file is made in the same way, and is no temporary entry: another
+    `first` is the AccessKind of its first use. A lock file is made in the same way, and is no temporary entry: another
     job may hold it. Its name is not random.
     """
-    return bool(first & (AccessKind.EXCL | AccessKind.MAKE)) and looks_random(name)
+    return bool(first & _MAKES) and looks_random(name)
 
 
 def looks_random(name: bytes) -> bool:

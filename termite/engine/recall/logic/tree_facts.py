@@ -9,7 +9,6 @@ import stat
 from collections.abc import Mapping
 
 from termite.engine.model import Attr
-from termite.engine.paths import split
 from termite.engine.tree.logic.attrs import AttrTree, Seen
 
 EMPTY_SHA256 = hashlib.sha256().digest()
@@ -48,6 +47,7 @@ class TreeFacts:
         self._directories: set[bytes] = set()
         self._contents: set[bytes] = set()
         self._heads: set[tuple[bytes, bytes]] = set()
+        self._found: dict[bytes, Mapping[bytes, Seen]] = {}  # by directory, as far as they were needed
 
     def check(self) -> None:
         """Raise FactsMissing if a fact was missing since the facts were made."""
@@ -59,11 +59,12 @@ class TreeFacts:
 
         The parent must be a directory. Raise UnservedDirectory if its names are unknown.
         """
-        parent, name = split(path)
-        if path and not self._tree.is_served(parent):
-            self._directories.add(parent)
-            raise UnservedDirectory
-        seen = self._tree.listing(parent).get(name) if path else self._tree.seen(path)
+        if not path:
+            seen = self._tree.seen(path)
+        else:
+            parent, _, name = path.rpartition(b"/")
+            entries = self._found.get(parent)
+            seen = (self.names(parent) if entries is None else entries).get(name)
         return None if seen is None else seen.attr
 
     def find(self, path: bytes) -> Attr | None:
@@ -71,8 +72,8 @@ class TreeFacts:
 
         Raise UnservedDirectory if the names of one of the directories are unknown.
         """
-        parent = split(path)[0]
-        if path and not self._tree.is_served(parent):
+        parent = path.rpartition(b"/")[0]
+        if path and parent not in self._found:
             above = self.find(parent)
             if above is None or not stat.S_ISDIR(above.mode):
                 return None
@@ -86,7 +87,8 @@ class TreeFacts:
         if not self._tree.is_served(directory):
             self._directories.add(directory)
             raise UnservedDirectory
-        return self._tree.listing(directory)
+        entries = self._found[directory] = self._tree.listing(directory)
+        return entries
 
     def sha256(self, path: bytes, attr: Attr) -> bytes:
         """Return the digest of a regular file with these attributes; b"?" and a note if unknown."""

@@ -155,6 +155,13 @@ def test_an_output_that_was_looked_at_and_then_changed_in_place_matters_whole() 
     assert there[b"w/out/old.o"] == Use.WHOLE | Use.STAT
 
 
+def test_an_output_that_could_not_be_removed_first_matters_whole() -> None:
+    appended = access(b"/w/out/old.o", UNLINK, APPENDS)
+    assert uses(tree_of(TREE), [appended], [made(b"w/out/old.o")])[b"w/out/old.o"] == Use.TYPE
+    closed = tree_of({**TREE, b"w/out": directory(0o555)})
+    assert uses(closed, [appended], [made(b"w/out/old.o")])[b"w/out/old.o"] == Use.WHOLE
+
+
 def test_what_was_moved_lives_on_with_its_mode_and_time() -> None:
     move = access(b"/w/out/old.o", UNLINK | AccessKind.MOVED)
     gone = Change(b"w/out/old.o", None)
