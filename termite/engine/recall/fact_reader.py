@@ -5,6 +5,7 @@ import os
 
 from termite.engine.errors import FsError
 from termite.engine.model import Digest
+from termite.engine.paths import split
 from termite.engine.recall.logic.dependencies import NotStorable, Obstacle
 from termite.engine.recall.logic.interpreters import interpreter_of
 from termite.engine.recall.logic.tree_facts import HEAD_BYTES, FactsMissing, TreeFacts
@@ -60,6 +61,7 @@ class FactReader:
                 os.close(fd)
 
     async def _open(self, path: bytes) -> tuple[int, Digest]:
+        self._tree.load(split(path)[0], "")
         seen = self._tree.attrs.seen(path)
         if seen is None:
             raise FsError(errno.ENOENT, path)

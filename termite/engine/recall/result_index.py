@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from termite.engine.recall import result_calls
+from termite.engine.recall.look_up.evidence import NEW_SHAPE, Shape, merged_shape
 from termite.engine.recall.look_up.fingerprints import FORMAT
 from termite.engine.recall.look_up.stored_rows import (
     NO_ROWS,
@@ -39,14 +40,18 @@ MOST_ROW_BYTES = 4 * 1024 * 1024  # some 20,000 outputs
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS path_sets (weak BLOB, id BLOB, packed BLOB, used INT, PRIMARY KEY (weak, id))"
     " WITHOUT ROWID",
-    "CREATE TABLE IF NOT EXISTS results (key BLOB PRIMARY KEY, weak BLOB, packed BLOB, used INT)",
+    "CREATE TABLE IF NOT EXISTS results (key BLOB PRIMARY KEY, weak BLOB, shape BLOB, packed BLOB, used INT)",
+    "CREATE INDEX IF NOT EXISTS results_of_shape ON results (shape)",
     "CREATE INDEX IF NOT EXISTS results_of_weak ON results (weak, used)",
     "CREATE INDEX IF NOT EXISTS results_by_use ON results (used)",
     "CREATE INDEX IF NOT EXISTS path_sets_by_use ON path_sets (used)",
     "CREATE TABLE IF NOT EXISTS last_runs (name BLOB PRIMARY KEY, packed BLOB, used INT) WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS last_runs_by_use ON last_runs (used)",
+    "CREATE TABLE IF NOT EXISTS shapes (id BLOB PRIMARY KEY, packed BLOB, used INT) WITHOUT ROWID",
+    "CREATE INDEX IF NOT EXISTS shapes_by_use ON shapes (used)",
 )
-_TABLES = ("results", "path_sets", "last_runs")
+_TABLES = ("results", "path_sets", "last_runs", "shapes")
+_KEYS = {"results": "rowid", "path_sets": "weak, id", "last_runs": "name", "shapes": "id"}
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)  # ERROR: a table is missing
 _NAME = re.compile(r"index-(\d+)-(\d+)\.db\Z")
 
@@ -87,7 +92,7 @@ class ResultIndex:
 
         def write(database: sqlite3.Connection) -> bool:
             _put(database, "path_sets", (weak, path_set.id, pack_value(path_set), now_s))
-            _put(database, "results", (row.timed + row.blind, weak, packed, now_s))
+            _put(database, "results", (row.timed + row.blind, weak, row.shape, packed, now_s))
             for table, key in (("path_sets", "id"), ("results", "key")):
                 _execute(
                     database,
@@ -102,6 +107,21 @@ class ResultIndex:
     def note_last(self, name: bytes, last: LastRun, now_s: int) -> None:
         """Store the last run of the job of this name."""
         self._write(lambda database: _put(database, "last_runs", (name, pack_value(last), now_s)), None)
+
+    def shape(self, identity: bytes) -> Shape:
+        """Return what is known of a shape."""
+        return self._try(lambda database: _read_shape(database, identity), NEW_SHAPE)
+
+    def note_shape(self, identity: bytes, shape: Shape, now_s: int) -> None:
+        """Add to what is known of a shape. If it is refused, remove all of its results."""
+
+        def write(database: sqlite3.Connection) -> None:
+            merged = merged_shape(_read_shape(database, identity), shape)
+            _put(database, "shapes", (identity, pack_value(merged), now_s))
+            if merged.refused:
+                _execute(database, "DELETE FROM results WHERE shape = ?", (identity,))
+
+        self._write(write, None)
 
     def note_use(self, weak: bytes, row: ResultRow, now_s: int) -> None:
         """Note that a result was used, unless that was noted a moment ago."""
@@ -256,9 +276,15 @@ def _read_rows(database: sqlite3.Connection, weak: bytes, name: bytes) -> Stored
     )
 
 
+def _read_shape(database: sqlite3.Connection, identity: bytes) -> Shape:
+    rows = _execute(database, "SELECT packed FROM shapes WHERE id = ?", (identity,))
+    found = unpack_value(rows[0][0], Shape) if rows and isinstance(rows[0][0], bytes) else None
+    return found if found is not None else NEW_SHAPE
+
+
 def _remove_oldest(database: sqlite3.Connection) -> int:
     removed = 0
-    for table, key in (("results", "rowid"), ("path_sets", "weak, id"), ("last_runs", "name")):
+    for table, key in _KEYS.items():
         gone = _execute(
             database,
             f"DELETE FROM {table} WHERE ({key}) IN"
@@ -270,7 +296,12 @@ def _remove_oldest(database: sqlite3.Connection) -> int:
 
 def _remove_unreadable(database: sqlite3.Connection) -> int:
     removed = 0
-    kinds = (("results", ResultRow, "key"), ("path_sets", PathSetRow, "id"), ("last_runs", LastRun, "name"))
+    kinds = (
+        ("results", ResultRow, "key"),
+        ("path_sets", PathSetRow, "id"),
+        ("last_runs", LastRun, "name"),
+        ("shapes", Shape, "id"),
+    )
     for table, kind, key in kinds:
         for name, packed in _execute(database, f"SELECT {key}, packed FROM {table}"):
             if not isinstance(packed, bytes) or unpack_value(packed, kind) is None:

@@ -20,6 +20,7 @@ import msgspec
 from termite.engine.errors import NotAtRest, RemoteProtocolError, Retryable
 from termite.engine.model import Digest, StoreLimits
 from termite.engine.recall import result_calls
+from termite.engine.recall.look_up.evidence import Shape
 from termite.engine.recall.look_up.stored_rows import LastRun, OutputPiece, PathSetRow, ResultRow, StoredRows
 from termite.engine.recall.result_index import ResultIndex
 from termite.engine.store.cas import Cas
@@ -83,6 +84,14 @@ class ResultStore:
     def note_last(self, name: bytes, last: LastRun, now_s: int) -> None:
         """Store the last run of the job of this name, to explain its next miss."""
         self._index.note_last(name, last, now_s)
+
+    def shape(self, identity: bytes) -> Shape:
+        """Return what is known of the commands of a shape."""
+        return self._index.shape(identity)
+
+    def note_shape(self, identity: bytes, shape: Shape, now_s: int) -> None:
+        """Add to what is known of a shape. If it is refused, remove all of its results."""
+        self._index.note_shape(identity, shape, now_s)
 
     def has_contents(self, row: ResultRow) -> bool:
         """Return whether every content of a result is there, and remove the result if not."""

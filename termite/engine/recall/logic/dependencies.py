@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from termite.engine.model import Attr, Change
 from termite.engine.paths import from_below_up, is_within, split
 from termite.engine.recall.logic.name_walk import NameWalk, Reached, Steps
-from termite.engine.recall.logic.overwriters import always_overwrite
+from termite.engine.recall.logic.overwriters import always_overwrite, is_loader
 from termite.engine.recall.logic.temporary_entries import is_temporary
 from termite.engine.recall.logic.traced_paths import AccessKind, JobTrace, PathAccess
 from termite.engine.recall.logic.tree_facts import UNKNOWN_SHA256, TreeFacts, UnservedDirectory
@@ -73,9 +73,9 @@ class EndedJob:
 class Dependencies:
     """All that a job depended on.
 
-    `tools` are the files that it executed. `asked` has the paths of /proc, /sys and /dev that it
-    named: they may differ between two machines. If `has_set_times`, the job has given a file a time
-    that is not the one of writing, which may come from an input.
+    `tools` are the files that it executed, and the interpreters of scripts. `asked` has the paths of
+    /proc, /sys and /dev that it named: they may differ between two machines. If `has_set_times`,
+    the job has given a file a time that is not the one of writing, which may come from an input.
     """
 
     path_set: PathSet
@@ -96,12 +96,14 @@ def find_dependencies(job: EndedJob, facts: TreeFacts) -> Dependencies:
     found = _Finding(job, facts)
     for access in job.trace.accesses:
         found.note(access)
-    for use in list(found.places.values()):
-        if use.kinds & _EXEC and use.before is not None:
-            found.note_interpreters(use)
+    for place in list(found.places.values()):
+        # Otherwise nothing is there: a search in PATH has tried to execute it.
+        if place.kinds & _EXEC and (_is_file(place.before) or place.kinds & _NAMES_CHANGE):
+            found.tools[place.real] = None
+            found.note_interpreters(place)
     path_set = found.path_set()
     facts.check()
-    return Dependencies(path_set, tuple(found.tools()), tuple(found.asked), _has_set_times(job, found.before))
+    return Dependencies(path_set, tuple(found.tools), tuple(found.asked), _has_set_times(job, found.before))
 
 
 @dataclass(slots=True)
@@ -131,6 +133,7 @@ class _Finding:
     places: dict[bytes, _Place] = field(default_factory=dict)
     uses: dict[bytes, int] = field(default_factory=dict)
     asked: dict[bytes, None] = field(default_factory=dict)
+    tools: dict[bytes, None] = field(default_factory=dict)
     noted: dict[int, Steps] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -185,10 +188,6 @@ class _Finding:
         if use:
             self.uses[path] = self.uses.get(path, 0) | use
 
-    def tools(self) -> list[bytes]:
-        """Return the files that the job executed and that were there before it."""
-        return [place.real for place in self.places.values() if place.kinds & _EXEC and _is_file(place.before)]
-
     def note_interpreters(self, place: _Place) -> None:
         """Note the interpreters of a program: a script's, and that program's loader."""
         path, attr = place.real, place.before
@@ -209,12 +208,14 @@ class _Finding:
             except UnservedDirectory:
                 return
             self._note_end(end, _EXECUTED, _EXECUTED)
+            if not is_loader(end.real):
+                self.tools[end.real] = None
             path, attr = end.real, end.attr
 
     def path_set(self) -> PathSet:
         """Return everything that was noted, without the temporary entries of the job."""
         temporary = {place.real for place in self.places.values() if self._is_temporary(place)}
-        is_overwriter = always_overwrite(self.tools(), self.job.argv)
+        is_overwriter = always_overwrite(self.tools, self.job.argv)
         for place in self.places.values():
             change = self.changed.get(place.real)
             if place.is_entry and (change is not None or place.kinds & _NAMES_CHANGE):

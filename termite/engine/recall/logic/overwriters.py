@@ -11,6 +11,7 @@ _COMPILERS = re.compile(
     rb"(?:[a-z0-9_]+-){0,4}(?:gcc|g\+\+|cc|c\+\+|cc1|cc1plus|cpp|as|collect2|lto1|lto-wrapper|ld|ld\.bfd|ld\.gold|clang|clang\+\+)"
     rb"(?:-[0-9.]+)?\Z"
 )
+_LOADERS = re.compile(rb"ld(?:-linux|-musl|64|-2)?[a-z0-9_.-]*\.so[.0-9]*\Z")
 # These compare their output with the source only if an option says so. Others are not known here.
 _PLAIN_OPTIONS = {b"cp": {b"-f", b"-p"}, b"install": {b"-m", b"-c", b"-p"}}
 
@@ -26,6 +27,11 @@ def always_overwrite(tools: Collection[bytes], argv: Sequence[bytes]) -> bool:
         return bool(names)
     command = argv[0].rpartition(b"/")[2] if argv else b""
     return others == names == {command} and _is_plain(command, argv[1:])
+
+
+def is_loader(path: bytes) -> bool:
+    """Return whether a path names the loader of ELF programs, which does nothing of its own."""
+    return _LOADERS.match(path.rpartition(b"/")[2]) is not None
 
 
 def _is_plain(command: bytes, words: Sequence[bytes]) -> bool:

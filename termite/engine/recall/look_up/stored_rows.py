@@ -68,13 +68,14 @@ class ResultRow(msgspec.Struct, frozen=True, array_like=True):
     """A stored result and its two strong fingerprints.
 
     `timed` is the fingerprint with all times that the job asked for, and `blind` the one without.
-    Either may be b"": then the result cannot be found by it.
+    Either may be b"": then the result cannot be found by it. `shape` is that of the command.
     """
 
     timed: bytes
     blind: bytes
     path_set_id: bytes
     result: RecordedResult
+    shape: bytes = b""
 
 
 class LastRun(msgspec.Struct, frozen=True, array_like=True):

@@ -15,11 +15,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import msgspec
 import pytest
 
 from termite.engine.model import Attr, Change, Digest, StoreLimits
 from termite.engine.recall import result_calls
 from termite.engine.recall.logic.uses import Dependency, PathSet, Use, pack_path_set
+from termite.engine.recall.look_up.evidence import NEW_SHAPE, Shape
 from termite.engine.recall.look_up.stored_rows import (
     NO_ROWS,
     LastRun,
@@ -127,6 +129,24 @@ def test_a_store_of_another_user_is_refused(root: Path) -> None:
     os.chown(root, 12345, 12345)
     with pytest.raises(PermissionError):
         opened(root)
+
+
+def test_a_refused_shape_loses_its_results_whichever_master_refuses_it(root: Path, store: ResultStore) -> None:
+    other = opened(root)
+    proof = Shape(proven=(b"1", b"2"))
+    store.note_shape(b"shape", proof, 1000)
+    for number in (1, 2):
+        path_set, row, contents = example(number)
+        row = msgspec.structs.replace(row, shape=b"shape" if number == 1 else b"another")
+        assert other.add(weak(number), path_set, row, contents, 1000)
+    assert other.shape(b"shape") == proof
+    assert other.shape(b"none") == NEW_SHAPE
+    other.note_shape(b"shape", Shape(refused="stdout at byte 1"), 1000)
+    store.note_shape(b"shape", Shape(proven=(b"1", b"2", b"3")), 1000)
+    assert store.shape(b"shape") == Shape(refused="stdout at byte 1")
+    assert not store.rows(weak(1), NAME).results
+    assert store.rows(weak(2), NAME).results
+    other.close()
 
 
 def test_a_long_output_is_a_blob_and_keeps_its_order(root: Path, store: ResultStore) -> None:

@@ -246,7 +246,9 @@ def test_the_interpreters_of_programs_are_dependencies() -> None:
         loader.digest.sha256: b"",
     }
     job = ended([access(b"/w/run", EXEC)])
-    path_set = find_dependencies(job, TreeFacts(tree, interpreters)).path_set
+    of_job = find_dependencies(job, TreeFacts(tree, interpreters))
+    path_set = of_job.path_set
+    assert of_job.tools == (b"w/run", b"bin/sh")  # the loader does nothing of its own
     there = {one.path: Use(one.use) for one in path_set.dependencies}
     assert there[b"bin/link2"] == Use.LINK
     assert there[b"bin/sh"] == there[b"bin/ld.so"] == Use.READ | Use.EXEC
@@ -255,6 +257,12 @@ def test_the_interpreters_of_programs_are_dependencies() -> None:
     assert missing.value.heads == {(b"w/run", script.digest.sha256)}
     with pytest.raises(NotStorable, match="relative"):
         find_dependencies(job, TreeFacts(tree, {script.digest.sha256: b"run.sh"}))
+
+
+def test_a_program_that_the_job_made_counts_as_a_tool() -> None:
+    ran = access(b"/w/out/run", WRITES, EXEC)
+    of_job = found(tree_of(TREE), [ran, access(b"/bin/none", EXEC)], [made(b"w/out/run", file("#!/bin/sh", 0o755))])
+    assert of_job.tools == (b"w/out/run",)
 
 
 def test_missing_facts_are_asked_for_all_at_once() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from termite.engine.recall.logic.interpreters import interpreter_of
-from termite.engine.recall.logic.overwriters import always_overwrite
+from termite.engine.recall.logic.overwriters import always_overwrite, is_loader
 from termite.engine.recall.logic.temporary_entries import is_temporary, looks_random
 from termite.engine.recall.logic.traced_paths import AccessKind
 from tests.unit.mutations import mutations
@@ -55,6 +55,12 @@ def test_only_what_a_job_made_first_is_temporary() -> None:
 def test_a_job_overwrites_if_all_of_its_tools_do(tools: list[str], argv: list[str], expected: bool) -> None:
     found = always_overwrite([tool.encode() for tool in tools], [word.encode() for word in argv])
     assert found is expected
+
+
+@pytest.mark.parametrize("name", ["ld-linux-x86-64.so.2", "ld-2.31.so", "ld-musl-x86_64.so.1", "ld64.so.2", "ld.so.1"])
+def test_a_loader_is_no_tool(name: str) -> None:
+    assert is_loader(b"usr/lib/" + name.encode())
+    assert not is_loader(b"usr/bin/ld.bfd")
 
 
 def elf(*, bits: int, order: str, interpreter: bytes, at: int = 256) -> bytes:

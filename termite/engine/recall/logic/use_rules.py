@@ -1,0 +1,104 @@
+"""Decide which part of a path's state matters to a job, by the kinds of its accesses.
+
+The first access to an output decides, and for inputs all of them count. Each rule has an example in
+the table of commands (`tests/edge/engine/recall/table_commands.py`) that would be a wrong hit.
+"""
+
+import stat
+
+from termite.engine.model import Attr
+from termite.engine.recall.logic.traced_paths import AccessKind
+from termite.engine.recall.logic.uses import (
+    ABSENT,
+    ENTER,
+    EXEC,
+    FRESH,
+    LINK,
+    LIST,
+    MODE,
+    READ,
+    STAT,
+    TIME,
+    TYPE,
+    WHOLE,
+)
+
+# Accesses as plain numbers, which are a hundred times as fast as members of a flag.
+_READ, _WRITE, _CREATE, _EXCL, _TRUNC, _STAT, _ACCESS, _READLINK, _EXEC, _LIST, _CHDIR, _UNLINK, _MAKE, _META = map(
+    int, list(AccessKind)[:14]
+)
+_OPATH, _MOVED = int(AccessKind.OPATH), int(AccessKind.MOVED)
+# A descriptor of O_PATH can be opened again through /proc, which names no path.
+_CONTENT_IS_USED = _READ | _WRITE | _EXEC | _TRUNC | _OPATH
+# Such a call has failed, or has changed nothing. Otherwise the path would be an output.
+_MODE_IS_USED = _ACCESS | _META | _CREATE | _TRUNC | _EXCL | _MAKE | _OPATH | _WRITE
+_IN_PLACE = _READ | _WRITE | _READLINK | _EXEC | _META
+
+
+def use_of_input(kinds: int, before: Attr | None, *, is_entry: bool) -> int:
+    """Return how a job used a path that it did not change, 0 if that does not matter.
+
+    `kinds` are those of its accesses. `is_entry`: the directory of the path exists.
+    """
+    if before is None:
+        return ABSENT if is_entry else 0
+    use = 0
+    if kinds & _READLINK or stat.S_ISLNK(before.mode):
+        use |= LINK
+    if kinds & _CONTENT_IS_USED:
+        use |= READ
+    if kinds & _EXEC:
+        use |= EXEC
+    if kinds & _STAT:
+        use |= STAT
+    if kinds & _MODE_IS_USED:
+        use |= MODE
+    if kinds & _MOVED:
+        use |= WHOLE | TIME
+    if kinds & _CHDIR:
+        use |= ENTER
+    if kinds & _LIST or (kinds & _UNLINK and stat.S_ISDIR(before.mode)):
+        use |= LIST
+    return use or TYPE
+
+
+def use_of_output(
+    first: int, kinds: int, before: Attr | None, after: Attr | None, *, is_overwriter: bool, is_closed: bool
+) -> int:
+    """Return how the state before the job can show in what it left at a path.
+
+    `is_overwriter`: the job overwrites its outputs although it looks at them first. `is_closed`: the
+    directory may not be written, so that removing or replacing the file has failed.
+    """
+    if _is_directory(before):
+        return TYPE | MODE | LIST
+    is_writable = before is None or bool(stat.S_ISREG(before.mode) and before.mode & 0o200)
+    is_fresh = first & (_CREATE | _TRUNC) and not first & (_READ | _WRITE | _EXCL)
+    if before is not None and kinds & _MOVED:
+        use = WHOLE | TIME
+    elif _is_file(after) and is_writable and (is_fresh or (is_overwriter and not first & _READ)):
+        return FRESH
+    elif first & _IN_PLACE:
+        use = WHOLE
+    elif not is_closed and (first & _UNLINK or (first & _MAKE and not first & (_STAT | _READ))):
+        return TYPE
+    elif kinds & (_READ | _WRITE | _META | _OPATH) and before is not None:
+        use = WHOLE
+    else:
+        use = STAT if before is not None else TYPE
+    if before is not None:
+        if after is not None and after.mtime_ns == before.mtime_ns:
+            use |= TIME
+        if kinds & _STAT:
+            use |= STAT
+        if stat.S_ISLNK(before.mode):
+            use |= LINK
+    return use
+
+
+def _is_directory(attr: Attr | None) -> bool:
+    return attr is not None and stat.S_ISDIR(attr.mode)
+
+
+def _is_file(attr: Attr | None) -> bool:
+    return attr is not None and stat.S_ISREG(attr.mode)

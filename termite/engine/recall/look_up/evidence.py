@@ -1,0 +1,188 @@
+"""Decide which results may be used: those of commands that have shown that they repeat themselves.
+
+No trace shows that a command depends on the time, on random numbers or on the order of its threads.
+Therefore a result is used only in these cases:
+
+* The command is a known one, of which somebody has vouched.
+* The same strong fingerprint was executed twice, some time and one sandbox apart, with equal results.
+* Three other instances of its *shape* have proved this, and none has ever differed. A shape is the
+  command with its tools by content, and without the names of its files.
+
+After one difference, a shape is refused for ever. In the same way a shape has to prove that the
+times of files do not change its results.
+"""
+
+import enum
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from termite.engine.recall.look_up.stored_rows import RecordedResult
+
+APART_S = 2.0  # a file's time, or a date in a text, has another second then
+PROOFS_OF_SHAPE = 3
+PROOFS_OF_BLINDNESS = 3
+AUDIT_EVERY = 200  # one hit of so many is executed all the same, and compared
+
+# What looks like the name of a file; the letters of an option before it are kept.
+_FILE = re.compile(rb"((?:\A--?[A-Za-z])?)[^\s=:,]*[./][^\s=:,]*")
+# Programs whose behaviour lies in a file that they read. The shape of their commands is the command.
+_INTERPRETERS = re.compile(
+    rb"(?:ba|da|k|z|a|tc|c)?sh|busybox|python[0-9.]*|perl[0-9.]*|ruby[0-9.]*|node|nodejs|java|lua(?:jit)?[0-9.]*"
+    rb"|tclsh[0-9.]*|php[0-9.]*|[gmn]?awk|sed|m4|bc|dc|guile.*|emacs.*|make|gmake|ninja|cmake|ctest|env|xargs|find|go|cargo|rustc"
+)
+
+
+class Proof(enum.StrEnum):
+    """The reason why a result may be used or may not."""
+
+    KNOWN = "known"
+    TWICE = "twice"  # this very result came twice
+    SHAPE = "shape"  # other commands of its shape repeat themselves
+    UNPROVEN = "unproven"
+    REFUSED = "refused"
+
+    @property
+    def is_enough(self) -> bool:
+        """Return whether the result may be used."""
+        return self in (Proof.KNOWN, Proof.TWICE, Proof.SHAPE)
+
+
+class Shape(msgspec.Struct, frozen=True, array_like=True):
+    """What is known of the commands of one shape.
+
+    `proven` has strong fingerprints that were executed twice with equal results, and `blind` those
+    whose results were equal although times differed; of both only as many as are needed. If
+    `sees_times`, results have differed together with times. `refused` names the first difference
+    between two results of the same fingerprint, or is "".
+    """
+
+    proven: tuple[bytes, ...] = ()
+    blind: tuple[bytes, ...] = ()
+    sees_times: bool = False
+    refused: str = ""
+
+    @property
+    def is_blind(self) -> bool:
+        """Return whether the times of files do not change the results."""
+        return len(self.blind) >= PROOFS_OF_BLINDNESS and not self.sees_times and not self.refused
+
+
+class Execution(msgspec.Struct, frozen=True, array_like=True):
+    """One execution of a command: when it ended, in seconds since 1970, and in which sandbox."""
+
+    ended_s: float
+    sandbox: str
+
+
+NEW_SHAPE = Shape()
+
+
+def shape_id(argv: Sequence[bytes], tools: Mapping[bytes, bytes]) -> bytes:
+    """Return the identity of a command's shape: 16 bytes.
+
+    `tools` has the SHA-256 of the programs that it executed, by path. In the words, what looks like
+    the name of a file is left out. If an interpreter is among the programs, nothing is left out: one
+    script proves nothing about another.
+    """
+    is_interpreted = any(_INTERPRETERS.fullmatch(path.rpartition(b"/")[2]) for path in tools) or not tools
+    words = list(argv) if is_interpreted else [_FILE.sub(rb"\1*", word) for word in argv]
+    return hashlib.sha256(msgspec.msgpack.encode((words, sorted(tools.values())))).digest()[:16]
+
+
+def judge_proof(shape: Shape, strong: bytes, *, is_known: bool) -> Proof:
+    """Return whether the result with this strong fingerprint may be used, and why."""
+    if shape.refused:
+        return Proof.REFUSED
+    if is_known:
+        return Proof.KNOWN
+    if strong in shape.proven:
+        return Proof.TWICE
+    return Proof.SHAPE if len(shape.proven) >= PROOFS_OF_SHAPE else Proof.UNPROVEN
+
+
+def with_second_run(shape: Shape, strong: bytes, first: Execution, second: Execution, difference: str) -> Shape:
+    """Return the shape after the same strong fingerprint was executed again.
+
+    `difference` is that of the results, or "". Two runs at the same time, or in one sandbox, prove
+    nothing if they are equal.
+    """
+    if difference:
+        return refused_shape(shape, difference)
+    if abs(second.ended_s - first.ended_s) < APART_S or first.sandbox == second.sandbox:
+        return shape
+    if strong in shape.proven or len(shape.proven) >= PROOFS_OF_SHAPE:
+        return shape
+    return msgspec.structs.replace(shape, proven=(*shape.proven, strong))
+
+
+def with_other_times(shape: Shape, timed: bytes, difference: str) -> Shape:
+    """Return the shape after a run that differed from an earlier one in times of inputs alone.
+
+    `timed` is the fingerprint of the later run. If the results differ, such commands depend on
+    times, or do not repeat themselves. Nobody knows which, so they are never blind.
+    """
+    if difference:
+        return msgspec.structs.replace(shape, sees_times=True)
+    if timed in shape.blind or len(shape.blind) >= PROOFS_OF_BLINDNESS:
+        return shape
+    return msgspec.structs.replace(shape, blind=(*shape.blind, timed))
+
+
+def refused_shape(shape: Shape, difference: str) -> Shape:
+    """Return the shape after a difference. The first one is kept."""
+    return shape if shape.refused else Shape(refused=difference)
+
+
+def merged_shape(one: Shape, other: Shape) -> Shape:
+    """Return what two masters know of a shape together. A refusal wins."""
+    if one.refused or other.refused:
+        return Shape(refused=one.refused or other.refused)
+    proven = tuple(dict.fromkeys((*one.proven, *other.proven)))
+    blind = tuple(dict.fromkeys((*one.blind, *other.blind)))
+    return Shape(proven[:PROOFS_OF_SHAPE], blind[:PROOFS_OF_BLINDNESS], one.sees_times or other.sees_times)
+
+
+def is_audit_due(hits: int) -> bool:
+    """Return whether the hit of this number, from 1, is to be executed and compared."""
+    return hits % AUDIT_EVERY == 0
+
+
+def difference_of_results(old: RecordedResult, new: RecordedResult) -> str:
+    """Return the first difference between two results for people, or "".
+
+    Times, usage and the order of stdout relative to stderr do not count. Changes are compared by
+    path, because their order may depend on the worker.
+    """
+    if old.code != new.code:
+        return f"exit code {old.code}, then {new.code}"
+    for fd, name in ((1, "stdout"), (2, "stderr")):
+        one, other = (b"".join(piece.content for piece in result.output if piece.fd == fd) for result in (old, new))
+        if one != other:
+            return f"{name} at byte {first_different_byte(one, other)}"
+    then, now = (_by_path(result) for result in (old, new))
+    for path in sorted(then.keys() | now.keys()):
+        if then.get(path) != now.get(path):
+            shown = path.decode(errors="backslashreplace")
+            return f"/{shown} differs" if path in then and path in now else f"/{shown} is in one result only"
+    return ""
+
+
+def first_different_byte(one: bytes, other: bytes) -> int:
+    """Return the offset of the first byte in which two contents differ; they must differ."""
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _by_path(result: RecordedResult) -> dict[bytes, tuple[object, ...]]:
+    found: dict[bytes, tuple[object, ...]] = {}
+    for change in result.changes:
+        attr = change.attr
+        if attr is None:
+            found[change.path] = ()
+        elif change.content:
+            found[change.path] = (attr.mode, attr.digest, attr.target, change.link_to)
+        else:
+            found[change.path] = (attr.mode,)
+    return found

@@ -1,0 +1,126 @@
+"""Test with a real tree and its journal which changes of inputs are noticed while a job runs."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from termite.engine.errors import FsError
+from termite.engine.recall.fact_reader import FactReader
+from termite.engine.recall.logic.dependencies import EndedJob, NotStorable, Obstacle
+from termite.engine.recall.logic.meanwhile import Meanwhile
+from termite.engine.recall.logic.traced_paths import AccessKind, JobTrace, PathAccess
+from termite.engine.recall.logic.tree_facts import FactsMissing
+from termite.engine.recall.look_up.observation import Observation, observe
+from termite.engine.tree.logic.times import Timing
+from termite.engine.tree.master_tree import MasterTree, TreeConfig
+
+WEAK = b"w" * 32
+READ, LIST, EXEC = (kind | AccessKind.FOLLOW for kind in (AccessKind.READ, AccessKind.LIST, AccessKind.EXEC))
+WRITES = AccessKind.CREATE | AccessKind.TRUNC | AccessKind.FOLLOW
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "proj"
+    for name in ("src", "inc", "inc2", "list", "out"):
+        (root / name).mkdir(parents=True)
+    (root / "src/a.c").write_text("a")
+    (root / "inc2/a.h").write_text("h")
+    (root / "list/one").write_text("1")
+    (root / "cur").symlink_to("inc2")
+    (root / "run.sh").write_text("#!/bin/sh\n")
+    (root / "run.sh").chmod(0o755)
+    return root
+
+
+@pytest.fixture
+def tree(root: Path) -> Iterator[MasterTree]:
+    tree = MasterTree(TreeConfig(bytes(root).strip(b"/")))
+    yield tree
+    tree.close()
+
+
+def observed(root: Path, tree: MasterTree, meanwhile: Callable[[], object] = lambda: None) -> Observation:
+    """Return what is stored about a job during which `meanwhile` happens."""
+    reader, at = FactReader(tree), bytes(root)
+    named = [(b"run.sh", EXEC), (b"src/a.c", READ), (b"inc/a.h", READ), (b"cur/a.h", READ), (b"list", LIST)]
+    accesses = [PathAccess(at + b"/" + name, kind, kind) for name, kind in [*named, (b"out/a.o", WRITES)]]
+    for directory in ("src", "inc", "inc2", "list", "out"):
+        tree.load(bytes(root / directory).strip(b"/"), "")  # as a mirror does while the job runs
+    number = tree.drain()
+    meanwhile()
+    tree.drain()
+    now = time.time_ns()
+    job = EndedJob((b"./run.sh",), JobTrace(tuple(accesses)), (), Timing(now, now, now, 0, number), at.strip(b"/"))
+    while True:
+        try:
+            return observe(job, WEAK, reader.facts(), Meanwhile(tree.changesets_since(number)))
+        except FactsMissing as missing:
+            trio.run(reader.supply, missing)
+
+
+def test_a_tree_that_did_not_change_gives_the_same_fingerprints_to_every_master(root: Path, tree: MasterTree) -> None:
+    found = observed(root, tree)
+    assert {b"bin/dash", b"usr/bin/dash"} & set(found.dependencies.tools) or found.dependencies.tools[1:]
+    other = MasterTree(TreeConfig(bytes(root).strip(b"/")))
+    again = observed(root, other)
+    assert (again.timed, again.blind, again.row) == (found.timed, found.blind, found.row)
+    (root / "src/a.c").write_text("b")
+    assert observed(root, tree).blind != found.blind
+    other.close()
+
+
+def _replace(path: Path) -> None:
+    path.rename(path.with_name("moved"))
+    shutil.copytree(path.with_name("moved"), path)
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        (lambda root: (root / "src/a.c").write_text("b"), "src/a.c"),
+        (lambda root: (root / "src/a.c").chmod(0o600), "src/a.c"),
+        (lambda root: os.utime(root / "inc2/a.h", (1, 1)), "inc2/a.h"),
+        (lambda root: (root / "inc/a.h").write_text("new"), "inc/a.h"),
+        (lambda root: (root / "list/two").write_text("2"), "list"),
+        (lambda root: (root / "list/one").unlink(), "list"),
+        (lambda root: ((root / "cur").unlink(), (root / "cur").symlink_to("inc")), "cur"),
+        (lambda root: _replace(root / "inc2"), "inc2/a.h"),
+        (lambda root: (root / "out/a.o").write_text("somebody else's"), "out/a.o"),
+    ],
+)
+def test_an_input_that_changes_while_the_job_runs_is_noticed(
+    root: Path, tree: MasterTree, change: Callable[[Path], object], path: str
+) -> None:
+    with pytest.raises(NotStorable) as refused:
+        observed(root, tree, lambda: change(root))
+    assert refused.value.obstacle is Obstacle.CHANGED
+    assert refused.value.detail == bytes(root / path)
+
+
+def test_outputs_of_other_jobs_are_no_change_of_an_input(root: Path, tree: MasterTree) -> None:
+    found = observed(root, tree)
+
+    def others() -> None:
+        for name in ("out/b.o", "src/b.o", "inc/other.h"):
+            (root / name).write_text("other")
+        (root / "src").chmod(0o700)
+        (root / "src").chmod(0o755)
+        (root / "new").mkdir()
+
+    assert observed(root, tree, others).blind == found.blind
+
+
+def test_a_fact_that_nobody_can_have_is_an_error(root: Path, tree: MasterTree) -> None:
+    reader = FactReader(tree)
+    with pytest.raises(FsError):
+        trio.run(reader.supply, FactsMissing({b"none/at/all"}, set(), set()))
+    with pytest.raises(FsError):
+        trio.run(reader.supply, FactsMissing(set(), {bytes(root / "none").strip(b"/")}, set()))
+    with pytest.raises(NotStorable):
+        trio.run(reader.supply, FactsMissing(set(), set(), {(bytes(root / "run.sh").strip(b"/"), b"x" * 32)}))
