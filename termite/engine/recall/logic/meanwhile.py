@@ -5,11 +5,11 @@ Nobody knows which of two states it saw, so its result cannot be stored.
 """
 
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from termite.engine.model import Changeset
 from termite.engine.paths import from_below_up, split
-from termite.engine.recall.logic.uses import Dependency, PathSet, Use
+from termite.engine.recall.logic.uses import LIST, STAT, Dependency, PathSet
 
 
 class Meanwhile:
@@ -19,15 +19,16 @@ class Meanwhile:
     directory is no change of an input.
     """
 
-    def __init__(self, changesets: Iterable[Changeset]) -> None:
+    def __init__(self, changesets: Iterable[Changeset], has_other_names: Callable[[bytes], bool]) -> None:
         """Take the changesets after the number at which the job started, up to a drain after it.
 
-        The job's own changes are not among them, because it is not published yet.
+        The job's own changes are not among them, because it is not published yet. `has_other_names`
+        says of a directory whether names in it came or went since the job started.
         """
+        self._has_other_names = has_other_names
         self._touched: set[bytes] = set()  # but for directories that stayed
         self._remade: set[bytes] = set()  # made, written, removed, or now of another kind
-        self._filled: dict[bytes, set[bytes]] = {}  # by directory: names that may have come or gone
-        self._later: set[bytes] = set()  # directories with a new time or mode
+        self._later: set[bytes] = set()  # directories that may have a new time or mode
         for changeset in changesets:
             for change in changeset.changes:
                 if change.attr is not None and stat.S_ISDIR(change.attr.mode) and not change.content:
@@ -35,27 +36,21 @@ class Meanwhile:
                     continue
                 self._touched.add(change.path)
                 if change.content:
-                    parent, name = split(change.path)
                     self._remade.add(change.path)
-                    self._filled.setdefault(parent, set()).add(name)
+                    self._later.add(split(change.path)[0])
 
     def changed_input(self, path_set: PathSet) -> bytes | None:
-        """Return a dependency that has changed, or None.
-
-        The journal does not say whether a written file is new. Therefore it counts as a new name of
-        its directory.
-        """
+        """Return a dependency that has changed, or None."""
         if not self._touched:
             return None
         return next((found.path for found in path_set.dependencies if self._is_changed(found)), None)
 
     def has_later_directory(self, path_set: PathSet) -> bool:
         """Return whether the job has asked for the times of a directory that has others now."""
-        dates = self._later | self._filled.keys()
-        return bool(dates) and any(found.use & Use.STAT and found.path in dates for found in path_set.dependencies)
+        return any(found.use & STAT and found.path in self._later for found in path_set.dependencies)
 
     def _is_changed(self, dependency: Dependency) -> bool:
         path = dependency.path
         if path in self._touched or any(above in self._remade for above in from_below_up(path)):
             return True
-        return bool(dependency.use & Use.LIST) and not self._filled.get(path, set()).issubset(dependency.own)
+        return bool(dependency.use & LIST) and self._has_other_names(path)

@@ -104,6 +104,15 @@ class AttrTree:
         self._names: dict[Inode, set[bytes]] = {}  # every served name of the files that `names_of` was asked for
         self._most_names = FEW_NAMES
         self._numbers: dict[bytes, bytes] = {}  # packed inode numbers by directory, made by `names_of`
+        self.name_changes = 0  # that were recorded so far, in all directories
+        self._newest_change: dict[bytes, int] = {}  # by directory, the number of its newest such change
+
+    def names_changed_since(self, directory: bytes, changes: int) -> bool:
+        """Return whether names in a directory came, went or got another type.
+
+        `changes` is what `name_changes` was then. The directory itself was there all the time.
+        """
+        return self._newest_change.get(directory, 0) > changes
 
     def is_served(self, directory: bytes) -> bool:
         """Return whether the listing of a directory is recorded."""
@@ -152,7 +161,10 @@ class AttrTree:
             return
         parent, name = split(path)
         listing = self._listings[parent]
-        self._note_name(path, listing.get(name), seen)
+        old = listing.get(name)
+        if old is None or stat.S_IFMT(old.attr.mode) != stat.S_IFMT(seen.attr.mode):
+            self._note_name_change(parent)
+        self._note_name(path, old, seen)
         listing[name] = seen
         self._numbers.pop(parent, None)
 
@@ -160,11 +172,15 @@ class AttrTree:
         """Remove the entry at a path, if there is one, and every listing at and below it."""
         for directory in list(self.served_within(path)):
             listing = self._listings.pop(directory)
+            self._newest_change.pop(directory, None)
             self._numbers.pop(directory, None)
             for name, seen in listing.items() if self._names else ():
                 self._note_name(join(directory, name), seen, None)
         parent, name = split(path)
-        self._note_name(path, self._listings.get(parent, {}).pop(name, None), None)
+        old = self._listings.get(parent, {}).pop(name, None)
+        if old is not None:
+            self._note_name_change(parent)
+        self._note_name(path, old, None)
         self._numbers.pop(parent, None)
 
     def served_within(self, path: bytes) -> Iterator[bytes]:
@@ -204,6 +220,10 @@ class AttrTree:
         if len(self._names) > NAMES_LIMIT / 2:
             self._names.clear()
         self._most_names = max(FEW_NAMES, 2 * len(self._names))
+
+    def _note_name_change(self, directory: bytes) -> None:
+        self.name_changes += 1
+        self._newest_change[directory] = self.name_changes
 
     def _note_name(self, path: bytes, old: Seen | None, new: Seen | None) -> None:
         """Keep the names of files in step with a changed entry; None means no entry."""

@@ -52,14 +52,16 @@ def observed(root: Path, tree: MasterTree, meanwhile: Callable[[], object] = lam
     accesses = [PathAccess(at + b"/" + name, kind, kind) for name, kind in [*named, (b"out/a.o", WRITES)]]
     for directory in ("src", "inc", "inc2", "list", "out"):
         tree.load(bytes(root / directory).strip(b"/"), "")  # as a mirror does while the job runs
-    number = tree.drain()
+    number, names = tree.drain(), tree.attrs.name_changes
     meanwhile()
     tree.drain()
     now = time.time_ns()
     job = EndedJob((b"./run.sh",), JobTrace(tuple(accesses)), (), Timing(now, now, now, 0, number), at.strip(b"/"))
     while True:
         try:
-            return observe(job, WEAK, reader.facts(), Meanwhile(tree.changesets_since(number)))
+            changesets = tree.changesets_since(number)
+            changed = Meanwhile(changesets, lambda path: tree.attrs.names_changed_since(path, names))
+            return observe(job, WEAK, reader.facts(), changed)
         except FactsMissing as missing:
             trio.run(reader.supply, missing)
 
@@ -89,6 +91,8 @@ def _replace(path: Path) -> None:
         (lambda root: (root / "inc/a.h").write_text("new"), "inc/a.h"),
         (lambda root: (root / "list/two").write_text("2"), "list"),
         (lambda root: (root / "list/one").unlink(), "list"),
+        (lambda root: ((root / "list/one").unlink(), (root / "list/one").mkdir()), "list"),
+        (lambda root: (root / "list/one").rename(root / "out/one"), "list"),
         (lambda root: ((root / "cur").unlink(), (root / "cur").symlink_to("inc")), "cur"),
         (lambda root: _replace(root / "inc2"), "inc2/a.h"),
         (lambda root: (root / "out/a.o").write_text("somebody else's"), "out/a.o"),
@@ -112,6 +116,8 @@ def test_outputs_of_other_jobs_are_no_change_of_an_input(root: Path, tree: Maste
         (root / "src").chmod(0o700)
         (root / "src").chmod(0o755)
         (root / "new").mkdir()
+        (root / "list/one").write_text("other")
+        os.replace(root / "out/b.o", root / "list/one")
 
     assert observed(root, tree, others).blind == found.blind
 

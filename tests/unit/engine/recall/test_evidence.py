@@ -162,7 +162,7 @@ def observed(meanwhile: Meanwhile, change: Change | None = None) -> Observation:
 
 
 def changes(*found: Change) -> Meanwhile:
-    return Meanwhile([Changeset(1, found)])
+    return Meanwhile([Changeset(1, found)], lambda path: False)
 
 
 def test_a_job_is_observed_with_both_fingerprints() -> None:

@@ -21,8 +21,8 @@ PATH_SET = PathSet(
 )
 
 
-def meanwhile(*changes: Change) -> Meanwhile:
-    return Meanwhile([Changeset(1, changes[:1]), Changeset(2, changes[1:])])
+def meanwhile(*changes: Change, renamed: bytes = b"") -> Meanwhile:
+    return Meanwhile([Changeset(1, changes[:1]), Changeset(2, changes[1:])], lambda path: path == renamed)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def meanwhile(*changes: Change) -> Meanwhile:
         Change(b"w/out", directory(), content=False),
         Change(b"w/inc", directory(), content=False),
         Change(b"w/list", directory(), content=False),
-        Change(b"w/list/own.o", file()),
+        Change(b"w/list/rewritten.o", file()),
         Change(b"w/list/other.o", file(), content=False),
         Change(b"w/inc/new.h", file()),
     ],
@@ -52,12 +52,16 @@ def test_other_files_and_times_of_directories_do_not_count(change: Change) -> No
         (Change(b"w/out/a.o", file("x")), b"w/out/a.o"),
         (Change(b"w/inc", None), b"w/inc"),
         (Change(b"w/out", directory()), b"w/out"),
-        (Change(b"w/list/new", file("x")), b"w/list"),
-        (Change(b"w/list/gone", None), b"w/list"),
     ],
 )
 def test_an_input_that_changed_is_named(change: Change, path: bytes) -> None:
     assert meanwhile(change).changed_input(PATH_SET) == path
+
+
+def test_a_listing_counts_if_its_names_changed() -> None:
+    change = Change(b"w/list/new", file("x"))
+    assert meanwhile(change, renamed=b"w/list").changed_input(PATH_SET) == b"w/list"
+    assert meanwhile(change, renamed=b"w/out").changed_input(PATH_SET) is None
 
 
 def test_an_input_counts_as_changed_though_it_is_as_before_in_the_end() -> None:
