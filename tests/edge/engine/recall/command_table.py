@@ -1,15 +1,18 @@
 """Predict, for each command and each mutation of its tree, whether its result may be used again.
 
 usage: python -m tests.edge.engine.recall.command_table [COMMAND_PART [MUTATION_PART]]
+       python -m tests.edge.engine.recall.command_table --random ROUNDS SEED
 
 Each command is run once. Its trace was recorded earlier (`table_traces.json`: paths in the tree, which
 is `@`, and programs). Then the tree is mutated in many ways. Each time the prediction is made from the
-AttrTree alone, and the command is really run: a hit is wrong if anything but the times differs.
+AttrTree alone, and the command is really run: a hit is wrong if anything but the times differs. A round
+of `--random` applies two or three of the mutations at once, to each command.
 """
 
 import hashlib
 import json
 import os
+import random
 import shutil
 import stat
 import subprocess
@@ -216,17 +219,33 @@ def shell(script: str, cwd: Path) -> None:
     subprocess.run(["sh", "-ec", script], cwd=cwd, check=True, env=ENVIRONMENT)
 
 
+def random_mutations(rounds: int, rng: random.Random) -> dict[str, str]:
+    """Return so many mutations, each of which is two or three others. One that cannot be made is left out."""
+    found = {}
+    for _ in range(rounds):
+        names = rng.sample(sorted(MUTATIONS), rng.choice((2, 2, 3)))
+        found[" + ".join(names)] = "\n".join(f"( {MUTATIONS[name]} ) 2>/dev/null || true" for name in names)
+    return found
+
+
 def main() -> int:
     """Run the whole table, or the part whose commands and mutations contain these texts."""
     part, mutation_part = (*sys.argv[1:], "", "")[:2]
     mutations = {name: text for name, text in MUTATIONS.items() if mutation_part in name}
+    rng = None
+    if part == "--random":
+        part, rng = "", random.Random(int(sys.argv[3]))
     rows = []
     with tempfile.TemporaryDirectory(prefix="termite-table-", dir="/var/tmp") as base:
         table = Table(Path(base))
         for command in (command for command in COMMANDS if part in command):
+            if rng is not None:
+                mutations = random_mutations(int(sys.argv[2]), rng)
             rows.append(row := table.predict(command, mutations))
             print(f"{command[:70]:70} hits {len(row.right_hits)}, misses {len(row.right_misses)}", flush=True)
-            lists = (("WRONG HITS", row.wrong_hits), ("misses", row.right_misses), ("lost hits", row.lost_hits))
+            lists = [("WRONG HITS", row.wrong_hits)]
+            if rng is None:
+                lists += [("misses", row.right_misses), ("lost hits", row.lost_hits)]
             for text, names in lists:
                 if names:
                     print(f"    {text}: {', '.join(names)}", flush=True)
