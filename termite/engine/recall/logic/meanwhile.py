@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable, Iterable
 
 from termite.engine.model import Changeset
-from termite.engine.paths import from_below_up, split
+from termite.engine.paths import split
 from termite.engine.recall.logic.uses import LIST, STAT, Dependency, PathSet
 
 
@@ -27,7 +27,6 @@ class Meanwhile:
         """
         self._has_other_names = has_other_names
         self._touched: set[bytes] = set()  # but for directories that stayed
-        self._remade: set[bytes] = set()  # made, written, removed, or now of another kind
         self._later: set[bytes] = set()  # directories that may have a new time or mode
         for changeset in changesets:
             for change in changeset.changes:
@@ -36,7 +35,6 @@ class Meanwhile:
                     continue
                 self._touched.add(change.path)
                 if change.content:
-                    self._remade.add(change.path)
                     self._later.add(split(change.path)[0])
 
     def changed_input(self, path_set: PathSet) -> bytes | None:
@@ -50,7 +48,6 @@ class Meanwhile:
         return any(found.use & STAT and found.path in self._later for found in path_set.dependencies)
 
     def _is_changed(self, dependency: Dependency) -> bool:
+        # The directories on the way to a path are dependencies of their own.
         path = dependency.path
-        if path in self._touched or any(above in self._remade for above in from_below_up(path)):
-            return True
-        return bool(dependency.use & LIST) and self._has_other_names(path)
+        return path in self._touched or (bool(dependency.use & LIST) and self._has_other_names(path))

@@ -132,6 +132,19 @@ def test_a_place_is_as_good_as_free_if_overwriting_it_leaves_no_trace() -> None:
         assert overwritten(before) != free
 
 
+def test_it_matters_who_may_pass_a_directory_and_for_outputs_who_may_change_it() -> None:
+    path_set = found(tree_of(TREE), [access(b"/w/src/a.c", READ), access(b"/w/out/n", WRITES)], [made(b"w/out/n")])
+
+    def state(out: int, src: int) -> object:
+        tree = tree_of({**TREE, b"w/out": directory(out), b"w/src": directory(src)})
+        return states(path_set.path_set, TreeFacts(tree), with_times=True)
+
+    assert state(0o755, 0o755) == state(0o755, 0o577)
+    assert state(0o755, 0o755) != state(0o755, 0o644)
+    assert state(0o755, 0o755) != state(0o555, 0o755)
+    assert state(0o755, 0o755) != state(0o2755, 0o755)
+
+
 @pytest.mark.parametrize(
     ("first", "use"),
     [

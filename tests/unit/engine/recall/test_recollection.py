@@ -182,6 +182,15 @@ def test_missing_facts_are_asked_for_and_not_taken_for_a_difference() -> None:
     assert missing.value.contents == {b"w/a.c"}
 
 
+def test_a_path_set_that_cannot_fit_asks_for_no_contents() -> None:
+    unhashed = msgspec.structs.replace(file("a"), digest=None)
+    rows = dataclasses.replace(stored(tree()), last=None)
+    found = answer(tree(w_a__c=unhashed, w_inc_a__h=file("h")), rows)
+    assert found == Miss(
+        (Difference(MissCause.NEVER), Difference(MissCause.SHADOW, b"/w/inc/a.h", b"absent", b"there"))
+    )
+
+
 # -- fingerprints and rows --------------------------------------------------------------------------------------------
 
 
