@@ -12,11 +12,12 @@ import logging
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from termite.engine.recall import result_calls
+from termite.engine.recall.logic.uses import PathSet
 from termite.engine.recall.look_up.evidence import NEW_SHAPE, Shape, merged_shape
 from termite.engine.recall.look_up.fingerprints import FORMAT
 from termite.engine.recall.look_up.stored_rows import (
@@ -79,9 +80,13 @@ class ResultIndex:
         """Close the index."""
         self._drop()
 
-    def rows(self, weak: bytes, name: bytes) -> StoredRows:
-        """Return what is stored for a command, and the last run of the job of this name."""
-        return self._try(lambda database: _read_rows(database, weak, name), NO_ROWS)
+    def rows(self, weak: bytes) -> StoredRows:
+        """Return what is stored for a command."""
+        return self._try(lambda database: _read_rows(database, weak), NO_ROWS)
+
+    def last(self, name: bytes) -> tuple[LastRun, PathSet | None] | None:
+        """Return the last run of the job of this name with its path set, as far as they are stored."""
+        return self._try(lambda database: _read_last(database, name), None)
 
     def add(self, weak: bytes, path_set: PathSetRow, row: ResultRow, now_s: int) -> bool:
         """Store a result with its path set. Return whether it is stored."""
@@ -258,28 +263,35 @@ def _put(database: sqlite3.Connection, table: str, values: Sequence[object]) -> 
     _execute(database, f"INSERT OR REPLACE INTO {table} VALUES ({marks})", values)
 
 
-def _read_rows(database: sqlite3.Connection, weak: bytes, name: bytes) -> StoredRows:
-    def read(table: str, kind: type[T], column: str, key: bytes) -> tuple[T, ...]:
-        rows = _execute(
-            database,
-            f"SELECT packed FROM {table} WHERE {column} = ? ORDER BY used DESC",
-            (key,),
-        )
-        values = (unpack_value(packed, kind) for (packed,) in rows if isinstance(packed, bytes))
-        return tuple(value for value in values if value is not None)
+def _read_rows(database: sqlite3.Connection, weak: bytes) -> StoredRows:
+    def read(table: str, kind: type[T]) -> tuple[T, ...]:
+        statement = f"SELECT packed FROM {table} WHERE weak = ? ORDER BY used DESC"
+        return tuple(_unpacked(_execute(database, statement, (weak,)), kind))
 
-    last = read("last_runs", LastRun, "name", name)
-    return StoredRows(
-        read("path_sets", PathSetRow, "weak", weak),
-        read("results", ResultRow, "weak", weak),
-        last[0] if last else None,
-    )
+    return StoredRows(read("path_sets", PathSetRow), read("results", ResultRow))
+
+
+def _read_last(database: sqlite3.Connection, name: bytes) -> tuple[LastRun, PathSet | None] | None:
+    rows = _execute(database, "SELECT packed FROM last_runs WHERE name = ?", (name,))
+    last = next(_unpacked(rows, LastRun), None)
+    if last is None:
+        return None
+    key = last.weak, last.path_set_id
+    rows = _execute(database, "SELECT packed FROM path_sets WHERE weak = ? AND id = ?", key)
+    found = next(_unpacked(rows, PathSetRow), None)
+    return last, found.path_set if found is not None else None
+
+
+def _unpacked(rows: Iterable[result_calls.Row], kind: type[T]) -> Iterator[T]:
+    for row in rows:
+        value = unpack_value(row[0], kind) if isinstance(row[0], bytes) else None
+        if value is not None:
+            yield value
 
 
 def _read_shape(database: sqlite3.Connection, identity: bytes) -> Shape:
     rows = _execute(database, "SELECT packed FROM shapes WHERE id = ?", (identity,))
-    found = unpack_value(rows[0][0], Shape) if rows and isinstance(rows[0][0], bytes) else None
-    return found if found is not None else NEW_SHAPE
+    return next(_unpacked(rows, Shape), NEW_SHAPE)
 
 
 def _remove_oldest(database: sqlite3.Connection) -> int:

@@ -20,6 +20,7 @@ import msgspec
 from termite.engine.errors import NotAtRest, RemoteProtocolError, Retryable
 from termite.engine.model import Digest, StoreLimits
 from termite.engine.recall import result_calls
+from termite.engine.recall.logic.uses import PathSet
 from termite.engine.recall.look_up.evidence import Shape
 from termite.engine.recall.look_up.stored_rows import LastRun, OutputPiece, PathSetRow, ResultRow, StoredRows
 from termite.engine.recall.result_index import ResultIndex
@@ -59,9 +60,13 @@ class ResultStore:
         self._index.close()
         self._cas.close()
 
-    def rows(self, weak: bytes, name: bytes) -> StoredRows:
-        """Return what is stored for a command, and the last run of the job of this name."""
-        return self._index.rows(weak, name)
+    def rows(self, weak: bytes) -> StoredRows:
+        """Return what is stored for a command."""
+        return self._index.rows(weak)
+
+    def last(self, name: bytes) -> tuple[LastRun, PathSet | None] | None:
+        """Return the last run of the job of this name with its path set, as far as they are stored."""
+        return self._index.last(name)
 
     def add(
         self, weak: bytes, path_set: PathSetRow, row: ResultRow, contents: Mapping[bytes, bytes | Path], now_s: int

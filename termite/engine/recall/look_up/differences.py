@@ -1,13 +1,15 @@
 """Name the first difference between the last run of a job and the tree as it is now."""
 
 import enum
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
-from termite.engine.recall.logic.uses import Dependency, State, Use
+from termite.engine.recall.logic.tree_facts import TreeFacts
+from termite.engine.recall.logic.uses import Dependency, PathSet, State, Use, states
 from termite.engine.recall.look_up.fingerprints import CommandIdentity
+from termite.engine.recall.look_up.observation import Observation
 from termite.engine.recall.look_up.stored_rows import LastRun, digests_of_texts
 
 
@@ -39,8 +41,64 @@ class Difference:
 
 
 _ORDER = tuple(MissCause)
+SHOWN_DIGITS = 12  # of a digest
+SHA256_BYTES = 32
 # These obstacles come from the user's rules and switches.
 RULE_OBSTACLES = frozenset({"rule", "network", "local"})
+
+
+def last_run(
+    identity: CommandIdentity,
+    weak: bytes,
+    observation: Observation | None,
+    *,
+    obstacle: str = "",
+    detail: bytes = b"",
+    job: str = "",
+) -> LastRun:
+    """Return what explains the next miss of the job of this name.
+
+    `observation` is None if nobody knows what the job depended on; `obstacle` says why.
+    """
+    return LastRun(
+        argv=identity.argv,
+        variables=digests_of_texts(identity.variables),
+        others={name: msgspec.msgpack.encode(value) for name, value in identity.others.items()},
+        weak=weak,
+        path_set_id=observation.row.id if observation is not None else b"",
+        states=pack_states(observation.states) if observation is not None else b"",
+        obstacle=obstacle,
+        detail=detail,
+        job=job,
+    )
+
+
+def explain_miss(
+    identity: CommandIdentity, last: LastRun | None, path_set: PathSet | None, facts: TreeFacts
+) -> Difference:
+    """Return the first difference to the last run of the same job.
+
+    `path_set` is the one that `last` names, or None if it is gone. Raise FactsMissing if a fact of
+    the tree is missing.
+    """
+    if last is None:
+        return Difference(MissCause.NEVER)
+    if found := difference_of_command(last, identity):
+        return found
+    if path_set is not None and last.states:
+        now = states(path_set, facts, with_times=True)
+        facts.check()
+        if found := difference_of_states(path_set.dependencies, _unpacked(last.states), _unpacked(pack_states(now))):
+            return found
+    if last.obstacle:
+        cause = MissCause.RULE if last.obstacle in RULE_OBSTACLES else MissCause.GAP
+        return Difference(cause, last.detail, last.obstacle.encode())
+    return Difference(MissCause.EVICTED)
+
+
+def pack_states(found: Iterable[State]) -> bytes:
+    """Return the states for a LastRun. Digests are cut, because they are compared for people only."""
+    return msgspec.msgpack.encode([[_cut(part) for part in state] for state in found])
 
 
 def difference_of_command(last: LastRun, identity: CommandIdentity) -> Difference | None:
@@ -63,11 +121,11 @@ def difference_of_states(
 ) -> Difference | None:
     """Return the first difference between the states of a path set, or None.
 
-    Both lists have the times that the job asked for.
+    Both lists have the times that the job asked for. There is none if `old` is damaged.
     """
     found = [
         _compare(dependency, before, after)
-        for dependency, before, after in zip(dependencies, old, new, strict=True)
+        for dependency, before, after in zip(dependencies, old, new, strict=False)
         if before != after
     ]
     return min(found, key=lambda difference: _ORDER.index(difference.cause), default=None)
@@ -118,5 +176,22 @@ def _first_different(old: Sequence[bytes], new: Sequence[bytes]) -> tuple[bytes,
 def _shown(part: object) -> bytes:
     """Return a part of a state for people: a digest in hexadecimal, a mode in octal."""
     if isinstance(part, bytes):
-        return part.hex()[:12].encode() if len(part) == 32 else part
+        return part
     return b"%o" % part if isinstance(part, int) else b""
+
+
+def _cut(part: object) -> object:
+    """Return a part of a state, of a digest only the beginning in hexadecimal."""
+    return part.hex()[:SHOWN_DIGITS].encode() if isinstance(part, bytes) and len(part) == SHA256_BYTES else part
+
+
+def _unpacked(packed: bytes) -> list[State]:
+    """Return packed states. Values that another version has packed are no states: []."""
+    try:
+        return [tuple(map(_frozen, state)) for state in msgspec.msgpack.decode(packed, type=list[list[object]])]
+    except msgspec.MsgspecError:
+        return []
+
+
+def _frozen(part: object) -> object:
+    return tuple(map(_frozen, part)) if isinstance(part, list) else part

@@ -5,6 +5,7 @@ termite wrote, counts as missing.
 """
 
 import hashlib
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -15,6 +16,8 @@ from termite.engine.model import Change, Digest, Usage
 from termite.engine.recall.logic.uses import PathSet
 
 CHECKSUM_BYTES = 8
+MOST_PLAIN_BYTES = 1024  # the paths of a longer path set repeat each other, and shrink to a sixth
+_PLAIN, _COMPRESSED = b"\0", b"\1"
 V = TypeVar("V")
 
 
@@ -81,15 +84,17 @@ class ResultRow(msgspec.Struct, frozen=True, array_like=True):
 class LastRun(msgspec.Struct, frozen=True, array_like=True):
     """The last run of the job of one name, with which a miss is explained.
 
-    `variables` has a digest of each text. `states` are those of the path set, and `written_by` has
-    the jobs that wrote inputs. `obstacle` says why the result was not stored, or is "".
+    `variables` has a digest of each text. `path_set_id` is that of a path set of the command `weak`,
+    or b"". `states` are those of its dependencies (`pack_states`). `obstacle` says why the result
+    was not stored, or is "".
     """
 
     argv: tuple[bytes, ...]
     variables: dict[bytes, bytes]
     others: dict[str, bytes]
-    path_set: PathSet | None = None
-    states: bytes = b""  # packed, with times
+    weak: bytes = b""
+    path_set_id: bytes = b""
+    states: bytes = b""
     obstacle: str = ""
     detail: bytes = b""
     job: str = ""
@@ -99,21 +104,20 @@ class LastRun(msgspec.Struct, frozen=True, array_like=True):
 class StoredRows:
     """All that the store has about one command.
 
-    `path_sets` are ordered by their last use, the newest first. `last` is the last run of the job
-    of the same name, perhaps of another command.
+    `path_sets` are ordered by their last use, the newest first.
     """
 
     path_sets: tuple[PathSetRow, ...] = ()
     results: tuple[ResultRow, ...] = ()
-    last: LastRun | None = None
 
 
 NO_ROWS = StoredRows()
 
 
 def pack_value(value: object) -> bytes:
-    """Return a packed value that begins with its checksum."""
+    """Return a packed value that begins with its checksum. Long ones are compressed."""
     body = msgspec.msgpack.encode(value)
+    body = _COMPRESSED + zlib.compress(body, 1) if len(body) > MOST_PLAIN_BYTES else _PLAIN + body
     return hashlib.sha256(body).digest()[:CHECKSUM_BYTES] + body
 
 
@@ -123,8 +127,9 @@ def unpack_value(packed: bytes, kind: type[V]) -> V | None:
     if hashlib.sha256(body).digest()[:CHECKSUM_BYTES] != packed[:CHECKSUM_BYTES]:
         return None
     try:
-        return msgspec.msgpack.decode(body, type=kind)
-    except msgspec.MsgspecError:
+        plain = zlib.decompress(body[1:]) if body.startswith(_COMPRESSED) else body[1:]
+        return msgspec.msgpack.decode(plain, type=kind)
+    except (zlib.error, msgspec.MsgspecError):
         return None
 
 

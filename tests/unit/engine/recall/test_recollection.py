@@ -8,16 +8,18 @@ import msgspec
 import pytest
 
 from termite.engine.model import Attr
+from termite.engine.recall.logic.dependencies import Dependencies
 from termite.engine.recall.logic.tree_facts import FactsMissing, TreeFacts
 from termite.engine.recall.logic.uses import Dependency, PathSet, Use, pack_path_set, states
-from termite.engine.recall.look_up.differences import Difference, MissCause
+from termite.engine.recall.look_up.differences import Difference, MissCause, explain_miss, last_run
 from termite.engine.recall.look_up.fingerprints import (
     CommandIdentity,
     recall_name,
     strong_fingerprint,
     weak_fingerprint,
 )
-from termite.engine.recall.look_up.recollection import MOST_PATH_SETS, Hit, Miss, last_run, recall
+from termite.engine.recall.look_up.observation import Observation
+from termite.engine.recall.look_up.recollection import MOST_PATH_SETS, Hit, Miss, recall
 from termite.engine.recall.look_up.stored_rows import (
     NO_ROWS,
     LastRun,
@@ -64,7 +66,7 @@ def tree(**changes: Attr | None) -> AttrTree:
     return tree_of({path: attr for path, attr in {**TREE, **named}.items() if attr is not None})
 
 
-def stored(from_tree: AttrTree, *, obstacle: str = "", detail: bytes = b"") -> StoredRows:
+def stored(from_tree: AttrTree) -> StoredRows:
     """Return the rows that a run in this tree has left."""
     facts = TreeFacts(from_tree)
     timed, blind = states(PATH_SET, facts, with_times=True), states(PATH_SET, facts, with_times=False)
@@ -74,19 +76,22 @@ def stored(from_tree: AttrTree, *, obstacle: str = "", detail: bytes = b"") -> S
         SET_ID,
         RecordedResult((), (), 1, 2, job="job 7"),
     )
-    last = last_run(IDENTITY, PATH_SET, timed, obstacle=obstacle, detail=detail)
-    return StoredRows((PathSetRow(SET_ID, PATH_SET),), (row,) if not obstacle else (), last)
+    return StoredRows((PathSetRow(SET_ID, PATH_SET),), (row,))
 
 
-def answer(
-    now: AttrTree, rows: StoredRows, identity: CommandIdentity = IDENTITY, *, is_blind: bool = False
-) -> Hit | Miss:
-    return recall(weak_fingerprint(identity), identity, rows, TreeFacts(now), is_blind=is_blind)
+def last_of(from_tree: AttrTree, *, obstacle: str = "", detail: bytes = b"") -> LastRun:
+    """Return the last run if it was in this tree."""
+    found = states(PATH_SET, TreeFacts(from_tree), with_times=True)
+    observation = Observation(Dependencies(PATH_SET, (), (), False), PathSetRow(SET_ID, PATH_SET), found, b"t", b"b")
+    return last_run(IDENTITY, WEAK, observation, obstacle=obstacle, detail=detail)
 
 
-def cause(found: Hit | Miss) -> Difference:
-    assert isinstance(found, Miss)
-    return found.reasons[0]
+def answer(now: AttrTree, rows: StoredRows, *, is_blind: bool = False) -> Hit | Miss:
+    return recall(WEAK, rows, TreeFacts(now), is_blind=is_blind)
+
+
+def cause(now: AttrTree, last: LastRun | None, identity: CommandIdentity = IDENTITY) -> Difference:
+    return explain_miss(identity, last, PATH_SET, TreeFacts(now))
 
 
 def test_the_same_tree_is_a_hit() -> None:
@@ -98,7 +103,8 @@ def test_the_same_tree_is_a_hit() -> None:
 
 def test_new_times_are_a_hit_only_for_commands_that_are_blind_to_them() -> None:
     rows, touched = stored(tree()), tree(w_a__c=file("a", mtime_ns=5))
-    assert cause(answer(touched, rows)) == Difference(MissCause.TIMES, b"/w/a.c")
+    assert answer(touched, rows) == Miss()
+    assert cause(touched, last_of(tree())) == Difference(MissCause.TIMES, b"/w/a.c")
     assert answer(touched, rows, is_blind=True) == Hit(rows.results[0], by_times=False)
 
 
@@ -118,7 +124,8 @@ def test_new_times_are_a_hit_only_for_commands_that_are_blind_to_them() -> None:
     ],
 )
 def test_the_first_difference_of_the_tree_is_named(changes: dict[str, Attr | None], expected: Difference) -> None:
-    found = cause(answer(tree(**changes), stored(tree())))
+    assert isinstance(answer(tree(**changes), stored(tree()), is_blind=True), Miss)
+    found = cause(tree(**changes), last_of(tree()))
     assert (found.cause, found.name) == (expected.cause, expected.name)
     if expected.old:
         assert found == expected
@@ -140,24 +147,26 @@ def test_the_first_difference_of_the_command_is_named(identity: dict[str, object
     other = dataclasses.replace(IDENTITY, **identity)  # type: ignore[arg-type]
     assert weak_fingerprint(other) != WEAK
     assert recall_name(other) == recall_name(IDENTITY)
-    # The command itself was never seen; its job was.
-    rows = StoredRows(last=stored(tree()).last)
-    assert cause(answer(tree(), rows, other)) == expected
+    assert cause(tree(), last_of(tree()), other) == expected
 
 
 def test_a_job_that_was_never_seen_or_was_evicted_says_so() -> None:
-    assert cause(answer(tree(), NO_ROWS)) == Difference(MissCause.NEVER)
-    rows = dataclasses.replace(stored(tree()), results=())
-    assert cause(answer(tree(), rows)) == Difference(MissCause.EVICTED)
+    assert answer(tree(), NO_ROWS) == Miss()
+    assert cause(tree(), None) == Difference(MissCause.NEVER)
+    assert cause(tree(), last_of(tree())) == Difference(MissCause.EVICTED)
+    no_states = explain_miss(IDENTITY, last_of(tree()), None, TreeFacts(tree(w_a__c=file("b"))))
+    assert no_states == Difference(MissCause.EVICTED)
 
 
 @pytest.mark.parametrize(
     ("obstacle", "expected"), [("gap", MissCause.GAP), ("changed", MissCause.GAP), ("rule", MissCause.RULE)]
 )
 def test_a_result_that_was_not_stored_says_why(obstacle: str, expected: MissCause) -> None:
-    rows = stored(tree(), obstacle=obstacle, detail=b"mount")
-    assert cause(answer(tree(), rows)) == Difference(expected, b"mount", obstacle.encode())
-    assert cause(answer(tree(w_a__c=file("b")), rows)).cause is MissCause.CONTENT
+    last = last_of(tree(), obstacle=obstacle, detail=b"mount")
+    assert cause(tree(), last) == Difference(expected, b"mount", obstacle.encode())
+    assert cause(tree(w_a__c=file("b")), last).cause is MissCause.CONTENT
+    unknown = last_run(IDENTITY, WEAK, None, obstacle=obstacle, detail=b"mount")
+    assert explain_miss(IDENTITY, unknown, None, TreeFacts(tree())).cause is expected
 
 
 def test_several_path_sets_are_tried_but_not_too_many() -> None:
@@ -184,11 +193,8 @@ def test_missing_facts_are_asked_for_and_not_taken_for_a_difference() -> None:
 
 def test_a_path_set_that_cannot_fit_asks_for_no_contents() -> None:
     unhashed = msgspec.structs.replace(file("a"), digest=None)
-    rows = dataclasses.replace(stored(tree()), last=None)
-    found = answer(tree(w_a__c=unhashed, w_inc_a__h=file("h")), rows)
-    assert found == Miss(
-        (Difference(MissCause.NEVER), Difference(MissCause.SHADOW, b"/w/inc/a.h", b"absent", b"there"))
-    )
+    found = answer(tree(w_a__c=unhashed, w_inc_a__h=file("h")), stored(tree()))
+    assert found == Miss((Difference(MissCause.SHADOW, b"/w/inc/a.h", b"absent", b"there"),))
 
 
 # -- fingerprints and rows --------------------------------------------------------------------------------------------
@@ -249,7 +255,7 @@ def test_damaged_values_are_missing() -> None:
     values: Iterable[tuple[msgspec.Struct, type[msgspec.Struct]]] = (
         (rows.path_sets[0], PathSetRow),
         (rows.results[0], ResultRow),
-        (last_run(IDENTITY, None, ()), LastRun),
+        (last_of(tree()), LastRun),
     )
     for value, kind in values:
         packed = pack_value(value)
