@@ -1,6 +1,6 @@
 """Look for a stored result that the command would produce again in the tree as it is now."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from termite.engine.recall.logic.tree_facts import TreeFacts
@@ -33,14 +33,14 @@ class Miss:
     intruders: tuple[Difference, ...] = ()
 
 
-def recall(weak: bytes, rows: StoredRows, facts: TreeFacts, *, is_blind: bool) -> Hit | Miss:
+def recall(weak: bytes, rows: StoredRows, facts: TreeFacts, blind_shapes: Collection[bytes] = ()) -> Hit | Miss:
     """Return a hit among the stored rows of a command, or a miss.
 
-    `is_blind`: the times that such a command asks for do not change its results. Raise FactsMissing
-    if a fact of the tree is missing.
+    `blind_shapes` are those of the rows' shapes whose results do not change with the times of files.
+    Raise FactsMissing if a fact of the tree is missing.
     """
     by_time = {row.timed: row for row in rows.results if row.timed}
-    by_state = {row.blind: row for row in rows.results if row.blind} if is_blind else {}
+    by_state = {row.blind: row for row in rows.results if row.blind and row.shape in blind_shapes}
     intruders: list[Difference] = []
     for candidate in rows.path_sets[:MOST_PATH_SETS]:
         intruder = find_intruder(candidate.path_set, facts)

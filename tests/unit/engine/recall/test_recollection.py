@@ -58,6 +58,7 @@ PATH_SET = PathSet(
     )
 )
 SET_ID, _ = pack_path_set(PATH_SET)
+SHAPE = b"s" * 16
 
 
 def tree(**changes: Attr | None) -> AttrTree:
@@ -75,6 +76,7 @@ def stored(from_tree: AttrTree) -> StoredRows:
         strong_fingerprint(WEAK, SET_ID, blind, with_times=False),
         SET_ID,
         RecordedResult((), (), 1, 2, job="job 7"),
+        SHAPE,
     )
     return StoredRows((PathSetRow(SET_ID, PATH_SET),), (row,))
 
@@ -87,7 +89,7 @@ def last_of(from_tree: AttrTree, *, obstacle: str = "", detail: bytes = b"") -> 
 
 
 def answer(now: AttrTree, rows: StoredRows, *, is_blind: bool = False) -> Hit | Miss:
-    return recall(WEAK, rows, TreeFacts(now), is_blind=is_blind)
+    return recall(WEAK, rows, TreeFacts(now), {b"other", SHAPE} if is_blind else {b"other"})
 
 
 def cause(now: AttrTree, last: LastRun | None, identity: CommandIdentity = IDENTITY) -> Difference:
