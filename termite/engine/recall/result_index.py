@@ -1,8 +1,8 @@
-"""Keep the path sets and results of commands in an index, a SQLite file that all masters of a user share.
+"""Keep the path sets and results of commands in an index that all masters of a user share.
 
-The file is `index-FORMAT-GENERATION.db`. If the newest generation is damaged, the next one is begun,
-and the damaged file stays for a week. It is never renamed: a process that still has it open would
-remove the log of its successor, which has the same name.
+The file is `index-FORMAT-GENERATION.db`, a database of SQLite. If the newest generation is damaged,
+the next one is begun, and the damaged file stays for a week. It is never renamed: a process that
+still has it open would remove the log of its successor, which has the same name.
 
 A row carries a checksum (`stored_rows`), so a row that was damaged silently is missing. Writes are
 transactions: a process that is killed leaves all of one or nothing.
@@ -85,7 +85,7 @@ class ResultIndex:
         return self._try(lambda database: _read_rows(database, weak), NO_ROWS)
 
     def last(self, name: bytes) -> tuple[LastRun, PathSet | None] | None:
-        """Return the last run of the job of this name with its path set, as far as they are stored."""
+        """Return the last run of the job of this name with its path set, if they are stored."""
         return self._try(lambda database: _read_last(database, name), None)
 
     def add(self, weak: bytes, path_set: PathSetRow, row: ResultRow, now_s: int) -> bool:
@@ -190,7 +190,10 @@ class ResultIndex:
         return self._try(transaction, fallback)
 
     def _try(self, work: Callable[[sqlite3.Connection], T], fallback: T) -> T:
-        """Work on the database. If it is damaged, begin a new one. Return `fallback` if that fails."""
+        """Work on the database, or on a new one if it is damaged.
+
+        Return `fallback` if that fails.
+        """
         for _ in range(2 if self._in_a_row < MOST_FAILURES else 0):
             try:
                 if self._database is None:

@@ -65,7 +65,7 @@ class ResultStore:
         return self._index.rows(weak)
 
     def last(self, name: bytes) -> tuple[LastRun, PathSet | None] | None:
-        """Return the last run of the job of this name with its path set, as far as they are stored."""
+        """Return the last run of the job of this name with its path set, if they are stored."""
         return self._index.last(name)
 
     def add(

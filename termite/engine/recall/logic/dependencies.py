@@ -73,8 +73,8 @@ class EndedJob:
 class Dependencies:
     """All that a job depended on.
 
-    `tools` are the files that it executed, and the interpreters of scripts. `asked` has the paths of
-    /proc, /sys and /dev that it named: they may differ between two machines. If `has_set_times`,
+    `tools` are the files that it executed, and the interpreters of scripts. `asked` has the paths
+    of /proc, /sys and /dev that it named: they may differ between two machines. If `has_set_times`,
     the job has given a file a time that is not the one of writing, which may come from an input.
     """
 

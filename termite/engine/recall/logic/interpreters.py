@@ -8,7 +8,8 @@ import struct
 SCRIPT_LINE_BYTES = 256  # BINPRM_BUF_SIZE: the kernel reads as much of the first line
 _ELF = b"\x7fELF"
 _PT_INTERP = 3
-# By the class of the file: offsets of e_phoff, e_phentsize and e_phnum, and of p_offset and p_filesz.
+# By the class of the file: offsets of e_phoff, e_phentsize and e_phnum, and of p_offset and
+# p_filesz.
 _FORMATS = {1: ("I", 28, 42, 44, 4, 16), 2: ("Q", 32, 54, 56, 8, 32)}
 
 

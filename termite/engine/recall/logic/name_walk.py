@@ -1,7 +1,7 @@
 """Follow a path from the root down, as the kernel does, and note everything on the way.
 
-A job that used `a/b/c` depends on `a` being a directory and no symlink, even if it only looked at
-`c`: if `a` becomes a symlink, the same name means another file.
+A job that used `a/b/c` depends on `a` being a directory and no symlink. If `a` becomes a symlink,
+the same name means another file.
 """
 
 import stat
@@ -45,7 +45,7 @@ _ROOT = Way(b"", True, ())
 
 
 class NameWalk:
-    """Follows paths in one state of the tree. What was found on the way is remembered.
+    """A walker of paths in one state of the tree, which remembers the directories on the way.
 
     All methods raise UnservedDirectory if a fact is missing, which the facts have noted.
     """

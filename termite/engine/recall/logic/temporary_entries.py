@@ -18,8 +18,8 @@ _STEM = re.compile(rb"([A-Za-z0-9]{6,})(?:\.[A-Za-z0-9]+)*\Z")
 def is_temporary(name: bytes, first: int) -> bool:
     """Return whether a name that is gone at the end of a job was a random one that the job made.
 
-    `first` is the AccessKind of its first use. A lock file is made in the same way, and is no temporary entry: another
-    job may hold it. Its name is not random.
+    `first` is the AccessKind of its first use. A lock file is made in the same way, and is no
+    temporary entry: another job may hold it. Its name is not random.
     """
     return bool(first & _MAKES) and looks_random(name)
 

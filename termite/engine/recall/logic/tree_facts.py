@@ -1,7 +1,7 @@
 """Look at the AttrTree, and collect the facts that are missing for a decision.
 
-A missing fact does not end a decision at once: the others are asked for as well, so that the caller
-gets all of them in one round. What was decided without a fact is of no use: `check` raises then.
+A missing fact does not end a decision at once. Other facts are asked for as well, so that the
+caller gets all of them in one round. A decision without a fact is of no use: `check` raises then.
 """
 
 import hashlib

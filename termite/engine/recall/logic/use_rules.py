@@ -67,8 +67,8 @@ def use_of_output(
 ) -> int:
     """Return how the state before the job can show in what it left at a path.
 
-    `is_overwriter`: the job overwrites its outputs although it looks at them first. `is_closed`: the
-    directory may not be written, so that removing or replacing the file has failed.
+    `is_overwriter`: the job overwrites its outputs although it looks at them first. `is_closed`:
+    the directory may not be written, so that removing or replacing the file has failed.
     """
     if _is_directory(before):
         return TYPE | MODE | LIST

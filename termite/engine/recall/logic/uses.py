@@ -36,8 +36,8 @@ class Use(enum.IntFlag):
     EXEC = 1 << 12  # it was executed, which is no state of its own
 
 
-# Plain numbers: a bitwise operation on members of a flag takes a microsecond, and a job has hundreds
-# of paths.
+# Plain numbers: a bitwise operation on members of a flag takes a microsecond, and a job has
+# hundreds of paths.
 ABSENT, TYPE, ENTER, FILL, MODE, LINK, READ, STAT, LIST, WHOLE, TIME, FRESH, EXEC = (int(use) for use in Use)
 _ENTER_OR_FILL = ENTER | FILL
 _WITH_MODE = MODE | STAT | WHOLE

@@ -97,7 +97,10 @@ def explain_miss(
 
 
 def pack_states(found: Iterable[State]) -> bytes:
-    """Return the states for a LastRun. Digests are cut, because they are compared for people only."""
+    """Return the states for a LastRun.
+
+    Digests are cut, because they are compared for people only.
+    """
     return msgspec.msgpack.encode([[_cut(part) for part in state] for state in found])
 
 

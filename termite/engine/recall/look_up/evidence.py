@@ -4,7 +4,7 @@ No trace shows that a command depends on the time, on random numbers or on the o
 Therefore a result is used only in these cases:
 
 * The command is a known one, of which somebody has vouched.
-* The same strong fingerprint was executed twice, some time and one sandbox apart, with equal results.
+* The same strong fingerprint was executed twice with equal results, in two sandboxes.
 * Three other instances of its *shape* have proved this, and none has ever differed. A shape is the
   command with its tools by content, and without the names of its files.
 
@@ -28,7 +28,8 @@ AUDIT_EVERY = 200  # one hit of so many is executed all the same, and compared
 
 # What looks like the name of a file; the letters of an option before it are kept.
 _FILE = re.compile(rb"((?:\A--?[A-Za-z])?)[^\s=:,]*[./][^\s=:,]*")
-# Programs whose behaviour lies in a file that they read. The shape of their commands is the command.
+# Programs whose behaviour lies in a file that they read. The shape of their commands is the
+# command.
 _INTERPRETERS = re.compile(
     rb"(?:ba|da|k|z|a|tc|c)?sh|busybox|python[0-9.]*|perl[0-9.]*|ruby[0-9.]*|node|nodejs|java|lua(?:jit)?[0-9.]*"
     rb"|tclsh[0-9.]*|php[0-9.]*|[gmn]?awk|sed|m4|bc|dc|guile.*|emacs.*|make|gmake|ninja|cmake|ctest|env|xargs|find|go|cargo|rustc"
@@ -51,7 +52,7 @@ class Proof(enum.StrEnum):
 
 
 class Shape(msgspec.Struct, frozen=True, array_like=True):
-    """What is known of the commands of one shape.
+    """The knowledge of the commands of one shape.
 
     `proven` has strong fingerprints that were executed twice with equal results, and `blind` those
     whose results were equal although times differed; of both only as many as are needed. If
@@ -84,8 +85,8 @@ def shape_id(argv: Sequence[bytes], tools: Mapping[bytes, bytes]) -> bytes:
     """Return the identity of a command's shape: 16 bytes.
 
     `tools` has the SHA-256 of the programs that it executed, by path. In the words, what looks like
-    the name of a file is left out. If an interpreter is among the programs, nothing is left out: one
-    script proves nothing about another.
+    the name of a file is left out. If an interpreter is among the programs, nothing is left out:
+    one script proves nothing about another.
     """
     is_interpreted = any(_INTERPRETERS.fullmatch(path.rpartition(b"/")[2]) for path in tools) or not tools
     words = list(argv) if is_interpreted else [_FILE.sub(rb"\1*", word) for word in argv]

@@ -1,4 +1,4 @@
-"""Compute the weak fingerprint of a command, and the strong one of a command in a state of the tree.
+"""Compute the weak fingerprint of a command, and the strong one of a command in one tree.
 
 A weak fingerprint has all that is known before the tree is looked at. Variables of the environment
 are all in it, because nobody sees which of them a program reads. The exceptions are `UNKEYED`: jobs
@@ -33,8 +33,8 @@ UNKEYED = (
 class CommandIdentity:
     """All that is known of a command before the tree is looked at.
 
-    `env` has the words NAME=TEXT that its job gets. `stdin` is b"" for /dev/null, else the SHA-256 of
-    all that can be read from it. `ids` are those of the user and the groups, `limits` those that
+    `env` has the words NAME=TEXT that its job gets. `stdin` is b"" for /dev/null, else the SHA-256
+    of all that can be read from it. `ids` are those of the user and the groups, `limits` those that
     differ from the default. `root` is the writable root. `machine` is b"", or names the class of
     worker that the command asks about.
     """
@@ -96,8 +96,8 @@ def strong_fingerprint(weak: bytes, path_set_id: bytes, found: Sequence[State], 
 def recall_name(identity: CommandIdentity) -> bytes:
     """Return a name that a job keeps if one of its options changes: 16 bytes.
 
-    The name is made of the directory, the program and the output that `-o` names. Without one, it is
-    made of all words that look like files.
+    The name is made of the directory, the program and the output that `-o` names. Without one, it
+    is made of all words that look like files.
     """
     words = identity.argv[1:]
     named = [word for before, word in itertools.pairwise(words) if before == b"-o"]

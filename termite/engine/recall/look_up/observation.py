@@ -19,7 +19,7 @@ from termite.engine.recall.look_up.stored_rows import PathSetRow
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What a job depended on, and the fingerprints of its result.
+    """The dependencies of a job, and the fingerprints of its result.
 
     `states` are those before the job, with times. `timed` is b"" if the times before the job are
     not known. `blind` is b"" if the result has times that the command has set.

@@ -36,8 +36,8 @@ class Miss:
 def recall(weak: bytes, rows: StoredRows, facts: TreeFacts, blind_shapes: Collection[bytes] = ()) -> Hit | Miss:
     """Return a hit among the stored rows of a command, or a miss.
 
-    `blind_shapes` are those of the rows' shapes whose results do not change with the times of files.
-    Raise FactsMissing if a fact of the tree is missing.
+    `blind_shapes` are those of the rows' shapes whose results do not change with the times of
+    files. Raise FactsMissing if a fact of the tree is missing.
     """
     by_time = {row.timed: row for row in rows.results if row.timed}
     by_state = {row.blind: row for row in rows.results if row.blind and row.shape in blind_shapes}

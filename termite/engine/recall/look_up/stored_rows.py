@@ -31,10 +31,10 @@ class OutputPiece(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class RecordedResult(msgspec.Struct, frozen=True, array_like=True):
     """The result of one run, as the worker reported it.
 
-    `changes` are those of the job, with mtimes of the worker's clock; the contents are in the store.
-    `started_ns` and `ended_ns` are of the same clock: a Timing made of them gives the outputs new
-    times in their order. `job` names the job that was executed. `tools` are the files it executed.
-    If the output is long, it is the blob `output_blob`, a packed list of pieces.
+    `changes` are those of the job, with mtimes of the worker's clock; the contents are in the
+    store. `started_ns` and `ended_ns` are of the same clock: a Timing made of them gives the
+    outputs new times in their order. `job` names the job that was executed. `tools` are the files
+    it executed. If the output is long, it is the blob `output_blob`, a packed list of pieces.
     """
 
     changes: tuple[Change, ...]
@@ -84,9 +84,9 @@ class ResultRow(msgspec.Struct, frozen=True, array_like=True):
 class LastRun(msgspec.Struct, frozen=True, array_like=True):
     """The last run of the job of one name, with which a miss is explained.
 
-    `variables` has a digest of each text. `path_set_id` is that of a path set of the command `weak`,
-    or b"". `states` are those of its dependencies (`pack_states`). `obstacle` says why the result
-    was not stored, or is "".
+    `variables` has a digest of each text. `path_set_id` is that of a path set of the command
+    `weak`, or b"". `states` are those of its dependencies (`pack_states`). `obstacle` says why the
+    result was not stored, or is "".
     """
 
     argv: tuple[bytes, ...]

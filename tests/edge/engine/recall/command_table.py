@@ -3,10 +3,10 @@
 usage: python -m tests.edge.engine.recall.command_table [COMMAND_PART [MUTATION_PART]]
        python -m tests.edge.engine.recall.command_table --random ROUNDS SEED
 
-Each command is run once. Its trace was recorded earlier (`table_traces.json`: paths in the tree, which
-is `@`, and programs). Then the tree is mutated in many ways. Each time the prediction is made from the
-AttrTree alone, and the command is really run: a hit is wrong if anything but the times differs. A round
-of `--random` applies two or three of the mutations at once, to each command.
+Each command is run once. Its trace was recorded earlier (`table_traces.json`: paths in the tree,
+which is `@`, and programs). Then the tree is mutated in many ways. Each time the prediction is made
+from the AttrTree alone, and the command is really run: a hit is wrong if anything but the times
+differs. A round of `--random` applies two or three of the mutations at once, to each command.
 """
 
 import hashlib
@@ -125,7 +125,10 @@ class Table:
                 trio.run(self.reader.supply, missing)
 
     def dependencies(self, command: str) -> tuple[Ended, Dependencies]:
-        """Run a command in a new tree, and return what it depends on. The tree is new afterwards."""
+        """Run a command in a new tree, and return what it depends on.
+
+        The tree is new afterwards, too.
+        """
         self.make()
         started_ns = time.time_ns()
         ended = self.run(command)
@@ -175,7 +178,7 @@ class Table:
         return row
 
     def _answer_or_nothing(self, question: Callable[[TreeFacts], T]) -> T | None:
-        """Return None if a fact cannot be had, such as the content of a file that we may not read."""
+        """Return None if a fact cannot be had, such as the content of an unreadable file."""
         try:
             return self.answer(question)
         except Exception as error:  # around one prediction, which is a miss then
@@ -220,7 +223,10 @@ def shell(script: str, cwd: Path) -> None:
 
 
 def random_mutations(rounds: int, rng: random.Random) -> dict[str, str]:
-    """Return so many mutations, each of which is two or three others. One that cannot be made is left out."""
+    """Return so many mutations, each of which is two or three others.
+
+    One that cannot be made is left out.
+    """
     found = {}
     for _ in range(rounds):
         names = rng.sample(sorted(MUTATIONS), rng.choice((2, 2, 3)))

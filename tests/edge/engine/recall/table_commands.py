@@ -1,4 +1,4 @@
-"""The commands and the mutations of the table: what is run, and what is changed before it runs again.
+"""The commands of the table, and the mutations of their tree before they run again.
 
 Each command runs in a copy of the same small tree.
 """

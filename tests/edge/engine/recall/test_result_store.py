@@ -1,4 +1,4 @@
-"""Test the store of results: kills and failures at every call, damage, several masters, eviction."""
+"""Test the store of results: kills and failures at every call, damage, masters, eviction."""
 
 import errno
 import functools
@@ -207,7 +207,10 @@ def faulty(module: ModuleType, come: Callable[[], None]) -> dict[str, Any]:
 
 
 def run_with_fault(work: Callable[[], None], number: int, fault: Callable[[], None]) -> bool:
-    """Run `work` in a child, whose call of this number meets a fault. Return whether it came so far."""
+    """Run `work` in a child, whose call of this number meets a fault.
+
+    Return whether the child came so far.
+    """
     child = os.fork()
     if child == 0:
         count = 0

@@ -1,4 +1,4 @@
-"""Test the parsers of names and of heads of programs: random names, overwriting tools, interpreters."""
+"""Test the parsers of names and heads: random names, overwriting tools, interpreters."""
 
 import random
 import string
@@ -64,7 +64,7 @@ def test_a_loader_is_no_tool(name: str) -> None:
 
 
 def elf(*, bits: int, order: str, interpreter: bytes, at: int = 256) -> bytes:
-    """Return the head of an ELF program with two program headers, the second of which is PT_INTERP."""
+    """Return the head of an ELF program with two program headers; the second is PT_INTERP."""
     word = "Q" if bits == 64 else "I"
     head = bytearray(at + len(interpreter) + 1)
     head[:6] = b"\x7fELF" + bytes([2 if bits == 64 else 1, 1 if order == "<" else 2])
