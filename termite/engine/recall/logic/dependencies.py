@@ -21,7 +21,7 @@ from termite.engine.recall.logic.temporary_entries import is_temporary
 from termite.engine.recall.logic.traced_paths import AccessKind, JobTrace, PathAccess
 from termite.engine.recall.logic.tree_facts import UNKNOWN_SHA256, TreeFacts, UnservedDirectory
 from termite.engine.recall.logic.use_rules import use_of_input, use_of_output
-from termite.engine.recall.logic.uses import FILL, FRESH, LIST, TYPE, Dependency, PathSet
+from termite.engine.recall.logic.uses import FILL, FRESH, LIST, TIME, TYPE, WHOLE, Dependency, PathSet
 from termite.engine.tree.logic.times import Timing
 
 # The sandbox makes them, and shows the same to every job. They are no part of the AttrTree.
@@ -59,10 +59,12 @@ class NotStorable(Exception):
 class EndedJob:
     """A job that has ended on a worker and is not yet published.
 
-    `changes` are those of its result, and `root` is the writable root. `argv` is its command.
+    `changes` are those of its result, and `root` is the writable root. `argv` is its command, and
+    `cwd` the absolute path of its directory.
     """
 
     argv: Sequence[bytes]
+    cwd: bytes
     trace: JobTrace
     changes: Sequence[Change]
     timing: Timing
@@ -94,6 +96,7 @@ def find_dependencies(job: EndedJob, facts: TreeFacts) -> Dependencies:
     if job.trace.lost:
         raise NotStorable(Obstacle.LOST)
     found = _Finding(job, facts)
+    found.note(PathAccess(job.cwd, AccessKind.CHDIR, AccessKind.CHDIR))
     for access in job.trace.accesses:
         found.note(access)
     for place in list(found.places.values()):
@@ -224,6 +227,8 @@ class _Finding:
                 self._add(place.real, use_of_input(place.kinds, place.before, is_entry=place.is_entry))
             else:
                 self._add(place.real, self._use_of_output(place, change, is_overwriter=is_overwriter))
+        for path in self.changed.keys() - self.places.keys():  # nobody knows how it came about
+            self._add(path, TYPE if self.before[path] is None else WHOLE | TIME)
         self._note_listed_outputs()
         paths = sorted(self.uses)
         if temporary:

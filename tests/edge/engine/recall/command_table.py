@@ -136,7 +136,9 @@ class Table:
         changes = tuple(self._changes(ended))
         self.make()
         argv = tuple(map(os.fsencode, argv_of(command)))
-        job = EndedJob(argv, JobTrace(self.accesses(command)), changes, timing, bytes(self.root).strip(b"/"))
+        job = EndedJob(
+            argv, bytes(self.top), JobTrace(self.accesses(command)), changes, timing, bytes(self.root).strip(b"/")
+        )
         return ended, self.answer(lambda facts: find_dependencies(job, facts))
 
     def _changes(self, ended: Ended) -> Iterator[Change]:

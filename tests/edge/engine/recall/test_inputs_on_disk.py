@@ -56,7 +56,7 @@ def observed(root: Path, tree: MasterTree, meanwhile: Callable[[], object] = lam
     meanwhile()
     tree.drain()
     now = time.time_ns()
-    job = EndedJob((b"./run.sh",), JobTrace(tuple(accesses)), (), Timing(now, now, now, 0, number), at.strip(b"/"))
+    job = EndedJob((b"./run.sh",), at, JobTrace(tuple(accesses)), (), Timing(now, now, now, 0, number), at.strip(b"/"))
     while True:
         try:
             changesets = tree.changesets_since(number)

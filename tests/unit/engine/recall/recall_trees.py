@@ -65,7 +65,7 @@ def access(path: bytes, first: AccessKind, later: AccessKind = NOTHING) -> PathA
 def ended(
     accesses: Iterable[PathAccess], changes: Iterable[Change] = (), argv: Iterable[bytes] = (b"tool",)
 ) -> EndedJob:
-    return EndedJob(tuple(argv), JobTrace(tuple(accesses)), tuple(changes), TIMING, ROOT)
+    return EndedJob(tuple(argv), b"/w", JobTrace(tuple(accesses)), tuple(changes), TIMING, ROOT)
 
 
 def made(path: bytes, attr: Attr | None = None) -> Change:

@@ -1,5 +1,6 @@
 """Test what a job depends on: the rules, one by one."""
 
+import dataclasses
 import stat
 
 import msgspec
@@ -205,6 +206,19 @@ def test_a_copy_may_depend_on_its_target(option: bytes, is_plain: bool) -> None:
     assert (there[b"w/out/old.o"] == Use.FRESH) is is_plain
 
 
+def test_an_output_that_no_access_names_matters_whole() -> None:
+    there = uses(tree_of(TREE), [], [made(b"w/out/old.o"), made(b"w/out/new.o")])
+    assert there[b"w/out/old.o"] == Use.WHOLE | Use.TIME
+    assert there[b"w/out/new.o"] == Use.TYPE
+
+
+def test_the_directory_of_a_job_is_a_dependency() -> None:
+    job = dataclasses.replace(ended([]), cwd=b"/w/link")
+    path_set = find_dependencies(job, TreeFacts(tree_of(TREE))).path_set
+    there = {one.path: Use(one.use) for one in path_set.dependencies}
+    assert there == {b"w": Use.ENTER, b"w/link": Use.LINK, b"w/src": Use.ENTER}
+
+
 def test_a_listing_does_not_depend_on_the_jobs_own_names() -> None:
     accesses = [access(b"/w/out/new.o", WRITES), access(b"/w/out", LIST)]
     path_set = found(tree_of(TREE), accesses, [made(b"w/out/new.o")]).path_set
@@ -291,7 +305,7 @@ def test_missing_facts_are_asked_for_all_at_once() -> None:
 def test_files_of_the_sandbox_are_no_dependencies_but_are_named() -> None:
     accesses = [access(b"/proc/cpuinfo", READ), access(b"/dev/null", READ), access(b"/proc/self/fd/3", READ)]
     all_of_it = found(tree_of(TREE), accesses)
-    assert all_of_it.path_set.dependencies == ()
+    assert [one.path for one in all_of_it.path_set.dependencies] == [b"w"]  # the directory of the job
     assert all_of_it.asked == (b"proc/cpuinfo", b"dev/null", b"proc/self/fd/3")
 
 
@@ -306,7 +320,7 @@ def test_a_trace_with_gaps_or_lost_calls_is_of_no_use() -> None:
     for trace, obstacle in ((JobTrace((), ("mount",)), Obstacle.GAP), (JobTrace((), lost=1), Obstacle.LOST)):
         job = ended([])
         with pytest.raises(NotStorable) as refused:
-            find_dependencies(type(job)(job.argv, trace, (), TIMING, b"w"), TreeFacts(tree_of(TREE)))
+            find_dependencies(dataclasses.replace(job, trace=trace), TreeFacts(tree_of(TREE)))
         assert refused.value.obstacle is obstacle
 
 
