@@ -127,7 +127,7 @@ def test_the_store_is_for_its_user_alone(root: Path) -> None:
             assert path.stat().st_nlink == 1
 
 
-@pytest.mark.needs_root
+@pytest.mark.needs_root("gives a directory to another user")
 def test_a_store_of_another_user_is_refused(root: Path) -> None:
     root.mkdir()
     os.chown(root, 12345, 12345)
