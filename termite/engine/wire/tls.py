@@ -15,7 +15,7 @@ import trio
 
 from termite.engine.errors import ConnectionLost, Reason, UserError
 from termite.engine.wire import wire_calls
-from termite.engine.wire.link_progress import LinkProgress, read_progress
+from termite.engine.wire.silence_watch import LinkProgress, read_progress
 
 HANDSHAKE_S = 10.0  # of a client: the worker may have to start a mirror first
 STRANGER_S = 3.0  # of a server, whose client has begun already

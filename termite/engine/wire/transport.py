@@ -32,16 +32,14 @@ from termite.engine.errors import (
 from termite.engine.loop.leader import Leader
 from termite.engine.wire.addresses import CONNECT_S, connect_to, peer_name
 from termite.engine.wire.identity import SERVER_NAME, Identity
-from termite.engine.wire.inbox import Inbox
-from termite.engine.wire.link_progress import LinkProgress
-from termite.engine.wire.outbox import Outbox
+from termite.engine.wire.mailboxes import Inbox, Outbox
 from termite.engine.wire.protocol.failure_replies import failed, result_of
 from termite.engine.wire.protocol.foreign_text import printable
 from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import Failed, Failure, Ping, Pong
 from termite.engine.wire.protocol.peer import Cancelled, Chunked, Credited, Event, Peer, Replied, Requested
-from termite.engine.wire.silence_watch import ANSWER_S, SILENCE_S, SilenceWatch, WatchedLine
+from termite.engine.wire.silence_watch import ANSWER_S, SILENCE_S, LinkProgress, SilenceWatch, WatchedLine
 from termite.engine.wire.tls import READ_BYTES, TlsStream, why_broken
 
 FLUSH_S = 1.0  # for queued frames when a connection is closed

@@ -8,8 +8,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from termite.engine.fleet.lease import Lease
 from termite.engine.fleet.silences import KEPT_CHANGES, Silence, Silences
-from termite.engine.wire.link_progress import LinkProgress
-from termite.engine.wire.silence_watch import CLOSE_ANSWER_S, CLOSE_SILENCE_S, SilenceWatch, WatchedLine
+from termite.engine.wire.silence_watch import CLOSE_ANSWER_S, CLOSE_SILENCE_S, LinkProgress, SilenceWatch, WatchedLine
 
 SILENT_AFTER_S = CLOSE_SILENCE_S + CLOSE_ANSWER_S
 

@@ -9,7 +9,6 @@ import trio
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from termite.engine.errors import ConnectionLost
-from termite.engine.wire.link_progress import LinkProgress
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import Done, GetDirectory, Ping, Pong
 from termite.engine.wire.protocol.peer import Peer, Requested
@@ -19,6 +18,7 @@ from termite.engine.wire.silence_watch import (
     CLOSE_SILENCE_S,
     OVERSLEPT_S,
     SILENCE_S,
+    LinkProgress,
     SilenceWatch,
     WatchedLine,
 )

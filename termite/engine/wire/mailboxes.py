@@ -1,17 +1,34 @@
-"""Send the frames of one connection in the order in which they are posted.
+"""Keep what a connection has received for its requests, and what it has to send.
 
 A posted frame is written immediately. If the socket is full, the frame and all later ones are
 queued, and the writer task sends the queue as one write. A large message comes in parts, which are
 made one by one as there is room for them.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 
 import trio
 
+from termite.engine.wire.protocol.peer import Chunked, Replied
 from termite.engine.wire.tls import TlsStream, why_broken
 
 BACKLOG_BYTES = 512 * 1024  # of queued frames; a task that wants to post more waits
+
+
+class Inbox:
+    """The chunks and the reply of one request of ours that its task has not processed yet."""
+
+    __slots__ = ("arrived", "parked")
+
+    def __init__(self) -> None:
+        self.arrived: deque[Chunked | Replied] = deque()
+        self.parked = trio.lowlevel.ParkingLot()
+
+    def put(self, event: Chunked | Replied) -> None:
+        """Add an event, and wake the task."""
+        self.arrived.append(event)
+        self.parked.unpark_all()
 
 
 class Outbox:
