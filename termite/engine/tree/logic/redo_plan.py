@@ -27,7 +27,7 @@ from termite.engine.paths import RESULT_BYTES, check_names, components, is_withi
 from termite.engine.tree.logic.temporary_names import temporary_above
 
 MAGIC = b"termplan"
-VERSION = 3
+VERSION = 4
 ALIGNMENT = 512
 TOKEN_BYTES = 8
 HEADER = struct.Struct("<8sIQQ36s32sc")
@@ -137,7 +137,7 @@ class RedoPlan(msgspec.Struct, frozen=True, array_like=True):
 
     `master` is the process that wrote it. `untold` are the ends of earlier jobs that are complete,
     but whose launchers may not know that. `areas` are the directories with staged entries, from
-    number 1 on.
+    number 1 on. `inode` is that of the plan file.
     """
 
     master: int
@@ -145,6 +145,7 @@ class RedoPlan(msgspec.Struct, frozen=True, array_like=True):
     steps: tuple[Step, ...]
     untold: tuple[JobEnd, ...] = ()
     areas: tuple[bytes, ...] = ()
+    inode: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,9 +70,13 @@ def _remove_recorded_area(root: Path, staging: int, record: bytes) -> None:
         area = os.readlink(record, dir_fd=staging)
     except FileNotFoundError:  # it went with its plan, which was finished a moment ago
         return
+    except OSError:  # no link: no master has made it
+        return
     disk = PlanDisk(os.fsencode(root))
     try:
         remove_recorded(disk, area)
+    except FsError:  # no path of an area
+        log.warning("staging-not-emptied name=%r reason=%s", record, "its record names no area")
     finally:
         disk.close()
 
@@ -117,6 +121,8 @@ def _finish_orphan(name: bytes, fd: int, root: Path, staging: int) -> bool:
     if record.outcome is Outcome.OPEN:
         if not found.is_of_this_boot:
             trouble: HalfDone | None = split_names(record.plan.steps, 0, "the machine was started again")
+        elif not found.is_where_it_was_written:
+            trouble = split_names(record.plan.steps, 0, "the plan is a copy, or came with an archive")
         elif changed := find_changed(record, root, staging, found.written_ns):
             trouble = split_names(record.plan.steps, 0, f"{printable_path(changed)} has changed since")
             found.end(Outcome.FAILED)
@@ -125,7 +131,8 @@ def _finish_orphan(name: bytes, fd: int, root: Path, staging: int) -> bool:
         if trouble is None:
             log.info("plan-finished plan=%r steps=%d", name, len(record.plan.steps))
         else:
-            _remove_near_copies(record.plan.steps, root)
+            if found.is_where_it_was_written:
+                _remove_near_copies(record.plan.steps, root)
             names = b" ".join(trouble.left[:SHOWN_NAMES])
             log.warning("plan-discarded plan=%r paths=%r reason=%s", name, names, trouble.reason)
     return any(is_alive(end.pid) for end in (record.plan.job, *record.plan.untold))

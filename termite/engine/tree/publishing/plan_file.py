@@ -26,7 +26,8 @@ from termite.engine.tree.logic.redo_plan import (
 )
 
 PREFIX = b"plan-"
-OPEN = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+OPEN = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # an archive may have brought a FIFO
+MAX_PLAN_BYTES = 1 << 30  # two results of 200,000 files with paths of 1 KiB
 
 IsTold = Callable[[], bool]
 
@@ -44,6 +45,7 @@ class PlanFile:
         self._staging = staging
         self._boot_id = boot_id()
         self._pid = os.getpid()
+        self._inode = 0
         self._number = 0
         self._at = 0
         self._end = 0
@@ -53,7 +55,9 @@ class PlanFile:
             self.name = PREFIX + self.label
             self._fd = os.open(self.name, OPEN | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=staging)
             lock(self._fd, wait=True)
-            if os.fstat(self._fd).st_nlink:
+            status = os.fstat(self._fd)
+            if status.st_nlink:
+                self._inode = status.st_ino
                 break
             os.close(self._fd)  # it was free for a moment, and another process has removed it
 
@@ -64,10 +68,12 @@ class PlanFile:
         with staged entries besides `.termite-staging`.
         """
         self._untold = [(end, told) for end, told in self._untold if not told()]
-        plan = RedoPlan(self._pid, job, steps, tuple(end for end, _ in self._untold), areas)
+        plan = RedoPlan(self._pid, job, steps, tuple(end for end, _ in self._untold), areas, self._inode)
         record = pack_record(self._number + 1, self._boot_id, plan)
         # The record before this one stays whole until this one is.
         at = 0 if len(record) <= self._at else self._end
+        if at + len(record) > MAX_PLAN_BYTES:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         if disk_calls.pwrite(self._fd, record, at) != len(record):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._number += 1
@@ -108,6 +114,14 @@ class FoundPlan:
     def is_of_this_boot(self) -> bool:
         """Return whether the kernel has run since the record was written."""
         return self.record is not None and self.record.boot_id == boot_id()
+
+    @property
+    def is_where_it_was_written(self) -> bool:
+        """Return whether the record was written to this very file.
+
+        A copy of a plan, or one of an archive, is in a file with another inode.
+        """
+        return self.record is not None and self.record.plan.inode == os.fstat(self.fd).st_ino
 
     @property
     def written_ns(self) -> int:

@@ -7,11 +7,12 @@ does it. The module `orphaned_plans` does it for the last two. All functions blo
 
 import logging
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from errno import EDQUOT, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC, EROFS
+from errno import EACCES, EDQUOT, EIO, EISDIR, ELOOP, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSPC, ENXIO, EROFS
 from pathlib import Path
 
 from termite.engine.errors import ExitCode, FsError
@@ -29,13 +30,15 @@ from termite.engine.tree.logic.redo_plan import (
 )
 from termite.engine.tree.logic.visibility import STAGING
 from termite.engine.tree.publishing.areas import FoundAreas
-from termite.engine.tree.publishing.plan_file import OPEN, FoundPlan, is_alive, lock, plan_names
+from termite.engine.tree.publishing.plan_file import MAX_PLAN_BYTES, OPEN, FoundPlan, is_alive, lock, plan_names
 from termite.engine.tree.publishing.staging import IGNORE, open_staging
 from termite.engine.tree.publishing.steps import ReplayRecord, StepRunner
 from termite.engine.tree.publishing.target_directories import TargetDirectories
 
 # These errors may pass: somebody frees space, or a descriptor is closed.
 PASSING = frozenset((EDQUOT, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC, EROFS))
+# To open such a name fails with these: no file, a directory, a link, a socket, or one that is closed to us.
+NO_PLAN = frozenset((EACCES, EISDIR, ELOOP, ENOENT, ENXIO))
 RETRY_S = 5.0  # for so long a step is repeated that fails with one of them
 PAUSE_S = 0.1
 SHOWN_NAMES = 10
@@ -111,12 +114,16 @@ def finish_job(root: Path, token: bytes, say: Callable[[str], None], patience_s:
 
 
 def open_own_plan(staging: int, name: bytes) -> int:
-    """Return an fd of a plan file, or -1 if it is gone or another user's."""
+    """Return an fd of a plan file, or -1 if it is gone, another user's, or no plan file at all."""
     try:
         fd = os.open(name, OPEN, dir_fd=staging)
-    except FileNotFoundError:
-        return -1
-    if os.fstat(fd).st_uid == os.geteuid() and os.fstat(staging).st_uid == os.geteuid():
+    except OSError as error:
+        if error.errno in NO_PLAN:
+            return -1
+        raise
+    status = os.fstat(fd)
+    is_file = stat.S_ISREG(status.st_mode) and status.st_size <= MAX_PLAN_BYTES
+    if is_file and status.st_uid == os.geteuid() and os.fstat(staging).st_uid == os.geteuid():
         return fd
     os.close(fd)
     return -1

@@ -9,6 +9,8 @@ import errno
 import logging
 import os
 import stat
+from contextlib import suppress
+from errno import EACCES
 from pathlib import Path
 
 from termite.engine.errors import RemoteProtocolError, UserError
@@ -26,6 +28,7 @@ COPY_BYTES = 1 << 30  # for one copy_file_range
 BLOCK_BYTES = 1 << 20  # for one read and write
 CLOCK = b"now"
 IGNORE = b".gitignore"  # so that `git status` does not show the directory
+IGNORE_ALL = b"*\n"
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +51,10 @@ class Staging:
         try:
             self.fd, self.plan = _open_with_plan(self._top)
             self.volume = volume_of(self.fd)
-            self._clock = os.open(CLOCK, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
+            self._clock = _make_new(CLOCK, self.fd)
         except OSError as e:
             os.close(self._top)
-            raise UserError(f"{self.path}: {os.strerror(e.errno or 0)}", hint="results are staged there") from e
+            raise UserError(f"{self.path}: {e.strerror}", hint="results are staged there") from e
         self.recorded: set[bytes] = set()
         self._count = 0
 
@@ -161,7 +164,8 @@ class StagedWriter:
 def open_staging(top: int, *, is_made: bool) -> int:
     """Return an fd of the staging directory in the open directory `top`. `is_made`: make it first.
 
-    Raise OSError.
+    One that stands there may be of an archive, with anything in it: it is closed to other users.
+    Raise OSError, PermissionError if it is another user's.
     """
     if is_made:
         try:
@@ -171,16 +175,40 @@ def open_staging(top: int, *, is_made: bool) -> int:
                 os.unlink(STAGING, dir_fd=top)
                 os.mkdir(STAGING, 0o700, dir_fd=top)
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.open(STAGING, flags, dir_fd=top)
+    fd = os.open(STAGING, flags, dir_fd=top)
+    try:
+        status = os.fstat(fd)
+        if is_made and status.st_uid != os.geteuid():
+            raise PermissionError(EACCES, "another user has made it")
+        if is_made and stat.S_IMODE(status.st_mode) != 0o700:
+            os.fchmod(fd, 0o700)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 def hide_from_git(directory: int) -> None:
     """Write a `.gitignore` to an open directory, so that `git status` does not list the directory.
 
-    This must be the first file in it. Raise OSError.
+    This must be the first file in it. What stands there and is no such file is replaced, and never
+    written to: an archive may have brought a link or a FIFO. Raise OSError.
     """
-    with open(os.open(IGNORE, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=directory), "w") as ignore:
-        ignore.write("*\n")
+    with suppress(FileNotFoundError):
+        there = os.stat(IGNORE, dir_fd=directory, follow_symlinks=False)
+        if stat.S_ISREG(there.st_mode) and there.st_size == len(IGNORE_ALL):
+            return
+    with open(_make_new(IGNORE, directory), "wb") as ignore:
+        ignore.write(IGNORE_ALL)
+
+
+def _make_new(name: bytes, directory: int) -> int:
+    """Make an empty file in place of whatever stands there, and return its fd. Raise OSError."""
+    while True:
+        try:
+            return os.open(name, NEW, 0o600, dir_fd=directory)
+        except FileExistsError:
+            remove_beneath(directory, name)
 
 
 def _open_with_plan(top: int) -> tuple[int, PlanFile]:
