@@ -32,8 +32,23 @@ Example:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command termite-ctl and return its exit code."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `termite-ctl status | head` ends as other programs do
-    return run_command(PROGRAM, lambda: run_words(sys.argv[1:] if argv is None else list(argv)))
+    return run_command(PROGRAM, lambda: _run_whole(sys.argv[1:] if argv is None else list(argv)))
+
+
+def _run_whole(argv: Sequence[str]) -> int:
+    """Run the subcommand that the words name. If nobody reads its output any more, die of SIGPIPE.
+
+    `termite-ctl status | head` then ends as other programs do. The signal is ignored until then:
+    it would end us as well when the other end of a connection is closed.
+    """
+    try:
+        code = run_words(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGPIPE)
+        raise
+    return code
 
 
 def run_words(argv: Sequence[str]) -> int:

@@ -16,6 +16,7 @@ from termite.cli.web.access import Guard, bound_token
 from termite.cli.web.live_follower import LiveFollower
 from termite.cli.web.site import Site
 from termite.engine.history.past_builds import PastBuilds
+from termite.engine.host.descriptors import raise_file_limit
 
 CLOSE_S = 2.0  # requests that are answered when the process is told to end
 
@@ -53,6 +54,7 @@ async def serve_guarded(guard: ASGIApp, listening: socket.socket, ended: trio.Ev
     config = Config()
     config.errorlog = logging.getLogger("hypercorn.error")
     config.include_server_header = False
+    raise_file_limit()  # an idle connection of a stranger takes a descriptor for some seconds
     config.graceful_timeout = CLOSE_S
     config.bind = [f"fd://{listening.detach()}"]  # the server closes it
     await serve(guard, config, shutdown_trigger=ended.wait)  # type: ignore[arg-type]

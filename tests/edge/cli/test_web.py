@@ -83,7 +83,8 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @contextmanager
 def served(tree: Path, *words: str) -> Iterator[tuple[Browser, "subprocess.Popen[str]"]]:
-    with subprocess.Popen([*WEB, *words], cwd=tree, stdout=subprocess.PIPE, text=True) as process:
+    limit = ["prlimit", "--nofile=128:4096"]  # a low one, as some systems have it
+    with subprocess.Popen([*limit, *WEB, *words], cwd=tree, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
@@ -91,6 +92,29 @@ def served(tree: Path, *words: str) -> Iterator[tuple[Browser, "subprocess.Popen
         finally:
             process.send_signal(signal.SIGTERM)
             assert process.wait(10) == 0
+
+
+def test_a_stranger_who_goes_away_does_not_end_the_pages(tree: Path) -> None:
+    """He needs no token: each answer that he does not wait for is written to a closed connection."""
+    with served(tree) as (browser, process):
+        for count in range(1, 40):
+            with socket.create_connection(("127.0.0.1", browser.port), timeout=10) as stranger:
+                stranger.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * count)
+                stranger.recv(1)
+        browser.log_in()
+        assert browser.ask("/").status == 200
+        assert process.poll() is None
+
+
+def test_idle_connections_keep_nobody_out(tree: Path) -> None:
+    with served(tree) as (browser, _):
+        strangers = [socket.create_connection(("127.0.0.1", browser.port), timeout=10) for _ in range(300)]
+        for stranger in strangers:
+            stranger.sendall(b"GET / HTTP/1.1\r\n")
+        browser.log_in()
+        assert browser.ask("/").status == 200
+        for stranger in strangers:
+            stranger.close()
 
 
 def test_pages_are_for_those_who_have_the_token(tree: Path) -> None:
