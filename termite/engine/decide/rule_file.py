@@ -5,10 +5,13 @@ A bad file never stops a build: the rules that were in force before stay in forc
 
 import logging
 import os
+import stat
 from pathlib import Path
 
 from termite.engine.decide.logic.rules import FILE_NAME, RuleBook
 from termite.engine.errors import UserError
+
+MOST_BYTES = 1024 * 1024  # the largest useful file has some hundred rules
 
 log = logging.getLogger(__name__)
 
@@ -53,11 +56,15 @@ class RuleFile:
 
     def _read(self) -> str:
         try:
-            if not self._path.is_file():  # reading a FIFO would block the master until somebody writes to it
-                raise UserError(
-                    f"{FILE_NAME}: not a regular file",
-                    hint="write an array of objects, see docs/use/reference.md, 'Rules'",
-                )
-            return self._path.read_text("utf-8")
+            # To open a FIFO must not block the master until somebody writes to it.
+            with open(os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
+                    what = "a file of more than 1 MiB" if stat.S_ISREG(status.st_mode) else "not a regular file"
+                    raise UserError(
+                        f"{FILE_NAME}: {what}",
+                        hint="write an array of objects, see docs/use/reference.md, 'Rules'",
+                    )
+                return file.read(MOST_BYTES).decode()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{FILE_NAME}: cannot be read: {error}", hint="it must be UTF-8 text") from None
