@@ -25,6 +25,7 @@ HEADERS = Path("/usr/include/x86_64-linux-gnu/asm")
 ENTRIES = {"x86_64": "unistd_64.h", "i386": "unistd_32.h"}
 ALG, VSOCK, PACKET, INET, UNIX, NETLINK = 38, 40, 17, 2, 1, 16
 FANOTIFY_IDS, BAD_FLAGS = 0x200, 0xFFFF
+TIOCSETD, TIOCGWINSZ = 0x5423, 0x5413
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,11 @@ DENIED = (
     Call("socketpair", errno.EAFNOSUPPORT, f"{VSOCK}:1:0:@", "vsock"),
     Call("socketcall", errno.ENOSYS, f"1:@{VSOCK},1,0", "vsock", ("i386",)),
     Call("socketcall", errno.ENOSYS, f"8:@{UNIX},1,0", "pair", ("i386",)),
+    Call("socketcall", errno.ENOSYS, "14:@0,0,64,0,0", "an option", ("i386",)),
+    Call("setsockopt", errno.ENOPROTOOPT, "0:0:64:@:4", "iptables"),
+    Call("setsockopt", errno.ENOPROTOOPT, "0:0:128:@:4", "ebtables"),
+    Call("setsockopt", errno.ENOPROTOOPT, "0:41:64:@:4", "ip6tables"),
+    Call("ioctl", errno.EINVAL, f"0:{TIOCSETD}:@", "line discipline"),
     Call("add_key", errno.ENOSYS, "0:0:0:0:0"),
     Call("request_key", errno.ENOSYS, "0:0:0:0"),
     Call("keyctl", errno.ENOSYS, "0:-3:0", "get a keyring"),
@@ -77,6 +83,10 @@ ALLOWED = (
     *(Call("socket", 0, f"{family}:2:0", f"family {family}") for family in (UNIX, INET, 10)),
     *(Call("socket", 0, f"{NETLINK}:3:{protocol}", f"netlink {protocol}") for protocol in (0, 4, 15)),
     Call("socketcall", errno.EOPNOTSUPP, "4:@0,0", "listen", ("i386",)),
+    Call("setsockopt", errno.ENOTSOCK, "0:0:1:@:4", "type of service"),
+    Call("setsockopt", errno.ENOTSOCK, "0:1:64:@:4", "an option of sockets"),
+    Call("setsockopt", errno.ENOTSOCK, "0:41:66:@:4", "an option of IPv6"),
+    Call("ioctl", errno.ENOTTY, f"0:{TIOCGWINSZ}:@", "size of the window"),
 )
 CASES = [
     pytest.param(entry, call, id=f"{entry}-{call.name}{'-' * bool(call.label)}{call.label}")

@@ -27,6 +27,8 @@ DENIED = {
 }
 # From the kernel's arch/arm/tools/syscall.tbl: the headers of this machine do not have them.
 ARM_NUMBERS = {
+    "ioctl": 54,
+    "setsockopt": 294,
     "socket": 281,
     "socketpair": 288,
     "add_key": 309,
@@ -142,7 +144,7 @@ def test_the_answer_to_every_other_call_is_known_beforehand(
     """The kernel does not run the filter for calls that are judged by their number alone."""
     numbers = numbers_of(arch)
     judged = {number for number in range(1024) if judge(filters[machine], arch, number).reads_arguments}
-    by_arguments = ("socket", "socketpair", *(SOCKETCALL if arch == I386 else ()))
+    by_arguments = ("socket", "socketpair", "setsockopt", "ioctl", *(SOCKETCALL if arch == I386 else ()))
     assert judged == {numbers[name] for name in by_arguments}
 
 
@@ -185,7 +187,31 @@ def test_the_kernel_takes_the_lower_half_of_a_family_and_so_does_the_filter(filt
 def test_i386_makes_no_sockets_where_their_family_cannot_be_seen(filters: dict[str, list[Step]]) -> None:
     number = numbers_of(I386)["socketcall"]
     denied = {call for call in range(32) if judge(filters["x86"], I386, number, (call,)).error == errno.ENOSYS}
-    assert denied == {1, 8}, "SYS_SOCKET and SYS_SOCKETPAIR"
+    assert denied == {1, 8, 14}, "SYS_SOCKET, SYS_SOCKETPAIR and SYS_SETSOCKOPT"
+
+
+@pytest.mark.parametrize(("machine", "arch"), ARCHES)
+def test_options_of_sockets_are_allowed_but_for_tables_of_firewalls(
+    filters: dict[str, list[Step]], machine: str, arch: int
+) -> None:
+    number = numbers_of(arch)["setsockopt"]
+    denied = {
+        (level, option)
+        for level in (*range(300), 0xFFFFFFFF)
+        for option in (*range(200), 1153, 0xFFFFFFFF)
+        if judge(filters[machine], arch, number, (3, level, option)).error == errno.ENOPROTOOPT
+    }
+    of_version_4 = {(0, option) for option in (*range(64, 200), 1153, 0xFFFFFFFF)}
+    assert denied == of_version_4 | {(41, 64), (41, 65)}
+
+
+@pytest.mark.parametrize(("machine", "arch"), ARCHES)
+def test_no_line_discipline_is_set(filters: dict[str, list[Step]], machine: str, arch: int) -> None:
+    number = numbers_of(arch)["ioctl"]
+    requests = (*range(0x5400, 0x5500), 0x80045430, 0xC0045878, 0x1_0000_5423)
+    errors = {request: judge(filters[machine], arch, number, (0, request)).error for request in requests}
+    assert {request for request, error in errors.items() if error} == {0x5423, 0x1_0000_5423}
+    assert errors[0x5423] == errno.EINVAL
 
 
 def test_there_is_no_x32_but_a_tracer_may_skip_a_call(filters: dict[str, list[Step]]) -> None:

@@ -9,21 +9,24 @@
  * - kernel modules, and the kernel's log
  * - sockets of unusual families; a VSOCK socket, for example, reaches the hypervisor from every
  *   network namespace
+ * - firewalls: a job is privileged in network namespaces of its own
+ * - line disciplines of terminals, which are drivers of modems
  *
  * The error of a denied call is one of these:
  *
  * - ENOSYS if a kernel can be built without the call, and programs fall back without it: io_uring,
  *   userfaultfd, keys. crun and runc continue if keyctl fails with ENOSYS, and give up at EPERM.
  * - EPERM otherwise: a user without privilege gets this error from the kernel itself.
- * - EAFNOSUPPORT for a family of sockets: a kernel without that family answers so.
+ * - EAFNOSUPPORT for a family of sockets, ENOPROTOOPT for a firewall, EINVAL for a line discipline:
+ *   a kernel without them answers so.
  *
  * Other rules:
  *
  * - Even a new keyring is denied: two hundred of them use up the quota of the worker's user, who
  *   then can start no new mirror. `enter` leaves the session's keyring before the filter exists.
- * - i386's socketcall(2) has the family in memory, which a filter cannot read. Its SOCKET and
- *   SOCKETPAIR end with ENOSYS, else `int $0x80` would be a way around the table. socket(2) of i386
- *   works. A 32-bit C library that only uses socketcall (Debian's glibc) cannot make any socket.
+ * - i386's socketcall(2) has its arguments in memory, which a filter cannot read. Its SOCKET,
+ *   SOCKETPAIR and SETSOCKOPT end with ENOSYS, else `int $0x80` would be a way around the table.
+ *   socket(2) of i386 works. A 32-bit C library that only uses socketcall (Debian's glibc) cannot make any socket.
  * - x32's calls end with ENOSYS, as on a kernel without x32. The number -1 passes, because a tracer
  *   skips a call with it.
  * - A call from an unknown architecture ends with ENOSYS.
@@ -47,8 +50,10 @@
 #include <linux/net.h>
 #include <linux/netlink.h>
 #include <linux/seccomp.h>
+#include <netinet/in.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -69,6 +74,7 @@ static const struct machine *this_machine(void)
 
 enum { X32_BIT = 0x40000000, TYPE_MASK = 0xf };
 enum { MODE_BYTES = 28 /* of an access control list with three entries */, SHORT_MASK = 0xffff };
+enum { FIRST_TABLE = 64 /* IPT_SO_SET_REPLACE, IP6T_SO_SET_REPLACE */ };
 
 /* Judge a netlink socket by its protocol; the family is loaded. In network namespaces of its own a
  * job is privileged. By other protocols it would reach firewalls, tunnels and drivers. */
@@ -98,16 +104,39 @@ static void allow_usual_families(struct filter *filter)
     skip_to_here(filter, is_inet);
 }
 
-/* Allow all of socketcall but the making of sockets. */
+/* Allow all of socketcall but the making of sockets, and options. */
 static void allow_other_socketcalls(struct filter *filter, int error)
 {
     load_argument(filter, 0, 0);
-    size_t makes_one = skip_unless(filter, BPF_JEQ, SYS_SOCKET);
-    end_with_error(filter, error);
-    skip_to_here(filter, makes_one);
-    size_t makes_two = skip_unless(filter, BPF_JEQ, SYS_SOCKETPAIR);
-    end_with_error(filter, error);
-    skip_to_here(filter, makes_two);
+    end_if(filter, BPF_JEQ, SYS_SOCKET, error);
+    end_if(filter, BPF_JEQ, SYS_SOCKETPAIR, error);
+    end_if(filter, BPF_JEQ, SYS_SETSOCKOPT, error);
+    allow(filter);
+}
+
+/* Allow all options of sockets but those by which iptables, arptables, ebtables and ipvsadm change
+ * their tables. They are the options of IPv4 from FIRST_TABLE on, and two of IPv6. */
+static void allow_other_options(struct filter *filter, int error)
+{
+    load_argument(filter, 1, 0);
+    size_t is_version_4 = skip_unless(filter, BPF_JEQ, IPPROTO_IP);
+    load_argument(filter, 2, 0);
+    end_if(filter, BPF_JGE, FIRST_TABLE, error);
+    allow(filter);
+    skip_to_here(filter, is_version_4);
+    size_t is_version_6 = skip_unless(filter, BPF_JEQ, IPPROTO_IPV6);
+    load_argument(filter, 2, 0);
+    end_if(filter, BPF_JEQ, FIRST_TABLE, error);
+    end_if(filter, BPF_JEQ, FIRST_TABLE + 1, error);
+    skip_to_here(filter, is_version_6);
+    allow(filter);
+}
+
+/* Allow all requests to devices but that for another line discipline. */
+static void allow_other_requests(struct filter *filter, int error)
+{
+    load_argument(filter, 1, 0);
+    end_if(filter, BPF_JEQ, TIOCSETD, error);
     allow(filter);
 }
 
@@ -187,6 +216,10 @@ static void judge(struct filter *filter, const struct judged *call)
         allow_usual_families(filter);
     else if (call->rule == BUT_OTHER_SOCKETCALLS)
         allow_other_socketcalls(filter, call->error);
+    else if (call->rule == BUT_OTHER_OPTIONS)
+        allow_other_options(filter, call->error);
+    else if (call->rule == BUT_OTHER_REQUESTS)
+        allow_other_requests(filter, call->error);
     end_with_error(filter, call->error);
 }
 

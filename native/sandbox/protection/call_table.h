@@ -11,6 +11,8 @@ enum rule {
     ALWAYS,
     BUT_USUAL_FAMILIES,
     BUT_OTHER_SOCKETCALLS,
+    BUT_OTHER_OPTIONS,
+    BUT_OTHER_REQUESTS,
     /* These are rules of watched calls. */
     BUT_OWN_USER_AND_GROUP,
     BUT_OWN_USER,
@@ -39,6 +41,8 @@ static const struct judged {
     {{41, 359, 198, 281}, EAFNOSUPPORT, BUT_USUAL_FAMILIES, 0, 0, false}, /* socket */
     {{53, 360, 199, 288}, EAFNOSUPPORT, BUT_USUAL_FAMILIES, 0, 0, false}, /* socketpair */
     {{NONE, 102, NONE, NONE}, ENOSYS, BUT_OTHER_SOCKETCALLS, 0, 0, false}, /* socketcall */
+    {{54, 366, 208, 294}, ENOPROTOOPT, BUT_OTHER_OPTIONS, 0, 0, false}, /* setsockopt */
+    {{16, 54, 29, 54}, EINVAL, BUT_OTHER_REQUESTS, 0, 0, false}, /* ioctl */
     {{248, 286, 217, 309}, ENOSYS, ALWAYS, 0, 0, false}, /* add_key */
     {{249, 287, 218, 310}, ENOSYS, ALWAYS, 0, 0, false}, /* request_key */
     {{250, 288, 219, 311}, ENOSYS, ALWAYS, 0, 0, false}, /* keyctl */

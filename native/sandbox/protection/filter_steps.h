@@ -78,4 +78,12 @@ static void allow_if(struct filter *filter, uint32_t value)
     skip_to_here(filter, comparison);
 }
 
+/* End the call with an error if the loaded value compares to `value` like this. */
+static void end_if(struct filter *filter, int comparison, uint32_t value, int error)
+{
+    size_t place = skip_unless(filter, comparison, value);
+    end_with_error(filter, error);
+    skip_to_here(filter, place);
+}
+
 #endif
