@@ -9,7 +9,7 @@ import pytest
 
 from termite.engine.errors import Retryable, first_error
 from termite.engine.host.own_cgroup import find_group
-from termite.engine.worker.job_group import job_group
+from termite.engine.worker.job_group import job_group, lease_group
 from tests.e2e.mirrors import FakeMaster, Starter, mirror
 from tests.hostile.attackers import NOBODY, WORKERS, place_of, verdict
 
@@ -21,6 +21,46 @@ fd, block = os.memfd_create("hog"), bytes(1 << 20)
 for _ in range(600):
     os.write(fd, block)
 """
+
+
+# Mount the control group of the job, in namespaces of its own, and use all that is in it.
+TAKE_OVER = """
+import ctypes, os
+libc, uid, gid = ctypes.CDLL(None), os.getuid(), os.getgid()
+NEWUSER, NEWNS, NEWCGROUP = 0x10000000, 0x00020000, 0x02000000
+assert libc.unshare(NEWUSER | NEWNS | NEWCGROUP) == 0
+for name, text in ("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1"):
+    open(f"/proc/self/{name}", "w").write(text)
+os.mkdir("/tmp/group")
+assert libc.mount(b"none", b"/tmp/group", b"cgroup2", 0, None) == 0
+for name, text in ("memory.max", "max"), ("cgroup.freeze", "0"), ("cgroup.kill", "1"):
+    try:
+        os.makedirs(f"/tmp/group/{name}-was-here", exist_ok=True)
+        open(f"/tmp/group/{name}", "w").write(text)
+    except OSError as error:
+        print(name, error)
+"""
+
+
+@pytest.fixture
+def divided() -> Iterator[Path]:
+    """Yield a group of version 2 that an ordinary user's worker divides, as systemd gives it one."""
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    tops = [Path(line.split()[4]) for line in mounts if " - cgroup2 " in line]
+    if os.getuid() != 0 or not tops or not os.access(tops[0], os.W_OK):
+        pytest.skip("needs root, and a control group of version 2 that may be divided")
+    before = tops[0] / Path("/proc/self/cgroup").read_text().partition("0::/")[2].partition("\n")[0]
+    group = tops[0] / f"termite-test-{os.getpid()}"
+    for place in (group, group / "tests", group / "jobs"):
+        place.mkdir()
+        for path in (place, *(file for file in place.iterdir() if file.is_file())):
+            os.chown(path, NOBODY, NOBODY)
+    # A process moves only within a group that it may write to.
+    (group / "tests/cgroup.procs").write_text(str(os.getpid()))
+    yield group / "jobs"
+    (before / "cgroup.procs").write_text(str(os.getpid()))
+    for place, _, _ in os.walk(group, topdown=False):
+        os.rmdir(place)
 
 
 @pytest.fixture
@@ -54,3 +94,26 @@ async def test_memory_that_no_process_maps_ends_at_the_limit_of_the_group(worker
         async with mirror(master, place, inside):
             assert await master.said("/bin/echo", "served") == b"served\n"
     verdict(False, "the kernel kills in the worker's group")
+
+
+async def test_a_job_that_mounts_its_control_group_harms_its_own_lease_only(divided: Path) -> None:
+    worker = WORKERS["an ordinary user's worker"]
+    all_jobs = divided / "cgroup.procs"
+    with place_of(worker) as place, lease_group(all_jobs) as one, lease_group(all_jobs) as other:
+        attacker, victim = FakeMaster(place / "project"), FakeMaster(place / "project")
+        for group in (one, other):
+            assert group is not None
+            for path in (group.parent, *(file for file in group.parent.iterdir() if file.is_file())):
+                os.chown(path, NOBODY, NOBODY)  # the worker itself is root here
+        for master, name in ((attacker, "attacker"), (victim, "victim")):
+            (place / name).mkdir()
+            os.chown(place / name, NOBODY, NOBODY)
+            master.uid = master.gid = NOBODY
+        async with mirror(victim, place / "victim", replace(worker, group=other)):
+            with pytest.raises((Retryable, AssertionError)), first_error():
+                async with mirror(attacker, place / "attacker", replace(worker, group=one)):
+                    await attacker.run("/usr/bin/python3", "-c", TAKE_OVER)
+            assert await victim.said("/bin/echo", "served") == b"served\n"
+    left = [name for name in os.listdir(divided) if name.startswith("lease-")]
+    assert not left, "it is removed with what the job has made in it"
+    verdict(False, "a job may kill what is in its control group: that of its own lease")

@@ -3,11 +3,16 @@
 The kernel counts there what belongs to no process: files in memory, what is in flight in sockets,
 and buffers. If the group is full, the kernel kills in the group, and other programs are spared. The
 limit of each job is kept by its mirror, because a group for each job would cost system calls.
+
+In namespaces of its own, a job may mount the file system of its control group. An ordinary user's
+worker has the job's user, so that the job may freeze the group, or kill all that is in it.
+Therefore each lease has a group of its own below that of all: its master harms nobody else.
 """
 
 import contextlib
 import logging
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,8 +48,26 @@ def job_group(wanted: str, most_bytes: int) -> Iterator[Path | None]:
         yield group / "cgroup.procs" if group else None
     finally:
         if group is not None:
-            with contextlib.suppress(OSError):  # a job is still being killed: the next worker removes it
-                group.rmdir()
+            _remove(group)
+
+
+@contextlib.contextmanager
+def lease_group(procs: Path | None) -> Iterator[Path | None]:
+    """Yield the file by which the mirror of one lease joins a group of its own, for the block.
+
+    `procs` is that of the group of all jobs, or None. Raise OSError if the group cannot be made.
+    Version 1 has neither files that kill nor files that freeze beside its limits: there, all share
+    the group.
+    """
+    if procs is None or not (procs.parent / "cgroup.controllers").exists():
+        yield procs
+        return
+    group = procs.parent / f"lease-{secrets.token_hex(8)}"  # never one that a job has left frozen
+    group.mkdir()
+    try:
+        yield group / procs.name
+    finally:
+        _remove(group)
 
 
 def _make(top: Path, most_bytes: int, *, is_own: bool) -> Path:
@@ -74,5 +97,14 @@ def _remove_dead(top: Path) -> None:
     """Remove the groups of workers that were killed. The kernel removes only empty ones."""
     for group in top.glob(f"{_NAME}*"):
         if not Path("/proc", group.name.removeprefix(_NAME)).exists():
-            with contextlib.suppress(OSError):
-                group.rmdir()
+            _remove(group)
+
+
+def _remove(group: Path) -> None:
+    """Remove a group, and the empty ones below it, which jobs may have made.
+
+    If a job is still being killed in it, the next worker removes it.
+    """
+    for directory, _, _ in os.walk(group, topdown=False):
+        with contextlib.suppress(OSError):
+            os.rmdir(directory)

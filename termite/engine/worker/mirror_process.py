@@ -28,6 +28,7 @@ from termite.engine.wire.line_socket import LineSocket
 from termite.engine.wire.protocol.control_lines import MirrorNotice, StartValues, WorkerOrder, encode_line
 from termite.engine.wire.protocol.foreign_text import printable
 from termite.engine.worker import worker_calls
+from termite.engine.worker.job_group import lease_group
 from termite.engine.worker.job_shares import store_limits
 from termite.engine.worker.mirror_homes import MirrorHome
 
@@ -47,7 +48,7 @@ class MirrorSettings:
     """The settings that all mirrors of a worker share.
 
     `program` is the mirror's command without its last argument, a descriptor number. Mirrors join
-    the control group whose cgroup.procs is `group`.
+    groups below the control group whose cgroup.procs is `group`.
     """
 
     worker: str
@@ -174,20 +175,21 @@ async def run_mirror(
     The worker's copy of the socket is closed as soon as the mirror has it. Raise OSError if the
     process cannot be started.
     """
-    with stream.socket:
-        mirror = _start(config, identity, home, stream.socket.fileno())
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(mirror.read_stderr)
-        nursery.start_soon(mirror.keep_running)
-        try:
-            yield mirror
-        finally:
-            with trio.CancelScope(shield=True):
-                code = await mirror.stop()
-                with trio.move_on_after(STDERR_DRAIN_S):
-                    await mirror.stderr_ended.wait()
-            _log_end(mirror, code)
-            nursery.cancel_scope.cancel()
+    with lease_group(config.group) as group:
+        with stream.socket:
+            mirror = _start(config, group, identity, home, stream.socket.fileno())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mirror.read_stderr)
+            nursery.start_soon(mirror.keep_running)
+            try:
+                yield mirror
+            finally:
+                with trio.CancelScope(shield=True):
+                    code = await mirror.stop()
+                    with trio.move_on_after(STDERR_DRAIN_S):
+                        await mirror.stderr_ended.wait()
+                _log_end(mirror, code)
+                nursery.cancel_scope.cancel()
 
 
 def _log_end(mirror: MirrorProcess, code: int) -> None:
@@ -197,7 +199,9 @@ def _log_end(mirror: MirrorProcess, code: int) -> None:
         log.warning("mirror-died pid=%d code=%d said=%s", mirror.pid, code, " | ".join(mirror.last_lines))
 
 
-def _start(config: MirrorSettings, identity: Identity, home: MirrorHome, master_fd: int) -> MirrorProcess:
+def _start(
+    config: MirrorSettings, group: Path | None, identity: Identity, home: MirrorHome, master_fd: int
+) -> MirrorProcess:
     ours, theirs = worker_calls.socketpair()
     try:
         reader, writer = worker_calls.pipe()
@@ -211,7 +215,7 @@ def _start(config: MirrorSettings, identity: Identity, home: MirrorHome, master_
             # This is not done through trio, which forks in a worker thread. PR_SET_PDEATHSIG is
             # sent when the forking thread ends.
             process = worker_calls.Popen(
-                [*enter_command(config.sandbox, home.uid, *needed, group=config.group), *config.program, str(reader)],
+                [*enter_command(config.sandbox, home.uid, *needed, group=group), *config.program, str(reader)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,

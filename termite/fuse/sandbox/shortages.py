@@ -123,9 +123,12 @@ def _oom_files() -> list[Path]:
     machine's. Linux 4.13 and later count; on older ones nothing is noticed.
     """
     found = find_group("memory")
-    for name in ("memory.events", "memory.oom_control"):  # of version 2, of version 1
-        if found is not None and (found[0] / name).exists():
-            return [found[0] / name]
+    if found is not None:
+        # A lease's own group of version 2 has no limit, and counts nothing: the one above does.
+        for group in (found[0], *(above for above in found[0].parents if above.is_relative_to(found[1]))):
+            for name in ("memory.events", "memory.oom_control"):  # of version 2, of version 1
+                if (group / name).exists():
+                    return [group / name]
     return [Path("/proc/vmstat")]
 
 
