@@ -14,6 +14,7 @@ import msgspec
 
 from termite.engine.errors import Reason, RemoteProtocolError, Retryable
 from termite.engine.model import Changeset
+from termite.engine.wire.protocol.farm_messages import MOST_LOG_RECORDS, Farm, WorkerReport
 from termite.engine.wire.protocol.fleet_messages import Workers
 from termite.engine.wire.protocol.frames import MAX_MESSAGE_BYTES
 from termite.engine.wire.protocol.message_base import Message
@@ -36,6 +37,8 @@ _LONG: Mapping[type[Message], Mapping[str, int]] = {
     Directory: {"children": _MOST},
     LogRecords: {"records": _MOST},
     Workers: {"workers": _MOST},
+    Farm: {"workers": _MOST},
+    WorkerReport: {"log": MOST_LOG_RECORDS},
 }
 
 
