@@ -44,7 +44,7 @@ for name, text in ("memory.max", "max"), ("cgroup.freeze", "0"), ("cgroup.kill",
 
 @pytest.fixture
 def divided() -> Iterator[Path]:
-    """Yield a group of version 2 that an ordinary user's worker divides, as systemd gives it one."""
+    """Yield a group of version 2 that an ordinary user's worker divides, as systemd gives one."""
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     tops = [Path(line.split()[4]) for line in mounts if " - cgroup2 " in line]
     if os.getuid() != 0 or not tops or not os.access(tops[0], os.W_OK):

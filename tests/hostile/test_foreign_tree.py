@@ -94,7 +94,7 @@ def test_what_an_archive_has_in_the_staging_directory_changes_nothing(
 
 
 def test_a_file_of_the_archive_is_not_written_to(staging: Path) -> None:
-    """It may be another name of a file of the user."""
+    """Such a file may be another name of one of the user."""
     private = staging.parent.parent / "private"
     os.link(private, staging / os.fsdecode(IGNORE))
     with master_of(staging):

@@ -26,7 +26,8 @@
  *   then can start no new mirror. `enter` leaves the session's keyring before the filter exists.
  * - i386's socketcall(2) has its arguments in memory, which a filter cannot read. Its SOCKET,
  *   SOCKETPAIR and SETSOCKOPT end with ENOSYS, else `int $0x80` would be a way around the table.
- *   socket(2) of i386 works. A 32-bit C library that only uses socketcall (Debian's glibc) cannot make any socket.
+ *   socket(2) of i386 works. A 32-bit C library that only uses socketcall (Debian's glibc) cannot
+ *   make any socket.
  * - x32's calls end with ENOSYS, as on a kernel without x32. The number -1 passes, because a tracer
  *   skips a call with it.
  * - A call from an unknown architecture ends with ENOSYS.

@@ -95,7 +95,7 @@ def served(tree: Path, *words: str) -> Iterator[tuple[Browser, "subprocess.Popen
 
 
 def test_a_stranger_who_goes_away_does_not_end_the_pages(tree: Path) -> None:
-    """He needs no token: each answer that he does not wait for is written to a closed connection."""
+    """He needs no token: an answer that he does not wait for is written to a closed connection."""
     with served(tree) as (browser, process):
         for count in range(1, 40):
             with socket.create_connection(("127.0.0.1", browser.port), timeout=10) as stranger:

@@ -37,7 +37,7 @@ from termite.engine.tree.publishing.target_directories import TargetDirectories
 
 # These errors may pass: somebody frees space, or a descriptor is closed.
 PASSING = frozenset((EDQUOT, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC, EROFS))
-# To open such a name fails with these: no file, a directory, a link, a socket, or one that is closed to us.
+# Opening fails with these if the name is no file, a directory, a link, a socket, or closed to us.
 NO_PLAN = frozenset((EACCES, EISDIR, ELOOP, ENOENT, ENXIO))
 RETRY_S = 5.0  # for so long a step is repeated that fails with one of them
 PAUSE_S = 0.1

@@ -191,8 +191,8 @@ def open_staging(top: int, *, is_made: bool) -> int:
 def hide_from_git(directory: int) -> None:
     """Write a `.gitignore` to an open directory, so that `git status` does not list the directory.
 
-    This must be the first file in it. What stands there and is no such file is replaced, and never
-    written to: an archive may have brought a link or a FIFO. Raise OSError.
+    This must be the first file in it. Whatever else has the name is replaced, and never written to:
+    an archive may have brought a link or a FIFO. Raise OSError.
     """
     with suppress(FileNotFoundError):
         there = os.stat(IGNORE, dir_fd=directory, follow_symlinks=False)

@@ -20,7 +20,7 @@ from termite.engine.wire.protocol.frames import MAX_MESSAGE_BYTES
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import MAX_CHANGES, MAX_DROPPED, Directory, Failed, LogRecords, Ran, Run
 
-# Of one message in all its parts: a directory of 150,000 names fits, and memory has room for several.
+# Of a message in all its parts: a directory of 150,000 names fits, and memory has room for several.
 MAX_JOINED_BYTES = 16 * 1024 * 1024
 PART_ENTRIES = 1024  # about 100 KiB of changes, which are encoded in a fifth of a millisecond
 PART_BYTES = 64  # what a part costs beside its payload, so that empty ones end as well
@@ -161,7 +161,7 @@ class JoinedMessage:
         if isinstance(last, Failed):
             return last
         self.add(last, size_bytes)
-        # Nobody else has `last`, and its checks have passed for each part: once more would take long.
+        # Nobody else has `last`, and its checks have passed for each part. Twice would take long.
         for name, entries in self._entries.items():
             whole = entries
             if name == "changesets":
