@@ -59,8 +59,8 @@ def divided() -> Iterator[Path]:
     (group / "tests/cgroup.procs").write_text(str(os.getpid()))
     yield group / "jobs"
     (before / "cgroup.procs").write_text(str(os.getpid()))
-    for place, _, _ in os.walk(group, topdown=False):
-        os.rmdir(place)
+    for made, _, _ in os.walk(group, topdown=False):
+        os.rmdir(made)
 
 
 @pytest.fixture
