@@ -126,7 +126,7 @@ def test_a_plan_of_an_archive_is_not_carried_out(staging: Path) -> None:
     assert os.listdir(tree) == ["victim"]
 
 
-@pytest.mark.needs_root
+@pytest.mark.needs_root("gives a directory to another user")
 def test_the_staging_directory_of_another_user_is_not_used(staging: Path) -> None:
     os.chown(staging, 65534, 65534)
     with pytest.raises(UserError, match="another user has made it"), master_of(staging):

@@ -29,7 +29,7 @@ def test_a_fifo_that_nobody_reads_holds_no_build_up(tree: Path, name: str) -> No
     assert "FIFO" in line
 
 
-@pytest.mark.needs_root
+@pytest.mark.needs_root("makes a link of another user")
 @pytest.mark.parametrize("name", ["summary.json", "summary.md"])
 def test_the_link_of_another_user_is_not_followed(tree: Path, name: str) -> None:
     private = tree / "private"
