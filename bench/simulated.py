@@ -30,9 +30,8 @@ from termite.engine.model import Attr, Change, Digest, Exit, MachineFacts, Usage
 from termite.engine.wire.addresses import listen, port_of, split_address
 from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.identity import read_secret
-from termite.engine.wire.protocol.content_chunks import DATA_BYTES, pack_piece
 from termite.engine.wire.protocol.fleet_messages import Register
-from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES
+from termite.engine.wire.protocol.frames import DATA_BYTES, MAX_CHUNK_BYTES, pack_piece
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import (
     INLINE_BYTES,

@@ -21,8 +21,8 @@ from termite.engine.host.native_programs import native_program
 from termite.engine.model import Attr, Change, Changeset, JobLimits, JobNetwork, MachineFacts, StoreLimits
 from termite.engine.sparse_content import digest_of
 from termite.engine.wire.authority import Role, mint
-from termite.engine.wire.protocol.content_chunks import DATA_BYTES, pack_piece, parse_piece
 from termite.engine.wire.protocol.control_lines import StartValues, WorkerOrder, encode_line
+from termite.engine.wire.protocol.frames import DATA_BYTES, pack_piece, parse_piece
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import (
     INLINE_BYTES,

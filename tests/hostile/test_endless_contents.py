@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from termite.engine.errors import Reason, Retryable
-from termite.engine.wire.protocol.content_chunks import DATA_BYTES, pack_piece
+from termite.engine.wire.protocol.frames import DATA_BYTES, pack_piece
 from termite.engine.wire.protocol.messages import Directory, File, GetFile
 from termite.engine.wire.transport import SendChunk
 from tests.e2e.mirrors import Starter, mirror

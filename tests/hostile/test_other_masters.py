@@ -8,7 +8,7 @@ import pytest
 
 from termite.engine.errors import FsError, Reason, Retryable
 from termite.engine.model import Digest
-from termite.engine.wire.protocol.content_chunks import parse_piece
+from termite.engine.wire.protocol.frames import parse_piece
 from termite.engine.wire.protocol.messages import Directory, File, GetBlob, GetFile
 from termite.engine.wire.transport import SendChunk
 from tests.e2e.mirrors import Starter, mirror

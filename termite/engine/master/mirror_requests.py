@@ -18,7 +18,7 @@ from termite.engine.paths import split
 from termite.engine.sparse_content import pieces
 from termite.engine.tree.disk import look_failed
 from termite.engine.tree.master_tree import MasterTree
-from termite.engine.wire.protocol.content_chunks import DATA_BYTES, pack_piece
+from termite.engine.wire.protocol.frames import DATA_BYTES, pack_piece
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import (
     INLINE_BYTES,

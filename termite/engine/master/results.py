@@ -18,7 +18,7 @@ from termite.engine.loop.long_work import compute
 from termite.engine.model import Change, Digest
 from termite.engine.tree.master_tree import MasterTree
 from termite.engine.tree.publishing.staging import StagedWriter
-from termite.engine.wire.protocol.content_chunks import parse_piece
+from termite.engine.wire.protocol.frames import parse_piece
 from termite.engine.wire.protocol.messages import Ran
 
 RESERVE_SHARE = 0.1  # of the free space on the user's disk that no result may take

@@ -22,7 +22,7 @@ from termite.engine.model import Attr, Digest
 from termite.engine.paths import from_root_down
 from termite.engine.store.cas import Cas
 from termite.engine.store.cas_writer import CasWriter
-from termite.engine.wire.protocol.content_chunks import parse_piece
+from termite.engine.wire.protocol.frames import parse_piece
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import Directory, File, GetDirectory, GetFile
 from termite.engine.wire.transport import Connection, OnChunk

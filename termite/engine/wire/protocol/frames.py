@@ -4,6 +4,9 @@
 
 The limits are checked as soon as a header has arrived, so a peer cannot make this side buffer more
 than one frame of legal size.
+
+The chunks of GetFile and GetBlob are pieces of a content, so that holes do not travel. Each begins
+with a tag. Behind DATA the bytes follow, and behind HOLE the number of zeros, a little-endian u64.
 """
 
 import enum
@@ -17,6 +20,12 @@ MAX_MESSAGE_BYTES = 256 * 1024  # they are decoded in some milliseconds at worst
 MAX_CHUNK_BYTES = 256 * 1024  # a chunk delays the requests behind it by one millisecond only
 _HEADER = struct.Struct(">IBI")
 _AFTER_LENGTH = _HEADER.size - 4
+
+DATA = 1
+HOLE = 2
+DATA_BYTES = MAX_CHUNK_BYTES - 1  # in one chunk, at most
+_TAG = bytes([DATA])
+_LENGTH = struct.Struct("<Q")
 
 
 class Kind(enum.IntEnum):
@@ -94,3 +103,20 @@ class FrameReader:
     def buffered_bytes(self) -> int:
         """The number of bytes of a frame that is not complete yet."""
         return len(self._buffer)
+
+
+def pack_piece(piece: bytes | int) -> bytes:
+    """Return the chunk for some bytes, or for a hole of that length."""
+    return _TAG + piece if isinstance(piece, bytes) else bytes([HOLE]) + _LENGTH.pack(piece)
+
+
+def parse_piece(chunk: bytes) -> memoryview | int:
+    """Return the bytes of a chunk, or the length of its hole. Raise RemoteProtocolError."""
+    kind = chunk[0] if chunk else 0
+    if kind == DATA and len(chunk) > 1:
+        return memoryview(chunk)[1:]
+    if kind == HOLE and len(chunk) == 1 + _LENGTH.size:
+        (length,) = _LENGTH.unpack_from(chunk, 1)
+        if length:
+            return int(length)
+    raise RemoteProtocolError("a chunk that is neither data nor a hole")

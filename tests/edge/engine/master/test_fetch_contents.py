@@ -16,7 +16,7 @@ from termite.engine.model import Attr, Change, Digest, Exit, Usage
 from termite.engine.paths import tree_path
 from termite.engine.tree.logic.visibility import STAGING
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
-from termite.engine.wire.protocol.content_chunks import pack_piece
+from termite.engine.wire.protocol.frames import pack_piece
 from termite.engine.wire.protocol.messages import Ran
 
 PROMISED = Digest(hashlib.sha256(bytes(100_000)).digest(), 100_000)

@@ -15,7 +15,7 @@ import trio.testing
 from termite.engine.errors import FsError, Reason, RemoteProtocolError, Retryable
 from termite.engine.model import Attr, Digest
 from termite.engine.store.cas import Cas
-from termite.engine.wire.protocol.content_chunks import pack_piece
+from termite.engine.wire.protocol.frames import pack_piece
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import Directory, Done, File, GetFile
 from termite.fuse.content import fetch as fetch_module

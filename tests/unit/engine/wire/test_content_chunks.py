@@ -3,8 +3,7 @@
 import pytest
 
 from termite.engine.errors import RemoteProtocolError
-from termite.engine.wire.protocol.content_chunks import DATA_BYTES, pack_piece, parse_piece
-from termite.engine.wire.protocol.frames import MAX_CHUNK_BYTES
+from termite.engine.wire.protocol.frames import DATA_BYTES, MAX_CHUNK_BYTES, pack_piece, parse_piece
 
 
 @pytest.mark.parametrize("piece", [b"x", b"\2" * 9, b"x" * DATA_BYTES, 1, 20 * 1024**3, 2**63])
