@@ -66,6 +66,7 @@ class Reason(enum.StrEnum):
     READS_TERMINAL = "reads-terminal"
     UNSEEN_PROGRAM = "unseen-program"
     NOT_PUBLISHED = "not-published"
+    TREE_GONE = "tree-gone"
     LATER_CODE = "later-code"
     WRITES_OUTSIDE = "writes-outside"
     NAMES_PRIVATE = "names-private"
@@ -151,6 +152,7 @@ _WORDS = {
     Reason.READS_TERMINAL: "reads from the terminal",
     Reason.UNSEEN_PROGRAM: "uses a program that jobs may not see (termite-master -export DIR shows it)",
     Reason.NOT_PUBLISHED: "the results could not be written to the tree",
+    Reason.TREE_GONE: "the tree was moved or removed",
     Reason.LATER_CODE: "a result would run code later (a setuid program, a hook, a start file)",
     Reason.WRITES_OUTSIDE: "writes outside the tree",
     Reason.NAMES_PRIVATE: "names a private path, which no worker sees",

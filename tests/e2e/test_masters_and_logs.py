@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -49,6 +50,28 @@ def test_masters_are_listed_wherever_their_trees_are(whole: Cluster) -> None:
             os.kill(pid, signal.SIGCONT)
         assert str(whole.tree.path) in text and f"the master (process {pid}) does not answer" in text
     assert str(second.path).encode() not in where.run([where.termite("termite-ctl"), "ls"], where.base).stdout
+
+
+def test_a_master_whose_tree_is_moved_ends_and_the_next_one_has_its_records(make_place: MakePlace) -> None:
+    with make_place("ordinary") as where, embedded(new_tree(where)) as tree:
+        assert tree.termite("sh", "-c", "echo old >made").code == 0
+        builder = where.start([where.termite("termite"), "sh", "-c", "sleep 3; pwd >late"], tree.path)
+        wait_until(lambda: tree.status()["jobs"]["running"] == 1, "a job that runs")
+        master = os.pidfd_open(tree.status()["pid"])
+        moved = tree.path.rename(tree.path.with_name("moved"))
+        tree.path.mkdir()
+        tree.own(tree.path)
+        assert select.select([master], [], [], 10)[0], "the master has not ended"
+        os.close(master)
+        with embedded(tree):
+            (listed,) = json.loads(tree.ctl("ls", "-json").stdout)
+            assert listed["tree"] == str(tree.path) and listed["pid"] == tree.status()["pid"]
+            tree.write("Makefile", "made:\n\techo new >made\n")
+            assert tree.make().code == 0
+            assert b"echo new" in tree.ctl("log", "made").stdout, "the records are those of the older master"
+        assert builder.wait(30) == 0, "its launcher has run the command again"
+        assert (moved / "late").read_text() == f"{moved}\n" and not (tree.path / "late").exists()
+        assert (moved / "made").read_text() == "old\n"
 
 
 def test_the_logs_of_the_master_and_of_its_workers_are_shown(whole: Cluster) -> None:

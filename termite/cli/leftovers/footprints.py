@@ -65,7 +65,7 @@ def footprint(places: Mapping[str, object]) -> Iterator[None]:
         return
     try:
         fd, path = _locked_file(own_directory(STATE) / "running")
-        os.write(fd, json.dumps({**places, "file": os.fstat(fd).st_ino}).encode())
+        os.write(fd, json.dumps({**places, "file": os.fstat(fd).st_ino, "pid": os.getpid()}).encode())
     except (OSError, UserError):
         yield
         return
@@ -89,6 +89,22 @@ def master_places(socket: Path, hashes: Path) -> dict[str, object]:
     except OSError:
         return {}
     return {"socket": str(socket), "device": status.st_dev, "inode": status.st_ino, "hashes": str(hashes)}
+
+
+def is_elsewhere(places: Mapping[str, object]) -> bool:
+    """Return whether the tree of a master's places is no longer at its path.
+
+    Another master may have that path now. Devices are not compared (see `master_places`).
+    """
+    socket = places.get("socket")
+    if not isinstance(socket, str):
+        return False
+    try:
+        return Path(socket).parent.stat().st_ino != places.get("inode")
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
 
 
 def worker_places(cache: Path, tmpdir: Path) -> dict[str, object]:

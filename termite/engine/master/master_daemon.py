@@ -4,6 +4,7 @@ Each job has a task of its own, which the listener's fd watcher starts.
 """
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ import trio
 
 from termite.engine.launch.launcher_socket import bound_socket
 from termite.engine.launch.listener import LauncherListener
+from termite.engine.launch.socket_place import SocketPlace, Whereabouts
 from termite.engine.master.control_commands import ControlCommands, Sessions
 from termite.engine.master.shared import Master, MasterConfig
 from termite.engine.master.user_notices.silence_notices import SilenceNotices
@@ -20,6 +22,8 @@ from termite.engine.paths import tree_path
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
 
 HOUSEKEEPING_S = 5.0  # how often; the precision of `idle_exit_s`
+LOOKS = 20  # after an event: a tree is removed from its files up, and its socket goes before it does
+LOOK_S = 0.1
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +31,12 @@ log = logging.getLogger(__name__)
 async def serve_master(config: MasterConfig, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
     """Serve launchers until cancelled, asked to shut down, or idle for `config.idle_exit_s`.
 
-    Report the socket's path through `task_status` when launchers can connect. Raise UserError if
-    the socket or the tree cannot be opened.
+    Also end if the tree is moved or removed, or if the socket is and nobody builds. Report the
+    socket's path through `task_status` when launchers can connect. Raise UserError if the socket or
+    the tree cannot be opened.
     """
     with bound_socket(config.socket) as listener, _open_tree(config) as tree, ExitStack() as stack:
+        place = stack.enter_context(SocketPlace(config.socket))
         if config.alias is not None:
             stack.enter_context(other_name_of(config.socket.parent, config.alias))
         master = Master(config, tree)
@@ -49,6 +55,7 @@ async def serve_master(config: MasterConfig, task_status: trio.TaskStatus[str] =
             nursery.start_soon(SilenceNotices(master).run)
             nursery.start_soon(master.recorder.run)
             nursery.start_soon(_keep_house, master, sessions)
+            nursery.start_soon(_follow_place, master, place, sessions)
             nursery.start_soon(launchers.listen, listener)
             task_status.started(str(config.socket))
 
@@ -57,19 +64,25 @@ async def serve_master(config: MasterConfig, task_status: trio.TaskStatus[str] =
 def other_name_of(root: Path, alias: Path) -> Iterator[None]:
     """Make a symlink to the tree, and remove it at the end. Log it if that is impossible.
 
-    A build tool may need a second name of the tree; `termite_build` explains it.
+    A build tool may need a second name of the tree; `termite_build` explains it. If another master
+    of that path has replaced the symlink, it stays.
     """
+    link = -1  # while it is open, no other symlink gets its number
     try:
         alias.parent.mkdir(mode=0o700, exist_ok=True)
         alias.unlink(missing_ok=True)  # a killed master has left it
         alias.symlink_to(root)
+        link = os.open(alias, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         log.warning("alias-not-made path=%s reason=%s", alias, error.strerror)
     try:
         yield
     finally:
-        with suppress(OSError):
-            alias.unlink(missing_ok=True)
+        if link >= 0:
+            with suppress(OSError):
+                if os.fstat(link).st_nlink:
+                    alias.unlink()
+            os.close(link)
 
 
 async def _keep_house(master: Master, sessions: Sessions) -> None:
@@ -81,11 +94,30 @@ async def _keep_house(master: Master, sessions: Sessions) -> None:
         master.recorder.end_quiet_build()
         oldest = master.pool.oldest_cursor()
         master.tree.forget_before(min([*numbers, master.tree.number if oldest is None else oldest]))
-        if master.jobs or master.local_runs.running or master.builds:
+        if master.is_busy:
             master.last_busy_s = trio.current_time()
         if idle_exit_s and trio.current_time() - master.last_busy_s > idle_exit_s:
-            log.info("master-ended reason=idle")
+            log.info("master-ended path=%s reason=idle", master.root)
             sessions.shut_down()
+
+
+async def _follow_place(master: Master, place: SocketPlace, sessions: Sessions) -> None:
+    """End the master if nobody can find it any more, so that the next one has the place.
+
+    A build that runs keeps its connections, so it may end when only the socket is gone.
+    """
+    while True:
+        with trio.move_on_after(HOUSEKEEPING_S) as quiet:
+            await place.wait_for_event()
+        for _ in range(1 if quiet.cancelled_caught else LOOKS):
+            found = place.look()
+            if found is Whereabouts.TREE_GONE:
+                log.info("master-ended path=%s reason=tree-gone", master.root)
+                sessions.shut_down()
+            elif found is Whereabouts.SOCKET_GONE and not master.is_busy:
+                log.info("master-ended path=%s reason=socket-gone", master.root)
+                sessions.shut_down()
+            await trio.sleep(LOOK_S)
 
 
 @contextmanager

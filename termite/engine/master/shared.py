@@ -131,6 +131,11 @@ class Master:
         self.builds = 0  # those that run now: they get a summary
         self.last_busy_s = trio.current_time()
 
+    @property
+    def is_busy(self) -> bool:
+        """True while a job or a build runs."""
+        return bool(self.jobs or self.local_runs.running or self.builds)
+
     def begin_build(self) -> None:
         """Forget what concerned the build before: its notices, and its places outside the tree."""
         self.notices.clear()

@@ -35,7 +35,7 @@ def test_an_event_and_its_keys_become_fields() -> None:
         "lost": "'yes'",
         "reason": "because of x=y",
     }
-    assert shown("master-ended reason=idle") == {"event": "master-ended", "reason": "idle"}
+    assert shown("master-ended path=/t reason=idle") == {"event": "master-ended", "path": "/t", "reason": "idle"}
     assert shown("job-failed") == {"event": "job-failed"}
 
 

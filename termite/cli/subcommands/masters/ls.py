@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 from termite.cli.client import Client, NoMaster, Reply
-from termite.cli.leftovers.footprints import living_places
+from termite.cli.leftovers.footprints import is_elsewhere, living_places
 from termite.cli.parser import Parser
 from termite.cli.subcommands.registry import Subcommand
 from termite.engine.errors import RemoteProtocolError, UserError
 from termite.engine.wire.protocol.foreign_text import printable
 
 ANSWER_S = 2.0  # a master that stands still must not hide the others
+_GONE = "its tree was moved or removed, and it is about to end"
 
 
 class ListedMaster(NamedTuple):
@@ -31,7 +32,7 @@ def _add_flags(parser: Parser) -> None:
 
 
 def _run(flags: Namespace) -> int:
-    masters = sorted(_masters())
+    masters = sorted(_masters(), key=lambda master: (master.tree, master.pid))
     if flags.json:
         print(json.dumps([_facts_of(master) for master in masters], indent=2))
     elif masters:
@@ -47,6 +48,10 @@ def _masters() -> Iterator[ListedMaster]:
         if not isinstance(socket, str):
             continue
         tree = str(Path(socket).parent)
+        if is_elsewhere(places):
+            pid = places.get("pid")
+            yield ListedMaster(tree, pid if isinstance(pid, int) else 0, None, _GONE)
+            continue
         try:
             client = Client(Path(socket))
         except NoMaster:  # it is starting or ending

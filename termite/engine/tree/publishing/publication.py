@@ -16,7 +16,7 @@ from errno import EIO
 import msgspec
 import trio
 
-from termite.engine.errors import ExitCode, FsError, HalfPublished, TermiteError
+from termite.engine.errors import ExitCode, FsError, HalfPublished, Reason, ResultRefused, TermiteError
 from termite.engine.loop.long_work import compute
 from termite.engine.model import Change
 from termite.engine.tree.disk import Disk, FsErrors
@@ -160,6 +160,8 @@ class Publication:
             steps = preparation.steps(reconciled.contents)
             if not steps:
                 return parts.journal.number
+            if not parts.staging.is_in_place:
+                raise ResultRefused(Reason.TREE_GONE, ())
             with FsErrors(b""):
                 parts.staging.plan.begin(self._ticket.end, self._ticket.is_told, self._relative(steps), areas.paths)
             self._ticket.has_happened = True

@@ -57,11 +57,24 @@ class Staging:
             raise UserError(f"{self.path}: {e.strerror}", hint="results are staged there") from e
         self.recorded: set[bytes] = set()
         self._count = 0
+        self._top_path = b"/" + writable_root
+        self._top_status = os.fstat(self._top)
 
     def now_ns(self) -> int:
         """Return the file system's own time: the mtime of a file that is written at this moment."""
         os.utime(self._clock)
         return os.fstat(self._clock).st_mtime_ns
+
+    @property
+    def is_in_place(self) -> bool:
+        """True if the path of the writable root leads to the directory that this master has opened.
+
+        Otherwise the tree was moved or removed, and steps by path would change another one.
+        """
+        try:
+            return os.path.samestat(os.stat(self._top_path), self._top_status)
+        except OSError:
+            return False
 
     def reserve(self, area: int = 0) -> bytes:
         """Return a new name in the area of this number (areas.py), without making anything."""

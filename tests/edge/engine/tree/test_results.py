@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from termite.engine.errors import HalfPublished, RemoteProtocolError
+from termite.engine.errors import HalfPublished, Reason, RemoteProtocolError, ResultRefused
 from termite.engine.model import Attr, Digest
 from termite.engine.tree import disk_calls
 from termite.engine.tree.disk import Disk
@@ -41,6 +41,18 @@ from tests.edge.engine.tree.tree_jobs import (
 
 NS = 10**9
 NO_ID = 0xFFFFFFFF  # of an entry of an access control list
+
+
+async def test_no_result_is_written_to_a_tree_that_has_the_path_of_a_moved_one(home: MasterTree, root: Path) -> None:
+    await serve(home, root)
+    job = Job(home, root).write("made", b"content")
+    moved = root.with_name("moved")
+    os.rename(root, moved)
+    os.mkdir(root)
+    with pytest.raises(ResultRefused) as refused:
+        await job.end()
+    assert refused.value.reason is Reason.TREE_GONE
+    assert os.listdir(root) == [] and os.listdir(moved) == [".termite-staging"]
 
 
 async def test_everything_that_a_job_can_make_comes_home(home: MasterTree, root: Path) -> None:
