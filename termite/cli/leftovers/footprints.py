@@ -65,7 +65,7 @@ def footprint(places: Mapping[str, object]) -> Iterator[None]:
         return
     try:
         fd, path = _locked_file(own_directory(STATE) / "running")
-        os.write(fd, json.dumps({**places, "file": os.fstat(fd).st_ino, "pid": os.getpid()}).encode())
+        os.write(fd, json.dumps({**places, "file": os.fstat(fd).st_ino}).encode())
     except (OSError, UserError):
         yield
         return
@@ -88,7 +88,8 @@ def master_places(socket: Path, hashes: Path) -> dict[str, object]:
         status = socket.parent.stat()
     except OSError:
         return {}
-    return {"socket": str(socket), "device": status.st_dev, "inode": status.st_ino, "hashes": str(hashes)}
+    tree = {"socket": str(socket), "device": status.st_dev, "inode": status.st_ino}
+    return {**tree, "hashes": str(hashes), "pid": os.getpid()}
 
 
 def is_elsewhere(places: Mapping[str, object]) -> bool:

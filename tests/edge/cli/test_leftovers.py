@@ -7,6 +7,7 @@ import signal
 import socket
 import sqlite3
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from termite.cli.leftovers.footprints import (
     start_sweep,
     worker_places,
 )
+from termite.cli.subcommands.registry import find_subcommand
 from termite.engine.paths import tree_path
 from termite.engine.private_directories import locked_directory
 from termite.engine.tree.publishing.staging import Staging
@@ -120,6 +122,17 @@ def test_the_places_of_a_living_daemon_are_left_alone(tmp_path: Path, state: Pat
         assert (tmp_path / "tree" / ".termite-socket").exists()
         assert len(os.listdir(state)) == 1
     assert os.listdir(state) == []
+
+
+def test_masters_whose_trees_were_moved_are_listed_as_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with footprint(make_tree(tmp_path / "tree")), footprint(make_tree(tmp_path / "other")):
+        (tmp_path / "tree").rename(tmp_path / "moved")
+        (tmp_path / "other").rename(tmp_path / "tree")
+        with footprint(master_places(tmp_path / "tree" / ".termite-socket", tmp_path / "hashes")):
+            find_subcommand("ls").run(Namespace(json=False))
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert [line.split()[-1] for line in lines] == [str(tmp_path / "other"), str(tmp_path / "tree")]
+    assert all(line.startswith(f"{os.getpid()} ") and "its tree was moved or removed" in line for line in lines)
 
 
 def test_a_tree_with_another_master_is_left_to_it(tmp_path: Path, state: Path) -> None:
