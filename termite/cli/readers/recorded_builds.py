@@ -44,10 +44,10 @@ class RecordedBuilds:
         """
         if word.isdecimal() and (job := self.past.job(int(word))):
             return [job]
-        path = self._below_tree(word)
+        path = self.below_tree(word)
         return self.past.made(path) if path else []
 
-    def _below_tree(self, word: str) -> bytes | None:
+    def below_tree(self, word: str) -> bytes | None:
         """Return the path of a file below the tree, or None if it is elsewhere.
 
         The last name of the path may be a symlink that a job has made, so it is not followed.

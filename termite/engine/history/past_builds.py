@@ -76,6 +76,15 @@ class PastBuilds:
         """Return the jobs that wrote a file, the newest first. `path` is below the tree."""
         return list(self._find(file_key(path), lambda record: path in record.files))
 
+    def files_of_name(self, name: bytes) -> list[bytes]:
+        """Return the files with this last part that jobs wrote, those of the newest part first.
+
+        All records are read. The files are below the tree.
+        """
+        self.damages = []
+        jobs = (job for path in self._parts() for job in reversed(self._all(path, name)))
+        return list(dict.fromkeys(file for job in jobs for file in job.files if file.rpartition(b"/")[2] == name))
+
     def ran(self, text: str) -> list[JobRecord]:
         """Return the jobs with exactly this recorded text, the newest first."""
         return list(self._find(text_key(text), lambda record: record.text == text))

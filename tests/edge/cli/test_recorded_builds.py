@@ -4,14 +4,16 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from termite.cli.places import records_directory
-from termite.engine.history.logic.job_record import Where
-from tests.synthetic_builds import synthetic_history, write_history
+from termite.engine.history.logic.job_record import JobRecord, Where
+from tests.synthetic_builds import synthetic_build, synthetic_history, write_history
 
 HISTORY = synthetic_history(3, 60)
 Ctl = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -89,6 +91,46 @@ def test_log_and_why_find_a_job_by_its_number_and_by_its_file(ctl: Ctl, tree: Pa
     missing = ctl("log", "build/none.o")
     assert missing.returncode == 100
     assert "no recorded job is or wrote build/none.o" in missing.stderr
+
+
+def test_a_file_that_was_written_later_names_those_who_may_have_done_it(ctl: Ctl, tree: Path) -> None:
+    (tree / "deep").mkdir()
+    now_s = time.time()
+    worker = JobRecord(
+        id=181, build=4, text="cc -c x.c", cwd=str(tree / "deep"), where=Where.WORKER, worker="w", home_s=now_s - 50,
+        files=(b"deep/x.o",),
+    )  # fmt: skip
+    here = JobRecord(
+        id=182, build=5, text="cc -c x.c -o x.o", cwd=str(tree / "deep"), where=Where.HERE, sent_s=now_s - 21,
+        home_s=now_s - 19,
+    )  # fmt: skip
+    linker = replace(here, id=183, text="ld deep/x.o", cwd=str(tree), sent_s=now_s - 9, home_s=now_s - 8)
+    builds = [synthetic_build(0, 4)._replace(jobs=[worker]), synthetic_build(0, 5)._replace(jobs=[here, linker])]
+    write_history(records_directory(tree), builds)
+    made = tree / "deep" / "x.o"
+    assert "but       the file is no longer there" in ctl("log", "deep/x.o").stdout
+    made.touch()
+    os.utime(made, (now_s - 50, now_s - 50))
+    assert "but " not in ctl("log", "deep/x.o").stdout, "it is as the job has left it"
+    os.utime(made, (now_s - 20, now_s - 20))
+    for words, cwd in (("log", "x.o"), "deep"), (("log", "x.o"), ""), (("why", "deep/x.o"), ""):
+        lines = ctl(*words, cwd=cwd).stdout.splitlines()
+        assert lines[0] == "job       181 of build 4"
+        at = lines.index("but       the file was written later, perhaps by a command that ran on this machine:")
+        assert lines[at + 1 :] == ["          job 182 of build 5: cc -c x.c -o x.o"], "the linker ran later"
+    assert "the file was written later" in ctl("log", "-json", "deep/x.o").stderr
+    os.utime(made, (now_s, now_s))
+    assert "job 182" in ctl("log", "deep/x.o").stdout, "nobody ran then, so all are named who name the file"
+
+
+def test_a_file_without_a_record_names_what_may_be_meant(ctl: Ctl, tree: Path) -> None:
+    here = JobRecord(id=181, build=4, text="cc -c y.c -o y.o", cwd=str(tree), where=Where.HERE, home_s=1.0)
+    two = replace(here, id=182, text="cc", where=Where.WORKER, worker="w", files=(b"a/z.o", b"b/z.o"))
+    write_history(records_directory(tree), [synthetic_build(0, 4)._replace(jobs=[here, two])])
+    here_only = ctl("log", "y.o")
+    assert here_only.returncode == 100 and "may have written it: termite-ctl log 181" in here_only.stderr
+    several = ctl("log", "z.o", cwd="build")
+    assert several.returncode == 100 and "files of that name: ../a/z.o, ../b/z.o" in several.stderr
 
 
 def test_trace_writes_a_file_as_a_whole(ctl: Ctl, tree: Path) -> None:

@@ -1,6 +1,7 @@
 """Show where a command would run and which rule decides that, or where a recorded job has run."""
 
 import os
+import shutil
 from argparse import REMAINDER, Namespace
 from collections.abc import Sequence
 from typing import cast
@@ -8,6 +9,7 @@ from typing import cast
 from termite.cli.client import Reply, connect_here
 from termite.cli.parser import Parser
 from termite.cli.readers.recorded_builds import recorded_builds_here
+from termite.cli.subcommands.builds.log import doubt_lines, find_jobs
 from termite.cli.subcommands.registry import Subcommand
 from termite.engine.decide.logic.rules import readable_regexp
 from termite.engine.errors import UserError
@@ -41,13 +43,13 @@ def _tell_of_job(word: str) -> bool:
     """Show the recorded job that a number or a file names. Return False if there is none."""
     try:
         records = recorded_builds_here()
-        found = records.find(word)
+        found = records.find(word) if shutil.which(word) else find_jobs(records, word)
     except UserError:  # nothing was recorded, so the word is a command
         return False
     if found:
         from termite.cli.display.job_text import job_lines
 
-        print("\n".join(job_lines(found[0], str(records.tree))))
+        print("\n".join((*job_lines(found[0], str(records.tree)), *doubt_lines(records, word, found[0]))))
     return bool(found)
 
 
@@ -119,7 +121,7 @@ SUBCOMMAND = Subcommand(
     _run,
     _add_flags,
     more="COMMAND may be a line that `make -n` or `ninja -v` prints, and may begin with termite. JOB is the number "
-    "of a recorded job, and FILE a file that a recorded job has written.",
+    "of a recorded job, and FILE a file that a recorded job has written on a worker.",
     example="termite-ctl why gcc -c x.c",
     takes_command=True,
 )
