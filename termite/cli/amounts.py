@@ -1,10 +1,15 @@
 """Amounts as people write and read them: numbers, sizes, times.
 
-A function that parses raises ValueError for a text that is no such amount. argparse names the
-amount by the function's name.
+A function that parses raises ValueError for a text that is no such amount. Its name says what is
+wanted, for the error of a wrong flag (parser.py).
 """
 
 import math
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, such as `1 worker` or `2 workers`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def size_text(size_bytes: float) -> str:
@@ -74,6 +79,8 @@ def parse_size_or_none(text: str) -> int:
     return 0 if text == "0" else parse_size(text)
 
 
-parse_port.__name__ = "port"
-parse_positive.__name__ = parse_count.__name__ = parse_seconds.__name__ = "number"
-parse_size.__name__ = parse_size_or_none.__name__ = "size"
+parse_port.__name__ = "a port, from 0 to 65535"
+parse_positive.__name__ = "a number of at least 1"
+parse_count.__name__ = "a number of at least 0"
+parse_seconds.__name__ = "a number of seconds"
+parse_size.__name__ = parse_size_or_none.__name__ = "a size, such as 500M or 20G"

@@ -276,7 +276,7 @@ def _parse_short(text: str) -> float | None:
     return None if text == "auto" else parse_seconds(text) / 1000
 
 
-_parse_short.__name__ = "number of milliseconds"
+_parse_short.__name__ = "a number of milliseconds, or auto"
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from termite.cli.flags import VERSION, with_two_dashes
 from termite.engine.errors import UserError
 from termite.engine.nearest_name import nearest_name, wrong_name
 
+_NUMBERS = {"int": "a whole number", "float": "a number"}
+
 
 class Parser(argparse.ArgumentParser):
     """A parser that takes long flags with one dash or two.
@@ -27,6 +29,7 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
         self._takes_command = takes_command
+        self._help = f"see {prog} --help"
         # `termite-ctl status -version` is the version of termite-ctl, too.
         self.add_argument("--version", action="version", version=f"{prog.partition(' ')[0]} {VERSION}")
 
@@ -40,13 +43,34 @@ class Parser(argparse.ArgumentParser):
             self._refuse(rest[0])
         return flags
 
+    def _get_value(self, action: argparse.Action, word: str) -> object:
+        """Return what a word of the command line means. Raise UserError if it is no such value."""
+        try:
+            return super()._get_value(action, word)
+        except argparse.ArgumentError as error:
+            wanted = getattr(action.type, "__name__", "")
+            wanted = _NUMBERS.get(wanted, wanted)
+            raise UserError(f"{_shown(action)} wants {wanted}: {word!r} is none", hint=self._help) from error
+
+    def _match_argument(self, action: argparse.Action, pattern: str) -> int:
+        """Return how many words an action takes. Raise UserError if a flag's value is missing."""
+        try:
+            return int(super()._match_argument(action, pattern))
+        except argparse.ArgumentError as error:
+            if not action.option_strings:
+                raise
+            value = "|".join(map(str, action.choices)) if action.choices else action.metavar or action.dest.upper()
+            raise UserError(
+                f"{_shown(action)} has no value: write {_shown(action)} {value}", hint=self._help
+            ) from error
+
     def error(self, message: str) -> NoReturn:
-        raise UserError(message, hint=f"see {self.prog} --help")
+        raise UserError(message, hint=self._help)
 
     def _refuse(self, word: str) -> NoReturn:
         """Raise UserError for a word that has no meaning here."""
         if not word.startswith("-"):
-            raise UserError(f"{self.prog} takes no further argument: {word}", hint=f"see {self.prog} --help")
+            raise UserError(f"{self.prog} takes no further argument: {word}", hint=self._help)
         flag = f"-{word.partition('=')[0].lstrip('-')}"
         shown = [name for action in self._actions if action.help != argparse.SUPPRESS for name in action.option_strings]
         raise wrong_name("flag", flag, [name.removeprefix("-") for name in shown], f"{self.prog} --help")
@@ -57,8 +81,13 @@ class Parser(argparse.ArgumentParser):
             return
         choices = [str(choice) for choice in action.choices]
         near = nearest_name(str(value), choices)
-        name = f"-{action.option_strings[-1].lstrip('-')} " if action.option_strings else ""
+        name = f"{_shown(action)} " if action.option_strings else ""
         raise UserError(f"there is no {name}{value}: write {name}{near or ' or '.join(choices)}")
+
+
+def _shown(action: argparse.Action) -> str:
+    """Return a flag as the documents write it, or the name of an argument without a flag."""
+    return f"-{action.option_strings[-1].lstrip('-')}" if action.option_strings else str(action.metavar or action.dest)
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from termite.engine.errors import UserError
 
+SHORTEST_BEGINNING = 2  # letters; one begins too many names
 LONGEST_NAME = 64  # a longer word is no misspelt name, and comparing it would take long
 
 
@@ -16,11 +17,15 @@ def nearest_name(word: str, names: Iterable[str]) -> str:
 
     A name is near if every third letter of the word, or fewer, must be changed; one letter of a
     short word may be. Upper and lower case, `-` and `_` count as equal. Among names that are
-    equally near, the first wins.
+    equally near, the first wins. The beginning of a name is nearer than any other one, and of
+    several names that begin so the shortest is meant.
     """
     if len(word) > LONGEST_NAME:
         return ""
     plain = _plain(word)
+    names = tuple(names)
+    if len(plain) >= SHORTEST_BEGINNING and (longer := [name for name in names if _plain(name).startswith(plain)]):
+        return min(longer, key=len)
     limit = max(1, len(plain) // 3)
     distances = [(_distance(plain, _plain(name)), name) for name in names]
     distance, name = min(distances, key=lambda pair: pair[0], default=(limit + 1, ""))

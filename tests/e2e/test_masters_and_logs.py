@@ -86,6 +86,8 @@ def test_the_logs_of_the_master_and_of_its_workers_are_shown(whole: Cluster) -> 
     assert len(tree.ctl("logs", "-lines", "1").stdout.splitlines()) == 1
     wrong = tree.ctl("logs", "w11")
     assert wrong.code == 100 and b"there is no worker w11: write w1" in wrong.stderr
+    other = tree.ctl("logs", "vm")
+    assert other.code == 100 and b"this master holds slots of w1, w2" in other.stderr
 
 
 def test_a_worker_shows_no_records_about_other_masters(whole: Cluster) -> None:

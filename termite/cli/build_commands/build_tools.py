@@ -45,6 +45,14 @@ def find_program(name: str) -> Path:
     raise UserError(f"{name} is not in your PATH")
 
 
+def is_there(name: str) -> bool:
+    """Return whether a path, or a program in PATH, exists."""
+    try:
+        return find_program(name).exists()
+    except (UserError, OSError):
+        return False
+
+
 def check_preload(program: Path) -> None:
     """Raise UserError if the dynamic linker would not load our library into `program`."""
     if reason := why_not_preloaded(program):

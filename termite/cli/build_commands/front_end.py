@@ -15,7 +15,7 @@ from pathlib import Path
 
 from termite.cli import client
 from termite.cli.build_commands import callers_signals
-from termite.cli.build_commands.build_tools import check_preload, find_program, find_source, has_make_shell
+from termite.cli.build_commands.build_tools import check_preload, find_program, find_source, has_make_shell, is_there
 from termite.cli.build_commands.unseen_programs import unseen_lines
 from termite.cli.claims import wait_for_claims
 from termite.cli.flags import VERSION, print_line
@@ -88,7 +88,7 @@ def build_with(tool: Tool, program: str, args: Sequence[str], directory: str) ->
     Raise UserError if a variable of termite has no meaning.
     """
     argv = [program, *args]
-    if is_switched_off(os.environ):
+    if is_switched_off(os.environ) or not is_there(program):  # then one line says so
         return run_plainly(argv)
     check_variables(os.environ)
     # All commands of the build would be tied, too, so no master is needed. TERMITE_LOCAL=never does

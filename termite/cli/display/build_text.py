@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 
-from termite.cli.amounts import duration_text, size_text
+from termite.cli.amounts import counted, duration_text, size_text
 from termite.cli.display.build_figures import BuildFigures, build_figures
 from termite.cli.display.job_text import end_word, place_word, signal_name, slot_time_s
 from termite.engine.errors import words_of
@@ -47,7 +47,7 @@ def progress_text(build: BuildRecord, home: int, now_s: float) -> str:
 
     The number of its jobs is not known, and that of the last such build is shown instead.
     """
-    done = f"{build.jobs + home} jobs done"
+    done = f"{counted(build.jobs + home, 'job')} done"
     if build.expected_jobs:
         done += f" of about {build.expected_jobs} (as in the last such build)"
     return f"{done}, {duration_text(max(now_s - build.started_s, 0.0))}"
@@ -80,10 +80,10 @@ def _rows(build: BuildRecord, figures: BuildFigures) -> Iterator[tuple[str, str]
     yield "CPU", f"{duration_text(figures.cpu_s)} on workers, {figures.parallelism:.1f} commands at once on average"
     yield "traffic", f"{size_text(figures.sent_bytes)} sent, {size_text(figures.received_bytes)} received"
     for name, worker in figures.by_worker.items():
-        failed = f", {worker.failed_attempts} attempts failed" if worker.failed_attempts else ""
-        yield "worker", f"{name or 'none'}: {worker.jobs} jobs, {duration_text(worker.cpu_s)} of CPU{failed}"
+        failed = f", {counted(worker.failed_attempts, 'attempt')} failed" if worker.failed_attempts else ""
+        yield "worker", f"{name or 'none'}: {counted(worker.jobs, 'job')}, {duration_text(worker.cpu_s)} of CPU{failed}"
     for cause, count in figures.here:
-        yield "here", f"{count} jobs: {words_of(cause)}"
+        yield "here", f"{counted(count, 'job')}: {words_of(cause)}"
     yield from _troubles(build.counts)
 
 

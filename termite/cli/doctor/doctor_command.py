@@ -50,7 +50,7 @@ def run_doctor(flags: Namespace) -> int:
     if is_interrupted:
         examination.progress("")
         raise KeyboardInterrupt
-    examination.end(is_farm=farm is not None)
+    examination.end(is_farm=is_farm)
     return exit_code_of(examination.findings)
 
 

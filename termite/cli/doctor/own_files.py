@@ -1,7 +1,5 @@
 """Check the files and the settings of this user: secret, directories, variables and masters."""
 
-import fcntl
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -10,6 +8,7 @@ from pathlib import Path
 from termite import __version__
 from termite.cli import client
 from termite.cli.doctor.finding import Finding, Level, failure_of
+from termite.cli.leftovers.footprints import is_elsewhere, living_places
 from termite.cli.places import CACHE, STATE, candidates, own_directory, working_directory
 from termite.engine.decide.logic.switches import VARIABLES, accepted_settings, is_accepted, nearest_variable
 from termite.engine.errors import UserError
@@ -69,7 +68,15 @@ def _directory_checks() -> Iterator[Finding]:
 
 
 def _master_checks(env: Mapping[str, str]) -> Iterator[Finding]:
-    sockets = dict.fromkeys(_running_masters())
+    sockets: dict[Path, None] = {}
+    for places in living_places():
+        if not isinstance(socket := places.get("socket"), str):
+            continue
+        if is_elsewhere(places):
+            text = f"{Path(socket).parent} was moved or removed, and its master (process {places.get('pid')}) runs on"
+            yield Finding(OWN, "master", Level.WARNING, text, f"kill {places.get('pid')}")
+        else:
+            sockets[Path(socket)] = None
     with suppress(UserError):
         if (here := client.find_socket(working_directory(), env)) is not None:
             sockets[here] = None
@@ -89,28 +96,3 @@ def _master_check(path: Path) -> Finding:
         return Finding(OWN, "master", Level.OK, f"the master of {tree} answers")
     text = f"the master of {tree} is of {version}, and this termite of {__version__}"
     return Finding(OWN, "master", Level.WARNING, text, f"cd {tree} && termite-ctl shutdown")
-
-
-def _running_masters() -> Iterator[Path]:
-    """Yield the sockets of the masters of this user that run on this machine."""
-    for place in candidates(STATE):
-        directory = place / "running"
-        if find_stranger(directory):
-            continue
-        with suppress(OSError):
-            for name in sorted(os.listdir(directory)):
-                if name.startswith(f"{os.uname().nodename}-") and (socket := _socket_in(directory / name)):
-                    yield Path(socket)
-
-
-def _socket_in(path: Path) -> str:
-    """Return the socket that a daemon's footprint names, or "" if its daemon has ended."""
-    with suppress(OSError, ValueError, TypeError):
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return str(dict(json.loads(os.pread(fd, 64 * 1024, 0))).get("socket", ""))
-        finally:
-            os.close(fd)
-    return ""

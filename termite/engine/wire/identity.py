@@ -38,7 +38,8 @@ def read_secret(path: Path) -> bytes:
         raise UserError(f"{path}: cannot read the secret: {error.strerror}", hint="see -secret") from error
     if status.st_uid not in (0, os.geteuid()):
         raise UserError(
-            f"{path}: the secret belongs to user {status.st_uid}, who could change it", hint=f"chown it, or {make_one}"
+            f"{path}: the secret belongs to user {status.st_uid}, who could change it",
+            hint=f"chown it, or remove it, {make_one}",
         )
     if stat.S_IMODE(status.st_mode) & 0o077:
         raise UserError(f"{path}: others can read the secret", hint=f"chmod 0600 {path}")

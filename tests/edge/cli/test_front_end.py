@@ -84,6 +84,16 @@ def test_a_build_does_not_wait_for_a_master_that_does_not_answer(tmp_path: Path)
     assert done.stderr.endswith("building locally\n")
 
 
+@pytest.mark.parametrize("tool", ["no-such-tool", "./no-such-tool"])
+def test_a_tool_that_does_not_exist_is_one_line_and_starts_no_master(tmp_path: Path, tool: str) -> None:
+    begin = f"from termite.cli.build_commands import build; raise SystemExit(build.run_build(['{tool}', 'x']))"
+    env = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "TERMITE_LOCAL": "never"}
+    command = [sys.executable, "-c", begin]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 127 and done.stderr.startswith(f"termite: {tool}"), done
+    assert len(done.stderr.splitlines()) == 1 and not list(tmp_path.iterdir()), done
+
+
 def test_a_program_that_would_ignore_the_preload_library_is_recognised(tmp_path: Path) -> None:
     assert why_not_preloaded(Path(os.path.realpath(sys.executable))) == ""
     script = tmp_path / "make"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from termite.cli.doctor import own_files
 from termite.cli.leftovers import footprints, sweep
 from termite.cli.leftovers.footprints import (
     LATER,
@@ -130,6 +131,8 @@ def test_masters_whose_trees_were_moved_are_listed_as_such(tmp_path: Path, capsy
         (tmp_path / "other").rename(tmp_path / "tree")
         with footprint(master_places(tmp_path / "tree" / ".termite-socket", tmp_path / "hashes")):
             find_subcommand("ls").run(Namespace(json=False))
+            texts = [finding.text for finding in own_files.check_own_files({}) if finding.about == "master"]
+    assert sum("was moved or removed, and its master" in text for text in texts) == 2, texts
     lines = capsys.readouterr().out.splitlines()[1:]
     assert [line.split()[-1] for line in lines] == [str(tmp_path / "other"), str(tmp_path / "tree")]
     assert all(line.startswith(f"{os.getpid()} ") and "its tree was moved or removed" in line for line in lines)

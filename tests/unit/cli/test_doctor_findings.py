@@ -1,9 +1,13 @@
 """Test how the doctor judges figures, and how it shows what it has found."""
 
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
+import trio
 
+from termite.cli.doctor import doctor_command
+from termite.cli.doctor.doctor_command import run_doctor
 from termite.cli.doctor.farm_checks import judge_list
 from termite.cli.doctor.finding import Finding, Level, exit_code_of, findings_report, shown_finding, verdict_line
 from termite.cli.doctor.own_files import judge_variables
@@ -27,6 +31,23 @@ OK, WARNING, FAILURE = Level.OK, Level.WARNING, Level.FAILURE
 
 def a_finding(level: Level, mend: str = "do this") -> Finding:
     return Finding("this machine", "fuse", level, "it is so\x1b[2J", mend)
+
+
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_a_farm_that_was_asked_for_needs_no_word_that_it_was_not(
+    is_asked: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("check_this_machine", "check_room", "check_own_files"):
+        monkeypatch.setattr(doctor_command, name, list)
+
+    async def try_nothing(*_: object) -> None:
+        await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(doctor_command, "_run_jobs", try_nothing)
+    monkeypatch.setattr(doctor_command, "check_secret", lambda path: (b"", a_finding(FAILURE)))
+    run_doctor(Namespace(coordinator="farm" if is_asked else "", secret=None, json=False))
+    said = capsys.readouterr().out
+    assert ("no farm was checked" in said) != is_asked and ("1 failure" in said) == is_asked
 
 
 def test_the_exit_code_is_that_of_the_worst_finding() -> None:

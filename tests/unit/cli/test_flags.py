@@ -11,6 +11,7 @@ import trio
 
 from termite.cli import daemons, flags
 from termite.cli.flags import with_two_dashes
+from termite.cli.master_command import master_parser
 from termite.cli.parser import Parser
 from termite.engine.errors import UserError
 from termite.engine.model import StoreLimits
@@ -35,6 +36,21 @@ def test_only_flags_are_respelled() -> None:
     assert with_two_dashes(["-h", "-j4", "-1", "-", "x-y", "-X", "--", "-jobs"]) == [
         "-h", "--j4", "-1", "-", "x-y", "-X", "--", "-jobs",
     ]  # fmt: skip
+
+
+def test_a_wrong_value_says_what_is_wanted() -> None:
+    coordinator, master = daemons.coordinator_parser("termite-coordinator"), master_parser()
+    for made, words, said in (
+        (coordinator, ["-port", "22x"], "-port wants a port, from 0 to 65535: '22x' is none"),
+        (coordinator, ["-port", "65536"], "-port wants a port, from 0 to 65535: '65536' is none"),
+        (master, ["-coordinator"], "-coordinator has no value: write -coordinator HOST[:PORT]"),
+        (master, ["-tmp"], "-tmp has no value: write -tmp shared|private"),
+        (master, ["-short", "soon"], "-short wants a number of milliseconds, or auto: 'soon' is none"),
+        (parser(), ["-jobs", "many"], "-jobs wants a whole number: 'many' is none"),
+    ):
+        with pytest.raises(UserError) as caught:
+            made.parse_flags(words)
+        assert caught.value.message == said
 
 
 @pytest.mark.parametrize("words", [["-jobs"], ["-jobs", "many"], ["-nosuch"], ["--job", "4"], ["word"]])

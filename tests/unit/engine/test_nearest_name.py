@@ -11,7 +11,9 @@ NAMES = ("status", "start", "shutdown", "why", "log", "logs", "-log-level", "TER
     ("word", "name"),
     [
         ("statsu", "status"),
-        ("stat", "start"),
+        ("stat", "status"),
+        ("sta", "start"),
+        ("-log-l", "-log-level"),
         ("shutdwon", "shutdown"),
         ("shut-down", "shutdown"),
         ("whay", "why"),

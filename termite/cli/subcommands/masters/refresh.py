@@ -7,8 +7,8 @@ from termite.cli.subcommands.registry import Subcommand
 
 
 def _run(flags: Namespace) -> int:
-    reply = connect_here().ask("refresh")
-    print(f"all files that workers have seen were checked; the journal is at entry {reply['journal']}")
+    connect_here().ask("refresh")
+    print("all files outside the tree that workers have seen were checked; jobs that start now see their changes")
     return 0
 
 

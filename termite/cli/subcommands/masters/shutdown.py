@@ -16,6 +16,7 @@ def _run(flags: Namespace) -> int:
     with contextlib.suppress(NoMaster):  # it may end before it answers
         master.ask("shutdown")
     master.wait_for_its_end()
+    print(f"the master of {master.path.parent} has ended")
     return 0
 
 
