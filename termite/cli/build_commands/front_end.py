@@ -306,7 +306,8 @@ def summary_parts(end: client.Reply) -> list[str]:
     # These are not a part of the jobs on this machine: with TERMITE_LOCAL=never they ran nowhere.
     parts += [f"{count} not run by a worker: {words_of(reason)}" for reason, count in failed]
     for key, text in (
-        ("retried", "given to another worker"),
+        ("moved", "given to another worker"),
+        ("repeated", "run again on the same worker"),
         ("dropped_writes", "files written outside the tree and dropped"),
         ("sockets_left", "sockets that stayed on workers"),
         ("conflicts", "files written by two jobs at once"),

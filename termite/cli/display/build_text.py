@@ -7,11 +7,13 @@ from termite.cli.amounts import counted, duration_text, size_text
 from termite.cli.display.build_figures import BuildFigures, build_figures
 from termite.cli.display.job_text import end_word, place_word, signal_name, slot_time_s
 from termite.engine.errors import words_of
-from termite.engine.history.logic.job_record import NOT_KNOWN, BuildCounts, BuildRecord, JobRecord, as_object
+from termite.engine.history.logic.job_record import NOT_KNOWN, BuildCounts, BuildRecord, JobRecord, Why, as_object
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
 JOB_HEAD = f"{'job':>7}  {'place':<16}{'time':>10}  {'end':<8} command"
-BUILD_HEAD = f"{'build':>5}  {'started':<20}{'took':>11}  {'jobs':>6} {'workers':>7} {'here':>6}  {'end':<8} command"
+_COUNTS = "{:>6} {:>7} {:>6} {:>7}"  # of jobs
+_HEADS = _COUNTS.format("jobs", "workers", "here", "nowhere")
+BUILD_HEAD = f"{'build':>5}  {'started':<20}{'took':>11}  {_HEADS}  {'end':<8} command"
 
 
 def job_line(job: JobRecord, now_s: float = 0.0) -> str:
@@ -25,7 +27,9 @@ def build_line(build: BuildRecord) -> str:
     """Return one printable line of a list of builds, below `BUILD_HEAD`."""
     took = duration_text(build.ended_s - build.started_s) if build.ended_s else "?"
     remote, local = build.counts.remote, build.counts.local + build.counts.short
-    counts = f"{build.jobs:>6} {remote:>7} {local:>6}" if build.ended_s else f"{'?':>6} {'?':>7} {'?':>6}"
+    nowhere = build.jobs - remote - local - build.counts.cached
+    shown = (build.jobs, remote, local, nowhere) if build.ended_s else "????"
+    counts = _COUNTS.format(*shown)
     line = (
         f"{build.id:>5}  {clock_text(build.started_s):<20}{took:>11}  {counts}  {build_end_word(build):<8} "
         f"{build_title(build)}"
@@ -61,7 +65,7 @@ def clock_text(at_s: float) -> str:
 def build_lines(build: BuildRecord, jobs: Sequence[JobRecord]) -> Iterator[str]:
     """Yield the lines that say everything about a build but its jobs. All are printable."""
     figures = build_figures(build, jobs, slowest=5)
-    for name, text in _rows(build, figures):
+    for name, text in _rows(build, figures, jobs):
         yield f"{name:<10}{printable(text, LONGEST_LINE)}"
     if figures.slowest:
         yield "slowest"
@@ -69,7 +73,7 @@ def build_lines(build: BuildRecord, jobs: Sequence[JobRecord]) -> Iterator[str]:
         yield from map(job_line, figures.slowest)
 
 
-def _rows(build: BuildRecord, figures: BuildFigures) -> Iterator[tuple[str, str]]:
+def _rows(build: BuildRecord, figures: BuildFigures, jobs: Sequence[JobRecord]) -> Iterator[tuple[str, str]]:
     yield "build", f"{build.id}: {build_title(build)}"
     yield "directory", build.cwd or build.tree
     ended = "" if build.ended_s else ", and has not ended, or its master was killed"
@@ -82,6 +86,8 @@ def _rows(build: BuildRecord, figures: BuildFigures) -> Iterator[tuple[str, str]
     for name, worker in figures.by_worker.items():
         failed = f", {counted(worker.failed_attempts, 'attempt')} failed" if worker.failed_attempts else ""
         yield "worker", f"{name or 'none'}: {counted(worker.jobs, 'job')}, {duration_text(worker.cpu_s)} of CPU{failed}"
+    if cancelled := sum(job.cause.kind is Why.CANCELLED for job in jobs):
+        yield "cancelled", f"{counted(cancelled, 'job')}: the launcher ended before the command did (Ctrl-C, a signal)"
     for cause, count in figures.here:
         yield "here", f"{counted(count, 'job')}: {words_of(cause)}"
     yield from _troubles(build.counts)
@@ -120,7 +126,7 @@ def markdown(build: BuildRecord, jobs: Sequence[JobRecord]) -> str:
     figures = build_figures(build, jobs, slowest=5)
     lines = [f"### termite: {_cell(build_title(build))}", ""]
     lines += ["| | |", "|---|---|"]
-    lines += [f"| {_cell(name)} | {_cell(text)} |" for name, text in list(_rows(build, figures))[1:]]
+    lines += [f"| {_cell(name)} | {_cell(text)} |" for name, text in list(_rows(build, figures, jobs))[1:]]
     if figures.slowest:
         lines += ["", "| slowest job | place | time | end | command |", "|---|---|---|---|---|"]
     for job in figures.slowest:

@@ -196,7 +196,6 @@ class _Build:
     def __init__(self, master: Master, sessions: Sessions) -> None:
         self._master = master
         self._sessions = sessions
-        self._before: report.Counters | None = None
         self._notes: BuildNotes | None = None
 
     def start(self, request: Reply) -> Reply:
@@ -204,9 +203,8 @@ class _Build:
 
         Raise UserError if no plugin knows the tool.
         """
-        if self._before is None:
+        if self._notes is None:
             self._master.builds += 1
-            self._before = self._master.counters.copy()
             self._master.begin_build()
             self._notes = self._record_start(request)
         self._master.rule_file.refresh()
@@ -244,17 +242,20 @@ class _Build:
 
         By then the records of the build are on the disk. `build` is its number there, or 0.
         """
-        if self._before is None:
+        if self._notes is None:
             raise UserError("no build was started on this connection")
-        if self._notes is not None:
-            code, number = request.get("exit_code"), request.get("signal")
-            self._master.local_runs.end_ended()
-            await self._master.recorder.end_build(
-                self._notes, code if isinstance(code, int) else -1, number if isinstance(number, int) else 0
-            )
-        summary = report.build_summary(self._before, self._master.counters)
-        recorded = self._notes.recorded_id if self._notes else 0
-        return {**summary, "build": recorded, "outside": self._outside(summary), "private": self._private(summary)}
+        code, number = request.get("exit_code"), request.get("signal")
+        self._master.local_runs.end_ended()
+        await self._master.recorder.end_build(
+            self._notes, code if isinstance(code, int) else -1, number if isinstance(number, int) else 0
+        )
+        summary = report.build_summary(self._notes.counters)
+        return {
+            **summary,
+            "build": self._notes.recorded_id,
+            "outside": self._outside(summary),
+            "private": self._private(summary),
+        }
 
     def _outside(self, summary: Reply) -> list[Reply]:
         """Return the places outside the tree that commands write, each with how many.
@@ -275,11 +276,10 @@ class _Build:
 
     def close(self) -> None:
         """End the build, because its connection has ended."""
-        if self._before is not None:
-            self._master.builds -= 1
-            self._before = None
         if self._notes is not None:
+            self._master.builds -= 1
             self._master.recorder.abandon_build(self._notes)
+            self._notes = None
 
 
 def _named(places: Counter[str], summary: Reply) -> list[tuple[str, Reply]]:

@@ -19,7 +19,7 @@ from termite.engine.decide.logic.switches import is_local_forbidden
 from termite.engine.decide.refused_commands import Refusal
 from termite.engine.errors import Conflict, ExitCode, Outdated, Reason, Retryable
 from termite.engine.master.job import Job
-from termite.engine.master.job_reports import count_place, record_refusal
+from termite.engine.master.job_reports import count_local, record_refusal
 from termite.engine.master.shared import Master
 from termite.engine.model import Command, Exit, Invocation, Phase, Verdict
 from termite.engine.wire.protocol.foreign_text import printable
@@ -87,8 +87,7 @@ def start_local(master: Master, job: Job) -> bool:
         return False  # `run_local` checks afterwards what it has written
     elif not master.local_runs.start_nowait(job.launcher, master.recorder.witness(job)):
         return False
-    master.counters.count_local(job.verdict)
-    count_place(master, job)
+    count_local(master, job)
     return True
 
 
@@ -112,7 +111,8 @@ def start_short(master: Master, job: Job) -> bool:
     if not master.local_runs.start_if_idle(job.launcher, int(are_many_remote), on_end, witness):
         job.notes.is_short = False
         return False
-    master.counters.short += 1
+    for counters in master.counters_of(job):
+        counters.short += 1
     return True
 
 
@@ -122,8 +122,7 @@ async def run_local(master: Master, job: Job, derived: Collection[bytes] = ()) -
     `derived` are files that no remote result may change until the command has ended.
     """
     rule = job.verdict.rule if job.verdict else None
-    master.counters.count_local(job.verdict)
-    count_place(master, job)
+    count_local(master, job)
     job.phase = Phase.WAITING
     if rule is not None and rule.recurse:
         await job.launcher.replace(recurse=True)
@@ -212,7 +211,8 @@ async def run_with_unseen_program(master: Master, job: Job, command: Command, pr
     The command runs here at once when it comes again. The summary of the build names the program.
     """
     master.users_of_unseen.add(key_of(command), printable(program))
-    master.counters.count_unseen(printable(program))
+    for counters in master.counters_of(job):
+        counters.count_unseen(printable(program))
     return await run_here_instead(master, job, Reason.UNSEEN_PROGRAM, (program,), quiet=True)
 
 
@@ -240,7 +240,8 @@ def record_conflict(master: Master, job: Job, error: Conflict) -> bool:
     rule = job.verdict.rule if job.verdict else None
     if error.is_held or not job.can_retry or (rule is not None and rule.network):
         return False
-    master.counters.retries[error.reason] += 1
+    for counters in master.counters_of(job):
+        counters.retries[error.reason] += 1
     job.launcher.resume_reading()
     return True
 
@@ -261,7 +262,8 @@ def record_failure(master: Master, job: Job, error: Retryable) -> None:
         return
     job.fail(job.lease.worker, error)
     master.pool.failed(job.lease, error)
-    master.counters.retries[error.reason] += 1
+    for counters in master.counters_of(job):
+        counters.retries[error.reason] += 1
     log.warning("job-retried job=%d lease=%s detail=%r reason=%s", job.id, job.lease.worker, error.detail, error.reason)
 
 
@@ -310,7 +312,8 @@ async def _refuse(master: Master, job: Job, reason: Reason, detail: str, cause: 
     hint = " (add a Local rule for it to .termite-localrc)" if reason is Reason.WRITES_OUTSIDE else ""
     master.recorder.refused(job, code)
     await job.launcher.notice(f"termite: {_text(reason, detail)}; {cause}{hint}")
-    master.counters.failed += 1
+    for counters in master.counters_of(job):
+        counters.failed += 1
     return Exit(code)
 
 
@@ -331,7 +334,8 @@ def _is_program(path: str) -> bool:
 
 
 def _count(master: Master, job: Job, reason: Reason, detail: str) -> None:
-    master.counters.fallbacks[reason] += 1
+    for counters in master.counters_of(job):
+        counters.fallbacks[reason] += 1
     master.recorder.fell_back(job, reason, detail)
     log.warning("job-fell-back job=%d detail=%r reason=%s", job.id, detail, reason)
 

@@ -9,6 +9,7 @@ from termite.engine.decide.command_memory import key_of
 from termite.engine.decide.outside_writes import WritesOutside
 from termite.engine.decide.refused_commands import Refusal
 from termite.engine.errors import ExitCode, HalfPublished, Reason
+from termite.engine.fleet.lease import Lease
 from termite.engine.master.job import Job
 from termite.engine.master.shared import Master
 from termite.engine.model import Exit
@@ -21,13 +22,14 @@ log = logging.getLogger(__name__)
 
 async def report_result(master: Master, job: Job, ran: Ran, conflicts: tuple[bytes, ...]) -> None:
     """Count the job, and notify the user of conflicts, dropped files and an exceeded time limit."""
-    counters = master.counters
-    counters.remote += 1
-    counters.fuse_requests += ran.usage.requests
-    counters.conflicts += len(conflicts)
+    for counters in master.counters_of(job):
+        counters.remote += 1
+        counters.fuse_requests += ran.usage.requests
+        if conflicts:
+            counters.conflicts += len(conflicts)
+            counters.count_paths("written by two jobs at once", absolute(conflicts))
     if lost := job.stdin.finish(ran.stdin_offset, ran.stdin_taken):
         log.info("job-stdin-left job=%d bytes=%d", job.id, lost)
-    counters.count_paths("written by two jobs at once", absolute(conflicts))
     for path in conflicts:
         await job.launcher.notice(
             f"termite: two jobs wrote {_absolute(path)} at the same time; keeping the version of this job"
@@ -40,11 +42,22 @@ async def report_result(master: Master, job: Job, ran: Ran, conflicts: tuple[byt
 
 async def report_half_published(master: Master, job: Job, error: HalfPublished) -> Exit:
     """Count the job, notify the user of what was written and what was not, and return the exit."""
-    master.counters.failed += 1
+    for counters in master.counters_of(job):
+        counters.failed += 1
     master.recorder.half_published(job, error)
     for line in error.lines:
         await job.launcher.notice(f"termite: {line}")
     return Exit(ExitCode.LOST)
+
+
+def count_attempt(master: Master, job: Job, lease: Lease) -> None:
+    """Count a further attempt of a job, after one that failed. `lease` gets it."""
+    is_other = job.notes.attempts[-1].worker != lease.worker
+    for counters in master.counters_of(job):
+        if is_other:
+            counters.moved += 1
+        else:
+            counters.repeated += 1
 
 
 def outside_writes(master: Master, job: Job, dropped: Sequence[bytes]) -> WritesOutside:
@@ -65,14 +78,14 @@ def record_refusal(master: Master, job: Job, reason: Reason, places: Sequence[st
         master.short.forget(job.key)
 
 
-def count_place(master: Master, job: Job) -> None:
-    """Count a command that runs here because of a place outside the tree."""
-    if not job.place or job.command is None:
-        return
-    if job.verdict and job.verdict.tie is Reason.NAMES_PRIVATE:
-        master.counters.count_place(master.counters.private, job.place)
-    else:
-        master.counters.count_place(master.counters.outside, job.place)
+def count_local(master: Master, job: Job) -> None:
+    """Count a command that runs here, and the place outside the tree that is to blame."""
+    is_private = job.verdict is not None and job.verdict.tie is Reason.NAMES_PRIVATE
+    for counters in master.counters_of(job):
+        counters.count_local(job.verdict)
+        if job.place and job.command is not None:
+            counters.count_place(counters.private if is_private else counters.outside, job.place)
+    if job.place and job.command is not None and not is_private:
         master.outside.count(job.command, job.place)
 
 
@@ -84,11 +97,11 @@ async def report_dropped(master: Master, job: Job, dropped: tuple[bytes, ...]) -
     """
     writes = outside_writes(master, job, dropped)
     sockets = _sockets(master, dropped)
-    counters = master.counters
-    counters.dropped_writes += writes.dropped.total() + len(writes.lost)
-    counters.sockets_left += len(sockets)
-    counters.count_paths("written outside the tree, dropped", writes.lost)
-    counters.count_paths("socket, stayed on its worker", absolute(sockets))
+    for counters in master.counters_of(job):
+        counters.dropped_writes += writes.dropped.total() + len(writes.lost)
+        counters.sockets_left += len(sockets)
+        counters.count_paths("written outside the tree, dropped", writes.lost)
+        counters.count_paths("socket, stayed on its worker", absolute(sockets))
     for place in writes.dropped:
         if master.notices.select_new("dropped", [os.fsencode(place)]):
             await job.launcher.notice(f"termite: dropped what was written to {printable(place)}, outside the tree")

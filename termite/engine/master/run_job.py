@@ -50,6 +50,7 @@ from termite.engine.master.fallback import (
 from termite.engine.master.job import Job, new_job, run_at_terminal
 from termite.engine.master.job_reports import (
     absolute,
+    count_attempt,
     outside_writes,
     report_half_published,
     report_result,
@@ -158,7 +159,8 @@ def run_at_once(master: Master, job: Job) -> bool:
     job.plugin, command = master.plugins.parse_with_plugin(job.request.invocation)
     job.command = command
     if is_no_op(command):
-        master.counters.answered += 1
+        for counters in master.counters_of(job):
+            counters.answered += 1
         job.launcher.finish_nowait(Exit(0))
         master.recorder.answered(job)
         return True
@@ -265,6 +267,8 @@ async def run_remotely(master: Master, job: Job, command: Command, wanted: Wante
         if message is None:
             master.pool.retire(lease)
             return None
+        if job.notes.attempts:
+            count_attempt(master, job, lease)
         dispatched_ns, dispatched_s = master.tree.now_ns(), trio.current_time()
         with master.recorder.attempt(job, lease):
             ran = await run_on_worker(master, job, lease, message)

@@ -136,6 +136,11 @@ class Master:
         """True while a job or a build runs."""
         return bool(self.jobs or self.local_runs.running or self.builds)
 
+    def counters_of(self, job: Job) -> tuple[Counters, ...]:
+        """Return the counters in which what happens to a job counts: ours, and its build's."""
+        build = job.notes.build
+        return (self.counters,) if build is None else (self.counters, build.counters)
+
     def begin_build(self) -> None:
         """Forget what concerned the build before: its notices, and its places outside the tree."""
         self.notices.clear()

@@ -19,12 +19,19 @@ Report = dict[str, object]
 
 @dataclass(slots=True)
 class Counters:
-    """The counts of a master since its start. `named` counts lines of the form `EVENT: PATH`."""
+    """The counts of a master since its start, or of a build.
+
+    `retries` are attempts on workers that failed. Of the jobs with such an attempt, `moved` were
+    given to another worker, and `repeated` to the same one. `named` counts lines of the form
+    `EVENT: PATH`.
+    """
 
     remote: int = 0
     local: int = 0
     short: int = 0
     retries: Counter[Reason] = field(default_factory=Counter)
+    moved: int = 0
+    repeated: int = 0
     failed: int = 0
     answered: int = 0
     dropped_writes: int = 0
@@ -72,50 +79,32 @@ class Counters:
         if program and (program in self.unseen or len(self.unseen) < REMEMBERED_PATHS):
             self.unseen[program] += 1
 
-    def copy(self) -> "Counters":
-        """Return a copy that does not change any more."""
-        return Counters(
-            self.remote,
-            self.local,
-            self.short,
-            Counter(self.retries),
-            self.failed,
-            self.answered,
-            self.dropped_writes,
-            self.sockets_left,
-            self.conflicts,
-            self.fuse_requests,
-            Counter(self.fallbacks),
-            Counter(self.tied),
-            Counter(self.named),
-            Counter(self.outside),
-            Counter(self.private),
-            Counter(self.unseen),
-        )
 
-
-def build_summary(before: Counters, after: Counters) -> Report:
-    """Return the summary of a build from the counters at its beginning and at its end.
+def build_summary(counters: Counters) -> Report:
+    """Return the summary of a build from its counters.
 
     An event that happened to one path several times is one line with a number.
     """
-    named = (after.named - before.named).most_common(NAMED_PATHS)
     return {
-        "remote": after.remote - before.remote,
-        "local": after.local - before.local,
-        "short": after.short - before.short,
-        "retried": (after.retries - before.retries).total(),
-        "retries": _by_reason(after.retries - before.retries),
-        "failed": after.failed - before.failed,
-        "dropped_writes": after.dropped_writes - before.dropped_writes,
-        "sockets_left": after.sockets_left - before.sockets_left,
-        "conflicts": after.conflicts - before.conflicts,
-        "fallbacks": _by_reason(after.fallbacks - before.fallbacks),
-        "tied": _by_reason(after.tied - before.tied),
-        "outside": dict((after.outside - before.outside).most_common()),
-        "private": dict((after.private - before.private).most_common(NAMED_PATHS)),
-        "unseen": dict((after.unseen - before.unseen).most_common()),
-        "named": [line if count == 1 else f"{line} ({count} times)" for line, count in named],
+        "remote": counters.remote,
+        "local": counters.local,
+        "short": counters.short,
+        "retried": counters.retries.total(),
+        "retries": _by_reason(counters.retries),
+        "moved": counters.moved,
+        "repeated": counters.repeated,
+        "failed": counters.failed,
+        "dropped_writes": counters.dropped_writes,
+        "sockets_left": counters.sockets_left,
+        "conflicts": counters.conflicts,
+        "fallbacks": _by_reason(counters.fallbacks),
+        "tied": _by_reason(counters.tied),
+        "outside": dict(counters.outside.most_common()),
+        "private": dict(counters.private.most_common(NAMED_PATHS)),
+        "unseen": dict(counters.unseen.most_common()),
+        "named": [
+            line if count == 1 else f"{line} ({count} times)" for line, count in counters.named.most_common(NAMED_PATHS)
+        ],
     }
 
 

@@ -90,10 +90,14 @@ def test_a_line_that_begins_with_the_launcher_is_explained_without_it() -> None:
 
 
 def test_a_summary_says_why_jobs_were_not_done_by_a_worker_wherever_they_ran() -> None:
-    end = build_summary(Counters(), Counters(fallbacks=Counter({Reason.NO_WORKER: 2}), failed=2, sockets_left=1))
+    counters = Counters(moved=1, repeated=2, retries=Counter({Reason.CONNECTION_LOST: 4}))
+    counters.fallbacks, counters.failed, counters.sockets_left = Counter({Reason.NO_WORKER: 2}), 2, 1
+    end = build_summary(counters)
     assert summary_parts(end) == [
         "jobs on workers: 0, on this machine: 0 (0 short, 0 by rule)",
         "2 not run by a worker: no worker is available",
+        "given to another worker: 1",
+        "run again on the same worker: 2",
         "sockets that stayed on workers: 1",
         "could not be run: 2",
     ]
@@ -131,9 +135,7 @@ def test_the_summary_names_places_outside_the_tree_and_first_those_of_many_comma
 
 
 def test_what_ran_here_for_a_place_is_no_further_part_of_the_summary() -> None:
-    before, after = Counters(), Counters(remote=1, local=3)
-    after.tied = Counter({Reason.WRITES_OUTSIDE: 1, Reason.NAMES_PRIVATE: 1})
-    after.fallbacks = Counter({Reason.WRITES_OUTSIDE: 1})
-    assert summary_parts(build_summary(before, after)) == [
-        "jobs on workers: 1, on this machine: 3 (0 short, 0 by rule)"
-    ]
+    counters = Counters(remote=1, local=3)
+    counters.tied = Counter({Reason.WRITES_OUTSIDE: 1, Reason.NAMES_PRIVATE: 1})
+    counters.fallbacks = Counter({Reason.WRITES_OUTSIDE: 1})
+    assert summary_parts(build_summary(counters)) == ["jobs on workers: 1, on this machine: 3 (0 short, 0 by rule)"]

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from termite.engine.history.logic.build_tally import BuildTally
 from termite.engine.history.logic.job_record import NOT_KNOWN, BuildRecord
+from termite.engine.status.report import Counters
 
 
 @dataclass(slots=True, eq=False)
@@ -12,6 +13,8 @@ class BuildNotes:
 
     `begun` counts its jobs. `tally` counts those that are home; only the keeper's thread changes
     it. `is_on_disk`: the build has a file, which grows until it `is_closed`.
+
+    `counters` count what happened to its jobs up to now, for the summary.
 
     `is_shown`: readers of the live stream know the build. `shown_jobs` counts its jobs of which
     they were told that they are home. Only the master's loop changes these two.
@@ -29,6 +32,7 @@ class BuildNotes:
     signal: int = 0
     last_job: int = 0
     begun: int = 0
+    counters: Counters = field(default_factory=Counters)
     tally: BuildTally = field(default_factory=BuildTally)
     is_on_disk: bool = False
     is_closed: bool = False

@@ -514,7 +514,23 @@ async def test_a_lost_worker_that_has_shown_nothing_leaves_no_trace_of_its_outpu
     world = World(tmp_path, script(b"1abc", b"2e", end=lost_worker()), script(b"2y", b"1x", end=ran()))
     assert await outcome(world, fields) == [(b"2", b"y"), (b"1", b"x"), (b"E", b"code=0\0")]
     assert world.steps == ["drain", "run on w0", "failed w0", "drain", "run on w1", "published"]
-    assert world.master.counters.retries.total() == 1
+    counters = world.master.counters
+    assert (counters.retries.total(), counters.moved, counters.repeated) == (1, 1, 0)
+
+
+@pytest.mark.logs("job-retried", "job-fell-back")
+async def test_two_builds_at_once_are_counted_apart_and_an_attempt_that_failed_is_no_other_worker(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path, script(end=ran()), script(end=ran()), script(end=lost_worker()))
+    recorder = world.master.recorder
+    one, other = (recorder.start_build("make", ("make",), "/", {}, pid) for pid in (0, 0))
+    for build in (one, one, other):
+        await world.say("gcc", **recorder.variables_of(build))
+    assert (one.counters.remote, one.counters.local) == (2, 0)
+    assert (other.counters.remote, other.counters.local) == (0, 1), "it ran here: there was no other worker"
+    assert (other.counters.retries.total(), other.counters.moved, other.counters.fallbacks.total()) == (1, 0, 1)
+    assert (world.master.counters.remote, world.master.counters.local) == (2, 1)
 
 
 async def test_held_output_and_the_exit_arrive_in_one_piece(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import msgspec
 
 from termite.cli.display.build_figures import build_figures
 from termite.cli.display.build_text import build_line, build_lines, build_object, job_line, markdown
-from termite.engine.history.logic.job_record import Where
+from termite.engine.history.logic.job_record import Where, Why
 from tests.synthetic_builds import synthetic_build
 
 
@@ -29,6 +29,14 @@ def test_lines_are_printable_and_name_every_worker() -> None:
     lines = [build_line(build), *build_lines(build, jobs), *map(job_line, jobs)]
     assert all(line.isprintable() for line in lines)
     assert {"alpha", "beta", "gamma"} <= set(re.findall(r"^worker +(\w+)", "\n".join(lines), re.MULTILINE))
+
+
+def test_every_job_of_a_build_is_in_a_column_and_cancelled_ones_are_said() -> None:
+    build, jobs = synthetic_build(60)
+    total, workers, here, nowhere = map(int, re.findall(r"\d+", build_line(build)[40:70]))
+    assert total == 60 == workers + here + nowhere and nowhere > 0
+    cancelled = sum(job.cause.kind is Why.CANCELLED for job in jobs)
+    assert any(line.startswith(f"cancelled {cancelled} job") for line in build_lines(build, jobs))
 
 
 def test_a_build_without_an_end_or_without_jobs_is_shown() -> None:

@@ -5,38 +5,26 @@ from termite.engine.status.report import NAMED_PATHS, REMEMBERED_PATHS, Counters
 
 def test_what_happened_to_a_path_many_times_is_one_line_of_the_summary() -> None:
     counters = Counters()
-    counters.count_paths("dropped", ["a"])
-    before = counters.copy()
     for _ in range(100):
         counters.count_paths("dropped", ["a", "b"])
     counters.count_paths("clash", ["a"])
-    assert build_summary(before, counters)["named"] == ["dropped: a (100 times)", "dropped: b (100 times)", "clash: a"]
+    assert build_summary(counters)["named"] == ["dropped: a (100 times)", "dropped: b (100 times)", "clash: a"]
 
 
-def test_each_build_names_its_own_paths_however_many_the_builds_before_it_had() -> None:
-    counters = Counters()
-    counters.count_paths("dropped", (f"old{n}" for n in range(2 * NAMED_PATHS)))
-    before = counters.copy()
-    counters.count_paths("dropped", ["new"])
-    assert build_summary(before, counters)["named"] == ["dropped: new"]
-
-
-def test_a_master_remembers_a_bounded_number_of_paths() -> None:
+def test_a_bounded_number_of_paths_is_remembered() -> None:
     counters = Counters()
     counters.count_paths("dropped", (f"p{n}" for n in range(2 * REMEMBERED_PATHS)))
-    named = build_summary(Counters(), counters)["named"]
+    named = build_summary(counters)["named"]
     assert isinstance(named, list)
     assert (len(named), len(counters.named)) == (NAMED_PATHS, REMEMBERED_PATHS)
 
 
-def test_a_summary_counts_the_commands_of_each_place_in_its_own_build() -> None:
+def test_a_summary_counts_the_commands_of_each_place() -> None:
     counters = Counters()
-    counters.count_place(counters.outside, "/srv/x")
-    before = counters.copy()
     for place in ("/srv/x", "/srv/y", "/srv/y"):
         counters.count_place(counters.outside, place)
     counters.count_place(counters.private, "/root/a")
-    summary = build_summary(before, counters)
+    summary = build_summary(counters)
     assert (summary["outside"], summary["private"]) == ({"/srv/y": 2, "/srv/x": 1}, {"/root/a": 1})
     for number in range(2 * REMEMBERED_PATHS):
         counters.count_place(counters.outside, f"/srv/{number}")
