@@ -206,8 +206,8 @@ def worker_config(flags: argparse.Namespace, secret: bytes, tail: LogTail) -> Wo
         secret=secret,
         slots=flags.jobs,
         coordinator=flags.coordinator,
-        cache=flags.cachedir or default_cache(),
-        tmpdir=flags.tmpdir,
+        cache=(flags.cachedir or default_cache()).absolute(),  # mirrors have another working directory
+        tmpdir=flags.tmpdir.absolute(),
         sandbox=sandbox,
         tmpfs=_wants_tmpfs(flags.scratch, machine.kernel),
         users=users,

@@ -116,6 +116,11 @@ class Reason(enum.StrEnum):
         return _WORDS[self]
 
     @property
+    def deed(self) -> str:
+        """What the keeper of a worker does against a lack of room there, or "" for other reasons."""
+        return _DEEDS.get(self, "")
+
+    @property
     def is_for_here(self) -> bool:
         """True if only the submitter's machine can run such a command."""
         return self in _FOR_HERE
@@ -188,6 +193,13 @@ _WORDS = {
     Reason.NOT_TRUSTED: "the other side does not belong to this cluster",
     Reason.UNFIT_WORKER: "this worker cannot run jobs",
     Reason.NEEDS_A_PERSON: "the other side cannot go on until a person acts",
+}
+
+_DEEDS = {
+    Reason.DISK_FULL: "make room there on the disk of termite-worker -cachedir, or lower -cache-size",
+    Reason.SCRATCH_FULL: "there, raise termite-worker -scratch-size, or use -scratch disk with a large -tmpdir",
+    Reason.MEMORY_FULL: "there, start termite-worker with fewer -jobs, or with another -job-memory",
+    Reason.PROCESSES_FULL: "there, start termite-worker with fewer -jobs, or with more -job-processes",
 }
 
 _FOR_HERE = frozenset(

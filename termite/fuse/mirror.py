@@ -7,6 +7,7 @@ connection, with the worker, or at SIGTERM.
 
 import gc
 import logging
+import math
 import os
 import signal
 import socket
@@ -56,6 +57,7 @@ from termite.fuse.view.view_tree import Tree
 from termite.fuse.worker_line import WorkerLine
 
 CLEAR_UP_S = 0.1  # from the end of a job to the removal of what it left
+LACK_S = 60.0  # from one line of the log about a lack of room to the next of its kind
 JOB_DESCRIPTORS = 16  # of this process for one job: pipes, sockets, a pidfd, an epoll, and some of its files
 
 log = logging.getLogger(__name__)
@@ -124,6 +126,7 @@ class MirrorServer:
         self._cas: Cas | None = None
         self._is_mounted = trio.Event()
         self._jobs_changed = trio.Event()
+        self._lacks_s: dict[Reason, float] = {}  # when a lack of room was logged last
 
     def close(self) -> None:
         """Remove the temporary files of this process from the store."""
@@ -171,7 +174,11 @@ class MirrorServer:
                 self._opening = connection
                 return await self._open_lease(connection, message)
             case Run() if self._lease is not None:
-                return await self._lease.actions.run(message, send_chunk)
+                try:
+                    return await self._lease.actions.run(message, send_chunk)
+                except Retryable as error:
+                    self._log_lack(message.job, error)
+                    raise
             case GetBlob() if self._lease is not None:
                 return await self._lease.actions.send_blob(message, send_chunk)
             case UseTerminal() if self._lease is not None:
@@ -179,6 +186,13 @@ class MirrorServer:
             case GetLog() if self._lease is not None:
                 return await self._log_questions.read(message)
         raise RemoteProtocolError(f"{type(message).__name__} is nothing to ask a mirror now")
+
+    def _log_lack(self, job: int, error: Retryable) -> None:
+        """Log, once a minute, that a job has failed because this machine lacks room for it."""
+        now_s = trio.current_time()
+        if error.reason.deed and now_s - self._lacks_s.get(error.reason, -math.inf) >= LACK_S:
+            self._lacks_s[error.reason] = now_s
+            log.warning("job-lacked-room job=%d detail=%r reason=%s", job, error.detail, error.reason)
 
     # -- the lease ---------------------------------------------------------------------------------------------------
 

@@ -447,7 +447,7 @@ async def test_a_job_that_hides_an_error_of_ours_and_ends_well_is_given_back(
 @pytest.mark.needs_root("mounts a small cache")
 @pytest.mark.parametrize("uid", [None, NOBODY], ids=["by root", "by root for a user"])
 async def test_a_job_that_found_the_store_full_is_given_back_whatever_it_made_of_that(
-    place: Path, master: FakeMaster, uid: int | None
+    place: Path, master: FakeMaster, uid: int | None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (master.project / "big").write_bytes(os.urandom(32 << 20))
     mount = f'mount -t tmpfs -o size=24m,mode=777 none {place}/cache && exec "$@"'
@@ -460,3 +460,7 @@ async def test_a_job_that_found_the_store_full_is_given_back_whatever_it_made_of
         assert caught.value.reason is Reason.DISK_FULL
         assert output == [b"1shown\n"]
         assert await master.said("echo", "others go on") == b"others go on\n"
+        with pytest.raises(Retryable):
+            await master.run("sh", "-c", command)
+    said = capfd.readouterr().err
+    assert said.count("WARNING job-lacked-room job=") == 1 and " reason=disk-full" in said, "once a minute"

@@ -220,7 +220,8 @@ def _failure(patient: Patient, error: TermiteError, *, is_connected: bool) -> Fi
     if isinstance(error, UserError):
         return refusal_finding(patient.area, error, "job", _LOG)
     if is_connected:
-        return Finding(patient.area, "job", Level.FAILURE, str(error), _LOG)
+        deed = error.reason.deed if isinstance(error, Retryable) else ""
+        return Finding(patient.area, "job", Level.FAILURE, str(error), deed or _LOG)
     return Finding(
         patient.area, "reach", Level.FAILURE, f"{address} cannot be reached: {error}", reach_mend(patient, error)
     )

@@ -290,9 +290,14 @@ async def fall_back(
     if reason is Reason.NO_WORKER:
         # One notice until there is a worker again: a build of many jobs needs no thousand lines.
         quiet, master.is_without_worker = master.is_without_worker, True
+    if reason.deed and (worker := _worker_to_blame(job, reason)):
+        is_new = bool(master.notices.select_new(reason, [worker.encode()]))
+        quiet = (quiet or not is_new) and not job.output.has_shown
     if not quiet and not (is_hopeless and reason is Reason.NO_WORKER):
         again = ", again from its beginning" if job.output.has_shown else ""
-        await job.launcher.notice(f"termite: {_text(reason, detail)}; running the command on this machine{again}")
+        deed = f" ({reason.deed}; its further ones are only counted)" if reason.deed else ""
+        text = _text(job, reason, detail)
+        await job.launcher.notice(f"termite: {text}; running the command on this machine{again}{deed}")
     await run_local(master, job, derived)
     return None
 
@@ -311,7 +316,7 @@ async def _refuse(master: Master, job: Job, reason: Reason, detail: str, cause: 
     _count(master, job, reason, detail)
     hint = " (add a Local rule for it to .termite-localrc)" if reason is Reason.WRITES_OUTSIDE else ""
     master.recorder.refused(job, code)
-    await job.launcher.notice(f"termite: {_text(reason, detail)}; {cause}{hint}")
+    await job.launcher.notice(f"termite: {_text(job, reason, detail)}; {cause}{hint}")
     for counters in master.counters_of(job):
         counters.failed += 1
     return Exit(code)
@@ -340,5 +345,15 @@ def _count(master: Master, job: Job, reason: Reason, detail: str) -> None:
     log.warning("job-fell-back job=%d detail=%r reason=%s", job.id, detail, reason)
 
 
-def _text(reason: Reason, detail: str) -> str:
-    return f"{reason.words}: {detail}" if detail else reason.words
+def _text(job: Job, reason: Reason, detail: str) -> str:
+    text = f"{reason.words}: {detail}" if detail else reason.words
+    worker = _worker_to_blame(job, reason)
+    return f"worker {worker}: {text}" if worker else text
+
+
+def _worker_to_blame(job: Job, reason: Reason) -> str:
+    """Return the worker that is to blame for the last failed attempt, or "" if none is."""
+    if not (job.failures and job.notes.attempts and job.failures[-1].reason is reason):
+        return ""
+    worker = job.notes.attempts[-1].worker
+    return worker if worker in job.failed_on else ""

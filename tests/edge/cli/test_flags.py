@@ -12,6 +12,8 @@ import pytest
 from termite.cli import daemons
 from termite.cli.logs.log_settings import set_up_logging
 from termite.engine.errors import UserError
+from termite.engine.host import preflight
+from termite.engine.host.log_tail import LogTail
 from termite.engine.host.native_programs import native_program
 from termite.engine.model import JobNetwork
 from tests.unit.cli.test_flags import Run
@@ -38,6 +40,17 @@ def test_a_private_network_needs_its_program(tmp_path: Path, monkeypatch: pytest
         daemons.job_network("private", root=False)
     (tmp_path / "pasta").touch(mode=0o755)
     assert daemons.job_network("private", root=False).pasta == str(tmp_path / "pasta")
+
+
+def test_mirrors_find_the_directories_of_a_worker_that_were_named_relatively(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for check in ("check_machine", "check_fuse", "check_sandbox", "check_readable_by_others"):
+        monkeypatch.setattr(preflight, check, lambda *_, **__: None)
+    monkeypatch.chdir(tmp_path)
+    flags = daemons.worker_parser("termite-worker").parse_flags(["-cachedir", "cache", "-tmpdir", "tmp"])
+    config = daemons.worker_config(flags, b"secret", LogTail())
+    assert (config.cache, config.tmpdir) == (tmp_path / "cache", tmp_path / "tmp")
 
 
 def test_a_command_that_is_interrupted_dies_of_the_signal() -> None:

@@ -20,8 +20,8 @@ from termite.cli.doctor.room_checks import (
     judge_processes,
     judge_watches,
 )
-from termite.cli.doctor.trial_jobs import clock_finding, refusal_finding, room_finding
-from termite.engine.errors import Reason, UserError
+from termite.cli.doctor.trial_jobs import Patient, _failure, clock_finding, refusal_finding, room_finding
+from termite.engine.errors import Reason, Retryable, UserError
 from termite.engine.model import MachineFacts, WorkerRoom
 from termite.engine.wire.protocol.fleet_messages import ListedWorker
 
@@ -31,6 +31,13 @@ OK, WARNING, FAILURE = Level.OK, Level.WARNING, Level.FAILURE
 
 def a_finding(level: Level, mend: str = "do this") -> Finding:
     return Finding("this machine", "fuse", level, "it is so\x1b[2J", mend)
+
+
+def test_a_worker_without_room_gets_the_deed_that_helps() -> None:
+    found = _failure(Patient("worker w", "h", 1), Retryable(Reason.DISK_FULL, "No space"), is_connected=True)
+    assert (found.text, found.mend) == ("the worker's disk is full: No space", Reason.DISK_FULL.deed)
+    other = _failure(Patient("worker w", "h", 1), Retryable(Reason.WORKER_BUG), is_connected=True)
+    assert other.mend == "read the worker's log, and run termite-ctl doctor there"
 
 
 @pytest.mark.parametrize("is_asked", [True, False])

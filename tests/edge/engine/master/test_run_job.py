@@ -39,7 +39,7 @@ from termite.engine.loop.slot_numbers import SlotNumbers
 from termite.engine.master import run_job
 from termite.engine.master.control_commands import ControlCommands, Sessions
 from termite.engine.master.fallback import run_here_instead
-from termite.engine.master.job import Job
+from termite.engine.master.job import MAX_ATTEMPTS, Job
 from termite.engine.master.run_job import SENT_ALONG_FILES, SENT_ALONG_NEAR_BYTES, JobRunner
 from termite.engine.master.settled_check import SettledCheck
 from termite.engine.master.shared import Master, MasterConfig
@@ -156,6 +156,7 @@ class FakePool:
     """A pool with one script and one worker for each attempt, and then without workers."""
 
     leases: tuple[Lease, ...] = ()
+    is_one = False  # all attempts are made on one worker
 
     def __init__(self, scripts: Sequence[Script], steps: list[str]) -> None:
         self._scripts = list(enumerate(scripts))
@@ -167,6 +168,7 @@ class FakePool:
         if not self._scripts:
             raise NoWorker("none is registered")
         number, script = self._scripts.pop(0)
+        number = 0 if self.is_one else number
         yield FakeLease(f"w{number}", script, self._steps)
 
     def failed(self, lease: FakeLease, error: Retryable) -> None:
@@ -804,10 +806,24 @@ async def test_a_job_that_kills_two_workers_runs_here(tmp_path: Path) -> None:
         told = await launched.first(2)
         assert told[0] == (
             b"N",
-            b"termite: the connection failed: lost" + HERE,
+            b"termite: worker w1: the connection failed: lost" + HERE,
         )
         launched.end_command()
     assert world.master.counters.fallbacks == {Reason.CONNECTION_LOST: 1}
+
+
+@pytest.mark.logs("job-fell-back", "job-retried")
+@pytest.mark.parametrize("reason", [Reason.DISK_FULL, Reason.SCRATCH_FULL, Reason.MEMORY_FULL, Reason.PROCESSES_FULL])
+async def test_a_worker_without_room_is_named_once_in_a_build_with_what_to_do(tmp_path: Path, reason: Reason) -> None:
+    full = script(end=Retryable(reason, "no room"))
+    world = World(tmp_path, *[full] * (3 * MAX_ATTEMPTS))
+    world.master.pool.is_one = True  # type: ignore[attr-defined]  # of the fake
+    notices = [await world.say("gcc", str(number)) for number in range(3)]
+    assert [len(told) for told in notices] == [2, 1, 1], "one notice, and then only the word to execute"
+    said = notices[0][0][1].decode()
+    assert said.startswith(f"termite: worker w0: {reason.words}: no room; running the command on this machine (")
+    assert reason.deed in said and "only counted" in said
+    assert world.master.counters.fallbacks == {reason: 3}
 
 
 @pytest.mark.logs("job-fell-back")
