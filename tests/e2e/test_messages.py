@@ -140,7 +140,7 @@ def test_asking_from_a_directory_that_was_removed(where: Place, words: tuple[str
 
 
 def test_a_master_and_a_build_in_a_directory_that_was_removed(where: Place) -> None:
-    done = in_a_removed_directory(where, "termite-master", "-secret", str(secret_of(where)))
+    done = in_a_removed_directory(where, "python", where.termite("termite-master"), "-secret", str(secret_of(where)))
     expect_line(done, "termite-master", "the current directory has been removed")
     done = in_a_removed_directory(where, "termite-make", "-s", "--eval=all:;echo on")
     assert b"Traceback" not in done.stderr
@@ -148,10 +148,9 @@ def test_a_master_and_a_build_in_a_directory_that_was_removed(where: Place) -> N
 
 
 def in_a_removed_directory(where: Place, program: str, *arguments: str) -> Outcome:
+    """Run a program there. A script needs the interpreter: in a path with spaces it begins with a shell's line."""
     script = 'cd "$(mktemp -d)" && rmdir "$PWD" && exec "$@"'
-    # The interpreter starts it, because a script in a path with spaces begins with a shell's line.
-    argv = [where.termite("python"), where.termite(program), *arguments]
-    return where.run(["sh", "-c", script, "sh", *argv], where.base, timeout_s=30)
+    return where.run(["sh", "-c", script, "sh", where.termite(program), *arguments], where.base, timeout_s=30)
 
 
 def test_a_second_master_in_one_tree(where: Place) -> None:

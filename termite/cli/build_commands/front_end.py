@@ -88,9 +88,11 @@ def build_with(tool: Tool, program: str, args: Sequence[str], directory: str) ->
     Raise UserError if a variable of termite has no meaning.
     """
     argv = [program, *args]
-    if is_switched_off(os.environ) or not is_there(program):  # then one line says so
+    if is_switched_off(os.environ):
         return run_plainly(argv)
     check_variables(os.environ)
+    if not is_there(program):
+        return run_plainly(argv)  # one line says so
     # All commands of the build would be tied, too, so no master is needed. TERMITE_LOCAL=never does
     # not forbid this, because no worker failed.
     if tie := tie_of(os.environ):
