@@ -98,10 +98,13 @@ def narrow(whole: Cluster) -> Iterator[Cluster]:
 @pytest.mark.skipif(not os.access(MEMORY_GROUPS, os.W_OK), reason="no memory cgroups (v1) to write to")
 def test_a_job_that_the_kernel_killed_for_want_of_memory_is_run_elsewhere(narrow: Cluster) -> None:
     big = ["/usr/bin/python3", "-c", "print(len(b'x' * (500 << 20)))"]
+    said = b""
     for argv in (big, ["sh", "-c", '"$0" "$@" || exit 3', *big]):
         far = narrow.tree.termite(*argv)
         assert (far.code, far.stdout) == (0, b"%d\n" % (500 << 20)), far
-        assert b"worker's memory is full" in far.stderr
+        said += far.stderr
+    assert b"worker's memory is full" in said and b"termite-worker with fewer -jobs" in said
+    assert all(said.count(b"termite: worker w%d:" % number) <= 1 for number in (1, 2)), said
     jobs = narrow.tree.status()["jobs"]
     assert jobs["retried"] >= 4 and (jobs["remote"], jobs["local"]) == (0, 2), jobs
 
