@@ -117,7 +117,7 @@ class Reason(enum.StrEnum):
 
     @property
     def deed(self) -> str:
-        """What the keeper of a worker does against a lack of room there, or "" for other reasons."""
+        """The deed that helps a worker without room, for a person there; "" for other reasons."""
         return _DEEDS.get(self, "")
 
     @property

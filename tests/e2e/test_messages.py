@@ -148,7 +148,10 @@ def test_a_master_and_a_build_in_a_directory_that_was_removed(where: Place) -> N
 
 
 def in_a_removed_directory(where: Place, program: str, *arguments: str) -> Outcome:
-    """Run a program there. A script needs the interpreter: in a path with spaces it begins with a shell's line."""
+    """Run a program there.
+
+    A script needs the interpreter: in a path with spaces it begins with a shell's line.
+    """
     script = 'cd "$(mktemp -d)" && rmdir "$PWD" && exec "$@"'
     return where.run(["sh", "-c", script, "sh", where.termite(program), *arguments], where.base, timeout_s=30)
 

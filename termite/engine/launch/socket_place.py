@@ -44,11 +44,15 @@ class SocketPlace:
         self._inotify = _watch(path)
 
     def look(self) -> Whereabouts:
-        """Look at the disk, and block meanwhile. If the look fails, everything counts as in place."""
+        """Look at the disk, and block meanwhile.
+
+        If the look fails, everything counts as in place.
+        """
         try:
             if not os.path.samestat(os.stat(self._path.parent), os.fstat(self._directory)):
                 return Whereabouts.TREE_GONE
-            # A symlink in the place of a moved tree leads to it, but results are not written through one.
+            # A symlink in the place of a moved tree leads to it, but no result is written through
+            # one.
             if os.path.realpath(self._path.parent) != str(self._path.parent):
                 return Whereabouts.TREE_GONE
         except OSError as error:

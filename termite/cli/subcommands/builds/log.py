@@ -58,7 +58,7 @@ def find_jobs(records: RecordedBuilds, word: str) -> list[JobRecord]:
 
 
 def doubt_lines(records: RecordedBuilds, word: str, job: JobRecord) -> list[str]:
-    """Return lines that say whether the file that `word` names was written after the job, and by whom.
+    """Return lines that say that the file which `word` names was written later, and by whom.
 
     Return [] if the word names no file of the job, or if the file is as the job has left it.
     """
