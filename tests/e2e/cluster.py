@@ -186,6 +186,7 @@ def cluster(
     host: str = HOST,
     jobs: int = 2,
     short: str = "0",
+    coordinator_flags: Sequence[str] = (),
 ) -> Iterator[Cluster]:
     """Start a coordinator, one worker in each of `workers`, and a master for `tree`.
 
@@ -196,7 +197,7 @@ def cluster(
     address = f"{host}:{port}"
     secret = new_secret(tree.where)
     with ExitStack() as stack:
-        arguments = ("-port", str(port), "-secret", str(copy_secret(secret, at)))
+        arguments = ("-port", str(port), "-secret", str(copy_secret(secret, at)), *coordinator_flags)
         coordinator = stack.enter_context(daemon(at, "termite-coordinator", *arguments))
         running = [
             stack.enter_context(start_worker(where, copy_secret(secret, where), address, f"w{n}", "-jobs", str(jobs)))

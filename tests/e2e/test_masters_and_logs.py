@@ -6,17 +6,28 @@ import select
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
+import trio
 
+from termite.cli.readers.farm_questions import Coordinator
+from termite.engine.wire.addresses import split_address
+from termite.engine.wire.protocol.farm_messages import Farm, WorkerReport
 from tests.e2e.cluster import Cluster, cluster, daemon, embedded, new_tree
 from tests.e2e.conftest import USERS, MakePlace
+from tests.e2e.page_reader import pages_of, pairs_of_page, rows_of_page
 from tests.e2e.waiting import wait_until
+
+BURN = "import time\nwhile time.process_time() < 0.4: pass"
 
 
 @pytest.fixture(scope="module", params=USERS)
 def whole(request: pytest.FixtureRequest, make_place: MakePlace) -> Iterator[Cluster]:
-    with make_place(request.param) as where, cluster(new_tree(where), [where]) as running:
+    with (
+        make_place(request.param) as where,
+        cluster(new_tree(where), [where], coordinator_flags=("-http", "0")) as running,
+    ):
         running.add_worker(where, "w2", "-jobs", "1", "-log-format", "json")
         running.wait_for_workers(2)
         yield running
@@ -149,3 +160,130 @@ def test_the_stores_are_shown_and_emptied_when_nobody_uses_them(make_place: Make
         with embedded(tree):
             assert tree.termite("cksum", "input").code == 0
             assert tree.jobs() == 1
+
+
+def held_job(whole: Cluster, stack: ExitStack) -> "subprocess.Popen[bytes]":
+    """Start a job that burns CPU, and then lasts until its standard input ends."""
+    words = [whole.tree.where.termite("termite"), "sh", "-c", f"python3 -c '{BURN}'; echo burnt; cat"]
+    job = whole.tree.where.start(words, whole.tree.path, stdin=subprocess.PIPE)
+    assert job.stdin is not None and job.stdout is not None
+    stack.callback(job.kill)
+    stack.callback(job.stdin.close)
+    assert job.stdout.readline() == b"burnt\n"
+    return job
+
+
+def end_job(job: "subprocess.Popen[bytes]") -> None:
+    said, _ = job.communicate(b"the end", timeout=30)
+    assert (said, job.returncode) == (b"the end", 0)
+
+
+def asked_without_key(whole: Cluster, worker: str) -> tuple[Farm, WorkerReport]:
+    """Return what a coordinator tells who has the secret, and not the token of its pages."""
+
+    async def ask() -> tuple[Farm, WorkerReport]:
+        place = split_address(whole.address, 0)
+        secret = whole.secret.read_bytes().rstrip()  # read_secret takes no file of another user
+        async with Coordinator(place, secret, "test").connected() as desk:
+            return await desk.list_farm(), await desk.get_report(worker)
+
+    return trio.run(ask)
+
+
+def test_pages_and_commands_show_and_drain_the_workers_of_the_farm(whole: Cluster) -> None:
+    lease_both(whole)
+    pages, tree = pages_of(whole.coordinator), whole.tree
+    user = f"{tree.plain('id', '-un').stdout.decode().strip()}@{os.uname().nodename}"
+    before = {name: pairs_of_page(pages.page(f"/worker/{name}")) for name in ("w1", "w2")}
+    with ExitStack() as stack:
+        jobs = [held_job(whole, stack) for _ in range(3)]
+        for name, slots in (("w1", 2), ("w2", 1)):
+            wait_until(lambda name=name, slots=slots: f"{slots} of them run" in pages.page(f"/worker/{name}"), name)  # type: ignore[misc]
+        told = rows_of_page(pages.page("/worker/w1"))
+        (lease,) = [row for row in told if row[0] == user and len(row) == 6]
+        assert lease[2] == "2 of 2"
+        wait_until(lambda: [user, "3", "3", "2"] in rows_of_page(pages.page("/")), "the users", lambda: pages.page("/"))
+        front = {row[0]: row for row in rows_of_page(pages.page("/")) if len(row) == 9}
+        assert front["w1"][1] == "2 of 2" and front["w2"][1] == "1 of 1" and front["w1"][7] == f"{user}: 2"
+        status = json.loads(pages.page("/status.json"))
+        assert [(one["name"], one["leased"], one["drained"]) for one in status["workers"]] == [
+            ("w1", 2, False), ("w2", 1, False),
+        ]  # fmt: skip
+
+        pages.press("/worker/w1", "/drain/w1")
+        drained = pages.page("/worker/w1")
+        assert "drained: it takes no new jobs, while 2 jobs still run" in drained
+        wait_until(lambda: tree.status()["drained"] == ["w1"], "the master knows it")
+        assert b"drained   w1 takes no new jobs\n" in tree.ctl("status").stdout
+        assert b"drained; 2 jobs still run" in tree.ctl("top", "-once").stdout
+        farm = tree.ctl("top", "-once", "-coordinator", whole.address, "-secret", str(whole.secret)).stdout.decode()
+        assert "2 workers, 1 of them drained" in farm
+        assert 'termite_worker_drained{worker="w1"} 1.0' in pages.page("/metrics")
+        end_job(jobs.pop())
+        end_job(jobs.pop())
+        end_job(jobs.pop())
+    done = whole.jobs_by_worker()
+    for _ in range(3):
+        assert tree.termite("echo", "on", env={"TERMITE_LOCAL": "never"}).stdout == b"on\n"
+    assert {name: count - done.get(name, 0) for name, count in whole.jobs_by_worker().items()} == {"w1": 0, "w2": 3}
+    after = pairs_of_page(pages.page("/worker/w1"))
+    assert after["state"] == "drained: it takes no new jobs"
+    assert jobs_of(after) == (jobs_of(before["w1"])[0] + 2, 0)
+    assert 0.8 <= cpu_of(after) - cpu_of(before["w1"]) < 3
+    assert tree.ctl("undrain", "w1").stdout == b"w1 takes jobs\n"
+    wait_until(lambda: not tree.status()["drained"], "the master knows it")
+    lease_both(whole)
+    assert whole.jobs_by_worker()["w1"] > done.get("w1", 0)
+    wrong = tree.ctl("drain", "w11")
+    assert wrong.code == 100 and b"there is no worker w11: write w1" in wrong.stderr
+
+
+def jobs_of(pairs: dict[str, str]) -> tuple[int, int]:
+    """Return the numbers of jobs of a worker, and of those that run."""
+    every, running = pairs["jobs"].removesuffix(" of them run now").split(", ")
+    return int(every), int(running)
+
+
+def cpu_of(pairs: dict[str, str]) -> float:
+    number, unit = pairs["CPU used by its jobs"].split()
+    return float(number) / {"ms": 1000, "s": 1}[unit]
+
+
+def test_users_and_their_paths_are_for_those_who_have_the_token(whole: Cluster) -> None:
+    lease_both(whole)
+    pages, name = pages_of(whole.coordinator), str(whole.tree.path)
+    assert "lease-granted pid=" in pages.page("/worker/w1") and name in pages.page("/worker/w1")
+    for path in ("/", "/worker/w1", "/status.json", "/metrics", "/now", "/worker-now/w1"):
+        status, text = pages.ask(path, token="")
+        assert status == 403 and name not in text and "@" not in text
+    assert pages.ask("/drain/w1", "token=no")[0] == 403
+    farm, report = asked_without_key(whole, "w1")
+    assert [(one.worker.name, one.uses) for one in farm.workers] == [("w1", ()), ("w2", ())]
+    assert [(lease.user, lease.slots) for lease in report.leases] == [("", 2)]
+    assert report.log and not [line for line in report.log if name in line or " pid=" in line]
+
+
+def test_the_stores_on_a_page_are_those_on_the_disk(whole: Cluster) -> None:
+    pages, where = pages_of(whole.coordinator), whole.workers[0].where
+    whole.tree.write("input", os.urandom(300_000))
+    lease_both(whole)
+
+    def shown_and_there() -> tuple[list[str], int]:
+        (store,) = [row for row in rows_of_page(pages.page("/worker/w2")) if len(row) == 5 and row[0] != "store"]
+        return store, len(list((where.base / "cache-w2").glob("**/cas/??/*")))
+
+    wait_until(lambda: int(shown_and_there()[0][3]) == shown_and_there()[1] > 0, "the files", str)
+    assert shown_and_there()[0][4] in ("1000000", "500000")
+
+
+def test_an_embedded_worker_drains_and_takes_jobs_again(make_place: MakePlace) -> None:
+    with make_place("ordinary") as where, embedded(new_tree(where)) as tree:
+        assert tree.termite("echo", "on").code == 0
+        assert tree.ctl("drain", "here").code == 0
+        wait_until(lambda: tree.status()["drained"] == ["here"], "the master knows it")
+        remote = tree.jobs()
+        assert tree.termite("echo", "local").stdout == b"local\n"
+        refused = tree.termite("echo", "nowhere", env={"TERMITE_LOCAL": "never"})
+        assert refused.code == 103 and tree.jobs() == remote
+        assert tree.ctl("undrain", "here").code == 0
+        wait_until(lambda: tree.termite("echo", "x").code == 0 and tree.jobs() > remote, "a remote job")

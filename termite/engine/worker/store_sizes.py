@@ -20,7 +20,7 @@ from termite.engine.worker.job_shares import store_limits
 from termite.engine.worker.mirror_homes import USER_PREFIX
 
 FIRST_WAIT_S = 1.0  # a reader waits so long for the first sizes
-PAUSE_S = 30.0  # between two measurements
+PAUSE_S = 5.0  # between two measurements
 PAUSE_SHARE = 50  # and so many times as long as the last one took, so that it takes 2 % of a core
 MOST_FILES = 5_000_000  # of one store; a job that has taken over its mirror could make more
 SECTOR_BYTES = 512  # the unit of st_blocks

@@ -140,17 +140,24 @@ class Fleet:
         and no worker could be asked for one.
         """
         may_ask = any(self._slots_to_ask(worker, now) > 0 for worker in self._workers.values())
-        if may_ask or self._opening or any(self._held.values()):
+        if may_ask or self._opening or self._has_hopeful_lease:
             self._expected_until = now + NO_WORKER_GRACE_S
         return now < self._expected_until
 
     def patience_ends(self, waiting_since: float, now: float) -> float:
         """Return the time at which a job stops waiting, because no worker has answered for long.
 
-        The job waits since `waiting_since`. As long as there is a lease, it waits for its turn.
+        The job waits since `waiting_since`. As long as there is a lease of a worker that takes jobs,
+        it waits for its turn.
         """
-        since = now if any(self._held.values()) else self._last_held
+        since = now if self._has_hopeful_lease else self._last_held
         return max(since, waiting_since) + SILENCE_S
+
+    @property
+    def _has_hopeful_lease(self) -> bool:
+        """True if a lease may have a slot soon. Those of drained workers have none."""
+        drained = {worker.name for worker in self.drained}
+        return any(slots for name, slots in self._held.items() if name not in drained)
 
     @property
     def expected_until(self) -> float:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from termite.engine.fleet.logic.schedule import choose_place
-from termite.engine.fleet.logic.workers import LEASE_SLOTS, NO_WORKER_GRACE_S, Fleet
+from termite.engine.fleet.logic.workers import LEASE_SLOTS, NO_WORKER_GRACE_S, SILENCE_S, Fleet
 from termite.engine.wire.protocol.fleet_messages import ListedWorker
 
 
@@ -122,3 +122,17 @@ def test_a_job_waits_for_a_moment_without_a_worker_and_as_long_as_there_is_a_lea
     fleet.closed("a", 4, 1000.0)
     assert fleet.is_worker_expected(1000.0)
     assert not fleet.is_worker_expected(1000.0 + NO_WORKER_GRACE_S)
+
+
+def test_a_lease_of_a_drained_worker_is_no_hope_for_a_waiting_job() -> None:
+    fleet = Fleet(0, now=0.0)
+    fleet.replace([worker("a")], now=0.0)
+    (wish,) = fleet.wishes(1, now=0.0)
+    fleet.opened("a", wish.slots)
+    assert fleet.is_worker_expected(10.0)
+    fleet.replace([worker("a", draining=True)], now=10.0)
+    assert [one.name for one in fleet.drained] == ["a"] and not fleet.workers
+    assert fleet.is_worker_expected(12.0) and not fleet.is_worker_expected(14.0)
+    assert fleet.patience_ends(waiting_since=10.0, now=14.0) == 10.0 + SILENCE_S
+    fleet.replace([worker("a")], now=20.0)
+    assert fleet.is_worker_expected(30.0) and not fleet.drained

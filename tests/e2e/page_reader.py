@@ -1,0 +1,84 @@
+"""Read pages as a browser of a place would, and what their tables say."""
+
+import html
+import inspect
+import re
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+
+from tests.e2e.cluster import Daemon
+from tests.e2e.places import COMMANDS, Place
+
+
+def answer_of(url: str, token: str, form: str) -> str:
+    """Return the status of a page as a line, and then its text."""
+    request = urllib.request.Request(url, form.encode() or None)
+    if token:
+        request.add_header("Authorization", f"Bearer {token}")
+    try:
+        answer = urllib.request.urlopen(request, timeout=20)
+    except urllib.error.HTTPError as error:
+        answer = error
+    with answer:
+        return f"{answer.status}\n{answer.read().decode()}"
+
+
+ASK = f"""
+import sys, urllib.error, urllib.request
+{inspect.getsource(answer_of)}
+print(answer_of(*sys.argv[1:]), end="")
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class PageReader:
+    """A reader of the pages at `url`, who is in a place and has their token."""
+
+    where: Place
+    url: str
+    token: str
+
+    def ask(self, path: str, form: str = "", *, token: str | None = None) -> tuple[int, str]:
+        """Return the status and the text of a page. A `form` is sent by POST."""
+        words = (self.url + path, self.token if token is None else token, form)
+        if any(word.startswith("--net=") for word in self.where.enter):
+            done = self.where.run([str(COMMANDS / "python"), "-c", ASK, *words], "/")
+            assert done.code == 0, done
+            answer = done.stdout.decode()
+        else:
+            answer = answer_of(*words)
+        status, _, text = answer.partition("\n")
+        return int(status), text
+
+    def page(self, path: str) -> str:
+        status, text = self.ask(path)
+        assert status == 200, (status, text)
+        return text
+
+    def press(self, path: str, button: str) -> None:
+        """Press the button of a page, whose form must lead to `button`."""
+        page = self.page(path)
+        found = re.search(rf'action="{re.escape(button)}"><input type="hidden" name="token" value="(\w+)"', page)
+        assert found, page
+        status, text = self.ask(button, f"token={found[1]}")
+        assert status == 200, (status, text)  # after the redirect
+
+
+def pages_of(coordinator: Daemon) -> PageReader:
+    found = re.search(r"pages at (http://\S+)/\?token=(\S+)", coordinator.text())
+    assert found, coordinator.text()
+    return PageReader(coordinator.where, found[1], found[2])
+
+
+def rows_of_page(page: str) -> list[list[str]]:
+    """Return the texts of the cells of all tables of a page."""
+    rows = re.findall(r"<tr>(.*?)</tr>", page)
+    return [
+        [html.unescape(re.sub("<[^>]*>", "", cell)) for cell in re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row)]
+        for row in rows
+    ]
+
+
+def pairs_of_page(page: str) -> dict[str, str]:
+    return {row[0]: row[1] for row in rows_of_page(page) if len(row) == 2}
