@@ -59,6 +59,7 @@ def report_part(report: WorkerReport | None, trouble: str = "") -> Html:
     return Html(
         "".join(
             [
+                tag("p", tag("strong", f"This is no longer so: {trouble}.")) if trouble else "",
                 tag("h2", "The worker since its start"),
                 rows_of(_total_rows(report)),
                 tag("h2", "Leases"),

@@ -16,7 +16,8 @@ from termite.engine.wire.protocol.farm_messages import Farm, FarmWorker, WorkerR
 
 FRESH_S = 1.0
 RETRY_S = 1.0
-CONNECT_WAIT_S = 3.0  # a page waits so long for the coordinator
+LIST_S = 3.0  # a page waits so long for the coordinator
+REPORT_S = 8.0  # and so long for a worker, for which the coordinator waits 5 s
 MOST_REPORTS = 1000  # workers whose last report is remembered
 
 T = TypeVar("T")
@@ -60,7 +61,7 @@ class FarmReader:
     async def farm(self) -> Answered[Farm]:
         """Return the state of the farm, or the last known one."""
         async with self._turn:
-            self._farm = await self._renewed(self._farm, lambda desk: desk.list_farm())
+            self._farm = await self._renewed(self._farm, LIST_S, lambda desk: desk.list_farm())
         return self._farm
 
     async def worker(self, name: str) -> tuple[FarmWorker | None, float, Answered[WorkerReport]]:
@@ -70,7 +71,8 @@ class FarmReader:
         interval_s = farm.interval_s if farm else 0.0
         if known is None or known.is_lost:
             return known, interval_s, Answered(None, "it is not registered")
-        report = await self._renewed(self._reports.get(name, Answered()), lambda desk: desk.get_report(name))
+        last = self._reports.get(name, Answered())
+        report = await self._renewed(last, REPORT_S, lambda desk: desk.get_report(name))
         self._reports.pop(name, None)
         self._reports[name] = report
         if len(self._reports) > MOST_REPORTS:
@@ -83,17 +85,21 @@ class FarmReader:
         self._farm = Answered(self._farm.value, self._farm.trouble)  # the next page must show it
         self._reports.pop(name, None)
 
-    async def _renewed(self, known: Answered[T], ask: Callable[[Desk], Awaitable[T]]) -> Answered[T]:
+    async def _renewed(self, known: Answered[T], limit_s: float, ask: Callable[[Desk], Awaitable[T]]) -> Answered[T]:
+        """Return a new answer, or the known one with the reason why there is no new one."""
         if trio.current_time() - known.at_s < FRESH_S:
             return known
-        try:
-            return Answered(await ask(await self._wait_for_desk()), "", trio.current_time())
-        except UserError as error:
-            return Answered(known.value, str(error), trio.current_time())
+        trouble = self._trouble or "the coordinator does not answer"
+        with trio.move_on_after(limit_s):
+            try:
+                return Answered(await ask(await self._wait_for_desk()), "", trio.current_time())
+            except UserError as error:
+                trouble = str(error)
+        return Answered(known.value, trouble, trio.current_time())
 
     async def _wait_for_desk(self) -> Desk:
-        with trio.move_on_after(CONNECT_WAIT_S):
+        with trio.move_on_after(LIST_S):
             await self._connected.wait()
         if self._desk is None:
-            raise UserError(self._trouble or "the coordinator does not answer yet")
+            raise UserError(self._trouble or "the coordinator does not answer")
         return self._desk
