@@ -179,7 +179,7 @@ def worker(argv: Sequence[str] | None = None) -> int:
 
     async def serve(task_status: trio.TaskStatus[str]) -> None:
         with job_group(flags.cgroup, read_memory("MemTotal") - config.limits.reserve_bytes) as group:
-            await serve_worker(dataclasses.replace(config, group=group), task_status)
+            await serve_worker(dataclasses.replace(config, group=group, drain_signal=signal.SIGUSR2), task_status)
 
     where = f"coordinator {config.coordinator}" if config.coordinator else "no coordinator"
     announce = f"listens on {{address}}, {config.slots} slots, {where}"

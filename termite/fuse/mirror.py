@@ -144,6 +144,7 @@ class MirrorServer:
                 nursery.cancel_scope.cancel()
         finally:
             if self._lease is not None:
+                self._control.send_nowait(self._jobs.notice())  # the last jobs may have ended just now
                 counts = ",".join(f"{name}:{count}" for name, count in self._lease.parts.statistics().items())
                 log.info("lease-ended jobs=%d statistics=%s", self._jobs.started, counts)
 

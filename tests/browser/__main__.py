@@ -18,18 +18,17 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import msgspec
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
 from tests.browser.farm import farm
+from tests.browser.large_farm import look_at_a_farm
 from tests.browser.screen import Screen
+from tests.browser.trouble import CHECKOUT, COMMANDS, LOOKS, Trouble, is_too_wide
 from tests.synthetic_builds import synthetic_build, write_history
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 PICTURES = CHECKOUT / "build" / "screenshots"
-COMMANDS = CHECKOUT / ".venv" / "bin"
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
@@ -63,25 +62,6 @@ bool NAME(const std::string& s) { return s.empty(); }
 """
 
 
-class Trouble:
-    """Collects the troubles of a browser's page."""
-
-    def __init__(self, page: Page, own: str) -> None:
-        self.found: list[str] = []
-        self._own = own
-        page.on("console", self._hear)
-        page.on("pageerror", lambda error: self.found.append(f"error: {error}"))
-        page.on("request", self._see)
-
-    def _hear(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
-            self.found.append(f"console: {message.text}")
-
-    def _see(self, request: Request) -> None:
-        if not request.url.startswith((self._own, "data:")):
-            self.found.append(f"asked for {request.url}")
-
-
 def main(target: Path) -> int:
     """Take all pictures; return the number of things that went wrong."""
     target.mkdir(parents=True, exist_ok=True)
@@ -90,7 +70,11 @@ def main(target: Path) -> int:
         os.environ.pop("TERMITE_SOCKET", None)
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         try:
-            trouble = [*look_at_a_real_build(browser, Path(work), target), *look_at_hostile_text(browser, Path(work))]
+            trouble = [
+                *look_at_a_real_build(browser, Path(work), target),
+                *look_at_hostile_text(browser, Path(work)),
+                *look_at_a_farm(browser, Path(work), target),
+            ]
         finally:
             browser.close()
     for line in trouble:
@@ -146,9 +130,7 @@ def look_around(browser: Browser, url: str, target: Path) -> list[str]:
     """Open each page in a light and in a dark browser, wide and narrow."""
     own = url.partition("?")[0]
     trouble: list[str] = []
-    looks: tuple[tuple[str, Literal["light", "dark"], int], ...]
-    looks = (("light", "light", 1200), ("dark", "dark", 1200), ("phone", "light", 390))
-    for name, scheme, width in looks:
+    for name, scheme, width in LOOKS:
         context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800})
         page = context.new_page()
         seen = Trouble(page, own)
@@ -160,7 +142,7 @@ def look_around(browser: Browser, url: str, target: Path) -> list[str]:
         page.hover("#timeline", position={"x": min(width - 80, 400), "y": 8})
         page.screenshot(path=target / f"build-{name}.png", full_page=True)
         page.screenshot(path=target / f"build-top-{name}.png")
-        if page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"):
+        if is_too_wide(page):
             trouble.append(f"the page of a build is wider than the screen ({name})")
         page.mouse.wheel(0, -300)
         page.click("table a[href^='/job/']")

@@ -66,9 +66,14 @@ class PageReader:
 
 
 def pages_of(coordinator: Daemon) -> PageReader:
-    found = re.search(r"pages at (http://\S+)/\?token=(\S+)", coordinator.text())
-    assert found, coordinator.text()
-    return PageReader(coordinator.where, found[1], found[2])
+    return pages_at(coordinator.where, coordinator.text())
+
+
+def pages_at(where: Place, said: str) -> PageReader:
+    """Return a reader of the pages whose address a program has printed."""
+    found = re.search(r"pages at (http://\S+)/\?token=(\S+)", said)
+    assert found, said
+    return PageReader(where, found[1], found[2])
 
 
 def rows_of_page(page: str) -> list[list[str]]:

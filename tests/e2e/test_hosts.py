@@ -1,5 +1,7 @@
 """Several hosts, each in a network namespace of its own, joined by veth through a bridge."""
 
+import json
+import os
 import shlex
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -11,8 +13,10 @@ import pytest
 from tests.e2e.cluster import Cluster, Tree, cluster, new_tree
 from tests.e2e.conftest import MakePlace, needs_root
 from tests.e2e.leftovers import assert_nothing_left
+from tests.e2e.page_reader import pages_of, rows_of_page
 from tests.e2e.places import COMMANDS, Place, held
 from tests.e2e.snapshot import snapshot
+from tests.e2e.waiting import wait_until
 
 pytestmark = needs_root
 PROJECTS = {"lua5.4": ("make -j4 linux",), "zlib": ("./configure && rm configure.log", "make -j4")}
@@ -48,7 +52,13 @@ def four_hosts(make_place: MakePlace) -> Iterator[Cluster]:
         make_place("root", network=True) as rooted,
         make_place("ordinary", network=True) as rootless,
         bridged([home, middle, rooted, rootless]) as addresses,
-        cluster(new_tree(home), [rooted, rootless], coordinator_at=middle, host=addresses[1]) as whole,
+        cluster(
+            new_tree(home),
+            [rooted, rootless],
+            coordinator_at=middle,
+            host=addresses[1],
+            coordinator_flags=("-http", "0"),
+        ) as whole,
     ):
         yield whole
 
@@ -86,6 +96,28 @@ def test_two_workers_build_a_project_to_the_same_bits(
     after = four_hosts.jobs_by_worker()
     assert len(after) == 2
     assert all(after[name] > before.get(name, 0) for name in after), (before, after)
+
+
+def test_pages_show_and_drain_workers_on_other_hosts(four_hosts: Cluster) -> None:
+    """The coordinator's host asks a worker over the connection that the worker has opened."""
+    tree, pages = four_hosts.tree.subtree("drained"), pages_of(four_hosts.coordinator)
+    tree.write("Makefile", "all: 1 2 3 4\n1 2 3 4:\n\t@sleep 0.3\n")
+    assert tree.make("-j4").code == 0
+    status = json.loads(pages.page("/status.json"))
+    assert [(one["name"], one["address"].rpartition(":")[0]) for one in status["workers"]] == [
+        ("w1", "10.77.0.3"), ("w2", "10.77.0.4"),
+    ]  # fmt: skip
+    for name in ("w1", "w2"):  # of root and of an ordinary user
+        (lease,) = [row for row in rows_of_page(pages.page(f"/worker/{name}")) if len(row) == 6 and row[0] != "user"]
+        assert lease[0] == f"builder@{os.uname().nodename}" and lease[2] == "0 of 2" and int(lease[3]) > 0
+    flags = ("-coordinator", four_hosts.address, "-secret", str(four_hosts.secret))
+    assert tree.ctl("drain", "w1", *flags).code == 0
+    wait_until(lambda: tree.status()["drained"] == ["w1"], "the master knows it")
+    before = four_hosts.jobs_by_worker()["w2"]
+    assert tree.make("-j2", env={"TERMITE_LOCAL": "never"}).code == 0
+    assert four_hosts.jobs_by_worker() == {"w2": before + 4}
+    assert "drained: it takes no new jobs" in pages.page("/worker/w1")
+    assert tree.ctl("undrain", "w1", *flags).code == 0
 
 
 @pytest.mark.timeout(400)

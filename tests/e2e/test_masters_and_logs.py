@@ -16,7 +16,7 @@ from termite.engine.wire.addresses import split_address
 from termite.engine.wire.protocol.farm_messages import Farm, WorkerReport
 from tests.e2e.cluster import Cluster, cluster, daemon, embedded, new_tree
 from tests.e2e.conftest import USERS, MakePlace
-from tests.e2e.page_reader import pages_of, pairs_of_page, rows_of_page
+from tests.e2e.page_reader import pages_at, pages_of, pairs_of_page, rows_of_page
 from tests.e2e.waiting import wait_until
 
 BURN = "import time\nwhile time.process_time() < 0.4: pass"
@@ -222,10 +222,11 @@ def test_pages_and_commands_show_and_drain_the_workers_of_the_farm(whole: Cluste
         end_job(jobs.pop())
         end_job(jobs.pop())
         end_job(jobs.pop())
-    done = whole.jobs_by_worker()
+    wait_until(lambda: [one["name"] for one in tree.status()["workers"]] == ["w2"], "the idle lease is closed")
+    done = jobs_of(pairs_of_page(pages.page("/worker/w2")))[0]
     for _ in range(3):
         assert tree.termite("echo", "on", env={"TERMITE_LOCAL": "never"}).stdout == b"on\n"
-    assert {name: count - done.get(name, 0) for name, count in whole.jobs_by_worker().items()} == {"w1": 0, "w2": 3}
+    wait_until(lambda: jobs_of(pairs_of_page(pages.page("/worker/w2")))[0] == done + 3, "three jobs there")
     after = pairs_of_page(pages.page("/worker/w1"))
     assert after["state"] == "drained: it takes no new jobs"
     assert jobs_of(after) == (jobs_of(before["w1"])[0] + 2, 0)
@@ -233,7 +234,8 @@ def test_pages_and_commands_show_and_drain_the_workers_of_the_farm(whole: Cluste
     assert tree.ctl("undrain", "w1").stdout == b"w1 takes jobs\n"
     wait_until(lambda: not tree.status()["drained"], "the master knows it")
     lease_both(whole)
-    assert whole.jobs_by_worker()["w1"] > done.get("w1", 0)
+    assert tree.make("-j3").code == 0
+    assert whole.jobs_by_worker()["w1"] > 0
     wrong = tree.ctl("drain", "w11")
     assert wrong.code == 100 and b"there is no worker w11: write w1" in wrong.stderr
 
@@ -274,6 +276,33 @@ def test_the_stores_on_a_page_are_those_on_the_disk(whole: Cluster) -> None:
 
     wait_until(lambda: int(shown_and_there()[0][3]) == shown_and_there()[1] > 0, "the files", str)
     assert shown_and_there()[0][4] in ("1000000", "500000")
+
+
+def test_the_pages_of_a_tree_show_and_drain_the_workers_of_its_master(whole: Cluster) -> None:
+    lease_both(whole)
+    where, tree = whole.tree.where, whole.tree
+    served = where.start([where.termite("termite-ctl"), "web", "-http", "0"], tree.path)
+    try:
+        assert served.stdout is not None
+        pages = pages_at(where, served.stdout.readline().decode())
+        wait_until(lambda: "w2" in pages.page("/"), "the pages follow the master")
+        page = pages.page("/worker/w2")
+        (lease,) = [row for row in rows_of_page(page) if len(row) == 6 and row[0] == "a user"]
+        assert lease[2] == "0 of 1" and int(lease[3]) > 0
+        assert f"master={os.uname().nodename}:{tree.path}" in page, "its own records are shown"
+        assert pages.ask("/drain/w2", "token=no")[0] == 403
+        pages.press("/worker/w2", "/drain/w2")
+        assert pairs_of_page(pages.page("/worker/w2"))["slots in leases"] == "0"
+        wait_until(
+            lambda: "drained" in next(row for row in rows_of_page(pages.page("/")) if row[0] == "w2")[-1],
+            "the page says so",
+        )
+        pages.press("/worker/w2", "/undrain/w2")
+        wait_until(lambda: not tree.status()["drained"], "the master knows it")
+        assert "there is no worker w9" in pages.page("/worker/w9")
+    finally:
+        served.send_signal(signal.SIGINT)
+        served.communicate(timeout=20)
 
 
 def test_an_embedded_worker_drains_and_takes_jobs_again(make_place: MakePlace) -> None:

@@ -88,7 +88,7 @@ def _total_rows(report: WorkerReport) -> Iterator[tuple[str, object]]:
     yield "jobs", f"{total.jobs}, {total.running} of them run now"
     yield "slots in leases", total.slots
     yield "CPU used by its jobs", duration_text(total.cpu_s)
-    yield "jobs at once, on average since its start", f"{total.job_s / max(report.up_s, 1e-3):.2f}"
+    yield "average parallelism", f"{total.job_s / max(report.up_s, 1e-3):.2f} since its start"
 
 
 def _leases_table(leases: Sequence[LeaseReport]) -> Html:

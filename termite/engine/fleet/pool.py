@@ -215,7 +215,7 @@ class Pool:
         """Give a slot back, and grant it to the next waiting job."""
         lease.running -= 1
         lease.idle_since = trio.current_time()
-        if lease.is_retired and not lease.running:
+        if not lease.running and (lease.is_retired or not lease.slots):
             lease.changed.unpark_all()
         self._grant()
 
@@ -292,7 +292,8 @@ class Pool:
         # whether a job has run meanwhile.
         while lease.is_open or lease.running:
             now = trio.current_time()
-            if not lease.running and now >= lease.idle_since + self._config.keepalive_s:
+            is_over = now >= lease.idle_since + self._config.keepalive_s or self._fleet.is_drained(lease.worker)
+            if not lease.running and is_over:
                 return
             since = now if lease.running else lease.idle_since
             with trio.move_on_at(since + max(self._config.keepalive_s, SHORTEST_KEEPALIVE_S)):
@@ -352,6 +353,9 @@ class Pool:
         for line in self._fleet.replace(workers.workers, trio.current_time()):
             log.warning("worker-foreign reason=%s", line)
             self.trouble = self.trouble or Trouble(Reason.OTHER_ARCHITECTURE, line)
+        for lease in self._leases:
+            if self._fleet.is_drained(lease.worker):
+                lease.changed.unpark_all()
         self._wanted.unpark_all()
 
     def _note_unreachable(self, trouble: Trouble) -> None:

@@ -63,6 +63,7 @@ class WorkerConfig:
     `scratch_bytes` of memory with files of running jobs; 0 means a share of what is available.
     `log_tail` has the last records of the worker's log.
     Mirrors join the control group whose cgroup.procs is `group`.
+    At the signal `drain_signal` the worker drains, and ends when it has no lease any more; 0: never.
     """
 
     secret: bytes
@@ -85,10 +86,11 @@ class WorkerConfig:
     scratch_bytes: int = 0
     log_tail: LogTail = field(default_factory=LogTail)
     group: Path | None = None
+    drain_signal: int = 0
 
 
 async def serve_worker(config: WorkerConfig, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
-    """Serve masters until cancelled.
+    """Serve masters until cancelled, or told by a signal to drain and to end.
 
     `task_status` gets the address as `host:port`. Raise UserError if the worker cannot listen on
     its address, or cannot use its directories.
@@ -105,6 +107,8 @@ async def serve_worker(config: WorkerConfig, task_status: trio.TaskStatus[str] =
                 nursery.start_soon(sizes.keep_measuring)
                 address = (host, coordinator_port, config.secret, worker.name)
                 nursery.start_soon(stay_registered, *address, worker.describe, questions.answer)
+            if config.drain_signal:
+                await nursery.start(worker.end_when_drained, config.drain_signal, nursery.cancel_scope)
             nursery.start_soon(trio.serve_listeners, worker.serve, listeners)
             task_status.started(join_address(config.listen or "0.0.0.0", port))
     finally:
@@ -135,6 +139,7 @@ class _WorkerServer:
         self._complaints: set[str] = set()
         self._descriptors = Descriptors()
         self._ended = LeaseAccount("", time.monotonic())  # all leases that have ended
+        self._lease_ended = trio.lowlevel.ParkingLot()
         self.is_drained = False
 
     async def serve(self, stream: trio.SocketStream) -> None:
@@ -188,6 +193,25 @@ class _WorkerServer:
         else:
             log.info("worker-undrained")
         self._share()
+        self._lease_ended.unpark_all()
+
+    async def end_when_drained(
+        self, number: int, scope: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Drain at the signal `number`, and cancel `scope` when the last lease has ended.
+
+        Masters close the leases of a drained worker when their last job has come home. A worker
+        that is told to take jobs again meanwhile goes on.
+        """
+        with trio.open_signal_receiver(number) as signals:
+            task_status.started()
+            async for _ in signals:
+                self.drain(is_drained=True)
+                while self._leases and self.is_drained:
+                    await self._lease_ended.park()
+                if self.is_drained:
+                    log.info("worker-ended reason=drained")
+                    scope.cancel()
 
     def lease_reports(self, *, is_private: bool) -> tuple[LeaseReport, list[LeaseReport]]:
         """Return the sum over all leases since the start, and each open lease."""
@@ -234,6 +258,7 @@ class _WorkerServer:
             del self._leases[mirror.pid]
             self._ended.add(account)
             self._share()
+            self._lease_ended.unpark_all()
             log.info("lease-ended pid=%d master=%s jobs=%d", mirror.pid, lease.master, account.jobs)
 
     def _share(self, new: _GrantedLease | None = None) -> None:

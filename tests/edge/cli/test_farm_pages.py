@@ -5,22 +5,17 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import trio
 
-from termite.engine.errors import RemoteProtocolError
-from termite.engine.fleet.coordinator_dial import dial_coordinator
 from termite.engine.wire.identity import read_secret
-from termite.engine.wire.protocol.farm_messages import DrainWorker, GetWorkerReport, LeaseReport, WorkerReport
-from termite.engine.wire.protocol.fleet_messages import Register, SlotUse
-from termite.engine.wire.protocol.message_base import Message
-from termite.engine.wire.protocol.messages import PROTOCOL, Done
-from termite.engine.wire.transport import Connection, SendChunk
 from tests.edge.cli.test_web import Browser
+from tests.synthetic_farm import HOSTILE_NAME, farm_of_workers
 
 WORKERS = 200
 PAGE_CPU_S = 0.05
@@ -29,7 +24,6 @@ import importlib.util
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *more: None if name == "starlette" else find(name, *more)
 """
-HOSTILE = "<script>alert('x')</script>\u202e"
 
 
 @pytest.fixture
@@ -69,31 +63,6 @@ def coordinator(secret: Path, *flags: str) -> Iterator[RunningCoordinator]:
             assert process.wait(15) == 0
 
 
-@asynccontextmanager
-async def farm_of_workers(port: int, secret: Path) -> AsyncIterator[list[str]]:
-    """Register WORKERS workers over one connection, and note who is drained."""
-    drained: list[str] = []
-
-    async def answer(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
-        match message:
-            case DrainWorker(name=name, is_drained=True):
-                drained.append(name)
-                return Done()
-            case GetWorkerReport(name=name):
-                used = LeaseReport("anna@desk", 9.0, 8, 1, 7, 2.5, 5.0, 4.0)
-                log = tuple(f"{HOSTILE}\x1b]0;stolen\x07 record {number}" for number in range(200))
-                return WorkerReport(name, name in drained, 9.0, used, (used,) * 8, (), log)
-        raise RemoteProtocolError(type(message).__name__)
-
-    async with dial_coordinator(("127.0.0.1", port), read_secret(secret), "w", answer) as connection:
-        for number in range(WORKERS):
-            uses = (SlotUse("anna@desk", 8, 3),)
-            name = f"w{number:03}" if number else HOSTILE
-            beat = Register(PROTOCOL, name, f"10.0.0.{number}:1235", 8, 8, 1.5, 2**30, release="9.9", uses=uses)
-            await connection.request(beat, timeout_s=10)
-        yield drained
-
-
 def cpu_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -102,7 +71,7 @@ def cpu_s(pid: int) -> float:
 async def test_pages_of_200_workers_are_for_the_token_and_cost_little(secret: Path) -> None:
     with coordinator(secret, "--http-name", "farm.example") as running:
         browser, ask = running.browser, running.browser.ask
-        async with farm_of_workers(running.port, secret) as drained:
+        async with farm_of_workers(("127.0.0.1", running.port), read_secret(secret), WORKERS) as drained:
             for path in (
                 "/",
                 "/now",
@@ -122,13 +91,13 @@ async def test_pages_of_200_workers_are_for_the_token_and_cost_little(secret: Pa
                 assert "Access-Control-Allow-Origin" not in answer.headers
 
             front = await trio.to_thread.run_sync(ask, "/")
-            assert "w199" in front.text and "anna@desk: 8" in front.text and len(front.text.encode()) < 500_000
-            assert "<td>1600</td>" in front.text.replace(' class="number"', "")
-            assert HOSTILE[:8] not in front.text and "&lt;script&gt;" in front.text
+            assert "w199" in front.text and "anna@desk: 5" in front.text and len(front.text.encode()) < 500_000
+            assert f"<td>{7 * WORKERS} of {8 * WORKERS}</td>" in front.text
+            assert HOSTILE_NAME[:16] not in front.text and "&lt;script&gt;" in front.text
             page = await trio.to_thread.run_sync(ask, "/worker/w001")
-            assert "record 199" in page.text and "\x1b" not in page.text and "<script>alert" not in page.text
+            assert "number=199" in page.text and "\x1b" not in page.text and "<script>doc" not in page.text
             assert len(page.text.encode()) < 500_000
-            odd = await trio.to_thread.run_sync(ask, "/worker/%3Cscript%3Ealert('x')%3C%2Fscript%3E%E2%80%AE")
+            odd = await trio.to_thread.run_sync(ask, f"/worker/{quote(HOSTILE_NAME, safe='')}")
             assert odd.status == 200 and 'action="/drain/%3Cscript' in odd.text
 
             for path in ("/", "/worker/w001"):
@@ -141,7 +110,7 @@ async def test_pages_of_200_workers_are_for_the_token_and_cost_little(secret: Pa
             assert (await trio.to_thread.run_sync(lambda: ask("/drain/w001"))).status == 405
             form = browser.form_token(page.text)
             answer = await trio.to_thread.run_sync(lambda: ask("/drain/w001", "POST", f"token={form}"))
-            assert (answer.status, answer.headers["Location"], drained) == (303, "/worker/w001", ["w001"])
+            assert (answer.status, answer.headers["Location"], drained) == (303, "/worker/w001", {"w001"})
             assert "Let it take jobs again" in (await trio.to_thread.run_sync(ask, "/worker/w001")).text
             for path in ("/worker/none", "/build/1", "/job/1", "/trace.json", "/static/site.py"):
                 assert (await trio.to_thread.run_sync(ask, path)).status == 404, path

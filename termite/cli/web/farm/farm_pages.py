@@ -41,11 +41,8 @@ def farm_part(farm: Farm | None, trouble: str) -> Html:
 
 def farm_worker_page(name: str, now: Html, form: Html) -> Html:
     """Return the page of a worker; `now` is of `farm_worker_part`, `form` drains it."""
-    return page(
-        f"worker {name}",
-        tag("section", now, id="now", data_refresh=address_of(["worker-now", name])),
-        form,
-    )
+    now_section = tag("section", now, id="now", data_refresh=address_of(["worker-now", name]))
+    return page(f"worker {name}", tag("h1", name), form, now_section)
 
 
 def farm_worker_part(known: FarmWorker | None, interval_s: float, report: WorkerReport | None, trouble: str) -> Html:

@@ -153,11 +153,14 @@ class Fleet:
         since = now if self._has_hopeful_lease else self._last_held
         return max(since, waiting_since) + SILENCE_S
 
+    def is_drained(self, name: str) -> bool:
+        """Return True if this worker takes no new jobs."""
+        return any(worker.name == name for worker in self.drained)
+
     @property
     def _has_hopeful_lease(self) -> bool:
         """True if a lease may have a slot soon. Those of drained workers have none."""
-        drained = {worker.name for worker in self.drained}
-        return any(slots for name, slots in self._held.items() if name not in drained)
+        return any(slots for name, slots in self._held.items() if not self.is_drained(name))
 
     @property
     def expected_until(self) -> float:

@@ -15,6 +15,7 @@ from typing import cast
 
 import pytest
 import trio
+import trio.testing
 
 from termite.cli.readers.farm_questions import Coordinator
 from termite.engine.errors import UserError
@@ -467,3 +468,25 @@ async def test_a_drained_worker_gives_no_slots_and_says_so_to_the_next_coordinat
             assert await one.hear() == {"slots": 3}
         nursery.cancel_scope.cancel()
     assert "worker-drained running=2" in caplog.text and "worker-undrained" in caplog.text
+
+
+async def test_a_worker_that_is_told_to_drain_ends_with_its_last_lease(start: Start) -> None:
+    config = replace(start(slots=8), drain_signal=signal.SIGUSR2)
+    async with trio.open_nursery() as nursery:
+        ended = trio.Event()
+
+        async def serve(task_status: trio.TaskStatus[str]) -> None:
+            await serve_worker(config, task_status)
+            ended.set()
+
+        port = split_address(await nursery.start(serve), 0)[1]
+        async with master(port, lease=3) as one:
+            assert await one.hear() == {"granted": 3}
+            os.kill(os.getpid(), signal.SIGUSR2)
+            assert await one.hear() == {"slots": 0}
+            async with master(port, lease=3, name="late") as late:
+                assert await late.hear() == {"granted": 0}
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert not ended.is_set()
+        with trio.fail_after(10):
+            await ended.wait()

@@ -74,7 +74,7 @@ def test_every_figure_of_a_worker_is_its_own() -> None:
     rows = rows_of_text(farm_worker_part(known, 5.0, report_of("w000"), ""))
     assert ["state", "answers"] in rows and ["termite", "1.2.3"] in rows
     assert ["jobs", "70, 2 of them run now"] in rows and ["CPU used by its jobs", "4 min 10 s"] in rows
-    assert ["jobs at once, on average since its start", "0.30"] in rows
+    assert ["average parallelism", "0.30 since its start"] in rows
     assert ["anna@desk", "1 min 40 s", "2 of 8", "70", "4 min 10 s", "6.0"] in rows
     assert ["user-60800", "5.0 GiB", "10.0 GiB", "1234", "500000"] in rows
 
