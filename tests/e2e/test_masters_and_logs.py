@@ -13,7 +13,7 @@ import trio
 
 from termite.cli.readers.farm_questions import Coordinator
 from termite.engine.wire.addresses import split_address
-from termite.engine.wire.protocol.farm_messages import Farm, WorkerReport
+from termite.engine.wire.protocol.farm_messages import WholeFarm, WorkerReport
 from tests.e2e.cluster import Cluster, cluster, daemon, embedded, new_tree
 from tests.e2e.conftest import USERS, MakePlace
 from tests.e2e.page_reader import pages_at, pages_of, pairs_of_page, rows_of_page
@@ -178,10 +178,10 @@ def end_job(job: "subprocess.Popen[bytes]") -> None:
     assert (said, job.returncode) == (b"the end", 0)
 
 
-def asked_without_key(whole: Cluster, worker: str) -> tuple[Farm, WorkerReport]:
+def asked_without_key(whole: Cluster, worker: str) -> tuple[WholeFarm, WorkerReport]:
     """Return what a coordinator tells who has the secret, and not the token of its pages."""
 
-    async def ask() -> tuple[Farm, WorkerReport]:
+    async def ask() -> tuple[WholeFarm, WorkerReport]:
         place = split_address(whole.address, 0)
         secret = whole.secret.read_bytes().rstrip()  # read_secret takes no file of another user
         async with Coordinator(place, secret, "test").connected() as desk:

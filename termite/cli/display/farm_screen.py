@@ -10,7 +10,7 @@ from rich.cells import set_cell_size
 
 from termite.cli.amounts import duration_text, size_text
 from termite.cli.display.top_screen import Line, Style
-from termite.engine.wire.protocol.farm_messages import Farm, FarmWorker
+from termite.engine.wire.protocol.farm_messages import FarmWorker, WholeFarm
 from termite.engine.wire.protocol.foreign_text import printable
 
 
@@ -27,7 +27,7 @@ class FarmView:
     first: int = 0
     interval_s: float = 5.0
 
-    def show(self, farm: Farm) -> None:
+    def show(self, farm: WholeFarm) -> None:
         """Take in the present state of the farm."""
         self.workers, self.interval_s, self.trouble = farm.workers, farm.interval_s, ""
 

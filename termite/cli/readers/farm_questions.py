@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from termite.engine.errors import RemoteProtocolError, Retryable, UserError
 from termite.engine.fleet.coordinator import coordinator_error_text
 from termite.engine.fleet.coordinator_dial import dial_coordinator
-from termite.engine.wire.protocol.farm_messages import DrainWorker, Farm, GetWorkerReport, ListFarm, WorkerReport
+from termite.engine.wire.protocol.farm_messages import DrainWorker, GetWorkerReport, ListFarm, WholeFarm, WorkerReport
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import PROTOCOL, Done
 from termite.engine.wire.transport import Connection, SendChunk
@@ -51,10 +51,10 @@ class Desk:
     connection: Connection
     key: bytes
 
-    async def list_farm(self) -> Farm:
+    async def list_farm(self) -> WholeFarm:
         """Return all workers as they are now."""
         answer = await self._ask(ListFarm(PROTOCOL, self.key), "the coordinator does not answer")
-        if not isinstance(answer, Farm):
+        if not isinstance(answer, WholeFarm):
             raise _wrong(answer)
         return answer
 

@@ -13,7 +13,7 @@ from termite import __version__
 from termite.engine.errors import Reason, Retryable, UserError
 from termite.engine.fleet.logic.registry import Registry
 from termite.engine.nearest_name import wrong_name
-from termite.engine.wire.protocol.farm_messages import DrainWorker, Farm, GetWorkerReport, WorkerReport
+from termite.engine.wire.protocol.farm_messages import DrainWorker, GetWorkerReport, WholeFarm, WorkerReport
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import Done
 from termite.engine.wire.transport import Connection
@@ -42,12 +42,12 @@ class FarmDesk:
             self._lines = {known: line for known, line in self._lines.items() if not line.lost.is_set()}
             self._lines[name] = connection
 
-    def list_farm(self, key: bytes, now: float) -> Farm:
+    def list_farm(self, key: bytes, now: float) -> WholeFarm:
         """Return all workers, and those that were lost lately."""
         workers = self._registry.farm(now)
         if not self._is_private(key):
             workers = tuple(msgspec.structs.replace(one, uses=()) for one in workers)
-        return Farm(workers, self._interval_s, __version__)
+        return WholeFarm(workers, self._interval_s, __version__)
 
     async def get_report(self, request: GetWorkerReport) -> WorkerReport:
         """Return the report of a worker. Raise UserError if there is no such worker.

@@ -20,13 +20,13 @@ from termite.engine.decide.logic.commands import is_no_op
 from termite.engine.decide.refused_commands import Refusal
 from termite.engine.errors import Reason, UserError
 from termite.engine.fleet.trouble import Trouble
+from termite.engine.fleet.worker_commands import answer_about_worker
 from termite.engine.fleet.worker_log import read_worker_log
 from termite.engine.host.log_tail import MOST_RECORDS
 from termite.engine.launch.connection import Reply
 from termite.engine.launch.listener import ControlSession, Feed
 from termite.engine.launch.vantage import Vantage, difference
 from termite.engine.master.fallback import private_place_of
-from termite.engine.master.farm_commands import answer_about_worker
 from termite.engine.master.recording.build_notes import BuildNotes
 from termite.engine.master.user_notices.silence_notices import silence_report
 from termite.engine.model import Command, How, Invocation, Phase, Rule
@@ -64,16 +64,14 @@ class ControlCommands:
                 case "status":
                     return {**self._status(), "elsewhere": self._difference(request)}
                 case "refresh":
-                    self._master.settled_check.request()
-                    await self._master.settled_check.wait()
-                    return {"journal": self._master.tree.number}
+                    return await self._refresh()
                 case "shutdown":
                     self._sessions.shut_down()
                     return {}
                 case "logs":
                     return await self._logs(request)
                 case "worker" | "drain":
-                    return await answer_about_worker(self._master, request)
+                    return await answer_about_worker(self._master.pool, request)
                 case "why":
                     return self._why(request)
                 case "build-start":
@@ -129,6 +127,11 @@ class ControlCommands:
         phases = [job.phase.value for job in master.jobs.values()] + [Phase.LOCAL.value] * master.local_runs.running
         traffic = master.pool.traffic()
         return report.status_report(master.counters, phases, leases, traffic.counts, traffic.messages, rest)
+
+    async def _refresh(self) -> Reply:
+        self._master.settled_check.request()
+        await self._master.settled_check.wait()
+        return {"journal": self._master.tree.number}
 
     async def _logs(self, request: Reply) -> Reply:
         """Return the last records of this master's log, or of a worker's, and the last number."""

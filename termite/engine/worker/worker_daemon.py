@@ -31,14 +31,14 @@ from termite.engine.wire.protocol.foreign_text import printable
 from termite.engine.wire.protocol.messages import PROTOCOL
 from termite.engine.wire.strangers import Dropped, Strangers, source_of
 from termite.engine.worker.job_shares import SCRATCH_SHARE
-from termite.engine.worker.lease_accounts import LeaseAccount, total_of, uses_of
 from termite.engine.worker.mirror_homes import MirrorHomes
 from termite.engine.worker.mirror_process import MirrorProcess, MirrorSettings, run_mirror
 from termite.engine.worker.registration import stay_registered
-from termite.engine.worker.reports import WorkerQuestions
+from termite.engine.worker.reports.lease_accounts import LeaseAccount, total_of, uses_of
+from termite.engine.worker.reports.store_sizes import StoreSizes
+from termite.engine.worker.reports.worker_questions import WorkerQuestions
 from termite.engine.worker.shown_log import log_order
 from termite.engine.worker.slot_shares import share_among_masters
-from termite.engine.worker.store_sizes import StoreSizes
 
 WORKER_PORT = 1235
 MAX_UNAUTHENTICATED = 8  # simultaneous mirrors that have not asked for a lease; further connections wait

@@ -5,7 +5,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from termite.cli.client import SOCKET, find_socket
-from termite.cli.pages_address import parse_page_address, require_packages
+from termite.cli.page_server.pages_address import parse_page_address, require_packages
 from termite.cli.parser import Parser
 from termite.cli.places import records_directory, web_address_file, working_directory
 from termite.cli.readers.recorded_builds import recorded_builds_here

@@ -7,14 +7,14 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import CollectorRegistry
 
 from termite.cli.web.farm.farm_pages import users_of_farm
-from termite.engine.wire.protocol.farm_messages import Farm, FarmWorker
+from termite.engine.wire.protocol.farm_messages import FarmWorker, WholeFarm
 from termite.engine.wire.protocol.foreign_text import printable
 
 
 class _FarmFigures:
     """A collector whose figures are those of one moment."""
 
-    def __init__(self, farm: Farm | None, trouble: str) -> None:
+    def __init__(self, farm: WholeFarm | None, trouble: str) -> None:
         self._farm, self._trouble = farm, trouble
 
     def collect(self) -> Iterator[Metric]:
@@ -26,7 +26,7 @@ class _FarmFigures:
             yield from _user_figures(self._farm)
 
 
-def _worker_figures(farm: Farm) -> Iterator[Metric]:
+def _worker_figures(farm: WholeFarm) -> Iterator[Metric]:
     families = {
         name: GaugeMetricFamily(f"termite_worker_{name}", text, labels=["worker"])
         for name, text in (
@@ -48,7 +48,7 @@ def _worker_figures(farm: Farm) -> Iterator[Metric]:
     yield from families.values()
 
 
-def _user_figures(farm: Farm) -> Iterator[Metric]:
+def _user_figures(farm: WholeFarm) -> Iterator[Metric]:
     slots = GaugeMetricFamily("termite_user_slots", "slots that masters of a user hold", labels=["user"])
     running = GaugeMetricFamily("termite_user_jobs_running", "jobs of a user that run", labels=["user"])
     for user, (held, jobs, _) in users_of_farm(farm).items():
@@ -57,14 +57,14 @@ def _user_figures(farm: Farm) -> Iterator[Metric]:
     yield from (slots, running)
 
 
-def farm_metrics_text(farm: Farm | None, trouble: str) -> bytes:
+def farm_metrics_text(farm: WholeFarm | None, trouble: str) -> bytes:
     """Return the figures in the text format of Prometheus."""
     registry = CollectorRegistry()
     registry.register(_FarmFigures(farm, trouble))
     return generate_latest(registry)
 
 
-def farm_object(address: str, farm: Farm | None, trouble: str) -> dict[str, object]:
+def farm_object(address: str, farm: WholeFarm | None, trouble: str) -> dict[str, object]:
     """Return everything that is known of a farm, for JSON."""
     return {
         "coordinator": address,

@@ -6,7 +6,7 @@ from termite.cli.amounts import duration_text, size_text
 from termite.cli.display.farm_screen import farm_word
 from termite.cli.web.html_text import Html, address_of, link, page, rows_of, table, tag
 from termite.cli.web.worker_pages import drain_form, report_part
-from termite.engine.wire.protocol.farm_messages import Farm, FarmWorker, WorkerReport
+from termite.engine.wire.protocol.farm_messages import FarmWorker, WholeFarm, WorkerReport
 
 USERS_NAMED = 4  # of one worker in the list of all
 
@@ -16,7 +16,7 @@ def farm_page(address: str, now: Html) -> Html:
     return page(f"farm of {address}", tag("section", now, id="now", data_refresh="/now"))
 
 
-def farm_part(farm: Farm | None, trouble: str) -> Html:
+def farm_part(farm: WholeFarm | None, trouble: str) -> Html:
     """Return the workers and the users of a farm, as a part of a page.
 
     `farm` is the last known state, or None. `trouble` says why it is not the present one.
@@ -58,7 +58,7 @@ def farm_drain_form(name: str, known: FarmWorker | None, token: str) -> Html:
     return drain_form(name, token, is_drained=known.worker.draining)
 
 
-def _farm_rows(farm: Farm) -> Iterator[tuple[str, object]]:
+def _farm_rows(farm: WholeFarm) -> Iterator[tuple[str, object]]:
     there = [one.worker for one in farm.workers if not one.is_lost]
     words = [farm_word(one, farm.interval_s) for one in farm.workers]
     yield "workers", len(there)
@@ -69,7 +69,7 @@ def _farm_rows(farm: Farm) -> Iterator[tuple[str, object]]:
     yield "termite of the coordinator", farm.release
 
 
-def _workers_table(farm: Farm) -> Html:
+def _workers_table(farm: WholeFarm) -> Html:
     head = ["worker", "slots in use", "load", "cores", "free memory", "termite", "state", "users", "address"]
     rows = [
         [
@@ -94,7 +94,7 @@ def _users_of(one: FarmWorker) -> str:
     return ", ".join([*named, f"and {more} more"] if more > 0 else named)
 
 
-def users_of_farm(farm: Farm) -> dict[str, tuple[int, int, int]]:
+def users_of_farm(farm: WholeFarm) -> dict[str, tuple[int, int, int]]:
     """Return the slots of each user, how many of them have a job, and on how many workers."""
     sums: dict[str, tuple[int, int, int]] = {}
     for use in (use for one in farm.workers if not one.is_lost for use in one.uses):
@@ -103,7 +103,7 @@ def users_of_farm(farm: Farm) -> dict[str, tuple[int, int, int]]:
     return dict(sorted(sums.items(), key=lambda pair: (-pair[1][0], pair[0])))
 
 
-def _users_table(farm: Farm) -> Html:
+def _users_table(farm: WholeFarm) -> Html:
     rows: list[Sequence[object]] = [
         [user or "a user", slots, running, workers] for user, (slots, running, workers) in users_of_farm(farm).items()
     ]

@@ -12,7 +12,7 @@ import trio
 
 from termite.cli.readers.farm_questions import Coordinator, Desk
 from termite.engine.errors import UserError
-from termite.engine.wire.protocol.farm_messages import Farm, FarmWorker, WorkerReport
+from termite.engine.wire.protocol.farm_messages import FarmWorker, WholeFarm, WorkerReport
 
 FRESH_S = 1.0
 RETRY_S = 1.0
@@ -41,7 +41,7 @@ class FarmReader:
         self._connected = trio.Event()
         self._trouble = ""
         self._turn = trio.Lock()
-        self._farm: Answered[Farm] = Answered()
+        self._farm: Answered[WholeFarm] = Answered()
         self._reports: dict[str, Answered[WorkerReport]] = {}
 
     async def follow(self) -> None:
@@ -58,7 +58,7 @@ class FarmReader:
             self._desk, self._connected = None, trio.Event()
             await trio.sleep(RETRY_S)
 
-    async def farm(self) -> Answered[Farm]:
+    async def farm(self) -> Answered[WholeFarm]:
         """Return the state of the farm, or the last known one."""
         async with self._turn:
             self._farm = await self._renewed(self._farm, LIST_S, lambda desk: desk.list_farm())

@@ -40,7 +40,7 @@ class FarmWorker(msgspec.Struct, frozen=True, array_like=True):
     uses: Annotated[tuple[SlotUse, ...], Meta(max_length=MOST_LEASES)] = ()
 
 
-class Farm(Message, frozen=True):
+class WholeFarm(Message, frozen=True):
     """The reply to ListFarm. Workers register every `interval_s`.
 
     `release` is the version of the coordinator's termite.

@@ -37,7 +37,7 @@ from termite.engine.model import (
     WindowSize,
     WorkerRoom,
 )
-from termite.engine.wire.protocol.farm_messages import DrainWorker, Farm, GetWorkerReport, ListFarm, WorkerReport
+from termite.engine.wire.protocol.farm_messages import DrainWorker, GetWorkerReport, ListFarm, WholeFarm, WorkerReport
 from termite.engine.wire.protocol.fleet_messages import Deregister, ListWorkers, Register, Registered, Workers
 from termite.engine.wire.protocol.message_base import Message
 
@@ -357,7 +357,7 @@ Request = (
 Reply = (
     Registered
     | Workers
-    | Farm
+    | WholeFarm
     | WorkerReport
     | Done
     | Leased

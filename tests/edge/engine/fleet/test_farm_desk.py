@@ -147,7 +147,7 @@ async def test_another_version_is_told_so() -> None:
 async def test_a_worker_answers_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
     """A mirror's certificate makes no coordinator; a real one asks a worker two things only."""
     from termite.engine.host.log_tail import LogTail
-    from termite.engine.worker.reports import WorkerQuestions
+    from termite.engine.worker.reports.worker_questions import WorkerQuestions
 
     questions = WorkerQuestions(None, LogTail(), None)  # type: ignore[arg-type]
     async with coordinator() as place, registered(place, questions.answer) as connection:

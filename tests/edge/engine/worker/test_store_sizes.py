@@ -8,7 +8,7 @@ import trio
 
 from termite.engine.model import StoreLimits
 from termite.engine.store.cas import Cas
-from termite.engine.worker.store_sizes import StoreSizes, measure_stores
+from termite.engine.worker.reports.store_sizes import StoreSizes, measure_stores
 
 LIMITS = StoreLimits(1 << 30, 1000)
 USERS = range(60800, 60864)
@@ -53,9 +53,9 @@ def test_each_user_of_a_root_worker_has_a_store_and_no_link_is_followed(tmp_path
 async def test_sizes_are_measured_only_if_somebody_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = store_with(tmp_path / "cache", 1)
     sizes = StoreSizes(tmp_path / "cache", None, LIMITS)
-    monkeypatch.setattr("termite.engine.worker.store_sizes.FIRST_WAIT_S", 0.0)
+    monkeypatch.setattr("termite.engine.worker.reports.store_sizes.FIRST_WAIT_S", 0.0)
     assert await sizes.read() is None, "nobody measures yet"
-    monkeypatch.setattr("termite.engine.worker.store_sizes.FIRST_WAIT_S", 10.0)
+    monkeypatch.setattr("termite.engine.worker.reports.store_sizes.FIRST_WAIT_S", 10.0)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sizes.keep_measuring)
         first = await sizes.read()

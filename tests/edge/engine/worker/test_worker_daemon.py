@@ -22,7 +22,7 @@ from termite.engine.errors import UserError
 from termite.engine.fleet.coordinator import CoordinatorConfig, serve_coordinator
 from termite.engine.wire.addresses import split_address
 from termite.engine.wire.authority import Role, mint
-from termite.engine.wire.protocol.farm_messages import Farm
+from termite.engine.wire.protocol.farm_messages import WholeFarm
 from termite.engine.wire.protocol.fleet_messages import ListedWorker, ListWorkers, Workers
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import PROTOCOL
@@ -424,7 +424,7 @@ async def cancellable_coordinator(port: int, task_status: trio.TaskStatus[Runnin
             task_status.started(RunningCoordinator(address, scope))
 
 
-async def wait_for(asking: Coordinator, holds: Callable[[Farm], bool]) -> Farm:
+async def wait_for(asking: Coordinator, holds: Callable[[WholeFarm], bool]) -> WholeFarm:
     with trio.fail_after(10):
         while True:
             with suppress(UserError):  # it is not there yet

@@ -20,7 +20,7 @@ from termite.cli.web.farm.farm_pages import (
 )
 from termite.cli.web.html_text import Html
 from termite.engine.model import MachineFacts
-from termite.engine.wire.protocol.farm_messages import Farm, FarmWorker, LeaseReport, StoreReport, WorkerReport
+from termite.engine.wire.protocol.farm_messages import FarmWorker, LeaseReport, StoreReport, WholeFarm, WorkerReport
 from termite.engine.wire.protocol.fleet_messages import ListedWorker, SlotUse
 from tests.unit.cli.web.test_pages import HOSTILE, Reader
 
@@ -28,7 +28,7 @@ PAGE_BYTES = 500_000
 PAGE_CPU_S = 0.05
 
 
-def farm_of(count: int, name: str = "w", user: str = "anna@desk") -> Farm:
+def farm_of(count: int, name: str = "w", user: str = "anna@desk") -> WholeFarm:
     machine = MachineFacts("x86_64", "Linux", "a processor", b"", 8, 8)
     workers = [
         FarmWorker(
@@ -42,7 +42,7 @@ def farm_of(count: int, name: str = "w", user: str = "anna@desk") -> Farm:
         )
         for at in range(count)
     ]
-    return Farm(tuple(workers), 5.0, "1.2.4")
+    return WholeFarm(tuple(workers), 5.0, "1.2.4")
 
 
 def report_of(name: str, text: str = "a record") -> WorkerReport:

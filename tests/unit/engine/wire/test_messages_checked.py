@@ -11,10 +11,10 @@ from termite.engine.errors import RemoteProtocolError
 from termite.engine.model import Attr, Change, Changeset, Digest, Exit, MachineFacts, StdinFile, Usage
 from termite.engine.wire.protocol.farm_messages import (
     DrainWorker,
-    Farm,
     GetWorkerReport,
     LeaseReport,
     StoreReport,
+    WholeFarm,
     WorkerReport,
 )
 from termite.engine.wire.protocol.fleet_messages import Register, Registered, SlotUse
@@ -129,7 +129,7 @@ ABSURD_REPLIES: list[tuple[Message, dict[str, list[Any]]]] = [
             "log": [("r",) * 201, ("r" * 70_000,), (1,)],
         },
     ),
-    (Farm((), 1.0), {"interval_s": [NAN, -1.0], "workers": [(1,)]}),
+    (WholeFarm((), 1.0), {"interval_s": [NAN, -1.0], "workers": [(1,)]}),
     (Registered(1.0), {"interval_s": [0.0, -1.0, NAN, INFINITE]}),
     (
         Leased("w", 1, 1, MachineFacts()),

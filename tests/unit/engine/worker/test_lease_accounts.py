@@ -3,7 +3,7 @@
 import pytest
 
 from termite.engine.wire.protocol.control_lines import MirrorNotice
-from termite.engine.worker.lease_accounts import LeaseAccount, total_of, uses_of
+from termite.engine.worker.reports.lease_accounts import LeaseAccount, total_of, uses_of
 
 
 def line(running: int, jobs: int, cpu_s: float = 0.0, job_s: float = 0.0, busy_s: float = 0.0) -> MirrorNotice:

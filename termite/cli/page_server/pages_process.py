@@ -18,8 +18,8 @@ import msgspec
 import trio
 
 import termite
-from termite.cli.pages_address import PageAddress, new_token, open_listener, require_packages
-from termite.cli.pages_start import PagesStart
+from termite.cli.page_server.pages_address import PageAddress, new_token, open_listener, require_packages
+from termite.cli.page_server.pages_start import PagesStart
 from termite.engine.wire.protocol.foreign_text import printable
 
 PROGRAM = (sys.executable, "-P", "-m", "termite.cli.web.farm.farm_process")

@@ -1,24 +1,19 @@
 """Answer the control commands about one worker: how it is, and that it drains."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from termite.engine.errors import UserError
+from termite.engine.fleet.pool import Pool
 from termite.engine.fleet.worker_log import read_worker_log
-from termite.engine.launch.connection import Reply
 from termite.engine.wire.protocol.farm_messages import MOST_LOG_RECORDS
-
-if TYPE_CHECKING:
-    from termite.engine.master.shared import Master
 
 LONGEST_NAME = 255  # characters, as of a Label
 
 
-async def answer_about_worker(master: Master, request: Reply) -> Reply:
+async def answer_about_worker(pool: Pool, request: Mapping[str, object]) -> dict[str, object]:
     """Return the report of the worker that a request names, or drain that worker.
 
     The report is that of the coordinator. If this master holds slots of the worker, the log also
@@ -30,10 +25,10 @@ async def answer_about_worker(master: Master, request: Reply) -> Reply:
     if request["command"] == "drain":
         if not isinstance(is_drained, bool):
             raise UserError("the control command 'drain' needs `drained`, true or false")
-        await master.pool.coordinator.drain(worker, is_drained=is_drained)
+        await pool.coordinator.drain(worker, is_drained=is_drained)
         return {}
-    report = await master.pool.coordinator.get_report(worker)
+    report = await pool.coordinator.get_report(worker)
     with suppress(UserError):  # it is not leased
-        found = await read_worker_log(master.pool.leases, worker, 0, MOST_LOG_RECORDS)
+        found = await read_worker_log(pool.leases, worker, 0, MOST_LOG_RECORDS)
         report = msgspec.structs.replace(report, log=found.records)
     return {"report": msgspec.to_builtins(report)}

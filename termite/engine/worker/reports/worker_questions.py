@@ -20,8 +20,8 @@ from termite.engine.wire.protocol.fleet_messages import MOST_LEASES
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import Done
 from termite.engine.wire.transport import Connection, SendChunk
+from termite.engine.worker.reports.store_sizes import StoreSizes
 from termite.engine.worker.shown_log import is_about_a_mirror
-from termite.engine.worker.store_sizes import StoreSizes
 
 
 class AskedWorker(Protocol):

@@ -1,0 +1,6 @@
+"""What people ask a worker through its coordinator.
+
+* worker_questions.py answers, and drains the worker.
+* lease_accounts.py sums what jobs use.
+* store_sizes.py measures the stores of contents.
+"""
