@@ -1,4 +1,4 @@
-"""What a browser finds wrong with a page, and the ways in which pages are looked at."""
+"""Troubles that a browser finds with a page, and the ways in which pages are looked at."""
 
 from pathlib import Path
 from typing import Literal

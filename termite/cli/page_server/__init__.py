@@ -1,4 +1,4 @@
-"""What programs need to serve pages, without the server itself, which is an extra.
+"""Parts that programs need to serve pages, without the server itself, which is an extra.
 
 * pages_address.py parses the address, listens on it, and says it to people.
 * pages_process.py runs the pages of a farm beside the coordinator.

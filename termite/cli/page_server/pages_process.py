@@ -70,7 +70,7 @@ async def keep_pages(pages: FarmPages, secret: bytes, coordinator: tuple[str, in
         reason = await _serve_once(start)
         if trio.current_time() - started_s > SOUND_S:
             pause_s = FIRST_PAUSE_S
-        log.warning("pages-ended restart_s=%g reason=%s", pause_s, reason)
+        log.warning("pages-ended seconds=%d reason=%s", pause_s, reason)
         await trio.sleep(pause_s)
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 

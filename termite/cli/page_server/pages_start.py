@@ -1,4 +1,4 @@
-"""What a coordinator tells the process of its pages when it starts it."""
+"""The schema of the line that a coordinator sends to the process of its pages at its start."""
 
 import msgspec
 

@@ -48,8 +48,8 @@ class CoordinatorConfig:
     """The settings of a coordinator.
 
     `listen` is an address of this machine, or "" for all of them. Port 0 means any free port.
-    Workers register every `interval_s`. Who asks with `pages_key` learns who uses the workers; b"":
-    nobody does.
+    Workers register every `interval_s`. A reader with `pages_key` learns the users of the workers;
+    b"": nobody does.
     """
 
     secret: bytes

@@ -1,7 +1,7 @@
 """Answer what people ask a coordinator about its farm, and pass their wishes on to workers.
 
-A worker is reached over the connection on which it registers, so that it is asked by its coordinator
-only, and needs no port for this.
+A worker is reached over the connection on which it registers. Therefore only its coordinator asks
+it, and it needs no port for this.
 """
 
 import hmac

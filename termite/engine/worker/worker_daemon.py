@@ -63,7 +63,7 @@ class WorkerConfig:
     `scratch_bytes` of memory with files of running jobs; 0 means a share of what is available.
     `log_tail` has the last records of the worker's log.
     Mirrors join the control group whose cgroup.procs is `group`.
-    At the signal `drain_signal` the worker drains, and ends when it has no lease any more; 0: never.
+    At the signal `drain_signal` the worker drains, and ends when it has no lease; 0: never.
     """
 
     secret: bytes

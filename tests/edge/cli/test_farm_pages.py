@@ -124,7 +124,7 @@ async def test_a_killed_process_of_the_pages_is_started_again_and_harms_nobody(s
         answer = await trio.to_thread.run_sync(running.browser.ask, "/")  # it waits in the socket meanwhile
         assert answer.status == 200, "the cookie is still good"
         log = running.log.read_text()
-        assert "pages-ended restart_s=1 reason=signal 9" in log and log.count("pages-started pid=") == 2
+        assert "pages-ended seconds=1 reason=signal 9" in log and log.count("pages-started pid=") == 2
         pid = running.pages_pid()
     with pytest.raises(ProcessLookupError):  # it ends with the coordinator
         os.kill(pid, 0)

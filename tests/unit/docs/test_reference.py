@@ -49,9 +49,11 @@ NO_VARIABLES = {
     "TERMITE_TESTS": "set by tools/test_as_root.sh for tests/conftest.py alone",
 }
 DAEMONS = {
+    "cli/page_server": "coordinator",
     "cli": "any",
     "engine/decide": "master",
     "engine/fleet/coordinator.py": "coordinator",
+    "engine/fleet/farm_desk.py": "coordinator",
     "engine/fleet": "master",
     "engine/history": "master",
     "engine/launch": "master",

@@ -65,7 +65,7 @@ class FarmReader:
         return self._farm
 
     async def worker(self, name: str) -> tuple[FarmWorker | None, float, Answered[WorkerReport]]:
-        """Return what the coordinator knows of a worker, its heartbeat's interval, and its report."""
+        """Return what is known of a worker, the interval of heartbeats, and its report."""
         farm = (await self.farm()).value
         known = next((one for one in farm.workers if one.worker.name == name), None) if farm else None
         interval_s = farm.interval_s if farm else 0.0

@@ -147,8 +147,8 @@ class Fleet:
     def patience_ends(self, waiting_since: float, now: float) -> float:
         """Return the time at which a job stops waiting, because no worker has answered for long.
 
-        The job waits since `waiting_since`. As long as there is a lease of a worker that takes jobs,
-        it waits for its turn.
+        The job waits since `waiting_since`. As long as there is a lease of a worker that takes
+        jobs, it waits for its turn.
         """
         since = now if self._has_hopeful_lease else self._last_held
         return max(since, waiting_since) + SILENCE_S

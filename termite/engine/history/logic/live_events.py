@@ -16,8 +16,8 @@ class WorkerState(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_onl
 
     `slots` are leased ones, `running` and `jobs` count this master's jobs there. Figures of the
     machine are 0 (`load`: -1.0) if they are not known. `silent_since_s` is 0.0 if the worker
-    answers. `reason` is the value of a `Reason` if the worker is refused, else "". A worker that `is_drained` takes no
-    new jobs.
+    answers. `reason` is the value of a `Reason` if the worker is refused, else "". A worker that
+    `is_drained` takes no new jobs.
     """
 
     name: str

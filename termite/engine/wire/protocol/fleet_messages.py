@@ -12,7 +12,10 @@ MOST_LEASES = 64  # of a worker: as many mirrors as it runs at once
 
 
 class SlotUse(msgspec.Struct, frozen=True, array_like=True):
-    """The use of a worker's slots by one user, as `user@host`. `running` of the slots have a job."""
+    """The use of a worker's slots by one `user`, which is `user@host`.
+
+    `running` jobs run in these slots.
+    """
 
     user: Label
     slots: Slots

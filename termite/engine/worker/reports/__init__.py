@@ -1,4 +1,4 @@
-"""What people ask a worker through its coordinator.
+"""Answers to what people ask a worker through its coordinator.
 
 * worker_questions.py answers, and drains the worker.
 * lease_accounts.py sums what jobs use.

@@ -149,7 +149,7 @@ async def test_a_worker_registers_again_when_the_coordinator_was_restarted(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    monkeypatch.setattr(registration, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(registration, "FIRST_PAUSE_S", 0.2)  # in which the coordinator comes back
     async with trio.open_nursery() as nursery:
         async with coordinator() as port:
             nursery.start_soon(stay_registered, HOST, port, SECRET, "w", beat)

@@ -3,6 +3,9 @@
 from types import SimpleNamespace
 from typing import cast
 
+import msgspec
+
+from termite.cli.display.top_screen import worker_word
 from termite.engine.errors import Reason
 from termite.engine.fleet.pool import Pool
 from termite.engine.fleet.trouble import Trouble
@@ -21,7 +24,7 @@ def lease(name: str, running: int, jobs: int) -> SimpleNamespace:
 
 
 def pool(**facts: object) -> Pool:
-    fleet = SimpleNamespace(workers=(worker("a"), worker("b")), foreign={"c": "worker c gets no commands"})
+    fleet = SimpleNamespace(workers=(worker("a"), worker("b")), foreign={"c": "worker c gets no commands"}, drained=())
     whole = {
         "fleet": fleet,
         "leases": (lease("a", 1, 10), lease("a", 2, 5)),
@@ -58,3 +61,13 @@ def test_only_changes_are_sent() -> None:
     events = changes_of(FleetView({**old.workers, "gone": old.workers["a"]}, ""), new, 5.0)
     assert [type(event) for event in events] == [WorkerChanged, WorkerChanged, WorkerLeft, QueueWaits]
     assert events[0] == WorkerChanged(new.workers["a"]) and events[2] == WorkerLeft("gone", 5.0)
+
+
+def test_a_drained_worker_is_shown_as_one_with_its_figures() -> None:
+    drained = msgspec.structs.replace(worker("a"), draining=True)
+    fleet = SimpleNamespace(workers=(worker("b"),), foreign={}, drained=(drained,))
+    view = view_fleet(pool(fleet=fleet, refusals={}), {}, is_checking=False)
+    assert [(one.name, one.is_drained, one.cores) for one in view.workers.values()] == [("a", True, 4), ("b", False, 4)]
+    assert worker_word(view.workers["a"], 0.0) == "drained; 3 jobs still run"
+    idle = view_fleet(pool(fleet=fleet, refusals={}, leases=()), {}, is_checking=False)
+    assert worker_word(idle.workers["a"], 0.0) == "drained"

@@ -1,4 +1,4 @@
-"""What leases used is summed from the lines of their mirrors, which are not trusted."""
+"""Sums of what leases use come from the lines of their mirrors, which are not trusted."""
 
 import pytest
 
