@@ -1,7 +1,7 @@
 """A coordinator shows its farm, and passes questions and wishes on to the worker that they name."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import msgspec
 import pytest
@@ -18,7 +18,7 @@ from termite.engine.wire.protocol.farm_messages import DrainWorker, GetWorkerRep
 from termite.engine.wire.protocol.fleet_messages import ListWorkers, Register, SlotUse, Workers
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import PROTOCOL, Done, Pong
-from termite.engine.wire.transport import Connection, Handler, SendChunk, dial
+from termite.engine.wire.transport import Connection, Handler, SendChunk, accepted, dial
 
 SECRET = b"the secret of the tests"
 KEY = b"sixteen bytes, or more"
@@ -169,3 +169,21 @@ async def test_a_mirrors_certificate_asks_nothing(caplog: pytest.LogCaptureFixtu
 def test_the_messages_are_small() -> None:
     workers = msgspec.msgpack.encode(BEAT)
     assert len(workers) < 150
+
+
+async def test_nobody_registers_with_a_mirror_that_pretends_to_be_a_coordinator() -> None:
+    async def drain(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
+        raise AssertionError("it was taken for a coordinator")
+
+    async def serve(stream: trio.SocketStream) -> None:
+        with suppress(UserError, Retryable):
+            async with accepted(stream, mint(SECRET, "stolen", Role.MIRROR), drain) as connection:
+                await connection.lost.wait()
+
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, serve, listeners)
+        with pytest.raises(UserError, match="is no coordinator of this version"):
+            async with registered(("127.0.0.1", listeners[0].socket.getsockname()[1]), AskedWorker().answer):
+                raise AssertionError
+        nursery.cancel_scope.cancel()
