@@ -6,14 +6,15 @@ from contextlib import asynccontextmanager
 from termite.engine.errors import RemoteProtocolError
 from termite.engine.fleet.coordinator_dial import dial_coordinator
 from termite.engine.model import MachineFacts
-from termite.engine.wire.protocol.farm_messages import (
+from termite.engine.wire.protocol.fleet_messages import (
     DrainWorker,
     GetWorkerReport,
     LeaseReport,
+    Register,
+    SlotUse,
     StoreReport,
     WorkerReport,
 )
-from termite.engine.wire.protocol.fleet_messages import Register, SlotUse
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import PROTOCOL, Done
 from termite.engine.wire.transport import Connection, SendChunk

@@ -13,7 +13,7 @@ import trio
 
 from termite.cli.readers.farm_questions import Coordinator
 from termite.engine.wire.addresses import split_address
-from termite.engine.wire.protocol.farm_messages import WholeFarm, WorkerReport
+from termite.engine.wire.protocol.fleet_messages import WholeFarm, WorkerReport
 from tests.e2e.cluster import Cluster, cluster, daemon, embedded, new_tree
 from tests.e2e.conftest import USERS, MakePlace
 from tests.e2e.page_reader import pages_at, pages_of, pairs_of_page, rows_of_page

@@ -10,7 +10,7 @@ from rich.cells import set_cell_size
 
 from termite.cli.amounts import duration_text, size_text
 from termite.cli.display.top_screen import Line, Style
-from termite.engine.wire.protocol.farm_messages import FarmWorker, WholeFarm
+from termite.engine.wire.protocol.fleet_messages import FarmWorker, WholeFarm
 from termite.engine.wire.protocol.foreign_text import printable
 
 

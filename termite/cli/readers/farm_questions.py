@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from termite.engine.errors import RemoteProtocolError, Retryable, UserError
 from termite.engine.fleet.coordinator import coordinator_error_text
 from termite.engine.fleet.coordinator_dial import dial_coordinator
-from termite.engine.wire.protocol.farm_messages import DrainWorker, GetWorkerReport, ListFarm, WholeFarm, WorkerReport
+from termite.engine.wire.protocol.fleet_messages import DrainWorker, GetWorkerReport, ListFarm, WholeFarm, WorkerReport
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import PROTOCOL, Done
 from termite.engine.wire.transport import Connection, SendChunk

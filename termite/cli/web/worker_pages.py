@@ -9,7 +9,7 @@ from termite.cli.web.html_text import Html, button, page, rows_of, table, tag
 from termite.cli.web.pages import MOST_ROWS, jobs_table
 from termite.engine.history.logic.job_record import JobRecord
 from termite.engine.history.logic.live_state import LiveState
-from termite.engine.wire.protocol.farm_messages import LeaseReport, WorkerReport
+from termite.engine.wire.protocol.fleet_messages import LeaseReport, WorkerReport
 
 
 def worker_page(name: str, live: LiveState | None, jobs: Sequence[JobRecord], now_s: float, report: Html) -> Html:

@@ -19,10 +19,12 @@ from termite.engine.fleet.logic.registry import Registry
 from termite.engine.host.descriptors import Descriptors, shortage_text
 from termite.engine.wire.addresses import join_address, listen, peer_name, port_of, split_address
 from termite.engine.wire.authority import Role, mint
-from termite.engine.wire.protocol.farm_messages import DrainWorker, GetWorkerReport, ListFarm
 from termite.engine.wire.protocol.fleet_messages import (
     Deregister,
+    DrainWorker,
+    GetWorkerReport,
     ListedWorker,
+    ListFarm,
     ListWorkers,
     Register,
     Registered,

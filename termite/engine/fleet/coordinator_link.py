@@ -9,8 +9,7 @@ from termite.engine.errors import Reason, RemoteProtocolError, Retryable, UserEr
 from termite.engine.fleet.coordinator import coordinator_error_text
 from termite.engine.fleet.coordinator_dial import dial_coordinator
 from termite.engine.fleet.trouble import Trouble, trouble_of
-from termite.engine.wire.protocol.farm_messages import DrainWorker, GetWorkerReport, WorkerReport
-from termite.engine.wire.protocol.fleet_messages import ListWorkers, Workers
+from termite.engine.wire.protocol.fleet_messages import DrainWorker, GetWorkerReport, ListWorkers, WorkerReport, Workers
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import PROTOCOL, Done
 from termite.engine.wire.transport import Connection, SendChunk

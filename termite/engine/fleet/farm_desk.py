@@ -13,7 +13,7 @@ from termite import __version__
 from termite.engine.errors import Reason, Retryable, UserError
 from termite.engine.fleet.logic.registry import Registry
 from termite.engine.nearest_name import wrong_name
-from termite.engine.wire.protocol.farm_messages import DrainWorker, GetWorkerReport, WholeFarm, WorkerReport
+from termite.engine.wire.protocol.fleet_messages import DrainWorker, GetWorkerReport, WholeFarm, WorkerReport
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import Done
 from termite.engine.wire.transport import Connection

@@ -8,7 +8,7 @@ import msgspec
 from termite.engine.errors import UserError
 from termite.engine.fleet.pool import Pool
 from termite.engine.fleet.worker_log import read_worker_log
-from termite.engine.wire.protocol.farm_messages import MOST_LOG_RECORDS
+from termite.engine.wire.protocol.fleet_messages import MOST_LOG_RECORDS
 
 LONGEST_NAME = 255  # characters, as of a Label
 

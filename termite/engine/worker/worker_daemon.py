@@ -25,8 +25,7 @@ from termite.engine.model import JobLimits, JobNetwork, MachineFacts, StoreLimit
 from termite.engine.wire.addresses import join_address, listen, peer_name, port_of, split_address
 from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.protocol.control_lines import MirrorNotice, WorkerOrder
-from termite.engine.wire.protocol.farm_messages import LeaseReport
-from termite.engine.wire.protocol.fleet_messages import Register
+from termite.engine.wire.protocol.fleet_messages import LeaseReport, Register
 from termite.engine.wire.protocol.foreign_text import printable
 from termite.engine.wire.protocol.messages import PROTOCOL
 from termite.engine.wire.strangers import Dropped, Strangers, source_of

@@ -7,7 +7,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import CollectorRegistry
 
 from termite.cli.web.farm.farm_pages import users_of_farm
-from termite.engine.wire.protocol.farm_messages import FarmWorker, WholeFarm
+from termite.engine.wire.protocol.fleet_messages import FarmWorker, WholeFarm
 from termite.engine.wire.protocol.foreign_text import printable
 
 

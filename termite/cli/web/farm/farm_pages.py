@@ -6,7 +6,7 @@ from termite.cli.amounts import duration_text, size_text
 from termite.cli.display.farm_screen import farm_word
 from termite.cli.web.html_text import Html, address_of, link, page, rows_of, table, tag
 from termite.cli.web.worker_pages import drain_form, report_part
-from termite.engine.wire.protocol.farm_messages import FarmWorker, WholeFarm, WorkerReport
+from termite.engine.wire.protocol.fleet_messages import FarmWorker, WholeFarm, WorkerReport
 
 USERS_NAMED = 4  # of one worker in the list of all
 

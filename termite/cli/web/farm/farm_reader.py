@@ -12,7 +12,7 @@ import trio
 
 from termite.cli.readers.farm_questions import Coordinator, Desk
 from termite.engine.errors import UserError
-from termite.engine.wire.protocol.farm_messages import FarmWorker, WholeFarm, WorkerReport
+from termite.engine.wire.protocol.fleet_messages import FarmWorker, WholeFarm, WorkerReport
 
 FRESH_S = 1.0
 RETRY_S = 1.0

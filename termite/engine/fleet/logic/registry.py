@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from termite.engine.wire.protocol.farm_messages import FarmWorker
-from termite.engine.wire.protocol.fleet_messages import ListedWorker, Register, SlotUse
+from termite.engine.wire.protocol.fleet_messages import FarmWorker, ListedWorker, Register, SlotUse
 
 SHOWN_LOST_S = 3600.0  # so long people see a worker that was lost
 MOST_LOST = 100

@@ -1,4 +1,4 @@
-"""The messages between the coordinator and its workers and masters, as typed structs."""
+"""The messages between a coordinator and its workers, masters and readers, as typed structs."""
 
 from typing import Annotated
 
@@ -9,6 +9,8 @@ from termite.engine.model import Count, Label, MachineFacts, Seconds, Slots
 from termite.engine.wire.protocol.message_base import Message
 
 MOST_LEASES = 64  # of a worker: as many mirrors as it runs at once
+LOG_CHARACTERS = 64 * 1024  # of JSON: all records of a log that one report has
+MOST_LOG_RECORDS = 200
 
 
 class SlotUse(msgspec.Struct, frozen=True, array_like=True):
@@ -96,3 +98,112 @@ class Workers(Message, frozen=True):
     version: int
     workers: tuple[ListedWorker, ...]
     release: Label = ""
+
+
+# -- the farm as people see it ----------------------------------------------------------------------------------------
+# A coordinator answers ListFarm itself. It passes the other requests on to the worker, over the
+# connection on which that registers.
+
+
+class ListFarm(Message, frozen=True):
+    """The request of a program for people to a coordinator: all workers, as they are now.
+
+    `key` is that of the coordinator's own pages. Without it, the answer names no user.
+    """
+
+    protocol: int
+    key: bytes = b""
+
+
+class FarmWorker(msgspec.Struct, frozen=True, array_like=True):
+    """A worker of a farm. Its last heartbeat came `silent_s` ago.
+
+    `is_lost`: the coordinator has removed it from the list, because it was silent for too long.
+    """
+
+    worker: ListedWorker
+    silent_s: Seconds = 0.0
+    is_lost: bool = False
+    release: Label = ""
+    uses: Annotated[tuple[SlotUse, ...], Meta(max_length=MOST_LEASES)] = ()
+
+
+class WholeFarm(Message, frozen=True):
+    """The reply to ListFarm. Workers register every `interval_s`.
+
+    `release` is the version of the coordinator's termite.
+    """
+
+    workers: tuple[FarmWorker, ...]
+    interval_s: Seconds
+    release: Label = ""
+
+
+class GetWorkerReport(Message, frozen=True):
+    """The request for the state of the worker `name`, which a coordinator passes on to it.
+
+    A coordinator's pages send `key`, as in ListFarm. The coordinator removes it, and sets
+    `is_private`: then the report names users, and has the whole end of the log.
+    """
+
+    protocol: int
+    name: Label
+    key: bytes = b""
+    is_private: bool = False
+
+
+class LeaseReport(msgspec.Struct, frozen=True, array_like=True):
+    """A lease of a worker: since when, with how many slots, and what its jobs have used.
+
+    `jobs` counts its jobs, and `running` those that run now. `cpu_s` is the CPU time of those that
+    have ended. `job_s` is the sum of the times of all, and `busy_s` the time in which any ran.
+    `user` is "" for a reader who may not know it.
+    """
+
+    user: Label
+    since_s: Seconds
+    slots: Slots
+    running: Slots
+    jobs: Count
+    cpu_s: Seconds
+    job_s: Seconds
+    busy_s: Seconds
+
+
+class StoreReport(msgspec.Struct, frozen=True, array_like=True):
+    """A store of contents on a worker's disk, with its limits. `name` says whose it is."""
+
+    name: Label
+    size_bytes: Count
+    files: Count
+    max_bytes: Count
+    max_files: Count
+
+
+class WorkerReport(Message, frozen=True):
+    """The reply to GetWorkerReport.
+
+    * `up_s` is the time since the worker's start. `total` has the sums over all its leases since
+      then, ended ones too.
+    * `stores` is None if their sizes are not known yet.
+    * `log` has the last records of the log that the reader may see.
+    """
+
+    name: Label
+    is_drained: bool
+    up_s: Seconds
+    total: LeaseReport
+    leases: Annotated[tuple[LeaseReport, ...], Meta(max_length=MOST_LEASES)]
+    stores: Annotated[tuple[StoreReport, ...], Meta(max_length=MOST_LEASES)] | None
+    log: Annotated[tuple[Annotated[str, Meta(max_length=LOG_CHARACTERS)], ...], Meta(max_length=MOST_LOG_RECORDS)]
+
+
+class DrainWorker(Message, frozen=True):
+    """The request that the worker `name` takes no new jobs, or takes jobs again.
+
+    A coordinator passes it on to the worker. The reply is Done.
+    """
+
+    protocol: int
+    name: Label
+    is_drained: bool

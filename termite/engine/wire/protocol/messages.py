@@ -37,8 +37,18 @@ from termite.engine.model import (
     WindowSize,
     WorkerRoom,
 )
-from termite.engine.wire.protocol.farm_messages import DrainWorker, GetWorkerReport, ListFarm, WholeFarm, WorkerReport
-from termite.engine.wire.protocol.fleet_messages import Deregister, ListWorkers, Register, Registered, Workers
+from termite.engine.wire.protocol.fleet_messages import (
+    Deregister,
+    DrainWorker,
+    GetWorkerReport,
+    ListFarm,
+    ListWorkers,
+    Register,
+    Registered,
+    WholeFarm,
+    WorkerReport,
+    Workers,
+)
 from termite.engine.wire.protocol.message_base import Message
 
 PROTOCOL = 7  # both ends must have the same; if not, the operator reads one clear line

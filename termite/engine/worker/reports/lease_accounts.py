@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from termite.engine.wire.protocol.control_lines import MirrorNotice
-from termite.engine.wire.protocol.farm_messages import LeaseReport
-from termite.engine.wire.protocol.fleet_messages import SlotUse
+from termite.engine.wire.protocol.fleet_messages import LeaseReport, SlotUse
 
 MOST_RUNNING = 1_000_000  # a mirror is not trusted, and the wire takes no larger numbers
 MOST_JOBS = 2**53

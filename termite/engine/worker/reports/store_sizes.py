@@ -15,7 +15,7 @@ import trio
 from termite.engine.beneath import open_beneath
 from termite.engine.model import StoreLimits
 from termite.engine.private_directories import DIRECTORY
-from termite.engine.wire.protocol.farm_messages import StoreReport
+from termite.engine.wire.protocol.fleet_messages import StoreReport
 from termite.engine.worker.job_shares import store_limits
 from termite.engine.worker.mirror_homes import USER_PREFIX
 

@@ -8,15 +8,15 @@ from typing import Protocol
 
 from termite.engine.errors import RemoteProtocolError, UserError
 from termite.engine.host.log_tail import LogTail
-from termite.engine.wire.protocol.farm_messages import (
+from termite.engine.wire.protocol.fleet_messages import (
     LOG_CHARACTERS,
+    MOST_LEASES,
     MOST_LOG_RECORDS,
     DrainWorker,
     GetWorkerReport,
     LeaseReport,
     WorkerReport,
 )
-from termite.engine.wire.protocol.fleet_messages import MOST_LEASES
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import Done
 from termite.engine.wire.transport import Connection, SendChunk

@@ -14,8 +14,17 @@ from termite.engine.fleet.coordinator import CoordinatorConfig, serve_coordinato
 from termite.engine.fleet.coordinator_dial import dial_coordinator
 from termite.engine.wire.addresses import split_address
 from termite.engine.wire.authority import Role, mint
-from termite.engine.wire.protocol.farm_messages import DrainWorker, GetWorkerReport, LeaseReport, ListFarm, WorkerReport
-from termite.engine.wire.protocol.fleet_messages import ListWorkers, Register, SlotUse, Workers
+from termite.engine.wire.protocol.fleet_messages import (
+    DrainWorker,
+    GetWorkerReport,
+    LeaseReport,
+    ListFarm,
+    ListWorkers,
+    Register,
+    SlotUse,
+    WorkerReport,
+    Workers,
+)
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import PROTOCOL, Done, Pong
 from termite.engine.wire.transport import Connection, Handler, SendChunk, accepted, dial

@@ -22,8 +22,7 @@ from termite.engine.errors import UserError
 from termite.engine.fleet.coordinator import CoordinatorConfig, serve_coordinator
 from termite.engine.wire.addresses import split_address
 from termite.engine.wire.authority import Role, mint
-from termite.engine.wire.protocol.farm_messages import WholeFarm
-from termite.engine.wire.protocol.fleet_messages import ListedWorker, ListWorkers, Workers
+from termite.engine.wire.protocol.fleet_messages import ListedWorker, ListWorkers, WholeFarm, Workers
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import PROTOCOL
 from termite.engine.wire.transport import Connection, SendChunk, dial

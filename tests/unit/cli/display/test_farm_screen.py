@@ -7,8 +7,7 @@ from rich.cells import cell_len
 from termite.cli.display.farm_screen import FarmView, farm_lines, press_in_farm
 from termite.cli.display.top_screen import Style
 from termite.engine.model import MachineFacts
-from termite.engine.wire.protocol.farm_messages import FarmWorker
-from termite.engine.wire.protocol.fleet_messages import ListedWorker
+from termite.engine.wire.protocol.fleet_messages import FarmWorker, ListedWorker
 
 
 def farm(count: int) -> FarmView:

@@ -20,8 +20,15 @@ from termite.cli.web.farm.farm_pages import (
 )
 from termite.cli.web.html_text import Html
 from termite.engine.model import MachineFacts
-from termite.engine.wire.protocol.farm_messages import FarmWorker, LeaseReport, StoreReport, WholeFarm, WorkerReport
-from termite.engine.wire.protocol.fleet_messages import ListedWorker, SlotUse
+from termite.engine.wire.protocol.fleet_messages import (
+    FarmWorker,
+    LeaseReport,
+    ListedWorker,
+    SlotUse,
+    StoreReport,
+    WholeFarm,
+    WorkerReport,
+)
 from tests.unit.cli.web.test_pages import HOSTILE, Reader
 
 PAGE_BYTES = 500_000

@@ -9,15 +9,17 @@ from hypothesis import strategies as st
 
 from termite.engine.errors import RemoteProtocolError
 from termite.engine.model import Attr, Change, Changeset, Digest, Exit, MachineFacts, StdinFile, Usage
-from termite.engine.wire.protocol.farm_messages import (
+from termite.engine.wire.protocol.fleet_messages import (
     DrainWorker,
     GetWorkerReport,
     LeaseReport,
+    Register,
+    Registered,
+    SlotUse,
     StoreReport,
     WholeFarm,
     WorkerReport,
 )
-from termite.engine.wire.protocol.fleet_messages import Register, Registered, SlotUse
 from termite.engine.wire.protocol.frames import Kind, encode_frame
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import (
