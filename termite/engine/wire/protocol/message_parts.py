@@ -14,8 +14,7 @@ import msgspec
 
 from termite.engine.errors import Reason, RemoteProtocolError, Retryable
 from termite.engine.model import Changeset
-from termite.engine.wire.protocol.farm_messages import MOST_LOG_RECORDS, Farm, WorkerReport
-from termite.engine.wire.protocol.fleet_messages import Workers
+from termite.engine.wire.protocol.fleet_messages import MOST_LOG_RECORDS, WholeFarm, WorkerReport, Workers
 from termite.engine.wire.protocol.frames import MAX_MESSAGE_BYTES
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import MAX_CHANGES, MAX_DROPPED, Directory, Failed, LogRecords, Ran, Run
@@ -37,7 +36,7 @@ _LONG: Mapping[type[Message], Mapping[str, int]] = {
     Directory: {"children": _MOST},
     LogRecords: {"records": _MOST},
     Workers: {"workers": _MOST},
-    Farm: {"workers": _MOST},
+    WholeFarm: {"workers": _MOST},
     WorkerReport: {"log": MOST_LOG_RECORDS},
 }
 
