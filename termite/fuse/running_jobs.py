@@ -86,8 +86,8 @@ class RunningJob:
         """Return whether this is the inode number of the job's pid namespace.
 
         The kernel gives the number to the next namespace as soon as the last process of the job has
-        gone. The job may still run then, because its result is collected. A number that was read earlier
-        therefore counts only if it is still that of the job's first process.
+        gone. The job may still run then, because its result is collected. A number that was read
+        earlier therefore counts only if it is still that of the job's first process.
         """
         if not self._pid_namespace and self.pid:
             self._pid_namespace = self._read_pid_namespace()

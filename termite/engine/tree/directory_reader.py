@@ -15,8 +15,7 @@ from termite.engine.model import Attr
 from termite.engine.paths import NAME_BYTES, PATH_BYTES, components, from_root_down, is_below, is_within, join, split
 from termite.engine.tree.disk import GONE, REFUSED, Disk, LookErrors, look_failed
 from termite.engine.tree.hashes import Hashes, is_racy, stamp_of
-from termite.engine.tree.logic.attrs import Seen
-from termite.engine.tree.logic.link_ids import LinkIds
+from termite.engine.tree.logic.attrs import LinkIds, Seen
 from termite.engine.tree.logic.temporary_names import TEMPORARY, temporary_above
 from termite.engine.tree.logic.visibility import (
     STANDARD_DIRECTORIES,

@@ -9,8 +9,16 @@ from termite.engine.errors import FsError, RemoteProtocolError
 from termite.engine.model import Attr, Change, Digest
 from termite.engine.paths import join
 from termite.engine.tree.logic import attrs
-from termite.engine.tree.logic.attrs import FEW_NAMES, AttrTree, Seen, Stamp, Touch, compare_entry
-from termite.engine.tree.logic.link_ids import RENEWED_LIMIT, LinkIds
+from termite.engine.tree.logic.attrs import (
+    FEW_NAMES,
+    RENEWED_LIMIT,
+    AttrTree,
+    LinkIds,
+    Seen,
+    Stamp,
+    Touch,
+    compare_entry,
+)
 from termite.engine.tree.logic.plan import make_plan
 
 DIGEST = Digest(b"d" * 32, 1)
