@@ -383,6 +383,25 @@ async def watched(bench: Bench) -> AsyncIterator[Bench]:
         nursery.cancel_scope.cancel()
 
 
+class Steps(trio.abc.Instrument):
+    """A count of the steps of all tasks."""
+
+    count = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += 1
+
+
+@is_mirror
+async def test_the_watches_sleep_when_no_job_runs(watched: Bench) -> None:
+    await watched.sh("true")
+    steps = Steps()
+    trio.lowlevel.add_instrument(steps)
+    await trio.sleep(0.2)  # the watches look twice in this time
+    trio.lowlevel.remove_instrument(steps)
+    assert steps.count < 50
+
+
 def stop(pid: int) -> None:
     os.kill(pid, signal.SIGSTOP)
 

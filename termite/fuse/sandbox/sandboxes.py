@@ -53,7 +53,7 @@ class Sandboxes:
         self._ios: deque[JobIo] = deque()
         self._of_jobs: dict[int, Path] = {}
         self._watches: list[StandstillWatch] = []  # one for each running job
-        self._is_busy = trio.Event()
+        self._idle = trio.lowlevel.ParkingLot()  # tasks that wait for a job to watch
         watched = (b"--own=" + b":".join(b"%d" % number for number in own),) if own else ()
         option = b"--private=" + os.fsencode(network.pasta) if network.pasta else b"--network"
         self._spawners = {
@@ -123,7 +123,7 @@ class Sandboxes:
             watch = StandstillWatch(spec.job, sandbox, on_kill, scope.cancel)
             self._watches.append(watch)
             limit = self.limits.begin(spec.job, sandbox, on_kill, began_s)
-            self._is_busy.set()
+            self._idle.unpark_all()
             try:
                 report, timed_out = await follow_job(running, spec, on_output)
             finally:
@@ -150,7 +150,7 @@ class Sandboxes:
 
     async def _keep_limits(self) -> None:
         while True:
-            await self._is_busy.wait()
+            await self._wait_for_jobs()
             while self._watches:
                 await self.limits.check(time.monotonic())
                 await trio.sleep(LOOK_S / 2)
@@ -158,7 +158,7 @@ class Sandboxes:
     async def _keep_space(self) -> None:
         checked_s = 0.0
         while True:
-            await self._is_busy.wait()
+            await self._wait_for_jobs()
             while self._watches:
                 now_s = time.monotonic()
                 self._shortages.check(now_s)
@@ -168,7 +168,10 @@ class Sandboxes:
                     for watch in self._watches:
                         watch.check(now_s)
                 await trio.sleep(min(pause_s, LOOK_S))
-            self._is_busy = trio.Event()
+
+    async def _wait_for_jobs(self) -> None:
+        while not self._watches:
+            await self._idle.park()
 
     def discard(self, job: int) -> None:
         """Queue all that a job has written for removal. Call this also if `run` has failed."""
