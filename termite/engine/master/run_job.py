@@ -387,8 +387,9 @@ async def publish_results(master: Master, job: Job, lease: Lease, ran: Ran, timi
         await job.launcher.stop_reading()
         job.stdin.finish(ran.stdin_offset, ran.stdin_taken)
         end = JobEnd(job.request.token, job.launcher.pid, ran.exit.code, ran.exit.signal, job.launcher.stdin_end)
-        told, umask = (lambda: job.launcher.needs_no_exit), job.request.umask
-        job.ticket = Ticket(end, told, job.output.show_held, umask=umask)
+        # Without the job itself: it has the ticket, and would wait for the collector of cycles.
+        launcher, umask = job.launcher, job.request.umask
+        job.ticket = Ticket(end, lambda: launcher.needs_no_exit, job.output.show_held, umask=umask)
         job.ticket.may_set_modes = functools.partial(may_set_modes, job.command.text if job.command else "")
         published = await master.tree.publish(ran.changes, contents, timing, job.ticket)
     job.has_met_others |= bool(published.appended)
