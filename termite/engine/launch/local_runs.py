@@ -13,7 +13,6 @@ import select
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import trio
@@ -22,6 +21,7 @@ from termite.engine.launch.connection import Launcher
 from termite.engine.loop.fd_watcher import FdWatcher
 from termite.engine.loop.slot_numbers import SlotNumbers
 
+STAT_BYTES = 1024  # of /proc/PID/stat: 52 numbers and a name of 64 bytes at most
 MAX_ANCESTORS = 256  # more than any build has; it ends the walk if pids change under it
 
 log = logging.getLogger(__name__)
@@ -239,9 +239,15 @@ class _LocalRun:
 def parent_of(pid: int) -> int:
     """Return the parent of a process on this machine, or 0 if the process is gone."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return 0
+    try:
+        stat = os.read(fd, STAT_BYTES)
+    except OSError:
+        return 0
+    finally:
+        os.close(fd)
     # The name in parentheses may contain any byte, even spaces and parentheses.
     return int(stat.rpartition(b")")[2].split()[1])
 

@@ -15,6 +15,8 @@ from termite.engine.launch.local_runs import MAX_ANCESTORS
 from termite.engine.master.recording.build_notes import BuildNotes
 
 VARIABLE = "TERMITE_BUILD"
+KNOWN_S = 1.0  # for which the ancestors of a process stay known; no pid is given again so soon
+MAX_KNOWN = 1000
 QUIET_S = 10.0  # then a build without a front end is over
 
 
@@ -30,6 +32,7 @@ class JobBuilds:
         self._jobs_of = {build.front_end: build.jobs for build in reversed(past) if build.ended_s}
         self._named: dict[str, BuildNotes] = {}  # by the value of VARIABLE
         self._unnamed: BuildNotes | None = None
+        self._below: dict[int, tuple[BuildNotes | None, float]] = {}  # by the parents of launchers, until then
         self._environment: Mapping[str, str] | None = None  # of the last job; most jobs share one
         self._name = ""
 
@@ -39,12 +42,14 @@ class JobBuilds:
         expected = self._jobs_of.get(front_end, 0)
         build = BuildNotes(self._last_build, time.time(), front_end, text, cwd, pid, expected)
         self._named[name_of(build)] = build
+        self._below.clear()
         return build
 
     def end(self, build: BuildNotes, exit_code: int, signal: int) -> None:
         """Note the end of a build. Jobs that are not home yet still belong to it."""
         build.ended_s, build.exit_code, build.signal = time.time(), exit_code, signal
         self._named.pop(name_of(build), None)
+        self._below.clear()
         if self._unnamed is build:
             self._unnamed = None
         self._jobs_of[build.front_end] = build.begun
@@ -80,7 +85,20 @@ class JobBuilds:
         return sorted([*self._named.values(), *unnamed], key=lambda build: build.id)
 
     def _find_ancestor(self, pid: int) -> BuildNotes | None:
-        """Return the build whose front end has started a process, or None if none has."""
+        """Return the build whose front end has started a process, or None if none has.
+
+        Commands of one tool have one parent, so most of them cost one read of /proc.
+        """
+        parent, now_s = self._parent_of(pid), time.monotonic()
+        build, until_s = self._below.get(parent, (None, 0.0))
+        if now_s >= until_s:
+            build = self._search_from(parent)
+            if len(self._below) >= MAX_KNOWN:
+                self._below.clear()
+            self._below[parent] = build, now_s + KNOWN_S
+        return build
+
+    def _search_from(self, pid: int) -> BuildNotes | None:
         front_ends = {build.pid: build for build in self._named.values()}
         for _ in range(MAX_ANCESTORS):
             if pid <= 1:

@@ -41,6 +41,21 @@ def test_without_it_the_ancestors_decide() -> None:
     assert builds.running == [one, other, unnamed]
 
 
+def test_the_commands_of_one_tool_cost_one_read_each() -> None:
+    reads: list[int] = []
+
+    def parent_of(pid: int) -> int:
+        reads.append(pid)
+        return {11: 10, 12: 10, 13: 10, 10: 9}.get(pid, 1)
+
+    builds = JobBuilds(0, [], parent_of)
+    build = builds.start("make", "make", "/", 9)
+    assert [builds.find(NO_ENV, pid)[0] for pid in (11, 12, 13)] == [build] * 3
+    assert reads == [11, 10, 12, 13]
+    nearer = builds.start("make", "make -C below", "/", 10)
+    assert builds.find(NO_ENV, 13) == (nearer, False), "what was known is of other builds"
+
+
 def test_a_build_without_a_front_end_ends_when_nothing_comes() -> None:
     builds = builds_after()
     build, _ = builds.find(NO_ENV, 1)
