@@ -79,14 +79,20 @@ static int place_stdio(const struct job *job, const struct order *order)
 
 /* -- the command --------------------------------------------------------------------------------------------------- */
 
-/* Ignore the signals that the submitter ignores (nohup), reset all others to their default, and
- * unblock them. */
-static void default_signals(unsigned long long ignored)
+/* Reset all signals to their default, while this process waits for its order. An exec resets those
+ * that have handlers, but not those that are ignored. */
+static void default_signals(void)
 {
-    for (int signal = 1; signal <= SIGRTMAX; signal++) {
-        bool is_ignored = signal <= IGNORABLE_SIGNALS && ignored >> (signal - 1) & 1;
-        sigaction(signal, &(struct sigaction){.sa_handler = is_ignored ? SIG_IGN : SIG_DFL}, NULL); /* some fail */
-    }
+    for (int signal = 1; signal <= SIGRTMAX; signal++)
+        sigaction(signal, &(struct sigaction){.sa_handler = SIG_DFL}, NULL); /* some fail */
+}
+
+/* Ignore the signals that the submitter ignores (nohup), and unblock all. */
+static void ignore_signals(unsigned long long ignored)
+{
+    for (int signal = 1; signal <= IGNORABLE_SIGNALS; signal++)
+        if (ignored >> (signal - 1) & 1)
+            sigaction(signal, &(struct sigaction){.sa_handler = SIG_IGN}, NULL); /* some fail */
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
@@ -98,7 +104,7 @@ static _Noreturn void run_command(const struct job *job)
     if (job->terminals & IS_TYPED_AT)
         take_terminal(job, STDIN_FILENO);
     become_job(job);
-    default_signals(job->ignored);
+    ignore_signals(job->ignored);
     if (job->no_stdin)
         close(STDIN_FILENO); /* so the first file that it opens is fd 0, as in a plain build */
     environ = job->env;
@@ -290,7 +296,7 @@ static _Noreturn void say_end(const struct job *job, int channel, int failures, 
 _Noreturn void be_init(int channel)
 {
     report_fd = channel;
-    signal(SIGCHLD, SIG_DFL);
+    default_signals();
     be_stoppable();
     setsid(); /* leave the worker's terminal */
     make_own_parts();

@@ -57,13 +57,19 @@ static uint64_t kept_capabilities(const struct job *job)
     return UINT64_C(1) << CAP_DAC_OVERRIDE | UINT64_C(1) << CAP_FOWNER | UINT64_C(1) << CAP_SETFCAP;
 }
 
+enum { MOST_CAPABILITIES = 64 }; /* a set of them has so many bits */
+
 /* Drop all capabilities but `kept`, in the bounding set too: an exec as uid 0 gets everything in
- * it. */
+ * it. Behind its last capability, the kernel says EINVAL. */
 static void drop_capabilities(uint64_t kept)
 {
-    for (int capability = 0; prctl(PR_CAPBSET_READ, capability, 0, 0, 0) >= 0; capability++)
-        if (!(kept >> capability & 1) && prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0)
+    for (int capability = 0; capability < MOST_CAPABILITIES; capability++) {
+        if (kept >> capability & 1 || prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0)
+            continue;
+        if (errno != EINVAL || capability <= CAP_SETFCAP)
             fail_errno("cannot drop capabilities", "");
+        break;
+    }
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct sets[2] = {0};
     for (int i = 0; i < 2; i++)
@@ -121,7 +127,8 @@ static void set_submitters_limit(int resource, unsigned long long soft, unsigned
         soft = hard = 1; /* 0 would keep no core from the program (core(5)) */
     rlim_t most = lower(hard, here.rlim_max);
     struct rlimit both = {.rlim_cur = lower(soft, most), .rlim_max = most};
-    if (setrlimit(resource, &both) != 0)
+    bool is_same = both.rlim_cur == here.rlim_cur && both.rlim_max == here.rlim_max;
+    if (!is_same && setrlimit(resource, &both) != 0)
         fail_errno("cannot limit", "a resource");
 }
 
