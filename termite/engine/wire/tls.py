@@ -91,6 +91,8 @@ class TlsStream(trio.abc.Stream):
         """
         size = max_bytes or READ_BYTES
         while True:
+            if not self._has_input:  # a read would find nothing, and its error costs as much as a record
+                await self._receive_pending()
             try:
                 first = self._tls.read(size)
             except ssl.SSLWantReadError:
@@ -103,10 +105,10 @@ class TlsStream(trio.abc.Stream):
                 return self._with_more_records(first, size)
 
     def _with_more_records(self, first: bytes, size: int) -> bytes:
-        if not first or not (self._incoming.pending or self._tls.pending()):
+        if not first or not self._has_input:
             return first
         records, room = [first], size - len(first)
-        while room > 0:
+        while room > 0 and self._has_input:
             try:
                 record = self._tls.read(room)
             except ssl.SSLError:
@@ -116,6 +118,11 @@ class TlsStream(trio.abc.Stream):
             records.append(record)
             room -= len(record)
         return b"".join(records)
+
+    @property
+    def _has_input(self) -> bool:
+        """True if a read may find something. A part of a record, which OpenSSL keeps, is nothing."""
+        return bool(self._incoming.pending or self._tls.pending())
 
     def send_nowait(self, data: bytes) -> bool:
         """Send as much as the kernel accepts without blocking. Return True if that is everything.
