@@ -8,7 +8,7 @@ import enum
 import functools
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
@@ -65,8 +65,7 @@ class ShellWish:
     is_recorded: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class JobRequest:
+class JobRequest(msgspec.Struct, frozen=True):
     """A request of a launcher: the command, and how the launcher's process is set up.
 
     `umask` has the nine permission bits. If `has_stdin`, the stdin is the file `stdin_file`, or a
@@ -87,9 +86,9 @@ class JobRequest:
     out: OutputKind = OutputKind.OTHER
     err: OutputKind = OutputKind.OTHER
     is_stdin_terminal: bool = False
-    vantage: Vantage = field(default_factory=Vantage)
+    vantage: Vantage = msgspec.field(default_factory=Vantage)
     token: bytes = b""
-    inherited: Inheritance = field(default_factory=Inheritance)
+    inherited: Inheritance = msgspec.field(default_factory=Inheritance)
     window: WindowSize | None = None
     shell: ShellWish | None = None
 

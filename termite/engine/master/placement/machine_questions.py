@@ -4,7 +4,6 @@ The command runs on this machine, or on a worker that says the same of itself.
 """
 
 import os
-from dataclasses import dataclass
 
 import msgspec
 
@@ -19,8 +18,7 @@ class UnlikeWorker(TermiteError):
     """An error for the master: the worker would give the command other answers."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """The questions of a command, and the machine whose answers it must get."""
 
     questions: frozenset[Question]

@@ -117,7 +117,7 @@ def prepare(master: Master, job: Job) -> Command:
     if surroundings is not None:
         rule = dataclasses.replace(surroundings.rule, timeout_s=0.0) if surroundings.rule else None
         inherited = dataclasses.replace(surroundings.inherited, ignored=0, descriptor=0)
-        job.request = dataclasses.replace(asked, umask=surroundings.umask, inherited=inherited)
+        job.request = msgspec.structs.replace(asked, umask=surroundings.umask, inherited=inherited)
     if job.terminal is not None:
         job.terminal = msgspec.structs.replace(job.terminal, is_typed_at=True)
         if term := asked.invocation.env.get("TERM"):

@@ -7,15 +7,15 @@ worker has broken the protocol.
 import errno
 import stat
 from collections.abc import Callable, Container, Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from termite.engine.errors import FsError, RemoteProtocolError
 from termite.engine.model import Attr, Change
 from termite.engine.paths import RESULT_BYTES, SHOWN_BYTES, components, split
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """The steps in their order, first to last.
 
     A directory in `directories` that exists keeps its contents. The times of directories are set

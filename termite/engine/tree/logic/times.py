@@ -5,15 +5,14 @@ after it. The only "now" is therefore that of the file system. With times from a
 the system clock of this machine, make rebuilt 300 of 300 outputs.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 # A file gets the time of the last clock tick, which can be before the job's start. A tick is 10 ms
 # at CONFIG_HZ=100.
 TICK_NS = 10_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(msgspec.Struct, frozen=True, gc=False):
     """The times of one job.
 
     `dispatched_ns` is our file system's time before the job was sent. `started_ns` and `ended_ns`

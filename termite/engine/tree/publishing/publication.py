@@ -70,8 +70,7 @@ class Ticket:
 NOBODY = Ticket(JobEnd(b"", 0, 0, 0, b""), lambda: True)  # no launcher waits for these results
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(msgspec.Struct, frozen=True):
     """The state after a job's results were written to disk: the journal has them up to `number`.
 
     `conflicts` are paths that this job has made anew, and that another job, which ran at the same

@@ -31,39 +31,34 @@ _decode_request = msgspec.msgpack.Decoder(Request).decode
 _decode_reply = msgspec.msgpack.Decoder(Reply).decode
 
 
-@dataclass(frozen=True, slots=True)
-class Requested:
+class Requested(msgspec.Struct, frozen=True):
     """An event: the other side sent the request `message` on a new stream."""
 
     stream: int
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class Replied:
+class Replied(msgspec.Struct, frozen=True):
     """An event: the reply to a request of ours came, and its stream is closed."""
 
     stream: int
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class Chunked:
+class Chunked(msgspec.Struct, frozen=True):
     """An event: a chunk came for a request of ours. Call `consumed` when it was processed."""
 
     stream: int
     content: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Credited:
+class Credited(msgspec.Struct, frozen=True):
     """An event: there is room for more chunks on a stream of the other side."""
 
     stream: int
 
 
-@dataclass(frozen=True, slots=True)
-class Cancelled:
+class Cancelled(msgspec.Struct, frozen=True):
     """An event: the other side gave its request up. The request must still be answered."""
 
     stream: int
