@@ -201,9 +201,11 @@ class Actions:
             await trio.lowlevel.checkpoint_if_cancelled()  # after `retry` its output is about an error of ours
             await send_chunk(chunk)
 
-        async with self._stdin_pipe(job, run) as pipe:
-            result = await self._run_sandbox(job, run, pipe, forward)
-            stdin_taken = pipe.taken if pipe else 0
+        if _has_pipe(run):
+            async with self._stdin_pipe(job, run) as pipe:
+                result, stdin_taken = await self._run_sandbox(job, run, pipe, forward), pipe.taken
+        else:
+            result, stdin_taken = await self._run_sandbox(job, run, None, forward), 0
         self._jobs.cpu_s += result.usage.user_s + result.usage.system_s
         is_typed_at = run.terminal is not None and run.terminal.is_typed_at
         if result.is_left and not is_typed_at:
@@ -237,14 +239,8 @@ class Actions:
         return new
 
     @contextlib.asynccontextmanager
-    async def _stdin_pipe(self, job: RunningJob, run: Run) -> AsyncIterator[StdinPipe | None]:
-        """Yield the pipe that is the job's standard input, and feed it until the block ends.
-
-        Yield None if the job has no standard input, or if that is a file.
-        """
-        if not _has_pipe(run):
-            yield None
-            return
+    async def _stdin_pipe(self, job: RunningJob, run: Run) -> AsyncIterator[StdinPipe]:
+        """Yield the pipe that is the job's standard input, and feed it until the block ends."""
         try:
             pipe = StdinPipe()
         except OSError as error:
@@ -314,6 +310,7 @@ class Actions:
 
 
 def _has_pipe(run: Run) -> bool:
+    """Return False if the job has no standard input, or if that is a file."""
     return run.stdin_ended or (run.stdin and run.stdin_file is None)
 
 

@@ -3,11 +3,10 @@
 All contents must be complete before the first file of the tree is changed.
 """
 
-import contextlib
 import errno
 import hashlib
 import stat
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import trio
@@ -25,17 +24,50 @@ RESERVE_SHARE = 0.1  # of the free space on the user's disk that no result may t
 MAX_FETCHES = 4  # of one job at a time: they fill a connection, and other jobs still get their share
 
 
-@contextlib.asynccontextmanager
-async def fetch_contents(lease: Lease, ran: Ran, tree: MasterTree) -> AsyncIterator[Mapping[bytes, bytes | Path]]:
-    """Fetch every content that the changes of `ran` need, and yield them by SHA-256.
+class FetchedContents:
+    """A context with every content that the changes of `ran` need, by SHA-256.
 
     Small contents are `bytes`, others are staged files. If the body fails, the staged files are
-    removed. Raise Retryable if the connection is lost or the worker's answer is wrong, and FsError
-    if the disk refuses or has too little space.
+    removed. A generator would be shorter, but slower, and every job with results comes here.
     """
+
+    __slots__ = ("_lease", "_ran", "_tree", "_writers")
+
+    def __init__(self, lease: Lease, ran: Ran, tree: MasterTree) -> None:
+        self._lease, self._ran, self._tree = lease, ran, tree
+        self._writers: list[StagedWriter] = []
+
+    async def __aenter__(self) -> Mapping[bytes, bytes | Path]:
+        """Fetch them.
+
+        Raise Retryable if the connection is lost or the worker's answer is wrong, and FsError if
+        the disk refuses or has too little space.
+        """
+        ran = self._ran
+        digests = await compute(len(ran.changes), lambda: _digests(ran.changes))
+        contents, missing = _sort_inline(self._lease, ran, digests)
+        if missing:
+            try:
+                await _fetch_all(self._lease, self._tree, missing, contents, self._writers)
+            except BaseException:
+                self._discard()
+                raise
+        return contents
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if error is not None:
+            self._discard()
+
+    def _discard(self) -> None:
+        for writer in self._writers:
+            writer.discard()
+
+
+def _sort_inline(lease: Lease, ran: Ran, digests: Iterable[Digest]) -> tuple[dict[bytes, bytes | Path], list[Digest]]:
+    """Return the contents that came with the answer, and the digests of the others."""
     contents: dict[bytes, bytes | Path] = {}
-    missing = []
-    for digest in await compute(len(ran.changes), lambda: _digests(ran.changes)):
+    missing: list[Digest] = []
+    for digest in digests:
         inline = ran.inline.get(digest.sha256)
         if inline is None:
             missing.append(digest)
@@ -43,15 +75,7 @@ async def fetch_contents(lease: Lease, ran: Ran, tree: MasterTree) -> AsyncItera
             raise Retryable(Reason.BAD_ANSWER, f"{lease.worker} sent contents that do not match their digest")
         else:
             contents[digest.sha256] = inline
-    writers: list[StagedWriter] = []
-    try:
-        if missing:
-            await _fetch_all(lease, tree, missing, contents, writers)
-        yield contents
-    except BaseException:
-        for writer in writers:
-            writer.discard()
-        raise
+    return contents, missing
 
 
 async def _fetch_all(

@@ -57,7 +57,7 @@ from termite.engine.master.job_reports import (
 )
 from termite.engine.master.placement.machine_questions import UnlikeWorker, Wanted, unlike_workers, wanted_by
 from termite.engine.master.placement.run_times import learn_run_time
-from termite.engine.master.results import fetch_contents
+from termite.engine.master.results import FetchedContents
 from termite.engine.master.shared import Master
 from termite.engine.model import Changeset, Command, Exit, Phase
 from termite.engine.tree.logic.redo_plan import JobEnd
@@ -382,7 +382,7 @@ async def publish_results(master: Master, job: Job, lease: Lease, ran: Ran, timi
     if not ran.changes:
         return ()
     job.phase = Phase.FETCHING
-    async with fetch_contents(lease, ran, master.tree) as contents:
+    async with FetchedContents(lease, ran, master.tree) as contents:
         # The plan tells how the standard input is left, so nothing may be read after it.
         await job.launcher.stop_reading()
         job.stdin.finish(ran.stdin_offset, ran.stdin_taken)

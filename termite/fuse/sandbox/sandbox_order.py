@@ -8,8 +8,9 @@ order, stdin.
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from termite.engine.model import TerminalWish
 from termite.engine.wire.protocol.records import pack_all, pack_records
@@ -19,8 +20,7 @@ MAX_MESSAGE_BYTES = 64 * 1024  # the sandbox reads so much as one message; a lar
 LARGE_ORDER = b"large=1\0"  # the message that stands for an order in a memory file
 
 
-@dataclass(frozen=True, slots=True)
-class SandboxSpec:
+class SandboxSpec(msgspec.Struct, frozen=True):
     """The command to run, and the view in which it runs.
 
     `lower` is overlay's lowerdir, relative to `mount`; `env` has NAME=value. Standard input is

@@ -9,8 +9,9 @@ import os
 import signal
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from termite.engine.errors import NotAtRest, Reason, RemoteProtocolError, Retryable
 from termite.engine.model import Exit, Usage
@@ -34,8 +35,7 @@ SENT_HOME = {
 NOT_FOUND = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
 
 
-@dataclass(frozen=True, slots=True)
-class SandboxResult:
+class SandboxResult(msgspec.Struct, frozen=True):
     """How the command ended, and the directory `upper` with all that it wrote.
 
     `exec_errno` is 0 if the command was executed. `started_ns` and `ended_ns` are times of this

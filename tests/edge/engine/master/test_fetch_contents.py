@@ -11,7 +11,7 @@ import pytest
 
 from termite.engine.errors import FsError, Reason, Retryable
 from termite.engine.fleet.lease import Lease
-from termite.engine.master.results import fetch_contents
+from termite.engine.master.results import FetchedContents
 from termite.engine.model import Attr, Change, Digest, Exit, Usage
 from termite.engine.paths import tree_path
 from termite.engine.tree.logic.visibility import STAGING
@@ -50,7 +50,7 @@ async def test_a_content_that_does_not_end_is_refused_at_its_first_surplus_byte(
 ) -> None:
     lease = EndlessLease()
     with pytest.raises(Retryable, match="more than the 100000 bytes it promised") as refused:
-        async with fetch_contents(cast(Lease, lease), RAN, tree):
+        async with FetchedContents(cast(Lease, lease), RAN, tree):
             pass
     assert refused.value.reason is Reason.BAD_ANSWER
     assert lease.sent_bytes < 2 * PROMISED.size
@@ -63,7 +63,7 @@ async def test_more_data_than_the_disk_has_are_not_written(tree: MasterTree, mon
     ran = Ran(Exit(0), Usage(), (Change(b"p/huge", Attr(0o100644, huge.size, 1, huge)),), {}, 1, 2)
     lease = EndlessLease()
     with pytest.raises(FsError) as refused:
-        async with fetch_contents(cast(Lease, lease), ran, tree):
+        async with FetchedContents(cast(Lease, lease), ran, tree):
             pass
     assert refused.value.errno == errno.ENOSPC
     assert lease.sent_bytes < 1_000_000
