@@ -364,7 +364,7 @@ def _parse_signal(payload: bytes) -> int:
 
 def _parse_window(payload: bytes) -> WindowSize:
     try:
-        return parse_window(dict(records.parse_records(payload)).get("window", b""))
+        return parse_window(dict(records.parse_records(payload)).get("window", b"").decode())
     except (ValueError, ValidationError):
         raise RemoteProtocolError(f"a window that has no size: {payload[:40]!r}") from None
 

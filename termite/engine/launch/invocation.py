@@ -34,8 +34,8 @@ class OutputKind(enum.StrEnum):
 
 
 # A dict is faster than a call of an enum.
-_KINDS = {kind.value.encode(): kind for kind in OutputKind}
-_WAYS = {way.value.encode(): way for way in How}
+_KINDS = {kind.value: kind for kind in OutputKind}
+_WAYS = {way.value: way for way in How}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +104,9 @@ class JobRequest(msgspec.Struct, frozen=True):
         return TerminalWish(self.window, self.is_stdin_terminal, out, err, out and err and not self.merge)
 
 
-def parse_window(text: bytes) -> WindowSize:
+def parse_window(text: str) -> WindowSize:
     """Parse ROWS:COLUMNS:WIDTH:HEIGHT. Raise ValueError or ValidationError for another text."""
-    rows, columns, width, height = (int(number) for number in text.split(b":"))
+    rows, columns, width, height = (int(number) for number in text.split(":"))
     return msgspec.convert([rows, columns, width, height], WindowSize)
 
 
@@ -117,32 +117,33 @@ def parse_invoke(payload: bytes) -> JobRequest:
     """
     head, separator, rest = payload.partition(b"\0env=")  # the environment comes last
     argv, notes, fields = _sort_records(head + b"\0" if separator else head)
-    if fields.get("v") != VERSION.encode():
+    if fields.get("v") != VERSION:
         raise RemoteProtocolError(f"a launcher of another version: {fields.get('v')!r}")
-    stdin = fields.get("stdin")
+    get = fields.get
+    stdin = get("stdin")
     try:
         invocation = _parse_command(argv, notes, fields, _parse_environment(b"env=" + rest if separator else b""))
-        out, err = _KINDS[fields.get("out", b"other")], _KINDS[fields.get("err", b"other")]
-        umask = int(fields.get("umask", b"022"), 8)
-        stdin_file = _parse_stdin_file(fields) if stdin == b"file" else None
+        out, err = _KINDS[fields.get("out", "other")], _KINDS[fields.get("err", "other")]
+        umask = int(fields.get("umask", "022"), 8)
+        stdin_file = _parse_stdin_file(fields) if stdin == "file" else None
         inherited = _parse_inheritance(fields)
         window = parse_window(fields["window"]) if "window" in fields else None
         shell = _parse_shell(fields) if "shell" in fields else None
-        token = bytes.fromhex(fields.get("token", b"").decode())
+        token = bytes.fromhex(fields.get("token", ""))
     except (KeyError, ValueError, msgspec.ValidationError) as error:
         raise RemoteProtocolError(f"an invocation without its {error}") from None
     return JobRequest(
         invocation,
         umask & 0o777,
-        has_stdin=stdin in (b"read", b"file"),
-        merge=fields.get("merge") == b"1",
+        has_stdin=stdin in ("read", "file"),
+        merge=fields.get("merge") == "1",
         stdin_file=stdin_file,
-        stdin_closed=stdin == b"closed",
-        stdin_ended=stdin == b"ended",
+        stdin_closed=stdin == "closed",
+        stdin_ended=stdin == "ended",
         out=out,
         err=err,
-        is_stdin_terminal=fields.get("in") == b"tty",
-        vantage=Vantage(*(os.fsdecode(fields.get(name, b"")) for name in ("root", "users", "here", "host"))),
+        is_stdin_terminal=fields.get("in") == "tty",
+        vantage=Vantage(get("root", ""), get("users", ""), get("here", ""), get("host", "")),
         token=token,
         inherited=inherited,
         window=window,
@@ -150,16 +151,24 @@ def parse_invoke(payload: bytes) -> JobRequest:
     )
 
 
-def _sort_records(payload: bytes) -> tuple[list[str], dict[str, str], dict[str, bytes]]:
-    """Return the words of the command, the notes, and all other records by key."""
-    fields: dict[str, bytes] = {}
+def _sort_records(payload: bytes) -> tuple[list[str], dict[str, str], dict[str, str]]:
+    """Return the words of the command, the notes, and all other records by key.
+
+    This does as `parse_records` does, but decodes all records at once.
+    """
+    fields: dict[str, str] = {}
     argv: list[str] = []
     notes: dict[str, str] = {}
-    for key, content in parse_records(payload):
-        if key == "arg":
-            argv.append(os.fsdecode(content))
+    if not payload.endswith(b"\0"):
+        raise RemoteProtocolError("a record without a NUL at its end")
+    for record in os.fsdecode(payload[:-1]).split("\0"):
+        key, equals, content = record.partition("=")
+        if key == "arg" and equals:
+            argv.append(content)
+        elif not equals:
+            raise RemoteProtocolError(f"a record without '=': {record[:40]!r}")
         elif key == "note":
-            name, _, text = os.fsdecode(content).partition("=")
+            name, _, text = content.partition("=")
             notes[name] = text
         elif key == "env":
             raise RemoteProtocolError("an environment before the command")
@@ -168,20 +177,20 @@ def _sort_records(payload: bytes) -> tuple[list[str], dict[str, str], dict[str, 
     return argv, notes, fields
 
 
-def _parse_command(argv: list[str], notes: dict[str, str], fields: dict[str, bytes], env: Environment) -> Invocation:
+def _parse_command(argv: list[str], notes: dict[str, str], fields: dict[str, str], env: Environment) -> Invocation:
     """Return the command. Raise KeyError or ValueError if a field is missing or wrong."""
-    cwd = os.fsdecode(fields["cwd"])
+    cwd = fields["cwd"]
     how = _WAYS[fields["how"]]
     if not argv or not cwd.startswith("/"):
         raise RemoteProtocolError("an invocation without a command or a directory")
     return Invocation(
         argv=tuple(argv),
-        exe=os.fsdecode(fields.get("exe", b"")) or argv[0],
-        search=fields.get("search", b"1") == b"1",
+        exe=fields.get("exe") or argv[0],
+        search=fields.get("search", "1") == "1",
         cwd=cwd,
         env=env,
         how=how,
-        tool=os.fsdecode(fields.get("tool", b"")),
+        tool=fields.get("tool", ""),
         notes=notes,
     )
 
@@ -198,33 +207,32 @@ def _parse_environment(payload: bytes) -> Environment:
     return Environment(variables)
 
 
-def _parse_inheritance(fields: dict[str, bytes]) -> Inheritance:
+def _parse_inheritance(fields: dict[str, str]) -> Inheritance:
     """Return what the command inherits. Raise ValueError if a field is malformed."""
     get = fields.get
-    return _inheritance(get("limits", b""), get("nice", b"0"), get("ignored", b"0"), get("inherited", b"0"))
+    return _inheritance(get("limits", ""), get("nice", "0"), get("ignored", "0"), get("inherited", "0"))
 
 
 @functools.lru_cache(maxsize=16)
-def _inheritance(limits: bytes, *numbers: bytes) -> Inheritance:
+def _inheritance(limits: str, *numbers: str) -> Inheritance:
     """Check the facts, which are the same for nearly all commands of one make."""
-    text = limits.decode()
     nice, ignored, descriptor = map(int, numbers)
-    if len(text) > LIMITS_CHARACTERS or not re.search(LIMITS, text):
+    if len(limits) > LIMITS_CHARACTERS or not re.search(LIMITS, limits):
         raise ValueError("limits")
     if not (0 <= nice < 20 and 0 <= ignored < 2**31 and 0 <= descriptor < 2**31):
         raise ValueError("inheritance")
-    return Inheritance(text, nice, ignored, descriptor)
+    return Inheritance(limits, nice, ignored, descriptor)
 
 
-def _parse_shell(fields: dict[str, bytes]) -> ShellWish:
+def _parse_shell(fields: dict[str, str]) -> ShellWish:
     """Return the wish for a shell. Raise ValueError if a field is malformed."""
     job = int(fields["shell"])
     if not 0 <= job < 2**63:
         raise ValueError("shell")
-    return ShellWish(job, fields.get("keep") == b"1", fields.get("recorded") == b"1")
+    return ShellWish(job, fields.get("keep") == "1", fields.get("recorded") == "1")
 
 
-def _parse_stdin_file(fields: dict[str, bytes]) -> StdinFile:
+def _parse_stdin_file(fields: dict[str, str]) -> StdinFile:
     mode = int(fields["stdin_mode"], 8)
     numbers = [int(fields[key]) for key in ("stdin_size", "stdin_mtime_ns", "stdin_block", "stdin_offset")]
     return msgspec.convert([mode, *numbers], StdinFile)  # checks what a number may be

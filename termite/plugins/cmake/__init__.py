@@ -49,7 +49,7 @@ def termite_parse(invocation: Invocation) -> Command | None:
     """Match rules with the command as the project wrote it, without the launcher and its notes."""
     if "cmake" in invocation.notes:
         return plain_command(invocation)
-    if not any(_MARK in word for word in invocation.argv):
+    if _MARK not in "\0".join(invocation.argv):
         return None
     command = plain_command(invocation)
     text = _LAUNCH.sub("", command.text)
