@@ -3,6 +3,7 @@
 The tree and the pool are fakes.
 """
 
+import gc
 import hashlib
 import math
 import os
@@ -40,6 +41,7 @@ from termite.engine.master import run_job
 from termite.engine.master.control_commands import ControlCommands, Sessions
 from termite.engine.master.fallback import run_here_instead
 from termite.engine.master.job import MAX_ATTEMPTS, Job
+from termite.engine.master.recording.record_keeper import PAUSE_S
 from termite.engine.master.run_job import SENT_ALONG_FILES, SENT_ALONG_NEAR_BYTES, JobRunner
 from termite.engine.master.settled_check import SettledCheck
 from termite.engine.master.shared import Master, MasterConfig
@@ -324,6 +326,22 @@ async def test_the_exit_code_leaves_only_after_every_output_is_home(tmp_path: Pa
     told = await world.say("gcc", "-c", "x.c")
     assert told == [(b"1", b"out"), (b"2", b"err"), (b"E", b"code=3\0")]
     assert world.steps == ["drain", "run on w0", "published"]
+
+
+async def test_a_job_is_freed_without_the_collector_of_cycles(tmp_path: Path, clock: object) -> None:
+    world = World(tmp_path, script(b"1out", end=ran()))
+    gc.collect()
+    gc.disable()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(world.master.recorder.run)
+            await world.say("gcc", "-c", "x.c")
+            await trio.sleep(2 * PAUSE_S)
+            nursery.cancel_scope.cancel()
+        assert world.steps == ["drain", "run on w0", "published"]
+        assert not [found for found in gc.get_objects() if isinstance(found, Job | JobOutput)]
+    finally:
+        gc.enable()
 
 
 async def test_a_death_by_signal_is_told_as_one(tmp_path: Path) -> None:
