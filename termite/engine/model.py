@@ -3,8 +3,8 @@
 Paths below the root are `bytes` without a leading slash (`b"usr/bin/gcc"`; the root itself is
 `b""`), because a file name need not be text. The texts of `Invocation` and `Command`, which plugins
 see, are `str` by `os.fsdecode`. Values that are sent are msgspec structs, which are encoded without
-a copy. So are those that each job makes, because a frozen dataclass takes ten times as long. The
-others are frozen dataclasses.
+a copy. Those that each job makes are structs too, because a frozen dataclass takes ten times as
+long. The others are frozen dataclasses.
 
 The type of a field has the limits of its value. msgspec checks them when it decodes a message, and
 nowhere else.

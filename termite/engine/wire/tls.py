@@ -121,7 +121,7 @@ class TlsStream(trio.abc.Stream):
 
     @property
     def _has_input(self) -> bool:
-        """True if a read may find something. A part of a record, which OpenSSL keeps, is nothing."""
+        """True if a read may find something. OpenSSL keeps parts of records, which are nothing."""
         return bool(self._incoming.pending or self._tls.pending())
 
     def send_nowait(self, data: bytes) -> bool:
