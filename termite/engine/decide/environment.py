@@ -133,3 +133,10 @@ class Environment(Mapping[str, str]):
 def environment_of(command: Command | Invocation) -> Environment:
     """Return the environment of a command as an `Environment`; share the object if it is one."""
     return command.env if isinstance(command.env, Environment) else Environment(command.env)
+
+
+def encoded_words(words: tuple[str, ...]) -> tuple[bytes, ...]:
+    """Encode the words of a command all at once: one call for each takes three times as long."""
+    encoded = tuple(os.fsencode("\0".join(words)).split(b"\0"))
+    # No command has a NUL in a word, but a plugin may say so: Run refuses it.
+    return encoded if len(encoded) == len(words) else tuple(map(os.fsencode, words))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import trio
 
 from termite.engine.decide.command_memory import key_of
-from termite.engine.decide.environment import environment_of
+from termite.engine.decide.environment import encoded_words, environment_of
 from termite.engine.decide.logic.commands import is_no_op
 from termite.engine.decide.logic.explicit_modes import may_set_modes
 from termite.engine.decide.logic.later_code import find_later_code
@@ -303,7 +303,7 @@ def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> Run | 
     Return None if the mirror lacks so many changes that a new lease is cheaper.
     """
     job.lease = lease
-    argv, cwd = tuple(os.fsencode(word) for word in command.argv), os.fsencode(command.cwd)
+    argv, cwd = encoded_words(command.argv), os.fsencode(command.cwd)
     env = environment_of(command).without(master.config.env_exclude).remote_words
     master.tree.show_named(argv, cwd, env)
     number = job.number = master.tree.drain()

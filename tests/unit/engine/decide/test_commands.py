@@ -1,8 +1,10 @@
 """Tests of how an invocation becomes a command."""
 
+import os
+
 import pytest
 
-from termite.engine.decide.environment import Environment
+from termite.engine.decide.environment import Environment, encoded_words
 from termite.engine.decide.logic.commands import is_no_op, plain_command, without_jobserver
 from termite.engine.model import Command, How, Invocation
 
@@ -69,3 +71,8 @@ def test_what_leads_to_this_machine_stays_here() -> None:
     assert Environment({"CARGO_MAKEFLAGS": "-j --jobserver-fds=6,7 --jobserver-auth=6,7"}).remote == {
         "CARGO_MAKEFLAGS": ""
     }
+
+
+@pytest.mark.parametrize("words", [(), ("",), ("cc", "", "a b"), ("\udcff", "\xe4"), ("a\0b", "c")])
+def test_words_are_encoded_as_one_by_one(words: tuple[str, ...]) -> None:
+    assert encoded_words(words) == tuple(map(os.fsencode, words))
