@@ -71,6 +71,7 @@ class FakeTree:
     def __init__(self, steps: list[str]) -> None:
         self.steps = steps
         self.number = 5
+        self.fifos = 0
         self.is_finishing = False
         self.misses_changes = False
         self.temporary = (b"tmp",)
