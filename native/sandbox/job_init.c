@@ -77,6 +77,19 @@ static int place_stdio(const struct job *job, const struct order *order)
     return -1;
 }
 
+/* Take the file of the trace from the order, whose last descriptor it is. Return -1 if the job is
+ * not traced. A sandbox is made for one kind of trace. */
+static int take_trace_file(const struct job *job, struct order *order, enum trace_mode made_for)
+{
+    if (job->trace != made_for)
+        fail("the sandbox is made for another kind of trace");
+    if (made_for == UNTRACED)
+        return -1;
+    if (order->fd_count < 3)
+        fail("the order has no file for the trace");
+    return order->fds[--order->fd_count];
+}
+
 /* -- the command --------------------------------------------------------------------------------------------------- */
 
 /* Reset all signals to their default, while this process waits for its order. An exec resets those
@@ -132,12 +145,17 @@ static void kill_all(int number, siginfo_t *info, void *context)
 }
 
 /* Kill the job because it made a call that only the submitter's machine can carry out. */
-static void send_home(int number, siginfo_t *info, void *context)
+static void end_for_home(int number)
 {
-    if (info->si_pid != 0 || info->si_code != SI_USER)
-        return;
     sent_home = number;
     kill(-1, SIGKILL);
+}
+
+/* Do so at a signal of `serve`. */
+static void send_home(int number, siginfo_t *info, void *context)
+{
+    if (info->si_pid == 0 && info->si_code == SI_USER)
+        end_for_home(number);
 }
 
 /* Let SIGTERM kill the job, and the signals of `serve`. */
@@ -238,6 +256,19 @@ static void add_end(struct buffer *said, int status, long long started_ns, long 
     record_add_number(said, "status", status);
 }
 
+/* What the command's process gets. */
+struct start {
+    const struct job *job;
+    int failures;
+};
+
+static void begin_command(const void *argument)
+{
+    const struct start *start = argument;
+    report_fd = start->failures;
+    run_command(start->job);
+}
+
 /* Start the command, which writes to `failures` if it cannot be executed. Return its pid, or -1 if
  * the job has been stopped before. */
 static pid_t start_command(const struct job *job, int failures)
@@ -246,20 +277,22 @@ static pid_t start_command(const struct job *job, int failures)
     sigemptyset(&stop);
     sigaddset(&stop, SIGTERM);
     sigprocmask(SIG_BLOCK, &stop, &before);
-    pid_t command = stopped ? -1 : fork();
-    if (command == 0) {
-        report_fd = failures;
-        run_command(job);
-    }
+    const struct start start = {job, failures};
+    pid_t command = stopped ? -1 : fork_command(begin_command, &start);
     if (command < 0 && !stopped)
         fail_errno("cannot fork", "");
     sigprocmask(SIG_SETMASK, &before, NULL);
     return command;
 }
 
-/* Report the end of `job`. `failures` holds the report of a command that could not be started.
- * `input` is the descriptor of open_stdin, or -1. `last` is that of reap_until. */
-static _Noreturn void say_end(const struct job *job, int channel, int failures, int input, int status, const char *last,
+/* The descriptors of pid 1: the channel to the mirror, the report of a command that could not be
+ * started, that of open_stdin, and the file of the trace. The last two may be -1. */
+struct ends {
+    int channel, failures, input, trace;
+};
+
+/* Report the end of `job`. `last` is that of reap_until. */
+static _Noreturn void say_end(const struct job *job, const struct ends *ends, int status, const char *last,
                               long long started_ns)
 {
     long long ended_ns = realtime_ns();
@@ -269,7 +302,7 @@ static _Noreturn void say_end(const struct job *job, int channel, int failures, 
     bool are_left = !is_full && are_processes_left();
     end_what_is_left();
     struct buffer said = {0};
-    if (!read_whole(failures, &said))
+    if (!read_whole(ends->failures, &said))
         fail_errno("cannot read from a pipe", "");
     if (said.length == 0 && !stopped) {
         add_end(&said, status, started_ns, ended_ns);
@@ -282,28 +315,32 @@ static _Noreturn void say_end(const struct job *job, int channel, int failures, 
         if (are_left)
             record_add(&said, "left", "1");
     }
-    if (input >= 0)
-        record_add_number(&said, "stdin_offset", lseek(input, 0, SEEK_CUR));
+    if (ends->input >= 0)
+        record_add_number(&said, "stdin_offset", lseek(ends->input, 0, SEEK_CUR));
     if (said.length == 0)
         record_add(&said, "stopped", "1");
+    end_tracer(ends->trace, &said);
     if (sent_home)
         record_add(&said, "here", sent_home_by(sent_home));
     if (!are_files_at_rest())
         record_add(&said, "busy", "1");
-    _exit(!said.failed && write_whole(channel, said.bytes, said.length) ? 0 : EXIT_FAILED);
+    _exit(!said.failed && write_whole(ends->channel, said.bytes, said.length) ? 0 : EXIT_FAILED);
 }
 
-_Noreturn void be_init(int channel)
+_Noreturn void be_init(int channel, enum trace_mode trace, const struct ids *own)
 {
     report_fd = channel;
     default_signals();
     be_stoppable();
     setsid(); /* leave the worker's terminal */
     make_own_parts();
+    if (trace != UNTRACED)
+        start_tracer(own, end_for_home);
     struct order order;
     receive_order(channel, &order);
     struct job job = parse_job(&order.config);
-    int input = place_stdio(&job, &order);
+    struct ends ends = {.channel = channel, .trace = take_trace_file(&job, &order, trace)};
+    ends.input = place_stdio(&job, &order);
     make_root(&job);
     if (job.terminals)
         give_terminals(&job, channel);
@@ -314,7 +351,8 @@ _Noreturn void be_init(int channel)
     pid_t command = start_command(&job, failures[1]);
     close(failures[1]);
     close(STDIN_FILENO);
+    ends.failures = failures[0];
     char last[COMM_BYTES] = "";
     int status = command > 0 ? reap_until(command, last) : 0;
-    say_end(&job, channel, failures[0], input, status, last, started_ns);
+    say_end(&job, &ends, status, last, started_ns);
 }

@@ -10,12 +10,14 @@
 #include <stdlib.h>
 
 static const char USAGE[] =
-    "usage: termite-sandbox serve [--network | --private=PASTA] [--own=UID:GID[:GROUP]...] SOCKET_FD SCRATCH\n"
+    "usage: termite-sandbox serve [--network | --private=PASTA | --network-of=FD] [--trace=exact|compiler]\n"
+    "                             [--own=UID:GID[:GROUP]...] SOCKET_FD SCRATCH\n"
     "       termite-sandbox remove SCRATCH\n"
     "       termite-sandbox enter [--group=FILE] [--uid=N --gid=N] -- PROGRAM [ARGUMENT...]\n"
     "       termite-sandbox deny PROGRAM [ARGUMENT...]\n"
     "       termite-sandbox sockets\n"
     "       termite-sandbox watch\n"
+    "       termite-sandbox trace\n"
     "\n"
     "termite itself uses these:\n"
     "  serve    make the sandboxes of a mirror's jobs\n"
@@ -23,9 +25,10 @@ static const char USAGE[] =
     "  enter    make the namespaces of a mirror process\n"
     "  deny     run a program with a job's filter of system calls\n"
     "  sockets  print how the sockets of jobs are kept apart\n"
-    "  watch    print why the system calls of jobs cannot be watched\n";
+    "  watch    print why the system calls of jobs cannot be watched\n"
+    "  trace    print whether jobs can be traced\n";
 
-static const char PRIVATE[] = "--private=";
+static const char PRIVATE[] = "--private=", NETWORK_OF[] = "--network-of=", TRACE[] = "--trace=";
 
 /* Return whether `text` is the number of an open descriptor, and write it to *fd. */
 static bool parse_fd(const char *text, int *fd)
@@ -63,24 +66,52 @@ static bool parse_ids(const char *text, struct ids *own)
     return true;
 }
 
+/* Return whether a word begins with `prefix`. NULL does not. */
+static bool begins_with(const char *word, const char *prefix)
+{
+    return word && strncmp(word, prefix, strlen(prefix)) == 0;
+}
+
+/* Parse the options at `argv`, each of which may be absent. Return the number of the next word, or 0
+ * if one is wrong. */
+static int parse_options(char **argv, struct sandbox_options *options, struct ids *own)
+{
+    int next = 2;
+    *options = (struct sandbox_options){.network_fd = -1};
+    options->network = strcmp(argv[next], "--network") == 0;
+    if (begins_with(argv[next], PRIVATE))
+        options->pasta = argv[next] + sizeof PRIVATE - 1;
+    bool is_joined = begins_with(argv[next], NETWORK_OF);
+    if (is_joined && !parse_fd(argv[next] + sizeof NETWORK_OF - 1, &options->network_fd))
+        return 0;
+    next += options->network || options->pasta || is_joined;
+    if (begins_with(argv[next], TRACE)) {
+        const char *mode = argv[next] + sizeof TRACE - 1;
+        options->trace = strcmp(mode, "exact") == 0 ? EXACT : strcmp(mode, "compiler") == 0 ? FOR_COMPILERS : UNTRACED;
+        if (options->trace == UNTRACED)
+            return 0;
+    }
+    next += options->trace != UNTRACED;
+    if (!begins_with(argv[next], "--own="))
+        return next;
+    options->own = own;
+    return parse_ids(argv[next] + 6, own) ? next + 1 : 0;
+}
+
 /* Serve if `argv` says so. Return otherwise. */
 static void serve_if_asked(int argc, char **argv)
 {
-    int fd, next = 2;
+    int fd;
+    struct sandbox_options options;
     struct ids own;
     if (argc < 4 || strcmp(argv[1], "serve") != 0)
         return;
-    bool network = strcmp(argv[next], "--network") == 0;
-    const char *pasta = strncmp(argv[next], PRIVATE, strlen(PRIVATE)) == 0 ? argv[next] + strlen(PRIVATE) : NULL;
-    next += network || pasta;
-    bool is_watched = strncmp(argv[next], "--own=", 6) == 0;
-    if (is_watched && !parse_ids(argv[next++] + 6, &own))
-        return;
-    if (argc != next + 2 || !parse_fd(argv[next], &fd))
+    int next = parse_options(argv, &options, &own);
+    if (next == 0 || argc != next + 2 || !parse_fd(argv[next], &fd))
         return;
     report_fd = fd;
     leave_program(argv);
-    exit(serve(fd, argv[next + 1], network, pasta, is_watched ? &own : NULL));
+    exit(serve(fd, argv[next + 1], &options));
 }
 
 int main(int argc, char **argv)
@@ -97,6 +128,8 @@ int main(int argc, char **argv)
         return print_scope();
     if (argc == 2 && strcmp(argv[1], "watch") == 0)
         return print_watch();
+    if (argc == 2 && strcmp(argv[1], "trace") == 0)
+        return print_tracing();
     bool help = argc == 2 && strcmp(argv[1], "--help") == 0;
     (void)write_whole(help ? STDOUT_FILENO : STDERR_FILENO, USAGE, sizeof USAGE - 1);
     return help ? 0 : EXIT_FAILED;

@@ -58,7 +58,7 @@ static void read_large(struct order *order)
         fail_errno("cannot read the configuration", "");
     close(order->fds[2]);
     order->fd_count--;
-    order->fds[2] = order->fds[3];
+    memmove(order->fds + 2, order->fds + 3, (ORDER_FDS - 3) * sizeof *order->fds);
 }
 
 void receive_order(int channel, struct order *order)
@@ -97,6 +97,7 @@ enum field {
     COLUMNS,
     WIDTH,
     HEIGHT,
+    TRACE,
     FIELDS
 };
 
@@ -132,6 +133,7 @@ static const struct {
     [COLUMNS] = {"columns", 10, UINT16_MAX},
     [WIDTH] = {"width", 10, UINT16_MAX},
     [HEIGHT] = {"height", 10, UINT16_MAX},
+    [TRACE] = {"trace", 10, FOR_COMPILERS},
 };
 
 /* Report that the record `key` is invalid, and end this process. */
@@ -276,6 +278,7 @@ static void fill(struct job *job, char *const *given)
     job->niceness = (int)number(given, NICENESS, 0);
     job->memory_bytes = number(given, MEMORY, 0);
     job->terminals = (unsigned)number(given, TERMINALS, 0);
+    job->trace = (unsigned)number(given, TRACE, UNTRACED);
     for (int i = 0; i < 4; i++)
         job->window[i] = (uint16_t)number(given, (enum field)(ROWS + i), 0);
 }

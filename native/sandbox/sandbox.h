@@ -7,6 +7,7 @@
 
 #include "../shared/records.h"
 
+#include <linux/seccomp.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -29,12 +30,12 @@ _Noreturn void fail_errno(const char *what, const char *subject);
 
 /* -- order.c ------------------------------------------------------------------------------------------------------- */
 
-enum { ORDER_FDS = 4 };
+enum { ORDER_FDS = 5 };
 
 /* An order is the message with a job, as it arrived. */
 struct order {
     struct buffer config; /* the records */
-    int fds[ORDER_FDS];   /* stdout, stderr, and stdin if the job was given one */
+    int fds[ORDER_FDS];   /* stdout, stderr, stdin if the job was given one, the file of a trace */
     size_t fd_count;
 };
 
@@ -52,10 +53,15 @@ struct job {
     int niceness;
     unsigned terminals; /* of enum terminals; 0: the job has none */
     uint16_t window[4]; /* of its terminals: rows, columns, and both in pixels */
+    unsigned trace;     /* of enum trace_mode */
 };
 
 /* Where a job has a terminal. All streams share one, but for STDERR_APART. */
 enum terminals { ON_STDIN = 1, ON_STDOUT = 2, ON_STDERR = 4, STDERR_APART = 8, IS_TYPED_AT = 16, ALL_TERMINALS = 31 };
+
+/* How a job is traced. FOR_COMPILERS leaves out calls that say nothing new if all programs of the job
+ * are known compilers. */
+enum trace_mode { UNTRACED, EXACT, FOR_COMPILERS };
 
 /* Wait at the socket `channel` for an order. End this process with 0 if the mirror closes the
  * socket instead. */
@@ -118,6 +124,8 @@ bool leave_keys(void);
 /* -- call_filter.c (protection/) ----------------------------------------------------------------------------------- */
 
 enum { GROUPS_MAX = 256 };
+struct filter; /* filter_steps.h */
+struct sought;
 
 /* The ids of the submitter. The job has the first two; `groups` are other groups of the
  * submitter. */
@@ -159,6 +167,13 @@ struct denial {
 struct denial deny_calls(const struct ids *own);
 /* Return what the watched call of this number does, in a program of this architecture. */
 enum watched watched_call(uint32_t arch, int number);
+/* Write the watched calls of this machine's own programs, or of its 32-bit programs, to `calls`.
+ * Return their number. */
+size_t list_watched(const struct filter *filter, bool is_native, struct sought *calls);
+/* Append the steps for a call of list_watched. */
+void judge_watched(struct filter *filter, const void *found);
+/* Make the filter of a job that is not traced. Return false if it is too long. */
+bool make_watch_filter(struct filter *filter, const struct ids *own);
 /* Become `program` (its argv) without those calls. Return EXIT_FAILED, with a line on stderr, if
  * that fails. */
 int deny(char **program);
@@ -167,9 +182,13 @@ int print_watch(void);
 
 /* -- watched_calls.c (protection/) --------------------------------------------------------------------------------- */
 
-/* Judge one watched call of a job, which waits at the descriptor `listener`. Answer it, or have the
- * job's pid 1 end the job: the command then runs on the submitter's machine. */
-void answer_watched_call(int listener, const struct ids *own);
+/* Judge a watched call of a job. Answer it, or end the job: the command then runs on the submitter's
+ * machine. Pid 1 of the job gives `end_job`, which gets the signal for sent_home_by. Others give
+ * NULL, and pid 1 gets the signal. */
+void answer_watched_call(int listener, const struct seccomp_notif *call, const struct ids *own,
+                         void (*end_job)(int signal));
+/* Take a watched call that waits at the descriptor `listener`, and answer it as above. */
+void take_watched_call(int listener, const struct ids *own);
 /* Return the word for the report of a job that was ended by this signal, or NULL. */
 const char *sent_home_by(int signal);
 /* Return whether the job has given a file another name. Call this in pid 1, as the next one. */
@@ -180,6 +199,64 @@ bool is_linked(void);
 bool may_compare_links(unsigned long long newest, const char *last);
 /* Let `act` take the signals by which jobs are ended. Take the one that tells of links, too. */
 void take_home_signals(void (*act)(int number, siginfo_t *info, void *context));
+
+/* -- path_set.c (trace/) ------------------------------------------------------------------------------------------- */
+
+/* Note a path of `length` bytes with `kinds`, of enum access_kind. Return false if there are too many
+ * paths, or no memory. */
+bool note_path(const char *path, size_t length, uint32_t kinds);
+/* Write all paths: their number (u32), the first and all kinds of each (u32), then each path with a
+ * NUL. Return false, with errno, if that fails. */
+bool write_paths(int fd);
+
+/* -- job_names.c (trace/) ------------------------------------------------------------------------------------------ */
+
+/* Read `length` bytes of the memory of a thread. Return false, with errno, if that fails. */
+bool read_memory(pid_t thread, uint64_t address, void *into, size_t length);
+/* Read a text with its NUL into a buffer of PATH_MAX bytes. Return its length, or -1 with errno. */
+ssize_t read_name(pid_t thread, uint64_t address, char *into);
+/* Write the path of a thread's descriptor, or of its directory (AT_FDCWD), to a buffer of PATH_MAX
+ * bytes. Return its length, 0 for the root, or -1. Then errno is 0 if it names no file. */
+ssize_t path_of_descriptor(pid_t thread, int fd, char *path);
+/* Write the absolute path of a thread's `name` to a buffer of twice PATH_MAX bytes. No link in it is
+ * followed, but for those of /proc to descriptors and directories. `is_at_directory`: an absolute
+ * name begins at `directory` as well. Return its length, or -1 as above. */
+ssize_t resolve_name(pid_t thread, int directory, const char *name, char *path, bool is_at_directory);
+
+/* -- traced_calls.c (trace/) --------------------------------------------------------------------------------------- */
+
+/* Note the paths that a call of a thread names, or why they cannot be noted. */
+void note_call(pid_t thread, const struct seccomp_data *call);
+/* Note a gap, of enum gap. */
+void note_gap(uint32_t gap);
+/* Return all gaps so far. */
+uint32_t noted_gaps(void);
+
+/* -- trace_filter.c (trace/) --------------------------------------------------------------------------------------- */
+
+/* Prepare install_trace_filter. Return NULL, or a text of what is missing. */
+const char *make_trace_filter(bool for_compilers, const struct ids *own);
+/* Install the filter in this thread. Return its listener, or -1 with errno. */
+int install_trace_filter(void);
+/* Return whether the filter of a job that is not traced would ask the listener about this call. */
+bool is_watched_now(const struct seccomp_data *call);
+
+/* -- tracer.c (trace/) --------------------------------------------------------------------------------------------- */
+
+/* Start to trace a job, before there is one. make_trace_filter was called. `end_job` is that of
+ * answer_watched_call. Report if that fails. */
+void start_tracer(const struct ids *own, void (*end_job)(int signal));
+/* Fork a process that is traced, if start_tracer was called. It calls `child`, which must not return.
+ * Return its pid, or -1 with errno. */
+pid_t fork_command(void (*child)(const void *argument), const void *argument);
+/* End the trace, if there is one, when all of the job is dead. Write the paths to `file`, and add the
+ * records calls=, lost= and gaps= to the report. */
+void end_tracer(int file, struct buffer *said);
+/* Return NULL if jobs can be traced, or a text of what is missing. Call this where SIGCHLD is not
+ * ignored. */
+const char *try_tracing(void);
+/* Print whether jobs can be traced. Return the exit code. */
+int print_tracing(void);
 
 /* -- user.c -------------------------------------------------------------------------------------------------------- */
 
@@ -231,15 +308,26 @@ void end_what_is_left(void);
 /* -- job_init.c ---------------------------------------------------------------------------------------------------- */
 
 /* Be pid 1 of a job: wait at `channel` for an order, run it and report its end. Call this in fresh
- * mount, pid, ipc and uts namespaces. */
-_Noreturn void be_init(int channel);
+ * mount, pid, ipc and uts namespaces. An order that is not traced as `trace` says is refused. `own`
+ * are the ids of the submitter, or NULL. */
+_Noreturn void be_init(int channel, enum trace_mode trace, const struct ids *own);
 
 /* -- serve.c ------------------------------------------------------------------------------------------------------- */
 
+/* How the sandboxes of a `serve` are made. `network`: the jobs use the machine's network. `pasta`:
+ * they use it through this program, or NULL. `network_fd`: they use this network namespace, or -1.
+ * `own` are the ids of all jobs, or NULL. */
+struct sandbox_options {
+    bool network;
+    const char *pasta;
+    int network_fd;
+    enum trace_mode trace;
+    const struct ids *own;
+};
+
 /* Make a sandbox for each byte that arrives at `socket`, until the mirror closes it. Return the
- * exit code. `network`: the jobs use the machine's network. `pasta`: they use it through this
- * program, or NULL. `own` are the ids of all jobs, or NULL. */
-int serve(int socket, const char *scratch, bool network, const char *pasta, const struct ids *own);
+ * exit code. */
+int serve(int socket, const char *scratch, const struct sandbox_options *options);
 
 /* -- reach.c ------------------------------------------------------------------------------------------------------- */
 

@@ -55,31 +55,39 @@ static bool announce_failure(int socket, const char *what)
     return announced;
 }
 
-/* Make one sandbox and announce it. Return false if the mirror does not listen any more. `scope` is
- * what make_scope returned. `is_apart`: the sandbox gets a network namespace of its own.
- * The announcement says if calls are not denied or not watched. The listener stays with this
- * process. */
-static bool make_sandbox(int socket, int scope, bool is_apart, const struct denial *denial)
+/* What all sandboxes of this process have. `scope` is what make_scope returned. `is_apart`: each
+ * sandbox gets a network namespace of its own. The next announcement says if calls are not denied or
+ * not watched. The listener stays with this process. */
+struct making {
+    int socket, scope;
+    bool is_apart;
+    struct denial denial;
+    const struct sandbox_options *options;
+};
+
+/* Make one sandbox and announce it. Return false if the mirror does not listen any more. */
+static bool make_sandbox(const struct making *making)
 {
+    int socket = making->socket;
     int ends[2], pidfd = -1;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)
         return announce_failure(socket, "cannot make a socket");
     struct clone_args args = {.flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_PIDFD |
-                                       (is_apart ? CLONE_NEWNET : 0),
+                                       (making->is_apart ? CLONE_NEWNET : 0),
                               .pidfd = (uintptr_t)&pidfd,
                               .exit_signal = SIGCHLD};
     long pid = syscall(SYS_clone3, &args, sizeof args);
     if (pid == 0) {
         close(socket);
-        if (denial->listener >= 0)
-            close(denial->listener);
+        if (making->denial.listener >= 0)
+            close(making->denial.listener);
         close(ends[0]);
         report_fd = ends[1];
-        if (is_apart)
+        if (making->is_apart)
             start_loopback();
-        if (scope >= 0)
-            enter_scope(scope);
-        be_init(ends[1]);
+        if (making->scope >= 0)
+            enter_scope(making->scope);
+        be_init(ends[1], making->options->trace, making->options->own);
     }
     close(ends[1]); /* before the announcement, so that only the sandbox holds this end, and its death closes it */
     bool listened;
@@ -88,10 +96,10 @@ static bool make_sandbox(int socket, int scope, bool is_apart, const struct deni
     } else {
         struct buffer said = {0};
         record_add_number(&said, "pid", pid);
-        if (*denial->unfiltered)
-            record_add(&said, "unfiltered", denial->unfiltered);
-        if (*denial->unwatched)
-            record_add(&said, "unwatched", denial->unwatched);
+        if (*making->denial.unfiltered)
+            record_add(&said, "unfiltered", making->denial.unfiltered);
+        if (*making->denial.unwatched)
+            record_add(&said, "unwatched", making->denial.unwatched);
         listened = !said.failed && announce(socket, &said, (int[]){ends[0], pidfd});
         free(said.bytes);
         close(pidfd);
@@ -110,7 +118,7 @@ static ssize_t wait_for_request(int socket, int listener, const struct ids *own)
         if (listener >= 0 && poll(ready, 2, -1) < 0)
             continue;
         if (listener >= 0 && ready[1].revents & POLLIN)
-            answer_watched_call(listener, own);
+            take_watched_call(listener, own);
         if (listener >= 0 && !ready[0].revents)
             continue;
         ssize_t count = read(socket, wanted, sizeof wanted);
@@ -119,33 +127,61 @@ static ssize_t wait_for_request(int socket, int listener, const struct ids *own)
     }
 }
 
-int serve(int socket, const char *scratch, bool network, const char *pasta, const struct ids *own)
+/* Install the filter of the sandboxes, with a listener for their watched calls. If they are traced,
+ * they watch these calls themselves; end this process if that is not possible. */
+static void filter_calls(struct making *making)
 {
+    const struct sandbox_options *options = making->options;
+    bool is_traced = options->trace != UNTRACED;
+    const char *untraceable = is_traced ? make_trace_filter(options->trace == FOR_COMPILERS, options->own) : NULL;
+    struct denial *denial = &making->denial;
+    *denial = deny_calls(is_traced ? NULL : options->own);
+    if (denial->is_too_long)
+        fail("the filter of system calls is too long");
+    if (is_traced && (*denial->unfiltered || untraceable))
+        end_with("untraceable", untraceable ? untraceable : denial->unfiltered);
+}
+
+/* Enter the network namespace of the jobs. */
+static void enter_network(struct making *making)
+{
+    const struct sandbox_options *options = making->options;
+    making->is_apart = making->scope < 0 && !options->network && !options->pasta;
+    if (options->network || options->pasta || making->is_apart)
+        return; /* that of pasta needs the parts */
+    if (options->network_fd < 0)
+        make_network();
+    else if (setns(options->network_fd, CLONE_NEWNET) != 0 || close(options->network_fd) != 0)
+        fail_errno("cannot enter a network namespace", "");
+}
+
+int serve(int socket, const char *scratch, const struct sandbox_options *options)
+{
+    struct making making = {.socket = socket, .options = options};
+    const char *untraceable = options->trace == UNTRACED ? NULL : try_tracing();
     report_fd = socket;
+    if (untraceable)
+        end_with("untraceable", untraceable);
     signal(SIGCHLD, SIG_IGN);
     look_at_core_pattern();
-    const int scope = make_scope();
-    const bool is_apart = scope < 0 && !network && !pasta;
-    if (!network && !pasta && !is_apart)
-        make_network();
+    making.scope = make_scope();
+    enter_network(&making);
     if (unshare(CLONE_NEWNS) != 0)
         fail_errno("cannot make a mount namespace", "");
     make_parts(scratch);
-    if (pasta)
-        make_private_network(pasta, scratch);
-    struct denial denial = deny_calls(own);
-    if (denial.is_too_long)
-        fail("the filter of system calls is too long");
+    if (options->pasta)
+        make_private_network(options->pasta, scratch);
+    filter_calls(&making);
     for (;;) {
-        ssize_t count = wait_for_request(socket, denial.listener, own);
+        ssize_t count = wait_for_request(socket, making.denial.listener, options->own);
         if (count == 0)
             return 0;
         for (; count > 0; count--) {
             if (!is_network_alive())
                 fail("pasta(1), which gives the jobs a network, has ended");
-            if (!make_sandbox(socket, scope, is_apart, &denial))
+            if (!make_sandbox(&making))
                 return 0;
-            *denial.unfiltered = *denial.unwatched = '\0'; /* only the first announcement has them */
+            *making.denial.unfiltered = *making.denial.unwatched = '\0'; /* only the first announcement has them */
         }
     }
 }

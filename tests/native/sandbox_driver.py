@@ -9,6 +9,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -106,6 +107,15 @@ def read_rest(leader: int) -> str:
     return text.decode("latin-1")
 
 
+def read_trace(fd: int) -> list[tuple[int, int, str]]:
+    """Return the first kinds, all kinds and the path of each entry of a trace; [] if it is empty."""
+    text = os.pread(fd, os.fstat(fd).st_size, 0) or bytes(4)
+    (count,) = struct.unpack_from("=I", text)
+    kinds = struct.unpack_from(f"={2 * count}I", text, 4)
+    paths = text[4 + 8 * count :].decode("latin-1").split("\0")
+    return list(zip(kinds[::2], kinds[1::2], paths[:count], strict=True))
+
+
 def main(order: dict[str, Any]) -> dict[str, Any]:
     for number in (signal.SIGPIPE, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # a daemon may do so; the job must not notice
@@ -124,7 +134,8 @@ def main(order: dict[str, Any]) -> dict[str, Any]:
     message, large = order_of([["scratch", str(scratch)], *order["config"]], order["memory"])
     out, their_out = os.pipe()
     err, their_err = os.pipe()
-    socket.send_fds(channel, [message], [their_out, their_err, *large])
+    trace = [os.memfd_create("trace")] if order["traced"] else []
+    socket.send_fds(channel, [message], [their_out, their_err, *large, *trace])
     os.close(their_out)
     os.close(their_err)
     if order["kill"]:
@@ -145,6 +156,7 @@ def main(order: dict[str, Any]) -> dict[str, Any]:
         "terminals": terminals,
         "records": records.decode("latin-1"),
         "upper": left,
+        "trace": read_trace(trace[0]) if trace else [],
         "announced": said.decode("latin-1"),
         "network": os.readlink("/proc/self/ns/net"),
     }

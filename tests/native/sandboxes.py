@@ -33,10 +33,11 @@ def make_small_root(root: Path) -> None:
         program = shutil.which(name)
         if program:
             shutil.copy(program, root / "usr/bin" / name)
-            _copy_libraries(program, root)
+            copy_libraries(program, root)
 
 
-def _copy_libraries(program: str, root: Path) -> None:
+def copy_libraries(program: str, root: Path) -> None:
+    """Copy the libraries of a program into the root directory."""
     words = subprocess.run(["ldd", program], capture_output=True, text=True, check=False).stdout.split()
     for library in (word for word in words if word.startswith("/") and Path(word).exists()):
         inside = root / ("usr" + library.removeprefix("/usr"))
@@ -57,6 +58,7 @@ class Job:
     network: str
     announced: str
     terminals: list[str]
+    trace: list[tuple[int, int, str]]
 
     @property
     def status(self) -> int:
@@ -75,6 +77,7 @@ class Sandboxes:
     base: Path
     user: str
     enter: tuple[str, ...]
+    traced: str = ""
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @property
@@ -98,12 +101,14 @@ class Sandboxes:
         lone: bool = False,
         own: str = "",
         typed: str = "",
+        traced: str = "",
     ) -> Job:
         """Run a job as uid 1000 in the small root. `config` has records to add or change.
 
         If `memory` is set, the configuration goes through a file, as a large one does. If `lone` is
         set, the process that made the sandbox is dead. `own` are the ids of `serve --own=`. `typed`
-        is typed at the job's first terminal.
+        is typed at the job's first terminal. `traced` is the mode of `serve --trace=`, or the
+        mode of these sandboxes.
         """
         fields = {
             "mount": str(self.base),
@@ -115,11 +120,19 @@ class Sandboxes:
             "exe": argv[0],
             "search": "1",
         }
+        traced = traced or self.traced
+        if traced:
+            fields["trace"] = "1" if traced == "exact" else "2"
         names = {"PATH": "/usr/bin:/bin"} if env is None else env
         order = {
             "program": str(self.program),
-            "scratch": str(self.base / "scratch" / f"{self.user}-{next(self._numbers)}{scratch}"),
-            "options": (["--network"] if network else []) + ([f"--own={own}"] if own else []),
+            "scratch": str(self.base / "scratch" / f"{self.user}-{self.traced}-{next(self._numbers)}{scratch}"),
+            "options": [
+                *(["--network"] if network else []),
+                *([f"--trace={traced}"] if traced else []),
+                *([f"--own={own}"] if own else []),
+            ],
+            "traced": bool(traced),
             "tmpfs": tmpfs,
             "kill": kill,
             "memory": memory,

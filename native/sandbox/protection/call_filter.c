@@ -47,7 +47,6 @@
 #include "filter_steps.h"
 
 #include <endian.h>
-#include <linux/filter.h>
 #include <linux/net.h>
 #include <linux/netlink.h>
 #include <linux/seccomp.h>
@@ -184,9 +183,9 @@ static void watch_device(struct filter *filter, const struct judged *call)
     skip_to_here(filter, is_block);
 }
 
-/* Append the steps for a watched call. */
-static void judge_watched(struct filter *filter, const struct judged *call)
+void judge_watched(struct filter *filter, const void *found)
 {
+    const struct judged *call = found;
     for (int i = 0; i < call->count && call->rule <= BUT_OWN_GROUP; i++) {
         bool is_group = call->rule == BUT_OWN_GROUP || (call->rule == BUT_OWN_USER_AND_GROUP && i == 1);
         watch_foreign_id(filter, call, call->first + i, is_group ? filter->own->gid : filter->own->uid);
@@ -207,8 +206,9 @@ static void judge_watched(struct filter *filter, const struct judged *call)
 }
 
 /* Append the steps for a call that the table has. */
-static void judge(struct filter *filter, const struct judged *call)
+static void judge(struct filter *filter, const void *found)
 {
+    const struct judged *call = found;
     if (call->rule >= BUT_OWN_USER_AND_GROUP) {
         judge_watched(filter, call);
         return;
@@ -235,38 +235,26 @@ static bool is_judged(const struct filter *filter, const struct judged *call)
     return filter->has_listener || (call->error && filter->own->uid != 0);
 }
 
-/* Append a binary search for the loaded number. A kernel that runs the filter for each call then
- * makes few comparisons. `sorted` holds the judged calls of `table`, by number. */
-static void find(struct filter *filter, const struct judged *const *sorted, size_t count, enum table table)
+size_t list_watched(const struct filter *filter, bool is_native, struct sought *calls)
 {
-    if (count > 1) {
-        size_t half = count / 2;
-        size_t comparison = skip_unless(filter, BPF_JGE, (uint32_t)sorted[half]->numbers[table]);
-        find(filter, sorted + half, count - half, table);
-        skip_to_here(filter, comparison);
-        find(filter, sorted, half, table);
-    } else if (count == 1) {
-        size_t comparison = skip_unless(filter, BPF_JEQ, (uint32_t)sorted[0]->numbers[table]);
-        judge(filter, sorted[0]);
-        skip_to_here(filter, comparison);
-        allow(filter);
+    const struct machine *machine = this_machine();
+    size_t count = 0;
+    for (size_t i = 0; machine && i < JUDGED_COUNT; i++) {
+        int number = JUDGED[i].numbers[is_native ? machine->native : machine->compat];
+        if (number != NONE && JUDGED[i].rule >= BUT_OWN_USER_AND_GROUP && is_judged(filter, &JUDGED[i]))
+            calls[count++] = (struct sought){number, &JUDGED[i]};
     }
+    return count;
 }
 
 /* Append the search in one table, with the calls in the order of their numbers. */
 static void find_in_table(struct filter *filter, enum table table)
 {
-    const struct judged *sorted[JUDGED_COUNT];
+    struct sought sorted[JUDGED_COUNT];
     size_t count = 0;
-    for (size_t i = 0; i < JUDGED_COUNT; i++) {
-        int number = JUDGED[i].numbers[table];
-        if (number == NONE || !is_judged(filter, &JUDGED[i]))
-            continue;
-        size_t place = count++;
-        for (; place > 0 && sorted[place - 1]->numbers[table] > number; place--)
-            sorted[place] = sorted[place - 1];
-        sorted[place] = &JUDGED[i];
-    }
+    for (size_t i = 0; i < JUDGED_COUNT; i++)
+        if (JUDGED[i].numbers[table] != NONE && is_judged(filter, &JUDGED[i]))
+            insert(sorted, count++, JUDGED[i].numbers[table], &JUDGED[i]);
     load(filter, offsetof(struct seccomp_data, nr));
     if (table == X86_64) {
         size_t is_x32 = skip_unless(filter, BPF_JGE, X32_BIT);
@@ -274,7 +262,7 @@ static void find_in_table(struct filter *filter, enum table table)
         end_with_error(filter, ENOSYS);
         skip_to_here(filter, is_x32);
     }
-    find(filter, sorted, count, table);
+    find(filter, sorted, count, judge);
 }
 
 /* Make the filter of a machine. Return false if it is too long: then the table has outgrown this
@@ -291,6 +279,12 @@ static bool make_filter(struct filter *filter, const struct machine *machine, co
     skip_to_here(filter, is_compat);
     end_with_error(filter, ENOSYS);
     return !filter->is_too_long;
+}
+
+bool make_watch_filter(struct filter *filter, const struct ids *own)
+{
+    const struct machine *machine = this_machine();
+    return machine && make_filter(filter, machine, own, true);
 }
 
 enum watched watched_call(uint32_t arch, int number)

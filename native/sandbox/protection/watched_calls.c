@@ -1,11 +1,13 @@
-/* Judge the watched calls of jobs (call_filter.c), for the process that makes the sandboxes.
+/* Judge the watched calls of jobs (call_filter.c), for the process that makes the sandboxes. If a job
+ * is traced, its own pid 1 does this.
  *
  * A job has one user and one group. If its submitter could give a file to another one, or could set
  * an attribute that does not come back, the job cannot do so. Nothing is emulated: pid 1 ends the
  * job, and the command runs on the submitter's machine. If the submitter could not do it either,
  * the error is the submitter's. In a user namespace that the job has made, the kernel judges.
  *
- * The filter belongs to all jobs of the lease, so a job pays nothing for it. A job that changes its
+ * The filter belongs to all jobs of the lease, so a job pays nothing for it. (That of a traced job is
+ * its own.) A job that changes its
  * arguments in memory meanwhile only decides about itself. */
 #include "../sandbox.h"
 
@@ -219,21 +221,24 @@ static const char *program_of(pid_t pid, char text[PATH_MAX])
     return slash ? slash + 1 : text;
 }
 
-/* Tell pid 1 of the job that a file gets another name. Overlayfs then shows another inode number of
- * the file, unless the name was used before. Whoever compares the numbers takes both names for two
- * files. rustc links many files, and does not. */
-static void note_linking(pid_t caller)
+/* Tell pid 1 of the job that a file gets another name; `is_init`: we are pid 1. Overlayfs then shows
+ * another inode number of the file, unless the name was used before. Whoever compares the numbers
+ * takes both names for two files. rustc links many files, and does not. */
+static void note_linking(pid_t caller, bool is_init)
 {
     static const char *const harmless[] = {"ln", "link", "cp"};
     char text[PATH_MAX];
     const char *name = program_of(caller, text);
-    pid_t init = strcmp(name, "rustc") == 0 ? 0 : init_of(caller);
+    pid_t init = strcmp(name, "rustc") == 0 ? 0 : is_init ? getpid() : init_of(caller);
     if (!init)
         return;
     int value = LINKED;
     if (is_among(name, harmless, sizeof harmless / sizeof *harmless))
-        value |= LINK_STEP * number_in_job(caller) | (parent_of(caller) == init ? BY_COMMAND : 0);
-    (void)sigqueue(init, TOLD_OF_LINK, (union sigval){.sival_int = value});
+        value |= LINK_STEP * (is_init ? caller : number_in_job(caller)) | (parent_of(caller) == init ? BY_COMMAND : 0);
+    if (!is_init)
+        (void)sigqueue(init, TOLD_OF_LINK, (union sigval){.sival_int = value});
+    else if (!first_link)
+        first_link = value;
 }
 
 /* Return whether a path may lie on a disk. Each program with libselinux asks whether two
@@ -321,25 +326,39 @@ static bool is_for_home(const struct seccomp_notif *call, enum watched what, boo
     return false;
 }
 
-void answer_watched_call(int listener, const struct ids *own)
+/* Have the job ended because of this call. Return false if that is not possible. */
+static bool end_job_of(int listener, const struct seccomp_notif *call, enum watched what, void (*end_job)(int signal))
+{
+    pid_t init = end_job ? 0 : init_of((pid_t)call->pid);
+    if ((!end_job && !init) || ioctl(listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &call->id) != 0)
+        return false;
+    if (!end_job)
+        return kill(init, SENT_HOME[what].signal) == 0;
+    end_job(SENT_HOME[what].signal);
+    return true;
+}
+
+void answer_watched_call(int listener, const struct seccomp_notif *call, const struct ids *own,
+                         void (*end_job)(int signal))
+{
+    enum watched what = watched_call(call->data.arch, call->data.nr);
+    pid_t caller = (pid_t)call->pid;
+    bool is_ours = what != ASKS_SPACE && what != ASKS_SPACE_BY_FILE && !is_nested(caller);
+    if (is_for_home(call, what, is_ours, own) && end_job_of(listener, call, what, end_job))
+        return; /* the caller waits until it is killed */
+    if (what == LINKS || what == LINKS_AT)
+        note_linking(caller, end_job != NULL);
+    bool is_refused = is_ours && (what == CHANGES_IDS || what == CHANGES_OWNER || what == CHANGES_OWNER_AT);
+    answer(listener, call, is_refused ? EPERM : 0);
+}
+
+void take_watched_call(int listener, const struct ids *own)
 {
     static union {
         struct seccomp_notif call;
         char room[ROOM_BYTES]; /* the kernel writes as many bytes as its own structure has */
     } received;
     memset(&received, 0, sizeof received);
-    if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &received) != 0)
-        return; /* the caller was killed */
-    const struct seccomp_notif *call = &received.call;
-    enum watched what = watched_call(call->data.arch, call->data.nr);
-    pid_t caller = (pid_t)call->pid, init = 0;
-    bool is_ours = what != ASKS_SPACE && what != ASKS_SPACE_BY_FILE && !is_nested(caller);
-    if (is_for_home(call, what, is_ours, own))
-        init = init_of(caller);
-    if (init && ioctl(listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &call->id) == 0 && kill(init, SENT_HOME[what].signal) == 0)
-        return; /* the caller waits until it is killed */
-    if (what == LINKS || what == LINKS_AT)
-        note_linking(caller);
-    bool is_refused = is_ours && (what == CHANGES_IDS || what == CHANGES_OWNER || what == CHANGES_OWNER_AT);
-    answer(listener, call, is_refused ? EPERM : 0);
+    if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &received) == 0) /* else the caller was killed */
+        answer_watched_call(listener, &received.call, own, NULL);
 }
