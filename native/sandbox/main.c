@@ -26,7 +26,7 @@ static const char USAGE[] =
     "  deny     run a program with a job's filter of system calls\n"
     "  sockets  print how the sockets of jobs are kept apart\n"
     "  watch    print why the system calls of jobs cannot be watched\n"
-    "  trace    print whether jobs can be traced\n";
+    "  trace    print why jobs cannot be traced\n";
 
 static const char PRIVATE[] = "--private=", NETWORK_OF[] = "--network-of=", TRACE[] = "--trace=";
 

@@ -255,7 +255,7 @@ void end_tracer(int file, struct buffer *said);
 /* Return NULL if jobs can be traced, or a text of what is missing. Call this where SIGCHLD is not
  * ignored. */
 const char *try_tracing(void);
-/* Print whether jobs can be traced. Return the exit code. */
+/* Print why jobs cannot be traced, if that is so. Return the exit code. */
 int print_tracing(void);
 
 /* -- user.c -------------------------------------------------------------------------------------------------------- */

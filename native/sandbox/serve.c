@@ -68,8 +68,7 @@ struct making {
 /* Make one sandbox and announce it. Return false if the mirror does not listen any more. */
 static bool make_sandbox(const struct making *making)
 {
-    int socket = making->socket;
-    int ends[2], pidfd = -1;
+    int socket = making->socket, ends[2], pidfd = -1;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)
         return announce_failure(socket, "cannot make a socket");
     struct clone_args args = {.flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_PIDFD |

@@ -31,6 +31,7 @@ from termite.engine.host.log_tail import LogTail
 from termite.engine.host.native_programs import native_program
 from termite.engine.master.master_daemon import serve_master
 from termite.engine.master.shared import SOCKET, MasterConfig
+from termite.engine.model import TraceMode
 from termite.engine.wire.addresses import UNIX, split_address
 from termite.engine.wire.identity import read_secret
 from termite.engine.wire.owner import read_owner
@@ -179,6 +180,7 @@ def _master_config(
         alias=own_directory(CACHE) / "trees" / tree_name(path.parent),
         records=records_directory(path.parent),
         keeps_output=flags.job_output == "kept",
+        trace=TraceMode[flags.trace.upper()],
         log_tail=tail,
     )
 
@@ -241,6 +243,7 @@ def _add_flags_of_the_tree(parser: Parser) -> None:
         "has its own"
     )
     job_output = "kept: the records of jobs have the last 2 KiB that each has printed; dropped: they have none"
+    trace = "exact: note each path that a command on a worker names, and how; off: do not"
     add = parser.add_argument
     add("--secret", type=Path, default=Path("secret.txt"), metavar="FILE", help=secret)
     add("--socket", type=Path, default=Path(SOCKET), metavar="FILE", help="its directory is the top of the tree")
@@ -249,6 +252,7 @@ def _add_flags_of_the_tree(parser: Parser) -> None:
     add("--env-exclude", action="append", default=[], metavar="PATTERN", help=env_exclude)
     add("--tmp", choices=("shared", "private"), default="shared", help=tmp)
     add("--job-output", choices=("kept", "dropped"), default="kept", help=job_output)
+    add("--trace", choices=("off", "exact"), default="off", help=trace)
     add("--short", type=_parse_short, default=None, metavar="MS", help=short)
 
 

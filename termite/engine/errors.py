@@ -98,6 +98,7 @@ class Reason(enum.StrEnum):
     WORKER_BUSY = "worker-busy"
     NETWORK_DENIED = "network-denied"
     WORKER_BUG = "worker-bug"
+    TRACE_DISTURBED = "trace-disturbed"
 
     OTHER_PROTOCOL = "other-protocol"
     CLOCKS_DIFFER = "clocks-differ"
@@ -188,6 +189,7 @@ _WORDS = {
     Reason.WORKER_BUSY: "the worker has no room for another master",
     Reason.NETWORK_DENIED: "the worker gives jobs no network (termite-worker -network)",
     Reason.WORKER_BUG: "an error inside termite on the worker",
+    Reason.TRACE_DISTURBED: "the trace of the command has disturbed it, and it runs again without a trace",
     Reason.OTHER_PROTOCOL: "the other side has another version of termite",
     Reason.CLOCKS_DIFFER: "the clocks of the two machines differ",
     Reason.NOT_TRUSTED: "the other side does not belong to this cluster",

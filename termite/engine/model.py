@@ -177,6 +177,17 @@ class Usage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     requests: Count = 0
 
 
+class TraceMode(enum.IntEnum):
+    """The way in which a job is traced, which is also that of an order for a sandbox.
+
+    COMPILER leaves out calls that say nothing new if all programs of the job are known compilers.
+    """
+
+    OFF = 0
+    EXACT = 1
+    COMPILER = 2
+
+
 class How(enum.Enum):
     """The way in which an invocation came to the launcher."""
 

@@ -21,6 +21,7 @@ from termite.engine.model import Digest
 from termite.engine.sparse_content import pieces
 from termite.engine.wire.protocol.frames import DATA_BYTES, pack_piece
 from termite.engine.wire.protocol.messages import MAX_CHANGES, Done, GetBlob, OpenLease, Ran, Run, UseTerminal
+from termite.engine.wire.protocol.packed_trace import PackedTrace, TraceGap
 from termite.engine.wire.transport import SendChunk
 from termite.fuse import mirror_calls
 from termite.fuse.content.fetch import MirroredFiles
@@ -39,6 +40,7 @@ from termite.fuse.stdin.pipe_watcher import TerminalWatcher
 from termite.fuse.stdin.stdin_pipe import StdinPipe, StdinSource
 from termite.fuse.view.comparison import Homes, coarsened
 from termite.fuse.view.link_comparers import names_comparer
+from termite.fuse.view.trace_names import TraceNames
 from termite.fuse.view.views import Need
 
 MADE_JOBS = 1024  # the last ones with results to fetch; a master fetches those of a job as soon as it has ended
@@ -104,6 +106,7 @@ class Actions:
         self._made: deque[frozenset[Digest]] = deque(maxlen=MADE_JOBS)
         self._journal_advanced = trio.lowlevel.ParkingLot()
         self._terminals: dict[int, JobTerminal] = {}
+        self._traced_names = TraceNames()
 
     async def run(self, run: Run, send_chunk: SendChunk) -> Ran:
         """Run one job, and return its result; the files that it made are in the store then.
@@ -122,6 +125,7 @@ class Actions:
 
     async def _run_in_view(self, run: Run, send_chunk: SendChunk) -> Ran:
         self._tree.take_in(run.changesets)
+        self._traced_names.note_known(run.names_known)
         self._journal_advanced.unpark_all()
         if run.network and not self._parts.has_network:
             raise Retryable(Reason.NETWORK_DENIED)
@@ -230,7 +234,18 @@ class Actions:
             timed_out=result.timed_out,
             stdin_offset=result.stdin_offset,
             stdin_taken=stdin_taken,
+            trace=self._packed_trace(run, result),
         )
+
+    def _packed_trace(self, run: Run, result: SandboxResult) -> PackedTrace | None:
+        if not run.trace:
+            return None
+        if result.trace is None:
+            return PackedTrace(0, TraceGap.IMPOSSIBLE)
+        try:
+            return self._traced_names.pack(result.trace.paths, result.trace.calls, result.trace.gaps)
+        except ValueError as error:
+            raise Retryable(Reason.SANDBOX_FAILED, f"a trace that cannot be read: {error}") from error
 
     def _new_requests(self) -> int:
         """Return the number of requests of the kernel that no job has reported yet."""
@@ -295,6 +310,7 @@ class Actions:
             processes=self._parts.sandboxes.limits.processes,
             hostname=self._request.hostname,
             terminal=terminal,
+            trace=run.trace,
             on_pid=job.started,
             on_kill=job.fail_waiting,
         )

@@ -42,6 +42,7 @@ static const struct setting SETTINGS[] = {
     {"SOCKET", {NULL}, NULL},
     {"SUMMARY", {NULL}, NULL},
     {"TMP", {"shared", "private"}, NULL},
+    {"TRACE", {"off", "exact"}, NULL},
     {"VERBOSE", {NULL}, NULL},
 };
 enum { SETTINGS_COUNT = sizeof SETTINGS / sizeof *SETTINGS };

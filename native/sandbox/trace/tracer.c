@@ -256,6 +256,8 @@ const char *try_tracing(void)
 int print_tracing(void)
 {
     const char *failure = try_tracing();
-    puts(failure ? failure : "traced");
-    return failure ? EXIT_FAILED : 0;
+    if (!failure)
+        return 0;
+    dprintf(STDERR_FILENO, "termite-sandbox: %s\n", failure);
+    return EXIT_FAILED;
 }

@@ -112,6 +112,7 @@ def _sandbox_checks(sandbox: Path) -> Iterator[Finding]:
     else:
         yield Finding(MACHINE, "seccomp", Level.OK, "jobs are denied system calls that no build needs")
         yield _watch_check(sandbox, uid)
+        yield _trace_check(sandbox, uid)
     group = delegated_group()
     yield Finding(MACHINE, "cgroup", Level.OK, f"a worker divides its control group {group}" if group else _NO_GROUP)
     guard = preflight.socket_guard(sandbox)
@@ -125,6 +126,13 @@ def _watch_check(sandbox: Path, uid: int | None) -> Finding:
     text = f"commands that change owners, set attributes, link files or ask for space go wrong in jobs: {reason}"
     hint = "run the worker outside of the container that watches its system calls"
     return Finding(MACHINE, "watch", Level.WARNING, text, hint)
+
+
+def _trace_check(sandbox: Path, uid: int | None) -> Finding:
+    """Return whether jobs can be traced. They run all the same, so that this is no defect."""
+    reason = preflight.why_jobs_are_not_traced(sandbox, uid)
+    text = f"the paths that commands name cannot be noted here: {reason}" if reason else "jobs can be traced"
+    return Finding(MACHINE, "trace", Level.OK, text)
 
 
 def _host_name_check(sandbox: Path, uid: int | None) -> Finding:

@@ -36,6 +36,7 @@ from termite.engine.wire.protocol.messages import (
     Run,
     UseTerminal,
 )
+from termite.engine.wire.protocol.packed_trace import LearntNames, PackedTrace, TraceGap
 from termite.engine.wire.transport import Connection, OnChunk
 
 OPEN_TIMEOUT_S = 15.0  # a mirror process starts and mounts in well under a second; a job waits for it
@@ -64,6 +65,8 @@ class Lease:
         self.idle_since = now
         self.is_retired = True  # until slots are granted
         self.changed = trio.lowlevel.ParkingLot()
+        self.traced_names = LearntNames()
+        self.cannot_trace = False  # True if the worker has said that it can trace no job
         self._connection: Connection | None = None
         self._told = (0, 0, 0)  # the traffic that `take_traffic` has returned so far
 
@@ -78,8 +81,17 @@ class Lease:
         if not isinstance(ran, Ran):
             raise Retryable(Reason.BAD_ANSWER, f"{self.worker} answered Run with {type(ran).__name__}")
         self.cursor = max(self.cursor, message.number)
+        if ran.trace is not None:
+            self._learn(ran.trace)
         self.jobs += 1
         return ran
+
+    def _learn(self, trace: PackedTrace) -> None:
+        try:
+            self.traced_names.learn(trace)
+        except RemoteProtocolError as error:
+            raise Retryable(Reason.BAD_ANSWER, f"{self.worker}: {error}") from error
+        self.cannot_trace |= bool(trace.gaps & TraceGap.IMPOSSIBLE)
 
     async def fetch(self, digest: Digest, on_chunk: OnChunk) -> None:
         """Fetch the content of a result in chunks. The caller must check the digest.

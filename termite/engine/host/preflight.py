@@ -178,6 +178,14 @@ def why_calls_are_not_watched(sandbox: Path, uid: int | None = None) -> str:
     return _why_it_fails(sandbox, uid, "watch")
 
 
+def why_jobs_are_not_traced(sandbox: Path, uid: int | None = None) -> str:
+    """Try to trace a command in the namespaces of a mirror, as `check_sandbox` does.
+
+    Return the reason if that is impossible, else "". This blocks for up to SANDBOX_TRY_S.
+    """
+    return _why_it_fails(sandbox, uid, "trace")
+
+
 def _why_it_fails(sandbox: Path, uid: int | None, *subcommand: str) -> str:
     command = [*enter_command(sandbox, uid), str(sandbox), *subcommand]
     try:

@@ -101,6 +101,7 @@ class ControlCommands:
                 "slots": lease.slots,
                 "running": lease.running,
                 "jobs": lease.jobs,
+                "cannot_trace": lease.cannot_trace,
                 "clock_offset_ms": lease.offset_ns // 1_000_000,
                 **lease.statistics(),
             }

@@ -250,7 +250,7 @@ def record_failure(master: Master, job: Job, error: Retryable) -> None:
     """Note a failed attempt against its worker, so that the next attempt gets another one.
 
     If a file changed under the job, or could not be looked at here, no worker is to blame. Nor is
-    one that gives no job the network.
+    one that gives no job the network, or whose trace has disturbed the job.
     """
     assert job.lease is not None, "only a lease can fail"
     if error.reason is Reason.NETWORK_DENIED:
@@ -260,11 +260,21 @@ def record_failure(master: Master, job: Job, error: Retryable) -> None:
         job.failures.append(error)
         log.info("job-outdated job=%d detail=%r reason=%s", job.id, error.detail, error.reason)
         return
+    if error.reason is Reason.TRACE_DISTURBED:
+        job.is_disturbed = True  # it is no failure, and cannot happen again
+        for counters in master.counters_of(job):
+            counters.retries[error.reason] += 1
+        log.info("job-disturbed job=%d lease=%s detail=%r reason=%s", *_named(job, error))
+        return
     job.fail(job.lease.worker, error)
     master.pool.failed(job.lease, error)
     for counters in master.counters_of(job):
         counters.retries[error.reason] += 1
-    log.warning("job-retried job=%d lease=%s detail=%r reason=%s", job.id, job.lease.worker, error.detail, error.reason)
+    log.warning("job-retried job=%d lease=%s detail=%r reason=%s", *_named(job, error))
+
+
+def _named(job: Job, error: Retryable) -> tuple[int, str, str, Reason]:
+    return job.id, job.lease.worker if job.lease else "", error.detail, error.reason
 
 
 async def fall_back(

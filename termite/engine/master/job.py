@@ -55,6 +55,7 @@ class Job:
     terminal: TerminalWish | None = None  # with the present size of the window; None: the job has none
     resized: trio.Event = NEVER
     posted: trio.Event = NEVER  # of a job with a terminal: its Run is before whatever is sent now
+    is_disturbed: bool = False  # True if its trace has changed what it did, in any attempt
     plugin: str = ""  # that has read the command; "": none
     notes: JobNotes = field(default_factory=JobNotes)
     failures: list[Retryable] = field(default_factory=list)

@@ -57,6 +57,8 @@ from termite.engine.master.job_reports import (
 )
 from termite.engine.master.placement.machine_questions import UnlikeWorker, Wanted, unlike_workers, wanted_by
 from termite.engine.master.placement.run_times import learn_run_time
+from termite.engine.master.placement.sent_contents import take_contents
+from termite.engine.master.placement.traced_jobs import trace_mode
 from termite.engine.master.results import FetchedContents
 from termite.engine.master.shared import Master
 from termite.engine.model import Changeset, Command, Exit, Phase
@@ -65,12 +67,6 @@ from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.publishing.publication import Ticket
 from termite.engine.wire.protocol.messages import Ran, Run
 
-# Limits, in bytes, for the contents of locally written files that a Run sends along: of one file,
-# and of all. The job starts only when they have arrived, so the limits are lower for distant
-# workers. Mirrors fetch everything else on demand.
-SENT_ALONG_NEAR_BYTES = (64 * 1024, 128 * 1024)
-SENT_ALONG_FAR_BYTES = (4 * 1024, 16 * 1024)
-SENT_ALONG_FILES = 256  # at most; reading one blocks the master for 40 us
 # With these, no other worker would do better.
 NO_OTHER_WORKER = frozenset({Reason.NOT_AT_REST, Reason.TOO_LARGE})
 NEW_BUILD_S = 10.0  # if no job ran for this time, the next one belongs to a new build
@@ -309,9 +305,7 @@ def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> Run | 
     number = job.number = master.tree.drain()
     if _is_outdated(changesets := master.tree.changesets_since(lease.cursor)):
         return None
-    limits = SENT_ALONG_NEAR_BYTES if lease.is_near else SENT_ALONG_FAR_BYTES
-    contents = master.tree.contents_since(lease.sent_number, *limits, SENT_ALONG_FILES)
-    lease.sent_number = number
+    contents = take_contents(master.tree, lease, number)
     rule = job.verdict.rule if job.verdict else None
     return Run(
         job=job.id,
@@ -336,6 +330,8 @@ def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> Run | 
         nice=job.request.inherited.nice,
         ignored=job.request.inherited.ignored,
         terminal=job.terminal,
+        trace=trace_mode(job, master.config.trace),
+        names_known=len(lease.traced_names),
     )
 
 

@@ -40,7 +40,7 @@ from termite.engine.master.recording.recorder import Recorder
 from termite.engine.master.recording.recorder_config import RecorderConfig
 from termite.engine.master.settled_check import SettledCheck
 from termite.engine.master.worker_shell.job_surroundings import JobSurroundings, Surroundings
-from termite.engine.model import Command, How, MachineFacts, Verdict
+from termite.engine.model import Command, How, MachineFacts, TraceMode, Verdict
 from termite.engine.paths import is_within, tree_path
 from termite.engine.status.report import Counters
 from termite.engine.tree.master_tree import MasterTree
@@ -67,6 +67,7 @@ class MasterConfig:
     * `exports`, `excludes` and `hidden` are paths below the root directory.
     * `records` is the directory for the records of jobs; None means that they are only in the live
       stream. Without `keeps_output`, they have no output of jobs.
+    * `trace` says how the jobs are traced that can be.
     """
 
     socket: Path
@@ -89,6 +90,7 @@ class MasterConfig:
     alias: Path | None = None
     records: Path | None = None
     keeps_output: bool = True
+    trace: TraceMode = TraceMode.OFF
     log_tail: LogTail = field(default_factory=LogTail)
 
 

@@ -29,6 +29,7 @@ PIPE_BYTES = 64 * 1024  # a pipe holds so much, so a larger read gets no more
 # A sandbox that survives so many signals, one every KILL_S, is left to the kernel, and logged.
 KILL_ATTEMPTS = 10
 KILL_S = 1.0
+MAX_PATHS_BYTES = 32 * 1024 * 1024  # of a trace; termite-sandbox writes less
 
 OnOutput = Callable[[bytes], Awaitable[None]]
 
@@ -82,16 +83,20 @@ def make_job_io(make_directory: Callable[[], Path]) -> JobIo:
 class RunningSandbox:
     """A sandbox with its job. `tags` has the tag byte of each output pipe by descriptor.
 
-    The terminals' descriptors are added to `tags` when the sandbox has sent them.
+    The terminals' descriptors are added to `tags` when the sandbox has sent them. `trace` is the
+    memory file of a trace, or -1.
     """
 
     sandbox: WaitingSandbox
     io: JobIo
     tags: dict[int, bytes]
     terminal: JobTerminal | None = None
+    trace: int = -1
 
     def close(self) -> None:
         """Close all descriptors, when the job is dead."""
+        if self.trace >= 0:
+            os.close(self.trace)
         self.sandbox.close()
         self.io.close()
         if self.terminal is not None:
@@ -103,10 +108,14 @@ def start_job(sandbox: WaitingSandbox, io: JobIo, spec: SandboxSpec) -> RunningS
 
     Raises Retryable if the sandbox does not take it; then everything is closed.
     """
+    trace = -1
     try:
         io.events.register(sandbox.channel, select.EPOLLIN)
-        _send_order(sandbox, io, spec)
+        trace = mirror_calls.memfd_create("trace") if spec.trace else -1
+        _send_order(sandbox, io, spec, trace)
     except BaseException as error:
+        if trace >= 0:
+            os.close(trace)
         io.close()
         sandbox.close()
         if isinstance(error, OSError):
@@ -120,10 +129,18 @@ def start_job(sandbox: WaitingSandbox, io: JobIo, spec: SandboxSpec) -> RunningS
         if fd not in tags:
             io.events.unregister(fd)  # this pipe has no writer, and would end now
     io.close_writers()
-    return RunningSandbox(sandbox, io, tags, spec.terminal)
+    return RunningSandbox(sandbox, io, tags, spec.terminal, trace)
 
 
-def _send_order(sandbox: WaitingSandbox, io: JobIo, spec: SandboxSpec) -> None:
+def read_paths(running: RunningSandbox) -> bytes:
+    """Return the paths of a trace when the job is dead, or b"" if there are none."""
+    if running.trace < 0:
+        return b""
+    size = mirror_calls.fstat(running.trace).st_size
+    return mirror_calls.pread(running.trace, size, 0) if size <= MAX_PATHS_BYTES else b""
+
+
+def _send_order(sandbox: WaitingSandbox, io: JobIo, spec: SandboxSpec, trace: int) -> None:
     fds = [io.writers[0], io.writers[0 if spec.merge else 1]]
     order = pack_order(spec, io.scratch)
     large = -1
@@ -136,6 +153,8 @@ def _send_order(sandbox: WaitingSandbox, io: JobIo, spec: SandboxSpec) -> None:
             fds.append(large)
         if spec.stdin_fd >= 0:
             fds.append(spec.stdin_fd)
+        if trace >= 0:
+            fds.append(trace)
         mirror_calls.send_fds(sandbox.channel, [order], fds)
     finally:
         if large >= 0:

@@ -3,7 +3,7 @@
 An order is a sequence of records (`wire/protocol/records.py`). `native/sandbox/` reads it, and
 docs/develop/protocol.md lists its keys. This module is the only one that packs them. The
 descriptors of the order's message stand in this order: stdout, stderr, the memory file of a large
-order, stdin.
+order, stdin, the memory file of the trace.
 """
 
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from termite.engine.model import TerminalWish
+from termite.engine.model import TerminalWish, TraceMode
 from termite.engine.wire.protocol.records import pack_all, pack_records
 from termite.fuse.job_terminal import JobTerminal
 
@@ -29,7 +29,8 @@ class SandboxSpec(msgspec.Struct, frozen=True):
     stdout's pipe. `timeout_s` and `memory_bytes` are limits, and 0 means none.
     `processes` is a limit of processes and threads, and 0 means none. `limits`, `nice` and
     `ignored` are as in Run. An empty `hostname` leaves the name of this machine. `terminal` is in
-    place of the pipes of some streams; None means of none.
+    place of the pipes of some streams; None means of none. `trace` is for a sandbox that was made for
+    it.
 
     `on_pid` is called with the pid of the sandbox's first process, as soon as there is one.
     `on_kill` is called just before the job is killed after a time-out or a cancellation. It must
@@ -60,6 +61,7 @@ class SandboxSpec(msgspec.Struct, frozen=True):
     processes: int = 0
     hostname: str = ""
     terminal: JobTerminal | None = None
+    trace: TraceMode = TraceMode.OFF
     on_pid: Callable[[int], None] | None = None
     on_kill: Callable[[], None] | None = None
 
@@ -90,6 +92,8 @@ def pack_order(spec: SandboxSpec, scratch: Path) -> bytes:
         records.append(("stdin_closed", b"1"))
     if spec.hostname:
         records.append(("hostname", os.fsencode(spec.hostname)))
+    if spec.trace:
+        records.append(("trace", b"%d" % spec.trace))
     if spec.terminal is not None:
         records += _terminal_records(spec.terminal.wish)
     return pack_records(records) + pack_all("arg", spec.argv) + pack_all("env", spec.env)

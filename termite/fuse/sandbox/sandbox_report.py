@@ -15,6 +15,7 @@ import msgspec
 
 from termite.engine.errors import NotAtRest, Reason, RemoteProtocolError, Retryable
 from termite.engine.model import Exit, Usage
+from termite.engine.wire.protocol.packed_trace import TraceGap
 from termite.engine.wire.protocol.records import parse_records
 
 REPORT_BYTES = 16 * 1024  # the longest text of a report is a path with an error
@@ -35,6 +36,17 @@ SENT_HOME = {
 NOT_FOUND = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
 
 
+class NotedTrace(msgspec.Struct, frozen=True):
+    """The trace of a job: the paths as termite-sandbox has written them.
+
+    `calls` is the number of system calls, and `gaps` are bits of TraceGap.
+    """
+
+    paths: bytes
+    calls: int
+    gaps: int
+
+
 class SandboxResult(msgspec.Struct, frozen=True):
     """How the command ended, and the directory `upper` with all that it wrote.
 
@@ -43,7 +55,7 @@ class SandboxResult(msgspec.Struct, frozen=True):
     until `Sandboxes.discard`. `is_full`: it met a limit of processes when its command ended.
     `processes_made` is 0, or the number that it has made, if that is beyond its limit. `is_linked`:
     a file got another name, and a program may have compared both inode numbers. `is_left`: a
-    process of the job outlived its command.
+    process of the job outlived its command. `trace` is None if the job was not traced.
     """
 
     exit: Exit
@@ -58,6 +70,7 @@ class SandboxResult(msgspec.Struct, frozen=True):
     processes_made: int = 0
     is_linked: bool = False
     is_left: bool = False
+    trace: NotedTrace | None = None
 
 
 def parse_report(message: bytes) -> dict[str, str]:
@@ -71,12 +84,15 @@ def parse_report(message: bytes) -> dict[str, str]:
         raise Retryable(Reason.SANDBOX_FAILED, f"a report that cannot be read: {error}") from None
 
 
-def sandbox_result(records: Mapping[str, str], earliest_ns: int, timed_out: bool, upper: Path) -> SandboxResult:
-    """Return the result that the records of a report describe.
+def sandbox_result(
+    records: Mapping[str, str], earliest_ns: int, timed_out: bool, upper: Path, paths: bytes = b""
+) -> SandboxResult:
+    """Return the result that the records of a report describe. `paths` are those of its trace.
 
     `earliest_ns` stands in for a start time that is not known. Raises Retryable if the sandbox has
     failed, and NotAtRest if another job writes to a file of this one; both run the job once more.
-    Raise Retryable with a reason that `is_for_here` if the job needs the submitter's machine.
+    Raise Retryable with a reason that `is_for_here` if the job needs the submitter's machine, and
+    with TRACE_DISTURBED if it has to run again without a trace.
     """
     if "error" in records:
         raise Retryable(Reason.SANDBOX_FAILED, records["error"])
@@ -103,8 +119,21 @@ def sandbox_result(records: Mapping[str, str], earliest_ns: int, timed_out: bool
     )
     offset, is_full = _number(records, "stdin_offset", -1), "full" in records
     made, is_linked, is_left = _number(records, "made", 0), "linked" in records, "left" in records
+    trace = _trace(records, paths) if "calls" in records else None
     spans = (usage, started_ns, ended_ns, timed_out)
-    return SandboxResult(exit, exec_errno, *spans, upper, offset, is_full, made, is_linked, is_left)
+    return SandboxResult(exit, exec_errno, *spans, upper, offset, is_full, made, is_linked, is_left, trace)
+
+
+def _trace(records: Mapping[str, str], paths: bytes) -> NotedTrace:
+    """Return the trace. Raise Retryable if the trace has changed what the job did.
+
+    A signal has then ended calls that it does not end otherwise, or a tracer of the job's own has
+    missed calls.
+    """
+    lost, gaps = _number(records, "lost", 0), _number(records, "gaps", 0)
+    if lost or gaps & TraceGap.FILTER:
+        raise Retryable(Reason.TRACE_DISTURBED, f"{lost} system calls" if lost else "a filter of its own")
+    return NotedTrace(paths, max(_number(records, "calls", 0), 0), gaps & int(~TraceGap(0)))
 
 
 _LARGEST_STATUS = 0xFFFF  # of wait(2)

@@ -5,9 +5,9 @@ because of that. Its result does not count then, and the job runs once more else
 """
 
 import contextlib
-import os
 import time
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -15,12 +15,12 @@ import trio
 from termite.engine.errors import Reason, Retryable
 from termite.engine.model import Exit, JobLimits, JobNetwork
 from termite.fuse.sandbox.job_limits import LOOK_S, JobLimitWatches
-from termite.fuse.sandbox.running_sandbox import JobIo, OnOutput, follow_job, make_job_io, start_job
+from termite.fuse.sandbox.running_sandbox import JobIo, OnOutput, follow_job, make_job_io, read_paths, start_job
 from termite.fuse.sandbox.sandbox_order import SandboxSpec
 from termite.fuse.sandbox.sandbox_report import SandboxResult, sandbox_result
+from termite.fuse.sandbox.sandbox_sources import SandboxSources
 from termite.fuse.sandbox.scratch import Scratch
 from termite.fuse.sandbox.shortages import Shortages
-from termite.fuse.sandbox.spawner import Spawner
 from termite.fuse.sandbox.standstill import CHECK_S, StandstillWatch
 
 MAX_READY = 4  # sandboxes and pipes that wait: each costs 200 KB, and the next is there within a millisecond
@@ -54,12 +54,7 @@ class Sandboxes:
         self._of_jobs: dict[int, Path] = {}
         self._watches: list[StandstillWatch] = []  # one for each running job
         self._idle = trio.lowlevel.ParkingLot()  # tasks that wait for a job to watch
-        watched = (b"--own=" + b":".join(b"%d" % number for number in own),) if own else ()
-        option = b"--private=" + os.fsencode(network.pasta) if network.pasta else b"--network"
-        self._spawners = {
-            False: Spawner(binary, scratch, *watched),
-            True: Spawner(binary, scratch, option, *watched),
-        }
+        self._sources = SandboxSources(binary, scratch, network, own)
 
     def setup(self) -> None:
         """Mount the scratch space. Call this once, in the mount namespace in which jobs start."""
@@ -71,7 +66,7 @@ class Sandboxes:
 
         Raises Retryable if no sandbox can be made; the worker then refuses the lease.
         """
-        await self._spawners[False].wait_ready()
+        await self._sources.wait_ready()
 
     def keep_ready(self, slots: int) -> None:
         """Keep enough ready for `slots` jobs at once, up to a small limit."""
@@ -83,7 +78,7 @@ class Sandboxes:
 
         An error is ignored here, because `run` meets it again and raises it.
         """
-        self._spawners[False].refill(self._ready)
+        self._sources.refill(self._ready)
         with contextlib.suppress(OSError):
             while len(self._ios) < self._ready:
                 self._ios.append(make_job_io(self.scratch.make_job_directory))
@@ -95,8 +90,7 @@ class Sandboxes:
         self.limits.close()
         while self._ios:
             self._ios.popleft().close()
-        for spawner in self._spawners.values():
-            spawner.close()
+        self._sources.close()
 
     async def run(self, spec: SandboxSpec, on_output: OnOutput) -> SandboxResult:
         """Run a command to its end, and call `on_output` with each chunk behind its tag byte.
@@ -111,13 +105,12 @@ class Sandboxes:
         self._of_jobs[spec.job] = io.scratch
         began_s, started_ns = time.monotonic(), time.time_ns()
         try:
-            sandbox = await self._spawners[spec.network].take()
+            sandbox, trace = await self._sources.take(spec)
         except BaseException:
             io.close()
             raise
-        running = start_job(sandbox, io, spec)
-        report: dict[str, str] = {}
-        timed_out = False
+        running = start_job(sandbox, io, replace(spec, trace=trace))
+        report, timed_out, paths = dict[str, str](), False, b""
         with trio.CancelScope() as scope:
             on_kill = spec.on_kill or (lambda: None)
             watch = StandstillWatch(spec.job, sandbox, on_kill, scope.cancel)
@@ -126,6 +119,7 @@ class Sandboxes:
             self._idle.unpark_all()
             try:
                 report, timed_out = await follow_job(running, spec, on_output)
+                paths = read_paths(running)
             finally:
                 self.limits.leave(limit)
                 running.close()
@@ -134,7 +128,7 @@ class Sandboxes:
             raise limit.verdict
         if watch.verdict and not report:
             raise Retryable(Reason.SANDBOX_STUCK, watch.verdict)
-        result = sandbox_result(report, started_ns, timed_out, io.scratch / "upper")
+        result = sandbox_result(report, started_ns, timed_out, io.scratch / "upper", paths)
         self.limits.raise_if_hit(limit, result)
         self._raise_shortage(result, began_s)
         return result

@@ -21,6 +21,7 @@ from typing import TypeVar
 import trio
 
 from termite.engine.errors import Reason, Retryable
+from termite.engine.model import TraceMode
 from termite.engine.wire.protocol.records import parse_records
 from termite.fuse import mirror_calls
 
@@ -29,6 +30,8 @@ ANNOUNCEMENT_BYTES = 16 * 1024  # the longest text is that of a report, a path w
 # replaced.
 SANDBOX_ANSWER_S = 10.0
 MAX_STARTS = 2  # of the process for one job; if it dies each time, it will never work
+
+TRACES = {TraceMode.OFF: (), TraceMode.EXACT: (b"--trace=exact",), TraceMode.COMPILER: (b"--trace=compiler",)}
 
 Received = TypeVar("Received")
 
@@ -68,6 +71,13 @@ class WaitingSandbox:
         return False
 
 
+class Untraceable(Retryable):
+    """An error for the sandboxes of a lease: no job can be traced on this machine."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(Reason.SANDBOX_FAILED, detail)
+
+
 class Spawner:
     """The process that makes sandboxes, with the sandboxes that are ready.
 
@@ -76,12 +86,23 @@ class Spawner:
     connects them to other machines. `--own=UID:GID[:GROUP]...` watches for calls that need the
     submitter's machine. The process is started when a sandbox is first wanted, so that it sees the
     mounts of that moment. If it dies it is started again, and its sandboxes live on.
+
+    The jobs of a sandbox are traced as `trace` says. Their loopback interface is that of the
+    sandboxes of `beside`, unless that process has died.
     """
 
-    def __init__(self, binary: Path, scratch: Path, *options: bytes) -> None:
+    def __init__(
+        self,
+        binary: Path,
+        scratch: Path,
+        *options: bytes,
+        trace: TraceMode = TraceMode.OFF,
+        beside: "Spawner | None" = None,
+    ) -> None:
         self._binary = binary
         self._scratch = scratch
-        self._options = options
+        self._options = (*TRACES[trace], *options)
+        self._beside = beside
         self._pid = 0
         self._pidfd = -1  # of the process while there is a socket
         self._socket: socket.socket | None = None
@@ -135,6 +156,15 @@ class Spawner:
             self._ready.popleft().close()
         self._stop()
 
+    def open_network(self) -> int:
+        """Return a descriptor of the sandboxes' network namespace, or -1 if there is none now."""
+        if self._socket is None:
+            return -1
+        try:
+            return mirror_calls.open(f"/proc/{self._pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:  # it is dying
+            return -1
+
     async def _wait_for_one(self) -> None:
         starts = 0
         while not self._ready:
@@ -187,6 +217,9 @@ class Spawner:
                 return
             self._asked -= 1
             records = {key: content.decode(errors="replace") for key, content in parse_records(said)}
+            if "untraceable" in records:
+                self._stop()
+                raise Untraceable(records["untraceable"])
             if "error" in records:
                 raise Retryable(Reason.SANDBOX_FAILED, records["error"])
             if "unfiltered" in records:  # it says so once; jobs run without the filter
@@ -205,14 +238,19 @@ class Spawner:
             ours, theirs = mirror_calls.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as error:
             raise Retryable(Reason.SANDBOX_FAILED, error.strerror or "") from error
+        network = -1
         try:
+            network = self._beside.open_network() if self._beside is not None else -1
+            joined = (b"--network-of=%d" % network,) if network >= 0 else ()
+            kept = [fd for fd in (theirs.fileno(), network) if fd >= 0]
+            words = (*joined, *self._options, b"%d" % theirs.fileno(), os.fsencode(self._scratch))
             self._pid = os.posix_spawn(
                 self._binary,
-                [b"termite-sandbox", b"serve", *self._options, b"%d" % theirs.fileno(), os.fsencode(self._scratch)],
+                [b"termite-sandbox", b"serve", *words],
                 {},
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), theirs.fileno()),  # only clears close-on-exec
+                    *((os.POSIX_SPAWN_DUP2, fd, fd) for fd in kept),  # only clears close-on-exec
                 ],
                 setsigmask=[],
                 setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # Python ignores these two; a job must not
@@ -224,6 +262,8 @@ class Spawner:
             raise Retryable(Reason.SANDBOX_FAILED, error.strerror or "") from error
         finally:
             theirs.close()
+            if network >= 0:
+                os.close(network)
         ours.setblocking(False)
         self._socket = ours
 

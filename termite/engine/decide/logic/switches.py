@@ -38,6 +38,7 @@ VARIABLES: Mapping[str, tuple[str, ...]] = {
     "TERMITE_SOCKET": (),
     "TERMITE_SUMMARY": (),
     "TERMITE_TMP": ("shared", "private"),
+    "TERMITE_TRACE": ("off", "exact"),
     "TERMITE_VERBOSE": (),
 }
 # Further values of a variable, in words.

@@ -125,6 +125,9 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=
     output_bytes: int = 0
     is_output_kept: bool = True
     pid: int = 0
+    trace_calls: int = 0
+    trace_paths: int = 0
+    trace_gaps: tuple[str, ...] = ()
 
     @property
     def stage(self) -> Stage:

@@ -7,6 +7,7 @@ from termite.engine.errors import Reason
 from termite.engine.history.logic.job_record import NOT_KNOWN, FailedAttempt, Where
 from termite.engine.master.recording.build_notes import BuildNotes
 from termite.engine.model import Change, Exit, Usage
+from termite.engine.wire.protocol.packed_trace import PackedTrace
 
 NO_PROCESS = -1
 
@@ -17,7 +18,7 @@ class JobNotes:
 
     * `where` is a worker from the start of an attempt there on, and `is_published` says that its
       result counts.
-    * `sent_s` to `usage` and `changes` to `timed_out` are those of the present attempt.
+    * `sent_s` to `usage` and `changes` to `trace` are those of the present attempt.
     * `reason` and `detail` say why it fell back or was refused; None: it was not.
     * `traffic` has the bytes sent and received, and the requests.
     * `text` is the recorded text, as soon as somebody has needed it; "" before.
@@ -38,6 +39,7 @@ class JobNotes:
     changes: Sequence[Change] = ()
     dropped: Sequence[bytes] = ()
     timed_out: bool = False
+    trace: PackedTrace | None = None
     is_published: bool = False
     conflicts: int = 0
     is_short: bool = False
@@ -58,7 +60,7 @@ class JobNotes:
             self.started_s = self.ended_s = 0.0
             self.exit = self.usage = None
             self.changes = self.dropped = ()
-            self.timed_out = False
+            self.timed_out, self.trace = False, None
 
     def fail_attempt(self, reason: Reason, detail: str, now_s: float) -> FailedAttempt:
         """Note that the present attempt has failed, and return it."""

@@ -18,6 +18,7 @@ from termite.engine.history.logic.recorded_text import (
 from termite.engine.master.job import Job
 from termite.engine.master.recording.job_notes import JobNotes
 from termite.engine.model import Change, Rule, Usage
+from termite.engine.wire.protocol.packed_trace import PackedTrace, TraceGap
 
 # With these, the worker has not started the command.
 NOT_STARTED = frozenset({Reason.NETWORK_DENIED.value, Reason.EXEC_FAILED.value, Reason.TOO_LARGE.value})
@@ -77,6 +78,7 @@ def record_of(job: Job, settings: RecordSettings) -> JobRecord:
         output_bytes=output.size if output else 0,
         is_output_kept=is_kept,
         pid=job.launcher.pid,
+        **_trace(notes.trace),
     )
 
 
@@ -112,6 +114,13 @@ def _times_and_end(notes: JobNotes) -> dict[str, Any]:
         "peak_memory_bytes": usage.peak_memory_bytes,
         "fuse_requests": usage.requests,
     }
+
+
+def _trace(trace: PackedTrace | None) -> dict[str, Any]:
+    if trace is None:
+        return {}
+    gaps = TraceGap(trace.gaps).words if trace.gaps else ()
+    return {"trace_calls": trace.calls, "trace_paths": trace.count, "trace_gaps": gaps}
 
 
 def _has_run_again(job: Job) -> bool:

@@ -98,7 +98,7 @@ class Recorder:
         notes.started_s = (ran.started_ns + offset_ns) / 1e9
         notes.ended_s = (ran.ended_ns + offset_ns) / 1e9
         notes.exit, notes.usage, notes.changes = ran.exit, ran.usage, ran.changes
-        notes.dropped, notes.timed_out = ran.dropped, ran.timed_out
+        notes.dropped, notes.timed_out, notes.trace = ran.dropped, ran.timed_out, ran.trace
         self.tell_end(job)
 
     def published(self, job: Job, conflicts: int = 0) -> None:

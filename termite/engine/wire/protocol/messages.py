@@ -32,6 +32,7 @@ from termite.engine.model import (
     Slots,
     StdinFile,
     TerminalWish,
+    TraceMode,
     Usage,
     UserId,
     WindowSize,
@@ -50,6 +51,7 @@ from termite.engine.wire.protocol.fleet_messages import (
     Workers,
 )
 from termite.engine.wire.protocol.message_base import Message
+from termite.engine.wire.protocol.packed_trace import PackedTrace
 
 PROTOCOL = 7  # both ends must have the same; if not, the operator reads one clear line
 INLINE_BYTES = 64 * 1024  # contents up to this size are sent inside a message, not as chunks
@@ -127,6 +129,8 @@ class Run(Message, frozen=True):
       bit N - 1 for each ignored signal N.
     * `terminal` has the terminals of the job, None if it has none. If the job reads from one at
       which nobody types, the run fails.
+    * `trace` says how the job is traced. The master has learnt `names_known` names of the traces of
+      this lease.
     """
 
     job: Count
@@ -151,6 +155,8 @@ class Run(Message, frozen=True):
     nice: Annotated[int, Meta(ge=0, le=19)] = 0
     ignored: Annotated[int, Meta(ge=0, lt=2**31)] = 0
     terminal: TerminalWish | None = None
+    trace: TraceMode = TraceMode.OFF
+    names_known: Count = 0
 
     def __post_init__(self) -> None:
         """Refuse values that execve and chdir cannot take.
@@ -174,6 +180,7 @@ class Ran(Message, frozen=True):
       126 or 127.
     * `stdin_offset` is the job's final position in a file that was its standard input, or -1 if it
       is not known. `stdin_taken` is how many bytes of a stream the job has consumed.
+    * `trace` is None if the job was not traced.
     """
 
     exit: Exit
@@ -187,6 +194,7 @@ class Ran(Message, frozen=True):
     timed_out: bool = False
     stdin_offset: Offset = -1
     stdin_taken: Count = 0
+    trace: PackedTrace | None = None
 
 
 class GetBlob(Message, frozen=True):

@@ -59,6 +59,11 @@ def test_why_calls_are_not_denied_is_quoted(tmp_path: Path) -> None:
     assert "missing" in preflight.why_calls_are_not_denied(tmp_path / "missing")
 
 
+def test_why_jobs_are_not_traced_is_quoted(tmp_path: Path) -> None:
+    assert preflight.why_jobs_are_not_traced(sandbox(tmp_path, 'test "$1 $2 $4" = "enter -- trace"')) == ""
+    assert preflight.why_jobs_are_not_traced(sandbox(tmp_path, "echo too old >&2; exit 100")) == "too old"
+
+
 def test_why_calls_are_not_watched_is_quoted(tmp_path: Path) -> None:
     assert preflight.why_calls_are_not_watched(sandbox(tmp_path, 'test "$1 $2 $4" = "enter -- watch"')) == ""
     assert preflight.why_calls_are_not_watched(sandbox(tmp_path, "echo no listener >&2; exit 100")) == "no listener"

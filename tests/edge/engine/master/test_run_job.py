@@ -11,6 +11,7 @@ import socket
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 from unittest.mock import patch
@@ -41,17 +42,30 @@ from termite.engine.master import run_job
 from termite.engine.master.control_commands import ControlCommands, Sessions
 from termite.engine.master.fallback import run_here_instead
 from termite.engine.master.job import MAX_ATTEMPTS, Job
+from termite.engine.master.placement.sent_contents import SENT_ALONG_FILES, SENT_ALONG_NEAR_BYTES
 from termite.engine.master.recording.record_keeper import PAUSE_S
-from termite.engine.master.run_job import SENT_ALONG_FILES, SENT_ALONG_NEAR_BYTES, JobRunner
+from termite.engine.master.run_job import JobRunner
 from termite.engine.master.settled_check import SettledCheck
 from termite.engine.master.shared import Master, MasterConfig
-from termite.engine.model import Attr, Change, Changeset, Command, Digest, Exit, MachineFacts, StdinFile, Usage
+from termite.engine.model import (
+    Attr,
+    Change,
+    Changeset,
+    Command,
+    Digest,
+    Exit,
+    MachineFacts,
+    StdinFile,
+    TraceMode,
+    Usage,
+)
 from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.master_tree import MasterTree
 from termite.engine.tree.publishing.publication import Published, Ticket
 from termite.engine.tree.tools.tool_homes import ToolPlace
 from termite.engine.wire.protocol import records
 from termite.engine.wire.protocol.messages import Ran, Run
+from termite.engine.wire.protocol.packed_trace import LearntNames
 
 CONTENT = b"object"
 CHANGE = Change(b"p/x.o", Attr(0o100644, 6, 1, Digest(hashlib.sha256(CONTENT).digest(), 6)))
@@ -143,6 +157,7 @@ class FakeLease:
         self.is_near = True
         self.machine = MachineFacts()
         self.slot_numbers = SlotNumbers()
+        self.traced_names = LearntNames()
         self._script, self._steps = script, steps
 
     def take_traffic(self) -> tuple[int, int, int]:
@@ -343,6 +358,48 @@ async def test_a_job_is_freed_without_the_collector_of_cycles(tmp_path: Path, cl
         assert not [found for found in gc.get_objects() if isinstance(found, Job | JobOutput)]
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("mode", TraceMode)
+async def test_a_job_that_its_trace_has_disturbed_runs_again_without_one(tmp_path: Path, mode: TraceMode) -> None:
+    modes: list[TraceMode] = []
+
+    def attempt(end: Ran | Exception) -> Script:
+        async def run(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+            modes.append(message.trace)
+            return await script(end=end)(message, on_chunk)
+
+        return run
+
+    world = World(tmp_path, attempt(Retryable(Reason.TRACE_DISTURBED, "1 system calls")), attempt(ran()))
+    world.master.config = replace(world.master.config, trace=mode)
+    async with world.launcher("gcc", fields={"stdin": b"null"}) as launched:
+        assert await launched.rest() == [(b"E", b"code=0\0")]
+    assert modes == [mode, TraceMode.OFF]
+    assert world.steps == ["drain", "run on w0", "drain", "run on w1", "published"], "nobody is blamed"
+    assert world.master.counters.retries == {Reason.TRACE_DISTURBED: 1}
+
+
+@pytest.mark.parametrize(
+    ("fields", "rules"),
+    [
+        ({"stdin": b"read"}, "[]"),
+        ({"stdin": b"null"}, '[{"Regexp": "gcc", "Network": true}]'),
+    ],
+)
+async def test_a_job_that_cannot_run_again_is_not_traced(tmp_path: Path, fields: dict[str, bytes], rules: str) -> None:
+    (tmp_path / ".termite-localrc").write_text(rules)
+    modes: list[TraceMode] = []
+
+    async def run(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        modes.append(message.trace)
+        return ran()
+
+    world = World(tmp_path, run)
+    world.master.config = replace(world.master.config, trace=TraceMode.EXACT)
+    async with world.launcher("gcc", fields=fields) as launched:
+        await launched.rest()
+    assert modes == [TraceMode.OFF]
 
 
 async def test_a_death_by_signal_is_told_as_one(tmp_path: Path) -> None:

@@ -1,0 +1,82 @@
+"""Number the names in the traces of a lease, and pack the traces for the master."""
+
+import zlib
+from array import array
+
+from termite.engine.wire.protocol.packed_trace import (
+    BYTE,
+    LONG,
+    MAX_NAMES,
+    MAX_TEXT_BYTES,
+    SHORT,
+    PackedTrace,
+    TraceGap,
+    packed_array,
+)
+
+# The worker's own, which no journal knows. The rest of a job's root is the master's.
+OWN = (b"/proc", b"/dev", b"/sys")
+BELOW_OWN = tuple(path + b"/" for path in OWN)
+COUNT_BYTES, KINDS_BYTES = 4, 8
+FAST = 1  # of zlib: names are compressed to an eighth
+
+
+class TraceNames:
+    """The names of all traces of one lease, each with its number."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[bytes, int] = {}
+        self._names: list[bytes] = []
+        self._text_bytes = 0
+        self._known = 0  # so many names the master has certainly learnt
+
+    def note_known(self, count: int) -> None:
+        """Note that the master has learnt the first `count` names."""
+        self._known = max(self._known, min(count, len(self._names)))
+
+    def statistics(self) -> dict[str, int]:
+        """Return the number of names."""
+        return {"traced_names": len(self._names)}
+
+    def pack(self, noted: bytes, calls: int, gaps: int) -> PackedTrace:
+        """Return the trace that termite-sandbox has written as `noted` (native/sandbox/trace/path_set.c).
+
+        Names that belong to the worker are left out. Raise ValueError if it is malformed.
+        """
+        if not noted:  # the sandbox could not write it
+            return PackedTrace(calls, gaps | TraceGap.PATHS)
+        count = int.from_bytes(noted[:COUNT_BYTES], "little")
+        start = COUNT_BYTES + KINDS_BYTES * count
+        both, paths = array(LONG, noted[COUNT_BYTES:start]), noted[start:].split(b"\0")
+        if len(both) != 2 * count or len(paths) != count + 1:
+            raise ValueError("a trace that is cut")
+        numbers, kinds, pairs = [], [], dict[tuple[int, int], int]()
+        for path, pair in zip(paths, zip(both[::2], both[1::2], strict=True), strict=False):
+            if path.startswith(BELOW_OWN) or path in OWN:
+                continue
+            number = self._numbers.get(path, -1)
+            if number < 0:
+                if len(self._names) == MAX_NAMES or self._text_bytes + len(path) >= MAX_TEXT_BYTES:
+                    return PackedTrace(calls, gaps | TraceGap.NAMES)
+                number = self._number(path)
+            numbers.append(number)
+            kinds.append(pairs.setdefault(pair, len(pairs)))
+        last = max(numbers, default=-1) + 1
+        new = self._names[self._known : last]
+        is_short = last <= 1 << 16
+        return PackedTrace(
+            calls=calls,
+            gaps=gaps,
+            is_short=is_short,
+            numbers=packed_array(numbers, SHORT if is_short else LONG),
+            pairs=tuple(pairs),
+            kinds=packed_array(kinds, BYTE if len(pairs) <= 1 << 8 else SHORT),
+            first_name=self._known if new else 0,
+            names=zlib.compress(b"\0".join(new) + b"\0", FAST) if new else b"",
+        )
+
+    def _number(self, path: bytes) -> int:
+        number = self._numbers[path] = len(self._names)
+        self._names.append(path)
+        self._text_bytes += len(path) + 1
+        return number
