@@ -4,12 +4,14 @@ import enum
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.hostile.filters import Verdict, judge, read_filters
 from tests.native.sandboxes import USERS, Job, Sandboxes, copy_libraries, sandboxes_of, small_base
 
 
@@ -39,6 +41,7 @@ class K(enum.IntFlag):
 HOME = "/home/me/"
 TABLE = Path(__file__).parents[2] / "native/sandbox/trace/path_calls.h"
 GAPS = {"mount": 1, "chroot": 2, "setns": 4, "filter": 8}
+X86_64, I386 = 0xC000003E, 0x40000003
 RETURN_TRACE, RETURN_EPERM = "0x7ff00000", "0x00050001"
 
 
@@ -196,6 +199,21 @@ def test_calls_of_32_bit_programs_are_traced(sandboxes: Sandboxes) -> None:
     assert uses(job).keys() == {"narrow-open", "narrow-access", "narrow-mkdir"}
 
 
+@pytest.mark.parametrize(("size", "least", "most"), [(16, 1 << 17, 1 << 17), (4000, 4000, 4200)])
+def test_a_set_of_paths_has_limits_for_their_number_and_their_bytes(
+    tmp_path: Path, size: int, least: int, most: int
+) -> None:
+    """A path more is a gap, and the first ones stay."""
+    source, program = Path(__file__).with_name("fill_path_set.c"), tmp_path / "fill"
+    subprocess.run(["gcc", "-O1", "-D_GNU_SOURCE", "-I", TABLE.parents[1], source, "-o", program], check=True)
+    text = subprocess.run([program, str(size)], capture_output=True, check=True).stdout
+    count = int.from_bytes(text[:4], sys.byteorder)
+    paths = text[4 + 8 * count :].split(b"\0")
+    assert least <= count <= most
+    assert (len(paths), len(set(paths[:-1])), {len(path) for path in paths[:-1]}) == (count + 1, count, {size})
+    assert len(text) < 32 * 1024 * 1024, "what a mirror reads"
+
+
 @pytest.mark.parametrize("what", ["mount", "umount", "chroot", "setns"])
 def test_what_changes_the_meaning_of_names_leaves_a_gap(sandboxes: Sandboxes, what: str) -> None:
     assert int(spring(sandboxes, "namespace", what).records["gaps"]) == GAPS.get(what, GAPS["mount"])
@@ -280,3 +298,35 @@ def test_the_table_has_the_kernels_numbers(column: int, header: str) -> None:
     wrong = {names for names, number in given.items() if number not in {known.get(name) for name in names.split(", ")}}
     assert len(given) > 70
     assert {names for names in wrong if given[names] in known.values()} == set()
+
+
+@pytest.mark.parametrize("mode", ["exact", "compiler"])
+def test_the_filter_asks_about_the_calls_of_the_table_and_allows_all_others(tmp_path: Path, mode: str) -> None:
+    """The watched calls of other jobs are asked about as well; only those of the table are checked."""
+    sandbox, program = TABLE.parents[1], tmp_path / "dump"
+    sources = [
+        Path(__file__).with_name("dump_trace_filter.c"),
+        sandbox / "protection/call_filter.c",
+        sandbox / "report.c",
+    ]
+    subprocess.run(["gcc", "-D_GNU_SOURCE", "-I", sandbox, *sources, "-o", program], check=True)
+    dumped = subprocess.run([program, *(["compiler"] if mode == "compiler" else [])], capture_output=True, check=True)
+    (steps,) = read_filters(dumped.stdout)
+    rows = re.findall(r"^    \{\{(-?\d+), (-?\d+)\}, (\w+),", TABLE.read_text(), re.MULTILINE)
+    for column, arch in enumerate((X86_64, I386)):
+        traced = {int(row[column]): row[2] for row in rows if int(row[column]) >= 0}
+        for number in range(600):
+            verdict, how = judge(steps, arch, number), traced.get(number, "")
+            if how in ("FILTERS", "CONTROLS"):
+                installs = 22 if how == "CONTROLS" else 1  # PR_SET_SECCOMP, SECCOMP_SET_MODE_FILTER
+                assert (verdict.is_watched, judge(steps, arch, number, (installs,)).is_watched) == (False, True)
+            elif how:
+                assert verdict.is_watched, (arch, number)
+            else:
+                assert verdict.error == 0, (arch, number)
+    assert judge(steps, X86_64, 1) == Verdict(0, False), "write(2) passes without a look at its arguments"
+    realpath, fstat = (0, 0, 1023), (5, 0, 0, 0x1000)
+    allowed = {
+        judge(steps, X86_64, number, arguments).is_watched for number, arguments in ((89, realpath), (262, fstat))
+    }
+    assert allowed == {mode == "exact"}

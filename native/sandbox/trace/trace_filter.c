@@ -72,13 +72,71 @@ struct found {
     const void *watched;
 };
 
-static void judge_found(struct filter *filter, const void *call)
+/* The calls from number `first` on, up to the next span. NULL: they are allowed. */
+struct span {
+    uint32_t first;
+    const struct found *found;
+};
+
+/* Return whether the listener is asked about a call, whatever its arguments are. */
+static bool is_always_asked(const struct found *found)
 {
-    const struct found *found = call;
-    if (found->traced)
-        judge_traced(filter, found->traced);
-    else
-        judge_watched(filter, found->watched);
+    const struct path_call *call = found->traced;
+    bool is_judged_for_compilers = call && (call->numbers[0] == READLINK || call->numbers[0] == NEWFSTATAT);
+    return call && call->how != CONTROLS && call->how != FILTERS && !(is_for_compilers && is_judged_for_compilers);
+}
+
+/* Divide all numbers into spans. Neighbours about which the listener is always asked share one.
+ * Return the number of spans. */
+static size_t divide(const struct sought *sorted, size_t count, struct span *spans)
+{
+    size_t made = 0;
+    uint32_t next = 0;
+    spans[made++] = (struct span){0, NULL};
+    for (size_t i = 0; i < count; i++) {
+        const struct found *found = sorted[i].call, *last = spans[made - 1].found;
+        uint32_t number = (uint32_t)sorted[i].number;
+        bool is_neighbour = number == next && last && is_always_asked(last) && is_always_asked(found);
+        if (number > next && spans[made - 1].found)
+            spans[made++] = (struct span){next, NULL};
+        if (!is_neighbour)
+            spans[made++] = (struct span){number, found};
+        next = number + 1;
+    }
+    spans[made++] = (struct span){next, NULL};
+    return made;
+}
+
+/* Append a binary search for the span of the loaded number. The kernel compiles the filter for each
+ * job, so that it has as few steps as possible: a comparison jumps by itself if it can jump so far. */
+static void find_span(struct filter *filter, const struct span *spans, size_t count)
+{
+    if (count == 1) {
+        const struct found *found = spans[0].found;
+        if (!found)
+            allow(filter);
+        else if (found->traced)
+            judge_traced(filter, found->traced);
+        else
+            judge_watched(filter, found->watched);
+        return;
+    }
+    size_t half = count / 2, place = filter->count;
+    add(filter, (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, spans[half].first, 0, 0));
+    find_span(filter, spans, half);
+    size_t skipped = filter->count - place - 1;
+    if (skipped > UINT8_MAX)
+        add(filter, filter->steps[filter->count - 1]); /* makes room for a jump */
+    if (filter->is_too_long)
+        return;
+    if (skipped <= UINT8_MAX) {
+        filter->steps[place].jt = (uint8_t)skipped;
+    } else {
+        memmove(filter->steps + place + 2, filter->steps + place + 1, skipped * sizeof *filter->steps);
+        filter->steps[place].jf = 1;
+        filter->steps[place + 1] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JA, (uint32_t)skipped, 0, 0);
+    }
+    find_span(filter, spans + half, count - half);
 }
 
 /* Append the search in the table of x86-64 (`table` 0) or i386 (1). */
@@ -86,6 +144,7 @@ static void find_in(struct filter *filter, int table)
 {
     struct sought sorted[CALLS_MAX], judged[CALLS_MAX];
     struct found all[CALLS_MAX];
+    struct span spans[2 * CALLS_MAX];
     bool is_traced[CALLS_MAX] = {false};
     size_t count = 0, others = list_watched(filter, table == 0, judged);
     for (size_t i = 0; i < PATH_CALL_COUNT; i++) {
@@ -105,7 +164,7 @@ static void find_in(struct filter *filter, int table)
         count++;
     }
     load(filter, offsetof(struct seccomp_data, nr));
-    find(filter, sorted, count, judge_found);
+    find_span(filter, spans, divide(sorted, count, spans));
 }
 
 const char *make_trace_filter(bool for_compilers, const struct ids *own)

@@ -1,8 +1,8 @@
 /* Trace a job: two threads of its pid 1, started while the sandbox waits.
  *
  * The forker has the job's filter, which holds for one thread. It forks the command, so that the
- * command's processes have the filter, and pid 1 itself does not. A filter costs a few hundred
- * microseconds to install, and this way no job waits for it.
+ * command's processes have the filter, and pid 1 itself does not. A filter costs more than
+ * a hundred microseconds to install, and this way no job waits for it.
  *
  * The listener answers the calls. It is a thread, so the job cannot kill it, and its death is that
  * of the job. A call goes on as if it had not been stopped: the kernel reads its arguments again.
