@@ -72,8 +72,8 @@ static bool begins_with(const char *word, const char *prefix)
     return word && strncmp(word, prefix, strlen(prefix)) == 0;
 }
 
-/* Parse the options at `argv`, each of which may be absent. Return the number of the next word, or 0
- * if one is wrong. */
+/* Parse the options at `argv`, each of which may be absent. Return the number of the next word,
+ * or 0 if one is wrong. */
 static int parse_options(char **argv, struct sandbox_options *options, struct ids *own)
 {
     int next = 2;

@@ -59,8 +59,8 @@ struct job {
 /* Where a job has a terminal. All streams share one, but for STDERR_APART. */
 enum terminals { ON_STDIN = 1, ON_STDOUT = 2, ON_STDERR = 4, STDERR_APART = 8, IS_TYPED_AT = 16, ALL_TERMINALS = 31 };
 
-/* How a job is traced. FOR_COMPILERS leaves out calls that say nothing new if all programs of the job
- * are known compilers. */
+/* How a job is traced. FOR_COMPILERS leaves out calls that say nothing new if all programs of
+ * the job are known compilers. */
 enum trace_mode { UNTRACED, EXACT, FOR_COMPILERS };
 
 /* Wait at the socket `channel` for an order. End this process with 0 if the mirror closes the
@@ -182,9 +182,9 @@ int print_watch(void);
 
 /* -- watched_calls.c (protection/) --------------------------------------------------------------------------------- */
 
-/* Judge a watched call of a job. Answer it, or end the job: the command then runs on the submitter's
- * machine. Pid 1 of the job gives `end_job`, which gets the signal for sent_home_by. Others give
- * NULL, and pid 1 gets the signal. */
+/* Judge a watched call of a job. Answer it, or end the job: the command then runs on the
+ * submitter's machine. Pid 1 of the job gives `end_job`, which gets the signal for sent_home_by.
+ * Others give NULL, and pid 1 gets the signal. */
 void answer_watched_call(int listener, const struct seccomp_notif *call, const struct ids *own,
                          void (*end_job)(int signal));
 /* Take a watched call that waits at the descriptor `listener`, and answer it as above. */
@@ -202,8 +202,8 @@ void take_home_signals(void (*act)(int number, siginfo_t *info, void *context));
 
 /* -- path_set.c (trace/) ------------------------------------------------------------------------------------------- */
 
-/* Note a path of `length` bytes with `kinds`, of enum access_kind. Return false if there are too many
- * paths, or no memory. */
+/* Note a path of `length` bytes with `kinds`, of enum access_kind. Return false if there are too
+ * many paths, or no memory. */
 bool note_path(const char *path, size_t length, uint32_t kinds);
 /* Write all paths: their number (u32), the first and all kinds of each (u32), then each path with a
  * NUL. Return false, with errno, if that fails. */
@@ -218,9 +218,9 @@ ssize_t read_name(pid_t thread, uint64_t address, char *into);
 /* Write the path of a thread's descriptor, or of its directory (AT_FDCWD), to a buffer of PATH_MAX
  * bytes. Return its length, 0 for the root, or -1. Then errno is 0 if it names no file. */
 ssize_t path_of_descriptor(pid_t thread, int fd, char *path);
-/* Write the absolute path of a thread's `name` to a buffer of twice PATH_MAX bytes. No link in it is
- * followed, but for those of /proc to descriptors and directories. `is_at_directory`: an absolute
- * name begins at `directory` as well. Return its length, or -1 as above. */
+/* Write the absolute path of a thread's `name` to a buffer of twice PATH_MAX bytes. No link in
+ * it is followed, but for those of /proc to descriptors and directories. `is_at_directory`: an
+ * absolute name begins at `directory` as well. Return its length, or -1 as above. */
 ssize_t resolve_name(pid_t thread, int directory, const char *name, char *path, bool is_at_directory);
 
 /* -- traced_calls.c (trace/) --------------------------------------------------------------------------------------- */
@@ -246,11 +246,11 @@ bool is_watched_now(const struct seccomp_data *call);
 /* Start to trace a job, before there is one. make_trace_filter was called. `end_job` is that of
  * answer_watched_call. Report if that fails. */
 void start_tracer(const struct ids *own, void (*end_job)(int signal));
-/* Fork a process that is traced, if start_tracer was called. It calls `child`, which must not return.
- * Return its pid, or -1 with errno. */
+/* Fork a process that is traced, if start_tracer was called. It calls `child`, which must not
+ * return. Return its pid, or -1 with errno. */
 pid_t fork_command(void (*child)(const void *argument), const void *argument);
-/* End the trace, if there is one, when all of the job is dead. Write the paths to `file`, and add the
- * records calls=, lost= and gaps= to the report. */
+/* End the trace, if there is one, when all of the job is dead. Write the paths to `file`, and
+ * add the records calls=, lost= and gaps= to the report. */
 void end_tracer(int file, struct buffer *said);
 /* Return NULL if jobs can be traced, or a text of what is missing. Call this where SIGCHLD is not
  * ignored. */

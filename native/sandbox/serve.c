@@ -56,8 +56,8 @@ static bool announce_failure(int socket, const char *what)
 }
 
 /* What all sandboxes of this process have. `scope` is what make_scope returned. `is_apart`: each
- * sandbox gets a network namespace of its own. The next announcement says if calls are not denied or
- * not watched. The listener stays with this process. */
+ * sandbox gets a network namespace of its own. The next announcement says if calls are not
+ * denied or not watched. The listener stays with this process. */
 struct making {
     int socket, scope;
     bool is_apart;

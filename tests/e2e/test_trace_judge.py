@@ -1,7 +1,7 @@
 """A trace has each path that strace sees, of many kinds of commands, in the product's own sandbox.
 
-Each command runs under strace, in a job that is traced, so that both see the same calls. What strace
-itself uses is in the trace, too, so that nobody sees if the C library's own path is missed.
+Each command runs under strace, in a job that is traced, so that both see the same calls. The paths
+that strace itself uses are in the trace, too: if that of the C library is missed, nobody sees it.
 """
 
 import os

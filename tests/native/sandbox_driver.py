@@ -108,7 +108,7 @@ def read_rest(leader: int) -> str:
 
 
 def read_trace(fd: int) -> list[tuple[int, int, str]]:
-    """Return the first kinds, all kinds and the path of each entry of a trace; [] if it is empty."""
+    """Return the first kinds, all kinds and the path of each entry of a trace, if it has some."""
     text = os.pread(fd, os.fstat(fd).st_size, 0) or bytes(4)
     (count,) = struct.unpack_from("=I", text)
     kinds = struct.unpack_from(f"={2 * count}I", text, 4)

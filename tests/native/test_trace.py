@@ -16,7 +16,7 @@ from tests.native.sandboxes import USERS, Job, Sandboxes, copy_libraries, sandbo
 
 
 class K(enum.IntFlag):
-    """What a job may learn from a path, or do to it: `enum access_kind` of the tracer."""
+    """A kind is what a job may learn from a path, or do to it: `enum access_kind` of the tracer."""
 
     READ = 1
     WRITE = 1 << 1
@@ -248,7 +248,7 @@ def test_a_job_that_is_killed_has_ended(sandboxes: Sandboxes) -> None:
 
 
 def test_compilers_ask_less(sandboxes: Sandboxes) -> None:
-    """The calls that are left out concern open descriptors, and links that the names lead through."""
+    """The calls that are left out concern descriptors, and links that the names lead through."""
     argv = ["sh", "-c", "cat /etc/x; realpath /usr/bin/cat; cat"]
     exact, less = (sandboxes.run(argv, traced=mode) for mode in ("exact", "compiler"))
     assert 0 < int(less.records["calls"]) < int(exact.records["calls"])
@@ -302,7 +302,7 @@ def test_the_table_has_the_kernels_numbers(column: int, header: str) -> None:
 
 @pytest.mark.parametrize("mode", ["exact", "compiler"])
 def test_the_filter_asks_about_the_calls_of_the_table_and_allows_all_others(tmp_path: Path, mode: str) -> None:
-    """The watched calls of other jobs are asked about as well; only those of the table are checked."""
+    """Only the calls of the table are checked, although it asks about watched calls as well."""
     sandbox, program = TABLE.parents[1], tmp_path / "dump"
     sources = [
         Path(__file__).with_name("dump_trace_filter.c"),

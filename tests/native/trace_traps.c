@@ -1,6 +1,6 @@
-/* Use paths in ways that are hard to trace: `trace_traps TRAP [ARGUMENT]` does one of them, and says
- * on stdout what it saw. It is linked statically and not position-independent, because 32-bit system
- * calls take addresses below 4 GiB. */
+/* Use paths in ways that are hard to trace: `trace_traps TRAP [ARGUMENT]` does one of them, and
+ * says on stdout what it saw. It is linked statically and not position-independent, because
+ * 32-bit system calls take addresses below 4 GiB. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>

@@ -101,7 +101,8 @@ static inline void insert(struct sought *sorted, size_t count, int number, const
 }
 
 /* Append a binary search for the loaded number. A kernel that runs the filter for each call then
- * makes few comparisons. `judge` appends the steps for a call that was found; others are allowed. */
+ * makes few comparisons. `judge` appends the steps for a call that was found; others are
+ * allowed. */
 static inline void find(struct filter *filter, const struct sought *sorted, size_t count,
                         void (*judge)(struct filter *filter, const void *call))
 {

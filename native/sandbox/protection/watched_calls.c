@@ -1,14 +1,15 @@
-/* Judge the watched calls of jobs (call_filter.c), for the process that makes the sandboxes. If a job
- * is traced, its own pid 1 does this.
+/* Judge the watched calls of jobs (call_filter.c), for the process that makes the sandboxes. If
+ * a job is traced, its own pid 1 does this.
  *
- * A job has one user and one group. If its submitter could give a file to another one, or could set
- * an attribute that does not come back, the job cannot do so. Nothing is emulated: pid 1 ends the
- * job, and the command runs on the submitter's machine. If the submitter could not do it either,
- * the error is the submitter's. In a user namespace that the job has made, the kernel judges.
+ * A job has one user and one group. If its submitter could give a file to another one, or could
+ * set an attribute that does not come back, the job cannot do so. Nothing is emulated: pid 1
+ * ends the job, and the command runs on the submitter's machine. If the submitter could not do
+ * it either, the error is the submitter's. In a user namespace that the job has made, the kernel
+ * judges.
  *
- * The filter belongs to all jobs of the lease, so a job pays nothing for it. (That of a traced job is
- * its own.) A job that changes its
- * arguments in memory meanwhile only decides about itself. */
+ * The filter belongs to all jobs of the lease, so a job pays nothing for it. (That of a traced
+ * job is its own.) A job that changes its arguments in memory meanwhile only decides about
+ * itself. */
 #include "../sandbox.h"
 
 #include <errno.h>
@@ -221,9 +222,9 @@ static const char *program_of(pid_t pid, char text[PATH_MAX])
     return slash ? slash + 1 : text;
 }
 
-/* Tell pid 1 of the job that a file gets another name; `is_init`: we are pid 1. Overlayfs then shows
- * another inode number of the file, unless the name was used before. Whoever compares the numbers
- * takes both names for two files. rustc links many files, and does not. */
+/* Tell pid 1 of the job that a file gets another name; `is_init`: we are pid 1. Overlayfs then
+ * shows another inode number of the file, unless the name was used before. Whoever compares the
+ * numbers takes both names for two files. rustc links many files, and does not. */
 static void note_linking(pid_t caller, bool is_init)
 {
     static const char *const harmless[] = {"ln", "link", "cp"};

@@ -1,7 +1,7 @@
 /* Read the names that a job gives to the kernel, from its memory, and find out what they name.
  *
- * A relative name begins at the directory of its thread, or at a descriptor. The kernel is asked for
- * both each time. Nothing is remembered, so nothing can be out of date. */
+ * A relative name begins at the directory of its thread, or at a descriptor. The kernel is asked
+ * for both each time. Nothing is remembered, so nothing can be out of date. */
 #include "../sandbox.h"
 
 #include <fcntl.h>

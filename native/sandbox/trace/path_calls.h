@@ -45,8 +45,8 @@ enum reading {
     CONTROLS,      /* prctl(2), if it installs a filter */
 };
 
-/* Why a trace is not complete, as bits. `TraceGap` in termite/engine/wire/protocol/packed_trace.py has
- * the same bits. */
+/* Why a trace is not complete, as bits. `TraceGap` in
+ * termite/engine/wire/protocol/packed_trace.py has the same bits. */
 enum gap {
     GAP_MOUNT = 1,
     GAP_CHROOT = 1 << 1,

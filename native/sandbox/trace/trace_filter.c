@@ -1,9 +1,9 @@
-/* Build and install the filter of a traced job: it stops at each call that names a path, and at each
- * watched call, until pid 1 of the job has answered.
+/* Build and install the filter of a traced job: it stops at each call that names a path, and at
+ * each watched call, until pid 1 of the job has answered.
  *
  * A process has one listener at most. Therefore the sandboxes of traced jobs come from a `serve`
- * whose own filter has none, and this filter watches all calls for which that of other jobs has a
- * listener. The filter of `serve` still denies what no build needs: the kernel takes its error
+ * whose own filter has none, and this filter watches all calls for which that of other jobs has
+ * a listener. The filter of `serve` still denies what no build needs: the kernel takes its error
  * before it asks a listener. The calls of x32, io_uring and handles of files end there.
  *
  * Both programs are built once, before the sandboxes are forked. */
@@ -107,8 +107,9 @@ static size_t divide(const struct sought *sorted, size_t count, struct span *spa
     return made;
 }
 
-/* Append a binary search for the span of the loaded number. The kernel compiles the filter for each
- * job, so that it has as few steps as possible: a comparison jumps by itself if it can jump so far. */
+/* Append a binary search for the span of the loaded number. The kernel compiles the filter for
+ * each job, so that it has as few steps as possible: a comparison jumps by itself if it can jump
+ * so far. */
 static void find_span(struct filter *filter, const struct span *spans, size_t count)
 {
     if (count == 1) {
@@ -199,8 +200,8 @@ int install_trace_filter(void)
 
 /* -- the watched calls --------------------------------------------------------------------------------------------- */
 
-/* The filter of a traced job asks about some calls whatever their arguments are. The filter of other
- * jobs knows which of them are watched, and is run here. */
+/* The filter of a traced job asks about some calls whatever their arguments are. The filter of
+ * other jobs knows which of them are watched, and is run here. */
 bool is_watched_now(const struct seccomp_data *call)
 {
     uint32_t loaded = 0;

@@ -28,8 +28,8 @@ void note_gap(uint32_t gap)
     gaps |= gap;
 }
 
-/* Note that something could not be read, unless the process is gone or the address is a bad one: the
- * call then does nothing. */
+/* Note that something could not be read, unless the process is gone or the address is a bad one:
+ * the call then does nothing. */
 static void note_unread(void)
 {
     if (errno == EPERM || errno == EACCES)
@@ -75,8 +75,8 @@ static void note_name(pid_t thread, int directory, uint64_t address, uint32_t ki
         note_gap(GAP_PATHS);
 }
 
-/* Return the kinds of open(2) with these flags. A file is opened with O_PATH for its attributes, but
- * a directory for names below it. */
+/* Return the kinds of open(2) with these flags. A file is opened with O_PATH for its attributes,
+ * but a directory for names below it. */
 static uint32_t kinds_of_open(uint64_t flags)
 {
     uint32_t kinds = flags & O_NOFOLLOW ? NO_FOLLOW : FOLLOW;

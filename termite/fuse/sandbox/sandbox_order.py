@@ -29,8 +29,8 @@ class SandboxSpec(msgspec.Struct, frozen=True):
     stdout's pipe. `timeout_s` and `memory_bytes` are limits, and 0 means none.
     `processes` is a limit of processes and threads, and 0 means none. `limits`, `nice` and
     `ignored` are as in Run. An empty `hostname` leaves the name of this machine. `terminal` is in
-    place of the pipes of some streams; None means of none. `trace` is for a sandbox that was made for
-    it.
+    place of the pipes of some streams; None means of none. `trace` is that of the sandbox, which
+    was made for it.
 
     `on_pid` is called with the pid of the sandbox's first process, as soon as there is one.
     `on_kill` is called just before the job is killed after a time-out or a cancellation. It must

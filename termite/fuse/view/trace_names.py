@@ -39,9 +39,10 @@ class TraceNames:
         return {"traced_names": len(self._names)}
 
     def pack(self, noted: bytes, calls: int, gaps: int) -> PackedTrace:
-        """Return the trace that termite-sandbox has written as `noted` (native/sandbox/trace/path_set.c).
+        """Return the trace that termite-sandbox has written as `noted`.
 
-        Names that belong to the worker are left out. Raise ValueError if it is malformed.
+        The format is that of native/sandbox/trace/path_set.c. Names that belong to the worker are
+        left out. Raise ValueError if the trace is malformed.
         """
         if not noted:  # the sandbox could not write it
             return PackedTrace(calls, gaps | TraceGap.PATHS)

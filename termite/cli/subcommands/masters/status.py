@@ -66,7 +66,8 @@ def _status_text(status: Reply) -> str:
 def _worker_rows(status: Reply) -> list[tuple[str, str]]:
     workers = cast(list[Reply], status["workers"])
     rows = [("worker", f"{one['name']}: {one['running']} of {one['slots']} slots busy") for one in workers]
-    rows += [("trace", f"{one['name']} cannot note the paths of commands") for one in workers if one.get("cannot_trace")]
+    blind = [one["name"] for one in workers if one.get("cannot_trace")]
+    rows += [("trace", f"{name} cannot note the paths of commands") for name in blind]
     rows += silent_rows(status)
     rows += [("drained", f"{name} takes no new jobs") for name in cast(list[str], status.get("drained", []))]
     if not workers:
