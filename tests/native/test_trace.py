@@ -116,6 +116,14 @@ def test_processes_are_traced_however_they_are_made(sandboxes: Sandboxes) -> Non
     assert uses(job).keys() == {"of-vfork", "of-clone3", "of-spawn", "of-orphan"}
 
 
+def test_processes_in_namespaces_of_their_own_are_traced(sandboxes: Sandboxes) -> None:
+    script = "cat in-namespaces; unshare -r cat in-two; echo $$"
+    job = sandboxes.run(["unshare", "-rpf", "sh", "-c", script], own="1000:1000")
+    assert_whole(job)
+    assert job.out == "1\n"
+    assert {"in-namespaces", "in-two"} == uses(job).keys()
+
+
 def test_many_threads_lose_no_path(sandboxes: Sandboxes) -> None:
     job = spring(sandboxes, "threads")
     assert_whole(job)
