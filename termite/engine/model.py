@@ -34,6 +34,11 @@ Sha256 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 # cannot imitate a line of a log.
 Label = Annotated[str, Meta(max_length=255, pattern=r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z")]
 
+MAX_ACCESSES = 1 << 17  # of one trace; termite-sandbox notes no more
+MAX_TRACED_NAMES = 1 << 20  # of one lease
+MAX_TRACED_BYTES = 64 * 1024 * 1024  # of all names of a lease
+MAX_PAIRS = 1 << 16  # of kinds in one trace
+
 DEFAULT_STORE_BYTES = 20 * 1024**3
 DEFAULT_STORE_FILES = 1_000_000  # 20 GiB of blobs of 4 KiB would be five million inodes
 
@@ -186,6 +191,61 @@ class TraceMode(enum.IntEnum):
     OFF = 0
     EXACT = 1
     COMPILER = 2
+
+
+class TraceGap(enum.IntFlag):
+    """The reasons why the trace of a job may lack something that the job has used.
+
+    The values up to PATHS are those of `enum gap` in native/sandbox/trace/path_calls.h.
+    """
+
+    MOUNT = 1 << 0  # it mounted or unmounted something in a namespace of its own
+    CHROOT = 1 << 1
+    NAMESPACE = 1 << 2  # it entered another namespace
+    FILTER = 1 << 3  # a tracer of its own missed calls; such a job runs again without a trace
+    UNREADABLE = 1 << 4  # the memory of a process could not be read
+    PATHS = 1 << 5  # it named too many paths
+    NAMES = 1 << 6  # the jobs of the lease have named too many paths
+    IMPOSSIBLE = 1 << 7  # this worker cannot trace jobs
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The names of the gaps, in lower case."""
+        return tuple(str(gap.name).lower() for gap in TraceGap if gap in self)
+
+
+class PackedTrace(msgspec.Struct, frozen=True, array_like=True):
+    """The trace of one job, as it travels: the paths that its system calls named, and how.
+
+    The jobs of a lease name the same paths again and again. Therefore the mirror numbers the names
+    of a lease, from 0, in the order in which jobs use them. A name travels once, later its number
+    does. Each Run says how many names the master has learnt, and a trace brings those after them.
+    Traces may arrive in another order than they were made: names that come twice are ignored.
+
+    Numbers are little-endian. docs/develop/trace.md says what the bits of kinds mean.
+
+    * `calls` is the number of system calls that were noted, and `gaps` are bits of TraceGap.
+    * `numbers` has the number of each name, in the order of first use: of 2 bytes each if
+      `is_short`, else of 4.
+    * `pairs` has the kinds that occur: of the first use, and of all uses. `kinds` has the index of
+      a pair for each name: of 1 byte if there are at most 256 pairs, else of 2.
+    * `names` has new names, the first of which has the number `first_name`: each with a NUL behind
+      it, compressed by zlib; b"" means that there are none.
+    """
+
+    calls: Count
+    gaps: Annotated[int, Meta(ge=0, lt=1 << 8)]
+    is_short: bool = True
+    numbers: Annotated[bytes, Meta(max_length=4 * MAX_ACCESSES)] = b""
+    pairs: Annotated[tuple[tuple[int, int], ...], Meta(max_length=MAX_PAIRS)] = ()
+    kinds: Annotated[bytes, Meta(max_length=2 * MAX_ACCESSES)] = b""
+    first_name: Count = 0
+    names: bytes = b""
+
+    @property
+    def count(self) -> int:
+        """The number of paths."""
+        return len(self.numbers) // (2 if self.is_short else 4)
 
 
 class How(enum.Enum):

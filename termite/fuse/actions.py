@@ -17,11 +17,10 @@ import msgspec
 import trio
 
 from termite.engine.errors import Reason, Retryable, first_error
-from termite.engine.model import Digest
+from termite.engine.model import Digest, PackedTrace, TraceGap
 from termite.engine.sparse_content import pieces
 from termite.engine.wire.protocol.frames import DATA_BYTES, pack_piece
 from termite.engine.wire.protocol.messages import MAX_CHANGES, Done, GetBlob, OpenLease, Ran, Run, UseTerminal
-from termite.engine.wire.protocol.packed_trace import PackedTrace, TraceGap
 from termite.engine.wire.transport import SendChunk
 from termite.fuse import mirror_calls
 from termite.fuse.content.fetch import MirroredFiles

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from termite.engine.fleet.logic.learnt_names import LearntNames
 from termite.engine.host import preflight
 from termite.engine.host.native_programs import native_program
-from termite.engine.model import TraceMode
-from termite.engine.wire.protocol.packed_trace import LearntNames, TraceGap
+from termite.engine.model import TraceGap, TraceMode
 from tests.e2e.cluster import Tree, embedded, new_tree
 from tests.e2e.conftest import USERS, MakePlace
 from tests.e2e.mirror_places import NOBODY, mirror_place

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from termite.engine.fleet.logic.learnt_names import LearntNames
 from termite.engine.model import TraceMode
-from termite.engine.wire.protocol.packed_trace import LearntNames
 from tests.e2e.mirror_places import NOBODY, mirror_place
 from tests.e2e.mirrors import FakeMaster, Starter, mirror
 from tests.e2e.strace_judge import COMMAND, named_paths

@@ -8,7 +8,8 @@
 
 #include <stdint.h>
 
-/* What a job may learn from a path, or do to it (docs/develop/trace.md). */
+/* What a job may learn from a path, or do to it. `AccessKind` in
+ * termite/engine/recall/logic/traced_paths.py has the same bits. */
 enum access_kind {
     READS = 1,
     WRITES = 1 << 1,
@@ -46,7 +47,7 @@ enum reading {
 };
 
 /* Why a trace is not complete, as bits. `TraceGap` in
- * termite/engine/wire/protocol/packed_trace.py has the same bits. */
+ * termite/engine/model.py has the same bits. */
 enum gap {
     GAP_MOUNT = 1,
     GAP_CHROOT = 1 << 1,

@@ -21,8 +21,9 @@ from termite.engine.errors import (
     TermiteError,
     UserError,
 )
+from termite.engine.fleet.logic.learnt_names import LearntNames
 from termite.engine.loop.slot_numbers import SlotNumbers
-from termite.engine.model import Digest, MachineFacts, WorkerRoom
+from termite.engine.model import Digest, MachineFacts, PackedTrace, TraceGap, WorkerRoom
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import (
     GetBlob,
@@ -36,7 +37,6 @@ from termite.engine.wire.protocol.messages import (
     Run,
     UseTerminal,
 )
-from termite.engine.wire.protocol.packed_trace import LearntNames, PackedTrace, TraceGap
 from termite.engine.wire.transport import Connection, OnChunk
 
 OPEN_TIMEOUT_S = 15.0  # a mirror process starts and mounts in well under a second; a job waits for it

@@ -14,8 +14,7 @@ from pathlib import Path
 import msgspec
 
 from termite.engine.errors import NotAtRest, Reason, RemoteProtocolError, Retryable
-from termite.engine.model import Exit, Usage
-from termite.engine.wire.protocol.packed_trace import TraceGap
+from termite.engine.model import Exit, TraceGap, Usage
 from termite.engine.wire.protocol.records import parse_records
 
 REPORT_BYTES = 16 * 1024  # the longest text of a report is a path with an error

@@ -1,18 +1,12 @@
-"""Number the names in the traces of a lease, and pack the traces for the master."""
+"""Number the names in the traces of a lease, and pack the traces for the master.
+
+Only little-endian machines can trace jobs.
+"""
 
 import zlib
 from array import array
 
-from termite.engine.wire.protocol.packed_trace import (
-    BYTE,
-    LONG,
-    MAX_NAMES,
-    MAX_TEXT_BYTES,
-    SHORT,
-    PackedTrace,
-    TraceGap,
-    packed_array,
-)
+from termite.engine.model import MAX_TRACED_BYTES, MAX_TRACED_NAMES, PackedTrace, TraceGap
 
 # The worker's own, which no journal knows. The rest of a job's root is the master's.
 OWN = (b"/proc", b"/dev", b"/sys")
@@ -48,7 +42,7 @@ class TraceNames:
             return PackedTrace(calls, gaps | TraceGap.PATHS)
         count = int.from_bytes(noted[:COUNT_BYTES], "little")
         start = COUNT_BYTES + KINDS_BYTES * count
-        both, paths = array(LONG, noted[COUNT_BYTES:start]), noted[start:].split(b"\0")
+        both, paths = array("I", noted[COUNT_BYTES:start]), noted[start:].split(b"\0")
         if len(both) != 2 * count or len(paths) != count + 1:
             raise ValueError("a trace that is cut")
         numbers, kinds, pairs = [], [], dict[tuple[int, int], int]()
@@ -57,7 +51,7 @@ class TraceNames:
                 continue
             number = self._numbers.get(path, -1)
             if number < 0:
-                if len(self._names) == MAX_NAMES or self._text_bytes + len(path) >= MAX_TEXT_BYTES:
+                if len(self._names) == MAX_TRACED_NAMES or self._text_bytes + len(path) >= MAX_TRACED_BYTES:
                     return PackedTrace(calls, gaps | TraceGap.NAMES)
                 number = self._number(path)
             numbers.append(number)
@@ -69,9 +63,9 @@ class TraceNames:
             calls=calls,
             gaps=gaps,
             is_short=is_short,
-            numbers=packed_array(numbers, SHORT if is_short else LONG),
+            numbers=array("H" if is_short else "I", numbers).tobytes(),
             pairs=tuple(pairs),
-            kinds=packed_array(kinds, BYTE if len(pairs) <= 1 << 8 else SHORT),
+            kinds=array("B" if len(pairs) <= 1 << 8 else "H", kinds).tobytes(),
             first_name=self._known if new else 0,
             names=zlib.compress(b"\0".join(new) + b"\0", FAST) if new else b"",
         )

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from termite.engine.errors import Reason
 from termite.engine.history.logic.job_record import NOT_KNOWN, FailedAttempt, Where
 from termite.engine.master.recording.build_notes import BuildNotes
-from termite.engine.model import Change, Exit, Usage
-from termite.engine.wire.protocol.packed_trace import PackedTrace
+from termite.engine.model import Change, Exit, PackedTrace, Usage
 
 NO_PROCESS = -1
 

@@ -17,8 +17,7 @@ from termite.engine.history.logic.recorded_text import (
 )
 from termite.engine.master.job import Job
 from termite.engine.master.recording.job_notes import JobNotes
-from termite.engine.model import Change, Rule, Usage
-from termite.engine.wire.protocol.packed_trace import PackedTrace, TraceGap
+from termite.engine.model import Change, PackedTrace, Rule, TraceGap, Usage
 
 # With these, the worker has not started the command.
 NOT_STARTED = frozenset({Reason.NETWORK_DENIED.value, Reason.EXEC_FAILED.value, Reason.TOO_LARGE.value})

@@ -27,6 +27,7 @@ from termite.engine.model import (
     Label,
     MachineFacts,
     Offset,
+    PackedTrace,
     Seconds,
     Sha256,
     Slots,
@@ -51,7 +52,6 @@ from termite.engine.wire.protocol.fleet_messages import (
     Workers,
 )
 from termite.engine.wire.protocol.message_base import Message
-from termite.engine.wire.protocol.packed_trace import PackedTrace
 
 PROTOCOL = 7  # both ends must have the same; if not, the operator reads one clear line
 INLINE_BYTES = 64 * 1024  # contents up to this size are sent inside a message, not as chunks

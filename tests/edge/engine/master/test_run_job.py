@@ -27,6 +27,7 @@ from termite.engine.decide.refused_commands import TRIES, RefusedCommands
 from termite.engine.decide.short_commands import MIN_SAMPLES, ShortCommands
 from termite.engine.errors import FsError, HalfPublished, NotAtRest, Outdated, Reason, Retryable
 from termite.engine.fleet.lease import Lease
+from termite.engine.fleet.logic.learnt_names import LearntNames
 from termite.engine.fleet.pool import OUTDATED_CHANGES, NoWorker, Pool
 from termite.engine.history.logic.job_record import Where, Why
 from termite.engine.history.logic.live_events import Event, JobSent
@@ -65,7 +66,6 @@ from termite.engine.tree.publishing.publication import Published, Ticket
 from termite.engine.tree.tools.tool_homes import ToolPlace
 from termite.engine.wire.protocol import records
 from termite.engine.wire.protocol.messages import Ran, Run
-from termite.engine.wire.protocol.packed_trace import LearntNames
 
 CONTENT = b"object"
 CHANGE = Change(b"p/x.o", Attr(0o100644, 6, 1, Digest(hashlib.sha256(CONTENT).digest(), 6)))

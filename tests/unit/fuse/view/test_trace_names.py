@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from termite.engine.errors import RemoteProtocolError
-from termite.engine.wire.protocol.packed_trace import KINDS, MAX_ACCESSES, LearntNames, PackedTrace, TraceGap
+from termite.engine.fleet.logic.learnt_names import KINDS, LearntNames
+from termite.engine.model import MAX_ACCESSES, PackedTrace, TraceGap
 from termite.fuse.view import trace_names
 from termite.fuse.view.trace_names import TraceNames
 
@@ -88,7 +89,7 @@ def test_many_names_and_many_kinds_need_wider_numbers() -> None:
 
 
 def test_too_many_names_are_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trace_names, "MAX_NAMES", 250)
+    monkeypatch.setattr(trace_names, "MAX_TRACED_NAMES", 250)
     names = TraceNames()
     assert names.pack(noted(HEADERS), 1, 1).gaps == TraceGap.NAMES | TraceGap.MOUNT
     assert names.pack(noted(HEADERS[:250]), 1, 0).gaps == 0
