@@ -7,9 +7,9 @@ because of that. Its result does not count then, and the job runs once more else
 import contextlib
 import time
 from collections import deque
-from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import trio
 
 from termite.engine.errors import Reason, Retryable
@@ -109,7 +109,7 @@ class Sandboxes:
         except BaseException:
             io.close()
             raise
-        running = start_job(sandbox, io, replace(spec, trace=trace))
+        running = start_job(sandbox, io, msgspec.structs.replace(spec, trace=trace))
         report, timed_out, paths = dict[str, str](), False, b""
         with trio.CancelScope() as scope:
             on_kill = spec.on_kill or (lambda: None)
