@@ -56,6 +56,7 @@ def user_tree(tree: Tree) -> Tree:
     return tree
 
 
+@pytest.mark.needs_root("gives files away")
 @pytest.mark.parametrize(
     "script",
     [

@@ -102,11 +102,13 @@ def test_a_place_in_var_tmp_that_another_user_made_first_is_refused(his: Path, m
     assert os.listdir(his) == []
 
 
+@pytest.mark.needs_root("gives a directory to another user")
 def test_the_scratch_directory_of_another_user_is_not_used(his: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(his))
     assert default_tmpdir() == Path("/var/tmp")
 
 
+@pytest.mark.needs_root("gives a directory to another user")
 def test_a_log_is_not_written_where_another_user_could_exchange_it(his: Path) -> None:
     with pytest.raises(UserError, match=r"belongs to user 61234.*-logfile"):
         set_up_logging("info", his / "log")
