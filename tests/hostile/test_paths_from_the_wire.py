@@ -75,7 +75,7 @@ CHANGED = {
     "a NUL": "{name}\0x",
     "a slash at the end": "{name}/",
     "a name too long": "n" * 5000,
-    "a path too long": "{name}" + "/a" * 200_000,
+    "a path too long": "{name}" + "/a" * 100_000,
 }
 
 

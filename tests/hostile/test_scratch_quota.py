@@ -3,6 +3,8 @@
 The worker and its mirrors are real.
 """
 
+import os
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -22,6 +24,8 @@ from tests.e2e.places import IS_ROOT, Place
 
 ALL_MIB = 600  # of scratch space, for all leases
 # By fstatfs, because a command that calls statfs is sent home.
+# A command that asks this runs on the master's machine, unless its program is find(1). The worker's
+# project therefore has a Python of this name.
 SIZE = "import os; found = os.fstatvfs(os.open('.', os.O_RDONLY)); print(found.f_blocks * found.f_frsize >> 20)"
 
 FREE_FILES = "import os; print(os.fstatvfs(os.open('.', os.O_RDONLY)).f_ffree)"
@@ -54,6 +58,7 @@ class Worker:
 def worker(where: Place) -> Iterator[Worker]:
     port, secret, project = free_port(), new_secret(where), where.base / "project"
     project.mkdir(mode=0o755)
+    shutil.copy(os.path.realpath("/usr/bin/python3"), project / "find")
     flags = ["-port", str(port), "-secret", str(secret), "-coordinator", "", "-jobs", "4"]
     flags += ["-cachedir", str(where.base / "cache"), "-scratch", "tmpfs", "-scratch-size", f"{ALL_MIB}M"]
     with daemon(where, "termite-worker", *flags):
@@ -61,7 +66,7 @@ def worker(where: Place) -> Iterator[Worker]:
 
 
 async def size_mib(master: FakeMaster) -> int:
-    return int(await master.said("/usr/bin/python3", "-c", SIZE))
+    return int(await master.said("./find", "-c", SIZE))
 
 
 async def fill(master: FakeMaster, mib: int, then: str = "exit 0") -> Exit:
@@ -118,6 +123,6 @@ async def _expect_full_later(master: FakeMaster, was_full: trio.Event) -> None:
 
 async def test_many_empty_files_are_no_way_around_the_size(worker: Worker) -> None:
     async with worker.lease() as master:
-        free = int(await master.said("/usr/bin/python3", "-c", FREE_FILES))
+        free = int(await master.said("./find", "-c", FREE_FILES))
         assert free < (ALL_MIB << 20) // 8000
     print("HELD")

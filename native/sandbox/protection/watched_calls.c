@@ -264,11 +264,11 @@ static bool asks_for_disk(const struct seccomp_notif *call)
 }
 
 /* Return whether a call asks for the space of the disk of an open file. Programs that walk through
- * directories only ask for the kind of the file system, and so does `tail -f`. */
+ * directories only ask for the kind of the file system, and so do `tail -f` and what mounts. */
 static bool asks_for_disk_of_file(const struct seccomp_notif *call)
 {
-    static const char *const walkers[] = {"find",  "du",    "grep",  "rm",   "mv",  "chown",
-                                          "chgrp", "chmod", "chcon", "diff", "tail"};
+    static const char *const walkers[] = {"find",  "du",    "grep", "rm",   "mv",    "chown",  "chgrp",  "chmod",
+                                          "chcon", "diff",  "tail", "mount", "umount", "unshare", "bwrap"};
     char link[32], text[PATH_MAX];
     snprintf(link, sizeof link, "fd/%d", (int)call->data.args[0]);
     read_link((pid_t)call->pid, link, text);

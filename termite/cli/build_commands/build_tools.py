@@ -28,6 +28,9 @@ _SOURCE_IN_MAKEFILE = [
 _OF_MAKE = ("MAKEFLAGS", "GNUMAKEFLAGS", "MFLAGS", "MAKEFILES", "MAKELEVEL", "MAKE_SHELL", "LD_PRELOAD")
 
 
+FRONT_ENDS = ("make", "ninja", "cmake", "build")
+
+
 def find_program(name: str) -> Path:
     """Return the file that `name` stands for: the path itself, or else a program in PATH.
 
@@ -36,13 +39,28 @@ def find_program(name: str) -> Path:
     """
     if "/" in name:
         return Path(name)
-    ourselves = os.path.realpath(sys.argv[0])
+    ourselves = _front_ends()
     for directory in os.get_exec_path():
         candidate = os.path.join(directory, name)
         # PATH may begin with a directory whose `make` is a link to termite-make.
-        if os.path.isfile(candidate) and os.access(candidate, os.X_OK) and os.path.realpath(candidate) != ourselves:
+        if os.path.isfile(candidate) and os.access(candidate, os.X_OK) and _inode(candidate) not in ourselves:
             return Path(candidate)
     raise UserError(f"{name} is not in your PATH")
+
+
+def _front_ends() -> set[tuple[int, int]]:
+    """Return the front ends as inodes. They are native, and stand beside the program that they start."""
+    beside = os.path.dirname(os.path.realpath(sys.argv[0]))
+    found = (_inode(os.path.join(beside, f"termite-{name}")) for name in FRONT_ENDS)
+    return {inode for inode in (*found, _inode(sys.argv[0])) if inode is not None}
+
+
+def _inode(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def is_there(name: str) -> bool:

@@ -352,7 +352,7 @@ async def test_a_job_is_freed_without_the_collector_of_cycles(tmp_path: Path, cl
         async with trio.open_nursery() as nursery:
             nursery.start_soon(world.master.recorder.run)
             await world.say("gcc", "-c", "x.c")
-            await trio.sleep(2 * PAUSE_S)
+            await trio.sleep(2 * PAUSE_S + HOLD_S)
             nursery.cancel_scope.cancel()
         assert world.steps == ["drain", "run on w0", "published"]
         assert not [found for found in gc.get_objects() if isinstance(found, Job | JobOutput)]
