@@ -97,6 +97,9 @@ async def _expect_exit(master: FakeMaster, code: int) -> None:
     assert (await master.run("sh", "-c", f"sleep 4; exit {code}")).exit == Exit(code)
 
 
+LONELY = 61888  # nobody else has processes as this user, whose number is limited
+
+
 async def warm_up(master: FakeMaster) -> None:
     """Let the mirror fetch the programs before the limit, because it needs threads for that."""
     await master.said("sh", "-c", "sleep 0.01")
@@ -109,7 +112,7 @@ def limited(*, user: int | None = None, uid: int | None = None) -> Starter:
 @pytest.mark.needs_root("becomes a user with a known number of processes")
 @pytest.mark.skipif(shutil.which("prlimit") is None, reason="there is no prlimit")
 @pytest.mark.parametrize(
-    "starter", [limited(user=NOBODY), limited(uid=NOBODY)], ids=["as an ordinary user", "by root for a user"]
+    "starter", [limited(user=LONELY), limited(uid=LONELY)], ids=["as an ordinary user", "by root for a user"]
 )
 async def test_a_job_that_cannot_fork_is_given_back(place: Path, starter: Starter) -> None:
     master = FakeMaster(place / "project")
