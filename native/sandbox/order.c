@@ -34,8 +34,11 @@ static void receive_message(int channel, struct order *order)
         struct cmsghdr header;
         char bytes[CMSG_SPACE(ORDER_FDS * sizeof(int))];
     } control;
-    struct msghdr message = {
-        .msg_iov = &text, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
+    /* Not the whole room: it is rounded up, and the kernel would put one descriptor more into it. */
+    struct msghdr message = {.msg_iov = &text,
+                             .msg_iovlen = 1,
+                             .msg_control = control.bytes,
+                             .msg_controllen = CMSG_LEN(ORDER_FDS * sizeof(int))};
     ssize_t length;
     do
         length = recvmsg(channel, &message, MSG_CMSG_CLOEXEC);

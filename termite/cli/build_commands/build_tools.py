@@ -49,7 +49,7 @@ def find_program(name: str) -> Path:
 
 
 def _front_ends() -> set[tuple[int, int]]:
-    """Return the front ends as inodes. They are native, and stand beside the program that they start."""
+    """Return the inodes of the front ends, which stand beside this program."""
     beside = os.path.dirname(os.path.realpath(sys.argv[0]))
     found = (_inode(os.path.join(beside, f"termite-{name}")) for name in FRONT_ENDS)
     return {inode for inode in (*found, _inode(sys.argv[0])) if inode is not None}

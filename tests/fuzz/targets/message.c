@@ -45,7 +45,7 @@ static void send_message(int socket, const void *bytes, size_t size, const int *
 static void receive(void *channel)
 {
     receive_order(*(int *)channel, &order);
-    expect(order.fd_count >= 2 && order.fd_count <= ORDER_FDS && order.fd_count <= fds_sent, "two to four descriptors");
+    expect(order.fd_count >= 2 && order.fd_count <= ORDER_FDS && order.fd_count <= fds_sent, "two to five descriptors");
     parse_job(&order.config);
 }
 
