@@ -34,7 +34,7 @@ static void receive_message(int channel, struct order *order)
         struct cmsghdr header;
         char bytes[CMSG_SPACE(ORDER_FDS * sizeof(int))];
     } control;
-    /* Not the whole room: it is rounded up, and the kernel would put one descriptor more into it. */
+    /* Not the whole room, which is rounded up: one descriptor more would fit into it. */
     struct msghdr message = {.msg_iov = &text,
                              .msg_iovlen = 1,
                              .msg_control = control.bytes,
