@@ -131,6 +131,6 @@ async def test_a_job_that_could_not_fork_a_while_ago_is_given_back(place: Path) 
         async with mirror(master, place, inside(worker)):
             await warm_up(master)
             with pytest.raises(Retryable) as caught:
-                await master.run("sh", "-c", f"sh -c '{FORK_TOO_OFTEN.format(0.1)}'; sleep 1; exit 3")
+                await master.run("sh", "-c", f"sh -c '{FORK_TOO_OFTEN.format(1)}'; sleep 2; exit 3")
             assert caught.value.reason is Reason.PROCESSES_FULL
             assert (await master.run("sh", "-c", "exit 2")).exit == Exit(2)
