@@ -31,7 +31,7 @@ class FactsMissing(Exception):
 
 
 class UnservedDirectory(Exception):
-    """Nothing is known about the names in a directory; `TreeFacts` has noted it."""
+    """A directory whose names are not known. `TreeFacts` has noted it."""
 
 
 class TreeFacts:
