@@ -193,6 +193,14 @@ class TraceMode(enum.IntEnum):
     COMPILER = 2
 
 
+class CacheMode(enum.StrEnum):
+    """The use that a master makes of results of earlier commands: READ stores no new ones."""
+
+    OFF = "off"
+    READ = "read"
+    ON = "on"
+
+
 class TraceGap(enum.IntFlag):
     """The reasons why the trace of a job may lack something that the job has used.
 

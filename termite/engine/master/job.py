@@ -18,6 +18,7 @@ from termite.engine.launch.output import HeldOutputs, JobOutput
 from termite.engine.launch.stdio import JobStdin
 from termite.engine.master.recording.job_notes import JobNotes
 from termite.engine.model import Command, Phase, TerminalWish, Verdict, WindowSize
+from termite.engine.recall.look_up.fingerprints import CommandIdentity
 from termite.engine.tree.publishing.publication import Ticket
 from termite.engine.wire.protocol.messages import Ran, Run, UseTerminal
 
@@ -55,6 +56,9 @@ class Job:
     terminal: TerminalWish | None = None  # with the present size of the window; None: the job has none
     resized: trio.Event = NEVER
     posted: trio.Event = NEVER  # of a job with a terminal: its Run is before whatever is sent now
+    identity: CommandIdentity | None = None  # None: no result is recalled for it
+    weak: bytes = b""  # the weak fingerprint of the identity
+    is_stored: bool = False  # True if its result is to be stored, so that it must be traced
     is_disturbed: bool = False  # True if its trace has changed what it did, in any attempt
     plugin: str = ""  # that has read the command; "": none
     notes: JobNotes = field(default_factory=JobNotes)

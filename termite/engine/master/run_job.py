@@ -13,7 +13,7 @@ from typing import NamedTuple
 import trio
 
 from termite.engine.decide.command_memory import key_of
-from termite.engine.decide.environment import encoded_words, environment_of
+from termite.engine.decide.environment import environment_of
 from termite.engine.decide.logic.commands import is_no_op
 from termite.engine.decide.logic.explicit_modes import may_set_modes
 from termite.engine.decide.logic.later_code import find_later_code
@@ -27,7 +27,7 @@ from termite.engine.errors import (
     UserError,
 )
 from termite.engine.fleet.lease import Lease
-from termite.engine.fleet.pool import OUTDATED_CHANGES, NoWorker
+from termite.engine.fleet.pool import NoWorker
 from termite.engine.host.descriptors import shortage_text
 from termite.engine.launch.connection import Launcher, LauncherGone
 from termite.engine.launch.invocation import JobRequest
@@ -55,13 +55,13 @@ from termite.engine.master.job_reports import (
     report_half_published,
     report_result,
 )
+from termite.engine.master.placement.dispatch import dispatch
 from termite.engine.master.placement.machine_questions import UnlikeWorker, Wanted, unlike_workers, wanted_by
 from termite.engine.master.placement.run_times import learn_run_time
-from termite.engine.master.placement.sent_contents import take_contents
-from termite.engine.master.placement.traced_jobs import trace_mode
 from termite.engine.master.results import FetchedContents
+from termite.engine.master.reuse.run_observer import ObservedRun
 from termite.engine.master.shared import Master
-from termite.engine.model import Changeset, Command, Exit, Phase
+from termite.engine.model import Command, Exit, Phase
 from termite.engine.tree.logic.redo_plan import JobEnd
 from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.publishing.publication import Ticket
@@ -78,11 +78,13 @@ class RemoteRun(NamedTuple):
     """A run on a worker whose results are published.
 
     `conflicts` are those of `publish_results`. `took_s` is the time from dispatch to here.
+    `observed` is None if the run was not observed.
     """
 
     ran: Ran
     conflicts: tuple[bytes, ...]
     took_s: float
+    observed: ObservedRun | None
 
 
 class JobRunner:
@@ -207,6 +209,8 @@ async def try_workers(master: Master, job: Job, command: Command) -> Exit | None
     """Run the command on one worker after another, and return as `run_job` does."""
     master.tool_places.show_for(environment_of(command))
     wanted = wanted_by(master, job, command)
+    if master.cache is not None:
+        master.cache.identify(job, command, wanted.machine if wanted.questions else None)
     while job.can_retry:
         job.phase = Phase.WAITING
         try:
@@ -265,6 +269,7 @@ async def run_remotely(master: Master, job: Job, command: Command, wanted: Wante
             return None
         if job.notes.attempts:
             count_attempt(master, job, lease)
+        observer = master.observer_of(message) if job.is_stored and message.trace else None
         dispatched_ns, dispatched_s = master.tree.now_ns(), trio.current_time()
         with master.recorder.attempt(job, lease):
             ran = await run_on_worker(master, job, lease, message)
@@ -272,8 +277,9 @@ async def run_remotely(master: Master, job: Job, command: Command, wanted: Wante
             await check_result(master, job, ran)
             await job.output.check_end()
             timing = Timing(dispatched_ns, ran.started_ns, ran.ended_ns, lease.offset_ns, message.number)
+            observed = await observer.observe(ran, lease.traced_names, timing, job.weak) if observer else None
             conflicts = await publish_results(master, job, lease, ran, timing)
-    return RemoteRun(ran, conflicts, trio.current_time() - dispatched_s)
+    return RemoteRun(ran, conflicts, trio.current_time() - dispatched_s, observed)
 
 
 async def end_remote(master: Master, job: Job, attempt: RemoteRun) -> Exit | None:
@@ -291,48 +297,6 @@ async def end_remote(master: Master, job: Job, attempt: RemoteRun) -> Exit | Non
     await job.launcher.stop_reading()
     await report_result(master, job, ran, attempt.conflicts)
     return ran.exit
-
-
-def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> Run | None:
-    """Return the message that runs the job at the current state of the files.
-
-    Return None if the mirror lacks so many changes that a new lease is cheaper.
-    """
-    job.lease = lease
-    argv, cwd = encoded_words(command.argv), os.fsencode(command.cwd)
-    env = environment_of(command).without(master.config.env_exclude).remote_words
-    master.tree.show_named(argv, cwd, env)
-    number = job.number = master.tree.drain()
-    if _is_outdated(changesets := master.tree.changesets_since(lease.cursor)):
-        return None
-    contents = take_contents(master.tree, lease, number)
-    rule = job.verdict.rule if job.verdict else None
-    return Run(
-        job=job.id,
-        number=number,
-        changesets=changesets,
-        argv=argv,
-        exe=os.fsencode(command.exe),
-        search=command.search,
-        env=env,
-        cwd=cwd,
-        umask=job.request.umask,
-        stdin=job.has_plain_stdin,
-        merge=job.request.merge,
-        network=rule.network if rule else False,
-        timeout_s=rule.timeout_s if rule else 0.0,
-        memory_bytes=rule.memory_bytes if rule else 0,
-        stdin_file=job.request.stdin_file,
-        stdin_closed=job.request.stdin_closed,
-        stdin_ended=job.request.stdin_ended,
-        contents=contents,
-        limits=job.request.inherited.limits,
-        nice=job.request.inherited.nice,
-        ignored=job.request.inherited.ignored,
-        terminal=job.terminal,
-        trace=trace_mode(job, master.config.trace),
-        names_known=len(lease.traced_names),
-    )
 
 
 async def run_on_worker(master: Master, job: Job, lease: Lease, message: Run) -> Ran:
@@ -390,7 +354,3 @@ async def publish_results(master: Master, job: Job, lease: Lease, ran: Ran, timi
         published = await master.tree.publish(ran.changes, contents, timing, job.ticket)
     job.has_met_others |= bool(published.appended)
     return published.conflicts
-
-
-def _is_outdated(changesets: tuple[Changeset, ...]) -> bool:
-    return sum(len(changeset.changes) for changeset in changesets) > OUTDATED_CHANGES

@@ -38,13 +38,17 @@ from termite.engine.master.recording.fleet_view import FleetView, view_fleet
 from termite.engine.master.recording.job_records import RecordSettings
 from termite.engine.master.recording.recorder import Recorder
 from termite.engine.master.recording.recorder_config import RecorderConfig
+from termite.engine.master.reuse.result_cache import ResultCache
+from termite.engine.master.reuse.run_observer import RunObserver
 from termite.engine.master.settled_check import SettledCheck
 from termite.engine.master.worker_shell.job_surroundings import JobSurroundings, Surroundings
-from termite.engine.model import Command, How, MachineFacts, TraceMode, Verdict
+from termite.engine.model import CacheMode, Command, How, MachineFacts, TraceMode, Verdict
 from termite.engine.paths import is_within, tree_path
+from termite.engine.recall.fact_reader import FactReader
 from termite.engine.status.report import Counters
 from termite.engine.tree.master_tree import MasterTree
 from termite.engine.wire.owner import OWNER_BYTES
+from termite.engine.wire.protocol.messages import Run
 
 SOCKET = ".termite-socket"
 MAX_GROUPS = 256  # of a user; a job may not give its files to more
@@ -68,6 +72,7 @@ class MasterConfig:
     * `records` is the directory for the records of jobs; None means that they are only in the live
       stream. Without `keeps_output`, they have no output of jobs.
     * `trace` says how the jobs are traced that can be.
+    * `cache` says which use is made of the results below `results`, that are on our own disk.
     """
 
     socket: Path
@@ -91,6 +96,7 @@ class MasterConfig:
     records: Path | None = None
     keeps_output: bool = True
     trace: TraceMode = TraceMode.OFF
+    cache: CacheMode = CacheMode.OFF
     log_tail: LogTail = field(default_factory=LogTail)
 
 
@@ -125,6 +131,9 @@ class Master:
         self.tool_places.show_for(Environment(os.environ))
         if config.alias is not None:
             tree.show_tools((), (), [bytes(config.alias)])
+        self.fact_reader = FactReader(tree)
+        is_cached = config.cache is not CacheMode.OFF
+        self.cache = ResultCache(config.cache, config.env_exclude, self.writable_root) if is_cached else None
         self.users_of_unseen = UnseenPrograms()
         self.pool = Pool(_pool_config(config, tree, self.machine), tree.drain, MirrorRequests(tree, self.jobs).answer)
         self.recorder = Recorder(_recorder_config(config), self._view_fleet)
@@ -178,6 +187,10 @@ class Master:
         if self.config.alias is None or not is_within(os.fsencode(path.strip("/")), self.writable_root):
             return path
         return os.path.normpath(f"{self.config.alias}/{os.path.relpath(path, self.root)}")
+
+    def observer_of(self, message: Run) -> RunObserver:
+        """Return the observer of a run, right after its dispatch."""
+        return RunObserver(self.tree, self.fact_reader, message, self.writable_root)
 
     def new_lines(self) -> list[str]:
         """Return the lines about workers that get no commands, each to be printed once."""

@@ -1,8 +1,9 @@
 """The room of what a command needs to get the same answers on a worker as on this machine.
 
-`tool_places` shows jobs the tools that the command finds by its search path. `machine_questions`
-keeps a command that asks about its machine away from workers that would answer otherwise.
-`run_times` notes how long it took there, so that a short one runs on this machine. `sent_contents`
-chooses the new files that go there with it, and `traced_jobs` whether it is traced.
+`dispatch` makes the message that goes there. `tool_places` shows jobs the tools that the command
+finds by its search path. `machine_questions` keeps a command that asks about its machine away from
+workers that would answer otherwise. `run_times` notes how long it took there, so that a short one
+runs on this machine. `sent_contents` chooses the new files that go there with it, and `traced_jobs`
+whether it is traced.
 The room may import everything that its parent may, and the parent's `job` and `shared`.
 """

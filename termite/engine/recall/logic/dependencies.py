@@ -44,6 +44,7 @@ class Obstacle(enum.StrEnum):
     RELATIVE = "relative"  # a script names its interpreter by a relative path
     HIDDEN = "hidden"  # a path through /proc/PID leads to a file whose name is unknown
     PROGRAM = "program"  # the interpreter of a program cannot be found
+    FACTS = "facts"  # a file or a directory that the job named cannot be read here
 
 
 class NotStorable(Exception):

@@ -5,7 +5,7 @@ Nobody knows which of two states it saw, so its result cannot be stored.
 """
 
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from termite.engine.model import Changeset
 from termite.engine.paths import split
@@ -27,6 +27,7 @@ class Meanwhile:
         """
         self._has_other_names = has_other_names
         self._touched: set[bytes] = set()  # but for directories that stayed
+        self._rewritten: set[bytes] = set()  # those of them of which more than times and modes changed
         self._later: set[bytes] = set()  # directories that may have a new time or mode
         for changeset in changesets:
             for change in changeset.changes:
@@ -35,19 +36,29 @@ class Meanwhile:
                     continue
                 self._touched.add(change.path)
                 if change.content:
+                    self._rewritten.add(change.path)
                     self._later.add(split(change.path)[0])
 
     def changed_input(self, path_set: PathSet) -> bytes | None:
         """Return a dependency that has changed, or None."""
         if not self._touched:
             return None
-        return next((found.path for found in path_set.dependencies if self._is_changed(found)), None)
+        return next((d.path for d in path_set.dependencies if self._is_changed(d, self._touched)), None)
+
+    def changed_content(self, path_set: PathSet) -> bytes | None:
+        """Return a dependency whose content, existence or listing has changed, or None.
+
+        A file that was written with the same content has changed if nobody knew its digest.
+        """
+        if not self._rewritten:
+            return None
+        return next((d.path for d in path_set.dependencies if self._is_changed(d, self._rewritten)), None)
 
     def has_later_directory(self, path_set: PathSet) -> bool:
         """Return whether the job has asked for the times of a directory that has others now."""
         return any(found.use & STAT and found.path in self._later for found in path_set.dependencies)
 
-    def _is_changed(self, dependency: Dependency) -> bool:
+    def _is_changed(self, dependency: Dependency, changed: Collection[bytes]) -> bool:
         # The directories on the way to a path are dependencies of their own.
         path = dependency.path
-        return path in self._touched or (bool(dependency.use & LIST) and self._has_other_names(path))
+        return path in changed or (bool(dependency.use & LIST) and self._has_other_names(path))

@@ -34,9 +34,10 @@ class CommandIdentity:
     """All that is known of a command before the tree is looked at.
 
     `env` has the words NAME=TEXT that its job gets. `stdin` is b"" for /dev/null, else the SHA-256
-    of all that can be read from it. `ids` are those of the user and the groups, `limits` those that
-    differ from the default. `root` is the writable root. `machine` is b"", or names the class of
-    worker that the command asks about.
+    of all that can be read from it. `ids` are those of the user and the groups, `limits` are those
+    of Run with the limit of memory. `terminal` has the size of the window and which streams are
+    terminals, or is () without one. `root` is the writable root. `machine` is b"", or names the
+    class of worker that the command asks about.
     """
 
     argv: tuple[bytes, ...]
@@ -50,14 +51,16 @@ class CommandIdentity:
     merge: bool = False
     network: bool = False
     ids: tuple[int, ...] = ()
-    limits: tuple[tuple[int, ...], ...] = ()
-    ignored: tuple[int, ...] = ()
+    limits: str = ""
+    nice: int = 0
+    ignored: int = 0
+    terminal: tuple[int, ...] = ()
     machine: bytes = b""
 
     @property
     def variables(self) -> dict[bytes, bytes]:
         """The keyed variables by name, in the order of the names."""
-        return dict(sorted(_split(word) for word in self.env if not _is_unkeyed(word)))
+        return dict(_keyed(self.env))
 
     @property
     def others(self) -> dict[str, object]:
@@ -70,7 +73,9 @@ class CommandIdentity:
             "network": self.network,
             "user": self.ids,
             "limits": self.limits,
+            "niceness": self.nice,
             "signals": self.ignored,
+            "terminal": self.terminal,
             "machine": self.machine,
             "tree": self.root,
         }
@@ -82,7 +87,7 @@ def weak_fingerprint(identity: CommandIdentity) -> bytes:
         FORMAT,
         identity.argv,
         identity.cwd,
-        tuple(identity.variables.items()),
+        _keyed(identity.env),
         tuple(identity.others.values()),
     )
     return hashlib.sha256(msgspec.msgpack.encode(parts)).digest()
@@ -109,6 +114,11 @@ def recall_name(identity: CommandIdentity) -> bytes:
 def digest_16(words: Iterable[bytes]) -> bytes:
     """Return 16 bytes that stand for some words."""
     return hashlib.sha256(msgspec.msgpack.encode(tuple(words))).digest()[:16]
+
+
+@functools.lru_cache(maxsize=64)  # most commands of a build have the same
+def _keyed(env: tuple[bytes, ...]) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple(sorted(_split(word) for word in env if not _is_unkeyed(word)))
 
 
 def _split(word: bytes) -> tuple[bytes, bytes]:

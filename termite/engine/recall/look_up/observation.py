@@ -38,7 +38,11 @@ def observe(job: EndedJob, weak: bytes, facts: TreeFacts, meanwhile: Meanwhile) 
     Raise FactsMissing if a fact of the tree is missing. Raise NotStorable if the trace cannot tell
     what the job used, or if an input changed while it ran.
     """
-    found = find_dependencies(job, facts)
+    return make_observation(find_dependencies(job, facts), weak, facts, meanwhile)
+
+
+def make_observation(found: Dependencies, weak: bytes, facts: TreeFacts, meanwhile: Meanwhile) -> Observation:
+    """Return what is stored about a job with these dependencies, and raise as `observe` does."""
     if (changed := meanwhile.changed_input(found.path_set)) is not None:
         raise NotStorable(Obstacle.CHANGED, b"/" + changed)
     with_times = states(found.path_set, facts, with_times=True)

@@ -51,6 +51,7 @@ from termite.engine.master.settled_check import SettledCheck
 from termite.engine.master.shared import Master, MasterConfig
 from termite.engine.model import (
     Attr,
+    CacheMode,
     Change,
     Changeset,
     Command,
@@ -61,6 +62,7 @@ from termite.engine.model import (
     TraceMode,
     Usage,
 )
+from termite.engine.tree.logic.attrs import AttrTree, Seen
 from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.master_tree import MasterTree
 from termite.engine.tree.publishing.publication import Published, Ticket
@@ -90,6 +92,7 @@ class FakeTree:
         self.is_finishing = False
         self.misses_changes = False
         self.temporary = (b"tmp",)
+        self.attrs = AttrTree(Seen(Attr(0o040755, 0, 1)))
         self.named: list[tuple[tuple[bytes, ...], bytes, tuple[bytes, ...]]] = []
         self.shown: list[bytes] = []
         self.half: HalfPublished | None = None
@@ -220,11 +223,11 @@ def lost_worker() -> Retryable:
 class World:
     """A master without workers of its own, to which tests talk as launchers do."""
 
-    def __init__(self, tmp_path: Path, *scripts: Script) -> None:
+    def __init__(self, tmp_path: Path, *scripts: Script, cache: CacheMode = CacheMode.OFF) -> None:
         self.steps: list[str] = []
         self.tree = FakeTree(self.steps)
         plugins = Plugins(("termite.plugins.make", "termite.plugins.caches"))
-        config = MasterConfig(tmp_path / ".termite-socket", ("localhost", 1), b"x" * 32, plugins)
+        config = MasterConfig(tmp_path / ".termite-socket", ("localhost", 1), b"x" * 32, plugins, cache=cache)
         self.master = Master(config, cast(MasterTree, self.tree))
         self.runner = JobRunner(self.master)
         self.master.pool = cast(Pool, FakePool(scripts, self.steps))
@@ -413,6 +416,26 @@ async def test_a_job_that_cannot_run_again_is_not_traced(tmp_path: Path, fields:
     async with world.launcher("gcc", fields=fields) as launched:
         await launched.rest()
     assert modes == [TraceMode.OFF]
+
+
+@pytest.mark.parametrize("mode", CacheMode)
+async def test_a_job_whose_result_is_stored_is_traced_and_gets_only_variables_of_its_fingerprint(
+    tmp_path: Path, mode: CacheMode
+) -> None:
+    sent: list[Run] = []
+
+    async def run(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        sent.append(message)
+        return ran()
+
+    world = World(tmp_path, run, run, cache=mode)
+    for stdin in (b"null", b"read"):
+        async with world.launcher("gcc", fields={"stdin": stdin}, DISPLAY=":0", LANG="C") as launched:
+            assert await launched.rest() == [(b"E", b"code=0\0")]
+    is_on, is_off = mode is CacheMode.ON, mode is CacheMode.OFF
+    assert [message.trace for message in sent] == [TraceMode.EXACT if is_on else TraceMode.OFF, TraceMode.OFF]
+    assert [b"DISPLAY=:0" in message.env for message in sent] == [is_off, True], "a stream may have anything in it"
+    assert world.steps == ["drain", "run on w0", "published", "drain", "run on w1", "published"]
 
 
 async def test_a_death_by_signal_is_told_as_one(tmp_path: Path) -> None:

@@ -74,3 +74,22 @@ def test_the_time_of_a_directory_is_unsure_if_it_changed() -> None:
     assert meanwhile(Change(b"w/inc/new.h", file())).has_later_directory(PATH_SET)
     assert not meanwhile(Change(b"w/out/b.o", file())).has_later_directory(PATH_SET)
     assert not meanwhile().has_later_directory(PATH_SET)
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        (Change(b"w/a.c", file("x")), b"w/a.c"),
+        (Change(b"w/a.c", file("x"), content=False), None),
+        (Change(b"w/inc/none.h", file("x")), b"w/inc/none.h"),
+        (Change(b"w/out", directory(), content=False), None),
+        (Change(b"w/inc", None), b"w/inc"),
+        (Change(b"w/other", file()), None),
+    ],
+)
+def test_a_new_time_or_mode_alone_is_no_change_of_content(change: Change, path: bytes | None) -> None:
+    assert meanwhile(change).changed_content(PATH_SET) == path
+
+
+def test_a_listing_with_other_names_is_a_change_of_content() -> None:
+    assert meanwhile(Change(b"w/list/new", file()), renamed=b"w/list").changed_content(PATH_SET) == b"w/list"

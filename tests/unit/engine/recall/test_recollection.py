@@ -231,8 +231,10 @@ def test_the_order_of_variables_does_not_matter_and_every_other_part_does() -> N
         "merge": True,
         "network": True,
         "ids": (1,),
-        "limits": ((1, 2),),
-        "ignored": (1,),
+        "limits": "3:1:2 0",
+        "nice": 5,
+        "ignored": 4,
+        "terminal": (24, 80, 0, 0, 0, 1, 1, 0),
         "machine": b"m",
     }
     assert other.keys() == {field.name for field in dataclasses.fields(CommandIdentity)}

@@ -1,0 +1,59 @@
+"""Make the message that runs a job on a worker, at the current state of the files."""
+
+import os
+
+from termite.engine.decide.environment import encoded_words, environment_of
+from termite.engine.fleet.lease import Lease
+from termite.engine.fleet.pool import OUTDATED_CHANGES
+from termite.engine.master.job import Job
+from termite.engine.master.placement.sent_contents import take_contents
+from termite.engine.master.placement.traced_jobs import trace_mode
+from termite.engine.master.shared import Master
+from termite.engine.model import Changeset, Command, TraceMode
+from termite.engine.wire.protocol.messages import Run
+
+
+def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> Run | None:
+    """Return the message that runs the job at the current state of the files.
+
+    Return None if the mirror lacks so many changes that a new lease is cheaper.
+    """
+    job.lease = lease
+    argv, cwd = encoded_words(command.argv), os.fsencode(command.cwd)
+    env = job.identity.env if job.identity else environment_of(command).without(master.config.env_exclude).remote_words
+    master.tree.show_named(argv, cwd, env)
+    number = job.number = master.tree.drain()
+    if _is_outdated(changesets := master.tree.changesets_since(lease.cursor)):
+        return None
+    contents = take_contents(master.tree, lease, number)
+    rule = job.verdict.rule if job.verdict else None
+    return Run(
+        job=job.id,
+        number=number,
+        changesets=changesets,
+        argv=argv,
+        exe=os.fsencode(command.exe),
+        search=command.search,
+        env=env,
+        cwd=cwd,
+        umask=job.request.umask,
+        stdin=job.has_plain_stdin,
+        merge=job.request.merge,
+        network=rule.network if rule else False,
+        timeout_s=rule.timeout_s if rule else 0.0,
+        memory_bytes=rule.memory_bytes if rule else 0,
+        stdin_file=job.request.stdin_file,
+        stdin_closed=job.request.stdin_closed,
+        stdin_ended=job.request.stdin_ended,
+        contents=contents,
+        limits=job.request.inherited.limits,
+        nice=job.request.inherited.nice,
+        ignored=job.request.inherited.ignored,
+        terminal=job.terminal,
+        trace=trace_mode(job, TraceMode.EXACT if job.is_stored else master.config.trace),
+        names_known=len(lease.traced_names),
+    )
+
+
+def _is_outdated(changesets: tuple[Changeset, ...]) -> bool:
+    return sum(len(changeset.changes) for changeset in changesets) > OUTDATED_CHANGES

@@ -1,0 +1,116 @@
+"""Observe a traced run: what it has used, and which of its inputs changed while it ran.
+
+The AttrTree has the state before the run only until its results are published, so this comes first.
+"""
+
+from dataclasses import dataclass
+
+from termite.engine.errors import TermiteError
+from termite.engine.fleet.logic.learnt_names import LearntNames
+from termite.engine.master.placement.traced_jobs import job_trace
+from termite.engine.recall.fact_reader import FactReader
+from termite.engine.recall.logic.dependencies import (
+    Dependencies,
+    EndedJob,
+    NotStorable,
+    Obstacle,
+    find_dependencies,
+)
+from termite.engine.recall.logic.meanwhile import Meanwhile
+from termite.engine.recall.logic.tree_facts import FactsMissing
+from termite.engine.recall.look_up.observation import Observation, make_observation
+from termite.engine.tree.logic.times import Timing
+from termite.engine.tree.master_tree import MasterTree
+from termite.engine.wire.protocol.messages import Ran, Run
+
+MOST_PATHS = 20_000  # of one run: each costs the event loop 3 us
+MOST_ROUNDS = 50  # in which facts of the tree are got; each one may lead to further files
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedRun:
+    """All that is known of a run that has ended and is not published.
+
+    `dependencies` is what it has used, or None if nobody knows. `changed` is an input whose
+    content, existence or listing changed while it ran, b"" if there is none: another run may end
+    otherwise. New times and modes are no such change.
+
+    `observation` is None if the result cannot be stored. Then `obstacle` says why, and `detail`
+    names what is to blame, as a path with its slash.
+    """
+
+    dependencies: Dependencies | None = None
+    changed: bytes = b""
+    observation: Observation | None = None
+    obstacle: Obstacle | None = None
+    detail: bytes = b""
+
+
+class RunObserver:
+    """The observer of one traced run in the tree whose top is `root`.
+
+    Make it right after the dispatch, before anything waits. The job must keep its number until
+    `observe` has returned, so that the journal keeps the changes.
+    """
+
+    __slots__ = ("_message", "_names_before", "_reader", "_root", "_tree")
+
+    def __init__(self, tree: MasterTree, reader: FactReader, message: Run, root: bytes) -> None:
+        self._tree, self._reader, self._message, self._root = tree, reader, message, root
+        self._names_before = tree.attrs.name_changes
+
+    async def observe(self, ran: Ran, names: LearntNames, timing: Timing, weak: bytes = b"") -> ObservedRun:
+        """Return what the run has used. `names` are those of its lease.
+
+        `weak` is the weak fingerprint of the command. If it is b"", there is no observation, and no
+        obstacle but those of the trace. This blocks while facts of the tree are got, and never
+        raises an error of the tree or of the trace.
+        """
+        try:
+            job = self._ended_job(ran, names, timing)
+            for _ in range(MOST_ROUNDS):
+                try:
+                    return self._look(job, weak)
+                except FactsMissing as missing:
+                    await self._supply(missing, ran)
+        except NotStorable as error:
+            return ObservedRun(obstacle=error.obstacle, detail=error.detail)
+        except TermiteError as error:  # around the tree: the run is then unobserved
+            return ObservedRun(obstacle=Obstacle.FACTS, detail=str(error).encode(errors="replace"))
+        return ObservedRun(obstacle=Obstacle.FACTS)
+
+    def _ended_job(self, ran: Ran, names: LearntNames, timing: Timing) -> EndedJob:
+        """Return the run as `recall` knows it. Raise NotStorable if its trace is of no use."""
+        if ran.trace is None:
+            raise NotStorable(Obstacle.GAP, b"untraced")
+        if ran.trace.count > MOST_PATHS:
+            raise NotStorable(Obstacle.GAP, b"paths")
+        message = self._message
+        trace = job_trace(ran.trace, names)
+        return EndedJob(message.argv, message.cwd, trace, ran.changes, timing, self._root)
+
+    def _look(self, job: EndedJob, weak: bytes) -> ObservedRun:
+        """Look at the tree as it is now. Raise FactsMissing, NotStorable and Retryable."""
+        tree = self._tree
+        tree.drain()
+        meanwhile = Meanwhile(
+            tree.changesets_since(self._message.number),
+            lambda directory: tree.attrs.names_changed_since(directory, self._names_before),
+        )
+        facts = self._reader.facts()
+        found = find_dependencies(job, facts)
+        changed = meanwhile.changed_content(found.path_set) or b""
+        if not weak:
+            return ObservedRun(found, changed)
+        try:
+            return ObservedRun(found, changed, make_observation(found, weak, facts, meanwhile))
+        except NotStorable as error:
+            return ObservedRun(found, changed, None, error.obstacle, error.detail)
+
+    async def _supply(self, missing: FactsMissing, ran: Ran) -> None:
+        """Get facts: heads of programs that the run has made from its result, others from the tree."""
+        for path, sha256 in list(missing.heads):
+            if (content := ran.inline.get(sha256)) is not None:
+                self._reader.learn(sha256, content)
+                missing.heads.discard((path, sha256))
+        await self._reader.supply(missing)
