@@ -284,7 +284,7 @@ def _is_lost(pair: Pair, *, is_root: bool) -> bool:
     Contents are not compared. A file that was opened for writing counts, because another program
     may see that. A directory also appears if something in it was changed, or was made and removed
     again; both set its time to the present. `is_root`: it is the writable root, whose time changes
-    with every build.
+    with every build. The times of SCRATCH change with every program.
     """
     entry, was = pair.entry, pair.was
     if any(is_below(entry.path, scratch) for scratch in SCRATCH):
@@ -292,6 +292,8 @@ def _is_lost(pair: Pair, *, is_root: bool) -> bool:
     if entry.whiteout or was is None:
         return was is not None or not entry.whiteout
     if stat.S_ISDIR(entry.mode):
+        if entry.path in SCRATCH:  # overlayfs sets its time if the tree lies below it
+            return entry.mode != was.mode
         # Some file systems of workers keep whole seconds only.
         is_retimed = entry.retimed and entry.mtime_ns // SECOND_NS != was.mtime_ns // SECOND_NS
         return not _is_merged(pair) or entry.mode != was.mode or (is_retimed and not is_root)

@@ -346,6 +346,18 @@ OUTSIDE: list[tuple[str, Mapping[bytes, Attr], Upper, tuple[bytes, ...]]] = [
         Upper().directory(b"/etc", mtime_ns=OLD, retimed=True),
         (),
     ),
+    (
+        "the time of a temporary directory above the tree",
+        {b"/var/tmp": was_directory(0o1777)},
+        Upper().directory(b"/var/tmp", 0o1777, mtime_ns=LATER, retimed=True),
+        (),
+    ),
+    (
+        "the mode of a temporary directory",
+        {b"/var/tmp": was_directory(0o1777)},
+        Upper().directory(b"/var/tmp", 0o777, mtime_ns=LATER, retimed=True),
+        (b"var/tmp",),
+    ),
     ("a new directory", NOTHING, Upper().directory(b"/c"), (b"c",)),
     ("new directories", NOTHING, Upper().directory(b"/c").directory(b"/c/d").directory(b"/c/e"), (b"c/d", b"c/e")),
     ("a new directory, by what is in it", NOTHING, Upper().directory(b"/c").file(b"/c/x"), (b"c/x",)),
