@@ -1,60 +1,38 @@
 """A command whose launcher is at a terminal has one on the worker, and writes as it does here."""
 
 import os
+import shutil
 import signal
 import time
 
 import pytest
 
 from tests.e2e.cluster import Tree
+from tests.e2e.terminal_projects import PROJECTS
 from tests.e2e.terminals import on_terminal, shown
 
 NEVER = {"TERMITE_LOCAL": "never"}
-BAR = """
-import os, sys, time
-width = os.get_terminal_size(sys.stderr.fileno()).columns - 10
-for step in range(width + 1):
-    print(f"\\r[{'#' * step}{' ' * (width - step)}] {100 * step // width:3d}%", end="", file=sys.stderr, flush=True)
-print("\\x1b[1mdone\\x1b[0m\\tof", sys.stdout.isatty(), sys.stdin.isatty(), os.ttyname(1) == os.ttyname(2))
-"""
-LISTS = """cmake_minimum_required(VERSION 3.20)
-project(demo NONE)
-message(WARNING wide)
-add_custom_target(show ALL COMMAND ${CMAKE_COMMAND} -E cmake_echo_color --green --bold hi COMMENT shows)
-"""
-BAD_C = "int main(void) { int unused; char *s = 5; return undeclared; }\n"
-# Five tools that write other bytes to a terminal than to a pipe, each with its command.
-TOOLS = {
-    "gcc": "gcc -Wall -c bad.c; gcc -Wall -o ok main.c && ./ok",
-    "cmake": "cmake -S . -B b; cmake --build b",
-    "ninja": "ninja -j1; ninja",
-    "make": "make -j1 -C m; make -C m nothing",
-    "bar": "python3 bar.py",
-}
 
 
-@pytest.fixture
-def project(tree: Tree) -> Tree:
-    tree.write("bad.c", BAD_C)
-    tree.write("main.c", "int main(void) { return 0; }\n")
-    tree.write("CMakeLists.txt", LISTS)
-    tree.write("bar.py", BAR)
-    rules = "rule echo\n  command = printf '\\033[35m%s\\033[0m\\n' $out; touch $out\n  description = MAKES $out\n"
-    builds = "".join(f"build out{number}: echo\n" for number in range(4))
-    tree.write("build.ninja", rules + builds)
-    tree.write("m/Makefile", "all:\n\t@ls --color=auto ..\n\ttest -t 1 && tput -T xterm cols\n\tfalse\n")
-    return tree
+@pytest.mark.parametrize("name", PROJECTS)
+def test_a_project_built_on_a_terminal_writes_the_bytes_of_a_plain_build(tree: Tree, name: str) -> None:
+    project = PROJECTS[name]
+    for file, content in project.files.items():
+        tree.write(f"p/{file}", content)
+    within = tree.subtree("p")
 
+    def build(before: str) -> list[tuple[int, bytes]]:
+        """Build it afresh, at the same place, because some tools name it."""
+        for path in [path for path in within.path.iterdir() if path.name not in project.files]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        ends = [shown(tree.where, [before + command[0], *command[1:]], within.path) for command in project.commands]
+        return [(code, project.same(text)) for code, text in ends]
 
-def test_five_tools_write_the_bytes_that_they_write_on_a_terminal_here(project: Tree) -> None:
-    for name, script in TOOLS.items():
-        clean = f"rm -rf b log out* .ninja* *.o; {script}"
-        here = shown(project.where, ["sh", "-c", clean], project.path)
-        there = shown(project.where, [project.where.termite("termite"), "sh", "-c", clean], project.path, env=NEVER)
-        assert there == here, name
-        assert b"\x1b[" in here[1] or name in ("ninja",), (name, here)
-        piped = project.plain("sh", "-c", clean, merge=True)
-        assert piped.stdout != here[1].replace(b"\r\n", b"\n"), f"{name} does not notice a terminal"
+    plain, jobs = build(""), tree.jobs()
+    assert build(tree.where.termite("termite-")) == plain
+    assert tree.jobs() - jobs >= project.jobs
+    whole = b"".join(text for _, text in plain)
+    assert [mark for mark in project.marks if mark not in whole] == [], whole
 
 
 def test_each_stream_is_what_it_is_here(tree: Tree) -> None:
