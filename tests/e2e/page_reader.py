@@ -3,11 +3,14 @@
 import html
 import inspect
 import re
+import signal
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tests.e2e.cluster import Daemon
+from tests.e2e.cluster import Daemon, Tree
 from tests.e2e.places import COMMANDS, Place
 
 
@@ -74,6 +77,25 @@ def pages_at(where: Place, said: str) -> PageReader:
     found = re.search(r"pages at (http://\S+)/\?token=(\S+)", said)
     assert found, said
     return PageReader(where, found[1], found[2])
+
+
+@contextmanager
+def pages_of_tree(tree: Tree) -> Iterator[PageReader]:
+    """Serve the pages of a tree, and yield their reader."""
+    where = tree.where
+    served = where.start([where.termite("termite-ctl"), "web", "-http", "0"], tree.path)
+    try:
+        assert served.stdout is not None
+        yield pages_at(where, served.stdout.readline().decode())
+    finally:
+        served.send_signal(signal.SIGINT)
+        served.communicate(timeout=20)
+
+
+def marks_of_page(page: str) -> dict[str, tuple[str, str]]:
+    """Return the state of each worker that a page lists: its mark, and its words."""
+    row = r'<a href="/worker/[^"]*">([^<]*)</a></td>(?:(?!</tr>).)*?<span class="state (\w+)">([^<]*)<'
+    return {name: (mark, html.unescape(words)) for name, mark, words in re.findall(row, page)}
 
 
 def rows_of_page(page: str) -> list[list[str]]:

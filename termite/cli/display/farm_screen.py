@@ -3,15 +3,19 @@
 A coordinator names no command, path or user to such a reader, so that none is shown.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.cells import set_cell_size
 
-from termite.cli.amounts import duration_text, size_text
+from termite.cli.amounts import size_text
 from termite.cli.display.top_screen import Line, Style
+from termite.cli.display.worker_words import Standing, farm_standing, farm_word
 from termite.engine.wire.protocol.fleet_messages import FarmWorker, WholeFarm
 from termite.engine.wire.protocol.foreign_text import printable
+
+STATE_WIDTH = 29  # with a space: that of "lost: silent for 59 min 59 s"
+NARROW = 80  # columns in which each state must be seen
 
 
 @dataclass(slots=True)
@@ -40,7 +44,7 @@ def farm_lines(view: FarmView, width: int, height: int) -> list[Line]:
 
 
 def _head(view: FarmView) -> list[Line]:
-    known = [one.worker for one in view.workers if not one.is_lost]
+    known = [one.worker for one in view.workers if not one.is_gone]
     slots, leased = sum(one.slots for one in known), sum(one.leased for one in known)
     drained = sum(one.draining for one in known)
     lines = [
@@ -49,41 +53,34 @@ def _head(view: FarmView) -> list[Line]:
     ]
     if view.trouble:
         lines.append(Line(printable(view.trouble), Style.ALARM))
-    elif not view.workers:
+    elif not known:
         lines.append(Line("no worker is registered", Style.ALARM))
-    head = f"{'worker':<24}{'slots':>12}{'load':>8}{'cores':>7}{'free memory':>14}  {'address':<24}state"
+    head = f"{'worker':<18}{'slots':>10}{'load':>6}{'cores':>6}{'free':>10}  {'state':<{STATE_WIDTH}}address"
     return [*lines, Line(head, Style.HEAD)]
 
 
 def _rows(view: FarmView, room: int) -> list[Line]:
-    workers = sorted(view.workers, key=lambda one: (not farm_word(one, view.interval_s), one.worker.name))
+    def order(one: FarmWorker) -> tuple[bool, bool, str]:
+        standing = farm_standing(one, view.interval_s)
+        return standing is Standing.STOPPED, standing is Standing.WELL, one.worker.name
+
+    workers = sorted(view.workers, key=order)
     view.first = max(min(view.first, len(workers) - room), 0)
-    return [_row(one, farm_word(one, view.interval_s)) for one in workers[view.first : view.first + room]]
+    return [line for one in workers[view.first : view.first + room] for line in _row(one, view.interval_s)]
 
 
-def _row(known: FarmWorker, word: str) -> Line:
-    one = known.worker
-    return Line(
-        f"{printable(one.name, 40):<24}{f'{one.leased} of {one.slots}':>12}{one.load:>8.1f}"
-        f"{one.machine.cores or '?':>7}{size_text(one.free_memory_bytes):>14}  "
-        f"{printable(one.address, 60):<24}{word}",
-        Style.ALARM if word else Style.PLAIN,
+def _row(known: FarmWorker, interval_s: float) -> Iterator[Line]:
+    one, word = known.worker, farm_word(known, interval_s)
+    is_quiet = farm_standing(known, interval_s) in (Standing.WELL, Standing.STOPPED)
+    style = Style.PLAIN if is_quiet else Style.ALARM
+    figures = (
+        f"{printable(one.name, 40):<18}{f'{one.leased} of {one.slots}':>10}{one.load:>6.1f}"
+        f"{one.machine.cores or '?':>6}{size_text(one.free_memory_bytes):>10}  "
     )
-
-
-def farm_word(known: FarmWorker, interval_s: float) -> str:
-    """Return the state of a worker in a few words: lost, silent, drained, or nothing special.
-
-    A worker is silent if two heartbeats are missing.
-    """
-    worker = known.worker
-    if known.is_lost:
-        return f"lost: silent for {duration_text(known.silent_s)}"
-    if worker.rival:
-        return printable(f"another worker at {worker.rival} has the same name")
-    if known.silent_s > 2 * interval_s:
-        return f"silent for {duration_text(known.silent_s)}"
-    return "drained" if worker.draining else ""
+    is_long = len(figures) + len(word) > NARROW
+    yield Line(f"{figures}{'' if is_long else word:<{STATE_WIDTH}}{printable(one.address, 60)}", style)
+    if is_long:  # a line of its own, so that a narrow screen shows the reason, too
+        yield Line(f"    {word}", style)
 
 
 def press_in_farm(key: str, view: FarmView) -> bool:

@@ -15,6 +15,7 @@ from rich.cells import chop_cells, set_cell_size
 from termite.cli.amounts import duration_text, size_text
 from termite.cli.display.build_text import build_title, progress_text
 from termite.cli.display.job_text import cause_word, end_word, job_lines, place_word, slot_time_s
+from termite.cli.display.worker_words import Standing, standing_of, worker_word
 from termite.engine.errors import words_of
 from termite.engine.history.logic.job_record import BuildRecord, JobRecord, Stage, Where, Why
 from termite.engine.history.logic.live_events import Event, JobHome, Snapshot, WorkerState
@@ -235,12 +236,12 @@ def _build_text(build: BuildRecord, home: int, now_s: float) -> str:
 
 
 def _workers(state: TopState, now_s: float, width: int, room: int) -> Iterator[Line]:
-    workers = sorted(state.live.workers.values(), key=lambda worker: (not _is_bad(worker), worker.name))
+    workers = sorted(state.live.workers.values(), key=_worker_order)
     yield Line(f"{'worker':<20}{'busy':>10}{'jobs':>8}{'load':>7}{'free':>10}  state", Style.HEAD)
-    if not workers:
+    if all(worker.is_gone for worker in workers):
         yield Line("none: commands run on this machine", Style.ALARM)
     for worker in workers[:room]:
-        style = Style.ALARM if _is_bad(worker) else Style.PLAIN
+        style = Style.ALARM if standing_of(worker).is_bad else Style.PLAIN
         figures, word = _worker_figures(worker), worker_word(worker, now_s)
         if not word or len(figures) + len(word) <= width:
             yield Line(figures + word, style)
@@ -251,26 +252,17 @@ def _workers(state: TopState, now_s: float, width: int, room: int) -> Iterator[L
         yield Line(f"and {len(workers) - room} more workers")
 
 
+def _worker_order(worker: WorkerState) -> tuple[bool, bool, str]:
+    """Sort those that are in trouble first, and those that were stopped last."""
+    standing = standing_of(worker)
+    return not standing.is_bad, standing is Standing.STOPPED, worker.name
+
+
 def _worker_figures(worker: WorkerState) -> str:
     load = f"{worker.load:.1f}" if worker.load >= 0 else "?"
     free = size_text(worker.free_memory_bytes) if worker.free_memory_bytes else "?"
     busy = f"{worker.running} of {worker.slots}"
     return f"{printable(worker.name, 40):<20}{busy:>10}{worker.jobs:>8}{load:>7}{free:>10}  "
-
-
-def _is_bad(worker: WorkerState) -> bool:
-    return bool(worker.silent_since_s or worker.reason)
-
-
-def worker_word(worker: WorkerState, now_s: float) -> str:
-    """Return the state of a worker in a few words, or "" if there is nothing special."""
-    if worker.reason:
-        return printable(f"refused: {worker.detail or words_of(worker.reason)}")
-    if worker.silent_since_s:
-        return f"silent for {duration_text(max(now_s - worker.silent_since_s, 0.0))}; {worker.running} jobs wait for it"
-    if worker.is_drained:
-        return f"drained; {worker.running} jobs still run" if worker.running else "drained"
-    return "" if worker.slots else "no slot is leased"
 
 
 def _job_rows(jobs: Sequence[JobRecord], marked: int, now_s: float) -> Iterator[Line]:

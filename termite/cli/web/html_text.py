@@ -50,6 +50,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], numbers: Sequen
     return tag("div", tag("table", top, body), class_="wide")
 
 
+def state_mark(standing: str, words: str) -> Html:
+    """Return the state of a worker in words, with the mark that its `standing` has on pages."""
+    return tag("span", words, class_=f"state {standing}")
+
+
 def rows_of(pairs: Iterable[tuple[str, object]]) -> Html:
     """Return a table of names and what they are."""
     rows = (tag("tr", tag("th", name), tag("td", content)) for name, content in pairs)

@@ -19,11 +19,12 @@ from termite.cli.display.job_text import (
     place_word,
     slot_time_s,
 )
-from termite.cli.display.top_screen import worker_word
 from termite.cli.display.trace_events import job_name
-from termite.cli.web.html_text import Html, button, link, page, rows_of, table, tag
+from termite.cli.display.worker_words import standing_of, worker_word
+from termite.cli.web.html_text import Html, button, link, page, rows_of, state_mark, table, tag
 from termite.engine.errors import words_of
 from termite.engine.history.logic.job_record import BuildRecord, JobRecord, Where
+from termite.engine.history.logic.live_events import WorkerState
 from termite.engine.history.logic.live_state import LiveState
 
 MOST_ROWS = 200  # of a table of running jobs
@@ -67,7 +68,7 @@ def now_part(live: LiveState | None, now_s: float, trouble: str = "") -> Html:
                 tag("p", f"Master {live.master.pid}, termite {live.master.version}: {sums}."),
                 *builds,
                 _workers_table(live, now_s),
-                _running_table(running[:MOST_ROWS], now_s) if running else "",
+                running_table(running[:MOST_ROWS], now_s) if running else "",
                 tag("p", f"and {len(running) - MOST_ROWS} more") if len(running) > MOST_ROWS else "",
             ]
         )
@@ -84,14 +85,20 @@ def _workers_table(live: LiveState, now_s: float) -> Html:
             f"{worker.load:.1f}" if worker.load >= 0 else "?",
             size_text(worker.free_memory_bytes) if worker.free_memory_bytes else "?",
             worker.version or "?",
-            tag("strong", word) if (word := worker_word(worker, now_s)) else "",
+            worker_state_mark(worker, now_s),
         ]
-        for worker in sorted(live.workers.values(), key=lambda worker: worker.name)
+        for worker in sorted(live.workers.values(), key=lambda worker: (worker.is_gone, worker.name))
     ]
-    return table(head, rows, numbers=(1, 2, 3, 4)) if rows else tag("p", "No worker is leased.")
+    return table(head, rows, numbers=(1, 2, 3, 4)) if rows else tag("p", "No worker is known.")
 
 
-def _running_table(jobs: Iterable[JobRecord], now_s: float) -> Html:
+def worker_state_mark(worker: WorkerState, now_s: float) -> Html:
+    """Return the state of a worker as its master sees it, in words with a mark."""
+    return state_mark(standing_of(worker), worker_word(worker, now_s) or "answers")
+
+
+def running_table(jobs: Iterable[JobRecord], now_s: float) -> Html:
+    """Return a table of jobs that run, with links to their pages."""
     rows = ([_job_link(job), place_word(job), duration_text(slot_time_s(job, now_s)), _text(job)] for job in jobs)
     return table(["job", "place", "since", "command"], rows, numbers=(0, 2))
 

@@ -4,22 +4,22 @@ from collections.abc import Iterator, Sequence
 
 from termite.cli.amounts import duration_text, size_text
 from termite.cli.display.job_text import slot_time_s
-from termite.cli.display.top_screen import worker_word
 from termite.cli.web.html_text import Html, button, page, rows_of, table, tag
-from termite.cli.web.pages import MOST_ROWS, jobs_table
+from termite.cli.web.pages import MOST_ROWS, jobs_table, running_table, worker_state_mark
 from termite.engine.history.logic.job_record import JobRecord
 from termite.engine.history.logic.live_state import LiveState
 from termite.engine.wire.protocol.fleet_messages import LeaseReport, WorkerReport
 
 
 def worker_page(name: str, live: LiveState | None, jobs: Sequence[JobRecord], now_s: float, report: Html) -> Html:
-    """Return the page of a worker for a tree: its state, and its jobs in the newest build.
+    """Return the page of a worker for a tree: its state, its jobs now, and those of the newest build.
 
     `report` is of `report_part`.
     """
     worker = live.workers.get(name) if live else None
     here = [job for job in jobs if job.worker == name]
     failed = [job for job in jobs if any(attempt.worker == name for attempt in job.attempts)]
+    now = [job for job in live.running(now_s) if job.worker == name] if live else []
     pairs: list[tuple[str, object]] = [
         ("jobs in the newest build", len(here)),
         ("CPU used by them", duration_text(sum(job.user_s + job.system_s for job in here))),
@@ -33,7 +33,7 @@ def worker_page(name: str, live: LiveState | None, jobs: Sequence[JobRecord], no
             ("slots", f"{worker.running} of {worker.slots} busy"),
             ("cores, load", f"{worker.cores or 'not known'}, {load}"),
             ("clock", f"{worker.clock_offset_ms} ms beside the master's"),
-            ("state", worker_word(worker, now_s) or "answers"),
+            ("state", worker_state_mark(worker, now_s)),
         ]
     else:
         pairs.append(("state", "no lease"))
@@ -41,6 +41,7 @@ def worker_page(name: str, live: LiveState | None, jobs: Sequence[JobRecord], no
         f"worker {name}",
         tag("h2", "In this tree"),
         rows_of(pairs),
+        *([tag("h2", "Its jobs now"), running_table(now[:MOST_ROWS], now_s)] if now else []),
         report,
         tag("h2", "Its jobs in the newest build, the slowest first"),
         jobs_table(sorted(here, key=slot_time_s, reverse=True)[:MOST_ROWS]),

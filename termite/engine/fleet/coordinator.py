@@ -147,7 +147,7 @@ class _Coordinator:
                 self._desk.note_line(message.name, connection)
                 return self._register(message, peer_host)
             case Deregister(name=name):
-                if self._registry.deregister(name):
+                if self._registry.deregister(name, trio.current_time()):
                     log.info("worker-left worker=%s", name)
                     self._notify()
                 return Done()
@@ -157,7 +157,8 @@ class _Coordinator:
                     while self._registry.version == after:
                         await self._changed.wait()
                 as_reachable = tuple(_reachable(worker, peer_host, own_host) for worker in self._registry.workers())
-                return Workers(self._registry.version, as_reachable, __version__)
+                gone = self._registry.gone(trio.current_time())
+                return Workers(self._registry.version, as_reachable, __version__, gone)
             case ListFarm(protocol=protocol, key=key):
                 _check_protocol(protocol)
                 return self._desk.list_farm(key, trio.current_time())

@@ -256,7 +256,7 @@ class Pool:
         except Exception as error:  # around one lease: its jobs are retried, and all other leases go on
             rest_s = self._note_failure(name, error)
             if granted:
-                self._fleet.failed(name, trio.current_time())
+                self._fleet.broke(name, trio.current_time())
         finally:
             self._opening_or_open.remove(lease)
         if not granted:
@@ -350,7 +350,7 @@ class Pool:
     def _take_workers(self, workers: Workers) -> None:
         if self.trouble is self._unreachable:
             self.trouble = None
-        for line in self._fleet.replace(workers.workers, trio.current_time()):
+        for line in self._fleet.replace(workers.workers, trio.current_time(), workers.gone):
             log.warning("worker-foreign reason=%s", line)
             self.trouble = self.trouble or Trouble(Reason.OTHER_ARCHITECTURE, line)
         for lease in self._leases:

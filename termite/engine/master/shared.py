@@ -160,8 +160,7 @@ class Master:
 
     def _view_fleet(self) -> FleetView:
         since_epoch_s = time.time() - trio.current_time()
-        silent_since_s = {name: since_epoch_s + at_s for name, at_s in self.pool.silences.since_s().items()}
-        return view_fleet(self.pool, silent_since_s, is_checking=self.settled_check.is_awaited)
+        return view_fleet(self.pool, since_epoch_s, is_checking=self.settled_check.is_awaited)
 
     def decide(self, how: How, command: Command) -> Verdict:
         """Return the verdict on a command, also by what was met when it ran before."""

@@ -234,7 +234,7 @@ async def test_alarms_are_seen_with_and_without_colour(
         emit_all(master, 20)
         master.emit(WorkerChanged(WorkerState(name="zeta", slots=1, running=1, silent_since_s=1e9)))
         with top_on_a_terminal(tmp_path) as (terminal, _):
-            await terminal.until_sent(b"jobs wait for it")
+            await terminal.until_sent(b"1 job waits for it")
             assert alarm in terminal.sent and (b"\x1b[31m" in terminal.sent) == (not variable)
 
 

@@ -74,7 +74,7 @@ def _run_farm(flags: Namespace) -> int:
     view = FarmView(join_address(host, port))
     trio.run(list_workers, coordinator, view)
     width = os.get_terminal_size().columns if sys.stdout.isatty() else _PLAIN_WIDTH
-    print("\n".join(line.text.rstrip() for line in farm_lines(view, width, len(view.workers) + 5)).rstrip())
+    print("\n".join(line.text.rstrip() for line in farm_lines(view, width, 2 * len(view.workers) + 5)).rstrip())
     return 0
 
 

@@ -31,6 +31,7 @@ def _worker_figures(farm: WholeFarm) -> Iterator[Metric]:
         name: GaugeMetricFamily(f"termite_worker_{name}", text, labels=["worker"])
         for name, text in (
             ("lost", "1 if the coordinator has removed it from the list"),
+            ("stopped", "1 if it has said goodbye"),
             ("silent_seconds", "time since its last heartbeat"),
             ("drained", "1 if it takes no new jobs"),
             ("slots", "its slots"),
@@ -41,7 +42,7 @@ def _worker_figures(farm: WholeFarm) -> Iterator[Metric]:
     }
     for one in farm.workers:
         worker = one.worker
-        figures = (one.is_lost, one.silent_s, worker.draining, worker.slots, worker.leased, worker.load)
+        figures = (one.is_lost, one.is_stopped, one.silent_s, worker.draining, worker.slots, worker.leased, worker.load)
         label = [printable(worker.name)]
         for family, figure in zip(families.values(), (*figures, worker.free_memory_bytes), strict=True):
             family.add_metric(label, float(figure))
@@ -87,6 +88,7 @@ def _worker_object(one: FarmWorker) -> dict[str, object]:
         "free_memory_bytes": worker.free_memory_bytes,
         "drained": worker.draining,
         "lost": one.is_lost,
+        "stopped": one.is_stopped,
         "silent_s": round(one.silent_s, 3),
         "rival": worker.rival,
         "users": [{"user": use.user, "slots": use.slots, "running": use.running} for use in one.uses],

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from termite.cli.amounts import duration_text, size_text
-from termite.cli.display.farm_screen import farm_word
-from termite.cli.web.html_text import Html, address_of, link, page, rows_of, table, tag
+from termite.cli.display.worker_words import Standing, farm_standing, farm_word
+from termite.cli.web.html_text import Html, address_of, link, page, rows_of, state_mark, table, tag
 from termite.cli.web.worker_pages import drain_form, report_part
 from termite.engine.wire.protocol.fleet_messages import FarmWorker, WholeFarm, WorkerReport
 
@@ -53,19 +53,20 @@ def farm_worker_part(known: FarmWorker | None, interval_s: float, report: Worker
 
 def farm_drain_form(name: str, known: FarmWorker | None, token: str) -> Html:
     """Return the button that drains a worker, or nothing if it is not there."""
-    if known is None or known.is_lost:
+    if known is None or known.is_gone:
         return Html("")
     return drain_form(name, token, is_drained=known.worker.draining)
 
 
 def _farm_rows(farm: WholeFarm) -> Iterator[tuple[str, object]]:
-    there = [one.worker for one in farm.workers if not one.is_lost]
-    words = [farm_word(one, farm.interval_s) for one in farm.workers]
+    there = [one.worker for one in farm.workers if not one.is_gone]
+    standings = [farm_standing(one, farm.interval_s) for one in farm.workers]
     yield "workers", len(there)
     yield "slots in use", f"{sum(one.leased for one in there)} of {sum(one.slots for one in there)}"
     yield "drained", sum(one.draining for one in there)
-    yield "silent", sum(word.startswith("silent") for word in words)
-    yield "lost in the last hour", sum(one.is_lost for one in farm.workers)
+    yield "silent", standings.count(Standing.SILENT)
+    yield "lost in the last hour", standings.count(Standing.LOST)
+    yield "stopped in the last hour", standings.count(Standing.STOPPED)
     yield "termite of the coordinator", farm.release
 
 
@@ -79,13 +80,17 @@ def _workers_table(farm: WholeFarm) -> Html:
             one.worker.machine.cores or "?",
             size_text(one.worker.free_memory_bytes),
             one.release or "?",
-            tag("strong", word) if (word := farm_word(one, farm.interval_s)) else "",
+            _state_mark(one, farm.interval_s),
             _users_of(one),
             one.worker.address,
         ]
-        for one in farm.workers
+        for one in sorted(farm.workers, key=lambda one: one.is_gone)
     ]
     return table(head, rows, numbers=(1, 2, 3, 4)) if rows else tag("p", "No worker is registered.")
+
+
+def _state_mark(known: FarmWorker, interval_s: float) -> Html:
+    return state_mark(farm_standing(known, interval_s), farm_word(known, interval_s) or "answers")
 
 
 def _users_of(one: FarmWorker) -> str:
@@ -97,7 +102,7 @@ def _users_of(one: FarmWorker) -> str:
 def users_of_farm(farm: WholeFarm) -> dict[str, tuple[int, int, int]]:
     """Return the slots of each user, how many of them have a job, and on how many workers."""
     sums: dict[str, tuple[int, int, int]] = {}
-    for use in (use for one in farm.workers if not one.is_lost for use in one.uses):
+    for use in (use for one in farm.workers if not one.is_gone for use in one.uses):
         slots, running, workers = sums.get(use.user, (0, 0, 0))
         sums[use.user] = (slots + use.slots, running + use.running, workers + 1)
     return dict(sorted(sums.items(), key=lambda pair: (-pair[1][0], pair[0])))
@@ -112,8 +117,8 @@ def _users_table(farm: WholeFarm) -> Html:
 
 def _worker_rows(known: FarmWorker, interval_s: float) -> Iterator[tuple[str, object]]:
     worker, machine = known.worker, known.worker.machine
-    yield "state", farm_word(known, interval_s) or "answers"
-    yield "last heartbeat", f"{duration_text(known.silent_s)} ago"
+    yield "state", _state_mark(known, interval_s)
+    yield "last sign of life", f"{duration_text(known.silent_s)} ago"
     yield "address", worker.address
     yield "termite", known.release or "not known"
     yield "slots in use", f"{worker.leased} of {worker.slots}"

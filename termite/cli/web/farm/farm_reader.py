@@ -69,8 +69,8 @@ class FarmReader:
         farm = (await self.farm()).value
         known = next((one for one in farm.workers if one.worker.name == name), None) if farm else None
         interval_s = farm.interval_s if farm else 0.0
-        if known is None or known.is_lost:
-            return known, interval_s, Answered(None, "it is not registered")
+        if known is None or known.is_gone:
+            return known, interval_s, Answered(None, _why_gone(known))
         last = self._reports.get(name, Answered())
         report = await self._renewed(last, REPORT_S, lambda desk: desk.get_report(name))
         self._reports.pop(name, None)
@@ -103,3 +103,9 @@ class FarmReader:
         if self._desk is None:
             raise UserError(self._trouble or "the coordinator does not answer")
         return self._desk
+
+
+def _why_gone(known: FarmWorker | None) -> str:
+    if known is None:
+        return "it is not registered"
+    return "it was stopped" if known.is_stopped else "it is lost"

@@ -8,21 +8,31 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from termite.engine.wire.protocol.fleet_messages import FarmWorker, ListedWorker, Register, SlotUse
+from termite.engine.wire.protocol.fleet_messages import (
+    MOST_GONE,
+    FarmWorker,
+    GoneWorker,
+    ListedWorker,
+    Register,
+    SlotUse,
+)
 
-SHOWN_LOST_S = 3600.0  # so long people see a worker that was lost
-MOST_LOST = 100
+SHOWN_GONE_S = 3600.0  # so long people see a worker that was lost or stopped
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A worker, and the addresses that have lately registered under its name, with their times."""
+    """A worker, and the addresses that have lately registered under its name, with their times.
+
+    `seen_s` is the time of its last message, which is a goodbye if it `is_stopped`.
+    """
 
     worker: ListedWorker
     seen_s: float
     addresses: Mapping[str, float]
     release: str = ""
     uses: tuple[SlotUse, ...] = ()
+    is_stopped: bool = False
 
 
 class Registry:
@@ -37,7 +47,7 @@ class Registry:
         self.version = first_version
         self._forget_after_s = forget_after_s
         self._entries: dict[str, _Entry] = {}
-        self._lost: dict[str, _Entry] = {}
+        self._gone: dict[str, _Entry] = {}
 
     def register(self, message: Register, address: str, now: float) -> bool:
         """Record a heartbeat, with the worker's address. Return True if the version has changed."""
@@ -55,7 +65,7 @@ class Registry:
             rival=rival,
         )
         self._entries[message.name] = _Entry(worker, now, addresses, message.release, message.uses)
-        self._lost.pop(message.name, None)
+        self._gone.pop(message.name, None)
         return self._changed(known is None or _notified_fields(known.worker) != _notified_fields(worker))
 
     def rival_of(self, name: str) -> str:
@@ -75,25 +85,39 @@ class Registry:
         is_back = address in recent and (known.worker.address != address or known.worker.rival)
         return (others[-1] if others and is_back else ""), {**recent, address: now}
 
-    def deregister(self, name: str) -> bool:
+    def deregister(self, name: str, now: float) -> bool:
         """Remove a worker that leaves. Return True if the version has changed."""
-        return self._changed(self._entries.pop(name, None) is not None)
+        entry = self._entries.pop(name, None)
+        if entry is None:
+            return False
+        self._gone[name] = replace(entry, seen_s=now, uses=(), is_stopped=True)
+        self._forget_gone(now)
+        return self._changed(True)
 
     def forget(self, now: float) -> list[str]:
         """Remove the workers whose heartbeats have stopped, and return their names."""
         lost = [name for name, entry in self._entries.items() if now - entry.seen_s > self._forget_after_s]
         for name in lost:
-            self._lost[name] = self._entries.pop(name)
-        for name in [name for name, entry in self._lost.items() if now - entry.seen_s > SHOWN_LOST_S]:
-            del self._lost[name]
-        for name in [*self._lost][: max(len(self._lost) - MOST_LOST, 0)]:
-            del self._lost[name]
+            self._gone[name] = self._entries.pop(name)
+        self._forget_gone(now)
         self._changed(bool(lost))
         return lost
+
+    def _forget_gone(self, now: float) -> None:
+        for name in [name for name, entry in self._gone.items() if now - entry.seen_s > SHOWN_GONE_S]:
+            del self._gone[name]
+        for name in [*self._gone][: max(len(self._gone) - MOST_GONE, 0)]:
+            del self._gone[name]
 
     def workers(self) -> tuple[ListedWorker, ...]:
         """Return all workers, in the order of their names."""
         return tuple(entry.worker for _, entry in sorted(self._entries.items()))
+
+    def gone(self, now: float) -> tuple[GoneWorker, ...]:
+        """Return the workers that were lost or stopped in the last SHOWN_GONE_S."""
+        return tuple(
+            GoneWorker(name, max(now - entry.seen_s, 0.0), not entry.is_stopped) for name, entry in self._gone.items()
+        )
 
     def drain(self, name: str, *, is_drained: bool) -> bool:
         """Record that a worker drains, or not any more. Return True if the version has changed."""
@@ -105,10 +129,17 @@ class Registry:
         return self._changed(True)
 
     def farm(self, now: float) -> tuple[FarmWorker, ...]:
-        """Return all workers, and those lost in the last SHOWN_LOST_S, in the order of names."""
-        entries = sorted([*self._entries.items(), *self._lost.items()])
+        """Return all workers, and those that are gone since SHOWN_GONE_S, in the order of names."""
+        entries = sorted([*self._entries.items(), *self._gone.items()])
         return tuple(
-            FarmWorker(entry.worker, max(now - entry.seen_s, 0.0), name in self._lost, entry.release, entry.uses)
+            FarmWorker(
+                entry.worker,
+                max(now - entry.seen_s, 0.0),
+                is_lost=name in self._gone and not entry.is_stopped,
+                release=entry.release,
+                uses=entry.uses,
+                is_stopped=entry.is_stopped,
+            )
             for name, entry in entries
         )
 

@@ -7,7 +7,7 @@ command.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from termite.engine.wire.protocol.fleet_messages import ListedWorker
+from termite.engine.wire.protocol.fleet_messages import GoneWorker, ListedWorker
 
 LEASE_SLOTS = 16  # jobs that one mirror process serves; for more slots of one worker, there are more leases
 BACK_OFF_S = 0.5  # after the first failure; each further failure doubles it
@@ -30,6 +30,14 @@ class LeaseWish:
     slots: int
 
 
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """The time at which a worker left the list, because it `is_lost` or else because it stopped."""
+
+    at: float
+    is_lost: bool
+
+
 class Fleet:
     """The workers that the coordinator has listed, with their leases and failures.
 
@@ -47,6 +55,8 @@ class Fleet:
         self._total_slots = total_slots
         self._workers: dict[str, ListedWorker] = {}
         self.drained: tuple[ListedWorker, ...] = ()
+        self.gone: dict[str, Departure] = {}  # the workers that have left the list lately, by name
+        self.broken: dict[str, float] = {}  # when the connection of a worker's last lease broke, by name
         self._back_offs: dict[str, _BackOff] = {}
         self._opening: dict[str, int] = {}
         self._held: dict[str, list[int]] = {}
@@ -54,8 +64,10 @@ class Fleet:
         self._expected_until = now + NO_WORKER_GRACE_S
         self._last_held = now  # when the last lease has ended
 
-    def replace(self, workers: Iterable[ListedWorker], now: float) -> list[str]:
+    def replace(self, workers: Iterable[ListedWorker], now: float, gone: Iterable[GoneWorker] = ()) -> list[str]:
         """Replace the list of workers. Those that drain are left out, and are in `drained`.
+
+        Those that are `gone` are only remembered for people.
 
         Workers of another architecture are left out too. Return a line about each new one.
 
@@ -64,11 +76,13 @@ class Fleet:
         """
         listed = {worker.name: worker for worker in workers}
         foreign = {name: self._foreign_line(worker) for name, worker in listed.items() if self._is_foreign(worker)}
+        self.gone = {one.name: Departure(now - one.gone_s, one.is_lost) for one in gone if one.name not in listed}
         new = [line for name, line in foreign.items() if self.foreign.get(name) != line]
         self.foreign |= foreign
         self.drained = tuple(worker for name, worker in listed.items() if worker.draining and name not in foreign)
         self._workers = {name: worker for name, worker in listed.items() if not worker.draining and name not in foreign}
         self._back_offs = {name: back_off for name, back_off in self._back_offs.items() if name in self._workers}
+        self.broken = {name: at for name, at in self.broken.items() if name in listed}
         if self._workers:
             self._expected_until = now + NO_WORKER_GRACE_S
         return new
@@ -91,6 +105,7 @@ class Fleet:
     def opened(self, name: str, slots: int) -> None:
         """Record that the worker has granted a lease with `slots` slots."""
         asked = self._opening.pop(name)
+        self.broken.pop(name, None)
         self._held.setdefault(name, []).append(slots)
         if slots < asked:
             self._saturated.add(name)
@@ -109,6 +124,11 @@ class Fleet:
         self._last_held = now
         self._held[name].remove(slots)
         self._saturated.discard(name)
+
+    def broke(self, name: str, now: float) -> None:
+        """Record that an open lease has ended by a failure, as that of its connection."""
+        self.broken[name] = now
+        self.failed(name, now)
 
     def failed(self, name: str, now: float, rest_s: float = 0.0) -> None:
         """Record a failure of termite on the worker, and pause requests to it.

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from termite.engine.errors import Reason
 from termite.engine.fleet.lease import Lease
 from termite.engine.fleet.pool import Pool
@@ -25,11 +27,11 @@ class FleetView:
     waits_for: str = ""
 
 
-def view_fleet(pool: Pool, silent_since_s: Mapping[str, float], *, is_checking: bool) -> FleetView:
+def view_fleet(pool: Pool, since_epoch_s: float, *, is_checking: bool) -> FleetView:
     """Return what is to be seen now.
 
-    `silent_since_s` has the silent workers with times since the epoch. `is_checking`: jobs wait for
-    the check of settled files.
+    `since_epoch_s` is the time of the epoch at which trio's clock was 0. `is_checking`: jobs wait
+    for the check of settled files.
     """
     listed = {worker.name: worker for worker in pool.fleet.workers}
     leases: dict[str, list[Lease]] = {}
@@ -37,10 +39,25 @@ def view_fleet(pool: Pool, silent_since_s: Mapping[str, float], *, is_checking: 
         leases.setdefault(lease.worker, []).append(lease)
     drained = {worker.name: worker for worker in pool.fleet.drained}
     names = {*listed, *drained, *leases, *pool.refusals, *pool.fleet.foreign}
+    silent, broken = pool.silences.since_s(), pool.fleet.broken
+
+    def epoch_s(at_s: float | None) -> float:
+        """Return a time of trio's clock as one since the epoch, the same at each look."""
+        return 0.0 if at_s is None else round(since_epoch_s + at_s, 1)
+
     workers = {
-        name: _worker(name, {**listed, **drained}.get(name), leases.get(name, ()), pool, silent_since_s.get(name, 0.0))
-        for name in sorted(names)
+        name: msgspec.structs.replace(
+            _worker(name, {**listed, **drained}.get(name), leases.get(name, ()), pool),
+            silent_since_s=epoch_s(silent.get(name)),
+            broken_since_s=0.0 if name in leases else epoch_s(broken.get(name)),
+        )
+        for name in names
     }
+    for name, departure in pool.fleet.gone.items():
+        if name not in leases:  # the master may still reach one that the coordinator has lost
+            gone_since_s = epoch_s(departure.at)
+            workers[name] = WorkerState(name=recorded_line(name), gone_since_s=gone_since_s, is_lost=departure.is_lost)
+    workers = dict(sorted(workers.items()))
     return FleetView(workers, _waits_for(pool, is_checking=is_checking))
 
 
@@ -52,9 +69,7 @@ def changes_of(old: FleetView, new: FleetView, now_s: float) -> list[Event]:
     return [*events, QueueWaits(new.waits_for)] if new.waits_for != old.waits_for else events
 
 
-def _worker(
-    name: str, listed: ListedWorker | None, leases: Iterable[Lease], pool: Pool, silent_since_s: float
-) -> WorkerState:
+def _worker(name: str, listed: ListedWorker | None, leases: Iterable[Lease], pool: Pool) -> WorkerState:
     open_leases = list(leases)
     foreign = pool.fleet.foreign.get(name, "") if listed is None else ""
     refusal = Reason.OTHER_ARCHITECTURE if foreign else None if open_leases else pool.refusals.get(name)
@@ -70,7 +85,6 @@ def _worker(
         load=listed.load if listed else -1.0,
         free_memory_bytes=listed.free_memory_bytes if listed else 0,
         clock_offset_ms=open_leases[0].offset_ns // 1_000_000 if open_leases else 0,
-        silent_since_s=silent_since_s,
         reason=refusal.value if refusal else "",
         detail=recorded_line(foreign) if foreign else refusal.words if refusal else "",
         is_drained=bool(listed and listed.draining),

@@ -11,6 +11,7 @@ from termite.engine.wire.protocol.message_base import Message
 MOST_LEASES = 64  # of a worker: as many mirrors as it runs at once
 LOG_CHARACTERS = 64 * 1024  # of JSON: all records of a log that one report has
 MOST_LOG_RECORDS = 200
+MOST_GONE = 100  # workers that have left the list and are still shown
 
 
 class SlotUse(msgspec.Struct, frozen=True, array_like=True):
@@ -89,15 +90,28 @@ class ListWorkers(Message, frozen=True):
     after: int
 
 
+class GoneWorker(msgspec.Struct, frozen=True, array_like=True):
+    """A worker that is in the list no more: it said goodbye `gone_s` ago, because it was stopped.
+
+    If it `is_lost`, it said nothing, and its last heartbeat came `gone_s` ago.
+    """
+
+    name: Label
+    gone_s: Seconds
+    is_lost: bool
+
+
 class Workers(Message, frozen=True):
     """The reply to ListWorkers. `version` changes when a worker comes, goes or drains.
 
-    `release` is the version of the coordinator's termite.
+    `release` is the version of the coordinator's termite. `gone` has the workers that have left
+    lately, for people.
     """
 
     version: int
     workers: tuple[ListedWorker, ...]
     release: Label = ""
+    gone: Annotated[tuple[GoneWorker, ...], Meta(max_length=MOST_GONE)] = ()
 
 
 # -- the farm as people see it ----------------------------------------------------------------------------------------
@@ -119,6 +133,7 @@ class FarmWorker(msgspec.Struct, frozen=True, array_like=True):
     """A worker of a farm. Its last heartbeat came `silent_s` ago.
 
     `is_lost`: the coordinator has removed it from the list, because it was silent for too long.
+    `is_stopped`: it has left the list itself, because it was stopped `silent_s` ago.
     """
 
     worker: ListedWorker
@@ -126,6 +141,12 @@ class FarmWorker(msgspec.Struct, frozen=True, array_like=True):
     is_lost: bool = False
     release: Label = ""
     uses: Annotated[tuple[SlotUse, ...], Meta(max_length=MOST_LEASES)] = ()
+    is_stopped: bool = False
+
+    @property
+    def is_gone(self) -> bool:
+        """True if the coordinator gives the worker to no master any more."""
+        return self.is_lost or self.is_stopped
 
 
 class WholeFarm(Message, frozen=True):

@@ -53,7 +53,7 @@ from termite.engine.wire.protocol.fleet_messages import (
 )
 from termite.engine.wire.protocol.message_base import Message
 
-PROTOCOL = 7  # both ends must have the same; if not, the operator reads one clear line
+PROTOCOL = 8  # both ends must have the same; if not, the operator reads one clear line
 INLINE_BYTES = 64 * 1024  # contents up to this size are sent inside a message, not as chunks
 INLINE_TOTAL_BYTES = 1024 * 1024  # of all contents inside one message
 MAX_CHANGES = 200_000  # of one job, in all parts of its result

@@ -37,13 +37,26 @@ def test_slots_are_summed_and_troubles_stand_first() -> None:
     lines = farm_lines(view, 140, 30)
     text = [line.text.rstrip() for line in lines]
     assert f"20 workers, 1 of them drained; {sum(at % 9 for at in range(20))} of 160 slots are leased" in text[1]
-    assert text[3].startswith("w007") and text[3].endswith("drained")
-    assert text[4].startswith("w009") and "another worker at x:1 has the same name" in text[4]
-    assert text[5].startswith("w011") and text[5].endswith("silent for 12.0 s")
-    assert [line.style for line in lines[3:7]] == [Style.ALARM, Style.ALARM, Style.ALARM, Style.PLAIN]
+    assert text[3].startswith("w007") and "drained" in text[3] and text[3].endswith("host7:1235")
+    assert text[4].startswith("w009") and text[5] == "    another worker at x:1 has the same name"
+    assert text[6].startswith("w011") and "silent for 12.0 s" in text[6]
+    assert [line.style for line in lines[3:8]] == [Style.ALARM] * 4 + [Style.PLAIN]
     lost = FarmView("boss:1", [msgspec.structs.replace(view.workers[0], is_lost=True, silent_s=30.0)])
     text = [line.text.rstrip() for line in farm_lines(lost, 140, 30)]
-    assert text[1].startswith("0 workers") and text[3].endswith("lost: silent for 30.0 s")
+    assert text[1].startswith("0 workers") and text[2] == "no worker is registered"
+    assert text[4].startswith("w000") and "lost: silent for 30.0 s" in text[4]
+
+
+def test_a_terminal_of_80_columns_shows_every_state_and_who_was_stopped_stands_last() -> None:
+    view = farm(12)
+    stopped = msgspec.structs.replace(view.workers[0], is_stopped=True, silent_s=61.0)
+    view.workers = [stopped, *view.workers[1:]]
+    lines = farm_lines(view, 80, 24)
+    text = "\n".join(line.text for line in lines)
+    assert all(word in text for word in ("drained", "x:1 has the same name", "silent for 12.0 s", "stopped 1 min 1 s"))
+    (last,) = [line for line in lines if line.text.startswith("w000")]
+    assert last.style is Style.PLAIN and "w010" in text.partition("w000")[0]
+    assert "11 workers, 1 of them drained" in text
 
 
 def test_keys_move_through_a_long_list() -> None:

@@ -63,12 +63,19 @@ def test_silent_and_refused_workers_stand_first_and_say_why() -> None:
     now_s = state.live.at_s + 100
     state.apply(WorkerChanged(WorkerState(name="zeta", running=3, silent_since_s=now_s - 7)))
     state.apply(WorkerChanged(WorkerState(name="yota", reason=Reason.NEEDS_A_PERSON.value, detail="another secret")))
+    state.apply(WorkerChanged(WorkerState(name="alpha", gone_since_s=now_s - 9, is_lost=True)))
+    state.apply(WorkerChanged(WorkerState(name="aleph", gone_since_s=now_s - 5)))
     state.apply(QueueWaits("a slot"))
     small = "\n".join(line.text for line in screen_lines(state, TopView(), now_s, 80, 24))
     assert "silent for 7.00 s; 3 jobs wait for it" in small and "refused: another secret" in small
+    assert "lost: silent for 9.00 s" in small
+    named = [line.text.partition(" ")[0] for line in screen_lines(state, TopView(), now_s, 120, 40)]
+    assert named.index("zeta") < named.index("beta") < named.index("aleph")
     alarms = [line.text for line in screen_lines(state, TopView(), now_s, 120, 40) if line.style is Style.ALARM]
     assert any("the queue waits for a slot" in text for text in alarms)
     assert any(text.startswith("zeta") and "silent for 7.00 s; 3 jobs wait for it" in text for text in alarms)
+    assert any(text.startswith("alpha") and text.rstrip().endswith("lost: silent for 9.00 s") for text in alarms)
+    assert not any(text.startswith("aleph") for text in alarms), "it was stopped by somebody"
     assert any(text.startswith("yota") and "another secret" in text for text in alarms)
 
 

@@ -8,6 +8,7 @@ import time
 import msgspec
 import pytest
 
+from termite.cli.display.worker_words import Standing
 from termite.cli.web.access import FEEDS
 from termite.cli.web.farm.farm_metrics import farm_metrics_text, farm_object
 from termite.cli.web.farm.farm_pages import (
@@ -19,6 +20,7 @@ from termite.cli.web.farm.farm_pages import (
     users_of_farm,
 )
 from termite.cli.web.html_text import Html
+from termite.cli.web.static_files import STATIC
 from termite.engine.model import MachineFacts
 from termite.engine.wire.protocol.fleet_messages import (
     FarmWorker,
@@ -44,6 +46,7 @@ def farm_of(count: int, name: str = "w", user: str = "anna@desk") -> WholeFarm:
             ),
             silent_s=12.0 if at == 5 else 1.0,
             is_lost=at == 6,
+            is_stopped=at == 8,
             release="1.2.3",
             uses=(SlotUse(user, 2, 1), SlotUse(f"{user}{at}", 1, 0)) if at % 2 else (),
         )
@@ -65,15 +68,29 @@ def rows_of_text(page: str) -> list[list[str]]:
 
 def test_every_figure_of_the_farm_is_the_coordinators() -> None:
     rows = rows_of_text(farm_page("boss:1233", farm_part(farm_of(10), "")))
-    assert ["workers", "9"] in rows and ["drained", "1"] in rows and ["silent", "1"] in rows
-    assert ["slots in use", f"{sum(at for at in range(9) if at != 6)} of 72"] in rows
-    assert ["lost in the last hour", "1"] in rows and ["termite of the coordinator", "1.2.4"] in rows
+    assert ["workers", "8"] in rows and ["drained", "1"] in rows and ["silent", "1"] in rows
+    assert ["slots in use", f"{sum(at for at in range(8) if at != 6)} of 64"] in rows
+    assert ["lost in the last hour", "1"] in rows and ["stopped in the last hour", "1"] in rows
+    assert ["termite of the coordinator", "1.2.4"] in rows
     named = {row[0]: row for row in rows if len(row) == 9}
     assert named["w003"] == [
-        "w003", "3 of 8", "0.3", "8", "3.0 GiB", "1.2.3", "", "anna@desk: 2, anna@desk3: 1", "host3:1235",
+        "w003", "3 of 8", "0.3", "8", "3.0 GiB", "1.2.3", "answers", "anna@desk: 2, anna@desk3: 1", "host3:1235",
     ]  # fmt: skip
-    assert [named[f"w00{at}"][6] for at in (5, 6, 7)] == ["silent for 12.0 s", "lost: silent for 1.00 s", "drained"]
+    words = ["silent for 12.0 s", "lost: silent for 1.00 s", "drained", "stopped 1.00 s ago"]
+    assert [named[f"w00{at}"][6] for at in (5, 6, 7, 8)] == words
+    assert [row[0] for row in rows if len(row) == 9][-2:] == ["w006", "w008"], "those that are gone stand last"
     assert ["anna@desk", "10", "5", "5"] in rows and ["anna@desk9", "1", "0", "1"] in rows
+
+
+def test_every_state_of_a_worker_has_a_mark_of_its_own() -> None:
+    style = (STATIC / "style.css").read_text()
+    for standing in Standing:
+        assert f".state.{standing}" in style, standing
+    page = farm_part(farm_of(10), "")
+    marks = re.findall(r'<span class="state (\w+)">([^<]*)</span>', page)
+    assert {kind for kind, _ in marks} == {"well", "silent", "lost", "drained", "stopped"}
+    for kind, words in marks:
+        assert words.split()[0].rstrip(":") == ("answers" if kind == "well" else kind)
 
 
 def test_every_figure_of_a_worker_is_its_own() -> None:

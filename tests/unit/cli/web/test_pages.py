@@ -13,7 +13,7 @@ from termite.cli.web.html_text import Html, escaped, tag
 from termite.cli.web.pages import build_page, front_page, job_page, now_part, timeline_object
 from termite.cli.web.worker_pages import report_part, worker_page
 from termite.engine.history.logic.job_record import JobRecord
-from termite.engine.history.logic.live_events import JobSent
+from termite.engine.history.logic.live_events import JobSent, WorkerChanged, WorkerState
 from termite.engine.history.logic.live_state import LiveState
 from tests.synthetic_builds import HOSTILE_TEXT, events_of, synthetic_build
 
@@ -87,6 +87,29 @@ def test_free_memory_of_workers_is_shown() -> None:
     live = live_after(50)
     page = now_part(live, 1e9)
     assert all(size_text(worker.free_memory_bytes) in page for worker in live.workers.values())
+
+
+def test_workers_in_trouble_are_marked_and_their_jobs_named() -> None:
+    live, now_s = live_after(50), 1e9
+    job = msgspec.structs.replace(hostile_job(), home_s=0.0, ended_s=0.0, worker="alpha")
+    live.apply(JobSent(job))
+    for state in (
+        msgspec.structs.replace(live.workers["alpha"], silent_since_s=now_s - 7, running=1),
+        WorkerState(name="gone", gone_since_s=now_s - 30, is_lost=True),
+        WorkerState(name="aleph", gone_since_s=now_s - 3),
+        WorkerState(name="cut", broken_since_s=now_s - 4),
+        WorkerState(name="idle"),
+    ):
+        live.apply(WorkerChanged(state))
+    marks = re.findall(r'<span class="state (\w+)">([^<]*)</span>', now_part(live, now_s))
+    assert ("silent", "silent for 7.00 s; 1 job waits for it") in marks
+    assert ("broken", "the connection broke 4.00 s ago; no slot is leased") in marks
+    assert ("idle", "no slot is leased") in marks and ("well", "answers") in marks
+    assert marks[-2:] == [("stopped", "stopped 3.00 s ago"), ("lost", "lost: silent for 30.0 s")]
+    page = worker_page("alpha", live, [], now_s, report_part(None, "no answer"))
+    assert '<span class="state silent">silent for 7.00 s; 1 job waits for it</span>' in page
+    assert "Its jobs now" in page and f"/job/{job.id}" in page.partition("Its jobs in the newest")[0]
+    assert "lost: silent for 30.0 s" in worker_page("gone", live, [], now_s, report_part(None, "it is gone"))
 
 
 def test_a_page_of_a_build_has_every_figure_and_is_small() -> None:

@@ -1,7 +1,7 @@
 """Tests of the list of live workers, and of the shares of a worker's slots."""
 
 from termite.engine.fleet.logic.registry import Registry
-from termite.engine.wire.protocol.fleet_messages import Register
+from termite.engine.wire.protocol.fleet_messages import MOST_GONE, GoneWorker, Register
 from termite.engine.wire.protocol.messages import PROTOCOL
 
 A, B = "10.0.0.1:1235", "10.0.0.2:1235"
@@ -54,8 +54,8 @@ def test_a_worker_is_forgotten_after_three_silent_intervals() -> None:
 def test_a_worker_that_says_goodbye_is_gone_at_once() -> None:
     known = registry()
     known.register(beat(), A, now=0)
-    assert known.deregister("w")
-    assert not known.deregister("w")
+    assert known.deregister("w", now=1)
+    assert not known.deregister("w", now=2)
     assert known.workers() == ()
     assert known.version == 1002
 
@@ -102,20 +102,34 @@ def test_a_drained_worker_is_a_new_version_at_once_and_its_next_heartbeat_is_non
     assert not known.workers()[0].draining
 
 
-def test_a_lost_worker_is_shown_for_an_hour_but_not_one_that_has_left() -> None:
+def test_a_lost_and_a_stopped_worker_are_shown_for_an_hour() -> None:
     known = registry()
-    for name in ("gone", "lost", "here"):
+    for name in ("lost", "stopped", "here"):
         known.register(beat(name), A, now=0)
     known.register(beat("here"), A, now=14)
-    known.deregister("gone")
+    known.deregister("stopped", now=14)
     assert known.forget(16) == ["lost"]
-    assert [(one.worker.name, one.silent_s, one.is_lost) for one in known.farm(20)] == [
-        ("here", 6, False), ("lost", 20, True),
+    assert [(one.worker.name, one.silent_s, one.is_lost, one.is_stopped) for one in known.farm(20)] == [
+        ("here", 6, False, False), ("lost", 20, True, False), ("stopped", 6, False, True),
     ]  # fmt: skip
+    assert known.gone(20) == (GoneWorker("stopped", 6, is_lost=False), GoneWorker("lost", 20, is_lost=True))
     assert [worker.name for worker in known.workers()] == ["here"]
     known.register(beat("here"), A, now=3700)
     known.forget(3700)
     assert [one.worker.name for one in known.farm(3700)] == ["here"]
+    assert known.gone(3700) == ()
+
+
+def test_workers_that_come_back_are_gone_no_more_and_the_names_of_others_are_not_without_end() -> None:
+    known = registry()
+    for number in range(MOST_GONE + 5):
+        known.register(beat(f"w{number}"), A, now=number)
+        known.deregister(f"w{number}", now=number)
+    assert len(known.gone(200)) == len(known.farm(200)) == MOST_GONE
+    assert known.gone(200)[0].name == "w5"
+    known.register(beat("w7"), A, now=200)
+    assert [one.is_gone for one in known.farm(200) if one.worker.name == "w7"] == [False]
+    assert "w7" not in {one.name for one in known.gone(200)}
 
 
 def test_a_lost_worker_that_comes_back_is_there_once() -> None:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from termite.engine.fleet.logic.schedule import choose_place
-from termite.engine.fleet.logic.workers import LEASE_SLOTS, NO_WORKER_GRACE_S, SILENCE_S, Fleet
-from termite.engine.wire.protocol.fleet_messages import ListedWorker
+from termite.engine.fleet.logic.workers import LEASE_SLOTS, NO_WORKER_GRACE_S, SILENCE_S, Departure, Fleet
+from termite.engine.wire.protocol.fleet_messages import GoneWorker, ListedWorker
 
 
 @dataclass
@@ -41,6 +41,30 @@ def test_as_many_leases_are_opened_as_jobs_wait_the_idlest_workers_first() -> No
     assert wishes(fleet, 2) == [("b", 4), ("c", 4)]
     assert wishes(fleet, 2) == []
     assert wishes(fleet, 9) == [("a", 4)]
+
+
+def test_who_has_gone_is_remembered_until_it_comes_back() -> None:
+    fleet = Fleet(0, 0.0)
+    fleet.replace([worker("a")], 50.0, [GoneWorker("b", 20.0, is_lost=True), GoneWorker("a", 1.0, is_lost=False)])
+    assert fleet.gone == {"b": Departure(30.0, is_lost=True)}
+    fleet.replace([worker("a"), worker("b")], 60.0)
+    assert fleet.gone == {}
+
+
+def test_a_broken_lease_is_remembered_until_the_next_one() -> None:
+    fleet = Fleet(0, 0.0)
+    fleet.replace([worker("a"), worker("b")], 0.0)
+    assert wishes(fleet, 2) == [("a", 4), ("b", 4)]
+    for name in ("a", "b"):
+        fleet.opened(name, 4)
+        fleet.closed(name, 4, 1.0)
+        fleet.broke(name, 1.0)
+    assert wishes(fleet, 2, now=1.1) == [] and fleet.broken == {"a": 1.0, "b": 1.0}
+    assert wishes(fleet, 1, now=9.0) == [("a", 4)]
+    fleet.opened("a", 4)
+    assert fleet.broken == {"b": 1.0}
+    fleet.replace([worker("a")], 10.0)
+    assert fleet.broken == {}
 
 
 def test_many_slots_of_one_worker_are_several_leases() -> None:
