@@ -19,7 +19,7 @@ from termite.engine.host.process_exit import ExitUnknown, exit_of
 from tests.e2e.cluster import Cluster, Tree, ancestors, cluster, daemon, new_tree, processes_running
 from tests.e2e.conftest import USERS, MakePlace
 from tests.e2e.places import COMMANDS
-from tests.e2e.shown_builds import check_views
+from tests.e2e.shown_builds import check_views, pages
 from tests.e2e.waiting import wait_until
 
 READER = Path(__file__).with_name("live_reader.py")
@@ -333,8 +333,20 @@ def test_a_lost_worker_and_a_killed_master_leave_the_truth(whole: Cluster) -> No
     assert job.attempts[0].at_s <= job.sent_s and job.ran_again and job.output == b"done\n"
     assert (job.where, job.worker, job.exit_code) == (Where.WORKER, f"w{3 - lost}", 0)
 
+    top = whole.tree.ctl("top", "-once").stdout.decode()
+    assert re.search(rf"^w{lost} .*the connection broke .* ago", top.replace("\n    ", " "), re.MULTILINE), top
+    with pages(whole.tree) as page:
+        assert "the connection broke" in page("/")
+        failed = page(f"/worker/w{lost}").partition("Attempts that failed on it")[2]
+        assert f'href="/job/{job.id}"' in failed
+        assert f'href="/job/{job.id}"' not in page(f"/worker/w{3 - lost}").partition("Attempts that failed on it")[2]
+
     whole.master.process.kill()
     whole.master.process.wait()
+    assert b"no master listens" in whole.tree.ctl("top", "-once").stderr
+    with pages(whole.tree) as page:
+        assert "No master runs in this tree." in page("/")
+        assert json.loads(page("/status.json"))["master"] is None and "termite_master_up 0.0" in page("/metrics")
     check_views(whole.tree, *last_build(whole.tree, ""))
     wait_until(lambda: not processes_running(nap), "the first run is gone")
     flags = ("-secret", str(whole.secret), "-coordinator", whole.address, "-short", "0", "-job-output", "dropped")
