@@ -76,7 +76,9 @@ def test_ctrl_c_ends_the_command(tree: Tree) -> None:
         terminal.read_until(b"ready\r\n")
         terminal.type(b"\x03")
         code, text = terminal.finish()
-    assert (code, text) == (-signal.SIGINT, b"^C")
+    assert code == -signal.SIGINT
+    # The death of a session's leader hangs its terminal up. Bytes that nobody has read are lost then.
+    assert text in (b"^C", b"")
 
 
 @pytest.mark.parametrize(
