@@ -9,15 +9,30 @@ and must start without the libraries that those names need.
 TYPE_CHECKING = False  # not typing's: every build would wait for that import
 if TYPE_CHECKING:
     from termite.engine.decide.hookspecs import hookimpl
+    from termite.engine.decide.known_tools import KnownTool, ToolCall, Vouch, refuse_all
     from termite.engine.decide.logic.commands import plain_command
     from termite.engine.decide.logic.rules import command_regexp
     from termite.engine.model import Command, How, Invocation, Rule
 
 __version__ = "0.1.0"  # pyproject.toml and CMakeLists.txt read it here
 
-__all__ = ["Command", "How", "Invocation", "Rule", "command_regexp", "hookimpl", "plain_command"]
+__all__ = [
+    "Command",
+    "How",
+    "Invocation",
+    "KnownTool",
+    "Rule",
+    "ToolCall",
+    "Vouch",
+    "command_regexp",
+    "hookimpl",
+    "plain_command",
+    "refuse_all",
+]
 
+_KNOWN = "termite.engine.decide.known_tools"
 _HOMES = {
+    **dict.fromkeys(("KnownTool", "ToolCall", "Vouch", "refuse_all"), _KNOWN),
     "command_regexp": "termite.engine.decide.logic.rules",
     "hookimpl": "termite.engine.decide.hookspecs",
     "plain_command": "termite.engine.decide.logic.commands",

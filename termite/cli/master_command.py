@@ -38,7 +38,7 @@ from termite.engine.wire.owner import read_owner
 from termite.engine.worker.worker_daemon import WorkerConfig, serve_worker
 
 PROGRAM = "termite-master"
-_PLUGINS = ("make", "ninja", "cmake", "cargo", "go", "meson", "caches", "machine", "runners", "tool_managers")
+_PLUGINS = ("make", "ninja", "cmake", "cargo", "go", "meson", "caches", "known", "machine", "runners", "tool_managers")
 BUILT_IN_PLUGINS = tuple(f"termite.plugins.{name}" for name in _PLUGINS)
 SECRET_BYTES = 32
 

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 
 import pluggy
 
+from termite.engine.decide.known_tools import KnownTool
 from termite.engine.model import Command, Invocation, Rule
 
 hookspec = pluggy.HookspecMarker("termite")
@@ -78,4 +79,15 @@ def termite_droppable(env: Mapping[str, str]) -> Sequence[str]:  # type: ignore[
     environment of the command. A place with a slash is an absolute path, and stands for everything
     below it. One without is a name, as `__pycache__` or `hsperfdata_*`, of a file or a directory
     anywhere outside the tree. Other places are ignored, and so are those at or above the tree.
+    """
+
+
+@hookspec
+def termite_known_tools() -> Sequence[KnownTool]:  # type: ignore[empty-body]  # a specification has no body
+    """Return tools whose results may be used again after one execution.
+
+    The results of all other commands have to prove first that they repeat themselves. The master
+    calls this once, when it starts. `known_tools.py` beside this file describes an entry. Its
+    function `judge` is pure, and is called for each result that is stored. If two entries know the
+    same name, neither is used for it.
     """

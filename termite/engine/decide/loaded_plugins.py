@@ -13,16 +13,14 @@ from typing import Any
 import pluggy
 
 from termite.engine.decide import hookspecs
+from termite.engine.decide.known_tools import KnownTool
 from termite.engine.decide.logic.commands import plain_command
 from termite.engine.model import Command, Invocation, Rule
 
 GROUP = "termite"
-HOOKS = ("termite_parse", "termite_rules", "termite_build", "termite_exports", "termite_droppable")
-_OF_ALL = (
-    "termite_rules",
-    "termite_exports",
-    "termite_droppable",
-)  # the answers of all plugins count, not the first one only
+# The answers of all plugins count for these, not the first one only.
+_OF_ALL = ("termite_rules", "termite_exports", "termite_droppable", "termite_known_tools")
+HOOKS = ("termite_parse", "termite_build", *_OF_ALL)
 
 _Call = Callable[[Mapping[str, object]], Any]
 
@@ -69,6 +67,10 @@ class Plugins:
         Its files there are dropped. The places are in the order of the plugins' names.
         """
         return tuple(place for _, places in self._ask("termite_droppable", env=env) for place in places)
+
+    def known_tools(self) -> tuple[KnownTool, ...]:
+        """Return the tools that plugins vouch for, in the order of the plugins' names."""
+        return tuple(tool for _, tools in self._ask("termite_known_tools") for tool in tools)
 
     def parse(self, invocation: Invocation) -> Command:
         """Return the command that should run for an invocation."""

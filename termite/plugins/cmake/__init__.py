@@ -19,7 +19,17 @@ command without launcher and notes, so that a rule matches in all build director
 import re
 from collections.abc import Mapping, Sequence
 
-from termite import Command, Invocation, Rule, command_regexp, hookimpl, plain_command
+from termite import (
+    Command,
+    Invocation,
+    KnownTool,
+    Rule,
+    ToolCall,
+    Vouch,
+    command_regexp,
+    hookimpl,
+    plain_command,
+)
 
 CMAKE = command_regexp("cmake3?") + r"\s++"
 _SOURCE = "cmake plugin"
@@ -28,6 +38,7 @@ _OTHERS = ("ctest", "ctest3", "cpack", "cpack3", "ccmake", "cmake-gui")
 # CMake writes the launcher as a word that may be quoted, then notes whose values may be quoted.
 _WORD = r"(?:\"[^\"]*\"|[^\s\"])"
 _MARK = "--cmake="
+_SMALL_TOOLS = ("create_symlink", "echo", "make_directory", "remove", "rename", "rm", "touch", "true")
 _LAUNCH = re.compile(rf"{_WORD}+ {_MARK}\w+(?: --\w+={_WORD}*)* -- ")
 
 
@@ -64,3 +75,17 @@ def termite_build(
     if tool != "cmake":
         return None
     return Command((tool, *args), tool, True, cwd, {**env, **preload}, " ".join((tool, *args)))
+
+
+@hookimpl
+def termite_known_tools() -> list[KnownTool]:
+    """Vouch for the small tools behind `cmake -E` that links of ninja call."""
+    return [KnownTool("cmake", "cmake", ("cmake_link_script",), _judge_small_tool)]
+
+
+def _judge_small_tool(call: ToolCall) -> Vouch | str:
+    if call.args[:1] != ("-E",) or call.args[1:2] == ():
+        return "cmake without -E"
+    if call.args[1] not in _SMALL_TOOLS:
+        return f"cmake -E {call.args[1]}"
+    return Vouch()

@@ -15,7 +15,7 @@ from termite.engine.decide import hookspecs
 from termite.engine.decide.loaded_plugins import HOOKS, Plugins
 from termite.engine.decide.logic.rules import RuleBook, first_match
 
-NAMES = ("make", "ninja", "cmake", "cargo", "go", "meson", "caches", "runners", "machine")
+NAMES = ("make", "ninja", "cmake", "cargo", "go", "meson", "caches", "known", "runners", "machine")
 BUILT_IN = tuple(f"termite.plugins.{name}" for name in NAMES)
 REMOTE, LOCAL, RECURSE = (False, False), (True, False), (True, True)
 

@@ -22,7 +22,7 @@ def plain_command(invocation: Invocation) -> Command:
 
     The command's text is the word after a shell's `-c`, else all words joined by single spaces.
     """
-    text, _ = _shell_text(invocation.argv)
+    text, _ = shell_text(invocation.argv)
     return Command(
         argv=invocation.argv,
         exe=invocation.exe,
@@ -35,10 +35,34 @@ def plain_command(invocation: Invocation) -> Command:
 
 def is_no_op(command: Command) -> bool:
     """Return True for `:`, `true` and blank commands, which succeed without being run."""
-    text, flags = _shell_text(command.argv)
+    text, flags = shell_text(command.argv)
     if text is None:
         return command.argv == ("true",)
     return flags <= _PLAIN_FLAGS and text.strip() in ("", ":", "true", "exec true")
+
+
+def shell_text(argv: tuple[str, ...]) -> tuple[str | None, frozenset[str]]:
+    """Return the word after a shell's `-c` and the shell's flags.
+
+    The word is None if `argv` does not call a shell with `-c`.
+    """
+    if not argv or argv[0].rpartition("/")[2].removeprefix("-") not in _SHELLS:
+        return None, frozenset()
+    flags: set[str] = set()
+    words = iter(argv[1:])
+    for word in words:
+        if word.startswith("--") and len(word) > 2:
+            if word in _TAKES_A_WORD:
+                next(words, None)
+            flags.add(word)
+        elif word[:1] in ("-", "+") and len(word) > 1 and word != "--":
+            flags |= set(word[1:])
+            if word[-1] in "oO":
+                next(words, None)
+        else:
+            text = next(words, None) if word in ("--", "-") else word
+            return (text if "c" in flags else None), frozenset(flags)
+    return None, frozenset(flags)
 
 
 def without_jobserver(makeflags: str) -> str:
@@ -67,27 +91,3 @@ def without_definitions(makeflags: str, is_hidden: Callable[[str], bool]) -> str
         if defined is None or not is_hidden(defined[1]):
             kept.append(word)
     return "".join(kept)
-
-
-def _shell_text(argv: tuple[str, ...]) -> tuple[str | None, frozenset[str]]:
-    """Return the word after a shell's `-c` and the shell's flags.
-
-    The word is None if `argv` does not call a shell with `-c`.
-    """
-    if not argv or argv[0].rpartition("/")[2].removeprefix("-") not in _SHELLS:
-        return None, frozenset()
-    flags: set[str] = set()
-    words = iter(argv[1:])
-    for word in words:
-        if word.startswith("--") and len(word) > 2:
-            if word in _TAKES_A_WORD:
-                next(words, None)
-            flags.add(word)
-        elif word[:1] in ("-", "+") and len(word) > 1 and word != "--":
-            flags |= set(word[1:])
-            if word[-1] in "oO":
-                next(words, None)
-        else:
-            text = next(words, None) if word in ("--", "-") else word
-            return (text if "c" in flags else None), frozenset(flags)
-    return None, frozenset(flags)

@@ -6,7 +6,7 @@ The kernel opens it without a system call, so no trace has it. See execve(2) and
 import struct
 
 SCRIPT_LINE_BYTES = 256  # BINPRM_BUF_SIZE: the kernel reads as much of the first line
-_ELF = b"\x7fELF"
+ELF_HEAD = b"\x7fELF"
 _PT_INTERP = 3
 # By the class of the file: offsets of e_phoff, e_phentsize and e_phnum, and of p_offset and
 # p_filesz.
@@ -22,7 +22,7 @@ def interpreter_of(head: bytes) -> bytes | None:
         line = head[2:SCRIPT_LINE_BYTES].partition(b"\n")[0]
         words = line.replace(b"\t", b" ").split(b" ")
         return next((word for word in words if word), b"")
-    if not head.startswith(_ELF):
+    if not head.startswith(ELF_HEAD):
         return b""
     try:
         return _loader_of(head)

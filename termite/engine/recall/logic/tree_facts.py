@@ -6,7 +6,7 @@ caller gets all of them in one round. A decision without a fact is of no use: `c
 
 import hashlib
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from termite.engine.model import Attr
 from termite.engine.tree.logic.attrs import AttrTree, Seen
@@ -16,18 +16,30 @@ UNKNOWN_SHA256 = b"?"  # stands for a digest until it is known
 HEAD_BYTES = 4096  # of a program, in which its interpreter is named
 
 
+# A path without symlinks, the SHA-256 of its content, and the texts to look for in it.
+Search = tuple[bytes, bytes, tuple[bytes, ...]]
+
+
 class FactsMissing(Exception):
     """Facts of the tree are missing. The caller gets them, and asks again.
 
     `directories` must be served. `contents` are files without a digest. `heads` are programs whose
-    interpreter is unknown, with the SHA-256 of their contents.
+    interpreter is unknown, with the SHA-256 of their contents. `texts` are files to be searched,
+    each with the SHA-256 of its content and the texts to look for.
     """
 
-    def __init__(self, directories: set[bytes], contents: set[bytes], heads: set[tuple[bytes, bytes]]) -> None:
-        super().__init__(len(directories), len(contents), len(heads))
+    def __init__(
+        self,
+        directories: set[bytes],
+        contents: set[bytes],
+        heads: set[tuple[bytes, bytes]],
+        texts: Collection[Search] = (),
+    ) -> None:
+        super().__init__(len(directories), len(contents), len(heads), len(texts))
         self.directories = directories
         self.contents = contents
         self.heads = heads
+        self.texts = texts
 
 
 class UnservedDirectory(Exception):
@@ -38,12 +50,20 @@ class TreeFacts:
     """A look at the AttrTree as it is now.
 
     `interpreters` has the interpreter of programs by the SHA-256 of their contents, b"" for those
-    without one. Paths have no symlinks in them.
+    without one. `texts` has those that were found in a content, by its SHA-256 and all that were
+    looked for. Paths have no symlinks in them.
     """
 
-    def __init__(self, tree: AttrTree, interpreters: Mapping[bytes, bytes] | None = None) -> None:
+    def __init__(
+        self,
+        tree: AttrTree,
+        interpreters: Mapping[bytes, bytes] | None = None,
+        texts: Mapping[tuple[bytes, tuple[bytes, ...]], frozenset[bytes]] | None = None,
+    ) -> None:
         self._tree = tree
         self._interpreters = interpreters if interpreters is not None else {}
+        self._texts = texts if texts is not None else {}
+        self._searches: set[Search] = set()
         self._directories: set[bytes] = set()
         self._contents: set[bytes] = set()
         self._heads: set[tuple[bytes, bytes]] = set()
@@ -51,8 +71,8 @@ class TreeFacts:
 
     def check(self) -> None:
         """Raise FactsMissing if a fact was missing since the facts were made."""
-        if self._directories or self._contents or self._heads:
-            raise FactsMissing(self._directories, self._contents, self._heads)
+        if self._directories or self._contents or self._heads or self._searches:
+            raise FactsMissing(self._directories, self._contents, self._heads, self._searches)
 
     def attr(self, path: bytes) -> Attr | None:
         """Return the attributes of an entry, or None if its directory does not have it.
@@ -108,3 +128,13 @@ class TreeFacts:
         if found is None and sha256 != UNKNOWN_SHA256:
             self._heads.add((path, sha256))
         return found or b""
+
+    def texts_in(self, path: bytes, sha256: bytes, wanted: tuple[bytes, ...]) -> frozenset[bytes] | None:
+        """Return which of the wanted texts are in a file with this content.
+
+        If that is not known, note it, and return None.
+        """
+        found = self._texts.get((sha256, wanted))
+        if found is None and sha256 != UNKNOWN_SHA256:
+            self._searches.add((path, sha256, wanted))
+        return found

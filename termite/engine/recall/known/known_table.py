@@ -1,0 +1,271 @@
+"""Judge whether the result of a command may be used again after one execution.
+
+The table has the known tools of the plugins. A command is known if each of the tools that it calls
+is vouched for, and if the programs that it really executed are those tools: the trace has them, and
+their files are searched for the marks of the tool. A wrapper of the same name is not known.
+"""
+
+import functools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from termite.engine.decide.known_tools import KnownTool, ToolCall, Vouch
+from termite.engine.paths import is_within, split
+from termite.engine.recall.known.shell_lists import NotSimple, SimpleCommand, parse_list
+from termite.engine.recall.known.shell_tools import SHELL_TOOLS, shell_script, started_words
+from termite.engine.recall.logic.dependencies import MADE_BY_SANDBOX, Dependencies
+from termite.engine.recall.logic.interpreters import ELF_HEAD
+from termite.engine.recall.logic.tree_facts import TreeFacts, UnservedDirectory
+from termite.engine.recall.logic.uses import EXEC, READ, WHOLE
+from termite.engine.recall.look_up.fingerprints import CommandIdentity
+
+# They make the loader run other code in each program, or tell process ids.
+_LOADER_VARIABLES = ("LD_PRELOAD", "LD_AUDIT", "LD_DEBUG", "LD_PROFILE")
+_LIBRARY = re.compile(rb".*\.so(?:\.[0-9.]+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The result may be used whenever its inputs are the same.
+
+    If it `is_blind`, the times of its inputs do not matter. `entries` are those of the table that
+    vouch for it, as `still_vouches` takes them.
+    """
+
+    is_blind: bool
+    entries: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NotKnown:
+    """The result has to prove itself, for a reason for people."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CommandFacts:
+    """All that is known of a command that has ended with 0.
+
+    It `is_silent` if it wrote nothing to its standard output and error.
+    """
+
+    identity: CommandIdentity
+    dependencies: Dependencies
+    is_silent: bool
+
+
+class _NotVouched(Exception):
+    """Nobody vouches for a command. The argument is the reason."""
+
+
+class KnownTable:
+    """The known tools, by the names of their commands and programs."""
+
+    def __init__(self, tools: Iterable[KnownTool]) -> None:
+        """Take the tools of the plugins. Entries with the same name are left out."""
+        found: dict[str, list[KnownTool]] = {}
+        for tool in (*SHELL_TOOLS, *tools):
+            found.setdefault(tool.name, []).append(tool)
+        self.tools: Mapping[str, KnownTool] = {name: same[0] for name, same in found.items() if len(same) == 1}
+        self._called: dict[str, KnownTool | None] = {}
+
+    def tool_called(self, name: str) -> KnownTool | None:
+        """Return the tool that a command of this name calls, or None if no or more than one is."""
+        if name not in self._called:
+            fitting = [tool for tool in self.tools.values() if re.fullmatch(tool.called, name)]
+            self._called[name] = fitting[0] if len(fitting) == 1 else None
+        return self._called[name]
+
+    def below(self, tools: Iterable[KnownTool]) -> dict[str, KnownTool]:
+        """Return the tools, and those that they may execute."""
+        found: dict[str, KnownTool] = {}
+        waiting = list(tools)
+        while waiting:
+            tool = waiting.pop()
+            if tool.name not in found:
+                found[tool.name] = tool
+                waiting += [self.tools[name] for name in tool.helpers if name in self.tools]
+        return found
+
+    def still_vouches(self, entries: Sequence[str]) -> bool:
+        """Return whether entries that vouched for a stored result are in this table unchanged."""
+        return bool(entries) and all(
+            (tool := self.tools.get(entry.partition(" ")[0])) is not None and _named(tool) == entry for entry in entries
+        )
+
+
+def proof_of_table(table: KnownTable, command: CommandFacts, facts: TreeFacts) -> Known | NotKnown:
+    """Return whether the table vouches for the result of a command, before it is published.
+
+    Raise FactsMissing if a fact of the tree or a search in a file is missing.
+    """
+    try:
+        known: Known | NotKnown = _proof(table, command, facts)
+    except (_NotVouched, NotSimple) as reason:
+        return NotKnown(str(reason))
+    except UnservedDirectory:
+        known = NotKnown("")
+    facts.check()
+    return known
+
+
+def _proof(table: KnownTable, command: CommandFacts, facts: TreeFacts) -> Known:
+    variables = _variables(command.identity.env)
+    _check_loader(variables, command.identity.root)
+    judged = list(_judged(table, command.identity, variables))
+    vouches = [vouch for _, vouch in judged]
+    if not command.is_silent and any(vouch.needs_silence for vouch in vouches):
+        raise _NotVouched("the job wrote messages, in which random names may stand")
+    tools = table.below(tool for tool, _ in judged)
+    executed = _check_programs(tools, judged, command, facts)
+    _check_asked(executed, command.dependencies)
+    _check_inputs(vouches, command, facts)
+    return Known(all(vouch.is_blind for vouch in vouches), tuple(sorted(map(_named, tools.values()))))
+
+
+def _judged(
+    table: KnownTable, identity: CommandIdentity, variables: Mapping[str, str]
+) -> Iterator[tuple[KnownTool, Vouch]]:
+    """Yield the tools that a command calls with their vouches."""
+    if not identity.argv or split(identity.exe)[1] != split(identity.argv[0])[1]:
+        raise _NotVouched("the program has another name than the command")
+    words = tuple(word.decode(errors="surrogateescape") for word in identity.argv)
+    has_text = False
+    for command in _commands(SimpleCommand((), words, ())):
+        if not command.words:
+            if command.assignments:
+                raise _NotVouched("a variable of a shell")
+            has_text = True  # a redirection without a command
+            continue
+        name = command.words[0].rpartition("/")[2]
+        tool = table.tool_called(name)
+        if tool is None:
+            raise _NotVouched(f"{name} is not in the table")
+        answer = _ask(tool, ToolCall(name, command.words[1:], {**variables, **dict(command.assignments)}))
+        if answer.unwanted_texts and has_text:
+            raise _NotVouched(f"{name} may read a text that the job itself has made")
+        has_text = has_text or answer.makes_text or bool(command.written)
+        yield tool, answer
+
+
+def _commands(command: SimpleCommand) -> Iterator[SimpleCommand]:
+    """Yield a command, and then the commands that it runs: a launcher's, or those of a script."""
+    yield command
+    started = started_words(command.words)
+    if started:
+        yield from _commands(SimpleCommand(command.assignments, started, ()))
+    script = shell_script(command.words)
+    if script is not None:
+        for found in parse_list(script):
+            yield from _commands(found)
+
+
+def _ask(tool: KnownTool, call: ToolCall) -> Vouch:
+    try:
+        answer = tool.judge(call)
+    except Exception as error:  # the judge of one plugin: the command is not known
+        raise _NotVouched(f"the entry {tool.name} has failed: {error!r}") from error
+    if isinstance(answer, str):
+        raise _NotVouched(answer)
+    return answer
+
+
+def _check_loader(variables: Mapping[str, str], root: bytes) -> None:
+    for name in _LOADER_VARIABLES:
+        if variables.get(name):
+            raise _NotVouched(f"{name} is set")
+    for place in filter(None, variables.get("LD_LIBRARY_PATH", "").split(":")):
+        if not place.startswith("/") or _is_in_tree(place.encode(errors="surrogateescape"), root):
+            raise _NotVouched("LD_LIBRARY_PATH has a directory of the tree")
+
+
+def _check_programs(
+    tools: Mapping[str, KnownTool], judged: Sequence[tuple[KnownTool, Vouch]], command: CommandFacts, facts: TreeFacts
+) -> Sequence[KnownTool]:
+    """Check that each executed file is the program of one of the tools, and return these tools."""
+    executed = []
+    if not command.dependencies.tools:
+        raise _NotVouched("the trace has no program")
+    wanted: dict[str, tuple[str, ...]] = {}
+    for called, vouch in judged:
+        wanted[called.name] = (*wanted.get(called.name, ()), *vouch.program_texts)
+    for path in command.dependencies.tools:
+        shown = path.decode(errors="backslashreplace")
+        if _is_in_tree(path, command.identity.root):
+            raise _NotVouched(f"the program /{shown} is in the tree")
+        name = split(path)[1].decode(errors="surrogateescape")
+        tool = next((found for found in tools.values() if re.fullmatch(found.programs or found.called, name)), None)
+        if tool is None:
+            raise _NotVouched(f"the job executed /{shown}, which its tools do not")
+        executed.append(tool)
+        needed = wanted.get(tool.name, ())
+        sought = tuple(dict.fromkeys((ELF_HEAD, *(text.encode() for text in (*tool.marks, *needed)))))
+        found = _texts_in(path, sought, facts)
+        if found is None:
+            continue
+        is_marked = not tool.marks or any(mark.encode() in found for mark in tool.marks)
+        if ELF_HEAD not in found or not is_marked or any(text.encode() not in found for text in needed):
+            raise _NotVouched(f"/{shown} is not the {tool.name} that the table knows")
+    return executed
+
+
+def _check_asked(tools: Iterable[KnownTool], dependencies: Dependencies) -> None:
+    allowed = [pattern for tool in tools for pattern in tool.asks]
+    for asked in dependencies.asked:
+        name = asked.decode(errors="surrogateescape")
+        if not any(fnmatchcase(name, pattern.strip("/")) for pattern in allowed):
+            raise _NotVouched(f"the job asked /{name}")
+    for dependency in dependencies.path_set.dependencies:
+        if dependency.path.partition(b"/")[0] in MADE_BY_SANDBOX:  # through a symlink
+            raise _NotVouched(f"the job asked /{dependency.path.decode(errors='backslashreplace')}")
+
+
+def _check_inputs(vouches: Sequence[Vouch], command: CommandFacts, facts: TreeFacts) -> None:
+    """Check the names and the contents of all that the job has read."""
+    patterns = tuple(dict.fromkeys(pattern for vouch in vouches for pattern in vouch.unwanted_inputs))
+    texts = tuple(dict.fromkeys(text.encode() for vouch in vouches for text in vouch.unwanted_texts))
+    if not patterns and not texts:
+        return
+    is_unwanted = _matcher(patterns)
+    for dependency in command.dependencies.path_set.dependencies:
+        path = dependency.path
+        if not dependency.use & (READ | WHOLE) or dependency.use & EXEC:
+            continue
+        name = split(path)[1]
+        if is_unwanted(name.decode(errors="surrogateescape")):
+            raise _NotVouched(f"the job read /{path.decode(errors='backslashreplace')}")
+        if texts and not (_LIBRARY.fullmatch(name) and not _is_in_tree(path, command.identity.root)):
+            found = _texts_in(path, texts, facts)
+            if found:
+                text = next(text for text in texts if text in found).decode()
+                raise _NotVouched(f"{text} is in /{path.decode(errors='backslashreplace')}")
+
+
+def _texts_in(path: bytes, texts: tuple[bytes, ...], facts: TreeFacts) -> frozenset[bytes] | None:
+    """Return which of the texts are in a file, or None if that is not known yet."""
+    attr = facts.find(path)
+    if attr is None:
+        raise _NotVouched(f"/{path.decode(errors='backslashreplace')} was made by the job")
+    return facts.texts_in(path, facts.sha256(path, attr), texts)
+
+
+@functools.lru_cache(maxsize=64)
+def _matcher(patterns: tuple[str, ...]) -> "functools.partial[bool]":
+    return functools.partial(lambda all, name: any(fnmatchcase(name, pattern) for pattern in all), patterns)
+
+
+@functools.lru_cache(maxsize=64)  # most commands of a build have the same
+def _variables(env: tuple[bytes, ...]) -> Mapping[str, str]:
+    words = (word.decode(errors="surrogateescape").partition("=") for word in env)
+    return {name: text for name, _, text in words}
+
+
+def _is_in_tree(path: bytes, root: bytes) -> bool:
+    return is_within(path.strip(b"/"), root.strip(b"/"))
+
+
+def _named(tool: KnownTool) -> str:
+    return f"{tool.name} {tool.revision}"

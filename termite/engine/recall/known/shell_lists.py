@@ -1,0 +1,135 @@
+"""Read simple lists of commands as a shell does: words, quotes, redirections, `&&`, `||` and `;`.
+
+Everything that expands is refused, such as variables, substitutions and patterns. So are pipes,
+loops, functions and jobs in the background. The text is not run here, so a construct that is not
+understood is never a fault: nobody vouches for its command then. The grammar is that of POSIX, XCU
+chapter 2.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+# A quoted part, an escaped character, or characters that mean themselves anywhere in a word.
+_PART = re.compile(r"'[^']*'|\"(?:[^\"\\$`]|\\.)*\"|\\.|[^\s;&|<>()$`\\\"'*?\[\]{}~#!]+|[\[\]{}~#!]", re.DOTALL)
+_QUOTED = re.compile(r"'[^']*'|\"(?:[^\"\\]|\\.)*\"|\\.", re.DOTALL)
+_SIGN = re.compile(r"[\[\]{}~#!]")
+_BLANK = re.compile(r"(?:[ \t]|\\\n)+")
+_OPERATOR = re.compile(r"&&|\|\||;(?!;)|\n\s*")
+_REDIRECTION = re.compile(r"(\d*)(>>|>\||>&|>(?!\()|<(?![<&>(]))(?:[ \t]|\\\n)*")
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
+_MEANT = frozenset(r"$`\"" + "\\\n")  # what a backslash escapes between double quotes
+# Words that are no commands.
+_RESERVED = re.compile("if|then|else|elif|fi|for|while|until|do|done|case|esac|in|select|function|time|coproc")
+_NULL = "/dev/null"
+MOST_CHARS = 1 << 17
+
+
+class NotSimple(Exception):
+    """A text is no simple list of commands. The argument names the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class SimpleCommand:
+    """One command of a list: its assignments, words, and the files that its output is written to.
+
+    /dev/null and other descriptors are no such files.
+    """
+
+    assignments: tuple[tuple[str, str], ...]
+    words: tuple[str, ...]
+    written: tuple[str, ...]
+
+
+def parse_list(text: str) -> tuple[SimpleCommand, ...]:
+    """Return the commands of a list. Raise NotSimple if it has anything else."""
+    if len(text) > MOST_CHARS:
+        raise NotSimple("a very long command")
+    commands, begun = [], 0
+    while begun < len(text):
+        reader = _Reader(text, begun)
+        commands.append(reader.read())
+        begun = reader.at
+    return tuple(command for command in commands if command.words or command.written or command.assignments)
+
+
+class _Reader:
+    """A reader of one command of a list. `at` is where the next one begins."""
+
+    def __init__(self, text: str, at: int) -> None:
+        self._text = text
+        self.at = at
+
+    def read(self) -> SimpleCommand:
+        assignments: list[tuple[str, str]] = []
+        words: list[str] = []
+        written: list[str] = []
+        for word, is_plain in self._words(written):
+            if not words and is_plain and _ASSIGNMENT.match(word):
+                name, _, value = word.partition("=")
+                assignments.append((name, value))
+            elif not words and _RESERVED.fullmatch(word):
+                raise NotSimple(f"the word {word} of a shell")
+            else:
+                words.append(word)
+        return SimpleCommand(tuple(assignments), tuple(words), tuple(written))
+
+    def _words(self, written: list[str]) -> Iterator[tuple[str, bool]]:
+        """Yield each word, and whether it begins without a quote. Files go to `written`."""
+        while True:
+            self._match(_BLANK)
+            if self.at >= len(self._text) or self._match(_OPERATOR):
+                self._match(_BLANK)
+                return
+            redirection = self._match(_REDIRECTION)
+            if redirection is None:
+                is_plain = self._text[self.at] not in "'\"\\"
+                yield self._word(), is_plain
+                continue
+            target = self._word()
+            if len(redirection[1]) > 1:
+                raise NotSimple("another descriptor")
+            if redirection[2] == ">&":
+                if target not in ("1", "2"):
+                    raise NotSimple("another descriptor")
+            elif target.startswith("/dev/") and target != _NULL:
+                raise NotSimple(f"the file {target}")
+            elif redirection[2] != "<" and target != _NULL:
+                written.append(target)
+
+    def _word(self) -> str:
+        """Return the next word without its quotes."""
+        parts: list[str] = []
+        start = self.at
+        while part := self._match(_PART):
+            parts.append(_unquoted(part[0]))
+        raw = self._text[start : self.at]
+        if not raw or (self.at < len(self._text) and self._text[self.at] not in " \t\n;&|<>"):
+            raise NotSimple(f"the sign {self._text[self.at : self.at + 1]!r}")
+        if self._text[self.at : self.at + 1] in ("&", "|") and not _OPERATOR.match(self._text, self.at):
+            raise NotSimple("a pipe or a job in the background")
+        if raw not in ("[", "]") and _SIGN.search(_QUOTED.sub("", raw)):
+            raise NotSimple(f"the pattern {raw}")
+        return "".join(parts)
+
+    def _match(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
+        found = pattern.match(self._text, self.at)
+        if found is not None:
+            self.at = found.end()
+        return found
+
+
+def _unquoted(part: str) -> str:
+    if part.startswith("'"):
+        return part[1:-1]
+    if part.startswith('"'):
+        return re.sub(r"\\(.)", lambda escaped: _unescaped(escaped[1]), part[1:-1], flags=re.DOTALL)
+    if part.startswith("\\"):
+        return part[1:].replace("\n", "")
+    return part
+
+
+def _unescaped(char: str) -> str:
+    if char == "\n":
+        return ""
+    return char if char in _MEANT else "\\" + char

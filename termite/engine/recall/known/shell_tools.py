@@ -1,0 +1,68 @@
+"""The known tools of shells: the shells, their builtins, and termite's own launcher.
+
+A shell is known only as `sh -c` with a simple list of commands (`shell_lists.py`).
+"""
+
+import re
+
+from termite.engine.decide.known_tools import KnownTool, ToolCall, Vouch
+from termite.engine.decide.logic.commands import shell_text
+
+_SHELL_NAMES = frozenset({"sh", "dash", "bash"})
+_FLAGS = frozenset("ce")
+_LAUNCHER_NAME = "termite"
+_NOTE = re.compile(r"--(?!preload=|exe=|search=)\w[^=]*=.*", re.DOTALL)
+_NO_PROGRAM = "(?!)"
+
+
+def shell_script(words: tuple[str, ...]) -> str | None:
+    """Return the text that a shell is to run by `-c`, or None if it is none or runs something else."""
+    if not words or words[0].rpartition("/")[2] not in _SHELL_NAMES:
+        return None
+    text, flags = shell_text(words)
+    return text if flags <= _FLAGS else None
+
+
+def started_words(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the command that a launcher or `exec` starts, or () if the words are neither."""
+    name = words[0].rpartition("/")[2] if words else ""
+    if name == "exec":
+        return () if words[1:2] and words[1].startswith("-") else words[1:]
+    if name != _LAUNCHER_NAME:
+        return ()
+    at = 1
+    while at < len(words) and _NOTE.fullmatch(words[at]):
+        at += 1
+    return words[at + 1 :] if words[at : at + 1] == ("--",) else words[at:]
+
+
+def _judge_shell(call: ToolCall) -> Vouch | str:
+    if shell_script((call.name, *call.args)) is None:
+        return "a shell without -c, or with other options"
+    # Code and functions from elsewhere, which bash reads at its start.
+    if call.env.get("BASH_ENV") or any(name.startswith("BASH_FUNC_") for name in call.env):
+        return "a shell with functions from its environment"
+    return Vouch()
+
+
+def _judge_builtin(call: ToolCall) -> Vouch | str:
+    is_plain = {
+        ":": True,
+        "cd": len(call.args) == 1 and not call.args[0].startswith("-"),
+        "exit": call.args in ((), ("0",)),
+        "set": call.args == ("-e",),
+        "exec": bool(call.args) and not call.args[0].startswith("-"),
+    }
+    return Vouch() if is_plain[call.name] else f"{call.name} with these words"
+
+
+def _judge_launcher(call: ToolCall) -> Vouch | str:
+    return Vouch() if started_words((call.name, *call.args)) else "the launcher without a command"
+
+
+SHELL_TOOLS = (
+    # Every shell has this variable; it is what a program with the name of one is known by.
+    KnownTool("shell", "sh|dash|bash", ("OPTIND",), _judge_shell),
+    KnownTool("builtins", ":|cd|exit|set|exec", (), _judge_builtin, programs=_NO_PROGRAM),
+    KnownTool("launcher", _LAUNCHER_NAME, ("TERMITE_LOCAL",), _judge_launcher),
+)

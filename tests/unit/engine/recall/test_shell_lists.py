@@ -1,0 +1,65 @@
+"""Simple lists of commands are read as a shell reads them, and everything else is refused."""
+
+import contextlib
+
+import pytest
+
+from termite.engine.recall.known.shell_lists import MOST_CHARS, NotSimple, SimpleCommand, parse_list
+
+
+def command(*words: str, written: tuple[str, ...] = (), **assignments: str) -> SimpleCommand:
+    return SimpleCommand(tuple(assignments.items()), words, written)
+
+
+@pytest.mark.parametrize(
+    ("text", "commands"),
+    [
+        ("", ()),
+        (" \n ;", ()),
+        ("gcc -c x.c", (command("gcc", "-c", "x.c"),)),
+        ("cd a && gcc x.c;mv b c", (command("cd", "a"), command("gcc", "x.c"), command("mv", "b", "c"))),
+        ("rm -f x || true\n\ncp a b\n", (command("rm", "-f", "x"), command("true"), command("cp", "a", "b"))),
+        ("a 'b c' \"d e\" f\\ g h\"i\"'j'", (command("a", "b c", "d e", "f g", "hij"),)),
+        ('a "\\$x \\\\ \\a \\"" \'\\n\' \\$y', (command("a", '$x \\ \\a "', "\\n", "$y"),)),
+        ("gcc \\\n  -c x\\\ny.c", (command("gcc", "-c", "xy.c"),)),
+        ("a > b 2>&1", (command("a", written=("b",)),)),
+        ("a >b2>>c </d 2>/dev/null >|'e f'", (command("a", written=("b2", "c", "e f")),)),
+        ("a x2>b >&2", (command("a", "x2", written=("b",)),)),
+        ("LC_ALL=C A='b c' sort x", (command("sort", "x", LC_ALL="C", A="b c"),)),
+        ("gcc A=b", (command("gcc", "A=b"),)),
+        ("'A=b' c", (command("A=b", "c"),)),
+        ("A=b", (command(A="b"),)),
+        ("> x", (command(written=("x",)),)),
+        ("[ -f x ] && test -d y", (command("[", "-f", "x", "]"), command("test", "-d", "y"))),
+        ("a '*' \"?\" '{b,c}' '~' '#d' 'é'", (command("a", "*", "?", "{b,c}", "~", "#d", "é"),)),
+        ("echo if", (command("echo", "if"),)),
+        (": && gcc x && :", (command(":"), command("gcc", "x"), command(":"))),
+    ],
+)
+def test_a_simple_list_is_read(text: str, commands: tuple[SimpleCommand, ...]) -> None:
+    assert parse_list(text) == commands
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("a $x", 'a "$x"', "a ${x}", "a $(b)", "a `b`", 'a "`b`"', "a $((1))", "$x", "a\\\n$x"),
+        *("a | b", "a|b", "a &", "a&", "a & b", "(a)", "{ a; }", "! a", "a() { b; }", "a;;b"),
+        *("if a; then b; fi", "for x in y; do z; done", "while a; do b; done", "case x in y) z;; esac", "a && if b"),
+        *("a *", "a x*.c", "a ?", "a [b]", "a ~", "a ~/b", "a {b,c}", "a # b", "a b#c", "A=~ b"),
+        *("a << b", "a <<< b", "a <> b", "a <& 3", "a >& b", "a >&3", "a &> b", "a >(b)", "a <(b)", "a 12> b"),
+        *("a > /dev/tcp/b/1", "a > /dev/stderr", "a < /dev/urandom", "a >", "a <"),
+        *("a 'b", 'a "b', "a \\", "a \"b$\"", "time a", "function a b", "coproc a"),
+        "a" * (MOST_CHARS + 1),
+    ],
+)  # fmt: skip
+def test_everything_else_is_refused(text: str) -> None:
+    with pytest.raises(NotSimple):
+        parse_list(text)
+
+
+def test_a_long_list_is_read_in_linear_time() -> None:
+    assert len(parse_list("a 'b' && " * 10_000 + "c")) == 10_001
+    for text in ("'" * 50_001, "\\\n" * 50_000 + "|", "a\\ " * 30_000 + "$", ";" * 100_000, "<" * 100_000):
+        with contextlib.suppress(NotSimple):
+            parse_list(text)
