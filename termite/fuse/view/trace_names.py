@@ -3,14 +3,23 @@
 Only little-endian machines can trace jobs.
 """
 
+import re
 import zlib
 from array import array
 
 from termite.engine.model import MAX_TRACED_BYTES, MAX_TRACED_NAMES, PackedTrace, TraceGap
 
 # The worker's own, which no journal knows. The rest of a job's root is the master's.
-OWN = (b"/proc", b"/dev", b"/sys")
-BELOW_OWN = tuple(path + b"/" for path in OWN)
+_OWN = (b"/proc", b"/dev", b"/sys")
+# Files of the worker that tell a job nothing that may get into its result: they are left out. All
+# programs with glibc, coreutils, bash or clang ask for some of them.
+_TELL_NOTHING = re.compile(
+    rb"/proc(?:/(?:self|thread-self|\d+)(?:/(?:exe|cwd|root|fd(?:/\d+)?))?)?|/proc/filesystems|/sys/fs/selinux(?:/.*)?"
+    rb"|/proc/sys/vm/overcommit_memory|/sys/kernel/mm/transparent_hugepage/.*|/sys"
+    rb"|/dev(?:/(?:null|zero|full|tty|stdin|stdout|stderr|fd(?:/\d+)?))?",
+    re.DOTALL,
+)
+_LIST = 1 << 9  # the kind of use that reads the names in a directory
 COUNT_BYTES, KINDS_BYTES = 4, 8
 FAST = 1  # of zlib: names are compressed to an eighth
 
@@ -35,8 +44,8 @@ class TraceNames:
     def pack(self, noted: bytes, calls: int, gaps: int) -> PackedTrace:
         """Return the trace that termite-sandbox has written as `noted`.
 
-        The format is that of native/sandbox/trace/path_set.c. Names that belong to the worker are
-        left out. Raise ValueError if the trace is malformed.
+        The format is that of native/sandbox/trace/path_set.c. Names that belong to the worker and
+        tell nothing are left out. Raise ValueError if the trace is malformed.
         """
         if not noted:  # the sandbox could not write it
             return PackedTrace(calls, gaps | TraceGap.PATHS)
@@ -47,7 +56,7 @@ class TraceNames:
             raise ValueError("a trace that is cut")
         numbers, kinds, pairs = [], [], dict[tuple[int, int], int]()
         for path, pair in zip(paths, zip(both[::2], both[1::2], strict=True), strict=False):
-            if path.startswith(BELOW_OWN) or path in OWN:
+            if path.startswith(_OWN) and _TELL_NOTHING.fullmatch(path) and not (pair[1] & _LIST and path in _OWN):
                 continue
             number = self._numbers.get(path, -1)
             if number < 0:

@@ -16,7 +16,7 @@ from termite.fuse.view.trace_names import TraceNames
 
 Uses = Sequence[tuple[bytes, int, int]]
 HEADERS = [(b"/usr/include/%d.h" % i, 1, 1) for i in range(300)]
-READ, STAT = 1, 32
+READ, STAT, LIST = 1, 32, 512
 
 
 def noted(uses: Uses) -> bytes:
@@ -48,12 +48,28 @@ def test_an_empty_trace_is_one() -> None:
     assert (decoded(learnt, trace), trace.names, trace.gaps) == ([], b"", 0)
 
 
-@pytest.mark.parametrize("path", [b"/proc", b"/proc/self/maps", b"/dev/null", b"/sys/devices", b"/sys"])
-def test_what_is_the_workers_own_is_left_out(path: bytes) -> None:
+@pytest.mark.parametrize("path", [b"/proc", b"/proc/self/exe", b"/proc/7/fd/12", b"/dev/null", b"/sys/fs/selinux"])
+def test_what_tells_nothing_about_the_worker_is_left_out(path: bytes) -> None:
     uses = [(path, READ, READ), (b"/development", READ, READ), (b"/processes", STAT, STAT)]
     trace, learnt = TraceNames().pack(noted(uses), 3, 0), LearntNames()
     learnt.learn(trace)
     assert decoded(learnt, trace) == uses[1:]
+
+
+@pytest.mark.parametrize(
+    "path", [b"/proc/uptime", b"/proc/self/stat", b"/proc/cpuinfo", b"/dev/urandom", b"/sys/devices", b"/dev/nullx"]
+)
+def test_what_may_tell_about_the_worker_travels(path: bytes) -> None:
+    trace, learnt = TraceNames().pack(noted([(path, READ, READ)]), 1, 0), LearntNames()
+    learnt.learn(trace)
+    assert decoded(learnt, trace) == [(path, READ, READ)]
+
+
+def test_a_listing_of_the_processes_travels() -> None:
+    uses = [(b"/proc", READ, READ | LIST), (b"/dev", STAT, STAT)]
+    trace, learnt = TraceNames().pack(noted(uses), 1, 0), LearntNames()
+    learnt.learn(trace)
+    assert decoded(learnt, trace) == uses[:1]
 
 
 def test_a_name_travels_once() -> None:
