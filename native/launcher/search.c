@@ -6,8 +6,10 @@
  * of PATH, in scripts without "#!", and in which failure ends the search. POSIX leaves these open;
  * glibc's choices are in its manual ("Executing a File") and in execvp(3). */
 #include "launcher.h"
+#include "../shared/program_head.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +19,7 @@
 extern char **environ;
 
 static const char PATH_OF_NONE[] = "/bin:/usr/bin", SHELL[] = "/bin/sh";
+enum { MAX_SCRIPTS = 5 /* a script may be the interpreter of another one; see execve(2) */ };
 
 /* Execute `path`. If the kernel does not know its format, run it as a script of /bin/sh. Return if
  * that fails, with errno. */
@@ -51,11 +54,40 @@ static bool goes_on_after(int failure)
     }
 }
 
-/* Return whether `path` is a file that may be executed. */
+/* Write the interpreter that a script names to `path`, which has the script's path. Return false
+ * for any other file. */
+static bool follow_script(char path[PATH_MAX])
+{
+    char head[PROGRAM_HEAD_BYTES];
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, head, sizeof head);
+    close(fd);
+    size_t length;
+    const char *interpreter = n > 0 ? script_interpreter(head, (size_t)n, &length) : NULL;
+    if (!interpreter)
+        return false;
+    memcpy(path, interpreter, length);
+    path[length] = '\0';
+    return true;
+}
+
+/* Return whether `path` is a file that may be executed, and so may the interpreters that scripts
+ * name. */
 static bool is_program(const char *path)
 {
-    struct stat st;
-    return stat(path, &st) == 0 && S_ISREG(st.st_mode) && access(path, X_OK) == 0;
+    char next[PATH_MAX];
+    for (int scripts = 0; scripts < MAX_SCRIPTS; scripts++) {
+        struct stat st;
+        if (stat(path, &st) != 0 || !S_ISREG(st.st_mode) || access(path, X_OK) != 0)
+            return false;
+        if (strlen(path) >= sizeof next)
+            return false; /* stat takes no longer path */
+        memmove(next, path, strlen(path) + 1);
+        path = next;
+        if (!follow_script(next))
+            return true;
+    }
+    return true;
 }
 
 /* Try a file, as `search_and_execute` and `is_startable` need it: without `argv` only look whether

@@ -10,6 +10,7 @@
  * lives on the stack, and the real functions are looked up in the constructor.
  * docs/develop/protocol.md describes the interface under "Preload". */
 #include "../shared/ld_preload.h"
+#include "../shared/program_head.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -102,23 +103,21 @@ __attribute__((constructor)) static void set_up(void)
 
 /* -- executable files ---------------------------------------------------------------------------------------------- */
 
-/* Return whether `path` is an ELF program or a script with "#!". The tool itself knows what to do
- * with any other file. */
+/* Return whether `path` is an ELF program of this machine or a script with "#!". The tool itself
+ * knows what to do with any other file. */
 static bool is_executable(const char *path)
 {
     struct stat st;
     if (stat(path, &st) != 0 || !S_ISREG(st.st_mode) || access(path, X_OK) != 0)
         return false;
-    char head[128] = {0};
+    char head[PROGRAM_HEAD_BYTES];
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return true; /* it may be executed, but not read */
-    ssize_t n = read(fd, head, sizeof head - 1);
+    ssize_t n = read(fd, head, sizeof head);
     close(fd);
-    if (n < 2 || memcmp(head, "#!", 2) != 0)
-        return n >= 4 && memcmp(head, "\177ELF", 4) == 0;
-    char first = head[2 + strspn(head + 2, " \t")];
-    return first != '\n' && first != '\0'; /* the kernel rejects a script whose first line is "#!" alone */
+    size_t length;
+    return n > 0 && (script_interpreter(head, (size_t)n, &length) || is_elf_head(head, (size_t)n, (uint64_t)st.st_size));
 }
 
 /* Write the path of the first executable in PATH that is called `file` to `found`. Return false if

@@ -81,14 +81,16 @@ def test_a_socket_of_another_user_or_a_symlink_is_not_used(tree: Tree, elsewhere
 
 
 @pytest.mark.parametrize("where", ["in the tree", "without a master"])
-@pytest.mark.parametrize("name", ["nosuch", "./nosuch", "./directory", "./closed"])
+@pytest.mark.parametrize("name", ["nosuch", "./nosuch", "./directory", "./closed", "./orphan"])
 def test_a_command_that_cannot_be_started_ends_as_at_home_even_if_nothing_may_run_here(
     tree: Tree, elsewhere: Path, where: str, name: str
 ) -> None:
     place = tree.path if where == "in the tree" else elsewhere
     (place / "directory").mkdir()
     (place / "closed").write_text("#!/bin/sh\n")
-    for made in ("directory", "closed"):
+    (place / "orphan").write_text("#!/no/such/interpreter\n")
+    (place / "orphan").chmod(0o755)
+    for made in ("directory", "closed", "orphan"):
         tree.own(place / made)
     plain = tree.where.run(["sh", "-c", f"exec {name}"], place)
     assert plain.code in (126, 127), plain

@@ -164,6 +164,33 @@ def test_a_script_without_interpreter_is_left_to_make(desk: Desk, first_line: st
     assert (made.returncode, made.stdout, made.stderr) == (plain.returncode, plain.stdout, plain.stderr)
 
 
+def elf_that_is_none(kind: str) -> bytes:
+    """Return a file with the first bytes of an ELF program that the kernel does not start."""
+    program = Path("/bin/true").read_bytes()
+    other = 183 if program[18:20] == b"\x3e\0" else 62  # EM_AARCH64, EM_X86_64
+    return {
+        "text": b"\x7fELFgarbage\n",
+        "head": b"\x7fELF\2\1\1",
+        "cut": program[:200],
+        "other machine": program[:18] + other.to_bytes(2, "little") + program[20:],
+        "other size of a header": program[:54] + b"\1\0" + program[56:],
+        "no program headers": program[:56] + b"\0\0" + program[58:],
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    "kind", ["text", "head", "cut", "other machine", "other size of a header", "no program headers"]
+)
+def test_an_elf_program_that_is_none_is_left_to_make(desk: Desk, kind: str) -> None:
+    """make gives such a file to a shell, as any file that the kernel does not know."""
+    (desk.tree / "program").write_bytes(elf_that_is_none(kind))
+    (desk.tree / "program").chmod(0o755)
+    (desk.tree / "Makefile").write_text("all: ; ./program x\n")
+    made, plain = desk.run("make"), desk.plainly("make")
+    assert (made.returncode, made.stdout, made.stderr) == (plain.returncode, plain.stdout, plain.stderr)
+    assert [words[1] for words in desk.calls()] == ["--exe=/bin/sh"]
+
+
 def test_parallel_make_with_sorted_output_does_the_same(desk: Desk) -> None:
     rules = "".join(f"t{i}:\n\t@echo begin {i}; echo error {i} >&2; echo end {i}\n" for i in range(20))
     (desk.tree / "Makefile").write_text(f"all: {' '.join(f't{i}' for i in range(20))}\n{rules}")

@@ -8,7 +8,6 @@ output of the command with that (native/launcher/streams/second_run.c).
 import functools
 import logging
 import os
-import stat
 import time
 from collections.abc import Callable, Collection, Sequence
 
@@ -20,8 +19,9 @@ from termite.engine.decide.refused_commands import Refusal
 from termite.engine.errors import Conflict, ExitCode, Outdated, Reason, Retryable
 from termite.engine.master.job import Job
 from termite.engine.master.job_reports import count_local, record_refusal
+from termite.engine.master.placement.startable import is_startable
 from termite.engine.master.shared import Master
-from termite.engine.model import Command, Exit, Invocation, Phase, Verdict
+from termite.engine.model import Command, Exit, Phase, Verdict
 from termite.engine.wire.protocol.foreign_text import printable
 
 NAMED_PLACES = 3  # as many as a person reads in one line
@@ -330,22 +330,6 @@ async def _refuse(master: Master, job: Job, reason: Reason, detail: str, cause: 
     for counters in master.counters_of(job):
         counters.failed += 1
     return Exit(code)
-
-
-def is_startable(invocation: Invocation) -> bool:
-    """Return whether the launcher would find a program to execute. This looks at the disk."""
-    exe = invocation.exe
-    if not invocation.search or "/" in exe:
-        return _is_program(os.path.join(invocation.cwd, exe))
-    places = invocation.env.get("PATH", "/bin:/usr/bin").split(":")
-    return any(_is_program(os.path.join(invocation.cwd, place, exe)) for place in places)
-
-
-def _is_program(path: str) -> bool:
-    try:
-        return stat.S_ISREG(os.stat(path).st_mode) and os.access(path, os.X_OK)
-    except (OSError, ValueError):  # ValueError: no path can have this name
-        return False
 
 
 def _count(master: Master, job: Job, reason: Reason, detail: str) -> None:

@@ -41,7 +41,7 @@ static char *make_variable(const char *name, const char *value)
 /* Return whether the kernel would run the file, by its first bytes. */
 static bool is_known_to_the_kernel(void)
 {
-    if (head_length >= 4 && memcmp(head, "\177ELF", 4) == 0)
+    if (is_elf_head((const char *)head, head_length, head_length))
         return true;
     return head_length >= 2 && memcmp(head, "#!", 2) == 0;
 }
@@ -52,7 +52,7 @@ static void check_head(void)
     snprintf(path, sizeof path, "/proc/self/fd/%d", program);
     bool taken = is_executable(path);
     expect(!taken || is_known_to_the_kernel(), "only a program or a script goes to the launcher");
-    expect(taken || head_length < 4 || memcmp(head, "\177ELF", 4) != 0, "each ELF program goes to the launcher");
+    expect(taken || !is_elf_head((const char *)head, head_length, head_length), "each ELF program goes to the launcher");
 }
 
 /* Check that the list has no entry of our library any more, and no other bytes than before. */
