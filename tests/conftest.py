@@ -6,7 +6,8 @@ Somebody may start the tests with `umask 077; make test &`.
 import logging
 import os
 import signal
-from collections.abc import Generator
+from collections import Counter
+from collections.abc import Generator, Mapping
 
 import pytest
 
@@ -19,6 +20,35 @@ for _number in (signal.SIGQUIT, signal.SIGHUP):
 
 # Tests of whole programs: their daemons warn in processes of their own.
 WHOLE_PROGRAMS = ("tests/hostile/", "tests/e2e/", "tests/front_ends/", "tests/native/")
+
+# Files that take long for the number of their tests, the longest first. A parallel run begins with
+# them, so that at its end no worker waits for the other one.
+LONG_FILES = (
+    "tests/faults/test_call_sweeps.py",
+    "tests/e2e/test_foreign_builds.py",
+    "tests/faults/test_fixed_seeds.py",
+    "tests/e2e/test_exactly_once.py",
+    "tests/front_ends/test_make_patches.py",
+    "tests/e2e/test_masters_and_logs.py",
+    "tests/e2e/test_hosts.py",
+    "tests/front_ends/test_make_projects.py",
+    "tests/e2e/test_frozen.py",
+    "tests/e2e/test_temporary_files.py",
+    "tests/front_ends/test_languages.py",
+    "tests/e2e/test_doctor_farm.py",
+    "tests/e2e/test_failures.py",
+    "tests/front_ends/test_make_suite.py",
+    "tests/e2e/test_sandbox_inside.py",
+    "tests/e2e/test_trace_judge.py",
+    "tests/faults/test_soak.py",
+    "tests/e2e/test_peers_suites.py",
+    "tests/e2e/test_silent_workers.py",
+    "tests/e2e/test_shown_commands.py",
+    "tests/e2e/test_demo.py",
+    "tests/e2e/test_records.py",
+    "tests/front_ends/test_ninja.py",
+    "tests/front_ends/test_cmake.py",
+)
 
 
 class LoudEvents(logging.Handler):
@@ -35,7 +65,8 @@ class LoudEvents(logging.Handler):
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marks."""
+    """Declare the marks, and let a parallel run keep the order of the files."""
+    config.option.loadscopereorder = False  # of pytest-xdist, which would begin with the files of most tests
     config.addinivalue_line("markers", "logs(*events): termite logs exactly these events as warnings or errors")
     config.addinivalue_line("markers", "needs_root(why): only root can run the test, because of what it does")
     config.addinivalue_line("markers", "attack: `pytest -v` reports the test as HELD or BROKEN")
@@ -91,8 +122,9 @@ def _in_utf8(report: object) -> object:
     return report
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests that need root in an ordinary user's run.
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip the tests that need root in an ordinary user's run. Order the files of a parallel run.
 
     tools/test_as_root.sh runs them afterwards: it asks with a variable for these tests only.
     """
@@ -102,3 +134,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if mark := item.get_closest_marker("needs_root"):
                 item.add_marker(pytest.mark.skip(reason=f"needs root: {mark.args[0]}"))
+    if hasattr(config, "workerinput"):
+        counts = Counter(_file_of(item) for item in items)
+        items.sort(key=lambda item: turn(_file_of(item), counts))
+
+
+def _file_of(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0]
+
+
+def turn(file: str, counts: Mapping[str, int]) -> tuple[int, int]:
+    """Return the sort key of a file: the long ones first, then those of most tests."""
+    return (LONG_FILES.index(file), 0) if file in LONG_FILES else (len(LONG_FILES), -counts[file])
