@@ -15,13 +15,14 @@ from tests.e2e.places import CHECKOUT, Place
 AGAIN = ("tests/e2e/test_sandbox_run.py", "tests/e2e/test_sandbox_changes.py")
 
 
-@pytest.mark.timeout(400)  # two files of tests; a minute on an idle machine
+@pytest.mark.timeout(400)  # two files of tests
 def test_all_this_holds_in_the_namespaces_of_an_ordinary_users_mirror(
     make_place: Callable[..., AbstractContextManager[Place]],
 ) -> None:
     with make_place("ordinary") as where:
         sandbox = shutil.copy(native_program("termite-sandbox"), where.base)  # $TERMITE_NATIVE may not be seen there
-        pytest_again = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp"]
+        # Two at once, because these tests mostly wait for the disk and for processes.
+        pytest_again = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", "--basetemp"]
         outcome = where.run(
             [str(sandbox), "enter", "--", *pytest_again, str(where.base / "pytest"), *AGAIN],
             CHECKOUT,
