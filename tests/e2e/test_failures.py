@@ -18,6 +18,18 @@ MEMORY_GROUPS = Path("/sys/fs/cgroup/memory")
 NAP = b"sleep\0001234.5"  # what a job of these tests waits with, as /proc shows it
 
 
+@pytest.fixture(scope="module", autouse=True)
+def killed_workers(make_place: MakePlace) -> Iterator[Cluster]:
+    """Kill both workers of a cluster when this file begins.
+
+    Until the coordinator counts them as lost, 18 s pass, in which other tests run.
+    """
+    with make_place("ordinary") as where, cluster(new_tree(where), [where, where]) as running:
+        for worker in running.workers:
+            worker.process.kill()
+        yield running
+
+
 @pytest.fixture
 def whole(make_place: MakePlace) -> Iterator[Cluster]:
     with make_place("ordinary") as where, cluster(new_tree(where), [where, where]) as running:
@@ -122,15 +134,6 @@ def test_with_no_worker_left_the_build_goes_on_here_and_says_so(whole: Cluster) 
     assert (tree.path / "b").read_text() == "made\n"
 
 
-def test_with_local_runs_forbidden_a_job_without_workers_fails_with_103(whole: Cluster) -> None:
-    for worker in whole.workers:
-        worker.process.kill()
-    whole.wait_for_workers(0)
-    done = whole.tree.termite("echo", "x", env={"TERMITE_LOCAL": "never"})
-    assert (done.code, done.stdout) == (103, b"")
-    assert done.stderr.startswith(b"termite"), done
-
-
 def test_with_local_runs_forbidden_a_master_killed_in_mid_build_fails_it_and_nothing_runs_here(whole: Cluster) -> None:
     tree = whole.tree
     tree.write("Makefile", f"all: a b\na:\n\t@kill -9 {whole.master.process.pid}\nb: a\n\t@echo made >$@\n")
@@ -223,3 +226,11 @@ def test_a_master_killed_while_a_command_has_the_network_loses_it(make_place: Ma
         assert (process.returncode, stdout) == (101, b""), stderr
         assert b"the master went away while the command was running" in stderr
         assert not (whole.tree.path / "out").exists()
+
+
+# The last test, because it waits until killed workers count as lost.
+def test_with_local_runs_forbidden_a_job_without_workers_fails_with_103(killed_workers: Cluster) -> None:
+    killed_workers.wait_for_workers(0)
+    done = killed_workers.tree.termite("echo", "x", env={"TERMITE_LOCAL": "never"})
+    assert (done.code, done.stdout) == (103, b"")
+    assert done.stderr.startswith(b"termite"), done

@@ -5,7 +5,9 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from tests.e2e.conftest import USERS, MakePlace
 from tests.e2e.waiting import wait_until
 
 NAP = b"sleep\0004321.5"  # what a job of these tests waits with, as /proc shows it
+OTHER_NAP = b"sleep\0004321.75"  # of a job that runs beside the tests
 LIMIT_S = 5.0  # from Ctrl-C to the end; what it takes is printed
 NAPPING = "all:\n\t@sleep 4321.5; true\n"
 KINDS = ("master", "worker", "enter", "mirror", "serve", "pid1", "command")
@@ -47,9 +50,9 @@ def words_of(pid: int) -> bytes:
     return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
-def processes_of_the_job() -> dict[str, int]:
+def processes_of_the_job(nap: bytes = NAP) -> dict[str, int]:
     """Return the processes of termite around the one job that naps, by kind."""
-    chain = ancestors(processes_running(NAP)[0])
+    chain = ancestors(processes_running(nap)[0])
     serving = [pid for pid in chain if words_of(pid).startswith(b"termite-sandbox\0serve")]
     enter = next(pid for pid in chain if b"termite-sandbox\0enter" in words_of(pid))
     at = chain.index(enter)
@@ -62,17 +65,50 @@ def process_of_kind(whole: Cluster, kind: str) -> int:
 
 
 @contextmanager
-def napping(tree: Tree, *program: str) -> Iterator["subprocess.Popen[bytes]"]:
+def napping(tree: Tree, *program: str, nap: bytes = NAP) -> Iterator["subprocess.Popen[bytes]"]:
     """Run a program whose job naps, and yield when it does."""
     process = tree.where.start([tree.where.termite(program[0]), *program[1:]], tree.path)
     try:
-        wait_until(lambda: bool(processes_running(NAP)), "the job runs")
+        wait_until(lambda: bool(processes_running(nap)), "the job runs")
         yield process
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        wait_until(lambda: not processes_running(NAP), "the job is gone")
+        wait_until(lambda: not processes_running(nap), "the job is gone")
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenWorker:
+    """A cluster of which a worker is frozen with its mirror, in the middle of a job.
+
+    `ended` is how the job's launcher ends: its stdout, its stderr, and after how many seconds.
+    """
+
+    whole: Cluster
+    process: "subprocess.Popen[bytes]"
+    ended: "Future[tuple[bytes, bytes, float]]"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen_worker(make_place: MakePlace) -> Iterator[FrozenWorker]:
+    """Freeze a worker when this file begins: the silence takes half a minute, in which other tests run.
+
+    The job naps the first time only: a file in the tree tells the second run.
+    """
+    job = ("sh", "-c", f"if test -e again; then echo done; else {OTHER_NAP.replace(bytes(1), b' ').decode()}; fi")
+    with (
+        make_place("ordinary") as where,
+        cluster(new_tree(where), [where, where]) as running,
+        ThreadPoolExecutor(1) as pool,
+        napping(running.tree, "termite", *job, nap=OTHER_NAP) as process,
+    ):
+        found = processes_of_the_job(OTHER_NAP)
+        running.tree.write("again", "")
+        with frozen(found["worker"], found["mirror"]):
+            start = time.monotonic()
+            ended = pool.submit(lambda: (*process.communicate(timeout=60), time.monotonic() - start))
+            yield FrozenWorker(running, process, ended)
 
 
 def end_of(process: "subprocess.Popen[bytes]", what: str, number: int) -> tuple[int, bytes]:
@@ -168,18 +204,6 @@ def state(pid: int) -> str:
 # -- jobs -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def fresh(make_place: MakePlace) -> Iterator[Cluster]:
-    with make_place("ordinary") as where, cluster(new_tree(where), [where, where]) as running:
-        yield running
-
-
-def napping_once(tree: Tree) -> "AbstractContextManager[subprocess.Popen[bytes]]":
-    """Run a job that naps the first time only: a file in the tree tells the second run."""
-    script = "if test -e again; then echo done; else sleep 4321.5; fi"
-    return napping(tree, "termite", "sh", "-c", script)
-
-
 @pytest.mark.parametrize("kind", ["pid1", "enter", "mirror"])
 def test_what_somebody_has_stopped_on_a_worker_is_resumed_and_the_job_goes_on(whole: Cluster, kind: str) -> None:
     with napping(whole.tree, "termite", "sh", "-c", "sleep 4321.5; echo done") as process:
@@ -194,15 +218,9 @@ def test_what_somebody_has_stopped_on_a_worker_is_resumed_and_the_job_goes_on(wh
         assert whole.tree.jobs("retried") == retried
 
 
-def test_a_worker_that_is_frozen_whole_costs_a_retry_within_the_time_of_silence(fresh: Cluster) -> None:
-    with napping_once(fresh.tree) as process:
-        found = processes_of_the_job()
-        fresh.tree.write("again", "")
-        start = time.monotonic()
-        with frozen(found["worker"], found["mirror"]):
-            stdout, stderr = process.communicate(timeout=60)
-            took_s = time.monotonic() - start
-            print(f"a frozen worker and mirror: retried after {took_s:.1f} s")
-            assert (process.returncode, stdout) == (0, b"done\n"), stderr
-            assert 20 < took_s < 35
-        assert fresh.tree.jobs("retried") == 1
+def test_a_worker_that_is_frozen_whole_costs_a_retry_within_the_time_of_silence(frozen_worker: FrozenWorker) -> None:
+    stdout, stderr, took_s = frozen_worker.ended.result()
+    print(f"a frozen worker and mirror: retried after {took_s:.1f} s")
+    assert (frozen_worker.process.returncode, stdout) == (0, b"done\n"), stderr
+    assert 20 < took_s < 35
+    assert frozen_worker.whole.tree.jobs("retried") == 1
