@@ -31,9 +31,9 @@ audit: setup  ## ask the advisory database of PyPI about every pinned package, a
 
 sanitize: setup  ## build the native programs with the address and undefined behaviour sanitizers, and run their tests
 	@.venv/bin/cmake -S . -B build/sanitize -DTERMITE_SANITIZE=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo >/dev/null
-	@.venv/bin/cmake --build build/sanitize >/dev/null
+	@.venv/bin/cmake --build build/sanitize --parallel $(or $(AT_ONCE),2) >/dev/null
 	@ln -sf ../../.venv/bin/termite-redo build/sanitize/ # the launcher starts the one beside it
-	TERMITE_NATIVE="$$PWD/build/sanitize" .venv/bin/python -m pytest -q tests/native
+	TERMITE_NATIVE="$$PWD/build/sanitize" .venv/bin/python -m pytest -q -n $(or $(AT_ONCE),2) --dist loadfile tests/native
 	.venv/bin/python -m tests.fuzz --seconds 5
 
 # SECONDS= is the CPU time of each target, ONLY= the name of one target (tests/fuzz/targets). The

@@ -14,11 +14,11 @@ import argparse
 import functools
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,7 @@ SANITIZERS = "-fsanitize=fuzzer,address,undefined"
 # Orders are at most 64 KiB, but small inputs reach the same code sooner.
 LIBFUZZER = ["-max_len=4096", "-timeout=10", "-rss_limit_mb=1024", "-print_final_stats=1"]
 ONE_INPUT = "int LLVMFuzzerTestOneInput(const char *bytes, unsigned long size) { return 0; }"
+AT_ONCE = os.cpu_count() or 1  # targets that run at the same time; each has one thread
 _EXECUTIONS = re.compile(r"^stat::number_of_executed_units: (\d+)", re.MULTILINE)
 _COVERAGE = re.compile(r"\bcov: (\d+)")
 
@@ -59,11 +60,13 @@ def main() -> int:
         print(f"fuzz: skipped: {missing}; apt-get install --no-install-recommends {PACKAGES}")
         return int(words.needed)
     build()
-    runs = []
-    for target in [words.target] if words.target else TARGETS:
-        runs.append(run_target(target, words.seconds))
-        print(describe(runs[-1]), flush=True)
-    return int(any(run.exit_code for run in runs))
+    targets = [words.target] if words.target else TARGETS
+    is_found = False
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for run in pool.map(lambda target: run_target(target, words.seconds), targets):
+            print(describe(run), flush=True)
+            is_found |= bool(run.exit_code)
+    return int(is_found)
 
 
 @functools.cache
@@ -82,7 +85,8 @@ def build() -> None:
     cmake = str(ROOT / ".venv/bin/cmake")
     options = ["-DTERMITE_FUZZ=ON", "-DCMAKE_C_COMPILER=clang", "-DCMAKE_BUILD_TYPE=RelWithDebInfo"]
     subprocess.run([cmake, "-S", ROOT, "-B", BUILD, *options], check=True, stdout=subprocess.DEVNULL)
-    subprocess.run([cmake, "--build", BUILD, "--target", "fuzzers"], check=True, stdout=subprocess.DEVNULL)
+    build_all = [cmake, "--build", BUILD, "--target", "fuzzers", "--parallel", str(AT_ONCE)]
+    subprocess.run(build_all, check=True, stdout=subprocess.DEVNULL)
 
 
 def run_target(target: str, seconds: float) -> Run:
@@ -91,17 +95,19 @@ def run_target(target: str, seconds: float) -> Run:
     executions = coverage = exit_code = 0
     cpu_s = 0.0
     while cpu_s < seconds and not exit_code:
-        before = _children_cpu_s()
-        exit_code, said = _run_once(target, max(1, round(seconds - cpu_s)))
-        cpu_s += _children_cpu_s() - before
+        exit_code, used_s, said = _run_once(target, max(1, round(seconds - cpu_s)))
+        cpu_s += used_s
         executions += sum(map(int, _EXECUTIONS.findall(said)))
         coverage = max(map(int, _COVERAGE.findall(said)), default=coverage)
     new = [path for path in findings_of(target) if path.stat().st_mtime >= started - 1]
     return Run(target, executions, coverage, cpu_s, exit_code, new[-1] if new else None)
 
 
-def _run_once(target: str, wall_s: int) -> tuple[int, str]:
-    """Run libFuzzer for some time. Return its exit code and what it printed, which is kept too."""
+def _run_once(target: str, wall_s: int) -> tuple[int, float, str]:
+    """Run libFuzzer for some time. Return its exit code, its CPU seconds, and what it printed.
+
+    What it printed is kept in a log, too.
+    """
     found, kept, log = BUILD / "findings", BUILD / "corpus" / target, BUILD / f"{target}.log"
     for directory in (found, kept):
         directory.mkdir(parents=True, exist_ok=True)
@@ -109,13 +115,10 @@ def _run_once(target: str, wall_s: int) -> tuple[int, str]:
     command = [str(PROGRAMS / f"fuzz-{target}"), *LIBFUZZER, f"-max_total_time={wall_s}", *places]
     command += [str(kept), str(SOURCES / "corpus" / target)]
     with log.open("wb") as output:
-        code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output).returncode
-    return code, log.read_text(errors="replace")
-
-
-def _children_cpu_s() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    _, status, used = os.wait4(process.pid, 0)  # the time of this one, because others run at the same time
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, used.ru_utime + used.ru_stime, log.read_text(errors="replace")
 
 
 def findings_of(target: str) -> list[Path]:
