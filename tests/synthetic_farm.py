@@ -17,7 +17,7 @@ from termite.engine.wire.protocol.fleet_messages import (
 )
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import PROTOCOL, Done
-from termite.engine.wire.transport import Connection, SendChunk
+from termite.engine.wire.transport import Connection, Handler, SendChunk
 
 HOSTILE_NAME = "<script>document.title='stolen'</script>\u202e"
 HOSTILE_RECORD = f'{HOSTILE_NAME}"><img src=x onerror="document.title=\'stolen\'">\x1b]0;stolen\x07'
@@ -60,10 +60,8 @@ def report_of(name: str, *, is_drained: bool) -> WorkerReport:
     return WorkerReport(name, is_drained, 7200.0, total, leases, stores, log)
 
 
-@asynccontextmanager
-async def farm_of_workers(coordinator: tuple[str, int], secret: bytes, count: int) -> AsyncIterator[set[str]]:
-    """Register so many workers over one connection. Yield the names of those that are drained."""
-    drained: set[str] = set()
+def answer_as_workers(drained: set[str]) -> Handler:
+    """Return a function that answers what people ask of workers. `drained` gets their names."""
 
     async def answer(connection: Connection, message: Message, send_chunk: SendChunk) -> Message:
         match message:
@@ -74,7 +72,14 @@ async def farm_of_workers(coordinator: tuple[str, int], secret: bytes, count: in
                 return report_of(name, is_drained=name in drained)
         raise RemoteProtocolError(type(message).__name__)
 
-    async with dial_coordinator(coordinator, secret, "farm", answer) as connection:
+    return answer
+
+
+@asynccontextmanager
+async def farm_of_workers(coordinator: tuple[str, int], secret: bytes, count: int) -> AsyncIterator[set[str]]:
+    """Register so many workers over one connection. Yield the names of those that are drained."""
+    drained: set[str] = set()
+    async with dial_coordinator(coordinator, secret, "farm", answer_as_workers(drained)) as connection:
         for number in range(count):
             await connection.request(beat_of(number, count), timeout_s=10)
         yield drained

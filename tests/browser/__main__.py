@@ -25,6 +25,7 @@ from playwright.sync_api import Browser, sync_playwright
 from tests.browser.farm import farm
 from tests.browser.large_farm import look_at_a_farm
 from tests.browser.screen import Screen
+from tests.browser.small_farm import look_at_each_state
 from tests.browser.trouble import CHECKOUT, COMMANDS, LOOKS, Trouble, is_too_wide
 from tests.synthetic_builds import synthetic_build, write_history
 
@@ -36,7 +37,7 @@ HOSTILE = "\"><script>document.title='stolen'</script><img src=x onerror=\"docum
 SOURCES = 24
 IMAGES = CHECKOUT / "docs" / "images"
 # The pictures of README.md: what is copied to docs/images, and under which name.
-SHOWN = {"top.png": "top.png", "build-top-light.png": "build.png"}
+SHOWN = {"top.png": "top.png", "build-top-light.png": "build.png", "farm-states-light.png": "farm.png"}
 # Enough work for a picture: some files compile for a moment, one command fails, some run here.
 MAKEFILE = f"""OBJECTS = $(patsubst %,part%.o,$(shell seq 1 {SOURCES}))
 all: program check
@@ -74,6 +75,7 @@ def main(target: Path) -> int:
                 *look_at_a_real_build(browser, Path(work), target),
                 *look_at_hostile_text(browser, Path(work)),
                 *look_at_a_farm(browser, Path(work), target),
+                *look_at_each_state(browser, Path(work), target),
             ]
         finally:
             browser.close()

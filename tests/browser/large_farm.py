@@ -3,7 +3,8 @@
 import contextlib
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import trio
@@ -18,7 +19,10 @@ WORKERS = 200
 def look_at_a_farm(browser: Browser, work: Path, target: Path) -> list[str]:
     """Take pictures of a farm's pages; return what is wrong with them."""
     trouble: list[str] = []
-    with _farm(work) as url:
+    with (
+        served_farm(work, "large-farm") as (port, secret, url),
+        while_running(lambda: farm_of_workers(("127.0.0.1", port), secret, WORKERS)),
+    ):
         own = url.partition("?")[0]
         for name, scheme, width in LOOKS:
             context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800})
@@ -51,30 +55,30 @@ def look_at_a_farm(browser: Browser, work: Path, target: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def _farm(work: Path) -> Iterator[str]:
-    """Run a coordinator with its pages and its workers; yield the address of the pages."""
-    secret = work / "large-farm-secret.txt"
+def served_farm(work: Path, name: str) -> Iterator[tuple[int, bytes, str]]:
+    """Run a coordinator; yield its port, its secret, and the address of its pages."""
+    secret = work / f"{name}-secret.txt"
     subprocess.run([COMMANDS / "termite-ctl", "secret", secret], check=True, capture_output=True)
     words = ["-secret", str(secret), "-port", "0", "-listen", "127.0.0.1", "-http", "0"]
-    words += ["-logfile", str(work / "large-farm.log")]
+    words += ["-logfile", str(work / f"{name}.log")]
     with subprocess.Popen([COMMANDS / "termite-coordinator", *words], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             port = int(process.stdout.readline().strip().rpartition(":")[2])
             url = process.stdout.readline().strip().rpartition(" ")[2]
-            with _workers(port, secret.read_bytes().rstrip()):
-                yield url
+            yield port, secret.read_bytes().rstrip(), url
         finally:
             process.terminate()
             process.wait(10)
 
 
 @contextlib.contextmanager
-def _workers(port: int, secret: bytes) -> Iterator[None]:
+def while_running(make: Callable[[], AbstractAsyncContextManager[object]]) -> Iterator[None]:
+    """Keep what `make` returns open in a thread with trio."""
     ready, ended = threading.Event(), threading.Event()
 
     async def run() -> None:
-        async with farm_of_workers(("127.0.0.1", port), secret, WORKERS):
+        async with make():
             ready.set()
             await trio.to_thread.run_sync(ended.wait)
 

@@ -76,20 +76,20 @@ def now_part(live: LiveState | None, now_s: float, trouble: str = "") -> Html:
 
 
 def _workers_table(live: LiveState, now_s: float) -> Html:
-    head = ["worker", "busy", "jobs", "load", "free memory", "termite", "state"]
+    head = ["worker", "state", "busy", "jobs", "load", "free memory", "termite"]
     rows = [
         [
             link(["worker", worker.name], worker.name),
+            worker_state_mark(worker, now_s),
             f"{worker.running} of {worker.slots}",
             worker.jobs,
             f"{worker.load:.1f}" if worker.load >= 0 else "?",
             size_text(worker.free_memory_bytes) if worker.free_memory_bytes else "?",
             worker.version or "?",
-            worker_state_mark(worker, now_s),
         ]
         for worker in sorted(live.workers.values(), key=lambda worker: (worker.is_gone, worker.name))
     ]
-    return table(head, rows, numbers=(1, 2, 3, 4)) if rows else tag("p", "No worker is known.")
+    return table(head, rows, numbers=(2, 3, 4, 5)) if rows else tag("p", "No worker is known.")
 
 
 def worker_state_mark(worker: WorkerState, now_s: float) -> Html:

@@ -12,7 +12,7 @@ from termite.engine.wire.protocol.fleet_messages import LeaseReport, WorkerRepor
 
 
 def worker_page(name: str, live: LiveState | None, jobs: Sequence[JobRecord], now_s: float, report: Html) -> Html:
-    """Return the page of a worker for a tree: its state, its jobs now, and those of the newest build.
+    """Return the page of a worker for a tree: its state, and its jobs now and in the newest build.
 
     `report` is of `report_part`.
     """

@@ -71,22 +71,22 @@ def _farm_rows(farm: WholeFarm) -> Iterator[tuple[str, object]]:
 
 
 def _workers_table(farm: WholeFarm) -> Html:
-    head = ["worker", "slots in use", "load", "cores", "free memory", "termite", "state", "users", "address"]
+    head = ["worker", "state", "slots in use", "load", "cores", "free memory", "termite", "users", "address"]
     rows = [
         [
             link(["worker", one.worker.name], one.worker.name),
-            f"{one.worker.leased} of {one.worker.slots}",
-            f"{one.worker.load:.1f}",
-            one.worker.machine.cores or "?",
-            size_text(one.worker.free_memory_bytes),
-            one.release or "?",
             _state_mark(one, farm.interval_s),
-            _users_of(one),
+            "" if one.is_gone else f"{one.worker.leased} of {one.worker.slots}",
+            "" if one.is_gone else f"{one.worker.load:.1f}",
+            one.worker.machine.cores or "?",
+            "" if one.is_gone else size_text(one.worker.free_memory_bytes),
+            one.release or "?",
+            "" if one.is_gone else _users_of(one),
             one.worker.address,
         ]
         for one in sorted(farm.workers, key=lambda one: one.is_gone)
     ]
-    return table(head, rows, numbers=(1, 2, 3, 4)) if rows else tag("p", "No worker is registered.")
+    return table(head, rows, numbers=(2, 3, 4, 5)) if rows else tag("p", "No worker is registered.")
 
 
 def _state_mark(known: FarmWorker, interval_s: float) -> Html:

@@ -132,7 +132,7 @@ class WorkerChanged(_Tagged, frozen=True):
 
 
 class WorkerLeft(_Tagged, frozen=True):
-    """A worker that has no lease any more. `reason` is the value of a `Reason`, or ""."""
+    """A worker that is shown no more. `reason` is the value of a `Reason`, or ""."""
 
     name: str
     at_s: float

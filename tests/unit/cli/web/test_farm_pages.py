@@ -74,10 +74,11 @@ def test_every_figure_of_the_farm_is_the_coordinators() -> None:
     assert ["termite of the coordinator", "1.2.4"] in rows
     named = {row[0]: row for row in rows if len(row) == 9}
     assert named["w003"] == [
-        "w003", "3 of 8", "0.3", "8", "3.0 GiB", "1.2.3", "answers", "anna@desk: 2, anna@desk3: 1", "host3:1235",
+        "w003", "answers", "3 of 8", "0.3", "8", "3.0 GiB", "1.2.3", "anna@desk: 2, anna@desk3: 1", "host3:1235",
     ]  # fmt: skip
     words = ["silent for 12.0 s", "lost: silent for 1.00 s", "drained", "stopped 1.00 s ago"]
-    assert [named[f"w00{at}"][6] for at in (5, 6, 7, 8)] == words
+    assert [named[f"w00{at}"][1] for at in (5, 6, 7, 8)] == words
+    assert named["w006"][2:6] == ["", "", "8", ""], "what it said last is old"
     assert [row[0] for row in rows if len(row) == 9][-2:] == ["w006", "w008"], "those that are gone stand last"
     assert ["anna@desk", "10", "5", "5"] in rows and ["anna@desk9", "1", "0", "1"] in rows
 
