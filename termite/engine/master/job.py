@@ -32,7 +32,7 @@ class Job:
     """A job is one command of a launcher.
 
     `id` is unique in this master. `number` is the number of the journal that was sent to the
-    mirror, or 0 if it is not needed. Fields that are None are not known yet, unless a comment says
+    mirror, or None if it is not needed. Fields that are None are not known yet, unless a comment says
     otherwise.
     """
 
@@ -50,7 +50,7 @@ class Job:
     bug: Exception | None = None  # of `run_at_once`; `run_job` raises it again
     ticket: Ticket | None = None  # None: nothing was published yet
     place: str = ""  # the place outside the tree that makes it run here; "": none does
-    number: int = 0
+    number: int | None = None
     has_met_others: bool = False  # True if others changed the files that it changed in place, in any attempt
     is_executed: bool = False  # True if a worker may have started the command in any attempt
     terminal: TerminalWish | None = None  # with the present size of the window; None: the job has none

@@ -90,10 +90,8 @@ async def _keep_house(master: Master, sessions: Sessions) -> None:
     idle_exit_s = master.config.idle_exit_s
     while True:
         await trio.sleep(HOUSEKEEPING_S)
-        numbers = [job.number for job in master.jobs.values() if job.number]
         master.recorder.end_quiet_build()
-        oldest = master.pool.oldest_cursor()
-        master.tree.forget_before(min([*numbers, master.tree.number if oldest is None else oldest]))
+        master.tree.forget_before(master.oldest_number)
         if master.is_busy:
             master.last_busy_s = trio.current_time()
         if idle_exit_s and trio.current_time() - master.last_busy_s > idle_exit_s:

@@ -292,7 +292,7 @@ async def end_remote(master: Master, job: Job, attempt: RemoteRun) -> Exit | Non
     if ran.exec_errno:
         return await fall_back(master, job, Reason.EXEC_FAILED, os.strerror(ran.exec_errno), quiet=True)
     master.recorder.published(job, len(attempt.conflicts))
-    job.number = 0  # the journal may drop its changes, however slow the launcher is
+    job.number = None  # the journal may drop its changes, however slow the launcher is
     job.output.release_nowait()
     await job.launcher.stop_reading()
     await report_result(master, job, ran, attempt.conflicts)

@@ -147,6 +147,13 @@ class Master:
         """True while a job or a build runs."""
         return bool(self.jobs or self.local_runs.running or self.builds)
 
+    @property
+    def oldest_number(self) -> int:
+        """The number of the journal below which neither a job nor a mirror needs changesets."""
+        cursor = self.pool.oldest_cursor()
+        numbers = [job.number for job in self.jobs.values() if job.number is not None]
+        return min([*numbers, self.tree.number if cursor is None else cursor])
+
     def counters_of(self, job: Job) -> tuple[Counters, ...]:
         """Return the counters in which what happens to a job counts: ours, and its build's."""
         build = job.notes.build

@@ -199,6 +199,9 @@ class FakePool:
     def succeeded(self, lease: FakeLease) -> None:
         pass
 
+    def oldest_cursor(self) -> int | None:
+        return None
+
     def retire(self, lease: FakeLease) -> None:
         self._steps.append(f"retired {lease.worker}")
 
@@ -1091,6 +1094,20 @@ async def test_a_disk_that_refuses_the_results_makes_it_run_here(tmp_path: Path)
     async with world.launcher("gcc") as launched:
         told = await launched.frames() or []
         assert b"No space left" in told[0][1]
+
+
+@pytest.mark.parametrize("number", [0, 5])
+async def test_the_journal_keeps_what_a_running_job_needs_from_its_first_number_on(tmp_path: Path, number: int) -> None:
+    async def run(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        world.tree.number = 7
+        needed.append(world.master.oldest_number)
+        return ran()
+
+    needed: list[int] = []
+    world = World(tmp_path, run)
+    world.tree.number = number
+    await world.say("gcc")
+    assert [*needed, world.master.oldest_number] == [number, 7]
 
 
 @pytest.mark.logs("job-retried")
