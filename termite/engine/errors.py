@@ -99,6 +99,7 @@ class Reason(enum.StrEnum):
     NETWORK_DENIED = "network-denied"
     WORKER_BUG = "worker-bug"
     TRACE_DISTURBED = "trace-disturbed"
+    INPUT_CHANGED = "input-changed"
 
     OTHER_PROTOCOL = "other-protocol"
     CLOCKS_DIFFER = "clocks-differ"
@@ -190,6 +191,7 @@ _WORDS = {
     Reason.NETWORK_DENIED: "the worker gives jobs no network (termite-worker -network)",
     Reason.WORKER_BUG: "an error inside termite on the worker",
     Reason.TRACE_DISTURBED: "the trace of the command has disturbed it, and it runs again without a trace",
+    Reason.INPUT_CHANGED: "the command failed while an input of it changed, and it runs again",
     Reason.OTHER_PROTOCOL: "the other side has another version of termite",
     Reason.CLOCKS_DIFFER: "the clocks of the two machines differ",
     Reason.NOT_TRUSTED: "the other side does not belong to this cluster",

@@ -246,7 +246,7 @@ def _sum_up(master: client.Client, status: int, patience_s: float) -> None:
     if len(parts) > 1 or os.environ.get("TERMITE_VERBOSE"):
         say("; ".join(parts))
         _say_pages(master)
-    for named in (*few, *end["named"]):
+    for named in (*end.get("missing_edges", ()), *few, *end["named"]):
         say(named)
     if file := os.environ.get("TERMITE_SUMMARY"):
         from termite.cli.readers.summary_file import write_summary
@@ -310,6 +310,7 @@ def summary_parts(end: client.Reply) -> list[str]:
     for key, text in (
         ("moved", "given to another worker"),
         ("repeated", "run again on the same worker"),
+        ("reruns", "failed and run again because an input had changed"),
         ("dropped_writes", "files written outside the tree and dropped"),
         ("sockets_left", "sockets that stayed on workers"),
         ("conflicts", "files written by two jobs at once"),

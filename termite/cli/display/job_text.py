@@ -8,6 +8,7 @@ from termite.cli.amounts import duration_text, size_text
 from termite.engine.decide.logic.rules import readable_regexp
 from termite.engine.errors import words_of
 from termite.engine.history.logic.job_record import NOT_KNOWN, Cause, JobRecord, Where, Why
+from termite.engine.history.logic.missing_edges import missing_edge
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
 _WHERE = {
@@ -162,6 +163,8 @@ def _rows(job: JobRecord, tree: str) -> Iterator[tuple[str, str]]:
         )
     if job.ran_again:
         yield "", "the command may have run more than once"
+    if line := missing_edge(job):
+        yield "missing", line
     yield from _names("wrote", job.files, job.file_count, tree)
     yield from _names("dropped", job.dropped, job.dropped_count, "")
     yield from _output(job)

@@ -250,7 +250,8 @@ def record_failure(master: Master, job: Job, error: Retryable) -> None:
     """Note a failed attempt against its worker, so that the next attempt gets another one.
 
     If a file changed under the job, or could not be looked at here, no worker is to blame. Nor is
-    one that gives no job the network, or whose trace has disturbed the job.
+    one that gives no job the network, or whose trace has disturbed the job. A command that failed
+    before its input was there has failed by itself.
     """
     assert job.lease is not None, "only a lease can fail"
     if error.reason is Reason.NETWORK_DENIED:
@@ -260,16 +261,17 @@ def record_failure(master: Master, job: Job, error: Retryable) -> None:
         job.failures.append(error)
         log.info("job-outdated job=%d detail=%r reason=%s", job.id, error.detail, error.reason)
         return
+    for counters in master.counters_of(job):
+        counters.retries[error.reason] += 1
     if error.reason is Reason.TRACE_DISTURBED:
         job.is_disturbed = True  # it is no failure, and cannot happen again
-        for counters in master.counters_of(job):
-            counters.retries[error.reason] += 1
         log.info("job-disturbed job=%d lease=%s detail=%r reason=%s", *_named(job, error))
+        return
+    if error.reason is Reason.INPUT_CHANGED:  # nor is this one
+        log.info("job-came-early job=%d lease=%s detail=%r reason=%s", *_named(job, error))
         return
     job.fail(job.lease.worker, error)
     master.pool.failed(job.lease, error)
-    for counters in master.counters_of(job):
-        counters.retries[error.reason] += 1
     log.warning("job-retried job=%d lease=%s detail=%r reason=%s", *_named(job, error))
 
 

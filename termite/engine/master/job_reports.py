@@ -14,7 +14,7 @@ from termite.engine.master.job import Job
 from termite.engine.master.shared import Master
 from termite.engine.model import Exit
 from termite.engine.paths import is_within
-from termite.engine.wire.protocol.foreign_text import printable
+from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 from termite.engine.wire.protocol.messages import Ran
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,9 @@ async def report_result(master: Master, job: Job, ran: Ran, conflicts: tuple[byt
         if conflicts:
             counters.conflicts += len(conflicts)
             counters.count_paths("written by two jobs at once", absolute(conflicts))
+    if job.notes.late_inputs and (line := master.recorder.missing_edge_of(job)):
+        for counters in master.counters_of(job):
+            counters.count_missing_edge(printable(line, LONGEST_LINE))
     if lost := job.stdin.finish(ran.stdin_offset, ran.stdin_taken):
         log.info("job-stdin-left job=%d bytes=%d", job.id, lost)
     for path in conflicts:
@@ -51,7 +54,12 @@ async def report_half_published(master: Master, job: Job, error: HalfPublished) 
 
 
 def count_attempt(master: Master, job: Job, lease: Lease) -> None:
-    """Count a further attempt of a job, after one that failed. `lease` gets it."""
+    """Count a further attempt of a job, after one that failed. `lease` gets it.
+
+    A command that runs again because an input has changed is counted by that.
+    """
+    if job.notes.attempts[-1].reason == Reason.INPUT_CHANGED:
+        return
     is_other = job.notes.attempts[-1].worker != lease.worker
     for counters in master.counters_of(job):
         if is_other:

@@ -56,6 +56,7 @@ from termite.engine.master.job_reports import (
     report_result,
 )
 from termite.engine.master.placement.dispatch import dispatch
+from termite.engine.master.placement.failed_jobs import check_failure
 from termite.engine.master.placement.machine_questions import UnlikeWorker, Wanted, unlike_workers, wanted_by
 from termite.engine.master.placement.run_times import learn_run_time
 from termite.engine.master.results import FetchedContents
@@ -269,7 +270,7 @@ async def run_remotely(master: Master, job: Job, command: Command, wanted: Wante
             return None
         if job.notes.attempts:
             count_attempt(master, job, lease)
-        observer = master.observer_of(message) if job.is_stored and message.trace else None
+        observer = master.observer_of(message) if message.trace else None
         dispatched_ns, dispatched_s = master.tree.now_ns(), trio.current_time()
         with master.recorder.attempt(job, lease):
             ran = await run_on_worker(master, job, lease, message)
@@ -277,7 +278,11 @@ async def run_remotely(master: Master, job: Job, command: Command, wanted: Wante
             await check_result(master, job, ran)
             await job.output.check_end()
             timing = Timing(dispatched_ns, ran.started_ns, ran.ended_ns, lease.offset_ns, message.number)
-            observed = await observer.observe(ran, lease.traced_names, timing, job.weak) if observer else None
+            if observer is not None and master.config.trace and (ran.exit.code or ran.exit.signal):
+                await check_failure(master, job, ran, observer, timing)
+            observed = None
+            if observer is not None and job.is_stored:
+                observed = await observer.observe(ran, lease.traced_names, timing, job.weak)
             conflicts = await publish_results(master, job, lease, ran, timing)
     return RemoteRun(ran, conflicts, trio.current_time() - dispatched_s, observed)
 
@@ -352,5 +357,6 @@ async def publish_results(master: Master, job: Job, lease: Lease, ran: Ran, timi
         job.ticket = Ticket(end, lambda: launcher.needs_no_exit, job.output.show_held, umask=umask)
         job.ticket.may_set_modes = functools.partial(may_set_modes, job.command.text if job.command else "")
         published = await master.tree.publish(ran.changes, contents, timing, job.ticket)
+    master.authors.note(published.number, job.id)
     job.has_met_others |= bool(published.appended)
     return published.conflicts

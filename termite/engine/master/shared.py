@@ -34,6 +34,7 @@ from termite.engine.master.job import Job
 from termite.engine.master.mirror_requests import MirrorRequests
 from termite.engine.master.notices import Notices
 from termite.engine.master.placement.tool_places import ToolPlaces, UnseenPrograms
+from termite.engine.master.recording.authors import Authors
 from termite.engine.master.recording.fleet_view import FleetView, view_fleet
 from termite.engine.master.recording.job_records import RecordSettings
 from termite.engine.master.recording.recorder import Recorder
@@ -115,6 +116,7 @@ class Master:
         self.rule_file = RuleFile(config.socket.parent, self.book)
         self.started_s = time.time()
         self.counters = Counters()
+        self.authors = Authors()
         self.notices = Notices()
         self.jobs: dict[int, Job] = {}
         self.surroundings = JobSurroundings()

@@ -44,6 +44,7 @@ class Counters:
     # Local commands: by the place outside the tree that they write, by the private one they name.
     outside: Counter[str] = field(default_factory=Counter)
     private: Counter[str] = field(default_factory=Counter)
+    missing_edges: Counter[str] = field(default_factory=Counter)  # lines about jobs that failed and then passed
     unseen: Counter[str] = field(default_factory=Counter)  # local commands by the program that jobs may not see
 
     def count_paths(self, what: str, paths: Iterable[str]) -> None:
@@ -55,6 +56,14 @@ class Counters:
             line = f"{what}: {path}"
             if line in self.named or len(self.named) < REMEMBERED_PATHS:
                 self.named[line] += 1
+
+    def count_missing_edge(self, line: str) -> None:
+        """Count a job that failed, and passed when an input had changed.
+
+        New lines are ignored as soon as REMEMBERED_PATHS are known.
+        """
+        if line in self.missing_edges or len(self.missing_edges) < REMEMBERED_PATHS:
+            self.missing_edges[line] += 1
 
     def count_place(self, places: Counter[str], place: str) -> None:
         """Count a command that runs locally because of `place`, in `outside` or `private`.
@@ -93,19 +102,29 @@ def build_summary(counters: Counters) -> Report:
         "retries": _by_reason(counters.retries),
         "moved": counters.moved,
         "repeated": counters.repeated,
+        "reruns": counters.retries[Reason.INPUT_CHANGED],
         "failed": counters.failed,
         "dropped_writes": counters.dropped_writes,
         "sockets_left": counters.sockets_left,
         "conflicts": counters.conflicts,
+        "missing_edges": [*_lines(counters.missing_edges), *_rest(counters.missing_edges)],
         "fallbacks": _by_reason(counters.fallbacks),
         "tied": _by_reason(counters.tied),
         "outside": dict(counters.outside.most_common()),
         "private": dict(counters.private.most_common(NAMED_PATHS)),
         "unseen": dict(counters.unseen.most_common()),
-        "named": [
-            line if count == 1 else f"{line} ({count} times)" for line, count in counters.named.most_common(NAMED_PATHS)
-        ],
+        "named": _lines(counters.named),
     }
+
+
+def _lines(counts: Counter[str]) -> list[str]:
+    """Return the most frequent lines, each with its number if it came several times."""
+    return [line if count == 1 else f"{line} ({count} times)" for line, count in counts.most_common(NAMED_PATHS)]
+
+
+def _rest(missing_edges: Counter[str]) -> list[str]:
+    rest = len(missing_edges) - NAMED_PATHS
+    return [f"missing dependencies beyond these: {rest}, see termite-ctl jobs -retried"] if rest > 0 else []
 
 
 def frequent_places(places: Mapping[str, int], commands: int) -> list[str]:

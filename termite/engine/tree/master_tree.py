@@ -16,6 +16,7 @@ import trio
 from termite.engine.errors import FsError, Retryable
 from termite.engine.model import Attr, Change, Changeset, Digest
 from termite.engine.paths import components, from_root_down
+from termite.engine.tree.directory_reader import DirectoryReader
 from termite.engine.tree.disk import Disk
 from termite.engine.tree.disk_follower import DiskFollower
 from termite.engine.tree.file_contents import FileContents
@@ -204,6 +205,10 @@ class MasterTree:
         """Return the changesets after number `cursor`, which must not have been forgotten."""
         return self._journal.since(cursor)
 
+    def result_number(self, path: bytes) -> int:
+        """Return with which changeset the newest result at a path was complete; 0 if none is known."""
+        return self._journal.result_number(path)
+
     def contents_since(self, number: int, most_bytes: int, total_bytes: int, most_files: int) -> dict[bytes, bytes]:
         """Return the contents, by path, of small files written after `number` that no worker has.
 
@@ -227,7 +232,7 @@ class MasterTree:
         tree = self._follower.tree
         served = [d for d in tree.served_within(b"") if not self._exports.is_volatile(d)]
         shown = {directory: dict(tree.listing(directory)) for directory in served}
-        suspects = await trio.to_thread.run_sync(self._find_suspects, shown)
+        suspects = await trio.to_thread.run_sync(_find_suspects, self._follower.reader, shown)
         for directory, names in suspects.items():
             if names is None:
                 self._journal.append(self._follower.check_directory(directory))
@@ -347,9 +352,11 @@ class MasterTree:
         self._disk.close()
         self._staging.close()
 
-    def _find_suspects(self, shown: Mapping[bytes, Mapping[bytes, Seen]]) -> dict[bytes, set[bytes] | None]:
-        reader = self._follower.reader
-        return {directory: reader.find_suspects(directory, listing) for directory, listing in shown.items()}
+
+def _find_suspects(
+    reader: DirectoryReader, shown: Mapping[bytes, Mapping[bytes, Seen]]
+) -> dict[bytes, set[bytes] | None]:
+    return {directory: reader.find_suspects(directory, listing) for directory, listing in shown.items()}
 
 
 def _empty(staging: Staging, trash: list[bytes]) -> None:

@@ -103,6 +103,11 @@ def test_a_summary_says_why_jobs_were_not_done_by_a_worker_wherever_they_ran() -
     ]
 
 
+def test_a_summary_counts_commands_that_ran_again_because_an_input_had_changed() -> None:
+    end = build_summary(Counters(remote=3, retries=Counter({Reason.INPUT_CHANGED: 2})))
+    assert summary_parts(end)[1:] == ["failed and run again because an input had changed: 2"]
+
+
 def test_termite_build_without_a_tool_is_called_wrongly(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match="which build tool"):
         run_build([])

@@ -18,6 +18,7 @@ OUTPUT_BYTES = 2048  # of a job's output: its end
 TEXT_CHARACTERS = 8192  # of a command's text: its beginning
 FILES_NAMED = 64  # of the files that a job wrote, and of those that were dropped
 FILES_BYTES = 8192  # of all these names
+INPUTS_NAMED = 16  # of the inputs that had changed when an attempt had failed
 
 
 class Where(enum.StrEnum):
@@ -81,6 +82,19 @@ class FailedAttempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
     at_s: float = 0.0
 
 
+class LateInput(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An input of a failed attempt that had changed when the attempt was over.
+
+    * `path` is below the tree, or absolute.
+    * `is_there`: the input was made or written, otherwise it was removed.
+    * `job` is the job whose result it is, or 0 if it is no result of a job on a worker.
+    """
+
+    path: str
+    is_there: bool = True
+    job: int = 0
+
+
 class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True):
     """The record of one job, finished or (in the live stream) not.
 
@@ -128,6 +142,7 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=
     trace_calls: int = 0
     trace_paths: int = 0
     trace_gaps: tuple[str, ...] = ()
+    late_inputs: tuple[LateInput, ...] = ()
 
     @property
     def stage(self) -> Stage:

@@ -4,6 +4,6 @@
 finds by its search path. `machine_questions` keeps a command that asks about its machine away from
 workers that would answer otherwise. `run_times` notes how long it took there, so that a short one
 runs on this machine. `sent_contents` chooses the new files that go there with it, and `traced_jobs`
-whether it is traced.
+whether it is traced. `failed_jobs` lets a command run again whose input came too late.
 The room may import everything that its parent may, and the parent's `job` and `shared`.
 """

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from termite.engine.errors import Reason
-from termite.engine.history.logic.job_record import NOT_KNOWN, FailedAttempt, Where
+from termite.engine.history.logic.job_record import NOT_KNOWN, FailedAttempt, LateInput, Where
 from termite.engine.master.recording.build_notes import BuildNotes
 from termite.engine.model import Change, Exit, PackedTrace, Usage
 
@@ -20,6 +20,7 @@ class JobNotes:
     * `sent_s` to `usage` and `changes` to `trace` are those of the present attempt.
     * `reason` and `detail` say why it fell back or was refused; None: it was not.
     * `traffic` has the bytes sent and received, and the requests.
+    * `late_inputs` are those for which a failed command runs again, in whatever attempt.
     * `text` is the recorded text, as soon as somebody has needed it; "" before.
     * `process` is the pidfd of a command that has ended here, which the keeper asks and closes.
     """
@@ -48,6 +49,7 @@ class JobNotes:
     detail: str = ""
     traffic: tuple[int, int, int] = (0, 0, 0)
     attempts: tuple[FailedAttempt, ...] = ()
+    late_inputs: tuple[LateInput, ...] = ()
     text: str = ""
     process: int = NO_PROCESS
 

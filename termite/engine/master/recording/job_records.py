@@ -17,7 +17,7 @@ from termite.engine.history.logic.recorded_text import (
 )
 from termite.engine.master.job import Job
 from termite.engine.master.recording.job_notes import JobNotes
-from termite.engine.model import Change, PackedTrace, Rule, TraceGap, Usage
+from termite.engine.model import Change, Rule, TraceGap, Usage
 
 # With these, the worker has not started the command.
 NOT_STARTED = frozenset({Reason.NETWORK_DENIED.value, Reason.EXEC_FAILED.value, Reason.TOO_LARGE.value})
@@ -47,7 +47,7 @@ def record_of(job: Job, settings: RecordSettings) -> JobRecord:
     hidden = environment_of(command).hidden(settings.env_exclude) if command and settings.env_exclude else ()
     if not notes.text:
         notes.text = recorded_text(text, hidden)
-    files, file_count = _files_below(settings.writable_root, notes.changes) if notes.changes else ((), 0)
+    files, file_count = files_below(settings.writable_root, notes.changes) if notes.changes else ((), 0)
     is_kept = settings.keeps_output and (rule is None or rule.log)
     output = job.output.tail if notes.where is not Where.HERE else None
     return JobRecord(
@@ -77,7 +77,7 @@ def record_of(job: Job, settings: RecordSettings) -> JobRecord:
         output_bytes=output.size if output else 0,
         is_output_kept=is_kept,
         pid=job.launcher.pid,
-        **_trace(notes.trace),
+        **_trace(notes),
     )
 
 
@@ -115,11 +115,13 @@ def _times_and_end(notes: JobNotes) -> dict[str, Any]:
     }
 
 
-def _trace(trace: PackedTrace | None) -> dict[str, Any]:
-    if trace is None:
-        return {}
-    gaps = TraceGap(trace.gaps).words if trace.gaps else ()
-    return {"trace_calls": trace.calls, "trace_paths": trace.count, "trace_gaps": gaps}
+def _trace(notes: JobNotes) -> dict[str, Any]:
+    """Return the fields that only traced jobs have."""
+    found: dict[str, Any] = {"late_inputs": notes.late_inputs} if notes.late_inputs else {}
+    if (trace := notes.trace) is not None:
+        gaps = TraceGap(trace.gaps).words if trace.gaps else ()
+        found |= {"trace_calls": trace.calls, "trace_paths": trace.count, "trace_gaps": gaps}
+    return found
 
 
 def _has_run_again(job: Job) -> bool:
@@ -158,7 +160,7 @@ def _kind(job: Job, rule: Rule | None) -> tuple[Why, Reason | None, str]:
     return (Why.SWITCHED if is_never else Why.NO_RULE), None, ""
 
 
-def _files_below(tree: bytes, changes: Sequence[Change]) -> tuple[tuple[bytes, ...], int]:
+def files_below(tree: bytes, changes: Sequence[Change]) -> tuple[tuple[bytes, ...], int]:
     """Return the first files that were written below the tree, and how many there are."""
     top = tree + b"/" if tree else b""
     written = [

@@ -25,6 +25,7 @@ from termite.engine.history.logic.live_events import (
     JobSent,
     Snapshot,
 )
+from termite.engine.history.logic.missing_edges import missing_edge
 from termite.engine.history.logic.recorded_text import recorded_line, recorded_text
 from termite.engine.history.watchers import SendFrames, Watchers
 from termite.engine.launch.connection import LauncherGone
@@ -105,6 +106,10 @@ class Recorder:
         """Note that the result of the present attempt counts."""
         notes = job.notes
         notes.where, notes.is_published, notes.conflicts = Where.WORKER, True, conflicts
+
+    def missing_edge_of(self, job: Job) -> str:
+        """Return the line about a job that failed and then passed, or "" if it is none."""
+        return missing_edge(self._present(job))
 
     def half_published(self, job: Job, error: HalfPublished) -> None:
         """Note that only a part of the results is in the tree; the launcher ends with 101."""

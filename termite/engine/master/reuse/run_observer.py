@@ -5,10 +5,11 @@ The AttrTree has the state before the run only until its results are published, 
 
 from dataclasses import dataclass
 
-from termite.engine.errors import TermiteError
+from termite.engine.errors import Retryable, TermiteError
 from termite.engine.fleet.logic.learnt_names import LearntNames
 from termite.engine.master.placement.traced_jobs import job_trace
 from termite.engine.recall.fact_reader import FactReader
+from termite.engine.recall.logic.changed_inputs import ChangedInput, InputChanges
 from termite.engine.recall.logic.dependencies import (
     Dependencies,
     EndedJob,
@@ -18,6 +19,7 @@ from termite.engine.recall.logic.dependencies import (
 )
 from termite.engine.recall.logic.meanwhile import Meanwhile
 from termite.engine.recall.logic.tree_facts import FactsMissing
+from termite.engine.recall.logic.uses import PathSet
 from termite.engine.recall.look_up.observation import Observation, make_observation
 from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.master_tree import MasterTree
@@ -79,6 +81,21 @@ class RunObserver:
             return ObservedRun(obstacle=Obstacle.FACTS, detail=str(error).encode(errors="replace"))
         return ObservedRun(obstacle=Obstacle.FACTS)
 
+    def sees_changes(self) -> bool:
+        """Return whether anything has changed since the dispatch, or may have."""
+        try:
+            return self._tree.drain() != self._message.number
+        except Retryable:  # nobody knows what is at one of the places
+            return True
+
+    def changed_inputs(self, path_set: PathSet) -> tuple[ChangedInput, ...]:
+        """Return the inputs that the run would find otherwise now, right after `observe`."""
+        tree = self._tree
+        return InputChanges(tree.changesets_since(self._message.number), self._has_other_names).find(path_set)
+
+    def _has_other_names(self, directory: bytes) -> bool:
+        return self._tree.attrs.names_changed_since(directory, self._names_before)
+
     def _ended_job(self, ran: Ran, names: LearntNames, timing: Timing) -> EndedJob:
         """Return the run as `recall` knows it. Raise NotStorable if its trace is of no use."""
         if ran.trace is None:
@@ -93,10 +110,7 @@ class RunObserver:
         """Look at the tree as it is now. Raise FactsMissing, NotStorable and Retryable."""
         tree = self._tree
         tree.drain()
-        meanwhile = Meanwhile(
-            tree.changesets_since(self._message.number),
-            lambda directory: tree.attrs.names_changed_since(directory, self._names_before),
-        )
+        meanwhile = Meanwhile(tree.changesets_since(self._message.number), self._has_other_names)
         facts = self._reader.facts()
         found = find_dependencies(job, facts)
         changed = meanwhile.changed_content(found.path_set) or b""

@@ -98,6 +98,10 @@ class Journal:
         """Remember that a job's changes are on disk, in the changeset of this number."""
         self._results.update((change.path, (number, change)) for change in changes if _is_content(change))
 
+    def result_number(self, path: bytes) -> int:
+        """Return with which changeset the newest result at a path was complete; 0 if none is known."""
+        return self._results[path][0] if path in self._results else 0
+
     def statistics(self) -> dict[str, int]:
         """Return the numbers of changesets and results that are kept."""
         return {"changesets": len(self._kept), "results": len(self._results)}

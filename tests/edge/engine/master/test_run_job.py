@@ -93,6 +93,7 @@ class FakeTree:
         self.misses_changes = False
         self.temporary = (b"tmp",)
         self.attrs = AttrTree(Seen(Attr(0o040755, 0, 1)))
+        self.results: dict[bytes, int] = {}
         self.named: list[tuple[tuple[bytes, ...], bytes, tuple[bytes, ...]]] = []
         self.shown: list[bytes] = []
         self.half: HalfPublished | None = None
@@ -128,6 +129,9 @@ class FakeTree:
     def contents_since(self, number: int, most_bytes: int, total_bytes: int, most_files: int) -> dict[bytes, bytes]:
         self.limits.append((most_bytes, total_bytes, most_files))
         return {}
+
+    def result_number(self, path: bytes) -> int:
+        return self.results.get(path, 0)
 
     def statistics(self) -> dict[str, int]:
         return {}

@@ -60,6 +60,18 @@ class Project:
         self, meanwhile: Callable[[], object] = nothing, *, weak: bytes = WEAK, is_traced: bool = True
     ) -> ObservedRun:
         """Return what is found of a run during which `meanwhile` happens."""
+        return (await self._observe(meanwhile, weak=weak, is_traced=is_traced))[1]
+
+    async def changed_inputs(self, meanwhile: Callable[[], object]) -> tuple[bool, list[bytes]]:
+        """Return whether anything is seen to have changed, and the inputs below the root that have."""
+        observer, found = await self._observe(meanwhile, weak=b"")
+        assert found.dependencies is not None
+        changed = observer.changed_inputs(found.dependencies.path_set)
+        return observer.sees_changes(), [one.path.removeprefix(self.top + b"/") for one in changed]
+
+    async def _observe(
+        self, meanwhile: Callable[[], object], *, weak: bytes, is_traced: bool = True
+    ) -> tuple[RunObserver, ObservedRun]:
         number = self.tree.drain()
         message = Run(1, number, (), (b"gcc",), b"gcc", True, (), b"/" + self.top, 0o22, False, False)
         observer = RunObserver(self.tree, FactReader(self.tree), message, self.top)
@@ -70,7 +82,7 @@ class Project:
         learnt.learn(trace)
         now = time.time_ns()
         ran = Ran(Exit(1), Usage(), self.changes, self.inline, now, now, trace=trace if is_traced else None)
-        return await observer.observe(ran, learnt, Timing(now, now, now, 0, number), weak)
+        return observer, await observer.observe(ran, learnt, Timing(now, now, now, 0, number), weak)
 
 
 @pytest.fixture
@@ -120,6 +132,18 @@ async def test_a_new_time_alone_is_no_change_but_is_not_stored(project: Project)
 async def test_changes_of_others_do_not_count(project: Project) -> None:
     found = await project.observe(lambda: (project.root / "src/b.o").write_text("b"))
     assert found.changed == b"" and found.observation is not None
+
+
+async def test_the_inputs_that_a_second_run_would_find_otherwise_are_named(project: Project) -> None:
+    def change() -> None:
+        (project.root / "inc/gen.h").write_text("late")
+        (project.root / "lib/new").write_text("")
+        os.utime(project.root / "src/a.c", (1, 1))
+
+    project.uses[b"lib"] = LIST
+    assert await project.changed_inputs(nothing) == (False, [])
+    assert await project.changed_inputs(lambda: os.utime(project.root / "src/a.c", (2, 2))) == (True, [])
+    assert await project.changed_inputs(change) == (True, [b"inc/gen.h", b"lib/new"])
 
 
 async def test_a_run_without_a_trace_is_not_observed(project: Project) -> None:

@@ -6,7 +6,7 @@ import pytest
 from termite.cli.amounts import duration_text
 from termite.cli.display.job_text import cause_text, end_text, job_lines, phases, place_word, slot_time_s, whole_time_s
 from termite.engine.errors import Reason
-from termite.engine.history.logic.job_record import Cause, JobRecord, Where, Why
+from termite.engine.history.logic.job_record import Cause, FailedAttempt, JobRecord, LateInput, Where, Why
 from tests.synthetic_builds import synthetic_build
 
 
@@ -62,3 +62,16 @@ def test_phases_follow_each_other_even_if_clocks_do_not() -> None:
 )
 def test_durations_have_a_unit_that_suits_them(seconds: float, text: str) -> None:
     assert duration_text(seconds) == text
+
+
+def test_a_job_that_passed_when_an_input_had_changed_says_which_dependency_is_missing() -> None:
+    attempt = FailedAttempt("alpha", Reason.INPUT_CHANGED.value, "gen.h (made by job 3)")
+    job = JobRecord(
+        id=4, build=1, text="gcc -c x.c -o x.o", cwd="/", where=Where.WORKER, worker="alpha", exit_code=0,
+        files=(b"x.o",), attempts=(attempt,), late_inputs=(LateInput("gen.h", job=3),),
+    )  # fmt: skip
+    lines = list(job_lines(job, "/tree"))
+    assert f"{'retried':<10}after alpha: {Reason.INPUT_CHANGED.words} (gen.h (made by job 3))" in lines
+    line = "x.o failed, then passed when gen.h (made by job 3) was there: a dependency is missing"
+    assert f"{'missing':<10}{line}" in lines
+    assert not any("missing" in line for line in job_lines(msgspec.structs.replace(job, exit_code=1), "/tree"))

@@ -1,5 +1,8 @@
 """Tests of a master's counters, and of the summary of a build."""
 
+from collections import Counter
+
+from termite.engine.errors import Reason
 from termite.engine.status.report import NAMED_PATHS, REMEMBERED_PATHS, Counters, build_summary, frequent_places
 
 
@@ -29,6 +32,23 @@ def test_a_summary_counts_the_commands_of_each_place() -> None:
     for number in range(2 * REMEMBERED_PATHS):
         counters.count_place(counters.outside, f"/srv/{number}")
     assert len(counters.outside) == REMEMBERED_PATHS
+
+
+def test_the_summary_names_twenty_missing_dependencies_and_counts_the_others() -> None:
+    counters = Counters(retries=Counter({Reason.INPUT_CHANGED: 30}))
+    for number in range(NAMED_PATHS + 5):
+        counters.count_missing_edge(f"{number}.o failed, then passed")
+    counters.count_missing_edge("0.o failed, then passed")
+    summary = build_summary(counters)
+    lines = summary["missing_edges"]
+    assert isinstance(lines, list)
+    assert lines[:2] == ["0.o failed, then passed (2 times)", "1.o failed, then passed"]
+    assert len(lines) == NAMED_PATHS + 1
+    assert lines[-1] == "missing dependencies beyond these: 5, see termite-ctl jobs -retried"
+    assert (summary["reruns"], summary["retried"]) == (30, 30)
+    for number in range(2 * REMEMBERED_PATHS):
+        counters.count_missing_edge(str(number))
+    assert len(counters.missing_edges) == REMEMBERED_PATHS
 
 
 def test_places_of_more_than_five_in_a_hundred_commands_are_frequent() -> None:

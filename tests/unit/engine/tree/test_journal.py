@@ -30,6 +30,16 @@ def test_numbers_begin_with_one_and_nothing_changed_is_no_number() -> None:
     assert journal.append([gone(b"b")]) == 2
 
 
+def test_the_newest_result_at_a_path_has_the_number_of_its_changeset() -> None:
+    journal = Journal()
+    result(journal, written(b"a"), written(b"b"))
+    journal.append([written(b"c")])
+    result(journal, written(b"b", b"y"))
+    assert [journal.result_number(path) for path in (b"a", b"b", b"c")] == [1, 3, 0]
+    journal.forget_before(2)
+    assert [journal.result_number(path) for path in (b"a", b"b")] == [0, 3]
+
+
 def test_a_cursor_gets_everything_after_it() -> None:
     journal = Journal()
     for name in (b"a", b"b", b"c"):
