@@ -187,6 +187,7 @@ def cluster(
     jobs: int = 2,
     short: str = "0",
     coordinator_flags: Sequence[str] = (),
+    master_flags: Sequence[str] = (),
 ) -> Iterator[Cluster]:
     """Start a coordinator, one worker in each of `workers`, and a master for `tree`.
 
@@ -203,7 +204,7 @@ def cluster(
             stack.enter_context(start_worker(where, copy_secret(secret, where), address, f"w{n}", "-jobs", str(jobs)))
             for n, where in enumerate(workers, 1)
         ]
-        flags = ("-secret", str(secret), "-coordinator", address, "-short", short)
+        flags = ("-secret", str(secret), "-coordinator", address, "-short", short, *master_flags)
         master = stack.enter_context(daemon(tree.where, "termite-master", *flags, cwd=tree.path))
         whole = Cluster(tree, secret, coordinator, running, master, address, stack)
         whole.wait_for_workers(len(workers))
