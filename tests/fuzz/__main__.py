@@ -106,7 +106,7 @@ def run_target(target: str, seconds: float) -> Run:
 def _run_once(target: str, wall_s: int) -> tuple[int, float, str]:
     """Run libFuzzer for some time. Return its exit code, its CPU seconds, and what it printed.
 
-    What it printed is kept in a log, too.
+    The output is kept in a log, too.
     """
     found, kept, log = BUILD / "findings", BUILD / "corpus" / target, BUILD / f"{target}.log"
     for directory in (found, kept):
