@@ -77,7 +77,7 @@ def test_ctrl_c_ends_the_command(tree: Tree) -> None:
         terminal.type(b"\x03")
         code, text = terminal.finish()
     assert code == -signal.SIGINT
-    # The death of a session's leader hangs its terminal up, and bytes that nobody has read are lost.
+    # The death of a session's leader hangs the terminal up, and what nobody has read is lost.
     assert text in (b"^C", b"")
 
 
