@@ -32,8 +32,8 @@ class Job:
     """A job is one command of a launcher.
 
     `id` is unique in this master. `number` is the number of the journal that was sent to the
-    mirror, or None if it is not needed. Fields that are None are not known yet, unless a comment says
-    otherwise.
+    mirror, or None if it is not needed. Fields that are None are not known yet, unless a comment
+    says otherwise.
     """
 
     id: int

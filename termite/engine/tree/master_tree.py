@@ -206,7 +206,7 @@ class MasterTree:
         return self._journal.since(cursor)
 
     def result_number(self, path: bytes) -> int:
-        """Return with which changeset the newest result at a path was complete; 0 if none is known."""
+        """Return which changeset completed the newest result at a path; 0 if none is known."""
         return self._journal.result_number(path)
 
     def contents_since(self, number: int, most_bytes: int, total_bytes: int, most_files: int) -> dict[bytes, bytes]:

@@ -26,7 +26,7 @@ from termite.engine.tree.logic.times import Timing
 from termite.engine.wire.protocol.messages import Ran
 
 LONGEST_S = 30.0  # of a command that runs again: nobody shall wait twice for a long one
-# Somebody ends a command by them. By others, such as SIGSEGV, a command ends that has read half a file.
+# Somebody ends a command by these. Others, such as SIGSEGV, may end one that has read half a file.
 STOPPING = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL, signal.SIGTERM})
 
 

@@ -44,7 +44,7 @@ class ChangedInput(NamedTuple):
 
 
 class _Path(NamedTuple):
-    """What happened to a path, from the first change of its content to the last."""
+    """The fate of a path: its latest change, and whether its first one made or wrote it."""
 
     was_made: bool
     latest: ChangedInput

@@ -99,7 +99,7 @@ class Journal:
         self._results.update((change.path, (number, change)) for change in changes if _is_content(change))
 
     def result_number(self, path: bytes) -> int:
-        """Return with which changeset the newest result at a path was complete; 0 if none is known."""
+        """Return which changeset completed the newest result at a path; 0 if none is known."""
         return self._results[path][0] if path in self._results else 0
 
     def statistics(self) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Test that a failed command runs again if an input has changed, with the fakes of `test_run_job`."""
+"""Test that a failed command runs again if an input changed, with the fakes of `test_run_job`."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -114,7 +114,7 @@ def workshop(
     kinds: AccessKind = READ,
     cache: CacheMode = CacheMode.OFF,
 ) -> Workshop:
-    """Return a workshop whose first command fails while something happens; `later` are its other runs."""
+    """Return a workshop whose first command fails meanwhile; `later` are its other runs."""
 
     async def run(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
         await on_chunk(NEEDS)

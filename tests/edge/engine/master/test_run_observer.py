@@ -63,7 +63,7 @@ class Project:
         return (await self._observe(meanwhile, weak=weak, is_traced=is_traced))[1]
 
     async def changed_inputs(self, meanwhile: Callable[[], object]) -> tuple[bool, list[bytes]]:
-        """Return whether anything is seen to have changed, and the inputs below the root that have."""
+        """Return whether anything seems to have changed, and the changed inputs below the root."""
         observer, found = await self._observe(meanwhile, weak=b"")
         assert found.dependencies is not None
         changed = observer.changed_inputs(found.dependencies.path_set)
