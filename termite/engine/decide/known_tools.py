@@ -23,8 +23,8 @@ class Vouch:
     """The conditions under which a call does the same whenever its inputs are the same.
 
     * `is_blind`: the times of files do not matter either.
-    * `needs_silence`: the job must have written nothing to its standard output and error, because
-      its messages may have random names in them.
+    * `unwanted_messages` is a regexp that must not match in what the job has written to its
+      standard output and error, such as a random name. "" means that anything may be there.
     * `makes_text`: the call writes a file whose content is no copy of an input.
     * `unwanted_texts` must not be in any file that the job reads. Program files, and libraries
       outside the tree, are not searched.
@@ -33,7 +33,7 @@ class Vouch:
     """
 
     is_blind: bool = True
-    needs_silence: bool = False
+    unwanted_messages: str = ""
     makes_text: bool = False
     unwanted_texts: tuple[str, ...] = ()
     unwanted_inputs: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ _OWN = (b"/proc", b"/dev", b"/sys")
 # Files of the worker that tell a job nothing that may get into its result: they are left out. All
 # programs with glibc, coreutils, bash or clang ask for some of them.
 _TELL_NOTHING = re.compile(
-    rb"/proc(?:/(?:self|thread-self|\d+)(?:/(?:exe|cwd|root|fd(?:/\d+)?))?)?|/proc/filesystems|/sys/fs/selinux(?:/.*)?"
+    rb"/proc(?:/(?:self|thread-self|\d+)(?:/(?:exe|cwd|root|setgroups|[ug]id_map|fd(?:/\d+)?))?)?|/proc/filesystems|/sys/fs/selinux(?:/.*)?"
     rb"|/proc/sys/vm/overcommit_memory|/sys/kernel/mm/transparent_hugepage/.*|/sys"
     rb"|/dev(?:/(?:null|zero|full|tty|stdin|stdout|stderr|fd(?:/\d+)?))?",
     re.DOTALL,

@@ -1,6 +1,6 @@
 """The known plugin: tools of C and C++ builds whose results may be used after one execution.
 
-Each module has the entries for one kind of tool. `tests/edge/engine/recall/known_cases.py` executes
+Each module has the entries for one kind of tool. `tests/e2e/known_cases.py` executes
 each entry twice, and shows that what the entry refuses really differs.
 """
 

@@ -51,11 +51,11 @@ def _judge_copy(call: ToolCall) -> Vouch | str:
 
 
 def _judge_show(call: ToolCall) -> Vouch | str:
-    # The list of an archive's members has their times.
-    refused = [word for word in call.args if re.match(r"@|--plugin|--archive|--debuginfod|-[A-Za-z]*a", word)]
-    if refused and call.name.rpartition("-")[2] in ("objdump", "readelf"):
-        return f"the option {refused[0]}"
-    return "a file of options" if any(re.match(r"@|--plugin", word) for word in call.args) else Vouch()
+    # The list that objdump makes of an archive's members has their times.
+    shows_times = call.name.endswith("objdump")
+    pattern = r"@.*|--plugin.*|--(?:archive|all|debuginfod).*|-[A-Za-z]*a.*" if shows_times else r"@.*|--plugin.*"
+    refused = [word for word in call.args if re.fullmatch(pattern, word)]
+    return f"the option {refused[0]}" if refused else Vouch()
 
 
 _BINUTILS = ("GNU Binutils", "sourceware.org/bugzilla")

@@ -13,6 +13,8 @@ from termite.plugins.known.linkers import ELF_PREFIX, names_objects, refused_lin
 from termite.plugins.known.tool_options import word_set
 
 CLOCK_MACROS: tuple[str, ...] = ("__DATE__", "__TIME__", "__TIMESTAMP__")
+# What gcc and clang call their temporary files. Messages of assemblers and linkers name these.
+TEMPORARY_NAME = r"/cc[A-Za-z0-9]{6}\.[a-z]|-[0-9a-f]{6,}\.[a-z]"
 _CLOCK = re.compile("|".join(CLOCK_MACROS))
 
 # They name other programs, files of options, or files for messages.
@@ -41,6 +43,10 @@ _ALLOWED = re.compile(
     r"|-pipe|-shared.*|-static.*|-pie|-no-pie|-nostd.*|-nodefaultlibs|-nostartfiles|-rdynamic|-M[MDPGFTQ].*|-pg"
     r"|-d[MDNIU]|-undef|-traditional.*|-i(?:quote|system|dirafter|nclude|macros|prefix|withprefix|sysroot).*"
     r"|--sysroot=.*|--param=.*|-save-temps(?:=.*)?|--target=.*|-Q(?:n|unused-arguments)|-rtlib=.*|-stdlib.*|-unwindlib=.*"
+)
+# Debug information and lists of files would have the name of the temporary text that as reads.
+_ASSEMBLER_WORD = re.compile(
+    r"--(?:32|64|x32|noexecstack|execstack|fatal-warnings|no-warn|warn)|-L|-W|-I.+|-m(?!.*native).+"
 )
 _LANGUAGES = word_set("c c++ assembler assembler-with-cpp cpp-output c++-cpp-output none")
 _SOURCE = re.compile(r".*\.(?:c|cc|cp|cpp|cxx|c\+\+|C|CPP|S|sx|i|ii)")
@@ -82,7 +88,7 @@ def _judge(call: ToolCall, *, is_clang: bool) -> Vouch | str:
         if value and _REFUSED_VARIABLES.fullmatch(name):
             return f"{name} is set"
     scan = _Scan()
-    if reason := next(_refused(call.args, scan), "") or _refused_mode(scan, call.name):
+    if reason := next(filter(None, _refused(call.args, scan)), "") or _refused_mode(scan, call.name):
         return reason
     is_one_step = scan.is_link and any(not re.fullmatch(r".*\.(?:o|a|so|lo)(?:[.0-9]*)", path) for path in scan.inputs)
     if is_one_step and (names_objects(scan.link_words) or any(word.startswith("-save-temps") for word in scan.plain)):
@@ -92,8 +98,8 @@ def _judge(call: ToolCall, *, is_clang: bool) -> Vouch | str:
         texts, program_texts = CLOCK_MACROS[2:], ("SOURCE_DATE_EPOCH",)
     is_compiled = scan.has_language or any(_SOURCE.fullmatch(path) for path in scan.inputs)
     return Vouch(
-        # Messages of a linker name the temporary objects. Two processes write messages with -pipe.
-        needs_silence=is_one_step or "-pipe" in scan.plain,
+        # With -pipe, two processes write messages at once.
+        unwanted_messages=r"[^\0]" if "-pipe" in scan.plain else TEMPORARY_NAME,
         makes_text=any(word in ("-E", "-S") for word in scan.plain),
         unwanted_texts=texts if is_compiled else (),
         unwanted_inputs=("specs", "*.gch", "*.pch", "*.pcm", "*.gcm", *(("*.cfg",) if is_clang else ())),
@@ -102,7 +108,7 @@ def _judge(call: ToolCall, *, is_clang: bool) -> Vouch | str:
 
 
 def _refused(args: Sequence[str], scan: _Scan) -> Iterator[str]:
-    """Yield the reasons to refuse words, and sort the others."""
+    """Yield a reason for each word that is refused, or "", and sort the words."""
     words = iter(args)
     for word in words:
         if _CLOCK.search(word):
@@ -146,7 +152,8 @@ def _refused_list(word: str, scan: _Scan) -> str:
         scan.link_words += parts
         return ""
     if word.startswith("-Wa,"):
-        return refused_assembler_word(parts)
+        is_known = all(_ASSEMBLER_WORD.fullmatch(part) for part in parts)
+        return "" if is_known else f"the option {word}"
     is_known = all(re.fullmatch(r"-M[MDPGFTQ]*|-[DUI].+|[^-@].*", part) for part in parts)
     return "" if is_known else f"the option {word}"
 
@@ -168,21 +175,14 @@ def _refused_mode(scan: _Scan, name: str) -> str:
     return refused_link_word(scan.link_words)
 
 
-def refused_assembler_word(words: Sequence[str]) -> str:
-    """Return the reason for which the words of the assembler as are refused, or ""."""
-    for word in words:
-        # A listing has the time, and statistics have the run time.
-        if re.fullmatch(r"@.*|-a.*|--?statistics|--?version|-v|--?verbose|--?listing.*|--MD.*", word):
-            return f"the option {word} of an assembler"
-    return ""
-
-
 def _judge_as(call: ToolCall) -> Vouch | str:
     if call.env.get("GNUTARGET"):
         return "GNUTARGET is set"
     if all(word.startswith("-") for word in call.args):
         return "a text from standard input"
-    return refused_assembler_word(call.args) or Vouch()
+    # A listing has the time, and statistics have the run time.
+    refused = [word for word in call.args if re.fullmatch(r"@.*|-a.*|--?statistics|--?version|-v|--?verbose", word)]
+    return f"the option {refused[0]}" if refused else Vouch()
 
 
 _VERSION = r"(?:-\d+(?:\.\d+)*)?"

@@ -45,5 +45,5 @@ def _refused_environment(call: ToolCall) -> str:
 GENERATORS = (
     KnownTool("bison", "bison(?:-[0-9.]+)?", ("GNU Bison",), _judge_bison, helpers=("m4",)),
     KnownTool("flex", "flex", ("Flex requires GNU M4",), _judge_flex, helpers=("m4",)),
-    KnownTool("m4", "(?!)", ("GNU M4",), refuse_all, programs="m4"),
+    KnownTool("m4", "(?!)", ("GNU M4",), refuse_all, programs="m4", asks=("/proc/self/maps",)),
 )

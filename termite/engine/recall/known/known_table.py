@@ -7,6 +7,7 @@ their files are searched for the marks of the tool. A wrapper of the same name i
 
 import functools
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -49,12 +50,12 @@ class NotKnown:
 class CommandFacts:
     """All that is known of a command that has ended with 0.
 
-    It `is_silent` if it wrote nothing to its standard output and error.
+    `messages` is all that it wrote to its standard output and error.
     """
 
     identity: CommandIdentity
     dependencies: Dependencies
-    is_silent: bool
+    messages: bytes
 
 
 class _NotVouched(Exception):
@@ -117,13 +118,15 @@ def _proof(table: KnownTable, command: CommandFacts, facts: TreeFacts) -> Known:
     _check_loader(variables, command.identity.root)
     judged = list(_judged(table, command.identity, variables))
     vouches = [vouch for _, vouch in judged]
-    if not command.is_silent and any(vouch.needs_silence for vouch in vouches):
-        raise _NotVouched("the job wrote messages, in which random names may stand")
+    for pattern in {vouch.unwanted_messages for vouch in vouches if vouch.unwanted_messages}:
+        if found := re.search(pattern.encode(), command.messages):
+            raise _NotVouched(f"the job wrote {found[0].decode(errors='backslashreplace')!r}")
     tools = table.below(tool for tool, _ in judged)
     executed = _check_programs(tools, judged, command, facts)
     _check_asked(executed, command.dependencies)
     _check_inputs(vouches, command, facts)
-    return Known(all(vouch.is_blind for vouch in vouches), tuple(sorted(map(_named, tools.values()))))
+    used = {_named(tool) for tool in (*executed, *(tool for tool, _ in judged))}
+    return Known(all(vouch.is_blind for vouch in vouches), tuple(sorted(used)))
 
 
 def _judged(
@@ -245,10 +248,13 @@ def _check_inputs(vouches: Sequence[Vouch], command: CommandFacts, facts: TreeFa
 
 
 def _texts_in(path: bytes, texts: tuple[bytes, ...], facts: TreeFacts) -> frozenset[bytes] | None:
-    """Return which of the texts are in a file, or None if that is not known yet."""
+    """Return which of the texts are in a file, or None if that is not known yet.
+
+    Names that were looked for and are not there have none, and neither have directories.
+    """
     attr = facts.find(path)
-    if attr is None:
-        raise _NotVouched(f"/{path.decode(errors='backslashreplace')} was made by the job")
+    if attr is None or not stat.S_ISREG(attr.mode):
+        return frozenset()
     return facts.texts_in(path, facts.sha256(path, attr), texts)
 
 

@@ -100,11 +100,16 @@ def find_dependencies(job: EndedJob, facts: TreeFacts) -> Dependencies:
     found.note(PathAccess(job.cwd, AccessKind.CHDIR, AccessKind.CHDIR))
     for access in job.trace.accesses:
         found.note(access)
-    for place in list(found.places.values()):
-        # Otherwise nothing is there: a search in PATH has tried to execute it.
-        if place.kinds & _EXEC and (_is_file(place.before) or place.kinds & _NAMES_CHANGE):
-            found.tools[place.real] = None
-            found.note_interpreters(place)
+    # Otherwise nothing is there: a search in PATH has tried to execute it. All are found before an
+    # interpreter is noted: the loader is none of them, although linkers read it, too.
+    executed = [
+        place
+        for place in found.places.values()
+        if place.kinds & _EXEC and (_is_file(place.before) or place.kinds & _NAMES_CHANGE)
+    ]
+    for place in executed:
+        found.tools[place.real] = None
+        found.note_interpreters(place)
     path_set = found.path_set()
     facts.check()
     return Dependencies(path_set, tuple(found.tools), tuple(found.asked), _has_set_times(job, found.before))

@@ -40,7 +40,7 @@ def judge(
     programs: Mapping[str, str] | None = None,
     env: Mapping[str, str] | None = None,
     asked: Iterable[bytes] = (),
-    is_silent: bool = True,
+    messages: bytes = b"",
     exe: str = "",
     table: KnownTable = TABLE,
 ) -> Known | NotKnown:
@@ -68,7 +68,7 @@ def judge(
     by_digest = {hashlib.sha256(content.encode()).digest(): content.encode() for content in contents.values()}
     for _ in range(3):
         try:
-            return proof_of_table(table, CommandFacts(identity, facts_of_job, is_silent), TreeFacts(tree, None, texts))
+            return proof_of_table(table, CommandFacts(identity, facts_of_job, messages), TreeFacts(tree, None, texts))
         except FactsMissing as missing:
             assert not missing.directories
             assert not missing.contents
