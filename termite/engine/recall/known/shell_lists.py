@@ -87,7 +87,8 @@ class _Reader:
                 yield self._word(), is_plain
                 continue
             target = self._word()
-            if len(redirection[1]) > 1:
+            is_number = target.isdigit() and self._text[self.at : self.at + 1] in ("<", ">")
+            if len(redirection[1]) > 1 or is_number:
                 raise NotSimple("another descriptor")
             if redirection[2] == ">&":
                 if target not in ("1", "2"):

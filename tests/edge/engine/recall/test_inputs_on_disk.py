@@ -1,5 +1,6 @@
 """Test with a real tree and its journal which changes of inputs are noticed while a job runs."""
 
+import hashlib
 import os
 import shutil
 import time
@@ -9,9 +10,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from termite.engine.errors import FsError
-from termite.engine.recall.fact_reader import FactReader
+from termite.engine.errors import FsError, Stale
+from termite.engine.recall.fact_reader import MOST_BYTES_AT_ONCE, PIECE_BYTES, FactReader, find_texts
 from termite.engine.recall.logic.dependencies import EndedJob, NotStorable, Obstacle
+from termite.engine.recall.logic.interpreters import ELF_HEAD
 from termite.engine.recall.logic.meanwhile import Meanwhile
 from termite.engine.recall.logic.traced_paths import AccessKind, JobTrace, PathAccess
 from termite.engine.recall.logic.tree_facts import FactsMissing
@@ -130,3 +132,40 @@ def test_a_fact_that_nobody_can_have_is_an_error(root: Path, tree: MasterTree) -
         trio.run(reader.supply, FactsMissing(set(), {bytes(root / "none").strip(b"/")}, set()))
     with pytest.raises(NotStorable):
         trio.run(reader.supply, FactsMissing(set(), set(), {(bytes(root / "run.sh").strip(b"/"), b"x" * 32)}))
+
+
+def test_texts_are_found_wherever_they_are_in_a_file(tmp_path: Path) -> None:
+    wanted = (ELF_HEAD, b"needle", b"x", b"absent")
+    for content, found in (
+        (b"", set()),
+        (b"needl", set()),
+        (b"needle", {b"needle"}),
+        (ELF_HEAD + b"needle", {ELF_HEAD, b"needle"}),
+        (b"x" + ELF_HEAD, {b"x"}),
+        (b"\0" * (PIECE_BYTES - 3) + b"needle", {b"needle"}),
+        (b"\0" * (2 * PIECE_BYTES) + b"x", {b"x"}),
+    ):
+        path = tmp_path / "file"
+        path.write_bytes(content)
+        with path.open("rb") as opened:
+            assert find_texts(opened.fileno(), wanted) == found
+            assert find_texts(opened.fileno(), ()) == frozenset()
+
+
+@pytest.mark.parametrize("size", [10, 2 * MOST_BYTES_AT_ONCE])
+def test_a_search_is_remembered_by_the_content(root: Path, tree: MasterTree, size: int) -> None:
+    path = root / "src/a.c"
+    path.write_bytes(b"-" * size + b"__DATE__")
+    tree.drain()
+    reader, name, wanted = FactReader(tree), bytes(path).strip(b"/"), (b"__DATE__", b"__TIME__")
+    sha256 = hashlib.sha256(path.read_bytes()).digest()
+    assert reader.facts().texts_in(name, sha256, wanted) is None
+    trio.run(reader.supply, FactsMissing(set(), set(), set(), {(name, sha256, wanted)}))
+    facts = reader.facts()
+    assert facts.texts_in(b"another/name", sha256, wanted) == {b"__DATE__"}
+    facts.check()
+    assert facts.texts_in(name, sha256, (b"another text",)) is None
+    with pytest.raises(FactsMissing):
+        facts.check()
+    with pytest.raises(Stale):
+        trio.run(reader.supply, FactsMissing(set(), set(), set(), {(name, b"x" * 32, wanted)}))

@@ -286,6 +286,17 @@ def test_the_interpreters_of_programs_are_dependencies() -> None:
         find_dependencies(job, TreeFacts(tree, {script.digest.sha256: b"run.sh"}))
 
 
+def test_a_loader_that_a_linker_reads_was_not_executed() -> None:
+    program, loader = file("ELF", 0o755), file("ld", 0o755)
+    tree = tree_of({**TREE, b"bin/cc": program, b"bin/ld.so": loader})
+    assert program.digest and loader.digest
+    interpreters = {program.digest.sha256: b"/bin/ld.so", loader.digest.sha256: b""}
+    job = ended([access(b"/bin/cc", EXEC), access(b"/bin/ld.so", READ)])
+    assert find_dependencies(job, TreeFacts(tree, interpreters)).tools == (b"bin/cc",)
+    job = ended([access(b"/bin/cc", EXEC), access(b"/bin/ld.so", EXEC)])
+    assert find_dependencies(job, TreeFacts(tree, interpreters)).tools == (b"bin/cc", b"bin/ld.so")
+
+
 def test_a_program_that_the_job_made_counts_as_a_tool() -> None:
     ran = access(b"/w/out/run", WRITES, EXEC)
     of_job = found(tree_of(TREE), [ran, access(b"/bin/none", EXEC)], [made(b"w/out/run", file("#!/bin/sh", 0o755))])

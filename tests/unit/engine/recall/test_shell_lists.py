@@ -48,7 +48,7 @@ def test_a_simple_list_is_read(text: str, commands: tuple[SimpleCommand, ...]) -
         *("if a; then b; fi", "for x in y; do z; done", "while a; do b; done", "case x in y) z;; esac", "a && if b"),
         *("a *", "a x*.c", "a ?", "a [b]", "a ~", "a ~/b", "a {b,c}", "a # b", "a b#c", "A=~ b"),
         *("a << b", "a <<< b", "a <> b", "a <& 3", "a >& b", "a >&3", "a &> b", "a >(b)", "a <(b)", "a 12> b"),
-        *("a > /dev/tcp/b/1", "a > /dev/stderr", "a < /dev/urandom", "a >", "a <"),
+        *("a > /dev/tcp/b/1", "a > /dev/stderr", "a >2>&1", "a < /dev/urandom", "a >", "a <"),
         *("a 'b", 'a "b', "a \\", "a \"b$\"", "time a", "function a b", "coproc a"),
         "a" * (MOST_CHARS + 1),
     ],
