@@ -10,7 +10,7 @@ import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from fnmatch import fnmatchcase, translate
 
 from termite.engine.decide.known_tools import KnownTool, ToolCall, Vouch
 from termite.engine.paths import is_within, split
@@ -24,6 +24,7 @@ from termite.engine.recall.look_up.fingerprints import CommandIdentity
 
 # They make the loader run other code in each program, or tell process ids.
 _LOADER_VARIABLES = ("LD_PRELOAD", "LD_AUDIT", "LD_DEBUG", "LD_PROFILE")
+_READ_OR_WHOLE = READ | WHOLE
 _LIBRARY = re.compile(rb".*\.so(?:\.[0-9.]+)?")
 
 
@@ -228,23 +229,22 @@ def _check_asked(tools: Iterable[KnownTool], dependencies: Dependencies) -> None
 
 def _check_inputs(vouches: Sequence[Vouch], command: CommandFacts, facts: TreeFacts) -> None:
     """Check the names and the contents of all that the job has read."""
-    patterns = tuple(dict.fromkeys(pattern for vouch in vouches for pattern in vouch.unwanted_inputs))
+    patterns = frozenset(pattern for vouch in vouches for pattern in vouch.unwanted_inputs)
     texts = tuple(dict.fromkeys(text.encode() for vouch in vouches for text in vouch.unwanted_texts))
     if not patterns and not texts:
         return
-    is_unwanted = _matcher(patterns)
+    is_unwanted = _names_pattern(patterns).search
     for dependency in command.dependencies.path_set.dependencies:
-        path = dependency.path
-        if not dependency.use & (READ | WHOLE) or dependency.use & EXEC:
+        path, use = dependency.path, dependency.use
+        if not use & _READ_OR_WHOLE or use & EXEC:
             continue
-        name = split(path)[1]
-        if is_unwanted(name.decode(errors="surrogateescape")):
+        if is_unwanted(path):
             raise _NotVouched(f"the job read /{path.decode(errors='backslashreplace')}")
-        if texts and not (_LIBRARY.fullmatch(name) and not _is_in_tree(path, command.identity.root)):
-            found = _texts_in(path, texts, facts)
-            if found:
-                text = next(text for text in texts if text in found).decode()
-                raise _NotVouched(f"{text} is in /{path.decode(errors='backslashreplace')}")
+        if not texts or (b".so" in path and _LIBRARY.fullmatch(path) and not _is_in_tree(path, command.identity.root)):
+            continue
+        if found := _texts_in(path, texts, facts):
+            text = next(text for text in texts if text in found).decode()
+            raise _NotVouched(f"{text} is in /{path.decode(errors='backslashreplace')}")
 
 
 def _texts_in(path: bytes, texts: tuple[bytes, ...], facts: TreeFacts) -> frozenset[bytes] | None:
@@ -259,8 +259,10 @@ def _texts_in(path: bytes, texts: tuple[bytes, ...], facts: TreeFacts) -> frozen
 
 
 @functools.lru_cache(maxsize=64)
-def _matcher(patterns: tuple[str, ...]) -> "functools.partial[bool]":
-    return functools.partial(lambda all, name: any(fnmatchcase(name, pattern) for pattern in all), patterns)
+def _names_pattern(patterns: frozenset[str]) -> re.Pattern[bytes]:
+    """Return what finds a path whose last name matches one of the shell patterns."""
+    names = "|".join(translate(pattern) for pattern in sorted(patterns)) or "(?!)"
+    return re.compile(rf"(?s)(?:\A|/)(?=[^/]*\Z)(?:{names})".encode())
 
 
 @functools.lru_cache(maxsize=64)  # most commands of a build have the same
