@@ -48,6 +48,7 @@ class Reason(enum.StrEnum):
     BELOW_FAKECHROOT = "below-fakechroot"
     NAMES_EXCLUDED = "names-excluded"
     OUTSIDE_TREE = "outside-tree"
+    OWNERS_SHOWN = "owners-shown"
     OTHER_MACHINE = "other-machine"
     OTHER_ARCHITECTURE = "other-architecture"
     EXEC_FAILED = "exec-failed"
@@ -141,6 +142,7 @@ _WORDS = {
     Reason.BELOW_FAKECHROOT: "started below fakechroot, which works on this machine only",
     Reason.NAMES_EXCLUDED: "names a variable that -env-exclude keeps on this machine, or contains its value",
     Reason.OUTSIDE_TREE: "started outside the tree by a make or ninja below the build, and does not name the tree",
+    Reason.OWNERS_SHOWN: "depends on the owners of files, and some belong to other users (tar, ls -l, test -w)",
     Reason.OTHER_MACHINE: "asks about the machine, and the worker is another one",
     Reason.OTHER_ARCHITECTURE: "the worker has another architecture",
     Reason.EXEC_FAILED: "the command cannot be started on a worker",
@@ -209,6 +211,7 @@ _DEEDS = {
 _FOR_HERE = frozenset(
     {
         Reason.FOREIGN_IDS,
+        Reason.OWNERS_SHOWN,
         Reason.ATTRIBUTES_SET,
         Reason.MODE_SET,
         Reason.BITS_LOST,
@@ -295,10 +298,7 @@ class ResultRefused(TermiteError):
 
 
 class NotAtRest(Retryable):
-    """An error for the scheduler: files of a job that has ended may still change.
-
-    None of the files is a result.
-    """
+    """An error for the scheduler: files that are no results may change after their job's end."""
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(Reason.NOT_AT_REST, detail)

@@ -74,6 +74,41 @@ def test_what_root_gives_away_is_given_away_here(owned: Tree, script: str) -> No
     assert home_runs(owned, Reason.FOREIGN_IDS) == 1
 
 
+def test_the_owners_of_files_outside_the_tree_are_those_of_a_plain_build(tree: Tree) -> None:
+    script = "ls -n /etc/passwd | cut -d' ' -f3,4; stat -c %u:%g /usr; test -w /usr && echo w; [ -O /etc ] && echo own"
+    archive = "tar --numeric-owner -cf t /etc/passwd 2>/dev/null; tar --numeric-owner -tvf t | cut -d' ' -f2"
+    for line in (f"{script}; true", archive):
+        plain, jobs = tree.plain("sh", "-c", line), tree.jobs()
+        assert tree.termite("sh", "-c", line, env={"TERMITE_LOCAL": "never"}) == plain
+        assert tree.jobs() == jobs + (0 if tree.where.uid else 1), "it ran here for an ordinary user"
+
+
+OF_SEVERAL = {  # the lines, and whether the command runs on the worker
+    "ls -ln f | cut -d' ' -f3,4; tar --numeric-owner -cf t f; tar --numeric-owner -tvf t | cut -d' ' -f2": False,
+    "cp -a f g; stat -c %u:%g g": False,
+    "echo 2 >>f": True,
+    "sed -i s/1/2/ f": False,
+    "rm f; echo 2 >f": False,
+    "mv f g": False,
+    "cat f >g": True,
+}
+
+
+@pytest.mark.needs_root("gives files away")
+def test_root_finds_and_leaves_the_owners_of_a_tree_of_several_users(owned: Tree) -> None:
+    def facts(tree: Tree) -> dict[str, object]:
+        found = {name: tree.path / name for name in "fg" if (tree.path / name).exists()}
+        return {name: ((st := path.stat()).st_uid, st.st_gid, path.read_bytes()) for name, path in found.items()}
+
+    for number, (line, is_remote) in enumerate(OF_SEVERAL.items()):
+        plain, remote = (owned.subtree(f"{kind}{number}") for kind in ("plain", "remote"))
+        for tree in (plain, remote):
+            os.chown(tree.write("f", "1\n"), 1000, 1001)
+        jobs, expected, done = owned.jobs(), plain.plain("sh", "-c", line), remote.termite("sh", "-c", line)
+        assert (done.code, done.stdout, facts(remote)) == (expected.code, expected.stdout, facts(plain)), (line, done)
+        assert owned.jobs() == jobs + is_remote, line
+
+
 @pytest.mark.needs_root("writes to setuid files")
 @pytest.mark.parametrize("mode", [0o4755, 0o2755])
 def test_what_root_writes_to_keeps_its_special_bits(owned: Tree, mode: int) -> None:

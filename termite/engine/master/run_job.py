@@ -14,8 +14,8 @@ import trio
 
 from termite.engine.decide.command_memory import key_of
 from termite.engine.decide.environment import environment_of
+from termite.engine.decide.logic.attribute_programs import may_set_modes
 from termite.engine.decide.logic.commands import is_no_op
-from termite.engine.decide.logic.explicit_modes import may_set_modes
 from termite.engine.decide.logic.later_code import find_later_code
 from termite.engine.errors import (
     Conflict,
@@ -323,7 +323,7 @@ async def run_on_worker(master: Master, job: Job, lease: Lease, message: Run) ->
 
 
 async def check_result(master: Master, job: Job, ran: Ran) -> None:
-    """Raise ResultRefused if the job wrote outside the tree, or if code would run later.
+    """Raise ResultRefused if the job wrote outside the tree, shows owners, or lets code run later.
 
     Writes that may be dropped do not count. A command that exceeded its time limit does not run
     here, where it would have none. A rule may allow results that make code run later.
@@ -331,6 +331,8 @@ async def check_result(master: Master, job: Job, ran: Ran) -> None:
     if ran.dropped and not ran.timed_out and (lost := outside_writes(master, job, ran.dropped).lost):
         raise ResultRefused(Reason.WRITES_OUTSIDE, lost)
     rule = job.verdict.rule if job.verdict else None
+    if rule is None and master.tree.is_mixed and job.command and master.depends_on_owners(job.command):
+        raise ResultRefused(Reason.OWNERS_SHOWN, ())
     if rule is not None and rule.trusted:
         return
     if found := await compute(len(ran.changes), lambda: find_later_code(ran.changes, master.writable_root)):

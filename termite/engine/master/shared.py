@@ -12,6 +12,7 @@ from termite.engine.decide.command_memory import CommandMemory
 from termite.engine.decide.environment import Environment
 from termite.engine.decide.loaded_plugins import Plugins
 from termite.engine.decide.local_or_remote import decide
+from termite.engine.decide.logic.attribute_programs import depends_on_owners
 from termite.engine.decide.logic.rules import RuleBook
 from termite.engine.decide.logic.switches import is_local_forbidden
 from termite.engine.decide.outside_writes import OutsideWrites
@@ -141,6 +142,7 @@ class Master:
         self.recorder = Recorder(_recorder_config(config), self._view_fleet)
         self.is_without_worker = False
         self._printed: set[str] = set()
+        self._is_root = os.geteuid() == 0
         self.builds = 0  # those that run now: they get a summary
         self.last_busy_s = trio.current_time()
 
@@ -174,11 +176,22 @@ class Master:
     def decide(self, how: How, command: Command) -> Verdict:
         """Return the verdict on a command, also by what was met when it ran before."""
         verdict = decide(command, self.book, self.config.env_exclude, self.root, how)
-        if verdict.local or is_local_forbidden(command.env):
+        if verdict.local:
+            return verdict
+        if verdict.rule is None and self.depends_on_owners(command):
+            return Verdict(local=True, tie=Reason.OWNERS_SHOWN)
+        if is_local_forbidden(command.env):
             return verdict
         if program := self.users_of_unseen.program_of(command):
             return Verdict(local=True, tie=Reason.UNSEEN_PROGRAM, program=program)
         return verdict
+
+    def depends_on_owners(self, command: Command) -> bool:
+        """Return whether a command meets files of other users, and depends on that.
+
+        The answer may change while the command runs, because the tree is read on demand.
+        """
+        return depends_on_owners(command.text, self.root, is_mixed=self.tree.is_mixed, is_root=self._is_root)
 
     def remember(self, job: Job) -> None:
         """Remember the surroundings of a job, which was parsed, for a shell like it."""

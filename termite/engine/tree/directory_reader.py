@@ -10,6 +10,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 
 from termite.engine.model import Attr
 from termite.engine.paths import NAME_BYTES, PATH_BYTES, components, from_root_down, is_below, is_within, join, split
@@ -46,7 +47,8 @@ class DirectoryReader:
     Methods block as far as the disk does. `seen` returns the entry that the AttrTree has for a
     path, or None. `refused` has the names, by directory, that the disk has but refused to inspect.
     They are left out, and must be inspected again, because the permission may come back. `sealed`
-    has the paths of the sealed programs. `link_ids` numbers the files with several names.
+    has the paths of the sealed programs. `link_ids` numbers the files with several names. If
+    `is_mixed`, a file in the tree was met that belongs to another user or group.
     """
 
     def __init__(
@@ -65,6 +67,9 @@ class DirectoryReader:
         self.link_ids = LinkIds()
         self.refused: dict[bytes, set[bytes]] = {}
         self.sealed: set[bytes] = set()
+        self._uid, self._gid = os.geteuid(), os.getegid()
+        self.is_mixed = False
+        self._look_at_owners(exports.writable_root)
 
     def read_root(self) -> Seen:
         """Return the root directory itself. Raise OSError if it cannot be read."""
@@ -73,6 +78,16 @@ class DirectoryReader:
             return self.to_seen(fd, b"", os.fstat(fd))
         finally:
             os.close(fd)
+
+    def _look_at_owners(self, directory: bytes) -> None:
+        """Set `is_mixed` if an entry of the directory belongs to another user or group."""
+        with suppress(OSError), os.scandir(b"/" + directory) as found:
+            for entry in found:
+                self._note_owner(entry.stat(follow_symlinks=False))
+
+    def _note_owner(self, st: os.stat_result) -> None:
+        if st.st_uid != self._uid or st.st_gid != self._gid:
+            self.is_mixed = True
 
     def read_directory(self, directory: bytes) -> Listed:
         """Watch a directory, then return its shown entries. Raise OSError if it cannot be listed.
@@ -140,11 +155,14 @@ class DirectoryReader:
         rules = self._exports.rules(directory)
         is_open = rules.visibility is Visibility.PUBLIC and self._is_open(directory)
         found = _standard_directories(fd, directory, rules)
+        is_live = self._exports.is_live(directory)
         for name in names:
             if name in found:
                 continue
             try:
                 st = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                if is_live:
+                    self._note_owner(st)
                 is_shown = self._exports.shows(rules, is_open, directory, name, st.st_mode)
                 if rules.has_programs:
                     is_shown, seal = self._judge_program(directory, fd, name, st.st_mode, is_shown=is_shown)

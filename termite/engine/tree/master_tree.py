@@ -77,7 +77,6 @@ class MasterTree:
         clear_staging(self._staging.path.parent, self._staging.fd, self._staging.plan.label)
         self._contents = FileContents(self._disk, self._exports, self._hashes, self._follower, self._journal)
         self._emptying = 0  # threads that are removing trash now
-        never_leaves = frozenset(config.excludes + config.hidden)
         self._parts = TreeParts(
             self._disk,
             self._exports,
@@ -86,7 +85,7 @@ class MasterTree:
             self._follower,
             self._journal,
             self._staging,
-            never_leaves,
+            frozenset(config.excludes + config.hidden),
         )
         self._turn = trio.Lock()  # of the job that is published
 
@@ -99,6 +98,11 @@ class MasterTree:
     def temporary(self) -> tuple[bytes, ...]:
         """Return the directories outside the writable root in which jobs may leave something."""
         return self._exports.temporary
+
+    @property
+    def is_mixed(self) -> bool:
+        """True if the tree has files of other users or groups, as far as it was read."""
+        return self._follower.reader.is_mixed
 
     # -- serving ------------------------------------------------------------------------------------------------------
 

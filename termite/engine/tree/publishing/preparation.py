@@ -44,7 +44,8 @@ class KnownFiles(NamedTuple):
 
     `kept` returns the paths that stay if a directory above them is removed. `umask` is that of the
     job, and `may_set_modes` returns whether its command may set modes itself. `root` is the
-    writable root: the tree does not know everything outside of it.
+    writable root: the tree does not know everything outside of it. If the tree `is_mixed`, it has
+    files of other users or groups.
     """
 
     tree: AttrTree
@@ -52,6 +53,7 @@ class KnownFiles(NamedTuple):
     umask: int
     may_set_modes: Callable[[], bool]
     root: bytes
+    is_mixed: bool = False
 
 
 class Preparation:
@@ -75,7 +77,9 @@ class Preparation:
         self._staged: dict[bytes, bytes] = {}  # staged name by path
         self._same: list[Change] = []
         self._replaced = frozenset(plan.replaced)
-        self._inherited = InheritedAccess(directories, plan.replaced, known.umask, known.may_set_modes)
+        self._inherited = InheritedAccess(
+            directories, plan.replaced, known.umask, known.may_set_modes, is_mixed=known.is_mixed
+        )
         self._made: set[bytes] = set()  # directories that are staged
         self._kept_paths: frozenset[bytes] | None = None
         self._mount_points: list[bytes] | None = None
@@ -91,6 +95,9 @@ class Preparation:
         for path in sorted(plan.parents(self._standing()) - new):
             with FsErrors(path):
                 self._directories.open(path)
+        if plan.removed and (plan.files or plan.directories or plan.symlinks):
+            with FsErrors(plan.removed[0]):
+                self._inherited.check_moved(plan.removed)
         files: list[Change] = []
         for change in plan.files:
             (self._same if self._is_same(change) else files).append(change)

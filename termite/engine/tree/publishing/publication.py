@@ -141,7 +141,8 @@ class Publication:
         """Stage the plan and carry it out. Return the journal number."""
         parts = self._parts
         root = parts.exports.writable_root
-        known = KnownFiles(parts.follower.tree, self._kept, self._ticket.umask, self._ticket.may_set_modes, root)
+        ticket, is_mixed = self._ticket, parts.follower.reader.is_mixed
+        known = KnownFiles(parts.follower.tree, self._kept, ticket.umask, ticket.may_set_modes, root, is_mixed)
         areas = StagingAreas(parts.staging, self._directories, root, plan.replaced)
         preparation = Preparation(self._directories, areas, self._timing, known, plan)
         try:

@@ -1,15 +1,14 @@
 """Hold the directories in which one job's results are placed open, and what entries inherit there.
 
 A new entry gets the group of a directory with the set-group-id bit, and rights from a default
-access control list. A file that was written in place keeps its group and its list. The kernel does
+access control list. A file that was written in place keeps its owner, its group and its list. The kernel does
 neither for a staged entry, because that stands in another directory at first.
 """
 
 import errno
 import os
 import stat
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from termite.engine.errors import Reason, Retryable
@@ -124,7 +123,9 @@ class InheritedAccess:
     """The access that one job's results inherit. Methods block, and raise OSError.
 
     They raise Retryable, with which the command runs on this machine, if the job may have set the
-    mode of an entry that would get another mode here. `replaced` are paths that are removed before
+    mode of an entry that would get another mode here. They also do if an entry of another user or
+    group was replaced or moved, because the new one may have to belong to that one. Only a tree
+    that `is_mixed` has such entries. `replaced` are paths that are removed before
     anything is placed. `umask` is that of the job, and `may_set_modes` returns whether its command
     may set modes itself.
     """
@@ -135,11 +136,14 @@ class InheritedAccess:
         replaced: Collection[bytes],
         umask: int,
         may_set_modes: Callable[[], bool],
+        *,
+        is_mixed: bool = False,
     ) -> None:
         self._directories = directories
         self._replaced = frozenset(replaced)
         self._umask = umask
         self._may_set_modes = may_set_modes
+        self._is_mixed = is_mixed
         self._of: dict[bytes, Access] = {}
 
     def mode_of(self, change: Change, attr: Attr) -> int:
@@ -160,6 +164,8 @@ class InheritedAccess:
         if _is_in_place(change):
             return self._keep(change.path, attr, name, area)
         access = self._access(split(change.path)[0])
+        if self._is_mixed and stat.S_ISREG(attr.mode):
+            self._check_owner(change.path, may_give=os.geteuid() == 0)
         if access == NONE:
             return False
         if access.gid >= 0:
@@ -183,22 +189,52 @@ class InheritedAccess:
             raise Retryable(Reason.MODE_SET, repr("/" + os.fsdecode(path)))
         return requested
 
-    def _keep(self, path: bytes, attr: Attr, name: bytes, area: int) -> bool:
-        """Give a file that was written in place the group and the list of the old one."""
+    def check_moved(self, removed: Iterable[bytes]) -> None:
+        """Check entries that a job has removed, and perhaps moved to another name."""
+        for path in removed if self._is_mixed else ():
+            self._check_owner(path, may_give=True)
+
+    def _check_owner(self, path: bytes, *, may_give: bool) -> None:
+        """Raise Retryable if an entry stands here whose owner or group another one may have to get.
+
+        `may_give`: that is also possible for an owner. Nobody but root gives a new file to another
+        user, as `sed -i` and `cp -p` do.
+        """
+        there = self._standing(path)
+        if there is None:
+            return
+        access, uid = self._access(split(path)[0]), os.geteuid()
+        gid = access.gid if access.gid >= 0 else os.getegid()
+        if (there.st_uid, there.st_gid) != (uid, gid) and (may_give or there.st_uid == uid):
+            raise Retryable(Reason.FOREIGN_IDS, repr("/" + os.fsdecode(path)))
+
+    def _standing(self, path: bytes) -> os.stat_result | None:
+        """Return the status of the entry that stands at the path, or None."""
         try:
             parent, old = self._directories.parent(path)
-            there = os.stat(old, dir_fd=parent, follow_symlinks=False)
+            return os.stat(old, dir_fd=parent, follow_symlinks=False)
         except OSError as error:
             if error.errno not in GONE:
                 raise
+            return None
+
+    def _keep(self, path: bytes, attr: Attr, name: bytes, area: int) -> bool:
+        """Give a file that was written in place the owner, the group and the list of the old one.
+
+        Raise Retryable if we may not.
+        """
+        there = self._standing(path)
+        if there is None or not stat.S_ISREG(there.st_mode):
             return False
-        if not stat.S_ISREG(there.st_mode):
-            return False
+        parent, old = self._directories.parent(path)
         acl = _read_list(b"/proc/self/fd/%d/%b" % (parent, old), ACCESS_LIST)
-        if there.st_gid == os.stat(name, dir_fd=area, follow_symlinks=False).st_gid and not acl:
+        staged = os.stat(name, dir_fd=area, follow_symlinks=False)
+        if (there.st_uid, there.st_gid) == (staged.st_uid, staged.st_gid) and not acl:
             return False
-        with suppress(PermissionError):  # a group that is not ours, as after a copy by another program
-            disk_calls.chown(name, -1, there.st_gid, dir_fd=area, follow_symlinks=False)
+        try:
+            disk_calls.chown(name, there.st_uid, there.st_gid, dir_fd=area, follow_symlinks=False)
+        except PermissionError:
+            raise Retryable(Reason.FOREIGN_IDS, repr("/" + os.fsdecode(path))) from None
         itself = b"/proc/self/fd/%d/%b" % (area, name)
         if acl:
             disk_calls.setxattr(itself, ACCESS_LIST, acl)

@@ -91,6 +91,7 @@ class FakeTree:
         self.fifos = 0
         self.is_finishing = False
         self.misses_changes = False
+        self.is_mixed = False
         self.temporary = (b"tmp",)
         self.attrs = AttrTree(Seen(Attr(0o040755, 0, 1)))
         self.results: dict[bytes, int] = {}
