@@ -77,15 +77,10 @@ class MasterTree:
         clear_staging(self._staging.path.parent, self._staging.fd, self._staging.plan.label)
         self._contents = FileContents(self._disk, self._exports, self._hashes, self._follower, self._journal)
         self._emptying = 0  # threads that are removing trash now
+        never_leaves = frozenset(config.excludes + config.hidden)
+        disk, exports, follower = self._disk, self._exports, self._follower
         self._parts = TreeParts(
-            self._disk,
-            self._exports,
-            self._temporary,
-            self._hashes,
-            self._follower,
-            self._journal,
-            self._staging,
-            frozenset(config.excludes + config.hidden),
+            disk, exports, self._temporary, self._hashes, follower, self._journal, self._staging, never_leaves
         )
         self._turn = trio.Lock()  # of the job that is published
 
