@@ -15,12 +15,15 @@ from tests.edge.engine.tree.test_access_lists import USER, access_list
 
 LIST = access_list(7, 7, 5, ((USER, 7, 1234),))
 MAKEFILE = """
-all: g/f ; @umask 022; echo 1 >a/f; mkdir -p a/d g/d/e; echo 2 >a/d/f; echo 3 >g/d/e/f; mkfifo g/p
-g/f: ; @umask 022; echo 1 >$@; ln -s f g/l; touch g/private a/private; chmod 600 g/private a/private
-copy: ; @umask 022; cp -r a g/c
-modes: ; @umask 022; cp g/f a/copied; touch a/m; chmod 644 a/m; install -D -m 755 a/m a/i/m; mkdir -m 755 a/o
-next: ; @umask 022; echo 4 >>g/f; echo 5 >g/d/n; echo 6 >g/f2; mv g/f2 g/private; echo 7 >>a/f; rm a/d/f; echo 2 >a/d/f
+all: g/f ; @echo 1 >a/f; mkdir -p a/d g/d/e; echo 2 >a/d/f; echo 3 >g/d/e/f; mkfifo g/p
+g/f: ; @echo 1 >$@; ln -s f g/l; touch g/private; chmod 600 g/private
+copy: ; @cp -r a g/c
+modes: ; @cp g/f a/copied; touch a/m; chmod 644 a/m; install -D -m 755 a/m a/i/m; mkdir -m 755 a/o
+script: ; @sh ./modes.sh
+moved: ; @echo 6 >g/f2; mv g/f2 g/private
+next: moved ; @echo 4 >>g/f; echo 5 >g/d/n; echo 7 >>a/f; rm a/d/f; echo 2 >a/d/f
 """
+SCRIPT = "touch a/s; chmod 644 a/s; install -m 644 a/s a/si; umask 077; echo 1 >a/private; mkdir a/sd"
 
 
 @pytest.fixture(params=USERS)
@@ -32,6 +35,7 @@ def team(request: pytest.FixtureRequest, make_place: MakePlace) -> Iterator[Tree
 def shared_by_team(tree: Tree, gid: int) -> Tree:
     """Make a directory with the set-group-id bit, and one with a default list."""
     tree.write("Makefile", MAKEFILE)
+    tree.write("modes.sh", SCRIPT)
     group, lists = tree.mkdir("g"), tree.mkdir("a")
     os.chown(group, -1, gid)
     group.chmod(0o2775)
@@ -55,14 +59,14 @@ def facts(top: Path) -> dict[str, object]:
 def test_results_are_as_after_a_plain_build(team: Tree) -> None:
     gid = 2000 if IS_ROOT and team.where.uid == 0 else team.where.uid
     plain, remote = (shared_by_team(team.subtree(name), gid) for name in ("plain", "remote"))
-    for goal in ("all", "next", "copy", "modes"):
+    for goal in ("all", "next", "copy", "modes", "script"):
         assert plain.plain("make", "-s", goal).code == 0
         done = remote.make("-s", goal)
         assert done.code == 0, done
         assert facts(remote.path) == facts(plain.path), goal
     assert facts(plain.path)["g/d/e/f"][2] == gid  # type: ignore[index]
-    assert team.jobs() == 4
-    assert team.status()["fallbacks"] == {Reason.MODE_SET: 1}
+    assert team.jobs() == 5
+    assert team.status()["fallbacks"] == {Reason.MODE_SET: 2}
 
 
 @pytest.mark.needs_root("gives the directory to a foreign group")

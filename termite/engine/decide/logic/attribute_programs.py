@@ -11,11 +11,23 @@ is right on a worker only if all the files that it meets belong to him.
 
 import re
 
-# They set the mode of their output. `ar` and `strip` set the usual one, which looks like that of
-# the umask.
-_PROGRAMS = "chmod|install|cp|ar|ranlib|strip|objcopy|tar|unzip|cpio|rsync|patch|git|svn|hg"
-# A prefix is that of a cross compiler, as in arm-linux-gnueabi-ar.
-_SETS_MODE = re.compile(rf"(?<![\w.-])(?:[\w.-]+-)?(?:{_PROGRAMS})(?![\w.-])|\bmkdir\b[^;&|\n]*\s-\w*m")
+# They make files as usual, and leave the umask alone. A linker only adds to the mode of its output
+# what the umask allows. The prefix is that of a cross compiler, as in arm-linux-gnueabi-gcc.
+_COMPILERS = r"(?:[\w.]+-)*(?:gcc|g\+\+|cc|c\+\+|cpp|clang|clang\+\+|gfortran|as|ld|nasm|yasm)(?:-[\d.]+)?"
+_MAKERS = (
+    "bison|cat|cut|date|diff|echo|expr|flex|grep|head|ln|mkfifo|od|paste|printf|sort|tac|tail|tee|touch|tr|uniq|wc"
+)
+_OTHERS = (
+    r"\[|basename|cd|dirname|egrep|exec|exit|export|false|fgrep|pwd|read|rm|rmdir|seq|set|shift|sleep|test|true|unset"
+)
+_WORDS_OF_SHELL = "!|{|}|case|do|done|elif|else|esac|fi|for|if|in|then|time|until|while|:|break|continue|wait"
+_USUAL = re.compile(rf"{_COMPILERS}|{_MAKERS}|{_OTHERS}|{_WORDS_OF_SHELL}")
+# A command of a shell: what stands before the program, its name, and the rest up to the next one.
+_SEPARATORS = re.compile(r"&&|\|\||[;&|\n()`]|\$\(")
+_REDIRECTED = re.compile(r"\d*[<>]+&?\s*[^\s<>]+|\d*>&\d")
+_ASSIGNED = re.compile(r"[A-Za-z_]\w*=\S*")
+_QUOTED = re.compile(r"'[^']*'|\"(?:\\.|[^\"\\`$])*\"")
+_BEFORE_A_PROGRAM = ("!", "{", "do", "else", "exec", "if", "elif", "then", "time", "until", "while")
 
 # They write owners into archives, print them, or depend on them. `test -r` and `test -x` are left
 # out: jobs see only files that everybody may read.
@@ -40,8 +52,27 @@ _OWN_PLACES = ("/dev", "/proc", "/sys", "/tmp", "/var/tmp")
 
 
 def may_set_modes(text: str) -> bool:
-    """Return whether the command with this text names a program that sets modes."""
-    return _SETS_MODE.search(text) is not None
+    """Return whether a command may set modes of files, or the umask, itself.
+
+    Return False only if all programs that the text names are known to make files as usual.
+    """
+    plain = _REDIRECTED.sub(" ", _QUOTED.sub("Q", text))
+    return not all(map(_is_usual, _SEPARATORS.split(plain)))
+
+
+def _is_usual(command: str) -> bool:
+    """Return whether one command of a shell makes files as usual."""
+    words = command.split()
+    while words and (words[0] in _BEFORE_A_PROGRAM or _ASSIGNED.fullmatch(words[0])):
+        del words[0]
+    if not words:
+        return True
+    program = words[0].rpartition("/")[2]
+    if program == "mkdir":
+        return not any(word.startswith("-") and "m" in word.partition("=")[0] for word in words[1:])
+    if program == "sed":
+        return not any(word.startswith("-") and "i" in word for word in words[1:])
+    return _USUAL.fullmatch(program) is not None
 
 
 def depends_on_owners(text: str, root: str, *, is_mixed: bool, is_root: bool) -> bool:

@@ -122,8 +122,8 @@ NONE = Access(-1, b"")
 class InheritedAccess:
     """The access that one job's results inherit. Methods block, and raise OSError.
 
-    They raise Retryable, with which the command runs on this machine, if the job may have set the
-    mode of an entry that would get another mode here. They also do if an entry of another user or
+    They raise Retryable, with which the command runs on this machine, if the job may have set a
+    mode or the umask, and a default list would have replaced the umask. They also do if an entry of another user or
     group was replaced or moved, because the new one may have to belong to that one. Only a tree
     that `is_mixed` has such entries. `replaced` are paths that are removed before
     anything is placed. `umask` is that of the job, and `may_set_modes` returns whether its command
@@ -184,10 +184,9 @@ class InheritedAccess:
         return True
 
     def _requested(self, path: bytes, mode: int) -> int:
-        requested = requested_mode(mode, self._umask)
-        if requested != mode and self._may_set_modes():
+        if self._may_set_modes():
             raise Retryable(Reason.MODE_SET, repr("/" + os.fsdecode(path)))
-        return requested
+        return requested_mode(mode, self._umask)
 
     def check_moved(self, removed: Iterable[bytes]) -> None:
         """Check entries that a job has removed, and perhaps moved to another name."""
