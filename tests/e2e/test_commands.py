@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,8 @@ SCRIPTS = {
     "reads empty stdin": "cat; echo end",
     "finds a directory by its number": "mkdir -p d f; n=$(stat -c %i d); find . -inum $n; ls -id d | grep -c $n",
     "counts the blocks of a file": "ls -s plain.txt; du -k plain.txt",
+    "asks for its limits": "ulimit -Sn; ulimit -Ss; ulimit -Hs; ulimit -Sc; ulimit -Hc; ulimit -t; ulimit -v; nice",
+    "meets a limit": "(ulimit -f 8; head -c 100000 /dev/zero >big; echo $?; stat -c %s big); rm big",
     "compiles": "printf 'int main(void){return 42;}' | gcc -x c - -o prog && ./prog; echo $?; rm prog",
 }
 
@@ -56,6 +59,20 @@ def test_a_command_looks_the_same_at_home_and_far_away(tree: Tree, script: str) 
     before = tree.jobs()
     assert tree.termite("sh", "-c", script) == tree.plain("sh", "-c", script)
     assert tree.jobs() == before + 1, "it ran here"
+
+
+def test_a_core_file_comes_home(tree: Tree) -> None:
+    if Path("/proc/sys/kernel/core_pattern").read_text().startswith(("|", "/")):
+        pytest.skip("this machine keeps core files elsewhere (kernel.core_pattern)")
+    script = "ulimit -c unlimited; sh -c 'kill -SEGV $$'; echo $?; ulimit -c"
+    jobs = tree.jobs()
+    for run in (tree.plain, tree.termite):
+        assert run("sh", "-c", script).stdout == b"139\nunlimited\n"
+        (core,) = tree.path.glob("core*")
+        assert core.read_bytes().startswith(b"\x7fELF")
+        assert core.stat().st_mode & 0o777 == 0o600
+        core.unlink()
+    assert tree.jobs() == jobs + 1
 
 
 def test_stdout_and_stderr_stay_in_order_where_they_are_one_file(tree: Tree) -> None:
