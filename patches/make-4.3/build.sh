@@ -4,6 +4,7 @@
 # SOURCE_DIR is Debian's source package make-dfsg 4.3, unpacked, and is not changed. The result is
 # PREFIX/bin/make. Debian leaves the generated files out of its package, so the build needs
 # autoconf, automake, autopoint and pkg-config.
+# With STATIC=1 in the environment, PREFIX/bin/make-static is the same make, linked statically.
 set -eu
 
 [ $# = 2 ] || { echo "usage: build.sh SOURCE_DIR PREFIX" >&2; exit 2; }
@@ -26,3 +27,8 @@ autoreconf --force --install
 ./configure --prefix=/usr --without-guile
 make -j2
 install -D make "$prefix/bin/make"
+if [ -n "${STATIC-}" ]; then
+    rm make
+    make LDFLAGS=-static
+    install -D make "$prefix/bin/make-static"
+fi
