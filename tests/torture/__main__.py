@@ -79,7 +79,7 @@ def sweep(pattern: str, *, only_list: bool) -> int:
     base = _new_base()
     results: list[GroupResult] = []
     try:
-        for result in run_groups(base, groups, plan):
+        for result in run_groups(base, [(group, plan) for group in groups]):
             results.append(result)
             print(result.line(), flush=True)
     except KeyboardInterrupt:

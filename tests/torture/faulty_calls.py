@@ -20,7 +20,8 @@ happens to the N-th one and to the OFTEN - 1 calls behind it:
 * `count` changes nothing.
 
 The N-th call makes the file CONTROL/reached-SERIAL. If OFTEN is 1, only the process that makes the
-file is hit, of several ones with the same role. With `count`, the file gets a byte for each call.
+file is hit, of several ones with the same role. With `count`, the file gets a line with the name of
+each call.
 """
 
 import errno
@@ -97,7 +98,7 @@ class Faults:
             return ""
         reached = self._control / f"reached-{serial}"
         if what == "count":
-            _write(reached, os.O_APPEND, b".")
+            _write(reached, os.O_APPEND, f"{name}\n".encode())
             return ""
         with suppress(FileExistsError):
             _write(reached, os.O_EXCL, name.encode())

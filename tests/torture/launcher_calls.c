@@ -3,7 +3,7 @@
  * The launcher's sources are linked with this file and `-Wl,--wrap=NAME` for each call below. The
  * variable TERMITE_SWEEP orders what happens: `CALL N WHAT FILE`. WHAT is `kill`, `short`, or the
  * number of an error. FILE, with the name of the call, is made when the N-th one comes. If WHAT is
- * `count`, nothing happens, and FILE gets a byte for each call.
+ * `count`, nothing happens, and FILE gets a line with the name of each call, whatever CALL is.
  *
  * A read of the master's socket counts as `read`, any other one as `take`. */
 #include <errno.h>
@@ -26,13 +26,13 @@ static int due(const char *name)
     char call[32], what[32], file[4096];
     int number;
     const char *order = getenv("TERMITE_SWEEP");
-    if (!order || sscanf(order, "%31s %d %31s %4095s", call, &number, what, file) != 4 || strcmp(call, name) != 0)
+    if (!order || sscanf(order, "%31s %d %31s %4095s", call, &number, what, file) != 4)
         return GO_ON;
     bool only_counts = strcmp(what, "count") == 0;
-    if (++count != number && !only_counts)
+    if (!only_counts && (strcmp(call, name) != 0 || ++count != number))
         return GO_ON;
     int reached = open(file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-    dprintf(reached, "%s", only_counts ? "." : name);
+    dprintf(reached, "%s%s", name, only_counts ? "\n" : "");
     close(reached);
     if (only_counts)
         return GO_ON;

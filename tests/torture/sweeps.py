@@ -154,21 +154,24 @@ class Plan:
     only: tuple[int, str] | None = None
 
 
-def run_groups(base: Path, groups: Sequence[Group], plan: Plan) -> Iterator[GroupResult]:
-    """Run the groups, and yield the result of each. Groups with the same user share daemons."""
-    rest = list(groups)
+Work = Sequence[tuple[Group, Plan]]
+
+
+def run_groups(base: Path, work: Work) -> Iterator[GroupResult]:
+    """Run groups, and yield the result of each. Groups with the same user share daemons."""
+    rest = list(work)
     while rest:
-        key = _rig_of(rest[0])
-        same = [group for group in rest if _rig_of(group) == key]
-        rest = [group for group in rest if _rig_of(group) != key]
-        yield from _run_on_one_rig(base, key, same, plan)
+        key = _rig_of(rest[0][0])
+        same = [(group, plan) for group, plan in rest if _rig_of(group) == key]
+        rest = [(group, plan) for group, plan in rest if _rig_of(group) != key]
+        yield from _run_on_one_rig(base, key, same)
 
 
 def _rig_of(group: Group) -> tuple[str, bool]:
     return group.user, JOBS[group.job].is_cold
 
 
-def _run_on_one_rig(base: Path, key: tuple[str, bool], groups: list[Group], plan: Plan) -> Iterator[GroupResult]:
+def _run_on_one_rig(base: Path, key: tuple[str, bool], work: Work) -> Iterator[GroupResult]:
     user, is_cold = key
     here, mark = base / "now", f"torture-sweep-{time.time_ns()}"
     results: list[GroupResult] = []
@@ -181,7 +184,7 @@ def _run_on_one_rig(base: Path, key: tuple[str, bool], groups: list[Group], plan
         try:
             rig.start()
             sweeper = Sweeper(rig, tree)
-            for group in groups:
+            for group, plan in work:
                 yield from results[-1:]
                 results.append(run_group(sweeper, group, plan))
             if left := [*rig.stop(), *filter(_is_for_good, check_leftovers(scene))]:
