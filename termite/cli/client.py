@@ -242,6 +242,8 @@ def _become_master(root: Path, jobs: int, exports: Sequence[Path], log: Path, re
             command.append(f"--tmp={tmp}")
         if trace := os.environ.get("TERMITE_TRACE"):
             command.append(f"--trace={trace}")
+        if cache := os.environ.get("TERMITE_CACHE"):
+            command.append(f"--cache={cache}")
         if job_output := os.environ.get("TERMITE_JOB_OUTPUT"):
             command.append(f"--job-output={job_output}")
         env = {name: text for name, text in os.environ.items() if name not in _OF_THE_BUILD}

@@ -31,7 +31,7 @@ from termite.engine.host.log_tail import LogTail
 from termite.engine.host.native_programs import native_program
 from termite.engine.master.master_daemon import serve_master
 from termite.engine.master.shared import SOCKET, MasterConfig
-from termite.engine.model import TraceMode
+from termite.engine.model import CacheMode, TraceMode
 from termite.engine.wire.addresses import UNIX, split_address
 from termite.engine.wire.identity import read_secret
 from termite.engine.wire.owner import read_owner
@@ -181,6 +181,8 @@ def _master_config(
         records=records_directory(path.parent),
         keeps_output=flags.job_output == "kept",
         trace=TraceMode[flags.trace.upper()],
+        cache=CacheMode(flags.cache),
+        results=own_directory(CACHE) / "results",
         log_tail=tail,
     )
 
@@ -244,6 +246,10 @@ def _add_flags_of_the_tree(parser: Parser) -> None:
     )
     job_output = "kept: the records of jobs have the last 2 KiB that each has printed; dropped: they have none"
     trace = "exact: note each path that a command on a worker names, and how; off: do not"
+    cache = (
+        "on: use the results of earlier commands again, and store new ones; read: store none; off: run each command. "
+        "With on, jobs are traced as by -trace exact"
+    )
     add = parser.add_argument
     add("--secret", type=Path, default=Path("secret.txt"), metavar="FILE", help=secret)
     add("--socket", type=Path, default=Path(SOCKET), metavar="FILE", help="its directory is the top of the tree")
@@ -253,6 +259,7 @@ def _add_flags_of_the_tree(parser: Parser) -> None:
     add("--tmp", choices=("shared", "private"), default="shared", help=tmp)
     add("--job-output", choices=("kept", "dropped"), default="kept", help=job_output)
     add("--trace", choices=("off", "exact"), default="off", help=trace)
+    add("--cache", choices=("on", "read", "off"), default="off", help=cache)
     add("--short", type=_parse_short, default=None, metavar="MS", help=short)
 
 

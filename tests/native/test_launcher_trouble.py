@@ -252,6 +252,10 @@ def test_a_word_that_means_nothing_is_told_where_it_would_matter(
         ("TERMITE_SHORT=abc", "TERMITE_SHORT=abc is ignored: write a number of milliseconds or TERMITE_SHORT=auto"),
         ("TERMITE_SHORT=atuo", "TERMITE_SHORT=atuo is ignored: write TERMITE_SHORT=auto"),
         ("TERMITE_TMP=x", "TERMITE_TMP=x is ignored: write TERMITE_TMP=shared or TERMITE_TMP=private"),
+        (
+            "TERMITE_CACHE=1",
+            "TERMITE_CACHE=1 is ignored: write TERMITE_CACHE=on or TERMITE_CACHE=read or TERMITE_CACHE=off",
+        ),
         ("TERMITE_SHROT=1", "TERMITE_SHROT is ignored: write TERMITE_SHORT"),
         ("TERMITE_env-exclude=", "TERMITE_env-exclude is ignored: write TERMITE_ENV_EXCLUDE"),
         (f"TERMITE_{'R' * 64}=1", ""),

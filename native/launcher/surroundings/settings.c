@@ -13,7 +13,7 @@
 
 extern char **environ;
 
-enum { LONGEST_NAME = 64, MOST_VALUES = 2 };
+enum { LONGEST_NAME = 64, MOST_VALUES = 3 };
 
 /* A variable, and the values that it may have; without any, it may have all. */
 struct setting {
@@ -28,6 +28,7 @@ enum { PREFIX_LENGTH = sizeof PREFIX - 1 };
 static const struct setting SETTINGS[] = {
     {"BUILD", {NULL}, NULL},
     {"BUILD_SOCKET", {NULL}, NULL},
+    {"CACHE", {"on", "read", "off"}, NULL},
     {"ENV_EXCLUDE", {NULL}, NULL},
     {"JOB_OUTPUT", {"kept", "dropped"}, NULL},
     {"LAUNCHER", {NULL}, NULL},
@@ -114,10 +115,12 @@ static void check_value(const struct setting *setting, const char *entry, const 
     }
     if (!*value || !setting->values[0] || (setting->number && is_number(value)))
         return;
-    const char *first = near ? near : setting->values[0], *second = near ? NULL : setting->values[1];
-    dprintf(STDERR_FILENO, "termite: %s is ignored: write %s%s%.*s%s%s%.*s%s\n", entry,
+    const char *first = near ? near : setting->values[0];
+    const char *second = near ? NULL : setting->values[1], *third = second ? setting->values[2] : NULL;
+    dprintf(STDERR_FILENO, "termite: %s is ignored: write %s%s%.*s%s%s%.*s%s%s%.*s%s\n", entry,
             setting->number && !near ? setting->number : "", setting->number && !near ? " or " : "", name_length, entry,
-            first, second ? " or " : "", second ? name_length : 0, entry, second ? second : "");
+            first, second ? " or " : "", second ? name_length : 0, entry, second ? second : "", third ? " or " : "",
+            third ? name_length : 0, entry, third ? third : "");
 }
 
 /* Check a variable that begins with the prefix: its value if it is known, else its name. */

@@ -302,6 +302,8 @@ def summary_parts(end: client.Reply) -> list[str]:
     by_rule -= end.get("unseen_commands", 0)
     local_jobs = f"on this machine: {short + local} ({short} short, {by_rule} by rule)"
     parts = [f"jobs on workers: {end['remote']}, {local_jobs}"]
+    if end.get("cached"):
+        parts.append(f"results of earlier runs: {end['cached']}")
     told = [(tie, count) for tie, count in tied.items() if tie not in BY_PLACE]
     failed = [(reason, count) for reason, count in fallbacks.items() if reason not in BY_PLACE]
     parts += [f"{count} on this machine: {words_of(tie)}" for tie, count in told]

@@ -16,6 +16,7 @@ _VARIABLES = """\
   TERMITE_TMP      private: a new master gives every command on a worker a /tmp of its own
                    (default: shared)
   TERMITE_JOB_OUTPUT   dropped: a new master records nothing that commands print (default: kept)
+  TERMITE_CACHE    on: a new master uses results of earlier commands again; read: it stores no new ones
   TERMITE_TRACE    exact: a new master has the paths noted that commands on workers name
                    (default: off)
   TERMITE_SOCKET   socket of the master to use (default: the nearest one); empty: use no master

@@ -22,6 +22,7 @@ HELD_BYTES = 64 * 1024  # a quarter of a socket's buffer, so that releasing it d
 PUSH_RETRY_S = 0.05  # the launcher's socket was full
 # For each of stdout and stderr. Output beyond it is compared by its hash, at its end.
 KEPT_OUTPUT_BYTES = 1024 * 1024
+KEPT_RUN_BYTES = 16 * 1024 * 1024
 RAN_TWICE = "termite: the command ran again and printed something else; some output above may be of the first run"
 # Kinds of stdout and stderr that nobody reads before the end of the job.
 UNREAD = {OutputKind.FILE, OutputKind.NULL, OutputKind.COLLECTED}
@@ -85,7 +86,7 @@ class JobOutput:
     """The output of one job, which the launcher gets once even if the job runs twice.
 
     `due_s` is the time at which held output is released, or infinity if nobody waits for it. `tail`
-    is the end of what the present run has written.
+    is the end of what the present run has written, `kept` all of it, or None if nobody wants it.
     """
 
     def __init__(self, launcher: Launcher, request: JobRequest, held_outputs: HeldOutputs) -> None:
@@ -98,6 +99,7 @@ class JobOutput:
         self._is_streaming = False  # True if output of this run is not held, or no longer
         self.due_s = math.inf
         self.tail = OutputTail()
+        self.kept: KeptOutput | None = None
         self.rewind()
 
     async def forward(self, chunk: bytes) -> None:
@@ -110,6 +112,8 @@ class JobOutput:
         fd = 2 if chunk[:1] == b"2" else 1
         content = chunk[1:]
         self.tail.add(content)
+        if self.kept is not None:
+            self.kept.add(fd, content)
         shown = self._shown[fd]
         if shown.is_ahead:
             content, differs = shown.skip(content)
@@ -132,6 +136,8 @@ class JobOutput:
         """Prepare for another run of the job, which writes everything again. Drop held output."""
         self.drop()
         self.tail.clear()
+        if self.kept is not None:
+            self.kept.clear()
         self._is_streaming = not self._hold_s
         for shown in self._shown.values():
             shown.rewind()
@@ -145,6 +151,7 @@ class JobOutput:
         """Free what was kept of the output, but for its end: the job is done."""
         self.drop()
         self._shown.clear()
+        self.kept = None
 
     async def check_end(self) -> None:
         """Compare the end of a run, which wrote all its output, with the output that was shown.
@@ -190,6 +197,35 @@ class JobOutput:
     def has_shown(self) -> bool:
         """True if the launcher has received any output."""
         return any(shown.size for shown in self._shown.values())
+
+
+class KeptOutput:
+    """All that a run has written, as pairs of the descriptor and the bytes.
+
+    If that is more than KEPT_RUN_BYTES, nothing is kept, and `is_too_long`.
+    """
+
+    def __init__(self) -> None:
+        self.pieces: list[tuple[int, bytes]] = []
+        self._size = 0
+
+    def add(self, fd: int, content: bytes) -> None:
+        """Add what the run has written to 1 or 2."""
+        self._size += len(content)
+        if self.is_too_long:
+            self.pieces.clear()
+        else:
+            self.pieces.append((fd, content))
+
+    def clear(self) -> None:
+        """Begin anew, because the run begins anew."""
+        self.pieces.clear()
+        self._size = 0
+
+    @property
+    def is_too_long(self) -> bool:
+        """True if the run has written more than is kept."""
+        return self._size > KEPT_RUN_BYTES
 
 
 def hold_s(request: JobRequest) -> float:

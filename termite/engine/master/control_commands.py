@@ -288,7 +288,7 @@ class _Build:
 
 def _named(places: Counter[str], summary: Reply) -> list[tuple[str, Reply]]:
     """Return the places with the most commands, each with what a summary says of it."""
-    commands = sum(cast(int, summary[kind]) for kind in ("remote", "local", "short", "failed"))
+    commands = sum(cast(int, summary[kind]) for kind in ("remote", "local", "short", "cached", "failed"))
     many = report.frequent_places(places, commands)
     return [
         (place, {"place": printable(place), "count": count, "is_many": place in many})

@@ -42,6 +42,8 @@ async def serve_master(config: MasterConfig, task_status: trio.TaskStatus[str] =
         master = Master(config, tree)
         stack.callback(master.memory.save)
         stack.callback(master.recorder.close)
+        if master.cache is not None:
+            stack.callback(master.cache.close)
         async with trio.open_nursery() as nursery:
             sessions = Sessions(nursery.cancel_scope.cancel)
             control = ControlCommands(master, sessions)
@@ -54,6 +56,8 @@ async def serve_master(config: MasterConfig, task_status: trio.TaskStatus[str] =
             nursery.start_soon(master.pool.run)
             nursery.start_soon(SilenceNotices(master).run)
             nursery.start_soon(master.recorder.run)
+            if master.cache is not None:
+                nursery.start_soon(master.cache.run)
             nursery.start_soon(_keep_house, master, sessions)
             nursery.start_soon(_follow_place, master, place, sessions)
             nursery.start_soon(launchers.listen, listener)

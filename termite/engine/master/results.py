@@ -1,9 +1,10 @@
-"""Fetch the contents of a job's results to the master's machine.
+"""Fetch the contents of a job's results to the master's machine, and publish them.
 
 All contents must be complete before the first file of the tree is changed.
 """
 
 import errno
+import functools
 import hashlib
 import stat
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,17 +12,56 @@ from pathlib import Path
 
 import trio
 
+from termite.engine.decide.logic.attribute_programs import may_set_modes
 from termite.engine.errors import FsError, Reason, RemoteProtocolError, Retryable, first_error
 from termite.engine.fleet.lease import Lease
 from termite.engine.loop.long_work import compute
-from termite.engine.model import Change, Digest
+from termite.engine.master.job import Job
+from termite.engine.master.shared import Master
+from termite.engine.model import Change, Digest, Exit, Phase
+from termite.engine.tree.logic.redo_plan import JobEnd
+from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.master_tree import MasterTree
+from termite.engine.tree.publishing.preparation import Contents
+from termite.engine.tree.publishing.publication import Ticket
 from termite.engine.tree.publishing.staging import StagedWriter
 from termite.engine.wire.protocol.frames import parse_piece
 from termite.engine.wire.protocol.messages import Ran
 
 RESERVE_SHARE = 0.1  # of the free space on the user's disk that no result may take
 MAX_FETCHES = 4  # of one job at a time: they fill a connection, and other jobs still get their share
+
+
+async def publish_results(master: Master, job: Job, lease: Lease, ran: Ran, timing: Timing) -> tuple[bytes, ...]:
+    """Fetch the results, and publish them in the user's tree.
+
+    Return the paths that another job wrote with other contents at the same time. Raise Conflict if
+    the job must run again. Raise Retryable if the contents cannot be fetched, FsError if they
+    cannot be written, and HalfPublished if they can no longer be written completely.
+    """
+    if not ran.changes:
+        return ()
+    job.phase = Phase.FETCHING
+    async with FetchedContents(lease, ran, master.tree) as contents:
+        # The plan tells how the standard input is left, so nothing may be read after it.
+        await job.launcher.stop_reading()
+        job.stdin.finish(ran.stdin_offset, ran.stdin_taken)
+        return await publish_contents(master, job, ran.changes, contents, timing, ran.exit)
+
+
+async def publish_contents(
+    master: Master, job: Job, changes: Sequence[Change], contents: Contents, timing: Timing, exit: Exit
+) -> tuple[bytes, ...]:
+    """Publish results whose contents are here, and return and raise as `publish_results` does."""
+    end = JobEnd(job.request.token, job.launcher.pid, exit.code, exit.signal, job.launcher.stdin_end)
+    # Without the job itself: it has the ticket, and would wait for the collector of cycles.
+    launcher, umask = job.launcher, job.request.umask
+    job.ticket = Ticket(end, lambda: launcher.needs_no_exit, job.output.show_held, umask=umask)
+    job.ticket.may_set_modes = functools.partial(may_set_modes, job.command.text if job.command else "")
+    published = await master.tree.publish(changes, contents, timing, job.ticket)
+    master.authors.note(published.number, job.id)
+    job.has_met_others |= bool(published.appended)
+    return published.conflicts
 
 
 class FetchedContents:

@@ -7,6 +7,7 @@ ends never gets a task of its own, so that function must not wait.
 import functools
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
@@ -14,7 +15,6 @@ import trio
 
 from termite.engine.decide.command_memory import key_of
 from termite.engine.decide.environment import environment_of
-from termite.engine.decide.logic.attribute_programs import may_set_modes
 from termite.engine.decide.logic.commands import is_no_op
 from termite.engine.decide.logic.later_code import find_later_code
 from termite.engine.errors import (
@@ -59,13 +59,13 @@ from termite.engine.master.placement.dispatch import dispatch
 from termite.engine.master.placement.failed_jobs import check_failure
 from termite.engine.master.placement.machine_questions import UnlikeWorker, Wanted, unlike_workers, wanted_by
 from termite.engine.master.placement.run_times import learn_run_time
-from termite.engine.master.results import FetchedContents
+from termite.engine.master.results import publish_results
+from termite.engine.master.reuse.ended_jobs import ended_run
+from termite.engine.master.reuse.recalled_jobs import recall_job
 from termite.engine.master.reuse.run_observer import ObservedRun
 from termite.engine.master.shared import Master
 from termite.engine.model import Command, Exit, Phase
-from termite.engine.tree.logic.redo_plan import JobEnd
 from termite.engine.tree.logic.times import Timing
-from termite.engine.tree.publishing.publication import Ticket
 from termite.engine.wire.protocol.messages import Ran, Run
 
 # With these, no other worker would do better.
@@ -203,15 +203,22 @@ async def run_job(master: Master, job: Job) -> Exit | None:
         await master.settled_check.wait()
     except UserError as error:
         return await fall_back(master, job, Reason.SETTLED_UNREADABLE, repr(error.__cause__))
-    return await try_workers(master, job, job.command)
+    return await recall_or_run(master, job, job.command)
 
 
-async def try_workers(master: Master, job: Job, command: Command) -> Exit | None:
-    """Run the command on one worker after another, and return as `run_job` does."""
+async def recall_or_run(master: Master, job: Job, command: Command) -> Exit | None:
+    """Answer with a stored result, or run the command on a worker, and return as `run_job` does."""
     master.tool_places.show_for(environment_of(command))
     wanted = wanted_by(master, job, command)
     if master.cache is not None:
         master.cache.identify(job, command, wanted.machine if wanted.questions else None)
+        if job.identity is not None and (exit := await recall_job(master, master.cache, job)) is not None:
+            return exit
+    return await try_workers(master, job, command, wanted)
+
+
+async def try_workers(master: Master, job: Job, command: Command, wanted: Wanted) -> Exit | None:
+    """Run the command on one worker after another, and return as `run_job` does."""
     while job.can_retry:
         job.phase = Phase.WAITING
         try:
@@ -301,6 +308,8 @@ async def end_remote(master: Master, job: Job, attempt: RemoteRun) -> Exit | Non
     job.output.release_nowait()
     await job.launcher.stop_reading()
     await report_result(master, job, ran, attempt.conflicts)
+    if attempt.observed is not None and master.cache is not None:
+        master.cache.keep(ended_run(job, ran, attempt.observed, master.root, time.time()))
     return ran.exit
 
 
@@ -337,28 +346,3 @@ async def check_result(master: Master, job: Job, ran: Ran) -> None:
         return
     if found := await compute(len(ran.changes), lambda: find_later_code(ran.changes, master.writable_root)):
         raise ResultRefused(Reason.LATER_CODE, [os.fsdecode(path) for path in found])
-
-
-async def publish_results(master: Master, job: Job, lease: Lease, ran: Ran, timing: Timing) -> tuple[bytes, ...]:
-    """Fetch the results, and publish them in the user's tree.
-
-    Return the paths that another job wrote with other contents at the same time. Raise Conflict if
-    the job must run again. Raise Retryable if the contents cannot be fetched, FsError if they
-    cannot be written, and HalfPublished if they can no longer be written completely.
-    """
-    if not ran.changes:
-        return ()
-    job.phase = Phase.FETCHING
-    async with FetchedContents(lease, ran, master.tree) as contents:
-        # The plan tells how the standard input is left, so nothing may be read after it.
-        await job.launcher.stop_reading()
-        job.stdin.finish(ran.stdin_offset, ran.stdin_taken)
-        end = JobEnd(job.request.token, job.launcher.pid, ran.exit.code, ran.exit.signal, job.launcher.stdin_end)
-        # Without the job itself: it has the ticket, and would wait for the collector of cycles.
-        launcher, umask = job.launcher, job.request.umask
-        job.ticket = Ticket(end, lambda: launcher.needs_no_exit, job.output.show_held, umask=umask)
-        job.ticket.may_set_modes = functools.partial(may_set_modes, job.command.text if job.command else "")
-        published = await master.tree.publish(ran.changes, contents, timing, job.ticket)
-    master.authors.note(published.number, job.id)
-    job.has_met_others |= bool(published.appended)
-    return published.conflicts

@@ -54,6 +54,7 @@ class ResultStore:
         self._cas = Cas(root / CONTENTS, limits.max_bytes, limits.max_files)
         self._index = ResultIndex(root, now_s)
         self._not_stored = 0
+        self._has_failed = False
 
     def close(self) -> None:
         """Close the store. Nothing may be called afterwards."""
@@ -81,7 +82,10 @@ class ResultStore:
             row = self._with_output_blob(row)
         except (OSError, Retryable, NotAtRest, RemoteProtocolError) as error:
             self._not_stored += 1
-            if self._not_stored == 1:
+            if isinstance(error, NotAtRest | FileNotFoundError):  # its user has gone on, which is no fault of a disk
+                log.debug("result-not-stored reason=%s", error)
+            elif not self._has_failed:
+                self._has_failed = True
                 log.warning("result-not-stored reason=%s", error)
             return False
         return self._index.add(weak, path_set, row, now_s)
@@ -114,6 +118,13 @@ class ResultStore:
             return self._cas.open(digest)
         except OSError:
             return None
+
+    def remove_content(self, digest: Digest) -> None:
+        """Remove a content that turned out to be damaged though it was verified."""
+        try:
+            self._cas.refuse(digest)
+        except OSError as error:
+            log.warning("results-not-evicted reason=%s", error)
 
     def output(self, row: ResultRow) -> tuple[OutputPiece, ...] | None:
         """Return the output of a result in its order, or None if it is gone."""

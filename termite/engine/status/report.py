@@ -29,6 +29,7 @@ class Counters:
     remote: int = 0
     local: int = 0
     short: int = 0
+    cached: int = 0
     retries: Counter[Reason] = field(default_factory=Counter)
     moved: int = 0
     repeated: int = 0
@@ -98,6 +99,7 @@ def build_summary(counters: Counters) -> Report:
         "remote": counters.remote,
         "local": counters.local,
         "short": counters.short,
+        "cached": counters.cached,
         "retried": counters.retries.total(),
         "retries": _by_reason(counters.retries),
         "moved": counters.moved,
@@ -175,6 +177,7 @@ def _jobs(counters: Counters, running: Counter[str]) -> Report:
         "local": counters.local,
         "short": counters.short,
         "answered": counters.answered,
+        "cached": counters.cached,
         "running": running.total(),
         "retried": counters.retries.total(),
         "failed": counters.failed,

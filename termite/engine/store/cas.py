@@ -144,6 +144,10 @@ class Cas:
         os.close(fd)
         return None
 
+    def refuse(self, digest: Digest) -> None:
+        """Remove a blob in which a reader has found another content, whatever its mark says."""
+        self._remove_bad(self._name(digest), digest, "content")
+
     def put(self, content: bytes) -> Digest:
         """Store a small content, and return its digest."""
         digest = digest_of(content)

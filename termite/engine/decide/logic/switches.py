@@ -39,6 +39,7 @@ VARIABLES: Mapping[str, tuple[str, ...]] = {
     "TERMITE_SUMMARY": (),
     "TERMITE_TMP": ("shared", "private"),
     "TERMITE_TRACE": ("off", "exact"),
+    "TERMITE_CACHE": ("on", "read", "off"),
     "TERMITE_VERBOSE": (),
 }
 # Further values of a variable, in words.

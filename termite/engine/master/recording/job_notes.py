@@ -19,6 +19,7 @@ class JobNotes:
       result counts.
     * `sent_s` to `usage` and `changes` to `trace` are those of the present attempt.
     * `reason` and `detail` say why it fell back or was refused; None: it was not.
+    * `recalled` names the job whose result it got, "": it got none.
     * `traffic` has the bytes sent and received, and the requests.
     * `late_inputs` are those for which a failed command runs again, in whatever attempt.
     * `text` is the recorded text, as soon as somebody has needed it; "" before.
@@ -45,6 +46,7 @@ class JobNotes:
     is_short: bool = False
     is_forbidden: bool = False
     is_cancelled: bool = False
+    recalled: str = ""
     reason: Reason | None = None
     detail: str = ""
     traffic: tuple[int, int, int] = (0, 0, 0)

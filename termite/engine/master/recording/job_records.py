@@ -146,6 +146,8 @@ def _kind(job: Job, rule: Rule | None) -> tuple[Why, Reason | None, str]:
         return Why.FORBIDDEN, notes.reason, notes.detail
     if notes.reason is not None:
         return Why.FALL_BACK, notes.reason, notes.detail
+    if notes.where is Where.CACHE:
+        return Why.CACHED, None, notes.recalled
     if notes.where is Where.ANSWERED:
         return Why.NO_OP, None, ""
     if notes.is_short:

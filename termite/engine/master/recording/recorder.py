@@ -39,6 +39,7 @@ from termite.engine.master.recording.job_records import bare_record_of, record_o
 from termite.engine.master.recording.record_keeper import BuildStep, RecordKeeper, Written
 from termite.engine.master.recording.recorder_config import RecorderConfig
 from termite.engine.model import Exit
+from termite.engine.recall.look_up.stored_rows import RecordedResult
 from termite.engine.wire.protocol.messages import Ran
 
 FLEET_STEP_S = 1.0  # between two looks at the workers, while somebody reads
@@ -110,6 +111,12 @@ class Recorder:
     def missing_edge_of(self, job: Job) -> str:
         """Return the line about a job that failed and then passed, or "" if it is none."""
         return missing_edge(self._present(job))
+
+    def recalled(self, job: Job, result: RecordedResult, exit: Exit) -> None:
+        """Note that the result of an earlier run is published, and nothing ran."""
+        notes = job.notes
+        notes.where, notes.is_published, notes.exit = Where.CACHE, True, exit
+        notes.changes, notes.recalled = result.changes, result.job
 
     def half_published(self, job: Job, error: HalfPublished) -> None:
         """Note that only a part of the results is in the tree; the launcher ends with 101."""

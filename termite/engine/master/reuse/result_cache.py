@@ -1,28 +1,73 @@
-"""Keep what all jobs of a master share to use results again."""
+"""Keep what all jobs share to use results again: the store, and the queue of new results.
 
+Jobs read the store in the event loop, which takes a tenth of a millisecond. A thread writes to it,
+with connections of its own, after the launchers have their exit codes.
+"""
+
+import logging
 import os
+import time
+from collections import Counter, deque
+from pathlib import Path
 
 import msgspec
+import trio
 
 from termite.engine.decide.environment import encoded_words, environment_of
+from termite.engine.errors import Retryable, TermiteError
+from termite.engine.launch.output import KeptOutput
 from termite.engine.master.job import Job
 from termite.engine.master.placement.traced_jobs import trace_mode
 from termite.engine.model import CacheMode, Command, MachineFacts, TerminalWish, TraceMode
+from termite.engine.recall.ended_runs import EndedRun, StoreEffect, keep_run
+from termite.engine.recall.fact_reader import FactReader
+from termite.engine.recall.logic.dependencies import NotStorable
+from termite.engine.recall.logic.tree_facts import FactsMissing
+from termite.engine.recall.look_up.evidence import judge_proof, proof_key
 from termite.engine.recall.look_up.fingerprints import UNKEYED, CommandIdentity, weak_fingerprint
+from termite.engine.recall.look_up.recollection import Hit, recall
+from termite.engine.recall.look_up.stored_rows import ResultRow, StoredRows
+from termite.engine.recall.result_store import ResultStore, default_limits
+from termite.engine.tree.master_tree import MasterTree
+
+MOST_ROUNDS = 50  # in which facts of the tree are got for one look-up
+MOST_WAITING = 500  # ended runs; if the disk is slower than that, results are not stored
+MOST_WAITING_BYTES = 64 * 1024 * 1024  # of their contents in memory
+
+log = logging.getLogger(__name__)
 
 
 class ResultCache:
     """The results that jobs of one master use again, and leave.
 
-    There is none if the cache is off. `env_exclude` are the patterns of variables that no job gets.
+    `env_exclude` are the patterns of variables that no job gets, `root` is the top of the tree.
     """
 
-    def __init__(self, mode: CacheMode, env_exclude: tuple[str, ...], root: bytes) -> None:
+    def __init__(self, mode: CacheMode, results: Path, env_exclude: tuple[str, ...], root: bytes) -> None:
+        """Open the store. Raise OSError or Retryable if this is impossible."""
         self._mode = mode
         # No job that may be recalled gets a variable that no fingerprint has.
         self._left_out = (*env_exclude, *UNKEYED)
         self._root = root
         self._ids = (os.getuid(), os.getgid(), *sorted(os.getgroups()))
+        now_s = int(time.time())
+        results.mkdir(mode=0o700, parents=True, exist_ok=True)
+        disk = os.statvfs(results)
+        limits = default_limits(disk.f_blocks * disk.f_frsize)
+        self.store = ResultStore(results, limits, now_s)
+        self._written = ResultStore(results, limits, now_s) if mode is CacheMode.ON else None
+        self._waiting: deque[EndedRun] = deque()
+        self._waiting_bytes = 0
+        self._used: deque[tuple[bytes, ResultRow]] = deque()
+        self._is_filled = trio.Event()
+        self._counts = Counter[str]()
+
+    def close(self) -> None:
+        """Store what waits, and close the store."""
+        self._write()
+        self.store.close()
+        if self._written is not None:
+            self._written.close()
 
     def identify(self, job: Job, command: Command, machine: MachineFacts | None) -> None:
         """Give a job its identity if its result may be recalled, or stored.
@@ -52,6 +97,118 @@ class ResultCache:
         )
         job.weak = weak_fingerprint(job.identity)
         job.is_stored = self._mode is CacheMode.ON
+        if job.is_stored:
+            job.output.kept = KeptOutput()
+
+    # -- look-up ------------------------------------------------------------------------------------------------------
+
+    async def find(self, job: Job, tree: MasterTree, reader: FactReader) -> ResultRow | None:
+        """Return a result that the job's command would produce in the tree as it is now, or None.
+
+        Nothing has waited since the last drain when this returns. It raises no error of the tree.
+        """
+        assert job.identity is not None, "the job may be recalled"
+        rows = self.store.rows(job.weak)
+        if not rows.results:
+            self._counts["unknown"] += 1
+            return None
+        tree.show_named(job.identity.argv, job.identity.cwd, job.identity.env)
+        try:
+            row = await self._find_proven(job.weak, rows, tree, reader)
+        except (TermiteError, NotStorable) as error:  # a fact cannot be had
+            log.debug("look-up-failed job=%d reason=%s", job.id, error)
+            row = None
+        self._counts["misses" if row is None else "hits"] += 1
+        return row
+
+    async def _find_proven(
+        self, weak: bytes, rows: StoredRows, tree: MasterTree, reader: FactReader
+    ) -> ResultRow | None:
+        """Return a hit that may be used. Raise an error of the tree, or NotStorable."""
+        shapes = {shape: self.store.shape(shape) for shape in {row.shape for row in rows.results}}
+        blind_shapes = {identity for identity, shape in shapes.items() if shape.is_blind}
+        for _ in range(MOST_ROUNDS):
+            tree.drain()
+            try:
+                found = recall(weak, rows, reader.facts(), blind_shapes)
+                break
+            except FactsMissing as missing:
+                await reader.supply(missing)
+        else:
+            return None
+        if not isinstance(found, Hit):
+            return None
+        row, shape = found.row, shapes[found.row.shape]
+        # A table of known commands would vouch here: there is none yet.
+        proof = judge_proof(shape, proof_key(shape, row), is_known=False)
+        if not proof.is_enough:
+            self._counts[proof.value] += 1
+            return None
+        return row if self.store.has_contents(row) else None
+
+    def note_use(self, weak: bytes, row: ResultRow) -> None:
+        """Note that a result was used, so that it is evicted later."""
+        if self._written is not None:
+            self._used.append((weak, row))
+            self._is_filled.set()
+
+    # -- new results --------------------------------------------------------------------------------------------------
+
+    def keep(self, run: EndedRun) -> None:
+        """Let the result of a run be stored. This does not block."""
+        held_bytes = _held_bytes(run)
+        if len(self._waiting) >= MOST_WAITING or self._waiting_bytes + held_bytes > MOST_WAITING_BYTES:
+            self._counts["dropped"] += 1
+            return
+        self._waiting.append(run)
+        self._waiting_bytes += held_bytes
+        self._is_filled.set()
+
+    async def run(self) -> None:
+        """Store results as they come, until cancelled."""
+        while True:
+            await self._is_filled.wait()
+            self._is_filled = trio.Event()
+            try:
+                await trio.to_thread.run_sync(self._write)
+            except Exception:  # around results, which are not stored: the jobs and the master go on
+                log.exception("result-queue-failed")
+
+    def _write(self) -> None:
+        """Store what waits now. Only one thread may do this at a time."""
+        store, now_s = self._written, int(time.time())
+        if store is None:
+            return
+        while self._used:
+            store.note_use(*self._used.popleft(), now_s)
+        while self._waiting:
+            run = self._waiting.popleft()
+            self._waiting_bytes -= _held_bytes(run)
+            kept = keep_run(store, run, now_s)
+            self._counts[kept.effect.value] += 1
+            if kept.effect is StoreEffect.REFUSED and kept.difference:
+                log.info("results-refused job=%r difference=%r", run.result.job, kept.difference)
+
+    def statistics(self) -> dict[str, int]:
+        """Return what happened to look-ups and to ended runs since the master started."""
+        return {**self._counts, "waiting": len(self._waiting)}
+
+
+def open_cache(mode: CacheMode, results: Path | None, env_exclude: tuple[str, ...], root: bytes) -> ResultCache | None:
+    """Return the cache of a master, or None if it is off or cannot be opened."""
+    if mode is CacheMode.OFF or results is None:
+        return None
+    try:
+        return ResultCache(mode, results, env_exclude, root)
+    except (OSError, Retryable) as error:
+        log.warning("results-not-opened path=%s reason=%s", results, error)
+        return None
+
+
+def _held_bytes(run: EndedRun) -> int:
+    """Return about how much memory an ended run takes."""
+    contents = sum(len(content) for content in run.contents.values() if isinstance(content, bytes))
+    return contents + sum(len(piece.content) for piece in run.result.output)
 
 
 def _is_recallable(job: Job) -> bool:

@@ -3,11 +3,13 @@
 The AttrTree has the state before the run only until its results are published, so this comes first.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from termite.engine.errors import Retryable, TermiteError
 from termite.engine.fleet.logic.learnt_names import LearntNames
 from termite.engine.master.placement.traced_jobs import job_trace
+from termite.engine.model import Change
 from termite.engine.recall.fact_reader import FactReader
 from termite.engine.recall.logic.changed_inputs import ChangedInput, InputChanges
 from termite.engine.recall.logic.dependencies import (
@@ -18,8 +20,9 @@ from termite.engine.recall.logic.dependencies import (
     find_dependencies,
 )
 from termite.engine.recall.logic.meanwhile import Meanwhile
-from termite.engine.recall.logic.tree_facts import FactsMissing
+from termite.engine.recall.logic.tree_facts import FactsMissing, TreeFacts
 from termite.engine.recall.logic.uses import PathSet
+from termite.engine.recall.look_up.canonical_changes import canonical_changes
 from termite.engine.recall.look_up.observation import Observation, make_observation
 from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.master_tree import MasterTree
@@ -35,7 +38,8 @@ class ObservedRun:
 
     `dependencies` is what it has used, or None if nobody knows. `changed` is an input whose
     content, existence or listing changed while it ran, b"" if there is none: another run may end
-    otherwise. New times and modes are no such change.
+    otherwise. New times and modes are no such change. `tools` has the SHA-256 of the programs that
+    it executed, by path, and `changes` are those of its result, in canonical form.
 
     `observation` is None if the result cannot be stored. Then `obstacle` says why, and `detail`
     names what is to blame, as a path with its slash.
@@ -43,6 +47,8 @@ class ObservedRun:
 
     dependencies: Dependencies | None = None
     changed: bytes = b""
+    tools: Mapping[bytes, bytes] = field(default_factory=dict)
+    changes: Sequence[Change] = ()
     observation: Observation | None = None
     obstacle: Obstacle | None = None
     detail: bytes = b""
@@ -117,14 +123,28 @@ class RunObserver:
         if not weak:
             return ObservedRun(found, changed)
         try:
-            return ObservedRun(found, changed, make_observation(found, weak, facts, meanwhile))
+            observation = make_observation(found, weak, facts, meanwhile)
         except NotStorable as error:
-            return ObservedRun(found, changed, None, error.obstacle, error.detail)
+            return ObservedRun(found, changed, obstacle=error.obstacle, detail=error.detail)
+        changes = canonical_changes(job.changes, found.path_set, facts)
+        return ObservedRun(found, changed, _tools_of(job, found, facts), changes, observation)
 
     async def _supply(self, missing: FactsMissing, ran: Ran) -> None:
-        """Get facts: heads of programs that the run has made from its result, others from the tree."""
+        """Get facts from the tree, or from the result if the run has made the program."""
         for path, sha256 in list(missing.heads):
             if (content := ran.inline.get(sha256)) is not None:
                 self._reader.learn(sha256, content)
                 missing.heads.discard((path, sha256))
         await self._reader.supply(missing)
+
+
+def _tools_of(job: EndedJob, found: Dependencies, facts: TreeFacts) -> dict[bytes, bytes]:
+    """Return the digests of the executed programs. Raise FactsMissing."""
+    made = {change.path: change.attr for change in job.changes}
+    tools = {}
+    for path in found.tools:
+        attr = made[path] if path in made else facts.find(path)
+        if attr is not None:
+            tools[path] = facts.sha256(path, attr)
+    facts.check()
+    return tools

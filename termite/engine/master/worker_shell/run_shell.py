@@ -36,7 +36,8 @@ from termite.engine.launch.listener import RestOfJob
 from termite.engine.master.job import Job
 from termite.engine.master.job_reports import absolute, report_dropped
 from termite.engine.master.placement.dispatch import dispatch
-from termite.engine.master.run_job import JobRunner, check_result, publish_results, run_on_worker
+from termite.engine.master.results import publish_results
+from termite.engine.master.run_job import JobRunner, check_result, run_on_worker
 from termite.engine.master.shared import Master
 from termite.engine.master.worker_shell.job_surroundings import Surroundings
 from termite.engine.model import Command, Exit, Phase, Verdict

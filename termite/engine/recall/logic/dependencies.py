@@ -45,6 +45,12 @@ class Obstacle(enum.StrEnum):
     HIDDEN = "hidden"  # a path through /proc/PID leads to a file whose name is unknown
     PROGRAM = "program"  # the interpreter of a program cannot be found
     FACTS = "facts"  # a file or a directory that the job named cannot be read here
+    # These come from the job itself.
+    EXIT = "exit"  # it has failed, or was ended
+    DROPPED = "dropped"  # it wrote outside the tree
+    CONFLICT = "conflict"  # others changed the files that it wrote
+    SIZE = "size"  # its files or its output are too large
+    CLOCK = "clock"  # it executes a program that reads a clock, or the like
 
 
 class NotStorable(Exception):

@@ -53,7 +53,8 @@ def use_of_input(kinds: int, before: Attr | None, *, is_entry: bool) -> int:
         use |= STAT
     if kinds & _MODE_IS_USED:
         use |= MODE
-    if kinds & _MOVED:
+    # If a file was made again with the content and the time that it had, there is no change either.
+    if kinds & _MOVED or (kinds & (_MAKE | _UNLINK | _META) and stat.S_ISREG(before.mode)):
         use |= WHOLE | TIME
     if kinds & _CHDIR:
         use |= ENTER

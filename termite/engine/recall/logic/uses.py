@@ -85,7 +85,7 @@ def states(path_set: PathSet, facts: TreeFacts, *, with_times: bool) -> list[Sta
     """Return the state of each dependency as it is now.
 
     Missing facts are noted by `facts`, and the list is of no use then. `with_times` adds the mtimes
-    of everything that `stat` was asked about.
+    of everything that `stat` was asked about, and the sizes and links of directories.
     """
     return [state_of(dependency, facts, with_times=with_times) for dependency in path_set.dependencies]
 
@@ -106,7 +106,8 @@ def state_of(dependency: Dependency, facts: TreeFacts, *, with_times: bool) -> S
         found.append(_content(path, attr, use, facts))
     if use & READ:
         found.append(attr.mode & 0o555)
-    if use & STAT:
+    # Each new entry may change the size and the links of a directory, as it changes its time.
+    if use & STAT and (with_times or not stat.S_ISDIR(attr.mode)):
         found += (attr.size, attr.nlink)
     if use & TIME or (use & STAT and with_times):
         found.append(attr.mtime_ns)

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from termite.engine.recall.look_up.stored_rows import RecordedResult
+from termite.engine.recall.look_up.stored_rows import RecordedResult, ResultRow
 
 APART_S = 2.0  # a file's time, or a date in a text, has another second then
 PROOFS_OF_SHAPE = 3
@@ -93,13 +93,22 @@ def shape_id(argv: Sequence[bytes], tools: Mapping[bytes, bytes]) -> bytes:
     return hashlib.sha256(msgspec.msgpack.encode((words, sorted(tools.values())))).digest()[:16]
 
 
+def proof_key(shape: Shape, row: ResultRow) -> bytes:
+    """Return the fingerprint by which a shape knows a result, or b"" if nothing can prove it.
+
+    Runs that differ in times alone have the same one: equal results prove as much then as those of
+    runs that do not differ at all. If times change the results of the shape, each has its own.
+    """
+    return row.timed if shape.sees_times or not row.blind else row.blind
+
+
 def judge_proof(shape: Shape, strong: bytes, *, is_known: bool) -> Proof:
     """Return whether the result with this strong fingerprint may be used, and why."""
     if shape.refused:
         return Proof.REFUSED
     if is_known:
         return Proof.KNOWN
-    if strong in shape.proven:
+    if strong and strong in shape.proven:
         return Proof.TWICE
     return Proof.SHAPE if len(shape.proven) >= PROOFS_OF_SHAPE else Proof.UNPROVEN
 
@@ -114,7 +123,7 @@ def with_second_run(shape: Shape, strong: bytes, first: Execution, second: Execu
         return refused_shape(shape, difference)
     if abs(second.ended_s - first.ended_s) < APART_S or first.sandbox == second.sandbox:
         return shape
-    if strong in shape.proven or len(shape.proven) >= PROOFS_OF_SHAPE:
+    if not strong or strong in shape.proven or len(shape.proven) >= PROOFS_OF_SHAPE:
         return shape
     return msgspec.structs.replace(shape, proven=(*shape.proven, strong))
 

@@ -35,6 +35,7 @@ class RecordedResult(msgspec.Struct, frozen=True, array_like=True):
     store. `started_ns` and `ended_ns` are of the same clock: a Timing made of them gives the
     outputs new times in their order. `job` names the job that was executed. `tools` are the files
     it executed. If the output is long, it is the blob `output_blob`, a packed list of pieces.
+    `at_s` is the end in seconds since 1970 by the master's clock.
     """
 
     changes: tuple[Change, ...]
@@ -46,6 +47,7 @@ class RecordedResult(msgspec.Struct, frozen=True, array_like=True):
     job: str = ""
     tools: tuple[bytes, ...] = ()
     output_blob: Digest | None = None
+    at_s: float = 0.0
 
     @property
     def blobs(self) -> dict[bytes, Digest]:

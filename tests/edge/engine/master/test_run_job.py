@@ -176,7 +176,10 @@ class FakeLease:
         self, message: Run, on_chunk: Callable[[bytes], Awaitable[None]], on_posted: Callable[[], None] | None = None
     ) -> Ran:
         self._steps.append(f"run on {self.worker}")
-        return await self._script(message, on_chunk)
+        ran = await self._script(message, on_chunk)
+        if ran.trace is not None:
+            self.traced_names.learn(ran.trace)
+        return ran
 
 
 class FakePool:
@@ -235,7 +238,14 @@ class World:
         self.steps: list[str] = []
         self.tree = FakeTree(self.steps)
         plugins = Plugins(("termite.plugins.make", "termite.plugins.caches"))
-        config = MasterConfig(tmp_path / ".termite-socket", ("localhost", 1), b"x" * 32, plugins, cache=cache)
+        config = MasterConfig(
+            tmp_path / ".termite-socket",
+            ("localhost", 1),
+            b"x" * 32,
+            plugins,
+            cache=cache,
+            results=tmp_path / "results",
+        )
         self.master = Master(config, cast(MasterTree, self.tree))
         self.runner = JobRunner(self.master)
         self.master.pool = cast(Pool, FakePool(scripts, self.steps))

@@ -96,7 +96,10 @@ def test_the_first_missing_name_is_a_dependency_and_nothing_below_it() -> None:
         (EXEC, Use.READ | Use.EXEC),
         (STAT, Use.STAT),
         (AccessKind.ACCESS, Use.MODE),
-        (AccessKind.META, Use.MODE),
+        # A file that is made again with its content and its time has no change either.
+        (AccessKind.META, Use.MODE | Use.WHOLE | Use.TIME),
+        (AccessKind.MAKE | AccessKind.NOFOLLOW, Use.MODE | Use.WHOLE | Use.TIME),
+        (UNLINK, Use.WHOLE | Use.TIME),
         (AccessKind.WRITE, Use.READ | Use.MODE),
         (AccessKind.OPATH, Use.READ | Use.MODE),
         (AccessKind.READLINK | AccessKind.NOFOLLOW, Use.LINK),

@@ -1,0 +1,82 @@
+"""Answer a job with the stored result of an earlier run, without a worker."""
+
+import logging
+
+from termite.engine.decide.logic.later_code import find_later_code
+from termite.engine.errors import (
+    Conflict,
+    FsError,
+    HalfPublished,
+    Reason,
+    RemoteProtocolError,
+    ResultRefused,
+    Retryable,
+)
+from termite.engine.loop.long_work import compute
+from termite.engine.master.job import Job
+from termite.engine.master.job_reports import report_half_published
+from termite.engine.master.results import publish_contents
+from termite.engine.master.reuse.result_cache import ResultCache
+from termite.engine.master.reuse.stored_contents import StoredContents
+from termite.engine.master.shared import Master
+from termite.engine.model import Exit, Phase
+from termite.engine.recall.look_up.stored_rows import ResultRow
+from termite.engine.tree.logic.times import Timing
+
+log = logging.getLogger(__name__)
+
+
+async def recall_job(master: Master, cache: ResultCache, job: Job) -> Exit | None:
+    """Publish a stored result for the job, and return the exit that the launcher gets.
+
+    Return None if there is none, or if it cannot be published: then the command runs. Raise
+    LauncherGone if the launcher closed the connection.
+    """
+    row = await cache.find(job, master.tree, master.fact_reader)
+    if row is None:
+        return None
+    # The job is as one that runs at this moment. The journal keeps what comes after it.
+    number = job.number = master.tree.number
+    try:
+        await _publish(master, cache, job, row, number)
+    except HalfPublished as error:
+        return await report_half_published(master, job, error)
+    except (Conflict, FsError, RemoteProtocolError, ResultRefused, Retryable) as error:
+        # Nothing was published. The run that follows meets the same obstacle, or none.
+        log.info("result-not-recalled job=%d reason=%s", job.id, error)
+        job.output.drop()
+        job.launcher.resume_reading()
+        job.number = 0
+        return None
+    cache.note_use(job.weak, row)
+    for counters in master.counters_of(job):
+        counters.cached += 1
+    exit = Exit(row.result.code)
+    master.recorder.recalled(job, row.result, exit)
+    job.number = 0
+    job.output.release_nowait()
+    await job.launcher.stop_reading()
+    return exit
+
+
+async def _publish(master: Master, cache: ResultCache, job: Job, row: ResultRow, number: int) -> None:
+    """Publish a result at the journal number `number`, and raise as `publish_contents` does."""
+    result = row.result
+    # Outputs get new times, in their order: as if the command had ended now.
+    now_ns = master.tree.now_ns()
+    timing = Timing(now_ns, result.started_ns, result.ended_ns, now_ns - result.ended_ns, number)
+    output = cache.store.output(row)
+    if output is None:
+        raise Retryable(Reason.LOOK_FAILED, "the output is gone")
+    rule = job.verdict.rule if job.verdict else None
+    if not (rule and rule.trusted):
+        found = await compute(len(result.changes), lambda: find_later_code(result.changes, master.writable_root))
+        if found:
+            raise ResultRefused(Reason.LATER_CODE, ())
+    job.phase = Phase.FETCHING
+    blobs = {sha256: digest for sha256, digest in result.blobs.items() if digest != result.output_blob}
+    async with StoredContents(cache.store, blobs.values(), master.tree) as contents:
+        for piece in output:
+            await job.output.forward(b"%d" % piece.fd + piece.content)
+        if result.changes:
+            await publish_contents(master, job, result.changes, contents, timing, Exit(result.code))

@@ -1,0 +1,118 @@
+"""Store what a run that has ended left, and what it proves about runs like it.
+
+Everything here blocks as far as the store does, and belongs into a thread.
+"""
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from termite.engine.recall.look_up.differences import last_run
+from termite.engine.recall.look_up.evidence import (
+    Execution,
+    Shape,
+    difference_of_results,
+    proof_key,
+    shape_id,
+    with_other_times,
+    with_second_run,
+)
+from termite.engine.recall.look_up.fingerprints import CommandIdentity, recall_name
+from termite.engine.recall.look_up.observation import Observation
+from termite.engine.recall.look_up.stored_rows import RecordedResult, ResultRow
+from termite.engine.recall.result_store import ResultStore
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRun:
+    """A run whose results are in the user's tree.
+
+    `tools` has the SHA-256 of the programs that it executed, by path. `contents` has the bytes of
+    each content of the result by SHA-256, or a file that has it. If nothing is to be stored,
+    `obstacle` says why, and `detail` what is to blame.
+    """
+
+    identity: CommandIdentity
+    weak: bytes
+    observation: Observation | None
+    tools: Mapping[bytes, bytes]
+    result: RecordedResult
+    contents: Mapping[bytes, bytes | Path]
+    obstacle: str = ""
+    detail: bytes = b""
+
+
+class StoreEffect(enum.StrEnum):
+    """The effect of an ended run on the store."""
+
+    STORED = "stored"
+    PROVED = "proved"  # an equal result was there
+    REFUSED = "refused"  # an earlier result differed: none of this shape is used any more
+    NOT_STORED = "not-stored"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What became of an ended run. `difference` is the first one to an earlier result, or ""."""
+
+    effect: StoreEffect
+    difference: str = ""
+
+
+def keep_run(store: ResultStore, run: EndedRun, now_s: int) -> Kept:
+    """Store the result of a run, compare it with an earlier one, and note the last run."""
+    kept = _keep_result(store, run, now_s) if not run.obstacle else Kept(StoreEffect.NOT_STORED)
+    last = last_run(
+        run.identity, run.weak, run.observation, obstacle=run.obstacle, detail=run.detail, job=run.result.job
+    )
+    store.note_last(recall_name(run.identity), last, now_s)
+    return kept
+
+
+def _keep_result(store: ResultStore, run: EndedRun, now_s: int) -> Kept:
+    seen = run.observation
+    assert seen is not None, "without an observation there is an obstacle"
+    shape = shape_id(run.identity.argv, run.tools)
+    row = ResultRow(seen.timed, seen.blind, seen.row.id, run.result, shape)
+    known = store.shape(shape)
+    if known.refused:
+        return Kept(StoreEffect.REFUSED)
+    first, judged, difference = _compare(store, known, store.rows(run.weak).results, row)
+    if judged != known:
+        store.note_shape(shape, judged, now_s)
+    if judged.refused:
+        return Kept(StoreEffect.REFUSED, difference)
+    if first is not None and not difference and first.timed == row.timed and store.has_contents(first):
+        # The first one stays, so that later runs are compared with it however soon they follow.
+        store.note_use(run.weak, first, now_s)
+        return Kept(StoreEffect.PROVED)
+    is_stored = store.add(run.weak, seen.row, row, run.contents, now_s)
+    return Kept(StoreEffect.STORED if is_stored else StoreEffect.NOT_STORED, difference)
+
+
+def _compare(
+    store: ResultStore, shape: Shape, rows: Sequence[ResultRow], new: ResultRow
+) -> tuple[ResultRow | None, Shape, str]:
+    """Return the earlier result with which a new one was compared, the shape after that, and the difference."""
+    same = [row for row in rows if new.timed and row.timed == new.timed]
+    alike = [row for row in rows if new.blind and row.blind == new.blind]
+    for row in (*same, *alike):
+        if (old := _with_output(store, row)) is None:
+            continue
+        difference = difference_of_results(old, new.result)
+        is_same = row in same
+        judged = shape if is_same else with_other_times(shape, new.timed or new.blind, difference)
+        if is_same or not (difference or judged.sees_times):
+            first, second = (Execution(result.at_s, result.job) for result in (old, new.result))
+            judged = with_second_run(judged, proof_key(judged, new), first, second, difference)
+        return row, judged, difference
+    return None, shape, ""
+
+
+def _with_output(store: ResultStore, row: ResultRow) -> RecordedResult | None:
+    """Return the result with all of its output, or None if that is gone."""
+    output = store.output(row)
+    return None if output is None else msgspec.structs.replace(row.result, output=output, output_blob=None)

@@ -1,0 +1,62 @@
+"""Bring the changes of a run into a form that does not depend on states that do not matter.
+
+A worker compares what a job has left with what was there before. A file that was overwritten with
+its own content is reported without a content then, and a directory only if its time has changed.
+But a stored result is also published where the file is absent, or has another content.
+"""
+
+import stat
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from termite.engine.model import Change
+from termite.engine.paths import split
+from termite.engine.recall.logic.tree_facts import TreeFacts, UnservedDirectory
+from termite.engine.recall.logic.uses import READ, WHOLE, Dependency, PathSet, is_free, state_of
+
+_WITH_CONTENT = READ | WHOLE
+
+
+def canonical_changes(changes: Sequence[Change], path_set: PathSet, facts: TreeFacts) -> tuple[Change, ...]:
+    """Return the changes as any run with the same fingerprint can be said to have made them.
+
+    `facts` has the tree before the run. A file whose former content is no part of the fingerprint
+    is made anew, and derives from nothing. A directory is left out if it was there with the same
+    mode, and an entry of it is made or removed: that changes its time anyway.
+    """
+    uses = {dependency.path: dependency for dependency in path_set.dependencies}
+    filled = {split(change.path)[0] for change in changes if change.content}
+    found = []
+    for change in changes:
+        if change.attr is not None and stat.S_ISDIR(change.attr.mode):
+            if change.content or change.path not in filled or not _had_mode(change, facts):
+                found.append(change)
+        elif _is_made_anew(change, uses, facts):
+            found.append(msgspec.structs.replace(change, content=True, base=None))
+        else:
+            found.append(change)
+    return tuple(found)
+
+
+def _had_mode(change: Change, facts: TreeFacts) -> bool:
+    """Return whether a directory had its mode before."""
+    try:
+        before = facts.find(change.path)
+    except UnservedDirectory:
+        return False
+    return before is not None and change.attr is not None and before.mode == change.attr.mode
+
+
+def _is_made_anew(change: Change, uses: Mapping[bytes, Dependency], facts: TreeFacts) -> bool:
+    """Return whether the former content of a file is no part of the fingerprint.
+
+    What was absent then, and must be absent again, derives from that: two jobs may want a lock.
+    """
+    dependency = uses.get(change.path)
+    if dependency is None or dependency.use & _WITH_CONTENT:
+        return False
+    state = state_of(dependency, facts, with_times=False)
+    if not is_free(dependency, state):
+        return False
+    return bool(state) or not (change.base is not None and change.base.is_absence)

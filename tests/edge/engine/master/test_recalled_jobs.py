@@ -1,0 +1,240 @@
+"""Answer jobs with stored results: launchers are real, the tree and the workers are fakes."""
+
+import hashlib
+import os
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from termite.engine.errors import Conflict, FsError, HalfPublished
+from termite.engine.history.logic.job_record import Where
+from termite.engine.master.job import Job
+from termite.engine.model import Attr, CacheMode, Exit
+from termite.engine.recall.logic.traced_paths import AccessKind
+from termite.engine.recall.look_up import evidence
+from termite.engine.recall.look_up.stored_rows import LastRun, unpack_value
+from termite.engine.wire.protocol.messages import Ran, Run
+from termite.fuse.view.trace_names import TraceNames
+from tests.edge.engine.master.test_run_job import CONTENT, Script, World, ran
+from tests.unit.engine.recall.recall_trees import directory, file, tree_of
+from tests.unit.fuse.view.test_trace_names import noted
+
+READ, EXEC = (kind | AccessKind.FOLLOW for kind in (AccessKind.READ, AccessKind.EXEC))
+WRITES = AccessKind.CREATE | AccessKind.TRUNC | AccessKind.FOLLOW
+STREAMS = {"stdin": b"null", "out": b"null", "err": b"null"}
+DONE = [(b"1", b"out"), (b"2", b"err"), (b"1", b"more"), (b"E", b"code=0\0")]
+OUTPUT = tuple(b"1out 2err 1more".split())
+
+
+def tree(source: str = "int x;") -> dict[bytes, Attr]:
+    return {b"bin": directory(), b"bin/gcc": file("gcc", 0o755), b"p": directory(), b"p/x.c": file(source)}
+
+
+def traced(end: Ran, *, is_disturbed: bool = False) -> Script:
+    """Return a run of `gcc -c x.c` that prints, and whose trace tells of the compiler and the source."""
+
+    async def run(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        for chunk in OUTPUT:
+            await on_chunk(chunk)
+        uses = [(b"/bin/gcc", EXEC, EXEC), (b"/p/x.c", READ, READ), (b"/p/x.o", WRITES, WRITES)]
+        trace = TraceNames().pack(noted(uses), 3, 0) if message.trace and not is_disturbed else None
+        now = time.time_ns()
+        return msgspec.structs.replace(end, trace=trace, started_ns=now, ended_ns=now + 1)
+
+    return run
+
+
+class CachingWorld(World):
+    """A master with a cache, whose time of proof is none."""
+
+    def __init__(self, tmp_path: Path, *scripts: Script, mode: CacheMode = CacheMode.ON) -> None:
+        super().__init__(tmp_path, *scripts, cache=mode)
+        self.set_tree(tree())
+        self.results = tmp_path / "results"
+        self.contents: list[Mapping[bytes, object]] = []
+        publish = self.tree.publish
+
+        async def note(changes: object, contents: Mapping[bytes, object], *rest: object) -> object:
+            self.contents.append(contents)
+            return await publish(changes, contents, *rest)  # type: ignore[arg-type]
+
+        self.tree.publish = note  # type: ignore[assignment, method-assign]
+
+    def set_tree(self, entries: dict[bytes, Attr]) -> None:
+        self.tree.attrs = tree_of(entries)
+        self.master.fact_reader.__init__(self.tree)  # type: ignore[misc]
+        self.master.fact_reader._interpreters = {hashlib.sha256(b"gcc").digest(): b""}
+
+    async def compile(self, *, env: str = "C") -> list[tuple[bytes, bytes]]:
+        """Let a launcher compile x.c, and wait until the result is stored."""
+        async with self.launcher("gcc", "-c", "x.c", fields=STREAMS, LANG=env) as launched:
+            told = await launched.rest()
+        assert self.master.cache is not None
+        self.master.cache._write()
+        return told
+
+    def counts(self) -> dict[str, int]:
+        assert self.master.cache is not None
+        return self.master.cache.statistics()
+
+    def obstacle(self) -> str:
+        """Return why the last run was not stored."""
+        database = sqlite3.connect(self.results / "index-1-1.db")
+        (packed,) = database.execute("SELECT packed FROM last_runs ORDER BY used DESC").fetchone()
+        database.close()
+        last = unpack_value(packed, LastRun)
+        assert last is not None
+        return last.obstacle
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evidence, "APART_S", 0.0)
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[CachingWorld]:
+    world = CachingWorld(tmp_path, *(traced(ran()) for _ in range(4)))
+    yield world
+    assert world.master.cache is not None
+    world.master.cache.close()
+
+
+async def test_a_proved_result_comes_home_without_a_worker_with_its_output_in_order(world: CachingWorld) -> None:
+    ended: list[Job] = []
+    world.master.recorder.finish = ended.append  # type: ignore[assignment, method-assign]
+    for _ in range(3):
+        assert await world.compile() == DONE
+    assert world.steps.count("published") == 3
+    assert [step for step in world.steps if step.startswith("run")] == ["run on w0", "run on w1"]
+    assert world.tree.published[2] == world.tree.published[0]
+    assert (world.master.counters.remote, world.master.counters.cached) == (2, 1)
+    notes = ended[-1].notes
+    assert (notes.where, notes.exit, notes.recalled) == (Where.CACHE, Exit(0), f"job 1 in {world.master.root}")
+    assert world.counts() == {
+        "unknown": 1,
+        "unproven": 1,
+        "misses": 1,
+        "stored": 1,
+        "proved": 1,
+        "hits": 1,
+        "waiting": 0,
+    }
+
+
+async def test_another_content_or_variable_is_no_hit(world: CachingWorld) -> None:
+    for _ in range(2):
+        await world.compile()
+    assert world.counts()["proved"] == 1
+    world.set_tree(tree("int y;"))
+    await world.compile()
+    world.set_tree(tree())
+    await world.compile(env="de")
+    assert world.master.counters.cached == 0
+    await world.compile()
+    assert world.master.counters.cached == 1
+
+
+@pytest.mark.parametrize("error", [lambda: Conflict((b"p/x.o",), ()), lambda: FsError(28)])
+async def test_a_result_that_cannot_be_published_is_a_miss(world: CachingWorld, error: Callable[[], Exception]) -> None:
+    for _ in range(2):
+        await world.compile()
+    publish, errors = world.tree.publish, [error()]
+
+    async def refuse(*args: object) -> object:
+        if errors:
+            raise errors.pop()
+        return await publish(*args)  # type: ignore[arg-type]
+
+    world.tree.publish = refuse  # type: ignore[assignment, method-assign]
+    assert await world.compile() == DONE
+    assert (world.master.counters.cached, world.master.counters.remote) == (0, 3)
+
+
+async def test_half_a_result_fails_the_job_and_nothing_runs(world: CachingWorld) -> None:
+    for _ in range(2):
+        await world.compile()
+    world.tree.half = HalfPublished(("x.o is not written",))
+    *_, end = await world.compile()
+    assert end == (b"E", b"code=101\0")
+    assert world.master.counters.remote == 2
+
+
+@pytest.mark.logs("store-blob-bad")
+@pytest.mark.parametrize("damage", [lambda blob: blob.write_bytes(b"objecT"), lambda blob: blob.write_bytes(b"")])
+async def test_a_damaged_content_is_a_miss_and_is_stored_anew(
+    world: CachingWorld, damage: Callable[[Path], object]
+) -> None:
+    for _ in range(2):
+        await world.compile()
+    name = hashlib.sha256(CONTENT).hexdigest()
+    blob = world.results / "cas" / name[:2] / name[2:]
+    marked = blob.stat()
+    damage(blob)
+    if blob.exists() and blob.stat().st_size == len(CONTENT):  # as on a failing disk, of which no time tells
+        os.utime(blob, ns=(marked.st_mtime_ns, marked.st_mtime_ns))
+    for _ in range(2):
+        assert await world.compile() == DONE
+    assert (world.master.counters.cached, world.master.counters.remote) == (1, 3)
+    assert world.contents == [{hashlib.sha256(CONTENT).digest(): CONTENT}] * 4
+
+
+@pytest.mark.parametrize(
+    ("end", "obstacle"),
+    [
+        (ran(3), "exit"),
+        (ran(0, 9), "exit"),
+        (msgspec.structs.replace(ran(), timed_out=True), "exit"),
+        (msgspec.structs.replace(ran(), dropped=(b"socket",)), "dropped"),
+    ],
+)
+async def test_what_failed_or_left_something_on_the_worker_is_not_stored(
+    tmp_path: Path, end: Ran, obstacle: str
+) -> None:
+    in_tree = tuple(bytes(tmp_path / os.fsdecode(name)).strip(b"/") for name in end.dropped)
+    end = msgspec.structs.replace(end, dropped=in_tree)
+    world = CachingWorld(tmp_path, traced(end), traced(ran()))
+    await world.compile()
+    assert world.counts() == {"unknown": 1, "not-stored": 1, "waiting": 0}
+    assert world.obstacle() == obstacle
+
+
+async def test_a_run_without_a_trace_is_not_stored(tmp_path: Path) -> None:
+    world = CachingWorld(tmp_path, traced(ran(), is_disturbed=True))
+    await world.compile()
+    assert (world.counts()["not-stored"], world.obstacle()) == (1, "gap")
+
+
+async def test_a_cache_that_is_only_read_stores_nothing(tmp_path: Path, world: CachingWorld) -> None:
+    for _ in range(2):
+        await world.compile()
+    reader = CachingWorld(tmp_path, traced(ran()), mode=CacheMode.READ)
+    assert await reader.compile() == DONE
+    assert await reader.compile(env="de") == DONE
+    assert (reader.master.counters.cached, reader.master.counters.remote) == (1, 1)
+    assert reader.counts() == {"hits": 1, "unknown": 1, "waiting": 0}
+
+
+async def test_results_are_stored_by_a_task_of_their_own(world: CachingWorld) -> None:
+    assert world.master.cache is not None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.master.cache.run)
+        async with world.launcher("gcc", "-c", "x.c", fields=STREAMS) as launched:
+            await launched.rest()
+        with trio.fail_after(10):
+            while "stored" not in world.counts():  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.logs("results-not-opened")
+async def test_a_store_that_cannot_be_opened_costs_the_cache_only(tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("no directory")
+    world = World(tmp_path, traced(ran()), cache=CacheMode.ON)
+    assert world.master.cache is None
+    assert (await world.say("gcc"))[-1] == (b"E", b"code=0\0")
