@@ -84,8 +84,8 @@ def build() -> None:
     """Build all targets. Raise CalledProcessError if that fails."""
     cmake = str(ROOT / ".venv/bin/cmake")
     options = ["-DTERMITE_FUZZ=ON", "-DCMAKE_C_COMPILER=clang", "-DCMAKE_BUILD_TYPE=RelWithDebInfo"]
-    subprocess.run([cmake, "-S", ROOT, "-B", BUILD, *options], check=True, stdout=subprocess.DEVNULL)
-    build_all = [cmake, "--build", BUILD, "--target", "fuzzers", "--parallel", str(AT_ONCE)]
+    subprocess.run([cmake, "-S", str(ROOT), "-B", str(BUILD), *options], check=True, stdout=subprocess.DEVNULL)
+    build_all = [cmake, "--build", str(BUILD), "--target", "fuzzers", "--parallel", str(AT_ONCE)]
     subprocess.run(build_all, check=True, stdout=subprocess.DEVNULL)
 
 

@@ -46,7 +46,7 @@ class Objection(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class EndedRun:
+class JudgedRun:
     """A run of a command on a worker that has ended, with what matters for another one."""
 
     exit: Exit
@@ -77,9 +77,9 @@ class EndedRun:
         return next((objection for objection, holds in found if holds), None)
 
 
-def ended_run(job: Job, ran: Ran) -> EndedRun:
+def judged_run(job: Job, ran: Ran) -> JudgedRun:
     """Return what matters of the job's present run, which ended with `ran`."""
-    return EndedRun(
+    return JudgedRun(
         exit=ran.exit,
         took_s=(ran.ended_ns - ran.started_ns) / 1e9,
         is_started=not ran.exec_errno,
@@ -99,7 +99,7 @@ async def check_failure(master: Master, job: Job, ran: Ran, observer: RunObserve
     Then nothing of the run may be published, and its output is dropped. Only changes count that
     were made before the end of the run. Nobody waits for a command that is about to make an input.
     """
-    if ended_run(job, ran).objection() is not None or not observer.sees_changes():
+    if judged_run(job, ran).objection() is not None or not observer.sees_changes():
         return
     assert job.lease is not None, "it ran on a worker"
     observed = await observer.observe(ran, job.lease.traced_names, timing)
@@ -107,7 +107,7 @@ async def check_failure(master: Master, job: Job, ran: Ran, observer: RunObserve
         return
     changed = observer.changed_inputs(observed.dependencies.path_set)
     # Facts of the tree may have been waited for. Meanwhile held output may have been shown.
-    if not changed or ended_run(job, ran).objection() is not None:
+    if not changed or judged_run(job, ran).objection() is not None:
         return
     job.output.drop()
     found = recorded_inputs(((one, _author(master, one)) for one in changed), master.writable_root)

@@ -8,7 +8,7 @@ import pytest
 from termite.engine.history.logic.job_record import INPUTS_NAMED, LateInput
 from termite.engine.master.placement.failed_jobs import (
     LONGEST_S,
-    EndedRun,
+    JudgedRun,
     Objection,
     recorded_inputs,
 )
@@ -16,7 +16,7 @@ from termite.engine.master.recording.authors import AUTHORS_KEPT, Authors
 from termite.engine.model import Exit
 from termite.engine.recall.logic.changed_inputs import ChangedInput
 
-FAILED = EndedRun(Exit(1), took_s=0.1)
+FAILED = JudgedRun(Exit(1), took_s=0.1)
 
 
 @pytest.mark.parametrize("exit", [Exit(1), Exit(127), Exit(0, SIGSEGV)])
@@ -42,7 +42,7 @@ def test_a_command_that_failed_may_run_again(exit: Exit) -> None:
         (replace(FAILED, has_rerun=True), Objection.RERAN),
     ],
 )
-def test_each_condition_keeps_a_command_from_running_again(run: EndedRun, objection: Objection) -> None:
+def test_each_condition_keeps_a_command_from_running_again(run: JudgedRun, objection: Objection) -> None:
     assert run.objection() is objection
 
 
