@@ -25,6 +25,7 @@ class Vouch:
     * `is_blind`: the times of files do not matter either.
     * `unwanted_messages` is a regexp that must not match in what the job has written to its
       standard output and error, such as a random name. "" means that anything may be there.
+    * `asks_machine`: the result holds for one kind of machine, as with `-march=native`.
     * `makes_text`: the call writes a file whose content is no copy of an input.
     * `unwanted_texts` must not be in any file that the job reads. Program files, and libraries
       outside the tree, are not searched.
@@ -34,6 +35,7 @@ class Vouch:
 
     is_blind: bool = True
     unwanted_messages: str = ""
+    asks_machine: bool = False
     makes_text: bool = False
     unwanted_texts: tuple[str, ...] = ()
     unwanted_inputs: tuple[str, ...] = ()

@@ -29,7 +29,6 @@ _TAKES_A_WORD = word_set(
 _REFUSED = (
     (r"@.*", "a file of options"),
     (r"-", "a text from standard input"),
-    (r"-m(?:arch|cpu|tune)=native.*|-m(?:arch|cpu|tune)=host.*", "an option that asks for the processor"),
     (r"-B.*|-wrapper|--?specs.*|-specs|--config.*|-no-integrated-cpp|-Xclang.*|-mllvm.*", "other programs or options"),
     (r"-f(?:plugin|pass-plugin|load).*|-fuse-ld=/.*", "other programs or options"),
     (r"-f(?:profile|test-coverage|auto-profile|cs-profile|branch-prob|coverage).*|--coverage", "profiles"),
@@ -98,6 +97,7 @@ def _judge(call: ToolCall, *, is_clang: bool) -> Vouch | str:
         texts, program_texts = CLOCK_MACROS[2:], ("SOURCE_DATE_EPOCH",)
     is_compiled = scan.has_language or any(_SOURCE.fullmatch(path) for path in scan.inputs)
     return Vouch(
+        asks_machine=any("=native" in word for word in scan.plain),
         # With -pipe, two processes write messages at once.
         unwanted_messages=r"[^\0]" if "-pipe" in scan.plain else TEMPORARY_NAME,
         makes_text=any(word in ("-E", "-S") for word in scan.plain),

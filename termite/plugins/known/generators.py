@@ -4,15 +4,18 @@ Nobody vouches for m4 itself: its macros run programs and make random names. Wha
 give it is quoted, and their own skeletons do neither.
 """
 
+import re
+
 from termite import KnownTool, ToolCall, Vouch, refuse_all
 from termite.plugins.known.tool_options import read_options
 
 _OTHER_PROGRAMS = ("M4", "BISON_PKGDATADIR")
 # A skeleton of the user's is a program for m4.
 _SKELETON = ("%skeleton", "%language")
+_COUNTEREXAMPLES = re.compile(r"-W.*(?:cex|counter|everything)|-r|--report|--warnings")
 _BISON_LONG = (
-    "defines header output file-prefix name-prefix verbose debug no-lines token-table yacc warnings report graph"
-    " define force-define color feature locations"
+    "defines header output file-prefix name-prefix verbose debug no-lines token-table yacc graph define force-define"
+    " color locations"
 )
 _FLEX_LONG = (
     "outfile header-file prefix noline fast full batch interactive bison-bridge bison-locations reentrant nodefault"
@@ -22,7 +25,9 @@ _FLEX_LONG = (
 
 
 def _judge_bison(call: ToolCall) -> Vouch | str:
-    options = read_options(call.args, "dvtlky", "obprDFW", _BISON_LONG, "output file-prefix name-prefix")
+    options = read_options(call.args, "dvtlky", "obpDFW", _BISON_LONG, "output file-prefix name-prefix")
+    if any(_COUNTEREXAMPLES.match(word) for word in call.args):
+        return "counterexamples, which are as many as the time allows"
     if isinstance(options, str):
         return options
     return _refused_environment(call) or Vouch(makes_text=True, unwanted_texts=_SKELETON)

@@ -17,6 +17,7 @@ _REFUSED = (
     (r"--?build-id[=,]uuid", "a random build id"),
     (r"--?(?:stats|time-trace.*|verbose|version|help|print-map|incremental.*|reproduce.*|save-temps.*)|-[vV]", ""),
     (r"--?plugin.*|--?lto.*|--?thinlto.*|-mllvm.*", "link-time optimization"),
+    (r"--?(?:no-)?threads?(?:[=-].*)?", "threads of a linker"),
     (r"--?insert-timestamp|--?(?:no)?warn-backrefs.*", ""),
     (r"(?:-m)?(?:i386|arm|arm64|aarch64|arm_\w+_|thumb2|mcore|sh|ppc)pep?\w*", "another format than ELF"),
     (r"--?oformat.*|--?format(?:=.*)?|-[bA].*", "another format than ELF"),

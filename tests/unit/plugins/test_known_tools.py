@@ -63,8 +63,7 @@ def test_what_repeats_itself_is_vouched_for(text: str) -> None:
     "text",
     [
         *("gcc", "gcc @x", "gcc -c -", "gcc -c x.c @more", "gcc -v -c x.c", "gcc -### x.c", "gcc --version"),
-        *("gcc -march=native -c x.c", "gcc -mtune=native -c x.c", "clang -mcpu=native -c x.c"),
-        *("gcc -Wl,--as-needed -march=native -c x.c", "gcc -D A -march=native -c x.c", "gcc -Wa,-a -c x.c"),
+        *("gcc -Wl,--as-needed -v -c x.c", "gcc -D A -v -c x.c", "gcc -Wa,-a -c x.c"),
         *("gcc -Wa,-g -c x.c", "gcc -Wa,--noexecstack,-MD,x -c x.c", "as -g -a x.s"),
         *("gcc -DA=__DATE__ -c x.c", "gcc -D A=__TIME__ -c x.c", "gcc -Wp,-DA=__TIMESTAMP__ -c x.c"),
         *("gcc -flto x.o -o x", "gcc -flto -frandom-seed=1 x.o -o x", "gcc -flto=auto -c x.c"),
@@ -82,7 +81,8 @@ def test_what_repeats_itself_is_vouched_for(text: str) -> None:
         *("ar", "ar rU x.a y.o", "ar @x", "ar rcs x.a @y", "ar x x.a", "ar --plugin x rcs x.a y.o", "ar tv x.a"),
         *("ranlib -U x.a", "strip -U x.a", "objcopy --disable-deterministic-archives x y", "objcopy -O pei-x86-64 x y"),
         *("objcopy -O efi-app-x86_64 x y", "objdump -a x.a", "nm @x", "nm --plugin x y"),
-        *("bison -S x.c x.y", "bison --skeleton=x.c x.y", "flex", "flex -S skel x.l", "flex --skel=x x.l", "m4 x"),
+        *("bison -S x.c x.y", "bison -Wcex x.y", "bison -rall x.y", "ld.gold --threads x.o"),
+        *("bison --skeleton=x.c x.y", "flex", "flex -S skel x.l", "flex --skel=x x.l", "m4 x"),
         *("cp -i a b", "cp --backup a b", "cp -rv a b", "cp", "install -s a b", "install -o root a b", "rm -rv a"),
         *("touch -d now a", "touch -t 1 a", "touch -r a b", "chmod -Rv 755 a", "chmod --reference=a b"),
         *("sed e x", "sed '1e date' x", "sed s/a/date/e x", "sed 's/a/b/w x' y", "sed -f x y", "sed 'w x' y", "sed"),
@@ -116,6 +116,13 @@ def test_some_calls_depend_on_times(text: str, is_blind: bool) -> None:
     vouch = judged(text)
     assert isinstance(vouch, Vouch)
     assert vouch.is_blind is is_blind
+
+
+@pytest.mark.parametrize("text", ["gcc -march=native -c x.c", "gcc -mtune=native -c x.c", "clang -mcpu=native -c x.c"])
+def test_a_result_for_one_processor_is_marked(text: str) -> None:
+    vouch = judged(text)
+    assert isinstance(vouch, Vouch)
+    assert vouch.asks_machine
 
 
 @pytest.mark.parametrize(

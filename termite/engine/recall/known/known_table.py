@@ -122,6 +122,8 @@ def _proof(table: KnownTable, command: CommandFacts, facts: TreeFacts) -> Known:
     for pattern in {vouch.unwanted_messages for vouch in vouches if vouch.unwanted_messages}:
         if found := re.search(pattern.encode(), command.messages):
             raise _NotVouched(f"the job wrote {found[0].decode(errors='backslashreplace')!r}")
+    if any(vouch.asks_machine for vouch in vouches) and not command.identity.machine:
+        raise _NotVouched("the result holds for one kind of machine")
     tools = table.below(tool for tool, _ in judged)
     executed = _check_programs(tools, judged, command, facts)
     _check_asked(executed, command.dependencies)

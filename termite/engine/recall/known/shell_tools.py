@@ -9,6 +9,7 @@ from termite.engine.decide.known_tools import KnownTool, ToolCall, Vouch
 from termite.engine.decide.logic.commands import shell_text
 
 _SHELL_NAMES = frozenset({"sh", "dash", "bash"})
+_BASH_VARIABLES = ("BASH_ENV", "SHELLOPTS", "BASHOPTS")
 _FLAGS = frozenset("ce")
 _LAUNCHER_NAME = "termite"
 _NOTE = re.compile(r"--(?!preload=|exe=|search=)\w[^=]*=.*", re.DOTALL)
@@ -39,8 +40,8 @@ def started_words(words: tuple[str, ...]) -> tuple[str, ...]:
 def _judge_shell(call: ToolCall) -> Vouch | str:
     if shell_script((call.name, *call.args)) is None:
         return "a shell without -c, or with other options"
-    # Code and functions from elsewhere, which bash reads at its start.
-    if call.env.get("BASH_ENV") or any(name.startswith("BASH_FUNC_") for name in call.env):
+    # Code, functions and options from elsewhere, which bash reads at its start.
+    if any(call.env.get(name) for name in _BASH_VARIABLES) or any(name.startswith("BASH_FUNC_") for name in call.env):
         return "a shell with functions from its environment"
     return Vouch()
 

@@ -42,6 +42,7 @@ def judge(
     asked: Iterable[bytes] = (),
     messages: bytes = b"",
     exe: str = "",
+    machine: bytes = b"",
     table: KnownTable = TABLE,
 ) -> Known | NotKnown:
     """Return the answer of the table about a command that executed `tools` and read `reads`."""
@@ -55,15 +56,8 @@ def judge(
     path_set = PathSet(tuple(Dependency(path.encode(), use) for path, use in sorted(uses.items())))
     facts_of_job = Dependencies(path_set, tuple(path.encode() for path in tools), tuple(asked), has_set_times=False)
     words = tuple(word.encode(errors="surrogateescape") for word in argv)
-    identity = CommandIdentity(
-        words,
-        exe.encode() or words[0],
-        True,
-        b"/w",
-        tuple(f"{k}={v}".encode() for k, v in (env or {}).items()),
-        0o22,
-        b"w",
-    )
+    variables = tuple(f"{name}={text}".encode() for name, text in (env or {}).items())
+    identity = CommandIdentity(words, exe.encode() or words[0], True, b"/w", variables, 0o22, b"w", machine=machine)
     texts: dict[tuple[bytes, tuple[bytes, ...]], frozenset[bytes]] = {}
     by_digest = {hashlib.sha256(content.encode()).digest(): content.encode() for content in contents.values()}
     for _ in range(3):

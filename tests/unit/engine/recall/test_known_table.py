@@ -163,7 +163,7 @@ def test_a_list_with_anything_else_is_refused(script: str) -> None:
 
 
 def test_a_shell_with_functions_is_refused() -> None:
-    for env in ({"BASH_ENV": "x"}, {"BASH_FUNC_gcc%%": "() { date; }"}):
+    for env in ({"BASH_ENV": "x"}, {"SHELLOPTS": "xtrace"}, {"BASH_FUNC_gcc%%": "() { date; }"}):
         assert reason(judge("bash", "-c", "gcc -c x.c", tools=executed(""), env=env)) != ""
 
 
@@ -181,6 +181,11 @@ def test_a_shell_with_functions_is_refused() -> None:
 def test_messages_with_random_names_are_refused(words: str, messages: bytes, is_known: bool) -> None:
     tools = (*COMPILED_BY, "usr/bin/x86_64-linux-gnu-ld.bfd")
     assert (reason(judge("gcc", *words.split(), tools=tools, messages=messages)) == "") is is_known
+
+
+def test_a_result_for_one_machine_is_known_if_the_machine_is_in_the_key() -> None:
+    assert reason(judge("gcc", "-march=native", "-c", "x.c")) == "the result holds for one kind of machine"
+    assert reason(judge("gcc", "-march=native", "-c", "x.c", machine=b"a kind")) == ""
 
 
 def test_an_ar_that_writes_times_is_known_only_with_d() -> None:
