@@ -9,7 +9,7 @@ and must start without the libraries that those names need.
 TYPE_CHECKING = False  # not typing's: every build would wait for that import
 if TYPE_CHECKING:
     from termite.engine.decide.hookspecs import hookimpl
-    from termite.engine.decide.known_tools import KnownTool, ToolCall, Vouch, refuse_all
+    from termite.engine.decide.known_tools import NOT_CALLED, KnownTool, ToolCall, Vouch, refuse_all
     from termite.engine.decide.logic.commands import plain_command
     from termite.engine.decide.logic.rules import command_regexp
     from termite.engine.model import Command, How, Invocation, Rule
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"  # pyproject.toml and CMakeLists.txt read it here
 
 __all__ = [
+    "NOT_CALLED",
     "Command",
     "How",
     "Invocation",
@@ -32,7 +33,7 @@ __all__ = [
 
 _KNOWN = "termite.engine.decide.known_tools"
 _HOMES = {
-    **dict.fromkeys(("KnownTool", "ToolCall", "Vouch", "refuse_all"), _KNOWN),
+    **dict.fromkeys(("NOT_CALLED", "KnownTool", "ToolCall", "Vouch", "refuse_all"), _KNOWN),
     "command_regexp": "termite.engine.decide.logic.rules",
     "hookimpl": "termite.engine.decide.hookspecs",
     "plain_command": "termite.engine.decide.logic.commands",

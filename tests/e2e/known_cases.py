@@ -1,8 +1,8 @@
 """Commands of the table of known tools, and commands that it refuses.
 
 All of them run in a directory with the same files (`make_inputs`). Each entry of the table has a
-command that is executed twice with equal results. What a guard refuses is executed twice as well,
-and its results differ.
+command that is executed twice with equal results. Each guard has a command that it refuses, and
+whose two results differ.
 """
 
 import os

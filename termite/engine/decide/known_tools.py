@@ -8,6 +8,8 @@ tools. Whoever vouches has a test that executes the tool twice and compares the 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+NOT_CALLED = "(?!)"  # matches nothing
+
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
@@ -22,15 +24,14 @@ class ToolCall:
 class Vouch:
     """The conditions under which a call does the same whenever its inputs are the same.
 
-    * `is_blind`: the times of files do not matter either.
-    * `unwanted_messages` is a regexp that must not match in what the job has written to its
-      standard output and error, such as a random name. "" means that anything may be there.
-    * `asks_machine`: the result holds for one kind of machine, as with `-march=native`.
-    * `makes_text`: the call writes a file whose content is no copy of an input.
-    * `unwanted_texts` must not be in any file that the job reads. Program files, and libraries
-      outside the tree, are not searched.
-    * `unwanted_inputs` are shell patterns for the names of files that the job must not read.
-    * `program_texts` must all be in the file of the program.
+    If it `is_blind`, the times of files do not matter either. `unwanted_messages` is a regexp, such
+    as one for random names. It must not match anything on standard output and error; "" matches
+    nothing. If it `asks_machine`, the result holds for one kind of machine, as with
+    `-march=native`. If it `makes_text`, the call writes a file that is no copy of an input.
+
+    `unwanted_texts` must not be in any file that the job reads. Program files, and libraries
+    outside the tree, are not searched. `unwanted_inputs` are shell patterns for the names of files
+    that the job must not read. `program_texts` must all be in the file of the program.
     """
 
     is_blind: bool = True
@@ -46,16 +47,15 @@ class Vouch:
 class KnownTool:
     """An entry of the table of known tools.
 
-    * `name` is that of the entry. Raise `revision` if a changed entry vouches for less.
-    * `called` is a regexp for the names by which commands call the tool, without directories. A
-      tool that only other tools call has "".
-    * `programs` is a regexp for the names of its program files, behind all links. "" means
-      `called`.
-    * `marks`: each program file is an ELF file that contains one of these texts. A script or
-      another program of the same name does not have them.
-    * `judge` returns the conditions of a call, or the reason for which nobody vouches for it.
-    * `helpers` are the names of entries whose programs the tool may execute.
-    * `asks` are shell patterns for files of /proc, /sys and /dev whose content does not matter.
+    `name` is that of the entry. Raise `revision` if a changed entry vouches for less. `called` is a
+    regexp for the names by which commands call the tool, without directories. A tool that only
+    other tools call has NOT_CALLED. `programs` is a regexp for the names of its program files,
+    behind all links; "" means `called`. Each program file is an ELF file that contains one of the
+    `marks`. A script or another program of the same name does not.
+
+    `judge` returns the conditions of a call, or the reason for which nobody vouches for it.
+    `helpers` are the names of entries whose programs the tool may execute. `asks` are shell
+    patterns for files of /proc, /sys and /dev whose content does not matter.
     """
 
     name: str

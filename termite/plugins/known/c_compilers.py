@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from termite import KnownTool, ToolCall, Vouch, refuse_all
+from termite import NOT_CALLED, KnownTool, ToolCall, Vouch, refuse_all
 from termite.plugins.known.linkers import ELF_PREFIX, names_objects, refused_link_word
 from termite.plugins.known.tool_options import word_set
 
@@ -65,12 +65,12 @@ class _Scan:
 
     @property
     def is_link(self) -> bool:
-        """Whether the compiler is to call the linker."""
+        """Return whether the compiler is to call the linker."""
         return not any(word in ("-c", "-S") or word in _NO_RESULT for word in self.plain)
 
     @property
     def has_language(self) -> bool:
-        """Whether an option names the language of the inputs."""
+        """Return whether an option names the language of the inputs."""
         return any(option == "-x" for option, _ in self.valued) or any(word.startswith("-x") for word in self.plain)
 
 
@@ -195,7 +195,7 @@ COMPILERS = (
         _judge_gcc,
         helpers=("cc1", "as", "collect2", "objcopy", *_LINKED_BY),
     ),
-    KnownTool("cc1", "(?!)", ("COLLECT_GCC_OPTIONS",), refuse_all, programs="cc1|cc1plus"),
+    KnownTool("cc1", NOT_CALLED, ("COLLECT_GCC_OPTIONS",), refuse_all, programs="cc1|cc1plus"),
     KnownTool("as", rf"{ELF_PREFIX}as", ("GNU assembler",), _judge_as),
     KnownTool("clang", rf"clang(?:\+\+)?{_VERSION}", ("cc1gen-reproducer",), _judge_clang, helpers=("as", *_LINKED_BY)),
 )

@@ -1,12 +1,12 @@
 """Known generators of sources: bison and flex, with the m4 that they execute.
 
-Nobody vouches for m4 itself: its macros run programs and make random names. What bison and flex
-give it is quoted, and their own skeletons do neither.
+Nobody vouches for m4 itself: its macros run programs and make random names. Texts that bison and
+flex give it are quoted, and their own skeletons do neither.
 """
 
 import re
 
-from termite import KnownTool, ToolCall, Vouch, refuse_all
+from termite import NOT_CALLED, KnownTool, ToolCall, Vouch, refuse_all
 from termite.plugins.known.tool_options import read_options
 
 _OTHER_PROGRAMS = ("M4", "BISON_PKGDATADIR")
@@ -50,5 +50,5 @@ def _refused_environment(call: ToolCall) -> str:
 GENERATORS = (
     KnownTool("bison", "bison(?:-[0-9.]+)?", ("GNU Bison",), _judge_bison, helpers=("m4",)),
     KnownTool("flex", "flex", ("Flex requires GNU M4",), _judge_flex, helpers=("m4",)),
-    KnownTool("m4", "(?!)", ("GNU M4",), refuse_all, programs="m4", asks=("/proc/self/maps",)),
+    KnownTool("m4", NOT_CALLED, ("GNU M4",), refuse_all, programs="m4", asks=("/proc/self/maps",)),
 )

@@ -6,7 +6,7 @@ A linker with the plugin for link-time optimization executes `lto-wrapper`, whic
 import re
 from collections.abc import Sequence
 
-from termite import KnownTool, ToolCall, Vouch, refuse_all
+from termite import NOT_CALLED, KnownTool, ToolCall, Vouch, refuse_all
 
 # The triples of compilers for ELF files. Files for Windows have a time in their heads.
 ELF_PREFIX = r"(?:[a-z0-9_]+-(?:[a-z0-9_.]+-)?(?:linux|elf|none|eabi)[a-z0-9_]*(?:-[a-z]+[a-z0-9]*)?-)?"
@@ -57,5 +57,5 @@ LINKERS = (
         programs="lld(?:-[0-9]+)?",
         asks=("/proc/cpuinfo",),
     ),
-    KnownTool("collect2", "(?!)", ("COLLECT_GCC_OPTIONS",), refuse_all, programs="collect2"),
+    KnownTool("collect2", NOT_CALLED, ("COLLECT_GCC_OPTIONS",), refuse_all, programs="collect2"),
 )

@@ -1,4 +1,4 @@
-"""Read the options of a call as getopt_long(3) does. An option that is not listed has no meaning."""
+"""Read the options of a call as getopt_long(3) does. Options that are not listed are refused."""
 
 import functools
 from collections.abc import Sequence

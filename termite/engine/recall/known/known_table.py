@@ -1,8 +1,8 @@
 """Judge whether the result of a command may be used again after one execution.
 
 The table has the known tools of the plugins. A command is known if each of the tools that it calls
-is vouched for, and if the programs that it really executed are those tools: the trace has them, and
-their files are searched for the marks of the tool. A wrapper of the same name is not known.
+is vouched for, and if it really executed the programs of these tools. The trace has the programs,
+and their files are searched for marks. A wrapper of the same name has none.
 """
 
 import functools

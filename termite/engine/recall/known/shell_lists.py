@@ -1,9 +1,8 @@
 """Read simple lists of commands as a shell does: words, quotes, redirections, `&&`, `||` and `;`.
 
-Everything that expands is refused, such as variables, substitutions and patterns. So are pipes,
-loops, functions and jobs in the background. The text is not run here, so a construct that is not
-understood is never a fault: nobody vouches for its command then. The grammar is that of POSIX, XCU
-chapter 2.
+Everything that expands is refused, such as variables, substitutions and patterns. Pipes, loops,
+functions and jobs in the background are refused, too. A construct that is not understood is never a
+fault: nobody vouches for its command then. The grammar is that of POSIX, XCU chapter 2.
 """
 
 import re

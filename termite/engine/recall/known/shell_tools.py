@@ -5,7 +5,7 @@ A shell is known only as `sh -c` with a simple list of commands (`shell_lists.py
 
 import re
 
-from termite.engine.decide.known_tools import KnownTool, ToolCall, Vouch
+from termite.engine.decide.known_tools import NOT_CALLED, KnownTool, ToolCall, Vouch
 from termite.engine.decide.logic.commands import shell_text
 
 _SHELL_NAMES = frozenset({"sh", "dash", "bash"})
@@ -13,11 +13,10 @@ _BASH_VARIABLES = ("BASH_ENV", "SHELLOPTS", "BASHOPTS")
 _FLAGS = frozenset("ce")
 _LAUNCHER_NAME = "termite"
 _NOTE = re.compile(r"--(?!preload=|exe=|search=)\w[^=]*=.*", re.DOTALL)
-_NO_PROGRAM = "(?!)"
 
 
 def shell_script(words: tuple[str, ...]) -> str | None:
-    """Return the text that a shell is to run by `-c`, or None if it is none or runs something else."""
+    """Return the text that a shell is to run by `-c`, or None if the words are no such call."""
     if not words or words[0].rpartition("/")[2] not in _SHELL_NAMES:
         return None
     text, flags = shell_text(words)
@@ -64,6 +63,6 @@ def _judge_launcher(call: ToolCall) -> Vouch | str:
 SHELL_TOOLS = (
     # Every shell has this variable; it is what a program with the name of one is known by.
     KnownTool("shell", "sh|dash|bash", ("OPTIND",), _judge_shell),
-    KnownTool("builtins", ":|cd|exit|set|exec", (), _judge_builtin, programs=_NO_PROGRAM),
+    KnownTool("builtins", ":|cd|exit|set|exec", (), _judge_builtin, programs=NOT_CALLED),
     KnownTool("launcher", _LAUNCHER_NAME, ("TERMITE_LOCAL",), _judge_launcher),
 )

@@ -24,7 +24,7 @@ PIECES = [
 PIECES += [">>f ", "<g ", "A=1 ", "\\\\", '\\"', "\\$", "''", '""', "2", "if ", " [ ", "cd "]
 TEXTS = 4_000
 MOST_PIECES = 8
-# Each call of `w` writes its words to descriptor 9, with a NUL behind each, and one more at the end.
+# A call of `w` writes its words to descriptor 9, with a NUL behind each, and one more at the end.
 HEAD = "w() { for x do printf '%s\\0' \"$x\" >&9; done; printf '\\n\\0' >&9; }; exec 2>/dev/null\n"
 
 
@@ -58,7 +58,7 @@ def test_a_shell_reads_the_same_words(shell: str, tmp_path: Path) -> None:
     read = (tmp_path / "words").read_text().split("\f\0")[:-1]
     assert len(read) == len(texts)
     expected = ["".join("\0".join([*command.words[1:], "\n\0"]) for command in found) for found in texts.values()]
-    # A shell ends with an error if the text is none of its language, and then the job has no result.
+    # If a text is none of its language, a shell ends with an error, and the job has no result.
     ended_well = [(text, words) for text, words in zip(texts, read, strict=True) if words.endswith("0")]
     assert len(ended_well) > TEXTS / 10
     right = dict(zip(texts, expected, strict=True))
