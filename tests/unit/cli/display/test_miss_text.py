@@ -1,0 +1,69 @@
+"""Each cause of a miss is one sentence that a person understands."""
+
+import pytest
+
+from termite.cli.display.miss_text import _OBSTACLES, _PARTS, miss_text
+from termite.engine.recall.logic.dependencies import Obstacle
+from termite.engine.recall.look_up.differences import RULE_OBSTACLES, Difference, MissCause
+from termite.engine.recall.look_up.fingerprints import CommandIdentity
+
+OLD, NEW = b"0123456789ab", b"ba9876543210"
+
+
+@pytest.mark.parametrize(
+    ("difference", "text"),
+    [
+        (Difference(MissCause.NEVER), "This job has not run before, or what it used is forgotten."),
+        (
+            Difference(MissCause.ARGUMENT, b"-O3", b"-O2", b"-O3"),
+            "The command has the word -O3 in place of -O2.",
+        ),
+        (Difference(MissCause.ARGUMENT, b"-g -x", b"", b"-g -x"), "The command has more words: -g -x."),
+        (Difference(MissCause.ARGUMENT, b"-g", b"-g", b""), "The command has fewer words: it lacks -g."),
+        (Difference(MissCause.ARGUMENT, b"user"), "The user or group of the command is another one."),
+        (Difference(MissCause.VARIABLE, b"LANG", b"set", b"set"), "The variable LANG has another value."),
+        (Difference(MissCause.VARIABLE, b"LANG", b"", b"set"), "The variable LANG is set, and was not."),
+        (Difference(MissCause.VARIABLE, b"LANG", b"set", b""), "The variable LANG is not set, and was."),
+        (
+            Difference(MissCause.TOOL, b"/usr/bin/gcc", OLD, NEW),
+            "The program /usr/bin/gcc is another one (0123456789ab -> ba9876543210).",
+        ),
+        (
+            Difference(MissCause.CONTENT, b"/w/a.h", OLD, NEW),
+            "/w/a.h has another content (0123456789ab -> ba9876543210).",
+        ),
+        (Difference(MissCause.CONTENT, b"/w/a", b"644", b"600"), "/w/a has another mode, kind or size (644 -> 600)."),
+        (Difference(MissCause.CONTENT, b"/w/l", b"one", b"two"), "/w/l leads to two in place of one."),
+        (Difference(MissCause.CONTENT, b"/w/l"), "/w/l has another state."),
+        (Difference(MissCause.SHADOW, b"/w/i/a.h", b"absent", b"there"), "/w/i/a.h is there now, and was absent."),
+        (Difference(MissCause.SHADOW, b"/w/a.h", b"there", b"absent"), "/w/a.h is gone, and was there."),
+        (Difference(MissCause.LISTING, b"/w/d", b"", b"+a -b"), "The directory /w/d has other names: +a -b."),
+        (Difference(MissCause.TIMES, b"/w/a"), "/w/a has another time, and the job asks for times."),
+        (Difference(MissCause.EVICTED), "Nothing differs, but the result is not in the store any more."),
+        (Difference(MissCause.SHAPE), "Such commands have not shown yet that they give the same result twice."),
+        (
+            Difference(MissCause.SHAPE, b"/w/x.o differs", b"shape"),
+            "Two equal runs of such a command gave different results: /w/x.o differs.",
+        ),
+        (
+            Difference(MissCause.GAP, b"/w/a.h", b"changed"),
+            "The last run left no result: an input changed while it ran (/w/a.h).",
+        ),
+        (Difference(MissCause.RULE, b"", b"network"), "The last run left no result: a rule gives it the network."),
+    ],
+)
+def test_a_miss_is_told_in_one_sentence(difference: Difference, text: str) -> None:
+    assert miss_text(difference) == text
+
+
+@pytest.mark.parametrize("cause", MissCause)
+def test_nothing_that_a_terminal_obeys_is_shown(cause: MissCause) -> None:
+    told = miss_text(Difference(cause, b"/w/\x1b[2J\n\xff", b"\x07", b"\x9b"))
+    assert told.isprintable()
+    assert told.endswith(".")
+
+
+def test_each_obstacle_and_each_part_of_a_command_has_words() -> None:
+    assert {str(obstacle) for obstacle in Obstacle} | RULE_OBSTACLES <= _OBSTACLES.keys() | {"shape"}
+    identity = CommandIdentity((b"x",), b"x", True, b"/w", (), 0o22, b"w")
+    assert identity.others.keys() <= _PARTS.keys()
