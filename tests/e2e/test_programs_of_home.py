@@ -156,6 +156,26 @@ def test_a_program_that_comes_later_is_found(tree: Tree, home: Home) -> None:
     assert tree.termite("sh", "-c", "sort f", env=home.env("bin")).stdout == b"chosen f\n"
 
 
+# -- settings ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="git is not installed (apt-get install git)")
+def test_settings_in_a_private_home_are_those_of_a_plain_build(tree: Tree, home: Home) -> None:
+    home.write(".gitconfig", "[user]\nname = me\n", 0o600)
+    home.link(".config/git/config", home.write("dotfiles/git", "[user]\nemail = a@b\n", 0o600))
+    home.write("letters", "secret", 0o600)
+    env, before, jobs = home.env(), fallbacks(tree), tree.jobs()
+    looked = tree.termite("sh", "-c", "cd; ls -A; stat -c %s .gitconfig", env=env)
+    assert looked.stdout.split() == [b".config", b".gitconfig", b"17"], looked
+    assert (tree.jobs(), fallbacks(tree)) == (jobs + 1, before), "nothing was opened"
+    for line in ("git config user.name", "git config user.email", "git config user.name"):
+        plain = tree.plain("sh", "-c", line, env=env)
+        assert plain.code == 0, plain
+        assert tree.termite("sh", "-c", line, env=env) == plain
+    assert fallbacks(tree) == before + 2
+    assert tree.jobs() == jobs + 1
+
+
 # -- tools that are shown ---------------------------------------------------------------------------------------------
 
 

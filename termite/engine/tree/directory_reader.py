@@ -25,7 +25,8 @@ from termite.engine.tree.logic.visibility import (
     Visibility,
     is_public,
 )
-from termite.engine.tree.tools.programs import leads_away, sealed_program
+from termite.engine.tree.tools.programs import leads_away, sealed_program, way_to
+from termite.engine.tree.tools.settings_files import sealed_file
 from termite.engine.tree.watch import Watches
 
 # The mtime of a directory that termite makes up. make and ninja take 0 for "does not exist".
@@ -47,7 +48,7 @@ class DirectoryReader:
     Methods block as far as the disk does. `seen` returns the entry that the AttrTree has for a
     path, or None. `refused` has the names, by directory, that the disk has but refused to inspect.
     They are left out, and must be inspected again, because the permission may come back. `sealed`
-    has the paths of the sealed programs. `link_ids` numbers the files with several names. If
+    has the paths of the sealed files. `link_ids` numbers the files with several names. If
     `is_mixed`, a file in the tree was met that belongs to another user or group.
     """
 
@@ -83,10 +84,10 @@ class DirectoryReader:
         """Set `is_mixed` if an entry of the directory belongs to another user or group."""
         with suppress(OSError), os.scandir(b"/" + directory) as found:
             for entry in found:
-                self._note_owner(entry.stat(follow_symlinks=False))
+                self._note_owner(directory, entry.stat(follow_symlinks=False))
 
-    def _note_owner(self, st: os.stat_result) -> None:
-        if st.st_uid != self._uid or st.st_gid != self._gid:
+    def _note_owner(self, directory: bytes, st: os.stat_result) -> None:
+        if (st.st_uid != self._uid or st.st_gid != self._gid) and self._exports.is_live(directory):
             self.is_mixed = True
 
     def read_directory(self, directory: bytes) -> Listed:
@@ -155,17 +156,16 @@ class DirectoryReader:
         rules = self._exports.rules(directory)
         is_open = rules.visibility is Visibility.PUBLIC and self._is_open(directory)
         found = _standard_directories(fd, directory, rules)
-        is_live = self._exports.is_live(directory)
         for name in names:
             if name in found:
                 continue
             try:
                 st = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                if is_live:
-                    self._note_owner(st)
+                self._note_owner(directory, st)
                 is_shown = self._exports.shows(rules, is_open, directory, name, st.st_mode)
-                if rules.has_programs:
-                    is_shown, seal = self._judge_program(directory, fd, name, st.st_mode, is_shown=is_shown)
+                if rules.has_programs or name in rules.sealed:
+                    judge = self._judge_program if rules.has_programs else self._judge_settings
+                    is_shown, seal = judge(directory, fd, name, st.st_mode, is_shown=is_shown)
                     if seal:
                         found[name] = seal
                 if is_shown:
@@ -200,6 +200,23 @@ class DirectoryReader:
         if seal:
             self.sealed.add(path)
         return is_shown and not seal, seal
+
+    def _judge_settings(
+        self, directory: bytes, fd: int, name: bytes, mode: int, *, is_shown: bool
+    ) -> tuple[bool, Seen | None]:
+        """Return whether a file with settings is shown, and what seals it.
+
+        A symlink is shown if jobs see its target.
+        """
+        path = join(directory, name)
+        self.sealed.discard(path)
+        if stat.S_ISLNK(mode):
+            links, real = way_to(b"/" + path)
+            is_shown = all(self.is_shown(step.strip(b"/")) for step in (*links[1:], real))
+        seal = None if is_shown else sealed_file(fd, name)
+        if seal:
+            self.sealed.add(path)
+        return is_shown, seal
 
     def is_shown(self, path: bytes) -> bool:
         """Return whether jobs see `path`, which has no symlink on its way, as the disk is now."""

@@ -170,13 +170,13 @@ class MasterTree:
     def show_tools(
         self, tools: Collection[ToolPlace], directories: Collection[bytes], links: Collection[bytes] = ()
     ) -> None:
-        """Show these tools from now on, symlinks, and the names of programs in these directories.
+        """Show these tools and files from now on, symlinks, and the programs of these directories.
 
         Jobs that start later see them. All paths are absolute. This blocks on the disk.
         """
-        ways = {path: way_to(path) for path in (*(tool.path for tool in tools), *directories, *links)}
+        ways = {path: way_to(path) for path in (*(tool.place for tool in tools), *directories, *links)}
         for tool in tools:
-            self._exports.export(ways[tool.path][1].strip(b"/"), is_watched=tool.is_watched)
+            tool.show(self._exports, ways[tool.place][1].strip(b"/"))
         for directory in directories:
             self._exports.show_programs(ways[directory][1].strip(b"/"))
         touched = set(self._exports.programs) if tools else set()

@@ -12,6 +12,7 @@ from termite.engine.decide.environment import Environment
 from termite.engine.decide.loaded_plugins import Plugins
 from termite.engine.model import Command
 from termite.engine.tree.master_tree import MasterTree
+from termite.engine.tree.tools.settings_files import settings_files
 from termite.engine.tree.tools.tool_homes import ToolPlace, environments, is_too_wide
 
 MAX_KEYS = 10_000  # of remembered commands; about 150 bytes each
@@ -62,6 +63,8 @@ class ToolPlaces:
         searched = {*directories, *_of_active(environment)} - self._directories
         tools = {ToolPlace(os.fsencode(place), is_watched=True) for place in self._plugins.exports(environment)}
         tools = {tool for tool in tools if not is_too_wide(tool.path, homes)} - self._tools
+        settings = {ToolPlace(os.fsencode(path), False, is_sealed=True) for path in settings_files(environment)}
+        tools |= settings - self._tools
         if len(self._directories) >= MAX_DIRECTORIES or not (searched or tools):
             return
         tools |= set(environments(sorted(searched), homes)) - self._tools

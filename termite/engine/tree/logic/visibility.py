@@ -59,7 +59,7 @@ class DirectoryRules:
     to, a wholly visible anchor, a standard directory or programs. A passage that is a directory or
     a symlink is always shown. If `has_programs`, commands search the directory for programs: those
     that jobs must not see are shown as sealed. If `hides_credentials`, the names in CREDENTIALS are
-    not shown.
+    not shown. `sealed` names are those of files with settings, which are shown as sealed too.
     """
 
     visibility: Visibility
@@ -67,6 +67,7 @@ class DirectoryRules:
     anchored: frozenset[bytes] = frozenset()
     has_programs: bool = False
     hides_credentials: bool = False
+    sealed: frozenset[bytes] = frozenset()
 
 
 _PLAIN_RULES = tuple(
@@ -112,6 +113,7 @@ class Exports:
         self._chosen: set[bytes] = set()
         self.programs: set[bytes] = set()
         self._tools: set[bytes] = set()
+        self._sealed: dict[bytes, set[bytes]] = {}
         for path, visibility in self._anchors.items():
             self._note_anchor(path, is_passage=visibility is Visibility.WHOLE or path in STANDARD_DIRECTORIES)
 
@@ -173,6 +175,13 @@ class Exports:
             self._rules.pop(directory, None)
             self._note_anchor(directory, is_passage=True)
 
+    def seal(self, path: bytes) -> None:
+        """Show the name of a private file from now on, and what leads to it."""
+        if self.visibility(path) is Visibility.PUBLIC and not self.is_live(path) and not temporary_above(path):
+            directory, name = split(path)
+            self._sealed.setdefault(directory, set()).add(name)
+            self._note_anchor(path, is_passage=True)
+
     def _add(self, path: bytes, visibility: Visibility) -> None:
         self._anchors[path] = visibility
         self._rules.pop(path, None)
@@ -216,6 +225,7 @@ class Exports:
             frozenset(self._anchored.get(directory, ())),
             directory in self.programs,
             hides_credentials,
+            frozenset(self._sealed.get(directory, ())),
         )
         if directory in self._anchored:  # few directories are
             self._rules[directory] = found

@@ -10,6 +10,8 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from termite.engine.paths import join, split
+from termite.engine.tree.logic.visibility import Exports
 from termite.engine.tree.tools.programs import way_to
 
 ENVIRONMENT_FILE = "pyvenv.cfg"  # https://docs.python.org/3/library/venv.html: its `home` is the base's bin
@@ -23,10 +25,26 @@ LARGEST_FILE_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ToolPlace:
-    """The path of a tool. `is_watched`: it may change in the midst of a build."""
+    """The path of a tool, or of a file with settings.
+
+    `is_watched`: it may change in the midst of a build. `is_sealed`: jobs see its name only.
+    """
 
     path: bytes
     is_watched: bool
+    is_sealed: bool = False
+
+    @property
+    def place(self) -> bytes:
+        """The path whose symlinks are followed: for a sealed file that of its directory."""
+        return split(self.path)[0] if self.is_sealed else self.path
+
+    def show(self, exports: Exports, real: bytes) -> None:
+        """Show it to jobs from now on. `real` is the path of the tree to which `place` leads."""
+        if self.is_sealed:
+            exports.seal(join(real, split(self.path)[1]))
+        else:
+            exports.export(real, is_watched=self.is_watched)
 
 
 def environments(directories: Iterable[str], homes: Collection[str]) -> Iterator[ToolPlace]:
