@@ -112,11 +112,16 @@ class Site:
 
     async def worker(self, request: Request) -> Response:
         """Answer with the page of a worker."""
-        builds = await self._read(self._past.builds)
-        jobs = await self._read(lambda: self._past.jobs(builds[0].id)) if builds else []
         name = request.path_params["name"]
+        jobs = await self._read(self._newest_jobs)
         report = await self._report_part(name)
         return HTMLResponse(worker_page(name, self._follower.state, jobs, time.time(), report))
+
+    def _newest_jobs(self) -> list[JobRecord]:
+        """Return the jobs of the newest build, and those by hand, which go on beside all builds."""
+        builds = self._past.builds()
+        by_hand = next((build for build in builds[1:] if not build.front_end), None)
+        return [job for build in (*builds[:1], *([by_hand] if by_hand else [])) for job in self._past.jobs(build.id)]
 
     async def drain(self, request: Request) -> Response:
         """Let a worker take no new jobs, or take jobs again, as the route says."""

@@ -12,16 +12,16 @@ from termite.engine.wire.protocol.fleet_messages import LeaseReport, WorkerRepor
 
 
 def worker_page(name: str, live: LiveState | None, jobs: Sequence[JobRecord], now_s: float, report: Html) -> Html:
-    """Return the page of a worker for a tree: its state, and its jobs now and in the newest build.
+    """Return the page of a worker for a tree: its state, and its jobs now and of late.
 
-    `report` is of `report_part`.
+    `jobs` are those of the newest build, and those that were started by hand. `report` is of `report_part`.
     """
     worker = live.workers.get(name) if live else None
     here = [job for job in jobs if job.worker == name]
     failed = [job for job in jobs if any(attempt.worker == name for attempt in job.attempts)]
     now = [job for job in live.running(now_s) if job.worker == name] if live else []
     pairs: list[tuple[str, object]] = [
-        ("jobs in the newest build", len(here)),
+        ("jobs in the newest build and by hand", len(here)),
         ("CPU used by them", duration_text(sum(job.user_s + job.system_s for job in here))),
         ("failed attempts", len(failed)),
     ]
@@ -43,7 +43,7 @@ def worker_page(name: str, live: LiveState | None, jobs: Sequence[JobRecord], no
         rows_of(pairs),
         *([tag("h2", "Its jobs now"), running_table(now[:MOST_ROWS], now_s)] if now else []),
         report,
-        tag("h2", "Its jobs in the newest build, the slowest first"),
+        tag("h2", "Its jobs in the newest build and by hand, the slowest first"),
         jobs_table(sorted(here, key=slot_time_s, reverse=True)[:MOST_ROWS]),
         tag("h2", "Attempts that failed on it"),
         jobs_table(failed[:MOST_ROWS]),
