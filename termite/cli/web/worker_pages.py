@@ -14,7 +14,8 @@ from termite.engine.wire.protocol.fleet_messages import LeaseReport, WorkerRepor
 def worker_page(name: str, live: LiveState | None, jobs: Sequence[JobRecord], now_s: float, report: Html) -> Html:
     """Return the page of a worker for a tree: its state, and its jobs now and of late.
 
-    `jobs` are those of the newest build, and those that were started by hand. `report` is of `report_part`.
+    `jobs` are those of the newest build, and those that were started by hand. `report` is of
+    `report_part`.
     """
     worker = live.workers.get(name) if live else None
     here = [job for job in jobs if job.worker == name]
