@@ -65,6 +65,8 @@ KNOWN = (
     KnownCase("cat x.c y.c > u; sort -r t.txt; head -n 2 t.txt; tail -n1 t.txt; cut -c1 t.txt; tr a b < t.txt"),
     KnownCase("grep -n l t.txt && cmp x.c x.c; wc t.txt; uniq t.txt"),
     KnownCase("cmake -E rm -f t.txt && cmake -E make_directory d && cmake -E touch d/e", "cmake"),
+    KnownCase("cmake -E copy run.sh d && cmake -E copy_if_different x.c z.c", "cmake"),
+    KnownCase("cmake -E cmake_symlink_library y.o l.so.1 l.so && cmake -E rename x.c z.c", "cmake"),
     KnownCase(f'{LAUNCHER} --cmake=compile --object="x.o" -- gcc -c x.c && :'),
 )  # fmt: skip
 

@@ -38,7 +38,11 @@ _OTHERS = ("ctest", "ctest3", "cpack", "cpack3", "ccmake", "cmake-gui")
 # CMake writes the launcher as a word that may be quoted, then notes whose values may be quoted.
 _WORD = r"(?:\"[^\"]*\"|[^\s\"])"
 _MARK = "--cmake="
-_SMALL_TOOLS = ("create_symlink", "echo", "make_directory", "remove", "rename", "rm", "touch", "true")
+# These neither run other commands nor keep times of files.
+_SMALL_TOOLS = (
+    *("cmake_symlink_executable", "cmake_symlink_library", "copy", "copy_if_different", "create_symlink", "echo"),
+    *("make_directory", "remove", "rename", "rm", "touch", "true"),
+)
 _LAUNCH = re.compile(rf"{_WORD}+ {_MARK}\w+(?: --\w+={_WORD}*)* -- ")
 
 
