@@ -41,7 +41,7 @@ _MARK = "--cmake="
 # These neither run other commands nor keep times of files.
 _SMALL_TOOLS = (
     *("cmake_symlink_executable", "cmake_symlink_library", "copy", "copy_if_different", "create_symlink", "echo"),
-    *("make_directory", "remove", "rename", "rm", "touch", "true"),
+    *("make_directory", "remove", "rename", "rm", "touch", "touch_nocreate", "true"),
 )
 _LAUNCH = re.compile(rf"{_WORD}+ {_MARK}\w+(?: --\w+={_WORD}*)* -- ")
 
