@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -33,12 +34,16 @@ class FaultyMasters:
     def __init__(self, whole: Cluster, tree: Tree) -> None:
         self._whole = whole
         self.tree = tree
-        self.control = tree.where.base / "control"
+        self.control = tree.where.base / f"control-{tree.path.name}"
         self.control.mkdir()
         tree.own(self.control)
-        self._log = tree.where.base / "faulty.log"
+        self._log = tree.where.base / f"{tree.path.name}.log"
         self._serial = 0
         self.process: subprocess.Popen[bytes] | None = None
+
+    def twin(self) -> "FaultyMasters":
+        """Return the masters of another tree, which has the same coordinator and worker."""
+        return FaultyMasters(self._whole, new_tree(self.tree.where, f"{self.tree.path.name}-twin"))
 
     def start(self) -> None:
         """Start a master that obeys `order`, and let it get a lease."""
@@ -111,9 +116,11 @@ def run(tree: Tree) -> Outcome:
     return tree.termite("sh", "-c", JOB.script)
 
 
-def sweep(masters: FaultyMasters, what: str, step: int, check: Callable[[int, Outcome], None]) -> int:
-    """Run the job with a fault at each `step`-th call until none is reached. Return the number."""
-    number = 1
+def sweep(masters: FaultyMasters, what: str, step: int, check: Callable[[int, Outcome], None], number: int = 1) -> int:
+    """Run the job with a fault at each `step`-th call until none is reached. Return its number.
+
+    `number` is that of the first call.
+    """
     while True:
         fill(masters.tree)
         if masters.process is None or masters.process.poll() is not None:
@@ -135,16 +142,24 @@ def sweep(masters: FaultyMasters, what: str, step: int, check: Callable[[int, Ou
 
 @pytest.mark.timeout(600)  # it starts a master for each call, and the machine may be busy
 def test_the_master_is_killed_at_any_of_its_calls(masters: FaultyMasters) -> None:
+    """Two trees have masters at the same time, and each of them half of the calls."""
     finished = []
+    step = 16 if masters.tree.where.uid == 0 else 4
 
-    def check(number: int, done: Outcome) -> None:
-        assert (done.code, trouble(masters.tree.path)) == (7, []), (number, done, masters.text())
-        if b"running the command on this machine" not in done.stderr:
-            finished.append(number)
+    def kill_at(some: FaultyMasters, first: int) -> int:
+        def check(number: int, done: Outcome) -> None:
+            assert (done.code, trouble(some.tree.path)) == (7, []), (number, done, some.text())
+            if b"running the command on this machine" not in done.stderr:
+                finished.append(number)
 
-    is_root = masters.tree.where.uid == 0
-    number = sweep(masters, "kill", 16 if is_root else 4, check)
-    assert number > 30 and len(finished) > (1 if is_root else 4), (number, finished)
+        return sweep(some, "kill", 2 * step, check, first)
+
+    with ExitStack() as stack:
+        twin = masters.twin()
+        stack.callback(twin.stop, signal.SIGKILL)
+        pool = stack.enter_context(ThreadPoolExecutor(2))
+        numbers = list(pool.map(kill_at, (masters, twin), (1, 1 + step)))
+    assert min(numbers) > 30 and len(finished) > (1 if step == 16 else 4), (numbers, finished)
 
 
 @pytest.mark.parametrize("name", ["ENOSPC", "EIO", "EMFILE"])
