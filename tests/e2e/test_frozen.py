@@ -92,7 +92,7 @@ class FrozenWorker:
 
 @pytest.fixture(scope="module", autouse=True)
 def frozen_worker(make_place: MakePlace) -> Iterator[FrozenWorker]:
-    """Freeze a worker when this file begins: the silence takes half a minute, in which other tests run.
+    """Freeze a worker when this file begins: other tests run during the half minute of silence.
 
     The job naps the first time only: a file in the tree tells the second run.
     """
