@@ -57,6 +57,9 @@ static void parse_shell(char **argv, struct command *command)
     command->how = "shell";
     command->exe = shell && *shell ? shell : "/bin/sh";
     command->search = !strchr(command->exe, '/');
+    /* Programs read a shell's version from its stdout, so that ours stands on stderr. */
+    if (argv[1] && !argv[2] && strcmp(argv[1], "--version") == 0)
+        dprintf(STDERR_FILENO, "termite: termite-shell %s\n", TERMITE_VERSION);
     argv[0] = (char *)command->exe;
     command->argv = argv;
 }

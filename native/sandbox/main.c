@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 static const char USAGE[] =
@@ -130,6 +131,10 @@ int main(int argc, char **argv)
         return print_watch();
     if (argc == 2 && strcmp(argv[1], "trace") == 0)
         return print_tracing();
+    if (argc == 2 && strcmp(argv[1], "--version") == 0) {
+        dprintf(STDOUT_FILENO, "termite-sandbox %s\n", TERMITE_VERSION);
+        return 0;
+    }
     bool help = argc == 2 && strcmp(argv[1], "--help") == 0;
     (void)write_whole(help ? STDOUT_FILENO : STDERR_FILENO, USAGE, sizeof USAGE - 1);
     return help ? 0 : EXIT_FAILED;

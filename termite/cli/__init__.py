@@ -57,8 +57,12 @@ def front_end_command() -> int:
     """Run a front end and return its exit code.
 
     The first word has the signals that the caller ignores ("13,25"; 0: not ignored). The second one
-    is the name of the front end, and the others are those of the user.
+    is the name of the front end, and the others are those of the user. Without these words,
+    somebody has started it by hand.
     """
+    if len(sys.argv) < 3:
+        print("termite-front-end: the front ends start this themselves, such as termite-make", file=sys.stderr)
+        return 100
     ignored, name = sys.argv[1:3]
     del sys.argv[1:3]
     if name in ("make", "ninja"):

@@ -711,6 +711,10 @@ def test_help_and_version_are_for_people(launcher: Path, tree: Path) -> None:
         assert (status, out.split(b"\n")[0]) == (0, b"usage: termite COMMAND [ARGUMENT...]")
     with started([launcher, "--version"], tree) as process:
         assert finish(process)[1].startswith(b"termite 0.")
+    shell = launcher.with_name("termite-shell")
+    with started([shell, "--version"], tree, env={"TERMITE_SHELL": "/bin/bash"}) as process:
+        _, out, err = finish(process)
+        assert out.startswith(b"GNU bash") and err.startswith(b"termite: termite-shell 0."), "programs read the shell's own"
     with started([launcher], tree) as process:
         assert finish(process) == (100, b"", b"termite: no command given (see termite --help)\n")
     with started([launcher, "--frobnicate", "x"], tree) as process:

@@ -26,6 +26,11 @@ def enter(sandbox_program: Path, *words: str, umask: int = 0o022) -> subprocess.
     )
 
 
+def test_the_version_is_that_of_termite(sandbox_program: Path) -> None:
+    run = subprocess.run([sandbox_program, "--version"], capture_output=True, text=True, check=True)
+    assert run.stdout.startswith("termite-sandbox 0.")
+
+
 def test_the_program_is_root_and_pid_1_of_its_own_namespaces(sandbox_program: Path) -> None:
     show = (
         "id -u; echo $$; ls /proc | grep -c '^[0-9]'; readlink /proc/self/ns/user /proc/self/ns/mnt /proc/self/ns/pid"

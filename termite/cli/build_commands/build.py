@@ -4,14 +4,17 @@ import sys
 from collections.abc import Sequence
 
 from termite.cli.build_commands import front_end
+from termite.cli.build_commands.build_tools import is_there
 from termite.cli.build_commands.cmake import TOOL as CMAKE
 from termite.cli.build_commands.cmake import run_cmake
 from termite.cli.build_commands.make import TOOL as MAKE
 from termite.cli.build_commands.ninja import TOOL as NINJA
 from termite.cli.flags import VERSION, run_command
 from termite.engine.errors import UserError
-from termite.engine.nearest_name import wrong_name
+from termite.engine.nearest_name import nearest_name, wrong_name
 
+# Tools of the plugins that stand in docs/use/front-ends.md, for whoever misspells one.
+_TOOLS = ("make", "ninja", "cmake", "cargo", "go", "meson", "bmake", "remake", "just", "scons", "dune")
 # Names under which make and ninja are installed; all take the same flags.
 _PRELOADED = ((MAKE, ("make", "gmake")), (NINJA, ("ninja", "ninja-build", "samu")))
 
@@ -37,6 +40,8 @@ def run_build(argv: Sequence[str]) -> int:
     for tool, names in _PRELOADED:
         if program in names:
             return front_end.run_tool(tool.named(program), args)
+    if not is_there(program) and (near := nearest_name(name, _TOOLS)) and is_there(near):
+        raise UserError(f"{program} is not in your PATH: write {near}")
     return front_end.build_with(front_end.Tool(name=name, is_preloaded=False), program, args, "")
 
 

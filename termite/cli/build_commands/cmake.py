@@ -66,11 +66,12 @@ def split_program(args: Sequence[str]) -> tuple[str, Sequence[str]]:
 
 def run_cmake(argv: Sequence[str]) -> int:
     """Run CMake in the mode that the arguments ask for, and return its exit code."""
-    if list(argv) == ["--termite-help"]:
+    if "--termite-help" in argv:
         from termite.cli.build_commands.front_end_help import cmake_help
 
         print(cmake_help())
         return 0
+    front_end.check_own_flags(argv, "termite-cmake")
     program, args = split_program(argv)
     if is_switched_off(os.environ):
         return front_end.run_plainly([program, *args])

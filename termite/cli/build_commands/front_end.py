@@ -25,6 +25,7 @@ from termite.engine.decide.logic.switches import LOCAL, NEVER, check_variables, 
 from termite.engine.decide.logic.ties import tie_of
 from termite.engine.errors import ExitCode, Reason, RemoteProtocolError, UserError, words_of
 from termite.engine.host.native_programs import native_program
+from termite.engine.nearest_name import wrong_name
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _WATCHED = (*_ENDING, signal.SIGUSR1, signal.SIGCHLD)
@@ -67,11 +68,12 @@ class Tool:
 
 def run_tool(tool: Tool, args: Sequence[str]) -> int:
     """Build with `args` and return the tool's exit code, or die of the signal that killed it."""
-    if list(args) == ["--termite-help"]:
+    if "--termite-help" in args:
         from termite.cli.build_commands.front_end_help import tool_help
 
         print(tool_help(tool.name))
         return 0
+    check_own_flags(args, f"termite-{tool.name}")
     if is_switched_off(os.environ):
         return run_plainly([tool.name, *args])
     directory, is_dry = read_words(tool, args)
@@ -79,6 +81,13 @@ def run_tool(tool: Tool, args: Sequence[str]) -> int:
         is_asked = "--version" in args or ("v" in tool.dry_letters and "-v" in args)
         return run_plainly([tool.name, *args], f"termite-{tool.name}" if is_asked else "")
     return build_with(tool, tool.name, args, directory)
+
+
+def check_own_flags(args: Sequence[str], program: str) -> None:
+    """Raise UserError for a word that looks like a flag of termite's own, and is none."""
+    for word in args:
+        if word.startswith("--termite"):
+            raise wrong_name("flag", word, ["--termite-help"], f"{program} --termite-help")
 
 
 def build_with(tool: Tool, program: str, args: Sequence[str], directory: str) -> int:

@@ -110,15 +110,15 @@ def places_text(figures: BuildFigures) -> str:
 
 
 def _troubles(counts: BuildCounts) -> Iterator[tuple[str, str]]:
-    for name, count, words in (
-        ("failed", counts.nonzero, "commands failed"),
-        ("", counts.failed, "jobs could not be run"),
-        ("retried", counts.retried, "attempts failed, and their jobs ran again"),
-        ("conflicts", counts.conflicts, "files were written by two jobs"),
-        ("dropped", counts.dropped_writes, "writes to caches outside the tree were dropped"),
+    for name, count, noun, words in (
+        ("failed", counts.nonzero, "command", " failed"),
+        ("", counts.failed, "job", " could not be run"),
+        ("retried", counts.retried, "failed attempt", ": each time the command ran again"),
+        ("conflicts", counts.conflicts, "time", ": two jobs wrote the same file"),
+        ("dropped", counts.dropped_writes, "dropped write", ": to caches outside the tree"),
     ):
         if count:
-            yield name, f"{count} {words}"
+            yield name, f"{counted(count, noun)}{words}"
 
 
 def markdown(build: BuildRecord, jobs: Sequence[JobRecord]) -> str:
@@ -135,12 +135,13 @@ def markdown(build: BuildRecord, jobs: Sequence[JobRecord]) -> str:
     return "\n".join(lines) + "\n"
 
 
+# A character reference of one sign must not be escaped itself, so that all are replaced at once.
+_ESCAPES = {ord(character): f"&#{ord(character)};" for character in "\\`*_{}[]<>()#+!|~$@&"}
+
+
 def _cell(text: str) -> str:
     """Return text that markdown shows as it is, in a cell of a table."""
-    shown = printable(text, 200)
-    for character in "\\`*_{}[]<>()#+!|~$@":
-        shown = shown.replace(character, f"&#{ord(character)};")
-    return shown
+    return printable(text, 200).translate(_ESCAPES)
 
 
 def build_object(build: BuildRecord, jobs: Sequence[JobRecord]) -> dict[str, object]:

@@ -127,14 +127,17 @@ def phases(job: JobRecord) -> list[tuple[str, float, float]]:
     return found
 
 
-def job_lines(job: JobRecord, tree: str) -> Iterator[str]:
-    """Yield the lines that say everything about a job. All of them are printable."""
-    for name, text in _rows(job, tree):
+def job_lines(job: JobRecord, tree: str, now_s: float = 0.0) -> Iterator[str]:
+    """Yield the lines that say everything about a job. All of them are printable.
+
+    The times of a job that is not home end at `now_s`.
+    """
+    for name, text in _rows(job, tree, now_s):
         for at, line in enumerate(text.split("\n")):
             yield f"{name if not at else '':<10}{printable(line, LONGEST_LINE)}"
 
 
-def _rows(job: JobRecord, tree: str) -> Iterator[tuple[str, str]]:
+def _rows(job: JobRecord, tree: str, now_s: float) -> Iterator[tuple[str, str]]:
     yield "job", f"{job.id} of build {job.build}"
     yield "command", job.text
     yield "directory", job.cwd
@@ -143,8 +146,8 @@ def _rows(job: JobRecord, tree: str) -> Iterator[tuple[str, str]]:
     yield "place", place_text(job)
     yield "because", cause_text(job.cause)
     yield "end", end_text(job)
-    if times := ", ".join(f"{_PHASES[name]} {duration_text(end - start)}" for name, start, end in phases(job)):
-        yield "time", f"{duration_text(whole_time_s(job))}: {times}"
+    if times := _times_text(job, now_s):
+        yield "time", times
     if job.where is Where.WORKER and job.ended_s:
         yield (
             "used",
@@ -168,6 +171,20 @@ def _rows(job: JobRecord, tree: str) -> Iterator[tuple[str, str]]:
     yield from _names("wrote", job.files, job.file_count, tree)
     yield from _names("dropped", job.dropped, job.dropped_count, "")
     yield from _output(job)
+
+
+def _times_text(job: JobRecord, now_s: float) -> str:
+    times = [f"{_PHASES[name]} {duration_text(end - start)}" for name, start, end in phases(job)]
+    if job.home_s or not now_s:
+        return f"{duration_text(whole_time_s(job))}: {', '.join(times)}" if times else ""
+    # A master learns only at the end of a command when it has started on its worker.
+    name, since_s = next(
+        (name, at_s)
+        for name, at_s in (("bringing home", job.ended_s), ("sent and running", job.sent_s), ("queued", job.queued_s))
+        if at_s or name == "queued"
+    )
+    times.append(f"{name} for {duration_text(max(now_s - since_s, 0.0))}")
+    return f"{duration_text(whole_time_s(job, now_s))} so far: {', '.join(times)}"
 
 
 _PHASES = {"queued": "queued", "sent": "sending", "run": "running", "home": "bringing home"}

@@ -185,7 +185,7 @@ def _job_page(state: TopState, view: TopView, width: int, height: int) -> list[L
     job = state.job(number)
     if job is None:
         return [Line(f"job {number} came home long ago: see termite-ctl log {number}", Style.HEAD)]
-    texts = [part for text in job_lines(job, state.live.master.tree) for part in _pieces(text, width)]
+    texts = [part for text in job_lines(job, state.live.master.tree, state.now_s) for part in _pieces(text, width)]
     view.first_line = max(min(view.first_line, len(texts) - room), 0)
     last = min(view.first_line + room, len(texts))
     place = f"; lines {view.first_line + 1} to {last} of {len(texts)}" if len(texts) > room else ""

@@ -201,7 +201,7 @@ def jobs_table(jobs: Iterable[JobRecord]) -> Html:
     return table(["job", "place", "time", "end", "retried", "command"], rows, numbers=(0, 2, 4))
 
 
-def job_page(job: JobRecord, tree: str, can_kill: bool = False, token: str = "") -> Html:
+def job_page(job: JobRecord, tree: str, now_s: float, can_kill: bool = False, token: str = "") -> Html:
     """Return the page of a job: everything that its record says.
 
     `can_kill` offers to end it, with the token that the form sends.
@@ -211,7 +211,7 @@ def job_page(job: JobRecord, tree: str, can_kill: bool = False, token: str = "")
         f"job {job.id}",
         tag("h1", tag("code", _text(job))),
         tag("p", link(["build", job.build], f"build {job.build}"), f": {cause_text(job.cause)}; {end_text(job)}"),
-        tag("pre", Html("\n".join(str(tag("span", line)) for line in job_lines(job, tree)))),
+        tag("pre", Html("\n".join(str(tag("span", line)) for line in job_lines(job, tree, now_s)))),
         kill if can_kill else "",
     )
 

@@ -97,7 +97,8 @@ class Site:
         """Answer with the page of a job, finished or not."""
         job = await self._job(request.path_params["number"])
         is_open = job.id in (self._follower.state.jobs if self._follower.state else {})
-        return HTMLResponse(pages.job_page(job, str(self._tree), is_open and can_be_ended(job), self._token))
+        can_kill = is_open and can_be_ended(job)
+        return HTMLResponse(pages.job_page(job, str(self._tree), time.time(), can_kill, self._token))
 
     async def kill(self, request: Request) -> Response:
         """End a job that runs, as Ctrl-C in its launcher would."""

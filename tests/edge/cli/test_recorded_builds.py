@@ -68,6 +68,8 @@ def test_jobs_are_filtered(ctl: Ctl) -> None:
     assert len(listed("--slowest", "4")) == 4
     assert len(listed("--all")) == 180
     assert ctl("jobs", "--build", "1").stdout.count("\n") == 61
+    misspelt = ctl("jobs", "--worker", "betta")
+    assert misspelt.returncode == 100 and "there is no worker betta: write beta" in misspelt.stderr
     nothing = ctl("jobs", "--build", "1", "no such words")
     assert (nothing.returncode, nothing.stdout) == (
         0,
@@ -88,6 +90,8 @@ def test_log_and_why_find_a_job_by_its_number_and_by_its_file(ctl: Ctl, tree: Pa
     ):
         said = ctl(*words, cwd=cwd)
         assert said.stdout.splitlines()[0] == f"job       {job.id} of build 2", said
+    unknown = ctl("why", "9999999")
+    assert unknown.returncode == 100 and "no job 9999999 is recorded" in unknown.stderr
     missing = ctl("log", "build/none.o")
     assert missing.returncode == 100
     assert "no recorded job is or wrote build/none.o" in missing.stderr

@@ -1,13 +1,14 @@
 """The front ends read a build tool's command line, and choose what to do before a build."""
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from termite.cli.build_commands.build import run_build
-from termite.cli.build_commands.cmake import Mode, build_directory, read_mode
-from termite.cli.build_commands.front_end import place_lines, read_words, summary_parts
+from termite.cli.build_commands.cmake import Mode, build_directory, read_mode, run_cmake
+from termite.cli.build_commands.front_end import place_lines, read_words, run_tool, summary_parts
 from termite.cli.build_commands.make import TOOL as MAKE
 from termite.cli.build_commands.ninja import TOOL as NINJA
 from termite.cli.client import choose_root
@@ -106,6 +107,19 @@ def test_a_summary_says_why_jobs_were_not_done_by_a_worker_wherever_they_ran() -
 def test_a_summary_counts_commands_that_ran_again_because_an_input_had_changed() -> None:
     end = build_summary(Counters(remote=3, retries=Counter({Reason.INPUT_CHANGED: 2})))
     assert summary_parts(end)[1:] == ["failed and run again because an input had changed: 2"]
+
+
+@pytest.mark.parametrize("run", [lambda words: run_tool(MAKE, words), lambda words: run_cmake(words)])
+def test_a_misspelt_flag_of_our_own_is_refused(run: Callable[[list[str]], int]) -> None:
+    with pytest.raises(UserError, match="no flag --termite-hlp: write --termite-help"):
+        run(["-j", "--termite-hlp", "all"])
+    assert run(["all", "--termite-help"]) == 0
+
+
+def test_a_misspelt_tool_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("termite.cli.build_commands.build.is_there", lambda name: name == "cargo")
+    with pytest.raises(UserError, match="carg is not in your PATH: write cargo"):
+        run_build(["carg", "build"])
 
 
 def test_termite_build_without_a_tool_is_called_wrongly(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,11 +5,13 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterable
 
+from termite.cli.amounts import counted
 from termite.cli.parser import Parser
 from termite.cli.readers.recorded_builds import recorded_builds_here
 from termite.cli.subcommands.builds.last import say_remarks
 from termite.cli.subcommands.registry import Subcommand
 from termite.engine.history.logic.job_record import JobRecord, Where, as_object
+from termite.engine.nearest_name import nearest_name, wrong_name
 
 
 def _add_flags(parser: Parser) -> None:
@@ -33,6 +35,9 @@ def _run(flags: Namespace) -> int:
     newest = records.build(flags.build)
     builds = [build.id for build in reversed(records.past.builds())] if flags.all else [newest.id]
     found = [job for build in builds for job in records.past.jobs(build)]
+    names = {job.worker for job in found if job.worker}
+    if flags.worker and flags.worker not in names and nearest_name(flags.worker, names):
+        raise wrong_name("worker", flags.worker, names)
     jobs = list(_chosen(found, flags))
     if flags.slowest > 0:
         jobs = sorted(jobs, key=slot_time_s, reverse=True)[: flags.slowest]
@@ -42,8 +47,8 @@ def _run(flags: Namespace) -> int:
     elif jobs:
         print("\n".join([JOB_HEAD, *map(job_line, jobs)]))
     else:
-        whose = f"{len(builds)} builds" if flags.all else f"build {newest.id}"
-        print(f"termite-ctl: none of the {len(found)} recorded jobs of {whose} is so", file=sys.stderr)
+        whose = counted(len(builds), "build") if flags.all else f"build {newest.id}"
+        print(f"termite-ctl: none of the {counted(len(found), 'recorded job')} of {whose} is so", file=sys.stderr)
     say_remarks(records)
     return 0
 

@@ -28,6 +28,10 @@ def _run(flags: Namespace) -> int:
         raise UserError("usage: termite-ctl why COMMAND... | JOB | FILE")
     if len(words) == 1 and _tell_of_job(words[0]):
         return 0
+    if len(words) == 1 and words[0].isdecimal() and not shutil.which(words[0]):
+        raise UserError(
+            f"no job {words[0]} is recorded", hint="termite-ctl jobs -all lists those of the last 20 builds"
+        )
     command, notes = without_launcher(words)
     # One word with spaces is a command line that a build tool would give to the shell.
     if len(command) == 1 and " " in command[0]:

@@ -4,7 +4,7 @@ import json
 from argparse import Namespace
 from typing import cast
 
-from termite.cli.amounts import size_text
+from termite.cli.amounts import counted, size_text
 from termite.cli.client import Reply, connect_here
 from termite.cli.parser import Parser
 from termite.cli.subcommands.registry import Subcommand
@@ -52,9 +52,12 @@ def _status_text(status: Reply) -> str:
         ),
     ]
     for row, counts in (("fell back", status["fallbacks"]), ("retried", status["retries"])):
-        rows += [(row, f"{count} times: {words_of(reason)}") for reason, count in cast(dict[str, int], counts).items()]
+        rows += [
+            (row, f"{counted(count, 'time')}: {words_of(reason)}")
+            for reason, count in cast(dict[str, int], counts).items()
+        ]
     tied = cast(dict[str, int], status["tied"])
-    rows += [("here", f"{count} commands {words_of(tie)}") for tie, count in tied.items()]
+    rows += [("here", f"{counted(count, 'command')}: {words_of(tie)}") for tie, count in tied.items()]
     rows += _worker_rows(status)
     if status["elsewhere"]:
         rows.append(("elsewhere", f"termite-ctl was {status['elsewhere']}: builds that start here run on this machine"))

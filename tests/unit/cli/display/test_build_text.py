@@ -1,5 +1,6 @@
 """A build is shown as its records say, in lines, in markdown and in JSON."""
 
+import html
 import json
 import re
 
@@ -7,7 +8,7 @@ import msgspec
 
 from termite.cli.display.build_figures import build_figures
 from termite.cli.display.build_text import build_line, build_lines, build_object, job_line, markdown
-from termite.engine.history.logic.job_record import Where, Why
+from termite.engine.history.logic.job_record import BuildCounts, Where, Why
 from tests.synthetic_builds import synthetic_build
 
 
@@ -58,6 +59,22 @@ def test_markdown_shows_hostile_text_as_text() -> None:
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in rows} == {3, 6}
     assert "evil" not in text
+
+
+def test_markdown_shows_each_command_as_it_is() -> None:
+    build, jobs = synthetic_build(20)
+    text = "echo err >&2; a && b || c # &amp; `d` [e](f) $g \\ *"
+    shown = markdown(build, [msgspec.structs.replace(jobs[0], text=text, sent_s=1.0, home_s=10_000.0)])
+    assert html.unescape(shown.splitlines()[-1]).endswith(f"| {text} |")
+
+
+def test_one_is_not_written_as_many() -> None:
+    build, jobs = synthetic_build(20)
+    counts = BuildCounts(nonzero=1, retried=1, failed=2, dropped_writes=1)
+    lines = list(build_lines(msgspec.structs.replace(build, counts=counts), jobs))
+    assert "failed    1 command failed" in lines and "          2 jobs could not be run" in lines
+    assert "retried   1 failed attempt: each time the command ran again" in lines
+    assert "dropped   1 dropped write: to caches outside the tree" in lines
 
 
 def test_json_has_the_build_its_figures_and_every_job() -> None:

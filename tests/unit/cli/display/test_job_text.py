@@ -46,6 +46,22 @@ def test_phases_follow_each_other_even_if_clocks_do_not() -> None:
     assert slot_time_s(running, now_s=20.0) == 8.0
 
 
+def test_a_job_that_is_not_home_says_how_long_it_has_been_where() -> None:
+    job = JobRecord(id=1, build=1, text="x", cwd="/", queued_s=10.0, where=Where.WORKER, worker="w", slot=0)
+
+    def time_of(job: JobRecord) -> str:
+        (line,) = [line for line in job_lines(job, "/tree", 20.0) if line.startswith("time")]
+        return line.removeprefix("time").strip()
+
+    sent = msgspec.structs.replace(job, sent_s=12.0)
+    assert time_of(job) == "10.0 s so far: queued for 10.0 s"
+    assert time_of(sent) == "10.0 s so far: queued 2.00 s, sent and running for 8.00 s"
+    ended = msgspec.structs.replace(sent, started_s=13.0, ended_s=19.0)
+    assert time_of(ended) == ("10.0 s so far: queued 2.00 s, sending 1.00 s, running 6.00 s, bringing home for 1.00 s")
+    home = msgspec.structs.replace(ended, home_s=19.5)
+    assert time_of(home) == "9.50 s: queued 2.00 s, sending 1.00 s, running 6.00 s, bringing home 0.50 s"
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [

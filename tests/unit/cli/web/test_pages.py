@@ -69,7 +69,7 @@ def test_hostile_text_is_text_on_every_page() -> None:
         front_page(HOSTILE, [hostile], now_part(live, 1e9)),
         front_page(HOSTILE, [], now_part(None, 1e9, HOSTILE)),
         build_page(hostile, [*jobs, hostile_job()]),
-        job_page(hostile_job(), HOSTILE, can_kill=True, token="t"),
+        job_page(hostile_job(), HOSTILE, 1e9, can_kill=True, token="t"),
         worker_page(HOSTILE, live, [hostile_job()], 1e9, report_part(None, HOSTILE)),
     ]
     for page in pages:
