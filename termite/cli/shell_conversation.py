@@ -65,7 +65,8 @@ class Screen:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self._before is not None:
-            termios.tcsetattr(0, termios.TCSADRAIN, self._before)
+            with contextlib.suppress(termios.error):  # the terminal may be gone, and SIGHUP be why we end
+                termios.tcsetattr(0, termios.TCSADRAIN, self._before)
         signal.set_wakeup_fd(-1)
         os.close(self.woken)
         os.close(self._wake)

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import signal
 import socket
 import subprocess
 import sys
@@ -49,3 +50,33 @@ def test_a_size_that_came_before_a_key_is_sent_before_it() -> None:
         os.close(end)
         process.wait(20)
     assert seen == [records.WINDOW, records.STDIN]
+
+
+GONE = """
+import fcntl, os, select, sys, termios
+from termite.cli import shell_conversation
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+with shell_conversation.Screen(True) as screen:
+    screen.take_over()
+    os.write(1, b"ready")
+    select.select([screen.woken], [], [])
+    select.select([], [], [], 30)
+"""
+
+
+def test_a_terminal_that_is_closed_ends_the_shell_by_its_signal() -> None:
+    end, inner = pty.openpty()
+    command = [sys.executable, "-c", GONE]
+    with subprocess.Popen(
+        command,
+        stdin=inner,
+        stdout=inner,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        cwd=Path(__file__).parents[3],
+    ) as process:
+        os.close(inner)
+        assert os.read(end, 100) == b"ready"
+        os.close(end)
+        _, said = process.communicate(timeout=20)
+    assert (process.returncode, said) == (-signal.SIGHUP, b"")
