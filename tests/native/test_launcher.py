@@ -714,7 +714,7 @@ def test_help_and_version_are_for_people(launcher: Path, tree: Path) -> None:
     shell = launcher.with_name("termite-shell")
     with started([shell, "--version"], tree, env={"TERMITE_SHELL": "/bin/bash"}) as process:
         _, out, err = finish(process)
-        assert out.startswith(b"GNU bash") and err.startswith(b"termite: termite-shell 0."), "programs read the shell's own"
+        assert out.startswith(b"GNU bash") and err.startswith(b"termite: termite-shell 0."), out
     with started([launcher], tree) as process:
         assert finish(process) == (100, b"", b"termite: no command given (see termite --help)\n")
     with started([launcher, "--frobnicate", "x"], tree) as process:
