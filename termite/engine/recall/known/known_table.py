@@ -20,7 +20,9 @@ from termite.engine.recall.logic.dependencies import MADE_BY_SANDBOX, Dependenci
 from termite.engine.recall.logic.interpreters import ELF_HEAD
 from termite.engine.recall.logic.tree_facts import TreeFacts, UnservedDirectory
 from termite.engine.recall.logic.uses import EXEC, READ, WHOLE
+from termite.engine.recall.look_up.evidence import Shape
 from termite.engine.recall.look_up.fingerprints import CommandIdentity
+from termite.engine.recall.look_up.stored_rows import ResultRow
 
 # They make the loader run other code in each program, or tell process ids.
 _LOADER_VARIABLES = ("LD_PRELOAD", "LD_AUDIT", "LD_DEBUG", "LD_PROFILE")
@@ -33,7 +35,7 @@ class Known:
     """The result may be used whenever its inputs are the same.
 
     If it `is_blind`, the times of its inputs do not matter. `entries` are those of the table that
-    vouch for it, as `still_vouches` takes them.
+    vouch for it. A ResultRow has both.
     """
 
     is_blind: bool
@@ -92,11 +94,19 @@ class KnownTable:
                 waiting += [self.tools[name] for name in tool.helpers if name in self.tools]
         return found
 
-    def still_vouches(self, entries: Sequence[str]) -> bool:
-        """Return whether entries that vouched for a stored result are in this table unchanged."""
-        return bool(entries) and all(
-            (tool := self.tools.get(entry.partition(" ")[0])) is not None and _named(tool) == entry for entry in entries
+    def still_vouches(self, row: ResultRow) -> bool:
+        """Return whether this table has the entries that vouched for a stored result."""
+        return bool(row.known) and all(
+            (tool := self.tools.get(entry.partition(" ")[0])) is not None and _named(tool) == entry
+            for entry in row.known
         )
+
+    def is_vouched_blind(self, row: ResultRow, shape: Shape) -> bool:
+        """Return whether the times of inputs do not matter for a stored result.
+
+        Evidence of its shape goes before the table.
+        """
+        return row.is_known_blind and not shape.sees_times and not shape.refused and self.still_vouches(row)
 
 
 def proof_of_table(table: KnownTable, command: CommandFacts, facts: TreeFacts) -> Known | NotKnown:

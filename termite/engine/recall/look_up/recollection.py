@@ -1,6 +1,6 @@
 """Look for a stored result that the command would produce again in the tree as it is now."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from termite.engine.recall.logic.tree_facts import TreeFacts
@@ -33,14 +33,23 @@ class Miss:
     intruders: tuple[Difference, ...] = ()
 
 
-def recall(weak: bytes, rows: StoredRows, facts: TreeFacts, blind_shapes: Collection[bytes] = ()) -> Hit | Miss:
+def recall(
+    weak: bytes,
+    rows: StoredRows,
+    facts: TreeFacts,
+    blind_shapes: Collection[bytes] = (),
+    is_vouched_blind: Callable[[ResultRow], bool] = lambda row: False,
+) -> Hit | Miss:
     """Return a hit among the stored rows of a command, or a miss.
 
     `blind_shapes` are those of the rows' shapes whose results do not change with the times of
-    files. Raise FactsMissing if a fact of the tree is missing.
+    files. `is_vouched_blind` tells of a row whether a table vouches for that
+    (`KnownTable.is_vouched_blind`). Raise FactsMissing if a fact of the tree is missing.
     """
     by_time = {row.timed: row for row in rows.results if row.timed}
-    by_state = {row.blind: row for row in rows.results if row.blind and row.shape in blind_shapes}
+    by_state = {
+        row.blind: row for row in rows.results if row.blind and (row.shape in blind_shapes or is_vouched_blind(row))
+    }
     intruders: list[Difference] = []
     for candidate in rows.path_sets[:MOST_PATH_SETS]:
         intruder = find_intruder(candidate.path_set, facts)

@@ -74,6 +74,8 @@ class ResultRow(msgspec.Struct, frozen=True, array_like=True):
 
     `timed` is the fingerprint with all times that the job asked for, and `blind` the one without.
     Either may be b"": then the result cannot be found by it. `shape` is that of the command.
+    `known` has the entries of the table of known tools that vouched for the result, or (). If
+    `is_known_blind`, they vouched for it whatever the times of its inputs are.
     """
 
     timed: bytes
@@ -81,6 +83,8 @@ class ResultRow(msgspec.Struct, frozen=True, array_like=True):
     path_set_id: bytes
     result: RecordedResult
     shape: bytes = b""
+    known: tuple[str, ...] = ()
+    is_known_blind: bool = False
 
 
 class LastRun(msgspec.Struct, frozen=True, array_like=True):

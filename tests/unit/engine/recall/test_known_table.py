@@ -6,9 +6,12 @@ import pytest
 
 from termite.engine.decide.known_tools import KnownTool, ToolCall, Vouch
 from termite.engine.recall.known.known_table import Known, KnownTable
+from termite.engine.recall.look_up.evidence import NEW_SHAPE, Shape
+from termite.engine.recall.look_up.stored_rows import RecordedResult, ResultRow
 from tests.unit.engine.recall.known_commands import COMPILED_BY, DRIVER, SHELL_BY, TABLE, judge, reason
 
 MOST_ENTRIES = 40
+RESULT = RecordedResult((), (), 1, 2)
 
 
 def test_the_table_is_short() -> None:
@@ -20,7 +23,12 @@ def test_a_compiler_is_known_with_all_that_it_executes() -> None:
     assert isinstance(answer, Known)
     assert answer.is_blind
     assert {"gcc 1", "cc1 1", "as 1"} <= set(answer.entries)
-    assert TABLE.still_vouches(answer.entries)
+    row = ResultRow(b"", b"", b"", RESULT, known=answer.entries, is_known_blind=answer.is_blind)
+    assert TABLE.still_vouches(row)
+    assert TABLE.is_vouched_blind(row, NEW_SHAPE)
+    assert not TABLE.is_vouched_blind(row, Shape(sees_times=True))
+    assert not TABLE.is_vouched_blind(row, Shape(refused="it differed"))
+    assert not TABLE.is_vouched_blind(ResultRow(b"", b"", b"", RESULT, known=answer.entries), NEW_SHAPE)
 
 
 def test_an_entry_that_has_changed_vouches_no_more() -> None:
@@ -29,9 +37,11 @@ def test_an_entry_that_has_changed_vouches_no_more() -> None:
     old = TABLE.tools["cc1"]
     newer = KnownTool(old.name, old.called, old.marks, old.judge, old.programs, revision=2)
     others = [tool for name, tool in TABLE.tools.items() if name not in ("cc1", "shell", "builtins", "launcher")]
-    assert not KnownTable([*others, newer]).still_vouches(known.entries)
-    assert not KnownTable(others).still_vouches(known.entries)
-    assert not TABLE.still_vouches(())
+    row = ResultRow(b"", b"", b"", RESULT, known=known.entries, is_known_blind=True)
+    for table in (KnownTable([*others, newer]), KnownTable(others)):
+        assert not table.still_vouches(row)
+        assert not table.is_vouched_blind(row, NEW_SHAPE)
+    assert not TABLE.still_vouches(ResultRow(b"", b"", b"", RESULT))
 
 
 @pytest.mark.parametrize(

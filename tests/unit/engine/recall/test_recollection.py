@@ -110,6 +110,14 @@ def test_new_times_are_a_hit_only_for_commands_that_are_blind_to_them() -> None:
     assert answer(touched, rows, is_blind=True) == Hit(rows.results[0], by_times=False)
 
 
+def test_new_times_are_a_hit_if_a_table_vouches_for_that() -> None:
+    rows, touched = stored(tree()), tree(w_a__c=file("a", mtime_ns=5))
+    vouched = recall(WEAK, rows, TreeFacts(touched), (), lambda row: row is rows.results[0])
+    assert vouched == Hit(rows.results[0], by_times=False)
+    assert recall(WEAK, rows, TreeFacts(touched), (), lambda row: False) == Miss()
+    assert recall(WEAK, rows, TreeFacts(tree(w_a__c=file("b"))), (), lambda row: True) == Miss()
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
