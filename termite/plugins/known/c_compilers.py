@@ -40,7 +40,7 @@ _REFUSED = (
 _ALLOWED = re.compile(
     r"-[cSEswrPCHM]|-CC|-O\w*|-g.*|-W(?![alp],).*|-f.+|-m.+|-[DUILlTuzxeh].+|-o.+|-std=.*|-ansi|-pedantic.*|-pthread"
     r"|-pipe|-shared.*|-static.*|-pie|-no-pie|-nostd.*|-nodefaultlibs|-nostartfiles|-rdynamic|-M[MDPGFTQ].*|-pg"
-    r"|-d[MDNIU]|-undef|-traditional.*|-i(?:quote|system|dirafter|nclude|macros|prefix|withprefix|sysroot).*"
+    r"|-d[MDNIU]|-undef|-traditional.*|-(?:iquote|isystem|idirafter|include|imacros|iprefix|iwithprefix|isysroot).*"
     r"|--sysroot=.*|--param=.*|-save-temps(?:=.*)?|--target=.*|-Q(?:n|unused-arguments)|-rtlib=.*|-stdlib.*|-unwindlib=.*"
 )
 # Debug information and lists of files would have the name of the temporary text that as reads.
