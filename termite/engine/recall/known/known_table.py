@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase, translate
 from termite.engine.decide.known_tools import KnownTool, ToolCall, Vouch
 from termite.engine.paths import is_within, split
 from termite.engine.recall.known.shell_lists import NotSimple, SimpleCommand, parse_list
-from termite.engine.recall.known.shell_tools import SHELL_TOOLS, shell_script, started_words
+from termite.engine.recall.known.shell_tools import SHELL_TOOLS, SPECIAL_BUILTINS, shell_script, started_words
 from termite.engine.recall.logic.dependencies import MADE_BY_SANDBOX, Dependencies
 from termite.engine.recall.logic.interpreters import ELF_HEAD
 from termite.engine.recall.logic.tree_facts import TreeFacts, UnservedDirectory
@@ -125,9 +125,7 @@ def proof_of_table(table: KnownTable, command: CommandFacts, facts: TreeFacts) -
 
 
 def _proof(table: KnownTable, command: CommandFacts, facts: TreeFacts) -> Known:
-    variables = _variables(command.identity.env)
-    _check_loader(variables, command.identity.root)
-    judged = list(_judged(table, command.identity, variables))
+    judged = list(_judged(table, command.identity))
     vouches = [vouch for _, vouch in judged]
     for pattern in {vouch.unwanted_messages for vouch in vouches if vouch.unwanted_messages}:
         if found := re.search(pattern.encode(), command.messages):
@@ -142,10 +140,9 @@ def _proof(table: KnownTable, command: CommandFacts, facts: TreeFacts) -> Known:
     return Known(all(vouch.is_blind for vouch in vouches), tuple(sorted(used)))
 
 
-def _judged(
-    table: KnownTable, identity: CommandIdentity, variables: Mapping[str, str]
-) -> Iterator[tuple[KnownTool, Vouch]]:
+def _judged(table: KnownTable, identity: CommandIdentity) -> Iterator[tuple[KnownTool, Vouch]]:
     """Yield the tools that a command calls with their vouches."""
+    variables = _variables(identity.env)
     if not identity.argv or split(identity.exe)[1] != split(identity.argv[0])[1]:
         raise _NotVouched("the program has another name than the command")
     words = tuple(word.decode(errors="surrogateescape") for word in identity.argv)
@@ -160,7 +157,11 @@ def _judged(
         tool = table.tool_called(name)
         if tool is None:
             raise _NotVouched(f"{name} is not in the table")
-        answer = _ask(tool, ToolCall(name, command.words[1:], {**variables, **dict(command.assignments)}))
+        if command.assignments and name in SPECIAL_BUILTINS:
+            raise _NotVouched("a variable of a shell")  # it outlives the command
+        env = {**variables, **dict(command.assignments)}
+        _check_loader(env, identity.root)
+        answer = _ask(tool, ToolCall(name, command.words[1:], env))
         if answer.unwanted_texts and has_text:
             raise _NotVouched(f"{name} may read a text that the job itself has made")
         has_text = has_text or answer.makes_text or bool(command.written)

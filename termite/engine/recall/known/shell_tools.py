@@ -10,6 +10,8 @@ from termite.engine.decide.logic.commands import shell_text
 
 _SHELL_NAMES = frozenset({"sh", "dash", "bash"})
 _BASH_VARIABLES = ("BASH_ENV", "SHELLOPTS", "BASHOPTS")
+# A variable in front of one of these is one of the shell afterwards (POSIX, XCU 2.14).
+SPECIAL_BUILTINS = frozenset({":", "exit", "set"})
 _FLAGS = frozenset("ce")
 _LAUNCHER_NAME = "termite"
 _NOTE = re.compile(r"--(?!preload=|exe=|search=)\w[^=]*=.*", re.DOTALL)
