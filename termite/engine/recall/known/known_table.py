@@ -219,7 +219,7 @@ def _check_programs(
             raise _NotVouched(f"the job executed /{shown}, which its tools do not")
         executed.append(tool)
         needed = wanted.get(tool.name, ())
-        sought = tuple(dict.fromkeys((ELF_HEAD, *(text.encode() for text in (*tool.marks, *needed)))))
+        sought = (ELF_HEAD, *_encoded(tuple(dict.fromkeys((*tool.marks, *needed)))))
         found = _texts_in(path, sought, facts)
         if found is None:
             continue
@@ -243,7 +243,7 @@ def _check_asked(tools: Iterable[KnownTool], dependencies: Dependencies) -> None
 def _check_inputs(vouches: Sequence[Vouch], command: CommandFacts, facts: TreeFacts) -> None:
     """Check the names and the contents of all that the job has read."""
     patterns = frozenset(pattern for vouch in vouches for pattern in vouch.unwanted_inputs)
-    texts = tuple(dict.fromkeys(text.encode() for vouch in vouches for text in vouch.unwanted_texts))
+    texts = _encoded(tuple(dict.fromkeys(text for vouch in vouches for text in vouch.unwanted_texts)))
     if not patterns and not texts:
         return
     is_unwanted = _names_pattern(patterns).search
@@ -269,6 +269,11 @@ def _texts_in(path: bytes, texts: tuple[bytes, ...], facts: TreeFacts) -> frozen
     if attr is None or not stat.S_ISREG(attr.mode):
         return frozenset()
     return facts.texts_in(path, facts.sha256(path, attr), texts)
+
+
+@functools.lru_cache(maxsize=64)  # so that thousands of searches share one tuple
+def _encoded(texts: tuple[str, ...]) -> tuple[bytes, ...]:
+    return tuple(text.encode() for text in texts)
 
 
 @functools.lru_cache(maxsize=64)
