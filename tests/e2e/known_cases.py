@@ -50,6 +50,7 @@ KNOWN = (
     KnownCase("clang++ -c c.cc", "clang"),
     KnownCase("clang x.c y.c -o program", "clang"),
     KnownCase("ar rcs l.a y.o && ar qc m.a y.o && ranlib m.a && ar t m.a && ar d m.a y.o"),
+    KnownCase("ar rcu new.a y.o"),
     KnownCase("strip -g y.o -o z.o; objcopy --only-keep-debug y.o y.debug; strip old.a"),
     KnownCase("nm y.o && size y.o && readelf -a y.o && objdump -d y.o && strings y.o"),
     KnownCase("bison -d -o g.c g.y", "bison"),
@@ -69,6 +70,13 @@ KNOWN = (
     KnownCase("cmake -E cmake_symlink_library y.o l.so.1 l.so && cmake -E rename x.c z.c", "cmake"),
     KnownCase(f'{LAUNCHER} --cmake=compile --object="x.o" -- gcc -c x.c && :'),
 )  # fmt: skip
+
+# They depend on times of inputs.
+TIMED = (
+    KnownCase("ar rcu old.a y.o"),
+    KnownCase("cp -u x.c t.txt"),
+    KnownCase("mv -u x.c t.txt"),
+)
 
 REFUSED = (
     KnownCase("gcc -c time.c"),

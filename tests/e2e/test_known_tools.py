@@ -33,11 +33,11 @@ from termite.engine.recall.look_up.fingerprints import CommandIdentity
 from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
 from termite.engine.wire.protocol.messages import Ran
-from tests.e2e.known_cases import KNOWN, OBJECTS, REFUSED, TEXTS, KnownCase, make_inputs
+from tests.e2e.known_cases import KNOWN, OBJECTS, REFUSED, TEXTS, TIMED, KnownCase, make_inputs
 from tests.e2e.mirror_places import NOBODY, mirror_place
 from tests.e2e.mirrors import FakeMaster, Starter, mirror
 
-CASES = (*KNOWN, *REFUSED)
+CASES = (*KNOWN, *TIMED, *REFUSED)
 TABLE = KnownTable(Plugins(BUILT_IN_PLUGINS).known_tools())
 FIRST_ENV = {"PATH": "/usr/bin:/bin", "LANG": "C", "HOME": "/nonexistent"}
 SECOND_ENV = {"PATH": "/usr/bin:/bin", "LANG": "de_DE.UTF-8", "HOME": "/"}
@@ -182,8 +182,18 @@ def test_a_known_command_does_the_same_again(outcomes: Mapping[str, Outcome], ca
         pytest.skip(f"{case.needs} is not installed")
     outcome = outcomes[case.text]
     assert isinstance(outcome.proof, Known), outcome.proof
+    assert outcome.proof.is_blind is ("cp -p" not in case.text)
     assert outcome.first[0] == 0, outcome.first
     assert outcome.first == outcome.second
+
+
+@pytest.mark.parametrize("case", TIMED, ids=lambda case: case.text)
+def test_a_known_command_that_depends_on_times_is_not_blind(outcomes: Mapping[str, Outcome], case: KnownCase) -> None:
+    outcome = outcomes[case.text]
+    assert isinstance(outcome.proof, Known), outcome.proof
+    assert not outcome.proof.is_blind
+    assert outcome.first[0] == outcome.second[0] == 0, outcome
+    assert outcome.first != outcome.second
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.text)

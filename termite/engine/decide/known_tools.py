@@ -24,9 +24,10 @@ class ToolCall:
 class Vouch:
     """The conditions under which a call does the same whenever its inputs are the same.
 
-    If it `is_blind`, the times of files do not matter either. `unwanted_messages` is a regexp, such
-    as one for random names. It must not match anything on standard output and error; "" matches
-    nothing. If it `asks_machine`, the result holds for one kind of machine, as with
+    If it `is_blind`, the times of files do not matter either, unless the job reads a file whose
+    name matches one of the `timed_inputs`, which are shell patterns. `unwanted_messages` is a
+    regexp, such as one for random names. It must not match anything on standard output and error;
+    "" matches nothing. If it `asks_machine`, the result holds for one kind of machine, as with
     `-march=native`. If it `makes_text`, the call writes a file that is no copy of an input.
 
     `unwanted_texts` must not be in any file that the job reads. Program files, and libraries
@@ -35,6 +36,7 @@ class Vouch:
     """
 
     is_blind: bool = True
+    timed_inputs: tuple[str, ...] = ()
     unwanted_messages: str = ""
     asks_machine: bool = False
     makes_text: bool = False

@@ -4,6 +4,7 @@ Archives have times, users and modes of their members unless ar is told or built
 The help text of a program shows how it was built.
 """
 
+import glob
 import re
 
 from termite import KnownTool, ToolCall, Vouch
@@ -30,7 +31,11 @@ def _judge_ar(call: ToolCall) -> Vouch | str:
         return "a file of options, or more options of ar"
     if "t" in letters and "v" in letters:
         return "times in the list of an archive"
-    return Vouch(is_blind="u" not in letters, program_texts=() if "D" in letters else (_WITHOUT_TIMES,))
+    # With `u`, times are compared with those of the members of an old archive. With a, b or i, the
+    # name of a member stands before that of the archive.
+    archive = call.args[2 if letters & set("abi") else 1 :][:1]
+    timed = tuple(glob.escape(word.rpartition("/")[2]) for word in archive) if "u" in letters else ()
+    return Vouch(timed_inputs=timed, program_texts=() if "D" in letters else (_WITHOUT_TIMES,))
 
 
 def _judge_ranlib(call: ToolCall) -> Vouch | str:

@@ -137,7 +137,7 @@ def _proof(table: KnownTable, command: CommandFacts, facts: TreeFacts) -> Known:
     _check_asked(executed, command.dependencies)
     _check_inputs(vouches, command, facts)
     used = {_named(tool) for tool in (*executed, *(tool for tool, _ in judged))}
-    return Known(all(vouch.is_blind for vouch in vouches), tuple(sorted(used)))
+    return Known(_is_blind(vouches, command, facts), tuple(sorted(used)))
 
 
 def _judged(table: KnownTable, identity: CommandIdentity) -> Iterator[tuple[KnownTool, Vouch]]:
@@ -258,6 +258,18 @@ def _check_inputs(vouches: Sequence[Vouch], command: CommandFacts, facts: TreeFa
         if found := _texts_in(path, texts, facts):
             text = next(text for text in texts if text in found).decode()
             raise _NotVouched(f"{text} is in /{path.decode(errors='backslashreplace')}")
+
+
+def _is_blind(vouches: Sequence[Vouch], command: CommandFacts, facts: TreeFacts) -> bool:
+    """Return whether the times of inputs do not matter."""
+    if not all(vouch.is_blind for vouch in vouches):
+        return False
+    patterns = frozenset(pattern for vouch in vouches for pattern in vouch.timed_inputs)
+    if not patterns:
+        return True
+    is_timed = _names_pattern(patterns).search
+    read = (found.path for found in command.dependencies.path_set.dependencies if found.use & _READ_OR_WHOLE)
+    return not any(is_timed(path) and facts.find(path) is not None for path in read)
 
 
 def _texts_in(path: bytes, texts: tuple[bytes, ...], facts: TreeFacts) -> frozenset[bytes] | None:

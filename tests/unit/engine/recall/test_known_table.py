@@ -208,6 +208,22 @@ def test_an_ar_that_writes_times_is_known_only_with_d() -> None:
     assert reason(judge("ar", "rcsD", "x.a", "x.o", tools=("usr/bin/ar",), programs=old)) == ""
 
 
+@pytest.mark.parametrize(
+    ("text", "read", "is_blind"),
+    [
+        ("ar rcs x.a y.o", "w/x.a", True),
+        ("ar rcu x.a y.o", "w/x.a", False),
+        ("ar rcu lib/x.a y.o", "w/lib/x.a", False),
+        ("ar rcau z.o x.a y.o", "w/x.a", False),
+        ("ar rcu x.a y.o", "w/y.o", True),
+    ],
+)
+def test_times_matter_to_an_ar_that_updates_an_old_archive(text: str, read: str, is_blind: bool) -> None:
+    answer = judge(*text.split(), tools=("usr/bin/ar",), reads={read: ""})
+    assert isinstance(answer, Known)
+    assert answer.is_blind is is_blind
+
+
 def test_an_entry_that_fails_refuses_its_command() -> None:
     def fail(call: ToolCall) -> Vouch:
         raise ZeroDivisionError
