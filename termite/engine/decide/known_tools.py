@@ -33,6 +33,9 @@ class Vouch:
     `unwanted_texts` must not be in any file that the job reads. Program files, and libraries
     outside the tree, are not searched. `unwanted_inputs` are shell patterns for the names of files
     that the job must not read. `program_texts` must all be in the file of the program.
+
+    If the call `may_fail`, inputs alone decide whether it fails. For others, a full disk does:
+    their results count only if a failure would be seen.
     """
 
     is_blind: bool = True
@@ -43,6 +46,7 @@ class Vouch:
     unwanted_texts: tuple[str, ...] = ()
     unwanted_inputs: tuple[str, ...] = ()
     program_texts: tuple[str, ...] = ()
+    may_fail: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ def _judge_show(call: ToolCall) -> Vouch | str:
     shows_times = call.name.endswith("objdump")
     pattern = r"@.*|--plugin.*|--(?:archive|all|debuginfod).*|-[A-Za-z]*a.*" if shows_times else r"@.*|--plugin.*"
     refused = [word for word in call.args if re.fullmatch(pattern, word)]
-    return f"the option {refused[0]}" if refused else Vouch()
+    return f"the option {refused[0]}" if refused else Vouch(may_fail=True)
 
 
 _BINUTILS = ("GNU Binutils", "sourceware.org/bugzilla")

@@ -46,7 +46,7 @@ def _judge_mkdir(call: ToolCall) -> Vouch | str:
 
 
 def _judge_rm(call: ToolCall) -> Vouch | str:
-    return _judged(read_options(call.args, "frRdv", "", "force recursive dir verbose"))
+    return _judged(read_options(call.args, "frRdv", "", "force recursive dir verbose"), may_fail=True)
 
 
 def _judge_chmod(call: ToolCall) -> Vouch | str:
@@ -60,14 +60,14 @@ def _judge_touch(call: ToolCall) -> Vouch | str:
     return _judged(read_options(call.args, "cf", "", "no-create"))
 
 
-def _judged(options: ToolOptions | str, timed: tuple[str, ...] = ()) -> Vouch | str:
+def _judged(options: ToolOptions | str, timed: tuple[str, ...] = (), *, may_fail: bool = False) -> Vouch | str:
     if isinstance(options, str):
         return options
     if not options.operands:
         return "no file is named"
     if options.has_any(*_RECURSIVE) and options.has_any(*_TELLING):
         return "messages in the order of a directory"
-    return Vouch(is_blind=not options.has_any(*timed))
+    return Vouch(is_blind=not options.has_any(*timed), may_fail=may_fail)
 
 
 def _tool(called: str, judge: Callable[[ToolCall], Vouch | str]) -> KnownTool:

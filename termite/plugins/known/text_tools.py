@@ -57,7 +57,8 @@ def _judge_sed(call: ToolCall) -> Vouch | str:
             scripts.append(word)
     if not scripts or not all(_SED_SCRIPT.fullmatch(script) for script in scripts):
         return "a script of sed that may run programs or write files"
-    return Vouch(makes_text=any(word.startswith(("-i", "--in-place")) for word in others))
+    is_in_place = any(word.startswith(("-i", "--in-place")) for word in others)
+    return Vouch(makes_text=is_in_place, may_fail=not is_in_place)
 
 
 def _judge_test(call: ToolCall) -> Vouch | str:
@@ -68,20 +69,20 @@ def _judge_test(call: ToolCall) -> Vouch | str:
         args = args[:-1]
     # `-t`, `-O`, `-G`, `-N`, `-nt` and `-ot` ask for more than the files of the tree.
     refused = [word for word in args if not _TEST_WORD.fullmatch(word)]
-    return f"test {refused[0]}" if refused else Vouch()
+    return f"test {refused[0]}" if refused else Vouch(may_fail=True)
 
 
 def _judge_printf(call: ToolCall) -> Vouch | str:
-    return "a time of printf" if any("%(" in word for word in call.args) else Vouch()
+    return "a time of printf" if any("%(" in word for word in call.args) else Vouch(may_fail=True)
 
 
 def _judge_filter(call: ToolCall) -> Vouch | str:
     options = read_options(call.args, *_FILTERS[call.name])
-    return options if isinstance(options, str) else Vouch()
+    return options if isinstance(options, str) else Vouch(may_fail=True)
 
 
-def _judge_words(call: ToolCall) -> Vouch | str:
-    return f"the option {call.args[0]}" if call.args[:1] in (("--version",), "--help") else Vouch()
+def _judge_words(call: ToolCall) -> Vouch:
+    return Vouch(may_fail=True)
 
 
 def _tool(name: str, called: str, judge: Callable[[ToolCall], Vouch | str], *marks: str) -> KnownTool:

@@ -9,13 +9,13 @@ import functools
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase, translate
 
 from termite.engine.decide.known_tools import KnownTool, ToolCall, Vouch
 from termite.engine.paths import is_within, split
-from termite.engine.recall.known.shell_lists import NotSimple, SimpleCommand, parse_list
-from termite.engine.recall.known.shell_tools import SHELL_TOOLS, SPECIAL_BUILTINS, shell_script, started_words
+from termite.engine.recall.known.shell_lists import NotSimple, SimpleCommand
+from termite.engine.recall.known.shell_tools import SHELL_TOOLS, SPECIAL_BUILTINS, shell_commands, started_words
 from termite.engine.recall.logic.dependencies import MADE_BY_SANDBOX, Dependencies
 from termite.engine.recall.logic.interpreters import ELF_HEAD
 from termite.engine.recall.logic.tree_facts import TreeFacts, UnservedDirectory
@@ -142,12 +142,11 @@ def _proof(table: KnownTable, command: CommandFacts, facts: TreeFacts) -> Known:
 
 def _judged(table: KnownTable, identity: CommandIdentity) -> Iterator[tuple[KnownTool, Vouch]]:
     """Yield the tools that a command calls with their vouches."""
-    variables = _variables(identity.env)
     if not identity.argv or split(identity.exe)[1] != split(identity.argv[0])[1]:
         raise _NotVouched("the program has another name than the command")
     words = tuple(word.decode(errors="surrogateescape") for word in identity.argv)
     has_text = False
-    for command in _commands(SimpleCommand((), words, ())):
+    for command, env in _commands(SimpleCommand((), words, ()), _variables(identity.env)):
         if not command.words:
             if command.assignments:
                 raise _NotVouched("a variable of a shell")
@@ -159,25 +158,27 @@ def _judged(table: KnownTable, identity: CommandIdentity) -> Iterator[tuple[Know
             raise _NotVouched(f"{name} is not in the table")
         if command.assignments and name in SPECIAL_BUILTINS:
             raise _NotVouched("a variable of a shell")  # it outlives the command
-        env = {**variables, **dict(command.assignments)}
         _check_loader(env, identity.root)
         answer = _ask(tool, ToolCall(name, command.words[1:], env))
         if answer.unwanted_texts and has_text:
             raise _NotVouched(f"{name} may read a text that the job itself has made")
+        if command.may_fail and not (answer.may_fail and not command.written):
+            raise _NotVouched(f"nobody would know if {name} had failed")
         has_text = has_text or answer.makes_text or bool(command.written)
         yield tool, answer
 
 
-def _commands(command: SimpleCommand) -> Iterator[SimpleCommand]:
-    """Yield a command, and then the commands that it runs: a launcher's, or those of a script."""
-    yield command
-    started = started_words(command.words)
-    if started:
-        yield from _commands(SimpleCommand(command.assignments, started, ()))
-    script = shell_script(command.words)
-    if script is not None:
-        for found in parse_list(script):
-            yield from _commands(found)
+def _commands(command: SimpleCommand, env: Mapping[str, str]) -> Iterator[tuple[SimpleCommand, Mapping[str, str]]]:
+    """Yield a command, and then the commands that it runs: a launcher's, or those of a shell.
+
+    Each comes with its environment.
+    """
+    env = {**env, **dict(command.assignments)} if command.assignments else env
+    yield command, env
+    if started := started_words(command.words):
+        yield from _commands(SimpleCommand((), started, (), command.may_fail), env)
+    for found in shell_commands(command.words) or ():
+        yield from _commands(replace(found, may_fail=found.may_fail or command.may_fail), env)
 
 
 def _ask(tool: KnownTool, call: ToolCall) -> Vouch:

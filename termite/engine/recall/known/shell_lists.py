@@ -7,7 +7,7 @@ fault: nobody vouches for its command then. The grammar is that of POSIX, XCU ch
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # A quoted part, an escaped character, or characters that mean themselves anywhere in a word.
 _PART = re.compile(r"'[^']*'|\"(?:[^\"\\$`]|\\.)*\"|\\.|[^\s;&|<>()$`\\\"'*?\[\]{}~#!]+|[\[\]{}~#!]", re.DOTALL)
@@ -32,32 +32,54 @@ class NotSimple(Exception):
 class SimpleCommand:
     """One command of a list: its assignments, words, and the files that its output is written to.
 
-    /dev/null and other descriptors are no such files.
+    /dev/null and other descriptors are no such files. If it `may_fail`, the list may succeed
+    although the command fails.
     """
 
     assignments: tuple[tuple[str, str], ...]
     words: tuple[str, ...]
     written: tuple[str, ...]
+    may_fail: bool = False
 
 
-def parse_list(text: str) -> tuple[SimpleCommand, ...]:
-    """Return the commands of a list. Raise NotSimple if it has anything else."""
+def parse_list(text: str, *, ends_on_error: bool = False) -> tuple[SimpleCommand, ...]:
+    """Return the commands of a list. Raise NotSimple if it has anything else.
+
+    `ends_on_error`: the shell has the option -e.
+    """
     if len(text) > MOST_CHARS:
         raise NotSimple("a very long command")
-    commands, begun = [], 0
+    parts: list[list[SimpleCommand]] = [[]]  # between semicolons
+    has_or, begun = [False], 0
     while begun < len(text):
         reader = _Reader(text, begun)
-        commands.append(reader.read())
+        command = reader.read()
         begun = reader.at
-    return tuple(command for command in commands if command.words or command.written or command.assignments)
+        if command.words or command.written or command.assignments:
+            parts[-1].append(command)
+        has_or[-1] |= reader.operator == "||"
+        if parts[-1] and reader.operator not in ("&&", "||"):
+            parts.append([])
+            has_or.append(False)
+    commands: list[SimpleCommand] = []
+    count = sum(map(bool, parts))
+    for number, (part, is_choice) in enumerate(zip(parts, has_or, strict=True), 1):
+        is_told = number == count or (ends_on_error and len(part) == 1)  # -e forgives the others of `a && b`
+        commands += [replace(command, may_fail=is_choice or not is_told) for command in part]
+        ends_on_error |= any(command.words == ("set", "-e") for command in part)
+    return tuple(commands)
 
 
 class _Reader:
-    """A reader of one command of a list. `at` is where the next one begins."""
+    """A reader of one command of a list.
+
+    `at` is where the next one begins, and `operator` stands before that one.
+    """
 
     def __init__(self, text: str, at: int) -> None:
         self._text = text
         self.at = at
+        self.operator = ""
 
     def read(self) -> SimpleCommand:
         assignments: list[tuple[str, str]] = []
@@ -77,7 +99,9 @@ class _Reader:
         """Yield each word, and whether it begins without a quote. Files go to `written`."""
         while True:
             self._match(_BLANK)
-            if self.at >= len(self._text) or self._match(_OPERATOR):
+            operator = self._match(_OPERATOR)
+            if operator or self.at >= len(self._text):
+                self.operator = operator[0].strip() if operator else ""
                 self._match(_BLANK)
                 return
             redirection = self._match(_REDIRECTION)

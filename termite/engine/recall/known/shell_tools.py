@@ -7,6 +7,7 @@ import re
 
 from termite.engine.decide.known_tools import NOT_CALLED, KnownTool, ToolCall, Vouch
 from termite.engine.decide.logic.commands import shell_text
+from termite.engine.recall.known.shell_lists import SimpleCommand, parse_list
 
 _SHELL_NAMES = frozenset({"sh", "dash", "bash"})
 _BASH_VARIABLES = ("BASH_ENV", "SHELLOPTS", "BASHOPTS")
@@ -17,12 +18,20 @@ _LAUNCHER_NAME = "termite"
 _NOTE = re.compile(r"--(?!preload=|exe=|search=)\w[^=]*=.*", re.DOTALL)
 
 
-def shell_script(words: tuple[str, ...]) -> str | None:
-    """Return the text that a shell is to run by `-c`, or None if the words are no such call."""
+def shell_commands(words: tuple[str, ...]) -> tuple[SimpleCommand, ...] | None:
+    """Return the commands that a shell is to run by `-c`, or None if the words are no such call.
+
+    Raise NotSimple if the text after `-c` is no simple list.
+    """
+    text, flags = _script(words)
+    return None if text is None else parse_list(text, ends_on_error="e" in flags)
+
+
+def _script(words: tuple[str, ...]) -> tuple[str | None, frozenset[str]]:
     if not words or words[0].rpartition("/")[2] not in _SHELL_NAMES:
-        return None
+        return None, frozenset()
     text, flags = shell_text(words)
-    return text if flags <= _FLAGS else None
+    return (text if flags <= _FLAGS else None), flags
 
 
 def started_words(words: tuple[str, ...]) -> tuple[str, ...]:
@@ -39,12 +48,12 @@ def started_words(words: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _judge_shell(call: ToolCall) -> Vouch | str:
-    if shell_script((call.name, *call.args)) is None:
+    if _script((call.name, *call.args))[0] is None:
         return "a shell without -c, or with other options"
     # Code, functions and options from elsewhere, which bash reads at its start.
     if any(call.env.get(name) for name in _BASH_VARIABLES) or any(name.startswith("BASH_FUNC_") for name in call.env):
         return "a shell with functions from its environment"
-    return Vouch()
+    return Vouch(may_fail=True)
 
 
 def _judge_builtin(call: ToolCall) -> Vouch | str:
@@ -55,11 +64,11 @@ def _judge_builtin(call: ToolCall) -> Vouch | str:
         "set": call.args == ("-e",),
         "exec": bool(call.args) and not call.args[0].startswith("-"),
     }
-    return Vouch() if is_plain[call.name] else f"{call.name} with these words"
+    return Vouch(may_fail=True) if is_plain[call.name] else f"{call.name} with these words"
 
 
 def _judge_launcher(call: ToolCall) -> Vouch | str:
-    return Vouch() if started_words((call.name, *call.args)) else "the launcher without a command"
+    return Vouch(may_fail=True) if started_words((call.name, *call.args)) else "the launcher without a command"
 
 
 SHELL_TOOLS = (

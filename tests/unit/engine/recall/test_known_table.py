@@ -131,13 +131,15 @@ def executed(script: str) -> tuple[str, ...]:
     [
         "gcc -c x.c",
         "exec gcc -c x.c",
-        "cd a && gcc -c x.c; cp x.o y.o",
+        "cd a && gcc -c x.c && cp x.o y.o",
+        "cd a; rm -f x.o; test -d b || exit 0; gcc -c x.c",
         ": && gcc -c x.c && :",
-        "LC_ALL=C gcc -c x.c 2>/dev/null || exit 0",
+        "LC_ALL=C gcc -c x.c 2>/dev/null",
         '"/a b/termite" --cmake=compile --object=x.o -- gcc -c x.c',
         "echo CC x.o; gcc -c x.c -MF x.d",
         "sh -ec 'set -e; gcc -c x.c'",
-        "gcc -c x.c; sed s/a/b/ x.in > y.c",
+        "gcc -c x.c && sed s/a/b/ x.in > y.c",
+        "set -e; gcc -c x.c; cp x.o y.o",
     ],
 )
 def test_a_list_of_known_commands_is_known(script: str) -> None:
@@ -148,6 +150,12 @@ def test_a_list_of_known_commands_is_known(script: str) -> None:
     "script",
     [
         "gcc -c x.c && ./x",
+        "gcc -c x.c; cp x.o y.o",
+        "gcc -c x.c || exit 0",
+        "gcc -c x.c; true",
+        "sh -c 'gcc -c x.c' || true",
+        "echo x > y; gcc x.o",
+        "COMPILER_PATH=/x sh -c 'gcc -c x.c'",
         "gcc -c $F",
         "gcc -c x.c | cp a b",
         "GCC_EXEC_PREFIX=/x gcc -c x.c",
@@ -173,6 +181,10 @@ def test_a_list_of_known_commands_is_known(script: str) -> None:
 def test_a_list_with_anything_else_is_refused(script: str) -> None:
     assert reason(judge("/bin/sh", "-c", script, tools=executed(script))) != ""
     assert "which its tools do not" not in reason(judge("/bin/sh", "-c", script, tools=executed(script)))
+
+
+def test_a_list_that_is_not_simple_is_no_fault_of_an_entry() -> None:
+    assert reason(judge("sh", "-c", "gcc -c $F", tools=executed(""))) == "the sign '$'"
 
 
 def test_a_shell_with_functions_is_refused() -> None:

@@ -7,8 +7,12 @@ import pytest
 from termite.engine.recall.known.shell_lists import MOST_CHARS, NotSimple, SimpleCommand, parse_list
 
 
-def command(*words: str, written: tuple[str, ...] = (), **assignments: str) -> SimpleCommand:
-    return SimpleCommand(tuple(assignments.items()), words, written)
+def command(*words: str, written: tuple[str, ...] = (), may_fail: bool = False, **assignments: str) -> SimpleCommand:
+    return SimpleCommand(tuple(assignments.items()), words, written, may_fail)
+
+
+def failing(*words: str) -> SimpleCommand:
+    return command(*words, may_fail=True)
 
 
 @pytest.mark.parametrize(
@@ -17,8 +21,8 @@ def command(*words: str, written: tuple[str, ...] = (), **assignments: str) -> S
         ("", ()),
         (" \n ;", ()),
         ("gcc -c x.c", (command("gcc", "-c", "x.c"),)),
-        ("cd a && gcc x.c;mv b c", (command("cd", "a"), command("gcc", "x.c"), command("mv", "b", "c"))),
-        ("rm -f x || true\n\ncp a b\n", (command("rm", "-f", "x"), command("true"), command("cp", "a", "b"))),
+        ("cd a && gcc x.c;mv b c", (failing("cd", "a"), failing("gcc", "x.c"), command("mv", "b", "c"))),
+        ("rm -f x || true\n\ncp a b\n", (failing("rm", "-f", "x"), failing("true"), command("cp", "a", "b"))),
         ("a 'b c' \"d e\" f\\ g h\"i\"'j'", (command("a", "b c", "d e", "f g", "hij"),)),
         ('a "\\$x \\\\ \\a \\"" \'\\n\' \\$y', (command("a", '$x \\ \\a "', "\\n", "$y"),)),
         ("gcc \\\n  -c x\\\ny.c", (command("gcc", "-c", "xy.c"),)),
@@ -56,6 +60,29 @@ def test_a_simple_list_is_read(text: str, commands: tuple[SimpleCommand, ...]) -
 def test_everything_else_is_refused(text: str) -> None:
     with pytest.raises(NotSimple):
         parse_list(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "may_fail"),
+    [
+        ("a", ""),
+        ("a;", ""),
+        ("a && b && c", ""),
+        ("a; b", "a"),
+        ("a\nb && c; d\n", "a b c"),
+        ("a || b", "a b"),
+        ("a; b || c; d && e", "a b c"),
+        ("set -e; a; b && c; d", "set b c"),
+        ("a && set -e; b; c", "a set"),
+    ],
+)
+def test_commands_are_told_apart_that_may_fail_unseen(text: str, may_fail: str) -> None:
+    assert [one.words[0] for one in parse_list(text) if one.may_fail] == may_fail.split()
+
+
+def test_a_shell_with_e_ends_at_the_first_failure() -> None:
+    commands = parse_list("a; b && c; d || e; f", ends_on_error=True)
+    assert [one.words[0] for one in commands if one.may_fail] == ["b", "c", "d", "e"]
 
 
 def test_a_long_list_is_read_in_linear_time() -> None:
