@@ -176,6 +176,25 @@ def test_settings_in_a_private_home_are_those_of_a_plain_build(tree: Tree, home:
     assert tree.jobs() == jobs + 1
 
 
+# -- symlinks ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_symlink_of_the_tree_leads_to_its_private_file(tree: Tree, home: Home) -> None:
+    tree.mkdir("tools")
+    tree.write("read", "cat data")
+    tree.write("look", "test -e gone || echo gone; test -e data && echo there")
+    links = {"tools/xxd": home.write("store/xxd", CHOSEN), "data": home.write("store/data", "mine\n", 0o600)}
+    links["gone"] = home.top / "store/nothing"
+    for name, target in links.items():
+        (tree.path / name).symlink_to(target)
+        tree.own(tree.path / name)
+    env, before, jobs = {**home.env(), "PATH": f"tools:{PATH}"}, fallbacks(tree), tree.jobs()
+    for line in ("xxd a", "sh ./read", "sh ./look"):
+        assert tree.termite("sh", "-c", line, env=env) == tree.plain("sh", "-c", line, env=env)
+    assert fallbacks(tree) == before + 2
+    assert tree.jobs() == jobs + 1
+
+
 # -- tools that are shown ---------------------------------------------------------------------------------------------
 
 

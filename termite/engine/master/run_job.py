@@ -21,6 +21,7 @@ from termite.engine.errors import (
     Conflict,
     FsError,
     HalfPublished,
+    Outdated,
     Reason,
     ResultRefused,
     Retryable,
@@ -271,7 +272,7 @@ async def run_remotely(master: Master, job: Job, command: Command, wanted: Wante
     """
     async with master.pool.slot(job.failed_on, unlike_workers(master, wanted)) as lease:
         wanted.check(lease.machine)
-        message = dispatch(master, job, command, lease)
+        message, seals = dispatch(master, job, command, lease), master.tree.notes.seals
         if message is None:
             master.pool.retire(lease)
             return None
@@ -282,6 +283,8 @@ async def run_remotely(master: Master, job: Job, command: Command, wanted: Wante
         with master.recorder.attempt(job, lease):
             ran = await run_on_worker(master, job, lease, message)
             master.recorder.command_ended(job, ran, lease.offset_ns)
+            if master.tree.notes.seals > seals:  # the job may have taken a private file for absent
+                raise Outdated("a symlink to a private file was met")
             await check_result(master, job, ran)
             await job.output.check_end()
             timing = Timing(dispatched_ns, ran.started_ns, ran.ended_ns, lease.offset_ns, message.number)
@@ -340,7 +343,7 @@ async def check_result(master: Master, job: Job, ran: Ran) -> None:
     if ran.dropped and not ran.timed_out and (lost := outside_writes(master, job, ran.dropped).lost):
         raise ResultRefused(Reason.WRITES_OUTSIDE, lost)
     rule = job.verdict.rule if job.verdict else None
-    if rule is None and master.tree.is_mixed and job.command and master.depends_on_owners(job.command):
+    if rule is None and master.tree.notes.is_mixed and job.command and master.depends_on_owners(job.command):
         raise ResultRefused(Reason.OWNERS_SHOWN, ())
     if rule is not None and rule.trusted:
         return

@@ -191,7 +191,7 @@ class Master:
 
         The answer may change while the command runs, because the tree is read on demand.
         """
-        return depends_on_owners(command.text, self.root, is_mixed=self.tree.is_mixed, is_root=self._is_root)
+        return depends_on_owners(command.text, self.root, is_mixed=self.tree.notes.is_mixed, is_root=self._is_root)
 
     def remember(self, job: Job) -> None:
         """Remember the surroundings of a job, which was parsed, for a shell like it."""

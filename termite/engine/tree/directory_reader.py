@@ -10,7 +10,6 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 
 from termite.engine.model import Attr
 from termite.engine.paths import NAME_BYTES, PATH_BYTES, components, from_root_down, is_below, is_within, join, split
@@ -25,6 +24,7 @@ from termite.engine.tree.logic.visibility import (
     Visibility,
     is_public,
 )
+from termite.engine.tree.tools.entry_notes import EntryNotes
 from termite.engine.tree.tools.programs import leads_away, sealed_program, way_to
 from termite.engine.tree.tools.settings_files import sealed_file
 from termite.engine.tree.watch import Watches
@@ -48,8 +48,8 @@ class DirectoryReader:
     Methods block as far as the disk does. `seen` returns the entry that the AttrTree has for a
     path, or None. `refused` has the names, by directory, that the disk has but refused to inspect.
     They are left out, and must be inspected again, because the permission may come back. `sealed`
-    has the paths of the sealed files. `link_ids` numbers the files with several names. If
-    `is_mixed`, a file in the tree was met that belongs to another user or group.
+    has the paths of the sealed files. `link_ids` numbers the files with several names. `notes` are
+    those on entries of the tree.
     """
 
     def __init__(
@@ -68,9 +68,7 @@ class DirectoryReader:
         self.link_ids = LinkIds()
         self.refused: dict[bytes, set[bytes]] = {}
         self.sealed: set[bytes] = set()
-        self._uid, self._gid = os.geteuid(), os.getegid()
-        self.is_mixed = False
-        self._look_at_owners(exports.writable_root)
+        self.notes = EntryNotes(exports, self.is_shown)
 
     def read_root(self) -> Seen:
         """Return the root directory itself. Raise OSError if it cannot be read."""
@@ -79,16 +77,6 @@ class DirectoryReader:
             return self.to_seen(fd, b"", os.fstat(fd))
         finally:
             os.close(fd)
-
-    def _look_at_owners(self, directory: bytes) -> None:
-        """Set `is_mixed` if an entry of the directory belongs to another user or group."""
-        with suppress(OSError), os.scandir(b"/" + directory) as found:
-            for entry in found:
-                self._note_owner(directory, entry.stat(follow_symlinks=False))
-
-    def _note_owner(self, directory: bytes, st: os.stat_result) -> None:
-        if (st.st_uid != self._uid or st.st_gid != self._gid) and self._exports.is_live(directory):
-            self.is_mixed = True
 
     def read_directory(self, directory: bytes) -> Listed:
         """Watch a directory, then return its shown entries. Raise OSError if it cannot be listed.
@@ -161,7 +149,7 @@ class DirectoryReader:
                 continue
             try:
                 st = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                self._note_owner(directory, st)
+                self.notes.note(directory, fd, name, st)
                 is_shown = self._exports.shows(rules, is_open, directory, name, st.st_mode)
                 if rules.has_programs or name in rules.sealed:
                     judge = self._judge_program if rules.has_programs else self._judge_settings

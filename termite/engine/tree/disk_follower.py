@@ -47,16 +47,14 @@ class DiskFollower:
 
     def __init__(self, disk: Disk, exports: Exports, hashes: Hashes) -> None:
         """Read the root directory. Raise OSError if this fails, UserError without inotify."""
-        self.rescans = 0
-        self.exports = exports
+        self.exports, self.rescans = exports, 0
         self.watches = Watches(exports.is_volatile, exports.is_crowded)
         self.outside = OutsideEntries(exports.writable_root)
         self._relinked: set[Inode] = set()  # files that lost a name; their other names must be checked
         self._lost: set[Inode] = set()  # those of them that lost it together with its directory
         self._changes: list[Change] = []  # recorded, but not yet returned
         self._failed = FailedLooks()
-        self._disk = disk
-        self._hashes = hashes
+        self._disk, self._hashes = disk, hashes
         self.reader = DirectoryReader(disk, exports, hashes, self.watches, lambda path: self.tree.seen(path))
         self.tree = AttrTree(self.reader.read_root())
 
@@ -160,6 +158,9 @@ class DiskFollower:
                 self._check_names(directory, dict.fromkeys(names, Touch.UNKNOWN), changes)
 
     def _pop_changes(self) -> list[Change]:
+        for directory in filter(self.tree.is_served, self.reader.notes.seal()):
+            with self._failed.kept_if_broken_off():
+                self._check_listing(directory, Touch.UNKNOWN, self._changes)
         changes, self._changes = self._changes, []
         return changes
 

@@ -30,6 +30,7 @@ from termite.engine.tree.publishing.preparation import Contents
 from termite.engine.tree.publishing.publication import NOBODY, Publication, Published, Ticket, TreeParts
 from termite.engine.tree.publishing.staging import StagedWriter, Staging
 from termite.engine.tree.temporary_files import TemporaryFiles
+from termite.engine.tree.tools.entry_notes import EntryNotes
 from termite.engine.tree.tools.programs import way_to
 from termite.engine.tree.tools.tool_homes import ToolPlace
 
@@ -95,9 +96,9 @@ class MasterTree:
         return self._exports.temporary
 
     @property
-    def is_mixed(self) -> bool:
-        """True if the tree has files of other users or groups, as far as it was read."""
-        return self._follower.reader.is_mixed
+    def notes(self) -> EntryNotes:
+        """The notes on entries of the tree, as far as it was read."""
+        return self._follower.reader.notes
 
     # -- serving ------------------------------------------------------------------------------------------------------
 

@@ -175,12 +175,22 @@ class Exports:
             self._rules.pop(directory, None)
             self._note_anchor(directory, is_passage=True)
 
-    def seal(self, path: bytes) -> None:
-        """Show the name of a private file from now on, and what leads to it."""
-        if self.visibility(path) is Visibility.PUBLIC and not self.is_live(path) and not temporary_above(path):
-            directory, name = split(path)
-            self._sealed.setdefault(directory, set()).add(name)
-            self._note_anchor(path, is_passage=True)
+    def seal(self, path: bytes) -> bool:
+        """Show the name of a private file from now on, and what leads to it.
+
+        Return False, and do nothing, if it has another rule.
+        """
+        if self.visibility(path) is not Visibility.PUBLIC or self.is_live(path) or temporary_above(path):
+            return False
+        directory, name = split(path)
+        self._sealed.setdefault(directory, set()).add(name)
+        self._note_anchor(path, is_passage=True)
+        return True
+
+    def is_sealed(self, path: bytes) -> bool:
+        """Return whether `seal` was called for the path."""
+        directory, name = split(path)
+        return name in self._sealed.get(directory, ())
 
     def _add(self, path: bytes, visibility: Visibility) -> None:
         self._anchors[path] = visibility

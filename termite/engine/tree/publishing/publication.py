@@ -141,7 +141,7 @@ class Publication:
         """Stage the plan and carry it out. Return the journal number."""
         parts = self._parts
         root = parts.exports.writable_root
-        ticket, is_mixed = self._ticket, parts.follower.reader.is_mixed
+        ticket, is_mixed = self._ticket, parts.follower.reader.notes.is_mixed
         known = KnownFiles(parts.follower.tree, self._kept, ticket.umask, ticket.may_set_modes, root, is_mixed)
         areas = StagingAreas(parts.staging, self._directories, root, plan.replaced)
         preparation = Preparation(self._directories, areas, self._timing, known, plan)

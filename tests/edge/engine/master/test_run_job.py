@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 from unittest.mock import patch
 
@@ -91,7 +92,7 @@ class FakeTree:
         self.fifos = 0
         self.is_finishing = False
         self.misses_changes = False
-        self.is_mixed = False
+        self.notes = SimpleNamespace(is_mixed=False, seals=0)
         self.temporary = (b"tmp",)
         self.attrs = AttrTree(Seen(Attr(0o040755, 0, 1)))
         self.results: dict[bytes, int] = {}
