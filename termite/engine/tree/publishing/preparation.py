@@ -59,7 +59,7 @@ class KnownFiles(NamedTuple):
 class Preparation:
     """The preparation of one job's changes.
 
-    Call `prepare` and exhaust it, then `steps`, and `close` in any case.
+    Exhaust `prepare`, and then `find_steps`. Call `close` in any case.
 
     All methods block; those that fail raise FsError, with which the job fails.
     """
@@ -81,6 +81,7 @@ class Preparation:
             directories, plan.replaced, known.umask, known.may_set_modes, is_mixed=known.is_mixed
         )
         self._made: set[bytes] = set()  # directories that are staged
+        self.steps: tuple[Step, ...] = ()
         self._kept_paths: frozenset[bytes] | None = None
         self._mount_points: list[bytes] | None = None
 
@@ -101,6 +102,7 @@ class Preparation:
         files: list[Change] = []
         for change in plan.files:
             (self._same if self._is_same(change) else files).append(change)
+            yield
         last = {_digest(change).sha256: change for change in files}  # that needs each content
         for change in files:
             with FsErrors(change.path):
@@ -120,8 +122,10 @@ class Preparation:
                     stage(change, name, self._areas.fd_of(name))
                 yield
 
-    def steps(self, contents: Contents) -> tuple[Step, ...]:
-        """Return the steps in their order.
+    def find_steps(self, contents: Contents) -> Iterator[None]:
+        """Find the steps, and yield after each change. `steps` has them afterwards, in their order.
+
+        Call it again if others have touched the places of the changes meanwhile.
 
         A new file is renamed over the old one, so that a reader finds one of them. Removals come
         last, so that a renamed file is found under at least one of its names. Only what stands in
@@ -131,26 +135,32 @@ class Preparation:
         below.
         """
         plan = self._plan
-        for change in self._same.copy() if self._same else ():
-            if self._is_same(change):
-                continue
-            self._same.remove(change)  # another program has changed it meanwhile
-            with FsErrors(change.path):
-                self._stage_file(change, contents, is_last=False)
-        replaced = [step for path in plan.replaced for step in self._trash(path)]
+        self._kept_paths = self._mount_points = None
+        yield from self._stage_changed(contents)
+        replaced: list[Step] = []
         made: list[Step] = []
+        attributes: list[Step] = []
+        removed: list[Step] = []
+        for path in plan.replaced:
+            replaced += self._trash(path)
+            yield
         for change in plan.directories:
-            stood = self._stood(change.path)
-            is_new = stood is None and not is_within(change.path, self._known.root)
-            made.append(MakeDirectory(change.path, self._staged.get(change.path, b""), stood, is_new))
+            made.append(self._make_directory(change))
+            yield
         for change in (*plan.files, *plan.symlinks, *plan.links, *plan.fifos):
             if change.path in self._staged:
                 made += self._place(change)
+            yield
         changed = [*plan.attributes, *self._same]
-        attributes = [self._set(change) for change in changed if not stat.S_ISDIR(_attr(change).mode)]
-        removed = [step for path in plan.removed for step in self._trash(path)]
+        for change in changed:
+            if not stat.S_ISDIR(_attr(change).mode):
+                attributes.append(self._set(change))
+            yield
+        for path in plan.removed:
+            removed += self._trash(path)
+            yield
         unlocked, directories = self._directory_steps(changed)
-        return (*unlocked, *replaced, *made, *attributes, *removed, *directories)
+        self.steps = (*unlocked, *replaced, *made, *attributes, *removed, *directories)
 
     def close(self) -> None:
         """Remove staged entries that were not placed."""
@@ -250,7 +260,21 @@ class Preparation:
             _copy(target, parent, name, area)
             set_attributes(name, area, attr.mode, self._master_ns(attr))
 
+    def _stage_changed(self, contents: Contents) -> Iterator[None]:
+        """Stage the files that had their contents already, and that others have changed since."""
+        for change in self._same.copy() if self._same else ():
+            if not self._is_same(change):
+                self._same.remove(change)
+                with FsErrors(change.path):
+                    self._stage_file(change, contents, is_last=False)
+            yield
+
     # -- steps --------------------------------------------------------------------------------------------------------
+
+    def _make_directory(self, change: Change) -> MakeDirectory:
+        stood = self._stood(change.path)
+        is_new = stood is None and not is_within(change.path, self._known.root)
+        return MakeDirectory(change.path, self._staged.get(change.path, b""), stood, is_new)
 
     def _place(self, change: Change) -> Iterator[Step]:
         seen = self._known.tree.seen(change.path)

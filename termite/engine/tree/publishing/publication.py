@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from errno import EIO
@@ -17,8 +17,9 @@ import msgspec
 import trio
 
 from termite.engine.errors import ExitCode, FsError, HalfPublished, Reason, ResultRefused, TermiteError
-from termite.engine.loop.long_work import compute
+from termite.engine.loop.long_work import MANY, compute
 from termite.engine.model import Change
+from termite.engine.paths import from_root_down
 from termite.engine.tree.disk import Disk, FsErrors
 from termite.engine.tree.disk_follower import DiskFollower
 from termite.engine.tree.hashes import Hashes
@@ -39,6 +40,7 @@ from termite.engine.tree.publishing.target_directories import TargetDirectories
 from termite.engine.tree.temporary_files import TemporaryFiles
 
 SLICE_S = 0.01  # after this time other tasks run
+SLICED_ROUNDS = 2  # in which the steps of a plan are found; then others have had their turns
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +115,7 @@ class Publication:
         self._ticket = ticket
         self._directories = TargetDirectories(parts.disk)
         self._slice_end_s = time.perf_counter() + SLICE_S
+        self._recorded: list[Step] = []  # the steps as the plan file gets them
         self._is_outside = False  # a change is outside the writable root
 
     async def run(self, changes: Sequence[Change], contents: Contents) -> Published:
@@ -120,9 +123,12 @@ class Publication:
         parts = self._parts
         journal = parts.journal
         plan = await compute(len(changes), lambda: make_plan(changes, parts.exports.is_writable))
+        # Only publications change what this looks at.
+        conflicts = journal.conflicts(self._timing.number, (change for change in changes if change.base is None))
+        if len(changes) > MANY:
+            await self._next_slice()
         self._drain()
         self._is_outside = parts.temporary.admit(changes)
-        conflicts = journal.conflicts(self._timing.number, (change for change in changes if change.base is None))
         reconciliation = self._reconciliation()
         try:
             reconciled = await reconciliation.run(changes, contents)
@@ -146,24 +152,16 @@ class Publication:
         areas = StagingAreas(parts.staging, self._directories, root, plan.replaced)
         preparation = Preparation(self._directories, areas, self._timing, known, plan)
         try:
-            was_interrupted = False
-            for _ in preparation.prepare(reconciled.contents):
-                if time.perf_counter() > self._slice_end_s:
-                    was_interrupted = True
-                    await self._next_slice()
-            reconciliation.check()  # before the output is shown, which a second run could not take back
-            was_interrupted |= await self._ticket.before_plan()
-            if was_interrupted:
-                self._directories.close()  # other tasks may have heard of other directories
-                self._drain()
-                reconciliation.check()
-            steps = preparation.steps(reconciled.contents)
+            if await self._do_in_slices(preparation.prepare(reconciled.contents)):
+                self._meet_others()
+            await self._find_steps(preparation, reconciled, reconciliation, plan)
+            steps = preparation.steps
             if not steps:
                 return parts.journal.number
             if not parts.staging.is_in_place:
                 raise ResultRefused(Reason.TREE_GONE, ())
             with FsErrors(b""):
-                parts.staging.plan.begin(self._ticket.end, self._ticket.is_told, self._relative(steps), areas.paths)
+                parts.staging.plan.begin(self._ticket.end, self._ticket.is_told, tuple(self._recorded), areas.paths)
             self._ticket.has_happened = True
             if self._is_outside:
                 parts.temporary.expect(reconciled.changes)
@@ -176,6 +174,60 @@ class Publication:
             areas.close()
         parts.journal.note_results(number, reconciled.changes)
         return number
+
+    async def _find_steps(
+        self, preparation: Preparation, reconciled: Reconciled, reconciliation: Reconciliation, plan: Plan
+    ) -> None:
+        """Find the steps of the plan for the state that the tree has in this turn.
+
+        Between two slices others may touch the places of the plan; then the steps are found anew,
+        the last time at once.
+        """
+        contents = reconciled.contents
+        for turns_left in reversed(range(SLICED_ROUNDS + 1)):
+            number = self._parts.journal.number
+            was_interrupted = await self._do_in_slices(self._found(preparation, contents), at_once=not turns_left)
+            if turns_left == SLICED_ROUNDS:
+                reconciliation.check()  # before the output is shown, which a second run could not take back
+                was_interrupted |= await self._ticket.before_plan()
+            if not was_interrupted:
+                return
+            self._meet_others()
+            reconciliation.check()
+            if not self._is_touched(number, reconciled.changes, plan):
+                return
+
+    def _found(self, preparation: Preparation, contents: Contents) -> Iterator[None]:
+        """Find the steps, and as they are recorded for another process, too."""
+        yield from preparation.find_steps(contents)
+        self._recorded = []
+        for step in preparation.steps:
+            self._recorded.append(self._relative(step))
+            yield
+
+    def _is_touched(self, number: int, changes: Sequence[Change], plan: Plan) -> bool:
+        """Return whether others have changed, since `number`, what the plan names, or its parents."""
+        journal = self._parts.journal
+        if journal.number == number:
+            return False
+        named = {change.path for change in changes}
+        above = {step for parent in plan.parents(frozenset()) for step in from_root_down(parent)}
+        touched = {change.path for changeset in journal.since(number) for change in changeset.changes}
+        return any(path in above or not named.isdisjoint(from_root_down(path)) for path in touched)
+
+    def _meet_others(self) -> None:
+        """Take in what other tasks and programs have done since the last slice."""
+        self._directories.close()  # other tasks may have heard of other directories
+        self._drain()
+
+    async def _do_in_slices(self, work: Iterator[None], *, at_once: bool = False) -> bool:
+        """Do `work`, in slices unless `at_once`. Return True if other tasks have run meanwhile."""
+        was_interrupted = False
+        for _ in work:
+            if time.perf_counter() > self._slice_end_s and not at_once:
+                was_interrupted = True
+                await self._next_slice()
+        return was_interrupted
 
     def _reconciliation(self) -> Reconciliation:
         parts = self._parts
@@ -245,7 +297,7 @@ class Publication:
             self._note_done()
         end = self._ticket.end
         self._write_outcome(Outcome.FAILED, JobEnd(end.token, end.pid, ExitCode.LOST, 0, end.stdin))
-        half = split_names(self._relative(steps), count, os.strerror(number))
+        half = split_names(tuple(map(self._relative, steps)), count, os.strerror(number))
         if not isinstance(error, OSError | FsError):
             log.error("publication-failed", exc_info=error)
         log.warning(
@@ -271,17 +323,12 @@ class Publication:
         await trio.lowlevel.checkpoint()
         self._slice_end_s = time.perf_counter() + SLICE_S
 
-    def _relative(self, steps: tuple[Step, ...]) -> tuple[Step, ...]:
-        """Return the steps with the paths of a plan, for another process."""
+    def _relative(self, step: Step) -> Step:
+        """Return a step with the paths of a plan, for another process."""
         root = self._parts.exports.writable_root
-        replace = msgspec.structs.replace
-        found: list[Step] = []
-        for step in steps:
-            path = place_in_plan(step.path, root)
-            if isinstance(step, PlaceEntry) and step.linked is not None:
-                found.append(replace(step, path=path, linked=place_in_plan(step.linked, root)))
-            elif isinstance(step, Trash) and step.kept:
-                found.append(replace(step, path=path, kept=tuple(place_in_plan(kept, root) for kept in step.kept)))
-            else:
-                found.append(replace(step, path=path))
-        return tuple(found)
+        replace, path = msgspec.structs.replace, place_in_plan(step.path, root)
+        if isinstance(step, PlaceEntry) and step.linked is not None:
+            return replace(step, path=path, linked=place_in_plan(step.linked, root))
+        if isinstance(step, Trash) and step.kept:
+            return replace(step, path=path, kept=tuple(place_in_plan(kept, root) for kept in step.kept))
+        return replace(step, path=path)

@@ -5,7 +5,7 @@ import itertools
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from errno import EACCES, EIO, ENOSPC
 from pathlib import Path
@@ -20,8 +20,10 @@ from termite.engine.tree import disk_calls
 from termite.engine.tree.disk import remove_beneath
 from termite.engine.tree.logic.redo_plan import JobEnd
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
+from termite.engine.tree.publishing import publication
 from termite.engine.tree.publishing.orphaned_plans import clear_abandoned_tree
 from termite.engine.tree.publishing.plan_file import lock
+from termite.engine.tree.publishing.preparation import Contents, Preparation
 from termite.engine.tree.publishing.publication import SLICE_S, Ticket
 from termite.engine.tree.publishing.redo import finish_job
 from termite.engine.tree.publishing.steps import near_name
@@ -340,6 +342,56 @@ async def test_other_tasks_run_while_thousands_of_files_are_published(home: Mast
     assert max(between) < (turns[-1] - turns[0]) / 3, f"a slice takes {SLICE_S} s"
     assert published.number == home.drain()
     assert await agrees_with_the_disk(home, root)
+
+
+async def test_each_part_of_a_publication_lets_other_tasks_run(
+    home: MasterTree, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publication, "SLICE_S", 0.0)
+    job = Job(home, root)
+    for number in range(200):
+        job.write(f"f{number}", b"%d" % number)
+    turns = 0
+
+    async def watch() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        await job.end()
+        nursery.cancel_scope.cancel()
+    # Look at the file, stage it, find its step, record the step, carry it out.
+    assert turns > 4.5 * len(job.changes)
+
+
+@pytest.mark.parametrize("rounds", [1, publication.SLICED_ROUNDS])
+async def test_what_others_make_while_the_steps_are_found_is_kept(
+    home: MasterTree, root: Path, monkeypatch: pytest.MonkeyPatch, rounds: int
+) -> None:
+    monkeypatch.setattr(publication, "SLICE_S", 0.0)
+    (root / "d").mkdir()
+    for number in range(50):
+        (root / "d" / f"f{number}").touch()
+    await serve(home, root, root / "d")
+    find_steps = Preparation.find_steps
+    made = itertools.count()
+
+    def find_and_make(self: Preparation, contents: Contents) -> Iterator[None]:
+        yield from find_steps(self, contents)
+        if (number := next(made)) < rounds:
+            yield
+            (root / "d" / f"new{number}").write_text("somebody's")
+
+    monkeypatch.setattr(Preparation, "find_steps", find_and_make)
+    job = Job(home, root)
+    for number in range(50):
+        job.delete(f"d/f{number}")
+    await job.delete("d").write("other", b"x").end()
+    assert sorted(os.listdir(root / "d")) == [f"new{number}" for number in range(rounds)]
+    assert (root / "other").read_bytes() == b"x"
 
 
 @pytest.mark.logs("plan-discarded")

@@ -4,7 +4,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -187,14 +187,13 @@ async def test_what_cannot_be_placed_does_not_stay_staged(
 ) -> None:
     (root / "d").mkdir()
     await serve(home, root, root / "d")
-    steps = Preparation.steps
+    find_steps = Preparation.find_steps
 
-    def steps_and_lose(self: Preparation, contents: Contents) -> tuple[Step, ...]:
-        found = steps(self, contents)
+    def find_and_lose(self: Preparation, contents: Contents) -> Iterator[None]:
+        yield from find_steps(self, contents)
         (root / "d").rmdir()
-        return found
 
-    monkeypatch.setattr(Preparation, "steps", steps_and_lose)
+    monkeypatch.setattr(Preparation, "find_steps", find_and_lose)
     attr = Attr(kind | 0o777, 1, time.time_ns(), target=b"f" if kind == stat.S_IFLNK else b"")
     with pytest.raises(HalfPublished, match=r"not written: d/new"):
         await Job(home, root).change("d/new", attr).end()
