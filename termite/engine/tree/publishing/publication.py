@@ -206,7 +206,7 @@ class Publication:
             yield
 
     def _is_touched(self, number: int, changes: Sequence[Change], plan: Plan) -> bool:
-        """Return whether others have changed, since `number`, what the plan names, or its parents."""
+        """Return whether others have changed a place of the plan since `number`, or one above."""
         journal = self._parts.journal
         if journal.number == number:
             return False
