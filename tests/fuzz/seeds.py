@@ -49,6 +49,8 @@ def seeds() -> dict[str, dict[str, bytes]]:
             "usual": b"\x02" + order,
             "stdin": b"\x03" + order,
             "too_many": b"\x07" + order,
+            "one_too_many": b"\x06" + order,  # for the room of five, which is rounded up to six
+            "one_too_many_and_file": bytes([IN_A_FILE + 6]) + order,
             "none": b"\x00" + order,
             "too_long": bytes([TOO_LONG + 2]) + order,
             "file": bytes([IN_A_FILE + 3]) + order,

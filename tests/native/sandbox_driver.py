@@ -135,7 +135,7 @@ def main(order: dict[str, Any]) -> dict[str, Any]:
     out, their_out = os.pipe()
     err, their_err = os.pipe()
     trace = [os.memfd_create("trace")] if order["traced"] else []
-    socket.send_fds(channel, [message], [their_out, their_err, *large, *trace])
+    socket.send_fds(channel, [message], [their_out, their_err, *large, *trace, *[their_err] * order["extra"]])
     os.close(their_out)
     os.close(their_err)
     if order["kill"]:

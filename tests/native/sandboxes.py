@@ -102,13 +102,14 @@ class Sandboxes:
         own: str = "",
         typed: str = "",
         traced: str = "",
+        extra: int = 0,
     ) -> Job:
         """Run a job as uid 1000 in the small root. `config` has records to add or change.
 
         If `memory` is set, the configuration goes through a file, as a large one does. If `lone` is
         set, the process that made the sandbox is dead. `own` are the ids of `serve --own=`. `typed`
         is typed at the job's first terminal. `traced` is the mode of `serve --trace=`, or the
-        mode of these sandboxes.
+        mode of these sandboxes. `extra` descriptors come with the order, for which it has no use.
         """
         fields = {
             "mount": str(self.base),
@@ -137,6 +138,7 @@ class Sandboxes:
             "kill": kill,
             "memory": memory,
             "lone": lone,
+            "extra": extra,
             "typed": typed,
             "config": [
                 *((fields | dict(config or {})).items()),

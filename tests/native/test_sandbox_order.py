@@ -47,6 +47,13 @@ def test_an_order_with_every_record_is_run(sandboxes: Sandboxes, inputs: Path) -
     assert sandboxes.run(["cat"], USUAL).out == "from the mirror\n"
 
 
+@pytest.mark.parametrize("extra", [4, 5, 200])
+def test_an_order_with_more_descriptors_than_there_is_room_for_is_refused(sandboxes: Sandboxes, extra: int) -> None:
+    # Six fit into a room of five, because it is rounded up.
+    job = sandboxes.run(["sh", "-c", "echo ran"], extra=extra)
+    assert (job.out, job.records) == ("", {"error": "the configuration is incomplete"})
+
+
 @pytest.mark.parametrize("key", KEYS)
 def test_a_record_that_comes_twice_is_refused_wherever_the_second_one_is(
     sandboxes: Sandboxes, inputs: Path, key: str
