@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from termite.engine.recall.logic.dependencies import Obstacle
 from termite.engine.recall.look_up.differences import last_run
 from termite.engine.recall.look_up.evidence import (
     Execution,
@@ -51,12 +52,13 @@ class StoreEffect(enum.StrEnum):
     STORED = "stored"
     PROVED = "proved"  # an equal result was there
     REFUSED = "refused"  # an earlier result differed: none of this shape is used any more
+    UNFIT = "unfit"  # its shape was refused before
     NOT_STORED = "not-stored"
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What became of an ended run. `difference` is the first one to an earlier result, or ""."""
+    """The fate of an ended run. `difference` is the first one to an earlier result, or ""."""
 
     effect: StoreEffect
     difference: str = ""
@@ -65,9 +67,10 @@ class Kept:
 def keep_run(store: ResultStore, run: EndedRun, now_s: int) -> Kept:
     """Store the result of a run, compare it with an earlier one, and note the last run."""
     kept = _keep_result(store, run, now_s) if not run.obstacle else Kept(StoreEffect.NOT_STORED)
-    last = last_run(
-        run.identity, run.weak, run.observation, obstacle=run.obstacle, detail=run.detail, job=run.result.job
-    )
+    obstacle, detail = run.obstacle, run.detail
+    if kept.effect in (StoreEffect.REFUSED, StoreEffect.UNFIT):
+        obstacle, detail = Obstacle.SHAPE, kept.difference.encode(errors="backslashreplace")
+    last = last_run(run.identity, run.weak, run.observation, obstacle=obstacle, detail=detail, job=run.result.job)
     store.note_last(recall_name(run.identity), last, now_s)
     return kept
 
@@ -79,7 +82,7 @@ def _keep_result(store: ResultStore, run: EndedRun, now_s: int) -> Kept:
     row = ResultRow(seen.timed, seen.blind, seen.row.id, run.result, shape)
     known = store.shape(shape)
     if known.refused:
-        return Kept(StoreEffect.REFUSED)
+        return Kept(StoreEffect.UNFIT, known.refused)
     first, judged, difference = _compare(store, known, store.rows(run.weak).results, row)
     if judged != known:
         store.note_shape(shape, judged, now_s)
@@ -96,7 +99,10 @@ def _keep_result(store: ResultStore, run: EndedRun, now_s: int) -> Kept:
 def _compare(
     store: ResultStore, shape: Shape, rows: Sequence[ResultRow], new: ResultRow
 ) -> tuple[ResultRow | None, Shape, str]:
-    """Return the earlier result with which a new one was compared, the shape after that, and the difference."""
+    """Compare a new result with an earlier one.
+
+    Return the earlier one or None, the shape after the comparison, and the difference or "".
+    """
     same = [row for row in rows if new.timed and row.timed == new.timed]
     alike = [row for row in rows if new.blind and row.blind == new.blind]
     for row in (*same, *alike):

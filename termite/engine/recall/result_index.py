@@ -80,6 +80,15 @@ class ResultIndex:
         """Close the index."""
         self._drop()
 
+    def follow(self, other: "ResultIndex") -> None:
+        """Use the generation of another index of this directory if that is a later one.
+
+        The other one may have found damage in rows that this one never reads.
+        """
+        if other._generation > self._generation:
+            self._drop()
+            self._generation = other._generation
+
     def rows(self, weak: bytes) -> StoredRows:
         """Return what is stored for a command."""
         return self._try(lambda database: _read_rows(database, weak), NO_ROWS)
@@ -210,7 +219,9 @@ class ResultIndex:
                 self._drop()
                 if not is_damaged:
                     return fallback
-                self._generation = 1 + max((number for _, number in self._generations()), default=0)
+                # Perhaps another master has begun the next one, and this one shares it.
+                newest = max((number for _, number in self._generations()), default=0)
+                self._generation = newest if newest > self._generation else self._generation + 1
         return fallback
 
     def _open(self) -> sqlite3.Connection:

@@ -61,6 +61,10 @@ class ResultStore:
         self._index.close()
         self._cas.close()
 
+    def follow(self, other: "ResultStore") -> None:
+        """Use the index that another store of this directory uses, if that is a later one."""
+        self._index.follow(other._index)
+
     def rows(self, weak: bytes) -> StoredRows:
         """Return what is stored for a command."""
         return self._index.rows(weak)

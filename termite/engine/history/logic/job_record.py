@@ -143,6 +143,7 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=
     trace_paths: int = 0
     trace_gaps: tuple[str, ...] = ()
     late_inputs: tuple[LateInput, ...] = ()
+    miss: str = ""
 
     @property
     def stage(self) -> Stage:

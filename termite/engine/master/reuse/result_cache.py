@@ -15,22 +15,21 @@ import trio
 
 from termite.engine.decide.environment import encoded_words, environment_of
 from termite.engine.errors import Retryable, TermiteError
+from termite.engine.history.logic.recorded_text import recorded_line
 from termite.engine.launch.output import KeptOutput
 from termite.engine.master.job import Job
 from termite.engine.master.placement.traced_jobs import trace_mode
+from termite.engine.master.reuse.result_look_up import look_up
 from termite.engine.model import CacheMode, Command, MachineFacts, TerminalWish, TraceMode
 from termite.engine.recall.ended_runs import EndedRun, StoreEffect, keep_run
 from termite.engine.recall.fact_reader import FactReader
-from termite.engine.recall.logic.dependencies import NotStorable
-from termite.engine.recall.logic.tree_facts import FactsMissing
-from termite.engine.recall.look_up.evidence import judge_proof, proof_key
+from termite.engine.recall.logic.dependencies import NotStorable, Obstacle
+from termite.engine.recall.look_up.differences import Difference, MissCause
 from termite.engine.recall.look_up.fingerprints import UNKEYED, CommandIdentity, weak_fingerprint
-from termite.engine.recall.look_up.recollection import Hit, recall
-from termite.engine.recall.look_up.stored_rows import ResultRow, StoredRows
+from termite.engine.recall.look_up.stored_rows import ResultRow
 from termite.engine.recall.result_store import ResultStore, default_limits
 from termite.engine.tree.master_tree import MasterTree
 
-MOST_ROUNDS = 50  # in which facts of the tree are got for one look-up
 MOST_WAITING = 500  # ended runs; if the disk is slower than that, results are not stored
 MOST_WAITING_BYTES = 64 * 1024 * 1024  # of their contents in memory
 
@@ -105,46 +104,22 @@ class ResultCache:
     async def find(self, job: Job, tree: MasterTree, reader: FactReader) -> ResultRow | None:
         """Return a result that the job's command would produce in the tree as it is now, or None.
 
-        Nothing has waited since the last drain when this returns. It raises no error of the tree.
+        The job's notes then say why not. Nothing has waited since the last drain when this returns.
+        It raises no error of the tree.
         """
         assert job.identity is not None, "the job may be recalled"
-        rows = self.store.rows(job.weak)
-        if not rows.results:
-            self._counts["unknown"] += 1
-            return None
         tree.show_named(job.identity.argv, job.identity.cwd, job.identity.env)
         try:
-            row = await self._find_proven(job.weak, rows, tree, reader)
+            found = await look_up(self.store, job.identity, job.weak, tree, reader)
         except (TermiteError, NotStorable) as error:  # a fact cannot be had
             log.debug("look-up-failed job=%d reason=%s", job.id, error)
-            row = None
-        self._counts["misses" if row is None else "hits"] += 1
-        return row
-
-    async def _find_proven(
-        self, weak: bytes, rows: StoredRows, tree: MasterTree, reader: FactReader
-    ) -> ResultRow | None:
-        """Return a hit that may be used. Raise an error of the tree, or NotStorable."""
-        shapes = {shape: self.store.shape(shape) for shape in {row.shape for row in rows.results}}
-        blind_shapes = {identity for identity, shape in shapes.items() if shape.is_blind}
-        for _ in range(MOST_ROUNDS):
-            tree.drain()
-            try:
-                found = recall(weak, rows, reader.facts(), blind_shapes)
-                break
-            except FactsMissing as missing:
-                await reader.supply(missing)
-        else:
-            return None
-        if not isinstance(found, Hit):
-            return None
-        row, shape = found.row, shapes[found.row.shape]
-        # A table of known commands would vouch here: there is none yet.
-        proof = judge_proof(shape, proof_key(shape, row), is_known=False)
-        if not proof.is_enough:
-            self._counts[proof.value] += 1
-            return None
-        return row if self.store.has_contents(row) else None
+            found = Difference(MissCause.GAP, new=Obstacle.FACTS.encode())
+        if isinstance(found, ResultRow):
+            self._counts["hits"] += 1
+            return found
+        self._counts[f"miss-{found.cause}"] += 1
+        job.notes.miss = recorded_line(found.text)
+        return None
 
     def note_use(self, weak: bytes, row: ResultRow) -> None:
         """Note that a result was used, so that it is evicted later."""
@@ -171,6 +146,8 @@ class ResultCache:
             self._is_filled = trio.Event()
             try:
                 await trio.to_thread.run_sync(self._write)
+                if self._written is not None:
+                    self.store.follow(self._written)
             except Exception:  # around results, which are not stored: the jobs and the master go on
                 log.exception("result-queue-failed")
 

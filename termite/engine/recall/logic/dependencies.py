@@ -50,6 +50,7 @@ class Obstacle(enum.StrEnum):
     DROPPED = "dropped"  # it wrote outside the tree
     CONFLICT = "conflict"  # others changed the files that it wrote
     SIZE = "size"  # its files or its output are too large
+    SHAPE = "shape"  # a command like it has given two results
     CLOCK = "clock"  # it executes a program that reads a clock, or the like
 
 

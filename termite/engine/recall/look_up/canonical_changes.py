@@ -51,7 +51,8 @@ def _had_mode(change: Change, facts: TreeFacts) -> bool:
 def _is_made_anew(change: Change, uses: Mapping[bytes, Dependency], facts: TreeFacts) -> bool:
     """Return whether the former content of a file is no part of the fingerprint.
 
-    What was absent then, and must be absent again, derives from that: two jobs may want a lock.
+    If nothing was there, and nothing may be there again, the file derives from that: two jobs may
+    want a lock.
     """
     dependency = uses.get(change.path)
     if dependency is None or dependency.use & _WITH_CONTENT:

@@ -1,4 +1,4 @@
-"""Know the programs whose output is another one each time, though a second later it may be the same.
+"""Know the programs whose output changes in time, though a second later it may be the same.
 
 A date with the day, or the number of users who are logged in: a second run that is equal proves
 nothing. Results of commands that execute such a program are never stored.

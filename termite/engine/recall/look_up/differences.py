@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from termite.engine.recall.logic.dependencies import Obstacle
 from termite.engine.recall.logic.tree_facts import TreeFacts
 from termite.engine.recall.logic.uses import Dependency, PathSet, State, Use, states
 from termite.engine.recall.look_up.fingerprints import CommandIdentity
@@ -38,6 +39,14 @@ class Difference:
     name: bytes = b""
     old: bytes = b""
     new: bytes = b""
+
+    @property
+    def text(self) -> str:
+        """The cause in a line like `content /w/a.h: 5f2c -> 9ab0`, which may have any character."""
+        old, new = (part.decode(errors="backslashreplace") for part in (self.old, self.new))
+        named = f" {self.name.decode(errors='backslashreplace')}" if self.name else ""
+        states = f"{old} -> {new}" if old and new else old or new
+        return f"{self.cause}{named}" + (f": {states}" if states else "")
 
 
 _ORDER = tuple(MissCause)
@@ -91,9 +100,14 @@ def explain_miss(
         if found := difference_of_states(path_set.dependencies, _unpacked(last.states), _unpacked(pack_states(now))):
             return found
     if last.obstacle:
-        cause = MissCause.RULE if last.obstacle in RULE_OBSTACLES else MissCause.GAP
-        return Difference(cause, last.detail, last.obstacle.encode())
+        return Difference(_cause_of(last.obstacle), last.detail, last.obstacle.encode())
     return Difference(MissCause.EVICTED)
+
+
+def _cause_of(obstacle: str) -> MissCause:
+    if obstacle == Obstacle.SHAPE:
+        return MissCause.SHAPE
+    return MissCause.RULE if obstacle in RULE_OBSTACLES else MissCause.GAP
 
 
 def pack_states(found: Iterable[State]) -> bytes:

@@ -102,13 +102,13 @@ def recall_name(identity: CommandIdentity) -> bytes:
     """Return a name that a job keeps if one of its options changes: 16 bytes.
 
     The name is made of the directory, the program and the output that `-o` names. Without one, it
-    is made of all words that look like files.
+    is made of all words that look like files, or of all words.
     """
     words = identity.argv[1:]
     named = [word for before, word in itertools.pairwise(words) if before == b"-o"]
     files = named or [word for word in words if not word.startswith(b"-") and re.search(rb"[./]", word)]
     program = identity.argv[0].rpartition(b"/")[2] if identity.argv else identity.exe
-    return digest_16((identity.root, identity.cwd, program, *files))
+    return digest_16((identity.root, identity.cwd, program, *(files or words)))
 
 
 def digest_16(words: Iterable[bytes]) -> bytes:

@@ -36,7 +36,7 @@ def tree(source: str = "int x;") -> dict[bytes, Attr]:
 
 
 def traced(end: Ran, *, is_disturbed: bool = False) -> Script:
-    """Return a run of `gcc -c x.c` that prints, and whose trace tells of the compiler and the source."""
+    """Return a run of `gcc -c x.c`, whose trace tells of the compiler and the source."""
 
     async def run(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
         for chunk in OUTPUT:
@@ -117,9 +117,8 @@ async def test_a_proved_result_comes_home_without_a_worker_with_its_output_in_or
     notes = ended[-1].notes
     assert (notes.where, notes.exit, notes.recalled) == (Where.CACHE, Exit(0), f"job 1 in {world.master.root}")
     assert world.counts() == {
-        "unknown": 1,
-        "unproven": 1,
-        "misses": 1,
+        "miss-never": 1,
+        "miss-shape": 1,
         "stored": 1,
         "proved": 1,
         "hits": 1,
@@ -200,7 +199,7 @@ async def test_what_failed_or_left_something_on_the_worker_is_not_stored(
     end = msgspec.structs.replace(end, dropped=in_tree)
     world = CachingWorld(tmp_path, traced(end), traced(ran()))
     await world.compile()
-    assert world.counts() == {"unknown": 1, "not-stored": 1, "waiting": 0}
+    assert world.counts() == {"miss-never": 1, "not-stored": 1, "waiting": 0}
     assert world.obstacle() == obstacle
 
 
@@ -217,7 +216,7 @@ async def test_a_cache_that_is_only_read_stores_nothing(tmp_path: Path, world: C
     assert await reader.compile() == DONE
     assert await reader.compile(env="de") == DONE
     assert (reader.master.counters.cached, reader.master.counters.remote) == (1, 1)
-    assert reader.counts() == {"hits": 1, "unknown": 1, "waiting": 0}
+    assert reader.counts() == {"hits": 1, "miss-variable": 1, "waiting": 0}
 
 
 async def test_results_are_stored_by_a_task_of_their_own(world: CachingWorld) -> None:

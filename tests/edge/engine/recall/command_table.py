@@ -46,11 +46,15 @@ Snapshot = dict[bytes, Look]
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A run of a command: its exit code and output, and the tree before and after it."""
+    """A run of a command: its exit code and output, and the tree before and after it.
+
+    `rewritten` are the files that have another time.
+    """
 
     told: tuple[int, bytes, bytes]
     before: Snapshot
     after: Snapshot
+    rewritten: tuple[bytes, ...] = ()
 
     @property
     def result(self) -> Snapshot:
@@ -107,11 +111,12 @@ class Table:
 
     def run(self, command: str) -> Ended:
         """Run a command in the tree as it is."""
-        before = snapshot(self.top)
+        before, times = snapshot(self.top), times_of_files(self.top)
         done = subprocess.run(
             argv_of(command), cwd=self.top, capture_output=True, stdin=subprocess.DEVNULL, env=ENVIRONMENT, check=False
         )
-        return Ended((done.returncode, done.stdout, done.stderr), before, snapshot(self.top))
+        rewritten = tuple(path for path, time in times_of_files(self.top).items() if times.get(path, time) != time)
+        return Ended((done.returncode, done.stdout, done.stderr), before, snapshot(self.top), rewritten)
 
     def answer(self, question: Callable[[TreeFacts], T]) -> T:
         """Ask until no fact is missing."""
@@ -142,7 +147,7 @@ class Table:
         return ended, self.answer(lambda facts: find_dependencies(job, facts))
 
     def _changes(self, ended: Ended) -> Iterator[Change]:
-        for name in ended.result:
+        for name in {*ended.result, *ended.rewritten}:
             path = self.top / os.fsdecode(name)
             try:
                 found = path.lstat()
@@ -201,6 +206,17 @@ def snapshot(top: Path) -> Snapshot:
         for name in directories + files:
             path = os.path.join(directory, name)
             found[os.path.relpath(path, os.fsencode(top))] = look(path)
+    return found
+
+
+def times_of_files(top: Path) -> dict[bytes, int]:
+    """Return the times of all regular files in the tree, of which a worker reports each new one."""
+    found = {}
+    for directory, _, files in os.walk(os.fsencode(top)):
+        for path in (os.path.join(directory, name) for name in files):
+            status = os.lstat(path)
+            if stat.S_ISREG(status.st_mode):
+                found[os.path.relpath(path, os.fsencode(top))] = status.st_mtime_ns
     return found
 
 

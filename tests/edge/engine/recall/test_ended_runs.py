@@ -76,7 +76,7 @@ def test_a_difference_refuses_the_shape_and_removes_its_results(store: ResultSto
     found = keep_run(store, a_run(105.0, b"objecT", output=output), NOW_S)
     assert (found.effect, found.difference) == (StoreEffect.REFUSED, "/w/a.o differs")
     assert not store.rows(other.weak).results and not store.rows(a_run(0).weak).results
-    assert keep(store, a_run(110.0), other) == [StoreEffect.REFUSED] * 2, "it is never stored again"
+    assert keep(store, a_run(110.0), other) == [StoreEffect.UNFIT] * 2, "it is never stored again"
 
 
 def test_a_long_output_is_compared_too(store: ResultStore) -> None:

@@ -327,6 +327,25 @@ def _raise(error: Exception) -> Callable[..., Any]:
 # -- damage -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.logs("results-index-failed")
+def test_two_stores_that_find_the_same_damage_share_the_next_index(root: Path) -> None:
+    one, other = opened(root), opened(root)
+    assert add(one, 1) and is_whole(other, 1)
+    (index,) = root.glob("index-*.db")
+    with sqlite3.connect(index) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.close()
+    index.write_bytes(b"\xa5" * index.stat().st_size)
+    assert add(one, 2)
+    other.rows(weak(1))
+    other.follow(one)
+    assert is_whole(other, 2)
+    assert add(other, 3) and is_whole(one, 3)
+    assert len(list(root.glob("index-*.db"))) == 2
+    one.close()
+    other.close()
+
+
 @pytest.mark.parametrize("damage", [b"no database at all", b""])
 def test_a_damaged_index_is_set_aside_and_others_go_on(
     root: Path, damage: bytes, caplog: pytest.LogCaptureFixture

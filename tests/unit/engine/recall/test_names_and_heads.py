@@ -30,6 +30,13 @@ def test_other_names_do_not(name: bytes) -> None:
     assert not looks_random(name)
 
 
+def test_names_of_known_tools_are_all_random() -> None:
+    for name in (b"ccabcdef.s", b"ccABCDEF.le", b"cc123456", b"sedabcdef", b"sortabcdef", b"ccabcdef.cdtor.c"):
+        assert looks_random(name)
+    for name in (b"ccabcde.s", b"ccabcdefg", b"xccabcdef.s", b"sedabcdef-x"):
+        assert not looks_random(name)
+
+
 def test_only_what_a_job_made_first_is_temporary() -> None:
     assert is_temporary(b"ccAb12cD.s", AccessKind.EXCL | AccessKind.CREATE)
     assert is_temporary(b"CuXy7Z2q", AccessKind.MAKE)

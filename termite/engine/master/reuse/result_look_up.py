@@ -1,0 +1,57 @@
+"""Look for a stored result that may be used in the tree as it is now, and say why there is none."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from termite.engine.recall.fact_reader import FactReader
+from termite.engine.recall.logic.dependencies import NotStorable, Obstacle
+from termite.engine.recall.logic.tree_facts import FactsMissing, TreeFacts
+from termite.engine.recall.look_up.differences import Difference, MissCause, explain_miss
+from termite.engine.recall.look_up.evidence import judge_proof, proof_key
+from termite.engine.recall.look_up.fingerprints import CommandIdentity, recall_name
+from termite.engine.recall.look_up.recollection import Hit, Miss, recall
+from termite.engine.recall.look_up.stored_rows import ResultRow
+from termite.engine.recall.result_store import ResultStore
+from termite.engine.tree.master_tree import MasterTree
+
+MOST_ROUNDS = 50  # in which facts of the tree are got; each one may lead to further files
+
+T = TypeVar("T")
+
+
+async def look_up(
+    store: ResultStore, identity: CommandIdentity, weak: bytes, tree: MasterTree, reader: FactReader
+) -> ResultRow | Difference:
+    """Return a result that the command would produce again, or the reason of the miss.
+
+    Nothing has waited since the last drain of the tree if a result is returned. Raise an error of
+    the tree if a fact cannot be had, and NotStorable.
+    """
+    rows = store.rows(weak)
+    shapes = {shape: store.shape(shape) for shape in {row.shape for row in rows.results}}
+    blind_shapes = {shape for shape, known in shapes.items() if known.is_blind}
+    found: Hit | Miss = Miss()
+    if rows.results:
+        found = await _ask(tree, reader, lambda facts: recall(weak, rows, facts, blind_shapes))
+    if isinstance(found, Hit):
+        row, shape = found.row, shapes[found.row.shape]
+        # A table of known commands would vouch for it here. There is none yet.
+        proof = judge_proof(shape, proof_key(shape, row), is_known=False)
+        if not proof.is_enough:
+            return Difference(MissCause.SHAPE, new=proof.encode())
+        if store.has_contents(row):
+            return row
+        return Difference(MissCause.EVICTED)
+    last, path_set = store.last(recall_name(identity)) or (None, None)
+    return await _ask(tree, reader, lambda facts: explain_miss(identity, last, path_set, facts))
+
+
+async def _ask(tree: MasterTree, reader: FactReader, question: Callable[[TreeFacts], T]) -> T:
+    """Return the answer to a question about the tree as it is now, and get the facts that it lacks."""
+    for _ in range(MOST_ROUNDS):
+        tree.drain()
+        try:
+            return question(reader.facts())
+        except FactsMissing as missing:
+            await reader.supply(missing)
+    raise NotStorable(Obstacle.FACTS)
