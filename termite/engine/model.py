@@ -301,6 +301,8 @@ class Rule:
     If `words` is not empty, `regexp` only matches texts that contain one of them. Other texts need
     no search, which would take a hundred times as long. 0 means no limit for `timeout_s` and
     `memory_bytes`. Without `log`, no record has any output of the command.
+    Without `cache`, no result of it is stored or used again. `ignore_env` are shell patterns: jobs
+    do not get variables with such names, so that no result can depend on them.
     """
 
     regexp: str
@@ -313,6 +315,8 @@ class Rule:
     log: bool = True
     timeout_s: float = 0.0
     memory_bytes: int = 0
+    cache: bool = True
+    ignore_env: tuple[str, ...] = ()
     source: str = "built-in"
     words: tuple[str, ...] = ()
 

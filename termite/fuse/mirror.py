@@ -28,6 +28,7 @@ from termite.engine.paths import allow_deep_paths, check_paths
 from termite.engine.private_directories import private_directory
 from termite.engine.store.cas import Cas
 from termite.engine.store.proofs import ProofTable
+from termite.engine.store.store_upkeep import StoreUpkeep
 from termite.engine.wire.identity import Identity
 from termite.engine.wire.protocol.control_lines import MirrorNotice, StartValues, decode_line
 from termite.engine.wire.protocol.message_base import Message
@@ -44,7 +45,6 @@ from termite.engine.wire.protocol.messages import (
 from termite.engine.wire.transport import Connection, SendChunk, accepted
 from termite.fuse.actions import Actions, LeaseParts
 from termite.fuse.content.fetch import Fetcher, MirroredFiles
-from termite.fuse.content.store_upkeep import StoreUpkeep
 from termite.fuse.kernel import ops, session
 from termite.fuse.layers.real_layers import RealLayers
 from termite.fuse.layers.warm_generation import WARM_PLACE

@@ -1,4 +1,4 @@
-"""Use results of earlier commands again, with real processes: never wrong bits, also without a worker.
+"""Use results of earlier commands again with real processes: never wrong, also without a worker.
 
 The commands of a fixture run twice, two seconds apart, which proves them. Each test has a directory
 of its own. The last one has no worker any more.

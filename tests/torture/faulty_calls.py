@@ -43,11 +43,12 @@ SHELLS = {
     "wire": "termite.engine.wire.wire_calls",
     "launchers": "termite.engine.launch.launcher_calls",
     "worker": "termite.engine.worker.worker_calls",
+    "results": "termite.engine.recall.result_calls",
     "store": "termite.engine.store.store_calls",
     "mirror": "termite.fuse.mirror_calls",
 }
 SHELLS_OF = {
-    "master": ("disk", "wire", "launchers"),
+    "master": ("disk", "wire", "launchers", "results", "store"),
     "coordinator": ("wire",),
     "worker": ("wire", "worker"),
     "mirror": ("wire", "store", "mirror"),
@@ -165,7 +166,8 @@ def shortened(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def replace(module: ModuleType, shell: str, faults: Faults) -> None:
     """Put counting functions in the place of the calls of a module."""
-    for name in [name for name in vars(module) if not name.startswith("_") and name != "socket"]:
+    names = [name for name, call in vars(module).items() if not isinstance(call, ModuleType)]
+    for name in [name for name in names if not name.startswith("_")]:
         setattr(module, name, faults.wrap(shell, name, getattr(module, name)))
 
 

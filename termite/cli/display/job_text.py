@@ -50,6 +50,8 @@ def cause_text(cause: Cause) -> str:
             return _with_detail(f"the command {words_of(cause.reason)}", cause.detail)
         case Why.FALL_BACK:
             return _with_detail(f"no worker's result was used: {words_of(cause.reason)}", cause.detail)
+        case Why.CACHED:
+            return _with_detail(_WHY[cause.kind], cause.detail)
         case Why.FORBIDDEN:
             return _with_detail(f"it could not be run: {words_of(cause.reason)}", cause.detail)
     return _WHY[cause.kind]
@@ -145,6 +147,8 @@ def _rows(job: JobRecord, tree: str, now_s: float) -> Iterator[tuple[str, str]]:
         yield "plugin", job.plugin
     yield "place", place_text(job)
     yield "because", cause_text(job.cause)
+    if job.miss:
+        yield "no result", job.miss
     yield "end", end_text(job)
     if times := _times_text(job, now_s):
         yield "time", times

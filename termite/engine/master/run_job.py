@@ -9,6 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import trio
@@ -215,6 +216,8 @@ async def recall_or_run(master: Master, job: Job, command: Command) -> Exit | No
         master.cache.identify(job, command, wanted.machine if wanted.questions else None)
         if job.identity is not None and (exit := await recall_job(master, master.cache, job)) is not None:
             return exit
+        with master.cache.twins.running(job.weak) if job.is_stored else nullcontext():
+            return await try_workers(master, job, command, wanted)
     return await try_workers(master, job, command, wanted)
 
 

@@ -5,6 +5,7 @@ The file `.termite-localrc` is a JSON array of objects. Lines that begin in colu
 
 Regexp (required)   Local  Recurse  SkipRefresh  Debug  Network  Trusted (false)
 Log (true)          Timeout (seconds)   Memory (bytes)
+Cache (true)        IgnoreEnv (names of variables)
 
 Any other key is an error, because a misspelt one would turn its rule into another one.
 
@@ -51,6 +52,7 @@ _COMMAND = (
 )
 _LEADING_ANYTHING = re.compile(r"^((?:\(\?[a-zA-Z]+\))?)(?:\.\*\??(?![+*?{]))+")
 
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=r"\A[^=\x00]+\Z")]
 _Amount = Annotated[float, msgspec.Meta(ge=0, lt=1e18)]
 
 
@@ -67,11 +69,17 @@ class RuleEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
     log: bool = True
     timeout: _Amount = 0.0
     memory: _Amount = 0.0
+    cache: bool = True
+    ignore_env: tuple[_Name, ...] = ()
 
 
 KEYS = tuple(field.encode_name for field in msgspec.structs.fields(RuleEntry))
 _ANY_CASE = {key.lower(): key for key in KEYS}
-_WANTED = {str: "must be a text", bool: "must be true or false"}  # else a number
+_WANTED: dict[object, str] = {  # else a number
+    str: "must be a text",
+    bool: "must be true or false",
+    tuple[_Name, ...]: "must be an array of names of variables",
+}
 
 
 def first_match(text: str, rules: Iterable[Rule]) -> Verdict:
@@ -180,6 +188,8 @@ def _parse_rule(entry: object, where: str) -> Rule:
         timeout_s=found.timeout,
         memory_bytes=int(found.memory),
         source=where,
+        cache=found.cache,
+        ignore_env=found.ignore_env,
         words=(),
     )
 

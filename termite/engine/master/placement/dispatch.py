@@ -9,7 +9,7 @@ from termite.engine.master.job import Job
 from termite.engine.master.placement.sent_contents import take_contents
 from termite.engine.master.placement.traced_jobs import trace_mode
 from termite.engine.master.shared import Master
-from termite.engine.model import Changeset, Command, TraceMode
+from termite.engine.model import Changeset, Command, Rule, TraceMode
 from termite.engine.wire.protocol.messages import Run
 
 
@@ -20,13 +20,13 @@ def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> Run | 
     """
     job.lease = lease
     argv, cwd = encoded_words(command.argv), os.fsencode(command.cwd)
-    env = job.identity.env if job.identity else environment_of(command).without(master.config.env_exclude).remote_words
+    rule = job.verdict.rule if job.verdict else None
+    env = job.identity.env if job.identity else _environment_words(master, rule, command)
     master.tree.show_named(argv, cwd, env)
     number = job.number = master.tree.drain()
     if _is_outdated(changesets := master.tree.changesets_since(lease.cursor)):
         return None
     contents = take_contents(master.tree, lease, number)
-    rule = job.verdict.rule if job.verdict else None
     return Run(
         job=job.id,
         number=number,
@@ -53,6 +53,14 @@ def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> Run | 
         trace=trace_mode(job, TraceMode.EXACT if job.is_stored else master.config.trace),
         names_known=len(lease.traced_names),
     )
+
+
+def _environment_words(master: Master, rule: Rule | None, command: Command) -> tuple[bytes, ...]:
+    """Return the environment of a job, without the variables that it must not have."""
+    left_out = master.config.env_exclude
+    if rule is not None and rule.ignore_env:
+        left_out = (*left_out, *rule.ignore_env)
+    return environment_of(command).without(left_out).remote_words
 
 
 def _is_outdated(changesets: tuple[Changeset, ...]) -> bool:

@@ -32,7 +32,9 @@ async def recall_job(master: Master, cache: ResultCache, job: Job) -> Exit | Non
     Return None if there is none, or if it cannot be published: then the command runs. Raise
     LauncherGone if the launcher closed the connection.
     """
-    row = await cache.find(job, master.tree, master.fact_reader)
+    row = await cache.find(job, master.tree, master.fact_reader, lambda: _is_slot_idle(master))
+    if row is None and await cache.twins.wait_for(job.weak, cache.store):
+        row = await cache.find(job, master.tree, master.fact_reader)
     if row is None:
         return None
     # The job is as one that runs at this moment. The journal keeps what comes after it.
@@ -57,6 +59,13 @@ async def recall_job(master: Master, cache: ResultCache, job: Job) -> Exit | Non
     job.output.release_nowait()
     await job.launcher.stop_reading()
     return exit
+
+
+def _is_slot_idle(master: Master) -> bool:
+    """Return whether a worker has a free slot, and nobody waits for one."""
+    return not master.pool.waiting and any(
+        lease.is_open and lease.running < lease.slots for lease in master.pool.leases
+    )
 
 
 async def _publish(master: Master, cache: ResultCache, job: Job, row: ResultRow, number: int) -> None:

@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -20,18 +21,23 @@ from termite.engine.launch.output import KeptOutput
 from termite.engine.master.job import Job
 from termite.engine.master.placement.traced_jobs import trace_mode
 from termite.engine.master.reuse.result_look_up import look_up
+from termite.engine.master.reuse.twin_jobs import TwinJobs
 from termite.engine.model import CacheMode, Command, MachineFacts, TerminalWish, TraceMode
 from termite.engine.recall.ended_runs import EndedRun, StoreEffect, keep_run
 from termite.engine.recall.fact_reader import FactReader
 from termite.engine.recall.logic.dependencies import NotStorable, Obstacle
 from termite.engine.recall.look_up.differences import Difference, MissCause
+from termite.engine.recall.look_up.evidence import is_audit_due
 from termite.engine.recall.look_up.fingerprints import UNKEYED, CommandIdentity, weak_fingerprint
 from termite.engine.recall.look_up.stored_rows import ResultRow
 from termite.engine.recall.result_store import ResultStore, default_limits
+from termite.engine.store.store_upkeep import StoreUpkeep, next_step_in_thread
 from termite.engine.tree.master_tree import MasterTree
 
 MOST_WAITING = 500  # ended runs; if the disk is slower than that, results are not stored
 MOST_WAITING_BYTES = 64 * 1024 * 1024  # of their contents in memory
+
+AUDIT = "audit"  # in the record of a job whose result is known, but compared with that of a run
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +65,10 @@ class ResultCache:
         self._waiting_bytes = 0
         self._used: deque[tuple[bytes, ResultRow]] = deque()
         self._is_filled = trio.Event()
+        self._turn = trio.Lock()  # of the thread that writes
         self._counts = Counter[str]()
+        self._hits = 0  # with those that were audited
+        self.twins = TwinJobs()
 
     def close(self) -> None:
         """Store what waits, and close the store."""
@@ -82,7 +91,7 @@ class ResultCache:
             exe=os.fsencode(command.exe),
             search=command.search,
             cwd=os.fsencode(command.cwd),
-            env=environment_of(command).without(self._left_out).remote_words,
+            env=environment_of(command).without((*self._left_out, *(rule.ignore_env if rule else ()))).remote_words,
             umask=request.umask,
             root=self._root,
             stdin=b"closed" if request.stdin_closed else b"ended" if request.stdin_ended else b"",
@@ -101,11 +110,14 @@ class ResultCache:
 
     # -- look-up ------------------------------------------------------------------------------------------------------
 
-    async def find(self, job: Job, tree: MasterTree, reader: FactReader) -> ResultRow | None:
+    async def find(
+        self, job: Job, tree: MasterTree, reader: FactReader, may_audit: Callable[[], bool] = bool
+    ) -> ResultRow | None:
         """Return a result that the job's command would produce in the tree as it is now, or None.
 
         The job's notes then say why not. Nothing has waited since the last drain when this returns.
-        It raises no error of the tree.
+        It raises no error of the tree. One hit of many is None if `may_audit` says so: the command
+        runs, and its result is compared with the stored one.
         """
         assert job.identity is not None, "the job may be recalled"
         tree.show_named(job.identity.argv, job.identity.cwd, job.identity.env)
@@ -115,6 +127,11 @@ class ResultCache:
             log.debug("look-up-failed job=%d reason=%s", job.id, error)
             found = Difference(MissCause.GAP, new=Obstacle.FACTS.encode())
         if isinstance(found, ResultRow):
+            self._hits += 1
+            if job.is_stored and is_audit_due(self._hits) and may_audit():
+                self._counts["audits"] += 1
+                job.notes.miss = AUDIT
+                return None
             self._counts["hits"] += 1
             return found
         self._counts[f"miss-{found.cause}"] += 1
@@ -132,8 +149,10 @@ class ResultCache:
     def keep(self, run: EndedRun) -> None:
         """Let the result of a run be stored. This does not block."""
         held_bytes = _held_bytes(run)
+        self.twins.keep(run.weak)
         if len(self._waiting) >= MOST_WAITING or self._waiting_bytes + held_bytes > MOST_WAITING_BYTES:
             self._counts["dropped"] += 1
+            self.twins.end(run.weak)
             return
         self._waiting.append(run)
         self._waiting_bytes += held_bytes
@@ -145,26 +164,51 @@ class ResultCache:
             await self._is_filled.wait()
             self._is_filled = trio.Event()
             try:
-                await trio.to_thread.run_sync(self._write)
+                async with self._turn:
+                    stored = await trio.to_thread.run_sync(self._write)
+                for weak in stored:
+                    self.twins.end(weak)
                 if self._written is not None:
                     self.store.follow(self._written)
-            except Exception:  # around results, which are not stored: the jobs and the master go on
+            except Exception:  # around what waits, which is not stored: the jobs and the master go on
                 log.exception("result-queue-failed")
 
-    def _write(self) -> None:
-        """Store what waits now. Only one thread may do this at a time."""
-        store, now_s = self._written, int(time.time())
-        if store is None:
+    async def take_care(self, is_idle: Callable[[], bool]) -> None:
+        """Keep the store within its limits, and its contents sound while no job runs."""
+        if self._written is None:
             return
+        upkeep = StoreUpkeep(self._written, is_idle, self._next_step)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(upkeep.keep_within_limits)
+            nursery.start_soon(upkeep.keep_sound)
+
+    async def _next_step(self, steps: Iterator[int]) -> int | None:
+        async with self._turn:
+            return await next_step_in_thread(steps)
+
+    def _write(self) -> list[bytes]:
+        """Store what waits now, and return the weak fingerprints of the runs.
+
+        Only one thread may do this at a time.
+        """
+        store, now_s, stored = self._written, int(time.time()), list[bytes]()
+        if store is None:
+            return stored
         while self._used:
             store.note_use(*self._used.popleft(), now_s)
         while self._waiting:
             run = self._waiting.popleft()
+            stored.append(run.weak)
             self._waiting_bytes -= _held_bytes(run)
-            kept = keep_run(store, run, now_s)
+            try:
+                kept = keep_run(store, run, now_s)
+            except Exception:  # around one result, which is not stored: the jobs and the master go on
+                log.exception("result-queue-failed")
+                continue
             self._counts[kept.effect.value] += 1
             if kept.effect is StoreEffect.REFUSED and kept.difference:
                 log.info("results-refused job=%r difference=%r", run.result.job, kept.difference)
+        return stored
 
     def statistics(self) -> dict[str, int]:
         """Return what happened to look-ups and to ended runs since the master started."""
@@ -194,7 +238,9 @@ def _is_recallable(job: Job) -> bool:
     A job whose standard input is no empty one may read anything there.
     """
     rule = job.verdict.rule if job.verdict else None
-    if job.request.has_stdin or job.request.is_stdin_terminal or (rule is not None and rule.recurse):
+    if rule is not None and (rule.recurse or not rule.cache):
+        return False
+    if job.request.has_stdin or job.request.is_stdin_terminal:
         return False
     return trace_mode(job, TraceMode.EXACT) is not TraceMode.OFF
 

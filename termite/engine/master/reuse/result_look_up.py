@@ -47,7 +47,7 @@ async def look_up(
 
 
 async def _ask(tree: MasterTree, reader: FactReader, question: Callable[[TreeFacts], T]) -> T:
-    """Return the answer to a question about the tree as it is now, and get the facts that it lacks."""
+    """Answer a question about the tree as it is now, and get the facts that the answer needs."""
     for _ in range(MOST_ROUNDS):
         tree.drain()
         try:

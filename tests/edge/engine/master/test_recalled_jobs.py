@@ -6,14 +6,17 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 import trio
+import trio.testing
 
 from termite.engine.errors import Conflict, FsError, HalfPublished
 from termite.engine.history.logic.job_record import Where
 from termite.engine.master.job import Job
+from termite.engine.master.reuse import twin_jobs
 from termite.engine.model import Attr, CacheMode, Exit
 from termite.engine.recall.logic.traced_paths import AccessKind
 from termite.engine.recall.look_up import evidence
@@ -74,8 +77,9 @@ class CachingWorld(World):
         """Let a launcher compile x.c, and wait until the result is stored."""
         async with self.launcher("gcc", "-c", "x.c", fields=STREAMS, LANG=env) as launched:
             told = await launched.rest()
-        assert self.master.cache is not None
-        self.master.cache._write()
+        if (cache := self.master.cache) is not None:
+            for weak in cache._write():
+                cache.twins.end(weak)
         return told
 
     def counts(self) -> dict[str, int]:
@@ -217,6 +221,93 @@ async def test_a_cache_that_is_only_read_stores_nothing(tmp_path: Path, world: C
     assert await reader.compile(env="de") == DONE
     assert (reader.master.counters.cached, reader.master.counters.remote) == (1, 1)
     assert reader.counts() == {"hits": 1, "miss-variable": 1, "waiting": 0}
+
+
+async def test_a_rule_may_forbid_to_store_results(tmp_path: Path) -> None:
+    (tmp_path / ".termite-localrc").write_text('[{"Regexp": "gcc", "Cache": false}]')
+    world = CachingWorld(tmp_path, *(traced(ran()) for _ in range(3)))
+    for _ in range(3):
+        await world.compile()
+    assert (world.master.counters.remote, world.counts()) == (3, {"waiting": 0})
+
+
+@pytest.mark.parametrize("mode", CacheMode)
+async def test_a_rule_may_name_variables_that_no_job_gets(tmp_path: Path, mode: CacheMode) -> None:
+    (tmp_path / ".termite-localrc").write_text('[{"Regexp": "gcc", "IgnoreEnv": ["LAN?"]}]')
+    sent: list[Run] = []
+
+    async def run(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        sent.append(message)
+        return await traced(ran())(message, on_chunk)
+
+    world = CachingWorld(tmp_path, run, run, run, mode=mode)
+    for value in ("a", "b", "c"):
+        assert await world.compile(env=value) == DONE
+    assert not any(word.startswith(b"LANG=") for message in sent for word in message.env)
+    assert world.master.counters.cached == (1 if mode is CacheMode.ON else 0)
+
+
+async def test_the_second_of_two_equal_commands_waits_for_the_first_if_their_shape_is_proved(
+    world: CachingWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evidence, "PROOFS_OF_SHAPE", 1)
+    begun, go_on = trio.Event(), trio.Event()
+
+    async def blocked(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        begun.set()
+        await go_on.wait()
+        return await traced(ran())(message, on_chunk)
+
+    scripts = world.master.pool._scripts  # type: ignore[attr-defined]
+    scripts[2] = 2, blocked
+    for _ in range(2):
+        await world.compile()
+    world.set_tree(tree("int y;"))
+    cache = world.master.cache
+    assert cache is not None
+    told: list[list[tuple[bytes, bytes]]] = []
+
+    async def compile() -> None:
+        async with world.launcher("gcc", "-c", "x.c", fields=STREAMS, LANG="C") as launched:
+            told.append(await launched.rest())
+
+    monkeypatch.setattr(twin_jobs, "_expected_s", lambda rows, store: 60.0 if rows.results else 0.0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(cache.run)
+        async with trio.open_nursery() as launchers:
+            launchers.start_soon(compile)
+            await begun.wait()
+            launchers.start_soon(compile)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert world.steps.count("run on w2") == 1 and "run on w3" not in world.steps
+            go_on.set()
+        nursery.cancel_scope.cancel()
+    assert told == [DONE, DONE]
+    assert (world.master.counters.remote, world.master.counters.cached) == (3, 1)
+
+
+async def test_nobody_waits_longer_than_the_command_took_before_nor_without_a_proof(world: CachingWorld) -> None:
+    cache = world.master.cache
+    assert cache is not None
+    with cache.twins.running(b"weak"):
+        with trio.fail_after(1):
+            assert not await cache.twins.wait_for(b"weak", cache.store), "there is no proof"
+            assert not await cache.twins.wait_for(b"other", cache.store)
+    assert not await cache.twins.wait_for(b"weak", cache.store)
+
+
+async def test_one_hit_of_many_is_executed_and_compared(world: CachingWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evidence, "AUDIT_EVERY", 2)
+    lease = SimpleNamespace(is_open=True, running=0, slots=1)
+    world.master.pool.leases = (lease,)  # type: ignore[misc, assignment]
+    for _ in range(4):
+        assert await world.compile() == DONE
+    assert (world.master.counters.remote, world.master.counters.cached) == (3, 1)
+    assert (world.counts()["audits"], world.counts()["proved"]) == (1, 2)
+    lease.running = 1
+    for _ in range(3):
+        await world.compile()
+    assert (world.master.counters.remote, world.master.counters.cached) == (3, 4), "no slot is idle"
 
 
 async def test_results_are_stored_by_a_task_of_their_own(world: CachingWorld) -> None:

@@ -187,6 +187,7 @@ class FakePool:
     """A pool with one script and one worker for each attempt, and then without workers."""
 
     leases: tuple[Lease, ...] = ()
+    waiting = 0
     is_one = False  # all attempts are made on one worker
 
     def __init__(self, scripts: Sequence[Script], steps: list[str]) -> None:

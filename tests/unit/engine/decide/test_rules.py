@@ -47,6 +47,12 @@ def test_a_comment_does_not_move_the_line_numbers_of_errors() -> None:
 def test_keys_are_taken_in_any_case() -> None:
     (rule,) = parse_rules('[{"REGEXP": "x", "skiprefresh": true, "LOCAL": true, "Timeout": 2.5}]')
     assert (rule.local, rule.skip_refresh, rule.recurse, rule.timeout_s) == (True, True, False, 2.5)
+    assert (rule.cache, rule.ignore_env) == (True, ())
+
+
+def test_a_rule_may_forbid_to_store_results_and_name_variables_that_do_not_matter() -> None:
+    (rule,) = parse_rules('[{"Regexp": "x", "cache": false, "ignoreenv": ["CI_*", "BUILD_ID"]}]')
+    assert (rule.cache, rule.ignore_env) == (False, ("CI_*", "BUILD_ID"))
 
 
 @pytest.mark.parametrize(
@@ -59,6 +65,9 @@ def test_keys_are_taken_in_any_case() -> None:
         ('[{"Regexp": "a", "Local": "yes"}]', "entry 1: Local must be true or false, not 'yes'"),
         ('[{"Regexp": "a", "Local": 1}]', "entry 1: Local must be true or false"),
         ('[{"Regexp": "a", "local": {"a": 1}}]', "entry 1: Local must be true or false"),
+        ('[{"Regexp": "a", "IgnoreEnv": "CI"}]', "entry 1: IgnoreEnv must be an array of names of variables, not 'CI'"),
+        ('[{"Regexp": "a", "IgnoreEnv": ["A=B"]}]', "entry 1: IgnoreEnv must be an array of names of variables"),
+        ('[{"Regexp": "a", "Cache": 0}]', "entry 1: Cache must be true or false"),
         ('[{"Regexp": "a", "Timeout": -1}]', "entry 1: Timeout must be a number"),
         ('[{"Regexp": "a", "Memory": true}]', "entry 1: Memory must be a number"),
         ('[{"Regexp": "a", "Memory": 1e999}]', "entry 1: Memory must be a number"),

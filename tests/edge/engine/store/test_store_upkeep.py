@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from termite.fuse.content.store_upkeep import LOOK_S, RETRY_S, SCRUB_BYTES_PER_S, StoreUpkeep
+from termite.engine.store.store_upkeep import LOOK_S, RETRY_S, SCRUB_BYTES_PER_S, StoreUpkeep
 
 
 class FakeStore:
