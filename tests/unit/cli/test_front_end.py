@@ -8,9 +8,10 @@ import pytest
 
 from termite.cli.build_commands.build import run_build
 from termite.cli.build_commands.cmake import Mode, build_directory, read_mode, run_cmake
-from termite.cli.build_commands.front_end import place_lines, read_words, run_tool, summary_parts
+from termite.cli.build_commands.front_end import read_words, run_tool
 from termite.cli.build_commands.make import TOOL as MAKE
 from termite.cli.build_commands.ninja import TOOL as NINJA
+from termite.cli.build_commands.summary_lines import place_lines, summary_parts
 from termite.cli.client import choose_root
 from termite.cli.subcommands.builds.why import without_launcher
 from termite.engine.errors import Reason, UserError

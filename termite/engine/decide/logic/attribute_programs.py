@@ -2,8 +2,8 @@
 
 A script that calls such a program inside is not recognized.
 
-In a directory with a default access control list, the list replaces the umask for a file that is
-made as usual, but not for a mode that a program sets.
+In a directory with a default access control list, the list replaces the umask. It does so for a
+file that is made as usual, but not for a mode that a program sets.
 
 Jobs see their user as the owner of every file. The result of a command that shows or keeps owners
 is right on a worker only if all the files that it meets belong to him.

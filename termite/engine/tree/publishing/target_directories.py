@@ -1,8 +1,8 @@
 """Hold the directories in which one job's results are placed open, and what entries inherit there.
 
 A new entry gets the group of a directory with the set-group-id bit, and rights from a default
-access control list. A file that was written in place keeps its owner, its group and its list. The kernel does
-neither for a staged entry, because that stands in another directory at first.
+access control list. A file that was written in place keeps its owner, its group and its list. The
+kernel does neither for a staged entry, because that stands in another directory at first.
 """
 
 import errno
@@ -122,12 +122,13 @@ NONE = Access(-1, b"")
 class InheritedAccess:
     """The access that one job's results inherit. Methods block, and raise OSError.
 
-    They raise Retryable, with which the command runs on this machine, if the job may have set a
-    mode or the umask, and a default list would have replaced the umask. They also do if an entry of another user or
-    group was replaced or moved, because the new one may have to belong to that one. Only a tree
-    that `is_mixed` has such entries. `replaced` are paths that are removed before
-    anything is placed. `umask` is that of the job, and `may_set_modes` returns whether its command
-    may set modes itself.
+    They raise Retryable, with which the command runs on this machine, in two cases. A default list
+    would have replaced the umask, and the job may have set a mode or the umask. Or an entry of
+    another user or group was replaced or moved, because the new one may have to belong to that one.
+    Only a tree that `is_mixed` has such entries.
+
+    `replaced` are paths that are removed before anything is placed. `umask` is that of the job, and
+    `may_set_modes` returns whether its command may set modes itself.
     """
 
     def __init__(

@@ -1,0 +1,64 @@
+"""The lines of a build's summary, which a front end prints when its tool has ended."""
+
+from termite.cli import client
+from termite.engine.errors import Reason, words_of
+
+BY_PLACE = (Reason.WRITES_OUTSIDE.value, Reason.NAMES_PRIVATE.value)  # told for each place
+
+
+def place_lines(end: client.Reply) -> tuple[list[str], list[str]]:
+    """Return a line for each place outside the tree because of which commands ran here.
+
+    The first list is for places of many commands, and says how to end that.
+    """
+    many, few = [], []
+    for outside in end.get("outside", []):
+        line = f"{_here(outside)} because of writes outside the tree, in {outside['place']}"
+        if not outside["is_many"]:
+            few.append(line)
+        elif outside["rule"]:
+            many.append(f"{line}; a rule for .termite-localrc that spares the vain runs: [{outside['rule']}]")
+        else:
+            many.append(f"{line}; a Local rule for them in .termite-localrc spares the vain runs")
+    for private in end.get("private", []):
+        line = f"{_here(private)} because of private paths, in {private['place']}"
+        (many if private["is_many"] else few).append(f"{line}; termite-master -export shows them to workers")
+    return many, few
+
+
+def _here(place: client.Reply) -> str:
+    count = place["count"]
+    return f"{count} command{'s' if count > 1 else ''} ran on this machine"
+
+
+def summary_parts(end: client.Reply) -> list[str]:
+    """Return the parts of a build's summary: where jobs ran, then what the user should know.
+
+    `place_lines` has what concerns places outside the tree.
+    """
+    fallbacks: dict[str, int] = end["fallbacks"]
+    tied: dict[str, int] = end.get("tied", {})
+    short, local = end.get("short", 0), end["local"]
+    by_rule = local - sum(fallbacks.values()) - sum(tied.values()) + end.get("failed", 0)
+    by_rule -= end.get("unseen_commands", 0)
+    local_jobs = f"on this machine: {short + local} ({short} short, {by_rule} by rule)"
+    parts = [f"jobs on workers: {end['remote']}, {local_jobs}"]
+    if end.get("cached"):
+        parts.append(f"results of earlier runs: {end['cached']}")
+    told = [(tie, count) for tie, count in tied.items() if tie not in BY_PLACE]
+    failed = [(reason, count) for reason, count in fallbacks.items() if reason not in BY_PLACE]
+    parts += [f"{count} on this machine: {words_of(tie)}" for tie, count in told]
+    # These are not a part of the jobs on this machine: with TERMITE_LOCAL=never they ran nowhere.
+    parts += [f"{count} not run by a worker: {words_of(reason)}" for reason, count in failed]
+    for key, text in (
+        ("moved", "given to another worker"),
+        ("repeated", "run again on the same worker"),
+        ("reruns", "failed and run again because an input had changed"),
+        ("dropped_writes", "files written outside the tree and dropped"),
+        ("sockets_left", "sockets that stayed on workers"),
+        ("conflicts", "files written by two jobs at once"),
+        ("failed", "could not be run"),
+    ):
+        if end.get(key):
+            parts.append(f"{text}: {end[key]}")
+    return parts
