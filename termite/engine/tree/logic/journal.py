@@ -11,6 +11,8 @@ from itertools import islice
 from termite.engine.model import Change, Changeset
 from termite.engine.paths import split
 
+FEW = 16  # paths for which each path of a large result is compared with all of them at once
+
 
 class Journal:
     """The changesets that some mirror may still need.
@@ -63,6 +65,10 @@ class Journal:
         """
         if self.number <= number:
             return frozenset()
+        written = self._few_written_since(number)
+        if written is not None:
+            below = tuple(path + b"/" for path in written)
+            return frozenset(path for path in paths if path in written or path.startswith(below))
         directories: dict[bytes, bool] = {}  # each is looked up once, however many files it has
 
         def is_changed(path: bytes) -> bool:
@@ -75,6 +81,13 @@ class Journal:
             return changed
 
         return frozenset(path for path in paths if is_changed(path))
+
+    def _few_written_since(self, number: int) -> frozenset[bytes] | None:
+        """Return the paths that were made, written or removed after `number`, if they are few."""
+        if self.number - number > min(FEW, len(self._kept)):
+            return None
+        written = {change.path for changeset in self.since(number) for change in changeset.changes if change.content}
+        return frozenset(written) if len(written) <= FEW and b"" not in written else None
 
     def made_since(self, cursor: int) -> frozenset[bytes]:
         """Return the paths that were made or written after number `cursor` and still exist.

@@ -188,8 +188,15 @@ class Publication:
             number = self._parts.journal.number
             was_interrupted = await self._do_in_slices(self._found(preparation, contents), at_once=not turns_left)
             if turns_left == SLICED_ROUNDS:
-                reconciliation.check()  # before the output is shown, which a second run could not take back
-                was_interrupted |= await self._ticket.before_plan()
+                # Before the output is shown, which a second run could not take back.
+                reconciliation.check()
+                if await self._do_in_slices(reconciliation.look_at_files()):
+                    was_interrupted = True
+                    reconciliation.check()
+                if await self._ticket.before_plan():
+                    was_interrupted = True
+                    self._drain()
+                    await self._do_in_slices(reconciliation.look_at_files())
             if not was_interrupted:
                 return
             self._meet_others()

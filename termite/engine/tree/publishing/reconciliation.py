@@ -97,14 +97,21 @@ class Reconciliation:
         return Reconciled(changes, contents)
 
     def check(self) -> None:
-        """Check that `run` still holds. Raise Conflict if a file has changed, or changes now."""
+        """Check that `run` still holds. Raise Conflict if a file has changed."""
         if not self._based:
             return
         self._drain()
         if moved := self._moved():
             raise self._conflict(moved)
         self._check_held()
+
+    def look_at_files(self) -> Iterator[None]:
+        """Look at each file that is replaced, and yield. Raise Conflict if one is being written.
+
+        Call `check` before, and after other tasks have run.
+        """
         for change, base in self._based:
+            yield
             if change.attr is None or base.is_absence:
                 continue
             seen = self._near.tree.seen(change.path)

@@ -5,7 +5,8 @@ import stat
 import pytest
 
 from termite.engine.model import Attr, Change, Digest
-from termite.engine.tree.logic.journal import Journal
+from termite.engine.paths import is_within
+from termite.engine.tree.logic.journal import FEW, Journal
 from termite.engine.tree.logic.times import TICK_NS, Timing
 
 
@@ -157,3 +158,16 @@ def test_what_is_forgotten_has_not_changed() -> None:
     assert journal.changed_since(0, (b"f", b"g")) == {b"g"}
     journal.forget_before(3)
     assert journal.changed_since(0, (b"f", b"g")) == frozenset()
+
+
+def test_few_and_many_changes_are_found_alike() -> None:
+    paths = [b"a", b"a/b", b"a/bc", b"a/b/c", b"ab", b"d/e/f", b"g"]
+    for written in ([b"a/b"], [b"a/b", b"d"], [b"d/e"], [b""], [b"x"]):
+        few, many = Journal(), Journal()
+        others = [Change(b"other/%d" % number, None) for number in range(FEW)]
+        for journal, more in ((few, []), (many, others)):
+            journal.append([Change(b"g", None)])
+            journal.append([*(Change(path, None) for path in written), *more])
+        found = few.changed_since(1, paths)
+        assert found == many.changed_since(1, paths)
+        assert found == {path for path in paths if any(is_within(path, top) for top in written)}
