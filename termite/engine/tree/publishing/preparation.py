@@ -272,13 +272,13 @@ class Preparation:
     # -- steps --------------------------------------------------------------------------------------------------------
 
     def _make_directory(self, change: Change) -> MakeDirectory:
-        stood = self._stood(change.path)
+        stood = _stood_at(change.path, self._known, self._directories)
         is_new = stood is None and not is_within(change.path, self._known.root)
         return MakeDirectory(change.path, self._staged.get(change.path, b""), stood, is_new)
 
     def _place(self, change: Change) -> Iterator[Step]:
         seen = self._known.tree.seen(change.path)
-        stood = self._stood(change.path)
+        stood = _stood_at(change.path, self._known, self._directories)
         if seen is not None and seen.is_directory and change.path not in self._replaced:
             if any(is_within(kept, change.path) for kept in self._kept()):
                 raise FsError(errno.EISDIR, change.path)
@@ -294,7 +294,9 @@ class Preparation:
     def _set(self, change: Change) -> SetAttributes:
         attr = _attr(change)
         mode = self._inherited.mode_of(change, attr) if change.content else attr.mode
-        return SetAttributes(change.path, mode, self._master_ns(attr), self._stood(change.path))
+        return SetAttributes(
+            change.path, mode, self._master_ns(attr), _stood_at(change.path, self._known, self._directories)
+        )
 
     def _trash(self, path: bytes) -> Iterator[Trash]:
         """Yield the step that removes an entry, unless there is none.
@@ -303,7 +305,7 @@ class Preparation:
         cannot be removed, and a directory above one must not be moved to the trash with it.
         """
         with FsErrors(path):
-            there = self._look(path)
+            there = self._directories.look(path)
         if there is not None:
             kept: tuple[bytes, ...] = ()
             if stat.S_ISDIR(there.st_mode):
@@ -344,38 +346,11 @@ class Preparation:
         attr = _attr(change)
         mtime_ns = self._master_ns(attr)
         if self._timing.is_made_in_job(attr.mtime_ns):  # another job may have changed its entries since
-            there = None if self._is_replaced(change.path) else self._look_at_directory(change.path)
+            there = None if self._is_replaced(change.path) else self._directories.look_at_directory(change.path)
             if there is not None and stat.S_ISDIR(there.st_mode):
                 mtime_ns = max(mtime_ns, there.st_mtime_ns)
         mode = self._inherited.mode_of(change, attr) if change.path in self._made else attr.mode
         return SetDirectory(change.path, mode, mtime_ns)
-
-    def _stood(self, path: bytes) -> Stood | None:
-        """Return what stands at a path. The watches know it for served directories of the tree."""
-        if is_within(path, self._known.root):
-            seen = self._known.tree.seen(path)
-            if seen is not None and seen.stamp is not None:
-                stamp = seen.stamp
-                return Stood(stamp.dev, stamp.ino, stamp.mtime_ns, stamp.ctime_ns)
-            if self._known.tree.is_served(split(path)[0]):
-                return None
-        with FsErrors(path):
-            there = self._look(path)
-        return _stood(there) if there is not None else None
-
-    def _look(self, path: bytes) -> os.stat_result | None:
-        """Return the entry at a path, or None if there is none."""
-        try:
-            parent, name = self._directories.parent(path)
-            return os.stat(name, dir_fd=parent, follow_symlinks=False)
-        except OSError as e:
-            if e.errno not in GONE:
-                raise
-            return None
-
-    def _look_at_directory(self, path: bytes) -> os.stat_result | None:
-        fd = self._directories.opened(path)
-        return self._look(path) if fd is None else os.fstat(fd)
 
     def _master_ns(self, attr: Attr) -> int:
         return self._timing.master_ns(attr.mtime_ns, self.now_ns)
@@ -388,6 +363,20 @@ def _copy(source: bytes, source_fd: int, name: bytes, area: int) -> None:
         stage_copy(area, name, fd)
     finally:
         os.close(fd)
+
+
+def _stood_at(path: bytes, known: KnownFiles, directories: TargetDirectories) -> Stood | None:
+    """Return what stands at a path. The watches know it for served directories of the tree."""
+    if is_within(path, known.root):
+        seen = known.tree.seen(path)
+        if seen is not None and seen.stamp is not None:
+            stamp = seen.stamp
+            return Stood(stamp.dev, stamp.ino, stamp.mtime_ns, stamp.ctime_ns)
+        if known.tree.is_served(split(path)[0]):
+            return None
+    with FsErrors(path):
+        there = directories.look(path)
+    return _stood(there) if there is not None else None
 
 
 def _stood(st: os.stat_result) -> Stood:

@@ -70,6 +70,21 @@ class TargetDirectories:
         parent, name = split(path)
         return self.open(parent), name
 
+    def look(self, path: bytes) -> os.stat_result | None:
+        """Return the entry at a path, or None if there is none."""
+        try:
+            parent, name = self.parent(path)
+            return os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
+            return None
+
+    def look_at_directory(self, path: bytes) -> os.stat_result | None:
+        """Return the same, if the path may be that of an open directory."""
+        fd = self.opened(path)
+        return self.look(path) if fd is None else os.fstat(fd)
+
     def found(self, path: bytes) -> os.stat_result:
         """Return the directory as it was at the first call."""
         st = self._found.get(path)
@@ -200,7 +215,7 @@ class InheritedAccess:
         `may_give`: that is also possible for an owner. Nobody but root gives a new file to another
         user, as `sed -i` and `cp -p` do.
         """
-        there = self._standing(path)
+        there = self._directories.look(path)
         if there is None:
             return
         access, uid = self._access(split(path)[0]), os.geteuid()
@@ -208,22 +223,12 @@ class InheritedAccess:
         if (there.st_uid, there.st_gid) != (uid, gid) and (may_give or there.st_uid == uid):
             raise Retryable(Reason.FOREIGN_IDS, repr("/" + os.fsdecode(path)))
 
-    def _standing(self, path: bytes) -> os.stat_result | None:
-        """Return the status of the entry that stands at the path, or None."""
-        try:
-            parent, old = self._directories.parent(path)
-            return os.stat(old, dir_fd=parent, follow_symlinks=False)
-        except OSError as error:
-            if error.errno not in GONE:
-                raise
-            return None
-
     def _keep(self, path: bytes, attr: Attr, name: bytes, area: int) -> bool:
         """Give a file that was written in place the owner, the group and the list of the old one.
 
         Raise Retryable if we may not.
         """
-        there = self._standing(path)
+        there = self._directories.look(path)
         if there is None or not stat.S_ISREG(there.st_mode):
             return False
         parent, old = self._directories.parent(path)
