@@ -3,6 +3,7 @@
 from termite.cli import client
 from termite.engine.errors import Reason, words_of
 
+NAMED_MISSES = 3  # kinds of causes, of twelve
 BY_PLACE = (Reason.WRITES_OUTSIDE.value, Reason.NAMES_PRIVATE.value)  # told for each place
 
 
@@ -42,9 +43,7 @@ def summary_parts(end: client.Reply) -> list[str]:
     by_rule = local - sum(fallbacks.values()) - sum(tied.values()) + end.get("failed", 0)
     by_rule -= end.get("unseen_commands", 0)
     local_jobs = f"on this machine: {short + local} ({short} short, {by_rule} by rule)"
-    parts = [f"jobs on workers: {end['remote']}, {local_jobs}"]
-    if end.get("cached"):
-        parts.append(f"results of earlier runs: {end['cached']}")
+    parts = [f"jobs on workers: {end['remote']}, {local_jobs}{_results(end)}"]
     told = [(tie, count) for tie, count in tied.items() if tie not in BY_PLACE]
     failed = [(reason, count) for reason, count in fallbacks.items() if reason not in BY_PLACE]
     parts += [f"{count} on this machine: {words_of(tie)}" for tie, count in told]
@@ -62,3 +61,11 @@ def summary_parts(end: client.Reply) -> list[str]:
         if end.get(key):
             parts.append(f"{text}: {end[key]}")
     return parts
+
+
+def _results(end: client.Reply) -> str:
+    """Return how many stored results were used, and why others were not, or "" without a cache."""
+    cached, misses = end.get("cached", 0), end.get("misses", {})
+    causes = ", ".join(f"{count} {cause}" for cause, count in list(misses.items())[:NAMED_MISSES])
+    missed = f" ({sum(misses.values())} not found: {causes})" if misses else ""
+    return f", results of earlier runs: {cached}{missed}" if cached or misses else ""

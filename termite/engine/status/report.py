@@ -30,6 +30,7 @@ class Counters:
     local: int = 0
     short: int = 0
     cached: int = 0
+    misses: Counter[str] = field(default_factory=Counter)  # by the value of a MissCause
     retries: Counter[Reason] = field(default_factory=Counter)
     moved: int = 0
     repeated: int = 0
@@ -100,6 +101,7 @@ def build_summary(counters: Counters) -> Report:
         "local": counters.local,
         "short": counters.short,
         "cached": counters.cached,
+        "misses": dict(counters.misses.most_common()),
         "retried": counters.retries.total(),
         "retries": _by_reason(counters.retries),
         "moved": counters.moved,
@@ -162,6 +164,7 @@ def status_report(
         "retries": _by_reason(counters.retries),
         "fallbacks": _by_reason(counters.fallbacks),
         "tied": _by_reason(counters.tied),
+        "misses": dict(counters.misses.most_common()),
         "fuse_requests": counters.fuse_requests,
         "requests": {"answered": traffic.get("answered", 0), "asked": traffic.get("asked", 0)},
         "messages": dict(messages),

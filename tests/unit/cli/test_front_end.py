@@ -159,3 +159,11 @@ def test_what_ran_here_for_a_place_is_no_further_part_of_the_summary() -> None:
     counters.tied = Counter({Reason.WRITES_OUTSIDE: 1, Reason.NAMES_PRIVATE: 1})
     counters.fallbacks = Counter({Reason.WRITES_OUTSIDE: 1})
     assert summary_parts(build_summary(counters)) == ["jobs on workers: 1, on this machine: 3 (0 short, 0 by rule)"]
+
+
+def test_the_summary_has_the_results_of_earlier_runs_and_the_commonest_reasons_without_one() -> None:
+    counters = Counters(remote=9, cached=4, misses=Counter(never=5, content=2, shadow=1, tool=1))
+    (line,) = summary_parts(build_summary(counters))
+    assert line.endswith(", results of earlier runs: 4 (9 not found: 5 never, 2 content, 1 shadow)")
+    (line,) = summary_parts(build_summary(Counters(cached=4)))
+    assert line.endswith(", results of earlier runs: 4")

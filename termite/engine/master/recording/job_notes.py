@@ -19,8 +19,8 @@ class JobNotes:
       result counts.
     * `sent_s` to `usage` and `changes` to `trace` are those of the present attempt.
     * `reason` and `detail` say why it fell back or was refused; None: it was not.
-    * `recalled` names the job whose result it got, "": it got none. `miss` says why, "": nobody has
-      looked for one.
+    * `recalled` names the job whose result it got, "": it got none. `miss` says why, and
+      `miss_cause` in one word; "": nobody has looked for one.
     * `traffic` has the bytes sent and received, and the requests.
     * `late_inputs` are those for which a failed command runs again, in whatever attempt.
     * `text` is the recorded text, as soon as somebody has needed it; "" before.
@@ -49,6 +49,7 @@ class JobNotes:
     is_cancelled: bool = False
     recalled: str = ""
     miss: str = ""
+    miss_cause: str = ""
     reason: Reason | None = None
     detail: str = ""
     traffic: tuple[int, int, int] = (0, 0, 0)

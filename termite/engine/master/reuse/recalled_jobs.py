@@ -1,6 +1,7 @@
 """Answer a job with the stored result of an earlier run, without a worker."""
 
 import logging
+from collections.abc import Sequence
 
 from termite.engine.decide.logic.later_code import find_later_code
 from termite.engine.errors import (
@@ -19,7 +20,8 @@ from termite.engine.master.results import publish_contents
 from termite.engine.master.reuse.result_cache import ResultCache
 from termite.engine.master.reuse.stored_contents import StoredContents
 from termite.engine.master.shared import Master
-from termite.engine.model import Exit, Phase
+from termite.engine.model import Change, Exit, Phase
+from termite.engine.recall.look_up.canonical_changes import rebased_changes
 from termite.engine.recall.look_up.stored_rows import ResultRow
 from termite.engine.tree.logic.times import Timing
 
@@ -36,11 +38,14 @@ async def recall_job(master: Master, cache: ResultCache, job: Job) -> Exit | Non
     if row is None and await cache.twins.wait_for(job.weak, cache.store):
         row = await cache.find(job, master.tree, master.fact_reader)
     if row is None:
+        for counters in master.counters_of(job):
+            counters.misses[job.notes.miss_cause] += 1
         return None
     # The job is as one that runs at this moment. The journal keeps what comes after it.
     number = job.number = master.tree.number
+    changes = rebased_changes(row.result.changes, master.tree.attrs)
     try:
-        await _publish(master, cache, job, row, number)
+        await _publish(master, cache, job, row, changes, number)
     except HalfPublished as error:
         return await report_half_published(master, job, error)
     except (Conflict, FsError, RemoteProtocolError, ResultRefused, Retryable) as error:
@@ -68,8 +73,13 @@ def _is_slot_idle(master: Master) -> bool:
     )
 
 
-async def _publish(master: Master, cache: ResultCache, job: Job, row: ResultRow, number: int) -> None:
-    """Publish a result at the journal number `number`, and raise as `publish_contents` does."""
+async def _publish(
+    master: Master, cache: ResultCache, job: Job, row: ResultRow, changes: Sequence[Change], number: int
+) -> None:
+    """Publish these changes of a result, and raise as `publish_contents` does.
+
+    `number` is that of the journal at which the job has seen the tree.
+    """
     result = row.result
     # Outputs get new times, in their order: as if the command had ended now.
     now_ns = master.tree.now_ns()
@@ -79,7 +89,7 @@ async def _publish(master: Master, cache: ResultCache, job: Job, row: ResultRow,
         raise Retryable(Reason.LOOK_FAILED, "the output is gone")
     rule = job.verdict.rule if job.verdict else None
     if not (rule and rule.trusted):
-        found = await compute(len(result.changes), lambda: find_later_code(result.changes, master.writable_root))
+        found = await compute(len(changes), lambda: find_later_code(changes, master.writable_root))
         if found:
             raise ResultRefused(Reason.LATER_CODE, ())
     job.phase = Phase.FETCHING
@@ -87,5 +97,5 @@ async def _publish(master: Master, cache: ResultCache, job: Job, row: ResultRow,
     async with StoredContents(cache.store, blobs.values(), master.tree) as contents:
         for piece in output:
             await job.output.forward(b"%d" % piece.fd + piece.content)
-        if result.changes:
-            await publish_contents(master, job, result.changes, contents, timing, Exit(result.code))
+        if changes:
+            await publish_contents(master, job, changes, contents, timing, Exit(result.code))

@@ -130,12 +130,13 @@ class ResultCache:
             self._hits += 1
             if job.is_stored and is_audit_due(self._hits) and may_audit():
                 self._counts["audits"] += 1
-                job.notes.miss = AUDIT
+                job.notes.miss = job.notes.miss_cause = AUDIT
                 return None
             self._counts["hits"] += 1
             return found
         self._counts[f"miss-{found.cause}"] += 1
         job.notes.miss = recorded_line(found.text)
+        job.notes.miss_cause = found.cause.value
         return None
 
     def note_use(self, weak: bytes, row: ResultRow) -> None:

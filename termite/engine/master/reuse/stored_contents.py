@@ -10,11 +10,11 @@ import trio
 from termite.engine.errors import Reason, RemoteProtocolError, Retryable
 from termite.engine.model import Digest
 from termite.engine.recall.result_store import ResultStore
+from termite.engine.sparse_content import BLOCK_BYTES, pieces
 from termite.engine.tree.master_tree import MasterTree
 from termite.engine.tree.publishing.staging import StagedWriter
 
 MOST_AT_ONCE_BYTES = 1024 * 1024  # of one file that is read in the event loop, in about a millisecond
-BLOCK_BYTES = 1024 * 1024
 
 
 class StoredContents:
@@ -74,8 +74,9 @@ class StoredContents:
 
 def _copy(fd: int, writer: StagedWriter, digest: Digest) -> Path:
     """Stage an open content. Raise RemoteProtocolError if it has another digest."""
-    offset = 0
-    while block := os.pread(fd, BLOCK_BYTES, offset):
-        writer.write(block)
-        offset += len(block)
+    for piece in pieces(fd, digest.size, BLOCK_BYTES):
+        if isinstance(piece, int):
+            writer.skip(piece)
+        else:
+            writer.write(piece)
     return writer.finish(digest)

@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from termite.engine.model import Change
+from termite.engine.model import BaseVersion, Change
 from termite.engine.paths import split
 from termite.engine.recall.logic.tree_facts import TreeFacts, UnservedDirectory
 from termite.engine.recall.logic.uses import READ, WHOLE, Dependency, PathSet, is_free, state_of
+from termite.engine.tree.logic.attrs import AttrTree
 
+NOTHING = BaseVersion(-1)
 _WITH_CONTENT = READ | WHOLE
 
 
@@ -37,6 +39,30 @@ def canonical_changes(changes: Sequence[Change], path_set: PathSet, facts: TreeF
         else:
             found.append(change)
     return tuple(found)
+
+
+def rebased_changes(changes: Sequence[Change], tree: AttrTree) -> tuple[Change, ...]:
+    """Return the changes of a stored result as of a job that has seen the tree as it is now.
+
+    Each file that is made, written or removed derives from the version that is there, or from the
+    absence. If somebody changes it before the result is published, that is a conflict.
+    """
+    return tuple(
+        msgspec.structs.replace(change, base=_present_base(change.path, tree)) if _has_base(change) else change
+        for change in changes
+    )
+
+
+def _has_base(change: Change) -> bool:
+    return change.content and (change.attr is None or not stat.S_ISDIR(change.attr.mode))
+
+
+def _present_base(path: bytes, tree: AttrTree) -> BaseVersion | None:
+    seen = tree.seen(path)
+    if seen is None:
+        return NOTHING
+    attr = seen.attr
+    return BaseVersion(attr.size, attr.mtime_ns, attr.digest) if stat.S_ISREG(attr.mode) else None
 
 
 def _had_mode(change: Change, facts: TreeFacts) -> bool:

@@ -5,7 +5,7 @@ import pytest
 from termite.engine.model import BaseVersion, Change
 from termite.engine.recall.logic.tree_facts import TreeFacts
 from termite.engine.recall.logic.uses import Dependency, PathSet, Use
-from termite.engine.recall.look_up.canonical_changes import canonical_changes
+from termite.engine.recall.look_up.canonical_changes import canonical_changes, rebased_changes
 from tests.unit.engine.recall.recall_trees import directory, file, link, tree_of
 
 MODE = 0o100644
@@ -70,3 +70,15 @@ def test_the_time_of_a_directory_follows_from_its_entries() -> None:
     assert canonical(changed, made) == (changed, made)
     new = Change(b"w/dir", directory())
     assert canonical(new) == (new,)
+
+
+def test_a_stored_change_derives_from_what_is_there_now() -> None:
+    paths = (b"w/out/free", b"w/out/new", b"w/out", b"w/out/link")
+    tree = tree_of({**TREE, b"w/out/link": link(b"x")})
+    changes = [Change(path, file("made"), base=OLD) for path in paths[:2]]
+    changes += [Change(b"w/out/replaced", None), Change(b"w/out", directory()), Change(b"w/out/link", link(b"y"))]
+    changes += [Change(b"w/out/kept", file("old"), content=False)]
+    old = file("old")
+    base = BaseVersion(old.size, old.mtime_ns, old.digest)
+    found = [change.base for change in rebased_changes(changes, tree)]
+    assert found == [base, NOTHING, base, None, None, None]
