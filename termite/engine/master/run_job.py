@@ -294,8 +294,9 @@ async def run_remotely(master: Master, job: Job, command: Command, wanted: Wante
             if observer is not None and master.config.trace and (ran.exit.code or ran.exit.signal):
                 await check_failure(master, job, ran, observer, timing)
             observed = None
-            if observer is not None and job.is_stored:
-                observed = await observer.observe(ran, lease.traced_names, timing, job.weak)
+            if observer is not None and job.is_stored and master.cache is not None:
+                question = master.cache.table_question(job, ran)
+                observed = await observer.observe(ran, lease.traced_names, timing, job.weak, question)
             conflicts = await publish_results(master, job, lease, ran, timing)
     return RemoteRun(ran, conflicts, trio.current_time() - dispatched_s, observed)
 

@@ -136,7 +136,9 @@ class Master:
         if config.alias is not None:
             tree.show_tools((), (), [bytes(config.alias)])
         self.fact_reader = FactReader(tree)
-        self.cache = open_cache(config.cache, config.results, config.env_exclude, self.writable_root)
+        self.cache = open_cache(
+            config.cache, config.results, config.env_exclude, self.writable_root, config.plugins.known_tools()
+        )
         self.users_of_unseen = UnseenPrograms()
         self.pool = Pool(_pool_config(config, tree, self.machine), tree.drain, MirrorRequests(tree, self.jobs).answer)
         self.recorder = Recorder(_recorder_config(config), self._view_fleet)

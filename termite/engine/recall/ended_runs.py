@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from termite.engine.recall.known.known_table import Known, NotKnown
 from termite.engine.recall.logic.dependencies import Obstacle
 from termite.engine.recall.look_up.differences import last_run
 from termite.engine.recall.look_up.evidence import (
@@ -33,7 +34,8 @@ class EndedRun:
 
     `tools` has the SHA-256 of the programs that it executed, by path. `contents` has the bytes of
     each content of the result by SHA-256, or a file that has it. If nothing is to be stored,
-    `obstacle` says why, and `detail` what is to blame.
+    `obstacle` says why, and `detail` what is to blame. `known` is the answer of the table of known
+    tools, or None if it was not asked.
     """
 
     identity: CommandIdentity
@@ -44,6 +46,7 @@ class EndedRun:
     contents: Mapping[bytes, bytes | Path]
     obstacle: str = ""
     detail: bytes = b""
+    known: Known | NotKnown | None = None
 
 
 class StoreEffect(enum.StrEnum):
@@ -78,8 +81,12 @@ def keep_run(store: ResultStore, run: EndedRun, now_s: int) -> Kept:
 def _keep_result(store: ResultStore, run: EndedRun, now_s: int) -> Kept:
     seen = run.observation
     assert seen is not None, "without an observation there is an obstacle"
-    shape = shape_id(run.identity.argv, run.tools)
-    row = ResultRow(seen.timed, seen.blind, seen.row.id, run.result, shape)
+    # A known tool for which nobody vouches this time, as a compiler with __TIME__ in a source, must
+    # not spoil the shape of all others.
+    is_special = isinstance(run.known, NotKnown) and run.known.is_tool_known
+    shape = shape_id(run.identity.argv, run.tools, is_whole=is_special)
+    entries, is_blind = (run.known.entries, run.known.is_blind) if isinstance(run.known, Known) else ((), False)
+    row = ResultRow(seen.timed, seen.blind, seen.row.id, run.result, shape, entries, is_blind)
     known = store.shape(shape)
     if known.refused:
         return Kept(StoreEffect.UNFIT, known.refused)
@@ -88,7 +95,9 @@ def _keep_result(store: ResultStore, run: EndedRun, now_s: int) -> Kept:
         store.note_shape(shape, judged, now_s)
     if judged.refused:
         return Kept(StoreEffect.REFUSED, difference)
-    if first is not None and not difference and first.timed == row.timed and store.has_contents(first):
+    is_better = bool(row.known) and not (first is not None and first.known)
+    is_there = first is not None and not difference and first.timed == row.timed and not is_better
+    if first is not None and is_there and store.has_contents(first):
         # The first one stays, so that later runs are compared with it however soon they follow.
         store.note_use(run.weak, first, now_s)
         return Kept(StoreEffect.PROVED)

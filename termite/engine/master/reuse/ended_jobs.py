@@ -39,7 +39,9 @@ def ended_run(job: Job, ran: Ran, observed: ObservedRun, root: str, at_s: float)
         at_s=at_s,
     )
     contents = dict(_contents(observed.changes, ran)) if is_stored else {}
-    return EndedRun(job.identity, job.weak, observed.observation, observed.tools, result, contents, obstacle, detail)
+    return EndedRun(
+        job.identity, job.weak, observed.observation, observed.tools, result, contents, obstacle, detail, observed.known
+    )
 
 
 def _obstacle(job: Job, ran: Ran, observed: ObservedRun) -> tuple[str, bytes]:

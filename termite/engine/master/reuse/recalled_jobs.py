@@ -35,7 +35,7 @@ async def recall_job(master: Master, cache: ResultCache, job: Job) -> Exit | Non
     LauncherGone if the launcher closed the connection.
     """
     row = await cache.find(job, master.tree, master.fact_reader, lambda: _is_slot_idle(master))
-    if row is None and await cache.twins.wait_for(job.weak, cache.store):
+    if row is None and await cache.twins.wait_for(job.weak, cache.source):
         row = await cache.find(job, master.tree, master.fact_reader)
     if row is None:
         for counters in master.counters_of(job):

@@ -8,23 +8,26 @@ import logging
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 import trio
 
 from termite.engine.decide.environment import encoded_words, environment_of
+from termite.engine.decide.known_tools import KnownTool
 from termite.engine.errors import Retryable, TermiteError
 from termite.engine.history.logic.recorded_text import recorded_line
 from termite.engine.launch.output import KeptOutput
 from termite.engine.master.job import Job
 from termite.engine.master.placement.traced_jobs import trace_mode
-from termite.engine.master.reuse.result_look_up import look_up
+from termite.engine.master.reuse.result_look_up import ResultSource, look_up
+from termite.engine.master.reuse.run_observer import AskTable
 from termite.engine.master.reuse.twin_jobs import TwinJobs
 from termite.engine.model import CacheMode, Command, MachineFacts, TerminalWish, TraceMode
 from termite.engine.recall.ended_runs import EndedRun, StoreEffect, keep_run
 from termite.engine.recall.fact_reader import FactReader
+from termite.engine.recall.known.known_table import CommandFacts, KnownTable, proof_of_table
 from termite.engine.recall.logic.dependencies import NotStorable, Obstacle
 from termite.engine.recall.look_up.differences import Difference, MissCause
 from termite.engine.recall.look_up.evidence import is_audit_due
@@ -33,6 +36,7 @@ from termite.engine.recall.look_up.stored_rows import ResultRow
 from termite.engine.recall.result_store import ResultStore, default_limits
 from termite.engine.store.store_upkeep import StoreUpkeep, next_step_in_thread
 from termite.engine.tree.master_tree import MasterTree
+from termite.engine.wire.protocol.messages import Ran
 
 MOST_WAITING = 500  # ended runs; if the disk is slower than that, results are not stored
 MOST_WAITING_BYTES = 64 * 1024 * 1024  # of their contents in memory
@@ -48,7 +52,9 @@ class ResultCache:
     `env_exclude` are the patterns of variables that no job gets, `root` is the top of the tree.
     """
 
-    def __init__(self, mode: CacheMode, results: Path, env_exclude: tuple[str, ...], root: bytes) -> None:
+    def __init__(
+        self, mode: CacheMode, results: Path, env_exclude: tuple[str, ...], root: bytes, table: KnownTable
+    ) -> None:
         """Open the store. Raise OSError or Retryable if this is impossible."""
         self._mode = mode
         # No job that may be recalled gets a variable that no fingerprint has.
@@ -60,6 +66,7 @@ class ResultCache:
         disk = os.statvfs(results)
         limits = default_limits(disk.f_blocks * disk.f_frsize)
         self.store = ResultStore(results, limits, now_s)
+        self.source = ResultSource(self.store, table)
         self._written = ResultStore(results, limits, now_s) if mode is CacheMode.ON else None
         self._waiting: deque[EndedRun] = deque()
         self._waiting_bytes = 0
@@ -122,7 +129,7 @@ class ResultCache:
         assert job.identity is not None, "the job may be recalled"
         tree.show_named(job.identity.argv, job.identity.cwd, job.identity.env)
         try:
-            found = await look_up(self.store, job.identity, job.weak, tree, reader)
+            found = await look_up(self.source, job.identity, job.weak, tree, reader)
         except (TermiteError, NotStorable) as error:  # a fact cannot be had
             log.debug("look-up-failed job=%d reason=%s", job.id, error)
             found = Difference(MissCause.GAP, new=Obstacle.FACTS.encode())
@@ -144,6 +151,14 @@ class ResultCache:
         if self._written is not None:
             self._used.append((weak, row))
             self._is_filled.set()
+
+    def table_question(self, job: Job, ran: Ran) -> AskTable | None:
+        """Return how the table of known tools is asked about a run, or None if that is needless."""
+        if ran.exit.code or ran.exit.signal or job.identity is None or job.output.kept is None:
+            return None
+        messages = b"".join(content for _, content in job.output.kept.pieces)
+        identity, table = job.identity, self.source.table
+        return lambda found, facts: proof_of_table(table, CommandFacts(identity, found, messages), facts)
 
     # -- new results --------------------------------------------------------------------------------------------------
 
@@ -216,12 +231,17 @@ class ResultCache:
         return {**self._counts, "waiting": len(self._waiting)}
 
 
-def open_cache(mode: CacheMode, results: Path | None, env_exclude: tuple[str, ...], root: bytes) -> ResultCache | None:
-    """Return the cache of a master, or None if it is off or cannot be opened."""
+def open_cache(
+    mode: CacheMode, results: Path | None, env_exclude: tuple[str, ...], root: bytes, tools: Iterable[KnownTool]
+) -> ResultCache | None:
+    """Return the cache of a master, or None if it is off or cannot be opened.
+
+    `tools` are those for which the plugins vouch.
+    """
     if mode is CacheMode.OFF or results is None:
         return None
     try:
-        return ResultCache(mode, results, env_exclude, root)
+        return ResultCache(mode, results, env_exclude, root, KnownTable(tools))
     except (OSError, Retryable) as error:
         log.warning("results-not-opened path=%s reason=%s", results, error)
         return None

@@ -1,9 +1,10 @@
 """Look for a stored result that may be used in the tree as it is now, and say why there is none."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from termite.engine.recall.fact_reader import FactReader
+from termite.engine.recall.known.known_table import KnownTable
 from termite.engine.recall.logic.dependencies import NotStorable, Obstacle
 from termite.engine.recall.logic.tree_facts import FactsMissing, TreeFacts
 from termite.engine.recall.look_up.differences import Difference, MissCause, explain_miss
@@ -19,24 +20,35 @@ MOST_ROUNDS = 50  # in which facts of the tree are got; each one may lead to fur
 T = TypeVar("T")
 
 
+class ResultSource(NamedTuple):
+    """The stored results, and the table of the tools whose results need no second execution."""
+
+    store: ResultStore
+    table: KnownTable
+
+
 async def look_up(
-    store: ResultStore, identity: CommandIdentity, weak: bytes, tree: MasterTree, reader: FactReader
+    source: ResultSource, identity: CommandIdentity, weak: bytes, tree: MasterTree, reader: FactReader
 ) -> ResultRow | Difference:
     """Return a result that the command would produce again, or the reason of the miss.
 
     Nothing has waited since the last drain of the tree if a result is returned. Raise an error of
     the tree if a fact cannot be had, and NotStorable.
     """
+    store, table = source
     rows = store.rows(weak)
     shapes = {shape: store.shape(shape) for shape in {row.shape for row in rows.results}}
     blind_shapes = {shape for shape, known in shapes.items() if known.is_blind}
+
+    def is_vouched_blind(row: ResultRow) -> bool:
+        return table.is_vouched_blind(row, shapes[row.shape])
+
     found: Hit | Miss = Miss()
     if rows.results:
-        found = await _ask(tree, reader, lambda facts: recall(weak, rows, facts, blind_shapes))
+        found = await _ask(tree, reader, lambda facts: recall(weak, rows, facts, blind_shapes, is_vouched_blind))
     if isinstance(found, Hit):
         row, shape = found.row, shapes[found.row.shape]
-        # A table of known commands would vouch for it here. There is none yet.
-        proof = judge_proof(shape, proof_key(shape, row), is_known=False)
+        proof = judge_proof(shape, proof_key(shape, row), is_known=table.still_vouches(row))
         if not proof.is_enough:
             return Difference(MissCause.SHAPE, new=proof.encode())
         if store.has_contents(row):

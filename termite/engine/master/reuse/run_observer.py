@@ -3,7 +3,7 @@
 The AttrTree has the state before the run only until its results are published, so this comes first.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from termite.engine.errors import Retryable, TermiteError
@@ -11,6 +11,7 @@ from termite.engine.fleet.logic.learnt_names import LearntNames
 from termite.engine.master.placement.traced_jobs import job_trace
 from termite.engine.model import Change
 from termite.engine.recall.fact_reader import FactReader
+from termite.engine.recall.known.known_table import Known, NotKnown
 from termite.engine.recall.logic.changed_inputs import ChangedInput, InputChanges
 from termite.engine.recall.logic.dependencies import (
     Dependencies,
@@ -32,6 +33,10 @@ MOST_PATHS = 20_000  # of one run: each costs the event loop 3 us
 MOST_ROUNDS = 50  # in which facts of the tree are got; each one may lead to further files
 
 
+# Raises FactsMissing.
+AskTable = Callable[[Dependencies, TreeFacts], Known | NotKnown]
+
+
 @dataclass(frozen=True, slots=True)
 class ObservedRun:
     """All that is known of a run that has ended and is not published.
@@ -39,7 +44,8 @@ class ObservedRun:
     `dependencies` is what it has used, or None if nobody knows. `changed` is an input whose
     content, existence or listing changed while it ran, b"" if there is none: another run may end
     otherwise. New times and modes are no such change. `tools` has the SHA-256 of the programs that
-    it executed, by path, and `changes` are those of its result, in canonical form.
+    it executed, by path, and `changes` are those of its result, in canonical form. `known` is the
+    answer of the table of known tools, or None if nobody has asked it.
 
     `observation` is None if the result cannot be stored. Then `obstacle` says why, and `detail`
     names what is to blame, as a path with its slash.
@@ -50,6 +56,7 @@ class ObservedRun:
     tools: Mapping[bytes, bytes] = field(default_factory=dict)
     changes: Sequence[Change] = ()
     observation: Observation | None = None
+    known: Known | NotKnown | None = None
     obstacle: Obstacle | None = None
     detail: bytes = b""
 
@@ -67,18 +74,22 @@ class RunObserver:
         self._tree, self._reader, self._message, self._root = tree, reader, message, root
         self._names_before = tree.attrs.name_changes
 
-    async def observe(self, ran: Ran, names: LearntNames, timing: Timing, weak: bytes = b"") -> ObservedRun:
+    async def observe(
+        self, ran: Ran, names: LearntNames, timing: Timing, weak: bytes = b"", ask_table: AskTable | None = None
+    ) -> ObservedRun:
         """Return what the run has used. `names` are those of its lease.
 
         `weak` is the weak fingerprint of the command. If it is b"", there is no observation, and no
-        obstacle but those of the trace. This blocks while facts of the tree are got, and never
-        raises an error of the tree or of the trace.
+        obstacle but those of the trace. `ask_table` asks the table of known tools.
+
+        This blocks while facts of the tree are got, and never raises an error of the tree or of the
+        trace.
         """
         try:
             job = self._ended_job(ran, names, timing)
             for _ in range(MOST_ROUNDS):
                 try:
-                    return self._look(job, weak)
+                    return self._look(job, weak, ask_table)
                 except FactsMissing as missing:
                     await self._supply(missing, ran)
         except NotStorable as error:
@@ -112,7 +123,7 @@ class RunObserver:
         trace = job_trace(ran.trace, names)
         return EndedJob(message.argv, message.cwd, trace, ran.changes, timing, self._root)
 
-    def _look(self, job: EndedJob, weak: bytes) -> ObservedRun:
+    def _look(self, job: EndedJob, weak: bytes, ask_table: AskTable | None) -> ObservedRun:
         """Look at the tree as it is now. Raise FactsMissing, NotStorable and Retryable."""
         tree = self._tree
         tree.drain()
@@ -127,7 +138,9 @@ class RunObserver:
         except NotStorable as error:
             return ObservedRun(found, changed, obstacle=error.obstacle, detail=error.detail)
         changes = canonical_changes(job.changes, found.path_set, facts)
-        return ObservedRun(found, changed, _tools_of(job, found, facts), changes, observation)
+        tools = _tools_of(job, found, facts)
+        known = ask_table(found, facts) if ask_table is not None else None
+        return ObservedRun(found, changed, tools, changes, observation, known)
 
     async def _supply(self, missing: FactsMissing, ran: Ran) -> None:
         """Get facts from the tree, or from the result if the run has made the program."""

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 import trio
 
-from termite.engine.recall.look_up.evidence import Proof, judge_proof
+from termite.engine.master.reuse.result_look_up import ResultSource
+from termite.engine.recall.look_up.evidence import judge_proof
 from termite.engine.recall.look_up.stored_rows import StoredRows
-from termite.engine.recall.result_store import ResultStore
 
 
 class TwinJobs:
@@ -44,7 +44,7 @@ class TwinJobs:
         if event is not None:
             event.set()
 
-    async def wait_for(self, weak: bytes, store: ResultStore) -> bool:
+    async def wait_for(self, weak: bytes, source: ResultSource) -> bool:
         """Wait for the command if it runs, at most as long as it took before.
 
         Return whether its result may be in the store now. If no result of the command could be
@@ -53,15 +53,16 @@ class TwinJobs:
         event = self._running.get(weak)
         if event is None:
             return False
-        expected_s = _expected_s(store.rows(weak), store)
+        expected_s = _expected_s(source.store.rows(weak), source)
         with trio.move_on_after(expected_s):
             await event.wait()
         return expected_s > 0 and event.is_set()
 
 
-def _expected_s(rows: StoredRows, store: ResultStore) -> float:
+def _expected_s(rows: StoredRows, source: ResultSource) -> float:
     """Return how long the last run took of which a new result would be used at once, or 0.0."""
     for row in rows.results:
-        if judge_proof(store.shape(row.shape), b"", is_known=False) is Proof.SHAPE:
+        is_known = source.table.still_vouches(row)
+        if judge_proof(source.store.shape(row.shape), b"", is_known=is_known).is_enough:
             return (row.result.ended_ns - row.result.started_ns) / 1e9
     return 0.0

@@ -44,9 +44,13 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class NotKnown:
-    """The result has to prove itself, for a reason for people."""
+    """The result has to prove itself, for a reason for people.
+
+    If `is_tool_known`, the table has the tool, but nobody vouches for these words or inputs.
+    """
 
     reason: str
+    is_tool_known: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +121,16 @@ def proof_of_table(table: KnownTable, command: CommandFacts, facts: TreeFacts) -
     try:
         known: Known | NotKnown = _proof(table, command, facts)
     except (_NotVouched, NotSimple) as reason:
-        return NotKnown(str(reason))
+        return NotKnown(str(reason), _calls_known_tool(table, command.identity))
     except UnservedDirectory:
         known = NotKnown("")
     facts.check()
     return known
+
+
+def _calls_known_tool(table: KnownTable, identity: CommandIdentity) -> bool:
+    name = split(identity.argv[0])[1].decode(errors="surrogateescape") if identity.argv else ""
+    return table.tool_called(name) is not None
 
 
 def _proof(table: KnownTable, command: CommandFacts, facts: TreeFacts) -> Known:

@@ -81,14 +81,14 @@ class Execution(msgspec.Struct, frozen=True, array_like=True):
 NEW_SHAPE = Shape()
 
 
-def shape_id(argv: Sequence[bytes], tools: Mapping[bytes, bytes]) -> bytes:
+def shape_id(argv: Sequence[bytes], tools: Mapping[bytes, bytes], *, is_whole: bool = False) -> bytes:
     """Return the identity of a command's shape: 16 bytes.
 
     `tools` has the SHA-256 of the programs that it executed, by path. In the words, what looks like
     the name of a file is left out. If an interpreter is among the programs, nothing is left out:
-    one script proves nothing about another.
+    one script proves nothing about another. Nor is anything if the shape `is_whole`.
     """
-    is_interpreted = any(_INTERPRETERS.fullmatch(path.rpartition(b"/")[2]) for path in tools) or not tools
+    is_interpreted = is_whole or any(_INTERPRETERS.fullmatch(path.rpartition(b"/")[2]) for path in tools) or not tools
     words = list(argv) if is_interpreted else [_FILE.sub(rb"\1*", word) for word in argv]
     return hashlib.sha256(msgspec.msgpack.encode((words, sorted(tools.values())))).digest()[:16]
 

@@ -13,11 +13,14 @@ import pytest
 import trio
 import trio.testing
 
+from termite.engine.decide.known_tools import KnownTool, Vouch
 from termite.engine.errors import Conflict, FsError, HalfPublished
 from termite.engine.history.logic.job_record import Where
 from termite.engine.master.job import Job
 from termite.engine.master.reuse import twin_jobs
 from termite.engine.model import Attr, BaseVersion, CacheMode, Exit
+from termite.engine.recall.known.known_table import KnownTable
+from termite.engine.recall.logic.interpreters import ELF_HEAD
 from termite.engine.recall.logic.traced_paths import AccessKind
 from termite.engine.recall.look_up import evidence
 from termite.engine.recall.look_up.stored_rows import LastRun, unpack_value
@@ -59,6 +62,7 @@ class CachingWorld(World):
         super().__init__(tmp_path, *scripts, cache=mode)
         self.set_tree(tree())
         self.results = tmp_path / "results"
+        self.weak = b""
         self.contents: list[Mapping[bytes, object]] = []
         publish = self.tree.publish
 
@@ -79,6 +83,7 @@ class CachingWorld(World):
             told = await launched.rest()
         if (cache := self.master.cache) is not None:
             for weak in cache._write():
+                self.weak = weak
                 cache.twins.end(weak)
         return told
 
@@ -142,6 +147,27 @@ async def test_another_content_or_variable_is_no_hit(world: CachingWorld) -> Non
     assert world.master.counters.cached == 0
     await world.compile()
     assert world.master.counters.cached == 1
+
+
+async def test_a_known_tool_needs_one_run_only_if_the_table_vouches_for_its_words(world: CachingWorld) -> None:
+    cache = world.master.cache
+    assert cache is not None
+    refused: list[str] = []
+    tool = KnownTool("gcc", "gcc", ("GCC",), lambda call: refused[0] if refused else Vouch(), asks=())
+    cache.source = cache.source._replace(table=KnownTable([tool]))
+    texts = ELF_HEAD, b"GCC"
+    world.master.fact_reader._texts[hashlib.sha256(b"gcc").digest(), texts] = frozenset(texts)
+    for _ in range(2):
+        assert await world.compile() == DONE
+    assert (world.master.counters.remote, world.master.counters.cached) == (1, 1)
+    refused.append("not with these words")
+    world.set_tree(tree("int y;"))
+    world.master.fact_reader._texts[hashlib.sha256(b"gcc").digest(), texts] = frozenset(texts)
+    for _ in range(2):
+        await world.compile()
+    assert (world.master.counters.remote, world.master.counters.cached) == (3, 1)
+    rows = cache.store.rows(world.weak).results
+    assert {bool(row.known): row.shape for row in rows}[False] != {bool(row.known): row.shape for row in rows}[True]
 
 
 @pytest.mark.parametrize("error", [lambda: Conflict((b"p/x.o",), ()), lambda: FsError(28)])
@@ -292,9 +318,9 @@ async def test_nobody_waits_longer_than_the_command_took_before_nor_without_a_pr
     assert cache is not None
     with cache.twins.running(b"weak"):
         with trio.fail_after(1):
-            assert not await cache.twins.wait_for(b"weak", cache.store), "there is no proof"
-            assert not await cache.twins.wait_for(b"other", cache.store)
-    assert not await cache.twins.wait_for(b"weak", cache.store)
+            assert not await cache.twins.wait_for(b"weak", cache.source), "there is no proof"
+            assert not await cache.twins.wait_for(b"other", cache.source)
+    assert not await cache.twins.wait_for(b"weak", cache.source)
 
 
 async def test_one_hit_of_many_is_executed_and_compared(world: CachingWorld, monkeypatch: pytest.MonkeyPatch) -> None:
