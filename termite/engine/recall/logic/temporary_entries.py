@@ -12,8 +12,11 @@ RANDOM_LETTERS = 6  # mkstemp(3) makes as many, and Python's tempfile two more
 LEAST_CHANGES = 2  # between small letters, capitals and digits; 92 of 100 random names have as many
 
 _MAKES = int(AccessKind.EXCL | AccessKind.MAKE)
-# Of the compiler, sed and sort. They make so many that eight of a hundred would be noticed.
-_KNOWN = re.compile(rb"(?:cc|sed|sort)[A-Za-z0-9]{6}(?:\.[A-Za-z0-9]+)*\Z")
+# Of the compiler, sed, sort, ar, mktemp(1) and Python. They make so many that eight of a hundred
+# would be noticed. Six small letters behind the "st" of ar are rather a word.
+_KNOWN = re.compile(
+    rb"(?:(?:cc|sed|sort|st(?![a-z]{6}))[A-Za-z0-9]{6}|tmp\.[A-Za-z0-9]{10}|tmp[a-z0-9_]{8})(?:\.[A-Za-z0-9]+)*\Z"
+)
 _STEM = re.compile(rb"([A-Za-z0-9]{6,})(?:\.[A-Za-z0-9]+)*\Z")
 
 

@@ -33,7 +33,11 @@ def test_other_names_do_not(name: bytes) -> None:
 def test_names_of_known_tools_are_all_random() -> None:
     for name in (b"ccabcdef.s", b"ccABCDEF.le", b"cc123456", b"sedabcdef", b"sortabcdef", b"ccabcdef.cdtor.c"):
         assert looks_random(name)
+    for name in (b"sthupRJP", b"tmpab_defgh", b"tmp.abcdefghij"):
+        assert looks_random(name)
     for name in (b"ccabcde.s", b"ccabcdefg", b"xccabcdef.s", b"sedabcdef-x"):
+        assert not looks_random(name)
+    for name in (b"stlocked", b"tmplock", b"tmp.lock", b"state.lock"):
         assert not looks_random(name)
 
 
