@@ -10,6 +10,7 @@ from termite.engine.master.placement.sent_contents import take_contents
 from termite.engine.master.placement.traced_jobs import trace_mode
 from termite.engine.master.shared import Master
 from termite.engine.model import Changeset, Command, Rule, TraceMode
+from termite.engine.recall.look_up.fingerprints import STDIN_ENDED
 from termite.engine.wire.protocol.messages import Run
 
 
@@ -44,7 +45,7 @@ def dispatch(master: Master, job: Job, command: Command, lease: Lease) -> Run | 
         memory_bytes=rule.memory_bytes if rule else 0,
         stdin_file=job.request.stdin_file,
         stdin_closed=job.request.stdin_closed,
-        stdin_ended=job.request.stdin_ended,
+        stdin_ended=job.identity.stdin == STDIN_ENDED if job.identity else job.request.stdin_ended,
         contents=contents,
         limits=job.request.inherited.limits,
         nice=job.request.inherited.nice,

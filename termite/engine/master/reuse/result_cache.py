@@ -31,7 +31,13 @@ from termite.engine.recall.known.known_table import CommandFacts, KnownTable, pr
 from termite.engine.recall.logic.dependencies import NotStorable, Obstacle
 from termite.engine.recall.look_up.differences import Difference, MissCause
 from termite.engine.recall.look_up.evidence import is_audit_due
-from termite.engine.recall.look_up.fingerprints import UNKEYED, CommandIdentity, weak_fingerprint
+from termite.engine.recall.look_up.fingerprints import (
+    STDIN_CLOSED,
+    STDIN_ENDED,
+    UNKEYED,
+    CommandIdentity,
+    weak_fingerprint,
+)
 from termite.engine.recall.look_up.stored_rows import ResultRow
 from termite.engine.recall.result_store import ResultStore, default_limits
 from termite.engine.store.store_upkeep import StoreUpkeep, next_step_in_thread
@@ -101,7 +107,7 @@ class ResultCache:
             env=environment_of(command).without((*self._left_out, *(rule.ignore_env if rule else ()))).remote_words,
             umask=request.umask,
             root=self._root,
-            stdin=b"closed" if request.stdin_closed else b"ended" if request.stdin_ended else b"",
+            stdin=_stdin_word(job),
             merge=request.merge,
             ids=self._ids,
             limits=f"{request.inherited.limits} {memory_bytes}",
@@ -251,6 +257,18 @@ def _held_bytes(run: EndedRun) -> int:
     """Return about how much memory an ended run takes."""
     contents = sum(len(content) for content in run.contents.values() if isinstance(content, bytes))
     return contents + sum(len(piece.content) for piece in run.result.output)
+
+
+def _stdin_word(job: Job) -> bytes:
+    """Return the standard input of a job that has none to read.
+
+    Of the commands that make runs at once, make gives one its own standard input, and all others a
+    pipe at its end. Which one is a matter of chance, so a command of make always gets /dev/null.
+    """
+    if job.request.stdin_closed:
+        return STDIN_CLOSED
+    is_of_make = "MAKELEVEL" in job.request.invocation.env
+    return STDIN_ENDED if job.request.stdin_ended and not is_of_make else b""
 
 
 def _is_recallable(job: Job) -> bool:

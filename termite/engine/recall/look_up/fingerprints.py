@@ -28,13 +28,15 @@ UNKEYED = (
     *("MAKE_TERMOUT", "MAKE_TERMERR", "TERMITE", "TERMITE_*"),
 )
 
+STDIN_CLOSED, STDIN_ENDED = b"closed", b"ended"
+
 
 @dataclass(frozen=True, slots=True)
 class CommandIdentity:
     """All that is known of a command before the tree is looked at.
 
-    `env` has the words NAME=TEXT that its job gets. `stdin` is b"" for /dev/null, else the SHA-256
-    of all that can be read from it. `ids` are those of the user and the groups, `limits` are those
+    `env` has the words NAME=TEXT that its job gets. `stdin` is b"" for /dev/null, STDIN_CLOSED, or
+    STDIN_ENDED for a pipe at its end. `ids` are those of the user and the groups, `limits` are those
     of Run with the limit of memory. `terminal` has the size of the window and which streams are
     terminals, or is () without one. `root` is the writable root. `machine` is b"", or names the
     class of worker that the command asks about.

@@ -170,6 +170,25 @@ async def test_a_known_tool_needs_one_run_only_if_the_table_vouches_for_its_word
     assert {bool(row.known): row.shape for row in rows}[False] != {bool(row.known): row.shape for row in rows}[True]
 
 
+async def test_a_command_of_make_gets_no_pipe_in_place_of_a_standard_input_without_anything(tmp_path: Path) -> None:
+    seen: list[bool] = []
+
+    async def run(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        seen.append(message.stdin_ended)
+        return await traced(ran())(message, on_chunk)
+
+    world = CachingWorld(tmp_path, *[run] * 4)
+    for stdin, env in ((b"null", "1"), (b"ended", "1"), (b"null", ""), (b"ended", "")):
+        fields = {**STREAMS, "stdin": stdin}
+        variables = {"MAKELEVEL": env} if env else {}
+        async with world.launcher("gcc", "-c", "x.c", fields=fields, **variables) as launched:
+            assert await launched.rest() == DONE
+        assert world.master.cache is not None
+        world.master.cache._write()
+    assert seen == [False, False, False, True]
+    world.master.cache.close()
+
+
 @pytest.mark.parametrize("error", [lambda: Conflict((b"p/x.o",), ()), lambda: FsError(28)])
 async def test_a_result_that_cannot_be_published_is_a_miss(world: CachingWorld, error: Callable[[], Exception]) -> None:
     for _ in range(2):
