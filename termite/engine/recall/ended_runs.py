@@ -86,7 +86,7 @@ def _keep_result(store: ResultStore, run: EndedRun, now_s: int) -> Kept:
     is_special = isinstance(run.known, NotKnown) and run.known.is_tool_known
     shape = shape_id(run.identity.argv, run.tools, is_whole=is_special)
     entries, is_blind = (run.known.entries, run.known.is_blind) if isinstance(run.known, Known) else ((), False)
-    row = ResultRow(seen.timed, seen.blind, seen.row.id, run.result, shape, entries, is_blind)
+    row = ResultRow(seen.timed, seen.blind, seen.row.id, run.result, shape, entries, is_blind, seen.order)
     known = store.shape(shape)
     if known.refused:
         return Kept(StoreEffect.UNFIT, known.refused)

@@ -88,9 +88,14 @@ def shape_id(argv: Sequence[bytes], tools: Mapping[bytes, bytes], *, is_whole: b
     the name of a file is left out. If an interpreter is among the programs, nothing is left out:
     one script proves nothing about another. Nor is anything if the shape `is_whole`.
     """
-    is_interpreted = is_whole or any(_INTERPRETERS.fullmatch(path.rpartition(b"/")[2]) for path in tools) or not tools
+    is_interpreted = is_whole or any(map(is_interpreter, tools)) or not tools
     words = list(argv) if is_interpreted else [_FILE.sub(rb"\1*", word) for word in argv]
     return hashlib.sha256(msgspec.msgpack.encode((words, sorted(tools.values())))).digest()[:16]
+
+
+def is_interpreter(path: bytes) -> bool:
+    """Return whether the behaviour of a program lies in a file that it reads."""
+    return _INTERPRETERS.fullmatch(path.rpartition(b"/")[2]) is not None
 
 
 def proof_key(shape: Shape, row: ResultRow) -> bytes:

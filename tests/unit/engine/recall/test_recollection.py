@@ -30,6 +30,7 @@ from termite.engine.recall.look_up.stored_rows import (
     pack_value,
     unpack_value,
 )
+from termite.engine.recall.look_up.time_order import time_order
 from termite.engine.tree.logic.attrs import AttrTree
 from tests.unit.engine.recall.recall_trees import directory, file, link, tree_of
 
@@ -77,6 +78,7 @@ def stored(from_tree: AttrTree) -> StoredRows:
         SET_ID,
         RecordedResult((), (), 1, 2, job="job 7"),
         SHAPE,
+        order=time_order(PATH_SET, facts),
     )
     return StoredRows((PathSetRow(SET_ID, PATH_SET),), (row,))
 
@@ -116,6 +118,36 @@ def test_new_times_are_a_hit_if_a_table_vouches_for_that() -> None:
     assert vouched == Hit(rows.results[0], by_times=False)
     assert recall(WEAK, rows, TreeFacts(touched), (), lambda row: False) == Miss()
     assert recall(WEAK, rows, TreeFacts(tree(w_a__c=file("b"))), (), lambda row: True) == Miss()
+
+
+def test_another_order_of_times_is_no_hit_even_for_commands_that_are_blind_to_them() -> None:
+    two = PathSet((Dependency(b"w/a.c", Use.STAT), Dependency(b"w/b.c", Use.STAT)))
+    before = TreeFacts(tree(w_a__c=file("a", mtime_ns=1), w_b__c=file("b", mtime_ns=2)))
+    identity, _ = pack_path_set(two)
+    found = [states(two, before, with_times=with_times) for with_times in (True, False)]
+    keys = [
+        strong_fingerprint(WEAK, identity, *key, with_times=not at) for at, key in enumerate(zip(found, strict=True))
+    ]
+    row = ResultRow(*keys, identity, RecordedResult((), (), 1, 2), SHAPE, order=time_order(two, before))
+    rows = StoredRows((PathSetRow(identity, two),), (row,))
+    for times, is_hit in (((5, 6), True), ((6, 5), False), ((5, 5), False)):
+        a, b = (file(name, mtime_ns=at) for name, at in zip("ab", times, strict=True))
+        assert isinstance(answer(tree(w_a__c=a, w_b__c=b), rows, is_blind=True), Hit) == is_hit
+
+
+def test_the_time_of_a_directory_has_a_place_only_if_an_interpreter_may_compare_it() -> None:
+    def order(program: bytes, directory_ns: int) -> bytes:
+        used = (
+            Dependency(b"bin/" + program, Use.READ | Use.EXEC),
+            Dependency(b"w/a.c", Use.STAT),
+            Dependency(b"w/inc", Use.STAT),
+        )
+        inc = msgspec.structs.replace(directory(), mtime_ns=directory_ns)
+        now = {b"bin/" + program: file("x", 0o755), b"w/a.c": file("a", mtime_ns=5), b"w/inc": inc}
+        return time_order(PathSet(used), TreeFacts(tree_of({**TREE, **now})))
+
+    assert order(b"gcc", 4) == order(b"gcc", 6)
+    assert order(b"sh", 4) != order(b"sh", 6)
 
 
 @pytest.mark.parametrize(
