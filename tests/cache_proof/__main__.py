@@ -15,7 +15,6 @@ reasons of misses. --latency measures hits of one command at its launcher.
 import argparse
 import os
 import random
-import shutil
 import signal
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from tests.cache_proof.latency import measure
 from tests.cache_proof.projects import PROJECTS
 from tests.cache_proof.rates import show_rates
 from tests.cache_proof.rounds import ProvenProject, Result, caching
+from tests.cache_proof.twin import remove_tree
 from tests.cache_proof.unsteady import NAME as UNSTEADY
 from tests.cache_proof.unsteady import Unsteady
 from tests.e2e.places import IS_ROOT
@@ -56,7 +56,7 @@ def main() -> int:
             return show_rates(base, [PROJECTS[name] for name in names if name in PROJECTS])
         return _prove(base, names, words)
     finally:
-        shutil.rmtree(base / "place", ignore_errors=True)
+        remove_tree(base / "place")
         if not any(base.iterdir()):
             base.rmdir()
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from termite.engine.recall.logic.uses import PathSet, State
+from termite.engine.recall.logic.uses import Dependency, PathSet, State
 from termite.engine.recall.look_up.differences import difference_of_states
 from termite.engine.recall.look_up.evidence import Shape
 from termite.engine.recall.look_up.stored_rows import LastRun, PathSetRow, ResultRow, unpack_value
@@ -133,8 +133,13 @@ def _other_input(one: PathSet | None, other: PathSet | None) -> str:
     if one is None or other is None:
         return "gone"
     differing = set(one.dependencies) ^ set(other.dependencies)
-    first = min(differing, key=lambda found: found.path)
-    return f"/{first.path.decode(errors='replace')} ({first.use:#x})"
+    return " ".join(
+        f"{found.path.decode(errors='replace')}:{found.use:#x}" for found in sorted(differing, key=_path)[:4]
+    )
+
+
+def _path(dependency: Dependency) -> bytes:
+    return dependency.path
 
 
 def _states(run: LastRun) -> list[State]:

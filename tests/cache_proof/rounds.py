@@ -3,7 +3,7 @@
 import json
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,9 +64,10 @@ def caching(base: Path, mark: str, kind: str = "ordinary") -> Iterator[Tree]:
 class ProvenProject:
     """A project whose builds are compared. Its tree lasts from round to round."""
 
-    def __init__(self, tree: Tree, project: Project, seed: int, kept: Path) -> None:
+    def __init__(self, tree: Tree, project: Project, seed: int, kept: Path, targets: Sequence[str] = ()) -> None:
+        """Make the project in the tree. With `targets`, only these are built."""
         self.project = project
-        self._seed, self._kept = seed, kept
+        self._seed, self._kept, self._targets = seed, kept, targets
         self._number = 0
         self._env: dict[str, str] = {}
         self._umask = 0o022
@@ -129,6 +130,8 @@ class ProvenProject:
         remove_tree(self._tree.path / "c0")
         lines = []
         for directory in sorted(path for path in self._pristine.iterdir() if path.is_dir()):
+            if self._targets and directory.name not in self._targets:
+                continue
             remove_tree(self._tree.path / directory.name)
             copy_tree(directory, self._tree.path / directory.name)
             if rng.random() < MUTATED_SHARE:
@@ -160,7 +163,7 @@ class ProvenProject:
 
     def _command(self, prefix: str, jobs: int, *more: str) -> list[str]:
         tool = self._tree.where.termite(f"{prefix}{self.project.tool}") if prefix else self.project.tool
-        return [tool, f"-j{jobs}", *self.project.words, *more]
+        return [tool, f"-j{jobs}", *self.project.words, *more, *self._targets]
 
     def _build(self, jobs: int) -> Outcome:
         return self._tree.where.run(

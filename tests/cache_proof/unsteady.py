@@ -1,6 +1,7 @@
 """Commands whose results are others each time: none may be answered with the result of another run."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.cache_proof.rounds import Result
@@ -70,7 +71,8 @@ int main(void) {
 class Unsteady:
     """The directory in which the commands run, one after the other."""
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, commands: Mapping[str, str] = COMMANDS) -> None:
+        self._commands = commands
         self._tree = tree.subtree(NAME)
         self._number = 0
         self._last_s = 0.0
@@ -85,7 +87,7 @@ class Unsteady:
         began = time.monotonic()
         time.sleep(max(self._last_s + APART_S - began, 0.0))
         result = Result(NAME, self._number, [])
-        for name, command in COMMANDS.items():
+        for name, command in self._commands.items():
             known = self._tree.jobs("cached")
             ours = self._run(command)
             result.jobs += 1
