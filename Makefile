@@ -1,5 +1,5 @@
 # The commands of the README. Paths are relative, so that a checkout may have spaces in its path.
-.PHONY: setup demo test check audit sanitize fuzz torture screenshots bench
+.PHONY: setup demo test check audit sanitize fuzz torture prove-cache screenshots bench
 
 setup:
 	@sh tools/setup.sh
@@ -48,6 +48,11 @@ torture:  ## hit one fault into each build for half an hour (docs/develop/faults
 	@sh tools/setup.sh tests
 	@.venv/bin/python -m tests.torture $(if $(SEED),--seed $(SEED)) $(if $(FAULT),--fault '$(FAULT)') \
 		$(if $(UNTIL),--until $(UNTIL)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
+
+# The same rounds again: make prove-cache ARGS='--seed 7 --only lua --rounds 9'. ARGS=--help shows more.
+prove-cache:  ## build packages with stored results for half an hour, and execute every hit as well (docs/develop/recall.md)
+	@sh tools/setup.sh tests
+	@PYTHONPATH=tools .venv/bin/python -m tests.cache_proof $(ARGS)
 
 screenshots:  ## look at the pages in a real browser, which this installs, and renew the pictures in docs/images
 	@sh tools/setup.sh browser

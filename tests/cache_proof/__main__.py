@@ -4,12 +4,12 @@
     python -m tests.cache_proof --rates [--only NAME,...]
     python -m tests.cache_proof --latency HITS
 
-A line a round says `ok|FAIL project round hits/jobs seconds mutations`. After a FAIL the problems
-follow, the kept directory, and the command that replays the rounds of the project until then. The
-last line counts hits, builds and wrong rounds; the exit code is 1 if one was wrong.
+A line a round says `ok|FAIL project round hits/jobs seconds mutations`.
+After a FAIL the problems follow, with the kept directory and the command that replays the rounds.
+The last line counts hits, builds and wrong rounds. The exit code is 1 if a round was wrong.
 
---rates shows the share of hits in the second and the third clean build of each package, with the
-reasons of misses. --latency measures hits of one command at its launcher.
+With --rates, clean builds of each package show the share of hits and the reasons of misses.
+With --latency, hits of one command are measured at its launcher.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Mutate the tree of a package: what a developer does to it between two builds, and what nobody does.
+"""Mutate the tree of a package as developers do between two builds, and as nobody does.
 
 Every mutation returns a few words that say what it did. Files keep their owner, because the caller
 gives the whole tree to its user afterwards.

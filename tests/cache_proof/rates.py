@@ -1,4 +1,4 @@
-"""Show the share of hits in clean builds of packages in one directory, and the reasons of misses."""
+"""Show the share of hits in clean builds of packages in one directory, and why others miss."""
 
 import os
 import sqlite3
@@ -29,7 +29,7 @@ ON_WORKERS = ("worker", "cache")
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """All that the index says at one moment: last runs by name, the job each stands for, path sets and shapes."""
+    """All that the index says at one moment: last runs by name, path sets, and shapes."""
 
     last: Mapping[bytes, LastRun]
     path_sets: Mapping[tuple[bytes, bytes], PathSet]
@@ -41,7 +41,7 @@ class Stored:
 
 
 def show_rates(base: Path, projects: list[Project]) -> int:
-    """Print for each project the share of hits of each build, and its commonest reasons of misses."""
+    """Print the share of hits of each build, and its commonest reasons of misses."""
     print(
         "| package | build | commands that end with 0 | hits | share | reasons of misses |\n|---|---|---|---|---|---|"
     )

@@ -175,7 +175,7 @@ class ProvenProject:
         )
 
     def _next_difference(self) -> Iterator[str]:
-        """Yield a problem if the tool would do something else next: then the order of times is wrong."""
+        """Yield a problem if the tool would go on otherwise: then the order of times is wrong."""
         command, within = self._command("", 1, "-n"), self.project.within
         ours = self._tree.where.run(command, self._tree.path / within, env=self._env)
         plain = run_at(self._tree, self._twin, command, within, self._env, 0o022)

@@ -1,10 +1,10 @@
-"""Commands whose results are others each time: none may be answered with the result of another run."""
+"""Commands whose results differ each time: none may be answered with that of another run."""
 
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.cache_proof.rounds import Result
+from tests.cache_proof.rounds import Result, jobs_of
 from tests.cache_proof.twin import remove_tree
 from tests.e2e.cluster import Tree
 
@@ -82,27 +82,29 @@ class Unsteady:
         assert self._tree.plain("gcc", "-o", "clock", "clock.c").code == 0
 
     def run(self) -> Result:
-        """Run all commands once. Whatever the cache gives must be what a run on the worker gives."""
+        """Run all commands once. A result of the cache must be that of a run on the worker."""
         self._number += 1
         began = time.monotonic()
         time.sleep(max(self._last_s + APART_S - began, 0.0))
         result = Result(NAME, self._number, [])
-        for name, command in self._commands.items():
-            known = self._tree.jobs("cached")
-            ours = self._run(command)
-            result.jobs += 1
-            if self._tree.jobs("cached") == known:
-                continue
-            result.hits += 1
-            result.words.append(name)
-            if (right := self._run(command, fresh=f"{self._number}")) != ours:
-                result.problems.append(f"{name}: {ours!r}, executed {right!r}")
+        result.jobs = len(self._commands)
+        known = self._tree.jobs("cached")
+        ours = {name: self._run(command) for name, command in self._commands.items()}
+        result.hits = self._tree.jobs("cached") - known
+        recalled = jobs_of(self._tree)[-result.jobs :] if result.hits else []
+        for name, job in zip(self._commands, recalled, strict=False):
+            if job["where"] == "cache":
+                result.words.append(name)
+                if (right := self._run(self._commands[name], fresh=f"{self._number}")) != ours[name]:
+                    result.problems.append(f"{name}: {ours[name]!r}, executed {right!r}")
+        if len(result.words) != result.hits:
+            result.problems.append(f"{result.hits} hits, but their records say {result.words}")
         self._last_s = time.monotonic()
         result.seconds = self._last_s - began
         return result
 
     def _run(self, command: str, *, fresh: str = "") -> object:
-        """Return all that a command has left and said. With `fresh`, it is executed in any case."""
+        """Return all that a command has left and said. `fresh` lets it be executed anyway."""
         out = self._tree.path / "out"
         remove_tree(out)
         self._tree.mkdir("out")

@@ -36,8 +36,8 @@ class CommandIdentity:
     """All that is known of a command before the tree is looked at.
 
     `env` has the words NAME=TEXT that its job gets. `stdin` is b"" for /dev/null, STDIN_CLOSED, or
-    STDIN_ENDED for a pipe at its end. `ids` are those of the user and the groups, `limits` are those
-    of Run with the limit of memory. `terminal` has the size of the window and which streams are
+    STDIN_ENDED for a pipe at its end. `ids` are those of the user and the groups, `limits` those of
+    Run with the limit of memory. `terminal` has the size of the window and which streams are
     terminals, or is () without one. `root` is the writable root. `machine` is b"", or names the
     class of worker that the command asks about.
     """

@@ -23,8 +23,8 @@ class Observation:
     """The dependencies of a job, and the fingerprints of its result.
 
     `states` are those before the job, with times. `timed` is b"" if the times before the job are
-    not known. `order` stands for the order of those times, or is b"". `blind` is b"" if the result has times
-    that the command has set.
+    not known. `order` stands for the order of those times, or is b"". `blind` is b"" if the result
+    has times that the command has set.
     """
 
     dependencies: Dependencies

@@ -31,7 +31,7 @@ def time_order(path_set: PathSet, facts: TreeFacts) -> bytes:
 
 
 def compares_directories(path_set: PathSet) -> bool:
-    """Return whether the command may compare the times of directories: if an interpreter is one of its programs.
+    """Return whether an interpreter is executed, which may compare the times of directories.
 
     Compilers ask for those of all directories in which they search. Each output changes them.
     """

@@ -178,15 +178,15 @@ async def test_a_command_of_make_gets_no_pipe_in_place_of_a_standard_input_witho
         return await traced(ran())(message, on_chunk)
 
     world = CachingWorld(tmp_path, *[run] * 4)
-    for stdin, env in ((b"null", "1"), (b"ended", "1"), (b"null", ""), (b"ended", "")):
+    cache = world.master.cache
+    assert cache is not None
+    for stdin, variable in ((b"null", "MAKELEVEL"), (b"ended", "MAKELEVEL"), (b"null", "LANG"), (b"ended", "LANG")):
         fields = {**STREAMS, "stdin": stdin}
-        variables = {"MAKELEVEL": env} if env else {}
-        async with world.launcher("gcc", "-c", "x.c", fields=fields, **variables) as launched:
+        async with world.launcher("gcc", "-c", "x.c", fields=fields, pid=None, **{variable: "1"}) as launched:
             assert await launched.rest() == DONE
-        assert world.master.cache is not None
-        world.master.cache._write()
+        cache._write()
     assert seen == [False, False, False, True]
-    world.master.cache.close()
+    cache.close()
 
 
 @pytest.mark.parametrize("error", [lambda: Conflict((b"p/x.o",), ()), lambda: FsError(28)])

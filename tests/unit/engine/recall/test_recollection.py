@@ -125,10 +125,8 @@ def test_another_order_of_times_is_no_hit_even_for_commands_that_are_blind_to_th
     before = TreeFacts(tree(w_a__c=file("a", mtime_ns=1), w_b__c=file("b", mtime_ns=2)))
     identity, _ = pack_path_set(two)
     found = [states(two, before, with_times=with_times) for with_times in (True, False)]
-    keys = [
-        strong_fingerprint(WEAK, identity, *key, with_times=not at) for at, key in enumerate(zip(found, strict=True))
-    ]
-    row = ResultRow(*keys, identity, RecordedResult((), (), 1, 2), SHAPE, order=time_order(two, before))
+    timed, blind = (strong_fingerprint(WEAK, identity, of, with_times=at == 0) for at, of in enumerate(found))
+    row = ResultRow(timed, blind, identity, RecordedResult((), (), 1, 2), SHAPE, order=time_order(two, before))
     rows = StoredRows((PathSetRow(identity, two),), (row,))
     for times, is_hit in (((5, 6), True), ((6, 5), False), ((5, 5), False)):
         a, b = (file(name, mtime_ns=at) for name, at in zip("ab", times, strict=True))
