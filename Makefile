@@ -1,5 +1,5 @@
 # The commands of the README. Paths are relative, so that a checkout may have spaces in its path.
-.PHONY: setup demo test check audit sanitize fuzz torture prove-cache screenshots bench
+.PHONY: setup demo test check dist audit sanitize fuzz torture prove-cache screenshots bench
 
 setup:
 	@sh tools/setup.sh
@@ -24,6 +24,9 @@ check: setup  ## what a change must pass before it is committed; half a minute
 	.venv/bin/codespell *.md Makefile CMakeLists.txt .ci bench docs examples native patches termite tests tools; \
 	.venv/bin/python -m pytest -q tests/unit; \
 	set +x; echo "check: passed in $$(($$(date +%s) - start)) s"
+
+dist: setup  ## build the files of a release into dist (docs/use/install.md): two runs give the same bytes
+	@PYTHONPATH=tools .venv/bin/python -m packing dist
 
 audit: setup  ## ask the advisory database of PyPI about every pinned package, and check how the native programs are built
 	@sh tools/audit.sh

@@ -102,8 +102,9 @@ install_requirements() {
     install="install -qq --disable-pip-version-check --require-hashes --only-binary :all:"
     # shellcheck disable=SC2086
     .venv/bin/pip $install -r requirements-build.txt
-    # shellcheck disable=SC2086
-    PATH="$PWD/.venv/bin:$PATH" .venv/bin/pip $install --no-binary pyfuse3 --no-build-isolation -r requirements-dev.txt
+    # `make dist` puts libfuse3 into that directory; where it is not, the system's is found.
+    # shellcheck disable=SC2016,SC2086
+    LDFLAGS='-Wl,-rpath,$ORIGIN/../termite.libs' PATH="$PWD/.venv/bin:$PATH" .venv/bin/pip $install --no-binary pyfuse3 --no-build-isolation -r requirements-dev.txt
 }
 
 install_termite() {
