@@ -3,8 +3,11 @@
 import argparse
 import os
 import sys
+import tempfile
 from pathlib import Path
 
+from packing.bundle import build_bundle
+from packing.product_tree import make_product_tree, tree_glibc
 from packing.release import CHECKOUT, PackingError, this_release
 from packing.wheel_file import build_wheel
 
@@ -22,6 +25,10 @@ def main() -> int:
         release = this_release()
         wheel = build_wheel(release, flags.directory)
         _announce(wheel)
+        with tempfile.TemporaryDirectory() as scratch:
+            tree = Path(scratch) / "tree"
+            make_product_tree(release, wheel, tree)
+            _announce(build_bundle(release, tree, tree_glibc(tree), flags.directory, flags.level))
     except PackingError as error:
         print(f"dist: {error}", file=sys.stderr)
         return 1
