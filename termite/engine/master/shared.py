@@ -40,7 +40,7 @@ from termite.engine.master.recording.fleet_view import FleetView, view_fleet
 from termite.engine.master.recording.job_records import RecordSettings
 from termite.engine.master.recording.recorder import Recorder
 from termite.engine.master.recording.recorder_config import RecorderConfig
-from termite.engine.master.reuse.result_cache import open_cache
+from termite.engine.master.reuse.result_cache import ResultCache, open_cache
 from termite.engine.master.reuse.run_observer import RunObserver
 from termite.engine.master.settled_check import SettledCheck
 from termite.engine.master.worker_shell.job_surroundings import JobSurroundings, Surroundings
@@ -136,9 +136,7 @@ class Master:
         if config.alias is not None:
             tree.show_tools((), (), [bytes(config.alias)])
         self.fact_reader = FactReader(tree)
-        self.cache = open_cache(
-            config.cache, config.results, config.env_exclude, self.writable_root, config.plugins.known_tools()
-        )
+        self.cache = _open_cache(config, self.writable_root)
         self.users_of_unseen = UnseenPrograms()
         self.pool = Pool(_pool_config(config, tree, self.machine), tree.drain, MirrorRequests(tree, self.jobs).answer)
         self.recorder = Recorder(_recorder_config(config), self._view_fleet)
@@ -229,6 +227,10 @@ class Master:
             self.vantage = own_vantage()
             found = difference(self.vantage, request.vantage, cwd)
         return found
+
+
+def _open_cache(config: MasterConfig, root: bytes) -> ResultCache | None:
+    return open_cache(config.cache, config.results, config.env_exclude, root, config.plugins.known_tools())
 
 
 def _recorder_config(config: MasterConfig) -> RecorderConfig:

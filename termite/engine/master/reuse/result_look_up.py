@@ -55,6 +55,8 @@ async def look_up(
             return row
         return Difference(MissCause.EVICTED)
     last, path_set = store.last(recall_name(identity)) or (None, None)
+    if last is None:
+        return Difference(MissCause.NEVER)
     return await _ask(tree, reader, lambda facts: explain_miss(identity, last, path_set, facts))
 
 
