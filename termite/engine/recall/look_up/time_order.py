@@ -10,9 +10,9 @@ import stat
 import msgspec
 
 from termite.engine.model import Attr
+from termite.engine.recall.logic.overwriters import is_compiler, is_loader
 from termite.engine.recall.logic.tree_facts import TreeFacts, UnservedDirectory
 from termite.engine.recall.logic.uses import EXEC, STAT, PathSet
-from termite.engine.recall.look_up.evidence import is_interpreter
 
 
 def time_order(path_set: PathSet, facts: TreeFacts) -> bytes:
@@ -31,11 +31,13 @@ def time_order(path_set: PathSet, facts: TreeFacts) -> bytes:
 
 
 def compares_directories(path_set: PathSet) -> bool:
-    """Return whether an interpreter is executed, which may compare the times of directories.
+    """Return whether the command may compare the times of directories.
 
-    Compilers ask for those of all directories in which they search. Each output changes them.
+    Compilers do not. They ask for those of all directories in which they search, and each output
+    changes these.
     """
-    return any(is_interpreter(dependency.path) for dependency in path_set.dependencies if dependency.use & EXEC)
+    executed = [dependency.path for dependency in path_set.dependencies if dependency.use & EXEC]
+    return not all(is_compiler(path) or is_loader(path) for path in executed)
 
 
 def _find(facts: TreeFacts, path: bytes) -> Attr | None:
