@@ -30,9 +30,11 @@ from termite.engine.fleet.coordinator import COORDINATOR_PORT, CoordinatorConfig
 from termite.engine.host import preflight
 from termite.engine.host.descriptors import raise_file_limit
 from termite.engine.host.log_tail import LogTail
+from termite.engine.host.machine import read_most_tasks
 from termite.engine.host.meminfo import read_memory
 from termite.engine.host.native_programs import native_program
 from termite.engine.host.ownership import find_stranger
+from termite.engine.host.service_manager import NOBODY, ServiceManager, take_service_manager
 from termite.engine.loop.task_tree import show_tasks_on_signal
 from termite.engine.model import DEFAULT_STORE_BYTES, DEFAULT_STORE_FILES, JobNetwork, StoreLimits
 from termite.engine.paths import allow_deep_paths
@@ -49,11 +51,14 @@ PASTA_PLACES = ("/usr/local/bin", "/usr/bin")  # where packages put it, if PATH 
 Serve = Callable[[trio.TaskStatus[str]], Awaitable[None]]
 
 
-def run_daemon(program: str, serve: Serve, announce: str, places: Mapping[str, object]) -> int:
+def run_daemon(
+    program: str, serve: Serve, announce: str, places: Mapping[str, object], manager: ServiceManager = NOBODY
+) -> int:
     """Run `serve` until SIGINT, SIGTERM or SIGHUP, and return the exit code. Log tasks at SIGUSR1.
 
     `announce` is printed on stdout as soon as the daemon serves; {address} in it is replaced.
     `places` are those in which the daemon leaves something if it is killed (`footprints`).
+    `manager` is notified when the daemon serves, and when it ends.
     """
 
     async def main() -> None:
@@ -61,16 +66,16 @@ def run_daemon(program: str, serve: Serve, announce: str, places: Mapping[str, o
         hang_up = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL else []
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, *hang_up) as signals:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_cancel_on_signal, signals, nursery.cancel_scope)
+                nursery.start_soon(_cancel_on_signal, signals, nursery.cancel_scope, manager)
                 nursery.start_soon(show_tasks_on_signal)
                 address = await nursery.start(_serve_to_the_end, serve, nursery.cancel_scope)
-                print(f"{program}: {announce.format(address=address)}", flush=True)
+                announced = announce.format(address=address)
+                print(f"{program}: {announced}", flush=True)
+                manager.notify_ready(announced)
                 _clean_up_after_others()
 
-    # A tree of 100,000 names is no garbage. Searching it for cycles again and again costs more
-    # than it frees.
     gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+    gc.set_threshold(50_000, 20, 100)  # searching a tree of 100,000 names for cycles costs more than it frees
     # With an umask of 0777 termite could not enter its own directories. Jobs and results have
     # modes of their own.
     os.umask(0o022)
@@ -100,8 +105,9 @@ async def _serve_to_the_end(serve: Serve, daemon: trio.CancelScope, task_status:
     daemon.cancel()  # the daemon has ended: a client asked for it, or it was idle for too long
 
 
-async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope, manager: ServiceManager) -> None:
     async for _ in signals:
+        manager.notify_stopping()
         scope.cancel()
 
 
@@ -131,7 +137,7 @@ def coordinator(argv: Sequence[str] | None = None) -> int:
                 nursery.start_soon(keep_pages, pages, secret, place)
 
     announce = f"listens on {{address}}\n{program}: pages at {pages.url}" if pages else "listens on {address}"
-    return run_daemon(program, serve, announce, {})
+    return run_daemon(program, serve, announce, {}, take_service_manager())
 
 
 def _farm_pages(flags: argparse.Namespace) -> FarmPages:
@@ -183,7 +189,7 @@ def worker(argv: Sequence[str] | None = None) -> int:
 
     where = f"coordinator {config.coordinator}" if config.coordinator else "no coordinator"
     announce = f"listens on {{address}}, {config.slots} slots, {where}"
-    return run_daemon(program, serve, announce, worker_places(config.cache, config.tmpdir))
+    return run_daemon(program, serve, announce, worker_places(config.cache, config.tmpdir), take_service_manager())
 
 
 def worker_config(flags: argparse.Namespace, secret: bytes, tail: LogTail) -> WorkerConfig:
@@ -219,7 +225,7 @@ def worker_config(flags: argparse.Namespace, secret: bytes, tail: LogTail) -> Wo
         store=StoreLimits(flags.cache_size, flags.cache_files),
         network=job_network(flags.network, root=root),
         limits=job_limits(
-            flags.jobs, _most_tasks(), read_memory("MemTotal"), flags.job_processes or 0, flags.job_memory or 0
+            flags.jobs, read_most_tasks(), read_memory("MemTotal"), flags.job_processes or 0, flags.job_memory or 0
         ),
         scratch_bytes=flags.scratch_size or 0,
         log_tail=tail,
@@ -239,11 +245,6 @@ def job_network(wanted: str, *, root: bool) -> JobNetwork:
     if root:
         preflight.check_readable_by_others(Path(pasta), "pasta")
     return JobNetwork(is_given=True, pasta=os.path.abspath(pasta))
-
-
-def _most_tasks() -> int:
-    """Return how many processes and threads this machine can have."""
-    return min(int((Path("/proc/sys/kernel") / name).read_text()) for name in ("threads-max", "pid_max"))
 
 
 _PACKAGE = Path(__file__).parent.parent

@@ -65,3 +65,8 @@ def parse_cpuinfo(text: str) -> tuple[str, bytes]:
         return "", b""
     digest = blake2b("\n".join(f"{name}:{features[name]}" for name in sorted(features)).encode(), digest_size=16)
     return next((lines[name] for name in MODEL if name in lines), ""), digest.digest()
+
+
+def read_most_tasks() -> int:
+    """Return how many processes and threads this machine can have."""
+    return min(int((Path("/proc/sys/kernel") / name).read_text()) for name in ("threads-max", "pid_max"))

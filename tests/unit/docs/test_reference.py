@@ -56,6 +56,7 @@ DAEMONS = {
     "engine/fleet/farm_desk.py": "coordinator",
     "engine/fleet": "master",
     "engine/history": "master",
+    "engine/host": "any",
     "engine/launch": "master",
     "engine/loop/task_tree.py": "any",
     "engine/loop": "master",
