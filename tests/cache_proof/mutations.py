@@ -33,6 +33,8 @@ class Mutator:
         """Mutate one thing, and return what was done, or "" if there is nothing to do it to."""
         try:
             return self._rng.choice(MUTATIONS)(self)
+        except IndexError:  # no such file is left
+            return ""
         except (OSError, UnicodeDecodeError) as error:  # such as a name that another mutation has taken
             return f"nothing: {error}"
 

@@ -196,6 +196,6 @@ class ProvenProject:
             self._rewind()
 
 
-def jobs_of(tree: Tree) -> list[dict[str, Any]]:
-    """Return the records of the last build's jobs."""
-    return [json.loads(line) for line in tree.ctl("jobs", "--json").stdout.splitlines()]
+def jobs_of(tree: Tree, *options: str) -> list[dict[str, Any]]:
+    """Return the records of the last build's jobs, or of those that the options name."""
+    return [json.loads(line) for line in tree.ctl("jobs", "--json", *options).stdout.splitlines()]

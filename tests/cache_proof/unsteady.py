@@ -3,10 +3,12 @@
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tests.cache_proof.rounds import Result, jobs_of
 from tests.cache_proof.twin import remove_tree
 from tests.e2e.cluster import Tree
+from tests.e2e.waiting import wait_until
 
 NAME = "unsteady"
 APART_S = 2.1  # so that two runs count as a proof
@@ -75,6 +77,7 @@ class Unsteady:
         self._commands = commands
         self._tree = tree.subtree(NAME)
         self._number = 0
+        self._runs = 0
         self._last_s = 0.0
         for n in range(40):
             self._tree.write(f"many/file{n * 7919 % 40}", "")
@@ -91,8 +94,7 @@ class Unsteady:
         known = self._tree.jobs("cached")
         ours = {name: self._run(command) for name, command in self._commands.items()}
         result.hits = self._tree.jobs("cached") - known
-        recalled = jobs_of(self._tree)[-result.jobs :] if result.hits else []
-        for name, job in zip(self._commands, recalled, strict=False):
+        for name, job in zip(self._commands, self._latest_jobs() if result.hits else (), strict=False):
             if job["where"] == "cache":
                 result.words.append(name)
                 if (right := self._run(self._commands[name], fresh=f"{self._number}")) != ours[name]:
@@ -103,11 +105,22 @@ class Unsteady:
         result.seconds = self._last_s - began
         return result
 
+    def _latest_jobs(self) -> list[dict[str, Any]]:
+        """Return the records of the latest run of all commands, in their order."""
+
+        def records() -> list[dict[str, Any]]:
+            return [job for job in jobs_of(self._tree, "--all") if job["cwd"] == str(self._tree.path)]
+
+        # They are written a moment after the launchers have ended.
+        wait_until(lambda: len(records()) == self._runs, "all jobs are recorded", lambda: str(len(records())))
+        return sorted(records(), key=lambda job: int(job["id"]))[-len(self._commands) :]
+
     def _run(self, command: str, *, fresh: str = "") -> object:
         """Return all that a command has left and said. `fresh` lets it be executed anyway."""
         out = self._tree.path / "out"
         remove_tree(out)
         self._tree.mkdir("out")
+        self._runs += 1
         done = self._tree.termite("bash", "-c", command, env={FRESH: fresh} if fresh else {})
         return done, sorted(map(_look, out.iterdir()))
 
