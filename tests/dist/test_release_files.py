@@ -4,10 +4,13 @@ All tests are in one file, because a parallel run would build once for each file
 """
 
 import base64
+import configparser
 import csv
 import hashlib
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -18,16 +21,19 @@ from pathlib import Path
 
 import pytest
 
+from packing.debian_package import SOURCES
 from packing.product_tree import copy_packages
 from packing.programs import is_elf, needed_libraries
 from packing.release import PYTHON
 from termite import __version__
 from tests.dist.conftest import MakePlace
 from tests.e2e.cluster import HOST, Daemon, daemon, free_port, new_secret, new_tree
-from tests.e2e.places import CHECKOUT, Place
+from tests.e2e.places import CHECKOUT, IS_ROOT, Place
 from tests.e2e.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(300)  # the first test of a run waits for both builds
+needs_dpkg = pytest.mark.skipif(shutil.which("dpkg") is None, reason="dpkg is not installed")
+EXPOSURES = {"termite-coordinator.service": 15, "termite-worker.service": 62}  # tenths; systemd-analyze knows 0 to 100
 SHELL_TOOLS = ("sh", "dirname", "readlink")  # all of the system that the bundle's scripts start
 PROGRAMS = {"termite", "termite-make", "termite-sandbox", "libtermite-exec.so"}
 
@@ -41,7 +47,7 @@ def only(directory: Path, pattern: str) -> Path:
 def test_two_builds_are_equal(builds: tuple[Path, Path]) -> None:
     first, second = ({path.name: digest(path) for path in directory.iterdir()} for directory in builds)
     assert first == second
-    assert {Path(name).suffix for name in first} == {".whl", ".xz"}
+    assert {Path(name).suffix for name in first} == {".deb", ".whl", ".xz"}
 
 
 def digest(path: Path) -> str:
@@ -179,3 +185,117 @@ def test_a_bundle_needs_only_libraries_of_every_system(builds: tuple[Path, Path]
     (top / "bin" / "python3").symlink_to("/usr/bin/python3.0")
     said = subprocess.run([top / "termite-worker"], capture_output=True, text=True, check=False)
     assert (said.returncode, f"there is no /usr/bin/{PYTHON}" in said.stderr) == (100, True), said
+
+
+def unit_settings(name: str) -> dict[str, str]:
+    """Return the settings of a unit's section Service. Of settings that are repeated, the last counts."""
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read_string((SOURCES / name).read_text())
+    return dict(parser["Service"])
+
+
+def files_below(root: Path) -> dict[str, bytes]:
+    """Return each file and directory below a root, but for the notes of dpkg and backups."""
+    paths = [path for path in root.rglob("*") if not path.is_relative_to(root / "var/lib/dpkg")]
+    return {
+        str(path.relative_to(root)): path.read_bytes() if path.is_file() else b""
+        for path in paths
+        if not path.name.endswith("-") and path.name != ".pwd.lock"
+    }
+
+
+@needs_dpkg
+def test_a_package_installs_into_a_bare_root_and_purge_leaves_nothing(
+    builds: tuple[Path, Path], tmp_path: Path
+) -> None:
+    root, notes = tmp_path / "root", tmp_path / "root/var/lib/dpkg"
+    for directory in ("etc/systemd/system/multi-user.target.wants", "run", "var/cache", "var/lib"):
+        (root / directory).mkdir(parents=True)
+    for directory in ("info", "updates"):
+        (notes / directory).mkdir(parents=True)
+    (notes / "status").touch()
+    users = {"passwd": "root:x:0:0::/:/bin/sh", "group": "root:x:0:", "shadow": "root:*:1::::::", "gshadow": "root:*::"}
+    for name, line in users.items():
+        (root / "etc" / name).write_text(f"{line}\n")
+    before = files_below(root)
+    words = ["dpkg", f"--root={root}", "--force-script-chrootless", "--force-depends", f"--log={tmp_path}/log"]
+    dpkg = words if IS_ROOT else ["fakeroot", *words]
+    subprocess.run([*dpkg, "--install", str(only(builds[0], "*.deb"))], check=True, capture_output=True)
+
+    commands = {path.name for path in (root / "usr/bin").iterdir()}
+    assert {"termite", "termite-make", "termite-ctl", "termite-worker", "termite-coordinator"} <= commands
+    assert commands.isdisjoint({"termite-sandbox", "termite-front-end", "python3"})
+    for name in ("termite-ctl", "termite-worker"):
+        said = subprocess.run([root / "usr/bin" / name, "--version"], capture_output=True, text=True, check=True)
+        assert said.stdout.strip() == f"{name} {__version__}"
+    assert "termite:" in (root / "etc/passwd").read_text()
+    for name in ("usr/share/man/man1/termite-worker.1.gz", "usr/share/bash-completion/completions/termite-ctl"):
+        assert (root / name).is_file()
+    (root / "etc/termite/secret.txt").write_text("made by the administrator")
+    (root / "var/cache/termite").mkdir()
+    (root / "etc/systemd/system/multi-user.target.wants/termite-worker.service").symlink_to("/nowhere")
+
+    subprocess.run([*dpkg, "--remove", "termite"], check=True, capture_output=True)
+    assert (root / "etc/termite/secret.txt").exists(), "only a purge removes settings"
+    subprocess.run([*dpkg, "--purge", "termite"], check=True, capture_output=True)
+    assert files_below(root) == before
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_the_units_are_valid_and_hardened(builds: tuple[Path, Path], tmp_path: Path) -> None:
+    units = tmp_path / "usr/lib/systemd/system"
+    shutil.copytree("/usr/lib/systemd/system", units, symlinks=True)
+    subprocess.run(["dpkg-deb", "--extract", str(only(builds[0], "*.deb")), str(tmp_path)], check=True)
+    shutil.copyfile("/usr/bin/install", tmp_path / "usr/bin/install")
+    (tmp_path / "usr/bin/install").chmod(0o755)
+    verify = ["systemd-analyze", "verify", f"--root={tmp_path}", "--man=no", *EXPOSURES]
+    done = subprocess.run(verify, capture_output=True, text=True, check=False)
+    complaints = [line for line in done.stderr.splitlines() if "termite" in line]
+    assert (done.returncode, complaints) == (0, []), done
+    for unit, most in EXPOSURES.items():
+        words = ["systemd-analyze", "security", "--offline=true", "--no-pager", f"--threshold={most}"]
+        judged = subprocess.run([*words, str(units / unit)], capture_output=True, text=True, check=False)
+        assert judged.returncode == 0, judged.stdout[-300:]
+    assert {unit_settings(unit)["Type"] for unit in EXPOSURES} == {"notify"}
+
+
+@needs_dpkg
+@pytest.mark.needs_root("gives up capabilities, and makes the root file system read-only")
+def test_a_worker_runs_jobs_with_the_rights_of_its_unit_and_a_stop_drains_it(
+    builds: tuple[Path, Path], make_place: MakePlace
+) -> None:
+    """The unit's system call filter is not tried, because only systemd makes it."""
+    unit = unit_settings("termite-worker.service")
+    capabilities = unit["CapabilityBoundingSet"].lower().replace("cap_", "+").replace(" ", ",")
+    assert (unit["NoNewPrivileges"], unit["ProtectSystem"], unit["KillMode"]) == ("yes", "strict", "mixed")
+    confined = 'mount -o remount,bind,ro / && ! touch /forbidden 2>/dev/null && exec "$@"'
+    rights = ["unshare", "--mount", "sh", "-c", confined, "sh"]
+    rights += ["setpriv", "--no-new-privs", f"--bounding-set=-all,{capabilities}"]
+    with make_place("root") as where, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        package = where.base / "package"
+        subprocess.run(["dpkg-deb", "--extract", str(only(builds[0], "*.deb")), str(package)], check=True)
+        systemd.bind(str(where.base / "notify"))
+        systemd.settimeout(60)
+        program = [*rights, "env", f"NOTIFY_SOCKET={where.base}/notify", str(package / "usr/bin/termite-worker")]
+        secret, port = str(new_secret(where)), str(free_port())
+        address, tree = f"{HOST}:{port}", new_tree(where)
+        own = ("-secret", secret, "-coordinator", address, "-port", "0", "-cachedir", str(where.base / "cache"))
+        with (
+            daemon(where, "termite-coordinator", "-secret", secret, "-port", port, "-listen", HOST),
+            started(where, where.base, program, *own) as worker,
+            daemon(where, "termite-master", "-secret", secret, "-coordinator", address, cwd=tree.path),
+        ):
+            assert systemd.recv(500).startswith(b"READY=1\nSTATUS=listens on ")
+            wait_until(lambda: len(tree.status()["known_workers"]) == 1, "the master knows the worker of the package")
+            argv = [where.termite("termite"), "sh", "-c", "read word; echo $word >out"]
+            env = {"TERMITE_LOCAL": "never", "TERMITE_SHORT": "0"}
+            job = where.start(argv, tree.path, env=env, stdin=subprocess.PIPE)
+            wait_until(lambda: [lease["running"] for lease in tree.status()["workers"]] == [1], "the job runs")
+            worker.process.send_signal(signal.Signals[unit["KillSignal"]])
+            worker.wait_for("worker-drained")
+            assert worker.process.poll() is None
+            said = job.communicate(b"done\n", timeout=60)
+            assert job.returncode == 0, said
+            assert worker.process.wait(60) == 0
+        assert (tree.path / "out").read_text() == "done\n"

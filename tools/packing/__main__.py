@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from packing.bundle import build_bundle
+from packing.debian_package import build_debian_package
 from packing.product_tree import make_product_tree, tree_glibc
 from packing.release import CHECKOUT, PackingError, this_release
 from packing.wheel_file import build_wheel
@@ -28,7 +29,9 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as scratch:
             tree = Path(scratch) / "tree"
             make_product_tree(release, wheel, tree)
-            _announce(build_bundle(release, tree, tree_glibc(tree), flags.directory, flags.level))
+            needed = (tree_glibc(tree), flags.directory, flags.level)
+            _announce(build_bundle(release, tree, *needed))
+            _announce(build_debian_package(release, tree, *needed))
     except PackingError as error:
         print(f"dist: {error}", file=sys.stderr)
         return 1
