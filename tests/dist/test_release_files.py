@@ -1,4 +1,4 @@
-"""The files of a release: they install on a bare machine, they work there, and they are reproducible.
+"""The files of a release install on a bare machine, work there, and are reproducible.
 
 All tests are in one file, because a parallel run would build once for each file.
 """
@@ -189,7 +189,7 @@ def test_a_bundle_needs_only_libraries_of_every_system(builds: tuple[Path, Path]
 
 
 def unit_settings(name: str) -> dict[str, str]:
-    """Return the settings of a unit's section Service. Of settings that are repeated, the last counts."""
+    """Return the settings of a unit's section Service. The last counts of several equal ones."""
     parser = configparser.ConfigParser(strict=False, interpolation=None)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read_string((SOURCES / name).read_text())

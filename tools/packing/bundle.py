@@ -22,7 +22,7 @@ have started, and remove this directory and ~/.cache/termite.
 
 
 def build_bundle(release: Release, tree: Path, glibc: str, directory: Path, level: int) -> Path:
-    """Pack the product tree `tree`, whose files need `glibc`, such as "2.34". Return the archive."""
+    """Pack the product tree `tree`, whose files need `glibc` ("2.34"). Return the archive."""
     name = f"termite-{release.version}"
     with tempfile.TemporaryDirectory() as scratch:
         top = Path(scratch) / name

@@ -1,8 +1,8 @@
 """Make a directory with termite and all that it needs but Python and the C library.
 
-The directory is a virtual environment whose files name no place: bin/python3 leads to Python, the
-first lines of scripts find it beside themselves, and libraries are found from the one that needs
-them. The packages are those of .venv, whose hashes the set-up has checked. Nothing is downloaded.
+The directory is a virtual environment whose files name no place. bin/python3 leads to Python, and
+the first lines of scripts find it beside themselves. A library finds others beside itself. The
+packages are those of .venv, whose hashes the set-up has checked. Nothing is downloaded.
 """
 
 import configparser
@@ -131,7 +131,7 @@ def _write(path: Path, content: bytes, mode: int) -> None:
 
 
 def _strip_own(package: Path) -> None:
-    """Remove the debug information of what the set-up has compiled. It names places, and is large."""
+    """Remove the debug information of what the set-up has compiled: it names places."""
     libraries = list(package.rglob("*.so"))
     for library in libraries:
         if f"$ORIGIN/../{LIBRARIES}" not in searched_directories(library):

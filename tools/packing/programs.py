@@ -1,4 +1,4 @@
-"""Read from a program or library in ELF what it needs at run time. `readelf` of binutils does it."""
+"""Read from a program or library in ELF what it needs at run time, with `readelf` of binutils."""
 
 import re
 import subprocess
@@ -26,7 +26,7 @@ def searched_directories(path: Path) -> list[str]:
 
 
 def needed_glibc(path: Path) -> tuple[int, int]:
-    """Return the oldest version of glibc that has all symbols of the file; (0, 0) if it needs none."""
+    """Return the oldest glibc that has all symbols of the file; (0, 0) if it needs none."""
     found = _GLIBC.findall(_readelf("--version-info", path))
     return max(((int(major), int(minor)) for major, minor in found), default=(0, 0))
 
