@@ -21,7 +21,7 @@ check: setup  ## what a change must pass before it is committed; half a minute
 	.venv/bin/python tools/check_prose.py; \
 	.venv/bin/mypy; \
 	.venv/bin/lint-imports; \
-	.venv/bin/codespell *.md Makefile CMakeLists.txt .ci bench docs examples native patches termite tests tools; \
+	.venv/bin/codespell *.md Makefile CMakeLists.txt .ci bench docs examples native packaging patches termite tests tools; \
 	.venv/bin/python -m pytest -q tests/unit; \
 	set +x; echo "check: passed in $$(($$(date +%s) - start)) s"
 
