@@ -11,8 +11,8 @@ from termite.engine.history.logic.job_record import NOT_KNOWN, BuildCounts, Buil
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
 JOB_HEAD = f"{'job':>7}  {'place':<16}{'time':>10}  {'end':<8} command"
-_COUNTS = "{:>6} {:>7} {:>6} {:>7}"  # of jobs
-_HEADS = _COUNTS.format("jobs", "workers", "here", "nowhere")
+_COUNTS = "{:>6} {:>7} {:>6} {:>6} {:>7}"  # of jobs
+_HEADS = _COUNTS.format("jobs", "workers", "here", "cache", "nowhere")
 BUILD_HEAD = f"{'build':>5}  {'started':<20}{'took':>11}  {_HEADS}  {'end':<8} command"
 
 
@@ -27,8 +27,9 @@ def build_line(build: BuildRecord) -> str:
     """Return one printable line of a list of builds, below `BUILD_HEAD`."""
     took = duration_text(build.ended_s - build.started_s) if build.ended_s else "?"
     remote, local = build.counts.remote, build.counts.local + build.counts.short
-    nowhere = build.jobs - remote - local - build.counts.cached
-    shown = (build.jobs, remote, local, nowhere) if build.ended_s else "????"
+    cached = build.counts.cached
+    nowhere = build.jobs - remote - local - cached
+    shown = (build.jobs, remote, local, cached, nowhere) if build.ended_s else "?????"
     counts = _COUNTS.format(*shown)
     line = (
         f"{build.id:>5}  {clock_text(build.started_s):<20}{took:>11}  {counts}  {build_end_word(build):<8} "

@@ -34,8 +34,8 @@ def test_lines_are_printable_and_name_every_worker() -> None:
 
 def test_every_job_of_a_build_is_in_a_column_and_cancelled_ones_are_said() -> None:
     build, jobs = synthetic_build(60)
-    total, workers, here, nowhere = map(int, re.findall(r"\d+", build_line(build)[40:70]))
-    assert total == 60 == workers + here + nowhere and nowhere > 0
+    total, workers, here, cache, nowhere = map(int, re.findall(r"\d+", build_line(build)[40:77]))
+    assert total == 60 == workers + here + cache + nowhere and nowhere > 0
     cancelled = sum(job.cause.kind is Why.CANCELLED for job in jobs)
     assert any(line.startswith(f"cancelled {cancelled} job") for line in build_lines(build, jobs))
 
