@@ -42,7 +42,7 @@ class Obstacle(enum.StrEnum):
     LOST = "lost"  # a signal has disturbed the trace
     CHANGED = "changed"  # an input changed while the job ran
     RELATIVE = "relative"  # a script names its interpreter by a relative path
-    HIDDEN = "hidden"  # a path through /proc/PID leads to a file whose name is unknown
+    HIDDEN = "hidden"  # a path of /proc leads to a file of unknown name, or a changed file has further names
     PROGRAM = "program"  # the interpreter of a program cannot be found
     FACTS = "facts"  # a file or a directory that the job named cannot be read here
     # These come from the job itself.
@@ -243,6 +243,7 @@ class _Finding:
         for path in self.changed.keys() - self.places.keys():  # nobody knows how it came about
             self._add(path, TYPE if self.before[path] is None else WHOLE | TIME)
         self._note_listed_outputs()
+        self._refuse_further_names()
         paths = sorted(self.uses)
         if temporary:
             paths = [path for path in paths if temporary.isdisjoint(from_below_up(path))]
@@ -276,6 +277,17 @@ class _Finding:
             place = self.places.get(path)
             if place is None or place.at > listed.at or not place.first & (_NAMES_CHANGE | _TRUNC):
                 self._add(path, TYPE)
+
+    def _refuse_further_names(self) -> None:
+        """Raise NotStorable if a file lives on in the result that had more than one name.
+
+        Nobody knows its other names, and the next time they may be others.
+        """
+        for path, use in self.uses.items():
+            place = self.places.get(path)
+            before = place.before if place is not None else self.before.get(path)
+            if use & WHOLE and before is not None and _is_file(before) and before.nlink > 1:
+                raise NotStorable(Obstacle.HIDDEN, b"/" + path)
 
     def _dependency(self, path: bytes) -> Dependency:
         use, mode = self.uses[path], 0

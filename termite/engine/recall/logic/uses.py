@@ -30,7 +30,7 @@ class Use(enum.IntFlag):
     READ = 1 << 6  # the content, and who may read or execute it
     STAT = 1 << 7  # all that stat shows, but for the times
     LIST = 1 << 8  # the names in a directory with their types, without those of the job itself
-    WHOLE = 1 << 9  # content and mode, which live on in the result
+    WHOLE = 1 << 9  # content, mode and number of names, which live on in the result
     TIME = 1 << 10  # the mtime, which lives on in the result
     FRESH = 1 << 11  # nothing, or a file that is overwritten and then looks like a new one
     EXEC = 1 << 12  # it was executed, which is no state of its own
@@ -106,6 +106,9 @@ def state_of(dependency: Dependency, facts: TreeFacts, *, with_times: bool) -> S
         found.append(_content(path, attr, use, facts))
     if use & READ:
         found.append(attr.mode & 0o555)
+    # If it is moved, linked or written in place, its other names show it.
+    if use & WHOLE and stat.S_ISREG(attr.mode):
+        found.append(attr.nlink)
     # Each new entry may change the size and the links of a directory, as it changes its time.
     if use & STAT and (with_times or not stat.S_ISDIR(attr.mode)):
         found += (attr.size, attr.nlink)

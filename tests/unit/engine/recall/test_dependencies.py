@@ -70,6 +70,18 @@ def test_a_path_that_is_used_with_and_without_its_symlink_depends_on_both() -> N
     assert both == {b"w": Use.ENTER, b"w/link": Use.LINK | Use.STAT, b"w/src": Use.STAT}
 
 
+def test_a_moved_file_is_another_one_if_it_has_further_names() -> None:
+    one, two = (tree_of({**TREE, b"w/t": file("t", nlink=names)}) for names in (1, 2))
+    move = access(b"/w/t", UNLINK | AccessKind.MOVED)
+    changes = [Change(b"w/t", None)]
+    path_set = found(one, [move], changes).path_set
+    states_of = [states(path_set, TreeFacts(tree), with_times=False) for tree in (one, two)]
+    assert states_of[0] != states_of[1]
+    with pytest.raises(NotStorable) as refused:
+        found(two, [move], changes)
+    assert (refused.value.obstacle, refused.value.detail) == (Obstacle.HIDDEN, b"/w/t")
+
+
 def test_parent_components_are_followed_as_the_kernel_does() -> None:
     tree = tree_of({**TREE, b"w/deep": directory(), b"w/deep/in": directory(), b"w/short": link(b"deep/in")})
     there = uses(tree, [access(b"/w/short/../x", READ)])
