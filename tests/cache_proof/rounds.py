@@ -22,7 +22,7 @@ from tests.cache_proof.twin import (
 )
 from tests.e2e.cluster import Tree, embedded, new_tree
 from tests.e2e.places import Outcome, place
-from tests.edge.engine.recall.table_commands import MUTATIONS
+from tests.edge.engine.recall.table_commands import COMMANDS, MUTATIONS
 
 JOBS = (1, 2, 4)
 CLEAN_SHARE = 0.7  # of the rounds begin without what earlier ones have built
@@ -31,7 +31,9 @@ ENVIRONMENT_SHARE = 0.1  # have another environment, umask or time of a build
 MUTATED_SHARE = 0.5  # of the directories of the table
 MUTATION_COUNTS = (0, 0, 0, 1, 1, 1, 1, 2, 2, 3)
 # A worker does not show the names in a directory that may be read, but not entered.
-LEFT_OUT = ("src closed",)
+ALWAYS_LEFT_OUT = ("src closed",)
+# Nor does it move or link a file that nobody may read.
+LEFT_OUT = dict.fromkeys(("mv t1 out/moved", "ln t1 out/t1"), (*ALWAYS_LEFT_OUT, "t1 closed"))
 
 
 @dataclass(slots=True)
@@ -135,7 +137,9 @@ class ProvenProject:
             remove_tree(self._tree.path / directory.name)
             copy_tree(directory, self._tree.path / directory.name)
             if rng.random() < MUTATED_SHARE:
-                names = rng.sample([name for name in MUTATIONS if name not in LEFT_OUT], rng.choice((1, 1, 1, 2)))
+                command = COMMANDS[int(directory.name.removeprefix("c"))]
+                possible = [name for name in MUTATIONS if name not in LEFT_OUT.get(command, ALWAYS_LEFT_OUT)]
+                names = rng.sample(possible, rng.choice((1, 1, 1, 2)))
                 yield f"{directory.name}: {', '.join(names)}"
                 lines += [f"(cd {directory.name}; {MUTATIONS[name]})" for name in names]
         self._tree.plain("sh", "-c", "\n".join(lines))
