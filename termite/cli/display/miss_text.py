@@ -18,7 +18,7 @@ _OBSTACLES: Mapping[str, str] = {
     "lost": "a signal disturbed its trace",
     "changed": "an input changed while it ran",
     "relative": "a script named its interpreter by a relative path",
-    "hidden": "it used a file through a path below /proc",
+    "hidden": "it used a file through a path below /proc, or changed one with several names",
     "program": "a program that it executed is of an unknown kind",
     "facts": "a file or directory that it named cannot be read",
     "exit": "it did not end with 0",
