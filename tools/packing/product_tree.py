@@ -65,8 +65,8 @@ def make_product_tree(release: Release, wheel: Path, directory: Path) -> None:
 
 
 def copy_tree(tree: Path, copy: Path) -> None:
-    """Copy a product tree, whose links stay links."""
-    shutil.copytree(tree, copy, symlinks=True)
+    """Copy a product tree by hard links, because its files are only read. Symlinks stay symlinks."""
+    shutil.copytree(tree, copy, symlinks=True, copy_function=os.link)
 
 
 def tree_glibc(tree: Path) -> str:
