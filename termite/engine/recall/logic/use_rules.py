@@ -78,7 +78,8 @@ def use_of_output(
     if before is not None and kinds & _MOVED:
         use = WHOLE | TIME
     elif _is_file(after) and is_writable and (is_fresh or (is_overwriter and not first & _READ)):
-        return FRESH
+        # O_TRUNC keeps the mode. Nobody knows which one a new file would have got.
+        return FRESH | TYPE if before is not None and after is not None and after.mode == before.mode else FRESH
     elif first & _IN_PLACE:
         use = WHOLE
     elif not is_closed and (first & _UNLINK or (first & _MAKE and not first & (_STAT | _READ))):

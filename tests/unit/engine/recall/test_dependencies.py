@@ -164,7 +164,7 @@ def test_it_matters_who_may_pass_a_directory_and_for_outputs_who_may_change_it()
 @pytest.mark.parametrize(
     ("first", "use"),
     [
-        (WRITES, Use.FRESH),
+        (WRITES, Use.FRESH | Use.TYPE),
         (READ, Use.WHOLE),
         (APPENDS, Use.WHOLE),
         (AccessKind.META, Use.WHOLE),
@@ -207,9 +207,17 @@ def test_the_time_of_an_output_matters_only_if_it_is_kept() -> None:
     assert uses(tree_of(TREE), [access(b"/w/out/old.o", APPENDS)], [made(b"w/out/old.o")])[b"w/out/old.o"] == Use.WHOLE
 
 
+def test_a_file_that_kept_its_mode_is_not_as_good_as_one_that_was_absent() -> None:
+    old, new = b"w/out/old.o", tree_of({path: attr for path, attr in TREE.items() if path != b"w/out/old.o"})
+    for before, is_same in ((tree_of(TREE), False), (new, True)):
+        path_set = found(before, [access(b"/" + old, WRITES)], [made(old)]).path_set
+        there, absent = (states(path_set, TreeFacts(tree), with_times=False) for tree in (tree_of(TREE), new))
+        assert (there == absent) is is_same
+
+
 def test_compilers_overwrite_what_they_have_looked_at() -> None:
     accesses = [access(b"/bin/gcc", EXEC), access(b"/w/out/old.o", STAT, WRITES)]
-    assert uses(tree_of(TREE), accesses, [made(b"w/out/old.o")], [b"gcc"])[b"w/out/old.o"] == Use.FRESH
+    assert uses(tree_of(TREE), accesses, [made(b"w/out/old.o")], [b"gcc"])[b"w/out/old.o"] == Use.FRESH | Use.TYPE
     with_shell = [access(b"/bin/sh", EXEC), *accesses]
     assert uses(tree_of(TREE), with_shell, [made(b"w/out/old.o")], [b"sh"])[b"w/out/old.o"] == Use.STAT
 
@@ -218,7 +226,7 @@ def test_compilers_overwrite_what_they_have_looked_at() -> None:
 def test_a_copy_may_depend_on_its_target(option: bytes, is_plain: bool) -> None:
     accesses = [access(b"/bin/cp", EXEC), access(b"/w/out/old.o", STAT, WRITES)]
     there = uses(tree_of(TREE), accesses, [made(b"w/out/old.o")], [b"cp", option, b"a", b"b"])
-    assert (there[b"w/out/old.o"] == Use.FRESH) is is_plain
+    assert (there[b"w/out/old.o"] == Use.FRESH | Use.TYPE) is is_plain
 
 
 def test_an_output_that_no_access_names_matters_whole() -> None:
