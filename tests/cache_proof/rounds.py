@@ -32,8 +32,8 @@ MUTATED_SHARE = 0.5  # of the directories of the table
 MUTATION_COUNTS = (0, 0, 0, 1, 1, 1, 1, 2, 2, 3)
 # A worker does not show the names in a directory that may be read, but not entered.
 ALWAYS_LEFT_OUT = ("src closed",)
-# Nor does it move or link a file that nobody may read.
-LEFT_OUT = dict.fromkeys(("mv t1 out/moved", "ln t1 out/t1"), (*ALWAYS_LEFT_OUT, "t1 closed"))
+# Nor does it change a file that nobody may read.
+LEFT_OUT = dict.fromkeys(("mv t1 out/moved", "ln t1 out/t1", "chmod 755 t1"), (*ALWAYS_LEFT_OUT, "t1 closed"))
 
 
 @dataclass(slots=True)
