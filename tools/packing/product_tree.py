@@ -65,7 +65,7 @@ def make_product_tree(release: Release, wheel: Path, directory: Path) -> None:
 
 
 def copy_tree(tree: Path, copy: Path) -> None:
-    """Copy a product tree by hard links, because its files are only read. Symlinks stay symlinks."""
+    """Copy a product tree by hard links, because its files are only read."""
     shutil.copytree(tree, copy, symlinks=True, copy_function=os.link)
 
 
