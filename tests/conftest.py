@@ -45,6 +45,7 @@ LONG_FILES = (
     "tests/e2e/test_silent_workers.py",
     "tests/e2e/test_shown_commands.py",
     "tests/e2e/test_demo.py",
+    "tests/dist/test_release_files.py",
     "tests/e2e/test_records.py",
     "tests/front_ends/test_ninja.py",
     "tests/front_ends/test_cmake.py",
