@@ -197,7 +197,8 @@ class Publication:
                     was_interrupted = True
                     self._drain()
                     await self._do_in_slices(reconciliation.look_at_files())
-            if not was_interrupted:
+            # Even without an interruption the drains since have told what programs did meanwhile.
+            if not was_interrupted and not self._is_touched(number, reconciled.changes, plan):
                 return
             self._meet_others()
             reconciliation.check()

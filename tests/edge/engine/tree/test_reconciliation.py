@@ -3,7 +3,7 @@
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from termite.engine.errors import Conflict
 from termite.engine.model import Attr, BaseVersion, Change
 from termite.engine.tree.master_tree import MasterTree
 from termite.engine.tree.publishing import reconciliation
+from termite.engine.tree.publishing.preparation import Contents, Preparation
 from termite.engine.tree.publishing.publication import NOBODY, Ticket
 from tests.edge.engine.tree.tree_jobs import Job, agrees_with_the_disk, digest_of, serve, staged_names, tree_path
 
@@ -251,3 +252,24 @@ async def test_nothing_is_hashed_if_nobody_else_wrote(home: MasterTree, root: Pa
     await serve(home, root)
     await Writing(home, root).rewrite("f", b"5", b"6").remove("gone", b"x").end()
     assert home.statistics()["hashed"] == 0
+
+
+async def test_what_a_program_makes_while_the_steps_are_found_is_not_removed(
+    home: MasterTree, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "d").mkdir()
+    (root / "d" / "f").write_bytes(b"1")
+    (root / "log").write_bytes(b"5")
+    await serve(home, root, root / "d")
+    job = Writing(home, root).rewrite("log", b"5", b"6").delete("d/f", "d")
+    find_steps = Preparation.find_steps
+
+    def find_and_make(self: Preparation, contents: Contents) -> Iterator[None]:
+        yield from find_steps(self, contents)
+        (root / "d").mkdir(exist_ok=True)
+        (root / "d" / "new").write_bytes(b"somebody's")
+
+    monkeypatch.setattr(Preparation, "find_steps", find_and_make)
+    await job.end()
+    assert os.listdir(root / "d") == ["new"]
+    assert (root / "log").read_bytes() == b"6"
