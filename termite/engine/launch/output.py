@@ -23,6 +23,7 @@ PUSH_RETRY_S = 0.05  # the launcher's socket was full
 # For each of stdout and stderr. Output beyond it is compared by its hash, at its end.
 KEPT_OUTPUT_BYTES = 1024 * 1024
 KEPT_RUN_BYTES = 16 * 1024 * 1024
+PIECE_BYTES = 100  # what a piece takes beside its content; a program may write byte by byte
 RAN_TWICE = "termite: the command ran again and printed something else; some output above may be of the first run"
 # Kinds of stdout and stderr that nobody reads before the end of the job.
 UNREAD = {OutputKind.FILE, OutputKind.NULL, OutputKind.COLLECTED}
@@ -211,7 +212,7 @@ class KeptOutput:
 
     def add(self, fd: int, content: bytes) -> None:
         """Add what the run has written to 1 or 2."""
-        self._size += len(content)
+        self._size += len(content) + PIECE_BYTES
         if self.is_too_long:
             self.pieces.clear()
         else:

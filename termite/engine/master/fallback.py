@@ -286,6 +286,7 @@ async def fall_back(
 
     The command must not run if it has consumed its input, or if TERMITE_LOCAL=never. A command that
     does not exist may always run: it fails with the words and the code that it has without termite.
+    So may one that shows owners.
     Return None if the launcher executes it. `quiet`: print no notice if it runs. `derived` are as
     for `run_local`.
     """
@@ -295,7 +296,9 @@ async def fall_back(
         cause = "the command has read its input and cannot be run again"
         return await _refuse(master, job, reason, detail, cause, ExitCode.LOST)
     is_hopeless = not is_startable(job.request.invocation)
-    if not is_hopeless and is_local_forbidden(job.request.invocation.env):
+    # Such a command is tied to this machine, but the tree has shown that only while it ran.
+    may_run = is_hopeless or reason is Reason.OWNERS_SHOWN
+    if not may_run and is_local_forbidden(job.request.invocation.env):
         cause = "TERMITE_LOCAL=never forbids running the command on this machine"
         return await _refuse(master, job, reason, detail, cause, ExitCode.NOWHERE)
     _count(master, job, reason, detail)

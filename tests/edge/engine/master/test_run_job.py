@@ -1779,6 +1779,20 @@ async def test_with_never_it_runs_nowhere_and_the_notice_says_where_it_wrote_and
 
 
 @pytest.mark.logs("job-fell-back")
+@pytest.mark.parametrize("local", ["", "never"])
+async def test_a_command_that_turns_out_to_show_owners_runs_here_whatever_is_allowed(
+    tmp_path: Path, local: str
+) -> None:
+    async def finds_another_owner(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        world.tree.notes.is_mixed = True
+        return ran()
+
+    world = World(tmp_path, finds_another_owner)
+    assert (await world.say("git", "describe", TERMITE_LOCAL=local))[-1] == (b"X", b"recurse=0\0")
+    assert world.tree.published == []
+
+
+@pytest.mark.logs("job-fell-back")
 async def test_a_command_that_had_the_network_and_wrote_outside_does_not_run_again(tmp_path: Path) -> None:
     (tmp_path / ".termite-localrc").write_text('[{"Regexp": "^wget", "Network": true}]')
     world = World(tmp_path, wrote(b"srv/x/a"))
