@@ -286,7 +286,7 @@ async def fall_back(
 
     The command must not run if it has consumed its input, or if TERMITE_LOCAL=never. A command that
     does not exist may always run: it fails with the words and the code that it has without termite.
-    So may one that shows owners.
+    A command that shows owners may run, too.
     Return None if the launcher executes it. `quiet`: print no notice if it runs. `derived` are as
     for `run_local`.
     """
