@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { PROGRAM_HEAD_BYTES = 128 };
+enum { PROGRAM_HEAD_BYTES = 256 /* BINPRM_BUF_SIZE: the kernel reads no more */ };
 
 /* Return whether the kernel of this machine starts programs of an architecture, a number of
  * elf(5). */
@@ -49,7 +49,8 @@ static inline bool is_elf_head(const char *head, size_t n, uint64_t size)
 }
 
 /* Return the interpreter that a script's first line names, or NULL if `head` is of no script. Its
- * length comes in `length`. The kernel rejects a first line "#!" alone. */
+ * length comes in `length`. The kernel rejects a first line "#!" alone, and a name that goes on
+ * behind the head. */
 static inline const char *script_interpreter(const char *head, size_t n, size_t *length)
 {
     size_t at = 2;
@@ -60,6 +61,6 @@ static inline const char *script_interpreter(const char *head, size_t n, size_t 
     *length = 0;
     while (at + *length < n && !memchr(" \t\n", head[at + *length], 4))
         ++*length;
-    return *length > 0 ? head + at : NULL;
+    return *length > 0 && at + *length < PROGRAM_HEAD_BYTES ? head + at : NULL;
 }
 #endif

@@ -224,6 +224,19 @@ def test_where_local_is_forbidden_what_only_here_can_be_done_right_is_an_error(
 
 
 @pytest.mark.usefixtures("never")
+@pytest.mark.parametrize("length", [127, 253, 255, 1001])
+def test_where_local_is_forbidden_a_script_with_a_long_interpreter_does_not_run(
+    launcher: Path, tree: Path, length: int
+) -> None:
+    """The kernel takes interpreters of up to 253 bytes. Shells run the other scripts themselves."""
+    (tree / "touch").write_text(f"#!/bin/{'./' * ((length - 7) // 2)}sh\ntouch made\n")
+    (tree / "touch").chmod(0o755)
+    with started([launcher, "--preload=make", "--exe=./touch", "--", "touch"], tree) as process:
+        assert finish(process) == refused("no master serves this directory (termite-ctl start starts one)")
+    assert not (tree / "made").exists()
+
+
+@pytest.mark.usefixtures("never")
 def test_what_a_master_places_here_runs_here_though_local_is_forbidden(
     launcher: Path, tree: Path, master: FakeMaster
 ) -> None:

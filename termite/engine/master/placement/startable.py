@@ -5,6 +5,7 @@ forbids local runs: it then fails with the words and the code of a plain build.
 """
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 
@@ -12,6 +13,7 @@ from termite.engine.model import Invocation
 
 HEAD_BYTES = 256  # BINPRM_BUF_SIZE: the kernel looks at no more of a script
 _MAX_INTERPRETERS = 5  # a script may have a script as its interpreter; see execve(2)
+_INTERPRETER = re.compile(rb"#![ \t]*([^ \t\n\0]+)")  # the kernel knows no other blanks
 
 
 def is_startable(invocation: Invocation) -> bool:
@@ -47,7 +49,11 @@ def _is_program(path: str, cwd: str) -> bool:
 
 
 def _interpreter_of(path: str) -> str | None:
-    """Return the interpreter that a script names, or None for any other file."""
+    """Return the interpreter that a script names, or None for any other file.
+
+    A name that goes on behind the head counts as none: the kernel rejects such a script, and then
+    shells run it themselves.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
@@ -58,5 +64,5 @@ def _interpreter_of(path: str) -> str | None:
         return None
     finally:
         os.close(fd)
-    words = head[2:].partition(b"\n")[0].split() if head.startswith(b"#!") else []
-    return os.fsdecode(words[0]) if words else None
+    name = _INTERPRETER.match(head)
+    return os.fsdecode(name[1]) if name and name.end() < HEAD_BYTES else None
