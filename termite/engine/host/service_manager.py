@@ -9,7 +9,10 @@ import os
 import socket
 from collections.abc import MutableMapping
 
+import trio
+
 VARIABLE = "NOTIFY_SOCKET"
+READY_S = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -20,24 +23,45 @@ class ServiceManager:
     def __init__(self, address: str) -> None:
         self._address = address
 
-    def notify_ready(self, status: str) -> None:
-        """Say that the daemon serves. `status` is a line for people. Never blocks, never raises."""
-        self._notify(f"READY=1\nSTATUS={' '.join(status.split())}")
+    async def notify_ready(self, status: str) -> None:
+        """Say that the daemon serves. Wait up to READY_S for a manager that is busy. Never raises.
 
-    def notify_stopping(self) -> None:
-        """Say that the daemon ends. Never blocks, never raises."""
-        self._notify("STOPPING=1")
-
-    def _notify(self, state: str) -> None:
+        `status` is a line for people. systemd shows it to every user of the machine.
+        """
         if not self._address:
             return
-        address = f"\0{self._address[1:]}" if self._address.startswith("@") else self._address
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notifier:
-                notifier.setblocking(False)
-                notifier.sendto(state.encode(), address)
-        except OSError as error:  # the daemon serves nevertheless
-            log.warning("service-manager-not-notified reason=%s", error.strerror or error)
+            with trio.fail_after(READY_S), trio.socket.from_stdlib_socket(self._connect()) as notifier:
+                await notifier.send(f"READY=1\nSTATUS={' '.join(status.split())}".encode())
+        except (OSError, trio.TooSlowError) as error:  # the daemon serves nevertheless
+            _warn(error)
+
+    def notify_stopping(self) -> None:
+        """Say that the daemon ends. Never blocks, never raises: a busy manager may miss it."""
+        if not self._address:
+            return
+        try:
+            with self._connect() as notifier:
+                notifier.send(b"STOPPING=1")
+        except OSError as error:
+            _warn(error)
+
+    def _connect(self) -> socket.socket:
+        """Return a socket that does not block. A connected one tells when it can send again."""
+        address = f"\0{self._address[1:]}" if self._address.startswith("@") else self._address
+        notifier = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        try:
+            notifier.setblocking(False)
+            notifier.connect(address)
+        except OSError:
+            notifier.close()
+            raise
+        return notifier
+
+
+def _warn(error: OSError | trio.TooSlowError) -> None:
+    reason = error.strerror or error if isinstance(error, OSError) else "timed out"
+    log.warning("service-manager-not-notified reason=%s", reason)
 
 
 NOBODY = ServiceManager("")
