@@ -71,7 +71,7 @@ def run_daemon(
                 address = await nursery.start(_serve_to_the_end, serve, nursery.cancel_scope)
                 announced = announce.format(address=address)
                 print(f"{program}: {announced}", flush=True)
-                await manager.notify_ready(announced)
+                await manager.notify_ready(announced.partition("\n")[0])  # all users see it: no token of pages
                 _clean_up_after_others()
 
     gc.freeze()

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from termite.cli import daemons, flags
 from termite.cli.flags import with_two_dashes
 from termite.cli.master_command import master_parser
 from termite.cli.parser import Parser
 from termite.engine.errors import UserError
+from termite.engine.host.service_manager import ServiceManager
 from termite.engine.model import StoreLimits
 from termite.engine.wire.addresses import join_address, split_address
 
@@ -129,6 +131,24 @@ def test_a_daemon_ends_well_on_a_signal(capsys: pytest.CaptureFixture[str]) -> N
     assert daemons.run_daemon("termite-test", serve, "listens on {address}", {}) == 0
     assert cleaned
     assert capsys.readouterr().out == "termite-test: listens on here:1\n"
+
+
+def test_a_service_manager_learns_nothing_of_the_pages_token(capsys: pytest.CaptureFixture[str]) -> None:
+    """systemd shows the status of a unit to every user of the machine."""
+    statuses = []
+
+    class Manager(ServiceManager):
+        async def notify_ready(self, status: str) -> None:
+            statuses.append(status)
+
+    async def serve(task_status: trio.TaskStatus[str]) -> None:
+        task_status.started("here:1")
+        await trio.testing.wait_all_tasks_blocked()
+
+    announce = "listens on {address}\ntermite-test: pages at http://here:2/?token=secret"
+    assert daemons.run_daemon("termite-test", serve, announce, {}, Manager("")) == 0
+    assert statuses == ["listens on here:1"]
+    assert "token=secret" in capsys.readouterr().out
 
 
 def test_a_user_error_while_it_serves_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
