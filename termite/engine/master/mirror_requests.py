@@ -53,6 +53,8 @@ class MirrorRequests:
         match message:
             case GetDirectory(path=path):
                 self._tree.load(path, lease.worker)
+                if seal := self._tree.notes.newest_seal(path):
+                    lease.newest_seal = max(lease.newest_seal, seal)
                 return Directory(*await self._tree.directory(path))
             case GetFile():
                 self._tree.load(split(message.path)[0], lease.worker)

@@ -286,7 +286,7 @@ async def run_remotely(master: Master, job: Job, command: Command, wanted: Wante
         with master.recorder.attempt(job, lease):
             ran = await run_on_worker(master, job, lease, message)
             master.recorder.command_ended(job, ran, lease.offset_ns)
-            if master.tree.notes.seals > seals:  # the job may have taken a private file for absent
+            if lease.newest_seal > seals:  # the job may have taken a private file for absent
                 raise Outdated("a symlink to a private file was met")
             await check_result(master, job, ran)
             await job.output.check_end()

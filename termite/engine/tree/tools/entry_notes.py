@@ -11,8 +11,14 @@ from collections.abc import Callable, Iterable
 from termite.engine.paths import from_root_down, join, split
 from termite.engine.tree.logic.visibility import Exports
 from termite.engine.tree.tools.programs import way_to
+from termite.engine.tree.tools.slow_mounts import slow_mounts
+
+MOST_SEALS = 4096  # each is a name that stays shown as long as the master
+MOST_FOLLOWED = 1000  # symlinks of one check: each costs some 30 system calls
+MOST_JUDGED = 20_000  # targets, 200 bytes each; then all are forgotten
 
 IsShown = Callable[[bytes], bool]
+Target = tuple[bytes, bytes]  # the directory from which it counts (b"" if it is absolute), and its text
 
 
 class EntryNotes:
@@ -27,7 +33,10 @@ class EntryNotes:
         self._exports = exports
         self._is_shown = is_shown
         self._uid, self._gid = os.geteuid(), os.getegid()
-        self._ways: list[list[bytes]] = []
+        self._waiting: dict[bytes, Target] = {}  # by symlink
+        self._judged: dict[Target, bytes] = {}  # the sealed file, b"" if there is none
+        self._numbers: dict[bytes, int] = {}  # of sealed files, in their order
+        self._newest: dict[bytes, int] = {}  # of all to which symlinks of a directory lead
         self.is_mixed = False
         self.seals = 0
         try:
@@ -43,32 +52,79 @@ class EntryNotes:
             return
         self.is_mixed |= is_foreign
         target = os.readlink(name, dir_fd=fd) if is_link else b""
-        if target.startswith((b"/", b"..")):
+        if target.startswith(b"/") or b".." in target.split(b"/"):
             nominal = os.path.normpath(os.path.join(b"/", directory, target))
             if not self._exports.is_live(nominal.strip(b"/")):
-                self._note_way(b"/" + join(directory, name))
+                self._note_link(directory, name, target)
 
     def seal(self) -> Iterable[bytes]:
-        """Seal the files to which noted symlinks lead, and return the directories to list again."""
-        if not self._ways:  # as nearly always
+        """Seal the files to which noted symlinks lead, and return the directories to list again.
+
+        A way that comes to a place where a look may hang is not followed.
+        """
+        if not self._waiting:  # as nearly always
             return ()
-        ways, self._ways = self._ways, []
+        waiting, self._waiting = self._waiting, {}
+        try:
+            mounts = slow_mounts(self._exports.writable_root)
+        except OSError:  # nobody knows what may hang
+            return ()
         touched: set[bytes] = set()
-        for *links, file in ways:
-            if self._exports.is_sealed(file):
-                continue
-            for link in links:
-                self._exports.lead_to(link)
-            if self._exports.seal(file):
-                self.seals += 1
-                touched.update(step for path in (*links, file) for step in from_root_down(split(path)[0]))
+        for link, target in waiting.items():
+            links, real = way_to(b"/" + link, lambda step: mounts.may_hang(step.strip(b"/")))
+            if real:
+                touched.update(self._judge(link, target, [step.strip(b"/") for step in (*links[1:], real)]))
         return sorted(touched)
+
+    def newest_seal(self, directory: bytes) -> int:
+        """Return the number of the newest seal to which a symlink of this directory leads, or 0.
+
+        The first seal has the number 1. A mirror that lists the directory may know the place of the
+        file as it was before.
+        """
+        return self._newest.get(directory, 0) if self._newest else 0
 
     def _is_foreign(self, st: os.stat_result) -> bool:
         return st.st_uid != self._uid or st.st_gid != self._gid
 
-    def _note_way(self, link: bytes) -> None:
-        links, real = way_to(link)
-        steps = [step.strip(b"/") for step in (*links[1:], real)]
-        if not all(map(self._is_shown, steps)) and os.path.isfile(real) and os.access(real, os.R_OK):
-            self._ways.append(steps)
+    def _note_link(self, directory: bytes, name: bytes, target: bytes) -> None:
+        aim = (b"" if target.startswith(b"/") else directory, target)
+        if aim in self._judged:
+            self._note_seal(directory, self._judged[aim])
+        elif len(self._waiting) < MOST_FOLLOWED:
+            self._waiting[join(directory, name)] = aim
+
+    def _judge(self, link: bytes, target: Target, steps: list[bytes]) -> list[bytes]:
+        """Seal what a symlink leads to if jobs do not see it. Return the directories that differ.
+
+        `steps` are the other symlinks on the way, and the file. What does not exist may come, and
+        is not remembered.
+        """
+        file, found = steps[-1], b""
+        touched: list[bytes] = []
+        if not os.path.exists(b"/" + file):
+            return touched
+        if self._exports.is_sealed(file):
+            found = file
+        elif not all(map(self._is_shown, steps)) and self._seal_file(file):
+            found = file
+            for step in steps[:-1]:
+                self._exports.lead_to(step)
+            self.seals += 1
+            self._numbers[file] = self.seals
+            touched = [above for path in steps for above in from_root_down(split(path)[0])]
+        if len(self._judged) >= MOST_JUDGED:
+            self._judged.clear()
+        self._judged[target] = found
+        self._note_seal(split(link)[0], found)
+        return touched
+
+    def _seal_file(self, file: bytes) -> bool:
+        """Seal a file that this user may read. Return False if it has another rule."""
+        place = b"/" + file
+        is_file = self.seals < MOST_SEALS and os.path.isfile(place) and os.access(place, os.R_OK)
+        return is_file and self._exports.seal(file)
+
+    def _note_seal(self, directory: bytes, file: bytes) -> None:
+        if number := self._numbers.get(file, 0):
+            self._newest[directory] = max(self._newest.get(directory, 0), number)

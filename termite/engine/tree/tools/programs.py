@@ -59,10 +59,15 @@ def leads_away(directory: bytes, name: bytes, mode: int, is_shown: IsShown) -> b
     return bool(interpreter) and os.access(interpreter, os.X_OK) and not _is_way_shown(interpreter, is_shown)
 
 
-def way_to(path: bytes) -> tuple[list[bytes], bytes]:
+def _never(step: bytes) -> bool:
+    return False
+
+
+def way_to(path: bytes, stops_at: Callable[[bytes], bool] = _never) -> tuple[list[bytes], bytes]:
     """Return the symlinks that lead to an absolute path, in their order, and the real path.
 
-    The rest of a path that does not exist is kept as it is.
+    The rest of a path that does not exist is kept as it is. The real path is b"" if the way comes
+    to a place at which `stops_at` is true. That place is not looked at.
     """
     links: list[bytes] = []
     waiting = [part for part in reversed(path.split(b"/")) if part]
@@ -75,6 +80,8 @@ def way_to(path: bytes) -> tuple[list[bytes], bytes]:
             real = real.rpartition(b"/")[0]
             continue
         step = real + b"/" + part
+        if stops_at(step):
+            return links, b""
         try:
             target = os.readlink(step)
         except OSError:  # no symlink, or nothing

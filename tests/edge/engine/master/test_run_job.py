@@ -165,6 +165,7 @@ class FakeLease:
     def __init__(self, worker: str, script: Script, steps: list[str]) -> None:
         self.worker, self.cursor, self.sent_number, self.offset_ns = worker, 0, 0, 0
         self.is_near = True
+        self.newest_seal = 0
         self.machine = MachineFacts()
         self.slot_numbers = SlotNumbers()
         self.traced_names = LearntNames()
@@ -853,6 +854,24 @@ async def test_held_output_is_not_shown_while_a_local_slot_is_waited_for(tmp_pat
         world.master.local_runs.slots.give_back(-1)
         assert [kind for kind, _ in await launched.rest()] == [b"N", b"X"]
         launched.end_command()
+
+
+@pytest.mark.parametrize("was_listed", [False, True], ids=["elsewhere", "listed"])
+async def test_a_job_runs_again_if_its_worker_listed_a_symlink_to_a_file_sealed_meanwhile(
+    tmp_path: Path, was_listed: bool
+) -> None:
+    async def meanwhile(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        world.tree.notes.seals += 1
+        lease = world.master.jobs[message.job].lease
+        assert lease is not None
+        lease.newest_seal = world.tree.notes.seals if was_listed else world.tree.notes.seals - 1
+        return ran(3)
+
+    world = World(tmp_path, meanwhile, script(end=ran(4)))
+    world.tree.notes.seals = 7
+    told = await world.say("gcc", "-c", "x.c")
+    assert told == [(b"E", b"code=4\0" if was_listed else b"code=3\0")]
+    assert [step for step in world.steps if step.startswith("run on")] == ["run on w0", "run on w1"][: 1 + was_listed]
 
 
 NETWORK = '[{"Regexp": "gcc", "Network": true}]'

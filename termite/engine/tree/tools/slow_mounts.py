@@ -1,0 +1,53 @@
+"""Find the places at which a look may hang: network file systems, and what is mounted on demand.
+
+A server that does not answer holds the process that looks at its mount, for minutes or for ever.
+"""
+
+import contextlib
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from termite.engine.paths import from_below_up, is_within
+from termite.engine.tree.volumes import parse_mount_point
+
+ON_DEMAND = b"autofs"
+# A program of some user answers for those of FUSE. `fuseblk` is a local disk.
+_SLOW = re.compile(rb"autofs|nfs4?|cifs|smb3|smbfs|afs|ceph|9p|ncpfs|coda|lustre|gfs2|ocfs2|glusterfs|fuse(\..*)?")
+
+
+class SlowMounts(NamedTuple):
+    """The mounts of this machine, as a tree at `root` sees them.
+
+    `kinds` has the kind of each file system by its mount point, a path of the tree. It is empty if
+    no look may hang.
+    """
+
+    root: bytes
+    kinds: dict[bytes, bytes]
+
+    def may_hang(self, path: bytes) -> bool:
+        """Return whether a look at a path without symlinks may hang, though one at the root does not.
+
+        The mounts on which the root lies are read all the time.
+        """
+        if not self.kinds or is_within(self.root, path):
+            return False
+        mount = next((place for place in from_below_up(path) if place in self.kinds), b"")
+        kind = self.kinds.get(mount, b"")
+        return bool(_SLOW.fullmatch(kind)) and (kind == ON_DEMAND or not is_within(self.root, mount))
+
+
+def slow_mounts(root: bytes) -> SlowMounts:
+    """Return the mounts of this process, for a tree at `root`. Raise OSError."""
+    return parse_mounts(root, Path("/proc/self/mountinfo").read_bytes())
+
+
+def parse_mounts(root: bytes, text: bytes) -> SlowMounts:
+    """Do as `slow_mounts`, with a text of mountinfo (proc(5)). The last mount of a place is on top."""
+    kinds = {}
+    for line in text.splitlines():
+        with contextlib.suppress(IndexError):  # a line of a kernel to come
+            kinds[parse_mount_point(line)] = line.partition(b" - ")[2].split(b" ")[0]
+    is_needed = any(map(_SLOW.fullmatch, kinds.values()))
+    return SlowMounts(root, kinds if is_needed else {})
