@@ -180,7 +180,7 @@ class MasterTree:
             tool.show(self._exports, ways[tool.place][1].strip(b"/"))
         for directory in directories:
             self._exports.show_programs(ways[directory][1].strip(b"/"))
-        touched = set(self._exports.programs) if tools else set()
+        touched = set(self._exports.programs) if not all(tool.is_sealed for tool in tools) else set()
         for steps, real in ways.values():
             for link in steps:
                 self._exports.lead_to(link.strip(b"/"))

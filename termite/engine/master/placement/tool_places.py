@@ -16,6 +16,7 @@ from termite.engine.tree.tools.settings_files import settings_files
 from termite.engine.tree.tools.tool_homes import ToolPlace, environments, is_too_wide
 
 MAX_KEYS = 10_000  # of remembered commands; about 150 bytes each
+MAX_HOMES = 100  # of all environments; the files with settings of each are 75 names that stay shown
 MAX_DIRECTORIES = 1000  # of all search paths; a build that makes more is no ordinary one
 
 
@@ -47,6 +48,7 @@ class ToolPlaces:
         self._plugins = plugins
         self._directories: set[str] = set()
         self._tools: set[ToolPlace] = set()
+        self._homes: set[tuple[str, str]] = set()
         self._home = _home_of_user()
 
     def show_for(self, environment: Environment) -> None:
@@ -63,14 +65,22 @@ class ToolPlaces:
         searched = {*directories, *_of_active(environment)} - self._directories
         tools = {ToolPlace(os.fsencode(place), is_watched=True) for place in self._plugins.exports(environment)}
         tools = {tool for tool in tools if not is_too_wide(tool.path, homes)} - self._tools
-        settings = {ToolPlace(os.fsencode(path), False, is_sealed=True) for path in settings_files(environment)}
-        tools |= settings - self._tools
+        tools |= self._new_settings(environment)
         if len(self._directories) >= MAX_DIRECTORIES or not (searched or tools):
             return
         tools |= set(environments(sorted(searched), homes)) - self._tools
         self._directories |= searched
         self._tools |= tools
         self._tree.show_tools(sorted(tools, key=lambda tool: tool.path), [os.fsencode(d) for d in sorted(directories)])
+
+    def _new_settings(self, environment: Environment) -> set[ToolPlace]:
+        """Return the files with settings in a home directory that was not shown before."""
+        home = environment.get("HOME", ""), environment.get("XDG_CONFIG_HOME", "")
+        if home in self._homes or len(self._homes) >= MAX_HOMES or len(self._directories) >= MAX_DIRECTORIES:
+            return set()
+        self._homes.add(home)
+        settings = {ToolPlace(os.fsencode(path), False, is_sealed=True) for path in settings_files(environment)}
+        return settings - self._tools
 
 
 def _home_of_user() -> str:

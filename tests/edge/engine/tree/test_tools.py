@@ -81,6 +81,21 @@ async def test_a_directory_served_before_gets_the_names(home: MasterTree, closed
     assert b"tool" in await listing(home, closed / "bin")
 
 
+async def test_settings_of_another_home_do_not_list_all_program_directories_again(
+    home: MasterTree, closed: Path
+) -> None:
+    write(closed / "bin" / "tool")
+    home.show_tools((), [bytes(closed / "bin")])
+    await serve(home, closed / "bin")
+    checked: list[bytes] = []
+    check = home._follower.check_directory
+    home._follower.check_directory = lambda path: checked.append(path) or check(path)  # type: ignore[method-assign, func-returns-value]
+    home.show_tools([ToolPlace(bytes(closed / "home" / ".gitconfig"), is_watched=False, is_sealed=True)], ())
+    assert tree_path(closed) in checked and tree_path(closed / "bin") not in checked
+    home.show_tools([ToolPlace(bytes(closed / "home" / "tool"), is_watched=False)], ())
+    assert tree_path(closed / "bin") in checked, "its programs may lead to the tool"
+
+
 async def test_a_tool_is_shown_with_the_links_that_lead_to_it(home: MasterTree, closed: Path) -> None:
     write(closed / "store" / "v1.2" / "bin" / "tool")
     write(closed / "store" / "v1.2" / "credentials", "secret", 0o600)
