@@ -97,8 +97,8 @@ class EntryNotes:
     def _judge(self, link: bytes, target: Target, steps: list[bytes]) -> list[bytes]:
         """Seal what a symlink leads to if jobs do not see it. Return the directories that differ.
 
-        `steps` are the other symlinks on the way, and the file. What does not exist may come, and
-        is not remembered.
+        `steps` are the other symlinks on the way, and the file. A target that does not exist is
+        not remembered, because it may come.
         """
         file, found = steps[-1], b""
         touched: list[bytes] = []

@@ -66,8 +66,8 @@ def _never(step: bytes) -> bool:
 def way_to(path: bytes, stops_at: Callable[[bytes], bool] = _never) -> tuple[list[bytes], bytes]:
     """Return the symlinks that lead to an absolute path, in their order, and the real path.
 
-    The rest of a path that does not exist is kept as it is. The real path is b"" if the way comes
-    to a place at which `stops_at` is true. That place is not looked at.
+    The rest of a path that does not exist is kept as it is. The way ends before a place
+    for which `stops_at` returns True, and the real path is b"" then.
     """
     links: list[bytes] = []
     waiting = [part for part in reversed(path.split(b"/")) if part]

@@ -27,7 +27,7 @@ class SlowMounts(NamedTuple):
     kinds: dict[bytes, bytes]
 
     def may_hang(self, path: bytes) -> bool:
-        """Return whether a look at a path without symlinks may hang, though one at the root does not.
+        """Return whether a look at a path without symlinks may hang.
 
         The mounts on which the root lies are read all the time.
         """
@@ -44,7 +44,10 @@ def slow_mounts(root: bytes) -> SlowMounts:
 
 
 def parse_mounts(root: bytes, text: bytes) -> SlowMounts:
-    """Do as `slow_mounts`, with a text of mountinfo (proc(5)). The last mount of a place is on top."""
+    """Do as `slow_mounts`, with a text of mountinfo (proc(5)).
+
+    The last mount of a place is on top.
+    """
     kinds = {}
     for line in text.splitlines():
         with contextlib.suppress(IndexError):  # a line of a kernel to come

@@ -1,6 +1,7 @@
 """Test which private files are sealed because a symlink of the tree leads to them."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from termite.engine.model import Attr
 from termite.engine.tree.logic import visibility
 from termite.engine.tree.master_tree import MasterTree
 from termite.engine.tree.tools import entry_notes
+from termite.engine.tree.tools.programs import way_to
 from termite.engine.tree.tools.slow_mounts import SlowMounts
 from termite.engine.wire.protocol.messages import GetDirectory
 from tests.edge.engine.tree.tree_jobs import serve, tree_path
@@ -77,8 +79,12 @@ async def test_a_known_target_is_not_followed_again_and_only_so_many_are(
     home: MasterTree, root: Path, closed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     followed: list[bytes] = []
-    way_to = entry_notes.way_to
-    monkeypatch.setattr(entry_notes, "way_to", lambda path, stops: (followed.append(path), way_to(path, stops))[1])
+
+    def follow(path: bytes, stops_at: Callable[[bytes], bool]) -> tuple[list[bytes], bytes]:
+        followed.append(path)
+        return way_to(path, stops_at)
+
+    monkeypatch.setattr(entry_notes, "way_to", follow)
     monkeypatch.setattr(entry_notes, "MOST_FOLLOWED", 3)
     for number in range(5):
         (root / f"link{number}").symlink_to(private(closed, str(number)))

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from termite.engine.errors import Reason, Retryable
-from termite.engine.model import Attr
+from termite.engine.model import Attr, Change
+from termite.engine.tree.disk_follower import DiskFollower
 from termite.engine.tree.master_tree import MasterTree
 from termite.engine.tree.tools.programs import way_to
 from termite.engine.tree.tools.tool_homes import ToolPlace, environments, is_too_wide
@@ -82,14 +83,18 @@ async def test_a_directory_served_before_gets_the_names(home: MasterTree, closed
 
 
 async def test_settings_of_another_home_do_not_list_all_program_directories_again(
-    home: MasterTree, closed: Path
+    home: MasterTree, closed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(closed / "bin" / "tool")
     home.show_tools((), [bytes(closed / "bin")])
     await serve(home, closed / "bin")
     checked: list[bytes] = []
-    check = home._follower.check_directory
-    home._follower.check_directory = lambda path: checked.append(path) or check(path)  # type: ignore[method-assign, func-returns-value]
+
+    def note(follower: DiskFollower, directory: bytes) -> list[Change]:
+        checked.append(directory)
+        return []
+
+    monkeypatch.setattr(DiskFollower, "check_directory", note)
     home.show_tools([ToolPlace(bytes(closed / "home" / ".gitconfig"), is_watched=False, is_sealed=True)], ())
     assert tree_path(closed) in checked and tree_path(closed / "bin") not in checked
     home.show_tools([ToolPlace(bytes(closed / "home" / "tool"), is_watched=False)], ())
