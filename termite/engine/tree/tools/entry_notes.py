@@ -16,6 +16,7 @@ from termite.engine.tree.tools.slow_mounts import slow_mounts
 MOST_SEALS = 4096  # each is a name that stays shown as long as the master
 MOST_FOLLOWED = 1000  # symlinks of one check: each costs some 30 system calls
 MOST_JUDGED = 20_000  # targets, 200 bytes each; then all are forgotten
+MOST_DIRECTORIES = 20_000  # with symlinks to sealed files; then each counts as one of them
 
 IsShown = Callable[[bytes], bool]
 Target = tuple[bytes, bytes]  # the directory from which it counts (b"" if it is absolute), and its text
@@ -37,6 +38,7 @@ class EntryNotes:
         self._judged: dict[Target, bytes] = {}  # the sealed file, b"" if there is none
         self._numbers: dict[bytes, int] = {}  # of sealed files, in their order
         self._newest: dict[bytes, int] = {}  # of all to which symlinks of a directory lead
+        self._newest_elsewhere = 0  # of directories that were forgotten
         self.is_mixed = False
         self.seals = 0
         try:
@@ -82,7 +84,7 @@ class EntryNotes:
         The first seal has the number 1. A mirror that lists the directory may know the place of the
         file as it was before.
         """
-        return self._newest.get(directory, 0) if self._newest else 0
+        return self._newest.get(directory, self._newest_elsewhere)
 
     def _is_foreign(self, st: os.stat_result) -> bool:
         return st.st_uid != self._uid or st.st_gid != self._gid
@@ -127,4 +129,7 @@ class EntryNotes:
 
     def _note_seal(self, directory: bytes, file: bytes) -> None:
         if number := self._numbers.get(file, 0):
-            self._newest[directory] = max(self._newest.get(directory, 0), number)
+            if len(self._newest) >= MOST_DIRECTORIES:
+                self._newest.clear()
+                self._newest_elsewhere = self.seals
+            self._newest[directory] = max(self.newest_seal(directory), number)

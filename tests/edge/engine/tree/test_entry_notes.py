@@ -75,6 +75,18 @@ async def test_only_directories_with_such_a_symlink_may_have_misled_a_job(
     assert newest == [1, 1, 2, 0]
 
 
+async def test_a_directory_that_was_forgotten_counts_as_one_with_such_a_symlink(
+    home: MasterTree, root: Path, closed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entry_notes, "MOST_DIRECTORIES", 2)
+    for name in ("one", "two", "three"):
+        (root / name).mkdir()
+        (root / name / "link").symlink_to(private(closed, name))
+        home.drain()
+        await serve(home, root / name)
+    assert [home.notes.newest_seal(tree_path(root / name)) for name in ("one", "two", "three")] == [3, 3, 3]
+
+
 async def test_a_known_target_is_not_followed_again_and_only_so_many_are(
     home: MasterTree, root: Path, closed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
