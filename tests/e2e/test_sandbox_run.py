@@ -303,9 +303,9 @@ async def test_what_a_job_leaves_running_in_the_background_ends_with_it(bench: B
 
 # -- killing ----------------------------------------------------------------------------------------------------------
 
-STUBBORN = (
-    "trap '' TERM INT HUP; echo ready; (setsid sh -c 'trap \"\" TERM; sleep 7654321') & sleep 7654321; sleep 7654321"
-)
+# The commands of another process of pytest have another number.
+NAP = str(7_000_000 + os.getpid() % 1_000_000)
+STUBBORN = f"trap '' TERM INT HUP; echo ready; (setsid sh -c 'trap \"\" TERM; sleep {NAP}') & sleep {NAP}; sleep {NAP}"
 
 
 def running(word: bytes) -> list[str]:
@@ -323,13 +323,13 @@ async def test_a_cancelled_job_is_dead_when_run_returns(bench: Bench) -> None:
     with trio.CancelScope() as scope:
 
         async def on_output(chunk: bytes) -> None:
-            assert running(b"7654321")
+            assert running(NAP.encode())
             scope.cancel()
 
         with trio.fail_after(10):
             await bench.sandboxes.run(bench.spec(b"sh", b"-c", STUBBORN.encode()), on_output)
     assert scope.cancelled_caught
-    assert not running(b"7654321")
+    assert not running(NAP.encode())
     bench.sandboxes.discard(1)
     bench.sandboxes.scratch.clear_up()
     with trio.fail_after(10):
@@ -347,7 +347,7 @@ async def test_what_the_reader_of_output_raises_ends_the_job_and_passes_through(
 
     with trio.fail_after(10), pytest.raises(Gone):
         await bench.sandboxes.run(bench.spec(b"sh", b"-c", STUBBORN.encode()), on_output)
-    assert not running(b"7654321")
+    assert not running(NAP.encode())
 
 
 @is_mirror
@@ -357,7 +357,7 @@ async def test_a_job_whose_time_is_up_is_killed_and_keeps_what_it_wrote(bench: B
         ended = await bench.sh(f"echo kept > f; {STUBBORN}", timeout_s=0.3, on_kill=lambda: kills.append(None))
     assert ended.result.timed_out
     assert (ended.exit, ended.stdout) == (Exit(0, signal.SIGKILL), b"ready\n")
-    assert not running(b"7654321")
+    assert not running(NAP.encode())
     assert len(kills) == 1
     assert [change.path for change in (await bench.collect(ended)).changes] == [PROJECT, PROJECT + b"/f"][1:]
 
@@ -442,13 +442,13 @@ async def test_a_sandbox_that_cannot_be_resumed_is_killed_and_its_job_tried_else
     async with trio.open_nursery() as nursery:
         with trio.fail_after(10), pytest.raises(Retryable, match="was stopped by a signal") as caught:
             await watched.sh(
-                "exec sleep 7654321",
+                f"exec sleep {NAP}",
                 on_pid=lambda pid: nursery.start_soon(stop_again_and_again, pid),
                 on_kill=lambda: kills.append(None),
             )
         nursery.cancel_scope.cancel()
     assert caught.value.reason is Reason.SANDBOX_STUCK and kills == [None]
-    assert not running(b"7654321")
+    assert not running(NAP.encode())
 
 
 @is_mirror
@@ -458,9 +458,9 @@ async def test_a_stopped_sandbox_is_killed_at_once_when_its_job_is_cancelled(ben
         scope.cancel()
 
     with trio.fail_after(5), trio.CancelScope() as scope:
-        await bench.sh("echo x; exec sleep 7654321", on_pid=stop_and_cancel)
+        await bench.sh(f"echo x; exec sleep {NAP}", on_pid=stop_and_cancel)
     assert scope.cancelled_caught
-    assert not running(b"7654321")
+    assert not running(NAP.encode())
 
 
 @is_mirror
@@ -484,7 +484,7 @@ async def test_a_command_that_stops_itself_waits_as_it_does_without_termite(
         os.kill(stopped[0], signal.SIGCONT)
 
     result = await watched.sandboxes.run(
-        watched.spec(b"sh", b"-c", b": 7654321; echo before; kill -STOP $$; echo after"), on_output
+        watched.spec(b"sh", b"-c", f": {NAP}; echo before; kill -STOP $$; echo after".encode()), on_output
     )
     assert (result.exit, b"".join(outputs)) == (Exit(0), b"1before\n1after\n")
 
@@ -492,7 +492,7 @@ async def test_a_command_that_stops_itself_waits_as_it_does_without_termite(
 def stopped_commands() -> list[int]:
     return [
         pid
-        for pid in processes_running(b"7654321; echo")
+        for pid in processes_running(NAP.encode() + b"; echo")
         if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
     ]
 
@@ -508,9 +508,9 @@ async def test_a_job_that_ends_in_time_is_not_killed(bench: Bench) -> None:
 async def test_a_job_may_be_cancelled_before_it_has_begun(bench: Bench) -> None:
     with trio.CancelScope() as scope:
         scope.cancel()
-        await bench.sh("sleep 7654321")
+        await bench.sh(f"sleep {NAP}")
     assert scope.cancelled_caught
-    assert not running(b"7654321")
+    assert not running(NAP.encode())
 
 
 @is_mirror
@@ -522,5 +522,5 @@ async def test_a_caller_that_fails_when_told_the_pid_leaves_no_job_behind(bench:
         raise Gone
 
     with trio.fail_after(10), pytest.raises(Gone):
-        await bench.sh("sleep 7654321", on_pid=on_pid)
-    assert not running(b"7654321")
+        await bench.sh(f"sleep {NAP}", on_pid=on_pid)
+    assert not running(NAP.encode())

@@ -148,14 +148,19 @@ def insider(link: Link, kind: str) -> Insider:
 
 
 def pasta_of(process: MirrorProcess) -> list[int]:
-    """Return the pastas among the descendants of a mirror's starter."""
-    found = subprocess.run(["ps", "-e", "-o", "pid=,ppid=,comm="], check=True, capture_output=True, text=True).stdout
-    rows = [line.split(None, 2) for line in found.splitlines()]
+    """Return the pastas that run among the descendants of a mirror's starter."""
+    found = subprocess.run(
+        ["ps", "-e", "-o", "pid=,ppid=,stat=,comm="], check=True, capture_output=True, text=True
+    ).stdout
+    rows = [line.split(None, 3) for line in found.splitlines()]
     family = {process.process.pid}
-    for pid, parent, _ in rows * 5:
+    for pid, parent, _, _ in rows * 5:
         if int(parent) in family:
             family.add(int(pid))
-    return [int(pid) for pid, _, name in rows if int(pid) in family and name.startswith("pas")]  # also passt.avx2
+    # The kernel calls it passt.avx2, too. One that has ended is there until somebody asks how.
+    return [
+        int(pid) for pid, _, state, name in rows if int(pid) in family and name.startswith("pas") and state[0] != "Z"
+    ]
 
 
 KINDS = ["an ordinary user's worker", "root's worker"]
