@@ -12,8 +12,6 @@ from collections.abc import Iterator, Mapping
 from termite.engine.model import Attr
 from termite.engine.tree.logic.attrs import Seen
 
-SEALED_MTIME_NS = 10**9  # make and ninja take 0 for "does not exist"
-
 # Below the home directory. Tools for people only (editors, pagers) are left out.
 _IN_HOME = """
     .gitconfig .gitattributes .hgrc .ctags .cshrc .tcshrc .zshenv .profile .bash_profile .bash_login
@@ -47,9 +45,7 @@ def sealed_file(fd: int, name: bytes) -> Seen | None:
     """Return the entry `name` of the open directory `fd` as a sealed file.
 
     Return None if it is no file that this user may read. A sealed file has no stamp, and never a
-    digest. A hostile job may have made the symlink that leads to it. Therefore the attributes tell
-    no more than whether this user may execute it, which a shell that searches for programs needs.
-    It is not empty, because the content of an empty file is known without opening.
+    digest. It is not empty, because the content of an empty file is known without opening.
     """
     try:
         st = os.stat(name, dir_fd=fd)
@@ -57,5 +53,4 @@ def sealed_file(fd: int, name: bytes) -> Seen | None:
             return None
     except OSError:  # gone, or a symlink to nothing
         return None
-    mode = 0o755 if os.access(name, os.X_OK, dir_fd=fd) else 0o644
-    return Seen(Attr(stat.S_IFREG | mode, 1, SEALED_MTIME_NS))
+    return Seen(Attr(st.st_mode & ~(stat.S_ISUID | stat.S_ISGID), max(st.st_size, 1), st.st_mtime_ns))

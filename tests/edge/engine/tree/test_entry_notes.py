@@ -125,17 +125,6 @@ async def test_there_are_only_so_many_seals(
     assert len(await names_in(home, closed)) == 2
 
 
-@pytest.mark.parametrize(("mode", "shown"), [(0o700, 0o100755), (0o4750, 0o100755), (0o600, 0o100644)])
-async def test_a_seal_tells_nothing_of_the_file(
-    home: MasterTree, root: Path, closed: Path, mode: int, shown: int
-) -> None:
-    file = private(closed, mode=mode)
-    (root / "link").symlink_to(file)
-    await serve(home, root)
-    attr = (await names_in(home, closed))[b"tool"]
-    assert attr == Attr(shown, 1, 10**9)
-
-
 async def test_a_symlink_to_a_place_where_a_look_may_hang_is_not_followed(
     home: MasterTree, root: Path, closed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
