@@ -14,9 +14,9 @@ from termite.engine.recall.known.known_table import Known, NotKnown
 from termite.engine.recall.logic.dependencies import Obstacle
 from termite.engine.recall.look_up.differences import last_run
 from termite.engine.recall.look_up.evidence import (
-    Execution,
     Shape,
     difference_of_results,
+    execution_of,
     proof_key,
     shape_id,
     with_other_times,
@@ -121,8 +121,8 @@ def _compare(
         is_same = row in same
         judged = shape if is_same else with_other_times(shape, new.timed or new.blind, difference)
         if is_same or not (difference or judged.sees_times):
-            first, second = (Execution(result.at_s, result.job) for result in (old, new.result))
-            judged = with_second_run(judged, proof_key(judged, new), first, second, difference)
+            executions = execution_of(old), execution_of(new.result)
+            judged = with_second_run(judged, proof_key(judged, new), *executions, difference)
         return row, judged, difference
     return None, shape, ""
 

@@ -9,6 +9,7 @@ from termite.engine.master.job import Job
 from termite.engine.master.reuse.run_observer import ObservedRun
 from termite.engine.model import Change
 from termite.engine.recall.ended_runs import EndedRun
+from termite.engine.recall.known.known_table import NotKnown
 from termite.engine.recall.logic.dependencies import Obstacle
 from termite.engine.recall.look_up.clocks import find_clock
 from termite.engine.recall.look_up.stored_rows import OutputPiece, RecordedResult
@@ -55,7 +56,10 @@ def _obstacle(job: Job, ran: Ran, observed: ObservedRun) -> tuple[str, bytes]:
     if job.has_met_others:
         return Obstacle.CONFLICT, b""
     assert job.identity is not None and observed.observation is not None, "there is no obstacle"
-    if clock := find_clock(job.identity.argv, observed.tools):
+    if isinstance(observed.known, NotKnown) and observed.known.clock:
+        return Obstacle.CLOCK, b"/" + observed.known.clock
+    called = observed.observation.dependencies.called
+    if clock := find_clock(job.identity.argv, (*observed.tools, *called)):
         return Obstacle.CLOCK, b"/" + clock
     size = sum(change.attr.size for change in observed.changes if change.attr is not None and change.content)
     if size > MOST_BYTES or job.output.kept is None or job.output.kept.is_too_long:

@@ -1,5 +1,6 @@
 """Look for a stored result that may be used in the tree as it is now, and say why there is none."""
 
+import time
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
@@ -8,7 +9,7 @@ from termite.engine.recall.known.known_table import KnownTable
 from termite.engine.recall.logic.dependencies import NotStorable, Obstacle
 from termite.engine.recall.logic.tree_facts import FactsMissing, TreeFacts
 from termite.engine.recall.look_up.differences import Difference, MissCause, explain_miss
-from termite.engine.recall.look_up.evidence import judge_proof, proof_key
+from termite.engine.recall.look_up.evidence import is_of_day, judge_proof, proof_key
 from termite.engine.recall.look_up.fingerprints import CommandIdentity, recall_name
 from termite.engine.recall.look_up.recollection import Hit, Miss, recall
 from termite.engine.recall.look_up.stored_rows import ResultRow
@@ -48,7 +49,8 @@ async def look_up(
         found = await _ask(tree, reader, lambda facts: recall(weak, rows, facts, blind_shapes, is_vouched_blind))
     if isinstance(found, Hit):
         row, shape = found.row, shapes[found.row.shape]
-        proof = judge_proof(shape, proof_key(shape, row), is_known=table.still_vouches(row))
+        is_known, is_of_today = table.still_vouches(row), is_of_day(row.result, time.time())
+        proof = judge_proof(shape, proof_key(shape, row), is_known=is_known, is_of_today=is_of_today)
         if not proof.is_enough:
             return Difference(MissCause.SHAPE, new=proof.encode())
         if store.has_contents(row):

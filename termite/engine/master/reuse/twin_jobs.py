@@ -63,6 +63,6 @@ def _expected_s(rows: StoredRows, source: ResultSource) -> float:
     """Return how long the last run took of which a new result would be used at once, or 0.0."""
     for row in rows.results:
         is_known = source.table.still_vouches(row)
-        if judge_proof(source.store.shape(row.shape), b"", is_known=is_known).is_enough:
+        if judge_proof(source.store.shape(row.shape), b"", is_known=is_known, is_of_today=True).is_enough:
             return (row.result.ended_ns - row.result.started_ns) / 1e9
     return 0.0

@@ -27,6 +27,8 @@ from termite.engine.recall.look_up.stored_rows import ResultRow
 # They make the loader run other code in each program, or tell process ids.
 _LOADER_VARIABLES = ("LD_PRELOAD", "LD_AUDIT", "LD_DEBUG", "LD_PROFILE")
 _READ_OR_WHOLE = READ | WHOLE
+# Two runs on one day are equal if a text has the date only.
+_CLOCKS = (b"__DATE__", b"__TIME__")
 _LIBRARY = re.compile(rb".*\.so(?:\.[0-9.]+)?")
 
 
@@ -47,10 +49,12 @@ class NotKnown:
     """The result has to prove itself, for a reason for people.
 
     If `is_tool_known`, the table has the tool, but nobody vouches for these words or inputs.
+    `clock` is a file with a macro for the date or the time, or b"".
     """
 
     reason: str
     is_tool_known: bool = False
+    clock: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,14 @@ class CommandFacts:
 
 
 class _NotVouched(Exception):
-    """Nobody vouches for a command. The argument is the reason."""
+    """Nobody vouches for a command. The first argument is the reason.
+
+    `clock` is that of NotKnown.
+    """
+
+    def __init__(self, reason: str, clock: bytes = b"") -> None:
+        super().__init__(reason)
+        self.clock = clock
 
 
 class KnownTable:
@@ -121,7 +132,8 @@ def proof_of_table(table: KnownTable, command: CommandFacts, facts: TreeFacts) -
     try:
         known: Known | NotKnown = _proof(table, command, facts)
     except (_NotVouched, NotSimple) as reason:
-        return NotKnown(str(reason), _calls_known_tool(table, command.identity))
+        clock = reason.clock if isinstance(reason, _NotVouched) else b""
+        return NotKnown(str(reason), _calls_known_tool(table, command.identity), clock)
     except UnservedDirectory:
         known = NotKnown("")
     facts.check()
@@ -266,8 +278,9 @@ def _check_inputs(vouches: Sequence[Vouch], command: CommandFacts, facts: TreeFa
         if not texts or (b".so" in path and _LIBRARY.fullmatch(path) and not _is_in_tree(path, command.identity.root)):
             continue
         if found := _texts_in(path, texts, facts):
-            text = next(text for text in texts if text in found).decode()
-            raise _NotVouched(f"{text} is in /{path.decode(errors='backslashreplace')}")
+            text = next(text for text in texts if text in found)
+            shown = f"{text.decode()} is in /{path.decode(errors='backslashreplace')}"
+            raise _NotVouched(shown, path if text in _CLOCKS else b"")
 
 
 def _is_blind(vouches: Sequence[Vouch], command: CommandFacts, facts: TreeFacts) -> bool:

@@ -86,12 +86,14 @@ class Dependencies:
     `tools` are the files that it executed, and the interpreters of scripts. `asked` has the paths
     of /proc, /sys and /dev that it named: they may differ between two machines. If `has_set_times`,
     the job has given a file a time that is not the one of writing, which may come from an input.
+    `called` are the names by which it executed programs, such as links to one program.
     """
 
     path_set: PathSet
     tools: tuple[bytes, ...]
     asked: tuple[bytes, ...]
     has_set_times: bool
+    called: tuple[bytes, ...] = ()
 
 
 def find_dependencies(job: EndedJob, facts: TreeFacts) -> Dependencies:
@@ -119,7 +121,8 @@ def find_dependencies(job: EndedJob, facts: TreeFacts) -> Dependencies:
         found.note_interpreters(place)
     path_set = found.path_set()
     facts.check()
-    return Dependencies(path_set, tuple(found.tools), tuple(found.asked), _has_set_times(job, found.before))
+    called = tuple(access.path.strip(b"/") for access in job.trace.accesses if int(access.kinds) & _EXEC)
+    return Dependencies(path_set, tuple(found.tools), tuple(found.asked), _has_set_times(job, found.before), called)
 
 
 @dataclass(slots=True)

@@ -16,8 +16,12 @@ _FIXED_DATE = re.compile(rb"-r|-r.+|--reference=.*|-d@.*|--date=@.*|@\d+")
 
 
 def find_clock(argv: Sequence[bytes], tools: Iterable[bytes]) -> bytes:
-    """Return a program among the executed ones that reads a clock or the like, or b""."""
-    for path in tools:
+    """Return a program among the executed ones that reads a clock or the like, or b"".
+
+    `tools` are the paths of programs, and the names by which they were executed: a link with the
+    name date may lead to a program that has many names. The first word of the command counts, too.
+    """
+    for path in (*tools, *(word.lstrip(b"/") for word in argv[:1])):
         name = path.rpartition(b"/")[2]
         if _CLOCKS.fullmatch(name) and not (name == b"date" and _has_fixed_date(argv)):
             return path

@@ -8,6 +8,9 @@ Therefore a result is used only in these cases:
 * Three other instances of its *shape* have proved this, and none has ever differed. A shape is the
   command with its tools by content, and without the names of its files.
 
+Two runs of one day do not show that a command asks for the date. What they prove holds for results
+of this day. Runs of two days prove it for good.
+
 After one difference, a shape is refused for ever. In the same way a shape has to prove that the
 times of files do not change its results.
 """
@@ -15,6 +18,7 @@ times of files do not change its results.
 import enum
 import hashlib
 import re
+import time
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -54,7 +58,8 @@ class Proof(enum.StrEnum):
 class Shape(msgspec.Struct, frozen=True, array_like=True):
     """The knowledge of the commands of one shape.
 
-    `proven` has strong fingerprints that were executed twice with equal results, and `blind` those
+    `proven` has strong fingerprints that were executed twice with equal results, `lasting` those of
+    which this happened on two days, and `blind` those
     whose results were equal although times differed; of both only as many as are needed. If
     `sees_times`, results have differed together with times. `refused` names the first difference
     between two results of the same fingerprint, or is "".
@@ -64,6 +69,7 @@ class Shape(msgspec.Struct, frozen=True, array_like=True):
     blind: tuple[bytes, ...] = ()
     sees_times: bool = False
     refused: str = ""
+    lasting: tuple[bytes, ...] = ()
 
     @property
     def is_blind(self) -> bool:
@@ -72,10 +78,16 @@ class Shape(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Execution(msgspec.Struct, frozen=True, array_like=True):
-    """One execution of a command: when it ended, in seconds since 1970, and in which sandbox."""
+    """One execution: when it ended, in seconds since 1970, in which sandbox, and how long it took."""
 
     ended_s: float
     sandbox: str
+    took_s: float = 0.0
+
+    @property
+    def days(self) -> frozenset[tuple[int, ...]]:
+        """The days on which it ran, those of the local time and of UTC."""
+        return _days(self.ended_s) | _days(self.ended_s - self.took_s)
 
 
 NEW_SHAPE = Shape()
@@ -107,15 +119,29 @@ def proof_key(shape: Shape, row: ResultRow) -> bytes:
     return row.timed if shape.sees_times or not row.blind else row.blind
 
 
-def judge_proof(shape: Shape, strong: bytes, *, is_known: bool) -> Proof:
-    """Return whether the result with this strong fingerprint may be used, and why."""
+def execution_of(result: RecordedResult) -> Execution:
+    """Return the execution that gave a result."""
+    return Execution(result.at_s, result.job, max(result.ended_ns - result.started_ns, 0) / 1e9)
+
+
+def is_of_day(result: RecordedResult, now_s: float) -> bool:
+    """Return whether the date was, during the whole run, the one that it is now."""
+    return execution_of(result).days == _days(now_s)
+
+
+def judge_proof(shape: Shape, strong: bytes, *, is_known: bool, is_of_today: bool) -> Proof:
+    """Return whether the result with this strong fingerprint may be used, and why.
+
+    `is_of_today`: the command was executed on the present day (`is_of_day`).
+    """
     if shape.refused:
         return Proof.REFUSED
     if is_known:
         return Proof.KNOWN
-    if strong and strong in shape.proven:
+    proven = shape.proven if is_of_today else shape.lasting
+    if strong and strong in proven:
         return Proof.TWICE
-    return Proof.SHAPE if len(shape.proven) >= PROOFS_OF_SHAPE else Proof.UNPROVEN
+    return Proof.SHAPE if len(proven) >= PROOFS_OF_SHAPE else Proof.UNPROVEN
 
 
 def with_second_run(shape: Shape, strong: bytes, first: Execution, second: Execution, difference: str) -> Shape:
@@ -128,9 +154,10 @@ def with_second_run(shape: Shape, strong: bytes, first: Execution, second: Execu
         return refused_shape(shape, difference)
     if abs(second.ended_s - first.ended_s) < APART_S or first.sandbox == second.sandbox:
         return shape
-    if not strong or strong in shape.proven or len(shape.proven) >= PROOFS_OF_SHAPE:
-        return shape
-    return msgspec.structs.replace(shape, proven=(*shape.proven, strong))
+    proven, lasting = _with_one(shape.proven, strong), shape.lasting
+    if first.days.isdisjoint(second.days):
+        lasting = _with_one(lasting, strong)
+    return msgspec.structs.replace(shape, proven=proven, lasting=lasting)
 
 
 def with_other_times(shape: Shape, timed: bytes, difference: str) -> Shape:
@@ -157,7 +184,13 @@ def merged_shape(one: Shape, other: Shape) -> Shape:
         return Shape(refused=one.refused or other.refused)
     proven = tuple(dict.fromkeys((*one.proven, *other.proven)))
     blind = tuple(dict.fromkeys((*one.blind, *other.blind)))
-    return Shape(proven[:PROOFS_OF_SHAPE], blind[:PROOFS_OF_BLINDNESS], one.sees_times or other.sees_times)
+    lasting = tuple(dict.fromkeys((*one.lasting, *other.lasting)))
+    return Shape(
+        proven[:PROOFS_OF_SHAPE],
+        blind[:PROOFS_OF_BLINDNESS],
+        one.sees_times or other.sees_times,
+        lasting=lasting[:PROOFS_OF_SHAPE],
+    )
 
 
 def is_audit_due(hits: int) -> bool:
@@ -188,6 +221,16 @@ def difference_of_results(old: RecordedResult, new: RecordedResult) -> str:
 def first_different_byte(one: bytes, other: bytes) -> int:
     """Return the offset of the first byte in which two contents differ; they must differ."""
     return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _with_one(proofs: tuple[bytes, ...], strong: bytes) -> tuple[bytes, ...]:
+    is_needed = strong and strong not in proofs and len(proofs) < PROOFS_OF_SHAPE
+    return (*proofs, strong) if is_needed else proofs
+
+
+def _days(at_s: float) -> frozenset[tuple[int, ...]]:
+    """Return the local day and that of UTC: nobody knows which one a command asks for."""
+    return frozenset(((0, *time.localtime(at_s)[:3]), (1, *time.gmtime(at_s)[:3])))
 
 
 def _by_path(result: RecordedResult) -> dict[bytes, tuple[object, ...]]:

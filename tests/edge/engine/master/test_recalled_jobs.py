@@ -17,7 +17,7 @@ from termite.engine.decide.known_tools import KnownTool, Vouch
 from termite.engine.errors import Conflict, FsError, HalfPublished
 from termite.engine.history.logic.job_record import Where
 from termite.engine.master.job import Job
-from termite.engine.master.reuse import twin_jobs
+from termite.engine.master.reuse import result_look_up, twin_jobs
 from termite.engine.model import Attr, BaseVersion, CacheMode, Exit
 from termite.engine.recall.known.known_table import KnownTable
 from termite.engine.recall.logic.interpreters import ELF_HEAD
@@ -134,6 +134,30 @@ async def test_a_proved_result_comes_home_without_a_worker_with_its_output_in_or
         "hits": 1,
         "waiting": 0,
     }
+
+
+async def test_a_proof_of_one_day_holds_for_this_day(world: CachingWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(2):
+        await world.compile()
+    tomorrow = SimpleNamespace(time=lambda: time.time() + 86_400)
+    with monkeypatch.context() as later:
+        later.setattr(result_look_up, "time", tomorrow)
+        await world.compile()
+    assert (world.master.counters.cached, world.master.counters.remote) == (0, 3)
+    await world.compile()
+    assert world.master.counters.cached == 1
+
+
+async def test_a_source_with_the_date_is_not_stored(world: CachingWorld) -> None:
+    cache = world.master.cache
+    assert cache is not None
+    tool = KnownTool("gcc", "gcc", ("GCC",), lambda call: Vouch(unwanted_texts=("__DATE__",)))
+    cache.source = cache.source._replace(table=KnownTable([tool]))
+    searched = {b"gcc": (ELF_HEAD, b"GCC"), b"int x;": (b"__DATE__",)}
+    for content, texts in searched.items():
+        world.master.fact_reader._texts[hashlib.sha256(content).digest(), texts] = frozenset(texts)
+    await world.compile()
+    assert (world.counts()["not-stored"], world.obstacle()) == (1, "clock")
 
 
 async def test_another_content_or_variable_is_no_hit(world: CachingWorld) -> None:

@@ -11,7 +11,7 @@ from termite.engine.model import Attr, Change, Digest, StoreLimits
 from termite.engine.recall.ended_runs import EndedRun, StoreEffect, keep_run
 from termite.engine.recall.logic.dependencies import Dependencies, Obstacle
 from termite.engine.recall.logic.uses import Dependency, PathSet, Use, pack_path_set
-from termite.engine.recall.look_up.evidence import Proof, judge_proof, proof_key, shape_id
+from termite.engine.recall.look_up.evidence import Proof, is_of_day, judge_proof, proof_key, shape_id
 from termite.engine.recall.look_up.fingerprints import CommandIdentity, recall_name, weak_fingerprint
 from termite.engine.recall.look_up.observation import Observation
 from termite.engine.recall.look_up.stored_rows import OutputPiece, PathSetRow, RecordedResult
@@ -51,11 +51,11 @@ def keep(store: ResultStore, *runs: EndedRun) -> list[StoreEffect]:
     return [keep_run(store, run, NOW_S).effect for run in runs]
 
 
-def proof(store: ResultStore, run: EndedRun) -> Proof:
+def proof(store: ResultStore, run: EndedRun, *, is_of_today: bool = True) -> Proof:
     """Return what is known of the stored result of a run."""
     shape = store.shape(shape_id(run.identity.argv, run.tools))
     (row, *_) = store.rows(run.weak).results
-    return judge_proof(shape, proof_key(shape, row), is_known=False)
+    return judge_proof(shape, proof_key(shape, row), is_known=False, is_of_today=is_of_today)
 
 
 def test_a_result_is_proved_by_an_equal_one_two_seconds_later(store: ResultStore) -> None:
@@ -100,6 +100,15 @@ def test_runs_that_differ_in_times_alone_prove_as_much_and_make_the_shape_blind(
     assert store.shape(shape_id(runs[0].identity.argv, TOOLS)).is_blind
 
 
+def test_what_two_runs_of_one_day_prove_holds_for_this_day(store: ResultStore) -> None:
+    keep(store, a_run(NOW_S), a_run(NOW_S + 3.0))
+    (row,) = store.rows(a_run(0).weak).results
+    assert proof(store, a_run(0)) is Proof.TWICE and not is_of_day(row.result, NOW_S + 86_400)
+    assert proof(store, a_run(0), is_of_today=False) is Proof.UNPROVEN
+    assert keep(store, a_run(NOW_S + 86_400)) == [StoreEffect.PROVED]
+    assert proof(store, a_run(0), is_of_today=False) is Proof.TWICE
+
+
 def test_a_shape_that_sees_times_is_proved_for_equal_times_only(store: ResultStore) -> None:
     keep(store, a_run(100.0, b"one", times=b"1"), a_run(103.0, b"two", times=b"2"))
     shape = store.shape(shape_id(a_run(0).identity.argv, TOOLS))
@@ -108,7 +117,7 @@ def test_a_shape_that_sees_times_is_proved_for_equal_times_only(store: ResultSto
     rows = {row.timed: row for row in store.rows(a_run(0).weak).results}
     judged = store.shape(shape_id(a_run(0).identity.argv, TOOLS))
     proofs = {
-        times: judge_proof(judged, proof_key(judged, rows[seen.timed]), is_known=False)
+        times: judge_proof(judged, proof_key(judged, rows[seen.timed]), is_known=False, is_of_today=True)
         for times in (b"1", b"2")
         if (seen := a_run(0, times=times).observation) is not None
     }

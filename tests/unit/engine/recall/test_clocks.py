@@ -22,3 +22,9 @@ def test_a_date_of_a_file_or_of_a_given_time_is_none_either(word: bytes) -> None
     assert find_clock((b"date", b"+%s", word), tools) == b""
     assert find_clock((b"date", b"+%s", b"-dtoday"), tools) == tools[0]
     assert find_clock((b"sh", b"-c", b"date -r x", word), tools) == tools[0], "nobody knows the words of that date"
+
+
+def test_a_clock_is_found_by_the_name_of_the_link_that_was_executed() -> None:
+    assert find_clock((b"sh", b"-c", b"date"), (b"bin/busybox", b"bin/sh", b"bin/date")) == b"bin/date"
+    assert find_clock((b"/bin/date", b"+%F"), (b"bin/busybox",)) == b"bin/date"
+    assert find_clock((b"date", b"-r", b"x"), (b"bin/busybox", b"bin/date")) == b""

@@ -23,6 +23,7 @@ from tests.unit.engine.recall.recall_trees import (
     TIMING,
     UNLINK,
     WRITES,
+    NoInterpreters,
     access,
     directory,
     ended,
@@ -365,3 +366,9 @@ def test_a_time_that_a_command_set_is_noticed() -> None:
     assert not has_set_times(file("x", mtime_ns=TIMING.started_ns + 5))
     assert not has_set_times(file("x", mtime_ns=file().mtime_ns))  # the one that it had
     assert has_set_times(file("x", mtime_ns=5))
+
+
+def test_the_names_by_which_programs_were_executed_are_kept() -> None:
+    tree = {b"bin": directory(), b"bin/busybox": file("box", 0o755), b"bin/date": link(b"busybox")}
+    found = find_dependencies(ended([access(b"/bin/date", EXEC)]), TreeFacts(tree_of(tree), NoInterpreters()))
+    assert (found.tools, found.called) == ((b"bin/busybox",), (b"bin/date",))

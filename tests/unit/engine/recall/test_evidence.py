@@ -1,6 +1,7 @@
 """Test which results may be used: the proofs of commands and of their shapes."""
 
 import stat
+import time
 
 import msgspec
 import pytest
@@ -16,6 +17,7 @@ from termite.engine.recall.look_up.evidence import (
     Shape,
     difference_of_results,
     is_audit_due,
+    is_of_day,
     judge_proof,
     merged_shape,
     refused_shape,
@@ -53,10 +55,10 @@ def proven(*strong: bytes) -> Shape:
 
 
 def test_a_result_may_be_used_after_a_second_equal_run() -> None:
-    assert judge_proof(NEW_SHAPE, STRONG[0], is_known=False) is Proof.UNPROVEN
-    assert judge_proof(NEW_SHAPE, STRONG[0], is_known=True) is Proof.KNOWN
-    assert judge_proof(proven(STRONG[0]), STRONG[0], is_known=False) is Proof.TWICE
-    assert judge_proof(proven(STRONG[0]), STRONG[1], is_known=False) is Proof.UNPROVEN
+    assert judge_proof(NEW_SHAPE, STRONG[0], is_known=False, is_of_today=True) is Proof.UNPROVEN
+    assert judge_proof(NEW_SHAPE, STRONG[0], is_known=True, is_of_today=False) is Proof.KNOWN
+    assert judge_proof(proven(STRONG[0]), STRONG[0], is_known=False, is_of_today=True) is Proof.TWICE
+    assert judge_proof(proven(STRONG[0]), STRONG[1], is_known=False, is_of_today=True) is Proof.UNPROVEN
     assert [proof for proof in Proof if proof.is_enough] == [Proof.KNOWN, Proof.TWICE, Proof.SHAPE]
 
 
@@ -66,9 +68,12 @@ def test_runs_at_the_same_time_or_in_one_sandbox_prove_nothing(second: Execution
 
 
 def test_three_instances_prove_a_shape() -> None:
-    assert judge_proof(proven(*STRONG[:2]), STRONG[5], is_known=False) is Proof.UNPROVEN
-    assert judge_proof(proven(STRONG[0], STRONG[0], STRONG[0]), STRONG[5], is_known=False) is Proof.UNPROVEN
-    assert judge_proof(proven(*STRONG[:3]), STRONG[5], is_known=False) is Proof.SHAPE
+    assert judge_proof(proven(*STRONG[:2]), STRONG[5], is_known=False, is_of_today=True) is Proof.UNPROVEN
+    assert (
+        judge_proof(proven(STRONG[0], STRONG[0], STRONG[0]), STRONG[5], is_known=False, is_of_today=True)
+        is Proof.UNPROVEN
+    )
+    assert judge_proof(proven(*STRONG[:3]), STRONG[5], is_known=False, is_of_today=True) is Proof.SHAPE
     assert proven(*STRONG[:9]) == proven(*STRONG[:3])
 
 
@@ -78,13 +83,45 @@ def test_one_difference_refuses_a_shape_for_ever() -> None:
     again = with_second_run(refused, STRONG[5], FIRST, SECOND, "")
     for shape in (refused, merged_shape(proven(*STRONG[:3]), refused), merged_shape(refused, NEW_SHAPE), again):
         for is_known in (True, False):
-            assert judge_proof(shape, STRONG[0], is_known=is_known) is Proof.REFUSED
+            assert judge_proof(shape, STRONG[0], is_known=is_known, is_of_today=True) is Proof.REFUSED
     assert refused_shape(refused, "another").refused == "stdout at byte 3"
+
+
+def test_runs_of_one_day_prove_nothing_about_another_day() -> None:
+    days = [Execution(86_400 * day + 43_200.0, str(day)) for day in range(9)]
+    shape = proven(*STRONG[:3])
+    assert judge_proof(shape, STRONG[0], is_known=False, is_of_today=False) is Proof.UNPROVEN
+    assert judge_proof(shape, STRONG[5], is_known=False, is_of_today=False) is Proof.UNPROVEN
+    assert judge_proof(NEW_SHAPE, STRONG[0], is_known=True, is_of_today=False) is Proof.KNOWN
+    over_midnight = Execution(days[3].ended_s, "b", took_s=86_400.0)
+    assert with_second_run(shape, STRONG[0], days[2], over_midnight, "") == shape
+    shape = with_second_run(shape, STRONG[0], days[1], days[3], "")
+    assert judge_proof(shape, STRONG[0], is_known=False, is_of_today=False) is Proof.TWICE
+    assert judge_proof(shape, STRONG[5], is_known=False, is_of_today=False) is Proof.UNPROVEN
+    for strong in STRONG[1:3]:
+        shape = merged_shape(with_second_run(shape, strong, days[1], days[3], ""), NEW_SHAPE)
+    assert judge_proof(shape, STRONG[5], is_known=False, is_of_today=False) is Proof.SHAPE
+
+
+@pytest.mark.parametrize("zone", ["UTC", "UTC+12", "UTC-12"])
+def test_a_result_is_of_a_day_by_the_local_time_and_by_utc(monkeypatch: pytest.MonkeyPatch, zone: str) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        at_s = 86_400.0 * 10
+        old, long = (RecordedResult((), (), 0, took_ns, at_s=at_s + 60) for took_ns in (1, 120 * 10**9))
+        assert is_of_day(old, at_s + 120)
+        assert not is_of_day(old, at_s - 1), "another day of UTC"
+        assert is_of_day(old, at_s + 86_399) is (zone == "UTC"), "another local day"
+        assert not is_of_day(long, at_s + 120), "it began on the day before"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_what_two_masters_have_proved_adds_up() -> None:
     both = merged_shape(proven(*STRONG[:2]), proven(STRONG[1], STRONG[2]))
-    assert judge_proof(both, STRONG[7], is_known=False) is Proof.SHAPE
+    assert judge_proof(both, STRONG[7], is_known=False, is_of_today=True) is Proof.SHAPE
 
 
 def test_three_equal_results_with_other_times_prove_blindness() -> None:
