@@ -86,7 +86,7 @@ def _keep_result(store: ResultStore, run: EndedRun, now_s: int) -> Kept:
     is_special = isinstance(run.known, NotKnown) and run.known.is_tool_known
     shape = shape_id(run.identity.argv, run.tools, is_whole=is_special)
     entries, is_blind = (run.known.entries, run.known.is_blind) if isinstance(run.known, Known) else ((), False)
-    row = ResultRow(seen.timed, seen.blind, seen.row.id, run.result, shape, entries, is_blind, seen.order)
+    row = ResultRow(seen.timed, seen.blind, seen.row.id, run.result, shape, entries, is_blind)
     known = store.shape(shape)
     if known.refused:
         return Kept(StoreEffect.UNFIT, known.refused)
@@ -119,7 +119,7 @@ def _compare(
             continue
         difference = difference_of_results(old, new.result)
         is_same = row in same
-        judged = shape if is_same else with_other_times(shape, new.timed or new.blind, difference)
+        judged = shape if is_same else with_other_times(shape, difference)
         if is_same or not (difference or judged.sees_times):
             executions = execution_of(old), execution_of(new.result)
             judged = with_second_run(judged, proof_key(judged, new), *executions, difference)

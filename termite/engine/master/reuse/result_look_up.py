@@ -39,14 +39,13 @@ async def look_up(
     store, table = source
     rows = store.rows(weak)
     shapes = {shape: store.shape(shape) for shape in {row.shape for row in rows.results}}
-    blind_shapes = {shape for shape, known in shapes.items() if known.is_blind}
 
     def is_vouched_blind(row: ResultRow) -> bool:
         return table.is_vouched_blind(row, shapes[row.shape])
 
     found: Hit | Miss = Miss()
     if rows.results:
-        found = await _ask(tree, reader, lambda facts: recall(weak, rows, facts, blind_shapes, is_vouched_blind))
+        found = await _ask(tree, reader, lambda facts: recall(weak, rows, facts, is_vouched_blind))
     if isinstance(found, Hit):
         row, shape = found.row, shapes[found.row.shape]
         is_known, is_of_today = table.still_vouches(row), is_of_day(row.result, time.time())

@@ -8,11 +8,11 @@ Therefore a result is used only in these cases:
 * Three other instances of its *shape* have proved this, and none has ever differed. A shape is the
   command with its tools by content, and without the names of its files.
 
-Two runs of one day do not show that a command asks for the date. What they prove holds for results
-of this day. Runs of two days prove it for good.
+Two runs of one day do not show that a command asks for the date. Their proof holds for results of
+this day. Runs of two days prove it for good.
 
-After one difference, a shape is refused for ever. In the same way a shape has to prove that the
-times of files do not change its results.
+After one difference, a shape is refused for ever. No runs prove that the times of files do not
+matter: they may have been of one minute, and `ls -l` shows no more. Only the table vouches for it.
 """
 
 import enum
@@ -27,7 +27,6 @@ from termite.engine.recall.look_up.stored_rows import RecordedResult, ResultRow
 
 APART_S = 2.0  # a file's time, or a date in a text, has another second then
 PROOFS_OF_SHAPE = 3
-PROOFS_OF_BLINDNESS = 3
 AUDIT_EVERY = 200  # one hit of so many is executed all the same, and compared
 
 # What looks like the name of a file; the letters of an option before it are kept.
@@ -58,27 +57,20 @@ class Proof(enum.StrEnum):
 class Shape(msgspec.Struct, frozen=True, array_like=True):
     """The knowledge of the commands of one shape.
 
-    `proven` has strong fingerprints that were executed twice with equal results, `lasting` those of
-    which this happened on two days, and `blind` those
-    whose results were equal although times differed; of both only as many as are needed. If
+    `proven` has strong fingerprints that were executed twice with equal results. `lasting` has
+    those of which the two runs were of different days; of both only as many as are needed. If
     `sees_times`, results have differed together with times. `refused` names the first difference
     between two results of the same fingerprint, or is "".
     """
 
     proven: tuple[bytes, ...] = ()
-    blind: tuple[bytes, ...] = ()
     sees_times: bool = False
     refused: str = ""
     lasting: tuple[bytes, ...] = ()
 
-    @property
-    def is_blind(self) -> bool:
-        """Return whether the times of files do not change the results."""
-        return len(self.blind) >= PROOFS_OF_BLINDNESS and not self.sees_times and not self.refused
-
 
 class Execution(msgspec.Struct, frozen=True, array_like=True):
-    """One execution: when it ended, in seconds since 1970, in which sandbox, and how long it took."""
+    """One execution of a command: when it ended, in seconds since 1970, and in which sandbox."""
 
     ended_s: float
     sandbox: str
@@ -160,17 +152,13 @@ def with_second_run(shape: Shape, strong: bytes, first: Execution, second: Execu
     return msgspec.structs.replace(shape, proven=proven, lasting=lasting)
 
 
-def with_other_times(shape: Shape, timed: bytes, difference: str) -> Shape:
+def with_other_times(shape: Shape, difference: str) -> Shape:
     """Return the shape after a run that differed from an earlier one in times of inputs alone.
 
-    `timed` is the fingerprint of the later run. If the results differ, such commands depend on
-    times, or do not repeat themselves. Nobody knows which, so they are never blind.
+    If the results differ, such commands depend on times, or do not repeat themselves. Nobody knows
+    which, so no table vouches for blindness then.
     """
-    if difference:
-        return msgspec.structs.replace(shape, sees_times=True)
-    if timed in shape.blind or len(shape.blind) >= PROOFS_OF_BLINDNESS:
-        return shape
-    return msgspec.structs.replace(shape, blind=(*shape.blind, timed))
+    return msgspec.structs.replace(shape, sees_times=True) if difference else shape
 
 
 def refused_shape(shape: Shape, difference: str) -> Shape:
@@ -183,11 +171,9 @@ def merged_shape(one: Shape, other: Shape) -> Shape:
     if one.refused or other.refused:
         return Shape(refused=one.refused or other.refused)
     proven = tuple(dict.fromkeys((*one.proven, *other.proven)))
-    blind = tuple(dict.fromkeys((*one.blind, *other.blind)))
     lasting = tuple(dict.fromkeys((*one.lasting, *other.lasting)))
     return Shape(
         proven[:PROOFS_OF_SHAPE],
-        blind[:PROOFS_OF_BLINDNESS],
         one.sees_times or other.sees_times,
         lasting=lasting[:PROOFS_OF_SHAPE],
     )

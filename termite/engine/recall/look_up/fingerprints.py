@@ -18,7 +18,7 @@ import msgspec
 from termite.engine.recall.logic.uses import State
 
 # Raise it if fingerprints, path sets or results get another meaning. Everything stored is then new.
-FORMAT = 1
+FORMAT = 2
 
 # They depend on the terminal, the session and the shell in which a build was started. The
 # environment of a job that may be recalled lacks them, so that no result can depend on them.

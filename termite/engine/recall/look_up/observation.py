@@ -15,7 +15,6 @@ from termite.engine.recall.logic.tree_facts import TreeFacts
 from termite.engine.recall.logic.uses import State, pack_path_set, states
 from termite.engine.recall.look_up.fingerprints import strong_fingerprint
 from termite.engine.recall.look_up.stored_rows import PathSetRow
-from termite.engine.recall.look_up.time_order import compares_directories, time_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +22,7 @@ class Observation:
     """The dependencies of a job, and the fingerprints of its result.
 
     `states` are those before the job, with times. `timed` is b"" if the times before the job are
-    not known. `order` stands for the order of those times, or is b"". `blind` is b"" if the result
-    has times that the command has set.
+    not known. `blind` is b"" if the result has times that the command has set.
     """
 
     dependencies: Dependencies
@@ -32,7 +30,6 @@ class Observation:
     states: Sequence[State]
     timed: bytes
     blind: bytes
-    order: bytes = b""
 
 
 def observe(job: EndedJob, weak: bytes, facts: TreeFacts, meanwhile: Meanwhile) -> Observation:
@@ -50,14 +47,12 @@ def make_observation(found: Dependencies, weak: bytes, facts: TreeFacts, meanwhi
         raise NotStorable(Obstacle.CHANGED, b"/" + changed)
     with_times = states(found.path_set, facts, with_times=True)
     without = states(found.path_set, facts, with_times=False)
-    order = time_order(found.path_set, facts)
     facts.check()
     identity, _ = pack_path_set(found.path_set)
     has_times = not meanwhile.has_later_directory(found.path_set)
-    has_order = has_times or not compares_directories(found.path_set)
     timed = strong_fingerprint(weak, identity, with_times, with_times=True) if has_times else b""
     blind = strong_fingerprint(weak, identity, without, with_times=False) if not found.has_set_times else b""
     if not timed and not blind:
         raise NotStorable(Obstacle.CHANGED)
     row = PathSetRow(identity, found.path_set)
-    return Observation(found, row, with_times, timed, blind, order if has_order else b"")
+    return Observation(found, row, with_times, timed, blind)

@@ -1,6 +1,6 @@
 """Look for a stored result that the command would produce again in the tree as it is now."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from termite.engine.recall.logic.tree_facts import TreeFacts
@@ -8,7 +8,6 @@ from termite.engine.recall.logic.uses import find_intruder, states
 from termite.engine.recall.look_up.differences import Difference, MissCause
 from termite.engine.recall.look_up.fingerprints import strong_fingerprint
 from termite.engine.recall.look_up.stored_rows import PathSetRow, ResultRow, StoredRows
-from termite.engine.recall.look_up.time_order import time_order
 
 MOST_PATH_SETS = 20  # that are tried; a command with more of them has random names among its inputs
 
@@ -38,21 +37,15 @@ def recall(
     weak: bytes,
     rows: StoredRows,
     facts: TreeFacts,
-    blind_shapes: Collection[bytes] = (),
     is_vouched_blind: Callable[[ResultRow], bool] = lambda row: False,
 ) -> Hit | Miss:
     """Return a hit among the stored rows of a command, or a miss.
 
-    `blind_shapes` are those of the rows' shapes whose results do not change with the times of
-    files, as long as these have the same order. `is_vouched_blind` tells of a row whether a table
-    vouches for that (`KnownTable.is_vouched_blind`), then whatever the order is. Raise FactsMissing
-    if a fact of the tree is missing.
+    `is_vouched_blind` tells of a row whether a table vouches that the times of files do not change
+    its result (`KnownTable.is_vouched_blind`). Raise FactsMissing if a fact of the tree is missing.
     """
     by_time = {row.timed: row for row in rows.results if row.timed}
     vouched = {row.blind: row for row in rows.results if row.blind and is_vouched_blind(row)}
-    # Runs whose times had one order prove nothing about another order: `[ a -nt b ]` says the same
-    # after each clean build, until somebody touches b.
-    in_order = {(row.blind, row.order): row for row in rows.results if row.blind and row.shape in blind_shapes}
     intruders: list[Difference] = []
     for candidate in rows.path_sets[:MOST_PATH_SETS]:
         intruder = find_intruder(candidate.path_set, facts)
@@ -60,7 +53,7 @@ def recall(
         if intruder is not None:
             intruders.append(Difference(MissCause.SHADOW, b"/" + intruder, b"absent", b"there"))
             continue
-        hit = _hit(weak, candidate, facts, by_time, vouched, in_order)
+        hit = _hit(weak, candidate, facts, by_time, vouched)
         if hit is not None:
             return hit
     return Miss(tuple(dict.fromkeys(intruders)))
@@ -72,7 +65,6 @@ def _hit(
     facts: TreeFacts,
     by_time: Mapping[bytes, ResultRow],
     vouched: Mapping[bytes, ResultRow],
-    in_order: Mapping[tuple[bytes, bytes], ResultRow],
 ) -> Hit | None:
     path_set = candidate.path_set
     if by_time:
@@ -81,11 +73,10 @@ def _hit(
         row = by_time.get(strong_fingerprint(weak, candidate.id, now, with_times=True))
         if row is not None:
             return Hit(row, True)
-    if vouched or in_order:
-        now, order = states(path_set, facts, with_times=False), time_order(path_set, facts)
+    if vouched:
+        now = states(path_set, facts, with_times=False)
         facts.check()
-        blind = strong_fingerprint(weak, candidate.id, now, with_times=False)
-        row = vouched.get(blind) or in_order.get((blind, order))
+        row = vouched.get(strong_fingerprint(weak, candidate.id, now, with_times=False))
         if row is not None:
             return Hit(row, False)
     return None

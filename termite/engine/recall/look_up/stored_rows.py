@@ -76,7 +76,6 @@ class ResultRow(msgspec.Struct, frozen=True, array_like=True):
     Either may be b"": then the result cannot be found by it. `shape` is that of the command.
     `known` has the entries of the table of known tools that vouched for the result, or (). If
     `is_known_blind`, they vouched for it whatever the times of its inputs are.
-    `order` stands for the order of those times (`time_order`), or is b"" if nobody knows them.
     """
 
     timed: bytes
@@ -86,7 +85,6 @@ class ResultRow(msgspec.Struct, frozen=True, array_like=True):
     shape: bytes = b""
     known: tuple[str, ...] = ()
     is_known_blind: bool = False
-    order: bytes = b""
 
 
 class LastRun(msgspec.Struct, frozen=True, array_like=True):

@@ -23,6 +23,7 @@ from termite.engine.recall.known.known_table import KnownTable
 from termite.engine.recall.logic.interpreters import ELF_HEAD
 from termite.engine.recall.logic.traced_paths import AccessKind
 from termite.engine.recall.look_up import evidence
+from termite.engine.recall.look_up.fingerprints import FORMAT
 from termite.engine.recall.look_up.stored_rows import LastRun, unpack_value
 from termite.engine.wire.protocol.messages import Ran, Run
 from termite.fuse.view.trace_names import TraceNames
@@ -93,7 +94,7 @@ class CachingWorld(World):
 
     def obstacle(self) -> str:
         """Return why the last run was not stored."""
-        database = sqlite3.connect(self.results / "index-1-1.db")
+        database = sqlite3.connect(self.results / f"index-{FORMAT}-1.db")
         (packed,) = database.execute("SELECT packed FROM last_runs ORDER BY used DESC").fetchone()
         database.close()
         last = unpack_value(packed, LastRun)

@@ -124,17 +124,10 @@ def test_what_two_masters_have_proved_adds_up() -> None:
     assert judge_proof(both, STRONG[7], is_known=False, is_of_today=True) is Proof.SHAPE
 
 
-def test_three_equal_results_with_other_times_prove_blindness() -> None:
-    shape = NEW_SHAPE
-    for timed in (STRONG[0], STRONG[0], STRONG[1]):
-        shape = with_other_times(shape, timed, "")
-    assert not shape.is_blind
-    blind = with_other_times(shape, STRONG[2], "")
-    assert blind.is_blind
-    seeing = with_other_times(blind, STRONG[3], "/w/x differs")
-    assert not seeing.is_blind
-    assert not merged_shape(blind, seeing).is_blind
-    assert not refused_shape(blind, "x").is_blind
+def test_equal_results_with_other_times_do_not_prove_that_times_do_not_matter() -> None:
+    assert with_other_times(NEW_SHAPE, "") == NEW_SHAPE
+    seeing = with_other_times(proven(STRONG[0]), "/w/x differs")
+    assert seeing == merged_shape(NEW_SHAPE, seeing) == Shape((STRONG[0],), sees_times=True)
 
 
 def test_a_shape_leaves_out_names_of_files_but_no_options() -> None:

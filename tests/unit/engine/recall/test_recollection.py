@@ -30,7 +30,6 @@ from termite.engine.recall.look_up.stored_rows import (
     pack_value,
     unpack_value,
 )
-from termite.engine.recall.look_up.time_order import time_order
 from termite.engine.tree.logic.attrs import AttrTree
 from tests.unit.engine.recall.recall_trees import directory, file, link, tree_of
 
@@ -78,7 +77,6 @@ def stored(from_tree: AttrTree) -> StoredRows:
         SET_ID,
         RecordedResult((), (), 1, 2, job="job 7"),
         SHAPE,
-        order=time_order(PATH_SET, facts),
     )
     return StoredRows((PathSetRow(SET_ID, PATH_SET),), (row,))
 
@@ -91,7 +89,7 @@ def last_of(from_tree: AttrTree, *, obstacle: str = "", detail: bytes = b"") -> 
 
 
 def answer(now: AttrTree, rows: StoredRows, *, is_blind: bool = False) -> Hit | Miss:
-    return recall(WEAK, rows, TreeFacts(now), {b"other", SHAPE} if is_blind else {b"other"})
+    return recall(WEAK, rows, TreeFacts(now), lambda row: is_blind)
 
 
 def cause(now: AttrTree, last: LastRun | None, identity: CommandIdentity = IDENTITY) -> Difference:
@@ -114,39 +112,10 @@ def test_new_times_are_a_hit_only_for_commands_that_are_blind_to_them() -> None:
 
 def test_new_times_are_a_hit_if_a_table_vouches_for_that() -> None:
     rows, touched = stored(tree()), tree(w_a__c=file("a", mtime_ns=5))
-    vouched = recall(WEAK, rows, TreeFacts(touched), (), lambda row: row is rows.results[0])
+    vouched = recall(WEAK, rows, TreeFacts(touched), lambda row: row is rows.results[0])
     assert vouched == Hit(rows.results[0], by_times=False)
-    assert recall(WEAK, rows, TreeFacts(touched), (), lambda row: False) == Miss()
-    assert recall(WEAK, rows, TreeFacts(tree(w_a__c=file("b"))), (), lambda row: True) == Miss()
-
-
-def test_another_order_of_times_is_no_hit_even_for_commands_that_are_blind_to_them() -> None:
-    two = PathSet((Dependency(b"w/a.c", Use.STAT), Dependency(b"w/b.c", Use.STAT)))
-    before = TreeFacts(tree(w_a__c=file("a", mtime_ns=1), w_b__c=file("b", mtime_ns=2)))
-    identity, _ = pack_path_set(two)
-    found = [states(two, before, with_times=with_times) for with_times in (True, False)]
-    timed, blind = (strong_fingerprint(WEAK, identity, of, with_times=at == 0) for at, of in enumerate(found))
-    row = ResultRow(timed, blind, identity, RecordedResult((), (), 1, 2), SHAPE, order=time_order(two, before))
-    rows = StoredRows((PathSetRow(identity, two),), (row,))
-    for times, is_hit in (((5, 6), True), ((6, 5), False), ((5, 5), False)):
-        a, b = (file(name, mtime_ns=at) for name, at in zip("ab", times, strict=True))
-        assert isinstance(answer(tree(w_a__c=a, w_b__c=b), rows, is_blind=True), Hit) == is_hit
-
-
-def test_the_time_of_a_directory_has_a_place_unless_only_compilers_are_executed() -> None:
-    def order(program: bytes, directory_ns: int) -> bytes:
-        used = (
-            Dependency(b"bin/" + program, Use.READ | Use.EXEC),
-            Dependency(b"w/a.c", Use.STAT),
-            Dependency(b"w/inc", Use.STAT),
-        )
-        inc = msgspec.structs.replace(directory(), mtime_ns=directory_ns)
-        now = {b"bin/" + program: file("x", 0o755), b"w/a.c": file("a", mtime_ns=5), b"w/inc": inc}
-        return time_order(PathSet(used), TreeFacts(tree_of({**TREE, **now})))
-
-    assert order(b"gcc", 4) == order(b"gcc", 6)
-    for program in (b"sh", b"test", b"ls"):
-        assert order(program, 4) != order(program, 6)
+    assert recall(WEAK, rows, TreeFacts(touched), lambda row: False) == Miss()
+    assert recall(WEAK, rows, TreeFacts(tree(w_a__c=file("b"))), lambda row: True) == Miss()
 
 
 @pytest.mark.parametrize(
