@@ -17,10 +17,10 @@ CLOCK_MACROS: tuple[str, ...] = ("__DATE__", "__TIME__", "__TIMESTAMP__")
 TEMPORARY_NAME = r"/cc[A-Za-z0-9]{6}\.[a-z]|-[0-9a-f]{6,}\.[a-z]"
 _CLOCK = re.compile("|".join(CLOCK_MACROS))
 
-# They name other programs, files of options, or files for messages.
+# They name other programs, files of options, or files for messages and dependencies.
 _REFUSED_VARIABLES = re.compile(
     r"GCC_EXEC_PREFIX|COMPILER_PATH|GCC_COMPARE_DEBUG|COLLECT_.*|CC_(?:PRINT|LOG)_.*|CCC_.*|QA_OVERRIDE_.*"
-    r"|CLANG_CONFIG_FILE.*|LDEMULATION|GNUTARGET"
+    r"|CLANG_CONFIG_FILE.*|LDEMULATION|GNUTARGET|DEPENDENCIES_OUTPUT|SUNPRO_DEPENDENCIES"
 )
 _TAKES_A_WORD = word_set(
     "-o -I -D -U -include -imacros -isystem -iquote -idirafter -iprefix -iwithprefix -isysroot -MF -MT -MQ -x -L -l"

@@ -128,6 +128,8 @@ def test_a_result_for_one_processor_is_marked(text: str) -> None:
     ("text", "variable"),
     [
         ("gcc -c x.c", "COMPILER_PATH"),
+        ("gcc -c x.c", "DEPENDENCIES_OUTPUT"),
+        ("gcc -c x.c", "SUNPRO_DEPENDENCIES"),
         ("clang -c x.c", "CCC_OVERRIDE_OPTIONS"),
         ("ld x.o", "LDEMULATION"),
         ("as x.s", "GNUTARGET"),

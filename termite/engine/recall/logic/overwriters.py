@@ -29,11 +29,6 @@ def always_overwrite(tools: Collection[bytes], argv: Sequence[bytes]) -> bool:
     return others == names == {command} and _is_plain(command, argv[1:])
 
 
-def is_compiler(path: bytes) -> bool:
-    """Return whether a path names a compiler, or a program that compilers execute."""
-    return _COMPILERS.match(path.rpartition(b"/")[2]) is not None
-
-
 def is_loader(path: bytes) -> bool:
     """Return whether a path names the loader of ELF programs, which does nothing of its own."""
     return _LOADERS.match(path.rpartition(b"/")[2]) is not None

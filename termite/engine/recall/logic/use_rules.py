@@ -77,7 +77,7 @@ def use_of_output(
     is_fresh = first & (_CREATE | _TRUNC) and not first & (_READ | _WRITE | _EXCL)
     if before is not None and kinds & _MOVED:
         use = WHOLE | TIME
-    elif _is_file(after) and is_writable and (is_fresh or (is_overwriter and not first & _READ)):
+    elif _is_file(after) and is_writable and (is_fresh or (is_overwriter and not first & (_READ | _WRITE))):
         # O_TRUNC keeps the mode. Nobody knows which one a new file would have got.
         return FRESH | TYPE if before is not None and after is not None and after.mode == before.mode else FRESH
     elif first & _IN_PLACE:

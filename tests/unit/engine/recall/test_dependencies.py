@@ -372,3 +372,11 @@ def test_the_names_by_which_programs_were_executed_are_kept() -> None:
     tree = {b"bin": directory(), b"bin/busybox": file("box", 0o755), b"bin/date": link(b"busybox")}
     found = find_dependencies(ended([access(b"/bin/date", EXEC)]), TreeFacts(tree_of(tree), NoInterpreters()))
     assert (found.tools, found.called) == ((b"bin/busybox",), (b"bin/date",))
+
+
+def test_a_file_to_which_a_compiler_appends_matters_whole() -> None:
+    accesses = [access(b"/bin/gcc", EXEC), access(b"/w/out/old.o", APPENDS)]
+    tree = tree_of(TREE)
+    found = find_dependencies(ended(accesses, [made(b"w/out/old.o")]), TreeFacts(tree, NoInterpreters()))
+    (use,) = (one.use for one in found.path_set.dependencies if one.path == b"w/out/old.o")
+    assert use == Use.WHOLE
