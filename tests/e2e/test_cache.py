@@ -239,7 +239,7 @@ def test_whatever_changes_what_a_command_used_is_a_miss_and_gives_the_right_bits
     assert run(tree, "variable", WORD="other").code == 0
     assert (tree.path / "out/word").read_text() == "other\n"
     assert counts(tree) == (remote + 1, cached)
-    assert run(tree, "variable", DISPLAY=":7", SSH_TTY="x").code == 0
+    assert run(tree, "variable", WINDOWID="7", SSH_TTY="x").code == 0
     assert (tree.path / "out/word").read_text() == "word\n"
 
 

@@ -20,11 +20,13 @@ from termite.engine.recall.logic.uses import State
 # Raise it if fingerprints, path sets or results get another meaning. Everything stored is then new.
 FORMAT = 2
 
-# They depend on the terminal, the session and the shell in which a build was started. The
-# environment of a job that may be recalled lacks them, so that no result can depend on them.
+# Terminals, sessions and shells set them, and nobody sets them for a command. The environment of a
+# job that may be recalled lacks them, so that no result can depend on them. Variables that a user
+# or a Makefile may set on purpose, such as LINES or DISPLAY, must not be here.
 UNKEYED = (
-    *("SSH_*", "DISPLAY", "WAYLAND_*", "DBUS_*", "XDG_SESSION_*", "WINDOWID", "TMUX", "TMUX_*", "STY", "MAIL"),
-    *("OLDPWD", "_", "SHLVL", "LS_COLORS", "PS1", "HIST*", "COLUMNS", "LINES", "TERM_*"),
+    *("SSH_AUTH_SOCK", "SSH_AGENT_PID", "SSH_TTY", "SSH_CONNECTION", "SSH_CLIENT", "DBUS_SESSION_BUS_ADDRESS"),
+    *("XDG_SESSION_ID", "WINDOWID", "TMUX", "TMUX_PANE", "STY", "TERM_SESSION_ID", "TERM_PROGRAM*"),
+    *("OLDPWD", "_", "SHLVL", "HISTFILE", "HISTSIZE", "HISTCONTROL", "HISTFILESIZE"),
     *("MAKE_TERMOUT", "MAKE_TERMERR", "TERMITE", "TERMITE_*"),
 )
 

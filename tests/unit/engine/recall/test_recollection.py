@@ -212,14 +212,18 @@ def test_a_path_set_that_cannot_fit_asks_for_no_contents() -> None:
 
 @pytest.mark.parametrize(
     "word",
-    [b"SSH_AUTH_SOCK=/x", b"DISPLAY=:0", b"SHLVL=3", b"_=/bin/make", b"TERM_PROGRAM=x", b"HISTSIZE=5", b"TERMITE_X=1"],
+    [b"SSH_AUTH_SOCK=/x", b"SHLVL=3", b"_=/bin/make", b"TERM_PROGRAM=x", b"HISTSIZE=5", b"TERMITE_X=1"],
 )
 def test_variables_of_the_session_are_not_in_the_fingerprint(word: bytes) -> None:
     assert weak_fingerprint(dataclasses.replace(IDENTITY, env=(*IDENTITY.env, word))) == WEAK
 
 
 @pytest.mark.parametrize(
-    "word", [b"TERM=xterm", b"SSH=1", b"DISPLAYS=1", b"__=1", b"CFLAGS=-g", b"PS10=x", b"HOME=/root"]
+    "word",
+    [
+        *(b"TERM=xterm", b"SSH=1", b"__=1", b"CFLAGS=-g", b"HOME=/root", b"LINES=5", b"COLUMNS=80", b"DISPLAY=:1"),
+        *(b"HISTORY=x", b"TERM_X=1", b"MAIL=a", b"PS1=$", b"SSH_KEY=x", b"LS_COLORS=x", b"TMUX_X=1"),
+    ],
 )
 def test_all_other_variables_are(word: bytes) -> None:
     assert weak_fingerprint(dataclasses.replace(IDENTITY, env=(*IDENTITY.env, word))) != WEAK
