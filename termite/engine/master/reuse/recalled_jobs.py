@@ -22,6 +22,7 @@ from termite.engine.master.reuse.stored_contents import StoredContents
 from termite.engine.master.shared import Master
 from termite.engine.model import Change, Exit, Phase
 from termite.engine.recall.look_up.canonical_changes import rebased_changes
+from termite.engine.recall.look_up.differences import MissCause
 from termite.engine.recall.look_up.stored_rows import ResultRow
 from termite.engine.tree.logic.times import Timing
 
@@ -37,6 +38,8 @@ async def recall_job(master: Master, cache: ResultCache, job: Job) -> Exit | Non
     row = await cache.find(job, master.tree, master.fact_reader, lambda: _is_slot_idle(master))
     if row is None and await cache.twins.wait_for(job.weak, cache.source):
         row = await cache.find(job, master.tree, master.fact_reader)
+    if row is not None and _shows_owners(master, job):
+        row, job.notes.miss, job.notes.miss_cause = None, "", MissCause.RULE.value
     if row is None:
         for counters in master.counters_of(job):
             counters.misses[job.notes.miss_cause] += 1
@@ -64,6 +67,13 @@ async def recall_job(master: Master, cache: ResultCache, job: Job) -> Exit | Non
     job.output.release_nowait()
     await job.launcher.stop_reading()
     return exit
+
+
+def _shows_owners(master: Master, job: Job) -> bool:
+    """Return whether the command may show owners of files, which no fingerprint has."""
+    rule = job.verdict.rule if job.verdict else None
+    is_mixed = master.tree.notes.is_mixed
+    return rule is None and is_mixed and job.command is not None and master.depends_on_owners(job.command)
 
 
 def _is_slot_idle(master: Master) -> bool:

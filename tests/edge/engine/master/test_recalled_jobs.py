@@ -161,6 +161,24 @@ async def test_a_source_with_the_date_is_not_stored(world: CachingWorld) -> None
     assert (world.counts()["not-stored"], world.obstacle()) == (1, "clock")
 
 
+@pytest.mark.logs("job-fell-back")
+async def test_a_command_that_depends_on_owners_runs_if_the_tree_has_several(world: CachingWorld) -> None:
+    for _ in range(2):
+        await world.compile()
+    find = world.master.cache.find  # type: ignore[union-attr]
+
+    async def find_owner(*args: object) -> object:  # the tree is read on demand
+        found = await find(*args)  # type: ignore[arg-type]
+        world.tree.notes.is_mixed = True
+        world.master.depends_on_owners = lambda command: True  # type: ignore[method-assign]
+        return found
+
+    world.master.cache.find = find_owner  # type: ignore[union-attr, method-assign, assignment]
+    await world.compile()
+    assert world.master.counters.cached == 0
+    assert world.master.counters.misses["rule"] == 1
+
+
 async def test_another_content_or_variable_is_no_hit(world: CachingWorld) -> None:
     for _ in range(2):
         await world.compile()
