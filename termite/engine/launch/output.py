@@ -133,6 +133,17 @@ class JobOutput:
         elif self.due_s == math.inf and self._hold_s != math.inf:
             self.due_s = self._held_outputs.add(self)
 
+    def hold(self, fd: int, content: bytes) -> None:
+        """Hold a part of a stored result, however long it is, until its publication is certain."""
+        self.tail.add(content)
+        self._held.append((fd, content))
+        self._held_bytes += len(content)
+
+    async def flush_large(self) -> None:
+        """Forward the held output now if releasing it might block. Block and raise as `forward`."""
+        if self._held_bytes > HELD_BYTES:
+            await self.flush()
+
     def rewind(self) -> None:
         """Prepare for another run of the job, which writes everything again. Drop held output."""
         self.drop()

@@ -54,16 +54,20 @@ async def recall_job(master: Master, cache: ResultCache, job: Job) -> Exit | Non
     except (Conflict, FsError, RemoteProtocolError, ResultRefused, Retryable) as error:
         # Nothing was published. The run that follows meets the same obstacle, or none.
         log.info("result-not-recalled job=%d reason=%s", job.id, error)
+        if job.output.has_shown:  # a run that prints something else ends the job for this reason
+            reason = error.reason if isinstance(error, Conflict | ResultRefused | Retryable) else Reason.NOT_PUBLISHED
+            job.failures.append(Retryable(reason, str(error)))
         job.output.drop()
         job.launcher.resume_reading()
-        job.number = 0
         return None
+    finally:
+        job.number = None  # the journal may drop its changes, however slow the launcher is
     cache.note_use(job.weak, row)
     for counters in master.counters_of(job):
         counters.cached += 1
     exit = Exit(row.result.code)
     master.recorder.recalled(job, row.result, exit)
-    job.number = 0
+    await job.output.flush_large()
     job.output.release_nowait()
     await job.launcher.stop_reading()
     return exit
@@ -106,6 +110,6 @@ async def _publish(
     blobs = {sha256: digest for sha256, digest in result.blobs.items() if digest != result.output_blob}
     async with StoredContents(cache.store, blobs.values(), master.tree) as contents:
         for piece in output:
-            await job.output.forward(b"%d" % piece.fd + piece.content)
+            job.output.hold(piece.fd, piece.content)
         if changes:
             await publish_contents(master, job, changes, contents, timing, Exit(result.code))

@@ -78,9 +78,9 @@ class CachingWorld(World):
         self.master.fact_reader.__init__(self.tree)  # type: ignore[misc]
         self.master.fact_reader._interpreters = {hashlib.sha256(b"gcc").digest(): b""}
 
-    async def compile(self, *, env: str = "C") -> list[tuple[bytes, bytes]]:
+    async def compile(self, *, env: str = "C", out: bytes = b"null") -> list[tuple[bytes, bytes]]:
         """Let a launcher compile x.c, and wait until the result is stored."""
-        async with self.launcher("gcc", "-c", "x.c", fields=STREAMS, LANG=env) as launched:
+        async with self.launcher("gcc", "-c", "x.c", fields={**STREAMS, "out": out}, LANG=env) as launched:
             told = await launched.rest()
         if (cache := self.master.cache) is not None:
             for weak in cache._write():
@@ -126,6 +126,7 @@ async def test_a_proved_result_comes_home_without_a_worker_with_its_output_in_or
     assert recalled == tuple(msgspec.structs.replace(change, base=BaseVersion(-1)) for change in first)
     assert (world.master.counters.remote, world.master.counters.cached) == (2, 1)
     notes = ended[-1].notes
+    assert ended[-1].number is None, "the journal keeps nothing for it"
     assert (notes.where, notes.exit, notes.recalled) == (Where.CACHE, Exit(0), f"job 1 in {world.master.root}")
     assert world.counts() == {
         "miss-never": 1,
@@ -246,6 +247,25 @@ async def test_a_result_that_cannot_be_published_is_a_miss(world: CachingWorld, 
     world.tree.publish = refuse  # type: ignore[assignment, method-assign]
     assert await world.compile() == DONE
     assert (world.master.counters.cached, world.master.counters.remote) == (0, 3)
+
+
+async def test_a_result_that_cannot_be_published_shows_nothing(world: CachingWorld) -> None:
+    publish, errors = world.tree.publish, [FsError(28)]
+
+    async def other(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        await on_chunk(b"1other")
+        return ran()
+
+    async def refuse(*args: object) -> object:
+        if errors:
+            raise errors.pop()
+        return await publish(*args)  # type: ignore[arg-type]
+
+    world.master.pool._scripts[2] = 2, other  # type: ignore[attr-defined]
+    for _ in range(2):
+        await world.compile(out=b"tty")
+    world.tree.publish = refuse  # type: ignore[assignment, method-assign]
+    assert await world.compile(out=b"tty") == [(b"1", b"other"), DONE[-1]]
 
 
 async def test_half_a_result_fails_the_job_and_nothing_runs(world: CachingWorld) -> None:
