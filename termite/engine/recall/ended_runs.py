@@ -84,7 +84,7 @@ def _keep_result(store: ResultStore, run: EndedRun, now_s: int) -> Kept:
     # A known tool for which nobody vouches this time, as a compiler with __TIME__ in a source, must
     # not spoil the shape of all others.
     is_special = isinstance(run.known, NotKnown) and run.known.is_tool_known
-    shape = shape_id(run.identity.argv, run.tools, is_whole=is_special)
+    shape = shape_id(run.identity.argv, run.tools, root=run.identity.root, is_whole=is_special)
     entries, is_blind = (run.known.entries, run.known.is_blind) if isinstance(run.known, Known) else ((), False)
     row = ResultRow(seen.timed, seen.blind, seen.row.id, run.result, shape, entries, is_blind)
     known = store.shape(shape)

@@ -23,19 +23,27 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from termite.engine.paths import is_within
 from termite.engine.recall.look_up.stored_rows import RecordedResult, ResultRow
 
 APART_S = 2.0  # a file's time, or a date in a text, has another second then
 PROOFS_OF_SHAPE = 3
 AUDIT_EVERY = 200  # one hit of so many is executed all the same, and compared
 
-# What looks like the name of a file; the letters of an option before it are kept.
-_FILE = re.compile(rb"((?:\A--?[A-Za-z])?)[^\s=:,]*[./][^\s=:,]*")
+# A part of a word that looks like the name of a file is left out of a shape. The letters of an
+# option before it are kept.
+_PARTS = re.compile(rb"([\s=:,]+)")
+_OPTION = re.compile(rb"--?[A-Za-z]")
 # Programs whose behaviour lies in a file that they read. The shape of their commands is the
 # command.
 _INTERPRETERS = re.compile(
-    rb"(?:ba|da|k|z|a|tc|c)?sh|busybox|python[0-9.]*|perl[0-9.]*|ruby[0-9.]*|node|nodejs|java|lua(?:jit)?[0-9.]*"
-    rb"|tclsh[0-9.]*|php[0-9.]*|[gmn]?awk|sed|m4|bc|dc|guile.*|emacs.*|make|gmake|ninja|cmake|ctest|env|xargs|find|go|cargo|rustc"
+    rb"(?:ba|da|k|z|a|tc|c|mk|fi|pdk|ya|pw)?sh|busybox|toybox|(?:micro|i)?python[0-9.]*|pypy[0-9.]*|(?:mini)?perl[0-9.]*"
+    rb"|m?ruby[0-9.]*|node|nodejs|bun|deno|qjs|java|kotlin|scala|groovy|clojure|(?:mini)?lua(?:jit)?[-0-9.]*|buildvm"
+    rb"|tclsh[0-9.]*|wish[0-9.]*|expect|php[0-9.]*|(?:[gmn]|original-)?awk|sed|m4|bc|dc|guile.*|emacs.*|julia.*|octave.*"
+    rb"|R|Rscript"
+    rb"|xsltproc|xmllint|saxon.*|escript|erl|elixir|iex|beam.*|ghc.*|runghc|ocaml.*|swipl.*|sbcl|clisp|racket|gforth|gnuplot.*"
+    rb"|(?:pdf|xe|lua|lualatex|hb)?(?:la)?tex|(?:e|u?p|lua|lua(?:jit|hb))?tex.*|context|mf|mpost|bibtex.*|biber|makeindex|texi2.*|gs|jq|yq"
+    rb"|make|gmake|bmake|ninja|ninja-build|samu|cmake|ctest|meson|scons|env|xargs|find|parallel|go|cargo|rustc|dotnet|mono|qemu-.*"
 )
 
 
@@ -85,15 +93,19 @@ class Execution(msgspec.Struct, frozen=True, array_like=True):
 NEW_SHAPE = Shape()
 
 
-def shape_id(argv: Sequence[bytes], tools: Mapping[bytes, bytes], *, is_whole: bool = False) -> bytes:
+def shape_id(
+    argv: Sequence[bytes], tools: Mapping[bytes, bytes], *, root: bytes = b"", is_whole: bool = False
+) -> bytes:
     """Return the identity of a command's shape: 16 bytes.
 
     `tools` has the SHA-256 of the programs that it executed, by path. In the words, what looks like
     the name of a file is left out. If an interpreter is among the programs, nothing is left out:
-    one script proves nothing about another. Nor is anything if the shape `is_whole`.
+    one script proves nothing about another. Nobody knows whether a program in the tree below `root`
+    is an interpreter. Nor is anything left out if the shape `is_whole`.
     """
-    is_interpreted = is_whole or any(map(is_interpreter, tools)) or not tools
-    words = list(argv) if is_interpreted else [_FILE.sub(rb"\1*", word) for word in argv]
+    is_own = any(is_within(path.strip(b"/"), root.strip(b"/")) for path in tools) if root else False
+    is_interpreted = is_whole or is_own or any(map(is_interpreter, tools)) or not tools
+    words = list(argv) if is_interpreted else [_without_files(word) for word in argv]
     return hashlib.sha256(msgspec.msgpack.encode((words, sorted(tools.values())))).digest()[:16]
 
 
@@ -207,6 +219,16 @@ def difference_of_results(old: RecordedResult, new: RecordedResult) -> str:
 def first_different_byte(one: bytes, other: bytes) -> int:
     """Return the offset of the first byte in which two contents differ; they must differ."""
     return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _without_files(word: bytes) -> bytes:
+    parts = _PARTS.split(word)
+    for at in range(0, len(parts), 2):  # between them are the separators
+        part = parts[at]
+        if b"." in part or b"/" in part:
+            option = _OPTION.match(part) if at == 0 else None
+            parts[at] = (option[0] if option else b"") + b"*"
+    return b"".join(parts)
 
 
 def _with_one(proofs: tuple[bytes, ...], strong: bytes) -> tuple[bytes, ...]:

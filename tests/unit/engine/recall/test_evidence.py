@@ -17,6 +17,7 @@ from termite.engine.recall.look_up.evidence import (
     Shape,
     difference_of_results,
     is_audit_due,
+    is_interpreter,
     is_of_day,
     judge_proof,
     merged_shape,
@@ -142,10 +143,60 @@ def test_a_shape_leaves_out_names_of_files_but_no_options() -> None:
     assert shape_id((b"gcc", b"a.c"), GCC) != shape_id((b"gcc", b"a.c"), {**GCC, b"usr/bin/as": b"b" * 32})
 
 
-@pytest.mark.parametrize("tool", [b"usr/bin/python3.11", b"bin/sh", b"usr/bin/perl", b"usr/bin/gawk", b"usr/bin/dash"])
+@pytest.mark.parametrize(
+    "tool",
+    [
+        *(b"usr/bin/python3.11", b"bin/sh", b"usr/bin/perl", b"usr/bin/gawk", b"usr/bin/dash", b"opt/pypy3"),
+        *(
+            b"opt/miniperl",
+            b"opt/minilua",
+            b"opt/buildvm",
+            b"usr/bin/julia",
+            b"usr/bin/octave-cli",
+            b"usr/bin/xsltproc",
+        ),
+        *(
+            b"usr/bin/pdflatex",
+            b"usr/bin/pdftex",
+            b"usr/bin/tex",
+            b"usr/bin/lualatex",
+            b"usr/bin/xetex",
+            b"usr/bin/luahbtex",
+        ),
+        *(
+            b"usr/bin/escript",
+            b"usr/bin/gnuplot",
+            b"bin/sed",
+            b"usr/bin/bc",
+            b"usr/bin/dc",
+            b"usr/bin/m4",
+            b"usr/bin/mawk",
+        ),
+    ],
+)
 def test_one_script_proves_nothing_about_another(tool: bytes) -> None:
     tools = {**GCC, tool: b"t" * 32}
     assert shape_id((b"tool", b"one.py"), tools) != shape_id((b"tool", b"two.py"), tools)
+
+
+def test_nobody_knows_whether_a_program_of_the_tree_is_an_interpreter() -> None:
+    built = {b"w/tree/generate": b"t" * 32}
+    one, two = ((b"./generate", b"one.in"), (b"./generate", b"two.in"))
+    assert shape_id(one, built, root=b"/w/tree") != shape_id(two, built, root=b"/w/tree")
+    assert shape_id(one, built, root=b"/w/other") == shape_id(two, built, root=b"/w/other")
+
+
+@pytest.mark.parametrize("tool", [b"usr/bin/gcc", b"usr/bin/ar", b"usr/bin/cp", b"usr/bin/bison"])
+def test_compilers_and_the_like_are_no_interpreters(tool: bytes) -> None:
+    assert not is_interpreter(tool)
+
+
+def test_a_long_word_costs_no_more_than_its_length() -> None:
+    long = b"a" * 2_000_000
+    begun = time.process_time()
+    assert shape_id((b"gcc", long), GCC) != shape_id((b"gcc", long + b"a"), GCC)
+    assert shape_id((b"gcc", long + b".c"), GCC) == shape_id((b"gcc", b"b.c"), GCC)
+    assert time.process_time() - begun < 5, "a search that is quadratic takes hours"
 
 
 def test_one_hit_in_two_hundred_is_checked() -> None:
