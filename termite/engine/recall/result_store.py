@@ -9,6 +9,7 @@ an eviction; such a result is removed when it is found. No content is a hard lin
 somebody may write to that in place.
 """
 
+import hashlib
 import logging
 import os
 import stat
@@ -131,7 +132,7 @@ class ResultStore:
             log.warning("results-not-evicted reason=%s", error)
 
     def output(self, row: ResultRow) -> tuple[OutputPiece, ...] | None:
-        """Return the output of a result in its order, or None if it is gone."""
+        """Return the output of a result in its order, or None if it is gone or damaged."""
         blob = row.result.output_blob
         if blob is None:
             return row.result.output
@@ -140,9 +141,13 @@ class ResultStore:
             return None
         try:
             with open(fd, "rb") as file:
-                return _decode_output(file.read())
+                packed = file.read()
+            if hashlib.sha256(packed).digest() == blob.sha256:
+                return _decode_output(packed)
         except (OSError, msgspec.MsgspecError):
             return None
+        self.remove_content(blob)
+        return None
 
     def note_use(self, weak: bytes, row: ResultRow, now_s: int) -> None:
         """Note that a result was used, so that it is evicted later."""

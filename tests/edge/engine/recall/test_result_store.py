@@ -170,6 +170,23 @@ def test_a_long_output_is_a_blob_and_keeps_its_order(root: Path, store: ResultSt
     assert store.rows(weak(1)).results == ()
 
 
+@pytest.mark.logs("store-blob-bad")
+def test_a_long_output_that_is_damaged_is_gone(root: Path, store: ResultStore) -> None:
+    path_set, row, contents = example(1)
+    pieces = (OutputPiece(1, b"x" * 2 * INLINE_OUTPUT_BYTES),)
+    row = ResultRow(row.timed, row.blind, row.path_set_id, RecordedResult((), pieces, 1, 2))
+    store.add(weak(1), path_set, row, contents, 1000)
+    found = store.rows(weak(1)).results[0]
+    blob = found.result.output_blob
+    assert blob is not None
+    (path,) = root.rglob(blob.sha256.hex()[2:])
+    marked = path.stat()
+    path.write_bytes(path.read_bytes().replace(b"xx", b"xy", 1))
+    os.utime(path, ns=(marked.st_mtime_ns, marked.st_mtime_ns))  # as on a failing disk
+    assert store.output(found) is None
+    assert not path.exists()
+
+
 def test_a_content_that_differs_from_its_digest_is_not_stored(
     tmp_path: Path, store: ResultStore, caplog: pytest.LogCaptureFixture
 ) -> None:
