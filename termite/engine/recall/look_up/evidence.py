@@ -18,8 +18,8 @@ matter: they may have been of one minute, and `ls -l` shows no more. Only the ta
 import enum
 import hashlib
 import re
-import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -238,7 +238,8 @@ def _with_one(proofs: tuple[bytes, ...], strong: bytes) -> tuple[bytes, ...]:
 
 def _days(at_s: float) -> frozenset[tuple[int, ...]]:
     """Return the local day and that of UTC: nobody knows which one a command asks for."""
-    return frozenset(((0, *time.localtime(at_s)[:3]), (1, *time.gmtime(at_s)[:3])))
+    local, utc = datetime.fromtimestamp(at_s), datetime.fromtimestamp(at_s, UTC)
+    return frozenset(((0, local.toordinal()), (1, utc.toordinal())))
 
 
 def _by_path(result: RecordedResult) -> dict[bytes, tuple[object, ...]]:
