@@ -7,7 +7,6 @@ ends never gets a task of its own, so that function must not wait.
 import functools
 import logging
 import os
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from typing import NamedTuple
@@ -62,7 +61,7 @@ from termite.engine.master.placement.failed_jobs import check_failure
 from termite.engine.master.placement.machine_questions import UnlikeWorker, Wanted, unlike_workers, wanted_by
 from termite.engine.master.placement.run_times import learn_run_time
 from termite.engine.master.results import publish_results
-from termite.engine.master.reuse.ended_jobs import ended_run
+from termite.engine.master.reuse.ended_jobs import keep_ended
 from termite.engine.master.reuse.recalled_jobs import recall_job
 from termite.engine.master.reuse.run_observer import ObservedRun
 from termite.engine.master.shared import Master
@@ -316,7 +315,7 @@ async def end_remote(master: Master, job: Job, attempt: RemoteRun) -> Exit | Non
     await job.launcher.stop_reading()
     await report_result(master, job, ran, attempt.conflicts)
     if attempt.observed is not None and master.cache is not None:
-        master.cache.keep(ended_run(job, ran, attempt.observed, master.root, time.time()))
+        keep_ended(master.cache, job, ran, attempt.observed, master.root)
     return ran.exit
 
 

@@ -1,11 +1,14 @@
 """Say what is stored of a job whose results are published, and why perhaps nothing is."""
 
+import logging
 import os
 import stat
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from termite.engine.master.job import Job
+from termite.engine.master.reuse.result_cache import ResultCache
 from termite.engine.master.reuse.run_observer import ObservedRun
 from termite.engine.model import Change
 from termite.engine.recall.ended_runs import EndedRun
@@ -16,6 +19,16 @@ from termite.engine.recall.look_up.stored_rows import OutputPiece, RecordedResul
 from termite.engine.wire.protocol.messages import Ran
 
 MOST_BYTES = 1 << 30  # of all files of one result
+
+log = logging.getLogger(__name__)
+
+
+def keep_ended(cache: ResultCache, job: Job, ran: Ran, observed: ObservedRun, root: str) -> None:
+    """Let the cache keep a job that has ended now, whose results are published (`ended_run`)."""
+    try:
+        cache.keep(ended_run(job, ran, observed, root, time.time()))
+    except Exception:  # around one result, which is not stored: its job has ended well
+        log.exception("result-cache-failed step=%s", "keep")
 
 
 def ended_run(job: Job, ran: Ran, observed: ObservedRun, root: str, at_s: float) -> EndedRun:

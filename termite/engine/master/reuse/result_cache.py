@@ -129,7 +129,7 @@ class ResultCache:
         """Return a result that the job's command would produce in the tree as it is now, or None.
 
         The job's notes then say why not. Nothing has waited since the last drain when this returns.
-        It raises no error of the tree. One hit of many is None if `may_audit` says so: the command
+        It raises no error. One hit of many is None if `may_audit` says so: the command
         runs, and its result is compared with the stored one.
         """
         assert job.identity is not None, "the job may be recalled"
@@ -138,6 +138,9 @@ class ResultCache:
             found = await look_up(self.source, job.identity, job.weak, tree, reader)
         except (TermiteError, NotStorable) as error:  # a fact cannot be had
             log.debug("look-up-failed job=%d reason=%s", job.id, error)
+            found = Difference(MissCause.GAP, new=Obstacle.FACTS.encode())
+        except Exception:  # around one look-up: the command runs
+            log.exception("result-cache-failed step=%s", "find")
             found = Difference(MissCause.GAP, new=Obstacle.FACTS.encode())
         if isinstance(found, ResultRow):
             self._hits += 1

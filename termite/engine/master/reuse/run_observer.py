@@ -3,6 +3,7 @@
 The AttrTree has the state before the run only until its results are published, so this comes first.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -32,6 +33,7 @@ from termite.engine.wire.protocol.messages import Ran, Run
 MOST_PATHS = 20_000  # of one run: each costs the event loop 3 us
 MOST_ROUNDS = 50  # in which facts of the tree are got; each one may lead to further files
 
+log = logging.getLogger(__name__)
 
 # Raises FactsMissing.
 AskTable = Callable[[Dependencies, TreeFacts], Known | NotKnown]
@@ -82,8 +84,7 @@ class RunObserver:
         `weak` is the weak fingerprint of the command. If it is b"", there is no observation, and no
         obstacle but those of the trace. `ask_table` asks the table of known tools.
 
-        This blocks while facts of the tree are got, and never raises an error of the tree or of the
-        trace.
+        This blocks while facts of the tree are got, and never raises an error.
         """
         try:
             job = self._ended_job(ran, names, timing)
@@ -96,6 +97,8 @@ class RunObserver:
             return ObservedRun(obstacle=error.obstacle, detail=error.detail)
         except TermiteError as error:  # around the tree: the run is then unobserved
             return ObservedRun(obstacle=Obstacle.FACTS, detail=str(error).encode(errors="replace"))
+        except Exception:  # around the observation of one run, which has ended: its results are as they are
+            log.exception("result-cache-failed step=%s", "observe")
         return ObservedRun(obstacle=Obstacle.FACTS)
 
     def sees_changes(self) -> bool:

@@ -6,6 +6,7 @@ and their files are searched for marks. A wrapper of the same name has none.
 """
 
 import functools
+import logging
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,6 +31,9 @@ _READ_OR_WHOLE = READ | WHOLE
 # Two runs on one day are equal if a text has the date only.
 _CLOCKS = (b"__DATE__", b"__TIME__")
 _LIBRARY = re.compile(rb".*\.so(?:\.[0-9.]+)?")
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +88,12 @@ class KnownTable:
     """The known tools, by the names of their commands and programs."""
 
     def __init__(self, tools: Iterable[KnownTool]) -> None:
-        """Take the tools of the plugins. Entries with the same name are left out."""
+        """Take the tools of the plugins.
+
+        Entries with the same name are left out, and those whose names are no regexps.
+        """
         found: dict[str, list[KnownTool]] = {}
-        for tool in (*SHELL_TOOLS, *tools):
+        for tool in (*SHELL_TOOLS, *filter(_is_sound, tools)):
             found.setdefault(tool.name, []).append(tool)
         self.tools: Mapping[str, KnownTool] = {name: same[0] for name, same in found.items() if len(same) == 1}
         self._called: dict[str, KnownTool | None] = {}
@@ -149,7 +156,11 @@ def _proof(table: KnownTable, command: CommandFacts, facts: TreeFacts) -> Known:
     judged = list(_judged(table, command.identity))
     vouches = [vouch for _, vouch in judged]
     for pattern in {vouch.unwanted_messages for vouch in vouches if vouch.unwanted_messages}:
-        if found := re.search(pattern.encode(), command.messages):
+        try:
+            found = re.search(pattern.encode(), command.messages)
+        except re.error as error:  # in the entry of a plugin
+            raise _NotVouched(f"{pattern!r} is no regexp: {error}") from error
+        if found:
             raise _NotVouched(f"the job wrote {found[0].decode(errors='backslashreplace')!r}")
     if any(vouch.asks_machine for vouch in vouches) and not command.identity.machine:
         raise _NotVouched("the result holds for one kind of machine")
@@ -326,6 +337,17 @@ def _variables(env: tuple[bytes, ...]) -> Mapping[str, str]:
 
 def _is_in_tree(path: bytes, root: bytes) -> bool:
     return is_within(path.strip(b"/"), root.strip(b"/"))
+
+
+def _is_sound(tool: KnownTool) -> bool:
+    """Return whether the regexps of an entry can be used, and warn if not."""
+    try:
+        for pattern in (tool.called, tool.programs):
+            re.compile(pattern)
+    except (re.error, TypeError) as error:
+        log.warning("known-tool-refused tool=%r reason=%s", tool.name, error)
+        return False
+    return True
 
 
 def _named(tool: KnownTool) -> str:

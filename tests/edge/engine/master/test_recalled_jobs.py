@@ -6,7 +6,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import msgspec
 import pytest
@@ -17,7 +17,7 @@ from termite.engine.decide.known_tools import KnownTool, Vouch
 from termite.engine.errors import Conflict, FsError, HalfPublished
 from termite.engine.history.logic.job_record import Where
 from termite.engine.master.job import Job
-from termite.engine.master.reuse import result_look_up, twin_jobs
+from termite.engine.master.reuse import ended_jobs, result_cache, result_look_up, run_observer, twin_jobs
 from termite.engine.model import Attr, BaseVersion, CacheMode, Exit
 from termite.engine.recall.known.known_table import KnownTable
 from termite.engine.recall.logic.interpreters import ELF_HEAD
@@ -174,7 +174,7 @@ async def test_a_command_that_depends_on_owners_runs_if_the_tree_has_several(wor
         world.master.depends_on_owners = lambda command: True  # type: ignore[method-assign]
         return found
 
-    world.master.cache.find = find_owner  # type: ignore[union-attr, method-assign, assignment]
+    world.master.cache.find = find_owner  # type: ignore[union-attr, method-assign]
     await world.compile()
     assert world.master.counters.cached == 0
     assert world.master.counters.misses["rule"] == 1
@@ -266,6 +266,24 @@ async def test_a_result_that_cannot_be_published_shows_nothing(world: CachingWor
         await world.compile(out=b"tty")
     world.tree.publish = refuse  # type: ignore[assignment, method-assign]
     assert await world.compile(out=b"tty") == [(b"1", b"other"), DONE[-1]]
+
+
+@pytest.mark.logs("result-cache-failed")
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(result_cache, "look_up"), (run_observer, "find_dependencies"), (ended_jobs, "ended_run")],
+)
+async def test_an_error_of_the_cache_makes_no_job_fail_or_run_twice(
+    world: CachingWorld, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str
+) -> None:
+    def fail(*args: object) -> object:
+        raise ValueError("an error of ours")
+
+    monkeypatch.setattr(module, name, fail)
+    for _ in range(2):
+        assert await world.compile() == DONE
+    assert (world.master.counters.cached, world.master.counters.remote) == (0, 2)
+    assert world.steps.count("published") == 2
 
 
 async def test_half_a_result_fails_the_job_and_nothing_runs(world: CachingWorld) -> None:

@@ -253,3 +253,15 @@ def test_a_name_that_two_entries_know_is_refused() -> None:
 def test_a_mode_for_precompiled_headers_is_refused() -> None:
     for name in ("w/x.h.gch", "usr/lib/specs", "w/y.pch"):
         assert reason(judge("gcc", "-c", "x.c", reads={"w/x.c": "", name: ""})) == f"the job read /{name}"
+
+
+@pytest.mark.logs("known-tool-refused")
+def test_an_entry_with_a_bad_regexp_is_left_out() -> None:
+    def vouch(call: ToolCall) -> Vouch:
+        return Vouch(unwanted_messages="(")
+
+    table = KnownTable([KnownTool("a", "(gcc", (), vouch), KnownTool("b", "b", (), vouch, programs="*")])
+    assert reason(judge("gcc", "-c", "x.c", table=table)) == "gcc is not in the table"
+    assert not {"a", "b"} & set(table.tools)
+    bad = KnownTable([KnownTool("gcc", "gcc", (), vouch)])
+    assert "'(' is no regexp" in reason(judge("gcc", "-c", "x.c", table=bad))
