@@ -48,11 +48,12 @@ _SCHEMA = (
     "CREATE INDEX IF NOT EXISTS path_sets_by_use ON path_sets (used)",
     "CREATE TABLE IF NOT EXISTS last_runs (name BLOB PRIMARY KEY, packed BLOB, used INT) WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS last_runs_by_use ON last_runs (used)",
-    "CREATE TABLE IF NOT EXISTS shapes (id BLOB PRIMARY KEY, packed BLOB, used INT) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS shapes (id BLOB PRIMARY KEY, packed BLOB, used INT, refused INT) WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS shapes_by_use ON shapes (used)",
 )
 _TABLES = ("results", "path_sets", "last_runs", "shapes")
 _KEYS = {"results": "rowid", "path_sets": "weak, id", "last_runs": "name", "shapes": "id"}
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)  # another master writes, which is no failure
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)  # ERROR: a table is missing
 _NAME = re.compile(r"index-(\d+)-(\d+)\.db\Z")
 
@@ -104,8 +105,10 @@ class ResultIndex:
         if len(packed) > MOST_ROW_BYTES:
             return False
 
+        packed_set = pack_value(path_set)
+
         def write(database: sqlite3.Connection) -> bool:
-            _put(database, "path_sets", (weak, path_set.id, pack_value(path_set), now_s))
+            _put(database, "path_sets", (weak, path_set.id, packed_set, now_s))
             _put(database, "results", (row.timed + row.blind, weak, row.shape, packed, now_s))
             for table, key in (("path_sets", "id"), ("results", "key")):
                 _execute(
@@ -120,7 +123,8 @@ class ResultIndex:
 
     def note_last(self, name: bytes, last: LastRun, now_s: int) -> None:
         """Store the last run of the job of this name."""
-        self._write(lambda database: _put(database, "last_runs", (name, pack_value(last), now_s)), None)
+        packed = pack_value(last)
+        self._write(lambda database: _put(database, "last_runs", (name, packed, now_s)), None)
 
     def shape(self, identity: bytes) -> Shape:
         """Return what is known of a shape."""
@@ -131,7 +135,7 @@ class ResultIndex:
 
         def write(database: sqlite3.Connection) -> None:
             merged = merged_shape(_read_shape(database, identity), shape)
-            _put(database, "shapes", (identity, pack_value(merged), now_s))
+            _put(database, "shapes", (identity, pack_value(merged), now_s, bool(merged.refused)))
             if merged.refused:
                 _execute(database, "DELETE FROM results WHERE shape = ?", (identity,))
 
@@ -192,8 +196,13 @@ class ResultIndex:
     def _write(self, work: Callable[[sqlite3.Connection], T], fallback: T) -> T:
         def transaction(database: sqlite3.Connection) -> T:
             _execute(database, "BEGIN IMMEDIATE")
-            done = work(database)
-            _execute(database, "COMMIT")
+            try:
+                done = work(database)
+                _execute(database, "COMMIT")
+            except BaseException:
+                if database.in_transaction:
+                    database.rollback()
+                raise
             return done
 
         return self._try(transaction, fallback)
@@ -211,6 +220,8 @@ class ResultIndex:
                 self._in_a_row = 0
                 return done
             except (sqlite3.Error, OSError) as error:
+                if getattr(error, "sqlite_errorcode", -1) & 0xFF in _BUSY:
+                    return fallback
                 self.failures += 1
                 self._in_a_row += 1
                 is_damaged = getattr(error, "sqlite_errorcode", -1) & 0xFF in _DAMAGE
@@ -311,10 +322,12 @@ def _read_shape(database: sqlite3.Connection, identity: bytes) -> Shape:
 def _remove_oldest(database: sqlite3.Connection) -> int:
     removed = 0
     for table, key in _KEYS.items():
+        # A refusal is for ever: without it, an equal pair of results would prove the shape.
+        which = " WHERE NOT refused" if table == "shapes" else ""
         gone = _execute(
             database,
             f"DELETE FROM {table} WHERE ({key}) IN"
-            f" (SELECT {key} FROM {table} ORDER BY used LIMIT {STEP_ROWS}) RETURNING 1",
+            f" (SELECT {key} FROM {table}{which} ORDER BY used LIMIT {STEP_ROWS}) RETURNING 1",
         )
         removed += len(gone)
     return removed

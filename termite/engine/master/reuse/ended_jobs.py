@@ -48,7 +48,7 @@ def ended_run(job: Job, ran: Ran, observed: ObservedRun, root: str, at_s: float)
         started_ns=ran.started_ns,
         ended_ns=ran.ended_ns,
         usage=ran.usage,
-        job=f"job {job.id} in {root}",
+        job=f"job {job.id} in {root}".encode(errors="backslashreplace").decode(),  # the name may be no UTF-8
         tools=tuple(observed.tools),
         at_s=at_s,
     )

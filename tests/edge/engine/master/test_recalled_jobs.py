@@ -334,6 +334,13 @@ async def test_what_failed_or_left_something_on_the_worker_is_not_stored(
     assert world.obstacle() == obstacle
 
 
+async def test_the_name_of_a_tree_may_be_no_utf_8(world: CachingWorld) -> None:
+    world.master.root = "/\udcff"
+    for _ in range(2):
+        await world.compile()
+    assert world.counts()["stored"] == 1
+
+
 async def test_a_run_without_a_trace_is_not_stored(tmp_path: Path) -> None:
     world = CachingWorld(tmp_path, traced(ran(), is_disturbed=True))
     await world.compile()

@@ -1,5 +1,6 @@
 """Test the store of results: kills and failures at every call, damage, masters, eviction."""
 
+import contextlib
 import errno
 import functools
 import logging
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,7 +20,7 @@ import msgspec
 import pytest
 
 from termite.engine.model import Attr, Change, Digest, StoreLimits
-from termite.engine.recall import result_calls
+from termite.engine.recall import result_calls, result_index
 from termite.engine.recall.logic.uses import Dependency, PathSet, Use, pack_path_set
 from termite.engine.recall.look_up.evidence import NEW_SHAPE, Shape
 from termite.engine.recall.look_up.stored_rows import (
@@ -332,6 +333,44 @@ def test_a_full_disk_is_survived(root: Path, store: ResultStore, monkeypatch: py
     assert is_whole(store, 1)
     assert not is_whole(store, 2)
     assert add(store, 2)
+
+
+def test_an_index_in_which_another_master_writes_has_not_failed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(result_index, "WAIT_S", 0.0)
+    store = opened(root)
+    assert add(store, 1)
+    with contextlib.closing(sqlite3.connect(next(root.glob("index-*.db")), isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for _ in range(result_index.MOST_FAILURES + 1):
+            assert not add(store, 2)
+    assert store.statistics()["failures"] == 0
+    assert add(store, 2) and is_whole(store, 2)
+    store.close()
+
+
+def test_whatever_fails_in_a_transaction_takes_it_back(store: ResultStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert add(store, 1)
+    execute = result_calls.execute
+
+    def fail(database: sqlite3.Connection, statement: str, values: Sequence[object] = ()) -> list[result_calls.Row]:
+        if statement.startswith("DELETE"):
+            raise ValueError("an error of ours")
+        return execute(database, statement, values)
+
+    monkeypatch.setattr(result_calls, "execute", fail)
+    with pytest.raises(ValueError, match="of ours"):
+        add(store, 2)
+    monkeypatch.undo()
+    assert add(store, 3), "no transaction is open"
+    assert not is_whole(store, 2)
+
+
+def test_a_refused_shape_is_never_evicted(store: ResultStore) -> None:
+    store.note_shape(b"bad", Shape(refused="stdout at byte 1"), 1)
+    store.note_shape(b"good", Shape(proven=(b"1",)), 1000)
+    assert sum(store._index.eviction(0)) == 1
+    assert store.shape(b"bad").refused
+    assert store.shape(b"good") == NEW_SHAPE
 
 
 def _raise(error: Exception) -> Callable[..., Any]:
