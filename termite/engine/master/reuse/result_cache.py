@@ -5,10 +5,12 @@ with connections of its own, after the launchers have their exit codes.
 """
 
 import logging
+import math
 import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -45,6 +47,8 @@ from termite.engine.tree.master_tree import MasterTree
 from termite.engine.wire.protocol.messages import Ran
 
 MOST_WAITING = 500  # ended runs; if the disk is slower than that, results are not stored
+TURN_S = 1.0  # that a thread writes before the event loop takes over: a shutdown waits so long
+CLOSE_S = 3.0  # for what waits at the end; results that come later are lost
 MOST_WAITING_BYTES = 64 * 1024 * 1024  # of their contents in memory
 
 AUDIT = "audit"  # in the record of a job whose result is known, but compared with that of a run
@@ -84,8 +88,8 @@ class ResultCache:
         self.twins = TwinJobs()
 
     def close(self) -> None:
-        """Store what waits, and close the store."""
-        self._write()
+        """Store what waits, as much as CLOSE_S allows, and close the store."""
+        self._write(time.monotonic() + CLOSE_S)
         self.store.close()
         if self._written is not None:
             self._written.close()
@@ -190,9 +194,7 @@ class ResultCache:
             self._is_filled = trio.Event()
             try:
                 async with self._turn:
-                    stored = await trio.to_thread.run_sync(self._write)
-                for weak in stored:
-                    self.twins.end(weak)
+                    await self._write_in_thread()
                 if self._written is not None:
                     self.store.follow(self._written)
             except Exception:  # around what waits, which is not stored: the jobs and the master go on
@@ -211,33 +213,75 @@ class ResultCache:
         async with self._turn:
             return await next_step_in_thread(steps)
 
-    def _write(self) -> list[bytes]:
+    def _write(self, until_s: float = math.inf) -> list[bytes]:
         """Store what waits now, and return the weak fingerprints of the runs.
 
-        Only one thread may do this at a time.
+        Stop at `until_s` of the monotonic clock. No thread may write meanwhile.
         """
-        store, now_s, stored = self._written, int(time.time()), list[bytes]()
-        if store is None:
-            return stored
-        while self._used:
-            store.note_use(*self._used.popleft(), now_s)
-        while self._waiting:
-            run = self._waiting.popleft()
-            stored.append(run.weak)
+        batch = self._take()
+        try:
+            self._store(batch, until_s)
+        finally:
+            self._settle(batch)
+        return [run.weak for run in batch.written]
+
+    async def _write_in_thread(self) -> None:
+        batch = self._take()
+        try:
+            await trio.to_thread.run_sync(self._store, batch, time.monotonic() + TURN_S)
+        finally:
+            self._settle(batch)
+
+    def _take(self) -> "_Batch":
+        batch = _Batch(self._used, self._waiting)
+        self._used, self._waiting = deque(), deque()
+        return batch
+
+    def _settle(self, batch: "_Batch") -> None:
+        """Count what is written, and let the rest wait again."""
+        for run in batch.written:
             self._waiting_bytes -= _held_bytes(run)
+            self.twins.end(run.weak)
+        self._counts.update(batch.counts)
+        self._used.extendleft(reversed(batch.used))
+        self._waiting.extendleft(reversed(batch.waiting))
+        if self._used or self._waiting:
+            self._is_filled.set()
+
+    def _store(self, batch: "_Batch", until_s: float) -> None:
+        """Store a batch. A thread may do this: it touches nothing that the event loop uses."""
+        store, now_s = self._written, int(time.time())
+        while batch.used and time.monotonic() < until_s:
+            weak, row = batch.used.popleft()
+            if store is not None:
+                store.note_use(weak, row, now_s)
+        while batch.waiting and time.monotonic() < until_s:
+            run = batch.waiting.popleft()
+            batch.written.append(run)
+            if store is None:
+                continue
             try:
                 kept = keep_run(store, run, now_s)
             except Exception:  # around one result, which is not stored: the jobs and the master go on
                 log.exception("result-queue-failed")
                 continue
-            self._counts[kept.effect.value] += 1
+            batch.counts[kept.effect.value] += 1
             if kept.effect is StoreEffect.REFUSED and kept.difference:
                 log.info("results-refused job=%r difference=%r", run.result.job, kept.difference)
-        return stored
 
     def statistics(self) -> dict[str, int]:
         """Return what happened to look-ups and to ended runs since the master started."""
         return {**self._counts, "waiting": len(self._waiting)}
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Uses and runs that a thread stores. Runs that it has taken are in `written`."""
+
+    used: deque[tuple[bytes, ResultRow]]
+    waiting: deque[EndedRun]
+    written: list[EndedRun] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
 
 
 def open_cache(

@@ -456,6 +456,52 @@ async def test_results_are_stored_by_a_task_of_their_own(world: CachingWorld) ->
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.logs("result-queue-failed")
+async def test_a_result_that_cannot_be_stored_frees_its_memory_and_wakes_its_twins(
+    world: CachingWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = world.master.cache
+    assert cache is not None
+    seen: list[int] = []
+
+    def fail(*args: object) -> object:
+        seen.append(cache._waiting_bytes)
+        raise ValueError("an error of ours")
+
+    async with world.launcher("gcc", "-c", "x.c", fields=STREAMS) as launched:
+        await launched.rest()
+    (run,) = cache._waiting
+    held_bytes = cache._waiting_bytes
+    assert held_bytes > 0
+    monkeypatch.setattr(result_cache, "keep_run", fail)
+    with cache.twins.running(run.weak):
+        cache.twins.keep(run.weak)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cache.run)
+            with trio.fail_after(10):
+                while cache._waiting_bytes:  # noqa: ASYNC110
+                    await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+        assert run.weak not in cache.twins._running
+    assert seen == [held_bytes], "the thread does not count"
+
+
+async def test_the_end_of_a_master_waits_for_no_long_queue(
+    world: CachingWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = world.master.cache
+    assert cache is not None
+    async with world.launcher("gcc", "-c", "x.c", fields=STREAMS) as launched:
+        await launched.rest()
+    kept: list[object] = []
+    monkeypatch.setattr(result_cache, "keep_run", lambda *args: kept.append(args))
+    assert cache._write(time.monotonic()) == [] and not kept
+    assert (cache.statistics()["waiting"], cache._waiting_bytes > 0) == (1, True), "it waits again"
+    monkeypatch.undo()
+    assert len(cache._write()) == 1
+    assert cache._waiting_bytes == 0
+
+
 @pytest.mark.logs("results-not-opened")
 async def test_a_store_that_cannot_be_opened_costs_the_cache_only(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("no directory")
