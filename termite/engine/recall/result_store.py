@@ -25,6 +25,7 @@ from termite.engine.recall.logic.uses import PathSet
 from termite.engine.recall.look_up.evidence import Shape
 from termite.engine.recall.look_up.stored_rows import LastRun, OutputPiece, PathSetRow, ResultRow, StoredRows
 from termite.engine.recall.result_index import ResultIndex
+from termite.engine.store import store_calls
 from termite.engine.store.cas import Cas
 
 CONTENTS = "cas"
@@ -108,7 +109,10 @@ class ResultStore:
         self._index.note_shape(identity, shape, now_s)
 
     def has_contents(self, row: ResultRow) -> bool:
-        """Return whether every content of a result is there, and remove the result if not."""
+        """Return whether every content of a result is there, and remove the result if not.
+
+        A content that was not verified is hashed first.
+        """
         try:
             if all(self._cas.verify(digest) for digest in row.result.blobs.values()):
                 return True
@@ -117,10 +121,24 @@ class ResultStore:
         self._index.remove(row)
         return False
 
-    def open_content(self, digest: Digest) -> int | None:
-        """Return a descriptor of a verified content, for the caller to close, or None."""
+    def has_files(self, row: ResultRow) -> bool:
+        """Return whether there is a file for every content, and remove the result if not.
+
+        No content is hashed, so the event loop may ask. Whoever reads a content hashes it.
+        """
         try:
-            return self._cas.open(digest)
+            if all(self._cas.path(digest) is not None for digest in row.result.blobs.values()):
+                return True
+        except OSError:
+            return False
+        self._index.remove(row)
+        return False
+
+    def open_content(self, digest: Digest) -> int | None:
+        """Return a descriptor of a content, for the caller to hash and to close, or None."""
+        try:
+            path = self._cas.path(digest)
+            return None if path is None else store_calls.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return None
 

@@ -52,7 +52,7 @@ async def look_up(
         proof = judge_proof(shape, proof_key(shape, row), is_known=is_known, is_of_today=is_of_today)
         if not proof.is_enough:
             return Difference(MissCause.SHAPE, new=proof.encode())
-        if store.has_contents(row):
+        if store.has_files(row):
             return row
         return Difference(MissCause.EVICTED)
     last, path_set = store.last(recall_name(identity)) or (None, None)

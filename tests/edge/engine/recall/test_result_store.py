@@ -171,6 +171,25 @@ def test_a_long_output_is_a_blob_and_keeps_its_order(root: Path, store: ResultSt
     assert store.rows(weak(1)).results == ()
 
 
+def test_contents_are_looked_for_without_being_read(root: Path, store: ResultStore) -> None:
+    _, row, _ = example(1)
+    assert add(store, 1)
+    blobs = [path for path in root.rglob("*") if path.is_file() and path.parent.parent.name == "cas"]
+    for path in blobs:
+        os.utime(path, (1, 1))  # as one that was never verified
+    before = store.statistics()["verified"]
+    assert store.has_files(row)
+    for digest in row.result.blobs.values():
+        fd = store.open_content(digest)
+        assert fd is not None
+        os.close(fd)
+    assert store.statistics()["verified"] == before
+    assert store.has_contents(row) and store.statistics()["verified"] == before + len(blobs)
+    blobs[0].unlink()
+    assert not store.has_files(row)
+    assert store.rows(weak(1)).results == ()
+
+
 @pytest.mark.logs("store-blob-bad")
 def test_a_long_output_that_is_damaged_is_gone(root: Path, store: ResultStore) -> None:
     path_set, row, contents = example(1)
