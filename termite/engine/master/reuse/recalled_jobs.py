@@ -35,11 +35,7 @@ async def recall_job(master: Master, cache: ResultCache, job: Job) -> Exit | Non
     Return None if there is none, or if it cannot be published: then the command runs. Raise
     LauncherGone if the launcher closed the connection.
     """
-    row = await cache.find(job, master.tree, master.fact_reader, lambda: _is_slot_idle(master))
-    if row is None and await cache.twins.wait_for(job.weak, cache.source):
-        row = await cache.find(job, master.tree, master.fact_reader)
-    if row is not None and _shows_owners(master, job):
-        row, job.notes.miss, job.notes.miss_cause = None, "", MissCause.RULE.value
+    row = await _find(master, cache, job)
     if row is None:
         for counters in master.counters_of(job):
             counters.misses[job.notes.miss_cause] += 1
@@ -71,6 +67,17 @@ async def recall_job(master: Master, cache: ResultCache, job: Job) -> Exit | Non
     job.output.release_nowait()
     await job.launcher.stop_reading()
     return exit
+
+
+async def _find(master: Master, cache: ResultCache, job: Job) -> ResultRow | None:
+    """Return the stored result that the job may get, or None, with the reason in the job's notes."""
+    row = await cache.find(job, master.tree, master.fact_reader, lambda: _is_slot_idle(master))
+    if row is None and await cache.twins.wait_for(job.weak, cache.source):
+        row = await cache.find(job, master.tree, master.fact_reader)
+    if row is not None and _shows_owners(master, job):
+        job.notes.miss, job.notes.miss_cause = "", MissCause.RULE.value
+        return None
+    return row
 
 
 def _shows_owners(master: Master, job: Job) -> bool:
