@@ -70,7 +70,7 @@ async def recall_job(master: Master, cache: ResultCache, job: Job) -> Exit | Non
 
 
 async def _find(master: Master, cache: ResultCache, job: Job) -> ResultRow | None:
-    """Return the stored result that the job may get, or None, with the reason in the job's notes."""
+    """Return the stored result that the job may get, or None with the reason in its notes."""
     row = await cache.find(job, master.tree, master.fact_reader, lambda: _is_slot_idle(master))
     if row is None and await cache.twins.wait_for(job.weak, cache.source):
         row = await cache.find(job, master.tree, master.fact_reader)
