@@ -75,9 +75,11 @@ def use_of_output(
         return TYPE | MODE | LIST
     is_writable = before is None or bool(stat.S_ISREG(before.mode) and before.mode & 0o200)
     is_fresh = first & (_CREATE | _TRUNC) and not first & (_READ | _WRITE | _EXCL)
+    # A compiler that looks at a file and then appends to it has neither emptied nor removed it.
+    is_kept = bool(first & (_READ | _WRITE) or (kinds & _WRITE and not kinds & (_TRUNC | _UNLINK)))
     if before is not None and kinds & _MOVED:
         use = WHOLE | TIME
-    elif _is_file(after) and is_writable and (is_fresh or (is_overwriter and not first & (_READ | _WRITE))):
+    elif _is_file(after) and is_writable and (is_fresh or (is_overwriter and not is_kept)):
         # O_TRUNC keeps the mode. Nobody knows which one a new file would have got.
         return FRESH | TYPE if before is not None and after is not None and after.mode == before.mode else FRESH
     elif first & _IN_PLACE:

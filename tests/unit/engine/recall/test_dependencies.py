@@ -374,9 +374,10 @@ def test_the_names_by_which_programs_were_executed_are_kept() -> None:
     assert (found.tools, found.called) == ((b"bin/busybox",), (b"bin/date",))
 
 
-def test_a_file_to_which_a_compiler_appends_matters_whole() -> None:
-    accesses = [access(b"/bin/gcc", EXEC), access(b"/w/out/old.o", APPENDS)]
+@pytest.mark.parametrize(("first", "expected"), [(APPENDS, Use.WHOLE), (STAT, Use.WHOLE | Use.STAT)])
+def test_a_file_to_which_a_compiler_appends_matters_whole(first: AccessKind, expected: Use) -> None:
+    accesses = [access(b"/bin/gcc", EXEC), access(b"/w/out/old.o", first, APPENDS)]
     tree = tree_of(TREE)
     found = find_dependencies(ended(accesses, [made(b"w/out/old.o")]), TreeFacts(tree, NoInterpreters()))
     (use,) = (one.use for one in found.path_set.dependencies if one.path == b"w/out/old.o")
-    assert use == Use.WHOLE
+    assert use == expected
