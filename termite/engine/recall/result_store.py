@@ -9,7 +9,6 @@ an eviction; such a result is removed when it is found. No content is a hard lin
 somebody may write to that in place.
 """
 
-import hashlib
 import logging
 import os
 import stat
@@ -25,6 +24,7 @@ from termite.engine.recall.logic.uses import PathSet
 from termite.engine.recall.look_up.evidence import Shape
 from termite.engine.recall.look_up.stored_rows import LastRun, OutputPiece, PathSetRow, ResultRow, StoredRows
 from termite.engine.recall.result_index import ResultIndex
+from termite.engine.sparse_content import digest_of
 from termite.engine.store import store_calls
 from termite.engine.store.cas import Cas
 
@@ -160,7 +160,7 @@ class ResultStore:
         try:
             with open(fd, "rb") as file:
                 packed = file.read()
-            if hashlib.sha256(packed).digest() == blob.sha256:
+            if digest_of(packed) == blob:
                 return _decode_output(packed)
         except (OSError, msgspec.MsgspecError):
             return None

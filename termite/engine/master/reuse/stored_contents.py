@@ -1,6 +1,5 @@
 """Get the contents of a stored result ready for publication."""
 
-import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ import trio
 from termite.engine.errors import Reason, RemoteProtocolError, Retryable
 from termite.engine.model import Digest
 from termite.engine.recall.result_store import ResultStore
-from termite.engine.sparse_content import BLOCK_BYTES, pieces
+from termite.engine.sparse_content import BLOCK_BYTES, digest_of, pieces
 from termite.engine.tree.master_tree import MasterTree
 from termite.engine.tree.publishing.staging import StagedWriter
 
@@ -55,7 +54,7 @@ class StoredContents:
         try:
             if digest.size <= MOST_AT_ONCE_BYTES:
                 content = os.pread(fd, digest.size + 1, 0)
-                if hashlib.sha256(content).digest() == digest.sha256:
+                if digest_of(content) == digest:
                     return content
             else:
                 writer = self._tree.staging_file()

@@ -33,7 +33,7 @@ from termite.engine.recall.look_up.stored_rows import (
     StoredRows,
 )
 from termite.engine.recall.result_store import INLINE_OUTPUT_BYTES, ResultStore, default_limits
-from termite.engine.sparse_content import digest_of
+from termite.engine.sparse_content import BLOCK_BYTES, digest_of
 from termite.engine.store import store_calls
 
 LIMITS = StoreLimits(64 * 1024**2, 10_000)
@@ -154,9 +154,10 @@ def test_a_refused_shape_loses_its_results_whichever_master_refuses_it(root: Pat
     other.close()
 
 
-def test_a_long_output_is_a_blob_and_keeps_its_order(root: Path, store: ResultStore) -> None:
+@pytest.mark.parametrize("text", [b"%d" * INLINE_OUTPUT_BYTES, b"%d" + bytes(3 * BLOCK_BYTES)])
+def test_a_long_output_is_a_blob_and_keeps_its_order(root: Path, store: ResultStore, text: bytes) -> None:
     path_set, row, contents = example(1)
-    pieces = tuple(OutputPiece(1 + at % 2, b"%d" % at * INLINE_OUTPUT_BYTES) for at in range(4))
+    pieces = tuple(OutputPiece(1 + at % 2, text.replace(b"%d", b"%d" % at)) for at in range(4))
     row = ResultRow(row.timed, row.blind, row.path_set_id, RecordedResult((), pieces, 1, 2))
     assert store.add(weak(1), path_set, row, contents, 1000)
     found = store.rows(weak(1)).results[0]
