@@ -1,4 +1,4 @@
-"""Contents of stored results are hashed as contents are, so that long runs of zeros are no damage."""
+"""Contents of stored results are hashed as contents are: long runs of zeros are no damage."""
 
 import os
 from pathlib import Path
