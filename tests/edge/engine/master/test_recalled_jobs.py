@@ -305,6 +305,7 @@ async def test_a_damaged_content_is_a_miss_and_is_stored_anew(
     name = hashlib.sha256(CONTENT).hexdigest()
     blob = world.results / "cas" / name[:2] / name[2:]
     marked = blob.stat()
+    blob.chmod(0o600)
     damage(blob)
     if blob.exists() and blob.stat().st_size == len(CONTENT):  # as on a failing disk, of which no time tells
         os.utime(blob, ns=(marked.st_mtime_ns, marked.st_mtime_ns))

@@ -202,6 +202,7 @@ def test_a_long_output_that_is_damaged_is_gone(root: Path, store: ResultStore) -
     assert blob is not None
     (path,) = root.rglob(blob.sha256.hex()[2:])
     marked = path.stat()
+    path.chmod(0o600)
     path.write_bytes(path.read_bytes().replace(b"xx", b"xy", 1))
     os.utime(path, ns=(marked.st_mtime_ns, marked.st_mtime_ns))  # as on a failing disk
     assert store.output(found) is None
