@@ -1,6 +1,7 @@
 """A killed master leaves nothing that the next command of its user, anywhere, does not remove."""
 
 import os
+import select
 import signal
 from pathlib import Path
 
@@ -10,11 +11,14 @@ from tests.e2e.cluster import Tree, embedded, new_tree
 from tests.e2e.conftest import USERS, MakePlace
 from tests.e2e.leftovers import assert_nothing_left
 from tests.e2e.places import Place
-from tests.e2e.waiting import wait_until
+from tests.e2e.waiting import LIMIT_S, wait_until
 
 
 def kill_embedded(tree: Tree) -> None:
-    """Kill the master of a tree, with the coordinator and the worker inside."""
+    """Kill the master of a tree, with the coordinator and the worker inside, and wait for its end.
+
+    It has its locks until then.
+    """
     mark = f"E2E_MARK={tree.where.env['E2E_MARK']}".encode()
     socket = os.fsencode(tree.path / ".termite-socket")
     killed = 0
@@ -22,7 +26,10 @@ def kill_embedded(tree: Tree) -> None:
         try:
             words = (directory / "cmdline").read_bytes().split(b"\0")
             if socket in words and b"--embedded" in words and mark in (directory / "environ").read_bytes():
-                os.kill(int(directory.name), signal.SIGKILL)
+                end = os.pidfd_open(int(directory.name))
+                signal.pidfd_send_signal(end, signal.SIGKILL)
+                select.select([end], [], [], LIMIT_S)
+                os.close(end)
                 killed += 1
         except OSError:
             continue
