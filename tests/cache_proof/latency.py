@@ -14,7 +14,10 @@ HUNDRED = 100
 
 
 def measure(base: Path, hits: int) -> int:
-    """Print the median and the 99th percentile of hits, in ms; return 1 if a run was no hit."""
+    """Print the median and the 99th percentile of hits, in ms; return 1 if too few runs are hits.
+
+    One hit in 200 is executed, to compare it.
+    """
     with caching(base, f"cache-latency-{os.getpid()}") as tree:
         tree.write("x.c", "int x;\n")
         words = ("gcc", "-c", "x.c", "-o", "x.o")
@@ -32,7 +35,7 @@ def measure(base: Path, hits: int) -> int:
     for name, times in (("hit", took), ("true", empty)):
         print(f"{name:5} median {statistics.median(times):.2f} p99 {times[len(times) * 99 // HUNDRED]:.2f}")
     print(f"difference of the medians {statistics.median(took) - statistics.median(empty):.2f}")
-    return 0 if found == hits else 1
+    return 0 if found >= hits - 3 - hits // 50 else 1
 
 
 def _once(command: list[str | bytes], env: object) -> float:
