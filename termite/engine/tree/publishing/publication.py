@@ -184,26 +184,30 @@ class Publication:
         the last time at once.
         """
         contents = reconciled.contents
+        is_look_old = False  # others have run since the files were looked at
         for turns_left in reversed(range(SLICED_ROUNDS + 1)):
             number = self._parts.journal.number
             was_interrupted = await self._do_in_slices(self._found(preparation, contents), at_once=not turns_left)
+            is_look_old |= was_interrupted
             if turns_left == SLICED_ROUNDS:
                 # Before the output is shown, which a second run could not take back.
                 reconciliation.check()
-                if await self._do_in_slices(reconciliation.look_at_files()):
+                if is_look_old := await self._do_in_slices(reconciliation.look_at_files()):
                     was_interrupted = True
                     reconciliation.check()
                 if await self._ticket.before_plan():
                     was_interrupted = True
                     self._drain()
-                    await self._do_in_slices(reconciliation.look_at_files())
+                    is_look_old = await self._do_in_slices(reconciliation.look_at_files())
             # Even without an interruption the drains since have told what programs did meanwhile.
-            if not was_interrupted and not self._is_touched(number, reconciled.changes, plan):
-                return
-            self._meet_others()
-            reconciliation.check()
-            if not self._is_touched(number, reconciled.changes, plan):
-                return
+            if was_interrupted or self._is_touched(number, reconciled.changes, plan):
+                self._meet_others()
+                reconciliation.check()
+                if self._is_touched(number, reconciled.changes, plan):
+                    continue
+            if is_look_old:
+                await self._do_in_slices(reconciliation.look_at_files(), at_once=True)
+            return
 
     def _found(self, preparation: Preparation, contents: Contents) -> Iterator[None]:
         """Find the steps, and as they are recorded for another process, too."""

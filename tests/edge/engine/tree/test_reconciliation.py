@@ -1,5 +1,6 @@
 """Test that a result never takes the place of what others wrote to its files meanwhile."""
 
+import contextlib
 import os
 import stat
 import time
@@ -12,8 +13,9 @@ import trio
 
 from termite.engine.errors import Conflict
 from termite.engine.model import Attr, BaseVersion, Change
+from termite.engine.tree import late_writes
 from termite.engine.tree.master_tree import MasterTree
-from termite.engine.tree.publishing import reconciliation
+from termite.engine.tree.publishing import publication, reconciliation
 from termite.engine.tree.publishing.preparation import Contents, Preparation
 from termite.engine.tree.publishing.publication import NOBODY, Ticket
 from tests.edge.engine.tree.tree_jobs import Job, agrees_with_the_disk, digest_of, serve, staged_names, tree_path
@@ -273,3 +275,24 @@ async def test_what_a_program_makes_while_the_steps_are_found_is_not_removed(
     await job.end()
     assert os.listdir(root / "d") == ["new"]
     assert (root / "log").read_bytes() == b"6"
+
+
+async def test_a_file_of_a_large_result_that_a_program_opens_late_is_not_replaced(
+    home: MasterTree, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publication, "SLICE_S", 0.0)
+    job = Writing(home, root)
+    for number in range(late_writes.KEPT_FILES + 20):
+        (root / f"f{number}").write_bytes(b"5")
+        job.rewrite(f"f{number}", b"5", b"6")
+    await serve(home, root)
+    job.number = home.drain()
+    with contextlib.ExitStack() as opened:
+
+        async def opens_the_last() -> bool:
+            opened.enter_context((root / f"f{number}").open("r+b"))
+            return False
+
+        ticket = Ticket(NOBODY.end, NOBODY.is_told, opens_the_last)
+        assert (await conflict_of(job, ticket)).paths == (tree_path(root / f"f{number}"),)
+    assert (root / f"f{number}").read_bytes() == b"5"
