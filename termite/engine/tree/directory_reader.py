@@ -25,8 +25,7 @@ from termite.engine.tree.logic.visibility import (
     is_public,
 )
 from termite.engine.tree.tools.entry_notes import EntryNotes
-from termite.engine.tree.tools.programs import leads_away, sealed_program, way_to
-from termite.engine.tree.tools.settings_files import sealed_file
+from termite.engine.tree.tools.programs import leads_away, sealed_file, way_to
 from termite.engine.tree.watch import Watches
 
 # The mtime of a directory that termite makes up. make and ninja take 0 for "does not exist".
@@ -184,7 +183,7 @@ class DirectoryReader:
         self.sealed.discard(path)
         if (is_shown or stat.S_ISLNK(mode)) and not leads_away(directory, name, mode, self.is_shown):
             return is_shown or os.access(name, os.X_OK, dir_fd=fd), None
-        seal = sealed_program(fd, name)
+        seal = sealed_file(fd, name, os.X_OK)
         if seal:
             self.sealed.add(path)
         return is_shown and not seal, seal
@@ -201,7 +200,7 @@ class DirectoryReader:
         if stat.S_ISLNK(mode):
             links, real = way_to(b"/" + path)
             is_shown = all(self.is_shown(step.strip(b"/")) for step in (*links[1:], real))
-        seal = None if is_shown else sealed_file(fd, name)
+        seal = None if is_shown else sealed_file(fd, name, os.R_OK)
         if seal:
             self.sealed.add(path)
         return is_shown, seal

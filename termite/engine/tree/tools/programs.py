@@ -24,15 +24,16 @@ MAX_LINKS = 40  # as many as the kernel follows
 IsShown = Callable[[bytes], bool]
 
 
-def sealed_program(fd: int, name: bytes) -> Seen | None:
-    """Return the entry `name` of the open directory `fd` as a sealed program.
+def sealed_file(fd: int, name: bytes, right: int) -> Seen | None:
+    """Return the entry `name` of the open directory `fd` as a sealed file.
 
-    Return None if it is no program that this user may execute. A sealed program has no stamp, and
-    never a digest. It is not empty, because the content of an empty file is known without opening.
+    Return None if it is no file to which this user has the `right`, os.R_OK or os.X_OK. A sealed
+    file has no stamp, and never a digest. It is not empty, because the content of an empty file is
+    known without opening.
     """
     try:
         st = os.stat(name, dir_fd=fd)
-        if not stat.S_ISREG(st.st_mode) or not os.access(name, os.X_OK, dir_fd=fd):
+        if not stat.S_ISREG(st.st_mode) or not os.access(name, right, dir_fd=fd):
             return None
     except OSError:  # gone, or a symlink to nothing
         return None

@@ -5,12 +5,7 @@ differ: git shortens names as `.gitconfig` says. Therefore such a file is *seale
 that jobs must not see: the command that opens it runs on the master's machine.
 """
 
-import os
-import stat
 from collections.abc import Iterator, Mapping
-
-from termite.engine.model import Attr
-from termite.engine.tree.logic.attrs import Seen
 
 # Below the home directory. Tools for people only (editors, pagers) are left out.
 _IN_HOME = """
@@ -39,18 +34,3 @@ def settings_files(environment: Mapping[str, str]) -> Iterator[str]:
         yield from (f"{home}/{name}" for name in IN_HOME)
     if config.startswith("/"):
         yield from (f"{config}/{name}" for name in IN_CONFIG)
-
-
-def sealed_file(fd: int, name: bytes) -> Seen | None:
-    """Return the entry `name` of the open directory `fd` as a sealed file.
-
-    Return None if it is no file that this user may read. A sealed file has no stamp, and never a
-    digest. It is not empty, because the content of an empty file is known without opening.
-    """
-    try:
-        st = os.stat(name, dir_fd=fd)
-        if not stat.S_ISREG(st.st_mode) or not os.access(name, os.R_OK, dir_fd=fd):
-            return None
-    except OSError:  # gone, or a symlink to nothing
-        return None
-    return Seen(Attr(st.st_mode & ~(stat.S_ISUID | stat.S_ISGID), max(st.st_size, 1), st.st_mtime_ns))
