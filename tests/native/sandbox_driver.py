@@ -66,6 +66,16 @@ def serve(program: str, options: list[str], scratch: Path) -> tuple[subprocess.P
     return spawner, ours
 
 
+def ask_for_a_sandbox(ours: socket.socket) -> tuple[bytes, list[int]]:
+    """Return what the spawner answers, and its descriptors; nothing if it has ended already."""
+    try:
+        ours.send(b"x")
+    except BrokenPipeError:
+        return b"", []
+    said, fds, _, _ = socket.recv_fds(ours, 4096, 2)
+    return said, fds
+
+
 def wait_until_dead(pidfd: int) -> None:
     assert select.select([pidfd], [], [], LIMIT_S)[0], "the sandbox is still there"
     os.close(pidfd)
@@ -121,9 +131,9 @@ def main(order: dict[str, Any]) -> dict[str, Any]:
         signal.signal(number, signal.SIG_IGN)  # a daemon may do so; the job must not notice
     scratch = make_scratch(Path(order["scratch"]), order["tmpfs"])
     spawner, ours = serve(order["program"], order["options"], scratch.parent)
-    ours.send(b"x")
-    said, fds, _, _ = socket.recv_fds(ours, 4096, 2)
+    said, fds = ask_for_a_sandbox(ours)
     if not said.startswith(b"pid="):
+        spawner.wait(timeout=LIMIT_S)  # it says why on stderr, and dies with this process
         raise SystemExit(f"no sandbox: {said!r}")
     channel_fd, pidfd = fds
     channel = socket.socket(fileno=channel_fd)

@@ -171,9 +171,11 @@ def small_base(sandbox_program: Path) -> Iterator[Path]:
     shutil.copy(sandbox_program, base / "termite-sandbox")
     for name in ("sandbox_driver.py", "forbid_calls.py"):
         shutil.copy(Path(__file__).parent / name, base)
-    yield base
-    subprocess.run(["chmod", "-Rf", "u+rwX", base], check=False)
-    shutil.rmtree(base)
+    try:
+        yield base
+    finally:
+        subprocess.run(["chmod", "-Rf", "u+rwX", base], check=False)
+        shutil.rmtree(base)
 
 
 def sandboxes_of(base: Path, user: str) -> Sandboxes:
