@@ -22,6 +22,7 @@ enum {
     EXIT_LOST = 101,     /* the command cannot be run again, or has printed something else when it was */
     EXIT_PROTOCOL = 102, /* the master sent something invalid, and the command cannot be run again */
     EXIT_NOWHERE = 103,  /* the command would have to run on this machine, and TERMITE_LOCAL=never */
+    EXIT_MISPLACED = 106, /* the tree is built at another path than its own */
 };
 
 /* A command, as the build tool has called it. */
@@ -82,6 +83,12 @@ bool send_whole(int master, const void *bytes, size_t length);
 /* Print a line for each variable of termite whose value, or whose name, is a misspelling: it is
  * ignored. */
 void warn_of_settings(void);
+
+/* -- mark.c (surroundings/) ---------------------------------------------------------------------------------------- */
+
+/* End this process with EXIT_MISPLACED, after a line, if `cwd` is in a tree that is built at
+ * another path. Call this before the command runs here without an order of the master. */
+void check_mark(const char *cwd);
 
 /* -- local_run.c --------------------------------------------------------------------------------------------------- */
 

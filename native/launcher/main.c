@@ -2,7 +2,8 @@
  *
  * The launcher decides nothing, and must never be why a build fails. It becomes the command itself
  * if there is no master, or if anything is odd before the master has sent a byte.
- * TERMITE_LOCAL=never forbids that. With TERMITE=off it becomes the command at once.
+ * TERMITE_LOCAL=never forbids that, and so does the mark of a tree that is built at another path.
+ * With TERMITE=off it becomes the command at once.
  * docs/develop/protocol.md describes the protocol under "Launcher". */
 #include "launcher.h"
 #include "../shared/records.h"
@@ -42,6 +43,8 @@ static bool can_be_heard(void)
  * they could not be determined. */
 static _Noreturn void run_here(const struct command *command, const char *cwd, const char *path)
 {
+    if (cwd)
+        check_mark(cwd);
     if (path)
         check_may_run_here(command, "no master answers (termite-ctl start starts one) at ", path);
     else if (cwd)

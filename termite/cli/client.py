@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from termite.cli.places import STATE, home, own_directory, tree_name, working_directory
-from termite.engine.errors import RemoteProtocolError, UserError
+from termite.engine.errors import Reason, RemoteProtocolError, UserError
 from termite.engine.launch.vantage import Vantage, own_ids, own_vantage
 from termite.engine.wire.protocol import records
 
@@ -47,11 +47,13 @@ class NoMaster(UserError):
 class Client:
     """A control connection to a master. A build ends when the connection that began it is closed.
 
+    `tree` is the path of the tree after which files of the user are named.
     Raise NoMaster if no master of this user listens at `path`.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.tree = path.parent
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._frames = records.Frames()
         directory = -1
@@ -89,7 +91,9 @@ class Client:
         except OSError as error:
             raise NoMaster(f"the master is gone: {error.strerror}") from error
         if "error" in reply:
-            raise UserError(str(reply["error"]), hint=str(reply.get("hint", "")))
+            is_known = reply.get("reason") == Reason.OTHER_PATH
+            reason = Reason.OTHER_PATH if is_known else Reason.NEEDS_A_PERSON
+            raise UserError(str(reply["error"]), hint=str(reply.get("hint", "")), reason=reason)
         return reply
 
     def wait_for_its_end(self) -> None:
@@ -191,11 +195,12 @@ def choose_root(
     return common
 
 
-def start_embedded(root: Path, jobs: int = 0, exports: Sequence[Path] = ()) -> tuple[Client, bool]:
+def start_embedded(root: Path, jobs: int = 0, exports: Sequence[Path] = (), at: str = "") -> tuple[Client, bool]:
     """Start a master for `root` with a worker of its own, detached from this process, and connect.
 
-    `jobs` is its number of slots (0: one more than cores). The second value is False if another
-    process started a master a moment earlier, which is as good.
+    `jobs` is its number of slots (0: one more than cores). `at` is the path at which the tree is
+    built ("": its own). The second value is False if another process started a master a moment
+    earlier, which is as good.
     Raise UserError if no master could be started.
     """
     log = log_file(root)
@@ -203,7 +208,7 @@ def start_embedded(root: Path, jobs: int = 0, exports: Sequence[Path] = ()) -> t
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
-            _become_master(root, jobs, exports, log, ready_for_child)
+            _become_master(root, jobs, exports, at, log, ready_for_child)
         os._exit(0)
     os.close(ready_for_child)
     os.wait()
@@ -217,7 +222,7 @@ def start_embedded(root: Path, jobs: int = 0, exports: Sequence[Path] = ()) -> t
     return Client(root / SOCKET), True
 
 
-def _become_master(root: Path, jobs: int, exports: Sequence[Path], log: Path, ready: int) -> None:
+def _become_master(root: Path, jobs: int, exports: Sequence[Path], at: str, log: Path, ready: int) -> None:
     try:
         null = os.open(os.devnull, os.O_RDWR)
         output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -233,6 +238,7 @@ def _become_master(root: Path, jobs: int, exports: Sequence[Path], log: Path, re
         command += ["--ready-fd", str(ready), "--idle-exit", IDLE_S, "--keepalive", IDLE_S]
         command += ["--jobs", str(jobs), "--logfile", str(log)]
         command += [f"--export={path}" for path in exports]
+        command += [f"--at={at}"] if at else []
         if short := os.environ.get("TERMITE_SHORT"):
             command.append(f"--short={short}")
         command += [f"--env-exclude={pattern}" for pattern in os.environ.get("TERMITE_ENV_EXCLUDE", "").split()]

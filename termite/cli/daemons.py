@@ -18,7 +18,7 @@ import trio
 
 from termite.cli.amounts import parse_port, parse_positive, parse_size
 from termite.cli.flags import report
-from termite.cli.leftovers.footprints import footprint, start_sweep, worker_places
+from termite.cli.leftovers.footprints import MOVED, footprint, start_sweep, worker_places
 from termite.cli.logs.log_settings import add_log_flags, start_log
 from termite.cli.page_server.pages_address import LOCALHOST, parse_page_address
 from termite.cli.page_server.pages_process import FarmPages, keep_pages, open_farm_pages
@@ -72,7 +72,7 @@ def run_daemon(
                 announced = announce.format(address=address)
                 print(f"{program}: {announced}", flush=True)
                 await manager.notify_ready(announced.partition("\n")[0])  # all users see it: no token of pages
-                _clean_up_after_others()
+                _clean_up_after_others(places)
 
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)  # searching a tree of 100,000 names for cycles costs more than it frees
@@ -93,9 +93,9 @@ def run_daemon(
     return return_code
 
 
-def _clean_up_after_others() -> None:
-    """Start to clean up after killed daemons, now that the places of this one are in use."""
-    pid = start_sweep()
+def _clean_up_after_others(places: Mapping[str, object]) -> None:
+    """Start to clean up after killed daemons, now that `places`, those of this one, are in use."""
+    pid = None if places.get(MOVED) else start_sweep()
     if pid is not None:
         threading.Thread(target=os.waitpid, args=(pid, 0), daemon=True).start()
 

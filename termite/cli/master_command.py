@@ -16,6 +16,7 @@ from pathlib import Path
 import trio
 
 from termite.cli.amounts import parse_count, parse_seconds
+from termite.cli.canonical.moves import enter_as_master
 from termite.cli.claims import wait_for_claims
 from termite.cli.daemons import run_daemon, worker_config, worker_parser
 from termite.cli.flags import report, run_reporting
@@ -53,25 +54,28 @@ def main(argv: Sequence[str] | None = None, claim: socket.socket | None = None) 
         flags = master_parser().parse_flags(sys.argv[1:] if argv is None else argv)
         ready_fd = flags.ready_fd
         check_variables(os.environ)
-        tail = start_log(flags)
         if flags.embedded:
             if claim is not None:
                 claim.close()  # otherwise it would wait for itself
-            return _run_embedded(flags, tail)
-        return _run(flags, claim, tail)
+            # A master that the user started by hand takes precedence: ours cannot take the socket.
+            wait_for_claims(Path(os.path.abspath(flags.socket)).parent)
+        tree = enter_as_master(flags, socket_path(flags))
+        own = tree.own if tree else None
+        tail = start_log(flags)
+        return _run_embedded(flags, own, tail) if flags.embedded else _run(flags, own, claim, tail)
     except UserError as error:
         _tell_starter(ready_fd, f"{error.message}\n{error.hint}")
         report(PROGRAM, error)
     return ExitCode.FAILED
 
 
-def _run(flags: argparse.Namespace, claim: socket.socket | None, tail: LogTail) -> int:
+def _run(flags: argparse.Namespace, own: Path | None, claim: socket.socket | None, tail: LogTail) -> int:
     host, port = split_address(flags.coordinator, COORDINATOR_PORT)
     if not host:
         raise UserError(
             "-coordinator names no host", hint=f"write HOST or HOST:PORT, such as localhost:{COORDINATOR_PORT}"
         )
-    config = _master_config(flags, read_secret(flags.secret), (host, port), tail)
+    config = _master_config(flags, own, read_secret(flags.secret), (host, port), tail)
 
     async def serve(task_status: trio.TaskStatus[str]) -> None:
         async with trio.open_nursery() as nursery:
@@ -81,17 +85,15 @@ def _run(flags: argparse.Namespace, claim: socket.socket | None, tail: LogTail) 
             task_status.started(address)
 
     announce = f"serves {config.socket.parent}, coordinator {flags.coordinator}"
-    return run_daemon(PROGRAM, serve, announce, master_places(config.socket, hash_store()))
+    return run_daemon(PROGRAM, serve, announce, master_places(config.socket, hash_store(), own))
 
 
-def _run_embedded(flags: argparse.Namespace, tail: LogTail) -> int:
+def _run_embedded(flags: argparse.Namespace, own: Path | None, tail: LogTail) -> int:
     # The secret is made here and never leaves this process. The coordinator and the worker listen
     # on unix sockets, which take connections of this user and of root only.
     secret = os.urandom(SECRET_BYTES)
     name = f"{UNIX}termite-{os.getpid()}-{os.urandom(8).hex()}"
     worker = _embedded_worker(flags, secret, f"{name}-worker", tail)
-    # A master that the user started by hand takes precedence. Ours then cannot take the socket.
-    wait_for_claims(Path(os.path.abspath(flags.socket)).parent)
 
     async def serve(task_status: trio.TaskStatus[str]) -> None:
         try:
@@ -99,7 +101,7 @@ def _run_embedded(flags: argparse.Namespace, tail: LogTail) -> int:
                 address = await nursery.start(serve_coordinator, CoordinatorConfig(secret, name, 0))
                 # Its errors must come before `ok`.
                 await nursery.start(serve_worker, replace(worker, coordinator=address))
-                config = _master_config(flags, secret, split_address(address, 0), tail)
+                config = _master_config(flags, own, secret, split_address(address, 0), tail)
                 await nursery.start(_serve_until_done, config, nursery.cancel_scope)
                 _tell_starter(flags.ready_fd, "ok")
                 task_status.started(str(config.socket))
@@ -108,7 +110,7 @@ def _run_embedded(flags: argparse.Namespace, tail: LogTail) -> int:
             _tell_starter(flags.ready_fd, f"{error.message}\n{error.hint}")
             raise error from None
 
-    places = master_places(socket_path(flags), hash_store()) | worker_places(worker.cache, worker.tmpdir)
+    places = master_places(socket_path(flags), hash_store(), own) | worker_places(worker.cache, worker.tmpdir)
     return run_daemon(PROGRAM, serve, "serves {address}, with a worker of its own", places)
 
 
@@ -150,9 +152,11 @@ def hash_store() -> Path:
 
 
 def _master_config(
-    flags: argparse.Namespace, secret: bytes, coordinator: tuple[str, int], tail: LogTail
+    flags: argparse.Namespace, own: Path | None, secret: bytes, coordinator: tuple[str, int], tail: LogTail
 ) -> MasterConfig:
+    """Return the configuration. `own` is the tree's own path, if the master sees it at another."""
     path = socket_path(flags)
+    tree = own or path.parent  # files of the user are named after it
     owner = own_directory(CACHE) / "owner"
     hidden = [path for path in (flags.logfile, flags.secret, owner) if path]
     plugins = load_plugins(BUILT_IN_PLUGINS)
@@ -167,7 +171,7 @@ def _master_config(
         slots=0 if flags.embedded else flags.jobs,
         local_slots=len(os.sched_getaffinity(0)),
         short_s=flags.short,
-        short_store=own_directory(CACHE) / f"short-{tree_name(path.parent)}",
+        short_store=own_directory(CACHE) / f"short-{tree_name(tree)}",
         keepalive_s=flags.keepalive,
         idle_exit_s=flags.idle_exit,
         exports=(*(_tree_path(path) for path in exports), *launcher_links(os.environ)),
@@ -178,7 +182,8 @@ def _master_config(
         owner=read_owner(owner),
         shares_temporary=flags.tmp == "shared",
         alias=own_directory(CACHE) / "trees" / tree_name(path.parent),
-        records=records_directory(path.parent),
+        own_path=own,
+        records=records_directory(tree),
         keeps_output=flags.job_output == "kept",
         trace=TraceMode[flags.trace.upper()],
         cache=CacheMode(flags.cache),
@@ -240,6 +245,10 @@ def _add_flags_of_the_tree(parser: Parser) -> None:
         "limit of short commands, in milliseconds: a command known to take less runs here while a core is free; "
         "0: none does; auto, the default: 50 times the dispatch overhead, at most a second"
     )
+    at = (
+        "path at which the tree is built, in a private mount namespace; results are then the same wherever the tree "
+        "stands (default: its own path)"
+    )
     tmp = (
         "shared: jobs see what all users may read in /tmp and /var/tmp, and leave new files there; private: every job "
         "has its own"
@@ -256,6 +265,7 @@ def _add_flags_of_the_tree(parser: Parser) -> None:
     add("--export", type=Path, action="append", default=[], metavar="DIR", help=export)
     add("--exclude", type=Path, action="append", default=[], metavar="PATH", help=exclude)
     add("--env-exclude", action="append", default=[], metavar="PATTERN", help=env_exclude)
+    add("--at", default="", metavar="PATH", help=at)
     add("--tmp", choices=("shared", "private"), default="shared", help=tmp)
     add("--job-output", choices=("kept", "dropped"), default="kept", help=job_output)
     add("--trace", choices=("off", "exact"), default="off", help=trace)

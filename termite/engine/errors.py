@@ -28,6 +28,7 @@ class ExitCode(enum.IntEnum):
     NOWHERE = 103  # no worker can run the command, and TERMITE_LOCAL=never
     DOUBTFUL = 104  # the doctor has warnings, and no failures
     UNFIT = 105  # the doctor has found a failure
+    MISPLACED = 106  # the tree is built at another path than its own
 
 
 class Reason(enum.StrEnum):
@@ -43,6 +44,7 @@ class Reason(enum.StrEnum):
     OTHER_USER = "other-user"
     OTHER_DIRECTORY = "other-directory"
     OTHER_HOST = "other-host"
+    OTHER_PATH = "other-path"
     BELOW_FAKEROOT = "below-fakeroot"
     BELOW_PSEUDO = "below-pseudo"
     BELOW_FAKECHROOT = "below-fakechroot"
@@ -137,6 +139,7 @@ _WORDS = {
     Reason.OTHER_USER: "started as another user or group than the master, or in a user namespace (sg, unshare -U)",
     Reason.OTHER_DIRECTORY: "started in a directory that the master sees as another one (a mount that came later)",
     Reason.OTHER_HOST: "started with another host name or kind of machine than the master (unshare --uts, linux32)",
+    Reason.OTHER_PATH: "this tree is built at another path, so none of its commands runs at its own one",
     Reason.BELOW_FAKEROOT: "started below fakeroot, which works on this machine only",
     Reason.BELOW_PSEUDO: "started below pseudo, which works on this machine only",
     Reason.BELOW_FAKECHROOT: "started below fakechroot, which works on this machine only",
@@ -227,16 +230,12 @@ _FOR_HERE = frozenset(
     }
 )
 
-
 # A command that reads from a terminal may be started without one the next time.
 _REMEMBERED = (_FOR_HERE - {Reason.READS_TERMINAL}) | {Reason.LATER_CODE, Reason.WRITES_OUTSIDE, Reason.TEMPORARY_TAKEN}
 
 
 def words_of(reason: str) -> str:
-    """Return the words for a reason that another process named.
-
-    An unknown reason is returned unchanged.
-    """
+    """Return the words for a reason that another process named, or an unknown reason unchanged."""
     return Reason(reason).words if reason in _WORDS else reason
 
 

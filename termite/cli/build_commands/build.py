@@ -9,6 +9,7 @@ from termite.cli.build_commands.cmake import TOOL as CMAKE
 from termite.cli.build_commands.cmake import run_cmake
 from termite.cli.build_commands.make import TOOL as MAKE
 from termite.cli.build_commands.ninja import TOOL as NINJA
+from termite.cli.canonical.own_words import FLAG, take_at
 from termite.cli.flags import VERSION, run_command
 from termite.engine.errors import UserError
 from termite.engine.nearest_name import nearest_name, wrong_name
@@ -31,18 +32,24 @@ def run_build(argv: Sequence[str]) -> int:
     if argv[0] in ("--version", "-version"):
         print(f"termite-build {VERSION}")
         return 0
+    # Only in front of the tool: its own words may have another meaning of --at.
+    at, _ = take_at(argv[:2] if argv[0] == FLAG else argv[:1])
+    own = [FLAG, at] if at else []
+    argv = argv[2 if argv[0] == FLAG else 1 :] if at else argv
+    if not argv:
+        raise UserError("which build tool?", hint="termite-build --at PATH TOOL ...")
     if argv[0].startswith("-"):
-        raise wrong_name("flag", argv[0], ["-help", "-version"], "termite-build --help")
+        raise wrong_name("flag", argv[0], ["-help", "-version", "--at"], "termite-build --help")
     program, args = argv[0], argv[1:]
     name = program.rpartition("/")[2]
     if name == CMAKE.name:
-        return run_cmake(argv)
+        return run_cmake([*own, *argv])
     for tool, names in _PRELOADED:
         if program in names:
-            return front_end.run_tool(tool.named(program), args)
+            return front_end.run_tool(tool.named(program), [*own, *args])
     if not is_there(program) and (near := nearest_name(name, _TOOLS)) and is_there(near):
         raise UserError(f"{program} is not in your PATH: write {near}")
-    return front_end.build_with(front_end.Tool(name=name, is_preloaded=False), program, args, "")
+    return front_end.build_with(front_end.Tool(name=name, is_preloaded=False), program, args, "", at)
 
 
 def main() -> int:

@@ -14,7 +14,10 @@ from pathlib import Path
 import termite
 from termite.cli.build_commands import front_end
 from termite.cli.build_commands.build_tools import READ_BYTES, check_preload
+from termite.cli.canonical.marks import check_directory
+from termite.cli.canonical.own_words import take_at
 from termite.cli.flags import run_command
+from termite.cli.places import working_directory
 from termite.engine.decide.logic.switches import check_variables, is_switched_off
 from termite.engine.errors import UserError
 from termite.engine.host.native_programs import native_program
@@ -72,13 +75,16 @@ def run_cmake(argv: Sequence[str]) -> int:
         print(cmake_help())
         return 0
     front_end.check_own_flags(argv, "termite-cmake")
+    at, argv = take_at(argv)
     program, args = split_program(argv)
     if is_switched_off(os.environ):
-        return front_end.run_plainly([program, *args])
+        return front_end.run_plainly(front_end.command_at([program, *args], at, ""))
     check_variables(os.environ)
     match read_mode(args):
         case Mode.CONFIGURE:
-            return front_end.run_plainly([program, *_injected(), *args])
+            if not at:
+                check_directory(working_directory())
+            return front_end.run_plainly(front_end.command_at([program, *_injected(), *args], at, ""))
         case Mode.BUILD:
             directory = build_directory(args)
             if not os.path.isdir(directory or "."):
@@ -87,10 +93,11 @@ def run_cmake(argv: Sequence[str]) -> int:
                 _check_make_program(Path(directory))
             except UserError as error:
                 return front_end.build_locally([program, *args], error)
-            return front_end.build_with(TOOL, program, args, directory)
+            return front_end.build_with(TOOL, program, args, directory, at)
         case Mode.OTHER:
             is_asked = args and args[0] in ("--version", "-version")
-            return front_end.run_plainly([program, *args], "termite-cmake" if is_asked else "")
+            words = front_end.command_at([program, *args], at, "", is_dry=True)
+            return front_end.run_plainly(words, "termite-cmake" if is_asked else "")
 
 
 def main() -> int:

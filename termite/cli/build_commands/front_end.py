@@ -18,15 +18,21 @@ from termite.cli.build_commands import callers_signals
 from termite.cli.build_commands.build_tools import check_preload, find_program, find_source, has_make_shell, is_there
 from termite.cli.build_commands.summary_lines import place_lines, summary_parts
 from termite.cli.build_commands.unseen_programs import unseen_lines
+from termite.cli.canonical.marks import check_directory
+from termite.cli.canonical.own_words import take_at
 from termite.cli.claims import wait_for_claims
 from termite.cli.flags import VERSION, print_line
 from termite.cli.leftovers.footprints import start_sweep
 from termite.cli.places import web_address_file, working_directory
 from termite.engine.decide.logic.switches import LOCAL, NEVER, check_variables, is_local_forbidden, is_switched_off
 from termite.engine.decide.logic.ties import tie_of
-from termite.engine.errors import ExitCode, RemoteProtocolError, UserError
+from termite.engine.errors import ExitCode, Reason, RemoteProtocolError, UserError
 from termite.engine.host.native_programs import native_program
 from termite.engine.nearest_name import wrong_name
+
+TYPE_CHECKING = False  # not typing's: every build waits for this import
+if TYPE_CHECKING:
+    from termite.cli.canonical.moves import MovedTree
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _WATCHED = (*_ENDING, signal.SIGUSR1, signal.SIGCHLD)
@@ -74,13 +80,15 @@ def run_tool(tool: Tool, args: Sequence[str]) -> int:
         print(tool_help(tool.name))
         return 0
     check_own_flags(args, f"termite-{tool.name}")
-    if is_switched_off(os.environ):
+    at, args = take_at(args)
+    if is_switched_off(os.environ) and not at:
         return run_plainly([tool.name, *args])
     directory, is_dry = read_words(tool, args)
     if is_dry or not os.path.isdir(directory or "."):  # then the tool itself reports it
         is_asked = "--version" in args or ("v" in tool.dry_letters and "-v" in args)
-        return run_plainly([tool.name, *args], f"termite-{tool.name}" if is_asked else "")
-    return build_with(tool, tool.name, args, directory)
+        argv = command_at([tool.name, *args], at, directory, is_dry=True)
+        return run_plainly(argv, f"termite-{tool.name}" if is_asked else "")
+    return build_with(tool, tool.name, args, directory, at)
 
 
 def check_own_flags(args: Sequence[str], program: str) -> None:
@@ -90,33 +98,65 @@ def check_own_flags(args: Sequence[str], program: str) -> None:
             raise wrong_name("flag", word, ["--termite-help"], f"{program} --termite-help")
 
 
-def build_with(tool: Tool, program: str, args: Sequence[str], directory: str) -> int:
+def build_with(tool: Tool, program: str, args: Sequence[str], directory: str, at: str = "") -> int:
     """Build in `directory` and return the tool's exit code, or die of the signal that killed it.
 
-    `program` is a path, or a name in PATH. `directory` is "" for the current directory.
-    Raise UserError if a variable of termite has no meaning.
+    `program` is a path, or a name in PATH. `directory` is "" for the current directory. `at` is the
+    path at which the tree is built ("": its own).
+    Raise UserError if a variable of termite has no meaning, or if the tree is built elsewhere.
     """
     argv = [program, *args]
     if is_switched_off(os.environ):
-        return run_plainly(argv)
+        return run_plainly(command_at(argv, at, directory))
     check_variables(os.environ)
     if not is_there(program):
         return run_plainly(argv)  # one line says so
+    if not at:
+        check_directory(Path(os.path.realpath(working_directory() / directory)))
     # All commands of the build would be tied, too, so no master is needed. TERMITE_LOCAL=never does
     # not forbid this, because no worker failed.
     if tie := tie_of(os.environ):
         say(f"{tie.words}: building locally")
-        return run_plainly(argv)
+        return run_plainly(command_at(argv, at, directory))
+    start_sweep()  # before the paths of other trees may be hidden
+    moved = _enter_for_build(at, directory)
+    if moved:
+        argv, directory = [moved.text.word(word) for word in argv], moved.text.word(directory)
     try:
-        master, started, env = _prepare(tool, program, args, directory)
+        master, started, env = _prepare(tool, argv[0], argv[1:], directory, may_start=moved is None)
     except (UserError, RemoteProtocolError, OSError) as error:
+        if isinstance(error, UserError) and error.reason is Reason.OTHER_PATH:
+            raise
         return build_locally(argv, error)
-    start_sweep()
+    if moved:
+        master.tree = moved.own
     if sys.stderr.isatty() or os.environ.get("TERMITE_VERBOSE"):
         _say_pages(master)
     status, is_interrupted = _run_tool(started, env)
     _sum_up(master, status, INTERRUPTED_S if is_interrupted else client.BUILD_ANSWER_S)
     return _end_as(status)
+
+
+def command_at(argv: Sequence[str], at: str, directory: str, *, is_dry: bool = False) -> list[str]:
+    """Return a command, whose tree stands at `at` from now on, unless that is "".
+
+    There will be no master. If `is_dry`, the command builds nothing. Raise UserError if that is
+    impossible.
+    """
+    if not at:
+        return list(argv)
+    from termite.cli.canonical import moves
+
+    moved = moves.enter_alone(at, directory, is_dry=is_dry)
+    return [moved.text.word(word) for word in argv] if moved else list(argv)
+
+
+def _enter_for_build(at: str, directory: str) -> "MovedTree | None":
+    if not at:
+        return None
+    from termite.cli.canonical import moves
+
+    return moves.enter_for_build(at, directory)
 
 
 def build_locally(argv: Sequence[str], error: Exception) -> int:
@@ -172,17 +212,18 @@ def read_words(tool: Tool, args: Sequence[str]) -> tuple[str, bool]:
 
 
 def _prepare(
-    tool: Tool, name: str, args: Sequence[str], directory: str
+    tool: Tool, name: str, args: Sequence[str], directory: str, *, may_start: bool
 ) -> tuple[client.Client, list[str], dict[str, str]]:
     """Announce a build: return the connection to the master, the command to start, its environment.
 
-    The build lasts until that connection is closed.
+    The build lasts until that connection is closed. Raise NoMaster if there is no master, and none
+    `may_start`.
     """
     program = find_program(name)
     reach = _reach(program, tool)
     started_in = working_directory()
     place = Path(os.path.realpath(started_in / directory))
-    master = _find_or_start(place, started_in)
+    master = _find_or_start(place, started_in) if may_start else client.connect(place)
     reply = master.ask(
         "build-start",
         client.BUILD_ANSWER_S,
@@ -267,7 +308,7 @@ def _sum_up(master: client.Client, status: int, patience_s: float) -> None:
 def _say_pages(master: client.Client) -> None:
     """Say where the pages of this tree are served, if they are."""
     with contextlib.suppress(UserError):
-        if (file := web_address_file(master.path.parent)).exists():
+        if (file := web_address_file(master.tree)).exists():
             from termite.cli.readers.web_address import read_address
 
             if url := read_address(file):

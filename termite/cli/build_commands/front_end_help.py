@@ -26,6 +26,11 @@ _VARIABLES = """\
   TERMITE_SUMMARY  file for the records of the build: JSON if it ends in .json, else markdown
   TERMITE_LOG_FORMAT   json: lines of termite are JSON (default: text)"""
 
+_AT = """\
+  --at PATH        build the tree at PATH, wherever it stands: all commands see it there, so that
+                   results are the same in every directory. A tree is built at one path for its
+                   life. `termite-ctl paths` translates messages to the tree's own path."""
+
 _SEE_ALSO = """\
 The file .termite-localrc beside the socket has rules for where commands run.
 `termite-ctl why COMMAND` shows where a command would run and which rule decides that.
@@ -33,7 +38,9 @@ The file .termite-localrc beside the socket has rules for where commands run.
 
 _TOOL = """termite-{tool} {version}: {tool}, with its commands run on other machines
 
-usage: termite-{tool} [any arguments of {tool}]
+usage: termite-{tool} [--at PATH] [any arguments of {tool}]
+
+{at}
 
 The build uses the master that runs in this directory or above it. If there is none, termite-{tool}
 starts a master with a worker on this machine, which ends ten minutes after the last build.
@@ -45,12 +52,14 @@ starts a master with a worker on this machine, which ends ten minutes after the 
 
 _CMAKE = """termite-cmake {version}: cmake, with the commands of its builds run on other machines
 
-usage: termite-cmake [any arguments of cmake]
+usage: termite-cmake [--at PATH] [any arguments of cmake]
 
   termite-cmake -S . -B build     configure a new build directory so that termite starts every
                                   compiler, linker and generator, no matter which tool builds there
                                   afterwards (cmake, make, ninja)
   termite-cmake --build build     build on workers, however the directory was configured
+
+{at}
 
 A directory that was configured without termite keeps its commands, so nothing is built again.
 
@@ -59,10 +68,12 @@ A directory that was configured without termite keeps its commands, so nothing i
 {see_also}
 `cmake --help` shows the help of cmake."""
 
-_BUILD = """usage: termite-build TOOL [anything TOOL takes]
+_BUILD = """usage: termite-build [--at PATH] TOOL [anything TOOL takes]
 
 Run a build tool so that its commands run on other machines. The tool may be make, ninja, samu,
 cmake, cargo, go, meson, or any other that an installed plugin knows (see docs/use/front-ends.md).
+
+{at}
 
 Example:
   termite-build cargo build --release
@@ -78,14 +89,14 @@ that no plugin knows runs as if termite were not there.
 
 def tool_help(tool: str) -> str:
     """Return the help of the front end for make or ninja."""
-    return _TOOL.format(tool=tool, version=VERSION, variables=_VARIABLES, see_also=_SEE_ALSO)
+    return _TOOL.format(tool=tool, version=VERSION, at=_AT, variables=_VARIABLES, see_also=_SEE_ALSO)
 
 
 def cmake_help() -> str:
     """Return the help of termite-cmake."""
-    return _CMAKE.format(version=VERSION, variables=_VARIABLES, see_also=_SEE_ALSO)
+    return _CMAKE.format(version=VERSION, at=_AT, variables=_VARIABLES, see_also=_SEE_ALSO)
 
 
 def build_help() -> str:
     """Return the help of termite-build."""
-    return _BUILD.format(variables=_VARIABLES, see_also=_SEE_ALSO)
+    return _BUILD.format(at=_AT, variables=_VARIABLES, see_also=_SEE_ALSO)

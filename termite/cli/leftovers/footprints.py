@@ -26,6 +26,7 @@ from termite.engine.errors import UserError
 from termite.engine.host.ownership import find_stranger
 
 LATER = "later-"
+MOVED = "moved"  # True if the daemon sees other paths than others, so that it cannot clean up after them
 LATER_S = 24 * 3600.0  # from one attempt to the next
 READ_BYTES = 64 * 1024  # more than a file has: it names a few paths
 MAX_AGE_S = 30 * 24 * 3600.0  # then the places are given up
@@ -77,9 +78,10 @@ def footprint(places: Mapping[str, object]) -> Iterator[None]:
         os.close(fd)
 
 
-def master_places(socket: Path, hashes: Path) -> dict[str, object]:
+def master_places(socket: Path, hashes: Path, own: Path | None = None) -> dict[str, object]:
     """Return the places of a master.
 
+    `own` is the tree's own path if this process sees it at another one. Others see it at its own.
     The inode tells the tree from a later directory with its name. The device tells a tree that was
     removed from one whose disk is not mounted. It identifies nothing: some file systems have
     another device after each mount.
@@ -88,8 +90,9 @@ def master_places(socket: Path, hashes: Path) -> dict[str, object]:
         status = socket.parent.stat()
     except OSError:
         return {}
-    tree = {"socket": str(socket), "device": status.st_dev, "inode": status.st_ino}
-    return {**tree, "hashes": str(hashes), "pid": os.getpid()}
+    named = own / socket.name if own else socket
+    tree = {"socket": str(named), "device": status.st_dev, "inode": status.st_ino}
+    return {**tree, "hashes": str(hashes), "pid": os.getpid(), MOVED: own is not None}
 
 
 def is_elsewhere(places: Mapping[str, object]) -> bool:

@@ -26,6 +26,7 @@ FOLDERS = {
     "logs": "masters",
     "start": "masters",
     "shutdown": "masters",
+    "paths": "masters",
     "refresh": "masters",
     "cache": "machines",
     "drain": "machines",

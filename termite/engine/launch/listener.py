@@ -180,7 +180,7 @@ class LauncherListener:
                 try:
                     reply = await control(records.parse_object(payload))
                 except UserError as error:
-                    reply = {"error": error.message, "hint": error.hint}
+                    reply = {"error": error.message, "hint": error.hint, "reason": error.reason.value}
                 if not isinstance(reply, dict):
                     await _feed(launcher, reply)
                     return

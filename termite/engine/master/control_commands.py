@@ -75,8 +75,7 @@ class ControlCommands:
                 case "why":
                     return self._why(request)
                 case "build-start":
-                    if found := self._difference(request):
-                        raise UserError(found, hint="termite-ctl shutdown ends the master")
+                    self._check_place(request)
                     return build.start(request)
                 case "build-end":
                     return await build.end(request)
@@ -110,7 +109,8 @@ class ControlCommands:
         rest: dict[str, object] = {
             "version": __version__,
             "pid": os.getpid(),
-            "root": str(master.config.socket.parent),
+            "root": master.root,
+            "own_path": str(master.config.own_path or master.root),
             "started": master.started_s,
             "waiting": master.pool.waiting,
             "silent": silence_report(master),
@@ -144,6 +144,14 @@ class ControlCommands:
             return {"records": found.records, "number": found.number}
         tail = self._master.config.log_tail
         return {"records": [record.text for record in tail.records_after(after, most)], "number": tail.number}
+
+    def _check_place(self, request: Reply) -> None:
+        """Raise UserError if the commands of a build could not run where the requester is."""
+        if self._master.is_misplaced(str(request.get("cwd", "/"))):
+            reason = Reason.OTHER_PATH
+            raise UserError(reason.words, hint=f"use --at {self._master.root}", reason=reason)
+        if found := self._difference(request):
+            raise UserError(found, hint="termite-ctl shutdown ends the master")
 
     def _difference(self, request: Reply) -> str:
         """Return in what the requester's vantage differs from the master's, or "" if in nothing.

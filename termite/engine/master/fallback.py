@@ -317,6 +317,11 @@ async def fall_back(
     return None
 
 
+async def refuse_misplaced(master: Master, job: Job) -> Exit:
+    """End a job that was started at the tree's own path, though it is built at another one."""
+    return await _refuse(master, job, Reason.OTHER_PATH, "", f"use --at {master.root}", ExitCode.MISPLACED)
+
+
 async def end_differing(master: Master, job: Job) -> Exit:
     """End a job whose later run printed something else than the launcher has shown."""
     job.output.drop()

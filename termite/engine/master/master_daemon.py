@@ -38,7 +38,8 @@ async def serve_master(config: MasterConfig, task_status: trio.TaskStatus[str] =
     with bound_socket(config.socket) as listener, _open_tree(config) as tree, ExitStack() as stack:
         place = stack.enter_context(SocketPlace(config.socket))
         if config.alias is not None:
-            stack.enter_context(other_name_of(config.socket.parent, config.alias))
+            is_shared = config.own_path is not None
+            stack.enter_context(other_name_of(config.socket.parent, config.alias, is_shared=is_shared))
         master = Master(config, tree)
         stack.callback(master.memory.save)
         stack.callback(master.recorder.close)
@@ -66,17 +67,19 @@ async def serve_master(config: MasterConfig, task_status: trio.TaskStatus[str] =
 
 
 @contextmanager
-def other_name_of(root: Path, alias: Path) -> Iterator[None]:
+def other_name_of(root: Path, alias: Path, *, is_shared: bool = False) -> Iterator[None]:
     """Make a symlink to the tree, and remove it at the end. Log it if that is impossible.
 
     A build tool may need a second name of the tree; `termite_build` explains it. If another master
-    of that path has replaced the symlink, it stays.
+    of that path has replaced the symlink, it stays. It also stays if it `is_shared` with other
+    masters, which see their trees at the same path.
     """
     link = -1  # while it is open, no other symlink gets its number
     try:
         alias.parent.mkdir(mode=0o700, exist_ok=True)
-        alias.unlink(missing_ok=True)  # a killed master has left it
-        alias.symlink_to(root)
+        if not (is_shared and alias.is_symlink() and alias.readlink() == root):
+            alias.unlink(missing_ok=True)  # a killed master has left it
+            alias.symlink_to(root)
         link = os.open(alias, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         log.warning("alias-not-made path=%s reason=%s", alias, error.strerror)
@@ -85,7 +88,7 @@ def other_name_of(root: Path, alias: Path) -> Iterator[None]:
     finally:
         if link >= 0:
             with suppress(OSError):
-                if os.fstat(link).st_nlink:
+                if os.fstat(link).st_nlink and not is_shared:
                     alias.unlink()
             os.close(link)
 

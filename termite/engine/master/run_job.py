@@ -40,6 +40,7 @@ from termite.engine.master.fallback import (
     fall_back,
     record_conflict,
     record_failure,
+    refuse_misplaced,
     run_for_its_machine,
     run_here_instead,
     run_local,
@@ -173,6 +174,8 @@ def run_at_once(master: Master, job: Job) -> bool:
         verdict = tie_by_memory(master, job)
     if job.warning or job.launcher.has_unread_frames or master.tree.is_finishing:
         return False
+    if master.is_misplaced(job.request.invocation.cwd):
+        return False
     return start_local(master, job) if verdict.local else start_short(master, job)
 
 
@@ -183,6 +186,8 @@ async def run_job(master: Master, job: Job) -> Exit | None:
     Raise LauncherGone if the launcher closed the connection; the listener ends the job.
     """
     assert job.command is not None and job.verdict is not None, "run_at_once was called"
+    if master.is_misplaced(job.request.invocation.cwd):
+        return await refuse_misplaced(master, job)
     if master.tree.is_finishing:  # a job that was cancelled too late: the next command sees all of its results
         await master.tree.finished()
     await show_warnings(master, job)

@@ -68,6 +68,8 @@ class MasterConfig:
     * `env_exclude` are shell patterns: variables with such names are not sent to workers.
     * `owner` is a key that no other user knows (wire/owner.py).
     * `shares_temporary`: jobs see /tmp and /var/tmp, and may leave new files there.
+    * `own_path` is the path of the tree outside of the private mount namespace of this process, in
+      which the tree stands at another path. None means that there is no such namespace.
     * `alias` is a symlink to the writable root, outside of it. None means that there is none.
     * `log_tail` has the last records of the master's log.
     * `exports`, `excludes` and `hidden` are paths below the root directory.
@@ -94,6 +96,7 @@ class MasterConfig:
     env_exclude: tuple[str, ...] = ()
     owner: bytes = field(default_factory=lambda: os.urandom(OWNER_BYTES))
     shares_temporary: bool = True
+    own_path: Path | None = None
     alias: Path | None = None
     records: Path | None = None
     keeps_output: bool = True
@@ -219,6 +222,14 @@ class Master:
         self._printed.update(lines)
         return lines
 
+    def is_misplaced(self, cwd: str) -> bool:
+        """Return whether a process names the tree by its own path, though it is built at another.
+
+        Its commands must not run anywhere: their results would have the wrong path in them.
+        """
+        own = self.config.own_path
+        return own is not None and is_within(os.fsencode(cwd), bytes(own))
+
     def find_difference(self, request: JobRequest) -> Reason | None:
         """Return in what a launcher's place differs from the master's, or None if in nothing."""
         cwd = request.invocation.cwd
@@ -236,7 +247,8 @@ def _open_cache(config: MasterConfig, root: bytes) -> ResultCache | None:
 def _recorder_config(config: MasterConfig) -> RecorderConfig:
     root = config.socket.parent
     settings = RecordSettings(tree_path(root), config.env_exclude, config.keeps_output)
-    return RecorderConfig(config.records, recorded_line(str(root)), settings, __version__, config.local_slots)
+    shown = recorded_line(str(config.own_path or root))
+    return RecorderConfig(config.records, shown, settings, __version__, config.local_slots)
 
 
 def _pool_config(config: MasterConfig, tree: MasterTree, machine: MachineFacts) -> PoolConfig:
@@ -244,7 +256,7 @@ def _pool_config(config: MasterConfig, tree: MasterTree, machine: MachineFacts) 
     return PoolConfig(
         coordinator=config.coordinator,
         secret=config.secret,
-        master=f"{host}:{config.socket.parent}",
+        master=f"{host}:{config.own_path or config.socket.parent}",
         slots=config.slots,
         uid=os.getuid(),
         gid=os.getgid(),

@@ -5,6 +5,7 @@ from argparse import REMAINDER, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+from termite.cli.canonical.moves import join_here
 from termite.cli.client import connect_here
 from termite.cli.parser import Parser
 from termite.cli.places import records_directory, working_directory
@@ -34,8 +35,9 @@ def _run(flags: Namespace) -> int:
         hint = "give a command to run it without a terminal: termite-ctl shell [JOB] -- COMMAND"
         raise UserError("a shell needs a terminal as its standard input and output", hint=hint)
     argv = command or [os.environ.get("SHELL") or PLAIN_SHELL]
+    own = join_here()
     master = connect_here()
-    recorded = _recorded_directory(job, master.path.parent) if job else None
+    recorded = _recorded_directory(job, own or master.path.parent) if job else None
     invocation = _invocation(job, keeps, argv, is_typed_at, recorded)
     connection = master.hand_over()
     connection.sendall(records.frame(records.INVOKE, invocation))

@@ -6,9 +6,10 @@ from argparse import REMAINDER, Namespace
 from collections.abc import Sequence
 from typing import cast
 
+from termite.cli.canonical.moves import join_here
 from termite.cli.client import Reply, connect_here
 from termite.cli.parser import Parser
-from termite.cli.readers.recorded_builds import recorded_builds_here
+from termite.cli.readers.recorded_builds import RecordedBuilds, recorded_builds_here
 from termite.cli.subcommands.builds.log import doubt_lines, find_jobs
 from termite.cli.subcommands.registry import Subcommand
 from termite.engine.decide.logic.rules import readable_regexp
@@ -37,8 +38,11 @@ def _run(flags: Namespace) -> int:
     if len(command) == 1 and " " in command[0]:
         command = ["/bin/sh", "-c", command[0]]
     tool = notes.pop("preload", "")
+    records = _recorded()
+    join_here()
     why = connect_here().ask("why", argv=command, env=dict(os.environ), tool=tool, notes=notes)
-    lines = "\n".join([*_why_lines(why), *_last_run(str(why["text"]))]).split("\n")  # a command may have several lines
+    lines = [*_why_lines(why), *_last_run(records, str(why["text"]))]
+    lines = "\n".join(lines).split("\n")  # a command may have several lines
     print("\n".join(printable(line, LONGEST_LINE) for line in lines))
     return 0
 
@@ -57,12 +61,16 @@ def _tell_of_job(word: str) -> bool:
     return bool(found)
 
 
-def _last_run(text: str) -> list[str]:
-    """Return a line for the last recorded run of a command, if there is one."""
+def _recorded() -> RecordedBuilds | None:
     try:
-        job = next(iter(recorded_builds_here().past.ran(text)), None)
+        return recorded_builds_here()
     except UserError:
-        return []
+        return None
+
+
+def _last_run(records: RecordedBuilds | None, text: str) -> list[str]:
+    """Return a line for the last recorded run of a command, if there is one."""
+    job = next(iter(records.past.ran(text)), None) if records else None
     if job is None:
         return []
     from termite.cli.display.job_text import cause_text, end_text, place_text

@@ -5,6 +5,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from termite.cli import client
+from termite.cli.canonical.moves import checked_path
 from termite.cli.parser import Parser
 from termite.cli.places import working_directory
 from termite.cli.subcommands.registry import Subcommand
@@ -12,6 +13,8 @@ from termite.engine.errors import UserError
 
 
 def _add_flags(parser: Parser) -> None:
+    at = "path at which the tree is built, as by termite-make --at (default: its own path)"
+    parser.add_argument("--at", default="", metavar="PATH", help=at)
     parser.add_argument("directory", nargs="?", default="", metavar="DIR", help="the top of the tree of the master")
 
 
@@ -21,14 +24,20 @@ def _run(flags: Namespace) -> int:
     if not here.is_dir():
         raise UserError(f"{here} is not a directory")
     root = here if given else client.choose_root(here, here)
+    at = checked_path(root, flags.at)
     try:
         master = client.Client(root / client.SOCKET)
     except client.NoMaster:
-        _, is_ours = client.start_embedded(root)
+        _, is_ours = client.start_embedded(root, at=at)
         more = ", with a worker on this machine; it ends when idle for ten minutes" if is_ours else " already"
         print(f"a master serves {root}{more}")
     else:
-        if elsewhere := master.ask("status")["elsewhere"]:
+        status = master.ask("status")
+        if at and status["root"] != at:
+            raise UserError(
+                f"a master serves {root} already, at another path than {at}", hint="end it: termite-ctl shutdown"
+            )
+        if not at and (elsewhere := status["elsewhere"]):
             trouble = f"a master serves {root} already, but termite-ctl was {elsewhere}"
             raise UserError(trouble, hint="end it first with `termite-ctl shutdown`")
         print(f"a master serves {root} already")

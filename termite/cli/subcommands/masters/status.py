@@ -32,7 +32,7 @@ def _status_text(status: Reply) -> str:
     short = jobs.get("short", 0)
     sent, received = cast(int, status["bytes_sent"]), cast(int, status["bytes_received"])
     rows = [
-        ("tree", str(status["root"])),
+        ("tree", _tree_text(status)),
         (
             "jobs",
             f"{jobs['remote']} on workers, {jobs['local'] + short} on this machine ({short} of them short), "
@@ -59,11 +59,19 @@ def _status_text(status: Reply) -> str:
     tied = cast(dict[str, int], status["tied"])
     rows += [("here", f"{counted(count, 'command')}: {words_of(tie)}") for tie, count in tied.items()]
     rows += _worker_rows(status)
-    if status["elsewhere"]:
+    if status["elsewhere"] and not _is_moved(status):
         rows.append(("elsewhere", f"termite-ctl was {status['elsewhere']}: builds that start here run on this machine"))
     if status["trouble"]:
         rows.append(("trouble", str(cast(Reply, status["trouble"])["text"])))
     return "\n".join(f"{name:<10}{printable(text, LONGEST_LINE)}" for name, text in rows)
+
+
+def _is_moved(status: Reply) -> bool:
+    return bool(status.get("own_path", status["root"]) != status["root"])  # a master of an earlier version has none
+
+
+def _tree_text(status: Reply) -> str:
+    return f"{status['own_path']}, built at {status['root']}" if _is_moved(status) else str(status["root"])
 
 
 def _worker_rows(status: Reply) -> list[tuple[str, str]]:

@@ -1,0 +1,74 @@
+"""Read and write the mark of a tree, which says at which path the tree is built.
+
+A tree is built at one path for its life: what was compiled at one path has that path in it. The
+mark is the file `.termite-at` in the top directory of the tree, and has the path in its only line.
+The launcher reads it, too (native/launcher/surroundings/mark.c).
+
+A directory that has the path which its mark names needs nothing special. This is so within the
+namespace of such a build, and also for a tree which really stands at that path.
+
+Every build waits for this module.
+"""
+
+import os
+from pathlib import Path
+
+from termite.engine.errors import UserError
+
+MARK = ".termite-at"
+_MOST_BYTES = 4096  # as long as a path can be
+
+
+def find_mark(directory: Path) -> tuple[Path, str] | None:
+    """Return the nearest marked directory upwards from `directory`, and the path in its mark.
+
+    Return None if there is none. Raise UserError if the mark cannot be read.
+    """
+    for place in (directory, *directory.parents):
+        if path := read_mark(place):
+            return place, path
+    return None
+
+
+def read_mark(top: Path) -> str:
+    """Return the path in the mark of a tree, or "" if it has none. Raise UserError as above."""
+    try:
+        fd = os.open(top / MARK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise UserError(f"cannot read {top / MARK}: {error.strerror}") from error
+    with open(fd, "rb", buffering=0) as file:
+        text = os.fsdecode(file.read(_MOST_BYTES) or b"").removesuffix("\n")
+    if not text.startswith("/") or "\n" in text:
+        raise UserError(f"{top / MARK} has no path in it", hint="remove it, and what was built in the tree")
+    return text
+
+
+def write_mark(top: Path, path: str) -> None:
+    """Mark a tree. Raise UserError if it has another mark, or if that is impossible."""
+    try:
+        with open(top / MARK, "x", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(f"{path}\n")
+    except FileExistsError:
+        check_mark(top, path)
+    except OSError as error:
+        raise UserError(f"cannot write {top / MARK}: {error.strerror}") from error
+
+
+def check_mark(top: Path, at: str) -> None:
+    """Raise UserError if the tree at `top` must not be built at `at` ("": at its own path)."""
+    marked = read_mark(top)
+    if not marked or marked == (at or str(top)):
+        return
+    wanted = f", not at {at}" if at else ", not at its own path"
+    raise UserError(
+        f"{top} is built at {marked}{wanted}, as {MARK} there says",
+        hint=f"use --at {marked}; or clean the tree, run termite-ctl shutdown, and remove {top / MARK}",
+    )
+
+
+def check_directory(directory: Path) -> None:
+    """Raise UserError if a build in `directory` needs the flag --at, but does not have it."""
+    if found := find_mark(directory):
+        check_mark(found[0], "")
