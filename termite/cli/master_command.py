@@ -16,7 +16,8 @@ from pathlib import Path
 import trio
 
 from termite.cli.amounts import parse_count, parse_seconds
-from termite.cli.canonical.moves import enter_as_master
+from termite.cli.canonical.marks import write_mark
+from termite.cli.canonical.moves import MovedTree, enter_as_master
 from termite.cli.claims import wait_for_claims
 from termite.cli.daemons import run_daemon, worker_config, worker_parser
 from termite.cli.flags import report, run_reporting
@@ -60,35 +61,35 @@ def main(argv: Sequence[str] | None = None, claim: socket.socket | None = None) 
             # A master that the user started by hand takes precedence: ours cannot take the socket.
             wait_for_claims(Path(os.path.abspath(flags.socket)).parent)
         tree = enter_as_master(flags, socket_path(flags))
-        own = tree.own if tree else None
         tail = start_log(flags)
-        return _run_embedded(flags, own, tail) if flags.embedded else _run(flags, own, claim, tail)
+        return _run_embedded(flags, tree, tail) if flags.embedded else _run(flags, tree, claim, tail)
     except UserError as error:
         _tell_starter(ready_fd, f"{error.message}\n{error.hint}")
         report(PROGRAM, error)
     return ExitCode.FAILED
 
 
-def _run(flags: argparse.Namespace, own: Path | None, claim: socket.socket | None, tail: LogTail) -> int:
+def _run(flags: argparse.Namespace, tree: MovedTree | None, claim: socket.socket | None, tail: LogTail) -> int:
     host, port = split_address(flags.coordinator, COORDINATOR_PORT)
     if not host:
         raise UserError(
             "-coordinator names no host", hint=f"write HOST or HOST:PORT, such as localhost:{COORDINATOR_PORT}"
         )
-    config = _master_config(flags, own, read_secret(flags.secret), (host, port), tail)
+    config = _master_config(flags, tree, read_secret(flags.secret), (host, port), tail)
 
     async def serve(task_status: trio.TaskStatus[str]) -> None:
         async with trio.open_nursery() as nursery:
             address = await nursery.start(serve_master, config)
             if claim is not None:
                 claim.close()
+            _mark_tree(config)
             task_status.started(address)
 
-    announce = f"serves {config.socket.parent}, coordinator {flags.coordinator}"
-    return run_daemon(PROGRAM, serve, announce, master_places(config.socket, hash_store(), own))
+    announce = f"serves {_shown_tree(config)}, coordinator {flags.coordinator}"
+    return run_daemon(PROGRAM, serve, announce, _places(config.socket, tree))
 
 
-def _run_embedded(flags: argparse.Namespace, own: Path | None, tail: LogTail) -> int:
+def _run_embedded(flags: argparse.Namespace, tree: MovedTree | None, tail: LogTail) -> int:
     # The secret is made here and never leaves this process. The coordinator and the worker listen
     # on unix sockets, which take connections of this user and of root only.
     secret = os.urandom(SECRET_BYTES)
@@ -101,8 +102,9 @@ def _run_embedded(flags: argparse.Namespace, own: Path | None, tail: LogTail) ->
                 address = await nursery.start(serve_coordinator, CoordinatorConfig(secret, name, 0))
                 # Its errors must come before `ok`.
                 await nursery.start(serve_worker, replace(worker, coordinator=address))
-                config = _master_config(flags, own, secret, split_address(address, 0), tail)
+                config = _master_config(flags, tree, secret, split_address(address, 0), tail)
                 await nursery.start(_serve_until_done, config, nursery.cancel_scope)
+                _mark_tree(config)
                 _tell_starter(flags.ready_fd, "ok")
                 task_status.started(str(config.socket))
         except* UserError as group:
@@ -110,7 +112,7 @@ def _run_embedded(flags: argparse.Namespace, own: Path | None, tail: LogTail) ->
             _tell_starter(flags.ready_fd, f"{error.message}\n{error.hint}")
             raise error from None
 
-    places = master_places(socket_path(flags), hash_store(), own) | worker_places(worker.cache, worker.tmpdir)
+    places = _places(socket_path(flags), tree) | worker_places(worker.cache, worker.tmpdir)
     return run_daemon(PROGRAM, serve, "serves {address}, with a worker of its own", places)
 
 
@@ -151,12 +153,16 @@ def hash_store() -> Path:
     return own_directory(CACHE) / "hashes"
 
 
+def _places(socket: Path, tree: MovedTree | None) -> dict[str, object]:
+    return master_places(socket, hash_store(), tree.own if tree else None)
+
+
 def _master_config(
-    flags: argparse.Namespace, own: Path | None, secret: bytes, coordinator: tuple[str, int], tail: LogTail
+    flags: argparse.Namespace, tree: MovedTree | None, secret: bytes, coordinator: tuple[str, int], tail: LogTail
 ) -> MasterConfig:
-    """Return the configuration. `own` is the tree's own path, if the master sees it at another."""
+    """Return the configuration. `tree` is None if this process sees the tree at its own path."""
     path = socket_path(flags)
-    tree = own or path.parent  # files of the user are named after it
+    own = tree.own if tree else path.parent  # files of the user are named after it
     owner = own_directory(CACHE) / "owner"
     hidden = [path for path in (flags.logfile, flags.secret, owner) if path]
     plugins = load_plugins(BUILT_IN_PLUGINS)
@@ -171,7 +177,7 @@ def _master_config(
         slots=0 if flags.embedded else flags.jobs,
         local_slots=len(os.sched_getaffinity(0)),
         short_s=flags.short,
-        short_store=own_directory(CACHE) / f"short-{tree_name(tree)}",
+        short_store=own_directory(CACHE) / f"short-{tree_name(own)}",
         keepalive_s=flags.keepalive,
         idle_exit_s=flags.idle_exit,
         exports=(*(_tree_path(path) for path in exports), *launcher_links(os.environ)),
@@ -182,14 +188,26 @@ def _master_config(
         owner=read_owner(owner),
         shares_temporary=flags.tmp == "shared",
         alias=own_directory(CACHE) / "trees" / tree_name(path.parent),
-        own_path=own,
-        records=records_directory(tree),
+        own_path=tree.own if tree else None,
+        outside=tree.outside if tree else -1,
+        records=records_directory(own),
         keeps_output=flags.job_output == "kept",
         trace=TraceMode[flags.trace.upper()],
         cache=CacheMode(flags.cache),
         results=own_directory(CACHE) / "results",
         log_tail=tail,
     )
+
+
+def _mark_tree(config: MasterConfig) -> None:
+    """Write down at which path the tree is built from now on, if that is not its own."""
+    if config.own_path is not None:
+        write_mark(config.socket.parent, str(config.socket.parent))
+
+
+def _shown_tree(config: MasterConfig) -> str:
+    tree = config.socket.parent
+    return str(tree) if config.own_path is None else f"{config.own_path} at {tree}"
 
 
 def launcher_links(env: Mapping[str, str]) -> list[bytes]:

@@ -618,6 +618,26 @@ def test_recurse_puts_our_library_in_front_of_the_users(launcher: Path, tree: Pa
 # -- not found, not called ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("content", [b"/build/project\n", b"/build/project", b"", b"\x1b[31m\n", b"x" * 5000])
+def test_without_a_master_a_tree_of_another_path_is_refused(launcher: Path, tree: Path, content: bytes) -> None:
+    (tree / ".termite-at").write_bytes(content)
+    (tree / "sub").mkdir()
+    done = subprocess.run([launcher, "touch", "made"], cwd=tree / "sub", capture_output=True, timeout=20)
+    path = content.split(b"\n")[0].replace(b"\x1b", b"?")[:4095]
+    said = b"termite: %b is built at %b, not at its own path; use --at %b\n" % (os.fsencode(tree), path, path)
+    assert (done.returncode, done.stdout, done.stderr) == (106, b"", said)
+    assert not (tree / "sub" / "made").exists()
+    env = {**os.environ, "TERMITE": "off"}
+    assert subprocess.run([launcher, "touch", "made"], cwd=tree / "sub", env=env, timeout=20).returncode == 0
+
+
+def test_without_a_master_a_tree_that_stands_at_its_path_is_built(launcher: Path, tree: Path) -> None:
+    (tree / ".termite-at").write_bytes(os.fsencode(tree) + b"\n")
+    (tree / "sub").mkdir()
+    done = subprocess.run([launcher, "pwd"], cwd=tree / "sub", capture_output=True, timeout=20)
+    assert (done.returncode, done.stdout, done.stderr) == (0, os.fsencode(tree / "sub") + b"\n", b"")
+
+
 def test_without_a_master_it_is_the_command(launcher: Path, tree: Path) -> None:
     with started([launcher, "sh", "-c", 'echo "$0 $1 $$"; exit 6', "a", "b"], tree) as process:
         assert finish(process) == (6, f"a b {process.pid}\n".encode(), b"")

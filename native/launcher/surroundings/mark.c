@@ -5,6 +5,7 @@
  * such a build shows the tree there. termite/cli/canonical/marks.py has the same rules. */
 #include "../launcher.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
@@ -15,7 +16,7 @@
 #define MARK "/.termite-at"
 
 /* Read the mark in the directory `top`, which has no slash at its end. Return false if there is
- * none. */
+ * none. A mark that cannot be read has no path, which is that of no tree. */
 static bool read_mark(const char *top, char marked[PATH_MAX])
 {
     char path[PATH_MAX];
@@ -23,15 +24,22 @@ static bool read_mark(const char *top, char marked[PATH_MAX])
     if (length < 0 || (size_t)length >= sizeof path)
         return false;
     int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0)
+    if (fd < 0 && errno != ELOOP)
         return false;
-    ssize_t n = read(fd, marked, PATH_MAX - 1);
-    close(fd);
-    if (n <= 0)
-        return false;
-    marked[n] = '\0';
+    ssize_t n = fd < 0 ? -1 : read(fd, marked, PATH_MAX - 1);
+    if (fd >= 0)
+        close(fd);
+    marked[n < 0 ? 0 : n] = '\0';
     marked[strcspn(marked, "\n")] = '\0';
-    return marked[0] == '/';
+    return true;
+}
+
+/* Replace what controls a terminal: an archive may have brought the mark. */
+static void make_printable(char *text)
+{
+    for (; *text; text++)
+        if ((unsigned char)*text < ' ' || *text == 0x7f)
+            *text = '?';
 }
 
 void check_mark(const char *cwd)
@@ -53,6 +61,7 @@ void check_mark(const char *cwd)
     }
     if (strcmp(marked, top) == 0)
         return;
+    make_printable(marked);
     dprintf(STDERR_FILENO, "termite: %s is built at %s, not at its own path; use --at %s\n", top,
             marked, marked);
     _exit(EXIT_MISPLACED);

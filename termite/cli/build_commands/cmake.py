@@ -14,10 +14,8 @@ from pathlib import Path
 import termite
 from termite.cli.build_commands import front_end
 from termite.cli.build_commands.build_tools import READ_BYTES, check_preload
-from termite.cli.canonical.marks import check_directory
 from termite.cli.canonical.own_words import take_at
 from termite.cli.flags import run_command
-from termite.cli.places import working_directory
 from termite.engine.decide.logic.switches import check_variables, is_switched_off
 from termite.engine.errors import UserError
 from termite.engine.host.native_programs import native_program
@@ -83,7 +81,7 @@ def run_cmake(argv: Sequence[str]) -> int:
     match read_mode(args):
         case Mode.CONFIGURE:
             if not at:
-                check_directory(working_directory())
+                front_end.refuse_misplaced("")
             return front_end.run_plainly(front_end.command_at([program, *_injected(), *args], at, ""))
         case Mode.BUILD:
             directory = build_directory(args)

@@ -112,7 +112,7 @@ def build_with(tool: Tool, program: str, args: Sequence[str], directory: str, at
     if not is_there(program):
         return run_plainly(argv)  # one line says so
     if not at:
-        check_directory(Path(os.path.realpath(working_directory() / directory)))
+        refuse_misplaced(directory)
     # All commands of the build would be tied, too, so no master is needed. TERMITE_LOCAL=never does
     # not forbid this, because no worker failed.
     if tie := tie_of(os.environ):
@@ -135,6 +135,15 @@ def build_with(tool: Tool, program: str, args: Sequence[str], directory: str, at
     status, is_interrupted = _run_tool(started, env)
     _sum_up(master, status, INTERRUPTED_S if is_interrupted else client.BUILD_ANSWER_S)
     return _end_as(status)
+
+
+def refuse_misplaced(directory: str) -> None:
+    """Raise UserError if the tree of `directory` is built at another path than its own."""
+    try:
+        started_in = working_directory()
+    except UserError:  # it was removed, which is reported later
+        return
+    check_directory(Path(os.path.realpath(started_in / directory)))
 
 
 def command_at(argv: Sequence[str], at: str, directory: str, *, is_dry: bool = False) -> list[str]:

@@ -11,9 +11,10 @@ Every build waits for this module.
 """
 
 import os
+from errno import ELOOP
 from pathlib import Path
 
-from termite.engine.errors import UserError
+from termite.engine.errors import Reason, UserError
 
 MARK = ".termite-at"
 _MOST_BYTES = 4096  # as long as a path can be
@@ -34,15 +35,24 @@ def read_mark(top: Path) -> str:
     """Return the path in the mark of a tree, or "" if it has none. Raise UserError as above."""
     try:
         fd = os.open(top / MARK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return ""
     except OSError as error:
-        raise UserError(f"cannot read {top / MARK}: {error.strerror}") from error
-    with open(fd, "rb", buffering=0) as file:
-        text = os.fsdecode(file.read(_MOST_BYTES) or b"").removesuffix("\n")
+        if error.errno == ELOOP:
+            raise _unreadable(top) from error
+        return ""  # also if a directory on the way is closed to us: nobody has built there
+    try:
+        text = os.fsdecode(os.read(fd, _MOST_BYTES)).removesuffix("\n")
+    except OSError as error:
+        raise _unreadable(top) from error
+    finally:
+        os.close(fd)
     if not text.startswith("/") or "\n" in text:
-        raise UserError(f"{top / MARK} has no path in it", hint="remove it, and what was built in the tree")
+        raise _unreadable(top)
     return text
+
+
+def _unreadable(top: Path) -> UserError:
+    hint = "remove it, and what was built in the tree"
+    return UserError(f"{top / MARK} has no path in it", hint=hint, reason=Reason.OTHER_PATH)
 
 
 def write_mark(top: Path, path: str) -> None:
@@ -65,6 +75,7 @@ def check_mark(top: Path, at: str) -> None:
     raise UserError(
         f"{top} is built at {marked}{wanted}, as {MARK} there says",
         hint=f"use --at {marked}; or clean the tree, run termite-ctl shutdown, and remove {top / MARK}",
+        reason=Reason.OTHER_PATH,
     )
 
 

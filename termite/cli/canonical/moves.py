@@ -27,10 +27,15 @@ _SYSTEM = ("/usr", "/etc", "/bin", "/lib", "/tmp", "/var/tmp")  # what each buil
 
 
 class MovedTree:
-    """A tree with its two paths. `text` translates the own path to the canonical one."""
+    """A tree with its two paths. `text` translates the own path to the canonical one.
+
+    `outside` is a descriptor of the tree from outside of its namespace, or -1. The kernel shows its
+    path there.
+    """
 
     def __init__(self, own: Path, canonical: Path) -> None:
         self.own, self.canonical = own, canonical
+        self.outside = -1
         self.text = PathText(str(own), str(canonical))
 
     def place(self, path: Path) -> Path:
@@ -179,8 +184,8 @@ def checked_path(own: Path, at: str) -> str:
 def enter_as_master(flags: Namespace, socket: Path) -> MovedTree | None:
     """Move this process to a new namespace for its tree, and let all paths of `flags` lead there.
 
-    `socket` is the path of the socket. Return None if the tree is built at its own path. Raise
-    UserError if the tree must not be built at that path.
+    `socket` is the path of the socket. The tree gets its mark when the master serves. Return None if
+    the tree is built at its own path. Raise UserError if it must not be built at that path.
     """
     own = socket.parent
     canonical = checked_path(own, flags.at)
@@ -194,7 +199,7 @@ def enter_as_master(flags: Namespace, socket: Path) -> MovedTree | None:
         setattr(flags, name, [tree.place(Path(os.path.abspath(path))) for path in getattr(flags, name)])
     flags.socket = tree.canonical / socket.name
     started_in = working_directory()
+    tree.outside = os.open(own, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     enter_private_mounts(own, tree.canonical)
-    write_mark(tree.canonical, str(tree.canonical))
     tree.move_surroundings(started_in)
     return tree

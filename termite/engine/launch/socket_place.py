@@ -34,11 +34,14 @@ class SocketPlace:
     """The place of a socket that was just made at `path`, whose directory has no symlink in it.
 
     The directory stays open, so that its number cannot be given to another one.
+    `outside` is a descriptor of the directory from outside of our mount namespace, or -1.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, outside: int = -1) -> None:
         """Raise OSError if the directory cannot be opened."""
         self._path = path
+        self._outside = outside
+        self._outer_path = _path_of(outside)
         self._directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._socket = _socket_number(path.name, self._directory)
         self._inotify = _watch(path)
@@ -54,6 +57,8 @@ class SocketPlace:
             # A symlink in the place of a moved tree leads to it, but no result is written through
             # one.
             if os.path.realpath(self._path.parent) != str(self._path.parent):
+                return Whereabouts.TREE_GONE
+            if _path_of(self._outside) != self._outer_path:
                 return Whereabouts.TREE_GONE
         except OSError as error:
             return Whereabouts.TREE_GONE if error.errno in _GONE else Whereabouts.IN_PLACE
@@ -82,6 +87,11 @@ class SocketPlace:
         os.close(self._directory)
         if self._inotify is not None:
             self._inotify.close()
+
+
+def _path_of(directory: int) -> str:
+    """Return the present path of an open directory, "" for -1. Raise OSError."""
+    return os.readlink(f"/proc/self/fd/{directory}") if directory >= 0 else ""
 
 
 def _socket_number(name: str, directory: int) -> int:

@@ -36,7 +36,7 @@ async def serve_master(config: MasterConfig, task_status: trio.TaskStatus[str] =
     the tree cannot be opened.
     """
     with bound_socket(config.socket) as listener, _open_tree(config) as tree, ExitStack() as stack:
-        place = stack.enter_context(SocketPlace(config.socket))
+        place = stack.enter_context(SocketPlace(config.socket, config.outside))
         if config.alias is not None:
             is_shared = config.own_path is not None
             stack.enter_context(other_name_of(config.socket.parent, config.alias, is_shared=is_shared))

@@ -69,7 +69,8 @@ class MasterConfig:
     * `owner` is a key that no other user knows (wire/owner.py).
     * `shares_temporary`: jobs see /tmp and /var/tmp, and may leave new files there.
     * `own_path` is the path of the tree outside of the private mount namespace of this process, in
-      which the tree stands at another path. None means that there is no such namespace.
+      which the tree stands at another path. None means that there is no such namespace. `outside`
+      is a descriptor of the tree there, or -1.
     * `alias` is a symlink to the writable root, outside of it. None means that there is none.
     * `log_tail` has the last records of the master's log.
     * `exports`, `excludes` and `hidden` are paths below the root directory.
@@ -97,6 +98,7 @@ class MasterConfig:
     owner: bytes = field(default_factory=lambda: os.urandom(OWNER_BYTES))
     shares_temporary: bool = True
     own_path: Path | None = None
+    outside: int = -1
     alias: Path | None = None
     records: Path | None = None
     keeps_output: bool = True

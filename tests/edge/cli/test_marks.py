@@ -45,5 +45,9 @@ def test_a_mark_without_one_path_is_refused(tmp_path: Path, content: bytes) -> N
 
 def test_a_mark_that_is_no_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / MARK).symlink_to("/etc/hostname")
-    with pytest.raises(UserError, match="cannot read"):
+    with pytest.raises(UserError, match="has no path in it"):
+        check_directory(tmp_path)
+    (tmp_path / MARK).unlink()
+    (tmp_path / MARK).mkdir()
+    with pytest.raises(UserError, match="has no path in it"):
         check_directory(tmp_path)

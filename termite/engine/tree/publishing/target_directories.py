@@ -185,7 +185,7 @@ class InheritedAccess:
         if access == NONE:
             return False
         if access.gid >= 0:
-            disk_calls.chown(name, -1, access.gid, dir_fd=area, follow_symlinks=False)
+            _give(change.path, name, area, -1, access.gid)
         if stat.S_ISLNK(attr.mode):
             return True
         itself = b"/proc/self/fd/%d/%b" % (area, name)
@@ -236,10 +236,7 @@ class InheritedAccess:
         staged = os.stat(name, dir_fd=area, follow_symlinks=False)
         if (there.st_uid, there.st_gid) == (staged.st_uid, staged.st_gid) and not acl:
             return False
-        try:
-            disk_calls.chown(name, there.st_uid, there.st_gid, dir_fd=area, follow_symlinks=False)
-        except PermissionError:
-            raise Retryable(Reason.FOREIGN_IDS, repr("/" + os.fsdecode(path))) from None
+        _give(path, name, area, there.st_uid, there.st_gid)
         itself = b"/proc/self/fd/%d/%b" % (area, name)
         if acl:
             disk_calls.setxattr(itself, ACCESS_LIST, acl)
@@ -265,6 +262,19 @@ class InheritedAccess:
         gid = st.st_gid if st.st_mode & stat.S_ISGID else -1
         self._directories.open(directory)
         return Access(gid, _read_list(self._directories.itself(directory), DEFAULT_LIST))
+
+
+def _give(path: bytes, name: bytes, area: int, uid: int, gid: int) -> None:
+    """Give a staged entry, which becomes `path`, to a user and a group (-1: leave it).
+
+    Raise Retryable if we may not, or if our user namespace has no such id.
+    """
+    try:
+        disk_calls.chown(name, uid, gid, dir_fd=area, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EINVAL):
+            raise
+        raise Retryable(Reason.FOREIGN_IDS, repr("/" + os.fsdecode(path))) from None
 
 
 def _is_in_place(change: Change) -> bool:
