@@ -81,7 +81,7 @@ def test_a_tree_in_another_directory_is_built_from_the_store(trees: dict[str, Tr
     assert done.code == 0, done
     assert results(trees["three"]) == results(trees["one"])
     status = trees["three"].status()
-    assert status["jobs"]["cached"] >= 8, (status["jobs"], done)
+    assert status["jobs"]["cached"] >= len(OBJECTS) + 1, (status["jobs"], done)  # all but pwd, which is not known
     again = build(trees["three"])
     assert again.stdout == b"make: Nothing to be done for 'all'.\n", again
 
@@ -146,9 +146,8 @@ def test_a_tree_that_is_moved_is_built_again_where_it_is(trees: dict[str, Tree])
     moved = Tree(tree.where, tree.path.rename(tree.path.with_name("moved")))
     wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the master of the old place has ended")
     assert moved.make().code == 100
-    done = build(moved)
-    moved.ctl("shutdown")
-    assert (done.code, done.stdout) == (0, b"make: Nothing to be done for 'all'.\n"), done
+    done = build(moved, "-q")  # which needs no master
+    assert (done.code, done.stdout, done.stderr) == (0, b"", b""), done
 
 
 def test_the_next_master_finishes_what_a_killed_one_has_left(trees: dict[str, Tree]) -> None:

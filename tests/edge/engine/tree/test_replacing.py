@@ -1,5 +1,6 @@
 """Test results that remove or replace entries, conflicts between jobs, and the times of results."""
 
+import errno
 import os
 import resource
 import stat
@@ -8,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from termite.engine.errors import FsError
+from termite.engine.errors import FsError, Reason, Retryable
 from termite.engine.model import Attr
+from termite.engine.tree import disk_calls
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
 from tests.edge.engine.tree.tree_jobs import Job, agrees_with_the_disk, changed_since, serve, staged_names, tree_path
 
@@ -229,3 +231,22 @@ async def test_a_name_that_is_made_anew_with_the_same_content_is_another_file(ho
     assert not (root / "f").samefile(root / "g")
     assert (root / "g").stat().st_nlink == 1
     assert await agrees_with_the_disk(home, root)
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.EPERM])
+async def test_a_group_that_we_cannot_give_is_given_by_the_command_itself(
+    home: MasterTree, root: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """In a user namespace chown(2) fails with EINVAL for each group but one."""
+
+    def chown(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(disk_calls, "chown", chown)
+    (root / "d").mkdir()
+    (root / "d").chmod(0o2775)
+    await serve(home, root, root / "d")
+    with pytest.raises(Retryable) as caught:
+        await Job(home, root).write("d/new", b"1").end()
+    assert caught.value.reason is Reason.FOREIGN_IDS
+    assert os.listdir(root / "d") == []
