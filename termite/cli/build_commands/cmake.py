@@ -81,7 +81,7 @@ def run_cmake(argv: Sequence[str]) -> int:
     match read_mode(args):
         case Mode.CONFIGURE:
             if not at:
-                front_end.refuse_misplaced("")
+                front_end.refuse_elsewhere("")
             return front_end.run_plainly(front_end.command_at([program, *_injected(), *args], at, ""))
         case Mode.BUILD:
             directory = build_directory(args)

@@ -112,7 +112,7 @@ def build_with(tool: Tool, program: str, args: Sequence[str], directory: str, at
     if not is_there(program):
         return run_plainly(argv)  # one line says so
     if not at:
-        refuse_misplaced(directory)
+        refuse_elsewhere(directory)
     # All commands of the build would be tied, too, so no master is needed. TERMITE_LOCAL=never does
     # not forbid this, because no worker failed.
     if tie := tie_of(os.environ):
@@ -137,7 +137,7 @@ def build_with(tool: Tool, program: str, args: Sequence[str], directory: str, at
     return _end_as(status)
 
 
-def refuse_misplaced(directory: str) -> None:
+def refuse_elsewhere(directory: str) -> None:
     """Raise UserError if the tree of `directory` is built at another path than its own."""
     try:
         started_in = working_directory()

@@ -184,8 +184,9 @@ def checked_path(own: Path, at: str) -> str:
 def enter_as_master(flags: Namespace, socket: Path) -> MovedTree | None:
     """Move this process to a new namespace for its tree, and let all paths of `flags` lead there.
 
-    `socket` is the path of the socket. The tree gets its mark when the master serves. Return None if
-    the tree is built at its own path. Raise UserError if it must not be built at that path.
+    `socket` is the path of the socket. The tree gets its mark when the master serves.
+    Return None if the tree is built at its own path. Raise UserError if it must not be built at
+    that path.
     """
     own = socket.parent
     canonical = checked_path(own, flags.at)
