@@ -26,6 +26,22 @@ where:
 	pwd >$@
 """
 
+PLAN = """
+import os, sys
+from termite.engine.tree.logic.redo_plan import JobEnd, PlaceEntry
+from termite.engine.tree.publishing.plan_file import PlanFile
+from termite.engine.tree.publishing.staging import open_staging
+
+staging = open_staging(os.open(".", os.O_RDONLY | os.O_DIRECTORY), is_made=True)
+plan, name = PlanFile(staging), os.fsencode(sys.argv[1])
+staged = plan.label + b".1"
+with open(os.open(staged, os.O_CREAT | os.O_WRONLY, 0o644, dir_fd=staging), "wb") as file:
+    file.write(name + b"\\n")
+place = PlaceEntry(path=name, staged=staged, stood=None, is_new=True)
+plan.begin(JobEnd(os.urandom(8), 0, 0, 0, b""), lambda: False, (place,))
+os._exit(0)
+"""
+
 
 def fill(tree: Tree) -> Tree:
     tree.write("Makefile", MAKEFILE)
@@ -150,15 +166,26 @@ def test_a_tree_that_is_moved_is_built_again_where_it_is(trees: dict[str, Tree])
     assert (done.code, done.stdout, done.stderr) == (0, b"", b""), done
 
 
-def test_the_next_master_finishes_what_a_killed_one_has_left(trees: dict[str, Tree]) -> None:
+def leave_plan(tree: Tree, name: str) -> None:
+    """Leave what a master leaves that is killed right after it has written a plan for a file."""
+    done = tree.plain(tree.where.termite("python"), "-c", PLAN, name)
+    assert done.code == 0, done
+    assert not (tree.path / name).exists()
+
+
+def test_plans_of_a_killed_master_are_finished_under_both_paths(trees: dict[str, Tree]) -> None:
     tree = trees["two"]
+    leave_plan(tree, "swept")
     kill_embedded(tree)
     assert (tree.path / ".termite-socket").exists()
     orphan = tree.termite("touch", "obj/f0.o")
     assert orphan.code == 106 and AT.encode() in orphan.stderr, orphan
     plain = tree.ctl("start")
     assert plain.code == 100 and f"use --at {AT}".encode() in plain.stderr, plain
-    wait_until(lambda: not (tree.path / ".termite-socket").exists(), "the tree is swept by its own path")
+    wait_until(lambda: not (tree.path / ".termite-staging").exists(), "the tree is swept by its own path")
+    assert (tree.path / "swept").read_text() == "swept\n" and not (tree.path / ".termite-socket").exists()
+    leave_plan(tree, "finished")
     (tree.path / "obj/f0.o").unlink()
     done = build(tree)
     assert done.code == 0 and results(tree) == results(trees["one"]), done
+    assert (tree.path / "finished").read_text() == "finished\n"
