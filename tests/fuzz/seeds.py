@@ -56,6 +56,13 @@ def seeds() -> dict[str, dict[str, bytes]]:
             "file": bytes([IN_A_FILE + 3]) + order,
             "file_and_stdin": bytes([IN_A_FILE + 4]) + order,
         },
+        "mark": {
+            "wrong": b"\x02/home/you/project/a/b\0/build/project\n",
+            "right": b"\x01/build/project/obj\0/build/project\n",
+            "empty": b"\x00/a\0",
+            "control": b"\x01/a/b\0/\x1b[31m\n",
+            "none": b"\xff/a/b/c\0",
+        },
         "remove": {"names": b"\x02jobs/1\0jobs/22\0", "cut": b"\x07a\0\0bcdefghijk\0lm"},
         "conversation": conversations(),
         "command_line": {

@@ -34,7 +34,7 @@ static bool read_mark(const char *top, char marked[PATH_MAX])
     return true;
 }
 
-/* Replace what controls a terminal: an archive may have brought the mark. */
+/* Replace what controls a terminal: an archive may have brought the tree and its mark. */
 static void make_printable(char *text)
 {
     for (; *text; text++)
@@ -62,6 +62,7 @@ void check_mark(const char *cwd)
     if (strcmp(marked, top) == 0)
         return;
     make_printable(marked);
+    make_printable(top);
     dprintf(STDERR_FILENO, "termite: %s is built at %s, not at its own path; use --at %s\n", top,
             marked, marked);
     _exit(EXIT_MISPLACED);
