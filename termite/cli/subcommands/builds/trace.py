@@ -2,11 +2,12 @@
 
 import json
 import os
-import sys
+import stat
 import tempfile
 from argparse import Namespace
 from pathlib import Path
 
+from termite.cli.flags import print_line
 from termite.cli.parser import Parser
 from termite.cli.readers.recorded_builds import recorded_builds_here
 from termite.cli.subcommands.builds.last import say_remarks
@@ -30,25 +31,45 @@ def _run(flags: Namespace) -> int:
     else:
         path = Path(flags.output or f"termite-build-{build.id}.trace.json")
         _write(path, trace)
-        print(f"{path}: open it at https://ui.perfetto.dev, or in Chrome at about:tracing", file=sys.stderr)
+        print_line("termite-ctl", f"{path}: open it at https://ui.perfetto.dev, or in Chrome at about:tracing")
     say_remarks(records)
     return 0
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file as a whole: after an error, an old file of this name is still there."""
+    """Write a file as a whole: after an error, an old file of this name is still there.
+
+    A device or a FIFO stays what it is, and is written to. A symlink is followed.
+    """
     try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            try:
+        mode = _mode_of(path)
+        if stat.S_ISREG(mode):
+            _replace(Path(os.path.realpath(path)), text, stat.S_IMODE(mode))
+        else:
+            with open(path, "w", opener=lambda name, flags: os.open(name, flags & ~os.O_CREAT)) as file:
                 file.write(text)
-                file.close()
-                os.chmod(file.name, 0o600)
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _mode_of(path: Path) -> int:
+    """Return type and mode of a file, or those that a new one gets."""
+    try:
+        return path.stat().st_mode
+    except FileNotFoundError:
+        return stat.S_IFREG | 0o600
+
+
+def _replace(path: Path, text: str, mode: int) -> None:
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            file.write(text)
+            file.close()
+            os.chmod(file.name, mode)
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
 
 
 SUBCOMMAND = Subcommand(
