@@ -13,7 +13,7 @@
 
 extern char **environ;
 
-enum { LONGEST_NAME = 64, MOST_VALUES = 3 };
+enum { LONGEST_NAME = 64, MOST_VALUES = 3, SHORTEST_BEGINNING = 2 };
 
 /* A variable, and the values that it may have; without any, it may have all. */
 struct setting {
@@ -81,13 +81,27 @@ static int distance(const char *one, const char *other)
     return rows[height % 3][width];
 }
 
-/* Return the distance of `word` from `name` if it is near enough for a misspelling, else a very
- * large number. */
+static bool begins_with(const char *name, const char *word)
+{
+    while (*word && plain(*name) == plain(*word))
+        name++, word++;
+    return !*word;
+}
+
+/* Return how far `word` is from `name` if it is near enough for a misspelling, else a very large
+ * number. The beginning of a name is nearer than any other word, and of several names that begin
+ * so the shortest is the nearest. */
 static int nearness(const char *word, const char *name)
 {
-    int length = (int)strnlen(word, LONGEST_NAME + 1);
+    if (strnlen(word, LONGEST_NAME + 1) > LONGEST_NAME)
+        return INT_MAX;
+    while (plain(*word) == '-')
+        word++;
+    int length = (int)strlen(word);
+    if (length >= SHORTEST_BEGINNING && begins_with(name, word))
+        return (int)strlen(name) - LONGEST_NAME;
     int limit = length < 6 ? 1 : length / 3;
-    int away = length <= LONGEST_NAME ? distance(word, name) : INT_MAX;
+    int away = distance(word, name);
     return away <= limit && away < length ? away : INT_MAX;
 }
 
