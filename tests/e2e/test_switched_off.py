@@ -57,6 +57,9 @@ def test_another_word_is_refused_by_a_front_end_and_reported_once_by_launchers(t
     assert made.stderr == b"termite-make: TERMITE=of has no meaning: write TERMITE=off\n"
     ran = [tree.termite("echo", "on", env={"TERMITE": "of"}).stderr for _ in range(2)]
     assert ran == [b"termite: TERMITE=of is ignored: write TERMITE=off\n", b""]
+    tree.write(".termite-localrc", '[{"Regexp": "^echo here", "Local": true}]')
+    here = tree.termite("echo", "here", env={"TERMITE_LOCAL": "nevr"})
+    assert here.stderr == b"termite: TERMITE_LOCAL=nevr is ignored: write TERMITE_LOCAL=never\n", "a rule keeps it here"
 
 
 @pytest.mark.parametrize("wrong", ["TERMITE_LOCAL=nevr", "TERMITE_SHORT=abc", "TERMITE_TMP=privat", "TERMITE_SHROT=1"])

@@ -43,6 +43,10 @@ class Notices:
         self._lines.update({_place(kind, path) for path in named})
         return named
 
+    def is_new(self, kind: str, path: bytes) -> bool:
+        """Return True if `select_new` would return this path."""
+        return len(self._paths) < MAX_REMEMBERED and self._is_new(kind, path)
+
     def is_place_full(self, kind: str, path: bytes) -> bool:
         """Return True if the place of `path` gets no further notices of this kind."""
         return self._lines[_place(kind, path)] >= LINES_PER_PLACE

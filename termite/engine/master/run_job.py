@@ -172,7 +172,7 @@ def run_at_once(master: Master, job: Job) -> bool:
         job.key = key_of(command)
     if not verdict.local:
         verdict = tie_by_memory(master, job)
-    if job.warning or job.launcher.has_unread_frames or master.tree.is_finishing:
+    if has_warnings(master, job) or job.launcher.has_unread_frames or master.tree.is_finishing:
         return False
     if master.is_misplaced(job.request.invocation.cwd):
         return False
@@ -261,6 +261,12 @@ async def try_workers(master: Master, job: Job, command: Command, wanted: Wanted
                 return await run_here_instead(master, job, error.reason, (error.detail,) if error.detail else ())
             record_failure(master, job, error)
     return await fall_back(master, job, job.failures[-1].reason, job.failures[-1].detail)
+
+
+def has_warnings(master: Master, job: Job) -> bool:
+    """Return True if `show_warnings` has something to say."""
+    warning = environment_of(job.request.invocation).warning
+    return bool(job.warning) or (bool(warning) and master.notices.is_new("rules", os.fsencode(warning)))
 
 
 async def show_warnings(master: Master, job: Job) -> None:
