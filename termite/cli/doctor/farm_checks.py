@@ -59,7 +59,8 @@ async def check_farm(farm: Farm, trial: TrialTree, note: Note) -> None:
     async def check(worker: ListedWorker) -> None:
         async with room:
             host, port = split_address(worker.address, 0)
-            for finding in await try_worker(Patient(f"worker {worker.name}", host, port), farm.secret, trial):
+            patient = Patient(f"worker {worker.name}", host, port, worker.draining)
+            for finding in await try_worker(patient, farm.secret, trial):
                 note(finding)
 
     async with trio.open_nursery() as nursery:

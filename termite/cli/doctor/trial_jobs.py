@@ -61,11 +61,15 @@ def trial_tree(directory: Path) -> Iterator[TrialTree]:
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """A worker to try: `area` names it in findings, and `host` and `port` are its address."""
+    """A worker to try: `area` names it in findings, and `host` and `port` are its address.
+
+    A worker that drains takes no jobs.
+    """
 
     area: str
     host: str
     port: int
+    is_draining: bool = False
 
 
 async def try_worker(patient: Patient, secret: bytes, trial: TrialTree) -> list[Finding]:
@@ -91,7 +95,7 @@ async def try_worker(patient: Patient, secret: bytes, trial: TrialTree) -> list[
                 is_connected = True
                 patience.deadline = trio.current_time() + JOB_S
                 found += await _lease_findings(patient, lease, connection, trial)
-                found.append(await _job_finding(patient.area, lease, trial))
+                found.append(await _job_finding(patient, lease, trial))
     except TermiteError as error:
         return [*found, _failure(patient, error, is_connected=is_connected)]
     if patience.cancelled_caught and is_connected:
@@ -116,7 +120,11 @@ async def _lease_findings(patient: Patient, lease: Lease, connection: Connection
     return findings
 
 
-async def _job_finding(area: str, lease: Lease, trial: TrialTree) -> Finding:
+async def _job_finding(patient: Patient, lease: Lease, trial: TrialTree) -> Finding:
+    area = patient.area
+    if not lease.slots and patient.is_draining:
+        mend = f"termite-ctl undrain {area.removeprefix('worker ')} -coordinator HOST -secret FILE"
+        return Finding(area, "job", Level.WARNING, "no job was tried: it drains", mend)
     if not lease.slots:
         return Finding(area, "job", Level.WARNING, "no job was tried: other masters have all slots", "try again later")
     said = bytearray()
