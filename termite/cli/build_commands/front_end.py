@@ -127,11 +127,12 @@ def build_with(tool: Tool, program: str, args: Sequence[str], directory: str, at
     except (UserError, RemoteProtocolError, OSError) as error:
         if isinstance(error, UserError) and error.reason is Reason.OTHER_PATH:
             raise
+        if file := os.environ.get("TERMITE_SUMMARY"):
+            say(f"{file} is not written: no master has recorded this build")
         return build_locally(argv, error)
     if moved:
         master.tree = moved.own
-    if sys.stderr.isatty() or os.environ.get("TERMITE_VERBOSE"):
-        _say_pages(master)
+    _say_pages(master)
     status, is_interrupted = _run_tool(started, env)
     _sum_up(master, status, INTERRUPTED_S if is_interrupted else client.BUILD_ANSWER_S)
     return _end_as(status)
@@ -267,10 +268,13 @@ def _reach(program: Path, tool: Tool) -> dict[str, str]:
 
 
 def _find_or_start(directory: Path, started_in: Path) -> client.Client:
+    named = os.environ.get("TERMITE_SOCKET")
+    if named == "":
+        raise client.NoMaster("TERMITE_SOCKET is empty, which means that no master is used")
     try:
         return client.connect(directory)
     except client.NoMaster:
-        if os.environ.get("TERMITE_SOCKET"):
+        if named:
             raise
     if wait_for_claims(directory):
         with contextlib.suppress(client.NoMaster):
@@ -304,7 +308,6 @@ def _sum_up(master: client.Client, status: int, patience_s: float) -> None:
     parts = summary_parts(end)
     if len(parts) > 1 or os.environ.get("TERMITE_VERBOSE"):
         say("; ".join(parts))
-        _say_pages(master)
     for named in (*end.get("missing_edges", ()), *few, *end["named"]):
         say(named)
     if file := os.environ.get("TERMITE_SUMMARY"):
@@ -312,6 +315,7 @@ def _sum_up(master: client.Client, status: int, patience_s: float) -> None:
 
         for trouble in write_summary(Path(file), master.path.parent, str(end.get("build", 0))):
             say(trouble)
+    _say_pages(master)
 
 
 def _say_pages(master: client.Client) -> None:
