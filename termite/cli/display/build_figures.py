@@ -47,7 +47,7 @@ def build_figures(build: BuildRecord, jobs: Sequence[JobRecord], slowest: int = 
     """Return the figures of a build that has these jobs."""
     last_s = max((job.home_s for job in jobs), default=build.started_s)
     wall_s = max((build.ended_s or last_s) - build.started_s, 0.0)
-    run_s = sum(map(run_time_s, jobs))
+    run_s = sum(run_time_s(job) for job in jobs if job.where is Where.WORKER)
     return BuildFigures(
         wall_s=wall_s,
         cpu_s=sum(job.user_s + job.system_s for job in jobs),

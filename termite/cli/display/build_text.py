@@ -50,11 +50,12 @@ def build_end_word(build: BuildRecord) -> str:
 def progress_text(build: BuildRecord, home: int, now_s: float) -> str:
     """Return how far a build is. `home` jobs of it came home since the reader follows it.
 
-    The number of its jobs is not known, and that of the last such build is shown instead.
+    The number of its jobs is not known. That of the last such build is shown instead, until the
+    build has more jobs.
     """
     done = f"{counted(build.jobs + home, 'job')} done"
-    if build.expected_jobs:
-        done += f" of about {build.expected_jobs} (as in the last such build)"
+    if build.expected_jobs >= build.jobs + home:
+        done += f" of about {build.expected_jobs} (as last time)"
     return f"{done}, {duration_text(max(now_s - build.started_s, 0.0))}"
 
 

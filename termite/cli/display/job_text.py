@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from termite.cli.amounts import duration_text, size_text
 from termite.engine.decide.logic.rules import readable_regexp
 from termite.engine.errors import words_of
-from termite.engine.history.logic.job_record import NOT_KNOWN, Cause, JobRecord, Where, Why
+from termite.engine.history.logic.job_record import NOT_KNOWN, OUTPUT_BYTES, Cause, JobRecord, Where, Why
 from termite.engine.history.logic.missing_edges import missing_edge
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
@@ -206,8 +206,9 @@ def _output(job: JobRecord) -> Iterator[tuple[str, str]]:
     if not job.is_output_kept:
         yield "output", f"{size_text(job.output_bytes)}, not kept"
     elif job.output:
-        cut = job.output_bytes - len(job.output)
-        yield "output", f"the last {size_text(len(job.output))} of {size_text(job.output_bytes)}:" if cut > 0 else ""
+        # Masked credentials make a whole output shorter, too.
+        is_cut = job.output_bytes > OUTPUT_BYTES
+        yield "output", f"the last {size_text(len(job.output))} of {size_text(job.output_bytes)}:" if is_cut else ""
         for line in job.output.decode("utf-8", "surrogateescape").removesuffix("\n").split("\n"):
             yield "", f"| {line}"
 

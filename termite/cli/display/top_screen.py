@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from rich.cells import chop_cells, set_cell_size
+from rich.cells import cell_len, chop_cells, set_cell_size
 
 from termite.cli.amounts import duration_text, size_text
 from termite.cli.display.build_text import build_title, progress_text
@@ -157,11 +157,12 @@ class TopView:
         self.marked_job = jobs[self.row].id if self.row else 0
 
 
+_LEAST_TITLE = 16  # columns of a build's title on a very narrow screen
 HELP = """\
 up, down, k, j   mark another job, or move in what is open
-page up, down    the same, by many lines; home, end: to the first or the last one
-enter, o, w      show everything about the marked job: why it runs there, and the end of its output
-tab              list running, waiting, slowest jobs, or the reasons for commands on this machine
+page up, down    the same, by many lines; home, end: first or last one
+enter, o, w      show the marked job: why it runs there, its last output
+tab              list running, waiting, slowest, or reasons for jobs here
 escape           close what is open
 ?                this help
 q                quit"""
@@ -197,7 +198,7 @@ def _pieces(text: str, width: int) -> list[str]:
 
 
 def _main_page(state: TopState, view: TopView, now_s: float, width: int, height: int) -> list[Line]:
-    lines = [*_head(state, now_s), *_workers(state, now_s, width, max(height // 3, 3))]
+    lines = [*_head(state, now_s, width), *_workers(state, now_s, width, max(height // 3, 3))]
     titles = "   ".join(f"[{pane.value}]" if pane is view.pane else pane.value for pane in Pane)
     room = max(height - len(lines) - 1, 0)
     if view.pane is Pane.HERE:
@@ -212,7 +213,7 @@ def _main_page(state: TopState, view: TopView, now_s: float, width: int, height:
     return lines + list(_job_rows(jobs[view.first : view.first + room], marked - view.first, now_s))
 
 
-def _head(state: TopState, now_s: float) -> Iterator[Line]:
+def _head(state: TopState, now_s: float, width: int) -> Iterator[Line]:
     live = state.live
     yield Line(f"termite {live.master.version}  {printable(live.master.tree)}  master {live.master.pid}", Style.HEAD)
     running, waiting = len(live.running(now_s)), len(live.waiting)
@@ -223,16 +224,20 @@ def _head(state: TopState, now_s: float) -> Iterator[Line]:
         + (f"; {live.missed} events missed" if live.missed else "")
     )
     for build in list(live.builds.values())[:3]:
-        yield Line(_build_text(build, live.home_counts.get(build.id, 0), now_s))
+        yield Line(_build_text(build, live.home_counts.get(build.id, 0), now_s, width))
     if not live.builds:
         yield Line("no build runs")
     if live.waits_for:
         yield Line(f"the queue waits for {printable(live.waits_for)}", Style.ALARM)
 
 
-def _build_text(build: BuildRecord, home: int, now_s: float) -> str:
-    name = printable(build_title(build))
-    return f"build {build.id}: {name}: {progress_text(build, home, now_s)}"
+def _build_text(build: BuildRecord, home: int, now_s: float, width: int) -> str:
+    """Return the line of a build. A long title is cut, so that the progress is always seen."""
+    name, progress = f"build {build.id}: {printable(build_title(build))}", progress_text(build, home, now_s)
+    room = max(width - len(progress) - 2, _LEAST_TITLE)
+    if cell_len(name) > room:
+        name = set_cell_size(name, room - 1) + "…"
+    return f"{name}: {progress}"
 
 
 def _workers(state: TopState, now_s: float, width: int, room: int) -> Iterator[Line]:

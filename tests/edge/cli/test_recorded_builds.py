@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from termite.cli.places import records_directory
-from termite.engine.history.logic.job_record import JobRecord, Where
+from termite.engine.history.logic.job_record import FailedAttempt, JobRecord, Where
 from tests.synthetic_builds import synthetic_build, synthetic_history, write_history
 
 HISTORY = synthetic_history(3, 60)
@@ -61,7 +61,8 @@ def test_jobs_are_filtered(ctl: Ctl) -> None:
 
     assert listed() == {job.id for job in jobs}
     assert listed("--here") == {job.id for job in jobs if job.where is Where.HERE}
-    assert listed("--worker", "beta") == {job.id for job in jobs if job.worker == "beta"}
+    tried = {job.id for job in jobs if "beta" in (job.worker, *(attempt.worker for attempt in job.attempts))}
+    assert listed("--worker", "beta") == tried
     assert listed("--retried") == {job.id for job in jobs if job.attempts}
     assert listed("--failed") >= {job.id for job in jobs if job.has_failed}
     assert listed("file125.c") == {job.id for job in jobs if "file125.c" in job.text}
@@ -70,11 +71,23 @@ def test_jobs_are_filtered(ctl: Ctl) -> None:
     assert ctl("jobs", "--build", "1").stdout.count("\n") == 61
     misspelt = ctl("jobs", "--worker", "betta")
     assert misspelt.returncode == 100 and "there is no worker betta: write beta" in misspelt.stderr
+    assert ctl("jobs", "--slowest", "-3").returncode == 100
     nothing = ctl("jobs", "--build", "1", "no such words")
     assert (nothing.returncode, nothing.stdout) == (
         0,
         "",
     ) and "none of the 60 recorded jobs of build 1" in nothing.stderr
+
+
+def test_a_worker_of_another_build_is_no_misspelt_one(ctl: Ctl, tree: Path) -> None:
+    attempts = (FailedAttempt("w1", "lost"),)
+    lost = JobRecord(id=181, build=4, text="cc", cwd="", where=Where.WORKER, worker="w2", attempts=attempts)
+    write_history(records_directory(tree), [synthetic_build(0, 4)._replace(jobs=[lost])])
+    assert json.loads(ctl("jobs", "--worker", "w1", "--json").stdout)["id"] == 181
+    other = ctl("jobs", "--worker", "w1", "--build", "2")
+    assert (other.returncode, other.stdout) == (0, "") and "recorded jobs of build 2 matches" in other.stderr
+    misspelt = ctl("jobs", "--worker", "w3", "--build", "2")
+    assert misspelt.returncode == 100 and "write w" in misspelt.stderr
 
 
 def test_log_and_why_find_a_job_by_its_number_and_by_its_file(ctl: Ctl, tree: Path) -> None:
@@ -145,6 +158,27 @@ def test_trace_writes_a_file_as_a_whole(ctl: Ctl, tree: Path) -> None:
     assert failed.returncode == 100
     assert "cannot write none/t.json" in failed.stderr
     assert [entry.name for entry in tree.iterdir() if "t.json" in entry.name] == ["t.json"]
+
+
+def test_trace_keeps_what_the_file_is(ctl: Ctl, tree: Path) -> None:
+    """With `-o /dev/null`, root would otherwise replace the device by a file."""
+    kept = tree / "kept.json"
+    kept.write_text("x")
+    kept.chmod(0o640)
+    (tree / "link.json").symlink_to("kept.json")
+    assert ctl("trace", "-o", "link.json").returncode == 0
+    assert (tree / "link.json").is_symlink() and kept.stat().st_mode & 0o777 == 0o640
+    assert json.loads(kept.read_text())["traceEvents"]
+    os.mkfifo(tree / "fifo")
+    with subprocess.Popen(["cat", "fifo"], cwd=tree, stdout=subprocess.PIPE) as reader:
+        assert ctl("trace", "-o", "fifo").returncode == 0
+        assert json.loads(reader.communicate()[0])["traceEvents"]
+    assert (tree / "fifo").is_fifo()
+    device = Path("/dev/full")  # an attempt that must fail changes nothing
+    before = device.stat()
+    failed = ctl("trace", "-o", str(device))
+    assert failed.returncode == 100 and "cannot write /dev/full: No space left" in failed.stderr
+    assert (device.stat().st_ino, device.stat().st_mode) == (before.st_ino, before.st_mode)
 
 
 def test_a_tree_without_records_and_damaged_records_are_said(ctl: Ctl, tree: Path, tmp_path: Path) -> None:

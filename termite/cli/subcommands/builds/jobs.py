@@ -1,13 +1,13 @@
 """List the jobs of a build."""
 
 import json
-import sys
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from termite.cli.amounts import counted
+from termite.cli.amounts import counted, parse_positive
+from termite.cli.flags import print_line
 from termite.cli.parser import Parser
-from termite.cli.readers.recorded_builds import recorded_builds_here
+from termite.cli.readers.recorded_builds import RecordedBuilds, recorded_builds_here
 from termite.cli.subcommands.builds.last import say_remarks
 from termite.cli.subcommands.registry import Subcommand
 from termite.engine.history.logic.job_record import JobRecord, Where, as_object
@@ -22,8 +22,8 @@ def _add_flags(parser: Parser) -> None:
     parser.add_argument("--failed", action="store_true", help="list only jobs that failed")
     parser.add_argument("--retried", action="store_true", help="list only jobs with a failed attempt")
     parser.add_argument("--here", action="store_true", help="list only jobs that ran on this machine")
-    parser.add_argument("--worker", default="", metavar="NAME", help="list only jobs that ran on this worker")
-    parser.add_argument("--slowest", type=int, default=0, metavar="N", help="list the N slowest ones, slowest first")
+    parser.add_argument("--worker", default="", metavar="NAME", help="list only jobs that were tried on this worker")
+    parser.add_argument("--slowest", type=parse_positive, default=0, metavar="N", help="list the N slowest ones")
     parser.add_argument("--json", action="store_true", help="print a JSON object for each job, a line each")
 
 
@@ -35,9 +35,8 @@ def _run(flags: Namespace) -> int:
     newest = records.build(flags.build)
     builds = [build.id for build in reversed(records.past.builds())] if flags.all else [newest.id]
     found = [job for build in builds for job in records.past.jobs(build)]
-    names = {job.worker for job in found if job.worker}
-    if flags.worker and flags.worker not in names and nearest_name(flags.worker, names):
-        raise wrong_name("worker", flags.worker, names)
+    if flags.worker and not any(map(_was_on(flags.worker), found)):
+        _check_worker(flags.worker, records)
     jobs = list(_chosen(found, flags))
     if flags.slowest > 0:
         jobs = sorted(jobs, key=slot_time_s, reverse=True)[: flags.slowest]
@@ -48,9 +47,29 @@ def _run(flags: Namespace) -> int:
         print("\n".join([JOB_HEAD, *map(job_line, jobs)]))
     else:
         whose = counted(len(builds), "build") if flags.all else f"build {newest.id}"
-        print(f"termite-ctl: none of the {counted(len(found), 'recorded job')} of {whose} is so", file=sys.stderr)
+        print_line("termite-ctl", f"none of the {counted(len(found), 'recorded job')} of {whose} matches")
     say_remarks(records)
     return 0
+
+
+def _check_worker(name: str, records: RecordedBuilds) -> None:
+    """Raise UserError if a worker's name is probably misspelt.
+
+    A worker that is known from another build, or has lost its jobs, had only no job of this build.
+    """
+    past = records.past
+    known = {worker for build in past.builds() for job in past.jobs(build.id) for worker in _workers_of(job)}
+    if name not in known and nearest_name(name, known):
+        raise wrong_name("worker", name, known)
+
+
+def _was_on(name: str) -> Callable[[JobRecord], bool]:
+    return lambda job: name in _workers_of(job)
+
+
+def _workers_of(job: JobRecord) -> set[str]:
+    """Return the workers on which a job was tried."""
+    return {name for name in (job.worker, *(attempt.worker for attempt in job.attempts)) if name}
 
 
 def _chosen(jobs: Iterable[JobRecord], flags: Namespace) -> Iterable[JobRecord]:
@@ -61,7 +80,7 @@ def _chosen(jobs: Iterable[JobRecord], flags: Namespace) -> Iterable[JobRecord]:
             continue
         if flags.here and job.where is not Where.HERE:
             continue
-        if flags.worker and job.worker != flags.worker:
+        if flags.worker and not _was_on(flags.worker)(job):
             continue
         if all(word in job.text for word in flags.filter):
             yield job

@@ -4,6 +4,7 @@ import json
 import sys
 from argparse import Namespace
 
+from termite.cli.flags import print_line
 from termite.cli.parser import Parser
 from termite.cli.readers.recorded_builds import RecordedBuilds, recorded_builds_here
 from termite.cli.subcommands.registry import Subcommand
@@ -39,7 +40,7 @@ def _run(flags: Namespace) -> int:
 def say_remarks(records: RecordedBuilds) -> None:
     """Say on stderr which files of records are damaged."""
     for remark in records.remarks():
-        print(f"termite-ctl: {remark}", file=sys.stderr)
+        print_line("termite-ctl", remark)
 
 
 SUBCOMMAND = Subcommand(

@@ -2,11 +2,11 @@
 
 import json
 import os
-import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from typing import NoReturn
 
+from termite.cli.flags import print_line
 from termite.cli.parser import Parser
 from termite.cli.readers.file_writers import files_of_name, is_written_since, writers_here
 from termite.cli.readers.recorded_builds import RecordedBuilds, recorded_builds_here
@@ -36,7 +36,7 @@ def _run(flags: Namespace) -> int:
     if flags.json:
         print(json.dumps(as_object(found[0]), indent=2))
         for line in doubts:
-            print(f"termite-ctl: {line.removeprefix('but').strip()}", file=sys.stderr)
+            print_line("termite-ctl", line.removeprefix("but").strip())
     else:
         print("\n".join((*job_lines(found[0], str(records.tree)), *doubts)))
         if others := ", ".join(str(job.id) for job in found[1:6]):

@@ -6,6 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from termite.cli.client import NoMaster, find_socket
+from termite.cli.flags import print_line
 from termite.cli.parser import Parser
 from termite.cli.places import working_directory
 from termite.cli.subcommands.registry import Subcommand
@@ -50,7 +51,7 @@ def _is_once(flags: Namespace) -> bool:
         return True
     is_plain = os.environ.get("TERM", "dumb") == "dumb"
     if is_plain:
-        print("termite-ctl: a terminal with TERM=dumb has no screen: the state is printed once", file=sys.stderr)
+        print_line("termite-ctl", "a terminal with TERM=dumb has no screen: the state is printed once")
     return is_plain
 
 

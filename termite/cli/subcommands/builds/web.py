@@ -5,6 +5,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from termite.cli.client import SOCKET, find_socket
+from termite.cli.flags import print_line
 from termite.cli.page_server.pages_address import parse_page_address, require_packages
 from termite.cli.parser import Parser
 from termite.cli.places import records_directory, web_address_file, working_directory
@@ -54,7 +55,7 @@ def _say_address(url: str, file: Path) -> None:
     try:
         write_address(file, url)
     except OSError as error:
-        print(f"termite-ctl: builds do not show this address: {file}: {error.strerror}", file=sys.stderr)
+        print_line("termite-ctl", f"builds do not show this address: {file}: {error.strerror}")
     print(f"termite-ctl: pages at {url} (Ctrl-C ends them)", flush=True)
 
 

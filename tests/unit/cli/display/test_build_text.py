@@ -7,7 +7,7 @@ import re
 import msgspec
 
 from termite.cli.display.build_figures import build_figures
-from termite.cli.display.build_text import build_line, build_lines, build_object, job_line, markdown
+from termite.cli.display.build_text import build_line, build_lines, build_object, job_line, markdown, progress_text
 from termite.engine.history.logic.job_record import BuildCounts, Where, Why
 from tests.synthetic_builds import synthetic_build
 
@@ -23,6 +23,18 @@ def test_figures_are_those_of_the_records() -> None:
     assert held == sorted(held, reverse=True)
     assert held[0] == max(job.home_s - job.sent_s for job in jobs if job.sent_s)
     assert figures.wall_s == build.ended_s - build.started_s
+
+
+def test_figures_of_workers_count_no_local_commands() -> None:
+    build, jobs = synthetic_build(200)
+    here = [msgspec.structs.replace(job, where=Where.HERE) for job in jobs]
+    assert build_figures(build, here).parallelism == 0
+
+
+def test_the_number_of_the_last_build_is_left_out_when_it_is_passed() -> None:
+    build = msgspec.structs.replace(synthetic_build(0)[0], jobs=2, expected_jobs=3)
+    assert progress_text(build, 1, build.started_s + 1).startswith("3 jobs done of about 3 (")
+    assert progress_text(build, 2, build.started_s + 1).startswith("4 jobs done, ")
 
 
 def test_lines_are_printable_and_name_every_worker() -> None:

@@ -8,7 +8,7 @@ import pytest
 from rich.cells import cell_len
 
 from termite.cli.amounts import size_text
-from termite.cli.display.top_screen import Pane, Style, TopState, TopView, press, screen_lines
+from termite.cli.display.top_screen import HELP, Pane, Style, TopState, TopView, press, screen_lines
 from termite.engine.errors import Reason
 from termite.engine.history.logic.job_record import Where
 from termite.engine.history.logic.live_events import JobHome, JobSent, QueueWaits, Snapshot, WorkerChanged, WorkerState
@@ -34,6 +34,16 @@ def test_every_screen_is_exactly_as_large_as_the_terminal(width: int, height: in
                 assert len(lines) == height
                 assert {cell_len(line.text) for line in lines} == {width}
                 assert all(line.text.isprintable() for line in lines)
+
+
+def test_on_a_narrow_screen_a_long_title_hides_no_progress_and_the_help_is_whole() -> None:
+    state = state_after(40)
+    (build,) = state.live.builds.values()
+    state.live.builds[build.id] = msgspec.structs.replace(build, text="make " + "LONG=words " * 20)
+    lines = [line.text.rstrip() for line in screen_lines(state, TopView(), state.live.at_s + 10, 80, 24)]
+    (shown,) = [line for line in lines if line.startswith(f"build {build.id}: make LONG")]
+    assert "jobs done" in shown and shown.endswith(" s") and "…" in shown
+    assert max(map(len, HELP.splitlines())) <= 80
 
 
 def test_what_is_shown_is_what_the_events_say() -> None:
