@@ -188,10 +188,10 @@ class ResultStore:
         except OSError as error:
             log.warning("results-not-evicted reason=%s", error)
 
-    def scrub(self, now_s: float) -> Iterator[int]:
+    def scrub(self, now_s: float | None) -> Iterator[int]:
         """Read what is due again from the disk, and remove what is damaged.
 
-        Yield the bytes that each step has read.
+        None means that everything is due. Yield the bytes that each step has read.
         """
         try:
             yield from self._cas.scrub(now_s)

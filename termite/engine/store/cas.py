@@ -206,11 +206,12 @@ class Cas:
             or self._counters.added_bytes - size_bytes > GROWN_BY_SHARE * self.limits.max_bytes
         )
 
-    def scrub(self, now: float) -> Iterator[int]:
+    def scrub(self, now: float | None) -> Iterator[int]:
         """Read again from the disk what is due, and remove bad blobs.
 
         Yield the number of bytes that each step has read, and nothing if nothing is due. `now` is
-        in seconds since 1970. Being scrubbed is no use of a blob.
+        in seconds since 1970; None means that all blobs are due. Being scrubbed is no use of a
+        blob.
         """
         for name, fd, digest in blobs_to_scrub(self._root, now):
             reading = RereadBlob(fd, digest)

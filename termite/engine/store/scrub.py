@@ -19,12 +19,16 @@ TIMES = b"scrubbed"  # the name of the file
 _TIME = struct.Struct("<Q")  # seconds since 1970
 
 
-def blobs_to_scrub(root: bytes, now: float) -> Iterator[tuple[bytes, int, Digest]]:
+def blobs_to_scrub(root: bytes, now: float | None) -> Iterator[tuple[bytes, int, Digest]]:
     """Yield the path, a descriptor and the digest of each blob in each shard that is due.
 
-    A descriptor is closed after its turn. `now` is in seconds since 1970. Raise OSError if the disk
-    refuses.
+    A descriptor is closed after its turn. `now` is in seconds since 1970; None means that every
+    shard is due. Raise OSError if the disk refuses.
     """
+    if now is None:
+        for every in range(SHARDS):
+            yield from _blobs_to_scrub(root, b"%02x" % every)
+        return
     while (shard := _claim_due_shard(os.path.join(root, TIMES), now)) is not None:
         yield from _blobs_to_scrub(root, b"%02x" % shard)
 

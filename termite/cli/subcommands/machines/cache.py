@@ -1,25 +1,30 @@
-"""Show the stores that termite keeps between builds, and empty them.
+"""Show the stores that termite keeps between builds, check them, and empty them.
 
 A store is emptied only if no daemon uses it. A mirror that runs has a locked directory in each of
 the places that it uses. A master is in the list of living daemons with its database of digests.
+The store of results is emptied in any case: masters find nothing in it then.
 """
 
 import json
 import os
+import time
 from argparse import Namespace
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from termite.cli.amounts import size_text
+from termite.cli.amounts import counted, size_text
 from termite.cli.client import Reply
 from termite.cli.leftovers.footprints import living_places
 from termite.cli.parser import Parser
-from termite.cli.places import CACHE, ROOT_CACHE, default_cache, own_directory
+from termite.cli.places import CACHE, RESULTS, ROOT_CACHE, default_cache, own_directory
+from termite.cli.readers.recorded_builds import recorded_builds_here
 from termite.cli.subcommands.registry import Subcommand
-from termite.engine.errors import UserError
-from termite.engine.model import DEFAULT_STORE_BYTES, DEFAULT_STORE_FILES
+from termite.engine.errors import Retryable, UserError
+from termite.engine.model import DEFAULT_STORE_BYTES, DEFAULT_STORE_FILES, StoreLimits
 from termite.engine.private_directories import DIRECTORY, is_abandoned, remove_tree
+from termite.engine.recall.result_store import DISK_SHARE, ResultStore
 from termite.engine.wire.protocol.foreign_text import printable
 
 SECTOR_BYTES = 512  # the unit of st_blocks
@@ -42,9 +47,10 @@ def _add_flags(parser: Parser) -> None:
     parser.add_argument(
         "action",
         nargs="?",
-        choices=("show", "clean"),
+        choices=("show", "clean", "verify"),
         default="show",
-        help="show the stores with their sizes and limits, or empty those that no daemon uses",
+        help="show the stores with sizes, limits and hit rates; empty those that no daemon uses; "
+        "or read all stored results again, and remove what is damaged",
     )
     parser.add_argument(
         "--cachedir",
@@ -59,12 +65,26 @@ def _run(flags: Namespace) -> int:
     stores = list(stores_below(flags.cachedir or default_cache(), own_directory(CACHE)))
     if flags.action == "clean":
         return _clean(stores)
+    if flags.action == "verify":
+        return _verify(stores)
     sizes = [(store, *size_of(store.path)) for store in stores]
     if flags.json:
         print(json.dumps([_facts_of(store, size_bytes, files) for store, size_bytes, files in sizes], indent=2))
         return 0
     print("\n".join(_table_lines(sizes)) or "there are no stores: no worker and no master has run here yet")
+    for line in _rate_lines():
+        print(line)
     return 0
+
+
+def _rate_lines() -> Iterator[str]:
+    """Yield how many commands of the recorded builds of this tree were answered by results."""
+    with suppress(UserError):
+        builds = recorded_builds_here().past.builds()
+        jobs = sum(build.jobs for build in builds)
+        if cached := sum(build.counts.cached for build in builds):
+            share = f"{cached} of {counted(jobs, 'command')} ({cached / jobs:.0%})"
+            yield f"hits in the recorded builds of this tree: {share}"
 
 
 def _table_lines(sizes: list[tuple[KeptStore, int, int]]) -> Iterator[str]:
@@ -95,6 +115,9 @@ def stores_below(worker_cache: Path, master_cache: Path) -> Iterator[KeptStore]:
             yield KeptStore("layers", layers, "a layer goes when its lease ends", layers)
     if (master_cache / "hashes").is_file():
         yield KeptStore("digests", master_cache / "hashes", "an entry goes after 60 days without use")
+    if (results := master_cache / RESULTS).is_dir() and not results.is_symlink():
+        share = f"{size_text(DEFAULT_STORE_BYTES)}, or {DISK_SHARE:.0%} of the disk if that is less"
+        yield KeptStore(RESULTS, results, f"masters keep it below {share}")
 
 
 def _place_of(path: Path, *, is_ours: bool) -> Path | None:
@@ -127,7 +150,9 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def is_in_use(store: KeptStore) -> bool:
-    """Return whether a daemon uses a store."""
+    """Return whether a daemon uses a store, so that nobody may empty it."""
+    if store.kind == RESULTS:
+        return False
     if store.locks is None:
         return any(places.get("hashes") == str(store.path) for places in living_places())
     try:
@@ -155,7 +180,11 @@ def _clean(stores: list[KeptStore]) -> int:
         if store in used:
             continue
         size_bytes, _ = size_of(store.path)
-        if store.path.is_dir():
+        if store.kind == RESULTS:
+            with _open_results(store.path) as results:
+                results.clear()
+            size_bytes -= size_of(store.path)[0]
+        elif store.path.is_dir():
             remove_tree(store.path)
         else:
             for name in ("", "-wal", "-shm"):  # SQLite's companions of the file
@@ -165,6 +194,35 @@ def _clean(stores: list[KeptStore]) -> int:
         names = ", ".join(str(store.path) for store in used)
         raise UserError(f"kept, because a daemon uses it: {names}", hint="end the masters and workers of this machine")
     return 0
+
+
+def _verify(stores: list[KeptStore]) -> int:
+    """Read every stored result. Return 1 if something was damaged; it is removed."""
+    bad = 0
+    for store in stores:
+        if store.kind != RESULTS:
+            continue
+        with _open_results(store.path) as results:
+            read_bytes = sum(results.scrub(None))
+            counts = results.statistics()
+            rows, contents = results.check(), counts["bad"]
+            bad += rows + contents
+        found = f"{counted(rows, 'damaged row')} and {counted(contents, 'damaged content')} removed"
+        print(f"{store.kind}: {counted(counts['results'], 'result')}, {size_text(read_bytes)} read; {found}")
+    return 1 if bad else 0
+
+
+@contextmanager
+def _open_results(path: Path) -> Iterator[ResultStore]:
+    """Open the store of results. Raise UserError if this is impossible."""
+    try:
+        store = ResultStore(path, StoreLimits(), int(time.time()))
+    except (OSError, Retryable) as error:
+        raise UserError(f"the results in {path} cannot be opened: {error}") from error
+    try:
+        yield store
+    finally:
+        store.close()
 
 
 def _facts_of(store: KeptStore, size_bytes: int, files: int) -> Reply:
@@ -179,9 +237,9 @@ def _facts_of(store: KeptStore, size_bytes: int, files: int) -> Reply:
 
 
 SUBCOMMAND = Subcommand(
-    "show the stores of this machine with sizes and limits, or empty them",
+    "show the stores of this machine with sizes, limits and hit rates, check them, or empty them",
     _run,
     _add_flags,
-    more="The stores are file contents and layers of workers, and digests of masters.",
+    more="The stores are file contents and layers of workers, and digests and results of masters.",
     example="termite-ctl cache clean",
 )
