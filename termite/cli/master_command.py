@@ -24,7 +24,7 @@ from termite.cli.flags import report, run_reporting
 from termite.cli.leftovers.footprints import master_places, worker_places
 from termite.cli.logs.log_settings import add_log_flags, start_log
 from termite.cli.parser import Parser
-from termite.cli.places import CACHE, RESULTS, own_directory, records_directory, tree_name, working_directory
+from termite.cli.places import CACHE, own_directory, records_directory, tree_name, working_directory
 from termite.engine.decide.loaded_plugins import load_plugins
 from termite.engine.decide.logic.switches import check_variables
 from termite.engine.errors import ExitCode, UserError, errors_in
@@ -194,7 +194,7 @@ def _master_config(
         keeps_output=flags.job_output == "kept",
         trace=TraceMode[flags.trace.upper()],
         cache=CacheMode(flags.cache),
-        results=own_directory(CACHE) / RESULTS,
+        results=own_directory(CACHE) / "results",
         log_tail=tail,
     )
 

@@ -13,7 +13,6 @@ from termite.engine.host.ownership import find_stranger
 
 ROOT_CACHE = Path("/var/cache/termite")  # of a root worker
 CACHE = ("XDG_CACHE_HOME", ".cache")
-RESULTS = "results"  # in the cache of a user: the results of commands
 STATE = ("XDG_STATE_HOME", ".local/state")
 
 

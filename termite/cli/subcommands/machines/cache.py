@@ -18,7 +18,7 @@ from termite.cli.amounts import counted, size_text
 from termite.cli.client import Reply
 from termite.cli.leftovers.footprints import living_places
 from termite.cli.parser import Parser
-from termite.cli.places import CACHE, RESULTS, ROOT_CACHE, default_cache, own_directory
+from termite.cli.places import CACHE, ROOT_CACHE, default_cache, own_directory
 from termite.cli.readers.recorded_builds import recorded_builds_here
 from termite.cli.subcommands.registry import Subcommand
 from termite.engine.errors import Retryable, UserError
@@ -27,6 +27,7 @@ from termite.engine.private_directories import DIRECTORY, is_abandoned, remove_t
 from termite.engine.recall.result_store import DISK_SHARE, ResultStore
 from termite.engine.wire.protocol.foreign_text import printable
 
+RESULTS = "results"  # the kind of the store of results
 SECTOR_BYTES = 512  # the unit of st_blocks
 
 
@@ -115,7 +116,7 @@ def stores_below(worker_cache: Path, master_cache: Path) -> Iterator[KeptStore]:
             yield KeptStore("layers", layers, "a layer goes when its lease ends", layers)
     if (master_cache / "hashes").is_file():
         yield KeptStore("digests", master_cache / "hashes", "an entry goes after 60 days without use")
-    if (results := master_cache / RESULTS).is_dir() and not results.is_symlink():
+    if (results := master_cache / "results").is_dir() and not results.is_symlink():
         share = f"{size_text(DEFAULT_STORE_BYTES)}, or {DISK_SHARE:.0%} of the disk if that is less"
         yield KeptStore(RESULTS, results, f"masters keep it below {share}")
 
