@@ -50,8 +50,8 @@ def build_end_word(build: BuildRecord) -> str:
 def progress_text(build: BuildRecord, home: int, now_s: float) -> str:
     """Return how far a build is. `home` jobs of it came home since the reader follows it.
 
-    The number of its jobs is not known. That of the last such build is shown instead, until the
-    build has more jobs.
+    The number of its jobs is not known. The last such build's is shown instead, until this build
+    has more jobs.
     """
     done = f"{counted(build.jobs + home, 'job')} done"
     if build.expected_jobs >= build.jobs + home:

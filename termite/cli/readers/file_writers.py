@@ -15,6 +15,7 @@ from termite.engine.history.logic.job_record import JobRecord, Where
 CLOCK_S = 0.1  # a file system's clock ticks, and runs behind
 NAMED_WRITERS = 3
 _BETWEEN_WORDS = re.compile(r"[\s'\"`;=,()<>|&]+")
+_OUTPUT = re.compile(r"""(?:(?:^|\s)-o\s*|>\s*)['"]?([^\s'"`;<>|&()]+)""")
 
 
 def is_written_since(path: Path, job: JobRecord) -> bool:
@@ -33,11 +34,12 @@ def writers_here(records: RecordedBuilds, path: bytes, after: JobRecord | None) 
     """Return jobs that ran on this machine and may have written a file, the likeliest first.
 
     `path` is below the tree. The jobs came home after the job `after`; None: at any time. All of
-    them name the file, ran when it was written, or both: as much as is true of any.
+    them ran when it was written, name its path, and name it as their output: as much as is true of
+    any, and what is named first counts most.
     """
     file = records.tree / os.fsdecode(path)
     found = [(_likeness(job, file), job.id, job) for job in _jobs_here(records, file.name, after)]
-    best = max((likeness for likeness, _, _ in found), default=(False, False))
+    best = max((likeness for likeness, _, _ in found), default=())
     if not any(best):
         return []
     return [job for likeness, _, job in sorted(found, reverse=True) if likeness == best][:NAMED_WRITERS]
@@ -51,21 +53,22 @@ def _jobs_here(records: RecordedBuilds, name: str, after: JobRecord | None) -> I
             yield job
 
 
-def _likeness(job: JobRecord, file: Path) -> tuple[bool, bool]:
-    """Return whether a job that names a file ran when the file was written, and names its path.
+def _likeness(job: JobRecord, file: Path) -> tuple[bool, ...]:
+    """Return whether a job ran when a file was written, names its path, and as an output.
 
-    Return (False, False) if the job names another file.
+    The output follows `-o` or `>`. All is False if the job names another file.
     """
     words = [word.removeprefix("-o") for word in _BETWEEN_WORDS.split(job.text)]
     named = [word for word in words if os.path.basename(word) == file.name]
     if not named:
-        return False, False
+        return False, False, False
     is_path = any(os.path.normpath(os.path.join(job.cwd, word)) == str(file) for word in named)
     try:
         written_s = file.lstat().st_mtime
     except OSError:
         written_s = 0.0
-    return job.sent_s - CLOCK_S <= written_s <= job.home_s + CLOCK_S, is_path
+    is_output = any(os.path.basename(word) == file.name for word in _OUTPUT.findall(job.text))
+    return job.sent_s - CLOCK_S <= written_s <= job.home_s + CLOCK_S, is_path, is_output
 
 
 def files_of_name(records: RecordedBuilds, word: str) -> Sequence[bytes]:

@@ -105,9 +105,11 @@ def test_log_and_why_find_a_job_by_its_number_and_by_its_file(ctl: Ctl, tree: Pa
         assert said.stdout.splitlines()[0] == f"job       {job.id} of build 2", said
     unknown = ctl("why", "9999999")
     assert unknown.returncode == 100 and "no job 9999999 is recorded" in unknown.stderr
+    unknown = ctl("log", "9999999")
+    assert unknown.returncode == 100 and "termite-ctl top those that run now" in unknown.stderr
     missing = ctl("log", "build/none.o")
     assert missing.returncode == 100
-    assert "no recorded job is or wrote build/none.o" in missing.stderr
+    assert "no recorded job wrote build/none.o" in missing.stderr
 
 
 def test_a_file_that_was_written_later_names_those_who_may_have_done_it(ctl: Ctl, tree: Path) -> None:
@@ -122,7 +124,9 @@ def test_a_file_that_was_written_later_names_those_who_may_have_done_it(ctl: Ctl
         home_s=now_s - 19,
     )  # fmt: skip
     linker = replace(here, id=183, text="ld deep/x.o", cwd=str(tree), sent_s=now_s - 9, home_s=now_s - 8)
-    builds = [synthetic_build(0, 4)._replace(jobs=[worker]), synthetic_build(0, 5)._replace(jobs=[here, linker])]
+    archiver = replace(here, id=184, text="ar rc x.a x.o", sent_s=now_s - 19.9, home_s=now_s - 18)
+    later = [here, linker, archiver]
+    builds = [synthetic_build(0, 4)._replace(jobs=[worker]), synthetic_build(0, 5)._replace(jobs=later)]
     write_history(records_directory(tree), builds)
     made = tree / "deep" / "x.o"
     assert "but       the file is no longer there" in ctl("log", "deep/x.o").stdout

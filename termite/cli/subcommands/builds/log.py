@@ -18,6 +18,7 @@ from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
 NAMED_FILES = 5
 NEWLINE = "\n"
+JOBS_HINT = "termite-ctl jobs -all lists those of the last 20 builds, and termite-ctl top those that run now"
 
 
 def _add_flags(parser: Parser) -> None:
@@ -82,6 +83,8 @@ def _named(jobs: Iterable[JobRecord]) -> Iterator[str]:
 
 def _refuse(records: RecordedBuilds, word: str) -> NoReturn:
     """Raise UserError: no job is or wrote what the word names. Name what may have been meant."""
+    if word.isdecimal():
+        raise UserError(f"no job {word} is recorded, nor one that wrote a file {word}", hint=JOBS_HINT)
     hint = "termite-ctl jobs lists those of the last build; commands that ran here name no files"
     path = records.below_tree(word)
     if path and (jobs := writers_here(records, path, None)):
@@ -89,7 +92,7 @@ def _refuse(records: RecordedBuilds, word: str) -> NoReturn:
     elif files := files_of_name(records, word):
         named = ", ".join(os.path.relpath(records.tree / os.fsdecode(file)) for file in files[:NAMED_FILES])
         hint = f"files of that name: {printable(named)}"
-    raise UserError(f"no recorded job is or wrote {word}", hint=hint)
+    raise UserError(f"no recorded job wrote {word}", hint=hint)
 
 
 SUBCOMMAND = Subcommand(

@@ -10,7 +10,7 @@ from termite.cli.canonical.moves import join_here
 from termite.cli.client import Reply, connect_here
 from termite.cli.parser import Parser
 from termite.cli.readers.recorded_builds import RecordedBuilds, recorded_builds_here
-from termite.cli.subcommands.builds.log import doubt_lines, find_jobs
+from termite.cli.subcommands.builds.log import JOBS_HINT, doubt_lines, find_jobs
 from termite.cli.subcommands.registry import Subcommand
 from termite.engine.decide.logic.rules import readable_regexp
 from termite.engine.errors import UserError
@@ -30,9 +30,7 @@ def _run(flags: Namespace) -> int:
     if len(words) == 1 and _tell_of_job(words[0]):
         return 0
     if len(words) == 1 and words[0].isdecimal() and not shutil.which(words[0]):
-        raise UserError(
-            f"no job {words[0]} is recorded", hint="termite-ctl jobs -all lists those of the last 20 builds"
-        )
+        raise UserError(f"no job {words[0]} is recorded", hint=JOBS_HINT)
     command, notes = without_launcher(words)
     # One word with spaces is a command line that a build tool would give to the shell.
     if len(command) == 1 and " " in command[0]:
