@@ -7,6 +7,7 @@ import importlib.util
 import ipaddress
 import secrets
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from termite.engine.errors import UserError
@@ -36,9 +37,24 @@ class PageAddress:
         except ValueError:
             return self.host == "localhost"
 
-    def url(self, port: int, token: str) -> str:
-        """Return the address of the front page, with its token."""
-        return f"http://{self.shown_host}:{port}/?token={token}"
+    def browser_host(self, names: Sequence[str]) -> str:
+        """Return the host by which browsers reach the pages.
+
+        It is the address itself. If others reach it, too, the first of `names` comes first, and the
+        name of this machine replaces an address that stands for all.
+        """
+        if names and not self.is_loopback:
+            return names[0]
+        try:
+            is_any = ipaddress.ip_address(self.host).is_unspecified
+        except ValueError:
+            is_any = False
+        return socket.gethostname() if is_any else self.shown_host
+
+
+def page_url(host: str, port: int, token: str) -> str:
+    """Return the address of the front page, with its token."""
+    return f"http://{host}:{port}/?token={token}"
 
 
 def parse_page_address(text: str, example: int) -> PageAddress:

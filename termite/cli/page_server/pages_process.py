@@ -18,7 +18,13 @@ import msgspec
 import trio
 
 import termite
-from termite.cli.page_server.pages_address import PageAddress, new_token, open_listener, require_packages
+from termite.cli.page_server.pages_address import (
+    PageAddress,
+    new_token,
+    open_listener,
+    page_url,
+    require_packages,
+)
 from termite.cli.page_server.pages_start import PagesStart
 from termite.engine.wire.protocol.foreign_text import printable
 
@@ -36,7 +42,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class FarmPages:
-    """The pages of a farm, whose socket is open. `hosts` are names by which browsers reach them."""
+    """The pages of a farm, whose socket is open.
+
+    `hosts` are names by which browsers reach them, the one to show first.
+    """
 
     address: PageAddress
     listening: socket.socket
@@ -47,13 +56,13 @@ class FarmPages:
     @property
     def url(self) -> str:
         """The address of the front page, with its token."""
-        return self.address.url(self.listening.getsockname()[1], self.token)
+        return page_url(self.hosts[0], self.listening.getsockname()[1], self.token)
 
 
 def open_farm_pages(address: PageAddress, names: Sequence[str]) -> FarmPages:
     """Listen for browsers. Raise UserError if packages are missing or the address is not free."""
     require_packages()
-    return FarmPages(address, open_listener(address), (*names, address.shown_host))
+    return FarmPages(address, open_listener(address), (address.browser_host(names), *names, address.shown_host))
 
 
 async def keep_pages(pages: FarmPages, secret: bytes, coordinator: tuple[str, int]) -> None:

@@ -11,7 +11,7 @@ from hypercorn.config import Config
 from hypercorn.trio import serve
 from starlette.types import ASGIApp
 
-from termite.cli.page_server.pages_address import PageAddress, new_token, open_listener
+from termite.cli.page_server.pages_address import PageAddress, new_token, open_listener, page_url
 from termite.cli.web.access import Guard, bound_token
 from termite.cli.web.live_follower import LiveFollower
 from termite.cli.web.site import Site
@@ -43,8 +43,9 @@ async def serve_pages(
         nursery.start_soon(follower.follow)
         ended = trio.Event()
         await nursery.start(wait_for_signal, ended)
-        say(address.url(port, token))
-        guard = Guard(site.app(), token, port, [*names, address.shown_host])
+        host = address.browser_host(names)
+        say(page_url(host, port, token))
+        guard = Guard(site.app(), token, port, [*names, host, address.shown_host])
         await serve_guarded(guard, listening, ended)
         nursery.cancel_scope.cancel()
 

@@ -2,12 +2,14 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from termite.cli.page_server.pages_address import PageAddress
 from termite.cli.places import records_directory, web_address_file
 from termite.cli.readers.web_address import read_address, remove_address, write_address
 from tests.synthetic_builds import synthetic_history, write_history
@@ -104,3 +106,22 @@ def test_a_file_that_nobody_keeps_is_no_address(tree: Path, text: str) -> None:
     assert read_address(file) == ""
     remove_address(file)
     assert file.exists()
+
+
+@pytest.mark.parametrize(
+    ("host", "names", "shown"),
+    [
+        ("127.0.0.1", (), "127.0.0.1"),
+        ("127.0.0.1", ("buildhost",), "127.0.0.1"),
+        ("0.0.0.0", ("buildhost", "other"), "buildhost"),
+        ("0.0.0.0", (), socket.gethostname()),
+        ("::", (), socket.gethostname()),
+        ("::1", (), "[::1]"),
+        ("2001:db8::1", (), "[2001:db8::1]"),
+        ("buildhost.example", (), "buildhost.example"),
+    ],
+)
+def test_the_shown_address_is_one_that_a_browser_can_open(
+    host: str, names: tuple[str, ...], shown: str
+) -> None:
+    assert PageAddress(host, 0).browser_host(names) == shown

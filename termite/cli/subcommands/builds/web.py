@@ -1,6 +1,5 @@
 """Serve pages of the tree of the current directory: builds, jobs, workers, timelines."""
 
-import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -35,10 +34,7 @@ def _run(flags: Namespace) -> int:
     socket = find_socket(working_directory())
     tree = socket.parent if socket else recorded_builds_here().tree
     if not address.is_loopback:
-        print(
-            "termite-ctl: these pages are not encrypted: whoever reads this network can read the token",
-            file=sys.stderr,
-        )
+        print_line("termite-ctl", "these pages are not encrypted: whoever reads this network can read the token")
     file = web_address_file(tree)
 
     def say(url: str) -> None:

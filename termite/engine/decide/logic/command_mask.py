@@ -18,7 +18,8 @@ _VALUE = r"(?:'[^']*+'?|\"(?:[^\"\\]|\\.)*+\"?|[^\s'\";&|<>()\\]|\\.)++"
 # A whole word `pass` or `pwd` in a name: `--passes` is none, and PWD alone is a directory.
 _SECRET_NAME = re.compile(
     r"passw(?:or)?d|passphrase|(?<![a-z])pass(?![a-z])|[_-]pwd(?![a-z])|secret|token|credential"
-    r"|(?:api|access|private|sign|signing|deploy|encryption|license)[_-]?key|(?-i:[A-Z0-9]_KEY\Z)",
+    r"|(?:api|access|private|sign|signing|deploy|encryption|license)[_-]?key|(?-i:[A-Z0-9]_KEY\Z|[a-z0-9]Key\Z)"
+    r"|sharedaccesssignature|^sig\Z",
     re.IGNORECASE,
 )
 # NAME=VALUE and NAME: VALUE, then --name VALUE
@@ -27,7 +28,7 @@ _SETTINGS = tuple(
     for name, sign in ((r"[\w-]{1,100}+", r"\s?[=:]\s?"), (r"--?[\w-]{1,100}+", r"\s{1,8}(?!-)"))
 )
 # A text without any of these, in lower case, has no name that `_SECRET_NAME` finds.
-_SECRET_PARTS = ("pass", "_pwd", "-pwd", "secret", "token", "credential", "key")
+_SECRET_PARTS = ("pass", "_pwd", "-pwd", "secret", "token", "credential", "key", "sig")
 _GITHUB_PARTS = ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_")
 # Each pattern has what stays visible in its groups `before` and `after`. The texts before it are
 # in lower case: without one of them, the pattern finds nothing. To look for a text takes a

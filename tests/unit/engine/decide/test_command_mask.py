@@ -14,6 +14,8 @@ from termite.engine.decide.logic.commands import without_definitions
 
 TOKEN = "Zm9vYmFyYmF6"
 WITH_CREDENTIALS = [
+    f"az storage 'DefaultEndpointsProtocol=https;AccountName=x;AccountKey={TOKEN}=='",
+    f"curl 'https://x.blob.core.windows.net/c?sv=1&sig={TOKEN}'",
     f"curl -H 'Authorization: Bearer {TOKEN}' https://example.com/x.tar",
     f"curl -u me --password {TOKEN} https://example.com",
     f"deploy --api-key={TOKEN} now",
