@@ -33,9 +33,9 @@ def is_written_since(path: Path, job: JobRecord) -> bool:
 def writers_here(records: RecordedBuilds, path: bytes, after: JobRecord | None) -> list[JobRecord]:
     """Return jobs that ran on this machine and may have written a file, the likeliest first.
 
-    `path` is below the tree. The jobs came home after the job `after`; None: at any time. All of
-    them ran when it was written, name its path, and name it as their output: as much as is true of
-    any, and what is named first counts most.
+    `path` is below the tree. The jobs came home after the job `after`; None: at any time. The
+    likeliest ones ran when it was written. Among equals, those come first that name its path, and
+    then those that name it as their output.
     """
     file = records.tree / os.fsdecode(path)
     found = [(_likeness(job, file), job.id, job) for job in _jobs_here(records, file.name, after)]

@@ -121,7 +121,5 @@ def test_a_file_that_nobody_keeps_is_no_address(tree: Path, text: str) -> None:
         ("buildhost.example", (), "buildhost.example"),
     ],
 )
-def test_the_shown_address_is_one_that_a_browser_can_open(
-    host: str, names: tuple[str, ...], shown: str
-) -> None:
+def test_the_shown_address_is_one_that_a_browser_can_open(host: str, names: tuple[str, ...], shown: str) -> None:
     assert PageAddress(host, 0).browser_host(names) == shown
