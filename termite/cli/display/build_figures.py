@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from termite.cli.display.job_text import cause_word, run_time_s, slot_time_s
+from termite.cli.display.job_text import begin_s, cause_word, run_time_s, slot_time_s
 from termite.engine.history.logic.job_record import BuildRecord, JobRecord, Where, Why
 
 Step = tuple[float, int]  # from this time on (seconds since the epoch), so many
@@ -105,17 +105,21 @@ def waiting_steps(jobs: Iterable[JobRecord]) -> list[Step]:
     return steps((job.queued_s, job.sent_s or job.home_s) for job in jobs)
 
 
+_PLACES = {Where.HERE: "", Where.CACHE: "known results"}
+
+
 def slot_tracks(jobs: Iterable[JobRecord]) -> list[tuple[str, list[JobRecord]]]:
     """Return the jobs by slot, each slot as a name and its jobs in order of time.
 
-    Jobs that ran nowhere are in no track. Jobs that overlap in one slot get further tracks of it:
-    a slot is free for the next command when the command has ended, before its results are home.
+    Jobs that ran nowhere are in no track. Jobs whose results were known have tracks of their own.
+    Jobs that overlap in one slot get further tracks of it: a slot is free for the next command when
+    the command has ended, before its results are home.
     """
     lanes: defaultdict[tuple[str, int], list[list[JobRecord]]] = defaultdict(list)
-    for job in sorted((job for job in jobs if job.sent_s), key=lambda job: (job.sent_s, job.home_s, job.id)):
-        place = job.worker if job.where is Where.WORKER else ""
+    for job in sorted(filter(begin_s, jobs), key=lambda job: (begin_s(job), job.home_s, job.id)):
+        place = _PLACES.get(job.where, job.worker)
         slot_lanes = lanes[place, job.slot]
-        free = next((lane for lane in slot_lanes if lane[-1].home_s <= job.sent_s), None)
+        free = next((lane for lane in slot_lanes if lane[-1].home_s <= begin_s(job)), None)
         if free is None:
             slot_lanes.append([job])
         else:

@@ -101,8 +101,16 @@ def slot_time_s(job: JobRecord, now_s: float = 0.0) -> float:
     """Return the seconds for which a job held a slot, or 0.0 if it never got one.
 
     The wait for the slot is no part of it: it says how busy the farm was, not how long the job is.
+    A job whose result was known needs no slot, and its whole time counts.
     """
+    if job.where is Where.CACHE:
+        return whole_time_s(job, now_s)
     return max((job.home_s or now_s or job.sent_s) - job.sent_s, 0.0) if job.sent_s else 0.0
+
+
+def begin_s(job: JobRecord) -> float:
+    """Return when a job got its slot, or when it came if its result was known; else 0.0."""
+    return job.sent_s or (job.queued_s if job.where is Where.CACHE else 0.0)
 
 
 def run_time_s(job: JobRecord) -> float:

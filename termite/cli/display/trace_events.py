@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from termite.cli.display.build_figures import Step, running_steps, slot_tracks, waiting_steps
-from termite.cli.display.job_text import cause_text, end_text, phases
+from termite.cli.display.job_text import begin_s, cause_text, end_text, phases
 from termite.engine.history.logic.job_record import BuildRecord, JobRecord, Where
 from termite.engine.wire.protocol.foreign_text import printable
 
@@ -41,10 +41,13 @@ def _build_events(build: BuildRecord, jobs: Sequence[JobRecord], start_s: float)
     yield _event(printable(build.text) or "commands", _BUILD, _TOOL, (build.started_s, end_s), start_s, arguments)
 
 
+_PLACES = {Where.HERE: "this machine", Where.CACHE: "known results"}
+
+
 def _tracks(jobs: Sequence[JobRecord], start_s: float) -> Iterator[TraceEvent]:
     processes: dict[str, int] = {}
     for thread, (name, track) in enumerate(slot_tracks(jobs), _TOOL + 1):
-        place = track[0].worker if track[0].where is Where.WORKER else "this machine"
+        place = _PLACES.get(track[0].where, track[0].worker)
         if place not in processes:
             processes[place] = _BUILD + 1 + len(processes)
             yield from _name("process", processes[place], 0, place)
@@ -67,9 +70,9 @@ def _job_events(job: JobRecord, process: int, thread: int, start_s: float) -> It
         "bytes received": job.received_bytes,
         "retried": len(job.attempts),
     }
-    yield _event(job_name(job), process, thread, (job.sent_s, job.home_s or job.sent_s), start_s, arguments)
-    for name, begin_s, end_s in phases(job) if job.where is Where.WORKER else ():
-        phase = _event(_PHASE_NAMES.get(name, ""), process, thread, (begin_s, end_s), start_s, {"job": job.id})
+    yield _event(job_name(job), process, thread, (begin_s(job), job.home_s or begin_s(job)), start_s, arguments)
+    for name, from_s, end_s in phases(job) if job.where is Where.WORKER else ():
+        phase = _event(_PHASE_NAMES.get(name, ""), process, thread, (from_s, end_s), start_s, {"job": job.id})
         if phase["name"] and phase["dur"]:  # one without a length may be drawn outside of its job
             yield phase
 

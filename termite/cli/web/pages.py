@@ -12,6 +12,7 @@ from termite.cli.display.build_text import (
     progress_text,
 )
 from termite.cli.display.job_text import (
+    begin_s,
     cause_text,
     end_text,
     end_word,
@@ -112,13 +113,14 @@ def _builds_table(builds: Iterable[BuildRecord]) -> Html:
             build.jobs,
             build.counts.remote,
             build.counts.local + build.counts.short,
+            build.counts.cached,
             build_end_word(build),
             tag("code", build_title(build)),
         ]
         for build in builds
     ]
-    head = ["build", "started", "took", "jobs", "on workers", "here", "end", "command"]
-    return table(head, rows, numbers=(0, 2, 3, 4, 5)) if rows else tag("p", "No build is recorded.")
+    head = ["build", "started", "took", "jobs", "on workers", "here", "known", "end", "command"]
+    return table(head, rows, numbers=(0, 2, 3, 4, 5, 6)) if rows else tag("p", "No build is recorded.")
 
 
 def build_page(build: BuildRecord, jobs: Sequence[JobRecord]) -> Html:
@@ -163,6 +165,7 @@ def _legend() -> Html:
     kinds = {
         "well": "on a worker",
         "here": "on this machine",
+        "known": "its result was known",
         "retried": "after a failed attempt",
         "failed": "failed",
         "send": "on its way",
@@ -234,8 +237,8 @@ def timeline_object(build: BuildRecord, jobs: Sequence[JobRecord]) -> dict[str, 
         "jobs": [
             [
                 at,
-                after_ms(job.sent_s),
-                after_ms(job.started_s or job.sent_s),
+                after_ms(begin_s(job)),
+                after_ms(job.started_s or begin_s(job)),
                 after_ms(job.ended_s or job.home_s),
                 after_ms(job.home_s),
                 job.id,
@@ -255,6 +258,8 @@ def _kind(job: JobRecord) -> int:
         return 1
     if job.where is Where.HERE:
         return 2
+    if job.where is Where.CACHE:
+        return 4
     return 3 if job.attempts else 0
 
 

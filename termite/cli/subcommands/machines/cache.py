@@ -238,7 +238,7 @@ def _facts_of(store: KeptStore, size_bytes: int, files: int) -> Reply:
 
 
 SUBCOMMAND = Subcommand(
-    "show the stores of this machine with sizes, limits and hit rates, check them, or empty them",
+    "show the stores of this machine with their sizes, check them, or empty them",
     _run,
     _add_flags,
     more="The stores are file contents and layers of workers, and digests and results of masters.",

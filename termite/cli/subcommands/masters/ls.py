@@ -92,7 +92,8 @@ def _jobs(master: ListedMaster) -> str:
         return printable(master.silence)
     jobs = cast(dict[str, int], master.status["jobs"])
     here = jobs["local"] + jobs.get("short", 0)
-    return f"{jobs['remote']} on workers, {here} here, {jobs['running']} running"
+    known = f"{cached} known, " if (cached := jobs.get("cached", 0)) else ""
+    return f"{jobs['remote']} on workers, {here} here, {known}{jobs['running']} running"
 
 
 SUBCOMMAND = Subcommand("list all masters of yours on this machine: tree, process, since when, jobs", _run, _add_flags)

@@ -123,7 +123,7 @@ class Timeline {
 
   draw() {
     const { context, width, height } = sized(this.canvas);
-    const fills = ["--well", "--failed", "--here", "--retried"].map(colour);
+    const fills = ["--well", "--failed", "--here", "--retried", "--good"].map(colour);
     const send = colour("--send"), on = colour("--on");
     for (const job of this.build.jobs) {
       if (job[4] < this.from || job[1] > this.to) continue;

@@ -124,3 +124,18 @@ def test_the_validator_finds_what_is_wrong() -> None:
     trace["traceEvents"] = [event for event in trace["traceEvents"] if event["name"] != "thread_name"]
     with pytest.raises(Invalid, match="has no name"):
         validate(trace)
+
+
+def test_a_known_result_is_an_event_as_long_as_its_launcher_waited() -> None:
+    build, jobs = synthetic_build(60)
+    known = [
+        msgspec.structs.replace(job, where=Where.CACHE, worker="", slot=-1, sent_s=0.0, started_s=0.0, ended_s=0.0)
+        for job in jobs
+    ]
+    tracks = validate(trace_object(build, known))
+    lengths = {
+        event["args"]["job"]: event["dur"] for events in tracks.values() for event in events if "job" in event["args"]
+    }
+    assert set(lengths) == {job.id for job in jobs}
+    for job in known:
+        assert abs(lengths[job.id] - 1e6 * (job.home_s - job.queued_s)) <= TOLERANCE_US
