@@ -60,7 +60,7 @@ BAD_FILES = [
     BadFile(FUSE_LAYERS, "termite.fuse.kernel.bad", "termite.fuse.harvest.collect"),
     BadFile(NO_CERTIFICATES, "termite.fuse.content.bad", "cryptography.x509"),
     BadFile(NO_CERTIFICATES, "termite.fuse.content.bad", "termite.engine.wire.authority"),
-    BadFile(MIRROR, "termite.fuse.content.bad", "termite.engine.master.notices"),
+    BadFile(MIRROR, "termite.fuse.content.bad", "termite.engine.master.user_notices.notices"),
     BadFile(MIRROR, "termite.fuse.content.bad", "termite.engine.tree.logic.plan"),
     BadFile(WORKER, "termite.engine.worker.bad", "termite.engine.tree.disk"),
     BadFile(WORKER, "termite.engine.worker.bad", "termite.engine.launch.invocation"),

@@ -33,7 +33,7 @@ from termite.engine.launch.vantage import difference, own_vantage
 from termite.engine.loop.fd_watcher import FdWatcher
 from termite.engine.master.job import Job
 from termite.engine.master.mirror_requests import MirrorRequests
-from termite.engine.master.notices import Notices
+from termite.engine.master.placement.settled_check import SettledCheck
 from termite.engine.master.placement.tool_places import ToolPlaces, UnseenPrograms
 from termite.engine.master.recording.authors import Authors
 from termite.engine.master.recording.fleet_view import FleetView, view_fleet
@@ -42,7 +42,7 @@ from termite.engine.master.recording.recorder import Recorder
 from termite.engine.master.recording.recorder_config import RecorderConfig
 from termite.engine.master.reuse.result_cache import ResultCache, open_cache
 from termite.engine.master.reuse.run_observer import RunObserver
-from termite.engine.master.settled_check import SettledCheck
+from termite.engine.master.user_notices.notices import Notices
 from termite.engine.master.worker_shell.job_surroundings import JobSurroundings, Surroundings
 from termite.engine.model import CacheMode, Command, How, MachineFacts, TraceMode, Verdict
 from termite.engine.paths import is_within, tree_path

@@ -1,5 +1,6 @@
 """The room of what a command needs to get the same answers on a worker as on this machine.
 
+`settled_check` checks the files outside the tree, for which a job waits first.
 `dispatch` makes the message that goes there. `tool_places` shows jobs the tools that the command
 finds by its search path. `machine_questions` keeps a command that asks about its machine away from
 workers that would answer otherwise. `run_times` notes how long it took there, so that a short one
