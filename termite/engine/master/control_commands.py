@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, cast
 
 from termite import __version__
+from termite.engine.decide.local_or_remote import Tie, may_run_as_short
 from termite.engine.decide.logic.command_mask import mask_command
 from termite.engine.decide.logic.commands import is_no_op
-from termite.engine.decide.refused_commands import Refusal
-from termite.engine.errors import Reason, UserError
+from termite.engine.errors import UserError
 from termite.engine.fleet.trouble import Trouble
 from termite.engine.fleet.worker_commands import answer_about_worker
 from termite.engine.fleet.worker_log import read_worker_log
@@ -26,10 +26,9 @@ from termite.engine.host.log_tail import MOST_RECORDS
 from termite.engine.launch.connection import Reply
 from termite.engine.launch.listener import ControlSession, Feed
 from termite.engine.launch.vantage import Vantage, difference
-from termite.engine.master.fallback import private_place_of
 from termite.engine.master.recording.build_notes import BuildNotes
 from termite.engine.master.user_notices.silence_notices import silence_report
-from termite.engine.model import Command, How, Invocation, Phase, Rule
+from termite.engine.model import How, Invocation, Phase
 from termite.engine.status import report
 from termite.engine.wire.protocol.foreign_text import printable
 
@@ -171,35 +170,25 @@ class ControlCommands:
         invocation = _invocation(request)
         plugin, command = master.plugins.parse_with_plugin(invocation)
         verdict = master.decide(invocation.how, command)
-        tied = "" if verdict.local else self._tied_by_memory(command, verdict.rule)
+        tie = Tie(verdict.tie) if verdict.tie else None
+        if not verdict.local:
+            tie = master.find_tie(
+                *(command, verdict, invocation.env),
+                find_refusal=lambda: master.refused.find_newest(command, time.time()),
+            )
         return {
             "text": mask_command(command.text, command.env, master.config.env_exclude),
             "plugin": plugin,
             "nothing": is_no_op(command),
             "local": verdict.local,
-            "tied": verdict.tie.words if verdict.tie else tied,
+            "tied": _tie_text(tie) if tie else "",
             "elsewhere": self._difference(request),
-            "took_s": master.short.took_s(command),
+            "took_s": master.short.took_s(command) if may_run_as_short(verdict, invocation.env) else None,
             "short_s": master.short.limit_s,
             "rule": dataclasses.asdict(verdict.rule) if verdict.rule else None,
             "workers": [worker.name for worker in master.pool.fleet.workers],
             "bad_rules": str(error) if error else "",
         }
-
-    def _tied_by_memory(self, command: Command, rule: Rule | None) -> str:
-        """Return why a command runs here although no rule makes it local, or "" if it does not."""
-        master = self._master
-        refusal = master.refused.find_newest(command, time.time())
-        if refusal and refusal.reason is Reason.LATER_CODE and rule is not None and rule.trusted:
-            refusal = None
-        if refusal is None and (place := master.outside.place_in(command)):
-            refusal = Refusal(Reason.WRITES_OUTSIDE, place)
-        if refusal is None and (place := private_place_of(master, command)):
-            is_fifo = master.private.is_meeting_place(place)
-            refusal = Refusal(Reason.NAMES_FIFO if is_fifo else Reason.NAMES_PRIVATE, place)
-        if refusal is None:
-            return ""
-        return f"{refusal.reason.words}: {printable(refusal.place)}" if refusal.place else refusal.reason.words
 
 
 class _Build:
@@ -302,6 +291,10 @@ def _named(places: Counter[str], summary: Reply) -> list[tuple[str, Reply]]:
         (place, {"place": printable(place), "count": count, "is_many": place in many})
         for place, count in places.most_common(report.NAMED_PATHS)
     ]
+
+
+def _tie_text(tie: Tie) -> str:
+    return f"{tie.reason.words}: {printable(tie.place)}" if tie.place else tie.reason.words
 
 
 def _invocation(request: Reply) -> Invocation:

@@ -5,17 +5,15 @@ refused. The launcher executes the command. If it has shown output of a remote r
 output of the command with that (native/launcher/streams/second_run.c).
 """
 
-import functools
 import logging
 import os
-import time
 from collections.abc import Callable, Collection, Sequence
 
 import trio
 
 from termite.engine.decide.command_memory import key_of
+from termite.engine.decide.local_or_remote import may_run_as_short
 from termite.engine.decide.logic.switches import is_local_forbidden
-from termite.engine.decide.refused_commands import Refusal
 from termite.engine.errors import Conflict, ExitCode, Outdated, Reason, Retryable
 from termite.engine.master.job import Job
 from termite.engine.master.job_reports import count_local, record_refusal
@@ -27,49 +25,6 @@ from termite.engine.wire.protocol.foreign_text import printable
 NAMED_PLACES = 3  # as many as a person reads in one line
 
 log = logging.getLogger(__name__)
-
-
-def tie_by_memory(master: Master, job: Job) -> Verdict:
-    """Return the verdict on a command that no rule makes local, by what is known of it.
-
-    If its result would be refused, or if it names a private path or a FIFO, the command runs here.
-    It goes to a worker all the same if TERMITE_LOCAL=never: a local run without a rule would be
-    against the user's word.
-    """
-    command, verdict = job.command, job.verdict
-    assert command is not None and verdict is not None, "run_at_once has decided"
-    if is_local_forbidden(job.request.invocation.env):
-        return verdict
-    tie, place = Reason.WRITES_OUTSIDE, ""
-    if refusal := _find_refusal(master, job, command, verdict):
-        tie, place = refusal
-        if tie is Reason.WRITES_OUTSIDE:
-            place = master.outside.add_place(place)
-    elif not (place := master.outside.place_in(command)):
-        if not (place := private_place_of(master, command)):
-            return verdict
-        tie = Reason.NAMES_FIFO if master.private.is_meeting_place(place) else Reason.NAMES_PRIVATE
-    job.place = "" if tie is Reason.NAMES_FIFO else place
-    job.verdict = Verdict(local=True, tie=tie)
-    return job.verdict
-
-
-def _find_refusal(master: Master, job: Job, command: Command, verdict: Verdict) -> Refusal | None:
-    """Return why the result of the command would be refused, or None if it would not."""
-    if not master.refused.are_known:
-        return None
-    key = job.key or key_of(command)
-    refusal = master.refused.find(key, time.time())
-    master.refused.count_run(key)
-    is_trusted = verdict.rule is not None and verdict.rule.trusted
-    return None if refusal and refusal.reason is Reason.LATER_CODE and is_trusted else refusal
-
-
-def private_place_of(master: Master, command: Command) -> str:
-    """Return the private place that a command names and needs, or "" if there is none."""
-    master.private.see_fifos(master.tree.fifos)
-    is_droppable = functools.partial(master.outside.is_droppable, command=command)
-    return master.private.place_in(command.text, command.cwd, command.env, is_droppable)
 
 
 def start_local(master: Master, job: Job) -> bool:
@@ -97,8 +52,10 @@ def start_short(master: Master, job: Job) -> bool:
     Return False otherwise. If more jobs run on workers than there are local slots, one core stays
     free for the master.
     """
-    key = job.key
-    if key is None or not master.short.is_short(key) or is_local_forbidden(job.request.invocation.env):
+    key, verdict = job.key, job.verdict
+    if key is None or verdict is None or not master.short.is_short(key):
+        return False
+    if not may_run_as_short(verdict, job.request.invocation.env):
         return False
     started_s = trio.current_time()
 

@@ -7,6 +7,7 @@ ends never gets a task of its own, so that function must not wait.
 import functools
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from termite.engine.decide.command_memory import key_of
 from termite.engine.decide.environment import environment_of
 from termite.engine.decide.logic.commands import is_no_op
 from termite.engine.decide.logic.later_code import find_later_code
+from termite.engine.decide.refused_commands import Refusal
 from termite.engine.errors import (
     Conflict,
     FsError,
@@ -47,7 +49,6 @@ from termite.engine.master.fallback import (
     run_with_unseen_program,
     start_local,
     start_short,
-    tie_by_memory,
 )
 from termite.engine.master.job import Job, new_job, run_at_terminal
 from termite.engine.master.job_reports import (
@@ -66,7 +67,7 @@ from termite.engine.master.reuse.ended_jobs import keep_ended
 from termite.engine.master.reuse.recalled_jobs import recall_job
 from termite.engine.master.reuse.run_observer import ObservedRun
 from termite.engine.master.shared import Master
-from termite.engine.model import Command, Exit, Phase
+from termite.engine.model import Command, Exit, Phase, Verdict
 from termite.engine.tree.logic.times import Timing
 from termite.engine.wire.protocol.messages import Ran, Run
 
@@ -171,12 +172,36 @@ def run_at_once(master: Master, job: Job) -> bool:
     if master.short.is_on and not verdict.rule:
         job.key = key_of(command)
     if not verdict.local:
-        verdict = tie_by_memory(master, job)
+        verdict = judge_by_memory(master, job, command, verdict)
     if has_warnings(master, job) or job.launcher.has_unread_frames or master.tree.is_finishing:
         return False
     if master.is_misplaced(job.request.invocation.cwd):
         return False
     return start_local(master, job) if verdict.local else start_short(master, job)
+
+
+def judge_by_memory(master: Master, job: Job, command: Command, verdict: Verdict) -> Verdict:
+    """Return the verdict on a command that no rule makes local, by what is known of it.
+
+    Note in the job the place that ties it to this machine. Commands that name it are tied, too.
+    """
+
+    def find_refusal() -> Refusal | None:
+        if not master.refused.are_known:
+            return None
+        key = job.key or key_of(command)
+        refusal = master.refused.find(key, time.time())
+        master.refused.count_run(key)
+        return refusal
+
+    tie = master.find_tie(command, verdict, job.request.invocation.env, find_refusal)
+    if tie is None:
+        return verdict
+    if tie.reason is not Reason.NAMES_FIFO:
+        is_outside = tie.reason is Reason.WRITES_OUTSIDE
+        job.place = master.outside.add_place(tie.place) if is_outside else tie.place
+    job.verdict = Verdict(local=True, tie=tie.reason)
+    return job.verdict
 
 
 async def run_job(master: Master, job: Job) -> Exit | None:

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,13 +12,13 @@ from termite import __version__
 from termite.engine.decide.command_memory import CommandMemory
 from termite.engine.decide.environment import Environment
 from termite.engine.decide.loaded_plugins import Plugins
-from termite.engine.decide.local_or_remote import decide
+from termite.engine.decide.local_or_remote import KnownPlaces, Tie, decide, tie_by_memory
 from termite.engine.decide.logic.attribute_programs import depends_on_owners
 from termite.engine.decide.logic.rules import RuleBook
 from termite.engine.decide.logic.switches import is_local_forbidden
 from termite.engine.decide.outside_writes import OutsideWrites
 from termite.engine.decide.private_places import PrivatePlaces
-from termite.engine.decide.refused_commands import RefusedCommands
+from termite.engine.decide.refused_commands import Refusal, RefusedCommands
 from termite.engine.decide.rule_file import RuleFile
 from termite.engine.decide.short_commands import ShortCommands
 from termite.engine.errors import Reason
@@ -190,6 +191,13 @@ class Master:
         if program := self.users_of_unseen.program_of(command):
             return Verdict(local=True, tie=Reason.UNSEEN_PROGRAM, program=program)
         return verdict
+
+    def find_tie(
+        self, command: Command, verdict: Verdict, env: Mapping[str, str], find_refusal: Callable[[], Refusal | None]
+    ) -> Tie | None:
+        """Return as `tie_by_memory` does, by the places that this master knows."""
+        self.private.see_fifos(self.tree.fifos)
+        return tie_by_memory(command, verdict, env, find_refusal, KnownPlaces(self.outside, self.private))
 
     def depends_on_owners(self, command: Command) -> bool:
         """Return whether a command meets files of other users, and depends on that.

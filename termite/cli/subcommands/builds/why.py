@@ -39,7 +39,7 @@ def _run(flags: Namespace) -> int:
     records = _recorded()
     join_here()
     why = connect_here().ask("why", argv=command, env=dict(os.environ), tool=tool, notes=notes)
-    lines = [*_why_lines(why), *_last_run(records, str(why["text"]))]
+    lines = [*why_lines(why), *_last_run(records, str(why["text"]))]
     lines = "\n".join(lines).split("\n")  # a command may have several lines
     print("\n".join(printable(line, LONGEST_LINE) for line in lines))
     return 0
@@ -94,7 +94,7 @@ def without_launcher(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     return rest, notes
 
 
-def _why_lines(why: Reply) -> list[str]:
+def why_lines(why: Reply) -> list[str]:
     lines = [f"command    {why['text']}"]
     lines.append(f"plugin     {why['plugin'] or 'none: rules are matched with the command as you gave it'}")
     rule = cast(Reply | None, why["rule"])
