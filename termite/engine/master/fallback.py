@@ -1,115 +1,28 @@
-"""Run a job's command on the master's machine.
+"""Fall back: run a command on the master's machine that should have run on a worker.
 
-The reason is its verdict, or that no worker can run it, or that the result of its remote run was
-refused. The launcher executes the command. If it has shown output of a remote run, it compares the
-output of the command with that (native/launcher/streams/second_run.c).
+The reason is that no worker can run it, or that the result of its remote run was refused. If that
+must not be, the job fails with an exit code of termite. If the launcher has shown output of a
+remote run, it compares the output of the command with that (native/launcher/streams/second_run.c).
 """
 
 import logging
 import os
-from collections.abc import Callable, Collection, Sequence
-
-import trio
+from collections.abc import Collection, Sequence
 
 from termite.engine.decide.command_memory import key_of
-from termite.engine.decide.local_or_remote import may_run_as_short
 from termite.engine.decide.logic.switches import is_local_forbidden
-from termite.engine.errors import Conflict, ExitCode, Outdated, Reason, Retryable
+from termite.engine.errors import ExitCode, Reason
 from termite.engine.master.job import Job
-from termite.engine.master.job_reports import count_local, record_refusal
+from termite.engine.master.job_reports import record_refusal
+from termite.engine.master.local_jobs import run_local
 from termite.engine.master.placement.startable import is_startable
 from termite.engine.master.shared import Master
-from termite.engine.model import Command, Exit, Phase, Verdict
+from termite.engine.model import Command, Exit, Verdict
 from termite.engine.wire.protocol.foreign_text import printable
 
 NAMED_PLACES = 3  # as many as a person reads in one line
 
 log = logging.getLogger(__name__)
-
-
-def start_local(master: Master, job: Job) -> bool:
-    """Let the launcher execute the command, because a rule or a tie makes it local.
-
-    A command that starts jobs itself (`recurse`) takes no slot, nor does one that may wait at a
-    FIFO for another command. Return False if the command must wait for a slot.
-    """
-    rule = job.verdict.rule if job.verdict else None
-    is_recursive = rule is not None and rule.recurse
-    if is_recursive or (job.verdict is not None and job.verdict.tie is Reason.NAMES_FIFO):
-        job.launcher.replace_nowait(recurse=is_recursive)
-        master.recorder.handed_over(job)
-    elif job.place and master.tree.misses_changes:
-        return False  # `run_local` checks afterwards what it has written
-    elif not master.local_runs.start_nowait(job.launcher, master.recorder.witness(job)):
-        return False
-    count_local(master, job)
-    return True
-
-
-def start_short(master: Master, job: Job) -> bool:
-    """Let the launcher execute the command if it is known to be short and a core is idle.
-
-    Return False otherwise. If more jobs run on workers than there are local slots, one core stays
-    free for the master.
-    """
-    key, verdict = job.key, job.verdict
-    if key is None or verdict is None or not master.short.is_short(key):
-        return False
-    if not may_run_as_short(verdict, job.request.invocation.env):
-        return False
-    started_s = trio.current_time()
-
-    def on_end() -> None:
-        master.short.record_local(key, trio.current_time() - started_s)
-
-    are_many_remote = len(master.jobs) > master.local_runs.slots.count
-    witness = master.recorder.witness(job)
-    job.notes.is_short = True  # before the witness tells readers why the command runs here
-    if not master.local_runs.start_if_idle(job.launcher, int(are_many_remote), on_end, witness):
-        job.notes.is_short = False
-        return False
-    for counters in master.counters_of(job):
-        counters.short += 1
-    return True
-
-
-async def run_local(master: Master, job: Job, derived: Collection[bytes] = ()) -> None:
-    """Wait for a local slot, and let the launcher execute the command.
-
-    `derived` are files that no remote result may change until the command has ended.
-    """
-    rule = job.verdict.rule if job.verdict else None
-    count_local(master, job)
-    job.phase = Phase.WAITING
-    if rule is not None and rule.recurse:
-        await job.launcher.replace(recurse=True)
-        master.recorder.handed_over(job)
-    else:
-        release = _when_over(master, job, derived)
-        try:
-            if derived:
-                await master.tree.finished()  # results that were judged before the files were held
-            await master.local_runs.start(job.launcher, release, master.recorder.witness(job))
-        except BaseException:
-            release()
-            raise
-
-
-def _when_over(master: Master, job: Job, derived: Collection[bytes]) -> Callable[[], None]:
-    """Hold the `derived` files, and return what to call when the job's local command has ended.
-
-    If the watches may miss what the command has written outside the tree, that call requests a
-    check, for which later jobs wait.
-    """
-    release = master.tree.hold(derived)
-    if not (job.place and master.tree.misses_changes):
-        return release
-
-    def end() -> None:
-        release()
-        master.settled_check.request()
-
-    return end
 
 
 async def run_here_instead(
@@ -173,69 +86,6 @@ async def run_with_unseen_program(master: Master, job: Job, command: Command, pr
     return await run_here_instead(master, job, Reason.UNSEEN_PROGRAM, (program,), quiet=True)
 
 
-async def run_for_its_machine(master: Master, job: Job) -> Exit | None:
-    """Run a command here that asks about its machine; return as `run_job` does.
-
-    It is tied to this machine as long as no worker is alike, whatever TERMITE_LOCAL says.
-    """
-    if job.is_executed:  # on a worker that was alike, and has failed
-        return await run_here_instead(master, job, Reason.OTHER_MACHINE)
-    job.verdict = Verdict(local=True, tie=Reason.OTHER_MACHINE)
-    await run_local(master, job)
-    return None
-
-
-def record_conflict(master: Master, job: Job, error: Conflict) -> bool:
-    """Note that others have changed the files from which the result derives.
-
-    Return whether the job may run on a worker again, at the present state of the files. It may not
-    after three failures, if it had the network, or if a local command may change the files now.
-    """
-    job.failures.append(error)
-    job.has_met_others = True
-    log.info("job-conflicted job=%d paths=%d detail=%r reason=%s", job.id, len(error.paths), error.detail, error.reason)
-    rule = job.verdict.rule if job.verdict else None
-    if error.is_held or not job.can_retry or (rule is not None and rule.network):
-        return False
-    for counters in master.counters_of(job):
-        counters.retries[error.reason] += 1
-    job.launcher.resume_reading()
-    return True
-
-
-def record_failure(master: Master, job: Job, error: Retryable) -> None:
-    """Note a failed attempt against its worker, so that the next attempt gets another one.
-
-    If a file changed under the job, or could not be looked at here, no worker is to blame. Nor is
-    one that gives no job the network, or whose trace has disturbed the job. A command that failed
-    before its input was there has failed by itself.
-    """
-    assert job.lease is not None, "only a lease can fail"
-    if error.reason is Reason.NETWORK_DENIED:
-        job.fail(job.lease.worker, error)  # another worker may give it; this one is sound
-        return
-    if isinstance(error, Outdated) or error.reason is Reason.LOOK_FAILED:
-        job.failures.append(error)
-        log.info("job-outdated job=%d detail=%r reason=%s", job.id, error.detail, error.reason)
-        return
-    for counters in master.counters_of(job):
-        counters.retries[error.reason] += 1
-    if error.reason is Reason.TRACE_DISTURBED:
-        job.is_disturbed = True  # it is no failure, and cannot happen again
-        log.info("job-disturbed job=%d lease=%s detail=%r reason=%s", *_named(job, error))
-        return
-    if error.reason is Reason.INPUT_CHANGED:  # nor is this one
-        log.info("job-came-early job=%d lease=%s detail=%r reason=%s", *_named(job, error))
-        return
-    job.fail(job.lease.worker, error)
-    master.pool.failed(job.lease, error)
-    log.warning("job-retried job=%d lease=%s detail=%r reason=%s", *_named(job, error))
-
-
-def _named(job: Job, error: Retryable) -> tuple[int, str, str, Reason]:
-    return job.id, job.lease.worker if job.lease else "", error.detail, error.reason
-
-
 async def fall_back(
     master: Master, job: Job, reason: Reason, detail: str, *, quiet: bool = False, derived: Collection[bytes] = ()
 ) -> Exit | None:
@@ -277,6 +127,18 @@ async def fall_back(
 async def refuse_misplaced(master: Master, job: Job) -> Exit:
     """End a job that was started at the tree's own path, though it is built at another one."""
     return await _refuse(master, job, Reason.OTHER_PATH, "", f"use --at {master.root}", ExitCode.MISPLACED)
+
+
+async def run_for_its_machine(master: Master, job: Job) -> Exit | None:
+    """Run a command here that asks about its machine; return as `run_job` does.
+
+    It is tied to this machine as long as no worker is alike, whatever TERMITE_LOCAL says.
+    """
+    if job.is_executed:  # on a worker that was alike, and has failed
+        return await run_here_instead(master, job, Reason.OTHER_MACHINE)
+    job.verdict = Verdict(local=True, tie=Reason.OTHER_MACHINE)
+    await run_local(master, job)
+    return None
 
 
 async def end_differing(master: Master, job: Job) -> Exit:

@@ -40,15 +40,10 @@ from termite.engine.loop.long_work import compute
 from termite.engine.master.fallback import (
     end_differing,
     fall_back,
-    record_conflict,
-    record_failure,
     refuse_misplaced,
     run_for_its_machine,
     run_here_instead,
-    run_local,
     run_with_unseen_program,
-    start_local,
-    start_short,
 )
 from termite.engine.master.job import Job, new_job, run_at_terminal
 from termite.engine.master.job_reports import (
@@ -58,11 +53,13 @@ from termite.engine.master.job_reports import (
     report_half_published,
     report_result,
 )
+from termite.engine.master.local_jobs import run_local, start_local, start_short
 from termite.engine.master.placement.dispatch import dispatch
 from termite.engine.master.placement.failed_jobs import check_failure
 from termite.engine.master.placement.machine_questions import UnlikeWorker, Wanted, unlike_workers, wanted_by
 from termite.engine.master.placement.run_times import learn_run_time
 from termite.engine.master.results import publish_results
+from termite.engine.master.retries import record_conflict, record_failure
 from termite.engine.master.reuse.ended_jobs import keep_ended
 from termite.engine.master.reuse.recalled_jobs import recall_job
 from termite.engine.master.reuse.run_observer import ObservedRun
