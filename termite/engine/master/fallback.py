@@ -13,14 +13,12 @@ from termite.engine.decide.command_memory import key_of
 from termite.engine.decide.logic.switches import is_local_forbidden
 from termite.engine.errors import ExitCode, Reason
 from termite.engine.master.job import Job
-from termite.engine.master.job_reports import record_refusal
+from termite.engine.master.job_reports import NAMED_PLACES, record_refusal
 from termite.engine.master.local_jobs import run_local
 from termite.engine.master.placement.startable import is_startable
 from termite.engine.master.shared import Master
 from termite.engine.model import Command, Exit, Verdict
 from termite.engine.wire.protocol.foreign_text import printable
-
-NAMED_PLACES = 3  # as many as a person reads in one line
 
 log = logging.getLogger(__name__)
 

@@ -17,6 +17,8 @@ from termite.engine.paths import is_within
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 from termite.engine.wire.protocol.messages import Ran
 
+NAMED_PLACES = 3  # as many as a person reads in one line
+
 log = logging.getLogger(__name__)
 
 

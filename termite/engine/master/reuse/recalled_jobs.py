@@ -1,6 +1,7 @@
 """Answer a job with the stored result of an earlier run, without a worker."""
 
 import logging
+import os
 from collections.abc import Sequence
 
 from termite.engine.decide.logic.later_code import find_later_code
@@ -15,7 +16,7 @@ from termite.engine.errors import (
 )
 from termite.engine.loop.long_work import compute
 from termite.engine.master.job import Job
-from termite.engine.master.job_reports import report_half_published
+from termite.engine.master.job_reports import NAMED_PLACES, report_half_published
 from termite.engine.master.results import publish_contents
 from termite.engine.master.reuse.result_cache import ResultCache
 from termite.engine.master.reuse.stored_contents import StoredContents
@@ -25,6 +26,7 @@ from termite.engine.recall.look_up.canonical_changes import rebased_changes
 from termite.engine.recall.look_up.differences import MissCause
 from termite.engine.recall.look_up.stored_rows import ResultRow
 from termite.engine.tree.logic.times import Timing
+from termite.engine.wire.protocol.foreign_text import printable
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +51,10 @@ async def recall_job(master: Master, cache: ResultCache, job: Job) -> Exit | Non
         return await report_half_published(master, job, error)
     except (Conflict, FsError, RemoteProtocolError, ResultRefused, Retryable) as error:
         # Nothing was published. The run that follows meets the same obstacle, or none.
-        log.info("result-not-recalled job=%d reason=%s", job.id, error)
+        obstacle = _obstacle(error)
+        log.info("result-not-recalled job=%d detail=%r reason=%s", job.id, obstacle.detail, obstacle.reason)
         if job.output.has_shown:  # a run that prints something else ends the job for this reason
-            reason = error.reason if isinstance(error, Conflict | ResultRefused | Retryable) else Reason.NOT_PUBLISHED
-            job.failures.append(Retryable(reason, str(error)))
+            job.failures.append(obstacle)
         job.output.drop()
         job.launcher.resume_reading()
         return None
@@ -67,6 +69,18 @@ async def recall_job(master: Master, cache: ResultCache, job: Job) -> Exit | Non
     job.output.release_nowait()
     await job.launcher.stop_reading()
     return exit
+
+
+def _obstacle(error: Conflict | FsError | RemoteProtocolError | ResultRefused | Retryable) -> Retryable:
+    """Return why a result could not be published. The detail does not repeat the reason."""
+    match error:
+        case Retryable():
+            return error
+        case ResultRefused():
+            return Retryable(error.reason, ", ".join(map(printable, error.places[:NAMED_PLACES])))
+        case FsError():
+            return Retryable(Reason.NOT_PUBLISHED, os.strerror(error.errno))
+    return Retryable(Reason.NOT_PUBLISHED, str(error))
 
 
 async def _find(master: Master, cache: ResultCache, job: Job) -> ResultRow | None:

@@ -14,7 +14,7 @@ import trio
 import trio.testing
 
 from termite.engine.decide.known_tools import KnownTool, Vouch
-from termite.engine.errors import Conflict, FsError, HalfPublished
+from termite.engine.errors import Conflict, FsError, HalfPublished, Reason, ResultRefused
 from termite.engine.history.logic.job_record import Where
 from termite.engine.master.job import Job
 from termite.engine.master.reuse import ended_jobs, result_cache, result_look_up, run_observer, twin_jobs
@@ -266,6 +266,38 @@ async def test_a_result_that_cannot_be_published_shows_nothing(world: CachingWor
         await world.compile(out=b"tty")
     world.tree.publish = refuse  # type: ignore[assignment, method-assign]
     assert await world.compile(out=b"tty") == [(b"1", b"other"), DONE[-1]]
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (lambda: Conflict((b"p/x.o",), ()), f"{Reason.CONFLICT.words}: '/p/x.o'"),
+        (lambda: ResultRefused(Reason.TREE_GONE, ()), Reason.TREE_GONE.words),
+        (lambda: ResultRefused(Reason.TEMPORARY_TAKEN, ["/tmp/a"]), f"{Reason.TEMPORARY_TAKEN.words}: /tmp/a"),
+        (lambda: FsError(28), f"{Reason.NOT_PUBLISHED.words}: No space left on device"),
+    ],
+)
+@pytest.mark.logs("job-fell-back")
+async def test_the_reason_of_a_result_whose_output_was_shown_is_said_once(
+    world: CachingWorld, error: Callable[[], Exception], text: str
+) -> None:
+    async def other(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        await on_chunk(b"1other")
+        return ran()
+
+    async def show_and_refuse(*args: object) -> object:
+        (job,) = world.master.jobs.values()
+        await job.output.flush()
+        raise error()  # a new one: its traceback keeps the job in memory
+
+    for _ in range(2):
+        await world.compile()
+    world.master.pool._scripts[0] = 2, other  # type: ignore[attr-defined]
+    world.tree.publish = show_and_refuse  # type: ignore[assignment, method-assign]
+    told = await world.compile(out=b"file")
+    assert told[-1] == (b"E", b"code=101\0")
+    notice = next(content for kind, content in told if kind == b"N").decode()
+    assert notice.startswith(f"termite: {text}; the command ran again")
 
 
 @pytest.mark.logs("result-cache-failed")
