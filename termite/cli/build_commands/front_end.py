@@ -26,7 +26,7 @@ from termite.cli.leftovers.footprints import start_sweep
 from termite.cli.places import web_address_file, working_directory
 from termite.engine.decide.logic.switches import LOCAL, NEVER, check_variables, is_local_forbidden, is_switched_off
 from termite.engine.decide.logic.ties import tie_of
-from termite.engine.errors import ExitCode, Reason, RemoteProtocolError, UserError
+from termite.engine.errors import ExitCode, Reason, RemoteProtocolError, UserError, words_of
 from termite.engine.host.native_programs import native_program
 from termite.engine.nearest_name import wrong_name
 
@@ -244,6 +244,8 @@ def _prepare(
         env=dict(os.environ),
         preload=reach,
     )
+    if elsewhere := reply.get("elsewhere"):
+        raise UserError(words_of(elsewhere), hint="termite-ctl shutdown ends the master")
     added: dict[str, str] = reply["env"]
     if not tool.is_preloaded:
         if "TERMITE_PRELOAD" in added:

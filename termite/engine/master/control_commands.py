@@ -18,14 +18,15 @@ from termite import __version__
 from termite.engine.decide.local_or_remote import Tie, may_run_as_short
 from termite.engine.decide.logic.command_mask import mask_command
 from termite.engine.decide.logic.commands import is_no_op
-from termite.engine.errors import UserError
+from termite.engine.decide.logic.switches import is_local_forbidden
+from termite.engine.errors import Reason, UserError
 from termite.engine.fleet.trouble import Trouble
 from termite.engine.fleet.worker_commands import answer_about_worker
 from termite.engine.fleet.worker_log import read_worker_log
 from termite.engine.host.log_tail import MOST_RECORDS
 from termite.engine.launch.connection import Reply
 from termite.engine.launch.listener import ControlSession, Feed
-from termite.engine.launch.vantage import Vantage, difference
+from termite.engine.launch.vantage import Vantage
 from termite.engine.master.recording.build_notes import BuildNotes
 from termite.engine.master.user_notices.silence_notices import silence_report
 from termite.engine.model import How, Invocation, Phase
@@ -74,8 +75,7 @@ class ControlCommands:
                 case "why":
                     return self._why(request)
                 case "build-start":
-                    self._check_place(request)
-                    return build.start(request)
+                    return self._start(build, request)
                 case "build-end":
                     return await build.end(request)
                 case "watch":
@@ -144,24 +144,27 @@ class ControlCommands:
         tail = self._master.config.log_tail
         return {"records": [record.text for record in tail.records_after(after, most)], "number": tail.number}
 
-    def _check_place(self, request: Reply) -> None:
-        """Raise UserError if the commands of a build could not run where the requester is."""
+    def _start(self, build: _Build, request: Reply) -> Reply:
+        """Start a build, unless its commands could not run where the requester is.
+
+        Raise UserError if that is the own path of a tree that is built elsewhere.
+        """
         if self._master.is_misplaced(str(request.get("cwd", "/"))):
             reason = Reason.OTHER_PATH
             raise UserError(reason.words, hint=f"use --at {self._master.root}", reason=reason)
-        if found := self._difference(request):
-            raise UserError(found, hint="termite-ctl shutdown ends the master")
+        found = self._difference(request)
+        return {"elsewhere": found} if found else build.start(request)
 
     def _difference(self, request: Reply) -> str:
-        """Return in what the requester's vantage differs from the master's, or "" if in nothing.
+        """Return the value of the reason for which the requester's vantage differs, or "".
 
         Commands of a requester that differs run where it is, never on a worker.
         """
         sent = request.get("vantage")
         texts = sent if isinstance(sent, dict) else {}
         vantage = Vantage(**{name: str(texts.get(name, "")) for name in Vantage.__slots__})
-        found = difference(self._master.vantage, vantage, str(request.get("cwd", "/")))
-        return found.words if found else ""
+        found = self._master.find_difference(vantage, str(request.get("cwd", "/")))
+        return found.value if found else ""
 
     def _why(self, request: Reply) -> Reply:
         master = self._master
@@ -181,7 +184,8 @@ class ControlCommands:
             "plugin": plugin,
             "nothing": is_no_op(command),
             "local": verdict.local,
-            "tied": _tie_text(tie) if tie else "",
+            "tied": {"reason": tie.reason.value, "place": printable(tie.place)} if tie else None,
+            "forbidden": is_local_forbidden(invocation.env),
             "elsewhere": self._difference(request),
             "took_s": master.short.took_s(command) if may_run_as_short(verdict, invocation.env) else None,
             "short_s": master.short.limit_s,
@@ -291,10 +295,6 @@ def _named(places: Counter[str], summary: Reply) -> list[tuple[str, Reply]]:
         (place, {"place": printable(place), "count": count, "is_many": place in many})
         for place, count in places.most_common(report.NAMED_PATHS)
     ]
-
-
-def _tie_text(tie: Tie) -> str:
-    return f"{tie.reason.words}: {printable(tie.place)}" if tie.place else tie.reason.words
 
 
 def _invocation(request: Reply) -> Invocation:

@@ -216,7 +216,7 @@ async def run_job(master: Master, job: Job) -> Exit | None:
     if job.verdict.local:
         await run_local(master, job)
         return None
-    if found := master.find_difference(job.request):
+    if found := master.find_difference(job.request.vantage, job.request.invocation.cwd):
         # A local command sees its own files and users, so only remote ones are checked. The user
         # is notified once in each build.
         is_new = bool(master.notices.select_new(found, [b"elsewhere"]))

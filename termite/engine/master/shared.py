@@ -27,10 +27,9 @@ from termite.engine.fleet.pool import Pool
 from termite.engine.history.logic.recorded_text import recorded_line
 from termite.engine.host.log_tail import LogTail
 from termite.engine.host.machine import read_facts, user_name
-from termite.engine.launch.invocation import JobRequest
 from termite.engine.launch.local_runs import LocalRuns, LocalSlots, parent_of
 from termite.engine.launch.output import HeldOutputs
-from termite.engine.launch.vantage import difference, own_vantage
+from termite.engine.launch.vantage import Vantage, difference, own_vantage
 from termite.engine.loop.fd_watcher import FdWatcher
 from termite.engine.master.job import Job
 from termite.engine.master.mirror_requests import MirrorRequests
@@ -240,13 +239,12 @@ class Master:
         own = self.config.own_path
         return own is not None and is_within(os.fsencode(cwd), bytes(own))
 
-    def find_difference(self, request: JobRequest) -> Reason | None:
-        """Return in what a launcher's place differs from the master's, or None if in nothing."""
-        cwd = request.invocation.cwd
-        found = difference(self.vantage, request.vantage, cwd)
+    def find_difference(self, vantage: Vantage, cwd: str) -> Reason | None:
+        """Return in what another process's vantage differs from the master's, or None."""
+        found = difference(self.vantage, vantage, cwd)
         if found is Reason.OTHER_HOST:  # this machine may have another name than at the start
             self.vantage = own_vantage()
-            found = difference(self.vantage, request.vantage, cwd)
+            found = difference(self.vantage, vantage, cwd)
         return found
 
 

@@ -94,7 +94,7 @@ def test_each_line_of_why_is_shown_without_control_characters(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A command may have several lines. No other text begins a line."""
-    facts = {"text": "sh -c 'a\nb\x1b[31m'", "plugin": "", "rule": None, "nothing": False, "tied": "", "local": False}
+    facts = {"text": "sh -c 'a\nb\x1b[31m'", "plugin": "", "rule": None, "nothing": False, "tied": None, "local": False}
     monkeypatch.setattr(why, "recorded_builds_here", nothing_recorded)
     answer: Report = {**facts, "elsewhere": "", "workers": ["w\x1b[31m"], "bad_rules": "x\x9b2J"}
     lines = shown_by_ctl(answer, monkeypatch, capsys, "why", "sh", "-c", "x")

@@ -13,7 +13,8 @@ from termite.cli.readers.recorded_builds import RecordedBuilds, recorded_builds_
 from termite.cli.subcommands.builds.log import JOBS_HINT, doubt_lines, find_jobs
 from termite.cli.subcommands.registry import Subcommand
 from termite.engine.decide.logic.rules import readable_regexp
-from termite.engine.errors import UserError
+from termite.engine.decide.logic.switches import LOCAL, NEVER
+from termite.engine.errors import UserError, words_of
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
 
@@ -101,9 +102,13 @@ def why_lines(why: Reply) -> list[str]:
     if why["nothing"]:
         return [*lines, "place      nowhere: it does nothing, so it succeeds at once"]
     took_s, short_s = cast(float | None, why.get("took_s")), cast(float, why.get("short_s", 0.0))
-    reason = str(why["tied"] or ("" if why["local"] else why["elsewhere"]))
-    if reason:
-        return [*lines, "place      local, whatever a rule says", f"reason     {reason}"]
+    if tied := cast(Reply | None, why["tied"]):
+        reason, place = words_of(str(tied["reason"])), str(tied["place"])
+        named = f"{reason}: {place}" if place else reason
+        return [*lines, "place      local, whatever a rule says", f"reason     {named}"]
+    if why["elsewhere"] and not why["local"]:
+        place = f"nowhere: {LOCAL}={NEVER} forbids to run it" if why["forbidden"] else "local, whatever a rule says"
+        return [*lines, f"place      {place}", f"reason     {words_of(str(why['elsewhere']))}"]
     is_short = rule is None and took_s is not None and took_s < short_s
     if is_short:
         lines.append("place      local while a core is free, else remote")

@@ -9,7 +9,7 @@ from termite.cli.canonical.moves import checked_path
 from termite.cli.parser import Parser
 from termite.cli.places import working_directory
 from termite.cli.subcommands.registry import Subcommand
-from termite.engine.errors import UserError
+from termite.engine.errors import UserError, words_of
 
 
 def _add_flags(parser: Parser) -> None:
@@ -38,7 +38,7 @@ def _run(flags: Namespace) -> int:
                 f"a master serves {root} already, at another path than {at}", hint="end it: termite-ctl shutdown"
             )
         if not at and (elsewhere := status["elsewhere"]):
-            trouble = f"a master serves {root} already, but termite-ctl was {elsewhere}"
+            trouble = f"a master serves {root} already, but termite-ctl was {words_of(elsewhere)}"
             raise UserError(trouble, hint="end it first with `termite-ctl shutdown`")
         print(f"a master serves {root} already")
     return 0

@@ -61,7 +61,8 @@ def _status_text(status: Reply) -> str:
     rows += [("here", f"{counted(count, 'command')}: {words_of(tie)}") for tie, count in tied.items()]
     rows += _worker_rows(status)
     if status["elsewhere"] and not _is_moved(status):
-        rows.append(("elsewhere", f"termite-ctl was {status['elsewhere']}: builds that start here run on this machine"))
+        difference = words_of(str(status["elsewhere"]))
+        rows.append(("elsewhere", f"termite-ctl was {difference}: builds that start here run on this machine"))
     if status["trouble"]:
         rows.append(("trouble", str(cast(Reply, status["trouble"])["text"])))
     return "\n".join(f"{name:<10}{printable(text, LONGEST_LINE)}" for name, text in rows)

@@ -110,7 +110,7 @@ def prepare(master: Master, job: Job) -> Command:
     """
     wish, asked = job.request.shell, job.request
     assert wish is not None, "it is a shell"
-    if found := master.find_difference(asked):
+    if found := master.find_difference(asked.vantage, asked.invocation.cwd):
         raise UserError(f"termite-ctl was {found.words}", hint="a shell sees the files of the master")
     surroundings = surroundings_of(master, wish) if wish.job else None
     env = asked.invocation.env if surroundings is None else surroundings.env

@@ -67,3 +67,16 @@ async def test_a_short_command_runs_where_why_says(tmp_path: Path, local: str, p
     assert place_of(await why(world, "sed", TERMITE_LOCAL=local)) == place
     told = await world.say("sed", TERMITE_LOCAL=local)
     assert (told[-1] == RAN_HERE) == (place != REMOTE)
+
+
+@pytest.mark.logs("job-fell-back")
+@pytest.mark.parametrize(("local", "place"), [("", LOCAL), ("never", "nowhere: TERMITE_LOCAL=never forbids to run it")])
+async def test_a_command_from_another_host_runs_where_why_says(tmp_path: Path, local: str, place: str) -> None:
+    world, seen = World(tmp_path, script(end=ran())), {**SEEN, "host": b"another 6.1 i686"}
+    lines = await why(world, "gcc", seen=seen, TERMITE_LOCAL=local)
+    assert place_of(lines) == place
+    assert lines[-1] == f"reason     {Reason.OTHER_HOST.words}"
+    async with world.launcher("gcc", fields={"stdin": b"null", **seen}, TERMITE_LOCAL=local) as launched:
+        told = await launched.rest()
+    assert (told[-1] == RAN_HERE) == (place == LOCAL)
+    assert (told[-1] == (records.EXIT, f"code={ExitCode.NOWHERE}\0".encode())) == (place != LOCAL)
