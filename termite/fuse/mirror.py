@@ -208,7 +208,7 @@ class MirrorServer:
             self._lease = await self._set_up(connection, request)
         except (UserError, Retryable, OSError, RuntimeError) as error:
             refusal = _refusal(error)
-            self._control.send_nowait(MirrorNotice(error=refusal.message, hint=refusal.hint))
+            self._control.send_nowait(_unfit_notice(refusal))
             raise refusal from error
         slots = min(request.slots, free_beside_reserve() // JOB_DESCRIPTORS)
         if slots < 1:
@@ -217,7 +217,7 @@ class MirrorServer:
                 hint="raise the limit of open files of termite-worker (ulimit -Hn)",
                 reason=Reason.NO_RESOURCES,
             )
-            self._control.send_nowait(MirrorNotice(error=refusal.message, hint=refusal.hint))
+            self._control.send_nowait(_unfit_notice(refusal))
             raise refusal
         connection.on_answered = self._lease.parts.sandboxes.prepare  # not before an answer: somebody waits for that
         self._is_mounted.set()
@@ -326,6 +326,10 @@ def _reap() -> None:
     with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
+
+
+def _unfit_notice(refusal: UserError) -> MirrorNotice:
+    return MirrorNotice(unfit=refusal.reason, detail=refusal.message, hint=refusal.hint)
 
 
 def _refusal(error: Exception) -> UserError:

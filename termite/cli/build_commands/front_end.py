@@ -255,8 +255,9 @@ def _prepare(
         added["TERMITE_SOCKET"] = str(master.path)
     if reply.get("bad_rules"):
         say(f"{reply['bad_rules']}; the last good rules stay in force")
-    for line in reply.get("notices", []):
-        say(line)
+    for one in reply.get("foreign", []):
+        machines = f"its machine is {one['theirs']}, this one is {one['ours']}"
+        say(f"worker {one['worker']} gets no commands: {machines}")
     return master, [name, *reply["argv"][1:]], {**os.environ, **added}
 
 

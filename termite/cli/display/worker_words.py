@@ -58,7 +58,7 @@ def worker_word(worker: WorkerState, now_s: float) -> str:
         case Standing.STOPPED:
             return f"stopped {since(worker.gone_since_s)} ago"
         case Standing.REFUSED:
-            return printable(f"refused: {worker.detail or words_of(worker.reason)}")
+            return printable(f"refused: {words_of(worker.reason)}{f' ({worker.detail})' if worker.detail else ''}")
         case Standing.SILENT:
             waits = "1 job waits" if worker.running == 1 else f"{worker.running} jobs wait"
             return f"silent for {since(worker.silent_since_s)}; {waits} for it"

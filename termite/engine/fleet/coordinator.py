@@ -16,6 +16,7 @@ from termite import __version__
 from termite.engine.errors import Reason, RemoteProtocolError, Retryable, TermiteError, UserError
 from termite.engine.fleet.farm_desk import FarmDesk
 from termite.engine.fleet.logic.registry import Registry
+from termite.engine.fleet.trouble import detail_of
 from termite.engine.host.descriptors import Descriptors, shortage_text
 from termite.engine.wire.addresses import join_address, listen, peer_name, port_of, split_address
 from termite.engine.wire.authority import Role, mint
@@ -84,7 +85,7 @@ class _Coordinator:
         self._changed = trio.Event()
         self._strangers = Strangers(MAX_UNAUTHENTICATED)
         self._descriptors = Descriptors()
-        self._refused: dict[str, str] = {}  # the last logged reason by host
+        self._refused: dict[str, Reason] = {}  # the last logged reason by host
         self._desk = FarmDesk(self._registry, config.interval_s, config.pages_key)
 
     async def serve(self, stream: trio.SocketStream) -> None:
@@ -122,15 +123,15 @@ class _Coordinator:
             pass  # logged there
         except (UserError, Retryable) as error:
             self._strangers.punish(peer_host)
-            self._complain(host, str(error).replace(peer, host))
+            self._complain(host, peer, error)
 
-    def _complain(self, host: str, reason: str) -> None:
+    def _complain(self, host: str, peer: str, error: UserError | Retryable) -> None:
         """Log why a host was refused, once, although a machine with another secret tries again."""
-        if self._refused.get(host) != reason:
+        if self._refused.get(host) is not error.reason:
             if len(self._refused) >= MAX_REFUSED:
                 self._refused.clear()
-            self._refused[host] = reason
-            log.warning("peer-refused reason=%s", reason)
+            self._refused[host] = error.reason
+            log.warning("peer-refused peer=%s detail=%r reason=%s", peer, detail_of(error), error.reason)
 
     async def drop_lost_workers(self) -> None:
         """Remove the workers that no longer register, until cancelled."""

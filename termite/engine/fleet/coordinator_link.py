@@ -47,9 +47,11 @@ class CoordinatorLink:
                     await _take_lists(connection, take)
             except (Retryable, RemoteProtocolError, UserError) as error:
                 text = coordinator_error_text(error)
-                note_unreachable(trouble_of(error, f"coordinator: {text}"))
+                trouble = trouble_of(error, f"coordinator: {text}")
+                note_unreachable(trouble)
                 if not attempt:
-                    log.warning("coordinator-missing coordinator=%s:%d reason=%s", host, port, text)
+                    reason = trouble.reason
+                    log.warning("coordinator-missing coordinator=%s:%d detail=%r reason=%s", host, port, text, reason)
             except Exception:  # around one connection: the leases go on, and the next attempt may succeed
                 log.exception("coordinator-failed")
             self._connection = None

@@ -350,9 +350,10 @@ class Pool:
     def _take_workers(self, workers: Workers) -> None:
         if self.trouble is self._unreachable:
             self.trouble = None
-        for line in self._fleet.replace(workers.workers, trio.current_time(), workers.gone):
-            log.warning("worker-foreign reason=%s", line)
-            self.trouble = self.trouble or Trouble(Reason.OTHER_ARCHITECTURE, line)
+        for name in self._fleet.replace(workers.workers, trio.current_time(), workers.gone):
+            reason, architecture = Reason.OTHER_ARCHITECTURE, self._fleet.foreign[name]
+            log.warning("worker-foreign worker=%s architecture=%s reason=%s", name, architecture, reason)
+            self.trouble = self.trouble or Trouble(reason, f"worker {name}: its machine is {architecture}")
         for lease in self._leases:
             if self._fleet.is_drained(lease.worker):
                 lease.changed.unpark_all()

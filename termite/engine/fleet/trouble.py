@@ -13,6 +13,11 @@ class Trouble:
     text: str
 
 
+def detail_of(error: TermiteError) -> str:
+    """Return what an error says in addition to its reason, for people; "" if it says no more."""
+    return error.detail if isinstance(error, Retryable) else str(error)
+
+
 def trouble_of(error: Exception, text: str = "") -> Trouble:
     """Return the trouble that an error means. `text` is by default that of the error."""
     if isinstance(error, Retryable | UserError):

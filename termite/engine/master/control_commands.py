@@ -215,7 +215,9 @@ class _Build:
         self._master.rule_file.refresh()
         error = self._master.rule_file.error
         self._master.settled_check.request()
-        reply: Reply = {"bad_rules": str(error) if error else "", "notices": self._master.new_lines()}
+        ours = self._master.machine.architecture
+        foreign = [{"worker": name, "theirs": theirs, "ours": ours} for name, theirs in self._master.pop_foreign()]
+        reply: Reply = {"bad_rules": str(error) if error else "", "foreign": foreign}
         if "tool" not in request:
             return reply
         env = cast(dict[str, str], request.get("env", {}))

@@ -146,7 +146,7 @@ class Master:
         self.pool = Pool(_pool_config(config, tree, self.machine), tree.drain, MirrorRequests(tree, self.jobs).answer)
         self.recorder = Recorder(_recorder_config(config), self._view_fleet)
         self.is_without_worker = False
-        self._printed: set[str] = set()
+        self._named_foreign: set[tuple[str, str]] = set()
         self._is_root = os.geteuid() == 0
         self.builds = 0  # those that run now: they get a summary
         self.last_busy_s = trio.current_time()
@@ -225,11 +225,11 @@ class Master:
         """Return the observer of a run, right after its dispatch."""
         return RunObserver(self.tree, self.fact_reader, message, self.writable_root)
 
-    def new_lines(self) -> list[str]:
-        """Return the lines about workers that get no commands, each to be printed once."""
-        lines = [line for line in self.pool.fleet.foreign.values() if line not in self._printed]
-        self._printed.update(lines)
-        return lines
+    def pop_foreign(self) -> list[tuple[str, str]]:
+        """Return the names and architectures of workers that get no commands, each of them once."""
+        found = [worker for worker in self.pool.fleet.foreign.items() if worker not in self._named_foreign]
+        self._named_foreign.update(found)
+        return found
 
     def is_misplaced(self, cwd: str) -> bool:
         """Return whether a process names the tree by its own path, though it is built at another.

@@ -5,9 +5,10 @@ from collections.abc import Callable
 
 import trio
 
-from termite.engine.errors import RemoteProtocolError, Retryable, UserError
+from termite.engine.errors import Reason, RemoteProtocolError, Retryable, UserError
 from termite.engine.fleet.coordinator import coordinator_error_text
 from termite.engine.fleet.coordinator_dial import dial_coordinator
+from termite.engine.fleet.trouble import trouble_of
 from termite.engine.wire.addresses import join_address
 from termite.engine.wire.protocol.fleet_messages import Deregister, Register, Registered
 from termite.engine.wire.protocol.message_base import Message
@@ -34,19 +35,22 @@ async def stay_registered(
     `describe` returns the worker's present state. `answer` answers requests of the coordinator. A
     missing coordinator is logged once for each reason, and once when it is found.
     """
-    address = join_address(host, port)
-    pause_s, complaint = FIRST_PAUSE_S, ""
+    address, pause_s = join_address(host, port), FIRST_PAUSE_S
+    complaint: Reason | None = None
     while True:
         try:
             async with dial_coordinator((host, port), secret, name, answer) as connection:
                 interval_s = await _register(connection, describe())
                 log.info("coordinator-found coordinator=%s", address)
-                pause_s, complaint = FIRST_PAUSE_S, ""
+                pause_s, complaint = FIRST_PAUSE_S, None
                 await _repeat(connection, describe, interval_s)
         except (Retryable, RemoteProtocolError, UserError) as error:
-            if coordinator_error_text(error) != complaint:
-                complaint = coordinator_error_text(error)
-                log.warning("coordinator-missing reason=%s", complaint)
+            trouble = trouble_of(error, coordinator_error_text(error))
+            if trouble.reason is not complaint:
+                complaint = trouble.reason
+                log.warning(
+                    "coordinator-missing coordinator=%s detail=%r reason=%s", address, trouble.text, trouble.reason
+                )
         except Exception:  # around one connection: the masters are served, and the next attempt may succeed
             log.exception("coordinator-failed")
         await trio.sleep(pause_s)

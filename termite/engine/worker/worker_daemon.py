@@ -41,7 +41,7 @@ from termite.engine.worker.slot_shares import share_among_masters
 
 WORKER_PORT = 1235
 MAX_UNAUTHENTICATED = 8  # simultaneous mirrors that have not asked for a lease; further connections wait
-MAX_COMPLAINTS = 100  # different errors of mirrors that are logged; a mirror is not trusted
+COMPLAINT_S = 600.0  # between two logged errors of mirrors with one reason; a mirror is not trusted
 MAX_LEASES_OF_MASTER = 8  # each costs a mirror process of 40 MB; an honest master has one, and two while it renews it
 MIRROR_DESCRIPTORS = 8  # of the worker for one mirror: sockets, pipes, a pidfd and locks
 LEASE_REQUEST_S = 15.0  # deadline for a mirror to start, shake hands with its master, and ask for a lease
@@ -135,7 +135,7 @@ class _WorkerServer:
         self._strangers = Strangers(MAX_UNAUTHENTICATED)
         self._leases: dict[int, _GrantedLease] = {}
         self._scratch_bytes = 0  # for all leases together
-        self._complaints: set[str] = set()
+        self._complained_s: dict[Reason, float] = {}
         self._descriptors = Descriptors()
         self._ended = LeaseAccount("", time.monotonic())  # all leases that have ended
         self._lease_ended = trio.lowlevel.ParkingLot()
@@ -221,8 +221,8 @@ class _WorkerServer:
     async def _wait_for_master(self, mirror: MirrorProcess, peer: str) -> MirrorNotice | None:
         with trio.move_on_after(LEASE_REQUEST_S):
             while (line := await mirror.receive()) is not None:
-                if line.error:
-                    self._complain(line)
+                if line.unfit is not None:
+                    self._complain(line.unfit, line)
                 elif line.lease is not None:
                     return line
             return None
@@ -251,8 +251,8 @@ class _WorkerServer:
                 account.note(line, time.monotonic())
                 if line.log_after is not None:
                     mirror.send_nowait(log_order(self._config.log_tail, mirror.pid, line))
-                if line.error:
-                    self._complain(line)
+                if line.unfit is not None:
+                    self._complain(line.unfit, line)
         finally:
             del self._leases[mirror.pid]
             self._ended.add(account)
@@ -276,15 +276,17 @@ class _WorkerServer:
                 lease.mirror.send_nowait(WorkerOrder(scratch_bytes=size_bytes))
             lease.granted, lease.scratch_bytes = shares[pid], scratch[pid]
 
-    def _complain(self, line: MirrorNotice) -> None:
-        """Log a mirror's error once.
+    def _complain(self, reason: Reason, line: MirrorNotice) -> None:
+        """Log a mirror's error, unless one with this reason was logged less than COMPLAINT_S ago.
 
         Such an error is a defect of this machine, and each further mirror would repeat it.
         """
-        error = printable(line.error)
-        if error not in self._complaints and len(self._complaints) < MAX_COMPLAINTS:
-            self._complaints.add(error)
-            log.warning("mirror-unfit hint=%r reason=%s", printable(line.hint), error)
+        now_s = time.monotonic()
+        if now_s - self._complained_s.get(reason, -COMPLAINT_S) >= COMPLAINT_S:
+            self._complained_s[reason] = now_s
+            log.warning(
+                "mirror-unfit detail=%r hint=%r reason=%s", printable(line.detail), printable(line.hint), reason
+            )
 
 
 def _address_for_masters(config: WorkerConfig, port: int) -> str:

@@ -51,7 +51,7 @@ class Fleet:
         known; then nobody is left out for it.
         """
         self._architecture = architecture
-        self.foreign: dict[str, str] = {}  # lines for people about workers that were left out, by name
+        self.foreign: dict[str, str] = {}  # the architectures of workers that were left out, by name
         self._total_slots = total_slots
         self._workers: dict[str, ListedWorker] = {}
         self.drained: tuple[ListedWorker, ...] = ()
@@ -69,15 +69,15 @@ class Fleet:
 
         Those that are `gone` are only remembered for people.
 
-        Workers of another architecture are left out too. Return a line about each new one.
+        Workers of another architecture are left out too. Return the name of each new one.
 
         The failures of a worker are forgotten when it leaves the list, because it was restarted if
         it comes back.
         """
         listed = {worker.name: worker for worker in workers}
-        foreign = {name: self._foreign_line(worker) for name, worker in listed.items() if self._is_foreign(worker)}
+        foreign = {name: one.machine.architecture for name, one in listed.items() if self._is_foreign(one)}
         self.gone = {one.name: Departure(now - one.gone_s, one.is_lost) for one in gone if one.name not in listed}
-        new = [line for name, line in foreign.items() if self.foreign.get(name) != line]
+        new = [name for name, architecture in foreign.items() if self.foreign.get(name) != architecture]
         self.foreign |= foreign
         self.drained = tuple(worker for name, worker in listed.items() if worker.draining and name not in foreign)
         self._workers = {name: worker for name, worker in listed.items() if not worker.draining and name not in foreign}
@@ -195,10 +195,6 @@ class Fleet:
     def _is_foreign(self, worker: ListedWorker) -> bool:
         theirs = worker.machine.architecture
         return bool(theirs and self._architecture) and theirs != self._architecture
-
-    def _foreign_line(self, worker: ListedWorker) -> str:
-        theirs = worker.machine.architecture
-        return f"worker {worker.name} gets no commands: its machine is {theirs}, this one is {self._architecture}"
 
     def _slots_to_ask(self, worker: ListedWorker, now: float) -> int:
         name = worker.name

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from termite.engine.errors import Reason, UserError
+from termite.engine.errors import FsError, Reason, UserError
 
 RETRY_S = 1.0  # between failed checks, because each of a thousand waiting jobs requests another one
 
@@ -64,10 +64,15 @@ class SettledCheck:
                 await self._check()
                 self._failure = None
             except Exception as error:  # around one check: `wait` raises it for jobs and for termite-ctl
-                if repr(error) != repr(self._failure):
+                if _kind_of(error) != _kind_of(self._failure):
                     log.exception("settled-check-failed")
                 self._failure = error
             self._checked_s = trio.current_time()
             self._done = requested
             advanced, self._has_advanced = self._has_advanced, trio.Event()
             advanced.set()
+
+
+def _kind_of(error: Exception | None) -> tuple[type, int | None]:
+    """Return what is equal for two failures of which the second one needs no line in the log."""
+    return type(error), error.errno if isinstance(error, OSError | FsError) else None

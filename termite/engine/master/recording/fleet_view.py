@@ -86,7 +86,7 @@ def _worker(name: str, listed: ListedWorker | None, leases: Iterable[Lease], poo
         free_memory_bytes=listed.free_memory_bytes if listed else 0,
         clock_offset_ms=open_leases[0].offset_ns // 1_000_000 if open_leases else 0,
         reason=refusal.value if refusal else "",
-        detail=recorded_line(foreign) if foreign else refusal.words if refusal else "",
+        detail=recorded_line(foreign),
         is_drained=bool(listed and listed.draining),
     )
 

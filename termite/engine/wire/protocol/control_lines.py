@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
-from termite.engine.errors import RemoteProtocolError
+from termite.engine.errors import Reason, RemoteProtocolError
 from termite.engine.model import Count, JobLimits, JobNetwork, Label, MachineFacts, Seconds, Slots, StoreLimits
 
 LINE_BYTES = 64 * 1024  # of one line without its end; an honest one has a few hundred
@@ -55,7 +55,8 @@ class MirrorNotice(msgspec.Struct, frozen=True, omit_defaults=True):
     CPU time of those that have ended, `job_s` the sum of the times of all, and `busy_s` the time in
     which any ran. `log_after` asks for at most `log_most`
     records of the worker's log with higher numbers; `log_question` is the number of this question.
-    None, or an `error` of "", means that the line is not about that.
+    `unfit` is the reason why the mirror cannot serve; `detail` and `hint` are for people.
+    None means that the line is not about that.
     """
 
     lease: Slots | None = None
@@ -66,7 +67,8 @@ class MirrorNotice(msgspec.Struct, frozen=True, omit_defaults=True):
     cpu_s: Seconds = 0.0
     job_s: Seconds = 0.0
     busy_s: Seconds = 0.0
-    error: str = ""
+    unfit: Reason | None = None
+    detail: str = ""
     hint: str = ""
     log_after: Count | None = None
     log_most: Count = 0

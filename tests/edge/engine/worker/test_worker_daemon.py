@@ -215,7 +215,7 @@ async def test_a_mirror_that_cannot_serve_is_shown_once(start: Start, caplog: py
     async with worker(start()) as port:
         for _ in range(2):
             async with master(port) as one:
-                await one.say(error="there is no /dev/fuse", hint="modprobe fuse")
+                await one.say(unfit="unfit-worker", detail="there is no /dev/fuse", hint="modprobe fuse")
                 await one.tell("!exit 0")
                 await one.wait_for_end()
     assert caplog.text.count("there is no /dev/fuse") == 1
@@ -233,6 +233,7 @@ async def test_a_mirror_that_cannot_serve_is_shown_once(start: Start, caplog: py
         '{"lease": 1000000000}',
         '{"lease": 1, "master": "a\\nb"}',
         '{"jobs": -1}',
+        '{"unfit": "a reason that nobody knows"}',
         "\xff",
         "x" * 100_000,
     ],
@@ -256,7 +257,7 @@ async def test_what_a_mirror_says_cannot_pass_for_a_line_of_the_log(
             await one.tell("!die x\x1b]0;title\x07\rWARNING d")
             await one.wait_for_end()
         async with master(port, lease=1) as other:
-            await other.say(error="a\nWARNING b \x1b[2J", hint="\x9b0m\u2028c")
+            await other.say(unfit="disk-full", detail="a\nWARNING b \x1b[2J", hint="\x9b0m\u2028c")
             with trio.fail_after(10):
                 while "mirror-unfit" not in caplog.text:  # noqa: ASYNC110  # a log tells nobody
                     await trio.sleep(0.01)
@@ -265,16 +266,14 @@ async def test_what_a_mirror_says_cannot_pass_for_a_line_of_the_log(
     assert all(message.isprintable() for message in messages)
 
 
-async def test_a_mirror_can_complain_of_a_hundred_things_but_not_of_more(
-    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(workers, "MAX_COMPLAINTS", 3)
+async def test_a_mirror_can_complain_once_for_each_reason(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     async with worker(start()) as port, master(port) as one:
         for number in range(9):
-            await one.say(error=f"trouble {number}")
+            await one.say(unfit=("unfit-worker", "disk-full", "no-resources")[number % 3], detail=f"trouble {number}")
         await one.tell("!exit 0")
         await one.wait_for_end()
-    assert caplog.text.count("mirror-unfit") == 3
+    complaints = [record.getMessage() for record in caplog.records if "mirror-unfit" in record.getMessage()]
+    assert [text.rpartition("reason=")[2] for text in complaints] == ["unfit-worker", "disk-full", "no-resources"]
 
 
 async def test_a_stranger_without_a_lease_is_sent_away(

@@ -72,12 +72,12 @@ def test_silent_and_refused_workers_stand_first_and_say_why() -> None:
     state = state_after(20)
     now_s = state.live.at_s + 100
     state.apply(WorkerChanged(WorkerState(name="zeta", running=3, silent_since_s=now_s - 7)))
-    state.apply(WorkerChanged(WorkerState(name="yota", reason=Reason.NEEDS_A_PERSON.value, detail="another secret")))
+    state.apply(WorkerChanged(WorkerState(name="yota", reason=Reason.NOT_TRUSTED.value)))
     state.apply(WorkerChanged(WorkerState(name="alpha", gone_since_s=now_s - 9, is_lost=True)))
     state.apply(WorkerChanged(WorkerState(name="aleph", gone_since_s=now_s - 5)))
     state.apply(QueueWaits("a slot"))
     small = "\n".join(line.text for line in screen_lines(state, TopView(), now_s, 80, 24))
-    assert "silent for 7.00 s; 3 jobs wait for it" in small and "refused: another secret" in small
+    assert "silent for 7.00 s; 3 jobs wait for it" in small and "refused: the other side does not belong" in small
     assert "lost: silent for 9.00 s" in small
     named = [line.text.partition(" ")[0] for line in screen_lines(state, TopView(), now_s, 120, 40)]
     assert named.index("zeta") < named.index("beta") < named.index("aleph")
@@ -86,7 +86,7 @@ def test_silent_and_refused_workers_stand_first_and_say_why() -> None:
     assert any(text.startswith("zeta") and "silent for 7.00 s; 3 jobs wait for it" in text for text in alarms)
     assert any(text.startswith("alpha") and text.rstrip().endswith("lost: silent for 9.00 s") for text in alarms)
     assert not any(text.startswith("aleph") for text in alarms), "it was stopped by somebody"
-    assert any(text.startswith("yota") and "another secret" in text for text in alarms)
+    assert any(text.startswith("yota") and "does not belong" in text for text in alarms)
 
 
 def test_slowest_and_reasons_are_those_of_the_jobs_that_came_home() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from termite.engine.errors import RemoteProtocolError
+from termite.engine.errors import Reason, RemoteProtocolError
 from termite.engine.model import MachineFacts
 from termite.engine.wire.protocol.control_lines import (
     LINE_BYTES,
@@ -55,7 +55,10 @@ def test_a_line_of_the_limit_is_taken_and_a_longer_one_is_refused() -> None:
     [
         (MirrorNotice(lease=4, master="m"), b'{"lease": 4, "master": "m"}\n'),
         (MirrorNotice(running=0, jobs=7), b'{"running": 0, "jobs": 7}\n'),
-        (MirrorNotice(error="e", hint="h"), b'{"error": "e", "hint": "h"}\n'),
+        (
+            MirrorNotice(unfit=Reason.DISK_FULL, detail="d", hint="h"),
+            b'{"unfit": "disk-full", "detail": "d", "hint": "h"}\n',
+        ),
         (WorkerOrder(granted=0), b'{"granted": 0}\n'),
         (WorkerOrder(slots=2), b'{"slots": 2}\n'),
     ],

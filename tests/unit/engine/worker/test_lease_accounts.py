@@ -2,6 +2,7 @@
 
 import pytest
 
+from termite.engine.errors import Reason
 from termite.engine.wire.protocol.control_lines import MirrorNotice
 from termite.engine.worker.reports.lease_accounts import LeaseAccount, total_of, uses_of
 
@@ -26,7 +27,7 @@ def test_the_time_of_running_jobs_goes_on_between_two_lines() -> None:
 def test_a_line_about_something_else_changes_nothing() -> None:
     account = LeaseAccount("a@b", 0.0)
     account.note(line(1, 5, cpu_s=2.0), 1.0)
-    account.note(MirrorNotice(error="broken"), 2.0)
+    account.note(MirrorNotice(unfit=Reason.UNFIT_WORKER), 2.0)
     assert account.report(1, 2.0, is_private=False).running == 1
 
 
