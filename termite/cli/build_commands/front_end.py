@@ -16,7 +16,7 @@ from pathlib import Path
 from termite.cli import client
 from termite.cli.build_commands import callers_signals
 from termite.cli.build_commands.build_tools import check_preload, find_program, find_source, has_make_shell, is_there
-from termite.cli.build_commands.summary_lines import place_lines, summary_parts
+from termite.cli.build_commands.summary_lines import path_lines, place_lines, summary_parts
 from termite.cli.build_commands.unseen_programs import unseen_lines
 from termite.cli.canonical.marks import check_directory
 from termite.cli.canonical.own_words import take_at
@@ -311,7 +311,7 @@ def _sum_up(master: client.Client, status: int, patience_s: float) -> None:
     parts = summary_parts(end)
     if len(parts) > 1 or os.environ.get("TERMITE_VERBOSE"):
         say("; ".join(parts))
-    for named in (*end.get("missing_edges", ()), *few, *end["named"]):
+    for named in (*end.get("missing_edges", ()), *few, *path_lines(end)):
         say(named)
     if file := os.environ.get("TERMITE_SUMMARY"):
         from termite.cli.readers.summary_file import write_summary

@@ -4,6 +4,27 @@ from termite.cli import client
 from termite.engine.errors import Reason, words_of
 
 NAMED_MISSES = 3  # kinds of causes, of twelve
+# Values of `MissCause` and of `PathEvent`. Every build waits for this module, and to import these
+# would take milliseconds; a test compares them.
+MISSES = {
+    "never": "not run before",
+    "argument": "with other words",
+    "variable": "with another variable",
+    "tool": "with another program",
+    "content": "with another input",
+    "shadow": "with a file that came or went",
+    "listing": "with other names in a directory",
+    "times": "with other times of files",
+    "evicted": "no longer stored",
+    "shape": "not proved yet",
+    "gap": "not stored by the last run",
+    "rule": "not allowed by a rule",
+}
+EVENTS = {
+    "written-twice": "written by two jobs at once",
+    "dropped": "written outside the tree, dropped",
+    "socket-left": "socket, stayed on its worker",
+}
 BY_PLACE = (Reason.WRITES_OUTSIDE.value, Reason.NAMES_PRIVATE.value)  # told for each place
 
 
@@ -25,6 +46,15 @@ def place_lines(end: client.Reply) -> tuple[list[str], list[str]]:
         line = f"{_here(private)} because of private paths, in {private['place']}"
         (many if private["is_many"] else few).append(f"{line}; termite-master -export shows them to workers")
     return many, few
+
+
+def path_lines(end: client.Reply) -> list[str]:
+    """Return a line for each path to which something happened, such as `EVENT: PATH (3 times)`."""
+    lines = []
+    for named in end["named"]:
+        times = f" ({named['count']} times)" if named["count"] > 1 else ""
+        lines.append(f"{EVENTS.get(named['event'], named['event'])}: {named['path']}{times}")
+    return lines
 
 
 def _here(place: client.Reply) -> str:
@@ -66,6 +96,6 @@ def summary_parts(end: client.Reply) -> list[str]:
 def _results(end: client.Reply) -> str:
     """Return how many stored results were used, and why others were not, or "" without a cache."""
     cached, misses = end.get("cached", 0), end.get("misses", {})
-    causes = ", ".join(f"{count} {cause}" for cause, count in list(misses.items())[:NAMED_MISSES])
+    causes = ", ".join(f"{count} {MISSES.get(cause, cause)}" for cause, count in list(misses.items())[:NAMED_MISSES])
     missed = f" ({sum(misses.values())} not found: {causes})" if misses else ""
     return f", results of earlier runs: {cached}{missed}" if cached or misses else ""

@@ -12,8 +12,10 @@ from termite.engine.errors import ExitCode, HalfPublished, Reason
 from termite.engine.fleet.lease import Lease
 from termite.engine.master.job import Job
 from termite.engine.master.shared import Master
+from termite.engine.master.user_notices.notices import NoticeKind
 from termite.engine.model import Exit
 from termite.engine.paths import is_within
+from termite.engine.status.report import PathEvent
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 from termite.engine.wire.protocol.messages import Ran
 
@@ -29,7 +31,7 @@ async def report_result(master: Master, job: Job, ran: Ran, conflicts: tuple[byt
         counters.fuse_requests += ran.usage.requests
         if conflicts:
             counters.conflicts += len(conflicts)
-            counters.count_paths("written by two jobs at once", absolute(conflicts))
+            counters.count_paths(PathEvent.WRITTEN_TWICE, absolute(conflicts))
     if job.notes.late_inputs and (line := master.recorder.missing_edge_of(job)):
         for counters in master.counters_of(job):
             counters.count_missing_edge(printable(line, LONGEST_LINE))
@@ -110,20 +112,23 @@ async def report_dropped(master: Master, job: Job, dropped: tuple[bytes, ...]) -
     for counters in master.counters_of(job):
         counters.dropped_writes += writes.dropped.total() + len(writes.lost)
         counters.sockets_left += len(sockets)
-        counters.count_paths("written outside the tree, dropped", writes.lost)
-        counters.count_paths("socket, stayed on its worker", absolute(sockets))
+        counters.count_paths(PathEvent.DROPPED, writes.lost)
+        counters.count_paths(PathEvent.SOCKET_LEFT, absolute(sockets))
     for place in writes.dropped:
-        if master.notices.select_new("dropped", [os.fsencode(place)]):
+        if master.notices.select_new(NoticeKind.DROPPED_PLACE, [os.fsencode(place)]):
             await job.launcher.notice(f"termite: dropped what was written to {printable(place)}, outside the tree")
     lost = [os.fsencode(path)[1:] for path in writes.lost]
-    for paths, kind in ((lost, "dropped files outside the tree"), (sockets, "a socket stays on its worker")):
+    for paths, kind, text in (
+        (lost, NoticeKind.DROPPED, "dropped files outside the tree"),
+        (sockets, NoticeKind.SOCKET_LEFT, "a socket stays on its worker"),
+    ):
         if named := master.notices.select_new(kind, paths):
             names = ", ".join(absolute(named))
             rest = f" and {len(paths) - len(named)} more" if len(paths) > len(named) else ""
             is_full = any(master.notices.is_place_full(kind, path) for path in named)
             last = "; others near it are only counted" if is_full else ""
             await job.launcher.notice(
-                f"termite: {kind}: {names}{rest} (add a Local rule to run the command here{last})"
+                f"termite: {text}: {names}{rest} (add a Local rule to run the command here{last})"
             )
 
 

@@ -64,6 +64,7 @@ from termite.engine.master.reuse.ended_jobs import keep_ended
 from termite.engine.master.reuse.recalled_jobs import recall_job
 from termite.engine.master.reuse.run_observer import ObservedRun
 from termite.engine.master.shared import Master
+from termite.engine.master.user_notices.notices import NoticeKind
 from termite.engine.model import Command, Exit, Phase, Verdict
 from termite.engine.tree.logic.times import Timing
 from termite.engine.wire.protocol.messages import Ran, Run
@@ -288,7 +289,7 @@ async def try_workers(master: Master, job: Job, command: Command, wanted: Wanted
 def has_warnings(master: Master, job: Job) -> bool:
     """Return True if `show_warnings` has something to say."""
     warning = environment_of(job.request.invocation).warning
-    return bool(job.warning) or (bool(warning) and master.notices.is_new("rules", os.fsencode(warning)))
+    return bool(job.warning) or (bool(warning) and master.notices.is_new(NoticeKind.SETTINGS_IGNORED, os.fsencode(warning)))
 
 
 async def show_warnings(master: Master, job: Job) -> None:
@@ -296,7 +297,7 @@ async def show_warnings(master: Master, job: Job) -> None:
     if job.warning:
         await job.launcher.notice(f"termite: {job.warning}; the last good rules stay in force")
     warning = environment_of(job.request.invocation).warning
-    if warning and master.notices.select_new("rules", [os.fsencode(warning)]):
+    if warning and master.notices.select_new(NoticeKind.SETTINGS_IGNORED, [os.fsencode(warning)]):
         await job.launcher.notice(f"termite: {warning}")
 
 

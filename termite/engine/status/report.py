@@ -3,6 +3,7 @@
 A report is JSON for `termite-ctl`, which formats it. Its keys are stable.
 """
 
+import enum
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,13 +18,20 @@ MANY_OUTSIDE = 0.05  # of the commands of a build: then its user gets a rule tha
 Report = dict[str, object]
 
 
+class PathEvent(enum.StrEnum):
+    """An event that the summary of a build names with the paths to which it happened."""
+
+    WRITTEN_TWICE = "written-twice"  # by two jobs at once
+    DROPPED = "dropped"  # written outside the tree
+    SOCKET_LEFT = "socket-left"  # on its worker
+
+
 @dataclass(slots=True)
 class Counters:
     """The counts of a master since its start, or of a build.
 
     `retries` are attempts on workers that failed. Of the jobs with such an attempt, `moved` were
-    given to another worker, and `repeated` to the same one. `named` counts lines of the form
-    `EVENT: PATH`.
+    given to another worker, and `repeated` to the same one. `named` counts what happened to paths.
     """
 
     remote: int = 0
@@ -42,22 +50,21 @@ class Counters:
     fuse_requests: int = 0
     fallbacks: Counter[Reason] = field(default_factory=Counter)
     tied: Counter[Reason] = field(default_factory=Counter)  # local commands by the reason that ties them
-    named: Counter[str] = field(default_factory=Counter)
+    named: Counter[tuple[PathEvent, str]] = field(default_factory=Counter)
     # Local commands: by the place outside the tree that they write, by the private one they name.
     outside: Counter[str] = field(default_factory=Counter)
     private: Counter[str] = field(default_factory=Counter)
     missing_edges: Counter[str] = field(default_factory=Counter)  # lines about jobs that failed and then passed
     unseen: Counter[str] = field(default_factory=Counter)  # local commands by the program that jobs may not see
 
-    def count_paths(self, what: str, paths: Iterable[str]) -> None:
-        """Count an event for each path. `what` describes the event in the summary of a build.
+    def count_paths(self, event: PathEvent, paths: Iterable[str]) -> None:
+        """Count an event for each path.
 
-        New paths are ignored as soon as REMEMBERED_PATHS lines are known.
+        New paths are ignored as soon as REMEMBERED_PATHS pairs of event and path are known.
         """
         for path in paths:
-            line = f"{what}: {path}"
-            if line in self.named or len(self.named) < REMEMBERED_PATHS:
-                self.named[line] += 1
+            if (event, path) in self.named or len(self.named) < REMEMBERED_PATHS:
+                self.named[event, path] += 1
 
     def count_missing_edge(self, line: str) -> None:
         """Count a job that failed, and passed when an input had changed.
@@ -94,7 +101,7 @@ class Counters:
 def build_summary(counters: Counters) -> Report:
     """Return the summary of a build from its counters.
 
-    An event that happened to one path several times is one line with a number.
+    `named` has an object for each path to which an event happened, with the number of times.
     """
     return {
         "remote": counters.remote,
@@ -117,7 +124,10 @@ def build_summary(counters: Counters) -> Report:
         "outside": dict(counters.outside.most_common()),
         "private": dict(counters.private.most_common(NAMED_PATHS)),
         "unseen": dict(counters.unseen.most_common()),
-        "named": _lines(counters.named),
+        "named": [
+            {"event": event.value, "path": path, "count": count}
+            for (event, path), count in counters.named.most_common(NAMED_PATHS)
+        ],
     }
 
 

@@ -11,10 +11,11 @@ from termite.cli.build_commands.cmake import Mode, build_directory, read_mode, r
 from termite.cli.build_commands.front_end import read_words, run_tool
 from termite.cli.build_commands.make import TOOL as MAKE
 from termite.cli.build_commands.ninja import TOOL as NINJA
-from termite.cli.build_commands.summary_lines import place_lines, summary_parts
+from termite.cli.build_commands.summary_lines import MISSES, place_lines, summary_parts
 from termite.cli.client import choose_root
 from termite.cli.subcommands.builds.why import without_launcher
 from termite.engine.errors import Reason, UserError
+from termite.engine.recall.look_up.differences import MissCause
 from termite.engine.status.report import Counters, build_summary
 
 
@@ -164,6 +165,8 @@ def test_what_ran_here_for_a_place_is_no_further_part_of_the_summary() -> None:
 def test_the_summary_has_the_results_of_earlier_runs_and_the_commonest_reasons_without_one() -> None:
     counters = Counters(remote=9, cached=4, misses=Counter(never=5, content=2, shadow=1, tool=1))
     (line,) = summary_parts(build_summary(counters))
-    assert line.endswith(", results of earlier runs: 4 (9 not found: 5 never, 2 content, 1 shadow)")
+    missed = "9 not found: 5 not run before, 2 with another input, 1 with a file that came or went"
+    assert line.endswith(f", results of earlier runs: 4 ({missed})")
+    assert MISSES.keys() == set(MissCause)
     (line,) = summary_parts(build_summary(Counters(cached=4)))
     assert line.endswith(", results of earlier runs: 4")

@@ -12,6 +12,7 @@ from termite.engine.fleet.silences import Silence, SilenceChange
 from termite.engine.launch.connection import LauncherGone
 from termite.engine.master.job import Job
 from termite.engine.master.shared import Master
+from termite.engine.master.user_notices.notices import NoticeKind
 from termite.engine.model import Phase
 from termite.engine.status.report import Report
 from termite.engine.wire.protocol.foreign_text import printable
@@ -64,7 +65,7 @@ class SilenceNotices:
         """
         waiting = waiting_jobs(self._master, change.worker)
         if change.step is Silence.BEGAN:
-            if not waiting or not self._master.notices.select_new("silent", [change.worker.encode()]):
+            if not waiting or not self._master.notices.select_new(NoticeKind.SILENT, [change.worker.encode()]):
                 return
             job = self._told[change.worker] = waiting[0]
         else:

@@ -2,21 +2,34 @@
 
 from collections import Counter
 
+from termite.cli.build_commands.summary_lines import EVENTS, path_lines
 from termite.engine.errors import Reason
-from termite.engine.status.report import NAMED_PATHS, REMEMBERED_PATHS, Counters, build_summary, frequent_places
+from termite.engine.status.report import (
+    NAMED_PATHS,
+    REMEMBERED_PATHS,
+    Counters,
+    PathEvent,
+    build_summary,
+    frequent_places,
+)
 
 
 def test_what_happened_to_a_path_many_times_is_one_line_of_the_summary() -> None:
     counters = Counters()
     for _ in range(100):
-        counters.count_paths("dropped", ["a", "b"])
-    counters.count_paths("clash", ["a"])
-    assert build_summary(counters)["named"] == ["dropped: a (100 times)", "dropped: b (100 times)", "clash: a"]
+        counters.count_paths(PathEvent.DROPPED, ["a", "b"])
+    counters.count_paths(PathEvent.WRITTEN_TWICE, ["a"])
+    assert path_lines(build_summary(counters)) == [
+        "written outside the tree, dropped: a (100 times)",
+        "written outside the tree, dropped: b (100 times)",
+        "written by two jobs at once: a",
+    ]
+    assert EVENTS.keys() == set(PathEvent)
 
 
 def test_a_bounded_number_of_paths_is_remembered() -> None:
     counters = Counters()
-    counters.count_paths("dropped", (f"p{n}" for n in range(2 * REMEMBERED_PATHS)))
+    counters.count_paths(PathEvent.DROPPED, (f"p{n}" for n in range(2 * REMEMBERED_PATHS)))
     named = build_summary(counters)["named"]
     assert isinstance(named, list)
     assert (len(named), len(counters.named)) == (NAMED_PATHS, REMEMBERED_PATHS)
