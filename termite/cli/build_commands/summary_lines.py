@@ -18,7 +18,7 @@ MISSES = {
     "evicted": "no longer stored",
     "shape": "not proved yet",
     "gap": "not stored by the last run",
-    "rule": "not allowed by a rule",
+    "owners": "that may show owners of files",
 }
 EVENTS = {
     "written-twice": "written by two jobs at once",

@@ -5,9 +5,10 @@ import signal
 from collections.abc import Iterator
 
 from termite.cli.amounts import duration_text, size_text
+from termite.cli.display.miss_text import miss_text
 from termite.engine.decide.logic.rules import readable_regexp
 from termite.engine.errors import words_of
-from termite.engine.history.logic.job_record import NOT_KNOWN, OUTPUT_BYTES, Cause, JobRecord, Where, Why
+from termite.engine.history.logic.job_record import NOT_KNOWN, OUTPUT_BYTES, Cause, JobRecord, MissDetail, Where, Why
 from termite.engine.history.logic.missing_edges import missing_edge
 from termite.engine.wire.protocol.foreign_text import LONGEST_LINE, printable
 
@@ -156,7 +157,7 @@ def _rows(job: JobRecord, tree: str, now_s: float) -> Iterator[tuple[str, str]]:
     yield "place", place_text(job)
     yield "because", cause_text(job.cause)
     if job.miss:
-        yield "no result", job.miss
+        yield "no result", miss_text(job.miss, job.missed or MissDetail())
     yield "end", end_text(job)
     if times := _times_text(job, now_s):
         yield "time", times

@@ -3,16 +3,12 @@
 Each sentence tells what differs from the last run of the same job.
 """
 
-import re
 from collections.abc import Mapping
 
-from termite.engine.recall.look_up.differences import Difference, MissCause
-from termite.engine.wire.protocol.foreign_text import printable
+from termite.engine.history.logic.job_record import MissDetail
+from termite.engine.recall.look_up.differences import DifferenceKind, MissCause
 
-# Digests are cut to twelve digits for people (SHOWN_DIGITS); modes are octal numbers.
-_DIGEST = re.compile(r"[0-9a-f]{12}")
-_MODE = re.compile(r"[0-7]{3,6}")
-# Why the last run left no result: values of `Obstacle`, and words of rules and switches.
+# Why the last run left no result, by the value of an `Obstacle`.
 _OBSTACLES: Mapping[str, str] = {
     "gap": "its trace does not have everything that it used",
     "lost": "a signal disturbed its trace",
@@ -26,9 +22,6 @@ _OBSTACLES: Mapping[str, str] = {
     "conflict": "others changed the files that it wrote",
     "size": "its files or its output were too large",
     "clock": "it executed a program that reads a clock",
-    "rule": "a rule forbids it",
-    "network": "a rule gives it the network",
-    "local": "it ran on the master's machine",
 }
 # Parts of a command that are no words: names of `CommandIdentity.others`.
 _PARTS: Mapping[str, str] = {
@@ -47,22 +40,25 @@ _PARTS: Mapping[str, str] = {
 }
 
 
-def miss_text(difference: Difference) -> str:
-    """Return why no stored result was used, as one sentence that a terminal can print."""
-    name, old, new = map(_text, (difference.name, difference.old, difference.new))
-    match difference.cause:
+def miss_text(cause: str, missed: MissDetail) -> str:
+    """Return why no stored result was used, as one sentence.
+
+    `cause` is the value of a `MissCause`. One of another version of termite is returned as it is.
+    """
+    name, old, new = missed.name, missed.old, missed.new
+    match cause:
         case MissCause.NEVER:
             return "This job has not run before, or what it used is forgotten."
         case MissCause.ARGUMENT:
-            return _argument_text(name, old, new)
+            return _argument_text(missed)
         case MissCause.VARIABLE:
-            return f"The variable {name} {_variable_end(old, new)}."
+            return f"The variable {name} {_variable_end(missed.kind)}."
         case MissCause.TOOL:
             return f"The program {name} is another one{_states(old, new)}."
         case MissCause.CONTENT:
-            return _content_text(name, old, new)
+            return _content_text(missed)
         case MissCause.SHADOW:
-            is_new = new == "there"
+            is_new = missed.kind == DifferenceKind.CAME
             return f"{name} is there now, and was absent." if is_new else f"{name} is gone, and was there."
         case MissCause.LISTING:
             return f"The directory {name} has other names: {new}."
@@ -72,35 +68,41 @@ def miss_text(difference: Difference) -> str:
             return "Nothing differs, but the result is not in the store any more."
         case MissCause.SHAPE:
             return _shape_text(name)
-        case MissCause.GAP | MissCause.RULE:
+        case MissCause.GAP:
             why = _OBSTACLES.get(old, old)
             return f"The last run left no result: {why}{f' ({name})' if name else ''}."
+        case MissCause.OWNERS:
+            return "The command may show the owners of files, and some belong to other users."
+    return cause
 
 
-def _argument_text(name: str, old: str, new: str) -> str:
-    if old and new:
-        return f"The command has the word {new} in place of {old}."
-    if new:
-        return f"The command has more words: {new}."
-    if old:
-        return f"The command has fewer words: it lacks {old}."
-    return f"The {_PARTS.get(name, name)} of the command is another one."
+def _argument_text(missed: MissDetail) -> str:
+    match missed.kind:
+        case DifferenceKind.WORD:
+            return f"The command has the word {missed.new} in place of {missed.old}."
+        case DifferenceKind.CAME:
+            return f"The command has more words: {missed.new}."
+        case DifferenceKind.WENT:
+            return f"The command has fewer words: it lacks {missed.old}."
+    return f"The {_PARTS.get(missed.name, missed.name)} of the command is another one."
 
 
-def _variable_end(old: str, new: str) -> str:
-    if old and new:
+def _variable_end(kind: str) -> str:
+    if kind == DifferenceKind.OTHER:
         return "has another value"
-    return "is set, and was not" if new else "is not set, and was"
+    return "is set, and was not" if kind == DifferenceKind.CAME else "is not set, and was"
 
 
-def _content_text(name: str, old: str, new: str) -> str:
-    if _DIGEST.fullmatch(old) and _DIGEST.fullmatch(new):
-        return f"{name} has another content{_states(old, new)}."
-    if _MODE.fullmatch(old) and _MODE.fullmatch(new):
-        return f"{name} has another mode, kind or size{_states(old, new)}."
-    if old and new:
-        return f"{name} leads to {new} in place of {old}."
-    return f"{name} has another state{_states(old, new)}."
+def _content_text(missed: MissDetail) -> str:
+    name, states = missed.name, _states(missed.old, missed.new)
+    match missed.kind:
+        case DifferenceKind.CONTENT:
+            return f"{name} has another content{states}."
+        case DifferenceKind.MODE:
+            return f"{name} has another mode, kind or size{states}."
+        case DifferenceKind.TARGET:
+            return f"{name} leads to {missed.new} in place of {missed.old}."
+    return f"{name} has another state{states}."
 
 
 def _shape_text(name: str) -> str:
@@ -111,7 +113,3 @@ def _shape_text(name: str) -> str:
 
 def _states(old: str, new: str) -> str:
     return f" ({old} -> {new})" if old and new else ""
-
-
-def _text(part: bytes) -> str:
-    return printable(part.decode(errors="surrogateescape"))

@@ -95,6 +95,18 @@ class LateInput(msgspec.Struct, frozen=True, array_like=True, gc=False):
     job: int = 0
 
 
+class MissDetail(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The change since the last run of a job because of which no stored result was used.
+
+    `kind` is the value of a `DifferenceKind`. `name` is a path, a variable or a word.
+    """
+
+    kind: str = ""
+    name: str = ""
+    old: str = ""
+    new: str = ""
+
+
 class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True):
     """The record of one job, finished or (in the live stream) not.
 
@@ -144,6 +156,7 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=
     trace_gaps: tuple[str, ...] = ()
     late_inputs: tuple[LateInput, ...] = ()
     miss: str = ""
+    missed: MissDetail | None = None
 
     @property
     def stage(self) -> Stage:

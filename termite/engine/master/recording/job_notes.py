@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from termite.engine.errors import Reason
-from termite.engine.history.logic.job_record import NOT_KNOWN, FailedAttempt, LateInput, Where
+from termite.engine.history.logic.job_record import NOT_KNOWN, FailedAttempt, LateInput, MissDetail, Where
 from termite.engine.master.recording.build_notes import BuildNotes
 from termite.engine.model import Change, Exit, PackedTrace, Usage
 
@@ -19,8 +19,8 @@ class JobNotes:
       result counts.
     * `sent_s` to `usage` and `changes` to `trace` are those of the present attempt.
     * `reason` and `detail` say why it fell back or was refused; None: it was not.
-    * `recalled` names the job whose result it got, "": it got none. `miss` says why, and
-      `miss_cause` in one word; "": nobody has looked for one.
+    * `recalled` names the job whose result it got, "": it got none. `miss` is the value of the
+      `MissCause`; "": nobody has looked for one. `missed` has what differs, or None.
     * `traffic` has the bytes sent and received, and the requests.
     * `late_inputs` are those for which a failed command runs again, in whatever attempt.
     * `text` is the recorded text, as soon as somebody has needed it; "" before.
@@ -49,7 +49,7 @@ class JobNotes:
     is_cancelled: bool = False
     recalled: str = ""
     miss: str = ""
-    miss_cause: str = ""
+    missed: MissDetail | None = None
     reason: Reason | None = None
     detail: str = ""
     traffic: tuple[int, int, int] = (0, 0, 0)

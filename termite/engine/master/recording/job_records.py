@@ -119,7 +119,7 @@ def _trace(notes: JobNotes) -> dict[str, Any]:
     """Return the fields that only traced jobs have, and why no stored result was used."""
     found: dict[str, Any] = {"late_inputs": notes.late_inputs} if notes.late_inputs else {}
     if notes.miss:
-        found["miss"] = notes.miss
+        found |= {"miss": notes.miss, "missed": notes.missed}
     if (trace := notes.trace) is not None:
         gaps = TraceGap(trace.gaps).words if trace.gaps else ()
         found |= {"trace_calls": trace.calls, "trace_paths": trace.count, "trace_gaps": gaps}

@@ -40,7 +40,7 @@ async def recall_job(master: Master, cache: ResultCache, job: Job) -> Exit | Non
     row = await _find(master, cache, job)
     if row is None:
         for counters in master.counters_of(job):
-            counters.misses[job.notes.miss_cause] += 1
+            counters.misses[job.notes.miss] += 1
         return None
     # The job is as one that runs at this moment. The journal keeps what comes after it.
     number = job.number = master.tree.number
@@ -89,7 +89,7 @@ async def _find(master: Master, cache: ResultCache, job: Job) -> ResultRow | Non
     if row is None and await cache.twins.wait_for(job.weak, cache.source):
         row = await cache.find(job, master.tree, master.fact_reader)
     if row is not None and _shows_owners(master, job):
-        job.notes.miss, job.notes.miss_cause = "", MissCause.RULE.value
+        job.notes.miss = MissCause.OWNERS.value
         return None
     return row
 

@@ -19,6 +19,7 @@ import trio
 from termite.engine.decide.environment import encoded_words, environment_of
 from termite.engine.decide.known_tools import KnownTool
 from termite.engine.errors import Retryable, TermiteError
+from termite.engine.history.logic.job_record import MissDetail
 from termite.engine.history.logic.recorded_text import recorded_line
 from termite.engine.launch.output import KeptOutput
 from termite.engine.master.job import Job
@@ -142,21 +143,20 @@ class ResultCache:
             found = await look_up(self.source, job.identity, job.weak, tree, reader)
         except (TermiteError, NotStorable) as error:  # a fact cannot be had
             log.debug("look-up-failed job=%d reason=%s", job.id, error)
-            found = Difference(MissCause.GAP, new=Obstacle.FACTS.encode())
+            found = Difference(MissCause.GAP, old=Obstacle.FACTS.encode())
         except Exception:  # around one look-up: the command runs
             log.exception("result-cache-failed step=%s", "find")
-            found = Difference(MissCause.GAP, new=Obstacle.FACTS.encode())
+            found = Difference(MissCause.GAP, old=Obstacle.FACTS.encode())
         if isinstance(found, ResultRow):
             self._hits += 1
             if job.is_stored and is_audit_due(self._hits) and may_audit():
                 self._counts["audits"] += 1
-                job.notes.miss = job.notes.miss_cause = AUDIT
+                job.notes.miss = AUDIT
                 return None
             self._counts["hits"] += 1
             return found
         self._counts[f"miss-{found.cause}"] += 1
-        job.notes.miss = recorded_line(found.text)
-        job.notes.miss_cause = found.cause.value
+        job.notes.miss, job.notes.missed = found.cause.value, _missed(found)
         return None
 
     def note_use(self, weak: bytes, row: ResultRow) -> None:
@@ -329,6 +329,12 @@ def _is_recallable(job: Job) -> bool:
     if job.request.has_stdin or job.request.is_stdin_terminal:
         return False
     return trace_mode(job, TraceMode.EXACT) is not TraceMode.OFF
+
+
+def _missed(found: Difference) -> MissDetail:
+    """Return a difference as a record has it."""
+    texts = (recorded_line(os.fsdecode(part)) for part in (found.name, found.old, found.new))
+    return MissDetail(found.kind.value, *texts)
 
 
 def _terminal_words(terminal: TerminalWish | None) -> tuple[int, ...]:

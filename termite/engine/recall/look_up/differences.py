@@ -1,6 +1,7 @@
 """Name the first difference between the last run of a job and the tree as it is now."""
 
 import enum
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -28,32 +29,38 @@ class MissCause(enum.StrEnum):
     EVICTED = "evicted"
     SHAPE = "shape"  # commands of this shape are not proven yet, or were refused
     GAP = "gap"  # the trace of the last run could not be used, or an input changed while it ran
-    RULE = "rule"
+    OWNERS = "owners"  # the command may show owners of files, which no fingerprint has
+
+
+class DifferenceKind(enum.StrEnum):
+    """The kind of what differs, which says how `old` and `new` of a Difference are to be read."""
+
+    OTHER = "other"
+    CAME = "came"  # a path, a variable, or the last words of the command, which are `new`
+    WENT = "went"  # the same; the words are `old`
+    WORD = "word"  # of the command
+    CONTENT = "content"  # the beginnings of digests, in hexadecimal
+    TARGET = "target"  # of a symlink
+    MODE = "mode"  # type, mode, size, or number of links; types and modes are octal
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A cause of a miss. `name` is a path, a variable or a word; `old` and `new` are for people."""
+    """A cause of a miss. `name` is a path, a variable or a word; `old` and `new` are for people.
+
+    For GAP, `old` is the value of the `Obstacle` that kept the last run from leaving a result.
+    """
 
     cause: MissCause
     name: bytes = b""
     old: bytes = b""
     new: bytes = b""
-
-    @property
-    def text(self) -> str:
-        """The cause in a line like `content /w/a.h: 5f2c -> 9ab0`, which may have any character."""
-        old, new = (part.decode(errors="backslashreplace") for part in (self.old, self.new))
-        named = f" {self.name.decode(errors='backslashreplace')}" if self.name else ""
-        states = f"{old} -> {new}" if old and new else old or new
-        return f"{self.cause}{named}" + (f": {states}" if states else "")
+    kind: DifferenceKind = DifferenceKind.OTHER
 
 
 _ORDER = tuple(MissCause)
 SHOWN_DIGITS = 12  # of a digest
 SHA256_BYTES = 32
-# These obstacles come from the user's rules and switches.
-RULE_OBSTACLES = frozenset({"rule", "network", "local"})
 
 
 def last_run(
@@ -100,14 +107,9 @@ def explain_miss(
         if found := difference_of_states(path_set.dependencies, _unpacked(last.states), _unpacked(pack_states(now))):
             return found
     if last.obstacle:
-        return Difference(_cause_of(last.obstacle), last.detail, last.obstacle.encode())
+        cause = MissCause.SHAPE if last.obstacle == Obstacle.SHAPE else MissCause.GAP
+        return Difference(cause, last.detail, last.obstacle.encode())
     return Difference(MissCause.EVICTED)
-
-
-def _cause_of(obstacle: str) -> MissCause:
-    if obstacle == Obstacle.SHAPE:
-        return MissCause.SHAPE
-    return MissCause.RULE if obstacle in RULE_OBSTACLES else MissCause.GAP
 
 
 def pack_states(found: Iterable[State]) -> bytes:
@@ -121,15 +123,15 @@ def pack_states(found: Iterable[State]) -> bytes:
 def difference_of_command(last: LastRun, identity: CommandIdentity) -> Difference | None:
     """Return the first difference between the commands themselves, or None."""
     if last.argv != identity.argv:
-        old, new = _first_different(last.argv, identity.argv)
-        return Difference(MissCause.ARGUMENT, new or old, old, new)
+        return _first_different(last.argv, identity.argv)
     for part, value in identity.others.items():
         if last.others.get(part) != msgspec.msgpack.encode(value):
             return Difference(MissCause.ARGUMENT, part.encode())
     then, now = last.variables, digests_of_texts(identity.variables)
     for name in sorted(then.keys() | now.keys()):
         if then.get(name) != now.get(name):
-            return Difference(MissCause.VARIABLE, name, *(b"set" if name in them else b"" for them in (then, now)))
+            kind = DifferenceKind.OTHER if name in then and name in now else _way(is_new=name in now)
+            return Difference(MissCause.VARIABLE, name, kind=kind)
     return None
 
 
@@ -151,15 +153,26 @@ def difference_of_states(
 def _compare(dependency: Dependency, old: State, new: State) -> Difference:
     use, path = dependency.use, b"/" + dependency.path
     if not old or not new:
-        is_new = not old
-        return Difference(MissCause.SHADOW, path, b"absent" if is_new else b"there", b"there" if is_new else b"absent")
+        return Difference(MissCause.SHADOW, path, kind=_way(is_new=not old))
     if use & Use.LIST and (came := _listing_difference(old, new)):
         return Difference(MissCause.LISTING, path, b"", came)
     if _only_time_differs(use, old, new):
         return Difference(MissCause.TIMES, path)
     cause = MissCause.TOOL if use & Use.EXEC else MissCause.CONTENT
-    shown = next(((one, other) for one, other in zip(old, new, strict=False) if one != other), (b"", b""))
-    return Difference(cause, path, _shown(shown[0]), _shown(shown[1]))
+    before, after = next(((one, other) for one, other in zip(old, new, strict=False) if one != other), (None, None))
+    return Difference(cause, path, _shown(before), _shown(after), _kind_of(before, after, old[0]))
+
+
+def _way(*, is_new: bool) -> DifferenceKind:
+    return DifferenceKind.CAME if is_new else DifferenceKind.WENT
+
+
+def _kind_of(before: object, after: object, file_type: object) -> DifferenceKind:
+    """Return the kind of two different parts of states of a file. A state begins with its type."""
+    if isinstance(before, bytes) and isinstance(after, bytes):
+        return DifferenceKind.TARGET if file_type == stat.S_IFLNK else DifferenceKind.CONTENT
+    are_numbers = isinstance(before, int) and isinstance(after, int)
+    return DifferenceKind.MODE if are_numbers else DifferenceKind.OTHER
 
 
 def _only_time_differs(use: int, old: State, new: State) -> bool:
@@ -183,11 +196,13 @@ def _names(state: State) -> Iterator[bytes]:
             yield part[0]
 
 
-def _first_different(old: Sequence[bytes], new: Sequence[bytes]) -> tuple[bytes, bytes]:
+def _first_different(old: Sequence[bytes], new: Sequence[bytes]) -> Difference:
+    """Return the first word of a command that differs, or all words by which one is longer."""
     for one, other in zip(old, new, strict=False):
         if one != other:
-            return one, other
-    return b" ".join(old[len(new) :]), b" ".join(new[len(old) :])
+            return Difference(MissCause.ARGUMENT, other, one, other, DifferenceKind.WORD)
+    lost, added = b" ".join(old[len(new) :]), b" ".join(new[len(old) :])
+    return Difference(MissCause.ARGUMENT, added or lost, lost, added, _way(is_new=len(new) > len(old)))
 
 
 def _shown(part: object) -> bytes:

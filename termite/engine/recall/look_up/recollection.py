@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from termite.engine.recall.logic.tree_facts import TreeFacts
 from termite.engine.recall.logic.uses import find_intruder, states
-from termite.engine.recall.look_up.differences import Difference, MissCause
+from termite.engine.recall.look_up.differences import Difference, DifferenceKind, MissCause
 from termite.engine.recall.look_up.fingerprints import strong_fingerprint
 from termite.engine.recall.look_up.stored_rows import PathSetRow, ResultRow, StoredRows
 
@@ -51,7 +51,7 @@ def recall(
         intruder = find_intruder(candidate.path_set, facts)
         facts.check()
         if intruder is not None:
-            intruders.append(Difference(MissCause.SHADOW, b"/" + intruder, b"absent", b"there"))
+            intruders.append(Difference(MissCause.SHADOW, b"/" + intruder, kind=DifferenceKind.CAME))
             continue
         hit = _hit(weak, candidate, facts, by_time, vouched)
         if hit is not None:

@@ -177,7 +177,7 @@ async def test_a_command_that_depends_on_owners_runs_if_the_tree_has_several(wor
     world.master.cache.find = find_owner  # type: ignore[union-attr, method-assign]
     await world.compile()
     assert world.master.counters.cached == 0
-    assert world.master.counters.misses["rule"] == 1
+    assert world.master.counters.misses["owners"] == 1
 
 
 async def test_another_content_or_variable_is_no_hit(world: CachingWorld) -> None:
