@@ -40,6 +40,31 @@ if TYPE_CHECKING:
 Reply = dict[str, "Any"]
 
 
+class StartReport:
+    """The report of a master on how its start has ended, for the process that has started it.
+
+    The master serves if `error` is "". Otherwise `error` and `hint` are those of a UserError.
+    """
+
+    __slots__ = ("error", "hint")
+
+    def __init__(self, error: str = "", hint: str = "") -> None:
+        self.error, self.hint = error, hint
+
+    def pack(self) -> bytes:
+        """Return the report as it goes through the pipe `--ready-fd`: one JSON object."""
+        return json.dumps({"error": self.error, "hint": self.hint}).encode()
+
+
+def parse_start_report(packed: bytes) -> StartReport:
+    """Return a report. One that was cut off, or is "", is that of a master that has ended."""
+    try:
+        found = records.parse_object(packed)
+    except RemoteProtocolError:
+        return StartReport("the master ended while it was starting")
+    return StartReport(str(found.get("error", "")), str(found.get("hint", "")))
+
+
 class NoMaster(UserError):
     """The error of a program that finds no master, or whose master went away."""
 
@@ -212,13 +237,12 @@ def start_embedded(root: Path, jobs: int = 0, exports: Sequence[Path] = (), at: 
         os._exit(0)
     os.close(ready_for_child)
     os.wait()
-    said = _read_until_closed(ready)
-    if said != "ok":
+    start = parse_start_report(_read_until_closed(ready))
+    if start.error:
         try:
             return Client(root / SOCKET), False
         except NoMaster:
-            message, _, hint = said.partition("\n")
-            raise UserError(message or "the master ended while it was starting", hint=hint or f"see {log}") from None
+            raise UserError(start.error, hint=start.hint or f"see {log}") from None
     return Client(root / SOCKET), True
 
 
@@ -257,7 +281,7 @@ def _become_master(root: Path, jobs: int, exports: Sequence[Path], at: str, log:
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until the master can answer it
         os.execve(sys.executable, command, env)
     except OSError as error:
-        os.write(ready, f"cannot start a master: {error}".encode())
+        os.write(ready, StartReport(f"cannot start a master: {error}").pack())
     finally:
         os._exit(127)
 
@@ -275,7 +299,7 @@ def _whereabouts() -> Reply:
     return {"cwd": cwd, "vantage": {name: getattr(vantage, name) for name in Vantage.__slots__}}
 
 
-def _read_until_closed(fd: int) -> str:
+def _read_until_closed(fd: int) -> bytes:
     said = b""
     while select.select([fd], [], [], START_S)[0]:
         received = os.read(fd, READ_BYTES)
@@ -283,7 +307,7 @@ def _read_until_closed(fd: int) -> str:
             break
         said += received
     os.close(fd)
-    return os.fsdecode(said).strip()
+    return said
 
 
 def log_file(root: Path) -> Path:

@@ -1,8 +1,8 @@
 """The command termite-master: the daemon of one tree, with the workers of a cluster or its own.
 
 With `--embedded` the process also holds a coordinator and a worker. A front end or
-`termite-ctl start` starts such a master, detached. The master writes one message to the pipe
-`--ready-fd`: `ok`, or the two lines of an error.
+`termite-ctl start` starts such a master, detached. The master writes one `StartReport` to the pipe
+`--ready-fd`.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from termite.cli.amounts import parse_count, parse_seconds
 from termite.cli.canonical.marks import write_mark
 from termite.cli.canonical.moves import MovedTree, enter_as_master
 from termite.cli.claims import wait_for_claims
+from termite.cli.client import StartReport
 from termite.cli.daemons import run_daemon, worker_config, worker_parser
 from termite.cli.flags import report, run_reporting
 from termite.cli.leftovers.footprints import master_places, worker_places
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None, claim: socket.socket | None = None) 
         tail = start_log(flags)
         return _run_embedded(flags, tree, tail) if flags.embedded else _run(flags, tree, claim, tail)
     except UserError as error:
-        _tell_starter(ready_fd, f"{error.message}\n{error.hint}")
+        _report_start(ready_fd, StartReport(error.message, error.hint))
         report(PROGRAM, error)
     return ExitCode.FAILED
 
@@ -100,16 +101,16 @@ def _run_embedded(flags: argparse.Namespace, tree: MovedTree | None, tail: LogTa
         try:
             async with trio.open_nursery() as nursery:
                 address = await nursery.start(serve_coordinator, CoordinatorConfig(secret, name, 0))
-                # Its errors must come before `ok`.
+                # Its errors must come before the report.
                 await nursery.start(serve_worker, replace(worker, coordinator=address))
                 config = _master_config(flags, tree, secret, split_address(address, 0), tail)
                 await nursery.start(_serve_until_done, config, nursery.cancel_scope)
                 _mark_tree(config)
-                _tell_starter(flags.ready_fd, "ok")
+                _report_start(flags.ready_fd, StartReport())
                 task_status.started(str(config.socket))
         except* UserError as group:
             error = next(errors_in(group))
-            _tell_starter(flags.ready_fd, f"{error.message}\n{error.hint}")
+            _report_start(flags.ready_fd, StartReport(error.message, error.hint))
             raise error from None
 
     places = _places(socket_path(flags), tree) | worker_places(worker.cache, worker.tmpdir)
@@ -228,13 +229,13 @@ def _tree_path(path: Path) -> bytes:
     return os.fsencode(os.path.realpath(path)).strip(b"/")
 
 
-def _tell_starter(ready_fd: int, line: str) -> None:
+def _report_start(ready_fd: int, start: StartReport) -> None:
     if ready_fd >= 0:
         try:
-            os.write(ready_fd, os.fsencode(line))
+            os.write(ready_fd, start.pack())
             os.close(ready_fd)
         except OSError:
-            pass  # the message was sent before, or the starter did not wait for it
+            pass  # the report was sent before, or the starter did not wait for it
 
 
 def master_parser() -> Parser:

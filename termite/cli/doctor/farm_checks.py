@@ -59,7 +59,7 @@ async def check_farm(farm: Farm, trial: TrialTree, note: Note) -> None:
     async def check(worker: ListedWorker) -> None:
         async with room:
             host, port = split_address(worker.address, 0)
-            patient = Patient(f"worker {worker.name}", host, port, worker.draining)
+            patient = Patient(f"worker {worker.name}", worker.name, host, port, worker.draining)
             for finding in await try_worker(patient, farm.secret, trial):
                 note(finding)
 
@@ -70,7 +70,7 @@ async def check_farm(farm: Farm, trial: TrialTree, note: Note) -> None:
 
 async def _list_workers(farm: Farm, note: Note) -> tuple[ListedWorker, ...] | None:
     """Return the workers that the coordinator knows, or None if it does not say."""
-    area, address = farm.area, Patient(farm.area, farm.host, farm.port)
+    area, address = farm.area, Patient(farm.area, "coordinator", farm.host, farm.port)
     try:
         with trio.move_on_after(ANSWER_S) as patience:
             place = (farm.host, farm.port)

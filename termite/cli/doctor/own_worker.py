@@ -44,7 +44,7 @@ async def try_this_machine(directory: Path, trial: TrialTree, log: LastLines) ->
         async with trio.open_nursery() as nursery:
             with trio.fail_after(START_S):
                 await nursery.start(serve_worker, config)
-            found = await try_worker(Patient(MACHINE, address, 0), secret, trial)
+            found = await try_worker(Patient(MACHINE, "doctor", address, 0), secret, trial)
             nursery.cancel_scope.cancel()
     except* (UserError, OSError, trio.TooSlowError) as group:
         first = next(errors_in(group))

@@ -61,12 +61,13 @@ def trial_tree(directory: Path) -> Iterator[TrialTree]:
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """A worker to try: `area` names it in findings, and `host` and `port` are its address.
+    """A daemon to try: `area` stands for it in findings, and `host` and `port` are its address.
 
     A worker that drains takes no jobs.
     """
 
     area: str
+    name: str
     host: str
     port: int
     is_draining: bool = False
@@ -78,7 +79,7 @@ async def try_worker(patient: Patient, secret: bytes, trial: TrialTree) -> list[
     A machine that is off costs CONNECT_S, a worker that stands still costs ANSWER_S. In all, this
     takes ANSWER_S + JOB_S at most.
     """
-    lease = Lease(patient.area.removeprefix("worker "), trial.tree.number, trio.current_time())
+    lease = Lease(patient.name, trial.tree.number, trio.current_time())
     requests = MirrorRequests(trial.tree, {})
     found: list[Finding] = []
 

@@ -289,7 +289,9 @@ async def try_workers(master: Master, job: Job, command: Command, wanted: Wanted
 def has_warnings(master: Master, job: Job) -> bool:
     """Return True if `show_warnings` has something to say."""
     warning = environment_of(job.request.invocation).warning
-    return bool(job.warning) or (bool(warning) and master.notices.is_new(NoticeKind.SETTINGS_IGNORED, os.fsencode(warning)))
+    return bool(job.warning) or (
+        bool(warning) and master.notices.is_new(NoticeKind.SETTINGS_IGNORED, os.fsencode(warning))
+    )
 
 
 async def show_warnings(master: Master, job: Job) -> None:

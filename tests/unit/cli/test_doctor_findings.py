@@ -34,9 +34,9 @@ def a_finding(level: Level, mend: str = "do this") -> Finding:
 
 
 def test_a_worker_without_room_gets_the_deed_that_helps() -> None:
-    found = _failure(Patient("worker w", "h", 1), Retryable(Reason.DISK_FULL, "No space"), is_connected=True)
+    found = _failure(Patient("worker w", "w1", "h", 1), Retryable(Reason.DISK_FULL, "No space"), is_connected=True)
     assert (found.text, found.mend) == ("the worker's disk is full: No space", Reason.DISK_FULL.deed)
-    other = _failure(Patient("worker w", "h", 1), Retryable(Reason.WORKER_BUG), is_connected=True)
+    other = _failure(Patient("worker w", "w1", "h", 1), Retryable(Reason.WORKER_BUG), is_connected=True)
     assert other.mend == "read the worker's log, and run termite-ctl doctor there"
 
 
