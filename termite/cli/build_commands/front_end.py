@@ -16,14 +16,14 @@ from pathlib import Path
 from termite.cli import client
 from termite.cli.build_commands import callers_signals
 from termite.cli.build_commands.build_tools import check_preload, find_program, find_source, has_make_shell, is_there
-from termite.cli.build_commands.summary_lines import path_lines, place_lines, summary_parts
+from termite.cli.build_commands.summary_lines import pages_lines, path_lines, place_lines, summary_parts
 from termite.cli.build_commands.unseen_programs import unseen_lines
 from termite.cli.canonical.marks import check_directory
 from termite.cli.canonical.own_words import take_at
 from termite.cli.claims import wait_for_claims
 from termite.cli.flags import VERSION, print_line
 from termite.cli.leftovers.footprints import start_sweep
-from termite.cli.places import web_address_file, working_directory
+from termite.cli.places import working_directory
 from termite.engine.decide.logic.switches import LOCAL, NEVER, check_variables, is_local_forbidden, is_switched_off
 from termite.engine.decide.logic.ties import tie_of
 from termite.engine.errors import ExitCode, Reason, RemoteProtocolError, UserError, words_of
@@ -127,12 +127,11 @@ def build_with(tool: Tool, program: str, args: Sequence[str], directory: str, at
     except (UserError, RemoteProtocolError, OSError) as error:
         if isinstance(error, UserError) and error.reason is Reason.OTHER_PATH:
             raise
-        if file := os.environ.get("TERMITE_SUMMARY"):
-            say(f"{file} is not written: no master has recorded this build")
         return build_locally(argv, error)
     if moved:
         master.tree = moved.own
-    _say_pages(master)
+    for line in pages_lines(master.tree):
+        say(line)
     status, is_interrupted = _run_tool(started, env)
     _sum_up(master, status, INTERRUPTED_S if is_interrupted else client.BUILD_ANSWER_S)
     return _end_as(status)
@@ -178,6 +177,8 @@ def build_locally(argv: Sequence[str], error: Exception) -> int:
         say(f"{error}; {LOCAL}={NEVER} forbids building locally")
         return ExitCode.NOWHERE
     say(f"{error}: building locally")
+    if file := os.environ.get("TERMITE_SUMMARY"):
+        say(f"{file} is not written: no master has recorded this build")
     return run_plainly(argv)
 
 
@@ -316,19 +317,10 @@ def _sum_up(master: client.Client, status: int, patience_s: float) -> None:
     if file := os.environ.get("TERMITE_SUMMARY"):
         from termite.cli.readers.summary_file import write_summary
 
-        for trouble in write_summary(Path(file), master.path.parent, str(end.get("build", 0))):
+        for trouble in write_summary(Path(file), master.tree, str(end.get("build", 0))):
             say(trouble)
-    _say_pages(master)
-
-
-def _say_pages(master: client.Client) -> None:
-    """Say where the pages of this tree are served, if they are."""
-    with contextlib.suppress(UserError):
-        if (file := web_address_file(master.tree)).exists():
-            from termite.cli.readers.web_address import read_address
-
-            if url := read_address(file):
-                say(f"pages of this build: {url}")
+    for line in pages_lines(master.tree):
+        say(line)
 
 
 def say(line: str) -> None:

@@ -1,7 +1,12 @@
 """The lines of a build's summary, which a front end prints when its tool has ended."""
 
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
 from termite.cli import client
-from termite.engine.errors import Reason, words_of
+from termite.cli.places import web_address_file
+from termite.engine.errors import Reason, UserError, words_of
 
 NAMED_MISSES = 3  # kinds of causes, of twelve
 # Values of `MissCause` and of `PathEvent`. Every build waits for this module, and to import these
@@ -99,3 +104,13 @@ def _results(end: client.Reply) -> str:
     causes = ", ".join(f"{count} {MISSES.get(cause, cause)}" for cause, count in list(misses.items())[:NAMED_MISSES])
     missed = f" ({sum(misses.values())} not found: {causes})" if misses else ""
     return f", results of earlier runs: {cached}{missed}" if cached or misses else ""
+
+
+def pages_lines(tree: Path) -> Iterator[str]:
+    """Yield a line that says where the pages of a tree are served, if they are."""
+    with contextlib.suppress(UserError):
+        if (file := web_address_file(tree)).exists():
+            from termite.cli.readers.web_address import read_address
+
+            if url := read_address(file):
+                yield f"pages of this build: {url}"

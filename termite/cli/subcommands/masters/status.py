@@ -25,20 +25,21 @@ def _run(flags: Namespace) -> int:
     return 0
 
 
+def _jobs_text(jobs: dict[str, int]) -> str:
+    short = jobs.get("short", 0)
+    known = f"{cached} had known results, " if (cached := jobs.get("cached", 0)) else ""
+    here = f"{jobs['local'] + short} on this machine ({short} of them short)"
+    return f"{jobs['remote']} on workers, {here}, {known}{jobs['running']} running"
+
+
 def _status_text(status: Reply) -> str:
     jobs = cast(dict[str, int], status["jobs"])
     slots = cast(dict[str, int], status["slots"])
     local = cast(dict[str, int], status["local_slots"])
-    short = jobs.get("short", 0)
-    known = f"{cached} had known results, " if (cached := jobs.get("cached", 0)) else ""
     sent, received = cast(int, status["bytes_sent"]), cast(int, status["bytes_received"])
     rows = [
         ("tree", _tree_text(status)),
-        (
-            "jobs",
-            f"{jobs['remote']} on workers, {jobs['local'] + short} on this machine ({short} of them short), "
-            f"{known}{jobs['running']} running, {status['waiting']} waiting",
-        ),
+        ("jobs", f"{_jobs_text(jobs)}, {status['waiting']} waiting"),
         ("", f"{jobs['retried']} retried, {jobs['failed']} could not be run, {jobs['answered']} had nothing to do"),
         (
             "slots",
