@@ -127,7 +127,7 @@ link_commands() {
 
 # The path is part of the stamp, because the scripts in .venv contain it: a checkout that was moved
 # needs a new .venv.
-requirements_stamp=$(pwd -P | checksum - requirements.txt requirements-web.txt requirements-dev.txt requirements-build.txt tools/setup.sh)
+requirements_stamp=$(pwd -P | checksum - requirements.txt requirements-web.txt requirements-remote-cache.txt requirements-dev.txt requirements-build.txt tools/setup.sh)
 if [ "$requirements_stamp" != "$(cat .venv/.requirements 2>/dev/null)" ]; then
     install_debian_packages
     make_venv

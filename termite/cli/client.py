@@ -274,6 +274,12 @@ def _become_master(root: Path, jobs: int, exports: Sequence[Path], at: str, log:
             command.append(f"--trace={trace}")
         if cache := os.environ.get("TERMITE_CACHE"):
             command.append(f"--cache={cache}")
+        if shared_cache := os.environ.get("TERMITE_SHARED_CACHE"):
+            command.append(f"--shared-cache={shared_cache}")
+        if shared_mode := os.environ.get("TERMITE_SHARED_CACHE_MODE"):
+            command.append(f"--shared-cache-mode={shared_mode}")
+        if shared_settings := os.environ.get("TERMITE_SHARED_CACHE_SETTINGS"):
+            command.append(f"--shared-cache-settings={os.path.abspath(shared_settings)}")
         if job_output := os.environ.get("TERMITE_JOB_OUTPUT"):
             command.append(f"--job-output={job_output}")
         env = {name: text for name, text in os.environ.items() if name not in _OF_THE_BUILD}

@@ -35,6 +35,12 @@ from termite.engine.host.native_programs import native_program
 from termite.engine.master.master_daemon import serve_master
 from termite.engine.master.shared import SOCKET, MasterConfig
 from termite.engine.model import CacheMode, TraceMode
+from termite.engine.recall.shared_store.shared_settings import (
+    SharedSettings,
+    check_extra,
+    files_of_settings,
+    read_shared_settings,
+)
 from termite.engine.wire.addresses import UNIX, split_address
 from termite.engine.wire.identity import read_secret
 from termite.engine.wire.owner import read_owner
@@ -166,6 +172,8 @@ def _master_config(
     own = tree.own if tree else path.parent  # files of the user are named after it
     owner = own_directory(CACHE) / "owner"
     hidden = [path for path in (flags.logfile, flags.secret, owner) if path]
+    if flags.shared_cache_settings is not None and flags.cache == CacheMode.ON:
+        hidden += files_of_settings(flags.shared_cache_settings)
     plugins = load_plugins(BUILT_IN_PLUGINS)
     # A command inside a job may begin with `termite`, so jobs must find the launcher. There it
     # just runs the command.
@@ -196,6 +204,7 @@ def _master_config(
         trace=TraceMode[flags.trace.upper()],
         cache=CacheMode(flags.cache),
         results=own_directory(CACHE) / "results",
+        shared_store=_shared_settings(flags),
         log_tail=tail,
     )
 
@@ -209,6 +218,18 @@ def _mark_tree(config: MasterConfig) -> None:
 def _shown_tree(config: MasterConfig) -> str:
     tree = config.socket.parent
     return str(tree) if config.own_path is None else f"{config.own_path} at {tree}"
+
+
+def _shared_settings(flags: argparse.Namespace) -> SharedSettings | None:
+    """Return the settings of the shared store, or None if results are shared with nobody.
+
+    Raise UserError if they are wrong, or if the extra is not installed.
+    """
+    if not flags.shared_cache or flags.cache != CacheMode.ON:
+        return None
+    check_extra()
+    is_written = flags.shared_cache_mode == "write"
+    return read_shared_settings(flags.shared_cache, flags.shared_cache_settings, writes=is_written)
 
 
 def launcher_links(env: Mapping[str, str]) -> list[bytes]:
@@ -278,6 +299,12 @@ def _add_flags_of_the_tree(parser: Parser) -> None:
         "on: use the results of earlier commands again, and store new ones; read: store none; off: run each command. "
         "With on, jobs are traced as by -trace exact"
     )
+    shared_cache = (
+        "grpc://HOST:PORT[/INSTANCE], or grpcs:// with TLS: with -cache on, use results of other users too, from this "
+        "server of the Remote Execution API"
+    )
+    shared_mode = "write: give results to the shared store as well; read: only use them"
+    shared_settings = "file of JSON with the writers whom you trust, your key, certificates and headers"
     add = parser.add_argument
     add("--secret", type=Path, default=Path("secret.txt"), metavar="FILE", help=secret)
     add("--socket", type=Path, default=Path(SOCKET), metavar="FILE", help="its directory is the top of the tree")
@@ -289,6 +316,9 @@ def _add_flags_of_the_tree(parser: Parser) -> None:
     add("--job-output", choices=("kept", "dropped"), default="kept", help=job_output)
     add("--trace", choices=("off", "exact"), default="off", help=trace)
     add("--cache", choices=("on", "read", "off"), default="off", help=cache)
+    add("--shared-cache", default="", metavar="URL", help=shared_cache)
+    add("--shared-cache-mode", choices=("read", "write"), default="read", help=shared_mode)
+    add("--shared-cache-settings", type=Path, default=None, metavar="FILE", help=shared_settings)
     add("--short", type=_parse_short, default=None, metavar="MS", help=short)
 
 

@@ -17,6 +17,9 @@ _VARIABLES = """\
                    (default: shared)
   TERMITE_JOB_OUTPUT   dropped: a new master records nothing that commands print (default: kept)
   TERMITE_CACHE    on: a new master uses results of earlier commands again; read: it stores no new ones
+  TERMITE_SHARED_CACHE  grpc://HOST:PORT: with TERMITE_CACHE=on, a new master uses results of others too
+  TERMITE_SHARED_CACHE_MODE      write: it gives them its own results, too (default: read)
+  TERMITE_SHARED_CACHE_SETTINGS  file with the writers whom you trust, and your key
   TERMITE_TRACE    exact: a new master has the paths noted that commands on workers name
                    (default: off)
   TERMITE_SOCKET   socket of the master to use (default: the nearest one); empty: use no master

@@ -32,6 +32,7 @@ FOLDERS = {
     "drain": "machines",
     "undrain": "machines",
     "secret": "machines",
+    "signkey": "machines",
     "doctor": "machines",
 }
 

@@ -60,6 +60,8 @@ async def serve_master(config: MasterConfig, task_status: trio.TaskStatus[str] =
             if master.cache is not None:
                 nursery.start_soon(master.cache.run)
                 nursery.start_soon(master.cache.take_care, lambda: not master.is_busy)
+                if master.cache.shared is not None:
+                    nursery.start_soon(master.cache.shared.run)
             nursery.start_soon(_keep_house, master, sessions)
             nursery.start_soon(_follow_place, master, place, sessions)
             nursery.start_soon(launchers.listen, listener)

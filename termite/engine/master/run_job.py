@@ -60,12 +60,12 @@ from termite.engine.master.placement.machine_questions import UnlikeWorker, Want
 from termite.engine.master.placement.run_times import learn_run_time
 from termite.engine.master.results import publish_results
 from termite.engine.master.retries import record_conflict, record_failure
-from termite.engine.master.reuse.ended_jobs import keep_ended
+from termite.engine.master.reuse.ended_jobs import EndedJobRun, keep_ended
 from termite.engine.master.reuse.recalled_jobs import recall_job
 from termite.engine.master.reuse.run_observer import ObservedRun
 from termite.engine.master.shared import Master
 from termite.engine.master.user_notices.notices import NoticeKind
-from termite.engine.model import Command, Exit, Phase, Verdict
+from termite.engine.model import Command, Exit, MachineFacts, Phase, Verdict
 from termite.engine.tree.logic.times import Timing
 from termite.engine.wire.protocol.messages import Ran, Run
 
@@ -80,13 +80,14 @@ class RemoteRun(NamedTuple):
     """A run on a worker whose results are published.
 
     `conflicts` are those of `publish_results`. `took_s` is the time from dispatch to here.
-    `observed` is None if the run was not observed.
+    `observed` is None if the run was not observed. `machine` is that of the worker.
     """
 
     ran: Ran
     conflicts: tuple[bytes, ...]
     took_s: float
     observed: ObservedRun | None
+    machine: MachineFacts
 
 
 class JobRunner:
@@ -333,7 +334,7 @@ async def run_remotely(master: Master, job: Job, command: Command, wanted: Wante
                 question = master.cache.table_question(job, ran)
                 observed = await observer.observe(ran, lease.traced_names, timing, job.weak, question)
             conflicts = await publish_results(master, job, lease, ran, timing)
-    return RemoteRun(ran, conflicts, trio.current_time() - dispatched_s, observed)
+    return RemoteRun(ran, conflicts, trio.current_time() - dispatched_s, observed, lease.machine)
 
 
 async def end_remote(master: Master, job: Job, attempt: RemoteRun) -> Exit | None:
@@ -351,7 +352,7 @@ async def end_remote(master: Master, job: Job, attempt: RemoteRun) -> Exit | Non
     await job.launcher.stop_reading()
     await report_result(master, job, ran, attempt.conflicts)
     if attempt.observed is not None and master.cache is not None:
-        keep_ended(master.cache, job, ran, attempt.observed, master.root)
+        keep_ended(master, master.cache, job, EndedJobRun(ran, attempt.observed, attempt.machine))
     return ran.exit
 
 

@@ -47,6 +47,7 @@ from termite.engine.master.worker_shell.job_surroundings import JobSurroundings,
 from termite.engine.model import CacheMode, Command, How, MachineFacts, TraceMode, Verdict
 from termite.engine.paths import is_within, tree_path
 from termite.engine.recall.fact_reader import FactReader
+from termite.engine.recall.shared_store.shared_settings import SharedSettings
 from termite.engine.status.report import Counters
 from termite.engine.tree.master_tree import MasterTree
 from termite.engine.wire.owner import OWNER_BYTES
@@ -78,6 +79,7 @@ class MasterConfig:
       stream. Without `keeps_output`, they have no output of jobs.
     * `trace` says how the jobs are traced that can be.
     * `cache` says which use is made of the results below `results`, that are on our own disk.
+      `shared_store` is where others have theirs; None means that there is none.
     """
 
     socket: Path
@@ -105,6 +107,7 @@ class MasterConfig:
     trace: TraceMode = TraceMode.OFF
     cache: CacheMode = CacheMode.OFF
     results: Path | None = None
+    shared_store: SharedSettings | None = None
     log_tail: LogTail = field(default_factory=LogTail)
 
 
@@ -249,7 +252,8 @@ class Master:
 
 
 def _open_cache(config: MasterConfig, root: bytes) -> ResultCache | None:
-    return open_cache(config.cache, config.results, config.env_exclude, root, config.plugins.known_tools())
+    tools = config.plugins.known_tools()
+    return open_cache(config.cache, config.results, config.env_exclude, root, tools, config.shared_store)
 
 
 def _recorder_config(config: MasterConfig) -> RecorderConfig:

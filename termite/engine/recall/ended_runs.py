@@ -5,18 +5,21 @@ Everything here blocks as far as the store does, and belongs into a thread.
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
+from termite.engine.model import MachineFacts
 from termite.engine.recall.known.known_table import Known, NotKnown
 from termite.engine.recall.logic.dependencies import Obstacle
 from termite.engine.recall.look_up.differences import last_run
 from termite.engine.recall.look_up.evidence import (
+    NEW_SHAPE,
     Shape,
     difference_of_results,
     execution_of,
+    merged_shape,
     proof_key,
     shape_id,
     with_other_times,
@@ -24,7 +27,7 @@ from termite.engine.recall.look_up.evidence import (
 )
 from termite.engine.recall.look_up.fingerprints import CommandIdentity, recall_name
 from termite.engine.recall.look_up.observation import Observation
-from termite.engine.recall.look_up.stored_rows import RecordedResult, ResultRow
+from termite.engine.recall.look_up.stored_rows import PathSetRow, RecordedResult, ResultRow
 from termite.engine.recall.result_store import ResultStore
 
 
@@ -35,7 +38,8 @@ class EndedRun:
     `tools` has the SHA-256 of the programs that it executed, by path. `contents` has the bytes of
     each content of the result by SHA-256, or a file that has it. If nothing is to be stored,
     `obstacle` says why, and `detail` what is to blame. `known` is the answer of the table of known
-    tools, or None if it was not asked.
+    tools, or None if it was not asked. `shared_from` is the machine on which the command ran if
+    others may get the result, or None if it must stay here.
     """
 
     identity: CommandIdentity
@@ -47,6 +51,7 @@ class EndedRun:
     obstacle: str = ""
     detail: bytes = b""
     known: Known | NotKnown | None = None
+    shared_from: MachineFacts | None = None
 
 
 class StoreEffect(enum.StrEnum):
@@ -61,10 +66,29 @@ class StoreEffect(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The fate of an ended run. `difference` is the first one to an earlier result, or ""."""
+    """The fate of an ended run. `difference` is the first one to an earlier result, or "".
+
+    `row` is the result that is now in the store, or that was refused. None: there is none.
+    """
 
     effect: StoreEffect
     difference: str = ""
+    row: ResultRow | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundResult:
+    """A result for the store, with the path set and the contents by which it is found and used.
+
+    Contents that are in the store already may be missing. `evidence` is what others have told of
+    its shape.
+    """
+
+    weak: bytes
+    path_set: PathSetRow
+    row: ResultRow
+    contents: Mapping[bytes, bytes | Path]
+    evidence: Shape = NEW_SHAPE
 
 
 def keep_run(store: ResultStore, run: EndedRun, now_s: int) -> Kept:
@@ -87,22 +111,41 @@ def _keep_result(store: ResultStore, run: EndedRun, now_s: int) -> Kept:
     shape = shape_id(run.identity.argv, run.tools, root=run.identity.root, is_whole=is_special)
     entries, is_blind = (run.known.entries, run.known.is_blind) if isinstance(run.known, Known) else ((), False)
     row = ResultRow(seen.timed, seen.blind, seen.row.id, run.result, shape, entries, is_blind)
-    known = store.shape(shape)
+    return keep_result(store, FoundResult(run.weak, seen.row, row, run.contents), now_s)
+
+
+def keep_result(store: ResultStore, found: FoundResult, now_s: int) -> Kept:
+    """Store a result, and compare it with an earlier one of the same command.
+
+    A result of another user is a run like any other.
+    """
+    row = found.row
+    known = store.shape(row.shape)
     if known.refused:
         return Kept(StoreEffect.UNFIT, known.refused)
-    first, judged, difference = _compare(store, known, store.rows(run.weak).results, row)
+    told = merged_shape(known, found.evidence)
+    first, judged, difference = _compare(store, told, store.rows(found.weak).results, row)
     if judged != known:
-        store.note_shape(shape, judged, now_s)
+        store.note_shape(row.shape, judged, now_s)
     if judged.refused:
-        return Kept(StoreEffect.REFUSED, difference)
+        return Kept(StoreEffect.REFUSED, difference, row)
     is_better = bool(row.known) and not (first is not None and first.known)
     is_there = first is not None and not difference and first.timed == row.timed and not is_better
     if first is not None and is_there and store.has_contents(first):
         # The first one stays, so that later runs are compared with it however soon they follow.
-        store.note_use(run.weak, first, now_s)
-        return Kept(StoreEffect.PROVED)
-    is_stored = store.add(run.weak, seen.row, row, run.contents, now_s)
-    return Kept(StoreEffect.STORED if is_stored else StoreEffect.NOT_STORED, difference)
+        store.note_use(found.weak, first, now_s)
+        return Kept(StoreEffect.PROVED, row=first)
+    is_stored = store.add(found.weak, found.path_set, row, found.contents, now_s)
+    return Kept(StoreEffect.STORED if is_stored else StoreEffect.NOT_STORED, difference, row)
+
+
+def keep_shared(store: ResultStore, found: FoundResult, now_s: int) -> Kept:
+    """Store a result of another user, whose contents are in the store already."""
+    result = _with_output(store, found.row)
+    if result is None:
+        return Kept(StoreEffect.NOT_STORED)
+    row = msgspec.structs.replace(found.row, result=result)
+    return keep_result(store, replace(found, row=row), now_s)
 
 
 def _compare(

@@ -9,10 +9,11 @@ an eviction; such a result is removed when it is found. No content is a hard lin
 somebody may write to that in place.
 """
 
+import contextlib
 import logging
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -80,11 +81,12 @@ class ResultStore:
     ) -> bool:
         """Store a result and its contents, by SHA-256. Return whether it is stored.
 
-        A content that differs from its digest by now is not stored, nor is the result.
+        A content that differs from its digest by now is not stored, nor is the result. Contents
+        that the store has already may be missing.
         """
         try:
             for digest in row.result.blobs.values():
-                self._add_content(digest, contents[digest.sha256])
+                self._add_content(digest, contents.get(digest.sha256))
             row = self._with_output_blob(row)
         except (OSError, Retryable, NotAtRest, RemoteProtocolError) as error:
             self._not_stored += 1
@@ -141,6 +143,25 @@ class ResultStore:
             return None if path is None else store_calls.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return None
+
+    def lacks(self, digests: Iterable[Digest]) -> list[Digest]:
+        """Return the contents that are not in the store, or damaged. Raise OSError."""
+        return [digest for digest in digests if not self._cas.verify(digest)]
+
+    def put_content(self, digest: Digest, pieces: Iterable[bytes]) -> None:
+        """Store a content that comes in pieces.
+
+        Raise RemoteProtocolError if it has another digest, and Retryable or OSError if the disk
+        refuses.
+        """
+        with contextlib.closing(self._cas.writer()) as writer:
+            left_bytes = digest.size
+            for piece in pieces:
+                left_bytes -= len(piece)
+                if left_bytes < 0:
+                    raise RemoteProtocolError(f"a content has more than {digest.size} bytes")
+                writer.write(piece)
+            writer.finish(digest)
 
     def remove_content(self, digest: Digest) -> None:
         """Remove a content that turned out to be damaged though it was verified."""
@@ -219,9 +240,11 @@ class ResultStore:
 
     # -- contents -----------------------------------------------------------------------------------------------------
 
-    def _add_content(self, digest: Digest, content: bytes | Path) -> None:
+    def _add_content(self, digest: Digest, content: bytes | Path | None) -> None:
         if self._cas.verify(digest):
             return
+        if content is None:
+            raise NotAtRest("a content of a result is gone")
         if isinstance(content, bytes):
             stored = self._cas.put(content)
         else:

@@ -40,6 +40,9 @@ VARIABLES: Mapping[str, tuple[str, ...]] = {
     "TERMITE_TMP": ("shared", "private"),
     "TERMITE_TRACE": ("off", "exact"),
     "TERMITE_CACHE": ("on", "read", "off"),
+    "TERMITE_SHARED_CACHE": (),
+    "TERMITE_SHARED_CACHE_MODE": ("read", "write"),
+    "TERMITE_SHARED_CACHE_SETTINGS": (),
     "TERMITE_VERBOSE": (),
 }
 # Further values of a variable, in words.

@@ -5,30 +5,58 @@ import os
 import stat
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from termite.engine.master.job import Job
 from termite.engine.master.reuse.result_cache import ResultCache
 from termite.engine.master.reuse.run_observer import ObservedRun
-from termite.engine.model import Change
+from termite.engine.master.shared import Master
+from termite.engine.model import Change, MachineFacts
 from termite.engine.recall.ended_runs import EndedRun
 from termite.engine.recall.known.known_table import NotKnown
 from termite.engine.recall.logic.dependencies import Obstacle
 from termite.engine.recall.look_up.clocks import find_clock
 from termite.engine.recall.look_up.stored_rows import OutputPiece, RecordedResult
+from termite.engine.recall.shared_store.sharing_rights import find_unshared
 from termite.engine.wire.protocol.messages import Ran
+
+
+class EndedJobRun(NamedTuple):
+    """A run of a job whose results are published, and the machine of its worker."""
+
+    ran: Ran
+    observed: ObservedRun
+    machine: MachineFacts
+
 
 MOST_BYTES = 1 << 30  # of all files of one result
 
 log = logging.getLogger(__name__)
 
 
-def keep_ended(cache: ResultCache, job: Job, ran: Ran, observed: ObservedRun, root: str) -> None:
+def keep_ended(master: Master, cache: ResultCache, job: Job, ended: EndedJobRun) -> None:
     """Let the cache keep a job that has ended now, whose results are published (`ended_run`)."""
     try:
-        cache.keep(ended_run(job, ran, observed, root, time.time()))
+        run = ended_run(job, ended.ran, ended.observed, master.root, time.time())
+        if cache.may_send and not run.obstacle and _may_be_shared(master, run):
+            run = replace(run, shared_from=ended.machine)
+        cache.keep(run)
     except Exception:  # around one result, which is not stored: its job has ended well
         log.exception("result-cache-failed step=%s", "keep")
+
+
+def _may_be_shared(master: Master, run: EndedRun) -> bool:
+    """Return whether everything that a run has read and made may leave this machine."""
+    seen = run.observation
+    if seen is None:
+        return False
+    path_set, changes, tree = seen.row.path_set, run.result.changes, master.tree
+    unshared = find_unshared(path_set, seen.states, changes, master.writable_root, tree.is_public)
+    if unshared is not None:
+        log.debug("result-not-shared path=%r reason=private", unshared)
+    return unshared is None
 
 
 def ended_run(job: Job, ran: Ran, observed: ObservedRun, root: str, at_s: float) -> EndedRun:

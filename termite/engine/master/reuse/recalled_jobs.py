@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from termite.engine.decide.logic.later_code import find_later_code
 from termite.engine.errors import (
@@ -21,7 +21,7 @@ from termite.engine.master.results import publish_contents
 from termite.engine.master.reuse.result_cache import ResultCache
 from termite.engine.master.reuse.stored_contents import StoredContents
 from termite.engine.master.shared import Master
-from termite.engine.model import Change, Exit, Phase
+from termite.engine.model import Change, Exit, MachineFacts, Phase
 from termite.engine.recall.look_up.canonical_changes import rebased_changes
 from termite.engine.recall.look_up.differences import MissCause
 from termite.engine.recall.look_up.stored_rows import ResultRow
@@ -88,6 +88,8 @@ async def _find(master: Master, cache: ResultCache, job: Job) -> ResultRow | Non
     row = await cache.find(job, master.tree, master.fact_reader, lambda: _is_slot_idle(master))
     if row is None and await cache.twins.wait_for(job.weak, cache.source):
         row = await cache.find(job, master.tree, master.fact_reader)
+    if row is None and await cache.bring(job, master.tree, master.fact_reader, lambda: _machines(master)):
+        row = await cache.find(job, master.tree, master.fact_reader)
     if row is not None and _shows_owners(master, job):
         job.notes.miss = MissCause.OWNERS.value
         return None
@@ -99,6 +101,11 @@ def _shows_owners(master: Master, job: Job) -> bool:
     rule = job.verdict.rule if job.verdict else None
     is_mixed = master.tree.notes.is_mixed
     return rule is None and is_mixed and job.command is not None and master.depends_on_owners(job.command)
+
+
+def _machines(master: Master) -> Collection[MachineFacts]:
+    """Return the machines on which a command may run: those of the workers, or this one."""
+    return {worker.machine for worker in master.pool.fleet.workers} or {master.machine}
 
 
 def _is_slot_idle(master: Master) -> bool:

@@ -9,7 +9,7 @@ import math
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from termite.engine.master.job import Job
 from termite.engine.master.placement.traced_jobs import trace_mode
 from termite.engine.master.reuse.result_look_up import ResultSource, look_up
 from termite.engine.master.reuse.run_observer import AskTable
+from termite.engine.master.reuse.shared_cache import SharedCache, open_shared_cache
 from termite.engine.master.reuse.twin_jobs import TwinJobs
 from termite.engine.model import CacheMode, Command, MachineFacts, TerminalWish, TraceMode
 from termite.engine.recall.ended_runs import EndedRun, StoreEffect, keep_run
@@ -43,12 +44,15 @@ from termite.engine.recall.look_up.fingerprints import (
 )
 from termite.engine.recall.look_up.stored_rows import ResultRow
 from termite.engine.recall.result_store import ResultStore, default_limits
+from termite.engine.recall.shared_store.shared_results import RefusalDraft, ResultDraft, draft_of
+from termite.engine.recall.shared_store.shared_settings import SharedSettings
 from termite.engine.store.store_upkeep import StoreUpkeep, next_step_in_thread
 from termite.engine.tree.master_tree import MasterTree
 from termite.engine.wire.protocol.messages import Ran
 
 MOST_WAITING = 500  # ended runs; if the disk is slower than that, results are not stored
 TURN_S = 1.0  # that a thread writes before the event loop takes over: a shutdown waits so long
+CLOSE_SHARED_S = 10.0  # for what waits to be sent to a shared store
 CLOSE_S = 3.0  # for what waits at the end; results that come later are lost
 MOST_WAITING_BYTES = 64 * 1024 * 1024  # of their contents in memory
 
@@ -64,9 +68,18 @@ class ResultCache:
     """
 
     def __init__(
-        self, mode: CacheMode, results: Path, env_exclude: tuple[str, ...], root: bytes, table: KnownTable
+        self,
+        mode: CacheMode,
+        results: Path,
+        env_exclude: tuple[str, ...],
+        root: bytes,
+        table: KnownTable,
+        shared: SharedSettings | None = None,
     ) -> None:
-        """Open the store. Raise OSError or Retryable if this is impossible."""
+        """Open the store, and the shared one if there is one.
+
+        Raise OSError or Retryable if this is impossible.
+        """
         self._mode = mode
         # No job that may be recalled gets a variable that no fingerprint has.
         self._left_out = (*env_exclude, *UNKEYED)
@@ -87,10 +100,19 @@ class ResultCache:
         self._counts = Counter[str]()
         self._hits = 0  # with those that were audited
         self.twins = TwinJobs()
+        self.shared: SharedCache | None = None
+        if shared is not None and self._written is not None:
+            self.shared = open_shared_cache(shared, results, limits, self.source)
+        self.may_send = self.shared is not None and shared is not None and shared.key is not None
 
     def close(self) -> None:
-        """Store what waits, as much as CLOSE_S allows, and close the store."""
+        """Store what waits, as much as CLOSE_S allows, and close the store.
+
+        What others may have is sent for at most CLOSE_SHARED_S.
+        """
         self._write(time.monotonic() + CLOSE_S)
+        if self.shared is not None:
+            self.shared.close(time.monotonic() + CLOSE_SHARED_S)
         self.store.close()
         if self._written is not None:
             self._written.close()
@@ -154,10 +176,22 @@ class ResultCache:
                 job.notes.miss = AUDIT
                 return None
             self._counts["hits"] += 1
+            job.notes.miss = job.notes.miss_cause = ""  # of an earlier look
             return found
         self._counts[f"miss-{found.cause}"] += 1
         job.notes.miss, job.notes.missed = found.cause.value, _missed(found)
         return None
+
+    async def bring(
+        self, job: Job, tree: MasterTree, reader: FactReader, machines: Callable[[], Collection[MachineFacts]]
+    ) -> bool:
+        """Return whether a shared store had a result for the job, after a miss. It is here now.
+
+        `machines` returns those on which the command could run.
+        """
+        if self.shared is None or job.notes.miss_cause == AUDIT:
+            return False
+        return await self.shared.bring(job.weak, tree, reader, machines())
 
     def note_use(self, weak: bytes, row: ResultRow) -> None:
         """Note that a result was used, so that it is evicted later."""
@@ -243,6 +277,8 @@ class ResultCache:
             self._waiting_bytes -= _held_bytes(run)
             self.twins.end(run.weak)
         self._counts.update(batch.counts)
+        if self.shared is not None:
+            self.shared.offer(batch.drafts)
         self._used.extendleft(reversed(batch.used))
         self._waiting.extendleft(reversed(batch.waiting))
         if self._used or self._waiting:
@@ -262,16 +298,20 @@ class ResultCache:
                 continue
             try:
                 kept = keep_run(store, run, now_s)
+                draft = draft_of(store, run, kept, self.source.table, now_s)
             except Exception:  # around one result, which is not stored: the jobs and the master go on
                 log.exception("result-queue-failed")
                 continue
             batch.counts[kept.effect.value] += 1
+            if draft is not None:
+                batch.drafts.append(draft)
             if kept.effect is StoreEffect.REFUSED and kept.difference:
                 log.info("results-refused job=%r difference=%r", run.result.job, kept.difference)
 
     def statistics(self) -> dict[str, int]:
         """Return what happened to look-ups and to ended runs since the master started."""
-        return {**self._counts, "waiting": len(self._waiting)}
+        shared = {f"shared-{name}": count for name, count in self.shared.statistics().items()} if self.shared else {}
+        return {**self._counts, **shared, "waiting": len(self._waiting)}
 
 
 @dataclass(slots=True)
@@ -282,19 +322,26 @@ class _Batch:
     waiting: deque[EndedRun]
     written: list[EndedRun] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    drafts: list[ResultDraft | RefusalDraft] = field(default_factory=list)
 
 
 def open_cache(
-    mode: CacheMode, results: Path | None, env_exclude: tuple[str, ...], root: bytes, tools: Iterable[KnownTool]
+    mode: CacheMode,
+    results: Path | None,
+    env_exclude: tuple[str, ...],
+    root: bytes,
+    tools: Iterable[KnownTool],
+    shared: SharedSettings | None = None,
 ) -> ResultCache | None:
     """Return the cache of a master, or None if it is off or cannot be opened.
 
-    `tools` are those for which the plugins vouch.
+    `tools` are those for which the plugins vouch. `shared` is the store that is shared with others,
+    if there is one.
     """
     if mode is CacheMode.OFF or results is None:
         return None
     try:
-        return ResultCache(mode, results, env_exclude, root, KnownTable(tools))
+        return ResultCache(mode, results, env_exclude, root, KnownTable(tools), shared)
     except (OSError, Retryable) as error:
         log.warning("results-not-opened path=%s reason=%s", results, error)
         return None

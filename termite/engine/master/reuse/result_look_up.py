@@ -45,7 +45,7 @@ async def look_up(
 
     found: Hit | Miss = Miss()
     if rows.results:
-        found = await _ask(tree, reader, lambda facts: recall(weak, rows, facts, is_vouched_blind))
+        found = await ask_tree(tree, reader, lambda facts: recall(weak, rows, facts, is_vouched_blind))
     if isinstance(found, Hit):
         row, shape = found.row, shapes[found.row.shape]
         is_known, is_of_today = table.still_vouches(row), is_of_day(row.result, time.time())
@@ -58,10 +58,10 @@ async def look_up(
     last, path_set = store.last(recall_name(identity)) or (None, None)
     if last is None:
         return Difference(MissCause.NEVER)
-    return await _ask(tree, reader, lambda facts: explain_miss(identity, last, path_set, facts))
+    return await ask_tree(tree, reader, lambda facts: explain_miss(identity, last, path_set, facts))
 
 
-async def _ask(tree: MasterTree, reader: FactReader, question: Callable[[TreeFacts], T]) -> T:
+async def ask_tree(tree: MasterTree, reader: FactReader, question: Callable[[TreeFacts], T]) -> T:
     """Answer a question about the tree as it is now, and get the facts that the answer needs."""
     for _ in range(MOST_ROUNDS):
         tree.drain()

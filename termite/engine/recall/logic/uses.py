@@ -124,6 +124,23 @@ def state_of(dependency: Dependency, facts: TreeFacts, *, with_times: bool) -> S
     return tuple(found)
 
 
+def mode_of_state(dependency: Dependency, state: State) -> int | None:
+    """Return the permissions that a state has, or None if it has none.
+
+    They are all of them, or those that the use has made a part of the state: for READ who may read
+    or execute the file, for ENTER who may search the directory.
+    """
+    use = dependency.use
+    at = 1 + bool(use & _ENTER_OR_FILL)
+    if use & _WITH_MODE:
+        found = state[at] if len(state) > at else None
+    elif use & READ:
+        found = state[at + 1] if len(state) > at + 1 else None  # behind the content
+    else:
+        found = state[1] if use & _ENTER_OR_FILL and len(state) > 1 else None
+    return found if isinstance(found, int) and not isinstance(found, bool) else None
+
+
 def is_free(dependency: Dependency, state: State) -> bool:
     """Return whether the state of a FRESH dependency is one in which any content is overwritten."""
     return not dependency.use & FRESH or not state or state[-1] is True

@@ -80,3 +80,20 @@ def _hit(
         if row is not None:
             return Hit(row, False)
     return None
+
+
+def fingerprints_now(weak: bytes, candidate: PathSetRow, facts: TreeFacts) -> tuple[bytes, bytes] | None:
+    """Return the strong fingerprints of a path set in the present tree, with times and without.
+
+    Return None if a file is there that must be absent. Raise FactsMissing.
+    """
+    intruder = find_intruder(candidate.path_set, facts)
+    facts.check()
+    if intruder is not None:
+        return None
+    with_times, without = (states(candidate.path_set, facts, with_times=has_times) for has_times in (True, False))
+    facts.check()
+    return (
+        strong_fingerprint(weak, candidate.id, with_times, with_times=True),
+        strong_fingerprint(weak, candidate.id, without, with_times=False),
+    )
