@@ -98,14 +98,14 @@ def result_name(row: ResultRow) -> RecordName | None:
 
     A result that does not depend on times is found whatever the times of the inputs are.
     """
-    strong = row.blind if row.is_known_blind else row.timed
+    strong = row.timed if not (row.is_known_blind and row.blind) else row.blind
     return RecordName(RecordKind.RESULT, strong) if strong else None
 
 
 def find_obstacle(shared: SharedResult, asked: AskedResult, here: ProofHere) -> Unusable | None:
     """Return why a result must not be used here, or None if it may."""
     row = shared.row
-    by_times = row.timed == asked.timed
+    by_times = bool(row.timed) and row.timed == asked.timed
     is_asked_for = by_times or (row.is_known_blind and row.blind == asked.blind)
     if shared.weak != asked.weak or row.path_set_id != asked.candidate.id or not is_asked_for or row.result.code:
         return Unusable.OTHER

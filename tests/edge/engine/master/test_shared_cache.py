@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,14 +15,15 @@ from termite.engine.history.logic.job_record import Where
 from termite.engine.master.job import Job
 from termite.engine.master.reuse import result_look_up, shared_cache
 from termite.engine.master.reuse.result_cache import ResultCache
-from termite.engine.model import CacheMode, MachineFacts
+from termite.engine.model import Attr, CacheMode, Change, Digest, MachineFacts
 from termite.engine.recall.known.known_table import KnownTable
 from termite.engine.recall.logic.interpreters import ELF_HEAD
 from termite.engine.recall.look_up import evidence
 from termite.engine.recall.shared_store.shared_settings import SharedSettings, StoreAddress
 from termite.engine.recall.shared_store.signatures import WriterKey, make_writer_key
+from termite.engine.wire.protocol.messages import Ran, Run
 from tests.edge.engine.master.test_recalled_jobs import DONE, CachingWorld, traced, tree
-from tests.edge.engine.master.test_run_job import ran
+from tests.edge.engine.master.test_run_job import Script, ran
 from tests.edge.engine.recall.remote_cache_server import RemoteCacheServer, remote_cache
 from tests.unit.engine.recall.recall_trees import file
 
@@ -36,11 +37,25 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_cache, "LOOK_UP_S", 20.0)
 
 
+def a_run(content: bytes = b"object") -> Script:
+    """Return a run of `gcc -c x.c` that writes this content now."""
+
+    async def run(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
+        digest = Digest(hashlib.sha256(content).digest(), len(content))
+        change = Change(b"p/x.o", Attr(0o100644, len(content), time.time_ns(), digest))
+        end = msgspec.structs.replace(ran(), changes=(change,), inline={digest.sha256: content})
+        return await traced(end)(message, on_chunk)
+
+    return run
+
+
 class User(CachingWorld):
     """A user with workers, and results of his own, who shares them."""
 
-    def __init__(self, tmp_path: Path, name: str, server: RemoteCacheServer, *trusted: WriterKey, runs: int = 4) -> None:
-        super().__init__(tmp_path, *(traced(ran()) for _ in range(runs)))
+    def __init__(
+        self, tmp_path: Path, name: str, server: RemoteCacheServer, *trusted: WriterKey, runs: int = 4
+    ) -> None:
+        super().__init__(tmp_path, *(a_run() for _ in range(runs)))
         own = self.master.cache
         assert own is not None
         own.close()
@@ -81,7 +96,7 @@ class User(CachingWorld):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(shared.run)
             with trio.fail_after(20):
-                while shared.is_sending:
+                while shared.is_sending:  # noqa: ASYNC110
                     await trio.sleep(0.01)
             nursery.cancel_scope.cancel()
 
@@ -96,9 +111,9 @@ class User(CachingWorld):
 
 
 @pytest.fixture
-def server() -> "AsyncIterator[RemoteCacheServer]":
+def server() -> Iterator[RemoteCacheServer]:
     with remote_cache() as server:
-        yield server  # type: ignore[misc]
+        yield server
 
 
 Make = Callable[..., User]
@@ -189,8 +204,7 @@ async def test_a_result_that_differs_from_a_run_of_ours_refuses_its_shape(make: 
     ci = make()
     await ci.build(2)
     reader = make(ci, runs=0)
-    other = msgspec.structs.replace(ran(), changes=())
-    reader.master.pool._scripts[:] = [(n, traced(other)) for n in range(3)]  # type: ignore[attr-defined]
+    reader.master.pool._scripts[:] = [(n, a_run(b"other!")) for n in range(3)]  # type: ignore[attr-defined]
     shared, reader.cache.shared = reader.cache.shared, None
     await reader.compile()  # before the store had it
     reader.cache.shared = shared
@@ -202,8 +216,7 @@ async def test_a_result_that_differs_from_a_run_of_ours_refuses_its_shape(make: 
 
 async def test_a_shape_that_a_writer_has_refused_is_not_used(make: Make) -> None:
     ci = make(runs=0)
-    other = msgspec.structs.replace(ran(), changes=())
-    runs = (traced(ran()), traced(ran()), traced(other))
+    runs = (a_run(), a_run(), a_run(b"other!"))
     ci.master.pool._scripts[:] = list(enumerate(runs))  # type: ignore[attr-defined]
     await ci.build(2)
     find = ci.cache.find

@@ -111,7 +111,9 @@ class RemoteCacheServer:
     def _update_blobs(self, request: Any, context: Any) -> Any:
         responses = []
         for one in request.requests:
-            is_right = hashlib.sha256(one.data).hexdigest() == one.digest.hash and len(one.data) == one.digest.size_bytes
+            is_right = (
+                hashlib.sha256(one.data).hexdigest() == one.digest.hash and len(one.data) == one.digest.size_bytes
+            )
             if is_right:
                 self.blobs[one.digest.hash] = one.data
             responses.append(MESSAGES["UpdatedBlob"](digest=one.digest, status={"code": 0 if is_right else 3}))

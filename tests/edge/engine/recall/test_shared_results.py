@@ -58,7 +58,10 @@ class User:
         self.shared: SharedResults
         self.trust(**trusted)
 
-    def trust(self, *, instance: str = "", headers: tuple[tuple[str, str], ...] = (), **trusted: WriterKey) -> None:
+    def trust(self, **trusted: WriterKey) -> None:
+        self.connect("", (), trusted)
+
+    def connect(self, instance: str, headers: tuple[tuple[str, str], ...], trusted: dict[str, WriterKey]) -> None:
         address = StoreAddress(f"127.0.0.1:{self.server.port}", instance, False)
         keys = {key.public: name for name, key in trusted.items()} | {self.key.public: "this user"}
         self.shared = open_results(SharedSettings(address, keys, self.key, headers=headers))
@@ -124,7 +127,7 @@ def test_no_word_variable_or_name_is_in_an_action(users: tuple[User, User], serv
     writer.write(contents=(b"object",))
     of_the_result = {digest(b"object").sha256.hex()}
     for name, blob in server.blobs.items():
-        assert name in of_the_result or b"gcc" not in blob and b"w/" not in blob
+        assert name in of_the_result or (b"gcc" not in blob and b"w/" not in blob)
     assert any(b"termite-record" in blob and WEAK.hex().encode() in blob for blob in server.blobs.values())
 
 
@@ -260,7 +263,7 @@ def test_an_instance_and_headers_are_sent(tmp_path: Path) -> None:
             ("other", (("x-token", "t"),), "NOT_FOUND"),
         ):
             writer.shared.close()
-            writer.trust(instance=instance, headers=headers)
+            writer.connect(instance, headers, {})
             try:
                 writer.shared.send(RefusalDraft(SHAPE, ""), writer.store, PATIENT_S)
             except StoreFailed as error:
