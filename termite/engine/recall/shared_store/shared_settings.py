@@ -11,7 +11,7 @@ Every key may be missing. Names of files begin at the directory of the settings.
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -60,12 +60,12 @@ class SharedSettings:
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True, rename="pascal"):
-    trusted_writers: dict[str, str] = field(default_factory=dict)
+    trusted_writers: dict[str, str] = msgspec.field(default_factory=dict)
     key: str = ""
     authorities: str = ""
     certificate: str = ""
     certificate_key: str = ""
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 def check_extra() -> None:

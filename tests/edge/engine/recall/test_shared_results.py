@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -25,6 +26,7 @@ from termite.engine.recall.shared_store.shared_results import (
 )
 from termite.engine.recall.shared_store.shared_settings import SharedSettings, StoreAddress
 from termite.engine.recall.shared_store.signatures import Distrust, WriterKey, make_writer_key
+from tests.edge.engine.recall.real_server import real_server
 from tests.edge.engine.recall.remote_cache_server import RemoteCacheServer, remote_cache
 
 WEAK, TIMED, BLIND, SHAPE = (hashlib.sha256(word).digest() for word in (b"weak", b"timed", b"blind", b"shape"))
@@ -50,7 +52,7 @@ def digest(content: bytes) -> Digest:
 class User:
     """A user with a store and a key, who trusts some."""
 
-    def __init__(self, where: Path, server: RemoteCacheServer, **trusted: WriterKey) -> None:
+    def __init__(self, where: Path, server: RemoteCacheServer | SimpleNamespace, **trusted: WriterKey) -> None:
         where.mkdir()
         self.store = ResultStore(where / "results", StoreLimits(1 << 30, 1000), NOW_S)
         self.key = make_writer_key(where / "key.pem")
@@ -110,7 +112,28 @@ def users(tmp_path: Path, server: RemoteCacheServer) -> Iterator[tuple[User, Use
 
 
 def test_a_result_reaches_another_user_with_all_of_its_contents(users: tuple[User, User]) -> None:
-    writer, reader = users
+    check_that_a_result_reaches_another_user(*users)
+
+
+def test_a_server_of_others_keeps_results_too(tmp_path: Path) -> None:
+    with real_server(tmp_path, "a/b") as port:
+        users = [User(tmp_path / name, SimpleNamespace(port=port)) for name in ("writer", "reader")]
+        writer, reader = users
+        writer.connect("a/b", (), {})
+        reader.connect("a/b", (), {"ci": writer.key})
+        check_that_a_result_reaches_another_user(writer, reader)
+        for n in range(MOST_PATH_SETS + 1):
+            large = PathSet(tuple(Dependency(os.urandom(50).hex().encode(), Use.READ) for _ in range(500)))
+            row = PathSetRow(pack_path_set(large)[0], large)
+            writer.shared.send(ResultDraft(WEAK, row, _a_row(row), NEW_SHAPE, MACHINE), writer.store, PATIENT_S)
+            assert len(reader.shared.path_sets(WEAK, PATIENT_S)) == min(n + 2, MOST_PATH_SETS)
+        writer.shared.send(RefusalDraft(SHAPE, "/w/a.o differs"), writer.store, PATIENT_S)
+        assert reader.shared.is_refused(SHAPE, PATIENT_S)
+        for user in users:
+            user.close()
+
+
+def check_that_a_result_reaches_another_user(writer: User, reader: User) -> None:
     sent = writer.write()
     (row,) = reader.read()
     assert row.result.job == "job 1 (ci)"
