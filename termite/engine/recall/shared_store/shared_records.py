@@ -106,7 +106,7 @@ def find_obstacle(shared: SharedResult, asked: AskedResult, here: ProofHere) -> 
     """Return why a result must not be used here, or None if it may."""
     row = shared.row
     by_times = bool(row.timed) and row.timed == asked.timed
-    is_asked_for = by_times or (row.is_known_blind and row.blind == asked.blind)
+    is_asked_for = by_times or (row.is_known_blind and bool(row.blind) and row.blind == asked.blind)
     if shared.weak != asked.weak or row.path_set_id != asked.candidate.id or not is_asked_for or row.result.code:
         return Unusable.OTHER
     if not _has_good_places(row):
