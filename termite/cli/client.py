@@ -32,6 +32,17 @@ IDLE_S = "600"  # after so long an idle master that we started ends; until then 
 _VCS = (".git", ".hg", ".svn")
 # Variables that belong to the build that happens to start a master, and not to the master.
 _OF_THE_BUILD = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKE_TERMOUT", "MAKE_TERMERR", "LD_PRELOAD")
+# The flags of a new master that variables set.
+_FLAGS = {
+    "TERMITE_SHORT": "short",
+    "TERMITE_LOG_FORMAT": "log-format",
+    "TERMITE_TMP": "tmp",
+    "TERMITE_TRACE": "trace",
+    "TERMITE_CACHE": "cache",
+    "TERMITE_SHARED_CACHE": "shared-cache",
+    "TERMITE_SHARED_CACHE_MODE": "shared-cache-mode",
+    "TERMITE_JOB_OUTPUT": "job-output",
+}
 
 TYPE_CHECKING = False  # not typing's: that import takes too long
 if TYPE_CHECKING:
@@ -263,25 +274,10 @@ def _become_master(root: Path, jobs: int, exports: Sequence[Path], at: str, log:
         command += ["--jobs", str(jobs), "--logfile", str(log)]
         command += [f"--export={path}" for path in exports]
         command += [f"--at={at}"] if at else []
-        if short := os.environ.get("TERMITE_SHORT"):
-            command.append(f"--short={short}")
         command += [f"--env-exclude={pattern}" for pattern in os.environ.get("TERMITE_ENV_EXCLUDE", "").split()]
-        if log_format := os.environ.get("TERMITE_LOG_FORMAT"):
-            command.append(f"--log-format={log_format}")
-        if tmp := os.environ.get("TERMITE_TMP"):
-            command.append(f"--tmp={tmp}")
-        if trace := os.environ.get("TERMITE_TRACE"):
-            command.append(f"--trace={trace}")
-        if cache := os.environ.get("TERMITE_CACHE"):
-            command.append(f"--cache={cache}")
-        if shared_cache := os.environ.get("TERMITE_SHARED_CACHE"):
-            command.append(f"--shared-cache={shared_cache}")
-        if shared_mode := os.environ.get("TERMITE_SHARED_CACHE_MODE"):
-            command.append(f"--shared-cache-mode={shared_mode}")
-        if shared_settings := os.environ.get("TERMITE_SHARED_CACHE_SETTINGS"):
-            command.append(f"--shared-cache-settings={os.path.abspath(shared_settings)}")
-        if job_output := os.environ.get("TERMITE_JOB_OUTPUT"):
-            command.append(f"--job-output={job_output}")
+        command += [f"--{flag}={os.environ[name]}" for name, flag in _FLAGS.items() if os.environ.get(name)]
+        if settings := os.environ.get("TERMITE_SHARED_CACHE_SETTINGS"):
+            command.append(f"--shared-cache-settings={os.path.abspath(settings)}")
         env = {name: text for name, text in os.environ.items() if name not in _OF_THE_BUILD}
         os.chdir("/")
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until the master can answer it

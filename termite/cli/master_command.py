@@ -268,6 +268,7 @@ def master_parser() -> Parser:
         "cd project; termite-master -jobs 16 -secret ~/secret.txt -coordinator buildhost & termite-make -j16",
     )
     _add_flags_of_the_tree(parser)
+    _add_flags_of_the_shared_cache(parser)
     _add_flags_of_the_daemon(parser)
     return parser
 
@@ -299,12 +300,6 @@ def _add_flags_of_the_tree(parser: Parser) -> None:
         "on: use the results of earlier commands again, and store new ones; read: store none; off: run each command. "
         "With on, jobs are traced as by -trace exact"
     )
-    shared_cache = (
-        "grpc://HOST:PORT[/INSTANCE], or grpcs:// with TLS: with -cache on, use results of other users too, from this "
-        "server of the Remote Execution API"
-    )
-    shared_mode = "write: give results to the shared store as well; read: only use them"
-    shared_settings = "file of JSON with the writers whom you trust, your key, certificates and headers"
     add = parser.add_argument
     add("--secret", type=Path, default=Path("secret.txt"), metavar="FILE", help=secret)
     add("--socket", type=Path, default=Path(SOCKET), metavar="FILE", help="its directory is the top of the tree")
@@ -316,10 +311,21 @@ def _add_flags_of_the_tree(parser: Parser) -> None:
     add("--job-output", choices=("kept", "dropped"), default="kept", help=job_output)
     add("--trace", choices=("off", "exact"), default="off", help=trace)
     add("--cache", choices=("on", "read", "off"), default="off", help=cache)
-    add("--shared-cache", default="", metavar="URL", help=shared_cache)
-    add("--shared-cache-mode", choices=("read", "write"), default="read", help=shared_mode)
-    add("--shared-cache-settings", type=Path, default=None, metavar="FILE", help=shared_settings)
     add("--short", type=_parse_short, default=None, metavar="MS", help=short)
+
+
+def _add_flags_of_the_shared_cache(parser: Parser) -> None:
+    """Add the flags about results of other users."""
+    store = (
+        "grpc://HOST:PORT[/INSTANCE], or grpcs:// with TLS: with -cache on, use results of other users too, from this "
+        "server of the Remote Execution API"
+    )
+    mode = "write: give results to the shared store as well; read: only use them"
+    settings = "file of JSON with the writers whom you trust, your key, certificates and headers"
+    add = parser.add_argument
+    add("--shared-cache", default="", metavar="URL", help=store)
+    add("--shared-cache-mode", choices=("read", "write"), default="read", help=mode)
+    add("--shared-cache-settings", type=Path, default=None, metavar="FILE", help=settings)
 
 
 def _add_flags_of_the_daemon(parser: Parser) -> None:

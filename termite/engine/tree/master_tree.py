@@ -24,7 +24,7 @@ from termite.engine.tree.hashes import Hashes
 from termite.engine.tree.logic.attrs import Events, Seen, Touch
 from termite.engine.tree.logic.journal import Journal
 from termite.engine.tree.logic.times import Timing
-from termite.engine.tree.logic.visibility import Exports, Visibility
+from termite.engine.tree.logic.visibility import Exports
 from termite.engine.tree.publishing.orphaned_plans import clear_staging
 from termite.engine.tree.publishing.preparation import Contents
 from termite.engine.tree.publishing.publication import NOBODY, Publication, Published, Ticket, TreeParts
@@ -68,6 +68,7 @@ class MasterTree:
             config.hidden,
             shares_temporary=config.shares_temporary,
         )
+        self.is_public = self._exports.is_for_everybody  # of a path outside the tree
         self._disk = Disk(b"/")
         self._hashes = Hashes(config.hash_cache)
         self._follower = DiskFollower(self._disk, self._exports, self._hashes)
@@ -159,11 +160,6 @@ class MasterTree:
             return self._follower.reader.find_private(path)
         except FsError:
             return b""
-
-    def is_public(self, path: bytes) -> bool:
-        """Return whether every user of this machine may read what jobs see at a path outside the tree."""
-        exports = self._exports
-        return exports.visibility(path) is Visibility.PUBLIC and not exports.opened_above(path)
 
     def show_named(self, argv: Sequence[bytes], cwd: bytes, environment: tuple[bytes, ...]) -> None:
         """Show to jobs what a command names in /tmp or /var/tmp, though it is private.

@@ -181,7 +181,7 @@ def merged_path_sets(packed: bytes, signed: bytes, name: RecordName, trusted: Ma
     return msgspec.msgpack.encode(kept[:MOST_PATH_SETS])
 
 
-def pack_record(record: SharedPathSet | SharedResult | SharedRefusal) -> bytes:
+def packed_record(record: SharedPathSet | SharedResult | SharedRefusal) -> bytes:
     """Return the body of a record, to be signed."""
     return pack_value(record)
 

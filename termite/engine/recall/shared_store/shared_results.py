@@ -32,7 +32,7 @@ from termite.engine.recall.shared_store.shared_records import (
     merged_path_sets,
     open_path_sets,
     open_result,
-    pack_record,
+    packed_record,
     result_name,
 )
 from termite.engine.recall.shared_store.shared_settings import SharedSettings, check_extra
@@ -177,7 +177,7 @@ class SharedResults:
         assert self._key is not None, "this user writes to the store"
         if isinstance(draft, RefusalDraft):
             name = RecordName(RecordKind.SHAPE, draft.shape)
-            record = self._key.sign(name, pack_record(SharedRefusal(FORMAT, draft.difference)))
+            record = self._key.sign(name, packed_record(SharedRefusal(FORMAT, draft.difference)))
             self._client.put_record(name, record, (), timeout_s)
             return
         try:
@@ -189,7 +189,7 @@ class SharedResults:
         name = result_name(draft.row)
         assert name is not None, "such a result is no draft"
         shared = SharedResult(FORMAT, draft.weak, draft.row, draft.evidence, draft.machine)
-        record = key.sign(name, pack_record(shared))
+        record = key.sign(name, packed_record(shared))
         contents = draft.row.result.blobs.values()
         if len(record) > MOST_RECORD_BYTES or sum(digest.size for digest in contents) > MOST_RESULT_BYTES:
             raise Unfit("the result is too large")
@@ -198,7 +198,7 @@ class SharedResults:
         self._client.put_contents(contents, lambda digest: _read(local, digest), timeout_s)
         self._client.put_record(name, record, contents, timeout_s)
         sets = RecordName(RecordKind.PATH_SETS, draft.weak)
-        signed = key.sign(sets, pack_record(SharedPathSet(FORMAT, draft.path_set)))
+        signed = key.sign(sets, packed_record(SharedPathSet(FORMAT, draft.path_set)))
         former = self._get(sets, timeout_s) or b""
         merged = merged_path_sets(former, signed, sets, self._trusted)
         if merged != former:

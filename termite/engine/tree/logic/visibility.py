@@ -219,6 +219,10 @@ class Exports:
             path, _ = split(path)
         return self._anchors[path]
 
+    def is_for_everybody(self, path: bytes) -> bool:
+        """Return whether every user of this machine may read what jobs see at this path."""
+        return self.visibility(path) is Visibility.PUBLIC and not self.opened_above(path)
+
     def rules(self, directory: bytes) -> DirectoryRules:
         """Return the decisions for the entries of a directory, to be passed to `shows`."""
         found = self._rules.get(directory)

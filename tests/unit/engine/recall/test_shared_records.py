@@ -30,7 +30,7 @@ from termite.engine.recall.shared_store.shared_records import (
     merged_path_sets,
     open_path_sets,
     open_result,
-    pack_record,
+    packed_record,
     result_name,
 )
 from termite.engine.recall.shared_store.signatures import Distrust, Distrusted, RecordKind, RecordName, WriterKey
@@ -165,12 +165,12 @@ def test_a_result_is_found_without_times_only_if_the_table_vouched_for_that() ->
 def test_a_result_is_opened_as_it_was_signed() -> None:
     name = RecordName(RecordKind.RESULT, BLIND)
     written = shared(evidence=TWICE, result=RecordedResult((), (), 1, 2, job="job 7"))
-    opened = open_result(CI.sign(name, pack_record(written)), name, TRUSTED)
+    opened = open_result(CI.sign(name, packed_record(written)), name, TRUSTED)
     assert opened.row.result.job == "job 7 (ci)"
     assert (opened.evidence, opened.machine, opened.weak) == (TWICE, HERE, WEAK)
     for other in (msgspec.structs.replace(written, format=FORMAT + 1), SharedRefusal(FORMAT, "x")):
         with pytest.raises(Distrusted) as refused:
-            open_result(CI.sign(name, pack_record(other)), name, TRUSTED)
+            open_result(CI.sign(name, packed_record(other)), name, TRUSTED)
         assert refused.value.reason is Distrust.FORM
 
 
@@ -182,9 +182,9 @@ def test_a_known_result_tells_no_proofs_of_others() -> None:
 
 def test_a_refusal_counts_if_its_writer_is_trusted() -> None:
     name = RecordName(RecordKind.SHAPE, b"s" * 16)
-    body = pack_record(SharedRefusal(FORMAT, "x"))
+    body = packed_record(SharedRefusal(FORMAT, "x"))
     assert is_refusal(CI.sign(name, body), name, TRUSTED)
-    assert not is_refusal(CI.sign(name, pack_record(SharedRefusal(FORMAT - 1, "x"))), name, TRUSTED)
+    assert not is_refusal(CI.sign(name, packed_record(SharedRefusal(FORMAT - 1, "x"))), name, TRUSTED)
     with pytest.raises(Distrusted):
         is_refusal(STRANGER.sign(name, body), name, TRUSTED)
 
@@ -193,7 +193,7 @@ def test_a_refusal_counts_if_its_writer_is_trusted() -> None:
 
 
 def signed(number: int, key: WriterKey = CI) -> bytes:
-    return key.sign(SETS, pack_record(SharedPathSet(FORMAT, a_set(number))))
+    return key.sign(SETS, packed_record(SharedPathSet(FORMAT, a_set(number))))
 
 
 def ids(packed: bytes) -> list[bytes]:
@@ -229,7 +229,7 @@ def test_what_is_no_list_is_dropped(packed: bytes) -> None:
 
 def test_a_path_set_has_its_own_name() -> None:
     other = PathSetRow(b"other", a_set(1).path_set)
-    packed = msgspec.msgpack.encode([CI.sign(SETS, pack_record(SharedPathSet(FORMAT, other)))])
+    packed = msgspec.msgpack.encode([CI.sign(SETS, packed_record(SharedPathSet(FORMAT, other)))])
     assert open_path_sets(packed, SETS, TRUSTED) == ((), {Distrust.FORM: 1})
 
 

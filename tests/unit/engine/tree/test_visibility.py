@@ -243,3 +243,11 @@ def test_a_symlink_on_the_way_is_shown_and_nothing_beside_it(exports: Exports) -
     assert shows(exports, b"home/u", b"link", stat.S_IFLNK | 0o777)
     assert not shows(exports, b"home/u", b"link", FILE | 0o600)
     assert not shows(exports, b"home/u", b"other", stat.S_IFLNK | 0o777, is_open=False)
+
+
+def test_what_everybody_may_read_is_neither_in_the_tree_nor_shown_to_jobs_alone(exports: Exports) -> None:
+    assert exports.is_for_everybody(b"usr/bin/gcc") and exports.is_for_everybody(b"tmp/a")
+    assert exports.choose(b"tmp/user/0")
+    exports.export(b"home/u/tools", is_watched=False)
+    for path in (b"tmp/user/0/x", b"home/u/tools/cc", exports.writable_root):
+        assert not exports.is_for_everybody(path), path
