@@ -92,10 +92,13 @@ def test_a_clean_build_on_another_machine_uses_what_the_first_one_has_built(
             assert tree.plain("out/program").code == 1
             listed = [json.loads(line) for line in tree.ctl("jobs", "--all", "--json").stdout.splitlines()]
             assert {job["cause"]["detail"].split()[-1] for job in listed if job["where"] == "cache"} == {"(ci)"}
+            shown = tree.ctl("status").stdout.decode()
+            assert f"127.0.0.1:{port} answers: {OBJECTS - 1} results used, 0 sent, 0 not sent\n" in shown, shown
             stack.close()  # the store is gone
             tree.write("src/a.h", "#define A 2\n")
             assert build(tree) == (1 + OBJECTS, OBJECTS - 1)
             assert tree.plain("out/program").code == 2
+            assert "does not answer" in tree.ctl("status").stdout.decode()
 
 
 @contextmanager

@@ -123,6 +123,7 @@ class ControlCommands:
             "builds": master.builds,
             "journal": master.tree.number,
             "tree": master.tree.statistics(),
+            "shared_store": master.cache.shared.report() if master.cache and master.cache.shared else None,
         }
         phases = [job.phase.value for job in master.jobs.values()] + [Phase.LOCAL.value] * master.local_runs.running
         traffic = master.pool.traffic()

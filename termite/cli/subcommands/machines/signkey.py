@@ -13,7 +13,7 @@ def _add_flags(parser: Parser) -> None:
 
 
 def _run(flags: Namespace) -> int:
-    from termite.engine.recall.shared_store.signatures import make_writer_key  # takes a while to import
+    from termite.engine.recall.shared_store.writer_keys import make_writer_key  # takes a while to import
 
     path = Path(flags.file)
     try:

@@ -60,7 +60,7 @@ def _status_text(status: Reply) -> str:
         ]
     tied = cast(dict[str, int], status["tied"])
     rows += [("here", f"{counted(count, 'command')}: {words_of(tie)}") for tie, count in tied.items()]
-    rows += _worker_rows(status)
+    rows += _worker_rows(status) + _shared_rows(status)
     if status["elsewhere"] and not _is_moved(status):
         difference = words_of(str(status["elsewhere"]))
         rows.append(("elsewhere", f"termite-ctl was {difference}: builds that start here run on this machine"))
@@ -88,6 +88,17 @@ def _worker_rows(status: Reply) -> list[tuple[str, str]]:
         known = ", ".join(cast(list[str], status["known_workers"]))
         rows.append(("worker", f"none leased; known: {known or 'none'}"))
     return rows
+
+
+def _shared_rows(status: Reply) -> list[tuple[str, str]]:
+    """Return the row of the shared store, if there is one."""
+    found = cast(Reply | None, status.get("shared_store"))
+    if found is None:
+        return []
+    state = "does not answer" if found["is_off"] else "takes nothing from you" if found["refuses"] else "answers"
+    counts = f"{counted(cast(int, found['used']), 'result')} used, {found['sent']} sent, {found['not_sent']} not sent"
+    refused = f", {found['distrusted']} refused" if found["distrusted"] else ""
+    return [("shared", f"{found['address']} {state}: {counts}{refused}")]
 
 
 def _requests_text(status: Reply) -> str:

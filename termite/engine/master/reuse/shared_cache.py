@@ -25,7 +25,13 @@ from termite.engine.recall.look_up.evidence import execution_of
 from termite.engine.recall.look_up.recollection import fingerprints_now
 from termite.engine.recall.look_up.stored_rows import PathSetRow, ResultRow
 from termite.engine.recall.result_store import ResultStore
-from termite.engine.recall.shared_store.circuit_breaker import OFF_S, REFUSALS, CircuitBreaker, StoreFailed
+from termite.engine.recall.shared_store.circuit_breaker import (
+    OFF_S,
+    REFUSALS,
+    UNAVAILABLE,
+    CircuitBreaker,
+    StoreFailed,
+)
 from termite.engine.recall.shared_store.shared_records import AskedResult, ProofHere, SharedResult, find_obstacle
 from termite.engine.recall.shared_store.shared_results import (
     RefusalDraft,
@@ -41,7 +47,7 @@ CONNECT_S = 5.0
 LOOK_UP_S = 0.3  # that the answers to one look-up may take together
 MOST_CONTENTS_S = 30.0  # for contents; they never take longer than the command did
 SLACK_S = 0.05  # until a thread that has timed out is left to itself
-UPLOAD_S = 10.0  # for each step of an upload
+UPLOAD_S = 30.0  # for each step of an upload, which nobody waits for
 MOST_CALLS = 100  # at once, each in a thread; a build has fewer jobs
 MOST_UPLOADS = 4  # at once
 MOST_WAITING = 1000  # results that are to be sent, of some kilobytes each; their contents are on the disk
@@ -89,6 +95,20 @@ class SharedCache:
     def is_sending(self) -> bool:
         """Return whether a result waits to be sent, or is on its way."""
         return bool(self._sending or self._offered.statistics().current_buffer_used)
+
+    def report(self) -> dict[str, object]:
+        """Return what `termite-ctl status` shows of the store."""
+        counts = self._counts
+        return {
+            "address": self._address,
+            "is_off": not self._breaker.may_ask(trio.current_time()),
+            "refuses": self._is_refused,
+            "used": counts["brought"],
+            "sent": counts["sent"],
+            "not_sent": counts["not-sent"],
+            "distrusted": self._results.distrusted.total(),
+            "failures": self._breaker.failures,
+        }
 
     def statistics(self) -> dict[str, int]:
         """Return what happened to look-ups and uploads since the master started."""
@@ -226,7 +246,9 @@ class SharedCache:
                 log.warning("shared-store-refuses address=%s reason=%s", self._address, error)
             self._is_refused = True
         elif isinstance(error, StoreFailed):
-            self._note_failure(error)
+            # An upload that takes long keeps nobody from looking for results.
+            if error.code == UNAVAILABLE:
+                self._note_failure(error)
         elif isinstance(error, Unfit):
             log.debug("shared-result-not-sent reason=%s", error)
         else:

@@ -6,9 +6,13 @@ keeps them as long as the result, and answers that it has none if one is gone.
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 from uuid import uuid4
+
+# The library would write lines of its own to our log. It reads this when it is imported.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
 

@@ -7,6 +7,7 @@ a while the next one may try. The time is an argument.
 from termite.engine.errors import TermiteError
 
 OFF_S = 30.0
+UNAVAILABLE = "UNAVAILABLE"  # the code of gRPC for a server that is gone
 # The codes of gRPC with which a server that refuses one result will refuse the next one as well.
 REFUSALS = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "UNIMPLEMENTED"})
 

@@ -18,12 +18,8 @@ from pathlib import Path
 import msgspec
 
 from termite.engine.errors import UserError
-from termite.engine.recall.shared_store.signatures import (
-    WriterKey,
-    parse_public_key,
-    read_private_file,
-    read_writer_key,
-)
+from termite.engine.recall.shared_store.signatures import WriterKey, parse_public_key
+from termite.engine.recall.shared_store.writer_keys import read_private_file, read_writer_key
 
 MOST_FILE_BYTES = 1 << 20  # of settings and of certificates
 PACKAGES = ("grpc", "google.protobuf")

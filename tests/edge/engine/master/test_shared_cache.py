@@ -20,7 +20,8 @@ from termite.engine.recall.known.known_table import KnownTable
 from termite.engine.recall.logic.interpreters import ELF_HEAD
 from termite.engine.recall.look_up import evidence
 from termite.engine.recall.shared_store.shared_settings import SharedSettings, StoreAddress
-from termite.engine.recall.shared_store.signatures import WriterKey, make_writer_key
+from termite.engine.recall.shared_store.signatures import WriterKey
+from termite.engine.recall.shared_store.writer_keys import make_writer_key
 from termite.engine.wire.protocol.messages import Ran, Run
 from tests.edge.engine.master.test_recalled_jobs import DONE, CachingWorld, traced, tree
 from tests.edge.engine.master.test_run_job import Script, ran

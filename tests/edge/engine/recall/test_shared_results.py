@@ -25,7 +25,8 @@ from termite.engine.recall.shared_store.shared_results import (
     open_results,
 )
 from termite.engine.recall.shared_store.shared_settings import SharedSettings, StoreAddress
-from termite.engine.recall.shared_store.signatures import Distrust, WriterKey, make_writer_key
+from termite.engine.recall.shared_store.signatures import Distrust, WriterKey
+from termite.engine.recall.shared_store.writer_keys import make_writer_key
 from tests.edge.engine.recall.real_server import real_server
 from tests.edge.engine.recall.remote_cache_server import RemoteCacheServer, remote_cache
 

@@ -29,7 +29,8 @@ from termite.engine.recall.shared_store.shared_settings import (
     parse_address,
     read_shared_settings,
 )
-from termite.engine.recall.shared_store.signatures import make_writer_key, parse_public_key, read_writer_key
+from termite.engine.recall.shared_store.signatures import parse_public_key
+from termite.engine.recall.shared_store.writer_keys import make_writer_key, read_writer_key
 from tests.edge.engine.recall.remote_cache_server import RemoteCacheServer
 
 URL = "grpc://cache:8980"
