@@ -32,7 +32,7 @@ OBJECTS = 4  # commands of the Makefile; the last one reads a private file
 
 @contextmanager
 def machine(tree: Tree, name: str, port: int, settings: dict[str, object], mode: str = "read") -> Iterator[None]:
-    """Run a master of another machine in the block, and remove what the build has made before it."""
+    """Run a master of another machine in the block, after the outputs were removed."""
     shutil.rmtree(tree.path / "out", ignore_errors=True)
     tree.mkdir("out")
     home = tree.where.base / name

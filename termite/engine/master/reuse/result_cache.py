@@ -108,7 +108,7 @@ class ResultCache:
     def close(self) -> None:
         """Store what waits, as much as CLOSE_S allows, and close the store.
 
-        What others may have is sent for at most CLOSE_SHARED_S.
+        Results for others are sent for at most CLOSE_SHARED_S.
         """
         self._write(time.monotonic() + CLOSE_S)
         if self.shared is not None:

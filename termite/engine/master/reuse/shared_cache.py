@@ -1,7 +1,7 @@
 """Get results from a shared store when our own has none, and send it those that others may use.
 
 The calls are made in threads, because the store may be slow, and this must cost the event loop
-nothing. What comes goes into our own store first, and is then used as any result there.
+nothing. A result that comes goes into our own store first, and is then used as any other one.
 """
 
 import logging

@@ -127,8 +127,8 @@ def state_of(dependency: Dependency, facts: TreeFacts, *, with_times: bool) -> S
 def mode_of_state(dependency: Dependency, state: State) -> int | None:
     """Return the permissions that a state has, or None if it has none.
 
-    They are all of them, or those that the use has made a part of the state: for READ who may read
-    or execute the file, for ENTER who may search the directory.
+    For READ, these are the rights to read and execute the file. For ENTER, they are the rights to
+    search the directory. For MODE, STAT and WHOLE, they are all.
     """
     use = dependency.use
     at = 1 + bool(use & _ENTER_OR_FILL)

@@ -1,4 +1,4 @@
-"""Two users share results: launchers and the shared store are real, the trees and the workers are fakes."""
+"""Two users share results: launchers and store are real, the trees and the workers are fakes."""
 
 import hashlib
 import time

@@ -1,7 +1,7 @@
-"""Start BuildGrid, a server of the Remote Execution API that others have written, if it is installed.
+"""Start BuildGrid, a server of the Remote Execution API by others, if it is installed.
 
-It is no part of the set-up, because it brings 200 MB of packages. docs/develop/recall.md says how to
-run the tests with it.
+BuildGrid is no part of the set-up, because it brings 200 MB of packages. docs/develop/recall.md
+says how to run the tests with it.
 """
 
 import shutil

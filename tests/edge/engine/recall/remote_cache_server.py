@@ -1,6 +1,7 @@
-"""A server of the parts of the Remote Execution API that a shared store needs, with faults to order.
+"""A server of the Remote Execution API as far as a shared store needs it, with faults to order.
 
-It checks what real servers check: digests of contents, and that a result's contents are there.
+The server checks what real servers check: digests of contents, and that the contents of a result
+are there.
 """
 
 import hashlib

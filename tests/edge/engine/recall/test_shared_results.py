@@ -1,4 +1,4 @@
-"""Write results to a shared store, and read them: the server is real, and may lie, be slow or be gone."""
+"""Write results to a shared store, and read them. The server may lie, be slow or be gone."""
 
 import hashlib
 import os

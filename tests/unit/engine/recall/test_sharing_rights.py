@@ -1,4 +1,4 @@
-"""What was made of a private file stays on its machine."""
+"""Tests of which results may leave their machine."""
 
 import itertools
 
