@@ -5,6 +5,7 @@ nothing. A result that comes goes into our own store first, and is then used as 
 """
 
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
@@ -32,7 +33,13 @@ from termite.engine.recall.shared_store.circuit_breaker import (
     CircuitBreaker,
     StoreFailed,
 )
-from termite.engine.recall.shared_store.shared_records import AskedResult, ProofHere, SharedResult, find_obstacle
+from termite.engine.recall.shared_store.shared_records import (
+    AskedResult,
+    ProofHere,
+    RunGround,
+    SharedResult,
+    find_obstacle,
+)
 from termite.engine.recall.shared_store.shared_results import (
     RefusalDraft,
     ResultDraft,
@@ -159,7 +166,8 @@ class SharedCache:
         if not asked:
             return "missed"
         found = await self._call(patience, self._results.results, asked)
-        here = ProofHere(self._source.table, self._source.store.shape, machines, time.time())
+        grounds = {RunGround(os.uname().nodename, machine) for machine in machines}  # a job sees our name
+        here = ProofHere(self._source.table, self._source.store.shape, grounds, time.time())
         obstacle = None
         for one, shared in found:
             if (obstacle := find_obstacle(shared, one, here)) is not None:

@@ -27,6 +27,13 @@ MOST_SET_BYTES = 512 * 1024  # of all path sets of a command, signed
 MOST_RESULT_BYTES = 1 << 30  # of all contents of one result
 
 
+class RunGround(msgspec.Struct, frozen=True, array_like=True):
+    """The things that no path tells of, and that a command may ask: its host's name and machine."""
+
+    host: str
+    machine: MachineFacts
+
+
 class SharedPathSet(msgspec.Struct, frozen=True, array_like=True):
     """A path set of a command."""
 
@@ -37,14 +44,14 @@ class SharedPathSet(msgspec.Struct, frozen=True, array_like=True):
 class SharedResult(msgspec.Struct, frozen=True, array_like=True):
     """A result with all that has proved it.
 
-    `evidence` is what the writer knew of its shape. `machine` is the one on which the command ran.
+    `evidence` is what the writer knew of its shape. `ground` is where the command ran.
     """
 
     format: int
     weak: bytes
     row: ResultRow
     evidence: Shape
-    machine: MachineFacts
+    ground: RunGround
 
 
 class SharedRefusal(msgspec.Struct, frozen=True, array_like=True):
@@ -60,7 +67,7 @@ class Unusable(enum.StrEnum):
     OTHER = "other"  # it is not what it was asked for
     PLACE = "place"  # it names a path that is none, or has too much content
     PROOF = "proof"  # neither its evidence nor our table proves it
-    MACHINE = "machine"  # its proof holds for another kind of machine
+    GROUND = "ground"  # its proof holds for another host or another kind of machine
     REFUSED = "refused"  # its shape was refused
 
 
@@ -83,13 +90,13 @@ class AskedResult:
 class ProofHere:
     """The circumstances in which a result of another user has to be proved.
 
-    `shape_of` returns what is known of a shape here. `machines` are those on which the command
-    could run, and `now_s` is the present time in seconds since 1970.
+    `shape_of` returns what is known of a shape here. The command could run on any of the `grounds`.
+    `now_s` is the present time in seconds since 1970.
     """
 
     table: KnownTable
     shape_of: Callable[[bytes], Shape]
-    machines: Collection[MachineFacts]
+    grounds: Collection[RunGround]
     now_s: float
 
 
@@ -121,7 +128,7 @@ def find_obstacle(shared: SharedResult, asked: AskedResult, here: ProofHere) -> 
     if not judge_proof(shape, proof_key(shape, row), is_known=is_known, is_of_today=is_of_today).is_enough:
         return Unusable.PROOF
     # Two equal runs on one machine prove nothing about another kernel or processor.
-    return None if is_known or shared.machine in here.machines else Unusable.MACHINE
+    return None if is_known or shared.ground in here.grounds else Unusable.GROUND
 
 
 def evidence_of(row: ResultRow, shape: Shape, *, is_known: bool) -> Shape:

@@ -7,13 +7,14 @@ and digests are worth.
 
 import hashlib
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from termite.engine.errors import RemoteProtocolError, TermiteError
-from termite.engine.model import Digest, MachineFacts
+from termite.engine.model import Digest
 from termite.engine.recall.ended_runs import EndedRun, Kept, StoreEffect
 from termite.engine.recall.known.known_table import KnownTable
 from termite.engine.recall.look_up.evidence import Shape, is_of_day, judge_proof, proof_key
@@ -24,6 +25,7 @@ from termite.engine.recall.shared_store.circuit_breaker import StoreFailed
 from termite.engine.recall.shared_store.shared_records import (
     MOST_RESULT_BYTES,
     AskedResult,
+    RunGround,
     SharedPathSet,
     SharedRefusal,
     SharedResult,
@@ -36,6 +38,7 @@ from termite.engine.recall.shared_store.shared_records import (
     result_name,
 )
 from termite.engine.recall.shared_store.shared_settings import SharedSettings, check_extra
+from termite.engine.recall.shared_store.sharing_rights import has_asked_little
 from termite.engine.recall.shared_store.signatures import (
     Distrust,
     Distrusted,
@@ -69,7 +72,7 @@ class ResultDraft:
     path_set: PathSetRow
     row: ResultRow
     evidence: Shape
-    machine: MachineFacts
+    ground: RunGround
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +191,7 @@ class SharedResults:
     def _send_result(self, key: WriterKey, draft: ResultDraft, local: ResultStore, timeout_s: float) -> None:
         name = result_name(draft.row)
         assert name is not None, "such a result is no draft"
-        shared = SharedResult(FORMAT, draft.weak, draft.row, draft.evidence, draft.machine)
+        shared = SharedResult(FORMAT, draft.weak, draft.row, draft.evidence, draft.ground)
         record = key.sign(name, packed_record(shared))
         contents = draft.row.result.blobs.values()
         if len(record) > MOST_RECORD_BYTES or sum(digest.size for digest in contents) > MOST_RESULT_BYTES:
@@ -223,11 +226,13 @@ def draft_of(
     is_of_today = is_of_day(row.result, now_s)
     if not judge_proof(shape, proof_key(shape, row), is_known=is_known, is_of_today=is_of_today).is_enough:
         return None
+    if not is_known and not has_asked_little(seen.dependencies.asked):
+        return None
     stored = [one for one in store.rows(run.weak).results if (one.timed, one.blind) == (row.timed, row.blind)]
     if not stored:
         return None
     evidence = evidence_of(row, shape, is_known=is_known)
-    return ResultDraft(run.weak, seen.row, stored[0], evidence, run.shared_from)
+    return ResultDraft(run.weak, seen.row, stored[0], evidence, RunGround(os.uname().nodename, run.shared_from))
 
 
 def open_results(settings: SharedSettings) -> SharedResults:

@@ -4,15 +4,30 @@ A worker reads more than everybody may: private files of the tree, and directori
 exports to jobs alone. A result that was made of such a file stays here.
 """
 
+import re
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from termite.engine.model import Change
 from termite.engine.paths import is_within
 from termite.engine.recall.logic.uses import ENTER, LIST, READ, WHOLE, Dependency, PathSet, State, mode_of_state
 
 _CONTENT = READ | WHOLE
+# Programs open the last ones when they start, whatever they do afterwards.
+_ANSWERED_ALIKE = re.compile(
+    rb"dev/(?:null|zero|full|u?random|std(?:in|out|err)|fd(?:/\d+)?|tty)"
+    rb"|proc/(?:self|thread-self)/(?:exe|cwd|maps|fd(?:/\d+)?)"
+    rb"|proc/filesystems|sys/fs/selinux|sys/devices/system/cpu/(?:online|possible)"
+)
 _OTHERS_READ, _OTHERS_SEARCH = 0o004, 0o001
+
+
+def has_asked_little(asked: Iterable[bytes]) -> bool:
+    """Return whether a command has asked /proc, /sys and /dev for nothing that differs by machine.
+
+    Machines are told apart by name, kernel, processor and cores anyway.
+    """
+    return all(_ANSWERED_ALIKE.fullmatch(path) for path in asked)
 
 
 def find_unshared(

@@ -181,7 +181,7 @@ async def test_what_was_proved_on_another_machine_is_not_used(make: Make) -> Non
     reader = make(ci)
     reader.see_machine(MachineFacts("aarch64"))
     await reader.compile()
-    assert (reader.runs, reader.shared_counts()["unusable-machine"]) == ((1, 0), 1)
+    assert (reader.runs, reader.shared_counts()["unusable-ground"]) == ((1, 0), 1)
 
 
 async def test_an_unproved_result_is_not_sent(make: Make, server: RemoteCacheServer) -> None:

@@ -16,7 +16,7 @@ from termite.engine.recall.look_up.evidence import NEW_SHAPE
 from termite.engine.recall.look_up.stored_rows import OutputPiece, PathSetRow, RecordedResult, ResultRow
 from termite.engine.recall.result_store import INLINE_OUTPUT_BYTES, ResultStore
 from termite.engine.recall.shared_store.circuit_breaker import StoreFailed
-from termite.engine.recall.shared_store.shared_records import MOST_PATH_SETS, AskedResult
+from termite.engine.recall.shared_store.shared_records import MOST_PATH_SETS, AskedResult, RunGround
 from termite.engine.recall.shared_store.shared_results import (
     RefusalDraft,
     ResultDraft,
@@ -33,7 +33,7 @@ from tests.edge.engine.recall.remote_cache_server import RemoteCacheServer, remo
 WEAK, TIMED, BLIND, SHAPE = (hashlib.sha256(word).digest() for word in (b"weak", b"timed", b"blind", b"shape"))
 PATIENT_S = 20.0
 NOW_S = 1_700_000_000
-MACHINE = MachineFacts("x86_64", "Linux 1", "cpu", b"f", 2, 2)
+GROUND = RunGround("host", MachineFacts("x86_64", "Linux 1", "cpu", b"f", 2, 2))
 CONTENTS = (b"object", b"x" * 70_000, os.urandom(1 << 20) * 5, b"")
 OUTPUT = b"x" * (INLINE_OUTPUT_BYTES + 1)
 
@@ -83,7 +83,7 @@ class User:
         found = FoundResult(WEAK, path_set, row, {digest(one).sha256: one for one in contents})
         assert keep_result(self.store, found, NOW_S).effect is StoreEffect.STORED
         (stored,) = self.store.rows(WEAK).results
-        self.shared.send(ResultDraft(WEAK, path_set, stored, NEW_SHAPE, MACHINE), self.store, PATIENT_S)
+        self.shared.send(ResultDraft(WEAK, path_set, stored, NEW_SHAPE, GROUND), self.store, PATIENT_S)
         return stored
 
     def read(self) -> list[ResultRow]:
@@ -126,7 +126,7 @@ def test_a_server_of_others_keeps_results_too(tmp_path: Path) -> None:
         for n in range(MOST_PATH_SETS + 1):
             large = PathSet(tuple(Dependency(os.urandom(50).hex().encode(), Use.READ) for _ in range(500)))
             row = PathSetRow(pack_path_set(large)[0], large)
-            writer.shared.send(ResultDraft(WEAK, row, _a_row(row), NEW_SHAPE, MACHINE), writer.store, PATIENT_S)
+            writer.shared.send(ResultDraft(WEAK, row, _a_row(row), NEW_SHAPE, GROUND), writer.store, PATIENT_S)
             assert len(reader.shared.path_sets(WEAK, PATIENT_S)) == min(n + 2, MOST_PATH_SETS)
         writer.shared.send(RefusalDraft(SHAPE, "/w/a.o differs"), writer.store, PATIENT_S)
         assert reader.shared.is_refused(SHAPE, PATIENT_S)
@@ -160,14 +160,14 @@ def test_what_several_writers_have_seen_is_kept_the_newest_first(tmp_path: Path,
     writer, reader = users
     for n in range(MOST_PATH_SETS + 2):
         writer.shared.send(
-            ResultDraft(WEAK, a_path_set(b"%d" % n), _a_row(a_path_set(b"%d" % n)), NEW_SHAPE, MACHINE),
+            ResultDraft(WEAK, a_path_set(b"%d" % n), _a_row(a_path_set(b"%d" % n)), NEW_SHAPE, GROUND),
             writer.store,
             PATIENT_S,
         )
     names = [row.path_set.dependencies[0].path for row in reader.shared.path_sets(WEAK, PATIENT_S)]
     assert names == [b"w/%d" % n for n in reversed(range(2, MOST_PATH_SETS + 2))]
     reader.trust(ci=writer.key)
-    reader.shared.send(ResultDraft(WEAK, PATH_SET, _a_row(PATH_SET), NEW_SHAPE, MACHINE), reader.store, PATIENT_S)
+    reader.shared.send(ResultDraft(WEAK, PATH_SET, _a_row(PATH_SET), NEW_SHAPE, GROUND), reader.store, PATIENT_S)
     first, *others = reader.shared.path_sets(WEAK, PATIENT_S)
     assert first == PATH_SET and len(others) == MOST_PATH_SETS - 1
     assert len(writer.shared.path_sets(WEAK, PATIENT_S)) == MOST_PATH_SETS - 1, "it does not trust the reader"
@@ -274,7 +274,7 @@ def test_a_content_with_long_holes_has_no_plain_digest_and_is_not_sent(
     result = RecordedResult((Change(b"w/a", Attr(0o100644, len(content), 1, stored)),), (), 1, 2)
     row = ResultRow(TIMED, BLIND, PATH_SET.id, result, SHAPE)
     with pytest.raises(Unfit):
-        writer.shared.send(ResultDraft(WEAK, PATH_SET, row, NEW_SHAPE, MACHINE), writer.store, PATIENT_S)
+        writer.shared.send(ResultDraft(WEAK, PATH_SET, row, NEW_SHAPE, GROUND), writer.store, PATIENT_S)
     assert not server.results
 
 

@@ -20,6 +20,7 @@ from termite.engine.recall.shared_store.shared_records import (
     MOST_RESULT_BYTES,
     AskedResult,
     ProofHere,
+    RunGround,
     SharedPathSet,
     SharedRefusal,
     SharedResult,
@@ -39,7 +40,7 @@ CI, DESK, STRANGER = (WriterKey(Ed25519PrivateKey.generate()) for _ in range(3))
 TRUSTED = {CI.public: "ci", DESK.public: "desk"}
 NOW_S = 1_700_000_000.0
 WEAK, TIMED, BLIND = (hashlib.sha256(word).digest() for word in (b"weak", b"timed", b"blind"))
-HERE = MachineFacts("x86_64", "Linux 6")
+HERE = RunGround("host", MachineFacts("x86_64", "Linux 6"))
 TABLE = KnownTable([KnownTool("gcc", "gcc", ("GCC",), lambda call: Vouch())])
 SETS = RecordName(RecordKind.PATH_SETS, WEAK)
 TWICE = Shape(proven=(BLIND,))
@@ -72,10 +73,10 @@ def obstacle(
     asked: AskedResult = ASKED,
     shape: Shape = NEW_SHAPE,
     table: KnownTable = TABLE,
-    machine: MachineFacts = HERE,
+    ground: RunGround = HERE,
     now_s: float = NOW_S + 60,
 ) -> Unusable | None:
-    return find_obstacle(found, asked, ProofHere(table, lambda identity: shape, (machine,), now_s))
+    return find_obstacle(found, asked, ProofHere(table, lambda identity: shape, (ground,), now_s))
 
 
 def test_what_is_proved_may_be_used() -> None:
@@ -97,10 +98,10 @@ def test_proofs_of_both_sides_count_together() -> None:
     assert obstacle(shared(evidence=Shape(proven=(b"1", b"2"))), shape=Shape(proven=(b"3",))) is None
 
 
-def test_only_what_is_known_holds_for_other_machines() -> None:
-    other = MachineFacts("x86_64", "Linux 5")
-    assert obstacle(shared(evidence=TWICE), machine=other) is Unusable.MACHINE
-    assert obstacle(shared(known=True), machine=other) is None
+def test_only_what_is_known_holds_for_other_hosts_and_machines() -> None:
+    for other in (RunGround("host", MachineFacts("x86_64", "Linux 5")), RunGround("other", HERE.machine)):
+        assert obstacle(shared(evidence=TWICE), ground=other) is Unusable.GROUND
+        assert obstacle(shared(known=True), ground=other) is None
 
 
 def test_one_refusal_is_enough() -> None:
@@ -167,7 +168,7 @@ def test_a_result_is_opened_as_it_was_signed() -> None:
     written = shared(evidence=TWICE, result=RecordedResult((), (), 1, 2, job="job 7"))
     opened = open_result(CI.sign(name, packed_record(written)), name, TRUSTED)
     assert opened.row.result.job == "job 7 (ci)"
-    assert (opened.evidence, opened.machine, opened.weak) == (TWICE, HERE, WEAK)
+    assert (opened.evidence, opened.ground, opened.weak) == (TWICE, HERE, WEAK)
     for other in (msgspec.structs.replace(written, format=FORMAT + 1), SharedRefusal(FORMAT, "x")):
         with pytest.raises(Distrusted) as refused:
             open_result(CI.sign(name, packed_record(other)), name, TRUSTED)

@@ -7,7 +7,7 @@ import pytest
 from termite.engine.model import Attr, Change
 from termite.engine.recall.logic.tree_facts import TreeFacts
 from termite.engine.recall.logic.uses import Dependency, PathSet, Use, mode_of_state, state_of, states
-from termite.engine.recall.shared_store.sharing_rights import find_unshared
+from termite.engine.recall.shared_store.sharing_rights import find_unshared, has_asked_little
 from tests.unit.engine.recall.recall_trees import directory, file, link, tree_of
 
 TREE = {
@@ -66,6 +66,22 @@ def test_a_private_output_stays() -> None:
     for mode, found in ((0o644, None), (0o600, b"w/a.o"), (0o640, b"w/a.o")):
         assert unshared(changes=(Change(b"w/a.o", Attr(0o100000 | mode, 1, 1)),)) == found
     assert unshared(changes=(Change(b"w/a.o", None), Change(b"w/d", Attr(0o040700, 0, 1)))) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "is_little"),
+    [
+        ((), True),
+        ((b"dev/null", b"proc/self/fd/7", b"proc/filesystems", b"sys/devices/system/cpu/online"), True),
+        ((b"dev/null", b"proc/meminfo"), False),
+        ((b"proc/self/mounts",), False),
+        ((b"proc/1/cmdline",), False),
+        ((b"dev/nullx",), False),
+        ((b"sys/class/net",), False),
+    ],
+)
+def test_what_a_machine_was_asked_is_told_apart(asked: tuple[bytes, ...], is_little: bool) -> None:
+    assert has_asked_little(asked) is is_little
 
 
 def test_a_mode_is_found_in_each_state_that_has_one() -> None:
