@@ -23,10 +23,12 @@ from termite.engine.recall.shared_store.shared_settings import SharedSettings, S
 from termite.engine.recall.shared_store.signatures import WriterKey
 from termite.engine.recall.shared_store.writer_keys import make_writer_key
 from termite.engine.wire.protocol.messages import Ran, Run
-from tests.edge.engine.master.test_recalled_jobs import DONE, CachingWorld, traced, tree
+from termite.fuse.view.trace_names import TraceNames
+from tests.edge.engine.master.test_recalled_jobs import DONE, EXEC, READ, WRITES, CachingWorld, traced, tree
 from tests.edge.engine.master.test_run_job import Script, ran
 from tests.edge.engine.recall.remote_cache_server import RemoteCacheServer, remote_cache
 from tests.unit.engine.recall.recall_trees import file
+from tests.unit.fuse.view.test_trace_names import noted
 
 MACHINE = MachineFacts()  # of the workers
 GCC = KnownTool("gcc", "gcc", ("GCC",), lambda call: Vouch(is_blind=True))
@@ -38,14 +40,16 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_cache, "LOOK_UP_S", 20.0)
 
 
-def a_run(content: bytes = b"object") -> Script:
-    """Return a run of `gcc -c x.c` that writes this content now."""
+def a_run(content: bytes = b"object", asked: bytes = b"/dev/null") -> Script:
+    """Return a run of `gcc -c x.c` that writes this content now, and has read `asked`."""
 
     async def run(message: Run, on_chunk: Callable[[bytes], Awaitable[None]]) -> Ran:
         digest = Digest(hashlib.sha256(content).digest(), len(content))
         change = Change(b"p/x.o", Attr(0o100644, len(content), time.time_ns(), digest))
         end = msgspec.structs.replace(ran(), changes=(change,), inline={digest.sha256: content})
-        return await traced(end)(message, on_chunk)
+        done = await traced(end)(message, on_chunk)
+        uses = [(b"/bin/gcc", EXEC, EXEC), (asked, READ, READ), (b"/p/x.c", READ, READ), (b"/p/x.o", WRITES, WRITES)]
+        return msgspec.structs.replace(done, trace=TraceNames().pack(noted(uses), 4, 0))
 
     return run
 
@@ -247,6 +251,26 @@ async def test_what_was_made_of_a_private_file_stays_here(make: Make, server: Re
         ci.tree.is_public = lambda path: path != b"bin/gcc"  # type: ignore[attr-defined]
         await ci.build(2)
     assert ci.counts()["proved"] == 1 and not server.results
+
+
+async def test_what_asked_the_machine_is_shared_only_if_the_table_knows_it(
+    make: Make, server: RemoteCacheServer
+) -> None:
+    ci = make()
+    asking = [(n, a_run(asked=b"/proc/meminfo")) for n in range(2)]
+    ci.master.pool._scripts[:] = asking  # type: ignore[attr-defined]
+    await ci.build(2)
+    assert ci.counts()["proved"] == 1 and not server.results
+
+
+async def test_what_was_proved_on_another_host_is_not_used(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    ci = make()
+    await ci.build(2)
+    reader = make(ci)
+    other = SimpleNamespace(uname=lambda: SimpleNamespace(nodename="other"))
+    monkeypatch.setattr(shared_cache, "os", other)
+    await reader.compile()
+    assert (reader.runs, reader.shared_counts()["unusable-ground"]) == ((1, 0), 1)
 
 
 async def test_a_reader_sends_nothing(make: Make, server: RemoteCacheServer) -> None:
