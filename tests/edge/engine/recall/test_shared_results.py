@@ -1,6 +1,7 @@
 """Write results to a shared store, and read them. The server may lie, be slow or be gone."""
 
 import hashlib
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
+from termite.engine.errors import RemoteProtocolError
 from termite.engine.model import Attr, Change, Digest, MachineFacts, StoreLimits
 from termite.engine.recall.ended_runs import FoundResult, StoreEffect, keep_result, keep_shared
 from termite.engine.recall.logic.uses import Dependency, PathSet, Use, pack_path_set
@@ -223,6 +225,14 @@ def test_another_content_is_a_miss(
     with pytest.raises(Unfit):
         reader.bring()
     assert reader.store.lacks([digest(content)])
+
+
+def test_a_content_without_an_end_fills_no_disk(users: tuple[User, User]) -> None:
+    taken: list[int] = []
+    pieces = (taken.append(n) or b"x" * 1000 for n in itertools.count())  # type: ignore[func-returns-value]
+    with pytest.raises(RemoteProtocolError):
+        users[0].store.put_content(digest(b"y" * 2500), pieces)
+    assert len(taken) == 3
 
 
 @pytest.mark.parametrize("content", CONTENTS[:3], ids=len)
