@@ -84,7 +84,7 @@ def test_a_clean_build_on_another_machine_uses_what_the_first_one_has_built(
         with machine(tree, "ci", port, {"Key": str(key)}, "write"):
             assert build(tree) == (OBJECTS, 0)
             left = snapshot(tree.path / "out")
-        with machine(tree, "desk", port, {"TrustedWriters": {"ci": public}}):
+        with machine(tree, "desk", port, {"TrustedWriters": {"ci": public}, "Key": str(key)}):
             begun_s = time.time()
             assert build(tree) == (1, OBJECTS - 1)
             assert snapshot(tree.path / "out") == left
@@ -92,11 +92,13 @@ def test_a_clean_build_on_another_machine_uses_what_the_first_one_has_built(
             assert tree.plain("out/program").code == 1
             listed = [json.loads(line) for line in tree.ctl("jobs", "--all", "--json").stdout.splitlines()]
             assert {job["cause"]["detail"].split()[-1] for job in listed if job["where"] == "cache"} == {"(ci)"}
+            looked = tree.termite("sh", "-c", "cat ${PWD%/*}/desk/shared.json ${PWD%/*}/ci.pem")
+            assert (looked.code, looked.stdout) == (1, b""), "no job sees keys and settings"
             shown = tree.ctl("status").stdout.decode()
             assert f"127.0.0.1:{port} answers: {OBJECTS - 1} results used, 0 sent, 0 not sent\n" in shown, shown
             stack.close()  # the store is gone
             tree.write("src/a.h", "#define A 2\n")
-            assert build(tree) == (1 + OBJECTS, OBJECTS - 1)
+            assert build(tree) == (2 + OBJECTS, OBJECTS - 1)
             assert tree.plain("out/program").code == 2
             assert "does not answer" in tree.ctl("status").stdout.decode()
 
