@@ -171,9 +171,6 @@ def _master_config(
     path = socket_path(flags)
     own = tree.own if tree else path.parent  # files of the user are named after it
     owner = own_directory(CACHE) / "owner"
-    hidden = [path for path in (flags.logfile, flags.secret, owner) if path]
-    if flags.shared_cache_settings is not None and flags.cache == CacheMode.ON:
-        hidden += files_of_settings(flags.shared_cache_settings)
     plugins = load_plugins(BUILT_IN_PLUGINS)
     # A command inside a job may begin with `termite`, so jobs must find the launcher. There it
     # just runs the command.
@@ -191,7 +188,7 @@ def _master_config(
         idle_exit_s=flags.idle_exit,
         exports=(*(_tree_path(path) for path in exports), *launcher_links(os.environ)),
         excludes=tuple(_tree_path(path) for path in flags.exclude),
-        hidden=tuple(_tree_path(path) for path in hidden),
+        hidden=tuple(_tree_path(path) for path in _hidden_files(flags, owner)),
         hash_cache=hash_store(),
         env_exclude=tuple(flags.env_exclude),
         owner=read_owner(owner),
@@ -207,6 +204,14 @@ def _master_config(
         shared_store=_shared_settings(flags),
         log_tail=tail,
     )
+
+
+def _hidden_files(flags: argparse.Namespace, owner: Path) -> list[Path]:
+    """Return the files that no job may see. Raise UserError if one cannot be read."""
+    hidden = [path for path in (flags.logfile, flags.secret, owner) if path]
+    if flags.shared_cache_settings is not None and flags.cache == CacheMode.ON:
+        hidden += files_of_settings(flags.shared_cache_settings)
+    return hidden
 
 
 def _mark_tree(config: MasterConfig) -> None:
