@@ -176,7 +176,7 @@ class ResultCache:
                 job.notes.miss = AUDIT
                 return None
             self._counts["hits"] += 1
-            job.notes.miss = job.notes.miss_cause = ""  # of an earlier look
+            job.notes.miss, job.notes.missed = "", None  # of an earlier look
             return found
         self._counts[f"miss-{found.cause}"] += 1
         job.notes.miss, job.notes.missed = found.cause.value, _missed(found)
@@ -189,7 +189,7 @@ class ResultCache:
 
         `machines` returns those on which the command could run.
         """
-        if self.shared is None or job.notes.miss_cause == AUDIT:
+        if self.shared is None or job.notes.miss == AUDIT:
             return False
         return await self.shared.bring(job.weak, tree, reader, machines())
 

@@ -228,7 +228,7 @@ async def test_a_shape_that_a_writer_has_refused_is_not_used(make: Make) -> None
 
     async def find_nothing(job: Job, *rest: object) -> None:
         await find(job, *rest)  # type: ignore[arg-type]
-        job.notes.miss_cause = "audit"
+        job.notes.miss = "audit"
 
     ci.cache.find = find_nothing  # type: ignore[assignment, method-assign]
     await ci.build()
