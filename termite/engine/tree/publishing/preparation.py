@@ -30,7 +30,7 @@ from termite.engine.tree.logic.redo_plan import (
 )
 from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.publishing.areas import StagingAreas
-from termite.engine.tree.publishing.staging import stage_content, stage_copy
+from termite.engine.tree.publishing.staging import stage_content, stage_copy_of
 from termite.engine.tree.publishing.steps import StagedFile
 from termite.engine.tree.publishing.target_directories import InheritedAccess, TargetDirectories
 from termite.engine.tree.volumes import mount_points
@@ -217,7 +217,7 @@ class Preparation:
             if is_last and area == main:
                 name = fetched
             else:
-                _copy(fetched, main, name, area)
+                stage_copy_of(area, name, fetched, main)
             disk_calls.chmod(name, mode, dir_fd=area)
             disk_calls.utime(name, ns=times_ns, dir_fd=area)
             st = os.stat(name, dir_fd=area)
@@ -256,8 +256,20 @@ class Preparation:
         except OSError as e:
             if e.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK):
                 raise
-            attr = _attr(change)
-            _copy(target, parent, name, area)
+            self._stage_unlinked(change, name, area, (target, parent))
+
+    def _stage_unlinked(self, change: Change, name: bytes, area: int, linked: tuple[bytes, int]) -> None:
+        """Stage an entry of its own where the kernel refuses another name of `linked`.
+
+        The worker says of which type that is, and nothing else is read.
+        """
+        attr = _attr(change)
+        if stat.S_ISFIFO(attr.mode):
+            self._stage_fifo(change, name, area)
+        elif stat.S_ISLNK(attr.mode):
+            self._stage_symlink(change, name, area)
+        else:
+            stage_copy_of(area, name, *linked)
             set_attributes(name, area, attr.mode, self._master_ns(attr))
 
     def _stage_changed(self, contents: Contents) -> Iterator[None]:
@@ -354,15 +366,6 @@ class Preparation:
 
     def _master_ns(self, attr: Attr) -> int:
         return self._timing.master_ns(attr.mtime_ns, self.now_ns)
-
-
-def _copy(source: bytes, source_fd: int, name: bytes, area: int) -> None:
-    """Stage a copy of the file `source` of the open directory `source_fd`."""
-    fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source_fd)
-    try:
-        stage_copy(area, name, fd)
-    finally:
-        os.close(fd)
 
 
 def _stood_at(path: bytes, known: KnownFiles, directories: TargetDirectories) -> Stood | None:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from errno import EACCES
 from pathlib import Path
 
+from termite.engine.beneath import FILE
 from termite.engine.errors import RemoteProtocolError, UserError
 from termite.engine.model import Digest
 from termite.engine.paths import join
@@ -266,6 +267,21 @@ def stage_copy(area: int, name: bytes, source: int) -> None:
         raise
     finally:
         os.close(target)
+
+
+def stage_copy_of(area: int, name: bytes, source: bytes, source_fd: int) -> None:
+    """Copy the file `source` of the open directory `source_fd` to a new file in the directory `area`.
+
+    Raise OSError, EINVAL if `source` is no regular file. A worker may say that a FIFO is one: the
+    master would wait for a writer for ever.
+    """
+    fd = os.open(source, FILE, dir_fd=source_fd)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        stage_copy(area, name, fd)
+    finally:
+        os.close(fd)
 
 
 def write_all(fd: int, content: bytes | memoryview) -> None:

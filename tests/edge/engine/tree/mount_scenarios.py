@@ -23,7 +23,16 @@ from termite.engine.tree.logic.redo_plan import JobEnd
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
 from termite.engine.tree.publishing.publication import Ticket
 from termite.engine.tree.publishing.redo import finish_job
-from tests.edge.engine.tree.tree_jobs import Job, agrees_with_the_disk, serve, staged_names, tree_path
+from tests.edge.engine.tree.tree_jobs import (
+    NS,
+    Job,
+    agrees_with_the_disk,
+    digest_of,
+    not_for_ever,
+    serve,
+    staged_names,
+    tree_path,
+)
 
 TOKEN = b"launcher"
 END = JobEnd(TOKEN, 2**22 + 1, 3, 0, b"")
@@ -460,6 +469,37 @@ def a_rename_that_is_refused_all_the_same_is_a_copy(root: Path) -> None:
         home.close()
 
     trio.run(run)
+
+
+def a_link_that_the_mount_refuses_is_another_entry(root: Path) -> None:
+    """Publish names of a FIFO, a symlink and a file that are on the other side of a mount.
+
+    A worker may also say that the FIFO is a file. Whoever opens it waits for a writer.
+    """
+    mount_tmpfs(root / "build")
+    fifo, link = Attr(stat.S_IFIFO | 0o622, 0, 13 * NS), Attr(stat.S_IFLNK | 0o777, 3, 12 * NS, None, b"old")
+    file = Attr(stat.S_IFREG | 0o640, 3, 11 * NS, digest_of(b"old"))
+
+    async def run() -> None:
+        home = new_master(root)
+        await serve(home, root, root / "build")
+        await Job(home, root).change("build/p", fifo).change("build/l", link).write("build/f", b"old").end()
+        job = Job(home, root).change("p", fifo, link_to="build/p").change("l", link, link_to="build/l")
+        await job.change("f", file, link_to="build/f").end()
+        assert (root / "p").is_fifo() and stat.S_IMODE((root / "p").stat().st_mode) == 0o622
+        assert os.readlink(root / "l") == "old" and (root / "l").lstat().st_mtime_ns == 12 * NS
+        assert (root / "f").read_bytes() == b"old" and (root / "f").stat().st_mtime_ns == 11 * NS
+        try:
+            await Job(home, root).change("lie", file, link_to="build/p").end()
+        except FsError as error:
+            assert error.errno == errno.EINVAL, error
+        else:
+            raise AssertionError("a FIFO was copied")
+        assert not (root / "lie").exists() and areas(root) == []
+        home.close()
+
+    with not_for_ever():
+        trio.run(run)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ SCENARIOS = [
     "nobody_is_kept_from_unmounting",
     "a_mount_point_is_not_removed",
     "a_rename_that_is_refused_all_the_same_is_a_copy",
+    "a_link_that_the_mount_refuses_is_another_entry",
 ]
 
 

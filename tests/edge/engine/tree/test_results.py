@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from termite.engine.errors import HalfPublished, Reason, RemoteProtocolError, ResultRefused
+from termite.engine.errors import FsError, HalfPublished, Reason, RemoteProtocolError, ResultRefused
 from termite.engine.model import Attr, Digest
 from termite.engine.tree import disk_calls
 from termite.engine.tree.disk import Disk
@@ -31,16 +31,17 @@ from termite.engine.tree.publishing.preparation import Contents, Preparation
 from termite.engine.tree.publishing.publication import Published
 from termite.engine.tree.publishing.steps import StepRunner
 from tests.edge.engine.tree.tree_jobs import (
+    NS,
     Job,
     agrees_with_the_disk,
     changed_since,
     digest_of,
+    not_for_ever,
     serve,
     staged_names,
     tree_path,
 )
 
-NS = 10**9
 NO_ID = 0xFFFFFFFF  # of an entry of an access control list
 
 
@@ -76,6 +77,26 @@ async def test_everything_that_a_job_can_make_comes_home(home: MasterTree, root:
     assert await agrees_with_the_disk(home, root / "d")
     assert home.drain() == 1, "our own events are no changes"
     assert staged_names(root) == []
+
+
+async def test_a_name_beyond_the_most_that_an_entry_may_have_is_an_entry_of_its_own(
+    home: MasterTree, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file may have 65,000 names on ext4. Whoever opens a FIFO to copy it waits for ever."""
+
+    def refuse(*args: object, **options: object) -> None:
+        raise OSError(errno.EMLINK, os.strerror(errno.EMLINK))
+
+    monkeypatch.setattr(disk_calls, "link", refuse)
+    await serve(home, root)
+    fifo, file = Attr(stat.S_IFIFO | 0o622, 0, 13 * NS), Attr(stat.S_IFREG | 0o644, 1, 1, digest_of(b"1"))
+    with not_for_ever():
+        await Job(home, root).change("p", fifo).change("q", fifo, link_to="p").end()
+        await Job(home, root).change("r", fifo, link_to="p").end()
+        with pytest.raises(FsError):
+            await Job(home, root).change("lie", file, link_to="p").end()
+    assert all((root / name).is_fifo() for name in "pqr")
+    assert not (root / "lie").exists() and staged_names(root) == []
 
 
 async def test_the_journal_knows_the_digests_of_results(home: MasterTree, root: Path) -> None:

@@ -1,8 +1,11 @@
 """Act as a job on a MasterTree, and compare the tree with the disk. Test modules share this."""
 
 import os
+import signal
 import stat
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -10,6 +13,25 @@ from termite.engine.model import Attr, Change, Digest
 from termite.engine.tree.logic.times import Timing
 from termite.engine.tree.master_tree import MasterTree
 from termite.engine.tree.publishing.publication import NOBODY, Published, Ticket
+
+NS = 10**9
+LONGEST_S = 20
+
+
+@contextmanager
+def not_for_ever() -> Iterator[None]:
+    """Raise TimeoutError in the main thread if the block takes too long, also in a system call."""
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError("it waits in a system call")
+
+    old = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(LONGEST_S)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, old)
 
 
 def tree_path(path: Path) -> bytes:
