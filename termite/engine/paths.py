@@ -50,7 +50,7 @@ def components(path: bytes, longest: int = PATH_BYTES) -> list[bytes]:
     return names
 
 
-def check_paths(paths: Collection[bytes]) -> None:
+def check_paths(paths: Collection[bytes], longest: int = PATH_BYTES) -> None:
     """Raise RemoteProtocolError if `components` refuses one of them. The root is a path too."""
     named = [path for path in paths if path]
     # One search in all of them: a NUL separates two, and the slashes beside it make every name
@@ -61,7 +61,7 @@ def check_paths(paths: Collection[bytes]) -> None:
         return
     for path in paths:
         try:
-            components(path)
+            components(path, longest)
         except FsError as error:
             raise RemoteProtocolError(f"not a path: {path[:SHOWN_BYTES]!r}") from error
 

@@ -8,7 +8,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
+import msgspec
 import trio
 
 from termite.engine.errors import (
@@ -21,9 +23,11 @@ from termite.engine.errors import (
     TermiteError,
     UserError,
 )
-from termite.engine.fleet.logic.learnt_names import LearntNames
+from termite.engine.fleet.logic.learnt_names import LearntNames, unpack, unpack_at_once
+from termite.engine.fleet.logic.result_paths import check_result_paths
+from termite.engine.loop.long_work import compute
 from termite.engine.loop.slot_numbers import SlotNumbers
-from termite.engine.model import Digest, MachineFacts, PackedTrace, TraceGap, WorkerRoom
+from termite.engine.model import Digest, MachineFacts, PackedTrace, TraceGap, TraceMode, WorkerRoom
 from termite.engine.wire.protocol.message_base import Message
 from termite.engine.wire.protocol.messages import (
     GetBlob,
@@ -76,23 +80,29 @@ class Lease:
 
         `on_posted` is called when later messages come after this one. `on_chunk` gets the chunks
         that arrive meanwhile, and may raise a TermiteError, which ends the run. Raise Retryable if
-        the command did not run to its end for a reason that is not its own.
+        the command did not run to its end for a reason that is not its own, and RemoteProtocolError
+        if the worker has answered what no worker may.
         """
         ran = await self._request(message, on_chunk, on_posted)
         if not isinstance(ran, Ran):
             raise Retryable(Reason.BAD_ANSWER, f"{self.worker} answered Run with {type(ran).__name__}")
         self.cursor = max(self.cursor, message.number)
+        await compute(len(ran.changes) + len(ran.dropped), partial(check_result_paths, ran))
         if ran.trace is not None:
-            self._learn(ran.trace)
+            ran = await self._learn(ran, ran.trace, message.trace)
         self.jobs += 1
         return ran
 
-    def _learn(self, trace: PackedTrace) -> None:
-        try:
-            self.traced_names.learn(trace)
-        except RemoteProtocolError as error:
-            raise Retryable(Reason.BAD_ANSWER, f"{self.worker}: {error}") from error
+    async def _learn(self, ran: Ran, trace: PackedTrace, wished: TraceMode) -> Ran:
+        """Learn the trace of a run, and return the run. A trace that nobody wished is dropped."""
+        if wished is TraceMode.OFF:
+            return msgspec.structs.replace(ran, trace=None)
+        names = unpack_at_once(trace)
+        if names is None:
+            names = await trio.to_thread.run_sync(unpack, trace, len(self.traced_names))
+        self.traced_names.learn(trace, names)
         self.cannot_trace |= bool(trace.gaps & TraceGap.IMPOSSIBLE)
+        return ran
 
     async def fetch(self, digest: Digest, on_chunk: OnChunk) -> None:
         """Fetch the content of a result in chunks. The caller must check the digest.

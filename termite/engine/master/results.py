@@ -13,7 +13,7 @@ from pathlib import Path
 import trio
 
 from termite.engine.decide.logic.attribute_programs import may_set_modes
-from termite.engine.errors import FsError, Reason, RemoteProtocolError, Retryable, first_error
+from termite.engine.errors import FsError, Reason, Retryable, first_error
 from termite.engine.fleet.lease import Lease
 from termite.engine.loop.long_work import compute
 from termite.engine.master.job import Job
@@ -36,8 +36,9 @@ async def publish_results(master: Master, job: Job, lease: Lease, ran: Ran, timi
     """Fetch the results, and publish them in the user's tree.
 
     Return the paths that another job wrote with other contents at the same time. Raise Conflict if
-    the job must run again. Raise Retryable if the contents cannot be fetched, FsError if they
-    cannot be written, and HalfPublished if they can no longer be written completely.
+    the job must run again. Raise Retryable if the contents cannot be fetched, RemoteProtocolError
+    if the worker has broken the protocol, FsError if they cannot be written, and HalfPublished if
+    they can no longer be written completely.
     """
     if not ran.changes:
         return ()
@@ -80,8 +81,9 @@ class FetchedContents:
     async def __aenter__(self) -> Mapping[bytes, bytes | Path]:
         """Fetch them.
 
-        Raise Retryable if the connection is lost or the worker's answer is wrong, and FsError if
-        the disk refuses or has too little space.
+        Raise Retryable if the connection is lost or the worker's answer is wrong,
+        RemoteProtocolError if it breaks the protocol, and FsError if the disk refuses or has too
+        little space.
         """
         ran = self._ran
         digests = await compute(len(ran.changes), lambda: _digests(ran.changes))
@@ -171,10 +173,7 @@ async def _fetch(lease: Lease, digest: Digest, writer: StagedWriter, space: _Spa
             writer.write(piece)
 
     await lease.fetch(digest, write)
-    try:
-        return writer.finish(digest)
-    except RemoteProtocolError as error:
-        raise Retryable(Reason.BAD_ANSWER, f"{lease.worker}: {error}") from error
+    return writer.finish(digest)
 
 
 def _digests(changes: Iterable[Change]) -> list[Digest]:

@@ -57,6 +57,7 @@ from termite.engine.master.local_jobs import run_local, start_local, start_short
 from termite.engine.master.placement.dispatch import dispatch
 from termite.engine.master.placement.failed_jobs import check_failure
 from termite.engine.master.placement.machine_questions import UnlikeWorker, Wanted, unlike_workers, wanted_by
+from termite.engine.master.placement.protocol_breaches import ProtocolBreaches
 from termite.engine.master.placement.run_times import learn_run_time
 from termite.engine.master.results import publish_results
 from termite.engine.master.retries import record_conflict, record_failure
@@ -319,7 +320,7 @@ async def run_remotely(master: Master, job: Job, command: Command, wanted: Wante
             count_attempt(master, job, lease)
         observer = master.observer_of(message) if message.trace else None
         dispatched_ns, dispatched_s = master.tree.now_ns(), trio.current_time()
-        with master.recorder.attempt(job, lease):
+        with master.recorder.attempt(job, lease), ProtocolBreaches(master.pool, lease):
             ran = await run_on_worker(master, job, lease, message)
             master.recorder.command_ended(job, ran, lease.offset_ns)
             if lease.newest_seal > seals:  # the job may have taken a private file for absent

@@ -36,6 +36,7 @@ from termite.engine.launch.listener import RestOfJob
 from termite.engine.master.job import Job
 from termite.engine.master.job_reports import absolute, report_dropped
 from termite.engine.master.placement.dispatch import dispatch
+from termite.engine.master.placement.protocol_breaches import ProtocolBreaches
 from termite.engine.master.results import publish_results
 from termite.engine.master.run_job import JobRunner, check_result, run_on_worker
 from termite.engine.master.shared import Master
@@ -158,8 +159,9 @@ async def run_on_some_worker(master: Master, job: Job, command: Command) -> Exit
                 continue
             dispatched_ns = master.tree.now_ns()
             await job.launcher.notice(_place_of(master, job, command, lease))
-            async with _typing(job, lease):
-                ran = await run_on_worker(master, job, lease, message)
+            with ProtocolBreaches(master.pool, lease):
+                async with _typing(job, lease):
+                    ran = await run_on_worker(master, job, lease, message)
             job.output.release_nowait()
             await job.launcher.stop_reading()
             if ran.exec_errno:
@@ -168,7 +170,8 @@ async def run_on_some_worker(master: Master, job: Job, command: Command) -> Exit
                     hint="SHELL=/bin/sh termite-ctl shell takes another one",
                 )
             timing = Timing(dispatched_ns, ran.started_ns, ran.ended_ns, lease.offset_ns, message.number)
-            await _keep_results(master, job, lease, ran, timing)
+            with ProtocolBreaches(master.pool, lease):
+                await _keep_results(master, job, lease, ran, timing)
             return ran.exit
 
 

@@ -83,7 +83,11 @@ def _check(change: Change, is_writable: Callable[[bytes], bool]) -> None:
         if not is_writable(path):
             raise FsError(errno.EPERM, path)
     attr = change.attr
-    if attr is None or change.link_to is not None:
+    if attr is None:
+        return
+    if b"\0" in attr.target:
+        raise RemoteProtocolError(f"no target of a symlink: {attr.target[:SHOWN_BYTES]!r}")
+    if change.link_to is not None:
         return
     if stat.S_IFMT(attr.mode) not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO):
         raise RemoteProtocolError(f"mode {attr.mode:o} of {change.path!r}")

@@ -233,9 +233,8 @@ class Preparation:
 
     def _stage_symlink(self, change: Change, name: bytes, area: int) -> None:
         attr = _attr(change)
-        times_ns = self.now_ns, self._master_ns(attr)
         disk_calls.symlink(attr.target, name, dir_fd=area)
-        disk_calls.utime(name, ns=times_ns, dir_fd=area, follow_symlinks=False)
+        disk_calls.utime(name, ns=(self.now_ns, self._master_ns(attr)), dir_fd=area, follow_symlinks=False)
         self._inherited.apply(change, attr, name, area)
 
     def _stage_fifo(self, change: Change, name: bytes, area: int) -> None:
@@ -247,30 +246,21 @@ class Preparation:
     def _stage_link(self, change: Change, name: bytes, area: int) -> None:
         """Stage another name of a file, which may itself be staged."""
         assert change.link_to is not None
-        if target := self._staged.get(change.link_to):
-            parent = self._areas.fd_of(target)
-        else:
-            parent, target = self._directories.parent(change.link_to)
+        staged = self._staged.get(change.link_to)
+        parent, target = (self._areas.fd_of(staged), staged) if staged else self._directories.parent(change.link_to)
         try:
             disk_calls.link(target, name, src_dir_fd=parent, dst_dir_fd=area, follow_symlinks=False)
         except OSError as e:
             if e.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK):
                 raise
-            self._stage_unlinked(change, name, area, (target, parent))
-
-    def _stage_unlinked(self, change: Change, name: bytes, area: int, linked: tuple[bytes, int]) -> None:
-        """Stage an entry of its own where the kernel refuses another name of `linked`.
-
-        The worker says of which type that is, and nothing else is read.
-        """
-        attr = _attr(change)
-        if stat.S_ISFIFO(attr.mode):
-            self._stage_fifo(change, name, area)
-        elif stat.S_ISLNK(attr.mode):
-            self._stage_symlink(change, name, area)
-        else:
-            stage_copy_of(area, name, *linked)
-            set_attributes(name, area, attr.mode, self._master_ns(attr))
+            attr = _attr(change)
+            if stat.S_ISFIFO(attr.mode):
+                self._stage_fifo(change, name, area)
+            elif stat.S_ISLNK(attr.mode):
+                self._stage_symlink(change, name, area)
+            else:
+                stage_copy_of(area, name, target, parent)
+                set_attributes(name, area, attr.mode, self._master_ns(attr))
 
     def _stage_changed(self, contents: Contents) -> Iterator[None]:
         """Stage the files that had their contents already, and that others have changed since."""

@@ -2,20 +2,35 @@
 
 import socket
 import ssl
+import threading
 import time
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
+import msgspec
 import pytest
 import trio
 
-from termite.engine.errors import FsError, Reason, Retryable
+from termite.engine.errors import FsError, Reason, RemoteProtocolError, Retryable
 from termite.engine.fleet.coordinator import CoordinatorConfig, serve_coordinator
 from termite.engine.fleet.lease import Lease
+from termite.engine.fleet.logic import learnt_names
 from termite.engine.fleet.logic.pool_config import PoolConfig
 from termite.engine.fleet.logic.workers import LeaseWish
 from termite.engine.fleet.pool import FAILURES_IN_A_ROW, NoWorker, Pool
-from termite.engine.model import Digest, Exit, MachineFacts, Usage
+from termite.engine.model import (
+    Attr,
+    Change,
+    Digest,
+    Exit,
+    MachineFacts,
+    PackedTrace,
+    TraceGap,
+    TraceMode,
+    Usage,
+)
 from termite.engine.wire.addresses import split_address
 from termite.engine.wire.authority import Role, mint
 from termite.engine.wire.identity import Identity
@@ -30,7 +45,8 @@ SECRET = b"the secret of the tests"
 class FakeWorker:
     """A worker that grants `slots`.
 
-    A job whose first word is `die` ends the connection; one with `fail` fails before it starts.
+    A job whose first word is `die` ends the connection; one with `fail` fails before it starts, and
+    one with `lie` ends with `lie`.
     """
 
     def __init__(self, slots: int) -> None:
@@ -39,6 +55,7 @@ class FakeWorker:
         self.may_open = trio.Event()
         self.may_open.set()
         self.connections: list[Connection] = []
+        self.lie = Ran(Exit(0), Usage(), (), {}, 1, 2)
 
     async def serve(self, stream: trio.SocketStream) -> None:
         scope = trio.CancelScope()
@@ -53,6 +70,8 @@ class FakeWorker:
                     scope.cancel()
                 case Run(argv=(b"fail",)):
                     raise Retryable(Reason.DISK_FULL, "no space for the store")
+                case Run(argv=(b"lie",)):
+                    return self.lie
                 case Run():
                     return Ran(Exit(0), Usage(), (), {}, 1, 2)
                 case GetBlob():
@@ -204,6 +223,68 @@ async def test_a_lost_lease_fails_its_job_and_another_one_is_opened() -> None:
             assert again is not lease
             await again.run(run(b"gcc"), _ignore)
     assert len(worker.opened) == 2
+
+
+FILE = Attr(0o100644, 0, 1)
+LONG = b"home/me" + b"/.git" * 25_000
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"changes": (Change(LONG, FILE),)},
+        {"changes": (Change(LONG, None),)},
+        {"changes": (Change(b"home/me/x", FILE, link_to=LONG),)},
+        {"changes": (Change(b"home/me/../x", FILE),)},
+        {"changes": (Change(b"home/me/x\0y", FILE),)},
+        {"changes": (*(Change(b"home/me/%d" % n, FILE) for n in range(3000)), Change(b"/x", FILE))},
+        {"dropped": (LONG,)},
+        {"dropped": (b"tmp/x", b"tmp//x")},
+    ],
+)
+async def test_a_result_with_a_path_that_no_mirror_reads_is_refused_before_anybody_looks_at_it(
+    lie: dict[str, Any],
+) -> None:
+    worker = FakeWorker(1)
+    worker.lie = msgspec.structs.replace(worker.lie, **lie)
+    async with pool(worker) as made, made.slot() as lease:
+        with pytest.raises(RemoteProtocolError, match="not a path"):
+            await lease.run(run(b"lie"), _ignore)
+
+
+def trace_of(count: int) -> PackedTrace:
+    names = b"".join(b"/n%d\0" % number for number in range(count))
+    return PackedTrace(1, 0, names=zlib.compress(names, 9))
+
+
+async def test_a_trace_that_nobody_has_asked_for_is_not_looked_at() -> None:
+    worker = FakeWorker(1)
+    for trace in (trace_of(3), PackedTrace(1, 0, names=b"no names"), PackedTrace(1, TraceGap.IMPOSSIBLE)):
+        worker.lie = msgspec.structs.replace(worker.lie, trace=trace)
+        async with pool(worker) as made, made.slot() as lease:
+            ran = await lease.run(run(b"lie"), _ignore)
+            assert (ran.trace, len(lease.traced_names), lease.cannot_trace) == (None, 0, False)
+
+
+@pytest.mark.parametrize(("count", "is_apart"), [(3, False), (100_000, True)])
+async def test_many_names_of_a_trace_are_unpacked_while_others_are_served(
+    count: int, is_apart: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+    checked = learnt_names._checked
+
+    def noted(text: bytes, known: int) -> list[bytes]:
+        threads.append(threading.current_thread())
+        return checked(text, known)
+
+    monkeypatch.setattr(learnt_names, "_checked", noted)
+    worker = FakeWorker(1)
+    worker.lie = msgspec.structs.replace(worker.lie, trace=trace_of(count))
+    asked = msgspec.structs.replace(run(b"lie"), trace=TraceMode.EXACT)
+    async with pool(worker) as made, made.slot() as lease:
+        await lease.run(asked, _ignore)
+        assert len(lease.traced_names) == count
+    assert [thread is not threading.main_thread() for thread in threads] == [is_apart]
 
 
 async def test_a_worker_that_only_fails_is_left_alone_and_then_asked_anew() -> None:

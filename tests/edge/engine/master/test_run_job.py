@@ -27,7 +27,15 @@ from termite.engine.decide.command_memory import CommandMemory
 from termite.engine.decide.loaded_plugins import Plugins
 from termite.engine.decide.refused_commands import TRIES, RefusedCommands
 from termite.engine.decide.short_commands import MIN_SAMPLES, ShortCommands
-from termite.engine.errors import FsError, HalfPublished, NotAtRest, Outdated, Reason, Retryable
+from termite.engine.errors import (
+    FsError,
+    HalfPublished,
+    NotAtRest,
+    Outdated,
+    Reason,
+    RemoteProtocolError,
+    Retryable,
+)
 from termite.engine.fleet.lease import Lease
 from termite.engine.fleet.logic.learnt_names import LearntNames
 from termite.engine.fleet.pool import OUTDATED_CHANGES, NoWorker, Pool
@@ -85,6 +93,21 @@ def ran(code: int = 0, signal: int = 0, changes: tuple[Change, ...] = (CHANGE,),
     return Ran(Exit(code, signal), Usage(requests=7), changes, inline, 1, 2, exec_errno=exec_errno)
 
 
+def ran_without_contents() -> Ran:
+    """Return an answer whose content must be fetched."""
+    return msgspec.structs.replace(ran(), inline={})
+
+
+class FakeWriter:
+    """A staged file that nobody keeps."""
+
+    def write(self, chunk: bytes | memoryview) -> None:
+        raise AssertionError(chunk)
+
+    def discard(self) -> None:
+        pass
+
+
 class FakeTree:
     def __init__(self, steps: list[str]) -> None:
         self.steps = steps
@@ -99,6 +122,7 @@ class FakeTree:
         self.named: list[tuple[tuple[bytes, ...], bytes, tuple[bytes, ...]]] = []
         self.shown: list[bytes] = []
         self.half: HalfPublished | None = None
+        self.breach: RemoteProtocolError | None = None  # of the worker, which the publication finds once
         self.published: list[Sequence[Change]] = []
         self.refuses = 0
         self.behind: list[int] = []  # how many changes a mirror has not heard of, at each dispatch
@@ -118,6 +142,12 @@ class FakeTree:
 
     def show_named(self, argv: tuple[bytes, ...], cwd: bytes, environment: tuple[bytes, ...]) -> None:
         self.named.append((argv, cwd, environment))
+
+    def free_bytes(self) -> int:
+        return 1 << 30
+
+    def staging_file(self) -> FakeWriter:
+        return FakeWriter()
 
     def find_private(self, path: bytes) -> bytes:
         return b"" if not path.startswith(b"home/u/private") else b"home/u/private"
@@ -148,6 +178,9 @@ class FakeTree:
         self, changes: Sequence[Change], contents: Mapping[bytes, bytes | Path], timing: Timing, ticket: Ticket
     ) -> Published:
         await trio.lowlevel.checkpoint()
+        if self.breach:
+            breach, self.breach = self.breach, None
+            raise breach
         if self.refuses:
             raise FsError(self.refuses)
         if self.half:
@@ -173,6 +206,9 @@ class FakeLease:
 
     def take_traffic(self) -> tuple[int, int, int]:
         return 300, 200, 1
+
+    async def fetch(self, digest: Digest, on_chunk: Callable[[bytes], Awaitable[None]]) -> None:
+        await on_chunk(b"a chunk of no kind")
 
     async def run(
         self, message: Run, on_chunk: Callable[[bytes], Awaitable[None]], on_posted: Callable[[], None] | None = None
@@ -651,6 +687,20 @@ async def test_a_lost_worker_that_has_shown_nothing_leaves_no_trace_of_its_outpu
     assert world.steps == ["drain", "run on w0", "failed w0", "drain", "run on w1", "published"]
     counters = world.master.counters
     assert (counters.retries.total(), counters.moved, counters.repeated) == (1, 1, 0)
+
+
+@pytest.mark.logs("job-retried")
+@pytest.mark.parametrize("place", ["answer", "result", "piece"])
+async def test_a_breach_of_the_protocol_is_the_workers_fault_and_ends_its_lease(tmp_path: Path, place: str) -> None:
+    breach = RemoteProtocolError("not a path: 'a/../x'")
+    ends: dict[str, Ran | Exception] = {"answer": breach, "result": ran(), "piece": ran_without_contents()}
+    world = World(tmp_path, script(b"1out", end=ends[place]), script(b"1out", end=ran()))
+    world.tree.breach = breach if place == "result" else None
+    async with world.launcher("gcc", fields=PIPES) as launched:
+        assert await launched.rest() == [(b"1", b"out"), (b"E", b"code=0\0")]
+    assert world.steps == ["drain", "run on w0", "retired w0", "failed w0", "drain", "run on w1", "published"]
+    assert world.master.counters.retries == {Reason.BAD_ANSWER: 1}
+    assert not world.master.counters.fallbacks
 
 
 @pytest.mark.logs("job-retried", "job-fell-back")

@@ -53,6 +53,12 @@ def test_devices_are_not_made(kind: int) -> None:
         make_plan([Change(b"w/x", Attr(kind | 0o644, 0, 1))], anywhere)
 
 
+@pytest.mark.parametrize("link_to", [None, b"w/y"])
+def test_a_symlink_has_a_target_that_a_disk_can_have(link_to: bytes | None) -> None:
+    with pytest.raises(RemoteProtocolError):
+        make_plan([Change(b"w/x", Attr(stat.S_IFLNK | 0o777, 1, 1, None, b"a\0b"), link_to)], anywhere)
+
+
 def test_a_new_content_needs_a_digest() -> None:
     with pytest.raises(RemoteProtocolError):
         make_plan([Change(b"w/x", Attr(stat.S_IFREG | 0o644, 1, 1))], anywhere)
