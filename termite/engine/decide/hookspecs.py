@@ -78,7 +78,8 @@ def termite_droppable(env: Mapping[str, str]) -> Sequence[str]:  # type: ignore[
     only, it stays on a worker, and what it has written there is dropped and counted. `env` is the
     environment of the command. A place with a slash is an absolute path, and stands for everything
     below it. One without is a name, as `__pycache__` or `hsperfdata_*`, of a file or a directory
-    anywhere outside the tree. Other places are ignored, and so are those at or above the tree.
+    anywhere outside the tree: `*` stands for any characters, `?` for one. Other places are ignored,
+    and so are those at or above the tree.
     """
 
 

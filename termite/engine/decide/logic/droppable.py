@@ -4,10 +4,8 @@ The plugins name such places (`termite_droppable` in hookspecs.py). Every other 
 tree makes its command run on the master's machine.
 """
 
+import re
 from collections.abc import Iterable
-from fnmatch import fnmatchcase
-
-from termite.engine.paths import is_within
 
 
 class DroppablePlaces:
@@ -19,25 +17,32 @@ class DroppablePlaces:
         Relative paths are ignored, and also the directories at and above the writable root: other
         parts of the same project may stand there.
         """
-        self._names: dict[str, None] = {}
+        names: dict[str, None] = {}
         self._directories: dict[str, None] = {}
         for place in places:
             if "/" not in place:
-                self._names[place] = None
+                names[place] = None
             elif place.startswith("/") and not _is_at_or_below(writable_root, place.rstrip("/")):
                 self._directories[place.rstrip("/")] = None
+        self._names = tuple(names)
+        # One search in the whole path: a worker may name a thousand paths of a thousand names.
+        any_name = "|".join(f"({_name_regexp(name)})" for name in names)
+        self._name = re.compile(f"/(?:{any_name})(?=/|\\Z)")
 
     def place_of(self, path: str) -> str:
         """Return the place to which an absolute path outside the tree belongs, or "" if to none."""
         for directory in self._directories:
             if _is_at_or_below(path, directory):
                 return directory
-        for name in path.split("/"):
-            for pattern in self._names:
-                if name and fnmatchcase(name, pattern):
-                    return pattern
-        return ""
+        found = self._name.search(path) if self._names else None
+        return self._names[found.lastindex - 1] if found and found.lastindex else ""
 
 
 def _is_at_or_below(path: str, directory: str) -> bool:
-    return is_within(path.encode(errors="surrogateescape"), directory.encode(errors="surrogateescape"))
+    return path == directory or path.startswith(f"{directory}/")
+
+
+def _name_regexp(pattern: str) -> str:
+    """Return a regular expression for the names that a pattern with "*" and "?" matches."""
+    wild = {"*": "[^/]*", "?": "[^/]"}
+    return "(?!/|\\Z)" + "".join(wild.get(character) or re.escape(character) for character in pattern)

@@ -1,5 +1,7 @@
 """Results that would make code run later are found, whatever their directory; others are not."""
 
+import time
+
 import pytest
 
 from termite.engine.decide.logic.later_code import find_later_code
@@ -47,6 +49,27 @@ def found(name: str, mode: int = FILE, root: bytes = ROOT) -> list[bytes]:
         ".irbrc",
         ".ghci",
         ".tmux.conf",
+        ".vim/plugin/x.vim",
+        ".vim",
+        ".emacs.d/init.el",
+        ".jj/repo/config.toml",
+        ".jj/repo/config",
+        ".shosts",
+        ".rvmrc",
+        ".inputrc",
+        ".bashrc.d/x",
+        ".config/hg/hgrc",
+        ".config/nvim/init.lua",
+        ".config/direnv/direnvrc",
+        ".config/emacs/init.el",
+        ".config/zsh/.zshrc",
+        ".config/x/.config/git/config",
+        ".local/share/systemd/user/x.service",
+        "bare.git/config",
+        "bare.git/hooks/post-receive",
+        "bare.git/hooks",
+        "bare/HEAD",
+        "HEAD",
     ],
 )
 def test_a_file_that_a_later_program_executes_is_found(above: str, name: str) -> None:
@@ -73,6 +96,14 @@ def test_a_program_with_rights_of_its_owner_is_found(mode: int) -> None:
         (".gitignore", FILE),
         ("x.git/hooks.c", FILE),
         ("my.git", FILE),
+        ("head", FILE),
+        ("AHEAD", FILE),
+        ("AHEAD/HEADER", FILE),
+        (".git/modules/x/HEAD", FILE),
+        (".github/workflows/config", FILE),
+        (".local/share/x", FILE),
+        (".config/app/settings", FILE),
+        ("hooks/x", FILE),
         (".deps/x.Po", FILE),
         (".libs/lib.so", FILE),
         ("envrc", FILE),
@@ -89,6 +120,21 @@ def test_the_directories_above_the_tree_do_not_count() -> None:
     assert found("config", root=b"home/u/.git") == []
     assert found("hooks/x", root=b"home/u/.git") == []
     assert found(".git/config", root=b"home/u/.git") == [b".git/config"]
+
+
+def test_a_path_outside_the_tree_counts_from_the_root_of_the_machine() -> None:
+    changes = [Change(b"tmp/.gdbinit", Attr(FILE, 0, 1)), Change(b"tmp/a.o", Attr(FILE, 0, 1))]
+    assert find_later_code(changes, ROOT) == [b"tmp/.gdbinit"]
+
+
+@pytest.mark.parametrize("name", [b".git", b".jj", b".hg", b".config", b".local", b"x.git", b".vimr", b"a"])
+@pytest.mark.parametrize("end", [b"/x", b"/hooks.", b"/config."])
+def test_a_path_of_many_directories_takes_no_time(name: bytes, end: bytes) -> None:
+    """A hostile worker makes the longest path that a message takes. Quadratic time would be minutes."""
+    path = ROOT + (b"/" + name) * (250_000 // (len(name) + 1)) + end
+    started_s = time.process_time()
+    assert find_later_code([Change(path, Attr(FILE, 0, 1))], ROOT) == []
+    assert time.process_time() - started_s < 1
 
 
 def test_a_deletion_runs_nothing() -> None:
