@@ -10,6 +10,7 @@
 #include "../../shared/records.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -34,6 +35,15 @@ static bool is_ended_pipe(const struct stat *st)
            poll(&state, 1, 0) == 1 && state.revents == POLLHUP;
 }
 
+/* A file on a tmpfs may have any date; the nearest that a number can say stands for it. */
+static long long in_ns(const struct timespec *at)
+{
+    long long ns;
+    if (__builtin_mul_overflow(at->tv_sec, 1000000000LL, &ns) || __builtin_add_overflow(ns, at->tv_nsec, &ns))
+        return at->tv_sec < 0 ? LLONG_MIN : LLONG_MAX;
+    return ns;
+}
+
 /* Add the records of a file that is read by position, from `offset`. */
 static void add_file(struct buffer *invoke, const struct stat *st, off_t offset)
 {
@@ -41,7 +51,7 @@ static void add_file(struct buffer *invoke, const struct stat *st, off_t offset)
     snprintf(octal, sizeof octal, "%o", (unsigned)st->st_mode);
     record_add_number(invoke, "stdin_size", st->st_size);
     record_add(invoke, "stdin_mode", octal);
-    record_add_number(invoke, "stdin_mtime_ns", st->st_mtim.tv_sec * 1000000000LL + st->st_mtim.tv_nsec);
+    record_add_number(invoke, "stdin_mtime_ns", in_ns(&st->st_mtim));
     record_add_number(invoke, "stdin_block", st->st_blksize);
     record_add_number(invoke, "stdin_offset", offset);
 }

@@ -17,6 +17,7 @@ from termite.engine.model import Digest
 from termite.engine.paths import split
 from termite.engine.sparse_content import pieces
 from termite.engine.tree.disk import look_failed
+from termite.engine.tree.logic.times import wire_ns
 from termite.engine.tree.master_tree import MasterTree
 from termite.engine.wire.protocol.frames import DATA_BYTES, pack_piece
 from termite.engine.wire.protocol.message_base import Message
@@ -118,5 +119,5 @@ def _check_unchanged(fd: int, path: bytes, mtime_ns: int, digest: Digest, sent: 
     # The digest is of the contents when the file was opened. A receiver that gets other contents
     # drops the connection, so a change is reported instead.
     now = os.fstat(fd)
-    if (sent, now.st_size, now.st_mtime_ns) != (digest.size, digest.size, mtime_ns):
+    if (sent, now.st_size, wire_ns(now.st_mtime_ns)) != (digest.size, digest.size, mtime_ns):
         raise Stale(path)

@@ -36,9 +36,9 @@ async def publish_results(master: Master, job: Job, lease: Lease, ran: Ran, timi
     """Fetch the results, and publish them in the user's tree.
 
     Return the paths that another job wrote with other contents at the same time. Raise Conflict if
-    the job must run again. Raise Retryable if the contents cannot be fetched, RemoteProtocolError
-    if the worker has broken the protocol, FsError if they cannot be written, and HalfPublished if
-    they can no longer be written completely.
+    the job must run again. Raise Retryable if the contents cannot be fetched, FsError if they
+    cannot be written, and HalfPublished if they can no longer be written completely. Raise
+    RemoteProtocolError if the worker has broken the protocol.
     """
     if not ran.changes:
         return ()

@@ -17,6 +17,7 @@ from termite.engine.tree.disk import GONE, REFUSED, Disk, LookErrors, look_faile
 from termite.engine.tree.hashes import Hashes, is_racy, stamp_of
 from termite.engine.tree.logic.attrs import LinkIds, Seen
 from termite.engine.tree.logic.temporary_names import TEMPORARY, temporary_above
+from termite.engine.tree.logic.times import wire_ns
 from termite.engine.tree.logic.visibility import (
     STANDARD_DIRECTORIES,
     DirectoryRules,
@@ -275,13 +276,13 @@ class DirectoryReader:
         """
         stamp = stamp_of(st)
         if stat.S_ISDIR(st.st_mode):
-            return Seen(Attr(st.st_mode, DIRECTORY_BYTES, st.st_mtime_ns), stamp)
+            return Seen(Attr(st.st_mode, DIRECTORY_BYTES, wire_ns(st.st_mtime_ns)), stamp)
         target = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(st.st_mode) else b""
         is_file = stat.S_ISREG(st.st_mode)
         attr = Attr(
             mode=st.st_mode,
             size=st.st_size,
-            mtime_ns=st.st_mtime_ns,
+            mtime_ns=wire_ns(st.st_mtime_ns),
             digest=self._hashes.find(stamp) if is_file else None,
             target=target,
             nlink=st.st_nlink,

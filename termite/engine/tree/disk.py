@@ -13,6 +13,7 @@ from termite.engine.beneath import DIRECTORY, FILE, open_beneath
 from termite.engine.errors import FsError, Reason, Retryable
 from termite.engine.paths import components, join
 from termite.engine.tree import disk_calls
+from termite.engine.tree.logic.times import wire_ns
 
 # With these unlink refuses a directory: the first is that of Linux, the second that of POSIX.
 NOT_A_FILE = (EISDIR, EPERM)
@@ -177,7 +178,7 @@ def set_attributes_of(fd: int, itself: int | bytes, mode: int, mtime_ns: int) ->
         return
     if st.st_mode != mode:
         disk_calls.chmod(itself, stat.S_IMODE(mode))
-    if st.st_mtime_ns != mtime_ns:
+    if wire_ns(st.st_mtime_ns) != mtime_ns:  # a time that no message says stays as it is
         disk_calls.utime(itself, ns=(st.st_atime_ns, mtime_ns))
 
 

@@ -20,6 +20,7 @@ from termite.engine.tree.disk_follower import DiskFollower
 from termite.engine.tree.hashes import Hashes, is_racy, stamp_of
 from termite.engine.tree.logic.attrs import Events, Stamp, Touch
 from termite.engine.tree.logic.journal import Journal
+from termite.engine.tree.logic.times import wire_ns
 from termite.engine.tree.logic.visibility import Exports
 
 # A file of this size is hashed in 50 us, which is less than it takes to have a thread do it.
@@ -106,7 +107,7 @@ class FileContents:
         found = stamp_of(os.fstat(fd))
         if not self._is_current(path, found):
             self._check_path(path)
-        if self._is_current(path, found) and (found.size, found.mtime_ns) == (size, mtime_ns):
+        if self._is_current(path, found) and (found.size, wire_ns(found.mtime_ns)) == (size, mtime_ns):
             return fd, found
         os.close(fd)
         raise Stale(path)

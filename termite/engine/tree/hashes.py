@@ -35,8 +35,9 @@ UNSTORED_LIMIT = 50_000
 # this. A record takes some 80 bytes, so these are three million files.
 KEEP_DAYS = 60
 MAX_STORE_BYTES = 256 * 1024 * 1024
-# A time in 2262. Anybody can date a file later; the digest of such a file is known in memory only.
-LATEST_NS = 2**63 - 1
+# The times that a record can have: from 1677 to 2262. Anybody can give a file another one; the
+# digest of such a file is known in memory only.
+EARLIEST_NS, LATEST_NS = -(2**63), 2**63 - 1
 DAY_NS = 24 * 3600 * 10**9
 
 log = logging.getLogger(__name__)
@@ -129,7 +130,7 @@ class Hashes:
         for key in ripe:
             del self._unsaved[key]
             stamp, digest = self._known[key]
-            if max(stamp.mtime_ns, stamp.ctime_ns) > LATEST_NS:
+            if not all(EARLIEST_NS <= at_ns <= LATEST_NS for at_ns in (stamp.mtime_ns, stamp.ctime_ns)):
                 continue
             rows.append((_FILE.pack(*key), _RECORD.pack(*stamp[2:], digest.sha256), self._today))
         if rows and self._store is not None:

@@ -22,6 +22,7 @@ from termite.engine.model import Digest
 from termite.engine.sparse_content import ContentHash
 from termite.engine.tree import disk_calls
 from termite.engine.tree.disk import Disk
+from termite.engine.tree.logic.times import wire_ns
 
 F_SETSIG = 10  # of fcntl(2); the module fcntl has no name for it
 BLOCK_BYTES = 1024 * 1024  # that are read at once
@@ -93,7 +94,7 @@ class LateWrites:
         for path, old in self._old.items():
             await self._wait_for_writer(old.fd)
             st = os.fstat(old.fd)
-            is_same = (st.st_size, st.st_mtime_ns) == (old.size, old.mtime_ns)
+            is_same = (st.st_size, wire_ns(st.st_mtime_ns)) == (old.size, old.mtime_ns)
             # If somebody has given it another name, that one keeps the old file.
             is_linked = st.st_nlink >= old.names and st.st_ctime_ns != old.ctime_ns
             if (is_same and not is_linked) or self._is_still_there(path, st):

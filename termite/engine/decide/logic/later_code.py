@@ -15,8 +15,8 @@ from termite.engine.paths import is_within
 
 _SPECIAL_BITS = stat.S_ISUID | stat.S_ISGID
 
-# Names of files and symlinks in any directory, in lower case. A symlink may stand for a directory of
-# such files.
+# Names of files and symlinks in any directory, in lower case. A symlink may stand for a directory
+# of such files.
 _FILES = frozenset(
     b"""
     .git .hg .jj .config .vscode .envrc .termite-localrc
@@ -31,8 +31,8 @@ _FILES = frozenset(
 )
 # Directories in which every file is one.
 _DIRECTORIES = frozenset({b".ssh", b".vim", b".emacs.d", b".bashrc.d"})
-# Files at any depth below a directory of such a name. The path is searched once, from the first such
-# directory on.
+# Files at any depth below a directory of such a name. The path is searched once, from the first
+# such directory on.
 _DEEP = {
     b".git": rb"/(?: hooks(?:/|\Z) | config\Z | config\.worktree\Z | commondir\Z"
     rb" | (?: rebase-merge | rebase-apply | sequencer )/ )",

@@ -1,6 +1,6 @@
 """Check the paths in the result of a job, which a worker has sent, before anybody looks at them.
 
-What follows takes time for each byte or each name of a path, and much of it on the event loop.
+Later steps take time for each byte or each name of a path, and many of them on the event loop.
 """
 
 from termite.engine.paths import RESULT_BYTES, check_paths

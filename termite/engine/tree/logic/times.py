@@ -10,6 +10,14 @@ import msgspec
 # A file gets the time of the last clock tick, which can be before the job's start. A tick is 10 ms
 # at CONFIG_HZ=100.
 TICK_NS = 10_000_000
+# The range of the integers in a message, from 1677 to 2554. A file on a tmpfs may have any date,
+# and archives have wrong ones.
+FIRST_NS, LAST_NS = -(2**63), 2**64 - 1
+
+
+def wire_ns(mtime_ns: int) -> int:
+    """Return the time of a file on the disk as a message says it: the nearest that it can say."""
+    return min(max(mtime_ns, FIRST_NS), LAST_NS)
 
 
 class Timing(msgspec.Struct, frozen=True, gc=False):

@@ -7,6 +7,7 @@ from pathlib import Path
 from termite.engine.paths import join
 from termite.engine.tree.disk import GONE, PlanDisk
 from termite.engine.tree.logic.redo_plan import MakeDirectory, PlaceEntry, Record, SetAttributes, Step, Stood, Trash
+from termite.engine.tree.logic.times import wire_ns
 from termite.engine.tree.publishing.areas import FoundAreas
 from termite.engine.tree.publishing.target_directories import TargetDirectories
 
@@ -77,12 +78,12 @@ class _ChangeCheck:
         """Return whether the mode was set, and perhaps the mtime."""
         times_ns = {step.mtime_ns, step.stood.mtime_ns if step.stood else step.mtime_ns}
         is_same_file = step.stood is None or there.st_ino == step.stood.ino
-        return is_same_file and there.st_mode == step.mode and there.st_mtime_ns in times_ns
+        return is_same_file and there.st_mode == step.mode and wire_ns(there.st_mtime_ns) in times_ns
 
     def _is_same(self, there: os.stat_result, stood: Stood | None) -> bool:
         if stood is None or (there.st_dev, there.st_ino) != (stood.dev, stood.ino):
             return False
-        if there.st_mtime_ns != stood.mtime_ns:
+        if wire_ns(there.st_mtime_ns) != stood.mtime_ns:
             return False
         is_old = there.st_ctime_ns in (stood.ctime_ns, min(there.st_ctime_ns, self._written_ns))
         return is_old or there.st_ino in self._shared

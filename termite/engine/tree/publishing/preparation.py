@@ -28,7 +28,7 @@ from termite.engine.tree.logic.redo_plan import (
     Trash,
     Unlock,
 )
-from termite.engine.tree.logic.times import Timing
+from termite.engine.tree.logic.times import Timing, wire_ns
 from termite.engine.tree.publishing.areas import StagingAreas
 from termite.engine.tree.publishing.staging import stage_content, stage_copy_of
 from termite.engine.tree.publishing.steps import StagedFile
@@ -335,7 +335,7 @@ class Preparation:
                 if not self._is_replaced(path) and self._directories.is_locked(path):
                     found = self._directories.found(path)
                     unlocked.append(Unlock(path))
-                    final[path] = SetDirectory(path, found.st_mode, found.st_mtime_ns)
+                    final[path] = SetDirectory(path, found.st_mode, wire_ns(found.st_mtime_ns))
             except OSError as e:
                 if e.errno not in GONE:
                     raise FsError(e.errno or errno.EIO, path) from e
@@ -350,7 +350,7 @@ class Preparation:
         if self._timing.is_made_in_job(attr.mtime_ns):  # another job may have changed its entries since
             there = None if self._is_replaced(change.path) else self._directories.look_at_directory(change.path)
             if there is not None and stat.S_ISDIR(there.st_mode):
-                mtime_ns = max(mtime_ns, there.st_mtime_ns)
+                mtime_ns = max(mtime_ns, wire_ns(there.st_mtime_ns))
         mode = self._inherited.mode_of(change, attr) if change.path in self._made else attr.mode
         return SetDirectory(change.path, mode, mtime_ns)
 
@@ -364,7 +364,7 @@ def _stood_at(path: bytes, known: KnownFiles, directories: TargetDirectories) ->
         seen = known.tree.seen(path)
         if seen is not None and seen.stamp is not None:
             stamp = seen.stamp
-            return Stood(stamp.dev, stamp.ino, stamp.mtime_ns, stamp.ctime_ns)
+            return Stood(stamp.dev, stamp.ino, wire_ns(stamp.mtime_ns), stamp.ctime_ns)
         if known.tree.is_served(split(path)[0]):
             return None
     with FsErrors(path):
@@ -373,7 +373,7 @@ def _stood_at(path: bytes, known: KnownFiles, directories: TargetDirectories) ->
 
 
 def _stood(st: os.stat_result) -> Stood:
-    return Stood(st.st_dev, st.st_ino, st.st_mtime_ns, st.st_ctime_ns)
+    return Stood(st.st_dev, st.st_ino, wire_ns(st.st_mtime_ns), st.st_ctime_ns)
 
 
 def _attr(change: Change) -> Attr:

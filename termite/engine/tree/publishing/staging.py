@@ -270,7 +270,7 @@ def stage_copy(area: int, name: bytes, source: int) -> None:
 
 
 def stage_copy_of(area: int, name: bytes, source: bytes, source_fd: int) -> None:
-    """Copy the file `source` of the open directory `source_fd` to a new file in the directory `area`.
+    """Copy the file `source` of the open directory `source_fd` to a new file in another one.
 
     Raise OSError, EINVAL if `source` is no regular file. A worker may say that a FIFO is one: the
     master would wait for a writer for ever.

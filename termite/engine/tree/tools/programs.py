@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from termite.engine.model import Attr
 from termite.engine.tree.logic.attrs import Seen
+from termite.engine.tree.logic.times import wire_ns
 
 # The system's own directories: their symlinks and scripts do not lead to private files, and there
 # are thousands of them.
@@ -37,7 +38,7 @@ def sealed_file(fd: int, name: bytes, right: int) -> Seen | None:
             return None
     except OSError:  # gone, or a symlink to nothing
         return None
-    return Seen(Attr(st.st_mode & ~(stat.S_ISUID | stat.S_ISGID), max(st.st_size, 1), st.st_mtime_ns))
+    return Seen(Attr(st.st_mode & ~(stat.S_ISUID | stat.S_ISGID), max(st.st_size, 1), wire_ns(st.st_mtime_ns)))
 
 
 def leads_away(directory: bytes, name: bytes, mode: int, is_shown: IsShown) -> bool:

@@ -130,7 +130,7 @@ def test_a_path_outside_the_tree_counts_from_the_root_of_the_machine() -> None:
 @pytest.mark.parametrize("name", [b".git", b".jj", b".hg", b".config", b".local", b"x.git", b".vimr", b"a"])
 @pytest.mark.parametrize("end", [b"/x", b"/hooks.", b"/config."])
 def test_a_path_of_many_directories_takes_no_time(name: bytes, end: bytes) -> None:
-    """A hostile worker makes the longest path that a message takes. Quadratic time would be minutes."""
+    """A hostile worker makes the longest path that a message takes. Quadratic time is minutes."""
     path = ROOT + (b"/" + name) * (250_000 // (len(name) + 1)) + end
     started_s = time.process_time()
     assert find_later_code([Change(path, Attr(FILE, 0, 1))], ROOT) == []
