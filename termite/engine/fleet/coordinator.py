@@ -148,7 +148,8 @@ class _Coordinator:
                 self._desk.note_line(message.name, connection)
                 return self._register(message, peer_host)
             case Deregister(name=name):
-                if self._registry.deregister(name, trio.current_time()):
+                is_own = self._desk.is_line(name, connection)  # another member may not say goodbye for a worker
+                if is_own and self._registry.deregister(name, trio.current_time()):
                     log.info("worker-left worker=%s", name)
                     self._notify()
                 return Done()

@@ -42,6 +42,10 @@ class FarmDesk:
             self._lines = {known: line for known, line in self._lines.items() if not line.lost.is_set()}
             self._lines[name] = connection
 
+    def is_line(self, name: str, connection: Connection) -> bool:
+        """Return whether this is the connection on which the worker has registered last."""
+        return self._lines.get(name) is connection
+
     def list_farm(self, key: bytes, now: float) -> WholeFarm:
         """Return all workers, and those that were lost lately."""
         workers = self._registry.farm(now)

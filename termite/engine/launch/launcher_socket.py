@@ -72,8 +72,7 @@ def _listening_socket(address: str) -> socket.socket:
     try:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
-        listening.bind(temporary)
-        os.chmod(temporary, 0o700)
+        _bind_privately(listening, temporary)
         listening.listen(BACKLOG)
         listening.setblocking(False)
         os.rename(temporary, address)
@@ -83,6 +82,18 @@ def _listening_socket(address: str) -> socket.socket:
             os.unlink(temporary)
         raise UserError(f"cannot listen at {os.path.realpath(address)}: {error.strerror}") from error
     return listening
+
+
+def _bind_privately(listening: socket.socket, address: str) -> None:
+    """Bind a socket whose file has mode 0700 from the beginning. Raise OSError.
+
+    Whoever may write to the directory could put a symlink in its place before a chmod.
+    """
+    others = os.umask(0o077)
+    try:
+        listening.bind(address)
+    finally:
+        os.umask(others)
 
 
 def _is_answered(address: str) -> bool:

@@ -64,8 +64,8 @@ def _replace(path: Path, text: str, mode: int) -> None:
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         try:
             file.write(text)
+            os.fchmod(file.fileno(), mode)  # not by name: the directory may be open to others
             file.close()
-            os.chmod(file.name, mode)
             os.replace(file.name, path)
         except BaseException:
             os.unlink(file.name)

@@ -88,6 +88,19 @@ async def test_a_long_poll_is_answered_when_a_worker_comes_and_when_it_goes() ->
         assert seen == [[], ["w"], []]
 
 
+async def test_nobody_deregisters_a_worker_but_itself() -> None:
+    async with coordinator(interval_s=30) as port, dialled(port) as worker, dialled(port) as other:
+        await worker.request(beat())
+        await other.request(Deregister("w"))
+        assert [w.name for w in (await listed(other)).workers] == ["w"]
+        async with dialled(port) as again:  # it has lost its connection, and has another one
+            await again.request(beat())
+            await worker.request(Deregister("w"))
+            assert [w.name for w in (await listed(other)).workers] == ["w"]
+            await again.request(Deregister("w"))
+            assert (await listed(other)).workers == ()
+
+
 async def test_a_silent_worker_is_dropped_and_masters_hear_of_it(caplog: pytest.LogCaptureFixture) -> None:
     async with coordinator(interval_s=0.02) as port, dialled(port) as connection:
         await connection.request(beat())

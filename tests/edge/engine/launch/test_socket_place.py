@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -51,6 +52,27 @@ async def test_a_removed_socket_and_a_removed_tree_are_noticed(tree: Path) -> No
             assert place.look() is Whereabouts.SOCKET_GONE, "it is that of another master"
         shutil.rmtree(tree)
         assert place.look() is Whereabouts.TREE_GONE
+
+
+def test_a_socket_has_its_mode_from_the_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who may write to the directory puts a symlink in its place as soon as it is bound."""
+    victim, chmod = tmp_path / "victim", os.chmod
+    victim.touch(0o644)
+
+    def after_the_exchange(path: str, mode: int) -> None:
+        os.unlink(path)
+        os.symlink(victim, path)
+        chmod(path, mode)
+
+    monkeypatch.setattr(os, "chmod", after_the_exchange)
+    old = os.umask(0)
+    try:
+        with bound_socket(tmp_path / "socket"):
+            assert stat.S_IMODE((tmp_path / "socket").stat().st_mode) == 0o700
+        assert os.umask(0) == 0
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(victim.stat().st_mode) == 0o644
 
 
 async def test_a_look_that_fails_says_nothing(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
