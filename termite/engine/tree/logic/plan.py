@@ -6,13 +6,13 @@ worker has broken the protocol.
 
 import errno
 import stat
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 
 import msgspec
 
 from termite.engine.errors import FsError, RemoteProtocolError
 from termite.engine.model import Attr, Change
-from termite.engine.paths import RESULT_BYTES, SHOWN_BYTES, components, split
+from termite.engine.paths import RESULT_BYTES, SHOWN_BYTES, components, from_below_up, split
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -56,6 +56,7 @@ def make_plan(changes: Iterable[Change], is_writable: Callable[[bytes], bool]) -
             made.pop(change.path, None)
         else:
             made[change.path] = change, change.attr
+    _check_parents(made)
     kinds: dict[int | str, list[Change]] = {}
     parents = {split(path)[0] for path, (change, _) in made.items() if change.content}
     for change, attr in made.values():
@@ -70,6 +71,17 @@ def make_plan(changes: Iterable[Change], is_writable: Callable[[bytes], bool]) -
         attributes=tuple(kinds.get("attributes", ())),
         removed=tuple(sorted((path for path in gone if path not in made), key=lambda p: -p.count(b"/"))),
     )
+
+
+def _check_parents(made: Mapping[bytes, tuple[Change, Attr]]) -> None:
+    """Raise RemoteProtocolError if an entry is below one of the changes that is no directory.
+
+    Otherwise the one would be published, and then the other could not be.
+    """
+    for parent in {split(path)[0] for path in made}:
+        for above in from_below_up(parent):
+            if (found := made.get(above)) and not stat.S_ISDIR(found[1].mode):
+                raise RemoteProtocolError(f"an entry below {above[:SHOWN_BYTES]!r}, which is no directory")
 
 
 def _check(change: Change, is_writable: Callable[[bytes], bool]) -> None:

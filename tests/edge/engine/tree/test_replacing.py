@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from termite.engine.errors import FsError, Reason, Retryable
+from termite.engine.errors import FsError, Reason, RemoteProtocolError, Retryable
 from termite.engine.model import Attr
 from termite.engine.tree import disk_calls
 from termite.engine.tree.master_tree import MasterTree, TreeConfig
@@ -86,6 +86,16 @@ async def test_nothing_is_written_through_a_symlink(home: MasterTree, root: Path
     await Job(home, root).delete("d/f").write("f", b"2").end()
     assert os.listdir(tmp_path / "outside") == []
     assert (root / "f").read_bytes() == b"2"
+
+
+async def test_a_directory_that_becomes_a_symlink_with_entries_is_left_whole(home: MasterTree, root: Path) -> None:
+    (root / "sub").mkdir()
+    (root / "sub/kept").write_bytes(b"1")
+    await serve(home, root, root / "sub")
+    job = Job(home, root).delete("sub").change("sub", Attr(stat.S_IFLNK | 0o777, 4, 1, None, b"/etc"))
+    with pytest.raises(RemoteProtocolError):
+        await job.write("sub/passwd", b"root::0:0::/:").end()
+    assert (root / "sub/kept").read_bytes() == b"1"
 
 
 async def test_a_directory_that_the_job_made_over_a_symlink_takes_its_place(home: MasterTree, root: Path) -> None:

@@ -53,6 +53,16 @@ def test_devices_are_not_made(kind: int) -> None:
         make_plan([Change(b"w/x", Attr(kind | 0o644, 0, 1))], anywhere)
 
 
+@pytest.mark.parametrize("kind", [FILE, LINK, Attr(stat.S_IFIFO | 0o644, 0, 1)])
+@pytest.mark.parametrize("below", [b"w/x/y", b"w/x/y/z"])
+def test_nothing_is_below_what_is_no_directory(kind: Attr, below: bytes) -> None:
+    for other in (FILE, DIRECTORY, LINK):
+        with pytest.raises(RemoteProtocolError):
+            make_plan([Change(b"w/x", None), Change(b"w/x", kind), Change(below, other)], anywhere)
+    make_plan([Change(b"w/x", kind), Change(below, None)], anywhere)
+    make_plan([Change(b"w/x", kind), Change(b"w/x", None), Change(below, FILE)], anywhere)
+
+
 @pytest.mark.parametrize("link_to", [None, b"w/y"])
 def test_a_symlink_has_a_target_that_a_disk_can_have(link_to: bytes | None) -> None:
     with pytest.raises(RemoteProtocolError):
