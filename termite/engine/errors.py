@@ -48,6 +48,7 @@ class Reason(enum.StrEnum):
     BELOW_FAKEROOT = "below-fakeroot"
     BELOW_PSEUDO = "below-pseudo"
     BELOW_FAKECHROOT = "below-fakechroot"
+    BELOW_FAKETIME = "below-faketime"
     NAMES_EXCLUDED = "names-excluded"
     OUTSIDE_TREE = "outside-tree"
     OWNERS_SHOWN = "owners-shown"
@@ -143,6 +144,7 @@ _WORDS = {
     Reason.BELOW_FAKEROOT: "started below fakeroot, which works on this machine only",
     Reason.BELOW_PSEUDO: "started below pseudo, which works on this machine only",
     Reason.BELOW_FAKECHROOT: "started below fakechroot, which works on this machine only",
+    Reason.BELOW_FAKETIME: "started below faketime, which works on this machine only",
     Reason.NAMES_EXCLUDED: "names a variable that -env-exclude keeps on this machine, or contains its value",
     Reason.OUTSIDE_TREE: "started outside the tree by a make or ninja below the build, and does not name the tree",
     Reason.OWNERS_SHOWN: "depends on the owners of files, and some belong to other users (tar, ls -l, test -w)",
@@ -327,10 +329,7 @@ class ConnectionLost(Retryable):
 
 
 class RemoteBug(Retryable):
-    """An error for the scheduler: the other side had an unexpected exception.
-
-    The other side logged the traceback; `detail` is the last line of it.
-    """
+    """An error for the scheduler: a bug of the other side. `detail` is the end of its traceback."""
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(Reason.WORKER_BUG, detail)

@@ -13,8 +13,13 @@ _PRELOAD = "LD_PRELOAD"
 
 # libfakeroot waits for ever for `faked`, which only runs on the master's machine. libpseudo would
 # start a server of its own, which knows no owner of any file. The "/" of libfakechroot is a
-# directory of the master's machine.
-_OF_VARIABLE = {"FAKEROOTKEY": Reason.BELOW_FAKEROOT, "FAKECHROOT": Reason.BELOW_FAKECHROOT}
+# directory of the master's machine. libfaketime has the time of all programs below one `faketime`
+# in shared memory of that machine, and a semaphore that FAKETIME_SHARED names.
+_OF_VARIABLE = {
+    "FAKEROOTKEY": Reason.BELOW_FAKEROOT,
+    "FAKECHROOT": Reason.BELOW_FAKECHROOT,
+    "FAKETIME_SHARED": Reason.BELOW_FAKETIME,
+}
 # PSEUDO_* alone do not tie a command: bitbake also sets them for tasks that run without pseudo.
 _OF_LIBRARY = {
     "libfakeroot": Reason.BELOW_FAKEROOT,

@@ -24,6 +24,8 @@ LIBRARY = "/usr/lib/x86_64-linux-gnu/libfakeroot/libfakeroot-sysv.so"
         ({"PSEUDO_PREFIX": "/usr", "PSEUDO_UNLOAD": "1"}, None),
         ({"FAKECHROOT": "true", "LD_PRELOAD": "libfakechroot.so"}, Reason.BELOW_FAKECHROOT),
         ({"LD_PRELOAD": "libfakechroot.so"}, Reason.BELOW_FAKECHROOT),
+        ({"FAKETIME_SHARED": "/faketime_sem_7 /faketime_shm_7", "FAKETIME": "-1d"}, Reason.BELOW_FAKETIME),
+        ({"FAKETIME": "-1d", "LD_PRELOAD": "/usr/lib/faketime/libfaketime.so.1"}, None),
         ({"MAKEFLAGS": " -j4 --jobserver-auth=fifo:/tmp/GMfifo1", "SSH_AUTH_SOCK": "/run/x"}, None),
     ],
 )
