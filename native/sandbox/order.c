@@ -175,8 +175,8 @@ static unsigned long long number(char *const *given, enum field field, unsigned 
 }
 
 /* Return whether `parts` is a list of layers, which lie in the mount or beside it. A part may
- * begin with one "../", and has no other. A comma would end the option of mount(2) in which they
- * stand. */
+ * begin with one "../", and has no other. None is empty or begins with a slash. A comma would end
+ * the option of mount(2) in which they stand. */
 static bool are_layers(const char *parts)
 {
     if (strchr(parts, ','))
@@ -184,6 +184,8 @@ static bool are_layers(const char *parts)
     bool is_first = true;
     for (const char *name = parts; *name;) {
         size_t length = strcspn(name, "/:");
+        if (is_first && length == 0)
+            return false;
         if (length == 2 && memcmp(name, "..", 2) == 0 && !(is_first && name[2] == '/'))
             return false;
         is_first = name[length] == ':';
