@@ -26,7 +26,8 @@ report=$(mktemp) || exit 1
 trap 'rm -f "$report"' EXIT
 # The program exits with 1 for a hole and for an error. Only after an answer it writes the report.
 "$audit" --strict --disable-pip --require-hashes --progress-spinner off --format json --output "$report" \
-    -r requirements-dev.txt -r requirements-build.txt -r requirements-perfetto.txt
+    -r requirements-dev.txt -r requirements-build.txt -r requirements-perfetto.txt \
+    -r requirements-browser.txt
 code=$?
 [ -s "$report" ] || give_up "the advisory database gave no answer about every package (pip-audit ended with $code)"
 [ $code = 0 ] || {

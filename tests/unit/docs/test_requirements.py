@@ -25,3 +25,14 @@ def test_what_is_installed_by_name_is_checked_against_its_hashes(script: str) ->
     own = [line for line in installs if "--no-deps -e ." in line]  # termite itself, from this checkout
     assert [line for line in installs if line not in own and "--require-hashes" not in line] == []
     assert len(installs) > len(own)
+
+
+def test_the_audit_asks_about_all_packages_but_its_own() -> None:
+    named = re.findall(r"-r (requirements\S*\.txt)", (CHECKOUT / "tools/audit.sh").read_text())
+    asked = set(named) - {"requirements-audit.txt"}
+    waiting = list(asked)
+    while waiting:
+        included = re.findall(r"(?m)^-r (\S+)$", (CHECKOUT / waiting.pop()).read_text())
+        waiting += set(included) - asked
+        asked |= set(included)
+    assert asked == {file.name for file in FILES} - {"requirements-audit.txt"}
