@@ -59,16 +59,20 @@ def find_later_code(changes: Iterable[Change], root: bytes) -> list[bytes]:
 
     `root` is the writable root. A directory named `.git` is no danger by itself, as its entries are
     changes of their own. Deletions run nothing, and a directory's set-group-ID bit only chooses the
-    group of new files.
+    group of new files. Linux ignores its set-user-ID bit, but other systems do not.
     """
     found = []
     for change in changes:
         attr = change.attr
-        if attr is None or stat.S_ISDIR(attr.mode):
+        if attr is None:
             continue
         path = change.path
         below = path[len(root) :].lstrip(b"/") if is_within(path, root) else path
-        if attr.mode & _SPECIAL_BITS or _is_later_code(below):
+        if stat.S_ISDIR(attr.mode):
+            is_found = bool(attr.mode & stat.S_ISUID)
+        else:
+            is_found = bool(attr.mode & _SPECIAL_BITS) or _is_later_code(below)
+        if is_found:
             found.append(below)
     return found
 

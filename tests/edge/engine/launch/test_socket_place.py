@@ -55,7 +55,7 @@ async def test_a_removed_socket_and_a_removed_tree_are_noticed(tree: Path) -> No
 
 
 def test_a_socket_has_its_mode_from_the_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody who may write to the directory puts a symlink in its place as soon as it is bound."""
+    """Whoever may write to the directory can put a symlink in its place as soon as it is bound."""
     victim, chmod = tmp_path / "victim", os.chmod
     victim.touch(0o644)
 

@@ -83,6 +83,10 @@ def test_a_program_with_rights_of_its_owner_is_found(mode: int) -> None:
     assert found("bin/tool", mode) == [b"bin/tool"]
 
 
+def test_a_directory_with_the_rights_of_its_owner_is_found() -> None:
+    assert found("shared", 0o044755) == [b"shared"]
+
+
 @pytest.mark.parametrize(
     ("name", "mode"),
     [
