@@ -144,6 +144,18 @@ async def test_a_job_that_does_not_say_that_its_output_is_cut_off_is_tried_elsew
 
 
 @is_mirror
+async def test_a_job_that_did_something_else_when_space_ran_out_is_tried_elsewhere(narrow: Bench) -> None:
+    fallback = "if head -c 20000000 /dev/zero >part; then echo fits; else echo full; fi >out"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(narrow.sandboxes.keep_watching)
+        with pytest.raises(Retryable) as caught:
+            await narrow.sh(f"{fallback}; sleep 0.2; rm part; exit 0")
+        assert caught.value.reason is Reason.SCRATCH_FULL
+        assert (await narrow.sh("exit 0")).exit == Exit(0), "the next job has met nothing"
+        nursery.cancel_scope.cancel()
+
+
+@is_mirror
 async def test_a_sandbox_program_that_cannot_be_started_is_tried_elsewhere(bench: Bench, tmp_path: Path) -> None:
     sandboxes = Sandboxes(tmp_path / "missing", bench.scratch, tmpfs=False)
 

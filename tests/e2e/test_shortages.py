@@ -91,6 +91,9 @@ async def test_of_two_jobs_only_the_one_whose_process_was_killed_is_given_back(p
             with pytest.raises(Retryable) as caught:
                 await master.run("sh", "-c", f"{TAKE.format(500)} || exit 1")
             assert caught.value.reason is Reason.MEMORY_FULL
+            with pytest.raises(Retryable) as caught:  # it did something else instead
+                await master.run("sh", "-c", f"{TAKE.format(500)} || echo small >out; exit 0")
+            assert caught.value.reason is Reason.MEMORY_FULL
 
 
 async def _expect_exit(master: FakeMaster, code: int) -> None:

@@ -1,7 +1,8 @@
 """Run jobs, each in a sandbox that was made before the job came.
 
-A job that fails while this machine is short of scratch space, memory or processes may have failed
-because of that. Its result does not count then, and the job runs once more elsewhere.
+A job that ends while this machine is short of scratch space, memory or processes may have met that,
+even if it ends with success: a script may do something else instead. Its result does not count
+then, and the job runs once more elsewhere.
 """
 
 import contextlib
@@ -175,11 +176,14 @@ class Sandboxes:
 
     def _raise_shortage(self, result: SandboxResult, began_s: float) -> None:
         """Raise Retryable if the result may come from a shortage on this machine."""
-        has_failed = result.exit != Exit(0)
+        has_failed, now_s = result.exit != Exit(0), time.monotonic()
+        peak_bytes = result.usage.peak_memory_bytes
         if has_failed:
-            self._shortages.check(time.monotonic())
-            self.scratch.check_space(time.monotonic())
-        if self.scratch.is_full() or (has_failed and self.scratch.was_low_since(began_s)):
+            self._shortages.check(now_s)
+            self.scratch.check_space(now_s)
+        else:
+            self._shortages.check_success(now_s, peak_bytes)
+        is_full = self.scratch.is_full() or self.scratch.was_full_since(began_s)
+        if is_full or (has_failed and self.scratch.was_low_since(began_s)):
             raise Retryable(Reason.SCRATCH_FULL)
-        if has_failed:
-            self._shortages.raise_if_hit(began_s, result.usage.peak_memory_bytes, is_full=result.is_full)
+        self._shortages.raise_if_hit(began_s, peak_bytes, is_full=result.is_full)

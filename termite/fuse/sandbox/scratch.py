@@ -48,7 +48,7 @@ class Scratch:
         self._root = root
         self._made = itertools.count(1)
         self._unwanted: list[Path] = []
-        self._low_at_s = -math.inf
+        self._low_at_s = self._full_at_s = -math.inf
         self._is_tmpfs = False
         self._size_bytes = self._wanted_bytes = 0  # of the tmpfs; 0: as it was mounted
         self._remover = self.remover_pid = -1  # `_remover` is the pipe that takes the names
@@ -144,14 +144,14 @@ class Scratch:
                 os.waitpid(self.remover_pid, 0)
 
     def is_full(self) -> bool:
-        """Return whether a job may just have been refused space.
+        """Return whether a job may be refused space now.
 
         Its files may be cut off then, even if it ends with success.
         """
         return self._free_bytes() < FULL_BYTES
 
     def check_space(self, now_s: float) -> float:
-        """Note whether little space is free. Return the seconds until this must be called again.
+        """Note whether little or no space is free. Return the seconds until the next call is due.
 
         Call this while jobs run, and when one ends.
         """
@@ -160,6 +160,8 @@ class Scratch:
         free_bytes = self._free_bytes()
         if free_bytes < LOW_BYTES:
             self._low_at_s = now_s
+        if free_bytes < FULL_BYTES:
+            self._full_at_s = now_s
         return min(max(MIN_CHECK_S, (free_bytes - LOW_BYTES) / MAX_WRITE_BYTES_S), MAX_CHECK_S)
 
     def was_low_since(self, then_s: float) -> bool:
@@ -168,6 +170,13 @@ class Scratch:
         Space may be free again by now, because a compiler removes a file that it could not finish.
         """
         return self._low_at_s >= then_s
+
+    def was_full_since(self, then_s: float) -> bool:
+        """Return whether a job may have been refused space since then.
+
+        A job may remove what was cut off, do something else instead, and end with success.
+        """
+        return self._full_at_s >= then_s
 
     def _resize(self) -> None:
         room = mirror_calls.statvfs(self._root)

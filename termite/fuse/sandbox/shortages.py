@@ -92,6 +92,7 @@ class Shortages:
         self._refused = CountWatch(_pids_files(), b"max")
         self._tasks = TaskWatch()
         self._is_peak_kept = _kernel() >= PEAK_IS_KEPT
+        self._least_bytes = _own_bytes()  # what this process takes at least, without another system call
 
     def check(self, now_s: float) -> None:
         """Read the counts: at the start of the first job, when a job has failed, and meanwhile."""
@@ -99,11 +100,21 @@ class Shortages:
         self._refused.check(now_s)
         self._tasks.check(now_s)
 
+    def check_success(self, now_s: float, peak_bytes: int) -> None:
+        """Read the counts that a job may have raised that has ended with success.
+
+        If all of its processes were small, none of them was killed.
+        """
+        self._refused.check(now_s)
+        if not self._is_peak_kept or peak_bytes >= self._least_bytes:
+            self._killed.check(now_s)
+
     def raise_if_hit(self, began_s: float, peak_bytes: int, *, is_full: bool) -> None:
-        """Raise Retryable if a job that failed may have failed for want of memory or processes.
+        """Raise Retryable if a job may have met a want of memory or processes.
 
         The job began at `began_s`. `peak_bytes` is the peak memory of its largest process.
-        `is_full`: its pid 1 could make no more processes when its command had ended.
+        `is_full`: its pid 1 could make no more processes when its command had ended. The exit code
+        tells nothing: a command may do something else instead, and end with success.
         """
         if is_full or self._refused.has_risen_since(began_s) or self._tasks.was_full_since(began_s):
             raise Retryable(Reason.PROCESSES_FULL)

@@ -9,7 +9,7 @@ import pytest
 
 from termite.engine.host.native_programs import native_program
 from termite.fuse import mirror_calls
-from termite.fuse.sandbox.scratch import Scratch
+from termite.fuse.sandbox.scratch import FULL_BYTES, LOW_BYTES, Scratch
 
 
 @pytest.fixture
@@ -163,3 +163,12 @@ def test_the_less_space_there_is_the_sooner_it_is_looked_at_again(
     now = os.statvfs_result((4096, 4096, 10**9, blocks, blocks, 10**6, 10**6, 10**6, 0, 255))
     monkeypatch.setattr(mirror_calls, "statvfs", lambda path: now)
     assert scratch.check_space(0.0) == pause_s
+
+
+def test_space_that_ran_out_for_a_moment_is_remembered(scratch: Scratch, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = [FULL_BYTES, FULL_BYTES - 1, 2 * LOW_BYTES]
+    monkeypatch.setattr(scratch, "_free_bytes", lambda: free.pop(0))
+    for now_s in (1.0, 2.0, 3.0):
+        scratch.check_space(now_s)
+    assert scratch.was_full_since(2.0) and scratch.was_low_since(2.0)
+    assert not scratch.was_full_since(2.5), "a job that began later has met nothing"

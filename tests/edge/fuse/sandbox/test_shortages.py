@@ -89,6 +89,24 @@ def test_a_job_whose_processes_were_all_smaller_than_the_mirror_was_not_killed(
     watch.close()
 
 
+@pytest.mark.parametrize(("peak_bytes", "is_hit"), [(999, False), (1000, True)])
+def test_a_job_that_ended_with_success_may_have_been_hit_as_well(counts: Path, peak_bytes: int, is_hit: bool) -> None:
+    watch = Shortages()
+    (counts / "oom_kill").write_text("oom_kill 1\n")
+    watch.check_success(5.0, peak_bytes)
+    if is_hit:
+        with pytest.raises(Retryable, match="killed"):
+            watch.raise_if_hit(4.0, peak_bytes, is_full=False)
+    else:
+        watch.raise_if_hit(4.0, peak_bytes, is_full=False)
+    (counts / "max").write_text("max 1\n")
+    watch.check_success(7.0, 0)
+    with pytest.raises(Retryable) as caught:
+        watch.raise_if_hit(6.0, 0, is_full=False)
+    assert caught.value.reason is Reason.PROCESSES_FULL
+    watch.close()
+
+
 def test_a_job_that_failed_when_the_machine_was_full_of_tasks_is_given_back(
     counts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
